@@ -134,7 +134,7 @@ def _encode_hot() -> None:
     exchange, key = encode_short(_EXCHANGE), encode_short(_KEY)
     for _ in range(MESSAGES):
         header = encode_header(PROPERTIES, len(BODY))
-        method = hot.encode_method_frame(1, hot.publish_payload(exchange, key, True))
+        method = hot.encode_method_frame(1, hot.publish_payload(exchange, key, mandatory=True))
         b"".join((method, hot.encode_content(1, header, BODY, LIMIT)))
 
 

@@ -296,8 +296,8 @@ async def test_no_interval_means_no_heartbeats() -> None:
         driver.start_heartbeat(0)
         await asyncio.sleep(0.2)
         assert handler.lost == []
-        driver.write(hot.encode_ack(1, 1, False))
-        assert await _read_until(peer, bool) == hot.encode_ack(1, 1, False)
+        driver.write(hot.encode_ack(1, 1, multiple=False))
+        assert await _read_until(peer, bool) == hot.encode_ack(1, 1, multiple=False)
 
 
 async def test_closing_towards_a_peer_that_takes_nothing_ends_with_the_heartbeat() -> None:

@@ -67,7 +67,7 @@ async def test_an_alarm_on_the_embedded_broker() -> None:
         await broker.alarms.stop()  # it would look at the memory that there is
 
         async def switch(is_on: bool) -> None:
-            broker.alarms.set(Reason.MEMORY, is_on)
+            broker.alarms.set(Reason.MEMORY, is_on=is_on)
 
         assert await _told_and_held(broker.url, switch) == "low on memory"
 
@@ -91,8 +91,8 @@ async def test_health_checks_name_the_alarms_as_rabbitmq_does() -> None:
         for path in paths:
             assert await asyncio.to_thread(api, "GET", f"/api/{path}") == (200, {"status": "ok"})
         await broker.alarms.stop()  # it would look at the memory that there is
-        broker.alarms.set(Reason.MEMORY, True)
-        broker.alarms.set(Reason.DISK, True)
+        broker.alarms.set(Reason.MEMORY, is_on=True)
+        broker.alarms.set(Reason.DISK, is_on=True)
         alarms = [{"node": name, "resource": "disk space"}, {"node": name, "resource": "memory"}]
         failed = {"status": "failed", "alarms": alarms}
         limits = f"{{resource_limit,disk,'{name}'}},{{resource_limit,memory,'{name}'}}"
@@ -171,11 +171,11 @@ async def test_an_alarm_ends_for_everybody_while_one_is_closing() -> None:
             for connection in (first, second):
                 channel = await connection.channel()
                 await channel.declare_queue("q")
-            broker.alarms.set(Reason.MEMORY, True)
+            broker.alarms.set(Reason.MEMORY, is_on=True)
             for connection in (first, second):
                 await (await connection.channel()).send(b"x", routing_key="q")
             await eventually(lambda: _reason(first) and _reason(second), "connection.blocked of both")
             for connected in list(broker.connections)[:1]:
                 connected.hang_up(320, "CONNECTION_FORCED - test")
-            broker.alarms.set(Reason.MEMORY, False)
+            broker.alarms.set(Reason.MEMORY, is_on=False)
             assert not any(connected.gate.is_blocked for connected in broker.connections)

@@ -80,16 +80,16 @@ async def test_a_client_blocked_by_two_alarms_is_told_once_and_read_after_the_se
             channel = await connection.channel()
             await channel.declare_queue("q")
             (served,) = broker.connections
-            broker.alarms.set(first, True)
+            broker.alarms.set(first, is_on=True)
             await channel.send(b"1", routing_key="q")
             await eventually(lambda: told == [f"low on {first}"], "connection.blocked")
-            broker.alarms.set(last, True)
+            broker.alarms.set(last, is_on=True)
             assert served.gate.reasons == {first, last}
             late = asyncio.create_task(channel.publish(b"2", routing_key="q"))  # the client waits, too
-            broker.alarms.set(first, False)
+            broker.alarms.set(first, is_on=False)
             assert served.gate.state == "blocked"
             assert not late.done()
-            broker.alarms.set(last, False)
+            broker.alarms.set(last, is_on=False)
             await late
             await eventually(lambda: told == [f"low on {first}", None], "connection.unblocked")
             assert served.gate.state == "running"

@@ -4,6 +4,8 @@ Writes of one turn of the event loop travel together; reading and writing are he
 heartbeats go both ways (AMQP 0-9-1, section 4.2.7).
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol, cast
@@ -16,7 +18,7 @@ WRITE_HIGH: Final = 1 << 18
 """Bytes waiting for the socket from which on `can_write` is false."""
 WRITE_LOW: Final = 1 << 16
 _MOST_AT_ONCE: Final = (1 << 17) + 64
-"""Bytes that are handed to the transport in one piece where they are made of several: one of the largest frames."""
+"""Bytes that are handed to the transport in one piece if they are made of several: one of the largest frames."""
 _FLUSH_AT: Final = 1 << 17
 """Bytes gathered in one turn of the loop that are handed to the socket without waiting for its end."""
 _CLOSING_TIME: Final = 30.0
@@ -93,6 +95,7 @@ class Driver(asyncio.Protocol):
     # -- asyncio.Protocol ------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport, and report that the socket is connected."""
         # A stream's transport has its methods in every event loop; uvloop's is no subclass of it, so it is not asked.
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH, low=WRITE_LOW)
@@ -100,6 +103,7 @@ class Driver(asyncio.Protocol):
             self._on_connected()
 
     def data_received(self, data: bytes) -> None:
+        """Hand the events of a chunk to the handler."""
         self.read_at = self._loop.time()
         self.bytes_received += len(data)
         if self._reads_up_to and self.bytes_received > self._reads_up_to:
@@ -117,6 +121,7 @@ class Driver(asyncio.Protocol):
             events = self.core.receive(b"") if self.is_reading else []
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Stop all timers, and report the loss to the handler."""
         self._transport = None
         for timer in (self._heartbeat, self._end, self._silence):
             if timer is not None:
@@ -129,9 +134,11 @@ class Driver(asyncio.Protocol):
         handler.on_lost(self._error or exc)
 
     def pause_writing(self) -> None:
+        """Note that the socket's buffer is full."""
         self.can_write = False
 
     def resume_writing(self) -> None:
+        """Write what was kept while the socket's buffer was full."""
         self.can_write = True
         self.flush()
         if self.can_write:
@@ -218,7 +225,7 @@ class Driver(asyncio.Protocol):
     def close(self) -> None:
         """Send what was gathered, then close the socket. `on_lost` follows once the peer has taken it all.
 
-        A peer that takes nothing ends as a silent one does, where heartbeats are on.
+        A peer that takes nothing ends as a silent one does, if heartbeats are on.
         """
         if self._transport is not None:
             self._flush_all(self._transport)
@@ -244,7 +251,7 @@ class Driver(asyncio.Protocol):
     def finish(self, seconds: float = _CLOSING_TIME) -> None:
         """Send what was gathered and the end of the data, then discard what comes until the peer closes the socket.
 
-        Over TLS, where one side can't be closed alone, the socket is closed after a short silence of the peer. Bounded
+        Over TLS, if one side can't be closed alone, the socket is closed after a short silence of the peer. Bounded
         as by `expect_end`. `on_lost` follows.
         """
         transport = self._transport
@@ -287,7 +294,7 @@ class Driver(asyncio.Protocol):
         return self._transport is None
 
     def get_extra_info(self, name: str) -> object:
-        """Return asyncio's information on the socket (peername, sockname, ssl_object …), None where there is none."""
+        """Return asyncio's information on the socket (peername, sockname, ssl_object …), None if there is none."""
         return None if self._transport is None else self._transport.get_extra_info(name)
 
     # -- heartbeats ------------------------------------------------------------------------------------

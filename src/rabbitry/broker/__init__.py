@@ -1,6 +1,6 @@
 """The embedded broker: RabbitMQ 3.10.8's behaviour in one Python process.
 
-Where RabbitMQ 4.x differs from 3.10.8 this broker does as 3.10.8:
+If RabbitMQ 4.x differs from 3.10.8 this broker does as 3.10.8:
 
 | subject | here | 4.x |
 |---|---|---|
@@ -13,6 +13,8 @@ Where RabbitMQ 4.x differs from 3.10.8 this broker does as 3.10.8:
 | messages larger than 16 MiB | up to 128 MiB | refused unless configured |
 | a consumer that acknowledges too late | nothing | 406; from 4.3 on its consumer is cancelled |
 """
+
+from __future__ import annotations
 
 from rabbitry.broker.broker import Broker
 from rabbitry.broker.config import BrokerConfig

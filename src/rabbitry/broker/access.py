@@ -1,5 +1,7 @@
 """Users, their tags, and what they may do in which virtual host (RabbitMQ's docs/access-control)."""
 
+from __future__ import annotations
+
 import base64
 import hashlib
 import hmac
@@ -78,7 +80,7 @@ class Access:
         self.users: dict[str, User] = {}
         self.permissions: dict[tuple[str, str], Permission] = {}
         self.topic_permissions: dict[tuple[str, str, str], TopicPermission] = {}
-        """Virtual host, user and exchange → what the user may do there; where nothing is set, everything."""
+        """Virtual host, user and exchange → what the user may do there; if nothing is set, everything."""
         self.generation = 0
         self._journal = journal
 
@@ -108,13 +110,24 @@ class Access:
     # -- changes ---------------------------------------------------------------------------------------
 
     def put_user(self, name: str, password_hash: str, tags: Iterable[str] = (), hashing: str = HASHING) -> None:
-        """Create a user, or change one and keep its limits. hashing: the hash's algorithm, one of HASHINGS."""
+        """Create a user, or change one and keep its limits.
+
+        Args:
+            name: The user's name.
+            password_hash: The hash; None keeps it.
+            tags: The user's tags.
+            hashing: The hash's algorithm, one of HASHINGS.
+        """
         known = self.users.get(name)
         limits = known.limits if known is not None else NO_LIMITS
         self._put_user(User(name, password_hash, tuple(tags), hashing, limits))
 
     def put_limits(self, name: str, limits: Mapping[str, int]) -> None:
-        """Set a user's limits, named as in USER_LIMITS. Raises KeyError for an unknown user."""
+        """Set a user's limits, named as in USER_LIMITS.
+
+        Raises:
+            KeyError: There is no such user.
+        """
         self._put_user(self.users[name]._replace(limits=dict(limits)))
 
     def _put_user(self, user: User) -> None:
@@ -144,7 +157,11 @@ class Access:
                 self.delete_topic_permission(*place)
 
     def put_permission(self, vhost: str, user: str, permission: Permission) -> None:
-        """Set what a user may do in a virtual host. Raises UsageError for a pattern that is none."""
+        """Set what a user may do in a virtual host.
+
+        Raises:
+            UsageError: A pattern is invalid.
+        """
         for pattern in permission:
             check_pattern(pattern)
         self.permissions[vhost, user] = permission
@@ -161,7 +178,11 @@ class Access:
             self._journal.put(PERMISSION, record_key(vhost, user), None)
 
     def put_topic_permission(self, vhost: str, user: str, exchange: str, permission: TopicPermission) -> None:
-        """Set which routing keys a user may use with an exchange. Raises UsageError for an invalid pattern."""
+        """Set which routing keys a user may use with an exchange.
+
+        Raises:
+            UsageError: A pattern is invalid.
+        """
         for pattern in permission:
             check_pattern(pattern)
         self.topic_permissions[vhost, user, exchange] = permission

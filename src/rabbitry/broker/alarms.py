@@ -5,6 +5,8 @@ free pages of the store's database. It is looked at as often, and by the store a
 to be written counts, so that publishers are blocked before the disk is full however fast they are.
 """
 
+from __future__ import annotations
+
 import asyncio
 import logging
 import os
@@ -18,7 +20,7 @@ from rabbitry.broker.reading import ReadingGate, Reason
 from rabbitry.broker.store.journal import Journal
 from rabbitry.broker.store.sqlite import free_bytes
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 PERIOD: Final = 2.5
 """Seconds between two checks."""
 _PERIOD_OF_ALARMS: Final = 0.5
@@ -52,8 +54,8 @@ class Alarms:
     Args:
         connections: The connections that are open now.
         journal: The store's, whose disk is watched.
-        folder: The data folder; None where nothing is stored.
-        fail: Ends the broker, called where the data folder is gone.
+        folder: The data folder; None if nothing is stored.
+        fail: Ends the broker, called if the data folder is gone.
         memory_limit: Bytes; None takes RabbitMQ's default.
         disk_free_limit: Bytes; None takes RabbitMQ's default.
     """
@@ -91,7 +93,7 @@ class Alarms:
             self._task.cancel()
             await asyncio.wait((self._task,))
 
-    def set(self, what: Reason, is_on: bool) -> None:
+    def set(self, what: Reason, *, is_on: bool) -> None:
         """Turn an alarm on or off: that of memory or of disk. Publishers are blocked while any is on."""
         is_on = is_on or what in self._forced
         if is_on == (what in self.on):
@@ -109,7 +111,7 @@ class Alarms:
     def force(self, what: Reason, *, is_on: bool) -> None:
         """Keep an alarm on, for tests, however much memory and room there are, or no longer."""
         (self._forced.add if is_on else self._forced.discard)(what)
-        self.set(what, is_on)
+        self.set(what, is_on=is_on)
 
     @property
     def disk_free(self) -> int:
@@ -117,22 +119,22 @@ class Alarms:
         return max(self._journal.room, 0) if self._folder is not None else free_bytes(Path())
 
     def count_disk(self) -> None:
-        """Raise the disk alarm where the bytes that wait to be written leave less room than the limit."""
+        """Raise the disk alarm if the bytes that wait to be written leave less room than the limit."""
         if self._journal.room < self.disk_free_limit and Reason.DISK not in self.on:
-            _log.warning(
+            _logger.warning(
                 "low on disk: %s and what waits to be written leave %s, and the limit is %s; publishers are blocked "
                 "until there are %s: consume messages, or free space there",
                 self._folder,
                 *map(_megabytes, (self.disk_free, self.disk_free_limit, self._enough())),
             )  # fmt: skip
-            self.set(Reason.DISK, True)
+            self.set(Reason.DISK, is_on=True)
 
     def set_full(self, why: str) -> None:
         """Raise the disk alarm, since the store had no room for a batch."""
         if not self._is_full:
             self._is_full = True
-            _log.error("%s; publishes are refused until there is room: consume messages, or free space there", why)
-        self.set(Reason.DISK, True)
+            _logger.error("%s; publishes are refused until there is room: consume messages, or free space there", why)
+        self.set(Reason.DISK, is_on=True)
 
     def _enough(self) -> int:
         """Return the free bytes at which the disk alarm ends: above the limit, but not above what was ever free."""
@@ -140,7 +142,7 @@ class Alarms:
         return max(limit, min(int(limit * (1 + _MARGIN)), (limit + self._most_room) // 2))
 
     def block(self, connection: Blockable) -> None:
-        """Block a connection that publishes in spite of an alarm: it is told, where it wants to know, and not read."""
+        """Block a connection that publishes in spite of an alarm: it is told, if it wants to know, and not read."""
         if not connection.gate.is_blocked:
             if connection.wants_blocked:
                 connection.tell(0, ConnectionBlocked(f"low on {' & '.join(sorted(self.on))}"))
@@ -161,7 +163,7 @@ class Alarms:
                 except OSError as error:
                     self._fail(StoreFailed(f"the data folder {self._folder} is gone: {error.strerror}"))
                     return
-                await self._journal.tidy(self._journal.room < 2 * self.disk_free_limit)
+                await self._journal.tidy(is_short=self._journal.room < 2 * self.disk_free_limit)
                 self._look_at_disk()
             await asyncio.sleep(_PERIOD_OF_ALARMS if self.on else PERIOD)
 
@@ -169,14 +171,14 @@ class Alarms:
         used = used_memory()
         is_on = used > self.memory_limit
         if is_on and Reason.MEMORY not in self.on:
-            _log.warning(
+            _logger.warning(
                 "low on memory: the broker has %s, and the limit is %s; publishers are blocked until it has less: "
                 "consume or purge messages",
                 _megabytes(used), _megabytes(self.memory_limit),
             )  # fmt: skip
         elif not is_on and Reason.MEMORY in self.on:
-            _log.warning("the memory alarm is over: the broker has %s", _megabytes(used))
-        self.set(Reason.MEMORY, is_on)
+            _logger.warning("the memory alarm is over: the broker has %s", _megabytes(used))
+        self.set(Reason.MEMORY, is_on=is_on)
 
     def _look_at_disk(self) -> None:
         journal = self._journal
@@ -185,8 +187,8 @@ class Alarms:
         self.count_disk()
         if Reason.DISK in self.on and room >= self._enough() and not journal.is_stuck:
             self._is_full = False
-            _log.warning("there is room for the store again: %s has %s", self._folder, _megabytes(room))
-            self.set(Reason.DISK, False)
+            _logger.warning("there is room for the store again: %s has %s", self._folder, _megabytes(room))
+            self.set(Reason.DISK, is_on=False)
 
 
 def _megabytes(size: int) -> str:
@@ -194,7 +196,7 @@ def _megabytes(size: int) -> str:
 
 
 def used_memory() -> int:
-    """Return the bytes of memory of this process; 0 where the system does not say."""
+    """Return the bytes of memory of this process; 0 if the system does not say."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -203,10 +205,11 @@ def used_memory() -> int:
 
 
 def total_memory(root: Path = Path("/")) -> int:
-    """Return the bytes of memory that this process may use: the machine's, or its container's limit where that is less.
+    """Return the bytes of memory that this process may use: the machine's, or its container's limit if that is less.
 
-    root: where /proc and /sys are. Looks at the control groups that the process is in, and at all around them, of
-    version 2 (memory.max) and version 1 (memory.limit_in_bytes).
+    Args:
+        root: Where /proc and /sys are. Looks at the control groups that the process is in, and at all around them, of
+            version 2 (memory.max) and version 1 (memory.limit_in_bytes).
     """
     return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *_limits_of_groups(root)])
 

@@ -1,5 +1,7 @@
 """The embedded broker: it listens, and holds what all connections share."""
 
+from __future__ import annotations
+
 import asyncio
 import importlib
 import logging
@@ -37,11 +39,11 @@ from rabbitry.runtime.accepting import Acceptor, Visitor
 from rabbitry.runtime.addresses import in_url
 from rabbitry.runtime.listening import open_listeners
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class Service(Protocol):
-    """The management API, which stands on the broker and is loaded only where it is wanted."""
+    """The management API, which stands on the broker and is loaded only if it is wanted."""
 
     async def start(self) -> None:
         """Begin to serve."""
@@ -60,7 +62,7 @@ class Broker:
         on_publish: Called with each message that a client publishes, before it is delivered: its virtual host's name,
             the message, and the queues that take it. What it raises closes the client's connection.
 
-    Entering it starts it: it accepts connections when it has restored what is stored. Where a step fails, those before
+    Entering it starts it: it accepts connections when it has restored what is stored. If a step fails, those before
     it are undone first: nothing listens, the data folder is free, and no task or thread is left.
 
     Raises:
@@ -74,7 +76,7 @@ class Broker:
         self,
         config: BrokerConfig | None = None,
         *,
-        after: "Broker | None" = None,
+        after: Broker | None = None,
         on_publish: OnPublish | None = None,
     ) -> None:
         self.config = config = config or BrokerConfig()
@@ -139,7 +141,7 @@ class Broker:
     async def __aenter__(self) -> Self:
         self._failed = asyncio.get_running_loop().create_future()
         self.started_at = time.time()
-        async with AsyncExitStack() as stack:  # undoes what was begun where the rest fails
+        async with AsyncExitStack() as stack:  # undoes what was begun if the rest fails
             await self._start(stack)
             self._running = stack.pop_all()
         return self
@@ -206,7 +208,7 @@ class Broker:
         return ClientConnection(self.shared, self.host, self.port, visitor.leave).driver
 
     async def _open_store(self, stack: AsyncExitStack, folder: Path) -> None:
-        """Open the store and restore what it holds; where that fails, let go of it as it was found."""
+        """Open the store and restore what it holds; if that fails, let go of it as it was found."""
         journal = self.journal
         async with AsyncExitStack() as opening:
             contents = await journal.open(SQLiteStore(folder, f"amqp://{in_url(self.host)}:{self.port}/"))
@@ -301,7 +303,7 @@ class Broker:
                 server: Service = module.ManagementServer(self, listeners)
                 starting.push_async_callback(server.stop)
                 await server.start()
-            # Packages may raise anything while they are loaded; uvicorn calls sys.exit where it can't load something.
+            # Packages may raise anything while they are loaded; uvicorn calls sys.exit if it can't load something.
             except (Exception, SystemExit) as error:
                 raise ManagementFailed(
                     f"can't load the management API ({type(error).__name__}: {error}): repair its packages "
@@ -314,7 +316,7 @@ class Broker:
 
     @property
     def management_url(self) -> str:
-        """URL of the management API. Raises UsageError where the broker has none."""
+        """URL of the management API. Raises UsageError if the broker has none."""
         if self.management_port is None:
             raise UsageError("this broker has no management API: it was started without management_port")
         return f"http://{in_url(self.host)}:{self.management_port}/"
@@ -353,7 +355,8 @@ class Broker:
     def deleting_user(self, name: str) -> Iterator[None]:
         """Delete a user at once, and close its connections (320) in small steps that the caller has to take.
 
-        Raises KeyError where there is none.
+        Raises:
+            KeyError: There is none.
         """
         self.access.delete_user(name)
         found = [connection for connection in self.connections if connection.user == name]
@@ -372,7 +375,7 @@ class Broker:
     def rest_of_deletion(self, name: str) -> Iterator[None]:
         """Return the steps that are left of a virtual host's deletion: to be taken before one of its name is made."""
         while name in self._leaving:
-            for _ in self._leaving[name]:  # `yield from` would end the deletion where whoever waits for it gives up
+            for _ in self._leaving[name]:  # `yield from` would end the deletion if whoever waits for it gives up
                 yield
 
     def _deleting_vhost(self, vhost: VirtualHost) -> Iterator[None]:
@@ -404,7 +407,11 @@ class Broker:
         return self.vhosts[policy.vhost].follow_policies(policy.name)
 
     def deleting_policy(self, vhost: str, name: str) -> Iterator[None]:
-        """Clear a policy at once, and apply that in small steps that the caller has to take. Raises KeyError."""
+        """Clear a policy at once, and apply that in small steps that the caller has to take.
+
+        Raises:
+            KeyError: There is none.
+        """
         self.policies.delete(vhost, name)
         return self.vhosts[vhost].follow_policies(name)
 
@@ -416,7 +423,7 @@ class Broker:
 
     def fail(self, error: Exception) -> None:
         """End what can't be durable any more: `failed` tells whoever runs the broker."""
-        _log.critical("the broker ends: %s", error)
+        _logger.critical("the broker ends: %s", error)
         if not self.failed.done():
             self.failed.set_result(error)
 
@@ -430,7 +437,7 @@ def _hanging_up(connections: Iterable[ClientConnection], why: str) -> Iterator[N
 
 
 def _need_management() -> None:
-    """Raise UsageError where a package is missing that the management API needs.
+    """Raise UsageError if a package is missing that the management API needs.
 
     It is loaded while it listens already, so a request would wait for an answer that never comes.
     """

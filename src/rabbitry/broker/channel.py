@@ -1,5 +1,7 @@
 """A channel of a client, seen from the broker: what it consumes, what it has not settled, what it has published."""
 
+from __future__ import annotations
+
 import heapq
 import itertools
 import struct
@@ -89,7 +91,7 @@ class Consumer:
 
     def __init__(
         self,
-        channel: "Channel",
+        channel: Channel,
         queue: Queue,
         tag: str,
         *,
@@ -132,7 +134,7 @@ class Consumer:
         """Send it a message."""
         channel = self.channel
         if self.no_ack or entry.redelivered:
-            tag = channel.hold(self.queue, None if self.no_ack else self, entry, self.no_ack)
+            tag = channel.hold(self.queue, None if self.no_ack else self, entry, no_ack=self.no_ack)
         else:  # as `hold` does
             tag = channel.next_tag
             channel.next_tag = tag + 1
@@ -240,14 +242,16 @@ class Channel:
         """The number of deliveries to consumers that acknowledge."""
         return self.next_tag - 1 - self._replies - self._got - (self._sent_no_ack - self._got_no_ack)
 
-    def deliver_got(self, queue: Queue, entry: Entry, no_ack: bool) -> None:
+    def deliver_got(self, queue: Queue, entry: Entry, *, no_ack: bool) -> None:
         """Send a message that basic.get asked for; one of a quorum queue always says how often it was delivered."""
-        tag = self.hold(queue, None, entry, no_ack)
+        tag = self.hold(queue, None, entry, no_ack=no_ack)
         self._got += 1
         if no_ack:
             self._got_no_ack += 1
             queue.got_no_ack += 1
-        payload = hot.get_ok_payload(tag, entry.redelivered, entry.message.destination, len(queue))
+        payload = hot.get_ok_payload(
+            tag, redelivered=entry.redelivered, destination=entry.message.destination, message_count=len(queue)
+        )
         self.write(payload, entry, counted=queue.rules.quorum)
 
     def got_nothing(self, queue: Queue) -> None:
@@ -281,8 +285,8 @@ class Channel:
         if not driver.can_write:
             connection.stop_delivering()
 
-    def hold(self, queue: Queue, consumer: Consumer | None, entry: Entry, no_ack: bool) -> int:
-        """Give a delivery its tag, and keep it until it is settled where it has to be."""
+    def hold(self, queue: Queue, consumer: Consumer | None, entry: Entry, *, no_ack: bool) -> int:
+        """Give a delivery its tag, and keep it until it is settled if it has to be."""
         tag = self.next_tag
         self.next_tag = tag + 1
         queue.delivered += 1
@@ -304,7 +308,7 @@ class Channel:
     def ack(self, tag: int) -> None:
         """Settle one delivery as done: `settle` for by far the most."""
         if self.transaction is not None or (held := self.unsettled.pop(tag, None)) is None:
-            self.settle(tag, False)
+            self.settle(tag, multiple=False)
             return
         queue, consumer, entry = held
         if consumer is not None:
@@ -315,7 +319,7 @@ class Channel:
         if self.parked:
             self._unpark_after(consumer)
 
-    def settle(self, tag: int, multiple: bool, outcome: Outcome = Outcome.ACKED) -> None:
+    def settle(self, tag: int, *, multiple: bool, outcome: Outcome = Outcome.ACKED) -> None:
         """Settle a delivery, or all up to it (0: all there are). Raises 406 for a tag that is not open.
 
         In a transaction it counts from its commit on.
@@ -501,7 +505,7 @@ class Channel:
         self.replies[reply_to.name] = reply_to
 
     def forget_replies(self) -> None:
-        """End the consumer of direct replies, where there is one."""
+        """End the consumer of direct replies, if there is one."""
         if self.reply_to is not None:
             self.replies.pop(self.reply_to.name, None)
             self.reply_to = None

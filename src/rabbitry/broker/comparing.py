@@ -1,7 +1,9 @@
-"""What is declared twice has to be the same: how arguments are compared, and the words where they differ.
+"""What is declared twice has to be the same: how arguments are compared, and the words if they differ.
 
 Both are those of RabbitMQ 3.10 (`rabbit_misc:assert_args_equivalence`), which compares Erlang's terms.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal

@@ -1,5 +1,7 @@
 """The settings of an embedded broker."""
 
+from __future__ import annotations
+
 import math
 import socket
 import ssl
@@ -29,7 +31,7 @@ class BrokerConfig:
         port: The AMQP port; 0 takes a free one. `Broker.port` is the one that was taken.
         listeners: Sockets that listen already, in place of `host` and `port`.
         users: Name → password. None has the user `guest` with the password `guest`, which may log in from this machine
-            only; where the data folder has users already, they stay as they are.
+            only; if the data folder has users already, they stay as they are.
         vhosts: Names of virtual hosts, beside those that the data folder has. `Broker.url` names the first one.
         data: The folder for durable exchanges, queues and messages; None keeps everything in memory.
         management_port: The port of the management API on `host`; 0 takes a free one, None serves no API.

@@ -1,5 +1,7 @@
 """The confirms of a channel: which of its publishes are acked or nacked, and with how few frames."""
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Callable
 
@@ -67,4 +69,4 @@ class Confirms:
             return b""
         multiple = tag - self._confirmed > 1
         self._confirmed = tag
-        return hot.encode_ack(self._number, tag, multiple)
+        return hot.encode_ack(self._number, tag, multiple=multiple)

@@ -3,6 +3,8 @@
 Handlers raise; `_refuse` is the one place that turns that into channel.close or connection.close.
 """
 
+from __future__ import annotations
+
 import asyncio
 import functools
 import logging
@@ -67,7 +69,7 @@ from rabbitry.broker.store.journal import Journal
 from rabbitry.broker.vhost import VirtualHost
 from rabbitry.exceptions import ProtocolViolation
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 _HANDSHAKE_TIMEOUT: Final = 10.0
 _SILENT_CLOSE: Final = 3.0
 _MUCH: Final = 250
@@ -111,7 +113,7 @@ class Shared:
     access: Access
     vhosts: Mapping[str, VirtualHost]
     nowhere: VirtualHost
-    connections: "set[ClientConnection]"
+    connections: set[ClientConnection]
     journal: Journal
     dispatcher: Dispatcher
     shares: Shares
@@ -212,7 +214,7 @@ class ClientConnection:
                 return
 
     def _take_some(self, rest: Iterator[Event]) -> bool:
-        """Carry out events until the clock is to be read again. Return False where the others are held or discarded.
+        """Carry out events until the clock is to be read again. Return False if the others are held or discarded.
 
         None but the last one can change what routing depends on.
         """
@@ -232,7 +234,7 @@ class ClientConnection:
                     if not event[3]:
                         channel.ack(event[2])
                     else:
-                        channel.settle(event[2], True)
+                        channel.settle(event[2], multiple=True)
                         return self._has_taken(rest)
                 elif event[0] == METHOD:
                     if self._dispatcher.touched:
@@ -249,7 +251,7 @@ class ClientConnection:
         return True
 
     def _has_taken(self, rest: Iterator[Event]) -> bool:
-        """Return whether the events that follow may be carried out now; where not, they are held."""
+        """Return whether the events that follow may be carried out now; if not, they are held."""
         if self._held is not None:
             self._held += rest
             return False
@@ -355,7 +357,7 @@ class ClientConnection:
         self._shared.churn.connection_closed += 1
         self.vhost.totals.add_octets(self.driver.bytes_received, self.driver.bytes_sent)
         if self.user and self.core.state is not ConnectionState.CLOSED:
-            _log.debug("connection of %s from %s lost: %s", self.user, self.peer, error or "closed without a close")
+            _logger.debug("connection of %s from %s lost: %s", self.user, self.peer, error or "closed without a close")
         if not self.closed.done():
             self.closed.set_result(None)
         self._dispatcher.dispatch()
@@ -389,7 +391,11 @@ class ClientConnection:
     # -- methods ---------------------------------------------------------------------------------------
 
     def send(self, channel: int, method: Method) -> None:
-        """Send a method. Raises UsageError where the connection's or the channel's state does not allow it."""
+        """Send a method.
+
+        Raises:
+            UsageError: The connection's or the channel's state does not allow it.
+        """
         self.driver.write(self.core.send_method(channel, method))
 
     def _on_method(self, number: int, method: Method) -> None:
@@ -418,7 +424,7 @@ class ClientConnection:
                 self.tell(number, answer)
 
     def _answer_close(self, number: int) -> None:
-        # The close is handled before any later frame is read, so the states are still those in which it arrived. Where
+        # The close is handled before any later frame is read, so the states are still those in which it arrived. If
         # both sides close at once, the channel may be closing: the client waits for close-ok all the same (section
         # 2.2.4).
         if self.core.state not in _OVER:
@@ -474,7 +480,7 @@ class ClientConnection:
         )  # which has no such method
         user, is_right = log_in(method, self.driver, self.peer.rpartition(":")[0], self._shared.access)
         if user is None or not is_right:
-            _log.warning("refused a login from %s as %r", self.peer, "?" if user is None else user)
+            _logger.warning("refused a login from %s as %r", self.peer, "?" if user is None else user)
             text = (
                 f"ACCESS_REFUSED - Login was refused using authentication mechanism {method.mechanism}. "
                 "For details see the broker logfile."
@@ -504,7 +510,7 @@ class ClientConnection:
         self._timer.cancel()
         self._on_login()
         self.tell(0, ConnectionOpenOk())
-        _log.debug("connection of %s from %s to virtual host %r", self.user, self.peer, vhost.name)
+        _logger.debug("connection of %s from %s to virtual host %r", self.user, self.peer, vhost.name)
 
     def _enter(self, vhost: VirtualHost) -> None:
         """Use a virtual host from now on, with the permissions that the user has there."""
@@ -523,7 +529,7 @@ class ClientConnection:
         )
 
     def _give_up(self) -> None:
-        _log.warning("no login from %s within %g s: closed", self.peer or "a client", _HANDSHAKE_TIMEOUT)
+        _logger.warning("no login from %s within %g s: closed", self.peer or "a client", _HANDSHAKE_TIMEOUT)
         self.driver.abort()
 
     # -- closing ---------------------------------------------------------------------------------------
@@ -538,7 +544,7 @@ class ClientConnection:
     def _refuse(self, number: int, error: Refusal | ProtocolViolation, ids: tuple[int, int]) -> None:
         """Turn what a handler raised into channel.close or connection.close."""
         if isinstance(error, ChannelRefusal):
-            _log.info("channel %d of %s from %s closed: %s", number, self.user, self.peer, error.reply_text)
+            _logger.info("channel %d of %s from %s closed: %s", number, self.user, self.peer, error.reply_text)
             self._drop_channel(number)
             self.tell(number, ChannelClose(error.reply_code, _short(error.reply_text), *ids))
             return
@@ -550,7 +556,7 @@ class ClientConnection:
         """Close the connection with a reason, and the socket when the client has answered, or does not."""
         # Forced by an operator, such as a shutdown of the broker: nobody's fault, so no warning.
         level = logging.INFO if reply_code == Reply.CONNECTION_FORCED else logging.WARNING
-        _log.log(level, "connection from %s closed: %d %s", self.peer or "a client", reply_code, reply_text)
+        _logger.log(level, "connection from %s closed: %d %s", self.peer or "a client", reply_code, reply_text)
         self._timer.cancel()
         if self.core.state is ConnectionState.IDLE:
             # Before any login the answer to a wrong protocol header is ours (section 4.2.2).
@@ -581,7 +587,7 @@ class ClientConnection:
             confirms = channel.confirms
             if confirms is not None and confirms in self._to_confirm:
                 self._to_confirm.discard(confirms)
-                # What came before the error is kept, so it is confirmed, where that can be said by now.
+                # What came before the error is kept, so it is confirmed, if that can be said by now.
                 self._journal.confirm(confirms, confirms.published)
             self.work(self._closing(channel), then)
 

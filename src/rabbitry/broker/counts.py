@@ -1,5 +1,7 @@
 """Counters for the management API that remain after a channel, a connection or a queue is gone."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Final
 

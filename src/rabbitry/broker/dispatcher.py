@@ -1,5 +1,7 @@
 """The round of deliveries: the queues that may have something to deliver, each in its turn."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable
 from typing import Final, Protocol

@@ -1,5 +1,7 @@
 """Values as Erlang prints them: RabbitMQ's texts have them, and programs match on these."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -62,7 +64,7 @@ def erlang_json(value: object) -> str:
 
 
 def erlang_string(data: bytes) -> str:
-    """Print a list of bytes as Erlang's ~p does: as text where all are printable in Latin-1, else as numbers."""
+    """Print a list of bytes as Erlang's ~p does: as text if all are printable in Latin-1, else as numbers."""
     if data and all(_is_printable(code) or code in _ESCAPES for code in data):
         return '"' + "".join(_ESCAPES.get(code) or chr(code) for code in data) + '"'
     return f"[{','.join(map(str, data))}]"
@@ -79,7 +81,7 @@ def _is_printable(code: int) -> bool:
 
 
 def _float(value: float) -> str:
-    """Print a float as Erlang does: the fewest digits, and an exponent where that is shorter."""
+    """Print a float as Erlang does: the fewest digits, and an exponent if that is shorter."""
     sign, digit_tuple, exponent = Decimal(repr(value)).as_tuple()
     digits = "".join(map(str, digit_tuple)).rstrip("0") or "0"
     point = len(digit_tuple) + int(exponent)  # where it stands in the digits

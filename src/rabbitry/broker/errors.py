@@ -3,13 +3,15 @@
 The texts are RabbitMQ 3.10's, word for word, since programs match on them.
 """
 
+from __future__ import annotations
+
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.tables import FieldValue, type_name
 from rabbitry.exceptions import RabbitryError
 
 
 class Refusal(RabbitryError):
-    """A request is refused with a reply code and a text; the method at fault is known where it is caught."""
+    """A request is refused with a reply code and a text; the method at fault is known if it is caught."""
 
     def __init__(self, reply_code: Reply, text: str) -> None:
         super().__init__(text)

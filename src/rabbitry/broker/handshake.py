@@ -1,5 +1,7 @@
 """The steps of a client's handshake: who it is, what was agreed on, and whether it may enter (section 2.2.4)."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sized
 from typing import Protocol
 
@@ -53,7 +55,7 @@ def capabilities_of(client_properties: Table) -> Table:
 def log_in(method: ConnectionStartOk, driver: Driver, address: str, access: Access) -> tuple[str | None, bool]:
     """Return the user that a login names, and whether it is let in from that address.
 
-    The user is None where the response is malformed, or the mechanism unknown.
+    The user is None if the response is malformed, or the mechanism unknown.
     """
     certified = certificate_name(driver) if method.mechanism == "EXTERNAL" else None
     if certified is not None:
@@ -76,7 +78,7 @@ def check_tuned(method: ConnectionTuneOk, config: BrokerConfig) -> None:
 
 
 def find_vhost(name: str, user: str, vhosts: Mapping[str, VirtualHost], access: Access) -> VirtualHost:
-    """Return the virtual host that a user asks for. Raises 530 where it is missing or not for this user."""
+    """Return the virtual host that a user asks for. Raises 530 if it is missing or not for this user."""
     vhost = vhosts.get(name)
     if vhost is None:
         raise ConnectionRefusal(Reply.NOT_ALLOWED, f"vhost {name} not found")

@@ -1,4 +1,6 @@
-"""Reading a login: PLAIN (RFC 4616), AMQPLAIN and EXTERNAL, and where `guest` may come from."""
+"""Reading a login: PLAIN (RFC 4616), AMQPLAIN and EXTERNAL, and if `guest` may come from."""
+
+from __future__ import annotations
 
 import ssl
 from typing import Final, cast
@@ -15,7 +17,7 @@ Name = tuple[tuple[tuple[str, str], ...], ...]
 
 
 def credentials(mechanism: str, response: bytes) -> tuple[str, str] | None:
-    """Read user and password from a login's response; None where it is malformed or the mechanism unknown."""
+    """Read user and password from a login's response; None if it is malformed or the mechanism unknown."""
     if mechanism == "PLAIN":
         parts = response.split(b"\0")
         if len(parts) != 3:
@@ -32,7 +34,7 @@ def credentials(mechanism: str, response: bytes) -> tuple[str, str] | None:
 
 
 def certificate_name(driver: Driver) -> str | None:
-    """Return the distinguished name of a client's certificate, None where it has shown none.
+    """Return the distinguished name of a client's certificate, None if it has shown none.
 
     EXTERNAL logs in as the user of that name (RabbitMQ's docs/ssl, ssl_cert_login_from = distinguished_name).
     """

@@ -4,6 +4,8 @@ Neither can be in a reference cycle, so the garbage collector does not track the
 million of them would hold up all clients for 0.1 s.
 """
 
+from __future__ import annotations
+
 from typing import Final
 
 import msgspec
@@ -41,7 +43,7 @@ class Message(msgspec.Struct, gc=False, eq=False):
     copies: int = 0
     is_owed: bool = False
 
-    def again(self) -> "Message":
+    def again(self) -> Message:
         """Make the same message once more, for a store that has this one and is to have the other in its place."""
         message = Message(self.destination, self.header, self.body, self.persistent)
         message.expiration = self.expiration
@@ -86,7 +88,7 @@ _STEPS: Final[dict[int, tuple[int, ...]]] = {}
 
 
 def delivery_mode(header: bytes, flags: int) -> int:
-    """Read delivery_mode (1 where there is none), and see that a header that goes on undecoded is well-formed.
+    """Read delivery_mode (1 if there is none), and see that a header that goes on undecoded is well-formed.
 
     `flags` hold no headers table, priority, expiration, reply_to or user_id. Raises ProtocolViolation (541, as
     RabbitMQ does) for one that is cut short, precondition_failed for another mode than 1 and 2.

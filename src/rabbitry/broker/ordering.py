@@ -1,5 +1,7 @@
 """Sorting in steps: very many items at once would hold up other clients."""
 
+from __future__ import annotations
+
 import heapq
 from collections.abc import Callable, Generator, Iterator
 from typing import Final, TypeVar

@@ -1,5 +1,7 @@
 """Global parameters: the cluster's name, and values that operators keep for their own tools."""
 
+from __future__ import annotations
+
 import json
 import platform
 from collections.abc import Mapping
@@ -46,5 +48,9 @@ class Parameters:
             self._journal.put(PARAMETER, record_key(name), record)
 
     def restore(self, record: Table) -> None:
-        """Take a parameter that the store holds. Raises ValueError for a value that is no JSON."""
+        """Take a parameter that the store holds.
+
+        Raises:
+            ValueError: A value that is no JSON.
+        """
         self._values[str(record["name"])] = json.loads(str(record["value"]))

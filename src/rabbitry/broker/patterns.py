@@ -5,6 +5,8 @@ gives up after so many steps, and takes it as no match; so does this, after some
 waits. PCRE refuses what would grow too large when it is set; so does this.
 """
 
+from __future__ import annotations
+
 import functools
 import logging
 import time
@@ -13,7 +15,7 @@ from typing import Final
 
 from rabbitry.exceptions import UsageError
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 _SECONDS: Final = 0.02
 _LEAST_SECONDS: Final = 0.0002
 """Seconds left to a pattern that timed out again and again: a hundred times what an ordinary match takes."""
@@ -44,19 +46,19 @@ class Pattern:
         self._seconds = _SECONDS
 
     def is_in(self, name: str) -> bool:
-        """Return whether a name has it anywhere; not where that takes too long to find out."""
+        """Return whether a name has it anywhere; not if that takes too long to find out."""
         try:
             return self._find(name)
         except TimeoutError:
             if self._seconds > _LEAST_SECONDS:
-                _log.warning("pattern %r takes too long with %r: taken as no match", self._text, name)
+                _logger.warning("pattern %r takes too long with %r: taken as no match", self._text, name)
                 self._seconds = max(self._seconds / 2, _LEAST_SECONDS)
             return False
 
     def finder(self) -> Callable[[str], bool]:
         """Return a predicate that searches a name for the pattern, for the names of one answer.
 
-        It raises TimeoutError where one name takes too long, or all of them together: the event loop waits for it.
+        It raises TimeoutError if one name takes too long, or all of them together: the event loop waits for it.
         """
         left = _ANSWER_SECONDS
 

@@ -1,5 +1,7 @@
 """The permissions of one client: what its user may do in its virtual host, with the answers that were given before."""
 
+from __future__ import annotations
+
 from typing import Final, Literal
 
 from rabbitry.broker.access import Access, Kind

@@ -4,6 +4,8 @@ For each queue or exchange the matching policy of highest priority holds. A queu
 of two numbers the smaller one holds, of two texts the argument.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal, NamedTuple
@@ -131,7 +133,7 @@ class Policies:
         return iter(list(self._known.values()))
 
     def get(self, vhost: str, name: str) -> Policy | None:
-        """Return a policy, None where there is none of this name."""
+        """Return a policy, None if there is none of this name."""
         return self._known.get((vhost, name))
 
     def restore(self, record: Table) -> None:
@@ -149,7 +151,11 @@ class Policies:
         self._ranked.clear()
 
     def put(self, policy: Policy) -> None:
-        """Set a policy. Raises UsageError for a pattern, a setting or a value that makes no sense."""
+        """Set a policy.
+
+        Raises:
+            UsageError: A pattern, a setting or a value is invalid.
+        """
         check(policy)
         if self._journal.is_on:
             self._journal.put(POLICY, record_key(policy.vhost, policy.name), dict(policy._asdict()))
@@ -157,7 +163,11 @@ class Policies:
         self._ranked.clear()
 
     def delete(self, vhost: str, name: str) -> None:
-        """Clear a policy. Raises KeyError where there is none."""
+        """Clear a policy.
+
+        Raises:
+            KeyError: There is none.
+        """
         del self._known[vhost, name]
         self._ranked.clear()
         if self._journal.is_on:
@@ -204,7 +214,7 @@ def check(policy: Policy) -> None:
 
 
 def _check_mirroring(mode: FieldValue, definition: Table) -> None:
-    """Raise UsageError where `ha-params` do not fit `ha-mode`: they mean nothing here, and RabbitMQ checks them."""
+    """Raise UsageError if `ha-params` do not fit `ha-mode`: they mean nothing here, and RabbitMQ checks them."""
     given = definition.get("ha-params")
     is_given = "ha-params" in definition
     printed = erlang_json(given) if is_given else "none"

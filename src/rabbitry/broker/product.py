@@ -1,5 +1,7 @@
 """The broker as clients are told of it."""
 
+from __future__ import annotations
+
 import platform
 from typing import Final
 

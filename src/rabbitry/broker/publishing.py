@@ -6,6 +6,8 @@ decided. A message whose properties only say how to read it goes on undecoded; h
 and reply-to are looked at.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Mapping
 from typing import Final, Protocol
@@ -105,14 +107,14 @@ class Publishing:
         self._deliver = self._take if vhost.on_publish is None else self._tell_and_take
 
     def follow_changes(self) -> None:
-        """Empty the cache where something changed that routing depends on. Called before publishes, in each turn."""
+        """Empty the cache if something changed that routing depends on. Called before publishes, in each turn."""
         generation = self._vhost.generation + self._access.generation  # both only ever rise
         if self._routes_of != generation:
             self._routes.clear()
             self._routes_of = generation
 
     def publish(self, channel: Channel, arguments: bytes, header: bytes, body: bytes) -> bool:
-        """Take a publish: into its queues, back to the client where it is mandatory and has none, to its confirm.
+        """Take a publish: into its queues, back to the client if it is mandatory and has none, to its confirm.
 
         In a transaction it waits for the commit. Return whether it was routed anew, or not to exactly one queue, or has
         a long header: that may take long, so the clock is to be read. Raises Refusal, or ProtocolViolation for what is
@@ -244,7 +246,7 @@ class Publishing:
         return route
 
     def _exchange_of(self, name: str) -> Exchange:
-        """Return the exchange that a publish names. Raises Refusal where it is missing or not for this client."""
+        """Return the exchange that a publish names. Raises Refusal if it is missing or not for this client."""
         self._permissions.check("write", "exchange", name)
         exchange = self._vhost.exchange(name)
         if exchange.internal:
@@ -295,7 +297,7 @@ def _decoded(channel: Channel, destination: bytes, header: bytes, body: bytes, p
 
 
 def read_expiration(text: str) -> int:
-    """Read a message's time-to-live in milliseconds, in RabbitMQ's words where it is none."""
+    """Read a message's time-to-live in milliseconds, in RabbitMQ's words if it is none."""
     digits = text[1:] if text[:1] in ("-", "+") else text
     number = digits[: len(digits) - len(digits.lstrip("0123456789"))]
     if not number:

@@ -1,5 +1,7 @@
 """Whether a client is read: a gate with the set of reasons against it."""
 
+from __future__ import annotations
+
 from enum import StrEnum
 from typing import Final, Protocol
 

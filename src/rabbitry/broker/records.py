@@ -1,5 +1,7 @@
 """Exchanges, queues and bindings as records of the store."""
 
+from __future__ import annotations
+
 import hashlib
 from typing import Final
 
@@ -71,6 +73,7 @@ def is_durable(binding: Binding) -> bool:
 
 
 def text_of(value: Table, name: str) -> str:
+    """Return a field of a record as text."""
     text = value[name]
     return text if isinstance(text, str) else str(text)
 

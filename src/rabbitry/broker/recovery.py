@@ -1,5 +1,7 @@
 """Restoring a broker's virtual hosts, users, policies, exchanges, queues and messages from its store."""
 
+from __future__ import annotations
+
 import functools
 import logging
 from collections.abc import Callable
@@ -18,7 +20,7 @@ from rabbitry.broker.store.journal import Journal
 from rabbitry.broker.vhost import VirtualHost
 from rabbitry.exceptions import RabbitryError
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 _INVALID: Final = (RabbitryError, ChannelRefusal, ConnectionRefusal, LookupError, ValueError, TypeError)
 """Errors raised by a record with invalid contents."""
 _ACCESS: Final = (USER, PERMISSION, TOPIC_PERMISSION)
@@ -41,7 +43,7 @@ class Recovery:
         has_users: Whether the users were asked for, so that their passwords hold.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the state that it fills, each part by name
         self,
         contents: Contents,
         journal: Journal,
@@ -66,7 +68,11 @@ class Recovery:
         self._unusable: list[Unusable] = []
 
     async def run(self) -> None:
-        """Restore everything; records that can't be used are set aside. Raises StoreFailed."""
+        """Restore everything; records that can't be used are set aside.
+
+        Raises:
+            StoreFailed: The store failed; the text says why.
+        """
         self._restore_access()
         for kind, restore in (
             (POLICY, self._policies.restore),
@@ -166,7 +172,7 @@ class Recovery:
         value: Table = {"name": name, "id": number, "auto_delete": False, "recovered_to": 0, "arguments": {}}
         queue = vhost.restore_queue(value)
         self._journal.put(QUEUE, *queue_record(vhost.name, queue))
-        _log.error(
+        _logger.error(
             "the store in %s is damaged: it has no record of the queue with number %d; its messages are in the queue "
             "%r of virtual host %r: move them to where they belong, then delete it",
             self._folder, number, name, vhost.name,

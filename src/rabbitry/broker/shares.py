@@ -5,6 +5,8 @@ turn of the loop, a hundred of them would make it a hundred times as long, and w
 one at each step. So all of them together get some milliseconds of each, one after the other.
 """
 
+from __future__ import annotations
+
 import asyncio
 import functools
 import time
@@ -44,14 +46,14 @@ class Shares:
     def work(
         self, steps: Iterator[None], then: Callable[[], None], may_go_on: Callable[[Callable[[], None]], bool]
     ) -> bool:
-        """Take the steps that fit into this turn. Return True where those were all; otherwise go on in later turns.
+        """Take the steps that fit into this turn. Return True if those were all; otherwise go on in later turns.
 
         The first step is taken at once, whatever others have used of this turn.
 
         Args:
             steps: the steps, each of which takes well under a millisecond.
             then: called after the last step, unless True was returned.
-            may_go_on: asked before each further turn. Where it returns False, it calls its argument later itself.
+            may_go_on: asked before each further turn. If it returns False, it calls its argument later itself.
         """
         if not self._ends_at:
             self._ends_at = time.monotonic() + _SECONDS
@@ -88,7 +90,7 @@ class Shares:
                 self._waiting.popleft()()
                 if time.monotonic() > self._ends_at:
                     break
-        finally:  # the others go on, too, where one raised
+        finally:  # the others go on, too, if one raised
             self._handle = None
             if self._waiting:
                 self._schedule()

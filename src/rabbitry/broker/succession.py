@@ -1,5 +1,7 @@
 """A restart without a store: taking over what is durable from a stopped broker that had everything in memory."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable
 
 from rabbitry.broker.access import Access

@@ -1,5 +1,7 @@
 """What a channel published and settled since its last commit (section 1.9, RabbitMQ's docs/semantics)."""
 
+from __future__ import annotations
+
 import enum
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol

@@ -1,5 +1,7 @@
 """A virtual host: exchanges, queues and bindings, and how a message finds its queues."""
 
+from __future__ import annotations
+
 import asyncio
 import functools
 import secrets
@@ -197,10 +199,10 @@ class VirtualHost:
             ("internal", internal, known.internal),
         ):
             if received != current:
-                raise inequivalent(argument, where, _flag(received), _flag(current))
+                raise inequivalent(argument, where, _flag(value=received), _flag(value=current))
         compare_arguments(("alternate-exchange",), where, arguments, known.arguments)
 
-    def delete_exchange(self, name: str, if_unused: bool) -> None:
+    def delete_exchange(self, name: str, *, if_unused: bool) -> None:
         """Delete an exchange and its bindings; one that is not there is no error. Raises 403, 406."""
         self.refuse_default(name)
         if name.startswith("amq."):
@@ -212,13 +214,13 @@ class VirtualHost:
             raise precondition_failed(f"exchange '{name}' in vhost '{self.name}' in use")
         self._drop(*self._remove_exchange(exchange))
 
-    def deleting_exchange(self, name: str, if_unused: bool) -> Iterator[None]:
+    def deleting_exchange(self, name: str, *, if_unused: bool) -> Iterator[None]:
         """Delete an exchange as `delete_exchange` does, in steps: first its bindings, unless it has to be unused."""
         exchange = self.exchanges.get(name)
         if exchange is not None and not if_unused and not name.startswith("amq.") and name:
             yield from self.unbinding(exchange)
         if self.exchanges.get(name) is exchange:  # an auto-delete exchange may have gone with its last binding
-            self.delete_exchange(name, if_unused)
+            self.delete_exchange(name, if_unused=if_unused)
 
     def _remove_exchange(self, exchange: Exchange) -> list[Binding]:
         """Take an exchange away; gives its bindings, which go with it."""
@@ -297,7 +299,7 @@ class VirtualHost:
             ("auto_delete", auto_delete, queue.auto_delete),
         ):
             if received != current:
-                raise inequivalent(flag, where, _flag(received), _flag(current))
+                raise inequivalent(flag, where, _flag(value=received), _flag(value=current))
         compare_arguments(compared(queue.rules), where, arguments, queue.arguments)
         queue.note_use()
         return queue
@@ -372,7 +374,7 @@ class VirtualHost:
             self.journal.put(BINDING, *binding_record(self.name, binding))
 
     def restore_binding(self, value: Table) -> None:
-        """Bind again what a record of the store says; where an end is missing there is nothing to bind."""
+        """Bind again what a record of the store says; if an end is missing there is nothing to bind."""
         source, name = text_of(value, "source"), text_of(value, "destination")
         destination = self.queues.get(name) if value.get("kind") == "queue" else self.exchanges.get(name)
         if destination is not None and source in self.exchanges:
@@ -520,7 +522,7 @@ def _telling(consumers: list[QueueConsumer]) -> Iterator[None]:
         yield
 
 
-def _flag(value: bool | str) -> str:
+def _flag(*, value: bool | str) -> str:
     return f"'{value}'" if isinstance(value, str) else f"'{str(value).lower()}'"
 
 

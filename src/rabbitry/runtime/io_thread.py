@@ -21,7 +21,7 @@ _STOP_TIMEOUT = 10.0
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Return an event loop: uvloop's where it is installed, else asyncio's."""
+    """Return an event loop: uvloop's if it is installed, else asyncio's."""
     try:
         import uvloop
     except ImportError:
@@ -63,7 +63,7 @@ class IOThread:
     def submit(self, coroutine: Coroutine[Any, Any, _T]) -> concurrent.futures.Future[_T]:
         """Begin to run a coroutine in the thread; the future has what it gives or raises.
 
-        The future is cancelled where the thread is stopped meanwhile. Raises as `run` does, and closes the coroutine.
+        The future is cancelled if the thread is stopped meanwhile. Raises as `run` does, and closes the coroutine.
         """
         try:
             self._check_process()
@@ -99,7 +99,7 @@ class IOThread:
     def end_soon(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run `last` in the thread and then end it, without waiting: for a finalizer, in whatever thread it runs.
 
-        Takes no lock, which that thread may be holding. Does nothing where `is_running` is false.
+        Takes no lock, which that thread may be holding. Does nothing if `is_running` is false.
         """
         if self.is_running:
             self._stopped = True
@@ -116,7 +116,7 @@ class IOThread:
         return not self._stopped and os.getpid() == self._pid
 
     def check(self) -> None:
-        """Raise what `run` and `post` raise where they can't be used."""
+        """Raise what `run` and `post` raise if they can't be used."""
         self._check_process()
         self._check()
 

@@ -29,7 +29,7 @@ def load_certificate(context: ssl.SSLContext, certificate: str, key: str | None,
     Args:
         context: The context.
         certificate: The file of the certificate and its chain.
-        key: The file of its key; None where that is in `certificate` too.
+        key: The file of its key; None if that is in `certificate` too.
         options: What the user calls the two files, e.g. `--tls-cert` and `--tls-key`.
 
     Raises:

@@ -38,7 +38,7 @@ async def alarmed(request: pytest.FixtureRequest) -> AsyncIterator[_AlarmedBroke
             await broker.alarms.stop()  # it would look at the memory that there is
 
             async def alarm(is_on: bool) -> None:
-                broker.alarms.set(Reason.MEMORY, is_on)
+                broker.alarms.set(Reason.MEMORY, is_on=is_on)
 
             yield _AlarmedBroker(broker.url, alarm)
 

@@ -151,10 +151,10 @@ async def test_on_blocked_is_called_and_may_fail() -> None:
         channel = await connection.channel()
         await channel.declare_queue("q")
         await broker.alarms.stop()  # it would look at the memory that there is
-        broker.alarms.set(Reason.MEMORY, True)
+        broker.alarms.set(Reason.MEMORY, is_on=True)
         await channel.send(b"x", routing_key="q")
         await eventually(lambda: len(told) == 1, "the block is told")
-        broker.alarms.set(Reason.MEMORY, False)
+        broker.alarms.set(Reason.MEMORY, is_on=False)
         await eventually(lambda: len(told) == 2, "its end is told")
     assert "memory" in str(told[0])
     assert told[1] is None

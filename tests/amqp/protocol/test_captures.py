@@ -50,7 +50,7 @@ class _Pair:
         if event[0] == METHOD:
             return core.send_method(event[1], event[2])
         if event[0] == ACK:
-            encoded = hot.encode_ack(event[1], event[2], event[3])
+            encoded = hot.encode_ack(event[1], event[2], multiple=event[3])
             assert encoded == core.send_method(event[1], BasicAck(event[2], event[3]))
             return encoded
         if event[0] == HEADER:

@@ -70,7 +70,7 @@ def _frame(kind: int, channel: int, payload: bytes, end: bytes = b"\xce") -> byt
 
 
 def _publish(channel: int, body: bytes, limit: int = 4088, properties: Properties = Properties()) -> bytes:  # noqa: B008 - immutable
-    payload = hot.publish_payload(b"\x00", b"\x01q", True)
+    payload = hot.publish_payload(b"\x00", b"\x01q", mandatory=True)
     return hot.encode_method_frame(channel, payload) + hot.encode_content(
         channel, encode_header(properties, len(body)), body, limit
     )
@@ -105,7 +105,7 @@ def _streams(draw: st.DrawFn) -> bytes:
             size = draw(st.sampled_from([0, 1, 50, 4088, 4089, 9000]))
             parts.append(_publish(channel, draw(st.binary(min_size=size, max_size=size))))
         elif kind == 2:
-            parts.append(hot.encode_ack(channel, draw(st.integers(0, 2**64 - 1)), draw(st.booleans())))
+            parts.append(hot.encode_ack(channel, draw(st.integers(0, 2**64 - 1)), multiple=draw(st.booleans())))
         elif kind == 3:
             parts.append(_core_frame(channel, BasicQos(0, draw(st.integers(0, 9)))))
         else:
@@ -150,7 +150,7 @@ class _Never(set[int]):
 
 def test_one_byte_at_a_time() -> None:
     _, broker = _pair()
-    stream = _publish(1, b"x" * 5000) + hot.encode_ack(1, 7, True)
+    stream = _publish(1, b"x" * 5000) + hot.encode_ack(1, 7, multiple=True)
     events = [event for byte in stream for event in broker.receive(bytes((byte,)))]
     assert [event[0] for event in events] == [PUBLISH, ACK]
     assert events[0][0] == PUBLISH
@@ -213,7 +213,7 @@ _QOS = b"\x00\x3c\x00\x0a" + b"\x00" * 7
 )
 def test_each_violation_has_its_code_and_what_came_before_is_there(data: bytes, code: int) -> None:
     _, broker = _pair()
-    events = _received(broker, hot.encode_ack(1, 1, False) + data)
+    events = _received(broker, hot.encode_ack(1, 1, multiple=False) + data)
     assert events[0][0] == ACK
     assert _violation(events).reply_code == code
     if code != 501:
@@ -564,7 +564,7 @@ def test_a_client_takes_a_header_beyond_the_frame_size_and_a_broker_does_not() -
     for cut in (len(data), 100, 5000):
         taken = client.receive(data[:cut]) + (client.receive(data[cut:]) if cut < len(data) else [])
         assert [(event[0], *event[3:]) for event in taken] == [(DELIVER, header, b"abc")]
-    published = hot.encode_method_frame(1, hot.publish_payload(b"\x00", b"\x01q", True)) + content
+    published = hot.encode_method_frame(1, hot.publish_payload(b"\x00", b"\x01q", mandatory=True)) + content
     assert "frame_too_large" in str(_violation(broker.receive(published)))
     large_body = deliver + _frame(2, 1, encode_header(Properties(), 9000)) + _frame(3, 1, b"b" * 9000)
     assert "frame_too_large" in str(_violation(client.receive(large_body)))

@@ -32,7 +32,7 @@ _BODY = b"body"
 
 def _publish(body: bytes = _BODY, channel: int = 1) -> bytes:
     header = encode_header(Properties(delivery_mode=2), len(body))
-    payload = hot.publish_payload(b"\x01e", b"\x01k", False)
+    payload = hot.publish_payload(b"\x01e", b"\x01k", mandatory=False)
     return hot.encode_method_frame(channel, payload) + hot.encode_content(channel, header, body, 4088)
 
 
@@ -53,7 +53,7 @@ def _scan(
 
 
 def test_whole_messages_are_taken_in_order() -> None:
-    data = _publish() + hot.encode_ack(1, 7, True) + _publish(b"")
+    data = _publish() + hot.encode_ack(1, 7, multiple=True) + _publish(b"")
     end, events = _scan(data)
     assert end == len(data)
     assert [event[0] for event in events] == [PUBLISH, ACK, PUBLISH]
@@ -62,9 +62,9 @@ def test_whole_messages_are_taken_in_order() -> None:
     assert events[2][4:] == (b"",)
 
 
-@pytest.mark.parametrize("whole", [_publish(), _publish(b""), hot.encode_ack(1, 1, False)])
+@pytest.mark.parametrize("whole", [_publish(), _publish(b""), hot.encode_ack(1, 1, multiple=False)])
 def test_what_is_not_complete_stays(whole: bytes) -> None:
-    before = hot.encode_ack(1, 9, False)
+    before = hot.encode_ack(1, 9, multiple=False)
     for cut in range(len(whole)):
         assert _scan(before + whole[:cut]) == (len(before), [(ACK, 1, 9, False)])
 
@@ -90,7 +90,7 @@ def _message(method: bytes, header: bytes) -> bytes:
     return hot.encode_method_frame(1, method) + hot.encode_content(1, header, _BODY, 4088)
 
 
-_METHOD = hot.publish_payload(b"\x00", b"\x01k", False)
+_METHOD = hot.publish_payload(b"\x00", b"\x01k", mandatory=False)
 _HEADER = encode_header(Properties(), len(_BODY))
 
 
@@ -99,7 +99,7 @@ _HEADER = encode_header(Properties(), len(_BODY))
     [
         _message(_METHOD, b"\x00\x0a" + _HEADER[2:]),
         _message(_METHOD, _HEADER[:13]),
-        _message(hot.publish_payload(b"\x00", b"\x50" + b"k" * 80, False), _HEADER),
+        _message(hot.publish_payload(b"\x00", b"\x50" + b"k" * 80, mandatory=False), _HEADER),
         _message(_METHOD, encode_header(Properties(message_id="m" * 80), len(_BODY))),
     ],
     ids=["class", "short header", "large method", "large header"],
@@ -128,7 +128,7 @@ def test_random_bytes_never_raise(data: bytes) -> None:
 
 @given(st.data())
 def test_mutated_messages_never_raise_nor_run_over(draw: st.DataObject) -> None:
-    data = bytearray(_publish() + hot.encode_ack(1, 1, True) + _publish())
+    data = bytearray(_publish() + hot.encode_ack(1, 1, multiple=True) + _publish())
     for _ in range(draw.draw(st.integers(1, 3))):
         data[draw.draw(st.integers(0, len(data) - 1))] = draw.draw(st.integers(0, 255))
     end, _ = _scan(bytes(data))
@@ -140,7 +140,7 @@ def test_mutated_messages_never_raise_nor_run_over(draw: st.DataObject) -> None:
 
 @given(st.integers(1, 65535), _tags, st.booleans())
 def test_an_ack_is_the_plain_one_and_pamqps(channel: int, tag: int, multiple: bool) -> None:
-    encoded = hot.encode_ack(channel, tag, multiple)
+    encoded = hot.encode_ack(channel, tag, multiple=multiple)
     assert encoded == hot.encode_method_frame(channel, encode_method(BasicAck(tag, multiple)))
     if tag < 2**63:  # pamqp packs a delivery tag as a signed number
         assert encoded == pamqp.frame.marshal(Basic.Ack(tag, multiple), channel)
@@ -148,14 +148,14 @@ def test_an_ack_is_the_plain_one_and_pamqps(channel: int, tag: int, multiple: bo
 
 @given(strategies.names, strategies.names, st.booleans())
 def test_a_publish_is_the_plain_one(exchange: str, key: str, mandatory: bool) -> None:
-    payload = hot.publish_payload(encode_short(exchange), encode_short(key), mandatory)
+    payload = hot.publish_payload(encode_short(exchange), encode_short(key), mandatory=mandatory)
     assert payload == encode_method(BasicPublish(exchange, key, mandatory))
     assert hot.parse_publish(payload[4:]) == (exchange, key, mandatory, False)
 
 
 def test_a_publish_is_pamqps() -> None:
     theirs = pamqp.frame.marshal(Basic.Publish(exchange="e", routing_key="k", mandatory=True), 3)
-    assert hot.encode_method_frame(3, hot.publish_payload(b"\x01e", b"\x01k", True)) == theirs
+    assert hot.encode_method_frame(3, hot.publish_payload(b"\x01e", b"\x01k", mandatory=True)) == theirs
 
 
 @given(strategies.names, _tags, st.booleans(), strategies.names, strategies.names)
@@ -167,7 +167,9 @@ def test_a_deliver_is_the_plain_one(tag: str, number: int, redelivered: bool, ex
 
 @given(_tags, st.booleans(), strategies.names, st.integers(0, 2**32 - 1))
 def test_a_get_ok_is_the_plain_one(number: int, redelivered: bool, key: str, left: int) -> None:
-    payload = hot.get_ok_payload(number, redelivered, b"\x01e" + encode_short(key), left)
+    payload = hot.get_ok_payload(
+        number, redelivered=redelivered, destination=b"\x01e" + encode_short(key), message_count=left
+    )
     assert payload == encode_method(BasicGetOk(number, redelivered, "e", key, left))
 
 

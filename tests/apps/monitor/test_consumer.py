@@ -98,7 +98,7 @@ async def test_events_of_connections_that_are_lost_again_and_again_are_no_heap()
 
     def connect(body: bytes) -> None:
         events.put(Connected())
-        events.put(Delivery(settlements, b"\0\0", 0, 1, False, "", b"", body))
+        events.put(Delivery(settlements, b"\0\0", 0, 1, redelivered=False, consumer_tag="", header=b"", body=body))
 
     connect(b"first")
     for number in range(3):

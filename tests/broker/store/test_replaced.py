@@ -85,11 +85,11 @@ def test_a_failed_checkpoint_is_logged_once_and_its_end_too(
 
     with monkeypatch.context() as patch:
         patch.setattr(store, "_open_connection", Failing)
-        store.tidy(False)
+        store.tidy(is_short=False)
         store._was_busy = True
-        store.tidy(False)
+        store.tidy(is_short=False)
     store._was_busy = True
-    store.tidy(False)
+    store.tidy(is_short=False)
     assert caplog.text.count("can't copy its log into the database (disk I/O error)") == 1
     assert caplog.text.count("can copy its log into the database again") == 1
     store.close()

@@ -4,6 +4,8 @@ Modules: `connection` (and `connect`), `channel`, `consuming`, `url` (where to c
 programs without an event loop. The names that programs use can all be imported from here.
 """
 
+from __future__ import annotations
+
 from rabbitry.amqp.client.blocking import (
     BlockingChannel,
     BlockingConnection,

@@ -1,5 +1,7 @@
 """A channel behind `Channel`: opening, closing, losing the link and coming back, and what the broker sends over it."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import struct
@@ -132,7 +134,7 @@ class ChannelCore:
             await self.close()
         self.publishing.raise_unseen()
 
-    def _begin_close(self) -> "asyncio.Future[Answer]":
+    def _begin_close(self) -> asyncio.Future[Answer]:
         """Send channel.close; from here on nobody can use the channel, and what waits has failed."""
         self.line.settlements.flush()
         link = self.line.link
@@ -256,7 +258,7 @@ class ChannelCore:
         self._limit = unsettled
         await self.line.request(BasicQos(0, unsettled, True), BasicQosOk, timeout)
 
-    async def get(self, queue: str, no_ack: bool, timeout: float | None) -> Delivery | None:
+    async def get(self, queue: str, *, no_ack: bool, timeout: float | None) -> Delivery | None:
         """Take one message from a queue, or None where it is empty. A message whose caller gave up goes back."""
         await self.line.until_usable(timeout)
         topology = self.session.topology
@@ -289,7 +291,7 @@ class ChannelCore:
         if (request := self.line.find(type(method))) is not None:
             self.line.answer(request, method)
         elif isinstance(method, BasicNack):
-            self.window.refuse(method.delivery_tag, method.multiple)
+            self.window.refuse(method.delivery_tag, multiple=method.multiple)
         elif isinstance(method, BasicCancel):
             self.consumers.on_cancel(method)
         elif isinstance(method, ChannelClose):
@@ -314,9 +316,9 @@ class ChannelCore:
         self.line.link = link
         self.line.free_number(self)
 
-    def on_confirm(self, delivery_tag: int, multiple: bool) -> None:
+    def on_confirm(self, delivery_tag: int, *, multiple: bool) -> None:
         """Take an ack of the broker."""
-        self.window.confirm(delivery_tag, multiple)
+        self.window.confirm(delivery_tag, multiple=multiple)
 
     def on_content(self, event: ContentEvent) -> None:
         """Take a delivery, a returned message or the answer to a get."""
@@ -336,8 +338,8 @@ class ChannelCore:
                 settlements.open[delivery_tag] = subscription
             subscription.deliver(
                 Delivery(
-                    settlements, arguments, tag_end + 9, delivery_tag, redelivered & 1 == 1, subscription.tag, header,
-                    body,
+                    settlements, arguments, tag_end + 9, delivery_tag,
+                    redelivered=redelivered & 1 == 1, consumer_tag=subscription.tag, header=header, body=body,
                 )
             )  # fmt: skip
         elif kind == events.RETURN:
@@ -350,6 +352,15 @@ class ChannelCore:
         if len(arguments) < 15 or request is None:
             raise ProtocolViolation(Reply.COMMAND_INVALID, "COMMAND_INVALID - basic.get-ok was not asked for", 60, 71)
         tag, redelivered = _GET_OK.unpack_from(arguments)
-        delivery = Delivery(self.line.settlements, arguments, 9, tag, redelivered & 1 == 1, "", header, body)
+        delivery = Delivery(
+            self.line.settlements,
+            arguments,
+            9,
+            tag,
+            redelivered=redelivered & 1 == 1,
+            consumer_tag="",
+            header=header,
+            body=body,
+        )
         if not self.line.answer(request, delivery):
             self._return_got(delivery)

@@ -3,6 +3,8 @@
 All of that ends with the link. A channel outlives its link: recovery attaches it to the next one.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections import deque
 from collections.abc import Callable
@@ -28,7 +30,7 @@ class Request:
     __slots__ = ("future", "kinds", "then")
 
     def __init__(
-        self, kinds: tuple[type, ...], future: "asyncio.Future[Answer]", then: Callable[[Answer], None] | None
+        self, kinds: tuple[type, ...], future: asyncio.Future[Answer], then: Callable[[Answer], None] | None
     ) -> None:
         self.kinds = kinds
         self.future = future
@@ -78,7 +80,7 @@ class ChannelLink:
         self.link = None
         self.settlements.lost = error
 
-    def expect_close(self, link: Link, handler: ChannelHandler) -> "asyncio.Future[Answer]":
+    def expect_close(self, link: Link, handler: ChannelHandler) -> asyncio.Future[Answer]:
         """Keep the number of a channel that was lost here, until the broker has closed it too."""
         self.link = link
         return self._expect((ChannelCloseOk,), lambda _: self.free_number(handler))
@@ -115,7 +117,7 @@ class ChannelLink:
 
     def ask(
         self, method: Method, kinds: tuple[type, ...], then: Callable[[Answer], None] | None = None
-    ) -> "asyncio.Future[Answer]":
+    ) -> asyncio.Future[Answer]:
         """Send a method and return the future of its answer, which is one of `kinds`.
 
         then: called with the answer before anybody who waits gets it, and where nobody waits any more.
@@ -124,7 +126,7 @@ class ChannelLink:
         self.send(method)
         return self._expect(kinds, then)
 
-    def _expect(self, kinds: tuple[type, ...], then: Callable[[Answer], None] | None) -> "asyncio.Future[Answer]":
+    def _expect(self, kinds: tuple[type, ...], then: Callable[[Answer], None] | None) -> asyncio.Future[Answer]:
         future: asyncio.Future[Answer] = self.loop.create_future()
         self._requests.append(Request(kinds, future, then))
         if self.link is not None:
@@ -160,7 +162,7 @@ class ChannelLink:
         assert isinstance(answer, kind)  # noqa: S101 # `find` lets nothing else through; narrows the type
         return answer
 
-    async def until_answered(self, future: "asyncio.Future[_T]", what: str, timeout: float | None) -> _T:
+    async def until_answered(self, future: asyncio.Future[_T], what: str, timeout: float | None) -> _T:
         """Wait for an answer to `what`. Raises RequestTimeout past `timeout` seconds (None: the connection's)."""
         seconds = self.session.request_timeout if timeout is None else timeout
         try:

@@ -1,5 +1,7 @@
 """The program's `declare` function, which declares what it needs over each new link."""
 
+from __future__ import annotations
+
 import contextvars
 from collections.abc import Awaitable, Callable
 

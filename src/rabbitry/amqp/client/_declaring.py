@@ -1,5 +1,7 @@
 """The part of a channel that declares, binds, purges and deletes exchanges and queues."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 from rabbitry.amqp.client._channel import ChannelCore
@@ -52,9 +54,9 @@ class Declaring:
         arguments: Table | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Declare an exchange; with `passive` only check that it is there (NotFound where it is not).
+        """Declare an exchange; with `passive` only check that it is there (NotFound if it is not).
 
-        Raises PreconditionFailed where it exists with other properties.
+        Raises PreconditionFailed if it exists with other properties.
         """
         method = ExchangeDeclare(
             name, type, passive, durable, auto_delete, internal, arguments=arguments or NO_ARGUMENTS
@@ -108,8 +110,8 @@ class Declaring:
     ) -> QueueInfo:
         """Declare a queue (one without a name gets one of the broker's); with `passive` only look at it.
 
-        Raises PreconditionFailed where it exists with other properties, ResourceLocked where it is
-        another connection's, NotFound with `passive` where there is none.
+        Raises PreconditionFailed if it exists with other properties, ResourceLocked if it is
+        another connection's, NotFound with `passive` if there is none.
         """
         method = QueueDeclare(
             self._core.topology.current(name),

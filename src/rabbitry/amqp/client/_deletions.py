@@ -1,5 +1,7 @@
 """What the broker has deleted: it is forgotten, so that recovery does not declare it again."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Callable, Iterable
 from typing import Protocol

@@ -1,5 +1,7 @@
 """Making links to the hosts of a URL, with the login of the moment."""
 
+from __future__ import annotations
+
 import asyncio
 import dataclasses
 import inspect

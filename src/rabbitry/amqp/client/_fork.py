@@ -1,5 +1,7 @@
 """A connection belongs to the process that made it: a child made by fork must not write to its socket."""
 
+from __future__ import annotations
+
 import os
 import weakref
 from typing import Final, Protocol
@@ -12,7 +14,7 @@ class Owned(Protocol):
         """Abandon the connection: this is a child of the process that made it."""
 
 
-_connections: "Final[weakref.WeakSet[Owned]]" = weakref.WeakSet()
+_connections: Final[weakref.WeakSet[Owned]] = weakref.WeakSet()
 
 
 def note(connection: Owned) -> None:

@@ -3,6 +3,8 @@
 A connection outlives its link (recovery makes a new one); what belongs to one socket alone lives here.
 """
 
+from __future__ import annotations
+
 import asyncio
 import logging
 import os
@@ -48,7 +50,7 @@ from rabbitry.exceptions import (
 )
 from rabbitry.runtime.loop_watchdog import Alarm, Watch
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 CAPABILITIES: Final[Table] = {
     "publisher_confirms": True,
     "exchange_exchange_bindings": True,
@@ -66,7 +68,7 @@ _T = TypeVar("_T", bound=Method)
 
 
 def _on_loop_blocked(seconds: float, heartbeat: float, stack: str) -> None:
-    _log.warning(
+    _logger.warning(
         "the event loop is blocked for %.1f s, longer than the heartbeat of %g s: the broker may hang up. "
         "Move what blocks it to a thread (asyncio.to_thread). It is in:\n%s",
         seconds,
@@ -76,7 +78,7 @@ def _on_loop_blocked(seconds: float, heartbeat: float, stack: str) -> None:
 
 
 def _on_loop_resumed(seconds: float) -> None:
-    _log.warning("the event loop goes on after %.1f s", seconds)
+    _logger.warning("the event loop goes on after %.1f s", seconds)
 
 
 # A broker takes a client that is silent for two heartbeats for dead.
@@ -97,7 +99,7 @@ class ChannelHandler(Protocol):
     def on_content(self, event: ContentEvent) -> None:
         """Take a delivery, a returned message, or the answer to a get."""
 
-    def on_confirm(self, delivery_tag: int, multiple: bool) -> None:
+    def on_confirm(self, delivery_tag: int, *, multiple: bool) -> None:
         """Take an ack of the broker."""
 
     def on_method(self, method: Method) -> None:
@@ -123,7 +125,7 @@ class LinkOwner(Protocol):
     def on_blocked(self, reason: str | None) -> None:
         """Handle a broker that blocks publishers (with its reason), or no longer does (None)."""
 
-    def on_link_lost(self, link: "Link", error: ConnectionClosed) -> None:
+    def on_link_lost(self, link: Link, error: ConnectionClosed) -> None:
         """Handle the loss of the socket. Called once, and only after the handshake was complete."""
 
     def on_link_writable(self) -> None:
@@ -275,7 +277,7 @@ class Link:
             elif event[0] == ACK:
                 handler = channels.get(event[1])
                 if handler is not None:
-                    handler.on_confirm(event[2], event[3])
+                    handler.on_confirm(event[2], multiple=event[3])
             elif event[0] == METHOD:
                 self._on_method(event[1], event[2])
             elif event[0] == VIOLATION:
@@ -353,7 +355,7 @@ class Link:
         self.driver.write(self.core.send_method(channel, method))
 
     async def update_secret(self, secret: str, reason: str) -> None:
-        """Send connection.update-secret and wait for the answer. Raises ConnectionClosed where the broker refuses."""
+        """Send connection.update-secret and wait for the answer. Raises ConnectionClosed if the broker refuses."""
         if not self.is_open:
             raise ConnectionClosed(0, "the connection is closing")
         waiter: asyncio.Future[None] = self._loop.create_future()
@@ -367,9 +369,10 @@ class Link:
         return next((n for n in range(1, self.core.channel_max + 1) if n not in self.channels), None)
 
     def hold_reading(self, holder: object) -> None:
-        """Take nothing more from the socket until every holder has let go, or the broker owes an answer, a confirm or
-        `connection.unblocked`: these come behind deliveries, and whoever waits for one in a consumer's loop would wait
-        for ever.
+        """Stop reading the socket until every holder has let go, or the broker owes an answer.
+
+        An answer, a confirm or `connection.unblocked` comes after deliveries, and code that waits for one in a
+        consumer's loop would wait for ever.
         """
         self._holders.add(holder)
         self.hold_or_read()
@@ -410,8 +413,11 @@ class Link:
         await asyncio.wait((self._lost,))
 
     async def close(self, reason: ConnectionClosed, timeout: float = _CLOSE_TIMEOUT) -> None:
-        """Close in order: connection.close, wait for close-ok, close the socket. A broker that does not answer
-        within `timeout` seconds is hung up on. Cancelling hangs up at once."""
+        """Close in order: send connection.close, wait for close-ok, close the socket.
+
+        If the broker does not answer within `timeout` seconds, the socket is closed without it. Cancelling closes the
+        socket at once.
+        """
         if self._lost.done():
             return
         if self._reason is None:
@@ -445,7 +451,7 @@ def _client_properties(own: Table) -> Table:
 
 
 def _agree(ours: int | None, theirs: int, default: int) -> int:
-    """Agree on a limit: the smaller one, where 0 is no limit (section 4.2.2, connection.tune)."""
+    """Agree on a limit: the smaller one, if 0 is no limit (section 4.2.2, connection.tune)."""
     ours = default if ours is None else ours
     return min(ours, theirs) if ours and theirs else ours or theirs or default
 

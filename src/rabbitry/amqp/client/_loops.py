@@ -1,5 +1,7 @@
 """The check that a connection is used in its own event loop: from another one, writes to the socket would race."""
 
+from __future__ import annotations
+
 import asyncio
 from typing import Protocol
 
@@ -20,7 +22,7 @@ _NO_LOOP = (
 
 
 def check_asyncio() -> None:
-    """Raise UsageError where no asyncio event loop runs, as under trio."""
+    """Raise UsageError if no asyncio event loop runs, as under trio."""
     try:
         asyncio.get_running_loop()
     except RuntimeError as error:

@@ -1,5 +1,7 @@
 """The context managers of `delivery.process()`, which settle a message at the end of a block."""
 
+from __future__ import annotations
+
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
 
@@ -24,13 +26,13 @@ class _Settled(Protocol):
 class _Settling:
     """The block of one delivery. Made by `Delivery.process` and `BlockingDelivery.process`."""
 
-    def __init__(self, delivery: _Settled, requeue: Requeue, requeue_once: bool) -> None:
+    def __init__(self, delivery: _Settled, requeue: Requeue, *, requeue_once: bool) -> None:
         self._delivery = delivery
         self._requeue = requeue
         self._once = requeue_once
 
     def settle(self, error: BaseException | None) -> None:
-        """Acknowledge the delivery, or reject it where the block raised `error`.
+        """Acknowledge the delivery, or reject it if the block raised `error`.
 
         A delivery that the block has settled, or whose channel is closed, is left alone.
         """

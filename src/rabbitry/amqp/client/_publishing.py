@@ -1,5 +1,7 @@
 """Publishing over one channel: its window of unconfirmed messages, and whether it has confirms or transactions."""
 
+from __future__ import annotations
+
 from rabbitry.amqp.client._channel_link import ChannelLink
 from rabbitry.amqp.client._link import Link
 from rabbitry.amqp.client._loops import check_loop

@@ -1,5 +1,7 @@
 """Receipts of messages, and the failures among them that nobody was told of yet."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 import weakref
@@ -9,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from rabbitry.exceptions import UsageError
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 _KEPT: Final = 1024
 """Failures of a connection that wait to be raised, and that wait to be logged; older ones are only counted."""
 _PATIENCE: Final = 5.0
@@ -26,7 +28,7 @@ class Receipt(asyncio.Future[None]):
     failure: Exception | None = None
 
     def fail(self, error: Exception) -> None:
-        """End it with an error. Does nothing where it is done."""
+        """End it with an error. Does nothing if it is done."""
         if not self.done():
             self.failure = error
             self.set_exception(error)
@@ -40,8 +42,8 @@ class Receipt(asyncio.Future[None]):
         """Do nothing: asyncio's own prints each failure that nobody has looked at."""
 
 
-def fail(future: "asyncio.Future[Any]", error: Exception) -> None:
-    """Fail a future whose waiter may have given up, so that asyncio prints nothing. Does nothing where it is done."""
+def fail(future: asyncio.Future[Any], error: Exception) -> None:
+    """Fail a future whose waiter may have given up, so that asyncio prints nothing. Does nothing if it is done."""
     if not future.done():
         future.set_exception(error)
         future.exception()  # counts as looked at; whoever awaits it gets it all the same
@@ -90,18 +92,18 @@ class Failures:
         if self._timer is None:
             self._timer = self._loop.call_later(_PATIENCE, self._look)
 
-    def take(self, channel: object | None = None) -> "ExceptionGroup[Exception] | None":
+    def take(self, channel: object | None = None) -> ExceptionGroup[Exception] | None:
         """Return what failed since the last call, of one channel or of all, whoever looked at it; None for nothing.
 
         A UsageError that somebody has looked at is left out: nothing was sent, and its caller knows.
         """
         return self._take(channel, lambda failure: failure.is_unseen or not isinstance(failure.failure, UsageError))
 
-    def take_unseen(self, channel: object | None = None) -> "ExceptionGroup[Exception] | None":
+    def take_unseen(self, channel: object | None = None) -> ExceptionGroup[Exception] | None:
         """Return what nobody has looked at, of one channel or of all; None for nothing."""
         return self._take(channel, lambda failure: failure.is_unseen)
 
-    def _take(self, channel: object | None, wanted: Callable[[Failure], bool]) -> "ExceptionGroup[Exception] | None":
+    def _take(self, channel: object | None, wanted: Callable[[Failure], bool]) -> ExceptionGroup[Exception] | None:
         mine = [failure for owner, failure in self._kept if channel is None or owner is channel]
         taken = set(map(id, mine))
         self._kept = deque((owner, failure) for owner, failure in self._kept if id(failure) not in taken)
@@ -139,7 +141,7 @@ class Failures:
         count = len(unseen) + self._forgotten
         self._forgotten = 0
         if unseen:
-            _log.warning(
+            _logger.warning(
                 "%s: %s; the first: %s",
                 self._connection,
                 _not_confirmed(count),
@@ -151,7 +153,7 @@ def _not_confirmed(count: int) -> str:
     return "a message was not confirmed" if count == 1 else f"{count} messages were not confirmed"
 
 
-def raise_all(group: "ExceptionGroup[Exception] | None") -> None:
-    """Raise the errors of publishes, where there are any."""
+def raise_all(group: ExceptionGroup[Exception] | None) -> None:
+    """Raise the errors of publishes, if there are any."""
     if group is not None:
         raise group

@@ -6,6 +6,8 @@ A queue that the broker had named gets a new name, and the old one is translated
 program's `declare` function declares is declared by that function, before the rest.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import itertools
@@ -34,7 +36,7 @@ HELD: Final = 3.0
 FAILURES: Final = (ConnectFailed, ConnectionClosed, RequestTimeout, NotFound)
 """Errors after which another attempt may go better. NotFound: of `declare`, for a queue whose node is down."""
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +68,18 @@ class Listener:
         if self._on_recovery is not None:
             try:
                 self._on_recovery(event)
-            except Exception:  # noqa: BLE001 - a user's code; the connection is to come back all the same
-                _log.exception("on_recovery failed at %r; the recovery goes on", event.kind)
+            except Exception:
+                _logger.exception("on_recovery failed at %r; the recovery goes on", event.kind)
 
     def log_loss(self, error: Exception) -> None:
         """Log that the connection was lost."""
-        _log.log(self._level, "%s: %s; connecting again", self._url, error)
+        _logger.log(self._level, "%s: %s; connecting again", self._url, error)
 
     def log_failure(self, error: Exception, attempt: int, most: int | None, seconds: float) -> None:
         """Log that an attempt failed, and when the next one is made. most: the number of attempts, None: no limit."""
         of = "" if most is None else f" (attempt {attempt} of {most})"
         shown = f"{seconds:.0f}" if seconds >= 1 else f"{seconds:.1f}"
-        _log.log(self._level, "%s%s; trying again in %s s", error, of, shown)
+        _logger.log(self._level, "%s%s; trying again in %s s", error, of, shown)
 
 
 async def connect_first(session: Session, most: int | None, listener: Listener) -> None:
@@ -156,14 +158,14 @@ class Recovery:
             why = str(final) or f"not within {self._timeout} s"
             self._listener.tell(RecoveryEvent("failed", self._attempt, final))
             session.end(_ended(f"{error}; it did not come back: {why}", final))
-        except Exception as defect:  # noqa: BLE001 - nobody may wait for ever for a recovery that has ended
+        except Exception as defect:
             # Nobody awaits this task, so the log has it.
-            _log.exception("%s: recovering failed", session.url)
+            _logger.exception("%s: recovering failed", session.url)
             session.end(_ended(f"{error}; recovering failed: {defect!r}", defect))
         else:
             if is_back:
                 self._recovered_at = session.loop.time()
-                _log.info("%s: connected again, at attempt %d", session.url, self._attempt)
+                _logger.info("%s: connected again, at attempt %d", session.url, self._attempt)
                 self._listener.tell(RecoveryEvent("recovered", self._attempt, None))
 
     async def _try(self, error: ConnectionClosed) -> bool:

@@ -5,6 +5,8 @@ After a loss all unconfirmed messages are sent at once. Those that were unconfir
 one at a time: when the connection is lost again, the message on its way has ended it.
 """
 
+from __future__ import annotations
+
 import asyncio
 import logging
 from collections.abc import Iterable
@@ -18,13 +20,13 @@ PROOF: Final = 1.0
 is not taken for the publish's doing. A broker that says 541 needs no such proof."""
 _INTERNAL_ERROR: Final = 541
 _LOSSES: Final = 3
-"""Losses in a row after which a publish is a suspect; two where the broker says 541."""
+"""Losses in a row after which a publish is a suspect; two if the broker says 541."""
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class Resending:
-    """The messages that one connection sends again, one by one where one is suspected. Owned by the connection."""
+    """The messages that one connection sends again, one by one if one is suspected. Owned by the connection."""
 
     def __init__(self, name: str) -> None:
         """name: the connection's, for the log."""
@@ -55,13 +57,13 @@ class Resending:
     def _blame(self, window: PublishWindow, entry: Unconfirmed, error: ConnectionClosed) -> None:
         target = f"exchange {entry.exchange!r}, routing key {entry.routing_key!r}, {len(entry.body)} bytes"
         text = f"{error.reply_text} (the connection was lost each time this message was sent: {target})"
-        _log.error("%s: a message is given up: %s", self._name, text)
+        _logger.error("%s: a message is given up: %s", self._name, text)
         blamed = type(error)(error.reply_code, text, error.class_id, error.method_id)
         blamed.__cause__ = error
         window.give_up(entry, blamed)
 
     def begin(self, windows: Iterable[PublishWindow]) -> None:
-        """Send what was held back, one by one, over a link that was restored. Does nothing where nothing was."""
+        """Send what was held back, one by one, over a link that was restored. Does nothing if nothing was."""
         self._has_proof = False
         if self.is_careful:
             self._task = asyncio.create_task(self._send(list(windows)), name="resending")

@@ -1,5 +1,7 @@
 """Declaring again what was declared over a connection."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 from collections.abc import Callable
@@ -15,7 +17,7 @@ LOCKED_PATIENCE: Final = 30.0
 LOCKED_HEARTBEATS: Final = 4
 """An exclusive queue stays locked until the broker notices that the old connection is dead, after two to three
 heartbeats. It is tried again for four, and at least for LOCKED_PATIENCE seconds."""
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class DeclaringChannel(Declarer, Protocol):
@@ -52,12 +54,13 @@ async def restore_topology(session: Session, link: Link, new_channel: Callable[[
                 await step(channel)
             except ResourceLocked as error:
                 if session.loop.time() > locked_until:
-                    _log.error("%s: not restored, still locked after %d s: %s", session.url, patience, error)
+                    text = "%s: not restored, still locked after %d s: %s"
+                    _logger.error(text, session.url, patience, error)  # noqa: TRY400 - no defect of ours
                     break
                 await asyncio.sleep(LOCKED_PAUSE)
             except (ChannelClosed, UsageError) as error:  # UsageError: too long for the frames of the new connection
-                # One thing that exists otherwise by now must not keep all others from coming back.
-                _log.error("%s: not restored: %s", session.url, error)
+                # A queue that exists with other flags by now must not keep all others from being restored.
+                _logger.error("%s: not restored: %s", session.url, error)  # noqa: TRY400 - no defect of ours
                 break
             else:
                 break

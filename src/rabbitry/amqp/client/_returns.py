@@ -1,5 +1,7 @@
 """An index of unconfirmed publishes by message id, to find those that the broker returns."""
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, Protocol, TypeVar

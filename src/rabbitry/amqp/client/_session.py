@@ -1,5 +1,7 @@
 """What the channels of one connection share: the link of the moment, and what outlives it."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
@@ -24,7 +26,7 @@ RECOVERABLE: Final = (0, 320, 541)
 """Reply codes after which a connection is worth making again: none (lost), forced by an operator, internal error."""
 CLOSE_TIMEOUT: Final = 5.0
 """Seconds that a broker has to answer where a connection is closed."""
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class SessionChannel(ChannelHandler, Protocol):
@@ -189,8 +191,10 @@ class Session:
         if listener is not None:
             try:
                 listener(reason)
-            except Exception:  # noqa: BLE001 - user code: the frames behind connection.blocked must still be read
-                _log.exception("on_blocked raised an exception when called with %r; the connection stays open", reason)
+            except Exception:
+                _logger.exception(
+                    "on_blocked raised an exception when called with %r; the connection stays open", reason
+                )
 
     def on_link_writable(self) -> None:
         """Resume the publishers of all channels."""

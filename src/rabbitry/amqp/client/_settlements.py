@@ -1,5 +1,7 @@
 """Deliveries and their settlement."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Callable
 
@@ -34,31 +36,31 @@ class Settlements:
         self._send = send
         self._acks: list[int] = []
 
-    def ack(self, tag: int, multiple: bool) -> None:
+    def ack(self, tag: int, *, multiple: bool) -> None:
         """Settle a delivery (all up to it) as done."""
         self.check(tag)
         is_first = not self._acks
         if is_first:
             check_loop(self._loop)  # for the first of a turn alone, which starts what sends them all
-        self._close(tag, multiple)
+        self._close(tag, multiple=multiple)
         if is_first:
             self._loop.call_soon(self.flush)
         self._acks.append(tag)
 
-    def nack(self, tag: int, multiple: bool, requeue: bool) -> None:
+    def nack(self, tag: int, *, multiple: bool, requeue: bool) -> None:
         """Settle a delivery (all up to it) as not done."""
         self.check(tag)
         check_loop(self._loop)
         self.flush()  # while it counts as open, so that no ack of several reaches over it
-        self._close(tag, multiple)
+        self._close(tag, multiple=multiple)
         self._send(BasicNack(tag, multiple, requeue))
 
-    def reject(self, tag: int, requeue: bool) -> None:
+    def reject(self, tag: int, *, requeue: bool) -> None:
         """Settle one delivery as not done."""
         self.check(tag)
         check_loop(self._loop)
         self.flush()
-        self._close(tag, False)
+        self._close(tag, multiple=False)
         self._send(BasicReject(tag, requeue))
 
     def check(self, tag: int) -> None:
@@ -68,7 +70,7 @@ class Settlements:
         if tag not in self.open:
             raise AlreadySettled(f"delivery {tag} was settled before, or was delivered with no_ack")
 
-    def _close(self, tag: int, multiple: bool) -> None:
+    def _close(self, tag: int, *, multiple: bool) -> None:
         if multiple:
             for known in [known for known in self.open if known <= tag]:
                 del self.open[known]
@@ -85,15 +87,15 @@ class Settlements:
         first = next(iter(self.open), None)
         below = [tag for tag in acks if first is None or tag < first]
         if below:
-            self._write(hot.encode_ack(self._channel, max(below), True))
+            self._write(hot.encode_ack(self._channel, max(below), multiple=True))
         if len(below) < len(acks):
-            self._write(b"".join([hot.encode_ack(self._channel, tag, False) for tag in acks if tag > first]))  # type: ignore[operator] # some are open, so first is a number
+            self._write(b"".join([hot.encode_ack(self._channel, tag, multiple=False) for tag in acks if tag > first]))  # type: ignore[operator] # some are open, so first is a number
         acks.clear()
 
     def give_back(self, consumer: object) -> None:
         """Return all that is open of one consumer to its queue."""
         for tag in [tag for tag, owner in self.open.items() if owner is consumer]:
-            self.nack(tag, False, True)
+            self.nack(tag, multiple=False, requeue=True)
 
 
 class Delivery:
@@ -108,6 +110,7 @@ class Delivery:
         arguments: bytes,
         destination_at: int,
         delivery_tag: int,
+        *,
         redelivered: bool,
         consumer_tag: str,
         header: bytes,
@@ -156,7 +159,7 @@ class Delivery:
         Sent at the end of this turn of the event loop. Raises AlreadySettled where it was settled, or came
         over a channel or connection that is gone (the broker then delivers it again).
         """
-        self._settlements.ack(self.delivery_tag, multiple)
+        self._settlements.ack(self.delivery_tag, multiple=multiple)
 
     @property
     def is_lost(self) -> bool:
@@ -170,11 +173,11 @@ class Delivery:
 
     def nack(self, *, requeue: bool = True, multiple: bool = False) -> None:
         """Requeue this delivery, or have it dropped or dead-lettered. Raises as `ack` does."""
-        self._settlements.nack(self.delivery_tag, multiple, requeue)
+        self._settlements.nack(self.delivery_tag, multiple=multiple, requeue=requeue)
 
     def reject(self, *, requeue: bool = True) -> None:
         """Requeue this one delivery, or have it dropped or dead-lettered. Raises as `ack` does."""
-        self._settlements.reject(self.delivery_tag, requeue)
+        self._settlements.reject(self.delivery_tag, requeue=requeue)
 
     def process(self, *, requeue: Requeue = False, requeue_once: bool = False) -> Processing:
         """Acknowledge this delivery at the end of an `async with` block, or reject it where the block raises.
@@ -187,7 +190,7 @@ class Delivery:
                 alone. A message that is not requeued is dropped, or dead-lettered where its queue says so.
             requeue_once: reject a redelivered message without requeuing it.
         """
-        return Processing(self, requeue, requeue_once)
+        return Processing(self, requeue, requeue_once=requeue_once)
 
 
 def check_open(delivery: Delivery) -> None:

@@ -1,5 +1,7 @@
 """One consumer as its channel sees it: what was asked for, the deliveries that wait to be taken, and its end."""
 
+from __future__ import annotations
+
 import asyncio
 from collections import deque
 from typing import Final, Protocol

@@ -1,5 +1,7 @@
 """The consumers of one channel: starting, cancelling, and starting them again."""
 
+from __future__ import annotations
+
 import asyncio
 import itertools
 import logging
@@ -26,7 +28,7 @@ from rabbitry.exceptions import (
 )
 from rabbitry.runtime import backoff
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class Subscriptions:
@@ -105,7 +107,7 @@ class Subscriptions:
                 self._cancel_once_started(subscription)  # the caller gave up; the broker starts it all the same
             raise
 
-    def _ask_to_consume(self, subscription: Subscription, then: Callable[[], None]) -> "asyncio.Future[Answer]":
+    def _ask_to_consume(self, subscription: Subscription, then: Callable[[], None]) -> asyncio.Future[Answer]:
         key = encode_short(subscription.tag)
         answered: asyncio.Future[None] = self.loop.create_future()
 
@@ -164,7 +166,7 @@ class Subscriptions:
         else:
             starting.add_done_callback(cancel)
 
-    def _ask_to_cancel(self, subscription: Subscription) -> "asyncio.Future[Answer]":
+    def _ask_to_cancel(self, subscription: Subscription) -> asyncio.Future[Answer]:
         def done(_: Answer) -> None:
             # Until cancel-ok deliveries may come; with the answer the last of them is here.
             self.by_tag.pop(encode_short(subscription.tag), None)
@@ -294,7 +296,7 @@ class Subscriptions:
                     subscription.end(error)
                     return  # else it recovers, and the next attempt waits for that
             except (ChannelClosed, RequestTimeout, UsageError) as error:
-                _log.warning("consumer of %r not restored yet: %s", subscription.queue, error)
+                _logger.warning("consumer of %r not restored yet: %s", subscription.queue, error)
 
     async def _start_again(self, subscription: Subscription) -> None:
         """Start a consumer that was started before. Raises ConnectionClosed, ChannelClosed."""

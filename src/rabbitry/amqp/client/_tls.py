@@ -1,5 +1,7 @@
 """TLS for connections: what a URL says of certificates becomes an SSL context."""
 
+from __future__ import annotations
+
 import ssl
 
 from rabbitry.amqp.client.url import BrokerURL

@@ -6,6 +6,8 @@ another client deleted as soon as the broker says so (basic.cancel, 404). As in 
 and bindings of this connection count.
 """
 
+from __future__ import annotations
+
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -78,7 +80,7 @@ class Topology:
         self._unbound({source for _, source, *_ in gone} - {name})
 
     def queue_declared(self, method: QueueDeclare, name: str, now: float) -> None:
-        """Note a declaration under the name that the program knows; `method` has none where the broker named it."""
+        """Note a declaration under the name that the program knows; `method` has none if the broker named it."""
         # One that the broker named is declared without a name again, whatever it was looked at by since.
         is_named_by_broker = name in self.queues and not self.queues[name].queue
         if not method.passive and not is_named_by_broker:

@@ -1,5 +1,7 @@
 """Transactions of a channel: the publishes and settlements of a block take effect all together or not at all."""
 
+from __future__ import annotations
+
 import contextlib
 from types import TracebackType
 from typing import Self

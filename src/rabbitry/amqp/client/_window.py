@@ -4,6 +4,8 @@ One window for each channel. A message's place is its delivery tag on this link;
 order and for many at once, and a return carries no tag at all (RabbitMQ's docs/confirms; `take_return`).
 """
 
+from __future__ import annotations
+
 import asyncio
 import itertools
 import logging
@@ -27,7 +29,7 @@ from rabbitry.amqp.protocol.properties import (
 from rabbitry.amqp.protocol.tables import encode_short, encode_table, encode_text
 from rabbitry.exceptions import Closed, ProtocolViolation, PublishRefused, PublishReturned, PublishTimeout, UsageError
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 WINDOW_MESSAGES: Final = 4096
 WINDOW_BYTES: Final = 64 << 20
 _CACHED_ROUTES: Final = 1024
@@ -58,12 +60,13 @@ class Unconfirmed:
         "tracked",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its fields; made for each message, so without a dataclass's detour
         self,
         number: int,
         future: Receipt,
         exchange: str,
         routing_key: str,
+        *,
         mandatory: bool,
         message_id: bytes,
         header: bytes,
@@ -134,8 +137,9 @@ class PublishWindow:
         *,
         hold: bool,
     ) -> None:
-        """Send over a (new) link: the broker counts delivery tags from 1 again. flush: hands what was written to the
-        socket, without waiting for the end of this turn of the loop.
+        """Send over a new link, on which the broker counts delivery tags from 1 again.
+
+        flush: hands everything written to the socket, without waiting for the end of this turn of the loop.
 
         What was not confirmed over the old one is sent again, in order and with its first deadline. What has
         an outcome for its sender already (returned, late, cancelled) is not. `current_name` gives the name that
@@ -170,7 +174,7 @@ class PublishWindow:
         return list(self._pending.values())
 
     def send_held(self) -> Unconfirmed | None:
-        """Send the next that was held back and return it; None where there is no more."""
+        """Send the next that was held back and return it; None if there is no more."""
         while self._held and self._write is not None:
             entry = self._held.popleft()
             if not entry.future.done():
@@ -227,13 +231,14 @@ class PublishWindow:
         exchange: str,
         routing_key: str,
         properties: Properties | EncodedProperties | None,
+        *,
         mandatory: bool,
         timeout: float | None,
         tracked: bool,
     ) -> Receipt:
         """Send a message, having waited for room; gives the future of its confirm.
 
-        tracked: where it fails and nobody looks at the future, `Failures` raises or tells it.
+        tracked: if it fails and nobody looks at the future, `Failures` raises or tells it.
         """
         if type(body) is not bytes:
             body = as_body(body)
@@ -252,19 +257,28 @@ class PublishWindow:
             future = Receipt(loop=self._loop)
             number = self._sent + 1
             entry = Unconfirmed(
-                number, future, exchange, routing_key, mandatory, message_id, header, body, deadline, tracked
+                number,
+                future,
+                exchange,
+                routing_key,
+                mandatory=mandatory,
+                message_id=message_id,
+                header=header,
+                body=body,
+                deadline=deadline,
+                tracked=tracked,
             )
             is_alone = not self._pending
             self._put(entry, write)
             if not self.confirms:
-                self._take(self._next_tag - 1, False)
+                self._take(self._next_tag - 1, multiple=False)
                 future.set_result(None)
             if is_alone:
                 # Nothing is on its way that it could go with (Nagle's rule): `benchmarks/client.py`, ping.
                 self._flush()
         finally:
             if self._waiters:
-                self.wake()  # also where nothing was sent: no confirm would wake the next in line
+                self.wake()  # also if nothing was sent: no confirm would wake the next in line
         self._sent = number
         if deadline is not None:
             self._watch(deadline)
@@ -324,7 +338,7 @@ class PublishWindow:
 
     def _add_route(self, route: tuple[str, str, bool]) -> bytes:
         exchange, routing_key, mandatory = route
-        payload = hot.publish_payload(encode_short(exchange), encode_short(routing_key), mandatory)
+        payload = hot.publish_payload(encode_short(exchange), encode_short(routing_key), mandatory=mandatory)
         if len(self._routes) >= _CACHED_ROUTES:
             self._routes.clear()
         frame = self._routes[route] = hot.encode_method_frame(self._channel, payload)
@@ -361,21 +375,21 @@ class PublishWindow:
 
     # -- confirms and returns --------------------------------------------------------------------------
 
-    def confirm(self, tag: int, multiple: bool) -> None:
+    def confirm(self, tag: int, *, multiple: bool) -> None:
         """Take a basic.ack."""
-        for entry in self._take(tag, multiple):
+        for entry in self._take(tag, multiple=multiple):
             if not entry.future.done():
                 entry.future.set_result(None)
         self._after_confirm()
 
-    def refuse(self, tag: int, multiple: bool) -> None:
+    def refuse(self, tag: int, *, multiple: bool) -> None:
         """Take a basic.nack."""
-        for entry in self._take(tag, multiple):
+        for entry in self._take(tag, multiple=multiple):
             target = f"exchange {entry.exchange!r}, routing key {entry.routing_key!r}"
             self._finish(entry, PublishRefused(f"the broker refused a message (nack; {target}): a queue may be full"))
         self._after_confirm()
 
-    def _take(self, tag: int, multiple: bool) -> list[Unconfirmed]:
+    def _take(self, tag: int, *, multiple: bool) -> list[Unconfirmed]:
         pending = self._pending
         if not multiple:
             entry = pending.pop(tag, None)
@@ -404,7 +418,7 @@ class PublishWindow:
         not matter which of them is told. The entry stays until its confirm comes.
 
         Brokers change properties on the way: RabbitMQ takes BCC out of the headers, 4.x sorts them, and its
-        interceptors add some. So a message is known by its id and body too, and where even that differs, by either.
+        interceptors add some. So a message is known by its id and body too, and if even that differs, by either.
         One that nothing matches is logged, once for each channel, and the confirm behind it settles its publish.
         """
         reply_code, reply_text, exchange, routing_key = hot.parse_return(arguments)
@@ -433,7 +447,7 @@ class PublishWindow:
             self._finish(best, PublishReturned(reply_code, reply_text, exchange, routing_key))
         elif not self._told_unmatched:
             self._told_unmatched = True
-            _log.warning(
+            _logger.warning(
                 "channel %d: the broker returned a message that is not among the %d unconfirmed ones: exchange %r, "
                 "routing key %r, message id %r, %d bytes (%d %s)",
                 self._channel, len(self._pending), exchange, routing_key, message_id, len(body), reply_code, reply_text,
@@ -498,7 +512,7 @@ class PublishWindow:
 
 
 def as_body(body: object) -> bytes:
-    """Return a body as bytes, a copy where its owner may change it. Raises UsageError for what is none."""
+    """Return a body as bytes, a copy if its owner may change it. Raises UsageError for what is none."""
     if isinstance(body, bytes | bytearray | memoryview):
         return bytes(body)
     raise UsageError(f"a body is bytes, not {type(body).__name__}; text becomes bytes with .encode()")
@@ -523,7 +537,7 @@ def _is_alike(entry: Unconfirmed, exchange: str, routing_key: str, body: bytes) 
 
 
 def _id_of(header: bytes) -> bytes | None:
-    """Return the message id in a content header; None where it has none, or is malformed."""
+    """Return the message id in a content header; None if it has none, or is malformed."""
     try:
         message_id = decode_header(header).message_id
     except ProtocolViolation:

@@ -1,5 +1,7 @@
 """A channel: declaring, publishing, consuming, and its orderly end."""
 
+from __future__ import annotations
+
 import asyncio
 import itertools
 import secrets
@@ -26,7 +28,7 @@ class Channel(Declaring):
     looked at as one ExceptionGroup. Leaving it with an error closes at once.
 
     Every waiting method takes `timeout` in seconds (None: the connection's `request_timeout`) and raises
-    RequestTimeout past it; ChannelClosed or ConnectionClosed with the broker's words where that is what
+    RequestTimeout past it; ChannelClosed or ConnectionClosed with the broker's words if that is what
     the request led to; UsageError for what can't be sent. Cancelling a waiting method leaves the channel in
     order: the answer is taken and dropped when it comes.
     """
@@ -67,13 +69,15 @@ class Channel(Declaring):
     async def open(self, *, timeout: float | None = None) -> None:
         """Open the channel again after it was closed; the connection stays as it is. Consumers do not come back.
 
-        Does nothing where it is open. Waits while the connection recovers.
+        Does nothing if it is open. Waits while the connection recovers.
         """
         await self._core.open(timeout)
 
     async def close(self, *, timeout: float | None = None) -> None:
-        """Close in order: channel.close, wait for close-ok. What is not confirmed fails, what is not settled
-        goes back to its queue. Does nothing where it is closed. Cancelling leaves the rest to the broker.
+        """Close in order: send channel.close, and wait for close-ok.
+
+        Unconfirmed messages fail, and unsettled deliveries return to their queues. Does nothing if the channel is
+        closed. Cancelling leaves the rest to the broker.
         """
         await self._core.close(timeout)
 
@@ -102,13 +106,30 @@ class Channel(Declaring):
     ) -> None:
         """Publish a message and return when the broker has confirmed it.
 
-        Without a delivery mode in `properties` it is persistent; without a message id it gets one.
-        timeout: seconds for waiting to send and for the confirm; None means the connection's
-        `publish_timeout`. Raises PublishReturned (mandatory and unroutable), PublishRefused, PublishTimeout
-        (outcome unknown), ChannelClosed, ConnectionClosed. After cancelling, the outcome is unknown.
+        Without a delivery mode in `properties` it is persistent; without a message id it gets one. After cancelling,
+        the outcome is unknown.
+
+        Args:
+            body: The body.
+            exchange: The exchange's name; empty for the default exchange.
+            routing_key: The routing key.
+            properties: The message's properties; None for a persistent message with a new id.
+            mandatory: Whether the broker returns a message that no queue takes.
+            timeout: Seconds for waiting to send and for the confirm; None means the connection's `publish_timeout`.
+
+        Raises:
+            PublishReturned: The message is mandatory, and no queue takes it.
+            PublishRefused: The broker refused the message.
+            PublishTimeout: The broker did not confirm in time; the outcome is unknown.
+            ChannelClosed: The broker closed the channel.
+            ConnectionClosed: The connection was closed, or lost for good.
         """
         seconds = self._publishing.begin(timeout)
-        await (await self._window.send(body, exchange, routing_key, properties, mandatory, seconds, False))
+        await (
+            await self._window.send(
+                body, exchange, routing_key, properties, mandatory=mandatory, timeout=seconds, tracked=False
+            )
+        )
 
     async def send(
         self,
@@ -126,7 +147,9 @@ class Channel(Declaring):
         that properties may be encoded already; the errors come from the future, and from `wait_for_confirms`.
         """
         seconds = self._publishing.begin(timeout)
-        return await self._window.send(body, exchange, routing_key, properties, mandatory, seconds, True)
+        return await self._window.send(
+            body, exchange, routing_key, properties, mandatory=mandatory, timeout=seconds, tracked=True
+        )
 
     @property
     def has_unconfirmed(self) -> bool:
@@ -152,9 +175,9 @@ class Channel(Declaring):
 
         Raises:
             UsageError: when the block is entered, on a channel with confirms or within another transaction.
-            ConnectionClosed: when the block ends, where the connection was lost within it. Nothing took effect; only if
+            ConnectionClosed: when the block ends, if the connection was lost within it. Nothing took effect; only if
                 it was lost during the commit is the outcome unknown.
-            ChannelClosed: when the block ends, where the broker closed the channel. Nothing took effect.
+            ChannelClosed: when the block ends, if the broker closed the channel. Nothing took effect.
             RequestTimeout: when the broker does not answer within the connection's `request_timeout`.
         """
         return Transaction(self._core.line, self._publishing)
@@ -173,10 +196,15 @@ class Channel(Declaring):
     ) -> Consumer:
         """Make a consumer of `queue`, to be entered with `async with`, which starts it.
 
-        no_ack: deliveries count as settled when sent, and are lost with the connection. restore: where the
-        broker cancels the consumer (its queue was deleted, its node went down), what was declared over this
-        connection is declared again and the consumer started anew, with growing pauses until that works;
-        without it the iteration raises ConsumerCancelled.
+        Args:
+            queue: The queue's name.
+            no_ack: Whether deliveries count as settled when sent; they are then lost with the connection.
+            exclusive: Whether the queue may have no other consumer.
+            consumer_tag: The consumer's tag; empty for one that the client makes.
+            arguments: Arguments for the broker.
+            restore: Whether to declare the queue again and restart the consumer, with growing pauses, if the broker
+                cancels it (its queue was deleted, its node went down). Otherwise the iteration raises
+                ConsumerCancelled.
         """
         consumers = self._core.consumers
         subscription = Subscription(
@@ -196,7 +224,8 @@ class Channel(Declaring):
         Arguments are those of `consume`. The channel's prefetch applies to each queue by itself. The iteration raises
         the error of the first consumer that fails, as that of `consume` does.
 
-        Raises UsageError where `queues` is empty.
+        Raises:
+            UsageError: `queues` is empty.
         """
         consumers = [self.consume(queue, no_ack=no_ack, restore=restore) for queue in queues]
         if not consumers:
@@ -205,4 +234,4 @@ class Channel(Declaring):
 
     async def get(self, queue: str, *, no_ack: bool = False, timeout: float | None = None) -> Delivery | None:
         """Take one message from a queue, or None where it is empty. A message whose caller gave up goes back."""
-        return await self._core.get(queue, no_ack, timeout)
+        return await self._core.get(queue, no_ack=no_ack, timeout=timeout)

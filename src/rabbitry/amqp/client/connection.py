@@ -1,5 +1,7 @@
 """A connection to a broker, and `connect`, which makes one."""
 
+from __future__ import annotations
+
 import asyncio
 import dataclasses
 import logging
@@ -142,14 +144,21 @@ class Connection:
     async def channel(
         self, prefetch: int = DEFAULT_PREFETCH, *, confirms: bool = True, timeout: float | None = None
     ) -> Channel:
-        """Open a channel. prefetch: how many unsettled deliveries each consumer may have (0: no limit).
+        """Open a channel.
 
-        confirms: False lets `publish` and `send` return once a message is written, without waiting for the broker:
-        messages on their way when the connection is lost are lost, and a message that no queue takes is raised by
-        `wait_for_confirms` or at the end of the channel's block. Transactions need False.
+        Waits while the connection recovers.
 
-        Waits while the connection recovers. Raises ConnectionClosed where it is closed, UsageError where all
-        channels are in use, RequestTimeout.
+        Args:
+            prefetch: How many unsettled deliveries each consumer may have (0: no limit).
+            confirms: False lets `publish` and `send` return once a message is written, without waiting for the broker:
+                messages on their way when the connection is lost are lost, and a message that no queue takes is raised
+                by `wait_for_confirms` or at the end of the channel's block. Transactions need False.
+            timeout: Seconds for the answer; None for the connection's `request_timeout`.
+
+        Raises:
+            ConnectionClosed: The connection is closed.
+            UsageError: All channels are in use.
+            RequestTimeout: The answer did not come in time.
         """
         core = ChannelCore(self._session, prefetch, confirms=confirms)
         await core.open(timeout)
@@ -167,7 +176,7 @@ class Connection:
     async def close(self, *, timeout: float = CLOSE_TIMEOUT) -> None:
         """Close in order: connection.close, wait for close-ok. Channels and what waits end with ConnectionClosed.
 
-        Does nothing where it is closed. A broker that does not answer within `timeout` seconds is hung up on;
+        Does nothing if it is closed. A broker that does not answer within `timeout` seconds is hung up on;
         cancelling hangs up at once.
         """
         await self._session.close(timeout)
@@ -282,7 +291,7 @@ async def _open(options: Options, url: BrokerURL) -> Connection:
     return connection
 
 
-def connect(
+def connect(  # noqa: PLR0913 - the options of a connection, each a keyword with a default
     url: str | BrokerURL | None = None,
     *,
     name: str | None = None,
@@ -302,36 +311,43 @@ def connect(
     credentials: Credentials | None = None,
     client_properties: Table | None = None,
 ) -> Connecting:
-    """Connect to a broker: `async with connect(url) as connection`, or `connection = await connect(url)`.
+    """Return a connection to a broker, to be entered with `async with` or awaited.
 
-    url: see `rabbitry.amqp.client.url`; None means the broker of the worker that runs this handler, or of the test
-    harness; elsewhere RABBITRY_BROKER, and where that is not set, guest on this machine (neither in a pytest run).
-    name: what the broker's operator sees. timeout: seconds for each host, default 10 or what the URL says.
-    request_timeout, publish_timeout: seconds, see Connection.
+    Use `async with connect(url) as connection`, or `connection = await connect(url)`.
 
-    recover: connect again when the connection is lost, or the broker closes it on its way down, and restore
-    channels, what was declared over it, consumers and unconfirmed publishes; see `rabbitry.amqp.client._recovery`.
-    recovery_timeout: seconds that one recovery may take (None: no end). recovery_attempts: how often one recovery tries
-    all hosts (None: no limit). on_recovery: called with each RecoveryEvent, those of the first connection included;
-    what it raises is logged. log_level: the level at which losses and failed attempts are logged.
+    Args:
+        url: See `rabbitry.amqp.client.url`. None means the broker of the worker that runs this handler, or of the test
+            harness; elsewhere RABBITRY_BROKER, or else guest on this machine (neither of the two in a pytest run).
+        name: The connection's name at the broker.
+        timeout: Seconds for each host; None for the URL's, or 10.
+        request_timeout: Seconds for the answer to a request.
+        publish_timeout: Seconds for a confirm.
+        recover: Connect again when the connection is lost, or the broker closes it while shutting down, and restore
+            channels, declarations, consumers and unconfirmed publishes.
+        recovery_timeout: Seconds that one recovery may take; None for no limit.
+        on_recovery: Called with each RecoveryEvent, those of the first connection included. Its errors are logged.
+        on_blocked: Called with the broker's reason when it blocks publishers, and with None when it unblocks them. Its
+            errors are logged.
+        connect_attempts: How often all hosts are tried before ConnectFailed is raised, with pauses of 2 s at first that
+            grow to 30 s; None for no limit.
+        recovery_attempts: How often one recovery tries all hosts; None for no limit.
+        declare: An async function that declares exchanges, queues and bindings. It is called with the connection when
+            it was made, and after each recovery before consumers and publishes are restored. What it declares is not
+            declared again by the client. If the connection is lost meanwhile, an answer does not come in time, or
+            NotFound is raised, the attempt has failed. Any other error ends the connection: it is raised for the first
+            connection, and is the cause of `close_reason` for a later one.
+        log_level: The level at which losses and failed attempts are logged.
+        heartbeat: Seconds, in place of the URL's; 0 for none.
+        ssl: The TLS context of an amqps URL, in place of the URL's parameters.
+        credentials: A function that returns (user, password), or an awaitable of them, in place of those in the URL. It
+            is called in a thread for each login.
+        client_properties: Properties that the broker shows, beside or in place of product, version and platform.
 
-    declare: an async function that declares exchanges, queues and bindings. It is called with the connection when it
-    was made, and after each recovery before anything is consumed or published again. It declares what the program
-    uses even where it exists with other arguments, or under another name by then: what it declares is not declared
-    again besides. A connection lost meanwhile, no answer in time and NotFound make another failed attempt; everything
-    else that it raises ends the connection, and is raised where it is the first one, else the cause of `close_reason`.
-
-    on_blocked: a function called with the broker's reason when it blocks publishers, and with None when it unblocks
-    them; exceptions that it raises are logged. connect_attempts: how often all hosts are tried, with pauses of 2 s at
-    first that grow to 30 s, before ConnectFailed is raised (None: no limit).
-
-    heartbeat: seconds, in place of the URL's (0: none). ssl: the TLS context of an amqps URL, in place of the one that
-    the URL's parameters describe. credentials: a function that returns (user, password), or an awaitable of them, in
-    place of those in the URL; called in a thread for each login and recovery. client_properties: added to product,
-    version and platform, which the broker's operator sees; they may replace these.
-
-    Raises UsageError for a URL that makes no sense and for a result that is awaited or entered twice, ConnectFailed
-    where no host answers, LoginRefused and VirtualHostRefused.
+    Raises:
+        UsageError: The URL or an option is invalid, or the result is awaited or entered twice.
+        ConnectFailed: No host answers.
+        LoginRefused: The broker refused the login.
+        VirtualHostRefused: The virtual host does not exist, or the user may not use it.
     """
     return Connecting(
         Options(

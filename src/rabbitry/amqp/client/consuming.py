@@ -1,5 +1,7 @@
 """Consuming: the iterators over deliveries, of one queue and of several."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 from types import TracebackType
@@ -82,12 +84,14 @@ class Consumer:
                 await self.cancel(timeout=LEAVE_TIMEOUT)
 
     async def cancel(self, *, give_back: bool = True, timeout: float | None = None) -> None:
-        """Stop consuming and give back what was not settled. Does nothing where it has ended already.
+        """Stop consuming and requeue unsettled deliveries. Does nothing if the consumer has ended already.
 
-        give_back: False leaves what was not settled to the caller, who still may ack it over the open channel; the
-        iteration ends after what the broker sent before it answered.
-        timeout: seconds, as for the channel's methods; RequestTimeout past it. Cancelling leaves it to the
-        broker: the request is sent.
+        Cancelling leaves it to the broker: the request is sent.
+
+        Args:
+            give_back: False leaves unsettled deliveries to the caller, who may still acknowledge them over the open
+                channel; the iteration ends after the deliveries that the broker sent before it answered.
+            timeout: Seconds, as for the channel's methods; RequestTimeout past it.
         """
         subscription = self._subscription
         if subscription.has_ended:

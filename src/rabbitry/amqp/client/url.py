@@ -1,4 +1,4 @@
-"""Broker URLs: where to connect, as whom, and how; and the default one, where a program names none.
+"""Broker URLs: where to connect, as whom, and how; and the default URL if a program gives none.
 
     amqp://user:password@host:port/vhost,host2:port2…?heartbeat=30&connection_timeout=10000
 
@@ -11,6 +11,8 @@ host. Errors show nothing of the URL that could be a piece of the password.
 A worker runs its handlers, and a test harness its block, in a context whose broker is `current`. `entered` does the
 same for a whole process. Elsewhere the environment decides (`environment_url`).
 """
+
+from __future__ import annotations
 
 import os
 from collections.abc import Iterator
@@ -77,7 +79,7 @@ _entered: Final[list[BrokerURL]] = []
 
 
 def environment_url() -> str:
-    """Return the URL in RABBITRY_BROKER, or the one of guest on this machine where that is unset or empty.
+    """Return the URL in RABBITRY_BROKER, or the one of guest on this machine if that is unset or empty.
 
     Raises UsageError in a pytest run, unless the test has set RABBITRY_BROKER itself: a test that forgot to name
     its broker must not reach a real one.
@@ -119,7 +121,7 @@ def default_url() -> BrokerURL:
 
 
 def parse_url(url: str | None = None) -> BrokerURL:
-    """Parse `url`; None means RABBITRY_BROKER, and where that is not set, guest on this machine.
+    """Parse `url`; None means RABBITRY_BROKER, and if that is not set, guest on this machine.
 
     Raises UsageError naming what is wrong, without the password.
     """

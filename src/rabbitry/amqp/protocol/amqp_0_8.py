@@ -5,6 +5,8 @@ of 0-9-1; RabbitMQ sends an empty table as the server's capabilities, since thes
 (RabbitMQ's amqp-rabbitmq-0.8.json; seen in recorded conversations with RabbitMQ 3.10.8, tests/data.)
 """
 
+from __future__ import annotations
+
 from typing import Final
 
 from rabbitry.amqp.protocol.methods import (

@@ -4,6 +4,8 @@ The core knows frames, contents, states and limits; what a method means is for t
 A driver feeds `receive` with what the socket brings and writes what the encoders give.
 """
 
+from __future__ import annotations
+
 import enum
 from collections.abc import Mapping
 from typing import Final
@@ -120,8 +122,10 @@ class _Content:
         self.parts: list[bytes | memoryview] = []
 
     def add(self, part: memoryview, chunk: int) -> None:
-        """Take a part of the body out of a chunk of so many bytes, without a copy unless the chunk is mostly something
-        else: a part keeps all of its chunk in memory."""
+        """Take a part of the body out of a chunk of so many bytes.
+
+        The part is copied only if most of the chunk is something else, since a part keeps its whole chunk in memory.
+        """
         self.missing -= len(part)
         if part and not self.too_large:  # an empty frame is legal, but any number of them is no body
             self.parts.append(part if len(part) * 4 >= chunk else bytes(part))
@@ -186,9 +190,12 @@ class Connection:
     def __init__(self, role: Role, *, frame_max: int, channel_max: int, max_body_size: int) -> None:
         """Make the core for `role`.
 
-        frame_max: bytes, the most that either side may send in a frame. channel_max: the highest channel
-        number. Both hold until `tuned`. max_body_size: bytes; the body of a larger content is not
-        kept: its event has an empty body, while its header tells the size.
+        Args:
+            role: Whether this is the client or the server.
+            frame_max: Bytes, the most that either side may send in a frame.
+            channel_max: The highest channel number. Both hold until `tuned`.
+            max_body_size: Bytes; the body of a larger content is not kept: its event has an empty body, while its
+                header tells the size.
         """
         self.role = role
         self.frame_max = frame_max
@@ -240,8 +247,9 @@ class Connection:
     def send_method(self, channel: int, method: Method) -> bytes:
         """Return the frame of `method`, and move the state on.
 
-        Raises UsageError where the method is not ours to send, is too long for a frame or illegal in this
-        state; the state is then as before.
+        Raises:
+            UsageError: The method is not ours to send, is too long for a frame or illegal in this state; the state is
+                then as before.
         """
         layout = BY_TYPE[type(method)]
         name = method_name(layout.class_id, layout.method_id)
@@ -273,7 +281,7 @@ class Connection:
         The same frames therefore have the same effect however they are cut into chunks.
 
         A violation is the last event, after everything that was right before it. What follows the frame at
-        fault is kept for the next call, by when the receiver has sent its close; where the framing itself is
+        fault is kept for the next call, by when the receiver has sent its close; if the framing itself is
         lost (`framing_lost`), or the peer has closed the connection, nothing that follows is taken.
         """
         if self.framing_lost or self.state in _OVER:
@@ -349,7 +357,7 @@ class Connection:
     def _receive_frame(self, data: bytes, offset: int, channel: int, events: list[Event]) -> int:
         """Take one frame the plain way, and return where the next one begins.
 
-        Returns `offset` unchanged where the frame is not complete yet, or is left for the next call of `receive`.
+        Returns `offset` unchanged if the frame is not complete yet, or is left for the next call of `receive`.
         """
         kind = data[offset]
         if self.state is ConnectionState.GREETED and data.startswith(b"AMQP", offset):
@@ -401,7 +409,7 @@ class Connection:
         return self._lose_framing(f"type {kind}, {octets(payload)}: {{invalid_frame_end_marker,{found}}}")
 
     def _body_of(self, channel: int, size: int) -> _Content | None:
-        """Return the content that a body frame of this size belongs to; None where the plain way has to judge it."""
+        """Return the content that a body frame of this size belongs to; None if the plain way has to judge it."""
         content = self._contents.get(channel)
         if (
             content is None
@@ -413,7 +421,7 @@ class Connection:
             return None
         return content
 
-    def _end_cut_frame(self, cut: "_CutFrame", data: bytes, events: list[Event]) -> int:
+    def _end_cut_frame(self, cut: _CutFrame, data: bytes, events: list[Event]) -> int:
         """Take the end of a body frame whose beginning came with earlier chunks; gives where the next frame begins."""
         end = cut.missing
         if data[end] != FRAME_END:

@@ -1,5 +1,7 @@
 """Numbers of AMQP 0-9-1 (specification, section 4.2.3 and appendix of constants)."""
 
+from __future__ import annotations
+
 from enum import IntEnum
 from typing import Final
 

@@ -3,6 +3,8 @@
 This is the plain, complete way; the methods that travel once for each message have another in hot.py.
 """
 
+from __future__ import annotations
+
 import struct
 from collections.abc import Mapping
 from typing import Final

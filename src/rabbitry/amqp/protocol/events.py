@@ -13,6 +13,8 @@ Tuples and not objects, since these are made once for each message (see hot.py).
 content header's payload (properties.py decodes it), `body` the whole body.
 """
 
+from __future__ import annotations
+
 from typing import Final, Literal, TypeAlias
 
 from rabbitry.amqp.protocol.methods import Method

@@ -9,6 +9,8 @@ bytes takes 0.46 µs here, 4.5 µs the plain way and 5.9 µs in pamqp; writing a
 Worst case: input of cold frames only, where each costs one call of `scan` for nothing (0.3 µs).
 """
 
+from __future__ import annotations
+
 import struct
 from collections.abc import Iterator
 from typing import Final
@@ -109,7 +111,7 @@ def scan(
     return offset
 
 
-def encode_ack(channel: int, delivery_tag: int, multiple: bool) -> bytes:
+def encode_ack(channel: int, delivery_tag: int, *, multiple: bool) -> bytes:
     """Encode a whole basic.ack frame."""
     return _ACK_FRAME.pack(1, channel, 13, ACK_SIGNATURE, delivery_tag, multiple, FRAME_END)
 
@@ -140,7 +142,7 @@ def encode_content(channel: int, header: bytes, body: bytes, frame_limit: int) -
 
 
 def encode_message(channel: int, payload: bytes, header: bytes, body: bytes) -> bytes:
-    """Encode a method with payload `payload` and its content, where the body goes into one frame."""
+    """Encode a method with payload `payload` and its content, if the body goes into one frame."""
     if not body:
         return encode_method_frame(channel, payload) + encode_content(channel, header, body, 0)
     pack = _FRAME.pack
@@ -168,7 +170,7 @@ def encode_header(body_size: int, flags: int, properties: bytes) -> bytes:
     return struct.pack(">HHQH", 60, 0, body_size, flags) + properties
 
 
-def publish_payload(exchange: bytes, routing_key: bytes, mandatory: bool) -> bytes:
+def publish_payload(exchange: bytes, routing_key: bytes, *, mandatory: bool) -> bytes:
     """Encode a basic.publish method's payload; `exchange` and `routing_key` are short strings, length included."""
     return b"\x00\x3c\x00\x28\x00\x00%b%b%c" % (exchange, routing_key, mandatory)
 
@@ -178,7 +180,7 @@ def deliver_prefix(consumer_tag: bytes) -> bytes:
     return b"\x00\x3c\x00\x3c" + consumer_tag
 
 
-def get_ok_payload(delivery_tag: int, redelivered: bool, destination: bytes, message_count: int) -> bytes:
+def get_ok_payload(delivery_tag: int, *, redelivered: bool, destination: bytes, message_count: int) -> bytes:
     """Encode a basic.get-ok payload; `message_count` is how many are left."""
     return b"\x00\x3c\x00\x47%b%b%b" % (
         _DELIVER_MIDDLE.pack(delivery_tag, redelivered),
@@ -188,7 +190,7 @@ def get_ok_payload(delivery_tag: int, redelivered: bool, destination: bytes, mes
 
 
 def parse_publish(arguments: bytes) -> tuple[str, str, bool, bool]:
-    """Return exchange, routing key, mandatory, immediate. Raises ProtocolViolation (502) where malformed."""
+    """Return exchange, routing key, mandatory, immediate. Raises ProtocolViolation (502) if malformed."""
     try:
         middle = 3 + arguments[2]
         end = middle + 1 + arguments[middle]
@@ -202,7 +204,7 @@ def parse_publish(arguments: bytes) -> tuple[str, str, bool, bool]:
 
 
 def parse_return(arguments: bytes) -> tuple[int, str, str, str]:
-    """Return reply code, reply text, exchange, routing key. Raises ProtocolViolation (502) where malformed."""
+    """Return reply code, reply text, exchange, routing key. Raises ProtocolViolation (502) if malformed."""
     try:
         text_end = 3 + arguments[2]
         exchange_end = text_end + 1 + arguments[text_end]

@@ -9,6 +9,8 @@ Field names are the specification's; `global_` and `type` as Python allows. enco
 back.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from enum import Flag
 from typing import Final, NamedTuple, TypeAlias, TypeVar
@@ -35,7 +37,7 @@ class Layout(NamedTuple):
     class_id: int
     method_id: int
     sender: Sender
-    make: Callable[..., "Method"]
+    make: Callable[..., Method]
     letters: str
 
     @property

@@ -1,5 +1,7 @@
 """The 14 properties of a message (AMQP 0-9-1, section 1.8.3) and the content header that carries them."""
 
+from __future__ import annotations
+
 import struct
 from collections.abc import Mapping
 from datetime import datetime
@@ -37,7 +39,7 @@ FLAG_APP_ID: Final = 1 << 3
 
 
 class Properties(NamedTuple):
-    """A message's properties; None where one is absent.
+    """A message's properties; None if one is absent.
 
     delivery_mode: 1 transient, 2 persistent. priority: 0 to 255. expiration: milliseconds, as a string.
     timestamp: whole seconds, with zone (an int only beyond the year 9999). headers: a field table.
@@ -83,7 +85,8 @@ _FLAGS: Final = tuple(1 << (15 - index) for index in range(len(_NAMES)))
 def encode_properties(properties: Properties) -> tuple[int, list[bytes]]:
     """Return the property flags and the encoded properties that are there, one item each, in wire order.
 
-    Raises UsageError for a value that AMQP can't carry.
+    Raises:
+        UsageError: AMQP can't carry a value.
     """
     flags = 0
     parts: list[bytes] = []
@@ -107,7 +110,8 @@ def encode_header(properties: Properties, body_size: int) -> bytes:
 def header_size(properties: Properties) -> int:
     """Return the bytes of the content header's payload, which must fit one frame (section 4.2.6.1).
 
-    Raises UsageError for a value that AMQP can't carry.
+    Raises:
+        UsageError: AMQP can't carry a value.
     """
     return PROPERTIES_AT + sum(map(len, encode_properties(properties)[1]))
 
@@ -131,7 +135,11 @@ def _encode(name: str, value: FieldValue) -> bytes:
 
 
 def decode_header(payload: bytes) -> Properties:
-    """Decode a content header's payload. Raises ProtocolViolation where it is malformed."""
+    """Decode a content header's payload.
+
+    Raises:
+        ProtocolViolation: The payload is malformed.
+    """
     flags = int.from_bytes(payload[12:14], "big")
     if flags & 3:
         raise ProtocolViolation(502, "SYNTAX_ERROR - a content header flags unknown properties")

@@ -5,6 +5,8 @@ in the table is illegal; `step_connection` and `step_channel` then raise and the
 (AMQP 0-9-1, sections 2.2.4, 4.2.2 and the grammars of the classes connection and channel.)
 """
 
+from __future__ import annotations
+
 from enum import Enum
 from typing import Final
 

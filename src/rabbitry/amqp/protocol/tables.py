@@ -6,6 +6,8 @@ another tag than Python's default is a `TaggedInt`, a single-precision float a `
 is no UTF-8 a `LongString`, so that decode followed by encode gives the same bytes.
 """
 
+from __future__ import annotations
+
 import math
 import struct
 from collections.abc import Mapping, Sequence
@@ -25,7 +27,7 @@ class TaggedInt(int):
 
     tag: bytes
 
-    def __new__(cls, value: int, tag: bytes) -> "TaggedInt":
+    def __new__(cls, value: int, tag: bytes) -> TaggedInt:
         """Create an integer with a tag. Raises UsageError if the tag is not an integer's."""
         if tag not in _INTEGER_TAGS:
             raise UsageError(f"{tag!r} is no type tag of an integer")
@@ -33,7 +35,7 @@ class TaggedInt(int):
         self.tag = tag
         return self
 
-    def __reduce__(self) -> tuple[type["TaggedInt"], tuple[int, bytes]]:
+    def __reduce__(self) -> tuple[type[TaggedInt], tuple[int, bytes]]:
         return TaggedInt, (int(self), self.tag)  # copies and pickles keep the tag
 
 
@@ -94,7 +96,11 @@ def decode_text(raw: bytes) -> str:
 
 
 def encode_text(text: str) -> bytes:
-    """Encode a name; the opposite of `decode_text`. Raises UsageError for what has no bytes."""
+    """Encode a name; the opposite of `decode_text`.
+
+    Raises:
+        UsageError: The text can't be encoded.
+    """
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
@@ -106,7 +112,8 @@ def encode_text(text: str) -> bytes:
 def encode_short(text: str) -> bytes:
     """Encode a short string: a length octet, then at most 255 bytes.
 
-    Raises UsageError where it is longer.
+    Raises:
+        UsageError: The text is longer.
     """
     raw = encode_text(text)
     if len(raw) > 255:
@@ -128,10 +135,12 @@ def decode_table(data: bytes, offset: int = 0) -> tuple[dict[str, FieldValue], i
 def encode_table(table: Table) -> bytes:
     """Encode `table`, length included.
 
-    str → S, bytes → x, bool → t, int → I, or l where 32 bits are too few, float → d, Decimal → D,
-    datetime → T (whole seconds; one without a zone is taken as UTC), None → V, mapping → F, sequence → A.
-    Raises UsageError for a value of another type or out of range, naming its key; NaN and infinity are out of range,
-    since RabbitMQ ends a connection that carries one.
+    str → S, bytes → x, bool → t, int → I, or l if 32 bits are too few, float → d, Decimal → D, datetime → T (whole
+    seconds; one without a zone is taken as UTC), None → V, mapping → F, sequence → A.
+
+    Raises:
+        UsageError: A value has another type or is out of range; the text names its key. NaN and infinity are, since
+            RabbitMQ ends a connection that carries one.
     """
     return _write_table(table, 0)
 
@@ -180,7 +189,7 @@ def erlang_binary(data: bytes) -> str:
 
 
 def octets(payload: bytes) -> str:
-    """Print a frame's payload as RabbitMQ does where it refuses the frame: all of it, or its first 16 bytes."""
+    """Print a frame's payload as RabbitMQ does if it refuses the frame: all of it, or its first 16 bytes."""
     return f"{'all' if len(payload) <= 16 else 'first 16'} octets = {erlang_binary(payload[:16])}"
 
 

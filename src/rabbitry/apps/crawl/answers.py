@@ -88,7 +88,7 @@ class Status(_Answered, frozen=True, tag="status"):
     documents: in the index. hosts: known. hosts_out: with a batch in a crawler's hands, or waiting for one.
     hosts_waiting: with addresses queued, not due yet. backlog: documents that the keeper has taken and not applied yet.
     wire: bytes that came from the sites. size: bytes of the pages, decompressed. carried: bytes of the pages on the
-    broker, compressed. nodes: heard of in the last 20 s; None where nobody listened, as the database knows none. crawl:
+    broker, compressed. nodes: heard of in the last 20 s; None if nobody listened, as the database knows none. crawl:
     the identity of the database.
     """
 
@@ -142,7 +142,7 @@ class HostAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """A host of the crawl: `scheme://host:port`.
 
     delay: seconds between requests. next_at: when it is due. is_out: a batch of it is out. robots: an outcome's word,
-    or empty where its rules are not known yet. last: the latest outcomes, newest first.
+    or empty if its rules are not known yet. last: the latest outcomes, newest first.
     """
 
     origin: str
@@ -178,7 +178,7 @@ class Hit(msgspec.Struct, frozen=True, omit_defaults=True):
 class Found(_Answered, frozen=True, tag="found"):
     """Documents that were found, best first.
 
-    total: how many there are; where is_more, at least so many: only these were ranked.
+    total: how many there are; if is_more, at least so many: only these were ranked.
     """
 
     hits: list[Hit]
@@ -189,7 +189,7 @@ class Found(_Answered, frozen=True, tag="found"):
 class Entry(msgspec.Struct, frozen=True):
     """A document as it is exported. text: what a reader sees. links: how many the page has.
 
-    body: what the server sent, zstd, where it was asked for and is known; headers: of the server's answer.
+    body: what the server sent, zstd, if it was asked for and is known; headers: of the server's answer.
     """
 
     url: str

@@ -36,7 +36,7 @@ PATIENCE: Final = 10.0
 _PAUSES: Final = Backoff(0.4, 5.0)
 """Seconds until a keeper that is busy is asked again; then twice as long."""
 GRACE: Final = 1.0
-"""Seconds that a command waits for its answer where no keeper runs: one may be starting."""
+"""Seconds that a command waits for its answer if no keeper runs: one may be starting."""
 NO_KEEPER: Final = "no keeper runs on this broker: start one, on any machine, with: rabbitry crawl keeper"
 LARGEST_ANSWER: Final = 64 * 1024 * 1024
 """Bytes that an answer may have."""
@@ -57,7 +57,7 @@ class Waiting(RabbitryError):
 class Asking:
     """Questions and commands to the keeper, any number at once, over one connection that is kept.
 
-    It connects when it is first used, and anew where that failed. An async context manager, which closes it.
+    It connects when it is first used, and anew if that failed. An async context manager, which closes it.
     """
 
     def __init__(self, url: str | BrokerURL, *, plain: bool = False, patience: float = PATIENCE) -> None:
@@ -85,7 +85,7 @@ class Asking:
     async def ask(self, question: Question) -> Answered:
         """Return the answer to a question, `Refused` included. A keeper that is busy is asked again for a while.
 
-        Raises RequestTimeout where no keeper answers, Undecodable where the answer is none, ConnectFailed,
+        Raises RequestTimeout if no keeper answers, Undecodable if the answer is none, ConnectFailed,
         ConnectionClosed, PublishError.
         """
         loop = asyncio.get_running_loop()
@@ -116,7 +116,7 @@ class Asking:
     async def find(self, question: Question, kind: type[T]) -> T:
         """Return the answer to a question, of the type that goes with it.
 
-        Raises what `ask` raises, UsageError and RecordsError where the question is refused.
+        Raises what `ask` raises, UsageError and RecordsError if the question is refused.
         """
         return expected(await self.ask(question), kind)
 
@@ -164,7 +164,7 @@ class Asking:
     # -- the connection --------------------------------------------------------------------------------
 
     async def _open(self) -> Channel:
-        """Return the channel that questions go over, opened where there is none that works."""
+        """Return the channel that questions go over, opened if there is none that works."""
         async with self._opening:
             if self._channel is not None and self._reading is not None and not self._reading.done():
                 return self._channel
@@ -231,7 +231,7 @@ class Asking:
         finally:
             self._waiting.pop(identity, None)
             if future.done() and not future.cancelled():
-                future.exception()  # where publishing failed, nobody asks for it
+                future.exception()  # if publishing failed, nobody asks for it
 
 
 def expected(answered: Answered, kind: type[T]) -> T:

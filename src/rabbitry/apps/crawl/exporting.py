@@ -75,7 +75,7 @@ def iso(seconds: float | None) -> str | None:
 def written_whole(path: Path) -> Iterator[IO[bytes]]:
     """Open a file to be written, which takes the place of `path` when the block ends without an error.
 
-    Raises UsageError where its folder can't be written to or it is no file, such as a device, RabbitryError where it
+    Raises UsageError if its folder can't be written to or it is no file, such as a device, RabbitryError if it
     can't be completed.
     """
     path = path.resolve()  # what a link leads to is written, and the link stays

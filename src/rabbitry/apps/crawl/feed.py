@@ -41,16 +41,16 @@ MOST_A_TURN: Final = 2_000
 TURN: Final = 0.2
 LOOKED_AT: Final = (names.PAGE_QUEUE, names.BATCH_QUEUE, names.KEEPER_QUEUE, names.QUESTION_QUEUE)
 
-log = logging.getLogger("rabbitry.apps.crawl")
+_logger = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
 async def feeding(picture: Picture, url: str | BrokerURL, *, plain: bool) -> AsyncIterator[None]:
     """Feed a picture within the block, whenever the broker is there.
 
-    plain: the exchange is declared as the original programs do, where it does not exist yet.
+    plain: the exchange is declared as the original programs do, if it does not exist yet.
     """
-    async with background(_tick(picture)), background(_feed(picture, url, plain)):
+    async with background(_tick(picture)), background(_feed(picture, url, plain=plain)):
         yield
 
 
@@ -60,7 +60,7 @@ async def _tick(picture: Picture) -> None:
         picture.tick()
 
 
-async def _feed(picture: Picture, url: str | BrokerURL, plain: bool) -> None:
+async def _feed(picture: Picture, url: str | BrokerURL, *, plain: bool) -> None:
     async def declare(connection: Connection) -> None:
         async with await connection.channel() as channel:
             with contextlib.suppress(PreconditionFailed):  # it exists otherwise, and is read as it is
@@ -83,7 +83,7 @@ async def _feed(picture: Picture, url: str | BrokerURL, plain: bool) -> None:
             log_level=logging.DEBUG,  # the dashboard, which waits for samples of the same broker, has told it
         )
     except RabbitryError as error:  # of the login, or of permissions: the page says so, and the rest goes on
-        log.warning("no live picture of the crawl: %s", error)
+        _logger.warning("no live picture of the crawl: %s", error)
         picture.set_broker("refused", str(error))
 
 
@@ -120,7 +120,7 @@ async def _collect(picture: Picture, connection: Connection) -> None:
         await Collector().run(connection, picture.report)
     except (Closed, RequestTimeout) as error:
         if connection.is_open:
-            log.warning("the live picture of the crawl has no telemetry: %s", error)
+            _logger.warning("the live picture of the crawl has no telemetry: %s", error)
 
 
 async def _look(picture: Picture, connection: Connection, own: str) -> None:

@@ -44,7 +44,7 @@ def hosted(pages: Pages) -> APIRouter:
 
 
 def services(up: Up) -> Services:
-    """Return the process that runs all roles. Raises ModuleNotFoundError where the extra `crawl` is not installed."""
+    """Return the process that runs all roles. Raises ModuleNotFoundError if the extra `crawl` is not installed."""
     if not up.is_wanted:
         return Services()
     for name in MODULES:

@@ -30,7 +30,7 @@ class Batch(msgspec.Struct, frozen=True, omit_defaults=True):
 
     id: unique. origin: `scheme://host:port`, as all its addresses have it. delay: seconds from the end of one answer
     to the next request. deadline: after this, no address of it may be asked for any more. contact: stands in the
-    User-Agent; without one, no public address is asked. connections: at most that many at once (1 where there is a
+    User-Agent; without one, no public address is asked. connections: at most that many at once (1 if there is a
     delay). largest: bytes of a body after decompression. time_limit: seconds for one address.
     """
 
@@ -101,10 +101,10 @@ class Document(msgspec.Struct, frozen=True, omit_defaults=True):
     """A page as a processor read it. The document of a sitemap has links alone; a long sitemap has several documents.
 
     url: as it was asked for. fingerprint: simhash of the text, 64 bits, as a signed integer (0: too little text).
-    noindex, nofollow: of the page's `meta` and of the header X-Robots-Tag. canonical: absolute, where it is another
-    address. links: unique, in the order of the page; empty where nofollow; cut: how many more there were. missing:
+    noindex, nofollow: of the page's `meta` and of the header X-Robots-Tag. canonical: absolute, if it is another
+    address. links: unique, in the order of the page; empty if nofollow; cut: how many more there were. missing:
     what a page of another program did not say. is_index: it is a sitemap of sitemaps, so its links are sitemaps too.
-    problem: a word of `OUTCOMES` where it could not be read, with `detail`. batch: the one that the page came with.
+    problem: a word of `OUTCOMES` if it could not be read, with `detail`. batch: the one that the page came with.
     """
 
     url: str
@@ -183,7 +183,7 @@ class Add(msgspec.Struct, frozen=True, omit_defaults=True, tag="add", tag_field=
 
     same_host: stay on their hosts. allow: domains (and what is under them) to stay on. Neither: no bound. limit:
     pages at most. contact: a mail address or a page, for the User-Agent; public addresses are asked with one alone.
-    delay: seconds between two requests to a host, where its robots.txt does not ask for more; None: 1. recrawl:
+    delay: seconds between two requests to a host, if its robots.txt does not ask for more; None: 1. recrawl:
     seconds until a page is fetched again, at first; then it follows how often the page changes. None: never.
     """
 
@@ -219,7 +219,7 @@ COMMAND: Final = "Command"
 class Taken(msgspec.Struct, frozen=True, omit_defaults=True):
     """The outcome of one address of an `Add`.
 
-    url: normalised where it could be, else as it came. outcome: "queued", "known" (nothing changed, it was seen
+    url: normalised if it could be, else as it came. outcome: "queued", "known" (nothing changed, it was seen
     before), or the word of `OUTCOMES` for which it was refused, with `detail` for people.
     """
 

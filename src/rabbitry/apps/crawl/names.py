@@ -1,5 +1,7 @@
 """Names on the broker that crawlers, processors and keepers share with each other and with other programs."""
 
+from __future__ import annotations
+
 from typing import Final
 
 APP: Final = "crawl"
@@ -24,7 +26,7 @@ counts as one.
 CRAWLER: Final = "crawler"
 PROCESSOR: Final = "processor"
 KEEPER: Final = "keeper"
-"""Kinds of nodes: the first field of their log lines, and the names of their stages in telemetry, where they have the
+"""Kinds of nodes: the first field of their log lines, and the names of their stages in telemetry, if they have the
 same id.
 """
 

@@ -48,7 +48,7 @@ class Node:
     def logged(
         self, url: str, text: str, *, outcome: str | None = None, wire: int = 0, index: int | None = None
     ) -> Outgoing:
-        """Return a line of the log to be published; see `line`. Where nobody reads the log it expires.
+        """Return a line of the log to be published; see `line`. If nobody reads the log it expires.
 
         outcome, wire: for the live picture, see `LOG_OUTCOME`. index: see `Outgoing`.
         """

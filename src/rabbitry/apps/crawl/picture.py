@@ -53,7 +53,7 @@ class Node(msgspec.Struct, omit_defaults=True):
     """A node as the page draws it.
 
     total: pages that it fetched or processed. rate: of them, a second. lines: its log lines. wire: bytes that came
-    over the network for it. last: the beginning of its latest line. host: its machine, where it reports that. at: when
+    over the network for it. last: the beginning of its latest line. host: its machine, if it reports that. at: when
     it was heard of, in Unix seconds.
     """
 

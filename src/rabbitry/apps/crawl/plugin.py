@@ -1,5 +1,7 @@
 """Crawling as a plug-in."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Final
 

@@ -1,5 +1,7 @@
 """Ports that are not crawled."""
 
+from __future__ import annotations
+
 from typing import Final
 
 BAD_PORTS: Final = frozenset(

@@ -35,7 +35,7 @@ async def run(
 ) -> bool:
     """Run all roles until `stop` is set; return whether all finished what was in hand within `deadline` seconds.
 
-    `started` is called with the nodes' names when all of them consume. Where one ends by an error, the others stop, and
+    `started` is called with the nodes' names when all of them consume. If one ends by an error, the others stop, and
     it is raised.
     """
     names: list[str] = []

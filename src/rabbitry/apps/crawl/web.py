@@ -172,7 +172,7 @@ class Pages:
 
     @property
     def _missing(self) -> str | None:
-        """The reason why no answer can come, and what to do; None where one can."""
+        """The reason why no answer can come, and what to do; None if one can."""
         if self._is_cut_off:
             return f"the broker is {self.picture.broker.state}, and with it the keeper"
         return NO_KEEPER if self._has_no_keeper else None
@@ -202,7 +202,7 @@ class Pages:
 
 
 def _checked(command: Add) -> Add:
-    """Return a command without empty lines and white space. Raises UsageError where nothing is left."""
+    """Return a command without empty lines and white space. Raises UsageError if nothing is left."""
     urls = [url.strip() for url in command.urls if url.strip()]
     if not urls:
         raise UsageError("give at least one address, such as https://example.org/")

@@ -1,5 +1,7 @@
 """The exchange types: each routes a message's routing key and headers to destinations."""
 
+from __future__ import annotations
+
 from typing import Final
 
 from rabbitry.broker.exchanges.direct import DefaultExchange, DirectExchange

@@ -6,6 +6,8 @@ algorithm known as Shift-And). The time for a message rises with the length of i
 the number of ways in which a pattern can match.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Final
 
@@ -87,7 +89,7 @@ class Automata:
         block.ends[last][1][binding.identity] = binding.destination
 
     def remove(self, words: Sequence[str], binding: Binding) -> None:
-        """Remove a binding, and its pattern where no other binding has it."""
+        """Remove a binding, and its pattern if no other binding has it."""
         pattern = tuple(words)
         block, last = self._places[pattern]
         bound = block.ends[last][1]

@@ -1,5 +1,7 @@
 """Exchange type direct: the binding's key equals the routing key. And the default exchange, bound to every queue."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 
 from rabbitry.amqp.protocol.methods import NO_ARGUMENTS

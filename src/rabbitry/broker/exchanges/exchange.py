@@ -1,5 +1,7 @@
 """The base of all exchange types: their flags and their bindings."""
 
+from __future__ import annotations
+
 import abc
 from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias, Union
@@ -14,7 +16,7 @@ Destination: TypeAlias = Union[Queue, "Exchange"]
 class Binding(NamedTuple):
     """A binding as it was declared; `identity` is what makes two bindings the same one."""
 
-    source: "Exchange"
+    source: Exchange
     destination: Destination
     routing_key: str
     arguments: Table

@@ -1,5 +1,7 @@
 """Exchange type fanout: every binding matches."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 
 from rabbitry.amqp.protocol.tables import Table

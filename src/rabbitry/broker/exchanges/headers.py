@@ -6,6 +6,8 @@ asks only that the header is there. Values are compared as Erlang's terms, as Ra
 and timestamps by their value, strings and byte arrays by their bytes, everything else by type and value.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from typing import Final
 
@@ -130,7 +132,7 @@ def _conditions(arguments: Table) -> tuple[str, list[_Condition]]:
 
 
 def _term(value: FieldValue) -> int | float | bytes:
-    """Return a number or bytes for a value; two results are equal where Erlang's `==` holds for the values."""
+    """Return a number or bytes for a value; two results are equal if Erlang's `==` holds for the values."""
     if isinstance(value, str):
         return b"S" + encode_text(value)
     if isinstance(value, bytes):

@@ -4,6 +4,8 @@ Most patterns have no `#`, or one at an end. These are in tries of words, one re
 no place in a trie is visited twice for a routing key. The others are matched by `Automata`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 
 from rabbitry.amqp.protocol.tables import Table

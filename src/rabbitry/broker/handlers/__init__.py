@@ -1,5 +1,7 @@
 """Handlers of the methods: one file for each AMQP class."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, Final
 

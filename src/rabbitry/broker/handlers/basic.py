@@ -1,5 +1,7 @@
 """Class basic: qos, consume, cancel, get, settling (section 1.8). Publish, deliver and ack are on the hot path."""
 
+from __future__ import annotations
+
 import functools
 import secrets
 
@@ -58,7 +60,7 @@ def consume(client: Client, channel: Channel, method: BasicConsume) -> BasicCons
     if tag in channel.consumers:
         raise ConnectionRefusal(Reply.NOT_ALLOWED, f"attempt to reuse consumer tag '{tag}'")
     if method.queue == REPLY_TO:
-        _consume_replies(channel, tag, method.no_ack)
+        _consume_replies(channel, tag, no_ack=method.no_ack)
         return None if method.nowait else BasicConsumeOk(tag)
     client.permissions.check("read", "queue", method.queue or channel.last_queue)
     queue = named(client, channel, method.queue)
@@ -83,7 +85,7 @@ def consume(client: Client, channel: Channel, method: BasicConsume) -> BasicCons
     return None if method.nowait else BasicConsumeOk(tag)
 
 
-def _consume_replies(channel: Channel, tag: str, no_ack: bool) -> None:
+def _consume_replies(channel: Channel, tag: str, *, no_ack: bool) -> None:
     """Set the channel's one consumer of direct replies."""
     if channel.reply_to is not None:
         raise precondition_failed("reply consumer already set")
@@ -145,33 +147,35 @@ def get(client: Client, channel: Channel, method: BasicGet) -> BasicGetEmpty | N
             return BasicGetEmpty()
         client.carry_out_when_loaded(channel.number, method, queue)  # all is in the store alone
         return None
-    channel.deliver_got(queue, entry, method.no_ack)
+    channel.deliver_got(queue, entry, no_ack=method.no_ack)
     return None
 
 
 def nack(client: Client, channel: Channel, method: BasicNack) -> None:
     """Settle as not done (RabbitMQ's docs/nack)."""
     outcome = Outcome.REQUEUED if method.requeue else Outcome.REJECTED
-    channel.settle(method.delivery_tag, method.multiple, outcome)
+    channel.settle(method.delivery_tag, multiple=method.multiple, outcome=outcome)
 
 
 def reject(client: Client, channel: Channel, method: BasicReject) -> None:
     """Settle one as not done."""
-    channel.settle(method.delivery_tag, False, Outcome.REQUEUED if method.requeue else Outcome.REJECTED)
+    channel.settle(
+        method.delivery_tag, multiple=False, outcome=Outcome.REQUEUED if method.requeue else Outcome.REJECTED
+    )
 
 
 def recover(client: Client, channel: Channel, method: BasicRecover) -> None:
     """Put back all that is not settled."""
-    _refuse_keeping(method.requeue)
+    _refuse_keeping(requeue=method.requeue)
     channel.recover(functools.partial(client.tell, channel.number, BasicRecoverOk()))
 
 
 def recover_async(client: Client, channel: Channel, method: BasicRecoverAsync) -> None:
     """Put back all that is not settled, without an answer."""
-    _refuse_keeping(method.requeue)
+    _refuse_keeping(requeue=method.requeue)
     channel.recover()
 
 
-def _refuse_keeping(requeue: bool) -> None:
+def _refuse_keeping(*, requeue: bool) -> None:
     if not requeue:
         raise not_implemented("requeue=false")

@@ -1,5 +1,7 @@
 """Class channel: flow (section 1.3). Open and close belong to the connection, which makes and drops channels."""
 
+from __future__ import annotations
+
 from rabbitry.amqp.protocol.methods import AccessRequest, AccessRequestOk, ChannelFlow, ChannelFlowOk
 from rabbitry.broker.channel import Channel
 from rabbitry.broker.errors import not_implemented

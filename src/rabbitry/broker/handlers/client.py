@@ -1,5 +1,7 @@
 """The client that a handler works for, as far as handlers need it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from typing import Protocol
 

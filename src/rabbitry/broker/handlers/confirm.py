@@ -1,5 +1,7 @@
 """Class confirm: select (RabbitMQ's docs/confirms)."""
 
+from __future__ import annotations
+
 from rabbitry.amqp.protocol.methods import ConfirmSelect, ConfirmSelectOk
 from rabbitry.broker.channel import Channel
 from rabbitry.broker.errors import precondition_failed

@@ -1,5 +1,7 @@
 """Class exchange: declare, delete, bind, unbind (section 1.5, and RabbitMQ's docs/e2e)."""
 
+from __future__ import annotations
+
 from rabbitry.amqp.protocol.methods import (
     ExchangeBind,
     ExchangeBindOk,
@@ -43,7 +45,7 @@ def delete(client: Client, channel: Channel, method: ExchangeDelete) -> None:
     """Delete an exchange."""
     channel.vhost.refuse_default(method.exchange)
     client.permissions.check("configure", "exchange", method.exchange)
-    steps = channel.vhost.deleting_exchange(method.exchange, method.if_unused)
+    steps = channel.vhost.deleting_exchange(method.exchange, if_unused=method.if_unused)
     client.change(channel.number, steps, lambda: None if method.nowait else ExchangeDeleteOk())
 
 
@@ -52,7 +54,7 @@ def bind(client: Client, channel: Channel, method: ExchangeBind) -> ExchangeBind
     vhost = channel.vhost
     vhost.refuse_default(method.destination, method.source)
     _check(client, method)
-    source = vhost.exchange(method.source)  # where both are missing, it is the source that is named
+    source = vhost.exchange(method.source)  # when both are missing, it is the source that is named
     client.permissions.check_topic("read", source, method.routing_key)
     vhost.bind(method.source, vhost.exchange(method.destination), method.routing_key, method.arguments)
     return None if method.nowait else ExchangeBindOk()

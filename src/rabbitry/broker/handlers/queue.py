@@ -1,5 +1,7 @@
 """Class queue: declare, bind, unbind, purge, delete (section 1.7)."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
 from rabbitry.amqp.protocol.constants import Reply

@@ -1,5 +1,7 @@
 """Class tx: select, commit, rollback (section 1.9)."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable, Iterator
 from operator import itemgetter
@@ -29,7 +31,7 @@ def select(client: Client, channel: Channel, method: TxSelect) -> TxSelectOk:
 def commit(client: Client, channel: Channel, method: TxCommit) -> None:
     """Carry out the publishes and acks of the transaction. Commit-ok is sent once the store has them.
 
-    They are in one batch for the store, except where they are so many that others have their turns in between: as on
+    They are in one batch for the store, except if they are so many that others have their turns in between: as on
     RabbitMQ, a crash may leave a part of them (docs/semantics).
     """
 

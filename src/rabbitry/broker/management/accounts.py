@@ -1,5 +1,7 @@
 """Users as they come in JSON, by themselves or in definitions: password, or its hash, and tags."""
 
+from __future__ import annotations
+
 import base64
 
 from rabbitry.broker.access import HASHING, HASHINGS, hash_password
@@ -25,7 +27,7 @@ def read_tags(body: Json) -> list[str]:
 
 
 def _hash(body: Json) -> tuple[str, str]:
-    """Return a hash and its algorithm; an empty hash, which fits no password, where neither is given."""
+    """Return a hash and its algorithm; an empty hash, which fits no password, if neither is given."""
     password, hashed = body.get("password"), body.get("password_hash", "")
     if password is None:
         hashing = body.get("hashing_algorithm", HASHING)

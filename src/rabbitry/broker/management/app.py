@@ -1,5 +1,7 @@
 """The application: it finds out who asks, calls what the path names, and answers in RabbitMQ's words."""
 
+from __future__ import annotations
+
 import asyncio
 import base64
 import binascii

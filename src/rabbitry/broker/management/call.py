@@ -1,5 +1,7 @@
 """A request to the management API: who asks, what its path names, and how it is answered."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -54,7 +56,7 @@ def refused() -> Answer:
 
 
 def need_keys(body: Json, *names: str) -> None:
-    """Raise Answer (400) where a body lacks required fields; the text names them as RabbitMQ prints them."""
+    """Raise Answer (400) if a body lacks required fields; the text names them as RabbitMQ prints them."""
     missing = [f"{{key_missing,{name}}}" for name in names if name not in body]
     if missing:
         text = f"[{','.join(missing)}]"
@@ -176,7 +178,7 @@ def only(item: Json, columns: str) -> Json:
 
 
 def found_in(item: Json, path: str) -> object:
-    """Return the value at a dotted path of an object; None where there is none."""
+    """Return the value at a dotted path of an object; None if there is none."""
     value: object = item
     for part in path.split("."):
         value = value.get(part) if isinstance(value, dict) else None
@@ -184,14 +186,14 @@ def found_in(item: Json, path: str) -> object:
 
 
 def number(text: str, otherwise: str) -> int:
-    """Read an integer; where it is none, that is answered."""
+    """Read an integer; if it is none, that is answered."""
     if not re.fullmatch(r"-?[0-9]{1,9}", text):
         raise bad(otherwise)
     return int(text)
 
 
 def read_ranges(query: QueryParams) -> Ranges:
-    """Read `lengths_age`, `lengths_incr` and the like. Raises Answer where they ask for no sample, or too many."""
+    """Read `lengths_age`, `lengths_incr` and the like. Raises Answer if they ask for no sample, or too many."""
     return Ranges(*(_range(query, name) for name in ("lengths", "msg_rates", "data_rates")))
 
 
@@ -212,7 +214,7 @@ DONE: Final = object()
 
 
 def route(path: str, *methods: str) -> Callable[[Handler], Handler]:
-    """Answer a path (GET where no method is named) with what is decorated."""
+    """Answer a path (GET if no method is named) with what is decorated."""
 
     def register(handler: Handler) -> Handler:
         ROUTES.append((path, methods or ("GET",), handler))

@@ -3,6 +3,8 @@
 The format is RabbitMQ's (docs/definitions). `importing` reads whole documents.
 """
 
+from __future__ import annotations
+
 import html
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
@@ -34,7 +36,7 @@ class BadDefinition(RabbitryError):
     """A definition is invalid; the text names it."""
 
 
-async def export(broker: Broker, pace: Pace, only: "VirtualHost | None" = None) -> list[bytes]:
+async def export(broker: Broker, pace: Pace, only: VirtualHost | None = None) -> list[bytes]:
     """Return everything declared, as pieces of one JSON document.
 
     Exclusive queues and the predeclared exchanges (`amq.…`) are left out. only: the one virtual host to export, without
@@ -66,12 +68,12 @@ def _of_broker(broker: Broker) -> list[_Section]:
     ]
 
 
-def _of_vhosts(broker: Broker, only: "VirtualHost | None") -> list[_Section]:
+def _of_vhosts(broker: Broker, only: VirtualHost | None) -> list[_Section]:
     hosts = [only] if only is not None else list(broker.vhosts.values())
     without = () if only is None else ("vhost",)
 
     def picked(view: Callable[..., Json], names: tuple[str, ...] = ()) -> Callable[[Any], Json]:
-        """Return a view that shows only these fields, or all, but no virtual host where only one is exported."""
+        """Return a view that shows only these fields, or all, but no virtual host if only one is exported."""
 
         def pick(item: Any) -> Json:
             shown = view(*item) if type(item) is tuple else view(item)
@@ -182,7 +184,11 @@ def _field(value: object) -> FieldValue:
 
 
 def text(item: Mapping[str, object], name: str) -> str:
-    """Return a string field of a definition. Raises BadDefinition where it is missing or no string."""
+    """Return a string field of a definition.
+
+    Raises:
+        BadDefinition: The field is missing or not a string.
+    """
     value = item.get(name)
     if not isinstance(value, str):
         raise BadDefinition(f"{name} must be a string, not {value!r}")
@@ -204,7 +210,11 @@ def named(item: Mapping[str, object], name: str = "name") -> str:
 
 
 def flag(item: Mapping[str, object], name: str) -> bool:
-    """Return a boolean field, which RabbitMQ requires. Raises BadDefinition."""
+    """Return a boolean field, which RabbitMQ requires.
+
+    Raises:
+        BadDefinition: A definition is invalid.
+    """
     value = item.get(name)
     if not isinstance(value, bool):
         raise BadDefinition(f"{name} of {item.get('name')!r} must be true or false, not {value!r}")

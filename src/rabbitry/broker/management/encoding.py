@@ -1,5 +1,7 @@
 """JSON of the answers."""
 
+from __future__ import annotations
+
 from typing import Any, Final
 
 import msgspec

@@ -4,6 +4,8 @@ The broker's default login is known to everybody, but may be used from this mach
 could use it for any page. RabbitMQ has no such checks.
 """
 
+from __future__ import annotations
+
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -26,6 +28,7 @@ class Guard:
         self._hosts = KnownHosts()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -52,6 +55,6 @@ def _refused(status: int, reason: str) -> JSONResponse:
 
 
 def _is_from_this_machine(scope: Scope) -> bool:
-    """Return whether a request comes from where the default login may be used."""
+    """Return whether a request comes from if the default login may be used."""
     client = scope.get("client")
     return client is None or is_loopback(client[0])

@@ -5,6 +5,8 @@ and bindings whose source or destination does not exist are left out. Carrying o
 client declares or deletes in the meantime is one of these cases.
 """
 
+from __future__ import annotations
+
 import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,19 +29,25 @@ from rabbitry.broker.queues.arguments import read_rules
 from rabbitry.broker.vhost import VHOST_LIMITS, VirtualHost
 from rabbitry.exceptions import UsageError
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 _Step = Callable[[], object]
 _RESERVED: Final = "amq."
 _OF_BROKER: Final = ("users", "vhosts", "permissions", "topic_permissions", "global_parameters")
 _OF_VHOST: Final = ("parameters", "policies", "exchanges", "queues", "bindings")
 
 
-async def load(broker: Broker, document: Document, pace: Pace, only: "VirtualHost | None" = None) -> None:
+async def load(broker: Broker, document: Document, pace: Pace, only: VirtualHost | None = None) -> None:
     """Declare everything in a document.
 
     It is gone through twice, first to check it and then to carry it out, so that little of it is in memory at a time.
-    only: the virtual host to import into, which leaves out users and all else that belongs to no virtual host, as
-    RabbitMQ does. Raises BadDefinition, Answer, UsageError or the broker's refusal, before anything is changed.
+    Raises BadDefinition, Answer, UsageError or the broker's refusal, before anything is changed.
+
+    Args:
+        broker: The broker.
+        document: The document.
+        pace: Yields to the event loop in between.
+        only: The virtual host to import into, which leaves out users and all else that belongs to no virtual host, as
+            RabbitMQ does.
     """
     sections = (*(() if only is not None else _OF_BROKER), *_OF_VHOST)
     async with pace:
@@ -59,13 +67,13 @@ async def load(broker: Broker, document: Document, pace: Pace, only: "VirtualHos
         for section in sections:
             await pace.go_over(plan.making(section, document.elements(section)), broker.journal)
     if left_out:
-        _log.info("definitions: left out %d names of the broker's own, and bindings without ends", left_out)
+        _logger.info("definitions: left out %d names of the broker's own, and bindings without ends", left_out)
 
 
 class _Plan:
     """What an import declares, each element checked against the broker's objects and the elements before it."""
 
-    def __init__(self, broker: Broker, only: "VirtualHost | None") -> None:
+    def __init__(self, broker: Broker, only: VirtualHost | None) -> None:
         self.left_out = 0
         self._readers: Mapping[str, Callable[[Json], _Step | None]] = {
             "users": self._user,
@@ -107,7 +115,7 @@ class _Plan:
                 if isinstance(further, Iterator):
                     yield from further
             except (Answer, BadDefinition, Refusal, UsageError) as error:
-                _log.warning("definitions: an element of %s is left out: %s", section, error)
+                _logger.warning("definitions: an element of %s is left out: %s", section, error)
             yield
 
     # -- of the broker ---------------------------------------------------------------------------------
@@ -247,9 +255,11 @@ class _Plan:
             return None
         read_rules(name, vhost, arguments, durable=durable, exclusive=False, auto_delete=auto_delete)
         self._queues.add((vhost, name))
-        return functools.partial(self._declare_queue, vhost, name, durable, auto_delete, arguments)
+        return functools.partial(
+            self._declare_queue, vhost, name, durable=durable, auto_delete=auto_delete, arguments=arguments
+        )
 
-    def _declare_queue(self, vhost: str, name: str, durable: bool, auto_delete: bool, arguments: Table) -> None:
+    def _declare_queue(self, vhost: str, name: str, *, durable: bool, auto_delete: bool, arguments: Table) -> None:
         host = self._broker.vhosts.get(vhost)
         if host is not None and name not in host.queues:
             host.declare_queue(
@@ -306,7 +316,11 @@ class _Plan:
 
 
 def parameter(component: str, name: str, value: object) -> dict[str, int]:
-    """Parse a virtual host's parameter from JSON; limits are the only ones there are. Raises BadDefinition."""
+    """Parse a virtual host's parameter from JSON; limits are the only ones there are.
+
+    Raises:
+        BadDefinition: A definition is invalid.
+    """
     if component == "policy":
         raise BadDefinition("policies may not be set using this method")
     if component == "operator_policy":

@@ -1,7 +1,9 @@
 """Lists as answers: filtered, sorted, cut and encoded in slices, so that no list holds up the broker's clients.
 
-Only what is shown is built: names and sort keys come from the objects themselves where they can.
+Only what is shown is built: names and sort keys come from the objects themselves if they can.
 """
+
+from __future__ import annotations
 
 import asyncio
 import heapq
@@ -39,7 +41,7 @@ class Listed(NamedTuple, Generic[T]):
     has_pages: bool = False
 
     def getter(self, path: str) -> Callable[[T], object]:
-        """Return a function that returns one field of an object, None where it has no such field."""
+        """Return a function that returns one field of an object, None if it has no such field."""
         name, _, rest = path.partition(".")
         field = self.fields.get(name)
         if field is None:
@@ -131,7 +133,7 @@ class _Pieces(Response):
 
 
 def streamed(chunks: list[bytes]) -> Response:
-    """Return a JSON answer, which is sent piece by piece where it is long."""
+    """Return a JSON answer, which is sent piece by piece if it is long."""
     if sum(map(len, chunks)) < _CHUNK:
         return Response(b"".join(chunks), media_type="application/json")
     return _Pieces(chunks)
@@ -147,7 +149,7 @@ def _page(query: QueryParams) -> _Page:
 
 
 def _frame(page: _Page, total: int, filtered: int) -> tuple[bytes, bytes]:
-    """Return the JSON before and behind the objects of a page. Raises Answer where there is no such page."""
+    """Return the JSON before and behind the objects of a page. Raises Answer if there is no such page."""
     pages = -(-filtered // page.size)
     if page.number > max(pages, 1):
         text = f"Page out of range, page: {page.number} page size: {page.size}, len: {filtered}"

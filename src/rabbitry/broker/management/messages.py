@@ -1,5 +1,7 @@
 """Publishing, and looking into queues, over HTTP."""
 
+from __future__ import annotations
+
 import asyncio
 import base64
 import time
@@ -194,7 +196,11 @@ def _shown(queue: Queue, entry: Entry, encoding: str, truncate: int | None) -> J
 
 
 def aliveness(vhost: VirtualHost) -> None:
-    """Declare a queue, publish to it and take the message back. Raises BadDefinition where that does not work."""
+    """Declare a queue, publish to it and take the message back.
+
+    Raises:
+        BadDefinition: The message did not come back.
+    """
     queue = vhost.declare_queue("aliveness-test", None, durable=False, exclusive=False, auto_delete=False, arguments={})
     payload = f"test_message {time.time()}"
     publish(

@@ -1,5 +1,7 @@
 """Slices of work: the management API runs on the broker's loop and must not hold up clients."""
 
+from __future__ import annotations
+
 import asyncio
 import time
 from collections.abc import Iterable
@@ -43,7 +45,7 @@ class Pace:
         return time.monotonic() > self._ends_at
 
     async def go_over(self, steps: Iterable[object], journal: Journal) -> None:
-        """Take all steps of a change. Rest where a slice is used up, and while too much waits to be written."""
+        """Take all steps of a change. Rest if a slice is used up, and while too much waits to be written."""
         for _ in steps:
             if journal.is_crowded:
                 self._lock.release()
@@ -52,7 +54,7 @@ class Pace:
             await self.rest()
 
     async def rest(self) -> None:
-        """Yield to the event loop where the slice is used up."""
+        """Yield to the event loop if the slice is used up."""
         if self.is_over:
             self._lock.release()
             await asyncio.sleep(0)

@@ -1,5 +1,7 @@
 """Rates and samples from counters that are read every few seconds, so that counting costs a message next to nothing."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 import time
@@ -16,7 +18,7 @@ from rabbitry.broker.management.pace import Pace
 from rabbitry.broker.queues.queue import Queue
 from rabbitry.broker.vhost import VirtualHost
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 PERIOD: Final = 5
 """Seconds between two readings of the counters: RabbitMQ's collect_statistics_interval."""
 RETENTION: Final = 600
@@ -48,10 +50,10 @@ class Counted(NamedTuple):
     seconds: float
     last: Counts
     before: Counts
-    history: "_History | None"
+    history: _History | None
 
     def shown(self, names: Sequence[str], wanted: Range | None = None) -> dict[str, object]:
-        """Return counters, each with its rate per second, and with samples where a range of them is asked for."""
+        """Return counters, each with its rate per second, and with samples if a range of them is asked for."""
         rows: list[tuple[int, Counts]] = []
         if wanted is not None:
             rows = _rows(self.history, wanted, len(self.names))
@@ -218,11 +220,11 @@ class Rates:
         return self._counted(self._broker, _BROKER, _broker(self._broker, totals))
 
 
-def _log_failure(task: "asyncio.Task[None]") -> None:
-    """Log an error where the task that reads the counters has failed."""
+def _log_failure(task: asyncio.Task[None]) -> None:
+    """Log an error if the task that reads the counters has failed."""
     error = None if task.cancelled() else task.exception()
     if error is not None:
-        _log.error(
+        _logger.error(
             "the management API's rates are no longer updated, reading the counters failed: %r; restart the broker",
             error,
             exc_info=error,

@@ -5,6 +5,8 @@ has been decoded is dropped as soon as it is used. A million decoded objects wou
 size, and the garbage collector would hold up clients to look through them.
 """
 
+from __future__ import annotations
+
 import codecs
 import json
 import re
@@ -75,7 +77,7 @@ class Document:
             raise ValueError("there is text behind the object")
 
     def elements(self, name: str) -> Iterator[object]:
-        """Yield the elements of a list; none where there is no such list."""
+        """Yield the elements of a list; none if there is no such list."""
         if name in self.lists:
             for value, _ in self._elements(self.lists[name]):
                 if value is not _END:
@@ -116,7 +118,7 @@ class Document:
         raise ValueError(f"at byte {at} is no JSON, or a value of more than {MOST_OF_ELEMENT >> 20} MiB")
 
     def _expect(self, char: str, at: int) -> int:
-        """Return the place behind a character. Raises ValueError where another one comes."""
+        """Return the place behind a character. Raises ValueError if another one comes."""
         found, at = self._next(at)
         if found != char:
             raise ValueError(f"{char!r} is expected at byte {at}")

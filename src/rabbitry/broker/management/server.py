@@ -1,5 +1,7 @@
 """The HTTP server of the management API, on the broker's own event loop."""
 
+from __future__ import annotations
+
 import asyncio
 import socket
 from typing import Final

@@ -1,5 +1,7 @@
 """Counters as the management API shows them: message_stats, depths, octets, with rates and samples."""
 
+from __future__ import annotations
+
 from typing import Final, NamedTuple
 
 from rabbitry.broker.counts import DELIVERED, OCTETS, PUBLISHED
@@ -18,17 +20,17 @@ class Ranges(NamedTuple):
 
 
 def of_queue(counted: Counted, ranges: Ranges) -> dict[str, object]:
-    """Return a queue's message_stats, where anything was counted, and its depths."""
+    """Return a queue's message_stats, if anything was counted, and its depths."""
     return {**_message_stats(counted, ("publish",), ranges), **counted.shown(DEPTHS, ranges.lengths)}
 
 
 def of_exchange(counted: Counted, ranges: Ranges) -> dict[str, object]:
-    """Return an exchange's message_stats, where anything was published to it."""
+    """Return an exchange's message_stats, if anything was published to it."""
     return {"message_stats": counted.shown(counted.names, ranges.messages)} if any(counted.now) else {}
 
 
 def of_channel(counted: Counted, ranges: Ranges) -> dict[str, object]:
-    """Return a channel's message_stats, where anything was counted."""
+    """Return a channel's message_stats, if anything was counted."""
     return _message_stats(counted, PUBLISHED, ranges)
 
 

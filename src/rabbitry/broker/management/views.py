@@ -1,5 +1,7 @@
 """Objects of the broker as the management API shows them; names and shapes are RabbitMQ 3.10's."""
 
+from __future__ import annotations
+
 import base64
 import math
 import os
@@ -211,7 +213,7 @@ def queue_details(item: Queue, rates: Rates, ranges: Ranges) -> Json:
 
 
 def queue_as_declared(item: Queue, *, has_totals: bool = False) -> Json:
-    """Return a queue for a query with `disable_stats`, with its depths where it asks for these."""
+    """Return a queue for a query with `disable_stats`, with its depths if it asks for these."""
     shown: Json = {
         "name": item.name,
         "vhost": item.vhost.name,
@@ -442,7 +444,7 @@ def topic_permission(vhost_name: str, user_name: str, exchange_name: str, item: 
 
 
 def parameters(item: VirtualHost) -> list[Json]:
-    """Return a virtual host's parameters: its limits, where any are set."""
+    """Return a virtual host's parameters: its limits, if any are set."""
     if not item.limits:
         return []
     return [{"value": dict(item.limits), "vhost": item.name, "component": "vhost-limits", "name": "limits"}]

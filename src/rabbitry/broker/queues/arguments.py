@@ -1,5 +1,7 @@
 """What a queue's arguments ask for. The checks, their order and their words are RabbitMQ 3.10's."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -15,7 +17,7 @@ _INTEGERS: Final = ("byte", "short", "signedint", "long", "unsignedbyte", "unsig
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a queue does beyond keeping messages. Times in milliseconds; None where nothing was asked."""
+    """What a queue does beyond keeping messages. Times in milliseconds; None if nothing was asked."""
 
     quorum: bool = False
     expires: int | None = None
@@ -202,7 +204,7 @@ def read_rules(name: str, vhost: str, arguments: Table, *, durable: bool, exclus
 
 
 def check_locator(rules: Rules, arguments: Table) -> None:
-    """Raise 541 for an `x-queue-master-locator` that RabbitMQ 3.10 does not know, where declaring fails there."""
+    """Raise 541 for an `x-queue-master-locator` that RabbitMQ 3.10 does not know, if declaring fails there."""
     if not rules.quorum and arguments.get("x-queue-master-locator", "client-local") not in _LOCATORS:
         raise ProtocolViolation(Reply.INTERNAL_ERROR, "INTERNAL_ERROR")
 

@@ -1,5 +1,7 @@
 """The messages of a queue: how they come, go and come back, which expire, and which are too many."""
 
+from __future__ import annotations
+
 import time
 from typing import Final, Protocol
 
@@ -31,7 +33,7 @@ class Host(Protocol):
     def dispatcher(self) -> Dispatcher:
         """The round of deliveries in which queues have their turns."""
 
-    def dead_letter(self, queue: "Backlog", message: Message, reason: str) -> None:
+    def dead_letter(self, queue: Backlog, message: Message, reason: str) -> None:
         """Publish a message that a queue gives up to the queue's exchange for dead letters."""
 
 

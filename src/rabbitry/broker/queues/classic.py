@@ -1,5 +1,7 @@
 """Classic queues: a message that comes back goes to its place (RabbitMQ's docs/classic-queues)."""
 
+from __future__ import annotations
+
 from rabbitry.broker.message import Entry
 from rabbitry.broker.queues.queue import Queue
 

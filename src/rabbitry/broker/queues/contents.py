@@ -1,5 +1,7 @@
 """The ready messages of a queue, by priority: the first ones in memory, the rest perhaps in the store alone."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Final
@@ -27,7 +29,7 @@ _FORGOTTEN_AT_ONCE: Final = 500
 class Contents:
     """The ready messages of a queue, which no consumer has taken.
 
-    id: its number in the store, 0 where it is not stored (it is not durable, or exclusive, or the broker keeps
+    id: its number in the store, 0 if it is not stored (it is not durable, or exclusive, or the broker keeps
     everything in memory). recovered_to: up to this position messages may have been delivered before a crash, so they
     come as redelivered.
     """
@@ -71,7 +73,7 @@ class Contents:
         return self._next_position - self._unpublished
 
     def _append(self, lane: Lane, entry: Entry) -> None:
-        """Put an entry at the end of its lane, and into the store where it is to be kept."""
+        """Put an entry at the end of its lane, and into the store if it is to be kept."""
         message = entry.message
         size = len(message.body)
         self.ready += 1
@@ -157,7 +159,7 @@ class Contents:
         self._load(lane)
 
     def _load_more(self, lane: Lane) -> None:
-        """Read ahead where half of the window is free."""
+        """Read ahead if half of the window is free."""
         if len(lane.ready) < WINDOW // 2 and lane.size < WINDOW_BYTES // 2:
             self._load(lane)
 

@@ -1,5 +1,7 @@
 """Dead letters: what a message looks like that a queue gives up (RabbitMQ's docs/dlx, as of 3.10)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final

@@ -1,5 +1,7 @@
 """Times-to-live: when a message expires, and waiting for the next one to expire (RabbitMQ's docs/ttl)."""
 
+from __future__ import annotations
+
 import asyncio
 import time
 from collections.abc import Callable

@@ -1,5 +1,7 @@
 """The ready messages of one priority of a queue: the first ones in memory, the rest perhaps in the store."""
 
+from __future__ import annotations
+
 import heapq
 from collections import deque
 from collections.abc import Iterator

@@ -1,5 +1,7 @@
 """The most messages and bytes that a queue may have (RabbitMQ's docs/maxlength)."""
 
+from __future__ import annotations
+
 from rabbitry.broker.queues.arguments import Rules
 
 

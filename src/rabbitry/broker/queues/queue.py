@@ -1,5 +1,7 @@
 """A queue: the messages that wait, the consumers that take turns, and the policy that it follows."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterator
 from typing import Final, Protocol
@@ -23,14 +25,14 @@ class QueueHost(Host, Protocol):
     def work(self, steps: Iterator[None]) -> None:
         """Take the steps of a long operation, in turns with other clients."""
 
-    def expire_queue(self, queue: "Queue") -> None:
+    def expire_queue(self, queue: Queue) -> None:
         """Delete a queue that nobody has used for long, in turns with other clients."""
 
 
 class Owner(Protocol):
     """The connection of an exclusive queue, as far as the queue needs it."""
 
-    exclusive_queues: set["Queue"]
+    exclusive_queues: set[Queue]
     """The queues to delete with the connection."""
 
     @property
@@ -134,9 +136,10 @@ class Queue(Backlog):
     # -- delivering ------------------------------------------------------------------------------------
 
     def dispatch(self, now: float = 0.0) -> None:
-        """Deliver what is ready, in turns, as far as consumers have room; then drop what is too much.
+        """Deliver ready messages round robin while consumers have room; then apply the queue's limits.
 
-        now: POSIX seconds to which messages are looked at as alive.
+        Args:
+            now: POSIX seconds; messages that expire later are alive.
         """
         if self.is_busy:
             return  # it is touched again once all are requeued
@@ -151,7 +154,7 @@ class Queue(Backlog):
             self._drop_what_is_over()  # after delivery: messages consumed at once never exceed a limit
 
     def _deliver(self, now: float) -> bool:
-        """Deliver as far as consumers have room. Return False where that takes long and goes on in a later turn."""
+        """Deliver as far as consumers have room. Return False if that takes long and goes on in a later turn."""
         delivered = 0
         ends_at = 0.0
         for circle in self.turns.circles:

@@ -3,6 +3,8 @@
 Here they have one member, this broker.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
 from rabbitry.broker.message import Entry
@@ -15,7 +17,7 @@ class QuorumQueue(Queue):
     """A quorum queue.
 
     A message that comes back goes in front of the others, behind those that came back before it. One that a client
-    sends back goes to the end where there is no delivery limit, as RabbitMQ 3.10's rabbit_fifo does.
+    sends back goes to the end if there is no delivery limit, as RabbitMQ 3.10's rabbit_fifo does.
     """
 
     __slots__ = ()

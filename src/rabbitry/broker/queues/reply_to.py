@@ -3,6 +3,8 @@
 RabbitMQ's docs/direct-reply-to.
 """
 
+from __future__ import annotations
+
 from typing import Final, Protocol
 
 from rabbitry.amqp.protocol import hot

@@ -1,5 +1,7 @@
 """Whose turn it is at a queue: consumers of the highest priority in a circle, then the next priority's."""
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Iterator
 from typing import Protocol

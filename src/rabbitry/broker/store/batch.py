@@ -1,5 +1,7 @@
 """What goes to a store, and what comes back: the interface that another store would have to serve."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
@@ -122,19 +124,31 @@ class Store(Protocol):
         """Open it. Raises StoreFailed: it is in use, of a newer version, or unreadable."""
 
     def apply(self, batch: Batch) -> list[Found]:
-        """Make a batch durable and answer its readings, in order. Raises StoreFull or StoreFailed.
+        """Make a batch durable and answer its readings, in order.
 
         Deletions that are too many for one transaction stay in `batch.dropped`, to be applied with the next batch. On
         StoreFull the batch holds only the changes that were not written.
+
+        Raises:
+            StoreFull: The disk is full.
+            StoreFailed: The store failed; the text says why.
         """
 
     def set_aside(self, records: Sequence[Unusable]) -> None:
-        """Move unusable records to a place where an operator finds them, and log each. Raises StoreFailed."""
+        """Move unusable records to a place where an operator finds them, and log each.
 
-    def tidy(self, is_short: bool) -> None:
-        """Free room that is not needed. Called every few seconds. Raises StoreFailed.
+        Raises:
+            StoreFailed: The store failed; the text says why.
+        """
 
-        is_short: whether the disk is short of room.
+    def tidy(self, *, is_short: bool) -> None:
+        """Free room that is not needed. Called every few seconds.
+
+        Args:
+            is_short: Whether the disk is short of room.
+
+        Raises:
+            StoreFailed: The store failed; the text says why.
         """
 
     def give_back(self) -> None:

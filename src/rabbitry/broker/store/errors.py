@@ -1,5 +1,7 @@
 """What SQLite's errors mean to the store: damage, no room, or a disk that fails."""
 
+from __future__ import annotations
+
 import os
 import sqlite3
 from pathlib import Path
@@ -10,7 +12,7 @@ _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlit
 
 
 def code(error: Exception) -> int:
-    """Return the extended code of an error; 0 where it has none."""
+    """Return the extended code of an error; 0 if it has none."""
     return getattr(error, "sqlite_errorcode", 0)
 
 
@@ -30,9 +32,7 @@ def failure(error: Exception, path: Path) -> str:
     if is_read_only(path.parent):
         todo = "its file system is read-only now, as after an error of the disk; see dmesg, have it checked and mounted"
     elif name in ("SQLITE_IOERR_READ", "SQLITE_IOERR_CORRUPTFS"):
-        todo = (
-            f"a part of it can't be read; see dmesg, and where that stays so run rabbitry broker repair {path.parent}"
-        )
+        todo = f"a part of it can't be read; see dmesg, and if that stays so run rabbitry broker repair {path.parent}"
     else:
         todo = "see dmesg, have the disk and the file system checked"
     return (

@@ -1,5 +1,7 @@
 """The files beside a store's database, and the folders for what is set aside."""
 
+from __future__ import annotations
+
 import errno
 import time
 from pathlib import Path
@@ -17,14 +19,22 @@ def mark_path(database: Path) -> Path:
 
 
 def new_folder_aside(folder: Path, why: str) -> Path:
-    """Make a folder for files set aside, named after the reason and the time, and return it. Raises OSError."""
+    """Make a folder for files set aside, named after the reason and the time, and return it.
+
+    Raises:
+        OSError: The disk or the system failed.
+    """
     aside = folder / f"{why}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{time.time_ns() % 10**9:09}"
     aside.mkdir(mode=0o700)
     return aside
 
 
 def read_at(file: BinaryIO, start: int, size: int) -> bytes | None:
-    """Return bytes of a file, fewer where it ends; None where the disk can't read them (EIO). Raises OSError."""
+    """Return bytes of a file, fewer if it ends; None if the disk can't read them (EIO).
+
+    Raises:
+        OSError: The disk or the system failed.
+    """
     try:
         file.seek(start)
         return file.read(size)
@@ -35,6 +45,10 @@ def read_at(file: BinaryIO, start: int, size: int) -> bytes | None:
 
 
 def head_of(path: Path, size: int) -> bytes | None:
-    """Return the first bytes of a file; None where the disk can't read them (EIO). Raises OSError."""
+    """Return the first bytes of a file; None if the disk can't read them (EIO).
+
+    Raises:
+        OSError: The disk or the system failed.
+    """
     with open(path, "rb") as file:
         return read_at(file, 0, size)

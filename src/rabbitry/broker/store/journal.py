@@ -5,6 +5,8 @@ added and removed within one gathering batch is never written; a batch whose mes
 moment for their acks.
 """
 
+from __future__ import annotations
+
 import asyncio
 import functools
 import logging
@@ -17,9 +19,9 @@ from rabbitry.broker.exceptions import StoreFailed
 from rabbitry.broker.message import Entry
 from rabbitry.broker.store.batch import Batch, Contents, Dropped, Found, Store, StoreFull, Unusable, Wanted
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 MOST_WAITING: Final = 32 << 20
-"""Bytes of bodies in the gathering batch above which publishers are not read; less where the disk is short of room."""
+"""Bytes of bodies in the gathering batch above which publishers are not read; less if the disk is short of room."""
 _MOST_ROWS: Final = 5_000
 """Changes in the gathering batch above which publishers are not read: its confirms wait for all of it.
 
@@ -34,7 +36,7 @@ _OVERHEAD: Final = 256
 _LINGER: Final = 0.002
 """Seconds that a batch waits for the acks of messages that are all with consumers."""
 _RETRY: Final = 1.0
-"""Seconds between two attempts to write where there was no room."""
+"""Seconds between two attempts to write if there was no room."""
 
 
 class StoredQueue(Protocol):
@@ -91,7 +93,7 @@ class Waiting:
                 self.withdraw(entry)
         self.batch.dropped.append(dropped)
 
-    def put_off(self, later: "Waiting") -> None:
+    def put_off(self, later: Waiting) -> None:
         """Move added messages, the entries that they replace, records and their waiters to the next batch.
 
         Messages that the next batch removes or drops are then never written. A message is not written before the record
@@ -119,7 +121,7 @@ class Waiting:
     def lingers(self) -> bool:
         """Return whether to wait a moment: consumers have all of it, so their acks may come before it is written.
 
-        Asked again after that moment, it waits another one only where all that it had then is gone, and nobody waits
+        Asked again after that moment, it waits another one only if all that it had then is gone, and nobody waits
         for a confirm: so nothing waits longer than two.
         """
         batch = self.batch
@@ -178,7 +180,10 @@ class Journal:
     async def open(self, store: Store) -> Contents:
         """Open a store, and keep changes there from now on.
 
-        Raises StoreFailed. Cancelling waits until the store was opened and given back.
+        Cancelling waits until the store was opened and given back.
+
+        Raises:
+            StoreFailed: The store failed; the text says why.
         """
         self._store = store
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rabbitry-store")
@@ -196,12 +201,20 @@ class Journal:
         return contents
 
     async def set_aside(self, records: list[Unusable]) -> None:
-        """Move records that can't be used to a file beside the store. Raises StoreFailed."""
+        """Move records that can't be used to a file beside the store.
+
+        Raises:
+            StoreFailed: The store failed; the text says why.
+        """
         assert self._store is not None  # noqa: S101 # it was opened
         await asyncio.get_running_loop().run_in_executor(self._thread, self._store.set_aside, records)
 
     async def give_back(self) -> None:
-        """Release a store that was opened but not used, in the state in which it was found. Raises StoreFailed."""
+        """Release a store that was opened but not used, in the state in which it was found.
+
+        Raises:
+            StoreFailed: The store failed; the text says why.
+        """
         assert self._store is not None  # noqa: S101 # it was opened
         given_back = asyncio.get_running_loop().run_in_executor(self._thread, self._store.give_back)
         self._end_thread()  # no batch is written any more
@@ -220,7 +233,7 @@ class Journal:
                     await self._step
             self._cancel_retry()
             if self.is_stuck:
-                _log.error("there was no room to the end: what was acknowledged since may come again")
+                _logger.error("there was no room to the end: what was acknowledged since may come again")
             await loop.run_in_executor(self._thread, self._store.close)
         finally:
             self._end_thread()
@@ -236,7 +249,11 @@ class Journal:
     # -- changes ---------------------------------------------------------------------------------------
 
     def put(self, kind: str, key: str, value: Table | None) -> None:
-        """Keep a record; None deletes it. Raises UsageError for a value that no table can hold."""
+        """Keep a record; None deletes it.
+
+        Raises:
+            UsageError: A value that no table can hold.
+        """
         if value is not None:
             encode_table(value)  # here and not on the writer's thread, where it would be a failure of the store
         self.changes += 1
@@ -264,8 +281,11 @@ class Journal:
     def remove(self, queue: StoredQueue, entry: Entry, *, is_moving: bool = False) -> None:
         """Delete an entry. An entry that is not written yet never will be.
 
-        is_moving: whether a message added in the same turn of the loop replaces the entry. The entry is then deleted
-        only in the batch that writes this message.
+        Args:
+            queue: The queue's number in the store.
+            entry: The entry.
+            is_moving: Whether a message added in the same turn of the loop replaces the entry. The entry is then
+                deleted only in the batch that writes this message.
         """
         if not queue.id:
             return
@@ -363,7 +383,7 @@ class Journal:
         return rows > _MOST_ROWS or self._gathering.size > self._most_waiting
 
     def may_grow(self, callback: Callable[[], None]) -> bool:
-        """Return whether the gathering batch may grow; where not, call back when it is handed to the writer."""
+        """Return whether the gathering batch may grow; if not, call back when it is handed to the writer."""
         if self.is_crowded:
             self.when_taken(callback)
             return False
@@ -371,7 +391,7 @@ class Journal:
 
     @property
     def room(self) -> int:
-        """Bytes free for the store after its last batch, minus those that wait to be written; negative where short.
+        """Bytes free for the store after its last batch, minus those that wait to be written; negative if short.
 
         Free pages of the database count as free. Room that other programs have taken since is not subtracted. 0 without
         a store.
@@ -434,7 +454,7 @@ class Journal:
         future = loop.run_in_executor(self._thread, self._store.apply, writing.batch)
         future.add_done_callback(self._written)
 
-    def _written(self, future: "asyncio.Future[list[Found]]") -> None:
+    def _written(self, future: asyncio.Future[list[Found]]) -> None:
         writing = self._writing
         if writing is None or future.cancelled():
             return
@@ -507,12 +527,18 @@ class Journal:
 
     # -- no room ---------------------------------------------------------------------------------------
 
-    async def tidy(self, is_short: bool) -> None:
-        """Let the store free unneeded room, unless it is busy. is_short: whether the disk is low on room."""
+    async def tidy(self, *, is_short: bool) -> None:
+        """Let the store free unneeded room, unless it is busy.
+
+        Args:
+            is_short: Whether the disk is low on room.
+        """
         if self._store is None or self._thread is None or self._failed is not None or self._writing is not None:
             return
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._store.tidy, is_short)
+            await asyncio.get_running_loop().run_in_executor(
+                self._thread, functools.partial(self._store.tidy, is_short=is_short)
+            )
         except StoreFailed as error:
             self._fail(error)
         else:
@@ -521,7 +547,7 @@ class Journal:
     def _on_no_room(self, writing: Waiting, error: StoreFull) -> None:
         """Refuse the publishes of a batch that found no room, and write the rest of the batch.
 
-        Dead letters and publishes of transactions can't be refused. Where there is no room for them either, they wait
+        Dead letters and publishes of transactions can't be refused. If there is no room for them either, they wait
         for the next batch, together with the entries that they replace and with records; acks are written without them.
         """
         self._on_full(str(error))
@@ -530,7 +556,7 @@ class Journal:
             if not entry.message.is_owed:
                 refused.setdefault(number, []).append(entry)
         for channel, up_to in writing.confirms.items():
-            channel.refuse(up_to)  # also where the publish was dead-lettered
+            channel.refuse(up_to)  # also if the publish was dead-lettered
         writing.confirms.clear()
         for number, entries in refused.items():
             writing.queues[number].withdraw(entries)
@@ -581,7 +607,7 @@ class Journal:
         future = asyncio.get_running_loop().run_in_executor(self._thread, self._store.apply, batch)
         future.add_done_callback(functools.partial(self._read, readers, batch.wanted))
 
-    def _read(self, readers: list[StoredQueue], wanted: list[Wanted], future: "asyncio.Future[list[Found]]") -> None:
+    def _read(self, readers: list[StoredQueue], wanted: list[Wanted], future: asyncio.Future[list[Found]]) -> None:
         self._is_reading = False
         if future.cancelled():
             return

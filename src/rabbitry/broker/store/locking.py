@@ -1,5 +1,7 @@
 """The lock of a data folder, which one broker at a time holds."""
 
+from __future__ import annotations
+
 import fcntl
 import os
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ from rabbitry.broker.store.room import is_no_room
 
 
 def lock_folder(folder: Path, address: str) -> FileIO:
-    """Lock a data folder, and make it where there is none. Return the open file, which holds the lock until its close.
+    """Lock a data folder, and make it if there is none. Return the open file, which holds the lock until its close.
 
     Args:
         folder: The data folder.

@@ -1,5 +1,7 @@
 """Looking at a store's files before SQLite opens them: damage that it would not notice, and exchanged files."""
 
+from __future__ import annotations
+
 import logging
 from pathlib import Path
 
@@ -9,17 +11,21 @@ from rabbitry.broker.store.mark import Note, read_identity, read_log
 from rabbitry.broker.store.room import Room
 from rabbitry.broker.store.schema import APPLICATION, VERSION
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 def look(path: Path, room: Room) -> str:
-    """Return a text about damage of a store; "" for none. Raises StoreFailed for what is not to be touched."""
+    """Return a text about damage of a store; "" for none.
+
+    Raises:
+        StoreFailed: The damage must be looked at by a person first.
+    """
     size = path.stat().st_size if path.exists() else 0
     if not size:
         if room.has_log() and not room.is_log_empty():
             return "the database is empty or gone, and its log is not"
         if room.has_log() or room.has_reserve():
-            _log.error(
+            _logger.error(
                 "the store %s is empty or gone, though a broker used this data folder before: the broker starts "
                 "with nothing; to have it back stop the broker and restore the folder from a copy",
                 path,
@@ -44,7 +50,10 @@ def look(path: Path, room: Room) -> str:
 def part_from_foreign_log(path: Path, note: Note | None) -> None:
     """Log that a database is not the one that the note is about, and move that one's log out of its way.
 
-    SQLite would replay the log into any database. Raises OSError.
+    SQLite would replay the log into any database.
+
+    Raises:
+        OSError: The disk or the system failed.
     """
     identity = read_identity(path) if note is not None else b""
     if note is None or not identity or identity == note.identity:
@@ -54,7 +63,7 @@ def part_from_foreign_log(path: Path, note: Note | None) -> None:
         aside = new_folder_aside(path.parent, "replaced")
         log_path(path).rename(aside / log_path(path).name)
         where = f"; the log of the former one is in {aside}"
-    _log.error(
+    _logger.error(
         "the database %s is not the one that the last broker used here: somebody replaced it, and what was confirmed "
         "here is not in it%s; to have it back stop the broker and restore the whole data folder",
         path, where,

@@ -5,6 +5,8 @@ from another folder does not know of its log. The note is not synced: after a po
 log, of which it then says nothing, but never newer, since the log is synced first.
 """
 
+from __future__ import annotations
+
 import os
 import secrets
 import sqlite3
@@ -39,7 +41,11 @@ class Note(NamedTuple):
 
 
 def read_note(database: Path) -> Note | None:
-    """Return the note; None where there is none that makes sense. Raises OSError."""
+    """Return the note; None if there is none that makes sense.
+
+    Raises:
+        OSError: The disk or the system failed.
+    """
     try:
         data = head_of(mark_path(database), _NOTE.size + _CRC.size)
     except FileNotFoundError:
@@ -51,7 +57,11 @@ def read_note(database: Path) -> Note | None:
 
 
 def read_log(database: Path) -> tuple[int, bytes]:
-    """Return the number and the salts of a log; (-1, b"") for none, an empty or an unreadable one. Raises OSError."""
+    """Return the number and the salts of a log; (-1, b"") for none, an empty or an unreadable one.
+
+    Raises:
+        OSError: The disk or the system failed.
+    """
     try:
         header = head_of(log_path(database), _HEADER)
     except FileNotFoundError:
@@ -62,9 +72,12 @@ def read_log(database: Path) -> tuple[int, bytes]:
 
 
 def missing(note: Note, log: tuple[int, bytes], frames: int) -> str:
-    """Return a text about commits that are missing in a log; "" where the note knows of none.
+    """Return a text about commits that are missing in a log; "" if the note knows of none.
 
-    log: its number and salts. frames: those up to its last whole commit.
+    Args:
+        note: The note of the last broker.
+        log: Its number and salts.
+        frames: Those up to its last whole commit.
     """
     if not note.frames:
         return ""
@@ -80,7 +93,7 @@ def missing(note: Note, log: tuple[int, bytes], frames: int) -> str:
 
 
 def read_identity(database: Path) -> bytes:
-    """Return the identity in a database's file, whatever its log says; b"" where it can't be read."""
+    """Return the identity in a database's file, whatever its log says; b"" if it can't be read."""
     try:
         connection = sqlite3.connect(f"file:{quote(str(database))}?mode=ro&immutable=1", uri=True)
     except sqlite3.Error:
@@ -94,7 +107,7 @@ def read_identity(database: Path) -> bytes:
 
 
 def stored_identity(connection: sqlite3.Connection) -> bytes:
-    """Return a store's identity; b"" where it has none, or an invalid one. Raises sqlite3.Error."""
+    """Return a store's identity; b"" if it has none, or an invalid one. Raises sqlite3.Error."""
     row = connection.execute("SELECT value, crc FROM records WHERE kind = ? AND key = ?", IDENTITY).fetchone()
     if row is None or not isinstance(row[0], bytes) or row[1] != record_checksum(*IDENTITY, row[0]):
         return b""

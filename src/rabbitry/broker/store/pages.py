@@ -4,6 +4,8 @@ What SQLite can't read is at most a page with what stands below it; here every p
 write-ahead log counts, up to its last whole transaction. See https://www.sqlite.org/fileformat2.html.
 """
 
+from __future__ import annotations
+
 import os
 import struct
 from collections.abc import Iterator
@@ -25,7 +27,7 @@ _LONGEST: Final = 256 << 20
 
 
 class Row(NamedTuple):
-    """A row: its values, and its row id where its table has them (-1 elsewhere)."""
+    """A row: its values, and its row id if its table has them (-1 elsewhere)."""
 
     number: int
     values: tuple[Value, ...]
@@ -39,7 +41,7 @@ class Image:
     """A database and its log as they are on the disk; nothing is written.
 
     unreadable: how many pages and headers the disk failed to read. log_frames: frames of the log that count.
-    log_damage: what is wrong with the log, "" where nothing is known.
+    log_damage: what is wrong with the log, "" if nothing is known.
     """
 
     def __init__(self, database: Path) -> None:
@@ -68,7 +70,7 @@ class Image:
         self.version = int.from_bytes(first[60:64], "big")
 
     def head(self, size: int) -> bytes:
-        """Return the first bytes of the database's file; none where the disk can't read them."""
+        """Return the first bytes of the database's file; none if the disk can't read them."""
         return b"" if self._file is None else self._read(self._file, 0, size) or b""
 
     def _read(self, file: BinaryIO, start: int, size: int) -> bytes | None:
@@ -145,11 +147,15 @@ class Image:
         file = self._file if at is None else self._log_file
         if file is None:
             return b""
-        # Where the disk can't read it, one page is damaged and the others are not.
+        # If the disk can't read it, one page is damaged and the others are not.
         return self._read(file, (number - 1) * self.page_size if at is None else at, self.page_size) or b""
 
     def page(self, number: int) -> bytes:
-        """Return a page. Raises Malformed where there is none."""
+        """Return a page.
+
+        Raises:
+            Malformed: There is none.
+        """
         page = self._page(number) if 0 < number <= self.pages else b""
         if len(page) < self.page_size:
             raise Malformed(f"page {number} is not in the file")
@@ -158,7 +164,11 @@ class Image:
     # -- trees -----------------------------------------------------------------------------------------
 
     def free_pages(self) -> bytearray:
-        """Return a byte for each page, by number: 1 where it holds nothing. Raises Malformed."""
+        """Return a byte for each page, by number: 1 if it holds nothing.
+
+        Raises:
+            Malformed: The data are damaged.
+        """
         free = bytearray(self.pages + 1)
         first = self.page(1)
         trunk = int.from_bytes(first[32:36], "big") if self.has_header else 0
@@ -180,7 +190,11 @@ class Image:
         return free
 
     def children(self, number: int) -> list[int]:
-        """Return the pages below one; none for a leaf. Raises Malformed."""
+        """Return the pages below one; none for a leaf.
+
+        Raises:
+            Malformed: The data are damaged.
+        """
         page = self.page(number)
         kind, cells, start = self._cells(number, page)
         if kind in (_LEAF_INDEX, _LEAF_TABLE):
@@ -189,14 +203,18 @@ class Image:
         return [*children, int.from_bytes(page[start + 8 : start + 12], "big")]
 
     def rows(self, number: int) -> Iterator[Row | Malformed]:
-        """Yield the rows of one page; a row that can't be read is yielded as its error. Raises Malformed."""
+        """Yield the rows of one page; a row that can't be read is yielded as its error.
+
+        Raises:
+            Malformed: The data are damaged.
+        """
         page = self.page(number)
         kind, cells, _ = self._cells(number, page)
         if kind == _INTERIOR_TABLE:
             return
         for at in cells:
             try:
-                yield self._row(page, at + 4 if kind == _INTERIOR_INDEX else at, kind == _LEAF_TABLE)
+                yield self._row(page, at + 4 if kind == _INTERIOR_INDEX else at, is_table=kind == _LEAF_TABLE)
             except (Malformed, IndexError, struct.error, UnicodeDecodeError) as error:
                 yield Malformed(f"a row of page {number}: {error}")
 
@@ -214,7 +232,7 @@ class Image:
             raise Malformed(f"page {number} is damaged")
         return kind, cells, start
 
-    def _row(self, page: bytes, at: int, is_table: bool) -> Row:
+    def _row(self, page: bytes, at: int, *, is_table: bool) -> Row:
         size, at = _varint(page, at)
         number = -1
         if is_table:

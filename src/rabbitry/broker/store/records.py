@@ -1,5 +1,7 @@
 """Reading the records of a store, those of exchanges, queues, bindings, users and policies, with their checksums."""
 
+from __future__ import annotations
+
 import struct
 from sqlite3 import Connection
 

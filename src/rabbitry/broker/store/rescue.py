@@ -1,5 +1,7 @@
 """Reading everything that a damaged store still holds, and rebuilding the store from it."""
 
+from __future__ import annotations
+
 import base64
 import json
 import os
@@ -90,7 +92,7 @@ class _Reader:
         self._progress = progress
         self._rows: dict[str, list[tuple[Value, ...]]] = {"records": [], "bodies": [], "entries": []}
         self._seen = bytearray(image.pages + 1)
-        """A byte for each page, by number: 1 where it was read."""
+        """A byte for each page, by number: 1 if it was read."""
         self._count = 0
         self._kept = 0
         """Bytes of the bodies that wait to be written."""
@@ -156,7 +158,7 @@ class _Reader:
         try:
             for row in self._image.rows(number):
                 if isinstance(row, Row):
-                    self._keep(row, is_expected)
+                    self._keep(row, is_expected=is_expected)
                 elif is_expected:
                     self._note(str(row))
         except Malformed as error:
@@ -170,7 +172,7 @@ class _Reader:
         else:
             self.survey.further += 1
 
-    def _keep(self, row: Row, is_expected: bool) -> None:
+    def _keep(self, row: Row, *, is_expected: bool) -> None:
         """Keep a row whose checksum is right. Its table is recognised by the types of its values."""
         match row.values:
             case (None, int(refs), bytes(content), int(crc)):
@@ -293,7 +295,9 @@ def _no_progress(done: int, total: int) -> None:
 def alone(folder: Path) -> Iterator[None]:
     """Hold the lock of an existing data folder, so that no broker uses it.
 
-    Raises StoreFailed where a broker has it, UsageError where the folder is none of a broker.
+    Raises:
+        StoreFailed: A broker has it.
+        UsageError: The folder is not a broker's.
     """
     try:
         is_store = (folder / NAME).is_file() or log_path(folder / NAME).is_file()
@@ -307,7 +311,11 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def survey(folder: Path, progress: Callable[[int, int], None] = _no_progress) -> Survey:
-    """Read everything that a store holds, and change nothing. Raises StoreFailed."""
+    """Read everything that a store holds, and change nothing.
+
+    Raises:
+        StoreFailed: The store failed; the text says why.
+    """
     rebuilt = folder / _REBUILT
     target = sqlite3.connect("", isolation_level=None)  # a database of its own in a temporary file
     try:
@@ -345,7 +353,7 @@ def _read(
         if image.unreadable and not (found.rows and despite_errors):
             raise StoreFailed(
                 f"the disk can't read a part of the store {path}: see dmesg, have the disk and file system checked, "
-                f"and where that stays so run rabbitry broker repair {path.parent}; nothing was changed"
+                f"and if that stays so run rabbitry broker repair {path.parent}; nothing was changed"
             )
         if not found.rows and not is_ours:
             raise StoreFailed(f"{path} is not a store of Rabbitry's broker: pass another data folder")
@@ -374,9 +382,12 @@ def rebuild(
     That folder also gets `lost.jsonl`, a list of what could not be read. The caller holds the data folder's lock. A
     process that is killed in the middle leaves the old files unchanged.
 
-    keep_places: whether to keep entries without a body, for queues that have counted them. despite_errors: whether
-    pages that the disk fails to read (EIO) count as damaged. Otherwise, and where nothing can be read, raises
-    StoreFailed.
+    Args:
+        folder: The data folder.
+        progress: Called with the number of pages read, and of all.
+        keep_places: Whether to keep entries without a body, for queues that have counted them.
+        despite_errors: Whether pages that the disk fails to read (EIO) count as damaged. Otherwise, and if nothing can
+            be read, raises StoreFailed.
     """
     path = folder / NAME
     new = folder / f"{NAME}-new"
@@ -413,9 +424,12 @@ def rebuild(
 
 
 def finish(folder: Path) -> None:
-    """Put a rebuilt database in its place, with an empty log; do nothing where there is none. Raises StoreFailed.
+    """Put a rebuilt database in its place, with an empty log; do nothing if there is none.
 
     A process that ended meanwhile has left the old log, which must not be replayed into the new database.
+
+    Raises:
+        StoreFailed: The store failed; the text says why.
     """
     rebuilt, path = folder / _REBUILT, folder / NAME
     try:
@@ -436,7 +450,10 @@ def finish(folder: Path) -> None:
 def room_for_repair(folder: Path) -> tuple[int, int]:
     """Return how many bytes `rebuild` needs in a folder at most, and how many are free.
 
-    The old files are kept by links to them, which take no room, where the file system has links. Raises StoreFailed.
+    The old files are kept by links to them, which take no room, if the file system has links.
+
+    Raises:
+        StoreFailed: The store failed; the text says why.
     """
     path = folder / NAME
     try:
@@ -453,7 +470,7 @@ def room_for_repair(folder: Path) -> tuple[int, int]:
 
 
 def _unused(image: Image) -> int:
-    """Return how many pages hold nothing; 0 where that can't be told."""
+    """Return how many pages hold nothing; 0 if that can't be told."""
     try:
         return sum(image.free_pages())
     except (Malformed, ValueError):
@@ -492,7 +509,11 @@ def _set_aside(folder: Path, found: Survey) -> Path:
 
 
 def set_records_aside(folder: Path, records: list[tuple[str, str, bytes]]) -> Path:
-    """Append unusable records to a file beside the store, and return its path. Raises OSError."""
+    """Append unusable records to a file beside the store, and return its path.
+
+    Raises:
+        OSError: The disk or the system failed.
+    """
     path = folder / "damaged-records.jsonl"
     with open(path, "a", encoding="utf-8") as file:
         for kind, key, value in records:

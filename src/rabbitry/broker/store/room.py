@@ -5,6 +5,8 @@ write-ahead log begins anew; and the log keeps blocks for so much as acks need, 
 into both as ever: it ignores what stands behind the pages and frames that it knows of.
 """
 
+from __future__ import annotations
+
 import errno
 import logging
 import os
@@ -14,7 +16,7 @@ from typing import Final, Literal
 from rabbitry.broker.exceptions import StoreFailed
 from rabbitry.broker.store.files import head_of, log_path
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 RESERVE: Final = 4 << 20
 """Bytes of blocks that the log always keeps."""
 _AHEAD: Final = 1 << 20
@@ -39,7 +41,11 @@ class Room:
     """The blocks that a store's two files have on the disk. All methods are called on the store's thread."""
 
     def __init__(self, path: Path) -> None:
-        """Hold nothing yet. path: the database; its log is beside it, under SQLite's name."""
+        """Hold nothing yet.
+
+        Args:
+            path: The database; its log is beside it, under SQLite's name.
+        """
         self._database = path
         self._wal = log_path(path)
         self._reserve = path.with_name(f"{path.name}-reserve")
@@ -86,7 +92,7 @@ class Room:
                     os.fsync(file.fileno())
                 self._reserve.rename(self._wal)
         except OSError as error:
-            _log.warning("the disk blocks reserved in %s can't be used: %s", self._reserve, error.strerror)
+            _logger.warning("the disk blocks reserved in %s can't be used: %s", self._reserve, error.strerror)
 
     def take(self) -> None:
         """Reserve the log's blocks, or log that the disk lacks them. Call it while SQLite has the database open."""
@@ -99,10 +105,10 @@ class Room:
         except OSError as error:
             if not is_no_room(error):
                 raise
-            _log.warning("no room in %s to keep %d MiB for acknowledgements", self._database.parent, RESERVE >> 20)
+            _logger.warning("no room in %s to keep %d MiB for acknowledgements", self._database.parent, RESERVE >> 20)
 
     def check_files(self) -> None:
-        """Raise StoreFailed where the files that SQLite writes are not the ones in the folder any more."""
+        """Raise StoreFailed if the files that SQLite writes are not the ones in the folder any more."""
         for path, ours in ((self._database, self._database_id), (self._wal, self._wal_id)):
             if ours is None:
                 continue
@@ -120,10 +126,15 @@ class Room:
                 )
 
     def hold(self, size: int, *, spare: bool = False) -> None:
-        """Reserve blocks for `size` bytes of the database, and some ahead. Raises OSError where the disk has none.
+        """Reserve blocks for `size` bytes of the database, and some ahead.
 
-        spare: whether what it needs is only taken together with the half of what is taken ahead: so much is left
-        for records, and for what grows where something is deleted.
+        Args:
+            size: Bytes.
+            spare: Whether what it needs is only taken together with the half of what is taken ahead: so much is left
+                for records, and for what grows if something is deleted.
+
+        Raises:
+            OSError: The disk has no room.
         """
         self.size = os.fstat(self._file).st_size
         if size + _AHEAD // 2 <= self.size:
@@ -155,7 +166,9 @@ class Room:
         try:
             self._wal.replace(self._reserve)
         except OSError as error:
-            _log.warning("no disk blocks can be reserved in %s for the next start: %s", self._reserve, error.strerror)
+            _logger.warning(
+                "no disk blocks can be reserved in %s for the next start: %s", self._reserve, error.strerror
+            )
 
     def close(self) -> None:
         """Close the files. Call it after SQLite has closed the database."""
@@ -189,7 +202,7 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def _grow(file: int, size: int) -> None:
-    """Extend a file to `size` bytes with reserved blocks. Raises OSError where the disk has no room."""
+    """Extend a file to `size` bytes with reserved blocks. Raises OSError if the disk has no room."""
     there = os.fstat(file).st_size
     if there >= size:
         return

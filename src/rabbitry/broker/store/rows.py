@@ -6,6 +6,8 @@ up once for a statement; exchange, routing key, header and body are one value wi
 bytearray, since the sqlite3 module asks for an adapter of every bytes object (0.3 µs beside 0.07).
 """
 
+from __future__ import annotations
+
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +24,7 @@ from rabbitry.broker.store.batch import DELETED, Batch, Dropped, Found, Wanted
 from rabbitry.broker.store.schema import BODY_KEY, ENTRY_KEY, SHARED, record_checksum
 from rabbitry.exceptions import ProtocolViolation
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 TRANSIENT: Final = 2
 _REDELIVERED: Final = 1
 _DELIVERIES: Final = 3
@@ -220,7 +222,7 @@ def read(connection: Connection, wanted: Wanted, path: Path) -> tuple[Found, lis
             damaged_bytes += size
             if content is None:
                 gone.append((queue, priority, position))
-            _log.error(
+            _logger.error(
                 "the store %s is damaged: message %d at position %d of queue number %d does not have its "
                 "checksum; it is left out",
                 path,

@@ -1,5 +1,7 @@
 """The schema of the store, and how its rows get their checksums."""
 
+from __future__ import annotations
+
 import struct
 from typing import Final
 from urllib.parse import quote

@@ -4,6 +4,8 @@ One row for a message's body, one for each queue that holds it. Bodies of one qu
 fanout brought to several) go with their entry; the others count how many entries they have.
 """
 
+from __future__ import annotations
+
 import ctypes
 import functools
 import logging
@@ -38,7 +40,7 @@ from rabbitry.broker.store.rescue import Survey, finish, rebuild, set_records_as
 from rabbitry.broker.store.room import RESERVE, Room, is_no_room
 from rabbitry.broker.store.schema import APPLICATION, FROM_VERSION_1, SCHEMA, VERSION
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 _MOST_LINES: Final = 50
 """Lines about damage in the log at most; lost.jsonl has them all."""
 _PIECE: Final = 250
@@ -134,7 +136,7 @@ class SQLiteStore:
         text = missing(note, log, frames)
         if text:
             self._had_log = True  # it is said here
-            _log.error(
+            _logger.error(
                 "the store %s lacks what was confirmed last: %s; look at the disk, or restore the data folder from a "
                 "copy",
                 self.path, text,
@@ -154,22 +156,24 @@ class SQLiteStore:
         except (OSError, sqlite3.Error) as error:
             if not self._is_no_room(error):
                 raise
-            _log.warning("no room in %s to note how far its log is committed", self.path.parent)
+            _logger.warning("no room in %s to note how far its log is committed", self.path.parent)
 
     # -- damage ----------------------------------------------------------------------------------------
 
     def _rebuild(self, why: str, *, keep_places: bool = False) -> Survey:
         """Rebuild the store from its readable rows, and log what is lost.
 
-        Raises StoreFailed, with the files unchanged, also where the disk fails to read them: SQLite calls that damage
+        Raises StoreFailed, with the files unchanged, also if the disk fails to read them: SQLite calls that damage
         too, and what can't be read now may be readable after a look at the disk.
         """
         found, aside = rebuild(self.path.parent, keep_places=keep_places)
-        _log.error("the store %s was damaged (%s) and has been rebuilt from all rows that can be read", self.path, why)
+        _logger.error(
+            "the store %s was damaged (%s) and has been rebuilt from all rows that can be read", self.path, why
+        )
         lines = found.lines()
         for line in lines[:_MOST_LINES]:
-            _log.error("the store %s: %s", self.path, line)
-        _log.error(
+            _logger.error("the store %s: %s", self.path, line)
+        _logger.error(
             "the damaged files of the store are in %s, with the list of what was lost (lost.jsonl): look at it, check "
             "the disk, then delete that folder",
             aside,
@@ -178,7 +182,7 @@ class SQLiteStore:
         return found
 
     def _mend(self, error: Exception) -> None:
-        """Rebuild the store while the broker runs. Raises StoreFailed where queues then hold other messages."""
+        """Rebuild the store while the broker runs. Raises StoreFailed if queues then hold other messages."""
         self._room.check_files()
         self._leave()
         self._let_go()
@@ -201,7 +205,7 @@ class SQLiteStore:
 
     def _connect(self) -> None:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=256)
-        self._connection = connection  # where the rest fails, the caller closes it, or leaves it without a checkpoint
+        self._connection = connection  # if the rest fails, the caller closes it, or leaves it without a checkpoint
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
@@ -220,7 +224,7 @@ class SQLiteStore:
         connection = self._open_connection()
         (clean,) = connection.execute("SELECT clean FROM state").fetchone()
         if not clean and not self._had_log:
-            _log.error(
+            _logger.error(
                 "%s has no log (%s-wal) beside it, though the last broker did not end in order: somebody removed it; "
                 "what was confirmed since it was last brought into the database is lost",
                 self.path,
@@ -230,7 +234,7 @@ class SQLiteStore:
             self._in_transaction(self._begin_life)
         except StoreFull as error:
             # An older version, which reserved no blocks, has closed this folder. Its messages are served all the same.
-            _log.warning("%s; transient messages of the last run are still there", error)
+            _logger.warning("%s; transient messages of the last run are still there", error)
         records, damaged = read_records(connection)
         if damaged:
             self.set_aside(damaged)
@@ -245,7 +249,11 @@ class SQLiteStore:
         return Contents(records, backlogs, last, self._was_clean)
 
     def set_aside(self, records: Sequence[Unusable]) -> None:
-        """Move unusable records to a file, and log each. Raises StoreFailed."""
+        """Move unusable records to a file, and log each.
+
+        Raises:
+            StoreFailed: The store failed; the text says why.
+        """
         connection = self._open_connection()
         rows: list[tuple[str, str, bytes]] = []
         for kind, key, _ in records:
@@ -261,9 +269,9 @@ class SQLiteStore:
         except (OSError, sqlite3.Error) as error:
             raise StoreFailed(f"damaged records of {self.path} can't be set aside: {error}") from error
         except StoreFull as error:
-            _log.warning("%s; damaged records stay where they are", error)
+            _logger.warning("%s; damaged records stay where they are", error)
         for kind, key, why in records:
-            _log.error(
+            _logger.error(
                 "the store %s is damaged: record %s %r can't be used (%s); it is left out, and set aside in %s: "
                 "declare it again, or put it right by the management API",
                 self.path, kind, unquote(key), why, path,
@@ -277,7 +285,11 @@ class SQLiteStore:
             rows.delete_entries(connection, f"flags & {rows.TRANSIENT}", ())
 
     def close(self) -> None:
-        """Mark it as closed in order, and let go of the folder. Raises StoreFailed."""
+        """Mark it as closed in order, and let go of the folder.
+
+        Raises:
+            StoreFailed: The store failed; the text says why.
+        """
         if self._has_failed:
             self._leave()
             self._abandon()
@@ -290,7 +302,7 @@ class SQLiteStore:
                         self._mark.clear()
                     self._room.set_aside()
             except StoreFull as error:
-                _log.warning("%s; it is closed as after a crash, so messages will come as redelivered", error)
+                _logger.warning("%s; it is closed as after a crash, so messages will come as redelivered", error)
             except sqlite3.Error as error:
                 failed = self._failure(error)
                 self._leave()
@@ -302,10 +314,13 @@ class SQLiteStore:
                 self._abandon()
 
     def give_back(self) -> None:
-        """Release a store that was opened and not used, in the state in which it was found. Raises StoreFailed.
+        """Release a store that was opened and not used, in the state in which it was found.
 
         One that was closed in order is closed in order again. One that was left by a crash keeps its log and its mark,
         so that the next start delivers its messages as redelivered.
+
+        Raises:
+            StoreFailed: The store failed; the text says why.
         """
         if self._was_clean:
             self.close()
@@ -392,7 +407,7 @@ class SQLiteStore:
         try:
             self._in_transaction(lambda: self._open_connection().executemany(statement, gone))
         except StoreFull as error:
-            _log.debug("entries without messages stay: %s", error)
+            _logger.debug("entries without messages stay: %s", error)
 
     def _write_all(self, batch: Batch) -> None:
         if batch.records or batch.added or batch.changed or batch.removed or batch.dropped:
@@ -415,12 +430,12 @@ class SQLiteStore:
         spare: whether to leave the room that is reserved for batches that add no messages.
         """
         try:
-            self._try(write, spare)
+            self._try(write, spare=spare)
         except StoreFull:
             self._checkpoint()  # the log begins anew, in the room that it has
-            self._try(write, spare)
+            self._try(write, spare=spare)
 
-    def _try(self, write: Callable[[], object], spare: bool) -> None:
+    def _try(self, write: Callable[[], object], *, spare: bool) -> None:
         connection = self._open_connection()
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -475,22 +490,22 @@ class SQLiteStore:
         except sqlite3.Error as error:
             if not self._checkpoint_failed and not self._is_no_room(error):
                 self._checkpoint_failed = True
-                _log.error(
+                _logger.error(  # noqa: TRY400 - no defect of ours
                     "the store %s can't copy its log into the database (%s): what is confirmed is safe in %s-wal, "
                     "which grows; look at the disk, and copy the data folder",
                     self.path, error, self.path.name,
                 )  # fmt: skip
         else:
             if self._checkpoint_failed:
-                _log.warning("the store %s can copy its log into the database again", self.path)
+                _logger.warning("the store %s can copy its log into the database again", self.path)
             self._checkpoint_failed = False
 
     # -- room ------------------------------------------------------------------------------------------
 
-    def tidy(self, is_short: bool) -> None:
-        """Free room that is not needed, where nothing was written since the last call or the disk is short of room.
+    def tidy(self, *, is_short: bool) -> None:
+        """Free room that is not needed, if nothing was written since the last call or the disk is short of room.
 
-        The log is truncated. The database is vacuumed only where its contents fit into the log, so that this is quick.
+        The log is truncated. The database is vacuumed only if its contents fit into the log, so that this is quick.
         """
         is_quiet, self._was_busy = not self._was_busy, False
         self._room.check_files()
@@ -508,7 +523,7 @@ class SQLiteStore:
                 self._cut_log(f"PRAGMA user_version = {VERSION}")
             self._count_free()
         except StoreFull as error:
-            _log.debug("nothing can be given back now: %s", error)
+            _logger.debug("nothing can be given back now: %s", error)
         except (sqlite3.Error, OSError) as error:
             if not self._is_no_room(error):
                 raise self._failure(error) from error

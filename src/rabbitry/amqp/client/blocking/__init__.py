@@ -6,6 +6,8 @@ All of it runs on one I/O thread. What waits for an answer (declaring, `publish`
 thread; what does not (`send`, `ack`, the next delivery) is handed over in batches (`benchmarks/blocking.py`).
 """
 
+from __future__ import annotations
+
 from rabbitry.amqp.client.blocking.channel import BlockingChannel, BlockingTransaction
 from rabbitry.amqp.client.blocking.connection import BlockingConnection, connect_blocking
 from rabbitry.amqp.client.blocking.consuming import BlockingConsumer, BlockingConsumers, BlockingDelivery

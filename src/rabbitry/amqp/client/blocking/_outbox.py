@@ -1,5 +1,7 @@
 """Messages on their way from the threads of a script to the I/O thread."""
 
+from __future__ import annotations
+
 import asyncio
 import concurrent.futures
 import contextlib

@@ -1,5 +1,7 @@
 """A channel for scripts."""
 
+from __future__ import annotations
+
 import concurrent.futures
 import functools
 from collections.abc import Callable, Coroutine, Iterable
@@ -23,10 +25,10 @@ _R = TypeVar("_R")
 
 def _blocking(
     method: Callable[Concatenate[Channel, _P], Coroutine[Any, Any, _R]],
-) -> Callable[Concatenate["BlockingChannel", _P], _R]:
+) -> Callable[Concatenate[BlockingChannel, _P], _R]:
     """Make a method of the blocking channel from the one of the same name that is awaited."""
 
-    def call(self: "BlockingChannel", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    def call(self: BlockingChannel, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         return self._io.run(method(self._channel, *args, **kwargs))
 
     return functools.update_wrapper(call, method)
@@ -120,7 +122,9 @@ class BlockingChannel:
         body = as_body(body)
         self._check_properties(properties)
         self._io.check()  # before anything waits to be sent, which then nobody would take
-        send = functools.partial(self._send, body, exchange, routing_key, properties, mandatory, timeout)
+        send = functools.partial(
+            self._send, body, exchange, routing_key, properties, mandatory=mandatory, timeout=timeout
+        )
         return self._outbox.put(send, len(body))
 
     async def _send(
@@ -129,12 +133,15 @@ class BlockingChannel:
         exchange: str,
         routing_key: str,
         properties: Properties | EncodedProperties | None,
+        *,
         mandatory: bool,
         timeout: float | None,
     ) -> Receipt:
         """Send a message in the I/O thread; the outbox tells of its failure."""
         seconds = self._core.publishing.begin(timeout)
-        return await self._core.window.send(body, exchange, routing_key, properties, mandatory, seconds, False)
+        return await self._core.window.send(
+            body, exchange, routing_key, properties, mandatory=mandatory, timeout=seconds, tracked=False
+        )
 
     def _check_properties(self, properties: Properties | EncodedProperties | None) -> None:
         """Refuse what can't be sent in the caller's thread, where the error belongs; the I/O thread would be late."""
@@ -161,7 +168,7 @@ class BlockingChannel:
         self._io.run(self._outbox.wait_for_confirms(timeout))
 
     def get(self, queue: str, *, no_ack: bool = False, timeout: float | None = None) -> BlockingDelivery | None:
-        """Take one message from a queue, or None where it is empty."""
+        """Take one message from a queue, or None if it is empty."""
         delivery = self._io.run(self._channel.get(queue, no_ack=no_ack, timeout=timeout))
         return None if delivery is None else BlockingDelivery(delivery, self._io)
 
@@ -181,7 +188,7 @@ class BlockingChannel:
         )
         return BlockingConsumer(consumer, self._io, self)
 
-    def transaction(self) -> "BlockingTransaction":
+    def transaction(self) -> BlockingTransaction:
         """Return a transaction, to be entered with `with`. See `Channel.transaction`."""
         return BlockingTransaction(self._channel.transaction(), self._io, self._outbox)
 

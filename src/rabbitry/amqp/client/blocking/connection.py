@@ -1,5 +1,7 @@
 """A connection for scripts, and `connect_blocking`, which makes one."""
 
+from __future__ import annotations
+
 import asyncio
 import functools
 import logging
@@ -68,7 +70,7 @@ class BlockingConnection:
             warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, source=self, stacklevel=2)
             self._io.end_soon(functools.partial(_close_dropped, self._connection, self._failures))
 
-    async def _settled(self) -> "ExceptionGroup[Exception] | None":
+    async def _settled(self) -> ExceptionGroup[Exception] | None:
         for outbox in list(self._outboxes):
             await outbox.settled()
         return self._failures.take_unseen()
@@ -90,7 +92,7 @@ class BlockingConnection:
 
     @property
     def request_timeout(self) -> float:
-        """Seconds that methods wait for the broker's answer where they are not told otherwise."""
+        """Seconds that methods wait for the broker's answer if they are not told otherwise."""
         return self._connection.request_timeout
 
     @request_timeout.setter
@@ -99,7 +101,7 @@ class BlockingConnection:
 
     @property
     def publish_timeout(self) -> float:
-        """Seconds that `publish` and `send` wait for a confirm where they are not told otherwise."""
+        """Seconds that `publish` and `send` wait for a confirm if they are not told otherwise."""
         return self._connection.publish_timeout
 
     @publish_timeout.setter
@@ -113,7 +115,7 @@ class BlockingConnection:
 
     @property
     def server_version(self) -> tuple[int, ...]:
-        """The broker's version as numbers, empty where it says none."""
+        """The broker's version as numbers, empty if it says none."""
         return self._connection.server_version
 
     @property
@@ -133,13 +135,16 @@ class BlockingConnection:
     def channel(
         self, prefetch: int = DEFAULT_PREFETCH, *, confirms: bool = True, timeout: float | None = None
     ) -> BlockingChannel:
-        """Open a channel. prefetch: how many unsettled deliveries each consumer may have (0: no limit).
+        """Open a channel.
 
-        confirms: False lets `publish` and `send` return once a message is written; see `Connection.channel`.
+        Args:
+            prefetch: How many unsettled deliveries each consumer may have (0: no limit).
+            confirms: False lets `publish` and `send` return once a message is written; see `Connection.channel`.
+            timeout: Seconds for the answer; None for the connection's `request_timeout`.
         """
-        return self._io.run(self._open_channel(prefetch, confirms, timeout))
+        return self._io.run(self._open_channel(prefetch, confirms=confirms, timeout=timeout))
 
-    async def _open_channel(self, prefetch: int, confirms: bool, timeout: float | None) -> BlockingChannel:
+    async def _open_channel(self, prefetch: int, *, confirms: bool, timeout: float | None) -> BlockingChannel:
         channel = await self._connection.channel(prefetch, confirms=confirms, timeout=timeout)
         outbox = Outbox(self._io, channel._core.window, self._failures)
         self._outboxes.add(outbox)
@@ -172,7 +177,7 @@ class BlockingConnection:
     def close(self, *, timeout: float = CLOSE_TIMEOUT) -> None:
         """Close in order and end the I/O thread; what was not confirmed fails.
 
-        A broker that does not answer within `timeout` seconds is hung up on. Does nothing where it is closed, and in a
+        A broker that does not answer within `timeout` seconds is hung up on. Does nothing if it is closed, and in a
         child that fork made: the connection is the parent's.
         """
         if not self._io.is_running:
@@ -200,7 +205,7 @@ async def _close_dropped(connection: Connection, failures: Failures) -> None:
     failures.tell()
 
 
-def connect_blocking(
+def connect_blocking(  # noqa: PLR0913 - the options of `connect`
     url: str | BrokerURL | None = None,
     *,
     name: str | None = None,
@@ -220,10 +225,10 @@ def connect_blocking(
     credentials: Credentials | None = None,
     client_properties: Table | None = None,
 ) -> BlockingConnection:
-    """Connect to a broker, for programs without an event loop: `with connect_blocking(url) as connection`.
+    """Connect to a broker, for programs without an event loop.
 
-    Arguments and errors are those of `connect`; `on_recovery` and `on_blocked` are called in the I/O thread, and
-    `declare` in another one.
+    Use it as `with connect_blocking(url) as connection`. The arguments and errors are those of `connect`; `on_recovery`
+    and `on_blocked` are called in the I/O thread, and `declare` in another thread.
     """
     return _open(
         declare,

@@ -1,5 +1,7 @@
 """Consuming in scripts: deliveries that any thread may settle, and the iterator over them."""
 
+from __future__ import annotations
+
 import asyncio
 import functools
 import logging
@@ -20,7 +22,7 @@ from rabbitry.runtime.io_thread import IOThread
 
 _INBOX_MESSAGES: Final = 10_000
 _INBOX_BYTES: Final = 64 << 20
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class BlockingDelivery:
@@ -53,7 +55,7 @@ class BlockingDelivery:
 
     @property
     def properties(self) -> Properties:
-        """The message's properties. Raises ProtocolViolation where they are malformed."""
+        """The message's properties. Raises ProtocolViolation if they are malformed."""
         return self._delivery.properties
 
     @property
@@ -89,7 +91,8 @@ class BlockingDelivery:
     def ack(self, *, multiple: bool = False) -> None:
         """Acknowledge this delivery; with `multiple`, all before it on its channel too.
 
-        Raises AlreadySettled where it was settled, or came over a channel or connection that is gone.
+        Raises:
+            AlreadySettled: It was settled, or came over a channel or connection that is gone.
         """
         self._settle(functools.partial(self._delivery.ack, multiple=multiple))
 
@@ -102,11 +105,11 @@ class BlockingDelivery:
         self._settle(functools.partial(self._delivery.reject, requeue=requeue))
 
     def process(self, *, requeue: Requeue = False, requeue_once: bool = False) -> BlockingProcessing:
-        """Acknowledge this delivery at the end of a `with` block, or reject it where the block raises.
+        """Acknowledge this delivery at the end of a `with` block, or reject it if the block raises.
 
         The exception is passed on; KeyboardInterrupt always requeues the message. Arguments as for `Delivery.process`.
         """
-        return BlockingProcessing(self, requeue, requeue_once)
+        return BlockingProcessing(self, requeue, requeue_once=requeue_once)
 
     def _settle(self, settle: Callable[[], None]) -> None:
         if self._is_settled:
@@ -121,7 +124,7 @@ def _quietly(settle: Callable[[], None]) -> None:
     try:
         settle()
     except AlreadySettled as error:
-        _log.info("%s", error)
+        _logger.info("%s", error)
 
 
 class _Deliveries:
@@ -274,7 +277,11 @@ class BlockingConsumer(_Deliveries):
         return self._consumer.restore
 
     def start(self, *, timeout: float | None = None) -> None:
-        """Start consuming; what entering the block does. timeout: seconds, as for the channel's methods."""
+        """Start consuming; what entering the block does.
+
+        Args:
+            timeout: Seconds, as for the channel's methods.
+        """
         self._io.run(self._start(timeout))
 
     async def _start(self, timeout: float | None) -> None:
@@ -282,13 +289,13 @@ class BlockingConsumer(_Deliveries):
         self._begin()
 
     def cancel(self, *, give_back: bool = True, timeout: float | None = None) -> None:
-        """Stop consuming and give back what was not settled. Does nothing where it has ended already.
+        """Stop consuming and give back what was not settled. Does nothing if it has ended already.
 
         Arguments and errors are those of `Consumer.cancel`.
         """
-        self._io.run(self._cancel(give_back, timeout))
+        self._io.run(self._cancel(give_back=give_back, timeout=timeout))
 
-    async def _cancel(self, give_back: bool, timeout: float | None) -> None:
+    async def _cancel(self, *, give_back: bool, timeout: float | None) -> None:
         if give_back:
             await self._end()
         await self._consumer.cancel(give_back=give_back, timeout=timeout)

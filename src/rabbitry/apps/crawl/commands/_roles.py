@@ -18,7 +18,7 @@ DEADLINE: Final = 10.0
 
 
 def run_role(run: Callable[[asyncio.Event], Awaitable[bool]]) -> NoReturn:
-    """Run a role until SIGTERM or Ctrl-C, and exit: with 0 where it finished what was in hand, else with 1.
+    """Run a role until SIGTERM or Ctrl-C, and exit: with 0 if it finished what was in hand, else with 1.
 
     run: returns whether it finished that, once the event is set.
     """

@@ -81,6 +81,7 @@ def add(
     urls: Addresses = None,
     file: AddressFile = None,
     depth: Depth = None,
+    *,
     same_host: Annotated[bool, typer.Option("--same-host", help="Stay on the hosts of these addresses.")] = False,
     allow: Annotated[
         list[str] | None,
@@ -96,7 +97,7 @@ def add(
 ) -> None:
     """Begin to crawl from addresses.
 
-    Without --same-host and --allow it follows all links. Where no keeper runs, the addresses wait on the broker for
+    Without --same-host and --allow it follows all links. If no keeper runs, the addresses wait on the broker for
     one. Example: rabbitry crawl add https://example.org/ --same-host --depth 3 --contact me@example.org
     """
     from rabbitry.apps.crawl.messages import Add
@@ -129,7 +130,7 @@ def _check_seconds(delay: float | None, recrawl: float | None) -> None:
         raise UsageError("--recrawl is more than 0 seconds")
 
 
-def pause(context: typer.Context, plain: Plain = False, broker: Broker = None, as_json: Json = False) -> None:
+def pause(context: typer.Context, *, plain: Plain = False, broker: Broker = None, as_json: Json = False) -> None:
     """Send no more addresses to crawlers, until `resume`. What they have in hand, they finish.
 
     Example: rabbitry crawl pause
@@ -140,7 +141,7 @@ def pause(context: typer.Context, plain: Plain = False, broker: Broker = None, a
     _tell(broker_url(context, broker), iter([Pause()]), plain=plain, as_json=as_json)
 
 
-def resume(context: typer.Context, plain: Plain = False, broker: Broker = None, as_json: Json = False) -> None:
+def resume(context: typer.Context, *, plain: Plain = False, broker: Broker = None, as_json: Json = False) -> None:
     """Send addresses to crawlers again, after `pause`.
 
     Example: rabbitry crawl resume
@@ -283,7 +284,7 @@ def _tell(
                 except Waiting as error:
                     waiting = error  # it is on the broker's disk: done, as far as this command can
                 else:
-                    _print_answer(answer, as_json)
+                    _print_answer(answer, as_json=as_json)
                 if shows and starts is not None:
                     print(f"\r{starts.read:,} addresses", end="", file=sys.stderr, flush=True)
         if shows:
@@ -303,7 +304,7 @@ def _tell(
     raise typer.Exit(run_once(work()))
 
 
-def _print_answer(answer: Answer, as_json: bool) -> None:
+def _print_answer(answer: Answer, *, as_json: bool) -> None:
     """Print the keeper's answer, and end with an error where it refused all."""
     for taken in answer.addresses:
         if as_json:

@@ -48,7 +48,7 @@ def add_to(app: typer.Typer) -> None:
 
 @contextlib.asynccontextmanager
 async def asking(database: str | None, broker: str) -> AsyncIterator[Ask]:
-    """Yield the function that answers questions: from the crawl's database where one is named, else by a keeper."""
+    """Yield the function that answers questions: from the crawl's database if one is named, else by a keeper."""
     if database is None:
         from rabbitry.apps.crawl.asking import Asking
 
@@ -100,7 +100,9 @@ def iso(seconds: float | None) -> str | None:
 # -- status ----------------------------------------------------------------------------------------------
 
 
-def status(context: typer.Context, database: DatabaseURL = None, broker: Broker = None, as_json: Json = False) -> None:
+def status(
+    context: typer.Context, database: DatabaseURL = None, broker: Broker = None, *, as_json: Json = False
+) -> None:
     """Show how far the crawl is: addresses, pages, bytes, hosts, outcomes, and the nodes that run.
 
     Example: rabbitry crawl status
@@ -184,6 +186,7 @@ def search(
     offset: Offset = 0,
     database: DatabaseURL = None,
     broker: Broker = None,
+    *,
     as_json: Json = False,
 ) -> None:
     """Search the pages of the crawl, best first.
@@ -256,6 +259,7 @@ def why(
     url: Annotated[str, typer.Argument(metavar="URL", help="The address.")],
     database: DatabaseURL = None,
     broker: Broker = None,
+    *,
     as_json: Json = False,
 ) -> None:
     """Show why an address was fetched, or was not: each decision, with its time and node.
@@ -326,6 +330,7 @@ def hosts(
     offset: Offset = 0,
     database: DatabaseURL = None,
     broker: Broker = None,
+    *,
     as_json: Json = False,
 ) -> None:
     """List the hosts of the crawl, those with most queued addresses first: delay, next time, last outcomes.

@@ -95,6 +95,7 @@ def crawler(
     cpu_limit: CPULimit = None,
     bandwidth: BandwidthLimit = None,
     concurrency: Hosts = 100,
+    *,
     plain: Plain = False,
     strict: Strict = False,
     connect_attempts: ConnectAttempts = None,

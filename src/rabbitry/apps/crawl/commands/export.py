@@ -42,6 +42,7 @@ def export(
     ] = None,
     database: DatabaseURL = None,
     broker: Broker = None,
+    *,
     as_json: Json = False,
 ) -> None:
     """Export the index: one JSON object a line with url, title, status, fetched_at, text and more.
@@ -76,7 +77,7 @@ def export(
 
                 async for entries, total in pages(next_, bodies=archive is not None):
                     writing.add(entries, total)
-        writing.end(output, warc, as_json)
+        writing.end(output, warc, as_json=as_json)
         return ExitCode.DONE
 
     raise typer.Exit(run_once(work()))
@@ -107,7 +108,7 @@ class _Writing:
         if self._shows:
             print(f"\r{self._count:,} of {max(total, self._count):,} documents", end="", file=sys.stderr, flush=True)
 
-    def end(self, output: Path | None, warc: Path | None, as_json: bool) -> None:
+    def end(self, output: Path | None, warc: Path | None, *, as_json: bool) -> None:
         if self._shows:
             print(file=sys.stderr)
         if self._without:

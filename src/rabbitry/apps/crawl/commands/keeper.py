@@ -36,6 +36,7 @@ def keeper(
     context: typer.Context,
     database: DatabaseURL = None,
     per_host: PerHost = 1,
+    *,
     plain: Plain = False,
     strict: Strict = False,
     connect_attempts: ConnectAttempts = None,

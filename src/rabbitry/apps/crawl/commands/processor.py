@@ -31,6 +31,7 @@ def add_to(app: typer.Typer) -> None:
 def processor(
     context: typer.Context,
     processes: Processes = 1,
+    *,
     plain: Plain = False,
     strict: Strict = False,
     connect_attempts: ConnectAttempts = None,

@@ -38,6 +38,7 @@ def run(
     processes: Processes = 1,
     database: DatabaseURL = None,
     per_host: PerHost = 1,
+    *,
     plain: Plain = False,
     strict: Strict = False,
     connect_attempts: ConnectAttempts = None,

@@ -135,7 +135,7 @@ class _Run:
             while (found := await self._next()) is not None:
                 try:
                     yield found
-                finally:  # also where this is closed meanwhile, since the batch was lost
+                finally:  # also if this is closed meanwhile, since the batch was lost
                     self._means.room.release(found)
                 del found
             return
@@ -171,7 +171,7 @@ class _Run:
             self._places.release()  # of the turn that did not come: other lanes end by theirs
 
     async def _next(self) -> Page | Outcome | None:
-        """Wait for the next turn, and return what comes of its address; None where there is none any more."""
+        """Wait for the next turn, and return what comes of its address; None if there is none any more."""
         means = self._means
         address: Address | None = None
         limit = asyncio.timeout(None)
@@ -193,7 +193,7 @@ class _Run:
             means.in_hand.discard(limit)
 
     def _heed(self, item: Page | Outcome) -> None:
-        """Owe the host its delay, and leave it alone where it asks for that or does not answer."""
+        """Owe the host its delay, and leave it alone if it asks for that or does not answer."""
         outcome = "page" if isinstance(item, Page) else item.outcome
         if outcome in _UNASKED:
             return

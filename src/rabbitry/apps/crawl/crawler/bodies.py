@@ -71,7 +71,7 @@ class BodyReader:
         """Whether it has all that it may have, so that nothing more needs to come."""
 
     def take(self, chunk: bytes) -> None:
-        """Take what came next. Raises Problem where it is too much."""
+        """Take what came next. Raises Problem if it is too much."""
         self.came += len(chunk)
         self._count += 1
         if self._count > MOST_TINY + self.came // TINY:
@@ -95,7 +95,7 @@ class BodyReader:
             _check_packed(self.held - CONTEXT)
 
     async def finish(self, turns: asyncio.Semaphore) -> Body:
-        """Return the whole, once. Raises Problem where it can't be decoded.
+        """Return the whole, once. Raises Problem if it can't be decoded.
 
         turns: for large bodies, which are decoded and compressed in a thread.
         """

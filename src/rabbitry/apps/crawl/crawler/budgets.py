@@ -72,7 +72,7 @@ class Bandwidth:
 class Room:
     """Bytes of bodies in memory: those that come, and those that are complete and wait to be confirmed.
 
-    Where there is no room, nothing is begun, and all bodies wait but the oldest one, which goes on as long as the
+    If there is no room, nothing is begun, and all bodies wait but the oldest one, which goes on as long as the
     complete ones alone leave room. So one can always be ended, and there are never more bytes than twice the limit, one
     body, and a piece of each of the others.
     """
@@ -84,7 +84,7 @@ class Room:
         self._complete: dict[object, int] = {}
         self._complete_total = 0
         self._waiting: asyncio.Event | None = None
-        """Set at the next change, where anybody waits for it."""
+        """Set at the next change, if anybody waits for it."""
         self.total = 0
 
     @property

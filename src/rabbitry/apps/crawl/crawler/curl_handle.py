@@ -48,7 +48,7 @@ class Request(NamedTuple):
 
     addresses: IP addresses that the host resolved to, all of them permitted. is_known: whether the owner of the
     crawl left a contact, without which no public address is asked. collect: makes the reader of the body once the
-    head is there; it raises Problem where the body is not wanted, and returns None to read none. time_limit: seconds.
+    head is there; it raises Problem if the body is not wanted, and returns None to read none. time_limit: seconds.
     """
 
     target: Target
@@ -61,7 +61,7 @@ class Request(NamedTuple):
 
 
 class Response(NamedTuple):
-    """A response. body: None where it was not read. wire: bytes over the network. took: seconds."""
+    """A response. body: None if it was not read. wire: bytes over the network. took: seconds."""
 
     head: Head
     body: BodyReader | None
@@ -263,7 +263,7 @@ class CurlHandle:
         return Problem("no-connection", text or os.strerror(self._curl.getinfo(pycurl.OS_ERRNO)))
 
     def _late(self, text: str) -> Problem:
-        # The times of connecting are 0 also where the connection was kept from an earlier request.
+        # The times of connecting are 0 also if the connection was kept from an earlier request.
         is_connected = self._curl.getinfo(pycurl.PRETRANSFER_TIME) > 0
         return Problem("too-slow" if is_connected else "no-connection", text)
 

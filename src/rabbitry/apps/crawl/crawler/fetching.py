@@ -41,7 +41,7 @@ _NO_CONTENT: Final = frozenset({204, 205})
 class Page(msgspec.Struct, frozen=True, eq=False):
     """A page, or a sitemap, as it goes to the processors.
 
-    body: compressed with zstd where the fetcher packs. headers: those of the server that matter. fetched_at: seconds
+    body: compressed with zstd if the fetcher packs. headers: those of the server that matter. fetched_at: seconds
     since 1970. wire: bytes over the network. size: bytes of the body before it was compressed. took: seconds.
     """
 
@@ -78,7 +78,7 @@ class BatchHosts:
         found = self._places.get(target.host)
         if found is None:
             try:
-                found = await self._fetcher.look_up(target, self._is_known)
+                found = await self._fetcher.look_up(target, is_known=self._is_known)
             except Problem as problem:
                 found = problem
             self._places[target.host] = found
@@ -148,7 +148,7 @@ class Fetcher:
         """Return the cache of the addresses of a batch's hosts."""
         return BatchHosts(self, batch)
 
-    async def look_up(self, target: Target, is_known: bool) -> _Place:
+    async def look_up(self, target: Target, *, is_known: bool) -> _Place:
         """Find a host. Raises Problem: no-such-host, private, no-contact.
 
         Of a name with public and private addresses the public ones are used: the others are never connected to.
@@ -183,7 +183,7 @@ class Fetcher:
             headers.append(f"If-Modified-Since: {address.modified}")
         is_page = address.purpose == "page"
         largest = batch.largest if is_page else max(batch.largest, SITEMAP_LARGEST)
-        collect = partial(self._reader, largest, is_page)
+        collect = partial(self._reader, largest, is_page=is_page)
         response = await self._ask(target, batch, host, collect, headers)
         if response.body is None:
             return self._no_page(address, batch, target, response)
@@ -215,7 +215,7 @@ class Fetcher:
         self._room.release(response.body)
         return page
 
-    def _reader(self, largest: int, is_page: bool, head: Head) -> BodyReader | None:
+    def _reader(self, largest: int, head: Head, *, is_page: bool) -> BodyReader | None:
         """Return what collects the body of a page that is wanted. Raises Problem for one that is not."""
         if not 200 <= head.status < 300 or head.status in _NO_CONTENT:
             return None
@@ -319,7 +319,7 @@ class Fetcher:
     def _new_handle(self) -> CurlHandle:
         return CurlHandle(self._transfers, self._networks, self._room, self._bandwidth)
 
-    def _outcome(
+    def _outcome(  # noqa: PLR0913 - the fields of an outcome
         self,
         address: Address,
         batch: Batch,

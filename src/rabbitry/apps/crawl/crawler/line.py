@@ -14,7 +14,7 @@ EVERY: Final = 1.0
 WITHIN: Final = 2.0
 """Seconds for an answer."""
 
-log = logging.getLogger("rabbitry.apps.crawl")
+_logger = logging.getLogger(__name__)
 
 
 class Line:
@@ -39,13 +39,13 @@ class Line:
         await self._answers.wait()
 
     async def watch(self, ask: Callable[[float], Awaitable[None]]) -> None:
-        """Ask again and again, until cancelled. ask: raises RabbitryError where no answer comes in so many seconds."""
+        """Ask again and again, until cancelled. ask: raises RabbitryError if no answer comes in so many seconds."""
         while True:
             try:
                 await ask(WITHIN)
             except RabbitryError as error:
                 if self.answers and isinstance(error, RequestTimeout):  # of a connection that is lost the worker tells
-                    log.warning("%s; hosts with a delay are asked for nothing more until the broker answers", error)
+                    _logger.warning("%s; hosts with a delay are asked for nothing more until the broker answers", error)
                 self._answers.clear()
             else:
                 self._answers.set()

@@ -97,7 +97,7 @@ def _network(text: str) -> Network:
 
 
 def _embedded(address: Address) -> IPv4Address | None:
-    """Return the IPv4 address that packets to an IPv6 address go to, where it is mapped or translated."""
+    """Return the IPv4 address that packets to an IPv6 address go to, if it is mapped or translated."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped

@@ -46,7 +46,7 @@ class Head:
         self.size = 0
 
     def take(self, line: bytes) -> None:
-        """Take a line. Raises Problem where there are too many, or too long ones."""
+        """Take a line. Raises Problem if there are too many, or too long ones."""
         self._count += 1
         self.size += len(line)
         if self.size > LARGEST_HEAD or self._count > MOST_HEADERS:
@@ -79,7 +79,7 @@ class Head:
 
     @property
     def media_type(self) -> str:
-        """The media type without its parameters, in lower case; empty where there is none."""
+        """The media type without its parameters, in lower case; empty if there is none."""
         return (self._headers.get("content-type") or "").partition(";")[0].strip().lower()
 
     @property
@@ -90,7 +90,7 @@ class Head:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds that the server asks to be left alone, from 0 to a day; None where it does not say (RFC 9110)."""
+        """Seconds that the server asks to be left alone, from 0 to a day; None if it does not say (RFC 9110)."""
         text = self._headers.get("retry-after")
         return None if text is None else seconds_of(text, time.time())
 
@@ -130,7 +130,7 @@ def is_text(media_type: str, head: bytes) -> bool:
     """Return whether a body can be a page: HTML, text or XML.
 
     Args:
-        media_type: Of its Content-Type; empty where the server did not say.
+        media_type: Of its Content-Type; empty if the server did not say.
         head: The first bytes, which decide then: there is no zero byte in text of any encoding but UTF-16 and -32.
     """
     if media_type:

@@ -67,7 +67,7 @@ def _is_literal(host: str) -> bool:
 
 
 def _clean(parsed: ada_url.URL) -> None:
-    """Remove what is not sent. Raises ValueError where no host is left."""
+    """Remove what is not sent. Raises ValueError if no host is left."""
     if parsed.username:
         parsed.username = ""
     if parsed.password:

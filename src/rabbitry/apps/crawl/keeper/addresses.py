@@ -38,7 +38,7 @@ class BadAddress(UsageError):
 
 
 class Address(NamedTuple):
-    """An address in normal form. host: its name, with the port where that is not http's or https's own."""
+    """An address in normal form. host: its name, with the port if that is not http's or https's own."""
 
     url: str
     host: str

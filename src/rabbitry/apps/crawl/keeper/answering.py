@@ -60,13 +60,13 @@ _ROLES: Final = ("crawler", "processor", "keeper")
 _STEPS: Final = 10_000
 """Steps of SQLite's machine between two looks at the clock: less than a millisecond."""
 
-log = logging.getLogger("rabbitry.apps.crawl")
+_logger = logging.getLogger(__name__)
 _encode: Final = msgspec.json.Encoder().encode
 _decode_question: Final[Any] = json_decoder(Question)  # type: ignore[arg-type] # a union is no type
 
 
 def answer(transaction: Transaction, question: Question) -> Answered:
-    """Return the answer to a question. Raises UsageError, RecordsError where it takes more than TIME_LIMIT."""
+    """Return the answer to a question. Raises UsageError, RecordsError if it takes more than TIME_LIMIT."""
     with _limited(transaction):
         if isinstance(question, AskStatus):
             status = reading.status(transaction, time.time())
@@ -122,7 +122,7 @@ async def _collect(collector: Collector, connection: Connection) -> None:
         await collector.run(connection)
     except (Closed, RequestTimeout) as error:
         if connection.is_open:
-            log.warning("this keeper does not know which nodes of the crawl run: %s", error)
+            _logger.warning("this keeper does not know which nodes of the crawl run: %s", error)
 
 
 class _Answering:
@@ -155,9 +155,9 @@ class _Answering:
             if not delivery.redelivered:
                 await self._reply(delivery)
         except (PublishError, ProtocolViolation) as error:
-            log.warning("a question about the crawl is not answered: %s", error)
+            _logger.warning("a question about the crawl is not answered: %s", error)
         except Closed as error:
-            log.debug("a question about the crawl is not answered: %s", error)  # `run` raises it
+            _logger.debug("a question about the crawl is not answered: %s", error)  # `run` raises it
         finally:
             if delivery.is_open:  # else the connection was lost meanwhile
                 delivery.ack()

@@ -26,7 +26,7 @@ _decode_document: Final = json_decoder(Document)
 _decode_command: Final[Any] = json_decoder(Command)  # type: ignore[arg-type] # a union is no type
 _compress: Final = zstandard.ZstdCompressor(level=1).compress
 
-log = logging.getLogger("rabbitry.apps.crawl")
+_logger = logging.getLogger(__name__)
 
 
 def decode(body: bytes, message: Message) -> Input | None:
@@ -100,7 +100,7 @@ def _time(value: object, message: Message) -> float:
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
-            log.debug("a page was fetched at %r, which is no time", value)
+            _logger.debug("a page was fetched at %r, which is no time", value)
         else:
             return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     return message.timestamp.timestamp() if message.timestamp is not None else datetime.now(UTC).timestamp()

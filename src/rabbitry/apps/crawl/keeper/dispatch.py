@@ -149,8 +149,10 @@ def _choose(work: Work, host: Host, promised: Counter[int]) -> Batch | None:
 
 
 class _Pick:
-    """The choice of a batch among the addresses of a host that wait. picked: those that may be fetched now. heeded: the
-    rules of robots.txt that addresses were looked for in, those of the choices before it too.
+    """The choice of a batch among the waiting addresses of a host.
+
+    picked: the addresses that may be fetched now. heeded: how many rules of robots.txt addresses were matched with,
+    those of earlier choices included.
     """
 
     def __init__(self, work: Work, host: Host, origin: str, size: int, promised: Counter[int], heeded: int = 0) -> None:
@@ -204,7 +206,7 @@ class _Pick:
             self.is_refused = True
 
     def take_doubtful(self) -> bool:
-        """Pick what may be a trap, where nothing else waits, and no answer is on its way that may lead elsewhere."""
+        """Pick what may be a trap, if nothing else waits, and no answer is on its way that may lead elsewhere."""
         work = self._work
         known = [(row, work.state.shapes.of(self._host.id, row.url)) for row in self._doubtful[: self._size]]
         if known and not self.is_refused and not known[0][1][-1].unanswered(work.now):

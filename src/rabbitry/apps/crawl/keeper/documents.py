@@ -106,8 +106,10 @@ class Documents:
             self._shelve.gone(row.url, fetched_at)
 
     def _await_page(self, row: Row) -> None:
-        """Note that an address was fetched whose page did not come yet: a killed keeper had the page in hand, and it
-        comes again one by one with all others, much later than its document. It is not to be fetched for that.
+        """Note that an address was fetched, though its page has not come yet.
+
+        A killed keeper had the page in hand. It is redelivered one by one with all others, much later than its
+        document; the address must not be fetched again because of that.
         """
         count_page(self._work, row)
         row.status = AWAITED

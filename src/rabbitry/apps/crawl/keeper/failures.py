@@ -37,7 +37,7 @@ _OF_A_MESSAGE: Final = frozenset(
     {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
 )
 _WITHOUT_TABLES: Final = ("no such table", "no such column", "has no column", "values for")
-"""SQLite's words where another version of the program has changed the tables; their code says nothing."""
+"""SQLite's words if another version of the program has changed the tables; their code says nothing."""
 _DAMAGED: Final = "XX"
 _RULES: Final = "42"
 """Classes of PostgreSQL's SQLSTATE: damage, and what the user may not do or a table does not have."""
@@ -60,7 +60,7 @@ def failure_of(error: RecordsError) -> Failure:
 
 
 def _of_sqlite(error: sqlite3.Error) -> Failure:
-    code = getattr(error, "sqlite_errorcode", None)  # none where Python's own part refused it
+    code = getattr(error, "sqlite_errorcode", None)  # none if Python's own part refused it
     if code is None or code & 0xFF in _OF_A_MESSAGE:  # the upper bits say of which kind
         return Failure.OF_A_MESSAGE
     if code & 0xFF in _LASTING:

@@ -26,7 +26,7 @@ def new_batch_id(crawl: str) -> str:
 
 
 def check(batch: str, crawl: str) -> None:
-    """Raise RecordsError where a batch is of another crawl. Ids that other programs may have given tell nothing."""
+    """Raise RecordsError if a batch is of another crawl. Ids that other programs may have given tell nothing."""
     found = _BATCH.fullmatch(batch)
     if found is not None and found[1] != crawl:
         raise RecordsError(

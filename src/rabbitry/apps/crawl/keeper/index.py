@@ -178,7 +178,7 @@ def _data(document: Document) -> Data:
 
 
 def _rows(connection: Connection, urls: dict[bytes, str]) -> dict[bytes, _Row]:
-    """Return the row of each address by its key, made where there was none."""
+    """Return the row of each address by its key, made if there was none."""
     rows = _find(connection, list(urls))
     new = [key for key in urls if key not in rows]
     if new:

@@ -68,10 +68,10 @@ class Keeper:
     ) -> Decided:
         """Apply messages, as many as a transaction has room for, and choose what is published.
 
-        Raises RecordsError where a message is of a crawl that another database keeps.
+        Raises RecordsError if a message is of a crawl that another database keeps.
 
         A keeper of which the memory is of an earlier epoch, since another one was active in between, reads everything
-        anew first. After an exception, or where the transaction is not committed, call `forget`.
+        anew first. After an exception, or if the transaction is not committed, call `forget`.
 
         Args:
             connection: Of a transaction that writes.

@@ -87,7 +87,7 @@ class Known:
                     self._count -= 1
 
     def _put(self, number: int) -> None:
-        """Put a hash where there is room, or make room: others move to their other places; the last may be lost."""
+        """Put a hash if there is room, or make room: others move to their other places; the last may be lost."""
         table, mask = self._table, len(self._table) - 1
         pair = mask - 1
         place, other = number & mask, number >> _OTHER & mask

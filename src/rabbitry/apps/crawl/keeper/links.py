@@ -98,7 +98,7 @@ class Links:
             work.refuse_key(key, word)
 
     def _refusal(self, one: Found) -> str:
-        """Return the outcome for which a link is refused; empty where it is taken."""
+        """Return the outcome for which a link is refused; empty if it is taken."""
         crawl, address, state = one.crawl, one.address, self._work.state
         if not crawl.has_host(address.host):
             return "out-of-scope"
@@ -192,7 +192,7 @@ class Links:
 
 
 def _place(crawl: Crawl, depth: int) -> int:
-    """Return the depth for which a crawl's links are known: it tells nothing where there is no bound."""
+    """Return the depth for which a crawl's links are known: it tells nothing if there is no bound."""
     return -1 if crawl.depth is None else depth
 
 

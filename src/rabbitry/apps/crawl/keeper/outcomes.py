@@ -70,7 +70,7 @@ ONCE_MORE: Final = frozenset({"server-error", "too-slow", "bad-answer"})
 OF_THE_HOST: Final = frozenset({"no-such-host", "no-connection", "slow-down"})
 """Of the host: it is left alone for a while, and its addresses wait."""
 ALL_ALIKE: Final = frozenset({"private", "no-contact", "bad-certificate"})
-"""Of the host, for good: where its robots.txt has it, all its addresses have."""
+"""Of the host, for good: if its robots.txt has it, all its addresses have."""
 FETCHED: Final = frozenset(
     NUMBERS[word]
     for word in ("page", "unchanged", "document", "sitemap", "duplicate", "noindex", "unreadable", "extractor-died")

@@ -85,7 +85,7 @@ def release(work: Work, batch: Sent, wait: float, why: str, node: str, left: set
 
 
 def count_page(work: Work, row: Row) -> None:
-    """Count an address among the pages of its crawl, where this is its first page for that."""
+    """Count an address among the pages of its crawl, if this is its first page for that."""
     crawl = work.state.crawls.get(row.crawl)
     if not row.is_counted and row.purpose != SITEMAP and crawl is not None:
         row.counted = crawl.id
@@ -96,7 +96,7 @@ def count_page(work: Work, row: Row) -> None:
 
 
 def fetch_again(work: Work, row: Row, *, is_changed: bool | None) -> None:
-    """Schedule the next fetch of a page, where its crawl recrawls. is_changed: None where the document tells."""
+    """Schedule the next fetch of a page, if its crawl recrawls. is_changed: None if the document tells."""
     crawl = work.state.crawls.get(row.crawl)
     if crawl is not None and crawl.recrawl is not None:
         if is_changed is not None or not row.pause:

@@ -38,7 +38,7 @@ _LATE_WAIT: Final = 5.0
 """Seconds until a host is tried again of whose batch nothing was asked for because its deadline had passed."""
 
 
-log = logging.getLogger("rabbitry.apps.crawl")
+_logger = logging.getLogger(__name__)
 
 
 class Keep(Protocol):
@@ -237,14 +237,14 @@ class CrawlResults:
         if ahead > _AHEAD and self._work.now > state.clock_told_at + _TOLD_EVERY:
             state.clock_told_at = self._work.now
             text = "the clock of crawler %s is %.0f s ahead of the keeper's, and its batches seem late to it: set both"
-            log.warning(text, report.crawler, ahead)
+            _logger.warning(text, report.crawler, ahead)
         if report.why == "late" and left and not batch.answered:
             wait = max(wait, _LATE_WAIT)
         release(self._work, batch, wait, report.why or "not reported", f"crawler {report.crawler}", set(report.left))
 
 
 def row_for(work: Work, url: str, *, make: bool = True) -> Row | None:
-    """Return the row of an address that a message names. make: add one where there is none."""
+    """Return the row of an address that a message names. make: add one if there is none."""
     try:
         address = parse(url)
     except BadAddress:

@@ -86,7 +86,7 @@ class Robots:
         return bool(self._parsed().can_fetch(url, AGENT))
 
     def take(self, body: str, now: float) -> None:
-        """Take the rules of a new robots.txt. Where they are many, the state is UNREAD until `read`."""
+        """Take the rules of a new robots.txt. If they are many, the state is UNREAD until `read`."""
         self.body = body[:LARGEST].removeprefix("\ufeff").replace("\0", "")
         self._rules = None
         self.state, self.at, self.until, self.tries, self.outcome, self.detail = RULES, now, now + KEPT, 0, 0, ""
@@ -160,7 +160,7 @@ class RobotsCache:
         self._known: OrderedDict[str, Robots] = OrderedDict()
 
     def get(self, origin: str) -> Robots | None:
-        """Return the robots of an origin, where they are here."""
+        """Return the robots of an origin, if they are here."""
         found = self._known.get(origin)
         if found is not None:
             self._known.move_to_end(origin)

@@ -52,7 +52,7 @@ PATIENCE: Final = 20 * 60.0
 _TIME_LIMIT: Final = PATIENCE + 5 * 60.0
 
 T = TypeVar("T")
-log = logging.getLogger("rabbitry.apps.crawl")
+_logger = logging.getLogger(__name__)
 
 
 class Role:
@@ -114,7 +114,7 @@ class Role:
         for inputs, places in _decoded(order, bodies, messages, batch):
             try:
                 while inputs or not decided:
-                    # Where documents wait already, those behind them have no room either.
+                    # If documents wait already, those behind them have no room either.
                     is_full = any(part.waiting for part in decided)
                     part = await self._apply(
                         inputs,
@@ -126,7 +126,7 @@ class Role:
                     decided.append(part)
                     del inputs[: part.taken], places[: part.taken]
             except Exception as error:  # noqa: BLE001 - it is told below, message by message
-                log.warning("a transaction of %d messages failed: %s; each is applied alone", len(inputs), error)
+                _logger.warning("a transaction of %d messages failed: %s; each is applied alone", len(inputs), error)
                 decided += await self._one_by_one(inputs, places, batch, messages)
         self._applied_at = time.monotonic()
         return [Outgoing(one, key=names.BATCH_KEY) for part in decided for one in part.batches]
@@ -166,9 +166,9 @@ class Role:
         )
 
     async def _transact(self, work: Callable[[Connection], T]) -> T:
-        """Do work of the keeper in one transaction; where the database can't be reached, wait for it.
+        """Do work of the keeper in one transaction; if the database can't be reached, wait for it.
 
-        Where it can't be used any more, or could not be reached for `patience` seconds, the keeper ends. Raises what is
+        If it can't be used any more, or could not be reached for `patience` seconds, the keeper ends. Raises what is
         the fault of a message. A keeper whose transaction failed reads everything anew in the next one.
         """
         begun, attempt = time.monotonic(), 0
@@ -184,7 +184,7 @@ class Role:
                 if failure is Failure.LASTING or time.monotonic() - begun > self._patience:
                     await self._end(error)
                 pause = _PAUSES.pause(attempt)
-                log.warning("%s; trying again in %.1f s", error, pause)
+                _logger.warning("%s; trying again in %.1f s", error, pause)
             except BaseException:
                 self._keeper.forget()
                 raise
@@ -213,7 +213,7 @@ class Role:
             if self.answers.full():
                 # Who asked first has waited for longest, and may have gone.
                 _, correlation_id, _ = self.answers.get_nowait()
-                log.warning("the answer to command %s is dropped: more than %d wait", correlation_id, MOST_ANSWERS)
+                _logger.warning("the answer to command %s is dropped: more than %d wait", correlation_id, MOST_ANSWERS)
             self.answers.put_nowait((message.reply_to, message.correlation_id, answers[message.id]))
 
 

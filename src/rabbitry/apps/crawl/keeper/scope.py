@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from rabbitry.apps.crawl.keeper.addresses import BadAddress, host_name, parse
 
 DELAY = 1.0
-"""Seconds between two requests to a host where nobody said otherwise: a good guest's."""
+"""Seconds between two requests to a host if nobody said otherwise: a good guest's."""
 
 
 @dataclass(slots=True)

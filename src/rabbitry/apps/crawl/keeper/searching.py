@@ -67,7 +67,7 @@ def read(typed: str) -> Search:
 
 
 def _phrase(text: str) -> str:
-    """Return the words of a term with a space between them; empty where it has none."""
+    """Return the words of a term with a space between them; empty if it has none."""
     # A letter in FTS5 is of these categories; what has none would be a phrase that no document has.
     letters = (letter if unicodedata.category(letter)[0] in "LNM" else " " for letter in text)
     phrase = " ".join("".join(letters).split())
@@ -129,7 +129,7 @@ def _find_postgresql(connection: Connection, wanted: Search, limit: int, offset:
 def _ranked(connection: Connection, statement: TextClause, words: str, limit: int, offset: int) -> Sequence[Row[Any]]:
     """Return the best documents (id, score), each with how many there are: at most RANKED + 1.
 
-    Where there are none, or none so far on, it is one row without an id. To sort and count thousands of scores in the
+    If there are none, or none so far on, it is one row without an id. To sort and count thousands of scores in the
     database takes half of the CPU that it takes in Python.
     """
     values = {"words": words, "most": RANKED + 1, "ranked": RANKED, "limit": limit, "offset": offset}

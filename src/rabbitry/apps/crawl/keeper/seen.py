@@ -71,7 +71,7 @@ class Seen:
         self._added += len(refs)
 
     def move(self, connection: Connection) -> None:
-        """Move a slice to the table, where there are many in memory; once in a transaction."""
+        """Move a slice to the table, if there are many in memory; once in a transaction."""
         added, self._added = self._added, 0
         if not self._moving:
             if len(self._new) < MOST:

@@ -31,7 +31,7 @@ _PATIENCE: Final = 3.0
 _TICKING: Final = 1
 """The place of the ticks among the keeper's tasks."""
 
-log = logging.getLogger("rabbitry.apps.crawl")
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,8 @@ async def run(
 ) -> bool:
     """Run a keeper until `stop` is set; return whether what was in hand was finished within `deadline` seconds.
 
-    `started` is called with the node's name when it consumes. Raises what `Worker` raises, and RecordsError where the
-    database can't be opened, or can't be used any more, UsageError where another keeper has another one.
+    `started` is called with the node's name when it consumes. Raises what `Worker` raises, and RecordsError if the
+    database can't be opened, or can't be used any more, UsageError if another keeper has another one.
     """
     database = Database(options.database)
     await asyncio.to_thread(database.__enter__)
@@ -106,9 +106,9 @@ async def run(
 
 
 async def _compare(url: str, crawl: str) -> None:
-    """Raise UsageError where a keeper runs on the broker that keeps another crawl; its database is another one then.
+    """Raise UsageError if a keeper runs on the broker that keeps another crawl; its database is another one then.
 
-    Where none answers, the messages tell later (`identity.check`).
+    If none answers, the messages tell later (`identity.check`).
     """
     try:
         async with connect(url, name=f"{names.APP} identity", recover=False) as connection:
@@ -118,7 +118,7 @@ async def _compare(url: str, crawl: str) -> None:
         async with Asking(url, patience=_PATIENCE) as asking:
             answered = await asking.ask(AskStatus())
     except RabbitryError as error:
-        log.debug("no other keeper tells which crawl it keeps: %s", error)
+        _logger.debug("no other keeper tells which crawl it keeps: %s", error)
         return
     if isinstance(answered, Status) and answered.crawl not in ("", crawl):
         raise UsageError(
@@ -138,7 +138,7 @@ async def _tick(role: Role, worker: Worker) -> None:
         try:
             await worker.publish(role.tick(), key=names.KEEPER_KEY)
         except RabbitryError as error:
-            log.debug("no tick: %s", error)  # the connection is being recovered, which the worker says
+            _logger.debug("no tick: %s", error)  # the connection is being recovered, which the worker says
         await asyncio.sleep(TICK)
 
 
@@ -157,4 +157,4 @@ async def _publish_answers(role: Role, connection: Connection) -> None:
                 mandatory=False,
             )
         except PublishError as error:
-            log.warning("a command is not answered: %s", error)
+            _logger.warning("a command is not answered: %s", error)

@@ -45,9 +45,11 @@ killed keeper had in hand come again one by one, after later ones. While they do
 
 @dataclass(slots=True)
 class Host:
-    """A host: the frontier's unit. due: when it may be asked again. waiting, later, sent: its addresses; out: its
-    batches that are out. failures: batches in a row that it did not answer, or answered with 429 or 503. crawl: the one
-    that brought it last, in memory alone; 0 where this keeper has not seen it.
+    """A host, the unit of the frontier.
+
+    due: when it may be asked again. waiting, later, sent: the numbers of its addresses. out: its batches that are out.
+    failures: batches in a row that it did not answer, or answered with 429 or 503. crawl: the crawl that named it last,
+    only in memory; 0 if this keeper has not seen it.
     """
 
     id: int
@@ -71,7 +73,7 @@ class Host:
     crawl: int = 0
 
     def has_room(self, most: int) -> bool:
-        """Return whether one more batch may be out: `most` of them, one where the host asked for a slower pace."""
+        """Return whether one more batch may be out: `most` of them, one if the host asked for a slower pace."""
         return self.out < (1 if self.robots_delay or self.backoff or self.failures else most)
 
     @property
@@ -141,10 +143,10 @@ class State:
     """When a message came last that a keeper had had in hand before; later by the time in which none could come."""
     worked_at: float = 0.0
     window: float = FIRST_WINDOW
-    """Batches that may be out at once: more where crawlers take them soon, fewer where they come back late."""
+    """Batches that may be out at once: more if crawlers take them soon, fewer if they come back late."""
     untried: float = FIRST_UNTRIED
-    """Batches that may be out at once of hosts that may be dead, half of all at most: more where such hosts answer,
-    fewer where they do not. A crawler has a place and time for each, which others would wait for."""
+    """Batches that may be out at once of hosts that may be dead, half of all at most: more if such hosts answer,
+    fewer if they do not. A crawler has a place and time for each, which others would wait for."""
     contact: str | None = None
     clock_told_at: float = 0.0
     """When it was logged last that a crawler's clock is ahead."""
@@ -192,13 +194,13 @@ class State:
         self.worked_at = now
 
     def later_due(self) -> float:
-        """Return when an address may be queued again; infinite where none waits for its time."""
+        """Return when an address may be queued again; infinite if none waits for its time."""
         return max(self.next_later, self.came_again_at + GRACE)
 
     def meets(self, crawl: Crawl) -> bool:
         """Return whether it matters which known addresses a crawl leads to.
 
-        It does where they may be nearer to the start than was known, or belong to a crawl that goes less far.
+        It does if they may be nearer to the start than was known, or belong to a crawl that goes less far.
         """
         found = self._meets.get(crawl.id)
         if found is None:

@@ -30,7 +30,7 @@ STREAK: Final = 8
 _DOUBTFUL: Final = 2
 _ELSEWHERE: Final = 5
 _ELSEWHERE_SHARE: Final = 0.2
-"""Documents of the host's other shapes that repeat none, and their share: where all look alike, it tells nothing."""
+"""Documents of the host's other shapes that repeat none, and their share: if all look alike, it tells nothing."""
 PATIENCE: Final = 60.0
 """Seconds after which more of a shape are asked for although the answers are missing."""
 NEAR: Final = 3
@@ -82,7 +82,7 @@ class Shape:
         return min(map(int.bit_count, map(wanted.__xor__, others))) <= NEAR
 
     def remember(self, fingerprint: int) -> None:
-        """Keep a document's fingerprint, in place of the oldest one where there are too many."""
+        """Keep a document's fingerprint, in place of the oldest one if there are too many."""
         self.prints = ((self.prints or b"") + struct.pack("<Q", fingerprint & _UNSIGNED))[-8 * _MOST_PRINTS :]
 
 
@@ -194,7 +194,7 @@ def verdict(shapes: Sequence[Shape], now: float) -> tuple[Verdict, Shape | None]
     for shape in shapes[:-1]:
         if shape.answered < ENOUGH:
             continue
-        # Twice as many at once each time: where a family ends, or turns into a trap, few were sent too many.
+        # Twice as many at once each time: if a family ends, or turns into a trap, few were sent too many.
         awaited = shape.unanswered(now) >= shape.answered
         if shape.documents < ENOUGH or not _repeats(shape):
             return ("unknown", shape) if awaited else ("good", None)

@@ -58,7 +58,7 @@ class Row:
     pause: float = 0.0
     trail: str = ""
     due: float | None = None
-    """When it is to be fetched again, where that was decided now."""
+    """When it is to be fetched again, if that was decided now."""
     is_new: bool = False
     was: tuple[int, int, int, bool] | None = None
     """State, outcome, crawl, and whether it had a place, as they were counted."""
@@ -75,15 +75,16 @@ class Row:
 
     @property
     def has_place(self) -> bool:
-        """Whether it holds one of the pages that its crawl may still have: on its way, or lost by a crawler that may
-        have fetched it.
+        """Whether it takes one of the places that its crawl has left.
+
+        It does while it is on its way, and if it was lost by a crawler that may have fetched it.
         """
         is_out = self.state == SENT or (self.status == LOST and self.state != DONE)
         return is_out and self.purpose == 0 and not self.is_counted
 
     @property
     def word(self) -> str:
-        """Return its outcome's word; empty where there was none yet."""
+        """Return its outcome's word; empty if there was none yet."""
         return WORDS.get(self.outcome, "")
 
 
@@ -151,7 +152,7 @@ class Work:
         return row
 
     def row_of(self, key: int) -> Row | None:
-        """Return the row of a key that was looked up, where it has one that was read."""
+        """Return the row of a key that was looked up, if it has one that was read."""
         ref = self.refs.get(key, 0)
         return self.rows.get(ref) if ref > 0 else None
 
@@ -172,7 +173,7 @@ class Work:
     # -- changing ----------------------------------------------------------------------------------------
 
     def host_named(self, name: str, delay: float | None = None) -> Host:
-        """Return a host, made where there was none."""
+        """Return a host, made if there was none."""
         host = self.state.by_name.get(name)
         if host is None:
             host = Host(self.state.next_host, name)

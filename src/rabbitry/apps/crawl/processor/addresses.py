@@ -47,7 +47,7 @@ class _Known:
         """Add a link to what is known of its origin."""
         if len(link) <= _LONGEST_KEPT:
             self._make_room()
-            # One text for both, where they are the same. It is this page's own where all was forgotten meanwhile.
+            # One text for both, if they are the same. It is this page's own if all was forgotten meanwhile.
             known[link] = link if url == link else url
 
     def forget(self) -> None:
@@ -68,7 +68,7 @@ class Base:
     """The address that a page's links are relative to."""
 
     def __init__(self, url: str, encoding: str = "utf-8") -> None:
-        """url: absolute; "" where it is not known, so that absolute links alone have an address.
+        """url: absolute; "" if it is not known, so that absolute links alone have an address.
 
         encoding: of the page, in which a link's query is percent-encoded (URL standard, "percent-encode after
         encoding").
@@ -98,7 +98,7 @@ class Base:
 
     def join_all(self, links: Iterable[str]) -> list[str | None]:
         """Return the addresses of links; see `join`."""
-        # A call of `join` for each takes four times as long where most are known.
+        # A call of `join` for each takes four times as long if most are known.
         known_of, absolute_of, join = self._known.get, self._absolute.get, self.join
         return [known_of(link) or absolute_of(link) or join(link) for link in links]
 

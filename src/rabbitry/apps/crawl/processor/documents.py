@@ -143,7 +143,7 @@ def _filled(page: Page, begun: Document, found: Found, encoding: str) -> Documen
 
 
 def _canonical(page: Page, found: Found) -> str | None:
-    """Return the canonical address of a page, from its `link` or the header Link, where it is another one."""
+    """Return the canonical address of a page, from its `link` or the header Link, if it is another one."""
     canonical = found.canonical
     if canonical is None and "link" in page.headers:
         for relation, link in links_of_headers(page.headers["link"]):

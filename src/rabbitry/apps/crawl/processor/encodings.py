@@ -46,7 +46,7 @@ class Decoded(NamedTuple):
 def decode(body: bytes, content_type: str | None = None) -> Decoded:
     """Decode a page. Bytes that the encoding does not have become U+FFFD.
 
-    content_type: of the server's header, None where there is none.
+    content_type: of the server's header, None if there is none.
     """
     name, start = encoding_of(body, content_type)
     return Decoded(_text(body[start:], name), name)
@@ -66,7 +66,7 @@ def decoder_of(encoding: str) -> codecs.IncrementalDecoder:
 
 
 def charset_of(content_type: str | None) -> str | None:
-    """Return the encoding that a Content-Type names; None where it names none that is known."""
+    """Return the encoding that a Content-Type names; None if it names none that is known."""
     found = _CHARSET.search(content_type or "")
     return _known(found[1] or found[2] or found[3] or "") if found else None
 

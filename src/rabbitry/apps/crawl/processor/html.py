@@ -72,7 +72,7 @@ def unique(urls: Iterable[str | None]) -> tuple[list[str], int]:
 def read_html(html: str, url: str, encoding: str = "utf-8", *, is_xhtml: bool = False) -> Found:
     """Read a page.
 
-    url: its address, "" where that is not known. encoding: in which it came. is_xhtml: it was served as XML.
+    url: its address, "" if that is not known. encoding: in which it came. is_xhtml: it was served as XML.
     """
     html = sanitize(_EMPTY.sub(r"<\1\2></\1>", html) if is_xhtml else html)
     found = read_links(html, url, encoding)
@@ -171,7 +171,7 @@ def all_text(html: str) -> str:
 
 
 def main_text(html: str) -> str:
-    """Return the main text of a page, or all of it where none of it looks like the main one."""
+    """Return the main text of a page, or all of it if none of it looks like the main one."""
     tree = HTMLTree.parse(html)
     text = extract_plain_text(tree, main_content=True, list_bullets=False).strip()
     text = text or extract_plain_text(tree, list_bullets=False).strip()

@@ -26,15 +26,15 @@ _TAG: Final = re.compile(r"\s*([a-z]{2,3})(?![a-z0-9])", re.IGNORECASE)
 
 
 def declared_language(tag: str | None) -> str:
-    """Return the primary language of a BCP 47 tag, or of the first one of a list of these; "" where there is none."""
+    """Return the primary language of a BCP 47 tag, or of the first one of a list of these; "" if there is none."""
     found = _TAG.match(tag or "")
     return found[1].lower() if found else ""
 
 
 def language_of(text: str, declared: str) -> str:
-    """Return the language of a text; "" where it is not known.
+    """Return the language of a text; "" if it is not known.
 
-    declared: what the page says. It is right where the text is short, or not clearly in another language.
+    declared: what the page says. It is right if the text is short, or not clearly in another language.
     """
     sample = text[:_READ]
     if not sample.strip():

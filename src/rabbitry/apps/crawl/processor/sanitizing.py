@@ -13,7 +13,7 @@ LONGEST: Final = 4_000_000
 """Characters of a page that are read; crawlers fetch as many bytes by default."""
 _DEEPEST: Final = 256
 _DEEPEST_FORMATTING: Final = 24
-"""Of elements as `<b>`, which parsers open anew in each paragraph that follows where they are not closed."""
+"""Of elements as `<b>`, which parsers open anew in each paragraph that follows if they are not closed."""
 _MOST_ATTRIBUTES: Final = 300
 _FEW_TAGS: Final = 5_000
 """Tags that may all be nested: 5,000 take lexbor 30 ms."""

@@ -41,7 +41,7 @@ class Sitemap:
         self._content_type = content_type
 
     def links(self) -> Iterator[list[Link]]:
-        """Return the links, each once in its group. Raises Problem where it breaks off, after the links before."""
+        """Return the links, each once in its group. Raises Problem if it breaks off, after the links before."""
         found: dict[str, Link] = {}
         problem = None
         try:

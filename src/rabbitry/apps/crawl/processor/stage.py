@@ -85,7 +85,7 @@ def processed_all(bodies: list[bytes], messages: list[Message], batch: Batch, no
 def processed(body: bytes, message: Message, node: Node, index: int | None = None) -> Iterator[Outgoing]:
     """Return what is published for a page: its documents and a line of the log. index: of the page in its batch.
 
-    Raises Reject where it could not be read, after what tells so.
+    Raises Reject if it could not be read, after what tells so.
     """
     page, packed = read_page(body, message)
     begun = Document(
@@ -113,7 +113,7 @@ def processed(body: bytes, message: Message, node: Node, index: int | None = Non
             count, links = count + 1, links + len(last.links)
             yield Outgoing(last, key=names.KEEPER_KEY, index=index)
     except MemoryError:
-        raise  # the page may be read where there is more
+        raise  # the page may be read if there is more
     except Exception as error:  # noqa: BLE001 - a parser's fault: the keeper is told, and the dead letter has the whole
         failure = Reject(f"can't be read: {described(error)}", reason="failed")
         failure.__cause__ = error
@@ -152,7 +152,7 @@ def _node() -> Node:
 
 @cache
 def _limit_memory() -> None:
-    """Limit the memory of this process, where it is one of a worker's: a page must not take the machine."""
+    """Limit the memory of this process, if it is one of a worker's: a page must not take the machine."""
     if multiprocessing.parent_process() is not None:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         limit = MEMORY_LIMIT if hard == resource.RLIM_INFINITY else min(MEMORY_LIMIT, hard)

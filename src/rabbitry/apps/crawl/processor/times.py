@@ -18,7 +18,7 @@ _LONGEST: Final = 64
 def seconds_of(text: str) -> float | None:
     """Return a time as seconds since 1970 (UTC); None for what is none, or lies before.
 
-    A W3C datetime of any precision (the first moment that it may mean; UTC where it has no zone), or as in RFC 5322.
+    A W3C datetime of any precision (the first moment that it may mean; UTC if it has no zone), or as in RFC 5322.
     """
     text = text.strip()[:_LONGEST]
     found = _W3C.fullmatch(text)

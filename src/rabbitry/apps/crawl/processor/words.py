@@ -48,7 +48,7 @@ _hashes: Final = _Hashes()
 def words_of(text: str) -> list[str]:
     """Return the words of a text's beginning, in lower case, with their punctuation.
 
-    Characters, where the text is of a script that has no spaces between words.
+    Characters, if the text is of a script that has no spaces between words.
     """
     text = text[:_READ].lower()
     words = text.split()

@@ -110,7 +110,7 @@ class XmlReader:
     def entries(self, parts: Iterable[bytes]) -> Iterator[Entry]:
         """Return the entries as they come.
 
-        Raises Problem (`unreadable`) where the XML is broken, after the entries before.
+        Raises Problem (`unreadable`) if the XML is broken, after the entries before.
         """
         for text in _texts(parts, self._content_type):
             yield from self._parse(text)

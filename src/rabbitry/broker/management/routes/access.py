@@ -1,5 +1,7 @@
 """Virtual hosts, users, permissions and policies."""
 
+from __future__ import annotations
+
 from collections.abc import Awaitable, Iterator, Mapping
 
 from starlette.responses import Response

@@ -1,5 +1,7 @@
 """Connections, channels and consumers."""
 
+from __future__ import annotations
+
 from collections.abc import Awaitable, Callable
 
 from starlette.responses import Response

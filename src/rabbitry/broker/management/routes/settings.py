@@ -1,5 +1,7 @@
 """Parameters: those of the broker, those of virtual hosts, and what is not available here."""
 
+from __future__ import annotations
+
 from rabbitry.broker.management import definitions, importing, views
 from rabbitry.broker.management.call import CREATED, DONE, Call, bad, need_keys, not_found, route
 

@@ -1,5 +1,7 @@
 """Exchanges, queues and bindings."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
@@ -54,9 +56,9 @@ def _exchange(call: Call) -> object:
         vhost.declare_exchange(
             name,
             str(body.get("type", "direct")),
-            durable=_flag(body, "durable", False),
-            auto_delete=_flag(body, "auto_delete", False),
-            internal=_flag(body, "internal", False),
+            durable=_flag(body, "durable", default=False),
+            auto_delete=_flag(body, "auto_delete", default=False),
+            internal=_flag(body, "internal", default=False),
             arguments=definitions.table(body.get("arguments")),
         )
         return CREATED if is_new else DONE
@@ -64,7 +66,9 @@ def _exchange(call: Call) -> object:
         raise not_found()
     if call.method == "DELETE":
         call.need("configure", vhost.name, name)
-        return call.carry_out(vhost.deleting_exchange(name, call.request.query_params.get("if-unused") == "true"))
+        return call.carry_out(
+            vhost.deleting_exchange(name, if_unused=call.request.query_params.get("if-unused") == "true")
+        )
     shown = views.exchange_with_stats(vhost.exchanges[name], vhost, call.rates, call.ranges)
     return {**shown, "incoming": [], "outgoing": []}
 
@@ -91,7 +95,7 @@ def _publish(call: Call) -> object:
         raise bad(f"{error.reply_code.value} {error.reply_text}") from error
 
 
-def _flag(body: Json, name: str, default: bool) -> bool:
+def _flag(body: Json, name: str, *, default: bool) -> bool:
     value = body.get(name, default)
     if value in ("true", "false"):
         return value == "true"
@@ -145,9 +149,9 @@ def _queue(call: Call) -> object:
         vhost.declare_queue(
             name,
             None,
-            durable=_flag(body, "durable", False),
+            durable=_flag(body, "durable", default=False),
             exclusive=False,
-            auto_delete=_flag(body, "auto_delete", False),
+            auto_delete=_flag(body, "auto_delete", default=False),
             arguments=definitions.table(body.get("arguments")),
         )
         return CREATED if is_new else DONE
@@ -228,7 +232,7 @@ def _bindings(call: Call) -> object:
     return _answer_bindings(call, found)
 
 
-def _answer_bindings(call: Call, found: "Sequence[tuple[VirtualHost, Binding | Queue]]") -> Awaitable[Response]:
+def _answer_bindings(call: Call, found: Sequence[tuple[VirtualHost, Binding | Queue]]) -> Awaitable[Response]:
     """List bindings; a queue stands for its binding to the default exchange."""
 
     def view(item: tuple[VirtualHost, Binding | Queue]) -> Json:

@@ -1,5 +1,7 @@
 """The broker as a whole: overview, nodes, health, definitions."""
 
+from __future__ import annotations
+
 from typing import Final
 
 from starlette.responses import JSONResponse

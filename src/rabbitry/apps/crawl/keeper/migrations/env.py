@@ -1,5 +1,7 @@
 """Run by Alembic: the migrations, on the connection that was handed over, in its transaction."""
 
+from __future__ import annotations
+
 from alembic import context
 
 context.configure(transactional_ddl=True, **context.config.attributes)

@@ -1,5 +1,7 @@
 """The first tables. Times are seconds since 1970. Words of outcomes are kept as numbers (`outcomes.py`)."""
 
+from __future__ import annotations
+
 import secrets
 
 import sqlalchemy as sa
@@ -13,7 +15,7 @@ branch_labels = None
 depends_on = None
 
 _LARGE = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-"""64 bits; in SQLite the row's own number where it is the primary key."""
+"""64 bits; in SQLite the row's own number if it is the primary key."""
 
 
 def _number(name: str, default: int | None = 0) -> sa.Column[int]:
@@ -55,7 +57,7 @@ def _create_crawls() -> None:
         _text("crawl"),
     )
     op.execute(f"INSERT INTO crawl_keeper (id, crawl) VALUES (1, '{secrets.token_hex(4)}')")  # noqa: S608 - hex digits
-    # One row for each `add`, whose message may come twice. hosts, allow: JSON lists; null where that bound was not
+    # One row for each `add`, whose message may come twice. hosts, allow: JSON lists; null if that bound was not
     # asked for.
     op.create_table(
         "crawl_crawls",
@@ -76,7 +78,7 @@ def _create_crawls() -> None:
 
 
 def _create_hosts() -> None:
-    # The frontier's unit: a host name, with a port where it is none of http's and https's own.
+    # The frontier's unit: a host name, with a port if it is none of http's and https's own.
     # delay: as asked for at `add`; robots_delay: of robots.txt. backoff: the delay that failures or 429 and 503 made.
     # outcomes: the last ones, newest last.
     op.create_table(

@@ -1,5 +1,7 @@
 """A table for documents that wait for their turn."""
 
+from __future__ import annotations
+
 import sqlalchemy as sa
 from alembic import op
 
