@@ -125,37 +125,53 @@ def results(
     Example: rabbitry grading results --follow
     """
     if not follow:
-        from rabbitry.apps.grading.records.course import CONFIRMED, Filter, submissions_of
-
-        wanted = Filter(find, module, CONFIRMED, limit, offset)
-        with existing(context, database) as records:
-            rows = [] if records is None else records.read_now(partial(submissions_of, wanted=wanted))
-        for found in rows:
-            if as_json:
-                print_json(found.as_dict())
-            else:
-                _print_result(found.id, found.student, found.module, found.mark, found.out_of)
-        if records is not None and not rows and not as_json:
-            say("no results")
+        _print_kept(context, database, find, module, limit, offset, as_json=as_json)
         return
     if module is not None or find or limit is not None or offset:
         raise UsageError("--module, --find, --limit and --offset are for the records, and not for --follow")
     url = broker_url(context, broker)
     check_exchange(exchange)
+    coming = _print_coming(url, exchange, exchange_type, plain=plain, strict=strict, as_json=as_json)
+    raise typer.Exit(run_once(coming, is_endless=True))
 
-    async def work() -> int:
-        from rabbitry.apps.grading.stages import Wiring
-        from rabbitry.apps.grading.students import results as coming
 
-        wiring = Wiring(exchange=exchange, exchange_type=exchange_type.value, plain=plain)
-        async for fields in coming(wiring, url, strict=strict):
-            if as_json:
-                print_json(fields)
-                continue
+def _print_kept(
+    context: typer.Context,
+    database: str | None,
+    find: str,
+    module: str | None,
+    limit: int | None,
+    offset: int,
+    *,
+    as_json: bool,
+) -> None:
+    from rabbitry.apps.grading.records.course import CONFIRMED, Filter, submissions_of
+
+    wanted = Filter(find, module, CONFIRMED, limit, offset)
+    with existing(context, database) as records:
+        rows = [] if records is None else records.read_now(partial(submissions_of, wanted=wanted))
+    for found in rows:
+        if as_json:
+            print_json(found.as_dict())
+        else:
+            _print_result(found.id, found.student, found.module, found.mark, found.out_of)
+    if records is not None and not rows and not as_json:
+        say("no results")
+
+
+async def _print_coming(
+    url: str, exchange: str, exchange_type: ExchangeType, *, plain: bool, strict: bool, as_json: bool
+) -> int:
+    from rabbitry.apps.grading.stages import Wiring
+    from rabbitry.apps.grading.students import results as coming
+
+    wiring = Wiring(exchange=exchange, exchange_type=exchange_type.value, plain=plain)
+    async for fields in coming(wiring, url, strict=strict):
+        if as_json:
+            print_json(fields)
+        else:
             _print_result(*(fields.get(name) for name in ("SubmissionID", "StudentID", "Module", "Mark", "OutOf")))
-        return ExitCode.DONE
-
-    raise typer.Exit(run_once(work(), is_endless=True))
+    return ExitCode.DONE
 
 
 def _print_result(identity: object, student: object, module: object, mark: object, out_of: object) -> None:

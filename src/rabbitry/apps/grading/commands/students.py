@@ -19,7 +19,7 @@ from rabbitry.apps.grading.commands.options import (
     Type,
     wiring_of,
 )
-from rabbitry.apps.grading.commands.records import asking
+from rabbitry.apps.grading.commands.records import Ask, asking
 from rabbitry.exceptions import RequestTimeout, UsageError
 from rabbitry.runtime.options import (
     Broker,
@@ -133,43 +133,51 @@ def status(
     url = broker_url(context, broker)
 
     async def work() -> int:
-        from rabbitry.apps.grading.modules import load_course
-        from rabbitry.apps.grading.waiting import missing_role
-
-        course = load_course(None) if watch else None
         async with asking(named, url) as ask:
-            shown: dict[str, Any] | None = None
-            wanted = id
-            is_told = False
-            missing, look_at = "", 0.0
-            clock = asyncio.get_running_loop().time
-            while True:
-                try:
-                    found = await ask(wanted)
-                except RequestTimeout as error:
-                    if not watch:
-                        raise
-                    found = None
-                    if not is_told:
-                        warn(f"{error}; waiting")
-                        is_told = True
-                wanted = id if found is None else found["id"]  # a beginning may become that of another, too
-                if found is not None and (shown is None or found["history"] != shown["history"]):
-                    _show_status(found, shown, as_json=as_json)
-                    shown = found
-                    look_at = clock()
-                if not watch and found is None:
-                    fail(f"nothing is recorded of {id!r} (yet)")
-                if not watch or (found is not None and found["status"] == "confirmed"):
-                    return ExitCode.DONE
-                if found is not None and course is not None and clock() >= look_at:
-                    said = await missing_role(url, found, course) or ""
-                    if said != missing and said:
-                        warn(said)
-                    missing, look_at = said, clock() + LOOK
-                await asyncio.sleep(WATCH)
+            if watch:
+                return await _watch_status(id, ask, url, as_json=as_json)
+            found = await ask(id)
+            if found is None:
+                fail(f"nothing is recorded of {id!r} (yet)")
+            _show_status(found, None, as_json=as_json)
+            return ExitCode.DONE
 
     raise typer.Exit(run_once(work(), is_endless=watch))
+
+
+async def _watch_status(id: str, ask: Ask, url: str, *, as_json: bool) -> int:
+    """Print each change of a submission until it is confirmed, and which role it waits for if none of it runs."""
+    from rabbitry.apps.grading.modules import load_course
+    from rabbitry.apps.grading.waiting import missing_role
+
+    course = load_course(None)
+    shown: dict[str, Any] | None = None
+    wanted = id
+    is_told = False
+    missing, look_at = "", 0.0
+    clock = asyncio.get_running_loop().time
+    while True:
+        try:
+            found = await ask(wanted)
+        except RequestTimeout as error:
+            found = None
+            if not is_told:
+                warn(f"{error}; waiting")
+                is_told = True
+        wanted = id if found is None else found["id"]  # a beginning may become that of another, too
+        if found is not None:
+            if shown is None or found["history"] != shown["history"]:
+                _show_status(found, shown, as_json=as_json)
+                shown = found
+                look_at = clock()
+            if found["status"] == "confirmed":
+                return ExitCode.DONE
+            if clock() >= look_at:
+                said = await missing_role(url, found, course) or ""
+                if said != missing and said:
+                    warn(said)
+                missing, look_at = said, clock() + LOOK
+        await asyncio.sleep(WATCH)
 
 
 def _show_status(found: Mapping[str, Any], before: Mapping[str, Any] | None, *, as_json: bool) -> None:
