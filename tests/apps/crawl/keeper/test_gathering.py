@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from rabbitry.apps.crawl.keeper import role
+from rabbitry.apps.crawl.keeper import reading, role
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.role import AT_ONCE, BUSY, Role
-from rabbitry.apps.crawl.messages import Report
+from rabbitry.apps.crawl.messages import Add, Answer, Document, Link, Report
 from rabbitry.apps.crawl.node import Node
 from rabbitry.flow import Batch, Message
 
@@ -24,13 +25,17 @@ def database(tmp_path: Path) -> Iterator[Database]:
         yield opened
 
 
+def message(kind: str, identity: str = "m") -> Message:
+    """Return the metadata of a message."""
+    return Message(
+        identity, "c", 1, "keeper", "crawl.keeper", "", "crawl.keeper", None, kind, "application/json", None, {}
+    )
+
+
 async def keep(keeper: Role, count: int) -> None:
     """Have a keeper apply so many reports of batches that it never sent."""
     body = msgspec.json.encode(Report("none", "http://a.test", "c1", 0.0, 0.0))
-    message = Message(
-        "m", "c", 1, "keeper", "crawl.keeper", "", "crawl.keeper", None, "Report", "application/json", None, {}
-    )
-    await keeper.keep([body] * count, [message] * count, Batch(count))
+    await keeper.keep([body] * count, [message("Report")] * count, Batch(count))
 
 
 @pytest.mark.parametrize("count", [1, BUSY - 1, AT_ONCE])
@@ -55,3 +60,31 @@ async def test_a_busy_keeper_lets_messages_gather(database: Database, monkeypatc
     assert task.cancelled(), "its messages go back to the broker"
     monkeypatch.setattr(role, "GATHERING", 0.0)
     await keep(keeper, BUSY)
+
+
+async def test_documents_that_crowd_in_wait_in_the_backlog_and_commands_do_not(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = Role(Node("keeper"), database)
+    encode = msgspec.json.encode
+    start = "http://a.test/"
+    await keeper.keep([encode(Add([start], delay=0.0))], [message("Command")], Batch(1))
+    links = [Link(f"http://a.test/{number}") for number in range(100)]
+    document = encode(Document(start, 1.0, "p1", "c1", 1.0, links=links))
+    add = encode(Add(["http://b.test/"], delay=0.0))
+    report = encode(Report("none", start, "c1", 0.0, 0.0))
+    kinds = ["Document", "Document", "Report", "Report", "Command"]
+    messages = [message(kind, f"m{number}") for number, kind in enumerate(kinds)]
+    messages[-1] = replace(messages[-1], reply_to="asker")
+    bodies = [document, document, report, report, add]
+
+    monkeypatch.setattr(role, "_CROWDED", 2 * len(document))
+    await keeper.keep(bodies, messages, Batch(len(bodies)))
+    found = database.read_now(lambda connection: reading.status(connection, 0.0))
+    assert (found.backlog, sum(found.addresses.values())) == (2, 2)
+    where, _, answer = keeper.answers.get_nowait()
+    assert (where, isinstance(answer, Answer), answer.error) == ("asker", True, "")
+
+    await keep(keeper, 1)
+    found = database.read_now(lambda connection: reading.status(connection, 0.0))
+    assert (found.backlog, sum(found.addresses.values())) == (0, 102)
