@@ -244,7 +244,7 @@ async def test_a_reset_is_the_cause() -> None:
 # -- heartbeats ----------------------------------------------------------------------------------------
 
 
-async def test_heartbeats_are_sent_where_nothing_else_is() -> None:
+async def test_heartbeats_are_sent_if_nothing_else_is() -> None:
     async with _driver(_Recorder()) as (driver, peer):
         driver.start_heartbeat(0.1)
         peer.send(PROTOCOL_HEADER)

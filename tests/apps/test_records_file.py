@@ -81,9 +81,7 @@ def test_who_only_reads_makes_nothing(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [KEPT, "100% of #1, no?.db"])
-def test_a_copy_is_read_where_nothing_can_be_written(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_copy_is_read_if_nothing_can_be_written(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Database(f"sqlite:///{tmp_path}/{KEPT}") as database:
         database.write_now(pause)
     (tmp_path / KEPT).rename(tmp_path / name)

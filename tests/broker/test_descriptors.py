@@ -46,7 +46,7 @@ async def test_clients_that_never_log_in_do_not_shut_out_others(tmp_path: Path) 
         assert broker.stop() == 0
 
 
-async def test_the_newest_connections_are_closed_where_all_have_logged_in(tmp_path: Path) -> None:
+async def test_the_newest_connections_are_closed_if_all_have_logged_in(tmp_path: Path) -> None:
     with BrokerProcess("--data", str(tmp_path)) as broker:
         resource.prlimit(broker.pid, resource.RLIMIT_NOFILE, (_MOST, _MOST))
         async with contextlib.AsyncExitStack() as stack:

@@ -66,7 +66,7 @@ def test_purge_counts_what_is_ready() -> None:
     assert len(queue) == 0
 
 
-async def test_a_dead_letters_key_is_cut_where_it_is_too_long_to_travel() -> None:
+async def test_a_dead_letters_key_is_cut_if_it_is_too_long_to_travel() -> None:
     arguments: Table = {"x-dead-letter-exchange": "amq.fanout", "x-dead-letter-routing-key": "k" * 300}
     async with Broker(BrokerConfig(port=0)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()

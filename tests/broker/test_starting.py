@@ -41,7 +41,7 @@ async def test_a_port_that_is_taken_undoes_the_start(which: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("failing", ["tls_port", "management_port", "store"])
-async def test_sockets_that_were_given_are_closed_where_the_start_fails(failing: str, tmp_path: Path) -> None:
+async def test_sockets_that_were_given_are_closed_if_the_start_fails(failing: str, tmp_path: Path) -> None:
     (tmp_path / "broker.sqlite").mkdir()
     kinds = {"listeners", "tls_listeners", "management_listeners"}
     with socket.create_server(("127.0.0.1", 0)) as server:

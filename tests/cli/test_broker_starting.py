@@ -91,7 +91,7 @@ async def test_a_broker_whose_management_api_cannot_be_loaded_ends_with_one_line
     assert await is_kept(data)
 
 
-def test_up_ends_where_the_management_api_of_its_broker_cannot_be_loaded(tmp_path: Path) -> None:
+def test_up_ends_if_the_management_api_of_its_broker_cannot_be_loaded(tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     more = _without_management(tmp_path) | {"TMPDIR": str(temporary)}

@@ -47,7 +47,7 @@ def test_an_output_that_is_closed_is_no_failure() -> None:
 
 
 @pytest.mark.parametrize(("more", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
-def test_a_log_has_colours_where_they_are_wanted(more: dict[str, str], coloured: bool) -> None:
+def test_a_log_has_colours_if_they_are_wanted(more: dict[str, str], coloured: bool) -> None:
     start = "from rabbitry.runtime.logging import *; configure(Level.INFO, as_json=False)"
     program = f"{start}; import logging; logging.warning('said')"
     environment = commands.environment({"TERM": "xterm"} | more)
@@ -156,7 +156,7 @@ def test_a_user_without_a_password_is_wrong_usage() -> None:
 
 
 @pytest.mark.parametrize("url", ["amqp://guest:wrong@127.0.0.1:{port}/", "amqp://127.0.0.1:{port}/nope"])
-def test_a_page_ends_where_the_broker_refuses_it(url: str) -> None:
+def test_a_page_ends_if_the_broker_refuses_it(url: str) -> None:
     with BrokerProcess() as broker:
         done = commands.run("web", "--port", "0", "--broker", url.format(port=broker.port))
     assert done.returncode == 3, done.stderr

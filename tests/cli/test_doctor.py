@@ -157,7 +157,7 @@ def test_a_queue_that_nobody_consumes_and_that_grows_is_bad() -> None:
     assert (problem.is_bad, problem.what) == (True, "nobody consumes it, and it grows: 8, 3 more in 6 s")
 
 
-def test_unacknowledged_messages_are_stuck_where_none_is_acknowledged() -> None:
+def test_unacknowledged_messages_are_stuck_if_none_is_acknowledged() -> None:
     held = {"messages_unacknowledged": 4, "messages_ready": 9, "consumers": 1}
     (problem,) = problems(_look(0, **held, message_stats={"ack": 7}), _look(6, **held, message_stats={"ack": 7}))
     assert (problem.is_bad, problem.what) == (

@@ -152,7 +152,7 @@ def test_a_second_one_on_the_same_data_says_how_and_that_works(tmp_path: Path) -
                 assert third.process.wait(90) == 0, third.output
 
 
-def test_the_advice_where_the_usual_port_is_taken_works_as_printed(tmp_path: Path) -> None:
+def test_the_advice_if_the_usual_port_is_taken_works_as_printed(tmp_path: Path) -> None:
     with commands.service("up", *_FREE, "--apps", "", more={"XDG_DATA_HOME": str(tmp_path)}) as first:
         port = first.wait_for(r"broker on amqp://127\.0\.0\.1:(\d+)/")[1]
         first.wait_for(_PAGE)

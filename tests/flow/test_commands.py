@@ -228,7 +228,7 @@ def test_the_topology_is_shown_exported_and_checked(shop: rabbitry.App) -> None:
     ]
 
 
-def test_a_check_finds_bindings_where_the_management_api_is(shop: rabbitry.App, own_rabbitmq: RabbitMQ) -> None:
+def test_a_check_finds_bindings_if_there_is_a_management_api(shop: rabbitry.App, own_rabbitmq: RabbitMQ) -> None:
     url, management = own_rabbitmq.url, own_rabbitmq.management_url
     assert management is not None
     arguments = ("topology", "check", "shop_of_tests:app")

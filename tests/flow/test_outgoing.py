@@ -98,7 +98,7 @@ async def test_what_amqp_can_not_carry_is_an_error_of_the_handler(broker_url: st
 
 
 @pytest.mark.parametrize(("wrong", "why"), WRONG)
-async def test_it_is_refused_where_it_is_published(
+async def test_it_is_refused_when_it_is_published(
     rabbitry_broker: RunningBroker, wrong: rabbitry.Outgoing, why: str
 ) -> None:
     app = rabbitry.App("refused")

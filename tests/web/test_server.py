@@ -189,7 +189,7 @@ async def test_health_says_whether_samples_can_come(served: Served) -> None:
         assert answer.json() == {"broker": "connected", "hosts": 0, "samples": 0}
 
 
-async def test_a_password_is_asked_for_where_there_is_one() -> None:
+async def test_a_password_is_required_if_there_is_one() -> None:
     async with _served(Settings(port=0, password="sesame")) as served, httpx.AsyncClient(timeout=60) as client:
         assert (await client.get(f"{served.url}/")).status_code == 401
         assert (await client.get(f"{served.url}/", auth=("any", "wrong"))).status_code == 401

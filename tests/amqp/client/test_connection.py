@@ -84,7 +84,7 @@ async def test_an_unknown_virtual_host_is_refused(broker_url: str) -> None:
         await rabbitry.connect(_changed(broker_url, virtual_host="no-such-vhost"))
 
 
-async def test_a_port_where_nobody_listens_is_named() -> None:
+async def test_a_port_without_a_listener_is_named() -> None:
     port = free_port()
     with pytest.raises(ConnectFailed, match=f"127.0.0.1:{port}"):
         await rabbitry.connect(f"amqp://127.0.0.1:{port}/")

@@ -42,7 +42,7 @@ async def test_a_consumer_that_waits_to_come_back_ends_with_its_channel(no_leaks
                     await waiting
 
 
-async def test_a_consumer_is_not_started_again_where_the_loss_came_before_cancel_ok(
+async def test_a_consumer_is_not_started_again_if_the_loss_came_before_cancel_ok(
     no_leaks: None, broker_url: str, url: BrokerURL, proxy: FaultProxy
 ) -> None:
     async with rabbitry.connect(broker_url) as other, rabbitry.connect(url) as connection:

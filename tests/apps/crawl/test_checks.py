@@ -30,7 +30,7 @@ def test_dead_letters_of_a_crawl_are_told() -> None:
     assert (problem.is_bad, problem.todo) == (False, "rabbitry dead list crawl")
 
 
-def test_a_log_that_nobody_reads_is_told_where_its_lines_do_not_expire() -> None:
+def test_a_log_that_nobody_reads_is_reported_if_its_lines_do_not_expire() -> None:
     def found(before: int, after: int) -> list[bool]:
         looks = [Look(6.0 * at, {"logq": {"messages_ready": ready}}, {}) for at, ready in enumerate((before, after))]
         return [problem.is_bad for problem in problems(looks[0], looks[1], checks.untaken)]

@@ -201,7 +201,7 @@ def test_status_has_a_text_for_people_and_an_object_for_programs(run: Run, sourc
     assert (found["documents"], found["paused"], found["hosts"]["known"]) == (7, False, 0)
 
 
-def test_why_and_hosts_answer_where_nothing_is_known(run: Run, source: tuple[str, str]) -> None:
+def test_why_and_hosts_answer_if_nothing_is_known(run: Run, source: tuple[str, str]) -> None:
     done = run("why", "http://nobody.example/", *source)
     assert (done.code, "not seen" in done.out) == (0, True), done
     found = json.loads(run("why", "ftp://a.example/", "--json", *source).out)

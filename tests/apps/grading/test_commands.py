@@ -213,7 +213,7 @@ def test_a_marking_scheme_that_does_not_parse_stops_its_role_alone(
         assert "demonstrator of module 'cloud_computing' does not run" in roles.output
 
 
-def test_one_shot_commands_fail_at_once_where_no_broker_is(
+def test_one_shot_commands_fail_at_once_if_no_broker_is_there(
     run: Run, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RABBITRY_BROKER", f"amqp://127.0.0.1:{free_port()}/")
@@ -575,7 +575,7 @@ def test_letters_that_turn_others_around_are_shown(run: Run, three: str) -> None
     assert "<U+200F>x" in shown
 
 
-def test_a_scheme_s_bonus_stays_where_it_is_sent_back(run: Run, three: str) -> None:
+def test_a_scheme_s_bonus_stays_if_it_is_sent_back(run: Run, three: str) -> None:
     back = [{"role": "assistant", "status": "submitted", "remark": "again"}]
     fields = {"StudentID": 7, "Solution": "x", "status": "submitted", "Mark": 11, "OutOf": 10, "SubmissionID": "bonus"}
     with Database(three) as database:

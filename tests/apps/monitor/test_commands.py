@@ -46,7 +46,7 @@ def test_an_unknown_vhost_ends_with_3_and_one_line(broker_url: str, tmp_path: Pa
 
 
 @both
-def test_a_port_or_host_where_nobody_answers_ends_with_3(tmp_path: Path, command: list[str]) -> None:
+def test_a_port_or_host_that_does_not_answer_ends_with_3(tmp_path: Path, command: list[str]) -> None:
     port = free_port()
     ends_with(3, f"no broker at 127.0.0.1:{port}: .*", tmp_path, *command, "-b", f"127.0.0.1:{port}")
     ends_with(3, "no broker at no.such.host.invalid:5672: .*", tmp_path, *command, "-b", "no.such.host.invalid")

@@ -21,7 +21,7 @@ def test_traffic_counts_once_by_what_the_agent_says() -> None:
 
 
 @pytest.mark.parametrize("uplinks", [None, [], ["gone"], "eth0", [1, None], {}])
-def test_traffic_counts_once_by_names_where_the_sample_does_not_say(uplinks: object) -> None:
+def test_traffic_counts_once_by_names_if_the_sample_does_not_say(uplinks: object) -> None:
     net = rates("eth0", "docker0", "veth1a2b3c4", "br-0a1b2c3d4e5f", "lo")
     assert reading(net=net, uplinks=uplinks).values[2:] == (10.0, 1.0)
 

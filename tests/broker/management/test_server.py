@@ -85,7 +85,7 @@ async def test_a_running_broker_goes_on_without_a_management_api_that_cannot_be_
     assert await is_kept(tmp_path)
 
 
-async def test_the_broker_closes_in_order_where_the_management_api_fails_to_stop(
+async def test_the_broker_closes_in_order_if_the_management_api_fails_to_stop(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     broker = Broker(BrokerConfig(port=0, management_port=0, data=tmp_path))

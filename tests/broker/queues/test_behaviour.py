@@ -118,7 +118,7 @@ def test_a_queue_that_nobody_uses_is_deleted(connection: Any, channel: Channel) 
     eventually_blocking(gone, "the queue's end")
 
 
-def test_the_oldest_go_where_there_are_too_many(channel: Channel) -> None:
+def test_the_oldest_go_if_there_are_too_many(channel: Channel) -> None:
     dead = _declare(channel)
     queue = _declare(channel, max_length=2, dead_letter_exchange="", dead_letter_routing_key=dead)
     _put(channel, queue, b"1", b"2", b"3", b"4")

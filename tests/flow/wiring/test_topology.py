@@ -41,7 +41,9 @@ async def test_check_says_what_is_missing_and_what_differs_and_changes_nothing(b
     }  # fmt: skip
 
 
-async def test_what_exists_otherwise_is_used_and_said(broker_url: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_object_with_other_flags_is_used_with_a_warning(
+    broker_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     app = _app()
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()

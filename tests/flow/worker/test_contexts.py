@@ -296,7 +296,7 @@ asyncio.run(main())
 """
 
 
-def test_a_process_stage_without_a_file_is_refused_where_it_is_made() -> None:
+def test_a_process_stage_without_a_file_is_refused_when_it_is_made() -> None:
     program = _NOTEBOOK.format(
         define="@app.stage('k', processes=True)\ndef crunch(x: int) -> None: ...", url="amqp://127.0.0.1:1/"
     )

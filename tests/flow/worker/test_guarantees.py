@@ -59,7 +59,7 @@ async def test_an_input_is_not_acked_before_its_result_is_confirmed(broker_url: 
     assert (await counts(broker_url, ["first.out"]))["first.out"] in (2, 3)
 
 
-async def test_what_nobody_takes_is_a_dead_letter_also_where_the_network_breaks(broker_url: str) -> None:
+async def test_an_unroutable_result_is_a_dead_letter_even_if_the_network_breaks(broker_url: str) -> None:
     app = rabbitry.App("second")
 
     @app.stage("in", then=lambda text: f"nowhere.{text}")
@@ -106,7 +106,7 @@ async def test_a_broker_that_is_away_for_a_while_is_waited_for(broker_url: str) 
             await eventually(lambda: worker.is_healthy, "both connections to be back")
 
 
-async def test_a_worker_ends_also_where_its_broker_answers_no_more(broker_url: str, tmp_path: Path) -> None:
+async def test_a_worker_ends_even_if_its_broker_no_longer_answers(broker_url: str, tmp_path: Path) -> None:
     (tmp_path / "fourth_of_tests.py").write_text(
         "import rabbitry\n"
         "app = rabbitry.App('fourth')\n"

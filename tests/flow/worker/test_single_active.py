@@ -150,7 +150,7 @@ async def put_suspects(url: str, numbers: range) -> None:
         await put(url, "one.suspects.handle", b"%d" % number, Properties(headers={"x-rabbitry-attempt": 2}))
 
 
-async def test_suspects_are_handled_also_where_nothing_else_comes_and_nobody_knows_who_is_active(
+async def test_suspects_are_handled_even_if_nothing_else_comes_and_nobody_knows_who_is_active(
     broker_url: str,
 ) -> None:
     group = Group()

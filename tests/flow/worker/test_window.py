@@ -24,7 +24,7 @@ def taken(window: Window, sizes: list[int]) -> int:
     return window.size
 
 
-def test_a_window_begins_small_and_grows_where_it_is_full_of_small_messages() -> None:
+def test_a_window_begins_small_and_grows_if_it_is_full_of_small_messages() -> None:
     window = Window(1, MOST)
     assert (window.size, window.limit) == (FIRST, FIRST)
     assert taken(window, [100] * (FIRST - 1)) == FIRST
@@ -33,7 +33,7 @@ def test_a_window_begins_small_and_grows_where_it_is_full_of_small_messages() ->
     assert window.limit == 0
 
 
-def test_a_window_shrinks_where_its_messages_are_large() -> None:
+def test_a_window_shrinks_if_its_messages_are_large() -> None:
     window = Window(1, MOST)
     taken(window, [100] * MOST)
     for _ in range(MOST):
@@ -43,7 +43,7 @@ def test_a_window_shrinks_where_its_messages_are_large() -> None:
     assert taken(window, [50 * LARGEST]) == 1
 
 
-def test_a_window_stays_where_more_of_its_messages_would_be_too_much() -> None:
+def test_a_window_stays_if_more_of_its_messages_would_be_too_much() -> None:
     window = Window(1, MOST)
     assert taken(window, [LARGEST // FIRST] * FIRST) == FIRST
 

@@ -187,7 +187,7 @@ async def test_nothing_is_asked_for_past_the_deadline() -> None:
     assert (script.asked, report.why, len(report.left)) == ([], "late", 2)
 
 
-async def test_rest_is_given_back_at_once_where_the_delay_leads_past_the_deadline() -> None:
+async def test_rest_is_given_back_at_once_if_the_delay_leads_past_the_deadline() -> None:
     script = Script()
     items, report = await all_of(crawler_of(script), batch_of("1", "2", "3", delay=600.0, within=30.0))
     assert (len(items), report.left, report.why) == (1, [f"{ORIGIN}/2", f"{ORIGIN}/3"], "late")
@@ -211,7 +211,7 @@ async def test_host_that_does_not_answer_is_left_alone_after_three_requests() ->
 
 
 @pytest.mark.parametrize("outcome", sorted(batches._UNASKED))
-async def test_no_delay_is_owed_where_nothing_was_asked_for(outcome: str) -> None:
+async def test_no_delay_is_owed_if_nothing_was_asked_for(outcome: str) -> None:
     script = Script(dict.fromkeys("123", outcome))
     _, report = await all_of(crawler_of(script), batch_of(*"123", delay=100.0))
     assert (len(script.asked), report.left, report.wait) == (3, [], 0.0)

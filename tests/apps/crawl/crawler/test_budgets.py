@@ -55,7 +55,7 @@ def test_bandwidth_that_was_not_used_is_not_saved_up() -> None:
     assert Bandwidth(None).pause() == 0
 
 
-async def test_oldest_body_goes_on_where_there_is_no_room() -> None:
+async def test_oldest_body_goes_on_if_there_is_no_room() -> None:
     room, first, second = Room(100), object(), object()
     room.hold(first, 60)
     room.hold(second, 60)

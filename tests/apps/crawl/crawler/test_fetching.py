@@ -57,7 +57,7 @@ async def test_request_names_the_crawler_and_its_contact_and_carries_no_cookie()
     assert set(server.headers(1)) == {"host", "user-agent", "accept", "accept-encoding"}
 
 
-async def test_connection_is_kept_where_an_error_comes_in_chunks() -> None:
+async def test_connection_is_kept_if_an_error_comes_in_chunks() -> None:
     chunked = b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngone\r\n0\r\n\r\n"
     async with serving({"/a": chunked, "/b": answer(PAGE)}) as server:
         with fetching() as hand:
@@ -324,7 +324,7 @@ async def test_certificate_that_does_not_verify_is_refused(authority: trustme.CA
     assert server.asked == []
 
 
-async def test_http2_is_spoken_where_the_server_offers_it(authority: trustme.CA) -> None:
+async def test_http2_is_spoken_if_the_server_offers_it(authority: trustme.CA) -> None:
     bodies = {"/": PAGE, "/reset": b""}
     async with serving_http2(bodies, context(authority, "a.example")) as server:
         with fetching(names={"a.example": [["127.0.0.1"]]}) as hand:

@@ -134,7 +134,7 @@ async def kept(role: Role, until: Callable[[], bool]) -> bool:
         await asyncio.wait((task,))
 
 
-async def test_a_keeper_ends_where_its_database_can_never_be_used_again(
+async def test_a_keeper_ends_if_its_database_can_never_be_used_again(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Database(f"sqlite:///{file}") as database, failing(database, monkeypatch, "SELECT * FROM none") as begun:

@@ -57,9 +57,7 @@ def test_a_limit_holds_to_the_page(simple: Database) -> None:
 
 
 @pytest.mark.parametrize("takes_over", [False, True], ids=["one keeper", "another keeper takes over"])
-def test_a_limit_holds_where_crawlers_die_and_what_they_fetched_comes_late(
-    simple: Database, *, takes_over: bool
-) -> None:
+def test_a_limit_holds_if_crawlers_die_and_what_they_fetched_comes_late(simple: Database, *, takes_over: bool) -> None:
     world = World(simple, web(5, 50))
     delay(world, pages=10, reports=0)
     world.lag = lambda url: 8.0
@@ -175,7 +173,7 @@ def test_a_limit_holds_for_pages_that_an_earlier_crawl_fetched(simple: Database)
 
 
 @pytest.mark.parametrize("limit", [1, 30, 61])
-def test_a_limit_holds_where_many_hosts_are_due_at_once(simple: Database, limit: int) -> None:
+def test_a_limit_holds_if_many_hosts_are_due_at_once(simple: Database, limit: int) -> None:
     world = World(simple, web(60, 10))
     world.add(*(f"http://h{number}.test/" for number in range(60)), limit=limit)
     world.run()

@@ -77,7 +77,7 @@ def test_an_address_that_waits_for_a_smaller_crawl_goes_over_to_a_larger_one(tmp
     in_a_transaction(tmp_path, test)
 
 
-def test_a_shorter_way_to_an_address_is_kept_where_the_depth_is_bounded(tmp_path: Path) -> None:
+def test_a_shorter_way_to_an_address_is_kept_if_the_depth_is_bounded(tmp_path: Path) -> None:
     def test(connection: Connection, state: State) -> None:
         state.begin(Crawl(1, 0.0, [], depth=5))
         depths = []

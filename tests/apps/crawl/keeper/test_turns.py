@@ -100,7 +100,7 @@ def test_dead_hosts_hold_up_no_crawl_that_is_added_later(fates: Fates) -> None:
     assert "http://alive.test" in sent
 
 
-def test_of_hosts_that_may_be_dead_fewer_are_out_where_they_are(fates: Fates) -> None:
+def test_of_hosts_that_may_be_dead_fewer_are_out_if_they_are(fates: Fates) -> None:
     fates.add("many", *(f"http://dead{number}.test/" for number in range(1_000)))
     for _ in range(2 * FIRST_UNTRIED):
         fates.end(next(iter(fates.out.values())), "no-such-host")

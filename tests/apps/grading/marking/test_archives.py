@@ -127,7 +127,7 @@ def test_a_compressed_file_becomes_that_file(
     assert _files(tmp_path) == {stored: b"print(1)"}
 
 
-def test_a_compressed_file_stays_so_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_a_compressed_file_stays_so_if_it_is_asked_for(tmp_path: Path) -> None:
     data = gzip.compress(b"1,2")
     unpack(data, "a.csv.gz", tmp_path, room=_ROOM, file="data.csv.gz")
     assert _files(tmp_path) == {"data.csv.gz": data}

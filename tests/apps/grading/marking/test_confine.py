@@ -142,7 +142,7 @@ def test_weak_bounds_remove_what_is_hard_to_remove(scheme: MakeScheme) -> None:
 
 @pytest.mark.usefixtures("no_bubblewrap")
 @pytest.mark.skipif(not namespaces(), reason="the kernel gives no namespaces here")
-def test_weak_bounds_keep_it_from_the_network_where_the_kernel_lets_us(scheme: MakeScheme) -> None:
+def test_weak_bounds_keep_it_from_the_network_if_the_kernel_lets_us(scheme: MakeScheme) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         program = f"exec 3<>/dev/tcp/127.0.0.1/{listener.getsockname()[1]}"
         parts = _PARTS.replace('"sh main.py"', '["bash", "main.py"]')

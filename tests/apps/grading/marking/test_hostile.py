@@ -109,7 +109,7 @@ for _ in range(40):
 @pytest.mark.parametrize(
     "fill", [_FILLED_BY_CHILDREN, _GIVEN_BACK, _OF_DEV_ZERO], ids=["by children", "given back", "of /dev/zero"]
 )
-def test_shared_memory_counts_where_no_process_has_its_pages(run: Run, fill: str) -> None:
+def test_shared_memory_counts_if_no_process_has_its_pages(run: Run, fill: str) -> None:
     program = f"import mmap, os, time\nkept = []\n{fill}\ntime.sleep(60)\n"
     marking = run(program, memory="128 MiB", wall_seconds=100, cpu_seconds=30)
     assert "used more than 128 MiB of memory" in _output(marking)
