@@ -554,6 +554,33 @@ def test_a_long_body_does_not_keep_the_chunks_that_brought_little_of_it() -> Non
     assert all(isinstance(part, bytes) for part in parts)
 
 
+@pytest.mark.parametrize("step", [1, 7, 500, 100_000])
+def test_a_body_of_very_many_short_frames_is_taken_whole(step: int) -> None:
+    _, broker = _pair()
+    body = bytes(range(250)) * 20
+    stream = _publish(1, body, 1).replace(_frame(3, 1, b"\x07"), _frame(3, 1, b"") * 3 + _frame(3, 1, b"\x07"))
+    stream = HEARTBEAT_FRAME * 30 + stream + HEARTBEAT_FRAME * 30 + _publish(1, b"after")
+    events: list[Event] = []
+    for start in range(0, len(stream), step):
+        events += _received(broker, stream[start : start + step])
+    assert [event[4] for event in events if event[0] == PUBLISH] == [body, b"after"]
+
+
+def test_short_body_frames_of_one_chunk_are_kept_as_one_part() -> None:
+    _, broker = _pair()
+    stream = _publish(1, bytes(5000), 1)
+    assert _received(broker, stream[:-5000]) == []
+    (content,) = broker._contents.values()
+    assert len(content.parts) == 2
+
+
+def test_a_short_body_frame_that_is_wrong_is_a_violation_behind_others() -> None:
+    for wrong, code in ((_frame(3, 1, b"x", b"\0"), 501), (_frame(3, 1, bytes(5000)), 501), (_frame(3, 2, b"x"), 504)):
+        _, broker = _pair()
+        violation = _violation(broker.receive(_publish(1, bytes(9000), 1)[:-9000] + wrong))
+        assert violation.reply_code == code, wrong[:12]
+
+
 def test_a_client_takes_a_header_beyond_the_frame_size_and_a_broker_does_not() -> None:
     # Brokers deliver what came over a connection with larger frames, whose header they can't split.
     client, broker = _pair()

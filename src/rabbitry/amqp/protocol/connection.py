@@ -7,6 +7,7 @@ A driver feeds `receive` with what the socket brings and writes what the encoder
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -20,6 +21,7 @@ from rabbitry.amqp.protocol.constants import (
     FRAME_METHOD,
     FRAME_MIN_SIZE,
     FRAME_OVERHEAD,
+    HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
     Reply,
 )
@@ -101,6 +103,7 @@ _HEADERS: Final = (PROTOCOL_HEADER, b"AMQP\x01\x01\x00\x09", *amqp_0_8.HEADERS)
 """What RabbitMQ takes: the header of 0-9-1, that of 0-9, which it takes for 0-9-1, and those of 0-8."""
 _LONG_PART: Final = 4096
 """Bytes of a body frame from which on its part is taken before the rest has come."""
+_HEARTBEATS: Final = re.compile(b"(?:%b)+" % re.escape(HEARTBEAT_FRAME))
 _MOST_PLAIN: Final = 200
 """Events of one call whose frames were decoded one at a time: a chunk can hold thousands, more than fit into a turn."""
 _OVER: Final = (ConnectionState.CLOSE_RECEIVED, ConnectionState.CLOSED)
@@ -384,8 +387,9 @@ class Connection:
             raise self._wrong_end(kind, data[offset + 7 : stop], data[stop])
         if content is not None:
             content.add(memoryview(data)[offset + 7 : stop], len(data))
+            after = self._take_short_bodies(data, stop + 1, channel, content)
             self._end_content(channel, content, events)
-            return stop + 1
+            return after
         payload = data[offset + 7 : stop]
         if kind == FRAME_METHOD:
             lone = self._is_lone(payload)
@@ -399,11 +403,24 @@ class Connection:
                 raise self._lose_framing(f"type {kind}, {octets(payload)}: unknown_frame")
             if channel:
                 raise _unexpected(kind, payload)
+            return _HEARTBEATS.match(data, offset).end()  # type: ignore[union-attr] # it matches this one at least
         elif channel == 0:
             raise _unexpected(kind, payload)
         else:
             self._receive_content(channel, kind, payload, events)
         return stop + 1
+
+    def _take_short_bodies(self, data: bytes, offset: int, channel: int, content: _Content) -> int:
+        """Take the short body frames that follow, and return where the first other frame begins.
+
+        One part of the body is made of all of them: a chunk can hold thousands, and each part takes room of its own.
+        """
+        parts: list[bytes] = []
+        offset = hot.scan_bodies(data, offset, channel, min(_LONG_PART, self.frame_limit), content.missing, parts)
+        if parts:
+            part = b"".join(parts)
+            content.add(memoryview(part), len(part))
+        return offset
 
     def _wrong_end(self, kind: int, payload: bytes, found: int) -> ProtocolViolation:
         return self._lose_framing(f"type {kind}, {octets(payload)}: {{invalid_frame_end_marker,{found}}}")

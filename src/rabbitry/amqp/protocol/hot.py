@@ -111,6 +111,27 @@ def scan(
     return offset
 
 
+def scan_bodies(data: bytes, start: int, channel: int, limit: int, missing: int, parts: list[bytes]) -> int:
+    """Take whole body frames of a channel that follow each other from `start` on, and append their payloads.
+
+    Frames of more than `limit` bytes are left, as is what exceeds the `missing` bytes of the body. Return the offset of
+    the first frame that is left.
+    """
+    end = len(data)
+    frame = _FRAME.unpack_from
+    offset = start
+    while missing and end - offset >= 8:
+        kind, number, size = frame(data, offset)
+        stop = offset + 7 + size
+        if kind != 3 or number != channel or size > limit or size > missing or stop >= end or data[stop] != FRAME_END:
+            break
+        if size:  # an empty frame is legal, but any number of them is no body
+            parts.append(data[offset + 7 : stop])
+            missing -= size
+        offset = stop + 1
+    return offset
+
+
 def encode_ack(channel: int, delivery_tag: int, *, multiple: bool) -> bytes:
     """Encode a whole basic.ack frame."""
     return _ACK_FRAME.pack(1, channel, 13, ACK_SIGNATURE, delivery_tag, multiple, FRAME_END)

@@ -86,6 +86,12 @@ _FLOAT = struct.Struct(">f")
 _DOUBLE = struct.Struct(">d")
 _STRING: Final = ord("S")
 _SIGNED: Final = ord("I")
+_VOID: Final = ord("V")
+_BOOLEAN: Final = ord("t")
+_FINITE: Final = frozenset({str, int, bool, bytes, type(None)})
+"""Types of values that are never NaN or infinite."""
+_ARRAY: Final = (list, tuple)
+_TABLE: Final = (dict, Mapping)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_SECOND: Final = int((datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - _EPOCH).total_seconds())
 
@@ -172,13 +178,15 @@ def type_name(value: FieldValue) -> str:
 
 def is_finite(value: FieldValue) -> bool:
     """Return whether a decoded value, with everything inside it, has no NaN and no infinity."""
-    if isinstance(value, str | int) or value is None:
-        return True  # nearly all values: asking whether one is a Mapping takes ten times as long
+    if type(value) in _FINITE:
+        return True  # nearly all values
     if isinstance(value, float):
         return math.isfinite(value)
-    if isinstance(value, list | tuple):
-        return all(map(is_finite, value))
-    return not isinstance(value, Mapping) or all(map(is_finite, value.values()))
+    if isinstance(value, _ARRAY):
+        return _FINITE.issuperset(map(type, value)) or all(map(is_finite, value))
+    if isinstance(value, _TABLE):  # a dict is asked for first: whether it is a Mapping takes ten times as long
+        return all(map(is_finite, value.values()))
+    return True
 
 
 def erlang_binary(data: bytes) -> str:
@@ -239,8 +247,17 @@ def _read_array(data: bytes, offset: int, depth: int) -> tuple[list[FieldValue],
         raise _malformed("holds an array that is longer than it")
     items: list[FieldValue] = []
     while offset < end:
-        value, offset = _read_value(data, offset, depth)
-        items.append(value)
+        tag = data[offset]
+        # A frame can hold a hundred thousand of the shortest values: they take half the time that `_read_value` needs.
+        if tag == _VOID:
+            items.append(None)
+            offset += 1
+        elif tag == _BOOLEAN:
+            items.append(data[offset + 1] != 0)
+            offset += 2
+        else:
+            value, offset = _read_value(data, offset, depth)
+            items.append(value)
     if offset != end:
         raise _malformed("holds an array that overruns its length")
     return items, end

@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from rabbitry.broker.store.journal import Journal
 
-_SLICE: Final = 0.002
+_SLICE: Final = 0.001
 """Seconds of each turn of the loop that all long requests together may take."""
 
 
