@@ -45,7 +45,7 @@ _FIRST = [
     for name in (
         "docs",
         "differential",
-        "flow/test_faults.py",
+        "flow/worker/test_faults.py",
         "apps/crawl",
         "cli",
         "interop",
