@@ -26,9 +26,7 @@ def test_second():
 def test_third():
     assert main.double(3) == 6
 """
-_PART = (
-    '[[part]]\nname = "tests"\npoints = 3\npytest = "test_main.py"\nlimits = { wall_seconds = 80, cpu_seconds = 6 }\n'
-)
+_PART = '[[part]]\nname = "tests"\npoints = 3\npytest = "test_main.py"\n'
 _RIGHT = "def double(x): return 2 * x\n"
 _WRONG = "def double(x): return 0\n"
 _FAKE = """
@@ -52,16 +50,17 @@ MarkTests = Callable[..., Marking]
 def mark_tests(scheme: MakeScheme, tmp_path: Path) -> MarkTests:
     """Mark a submission by the three tests."""
 
-    def mark_it(solution: str | dict[str, str]) -> Marking:
+    def mark_it(solution: str | dict[str, str], *, cpu_seconds: int = 6) -> Marking:
         (tmp_path / "course").mkdir(exist_ok=True)
         (tmp_path / "course" / "test_main.py").write_text(_TESTS)
+        part = scheme(_PART + f"limits = {{ wall_seconds = 80, cpu_seconds = {cpu_seconds} }}\n")
         if isinstance(solution, str):
-            return mark(scheme(_PART), solution.encode(), "main.py")
+            return mark(part, solution.encode(), "main.py")
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w") as archive:
             for name, content in solution.items():
                 archive.writestr(name, content)
-        return mark(scheme(_PART), packed.getvalue(), "homework.zip")
+        return mark(part, packed.getvalue(), "homework.zip")
 
     return mark_it
 
@@ -99,7 +98,7 @@ def test_points_are_shared_out_over_the_tests(mark_tests: MarkTests) -> None:
     ],
 )
 def test_what_did_not_pass_gets_no_points(mark_tests: MarkTests, solution: str, points: float, said: str) -> None:
-    marking = mark_tests(solution)
+    marking = mark_tests(solution, cpu_seconds=2 if said == "CPU time" else 6)
     assert (marking.mark, marking.parts[0].passed) == (points, False), marking.feedback
     assert said in marking.parts[0].output
 
