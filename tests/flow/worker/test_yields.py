@@ -12,7 +12,7 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import parse_url
-from rabbitry.flow.worker._executors import streams
+from rabbitry.flow.worker._executors import streams, tasks
 from rabbitry.flow.worker._executors.streams import LARGEST, LARGEST_TOGETHER, MOST
 from tests.flow._apps import yielding
 from tests.flow._running import bodies, counts, dead_of, eventually_dead, eventually_holds
@@ -86,6 +86,53 @@ async def test_each_value_is_published_as_it_comes_and_the_input_acked_last(
         await eventually(lambda: not counting.in_hand, "the input to be settled")
     assert await bodies(broker_url, "each.out") == [b"x 1", b"x 2"]
     assert await counts(broker_url, ["each.handle"]) == {"each.handle": 0}
+
+
+async def test_values_that_follow_each_other_are_published_while_their_handler_waits(broker_url: str) -> None:
+    app = rabbitry.App("close")
+    go = threading.Event()
+
+    def values(text: str) -> Iterator[object]:
+        yield from ("1", "2", "3")
+        while not go.is_set():
+            yield WAIT
+
+    register(app, "async", values)
+    async with app.worker(broker_url, connect_attempts=1):
+        await app.publish("x", key="in", url=broker_url)
+        await eventually_holds(broker_url, "close.out", 3)
+        go.set()
+    assert await bodies(broker_url, "close.out") == [b"1", b"2", b"3"]
+
+
+async def test_gathered_values_are_published_where_they_are_many_or_large_and_before_the_end(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "_GATHERING", float("inf"))  # so that nothing is published because of the time
+    app = rabbitry.App("gathered")
+    many, large = threading.Event(), threading.Event()
+    numbers = [str(number) for number in range(tasks._MOST)]
+
+    def values(text: str) -> Iterator[object]:
+        yield from numbers
+        while not many.is_set():
+            yield WAIT
+        yield "x" * tasks._LARGEST
+        while not large.is_set():
+            yield WAIT
+        yield "last"
+
+    register(app, "async", values)
+    async with app.worker(broker_url, connect_attempts=1) as worker:
+        await app.publish("x", key="in", url=broker_url)
+        await eventually_holds(broker_url, "gathered.out", len(numbers))
+        many.set()
+        await eventually_holds(broker_url, "gathered.out", len(numbers) + 1)
+        large.set()
+        counting = worker._engine.counting.stages["handle"]
+        await eventually(lambda: not counting.in_hand, "the input to be settled")
+    found = await bodies(broker_url, "gathered.out")
+    assert found == [*(number.encode() for number in numbers), b"x" * tasks._LARGEST, b"last"]
 
 
 @KINDS

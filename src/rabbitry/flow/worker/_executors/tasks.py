@@ -20,6 +20,12 @@ _LONGEST_TURN: Final = 0.01
 """Seconds that handlers which never wait may keep the loop, before others have their turn."""
 _CANCELLING: Final = 0.5
 """Seconds that a cancelled handler has to end. One that goes on is left to itself, and its message comes again."""
+_GATHERING: Final = 0.1
+"""Seconds in which values that handlers yield are gathered. Each passed on by itself would wake the I/O thread, the
+broker and whoever consumes it (`make bench-crawl`)."""
+_MOST: Final = 64
+_LARGEST: Final = 1 << 18
+"""Values, and bytes of their bodies, from which on they are passed on at once: a quarter of a stream's bounds."""
 
 
 class AsyncExecutor:
@@ -49,6 +55,12 @@ class AsyncExecutor:
         self._is_stopping = False
         self._turn = 0.0
         """When generators, which may never wait, last let others have their turn."""
+        self._yielded: list[tuple[Work, Result]] = []
+        """Values that are not passed on yet. Those of a handler are when it ends, before its result."""
+        self._size = 0
+        """Bytes of their bodies."""
+        self._passed_on_at = 0.0
+        self._passing_on: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """See Executor."""
@@ -79,6 +91,7 @@ class AsyncExecutor:
             task.cancel()
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=_CANCELLING)
+        self._pass_on()
         running, self._running = self._running, {}
         for job, _ in running.values():
             if job.stream is not None:
@@ -118,6 +131,7 @@ class AsyncExecutor:
                 return  # given back by `stop`, which waited long enough
             ended = monotonic()
             job.seconds = ended - began
+            self._pass_on()
             self._report(job, result)
             if me.cancelling():
                 return  # cancelled by its handler, or to stop: the next message must not be
@@ -155,12 +169,33 @@ class AsyncExecutor:
         if not await stream.wait() or job.is_stale:
             return False
         if result is not None:
-            stream.add([len(result.products[0].body)])
-            self._report(job, result)
+            size = len(result.products[0].body)
+            stream.add([size])
+            self._gather(job, result, size)
         if time.monotonic() - self._turn > _LONGEST_TURN:
             await asyncio.sleep(0)
             self._turn = time.monotonic()
         return True
+
+    def _gather(self, job: Work, result: Result, size: int) -> None:
+        """Pass a value on: at once, unless others were a moment ago; those that follow so closely go together."""
+        self._yielded.append((job, result))
+        self._size += size
+        left = self._passed_on_at + _GATHERING - time.monotonic()
+        if left <= 0 or len(self._yielded) >= _MOST or self._size >= _LARGEST:
+            self._pass_on()
+        elif self._passing_on is None:
+            self._passing_on = asyncio.get_running_loop().call_later(left, self._pass_on)
+
+    def _pass_on(self) -> None:
+        if self._passing_on is not None:
+            self._passing_on.cancel()
+            self._passing_on = None
+        if self._yielded:
+            self._passed_on_at = time.monotonic()
+            yielded, self._yielded, self._size = self._yielded, [], 0
+            for job, result in yielded:
+                self._report(job, result)
 
     def _is_only_late(self, task: asyncio.Task[None]) -> bool:
         """Return whether a task was cancelled because its handler's time was up, and for nothing else."""
