@@ -89,8 +89,8 @@ def _content(labels: list[str]) -> str:
 def _damaged(certificates: str, certificate: str, keys: str, error: Exception, key_option: str) -> str:
     if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
         return (
-            f"{keys} is not the key of the first certificate in {certificates}: give the key that it was issued for "
-            f"({key_option}); in a chain, that certificate comes first"
+            f"{keys} is not the key of the first certificate in {certificates}: give the key of that certificate "
+            f"({key_option}); in a chain, a program's own certificate comes first"
         )
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(certificate)
