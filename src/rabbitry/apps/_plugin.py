@@ -165,7 +165,7 @@ Verdict = Literal["ok", "note", "bad"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check of `rabbitry doctor`, and if something is wrong, what to do."""
+    """The result of one check of `rabbitry doctor`, and what to do if something is wrong."""
 
     check: str
     verdict: Verdict

@@ -15,7 +15,7 @@ CORRECTION_KEY: Final = "correction"
 CORRECTION_QUEUE: Final = "correction_queue"
 RESULTS: Final = "results"
 PROGRESS_EXCHANGE: Final = "assignment_progress"
-"""Where the records are told of each hop: not the roles' own, over which a broadcast would reach them all."""
+"""The exchange for reports of hops to the records. It is separate from the roles', where a broadcast reaches all."""
 PROGRESS_KEY: Final = "progress"
 PROGRESS_QUEUE: Final = "progress_queue"
 

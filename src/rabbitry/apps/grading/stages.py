@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
 APP: Final = "grading"
 STATUS_QUEUE: Final = f"{APP}.status"
-"""Where students ask what became of their submissions; the coordinators answer from the records."""
+"""The queue of questions about submissions; the coordinators answer them from the records."""
 BY_ITSELF: Final = "automatic"
-"""Who decided, if no person did."""
+"""The name of the decider if no person decided."""
 
 _logger = logging.getLogger(__name__)
 

@@ -146,10 +146,10 @@ def _number_of(path: Path, course: Course) -> int | str:
 
 
 class Desk:
-    """Where assignments are handed in. An async context manager; it connects at the first one of a module."""
+    """Submits assignments. An async context manager; it connects at the first submission for a module."""
 
     def __init__(self, wiring: Wiring, url: str, *, strict: bool = False) -> None:
-        """strict: what exists on the broker with other flags is an error."""
+        """Create a desk. strict: raise TopologyMismatch if something exists on the broker with other flags."""
         self._wiring = wiring
         self._strict = strict
         self._url = url

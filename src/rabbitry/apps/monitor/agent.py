@@ -34,11 +34,11 @@ Work = Callable[[], Awaitable[object]]
 
 
 class Away(RabbitryError):
-    """There is no connection to the broker at this moment; the text says why."""
+    """There is currently no connection to the broker; the text says why."""
 
 
 class Publisher:
-    """Publishes samples over a connection that is kept, to exchanges that it declares."""
+    """Publishes samples to exchanges that it declares, over a connection that it keeps."""
 
     def __init__(
         self,
@@ -48,9 +48,10 @@ class Publisher:
         strict: bool = False,
         on_connected: Callable[[], None] | None = None,
     ) -> None:
-        """`strict`: an exchange that exists with other flags is an error, and not used as it is.
+        """Create a publisher that is not connected yet; see `run`.
 
-        on_connected: called whenever it is connected and has declared its exchanges.
+        `strict`: raise PreconditionFailed if an exchange exists with other flags, instead of using it as it is.
+        on_connected: called each time the connection is made and the exchanges are declared.
         """
         self.exchanges = tuple(exchanges)
         self.routing_key = routing_key

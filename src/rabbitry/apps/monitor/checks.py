@@ -1,4 +1,4 @@
-"""What `rabbitry doctor` asks about host monitoring: the exchanges, the page's queue, and whether samples come."""
+"""The checks of `rabbitry doctor` for host monitoring: the exchanges, the page's queue, and whether samples come."""
 
 from __future__ import annotations
 

@@ -16,10 +16,10 @@ from rabbitry.runtime.tasks import background, until
 
 PREFETCH = 200
 DRAIN_SECONDS = 6.0
-"""For so long what is left in the queue is counted at the end; what still comes then is purged."""
+"""Seconds in which the samples left in the queue are counted at the end; then the queue is purged."""
 GETS_AT_ONCE = 32
 SILENCE = 5.0
-"""Seconds without a message from a routing key after which that is said; twice as long each further time."""
+"""Seconds without a message from a routing key after which this is logged; twice as long each further time."""
 _WARNINGS = 100
 """Different warnings that are shown, so that a hostile publisher can't flood the terminal."""
 
@@ -35,7 +35,7 @@ class StatisticsClient:
     """
 
     def __init__(self, keys: Sequence[str], counts: Counts, show: Show, *, strict: bool = False) -> None:
-        """`strict`: an exchange that exists with other flags is an error, and not used as it is."""
+        """Create a client. strict: raise PreconditionFailed for an exchange with other flags instead of using it."""
         self._counts = counts
         self._show = show
         self._declarer = Declarer(strict=strict)
@@ -128,7 +128,7 @@ class StatisticsClient:
         await self._show(routing_key, self._counts.add(routing_key, sample.cpu, sample.net))
 
     def _tell_apart(self, key: str, machine: str) -> None:
-        """Warn if two machines take turns with one routing key. One that takes over for good is no mistake."""
+        """Warn if two machines alternate with one routing key. A machine that takes over for good is no mistake."""
         latest, before = self._machines.get(key, ("", ""))
         if machine == latest:
             return
@@ -153,7 +153,7 @@ class StatisticsClient:
                 _logger.info("samples of '%s' come", printable(key))
 
     async def _say_silence(self) -> None:
-        """Log for each routing key when nothing came for some time, and what to look at."""
+        """Log each routing key from which nothing has come for some time, and what to check."""
         clock = asyncio.get_running_loop().time
         self._heard = dict.fromkeys(self._heard, clock())
         while True:

@@ -78,7 +78,7 @@ RoutingKey = Annotated[
     str | None,
     typer.Option("-k", metavar="KEY", help="The routing key.", show_default="this machine's name"),
 ]
-Target = Annotated[To, typer.Option(help="Where to: exchange pi_utilization, system_info, or both.")]
+Target = Annotated[To, typer.Option(help="The exchange to publish to: pi_utilization, system_info, or both.")]
 HTTPPort = Annotated[
     int | None,
     port_option(help="Serve /publish and /healthz here; 0: any port.", show_default=False),
@@ -211,7 +211,7 @@ def _listen(settings: Settings) -> list[socket]:
 async def _beside_http(
     publishing: Coroutine[None, None, None], publisher: Publisher, settings: Settings, listeners: list[socket]
 ) -> None:
-    """Serve HTTP while the agent publishes; when that has ended, end too."""
+    """Serve HTTP until the agent ends."""
     from rabbitry.apps.monitor.publisher import create_app
     from rabbitry.runtime.http.serving import serve
 

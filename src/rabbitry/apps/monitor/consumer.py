@@ -1,4 +1,4 @@
-"""The samples of contract `system_info` as they come, for whoever shows them."""
+"""The samples of contract `system_info` as they come, for programs that show them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PREFETCH = 200
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """Messages come from now on."""
+    """The feed is connected; messages come from now on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """There is no connection, and why; the feed goes on trying."""
+    """The connection is lost, and why; the feed tries again."""
 
     reason: str
 
@@ -54,9 +54,10 @@ class SampleFeed:
         strict: bool = False,
         connect_attempts: int | None = None,
     ) -> None:
-        """`strict`: an exchange that exists with other flags is an error, and not used as it is.
+        """Create a feed that connects when its block is entered.
 
-        connect_attempts: how often to try to connect at the start. None: for ever.
+        `strict`: raise PreconditionFailed if the exchange exists with other flags, instead of using it as it is.
+        connect_attempts: how often to try to connect at the start; None for ever.
         """
         self._url = url
         self._exchange = exchange

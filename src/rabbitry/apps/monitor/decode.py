@@ -29,11 +29,11 @@ _decode: Callable[[bytes], object] = json_decoder(object)
 
 
 class InvalidSample(RabbitryError):
-    """A message that is no sample. The text says what is wrong with it, and holds nothing that came raw."""
+    """A message is not a valid sample. The text says what is wrong, without raw text from the message."""
 
 
 class Utilization(msgspec.Struct, frozen=True):
-    """The values that contract `pi_utilization` promises, with what had to be left out."""
+    """The values of contract `pi_utilization`, and the problems of interfaces that were skipped."""
 
     cpu: float
     net: dict[str, tuple[float, float]]

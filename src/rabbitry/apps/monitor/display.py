@@ -1,4 +1,4 @@
-"""How statistics are shown: plain lines, JSON lines, or a table that updates in place."""
+"""Showing statistics as plain lines, JSON lines, or a table that updates in place."""
 
 from __future__ import annotations
 
@@ -95,9 +95,9 @@ def table(counts: Counts) -> Table:
 
 @asynccontextmanager
 async def display(counts: Counts, *, as_json: bool) -> AsyncIterator[Show]:
-    """Show statistics on stdout while the block runs, and a summary at its end; gives what shows one sample.
+    """Show statistics on stdout while the block runs, and a summary at its end. Yield the function that shows a sample.
 
-    JSON lines, or a table if stdout is a terminal, plain lines otherwise.
+    The output is JSON lines, a table if stdout is a terminal, or plain lines.
 
     Raises:
         BrokenPipeError: Nobody reads stdout any more.

@@ -10,10 +10,10 @@ import psutil
 from rabbitry.apps.monitor.sample import Space
 
 LIMIT = 128
-"""File systems that a sample has, so that it stays small; the others are left out."""
+"""The most file systems in a sample, so that it stays small."""
 
 _READ_ONLY = {"squashfs", "iso9660", "udf", "erofs", "cramfs", "romfs"}
-"""These are images: always full, and nobody's concern."""
+"""Read-only images, which are always full."""
 _LAYERS = ("/var/lib/docker/", "/var/lib/containers/", "/var/lib/kubelet/", "/var/lib/containerd/", "/snap/")
 
 

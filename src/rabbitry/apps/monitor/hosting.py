@@ -1,4 +1,4 @@
-"""What `rabbitry web` and `rabbitry up` run of host monitoring."""
+"""The parts of host monitoring that `rabbitry web` and `rabbitry up` run."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Between the broker and the pages: what is known of each host, and a bounded buffer for each page.
+"""The state between the broker and the pages: the known hosts, and a bounded buffer for each page.
 
-Nothing here waits or does I/O. Everything is bounded: the hosts, their histories, and what a page that reads
-slowly can make wait. Such a page misses samples, but never the newest of a host, and is told how many.
+Nothing here waits or does I/O. Everything is bounded: the hosts, their histories, and the data that wait for a page
+that reads slowly. Such a page misses samples, but never a host's newest one, and is told how many it missed.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Hub:
         return self._seq
 
     def receive(self, body: bytes, routing_key: str) -> None:
-        """Take a message as it came. One that is no sample is counted, and the pages are told why."""
+        """Take a message as it came. An invalid sample is counted, and the pages get the reason."""
         try:
             reading = read(body, routing_key)
         except InvalidSample as error:
@@ -274,7 +274,7 @@ class Page:
         await self._wake.wait()
 
     def take(self) -> Update:
-        """Return the next piece of what waits. An update with nothing in it is a sign of life."""
+        """Return the next piece of the waiting data. An empty update is a sign of life."""
         hub = self._hub
         hub.forget_silent()
         ids = list(itertools.islice(self._whole, WHOLE_AT_ONCE))
@@ -298,6 +298,6 @@ class Page:
 
 
 def _clock_error(ahead: deque[float]) -> float | None:
-    """Return how far ahead a clock is, None if that may be nothing: the smallest of the last differences counts."""
+    """Return the seconds that a clock is ahead by the smallest of its last differences; None if that is negligible."""
     error = min(ahead, key=abs, default=0.0)
     return round(error, 1) if abs(error) > CLOCK_TOLERANCE else None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 _PURPOSE = b"rabbitry.monitor"
 _SEEDS = ("etc/machine-id", "var/lib/dbus/machine-id", "proc/sys/kernel/random/boot_id")
-"""The first one that is filled in counts. A container mostly has the last one alone, which changes with each boot."""
+"""The first file with content counts. A container usually has only the last one, which changes with each boot."""
 
 
 @functools.cache

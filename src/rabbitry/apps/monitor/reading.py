@@ -1,6 +1,6 @@
-"""What the dashboard's server reads of a message: whose it is, and the four numbers that it keeps a history of.
+"""Reading a message for the dashboard: its machine, and the four numbers that the server keeps a history of.
 
-Everything else is read by the page itself, from the JSON as it came.
+The page itself reads everything else from the JSON as it came.
 """
 
 from __future__ import annotations

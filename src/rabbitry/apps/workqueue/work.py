@@ -111,7 +111,7 @@ class Worker:
         plain: bool = False,
         strict: bool = False,
     ) -> None:
-        """plain, strict: see `produce`. prefetch: the most messages in hand."""
+        """Create a consumer. plain, strict: see `produce`. prefetch: the most unsettled messages."""
         self.id = secrets.token_hex(4)
         self.done = 0
         self._tell = tell
