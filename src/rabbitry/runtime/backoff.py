@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import os
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,7 +26,8 @@ class Backoff:
     def pause(self, attempt: int) -> float:
         """Return the seconds to wait after the failed attempt of this number, 1 for the first."""
         most = min(self.first * self.growth ** min(attempt - 1, _MOST_STEPS), self.longest)
-        return most * random.uniform(1 - self.spread, 1.0)  # noqa: S311 - spreads load, guards nothing
+        chance = int.from_bytes(os.urandom(4), "big") / (1 << 32)  # `random` takes 2 ms to import
+        return most * (1 - self.spread * chance)
 
 
 AGAIN: Final = Backoff(0.4, 15.0)

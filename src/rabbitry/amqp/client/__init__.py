@@ -6,20 +6,25 @@ programs without an event loop. The names that programs use can all be imported 
 
 from __future__ import annotations
 
-from rabbitry.amqp.client.blocking import (
-    BlockingChannel,
-    BlockingConnection,
-    BlockingConsumer,
-    BlockingConsumers,
-    BlockingDelivery,
-    BlockingTransaction,
-    connect_blocking,
-)
+import importlib
+from typing import TYPE_CHECKING
+
 from rabbitry.amqp.client.channel import Channel, QueueInfo, Transaction
 from rabbitry.amqp.client.connection import Connection, Credentials, Declare, RecoveryEvent, connect
 from rabbitry.amqp.client.consuming import Consumer, Consumers, Delivery
 from rabbitry.amqp.client.url import DEFAULT_URL, BrokerURL, parse_url
 from rabbitry.amqp.protocol.properties import Properties
+
+if TYPE_CHECKING:
+    from rabbitry.amqp.client.blocking import (
+        BlockingChannel,
+        BlockingConnection,
+        BlockingConsumer,
+        BlockingConsumers,
+        BlockingDelivery,
+        BlockingTransaction,
+        connect_blocking,
+    )
 
 __all__ = [
     "DEFAULT_URL",
@@ -45,3 +50,14 @@ __all__ = [
     "connect_blocking",
     "parse_url",
 ]
+
+
+if not TYPE_CHECKING:  # type checkers would accept any name: the imports above tell them which there are
+
+    def __getattr__(name: str) -> object:
+        # Programs with an event loop need nothing of the blocking client, which takes a tenth of the time to import.
+        if name not in __all__:
+            raise AttributeError(f"module 'rabbitry.amqp.client' has no attribute {name!r}")
+        value: object = getattr(importlib.import_module("rabbitry.amqp.client.blocking"), name)
+        globals()[name] = value
+        return value

@@ -8,14 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import platform
 import ssl
+import sys
 from collections import deque
 from typing import Final, Protocol, TypeVar
 
 from rabbitry._version import __version__
 from rabbitry.amqp.client._receipts import fail
-from rabbitry.amqp.client._tls import make_context
 from rabbitry.amqp.client.url import BrokerURL
 from rabbitry.amqp.driver import Driver
 from rabbitry.amqp.protocol.connection import Connection as Core
@@ -171,6 +170,8 @@ class Link:
         """
         try:
             if url.tls:
+                from rabbitry.amqp.client._tls import make_context  # most connections have no TLS
+
                 context = context or await asyncio.to_thread(make_context, url)
                 name_to_check = url.server_name or host
                 await self._loop.create_connection(
@@ -443,7 +444,7 @@ def _client_properties(own: Table) -> Table:
     return {
         "product": "Rabbitry",
         "version": __version__,
-        "platform": f"Python {platform.python_version()}",
+        "platform": f"Python {sys.version.split()[0]}",
         "information": "Apache-2.0",
         **own,
         "capabilities": CAPABILITIES,

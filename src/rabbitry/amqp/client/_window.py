@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import secrets
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -120,7 +120,7 @@ class PublishWindow:
         self._flags, self._before, self._after = 0, b"", b""
         self._brought_id: bytes | None = None
         self._set_template(_PERSISTENT)
-        self._id_prefix = secrets.token_hex(8).encode() + b"-"
+        self._id_prefix = os.urandom(8).hex().encode() + b"-"
         self._id_count = 0
         self._timer: asyncio.TimerHandle | None = None
 

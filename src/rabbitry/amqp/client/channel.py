@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import secrets
+import os
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
@@ -38,7 +38,7 @@ class Channel(Declaring):
         self._publishing = core.publishing
         self._window = core.window
         self._consumer_numbers = itertools.count(1)
-        self._consumer_suffix = secrets.token_hex(6)
+        self._consumer_suffix = os.urandom(6).hex()
 
     def __repr__(self) -> str:
         return f"<Channel {self.number} {'open' if self.is_open else 'closed'} of {self._core.session!r}>"
