@@ -113,9 +113,9 @@ def up(
 ) -> None:
     """Run the broker, the services of the apps, and the dashboard until Ctrl-C.
 
-    With --broker it uses that broker, and runs only the apps that are meant to join an existing one; others, such as
-    the deciding roles of grading, run only if --apps names them. With --plain the original programs can join, whether
-    they start before or after this command (docs/originals.md).
+    With --broker it uses that broker, and runs only the apps that are meant to join an existing one; others run only if
+    --apps names them. With --plain the original programs can join, whether they start before or after this command
+    (docs/originals.md).
 
     Example: rabbitry up --port 0 --web-port 9000
     """
