@@ -104,7 +104,8 @@ class Publishing:
         self._to_confirm = to_confirm
         self._routes: dict[bytes, _Route] = {}
         self._routes_of = -1
-        self._deliver = self._take if vhost.on_publish is None else self._tell_and_take
+        # Functions, since a bound method would refer to this object, which only the garbage collector could free then.
+        self._deliver = Publishing._take if vhost.on_publish is None else Publishing._tell_and_take
 
     def follow_changes(self) -> None:
         """Empty the cache if something changed that routing depends on. Called before publishes, in each turn."""
@@ -127,7 +128,7 @@ class Publishing:
         if route is None or flags & _SPECIAL or not body or channel.transaction is not None:
             return self._publish_special(channel, route, arguments, header, body)
         return self._deliver(
-            channel, route, Message(route[1], header, body, delivery_mode(header, flags) == 2), arguments
+            self, channel, route, Message(route[1], header, body, delivery_mode(header, flags) == 2), arguments
         )
 
     def _publish_special(
@@ -154,7 +155,7 @@ class Publishing:
             message = _decoded(channel, route[1], header, body, properties)
         is_new = is_new or len(header) > _LONG_HEADER
         if channel.transaction is None:
-            return self._deliver(channel, route, message, arguments) or is_new
+            return self._deliver(self, channel, route, message, arguments) or is_new
         message.is_owed = True
         headers = properties.headers or {}
         later = functools.partial(self._deliver_later, channel, route, message, arguments, headers)
@@ -177,7 +178,7 @@ class Publishing:
                 route = self._route(arguments, headers)
             except ChannelRefusal:
                 return  # what the user may do has changed
-        self._deliver(channel, route, message, arguments)
+        self._deliver(self, channel, route, message, arguments)
 
     def _tell_and_take(self, channel: Channel, route: _Route, message: Message, arguments: bytes) -> bool:
         if self._vhost.on_publish is not None:
