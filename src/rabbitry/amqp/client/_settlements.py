@@ -116,10 +116,10 @@ class Delivery:
         header: bytes,
         body: bytes,
     ) -> None:
-        self.body = body
-        self.delivery_tag = delivery_tag
-        self.redelivered = redelivered
-        self.consumer_tag = consumer_tag
+        self.body: bytes = body
+        self.delivery_tag: int = delivery_tag
+        self.redelivered: bool = redelivered
+        self.consumer_tag: str = consumer_tag
         self._settlements = settlements
         self._arguments = arguments
         self._destination_at = destination_at
