@@ -126,9 +126,9 @@ async def test_the_disk_alarm_ends_above_the_limit_and_is_logged_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     free = 200_000_000
-    monkeypatch.setattr("rabbitry.broker.store.sqlite.free_bytes", lambda folder: free)
-    monkeypatch.setattr("rabbitry.broker.alarms.PERIOD", 0.01)
-    monkeypatch.setattr("rabbitry.broker.alarms._PERIOD_OF_ALARMS", 0.01)
+    monkeypatch.setattr("rabbitry.broker._store.sqlite.free_bytes", lambda folder: free)
+    monkeypatch.setattr("rabbitry.broker._alarms.PERIOD", 0.01)
+    monkeypatch.setattr("rabbitry.broker._alarms._PERIOD_OF_ALARMS", 0.01)
     async with Broker(BrokerConfig(port=0, data=tmp_path, memory_limit=1 << 62)) as broker:
         for free, is_on in (
             (49_900_000, True), (52_000_000, True), (54_900_000, True), (55_100_000, False), (51_000_000, False),
@@ -144,9 +144,9 @@ async def test_the_disk_alarm_ends_on_a_disk_that_never_had_much_more_than_the_l
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = 52_000_000
-    monkeypatch.setattr("rabbitry.broker.store.sqlite.free_bytes", lambda folder: free)
-    monkeypatch.setattr("rabbitry.broker.alarms.PERIOD", 0.01)
-    monkeypatch.setattr("rabbitry.broker.alarms._PERIOD_OF_ALARMS", 0.01)
+    monkeypatch.setattr("rabbitry.broker._store.sqlite.free_bytes", lambda folder: free)
+    monkeypatch.setattr("rabbitry.broker._alarms.PERIOD", 0.01)
+    monkeypatch.setattr("rabbitry.broker._alarms._PERIOD_OF_ALARMS", 0.01)
     async with Broker(BrokerConfig(port=0, data=tmp_path, memory_limit=1 << 62)) as broker:
         await eventually(lambda: broker.alarms._most_room, "a look")
         free = 40_000_000

@@ -9,7 +9,7 @@ import rabbitry
 from rabbitry.amqp.protocol import methods as m
 from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.broker import Broker, BrokerConfig
-from rabbitry.broker.policies import Policy
+from rabbitry.broker._policies import Policy
 from tests.differential.peer import Peer
 from tests.support.steps import take_all
 from tests.support.waiting import at_once, eventually
@@ -73,7 +73,7 @@ async def test_a_hundred_thousand_refusals_are_told() -> None:
 
 @pytest.mark.parametrize("reason", ["expired", "maxlen"])
 async def test_others_have_their_turn_while_a_queue_gives_up_much(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rabbitry.broker.queues.backlog.LONGEST_TURN", 0.0)  # one message in each turn
+    monkeypatch.setattr("rabbitry.broker._queues.backlog.LONGEST_TURN", 0.0)  # one message in each turn
     async with (
         Broker(BrokerConfig(port=0)) as broker,
         rabbitry.connect(broker.url) as connection,

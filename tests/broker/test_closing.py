@@ -151,7 +151,7 @@ async def test_a_client_that_closes_while_the_broker_does_gets_its_close_ok(
     """Also where its answer to the broker's close was read before its own close could be carried out."""
     client = await _Client.open(broker.port)
     if is_busy:
-        monkeypatch.setattr("rabbitry.broker.connection._TURN", -1.0)  # every piece waits for a later turn
+        monkeypatch.setattr("rabbitry.broker._connection._TURN", -1.0)  # every piece waits for a later turn
     (connection,) = broker.connections
     connection.hang_up(320, "CONNECTION_FORCED - test")
     assert isinstance(await client.method(), m.ConnectionClose)

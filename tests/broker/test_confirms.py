@@ -1,7 +1,7 @@
 """The confirms of a channel: which frames go out, and in which order."""
 
 from rabbitry.amqp.protocol.hot import encode_ack, encode_nack
-from rabbitry.broker.confirms import Confirms
+from rabbitry.broker._confirms import Confirms
 
 
 def _confirms(published: int) -> tuple[Confirms, list[bytes]]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rabbitry.broker.alarms import total_memory
+from rabbitry.broker._alarms import total_memory
 
 _MACHINE = total_memory(Path("/nowhere"))
 

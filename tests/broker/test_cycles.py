@@ -13,7 +13,8 @@ from typing import Final
 import pytest
 
 from rabbitry.amqp.protocol import methods as m
-from rabbitry.broker import Broker, BrokerConfig, patterns
+from rabbitry.broker import Broker, BrokerConfig
+from rabbitry.broker import _patterns as patterns
 from tests.differential.peer import Peer
 from tests.support.management import Api
 from tests.support.waiting import eventually

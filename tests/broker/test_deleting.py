@@ -8,9 +8,10 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.protocol import methods as m
-from rabbitry.broker import Broker, BrokerConfig, shares
+from rabbitry.broker import Broker, BrokerConfig
+from rabbitry.broker import _shares as shares
+from rabbitry.broker._management import pace
 from rabbitry.broker.access import Permission
-from rabbitry.broker.management import pace
 from rabbitry.exceptions import VirtualHostRefused
 from tests.differential.peer import Peer
 from tests.support.management import Api

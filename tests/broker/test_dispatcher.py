@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from rabbitry.broker.dispatcher import Dispatcher
-from rabbitry.broker.shares import Shares
+from rabbitry.broker._dispatcher import Dispatcher
+from rabbitry.broker._shares import Shares
 from tests.support.waiting import eventually
 
 
@@ -45,7 +45,7 @@ def test_what_is_touched_meanwhile_delivers_after_all_that_were() -> None:
 
 
 async def test_a_round_without_an_end_lets_the_loop_have_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rabbitry.broker.dispatcher._LONGEST_DISPATCH", 0.0)
+    monkeypatch.setattr("rabbitry.broker._dispatcher._LONGEST_DISPATCH", 0.0)
     seen: list[str] = []
     shares = Shares()
     dispatcher = Dispatcher(shares)

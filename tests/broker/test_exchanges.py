@@ -14,11 +14,11 @@ from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
 from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.amqp.protocol.tables import FieldValue, Table, TaggedInt
 from rabbitry.broker import Broker
-from rabbitry.broker.errors import Refusal
-from rabbitry.broker.exchanges import TYPES, Binding, Exchange
-from rabbitry.broker.queues import ClassicQueue, Queue
-from rabbitry.broker.queues.arguments import Rules
-from rabbitry.broker.vhost import VirtualHost
+from rabbitry.broker._errors import Refusal
+from rabbitry.broker._exchanges import TYPES, Binding, Exchange
+from rabbitry.broker._queues import ClassicQueue, Queue
+from rabbitry.broker._queues.arguments import Rules
+from rabbitry.broker._vhost import VirtualHost
 
 
 def _queue(name: str) -> Queue:

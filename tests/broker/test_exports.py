@@ -1,6 +1,7 @@
-"""The public names of rabbitry.broker, word for word."""
+"""The public names and modules of rabbitry.broker, word for word."""
 
 import importlib
+import pkgutil
 
 import rabbitry.broker
 
@@ -11,8 +12,16 @@ _HOMES = {
     "StoreFailed": "rabbitry.broker.exceptions",
 }
 
+_MODULES = {"access", "broker", "config", "definitions", "exceptions", "message", "reading", "rescue"}
+
 
 def test_the_names_are_these() -> None:
     assert set(rabbitry.broker.__all__) == set(_HOMES)
     for name, home in _HOMES.items():
         assert getattr(rabbitry.broker, name) is getattr(importlib.import_module(home), name)
+
+
+def test_the_public_modules_are_these_and_the_package_names_each() -> None:
+    found = {item.name for item in pkgutil.iter_modules(rabbitry.broker.__path__) if not item.name.startswith("_")}
+    assert found == _MODULES
+    assert all(f"`{name}`" in (rabbitry.broker.__doc__ or "") for name in found)

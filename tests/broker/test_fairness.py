@@ -22,11 +22,13 @@ from rabbitry.amqp.protocol.methods import (
     TxSelect,
 )
 from rabbitry.amqp.protocol.properties import encode_header
-from rabbitry.broker import Broker, BrokerConfig, connection, shares
+from rabbitry.broker import Broker, BrokerConfig
+from rabbitry.broker import _connection as connection
+from rabbitry.broker import _shares as shares
+from rabbitry.broker._queues import queue as queue_module
+from rabbitry.broker._shares import Shares
+from rabbitry.broker._store.journal import Journal
 from rabbitry.broker.message import Message
-from rabbitry.broker.queues import queue as queue_module
-from rabbitry.broker.shares import Shares
-from rabbitry.broker.store.journal import Journal
 from tests.differential.peer import Peer
 from tests.support.waiting import at_once, eventually
 
@@ -114,7 +116,7 @@ async def test_others_are_served_during_a_large_requeue_and_find_its_order(
     ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shares, "_SECONDS", 0.0)
-    monkeypatch.setattr("rabbitry.broker.channel._STEP", 2)
+    monkeypatch.setattr("rabbitry.broker._channel._STEP", 2)
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, contextlib.AsyncExitStack() as stack:
         asking = await stack.enter_async_context(rabbitry.connect(broker.url))
         other = await stack.enter_async_context(await asking.channel())
@@ -172,8 +174,8 @@ async def test_others_are_served_while_a_large_transaction_is_committed(
 async def test_a_queue_whose_messages_are_not_all_deleted_at_the_end_is_gone_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rabbitry.broker.queues.contents.WINDOW", 10)
-    monkeypatch.setattr("rabbitry.broker.store.sqlite._MOST_DROPPED", 20)
+    monkeypatch.setattr("rabbitry.broker._queues.contents.WINDOW", 10)
+    monkeypatch.setattr("rabbitry.broker._store.sqlite._MOST_DROPPED", 20)
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as client:
         channel = await client.channel()
         await _published(channel, "purged", 200, durable=True)

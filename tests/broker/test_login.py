@@ -4,9 +4,9 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.protocol.tables import encode_table
+from rabbitry.broker._login import credentials, distinguished_name, may_come_from
+from rabbitry.broker._store.journal import Journal
 from rabbitry.broker.access import Permission, initial_access
-from rabbitry.broker.login import credentials, distinguished_name, may_come_from
-from rabbitry.broker.store.journal import Journal
 
 _USERS = {"guest": "guest", "ann": "pässword"}
 

@@ -9,11 +9,15 @@ import pytest
 import rabbitry
 from rabbitry.amqp.protocol.methods import BasicAck, BasicConsume, TxCommit, TxRollback, TxSelect
 from rabbitry.amqp.protocol.properties import Properties, encode_header
-from rabbitry.broker import Broker, BrokerConfig, channel, connection, shares, transaction
-from rabbitry.broker.dispatcher import Dispatcher
+from rabbitry.broker import Broker, BrokerConfig
+from rabbitry.broker import _channel as channel
+from rabbitry.broker import _connection as connection
+from rabbitry.broker import _shares as shares
+from rabbitry.broker import _transaction as transaction
+from rabbitry.broker._dispatcher import Dispatcher
+from rabbitry.broker._ordering import in_order
+from rabbitry.broker._queues import Queue
 from rabbitry.broker.message import Message
-from rabbitry.broker.ordering import in_order
-from rabbitry.broker.queues import Queue
 from tests.differential.peer import Peer
 from tests.support.waiting import at_once, eventually
 

@@ -9,9 +9,9 @@ import pytest
 
 import rabbitry
 from rabbitry.broker import Broker, BrokerConfig
+from rabbitry.broker._patterns import Pattern, check_pattern, matches
+from rabbitry.broker._policies import Policy
 from rabbitry.broker.access import Permission
-from rabbitry.broker.patterns import Pattern, check_pattern, matches
-from rabbitry.broker.policies import Policy
 from tests.support.steps import take_all
 
 EVIL = r"^(a|aa)+$"
@@ -59,7 +59,7 @@ def test_patterns_that_are_refused(pattern: str, text: str) -> None:
 
 
 async def test_a_pattern_that_takes_for_ever_allows_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING, "rabbitry.broker.patterns")
+    caplog.set_level(logging.WARNING, "rabbitry.broker._patterns")
     async with Broker(BrokerConfig(port=0, management_port=0)) as broker:
         broker.access.put_permission("/", "guest", Permission(configure=EVIL))
         take_all(broker.putting_policy(Policy("/", "evil", f"(?:){EVIL}", {"max-length": 1})))
@@ -81,7 +81,7 @@ async def test_a_pattern_that_takes_for_ever_allows_nothing(caplog: pytest.LogCa
             assert (answer.status_code, answer.json()["reason"]) == (400, "name takes too long as a regular expression")
             answer = await http.get("api/queues", params={**query, "name": "^a+$"})
             assert [item["name"] for item in answer.json()["items"]] == ["aaa"]
-    assert 0 < sum(record.name == "rabbitry.broker.patterns" for record in caplog.records) < 20
+    assert 0 < sum(record.name == "rabbitry.broker._patterns" for record in caplog.records) < 20
 
 
 def test_the_names_of_one_answer_have_a_time_limit_together() -> None:

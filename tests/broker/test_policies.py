@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 import rabbitry
 from rabbitry.amqp.client import Channel
 from rabbitry.broker import Broker, BrokerConfig
-from rabbitry.broker.policies import Policy
-from rabbitry.broker.queues import ClassicQueue
-from rabbitry.broker.queues.arguments import Rules
+from rabbitry.broker._policies import Policy
+from rabbitry.broker._queues import ClassicQueue
+from rabbitry.broker._queues.arguments import Rules
 from rabbitry.exceptions import PreconditionFailed
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.steps import take_all

@@ -9,9 +9,9 @@ import rabbitry
 from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker import Broker, BrokerConfig
+from rabbitry.broker._queues import ClassicQueue, Queue
+from rabbitry.broker._queues.arguments import Rules
 from rabbitry.broker.message import Entry, Message
-from rabbitry.broker.queues import ClassicQueue, Queue
-from rabbitry.broker.queues.arguments import Rules
 
 
 def _queue(count: int) -> Queue:

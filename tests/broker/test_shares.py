@@ -2,7 +2,7 @@
 
 import asyncio
 
-from rabbitry.broker.shares import Shares
+from rabbitry.broker._shares import Shares
 
 
 async def test_enough_work_in_one_turn_leaves_the_rest_to_the_next() -> None:

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from rabbitry.broker import Broker, BrokerConfig, StoreFailed
-from rabbitry.broker.management.server import ManagementServer
-from rabbitry.broker.recovery import Recovery
-from rabbitry.broker.store.sqlite import SQLiteStore
+from rabbitry.broker._management.server import ManagementServer
+from rabbitry.broker._recovery import Recovery
+from rabbitry.broker._store.sqlite import SQLiteStore
 from rabbitry.exceptions import RabbitryError, UsageError
 from tests.broker.starting import is_kept, keep_a_message, settings
 from tests.support.leaks import no_leaks_in_block

@@ -11,7 +11,7 @@ from tests.broker.starting import is_kept, keep_a_message
 from tests.support import commands
 from tests.support.ports import free_port
 
-_NO_SERVER = "import sys\nif 'broker' in sys.orig_argv: sys.modules['rabbitry.broker.management.server'] = None\n"
+_NO_SERVER = "import sys\nif 'broker' in sys.orig_argv: sys.modules['rabbitry.broker._management.server'] = None\n"
 """A start-up file of Python with which the broker's management API, and nothing else, can't be loaded."""
 
 Prepare = Callable[[Path, int], list[str]]

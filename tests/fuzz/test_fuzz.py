@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.broker import Broker, BrokerConfig
-from rabbitry.broker.connection import ClientConnection
+from rabbitry.broker._connection import ClientConnection
 from rabbitry.runtime.io_thread import new_event_loop
 from tests.fuzz.mutations import corpus, frames, in_chunks, mutated
 from tests.fuzz.replay import Replay, Step, decode

@@ -2,10 +2,10 @@
 
 import time
 
-from rabbitry.broker.confirms import Confirms
-from rabbitry.broker.store.batch import Batch, Found
-from rabbitry.broker.store.journal import Journal
-from rabbitry.broker.store.sqlite import SQLiteStore
+from rabbitry.broker._confirms import Confirms
+from rabbitry.broker._store.batch import Batch, Found
+from rabbitry.broker._store.journal import Journal
+from rabbitry.broker._store.sqlite import SQLiteStore
 from rabbitry.cli import main
 
 _apply = SQLiteStore.apply

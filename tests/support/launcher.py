@@ -50,7 +50,7 @@ _HEAVY: Final = (
     "rabbitry.apps.monitor.publisher",
     "rabbitry.apps.workqueue.commands",
     "rabbitry.broker",
-    "rabbitry.broker.management",
+    "rabbitry.broker._management",
     "rabbitry.flow.worker",
     "rabbitry.web.server",
     "sqlalchemy.dialects.sqlite",

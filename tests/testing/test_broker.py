@@ -12,7 +12,7 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.protocol.events import Event
-from rabbitry.broker.connection import ClientConnection
+from rabbitry.broker._connection import ClientConnection
 from rabbitry.testing import RunningBroker
 
 
@@ -103,8 +103,8 @@ def test_the_management_api_is_there_when_asked_for() -> None:
 
 
 def test_the_memory_of_the_tests_raises_no_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rabbitry.broker.alarms.used_memory", lambda: 1 << 60)
-    monkeypatch.setattr("rabbitry.broker.alarms.total_memory", lambda: 1)
+    monkeypatch.setattr("rabbitry.broker._alarms.used_memory", lambda: 1 << 60)
+    monkeypatch.setattr("rabbitry.broker._alarms.total_memory", lambda: 1)
     with RunningBroker() as broker, rabbitry.connect_blocking(broker.url) as connection:
         channel = connection.channel()
         channel.declare_queue("tasks")

@@ -1,5 +1,9 @@
 """The embedded broker: RabbitMQ 3.10.8's behaviour in one Python process.
 
+Public modules: `broker`, `config` and `exceptions`; `access` (users and permissions), `definitions` (importing them),
+`message` and `reading` (why a client is not read) for programs that have a broker in their hands; `rescue` for its data
+folder.
+
 If RabbitMQ 4.x differs from 3.10.8 this broker does as 3.10.8:
 
 | subject | here | 4.x |

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from typing import Final, Literal, NamedTuple
 
 from rabbitry.amqp.protocol.tables import Table
-from rabbitry.broker.patterns import check_pattern, matches
-from rabbitry.broker.store.journal import Journal
-from rabbitry.broker.store.schema import record_key
+from rabbitry.broker._patterns import check_pattern, matches
+from rabbitry.broker._store.journal import Journal
+from rabbitry.broker._store.schema import record_key
 
 USER: Final = "user"
 PERMISSION: Final = "permission"

@@ -17,23 +17,23 @@ from urllib.parse import quote
 
 from rabbitry._installing import how_to_install, missing
 from rabbitry.amqp.protocol.constants import Reply
+from rabbitry.broker._alarms import Alarms
+from rabbitry.broker._connection import ClientConnection, Shared
+from rabbitry.broker._counts import Churn
+from rabbitry.broker._dispatcher import Dispatcher
+from rabbitry.broker._parameters import Parameters
+from rabbitry.broker._policies import Policies, Policy
+from rabbitry.broker._records import VHOST
+from rabbitry.broker._recovery import Recovery
+from rabbitry.broker._shares import Shares
+from rabbitry.broker._store.journal import Journal
+from rabbitry.broker._store.schema import record_key
+from rabbitry.broker._store.sqlite import SQLiteStore
+from rabbitry.broker._succession import take_over_settings, take_over_vhosts
+from rabbitry.broker._vhost import OnPublish, VirtualHost
 from rabbitry.broker.access import initial_access
-from rabbitry.broker.alarms import Alarms
 from rabbitry.broker.config import GUEST, BrokerConfig
-from rabbitry.broker.connection import ClientConnection, Shared
-from rabbitry.broker.counts import Churn
-from rabbitry.broker.dispatcher import Dispatcher
 from rabbitry.broker.exceptions import ManagementFailed
-from rabbitry.broker.parameters import Parameters
-from rabbitry.broker.policies import Policies, Policy
-from rabbitry.broker.records import VHOST
-from rabbitry.broker.recovery import Recovery
-from rabbitry.broker.shares import Shares
-from rabbitry.broker.store.journal import Journal
-from rabbitry.broker.store.schema import record_key
-from rabbitry.broker.store.sqlite import SQLiteStore
-from rabbitry.broker.succession import take_over_settings, take_over_vhosts
-from rabbitry.broker.vhost import OnPublish, VirtualHost
 from rabbitry.exceptions import UsageError
 from rabbitry.runtime.accepting import Acceptor, Visitor
 from rabbitry.runtime.addresses import in_url
@@ -299,7 +299,7 @@ class Broker:
             starting.callback(self._forget_management)
             try:
                 # A web framework takes a while to load; AMQP clients are served meanwhile.
-                module = await asyncio.to_thread(importlib.import_module, "rabbitry.broker.management.server")
+                module = await asyncio.to_thread(importlib.import_module, "rabbitry.broker._management.server")
                 server: Service = module.ManagementServer(self, listeners)
                 starting.push_async_callback(server.stop)
                 await server.start()

@@ -5,13 +5,13 @@ Needs the packages of the management API.
 
 from __future__ import annotations
 
+from rabbitry.broker._errors import Refusal
+from rabbitry.broker._management.call import Answer
+from rabbitry.broker._management.definitions import BadDefinition
+from rabbitry.broker._management.importing import load
+from rabbitry.broker._management.pace import Pace
+from rabbitry.broker._management.reading import Document
 from rabbitry.broker.broker import Broker
-from rabbitry.broker.errors import Refusal
-from rabbitry.broker.management.call import Answer
-from rabbitry.broker.management.definitions import BadDefinition
-from rabbitry.broker.management.importing import load
-from rabbitry.broker.management.pace import Pace
-from rabbitry.broker.management.reading import Document
 from rabbitry.exceptions import Undecodable, UsageError
 
 

@@ -18,7 +18,7 @@ from rabbitry.amqp.protocol.properties import (
     FLAG_MESSAGE_ID,
 )
 from rabbitry.amqp.protocol.tables import decode_text
-from rabbitry.broker.errors import precondition_failed
+from rabbitry.broker._errors import precondition_failed
 from rabbitry.exceptions import ProtocolViolation
 
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from rabbitry.broker.store.rescue import Survey, alone, finish, rebuild, room_for_repair, survey
+from rabbitry.broker._store.rescue import Survey, alone, finish, rebuild, room_for_repair, survey
 
 __all__ = ["Survey", "alone", "finish", "rebuild", "room_for_repair", "survey"]

@@ -24,7 +24,6 @@ from rabbitry._installing import missing
 from rabbitry._words import counted
 from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.reading import Reason
-from rabbitry.broker.vhost import VirtualHost
 from rabbitry.exceptions import UsageError
 from rabbitry.testing._recording import Published, Recorder, Recording, Wanted, published, shown
 
@@ -286,21 +285,21 @@ class RunningBroker:
         return self._call(self._depths(self._vhost(vhost)))
 
     async def _depths(self, vhost: str) -> dict[str, int]:
-        return {name: queue.ready + queue.unsettled for name, queue in self._known(vhost).queues.items()}
+        self._need_vhost(vhost)
+        return {name: queue.ready + queue.unsettled for name, queue in self._broker.vhosts[vhost].queues.items()}
 
-    def _known(self, vhost: str) -> VirtualHost:
+    def _need_vhost(self, vhost: str) -> None:
         self._need_running()
-        known = self._broker.vhosts.get(vhost)
-        if known is None:
+        if vhost not in self._broker.vhosts:
             raise UsageError(f"there is no virtual host {vhost!r}; there are {', '.join(self._broker.vhosts)}")
-        return known
 
     def waiting_in(self, name: str, vhost: str) -> list[Published]:
         """Return the messages that a queue has ready, for `QueueView`."""
         return self._call(self._waiting_in(name, vhost))
 
     async def _waiting_in(self, name: str, vhost: str) -> list[Published]:
-        known = self._known(vhost)
+        self._need_vhost(vhost)
+        known = self._broker.vhosts[vhost]
         if name not in known.queues:
             declared = ", ".join(known.queues) or "none"
             raise UsageError(f"there is no queue {name!r} in virtual host {vhost!r}; the queues there: {declared}")

@@ -7,8 +7,8 @@ import pytest
 
 import rabbitry
 from rabbitry.broker import Broker, BrokerConfig
-from rabbitry.broker.management.pace import Pace
-from rabbitry.broker.management.rates import PERIOD, RETENTION, Counted, Range, Rates, vhost_totals
+from rabbitry.broker._management.pace import Pace
+from rabbitry.broker._management.rates import PERIOD, RETENTION, Counted, Range, Rates, vhost_totals
 
 _START = 1_000_000.0
 
@@ -17,7 +17,7 @@ _START = 1_000_000.0
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time of the looks, in seconds. The event loop's goes on."""
     now = [_START]
-    monkeypatch.setattr("rabbitry.broker.management.rates.time", SimpleNamespace(time=lambda: now[0]))
+    monkeypatch.setattr("rabbitry.broker._management.rates.time", SimpleNamespace(time=lambda: now[0]))
     return now
 
 

@@ -10,13 +10,13 @@ from types import ModuleType
 import pytest
 
 from rabbitry.broker import Broker, BrokerConfig, ManagementFailed
-from rabbitry.broker.management.rates import Rates
-from rabbitry.broker.management.server import ManagementServer
+from rabbitry.broker._management.rates import Rates
+from rabbitry.broker._management.server import ManagementServer
 from rabbitry.exceptions import UsageError
 from tests.broker.starting import is_kept, keep_a_message, settings
 from tests.support.leaks import no_leaks_in_block
 
-_MODULE = "rabbitry.broker.management.server"
+_MODULE = "rabbitry.broker._management.server"
 
 
 class _Exiting(ModuleType):

@@ -9,14 +9,14 @@ from typing import Final
 import pytest
 
 from rabbitry.broker import Broker, BrokerConfig
-from rabbitry.broker.management import importing
-from rabbitry.broker.management import pace as pace_module
-from rabbitry.broker.management.pace import Pace
-from rabbitry.broker.management.rates import Rates
-from rabbitry.broker.management.reading import MOST_OF_ELEMENT, Document
-from rabbitry.broker.store import journal
-from rabbitry.broker.store.batch import Batch, Found
-from rabbitry.broker.store.sqlite import SQLiteStore
+from rabbitry.broker._management import importing
+from rabbitry.broker._management import pace as pace_module
+from rabbitry.broker._management.pace import Pace
+from rabbitry.broker._management.rates import Rates
+from rabbitry.broker._management.reading import MOST_OF_ELEMENT, Document
+from rabbitry.broker._store import journal
+from rabbitry.broker._store.batch import Batch, Found
+from rabbitry.broker._store.sqlite import SQLiteStore
 from rabbitry.exceptions import Undecodable
 from tests.support.management import Api
 from tests.support.steps import take_all

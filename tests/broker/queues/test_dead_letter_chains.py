@@ -10,9 +10,9 @@ from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
 from rabbitry.amqp.protocol.properties import Properties, decode_header, encode_header
 from rabbitry.amqp.protocol.tables import FieldValue, Table
 from rabbitry.broker import Broker, BrokerConfig
+from rabbitry.broker._queues import Queue
+from rabbitry.broker._queues.dead_letter import dead_letter
 from rabbitry.broker.message import Message
-from rabbitry.broker.queues import Queue
-from rabbitry.broker.queues.dead_letter import dead_letter
 from rabbitry.testing._broker import RunningBroker
 from tests.differential.peer import Peer
 from tests.support.waiting import eventually

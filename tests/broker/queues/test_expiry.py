@@ -26,7 +26,7 @@ async def _count(channel: Channel, queue: str) -> int:
 async def test_a_message_expires_after_a_restart_of_the_broker_and_a_return(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Table
 ) -> None:
-    monkeypatch.setattr("rabbitry.broker.queues.contents.WINDOW", 2)
+    monkeypatch.setattr("rabbitry.broker._queues.contents.WINDOW", 2)
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await _declare(channel, arguments)

@@ -7,11 +7,11 @@ import pytest
 
 import rabbitry
 from rabbitry.broker import Broker, BrokerConfig
+from rabbitry.broker._queues import ClassicQueue, QuorumQueue
+from rabbitry.broker._queues.arguments import Rules
+from rabbitry.broker._queues.expiry import expires_at
+from rabbitry.broker._queues.limits import Limits
 from rabbitry.broker.message import Message
-from rabbitry.broker.queues import ClassicQueue, QuorumQueue
-from rabbitry.broker.queues.arguments import Rules
-from rabbitry.broker.queues.expiry import expires_at
-from rabbitry.broker.queues.limits import Limits
 
 
 async def test_each_type_of_queue_has_a_class_of_its_own() -> None:

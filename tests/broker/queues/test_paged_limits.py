@@ -8,8 +8,8 @@ import rabbitry
 from rabbitry.amqp.client import Channel
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker import Broker, BrokerConfig
-from rabbitry.broker.policies import Policy
-from rabbitry.broker.queues import Queue
+from rabbitry.broker._policies import Policy
+from rabbitry.broker._queues import Queue
 from tests.support.steps import take_all
 from tests.support.waiting import eventually
 
@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 @pytest.fixture(autouse=True)
 def window(monkeypatch: pytest.MonkeyPatch) -> None:
     """A window that a test fills quickly."""
-    monkeypatch.setattr("rabbitry.broker.queues.contents.WINDOW", 32)
+    monkeypatch.setattr("rabbitry.broker._queues.contents.WINDOW", 32)
 
 
 async def _fill(channel: Channel, queue: str, bodies: list[bytes], priority: int | None = None) -> None:

@@ -19,7 +19,7 @@ from tests.support.rabbitmq import RabbitMQ
 @pytest.fixture(autouse=True)
 def window(monkeypatch: pytest.MonkeyPatch) -> None:
     """A window that a test fills quickly."""
-    monkeypatch.setattr("rabbitry.broker.queues.contents.WINDOW", 32)
+    monkeypatch.setattr("rabbitry.broker._queues.contents.WINDOW", 32)
 
 
 async def _drain(channel: Channel) -> list[tuple[bytes, object]]:

@@ -12,10 +12,10 @@ import pytest
 import rabbitry
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker import Broker, BrokerConfig, StoreFailed
+from rabbitry.broker._store.batch import Batch, Wanted
+from rabbitry.broker._store.rescue import alone, rebuild, survey
+from rabbitry.broker._store.sqlite import SQLiteStore
 from rabbitry.broker.message import Entry, Message
-from rabbitry.broker.store.batch import Batch, Wanted
-from rabbitry.broker.store.rescue import alone, rebuild, survey
-from rabbitry.broker.store.sqlite import SQLiteStore
 from tests.support.logs import records
 
 _PAGE = 4096

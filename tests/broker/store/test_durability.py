@@ -15,10 +15,10 @@ import rabbitry
 from rabbitry.amqp.client import Channel
 from rabbitry.amqp.protocol.tables import MAX_DEPTH, FieldValue, Table
 from rabbitry.broker import Broker, BrokerConfig, StoreFailed
-from rabbitry.broker.management import messages
-from rabbitry.broker.queues import contents as queue_module
-from rabbitry.broker.store.batch import Batch, Found
-from rabbitry.broker.store.sqlite import SQLiteStore
+from rabbitry.broker._management import messages
+from rabbitry.broker._queues import contents as queue_module
+from rabbitry.broker._store.batch import Batch, Found
+from rabbitry.broker._store.sqlite import SQLiteStore
 from tests.support import programs
 from tests.support.embedded import BrokerProcess
 from tests.support.waiting import eventually
@@ -374,7 +374,7 @@ def _stored(broker: Broker) -> int:
 async def test_a_backlog_of_large_messages_is_not_kept_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rabbitry.broker.queues.contents.WINDOW_BYTES", 1000)
+    monkeypatch.setattr("rabbitry.broker._queues.contents.WINDOW_BYTES", 1000)
     bodies = [b"%0*d" % (100 + number * 7 % 300, number) for number in range(60)]
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
@@ -461,8 +461,8 @@ async def test_a_queue_whose_record_is_missing_costs_the_others_nothing(
 async def test_what_a_purge_has_answered_is_gone_though_the_broker_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rabbitry.broker.queues.contents._FORGOTTEN_AT_ONCE", 1)
-    monkeypatch.setattr("rabbitry.broker.shares._SECONDS", 0.0)  # each step in a turn of its own
+    monkeypatch.setattr("rabbitry.broker._queues.contents._FORGOTTEN_AT_ONCE", 1)
+    monkeypatch.setattr("rabbitry.broker._shares._SECONDS", 0.0)  # each step in a turn of its own
     async with (
         Broker(BrokerConfig(port=0, data=tmp_path / "data")) as broker,
         rabbitry.connect(broker.url) as connection,

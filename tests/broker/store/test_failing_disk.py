@@ -14,10 +14,10 @@ import pika
 import pika.exceptions
 import pytest
 
+from rabbitry.broker._store import errors
+from rabbitry.broker._store.batch import Batch
+from rabbitry.broker._store.sqlite import SQLiteStore
 from rabbitry.broker.message import Entry, Message
-from rabbitry.broker.store import errors
-from rabbitry.broker.store.batch import Batch
-from rabbitry.broker.store.sqlite import SQLiteStore
 from tests.broker.store import test_damage as damage
 from tests.support import programs
 from tests.support.embedded import BrokerProcess

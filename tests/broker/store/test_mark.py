@@ -8,10 +8,10 @@ from typing import Final
 
 import pytest
 
-from rabbitry.broker.store.batch import Batch
-from rabbitry.broker.store.files import log_path, mark_path
-from rabbitry.broker.store.rescue import survey
-from rabbitry.broker.store.sqlite import SQLiteStore
+from rabbitry.broker._store.batch import Batch
+from rabbitry.broker._store.files import log_path, mark_path
+from rabbitry.broker._store.rescue import survey
+from rabbitry.broker._store.sqlite import SQLiteStore
 from tests.support.logs import messages
 
 _PAGE: Final = 4096

@@ -12,14 +12,14 @@ from typing import Any, BinaryIO, Final
 
 import pytest
 
+from rabbitry.broker._store import pages, rescue
+from rabbitry.broker._store.batch import Batch
+from rabbitry.broker._store.files import read_at
+from rabbitry.broker._store.pages import Image
+from rabbitry.broker._store.rescue import alone, rebuild, room_for_repair, survey
+from rabbitry.broker._store.sqlite import SQLiteStore
 from rabbitry.broker.exceptions import StoreFailed
 from rabbitry.broker.message import Entry, Message
-from rabbitry.broker.store import pages, rescue
-from rabbitry.broker.store.batch import Batch
-from rabbitry.broker.store.files import read_at
-from rabbitry.broker.store.pages import Image
-from rabbitry.broker.store.rescue import alone, rebuild, room_for_repair, survey
-from rabbitry.broker.store.sqlite import SQLiteStore
 from tests.broker.store import test_damage as damage
 
 _NOBODY: Final = 65534

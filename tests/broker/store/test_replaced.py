@@ -9,8 +9,8 @@ import pytest
 
 import rabbitry
 from rabbitry.broker import Broker, BrokerConfig, StoreFailed
-from rabbitry.broker.store.batch import Batch
-from rabbitry.broker.store.sqlite import SQLiteStore
+from rabbitry.broker._store.batch import Batch
+from rabbitry.broker._store.sqlite import SQLiteStore
 
 
 def _remove_folder(folder: Path) -> None:

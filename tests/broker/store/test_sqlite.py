@@ -13,12 +13,12 @@ from zlib import crc32
 
 import pytest
 
+from rabbitry.broker._store.batch import DELETED, Batch, Dropped, StoreFull, Wanted
+from rabbitry.broker._store.room import RESERVE
+from rabbitry.broker._store.schema import VERSION
+from rabbitry.broker._store.sqlite import SQLiteStore
 from rabbitry.broker.exceptions import StoreFailed
 from rabbitry.broker.message import Entry, Message
-from rabbitry.broker.store.batch import DELETED, Batch, Dropped, StoreFull, Wanted
-from rabbitry.broker.store.room import RESERVE
-from rabbitry.broker.store.schema import VERSION
-from rabbitry.broker.store.sqlite import SQLiteStore
 
 HEADER = bytes(14)
 
@@ -287,7 +287,7 @@ def test_without_room_nothing_of_a_batch_is_written(store: SQLiteStore) -> None:
 
 
 def test_dropped_entries_are_deleted_over_several_batches(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rabbitry.broker.store.sqlite._MOST_DROPPED", 40)
+    monkeypatch.setattr("rabbitry.broker._store.sqlite._MOST_DROPPED", 40)
     for queue in (1, 2):
         store.apply(_added(queue, 100) if queue == 1 else Batch(added={_entry(n + 200): queue for n in range(100)}))
     dropping = Batch(dropped=[Dropped(1, 0, 9, 95), Dropped(2)], records={("queue", "a"): {"name": "a"}})
@@ -304,7 +304,7 @@ def test_dropped_entries_are_deleted_over_several_batches(store: SQLiteStore, mo
 
 
 def test_many_queues_are_deleted_with_their_records(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rabbitry.broker.store.sqlite._MOST_DROPPED", 40)
+    monkeypatch.setattr("rabbitry.broker._store.sqlite._MOST_DROPPED", 40)
     filled = {7: 5, 300: 90, 400: 3}
     for queue, count in filled.items():
         store.apply(Batch(added={_entry(queue * 100 + n): queue for n in range(count)}))

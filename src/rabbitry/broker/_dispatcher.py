@@ -1,0 +1,83 @@
+"""The round of deliveries: the queues that may have something to deliver, each in its turn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from rabbitry.broker._shares import Shares
+
+_LONGEST_DISPATCH: Final = 0.01
+"""Seconds after which touched queues, and dead letters that go from queue to queue, wait for the others' turn."""
+_MANY: Final = 16
+"""Touched queues above which the clock is read after each."""
+
+
+class Dispatching(Protocol):
+    """What delivers when it is its turn: a queue, or a consumer of direct replies."""
+
+    def dispatch(self) -> None:
+        """Deliver what is ready, as far as consumers have room."""
+
+
+class Dispatcher:
+    """The queues that were touched since the last round, in that order.
+
+    Args:
+        shares: Says when it is the turn of what takes long.
+    """
+
+    def __init__(self, shares: Shares) -> None:
+        self.touched: dict[Dispatching, None] = {}
+        self._shares = shares
+        self._is_waiting = False
+        self._late: dict[Dispatching, None] = {}
+        """Touched queues that deliver in a later turn of the loop, since those before them took long."""
+
+    def touch(self, queue: Dispatching) -> None:
+        """Note that a queue may have something to deliver."""
+        self.touched[queue] = None
+
+    def dispatch(self) -> None:
+        """Deliver from every queue that was touched, in that order.
+
+        Where it takes long, with dead letters that go from queue to queue too, the rest goes on in later turns of the
+        loop.
+        """
+        ends_at = 0.0
+        while self.touched:
+            touched, self.touched = self.touched, {}
+            if not ends_at and len(touched) > _MANY:
+                ends_at = time.monotonic() + _LONGEST_DISPATCH
+            waiting = iter(touched)
+            for queue in waiting:
+                queue.dispatch()
+                if ends_at and time.monotonic() > ends_at:
+                    self._late.update(dict.fromkeys(waiting))
+            if not self.touched and not self._late:
+                return
+            now = time.monotonic()
+            if not ends_at:
+                ends_at = now + _LONGEST_DISPATCH
+            elif now > ends_at:
+                self._late.update(self.touched)
+                self.touched = {}
+                self.dispatch_later()
+                return
+
+    def dispatch_later(self) -> None:
+        """Deliver from every queue that was touched when it is the turn of what takes long."""
+        if not self._is_waiting:
+            self._is_waiting = True
+            self._shares.wait(self._dispatch_on)
+
+    def wait(self, go_on: Callable[[], None]) -> None:
+        """Call a queue back when it is the turn of what takes long."""
+        self._shares.wait(go_on)
+
+    def _dispatch_on(self) -> None:
+        self._is_waiting = False
+        late, self._late = self._late, {}
+        self.touched = {**late, **self.touched}
+        self.dispatch()

@@ -1,0 +1,48 @@
+"""Exchange type direct: the binding's key equals the routing key. And the default exchange, bound to every queue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
+from rabbitry.amqp.protocol.tables import Table
+from rabbitry.broker._exchanges.exchange import Binding, Destination, Exchange
+from rabbitry.broker._queues import Queue
+
+
+class DirectExchange(Exchange):
+    """Routes by equal keys."""
+
+    type = "direct"
+
+    def __init__(
+        self, name: str, *, durable: bool = True, auto_delete: bool = False, internal: bool = False, arguments: Table
+    ) -> None:
+        super().__init__(name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments)
+        self._by_key: dict[str, dict[tuple[int, str, bytes], Destination]] = {}
+
+    def match(self, routing_key: str, headers: Table) -> Iterable[Destination]:
+        """Return what is bound with exactly this key."""
+        return self._by_key.get(routing_key, {}).values()
+
+    def _add(self, binding: Binding) -> None:
+        self._by_key.setdefault(binding.routing_key, {})[binding.identity] = binding.destination
+
+    def _remove(self, binding: Binding) -> None:
+        bound = self._by_key[binding.routing_key]
+        del bound[binding.identity]
+        if not bound:
+            del self._by_key[binding.routing_key]
+
+
+class DefaultExchange(DirectExchange):
+    """The exchange without a name, which routes to the queue that the routing key names (section 3.1.3.1)."""
+
+    def __init__(self, queues: Mapping[str, Queue]) -> None:
+        super().__init__("", arguments=NO_ARGUMENTS)
+        self._queues = queues
+
+    def match(self, routing_key: str, headers: Table) -> Iterable[Destination]:
+        """Return the queue of that name."""
+        queue = self._queues.get(routing_key)
+        return () if queue is None else (queue,)

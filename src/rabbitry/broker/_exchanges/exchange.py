@@ -1,0 +1,90 @@
+"""The base of all exchange types: their flags and their bindings."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable
+from typing import NamedTuple, TypeAlias, Union
+
+from rabbitry.amqp.protocol.tables import Table, encode_table
+from rabbitry.broker._policies import Policy
+from rabbitry.broker._queues import Queue
+
+Destination: TypeAlias = Union[Queue, "Exchange"]
+
+
+class Binding(NamedTuple):
+    """A binding as it was declared; `identity` is what makes two bindings the same one."""
+
+    source: Exchange
+    destination: Destination
+    routing_key: str
+    arguments: Table
+
+    @property
+    def identity(self) -> tuple[int, str, bytes]:
+        """Destination, routing key and arguments."""
+        return id(self.destination), self.routing_key, encode_table(self.arguments)
+
+
+class Exchange(abc.ABC):
+    """An exchange; a subclass for each type says what matches."""
+
+    type: str
+    routes_by_headers = False
+    """Whether routing depends on a message's headers, so that its result cannot be kept for a routing key."""
+
+    def __init__(
+        self, name: str, *, durable: bool = True, auto_delete: bool = False, internal: bool = False, arguments: Table
+    ) -> None:
+        self.name = name
+        self.durable = durable
+        self.auto_delete = auto_delete
+        self.internal = internal
+        self.arguments = arguments
+        self.policy: Policy | None = None
+        self.published_in = 0
+        """Messages that clients published here."""
+        self.more_out = 0
+        """Queues that those messages were routed to, via other exchanges too, minus one for each message."""
+        self.bindings: dict[tuple[int, str, bytes], Binding] = {}
+
+    @property
+    def published_out(self) -> int:
+        """The number of queues that the messages published here were routed to."""
+        return self.published_in + self.more_out
+
+    @property
+    def alternate(self) -> str | None:
+        """Name of the exchange for what this one can route nowhere, by argument or else by policy."""
+        definition = self.policy.definition if self.policy is not None else {}
+        name = self.arguments.get("alternate-exchange", definition.get("alternate-exchange"))
+        return name if isinstance(name, str) else None
+
+    def bind(self, binding: Binding) -> bool:
+        """Add a binding; says whether it is new."""
+        if binding.identity in self.bindings:
+            return False
+        self.bindings[binding.identity] = binding
+        self._add(binding)
+        return True
+
+    def unbind(self, binding: Binding) -> bool:
+        """Take a binding away; says whether it was there."""
+        known = self.bindings.pop(binding.identity, None)
+        if known is None:
+            return False
+        self._remove(known)
+        return True
+
+    @abc.abstractmethod
+    def match(self, routing_key: str, headers: Table) -> Iterable[Destination]:
+        """Return the destinations of a message; one may come more than once."""
+
+    @abc.abstractmethod
+    def _add(self, binding: Binding) -> None:
+        """Take a new binding into what `match` looks at."""
+
+    @abc.abstractmethod
+    def _remove(self, binding: Binding) -> None:
+        """Take a binding out of what `match` looks at."""

@@ -1,0 +1,143 @@
+"""Exchange type headers: a binding's arguments are compared with the message's headers.
+
+`x-match` is all (the default) or any; all-with-x and any-with-x compare arguments that begin with x- too
+(RabbitMQ's docs/tutorials/amqp-concepts, and its exchange type headers). An argument without a value (void)
+asks only that the header is there. Values are compared as Erlang's terms, as RabbitMQ 3.10 does: numbers of all types
+and timestamps by their value, strings and byte arrays by their bytes, everything else by type and value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from rabbitry.amqp.protocol.tables import FieldValue, Table, encode_table, encode_text, erlang_binary, type_name
+from rabbitry.broker._erlang import erlang_term
+from rabbitry.broker._errors import precondition_failed
+from rabbitry.broker._exchanges.exchange import Binding, Destination, Exchange
+
+_MATCHES: Final = ("all", "any", "all-with-x", "any-with-x")
+_PRESENT: Final = b""
+"""The value of a condition that only requires the key; no encoded value is empty."""
+
+_BEFORE_TYPE: Final = 5
+"""Bytes before the value's type in an encoded table of one empty key: the table's length and the key's."""
+
+_Condition = tuple[str, int | float | bytes]
+"""A header's key and its value as `_term` returns it."""
+_Bound = dict[tuple[int, str, bytes], Destination]
+"""Destinations by their bindings' identities."""
+
+
+class _Node:
+    """Conditions that hold so far, the conditions that may follow, and what is bound with just these."""
+
+    __slots__ = ("bound", "children")
+
+    def __init__(self) -> None:
+        self.children: dict[_Condition, _Node] = {}
+        self.bound: _Bound = {}
+
+
+class HeadersExchange(Exchange):
+    """Routes by headers.
+
+    Bindings that ask for all of their arguments are in a trie of conditions, in the order of their keys: only
+    branches that the headers satisfy are followed. Those that ask for any are found by each of their conditions.
+    """
+
+    type = "headers"
+    routes_by_headers = True
+
+    def __init__(
+        self, name: str, *, durable: bool = True, auto_delete: bool = False, internal: bool = False, arguments: Table
+    ) -> None:
+        super().__init__(name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments)
+        self._all = _Node()
+        self._any: dict[_Condition, _Bound] = {}
+
+    def match(self, routing_key: str, headers: Table) -> Iterable[Destination]:
+        """Return what is bound with arguments that the headers satisfy."""
+        conditions: list[_Condition] = []
+        if self._any or self._all.children:
+            for key in sorted(headers):
+                conditions += (key, _PRESENT), (key, _term(headers[key]))
+        found: dict[int, Destination] = {}
+        for condition in conditions:
+            for destination in self._any.get(condition, {}).values():
+                found[id(destination)] = destination
+        waiting = [(self._all, 0)]
+        while waiting:
+            node, start = waiting.pop()
+            for destination in node.bound.values():
+                found[id(destination)] = destination
+            if node.children:
+                for index in range(start, len(conditions)):
+                    child = node.children.get(conditions[index])
+                    if child is not None:
+                        # Both conditions of a key have been looked at: a binding has each key once.
+                        waiting.append((child, index - index % 2 + 2))
+        return found.values()
+
+    def _add(self, binding: Binding) -> None:
+        kind, conditions = _conditions(binding.arguments)
+        if kind == "any":
+            for condition in conditions:
+                self._any.setdefault(condition, {})[binding.identity] = binding.destination
+            return
+        node = self._all
+        for condition in conditions:
+            node = node.children.setdefault(condition, _Node())
+        node.bound[binding.identity] = binding.destination
+
+    def _remove(self, binding: Binding) -> None:
+        kind, conditions = _conditions(binding.arguments)
+        if kind == "any":
+            for condition in conditions:
+                bound = self._any[condition]
+                del bound[binding.identity]
+                if not bound:
+                    del self._any[condition]
+            return
+        path = [self._all]
+        for condition in conditions:
+            path.append(path[-1].children[condition])
+        del path[-1].bound[binding.identity]
+        for parent, condition in zip(reversed(path[:-1]), reversed(conditions), strict=True):
+            child = parent.children[condition]
+            if child.bound or child.children:
+                break
+            del parent.children[condition]
+
+
+def check_arguments(arguments: Table) -> None:
+    """Refuse a binding whose x-match is none of the four (406), or no string."""
+    kind = arguments.get("x-match", "all")
+    if not isinstance(kind, str):
+        text = f"Invalid x-match field type {type_name(kind)} (value {erlang_term(kind)}); expected longstr"
+        raise precondition_failed(text)
+    if kind not in _MATCHES:
+        value = erlang_binary(kind.encode())
+        raise precondition_failed(f"Invalid x-match field value {value}; expected all, any, all-with-x, or any-with-x")
+
+
+def _conditions(arguments: Table) -> tuple[str, list[_Condition]]:
+    """Return whether all conditions or any one must hold, and the conditions in the order of their keys."""
+    kind, _, with_x = str(arguments.get("x-match", "all")).partition("-")
+    return kind, [
+        (key, _PRESENT if value is None else _term(value))
+        for key, value in sorted(arguments.items())
+        if key != "x-match" and (with_x or not key.startswith("x-"))
+    ]
+
+
+def _term(value: FieldValue) -> int | float | bytes:
+    """Return a number or bytes for a value; two results are equal if Erlang's `==` holds for the values."""
+    if isinstance(value, str):
+        return b"S" + encode_text(value)
+    if isinstance(value, bytes):
+        return b"S" + value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    encoded = encode_table({"": value})[_BEFORE_TYPE:]
+    return int.from_bytes(encoded[1:]) if encoded[:1] == b"T" else encoded

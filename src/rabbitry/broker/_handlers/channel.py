@@ -1,0 +1,20 @@
+"""Class channel: flow (section 1.3). Open and close belong to the connection, which makes and drops channels."""
+
+from __future__ import annotations
+
+from rabbitry.amqp.protocol.methods import AccessRequest, AccessRequestOk, ChannelFlow, ChannelFlowOk
+from rabbitry.broker._channel import Channel
+from rabbitry.broker._errors import not_implemented
+from rabbitry.broker._handlers.client import Client
+
+
+def access(client: Client, channel: Channel, method: AccessRequest) -> AccessRequestOk:
+    """Answer what clients of AMQP 0-9 still ask; tickets mean nothing."""
+    return AccessRequestOk(1)
+
+
+def flow(client: Client, channel: Channel, method: ChannelFlow) -> ChannelFlowOk:
+    """Answer active=true, and refuse to stop as RabbitMQ does: prefetch is the way to limit deliveries."""
+    if not method.active:
+        raise not_implemented("active=false")
+    return ChannelFlowOk(True)

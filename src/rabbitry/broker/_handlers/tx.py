@@ -1,0 +1,93 @@
+"""Class tx: select, commit, rollback (section 1.9)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from operator import itemgetter
+from typing import Final
+
+from rabbitry.amqp.protocol.methods import TxCommit, TxCommitOk, TxRollback, TxRollbackOk, TxSelect, TxSelectOk
+from rabbitry.broker._channel import Channel
+from rabbitry.broker._errors import precondition_failed
+from rabbitry.broker._handlers.client import Client
+from rabbitry.broker._ordering import in_order
+from rabbitry.broker._transaction import Holder, Settled, Transaction
+
+_OVER: Final = object()
+_STEP: Final = 200
+"""Settlements grouped in one step."""
+
+
+def select(client: Client, channel: Channel, method: TxSelect) -> TxSelectOk:
+    """Put the channel into transactions."""
+    if channel.confirms is not None:
+        raise precondition_failed("cannot switch from confirm to tx mode")
+    if channel.transaction is None:
+        channel.transaction = Transaction()
+    return TxSelectOk()
+
+
+def commit(client: Client, channel: Channel, method: TxCommit) -> None:
+    """Carry out the publishes and acks of the transaction. Commit-ok is sent once the store has them.
+
+    They are in one batch for the store, except if they are so many that others have their turns in between: as on
+    RabbitMQ, a crash may leave a part of them (docs/semantics).
+    """
+
+    def committed() -> None:
+        channel.unpark()
+        client.wait_for_commit(channel.number, TxCommitOk())
+
+    client.work(_committing(channel, *_transaction(channel).take()), committed)
+
+
+def _committing(channel: Channel, publishes: list[Callable[[], None]], settled: list[Settled]) -> Iterator[None]:
+    """Carry out the publishes and settlements of a transaction in steps."""
+    journal = channel.vhost.journal
+    is_moving = bool(publishes)
+    publishes.reverse()
+    while publishes:
+        publishes.pop()()
+        yield
+    settled.reverse()
+    while settled:
+        outcome = settled[-1][2]
+        group: list[Settled] = []
+        consumers: set[Holder | None] = set()
+        while settled and settled[-1][2] is outcome:
+            group.append(settled.pop())
+            consumers.add(group[-1][1][1])
+            if not len(group) % _STEP:
+                yield
+        latest_first = _popped(group)
+        if len(consumers) > 1:
+            # Each consumer's in the order of their tags (RabbitMQ 3.10).
+            latest_first = yield from in_order(group, itemgetter(0), is_reversed=True)
+        steps = channel.settling(((tag, held) for tag, held, _ in latest_first), outcome)
+        is_over = False
+        while not is_over:
+            journal.is_moving = is_moving
+            try:
+                is_over = next(steps, _OVER) is _OVER
+            finally:
+                journal.is_moving = False
+            yield
+
+
+def _popped(group: list[Settled]) -> Iterator[Settled]:
+    """Take the last items first, so that they are freed one by one."""
+    while group:
+        yield group.pop()
+
+
+def rollback(client: Client, channel: Channel, method: TxRollback) -> None:
+    """Forget what waited since the last commit."""
+    steps = channel.rolling_back(_transaction(channel))
+    channel.operate(steps, functools.partial(client.tell, channel.number, TxRollbackOk()))
+
+
+def _transaction(channel: Channel) -> Transaction:
+    if channel.transaction is None:
+        raise precondition_failed("channel is not transactional")
+    return channel.transaction

@@ -1,0 +1,123 @@
+"""The steps of a client's handshake: who it is, what was agreed on, and whether it may enter (section 2.2.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sized
+from typing import Protocol
+
+from rabbitry.amqp.driver import Driver
+from rabbitry.amqp.protocol import amqp_0_8
+from rabbitry.amqp.protocol.constants import FRAME_MIN_SIZE, Reply
+from rabbitry.amqp.protocol.methods import ConnectionStart, ConnectionStartOk, ConnectionTuneOk
+from rabbitry.amqp.protocol.tables import Table
+from rabbitry.broker._errors import ConnectionRefusal
+from rabbitry.broker._login import MECHANISMS, certificate_name, credentials, may_come_from
+from rabbitry.broker._product import server_properties
+from rabbitry.broker._vhost import VirtualHost
+from rabbitry.broker.access import Access
+from rabbitry.broker.config import BrokerConfig
+
+
+class Counted(Protocol):
+    """A connection that counts against the limits of its virtual host and its user."""
+
+    @property
+    def vhost(self) -> VirtualHost:
+        """The virtual host that it opened."""
+
+    @property
+    def user(self) -> str:
+        """The name of its user."""
+
+    @property
+    def channels(self) -> Sized:
+        """The channels that are open."""
+
+
+def start(driver: Driver, cluster_name: str, *, is_0_8: bool) -> ConnectionStart:
+    """Return connection.start for a client; only one that has shown a certificate is offered EXTERNAL."""
+    mechanisms = MECHANISMS if certificate_name(driver) is None else MECHANISMS + b" EXTERNAL"
+    properties = server_properties(cluster_name)
+    if not is_0_8:
+        return ConnectionStart(server_properties=properties, mechanisms=mechanisms)
+    major, minor = amqp_0_8.VERSION
+    # Its clients can't read the booleans in there; RabbitMQ sends an empty table.
+    properties = {**properties, "capabilities": {}}
+    return ConnectionStart(major, minor, server_properties=properties, mechanisms=mechanisms)
+
+
+def capabilities_of(client_properties: Table) -> Table:
+    """Return the capabilities that a client names in its properties."""
+    capabilities = client_properties.get("capabilities")
+    return capabilities if isinstance(capabilities, dict) else {}
+
+
+def log_in(method: ConnectionStartOk, driver: Driver, address: str, access: Access) -> tuple[str | None, bool]:
+    """Return the user that a login names, and whether it is let in from that address.
+
+    The user is None if the response is malformed, or the mechanism unknown.
+    """
+    certified = certificate_name(driver) if method.mechanism == "EXTERNAL" else None
+    if certified is not None:
+        return certified, certified in access.users and may_come_from(certified, address)
+    given = credentials(method.mechanism, method.response)
+    if given is None:
+        return None, False
+    return given[0], access.is_password(*given) and may_come_from(given[0], address)
+
+
+def check_tuned(method: ConnectionTuneOk, config: BrokerConfig) -> None:
+    """Check that a client asks for no more than it was offered. Raises 530."""
+    for name, given, offered, least in (
+        ("frame_max", method.frame_max, config.frame_max, FRAME_MIN_SIZE),
+        ("channel_max", method.channel_max, config.channel_max, 1),
+    ):
+        if (offered and not 0 < given <= offered) or 0 < given < least:
+            text = f"negotiated {name} = {given} is not in the allowed {least} to {offered}"
+            raise ConnectionRefusal(Reply.NOT_ALLOWED, text)
+
+
+def find_vhost(name: str, user: str, vhosts: Mapping[str, VirtualHost], access: Access) -> VirtualHost:
+    """Return the virtual host that a user asks for. Raises 530 if it is missing or not for this user."""
+    vhost = vhosts.get(name)
+    if vhost is None:
+        raise ConnectionRefusal(Reply.NOT_ALLOWED, f"vhost {name} not found")
+    if not access.may_enter(vhost.name, user):
+        text = f"access to vhost '{vhost.name}' refused for user '{user}'"
+        raise ConnectionRefusal(Reply.NOT_ALLOWED, text)
+    return vhost
+
+
+def check_limits(vhost: VirtualHost, user: str, others: Iterable[Counted], access: Access) -> None:
+    """Check the limits of the virtual host and the user on connections. Raises 530.
+
+    Args:
+        vhost: The virtual host that the user wants to enter.
+        user: The name of the user.
+        others: The connections that have entered one.
+        access: The users, with their limits.
+    """
+    limit = vhost.limits.get("max-connections", -1)
+    limit_of_user = _limit_of_user(user, "max-connections", access)
+    if limit < 0 and limit_of_user < 0:
+        return  # there may be very many others
+    known = list(others)
+    if 0 <= limit <= sum(other.vhost is vhost for other in known):
+        where = f"access to vhost '{vhost.name}' refused for user '{user}'"
+        raise ConnectionRefusal(Reply.NOT_ALLOWED, f"{where}: connection limit ({limit}) is reached")
+    if 0 <= limit_of_user <= sum(other.user == user for other in known):
+        text = f"connection refused for user '{user}': user connection limit ({limit_of_user}) is reached"
+        raise ConnectionRefusal(Reply.NOT_ALLOWED, text)
+
+
+def check_channel_limit(user: str, known: Iterable[Counted], access: Access) -> None:
+    """Check the limit of a user on channels, over all its connections. Raises 530."""
+    limit = _limit_of_user(user, "max-channels", access)
+    if limit >= 0 and limit <= sum(len(one.channels) for one in known if one.user == user):
+        text = f"number of channels opened for user '{user}' has reached the maximum allowed user limit of ({limit})"
+        raise ConnectionRefusal(Reply.NOT_ALLOWED, text)
+
+
+def _limit_of_user(user: str, name: str, access: Access) -> int:
+    known = access.users.get(user)
+    return known.limits.get(name, -1) if known is not None else -1

@@ -1,0 +1,213 @@
+"""Publishing, and looking into queues, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from typing import Final
+
+from rabbitry.amqp.protocol.properties import Properties, decode_header, encode_header
+from rabbitry.amqp.protocol.tables import encode_short
+from rabbitry.broker._errors import precondition_failed
+from rabbitry.broker._exchanges import Exchange
+from rabbitry.broker._management import views
+from rabbitry.broker._management.call import bad, need_keys
+from rabbitry.broker._management.definitions import BadDefinition, table
+from rabbitry.broker._management.encoding import Json
+from rabbitry.broker._publishing import read_expiration, routing_keys
+from rabbitry.broker._queues import Queue
+from rabbitry.broker._queues.reply_to import REPLY_TO
+from rabbitry.broker._vhost import VirtualHost
+from rabbitry.broker.message import Entry, Message, check_delivery_mode, origin_of
+
+_DIGITS: Final = 10
+_WAIT: Final = 0.01
+"""Seconds between two checks of a queue to which many messages are being requeued."""
+_INTEGERS: Final = ("delivery_mode", "priority", "timestamp")
+"""Properties that are integers; the others, but for the headers, are strings."""
+_ACK_MODES: Final = ("ack_requeue_true", "ack_requeue_false", "reject_requeue_true", "reject_requeue_false")
+
+
+def publish(vhost: VirtualHost, exchange: str, body: Json, user: str) -> bool:
+    """Publish a message that came as JSON; says whether any queue took it.
+
+    Raises Answer, BadDefinition, Refusal or UsageError.
+    """
+    need_keys(body, "routing_key", "properties", "payload", "payload_encoding")
+    key = body["routing_key"]
+    if not isinstance(key, str):
+        raise BadDefinition("the routing_key is a string")
+    content = _content(body["payload"], body["payload_encoding"])
+    given = _properties(body["properties"])
+    if given.delivery_mode is not None:
+        check_delivery_mode(given.delivery_mode)
+    if given.reply_to == REPLY_TO:
+        raise precondition_failed("fast reply consumer does not exist")
+    headers = given.headers or {}
+    keys = routing_keys(key, headers)
+    shown = {name: value for name, value in headers.items() if name != "BCC"}
+    properties = given if len(shown) == len(headers) else given._replace(headers=shown)
+    message = Message(
+        encode_short(exchange) + encode_short(key),
+        encode_header(properties, len(content)),
+        content,
+        properties.delivery_mode == 2,
+    )
+    message.hidden_keys = tuple(keys[len(routing_keys(key, shown)) :])
+    message.priority = properties.priority or 0
+    if properties.expiration is not None:
+        message.expiration = read_expiration(properties.expiration)
+    if properties.user_id not in (None, user):
+        text = f"user_id property set to '{properties.user_id}' but authenticated user was '{user}'"
+        raise precondition_failed(text)
+    source = vhost.exchange(exchange)
+    queues, _ = vhost.route(source, keys, headers)
+    _count_publish(vhost, source, len(queues))
+    if vhost.on_publish is not None:
+        vhost.on_publish(vhost.name, message, queues)
+    for queue in queues:
+        queue.push(message)
+        vhost.dispatcher.touch(queue)
+    return bool(queues)
+
+
+def _count_publish(vhost: VirtualHost, source: Exchange, routed: int) -> None:
+    """Count a publish as RabbitMQ does, which sends it over a channel with confirms and returns."""
+    source.published_in += 1
+    source.more_out += (routed or not source.name) - 1
+    vhost.totals.count("publish")
+    vhost.totals.count("confirm")
+    if not routed:
+        vhost.totals.count("return_unroutable")
+
+
+def _content(payload: object, encoding: object) -> bytes:
+    if not isinstance(payload, str):
+        raise bad("payload_not_string")
+    if encoding == "string":
+        return payload.encode()
+    if encoding != "base64":
+        raise bad(["unsupported_encoding", encoding])
+    try:
+        return base64.b64decode(payload, validate=True)
+    except ValueError as error:
+        raise bad(["not_base64", payload]) from error
+
+
+def _properties(given: object) -> Properties:
+    """Read a message's properties; what is none is left out, as RabbitMQ does. An empty list stands for none too.
+
+    Raises Answer (400) in RabbitMQ's words for a value of another type.
+    """
+    if given == []:
+        given = {}
+    if not isinstance(given, dict):
+        raise BadDefinition("properties must be an object")
+    values = {name: value for name, value in given.items() if name in Properties._fields}
+    for name, value in values.items():
+        if name in _INTEGERS:
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise bad(["not_int", name])
+        elif name != "headers" and not isinstance(value, str):
+            raise bad(["not_string", name])
+    if "headers" in values:
+        values["headers"] = table(values["headers"])
+    return Properties(**values)
+
+
+async def get(vhost: VirtualHost, queue: Queue, body: Json) -> list[Json]:
+    """Take messages from a queue and give them as JSON, as a body with count, ackmode and encoding asks.
+
+    Raises Answer for one that makes no sense.
+    """
+    count, mode, encoding = _integer(body["count"]), body["ackmode"], body["encoding"]
+    truncate = _integer(body["truncate"]) if "truncate" in body else None
+    if mode not in _ACK_MODES:
+        raise bad(f"ackmode is one of {', '.join(_ACK_MODES)}")
+    if encoding not in ("auto", "base64"):
+        raise bad("Unsupported encoding. Please use auto or base64.")
+    entries: list[Entry] = []
+    shown: list[Json] = []
+    while len(entries) < count:
+        entry = queue.get()
+        if entry is None and queue.is_busy:
+            await asyncio.sleep(_WAIT)
+            continue
+        if entry is None and not queue.ready:
+            queue.got_nothing += 1
+            vhost.totals.count("get_empty")
+            break
+        if entry is None:
+            await vhost.journal.loaded_now(queue)  # the store gives what it has
+            continue
+        _count_get(vhost, queue, entry, no_ack=mode == "ack_requeue_false")
+        entries.append(entry)
+        shown.append(_shown(queue, entry, encoding, truncate))
+    for entry in entries:
+        if mode.endswith("requeue_true"):
+            queue.requeue(entry)
+        elif mode == "reject_requeue_false":
+            queue.rejected(entry)
+        else:
+            queue.settled(entry)
+    vhost.dispatcher.touch(queue)
+    return shown
+
+
+def _count_get(vhost: VirtualHost, queue: Queue, entry: Entry, *, no_ack: bool) -> None:
+    queue.delivered += 1
+    queue.sent_no_ack += no_ack
+    queue.got_no_ack += no_ack
+    vhost.totals.count("get_no_ack" if no_ack else "get")
+    if entry.redelivered:
+        queue.redelivered += 1
+        vhost.totals.count("redeliver")
+
+
+def _integer(value: object) -> int:
+    number = int(value) if isinstance(value, str) and value.isdecimal() and len(value) < _DIGITS else value
+    if not isinstance(number, int):
+        raise bad(["not_integer", value])
+    return number
+
+
+def _shown(queue: Queue, entry: Entry, encoding: str, truncate: int | None) -> Json:
+    message = entry.message
+    exchange, key = origin_of(message)
+    payload = message.body[:truncate] if truncate is not None else message.body
+    try:
+        text, used = payload.decode() if encoding == "auto" else base64.b64encode(payload).decode(), "string"
+    except UnicodeDecodeError:
+        text, used = base64.b64encode(payload).decode(), "base64"
+    properties = {
+        name: views.plain(value) for name, value in decode_header(message.header)._asdict().items() if value is not None
+    }
+    return {
+        "payload_bytes": len(message.body),
+        "redelivered": entry.redelivered,
+        "exchange": views.plain(exchange),
+        "routing_key": views.plain(key),
+        "message_count": len(queue),
+        "properties": properties or [],
+        "payload": text,
+        "payload_encoding": "base64" if encoding == "base64" else used,
+    }
+
+
+def aliveness(vhost: VirtualHost) -> None:
+    """Declare a queue, publish to it and take the message back.
+
+    Raises:
+        BadDefinition: The message did not come back.
+    """
+    queue = vhost.declare_queue("aliveness-test", None, durable=False, exclusive=False, auto_delete=False, arguments={})
+    payload = f"test_message {time.time()}"
+    publish(
+        vhost, "", {"routing_key": queue.name, "payload": payload, "payload_encoding": "string", "properties": {}}, ""
+    )
+    entry = queue.get()
+    if entry is None:
+        raise BadDefinition("the message did not come back")
+    _count_get(vhost, queue, entry, no_ack=True)
+    queue.settled(entry)

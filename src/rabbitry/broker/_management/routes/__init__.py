@@ -1,0 +1,8 @@
+"""The paths of the management API, a file for each group of objects; importing them fills ROUTES."""
+
+from __future__ import annotations
+
+from rabbitry.broker._management.call import ROUTES
+from rabbitry.broker._management.routes import access, clients, settings, topology, whole
+
+__all__ = ["ROUTES", "access", "clients", "settings", "topology", "whole"]

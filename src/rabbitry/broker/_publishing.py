@@ -1,0 +1,337 @@
+"""The hot path of publishing: from a client's bytes to the queues.
+
+Routes are cached for each connection by the bytes of a publish's arguments; the cache is emptied when it is full
+and at any change that routing depends on. Errors are never cached, nor what a headers exchange or a header CC or BCC
+decided. A message whose properties only say how to read it goes on undecoded; headers, expiration, priority, user-id
+and reply-to are looked at.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from rabbitry.amqp.driver import Driver
+from rabbitry.amqp.protocol import hot
+from rabbitry.amqp.protocol.connection import Connection as Core
+from rabbitry.amqp.protocol.constants import Reply
+from rabbitry.amqp.protocol.encoding import encode_method
+from rabbitry.amqp.protocol.methods import BasicReturn
+from rabbitry.amqp.protocol.properties import (
+    FLAG_EXPIRATION,
+    FLAG_HEADERS,
+    FLAG_PRIORITY,
+    FLAG_REPLY_TO,
+    FLAG_USER_ID,
+    Properties,
+    decode_header,
+    encode_header,
+)
+from rabbitry.amqp.protocol.tables import FieldValue, Table, is_finite, type_name
+from rabbitry.broker._alarms import Alarms, Blockable
+from rabbitry.broker._channel import Channel
+from rabbitry.broker._confirms import Confirms
+from rabbitry.broker._erlang import check_timer, erlang_string
+from rabbitry.broker._errors import ChannelRefusal, ConnectionRefusal, access_refused, precondition_failed
+from rabbitry.broker._exchanges import Exchange
+from rabbitry.broker._permissions import Permissions
+from rabbitry.broker._queues import Queue, ReplyTo
+from rabbitry.broker._queues.reply_to import REPLY_TO
+from rabbitry.broker._vhost import VirtualHost
+from rabbitry.broker.access import Access
+from rabbitry.broker.message import Message, check_delivery_mode, delivery_mode
+from rabbitry.exceptions import ProtocolViolation
+
+_CACHED_ROUTES: Final = 4096
+_LONG_HEADER: Final = 2_000
+"""Bytes of a content header from which on decoding it may take a millisecond."""
+_SPECIAL: Final = FLAG_HEADERS | FLAG_EXPIRATION | FLAG_PRIORITY | FLAG_USER_ID | FLAG_REPLY_TO
+_NOTHING: Final = Properties()
+
+_Route = tuple[list[Queue | ReplyTo], bytes, bool, Exchange]
+"""A publish's queues, exchange and routing key as encoded, whether it is mandatory, and its exchange."""
+
+
+class Publisher(Blockable, Protocol):
+    """The connection of a client that publishes, as far as its publishes need it."""
+
+    @property
+    def driver(self) -> Driver:
+        """Writes to the client."""
+
+    @property
+    def core(self) -> Core:
+        """Knows the largest frame that was agreed on."""
+
+
+class Publishing:
+    """The publishes of one connection.
+
+    Args:
+        connection: The connection: told of alarms, and sent the messages that come back.
+        vhost: The virtual host that the client publishes to.
+        access: The users and permissions; a change of them empties the cache of routes.
+        permissions: Checks what the client's user may publish to.
+        replies: The consumers of direct replies, by name.
+        alarms: Blocks a connection that publishes while one is on.
+        max_message_size: The largest body, in bytes.
+        to_confirm: Gets the confirms of the channels that have published, to be sent at the end of the chunk.
+    """
+
+    def __init__(
+        self,
+        connection: Publisher,
+        vhost: VirtualHost,
+        *,
+        access: Access,
+        permissions: Permissions,
+        replies: Mapping[str, ReplyTo],
+        alarms: Alarms,
+        max_message_size: int,
+        to_confirm: set[Confirms],
+    ) -> None:
+        self._connection = connection
+        self._vhost = vhost
+        self._dispatcher = vhost.dispatcher
+        self._journal = vhost.journal
+        self._access = access
+        self._permissions = permissions
+        self._replies = replies
+        self._alarms = alarms
+        self._alarms_on = alarms.on
+        self._max_message_size = max_message_size
+        self._to_confirm = to_confirm
+        self._routes: dict[bytes, _Route] = {}
+        self._routes_of = -1
+        # Functions, since a bound method would refer to this object, which only the garbage collector could free then.
+        self._deliver = Publishing._take if vhost.on_publish is None else Publishing._tell_and_take
+
+    def follow_changes(self) -> None:
+        """Empty the cache if something changed that routing depends on. Called before publishes, in each turn."""
+        generation = self._vhost.generation + self._access.generation  # both only ever rise
+        if self._routes_of != generation:
+            self._routes.clear()
+            self._routes_of = generation
+
+    def publish(self, channel: Channel, arguments: bytes, header: bytes, body: bytes) -> bool:
+        """Take a publish: into its queues, back to the client if it is mandatory and has none, to its confirm.
+
+        In a transaction it waits for the commit. Return whether it was routed anew, or not to exactly one queue, or has
+        a long header: that may take long, so the clock is to be read. Raises Refusal, or ProtocolViolation for what is
+        malformed.
+        """
+        if self._alarms_on:
+            self._alarms.block(self._connection)
+        flags = header[12] << 8 | header[13]
+        route = self._routes.get(arguments)
+        if route is None or flags & _SPECIAL or not body or channel.transaction is not None:
+            return self._publish_special(channel, route, arguments, header, body)
+        return self._deliver(
+            self, channel, route, Message(route[1], header, body, delivery_mode(header, flags) == 2), arguments
+        )
+
+    def _publish_special(
+        self, channel: Channel, route: _Route | None, arguments: bytes, header: bytes, body: bytes
+    ) -> bool:
+        """Take a publish without a known route, with properties to look at, without a body, or in a transaction."""
+        flags = header[12] << 8 | header[13]
+        properties = _NOTHING
+        if flags & _SPECIAL:
+            if route is None:  # RabbitMQ looks at the exchange first
+                self._exchange_of(hot.parse_publish(arguments)[0])
+            properties = _read(header)
+            self._check(channel, properties)
+        is_new = route is None or _has_copies(properties.headers)
+        if route is None or is_new:
+            route = self._route(arguments, properties.headers or {})
+        if not body and any(header[4:12]):
+            size = int.from_bytes(header[4:12], "big")
+            limit = self._max_message_size
+            raise precondition_failed(f"message size {size} is larger than configured max size {limit}")
+        if properties is _NOTHING:
+            message = Message(route[1], header, body, delivery_mode(header, flags) == 2)
+        else:
+            message = _decoded(channel, route[1], header, body, properties)
+        is_new = is_new or len(header) > _LONG_HEADER
+        if channel.transaction is None:
+            return self._deliver(self, channel, route, message, arguments) or is_new
+        message.is_owed = True
+        headers = properties.headers or {}
+        later = functools.partial(self._deliver_later, channel, route, message, arguments, headers)
+        channel.transaction.publishes.append(later)
+        return is_new
+
+    def _deliver_later(
+        self, channel: Channel, route: _Route, message: Message, arguments: bytes, headers: Table
+    ) -> None:
+        """Deliver a transaction's publish at its commit.
+
+        It goes to what it was routed to when it came, as far as queues of these names are there; the default
+        exchange, whose bindings are the queues, is looked at only now (as on RabbitMQ).
+        """
+        if arguments[2]:  # the length of the exchange's name
+            known = self._vhost.queues
+            route = ([known[queue.name] for queue in route[0] if queue.name in known], *route[1:])
+        else:
+            try:
+                route = self._route(arguments, headers)
+            except ChannelRefusal:
+                return  # what the user may do has changed
+        self._deliver(self, channel, route, message, arguments)
+
+    def _tell_and_take(self, channel: Channel, route: _Route, message: Message, arguments: bytes) -> bool:
+        if self._vhost.on_publish is not None:
+            self._vhost.on_publish(self._vhost.name, message, route[0])
+        return self._take(channel, route, message, arguments)
+
+    def _take(self, channel: Channel, route: _Route, message: Message, arguments: bytes) -> bool:
+        """Put a message into its queues, and count it. Return whether it took longer than one for one queue does."""
+        queues, _, mandatory, exchange = route
+        taken = True
+        exchange.published_in += 1
+        if queues:
+            touched = self._dispatcher.touched
+            for queue in queues:
+                if not queue.push(message):
+                    taken = False
+                touched[queue] = None
+        elif mandatory:
+            channel.returned += 1
+            self._return(channel, arguments, message)
+        else:
+            channel.dropped += 1
+        confirms = channel.confirms
+        if confirms is None:
+            channel.published_unconfirmed += 1
+        else:
+            confirms.published += 1
+            if message.id:
+                confirms.waits_for = self._journal.gathering
+            self._to_confirm.add(confirms)
+            if not taken:
+                confirms.reject()
+        if len(queues) == 1:
+            return False
+        # RabbitMQ counts the missing queue of the default exchange too.
+        exchange.more_out += (len(queues) or not exchange.name) - 1
+        return True
+
+    def _check(self, channel: Channel, properties: Properties) -> None:
+        """Refuse properties that the broker itself has to understand (406)."""
+        if properties.delivery_mode is not None:
+            check_delivery_mode(properties.delivery_mode)
+        self._permissions.check_user_id(properties.user_id)
+        if properties.expiration is not None:
+            read_expiration(properties.expiration)
+        if properties.reply_to == REPLY_TO and channel.reply_to is None:
+            raise precondition_failed("fast reply consumer does not exist")
+
+    def _route(self, arguments: bytes, headers: Table) -> _Route:
+        """Find a message's queues the long way."""
+        name, routing_key, mandatory, immediate = hot.parse_publish(arguments)
+        if immediate:
+            raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, "immediate=true")
+        exchange = self._exchange_of(name)
+        if not name and routing_key.startswith(f"{REPLY_TO}."):
+            reply_to = self._replies.get(routing_key)
+            return ([] if reply_to is None else [reply_to]), arguments[2:-1], mandatory, exchange
+        self._permissions.check_topic("write", exchange, routing_key)
+        keys = routing_keys(routing_key, headers)
+        queues, by_headers = self._vhost.route(exchange, keys, headers)
+        route: _Route = ([*queues], arguments[2:-1], mandatory, exchange)
+        if len(keys) == 1 and not by_headers:
+            if len(self._routes) >= _CACHED_ROUTES:
+                self._routes.clear()
+            self._routes[arguments] = route
+        return route
+
+    def _exchange_of(self, name: str) -> Exchange:
+        """Return the exchange that a publish names. Raises Refusal if it is missing or not for this client."""
+        self._permissions.check("write", "exchange", name)
+        exchange = self._vhost.exchange(name)
+        if exchange.internal:
+            raise access_refused(f"cannot publish to internal exchange '{name}' in vhost '{self._vhost.name}'")
+        return exchange
+
+    def _return(self, channel: Channel, arguments: bytes, message: Message) -> None:
+        name, routing_key, _, _ = hot.parse_publish(arguments)
+        method = BasicReturn(Reply.NO_ROUTE, "NO_ROUTE", name, routing_key)
+        connection = self._connection
+        # Also to a client whose close came in the same chunk, so the core is not asked.
+        frames = hot.encode_method_frame(channel.number, encode_method(method))
+        connection.driver.write(
+            frames + hot.encode_content(channel.number, message.header, message.body, connection.core.frame_limit)
+        )
+
+
+def _read(header: bytes) -> Properties:
+    """Decode a content header. Raises ProtocolViolation (541, as RabbitMQ does) for one that is malformed.
+
+    A float that is NaN or infinite is malformed too: Erlang has no such number.
+    """
+    try:
+        properties = decode_header(header)
+    except ProtocolViolation as error:
+        raise ProtocolViolation(Reply.INTERNAL_ERROR, "INTERNAL_ERROR") from error
+    if not is_finite(properties.headers):
+        raise ProtocolViolation(Reply.INTERNAL_ERROR, "INTERNAL_ERROR")
+    return properties
+
+
+def _decoded(channel: Channel, destination: bytes, header: bytes, body: bytes, properties: Properties) -> Message:
+    """Make a message of which the broker has to know more than where it goes."""
+    changed = properties
+    hidden = _copies(properties.headers or {}, "BCC")
+    if properties.headers and "BCC" in properties.headers:
+        changed = changed._replace(headers={name: value for name, value in properties.headers.items() if name != "BCC"})
+    if properties.reply_to == REPLY_TO and channel.reply_to is not None:
+        changed = changed._replace(reply_to=channel.reply_to.name)
+    if changed is not properties:
+        header = encode_header(changed, len(body))
+    message = Message(destination, header, body, properties.delivery_mode == 2)
+    if properties.expiration is not None:
+        message.expiration = read_expiration(properties.expiration)
+    message.priority = properties.priority or 0
+    message.hidden_keys = tuple(hidden)
+    return message
+
+
+def read_expiration(text: str) -> int:
+    """Read a message's time-to-live in milliseconds, in RabbitMQ's words if it is none."""
+    digits = text[1:] if text[:1] in ("-", "+") else text
+    number = digits[: len(digits) - len(digits.lstrip("0123456789"))]
+    if not number:
+        raise precondition_failed(f"invalid expiration '{text}': no_integer")
+    rest = digits[len(number) :]
+    if rest:
+        # RabbitMQ prints the bytes as if they were Latin-1, and sends what it printed as bytes again.
+        printed = erlang_string(rest.encode("utf-8", "surrogateescape"))
+        printed = printed.encode("latin-1").decode("utf-8", "surrogateescape")
+        raise precondition_failed(f"invalid expiration '{text}': {{leftover_string,{printed}}}")
+    value = -int(number) if text.startswith("-") else int(number)
+    wrong = check_timer(value)
+    if wrong is not None:
+        raise precondition_failed(f"invalid expiration '{text}': {wrong}")
+    return value
+
+
+def routing_keys(routing_key: str, headers: Table) -> list[str]:
+    """Return all routing keys of a message: its own, and those of its CC and BCC headers."""
+    return [routing_key, *_copies(headers, "CC"), *_copies(headers, "BCC")]
+
+
+def _has_copies(headers: Table | None) -> bool:
+    """Return whether headers say where else a message goes, which no route that is cached knows."""
+    return headers is not None and ("CC" in headers or "BCC" in headers)
+
+
+def _copies(headers: Table, name: str) -> list[str]:
+    """Return the routing keys of a CC or BCC header (RabbitMQ's docs/sender-selected)."""
+    value: FieldValue = headers.get(name)
+    if name not in headers:
+        return []
+    if not isinstance(value, list):
+        wrong = f'{{unacceptable_type_in_header,"{name}",{type_name(value)}}}'
+        raise precondition_failed(f"invalid message: {wrong}")
+    return [key for key in value if isinstance(key, str)]

@@ -1,0 +1,251 @@
+"""What a queue's arguments ask for. The checks, their order and their words are RabbitMQ 3.10's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from rabbitry.amqp.protocol.constants import Reply
+from rabbitry.amqp.protocol.tables import FieldValue, Table, type_name
+from rabbitry.broker._erlang import check_timer
+from rabbitry.broker._errors import invalid_type, precondition_failed
+from rabbitry.exceptions import ProtocolViolation, RabbitryError
+
+_INTEGERS: Final = ("byte", "short", "signedint", "long", "unsignedbyte", "unsignedshort", "unsignedint")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a queue does beyond keeping messages. Times in milliseconds; None if nothing was asked."""
+
+    quorum: bool = False
+    expires: int | None = None
+    message_ttl: int | None = None
+    dead_letter_exchange: str | None = None
+    dead_letter_routing_key: str | None = None
+    max_length: int | None = None
+    max_length_bytes: int | None = None
+    overflow: str = "drop-head"
+    max_priority: int | None = None
+    single_active_consumer: bool = False
+    delivery_limit: int | None = None
+
+
+class _Bad(RabbitryError):
+    """What is wrong with an argument, as RabbitMQ prints it."""
+
+
+def _integer(value: FieldValue, arguments: Table) -> int:
+    kind = type_name(value)
+    if kind not in _INTEGERS or not isinstance(value, int):
+        raise _Bad(f'"expected integer, got {kind}"')
+    return value
+
+
+def _not_negative(value: FieldValue, arguments: Table) -> None:
+    number = _integer(value, arguments)
+    if number < 0:
+        raise _Bad(f"{{value_negative,{number}}}")
+
+
+def _positive(value: FieldValue, arguments: Table) -> None:
+    if _integer(value, arguments) == 0:
+        raise _Bad("{value_zero,0}")
+    _not_negative(value, arguments)
+
+
+def _time(value: FieldValue, arguments: Table) -> None:
+    wrong = check_timer(_integer(value, arguments))
+    if wrong is not None:
+        raise _Bad(wrong)
+
+
+def _positive_time(value: FieldValue, arguments: Table) -> None:
+    if _integer(value, arguments) == 0:
+        raise _Bad("{value_zero,0}")
+    _time(value, arguments)
+
+
+def _string(value: FieldValue, arguments: Table) -> None:
+    if not isinstance(value, str):
+        raise _Bad(f"{{unacceptable_type,{type_name(value)}}}")
+
+
+def _dead_letter_key(value: FieldValue, arguments: Table) -> None:
+    _string(value, arguments)
+    if "x-dead-letter-exchange" not in arguments:
+        raise _Bad("routing_key_but_no_dlx_defined")
+
+
+def _one_of(wrong: str, *names: str) -> Callable[[FieldValue, Table], None]:
+    def check(value: FieldValue, arguments: Table) -> None:
+        _string(value, arguments)
+        if value not in names:
+            raise _Bad(wrong.format(value))
+
+    return check
+
+
+def _priority(value: FieldValue, arguments: Table) -> None:
+    _not_negative(value, arguments)
+    if isinstance(value, int) and value > 255:
+        raise _Bad(f"{{max_value_exceeded,{value}}}")
+
+
+def _boolean(value: FieldValue, arguments: Table) -> None:
+    if not isinstance(value, bool):
+        raise _Bad(f"{{unacceptable_type,{type_name(value)}}}")
+
+
+def _version(value: FieldValue, arguments: Table) -> None:
+    _not_negative(value, arguments)
+    if value not in (1, 2):
+        raise _Bad(f"\"unsupported queue version '{value!s}'\"")
+
+
+_CHECKS: Final[Mapping[str, Callable[[FieldValue, Table], None]]] = {
+    "x-expires": _positive_time,
+    "x-message-ttl": _time,
+    "x-dead-letter-exchange": _string,
+    "x-dead-letter-routing-key": _dead_letter_key,
+    "x-dead-letter-strategy": _one_of("invalid_dlx_strategy", "at-most-once", "at-least-once"),
+    "x-max-length": _not_negative,
+    "x-max-length-bytes": _not_negative,
+    "x-max-in-memory-length": _not_negative,
+    "x-max-in-memory-bytes": _not_negative,
+    "x-max-priority": _priority,
+    "x-overflow": _one_of("invalid_overflow", "drop-head", "reject-publish", "reject-publish-dlx"),
+    "x-queue-mode": _one_of("\"unsupported queue mode '{}'\"", "default", "lazy"),
+    "x-queue-version": _version,
+    "x-single-active-consumer": _boolean,
+    "x-queue-type": _string,
+    "x-quorum-initial-group-size": _positive,
+    "x-stream-max-segment-size-bytes": _not_negative,
+    "x-queue-leader-locator": _one_of(
+        "invalid_queue_locator_arg", "client-local", "balanced", "random", "least-leaders"
+    ),
+}
+_COMPARED: Final = (*_CHECKS, "x-queue-master-locator", "x-delivery-limit")
+_LOCATORS: Final = ("client-local", "min-masters", "random", b"client-local", b"min-masters", b"random")
+_SETTINGS: Final[Mapping[str, str]] = {
+    "message-ttl": "message_ttl",
+    "expires": "expires",
+    "max-length": "max_length",
+    "max-length-bytes": "max_length_bytes",
+    "overflow": "overflow",
+    "dead-letter-exchange": "dead_letter_exchange",
+    "dead-letter-routing-key": "dead_letter_routing_key",
+    "delivery-limit": "delivery_limit",
+}
+"""Setting of a policy → the rule of a queue; its argument has `x-` before it."""
+_NOT_FOR_QUORUM: Final = (
+    "x-max-priority",
+    "x-queue-mode",
+    "x-queue-version",
+    "x-queue-master-locator",
+    "x-initial-cluster-size",
+    "x-max-age",
+    "x-stream-max-segment-size-bytes",
+)
+_NOT_FOR_CLASSIC: Final = (
+    "x-delivery-limit",
+    "x-dead-letter-strategy",
+    "x-quorum-initial-group-size",
+    "x-max-in-memory-length",
+    "x-max-in-memory-bytes",
+    "x-queue-leader-locator",
+    "x-initial-cluster-size",
+    "x-max-age",
+    "x-stream-max-segment-size-bytes",
+)
+
+
+def compared(rules: Rules) -> list[str]:
+    """Return the arguments that must be the same when a queue is declared again, in the order of comparison.
+
+    RabbitMQ ignores arguments that are for another type of queue there, though it refuses a new queue with them.
+    """
+    others = _NOT_FOR_QUORUM if rules.quorum else _NOT_FOR_CLASSIC
+    return [argument for argument in _COMPARED if argument not in others]
+
+
+def read_rules(name: str, vhost: str, arguments: Table, *, durable: bool, exclusive: bool, auto_delete: bool) -> Rules:
+    """Check a new queue's arguments and say what they ask for. Raises 406, naming the first that is wrong."""
+    where = f"queue '{name}' in vhost '{vhost}'"
+    target = arguments.get("x-dead-letter-exchange", "")
+    if not isinstance(target, str):
+        raise invalid_type("x-dead-letter-exchange", target, f"queue '{name}'", vhost)
+    _check(arguments, ("x-queue-type",), where)
+    kind = arguments.get("x-queue-type", "classic")
+    if kind not in ("classic", "quorum"):
+        raise precondition_failed(f"invalid arg 'x-queue-type' for {where}: \"unsupported queue type '{kind!s}'\"")
+    quorum = kind == "quorum"
+    refused = _NOT_FOR_QUORUM if quorum else _NOT_FOR_CLASSIC
+    _check(arguments, (argument for argument in _CHECKS if argument not in refused), where)
+    for argument in refused:
+        if argument in arguments:
+            raise precondition_failed(f"invalid arg '{argument}' for {where} of queue type rabbit_{kind}_queue")
+    if quorum:
+        _check_quorum(where, durable=durable, exclusive=exclusive, auto_delete=auto_delete)
+    return Rules(
+        quorum=quorum,
+        expires=_number(arguments, "x-expires"),
+        message_ttl=_number(arguments, "x-message-ttl"),
+        dead_letter_exchange=_text(arguments, "x-dead-letter-exchange"),
+        dead_letter_routing_key=_text(arguments, "x-dead-letter-routing-key"),
+        max_length=_number(arguments, "x-max-length"),
+        max_length_bytes=_number(arguments, "x-max-length-bytes"),
+        overflow=_text(arguments, "x-overflow") or "drop-head",
+        max_priority=_number(arguments, "x-max-priority") or None,
+        single_active_consumer=arguments.get("x-single-active-consumer") is True,
+        delivery_limit=_number(arguments, "x-delivery-limit"),
+    )
+
+
+def check_locator(rules: Rules, arguments: Table) -> None:
+    """Raise 541 for an `x-queue-master-locator` that RabbitMQ 3.10 does not know, if declaring fails there."""
+    if not rules.quorum and arguments.get("x-queue-master-locator", "client-local") not in _LOCATORS:
+        raise ProtocolViolation(Reply.INTERNAL_ERROR, "INTERNAL_ERROR")
+
+
+def _check(arguments: Table, names: Iterable[str], where: str) -> None:
+    """Check the values of arguments. Raises 406, naming the first that is wrong."""
+    for argument in names:
+        if argument in arguments:
+            try:
+                _CHECKS[argument](arguments[argument], arguments)
+            except _Bad as wrong:
+                raise precondition_failed(f"invalid arg '{argument}' for {where}: {wrong}") from None
+
+
+def with_policy(rules: Rules, arguments: Table, definition: Table) -> Rules:
+    """Return a queue's rules by its arguments (`rules` are what these ask for) and its policy's definition."""
+    changes: dict[str, int | str] = {}
+    for setting, rule in _SETTINGS.items():
+        value = definition.get(setting)
+        if not isinstance(value, int | str) or (setting == "delivery-limit" and not rules.quorum):
+            continue
+        own = arguments.get(f"x-{setting}")
+        if own is None:
+            changes[rule] = value
+        elif isinstance(own, int) and isinstance(value, int):
+            changes[rule] = min(own, value)
+    return replace(rules, **changes)  # type: ignore[arg-type] # each setting's type was checked
+
+
+def _check_quorum(where: str, *, durable: bool, exclusive: bool, auto_delete: bool) -> None:
+    """Refuse what a quorum queue cannot be (RabbitMQ's docs/quorum-queues)."""
+    for name, wrong in (("auto-delete", auto_delete), ("exclusive-owner", exclusive), ("non-durable", not durable)):
+        if wrong:
+            raise precondition_failed(f"invalid property '{name}' for {where}")
+
+
+def _number(arguments: Table, name: str) -> int | None:
+    value = arguments.get(name)
+    return int(value) if isinstance(value, int) else None
+
+
+def _text(arguments: Table, name: str) -> str | None:
+    value = arguments.get(name)
+    return value if isinstance(value, str) else None

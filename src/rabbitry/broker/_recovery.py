@@ -1,0 +1,180 @@
+"""Restoring a broker's virtual hosts, users, policies, exchanges, queues and messages from its store."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from rabbitry.amqp.protocol.tables import Table
+from rabbitry.broker._errors import ChannelRefusal, ConnectionRefusal
+from rabbitry.broker._parameters import PARAMETER, Parameters
+from rabbitry.broker._policies import POLICY, Policies
+from rabbitry.broker._queues import Queue
+from rabbitry.broker._records import BINDING, EXCHANGE, QUEUE, VHOST, queue_record
+from rabbitry.broker._store.batch import DELETED, Contents, Unusable
+from rabbitry.broker._store.journal import Journal
+from rabbitry.broker._vhost import VirtualHost
+from rabbitry.broker.access import PERMISSION, TOPIC_PERMISSION, USER, Access
+from rabbitry.exceptions import RabbitryError
+
+_logger = logging.getLogger(__name__)
+_INVALID: Final = (RabbitryError, ChannelRefusal, ConnectionRefusal, LookupError, ValueError, TypeError)
+"""Errors raised by a record with invalid contents."""
+_ACCESS: Final = (USER, PERMISSION, TOPIC_PERMISSION)
+
+
+class Recovery:
+    """Restores a broker that is about to start from the contents of its store.
+
+    What it fills is as the settings ask for, and no connections are accepted yet.
+
+    Args:
+        contents: The records of the store, and how many messages each queue has there.
+        journal: The journal of the store, which is open.
+        folder: The data folder.
+        access: The users that the broker starts with, and their permissions.
+        parameters: The global parameters.
+        policies: The policies.
+        vhosts: The virtual hosts, by name.
+        new_vhost: Makes one.
+        has_users: Whether the users were asked for, so that their passwords hold.
+    """
+
+    def __init__(  # noqa: PLR0913 - the state that it fills, each part by name
+        self,
+        contents: Contents,
+        journal: Journal,
+        folder: Path,
+        *,
+        access: Access,
+        parameters: Parameters,
+        policies: Policies,
+        vhosts: dict[str, VirtualHost],
+        new_vhost: Callable[[str], VirtualHost],
+        has_users: bool,
+    ) -> None:
+        self._contents = contents
+        self._journal = journal
+        self._folder = folder
+        self._access = access
+        self._parameters = parameters
+        self._policies = policies
+        self._vhosts = vhosts
+        self._new_vhost = new_vhost
+        self._has_users = has_users
+        self._unusable: list[Unusable] = []
+
+    async def run(self) -> None:
+        """Restore everything; records that can't be used are set aside.
+
+        Raises:
+            StoreFailed: The store failed; the text says why.
+        """
+        self._restore_access()
+        for kind, restore in (
+            (POLICY, self._policies.restore),
+            (EXCHANGE, self._restore_exchange),
+            (QUEUE, self._restore_queue),
+            (BINDING, self._restore_binding),  # needs its ends
+        ):
+            self._restore_each(kind, restore)
+        if self._unusable:
+            await self._journal.set_aside(self._unusable)
+        self._restore_backlogs()
+
+    def _restore_each(self, kind: str, restore: Callable[[Table], None]) -> bool:
+        """Restore the records of one kind. Return whether there are any, usable or not."""
+        found = [(name, value) for (known, name), value in self._contents.records.items() if known == kind]
+        for name, value in found:
+            try:
+                restore(value)
+            except _INVALID as error:
+                why = str(error) if isinstance(error, RabbitryError) else f"{type(error).__name__}: {error}"
+                self._unusable.append(Unusable(kind, name, why))
+        return bool(found)
+
+    # -- users, virtual hosts, parameters --------------------------------------------------------------
+
+    def _restore_access(self) -> None:
+        """Take users from the store, and add those that the broker starts with.
+
+        A virtual host in which nobody may do anything yet is given to them too.
+        """
+        access = self._access
+        initial_users, initial_permissions = access.clear()
+        self._restore_each(VHOST, self._restore_vhost)
+        self._restore_each(PARAMETER, self._parameters.restore)
+        has_access = [self._restore_each(kind, functools.partial(access.restore, kind)) for kind in _ACCESS]
+        known = dict(access.users)
+        entered = {vhost for vhost, _ in access.permissions}
+        for user in initial_users.values():
+            # A password that is given holds. The default user stays as it was left: deleted, or with another password.
+            if self._has_users or not any(has_access):
+                before = known.get(user.name, user)
+                access.put_user(user.name, user.password_hash, before.tags)
+        for (vhost, name), permission in initial_permissions.items():
+            is_new = vhost not in entered or name not in known
+            if is_new and name in access.users:
+                access.put_permission(vhost, name, permission)
+
+    def _restore_vhost(self, value: Table) -> None:
+        self._vhost(str(value["name"])).restore(value)
+
+    def _vhost(self, name: str) -> VirtualHost:
+        vhosts = self._vhosts
+        return vhosts.get(name) or vhosts.setdefault(name, self._new_vhost(name))
+
+    # -- exchanges, queues, bindings -------------------------------------------------------------------
+
+    def _restore_exchange(self, value: Table) -> None:
+        self._vhost(str(value["vhost"])).restore_exchange(value)
+
+    def _restore_queue(self, value: Table) -> None:
+        self._vhost(str(value["vhost"])).restore_queue(value)
+
+    def _restore_binding(self, value: Table) -> None:
+        self._vhost(str(value["vhost"])).restore_binding(value)
+
+    # -- messages --------------------------------------------------------------------------------------
+
+    def _restore_backlogs(self) -> None:
+        deleted = {int(number) for kind, number in self._contents.records if kind == DELETED}
+        for number in deleted:  # the process ended before all of it was
+            self._journal.note_queue_number(number)
+            self._journal.drop_queue(number)
+        queues = {queue.id: queue for vhost in self._vhosts.values() for queue in vhost.queues.values()}
+        has_crashed = not self._contents.clean
+        restored: dict[int, Queue] = {}
+        for backlog in self._contents.backlogs:
+            self._journal.note_queue_number(backlog.queue)
+            if backlog.queue not in queues:
+                if backlog.queue in deleted:
+                    continue
+                queues[backlog.queue] = self._adopt(backlog.queue)
+            queue = restored[backlog.queue] = queues[backlog.queue]
+            queue.recover(backlog.priority, backlog.messages, backlog.size, backlog.last_position)
+            if has_crashed:
+                queue.recovered_to = max(queue.recovered_to, backlog.last_position)
+        if has_crashed:
+            for queue in restored.values():
+                self._journal.put(QUEUE, *queue_record(queue.vhost.name, queue))
+
+    def _adopt(self, number: int) -> Queue:
+        """Create a queue for messages whose queue has no record."""
+        vhosts = self._vhosts
+        vhost = vhosts.get("/") or next(iter(vhosts.values()))
+        name = f"rabbitry.recovered.{number}"
+        while name in vhost.queues:
+            name += "-"
+        value: Table = {"name": name, "id": number, "auto_delete": False, "recovered_to": 0, "arguments": {}}
+        queue = vhost.restore_queue(value)
+        self._journal.put(QUEUE, *queue_record(vhost.name, queue))
+        _logger.error(
+            "the store in %s is damaged: it has no record of the queue with number %d; its messages are in the queue "
+            "%r of virtual host %r: move them to where they belong, then delete it",
+            self._folder, number, name, vhost.name,
+        )  # fmt: skip
+        return queue

@@ -1,0 +1,213 @@
+"""Disk blocks reserved for a store in advance, so that acks and reads go on when the disk is full.
+
+The store commits nothing that its database file has no blocks for, so a checkpoint always comes to its end and the
+write-ahead log begins anew; and the log keeps blocks for so much as acks need, over a restart as well. SQLite writes
+into both as ever: it ignores what stands behind the pages and frames that it knows of.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from pathlib import Path
+from typing import Final, Literal
+
+from rabbitry.broker._store.files import head_of, log_path
+from rabbitry.broker.exceptions import StoreFailed
+
+_logger = logging.getLogger(__name__)
+RESERVE: Final = 4 << 20
+"""Bytes of blocks that the log always keeps."""
+_AHEAD: Final = 1 << 20
+"""Bytes by which the database's file grows at a time, so that few batches have to grow it."""
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NOT_HERE: Final = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV, errno.ENOSYS})
+"""Errors of file systems that can't reserve blocks in advance."""
+_LOG_HEADER_SIZE: Final = 32
+_LOG_HEADER: Final = bytes(_LOG_HEADER_SIZE)
+"""Bytes in place of a log's header that mark the log as empty."""
+_UNREADABLE: Final = b"\xff" * _LOG_HEADER_SIZE
+"""Bytes for a header that the disk can't read: those of no log."""
+_LOG_MAGIC: Final = 0x377F0682
+
+
+def is_no_room(error: OSError) -> bool:
+    """Return whether an error means that the disk or a quota is full, or a file has its largest size."""
+    return error.errno in _NO_ROOM
+
+
+class Room:
+    """The blocks that a store's two files have on the disk. All methods are called on the store's thread."""
+
+    def __init__(self, path: Path) -> None:
+        """Hold nothing yet.
+
+        Args:
+            path: The database; its log is beside it, under SQLite's name.
+        """
+        self._database = path
+        self._wal = log_path(path)
+        self._reserve = path.with_name(f"{path.name}-reserve")
+        self._file = -1
+        self._database_id: tuple[int, int] | None = None
+        self._wal_id: tuple[int, int] | None = None
+        self.size = 0
+        """Bytes of the database's file as of the last `hold`."""
+
+    def has_log(self) -> bool:
+        """Return whether there is a log. Call it and the next three methods before SQLite opens the database."""
+        return self._wal.exists()
+
+    def has_reserve(self) -> bool:
+        """Return whether a broker that ended in order has kept blocks for this start."""
+        return self._reserve.exists()
+
+    def is_log_empty(self) -> bool:
+        """Return whether the log is empty according to its header."""
+        return not self._log_header().strip(b"\0")
+
+    def is_log_damaged(self) -> bool:
+        """Return whether the log's header is damaged, so that SQLite would ignore all that the log holds.
+
+        Its format: https://www.sqlite.org/fileformat2.html#walformat
+        """
+        header = self._log_header()
+        return len(header) == _LOG_HEADER_SIZE and header != _LOG_HEADER and not _is_log_header(header)
+
+    def _log_header(self) -> bytes:
+        if not self._wal.exists():
+            return b""
+        header = head_of(self._wal, _LOG_HEADER_SIZE)
+        return _UNREADABLE if header is None else header
+
+    def bring_back(self) -> None:
+        """Make the reserve of the last run the log again. Call it before SQLite opens the database."""
+        try:
+            if self._wal.exists():
+                self._reserve.unlink(missing_ok=True)
+            elif self._reserve.exists():
+                with open(self._reserve, "r+b", buffering=0) as file:
+                    file.write(_LOG_HEADER)
+                    os.fsync(file.fileno())
+                self._reserve.rename(self._wal)
+        except OSError as error:
+            _logger.warning("the disk blocks reserved in %s can't be used: %s", self._reserve, error.strerror)
+
+    def take(self) -> None:
+        """Reserve the log's blocks, or log that the disk lacks them. Call it while SQLite has the database open."""
+        # Closing any descriptor of the database would release SQLite's POSIX locks of it, so this one stays open.
+        self._file = os.open(self._database, os.O_RDWR | os.O_CLOEXEC)
+        self._database_id = _identity(os.fstat(self._file))
+        self._wal_id = _identity(self._wal.stat())
+        try:
+            self._grow_log(RESERVE)
+        except OSError as error:
+            if not is_no_room(error):
+                raise
+            _logger.warning("no room in %s to keep %d MiB for acknowledgements", self._database.parent, RESERVE >> 20)
+
+    def check_files(self) -> None:
+        """Raise StoreFailed if the files that SQLite writes are not the ones in the folder any more."""
+        for path, ours in ((self._database, self._database_id), (self._wal, self._wal_id)):
+            if ours is None:
+                continue
+            try:
+                there = path.stat()
+            except OSError as error:
+                raise StoreFailed(
+                    f"{path} is gone ({error.strerror}): it was removed or moved while the broker ran, so nothing more "
+                    "is confirmed; bring the data folder back, or start the broker again"
+                ) from error
+            if (there.st_dev, there.st_ino) != ours:
+                raise StoreFailed(
+                    f"{path} is another file than the one the broker opened: it was replaced while the broker ran, so "
+                    "nothing more is confirmed; stop the broker before you restore a data folder, then start it again"
+                )
+
+    def hold(self, size: int, *, spare: bool = False) -> None:
+        """Reserve blocks for `size` bytes of the database, and some ahead.
+
+        Args:
+            size: Bytes.
+            spare: Whether what it needs is only taken together with the half of what is taken ahead: so much is left
+                for records, and for what grows if something is deleted.
+
+        Raises:
+            OSError: The disk has no room.
+        """
+        self.size = os.fstat(self._file).st_size
+        if size + _AHEAD // 2 <= self.size:
+            return
+        try:
+            _grow(self._file, size + _AHEAD)
+        except OSError as error:
+            if not is_no_room(error):
+                raise
+            _grow(self._file, size + _AHEAD // 2 if spare else size)
+        self.size = os.fstat(self._file).st_size
+
+    def log_size(self) -> int:
+        """Return how many bytes the log's file has."""
+        return self._wal.stat().st_size if self._wal.exists() else 0
+
+    def can_grow(self) -> bool:
+        """Return whether the log's file can grow."""
+        try:
+            self._grow_log(self.log_size() + _AHEAD)
+        except OSError as error:
+            if not is_no_room(error):
+                raise
+            return False
+        return True
+
+    def set_aside(self) -> None:
+        """Keep the log's blocks for the next start. Call it after a checkpoint: the file is no log afterwards."""
+        try:
+            self._wal.replace(self._reserve)
+        except OSError as error:
+            _logger.warning(
+                "no disk blocks can be reserved in %s for the next start: %s", self._reserve, error.strerror
+            )
+
+    def close(self) -> None:
+        """Close the files. Call it after SQLite has closed the database."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+            self._database_id = self._wal_id = None
+
+    def _grow_log(self, size: int) -> None:
+        file = os.open(self._wal, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            _grow(file, size)
+        finally:
+            os.close(file)
+
+
+def _is_log_header(header: bytes) -> bool:
+    """Return whether bytes are a log's header, by magic number and checksum."""
+    order: Literal["little", "big"] = "big" if header[3] & 1 else "little"
+    words = [int.from_bytes(header[at : at + 4], order) for at in range(0, 24, 4)]
+    first = second = 0
+    for at in range(0, len(words), 2):
+        first = (first + words[at] + second) & 0xFFFFFFFF
+        second = (second + words[at + 1] + first) & 0xFFFFFFFF
+    is_magic = int.from_bytes(header[:4], "big") & ~1 == _LOG_MAGIC
+    return is_magic and header[24:] == first.to_bytes(4, "big") + second.to_bytes(4, "big")
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _grow(file: int, size: int) -> None:
+    """Extend a file to `size` bytes with reserved blocks. Raises OSError if the disk has no room."""
+    there = os.fstat(file).st_size
+    if there >= size:
+        return
+    try:
+        os.posix_fallocate(file, there, size - there)
+    except OSError as error:
+        if error.errno not in _NOT_HERE:
+            raise

@@ -1,0 +1,49 @@
+"""A restart without a store: taking over what is durable from a stopped broker that had everything in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from rabbitry.broker._parameters import Parameters
+from rabbitry.broker._policies import Policies
+from rabbitry.broker._records import binding_record, exchange_record, queue_record
+from rabbitry.broker._vhost import VirtualHost
+from rabbitry.broker.access import Access
+
+
+def take_over_settings(
+    before: tuple[Access, Parameters, Policies], access: Access, parameters: Parameters, policies: Policies
+) -> None:
+    """Take over users, permissions, parameters and policies, in place of those that the broker starts with."""
+    known, its_parameters, its_policies = before
+    access.clear()
+    access.users |= known.users
+    access.permissions |= known.permissions
+    access.topic_permissions |= known.topic_permissions
+    for name, value in its_parameters.values.items():
+        parameters.put(name, value)
+    for policy in its_policies:
+        policies.put(policy)
+
+
+def take_over_vhosts(
+    before: Iterable[VirtualHost], vhosts: dict[str, VirtualHost], new_vhost: Callable[[str], VirtualHost]
+) -> None:
+    """Take over virtual hosts with their durable exchanges, durable queues, persistent messages, and bindings.
+
+    The policies that apply to them are taken over already.
+    """
+    for known in before:
+        vhost = vhosts.get(known.name) or vhosts.setdefault(known.name, new_vhost(known.name))
+        vhost.description, vhost.tags, vhost.limits = known.description, known.tags, known.limits
+        for exchange in known.exchanges.values():
+            if exchange.durable and exchange.name not in vhost.exchanges:
+                vhost.restore_exchange(exchange_record(known.name, exchange)[1])
+        for queue in known.queues.values():
+            if queue.durable and queue.owner is None:
+                successor = vhost.restore_queue(queue_record(known.name, queue)[1])
+                for entry in queue.kept():
+                    successor.restore(entry)
+        for binding in known.all_bindings():
+            if binding.source.durable and binding.destination.durable:
+                vhost.restore_binding(binding_record(known.name, binding)[1])

@@ -1,0 +1,531 @@
+"""A virtual host: exchanges, queues and bindings, and how a message finds its queues."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import secrets
+from base64 import urlsafe_b64encode
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
+
+from rabbitry.amqp.protocol.constants import Reply
+from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
+from rabbitry.amqp.protocol.tables import Table
+from rabbitry.broker._comparing import compare_arguments, inequivalent
+from rabbitry.broker._counts import Churn, Totals
+from rabbitry.broker._dispatcher import Dispatcher
+from rabbitry.broker._errors import (
+    ConnectionRefusal,
+    access_refused,
+    invalid_type,
+    not_found,
+    precondition_failed,
+    resource_locked,
+)
+from rabbitry.broker._exchanges import TYPES, Binding, DefaultExchange, Destination, Exchange
+from rabbitry.broker._exchanges.headers import check_arguments
+from rabbitry.broker._policies import Policies
+from rabbitry.broker._queues import Backlog, ClassicQueue, Owner, Queue, QuorumQueue, ReplyTo
+from rabbitry.broker._queues.arguments import Rules, check_locator, compared, read_rules
+from rabbitry.broker._queues.dead_letter import REJECTED, copies, dead_letter, is_cycle
+from rabbitry.broker._queues.turns import QueueConsumer
+from rabbitry.broker._records import (
+    BINDING,
+    EXCHANGE,
+    QUEUE,
+    VHOST,
+    arguments_of,
+    binding_record,
+    exchange_record,
+    is_durable,
+    queue_record,
+    read_exchange,
+    text_of,
+)
+from rabbitry.broker._shares import Shares
+from rabbitry.broker._store.journal import Journal
+from rabbitry.broker._store.schema import record_key
+from rabbitry.broker.message import Message, origin_of
+
+VHOST_LIMITS: Final = ("max-connections", "max-queues")
+_PREDECLARED: Final = {
+    "amq.direct": "direct",
+    "amq.fanout": "fanout",
+    "amq.topic": "topic",
+    "amq.headers": "headers",
+    "amq.match": "headers",
+}
+OnPublish = Callable[[str, Message, Sequence[Queue | ReplyTo]], None]
+"""Told of a message that a client publishes: its virtual host's name, the message, and the queues that take it."""
+
+
+class VirtualHost:
+    """A virtual host. `generation` counts changes that routing depends on, for caches of routes.
+
+    Args:
+        name: Its name.
+        journal: Keeps what is durable.
+        policies: Those of all virtual hosts.
+        dispatcher: The round of deliveries in which its queues have their turns.
+        shares: Gives long operations their turns.
+        churn: Counts the queues that come and go.
+        on_publish: Told of each message that a client publishes; None tells nobody.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        journal: Journal,
+        policies: Policies,
+        dispatcher: Dispatcher,
+        shares: Shares,
+        churn: Churn,
+        on_publish: OnPublish | None = None,
+    ) -> None:
+        self.name = name
+        self.journal = journal
+        self.dispatcher = dispatcher
+        self.on_publish = on_publish
+        self._policies = policies
+        self._shares = shares
+        self._churn = churn
+        self.queues: dict[str, Queue] = {}
+        self.exchanges: dict[str, Exchange] = {"": DefaultExchange(self.queues)}
+        self.generation = 0
+        self.totals = Totals()
+        self.description = "Default virtual host" if name == "/" else ""
+        self.tags: tuple[str, ...] = ()
+        self.limits: Mapping[str, int] = {}
+        """By names of VHOST_LIMITS; a negative one is none."""
+        self._dying: deque[tuple[Backlog, Message, str]] = deque()
+        self._is_burying = False
+        self._bound_to: dict[int, dict[tuple[int, tuple[int, str, bytes]], Binding]] = {}
+        for exchange, kind in _PREDECLARED.items():
+            self.exchanges[exchange] = TYPES[kind](exchange, arguments=NO_ARGUMENTS)
+        self.exchanges["amq.rabbitmq.trace"] = TYPES["topic"](
+            "amq.rabbitmq.trace", internal=True, arguments=NO_ARGUMENTS
+        )
+
+    # -- the virtual host itself -----------------------------------------------------------------------
+
+    def store(self) -> None:
+        """Keep its description, tags and limits."""
+        if self.journal.is_on:
+            value: Table = {
+                "name": self.name,
+                "description": self.description,
+                "tags": list(self.tags),
+                "limits": dict(self.limits),
+            }
+            self.journal.put(VHOST, record_key(self.name), value)
+
+    def restore(self, value: Table) -> None:
+        """Set description, tags and limits from a record of the store; older records have only the name."""
+        tags = value.get("tags")
+        self.description = str(value.get("description", self.description))
+        self.tags = tuple(map(str, tags)) if isinstance(tags, list) else ()
+        limits = value.get("limits")
+        items = limits.items() if isinstance(limits, dict) else ()
+        self.limits = {name: limit for name, limit in items if isinstance(limit, int)}
+
+    def restore_exchange(self, value: Table) -> None:
+        """Create an exchange from its record in the store."""
+        exchange = read_exchange(value)
+        exchange.policy = self._policies.matching(self.name, exchange.name, "exchanges")
+        self.exchanges[exchange.name] = exchange
+
+    def follow_policies(self, changed: str) -> Iterator[None]:
+        """Apply a policy that was set or cleared to the queues and exchanges that it matches or was in force for.
+
+        In steps, one for each exchange and queue: what they are and which policies there are may change between them.
+        """
+        policies = self._policies
+        policy = policies.get(self.name, changed)
+        for exchange in list(self.exchanges.values()):
+            yield
+            held = exchange.policy is not None and exchange.policy.name == changed
+            if held or (policy is not None and exchange.name and policy.is_for(exchange.name, "exchanges")):
+                exchange.policy = policies.matching(self.name, exchange.name, "exchanges")
+        for queue in list(self.queues.values()):
+            yield
+            if queue.is_deleted:
+                continue
+            held = queue.policy is not None and queue.policy.name == changed
+            if held or (policy is not None and policy.is_for(queue.name, "queues")):
+                queue.follow(policies.matching(self.name, queue.name, "queues"))
+        self.generation += 1
+
+    # -- exchanges -------------------------------------------------------------------------------------
+
+    def exchange(self, name: str) -> Exchange:
+        """Return an exchange. Raises 404."""
+        exchange = self.exchanges.get(name)
+        if exchange is None:
+            raise not_found("exchange", name, self.name)
+        return exchange
+
+    def declare_exchange(
+        self, name: str, kind: str, *, durable: bool, auto_delete: bool, internal: bool, arguments: Table
+    ) -> None:
+        """Declare an exchange, or find it as it is said to be. Raises 403, 406, or 503 for an unknown type."""
+        if not kind:
+            raise ConnectionRefusal(Reply.COMMAND_INVALID, "invalid exchange type ''")
+        if kind not in TYPES:
+            raise ConnectionRefusal(Reply.COMMAND_INVALID, f"unknown exchange type '{kind}'")
+        known = self.exchanges.get(name)
+        if known is None:
+            other = arguments.get("alternate-exchange", "")
+            if not isinstance(other, str):
+                raise invalid_type("alternate-exchange", other, f"exchange '{name}'", self.name)
+            if name.startswith("amq."):
+                raise access_refused(f"exchange name '{name}' contains reserved prefix 'amq.*'")
+            exchange = TYPES[kind](
+                name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments
+            )
+            self.exchanges[name] = exchange
+            exchange.policy = self._policies.matching(self.name, name, "exchanges")
+            self.generation += 1
+            if durable and self.journal.is_on:
+                self.journal.put(EXCHANGE, *exchange_record(self.name, exchange))
+            return
+        where = f"exchange '{name}' in vhost '{self.name}'"
+        for argument, received, current in (
+            ("type", kind, known.type),
+            ("durable", durable, known.durable),
+            ("auto_delete", auto_delete, known.auto_delete),
+            ("internal", internal, known.internal),
+        ):
+            if received != current:
+                raise inequivalent(argument, where, _flag(value=received), _flag(value=current))
+        compare_arguments(("alternate-exchange",), where, arguments, known.arguments)
+
+    def delete_exchange(self, name: str, *, if_unused: bool) -> None:
+        """Delete an exchange and its bindings; one that is not there is no error. Raises 403, 406."""
+        self.refuse_default(name)
+        if name.startswith("amq."):
+            raise access_refused(f"deletion of system exchange '{name}' in vhost '{self.name}' not allowed")
+        exchange = self.exchanges.get(name)
+        if exchange is None:
+            return
+        if if_unused and exchange.bindings:
+            raise precondition_failed(f"exchange '{name}' in vhost '{self.name}' in use")
+        self._drop(*self._remove_exchange(exchange))
+
+    def deleting_exchange(self, name: str, *, if_unused: bool) -> Iterator[None]:
+        """Delete an exchange as `delete_exchange` does, in steps: first its bindings, unless it has to be unused."""
+        exchange = self.exchanges.get(name)
+        if exchange is not None and not if_unused and not name.startswith("amq.") and name:
+            yield from self.unbinding(exchange)
+        if self.exchanges.get(name) is exchange:  # an auto-delete exchange may have gone with its last binding
+            self.delete_exchange(name, if_unused=if_unused)
+
+    def _remove_exchange(self, exchange: Exchange) -> list[Binding]:
+        """Take an exchange away; gives its bindings, which go with it."""
+        del self.exchanges[exchange.name]
+        self.generation += 1
+        if exchange.durable and self.journal.is_on:
+            self.journal.put(EXCHANGE, record_key(self.name, exchange.name), None)
+        return [*exchange.bindings.values(), *self.bindings_to(exchange)]
+
+    def refuse_default(self, *names: str) -> None:
+        """Refuse what is not for the default exchange (403)."""
+        if "" in names:
+            raise access_refused("operation not permitted on the default exchange")
+
+    # -- queues ----------------------------------------------------------------------------------------
+
+    def queue(self, name: str, user: Owner | None) -> Queue:
+        """Return a queue that connection `user` may use. Raises 404, or 405 for another connection's."""
+        queue = self.queues.get(name)
+        if queue is None:
+            raise not_found("queue", name, self.name)
+        if queue.owner is not None and queue.owner is not user:
+            raise resource_locked(name, self.name)
+        return queue
+
+    def new_queue_name(self) -> str:
+        """Return a name for a queue that the broker names."""
+        return "amq.gen-" + urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
+
+    def check_queue_limit(self, name: str) -> None:
+        """Check that a new queue is within the virtual host's limit; an existing one always is. Raises 406."""
+        limit = self.limits.get("max-queues", -1)
+        if 0 <= limit <= len(self.queues) and name not in self.queues:
+            text = f"cannot declare queue '{name}': queue limit in vhost '{self.name}' ({limit}) is reached"
+            raise precondition_failed(text)
+
+    def declare_queue(
+        self,
+        name: str,
+        user: Owner | None,
+        *,
+        durable: bool,
+        exclusive: bool,
+        auto_delete: bool,
+        arguments: Table,
+        is_generated: bool = False,
+    ) -> Queue:
+        """Declare a queue, or find it as it is said to be. Raises 403, 405, 406, 540."""
+        self._churn.queue_declared += 1
+        if name.startswith("amq.") and not is_generated and name not in self.queues:
+            raise access_refused(f"queue name '{name}' contains reserved prefix 'amq.*'")
+        if name not in self.queues:
+            rules = read_rules(
+                name, self.name, arguments, durable=durable, exclusive=exclusive, auto_delete=auto_delete
+            )
+            if user is not None:
+                check_locator(rules, arguments)
+            owner = user if exclusive else None
+            queue = _kind(rules)(
+                self, name, durable=durable, auto_delete=auto_delete, owner=owner, arguments=arguments, rules=rules
+            )
+            if durable and not exclusive and self.journal.is_on:
+                queue.id = self.journal.new_queue_number()
+                self.journal.put(QUEUE, *queue_record(self.name, queue))
+            self.queues[name] = queue
+            queue.follow(self._policies.matching(self.name, name, "queues"))
+            self.generation += 1
+            self._churn.queue_created += 1
+            return queue
+        queue = self.queue(name, user)
+        if exclusive != (queue.owner is not None):
+            raise resource_locked(name, self.name)
+        where = f"queue '{name}' in vhost '{self.name}'"
+        for flag, received, current in (
+            ("durable", durable, queue.durable),
+            ("auto_delete", auto_delete, queue.auto_delete),
+        ):
+            if received != current:
+                raise inequivalent(flag, where, _flag(value=received), _flag(value=current))
+        compare_arguments(compared(queue.rules), where, arguments, queue.arguments)
+        queue.note_use()
+        return queue
+
+    def restore_queue(self, value: Table) -> Queue:
+        """Create a queue from its record in the store."""
+        name, arguments = str(value["name"]), arguments_of(value)
+        auto_delete = value["auto_delete"] is True
+        rules = read_rules(name, self.name, arguments, durable=True, exclusive=False, auto_delete=auto_delete)
+        queue = _kind(rules)(
+            self, name, durable=True, auto_delete=auto_delete, owner=None, arguments=arguments, rules=rules
+        )
+        number, recovered_to = value["id"], value["recovered_to"]
+        if not isinstance(number, int) or not isinstance(recovered_to, int):
+            raise TypeError("its numbers are none")
+        queue.id, queue.recovered_to = number, recovered_to
+        self.journal.note_queue_number(number)
+        self.queues[name] = queue
+        queue.follow(self._policies.matching(self.name, name, "queues"))
+        self.generation += 1
+        return queue
+
+    def delete_queue(self, queue: Queue) -> int:
+        """Delete a queue; its consumers are told. Gives how many messages went with it."""
+        if self.queues.get(queue.name) is not queue:
+            return 0
+        del self.queues[queue.name]
+        self._churn.queue_deleted += 1
+        self._drop(*self.bindings_to(queue))
+        self.generation += 1
+        consumers = queue.turns.clear()
+        for consumer in consumers:
+            consumer.on_queue_deleted()
+        if consumers:
+            # Behind the answer to whoever deleted it, which waits for the commit.
+            tell = functools.partial(self.work, _telling(consumers))
+            asyncio.get_running_loop().call_soon(self.journal.after_commit, tell)
+        if queue.owner is not None:
+            queue.owner.exclusive_queues.discard(queue)
+        count = len(queue)
+        if queue.id:
+            self.journal.put(QUEUE, record_key(self.name, queue.name), None)
+            self.journal.drop_queue(queue.id)
+            queue.id = 0
+        queue.delete()
+        return count
+
+    def clearing(self) -> Iterator[None]:
+        """Delete all queues, exchanges and bindings, in steps."""
+        for queue in list(self.queues.values()):
+            yield from self.deleting_queue(queue)
+        for exchange in list(self.exchanges.values()):
+            if exchange.name in self.exchanges:  # one that deletes itself may be gone with its last binding
+                yield from self._dropping(*self._remove_exchange(exchange))
+
+    def expire_queue(self, queue: Queue) -> None:
+        """Delete a queue that nobody has used for long, in turns with other clients."""
+        self.work(self.deleting_queue(queue))
+
+    def deleting_queue(self, queue: Queue) -> Iterator[None]:
+        """Delete a queue in steps: first its bindings, then the rest at once."""
+        yield from self.unbinding(queue)
+        self.delete_queue(queue)
+        yield
+
+    # -- bindings --------------------------------------------------------------------------------------
+
+    def bind(self, source: str, destination: Destination, routing_key: str, arguments: Table) -> None:
+        """Bind a destination to exchange `source`. Raises 403, 404, 406."""
+        binding = self._bind(source, destination, routing_key, arguments)
+        if binding is not None and self.journal.is_on and is_durable(binding):
+            self.journal.put(BINDING, *binding_record(self.name, binding))
+
+    def restore_binding(self, value: Table) -> None:
+        """Bind again what a record of the store says; if an end is missing there is nothing to bind."""
+        source, name = text_of(value, "source"), text_of(value, "destination")
+        destination = self.queues.get(name) if value.get("kind") == "queue" else self.exchanges.get(name)
+        if destination is not None and source in self.exchanges:
+            self._bind(source, destination, text_of(value, "routing_key"), arguments_of(value))
+
+    def _bind(self, source: str, destination: Destination, routing_key: str, arguments: Table) -> Binding | None:
+        """Bind a destination, and return the binding; None for one that was there. Raises 403, 404, 406."""
+        self.refuse_default(source)
+        exchange = self.exchange(source)
+        if exchange.routes_by_headers:
+            check_arguments(arguments)
+        binding = Binding(exchange, destination, routing_key, arguments)
+        if not exchange.bind(binding):
+            return None
+        self._bound_to.setdefault(id(destination), {})[id(exchange), binding.identity] = binding
+        self.generation += 1
+        return binding
+
+    def unbind(self, source: str, destination: Destination, routing_key: str, arguments: Table) -> None:
+        """Undo `bind`; a binding that is not there is no error. Raises 403, 404."""
+        self.refuse_default(source)
+        exchange = self.exchange(source)
+        self._drop(Binding(exchange, destination, routing_key, arguments))
+
+    def unbinding(self, end: Destination) -> Iterator[None]:
+        """Undo the bindings of a queue or exchange that is to be deleted, one in each step.
+
+        Its record goes last, so after a crash it is still there: a binding's record that outlived it would bind
+        whatever has its name later.
+        """
+        of_source = end.bindings.values() if isinstance(end, Exchange) else ()
+        return self._dropping(*of_source, *self.bindings_to(end))
+
+    def is_bound(self, source: str, destination: Destination, routing_key: str, arguments: Table) -> bool:
+        """Return whether there is such a binding."""
+        exchange = self.exchanges.get(source)
+        if exchange is None:
+            return False
+        wanted = Binding(exchange, destination, routing_key, arguments)
+        return (id(exchange), wanted.identity) in self._bound_to.get(id(destination), {})
+
+    def all_bindings(self) -> Iterator[Binding]:
+        """Go over all bindings."""
+        for bound in self._bound_to.values():
+            yield from bound.values()
+
+    def bindings_to(self, destination: Destination) -> list[Binding]:
+        """Return the bindings of a queue or exchange that messages come by."""
+        return list(self._bound_to.get(id(destination), {}).values())
+
+    def _drop(self, *bindings: Binding) -> None:
+        """Undo bindings. An auto-delete exchange goes with its last one, and with it the bindings that lead to it."""
+        for _ in self._dropping(*bindings):
+            pass
+
+    def _dropping(self, *bindings: Binding) -> Iterator[None]:
+        """Undo bindings as `_drop` does, one in each step."""
+        waiting = deque(bindings)
+        while waiting:
+            binding = waiting.popleft()
+            exchange = binding.source
+            if not exchange.unbind(binding):
+                continue
+            bound = self._bound_to[id(binding.destination)]
+            del bound[id(exchange), binding.identity]
+            if not bound:
+                del self._bound_to[id(binding.destination)]
+            self.generation += 1
+            if self.journal.is_on and is_durable(binding):
+                self.journal.put(BINDING, binding_record(self.name, binding)[0], None)
+            if exchange.auto_delete and not exchange.bindings and exchange.name in self.exchanges:
+                waiting.extend(self._remove_exchange(exchange))
+            yield
+
+    # -- routing ---------------------------------------------------------------------------------------
+
+    def route(self, exchange: Exchange, routing_keys: list[str], headers: Table) -> tuple[list[Queue], bool]:
+        """Find a message's queues, each once, and say whether its headers had a part in it.
+
+        Exchanges are followed breadth first, each once. One with an alternate exchange passes on there what
+        it can route nowhere (RabbitMQ's docs/ae).
+        """
+        queues: dict[int, Queue] = {}
+        seen = {id(exchange)}
+        waiting = [exchange]
+        by_headers = False
+        while waiting:
+            current = waiting.pop()
+            by_headers = by_headers or current.routes_by_headers
+            found = [target for key in routing_keys for target in current.match(key, headers)]
+            if not found:
+                name = current.alternate
+                found = [self.exchanges[name]] if name is not None and name in self.exchanges else []
+            for target in found:
+                if isinstance(target, Queue):
+                    queues[id(target)] = target
+                elif id(target) not in seen:
+                    seen.add(id(target))
+                    waiting.append(target)
+        return list(queues.values()), by_headers
+
+    # -- what queues need ------------------------------------------------------------------------------
+
+    def work(self, steps: Iterator[None]) -> None:
+        """Take the steps of a long operation in turns with clients, and while the store may be given more."""
+        self._shares.work(steps, lambda: None, self.journal.may_grow)
+
+    def dead_letter(self, queue: Backlog, message: Message, reason: str) -> None:
+        """Publish what a queue gives up to its exchange for dead letters; where there is none it is dropped.
+
+        It is with its next queues when this returns, unless another one is just being published: then it comes
+        after that. A chain of queues takes no recursion so.
+        """
+        self._dying.append((queue, message, reason))
+        if self._is_burying:
+            return
+        self._is_burying = True
+        try:
+            while self._dying:
+                self._publish_letter(*self._dying.popleft())
+        finally:
+            self._is_burying = False
+
+    def _publish_letter(self, queue: Backlog, message: Message, reason: str) -> None:
+        rules = queue.rules
+        name = rules.dead_letter_exchange
+        exchange = None if name is None else self.exchanges.get(name)
+        if exchange is None:
+            return
+        letter, headers = dead_letter(message, queue.name, reason, exchange.name, rules.dead_letter_routing_key)
+        keys = [origin_of(letter)[1], *copies(headers), *letter.hidden_keys]
+        for target in self.route(exchange, keys, headers)[0]:
+            if reason == REJECTED or not is_cycle(target.name, headers):
+                target.push_letter(letter)
+
+
+def _kind(rules: Rules) -> type[Queue]:
+    return QuorumQueue if rules.quorum else ClassicQueue
+
+
+def _telling(consumers: list[QueueConsumer]) -> Iterator[None]:
+    """Tell consumers that their queue is gone, one in each step."""
+    for consumer in consumers:
+        consumer.tell_cancelled()
+        yield
+
+
+def _flag(*, value: bool | str) -> str:
+    return f"'{value}'" if isinstance(value, str) else f"'{str(value).lower()}'"
+
+
+def plain_name(name: str) -> str:
+    """Take line ends out of a name, as RabbitMQ does."""
+    return name.replace("\r", "").replace("\n", "")

@@ -1,8 +1,0 @@
-"""The paths of the management API, a file for each group of objects; importing them fills ROUTES."""
-
-from __future__ import annotations
-
-from rabbitry.broker.management.call import ROUTES
-from rabbitry.broker.management.routes import access, clients, settings, topology, whole
-
-__all__ = ["ROUTES", "access", "clients", "settings", "topology", "whole"]
