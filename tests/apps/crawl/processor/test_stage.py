@@ -90,7 +90,7 @@ async def test_a_page_becomes_a_document_and_a_line_of_the_log(broker_url: str) 
 
 async def test_pages_of_other_programs_are_processed(broker_url: str) -> None:
     async with _running(broker_url, _app()) as broker:
-        for body in (b"crawler|a3f|2026-11-21T10:00:00|" + PAGE.encode(), PAGE.encode(), b"", b"\0\xff" * 99):
+        for body in (b"crawler|a3f|2026-11-21T10:00:00|" + PAGE.encode(), PAGE.encode(), b"", b"\0\1\xff" * 99):
             await broker.publish(body)
         plain, bare, empty, junk = [await broker.document() for _ in range(4)]
         assert (plain.title, plain.crawler) == ("Otters", "a3f")
