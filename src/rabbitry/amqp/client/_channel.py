@@ -338,10 +338,16 @@ class ChannelCore:
                 settlements.open[delivery_tag] = subscription
             subscription.deliver(
                 Delivery(
-                    settlements, arguments, tag_end + 9, delivery_tag,
-                    redelivered=redelivered & 1 == 1, consumer_tag=subscription.tag, header=header, body=body,
+                    settlements,
+                    arguments,
+                    tag_end + 9,
+                    delivery_tag,
+                    redelivered & 1 == 1,
+                    subscription.tag,
+                    header,
+                    body,
                 )
-            )  # fmt: skip
+            )
         elif kind == events.RETURN:
             self.window.take_return(arguments, header, body)
         elif kind == events.GET_OK:
@@ -352,15 +358,6 @@ class ChannelCore:
         if len(arguments) < 15 or request is None:
             raise ProtocolViolation(Reply.COMMAND_INVALID, "COMMAND_INVALID - basic.get-ok was not asked for", 60, 71)
         tag, redelivered = _GET_OK.unpack_from(arguments)
-        delivery = Delivery(
-            self.line.settlements,
-            arguments,
-            9,
-            tag,
-            redelivered=redelivered & 1 == 1,
-            consumer_tag="",
-            header=header,
-            body=body,
-        )
+        delivery = Delivery(self.line.settlements, arguments, 9, tag, redelivered & 1 == 1, "", header, body)
         if not self.line.answer(request, delivery):
             self._return_got(delivery)
