@@ -362,7 +362,7 @@ def test_wrong_lines_of_a_file_are_named_and_the_others_are_added(
     assert (done.code, done.out) == (1, "added\n")
     said = done.err.splitlines()
     assert said[0] == f"rabbitry: {seeds}, line 2: 'nonsense' is no address: say https://host/path"
-    assert said[1] == f"rabbitry: {seeds}, line 3: it is no UTF-8 text"
+    assert said[1] == f"rabbitry: {seeds}, line 3: it is not UTF-8 text"
     assert said[2].startswith(f"rabbitry: {seeds}, line 4: an address has up to 2000 bytes")
     assert said[3:] == ["rabbitry: 3 of 6 addresses can't be crawled; the others were added"]
 

@@ -116,7 +116,7 @@ def test_plain_lines_say_current_highest_and_lowest(broker_url: str, tmp_path: P
     ):
         publisher.wait_for_listener("pi-1", sample(0.5, 10, 1))
         publisher.publish("pi-1", sample(0.25, 30, 2))
-        client.wait_for("0.25")
+        client.wait_for(r"cpu 0\.25 ")
         assert client.end(signal.SIGTERM) == 0
     assert client.out.splitlines()[3:6] == [
         "pi-1 cpu 0.25 high 0.5 low 0.25",

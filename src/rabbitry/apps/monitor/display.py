@@ -113,7 +113,12 @@ async def display(counts: Counts, *, as_json: bool) -> AsyncIterator[Show]:
     loop = asyncio.get_running_loop()
 
     async def show(key: str, host: HostSeries) -> None:
-        await loop.run_in_executor(printer, _write, of_sample(key, host))
+        writing = loop.run_in_executor(printer, _write, of_sample(key, host))
+        try:
+            await asyncio.shield(writing)  # what is counted is shown, whenever the counting is stopped
+        except asyncio.CancelledError:
+            writing.add_done_callback(lambda written: written.exception())  # the summary after it meets that error too
+            raise
 
     try:
         yield show

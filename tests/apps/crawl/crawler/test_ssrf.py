@@ -118,7 +118,7 @@ async def test_socket_has_the_last_word(secret: Server, opened: list[int], monke
     with fetching([]) as hand:
         fetcher = hand.fetcher
 
-        async def deceived(*_: object) -> object:
+        async def deceived(*_: object, is_known: bool) -> object:
             return type("Place", (), {"addresses": ["127.0.0.1", "::1"]})()
 
         monkeypatch.setattr(fetcher, "look_up", deceived)

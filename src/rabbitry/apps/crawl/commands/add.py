@@ -35,7 +35,7 @@ _NAMED: Final = 10
 _LONGEST_LINE: Final = 100_000
 _LONGEST_DELAY: Final = 86_400.0
 _UNDECODED: Final = re.compile("[\udc80-\udcff]")
-"""What stands for a byte that is no UTF-8."""
+"""What stands for a byte that is not UTF-8."""
 
 
 Addresses = Annotated[
@@ -240,7 +240,7 @@ class _Starts:
 
         try:
             if _UNDECODED.search(url):
-                raise BadAddress("bad-address", "it is no UTF-8 text")
+                raise BadAddress("bad-address", "it is not UTF-8 text")
             parse(url)
         except BadAddress as error:
             self.bad += 1
