@@ -1,4 +1,4 @@
-"""What is declared twice has to be the same: how arguments are compared, and the words if they differ.
+"""What is declared twice has to be the same: how arguments are compared, and the words of the error if they differ.
 
 Both are those of RabbitMQ 3.10 (`rabbit_misc:assert_args_equivalence`), which compares Erlang's terms.
 """

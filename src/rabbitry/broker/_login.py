@@ -1,4 +1,4 @@
-"""Reading a login: PLAIN (RFC 4616), AMQPLAIN and EXTERNAL, and if `guest` may come from."""
+"""Reading a login: PLAIN (RFC 4616), AMQPLAIN and EXTERNAL, and from where `guest` may log in."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Pattern:
         self._seconds = _SECONDS
 
     def is_in(self, name: str) -> bool:
-        """Return whether a name has it anywhere; not if that takes too long to find out."""
+        """Return whether the pattern is found anywhere in a name; False if the search takes too long."""
         try:
             return self._find(name)
         except TimeoutError:

@@ -114,7 +114,7 @@ class Access:
 
         Args:
             name: The user's name.
-            password_hash: The hash; None keeps it.
+            password_hash: The hash of the password; an empty one fits no password.
             tags: The user's tags.
             hashing: The hash's algorithm, one of HASHINGS.
         """

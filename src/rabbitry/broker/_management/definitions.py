@@ -213,7 +213,7 @@ def flag(item: Mapping[str, object], name: str) -> bool:
     """Return a boolean field, which RabbitMQ requires.
 
     Raises:
-        BadDefinition: A definition is invalid.
+        BadDefinition: The field is missing or not a boolean.
     """
     value = item.get(name)
     if not isinstance(value, bool):

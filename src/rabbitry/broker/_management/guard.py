@@ -55,6 +55,6 @@ def _refused(status: int, reason: str) -> JSONResponse:
 
 
 def _is_from_this_machine(scope: Scope) -> bool:
-    """Return whether a request comes from if the default login may be used."""
+    """Return whether a request comes from this machine, where the default login may be used."""
     client = scope.get("client")
     return client is None or is_loopback(client[0])

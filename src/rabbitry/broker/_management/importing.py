@@ -319,7 +319,7 @@ def parameter(component: str, name: str, value: object) -> dict[str, int]:
     """Parse a virtual host's parameter from JSON; limits are the only ones there are.
 
     Raises:
-        BadDefinition: A definition is invalid.
+        BadDefinition: It is another component's, or its value is invalid.
     """
     if component == "policy":
         raise BadDefinition("policies may not be set using this method")

@@ -1,6 +1,6 @@
 """Lists as answers: filtered, sorted, cut and encoded in slices, so that no list holds up the broker's clients.
 
-Only what is shown is built: names and sort keys come from the objects themselves if they can.
+Only what is shown is built: names and sort keys come from the objects themselves where that is possible.
 """
 
 from __future__ import annotations

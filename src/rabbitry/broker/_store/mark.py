@@ -76,8 +76,8 @@ def missing(note: Note, log: tuple[int, bytes], frames: int) -> str:
 
     Args:
         note: The note of the last broker.
-        log: Its number and salts.
-        frames: Those up to its last whole commit.
+        log: The log's number and salts.
+        frames: How many frames the log has up to its last whole commit.
     """
     if not note.frames:
         return ""

@@ -117,8 +117,7 @@ def start_process(argv: list[str], *, home: str, tools: str, fds: Sequence[int])
 
     Programs are looked for in the folder `tools` before the system's.
     """
-    # S603: to run a submission is what this is for; what it is run with is the scheme's.
-    return subprocess.Popen(  # noqa: S603
+    return subprocess.Popen(  # noqa: S603 - this is to run a submission, by the scheme's commands
         argv,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
