@@ -267,8 +267,7 @@ class Channel:
             tag = self.next_tag
             self.next_tag = tag + 1
             self._replies += 1
-            entry = Entry(0, message)
-            self.write(prefix + _DELIVER_MIDDLE.pack(tag, False) + message.destination, entry)
+            self.write(prefix + _DELIVER_MIDDLE.pack(tag, False) + message.destination, Entry(0, message))
 
     def write(self, payload: bytes, entry: Entry, *, counted: bool = False) -> None:
         """Send a method that carries a message; `counted`: with the number of its deliveries, even if that is 0."""
@@ -347,7 +346,7 @@ class Channel:
         self.operate(self._settling_up_to(tag, outcome), self._unpark_some)
 
     def _is_last(self, tag: int) -> bool:
-        """Whether a tag (0: all there are) says that all deliveries are meant."""
+        """Return whether a tag (0: all there are) says that all deliveries are meant."""
         return not tag or tag == next(reversed(self.unsettled))
 
     def _take_few(self, tag: int) -> Iterable[Held] | None:
@@ -369,9 +368,7 @@ class Channel:
         if self._is_last(tag):
             settled = self._take_all()
         else:
-            while tags := list(
-                itertools.islice(itertools.takewhile(tag.__ge__, self.unsettled), _TAKEN_AT_ONCE),
-            ):
+            while tags := list(itertools.islice(itertools.takewhile(tag.__ge__, self.unsettled), _TAKEN_AT_ONCE)):
                 for known in tags:
                     settled[known] = self.unsettled.pop(known)
                 yield
@@ -480,18 +477,17 @@ class Channel:
     # -- consumers -------------------------------------------------------------------------------------
 
     def removing(self, consumer: Consumer) -> Iterator[None]:
-        """End a consumer; what it has not settled stays with the channel. Its queue may go with its last one.
+        """End a consumer in steps: its auto-delete queue, which may have very many bindings, goes with its last one.
 
-        In steps that the caller has to take, since the queue may have very many bindings.
+        Unsettled deliveries stay with the channel.
         """
-        self.consumers.pop(consumer.tag, None)
-        self.parked.pop(consumer, None)
+        self.forget(consumer)
         consumer.queue.remove_consumer(consumer)
         if consumer.queue.auto_delete and not len(consumer.queue.turns):
             yield from self.vhost.deleting_queue(consumer.queue)
 
     def forget(self, consumer: Consumer) -> None:
-        """Forget a consumer whose queue is gone."""
+        """Forget a consumer that has ended."""
         self.consumers.pop(consumer.tag, None)
         self.parked.pop(consumer, None)
 
@@ -524,9 +520,8 @@ class Channel:
         again = yield from in_order(settled, _TAG)
         kept, self.unsettled = self.unsettled, {}
         opened: dict[int, Held] = {}
-        waiting: Iterator[tuple[int, Held]] = heapq.merge(
-            ((tag, held) for tag, held, _ in again), iter(kept.items()), key=_TAG
-        )
+        settled_before = ((tag, held) for tag, held, _ in again)
+        waiting: Iterator[tuple[int, Held]] = heapq.merge(settled_before, iter(kept.items()), key=_TAG)
         while True:
             some = list(itertools.islice(waiting, _STEP))
             if not some:

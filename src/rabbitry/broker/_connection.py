@@ -46,7 +46,7 @@ from rabbitry.broker._channel import Channel
 from rabbitry.broker._confirms import Confirms
 from rabbitry.broker._counts import Churn
 from rabbitry.broker._dispatcher import Dispatcher
-from rabbitry.broker._errors import ChannelRefusal, ConnectionRefusal, Refusal
+from rabbitry.broker._errors import ChannelRefusal, ConnectionRefusal, Refusal, cut_text
 from rabbitry.broker._handlers import HANDLERS
 from rabbitry.broker._handshake import (
     capabilities_of,
@@ -261,10 +261,7 @@ class ClientConnection:
         return True
 
     def wait_for_commit(self, number: int, answer: Method | None) -> None:
-        """Hold a client's further frames until what it just changed is durable, then answer.
-
-        Its answers so stay in order; changes of what is durable are rare.
-        """
+        """Hold a client's further frames until what it just changed is durable, then answer: answers stay in order."""
         self._hold(Reason.COMMIT, [])
         self._journal.after_commit(functools.partial(self._take_held, number, answer))
 
@@ -391,11 +388,7 @@ class ClientConnection:
     # -- methods ---------------------------------------------------------------------------------------
 
     def send(self, channel: int, method: Method) -> None:
-        """Send a method.
-
-        Raises:
-            UsageError: The connection's or the channel's state does not allow it.
-        """
+        """Send a method. Raises UsageError if the connection's or the channel's state does not allow it."""
         self.driver.write(self.core.send_method(channel, method))
 
     def _on_method(self, number: int, method: Method) -> None:
@@ -475,9 +468,8 @@ class ClientConnection:
         self.client_properties = method.client_properties
         known = capabilities_of(method.client_properties)
         self.wants_cancel = known.get("consumer_cancel_notify") is True
-        self.wants_blocked = (
-            known.get("connection.blocked") is True and not self.core.is_0_8
-        )  # which has no such method
+        # AMQP 0-8 has no such method.
+        self.wants_blocked = known.get("connection.blocked") is True and not self.core.is_0_8
         user, is_right = log_in(method, self.driver, self.peer.rpartition(":")[0], self._shared.access)
         if user is None or not is_right:
             _logger.warning("refused a login from %s as %r", self.peer, "?" if user is None else user)
@@ -546,7 +538,7 @@ class ClientConnection:
         if isinstance(error, ChannelRefusal):
             _logger.info("channel %d of %s from %s closed: %s", number, self.user, self.peer, error.reply_text)
             self._drop_channel(number)
-            self.tell(number, ChannelClose(error.reply_code, _short(error.reply_text), *ids))
+            self.tell(number, ChannelClose(error.reply_code, cut_text(error.reply_text), *ids))
             return
         if isinstance(error, ProtocolViolation):
             ids = (error.class_id, error.method_id)
@@ -573,7 +565,7 @@ class ClientConnection:
         if self.core.state in _OVER:
             self.driver.finish()
             return
-        self.send(0, ConnectionClose(reply_code, _short(reply_text), class_id, method_id))
+        self.send(0, ConnectionClose(reply_code, cut_text(reply_text), class_id, method_id))
         if self.core.framing_lost:
             self.driver.finish()
         else:
@@ -604,9 +596,3 @@ class ClientConnection:
     def _delete_exclusive(self) -> Iterator[None]:
         for queue in list(self.exclusive_queues):
             yield from self.vhost.deleting_queue(queue)
-
-
-def _short(text: str) -> str:
-    """Cut a reply text to what a short string holds, as RabbitMQ does."""
-    raw = text.encode("utf-8", "surrogateescape")
-    return (raw if len(raw) <= 255 else raw[:252] + b"...").decode("utf-8", "surrogateescape")

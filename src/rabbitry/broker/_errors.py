@@ -11,7 +11,7 @@ from rabbitry.exceptions import RabbitryError
 
 
 class Refusal(RabbitryError):
-    """A request is refused with a reply code and a text; the method at fault is known if it is caught."""
+    """A request is refused with a reply code and a text; the method at fault is known where the error is caught."""
 
     def __init__(self, reply_code: Reply, text: str) -> None:
         super().__init__(text)
@@ -60,3 +60,9 @@ def resource_locked(queue: str, vhost: str) -> ChannelRefusal:
 def not_implemented(text: str) -> ConnectionRefusal:
     """Return the error 540: this broker does not have it."""
     return ConnectionRefusal(Reply.NOT_IMPLEMENTED, text)
+
+
+def cut_text(text: str) -> str:
+    """Cut a reply text to what a short string holds, as RabbitMQ does."""
+    raw = text.encode("utf-8", "surrogateescape")
+    return (raw if len(raw) <= 255 else raw[:252] + b"...").decode("utf-8", "surrogateescape")

@@ -197,8 +197,7 @@ class Connection:
             role: Whether this is the client or the server.
             frame_max: Bytes, the most that either side may send in a frame.
             channel_max: The highest channel number. Both hold until `tuned`.
-            max_body_size: Bytes; the body of a larger content is not kept: its event has an empty body, while its
-                header tells the size.
+            max_body_size: Bytes; a larger body is not kept: its event has an empty one, and the header tells the size.
         """
         self.role = role
         self.frame_max = frame_max
@@ -459,8 +458,7 @@ class Connection:
         layout = self._by_signature.get(signature)
         if self.state is ConnectionState.CLOSING and (layout is None or layout.make not in _CLOSES):
             return  # section 2.2.4: after sending close, everything but close and close-ok is discarded
-        closing = self._channels.get(channel) is ChannelState.CLOSING
-        if closing and signature not in (20 << 16 | 40, 20 << 16 | 41):
+        if self._channels.get(channel) is ChannelState.CLOSING and signature not in (20 << 16 | 40, 20 << 16 | 41):
             return
         if channel in self._contents:
             raise _no_content(self._contents[channel])
