@@ -197,7 +197,7 @@ def erlang_binary(data: bytes) -> str:
 
 
 def octets(payload: bytes) -> str:
-    """Print a frame's payload as RabbitMQ does if it refuses the frame: all of it, or its first 16 bytes."""
+    """Print a frame's payload as RabbitMQ does when it refuses the frame: all of it, or its first 16 bytes."""
     return f"{'all' if len(payload) <= 16 else 'first 16'} octets = {erlang_binary(payload[:16])}"
 
 

@@ -26,8 +26,8 @@ counts as one.
 CRAWLER: Final = "crawler"
 PROCESSOR: Final = "processor"
 KEEPER: Final = "keeper"
-"""Kinds of nodes: the first field of their log lines, and the names of their stages in telemetry, if they have the
-same id.
+"""Kinds of nodes: the first field of their log lines, and the names of their stages in telemetry, where they have
+the same id.
 """
 
 BATCH_KEY: Final = "crawl.batch"

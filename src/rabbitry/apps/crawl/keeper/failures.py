@@ -37,7 +37,7 @@ _OF_A_MESSAGE: Final = frozenset(
     {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
 )
 _WITHOUT_TABLES: Final = ("no such table", "no such column", "has no column", "values for")
-"""SQLite's words if another version of the program has changed the tables; their code says nothing."""
+"""SQLite's words for tables that another version of the program has changed; their code says nothing."""
 _DAMAGED: Final = "XX"
 _RULES: Final = "42"
 """Classes of PostgreSQL's SQLSTATE: damage, and what the user may not do or a table does not have."""
