@@ -246,6 +246,23 @@ async def test_an_app_that_is_not_idle_in_time_is_named_with_its_queues(no_leaks
         await h.idle(timeout=90)
 
 
+async def test_an_app_is_idle_beside_a_queue_of_another_program_that_is_full(no_leaks: None) -> None:
+    app = rabbitry.App("shop")
+
+    @app.stage("in", then="out")
+    async def double(number: int) -> int:
+        return 2 * number
+
+    app.output("out")
+    async with harness(app) as h, rabbitry.connect(h.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("warehouse")
+        await channel.bind_queue("warehouse", "shop", "out")
+        await h.publish(1, key="in")
+        await h.idle(timeout=90)
+        assert [message.json for message in h.broker.queue("warehouse").messages] == [2]
+
+
 async def test_a_failed_handler_ends_the_wait_for_an_idle_app(no_leaks: None) -> None:
     app = rabbitry.App("failing")
 

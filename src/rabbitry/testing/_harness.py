@@ -17,7 +17,7 @@ from rabbitry.exceptions import UsageError
 from rabbitry.flow import App
 from rabbitry.flow.codec import JSON, TEXT, Codec
 from rabbitry.flow.spec import topic_matches
-from rabbitry.flow.wiring import dead_letters
+from rabbitry.flow.wiring import dead_letters, topology
 from rabbitry.flow.worker import Result, Work, Worker
 from rabbitry.testing._broker import RunningBroker
 
@@ -144,7 +144,7 @@ class Harness:
     async def idle(self, *, timeout: float = TIMEOUT) -> None:
         """Wait until the app has nothing left to do: no message waits for a stage, is handled, or waits for a retry.
 
-        Messages for the outside world and dead letters may wait.
+        Messages for the outside world, also in queues that the test declared, and dead letters may wait.
 
         Raises:
             TimeoutError: There was something left after `timeout` seconds; the text names the queues.
@@ -152,12 +152,13 @@ class Harness:
             Exception: The error that ended the worker.
         """
         resting = {dead_letters.dead_queue(self.app.name), *(output.queue for output in self.app.outputs.values())}
+        own = {queue.name for queue in topology.derive(self.app.spec()).queues} - resting
         failing = asyncio.create_task(self._worker.wait())
         try:
             for _ in range(max(1, round(timeout / _LOOK))):
                 # Results are confirmed before their input is acknowledged, so nothing is left at a moment without any.
                 depths = await asyncio.to_thread(self.broker.depths)
-                busy = {name: depth for name, depth in depths.items() if depth and name not in resting}
+                busy = {name: depth for name, depth in depths.items() if depth and name in own}
                 self.check()
                 if failing.done():
                     failing.result()
