@@ -165,6 +165,29 @@ def test_what_a_consumer_held_comes_back_as_redelivered() -> None:
         assert (method.redelivered, body) == (True, b"1")
 
 
+async def test_a_restart_loses_none_of_the_messages_that_are_on_their_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rabbitry.broker._shares._SECONDS", 0.0)  # one step in each turn of the loop
+    monkeypatch.setattr("rabbitry.broker._channel._STEP", 1)
+    monkeypatch.setattr("rabbitry.testing._broker._CLOSE_TIMEOUT", 0.0)
+    many = 300
+    with RunningBroker() as broker:
+        async with rabbitry.connect(broker.url, recover=False) as connection:
+            channel = await connection.channel(prefetch=0)
+            await channel.declare_queue("tasks", durable=True)
+            for _ in range(many):
+                await channel.send(b"", routing_key="tasks")
+            await channel.wait_for_confirms()
+            async with channel.consume("tasks") as deliveries:
+                for _ in range(many):
+                    await anext(deliveries)
+                broker.restart()  # this loop stands still, so that the client does not answer
+                assert broker.depths() == {"tasks": many}
+                messages = broker.queue("tasks").messages
+                assert len(messages) == many
+                with pytest.raises(ConnectionClosed, match="320"):
+                    await anext(deliveries)
+
+
 def test_a_stopped_broker_refuses_connections_until_it_is_started() -> None:
     with RunningBroker() as broker:
         broker.stop()
@@ -237,6 +260,16 @@ def test_a_reset_leaves_nothing(tmp_path: Path, stored: bool) -> None:
             broker.restart()
         with pytest.raises(AssertionError, match="nothing was published"):
             broker.assert_published(timeout=0)
+
+
+def test_a_reset_of_a_stopped_broker_empties_its_folder(tmp_path: Path) -> None:
+    with RunningBroker(data=tmp_path) as broker:
+        _fill(broker.url)
+        broker.stop()
+        broker.reset()
+        assert broker.depths() == {}
+        broker.restart()
+        assert broker.depths() == {}
 
 
 # -- faults ------------------------------------------------------------------------------------------------

@@ -73,10 +73,14 @@ class Shares:
             then()
 
     def stop(self) -> None:
-        """Call nobody back any more."""
-        self._waiting.clear()
+        """Call nobody back any more, unless `finish` does."""
         if self._handle is not None:
             self._handle.cancel()
+
+    def finish(self) -> None:
+        """Call back all who wait, after `stop`, until nobody waits any more. The event loop waits for all of that."""
+        while self._waiting:
+            self._waiting.popleft()()
 
     def _schedule(self) -> None:
         if self._handle is None:

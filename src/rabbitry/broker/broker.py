@@ -172,6 +172,7 @@ class Broker:
             await self._open_store(stack, config.data)
         elif self._after is not None:
             before, self._after = self._after, None
+            before.shares.finish()  # deliveries that its clients had not settled may be on their way back still
             take_over_settings(
                 (before.access, before.parameters, before.policies), self.access, self.parameters, self.policies
             )

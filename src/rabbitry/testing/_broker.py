@@ -174,6 +174,8 @@ class RunningBroker:
             keep: Whether what RabbitMQ keeps over a restart is there again; False begins anew, with the definitions.
         """
         if not keep:
+            if not self._is_running and self._config.data is not None:
+                self.start()  # only a running broker can delete what its folder keeps
             self._call(self._forget())
         if self._is_running:
             self.stop()
