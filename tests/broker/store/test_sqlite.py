@@ -13,6 +13,7 @@ from zlib import crc32
 
 import pytest
 
+from rabbitry.broker._store import rows
 from rabbitry.broker._store.batch import DELETED, Batch, Dropped, StoreFull, Wanted
 from rabbitry.broker._store.room import RESERVE
 from rabbitry.broker._store.schema import VERSION
@@ -462,4 +463,28 @@ def test_an_emptied_store_gives_its_room_back(store: SQLiteStore) -> None:
     assert store.path.stat().st_size < 3_000_000
     assert store._room.log_size() == RESERVE
     assert store.reusable < 1_000_000
+    store.close()
+
+
+@pytest.mark.parametrize("dropped", [Dropped(1), Dropped(1, 0, 99, 20_000)], ids=["deleted queue", "purge"])
+def test_dropping_in_pieces_costs_the_same_for_each_entry(store: SQLiteStore, dropped: Dropped) -> None:
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    store.apply(_added(1, 20_000))
+    connection = store._open_connection()
+    waiting, pieces = [dropped], 0
+    connection.set_progress_handler(count, 100)
+    while waiting:
+        rows.drop(connection, waiting, 500)
+        pieces += 1
+    connection.set_progress_handler(None, 0)
+    assert pieces >= 39
+    assert steps * 100 < 20_000 * 200
+    connection.commit()
+    assert len(_read(store, limit=20_000)) == (0 if dropped.priority is None else 100)
     store.close()

@@ -165,8 +165,10 @@ def drop(connection: Connection, waiting: list[Dropped], most: int) -> int:
         del waiting[0]
         if priority is None:
             _forget_records(connection, DELETED, [str(queue)])
-    else:
+    elif priority is None:
         condition, values = f"{condition} AND (priority, position) <= (?, ?)", [*values, *last]
+    else:  # beside `position < before`, SQLite would test the pair for each entry up to that one
+        values[-1] = last[1] + 1
     return delete_entries(connection, condition, values)
 
 
