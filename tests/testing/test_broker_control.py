@@ -289,6 +289,25 @@ async def test_connections_are_dropped_by_name() -> None:
             assert broker.drop_connections() == 1
 
 
+def test_an_alarm_holds_over_a_restart_and_is_not_called_over_before_its_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("rabbitry.broker._alarms._PERIOD_OF_ALARMS", 0.001)
+    with RunningBroker() as broker, caplog.at_level("WARNING", "rabbitry.broker"):
+        with broker.alarm("memory"):
+            broker.restart()
+            found = httpx.get(
+                f"{broker.management_url}api/health/checks/alarms", auth=("guest", "guest"), timeout=60
+            )  # the broker has looked at its memory many times until it answers
+            assert found.status_code == 503
+        assert [record for record in caplog.records if "memory" in record.message] == []
+        with _connect(broker.url) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            channel.queue_declare("tasks")
+            channel.basic_publish("", "tasks", b"1")
+
+
 def test_an_alarm_blocks_publishers_until_it_is_over() -> None:
     with RunningBroker() as broker, _connect(broker.url, blocked_connection_timeout=60) as connection:
         channel = connection.channel()

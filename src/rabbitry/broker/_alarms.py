@@ -176,7 +176,7 @@ class Alarms:
                 "consume or purge messages",
                 _megabytes(used), _megabytes(self.memory_limit),
             )  # fmt: skip
-        elif not is_on and Reason.MEMORY in self.on:
+        elif not is_on and Reason.MEMORY in self.on - self._forced:
             _logger.warning("the memory alarm is over: the broker has %s", _megabytes(used))
         self.set(Reason.MEMORY, is_on=is_on)
 
@@ -185,7 +185,7 @@ class Alarms:
         room = journal.room
         self._most_room = max(self._most_room, room)
         self.count_disk()
-        if Reason.DISK in self.on and room >= self._enough() and not journal.is_stuck:
+        if Reason.DISK in self.on - self._forced and room >= self._enough() and not journal.is_stuck:
             self._is_full = False
             _logger.warning("there is room for the store again: %s has %s", self._folder, _megabytes(room))
             self.set(Reason.DISK, is_on=False)

@@ -112,6 +112,7 @@ class RunningBroker:
         self._broker: Broker
         self._stopped: Broker | None = None
         self._is_running = False
+        self._alarms: set[Reason] = set()
 
     def __enter__(self) -> Self:
         """Start the broker. Raises OSError if the port is not free, UsageError for definitions or packages."""
@@ -209,16 +210,20 @@ class RunningBroker:
     def alarm(self, what: Literal["memory", "disk"] = "memory") -> Iterator[None]:
         """Raise an alarm while the block is entered: clients that publish are told (connection.blocked) and not read.
 
+        A broker that is started again within the block has the alarm too.
+
         Raises:
             UsageError: `what` is another word.
         """
         if what not in ("memory", "disk"):
             raise UsageError(f"no alarm is called {what!r}: use 'memory' or 'disk'")
         reason = Reason(what)
+        self._alarms.add(reason)
         self._call(self._force(reason, is_on=True))
         try:
             yield
         finally:
+            self._alarms.discard(reason)
             self._call(self._force(reason, is_on=False))
 
     async def _force(self, what: Reason, *, is_on: bool) -> None:
@@ -366,6 +371,8 @@ class RunningBroker:
         kept = self._stopped if self._config.data is None else None
         self._broker = Broker(self._config, after=kept, on_publish=self._recorder.note)
         await self._broker.__aenter__()
+        for reason in self._alarms:
+            self._broker.alarms.force(reason, is_on=True)
         self._config = replace(self._config, tls_port=self._broker.tls_port)
         if self._stopped is None and self._definitions is not None:
             try:
