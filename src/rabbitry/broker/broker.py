@@ -177,6 +177,10 @@ class Broker:
                 (before.access, before.parameters, before.policies), self.access, self.parameters, self.policies
             )
             take_over_vhosts(before.vhosts.values(), self.vhosts, self._new_vhost)
+            for vhost in self.vhosts.values():
+                for queue in vhost.queues.values():
+                    self.dispatcher.touch(queue)
+            self.dispatcher.dispatch()  # drops what expired or is too much, and waits for what expires next
         stack.callback(self._close_queues)
         stack.callback(self._finish_deletions)
         stack.callback(self.shares.stop)
