@@ -17,6 +17,8 @@ from rabbitry.runtime.addresses import is_loopback
 GUEST: Final = "guest"
 """The user with the known password."""
 MAX_MESSAGE_SIZE: Final = 128 << 20
+_LONGEST_NAME: Final = 255
+"""Bytes of a name in AMQP."""
 _LARGEST_PORT: Final = 65535
 
 
@@ -91,6 +93,13 @@ class BrokerConfig:
                 raise UsageError(f"broker setting {name}={value!r} is out of range: use {wanted}")
         if not self.vhosts or isinstance(self.vhosts, str):
             raise UsageError("a broker needs a list of virtual hosts: name one in vhosts, '/' for the usual one")
+        for name in self.vhosts:
+            if not 0 < len(name.encode(errors="surrogateescape")) <= _LONGEST_NAME:
+                raise UsageError(f"a virtual host can't be called {name!r}: its name has 1 to 255 bytes")
+        if self.users is not None and not self.users:
+            raise UsageError("a broker needs a user who may log in: name one in users, or leave users out for guest")
+        if nobody := [name for name, password in (self.users or {}).items() if not password]:
+            raise UsageError(f"the user {nobody[0]!r} could not log in: give a password that is not empty")
         addresses = [str(listener.getsockname()[0]) for listener in self.listeners] or [self.host]
         reached = [address for address in addresses if not is_loopback(address)]
         if set(self.users or {GUEST: ""}) == {GUEST} and reached:
