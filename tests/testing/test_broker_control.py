@@ -4,8 +4,10 @@ import json
 import socket
 import ssl
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import httpx
 import pika
@@ -34,13 +36,22 @@ def test_users_and_virtual_hosts_are_as_asked_for() -> None:
             _connect(f"amqp://guest:guest@127.0.0.1:{broker.port}/shop")
 
 
+def test_definitions_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "none.json"
+    with (
+        pytest.raises(rabbitry.UsageError, match=f"^can't read the definitions in {path}: No such file or directory$"),
+        RunningBroker(definitions=path),
+    ):
+        pass
+
+
 def test_a_port_can_be_asked_for() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with RunningBroker(port=port) as broker:
         assert broker.port == port
-        with pytest.raises(OSError, match=f"port {port}|in use"), RunningBroker(port=port):
+        with pytest.raises(OSError, match=f"can't listen on 127.0.0.1 port {port}: "), RunningBroker(port=port):
             pass
         _connect(broker.url).close()
 
@@ -194,7 +205,7 @@ def test_a_stopped_broker_refuses_connections_until_it_is_started() -> None:
         for _ in range(2):
             with socket.socket() as probe:
                 assert probe.connect_ex((broker.host, broker.port)) != 0
-        for wrong in (broker.stop, lambda: broker.queue("x").messages, lambda: broker.management_url):
+        for wrong in (broker.stop, broker.depths, lambda: broker.queue("x").messages, lambda: broker.management_url):
             with pytest.raises(rabbitry.UsageError, match="stopped: call start"):
                 wrong()
         broker.start()
@@ -203,17 +214,61 @@ def test_a_stopped_broker_refuses_connections_until_it_is_started() -> None:
             broker.start()
 
 
-def test_nobody_gets_the_port_of_a_stopped_broker() -> None:
-    with RunningBroker() as broker:
+def test_nobody_gets_the_ports_of_a_stopped_broker() -> None:
+    with RunningBroker(tls=True) as broker:
+        urls = (broker.url, broker.tls_url, broker.management_url)
         broker.stop()
-        others = [socket.create_server(("127.0.0.1", 0)) for _ in range(200)]
-        try:
-            assert broker.port not in {other.getsockname()[1] for other in others}
-        finally:
-            for other in others:
-                other.close()
+        for url in urls:
+            with socket.socket() as other, pytest.raises(OSError, match="in use"):
+                other.bind((broker.host, urlsplit(url).port))
         broker.start()
+        assert (broker.url, broker.tls_url, broker.management_url) == urls
         _connect(broker.url).close()
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_what_expires_over_a_restart_becomes_a_dead_letter(tmp_path: Path, stored: bool) -> None:
+    with RunningBroker(data=tmp_path / "data" if stored else None) as broker:
+        with _connect(broker.url) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            channel.queue_declare("dead", durable=True)
+            dead = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
+            channel.queue_declare("tasks", durable=True, arguments=dead)
+            channel.basic_publish("", "tasks", b"1", pika.BasicProperties(delivery_mode=2, expiration="300"))
+        broker.restart()
+        assert [message.body for message in broker.queue("dead").wait(timeout=60)] == [b"1"]
+        assert broker.depths() == {"dead": 1, "tasks": 0}
+
+
+def test_other_threads_see_a_broker_before_or_after_its_restart() -> None:
+    with RunningBroker() as broker:
+        with _connect(broker.url) as connection:
+            connection.channel().queue_declare("tasks", durable=True)
+
+        def restart_and_look(_: int) -> list[dict[str, int]]:
+            seen = []
+            for _ in range(5):
+                broker.restart()
+                seen.append(broker.depths())
+            return seen
+
+        with ThreadPoolExecutor(4) as threads:
+            seen = list(threads.map(restart_and_look, range(4)))
+        assert seen == [[{"tasks": 0}] * 5] * 4
+        _connect(broker.url).close()
+
+
+def test_a_broker_is_entered_once_and_used_within_its_block() -> None:
+    broker = RunningBroker()
+    for use in (broker.depths, broker.stop, broker.start, broker.reset):
+        with pytest.raises(rabbitry.UsageError, match="not entered yet: use it within its block"):
+            use()
+    with broker, pytest.raises(rabbitry.UsageError, match="entered once"), broker:
+        pass
+    for use in (broker.depths, broker.stop, broker.start, broker.reset):
+        with pytest.raises(rabbitry.UsageError, match="has ended: use it within its block"):
+            use()
 
 
 def test_the_end_of_the_block_is_the_end_of_a_stopped_broker_too() -> None:
@@ -328,3 +383,20 @@ def test_an_alarm_blocks_publishers_until_it_is_over() -> None:
         assert len(broker.queue("tasks").wait(2)) == 2
         with pytest.raises(rabbitry.UsageError, match="no alarm is called 'cpu'"), broker.alarm("cpu"):  # type: ignore[arg-type] # that is the test
             pass
+
+
+def test_an_alarm_lasts_for_its_block_when_one_in_it_ends() -> None:
+    with RunningBroker() as broker, _connect(broker.url, blocked_connection_timeout=60) as connection:
+        told: list[str] = []
+        connection.add_on_connection_blocked_callback(lambda _, frame: told.append(frame.method.reason))
+        with broker.alarm():
+            with broker.alarm():
+                pass
+            connection.channel().basic_publish("", "nowhere", b"1")
+            while not told:
+                connection.process_data_events(0.1)
+        with rabbitry.connect_blocking(broker.url) as client:
+            channel = client.channel()
+            channel.declare_queue("tasks")
+            for _ in range(2):  # the first one would be taken in an alarm as well
+                channel.publish(b"1", routing_key="tasks", timeout=60)

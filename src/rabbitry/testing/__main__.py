@@ -11,6 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
+from rabbitry._words import reason
 from rabbitry.exceptions import RabbitryError
 from rabbitry.testing._broker import RunningBroker
 
@@ -54,7 +55,7 @@ def main() -> int:
             print(json.dumps(urls) if options.json else "\n".join(urls.values()), flush=True)
             signal.sigwait(signals)
     except (RabbitryError, OSError) as error:
-        print(f"python -m rabbitry.testing: {error}", file=sys.stderr)
+        print(f"python -m rabbitry.testing: {reason(error, is_named=False)}", file=sys.stderr)
         return 1
     return 0
 

@@ -21,10 +21,11 @@ from typing import Any, Final, Literal, Self, TypedDict, TypeVar
 import msgspec
 
 from rabbitry._installing import missing
-from rabbitry._words import counted
+from rabbitry._words import counted, reason
 from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.reading import Reason
 from rabbitry.exceptions import UsageError
+from rabbitry.runtime.listening import open_listeners
 from rabbitry.testing._recording import Published, Recorder, Recording, Wanted, published, shown
 
 T = TypeVar("T")
@@ -104,27 +105,30 @@ class RunningBroker:
         self._definitions = definitions
         self._has_tls = tls
         self._debug = debug
-        self._recorder = Recorder()
+        self.recorder = Recorder()
+        """What clients published, for `Recording` and `Harness`."""
         self._ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
         # A daemon: a test that was interrupted must not keep its process.
         self._thread = threading.Thread(target=self._run, name="rabbitry-broker", daemon=True)
         self._failures: list[BaseException] = []
+        self._control = threading.RLock()
+        """Held while it stops or starts: other threads see it before or after a restart, and stop it one by one."""
+        self._alarms: list[Reason] = []
+        """Those whose blocks are entered: a broker that starts meanwhile has them too."""
         self._broker: Broker
         self._stopped: Broker | None = None
         self._is_running = False
-        self._alarms: set[Reason] = set()
 
     def __enter__(self) -> Self:
         """Start the broker. Raises OSError if the port is not free, UsageError for definitions or packages."""
+        if self._thread.ident is not None:
+            raise UsageError("a RunningBroker can be entered once: make another one, or call restart()")
         with ExitStack() as stack:
-            # Bound for the whole time, and never listening: nobody else gets the port while the broker is stopped. Both
-            # sockets have SO_REUSEADDR, with which two may be bound to a port as long as only one listens.
-            holder = stack.enter_context(socket.socket())
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            holder.bind((HOST, self._config.port))
-            self.host, self.port = HOST, holder.getsockname()[1]
+            self.host, self.port = HOST, _hold(stack, self._config.port)
+            self._management_port = _hold(stack, 0)
             self._config = replace(self._config, port=self.port)
             if self._has_tls:
+                self._config = replace(self._config, tls_port=_hold(stack, 0))
                 self._make_certificate(stack)
             self._thread.start()
             self._loop, self._ended = self._ready.result(_DEADLINE)
@@ -150,10 +154,11 @@ class RunningBroker:
         Raises:
             UsageError: It is stopped already.
         """
-        self._need_running()
-        self._is_running = False
-        self._call(self._broker.__aexit__(None, None, None))
-        self._stopped = self._broker
+        with self._control:
+            self._need_running()
+            self._is_running = False
+            self._call(self._broker.__aexit__(None, None, None))
+            self._stopped = self._broker
 
     def start(self) -> None:
         """Start it again on the same ports, with what a restart of RabbitMQ keeps.
@@ -163,10 +168,11 @@ class RunningBroker:
         Raises:
             UsageError: It runs already.
         """
-        if self._is_running:
-            raise UsageError("the broker runs already: stop it first, or call restart()")
-        self._call(self._start())
-        self._is_running = True
+        with self._control:
+            if self._is_running:
+                raise UsageError("the broker runs already: stop it first, or call restart()")
+            self._call(self._start())
+            self._is_running = True
 
     def restart(self, *, keep: bool = True) -> None:
         """Stop it and start it again on the same ports.
@@ -174,16 +180,17 @@ class RunningBroker:
         Args:
             keep: Whether what RabbitMQ keeps over a restart is there again; False begins anew, with the definitions.
         """
-        if not keep:
-            if not self._is_running and self._config.data is not None:
-                self.start()  # only a running broker can delete what its folder keeps
-            self._call(self._forget())
-        if self._is_running:
-            self.stop()
-        if not keep:
-            self._stopped = None
-            self._recorder.clear()
-        self.start()
+        with self._control:
+            if not keep and self._config.data is not None:
+                if not self._is_running:
+                    self.start()  # only a running broker can delete what its folder keeps
+                self._call(self._forget())
+            if self._is_running:
+                self.stop()
+            if not keep:
+                self._stopped = None
+                self.recorder.clear()
+            self.start()
 
     def reset(self) -> None:
         """Make it as it was at first, within milliseconds, for the next test: clients are told and cut off.
@@ -217,17 +224,20 @@ class RunningBroker:
         """
         if what not in ("memory", "disk"):
             raise UsageError(f"no alarm is called {what!r}: use 'memory' or 'disk'")
-        reason = Reason(what)
-        self._alarms.add(reason)
-        self._call(self._force(reason, is_on=True))
+        alarm = Reason(what)
+        self._call(self._raise_alarm(alarm))
         try:
             yield
         finally:
-            self._alarms.discard(reason)
-            self._call(self._force(reason, is_on=False))
+            self._call(self._end_alarm(alarm))
 
-    async def _force(self, what: Reason, *, is_on: bool) -> None:
-        self._broker.alarms.force(what, is_on=is_on)
+    async def _raise_alarm(self, alarm: Reason) -> None:
+        self._alarms.append(alarm)
+        self._broker.alarms.force(alarm, is_on=True)
+
+    async def _end_alarm(self, alarm: Reason) -> None:
+        self._alarms.remove(alarm)
+        self._broker.alarms.force(alarm, is_on=alarm in self._alarms)
 
     # -- what was published, and what waits --------------------------------------------------------------
 
@@ -239,7 +249,7 @@ class RunningBroker:
             key: The routing key, or a pattern with `*` for one word and `#` for any number.
             vhost: The virtual host's name; None means the first one.
         """
-        return Recording(self._recorder, self._vhost(vhost), exchange, key)
+        return Recording(self.recorder, self._vhost(vhost), exchange, key)
 
     def assert_published(
         self,
@@ -271,7 +281,7 @@ class RunningBroker:
         wanted = Wanted(
             vhost=self._vhost(vhost), exchange=exchange, routing_key=routing_key, queue=queue, json=json, body=body
         )
-        found, seen = self._recorder.wait_for(wanted, 1, 0, timeout)
+        found, seen = self.recorder.wait_for(wanted, 1, 0, timeout)
         if not found:
             raise AssertionError(f"no message was published with {wanted}; {shown(seen)}")
         return found[0]
@@ -346,34 +356,42 @@ class RunningBroker:
     async def _manage(self) -> str:
         self._need_running()
         if self._broker.management_port is None:
-            await self._broker.start_management()
-            self._config = replace(self._config, management_port=self._broker.management_port)
+            await self._broker.start_management(open_listeners(HOST, self._management_port))
+            self._config = replace(self._config, management_port=self._management_port)
         return self._broker.management_url
 
     # -- the thread --------------------------------------------------------------------------------------
 
     def _call(self, steps: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the broker's loop, and return its result."""
+        with self._control:
+            try:
+                self._need_block()
+            except UsageError:
+                steps.close()
+                raise
+            return asyncio.run_coroutine_threadsafe(steps, self._loop).result(_DEADLINE)
+
+    def _need_block(self) -> None:
         if not self._thread.is_alive():
-            steps.close()
-            raise UsageError("the broker has ended: use it within its block")
-        return asyncio.run_coroutine_threadsafe(steps, self._loop).result(_DEADLINE)
+            state = "is not entered yet" if self._thread.ident is None else "has ended"
+            raise UsageError(f"the broker {state}: use it within its block")
 
     def _stop_if_running(self) -> None:
         if self._is_running:
             self.stop()
 
     def _need_running(self) -> None:
+        self._need_block()
         if not self._is_running:
             raise UsageError("the broker is stopped: call start() first")
 
     async def _start(self) -> None:
         kept = self._stopped if self._config.data is None else None
-        self._broker = Broker(self._config, after=kept, on_publish=self._recorder.note)
+        self._broker = Broker(self._config, after=kept, on_publish=self.recorder.note)
         await self._broker.__aenter__()
-        for reason in self._alarms:
-            self._broker.alarms.force(reason, is_on=True)
-        self._config = replace(self._config, tls_port=self._broker.tls_port)
+        for alarm in self._alarms:
+            self._broker.alarms.force(alarm, is_on=True)
         if self._stopped is None and self._definitions is not None:
             try:
                 await self._declare(self._definitions)
@@ -389,13 +407,14 @@ class RunningBroker:
         if isinstance(definitions, Mapping):
             await import_definitions(self._broker, msgspec.json.encode(definitions), "definitions")
         else:
-            content = await asyncio.to_thread(Path(definitions).read_bytes)
+            try:
+                content = await asyncio.to_thread(Path(definitions).read_bytes)
+            except OSError as error:
+                raise UsageError(f"can't read the definitions in {definitions}: {reason(error)}") from error
             await import_definitions(self._broker, content, str(definitions))
 
     async def _forget(self) -> None:
-        """Delete all that a data folder would keep."""
-        if not self._is_running or self._config.data is None:
-            return
+        """Delete all that the data folder keeps."""
         broker = self._broker
         for vhost in list(broker.vhosts):
             collections.deque(broker.deleting_vhost(vhost), maxlen=0)
@@ -429,6 +448,22 @@ class RunningBroker:
         self._thread.join(_DEADLINE)
         if self._thread.is_alive():
             raise TimeoutError(f"the embedded broker did not close within {_DEADLINE:g} s")
+
+
+def _hold(stack: ExitStack, port: int) -> int:
+    """Keep a port of the host, or a free one for 0, until `stack` ends: only who listens on it on purpose gets it.
+
+    The socket is bound and never listens, so nobody gets the port by chance while the broker is stopped. The broker's
+    socket has SO_REUSEADDR as well, with which two may be bound to a port as long as only one listens.
+    """
+    holder = stack.enter_context(socket.socket())
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        holder.bind((HOST, port))
+    except OSError as error:
+        raise OSError(error.errno, f"can't listen on {HOST} port {port}: {error.strerror}") from error
+    held: int = holder.getsockname()[1]
+    return held
 
 
 class QueueView:

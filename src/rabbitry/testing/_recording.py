@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from rabbitry._decode import decode_json
@@ -117,6 +119,7 @@ class Recorder:
         self._news = threading.Condition()
         self._kept: deque[tuple[str, Message, tuple[str, ...]]] = deque()
         self._size = 0
+        self._listeners: list[Callable[[], None]] = []
         self.forgotten = 0
         """How many messages there were before the first one that is kept."""
 
@@ -130,6 +133,19 @@ class Recorder:
                 self._size -= len(oldest.body)
                 self.forgotten += 1
             self._news.notify_all()
+            for tell in self._listeners:
+                tell()
+
+    @contextmanager
+    def telling(self, tell: Callable[[], None]) -> Iterator[None]:
+        """Call a function on the broker's thread after each message while the block is entered, and not afterwards."""
+        with self._news:
+            self._listeners.append(tell)
+        try:
+            yield
+        finally:
+            with self._news:
+                self._listeners.remove(tell)
 
     def clear(self) -> None:
         """Forget all messages."""
@@ -146,10 +162,14 @@ class Recorder:
 
     def messages(self, since: int = 0) -> list[Published]:
         """Return the messages that are kept, without the first `since` of all."""
+        return self.news(since)[0]
+
+    def news(self, since: int) -> tuple[list[Published], int]:
+        """Return the messages that are kept, without the first `since` of all, and how many there were in all."""
         with self._news:
-            kept = list(self._kept)
-            skipped = max(since - self.forgotten, 0)
-        return [published(*item) for item in kept[skipped:]]
+            count = self.forgotten + len(self._kept)
+            fresh = list(islice(reversed(self._kept), max(min(count - since, len(self._kept)), 0)))
+        return [published(*item) for item in reversed(fresh)], count
 
     def wait_for(
         self, wanted: Wanted, count: int, since: int, timeout: float
@@ -164,8 +184,7 @@ class Recorder:
 
         def look() -> bool:
             nonlocal looked_at
-            fresh = self.messages(looked_at)
-            looked_at = self.count
+            fresh, looked_at = self.news(looked_at)
             seen.extend(fresh)
             found.extend(wanted.among(fresh))
             return len(found) >= count
