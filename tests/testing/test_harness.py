@@ -230,6 +230,27 @@ async def test_an_app_survives_a_restart_of_its_broker(no_leaks: None) -> None:
         assert {message.json for message in h.broker.queue("halves").messages} == set(range(5, 30))
 
 
+async def test_what_is_published_around_a_restart_is_seen(no_leaks: None) -> None:
+    app = rabbitry.App("restarted")
+    app.output("out")
+
+    @app.stage("in", then="out")
+    async def double(number: int) -> int:
+        return 2 * number
+
+    async with harness(app) as h:
+        for number in range(4):
+            restarting = asyncio.create_task(asyncio.to_thread(h.broker.restart))
+            await h.publish(number, key="in")
+            while await h.published("out", timeout=60) != 2 * number:  # at least once: an earlier one may come again
+                pass
+            await h.idle(timeout=60)
+            await restarting
+            await h.idle(timeout=60)
+        assert set(h.all_published("out")) == {0, 2, 4, 6}
+        assert await h.all_dead() == []
+
+
 async def test_an_app_that_is_not_idle_in_time_is_named_with_its_queues(no_leaks: None) -> None:
     app = rabbitry.App("slow")
     goes_on = asyncio.Event()

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from rabbitry._decode import decode_text
 from rabbitry._words import counted
-from rabbitry.amqp.client import Consumer, Delivery, connect, parse_url
+from rabbitry.amqp.client import connect, parse_url
 from rabbitry.amqp.client.url import entered
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import UsageError
@@ -20,6 +20,7 @@ from rabbitry.flow.spec import topic_matches
 from rabbitry.flow.wiring import dead_letters, topology
 from rabbitry.flow.worker import Result, Work, Worker
 from rabbitry.testing._broker import RunningBroker
+from rabbitry.testing._recording import Published
 
 TIMEOUT = 10.0
 _LOOK: Final = 0.01
@@ -37,45 +38,56 @@ class Harness:
         self.errors: list[str] = []
         """Tracebacks of handlers that failed, oldest first."""
         self._raise_errors = raise_errors
-        self._deliveries: list[Delivery] = []
+        self._published: list[Published] = []
         """All that was published to the app, in order."""
+        self._taken = broker.recorder.count
+        """How many messages of the recorder were looked at for it."""
+        self._is_told = False
+        """Whether the loop will look at the recorder."""
         self._looked: dict[str, int] = {}
-        """By key: how many of the deliveries `published` has gone over."""
+        """By key: how many of the messages `published` has gone over."""
         self._dead: Counter[dead_letters.DeadLetter] = Counter()
         """The dead letters that `dead` has returned."""
         self._news = asyncio.Event()
-        """Set by each delivery, and by a handler that fails."""
+        """Set by each message, and by a handler that fails."""
         self._is_over = False
-        self._recordings = [
-            broker.record(name) for name in sorted({app.spec().exchange_of(key) for key in self._keys()})
-        ]
+        self._exchanges = {app.spec().exchange_of(key) for key in self._keys()}
+        self._recordings = [broker.record(name) for name in sorted(self._exchanges)]
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
         """Run the app while the block is entered; for `harness`."""
+        loop = asyncio.get_running_loop()
+
+        def tell() -> None:  # on the broker's thread; once until the loop looks, however many messages come
+            if not self._is_told:
+                self._is_told = True
+                loop.call_soon_threadsafe(self._take)
+
         async with self.app.publisher(self.url) as self._publisher, connect(self.url) as self._connection:
+            # The outside world takes what no stage takes. Its queue keeps nothing, and survives a restart.
             channel = await self._connection.channel()
-            queue = (await channel.declare_queue("", exclusive=True)).name
+            outside = f"harness of {self.app.name}"
+            await channel.declare_queue(outside, durable=True, arguments={"x-max-length": 0})
             for key in self._keys():
-                await channel.bind_queue(queue, self.app.spec().exchange_of(key), key)
-            # Bound and consumed before the worker begins and the test publishes: it sees every message.
-            async with channel.consume(queue, no_ack=True) as deliveries:
-                listening = asyncio.create_task(self._listen(deliveries))
+                await channel.bind_queue(outside, self.app.spec().exchange_of(key), key)
+            # From before the worker begins and the test publishes. The broker tells, and no queue: what is published
+            # over other connections before this one is there again after a restart is among it.
+            with self.broker.recorder.telling(tell):
+                self._worker = Worker(
+                    self.app.spec(),
+                    self.url,
+                    None,
+                    running=self.app.workers,
+                    connect_attempts=1,
+                    waits=False,
+                    on_result=self._on_result,
+                )
                 try:
-                    self._worker = Worker(
-                        self.app.spec(),
-                        self.url,
-                        None,
-                        running=self.app.workers,
-                        connect_attempts=1,
-                        waits=False,
-                        on_result=self._on_result,
-                    )
                     async with self._worker:
                         yield
                 finally:
                     self._is_over = True
-                    await _end(listening)
 
     async def publish(self, value: object, *, key: str, headers: Table | None = None) -> str:
         """Publish a value to the app and return the message's id. Raises as `Publisher.publish` does."""
@@ -104,8 +116,8 @@ class Harness:
             async with asyncio.timeout(timeout):
                 while True:
                     self._news.clear()
-                    if (delivery := self._next(key)) is not None:
-                        return self._decode(delivery.body, delivery.properties.content_type, key, type)
+                    if (message := self._next(key)) is not None:
+                        return self._decode(message.body, message.properties.content_type, key, type)
                     self.check()
                     if failing.done():
                         failing.result()
@@ -203,10 +215,12 @@ class Harness:
                 self.errors.append(failed.trace)
                 self._news.set()
 
-    async def _listen(self, deliveries: Consumer) -> None:
-        async for delivery in deliveries:
-            self._deliveries.append(delivery)
-            self._news.set()
+    def _take(self) -> None:
+        """Take what was published since the last look."""
+        self._is_told = False  # before the look: what comes after it is told again
+        fresh, self._taken = self.broker.recorder.news(self._taken)
+        self._published += [message for message in fresh if message.exchange in self._exchanges]
+        self._news.set()
 
     def _check_key(self, key: str) -> None:
         if self._is_over:
@@ -218,12 +232,12 @@ class Harness:
     def _is_of(self, key: str, routing_key: str) -> bool:
         return routing_key == key or (self.app.exchange_type == "topic" and topic_matches(key, routing_key))
 
-    def _next(self, key: str) -> Delivery | None:
-        for number in range(self._looked.get(key, 0), len(self._deliveries)):
+    def _next(self, key: str) -> Published | None:
+        for number in range(self._looked.get(key, 0), len(self._published)):
             self._looked[key] = number + 1
-            delivery = self._deliveries[number]
-            if self._is_of(key, delivery.routing_key):
-                return delivery
+            message = self._published[number]
+            if self._is_of(key, message.routing_key):
+                return message
         return None
 
     def _keys(self) -> list[str]:
