@@ -156,5 +156,6 @@ async def no_leaks() -> AsyncIterator[None]:
 
     Name it first among the arguments, so that the other fixtures are closed before it looks.
     """
+    launcher.prepare()  # else its socket were a leak of the first test that starts a program or a RabbitMQ
     async with no_leaks_in_block():
         yield
