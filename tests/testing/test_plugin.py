@@ -271,7 +271,7 @@ class _Configured:
     ("values", "message"),
     [
         ({"rabbitry_users": ["ann:x", "bob"]}, "rabbitry_users: 'bob' has no password: write NAME:PASSWORD"),
-        ({"rabbitry_users": [":x"]}, "rabbitry_users: '' has no password"),
+        ({"rabbitry_users": [":x"]}, "rabbitry_users: a user has no name: write NAME:PASSWORD"),
         ({"rabbitry_port": "amqp"}, "rabbitry_port: 'amqp' is no port"),
     ],
 )

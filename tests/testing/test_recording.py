@@ -55,7 +55,8 @@ def test_a_message_is_found_by_what_is_known_of_it(broker: RunningBroker, channe
         ({"json": {"id": 8}}, "JSON {'id': 8}"),
         ({"json": None}, "JSON None"),
         ({"body": b"8"}, "body b'8'"),
-        ({"vhost": "other"}, "any content"),
+        ({"vhost": "other"}, "virtual host 'other'"),
+        ({"vhost": "other", "body": b"7"}, "virtual host 'other', body b'7'"),
     ],
 )
 def test_what_was_not_published_is_named_beside_what_was(
@@ -169,3 +170,7 @@ def test_the_first_virtual_host_is_meant_if_none_is_named() -> None:
         assert broker.assert_published().vhost == "shop"
         assert [len(found.messages) for found in (recorded, elsewhere)] == [1, 0]
         assert [message.body for message in broker.queue("bills").messages] == [b"1"]
+        with pytest.raises(
+            AssertionError, match=r"with any content; .*\n  virtual host 'shop', exchange '', key 'bills'"
+        ):
+            broker.assert_published(vhost="/", timeout=0)

@@ -62,7 +62,8 @@ class Published:
     def __str__(self) -> str:
         body = self.body if len(self.body) <= _LONGEST_SHOWN else self.body[:_LONGEST_SHOWN] + b"..."
         taken = f"to {', '.join(self.queues)}" if self.queues else "to no queue"
-        return f"exchange {self.exchange!r}, key {self.routing_key!r}, {taken}: {body!r}"
+        where = "" if self.vhost == "/" else f"virtual host {self.vhost!r}, "
+        return f"{where}exchange {self.exchange!r}, key {self.routing_key!r}, {taken}: {body!r}"
 
 
 def published(vhost: str, message: Message, queues: Iterable[str]) -> Published:
@@ -98,6 +99,7 @@ class Wanted:
 
     def __str__(self) -> str:
         parts = {
+            "virtual host": self.vhost if self.vhost != "/" else None,
             "exchange": self.exchange,
             "routing key": self.routing_key,
             "queue": self.queue,

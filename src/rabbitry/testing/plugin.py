@@ -66,8 +66,9 @@ def _settings(config: pytest.Config) -> Settings:
     settings: Settings = {}
     if users := config.getini("rabbitry_users"):
         if wrong := [line for line in users if not line.partition(":")[0] or ":" not in line]:
-            names = ", ".join(repr(line.partition(":")[0]) for line in wrong)
-            raise pytest.UsageError(f"rabbitry_users: {names} has no password: write NAME:PASSWORD in each line")
+            name = wrong[0].partition(":")[0]
+            why = f"{name!r} has no password" if name else "a user has no name"
+            raise pytest.UsageError(f"rabbitry_users: {why}: write NAME:PASSWORD in each line")
         settings["users"] = dict(line.split(":", 1) for line in users)
     if vhosts := config.getini("rabbitry_vhosts"):
         settings["vhosts"] = vhosts
