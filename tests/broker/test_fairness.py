@@ -42,7 +42,7 @@ async def test_those_who_wait_get_a_share_of_each_turn_of_the_loop(monkeypatch: 
     def step(number: int, left: int) -> Callable[[], None]:
         def take() -> None:
             nonlocal now
-            now += 0.0016
+            now += 0.0025
             done.append(number)
             if left > 1:
                 shares.wait(step(number, left - 1))
