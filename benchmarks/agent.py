@@ -65,7 +65,7 @@ async def _run(url: str) -> None:
 
 def main() -> int:
     """Measure and print one JSON line for each way to run the agent."""
-    with BrokerProcess() as broker:
+    with BrokerProcess(anew=True) as broker:
         asyncio.run(_run(broker.url))
     return 0
 

@@ -104,7 +104,7 @@ def _rounds(url: str) -> dict[str, float]:
 
 def main() -> None:
     """Measure on both brokers and print messages a second, and the ratios to pika."""
-    for label, broker in (("RabbitMQ 3.10.8", RabbitMQ()), ("the embedded broker", BrokerProcess())):
+    for label, broker in (("RabbitMQ 3.10.8", RabbitMQ()), ("the embedded broker", BrokerProcess(anew=True))):
         with broker:
             rates = _rounds(broker.url)
         print(f"on {label}, messages of {len(_BODY)} bytes, durable, median of {_ROUNDS}:")

@@ -150,7 +150,7 @@ def fdatasync_ms(folder: Path) -> float:
 def _write_bytecode() -> None:
     """Start Rabbitry once, unmeasured: Python then has its bytecode, as where pip installed it or it ran before."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    with BrokerProcess():
+    with BrokerProcess(anew=True):
         pass
 
 
@@ -179,9 +179,9 @@ def measure(peers: Peers, folder: Path) -> tuple[list[Figure], list[str]]:
         rabbitmq = RabbitMQ(management=True)
         stack.callback(rabbitmq.close)
         servers: dict[str, RabbitMQ | BrokerProcess] = {RABBITMQ: rabbitmq}
-        servers[MEMORY] = BrokerProcess("--log-level", "error", "--management-port", "0")
+        servers[MEMORY] = BrokerProcess("--log-level", "error", "--management-port", "0", anew=True)
         servers[DURABLE] = BrokerProcess(
-            "--log-level", "error", "--management-port", "0", "--data", str(folder / "data")
+            "--log-level", "error", "--management-port", "0", "--data", str(folder / "data"), anew=True
         )
         _write_bytecode()
         starts = {name: _started(server) for name, server in servers.items()}

@@ -171,7 +171,7 @@ def main() -> int:
         rows: list[Row] = []
         with RabbitMQ() as rabbitmq:
             rows += _measure(peers, RABBITMQ, rabbitmq.url)
-        with BrokerProcess() as embedded:
+        with BrokerProcess(anew=True) as embedded:
             rows += _measure(peers, EMBEDDED, embedded.url)
             memory = _memory(peers, embedded.url)
     note = f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, median of {ROUNDS} rounds"

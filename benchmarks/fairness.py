@@ -213,7 +213,7 @@ def measure(case: _Case, amount: int) -> Waits:
     """Let one client do something, on a broker of its own, and measure what two others wait meanwhile."""
     with (
         tempfile.TemporaryDirectory(prefix="rabbitry-bench-") as folder,
-        BrokerProcess("--log-level", "error", "--data", folder) as broker,
+        BrokerProcess("--log-level", "error", "--data", folder, anew=True) as broker,
         Raw(broker.url) as client,
     ):
         steps = case(client, broker.url, amount)

@@ -234,7 +234,7 @@ def main() -> int:
     peers: list[str] = []
     rows: list[Row] = []
     measures: list[Measure] = []
-    with RabbitMQ() as rabbitmq, BrokerProcess("--log-level", "error") as embedded:
+    with RabbitMQ() as rabbitmq, BrokerProcess("--log-level", "error", anew=True) as embedded:
         for broker, url in ((RABBITMQ, rabbitmq.url), (EMBEDDED, embedded.url)):
             bench = Bench(broker, url, share)
             lines, drawn = _beside(broker, bench.beside_peers())

@@ -93,7 +93,7 @@ def main() -> int:
     """Measure and print one JSON line."""
     with tempfile.TemporaryDirectory(prefix="rabbitry-grading-") as name:
         folder = Path(name)
-        with BrokerProcess("--data", str(folder / "broker")) as broker:
+        with BrokerProcess("--data", str(folder / "broker"), anew=True) as broker:
             url = f"sqlite:///{folder / 'course.sqlite3'}"
             more = {"RABBITRY_BROKER": broker.url, "RABBITRY_DATABASE": url, "XDG_CONFIG_HOME": name}
             command = [sys.executable, "-m", "rabbitry", "grading", "run", "--log-level", "warning"]

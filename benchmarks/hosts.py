@@ -56,7 +56,7 @@ async def _count(port: int) -> tuple[int, int]:
 async def _measure() -> dict[str, object]:
     port = free_port()
     with (
-        BrokerProcess() as broker,
+        BrokerProcess(anew=True) as broker,
         commands.service("web", "--port", str(port), more={"RABBITRY_BROKER": broker.url}) as web,
     ):
         web.wait_for("broker connected")

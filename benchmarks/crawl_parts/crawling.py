@@ -75,7 +75,7 @@ def _crawler_cpu(count: int, authority: trustme.CA | None) -> float:
             authority.cert_pem.write_to_path(folder / "ca.pem")
             more["SSL_CERT_FILE"] = str(folder / "ca.pem")
         sites = stack.enter_context(SitesProcess(SITE_A, _HOSTS, authority=authority))
-        broker = stack.enter_context(BrokerProcess("--log-level", "error"))
+        broker = stack.enter_context(BrokerProcess("--log-level", "error", anew=True))
         crawl = stack.enter_context(Crawl(broker.url, folder, more=more, anew=True))
         asyncio.run(_publish(broker.url, sites, count))
         crawler = crawl.start("crawler")
@@ -97,7 +97,7 @@ def memory(share: float) -> list[Row]:
     with (
         tempfile.TemporaryDirectory() as folder,
         SitesProcess(site, 200) as sites,
-        BrokerProcess("--log-level", "error") as broker,
+        BrokerProcess("--log-level", "error", anew=True) as broker,
         Crawl(broker.url, Path(folder), anew=True) as crawl,
     ):
         crawl.start_all()
@@ -121,7 +121,7 @@ def start(share: float) -> list[Row]:
     with (
         tempfile.TemporaryDirectory() as folder,
         SitesProcess(SITE_A, _HOSTS) as sites,
-        BrokerProcess("--log-level", "error") as broker,
+        BrokerProcess("--log-level", "error", anew=True) as broker,
     ):
         for _ in range(5 if share == 1 else 1):
             asyncio.run(_publish(broker.url, sites, 100))
@@ -139,7 +139,7 @@ def processors(share: float) -> list[Row]:
     """Measure four processors on two cores beside one, the pages waiting."""
     count = int(3000 * share)
     rates: dict[int, list[float]] = {1: [], 4: []}
-    with tempfile.TemporaryDirectory() as folder, BrokerProcess("--log-level", "error") as broker:
+    with tempfile.TemporaryDirectory() as folder, BrokerProcess("--log-level", "error", anew=True) as broker:
         with SitesProcess(SITE_A, _HOSTS) as sites:
             for _ in range(_ROUNDS if share == 1 else 1):
                 for number, measured in rates.items():
@@ -205,7 +205,7 @@ def _fresh(site: Site, hosts: int) -> Iterator[tuple[SitesProcess, Crawl]]:
     with (
         tempfile.TemporaryDirectory() as folder,
         SitesProcess(site, hosts) as sites,
-        BrokerProcess("--log-level", "error") as broker,
+        BrokerProcess("--log-level", "error", anew=True) as broker,
         Crawl(broker.url, Path(folder), anew=True) as crawl,
     ):
         crawl.start_all()

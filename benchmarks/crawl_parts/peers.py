@@ -60,7 +60,7 @@ def ours(sites: SitesProcess, count: int, *, links_only: bool) -> Run:
         if links_only:
             (folder / "sitecustomize.py").write_text(_NO_TEXT)
             more["PYTHONPATH"] = str(folder)
-        broker = stack.enter_context(BrokerProcess("--log-level", "error"))
+        broker = stack.enter_context(BrokerProcess("--log-level", "error", anew=True))
         crawl = stack.enter_context(Crawl(broker.url, folder, more=more, anew=True))
         crawl.start_all()
         crawl.ready()

@@ -21,7 +21,7 @@ from rabbitry.broker.exceptions import StoreFailed
 from rabbitry.broker.message import Entry
 
 _logger = logging.getLogger(__name__)
-_MOST_ROWS: Final = 5_000
+_MOST_ROWS: Final = 4_000
 """Changes in the gathering batch above which publishers are not read: its confirms wait for all of it.
 
 A batch of so many takes 30 ms to write, and a confirm waits for two: its own and the one that is being written.
