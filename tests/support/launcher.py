@@ -155,6 +155,7 @@ class _Connection:
         if _ADDRESS not in os.environ:  # no pytest started one: a benchmark, or a program of the tests by itself
             atexit.register(Launcher().close)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        atexit.register(self._socket.close)
         self._socket.connect(os.environ[_ADDRESS])
         self._lock = threading.Lock()
 
