@@ -52,7 +52,6 @@ class Harness:
         """Set by each message, and by a handler that fails."""
         self._is_over = False
         self._exchanges = {app.spec().exchange_of(key) for key in self._keys()}
-        self._recordings = [broker.record(name) for name in sorted(self._exchanges)]
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -146,10 +145,10 @@ class Harness:
             UsageError: No stage or output has this key, or the harness's block has ended.
         """
         self._check_key(key)
+        self._take()
         return [
             self._decode(message.body, message.properties.content_type, key, type)
-            for recording in self._recordings
-            for message in recording.messages
+            for message in self._published
             if self._is_of(key, message.routing_key)
         ]
 
