@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -165,8 +166,9 @@ class Harness:
         resting = {dead_letters.dead_queue(self.app.name), *(output.queue for output in self.app.outputs.values())}
         own = {queue.name for queue in topology.derive(self.app.spec()).queues} - resting
         failing = asyncio.create_task(self._worker.wait())
+        ends_at = time.monotonic() + timeout
         try:
-            for _ in range(max(1, round(timeout / _LOOK))):
+            while True:
                 # Results are confirmed before their input is acknowledged, so nothing is left at a moment without any.
                 depths = await asyncio.to_thread(self.broker.depths)
                 busy = {name: depth for name, depth in depths.items() if depth and name in own}
@@ -175,6 +177,8 @@ class Harness:
                     failing.result()
                 if not busy:
                     return
+                if time.monotonic() > ends_at:
+                    break
                 await asyncio.sleep(_LOOK)
         finally:
             await _end(failing)
