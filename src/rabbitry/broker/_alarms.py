@@ -38,7 +38,7 @@ class Blockable(Protocol):
 
     @property
     def gate(self) -> ReadingGate:
-        """Says whether the client is read."""
+        """Decides whether the client is read."""
 
     @property
     def wants_blocked(self) -> bool:

@@ -160,7 +160,7 @@ class Consumer:
         self.channel.forget(self)
 
     def tell_cancelled(self) -> None:
-        """Tell the client, if it wants to know, that the queue is gone."""
+        """Notify the client, if it wants to know, that the queue is gone."""
         channel = self.channel
         if channel.is_open and channel.connection.wants_cancel:
             channel.connection.tell(channel.number, BasicCancel(self.tag, nowait=True))
@@ -287,7 +287,7 @@ class Channel:
             connection.stop_delivering()
 
     def hold(self, queue: Queue, consumer: Consumer | None, entry: Entry, *, no_ack: bool) -> int:
-        """Give a delivery its tag, and keep it until it is settled if it has to be."""
+        """Assign a tag to a delivery, and keep the delivery until it is settled if it has to be."""
         tag = self.next_tag
         self.next_tag = tag + 1
         queue.delivered += 1

@@ -516,7 +516,7 @@ def _kind(rules: Rules) -> type[Queue]:
 
 
 def _telling(consumers: list[QueueConsumer]) -> Iterator[None]:
-    """Tell consumers that their queue is gone, one in each step."""
+    """Notify consumers that their queue is gone, one in each step."""
     for consumer in consumers:
         consumer.tell_cancelled()
         yield

@@ -86,7 +86,7 @@ class ChannelLink:
         return self._expect((ChannelCloseOk,), lambda _: self.free_number(handler))
 
     def free_number(self, handler: ChannelHandler) -> None:
-        """Give back the number: both sides have closed the channel."""
+        """Release the number: both sides have closed the channel."""
         link = self.link or self.session.link
         self.link = None
         if link is not None and link.channels.get(self.number) is handler:

@@ -40,7 +40,7 @@ class QueueConsumer(Protocol):
         """End, since the queue is gone."""
 
     def tell_cancelled(self) -> None:
-        """Tell the client that the queue is gone."""
+        """Notify the client that the queue is gone."""
 
 
 class Turns:
