@@ -46,7 +46,7 @@ async def run(
     deadline: float = 10.0,
     started: Callable[[str], None] | None = None,
 ) -> bool:
-    """Run the seats of an office until `stop` is set; says whether what was in hand was finished within `deadline`.
+    """Run the seats of an office until `stop` is set. Return whether what was in hand was finished within `deadline`.
 
     `started` is called with the names of the app and its stages when all of them consume.
     Raises what `Worker` raises: ConnectFailed past `connect_attempts`, LoginRefused, TopologyMismatch, and so on.
@@ -121,7 +121,7 @@ async def publish_outbox(database: Database, roles: Sequence[str], stop: asyncio
 
 
 async def _publish(database: Database, channel: Channel, letters: list[outbox.Letter]) -> bool:
-    """Publish letters and take out those that were confirmed; says whether all were."""
+    """Publish letters and take out those that were confirmed. Return whether all were."""
     confirmed: list[int] = []
     try:
         if not channel.is_open:

@@ -62,7 +62,7 @@ class Exchange(abc.ABC):
         return name if isinstance(name, str) else None
 
     def bind(self, binding: Binding) -> bool:
-        """Add a binding; says whether it is new."""
+        """Add a binding. Return whether it is new."""
         if binding.identity in self.bindings:
             return False
         self.bindings[binding.identity] = binding
@@ -70,7 +70,7 @@ class Exchange(abc.ABC):
         return True
 
     def unbind(self, binding: Binding) -> bool:
-        """Take a binding away; says whether it was there."""
+        """Take a binding away. Return whether it was there."""
         known = self.bindings.pop(binding.identity, None)
         if known is None:
             return False

@@ -30,7 +30,7 @@ _ACK_MODES: Final = ("ack_requeue_true", "ack_requeue_false", "reject_requeue_tr
 
 
 def publish(vhost: VirtualHost, exchange: str, body: Json, user: str) -> bool:
-    """Publish a message that came as JSON; says whether any queue took it.
+    """Publish a message that came as JSON. Return whether any queue took it.
 
     Raises Answer, BadDefinition, Refusal or UsageError.
     """

@@ -126,7 +126,7 @@ class Backlog(Contents):
     # -- messages come ---------------------------------------------------------------------------------
 
     def push(self, message: Message) -> bool:
-        """Put a message at the end. Says whether the queue took it: one that is full may refuse."""
+        """Put a message at the end. Return whether the queue took it: one that is full may refuse."""
         if self._plain and message.expiration is None:
             position = self._next_position
             self._next_position = position + 1

@@ -120,7 +120,7 @@ def record(connection: Connection, assignment: Assignment) -> None:
 
 
 def confirm(connection: Connection, assignment: Assignment, message: str) -> bool:
-    """Record a confirmation, once for each submission; says whether its result is to be published.
+    """Record a confirmation, once for each submission. Return whether its result is to be published.
 
     Args:
         connection: An open connection.

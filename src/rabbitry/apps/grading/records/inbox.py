@@ -39,7 +39,7 @@ class Item:
 
 
 def put(connection: Connection, role: Role, assignment: Assignment, exchange: str, message: str) -> bool:
-    """Put an assignment into a role's inbox; says whether it was not there yet. It may have been decided since."""
+    """Put an assignment into a role's inbox. Return whether it was not there yet. It may have been decided since."""
     insert = insert_into(connection, inbox).on_conflict_do_nothing().returning(inbox.c.id)
     done = connection.execute(
         insert,
