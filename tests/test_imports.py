@@ -13,11 +13,6 @@ import pytest
 import rabbitry
 
 _SOURCE = Path(rabbitry.__file__).parents[1]
-_NOT_YET = {
-    ("rabbitry.flow.blocking", "rabbitry.amqp.client.blocking._outbox.PassedOn"),
-    ("rabbitry.flow.publisher", "rabbitry.amqp.client._receipts.Receipt"),
-}
-"""Private names of the client that flow still takes."""
 
 
 def _name(path: Path, below: Path) -> str:
@@ -86,7 +81,7 @@ def test_no_package_imports_a_module_of_its_own_that_imports_the_package(graph: 
 
 
 def test_private_modules_and_names_are_taken_within_their_own_package_alone() -> None:
-    assert sorted(_foreign(_SOURCE) - _NOT_YET) == []
+    assert sorted(_foreign(_SOURCE)) == []
 
 
 @pytest.mark.parametrize(

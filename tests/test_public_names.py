@@ -22,6 +22,7 @@ _NAMES = {
     "UsedAfterFork", "VirtualHostRefused", "RabbitryError", "connect", "connect_blocking",
     "BlockingChannel", "BlockingConnection", "BlockingConsumer", "BlockingDelivery", "BrokerURL", "Channel",
     "Connection", "Consumer", "Delivery", "QueueInfo", "RecoveryEvent",
+    "BlockingConsumers", "BlockingReceipt", "BlockingTransaction", "Consumers", "Receipt", "Transaction",
 }  # fmt: skip
 
 _PACKAGES: Final[dict[str, tuple[set[str], set[str]]]] = {

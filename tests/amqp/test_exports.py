@@ -11,15 +11,16 @@ from rabbitry.amqp import client
 _MODULES = {
     "rabbitry.amqp": {"client", "driver", "protocol"},
     "rabbitry.amqp.client": {"blocking", "channel", "connection", "consuming", "url"},
-    "rabbitry.amqp.client.blocking": {"channel", "connection", "consuming"},
+    "rabbitry.amqp.client.blocking": {"channel", "connection", "consuming", "receipts"},
     "rabbitry.amqp.protocol": {
         "amqp_0_8", "connection", "constants", "encoding", "events", "hot", "methods", "properties", "states", "tables",
     },
 }  # fmt: skip
 _NAMES = {
     "BlockingChannel", "BlockingConnection", "BlockingConsumer", "BlockingConsumers", "BlockingDelivery",
-    "BlockingTransaction", "BrokerURL", "Channel", "Connection", "Consumer", "Consumers", "Credentials", "DEFAULT_URL",
-    "Declare", "Delivery", "Properties", "QueueInfo", "RecoveryEvent", "Transaction", "connect", "connect_blocking",
+    "BlockingReceipt", "BlockingTransaction", "BrokerURL", "Channel", "Connection", "Consumer", "Consumers",
+    "Credentials", "DEFAULT_URL", "Declare", "Delivery", "Properties", "QueueInfo", "Receipt", "RecoveryEvent",
+    "Transaction", "connect", "connect_blocking",
     "parse_url",
 }  # fmt: skip
 _CHANNEL = {

@@ -41,7 +41,7 @@ async def test_leaving_raises_what_failed_and_nobody_has_looked_at(broker_url: s
                 await publisher.send(str(number), key="in")
             with pytest.raises(PublishReturned):
                 await publisher.publish("handled", key="in")
-            _, seen = await publisher.send("seen", key="in")
+            seen = await publisher.send("seen", key="in")
             with pytest.raises(PublishReturned):
                 await seen
     assert [type(error) for error in caught.value.exceptions] == [PublishReturned] * 2

@@ -73,7 +73,7 @@ async def _publish(flow: App, key: str, url: str, *, strict: bool, as_json: bool
                     bad = f"line {sent + 1}: {error}"
                     break
                 properties = first_properties(flow.name, content_type, type_name)
-                pending.append((await publisher.send_body(body, properties, key=key))[1])
+                pending.append(await publisher.send_body(body, properties, key=key))
                 sent += 1
                 if sent % _EACH == 0:
                     while len(pending) > _EACH:

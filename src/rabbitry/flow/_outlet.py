@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from rabbitry.amqp.client import Channel, Connection
+from rabbitry.amqp.client import Channel, Connection, Receipt
 from rabbitry.exceptions import ChannelClosed, PublishError
 from rabbitry.flow.message import Publication
 
@@ -52,10 +52,10 @@ class Outlet:
         """Whether the connection can be used, now or when it has recovered."""
         return self._connection.close_reason is None
 
-    async def send(self, message: Publication) -> asyncio.Future[None]:
-        """Publish; the future is done when the broker has confirmed. Raises and waits as `Channel.send` does.
+    async def send(self, message: Publication) -> Receipt:
+        """Publish; the receipt is done when the broker has confirmed. Raises and waits as `Channel.send` does.
 
-        A caller that gets PublishRefused from the future must call `refused`.
+        A caller that gets PublishRefused from the receipt must call `refused`.
         """
         channel = self._channel
         if self._is_refused or not channel.is_open:

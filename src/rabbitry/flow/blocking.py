@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 from types import TracebackType
 from typing import Self
 
-from rabbitry.amqp.client.blocking._outbox import PassedOn
+from rabbitry.amqp.client.blocking.receipts import BlockingReceipt, pass_on
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import UsageError
 from rabbitry.flow.publisher import Publisher
@@ -47,22 +46,17 @@ class BlockingPublisher:
         """Publish a value and return the message's id once it is confirmed. Raises as `Publisher.publish` does."""
         return self._entered().run(self._publisher.publish(value, key=key, headers=headers))
 
-    def send(
-        self, value: object, *, key: str, headers: Table | None = None
-    ) -> tuple[str, concurrent.futures.Future[None]]:
-        """Send a value, and return the message's id and a future that is done once the broker has confirmed it.
+    def send(self, value: object, *, key: str, headers: Table | None = None) -> BlockingReceipt:
+        """Send a value and return the message's receipt, a future that is done once the broker has confirmed it.
 
-        Waits only while too many messages are unconfirmed. The errors are those of `publish`; the future raises those
+        Waits only while too many messages are unconfirmed. The errors are those of `publish`; the receipt raises those
         that the broker causes.
         """
         io = self._entered()
         return io.run(self._send(io, value, key, headers))
 
-    async def _send(
-        self, io: IOThread, value: object, key: str, headers: Table | None
-    ) -> tuple[str, concurrent.futures.Future[None]]:
-        identity, receipt = await self._publisher.send(value, key=key, headers=headers)
-        return identity, PassedOn(receipt, io)
+    async def _send(self, io: IOThread, value: object, key: str, headers: Table | None) -> BlockingReceipt:
+        return pass_on(await self._publisher.send(value, key=key, headers=headers), io)
 
     def wait_for_confirms(self) -> None:
         """Wait until everything sent before is confirmed. Raises what failed since the last call as one group."""

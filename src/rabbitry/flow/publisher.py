@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import Self
 
-from rabbitry.amqp.client import BrokerURL, Connection, Properties, connect
-from rabbitry.amqp.client._receipts import Receipt
+from rabbitry.amqp.client import BrokerURL, Connection, Properties, Receipt, connect
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import PublishRefused, UsageError
 from rabbitry.flow._outlet import Outlet
@@ -88,31 +86,30 @@ class Publisher:
             PublishRefused: The broker refused the message.
             PublishTimeout: The broker did not confirm in time.
         """
-        identity, future = await self.send(value, key=key, headers=headers)
-        await future
-        return identity
+        receipt = await self.send(value, key=key, headers=headers)
+        await receipt
+        return receipt.message_id
 
-    async def send(self, value: object, *, key: str, headers: Table | None = None) -> tuple[str, asyncio.Future[None]]:
-        """Send a value, and return the message's id and a future that is done once the broker has confirmed it.
+    async def send(self, value: object, *, key: str, headers: Table | None = None) -> Receipt:
+        """Send a value and return the message's receipt, a future that is done once the broker has confirmed it.
 
-        Waits only while too many messages are unconfirmed. The errors are those of `publish`; the future raises those
+        Waits only while too many messages are unconfirmed. The errors are those of `publish`; the receipt raises those
         that the broker causes.
         """
-        identity, message = publication_of(self.spec, value, key, headers)
-        return identity, await self._send(message)
+        return await self._send(publication_of(self.spec, value, key, headers)[1])
 
-    async def send_body(self, body: bytes, properties: Properties, *, key: str) -> tuple[str, asyncio.Future[None]]:
+    async def send_body(self, body: bytes, properties: Properties, *, key: str) -> Receipt:
         """Publish a body that is encoded already; see `send`."""
-        return properties.message_id or "", await self._send(addressed(self.spec, body, properties, key))
+        return await self._send(addressed(self.spec, body, properties, key))
 
-    async def _send(self, message: Publication) -> asyncio.Future[None]:
+    async def _send(self, message: Publication) -> Receipt:
         if self._outlet is None:
             raise UsageError("enter the publisher first: `async with app.publisher() as publisher:`")
-        future = await self._outlet.send(message)
-        future.add_done_callback(self._on_done)
-        return future
+        receipt = await self._outlet.send(message)
+        receipt.add_done_callback(partial(self._on_done, receipt))
+        return receipt
 
-    def _on_done(self, future: asyncio.Future[None]) -> None:
-        # A receipt's exception is not asked for here: that would count as somebody's having looked at it.
-        if self._outlet is not None and isinstance(future, Receipt) and isinstance(future.failure, PublishRefused):
+    def _on_done(self, receipt: Receipt, _: object) -> None:
+        # The receipt is not asked for its exception here: its failure would then count as seen by the program.
+        if self._outlet is not None and isinstance(receipt.failure, PublishRefused):
             self._outlet.refused()

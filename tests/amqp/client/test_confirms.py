@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 import rabbitry
+from rabbitry import Receipt
 from rabbitry.amqp.client import Channel
 from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.methods import ChannelClose, ConnectionBlocked, ConnectionClose, ConnectionUnblocked
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 @asynccontextmanager
 async def _publishing(
     count: int, body: Callable[[int], bytes] = b"%d".__mod__
-) -> AsyncIterator[tuple[ScriptedBroker, Channel, list[asyncio.Future[None]]]]:
+) -> AsyncIterator[tuple[ScriptedBroker, Channel, list[Receipt]]]:
     """A channel that has sent `count` messages, all of them with the broker."""
     async with ScriptedBroker() as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
@@ -41,7 +42,7 @@ async def _publishing(
         yield broker, channel, futures
 
 
-async def _outcomes(futures: list[asyncio.Future[None]]) -> list[str]:
+async def _outcomes(futures: list[Receipt]) -> list[str]:
     async with asyncio.timeout(90):
         results = await asyncio.gather(*futures, return_exceptions=True)
     return ["confirmed" if result is None else type(result).__name__ for result in results]

@@ -256,7 +256,7 @@ async def test_a_failure_is_logged_no_sooner_than_its_patience_is_over(
     loop = asyncio.get_running_loop()
     failures = Failures(loop, "a connection")
     receipt = Receipt(loop=loop)
-    receipt.fail(PublishTimeout("late"))
+    receipt._fail(PublishTimeout("late"))
     failures.add(_Owner(), receipt)
     failures._look()  # the timer of an earlier one
     assert not logs.records(caplog)
@@ -270,11 +270,11 @@ async def test_failures_that_were_looked_at_are_not_counted_in_the_log(caplog: p
     failures, channel = Failures(loop, "a connection"), _Owner()
     for _ in range(5000):
         receipt = Receipt(loop=loop)
-        receipt.fail(PublishTimeout("late"))
+        receipt._fail(PublishTimeout("late"))
         failures.add(channel, receipt)
         receipt.exception()
     unseen = Receipt(loop=loop)
-    unseen.fail(PublishTimeout("nobody looked"))
+    unseen._fail(PublishTimeout("nobody looked"))
     failures.add(channel, unseen)
     failures.tell()
     assert "a message was not confirmed; the first: nobody looked" in caplog.text
@@ -286,7 +286,7 @@ async def test_what_is_kept_of_failures_is_bounded(caplog: pytest.LogCaptureFixt
     channel, another = _Owner(), _Owner()
     for _ in range(5000):
         receipt = Receipt(loop=loop)
-        receipt.fail(PublishTimeout("late"))
+        receipt._fail(PublishTimeout("late"))
         failures.add(channel, receipt)
     failures.tell()
     assert "5000 messages were not confirmed" in caplog.text

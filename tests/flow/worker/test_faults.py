@@ -150,7 +150,7 @@ async def test_a_restart_of_the_broker_under_load_is_no_event(server: RabbitMQ |
     async with app.worker(server.url, connect_attempts=1) as worker, app.publisher(server.url) as publisher:
         futures = []
         for n, name in enumerate(names):
-            futures.append((await publisher.send(name, key="in"))[1])
+            futures.append(await publisher.send(name, key="in"))
             if n == 400:
                 await loop.run_in_executor(None, server.kill)
                 await loop.run_in_executor(None, server.start)

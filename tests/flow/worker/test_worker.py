@@ -495,7 +495,7 @@ async def test_leaving_a_publisher_waits_for_what_is_not_confirmed(broker_url: s
     async def handle(text: str) -> None: ...
 
     async with app.publisher(broker_url) as publisher:
-        futures = [(await publisher.send(str(number), key="in"))[1] for number in range(500)]
+        futures = [await publisher.send(str(number), key="in") for number in range(500)]
     assert all(future.done() and future.exception() is None for future in futures)
     assert await counts(broker_url, ["hasty.handle"]) == {"hasty.handle": 500}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from rabbitry.amqp.client.channel import Channel, QueueInfo, Transaction
+from rabbitry.amqp.client.channel import Channel, QueueInfo, Receipt, Transaction
 from rabbitry.amqp.client.connection import Connection, Credentials, Declare, RecoveryEvent, connect
 from rabbitry.amqp.client.consuming import Consumer, Consumers, Delivery
 from rabbitry.amqp.client.url import DEFAULT_URL, BrokerURL, parse_url
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         BlockingConsumer,
         BlockingConsumers,
         BlockingDelivery,
+        BlockingReceipt,
         BlockingTransaction,
         connect_blocking,
     )
@@ -33,6 +34,7 @@ __all__ = [
     "BlockingConsumer",
     "BlockingConsumers",
     "BlockingDelivery",
+    "BlockingReceipt",
     "BlockingTransaction",
     "BrokerURL",
     "Channel",
@@ -44,6 +46,7 @@ __all__ = [
     "Delivery",
     "Properties",
     "QueueInfo",
+    "Receipt",
     "RecoveryEvent",
     "Transaction",
     "connect",

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from rabbitry.amqp.protocol.tables import decode_text
 from rabbitry.exceptions import UsageError
 
 _logger = logging.getLogger(__name__)
@@ -19,22 +20,35 @@ _PATIENCE: Final = 5.0
 
 
 class Receipt(asyncio.Future[None]):
-    """The future of a message's confirm.
+    """The receipt of a sent message: a future that is done once the broker has confirmed the message.
 
-    failure: why it was not confirmed; reading it here does not count as looking at it. asyncio prints "Future exception
-    was never retrieved" for a future that nobody looked at, once for each; `Failures` tells of all together.
+    Awaiting it raises the errors of `Channel.publish`. It need not be awaited: the failures that a program has not seen
+    are raised by `wait_for_confirms` or at the end of the channel's or the connection's block, otherwise logged.
+
+    Attributes:
+        failure: Why the message was not confirmed; None if it was, or if that is not known yet. Reading it does not
+            count as having seen the failure.
     """
 
+    # asyncio prints "Future exception was never retrieved" once for each future that nobody looked at; `Failures`
+    # raises or logs all of them together. The slot saves each message a dict of its own.
+    __slots__ = ("_encoded_id",)
+    _encoded_id: bytes
     failure: Exception | None = None
 
-    def fail(self, error: Exception) -> None:
+    @property
+    def message_id(self) -> str:
+        """The message's id: the one in its properties, or the one that the client made."""
+        return decode_text(self._encoded_id)
+
+    def _fail(self, error: Exception) -> None:
         """End it with an error. Does nothing if it is done."""
         if not self.done():
             self.failure = error
             self.set_exception(error)
 
     @property
-    def is_unseen(self) -> bool:
+    def _is_unseen(self) -> bool:
         """Whether it has failed and nobody has awaited it, or asked for its result or exception."""
         return self.failure is not None and self._log_traceback
 
@@ -55,7 +69,7 @@ class Failure(Protocol):
     failure: Exception | None
 
     @property
-    def is_unseen(self) -> bool:
+    def _is_unseen(self) -> bool:
         """Whether nobody has looked at it."""
 
 
@@ -81,12 +95,12 @@ class Failures:
         """Note a failure of a channel; the log tells of it unless somebody looks at it soon."""
         if len(self._kept) >= _KEPT:
             owner, oldest = self._kept.popleft()
-            if oldest.is_unseen and oldest.failure is not None:
+            if oldest._is_unseen and oldest.failure is not None:
                 count, _ = self._dropped.get(owner, (0, None))
                 self._dropped[owner] = count + 1, oldest.failure
         if len(self._untold) >= _KEPT:
             _, oldest = self._untold.popleft()
-            self._forgotten += oldest.is_unseen
+            self._forgotten += oldest._is_unseen
         self._kept.append((channel, failure))
         self._untold.append((self._loop.time(), failure))
         if self._timer is None:
@@ -97,11 +111,11 @@ class Failures:
 
         A UsageError that somebody has looked at is left out: nothing was sent, and its caller knows.
         """
-        return self._take(channel, lambda failure: failure.is_unseen or not isinstance(failure.failure, UsageError))
+        return self._take(channel, lambda failure: failure._is_unseen or not isinstance(failure.failure, UsageError))
 
     def take_unseen(self, channel: object | None = None) -> ExceptionGroup[Exception] | None:
         """Return what nobody has looked at, of one channel or of all; None for nothing."""
-        return self._take(channel, lambda failure: failure.is_unseen)
+        return self._take(channel, lambda failure: failure._is_unseen)
 
     def _take(self, channel: object | None, wanted: Callable[[Failure], bool]) -> ExceptionGroup[Exception] | None:
         mine = [failure for owner, failure in self._kept if channel is None or owner is channel]
@@ -137,7 +151,7 @@ class Failures:
     def _tell(self, number: int) -> None:
         """Log the `number` oldest failures."""
         oldest = [self._untold.popleft()[1] for _ in range(number)]
-        unseen = [failure for failure in oldest if failure.is_unseen]
+        unseen = [failure for failure in oldest if failure._is_unseen]
         count = len(unseen) + self._forgotten
         self._forgotten = 0
         if unseen:

@@ -121,7 +121,7 @@ class PublishWindow:
         self._brought_id: bytes | None = None
         self._set_template(_PERSISTENT)
         self._id_prefix = os.urandom(8).hex().encode() + b"-"
-        self._id_count = 0
+        self._id_numbers = itertools.count(1)
         self._timer: asyncio.TimerHandle | None = None
 
     # -- the link under it -----------------------------------------------------------------------------
@@ -235,10 +235,12 @@ class PublishWindow:
         mandatory: bool,
         timeout: float | None,
         tracked: bool,
+        message_id: bytes | None = None,
     ) -> Receipt:
-        """Send a message, having waited for room; gives the future of its confirm.
+        """Wait for room, send a message, and return its receipt.
 
-        tracked: if it fails and nobody looks at the future, `Failures` raises or tells it.
+        tracked: if it fails and nobody looks at the receipt, `Failures` raises or logs the failure. message_id: one
+        from `new_id`, for properties without an id; None makes one.
         """
         if type(body) is not bytes:
             body = as_body(body)
@@ -251,10 +253,11 @@ class PublishWindow:
                 raise self._closed.fresh() if self._closed else UsageError("the channel was never opened")
             if properties is not self._template:
                 self._set_template(properties or _PERSISTENT)
-            message_id, header = self._header(len(body))
+            message_id, header = self._header(len(body), message_id)
             if len(header) > self._frame_limit:
                 raise header_too_large(header, self._frame_limit)
             future = Receipt(loop=self._loop)
+            future._encoded_id = message_id
             number = self._sent + 1
             entry = Unconfirmed(
                 number,
@@ -364,13 +367,17 @@ class PublishWindow:
             # Headers are the one part that the caller can change in place.
             self._template = properties if properties.headers is None else _NO_TEMPLATE
 
-    def _header(self, size: int) -> tuple[bytes, bytes]:
+    def new_id(self) -> bytes:
+        """Return an id for a message. For any thread: `next` of a count is atomic."""
+        return b"%b%x" % (self._id_prefix, next(self._id_numbers))
+
+    def _header(self, size: int, message_id: bytes | None) -> tuple[bytes, bytes]:
         """Return the message id and the content header of the next message."""
         start = CONTENT_HEADER.pack(60, 0, size, self._flags)
         if self._brought_id is not None:
             return self._brought_id, start + self._before + self._after
-        self._id_count += 1
-        message_id = b"%b%x" % (self._id_prefix, self._id_count)
+        if message_id is None:
+            message_id = b"%b%x" % (self._id_prefix, next(self._id_numbers))
         return message_id, b"%b%b%c%b%b" % (start, self._before, len(message_id), message_id, self._after)
 
     # -- confirms and returns --------------------------------------------------------------------------
@@ -424,7 +431,8 @@ class PublishWindow:
         reply_code, reply_text, exchange, routing_key = hot.parse_return(arguments)
         if not self.confirms:
             returned = Receipt(loop=self._loop)
-            returned.fail(PublishReturned(reply_code, reply_text, exchange, routing_key))
+            returned._encoded_id = _id_of(header) or b""
+            returned._fail(PublishReturned(reply_code, reply_text, exchange, routing_key))
             self._failures.add(self, returned)
             return
         message_id = _id_of(header)
@@ -456,7 +464,7 @@ class PublishWindow:
     def _finish(self, entry: Unconfirmed, error: Exception) -> None:
         if entry.future.done():
             return
-        entry.future.fail(error)
+        entry.future._fail(error)
         if entry.tracked:
             self._failures.add(self, entry.future)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from typing import Self
 
 from rabbitry.amqp.client._channel import ChannelCore
 from rabbitry.amqp.client._declaring import Declaring, QueueInfo
+from rabbitry.amqp.client._receipts import Receipt
 from rabbitry.amqp.client._subscription import Subscription
 from rabbitry.amqp.client._transaction import Transaction
 from rabbitry.amqp.client.consuming import Consumer, Consumers, Delivery
@@ -18,7 +18,7 @@ from rabbitry.amqp.protocol.properties import EncodedProperties, Properties
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import Closed, UsageError
 
-__all__ = ["Channel", "QueueInfo", "Transaction"]
+__all__ = ["Channel", "QueueInfo", "Receipt", "Transaction"]
 
 
 class Channel(Declaring):
@@ -140,11 +140,11 @@ class Channel(Declaring):
         properties: Properties | EncodedProperties | None = None,
         mandatory: bool = True,
         timeout: float | None = None,
-    ) -> asyncio.Future[None]:
-        """Publish a message and return its future, which is done when the broker has confirmed it.
+    ) -> Receipt:
+        """Publish a message and return its receipt, a future that is done when the broker has confirmed it.
 
         Waits only while too many messages are unconfirmed. Arguments and errors are those of `publish`, but
-        that properties may be encoded already; the errors come from the future, and from `wait_for_confirms`.
+        that properties may be encoded already; the errors come from the receipt, and from `wait_for_confirms`.
         """
         seconds = self._publishing.begin(timeout)
         return await self._window.send(

@@ -189,9 +189,9 @@ class Desk:
         assignment = Assignment(fields | {ID: (identity := new_id(fields))})
         properties = first_properties(APP, JSON, Assignment.__name__)
         properties = properties._replace(message_id=identity, correlation_id=identity)
-        _, sent = await publisher.send_body(msgspec.json.encode(assignment), properties, key=module.key)
+        sent = await publisher.send_body(msgspec.json.encode(assignment), properties, key=module.key)
         told = first_properties(APP, JSON, Progress.__name__)._replace(correlation_id=identity)
-        _, recorded = await publisher.send_body(msgspec.json.encode(Progress.of(assignment)), told, key=PROGRESS_KEY)
+        recorded = await publisher.send_body(msgspec.json.encode(Progress.of(assignment)), told, key=PROGRESS_KEY)
         confirmed = asyncio.gather(sent, recorded)
         # Whoever leaves before it is done is told by the publisher's log; asyncio would print each one.
         confirmed.add_done_callback(lambda done: done.cancelled() or done.exception())

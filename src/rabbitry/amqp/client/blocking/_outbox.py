@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import contextlib
 import functools
 import threading
 import time
@@ -14,7 +12,8 @@ from typing import Any, Final, NamedTuple
 
 from rabbitry.amqp.client._receipts import Failures, Receipt, raise_all
 from rabbitry.amqp.client._window import PublishWindow
-from rabbitry.exceptions import ConnectionClosed, PublishTimeout, UsageError
+from rabbitry.amqp.client.blocking.receipts import BlockingReceipt
+from rabbitry.exceptions import ConnectionClosed, PublishTimeout
 from rabbitry.runtime.io_thread import IOThread
 
 _UNSENT_MESSAGES: Final = 10_000
@@ -50,79 +49,11 @@ class _Room:
             self._changed.notify()
 
 
-class Confirm(concurrent.futures.Future[None]):
-    """The result of `send`. failure: why the message was not confirmed; reading it here is not a look."""
-
-    failure: Exception | None = None
-    _was_asked = False
-
-    def fail(self, error: Exception) -> None:
-        """End it with an error."""
-        self.failure = error
-        self.set_exception(error)
-
-    @property
-    def is_unseen(self) -> bool:
-        """Whether it has failed and nobody has asked for its result or exception since."""
-        return self.failure is not None and not self._was_asked
-
-    def result(self, timeout: float | None = None) -> None:
-        try:
-            super().result(timeout)
-        finally:
-            self._was_asked = self.done()
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        try:
-            return super().exception(timeout)
-        finally:
-            self._was_asked = self.done()
-
-
-class PassedOn(Confirm):
-    """The result of a message that was sent in the I/O thread, for other threads. Made in the I/O thread."""
-
-    def __init__(self, receipt: asyncio.Future[None], io: IOThread) -> None:
-        super().__init__()
-        self._receipt = receipt
-        self._io = io
-        self.set_running_or_notify_cancel()  # from here on it can't be cancelled, and is free to be set
-        receipt.add_done_callback(self._pass_on)
-
-    def _pass_on(self, receipt: asyncio.Future[None]) -> None:
-        error = receipt.failure if isinstance(receipt, Receipt) else receipt.exception()
-        if isinstance(error, Exception):
-            self.fail(error)
-        else:
-            self.set_result(None)
-
-    def result(self, timeout: float | None = None) -> None:
-        try:
-            super().result(timeout)
-        finally:
-            self._note_look()
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        try:
-            return super().exception(timeout)
-        finally:
-            self._note_look()
-
-    def _note_look(self) -> None:
-        """Count a look at a failure in this thread as a look at the receipt."""
-        if self.failure is not None and self._io.is_running:
-            with contextlib.suppress(UsageError):  # the publisher was closed meanwhile
-                self._io.post(self._look)
-
-    def _look(self) -> None:
-        self._receipt.exception()
-
-
 class _Unsent(NamedTuple):
     """A message on its way to the I/O thread."""
 
     send: Callable[[], Coroutine[Any, Any, Receipt]]
-    confirm: Confirm
+    receipt: BlockingReceipt
     size: int
 
 
@@ -139,13 +70,13 @@ class Outbox:
         self._room = _Room()
         self._sending: asyncio.Task[None] | None = None
 
-    def put(self, send: Callable[[], Coroutine[Any, Any, Receipt]], size: int) -> Confirm:
+    def put(self, send: Callable[[], Coroutine[Any, Any, Receipt]], message_id: str, size: int) -> BlockingReceipt:
         """Have a message of `size` bytes sent by `send` in the I/O thread; wait only for room. For any thread."""
         self._room.take(size)
-        confirm = Confirm()
-        self._unsent.append(_Unsent(send, confirm, size))
+        receipt = BlockingReceipt(message_id)
+        self._unsent.append(_Unsent(send, receipt, size))
         self._io.post(self._go_on)
-        return confirm
+        return receipt
 
     @property
     def is_empty(self) -> bool:
@@ -190,7 +121,7 @@ class Outbox:
         while self._unsent:
             unsent = self._unsent.popleft()
             if isinstance(unsent, _Unsent):
-                unsent.confirm.cancel()
+                unsent.receipt.cancel()
                 self._room.give_back(unsent.size)
 
     def _go_on(self) -> None:
@@ -204,18 +135,18 @@ class Outbox:
                 if not unsent.done():
                     unsent.set_result(None)
                 continue
-            send, confirm, size = unsent
+            send, receipt, size = unsent
             is_failed = False
             try:
                 # From here on its owner can't cancel it any more, so that it is free to be set when the outcome comes.
-                if confirm.set_running_or_notify_cancel():
+                if receipt.set_running_or_notify_cancel():
                     sent = await send()
-                    sent.add_done_callback(functools.partial(self._pass_on, confirm))
+                    sent.add_done_callback(functools.partial(self._pass_on, receipt))
             except asyncio.CancelledError:
-                self._fail(confirm, ConnectionClosed(0, "not sent: the connection was closed by this program"))
+                self._fail(receipt, ConnectionClosed(0, "not sent: the connection was closed by this program"))
                 raise
             except Exception as error:  # noqa: BLE001 - it is the caller's, and others wait behind
-                self._fail(confirm, error)
+                self._fail(receipt, error)
                 is_failed = True
             finally:
                 self._room.give_back(size)
@@ -223,14 +154,14 @@ class Outbox:
                 # Nothing was awaited: a thread that goes on sending over what is closed would keep the loop to itself.
                 await asyncio.sleep(0)
 
-    def _pass_on(self, confirm: Confirm, sent: asyncio.Future[None]) -> None:
+    def _pass_on(self, receipt: BlockingReceipt, sent: asyncio.Future[None]) -> None:
         """Pass the outcome of a publish to the other thread."""
         error = sent.exception()
         if isinstance(error, Exception):
-            self._fail(confirm, error)
+            self._fail(receipt, error)
         else:
-            confirm.set_result(None)
+            receipt.set_result(None)
 
-    def _fail(self, confirm: Confirm, error: Exception) -> None:
-        confirm.fail(error)
-        self._failures.add(self, confirm)
+    def _fail(self, receipt: BlockingReceipt, error: Exception) -> None:
+        receipt._fail(error)
+        self._failures.add(self, receipt)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import functools
 from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
@@ -12,6 +11,7 @@ from rabbitry.amqp.client._receipts import Receipt
 from rabbitry.amqp.client._window import as_body, header_too_large
 from rabbitry.amqp.client.blocking._outbox import Outbox
 from rabbitry.amqp.client.blocking.consuming import BlockingConsumer, BlockingConsumers, BlockingDelivery
+from rabbitry.amqp.client.blocking.receipts import BlockingReceipt
 from rabbitry.amqp.client.channel import Channel, Transaction
 from rabbitry.amqp.client.consuming import Consumers
 from rabbitry.amqp.protocol.properties import EncodedProperties, Properties, encode_header
@@ -113,22 +113,25 @@ class BlockingChannel:
         properties: Properties | EncodedProperties | None = None,
         mandatory: bool = True,
         timeout: float | None = None,
-    ) -> concurrent.futures.Future[None]:
-        """Publish a message and return its future, which is done when the broker has confirmed it.
+    ) -> BlockingReceipt:
+        """Publish a message and return its receipt, a future that is done when the broker has confirmed it.
 
         Waits only while too many messages are unconfirmed. Arguments and errors are those of `publish`;
-        UsageError is raised at once, the others come from the future, and from `wait_for_confirms`.
+        UsageError is raised at once, the others come from the receipt, and from `wait_for_confirms`.
         """
         body = as_body(body)
         self._check_properties(properties)
         self._io.check()  # before anything waits to be sent, which then nobody would take
+        made = self._core.window.new_id()
+        own = properties.message_id if isinstance(properties, Properties) else None
         send = functools.partial(
-            self._send, body, exchange, routing_key, properties, mandatory=mandatory, timeout=timeout
+            self._send, made, body, exchange, routing_key, properties, mandatory=mandatory, timeout=timeout
         )
-        return self._outbox.put(send, len(body))
+        return self._outbox.put(send, made.decode() if own is None else own, len(body))
 
     async def _send(
         self,
+        message_id: bytes,
         body: bytes,
         exchange: str,
         routing_key: str,
@@ -140,8 +143,9 @@ class BlockingChannel:
         """Send a message in the I/O thread; the outbox tells of its failure."""
         seconds = self._core.publishing.begin(timeout)
         return await self._core.window.send(
-            body, exchange, routing_key, properties, mandatory=mandatory, timeout=seconds, tracked=False
-        )
+            body, exchange, routing_key, properties, mandatory=mandatory, timeout=seconds, tracked=False,
+            message_id=message_id,
+        )  # fmt: skip
 
     def _check_properties(self, properties: Properties | EncodedProperties | None) -> None:
         """Refuse what can't be sent in the caller's thread, where the error belongs; the I/O thread would be late."""
