@@ -36,7 +36,7 @@ def broker(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
 
 def _doctor(more: dict[str, str], *arguments: str, cwd: Path | None = None) -> tuple[int, dict[str, dict[str, str]]]:
     page = f"http://127.0.0.1:{free_port()}/"
-    done = commands.run("doctor", "--json", "--page", page, "--seconds", "7", *arguments, more=more, cwd=cwd)
+    done = commands.run("doctor", "--json", "--page", page, "--seconds", "2", *arguments, more=more, cwd=cwd)
     assert "Traceback" not in done.stderr
     return done.returncode, {found["check"]: found for found in map(json.loads, done.stdout.splitlines())}
 

@@ -323,6 +323,7 @@ class RabbitMQ:
         if self.management_url:
             port = self.management_url.rsplit(":", 1)[1].rstrip("/")
             settings += ["management.tcp.ip = 127.0.0.1", f"management.tcp.port = {port}"]
+            settings.append("collect_statistics_interval = 500")  # tests wait for figures that are else 5 s old
         settings += self._settings
         (self.directory / "rabbitmq.conf").write_text("\n".join(settings) + "\n")
 
