@@ -116,7 +116,8 @@ def _run(suite: Path, keys: _Keys, host: str, management_url: str, tests: Sequen
     }
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-c", os.devnull, f"--rootdir={suite}", "-p", "no:cacheprovider",
-         "-p", "no:rabbitry", "-q", "--tb=short", f"--junit-xml={report}", f"--deselect={_ELSEWHERE}", *tests],
+         "-p", "no:rabbitry", "-p", "no:hypothesispytest", "-q", "--tb=short", f"--junit-xml={report}",
+         f"--deselect={_ELSEWHERE}", *tests],
         cwd=suite, env=os.environ | settings, capture_output=True, text=True, timeout=_RUN_WITHIN, check=False,
     )  # fmt: skip
     assert done.returncode in (0, 1), done.stdout + done.stderr  # all passed, or some failed
