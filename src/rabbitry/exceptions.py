@@ -1,24 +1,24 @@
 """The errors of Rabbitry, one tree.
 
 RabbitryError
-├── UsageError                    the caller did what makes no sense
-│   └── AlreadySettled            a delivery was acked, nacked or rejected before, or its channel is gone
+├── UsageError                    invalid use of the API
+│   └── AlreadySettled            a delivery was acked, nacked or rejected before, or its channel is closed
 ├── ProtocolViolation             the peer broke the protocol
-├── ConnectFailed                 no connection came about: nobody answered, or not with AMQP
+├── ConnectFailed                 no connection could be made: no answer, or an answer that is not AMQP
 │   ├── LoginRefused              the broker refused user, password or mechanism
-│   └── VirtualHostRefused        the virtual host is missing or not for this user
+│   └── VirtualHostRefused        the virtual host does not exist, or this user has no access to it
 ├── Closed                        carries reply code, text, class and method
 │   ├── ConnectionClosed          … a class for each reply code, see CONNECTION_ERRORS
-│   │   └── UsedAfterFork         a connection of the parent process
+│   │   └── UsedAfterFork         a connection of the parent process, used in a forked child
 │   └── ChannelClosed             … a class for each reply code, see CHANNEL_ERRORS
 ├── ConsumerCancelled             the broker cancelled a consumer
-├── DeliveryTimeout               a delivery was not settled in the broker's time
-│   ├── DeliveryTimeoutClosed     … told as a ChannelClosed (406)
-│   └── DeliveryTimeoutCancelled  … told as a ConsumerCancelled
-├── RequestTimeout                an answer did not come in time
+├── DeliveryTimeout               a delivery was not settled within the broker's consumer_timeout
+│   ├── DeliveryTimeoutClosed     … and the broker closed the channel (406)
+│   └── DeliveryTimeoutCancelled  … and the broker cancelled the consumer
+├── RequestTimeout                the broker did not answer in time
 ├── PublishError
-│   ├── PublishRefused            the broker said nack
-│   ├── PublishReturned           no queue took a mandatory message
+│   ├── PublishRefused            the broker nacked the message
+│   ├── PublishReturned           a mandatory message was not routed to any queue
 │   └── PublishTimeout            not confirmed in time: the outcome is unknown
 └── Undecodable                   input is not text, JSON or TOML, or not of the expected type
 
@@ -38,7 +38,8 @@ class RabbitryError(Exception):
     """Every error that Rabbitry raises on purpose."""
 
     def __reduce__(self) -> tuple[Callable[..., RabbitryError], tuple[object, ...]]:
-        # Copies and other processes: Exception's own way would call the class with the text alone.
+        # For copies and pickles: Exception's own __reduce__ calls the class with the text alone, and most classes here
+        # take more arguments.
         return _restore, (type(self), self.args, vars(self))
 
 
@@ -49,17 +50,17 @@ def _restore(cls: type[RabbitryError], args: tuple[object, ...], attributes: dic
 
 
 class UsageError(RabbitryError):
-    """The caller did what makes no sense here; nothing was sent."""
+    """Invalid use of the API; nothing was sent."""
 
 
 class AlreadySettled(UsageError):
-    """A delivery can't be settled: it was before, or the channel that brought it is gone."""
+    """A delivery can't be settled: it is settled already, or the channel that it came on is closed."""
 
 
 class ProtocolViolation(RabbitryError):
     """The peer broke the protocol.
 
-    `reply_code` and `reply_text` are what a Close tells it (AMQP 0-9-1, section 1.2), `class_id` and
+    `reply_code` and `reply_text` go into the Close that is sent to the peer (AMQP 0-9-1, section 1.2); `class_id` and
     `method_id` name the method at fault, or are 0.
     """
 
@@ -72,15 +73,15 @@ class ProtocolViolation(RabbitryError):
 
 
 class ConnectFailed(RabbitryError):
-    """No connection came about; the text names the host and the cause."""
+    """No connection could be made; the text names the host and the cause."""
 
 
 class LoginRefused(ConnectFailed):
-    """The broker refused user, password or mechanism. Trying again won't help."""
+    """The broker refused the user, the password or the authentication mechanism. Retrying won't help."""
 
 
 class VirtualHostRefused(ConnectFailed):
-    """The virtual host does not exist, or is not for this user. Trying again won't help."""
+    """The virtual host does not exist, or this user has no access to it. Retrying won't help."""
 
 
 class Closed(RabbitryError):
@@ -100,7 +101,7 @@ class Closed(RabbitryError):
         self.method_id = method_id
 
     def fresh(self) -> Self:
-        """Return a copy with the same cause, to be raised: each raise of one exception adds frames to its traceback."""
+        """Return a copy to raise, with the same cause: raising one exception repeatedly makes its traceback grow."""
         error = type(self)(self.reply_code, self.reply_text, self.class_id, self.method_id)
         error.__cause__ = self.__cause__
         return error
@@ -113,26 +114,26 @@ class ConnectionClosed(Closed):
 
 
 class ChannelClosed(Closed):
-    """The channel is closed; its connection and the other channels are not touched."""
+    """The channel is closed; its connection and the other channels stay open."""
 
     what = "channel closed"
 
 
 class UsedAfterFork(ConnectionClosed):
-    """A connection of the parent process, in a child that fork made. The child opens one of its own."""
+    """A connection of the parent process was used in a forked child, which has to open its own."""
 
     @classmethod
     def here(cls, parent: int) -> Self:
-        """Make the error for this process, whose parent has the connection."""
+        """Return the error for use in this process of a connection that belongs to process `parent`."""
         return cls(
             0,
-            f"this connection belongs to process {parent}; a child that fork made can't use it: "
+            f"this connection belongs to process {parent} and can't be used in a forked child: "
             "open a connection after the fork",
         )
 
 
 class ConsumerCancelled(RabbitryError):
-    """The broker cancelled a consumer, as it does when its queue is deleted or its node goes down."""
+    """The broker cancelled a consumer, for example because the queue was deleted or its node went down."""
 
     def __init__(self, consumer_tag: str, queue: str) -> None:
         super().__init__(f"the broker cancelled consumer {consumer_tag!r} of queue {queue!r}")
@@ -141,27 +142,28 @@ class ConsumerCancelled(RabbitryError):
 
 
 class DeliveryTimeout(RabbitryError):
-    """A delivery was not settled within the broker's time (RabbitMQ's consumer_timeout, 30 minutes by default).
+    """A delivery was not settled within the broker's consumer_timeout (RabbitMQ: 30 minutes by default).
 
-    It comes again. Ack earlier, work in smaller pieces, or raise the time: `consumer_timeout` in rabbitmq.conf,
-    or the queue argument x-consumer-timeout (RabbitMQ's docs/consumers, delivery acknowledgement timeout).
+    The broker requeues it. Ack earlier, work in smaller pieces, or raise the timeout: `consumer_timeout` in
+    rabbitmq.conf, or the queue argument x-consumer-timeout (RabbitMQ's docs/consumers, delivery acknowledgement
+    timeout).
     """
 
     advice: ClassVar[str] = (
-        "a delivery was not settled in the broker's time (30 minutes by default) and comes again: ack earlier, "
-        "lower the prefetch, or raise consumer_timeout on the broker"
+        "a delivery was not settled within the broker's consumer_timeout (30 minutes by default) and is redelivered: "
+        "ack earlier, lower the prefetch, or raise consumer_timeout on the broker"
     )
 
 
 class DeliveryTimeoutCancelled(ConsumerCancelled, DeliveryTimeout):
-    """A delivery timeout, told by a cancel, as RabbitMQ does from 4.3 on."""
+    """A delivery timeout for which the broker cancelled the consumer (RabbitMQ 4.3 and later)."""
 
     def __str__(self) -> str:
         return f"{super().__str__()}: {self.advice}"
 
 
 class RequestTimeout(RabbitryError, TimeoutError):
-    """An answer of the broker did not come in time."""
+    """The broker did not answer a request in time."""
 
 
 class PublishError(RabbitryError):
@@ -169,13 +171,13 @@ class PublishError(RabbitryError):
 
 
 class PublishRefused(PublishError):
-    """The broker said nack: it could not take responsibility for the message (a full queue, a failure)."""
+    """The broker nacked the message: it could not take responsibility for it (a full queue, an internal failure)."""
 
 
 class PublishReturned(PublishError):
-    """No queue took a mandatory message, so the broker returned it.
+    """The broker returned a mandatory message because it was not routed to any queue.
 
-    `reply_code` is 312 (NO_ROUTE) as a rule.
+    `reply_code` is normally 312 (NO_ROUTE).
     """
 
     def __init__(self, reply_code: int, reply_text: str, exchange: str, routing_key: str) -> None:
@@ -190,7 +192,7 @@ class PublishReturned(PublishError):
 
 
 class PublishTimeout(PublishError, TimeoutError):
-    """Not confirmed in time. The outcome is unknown: the message may be on the broker, or come there yet."""
+    """Not confirmed in time. The outcome is unknown: the message may be on the broker, or may still reach it."""
 
 
 class Undecodable(RabbitryError):
@@ -218,7 +220,7 @@ CHANNEL_ERRORS: dict[int, type[ChannelClosed]] = {}
 
 @_register(CONNECTION_ERRORS, 320)
 class ConnectionForced(ConnectionClosed):
-    """320: an operator, or the broker on its way down, closed the connection."""
+    """320: an operator closed the connection, or the broker is shutting down."""
 
 
 @_register(CONNECTION_ERRORS, 402)
@@ -243,17 +245,17 @@ class BadSyntax(ConnectionClosed):
 
 @_register(CONNECTION_ERRORS, 503)
 class CommandInvalid(ConnectionClosed):
-    """503: a method that makes no sense in this order."""
+    """503: a method that is not allowed in the current state."""
 
 
 @_register(CONNECTION_ERRORS, 504)
 class ChannelNumberError(ConnectionClosed):
-    """504: a channel that was not, or was already, open."""
+    """504: the channel was not open, or was open already."""
 
 
 @_register(CONNECTION_ERRORS, 505)
 class UnexpectedFrame(ConnectionClosed):
-    """505: a frame that was not expected there, mostly within a content."""
+    """505: an unexpected frame, usually between the frames of a content."""
 
 
 @_register(CONNECTION_ERRORS, 506)
@@ -268,7 +270,7 @@ class NotAllowed(ConnectionClosed):
 
 @_register(CONNECTION_ERRORS, 540)
 class NotImplementedByBroker(ConnectionClosed):
-    """540: the broker does not implement what was asked."""
+    """540: the broker does not implement the method."""
 
 
 @_register(CONNECTION_ERRORS, 541)
@@ -278,7 +280,7 @@ class InternalError(ConnectionClosed):
 
 @_register(CHANNEL_ERRORS, 311)
 class ContentTooLarge(ChannelClosed):
-    """311: the message is larger than the broker takes."""
+    """311: the message is larger than the broker accepts."""
 
 
 @_register(CHANNEL_ERRORS, 313)
@@ -288,7 +290,7 @@ class NoConsumers(ChannelClosed):
 
 @_register(CHANNEL_ERRORS, 403)
 class AccessRefused(ChannelClosed):
-    """403: this user may not, or the name is reserved, or another consumer is exclusive."""
+    """403: the user lacks the permission, the name is reserved, or another consumer is exclusive."""
 
 
 @_register(CHANNEL_ERRORS, 404)
@@ -298,29 +300,29 @@ class NotFound(ChannelClosed):
 
 @_register(CHANNEL_ERRORS, 405)
 class ResourceLocked(ChannelClosed):
-    """405: an exclusive queue of another connection."""
+    """405: the queue is exclusive to another connection."""
 
 
 @_register(CHANNEL_ERRORS, 406)
 class PreconditionFailed(ChannelClosed):
-    """406: exists with other properties, is in use, an unknown delivery tag, or a late acknowledgement."""
+    """406: declared with other properties, still in use, an unknown delivery tag, or a late acknowledgement."""
 
 
 class DeliveryTimeoutClosed(PreconditionFailed, DeliveryTimeout):
-    """A delivery timeout, told by closing the channel with 406, as RabbitMQ does up to 4.2."""
+    """A delivery timeout for which the broker closed the channel with 406 (RabbitMQ up to 4.2)."""
 
     def __str__(self) -> str:
         return f"{super().__str__()}: {self.advice}"
 
 
 def connection_closed(reply_code: int, reply_text: str, class_id: int, method_id: int) -> ConnectionClosed:
-    """Make the error for a connection.close that the broker sent."""
+    """Return the error for a connection.close that the broker sent."""
     cls = CONNECTION_ERRORS.get(reply_code, ConnectionClosed)
     return cls(reply_code, reply_text, class_id, method_id)
 
 
 def channel_closed(reply_code: int, reply_text: str, class_id: int, method_id: int) -> ChannelClosed:
-    """Make the error for a channel.close that the broker sent."""
+    """Return the error for a channel.close that the broker sent."""
     cls = CHANNEL_ERRORS.get(reply_code, ChannelClosed)
     if cls is PreconditionFailed and "delivery acknowledgement" in reply_text and "timed out" in reply_text:
         cls = DeliveryTimeoutClosed

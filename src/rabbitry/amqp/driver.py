@@ -1,7 +1,7 @@
-"""The asyncio transport under client and broker: it moves bytes between a socket and the protocol core.
+"""The asyncio transport of client and broker: moves bytes between a socket and the protocol core.
 
-Writes of one turn of the event loop travel together; reading and writing are held back by watermarks;
-heartbeats go both ways (AMQP 0-9-1, section 4.2.7).
+Everything written in one iteration of the event loop is sent together. Watermarks limit reading and writing, and
+heartbeats are sent and expected (AMQP 0-9-1, section 4.2.7).
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from rabbitry.amqp.protocol.constants import HEARTBEAT_FRAME
 from rabbitry.amqp.protocol.events import Event
 
 WRITE_HIGH: Final = 1 << 18
-"""Bytes waiting for the socket from which on `can_write` is false."""
+"""High watermark of writing: with this many bytes waiting for the socket, `can_write` becomes false."""
 WRITE_LOW: Final = 1 << 16
 _MOST_AT_ONCE: Final = (1 << 17) + 64
-"""Bytes that are handed to the transport in one piece if they are made of several: one of the largest frames."""
+"""Most bytes that several writes are joined into for one call of the transport: one frame of the largest size."""
 _FLUSH_AT: Final = 1 << 17
-"""Bytes gathered in one turn of the loop that are handed to the socket without waiting for its end."""
+"""Bytes gathered in one iteration of the loop that are handed to the socket before the iteration ends."""
 _CLOSING_TIME: Final = 30.0
-"""Seconds that a peer has to close the socket once it was told that the connection ends, as with RabbitMQ."""
+"""Seconds that a peer has to close the socket after the connection was closed; RabbitMQ's value."""
 _CLOSING_BYTES: Final = 1 << 28
-"""Bytes that it may send meanwhile: as much as the two largest messages that a broker takes."""
+"""Bytes that the peer may send during that time: two messages of the largest size that a broker accepts."""
 _SILENCE: Final = 0.5
-"""Seconds without data after which a socket is closed whose sending side can't be closed alone (TLS)."""
+"""Seconds of silence after which a TLS socket is closed, since its sending side can't be closed alone."""
 
 
 class HeartbeatMissed(ConnectionError):
@@ -34,20 +34,20 @@ class HeartbeatMissed(ConnectionError):
 
 
 class Handler(Protocol):
-    """The user of a driver: a client's connection, or a broker's."""
+    """The user of a driver: a connection of the client or of the broker."""
 
     def on_events(self, events: list[Event]) -> None:
-        """Take the events of one chunk from the socket, in wire order."""
+        """Process the events of one chunk from the socket, in wire order."""
 
     def on_lost(self, error: Exception | None) -> None:
-        """Handle the end of the socket, closed by us or with an end of file (None), or with an error. Called once."""
+        """Handle the end of the socket: None after our close or an end of file, else the error. Called once."""
 
     def on_writable(self) -> None:
         """Resume writing: the socket takes data again after `can_write` was false."""
 
 
 class _Nobody:
-    """A handler that ignores every call: that of a driver whose socket is closed."""
+    """The handler of a driver whose socket is closed: ignores every call."""
 
     def on_events(self, events: list[Event]) -> None:
         pass
@@ -63,9 +63,9 @@ _NOBODY: Final = _Nobody()
 
 
 class Driver(asyncio.Protocol):
-    """Moves bytes between one socket and one protocol core. Made by a factory of asyncio.
+    """Moves bytes between one socket and one protocol core. Created by asyncio as a protocol factory.
 
-    on_connected: called when there is a connection, over TLS after the handshake.
+    on_connected: called when the connection is made; over TLS after the handshake.
     """
 
     def __init__(self, core: Connection, handler: Handler, on_connected: Callable[[], None] | None = None) -> None:
@@ -74,7 +74,7 @@ class Driver(asyncio.Protocol):
         self.bytes_received = 0
         self.bytes_sent = 0
         self.unsent = 0
-        """Bytes gathered that the socket has no room for, or that wait for the end of this turn of the loop."""
+        """Bytes that wait for the end of this iteration of the loop, or for room in the socket's buffer."""
         self._handler = handler
         self._on_connected = on_connected
         self._loop = asyncio.get_running_loop()
@@ -83,12 +83,12 @@ class Driver(asyncio.Protocol):
         self._drained: list[asyncio.Future[None]] = []
         self._heartbeat: asyncio.TimerHandle | None = None
         self.read_at = 0.0
-        """When data was last read from the socket or from the held-back bytes, by the event loop's clock."""
+        """When data was last read, from the socket or from the held-back bytes, on the event loop's clock."""
         self._written_at = 0.0
         self._error: Exception | None = None
         self._is_ending = False
         self._reads_up_to = 0
-        """The number of bytes received at which a peer that does not close is cut off; 0 for no limit."""
+        """Value of the counter of received bytes at which a peer that does not close is cut off; 0 for no limit."""
         self._end: asyncio.TimerHandle | None = None
         self._silence: asyncio.TimerHandle | None = None
 
@@ -96,7 +96,7 @@ class Driver(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport, and report that the socket is connected."""
-        # A stream's transport has its methods in every event loop; uvloop's is no subclass of it, so it is not asked.
+        # Every event loop's stream transport has these methods, but uvloop's is no subclass of asyncio.Transport.
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH, low=WRITE_LOW)
         if self._on_connected is not None:
@@ -114,7 +114,7 @@ class Driver(asyncio.Protocol):
             self._take(data)
 
     def _take(self, data: bytes = b"") -> None:
-        """Hand over the events of `data` and of what was kept, until there are none or the handler pauses reading."""
+        """Hand over the events of `data` and of the kept bytes until none is left or the handler pauses reading."""
         events = self.core.receive(data)
         while events and not self._is_ending:
             self._handler.on_events(events)
@@ -138,7 +138,7 @@ class Driver(asyncio.Protocol):
         self.can_write = False
 
     def resume_writing(self) -> None:
-        """Write what was kept while the socket's buffer was full."""
+        """Write the data that was kept while the socket's buffer was full."""
         self.can_write = True
         self.flush()
         if self.can_write:
@@ -148,7 +148,7 @@ class Driver(asyncio.Protocol):
     # -- writing ---------------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        """Send `data` with everything else of this turn of the loop. Ignored once it is being closed."""
+        """Send `data` together with all other data of this loop iteration. Ignored after `close`."""
         if not self._out:
             if self._transport is None or self._is_ending or self._transport.is_closing():
                 return
@@ -159,7 +159,7 @@ class Driver(asyncio.Protocol):
             self.flush()
 
     def flush(self) -> None:
-        """Hand what was gathered to the socket."""
+        """Hand the gathered data to the socket."""
         if self._transport is None or self._transport.is_closing() or not self._out or not self.can_write:
             return
         self._written_at = self._loop.time()
@@ -173,7 +173,7 @@ class Driver(asyncio.Protocol):
         self._transport.write(data)
 
     def _flush_in_pieces(self, transport: asyncio.Transport) -> None:
-        """Hand over much: what the socket does not take is copied by the transport, so it gets no more for now."""
+        """Hand over large data piece by piece, and stop at a full socket: the transport copies what it has to keep."""
         out = self._out
         end = 0
         while end < len(out) and self.can_write:
@@ -203,19 +203,19 @@ class Driver(asyncio.Protocol):
     # -- reading and closing ---------------------------------------------------------------------------
 
     def pause_reading(self) -> None:
-        """Take nothing from the socket until `resume_reading`; heartbeats are not expected meanwhile.
+        """Read nothing from the socket until `resume_reading`; meanwhile no heartbeat is expected.
 
-        Ignored once the end of the connection is expected: what the peer still sends is to be read.
+        Ignored once the end of the connection is expected: everything that the peer still sends has to be read.
         """
         if self._transport is not None and self.is_reading and not self._reads_up_to:
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Take data from the socket again."""
+        """Read from the socket again."""
         if self._transport is not None and not self.is_reading:
             self.read_at = self._loop.time()
             self._transport.resume_reading()
-            self._loop.call_soon(self._take_kept)  # not from within the handler, who may have more to do first
+            self._loop.call_soon(self._take_kept)  # not from inside the handler, which may have more to do first
 
     def _take_kept(self) -> None:
         if self.is_reading:
@@ -223,25 +223,26 @@ class Driver(asyncio.Protocol):
             self._take()
 
     def close(self) -> None:
-        """Send what was gathered, then close the socket. `on_lost` follows once the peer has taken it all.
+        """Send the gathered data, then close the socket. `on_lost` follows once the peer has received all of it.
 
-        A peer that takes nothing ends as a silent one does, if heartbeats are on.
+        A peer that reads nothing is detected by its missing heartbeats, if heartbeats are on.
         """
         if self._transport is not None:
             self._flush_all(self._transport)
             self._transport.close()
 
     def _flush_all(self, transport: asyncio.Transport) -> None:
-        self.can_write = True  # whether it takes it or not: all of it goes before the end
+        self.can_write = True  # even if the socket is full: everything has to be sent before the end
         while self._out and not transport.is_closing():
             self.flush()
             self.can_write = True
 
     def expect_end(self, seconds: float = _CLOSING_TIME) -> None:
-        """Read on, and abort a peer that has not closed the socket after `seconds`, or that sends very much.
+        """Keep reading, and abort a peer that has not closed the socket after `seconds` or has sent too many bytes.
 
-        For a side that has sent its last word. To close the socket while the peer still sends would reset it, and the
-        peer could lose that word with everything else that it has not read yet (RFC 1122, section 4.2.2.13).
+        For the side that has sent connection.close-ok or its last close. Closing the socket while the peer still sends
+        would reset it, and the peer could lose that last method with everything else that it has not read yet
+        (RFC 1122, section 4.2.2.13).
         """
         if self._transport is not None and not self._reads_up_to:
             self._reads_up_to = self.bytes_received + _CLOSING_BYTES
@@ -249,10 +250,10 @@ class Driver(asyncio.Protocol):
             self.resume_reading()
 
     def finish(self, seconds: float = _CLOSING_TIME) -> None:
-        """Send what was gathered and the end of the data, then discard what comes until the peer closes the socket.
+        """Send the gathered data and end of file, then discard all input until the peer closes the socket.
 
-        Over TLS, if one side can't be closed alone, the socket is closed after a short silence of the peer. Bounded
-        as by `expect_end`. `on_lost` follows.
+        Over TLS, where one direction can't be closed alone, the socket is closed after a short silence of the peer. The
+        limits of `expect_end` apply. `on_lost` follows.
         """
         transport = self._transport
         if transport is None or self._is_ending:
@@ -273,36 +274,36 @@ class Driver(asyncio.Protocol):
             self._silence = self._loop.call_later(_SILENCE, self.close)
 
     def abort(self, error: Exception | None = None) -> None:
-        """Close the socket at once, unsent data lost. `on_lost` follows, with the first `error` given."""
+        """Close the socket at once and drop unsent data. `on_lost` follows, with the first `error` given."""
         if self._transport is not None:
             self._error = self._error or error
             self._transport.abort()
 
     def detach(self) -> None:
-        """Leave the socket as it is and forget it: it is another process's (see `fork`)."""
+        """Forget the socket without closing it: it belongs to the parent process (see `fork`)."""
         self._transport = None
         self._out.clear()
 
     @property
     def is_reading(self) -> bool:
-        """Whether data is taken from the socket."""
+        """Whether data is read from the socket."""
         return self._transport is not None and self._transport.is_reading()
 
     @property
     def is_closed(self) -> bool:
-        """Whether the socket is gone, or was never there."""
+        """Whether the socket is closed, or was never opened."""
         return self._transport is None
 
     def get_extra_info(self, name: str) -> object:
-        """Return asyncio's information on the socket (peername, sockname, ssl_object …), None if there is none."""
+        """Return asyncio's information on the socket (peername, sockname, ssl_object …), or None."""
         return None if self._transport is None else self._transport.get_extra_info(name)
 
     # -- heartbeats ------------------------------------------------------------------------------------
 
     def start_heartbeat(self, interval: float) -> None:
-        """Send a heartbeat in each half `interval` (seconds) without another frame, and expect the peer's.
+        """Send a heartbeat in every half `interval` (seconds) without another frame, and expect the same of the peer.
 
-        A peer that is silent for two intervals is gone: the socket is aborted with HeartbeatMissed.
+        A peer that is silent for two intervals is considered dead: the socket is aborted with HeartbeatMissed.
         0 turns heartbeats off.
         """
         if self._heartbeat is not None:
@@ -319,8 +320,8 @@ class Driver(asyncio.Protocol):
         now = self._loop.time()
         if not transport.is_reading() and not transport.is_closing():
             self.read_at = now
-        # A loop that was blocked reads what has come meanwhile before it runs its timers (asyncio appends
-        # ready sockets first), so silence seen here is the peer's.
+        # After the loop was blocked, it reads the data that arrived meanwhile before it runs its timers (asyncio
+        # processes ready sockets first). Silence seen here is therefore the peer's.
         if now - self.read_at > 2 * interval:
             self.abort(HeartbeatMissed(f"nothing came from the peer for {now - self.read_at:.1f} s"))
             return

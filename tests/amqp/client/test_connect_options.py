@@ -164,5 +164,5 @@ def test_without_asyncio_connecting_names_the_reason() -> None:
     async def connect() -> None:
         await rabbitry.connect("amqp://localhost")
 
-    with pytest.raises(UsageError, match=r"asyncio alone \(not on trio\)"):
+    with pytest.raises(UsageError, match=r"asyncio only \(not on trio\)"):
         connect().send(None)

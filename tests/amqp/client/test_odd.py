@@ -13,11 +13,11 @@ from rabbitry.exceptions import UsageError
 from tests.support.waiting import eventually
 
 _BAD: list[tuple[dict[str, Any], str]] = [
-    ({"body": "text"}, "a body is bytes, not str"),
-    ({"body": "long" * 100_000}, "a body is bytes, not str"),
-    ({"body": None}, "a body is bytes, not NoneType"),
-    ({"routing_key": 5}, "a name is text, not int"),
-    ({"exchange": None}, "a name is text, not NoneType"),
+    ({"body": "text"}, "a body must be bytes, not str"),
+    ({"body": "long" * 100_000}, "a body must be bytes, not str"),
+    ({"body": None}, "a body must be bytes, not NoneType"),
+    ({"routing_key": 5}, "a name must be text, not int"),
+    ({"exchange": None}, "a name must be text, not NoneType"),
     ({"routing_key": "k" * 300}, "255"),
     ({"properties": rabbitry.Properties(headers={"a": object()})}, "'a': object has no"),  # type: ignore[dict-item] # as users do
 ]

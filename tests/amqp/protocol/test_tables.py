@@ -271,5 +271,5 @@ def test_short_strings_end_at_255_bytes() -> None:
 
 
 def test_integers_have_ten_tags() -> None:
-    with pytest.raises(UsageError, match="no type tag"):
+    with pytest.raises(UsageError, match="not a type tag"):
         TaggedInt(1, b"x")

@@ -1,7 +1,7 @@
-"""The asyncio client, and its blocking twin.
+"""The asyncio client and its blocking twin.
 
-Modules: `connection` (and `connect`), `channel`, `consuming`, `url` (where to connect), and `blocking`, the same for
-programs without an event loop. The names that programs use can all be imported from here.
+Modules: `connection` (and `connect`), `channel`, `consuming`, `url` (broker URLs), and `blocking`, the same API for
+programs without an event loop. All public names can be imported from here.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # type checkers would accept any name: the imports above tell them which there are
+if not TYPE_CHECKING:  # otherwise type checkers would accept any name, not only those imported above
 
     def __getattr__(name: str) -> object:
-        # Programs with an event loop need nothing of the blocking client, which takes a tenth of the time to import.
+        # Programs with an event loop don't need the blocking client, which takes a tenth of the import time.
         if name not in __all__:
             raise AttributeError(f"module 'rabbitry.amqp.client' has no attribute {name!r}")
         value: object = getattr(importlib.import_module("rabbitry.amqp.client.blocking"), name)

@@ -1,4 +1,4 @@
-"""A channel behind `Channel`: opening, closing, losing the link and coming back, and what the broker sends over it."""
+"""The core behind `Channel`: opening, closing, recovery, and the methods and contents that the broker sends."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ from rabbitry.exceptions import (
 
 DEFAULT_PREFETCH: Final = 100
 LEAVE_TIMEOUT: Final = 5.0
-"""Seconds that the broker has to answer where a block is left with an error."""
+"""Seconds that the broker has to answer when a block is left with an error."""
 _T = TypeVar("_T")
 _GET_OK = struct.Struct(">QB")
 
 
 class ChannelCore:
-    """One channel, over all its links. It handles the events of its link, and is what its connection restores.
+    """One channel, across all its links. It handles the events of its link, and its connection restores it.
 
     It owns its part of the link (`line`), its consumers (`consumers`) and its publishing (`publishing`), and changes
-    all of them together when the link is lost or the channel is closed.
+    them together when the link is lost or the channel is closed.
     """
 
     def __init__(self, session: Session, prefetch: int, *, confirms: bool = True) -> None:
@@ -70,7 +70,7 @@ class ChannelCore:
         self._by_tag = self.consumers.by_tag
         self._prefetch = prefetch
         self._limit = 0
-        """Unsettled deliveries of all its consumers together; 0 for no limit."""
+        """Limit on the unsettled deliveries of all its consumers together; 0 for no limit."""
 
     @property
     def is_open(self) -> bool:
@@ -80,7 +80,7 @@ class ChannelCore:
     # -- opening and closing ---------------------------------------------------------------------------
 
     async def open(self, timeout: float | None = None) -> None:
-        """Open the channel, where it is closed. Raises as `Channel.open` does."""
+        """Open the channel if it is closed. Raises as `Channel.open` does."""
         if self.line.closed is None:
             return
         self.publishing.start_anew()
@@ -88,13 +88,13 @@ class ChannelCore:
             link = await self.session.usable_link(timeout)
             try:
                 await self._open_on(link, timeout)
-                self.line.check_open()  # it may be lost in the turn of the loop that brought the answer
+                self.line.check_open()  # the link may be lost in the loop iteration that brought the answer
             except ConnectionClosed:
                 if self.session.close_reason is not None:
                     raise
-                await link.wait_lost()  # then over the link that recovery makes
+                await link.wait_lost()  # then try again on the link that recovery opens
             except BaseException:
-                # A half-open channel is of no use to anybody; its number is free when the broker has closed it too.
+                # A half-open channel is useless; its number is free once the broker has closed it too.
                 if self.is_open and self.line.link is link:
                     self._begin_close()
                 raise
@@ -112,19 +112,19 @@ class ChannelCore:
         await self.publishing.restore_mode(timeout)
 
     async def close(self, timeout: float | None = None) -> None:
-        """Close in order, where it is open. Raises as `Channel.close` does."""
+        """Close the channel in order if it is open. Raises as `Channel.close` does."""
         if self.is_open:
             self.session.check_loop()
-            with contextlib.suppress(ConnectionClosed):  # lost before the answer: then it is as closed as it can be
+            with contextlib.suppress(ConnectionClosed):  # lost before the answer: the channel is closed too
                 await self.line.until_answered(self._begin_close(), "channel.close", timeout)
 
     async def leave(self, error: BaseException | None) -> None:
-        """Close the channel at the end of its block, which has raised `error`.
+        """Close the channel at the end of its block, which raised `error`, or None.
 
-        Without one, wait until all is confirmed, and raise the failures that nobody has looked at.
+        Without an error, wait until all messages are confirmed, and raise the failures that nobody has retrieved.
         """
         if error is not None:
-            with contextlib.suppress(RequestTimeout):  # the error is what counts, and what the channel had goes back
+            with contextlib.suppress(RequestTimeout):  # `error` is the one to raise; the broker requeues
                 await self.close(LEAVE_TIMEOUT)
             return
         try:
@@ -135,11 +135,11 @@ class ChannelCore:
         self.publishing.raise_unseen()
 
     def _begin_close(self) -> asyncio.Future[Answer]:
-        """Send channel.close; from here on nobody can use the channel, and what waits has failed."""
+        """Send channel.close, refuse further use of the channel, and fail everything that waits."""
         self.line.settlements.flush()
         link = self.line.link
         self._fail(ChannelClosed(0, "the channel was closed by this program"))
-        if link is None or not link.is_open:  # a connection that is closing takes its channels with it
+        if link is None or not link.is_open:  # closing the connection closes its channels
             future: asyncio.Future[Answer] = self.session.loop.create_future()
             future.set_result(ChannelCloseOk())
             return future
@@ -147,7 +147,7 @@ class ChannelCore:
         return self.line.expect_close(link, self)
 
     def _fail(self, error: Closed) -> None:
-        """End all that waits with `error`."""
+        """Fail everything that waits with `error`."""
         if self.line.closed is None:
             self.line.closed = error
         self.session.channels.discard(self)
@@ -163,28 +163,28 @@ class ChannelCore:
 
     @property
     def subscriptions(self) -> list[Subscription]:
-        """The consumers that consume, or are to consume again."""
+        """The consumers that are consuming or will be restarted."""
         return self.consumers.all
 
     @property
     def awaits_answer(self) -> bool:
-        """Whether the broker owes an answer or a confirm, or somebody waits to publish."""
+        """Whether an answer or a confirm is outstanding, or a publisher waits."""
         return self.line.awaits_answer or not self.window.is_idle
 
     def measure_buffers(self) -> None:
-        """Update each consumer's count of what it has read ahead."""
+        """Update the size of each consumer's buffer."""
         self.consumers.measure()
 
     def wake_publishers(self) -> None:
-        """Resume publishers: the socket takes data again, or the broker no longer blocks."""
+        """Resume publishers: the socket has room again, or the broker no longer blocks."""
         self.window.wake()
 
     def on_link_gone(self, error: Closed) -> None:
-        """Handle the final loss of the connection, while this channel was open or closing."""
+        """Handle the final loss of the connection while this channel is open or closing."""
         self._fail(error)
 
     def on_fork(self, error: Closed) -> None:
-        """Abandon the channel in a child process: nothing here may be used, and nothing waits."""
+        """Abandon the channel in a child process: it can't be used, and nothing in the child waits for it."""
         self.line.abandon(error)
         self.window.abandon(error)
 
@@ -195,32 +195,31 @@ class ChannelCore:
         self.consumers.suspend()
 
     async def restore(self, link: Link) -> None:
-        """Open the channel on a new link, as it was. Nothing is consumed or published yet: the queues may be missing.
+        """Reopen the channel on a new link, without consuming or publishing yet: the queues may be missing.
 
-        Raises ConnectionClosed where that link is lost too, ChannelClosed where its owner closes it meanwhile.
+        Raises ConnectionClosed if that link is lost too, ChannelClosed if the program closes the channel meanwhile.
         """
         await self._open_on(link, None)
 
     async def resume(self, link: Link) -> None:
-        """Consume again, and send again what was not confirmed.
+        """Restart the consumers, and resend the unconfirmed messages.
 
-        Raises as `restore` does; ChannelClosed where the broker refuses a consumer, or the channel's owner
-        closed it meanwhile.
+        Raises as `restore` does; ChannelClosed also if the broker refuses a consumer.
         """
         if self.is_open and self.line.link is not link:
-            # Publishes would go nowhere, be counted, and go out over the next link before it is restored.
+            # Publishes would be lost with this link, be counted, and be sent over the next link before it is restored.
             raise ConnectionClosed(0, "the new connection was lost before the channel was restored")
         await self.consumers.resume()
         if self.is_open and self.line.link is link:
             self.publishing.attach(link)
 
     async def _restore_topology(self) -> None:
-        """Declare again what was declared over the connection. Raises as `restore_topology` does."""
+        """Redeclare everything that was declared over the connection. Raises as `restore_topology` does."""
         link = await self.session.usable_link(None)
         await restore_topology(self.session, link, lambda: ChannelCore(self.session, 0))
 
     async def _look(self, queue: str) -> None:
-        """Raise NotFound unless there is a queue. It is asked over another channel, which a 404 closes."""
+        """Raise NotFound unless the queue exists. Asks over a channel of its own, which a 404 closes."""
         probe = ChannelCore(self.session, DEFAULT_PREFETCH)
         await probe.open()
         try:
@@ -235,23 +234,23 @@ class ChannelCore:
 
     @property
     def topology(self) -> Topology:
-        """What was declared over the connection."""
+        """The topology declared over the connection."""
         return self.session.topology
 
     @property
     def notes(self) -> Topology:
-        """The topology that declarations are noted in. What the program's `declare` declares is its own to repeat."""
+        """The topology that declarations are recorded in; those of the program's `declare` are recorded nowhere."""
         return Topology() if self.session.declaring.is_running else self.session.topology
 
     async def request_now(self, method: Method, kind: type[_T], /) -> _T:
-        """Send a method and wait for its answer, also while the connection recovers."""
+        """Send a method and wait for its answer, even while the connection recovers."""
         return await self.line.request_now(method, kind)
 
     async def qos(self, prefetch: int, timeout: float | None) -> None:
         """Limit each consumer that starts from now on to `prefetch` unsettled deliveries (0: no limit)."""
         await self.line.request(BasicQos(0, prefetch, False), BasicQosOk, timeout)
         self._prefetch = prefetch
-        self._limit = 0  # lifted by the broker
+        self._limit = 0  # the broker lifts the limit of all consumers together
 
     async def limit(self, unsettled: int, timeout: float | None) -> None:
         """Limit the unsettled deliveries of all consumers together, from now on (0: no limit)."""
@@ -259,7 +258,7 @@ class ChannelCore:
         await self.line.request(BasicQos(0, unsettled, True), BasicQosOk, timeout)
 
     async def get(self, queue: str, *, no_ack: bool, timeout: float | None) -> Delivery | None:
-        """Take one message from a queue, or None where it is empty. A message whose caller gave up goes back."""
+        """Get one message from a queue, None if it is empty. If the caller is cancelled, the message is requeued."""
         await self.line.until_usable(timeout)
         topology = self.session.topology
         topology.queue_used(topology.known(queue), self.session.loop.time())
@@ -268,7 +267,7 @@ class ChannelCore:
         try:
             answer = await self.line.until_answered(future, "basic.get", timeout)
         except BaseException:
-            # Cancelled with the answer here already: `_answer` has handed it to nobody.
+            # Cancelled although the answer has arrived: `_answer` found no waiter for it.
             if future.done() and not future.cancelled() and future.exception() is None:
                 self._return_got(future.result())
             raise
@@ -280,14 +279,14 @@ class ChannelCore:
             answer.nack()
 
     def _hold_got(self, answer: Answer) -> None:
-        """Note that what was got waits for its settlement."""
+        """Record that the message awaits its settlement."""
         if isinstance(answer, Delivery):
             self.line.settlements.open[answer.delivery_tag] = None
 
-    # -- what the broker sends -------------------------------------------------------------------------
+    # -- events from the broker -------------------------------------------------------------------------
 
     def on_method(self, method: Method) -> None:
-        """Take a method from the link: an answer, or something of the broker's own accord."""
+        """Process a method from the link: an answer, or a method that the broker sends unasked."""
         if (request := self.line.find(type(method))) is not None:
             self.line.answer(request, method)
         elif isinstance(method, BasicNack):
@@ -300,7 +299,7 @@ class ChannelCore:
             self.line.send(ChannelFlowOk(method.active))
         elif not isinstance(method, ConfirmSelectOk):
             raise ProtocolViolation(
-                Reply.COMMAND_INVALID, f"COMMAND_INVALID - {type(method).__name__} was not asked for"
+                Reply.COMMAND_INVALID, f"COMMAND_INVALID - {type(method).__name__} was not requested"
             )
 
     def _on_close(self, method: ChannelClose) -> None:
@@ -317,11 +316,11 @@ class ChannelCore:
         self.line.free_number(self)
 
     def on_confirm(self, delivery_tag: int, *, multiple: bool) -> None:
-        """Take an ack of the broker."""
+        """Process an ack of the broker."""
         self.window.confirm(delivery_tag, multiple=multiple)
 
     def on_content(self, event: ContentEvent) -> None:
-        """Take a delivery, a returned message or the answer to a get."""
+        """Process a delivery, a returned message or the answer to basic.get."""
         kind, _, arguments, header, body = event
         if kind == events.DELIVER:
             try:
@@ -356,7 +355,7 @@ class ChannelCore:
     def _on_got(self, arguments: bytes, header: bytes, body: bytes) -> None:
         request = self.line.find(BasicGetOk)
         if len(arguments) < 15 or request is None:
-            raise ProtocolViolation(Reply.COMMAND_INVALID, "COMMAND_INVALID - basic.get-ok was not asked for", 60, 71)
+            raise ProtocolViolation(Reply.COMMAND_INVALID, "COMMAND_INVALID - basic.get-ok was not requested", 60, 71)
         tag, redelivered = _GET_OK.unpack_from(arguments)
         delivery = Delivery(self.line.settlements, arguments, 9, tag, redelivered & 1 == 1, "", header, body)
         if not self.line.answer(request, delivery):

@@ -1,4 +1,4 @@
-"""A channel's part of a link: its number, its requests that wait for an answer, and its unsettled deliveries.
+"""A channel's part of a link: its number, its pending requests, and its unsettled deliveries.
 
 All of that ends with the link. A channel outlives its link: recovery attaches it to the next one.
 """
@@ -18,14 +18,14 @@ from rabbitry.amqp.protocol.methods import BasicCancelOk, BasicConsumeOk, Channe
 from rabbitry.exceptions import ChannelClosed, Closed, ConnectionClosed, RequestTimeout, UsageError
 
 Answer: TypeAlias = Method | Delivery
-"""An answer of the broker. That to basic.get is a delivery."""
+"""An answer of the broker; the answer to basic.get is a delivery."""
 _REQUEST_ATTEMPTS: Final = 3
 _FROM_THE_QUEUE: Final = ((BasicConsumeOk,), (BasicCancelOk,))
 _T = TypeVar("_T")
 
 
 class Request:
-    """A method that was sent, the answer that is expected, and what to do with it whether or not anybody waits."""
+    """A sent method, the types of its answer, and a callback that runs even if nobody waits any more."""
 
     __slots__ = ("future", "kinds", "then")
 
@@ -38,7 +38,7 @@ class Request:
 
 
 class ChannelLink:
-    """One channel's part of the link of the moment."""
+    """One channel's part of the current link."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -50,10 +50,10 @@ class ChannelLink:
         self.settlements = Settlements(self.loop, 0, self._no_write, self.send)
         self._requests: deque[Request] = deque()
 
-    # -- its life --------------------------------------------------------------------------------------
+    # -- life cycle --------------------------------------------------------------------------------------
 
     def attach(self, link: Link, handler: ChannelHandler) -> None:
-        """Take a free number of a link, whose events go to `handler`. Raises ConnectionClosed, UsageError."""
+        """Take a free channel number of `link`; `handler` gets its events. Raises ConnectionClosed, UsageError."""
         if not link.is_open:
             raise ConnectionClosed(0, "the connection was lost before the channel was open")
         number = link.free_channel_number()
@@ -67,7 +67,7 @@ class ChannelLink:
         self.closed = None
 
     def lose(self, error: Closed) -> None:
-        """Part with the link: what it was asked fails, what it brought can't be settled any more."""
+        """Detach from the link: its requests fail, and its deliveries can no longer be settled."""
         self.link = None
         self.settlements.lost = error
         requests, self._requests = self._requests, deque()
@@ -75,13 +75,13 @@ class ChannelLink:
             fail(request.future, error.fresh())
 
     def abandon(self, error: Closed) -> None:
-        """Refuse everything in a child process, and leave who waits: they are the parent's."""
+        """Refuse all use in a child process, without waking waiters: they belong to the parent."""
         self.closed = error
         self.link = None
         self.settlements.lost = error
 
     def expect_close(self, link: Link, handler: ChannelHandler) -> asyncio.Future[Answer]:
-        """Keep the number of a channel that was lost here, until the broker has closed it too."""
+        """Keep the number of a channel that was given up here until the broker has closed it too."""
         self.link = link
         return self._expect((ChannelCloseOk,), lambda _: self.free_number(handler))
 
@@ -94,11 +94,11 @@ class ChannelLink:
 
     @property
     def is_usable(self) -> bool:
-        """Whether there is a link that takes methods."""
+        """Whether there is a link that methods can be sent over."""
         return self.link is not None and self.link.is_open
 
     def check_open(self) -> None:
-        """Raise why the channel is closed, unless it is open."""
+        """Raise the reason why the channel is closed, unless it is open."""
         if self.closed is not None:
             raise self.closed.fresh()
 
@@ -110,7 +110,7 @@ class ChannelLink:
     def send(self, method: Method) -> None:
         """Send a method that has no answer. Raises ChannelClosed, ConnectionClosed."""
         if self.closed is not None or self.link is None:
-            raise self.closed.fresh() if self.closed else ConnectionClosed(0, "the connection is lost, not yet back")
+            raise self.closed.fresh() if self.closed else ConnectionClosed(0, "the connection is lost and recovering")
         if not self.link.is_open:
             raise ConnectionClosed(0, "the connection is closing")
         self.link.send(self.number, method)
@@ -120,7 +120,7 @@ class ChannelLink:
     ) -> asyncio.Future[Answer]:
         """Send a method and return the future of its answer, which is one of `kinds`.
 
-        then: called with the answer before anybody who waits gets it, and where nobody waits any more.
+        then: called with the answer before any waiter gets it, and also if nobody waits any more.
         """
         self.settlements.flush()
         self.send(method)
@@ -141,10 +141,10 @@ class ChannelLink:
             self.session.check_loop()
 
     async def request(self, method: Method, kind: type[_T], timeout: float | None = None) -> _T:
-        """Send a method and wait for its answer; again where the connection was lost and came back meanwhile.
+        """Send a method and wait for its answer; send it again after a recovery.
 
-        What goes this way says how things are to be, so that saying it twice does no harm. One over which the
-        connection was lost a few times may be the cause; the last loss is raised.
+        Only for methods that can safely be repeated. A method over which the connection is lost several times may be
+        the cause: then the last loss is raised.
         """
         attempt = 1
         while True:
@@ -157,13 +157,13 @@ class ChannelLink:
                 attempt += 1
 
     async def request_now(self, method: Method, kind: type[_T], timeout: float | None = None) -> _T:
-        """Send a method and wait for its answer, also while the connection recovers; for recovery itself."""
+        """Send a method and wait for its answer, even while the connection recovers; for recovery itself."""
         answer = await self.until_answered(self.ask(method, (kind,)), type(method).__name__, timeout)
         assert isinstance(answer, kind)  # noqa: S101 # `find` lets nothing else through; narrows the type
         return answer
 
     async def until_answered(self, future: asyncio.Future[_T], what: str, timeout: float | None) -> _T:
-        """Wait for an answer to `what`. Raises RequestTimeout past `timeout` seconds (None: the connection's)."""
+        """Wait for the answer to `what`. Raises RequestTimeout after `timeout` seconds (None: the connection's)."""
         seconds = self.session.request_timeout if timeout is None else timeout
         try:
             async with asyncio.timeout(seconds):
@@ -175,13 +175,15 @@ class ChannelLink:
 
     @property
     def awaits_answer(self) -> bool:
-        """Whether the broker owes an answer."""
+        """Whether an answer is outstanding."""
         return bool(self._requests)
 
     def find(self, kind: type) -> Request | None:
-        """Return the request that an answer of this type is to: the first one.
+        """Return the first request that expects an answer of this type.
 
-        Answers that RabbitMQ's queue sends, and not its channel, may come after the answers to later requests.
+        An answer sent by RabbitMQ's queue process, not its channel process, may arrive after the answers to later
+        requests.
+        late.
         """
         for request in self._requests:
             if issubclass(kind, request.kinds):

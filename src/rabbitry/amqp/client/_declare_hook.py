@@ -1,4 +1,4 @@
-"""The program's `declare` function, which declares what it needs over each new link."""
+"""The program's `declare` function, which declares its topology over each new link."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _call: contextvars.ContextVar[object] = contextvars.ContextVar("the call of `dec
 
 
 class DeclareHook:
-    """The `declare` function of one connection, and the calls of it that run now.
+    """The `declare` function of one connection, and its calls in progress.
 
-    What runs within a call uses the link at once, and what it declares is not noted for recovery.
+    Code within such a call uses the link at once, and its declarations are not recorded for recovery.
     """
 
     def __init__(self) -> None:
@@ -21,9 +21,9 @@ class DeclareHook:
         self._calls: set[object] = set()
 
     async def run(self) -> None:
-        """Run the program's declarations over the present link.
+        """Run the program's declarations over the current link.
 
-        Raises ConnectionClosed, RequestTimeout, and what the program's function raises.
+        Raises ConnectionClosed, RequestTimeout, and any error of the program's function.
         """
         if self.function is None:
             return
@@ -34,7 +34,7 @@ class DeclareHook:
             await self.function()
         except RabbitryError:
             raise
-        except TimeoutError as error:  # its own; that of a recovery cancels instead
+        except TimeoutError as error:  # the function's own; the limit of a recovery cancels instead
             raise RequestTimeout(f"declare= did not end in time: {error!r}") from error
         finally:
             _call.reset(token)
@@ -42,5 +42,5 @@ class DeclareHook:
 
     @property
     def is_running(self) -> bool:
-        """Whether this code runs within a call of the function."""
+        """Whether the current code runs within a call of the function."""
         return _call.get(None) in self._calls

@@ -30,7 +30,7 @@ from rabbitry.amqp.protocol.tables import Table
 
 
 class QueueInfo(NamedTuple):
-    """The broker's figures of a queue: its name, messages that are ready, and consumers."""
+    """The broker's figures for a queue: name, ready messages, consumers."""
 
     name: str
     message_count: int
@@ -38,7 +38,7 @@ class QueueInfo(NamedTuple):
 
 
 class Declaring:
-    """The operations of `Channel` on exchanges and queues; each is noted for recovery once the broker has agreed."""
+    """The operations of `Channel` on exchanges and queues; each is recorded for recovery once the broker agrees."""
 
     _core: ChannelCore
 
@@ -54,7 +54,7 @@ class Declaring:
         arguments: Table | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Declare an exchange; with `passive` only check that it is there (NotFound if it is not).
+        """Declare an exchange; with `passive` only check that it exists (NotFound if not).
 
         Raises PreconditionFailed if it exists with other properties.
         """
@@ -78,7 +78,7 @@ class Declaring:
         arguments: Table | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Route what `source` takes on to exchange `destination` (RabbitMQ's docs/e2e)."""
+        """Bind exchange `destination` to `source`, which then routes messages on to it (RabbitMQ's docs/e2e)."""
         method = ExchangeBind(destination, source, routing_key, arguments=arguments or NO_ARGUMENTS)
         await self._core.line.request(method, ExchangeBindOk, timeout=timeout)
         self._core.notes.exchange_bound(method)
@@ -108,10 +108,10 @@ class Declaring:
         arguments: Table | None = None,
         timeout: float | None = None,
     ) -> QueueInfo:
-        """Declare a queue (one without a name gets one of the broker's); with `passive` only look at it.
+        """Declare a queue (the broker names it if `name` is empty); with `passive` only check that it exists.
 
-        Raises PreconditionFailed if it exists with other properties, ResourceLocked if it is
-        another connection's, NotFound with `passive` if there is none.
+        Raises PreconditionFailed if it exists with other properties, ResourceLocked if it is exclusive to another
+        connection, NotFound with `passive` if it does not exist.
         """
         method = QueueDeclare(
             self._core.topology.current(name),
@@ -155,14 +155,14 @@ class Declaring:
         self._core.topology.queue_unbound(QueueBind(queue, exchange, routing_key, arguments=method.arguments), queue)
 
     async def purge_queue(self, queue: str, *, timeout: float | None = None) -> int:
-        """Drop all ready messages of a queue, and return how many they were."""
+        """Drop all ready messages of a queue, and return their number."""
         method = QueuePurge(self._core.topology.current(queue))
         return (await self._core.line.request(method, QueuePurgeOk, timeout=timeout)).message_count
 
     async def delete_queue(
         self, queue: str, *, if_unused: bool = False, if_empty: bool = False, timeout: float | None = None
     ) -> int:
-        """Delete a queue, and return how many messages went with it. One that does not exist is no error."""
+        """Delete a queue with its messages, and return their number. One that does not exist is no error."""
         method = QueueDelete(self._core.topology.current(queue), if_unused, if_empty)
         count = (await self._core.line.request(method, QueueDeleteOk, timeout=timeout)).message_count
         self._core.topology.queue_deleted(queue)

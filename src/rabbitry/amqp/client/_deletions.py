@@ -1,4 +1,4 @@
-"""What the broker has deleted: it is forgotten, so that recovery does not declare it again."""
+"""Queues and exchanges that the broker has deleted: they are forgotten, so that recovery does not redeclare them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rabbitry.amqp.client._topology import Topology
 
 
 class Consuming(Protocol):
-    """A consumer, as far as the life of its queue depends on it."""
+    """The part of a consumer that the life of its queue depends on."""
 
     queue: str
     restore: bool
@@ -18,7 +18,7 @@ class Consuming(Protocol):
 
 
 class Deletions:
-    """Forgets the queues and exchanges of one connection that the broker no longer has."""
+    """Forgets the queues and exchanges of one connection that no longer exist on the broker."""
 
     def __init__(
         self, topology: Topology, loop: asyncio.AbstractEventLoop, consumers: Callable[[], Iterable[Consuming]]
@@ -29,32 +29,32 @@ class Deletions:
         self._consumers = consumers
 
     def _consumers_of(self, queue: str) -> list[Consuming]:
-        """Return the consumers of a queue, which the program knows by this name."""
+        """Return the consumers of a queue, by the name that the program uses."""
         known = self._topology.known
         return [consumer for consumer in self._consumers() if known(consumer.queue) == queue]
 
     def consumer_gone(self, consumer: Consuming) -> None:
-        """Forget an auto-delete queue with its last consumer; what was left of it begins to expire."""
+        """Forget an auto-delete queue with its last consumer; for one with x-expires, the time without use starts."""
         queue = self._topology.known(consumer.queue)
         self._topology.queue_used(queue, self._loop.time())
         if consumer.has_started and not self._consumers_of(queue):
             self._topology.last_consumer_gone(queue)
 
     def queue_gone(self, queue: str) -> None:
-        """Forget a queue that the broker no longer has, unless a consumer here declares it again."""
+        """Forget a queue that no longer exists on the broker, unless a consumer here redeclares it."""
         name = self._topology.known(queue)
         if not any(consumer.restore for consumer in self._consumers_of(name)):
             self._topology.queue_deleted(name)
 
     def not_found(self, reply_text: str) -> None:
-        """Forget the queue or exchange that RabbitMQ's words for 404 name."""
+        """Forget the queue or exchange named in RabbitMQ's text of a 404."""
         for kind, forget in ("queue", self.queue_gone), ("exchange", self._topology.exchange_deleted):
             before, after = f"NOT_FOUND - no {kind} '", "' in vhost '"
             if reply_text.startswith(before) and after in reply_text:
                 forget(reply_text[len(before) : reply_text.rindex(after)])
 
     def forget_expired(self) -> None:
-        """Forget queues that the broker let expire."""
+        """Forget queues whose x-expires has passed."""
         known = self._topology.known
         consumed = {known(consumer.queue) for consumer in self._consumers()}
         self._topology.forget_expired(self._loop.time(), consumed)

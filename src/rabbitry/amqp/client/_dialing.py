@@ -1,4 +1,4 @@
-"""Making links to the hosts of a URL, with the login of the moment."""
+"""Opening links to the hosts of a URL, with the current credentials."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import ConnectFailed, LoginRefused, VirtualHostRefused
 
 Credentials: TypeAlias = Callable[[], tuple[str, str] | Awaitable[tuple[str, str]]]
-"""A function that returns (user, password), or an awaitable of them. It is called for each login, in a thread."""
+"""A function that returns (user, password), or an awaitable of them. It is called in a thread for each login."""
 
 
 class Dialing:
-    """The hosts of one connection, and how to log in there."""
+    """The hosts of one connection and the credentials for them."""
 
     def __init__(
         self,
@@ -38,10 +38,10 @@ class Dialing:
         self._credentials = credentials
 
     async def new_link(self, owner: LinkOwner) -> Link:
-        """Try the hosts in their order until one takes us.
+        """Try the hosts in order until one accepts the connection.
 
-        Raises ConnectFailed naming every host and cause; LoginRefused and VirtualHostRefused at once, since
-        other hosts of the same cluster would say the same.
+        Raises ConnectFailed naming every host and cause; LoginRefused and VirtualHostRefused at once, since the other
+        hosts of the same cluster would refuse too.
         """
         causes: list[str] = []
         url = await self._login()
@@ -63,14 +63,14 @@ class Dialing:
     async def _login(self) -> BrokerURL:
         """Return the URL with the user and password of the next login.
 
-        Raises ConnectFailed where the `credentials` function raises or takes longer than the connection's timeout: a
+        Raises ConnectFailed if the `credentials` function raises or takes longer than the connection's timeout. A
         recovery then tries again, since the server that issues tokens may be down for a while.
         """
         if self._credentials is None:
             return self.url
         try:
             async with asyncio.timeout(self._timeout):
-                answer = await asyncio.to_thread(self._credentials)  # it may ask a server for a token
+                answer = await asyncio.to_thread(self._credentials)  # it may request a token from a server
                 user, password = await answer if inspect.isawaitable(answer) else answer
         except TimeoutError as error:
             raise ConnectFailed(f"the credentials function returned nothing within {self._timeout} s") from error
@@ -79,5 +79,5 @@ class Dialing:
         return dataclasses.replace(self.url, user=user, password=password)
 
     def replace_password(self, password: str) -> None:
-        """Log in with another password from now on."""
+        """Use another password for the next logins."""
         self.url = dataclasses.replace(self.url, password=password)

@@ -1,4 +1,4 @@
-"""A connection belongs to the process that made it: a child made by fork must not write to its socket."""
+"""The rule that a connection belongs to its process: a forked child must not write to its parent's socket."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ class Owned(Protocol):
     """A connection of one process."""
 
     def on_fork(self, parent: int) -> None:
-        """Abandon the connection: this is a child of the process that made it."""
+        """Abandon the connection in a child of the process that opened it."""
 
 
 _connections: Final[weakref.WeakSet[Owned]] = weakref.WeakSet()
 
 
 def note(connection: Owned) -> None:
-    """Register a connection, so that it knows when it is in a child process."""
+    """Register a connection, which is then told when it is in a child process."""
     _connections.add(connection)
 
 

@@ -1,6 +1,6 @@
-"""One socket's life: connecting to a host, the handshake, and handing events to the channels.
+"""One socket's life: connecting to a host, the handshake, and passing events to the channels.
 
-A connection outlives its link (recovery makes a new one); what belongs to one socket alone lives here.
+A connection outlives its link (recovery opens a new one); state that belongs to one socket lives here.
 """
 
 from __future__ import annotations
@@ -59,17 +59,17 @@ CAPABILITIES: Final[Table] = {
     "authentication_failure_close": True,
 }
 LOOK_EVERY: Final = 8 << 20
-"""Bytes from the socket after which consumers' buffers are measured: counting each message would cost CPU."""
+"""Bytes read from the socket after which consumers' buffers are measured: counting each message would cost CPU."""
 _CLOSE_TIMEOUT: Final = 5.0
 _VIOLATION_TIMEOUT: Final = 1.0
-"""Seconds that a broker which broke the protocol has to close the socket after it was told why."""
+"""Seconds that a broker which broke the protocol has to close the socket after it was sent the reason."""
 _T = TypeVar("_T", bound=Method)
 
 
 def _on_loop_blocked(seconds: float, heartbeat: float, stack: str) -> None:
     _logger.warning(
-        "the event loop is blocked for %.1f s, longer than the heartbeat of %g s: the broker may hang up. "
-        "Move what blocks it to a thread (asyncio.to_thread). It is in:\n%s",
+        "the event loop is blocked for %.1f s, longer than the heartbeat of %g s: the broker may close the connection. "
+        "Move the blocking call to a thread (asyncio.to_thread). It is in:\n%s",
         seconds,
         heartbeat,
         stack,
@@ -77,15 +77,15 @@ def _on_loop_blocked(seconds: float, heartbeat: float, stack: str) -> None:
 
 
 def _on_loop_resumed(seconds: float) -> None:
-    _logger.warning("the event loop goes on after %.1f s", seconds)
+    _logger.warning("the event loop runs again after %.1f s", seconds)
 
 
-# A broker takes a client that is silent for two heartbeats for dead.
+# A broker considers a client dead that is silent for two heartbeats.
 _ALARM: Final = Alarm(_on_loop_blocked, _on_loop_resumed)
 
 
 class _ClosedByBroker(ConnectFailed):
-    """The broker closed the connection in the middle of the handshake, and said why."""
+    """The broker closed the connection during the handshake, with a reason."""
 
     def __init__(self, reply_code: int, text: str) -> None:
         super().__init__(text)
@@ -96,39 +96,39 @@ class ChannelHandler(Protocol):
     """The receiver of one channel's events."""
 
     def on_content(self, event: ContentEvent) -> None:
-        """Take a delivery, a returned message, or the answer to a get."""
+        """Process a delivery, a returned message, or the answer to a get."""
 
     def on_confirm(self, delivery_tag: int, *, multiple: bool) -> None:
-        """Take an ack of the broker."""
+        """Process an ack of the broker."""
 
     def on_method(self, method: Method) -> None:
-        """Take any other method."""
+        """Process any other method."""
 
     def on_link_gone(self, error: Closed) -> None:
         """Handle the final loss of the link."""
 
     @property
     def awaits_answer(self) -> bool:
-        """Whether the broker owes an answer or a confirm, or somebody waits to publish."""
+        """Whether an answer or a confirm is outstanding, or a publisher waits."""
 
     def measure_buffers(self) -> None:
-        """Update each consumer's count of what it has read ahead."""
+        """Update the size of each consumer's buffer."""
 
 
 class LinkOwner(Protocol):
-    """The owner of a link, which hears of its end: the connection."""
+    """The owner of a link, which is told of its end: the connection."""
 
     blocked: str | None
     """Why the broker blocks publishers; None while it does not."""
 
     def on_blocked(self, reason: str | None) -> None:
-        """Handle a broker that blocks publishers (with its reason), or no longer does (None)."""
+        """Handle that the broker blocks publishers (with its reason), or no longer does (None)."""
 
     def on_link_lost(self, link: Link, error: ConnectionClosed) -> None:
-        """Handle the loss of the socket. Called once, and only after the handshake was complete."""
+        """Handle the loss of the socket. Called once, and only if the handshake was completed."""
 
     def on_link_writable(self) -> None:
-        """Resume writing: the socket takes data again."""
+        """Resume writing: the socket has room again."""
 
 
 class Link:
@@ -162,8 +162,8 @@ class Link:
     ) -> None:
         """Connect to `host` and log in.
 
-        properties: the program's own client properties, besides those that every client has. context: for TLS; None
-        means that of the URL.
+        properties: the program's own client properties, in addition to the standard ones. context: for TLS; None means
+        the one of the URL.
 
         Raises ConnectFailed, LoginRefused or VirtualHostRefused, naming host and cause. Cancelling closes
         the socket.
@@ -185,7 +185,7 @@ class Link:
         except ssl.SSLError as error:
             raise ConnectFailed(f"no TLS with {host}:{port}: {error.reason or error}") from error
         except OSError as error:
-            # asyncio's text for a refused connection is that a call failed; the system's says why.
+            # asyncio's text for a refused connection says only that a call failed; the system's text has the reason.
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
             raise ConnectFailed(f"no broker at {host}:{port}: {reason}") from error
         try:
@@ -193,15 +193,15 @@ class Link:
         except BaseException:
             self.driver.abort()
             raise
-        if self._lost.done():  # in the very turn of the loop that brought open-ok: nobody was told
-            raise ConnectFailed(f"the broker at {host}:{port} hung up after the login: {self._lost.result()}")
+        if self._lost.done():  # in the loop iteration that brought open-ok, before anyone was told
+            raise ConnectFailed(f"the broker at {host}:{port} closed the socket after the login: {self._lost.result()}")
         self._open = True
         if self.heartbeat:
             self._watch = Watch(self.heartbeat, _ALARM)
 
     async def _handshake(self, where: str, url: BrokerURL, properties: Table) -> None:
         self.driver.write(self.core.send_header())
-        start = await self._expect(ConnectionStart, where, "it did not greet as an AMQP 0-9-1 broker does")
+        start = await self._expect(ConnectionStart, where, "it sent no AMQP 0-9-1 connection.start")
         self.server_properties = dict(start.server_properties)
         mechanism = "EXTERNAL" if url.external else "PLAIN"
         if mechanism.encode() not in start.mechanisms.split():
@@ -213,8 +213,8 @@ class Link:
         try:
             tune = await self._expect(ConnectionTune, where, "it closed the connection after the login")
         except ConnectFailed as error:
-            # A broker that tells the reason of a refused login does it with 403. One that does not closes the
-            # socket, and there a refusal is the likelier cause (RabbitMQ's docs/auth-failure).
+            # A broker that reports a refused login does so with 403. Any other closes the socket, and then a refusal is
+            # the likelier cause (RabbitMQ's docs/auth-failure).
             silent = not _tells_refusals(start) and not isinstance(error, _ClosedByBroker)
             if silent or (isinstance(error, _ClosedByBroker) and error.reply_code == Reply.ACCESS_REFUSED):
                 who = "with its certificate" if url.external else f"of user {url.user!r}: check user and password"
@@ -236,7 +236,7 @@ class Link:
             raise VirtualHostRefused(text) from error
 
     async def _expect(self, kind: type[_T], where: str, otherwise: str) -> _T:
-        """Wait for the handshake's next method, which must be a `kind`."""
+        """Wait for the handshake's next method, which must be of type `kind`."""
         answer = asyncio.ensure_future(self._answers.get())
         try:
             await asyncio.wait((answer, self._lost), return_when=asyncio.FIRST_COMPLETED)
@@ -248,14 +248,14 @@ class Link:
                 return method
             if isinstance(method, ConnectionClose):
                 raise _ClosedByBroker(method.reply_code, f"{where}: {method.reply_code} {method.reply_text}")
-            raise ConnectFailed(f"the broker at {where} sent {type(method).__name__} in place of {kind.__name__}")
+            raise ConnectFailed(f"the broker at {where} sent {type(method).__name__} instead of {kind.__name__}")
         error = self._lost.result()
-        raise ConnectFailed(f"the broker at {where} hung up: {otherwise}; {error}") from error
+        raise ConnectFailed(f"the broker at {where} closed the socket: {otherwise}; {error}") from error
 
     # -- the driver's events ---------------------------------------------------------------------------
 
     def on_events(self, events: list[Event]) -> None:
-        """Hand each event to its channel; connection methods end here."""
+        """Pass each event to its channel; connection methods are handled here."""
         try:
             self._dispatch(events)
         except ProtocolViolation as violation:
@@ -312,9 +312,9 @@ class Link:
         self._hang_up()
 
     def _on_violation(self, violation: ProtocolViolation) -> None:
-        """Close with the broker's violation as the reason, and hang up: its data can't be trusted any more.
+        """Close with the violation as the reason, and then the socket: the broker's data can't be trusted any more.
 
-        What it still sends is read and discarded for a moment, so that the reason reaches it.
+        Input is read and discarded for a moment, so that the reason reaches the broker.
         """
         if self._reason is None:
             self._reason = connection_closed(violation.reply_code, f"the broker broke the protocol: {violation}", 0, 0)
@@ -324,13 +324,13 @@ class Link:
         self.driver.finish(_VIOLATION_TIMEOUT)
 
     def _hang_up(self) -> None:
-        """Close the socket once all is sent, or after a while towards a broker that reads nothing."""
+        """Close the socket once all data is sent, or after a while if the broker reads nothing."""
         if self._last_resort is None:
             self._last_resort = self._loop.call_later(_CLOSE_TIMEOUT, self.driver.abort)
         self.driver.close()
 
     def on_lost(self, error: Exception | None) -> None:
-        """Close the books: everybody who waits gets the reason."""
+        """Clean up, and fail everything that waits with the reason."""
         reason = self._reason
         if reason is None:
             reason = ConnectionClosed(0, f"connection lost: {error or 'the broker closed the socket'}")
@@ -346,13 +346,13 @@ class Link:
             self._owner.on_link_lost(self, reason)
 
     def on_writable(self) -> None:
-        """Pass on that the socket takes data again."""
+        """Tell the owner that the socket has room again."""
         self._owner.on_link_writable()
 
     # -- for the connection and its channels -----------------------------------------------------------
 
     def send(self, channel: int, method: Method) -> None:
-        """Send a method with everything else of this turn of the loop. Raises UsageError as the core does."""
+        """Send a method together with all other data of this loop iteration. Raises UsageError as the core does."""
         self.driver.write(self.core.send_method(channel, method))
 
     async def update_secret(self, secret: str, reason: str) -> None:
@@ -370,10 +370,10 @@ class Link:
         return next((n for n in range(1, self.core.channel_max + 1) if n not in self.channels), None)
 
     def hold_reading(self, holder: object) -> None:
-        """Stop reading the socket until every holder has let go, or the broker owes an answer.
+        """Stop reading the socket until every holder has released it, or an answer is outstanding.
 
-        An answer, a confirm or `connection.unblocked` comes after deliveries, and code that waits for one in a
-        consumer's loop would wait for ever.
+        An answer, a confirm or `connection.unblocked` arrives behind deliveries. Code that waits for one inside a
+        consumer's loop would otherwise wait forever.
         """
         self._holders.add(holder)
         self.hold_or_read()
@@ -385,11 +385,11 @@ class Link:
 
     @property
     def is_held(self) -> bool:
-        """Whether anybody wants nothing to be taken from the socket."""
+        """Whether any holder wants reading to pause."""
         return bool(self._holders)
 
     def hold_or_read(self) -> None:
-        """Pause reading or go on with it, as it is to be now."""
+        """Pause or resume reading, according to holders and outstanding answers."""
         if (
             not self._holders
             or self._secrets
@@ -401,7 +401,7 @@ class Link:
             self.driver.pause_reading()
 
     def read(self) -> None:
-        """Go on reading, whoever holds: an answer or a confirm is to come."""
+        """Resume reading despite the holders: an answer or a confirm is outstanding."""
         self.driver.resume_reading()
 
     @property
@@ -410,7 +410,7 @@ class Link:
         return self.core.state is ConnectionState.OPEN and not self.driver.is_closed
 
     async def wait_lost(self) -> None:
-        """Wait until the socket is closed, as it will be once either side has said so, and its owner knows."""
+        """Wait until the socket is closed and the owner knows. Either side must have started to close."""
         await asyncio.wait((self._lost,))
 
     async def close(self, reason: ConnectionClosed, timeout: float = _CLOSE_TIMEOUT) -> None:
@@ -428,7 +428,7 @@ class Link:
         self._holders.clear()
         self.read()
         try:
-            # Not `wait_for`, which in Python 3.11 forgets a cancellation that comes together with the end.
+            # Not `wait_for`, which in Python 3.11 loses a cancellation that arrives together with the result.
             await asyncio.wait((self._lost,), timeout=timeout)
         finally:
             self.driver.abort()
@@ -452,13 +452,13 @@ def _client_properties(own: Table) -> Table:
 
 
 def _agree(ours: int | None, theirs: int, default: int) -> int:
-    """Agree on a limit: the smaller one, if 0 is no limit (section 4.2.2, connection.tune)."""
+    """Return the agreed limit: the smaller one, where 0 means no limit (section 4.2.2, connection.tune)."""
     ours = default if ours is None else ours
     return min(ours, theirs) if ours and theirs else ours or theirs or default
 
 
 def _agree_heartbeat(ours: int | None, theirs: int) -> int:
-    """Agree on a heartbeat: the broker's, unless the URL asks for another; 0 on either side means none."""
+    """Return the agreed heartbeat: the URL's, or else the broker's; 0 on either side means none."""
     if ours is None:
         return min(theirs, DEFAULT_HEARTBEAT)
     return min(ours, theirs) if theirs else ours

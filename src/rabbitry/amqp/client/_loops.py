@@ -1,4 +1,4 @@
-"""The check that a connection is used in its own event loop: from another one, writes to the socket would race."""
+"""The check that a connection is used in its own event loop: writes from another one would race."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ class Owned(Protocol):
     """A connection of one process."""
 
     def check_process(self) -> None:
-        """Raise UsedAfterFork where the connection is the parent process's."""
+        """Raise UsedAfterFork if the connection belongs to the parent process."""
 
 
 _NO_LOOP = (
-    "no asyncio event loop runs here: the client runs on asyncio alone (not on trio), in the loop that it was "
+    "no asyncio event loop is running: the client works on asyncio only (not on trio), in the loop that it was "
     "connected in; use rabbitry.connect_blocking, or asyncio.run_coroutine_threadsafe"
 )
 
 
 def check_asyncio() -> None:
-    """Raise UsageError if no asyncio event loop runs, as under trio."""
+    """Raise UsageError if no asyncio event loop is running, as under trio."""
     try:
         asyncio.get_running_loop()
     except RuntimeError as error:
@@ -30,9 +30,9 @@ def check_asyncio() -> None:
 
 
 def check_loop(loop: asyncio.AbstractEventLoop, connection: Owned | None = None) -> None:
-    """Raise UsageError unless `loop` runs here; UsedAfterFork for a connection of the parent process.
+    """Raise UsageError unless `loop` is the running one; UsedAfterFork for a connection of the parent process.
 
-    Python 3.11 asks the system for the process id here, which costs 0.3 µs: a consumer checks once for each batch.
+    Python 3.11 makes a system call for the process id, which costs 0.3 µs: a consumer checks once per batch.
     """
     try:
         if asyncio.get_running_loop() is loop:

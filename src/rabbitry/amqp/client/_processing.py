@@ -10,7 +10,7 @@ Requeue: TypeAlias = bool | type[Exception] | tuple[type[Exception], ...]
 
 
 class _Settled(Protocol):
-    """The part of `Delivery` and `BlockingDelivery` that a block uses."""
+    """The part of `Delivery` and `BlockingDelivery` that a block needs."""
 
     @property
     def redelivered(self) -> bool: ...

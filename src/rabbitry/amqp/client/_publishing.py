@@ -13,7 +13,7 @@ from rabbitry.exceptions import UsageError
 
 
 class Publishing:
-    """Owns the window of one channel, and the mode in which the channel publishes."""
+    """The window of one channel, and its publishing mode."""
 
     def __init__(self, line: ChannelLink, *, confirms: bool) -> None:
         self.window = PublishWindow(line.loop, line.session.failures)
@@ -25,12 +25,12 @@ class Publishing:
         self._session = line.session
         self._loop = line.loop
         self._confirming = False
-        """Whether the broker was asked for confirms, or is asked as soon as the channel is open."""
+        """Whether confirms were requested from the broker, or will be once the channel is open."""
 
     def begin(self, timeout: float | None) -> float:
-        """Prepare to publish a message, and return the seconds that it has.
+        """Prepare to publish a message, and return its timeout in seconds.
 
-        Raises UsageError in another event loop, and outside of a transaction over a channel that has had one.
+        Raises UsageError in another event loop, and outside a transaction on a channel that has had one.
         """
         check_loop(self._loop, self._session)
         if not self._confirming:
@@ -41,14 +41,14 @@ class Publishing:
         if not self.window.confirms:
             if self.is_transactional and not self.in_transaction:
                 raise UsageError(
-                    "can't publish outside of a transaction over a channel that has had one, since it would never take "
-                    "effect: publish within `channel.transaction()`, or over another channel"
+                    "can't publish outside a transaction on a channel that has had one: publish within "
+                    "`channel.transaction()`, or on another channel"
                 )
             return
         self._confirming = True
         link = self._line.link
         if link is not None and link.core.channel_state(self._line.number) is ChannelState.OPEN:
-            self._line.send(ConfirmSelect(nowait=True))  # else whoever opens or restores the channel asks for it
+            self._line.send(ConfirmSelect(nowait=True))  # otherwise sent when the channel is opened or restored
 
     async def wait_for_confirms(self, timeout: float | None) -> None:
         """Wait until everything sent before is confirmed. Raises as `Channel.wait_for_confirms`."""
@@ -57,25 +57,25 @@ class Publishing:
         raise_all(self._session.failures.take(self.window))
 
     def raise_unseen(self) -> None:
-        """Raise the failures that nobody has looked at."""
+        """Raise the failures that nobody has retrieved."""
         raise_all(self._session.failures.take_unseen(self.window))
 
     # -- its link --------------------------------------------------------------------------------------
 
     def start_anew(self) -> None:
-        """Forget the mode of a channel that was closed: the broker has forgotten it too."""
+        """Reset the mode of a channel that was closed, as the broker has."""
         self._confirming = False
         self.is_transactional = self.in_transaction
 
     async def restore_mode(self, timeout: float | None) -> None:
-        """Put a channel that was just opened into the mode that it is to have."""
+        """Set the publishing mode of a channel that was just opened."""
         if self.is_transactional:
             await self._line.request_now(TxSelect(), TxSelectOk, timeout)
         if self._confirming:
             self._line.send(ConfirmSelect(nowait=True))
 
     def attach(self, link: Link) -> None:
-        """Publish over a link from now on, and send again what was not confirmed."""
+        """Publish over `link` from now on, and resend the unconfirmed messages."""
         session = self._session
         self.window.attach(
             self._line.number, link.core.frame_limit, self._write, self._flush, self._can_write,
@@ -90,7 +90,7 @@ class Publishing:
                 link.read()
 
     def _flush(self) -> None:
-        self._line.settlements.flush()  # acks of this turn travel with it
+        self._line.settlements.flush()  # acks of this loop iteration go with it
         link = self._line.link
         if link is not None:
             link.driver.flush()

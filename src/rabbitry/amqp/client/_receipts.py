@@ -1,4 +1,4 @@
-"""Receipts of messages, and the failures among them that nobody was told of yet."""
+"""Receipts of published messages, and the failures among them that nobody has retrieved yet."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rabbitry.exceptions import UsageError
 
 _logger = logging.getLogger(__name__)
 _KEPT: Final = 1024
-"""Failures of a connection that wait to be raised, and that wait to be logged; older ones are only counted."""
+"""Most failures of a connection that are kept to be raised or logged; older ones are only counted."""
 _PATIENCE: Final = 5.0
-"""Seconds between two lines of the log; the program has at least half of it to look at a failure."""
+"""Seconds between two log lines; the program has at least half of that to retrieve a failure."""
 
 
 class Receipt(asyncio.Future[None]):
@@ -30,7 +30,7 @@ class Receipt(asyncio.Future[None]):
             count as having seen the failure.
     """
 
-    # asyncio prints "Future exception was never retrieved" once for each future that nobody looked at; `Failures`
+    # asyncio prints "Future exception was never retrieved" once for each future with an unseen exception; `Failures`
     # raises or logs all of them together. The slot saves each message a dict of its own.
     __slots__ = ("_encoded_id",)
     _encoded_id: bytes
@@ -42,25 +42,25 @@ class Receipt(asyncio.Future[None]):
         return decode_text(self._encoded_id)
 
     def _fail(self, error: Exception) -> None:
-        """End it with an error. Does nothing if it is done."""
+        """Fail the receipt with `error`. Does nothing if it is done."""
         if not self.done():
             self.failure = error
             self.set_exception(error)
 
     @property
     def _is_unseen(self) -> bool:
-        """Whether it has failed and nobody has awaited it, or asked for its result or exception."""
+        """Whether it has failed and nobody has awaited it, or called `result` or `exception`."""
         return self.failure is not None and self._log_traceback
 
     def __del__(self) -> None:
-        """Do nothing: asyncio's own prints each failure that nobody has looked at."""
+        """Do nothing: asyncio's own method prints each failure that nobody has retrieved."""
 
 
 def fail(future: asyncio.Future[Any], error: Exception) -> None:
-    """Fail a future whose waiter may have given up, so that asyncio prints nothing. Does nothing if it is done."""
+    """Fail a future whose waiter may be gone, without asyncio printing it. Does nothing if it is done."""
     if not future.done():
         future.set_exception(error)
-        future.exception()  # counts as looked at; whoever awaits it gets it all the same
+        future.exception()  # marks it as retrieved; a waiter still gets it
 
 
 class Failure(Protocol):
@@ -70,29 +70,29 @@ class Failure(Protocol):
 
     @property
     def _is_unseen(self) -> bool:
-        """Whether nobody has looked at it."""
+        """Whether nobody has retrieved it."""
 
 
 class Failures:
-    """The failures of one connection's messages that were published by `send`, to be raised or logged.
+    """The failures of one connection's messages that were published with `send`, to be raised or logged.
 
-    Used in the thread of its event loop alone.
+    Used only in the thread of its event loop.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, connection: str) -> None:
-        """connection: names it in the log."""
+        """connection: the connection's name in the log."""
         self._loop = loop
         self._connection = connection
         self._kept: deque[tuple[object, Failure]] = deque()
         self._dropped: weakref.WeakKeyDictionary[object, tuple[int, Exception]] = weakref.WeakKeyDictionary()
-        """How many failures of a channel went out of `_kept` before anybody had looked at them, and the last."""
+        """Number of a channel's unseen failures that were dropped from `_kept`, and the last of them."""
         self._untold: deque[tuple[float, Failure]] = deque()
-        """What the log may have to tell of, and when it failed."""
+        """Failures that may have to be logged, with the time of each."""
         self._forgotten = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, channel: object, failure: Failure) -> None:
-        """Note a failure of a channel; the log tells of it unless somebody looks at it soon."""
+        """Record a failure of a channel; it is logged unless the program retrieves it soon."""
         if len(self._kept) >= _KEPT:
             owner, oldest = self._kept.popleft()
             if oldest._is_unseen and oldest.failure is not None:
@@ -107,14 +107,14 @@ class Failures:
             self._timer = self._loop.call_later(_PATIENCE, self._look)
 
     def take(self, channel: object | None = None) -> ExceptionGroup[Exception] | None:
-        """Return what failed since the last call, of one channel or of all, whoever looked at it; None for nothing.
+        """Return the failures since the last call, retrieved or not, of one channel or of all; None if there are none.
 
-        A UsageError that somebody has looked at is left out: nothing was sent, and its caller knows.
+        A UsageError that was retrieved is left out: nothing was sent, and its caller knows.
         """
         return self._take(channel, lambda failure: failure._is_unseen or not isinstance(failure.failure, UsageError))
 
     def take_unseen(self, channel: object | None = None) -> ExceptionGroup[Exception] | None:
-        """Return what nobody has looked at, of one channel or of all; None for nothing."""
+        """Return the failures that nobody has retrieved, of one channel or of all; None if there are none."""
         return self._take(channel, lambda failure: failure._is_unseen)
 
     def _take(self, channel: object | None, wanted: Callable[[Failure], bool]) -> ExceptionGroup[Exception] | None:
@@ -134,14 +134,14 @@ class Failures:
         return ExceptionGroup(f"{_not_confirmed(count)}{more}", shown)
 
     def tell(self) -> None:
-        """Log how many messages failed that nobody has looked at, and the cause of the first."""
+        """Log how many messages failed unnoticed, and the cause of the first."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._tell(len(self._untold))
 
     def _look(self) -> None:
-        """Log the failures that are old enough: a task, or a thread, may be about to look at what failed just now."""
+        """Log failures that are old enough: a task or thread may be about to retrieve a recent one."""
         self._timer = None
         until = self._loop.time() - _PATIENCE / 2
         self._tell(sum(at <= until for at, _ in self._untold))

@@ -1,9 +1,9 @@
-"""Connecting, the first time and again: a lost connection comes back with everything that was on it.
+"""Connecting, for the first time and after a loss; recovery restores everything that was on the connection.
 
 The order is that of RabbitMQ's own clients (docs/api-guide, "Automatic Recovery From Network Failures"): link,
-channels with their prefetch, exchanges, queues, bindings, consumers; then what was not confirmed is sent again.
-A queue that the broker had named gets a new name, and the old one is translated wherever the program uses it. What the
-program's `declare` function declares is declared by that function, before the rest.
+channels with their prefetch, exchanges, queues, bindings, consumers; then unconfirmed messages are resent. A
+server-named queue gets a new name, and the old one is translated wherever the program uses it. The program's `declare`
+function runs first and restores its own declarations.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from rabbitry.exceptions import (
 from rabbitry.runtime import backoff
 
 HELD: Final = 3.0
-"""Seconds after which a connection counts as held: one that is lost earlier is another failed attempt."""
+"""Seconds after which a connection counts as stable: one that is lost earlier is another failed attempt."""
 FAILURES: Final = (ConnectFailed, ConnectionClosed, RequestTimeout, NotFound)
-"""Errors after which another attempt may go better. NotFound: of `declare`, for a queue whose node is down."""
+"""Errors after which another attempt may succeed. NotFound: of `declare`, for a queue whose node is down."""
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class RecoveryEvent:
-    """A step on the way to a connection.
+    """A step in making or recovering a connection.
 
-    The first connection: `connecting` after each failed attempt that is followed by another one. A recovery: `lost`,
-    then `recovering` before each attempt and the pause before it, at last `recovered` or `failed`.
+    The first connection: `connecting` after each failed attempt that is followed by another. A recovery: `lost`, then
+    `recovering` before each attempt and its pause, finally `recovered` or `failed`.
 
     attempt: the number of the next attempt in `connecting` and `recovering`, 0 in `lost`, and of the last one in
     `recovered` and `failed`. error: why the connection was lost, or why the last attempt failed.
@@ -56,7 +56,7 @@ class RecoveryEvent:
 
 
 class Listener:
-    """The program's side of connecting: its `on_recovery`, and the log's level for losses and failed attempts."""
+    """The program's `on_recovery`, and the log level of losses and failed attempts."""
 
     def __init__(self, url: str, on_recovery: Callable[[RecoveryEvent], None] | None, level: int) -> None:
         self._url = url
@@ -76,24 +76,24 @@ class Listener:
         _logger.log(self._level, "%s: %s; connecting again", self._url, error)
 
     def log_failure(self, error: Exception, attempt: int, most: int | None, seconds: float) -> None:
-        """Log that an attempt failed, and when the next one is made. most: the number of attempts, None: no limit."""
+        """Log a failed attempt, and the time of the next one. most: the number of attempts, None: no limit."""
         of = "" if most is None else f" (attempt {attempt} of {most})"
         shown = f"{seconds:.0f}" if seconds >= 1 else f"{seconds:.1f}"
         _logger.log(self._level, "%s%s; trying again in %s s", error, of, shown)
 
 
 async def connect_first(session: Session, most: int | None, listener: Listener) -> None:
-    """Connect for the first time, with at most so many attempts (None: no limit) and growing pauses between them.
+    """Connect for the first time, in at most `most` attempts (None: no limit) with growing pauses between them.
 
-    Raises LoginRefused and VirtualHostRefused at once, what the last attempt failed with, and what the program's
-    `declare` raises; the session is closed then, and when this is cancelled.
+    Raises LoginRefused and VirtualHostRefused at once, the error of the last attempt, and any error of the program's
+    `declare`; in these cases, and when cancelled, the session is closed.
     """
-    session.connecting = asyncio.current_task()  # a link that is lost meanwhile is another failed attempt
+    session.connecting = asyncio.current_task()  # a link lost meanwhile counts as another failed attempt
     try:
         await _try_first(session, most, listener)
     except BaseException as error:
         if session.link is not None and not isinstance(error, Exception):
-            session.link.driver.abort()  # cancelled: no time for an orderly end
+            session.link.driver.abort()  # cancelled: no time for an orderly close
         await session.close(CLOSE_TIMEOUT)
         raise
     finally:
@@ -127,28 +127,28 @@ class Recovery:
     """The recovery of one connection."""
 
     def __init__(self, session: Session, timeout: float | None, most: int | None, listener: Listener) -> None:
-        """timeout: seconds that one recovery may take. most: attempts of one recovery. None: no limit."""
+        """timeout: limit of one recovery, in seconds. most: limit of its attempts. None: no limit."""
         self._session = session
         self._timeout = timeout
         self._most = most
         self._listener = listener
         self._recovered_at: float | None = None
         self._short_lived = 0
-        """How many recoveries in a row did not last."""
+        """Number of successive recoveries that did not last."""
         self._attempt = 0
 
     async def run(self, error: ConnectionClosed) -> None:
-        """Bring the connection back, or end it with the reason why that is of no use.
+        """Recover the connection, or end it with the reason why that failed.
 
-        The first attempt is made at once. Pauses grow from attempt to attempt, and from loss to loss until a connection
-        has held: a broker, or what stands before it, may take every connection and drop it.
+        The first attempt is made at once. Pauses grow with each attempt, and with each loss until a connection is
+        stable: a broker, or a proxy in front of it, may accept every connection and drop it.
         """
         session = self._session
         self._listener.log_loss(error)
         self._listener.tell(RecoveryEvent("lost", 0, error))
         is_new = self._recovered_at is not None and session.loop.time() - self._recovered_at < HELD
         self._short_lived = self._short_lived + 1 if is_new else 0
-        if self._short_lived > 1:  # one may be chance
+        if self._short_lived > 1:  # a single one may be chance
             await asyncio.sleep(backoff.AGAIN.pause(self._short_lived - 1))
         self._attempt = 1
         try:
@@ -159,7 +159,7 @@ class Recovery:
             self._listener.tell(RecoveryEvent("failed", self._attempt, final))
             session.end(_ended(f"{error}; it did not come back: {why}", final))
         except Exception as defect:
-            # Nobody awaits this task, so the log has it.
+            # Nobody awaits this task, so log the error.
             _logger.exception("%s: recovering failed", session.url)
             session.end(_ended(f"{error}; recovering failed: {defect!r}", defect))
         else:
@@ -169,9 +169,9 @@ class Recovery:
                 self._listener.tell(RecoveryEvent("recovered", self._attempt, None))
 
     async def _try(self, error: ConnectionClosed) -> bool:
-        """Make attempts until one succeeds; return False where the connection was closed for good meanwhile.
+        """Make attempts until one succeeds; return False if the connection was closed for good meanwhile.
 
-        Raises what the last attempt failed with, and what no other attempt would help against.
+        Raises the error of the last attempt, or at once one that a retry can't cure.
         """
         session = self._session
         self._listener.tell(RecoveryEvent("recovering", self._attempt, error))
@@ -182,7 +182,7 @@ class Recovery:
                 raise
             except FAILURES as failed:
                 if session.close_reason is not None:
-                    return False  # the new link was closed for a reason that no retry helps against
+                    return False  # the new link was closed for a reason that a retry can't cure
                 if session.link is not None:
                     session.link.driver.abort()
                 if self._attempt == self._most:
@@ -203,14 +203,14 @@ def _ended(text: str, cause: Exception) -> ConnectionClosed:
 
 
 async def establish(session: Session) -> None:
-    """Make a link, and restore over it what the connection had, which is nothing the first time.
+    """Open a link and restore everything that the connection had on it (nothing, the first time).
 
-    Raises one of FAILURES, LoginRefused, VirtualHostRefused, and what the program's `declare` raises.
+    Raises one of FAILURES, LoginRefused, VirtualHostRefused, and any error of the program's `declare`.
     """
     link = await session.dialing.new_link(session)
     session.link = link
-    channels = list(session.channels)  # without those that `declare` opens, over the new link
-    # A channel that its owner, or the broker, closes meanwhile has told everybody who waits, and is left out.
+    channels = list(session.channels)  # taken before `declare` opens its own over the new link
+    # A channel that the program or the broker closes meanwhile has notified its waiters, and is skipped.
     for channel in channels:
         if channel in session.channels:
             with contextlib.suppress(ChannelClosed):
@@ -222,5 +222,5 @@ async def establish(session: Session) -> None:
                 await channel.resume(link)
     if not link.is_open:
         raise ConnectionClosed(0, "the new connection was lost at once")
-    # Nothing waits between here and the end of the recovery, so a link that is lost now finds no recovery under way.
+    # Nothing is awaited between here and the end of the recovery, so a link lost now finds no recovery in progress.
     session.resumed()

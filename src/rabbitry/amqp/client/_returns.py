@@ -1,4 +1,4 @@
-"""An index of unconfirmed publishes by message id, to find those that the broker returns."""
+"""An index of unconfirmed publishes by message id, to find the one that the broker returns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Sent(Protocol):
-    """A publish, as far as the index needs to know it."""
+    """The part of a publish that the index needs."""
 
     message_id: bytes
     is_returned: bool
@@ -18,21 +18,21 @@ E = TypeVar("E", bound=Sent)
 
 
 class ReturnIndex(Generic[E]):
-    """The publishes of one link by message id. It is filled when a message is returned: others cost nothing here.
+    """The publishes of one link by message id, filled only once a message is returned: otherwise it costs nothing.
 
-    Without it each of thousands of returns would look through the whole window.
+    Without it, each of thousands of returns would search the whole window.
     """
 
     def __init__(self, limit: int) -> None:
-        """limit: how many publishes it holds before those that are settled are dropped."""
+        """limit: number of publishes held before the settled ones are dropped."""
         self._limit = limit
         self._by_id: dict[bytes, deque[tuple[int, E]]] = {}
         self._size = 0
         self._next_tag = 1
-        """Publishes from this delivery tag on are not in it yet."""
+        """First delivery tag that is not indexed yet."""
 
     def find(self, message_id: bytes, pending: Mapping[int, E], next_tag: int) -> Iterator[E]:
-        """Yield what is in `pending` under this id and was not returned, the oldest first.
+        """Yield the publishes in `pending` with this id that were not returned, oldest first.
 
         pending: the unconfirmed publishes by delivery tag, in rising order. next_tag: the tag of the next publish.
         """

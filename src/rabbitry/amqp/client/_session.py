@@ -1,4 +1,4 @@
-"""What the channels of one connection share: the link of the moment, and what outlives it."""
+"""The state that the channels of one connection share: the current link, and everything that outlives it."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.exceptions import Closed, ConnectionClosed, RequestTimeout, UsageError, UsedAfterFork
 
 RECOVERABLE: Final = (0, 320, 541)
-"""Reply codes after which a connection is worth making again: none (lost), forced by an operator, internal error."""
+"""Reply codes after which to reconnect: none (lost), forced by an operator, internal error."""
 CLOSE_TIMEOUT: Final = 5.0
-"""Seconds that a broker has to answer where a connection is closed."""
+"""Seconds that a broker has to answer when a connection is closed."""
 _logger = logging.getLogger(__name__)
 
 
 class SessionChannel(ChannelHandler, Protocol):
-    """An open channel, as far as its connection calls it."""
+    """The part of an open channel that its connection calls."""
 
     window: PublishWindow
 
     @property
     def subscriptions(self) -> list[Subscription]:
-        """The consumers that consume, or are to consume again."""
+        """The consumers that are consuming or will be restarted."""
 
     def on_fork(self, error: Closed) -> None:
         """Abandon the channel in a child process."""
@@ -45,17 +45,17 @@ class SessionChannel(ChannelHandler, Protocol):
         """Suspend: the connection was lost and is being recovered."""
 
     async def restore(self, link: Link) -> None:
-        """Open the channel on a new link."""
+        """Reopen the channel on a new link."""
 
     async def resume(self, link: Link) -> None:
-        """Consume again, and send again what was not confirmed."""
+        """Restart the consumers, and resend the unconfirmed messages."""
 
     def wake_publishers(self) -> None:
         """Resume publishers."""
 
 
 class Session:
-    """The life of one connection, over all its links: open, being recovered, closed for good."""
+    """The life of one connection, across all its links: open, recovering, closed for good."""
 
     def __init__(
         self,
@@ -73,16 +73,16 @@ class Session:
         self.loop = asyncio.get_running_loop()
         self.link: Link | None = None
         self.channels: set[SessionChannel] = set()
-        """The channels that are open, or come back with the connection."""
+        """The channels that are open, or will be restored with the connection."""
         self.topology = Topology()
         self.deletions = Deletions(self.topology, self.loop, self._subscriptions)
         self.failures = Failures(self.loop, name)
         self.resending = Resending(name)
         self.declaring = DeclareHook()
         self.recover: Callable[[ConnectionClosed], Coroutine[object, object, None]] | None = None
-        """Brings back a connection that was lost; None where a loss is final."""
+        """Recovers a lost connection; None if a loss is final."""
         self.connecting: asyncio.Task[None] | None = None
-        """The task that makes a link: the first one's, or a recovery's."""
+        """The task that opens a link: for the first connection, or in a recovery."""
         self._on_blocked = on_blocked
         self._usable = asyncio.Event()
         self._close_reason: ConnectionClosed | None = None
@@ -100,7 +100,7 @@ class Session:
 
     @property
     def is_open(self) -> bool:
-        """Whether channels can be used at this moment."""
+        """Whether channels can be used now."""
         return self._usable.is_set() and self.link is not None and self.link.is_open
 
     @property
@@ -115,7 +115,7 @@ class Session:
 
     @property
     def server_version(self) -> tuple[int, ...]:
-        """The broker's version as numbers, empty where it says none."""
+        """The broker's version as numbers, empty if it sends none."""
         text = str(self.server_properties.get("version", ""))
         return tuple(int(part) for part in text.split("-")[0].split(".") if part.isdecimal())
 
@@ -125,23 +125,23 @@ class Session:
     # -- waiting ---------------------------------------------------------------------------------------
 
     def check_loop(self) -> None:
-        """Raise UsageError outside of the connection's event loop, UsedAfterFork in a child process."""
+        """Raise UsageError outside the connection's event loop, UsedAfterFork in a child process."""
         check_loop(self.loop, self)
 
     def check_process(self) -> None:
-        """Raise UsedAfterFork where the connection is the parent process's."""
+        """Raise UsedAfterFork if the connection belongs to the parent process."""
         if isinstance(self._close_reason, UsedAfterFork):
             raise self._close_reason.fresh()
 
     async def usable_link(self, timeout: float | None) -> Link:
-        """Return the link to send over, having waited while the connection recovers.
+        """Wait while the connection recovers, and return the link to send over.
 
-        Raises ConnectionClosed where it is closed for good, RequestTimeout.
+        Raises ConnectionClosed if it is closed for good, RequestTimeout.
         """
         self.check_loop()
         if self.link is not None and self.declaring.is_running:
             if not self.link.is_open:
-                raise ConnectionClosed(0, "the new connection was lost before all was declared")
+                raise ConnectionClosed(0, "the new connection was lost before everything was declared")
             return self.link
         if not self.is_open and self._close_reason is None:
             seconds = self.request_timeout if timeout is None else timeout
@@ -159,7 +159,7 @@ class Session:
     async def _wait_usable(self) -> None:
         while not self.is_open and self._close_reason is None:  # it may be lost again before this task runs
             if self._usable.is_set() and self.link is not None:
-                await self.link.wait_lost()  # it is being closed; then it comes back, or not
+                await self.link.wait_lost()  # it is being closed, and either recovers or ends
             else:
                 await self._usable.wait()
 
@@ -177,10 +177,10 @@ class Session:
         except TimeoutError as error:
             raise RequestTimeout(f"the connection is still open after {timeout} s") from error
 
-    # -- what the link tells ---------------------------------------------------------------------------
+    # -- events from the link ---------------------------------------------------------------------------
 
     def on_blocked(self, reason: str | None) -> None:
-        """Note whether the broker blocks publishers, and let them go on when it no longer does."""
+        """Record whether the broker blocks publishers, and resume them when it no longer does."""
         self.blocked = reason
         if reason is None:
             self.on_link_writable()
@@ -202,15 +202,15 @@ class Session:
             channel.wake_publishers()
 
     def on_link_lost(self, link: Link, error: ConnectionClosed) -> None:
-        """Recover if that is wanted and of use, or else end the connection."""
+        """Recover if that is enabled and may help; otherwise end the connection."""
         if link is not self.link:
-            return  # one that recovery tried and lost
+            return  # a link that recovery opened and lost
         if self.blocked is not None:
             self.blocked = None
             self._tell_blocked(None)
         for handler in list(link.channels.values()):
             if handler not in self.channels:
-                handler.on_link_gone(error)  # it was closing
+                handler.on_link_gone(error)  # the channel was closing
         if self.recover is None or error.reply_code not in RECOVERABLE:
             self.end(error)
             return
@@ -222,7 +222,7 @@ class Session:
             self.connecting = asyncio.create_task(self.recover(error), name="recovery")
 
     def on_fork(self, parent: int) -> None:
-        """Abandon the connection in a child process: the socket is the parent's, and nothing of it is touched."""
+        """Abandon the connection in a child process, without touching the socket, which is the parent's."""
         error = UsedAfterFork.here(parent)
         self.recover = None
         self._close_reason = error
@@ -232,20 +232,20 @@ class Session:
         for channel in list(self.channels):
             channel.on_fork(error)
 
-    # -- the turns of its life -------------------------------------------------------------------------
+    # -- state changes -------------------------------------------------------------------------
 
     def resumed(self) -> None:
-        """Resume: everything is restored over the link."""
+        """Resume normal work: everything is restored over the link."""
         self._usable.set()
         self.resending.begin(channel.window for channel in self.channels)
 
     async def close(self, timeout: float) -> None:
-        """Close in order: connection.close, wait for close-ok; hang up after `timeout` seconds, or when cancelled."""
+        """Close in order: connection.close, wait for close-ok; abort after `timeout` seconds, or when cancelled."""
         if isinstance(self._close_reason, UsedAfterFork):
             return
         check_loop(self.loop)
         reason = ConnectionClosed(0, "the connection was closed by this program")
-        self.recover = None  # a loss from here on is final
+        self.recover = None  # from here on a loss is final
         try:
             if self.connecting is not None and self.connecting is not asyncio.current_task():
                 self.connecting.cancel()
@@ -258,7 +258,7 @@ class Session:
             self.end(reason)
 
     def end(self, error: ConnectionClosed) -> None:
-        """End for good: channels and everybody who waits get the reason."""
+        """End for good: fail the channels and all waiters with the reason."""
         if self._close_reason is None:
             self._close_reason = error
         self.resending.stop()

@@ -17,7 +17,7 @@ from rabbitry.exceptions import AlreadySettled, Closed
 class Settlements:
     """The unsettled deliveries of one channel of one link.
 
-    Acks of one turn of the event loop travel together, as one frame where no delivery before them is open.
+    Acks of one event loop iteration are sent together, as one frame if no delivery before them is open.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Settlements:
         send: Callable[[Method], None],
     ) -> None:
         self.open: dict[int, object] = {}
-        """The owner of each unsettled delivery by tag: its consumer, or None for a message that was got."""
+        """The owner of each unsettled delivery by tag: its consumer, or None for a message from basic.get."""
         self.lost: Closed | None = None
         self._loop = loop
         self._channel = channel
@@ -37,26 +37,26 @@ class Settlements:
         self._acks: list[int] = []
 
     def ack(self, tag: int, *, multiple: bool) -> None:
-        """Settle a delivery (all up to it) as done."""
+        """Acknowledge a delivery, or with `multiple` all up to it."""
         self.check(tag)
         is_first = not self._acks
         if is_first:
-            check_loop(self._loop)  # for the first of a turn alone, which starts what sends them all
+            check_loop(self._loop)  # only for the first of an iteration, which schedules the flush of all
         self._close(tag, multiple=multiple)
         if is_first:
             self._loop.call_soon(self.flush)
         self._acks.append(tag)
 
     def nack(self, tag: int, *, multiple: bool, requeue: bool) -> None:
-        """Settle a delivery (all up to it) as not done."""
+        """Nack a delivery, or with `multiple` all up to it."""
         self.check(tag)
         check_loop(self._loop)
-        self.flush()  # while it counts as open, so that no ack of several reaches over it
+        self.flush()  # before it is closed, so that no ack with `multiple` covers it
         self._close(tag, multiple=multiple)
         self._send(BasicNack(tag, multiple, requeue))
 
     def reject(self, tag: int, *, requeue: bool) -> None:
-        """Settle one delivery as not done."""
+        """Reject one delivery."""
         self.check(tag)
         check_loop(self._loop)
         self.flush()
@@ -64,11 +64,11 @@ class Settlements:
         self._send(BasicReject(tag, requeue))
 
     def check(self, tag: int) -> None:
-        """Raise AlreadySettled for a delivery that can't be settled."""
+        """Raise AlreadySettled if the delivery can't be settled."""
         if self.lost is not None:
-            raise AlreadySettled(f"delivery {tag} came over a channel that is gone ({self.lost}); it will come again")
+            raise AlreadySettled(f"delivery {tag} belongs to a closed channel ({self.lost}) and will be redelivered")
         if tag not in self.open:
-            raise AlreadySettled(f"delivery {tag} was settled before, or was delivered with no_ack")
+            raise AlreadySettled(f"delivery {tag} is settled already, or was delivered with no_ack")
 
     def _close(self, tag: int, *, multiple: bool) -> None:
         if multiple:
@@ -78,12 +78,12 @@ class Settlements:
             del self.open[tag]
 
     def flush(self) -> None:
-        """Send the acks that were gathered."""
+        """Send the gathered acks."""
         acks = self._acks
         if not acks or self.lost is not None:
             return
-        # Tags are put in as they rise, so the first that is open is the smallest. What is settled below it
-        # can be acked as one: everything there was acked now or settled before. Later tags are larger.
+        # Tags are added in rising order, so the first open one is the smallest. Everything below it was acked now or
+        # settled before, so one ack with `multiple` covers it. Later tags are larger.
         first = next(iter(self.open), None)
         below = [tag for tag in acks if first is None or tag < first]
         if below:
@@ -93,13 +93,13 @@ class Settlements:
         acks.clear()
 
     def give_back(self, consumer: object) -> None:
-        """Return all that is open of one consumer to its queue."""
+        """Requeue all unsettled deliveries of one consumer."""
         for tag in [tag for tag, owner in self.open.items() if owner is consumer]:
             self.nack(tag, multiple=False, requeue=True)
 
 
 class Delivery:
-    """A message that was delivered, or got; to be settled once by `ack`, `nack` or `reject`."""
+    """A message from a consumer or from `get`, to be settled once with `ack`, `nack` or `reject`."""
 
     __slots__ = ("_arguments", "_destination_at", "_header", "_properties", "_settlements", "body", "consumer_tag",
                  "delivery_tag", "redelivered")  # fmt: skip
@@ -130,14 +130,14 @@ class Delivery:
 
     @property
     def properties(self) -> Properties:
-        """The message's properties, decoded when first asked for. Raises ProtocolViolation where malformed."""
+        """The message's properties, decoded on first use. Raises ProtocolViolation if they are malformed."""
         if self._properties is None:
             self._properties = decode_header(self._header)
         return self._properties
 
     @property
     def header(self) -> bytes:
-        """The content header's payload, as it came."""
+        """The undecoded payload of the content header."""
         return self._header
 
     @property
@@ -153,16 +153,16 @@ class Delivery:
         return decode_text(self._arguments[at + 1 : at + 1 + self._arguments[at]])
 
     def ack(self, *, multiple: bool = False) -> None:
-        """Acknowledge this delivery; with `multiple`, all before it on its channel too.
+        """Acknowledge this delivery; with `multiple`, also all before it on its channel.
 
-        Sent at the end of this turn of the event loop. Raises AlreadySettled where it was settled, or came
-        over a channel or connection that is gone (the broker then delivers it again).
+        Sent at the end of this event loop iteration. Raises AlreadySettled if it is settled, or if its channel or
+        connection is closed (the broker then redelivers it).
         """
         self._settlements.ack(self.delivery_tag, multiple=multiple)
 
     @property
     def is_lost(self) -> bool:
-        """Whether the channel that brought it is gone, so that the broker delivers it again."""
+        """Whether its channel is closed, so that the broker redelivers it."""
         return self._settlements.lost is not None
 
     @property
@@ -171,27 +171,27 @@ class Delivery:
         return self._settlements.lost is None and self.delivery_tag in self._settlements.open
 
     def nack(self, *, requeue: bool = True, multiple: bool = False) -> None:
-        """Requeue this delivery, or have it dropped or dead-lettered. Raises as `ack` does."""
+        """Requeue this delivery; without `requeue`, the broker drops or dead-letters it. Raises as `ack` does."""
         self._settlements.nack(self.delivery_tag, multiple=multiple, requeue=requeue)
 
     def reject(self, *, requeue: bool = True) -> None:
-        """Requeue this one delivery, or have it dropped or dead-lettered. Raises as `ack` does."""
+        """Requeue this one delivery; without `requeue`, the broker drops or dead-letters it. Raises as `ack` does."""
         self._settlements.reject(self.delivery_tag, requeue=requeue)
 
     def process(self, *, requeue: Requeue = False, requeue_once: bool = False) -> Processing:
-        """Acknowledge this delivery at the end of an `async with` block, or reject it where the block raises.
+        """Acknowledge this delivery at the end of an `async with` block, or reject it if the block raises.
 
         The exception is passed on. A delivery that the block has settled itself, or whose channel is closed, is left
         alone. Cancelling the block (CancelledError, KeyboardInterrupt) always requeues the message.
 
         Args:
-            requeue: whether a rejected message returns to its queue; exception classes requeue it for these exceptions
-                alone. A message that is not requeued is dropped, or dead-lettered where its queue says so.
+            requeue: whether a rejected message returns to its queue; exception classes requeue it only for these
+                exceptions. A message that is not requeued is dropped, or dead-lettered if its queue is configured so.
             requeue_once: reject a redelivered message without requeuing it.
         """
         return Processing(self, requeue, requeue_once=requeue_once)
 
 
 def check_open(delivery: Delivery) -> None:
-    """Raise AlreadySettled for a delivery that can't be settled any more."""
+    """Raise AlreadySettled if the delivery can't be settled any more."""
     delivery._settlements.check(delivery.delivery_tag)

@@ -1,4 +1,4 @@
-"""One consumer as its channel sees it: what was asked for, the deliveries that wait to be taken, and its end."""
+"""The channel's side of one consumer: its options, its buffer of deliveries, and its end."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _BUFFER_BYTES: Final = 64 << 20
 
 
 class Host(Protocol):
-    """The channel of a subscription, as far as the subscription calls it."""
+    """The part of a channel that a subscription calls."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop of the connection."""
 
     def check_loop(self) -> None:
-        """Raise UsageError outside of the connection's event loop, UsedAfterFork in a child process."""
+        """Raise UsageError outside the connection's event loop, UsedAfterFork in a child process."""
 
     def hold_reading(self, holder: object) -> None:
-        """Take nothing more from the socket on behalf of `holder`."""
+        """Stop reading the socket on behalf of `holder`."""
 
     def release_reading(self, holder: object) -> None:
         """Undo `hold_reading`."""
@@ -44,12 +44,12 @@ class Subscription:
         self.arguments = arguments
         self.restore = restore
         self.gives_back = True
-        """Whether unsettled deliveries return to the queue when the consumer is cancelled."""
+        """Whether cancelling the consumer requeues unsettled deliveries."""
         self.has_started = False
-        """Whether the broker has agreed: from then on an auto-delete queue goes with its last consumer."""
+        """Whether the broker has sent consume-ok: from then on an auto-delete queue ends with its last consumer."""
         self.is_entered = False
         self.is_holding = False
-        """Whether the buffer is full, so that nothing more is taken from the socket."""
+        """Whether the buffer is full, so that reading the socket is on hold."""
         self.buffer: deque[Delivery] = deque()
         self._host = host
         self._low = 0
@@ -57,12 +57,12 @@ class Subscription:
         self._end: RabbitryError | None = None
         self._ended = False
         self._is_leaving = False
-        """Whether it is cancelled, and may still get what the broker sends before it answers."""
+        """Whether it is cancelled, though the broker may still send deliveries before cancel-ok."""
 
-    # -- for whoever iterates --------------------------------------------------------------------------
+    # -- for the iterator --------------------------------------------------------------------------
 
     async def wait(self) -> None:
-        """Wait until the buffer has changed. Raises StopAsyncIteration or the consumer's error where it has ended."""
+        """Wait until the buffer changes. Raises StopAsyncIteration, or the consumer's error, if it has ended."""
         self._host.check_loop()
         if self._ended:
             if self._end is not None:
@@ -79,26 +79,26 @@ class Subscription:
             self._waiter = None
 
     def taken(self) -> None:
-        """Read from the socket again once half of a full buffer was taken."""
+        """Resume reading once half of a full buffer was taken."""
         if len(self.buffer) <= self._low:
             self._release()
 
     def leave(self, *, give_back: bool) -> None:
-        """Begin to cancel the consumer. Unless unsettled deliveries return to the queue, the buffer can be taken."""
+        """Start to cancel the consumer. If unsettled deliveries are not requeued, the buffer can still be taken."""
         self.gives_back = give_back
         if give_back:
             self.end(None)
         self._is_leaving = True
 
     def left(self) -> None:
-        """End the iteration after what is in the buffer: the consumer is cancelled."""
+        """End the iteration after the buffer: the consumer is cancelled."""
         self._ended = True
         self._wake()
 
     # -- for the channel -------------------------------------------------------------------------------
 
     def deliver(self, delivery: Delivery) -> None:
-        """Take a delivery from the link; one that comes after the end stays open and is given back at cancel-ok."""
+        """Buffer a delivery from the link; one that arrives after the end stays open and is requeued at cancel-ok."""
         if self._ended:
             return
         self.buffer.append(delivery)
@@ -110,7 +110,7 @@ class Subscription:
             self._hold()
 
     def measure(self) -> None:
-        """Hold reading where the buffer has its bytes: a prefetch allows so much, or there is none."""
+        """Hold reading if the buffer is full in bytes, as it can be with a large prefetch or none."""
         if not self.is_holding:
             size = sum(len(delivery.body) + len(delivery.header) for delivery in self.buffer)
             if size >= _BUFFER_BYTES:
@@ -128,20 +128,20 @@ class Subscription:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it was cancelled, or its channel is gone: it must not be started again."""
+        """Whether it was cancelled or its channel is closed, so that it must not be restarted."""
         return self._ended or self._is_leaving
 
     def drop_buffer(self) -> None:
-        """Forget what was not taken: its link is gone, or it goes back to the queue."""
+        """Drop deliveries that were not taken: their link is lost, or they are requeued."""
         self.buffer.clear()
         self._release()
 
     def end(self, error: RabbitryError | None) -> None:
-        """End the iteration, with `error` after what is in the buffer."""
+        """End the iteration, with `error` after the buffer."""
         if not self._ended:
             self._ended = True
             self._end = error
-        self._release()  # nothing more comes
+        self._release()  # no more deliveries arrive
         if not isinstance(error, ConsumerCancelled):
             self.drop_buffer()
         self._wake()

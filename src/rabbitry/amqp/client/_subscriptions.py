@@ -1,4 +1,4 @@
-"""The consumers of one channel: starting, cancelling, and starting them again."""
+"""The consumers of one channel: starting, cancelling and restarting them."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _logger = logging.getLogger(__name__)
 
 
 class Subscriptions:
-    """Owns the subscriptions of one channel, those that start or come back among them.
+    """The subscriptions of one channel, including those that are starting or being restarted.
 
-    by_tag: those that the broker knows, or was asked for, by the consumer tag as it stands in a delivery.
+    by_tag: those known to the broker or requested from it, by encoded consumer tag, as a delivery has it.
     """
 
     def __init__(
@@ -43,9 +43,9 @@ class Subscriptions:
         look: Callable[[str], Awaitable[None]],
         restore_topology: Callable[[], Awaitable[None]],
     ) -> None:
-        """Take the channel's link, and two functions for consumers that come back.
+        """Store the channel's link, and two functions for restarting consumers.
 
-        look: raises unless a queue of this name is there. restore_topology: declares again what was declared over the
+        look: raises unless the queue exists. restore_topology: redeclares everything that was declared over the
         connection.
         """
         self.by_tag: dict[bytes, Subscription] = {}
@@ -54,10 +54,10 @@ class Subscriptions:
         self._look = look
         self._restore_topology = restore_topology
         self._starting: dict[bytes, asyncio.Future[None]] = {}
-        """Consumers whose consume-ok has not come, by tag; done when it has, or when the link is lost."""
+        """Consumers without consume-ok, by tag; the future is done when it arrives, or when the link is lost."""
         self._restoring: dict[bytes, tuple[Subscription, asyncio.Task[None]]] = {}
 
-    # -- for consumers ---------------------------------------------------------------------------------
+    # -- for subscriptions ---------------------------------------------------------------------------------
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -65,11 +65,11 @@ class Subscriptions:
         return self._line.loop
 
     def check_loop(self) -> None:
-        """Raise UsageError outside of the connection's event loop, UsedAfterFork in a child process."""
+        """Raise UsageError outside the connection's event loop, UsedAfterFork in a child process."""
         self._session.check_loop()
 
     def hold_reading(self, holder: object) -> None:
-        """Take nothing more from the socket on behalf of `holder`."""
+        """Stop reading the socket on behalf of `holder`."""
         if self._line.link is not None:
             self._line.link.hold_reading(holder)
 
@@ -81,7 +81,7 @@ class Subscriptions:
     # -- starting --------------------------------------------------------------------------------------
 
     async def start(self, subscription: Subscription, timeout: float | None) -> None:
-        """Ask the broker to start a consumer."""
+        """Request a consumer from the broker."""
         key = encode_short(subscription.tag)
         if key in self.by_tag or key in self._restoring:
             raise UsageError(f"consumer tag {subscription.tag!r} is in use on this channel")
@@ -98,13 +98,13 @@ class Subscriptions:
             except ConnectionClosed:
                 if line.closed is not None:
                     raise
-                await line.until_usable(timeout)  # recovery has started it with the others
+                await line.until_usable(timeout)  # recovery restarts it with the others
         except BaseException:
             subscription.end(None)
             if line.link is None:
                 self.by_tag.pop(key, None)  # nothing to cancel; recovery must not start it
             else:
-                self._cancel_once_started(subscription)  # the caller gave up; the broker starts it all the same
+                self._cancel_once_started(subscription)  # the caller was cancelled, but the broker starts it
             raise
 
     def _ask_to_consume(self, subscription: Subscription, then: Callable[[], None]) -> asyncio.Future[Answer]:
@@ -118,7 +118,7 @@ class Subscriptions:
 
         future = self._line.ask(self._consume_method(subscription), (BasicConsumeOk,), started)
         self._starting[key] = answered
-        self.by_tag[key] = subscription  # before the answer: deliveries come right behind it
+        self.by_tag[key] = subscription  # set before the answer: deliveries follow it at once
         return future
 
     def _consume_method(self, subscription: Subscription) -> BasicConsume:
@@ -133,14 +133,14 @@ class Subscriptions:
     # -- cancelling ------------------------------------------------------------------------------------
 
     async def stop(self, subscription: Subscription, timeout: float | None) -> None:
-        """Cancel a consumer and give back what is not settled."""
+        """Cancel a consumer and requeue its unsettled deliveries."""
         line = self._line
         key = encode_short(subscription.tag)
         restoring = self._restoring.pop(key, None)
         if restoring is not None:
             restoring[1].cancel()
         if (starting := self._starting.get(key)) is not None:
-            # RabbitMQ ends the connection with 541 where basic.cancel reaches it before it has sent consume-ok.
+            # RabbitMQ closes the connection with 541 if basic.cancel arrives before it has sent consume-ok.
             try:
                 await line.until_answered(asyncio.shield(starting), "basic.consume", timeout)
             except BaseException:
@@ -153,7 +153,7 @@ class Subscriptions:
             await line.until_answered(self._ask_to_cancel(subscription), "basic.cancel", timeout)
 
     def _cancel_once_started(self, subscription: Subscription) -> None:
-        """Cancel a consumer that nobody waits for, as soon as the broker has answered basic.consume."""
+        """Cancel a consumer that nobody waits for, once the broker has answered basic.consume."""
         key = encode_short(subscription.tag)
 
         def cancel(_: object = None) -> None:
@@ -168,7 +168,7 @@ class Subscriptions:
 
     def _ask_to_cancel(self, subscription: Subscription) -> asyncio.Future[Answer]:
         def done(_: Answer) -> None:
-            # Until cancel-ok deliveries may come; with the answer the last of them is here.
+            # Deliveries may arrive until cancel-ok; when it is here, so is the last of them.
             self.by_tag.pop(encode_short(subscription.tag), None)
             self._session.deletions.consumer_gone(subscription)
             if subscription.gives_back:
@@ -177,7 +177,7 @@ class Subscriptions:
         return self._line.ask(BasicCancel(subscription.tag), (BasicCancelOk,), done)
 
     def on_cancel(self, method: BasicCancel) -> None:
-        """Handle a consumer that the broker has cancelled: start it again, or end it."""
+        """Handle a consumer that the broker has cancelled: restart it or end it."""
         key = encode_short(method.consumer_tag)
         subscription = self.by_tag.pop(key, None)
         if subscription is not None:
@@ -188,13 +188,13 @@ class Subscriptions:
                 subscription.end(error)
                 if isinstance(error, DeliveryTimeoutCancelled):
                     self._session.deletions.consumer_gone(subscription)
-                else:  # the queue was deleted, or its node is down: then it is durable, or gone too
+                else:  # the queue was deleted, or its node is down: then it is durable, or lost too
                     self._session.deletions.queue_gone(subscription.queue)
         if not method.nowait:
             self._line.send(BasicCancelOk(method.consumer_tag))
 
     def _cancelled(self, subscription: Subscription) -> ConsumerCancelled:
-        # From 4.3 on RabbitMQ cancels a consumer that is late with a settlement, where it closed the channel before.
+        # Since 4.3, RabbitMQ cancels a consumer whose settlement is late; before, it closed the channel.
         late = subscription in self._line.settlements.open.values() and self._session.server_version >= (4, 3)
         return (DeliveryTimeoutCancelled if late else ConsumerCancelled)(subscription.tag, subscription.queue)
 
@@ -202,16 +202,16 @@ class Subscriptions:
 
     @property
     def all(self) -> list[Subscription]:
-        """Those that consume, or are to consume again."""
+        """The consumers that are consuming or will be restarted."""
         return [*self.by_tag.values(), *(subscription for subscription, _ in self._restoring.values())]
 
     def measure(self) -> None:
-        """Update each consumer's count of what it has read ahead."""
+        """Update the size of each consumer's buffer."""
         for subscription in self.by_tag.values():
             subscription.measure()
 
     def end(self, error: Closed) -> None:
-        """End all consumers with `error`, while there is a link, which they may hold."""
+        """End all consumers with `error`; called before the link, which they may hold, is detached."""
         consuming = list(self.by_tag.values())
         self.by_tag.clear()
         for subscription in consuming:
@@ -224,15 +224,15 @@ class Subscriptions:
             self._session.deletions.consumer_gone(subscription)
 
     def lose(self) -> None:
-        """Wake whoever waits for a consumer to have started: the link is lost, and the answer with it."""
+        """Wake tasks that wait for a consumer to start: the link is lost, and the answer with it."""
         starting, self._starting = self._starting, {}
         for answered in starting.values():
             answered.set_result(None)
 
     def suspend(self) -> None:
-        """Forget what the lost link has brought, and the consumers that recovery must not start."""
-        # One whose cancel was not answered is gone with the link, and must not be consumed again. One that was on
-        # its way back stays with `_restoring`, which tries again.
+        """Drop the deliveries of the lost link, and the consumers that recovery must not restart."""
+        # A consumer whose cancel was not answered ended with the link and must not be restarted. One that was being
+        # restarted stays with `_restoring`, which tries again.
         ended = [key for key, one in self.by_tag.items() if one.has_ended or key in self._restoring]
         for key in ended:
             del self.by_tag[key]
@@ -240,17 +240,17 @@ class Subscriptions:
             subscription.drop_buffer()
 
     async def resume(self) -> None:
-        """Consume again over the present link. Raises ConnectionClosed, ChannelClosed."""
+        """Restart the consumers over the current link. Raises ConnectionClosed, ChannelClosed."""
         for key, subscription in list(self.by_tag.items()):
             if subscription.has_ended:
-                continue  # its cancel is on the way already
+                continue  # its cancel is already sent
             if subscription.restore:
                 del self.by_tag[key]
                 self._bring_back(key, subscription, after_recovery=True)
             else:
                 await self._line.request_now(self._consume_method(subscription), BasicConsumeOk)
 
-    # -- consumers that come back by themselves --------------------------------------------------------
+    # -- restarting consumers --------------------------------------------------------
 
     def _bring_back(self, key: bytes, subscription: Subscription, *, after_recovery: bool) -> None:
         """Restart a consumer. Owned by `_restoring`."""
@@ -259,7 +259,7 @@ class Subscriptions:
             if self._restoring.get(key) == (subscription, task):
                 del self._restoring[key]
             error = None if task.cancelled() else task.exception()
-            if error is not None:  # nobody awaits the task: whoever iterates over the consumer learns of it
+            if error is not None:  # nobody awaits the task: the consumer's iterator raises it
                 reason = ChannelClosed(0, f"the consumer of {subscription.queue!r} can't be restored: {error!r}")
                 reason.__cause__ = error
                 subscription.end(reason)
@@ -272,13 +272,13 @@ class Subscriptions:
         task.add_done_callback(done)
 
     async def _consume_again(self, subscription: Subscription, *, after_recovery: bool) -> None:
-        """Start a consumer anew, with growing pauses until that works, or consumer, channel or connection has ended.
+        """Restart a consumer, with growing pauses, until that succeeds or consumer, channel or connection have ended.
 
-        The broker has cancelled it, or a recovery may not find its queue yet: a queue whose node is down is not there
+        The broker has cancelled it, or a recovery did not find its queue: a queue whose node is down does not exist
         (404) until the node is back.
 
-        after_recovery: everything was declared just now, so look at once; else what was declared over the connection
-        is declared before each attempt.
+        after_recovery: everything was redeclared just now, so try at once; otherwise redeclare everything before each
+        attempt.
         """
         for attempt in itertools.count(0 if after_recovery else 1):
             if attempt:
@@ -294,19 +294,19 @@ class Subscriptions:
             except ConnectionClosed as error:
                 if self._session.close_reason is not None:
                     subscription.end(error)
-                    return  # else it recovers, and the next attempt waits for that
+                    return  # otherwise it recovers, and the next attempt waits for that
             except (ChannelClosed, RequestTimeout, UsageError) as error:
                 _logger.warning("consumer of %r not restored yet: %s", subscription.queue, error)
 
     async def _start_again(self, subscription: Subscription) -> None:
-        """Start a consumer that was started before. Raises ConnectionClosed, ChannelClosed."""
+        """Restart a consumer that had been started before. Raises ConnectionClosed, ChannelClosed."""
         await self._line.until_usable(None)
         if subscription.has_ended:
             return
         key = encode_short(subscription.tag)
 
         def started() -> None:
-            # It is one of the others again: from now on recovery starts it with them.
+            # From now on recovery restarts it with the other consumers.
             self._restoring.pop(key, None)
 
         # No time limit: a consumer that starts late must not be started twice.

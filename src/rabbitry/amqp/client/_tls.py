@@ -1,4 +1,4 @@
-"""TLS for connections: what a URL says of certificates becomes an SSL context."""
+"""TLS contexts from the certificate parameters of a URL."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from rabbitry.runtime.tls import load_authorities, load_certificate
 
 
 def make_context(url: BrokerURL) -> ssl.SSLContext:
-    """Make the context for a URL's connections; reads files, so not for the event loop's thread.
+    """Return the TLS context for a URL. Reads files, so it must not run in the event loop's thread.
 
-    The broker's certificate and its host name are checked unless the URL says verify=verify_none. Raises
-    UsageError for a file that can't be used; the text says what is wrong with it.
+    The broker's certificate and host name are checked unless the URL has verify=verify_none. Raises UsageError for an
+    unusable file; the text has the reason.
     """
     if url.cacertfile is None:
         context = ssl.create_default_context()

@@ -1,8 +1,8 @@
-"""What was declared over a connection, so that recovery can declare it again on a new link.
+"""Everything declared over a connection, so that recovery can redeclare it on a new link.
 
-What the broker has deleted by now is not declared again: an auto-delete queue goes with its last consumer, an
-auto-delete exchange with the last binding from it, a queue with x-expires when nobody has used it for so long, and what
-another client deleted as soon as the broker says so (basic.cancel, 404). As in RabbitMQ's Java client, only consumers
+Anything that the broker has deleted by then is not redeclared: an auto-delete queue ends with its last consumer, an
+auto-delete exchange with the last binding from it, a queue with x-expires after that time without use, and an object
+deleted by another client once the broker reports it (basic.cancel, 404). As in RabbitMQ's Java client, only consumers
 and bindings of this connection count.
 """
 
@@ -35,15 +35,14 @@ class Declarer(Protocol):
     """A channel to declare over."""
 
     async def request_now(self, method: Method, kind: type[_T], /) -> _T:
-        """Send a method and wait for its answer of type `kind`, also while the connection recovers."""
+        """Send a method and wait for its answer of type `kind`, even while the connection recovers."""
 
 
 @dataclass(slots=True)
 class Topology:
-    """Exchanges, queues and bindings in the order of their declaration, and the names that queues have by now.
+    """Exchanges, queues and bindings in the order of their declaration, and the current names of queues.
 
-    A queue that the broker named gets another name with each link; `current` translates the one that the
-    program knows.
+    A server-named queue gets another name with each link; `current` translates the name that the program knows.
     """
 
     exchanges: dict[str, ExchangeDeclare] = field(default_factory=dict)
@@ -52,20 +51,20 @@ class Topology:
     queue_bindings: dict[_Key, QueueBind] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     used_at: dict[str, float] = field(default_factory=dict)
-    """When a queue with x-expires was used last, in seconds of the event loop's clock."""
+    """When each queue with x-expires was last used, in seconds of the event loop's clock."""
 
     def current(self, queue: str) -> str:
-        """Return the name that a queue has on this link."""
+        """Return the name that a queue has on the current link."""
         return self.names.get(queue, queue)
 
     def known(self, queue: str) -> str:
-        """Return the name that the program knows a queue by; the opposite of `current`."""
+        """Return the program's name of a queue; the opposite of `current`."""
         return next((name for name, current in self.names.items() if current == queue), queue)
 
-    # -- noting ----------------------------------------------------------------------------------------
+    # -- recording ----------------------------------------------------------------------------------------
 
     def exchange_declared(self, method: ExchangeDeclare) -> None:
-        """Note a declaration; a passive one declares nothing."""
+        """Record a declaration; a passive one declares nothing."""
         if not method.passive:
             self.exchanges[method.exchange] = method
 
@@ -80,15 +79,15 @@ class Topology:
         self._unbound({source for _, source, *_ in gone} - {name})
 
     def queue_declared(self, method: QueueDeclare, name: str, now: float) -> None:
-        """Note a declaration under the name that the program knows; `method` has none if the broker named it."""
-        # One that the broker named is declared without a name again, whatever it was looked at by since.
+        """Record a declaration under the program's name; `method` has no name if the broker chose it."""
+        # A server-named queue is redeclared without a name, even if it was declared passively by name since.
         is_named_by_broker = name in self.queues and not self.queues[name].queue
         if not method.passive and not is_named_by_broker:
             self.queues[name] = method
         self.queue_used(name, now)
 
     def queue_used(self, name: str, now: float) -> None:
-        """Note that a queue was declared, consumed or read, each of which puts off its expiry (x-expires)."""
+        """Record the use of a queue (declare, consume or get), each of which postpones its expiry (x-expires)."""
         if name in self.queues and _EXPIRES in self.queues[name].arguments:
             self.used_at[name] = now
 
@@ -103,35 +102,35 @@ class Topology:
         self._unbound({source for _, source, *_ in gone})
 
     def last_consumer_gone(self, name: str) -> None:
-        """Forget a queue that its last consumer takes with it."""
+        """Forget a queue that was deleted with its last consumer."""
         if name in self.queues and self.queues[name].auto_delete:
             self.queue_deleted(name)
 
     def forget_expired(self, now: float, consumed: set[str]) -> None:
-        """Forget queues that the broker let expire, all but those that have consumers here."""
+        """Forget queues whose x-expires has passed, except those in `consumed`."""
         for name, used in list(self.used_at.items()):
             expires = self.queues[name].arguments[_EXPIRES]
             if name not in consumed and isinstance(expires, int) and now - used > expires / 1000:
                 self.queue_deleted(name)
 
     def _unbound(self, sources: set[str]) -> None:
-        """Forget auto-delete exchanges among `sources` which no binding is left from."""
+        """Forget the auto-delete exchanges among `sources` that no binding is left from."""
         bound = {source for _, source, *_ in [*self.queue_bindings, *self.exchange_bindings]}
         for name in sources - bound:
             if name in self.exchanges and self.exchanges[name].auto_delete:
                 self.exchange_deleted(name)
 
     def queue_bound(self, method: QueueBind, queue: str) -> None:
-        """Note a binding of the queue that the program calls `queue`."""
+        """Record a binding of a queue, by the program's name."""
         self.queue_bindings[_key(queue, method.exchange, method)] = method._replace(queue=queue)
 
     def queue_unbound(self, method: QueueBind, queue: str) -> None:
-        """Forget a binding; `method` is the one that made it."""
+        """Forget a binding; `method` is the one that created it."""
         if self.queue_bindings.pop(_key(queue, method.exchange, method), None) is not None:
             self._unbound({method.exchange})
 
     def exchange_bound(self, method: ExchangeBind) -> None:
-        """Note a binding between exchanges."""
+        """Record a binding between exchanges."""
         self.exchange_bindings[_key(method.destination, method.source, method)] = method
 
     def exchange_unbound(self, method: ExchangeBind) -> None:
@@ -142,7 +141,7 @@ class Topology:
     # -- restoring -------------------------------------------------------------------------------------
 
     def steps(self) -> list[Callable[[Declarer], Awaitable[None]]]:
-        """Return the steps that restore it, in order, each for an open channel. A step may be repeated."""
+        """Return the steps that redeclare everything, in order, each for an open channel. A step may be repeated."""
         return [
             *(partial(_request, method=method, answer=ExchangeDeclareOk) for method in self.exchanges.values()),
             *(partial(self._restore_queue, name=name, method=method) for name, method in self.queues.items()),

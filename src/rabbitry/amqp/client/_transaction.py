@@ -1,4 +1,4 @@
-"""Transactions of a channel: the publishes and settlements of a block take effect all together or not at all."""
+"""Transactions of a channel: the publishes and settlements of a block take effect together or not at all."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from rabbitry.exceptions import ChannelClosed, Closed, ConnectionClosed, Request
 
 
 class Transaction:
-    """One transaction, an async context manager. Made by `Channel.transaction`, which says what it does and raises."""
+    """One transaction, an async context manager. Created by `Channel.transaction`, which documents it."""
 
     def __init__(self, line: ChannelLink, publishing: Publishing) -> None:
         self._line = line
         self._publishing = publishing
         self._epoch: object = None
-        """The settlements when the transaction began. Each link has its own: no transaction outlives its link."""
+        """The settlements at the start of the transaction. Each link has its own: a transaction ends with its link."""
 
     async def __aenter__(self) -> Self:
         publishing = self._publishing
@@ -42,7 +42,7 @@ class Transaction:
         line = self._line
         try:
             if error is not None:
-                with contextlib.suppress(Closed, RequestTimeout):  # closing rolls back too; `error` is what is raised
+                with contextlib.suppress(Closed, RequestTimeout):  # closing rolls back too; `error` is the one to raise
                     await line.request(TxRollback(), TxRollbackOk)
             elif line.closed is not None:
                 raise line.closed.fresh()

@@ -1,7 +1,7 @@
-"""Publishing with confirms: the window of messages that the broker has not confirmed yet.
+"""Publishing with confirms: the window of unconfirmed messages.
 
-One window for each channel. A message's place is its delivery tag on this link; confirms may come in any
-order and for many at once, and a return carries no tag at all (RabbitMQ's docs/confirms; `take_return`).
+Each channel has one window. A message's key is its delivery tag on this link; confirms may arrive in any order and
+cover several messages, and a return carries no tag at all (RabbitMQ's docs/confirms; `take_return`).
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _CACHED_ROUTES: Final = 1024
 _PERSISTENT: Final = Properties(delivery_mode=2)
 _TIMER_STEP: Final = 0.05
 _NO_TEMPLATE: Final = object()
-"""Stands for properties that have to be encoded again for the next message."""
+"""Marks that the properties of the next message have to be encoded again."""
 
 
 class Unconfirmed:
-    """A message on its way: its future, and what it takes to send it again or to know it when it is returned.
+    """A message in flight: its future, and the data to resend it or to recognize it when it is returned.
 
-    `number` counts over all links of the connection; delivery tags begin again with each.
+    `number` counts across all links of the connection; delivery tags start again with each link.
     """
 
     __slots__ = (
@@ -86,21 +86,21 @@ class Unconfirmed:
         self.tracked = tracked
         self.is_returned = False
         self.losses = 0
-        """How many links in a row were lost while it was on its way."""
+        """Number of successive links that were lost while it was in flight."""
 
 
 class PublishWindow:
-    """The unconfirmed messages of one channel, in the order in which they were sent."""
+    """The unconfirmed messages of one channel, in the order of sending."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, failures: Failures) -> None:
-        """failures: takes what fails of the messages that are tracked."""
+        """failures: records the failures of tracked messages."""
         self.confirms = True
-        """Whether the broker confirms messages. Without confirms a message counts as published once it is written."""
+        """Whether the broker confirms messages. Otherwise a message counts as published once it is written."""
         self._loop = loop
         self._failures = failures
         self._pending: dict[int, Unconfirmed] = {}
         self._held: deque[Unconfirmed] = deque()
-        """Messages that wait for another link, or to be sent over it one by one; newer than all pending ones."""
+        """Messages that wait for another link, or to be sent over it one by one; newer than all pending messages."""
         self._told_unmatched = False
         self._bytes = 0
         self._next_tag = 1
@@ -137,13 +137,13 @@ class PublishWindow:
         *,
         hold: bool,
     ) -> None:
-        """Send over a new link, on which the broker counts delivery tags from 1 again.
+        """Send over a new link, on which delivery tags start at 1 again.
 
-        flush: hands everything written to the socket, without waiting for the end of this turn of the loop.
+        flush: hands all written data to the socket before the end of this loop iteration.
 
-        What was not confirmed over the old one is sent again, in order and with its first deadline. What has
-        an outcome for its sender already (returned, late, cancelled) is not. `current_name` gives the name that
-        a queue has on this link: to the default exchange it is the routing key. hold: leave it to `send_held`.
+        Messages that were unconfirmed on the old link are resent, in order and with their first deadline, unless their
+        sender already has an outcome (returned, late, cancelled). `current_name` returns a queue's name on this link,
+        which is the routing key for the default exchange. hold: do not resend yet; `send_held` does.
         """
         self._current_name = current_name
         self._channel, self._frame_limit = channel, frame_limit
@@ -156,7 +156,7 @@ class PublishWindow:
         self._pending, self._held = {}, deque()
         self._bytes = 0
         for entry in unconfirmed:
-            if len(entry.header) > frame_limit:  # this broker takes shorter frames than the one before
+            if len(entry.header) > frame_limit:  # this broker accepts only shorter frames than the last one
                 self._finish(entry, header_too_large(entry.header, frame_limit))
             elif hold:
                 self._held.append(entry)
@@ -170,11 +170,11 @@ class PublishWindow:
 
     @property
     def flying(self) -> list[Unconfirmed]:
-        """The unconfirmed messages that were sent over this link."""
+        """The unconfirmed messages that were sent over the current link."""
         return list(self._pending.values())
 
     def send_held(self) -> Unconfirmed | None:
-        """Send the next that was held back and return it; None if there is no more."""
+        """Send the next held-back message and return it; None if there is none."""
         while self._held and self._write is not None:
             entry = self._held.popleft()
             if not entry.future.done():
@@ -184,24 +184,24 @@ class PublishWindow:
         return None
 
     def give_up(self, entry: Unconfirmed, error: Closed) -> None:
-        """Fail a message on its way, which is not sent again; the others are no longer suspected."""
+        """Fail a message in flight, which is not resent; the other messages are no longer suspects."""
         self._finish(entry, error)
         for other in self._unconfirmed():
             other.losses = 0
 
     def suspend(self) -> None:
-        """Send nothing until `attach`: the link is gone, and another is on its way."""
+        """Send nothing until `attach`: the link is lost and the connection is recovering."""
         self._write = None
         self._held = deque(self._unconfirmed())
         self._pending = {}
 
     def abandon(self, error: Closed) -> None:
-        """Refuse everything from now on, and leave who waits: they are another process's."""
+        """Refuse all use from now on, without waking waiters: they belong to another process."""
         self._write = None
         self._closed = error
 
     def fail(self, error: Closed) -> None:
-        """End everything that waits with `error`; nothing can be sent any more."""
+        """Fail everything that waits with `error`; nothing can be sent any more."""
         self._write = None
         self._closed = error
         unconfirmed = list(self._unconfirmed())
@@ -239,7 +239,7 @@ class PublishWindow:
     ) -> Receipt:
         """Wait for room, send a message, and return its receipt.
 
-        tracked: if it fails and nobody looks at the receipt, `Failures` raises or logs the failure. message_id: one
+        tracked: if it fails and nobody retrieves the failure, `Failures` raises or logs it. message_id: one
         from `new_id`, for properties without an id; None makes one.
         """
         if type(body) is not bytes:
@@ -277,18 +277,18 @@ class PublishWindow:
                 self._take(self._next_tag - 1, multiple=False)
                 future.set_result(None)
             if is_alone:
-                # Nothing is on its way that it could go with (Nagle's rule): `benchmarks/client.py`, ping.
+                # Nothing is in flight that it could be joined with (Nagle's rule): `benchmarks/client.py`, ping.
                 self._flush()
         finally:
             if self._waiters:
-                self.wake()  # also if nothing was sent: no confirm would wake the next in line
+                self.wake()  # also if nothing was sent, since then no confirm would wake the next waiter
         self._sent = number
         if deadline is not None:
             self._watch(deadline)
         return future
 
     def _put(self, entry: Unconfirmed, write: Callable[[bytes], None]) -> None:
-        """Write a message, and give it its place in the window."""
+        """Write a message and add it to the window."""
         if not entry.exchange:
             entry.routing_key = self._current_name(entry.routing_key)
         route = (entry.exchange, entry.routing_key, entry.mandatory)
@@ -307,12 +307,12 @@ class PublishWindow:
         if self._write is None:
             return self._closed is not None  # let it through to the error
         if self._held:
-            return False  # what is new stays behind what is sent again
-        # A blocked broker reads nothing, so not even the first message goes out: its deadline would be lost on it.
+            return False  # new messages stay behind those that are resent
+        # A blocked broker reads nothing, so send nothing to it: the message's deadline would pass on the way.
         return len(self._pending) < WINDOW_MESSAGES and self._bytes < WINDOW_BYTES and self._can_write()
 
     async def _wait_for_room(self, deadline: float | None) -> None:
-        """Wait in line. Whoever leaves the line wakes the next, so a place is never lost."""
+        """Wait in line. A waiter that leaves the line wakes the next, so that no free place is lost."""
         while True:
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._waiters.append(waiter)
@@ -323,9 +323,9 @@ class PublishWindow:
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
                 else:
-                    self.wake()  # it was our turn: the next in line takes it
+                    self.wake()  # this waiter was woken: pass the place on
                 if isinstance(error, TimeoutError):
-                    text = "not sent: the broker took no more messages before the deadline"
+                    text = "not sent: the window had no room before the deadline"
                     raise PublishTimeout(text) from error
                 raise
             if self._has_room():
@@ -348,21 +348,21 @@ class PublishWindow:
         return frame
 
     def _set_template(self, properties: Properties | EncodedProperties) -> None:
-        """Encode all of `properties` but a message id that we are to give; kept for the next message."""
+        """Encode `properties`, without the message id if this window is to set it; kept for the next message."""
         if isinstance(properties, EncodedProperties):
             self._flags, self._before, self._after = properties
             self._brought_id, self._template = None, _NO_TEMPLATE
             return
         full = properties._replace(delivery_mode=2) if properties.delivery_mode is None else properties
         flags, parts = encode_properties(full)
-        # Only now: what can't be encoded must leave the last template whole.
-        first = (flags // (2 * FLAG_MESSAGE_ID)).bit_count()  # so many are before the message id on the wire
+        # Set only now: properties that can't be encoded must leave the last template intact.
+        first = (flags // (2 * FLAG_MESSAGE_ID)).bit_count()  # number of properties before the message id on the wire
         self._brought_id = None if full.message_id is None else encode_text(full.message_id)
         self._flags = flags | FLAG_MESSAGE_ID
         self._before = b"".join(parts[:first])
         self._after = b"".join(parts[first:])
         if properties is _PERSISTENT:
-            self._template = None  # what a publish without properties asks for
+            self._template = None  # the key of a publish without properties
         else:
             # Headers are the one part that the caller can change in place.
             self._template = properties if properties.headers is None else _NO_TEMPLATE
@@ -383,14 +383,14 @@ class PublishWindow:
     # -- confirms and returns --------------------------------------------------------------------------
 
     def confirm(self, tag: int, *, multiple: bool) -> None:
-        """Take a basic.ack."""
+        """Process a basic.ack."""
         for entry in self._take(tag, multiple=multiple):
             if not entry.future.done():
                 entry.future.set_result(None)
         self._after_confirm()
 
     def refuse(self, tag: int, *, multiple: bool) -> None:
-        """Take a basic.nack."""
+        """Process a basic.nack."""
         for entry in self._take(tag, multiple=multiple):
             target = f"exchange {entry.exchange!r}, routing key {entry.routing_key!r}"
             self._finish(entry, PublishRefused(f"the broker refused a message (nack; {target}): a queue may be full"))
@@ -419,14 +419,14 @@ class PublishWindow:
             self._wake_idle()
 
     def take_return(self, arguments: bytes, header: bytes, body: bytes) -> None:
-        """Take a basic.return: fail the oldest equal publish that was not returned yet.
+        """Process a basic.return: fail the oldest equal publish that was not returned yet.
 
-        Messages that are equal in exchange, routing key, properties and body are interchangeable, so it does
-        not matter which of them is told. The entry stays until its confirm comes.
+        Messages that are equal in exchange, routing key, properties and body are interchangeable, so it does not matter
+        which of them fails. The entry stays until its confirm arrives.
 
-        Brokers change properties on the way: RabbitMQ takes BCC out of the headers, 4.x sorts them, and its
-        interceptors add some. So a message is known by its id and body too, and if even that differs, by either.
-        One that nothing matches is logged, once for each channel, and the confirm behind it settles its publish.
+        Brokers change properties on the way: RabbitMQ removes BCC from the headers, 4.x sorts them, and interceptors
+        may add some. A message is therefore recognized by its id and body too, and if even these differ, by either. A
+        return that matches nothing is logged once per channel, and the confirm behind it settles its publish.
         """
         reply_code, reply_text, exchange, routing_key = hot.parse_return(arguments)
         if not self.confirms:
@@ -471,7 +471,7 @@ class PublishWindow:
     # -- waiting and deadlines -------------------------------------------------------------------------
 
     async def wait_idle(self, timeout: float | None) -> None:
-        """Wait until all that was sent before is confirmed or has failed. Raises PublishTimeout."""
+        """Wait until everything sent before is confirmed or has failed. Raises PublishTimeout."""
         last = self._sent
         if not self._is_settled(last):
             waiter: asyncio.Future[None] = self._loop.create_future()
@@ -503,7 +503,7 @@ class PublishWindow:
             self._timer = self._loop.call_at(deadline, self._expire)
 
     def _expire(self) -> None:
-        """Fail what is past its deadline. It keeps its place: the broker may still confirm or return it."""
+        """Fail messages past their deadline. They stay in the window: the broker may still confirm or return them."""
         self._timer = None
         now = self._loop.time()
         deadlines = []
@@ -520,14 +520,14 @@ class PublishWindow:
 
 
 def as_body(body: object) -> bytes:
-    """Return a body as bytes, a copy if its owner may change it. Raises UsageError for what is none."""
+    """Return a body as bytes, copied if its owner may change it. Raises UsageError for any other type."""
     if isinstance(body, bytes | bytearray | memoryview):
         return bytes(body)
-    raise UsageError(f"a body is bytes, not {type(body).__name__}; text becomes bytes with .encode()")
+    raise UsageError(f"a body must be bytes, not {type(body).__name__}; text becomes bytes with .encode()")
 
 
 def header_too_large(header: bytes, limit: int) -> UsageError:
-    """Make the error for a content header that fits no frame; it names the largest parts."""
+    """Return the error for a content header that fits no frame; it names the largest parts."""
     properties = decode_header(header)
     sizes = {f"header {name!r}": len(encode_table({name: value})) for name, value in (properties.headers or {}).items()}
     largest = sorted(sizes, key=sizes.__getitem__, reverse=True)[:3]
@@ -539,7 +539,7 @@ def header_too_large(header: bytes, limit: int) -> UsageError:
 
 
 def _is_alike(entry: Unconfirmed, exchange: str, routing_key: str, body: bytes) -> bool:
-    """Return whether a publish that was not returned yet is like a returned message, but for its properties."""
+    """Return whether a publish that was not returned yet equals a returned message, apart from its properties."""
     place = entry.exchange, entry.routing_key
     return not entry.is_returned and place == (exchange, routing_key) and entry.body == body
 

@@ -1,4 +1,4 @@
-"""A channel: declaring, publishing, consuming, and its orderly end."""
+"""A channel: declaring, publishing, consuming and closing."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ __all__ = ["Channel", "QueueInfo", "Receipt", "Transaction"]
 
 
 class Channel(Declaring):
-    """A channel of a connection. Made by `Connection.channel`; an async context manager that closes it.
+    """A channel of a connection. Created by `Connection.channel`; an async context manager that closes it.
 
-    Leaving its block without an error waits until all that was sent is confirmed, and raises what failed and nobody has
-    looked at as one ExceptionGroup. Leaving it with an error closes at once.
+    Leaving its block without an error waits until all sent messages are confirmed, and raises the failures that nobody
+    has retrieved as one ExceptionGroup. Leaving it with an error closes at once.
 
-    Every waiting method takes `timeout` in seconds (None: the connection's `request_timeout`) and raises
-    RequestTimeout past it; ChannelClosed or ConnectionClosed with the broker's words if that is what
-    the request led to; UsageError for what can't be sent. Cancelling a waiting method leaves the channel in
-    order: the answer is taken and dropped when it comes.
+    Every waiting method takes `timeout` in seconds (None: the connection's `request_timeout`) and raises RequestTimeout
+    after it; ChannelClosed or ConnectionClosed with the broker's text if the broker closes them over the request;
+    UsageError for invalid arguments. Cancelling a waiting method leaves the channel usable: the answer is discarded
+    when it arrives.
     """
 
     def __init__(self, core: ChannelCore) -> None:
@@ -67,7 +67,7 @@ class Channel(Declaring):
         return self._core.line.closed
 
     async def open(self, *, timeout: float | None = None) -> None:
-        """Open the channel again after it was closed; the connection stays as it is. Consumers do not come back.
+        """Open the channel again after it was closed; the connection is unaffected. Consumers are not restarted.
 
         Does nothing if it is open. Waits while the connection recovers.
         """
@@ -77,7 +77,7 @@ class Channel(Declaring):
         """Close in order: send channel.close, and wait for close-ok.
 
         Unconfirmed messages fail, and unsettled deliveries return to their queues. Does nothing if the channel is
-        closed. Cancelling leaves the rest to the broker.
+        closed. When cancelled, it leaves the rest to the broker.
         """
         await self._core.close(timeout)
 
@@ -114,11 +114,11 @@ class Channel(Declaring):
             exchange: The exchange's name; empty for the default exchange.
             routing_key: The routing key.
             properties: The message's properties; None for a persistent message with a new id.
-            mandatory: Whether the broker returns a message that no queue takes.
-            timeout: Seconds for waiting to send and for the confirm; None means the connection's `publish_timeout`.
+            mandatory: Whether the broker returns a message that it can't route to any queue.
+            timeout: Seconds for waiting to send and for the confirm; None for the connection's `publish_timeout`.
 
         Raises:
-            PublishReturned: The message is mandatory, and no queue takes it.
+            PublishReturned: The message is mandatory and was not routed to any queue.
             PublishRefused: The broker refused the message.
             PublishTimeout: The broker did not confirm in time; the outcome is unknown.
             ChannelClosed: The broker closed the channel.
@@ -143,7 +143,7 @@ class Channel(Declaring):
     ) -> Receipt:
         """Publish a message and return its receipt, a future that is done when the broker has confirmed it.
 
-        Waits only while too many messages are unconfirmed. Arguments and errors are those of `publish`, but
+        Waits only while too many messages are unconfirmed. Arguments and errors are those of `publish`, except
         that properties may be encoded already; the errors come from the receipt, and from `wait_for_confirms`.
         """
         seconds = self._publishing.begin(timeout)
@@ -159,8 +159,8 @@ class Channel(Declaring):
     async def wait_for_confirms(self, *, timeout: float | None = None) -> None:
         """Wait until everything sent before is confirmed.
 
-        Raises what failed since the last call as one ExceptionGroup, and PublishTimeout when `timeout`
-        seconds (None: no limit but the messages' own) have passed.
+        Raises the failures since the last call as one ExceptionGroup, and PublishTimeout when `timeout` seconds (None:
+        only the messages' own deadlines) have passed.
         """
         await self._publishing.wait_for_confirms(timeout)
 
@@ -175,8 +175,8 @@ class Channel(Declaring):
 
         Raises:
             UsageError: when the block is entered, on a channel with confirms or within another transaction.
-            ConnectionClosed: when the block ends, if the connection was lost within it. Nothing took effect; only if
-                it was lost during the commit is the outcome unknown.
+            ConnectionClosed: when the block ends, if the connection was lost within it. Nothing took effect; the
+            outcome is unknown only if it was lost during the commit.
             ChannelClosed: when the block ends, if the broker closed the channel. Nothing took effect.
             RequestTimeout: when the broker does not answer within the connection's `request_timeout`.
         """
@@ -194,7 +194,7 @@ class Channel(Declaring):
         arguments: Table | None = None,
         restore: bool = False,
     ) -> Consumer:
-        """Make a consumer of `queue`, to be entered with `async with`, which starts it.
+        """Return a consumer of `queue`, to be entered with `async with`, which starts it.
 
         Args:
             queue: The queue's name.
@@ -233,5 +233,5 @@ class Channel(Declaring):
         return Consumers(consumers)
 
     async def get(self, queue: str, *, no_ack: bool = False, timeout: float | None = None) -> Delivery | None:
-        """Take one message from a queue, or None where it is empty. A message whose caller gave up goes back."""
+        """Get one message from a queue, None if it is empty. If the caller is cancelled, the message is requeued."""
         return await self._core.get(queue, no_ack=no_ack, timeout=timeout)

@@ -1,4 +1,4 @@
-"""A connection to a broker, and `connect`, which makes one."""
+"""A connection to a broker, and `connect`, which creates one."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ PUBLISH_TIMEOUT: Final = 60.0
 
 
 class Connection:
-    """A connection to a broker. Made by `connect`; an async context manager that closes it.
+    """A connection to a broker. Created by `connect`; an async context manager that closes it.
 
-    Leaving its block without an error waits until all that was sent is confirmed, and raises what failed and nobody has
-    looked at as one ExceptionGroup. Leaving it with an error closes at once; what was not confirmed is counted in the
-    log.
+    Leaving its block without an error waits until all sent messages are confirmed, and raises the failures that nobody
+    has retrieved as one ExceptionGroup. Leaving it with an error closes at once; the number of unconfirmed messages is
+    logged.
     """
 
     def __init__(self, session: Session) -> None:
@@ -69,7 +69,7 @@ class Connection:
 
     @property
     def request_timeout(self) -> float:
-        """Seconds that methods wait for the broker's answer where they are not told otherwise."""
+        """Default timeout, in seconds, of methods that wait for the broker's answer."""
         return self._session.request_timeout
 
     @request_timeout.setter
@@ -78,7 +78,7 @@ class Connection:
 
     @property
     def publish_timeout(self) -> float:
-        """Seconds that `publish` and `send` wait for a confirm where they are not told otherwise."""
+        """Default timeout, in seconds, of `publish` and `send` for a confirm."""
         return self._session.publish_timeout
 
     @publish_timeout.setter
@@ -87,7 +87,7 @@ class Connection:
 
     @property
     def is_open(self) -> bool:
-        """Whether channels can be used at this moment."""
+        """Whether channels can be used now."""
         return self._session.is_open
 
     @property
@@ -107,12 +107,12 @@ class Connection:
 
     @property
     def server_version(self) -> tuple[int, ...]:
-        """The broker's version as numbers, empty where it says none."""
+        """The broker's version as numbers, empty if it sends none."""
         return self._session.server_version
 
     @property
     def frame_limit(self) -> int:
-        """The most bytes that one frame may carry, and so a message's properties, as agreed with the broker."""
+        """The largest payload of a frame in bytes, agreed with the broker; also the limit of a message's properties."""
         link = self._session.link
         return FRAME_MIN_SIZE - FRAME_OVERHEAD if link is None else link.core.frame_limit
 
@@ -149,10 +149,10 @@ class Connection:
         Waits while the connection recovers.
 
         Args:
-            prefetch: How many unsettled deliveries each consumer may have (0: no limit).
+            prefetch: Limit on the unsettled deliveries of each consumer (0: no limit).
             confirms: False lets `publish` and `send` return once a message is written, without waiting for the broker:
-                messages on their way when the connection is lost are lost, and a message that no queue takes is raised
-                by `wait_for_confirms` or at the end of the channel's block. Transactions need False.
+                messages in flight when the connection is lost are lost, and `wait_for_confirms` or the end of the
+                channel's block raises for a message that was not routed to any queue. Transactions need False.
             timeout: Seconds for the answer; None for the connection's `request_timeout`.
 
         Raises:
@@ -167,22 +167,22 @@ class Connection:
     async def wait_for_confirms(self) -> None:
         """Wait until everything sent before over any channel is confirmed.
 
-        Raises what failed since the last call as one ExceptionGroup. There is no limit but the messages' own deadlines.
+        Raises the failures since the last call as one ExceptionGroup. The messages' own deadlines are the only limit.
         """
         self._session.check_loop()
         await self._session.wait_idle()
         raise_all(self._session.failures.take())
 
     async def close(self, *, timeout: float = CLOSE_TIMEOUT) -> None:
-        """Close in order: connection.close, wait for close-ok. Channels and what waits end with ConnectionClosed.
+        """Close in order: connection.close, wait for close-ok. Channels and waiters end with ConnectionClosed.
 
-        Does nothing if it is closed. A broker that does not answer within `timeout` seconds is hung up on;
-        cancelling hangs up at once.
+        Does nothing if it is closed. If the broker does not answer within `timeout` seconds, the socket is closed
+        without it; cancelling closes it at once.
         """
         await self._session.close(timeout)
 
     async def wait_closed(self, *, timeout: float | None = None) -> None:
-        """Wait until the connection is closed for good, by whomever; `close_reason` then says why.
+        """Wait until the connection is closed for good, by either side; `close_reason` then has the reason.
 
         Raises RequestTimeout past `timeout` seconds (None: no limit).
         """
@@ -190,7 +190,7 @@ class Connection:
 
 
 Declare: TypeAlias = Callable[[Connection], Awaitable[None]]
-"""A function that declares what a program needs over a connection."""
+"""A function that declares the topology that a program needs over a connection."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +216,7 @@ class Options:
     client_properties: Table | None
 
     def checked_url(self) -> BrokerURL:
-        """Return the URL to connect to. Raises UsageError for options that make no sense, alone or together."""
+        """Return the URL to connect to. Raises UsageError for invalid options or combinations of them."""
         url = self.url
         parsed = default_url() if url is None else url if isinstance(url, BrokerURL) else parse_url(url)
         if self.heartbeat is not None:
@@ -239,11 +239,11 @@ class Options:
 class Connecting:
     """The result of `connect`: awaited, or entered with `async with`, which closes the connection at its end.
 
-    Either once: it makes one connection. Raises UsageError the second time.
+    Works once: it makes one connection, and raises UsageError the second time.
     """
 
     def __init__(self, options: Options) -> None:
-        """Check the options. Raises UsageError for some that make no sense."""
+        """Check the options. Raises UsageError for invalid ones."""
         self._options: Options | None = options
         self._url = options.checked_url()
         self._entered: Connection | None = None
@@ -255,7 +255,7 @@ class Connecting:
         check_asyncio()
         options, self._options = self._options, None
         if options is None:
-            raise UsageError("this connect(…) was awaited or entered before: call rabbitry.connect again")
+            raise UsageError("this connect(…) was already awaited or entered: call rabbitry.connect again")
         return await _open(options, self._url)
 
     async def __aenter__(self) -> Connection:
@@ -317,7 +317,7 @@ def connect(  # noqa: PLR0913 - the options of a connection, each a keyword with
 
     Args:
         url: See `rabbitry.amqp.client.url`. None means the broker of the worker that runs this handler, or of the test
-            harness; elsewhere RABBITRY_BROKER, or else guest on this machine (neither of the two in a pytest run).
+            harness; otherwise RABBITRY_BROKER, or guest on this machine (neither of the two in a pytest run).
         name: The connection's name at the broker.
         timeout: Seconds for each host; None for the URL's, or 10.
         request_timeout: Seconds for the answer to a request.

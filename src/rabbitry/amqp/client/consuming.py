@@ -1,4 +1,4 @@
-"""Consuming: the iterators over deliveries, of one queue and of several."""
+"""Consuming: iterators over the deliveries of one queue or several."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from rabbitry.exceptions import Closed, RabbitryError, RequestTimeout, UsageErro
 __all__ = ["Consumer", "Consumers", "Delivery"]
 
 _AHEAD: Final = 100
-"""Deliveries queued for the iteration, of all consumers together; the rest stay in each consumer's own buffer."""
+"""Deliveries queued for the iteration, of all consumers together; the others stay in each consumer's buffer."""
 
 
 class Consumer:
     """One consumer: an async context manager, and an async iterator over its deliveries.
 
-    Leaving the block cancels the consumer and gives back what was not settled. The iteration ends when the
-    consumer is cancelled by us; it raises ConsumerCancelled when the broker cancelled it, and ChannelClosed
-    or ConnectionClosed when its channel is gone.
+    Leaving the block cancels the consumer and requeues unsettled deliveries. The iteration ends when this program
+    cancels the consumer; it raises ConsumerCancelled when the broker cancels it, and ChannelClosed or ConnectionClosed
+    when its channel is closed.
     """
 
     def __init__(self, host: Subscriptions, subscription: Subscription) -> None:
@@ -50,17 +50,17 @@ class Consumer:
 
     @property
     def exclusive(self) -> bool:
-        """Whether it wants to be the queue's only consumer."""
+        """Whether it is the queue's only consumer (exclusive)."""
         return self._subscription.exclusive
 
     @property
     def arguments(self) -> Table | None:
-        """The arguments that it was made with."""
+        """The arguments of its basic.consume."""
         return self._subscription.arguments
 
     @property
     def restore(self) -> bool:
-        """Whether it comes back when the broker cancels it."""
+        """Whether it is restarted when the broker cancels it."""
         return self._subscription.restore
 
     async def __aenter__(self) -> Self:
@@ -68,7 +68,7 @@ class Consumer:
         return self
 
     async def start(self, *, timeout: float | None = None) -> None:
-        """Start consuming; what entering the block does. timeout: seconds, as for the channel's methods."""
+        """Start consuming, as entering the block does. timeout: seconds, as for the channel's methods."""
         if self._subscription.is_entered:
             raise UsageError("a consumer can be entered once; ask the channel for another one")
         self._subscription.is_entered = True
@@ -80,17 +80,17 @@ class Consumer:
         if error is None:
             await self.cancel()
         else:
-            with contextlib.suppress(RequestTimeout):  # the error is what counts
+            with contextlib.suppress(RequestTimeout):  # the block's error is the one to raise
                 await self.cancel(timeout=LEAVE_TIMEOUT)
 
     async def cancel(self, *, give_back: bool = True, timeout: float | None = None) -> None:
         """Stop consuming and requeue unsettled deliveries. Does nothing if the consumer has ended already.
 
-        Cancelling leaves it to the broker: the request is sent.
+        When cancelled, it leaves the rest to the broker: the request is sent.
 
         Args:
-            give_back: False leaves unsettled deliveries to the caller, who may still acknowledge them over the open
-                channel; the iteration ends after the deliveries that the broker sent before it answered.
+            give_back: False leaves unsettled deliveries to the caller, which may still acknowledge them over the open
+                channel; the iteration ends after the deliveries that the broker sent before its answer.
             timeout: Seconds, as for the channel's methods; RequestTimeout past it.
         """
         subscription = self._subscription
@@ -99,7 +99,7 @@ class Consumer:
         self._host.check_loop()
         subscription.leave(give_back=give_back)
         try:
-            with contextlib.suppress(Closed):  # then it is as gone as it can be
+            with contextlib.suppress(Closed):  # then the consumer is gone too
                 await self._host.stop(subscription, timeout)
         finally:
             subscription.left()
@@ -145,7 +145,7 @@ class Consumers:
     async def __aenter__(self) -> Self:
         if self._feeding:
             raise UsageError("consumers can be entered once; ask the channel for others")
-        async with contextlib.AsyncExitStack() as stack:  # cancels the started consumers where a later one fails
+        async with contextlib.AsyncExitStack() as stack:  # cancels the started consumers if a later one fails
             for consumer in self._consumers:
                 await stack.enter_async_context(consumer)
             self._stack = stack.pop_all()
@@ -181,6 +181,6 @@ class Consumers:
             arrived = await self._arrived.get()
             if isinstance(arrived, RabbitryError):
                 self._error = arrived
-            elif not arrived.is_lost or self.no_ack:  # the broker delivers a lost one again
+            elif not arrived.is_lost or self.no_ack:  # the broker redelivers a lost one
                 return arrived
         raise self._error

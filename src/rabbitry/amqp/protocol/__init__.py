@@ -2,6 +2,6 @@
 
 Modules: `connection` is the core that turns bytes into events; `events` are what it returns, `states` its transitions,
 `methods` the classes of all methods, `encoding` their bytes, `properties` and `tables` the codecs of content headers
-and tables, `constants` the numbers of the specification, `hot` the code that each message passes, and `amqp_0_8` what
-version 0-8 has otherwise.
+content headers and tables, `constants` the numbers of the specification, `hot` the code that every message passes
+through, and `amqp_0_8` the differences of version 0-8.
 """

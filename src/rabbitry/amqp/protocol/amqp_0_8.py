@@ -1,8 +1,8 @@
-"""AMQP 0-8 as RabbitMQ 3.10.8 speaks it: the methods that it lacks, and those that travel otherwise than in 0-9-1.
+"""AMQP 0-8 as RabbitMQ 3.10.8 speaks it: the methods that it lacks, and those encoded differently from 0-9-1.
 
-Clients that were written before 2010 speak it, among them py-amqplib. Contents, properties and field tables are those
-of 0-9-1; RabbitMQ sends an empty table as the server's capabilities, since these clients can't read its booleans.
-(RabbitMQ's amqp-rabbitmq-0.8.json; seen in recorded conversations with RabbitMQ 3.10.8, tests/data.)
+Clients written before 2010 speak it, among them py-amqplib. Contents, properties and field tables are those of 0-9-1;
+RabbitMQ sends an empty table of server capabilities, because these clients can't read booleans in tables.
+(RabbitMQ's amqp-rabbitmq-0.8.json; recorded conversations with RabbitMQ 3.10.8 in tests/data.)
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from rabbitry.amqp.protocol.methods import (
 )
 
 HEADERS: Final = (b"AMQP\x01\x01\x08\x00", b"AMQP\x01\x01\x09\x01")
-"""The protocol headers that ask for it: most clients send the first, py-amqplib the second."""
+"""The protocol headers of 0-8: most clients send the first, py-amqplib the second."""
 VERSION: Final = (8, 0)
-"""The version that connection.start tells, as the specification of 0-8 has it."""
+"""The version in connection.start, as the specification of 0-8 defines it."""
 
 _MISSING: Final = frozenset(
     {
@@ -55,7 +55,7 @@ def _changed() -> dict[type, Layout]:
     close, close_ok = BY_TYPE[ConnectionClose], BY_TYPE[ConnectionCloseOk]
     consume, open_ok = BY_TYPE[BasicConsume], BY_TYPE[ChannelOpenOk]
     return {
-        ConnectionClose: close._replace(method_id=60),  # 50 and 51 were connection.redirect, which RabbitMQ has not
+        ConnectionClose: close._replace(method_id=60),  # 50 and 51 were connection.redirect, which RabbitMQ lacks
         ConnectionCloseOk: close_ok._replace(method_id=61),
         ChannelOpenOk: open_ok._replace(letters=""),  # without a channel id
         BasicConsume: consume._replace(letters=consume.letters.removesuffix("t")),  # without arguments

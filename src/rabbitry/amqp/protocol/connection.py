@@ -1,7 +1,7 @@
 """The protocol of one connection without I/O, for either side: bytes in, events out, bytes to send.
 
-The core knows frames, contents, states and limits; what a method means is for the client or the broker.
-A driver feeds `receive` with what the socket brings and writes what the encoders give.
+The core knows frames, contents, states and limits; the meaning of a method is up to the client or the broker.
+A driver passes `receive` what it reads from the socket, and writes what the encoders return.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ from rabbitry.exceptions import ProtocolViolation, UsageError
 
 
 class Role(enum.Enum):
-    """Which side of the connection we are."""
+    """Which side of the connection this is."""
 
     CLIENT = Sender.CLIENT
     BROKER = Sender.SERVER
@@ -100,18 +100,19 @@ _CLASS_CONNECTION: Final = 10
 _CLOSES: Final = (ConnectionClose, ConnectionCloseOk)
 _ON_ZERO: Final = "CHANNEL_ERROR - unexpected method in connection state running"
 _HEADERS: Final = (PROTOCOL_HEADER, b"AMQP\x01\x01\x00\x09", *amqp_0_8.HEADERS)
-"""What RabbitMQ takes: the header of 0-9-1, that of 0-9, which it takes for 0-9-1, and those of 0-8."""
+"""The protocol headers that RabbitMQ accepts: those of 0-9-1, of 0-9 (treated as 0-9-1) and of 0-8."""
 _LONG_PART: Final = 4096
-"""Bytes of a body frame from which on its part is taken before the rest has come."""
+"""Size of a body frame, in bytes, from which on its first part is processed before the rest has arrived."""
 _HEARTBEATS: Final = re.compile(b"(?:%b)+" % re.escape(HEARTBEAT_FRAME))
 _MOST_PLAIN: Final = 200
-"""Events of one call whose frames were decoded one at a time: a chunk can hold thousands, more than fit into a turn."""
+"""Most events of frames decoded one by one that one call returns: a chunk can hold thousands, too many for one
+iteration of the loop."""
 _OVER: Final = (ConnectionState.CLOSE_RECEIVED, ConnectionState.CLOSED)
-"""States in which nothing that the peer still sends counts (section 2.2.4: its close was its last word)."""
+"""States in which everything that the peer still sends is ignored (section 2.2.4: its close ends its output)."""
 
 
 class _Content:
-    """A content whose header or body is still to come."""
+    """A content whose header or body is incomplete."""
 
     __slots__ = ("arguments", "event", "header", "missing", "parts", "signature", "too_large")
 
@@ -125,17 +126,17 @@ class _Content:
         self.parts: list[bytes | memoryview] = []
 
     def add(self, part: memoryview, chunk: int) -> None:
-        """Take a part of the body out of a chunk of so many bytes.
+        """Append a part of the body, taken from a chunk of `chunk` bytes.
 
-        The part is copied only if most of the chunk is something else, since a part keeps its whole chunk in memory.
+        The part is copied only if most of the chunk is something else: an uncopied part keeps its chunk in memory.
         """
         self.missing -= len(part)
-        if part and not self.too_large:  # an empty frame is legal, but any number of them is no body
+        if part and not self.too_large:  # an empty frame is legal, but would only fill the list
             self.parts.append(part if len(part) * 4 >= chunk else bytes(part))
 
 
 class _CutFrame:
-    """A long body frame of which a part has come: what comes next is its rest, whatever it looks like."""
+    """A long body frame of which a part has arrived: the next bytes are its rest, whatever they look like."""
 
     __slots__ = ("channel", "content", "missing", "octets")
 
@@ -151,7 +152,7 @@ class _CutFrame:
 
 
 def _no_content(content: _Content) -> ProtocolViolation:
-    """Return the error 505: another frame came instead of the content that has to follow (the words are RabbitMQ's)."""
+    """Return error 505 for another frame in place of the header or body of a content (RabbitMQ's text)."""
     if content.header:
         text = "UNEXPECTED_FRAME - expected content body, got non content body frame instead"
     else:
@@ -160,9 +161,9 @@ def _no_content(content: _Content) -> ProtocolViolation:
 
 
 def _check_arguments(method: Method) -> None:
-    """Refuse names that are no UTF-8 (501, in RabbitMQ's words); those of a publish are let pass, as there.
+    """Refuse names that are not UTF-8 (501, RabbitMQ's text), except in basic.publish, as RabbitMQ does.
 
-    So are NaN and infinity refused, which Erlang's floats can't hold: RabbitMQ's reader ends at them without a word.
+    Refuse NaN and infinity too: Erlang's floats can't hold them, and RabbitMQ's reader crashes on them without a reply.
     """
     for value in method:
         if isinstance(value, Mapping) and not is_finite(value):
@@ -181,23 +182,23 @@ def _unexpected(kind: int, payload: bytes) -> ProtocolViolation:
 
 
 _LONGEST_HEADER: Final = 1 << 24
-"""Bytes of a content header that a client takes, whatever frame size was agreed on. A header can't be split, so brokers
-send one that came over a connection with larger frames, or that dead-lettering added to, in a frame beyond the limit
-(RabbitMQ's rabbit_binary_generator measures bodies alone). A client that refused would lose its connection to the same
-message for ever."""
+"""Bytes of a content header that a client accepts, whatever frame size was agreed on. A header can't be split, so
+brokers send a header that came over a connection with larger frames, or that dead-lettering extended, in a frame
+beyond the limit (RabbitMQ's rabbit_binary_generator limits bodies only). A client that refused it would lose its
+connection to the same message again and again."""
 
 
 class Connection:
     """One side of a connection. Not tied to any transport, clock or event loop."""
 
     def __init__(self, role: Role, *, frame_max: int, channel_max: int, max_body_size: int) -> None:
-        """Make the core for `role`.
+        """Create the core for `role`.
 
         Args:
             role: Whether this is the client or the server.
-            frame_max: Bytes, the most that either side may send in a frame.
-            channel_max: The highest channel number. Both hold until `tuned`.
-            max_body_size: Bytes; a larger body is not kept: its event has an empty one, and the header tells the size.
+            frame_max: The largest frame that either side may send, in bytes; valid until `tuned`.
+            channel_max: The highest channel number; valid until `tuned`.
+            max_body_size: Bytes; a larger body is discarded: its event has an empty body, and the header has the size.
         """
         self.role = role
         self.frame_max = frame_max
@@ -205,7 +206,7 @@ class Connection:
         self.max_body_size = max_body_size
         self.state = ConnectionState.IDLE
         self.framing_lost = False
-        self._method_limit = FRAME_MIN_SIZE - FRAME_OVERHEAD  # what every peer takes before the limits are agreed on
+        self._method_limit = FRAME_MIN_SIZE - FRAME_OVERHEAD  # what every peer accepts before the limits are agreed on
         self.is_0_8 = False
         """Whether AMQP 0-8 is spoken, as the client's protocol header asked for."""
         self._by_signature: Mapping[int, Layout] = BY_SIGNATURE
@@ -215,11 +216,11 @@ class Connection:
         self._ready: set[int] = set()
         self._chunks: list[bytes] = []
         self._offset = 0
-        """Where the bytes that are not taken yet begin in the first of the chunks."""
+        """Offset of the first unprocessed byte in the first chunk."""
         self._waiting = 0
         self._needed = 8
         self._ends_here = False
-        """Whether this call of `receive` ends with what it has found."""
+        """Whether this call of `receive` ends with the events found so far."""
         self._cut: _CutFrame | None = None
         self._peer = Sender.SERVER if role is Role.CLIENT else Sender.CLIENT
         self._hot_contents = hot.CLIENT_TAKES if role is Role.CLIENT else hot.BROKER_TAKES
@@ -230,7 +231,7 @@ class Connection:
         return self.frame_max - FRAME_OVERHEAD
 
     def tuned(self, frame_max: int, channel_max: int) -> None:
-        """Take the limits that both sides agreed on."""
+        """Set the limits that both sides agreed on."""
         self.frame_max = max(frame_max, FRAME_MIN_SIZE)
         self._method_limit = self.frame_limit
         self.channel_max = channel_max
@@ -242,16 +243,16 @@ class Connection:
     # -- sending ---------------------------------------------------------------------------------------
 
     def send_header(self) -> bytes:
-        """Return the protocol header that a client begins with."""
+        """Return the protocol header that a client starts with."""
         self.state = step_connection(self.state, ConnectionEvent.HEADER)
         return PROTOCOL_HEADER
 
     def send_method(self, channel: int, method: Method) -> bytes:
-        """Return the frame of `method`, and move the state on.
+        """Return the frame of `method`, and change the state accordingly.
 
         Raises:
-            UsageError: The method is not ours to send, is too long for a frame or illegal in this state; the state is
-                then as before.
+            UsageError: This side must not send the method, its frame would be too long, or it is illegal in this state.
+                The state is unchanged.
         """
         layout = BY_TYPE[type(method)]
         name = method_name(layout.class_id, layout.method_id)
@@ -276,15 +277,15 @@ class Connection:
     # -- receiving -------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> list[Event]:
-        """Take what the peer sent and return the events of it, in wire order; an incomplete rest is kept.
+        """Process data from the peer and return its events, in wire order; an incomplete rest is kept.
 
-        Call it again with b"" until it returns nothing. What changes the state of the connection or closes a channel is
-        the only event of its call: what came before it is carried out, and it is answered, before the states move on.
-        The same frames therefore have the same effect however they are cut into chunks.
+        Call it again with b"" until it returns nothing. An event that changes the state of the connection or closes a
+        channel is the only event of its call: the receiver processes everything before it, and answers it, before the
+        states change again. The same frames therefore have the same effect however they are cut into chunks.
 
-        A violation is the last event, after everything that was right before it. What follows the frame at
-        fault is kept for the next call, by when the receiver has sent its close; if the framing itself is
-        lost (`framing_lost`), or the peer has closed the connection, nothing that follows is taken.
+        A violation is the last event, after everything that was correct before it. The data after the frame at fault is
+        kept for the next call, by which time the receiver has sent its close; if the framing itself is lost
+        (`framing_lost`), or the peer has closed the connection, that data is discarded.
         """
         if self.framing_lost or self.state in _OVER:
             return []
@@ -326,11 +327,11 @@ class Connection:
                 self._ends_here = self._ends_here or plain >= _MOST_PLAIN
         except ProtocolViolation as violation:
             events.append((VIOLATION, channel, violation))
-            # A violation comes from one whole frame, or else it is the framing that is lost.
+            # Either one whole frame is in violation, or the framing is lost.
             offset = len(data) if self.framing_lost else self._end_of_frame(data, offset)
         self._waiting = len(data) - offset
-        # After a lone event, or many plain frames, the rest is taken at once, and may hold many more: it is not copied
-        # for each of them.
+        # After a lone event, or many plain frames, the next call processes the rest. The rest may hold many more of
+        # them, so it is not copied each time.
         self._offset = offset if self._ends_here and self._waiting else 0
         self._chunks = ([data] if self._offset else [data[offset:]]) if self._waiting else []
         return events
@@ -357,7 +358,7 @@ class Connection:
         return 8
 
     def _receive_frame(self, data: bytes, offset: int, channel: int, events: list[Event]) -> int:
-        """Take one frame the plain way, and return where the next one begins.
+        """Process one frame the plain way, and return the offset of the next one.
 
         Returns `offset` unchanged if the frame is not complete yet, or is left for the next call of `receive`.
         """
@@ -367,7 +368,7 @@ class Connection:
         size = int.from_bytes(data[offset + 3 : offset + 7], "big")
         if kind not in (FRAME_METHOD, FRAME_HEADER, FRAME_BODY, FRAME_HEARTBEAT):
             raise self._lose_framing(f"type {kind}, {octets(data[offset + 7 : offset + 7 + size])}: unknown_frame")
-        limit = self.frame_max  # eight bytes too many are let pass: clients count the payload alone (as RabbitMQ does)
+        limit = self.frame_max  # like RabbitMQ, tolerate eight bytes more: clients count the payload alone
         if kind == FRAME_HEADER and self.role is Role.CLIENT:
             limit = max(limit, _LONGEST_HEADER)
         if size > limit:
@@ -410,9 +411,9 @@ class Connection:
         return stop + 1
 
     def _take_short_bodies(self, data: bytes, offset: int, channel: int, content: _Content) -> int:
-        """Take the short body frames that follow, and return where the first other frame begins.
+        """Process the short body frames that follow, and return the offset of the first other frame.
 
-        One part of the body is made of all of them: a chunk can hold thousands, and each part takes room of its own.
+        They become one part of the body: a chunk can hold thousands of frames, and each part has an overhead of memory.
         """
         parts: list[bytes] = []
         offset = hot.scan_bodies(data, offset, channel, min(_LONG_PART, self.frame_limit), content.missing, parts)
@@ -425,7 +426,7 @@ class Connection:
         return self._lose_framing(f"type {kind}, {octets(payload)}: {{invalid_frame_end_marker,{found}}}")
 
     def _body_of(self, channel: int, size: int) -> _Content | None:
-        """Return the content that a body frame of this size belongs to; None if the plain way has to judge it."""
+        """Return the content that a body frame of this size belongs to; None if the frame has to go the plain way."""
         content = self._contents.get(channel)
         if (
             content is None
@@ -438,13 +439,13 @@ class Connection:
         return content
 
     def _end_cut_frame(self, cut: _CutFrame, data: bytes, events: list[Event]) -> int:
-        """Take the end of a body frame whose beginning came with earlier chunks; gives where the next frame begins."""
+        """Process the rest of a body frame that began in an earlier chunk, and return the offset of the next frame."""
         end = cut.missing
         if data[end] != FRAME_END:
             raise self._wrong_end(FRAME_BODY, cut.octets, data[end])
         self._cut = None
         cut.add(memoryview(data)[:end], len(data))
-        if self._contents.get(cut.channel) is cut.content:  # else the channel was closed meanwhile
+        if self._contents.get(cut.channel) is cut.content:  # otherwise the channel was closed meanwhile
             self._end_content(cut.channel, cut.content, events)
         return end + 1
 
@@ -526,7 +527,7 @@ class Connection:
             text = f"UNEXPECTED_FRAME - expected content header for class 60, got one for class {class_id} instead"
             raise ProtocolViolation(Reply.UNEXPECTED_FRAME, text, 60, method_id)
         if payload[2:4] != b"\0\0":
-            raise _no_content(content)  # a weight, which has to be 0 (section 4.2.6.1): no content header to RabbitMQ
+            raise _no_content(content)  # the weight is not 0 (section 4.2.6.1): not a content header to RabbitMQ
         size = int.from_bytes(payload[4:12], "big")
         content.header = payload
         content.missing = size
@@ -559,7 +560,7 @@ class Connection:
             raise ProtocolViolation(Reply.COMMAND_INVALID, text)
 
     def _check_channel_count(self, channel: int) -> None:
-        """Refuse a channel beyond the agreed limit: RabbitMQ counts them, while our own side keeps to the numbers."""
+        """Refuse a channel beyond the agreed limit: RabbitMQ limits their count, our client the numbers."""
         if self.role is Role.CLIENT and channel > self.channel_max:
             text = f"NOT_ALLOWED - channel number {channel} is not in the agreed 1 to {self.channel_max}"
             raise ProtocolViolation(Reply.NOT_ALLOWED, text)

@@ -1,6 +1,6 @@
 """Methods as the payloads of method frames, by the wire layouts in methods.py.
 
-This is the plain, complete way; the methods that travel once for each message have another in hot.py.
+This is the plain, complete way; the methods sent once per message also have a fast way in hot.py.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _RESERVED: Final = {"0": b"\x00\x00", "1": b"\x00", "3": b"\x00\x00\x00\x00"}
 def encode_method(method: Method, layouts: Mapping[type, Layout] = BY_TYPE) -> bytes:
     """Encode a method frame's payload: class id, method id, arguments.
 
-    layouts: of the version that is spoken. Raises UsageError for a value that does not fit its wire type.
+    layouts: those of the protocol version in use. Raises UsageError for a value that does not fit its wire type.
     """
     layout = layouts[type(method)]
     parts: list[bytes] = [layout.signature.to_bytes(4, "big")]
@@ -73,8 +73,8 @@ def _encode(letter: str, value: object, layout: Layout) -> bytes:
 def decode_method(payload: bytes, layouts: Mapping[int, Layout] = BY_SIGNATURE) -> Method:
     """Decode a method frame's payload.
 
-    layouts: of the version that is spoken. Raises ProtocolViolation: 540 for an unknown method, 501 for arguments that
-    are malformed, cut short or overrun the frame, or where class and method are missing.
+    layouts: those of the protocol version in use. Raises ProtocolViolation: 540 for an unknown method, 501 for
+    arguments that are malformed, cut short or longer than the frame, or if class and method are missing.
     """
     if len(payload) < 4:
         text = f"FRAME_ERROR - type 1, {octets(payload)}: unknown_frame"

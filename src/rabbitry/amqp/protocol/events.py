@@ -1,6 +1,6 @@
-"""What the protocol core hands out: tuples in wire order, whose first item says what they are.
+"""The events that the protocol core returns: tuples in wire order, whose first item is the kind.
 
-Tuples and not objects, since these are made once for each message (see hot.py).
+Tuples and not objects, since one is created for each message (see hot.py).
 
     (PUBLISH, channel, arguments, header, body)      client → broker
     (DELIVER, channel, arguments, header, body)      broker → client; so are RETURN and GET_OK

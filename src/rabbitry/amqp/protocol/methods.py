@@ -1,12 +1,12 @@
 """The methods of AMQP 0-9-1 with RabbitMQ's extensions, each a NamedTuple of its arguments.
 
-The decorator names class and method id, who may send it, and the wire layout, a letter for each argument:
-o octet, h short, l long, q longlong, s short string, S long string, b bit, t table; and for reserved
-arguments, which are sent as zero and not kept, 0 short, 1 short string, 2 bit, 3 long string.
+The decorator names class and method id, the sender, and the wire layout, a letter for each argument: o octet, h short,
+l long, q longlong, s short string, S long string, b bit, t table. Reserved arguments are sent as zero and discarded on
+receipt: 0 short, 1 short string, 2 bit, 3 long string.
 (Specification, section 1, and amqp0-9-1.xml.)
 
-Field names are the specification's; `global_` and `type` as Python allows. encoding.py turns methods into bytes and
-back.
+Fields have the specification's names, except `global_`, since `global` is a keyword. encoding.py turns methods into
+bytes and back.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NO_ARGUMENTS: Final[Table] = {}
 
 
 class Sender(Flag):
-    """Who may send a method."""
+    """The sides that may send a method."""
 
     CLIENT = 1
     SERVER = 2
@@ -32,7 +32,7 @@ CLIENT, SERVER, BOTH = Sender.CLIENT, Sender.SERVER, Sender.BOTH
 
 
 class Layout(NamedTuple):
-    """How a method travels: its ids, who sends it, its class and its arguments' wire types."""
+    """The wire layout of a method: its ids, its sender, its class and the types of its arguments."""
 
     class_id: int
     method_id: int

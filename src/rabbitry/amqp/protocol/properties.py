@@ -21,7 +21,7 @@ from rabbitry.amqp.protocol.tables import (
 from rabbitry.exceptions import ProtocolViolation, UsageError
 
 CONTENT_HEADER: Final = struct.Struct(">HHQH")
-"""class, weight, body size, property flags: what every content header begins with."""
+"""Start of every content header: class, weight, body size, property flags."""
 PROPERTIES_AT: Final = CONTENT_HEADER.size
 FLAG_CONTENT_TYPE: Final = 1 << 15
 FLAG_CONTENT_ENCODING: Final = 1 << 14
@@ -39,7 +39,7 @@ FLAG_APP_ID: Final = 1 << 3
 
 
 class Properties(NamedTuple):
-    """A message's properties; None if one is absent.
+    """A message's properties; None for one that is absent.
 
     delivery_mode: 1 transient, 2 persistent. priority: 0 to 255. expiration: milliseconds, as a string.
     timestamp: whole seconds, with zone (an int only beyond the year 9999). headers: a field table.
@@ -63,9 +63,9 @@ class Properties(NamedTuple):
 
 
 class EncodedProperties(NamedTuple):
-    """Properties in their bytes, but for the message id, which the client gives.
+    """Encoded properties, except for the message id, which the client sets per message.
 
-    flags: with that of the message id. before, after: what stands on the wire before it and after it.
+    flags: include the flag of the message id. before, after: the properties before and after it on the wire.
     """
 
     flags: int
@@ -83,7 +83,7 @@ _FLAGS: Final = tuple(1 << (15 - index) for index in range(len(_NAMES)))
 
 
 def encode_properties(properties: Properties) -> tuple[int, list[bytes]]:
-    """Return the property flags and the encoded properties that are there, one item each, in wire order.
+    """Return the property flags and the encoded properties that are set, one item each, in wire order.
 
     Raises:
         UsageError: AMQP can't carry a value.
@@ -108,7 +108,7 @@ def encode_header(properties: Properties, body_size: int) -> bytes:
 
 
 def header_size(properties: Properties) -> int:
-    """Return the bytes of the content header's payload, which must fit one frame (section 4.2.6.1).
+    """Return the size in bytes of the content header's payload, which must fit into one frame (section 4.2.6.1).
 
     Raises:
         UsageError: AMQP can't carry a value.
@@ -120,18 +120,18 @@ def _encode(name: str, value: FieldValue) -> bytes:
     if name == "headers":
         if isinstance(value, Mapping):
             return encode_table(value)
-        raise TypeError("headers are a mapping")
+        raise TypeError("headers must be a mapping")
     if name in ("delivery_mode", "priority"):
         if isinstance(value, int):
             return bytes((value,))
-        raise TypeError("it is an integer from 0 to 255")
+        raise TypeError("it must be an integer from 0 to 255")
     if name == "timestamp":
         if isinstance(value, datetime | int):
             return encode_timestamp(value).to_bytes(8, "big")
-        raise TypeError("it is a datetime")
+        raise TypeError("it must be a datetime")
     if isinstance(value, str):
         return encode_short(value)
-    raise TypeError("it is a string")
+    raise TypeError("it must be a string")
 
 
 def decode_header(payload: bytes) -> Properties:
@@ -157,7 +157,7 @@ def decode_header(payload: bytes) -> Properties:
 
 @lru_cache(maxsize=512)
 def _present(flags: int) -> tuple[tuple[int, str], ...]:
-    """Return the places and names of the properties that are flagged, in wire order."""
+    """Return the indexes and names of the properties that are flagged, in wire order."""
     named = zip(_NAMES, _FLAGS, strict=True)
     return tuple((index, name) for index, (name, flag) in enumerate(named) if flags & flag)
 

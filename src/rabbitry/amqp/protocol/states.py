@@ -1,7 +1,7 @@
-"""The states of a connection and of a channel, and every transition that there is.
+"""The states of a connection and of a channel, and all transitions.
 
-One table serves client and broker: what one side sends is what the other receives. An event that is not
-in the table is illegal; `step_connection` and `step_channel` then raise and the state stays as it was.
+One table serves client and broker: everything that one side sends, the other receives. An event that is not in the
+table is illegal: `step_connection` and `step_channel` raise, and the state stays unchanged.
 (AMQP 0-9-1, sections 2.2.4, 4.2.2 and the grammars of the classes connection and channel.)
 """
 
@@ -15,7 +15,7 @@ from rabbitry.exceptions import ProtocolViolation
 
 
 class ConnectionState(Enum):
-    """Where a connection is in its life."""
+    """The states of a connection."""
 
     IDLE = "idle"
     GREETED = "greeted"  # the client's protocol header was sent
@@ -32,7 +32,7 @@ class ConnectionState(Enum):
 
 
 class ConnectionEvent(Enum):
-    """What moves a connection on, whichever side it comes from; a close says which."""
+    """The events that change a connection's state; those of a close include the direction."""
 
     HEADER = "protocol header"
     START = "connection.start"
@@ -50,17 +50,17 @@ class ConnectionEvent(Enum):
 
 
 class ChannelState(Enum):
-    """Where a channel is in its life."""
+    """The states of a channel."""
 
     CLOSED = "closed"
     OPENING = "opening"
     OPEN = "open"
-    CLOSING = "closing"  # we sent close and wait for close-ok; what else comes is ignored
+    CLOSING = "closing"  # we sent close and wait for close-ok; everything else is ignored
     CLOSE_RECEIVED = "close received"  # the peer sent close and waits for our close-ok
 
 
 class ChannelEvent(Enum):
-    """What moves a channel on; METHOD is any method but those that open and close."""
+    """The events that change a channel's state; METHOD is any method other than those that open and close."""
 
     OPEN = "channel.open"
     OPEN_OK = "channel.open-ok"

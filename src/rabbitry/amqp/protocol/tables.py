@@ -1,9 +1,9 @@
 """Field tables: every type RabbitMQ reads and writes, with tags that survive a round trip.
 
-Types and tags are those of RabbitMQ (its "AMQP 0-9-1 errata", section 3), which differ from the
-specification's. What Python's own types cannot say is kept by small subclasses: an integer that came with
-another tag than Python's default is a `TaggedInt`, a single-precision float a `Float32`, a long string that
-is no UTF-8 a `LongString`, so that decode followed by encode gives the same bytes.
+Types and tags are those of RabbitMQ (its "AMQP 0-9-1 errata", section 3), which differ from the specification's. Small
+subclasses keep what Python's own types can't express: an integer with another tag than Python's default is a
+`TaggedInt`, a single-precision float a `Float32`, a long string that is not UTF-8 a `LongString`. Decoding and encoding
+again therefore returns the same bytes.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ MAX_DEPTH: Final = 64
 
 
 class TaggedInt(int):
-    """An integer that travels with the type tag `tag` (one of b B s u I i l L T), not Python's default."""
+    """An integer that travels with the type tag `tag` (one of b B s u I i l L T), not the default one."""
 
     tag: bytes
 
     def __new__(cls, value: int, tag: bytes) -> TaggedInt:
         """Create an integer with a tag. Raises UsageError if the tag is not an integer's."""
         if tag not in _INTEGER_TAGS:
-            raise UsageError(f"{tag!r} is no type tag of an integer")
+            raise UsageError(f"{tag!r} is not a type tag of an integer")
         self = super().__new__(cls, value)
         self.tag = tag
         return self
@@ -44,7 +44,7 @@ class Float32(float):
 
 
 class LongString(bytes):
-    """A long string (tag S) that is no UTF-8; plain `bytes` travel as a byte array (tag x)."""
+    """A long string (tag S) that is not UTF-8; plain `bytes` travel as a byte array (tag x)."""
 
 
 FieldValue: TypeAlias = (
@@ -97,7 +97,7 @@ _LAST_SECOND: Final = int((datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - _EPO
 
 
 def decode_text(raw: bytes) -> str:
-    """Decode a name. RabbitMQ takes any bytes; what is no UTF-8 comes back as it was on encoding."""
+    """Decode a name. RabbitMQ accepts any bytes; those that are not UTF-8 survive decoding and encoding unchanged."""
     return raw.decode("utf-8", "surrogateescape")
 
 
@@ -112,7 +112,7 @@ def encode_text(text: str) -> bytes:
     except UnicodeEncodeError as error:
         raise UsageError(f"{text[:40]!r} can't be encoded in UTF-8: {error.reason}") from error
     except AttributeError as error:
-        raise UsageError(f"a name is text, not {type(text).__name__}") from error
+        raise UsageError(f"a name must be text, not {type(text).__name__}") from error
 
 
 def encode_short(text: str) -> bytes:
@@ -128,7 +128,7 @@ def encode_short(text: str) -> bytes:
 
 
 def decode_table(data: bytes, offset: int = 0) -> tuple[dict[str, FieldValue], int]:
-    """Decode the table at `offset`, length included. Gives the table and the offset behind it.
+    """Decode the table at `offset`, length included, and return the table and the offset behind it.
 
     Raises ProtocolViolation (502) for anything malformed.
     """
@@ -145,8 +145,8 @@ def encode_table(table: Table) -> bytes:
     seconds; one without a zone is taken as UTC), None → V, mapping → F, sequence → A.
 
     Raises:
-        UsageError: A value has another type or is out of range; the text names its key. NaN and infinity are, since
-            RabbitMQ ends a connection that carries one.
+        UsageError: A value has another type or is out of range; the text names its key. NaN and infinity are out of
+            range, since RabbitMQ closes a connection on which one arrives.
     """
     return _write_table(table, 0)
 
@@ -179,25 +179,25 @@ def type_name(value: FieldValue) -> str:
 def is_finite(value: FieldValue) -> bool:
     """Return whether a decoded value, with everything inside it, has no NaN and no infinity."""
     if type(value) in _FINITE:
-        return True  # nearly all values
+        return True  # the case of nearly all values
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, _ARRAY):
         return _FINITE.issuperset(map(type, value)) or all(map(is_finite, value))
-    if isinstance(value, _TABLE):  # a dict is asked for first: whether it is a Mapping takes ten times as long
+    if isinstance(value, _TABLE):  # checks dict first: testing for Mapping takes ten times as long
         return all(map(is_finite, value.values()))
     return True
 
 
 def erlang_binary(data: bytes) -> str:
-    """Print bytes as RabbitMQ does in what it says of them."""
+    """Return bytes as RabbitMQ prints them in its error texts."""
     if data and all(32 <= octet < 127 for octet in data):
         return '<<"' + data.decode().replace('"', '\\"') + '">>'
     return "<<" + ",".join(map(str, data)) + ">>"
 
 
 def octets(payload: bytes) -> str:
-    """Print a frame's payload as RabbitMQ does when it refuses the frame: all of it, or its first 16 bytes."""
+    """Return a frame's payload as RabbitMQ prints it when it refuses the frame: all of it, or its first 16 bytes."""
     return f"{'all' if len(payload) <= 16 else 'first 16'} octets = {erlang_binary(payload[:16])}"
 
 
@@ -231,7 +231,7 @@ def _read_table(data: bytes, offset: int, depth: int) -> tuple[dict[str, FieldVa
             offset += 5
         else:
             value, offset = _read_value(data, offset, depth)
-        table.setdefault(key, value)  # of two fields with one name RabbitMQ takes the first
+        table.setdefault(key, value)  # of two fields with one name RabbitMQ uses the first
     if offset != end:
         raise _malformed("overruns its length")
     return table, end
@@ -336,7 +336,7 @@ def _write_table(table: Table, depth: int) -> bytes:
     parts: list[bytes] = []
     for key, value in table.items():
         if not isinstance(key, str):
-            raise UsageError(f"table key {key!r} is no string")
+            raise UsageError(f"table key {key!r} is not a string")
         parts.append(_encoded_key(key))
         try:
             kind = type(value)
@@ -358,7 +358,7 @@ def _write_table(table: Table, depth: int) -> bytes:
 
 @lru_cache(maxsize=512)
 def _encoded_key(key: str) -> bytes:
-    """Encode a key: messages of one kind have the same ones."""
+    """Encode a key, from a cache: messages of one kind have the same keys."""
     return encode_short(key)
 
 
@@ -377,7 +377,7 @@ def _write_value(value: FieldValue, parts: list[bytes], depth: int) -> None:
         parts.append(b"V")
     elif isinstance(value, float):
         if not math.isfinite(value):
-            raise TypeError(f"{value} can't be sent: RabbitMQ takes finite numbers only; use None, or a string")
+            raise TypeError(f"{value} can't be sent: RabbitMQ accepts finite numbers only; use None or a string")
         parts += (b"f", _FLOAT.pack(value)) if isinstance(value, Float32) else (b"d", _DOUBLE.pack(value))
     elif isinstance(value, Mapping):
         parts += (b"F", _write_table(value, depth + 1))
@@ -410,6 +410,6 @@ def _write_array(items: Sequence[FieldValue], depth: int) -> bytes:
 def _decimal(value: Decimal) -> bytes:
     sign, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int) or not -255 <= exponent <= 9:
-        raise TypeError(f"{value} is no decimal that AMQP can carry")
+        raise TypeError(f"{value} is a decimal that AMQP can't carry")
     number = int("".join(map(str, digits))) * 10 ** max(exponent, 0)
     return b"D" + bytes((max(-exponent, 0),)) + _S32.pack(-number if sign else number)
