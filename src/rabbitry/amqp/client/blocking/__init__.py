@@ -2,8 +2,8 @@
 
 Modules: `connection`, `channel` and `consuming`, as in the asyncio client, and `receipts`.
 
-All of it runs on one I/O thread. What waits for an answer (declaring, `publish`, `get`) costs a turn of that
-thread; what does not (`send`, `ack`, the next delivery) is handed over in batches (`benchmarks/blocking.py`).
+All of it runs in one I/O thread. A call that waits for an answer (declaring, `publish`, `get`) takes one iteration of
+that thread's loop; `send`, `ack` and the next delivery are handed over in batches (`benchmarks/blocking.py`).
 """
 
 from __future__ import annotations

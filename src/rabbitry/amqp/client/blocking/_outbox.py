@@ -1,4 +1,4 @@
-"""Messages on their way from the threads of a script to the I/O thread."""
+"""The queue of messages from the threads of a script to the I/O thread."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UNSENT_BYTES: Final = 64 << 20
 
 
 class _Room:
-    """The room for more messages that wait to be sent. For any thread."""
+    """The bound on messages that wait to be sent. For any thread."""
 
     def __init__(self) -> None:
         self._messages = 0
@@ -29,7 +29,7 @@ class _Room:
         self._changed = threading.Condition()
 
     def take(self, size: int) -> None:
-        """Wait until there is room for a message of `size` bytes; one that never fits waits until it is alone."""
+        """Wait for room for a message of `size` bytes; one above the bound waits until the queue is empty."""
         with self._changed:
             while self._messages >= _UNSENT_MESSAGES or (self._messages and self._bytes + size > _UNSENT_BYTES):
                 self._changed.wait()
@@ -50,7 +50,7 @@ class _Room:
 
 
 class _Unsent(NamedTuple):
-    """A message on its way to the I/O thread."""
+    """A message that waits for the I/O thread."""
 
     send: Callable[[], Coroutine[Any, Any, Receipt]]
     receipt: BlockingReceipt
@@ -58,15 +58,15 @@ class _Unsent(NamedTuple):
 
 
 class Outbox:
-    """The messages of one channel that are to be sent, in order."""
+    """The messages of one channel that wait to be sent, in order."""
 
     def __init__(self, io: IOThread, window: PublishWindow, failures: Failures) -> None:
-        """window: the channel's. failures: of the connection's messages; those of this outbox are noted for it."""
+        """window: the channel's. failures: those of the connection, which this outbox adds to."""
         self._io = io
         self._window = window
         self._failures = failures
         self._unsent: deque[_Unsent | asyncio.Future[None]] = deque()
-        """Messages to be sent, and among them the futures of callers that wait until all before them is sent."""
+        """Messages to send, and among them the futures of callers that wait until everything before is sent."""
         self._room = _Room()
         self._sending: asyncio.Task[None] | None = None
 
@@ -80,20 +80,20 @@ class Outbox:
 
     @property
     def is_empty(self) -> bool:
-        """Whether all that was put is sent."""
+        """Whether every queued message is sent."""
         return self._room.is_empty
 
     async def sent(self) -> None:
-        """Wait until all that was put before is sent. Other threads may go on sending for ever."""
+        """Wait until everything queued before is sent; other threads may keep sending."""
         place: asyncio.Future[None] = self._io.loop.create_future()
         self._unsent.append(place)
         self._go_on()
         await place
 
     async def settled(self, timeout: float | None = None) -> None:
-        """Wait until all that was put before is sent, and then confirmed or failed, and what failed is noted.
+        """Wait until everything queued before is sent and has been confirmed or has failed, and failures are recorded.
 
-        Raises PublishTimeout past `timeout` seconds.
+        Raises PublishTimeout after `timeout` seconds.
         """
         started = time.monotonic()
         try:
@@ -103,21 +103,21 @@ class Outbox:
             raise PublishTimeout(f"not all messages were sent within {timeout} s: the broker takes no more") from error
         left = None if timeout is None else max(timeout - (time.monotonic() - started), 0)
         await self._window.wait_idle(left)
-        # asyncio calls `_pass_on` in the turn of the loop after the outcome. Without a turn of our own here, an outcome
-        # that came in this very turn would be missing from what is raised next.
+        # asyncio calls `_pass_on` one loop iteration after the outcome. Without waiting one here, an outcome of this
+        # iteration would be missing from the failures raised next.
         await asyncio.sleep(0)
 
     async def wait_for_confirms(self, timeout: float | None) -> None:
-        """Wait as `settled` does, and raise what failed since the last call as one group."""
+        """Wait as `settled` does, and raise the failures since the last call as one group."""
         await self.settled(timeout)
         raise_all(self._failures.take(self))
 
     def raise_unseen(self) -> None:
-        """Raise the failures that nobody has looked at."""
+        """Raise the failures that nobody has retrieved."""
         raise_all(self._failures.take_unseen(self))
 
     def abandon(self) -> None:
-        """End the futures of what was never sent, once the I/O thread has ended."""
+        """End the futures of messages that were never sent, once the I/O thread has ended."""
         while self._unsent:
             unsent = self._unsent.popleft()
             if isinstance(unsent, _Unsent):
@@ -151,7 +151,7 @@ class Outbox:
             finally:
                 self._room.give_back(size)
             if is_failed:
-                # Nothing was awaited: a thread that goes on sending over what is closed would keep the loop to itself.
+                # Nothing was awaited: a thread that keeps sending over a closed channel would occupy the loop.
                 await asyncio.sleep(0)
 
     def _pass_on(self, receipt: BlockingReceipt, sent: asyncio.Future[None]) -> None:

@@ -26,7 +26,7 @@ _R = TypeVar("_R")
 def _blocking(
     method: Callable[Concatenate[Channel, _P], Coroutine[Any, Any, _R]],
 ) -> Callable[Concatenate[BlockingChannel, _P], _R]:
-    """Make a method of the blocking channel from the one of the same name that is awaited."""
+    """Turn an async method of Channel into the blocking method of the same name."""
 
     def call(self: BlockingChannel, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         return self._io.run(method(self._channel, *args, **kwargs))
@@ -35,15 +35,15 @@ def _blocking(
 
 
 class BlockingChannel:
-    """A channel. Made by `BlockingConnection.channel`; a context manager that closes it.
+    """A channel. Created by `BlockingConnection.channel`; a context manager that closes it.
 
-    Its methods are those of the asyncio client's channel; each waits until it is done. Leaving its block without an
-    error waits until all that was sent is confirmed, and raises what failed and nobody has looked at as one
+    It has the methods of the asyncio client's channel; each waits until it is done. Leaving its block without an error
+    waits until all sent messages are confirmed, and raises the failures that nobody has retrieved as one
     ExceptionGroup. Leaving it with an error closes at once.
     """
 
     def __init__(self, channel: Channel, outbox: Outbox, io: IOThread, owner: object) -> None:
-        """owner: the connection, which lives as long as its channels."""
+        """owner: the connection, kept alive as long as its channels."""
         self._channel = channel
         self._core = channel._core
         self._outbox = outbox
@@ -60,7 +60,7 @@ class BlockingChannel:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Else it was closed with its connection, which told of what was not confirmed, or is the parent process's.
+        # Otherwise the connection was closed, and reported the unconfirmed messages, or it is the parent process's.
         if self._io.is_running:
             self._io.run(self._leave(error))
 
@@ -140,7 +140,7 @@ class BlockingChannel:
         mandatory: bool,
         timeout: float | None,
     ) -> Receipt:
-        """Send a message in the I/O thread; the outbox tells of its failure."""
+        """Send a message in the I/O thread; the outbox reports its failure."""
         seconds = self._core.publishing.begin(timeout)
         return await self._core.window.send(
             body, exchange, routing_key, properties, mandatory=mandatory, timeout=seconds, tracked=False,
@@ -148,7 +148,7 @@ class BlockingChannel:
         )  # fmt: skip
 
     def _check_properties(self, properties: Properties | EncodedProperties | None) -> None:
-        """Refuse what can't be sent in the caller's thread, where the error belongs; the I/O thread would be late."""
+        """Refuse invalid properties in the caller's thread, since the I/O thread would raise too late."""
         link = self._core.session.link
         if not isinstance(properties, Properties) or properties is self._checked or link is None:
             return
@@ -166,13 +166,13 @@ class BlockingChannel:
     def wait_for_confirms(self, *, timeout: float | None = None) -> None:
         """Wait until everything sent before is confirmed.
 
-        Raises what failed since the last call as one ExceptionGroup, and PublishTimeout when `timeout`
-        seconds (None: no limit but the messages' own) have passed.
+        Raises the failures since the last call as one ExceptionGroup, and PublishTimeout when `timeout` seconds (None:
+        only the messages' own deadlines) have passed.
         """
         self._io.run(self._outbox.wait_for_confirms(timeout))
 
     def get(self, queue: str, *, no_ack: bool = False, timeout: float | None = None) -> BlockingDelivery | None:
-        """Take one message from a queue, or None if it is empty."""
+        """Get one message from a queue, None if it is empty."""
         delivery = self._io.run(self._channel.get(queue, no_ack=no_ack, timeout=timeout))
         return None if delivery is None else BlockingDelivery(delivery, self._io)
 
@@ -186,7 +186,7 @@ class BlockingChannel:
         arguments: Table | None = None,
         restore: bool = False,
     ) -> BlockingConsumer:
-        """Make a consumer of `queue`, to be entered with `with`, which starts it. See the asyncio client's."""
+        """Return a consumer of `queue`, to be entered with `with`, which starts it. See `Channel.consume`."""
         consumer = self._channel.consume(
             queue, no_ack=no_ack, exclusive=exclusive, consumer_tag=consumer_tag, arguments=arguments, restore=restore
         )
@@ -206,7 +206,7 @@ class BlockingChannel:
 
 
 class BlockingTransaction:
-    """One transaction, a context manager. Made by `BlockingChannel.transaction`."""
+    """One transaction, a context manager. Created by `BlockingChannel.transaction`."""
 
     def __init__(self, transaction: Transaction, io: IOThread, outbox: Outbox) -> None:
         self._transaction = transaction

@@ -1,4 +1,4 @@
-"""A connection for scripts, and `connect_blocking`, which makes one."""
+"""A connection for scripts, and `connect_blocking`, which creates one."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from rabbitry.runtime.io_thread import IOThread
 
 
 class BlockingConnection:
-    """A connection to a broker. Made by `connect_blocking`; a context manager that closes it and ends its thread.
+    """A connection to a broker. Created by `connect_blocking`; a context manager that closes it and ends its thread.
 
-    Leaving its block without an error waits until all that was sent is confirmed, and raises what failed and nobody has
-    looked at as one ExceptionGroup. Leaving it with an error closes at once; what was not confirmed is counted in the
-    log. One that is dropped without `close` is closed, with a ResourceWarning.
+    Leaving its block without an error waits until all sent messages are confirmed, and raises the failures that nobody
+    has retrieved as one ExceptionGroup. Leaving it with an error closes at once; the number of unconfirmed messages is
+    logged. A connection dropped without `close` is closed, with a ResourceWarning.
     """
 
     def __init__(self, connection: Connection, io: IOThread) -> None:
@@ -46,7 +46,7 @@ class BlockingConnection:
         self._io = io
         self._failures = Failures(io.loop, str(connection.url))
         self._outboxes: weakref.WeakSet[Outbox] = weakref.WeakSet()
-        """The channels' outboxes. Touched in the I/O thread alone. Unconfirmed messages keep an outbox here."""
+        """The channels' outboxes, used only in the I/O thread. Unconfirmed messages keep an outbox here."""
 
     def __repr__(self) -> str:
         return repr(self._connection)
@@ -77,7 +77,7 @@ class BlockingConnection:
 
     @property
     def is_open(self) -> bool:
-        """Whether channels can be used at this moment."""
+        """Whether channels can be used now."""
         return self._connection.is_open
 
     @property
@@ -92,7 +92,7 @@ class BlockingConnection:
 
     @property
     def request_timeout(self) -> float:
-        """Seconds that methods wait for the broker's answer if they are not told otherwise."""
+        """Default timeout, in seconds, of methods that wait for the broker's answer."""
         return self._connection.request_timeout
 
     @request_timeout.setter
@@ -101,7 +101,7 @@ class BlockingConnection:
 
     @property
     def publish_timeout(self) -> float:
-        """Seconds that `publish` and `send` wait for a confirm if they are not told otherwise."""
+        """Default timeout, in seconds, of `publish` and `send` for a confirm."""
         return self._connection.publish_timeout
 
     @publish_timeout.setter
@@ -110,12 +110,12 @@ class BlockingConnection:
 
     @property
     def frame_limit(self) -> int:
-        """The most bytes that one frame may carry, and so a message's properties, as agreed with the broker."""
+        """The largest payload of a frame in bytes, agreed with the broker; also the limit of a message's properties."""
         return self._connection.frame_limit
 
     @property
     def server_version(self) -> tuple[int, ...]:
-        """The broker's version as numbers, empty if it says none."""
+        """The broker's version as numbers, empty if it sends none."""
         return self._connection.server_version
 
     @property
@@ -138,7 +138,7 @@ class BlockingConnection:
         """Open a channel.
 
         Args:
-            prefetch: How many unsettled deliveries each consumer may have (0: no limit).
+            prefetch: Limit on the unsettled deliveries of each consumer (0: no limit).
             confirms: False lets `publish` and `send` return once a message is written; see `Connection.channel`.
             timeout: Seconds for the answer; None for the connection's `request_timeout`.
         """
@@ -153,7 +153,7 @@ class BlockingConnection:
     def wait_for_confirms(self) -> None:
         """Wait until everything sent before over any channel is confirmed.
 
-        Raises what failed since the last call as one ExceptionGroup. There is no limit but the messages' own deadlines.
+        Raises the failures since the last call as one ExceptionGroup. The messages' own deadlines are the only limit.
         """
         self._io.run(self._confirmed())
 
@@ -163,7 +163,7 @@ class BlockingConnection:
         raise_all(self._failures.take())
 
     def wait_closed(self, *, timeout: float | None = None) -> None:
-        """Wait until the connection is closed for good, by whomever; `close_reason` then says why.
+        """Wait until the connection is closed for good, by either side; `close_reason` then has the reason.
 
         Raises RequestTimeout past `timeout` seconds (None: no limit).
         """
@@ -171,14 +171,14 @@ class BlockingConnection:
             try:
                 self._io.run(self._connection.wait_closed(timeout=timeout))
             except UsageError:
-                if self._io.is_running:  # else another thread has closed it
+                if self._io.is_running:  # otherwise another thread has closed it
                     raise
 
     def close(self, *, timeout: float = CLOSE_TIMEOUT) -> None:
-        """Close in order and end the I/O thread; what was not confirmed fails.
+        """Close in order and end the I/O thread; unconfirmed messages fail.
 
-        A broker that does not answer within `timeout` seconds is hung up on. Does nothing if it is closed, and in a
-        child that fork made: the connection is the parent's.
+        If the broker does not answer within `timeout` seconds, the socket is closed without it. Does nothing if the
+        connection is closed, or belongs to the parent process.
         """
         if not self._io.is_running:
             return
@@ -193,15 +193,15 @@ class BlockingConnection:
         try:
             await self._connection.close(timeout=timeout)
             for outbox in list(self._outboxes):
-                await outbox.settled()  # at once: what is not sent yet fails as the rest did
+                await outbox.settled()  # at once: unsent messages fail as the unconfirmed ones did
         finally:
             self._failures.tell()
 
 
 async def _close_dropped(connection: Connection, failures: Failures) -> None:
-    """Close a connection whose owner dropped it, and tell of what was not confirmed."""
+    """Close a connection whose owner dropped it, and log how many messages were unconfirmed."""
     await connection.close()
-    await asyncio.sleep(0)  # failures are passed on in the turn of the loop after
+    await asyncio.sleep(0)  # failures are passed on in the next loop iteration
     failures.tell()
 
 
@@ -245,7 +245,7 @@ def connect_blocking(  # noqa: PLR0913 - the options of `connect`
 def _open(
     declare: Callable[[BlockingConnection], None] | None, connecting: Callable[[Declare | None], Connecting]
 ) -> BlockingConnection:
-    """Make a connection over an I/O thread of its own. connecting: calls `connect` with its `declare`."""
+    """Open a connection over an I/O thread of its own. connecting: calls `connect` with the `declare` passed to it."""
     io = IOThread()
     made: list[BlockingConnection] = []
 

@@ -1,4 +1,4 @@
-"""Consuming in scripts: deliveries that any thread may settle, and the iterator over them."""
+"""Consuming in scripts: deliveries that any thread may settle, and an iterator over them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _logger = logging.getLogger(__name__)
 
 
 class BlockingDelivery:
-    """A message that was delivered, or got; to be settled once by `ack`, `nack` or `reject`, from any thread."""
+    """A message from a consumer or from `get`, to be settled once with `ack`, `nack` or `reject`, from any thread."""
 
     __slots__ = ("_delivery", "_io", "_is_settled")
 
@@ -40,12 +40,12 @@ class BlockingDelivery:
 
     @property
     def consumer_tag(self) -> str:
-        """The tag of the consumer that the message came to; empty for one that was got."""
+        """The tag of the consumer that received the message; empty for `get`."""
         return self._delivery.consumer_tag
 
     @property
     def header(self) -> bytes:
-        """The content header's payload, as it came."""
+        """The undecoded payload of the content header."""
         return self._delivery.header
 
     @property
@@ -80,7 +80,7 @@ class BlockingDelivery:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the channel that brought it is gone, so that the broker delivers it again."""
+        """Whether its channel is closed, so that the broker redelivers it."""
         return self._delivery.is_lost
 
     @property
@@ -89,19 +89,19 @@ class BlockingDelivery:
         return not self._is_settled and self._delivery.is_open
 
     def ack(self, *, multiple: bool = False) -> None:
-        """Acknowledge this delivery; with `multiple`, all before it on its channel too.
+        """Acknowledge this delivery; with `multiple`, also all before it on its channel.
 
         Raises:
-            AlreadySettled: It was settled, or came over a channel or connection that is gone.
+            AlreadySettled: It is settled, or its channel or connection is closed.
         """
         self._settle(functools.partial(self._delivery.ack, multiple=multiple))
 
     def nack(self, *, requeue: bool = True, multiple: bool = False) -> None:
-        """Requeue this delivery, or have it dropped or dead-lettered. Raises as `ack` does."""
+        """Requeue this delivery; without `requeue`, the broker drops or dead-letters it. Raises as `ack` does."""
         self._settle(functools.partial(self._delivery.nack, requeue=requeue, multiple=multiple))
 
     def reject(self, *, requeue: bool = True) -> None:
-        """Requeue this one delivery, or have it dropped or dead-lettered. Raises as `ack` does."""
+        """Requeue this one delivery; without `requeue`, the broker drops or dead-letters it. Raises as `ack` does."""
         self._settle(functools.partial(self._delivery.reject, requeue=requeue))
 
     def process(self, *, requeue: Requeue = False, requeue_once: bool = False) -> BlockingProcessing:
@@ -113,14 +113,14 @@ class BlockingDelivery:
 
     def _settle(self, settle: Callable[[], None]) -> None:
         if self._is_settled:
-            raise AlreadySettled(f"delivery {self.delivery_tag} was settled before")
+            raise AlreadySettled(f"delivery {self.delivery_tag} is settled already")
         check_open(self._delivery)
         self._is_settled = True
         self._io.post(functools.partial(_quietly, settle))
 
 
 def _quietly(settle: Callable[[], None]) -> None:
-    """Settle in the I/O thread. A channel that went since the caller's check delivers again what it brought."""
+    """Settle in the I/O thread. If the channel was closed since the caller's check, the broker redelivers."""
     try:
         settle()
     except AlreadySettled as error:
@@ -131,7 +131,7 @@ class _Deliveries:
     """A block that consumes, and an iterator over its deliveries."""
 
     def __init__(self, consumer: Consumer | Consumers, io: IOThread, channel: object) -> None:
-        """channel: the one it belongs to, which lives as long as its consumers."""
+        """channel: the consumers' channel, kept alive as long as they are."""
         self._inner = consumer
         self._io = io
         self._channel = channel
@@ -149,7 +149,7 @@ class _Deliveries:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._io.is_running:  # else closed with its connection, or the parent process's
+        if self._io.is_running:  # otherwise closed with its connection, or the parent process's
             self._io.run(self._leave(error))
 
     @property
@@ -169,13 +169,13 @@ class _Deliveries:
         return self.next()
 
     def next(self, timeout: float | None = None) -> BlockingDelivery:
-        """Wait for the next delivery, for `timeout` seconds (None: for ever).
+        """Wait for the next delivery, for `timeout` seconds (None: no limit).
 
-        What waited here when the connection was lost is left out: it comes again. Raises RequestTimeout when
-        none came, StopIteration when the consumer was cancelled here.
+        Deliveries buffered here when the connection was lost are skipped: the broker redelivers them. Raises
+        RequestTimeout after `timeout`, StopIteration when the consumer was cancelled here.
         """
         if self._pump is None:
-            raise UsageError("iterate within the `with` block of what channel.consume(…) or consume_all(…) returned")
+            raise UsageError("iterate within `with channel.consume(…) as deliveries:`, or consume_all(…)")
         deadline = None if timeout is None else time.monotonic() + timeout
         delivery = self._take(timeout)
         while delivery.is_lost and not self._inner.no_ack:
@@ -191,7 +191,7 @@ class _Deliveries:
             self._is_held = False
             self._io.post(self._may_go_on.set)
         if delivery is None:
-            self._inbox.put(None)  # for other threads, and for whoever asks again
+            self._inbox.put(None)  # for other threads, and later calls
             if self._error is None:
                 raise StopIteration
             raise self._error.fresh() if isinstance(self._error, Closed) else self._error
@@ -215,7 +215,7 @@ class _Deliveries:
 
     async def _hand_over(self) -> None:
         inbox, io = self._inbox, self._io
-        sizes: deque[int] = deque()  # of what is in the inbox, and of what was taken since the last look
+        sizes: deque[int] = deque()  # of the deliveries in the inbox, and of those taken since the last check
         total = 0
         try:
             async for delivery in self._inner:
@@ -232,12 +232,13 @@ class _Deliveries:
                     self._may_go_on.clear()
                     self._low = waiting // 2
                     self._is_held = True
-                    # Whoever takes one after this line sees that the consumer is held; before it, so do we.
+                    # A thread that takes a delivery after this line sees the hold; one that took it before is counted
+                    # here.
                     if inbox.qsize() > self._low:
                         await self._may_go_on.wait()
         except RabbitryError as error:
             self._error = error
-        except Exception as error:  # noqa: BLE001 - whoever iterates gets it: nobody awaits this task
+        except Exception as error:  # noqa: BLE001 - the iterator raises it: nobody awaits this task
             self._error = ChannelClosed(0, f"the consumer of {self._inner.queue!r} failed: {error!r}")
             self._error.__cause__ = error
         finally:
@@ -247,12 +248,12 @@ class _Deliveries:
 class BlockingConsumer(_Deliveries):
     """One consumer: a context manager, and an iterator over its deliveries.
 
-    Leaving the block cancels the consumer and gives back what was not settled. The iteration raises
-    ConsumerCancelled when the broker cancelled it, ChannelClosed or ConnectionClosed when its channel is gone.
+    Leaving the block cancels the consumer and requeues unsettled deliveries. The iteration raises ConsumerCancelled
+    when the broker cancels it, ChannelClosed or ConnectionClosed when its channel is closed.
     """
 
     def __init__(self, consumer: Consumer, io: IOThread, channel: object) -> None:
-        """channel: the one it belongs to, which lives as long as its consumers."""
+        """channel: the consumer's channel, kept alive as long as it is."""
         super().__init__(consumer, io, channel)
         self._consumer = consumer
 
@@ -263,21 +264,21 @@ class BlockingConsumer(_Deliveries):
 
     @property
     def exclusive(self) -> bool:
-        """Whether it wants to be the queue's only consumer."""
+        """Whether it is the queue's only consumer (exclusive)."""
         return self._consumer.exclusive
 
     @property
     def arguments(self) -> Table | None:
-        """The arguments that it was made with."""
+        """The arguments of its basic.consume."""
         return self._consumer.arguments
 
     @property
     def restore(self) -> bool:
-        """Whether it comes back when the broker cancels it."""
+        """Whether it is restarted when the broker cancels it."""
         return self._consumer.restore
 
     def start(self, *, timeout: float | None = None) -> None:
-        """Start consuming; what entering the block does.
+        """Start consuming, as entering the block does.
 
         Args:
             timeout: Seconds, as for the channel's methods.
@@ -289,7 +290,7 @@ class BlockingConsumer(_Deliveries):
         self._begin()
 
     def cancel(self, *, give_back: bool = True, timeout: float | None = None) -> None:
-        """Stop consuming and give back what was not settled. Does nothing if it has ended already.
+        """Stop consuming and requeue unsettled deliveries. Does nothing if it has ended already.
 
         Arguments and errors are those of `Consumer.cancel`.
         """
@@ -304,6 +305,6 @@ class BlockingConsumer(_Deliveries):
 class BlockingConsumers(_Deliveries):
     """The consumers of several queues: a context manager, and an iterator over the deliveries of all.
 
-    Made by `BlockingChannel.consume_all`. Leaving the block cancels the consumers and returns unsettled deliveries to
-    their queues. The iteration raises the error of the first consumer that fails.
+    Created by `BlockingChannel.consume_all`. Leaving the block cancels the consumers and requeues unsettled deliveries.
+    The iteration raises the error of the first consumer that fails.
     """
