@@ -71,7 +71,7 @@ class Outbox:
         self._sending: asyncio.Task[None] | None = None
 
     def put(self, send: Callable[[], Coroutine[Any, Any, Receipt]], message_id: str, size: int) -> BlockingReceipt:
-        """Have a message of `size` bytes sent by `send` in the I/O thread; wait only for room. For any thread."""
+        """Queue a message of `size` bytes for `send` to send in the I/O thread; wait only for room. For any thread."""
         self._room.take(size)
         receipt = BlockingReceipt(message_id)
         self._unsent.append(_Unsent(send, receipt, size))
@@ -138,14 +138,14 @@ class Outbox:
             send, receipt, size = unsent
             is_failed = False
             try:
-                # From here on its owner can't cancel it any more, so that it is free to be set when the outcome comes.
+                # From here on its owner can't cancel it any more, so the outcome can be set.
                 if receipt.set_running_or_notify_cancel():
                     sent = await send()
                     sent.add_done_callback(functools.partial(self._pass_on, receipt))
             except asyncio.CancelledError:
                 self._fail(receipt, ConnectionClosed(0, "not sent: the connection was closed by this program"))
                 raise
-            except Exception as error:  # noqa: BLE001 - it is the caller's, and others wait behind
+            except Exception as error:  # noqa: BLE001 - the caller gets it, and other messages wait
                 self._fail(receipt, error)
                 is_failed = True
             finally:

@@ -121,7 +121,7 @@ class BlockingChannel:
         """
         body = as_body(body)
         self._check_properties(properties)
-        self._io.check()  # before anything waits to be sent, which then nobody would take
+        self._io.check()  # before queueing the message, which otherwise would never be sent
         made = self._core.window.new_id()
         own = properties.message_id if isinstance(properties, Properties) else None
         send = functools.partial(
