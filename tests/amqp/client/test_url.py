@@ -80,7 +80,7 @@ def test_the_password_is_in_no_representation() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "must begin with amqp://"), ("host", "begins with amqp://"), ("http://host", "begins with amqp://"),
+        ("", "must begin with amqp://"), ("host", "must begin with amqp://"), ("http://host", "must begin with amqp://"),
         ("amqp://host:x", "port"), ("amqp://host:0", "port"), ("amqp://host:65536", "port"),
         ("amqp://host:5672:1", "port"), ("amqp://host:１", "port"), ("amqp://::1", "port"),
         (f"amqp://host:{'9' * 5000}", "port"), ("amqp://[::1", "IPv6"), ("amqp://[::1]5672", "IPv6"),
