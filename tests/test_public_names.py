@@ -40,7 +40,7 @@ _PACKAGES: Final[dict[str, tuple[set[str], set[str]]]] = {
             "loop_watchdog", "options", "output", "parent", "service", "tasks", "tls",
         },
     ),
-    "runtime.http": (set(), {"connections", "guard", "origins", "serving"}),
+    "runtime.http": (set(), {"connections", "guard", "origins", "pages", "serving"}),
     "telemetry": (
         {
             "EXCHANGE", "MOST_PASSAGES", "Collector", "Histogram", "Node", "Passage", "Report", "ReportKind",

@@ -12,7 +12,7 @@ import websockets
 from playwright.async_api import Browser, ConsoleMessage, Page, expect
 
 import rabbitry
-from rabbitry.apps._live import PEER_PAGE_LIMIT
+from rabbitry.runtime.http.pages import PEER_PAGE_LIMIT
 from tests.support import commands
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port

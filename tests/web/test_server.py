@@ -15,11 +15,11 @@ import websockets
 
 import rabbitry.web
 from rabbitry.apps import Site
-from rabbitry.apps._live import PEER_PAGE_LIMIT
 from rabbitry.apps.monitor.consumer import Connected, Lost, Received
 from rabbitry.apps.monitor.plugin import plugin
 from rabbitry.apps.monitor.web import Event, pages
 from rabbitry.apps.settings import Settings
+from rabbitry.runtime.http.pages import PEER_PAGE_LIMIT
 from rabbitry.runtime.http.serving import serve
 from rabbitry.runtime.listening import listen
 from rabbitry.web.server import Mount, create_app, mounts

@@ -1,4 +1,4 @@
-"""The errors that all apps share: of plug-ins, records and pages."""
+"""The errors that all apps share: of plug-ins and records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,3 @@ class RecordsError(RabbitryError):
 
 class NoRecords(RecordsError):
     """An application's database is not there, or holds no records; whoever only reads does not make it."""
-
-
-class TooManyPages(RabbitryError):
-    """No more pages may be open; the text says why."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from rabbitry.exceptions import ConnectFailed, Undecodable, UsageError
+from rabbitry.exceptions import ConnectFailed, LoginRefused, Undecodable, UsageError
 
 if TYPE_CHECKING:
     import httpx
 
     from rabbitry.amqp.client import BrokerURL
 
+T = TypeVar("T")
 _PORT = 15672
 Management = Annotated[
     str | None,
@@ -36,37 +37,77 @@ def management_url(management: str | None, login: BrokerURL) -> str:
     return management.rstrip("/")
 
 
-def open_client(url: str, login: BrokerURL) -> httpx.AsyncClient:
-    """Make a client that logs in as at the broker. Raises UsageError for what is no URL."""
+def open_client(url: str, login: BrokerURL, *, timeout: float = 10) -> httpx.AsyncClient:
+    """Make a client that logs in as at the broker; `timeout` is in seconds. Raises UsageError for what is no URL."""
     import httpx
 
     try:
-        return httpx.AsyncClient(base_url=url, auth=(login.user, login.password), timeout=10)
+        return httpx.AsyncClient(base_url=url, auth=(login.user, login.password), timeout=timeout)
     except httpx.InvalidURL as error:
         raise UsageError(f"--management {url!r} is no URL: {error}") from error
 
 
-async def get(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]:
-    """Get a list of the API. Raises ConnectFailed: unreachable, login refused, or no such API."""
+class NothingThere(ConnectFailed):
+    """The management API has no such object or path (404)."""
+
+
+async def fetch(
+    client: httpx.AsyncClient, path: str, *, method: str = "GET", json: object = None, timeout: float | None = None
+) -> bytes:
+    """Ask the API for a path and return the body; `timeout` is in seconds, the client's by default.
+
+    Raises:
+        LoginRefused: The login is refused, or may not see this.
+        NothingThere: There is no such object or path.
+        ConnectFailed: The API is unreachable, or refuses; the text has its reason.
+    """
     import httpx
 
-    from rabbitry._decode import decode_json
-
+    more = {} if timeout is None else {"timeout": timeout}
     try:
-        response = await client.get(path)
-        if response.status_code == httpx.codes.UNAUTHORIZED:
-            raise ConnectFailed(f"the management API at {client.base_url} refused the login; see RABBITRY_BROKER")
-        response.raise_for_status()
-        found = decode_json(response.content, list[dict[str, Any]])
-    except httpx.HTTPStatusError as error:
-        raise ConnectFailed(f"{client.base_url} answered {error.response.status_code} to {path}") from error
+        response = await client.request(method, path, json=json, **more)  # type: ignore[arg-type] # only a timeout
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ConnectFailed(
             f"no management API at {client.base_url}: {error or type(error).__name__}; "
             "--management URL or RABBITRY_MANAGEMENT names another"
         ) from error
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        raise LoginRefused(f"the management API at {client.base_url} refused the login; see RABBITRY_BROKER")
+    if response.is_success:
+        return response.content
+    kind = NothingThere if response.status_code == httpx.codes.NOT_FOUND else ConnectFailed
+    why = _reason(response.content)
+    raise kind(f"{client.base_url} answered {response.status_code} to {path}{why and f': {why}'}")
+
+
+async def get(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]:
+    """Get a list of the API. Raises ConnectFailed: unreachable, login refused, or no such API."""
+    return await _get(client, path, list[dict[str, Any]])
+
+
+async def get_object(client: httpx.AsyncClient, path: str) -> dict[str, Any]:
+    """Get an object of the API. Raises ConnectFailed as `fetch` does."""
+    return await _get(client, path, dict[str, Any])
+
+
+async def _get(client: httpx.AsyncClient, path: str, type_: type[T]) -> T:
+    from rabbitry._decode import decode_json
+
+    try:
+        return decode_json(await fetch(client, path), type_)
     except Undecodable as error:
+        what = "list" if type_ == list[dict[str, Any]] else "object"
         raise ConnectFailed(
-            f"{client.base_url} answered no JSON list to {path} ({error}): is it a management API?"
+            f"{client.base_url} answered no JSON {what} to {path} ({error}): is it a management API?"
         ) from error
-    return found
+
+
+def _reason(body: bytes) -> str:
+    """Return the reason that a refusal names, on one line; empty if it names none."""
+    from rabbitry._decode import decode_object
+
+    try:
+        found = decode_object(body).get("reason")
+    except Undecodable:
+        return ""
+    return " ".join(str(found).split())[:300] if found else ""

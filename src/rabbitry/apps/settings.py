@@ -33,6 +33,7 @@ KEYS = frozenset(
         "APP_PORT",
         "APP_PASSWORD",
         "RABBITRY_BROKER",
+        "RABBITRY_MANAGEMENT",
     }
 )
 

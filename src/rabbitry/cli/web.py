@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rabbitry.apps.management import Management
 from rabbitry.cli._app_options import AppOptions, with_app_options
 from rabbitry.runtime.addresses import in_url
 from rabbitry.runtime.listening import inherit_or_listen
@@ -62,6 +63,7 @@ def serve(
     broker: Broker = None,
     host: Host = None,
     port: Port = None,
+    management: Management = None,
     *,
     plain: Plain = False,
     env_file: EnvFile = None,
@@ -83,7 +85,7 @@ def serve(
     listeners = inherit_or_listen(settings.host, settings.port)
     refusals = _Refusals()
     site = Site(broker=settings.broker, plain=plain, variables=found, refused=refusals)
-    dashboard = create_app(settings, mounts(site, app_options))
+    dashboard = create_app(settings, mounts(site, app_options), management or found.get("RABBITRY_MANAGEMENT"))
     raise typer.Exit(run_service(lambda stop: _serve(dashboard, settings, listeners, refusals, stop)))
 
 

@@ -28,6 +28,8 @@ if not TYPE_CHECKING:  # type checkers would accept any name
 
         found = variables()
         settings = from_environment(found, default_port=PORT)
-        made = create_app(settings, mounts(Site(broker=settings.broker, variables=found)))
+        made = create_app(
+            settings, mounts(Site(broker=settings.broker, variables=found)), found.get("RABBITRY_MANAGEMENT")
+        )
         globals()["app"] = made
         return made

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, FastAPI, Response, WebSocket
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
@@ -19,6 +19,8 @@ from rabbitry.apps.exceptions import PluginError
 from rabbitry.apps.installed import Broken, attempt, installed, resolve
 from rabbitry.runtime.http.guard import Guard
 from rabbitry.web._shell import STATIC, overview, shell
+from rabbitry.web.feed.pages import Feed
+from rabbitry.web.sources import Sources
 
 if TYPE_CHECKING:
     from rabbitry.apps.settings import Settings
@@ -68,13 +70,19 @@ def mounts(site: Site, options: Mapping[str, Mapping[str, object]] | None = None
     return found
 
 
-def create_app(settings: Settings, mounted: Sequence[Mount]) -> FastAPI:
+def create_app(settings: Settings, mounted: Sequence[Mount], management: str | None = None) -> FastAPI:
     """Return the dashboard, an ASGI application. The background work of the apps runs while it runs.
 
     Args:
-        settings: The address of the page, and its password.
+        settings: The broker, the address of the page, and its password.
         mounted: The apps in it.
+        management: The URL of the broker's management API; RabbitMQ's port on the broker's host if it is None.
+
+    Raises:
+        UsageError: `management`, or the broker's URL, is no URL.
     """
+    sources = Sources(settings.broker, management)
+    feed = Feed(sources.topics)
     # No pages of API documentation: they load scripts from elsewhere, which the policy forbids.
     app = FastAPI(title="Rabbitry", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard, names=[settings.host], password=settings.password)
@@ -92,6 +100,11 @@ def create_app(settings: Settings, mounted: Sequence[Mount]) -> FastAPI:
         """Return the first page if no app brings one."""
         return HTMLResponse(overview([(mount.place(view), view.title) for mount, view in _views(live)]))
 
+    @app.websocket("/feed")
+    async def page(websocket: WebSocket) -> None:
+        """Serve a page the topics that it subscribes to."""
+        await feed.serve(websocket)
+
     @app.get("/healthz")
     async def health() -> JSONResponse:
         """Return that the dashboard runs, when no app says more."""
@@ -99,14 +112,18 @@ def create_app(settings: Settings, mounted: Sequence[Mount]) -> FastAPI:
 
     app.mount("/static", StaticFiles(directory=STATIC))
     # In place of the one that `include_router` put together, which ends the dashboard if one app's fails.
-    app.router.lifespan_context = partial(_running, live)
+    app.router.lifespan_context = partial(_running, live, sources)
     return app
 
 
 @contextlib.asynccontextmanager
-async def _running(live: list[Mount], app: FastAPI) -> AsyncIterator[None]:
-    """Run the background work of the apps. An app that can't start is logged and left out of the navigation."""
+async def _running(live: list[Mount], sources: Sources, app: FastAPI) -> AsyncIterator[None]:
+    """Run the feed's sources and the background work of the apps.
+
+    An app that can't start is logged and left out of the navigation.
+    """
     async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(sources.running())
         for mount in [*live]:
             if mount.router is None:
                 continue

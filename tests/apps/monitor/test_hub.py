@@ -7,11 +7,10 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from rabbitry.apps._live import PAGE_LIMIT, PEER_PAGE_LIMIT
-from rabbitry.apps.exceptions import TooManyPages
 from rabbitry.apps.monitor import hub as limits
 from rabbitry.apps.monitor.hub import HostState, Hub
 from rabbitry.apps.monitor.reading import source
+from rabbitry.runtime.http.pages import PAGE_LIMIT, PEER_PAGE_LIMIT, TooManyPages
 
 
 class _Clock:

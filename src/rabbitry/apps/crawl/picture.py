@@ -16,7 +16,6 @@ from typing import Final, Literal
 
 import msgspec
 
-from rabbitry.apps._live import OpenPages
 from rabbitry.apps.crawl.lines import Line, is_id, parse_line
 from rabbitry.apps.crawl.messages import OUTCOMES
 from rabbitry.apps.crawl.names import (
@@ -28,6 +27,7 @@ from rabbitry.apps.crawl.names import (
     PAGE_KEY,
     PROCESSOR,
 )
+from rabbitry.runtime.http.pages import OpenPages
 from rabbitry.telemetry import Report
 
 SILENCE: Final = 20.0

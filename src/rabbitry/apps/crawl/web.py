@@ -16,7 +16,6 @@ from fastapi import APIRouter, Query, Request, Response, WebSocket
 from rabbitry._decode import json_decoder
 from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps._api import json_response, route_class
-from rabbitry.apps._live import serve_page
 from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.answers import (
     Answered,
@@ -33,6 +32,7 @@ from rabbitry.apps.crawl.messages import OUTCOMES, Add, Answer, Command, Tick
 from rabbitry.apps.crawl.picture import Picture
 from rabbitry.apps.exceptions import RecordsError
 from rabbitry.exceptions import RabbitryError, Undecodable, UsageError
+from rabbitry.runtime.http.pages import serve_page
 
 KEPT: Final = 1.0
 """Seconds for which an answer serves all pages."""

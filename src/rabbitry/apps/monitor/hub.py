@@ -17,9 +17,9 @@ from typing import Literal
 
 import msgspec
 
-from rabbitry.apps._live import OpenPages
 from rabbitry.apps.monitor.decode import InvalidSample, printable
 from rabbitry.apps.monitor.reading import Values, read
+from rabbitry.runtime.http.pages import OpenPages
 
 HOST_LIMIT = 1000
 """Hosts that are remembered; beyond that the one silent for longest is forgotten."""

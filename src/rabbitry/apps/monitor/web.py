@@ -14,10 +14,10 @@ from fastapi.responses import JSONResponse
 
 from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps import Site
-from rabbitry.apps._live import serve_page
 from rabbitry.apps.monitor.consumer import Connected, Lost, Received, SampleFeed
 from rabbitry.apps.monitor.hub import Hub
 from rabbitry.exceptions import ConnectFailed, RabbitryError
+from rabbitry.runtime.http.pages import serve_page
 
 SHORTEST_PAUSE: Final = 0.05
 """Seconds between two updates of a page: at a hundred samples a second it draws twenty times."""

@@ -7,11 +7,13 @@ const SILENCE = 15_000; // the server says something at least each 5 s
 const EXPLAIN_WITHIN = 5_000;
 
 export class Connection {
-  // `receive(update)` takes each message; `changed(state)` each {state: connecting|live|lost, retryAt, reason}.
-  constructor(url, receive, changed) {
+  // `receive(update)` takes each message; `changed(state)` each {state: connecting|live|lost, retryAt, reason};
+  // `opened()` may send the first messages.
+  constructor(url, receive, changed, opened = () => {}) {
     this.url = url;
     this.receive = receive;
     this.changed = changed;
+    this.opened = opened;
     this.pause = FIRST_PAUSE;
     this.open();
     // A laptop that wakes up or finds its network again need not wait for the pause to end.
@@ -27,6 +29,7 @@ export class Connection {
     this.socket = socket;
     let heard = false;
     let watch = setTimeout(() => this.lose(socket, "no answer"), SILENCE);
+    socket.onopen = () => this.opened();
     socket.onmessage = (event) => {
       clearTimeout(watch);
       watch = setTimeout(() => this.lose(socket, "the server went silent"), SILENCE);
@@ -42,6 +45,11 @@ export class Connection {
       if (heard || event.reason) this.lose(socket, event.reason || "the server closed it");
       else explain().then((reason) => this.lose(socket, reason));
     };
+  }
+
+  // Sends a message if the socket is open; `opened` is called when it is.
+  send(text) {
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(text);
   }
 
   lose(socket, reason) {

@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
-from fastapi import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from rabbitry.apps.exceptions import TooManyPages
+from rabbitry.exceptions import RabbitryError
 from rabbitry.runtime.http.guard import peer_of
 
 PAGE_LIMIT = 128
@@ -22,9 +22,15 @@ LIFE_SIGN = 5.0
 """Seconds after which a page gets an update with nothing in it, so that it knows the silence from a loss."""
 SEND_TIMEOUT = 20.0
 """Seconds after which a page that reads nothing is given up."""
+LONGEST_MESSAGE = 1 << 16
+"""Characters of a message that a page may send."""
 
 _GONE = (TimeoutError, WebSocketDisconnect, OSError)
 """How sending to a page ends that is no longer there."""
+
+
+class TooManyPages(RabbitryError):
+    """No more pages may be open; the text says why."""
 
 
 class Updates(Protocol):
@@ -35,6 +41,13 @@ class Updates(Protocol):
 
     def take(self) -> object:
         """Return the next update, which is encoded as JSON; one with nothing in it is a sign of life."""
+
+
+class Asking(Updates, Protocol):
+    """The updates of a page that says by messages of its own what it wants to see."""
+
+    def receive(self, text: str) -> None:
+        """Take a message of the page."""
 
 
 P = TypeVar("P", bound=Updates)
@@ -81,11 +94,39 @@ async def serve_page(
         opened: opens the page for an address; may raise TooManyPages.
         pause: seconds between two updates.
     """
+    await _serve(websocket, opened, pause, lambda page: _no_messages)
+
+
+async def serve_asking_page(
+    websocket: WebSocket, opened: Callable[[str], AbstractContextManager[Asking]], *, pause: float
+) -> None:
+    """Send updates to one page as `serve_page` does, and pass it the messages that come."""
+    await _serve(websocket, opened, pause, lambda page: page.receive)
+
+
+def _no_messages(text: str) -> None:
+    raise _Unwanted(1003, "this socket takes no messages")
+
+
+class _Unwanted(RabbitryError):
+    """A message for which a page's socket is closed, with a code of RFC 6455, section 7.4.1."""
+
+    def __init__(self, code: int, why: str) -> None:
+        super().__init__(why)
+        self.code = code
+
+
+async def _serve(
+    websocket: WebSocket,
+    opened: Callable[[str], AbstractContextManager[P]],
+    pause: float,
+    receiver: Callable[[P], Callable[[str], None]],
+) -> None:
     await websocket.accept()
     try:
         with opened(peer_of(websocket.scope)) as page:
             sending = asyncio.create_task(_send_updates(websocket, page, pause), name="updates for a page")
-            receiving = asyncio.create_task(websocket.receive(), name="end of a page")
+            receiving = asyncio.create_task(_receive(websocket, receiver(page)), name="messages of a page")
             try:
                 await asyncio.wait((sending, receiving), return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -96,10 +137,21 @@ async def serve_page(
         await websocket.close(1013, str(error))
         return
     for outcome in outcomes:
-        if isinstance(outcome, Exception) and not isinstance(outcome, _GONE):
+        if isinstance(outcome, _Unwanted):
+            await websocket.close(outcome.code, str(outcome))
+        elif isinstance(outcome, Exception) and not isinstance(outcome, _GONE):
             raise outcome
-    if isinstance(outcomes[1], dict) and outcomes[1]["type"] == "websocket.receive":
-        await websocket.close(1003, "this socket takes no messages")
+
+
+async def _receive(websocket: WebSocket, receive: Callable[[str], None]) -> None:
+    """Pass on the page's messages until it goes away."""
+    while (message := await websocket.receive())["type"] == "websocket.receive":
+        text = message.get("text")
+        if text is None:
+            raise _Unwanted(1003, "this socket takes no binary messages")
+        if len(text) > LONGEST_MESSAGE:
+            raise _Unwanted(1009, f"a message may have {LONGEST_MESSAGE} characters")
+        receive(text)
 
 
 async def _send_updates(websocket: WebSocket, page: Updates, pause: float) -> None:

@@ -1,0 +1,100 @@
+"""Topics: live data under a name, and what a page has seen of them."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+Part: TypeAlias = dict[str, Any]
+Params: TypeAlias = Mapping[str, Any]
+
+
+class Subscription(ABC):
+    """What one page has seen of a topic."""
+
+    @abstractmethod
+    def take(self) -> Part | None:
+        """Return what changed since the last call, everything at the first one; None if nothing changed."""
+
+
+class Topic(ABC):
+    """Live data. A source changes it, and then calls `ring`.
+
+    Attributes:
+        wanted: Set while a page subscribes, so that a source need not work for nobody.
+        at: The Unix time at which the source had the data; None before there is any.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = asyncio.Event()
+        self.at: float | None = None
+        self._bells: dict[Subscription, Callable[[], None]] = {}
+
+    def subscribe(self, params: Params, bell: Callable[[], None]) -> Subscription:
+        """Subscribe; `bell` is called after each change, until `unsubscribe`.
+
+        Raises:
+            UsageError: The parameters make no sense.
+        """
+        subscription = self._subscription(params)
+        self._bells[subscription] = bell
+        self.wanted.set()
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """End a subscription."""
+        del self._bells[subscription]
+        if not self._bells:
+            self.wanted.clear()
+
+    def subscriptions(self) -> list[Subscription]:
+        """Return what pages subscribe to."""
+        return list(self._bells)
+
+    def ring(self) -> None:
+        """Tell the pages that something changed."""
+        for bell in self._bells.values():
+            bell()
+
+    @abstractmethod
+    def _subscription(self, params: Params) -> Subscription:
+        """Return a new subscription. Raises UsageError."""
+
+
+class Value(Topic):
+    """One object, of which a page is sent the members that change."""
+
+    def __init__(self, value: Params | None = None) -> None:
+        super().__init__()
+        self.value: Params = value or {}
+
+    def put(self, value: Params, at: float) -> None:
+        """Replace the object. The caller does not change it afterwards."""
+        self.value, self.at = value, at
+        self.ring()
+
+    def _subscription(self, params: Params) -> Subscription:
+        return _SeenValue(self)
+
+
+class _SeenValue(Subscription):
+    def __init__(self, topic: Value) -> None:
+        self._topic = topic
+        self._value: Params | None = None
+        self._at: float | None = None
+
+    def take(self) -> Part | None:
+        value, before = self._topic.value, self._value
+        part: Part = {}
+        if before is None:
+            part["value"] = value
+        elif value is not before:
+            changed = {name: new for name, new in value.items() if name not in before or before[name] != new}
+            gone = [name for name in before if name not in value]
+            part |= ({"set": changed} if changed else {}) | ({"unset": gone} if gone else {})
+        self._value = value
+        if self._topic.at != self._at:
+            part["at"] = self._at = self._topic.at
+        return part or None

@@ -1,0 +1,51 @@
+"""Where the topics of the feed come from: the broker's management API."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping
+
+from rabbitry.amqp.client.url import parse_url
+from rabbitry.apps.management import management_url
+from rabbitry.web.feed.topics import Topic, Value
+from rabbitry.web.sources.management import Management
+
+_logger = logging.getLogger(__name__)
+
+
+class Sources:
+    """All sources of one dashboard.
+
+    Args:
+        broker: The broker's URL.
+        management: The URL of its management API; RabbitMQ's port on the broker's host if it is None.
+
+    Raises:
+        UsageError: One of them is no URL.
+    """
+
+    def __init__(self, broker: str, management: str | None = None) -> None:
+        login = parse_url(broker)
+        self._states = Value()
+        self._management = Management(management_url(management, login), login, self._states)
+        self.topics: Mapping[str, Topic] = {"sources": self._states, **self._management.topics}
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the sources while the block runs. One that fails is logged, and shows its last data."""
+        tasks = [asyncio.create_task(_run(self._management), name="source: management")]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+
+async def _run(source: Management) -> None:
+    try:
+        await source.run()
+    except Exception:
+        _logger.exception("a source of the dashboard failed: restart rabbitry web")
