@@ -327,7 +327,8 @@ async def test_the_pages_are_linked_with_each_other(browser: Browser, embedded_u
         for link, title in (
             ("Assignments", "Assignments"),
             ("Crawl", "Crawl"),
-            ("Machines", "Rabbitry"),
+            ("Machines", "Machines"),
+            ("Overview", "Overview"),
             ("Crawl", "Crawl"),
         ):
             await page.locator(".places").get_by_role("link", name=link, exact=True).click()

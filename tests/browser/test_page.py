@@ -75,7 +75,7 @@ def web(broker_url: str) -> Iterator[str]:
     port = free_port()
     with commands.service("web", "--port", str(port), more={"RABBITRY_BROKER": broker_url}) as web:
         web.wait_for("broker connected")
-        yield f"http://127.0.0.1:{port}/"
+        yield f"http://127.0.0.1:{port}/monitor/"
 
 
 @_ON_BOTH_BROKERS
@@ -281,7 +281,7 @@ async def test_a_notice_that_was_dismissed_stays_away(browser: Browser, web: str
 async def test_a_websocket_that_is_refused_says_why(browser: Browser, web: str) -> None:
     async with contextlib.AsyncExitStack() as pages:
         for _ in range(PEER_PAGE_LIMIT):
-            connecting = websockets.connect(f"{web.replace('http', 'ws')}ws", proxy=None)
+            connecting = websockets.connect(web.replace("http", "ws").replace("monitor/", "ws"), proxy=None)
             socket = await pages.enter_async_context(connecting)
             await socket.recv()
         watched = await _open(browser, web)
@@ -325,7 +325,7 @@ async def test_a_broker_that_is_killed_is_told_and_comes_back(browser: Browser) 
         more = {"RABBITRY_BROKER": broker.url}
         with commands.service("web", "--port", str(port), more=more) as web:
             web.wait_for("broker connected")
-            watched = await _open(browser, f"http://127.0.0.1:{port}/")
+            watched = await _open(browser, f"http://127.0.0.1:{port}/monitor/")
             states = watched.page.locator(".states")
             await expect(states).to_contain_text("Broker connected", timeout=_WITHIN)
             broker.kill()
@@ -344,7 +344,7 @@ async def test_a_dashboard_that_is_killed_is_told_and_comes_back(browser: Browse
     more = {"RABBITRY_BROKER": broker_url}
     with commands.service("web", "--port", str(port), more=more) as web:
         web.wait_for("broker connected")
-        watched = await _open(browser, f"http://127.0.0.1:{port}/")
+        watched = await _open(browser, f"http://127.0.0.1:{port}/monitor/")
         states = watched.page.locator(".states")
         await expect(states).to_contain_text("WebSocket connected", timeout=_WITHIN)
         web.process.kill()

@@ -32,7 +32,7 @@ def test_its_note_is_on_its_page(board: dict[str, str]) -> None:
         with commands.service("web", "--port", "0", more=more) as web:
             page = web.wait_for(r"dashboard on (http://\S+/)")[1]
             navigation = httpx.get(f"{page}static/views.js", timeout=90).text
-            assert '{"path":"board/","title":"Board"}' in navigation
+            assert '{"section":"Apps","title":"Board","path":"board/"}' in navigation
             assert (
                 '<script type="module" src="../board/static/board.js">' in httpx.get(f"{page}board/", timeout=90).text
             )

@@ -7,14 +7,14 @@ from pathlib import Path
 import httpx
 from fastapi import APIRouter, FastAPI
 
-from rabbitry.apps import Plugin, View
+from rabbitry.apps import Panel, Plugin, View
 from rabbitry.apps.settings import Settings
 from rabbitry.web.server import Mount, create_app
 
 
-def _plugin(name: str, title: str, folder: Path, *, is_home: bool = False, path: str = "") -> Plugin:
+def _plugin(name: str, title: str, folder: Path, *, panel: Panel | None = None, path: str = "") -> Plugin:
     view = View(title=title, module="main.js", path=path, description='a "view" & more')
-    return Plugin(name=name, title="X", views=(view,), static=folder, is_home=is_home)
+    return Plugin(name=name, title="X", views=(view,), static=folder, panel=panel)
 
 
 @contextlib.asynccontextmanager
@@ -37,34 +37,41 @@ class _Fails:
         raise AssertionError("it was never entered")
 
 
-async def test_without_a_first_page_the_others_are_listed(tmp_path: Path) -> None:
+async def test_the_navigation_is_on_each_page_and_says_where_it_is(tmp_path: Path) -> None:
     mounted = [Mount(_plugin("one", "One & only", tmp_path)), Mount(_plugin("two", "A page", tmp_path, path="deep/er"))]
     async with _client(create_app(Settings(port=0), mounted)) as client:
-        page = (await client.get("/")).text
-        assert '<a href="two/deep/er/">A page</a><a href="one/">One &amp; only</a>' in page
+        first = (await client.get("/")).text
+        assert '<li><a href="./" aria-current="page">Overview</a></li>' in first
+        assert first.index('<a href="two/deep/er/">A page</a>') < first.index('<a href="one/">One &amp; only</a>')
+        page = (await client.get("/two/deep/er/")).text
+        assert '<li><a href="../../../">Overview</a></li>' in page
+        assert '<a href="../../../two/deep/er/" aria-current="page">A page</a>' in page
+        assert 'src="../../../two/static/main.js"' in page
         assert (await client.get("/healthz")).json() == {"broker": "unknown"}
-        assert 'src="../../../two/static/main.js"' in (await client.get("/two/deep/er/")).text
 
 
-async def test_without_apps_the_first_page_says_so() -> None:
+async def test_without_apps_there_is_the_first_page() -> None:
     async with _client(create_app(Settings(port=0), [])) as client:
-        assert "No app brings a page." in (await client.get("/")).text
+        page = (await client.get("/")).text
+        assert "<title>Overview – Rabbitry</title>" in page
+        assert '<p class="section" aria-hidden="true">Apps</p>' not in page
 
 
-async def test_the_first_page_is_the_home_of_one_app_and_leads_the_navigation(tmp_path: Path) -> None:
+async def test_an_app_brings_a_page_and_a_panel(tmp_path: Path) -> None:
     (tmp_path / "main.js").touch()
     (tmp_path / "part.js").touch()
-    mounted = [Mount(_plugin("a", "A", tmp_path)), Mount(_plugin("home", "Home", tmp_path, is_home=True))]
-    async with _client(create_app(Settings(port=0), mounted)) as client:
-        assert (await client.get("/static/views.js")).text == (
-            'export const views = [{"path":"","title":"Home"},{"path":"a/","title":"A"}];\n'
-        )
-        page = (await client.get("/")).text
-        assert "<title>Rabbitry</title>" in page
-        assert '<script type="module" src="home/static/main.js"></script>' in page
-        assert '<link rel="modulepreload" href="home/static/part.js">' in page
+    panel = Panel(module="panel.js", styles=("panel.css",))
+    async with _client(create_app(Settings(port=0), [Mount(_plugin("a", "A", tmp_path, panel=panel))])) as client:
+        described = (await client.get("/static/views.js")).text
+        assert '{"section":"Apps","title":"A","path":"a/"}' in described
+        assert 'export const panels = ["a/static/panel.js"];' in described
+        assert '<link rel="stylesheet" href="a/static/panel.css">' in (await client.get("/")).text
+        page = (await client.get("/a/")).text
+        assert "<title>A – Rabbitry</title>" in page
+        assert '<script type="module" src="../a/static/main.js"></script>' in page
+        assert '<link rel="modulepreload" href="../a/static/part.js">' in page
         assert '<meta name="description" content="a &quot;view&quot; &amp; more">' in page
-        assert "<title>A – Rabbitry</title>" in (await client.get("/a/")).text
+        assert "panel.css" not in page
 
 
 async def test_an_app_that_does_not_start_leaves_the_navigation(tmp_path: Path) -> None:
@@ -73,6 +80,7 @@ async def test_an_app_that_does_not_start_leaves_the_navigation(tmp_path: Path) 
         Mount(_plugin("good", "Good", tmp_path), APIRouter()),
     ]
     async with _client(create_app(Settings(port=0), mounted)) as client:
-        assert (
-            await client.get("/static/views.js")
-        ).text == 'export const views = [{"path":"good/","title":"Good"}];\n'
+        described = (await client.get("/static/views.js")).text
+        assert '"path":"good/"' in described
+        assert "bad/" not in described
+        assert "Bad" not in (await client.get("/")).text

@@ -93,7 +93,7 @@ async def test_the_page_and_its_headers(served: Served) -> None:
     async with httpx.AsyncClient(timeout=60) as client:
         answer = await client.get(f"{served.url}/")
         assert answer.status_code == 200
-        assert "<title>Rabbitry</title>" in answer.text
+        assert "<title>Overview – Rabbitry</title>" in answer.text
         policy = answer.headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
@@ -123,6 +123,7 @@ async def test_head_works_where_get_does(served: Served) -> None:
             "/",
             "/healthz",
             "/static/html.js",
+            "/monitor/",
             "/monitor/static/main.js",
             "/grading/",
             "/grading/static/api.js",

@@ -10,7 +10,7 @@ import rabbitry.web
 _STYLE = (Path(rabbitry.web.__file__).parent / "static" / "style.css").read_text()
 _LIGHT, _DARK = (
     dict(re.findall(r"--([a-z-]+): (#[0-9a-f]+);", block))
-    for block in re.findall(r":root \{(.*?)\}", _STYLE, re.DOTALL)
+    for block in re.findall(r":root(?:\[data-theme=\"dark\"\])? \{(.*?)\}", _STYLE, re.DOTALL)
 )
 PAIRS = [
     *((text, ground) for text in ("ink", "muted", "accent", "good", "busy", "bad") for ground in ("ground", "card")),

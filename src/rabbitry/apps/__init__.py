@@ -7,6 +7,6 @@ them are Rabbitry's own apps, `crawl`, `grading`, `monitor` and `workqueue`, rea
 
 from __future__ import annotations
 
-from rabbitry.apps._plugin import Checks, Finding, Plugin, Service, Services, Site, Untaken, Up, Verdict, View
+from rabbitry.apps._plugin import Checks, Finding, Panel, Plugin, Service, Services, Site, Untaken, Up, Verdict, View
 
-__all__ = ["Checks", "Finding", "Plugin", "Service", "Services", "Site", "Untaken", "Up", "Verdict", "View"]
+__all__ = ["Checks", "Finding", "Panel", "Plugin", "Service", "Services", "Site", "Untaken", "Up", "Verdict", "View"]

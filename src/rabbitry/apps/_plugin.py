@@ -43,6 +43,19 @@ class View:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """A part of the dashboard's first page that an app provides.
+
+    Attributes:
+        module: An ES module of the plug-in's `static` folder. Its default export is a Preact component without props.
+        styles: Style sheets of that folder.
+    """
+
+    module: str
+    styles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plugin:
     """An app, as `rabbitry` finds it in the entry-point group `rabbitry.apps`.
 
@@ -56,7 +69,8 @@ class Plugin:
             annotated as Typer's options, become options of `rabbitry web`.
         views: The pages in the dashboard's navigation.
         static: The folder with the files of the pages, served under `/NAME/static`.
-        is_home: The router and the first view lie at `/`, the dashboard's first page. One app has it.
+        panel: What the app shows on the dashboard's first page, if anything.
+        routes_at_root: The router lies at `/`, for programs that expect its paths there. One app has it.
         services: A function of an `Up` that returns `Services`, which `rabbitry up` runs. Further parameters become
             options of `rabbitry up`, as for `router`.
         joins: Whether `rabbitry up --broker URL` runs the services too if `--apps` names none.
@@ -75,7 +89,8 @@ class Plugin:
     router: str | None = None
     views: tuple[View, ...] = ()
     static: Path | None = None
-    is_home: bool = False
+    panel: Panel | None = None
+    routes_at_root: bool = False
     services: str | None = None
     joins: bool = False
     checks: str | None = None
@@ -86,7 +101,7 @@ class Plugin:
         for reference in (self.commands, self.router, self.services, self.checks):
             if reference is not None and not _REFERENCE.fullmatch(reference):
                 raise PluginError(f"plug-in {self.name!r} names {reference!r}: write module:attribute")
-        if self.views and self.static is None:
+        if (self.views or self.panel) and self.static is None:
             raise PluginError(f"plug-in {self.name!r} has views and no static folder: name the folder of their modules")
 
 

@@ -18,7 +18,8 @@ OWN: Final = "rabbitry"
 """The distribution whose apps win if another has one of the same name."""
 RESERVED: Final = frozenset(
     {
-        "apps", "bindings", "broker", "channels", "connections", "consumers", "dead", "doctor", "exchanges", "publish",
+        "api", "apps", "bindings", "broker",
+        "channels", "connections", "consumers", "dead", "doctor", "exchanges", "publish",
         "queues", "topology", "up", "version", "web", "worker",
         "healthz", "static", "ws",
     }
@@ -77,8 +78,8 @@ def installed() -> Installed:
             plugin = _load(entry)
             if plugin.name in plugins:
                 raise PluginError(f"{sources[plugin.name]} has an app of that name")
-            if plugin.is_home and (home := next((one.name for one in plugins.values() if one.is_home), None)):
-                raise PluginError(f"app {home!r} has the dashboard's first page already")
+            if plugin.routes_at_root and (other := next((one for one in plugins.values() if one.routes_at_root), None)):
+                raise PluginError(f"app {other.name!r} has its routes at / already")
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a stranger's module raises costs no other app
             broken.append(Broken(entry.name, source, error))
         else:

@@ -1,53 +1,104 @@
-"""The HTML around each page: its modules and style sheets, with relative URLs that work behind a proxy's prefix."""
+"""The HTML around each page: its modules, style sheets and navigation, with relative URLs that work behind a proxy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-from rabbitry.apps import Plugin, View
+from rabbitry.apps import View
+from rabbitry.web._navigation import Entry
 
 STATIC: Final = Path(__file__).parent / "static"
-"""The files that all pages share."""
+"""The files that all pages share, and those of the dashboard's own views."""
 _NAME: Final = "Rabbitry"
+_THEMES: Final = (("system", "System"), ("light", "Light"), ("dark", "Dark"))
 
 
-def shell(plugin: Plugin, view: View, place: str) -> str:
-    """Return the HTML of a view.
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of the dashboard.
+
+    Attributes:
+        view: The view that it shows.
+        place: Its place in the dashboard; it ends with a slash, or is empty for the first page.
+        folder: The place of the view's modules and style sheets; it ends with a slash.
+        modules: Modules to fetch at once, relative to `folder`, beside those that all pages share.
+        styles: Style sheets, relative to the dashboard's root.
+    """
+
+    view: View
+    place: str
+    folder: str
+    modules: tuple[str, ...] = ()
+    styles: tuple[str, ...] = ()
+
+
+def shell(page: Page, entries: Sequence[Entry]) -> str:
+    """Return the HTML of a page.
 
     Args:
-        plugin: The app that provides the view.
-        view: The view.
-        place: The view's place in the dashboard; it ends with a slash, or is empty for the first page.
+        page: The page.
+        entries: The navigation.
     """
-    root = "../" * place.count("/")
-    own = f"{root}{plugin.name}/static/"
-    modules = [f"{own}{name}" for name in _modules(plugin.static)]
-    title = f"{view.title} – {_NAME}" if place else _NAME
-    lines = [
-        *_head(title, view.description, root),
-        *(f'<link rel="stylesheet" href="{escape(own + style)}">' for style in view.styles),
-        *_preloaded([f"{root}static/{name}" for name in [*_modules(STATIC), "views.js"]]),
-        *_preloaded(module for module in modules if module != own + view.module),
-        f'<script type="module" src="{escape(own + view.module)}"></script>',
+    root = "../" * page.place.count("/")
+    folder = f"{root}{page.folder}"
+    view = page.view
+    preloaded = [f"{root}static/{name}" for name in [*modules(STATIC), "views.js"]]
+    preloaded += [f"{folder}{name}" for name in page.modules if name != view.module]
+    head = [
+        *_head(f"{view.title} – {_NAME}", view.description, root),
+        *(f'<link rel="stylesheet" href="{escape(folder + style)}">' for style in view.styles),
+        *(f'<link rel="stylesheet" href="{escape(root + style)}">' for style in page.styles),
+        *(f'<link rel="modulepreload" href="{escape(module)}">' for module in preloaded),
+        f'<script type="module" src="{root}static/shell.js"></script>',
+        f'<script type="module" src="{escape(folder + view.module)}"></script>',
     ]
     text = "This page draws what it receives with JavaScript, which is switched off here."
-    return _document(lines, [f'<div id="page"><noscript>{text}</noscript></div>'])
+    body = [
+        '<a class="skip" href="#page">Skip to the content</a>',
+        *_header(view.title, root),
+        *_places(page.place, entries, root),
+        f'<main id="page" tabindex="-1"><noscript>{text}</noscript></main>',
+    ]
+    return _document(head, body)
 
 
-def overview(entries: Sequence[tuple[str, str]]) -> str:
-    """Return the HTML of a first page that only leads to others.
+def modules(folder: Path | None) -> tuple[str, ...]:
+    """Return the names of the ES modules of a folder."""
+    return () if folder is None else tuple(sorted(path.name for path in folder.glob("*.js") if path.name != "theme.js"))
 
-    Args:
-        entries: Place and title of each.
-    """
-    links = [f'<a href="{escape(place)}">{escape(title)}</a>' for place, title in entries]
-    places = f'<nav class="places">{"".join(links)}</nav>'
-    brand = f'<div class="brand"><img src="static/icon.svg" alt="" width="28" height="28"><h1>{_NAME}</h1></div>'
-    nothing = [] if links else ['<main><p class="nothing">No app brings a page.</p></main>']
-    return _document(_head(_NAME, "", ""), [f'<header class="top">{brand}{places}</header>', *nothing])
+
+def _header(title: str, root: str) -> Iterator[str]:
+    yield '<header class="top">'
+    yield '  <button type="button" class="menu" popovertarget="places">Menu</button>'
+    home = f'<a class="brand" href="{root or "./"}" aria-label="{_NAME}">'
+    yield f'  {home}<img src="{root}static/icon.svg" alt="" width="28" height="28">'
+    yield f"    <span>{_NAME}</span></a>"
+    yield f"  <h1>{escape(title)}</h1>"
+    yield '  <div class="states" id="states" role="group" aria-label="Connections"></div>'
+    yield '  <button type="button" class="search" id="search" aria-haspopup="dialog">Search <kbd>/</kbd></button>'
+    yield "</header>"
+
+
+def _places(current: str, entries: Sequence[Entry], root: str) -> Iterator[str]:
+    """Yield the navigation. On narrow screens it is a popover, which needs no script."""
+    yield '<nav class="places side" id="places" popover aria-label="Views">'
+    for section, members in groupby(entries, key=lambda entry: entry.section):
+        name = f' aria-label="{escape(section)}"' if section else ""
+        if section:
+            yield f'  <p class="section" aria-hidden="true">{escape(section)}</p>'
+        yield f"  <ul{name}>"
+        for entry in members:
+            here = ' aria-current="page"' if entry.path == current else ""
+            yield f'    <li><a href="{escape(root + entry.path) or "./"}"{here}>{escape(entry.title)}</a></li>'
+        yield "  </ul>"
+    options = "".join(f'<option value="{value}">{text}</option>' for value, text in _THEMES)
+    yield f'  <label class="theme"><span>Theme</span><select id="theme">{options}</select></label>'
+    yield "</nav>"
 
 
 def _document(head: Iterable[str], body: Iterable[str]) -> str:
@@ -75,14 +126,6 @@ def _head(title: str, description: str, root: str) -> list[str]:
         f"<title>{escape(title)}</title>",
         f'<link rel="icon" href="{root}static/icon.svg" type="image/svg+xml">',
         f'<link rel="stylesheet" href="{root}static/style.css">',
+        # No module: it runs before anything is drawn, so that no page flashes in the other theme.
+        f'<script src="{root}static/theme.js"></script>',
     ]
-
-
-def _preloaded(modules: Iterable[str]) -> Iterator[str]:
-    """Yield links that fetch modules at once, and not each after the one that imports it."""
-    for module in modules:
-        yield f'<link rel="modulepreload" href="{escape(module)}">'
-
-
-def _modules(folder: Path | None) -> list[str]:
-    return [] if folder is None else sorted(path.name for path in folder.glob("*.js"))

@@ -1,24 +1,26 @@
-"""The dashboard's HTTP interface: the pages of the apps, and the files that these share."""
+"""The dashboard's HTTP interface: its own pages, those of the apps, and the files that these share."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from fastapi import APIRouter, FastAPI, Response, WebSocket
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
-from rabbitry.apps import Plugin, Site, View
+from rabbitry.apps import Panel, Plugin, Site, View
 from rabbitry.apps.exceptions import PluginError
 from rabbitry.apps.installed import Broken, attempt, installed, resolve
 from rabbitry.runtime.http.guard import Guard
-from rabbitry.web._shell import STATIC, overview, shell
+from rabbitry.web._navigation import OVERVIEW, OWN, Entry, navigation, own_place
+from rabbitry.web._shell import STATIC, Page, modules, shell
 from rabbitry.web.feed.pages import Feed
 from rabbitry.web.sources import Sources
 
@@ -40,13 +42,16 @@ class Mount:
     @property
     def prefix(self) -> str:
         """The place of the app's routes, without a slash at its end."""
-        return "" if self.plugin.is_home else f"/{self.plugin.name}"
+        return "" if self.plugin.routes_at_root else f"/{self.plugin.name}"
+
+    @property
+    def static(self) -> str:
+        """The place of the app's files, without a slash at its beginning."""
+        return f"{self.plugin.name}/static/"
 
     def place(self, view: View) -> str:
-        """Return a view's place, without a slash at its beginning; empty for the first page."""
-        home = self.plugin.is_home and view is self.plugin.views[0]
-        whole = "" if home else f"{self.plugin.name}/{view.path}".strip("/")
-        return f"{whole}/" if whole else ""
+        """Return a view's place, without a slash at its beginning."""
+        return f"{self.plugin.name}/{view.path}".strip("/") + "/"
 
 
 def mounts(site: Site, options: Mapping[str, Mapping[str, object]] | None = None) -> list[Mount]:
@@ -87,18 +92,15 @@ def create_app(settings: Settings, mounted: Sequence[Mount], management: str | N
     app = FastAPI(title="Rabbitry", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard, names=[settings.host], password=settings.password)
     live = [*mounted]
+    for view in (view for views in OWN.values() for view in views):
+        _add_view(app, f"/{own_place(view)}", partial(_own_page, view), live)
     for mount in mounted:
-        _add(app, mount)
+        _add(app, mount, live)
 
     @app.get("/static/views.js", include_in_schema=False)
     async def views() -> Response:
-        """Return the navigation: an entry for each view, the first page first."""
-        return Response(f"export const views = {_navigation(live).decode()};\n", media_type="text/javascript")
-
-    @app.get("/", include_in_schema=False)
-    async def first() -> HTMLResponse:
-        """Return the first page if no app brings one."""
-        return HTMLResponse(overview([(mount.place(view), view.title) for mount, view in _views(live)]))
+        """Return the navigation, and the modules of the first page's panels."""
+        return Response(_described(live), media_type="text/javascript")
 
     @app.websocket("/feed")
     async def page(websocket: WebSocket) -> None:
@@ -146,27 +148,47 @@ def _mount(plugin: Plugin, site: Site, options: Mapping[str, object]) -> Mount:
     return Mount(plugin, router)
 
 
-def _add(app: FastAPI, mount: Mount) -> None:
+def _add(app: FastAPI, mount: Mount, live: Sequence[Mount]) -> None:
     plugin = mount.plugin
     if mount.router is not None:
         app.include_router(mount.router, prefix=mount.prefix)
     for view in plugin.views:
         # After the router, which may serve a page of its own there.
-        place = mount.place(view)
-        app.add_api_route(f"/{place}", partial(_page, shell(plugin, view, place)), include_in_schema=False)
+        page = Page(view, mount.place(view), mount.static, modules(plugin.static))
+        _add_view(app, f"/{page.place}", partial(_same, page), live)
     if plugin.static is not None:
         app.mount(f"/{plugin.name}/static", StaticFiles(directory=plugin.static))
 
 
-async def _page(text: str) -> HTMLResponse:
-    return HTMLResponse(text)
+def _add_view(app: FastAPI, path: str, page: Callable[[Sequence[Mount]], Page], live: Sequence[Mount]) -> None:
+    async def show() -> HTMLResponse:
+        return HTMLResponse(shell(page(live), _entries(live)))
+
+    app.add_api_route(path, show, include_in_schema=False)
 
 
-def _views(live: Sequence[Mount]) -> list[tuple[Mount, View]]:
-    found = [(mount, view) for mount in live for view in mount.plugin.views]
-    return sorted(found, key=lambda each: (each[0].place(each[1]) != "", each[1].title))
+def _same(page: Page, _: Sequence[Mount]) -> Page:
+    return page
 
 
-def _navigation(live: Sequence[Mount]) -> bytes:
-    entries: list[dict[str, Any]] = [{"path": mount.place(view), "title": view.title} for mount, view in _views(live)]
-    return msgspec.json.encode(entries)
+def _own_page(view: View, live: Sequence[Mount]) -> Page:
+    """Return the page of one of the dashboard's own views. The first page has the panels of the apps."""
+    folder = Path(view.module).parent
+    own = tuple(f"{folder}/{name}" for name in modules(STATIC / folder))
+    styles = [f"{mount.static}{style}" for mount, panel in _panels(live) for style in panel.styles]
+    return Page(view, own_place(view), "static/", own, tuple(styles) if view is OVERVIEW else ())
+
+
+def _entries(live: Sequence[Mount]) -> list[Entry]:
+    return navigation((view.title, mount.place(view)) for mount in live for view in mount.plugin.views)
+
+
+def _panels(live: Sequence[Mount]) -> list[tuple[Mount, Panel]]:
+    return [(mount, mount.plugin.panel) for mount in live if mount.plugin.panel is not None]
+
+
+def _described(live: Sequence[Mount]) -> str:
+    """Return the module `views.js`."""
+    views = msgspec.json.encode(_entries(live)).decode()
+    panels = msgspec.json.encode([f"{mount.static}{panel.module}" for mount, panel in _panels(live)]).decode()
+    return f"export const views = {views};\nexport const panels = {panels};\n"

@@ -31,7 +31,8 @@ def test_a_queue_with_everything() -> None:
 
 def test_what_is_missing_or_odd_is_empty_or_0() -> None:
     empty = queue_row({"vhost": "/", "name": "new"})
-    odd = {"vhost": "/", "name": "new", "policy": None, "messages": "undefined", "arguments": [], "consumers": True}
+    odd: dict[str, object] = {"vhost": "/", "name": "new", "policy": None, "messages": "undefined", "arguments": []}
+    odd |= {"consumers": True}
     odd |= {"message_stats": {"publish_details": {"rate": float("nan")}}, "state": None, "type": "undefined"}
     assert queue_row(odd) == empty
     assert empty[2:6] == ("classic", "", "", "running")

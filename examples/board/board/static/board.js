@@ -1,6 +1,5 @@
 // The page of the board: its notes, the newest first.
 import { Component, html, render } from "../../static/html.js";
-import { Views } from "../../static/navigation.js";
 
 class Board extends Component {
   state = { notes: [] };
@@ -16,9 +15,7 @@ class Board extends Component {
   }
 
   render(_, { notes }) {
-    return html`
-      <header class="top"><div class="brand"><h1>Board</h1></div><nav class="places"><${Views} /></nav></header>
-      <main><section class="panel"><ul>${notes.map((note) => html`<li>${note}</li>`)}</ul></section></main>`;
+    return html`<section class="panel"><ul>${notes.map((note) => html`<li>${note}</li>`)}</ul></section>`;
   }
 }
 

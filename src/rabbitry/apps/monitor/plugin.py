@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from rabbitry.apps import Plugin, View
+from rabbitry.apps import Panel, Plugin, View
 
 plugin: Final = Plugin(
     name="monitor",
@@ -22,7 +22,8 @@ plugin: Final = Plugin(
         ),
     ),
     static=Path(__file__).parent / "static",
-    is_home=True,
+    panel=Panel(module="panel.js", styles=("monitor.css",)),
+    routes_at_root=True,
     services="rabbitry.apps.monitor.hosting:services",
     joins=True,
     checks="rabbitry.apps.monitor.checks:checks",

@@ -7,8 +7,8 @@ const SILENCE = 15_000; // the server says something at least each 5 s
 const EXPLAIN_WITHIN = 5_000;
 
 export class Connection {
-  // `receive(update)` takes each message; `changed(state)` each {state: connecting|live|lost, retryAt, reason};
-  // `opened()` may send the first messages.
+  // `receive(update)` takes each message; `changed(state)` each {state: connecting|live|lost, at, retryAt, reason}, where `at`
+  // is when the last message came, and goes on; `opened()` may send the first messages.
   constructor(url, receive, changed, opened = () => {}) {
     this.url = url;
     this.receive = receive;
@@ -33,11 +33,14 @@ export class Connection {
     socket.onmessage = (event) => {
       clearTimeout(watch);
       watch = setTimeout(() => this.lose(socket, "the server went silent"), SILENCE);
+      const at = performance.now();
       if (!heard) {
         heard = true;
         this.pause = FIRST_PAUSE;
-        this.changed({ state: "live" });
+        this.link = { state: "live", at };
+        this.changed(this.link);
       }
+      this.link.at = at;
       this.receive(JSON.parse(event.data));
     };
     socket.onclose = (event) => {

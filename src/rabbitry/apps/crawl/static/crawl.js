@@ -2,8 +2,7 @@
 import { Connection } from "../../static/connection.js";
 import { bytes, count, rate, shown } from "../../static/format.js";
 import { Component, html, render } from "../../static/html.js";
-import { Views } from "../../static/navigation.js";
-import { BrokerState, LinkState } from "../../static/states.js";
+import { reportBroker, reportLink } from "../../static/status.js";
 import { Add } from "./add.js";
 import { meanings } from "./asked.js";
 import { Hosts } from "./hosts.js";
@@ -60,19 +59,13 @@ class Crawl extends Component {
       <${Status} words=${words} />`;
   }
 
-  render({ live, connection }, { route }) {
+  render({ live }, { route }) {
     const [place] = route;
     return html`
-      <header class="top">
-        <div class="brand"><img src="../static/icon.svg" alt="" width="28" height="28" /><h1>Crawl</h1></div>
-        <nav class="places"><${Views} others />
-          ${PLACES.map(([to, title]) => html`<a href=${`#/${to}`} aria-current=${place === to ? "page" : null}>${title}</a>`)}</nav>
-        <div class="states" role="status">
-          <${LinkState} link=${live.link} connection=${connection} />
-          <${BrokerState} broker=${live.broker} link=${live.link} />
-        </div>
-      </header>
-      <main><${Notices} live=${live} />${this.view(route)}</main>`;
+      <nav class="places tabs" aria-label="Crawl">
+        ${PLACES.map(([to, title]) => html`<a href=${`#/${to}`} aria-current=${place === to ? "page" : null}>${title}</a>`)}
+      </nav>
+      <${Notices} live=${live} />${this.view(route)}`;
   }
 }
 
@@ -108,6 +101,10 @@ const live = new Live();
 const url = new URL("ws", document.baseURI);
 url.protocol = url.protocol.replace("http", "ws");
 const connection = new Connection(url, (update) => live.receive(update), (link) => live.setLink(link));
+live.listen(() => {
+  reportLink(live.link, connection);
+  reportBroker(live.broker, live.link);
+});
 const root = document.getElementById("page");
 root.replaceChildren();
-render(html`<${Crawl} live=${live} connection=${connection} />`, root);
+render(html`<${Crawl} live=${live} />`, root);

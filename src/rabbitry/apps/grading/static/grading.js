@@ -1,7 +1,7 @@
 // The page of a course: the pipeline, the submissions with their histories, the form, and the inboxes.
 import { Component, html, render } from "../../static/html.js";
-import { Views } from "../../static/navigation.js";
 import { Pager } from "../../static/pager.js";
+import { report } from "../../static/status.js";
 import { ask, fileURL, mark, query, submit, time } from "./api.js";
 import * as drafts from "./drafts.js";
 import { Inbox } from "./inbox.js";
@@ -49,9 +49,12 @@ class Course extends Component {
         this.show({ page: Math.max(0, Math.ceil(overview.total / overview.each) - 1) });
       } else {
         this.setState({ overview, error: null, tick: this.state.tick + 1 });
+        report("Records", { kind: "good", text: "read", at: performance.now() });
       }
     } catch (error) {
-      if (filter === this.state.filter) this.setState({ error: error.message });
+      if (filter !== this.state.filter) return;
+      this.setState({ error: error.message });
+      report("Records", { kind: "bad", text: "not read", title: error.message });
     }
   }
 
@@ -71,20 +74,14 @@ class Course extends Component {
   render(_, { route, overview, error }) {
     const [place = "", name] = route;
     return html`
-      <header class="top">
-        <div class="brand"><img src="../static/icon.svg" alt="" width="28" height="28" /><h1>Assignments</h1></div>
-        <nav class="places">
-          <${Views} others />
-          ${[["", "Submissions"], ["submit", "Submit"]].map(([to, title]) =>
-            html`<a href=${`#/${to}`} aria-current=${place === to ? "page" : null}>${title}</a>`)}
-          ${ROLES.map(({ name: role, title }) => html`<a href=${`#/inbox/${role}`} aria-current=${name === role ? "page" : null}>${title}
-            ${overview?.inboxes[role] > 0 && html` <b class="number">${overview.inboxes[role]}</b>`}</a>`)}
-        </nav>
-      </header>
-      <main>
-        ${error && html`<p class="notice bad" role="alert">What you see may be old: ${visible(error)}.</p>`}
-        ${overview && html`<${Pipeline} overview=${overview} />${this.view(route)}`}
-      </main>`;
+      <nav class="places tabs" aria-label="Assignments">
+        ${[["", "Submissions"], ["submit", "Submit"]].map(([to, title]) =>
+          html`<a href=${`#/${to}`} aria-current=${place === to ? "page" : null}>${title}</a>`)}
+        ${ROLES.map(({ name: role, title }) => html`<a href=${`#/inbox/${role}`} aria-current=${name === role ? "page" : null}>${title}
+          ${overview?.inboxes[role] > 0 && html` <b class="number">${overview.inboxes[role]}</b>`}</a>`)}
+      </nav>
+      ${error && html`<p class="notice bad" role="alert">What you see may be old: ${visible(error)}.</p>`}
+      ${overview && html`<${Pipeline} overview=${overview} />${this.view(route)}`}`;
   }
 }
 

@@ -5,7 +5,6 @@ import { Component, createRef, html } from "../../static/html.js";
 const WINDOW = 180; // seconds shown, once there are as many
 const SHORTEST_WINDOW = 30;
 
-const dark = matchMedia("(prefers-color-scheme: dark)");
 const resized = new ResizeObserver((entries) => {
   for (const { target, contentRect } of entries) target.chart?.resize(contentRect.width);
 });
@@ -36,7 +35,7 @@ export class Chart extends Component {
   componentDidMount() {
     this.box.current.chart = this;
     resized.observe(this.box.current);
-    dark.addEventListener("change", this.recolour);
+    addEventListener("themechange", this.recolour);
     this.draw();
   }
 
@@ -47,7 +46,7 @@ export class Chart extends Component {
 
   componentWillUnmount() {
     resized.unobserve(this.box.current);
-    dark.removeEventListener("change", this.recolour);
+    removeEventListener("themechange", this.recolour);
     this.drop();
   }
 

@@ -2,8 +2,6 @@
 import { Card } from "./card.js";
 import { clock, count, shown } from "../../static/format.js";
 import { Component, html } from "../../static/html.js";
-import { Views } from "../../static/navigation.js";
-import { BrokerState, LinkState } from "../../static/states.js";
 import { labels } from "./twins.js";
 
 const ORDERS = [
@@ -16,7 +14,7 @@ const ORDERS = [
 ];
 const byName = new Intl.Collator("en", { numeric: true });
 
-// Props: store, connection.
+// Props: store.
 export class Page extends Component {
   state = { filter: "", order: ORDERS[0], dismissed: new Set() };
 
@@ -40,21 +38,13 @@ export class Page extends Component {
     );
   }
 
-  render({ store, connection }, { filter, order, dismissed }) {
+  render({ store }, { filter, order, dismissed }) {
     const all = [...store.hosts.values()];
     const rows = this.rows(all);
     const density = all.length === 1 ? "one" : all.length <= 8 ? "few" : "many";
     const height = new Map([["one", 170], ["few", 96], ["many", 64]]).get(density);
     return html`
-      <header class="top">
-        <div class="brand"><img src="static/icon.svg" alt="" width="28" height="28" /><h1>Rabbitry</h1></div>
-        <nav class="places"><${Views} /></nav>
-        <div class="states" role="status">
-          <${LinkState} link=${store.link} connection=${connection} />
-          <${BrokerState} broker=${store.broker} link=${store.link} />
-        </div>
-      </header>
-      <main data-density=${density}>
+      <div class="machines" data-density=${density}>
         ${notices(store)
           .filter(({ key }) => !dismissed.has(key))
           .map((notice) => html`<${Notice} ...${notice} dismiss=${this.dismiss} />`)}
@@ -81,7 +71,7 @@ export class Page extends Component {
               </div>
               ${rows.length === 0 && html`<p class="nothing">No host's name holds “${filter}”.</p>`}
             `}
-      </main>
+      </div>
     `;
   }
 }
@@ -152,7 +142,7 @@ function Empty({ broker }) {
   const where = broker?.where ?? "the broker";
   return html`
     <section class="empty">
-      <img src="static/icon.svg" alt="" width="64" height="64" />
+      <img src="../static/icon.svg" alt="" width="64" height="64" />
       <h2>Waiting for the first sample</h2>
       <p>Nothing has arrived from <code>${where}</code> yet.</p>
       <p>On each machine that you want to see here, run <code>rabbitry monitor publish</code>.

@@ -1,0 +1,44 @@
+"""The dashboard's navigation: its own views, and those of the apps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from rabbitry.apps import View
+
+OVERVIEW: Final = View(
+    title="Overview",
+    module="overview/overview.js",
+    styles=("overview/overview.css",),
+    description="What flows through the broker, live, and what needs attention.",
+)
+OWN: Final[dict[str, tuple[View, ...]]] = {"": (OVERVIEW,)}
+"""Section of the navigation → the dashboard's own views in it, whose modules lie in the dashboard's static folder."""
+APPS: Final = "Apps"
+"""The section with the views of the apps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A link of the navigation. path: relative to the dashboard's root; it ends with a slash, or is empty."""
+
+    section: str
+    title: str
+    path: str
+
+
+def navigation(apps: Iterable[tuple[str, str]]) -> list[Entry]:
+    """Return the entries: the dashboard's own views, then those of the apps by title.
+
+    Args:
+        apps: Title and place of each app's view.
+    """
+    own = [Entry(section, view.title, own_place(view)) for section, views in OWN.items() for view in views]
+    return own + [Entry(APPS, title, place) for title, place in sorted(apps)]
+
+
+def own_place(view: View) -> str:
+    """Return the place of one of the dashboard's own views."""
+    return f"{view.path}/" if view.path else ""

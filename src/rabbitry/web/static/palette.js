@@ -1,0 +1,99 @@
+// The search over everything: a dialog, opened by / or Ctrl-K. Modules of pages and apps add what can be found.
+import { shown } from "./format.js";
+import { Component, createRef, html, render } from "./html.js";
+import { views } from "./views.js";
+
+const MOST = 40;
+const root = new URL("../", import.meta.url);
+const providers = new Set();
+let dialog = null;
+
+// `provider(words)` returns a list of {kind, title, url or run}, or a promise of one.
+export function addProvider(provider) {
+  providers.add(provider);
+  return () => providers.delete(provider);
+}
+
+const THEMES = [["System theme", "system"], ["Light theme", "light"], ["Dark theme", "dark"]];
+addProvider(() => views.map(({ title, path }) => ({ kind: "view", title, url: new URL(path, root).href })));
+addProvider(() => THEMES.map(([title, theme]) => ({ kind: "theme", title, run: () => window.rabbitryTheme.choose(theme) })));
+
+// How well a title matches: the lower the better, null for not at all.
+function rank(title, words) {
+  const at = title.toLowerCase().indexOf(words);
+  return at < 0 ? null : at === 0 ? 0 : 1;
+}
+
+class Palette extends Component {
+  state = { words: "", found: [], at: 0 };
+  input = createRef();
+  asked = 0;
+
+  componentDidMount() {
+    this.look("");
+  }
+
+  look = async (text) => {
+    const words = text.trim().toLowerCase();
+    this.asked += 1;
+    const asked = this.asked;
+    this.setState({ words: text });
+    const lists = await Promise.allSettled([...providers].map((provider) => provider(words)));
+    if (asked !== this.asked) return;
+    const all = lists.flatMap(({ status, value }) => (status === "fulfilled" ? value : []));
+    const ranked = all.map((entry) => ({ entry, rank: rank(entry.title, words) })).filter((each) => each.rank !== null);
+    ranked.sort((a, b) => a.rank - b.rank);
+    this.setState({ found: ranked.slice(0, MOST).map(({ entry }) => entry), at: 0 });
+  };
+
+  choose(entry) {
+    if (!entry) return;
+    dialog.close();
+    if (entry.run) entry.run();
+    else location.href = entry.url;
+  }
+
+  key = (event) => {
+    const { found, at } = this.state;
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (step && found.length) {
+      event.preventDefault();
+      this.setState({ at: (at + step + found.length) % found.length }, () => {
+        document.getElementById(`found-${this.state.at}`)?.scrollIntoView({ block: "nearest" });
+      });
+    } else if (event.key === "Enter") {
+      event.preventDefault();
+      this.choose(found[at]);
+    }
+  };
+
+  render(_, { words, found, at }) {
+    return html`
+      <input type="search" ref=${this.input} value=${words} autofocus role="combobox" aria-label="Search" aria-expanded="true"
+        aria-controls="found" aria-autocomplete="list" aria-activedescendant=${found.length ? `found-${at}` : null}
+        placeholder="View, theme" autocomplete="off" spellcheck=${false}
+        onInput=${(event) => this.look(event.currentTarget.value)} onKeyDown=${this.key} />
+      <ul id="found" role="listbox" aria-label="Found">
+        ${found.map((entry, index) => html`<li id=${`found-${index}`} role="option" aria-selected=${index === at ? "true" : "false"}
+          onClick=${() => this.choose(entry)}><span><bdi>${shown(entry.title)}</bdi></span> <span class="kind">${entry.kind}</span></li>`)}
+      </ul>
+      ${words && found.length === 0 ? html`<p class="nothing" role="status">Nothing is called “${shown(words)}”.</p>`
+        : html`<p class="keys" aria-hidden="true"><kbd>↑</kbd> <kbd>↓</kbd> choose <kbd>Enter</kbd> open <kbd>Esc</kbd> close</p>`}`;
+  }
+}
+
+export function openPalette() {
+  if (dialog?.open) return;
+  document.getElementById("places").hidePopover?.();
+  if (!dialog) {
+    dialog = document.createElement("dialog");
+    dialog.className = "palette";
+    dialog.setAttribute("aria-label", "Search");
+    dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+    dialog.addEventListener("close", () => render(null, dialog));
+    document.body.append(dialog);
+  }
+  render(html`<${Palette} />`, dialog);
+  dialog.showModal();
+  dialog.querySelector("input").focus();
+}

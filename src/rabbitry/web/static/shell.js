@@ -1,0 +1,17 @@
+// What surrounds each page: the choice of a theme, and the search.
+import { openPalette } from "./palette.js";
+
+const theme = document.getElementById("theme");
+theme.value = window.rabbitryTheme.chosen;
+theme.addEventListener("change", () => window.rabbitryTheme.choose(theme.value));
+addEventListener("themechange", () => (theme.value = window.rabbitryTheme.chosen));
+
+document.getElementById("search").addEventListener("click", openPalette);
+addEventListener("keydown", (event) => {
+  const isTyping = event.target.closest?.("input, textarea, select, [contenteditable]");
+  const isSlash = event.key === "/" && !isTyping && !event.ctrlKey && !event.metaKey && !event.altKey;
+  const isControlK = event.key.toLowerCase() === "k" && (event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey;
+  if (!isSlash && !isControlK) return;
+  event.preventDefault();
+  openPalette();
+});

@@ -1,0 +1,155 @@
+"""What surrounds each page: navigation, theme, search, the state of its sources; by keyboard, and at each width."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+from playwright.async_api import Browser, ConsoleMessage, Page, expect
+
+from tests.browser.axe import serious
+from tests.support import commands
+
+pytestmark = pytest.mark.timeout(240)
+_WITHIN = 90_000
+_PLACES = ("", "monitor/", "grading/", "crawl/")
+
+
+@dataclass
+class Watched:
+    """A page, and what its console complained of."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+
+    def note(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+
+async def _open(
+    browser: Browser, url: str, *, width: int = 1200, scheme: Literal["dark", "light"] = "light"
+) -> Watched:
+    page = await browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    watched = Watched(page)
+    page.on("console", watched.note)
+    page.on("pageerror", lambda error: watched.complaints.append(str(error)))
+    await page.goto(url)
+    await expect(page.locator(".states .state").first).to_be_visible(timeout=_WITHIN)
+    return watched
+
+
+@pytest.fixture
+def web(embedded_url: str) -> Iterator[str]:
+    """The URL of a dashboard with a machine's samples."""
+    more = {"RABBITRY_BROKER": embedded_url}
+    with commands.service("web", "--port", "0", more=more) as web, commands.service("monitor", "publish", more=more):
+        yield web.wait_for(r"dashboard on (http://\S+/)")[1]
+
+
+async def _theme(page: Page) -> str:
+    theme: str = await page.evaluate("getComputedStyle(document.documentElement).colorScheme")
+    return theme
+
+
+async def test_a_chosen_theme_holds_on_each_page_and_after_a_reload(browser: Browser, web: str) -> None:
+    watched = await _open(browser, web, scheme="light")
+    page = watched.page
+    assert await _theme(page) == "light"
+    await page.get_by_label("Theme").select_option("Dark")
+    assert await _theme(page) == "dark"
+    await page.reload()
+    assert await _theme(page) == "dark"
+    await page.locator(".side").get_by_role("link", name="Assignments").click()
+    await expect(page.locator("h1")).to_have_text("Assignments")
+    assert await _theme(page) == "dark"
+    await expect(page.get_by_label("Theme")).to_have_value("dark")
+    await page.get_by_label("Theme").select_option("System")
+    assert await _theme(page) == "light"
+    await page.emulate_media(color_scheme="dark")
+    assert await _theme(page) == "dark"
+    assert watched.complaints == []
+
+
+@pytest.mark.parametrize("key", ["/", "Control+k"])
+async def test_the_search_is_a_dialog_that_keys_open_use_and_close(browser: Browser, web: str, key: str) -> None:
+    watched = await _open(browser, f"{web}monitor/")
+    page = watched.page
+    await page.keyboard.press(key)
+    dialog = page.get_by_role("dialog", name="Search")
+    search = dialog.get_by_role("combobox")
+    await expect(search).to_be_focused()
+    for _ in range(8):  # the focus stays inside, or goes to the browser's own controls
+        await page.keyboard.press("Tab")
+        assert await page.evaluate(
+            "document.activeElement === document.body || !!document.activeElement.closest('dialog')"
+        )
+    await page.keyboard.press("Escape")
+    await expect(dialog).to_have_count(0)
+    await page.keyboard.press(key)
+    await page.keyboard.type("<b>none</b>")
+    await expect(dialog).to_contain_text("Nothing is called “<b>none</b>”.")
+    await search.fill("")
+    await page.keyboard.type("assi")
+    await expect(dialog.get_by_role("option").first).to_have_text("Assignments view")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("h1")).to_have_text("Assignments")
+    await expect(page).to_have_url(f"{web}grading/")
+    assert watched.complaints == []
+
+
+async def test_a_slash_in_a_field_is_a_slash(browser: Browser, web: str) -> None:
+    watched = await _open(browser, f"{web}grading/")
+    field = watched.page.get_by_label("Find")
+    await field.fill("a")
+    await field.press("/")
+    await expect(field).to_have_value("a/")
+    await expect(watched.page.get_by_role("dialog")).to_have_count(0)
+
+
+async def test_the_first_tab_leads_past_the_navigation(browser: Browser, web: str) -> None:
+    watched = await _open(browser, f"{web}grading/")
+    page = watched.page
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_text("Skip to the content")).to_be_focused()
+    await expect(page.get_by_text("Skip to the content")).to_be_in_viewport()
+    await page.keyboard.press("Enter")
+    await page.keyboard.press("Tab")
+    assert await page.evaluate("!!document.activeElement.closest('main')")
+
+
+async def test_on_a_phone_the_navigation_opens_and_closes_by_keys(browser: Browser, web: str) -> None:
+    watched = await _open(browser, web, width=320)
+    page = watched.page
+    places = page.locator(".side")
+    await expect(places).to_be_hidden()
+    await page.get_by_role("button", name="Menu").focus()
+    await page.keyboard.press("Enter")
+    await expect(places.get_by_role("link", name="Crawl")).to_be_visible()
+    await page.keyboard.press("Escape")
+    await expect(places).to_be_hidden()
+    await expect(page.get_by_role("button", name="Menu")).to_be_focused()
+
+
+async def test_the_age_of_what_is_shown_is_told(browser: Browser, web: str) -> None:
+    watched = await _open(browser, web)
+    await expect(watched.page.locator(".states")).to_contain_text("WebSocket connected", timeout=_WITHIN)
+    await expect(watched.page.locator(".states .state-age").first).to_contain_text("s old")
+    await expect(watched.page.locator("article.card")).to_have_count(1, timeout=_WITHIN)  # the machines' panel
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+@pytest.mark.parametrize("width", [320, 1200])
+async def test_axe_finds_nothing_serious_on_any_page(
+    browser: Browser, web: str, width: int, scheme: Literal["dark", "light"]
+) -> None:
+    for place in _PLACES:
+        watched = await _open(browser, f"{web}{place}", width=width, scheme=scheme)
+        page = watched.page
+        await expect(page.locator("main > *").first).to_be_visible(timeout=_WITHIN)
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width, place
+        assert await serious(page) == [], place
+        await page.keyboard.press("Control+k")
+        await expect(page.get_by_role("combobox", name="Search")).to_be_focused()
+        assert await serious(page) == [], f"{place}, its search"
+        await page.close()
