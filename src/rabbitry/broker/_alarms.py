@@ -1,8 +1,8 @@
-"""Alarms: while memory or disk run short, who publishes is told and not read any more (RabbitMQ's docs/alarms).
+"""Alarms: while memory or disk run short, publishers are notified and no longer read (RabbitMQ's docs/alarms).
 
-Memory is what this process has; it is looked at every few seconds. Disk is the file system of the data folder, and the
-free pages of the store's database. It is looked at as often, and by the store after each batch; in between, what waits
-to be written counts, so that publishers are blocked before the disk is full however fast they are.
+Memory is that of this process, measured every few seconds. Disk is the free space of the data folder's file system plus
+the free pages of the store's database, measured as often, and by the store after each batch. In between, bytes that
+wait to be written count as used, so publishers are blocked before the disk is full, however fast they are.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _PERIOD_OF_ALARMS: Final = 0.5
 DISK_FREE_LIMIT: Final = 50_000_000
 """Bytes; RabbitMQ's default."""
 MEMORY_SHARE: Final = 0.4
-"""The share of the memory of the machine, or of a container that has less; RabbitMQ's default."""
+"""Fraction of the memory of the machine, or of a smaller container limit; RabbitMQ's default."""
 _MARGIN: Final = 0.1
-"""The share of the limit that must be free above the limit before the disk alarm ends."""
+"""Fraction of the limit that must be free above the limit before the disk alarm ends."""
 
 
 class Blockable(Protocol):
@@ -38,26 +38,26 @@ class Blockable(Protocol):
 
     @property
     def gate(self) -> ReadingGate:
-        """Decides whether the client is read."""
+        """The gate that decides whether the client is read."""
 
     @property
     def wants_blocked(self) -> bool:
-        """Whether the client is told of being blocked."""
+        """Whether the client wants connection.blocked."""
 
     def tell(self, channel: int, method: Method) -> None:
-        """Send a method, unless the connection has been closed meanwhile."""
+        """Send a method, unless the connection is closed."""
 
 
 class Alarms:
-    """The alarms that are on, and the connections that they block.
+    """The active alarms, and the connections that they block.
 
     Args:
-        connections: The connections that are open now.
+        connections: The open connections.
         journal: The store's, whose disk is watched.
         folder: The data folder; None if nothing is stored.
-        fail: Ends the broker, called if the data folder is gone.
-        memory_limit: Bytes; None takes RabbitMQ's default.
-        disk_free_limit: Bytes; None takes RabbitMQ's default.
+        fail: Stops the broker with an error, called if the data folder is gone.
+        memory_limit: Bytes; None for RabbitMQ's default.
+        disk_free_limit: Bytes; None for RabbitMQ's default.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Alarms:
         disk_free_limit: int | None,
     ) -> None:
         self.on: set[Reason] = set()
-        """The alarms that are on: of memory, of disk."""
+        """The active alarms: memory, disk."""
         self.memory_limit = memory_limit if memory_limit is not None else int(total_memory() * MEMORY_SHARE)
         self.disk_free_limit = disk_free_limit if disk_free_limit is not None else DISK_FREE_LIMIT
         self._connections = connections
@@ -84,24 +84,24 @@ class Alarms:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start checking."""
         self._task = asyncio.create_task(self._watch(), name="alarms")
 
     async def stop(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
 
     def set(self, what: Reason, *, is_on: bool) -> None:
-        """Turn an alarm on or off: that of memory or of disk. Publishers are blocked while any is on."""
+        """Turn the memory or disk alarm on or off. Publishers are blocked while any is on."""
         is_on = is_on or what in self._forced
         if is_on == (what in self.on):
             return
         if is_on:
             self.on.add(what)
             for connection in self._connections:
-                if connection.gate.is_blocked:  # by the other alarm; others are blocked when they publish
+                if connection.gate.is_blocked:  # by the other alarm; the rest are blocked when they publish
                     connection.gate.pause(what)
         else:
             self.on.discard(what)
@@ -109,40 +109,40 @@ class Alarms:
                 self._unblock(connection, what)
 
     def force(self, what: Reason, *, is_on: bool) -> None:
-        """Keep an alarm on, for tests, however much memory and room there are, or no longer."""
+        """Hold an alarm on, for tests, regardless of free memory and disk space, or release it."""
         (self._forced.add if is_on else self._forced.discard)(what)
         self.set(what, is_on=is_on)
 
     @property
     def disk_free(self) -> int:
-        """Free bytes, which are compared with the limit. A broker without a data folder has the working folder's."""
+        """Free bytes, which are compared with the limit. Without a data folder, those of the working folder."""
         return max(self._journal.room, 0) if self._folder is not None else free_bytes(Path())
 
     def count_disk(self) -> None:
-        """Raise the disk alarm if the bytes that wait to be written leave less room than the limit."""
+        """Raise the disk alarm if the bytes that wait to be written would leave less room than the limit."""
         if self._journal.room < self.disk_free_limit and Reason.DISK not in self.on:
             _logger.warning(
-                "low on disk: %s and what waits to be written leave %s, and the limit is %s; publishers are blocked "
-                "until there are %s: consume messages, or free space there",
+                "low on disk: %s after pending writes would have %s free, and the limit is %s; publishers are blocked "
+                "until %s are free: consume messages, or free space there",
                 self._folder,
                 *map(_megabytes, (self.disk_free, self.disk_free_limit, self._enough())),
             )  # fmt: skip
             self.set(Reason.DISK, is_on=True)
 
     def set_full(self, why: str) -> None:
-        """Raise the disk alarm, since the store had no room for a batch."""
+        """Raise the disk alarm: the store had no room for a batch."""
         if not self._is_full:
             self._is_full = True
             _logger.error("%s; publishes are refused until there is room: consume messages, or free space there", why)
         self.set(Reason.DISK, is_on=True)
 
     def _enough(self) -> int:
-        """Return the free bytes at which the disk alarm ends: above the limit, but not above what was ever free."""
+        """Return the free bytes that end the disk alarm: above the limit, but at most the most that was ever free."""
         limit = self.disk_free_limit
         return max(limit, min(int(limit * (1 + _MARGIN)), (limit + self._most_room) // 2))
 
     def block(self, connection: Blockable) -> None:
-        """Block a connection that publishes in spite of an alarm: it is told, if it wants to know, and not read."""
+        """Block a connection that publishes during an alarm: notify it if it wants that, and stop reading it."""
         if not connection.gate.is_blocked:
             if connection.wants_blocked:
                 connection.tell(0, ConnectionBlocked(f"low on {' & '.join(sorted(self.on))}"))
@@ -172,12 +172,12 @@ class Alarms:
         is_on = used > self.memory_limit
         if is_on and Reason.MEMORY not in self.on:
             _logger.warning(
-                "low on memory: the broker has %s, and the limit is %s; publishers are blocked until it has less: "
+                "low on memory: the broker uses %s, and the limit is %s; publishers are blocked until it uses less: "
                 "consume or purge messages",
                 _megabytes(used), _megabytes(self.memory_limit),
             )  # fmt: skip
         elif not is_on and Reason.MEMORY in self.on - self._forced:
-            _logger.warning("the memory alarm is over: the broker has %s", _megabytes(used))
+            _logger.warning("the memory alarm is over: the broker uses %s", _megabytes(used))
         self.set(Reason.MEMORY, is_on=is_on)
 
     def _look_at_disk(self) -> None:
@@ -187,7 +187,7 @@ class Alarms:
         self.count_disk()
         if Reason.DISK in self.on - self._forced and room >= self._enough() and not journal.is_stuck:
             self._is_full = False
-            _logger.warning("there is room for the store again: %s has %s", self._folder, _megabytes(room))
+            _logger.warning("there is room for the store again: %s has %s free", self._folder, _megabytes(room))
             self.set(Reason.DISK, is_on=False)
 
 
@@ -196,7 +196,7 @@ def _megabytes(size: int) -> str:
 
 
 def used_memory() -> int:
-    """Return the bytes of memory of this process; 0 if the system does not say."""
+    """Return the memory of this process in bytes; 0 if the system does not report it."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -205,10 +205,10 @@ def used_memory() -> int:
 
 
 def total_memory(root: Path = Path("/")) -> int:
-    """Return the bytes of memory that this process may use: the machine's, or its container's limit if that is less.
+    """Return the memory that this process may use, in bytes: the machine's, or its container's limit if that is lower.
 
     Args:
-        root: Where /proc and /sys are. Looks at the control groups that the process is in, and at all around them, of
+        root: Parent of /proc and /sys. The limits of the process's control groups and all their parents count, of
             version 2 (memory.max) and version 1 (memory.limit_in_bytes).
     """
     return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *_limits_of_groups(root)])
@@ -229,7 +229,7 @@ def _limits_of_groups(root: Path) -> Iterator[int]:
             folders, name = (mounted / controllers, mounted / "memory"), "memory.limit_in_bytes"
         else:
             continue
-        # In a container the path may be that of the host; the group is then the mounted folder itself.
+        # In a container the path may be the host's; the group is then the mounted folder itself.
         place = PurePosixPath("/", path).relative_to("/")
         for group in (place, *place.parents):
             for folder in folders:
@@ -237,5 +237,5 @@ def _limits_of_groups(root: Path) -> Iterator[int]:
                     text = (folder / group / name).read_text(encoding="ascii").strip()
                 except (OSError, UnicodeDecodeError):
                     continue  # not mounted there, or not readable for this user
-                if text.isdecimal() and int(text) > 0:  # else "max"
+                if text.isdecimal() and int(text) > 0:  # otherwise "max"
                     yield int(text)

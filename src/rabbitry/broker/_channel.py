@@ -1,4 +1,4 @@
-"""A channel of a client, seen from the broker: what it consumes, what it has not settled, what it has published."""
+"""The broker's side of a client's channel: consumers, unsettled deliveries, publishes."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from rabbitry.broker._vhost import VirtualHost
 from rabbitry.broker.message import Entry, Message
 
 _MOST_UNREAD: Final = 32 << 20
-"""Bytes that a client has not taken from which on it gets no direct replies: nothing else holds back who sends them."""
+"""Bytes that a client has not read above which it gets no direct replies: nothing else limits those who send them."""
 _STEP: Final = 200
-"""Deliveries settled in one step, where many are settled at once."""
+"""Deliveries settled in one step when many are settled at once."""
 _LETTERS: Final = 20
-"""Rejected deliveries settled in one step: each may become a dead letter, which takes twenty times as long."""
+"""Rejected deliveries settled in one step: each may be dead-lettered, which takes twenty times as long."""
 _TAKEN_AT_ONCE: Final = 5_000
-"""Deliveries taken off the channel in one step: each step first passes over the gap that those before it have left."""
+"""Deliveries removed from the channel in one step: each step first skips the gap that the steps before it left."""
 _TAG: Final = itemgetter(0)
 _DELIVER_MIDDLE: Final = struct.Struct(">QB")
 
 
 class Connection(Protocol):
-    """The connection of a channel, as far as the channel needs it."""
+    """The part of a connection that a channel uses."""
 
     @property
     def name(self) -> str:
-        """What operators know it by."""
+        """Its name for operators."""
 
     @property
     def user(self) -> str:
@@ -53,28 +53,28 @@ class Connection(Protocol):
 
     @property
     def driver(self) -> Driver:
-        """Writes to the client."""
+        """The driver that writes to the client."""
 
     @property
     def core(self) -> Core:
-        """Knows the largest frame that was agreed on."""
+        """The protocol core, which has the agreed frame size."""
 
     @property
     def wants_cancel(self) -> bool:
-        """Whether the client is told of consumers that end because their queue is gone."""
+        """Whether the client wants basic.cancel for consumers that end because their queue was deleted."""
 
     def stop_delivering(self) -> None:
-        """Stop all channels from delivering until the socket takes data again."""
+        """Stop delivering on all channels until the socket has room again."""
 
     def tell(self, channel: int, method: Method) -> None:
-        """Send a method, unless the connection or the channel has been closed meanwhile."""
+        """Send a method, unless the connection or the channel is closed."""
 
     def work(self, steps: Iterator[None], then: Callable[[], None] = ...) -> None:
-        """Take the steps of a long operation in turns with other clients, then call back."""
+        """Run the steps of a long operation, alternating with other clients, then call `then`."""
 
 
 class Consumer:
-    """A consumer: which channel it is on, what it may have, and what it has."""
+    """A consumer: its channel, its limits, and its unsettled deliveries."""
 
     __slots__ = (
         "arguments",
@@ -110,7 +110,7 @@ class Consumer:
         self.exclusive = exclusive
         self.prefetch = prefetch
         self.most = prefetch if prefetch and not no_ack else sys.maxsize
-        """The number of unsettled deliveries that it may have; one without acknowledgements never has any."""
+        """Limit on its unsettled deliveries; a consumer without acknowledgements never has any."""
         self.priority = priority
         self.arguments = arguments
         self.unsettled = 0
@@ -118,9 +118,9 @@ class Consumer:
         self.prefix = hot.deliver_prefix(encode_short(tag))
 
     def has_room(self) -> bool:
-        """Return whether prefetch (consumer's and channel's) and the socket's buffer allow another message."""
+        """Return whether the prefetch of consumer and channel and the socket's buffer allow another message."""
         channel = self.channel
-        # The channel's prefetch holds for consumers without acknowledgements too, though they never fill it.
+        # The channel's prefetch applies to consumers without acknowledgements too, though they never fill it.
         return (
             channel.can_deliver
             and self.unsettled < self.most
@@ -128,16 +128,16 @@ class Consumer:
         )
 
     def park(self) -> None:
-        """Take no turns until the channel has room."""
+        """Leave the round robin until the channel has room."""
         self.parked = True
         self.channel.parked[self] = None
 
     def deliver(self, entry: Entry) -> None:
-        """Send it a message."""
+        """Send a message to the client."""
         channel = self.channel
         if self.no_ack or entry.redelivered:
             tag = channel.hold(self.queue, None if self.no_ack else self, entry, no_ack=self.no_ack)
-        else:  # as `hold` does
+        else:  # inlined from `hold`
             tag = channel.next_tag
             channel.next_tag = tag + 1
             queue = self.queue
@@ -156,18 +156,18 @@ class Consumer:
             connection.stop_delivering()
 
     def on_queue_deleted(self) -> None:
-        """End, since the queue is gone."""
+        """End the consumer: its queue was deleted."""
         self.channel.forget(self)
 
     def tell_cancelled(self) -> None:
-        """Notify the client, if it wants to know, that the queue is gone."""
+        """Send basic.cancel if the client wants it: the queue was deleted."""
         channel = self.channel
         if channel.is_open and channel.connection.wants_cancel:
             channel.connection.tell(channel.number, BasicCancel(self.tag, nowait=True))
 
 
 class Channel:
-    """An open channel. It is made with channel.open and gone with its close; a new one may have its number."""
+    """An open channel. Created by channel.open and dropped when closed; a new one may have its number."""
 
     # Attributes in slots are read faster than those of an instance with more than 30 of them.
     __slots__ = (
@@ -206,28 +206,28 @@ class Channel:
         self.connection = connection
         self.vhost = vhost
         self.replies = replies
-        """The consumers of direct replies of all channels of the broker, by name."""
+        """The consumers of direct replies of all the broker's channels, by name."""
         self.number = number
         self.consumers: dict[str, Consumer] = {}
         self.parked: dict[Consumer, None] = {}
-        """Consumers without room, in the order in which they lost it."""
+        """Parked consumers, in the order in which they ran out of room."""
         self.unsettled: dict[int, Held] = {}
         self.consumer_prefetch = 0
         self.channel_prefetch = 0
         self.last_queue = ""
         self.confirms: Confirms | None = None
-        """None outside of confirm mode."""
+        """None unless in confirm mode."""
         self.transaction: Transaction | None = None
         self.reply_to: ReplyTo | None = None
         self.is_open = True
         self.can_deliver = True
         self.published_unconfirmed = 0
-        """Publishes outside of confirm mode, which nobody is told of."""
+        """Number of publishes outside confirm mode, which are never confirmed."""
         self.returned = self.dropped = 0
         self._settled_by_consumers = 0
         self.next_tag = 1
         self._operation: Iterator[None] = iter(())
-        """The steps that are left of what the client asked for last; its later frames are held meanwhile."""
+        """The remaining steps of the client's last operation; its later frames are held meanwhile."""
         self._replies = 0
         self._sent_no_ack = self._got = self._got_no_ack = self._got_nothing = 0
         self._acked = self._redelivered = 0
@@ -236,16 +236,16 @@ class Channel:
 
     @property
     def unsettled_by_consumers(self) -> int:
-        """The number of deliveries to consumers that were not settled yet, those of a transaction included."""
+        """Number of unsettled deliveries to consumers, including those that an open transaction settles."""
         return self._delivered - self._settled_by_consumers
 
     @property
     def _delivered(self) -> int:
-        """The number of deliveries to consumers that acknowledge."""
+        """Number of deliveries to consumers that acknowledge."""
         return self.next_tag - 1 - self._replies - self._got - (self._sent_no_ack - self._got_no_ack)
 
     def deliver_got(self, queue: Queue, entry: Entry, *, no_ack: bool) -> None:
-        """Send a message that basic.get asked for; one of a quorum queue always says how often it was delivered."""
+        """Send a message for basic.get; one from a quorum queue always has its delivery count."""
         tag = self.hold(queue, None, entry, no_ack=no_ack)
         self._got += 1
         if no_ack:
@@ -262,7 +262,7 @@ class Channel:
         queue.got_nothing += 1
 
     def deliver_reply(self, prefix: bytes, message: Message) -> None:
-        """Send a direct reply; to a client that has left too many unread it is lost, as to one that is gone."""
+        """Send a direct reply; it is dropped if the client has too many unread bytes, as if the client were gone."""
         if self.is_open and self.connection.driver.unsent < _MOST_UNREAD:
             tag = self.next_tag
             self.next_tag = tag + 1
@@ -270,7 +270,7 @@ class Channel:
             self.write(prefix + _DELIVER_MIDDLE.pack(tag, False) + message.destination, Entry(0, message))
 
     def write(self, payload: bytes, entry: Entry, *, counted: bool = False) -> None:
-        """Send a method that carries a message; `counted`: with the number of its deliveries, even if that is 0."""
+        """Send a method that carries a message; `counted`: with its delivery count, even if that is 0."""
         message = entry.message
         header = message.header
         if counted or entry.deliveries:
@@ -287,7 +287,7 @@ class Channel:
             connection.stop_delivering()
 
     def hold(self, queue: Queue, consumer: Consumer | None, entry: Entry, *, no_ack: bool) -> int:
-        """Assign a tag to a delivery, and keep the delivery until it is settled if it has to be."""
+        """Assign a delivery tag, and keep the delivery if it has to be settled."""
         tag = self.next_tag
         self.next_tag = tag + 1
         queue.delivered += 1
@@ -307,7 +307,7 @@ class Channel:
     # -- settling --------------------------------------------------------------------------------------
 
     def ack(self, tag: int) -> None:
-        """Settle one delivery as done: `settle` for by far the most."""
+        """Acknowledge one delivery: a fast path of `settle` for the most common case."""
         if self.transaction is not None or (held := self.unsettled.pop(tag, None)) is None:
             self.settle(tag, multiple=False)
             return
@@ -321,9 +321,9 @@ class Channel:
             self._unpark_after(consumer)
 
     def settle(self, tag: int, *, multiple: bool, outcome: Outcome = Outcome.ACKED) -> None:
-        """Settle a delivery, or all up to it (0: all there are). Raises 406 for a tag that is not open.
+        """Settle a delivery, or with `multiple` all up to it (0: all). Raises 406 for an unknown tag.
 
-        In a transaction it counts from its commit on.
+        In a transaction, it takes effect with the commit.
         """
         if not multiple:
             held = self.unsettled.pop(tag, None)
@@ -346,11 +346,11 @@ class Channel:
         self.operate(self._settling_up_to(tag, outcome), self._unpark_some)
 
     def _is_last(self, tag: int) -> bool:
-        """Return whether a tag (0: all there are) says that all deliveries are meant."""
+        """Return whether a tag (0: all) covers all deliveries."""
         return not tag or tag == next(reversed(self.unsettled))
 
     def _take_few(self, tag: int) -> Iterable[Held] | None:
-        """Take the deliveries up to a tag off the channel, unless they are many: then return None."""
+        """Remove the deliveries up to a tag from the channel; if they are many, leave them and return None."""
         if self._is_last(tag):
             return self._take_all().values() if len(self.unsettled) <= _STEP else None
         # Tags ascend in the order of insertion.
@@ -358,12 +358,12 @@ class Channel:
         return [self.unsettled.pop(known) for known in tags] if len(tags) <= _STEP else None
 
     def operate(self, steps: Iterator[None], then: Callable[[], None]) -> None:
-        """Take the steps of what the client asks for, then call back. The end of the channel waits for all of them."""
+        """Run the steps of an operation of the client, then call `then`. Closing the channel waits for all of them."""
         self._operation = steps
         self.connection.work(steps, then)
 
     def _settling_up_to(self, tag: int, outcome: Outcome) -> Iterator[None]:
-        """Settle all deliveries up to a tag (0: all there are) in steps; in a transaction, note that they are."""
+        """Settle all deliveries up to a tag (0: all) in steps; in a transaction, only record them."""
         settled: dict[int, Held] = {}
         if self._is_last(tag):
             settled = self._take_all()
@@ -378,11 +378,11 @@ class Channel:
             yield from self.settling(_popped(settled), outcome)
 
     def settling(self, latest_first: Iterable[tuple[int, Held]], outcome: Outcome) -> Iterator[None]:
-        """Settle many deliveries in steps, given with their tags.
+        """Settle many deliveries, given with their tags, in steps.
 
-        Like RabbitMQ it tells their queue of them consumer by consumer, those of basic.get first. That shows in the
-        order of dead letters, and of what comes back to a quorum queue. A queue to which something comes back delivers
-        nothing before all has: what comes late stands in front.
+        Like RabbitMQ, settle them consumer by consumer, those of basic.get first. That determines the order of dead
+        letters, and of messages that return to a quorum queue. A queue with returning messages delivers nothing before
+        all have returned: the last to return go to the front.
         """
         taken = iter(latest_first)
         if outcome is Outcome.ACKED:
@@ -426,7 +426,7 @@ class Channel:
         return held
 
     def release(self, held: Held, outcome: Outcome) -> None:
-        """Take a delivery off the channel."""
+        """Remove a delivery from the channel."""
         queue, consumer, entry = held
         if consumer is not None:
             consumer.unsettled -= 1
@@ -444,7 +444,7 @@ class Channel:
             queue.rejected(entry)
 
     def recover(self, then: Callable[[], None] = lambda: None) -> None:
-        """Requeue all unsettled deliveries (basic.recover), then call back."""
+        """Requeue all unsettled deliveries (basic.recover), then call `then`."""
 
         def recovered() -> None:
             self.unpark()
@@ -453,10 +453,10 @@ class Channel:
         self.connection.work(self.settling(_popped(self._take_all()), Outcome.REQUEUED), recovered)
 
     def unpark(self) -> None:
-        """Add consumers that had no room, and have some now, to the round robin again.
+        """Return consumers that have room again to the round robin.
 
-        The queue that parked first is last, as it is the one that took the channel's last room: so queues that
-        share a channel's prefetch are served in turns.
+        The queue that parked first goes last, since it took the channel's last room: queues that share a channel's
+        prefetch are thus served in turns.
         """
         waiting = [consumer for consumer in self.parked if consumer.has_room()]
         last = waiting[0].queue if waiting else None
@@ -466,7 +466,7 @@ class Channel:
             self.vhost.dispatcher.touch(consumer.queue)
 
     def _unpark_after(self, consumer: Holder | None) -> None:
-        """Unpark who may have room after a consumer has settled a delivery: others only share the channel's limit."""
+        """Unpark consumers that may have room after `consumer` settled a delivery: others share its limit at most."""
         if self.channel_prefetch:
             self.unpark()
         elif isinstance(consumer, Consumer) and consumer in self.parked and consumer.has_room():
@@ -477,7 +477,7 @@ class Channel:
     # -- consumers -------------------------------------------------------------------------------------
 
     def removing(self, consumer: Consumer) -> Iterator[None]:
-        """End a consumer in steps: its auto-delete queue, which may have very many bindings, goes with its last one.
+        """Remove a consumer in steps: with the last one goes its auto-delete queue, which may have very many bindings.
 
         Unsettled deliveries stay with the channel.
         """
@@ -494,23 +494,23 @@ class Channel:
     # -- publishing ------------------------------------------------------------------------------------
 
     def start_confirming(self) -> None:
-        """Confirm what is published from now on."""
+        """Enter confirm mode."""
         if self.confirms is None:
             self.confirms = Confirms(self.number, self.connection.driver.write)
 
     def consume_replies(self, reply_to: ReplyTo) -> None:
-        """Set the channel's one consumer of direct replies."""
+        """Set the channel's only consumer of direct replies."""
         self.reply_to = reply_to
         self.replies[reply_to.name] = reply_to
 
     def forget_replies(self) -> None:
-        """End the consumer of direct replies, if there is one."""
+        """Remove the consumer of direct replies, if there is one."""
         if self.reply_to is not None:
             self.replies.pop(self.reply_to.name, None)
             self.reply_to = None
 
     def rolling_back(self, transaction: Transaction) -> Iterator[None]:
-        """Forget the publishes of a transaction, in steps; what was settled is open again, under its old tags."""
+        """Drop the publishes of a transaction, in steps; its settled deliveries are open again, with their old tags."""
         publishes, settled = transaction.take()
         while publishes:
             del publishes[-_STEP:]
@@ -527,7 +527,7 @@ class Channel:
             if not some:
                 if len(self.unsettled) <= _STEP:
                     break
-                kept, self.unsettled = self.unsettled, {}  # delivered meanwhile, so their tags are higher
+                kept, self.unsettled = self.unsettled, {}  # delivered meanwhile, with higher tags
                 waiting = iter(kept.items())
             opened.update(some)
             yield
@@ -558,9 +558,9 @@ class Channel:
     # -- closing ---------------------------------------------------------------------------------------
 
     def closing(self) -> Iterator[None]:
-        """Close at once, so that nothing more is delivered or confirmed, and return the steps of what is left to do.
+        """Stop delivering and confirming at once, and return the remaining steps of closing.
 
-        They end the consumers, discard an open transaction, and requeue unsettled deliveries.
+        The steps end the consumers, discard an open transaction, and requeue unsettled deliveries.
         """
         self.is_open = self.can_deliver = False
         if self.confirms is not None:
@@ -581,20 +581,20 @@ class Channel:
 
 
 def _popped(held: dict[int, Held]) -> Iterator[tuple[int, Held]]:
-    """Take deliveries out of a dictionary, the latest first, so that they are freed one by one."""
+    """Remove deliveries from a dictionary, latest first, so that they are freed one by one."""
     while held:
         yield held.popitem()
 
 
 def _holder(tag: int, held: Held, outcome: Outcome) -> str:
-    """Return who has a delivery; to a quorum queue a basic.get that is given back is a consumer, named as its tag."""
+    """Return the holder of a delivery; a quorum queue treats a returned basic.get as a consumer named by its tag."""
     if held[1] is not None:
         return held[1].tag
     return str(tag) if outcome is Outcome.RETURNED else ""
 
 
 def _with_delivery_count(message: Message, deliveries: int) -> bytes:
-    """Return a content header that counts earlier deliveries by a quorum queue (RabbitMQ's docs/quorum-queues)."""
+    """Return a content header with a quorum queue's count of earlier deliveries (RabbitMQ's docs/quorum-queues)."""
     properties = decode_header(message.header)
     headers = {**(properties.headers or {}), "x-delivery-count": TaggedInt(deliveries, b"l")}
     return encode_header(properties._replace(headers=headers), len(message.body))

@@ -1,4 +1,4 @@
-"""What is declared twice has to be the same: how arguments are compared, and the words of the error if they differ.
+"""Comparing redeclared queues and exchanges: how arguments are compared, and the error text if they differ.
 
 Both are those of RabbitMQ 3.10 (`rabbit_misc:assert_args_equivalence`), which compares Erlang's terms.
 """
@@ -16,23 +16,23 @@ from rabbitry.broker._errors import ChannelRefusal, precondition_failed
 from rabbitry.exceptions import ProtocolViolation
 
 _MISSING: Final[FieldValue] = LongString(b"missing")
-"""Stands for an argument that is not there, which is something else than one without a value."""
+"""Stands for a missing argument, which differs from an argument without a value."""
 
 
 def inequivalent(argument: str, where: str, received: str, current: str) -> ChannelRefusal:
-    """Return the error 406: `where` (a queue or an exchange) is declared again with another value."""
+    """Return error 406: `where` (a queue or an exchange) is redeclared with another value."""
     return precondition_failed(
         f"inequivalent arg '{argument}' for {where}: received {received} but current is {current}"
     )
 
 
 def compare_arguments(names: Sequence[str], where: str, received: Table, current: Table) -> None:
-    """See that the arguments of these names are the same. Raises 406, or 541 for a decimal, as RabbitMQ does."""
+    """Check that the arguments of these names are equal. Raises 406, or 541 for a decimal, as RabbitMQ does."""
     for argument in names:
         left, right = received.get(argument, _MISSING), current.get(argument, _MISSING)
         is_classic = argument == "x-queue-type" and (left, right) in (("classic", _MISSING), (_MISSING, "classic"))
         if is_classic or _is_same(left, right):
-            continue  # a queue that does not say what it is is a classic one
+            continue  # a queue without x-queue-type is a classic one
         if left is _MISSING or right is _MISSING:
             raise inequivalent(argument, where, _with_type(left), _with_type(right))
         if isinstance(left, Decimal) or isinstance(right, Decimal):
@@ -41,7 +41,7 @@ def compare_arguments(names: Sequence[str], where: str, received: Table, current
 
 
 def _is_same(left: FieldValue, right: FieldValue) -> bool:
-    """Return whether both are the same to Erlang: 10.0 is not 10, but a timestamp may be, and bytes may be a string."""
+    """Return whether Erlang considers both equal: 10.0 is not 10, but a timestamp may be, and bytes may be a string."""
     if left is _MISSING or right is _MISSING:
         return left is right
     return erlang_term(left) == erlang_term(right)
@@ -56,7 +56,7 @@ def _alone(value: FieldValue) -> str:
 
 
 def _text(value: FieldValue) -> str:
-    """Print a value as Erlang's ~s does for strings, and its ~p for everything else."""
+    """Return a value as Erlang's ~s prints strings, and as ~p prints everything else."""
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):

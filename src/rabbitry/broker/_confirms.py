@@ -1,4 +1,4 @@
-"""The confirms of a channel: which of its publishes are acked or nacked, and with how few frames."""
+"""The confirms of a channel: acks and nacks for its publishes, in as few frames as possible."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Confirms:
 
     def __init__(self, number: int, write: Callable[[bytes], None]) -> None:
         self.published = 0
-        """The number of publishes, which is the delivery tag of the last one."""
+        """Number of publishes, which is the delivery tag of the last one."""
         self.waits_for = 0
-        """The batch of the store with the last durable publish."""
+        """The store's batch with the last durable publish."""
         self._number = number
         self._write: Callable[[bytes], None] | None = write
         self._rejected: deque[int] = deque()
@@ -31,20 +31,20 @@ class Confirms:
 
     @property
     def acked(self) -> int:
-        """The number of publishes that were acked."""
+        """Number of acked publishes."""
         return self._confirmed - self._nacked
 
     @property
     def unconfirmed(self) -> int:
-        """The number of publishes that wait for their confirm."""
+        """Number of publishes that wait for their confirm."""
         return self.published - self._confirmed
 
     def reject(self) -> None:
-        """Note that a queue refused the last publish, so that it is nacked."""
+        """Record that a queue refused the last publish, so that it is nacked."""
         self._rejected.append(self.published)
 
     def confirm(self, up_to: int) -> None:
-        """Confirm what was published up to a delivery tag: everything before it is settled, so one ack does."""
+        """Confirm publishes up to a delivery tag: everything before is settled, so one ack with `multiple` will do."""
         if self._write is None:
             return
         frames: list[bytes] = []
@@ -56,7 +56,7 @@ class Confirms:
         self._write(b"".join((*frames, self._ack_up_to(up_to))))
 
     def refuse(self, up_to: int) -> None:
-        """Nack publishes that could not be stored: all up to a delivery tag that are not confirmed yet."""
+        """Nack all unconfirmed publishes up to a delivery tag: they could not be stored."""
         self._rejected = deque(sorted({*self._rejected, *range(self._confirmed + 1, up_to + 1)}))
         self.confirm(up_to)
 

@@ -1,6 +1,6 @@
 """A client's connection to the broker: handshake, channels, the hot path of publishing, and closing.
 
-Handlers raise; `_refuse` is the one place that turns that into channel.close or connection.close.
+Handlers raise; only `_refuse` turns an error into channel.close or connection.close.
 """
 
 from __future__ import annotations
@@ -73,15 +73,15 @@ _logger = logging.getLogger(__name__)
 _HANDSHAKE_TIMEOUT: Final = 10.0
 _SILENT_CLOSE: Final = 3.0
 _MUCH: Final = 250
-"""Events of one chunk from which on it counts as work of a turn of the event loop."""
+"""Events of one chunk above which the chunk has to wait for its turn."""
 _TURN: Final = 0.008
-"""Seconds of work for one client after which others have their turn."""
+"""Seconds of work for one client after which the other clients have their turn."""
 _LOOK: Final = 16
-"""Plain publishes and single acks between two readings of the clock."""
+"""Plain publishes and single acks between two checks of the clock."""
 _MOST_UNSENT: Final = 32 << 20
-"""Bytes of answers that a client has not read above which the broker stops reading from it."""
+"""Bytes of answers unread by the client above which the broker stops reading from it."""
 _OVER: Final = (ConnectionState.CLOSING, ConnectionState.CLOSE_RECEIVED, ConnectionState.CLOSED)
-"""States in which a connection takes nothing but the end of closing it."""
+"""States in which a connection accepts only the end of its closing handshake."""
 _PUBLISH_IDS: Final = (60, 40)
 
 
@@ -91,20 +91,20 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """The parts of a broker that its connections share.
+    """The parts of a broker that its connections use.
 
     Attributes:
         config: The settings.
-        parameters: Name the broker for clients.
+        parameters: Has the broker's name for clients.
         access: The users and their permissions.
         vhosts: The virtual hosts, by name.
         nowhere: The virtual host of a client that has not opened one yet.
         connections: The connections that are open; each adds and removes itself.
-        journal: Keeps what is durable.
-        dispatcher: The round of deliveries.
-        shares: Gives clients with much to do their turns.
+        journal: Stores durable state.
+        dispatcher: The queue of deliveries.
+        shares: Schedules clients with much work.
         replies: The consumers of direct replies, by name.
-        alarms: Block clients that publish while one is on.
+        alarms: Block publishing clients while one is on.
         churn: Counts connections and channels.
     """
 
@@ -123,13 +123,13 @@ class Shared:
 
 
 class ClientConnection:
-    """One client, from its protocol header to its last byte.
+    """One client, from protocol header to disconnection.
 
     Args:
         shared: The parts of the broker that its connections share.
-        host: The broker's host, as operators know it.
+        host: The broker's host, as shown to operators.
         port: The AMQP port.
-        on_login: Called when the client has opened a virtual host, and when it is gone.
+        on_login: Called when the client has opened a virtual host, and when it has disconnected.
     """
 
     def __init__(self, shared: Shared, host: str, port: int, on_login: Callable[[], None] | None = None) -> None:
@@ -159,10 +159,10 @@ class ClientConnection:
         self.gate = ReadingGate(self.driver)
         self._enter(shared.nowhere)
         self._held: list[Event] | None = None
-        """Events that wait, for one of the gate's reasons, until those before them are carried out."""
+        """Events on hold, for one of the gate's reasons, until the events before them are processed."""
         self._is_known = False
         self._is_stopped = False
-        """Whether none of its channels may deliver, since the socket takes no data."""
+        """Whether its channels must not deliver, since the socket is full."""
         self.connected_at = time.time()
         self.mechanism = ""
         self.heartbeat = 0
@@ -176,9 +176,9 @@ class ClientConnection:
         self._shared.connections.add(self)
 
     def on_events(self, events: list[Event]) -> None:
-        """Carry out what one chunk brought: little at once, much when there is a turn for it."""
+        """Process the events of one chunk: a few at once, many when the client has its turn."""
         if self._held is not None:
-            self._held += events  # what the socket had read already; the next chunk waits in the socket
+            self._held += events  # data that the socket had read already; the next chunk stays in the socket
         elif len(events) > _MUCH and not self._shares.may_go_on(len(events)):
             self._yield(events)
         elif self._loop.time() - self.driver.read_at > _TURN:
@@ -187,9 +187,10 @@ class ClientConnection:
             self._carry_out(events)
 
     def _carry_out(self, events: list[Event]) -> None:
-        """Carry out events, then send confirms and deliver the messages that they published.
+        """Process events, then send confirms and deliver the messages that they published.
 
-        A client that adds to a store with much to write is not read for a while. One that only settles or queries is.
+        A client that adds to a store with many pending writes is paused for a while; one that only settles or queries
+        is not.
         """
         journal = self._journal
         before = journal.unwritten
@@ -214,9 +215,9 @@ class ClientConnection:
                 return
 
     def _take_some(self, rest: Iterator[Event]) -> bool:
-        """Carry out events until the clock is to be read again. Return False if the others are held or discarded.
+        """Process events until it is time to check the clock. Return False if the rest is held or discarded.
 
-        None but the last one can change what routing depends on.
+        Only the last event processed can change the state that routing depends on.
         """
         self._publishing.follow_changes()
         channels = self.channels
@@ -238,7 +239,7 @@ class ClientConnection:
                         return self._has_taken(rest)
                 elif event[0] == METHOD:
                     if self._dispatcher.touched:
-                        self._dispatcher.dispatch()  # what came before it is with its consumers when it is carried out
+                        self._dispatcher.dispatch()  # deliver all messages published before it first
                     self._on_method(event[1], event[2])
                     return self._has_taken(rest)
                 elif event[0] == HEADER:
@@ -251,7 +252,7 @@ class ClientConnection:
         return True
 
     def _has_taken(self, rest: Iterator[Event]) -> bool:
-        """Return whether the events that follow may be carried out now; if not, they are held."""
+        """Return whether the next events may be processed now; if not, hold them."""
         if self._held is not None:
             self._held += rest
             return False
@@ -261,12 +262,12 @@ class ClientConnection:
         return True
 
     def wait_for_commit(self, number: int, answer: Method | None) -> None:
-        """Hold a client's further frames until what it just changed is durable, then answer: answers stay in order."""
+        """Hold the client's later frames until its change is durable, then answer: answers stay in order."""
         self._hold(Reason.COMMIT, [])
         self._journal.after_commit(functools.partial(self._take_held, number, answer))
 
     def carry_out_when_loaded(self, number: int, method: Method, queue: Queue) -> None:
-        """Hold a method and the client's later frames until the store has answered the reading of a queue."""
+        """Hold a method and the client's later frames until the store has read a queue."""
         self._hold(Reason.LOADING, [(METHOD, number, method)])
         self._journal.when_loaded(queue, self._take_held)
 
@@ -275,14 +276,14 @@ class ClientConnection:
         self._yield([(METHOD, number, method)])
 
     def work(self, steps: Iterator[None], then: Callable[[], None] = _nothing) -> None:
-        """Take the steps of a long operation in turns with other clients, then call back. Later frames are held."""
+        """Run the steps of a long operation, alternating with other clients, then call `then`. Hold later frames."""
         if self._shares.work(steps, functools.partial(self._worked, then), self._journal.may_grow):
             then()
         elif self._held is None:
             self._hold(Reason.TURN, [])
 
     def change(self, number: int, steps: Iterator[None], answer: Callable[[], Method | None]) -> None:
-        """Take the steps of a change as `work` does, and answer on channel `number` when all of it is durable."""
+        """Run the steps of a change as `work` does, and answer on channel `number` when all of it is durable."""
         journal = self._journal
         before = journal.changes
 
@@ -301,7 +302,7 @@ class ClientConnection:
             self._dispatcher.dispatch()  # delivers the messages that the steps requeued
             return
         then()
-        if self._is_held():  # `then` has held the connection again
+        if self._is_held():  # `then` may have put it on hold again
             self.on_events(events)
             events = []
         self._carry_out(events)
@@ -310,9 +311,9 @@ class ClientConnection:
         return self._held is not None
 
     def _yield(self, events: list[Event], *, adds: bool = False) -> None:
-        """Yield to other clients (see `rabbitry.broker._shares`).
+        """Let other clients go first (see `rabbitry.broker._shares`).
 
-        adds: whether the client adds to the store, so that it waits until that may be given more.
+        adds: whether the client adds to the store, and therefore also waits until the store accepts more.
         """
         self._hold(Reason.TURN, events)
         if not adds or self._journal.may_grow(self._wait_for_turn):
@@ -322,7 +323,7 @@ class ClientConnection:
         self._shares.wait(self._take_held)
 
     def _wait_for_room(self, events: list[Event]) -> None:
-        """Hold what a client asks for until it has taken what it was answered: else it could fill the memory."""
+        """Hold the client's requests until it has read its answers: otherwise they could fill the memory."""
         self._hold(Reason.UNREAD, events)
 
     def _take_held(self, number: int = 0, answer: Method | None = None) -> None:
@@ -340,13 +341,13 @@ class ClientConnection:
         self.gate.pause(reason)
 
     def _take_out(self) -> list[Event]:
-        """Return the events that were held, and read the client again unless another reason remains."""
+        """Return the held events, and resume reading unless another reason to pause remains."""
         events, self._held = self._held or [], None
         self.gate.resume_frames()
         return events
 
     def on_lost(self, error: Exception | None) -> None:
-        """Forget the client; what it had not settled goes back."""
+        """Remove the client; its unsettled deliveries are requeued."""
         self._timer.cancel()
         self._on_login()
         self._release()
@@ -364,11 +365,11 @@ class ClientConnection:
 
     @property
     def name(self) -> str:
-        """What operators know it by: both ends' addresses."""
+        """Its name for operators: the addresses of both ends."""
         return f"{self.peer} -> {self.host}:{self.port}"
 
     def on_writable(self) -> None:
-        """Deliver again."""
+        """Resume delivering."""
         self._is_stopped = False
         for channel in self.channels.values():
             channel.can_deliver = True
@@ -378,7 +379,7 @@ class ClientConnection:
             self._take_held()
 
     def stop_delivering(self) -> None:
-        """Deliver no more until the socket takes data again."""
+        """Stop delivering until the socket has room again."""
         if self._is_stopped:
             return
         self._is_stopped = True
@@ -410,7 +411,7 @@ class ClientConnection:
             changes = journal.changes
             answer = handler(self, self.channels[number], method)
             if self._is_held():
-                pass  # whoever holds the client's frames answers
+                pass  # the operation that holds the client's frames answers
             elif journal.changes != changes:
                 self.wait_for_commit(number, answer)
             elif answer is not None:
@@ -424,7 +425,7 @@ class ClientConnection:
             self.send(number, ChannelCloseOk())
 
     def tell(self, channel: int, method: Method) -> None:
-        """Send a method, unless the connection or the channel has been closed meanwhile."""
+        """Send a method, unless the connection or the channel is closed."""
         if self.core.state in _OVER:
             return
         if channel and self.core.channel_state(channel) not in (ChannelState.OPENING, ChannelState.OPEN):
@@ -505,7 +506,7 @@ class ClientConnection:
         _logger.debug("connection of %s from %s to virtual host %r", self.user, self.peer, vhost.name)
 
     def _enter(self, vhost: VirtualHost) -> None:
-        """Use a virtual host from now on, with the permissions that the user has there."""
+        """Enter a virtual host, with the user's permissions there."""
         shared = self._shared
         self.vhost = vhost
         self.permissions = Permissions(shared.access, vhost.name, self.user)
@@ -534,7 +535,7 @@ class ClientConnection:
         return _PUBLISH_IDS if event[0] == PUBLISH else (60, 80) if event[0] == ACK else (0, 0)
 
     def _refuse(self, number: int, error: Refusal | ProtocolViolation, ids: tuple[int, int]) -> None:
-        """Turn what a handler raised into channel.close or connection.close."""
+        """Turn an error raised by a handler into channel.close or connection.close."""
         if isinstance(error, ChannelRefusal):
             _logger.info("channel %d of %s from %s closed: %s", number, self.user, self.peer, error.reply_text)
             self._drop_channel(number)
@@ -545,20 +546,21 @@ class ClientConnection:
         self.hang_up(error.reply_code, error.reply_text, *ids)
 
     def hang_up(self, reply_code: int, reply_text: str, class_id: int = 0, method_id: int = 0) -> None:
-        """Close the connection with a reason, and the socket when the client has answered, or does not."""
-        # Forced by an operator, such as a shutdown of the broker: nobody's fault, so no warning.
+        """Close the connection with a reason; close the socket when the client has answered, or after a while."""
+        # Forced by an operator or a shutdown of the broker: nobody's fault, so no warning.
         level = logging.INFO if reply_code == Reply.CONNECTION_FORCED else logging.WARNING
         _logger.log(level, "connection from %s closed: %d %s", self.peer or "a client", reply_code, reply_text)
         self._timer.cancel()
         if self.core.state is ConnectionState.IDLE:
-            # Before any login the answer to a wrong protocol header is ours (section 4.2.2).
+            # Before any login, the answer to a wrong protocol header is the broker's own header (section 4.2.2).
             self.driver.write(PROTOCOL_HEADER)
             self.driver.finish()
             return
         self._release()
-        self._take_out()  # the channels are gone, and the client's close or close-ok is not to wait behind it
+        self._take_out()  # the channels are gone, and the client's close or close-ok must not wait behind held events
         if not self._is_known:
-            # Who has not logged in gets no reason, and waits, so that it costs to try again (as with RabbitMQ).
+            # A client that is not logged in gets no reason and is kept waiting, so that retries are costly (as with
+            # RabbitMQ).
             self.gate.pause(Reason.REFUSED)
             self._timer = self._loop.call_later(_SILENT_CLOSE, self.driver.finish)
             return
@@ -569,7 +571,7 @@ class ClientConnection:
         if self.core.framing_lost:
             self.driver.finish()
         else:
-            self.driver.expect_end()  # also of one that is blocked: its close-ok is waited for
+            self.driver.expect_end()  # also when blocked, to receive close-ok
 
     def _drop_channel(self, number: int, then: Callable[[], None] = _nothing) -> None:
         channel = self.channels.pop(number, None)
@@ -579,7 +581,7 @@ class ClientConnection:
             confirms = channel.confirms
             if confirms is not None and confirms in self._to_confirm:
                 self._to_confirm.discard(confirms)
-                # What came before the error is kept, so it is confirmed, if that can be said by now.
+                # Publishes before the error are kept, so confirm those that are settled by now.
                 self._journal.confirm(confirms, confirms.published)
             self.work(self._closing(channel), then)
 

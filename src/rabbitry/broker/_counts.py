@@ -1,4 +1,4 @@
-"""Counters for the management API that remain after a channel, a connection or a queue is gone."""
+"""Counters for the management API that remain after a channel, connection or queue is gone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 PUBLISHED: Final = ("publish", "confirm", "return_unroutable", "drop_unroutable")
 DELIVERIES: Final = 4
-"""The number of leading names in DELIVERED that are deliveries: RabbitMQ's deliver_get is their sum."""
+"""Number of leading names in DELIVERED that are deliveries: RabbitMQ's deliver_get is their sum."""
 DELIVERED: Final = ("deliver", "deliver_no_ack", "get", "get_no_ack", "get_empty", "ack", "redeliver")
 CHANNEL: Final = (*PUBLISHED, *DELIVERED)
 """The counters of a channel, by RabbitMQ's names (docs/management, message_stats)."""
@@ -15,7 +15,7 @@ OCTETS: Final = ("recv_oct", "send_oct")
 
 
 class Totals:
-    """A virtual host's counts of closed channels (CHANNEL) and closed connections (OCTETS)."""
+    """A virtual host's totals over closed channels (CHANNEL) and closed connections (OCTETS)."""
 
     def __init__(self) -> None:
         self.channels = [0] * len(CHANNEL)
@@ -31,7 +31,7 @@ class Totals:
         self.octets[1] += sent
 
     def count(self, name: str, by: int = 1) -> None:
-        """Count an operation of the management API, which RabbitMQ does, and counts, over a channel."""
+        """Count an operation of the management API, which RabbitMQ performs, and counts, over a channel."""
         self.channels[CHANNEL.index(name)] += by
 
 
@@ -47,7 +47,7 @@ CHURN: Final = (
 
 
 class Churn:
-    """How many connections, channels and queues came and went, by RabbitMQ's names."""
+    """Numbers of connections, channels and queues created and closed, by RabbitMQ's names."""
 
     def __init__(self) -> None:
         self.channel_closed = self.channel_created = 0

@@ -1,4 +1,4 @@
-"""The round of deliveries: the queues that may have something to deliver, each in its turn."""
+"""The dispatcher: delivers from the queues that may have something to deliver, one after the other."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Final, Protocol
 from rabbitry.broker._shares import Shares
 
 _LONGEST_DISPATCH: Final = 0.01
-"""Seconds after which touched queues, and dead letters that go from queue to queue, wait for the others' turn."""
+"""Seconds after which touched queues, and dead letters on their way from queue to queue, let other work go first."""
 _MANY: Final = 16
-"""Touched queues above which the clock is read after each."""
+"""Number of touched queues above which the clock is checked after each."""
 
 
 class Dispatching(Protocol):
-    """What delivers when it is its turn: a queue, or a consumer of direct replies."""
+    """An object that delivers in its turn: a queue, or a consumer of direct replies."""
 
     def dispatch(self) -> None:
-        """Deliver what is ready, as far as consumers have room."""
+        """Deliver ready messages to consumers with room."""
 
 
 class Dispatcher:
-    """The queues that were touched since the last round, in that order.
+    """The queues touched since the last round, in that order.
 
     Args:
-        shares: Says when it is the turn of what takes long.
+        shares: Schedules rounds that take long.
     """
 
     def __init__(self, shares: Shares) -> None:
@@ -33,16 +33,16 @@ class Dispatcher:
         self._shares = shares
         self._is_waiting = False
         self._late: dict[Dispatching, None] = {}
-        """Touched queues that deliver in a later turn of the loop, since those before them took long."""
+        """Touched queues left for a later loop iteration, since those before them took long."""
 
     def touch(self, queue: Dispatching) -> None:
-        """Note that a queue may have something to deliver."""
+        """Record that a queue may have something to deliver."""
         self.touched[queue] = None
 
     def dispatch(self) -> None:
-        """Deliver from every queue that was touched, in that order.
+        """Deliver from every touched queue, in order.
 
-        Where it takes long, with dead letters that go from queue to queue too, the rest goes on in later turns of the
+        If that takes long, dead letters from queue to queue included, the rest is left for later iterations of the
         loop.
         """
         ends_at = 0.0
@@ -67,13 +67,13 @@ class Dispatcher:
                 return
 
     def dispatch_later(self) -> None:
-        """Deliver from every queue that was touched when it is the turn of what takes long."""
+        """Deliver from every touched queue when the scheduler allows long work."""
         if not self._is_waiting:
             self._is_waiting = True
             self._shares.wait(self._dispatch_on)
 
     def wait(self, go_on: Callable[[], None]) -> None:
-        """Call a queue back when it is the turn of what takes long."""
+        """Call a queue back when the scheduler allows long work."""
         self._shares.wait(go_on)
 
     def _dispatch_on(self) -> None:

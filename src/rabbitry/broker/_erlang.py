@@ -1,4 +1,4 @@
-"""Values as Erlang prints them: RabbitMQ's texts have them, and programs match on these."""
+"""Values as Erlang prints them: RabbitMQ's error texts contain them, and programs match on these."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _ESCAPES: Final = {
 }
 
 _LONGEST_TIMER: Final = 10 * 365 * 86_400_000
-"""The longest time that RabbitMQ waits for, in milliseconds: ten years."""
+"""The longest timer that RabbitMQ accepts, in milliseconds: ten years."""
 
 
 def erlang_term(value: FieldValue) -> str:
-    """Print a value as Erlang's ~p does, on one line."""
+    """Return a value as Erlang's ~p prints it, on one line."""
     match value:
         case None:
             return "undefined"
@@ -44,7 +44,7 @@ def erlang_term(value: FieldValue) -> str:
 
 
 def erlang_json(value: object) -> str:
-    """Print a value that came as JSON as Erlang's ~p does, on one line: objects are maps, and text is Latin-1 to it."""
+    """Return a JSON value as Erlang's ~p prints it, on one line: objects are maps, and text is Latin-1 to Erlang."""
     match value:
         case None:
             return "null"
@@ -64,7 +64,7 @@ def erlang_json(value: object) -> str:
 
 
 def erlang_string(data: bytes) -> str:
-    """Print a list of bytes as Erlang's ~p does: as text if all are printable in Latin-1, else as numbers."""
+    """Return a list of bytes as Erlang's ~p prints it: as text if all are printable in Latin-1, else as numbers."""
     if data and all(_is_printable(code) or code in _ESCAPES for code in data):
         return '"' + "".join(_ESCAPES.get(code) or chr(code) for code in data) + '"'
     return f"[{','.join(map(str, data))}]"
@@ -81,10 +81,10 @@ def _is_printable(code: int) -> bool:
 
 
 def _float(value: float) -> str:
-    """Print a float as Erlang does: the fewest digits, and an exponent if that is shorter."""
+    """Return a float as Erlang prints it: the fewest digits, and an exponent if that is shorter."""
     sign, digit_tuple, exponent = Decimal(repr(value)).as_tuple()
     digits = "".join(map(str, digit_tuple)).rstrip("0") or "0"
-    point = len(digit_tuple) + int(exponent)  # where it stands in the digits
+    point = len(digit_tuple) + int(exponent)  # its position in the digits
     minus = "-" if sign else ""
     if digits == "0":
         return f"{minus}0.0"
@@ -96,7 +96,7 @@ def _float(value: float) -> str:
 
 
 def check_timer(number: int) -> str | None:
-    """Return what is wrong with a time in milliseconds, as RabbitMQ prints it; None for nothing."""
+    """Return RabbitMQ's error for a time in milliseconds, None if it is valid."""
     if number < 0:
         return f"{{value_negative,{number}}}"
     if number > _LONGEST_TIMER:

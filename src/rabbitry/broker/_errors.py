@@ -1,4 +1,4 @@
-"""Errors that a handler raises to refuse a request; `connection.py` turns it into channel.close or connection.close.
+"""Errors with which handlers refuse a request; `_connection.py` turns them into channel.close or connection.close.
 
 The texts are RabbitMQ 3.10's, word for word, since programs match on them.
 """
@@ -11,7 +11,7 @@ from rabbitry.exceptions import RabbitryError
 
 
 class Refusal(RabbitryError):
-    """A request is refused with a reply code and a text; the method at fault is known where the error is caught."""
+    """A refused request, with reply code and text; the method at fault is known where the error is caught."""
 
     def __init__(self, reply_code: Reply, text: str) -> None:
         super().__init__(text)
@@ -28,27 +28,27 @@ class ConnectionRefusal(Refusal):
 
 
 def not_found(what: str, name: str, vhost: str) -> ChannelRefusal:
-    """Return the error 404: no such exchange or queue."""
+    """Return error 404: no such exchange or queue."""
     return ChannelRefusal(Reply.NOT_FOUND, f"no {what} '{name}' in vhost '{vhost}'")
 
 
 def access_refused(text: str) -> ChannelRefusal:
-    """Return the error 403: this user may not do that, or nobody may."""
+    """Return error 403: this user, or every user, lacks the right."""
     return ChannelRefusal(Reply.ACCESS_REFUSED, text)
 
 
 def precondition_failed(text: str) -> ChannelRefusal:
-    """Return the error 406: the object has other properties than the request says."""
+    """Return error 406: the object's properties differ from the request."""
     return ChannelRefusal(Reply.PRECONDITION_FAILED, text)
 
 
 def invalid_type(argument: str, value: FieldValue, where: str, vhost: str) -> ChannelRefusal:
-    """Return the error 406: an argument that names an exchange is not a string."""
+    """Return error 406: an argument that names an exchange is not a string."""
     return precondition_failed(f"invalid type '{type_name(value)}' for arg '{argument}' in {where} in vhost '{vhost}'")
 
 
 def resource_locked(queue: str, vhost: str) -> ChannelRefusal:
-    """Return the error 405: the queue is exclusive to another connection."""
+    """Return error 405: the queue is exclusive to another connection."""
     text = (
         f"cannot obtain exclusive access to locked queue '{queue}' in vhost '{vhost}'. It could be originally "
         "declared on another connection or the exclusive property value does not match that of the original "
@@ -58,11 +58,11 @@ def resource_locked(queue: str, vhost: str) -> ChannelRefusal:
 
 
 def not_implemented(text: str) -> ConnectionRefusal:
-    """Return the error 540: this broker does not have it."""
+    """Return error 540: this broker does not implement it."""
     return ConnectionRefusal(Reply.NOT_IMPLEMENTED, text)
 
 
 def cut_text(text: str) -> str:
-    """Cut a reply text to what a short string holds, as RabbitMQ does."""
+    """Cut a reply text to the length of a short string, as RabbitMQ does."""
     raw = text.encode("utf-8", "surrogateescape")
     return (raw if len(raw) <= 255 else raw[:252] + b"...").decode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""The steps of a client's handshake: who it is, what was agreed on, and whether it may enter (section 2.2.4)."""
+"""The steps of a client's handshake: login, negotiated limits, and access to the virtual host (section 2.2.4)."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ class Counted(Protocol):
 
 
 def start(driver: Driver, cluster_name: str, *, is_0_8: bool) -> ConnectionStart:
-    """Return connection.start for a client; only one that has shown a certificate is offered EXTERNAL."""
+    """Return connection.start for a client; EXTERNAL is offered only if the client has sent a certificate."""
     mechanisms = MECHANISMS if certificate_name(driver) is None else MECHANISMS + b" EXTERNAL"
     properties = server_properties(cluster_name)
     if not is_0_8:
         return ConnectionStart(server_properties=properties, mechanisms=mechanisms)
     major, minor = amqp_0_8.VERSION
-    # Its clients can't read the booleans in there; RabbitMQ sends an empty table.
+    # Clients of 0-8 can't read booleans in tables; RabbitMQ sends them an empty table.
     properties = {**properties, "capabilities": {}}
     return ConnectionStart(major, minor, server_properties=properties, mechanisms=mechanisms)
 
 
 def capabilities_of(client_properties: Table) -> Table:
-    """Return the capabilities that a client names in its properties."""
+    """Return the capabilities in a client's properties."""
     capabilities = client_properties.get("capabilities")
     return capabilities if isinstance(capabilities, dict) else {}
 
 
 def log_in(method: ConnectionStartOk, driver: Driver, address: str, access: Access) -> tuple[str | None, bool]:
-    """Return the user that a login names, and whether it is let in from that address.
+    """Return the user name of a login, and whether the user may log in from that address.
 
     The user is None if the response is malformed, or the mechanism unknown.
     """
@@ -67,7 +67,7 @@ def log_in(method: ConnectionStartOk, driver: Driver, address: str, access: Acce
 
 
 def check_tuned(method: ConnectionTuneOk, config: BrokerConfig) -> None:
-    """Check that a client asks for no more than it was offered. Raises 530."""
+    """Check that a client requests no more than it was offered. Raises 530."""
     for name, given, offered, least in (
         ("frame_max", method.frame_max, config.frame_max, FRAME_MIN_SIZE),
         ("channel_max", method.channel_max, config.channel_max, 1),
@@ -78,7 +78,7 @@ def check_tuned(method: ConnectionTuneOk, config: BrokerConfig) -> None:
 
 
 def find_vhost(name: str, user: str, vhosts: Mapping[str, VirtualHost], access: Access) -> VirtualHost:
-    """Return the virtual host that a user asks for. Raises 530 if it is missing or not for this user."""
+    """Return the virtual host that a client opens. Raises 530 if it does not exist or the user has no access."""
     vhost = vhosts.get(name)
     if vhost is None:
         raise ConnectionRefusal(Reply.NOT_ALLOWED, f"vhost {name} not found")
@@ -89,18 +89,18 @@ def find_vhost(name: str, user: str, vhosts: Mapping[str, VirtualHost], access: 
 
 
 def check_limits(vhost: VirtualHost, user: str, others: Iterable[Counted], access: Access) -> None:
-    """Check the limits of the virtual host and the user on connections. Raises 530.
+    """Check the limits of virtual host and user on connections. Raises 530.
 
     Args:
         vhost: The virtual host that the user wants to enter.
         user: The name of the user.
-        others: The connections that have entered one.
+        others: The connections that have entered a virtual host.
         access: The users, with their limits.
     """
     limit = vhost.limits.get("max-connections", -1)
     limit_of_user = _limit_of_user(user, "max-connections", access)
     if limit < 0 and limit_of_user < 0:
-        return  # there may be very many others
+        return  # skip counting: there may be very many others
     known = list(others)
     if 0 <= limit <= sum(other.vhost is vhost for other in known):
         where = f"access to vhost '{vhost.name}' refused for user '{user}'"
@@ -111,7 +111,7 @@ def check_limits(vhost: VirtualHost, user: str, others: Iterable[Counted], acces
 
 
 def check_channel_limit(user: str, known: Iterable[Counted], access: Access) -> None:
-    """Check the limit of a user on channels, over all its connections. Raises 530."""
+    """Check the user's limit on channels, across all its connections. Raises 530."""
     limit = _limit_of_user(user, "max-channels", access)
     if limit >= 0 and limit <= sum(len(one.channels) for one in known if one.user == user):
         text = f"number of channels opened for user '{user}' has reached the maximum allowed user limit of ({limit})"

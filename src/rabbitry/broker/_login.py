@@ -1,4 +1,4 @@
-"""Reading a login: PLAIN (RFC 4616), AMQPLAIN and EXTERNAL, and from where `guest` may log in."""
+"""Reading a login: PLAIN (RFC 4616), AMQPLAIN and EXTERNAL, and the addresses from which `guest` may log in."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rabbitry.runtime.addresses import is_loopback
 
 MECHANISMS: Final = b"PLAIN AMQPLAIN"
 Name = tuple[tuple[tuple[str, str], ...], ...]
-"""A certificate's subject as ssl gives it: groups of (name, value)."""
+"""A certificate's subject as ssl represents it: groups of (name, value)."""
 
 
 def credentials(mechanism: str, response: bytes) -> tuple[str, str] | None:
-    """Read user and password from a login's response; None if it is malformed or the mechanism unknown."""
+    """Return user and password from a login's response; None if it is malformed or the mechanism unknown."""
     if mechanism == "PLAIN":
         parts = response.split(b"\0")
         if len(parts) != 3:
@@ -34,7 +34,7 @@ def credentials(mechanism: str, response: bytes) -> tuple[str, str] | None:
 
 
 def certificate_name(driver: Driver) -> str | None:
-    """Return the distinguished name of a client's certificate, None if it has shown none.
+    """Return the distinguished name of a client's certificate, None if it has sent none.
 
     EXTERNAL logs in as the user of that name (RabbitMQ's docs/ssl, ssl_cert_login_from = distinguished_name).
     """
@@ -44,11 +44,11 @@ def certificate_name(driver: Driver) -> str | None:
     certificate = tls.getpeercert()
     if not certificate:
         return None
-    return distinguished_name(cast("Name", certificate["subject"]))  # as ssl's documentation has it
+    return distinguished_name(cast("Name", certificate["subject"]))  # the type in ssl's documentation
 
 
 def distinguished_name(subject: Name) -> str:
-    """Write a certificate's subject as RabbitMQ does: the parts in reverse, as in RFC 4514."""
+    """Return a certificate's subject as RabbitMQ writes it: the parts in reverse, as in RFC 4514."""
     groups = ["+".join(f"{_SHORT.get(name, name)}={_escaped(value)}" for name, value in group) for group in subject]
     return ",".join(reversed(groups))
 
@@ -75,7 +75,7 @@ _SHORT: Final = {
 
 
 def _escaped(value: str) -> str:
-    """Escape a part of a name (RFC 4514, section 2.4), so that no value reads as another name's parts."""
+    """Escape a part of a name (RFC 4514, section 2.4), so that no value can pass for another name's parts."""
     escaped = "".join(f"\\{char}" if char in '"+,;<>\\' else char for char in value)
     if escaped[:1] in (" ", "#"):
         escaped = f"\\{escaped}"
@@ -83,5 +83,5 @@ def _escaped(value: str) -> str:
 
 
 def may_come_from(user: str, peer_address: str) -> bool:
-    """Return whether a user may log in from an address; `guest` may only from this machine (docs/access-control)."""
+    """Return whether a user may log in from an address; `guest` only from this machine (docs/access-control)."""
     return user != GUEST or is_loopback(peer_address)

@@ -1,4 +1,4 @@
-"""Sorting in steps: very many items at once would hold up other clients."""
+"""Sorting in steps: sorting very many items at once would block other clients."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _RUN: Final = 2_000
 def in_order(
     items: list[T], key: Callable[[T], int | str], *, is_reversed: bool = False
 ) -> Generator[None, None, Iterator[T]]:
-    """Sort items in steps that the caller has to take. Return them in order; the list is empty then.
+    """Sort items in steps that the caller has to run. Return them in order; the list is empty then.
 
-    Nothing keeps an item that was taken from the result, so that they are freed step by step, too.
+    Items taken from the result are referenced nowhere else, so they are freed step by step too.
     """
     runs: list[Iterator[T]] = []
     while items:

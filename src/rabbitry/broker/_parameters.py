@@ -1,4 +1,4 @@
-"""Global parameters: the cluster's name, and values that operators keep for their own tools."""
+"""Global parameters: the cluster's name, and values that operators store for their own tools."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Parameters:
     """The global parameters of a broker, by name; the broker itself uses only cluster_name.
 
     Args:
-        journal: Keeps them.
+        journal: Stores them.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -48,9 +48,9 @@ class Parameters:
             self._journal.put(PARAMETER, record_key(name), record)
 
     def restore(self, record: Table) -> None:
-        """Take a parameter that the store holds.
+        """Restore a parameter from the store.
 
         Raises:
-            ValueError: A value that is no JSON.
+            ValueError: The value is not JSON.
         """
         self._values[str(record["name"])] = json.loads(str(record["value"]))

@@ -1,8 +1,8 @@
-"""Regular expressions of administrators, which permissions and policies look for in names.
+"""Regular expressions set by administrators, which permissions and policies search for in names.
 
-Names are chosen by others, and one may be made so that a pattern takes for ever with it. RabbitMQ's (PCRE, over bytes)
-gives up after so many steps, and takes it as no match; so does this, after some milliseconds, since the event loop
-waits. PCRE refuses what would grow too large when it is set; so does this.
+Clients choose names, and a name may be crafted to make a pattern search forever. RabbitMQ's library (PCRE, over bytes)
+gives up after a number of steps and counts that as no match; this code does the same after some milliseconds, since the
+event loop waits. PCRE refuses patterns that would grow too large; so does this code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rabbitry.exceptions import UsageError
 _logger = logging.getLogger(__name__)
 _SECONDS: Final = 0.02
 _LEAST_SECONDS: Final = 0.0002
-"""Seconds left to a pattern that timed out again and again: a hundred times what an ordinary match takes."""
+"""Seconds left to a pattern that timed out repeatedly: a hundred times an ordinary match."""
 _ANSWER_SECONDS: Final = 0.1
 """Seconds for all names of one answer together."""
 _LARGEST: Final = 10_000
@@ -27,16 +27,16 @@ _ANYTHING: Final = ".*"
 
 
 class Pattern:
-    """A regular expression. Raises UsageError for what is none, or is too large."""
+    """A regular expression. Raises UsageError for an invalid one, or one that is too large."""
 
     def __init__(self, text: str, *, ignore_case: bool = False) -> None:
-        import regex  # takes longer to load than all of the broker, which mostly needs none
+        import regex  # takes longer to load than the whole broker, which rarely needs it
 
         raw = text.encode("utf-8", "surrogateescape")
         if _size(text) > _LARGEST:
             raise UsageError("regular expression is too large")
         try:
-            # The library's own cache would keep each one a second time.
+            # The library's own cache would keep each pattern a second time.
             self._compiled = regex.compile(raw, regex.IGNORECASE if ignore_case else 0, cache_pattern=False)
         except regex.error as error:
             raise UsageError(str(error)) from error
@@ -58,7 +58,7 @@ class Pattern:
     def finder(self) -> Callable[[str], bool]:
         """Return a predicate that searches a name for the pattern, for the names of one answer.
 
-        It raises TimeoutError if one name takes too long, or all of them together: the event loop waits for it.
+        The predicate raises TimeoutError if one name, or all together, take too long: the event loop waits for it.
         """
         left = _ANSWER_SECONDS
 
@@ -66,7 +66,7 @@ class Pattern:
             nonlocal left
             if left <= 0:
                 raise TimeoutError
-            began = time.thread_time()  # on a busy machine the process may have to wait for its turn
+            began = time.thread_time()  # thread time: on a busy machine the process may not be running
             found = self._find(name)
             left -= time.thread_time() - began
             return found
@@ -83,7 +83,7 @@ def _pattern(text: str) -> Pattern:
 
 
 def check_pattern(text: str) -> None:
-    """Raise UsageError for what is no regular expression, or is too large."""
+    """Raise UsageError for an invalid regular expression, or one that is too large."""
     if text != _ANYTHING:
         _pattern(text)
 
@@ -94,9 +94,9 @@ def matches(text: str, name: str) -> bool:
 
 
 def _size(text: str) -> int:
-    """Estimate what a pattern has to be written out to, as PCRE does it: {n} is n times what stands before it.
+    """Estimate the size of a pattern when expanded, as PCRE does: {n} multiplies the size of the item before it.
 
-    Raises UsageError for a count that PCRE does not know.
+    Raises UsageError for a count that PCRE does not accept.
     """
     totals, last, at = [0], [0], 0
     while at < len(text):
@@ -128,7 +128,7 @@ def _size(text: str) -> int:
 
 
 def _digits(text: str, at: int) -> tuple[int, int]:
-    """Read the number at `at`, 0 for none; and say where it ends."""
+    """Return the number at `at`, 0 for none, and the offset behind it."""
     end = at
     while end < len(text) and text[end] in "0123456789":
         end += 1

@@ -1,4 +1,4 @@
-"""The permissions of one client: what its user may do in its virtual host, with the answers that were given before."""
+"""The permissions of one client's user in its virtual host, with a cache of earlier answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Permissions:
     """The permissions of a user in a virtual host.
 
     Args:
-        access: The users and their permissions; a change of it makes the answers forgotten.
+        access: The users and their permissions; a change of them clears the cache.
         vhost: The name of the virtual host.
         user: The name of the user.
     """
@@ -53,6 +53,6 @@ class Permissions:
             raise access_refused(f"access to {where} refused for user '{self._user}'")
 
     def check_user_id(self, user_id: str | None) -> None:
-        """Check the user-id of a message: the user's own, unless it may impersonate others. Raises 406."""
+        """Check the user-id of a message: it must be the user's own, unless the user may impersonate. Raises 406."""
         if user_id not in (None, self._user) and not self._access.may_impersonate(self._user):
             raise precondition_failed(f"user_id property set to '{user_id}' but authenticated user was '{self._user}'")

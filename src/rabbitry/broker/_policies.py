@@ -1,7 +1,7 @@
-"""Policies: what holds for all queues or exchanges whose names match a pattern (RabbitMQ's docs/parameters).
+"""Policies: settings for all queues or exchanges whose names match a pattern (RabbitMQ's docs/parameters).
 
-For each queue or exchange the matching policy of highest priority holds. A queue's own arguments stand beside it:
-of two numbers the smaller one holds, of two texts the argument.
+The matching policy of highest priority applies to a queue or exchange. If a queue's own arguments set the same thing,
+the smaller of two numbers applies, and of two texts the argument.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ALTERNATE_EXCHANGE: Final = "alternate-exchange"
 
 
 class Policy(NamedTuple):
-    """A policy of one virtual host. pattern: a regular expression, found anywhere in a name."""
+    """A policy of one virtual host. pattern: a regular expression, searched for in names."""
 
     vhost: str
     name: str
@@ -83,7 +83,7 @@ _SETTINGS: Final[Mapping[str, tuple[Callable[[FieldValue], bool], str]]] = {
     "dead-letter-routing-key": (_is_text, "is not a valid dead letter routing key"),
     "delivery-limit": (_is_count, "is not a valid delivery limit"),
     ALTERNATE_EXCHANGE: (_is_text, "is not a valid alternate exchange name"),
-    # Of a cluster's or a disk's: taken, and without a meaning here.
+    # Settings for clusters or disks: accepted, without effect here.
     "dead-letter-strategy": (_is_one_of("at-most-once", "at-least-once"), "is not a valid dead letter strategy"),
     "queue-mode": (_is_one_of("default", "lazy"), "is not a valid queue-mode value"),
     "queue-version": (_is_one_of(1, 2), "is not a valid queue-version value"),
@@ -120,14 +120,14 @@ class Policies:
     """The policies of a broker.
 
     Args:
-        journal: Keeps them.
+        journal: Stores them.
     """
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._known: dict[tuple[str, str], Policy] = {}
         self._ranked: dict[str, list[Policy]] = {}
-        """Virtual host → its policies, those of a higher priority first."""
+        """Virtual host → its policies, highest priority first."""
 
     def __iter__(self) -> Iterator[Policy]:
         return iter(list(self._known.values()))
@@ -137,7 +137,7 @@ class Policies:
         return self._known.get((vhost, name))
 
     def restore(self, record: Table) -> None:
-        """Take a policy that the store holds."""
+        """Restore a policy from the store."""
         definition, priority = record["definition"], record["priority"]
         policy = Policy(
             str(record["vhost"]),
@@ -174,7 +174,7 @@ class Policies:
             self._journal.put(POLICY, record_key(vhost, name), None)
 
     def matching(self, vhost: str, name: str, kind: Literal["queues", "exchanges"]) -> Policy | None:
-        """Return the policy that holds for a queue or exchange."""
+        """Return the policy that applies to a queue or exchange."""
         ranked = self._ranked.get(vhost)
         if ranked is None:
             own = [policy for policy in self._known.values() if policy.vhost == vhost]
@@ -214,7 +214,7 @@ def check(policy: Policy) -> None:
 
 
 def _check_mirroring(mode: FieldValue, definition: Table) -> None:
-    """Raise UsageError if `ha-params` do not fit `ha-mode`: they mean nothing here, and RabbitMQ checks them."""
+    """Raise UsageError if `ha-params` does not fit `ha-mode`: no effect here, but RabbitMQ checks it."""
     given = definition.get("ha-params")
     is_given = "ha-params" in definition
     printed = erlang_json(given) if is_given else "none"

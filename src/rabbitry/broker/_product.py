@@ -1,4 +1,4 @@
-"""The broker as clients are told of it."""
+"""The broker's product information for clients."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from rabbitry._version import __version__
 from rabbitry.amqp.protocol.tables import Table
 
 VERSION: Final = "3.10.8"
-"""The version of RabbitMQ whose behaviour the broker has."""
+"""The version of RabbitMQ that the broker behaves like."""
 PLATFORM: Final = f"Rabbitry {__version__} on Python {platform.python_version()}"
 
 
 def server_properties(cluster_name: str) -> Table:
     """Return the properties for connection.start.
 
-    Clients decide by product and version, so these are RabbitMQ's whose behaviour this broker has.
+    Clients decide by product and version, so these are those of the RabbitMQ that this broker behaves like.
     """
     return {
         "capabilities": {

@@ -1,9 +1,8 @@
 """The hot path of publishing: from a client's bytes to the queues.
 
-Routes are cached for each connection by the bytes of a publish's arguments; the cache is emptied when it is full
-and at any change that routing depends on. Errors are never cached, nor what a headers exchange or a header CC or BCC
-decided. A message whose properties only say how to read it goes on undecoded; headers, expiration, priority, user-id
-and reply-to are looked at.
+Each connection caches routes by the bytes of a publish's arguments; the cache is emptied when it is full, and at any
+change that routing depends on. Errors are never cached, nor routes that a headers exchange or a CC or BCC header
+decided. A message stays undecoded unless it has headers, expiration, priority, user-id or reply-to.
 """
 
 from __future__ import annotations
@@ -45,38 +44,38 @@ from rabbitry.exceptions import ProtocolViolation
 
 _CACHED_ROUTES: Final = 4096
 _LONG_HEADER: Final = 2_000
-"""Bytes of a content header from which on decoding it may take a millisecond."""
+"""Size of a content header in bytes above which decoding it may take a millisecond."""
 _SPECIAL: Final = FLAG_HEADERS | FLAG_EXPIRATION | FLAG_PRIORITY | FLAG_USER_ID | FLAG_REPLY_TO
 _NOTHING: Final = Properties()
 
 _Route = tuple[list[Queue | ReplyTo], bytes, bool, Exchange]
-"""A publish's queues, exchange and routing key as encoded, whether it is mandatory, and its exchange."""
+"""A publish's queues, its encoded exchange and routing key, whether it is mandatory, and its exchange."""
 
 
 class Publisher(Blockable, Protocol):
-    """The connection of a client that publishes, as far as its publishes need it."""
+    """The part of a publishing client's connection that its publishes use."""
 
     @property
     def driver(self) -> Driver:
-        """Writes to the client."""
+        """The driver that writes to the client."""
 
     @property
     def core(self) -> Core:
-        """Knows the largest frame that was agreed on."""
+        """The protocol core, which has the agreed frame size."""
 
 
 class Publishing:
     """The publishes of one connection.
 
     Args:
-        connection: The connection: told of alarms, and sent the messages that come back.
+        connection: The connection, which is blocked by alarms and receives returned messages.
         vhost: The virtual host that the client publishes to.
         access: The users and permissions; a change of them empties the cache of routes.
-        permissions: Checks what the client's user may publish to.
+        permissions: Checks which exchanges the client's user may publish to.
         replies: The consumers of direct replies, by name.
         alarms: Blocks a connection that publishes while one is on.
         max_message_size: The largest body, in bytes.
-        to_confirm: Gets the confirms of the channels that have published, to be sent at the end of the chunk.
+        to_confirm: Collects the confirms of channels that have published, to be sent at the end of the chunk.
     """
 
     def __init__(
@@ -104,22 +103,22 @@ class Publishing:
         self._to_confirm = to_confirm
         self._routes: dict[bytes, _Route] = {}
         self._routes_of = -1
-        # Functions, since a bound method would refer to this object, which only the garbage collector could free then.
+        # Plain functions: a bound method would refer to this object, which only the garbage collector could free then.
         self._deliver = Publishing._take if vhost.on_publish is None else Publishing._tell_and_take
 
     def follow_changes(self) -> None:
-        """Empty the cache if something changed that routing depends on. Called before publishes, in each turn."""
-        generation = self._vhost.generation + self._access.generation  # both only ever rise
+        """Empty the cache if routing may have changed. Called before publishes, in each loop iteration."""
+        generation = self._vhost.generation + self._access.generation  # both only increase
         if self._routes_of != generation:
             self._routes.clear()
             self._routes_of = generation
 
     def publish(self, channel: Channel, arguments: bytes, header: bytes, body: bytes) -> bool:
-        """Take a publish: into its queues, back to the client if it is mandatory and has none, to its confirm.
+        """Process a publish: put it into its queues, return it if it is mandatory and has none, and confirm it.
 
-        In a transaction it waits for the commit. Return whether it was routed anew, or not to exactly one queue, or has
-        a long header: that may take long, so the clock is to be read. Raises Refusal, or ProtocolViolation for what is
-        malformed.
+        In a transaction it waits for the commit. Return True if it was newly routed, was not routed to exactly one
+        queue, or has a long header: that may take long, so the clock is to be checked. Raises Refusal, or
+        ProtocolViolation for a malformed message.
         """
         if self._alarms_on:
             self._alarms.block(self._connection)
@@ -134,11 +133,11 @@ class Publishing:
     def _publish_special(
         self, channel: Channel, route: _Route | None, arguments: bytes, header: bytes, body: bytes
     ) -> bool:
-        """Take a publish without a known route, with properties to look at, without a body, or in a transaction."""
+        """Process a publish with no cached route, special properties, or no body, or in a transaction."""
         flags = header[12] << 8 | header[13]
         properties = _NOTHING
         if flags & _SPECIAL:
-            if route is None:  # RabbitMQ looks at the exchange first
+            if route is None:  # RabbitMQ checks the exchange first
                 self._exchange_of(hot.parse_publish(arguments)[0])
             properties = _read(header)
             self._check(channel, properties)
@@ -167,8 +166,8 @@ class Publishing:
     ) -> None:
         """Deliver a transaction's publish at its commit.
 
-        It goes to what it was routed to when it came, as far as queues of these names are there; the default
-        exchange, whose bindings are the queues, is looked at only now (as on RabbitMQ).
+        It goes to the queues that it was routed to when it arrived, if queues of these names still exist; only bindings
+        of the default exchange, which are the queues themselves, are looked up now (as on RabbitMQ).
         """
         if arguments[2]:  # the length of the exchange's name
             known = self._vhost.queues
@@ -177,7 +176,7 @@ class Publishing:
             try:
                 route = self._route(arguments, headers)
             except ChannelRefusal:
-                return  # what the user may do has changed
+                return  # the user's permissions have changed
         self._deliver(self, channel, route, message, arguments)
 
     def _tell_and_take(self, channel: Channel, route: _Route, message: Message, arguments: bytes) -> bool:
@@ -186,7 +185,7 @@ class Publishing:
         return self._take(channel, route, message, arguments)
 
     def _take(self, channel: Channel, route: _Route, message: Message, arguments: bytes) -> bool:
-        """Put a message into its queues, and count it. Return whether it took longer than one for one queue does."""
+        """Put a message into its queues, and count it. Return whether it took longer than one message for one queue."""
         queues, _, mandatory, exchange = route
         taken = True
         exchange.published_in += 1
@@ -218,7 +217,7 @@ class Publishing:
         return True
 
     def _check(self, channel: Channel, properties: Properties) -> None:
-        """Refuse properties that the broker itself has to understand (406)."""
+        """Refuse invalid properties that the broker itself has to interpret (406)."""
         if properties.delivery_mode is not None:
             check_delivery_mode(properties.delivery_mode)
         self._permissions.check_user_id(properties.user_id)
@@ -228,7 +227,7 @@ class Publishing:
             raise precondition_failed("fast reply consumer does not exist")
 
     def _route(self, arguments: bytes, headers: Table) -> _Route:
-        """Find a message's queues the long way."""
+        """Route a message without the cache."""
         name, routing_key, mandatory, immediate = hot.parse_publish(arguments)
         if immediate:
             raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, "immediate=true")
@@ -247,7 +246,7 @@ class Publishing:
         return route
 
     def _exchange_of(self, name: str) -> Exchange:
-        """Return the exchange that a publish names. Raises Refusal if it is missing or not for this client."""
+        """Return the exchange of a publish. Raises Refusal if it does not exist or the client may not publish to it."""
         self._permissions.check("write", "exchange", name)
         exchange = self._vhost.exchange(name)
         if exchange.internal:
@@ -258,7 +257,7 @@ class Publishing:
         name, routing_key, _, _ = hot.parse_publish(arguments)
         method = BasicReturn(Reply.NO_ROUTE, "NO_ROUTE", name, routing_key)
         connection = self._connection
-        # Also to a client whose close came in the same chunk, so the core is not asked.
+        # Return it even to a client whose close came in the same chunk, so don't ask the core.
         frames = hot.encode_method_frame(channel.number, encode_method(method))
         connection.driver.write(
             frames + hot.encode_content(channel.number, message.header, message.body, connection.core.frame_limit)
@@ -266,9 +265,9 @@ class Publishing:
 
 
 def _read(header: bytes) -> Properties:
-    """Decode a content header. Raises ProtocolViolation (541, as RabbitMQ does) for one that is malformed.
+    """Decode a content header. Raises ProtocolViolation (541, as RabbitMQ does) for a malformed one.
 
-    A float that is NaN or infinite is malformed too: Erlang has no such number.
+    A float that is NaN or infinite counts as malformed: Erlang has no such number.
     """
     try:
         properties = decode_header(header)
@@ -280,7 +279,7 @@ def _read(header: bytes) -> Properties:
 
 
 def _decoded(channel: Channel, destination: bytes, header: bytes, body: bytes, properties: Properties) -> Message:
-    """Make a message of which the broker has to know more than where it goes."""
+    """Return a message with decoded properties that the broker needs besides the route."""
     changed = properties
     hidden = _copies(properties.headers or {}, "BCC")
     if properties.headers and "BCC" in properties.headers:
@@ -298,14 +297,14 @@ def _decoded(channel: Channel, destination: bytes, header: bytes, body: bytes, p
 
 
 def read_expiration(text: str) -> int:
-    """Read a message's time-to-live in milliseconds, in RabbitMQ's words if it is none."""
+    """Return a message's time-to-live in milliseconds. Raises 406 with RabbitMQ's text for an invalid one."""
     digits = text[1:] if text[:1] in ("-", "+") else text
     number = digits[: len(digits) - len(digits.lstrip("0123456789"))]
     if not number:
         raise precondition_failed(f"invalid expiration '{text}': no_integer")
     rest = digits[len(number) :]
     if rest:
-        # RabbitMQ prints the bytes as if they were Latin-1, and sends what it printed as bytes again.
+        # RabbitMQ prints the bytes as if they were Latin-1, and encodes the result again.
         printed = erlang_string(rest.encode("utf-8", "surrogateescape"))
         printed = printed.encode("latin-1").decode("utf-8", "surrogateescape")
         raise precondition_failed(f"invalid expiration '{text}': {{leftover_string,{printed}}}")
@@ -322,7 +321,7 @@ def routing_keys(routing_key: str, headers: Table) -> list[str]:
 
 
 def _has_copies(headers: Table | None) -> bool:
-    """Return whether headers say where else a message goes, which no route that is cached knows."""
+    """Return whether headers name further destinations, which no cached route covers."""
     return headers is not None and ("CC" in headers or "BCC" in headers)
 
 

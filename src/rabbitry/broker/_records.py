@@ -29,7 +29,7 @@ def exchange_record(vhost: str, exchange: Exchange) -> tuple[str, Table]:
 
 
 def read_exchange(value: Table) -> Exchange:
-    """Make an exchange of its record."""
+    """Return the exchange of a record."""
     return TYPES[text_of(value, "type")](
         text_of(value, "name"),
         auto_delete=value.get("auto_delete") is True,
@@ -66,7 +66,7 @@ def binding_record(vhost: str, binding: Binding) -> tuple[str, Table]:
 
 
 def is_durable(binding: Binding) -> bool:
-    """Return whether a binding outlives a restart: both of its ends do."""
+    """Return whether a binding survives a restart: both of its ends have to be durable."""
     destination = binding.destination
     kept = bool(destination.id) if isinstance(destination, Queue) else destination.durable
     return kept and binding.source.durable
@@ -79,7 +79,7 @@ def text_of(value: Table, name: str) -> str:
 
 
 def arguments_of(value: Table) -> Table:
-    """Return the arguments of a record. They are kept encoded, so that a record is not nested deeper than they are."""
+    """Return the arguments of a record. Stored encoded, they don't add to the record's nesting."""
     arguments: FieldValue = value["arguments"]
     if isinstance(arguments, bytes):
         return decode_table(arguments)[0]

@@ -27,20 +27,20 @@ _ACCESS: Final = (USER, PERMISSION, TOPIC_PERMISSION)
 
 
 class Recovery:
-    """Restores a broker that is about to start from the contents of its store.
+    """Restores a starting broker from the contents of its store.
 
-    What it fills is as the settings ask for, and no connections are accepted yet.
+    The objects that it fills are configured already, and no connections are accepted yet.
 
     Args:
-        contents: The records of the store, and how many messages each queue has there.
-        journal: The journal of the store, which is open.
+        contents: The records of the store, and the number of messages of each queue.
+        journal: The store's journal, which is open.
         folder: The data folder.
         access: The users that the broker starts with, and their permissions.
         parameters: The global parameters.
         policies: The policies.
         vhosts: The virtual hosts, by name.
-        new_vhost: Makes one.
-        has_users: Whether the users were asked for, so that their passwords hold.
+        new_vhost: Creates a virtual host.
+        has_users: Whether users were configured, whose passwords then take precedence.
     """
 
     def __init__(  # noqa: PLR0913 - the state that it fills, each part by name
@@ -99,9 +99,9 @@ class Recovery:
     # -- users, virtual hosts, parameters --------------------------------------------------------------
 
     def _restore_access(self) -> None:
-        """Take users from the store, and add those that the broker starts with.
+        """Restore users from the store, and add those that the broker starts with.
 
-        A virtual host in which nobody may do anything yet is given to them too.
+        These also get access to virtual hosts in which no user has permissions yet.
         """
         access = self._access
         initial_users, initial_permissions = access.clear()
@@ -111,7 +111,8 @@ class Recovery:
         known = dict(access.users)
         entered = {vhost for vhost, _ in access.permissions}
         for user in initial_users.values():
-            # A password that is given holds. The default user stays as it was left: deleted, or with another password.
+            # A configured password takes precedence. The default user stays as it was left: deleted, or with another
+            # password.
             if self._has_users or not any(has_access):
                 before = known.get(user.name, user)
                 access.put_user(user.name, user.password_hash, before.tags)
@@ -142,7 +143,7 @@ class Recovery:
 
     def _restore_backlogs(self) -> None:
         deleted = {int(number) for kind, number in self._contents.records if kind == DELETED}
-        for number in deleted:  # the process ended before all of it was
+        for number in deleted:  # the process ended before the deletion was complete
             self._journal.note_queue_number(number)
             self._journal.drop_queue(number)
         queues = {queue.id: queue for vhost in self._vhosts.values() for queue in vhost.queues.values()}
@@ -174,7 +175,7 @@ class Recovery:
         self._journal.put(QUEUE, *queue_record(vhost.name, queue))
         _logger.error(
             "the store in %s is damaged: it has no record of the queue with number %d; its messages are in the queue "
-            "%r of virtual host %r: move them to where they belong, then delete it",
+            "%r of virtual host %r: move them to the right queue, then delete this one",
             self._folder, number, name, vhost.name,
         )  # fmt: skip
         return queue

@@ -1,4 +1,4 @@
-"""A restart without a store: taking over what is durable from a stopped broker that had everything in memory."""
+"""A restart without a store: taking over durable state from a stopped in-memory broker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rabbitry.broker.access import Access
 def take_over_settings(
     before: tuple[Access, Parameters, Policies], access: Access, parameters: Parameters, policies: Policies
 ) -> None:
-    """Take over users, permissions, parameters and policies, in place of those that the broker starts with."""
+    """Take over users, permissions, parameters and policies, instead of the initial ones."""
     known, its_parameters, its_policies = before
     access.clear()
     access.users |= known.users
@@ -31,7 +31,7 @@ def take_over_vhosts(
 ) -> None:
     """Take over virtual hosts with their durable exchanges, durable queues, persistent messages, and bindings.
 
-    The policies that apply to them are taken over already.
+    The policies that apply to them have to be taken over first.
     """
     for known in before:
         vhost = vhosts.get(known.name) or vhosts.setdefault(known.name, new_vhost(known.name))

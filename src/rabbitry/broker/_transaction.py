@@ -1,4 +1,4 @@
-"""What a channel published and settled since its last commit (section 1.9, RabbitMQ's docs/semantics)."""
+"""The publishes and settlements of a channel since its last commit (section 1.9, RabbitMQ's docs/semantics)."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ class Outcome(enum.Enum):
     ACKED = enum.auto()
     REQUEUED = enum.auto()
     RETURNED = enum.auto()
-    """Put back as nobody can settle it any more: the channel is gone."""
+    """Requeued because nobody can settle it any more: the channel is closed."""
     REJECTED = enum.auto()
 
 
 class Holder(Protocol):
-    """The consumer that has a delivery."""
+    """The consumer of a delivery."""
 
     @property
     def tag(self) -> str:
         """Its tag."""
 
     unsettled: int
-    """The number of its deliveries that are not settled."""
+    """Number of its unsettled deliveries."""
 
 
 Held = tuple[Queue, Holder | None, Entry]
-"""A delivery that is not settled: where it came from, and the consumer that has it (None for basic.get)."""
+"""An unsettled delivery: its queue and its consumer (None for basic.get)."""
 Settled = tuple[int, Held, Outcome]
-"""A delivery that a transaction settles, with its tag and its outcome."""
+"""A delivery that a transaction settles, with its tag and outcome."""
 _STEP: Final = 200
-"""Deliveries noted in one step."""
+"""Deliveries recorded in one step."""
 
 
 class Transaction:
-    """What waits for a commit. Publishes were checked when they came, and settled tags are no longer open."""
+    """Publishes and settlements that wait for a commit. Publishes are checked on arrival; settled tags are closed."""
 
     def __init__(self) -> None:
         self.publishes: list[Callable[[], None]] = []
         self.settled: list[Settled] = []
 
     def noting(self, settled: dict[int, Held], outcome: Outcome) -> Iterator[None]:
-        """Note deliveries as settled, in steps."""
+        """Record deliveries as settled, in steps."""
         for number, (tag, held) in enumerate(settled.items(), 1):
             self.settled.append((tag, held, outcome))
             if not number % _STEP:
                 yield
 
     def take(self) -> tuple[list[Callable[[], None]], list[Settled]]:
-        """Return the publishes and settlements, and begin the next transaction."""
+        """Return the publishes and settlements, and start the next transaction."""
         taken = self.publishes, self.settled
         self.publishes, self.settled = [], []
         return taken

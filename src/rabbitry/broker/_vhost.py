@@ -1,4 +1,4 @@
-"""A virtual host: exchanges, queues and bindings, and how a message finds its queues."""
+"""A virtual host: exchanges, queues, bindings, and routing."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _PREDECLARED: Final = {
     "amq.match": "headers",
 }
 OnPublish = Callable[[str, Message, Sequence[Queue | ReplyTo]], None]
-"""Told of a message that a client publishes: its virtual host's name, the message, and the queues that take it."""
+"""Called with each message that a client publishes: the virtual host's name, the message, and its queues."""
 
 
 class VirtualHost:
@@ -66,12 +66,12 @@ class VirtualHost:
 
     Args:
         name: Its name.
-        journal: Keeps what is durable.
-        policies: Those of all virtual hosts.
-        dispatcher: The round of deliveries in which its queues have their turns.
-        shares: Gives long operations their turns.
-        churn: Counts the queues that come and go.
-        on_publish: Told of each message that a client publishes; None tells nobody.
+        journal: Stores durable state.
+        policies: The policies of all virtual hosts.
+        dispatcher: Delivers from its queues.
+        shares: Schedules long operations.
+        churn: Counts created and deleted queues.
+        on_publish: Called with each message that a client publishes; None for no call.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class VirtualHost:
         self.description = "Default virtual host" if name == "/" else ""
         self.tags: tuple[str, ...] = ()
         self.limits: Mapping[str, int] = {}
-        """By names of VHOST_LIMITS; a negative one is none."""
+        """Limits by names of VHOST_LIMITS; a negative value means none."""
         self._dying: deque[tuple[Backlog, Message, str]] = deque()
         self._is_burying = False
         self._bound_to: dict[int, dict[tuple[int, tuple[int, str, bytes]], Binding]] = {}
@@ -112,7 +112,7 @@ class VirtualHost:
     # -- the virtual host itself -----------------------------------------------------------------------
 
     def store(self) -> None:
-        """Keep its description, tags and limits."""
+        """Store its description, tags and limits."""
         if self.journal.is_on:
             value: Table = {
                 "name": self.name,
@@ -138,9 +138,9 @@ class VirtualHost:
         self.exchanges[exchange.name] = exchange
 
     def follow_policies(self, changed: str) -> Iterator[None]:
-        """Apply a policy that was set or cleared to the queues and exchanges that it matches or was in force for.
+        """Apply a policy that was set or cleared to the queues and exchanges that it matches or applied to.
 
-        In steps, one for each exchange and queue: what they are and which policies there are may change between them.
+        Takes a step for each exchange and queue; they and the policies may change between steps.
         """
         policies = self._policies
         policy = policies.get(self.name, changed)
@@ -170,7 +170,7 @@ class VirtualHost:
     def declare_exchange(
         self, name: str, kind: str, *, durable: bool, auto_delete: bool, internal: bool, arguments: Table
     ) -> None:
-        """Declare an exchange, or find it as it is said to be. Raises 403, 406, or 503 for an unknown type."""
+        """Declare an exchange, or check an existing one. Raises 403, 406, or 503 for an unknown type."""
         if not kind:
             raise ConnectionRefusal(Reply.COMMAND_INVALID, "invalid exchange type ''")
         if kind not in TYPES:
@@ -203,7 +203,7 @@ class VirtualHost:
         compare_arguments(("alternate-exchange",), where, arguments, known.arguments)
 
     def delete_exchange(self, name: str, *, if_unused: bool) -> None:
-        """Delete an exchange and its bindings; one that is not there is no error. Raises 403, 406."""
+        """Delete an exchange and its bindings; one that does not exist is no error. Raises 403, 406."""
         self.refuse_default(name)
         if name.startswith("amq."):
             raise access_refused(f"deletion of system exchange '{name}' in vhost '{self.name}' not allowed")
@@ -219,11 +219,11 @@ class VirtualHost:
         exchange = self.exchanges.get(name)
         if exchange is not None and not if_unused and not name.startswith("amq.") and name:
             yield from self.unbinding(exchange)
-        if self.exchanges.get(name) is exchange:  # an auto-delete exchange may have gone with its last binding
+        if self.exchanges.get(name) is exchange:  # an auto-delete exchange may be deleted with its last binding
             self.delete_exchange(name, if_unused=if_unused)
 
     def _remove_exchange(self, exchange: Exchange) -> list[Binding]:
-        """Take an exchange away; gives its bindings, which go with it."""
+        """Remove an exchange, and return its bindings, which have to be removed with it."""
         del self.exchanges[exchange.name]
         self.generation += 1
         if exchange.durable and self.journal.is_on:
@@ -231,7 +231,7 @@ class VirtualHost:
         return [*exchange.bindings.values(), *self.bindings_to(exchange)]
 
     def refuse_default(self, *names: str) -> None:
-        """Refuse what is not for the default exchange (403)."""
+        """Refuse an operation on the default exchange (403)."""
         if "" in names:
             raise access_refused("operation not permitted on the default exchange")
 
@@ -247,7 +247,7 @@ class VirtualHost:
         return queue
 
     def new_queue_name(self) -> str:
-        """Return a name for a queue that the broker names."""
+        """Return a name for a server-named queue."""
         return "amq.gen-" + urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
 
     def check_queue_limit(self, name: str) -> None:
@@ -268,7 +268,7 @@ class VirtualHost:
         arguments: Table,
         is_generated: bool = False,
     ) -> Queue:
-        """Declare a queue, or find it as it is said to be. Raises 403, 405, 406, 540."""
+        """Declare a queue, or check an existing one. Raises 403, 405, 406, 540."""
         self._churn.queue_declared += 1
         if name.startswith("amq.") and not is_generated and name not in self.queues:
             raise access_refused(f"queue name '{name}' contains reserved prefix 'amq.*'")
@@ -323,7 +323,7 @@ class VirtualHost:
         return queue
 
     def delete_queue(self, queue: Queue) -> int:
-        """Delete a queue; its consumers are told. Gives how many messages went with it."""
+        """Delete a queue, notify its consumers, and return the number of messages deleted with it."""
         if self.queues.get(queue.name) is not queue:
             return 0
         del self.queues[queue.name]
@@ -334,7 +334,7 @@ class VirtualHost:
         for consumer in consumers:
             consumer.on_queue_deleted()
         if consumers:
-            # Behind the answer to whoever deleted it, which waits for the commit.
+            # Sent after the answer to the client that deleted it, which waits for the commit.
             tell = functools.partial(self.work, _telling(consumers))
             asyncio.get_running_loop().call_soon(self.journal.after_commit, tell)
         if queue.owner is not None:
@@ -352,11 +352,11 @@ class VirtualHost:
         for queue in list(self.queues.values()):
             yield from self.deleting_queue(queue)
         for exchange in list(self.exchanges.values()):
-            if exchange.name in self.exchanges:  # one that deletes itself may be gone with its last binding
+            if exchange.name in self.exchanges:  # an auto-delete exchange may be deleted with its last binding
                 yield from self._dropping(*self._remove_exchange(exchange))
 
     def expire_queue(self, queue: Queue) -> None:
-        """Delete a queue that nobody has used for long, in turns with other clients."""
+        """Delete a queue whose x-expires has passed, alternating with other clients."""
         self.work(self.deleting_queue(queue))
 
     def deleting_queue(self, queue: Queue) -> Iterator[None]:
@@ -374,14 +374,14 @@ class VirtualHost:
             self.journal.put(BINDING, *binding_record(self.name, binding))
 
     def restore_binding(self, value: Table) -> None:
-        """Bind again what a record of the store says; if an end is missing there is nothing to bind."""
+        """Restore a binding from a record of the store; skip it if an end does not exist."""
         source, name = text_of(value, "source"), text_of(value, "destination")
         destination = self.queues.get(name) if value.get("kind") == "queue" else self.exchanges.get(name)
         if destination is not None and source in self.exchanges:
             self._bind(source, destination, text_of(value, "routing_key"), arguments_of(value))
 
     def _bind(self, source: str, destination: Destination, routing_key: str, arguments: Table) -> Binding | None:
-        """Bind a destination, and return the binding; None for one that was there. Raises 403, 404, 406."""
+        """Bind a destination, and return the binding; None if it existed. Raises 403, 404, 406."""
         self.refuse_default(source)
         exchange = self.exchange(source)
         if exchange.routes_by_headers:
@@ -394,22 +394,22 @@ class VirtualHost:
         return binding
 
     def unbind(self, source: str, destination: Destination, routing_key: str, arguments: Table) -> None:
-        """Undo `bind`; a binding that is not there is no error. Raises 403, 404."""
+        """Undo `bind`; a binding that does not exist is no error. Raises 403, 404."""
         self.refuse_default(source)
         exchange = self.exchange(source)
         self._drop(Binding(exchange, destination, routing_key, arguments))
 
     def unbinding(self, end: Destination) -> Iterator[None]:
-        """Undo the bindings of a queue or exchange that is to be deleted, one in each step.
+        """Undo the bindings of a queue or exchange that is being deleted, one in each step.
 
-        Its record goes last, so after a crash it is still there: a binding's record that outlived it would bind
-        whatever has its name later.
+        The record of the queue or exchange is deleted last, so it survives a crash in between. A binding's record that
+        outlived it would bind a later object of the same name.
         """
         of_source = end.bindings.values() if isinstance(end, Exchange) else ()
         return self._dropping(*of_source, *self.bindings_to(end))
 
     def is_bound(self, source: str, destination: Destination, routing_key: str, arguments: Table) -> bool:
-        """Return whether there is such a binding."""
+        """Return whether the binding exists."""
         exchange = self.exchanges.get(source)
         if exchange is None:
             return False
@@ -417,16 +417,16 @@ class VirtualHost:
         return (id(exchange), wanted.identity) in self._bound_to.get(id(destination), {})
 
     def all_bindings(self) -> Iterator[Binding]:
-        """Go over all bindings."""
+        """Yield all bindings."""
         for bound in self._bound_to.values():
             yield from bound.values()
 
     def bindings_to(self, destination: Destination) -> list[Binding]:
-        """Return the bindings of a queue or exchange that messages come by."""
+        """Return the bindings that lead to a queue or exchange."""
         return list(self._bound_to.get(id(destination), {}).values())
 
     def _drop(self, *bindings: Binding) -> None:
-        """Undo bindings. An auto-delete exchange goes with its last one, and with it the bindings that lead to it."""
+        """Undo bindings. An auto-delete exchange is deleted with its last one, as are the bindings leading to it."""
         for _ in self._dropping(*bindings):
             pass
 
@@ -452,10 +452,10 @@ class VirtualHost:
     # -- routing ---------------------------------------------------------------------------------------
 
     def route(self, exchange: Exchange, routing_keys: list[str], headers: Table) -> tuple[list[Queue], bool]:
-        """Find a message's queues, each once, and say whether its headers had a part in it.
+        """Return a message's queues, each once, and whether its headers influenced the route.
 
-        Exchanges are followed breadth first, each once. One with an alternate exchange passes on there what
-        it can route nowhere (RabbitMQ's docs/ae).
+        Exchanges are visited breadth first, each once. An exchange with an alternate exchange passes on messages that
+        it can't route (RabbitMQ's docs/ae).
         """
         queues: dict[int, Queue] = {}
         seen = {id(exchange)}
@@ -476,17 +476,17 @@ class VirtualHost:
                     waiting.append(target)
         return list(queues.values()), by_headers
 
-    # -- what queues need ------------------------------------------------------------------------------
+    # -- called by queues ------------------------------------------------------------------------------
 
     def work(self, steps: Iterator[None]) -> None:
-        """Take the steps of a long operation in turns with clients, and while the store may be given more."""
+        """Run the steps of a long operation, alternating with clients, and only while the store accepts more."""
         self._shares.work(steps, lambda: None, self.journal.may_grow)
 
     def dead_letter(self, queue: Backlog, message: Message, reason: str) -> None:
-        """Publish what a queue gives up to its exchange for dead letters; where there is none it is dropped.
+        """Publish a message to its queue's dead-letter exchange; drop it if there is none.
 
-        It is with its next queues when this returns, unless another one is just being published: then it comes
-        after that. A chain of queues takes no recursion so.
+        The message is in its next queues when this returns, unless another dead letter is just being published: then it
+        follows that one. Chains of queues therefore need no recursion.
         """
         self._dying.append((queue, message, reason))
         if self._is_burying:
@@ -516,7 +516,7 @@ def _kind(rules: Rules) -> type[Queue]:
 
 
 def _telling(consumers: list[QueueConsumer]) -> Iterator[None]:
-    """Notify consumers that their queue is gone, one in each step."""
+    """Notify consumers that their queue was deleted, one in each step."""
     for consumer in consumers:
         consumer.tell_cancelled()
         yield
@@ -527,5 +527,5 @@ def _flag(*, value: bool | str) -> str:
 
 
 def plain_name(name: str) -> str:
-    """Take line ends out of a name, as RabbitMQ does."""
+    """Remove line ends from a name, as RabbitMQ does."""
     return name.replace("\r", "").replace("\n", "")

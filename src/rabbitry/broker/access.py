@@ -1,4 +1,4 @@
-"""Users, their tags, and what they may do in which virtual host (RabbitMQ's docs/access-control)."""
+"""Users, their tags, and their permissions in virtual hosts (RabbitMQ's docs/access-control)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DIGESTS: Final = {
     "rabbit_password_hashing_md5": "md5",
 }
 HASHINGS: Final = tuple(_DIGESTS)
-"""The algorithms by which the hash of a password may come, as definitions name them."""
+"""The algorithms of password hashes, by their names in definitions."""
 _SALT: Final = 4
 
 Kind = Literal["configure", "write", "read"]
@@ -51,9 +51,9 @@ class TopicPermission(NamedTuple):
 
 
 class User(NamedTuple):
-    """A user. password_hash: salt and hash of salt and password in base64, as RabbitMQ's; empty for no password.
+    """A user. password_hash: salt and hash of salt and password in base64, as in RabbitMQ; empty for no password.
 
-    hashing: by which of HASHINGS the hash was made. limits: by names of USER_LIMITS; a negative one is none.
+    hashing: the algorithm of the hash, a key of HASHINGS. limits: by names of USER_LIMITS; a negative value means none.
     """
 
     name: str
@@ -70,22 +70,22 @@ def hash_password(password: str) -> str:
 
 
 class Access:
-    """The users and their permissions. `generation` counts changes, for those who remember answers.
+    """The users and their permissions. `generation` counts changes, for caches of answers.
 
     Args:
-        journal: Keeps them.
+        journal: Stores them.
     """
 
     def __init__(self, journal: Journal) -> None:
         self.users: dict[str, User] = {}
         self.permissions: dict[tuple[str, str], Permission] = {}
         self.topic_permissions: dict[tuple[str, str, str], TopicPermission] = {}
-        """Virtual host, user and exchange → what the user may do there; if nothing is set, everything."""
+        """Virtual host, user and exchange → the user's topic permission; if nothing is set, everything is allowed."""
         self.generation = 0
         self._journal = journal
 
     def clear(self) -> tuple[dict[str, User], dict[tuple[str, str], Permission]]:
-        """Forget the users and permissions that the broker starts with, and return them."""
+        """Remove the users and permissions that the broker starts with, and return them."""
         forgotten = dict(self.users), dict(self.permissions)
         self.users.clear()
         self.permissions.clear()
@@ -93,7 +93,7 @@ class Access:
         return forgotten
 
     def restore(self, kind: str, value: Table) -> None:
-        """Take a record that the store holds: a user, a permission or a topic permission."""
+        """Restore a record of the store: a user, a permission or a topic permission."""
         if kind == USER:
             tags = value.get("tags")
             names = tuple(map(str, tags)) if isinstance(tags, list) else ()
@@ -114,7 +114,7 @@ class Access:
 
         Args:
             name: The user's name.
-            password_hash: The hash of the password; an empty one fits no password.
+            password_hash: The hash of the password; an empty one matches no password.
             tags: The user's tags.
             hashing: The hash's algorithm, one of HASHINGS.
         """
@@ -144,7 +144,7 @@ class Access:
             self._journal.put(USER, record_key(user.name), value)
 
     def delete_user(self, name: str) -> None:
-        """Delete a user with the permissions."""
+        """Delete a user with its permissions."""
         del self.users[name]
         self.generation += 1
         if self._journal.is_on:
@@ -157,7 +157,7 @@ class Access:
                 self.delete_topic_permission(*place)
 
     def put_permission(self, vhost: str, user: str, permission: Permission) -> None:
-        """Set what a user may do in a virtual host.
+        """Set a user's permissions in a virtual host.
 
         Raises:
             UsageError: A pattern is invalid.
@@ -171,14 +171,14 @@ class Access:
             self._journal.put(PERMISSION, record_key(vhost, user), value)
 
     def delete_permission(self, vhost: str, user: str) -> None:
-        """Take from a user what was allowed in a virtual host."""
+        """Delete a user's permissions in a virtual host."""
         del self.permissions[vhost, user]
         self.generation += 1
         if self._journal.is_on:
             self._journal.put(PERMISSION, record_key(vhost, user), None)
 
     def put_topic_permission(self, vhost: str, user: str, exchange: str, permission: TopicPermission) -> None:
-        """Set which routing keys a user may use with an exchange.
+        """Set the routing keys that a user may use with an exchange.
 
         Raises:
             UsageError: A pattern is invalid.
@@ -198,12 +198,12 @@ class Access:
         if self._journal.is_on:
             self._journal.put(TOPIC_PERMISSION, record_key(vhost, user, exchange), None)
 
-    # -- questions -------------------------------------------------------------------------------------
+    # -- queries -------------------------------------------------------------------------------------
 
     def is_password(self, name: str, password: str) -> bool:
         """Return whether this is a user's password; an empty one never is, as on RabbitMQ.
 
-        Takes as long for a user that does not exist.
+        Takes equally long for a user that does not exist.
         """
         user = self.users.get(name)
         try:
@@ -225,12 +225,12 @@ class Access:
         return known is not None and "impersonator" in known.tags
 
     def may(self, kind: Kind, vhost: str, user: str, name: str) -> bool:
-        """Return whether a user may configure, write to or read from something of that name."""
+        """Return whether a user may configure, write to or read from an object of that name."""
         permission = self.permissions.get((vhost, user))
         if permission is None:
             return False
         pattern = getattr(permission, kind)
-        # An empty pattern stands for one that matches the empty name alone.
+        # An empty pattern matches only the empty name.
         return matches(pattern or "^$", name)
 
     def may_use_topic(self, kind: Literal["write", "read"], vhost: str, user: str, exchange: str, topic: str) -> bool:
@@ -244,13 +244,13 @@ class Access:
 
 
 def read_limits(value: object) -> Mapping[str, int]:
-    """Read limits from a record of the store."""
+    """Return limits from a record of the store."""
     items = value.items() if isinstance(value, dict) else ()
     return {str(name): limit for name, limit in items if isinstance(limit, int)}
 
 
 def initial_access(users: Mapping[str, str], vhosts: Iterable[str], journal: Journal) -> Access:
-    """Return the access rights of users (name → password) who may do everything in some virtual hosts."""
+    """Return access rights in which each user (name → password) may do everything in the given virtual hosts."""
     access = Access(journal)
     for name, password in users.items():
         access.put_user(name, hash_password(password), ("administrator",))

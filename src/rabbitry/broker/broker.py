@@ -1,4 +1,4 @@
-"""The embedded broker: it listens, and holds what all connections share."""
+"""The embedded broker: it listens, and owns the state that all connections use."""
 
 from __future__ import annotations
 
@@ -43,26 +43,26 @@ _logger = logging.getLogger(__name__)
 
 
 class Service(Protocol):
-    """The management API, which stands on the broker and is loaded only if it is wanted."""
+    """The management API, which uses the broker and is loaded only on demand."""
 
     async def start(self) -> None:
-        """Begin to serve."""
+        """Start to serve."""
 
     async def stop(self) -> None:
-        """Finish what is in hand, and stop."""
+        """Finish the requests in progress, and stop."""
 
 
 class Broker:
     """An AMQP 0-9-1 broker with RabbitMQ's behaviour, in this process: an async context manager.
 
     Args:
-        config: The settings; None takes the defaults.
-        after: A broker without a data folder that has stopped. This one begins with what a restart would have kept of
-            it: all but transient messages, queues and exchanges. It must not be used any more.
-        on_publish: Called with each message that a client publishes, before it is delivered: its virtual host's name,
-            the message, and the queues that take it. What it raises closes the client's connection.
+        config: The settings; None for the defaults.
+        after: A stopped broker that had no data folder. This one starts with the state that would have survived a
+            restart: everything but transient messages, queues and exchanges. The stopped broker must not be used any
+            more. on_publish: Called with each message that a client publishes, before it is delivered: the virtual
+            host's name, the message, and its queues. An exception in it closes the client's connection.
 
-    Entering it starts it: it accepts connections when it has restored what is stored. If a step fails, those before
+    Entering it starts it: once the stored state is restored, it accepts connections. If a step fails, the steps before
     it are undone first: nothing listens, the data folder is free, and no task or thread is left.
 
     Raises:
@@ -97,7 +97,7 @@ class Broker:
         self.dispatcher = Dispatcher(self.shares)
         self.vhosts = {name: self._new_vhost(name) for name in config.vhosts}
         self._leaving: dict[str, Iterator[None]] = {}
-        """Names of virtual hosts that are being deleted → the steps that are left."""
+        """Names of virtual hosts being deleted → the remaining steps."""
         self.connections: set[ClientConnection] = set()
         self.alarms = Alarms(
             self.connections,
@@ -126,7 +126,7 @@ class Broker:
         self.acceptor = Acceptor()
         self._failed: asyncio.Future[Exception] | None = None
         self._running = AsyncExitStack()
-        """The steps that stop the broker, in the reverse order of its start."""
+        """Callbacks that stop the broker, in the reverse order of its start."""
 
     @property
     def url(self) -> str:
@@ -141,7 +141,7 @@ class Broker:
     async def __aenter__(self) -> Self:
         self._failed = asyncio.get_running_loop().create_future()
         self.started_at = time.time()
-        async with AsyncExitStack() as stack:  # undoes what was begun if the rest fails
+        async with AsyncExitStack() as stack:  # undoes the finished steps if a later one fails
             await self._start(stack)
             self._running = stack.pop_all()
         return self
@@ -149,14 +149,14 @@ class Broker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close: no new connections, each client is told (320) and has `close_timeout` to answer.
+        """Stop accepting, close each connection with 320, and wait up to `close_timeout` for the clients' answers.
 
         Each step of the start is undone, the last one first. An error of one step is raised after the others are done.
         """
         await self._running.aclose()
 
     async def _start(self, stack: AsyncExitStack) -> None:
-        """Take the ports, restore what is stored, and accept. `stack` gets what undoes each step."""
+        """Open the ports, restore the stored state, and accept. `stack` gets a callback to undo each step."""
         config = self.config
         given = (*config.listeners, *config.tls_listeners, *config.management_listeners)
         for listener in given:
@@ -172,7 +172,7 @@ class Broker:
             await self._open_store(stack, config.data)
         elif self._after is not None:
             before, self._after = self._after, None
-            before.shares.finish()  # deliveries that its clients had not settled may be on their way back still
+            before.shares.finish()  # unsettled deliveries of its clients may still be returning to their queues
             take_over_settings(
                 (before.access, before.parameters, before.policies), self.access, self.parameters, self.policies
             )
@@ -180,7 +180,7 @@ class Broker:
             for vhost in self.vhosts.values():
                 for queue in vhost.queues.values():
                     self.dispatcher.touch(queue)
-            self.dispatcher.dispatch()  # drops what expired or is too much, and waits for what expires next
+            self.dispatcher.dispatch()  # drops expired and excess messages, and starts the expiry timers
         stack.callback(self._close_queues)
         stack.callback(self._finish_deletions)
         stack.callback(self.shares.stop)
@@ -197,13 +197,13 @@ class Broker:
             await self._start_management(stack, management)
 
     def _listen(self, stack: AsyncExitStack, given: Sequence[socket.socket], port: int | None) -> list[socket.socket]:
-        """Return the sockets that were given, or new ones on a port of the host; None takes a free one."""
+        """Return the given sockets, or new ones listening on a port of the host; None takes a free one."""
         if given:
             return list(given)
         try:
             listeners = open_listeners(self.host, port or 0)
         except OSError as error:
-            why = (error.strerror or str(error)).partition(" (while")[0]  # `socket` adds the address once more
+            why = (error.strerror or str(error)).partition(" (while")[0]  # `socket` repeats the address
             raise OSError(error.errno, f"can't listen on {self.host} port {port or 0}: {why}") from error
         for listener in listeners:
             stack.callback(listener.close)
@@ -213,7 +213,7 @@ class Broker:
         return ClientConnection(self.shared, self.host, self.port, visitor.leave).driver
 
     async def _open_store(self, stack: AsyncExitStack, folder: Path) -> None:
-        """Open the store and restore what it holds; if that fails, let go of it as it was found."""
+        """Open the store and restore its contents; if that fails, close it unchanged."""
         journal = self.journal
         async with AsyncExitStack() as opening:
             contents = await journal.open(SQLiteStore(folder, f"amqp://{in_url(self.host)}:{self.port}/"))
@@ -245,7 +245,7 @@ class Broker:
                 queue.close()
 
     async def _close_connections(self) -> None:
-        """Close each client's connection (320), and cut off those that have not answered `close_timeout` later."""
+        """Close each client's connection (320), and abort those without an answer after `close_timeout`."""
         connections = list(self.connections)
         for connection in connections:
             connection.hang_up(
@@ -262,10 +262,10 @@ class Broker:
             await asyncio.wait(closed)
 
     def drop_connections(self, name: str | None = None) -> int:
-        """Cut off clients without a word, as a network that fails. Return how many they were.
+        """Abort connections without a close, as a failing network would. Return their number.
 
         Args:
-            name: The `connection_name` that they gave as a client property; None means all.
+            name: The clients' `connection_name` property; None for all.
         """
         dropped = [
             connection
@@ -281,13 +281,13 @@ class Broker:
     async def start_management(self, listeners: Sequence[socket.socket] | None = None) -> None:
         """Serve the management API until the broker stops.
 
-        It accepts at once, and `management_url` names it; requests are answered as soon as its packages are loaded.
+        It accepts connections at once, and `management_url` is set; requests are answered once its packages are loaded.
 
         Args:
-            listeners: Sockets that listen already, which the broker takes over; None takes a free port of its host.
+            listeners: Listening sockets, which the broker takes over; None for a free port of its host.
 
         Raises:
-            ManagementFailed: It can't be loaded. The broker runs on without it.
+            ManagementFailed: It can't be loaded. The broker continues without it.
             OSError: It can't listen.
             UsageError: The packages that it needs are not installed.
         """
