@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 
 import rabbitry
 from rabbitry.amqp.protocol.methods import BasicAck, BasicConsume, TxCommit, TxRollback, TxSelect
 from rabbitry.amqp.protocol.properties import Properties, encode_header
+from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker import _channel as channel
 from rabbitry.broker import _connection as connection
@@ -25,12 +27,17 @@ _MANY = 400
 
 
 @pytest.fixture
-async def broker(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Broker]:
-    """A broker that takes few steps in each turn of the loop, each of two deliveries."""
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let brokers take few steps in each turn of the loop, each of two deliveries."""
     monkeypatch.setattr(shares, "_SECONDS", 0.0)
     monkeypatch.setattr(channel, "_STEP", 2)
     monkeypatch.setattr(channel, "_TAKEN_AT_ONCE", 2)
     monkeypatch.setattr(transaction, "_STEP", 2)
+
+
+@pytest.fixture
+async def broker(small_steps: None) -> AsyncIterator[Broker]:
+    """A broker with small steps."""
     async with Broker(BrokerConfig(port=0)) as broker:
         yield broker
 
@@ -179,3 +186,27 @@ def test_items_are_sorted_in_steps_and_freed_as_they_are_taken() -> None:
     assert taken == 6, "2,000 in a step"
     assert items == []
     assert list(found) == list(range(10_007))
+
+
+@pytest.mark.parametrize("arguments", [{}, {"x-queue-type": "quorum"}, {"x-max-priority": 3}], ids=str)
+async def test_an_orderly_stop_stores_that_all_unsettled_messages_were_delivered(
+    small_steps: None, tmp_path: Path, arguments: Table
+) -> None:
+    config = BrokerConfig(port=0, data=tmp_path)
+    async with contextlib.AsyncExitStack() as running:
+        broker = await running.enter_async_context(Broker(config))
+        client = await running.enter_async_context(rabbitry.connect(broker.url))
+        consuming = await running.enter_async_context(await client.channel(prefetch=0))
+        await consuming.declare_queue("q", durable=True, arguments=arguments)
+        for number in range(_MANY):
+            await consuming.send(b"%d" % number, routing_key="q")
+        await consuming.wait_for_confirms()
+        deliveries = await running.enter_async_context(consuming.consume("q"))
+        for _ in range(_MANY):
+            assert not (await anext(deliveries)).redelivered
+        await broker.__aexit__(None, None, None)  # the client, which is still there, answers the close at once
+    async with Broker(config) as broker, rabbitry.connect(broker.url) as client:
+        asking = await client.channel()
+        again = [await asking.get("q") for _ in range(_MANY)]
+        assert [one is not None and one.redelivered for one in again] == [True] * _MANY
+        assert await asking.get("q") is None

@@ -1,7 +1,11 @@
 """Large chunks of many clients are not all carried out in one turn of the event loop."""
 
 import asyncio
+from collections.abc import Callable
 
+import pytest
+
+from rabbitry.broker import _shares as shares_module
 from rabbitry.broker._shares import Shares
 
 
@@ -43,3 +47,26 @@ async def test_one_that_raises_does_not_keep_the_others_waiting() -> None:
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert (raised, served) == ([error], ["next", "later"])
+
+
+async def test_waiting_for_operations_includes_those_that_are_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shares_module, "_SECONDS", 0.0)
+    shares = Shares()
+    await shares.finished()
+    done: list[str] = []
+    put_off: list[Callable[[], None]] = []
+
+    def may_go_on(go_on: Callable[[], None]) -> bool:
+        put_off.append(go_on)
+        return False
+
+    assert not shares.work(iter([None, None]), lambda: done.append("it"), may_go_on)
+    waiting = asyncio.ensure_future(shares.finished())
+    while put_off:
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        put_off.pop()()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    await waiting
+    assert done == ["it"]

@@ -34,6 +34,10 @@ class Shares:
         self._work = 0
         self._ends_at = 0.0
         """End of this iteration's time budget; 0.0 before any of it is used."""
+        self._unfinished = 0
+        """The number of operations that have steps left."""
+        self._finished = asyncio.Event()
+        self._finished.set()
 
     def may_go_on(self, work: int) -> bool:
         """Return whether a client may process `work` events now: no client waits, and this iteration has room."""
@@ -60,6 +64,15 @@ class Shares:
             then: called after the last step, unless True was returned.
             may_go_on: asked before each further iteration. If it returns False, it calls its argument later itself.
         """
+        if self._take(steps, then, may_go_on):
+            return True
+        self._unfinished += 1
+        self._finished.clear()
+        return False
+
+    def _take(
+        self, steps: Iterator[None], then: Callable[[], None], may_go_on: Callable[[Callable[[], None]], bool]
+    ) -> bool:
         if not self._ends_at:
             self._ends_at = time.monotonic() + _SECONDS
             self._schedule()
@@ -74,8 +87,20 @@ class Shares:
     def _work_on(
         self, steps: Iterator[None], then: Callable[[], None], may_go_on: Callable[[Callable[[], None]], bool]
     ) -> None:
-        if self.work(steps, then, may_go_on):
-            then()
+        is_over = True  # also if a step raises
+        try:
+            is_over = self._take(steps, then, may_go_on)
+            if is_over:
+                then()
+        finally:
+            if is_over:
+                self._unfinished -= 1
+                if not self._unfinished:
+                    self._finished.set()
+
+    async def finished(self) -> None:
+        """Wait until no operation has steps left. Cancelling ends the wait, not the operations."""
+        await self._finished.wait()
 
     def stop(self) -> None:
         """Stop calling back, except in `finish`."""

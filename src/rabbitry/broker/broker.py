@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 from urllib.parse import quote
 
 from rabbitry._installing import how_to_install, missing
@@ -40,6 +40,8 @@ from rabbitry.runtime.addresses import in_url
 from rabbitry.runtime.listening import open_listeners
 
 _logger = logging.getLogger(__name__)
+_LOOK: Final = 0.5
+"""Seconds between two looks at whether the store still takes what is left to do."""
 
 
 class Service(Protocol):
@@ -184,6 +186,8 @@ class Broker:
         stack.callback(self._close_queues)
         stack.callback(self._finish_deletions)
         stack.callback(self.shares.stop)
+        if self.journal.is_on:
+            stack.push_async_callback(self._finish_work)
         stack.push_async_callback(self._close_connections)
         stack.push_async_callback(self.acceptor.close)
         for listener in plain:
@@ -260,6 +264,17 @@ class Broker:
                 connection.driver.abort()
         if closed:
             await asyncio.wait(closed)
+
+    async def _finish_work(self) -> None:
+        """Wait for operations that clients have left: unsettled deliveries go back, and are stored as delivered.
+
+        A client may have very many. If the store takes no more, it is not waited for.
+        """
+        while not (self.failed.done() or self.journal.is_stuck):
+            try:
+                return await asyncio.wait_for(self.shares.finished(), _LOOK)
+            except TimeoutError:
+                continue
 
     def drop_connections(self, name: str | None = None) -> int:
         """Abort connections without a close, as a failing network would. Return their number.

@@ -12,7 +12,7 @@ from typing import Any, Final
 from rabbitry.amqp.protocol.constants import DEFAULT_FRAME_MAX
 from rabbitry.amqp.protocol.tables import FieldValue, Table, TaggedInt, encode_short, encode_table
 from rabbitry.broker._erlang import erlang_json
-from rabbitry.broker._exchanges import Binding
+from rabbitry.broker._exchanges import Binding, Exchange
 from rabbitry.broker._management import views
 from rabbitry.broker._management.encoding import Json, encode
 from rabbitry.broker._management.listing import encoded
@@ -81,22 +81,34 @@ def _of_vhosts(broker: Broker, only: VirtualHost | None) -> list[_Section]:
 
         return pick
 
-    queues = [item for host in hosts for item in host.queues.values() if item.owner is None]
-    exchanges = [
-        (item, host)
-        for host in hosts
-        for item in host.exchanges.values()
-        if item.name and not item.name.startswith("amq.")
-    ]
-    bindings = [(item, host) for host in hosts for item in host.all_bindings() if not _is_exclusive(item)]
+    # All are noted in one turn of the event loop, as one state of the broker, and picked while they are encoded.
+    queues = [(host, list(host.queues.values())) for host in hosts]
+    exchanges = [(host, list(host.exchanges.values())) for host in hosts]
+    bindings = [(host, list(host.all_bindings())) for host in hosts]
     policies = [item for item in broker.policies if only is None or item.vhost == only.name]
     return [
         ("parameters", [item for host in hosts for item in views.parameters(host)], picked(dict)),
         ("policies", policies, picked(views.policy)),
-        ("queues", queues, picked(views.queue_as_declared, _QUEUE)),
-        ("exchanges", exchanges, picked(views.exchange, _EXCHANGE)),
-        ("bindings", bindings, picked(views.binding, _BINDING)),
+        (
+            "queues",
+            (item for _, its in queues for item in its if item.owner is None),
+            picked(views.queue_as_declared, _QUEUE),
+        ),
+        (
+            "exchanges",
+            ((item, host) for host, its in exchanges for item in its if not _is_predeclared(item)),
+            picked(views.exchange, _EXCHANGE),
+        ),
+        (
+            "bindings",
+            ((item, host) for host, its in bindings for item in its if not _is_exclusive(item)),
+            picked(views.binding, _BINDING),
+        ),
     ]
+
+
+def _is_predeclared(exchange: Exchange) -> bool:
+    return not exchange.name or exchange.name.startswith("amq.")
 
 
 def _is_exclusive(binding: Binding) -> bool:
