@@ -331,6 +331,7 @@ def test_wrong_input_is_refused_before_anything_is_sent(run: Run, tmp_path: Path
         ((url, "--limit", "0"), "limit"),
         ((url, "--limit", "many"), "limit"),
         ((url, "--contact", " "), "--contact"),
+        ((url, "--contact", "bla"), "--contact is 'bla': give a mail address (me@example.org) or the URL of a page"),
         ((url, "-"), "give no others"),
         (("--file", str(tmp_path / "missing")), "can't be read"),
         (("--file", str(tmp_path)), "can't be read"),

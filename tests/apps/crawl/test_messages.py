@@ -1,10 +1,12 @@
-"""The words for outcomes."""
+"""The words for outcomes, and what is a contact."""
 
 import re
 from pathlib import Path
 
+import pytest
+
 from rabbitry.apps.crawl.keeper.outcomes import NUMBERS
-from rabbitry.apps.crawl.messages import OUTCOMES
+from rabbitry.apps.crawl.messages import OUTCOMES, is_contact
 
 DOCS = Path(__file__).parents[3] / "docs" / "crawl.md"
 
@@ -18,3 +20,27 @@ def test_the_documentation_has_each_outcome_with_its_meaning() -> None:
 def test_each_outcome_has_a_number_of_its_own_in_the_database() -> None:
     assert NUMBERS.keys() == OUTCOMES.keys()
     assert len(set(NUMBERS.values())) == len(NUMBERS)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("me@example.org", True),
+        ("mailto:crawl+x@example.org", True),
+        ("https://example.org", True),
+        ("HTTP://example.org/~me/crawler?about=us#top", True),
+        ("bla", False),
+        ("", False),
+        (" me@example.org", False),
+        ("me@", False),
+        ("@example.org", False),
+        ("me@example.org\n", False),
+        ("me@example.org (owner)", False),
+        ("m\u00e9@example.org", False),
+        ("https://", False),
+        ("ftp://example.org/", False),
+        ("example.org", False),
+    ],
+)
+def test_a_contact_is_a_mail_address_or_the_url_of_a_page(text: str, is_one: bool) -> None:
+    assert is_contact(text) is is_one

@@ -5,6 +5,7 @@ The `type` property names the class. Times are seconds since 1970 (UTC).
 
 from __future__ import annotations
 
+import re
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -49,7 +50,7 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     """The outcome of one address, published as soon as it is known. A page that is to be processed is its own outcome.
 
     outcome: a word of `OUTCOMES`. detail: one line for people. retry_after: seconds that the server asked to be left
-    alone. location: where a redirect leads, absolute. body: of robots.txt, at most 500 kB. size: bytes after
+    alone. location: where a redirect leads, absolute. body: of robots.txt, at most 500 KiB. size: bytes after
     decompression; wire: bytes that came over the network. took: seconds.
     """
 
@@ -176,6 +177,14 @@ OUTCOMES: Final[dict[str, str]] = {
     "given-up": "failed each time that it was tried",
 }
 """Outcomes of an address and their meanings. `status` counts them, `why` lists them with time and node."""
+
+
+_CONTACT: Final = re.compile(r"(mailto:)?[^\s@()<>:/]+@[^\s@()<>:/]+|https?://[^\s()<>/]+(/[^\s()<>]*)?", re.IGNORECASE)
+
+
+def is_contact(text: str) -> bool:
+    """Return whether a text is a mail address or the URL of a page, by which sites can reach the owner of a crawl."""
+    return text.isascii() and _CONTACT.fullmatch(text) is not None
 
 
 class Add(msgspec.Struct, frozen=True, omit_defaults=True, tag="add", tag_field="command"):

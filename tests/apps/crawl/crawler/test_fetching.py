@@ -233,14 +233,14 @@ async def test_robots_of_an_editor_that_writes_utf_16_is_heeded(codec: str) -> N
 
 
 @pytest.mark.parametrize("encode", [bytes, gzip.compress], ids=["identity", "gzip"])
-async def test_robots_is_cut_at_500_kilobytes(encode: Callable[[bytes], bytes]) -> None:
+async def test_robots_is_cut_at_500_kibibytes(encode: Callable[[bytes], bytes]) -> None:
     whole = b"".join(b"Disallow: /%d\n" % number for number in range(100_000))
     encoding = "identity" if encode is bytes else "gzip"
     async with serving({"/robots.txt": answer(encode(whole), "200 OK", f"Content-Encoding: {encoding}")}) as server:
         with fetching() as hand:
             outcome = await hand.outcome(f"http://127.0.0.1:{server.port}/robots.txt", "robots")
     assert outcome.outcome == "robots"
-    assert outcome.body == whole[:500_000].decode()
+    assert outcome.body == whole[:512_000].decode()
 
 
 async def test_endless_robots_is_cut_too() -> None:
@@ -248,7 +248,7 @@ async def test_endless_robots_is_cut_too() -> None:
         with fetching() as hand:
             outcome = await hand.outcome(f"http://127.0.0.1:{server.port}/robots.txt", "robots")
     assert outcome.body is not None
-    assert len(outcome.body) == 500_000
+    assert len(outcome.body) == 512_000
 
 
 async def test_robots_is_followed_over_five_redirects_and_no_further() -> None:

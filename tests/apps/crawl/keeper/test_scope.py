@@ -53,6 +53,8 @@ def test_a_public_address_needs_a_contact_once(simple: Database) -> None:
     world = World(simple, site_of({}, Answered("page")))
     refused = world.add("https://example.com/")
     assert "--contact" in refused.error
+    for contact in ("bla", "me@example.com\r\nX: y", "https://example.com/" + "a" * 200):
+        assert "must be a mail address" in world.add("https://example.com/", contact=contact).error
     assert not world.requests()
     assert not world.add("https://example.com/", contact="me@example.com").error
     assert not world.add("https://example.org/").error

@@ -100,14 +100,14 @@ def add(
     Without --same-host and --allow it follows all links. If no keeper runs, the addresses wait on the broker for
     one. Example: rabbitry crawl add https://example.org/ --same-host --depth 3 --contact me@example.org
     """
-    from rabbitry.apps.crawl.messages import Add
+    from rabbitry.apps.crawl.messages import Add, is_contact
 
     start_logging(Level.WARNING, as_json=False)
     if same_host and allow:
         raise UsageError("--same-host and --allow exclude each other: name the hosts with --allow")
     _check_seconds(delay, recrawl)
-    if contact is not None and not contact.strip():
-        raise UsageError("--contact is a mail address or a page, and not empty")
+    if contact is not None and not is_contact(contact):
+        raise UsageError(f"--contact is {contact!r}: give a mail address (me@example.org) or the URL of a page")
     domains = _domains(allow or [])
     starts = _Starts(urls or [], file)
     parts = starts.parts(AT_ONCE if limit is None else LIMITED)

@@ -24,8 +24,8 @@ from rabbitry.apps.crawl.crawler.transfers import Transfers
 from rabbitry.apps.crawl.messages import Address, Batch, Outcome, Purpose
 from rabbitry.apps.crawl.problems import Problem
 
-ROBOTS_LARGEST: Final = 500_000
-"""Bytes of a robots.txt that are read (RFC 9309, section 2.5)."""
+ROBOTS_LARGEST: Final = 500 << 10
+"""Bytes of a robots.txt that are read (RFC 9309, section 2.5: at least 500 KiB)."""
 ROBOTS_HOPS: Final = 5
 """Redirects of a robots.txt that are followed (RFC 9309, section 2.3.1.2)."""
 SITEMAP_LARGEST: Final = 50_000_000

@@ -11,7 +11,7 @@ from rabbitry.apps.crawl.keeper.links import fetch_anew
 from rabbitry.apps.crawl.keeper.scope import Crawl, domain
 from rabbitry.apps.crawl.keeper.state import DONE, LATER
 from rabbitry.apps.crawl.keeper.work import Work, as_json
-from rabbitry.apps.crawl.messages import Add, Answer, Taken
+from rabbitry.apps.crawl.messages import Add, Answer, Taken, is_contact
 
 MOST: Final = 20_000
 """Addresses of one command, which takes 0.4 s of CPU with so many."""
@@ -70,8 +70,9 @@ def _check(command: Add) -> None:
     if command.limit == 0 or command.recrawl == 0:
         raise BadAddress("bad-address", "limit and recrawl must be more than 0")
     contact = command.contact
-    if contact is not None and (not contact.strip() or len(contact) > _LONGEST_CONTACT or not contact.isprintable()):
-        raise BadAddress("bad-address", f"a contact has 1 to {_LONGEST_CONTACT} letters: a mail address or a page")
+    if contact is not None and (len(contact) > _LONGEST_CONTACT or not is_contact(contact)):
+        why = f"contact is {contact[:_LONGEST_CONTACT]!r}: it must be a mail address or the URL of a page"
+        raise BadAddress("bad-address", f"{why}, of at most {_LONGEST_CONTACT} letters")
 
 
 def _crawl(work: Work, command: Add, message: str, starts: list[Address], allow: list[str] | None) -> Crawl:

@@ -18,7 +18,7 @@ KNOWN: Final = 8
 ADDRESS: Final = 2
 """Of an address that is read, changed and written."""
 RULES: Final = 50
-"""Bytes of a robots.txt that are parsed, for one unit; a file of 500 kB takes 170 ms."""
+"""Bytes of a robots.txt that are parsed, for one unit; a file of 500 KiB takes 170 ms."""
 HEEDED: Final = 100
 """Rules that an address is looked for in, for one unit."""
 _MESSAGE: Final = 10

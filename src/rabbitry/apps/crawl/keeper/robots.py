@@ -16,7 +16,8 @@ AGENT: Final = "rabbitry"
 """The product token."""
 KEPT: Final = 24 * 3600.0
 """Seconds that rules are kept (RFC 9309, section 2.4)."""
-LARGEST: Final = 500_000
+LARGEST: Final = 500 << 10
+"""Bytes that are parsed (RFC 9309, section 2.5: at least 500 KiB)."""
 MOST_SITEMAPS: Final = 100
 MOST_WILDCARDS: Final = 5_000
 """Wildcards in rules. Each may be looked for in all of an address: 35,000 take half a second for each address."""
@@ -44,7 +45,7 @@ CLOSED: Final = 4
 UNREAD: Final = 5
 """Its rules came, and are many: they are read when its host is to be asked next."""
 _READ_AT_ONCE: Final = 20_000
-"""Bytes of rules that are read as they come, in 7 ms. 500 kB take 170 ms, and may come from many hosts at once."""
+"""Bytes of rules that are read as they come, in 7 ms. 500 KiB take 170 ms, and may come from many hosts at once."""
 
 
 @dataclass(slots=True)
