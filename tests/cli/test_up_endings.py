@@ -95,7 +95,7 @@ def _has_keeper(url: str) -> bool:
         (_newer_store, "", 1, "written by a newer Rabbitry"),
         (_store_is_a_folder, "", 1, "can't be read: Is a directory"),
         (_foreign_store, "", 1, "is not a store of Rabbitry's broker"),
-        (_no_folder, "", 1, "it is no folder"),
+        (_no_folder, "", 1, "it is not a folder"),
         (_newer_records, "grading", 1, "schema '99'"),
         (_records_are_a_folder, "grading", 2, "is a folder"),
         (_broken_course, "grading", 2, "grading.toml"),

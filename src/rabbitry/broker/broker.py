@@ -360,7 +360,7 @@ class Broker:
         )
 
     def add_vhost(self, name: str) -> None:
-        """Make a virtual host; one that is there stays as it is. The deletion of one of its name is ended first."""
+        """Create a virtual host unless it exists. A deletion of one with its name is completed first."""
         for _ in self.rest_of_deletion(name):
             pass
         if name not in self.vhosts:
@@ -373,29 +373,29 @@ class Broker:
             pass
 
     def deleting_user(self, name: str) -> Iterator[None]:
-        """Delete a user at once, and close its connections (320) in small steps that the caller has to take.
+        """Delete a user at once, and close its connections (320) in small steps that the caller has to run.
 
         Raises:
-            KeyError: There is none.
+            KeyError: The user does not exist.
         """
         self.access.delete_user(name)
         found = [connection for connection in self.connections if connection.user == name]
         return _hanging_up(found, f"user '{name}' is deleted")
 
     def deleting_vhost(self, name: str) -> Iterator[None]:
-        """Delete a virtual host with all that is in it, in small steps that the caller has to take.
+        """Delete a virtual host with its contents, in small steps that the caller has to run.
 
         Connections to it are closed (320). No client can connect to it from now on, even before the first step. Closing
-        the broker takes the steps that are left.
+        the broker runs the remaining steps.
         """
         vhost = self.vhosts.pop(name)
         steps = self._leaving[name] = self._deleting_vhost(vhost)
         return steps
 
     def rest_of_deletion(self, name: str) -> Iterator[None]:
-        """Return the steps that are left of a virtual host's deletion: to be taken before one of its name is made."""
+        """Return the remaining steps of a virtual host's deletion, to be run before one of its name is created."""
         while name in self._leaving:
-            for _ in self._leaving[name]:  # `yield from` would end the deletion if whoever waits for it gives up
+            for _ in self._leaving[name]:  # `yield from` would end the deletion if its waiter is cancelled
                 yield
 
     def _deleting_vhost(self, vhost: VirtualHost) -> Iterator[None]:
@@ -416,34 +416,34 @@ class Broker:
                 if place[0] == name and place in access.topic_permissions:
                     access.delete_topic_permission(*place)
                     yield
-            if self.journal.is_on:  # last, so that after a crash the virtual host is there with the rest of it
+            if self.journal.is_on:  # last, so that after a crash the virtual host exists with the rest of it
                 self.journal.put(VHOST, record_key(name), None)
         finally:
             del self._leaving[name]
 
     def putting_policy(self, policy: Policy) -> Iterator[None]:
-        """Set a policy at once, and apply it in small steps that the caller has to take. Raises UsageError."""
+        """Set a policy at once, and apply it in small steps that the caller has to run. Raises UsageError."""
         self.policies.put(policy)
         return self.vhosts[policy.vhost].follow_policies(policy.name)
 
     def deleting_policy(self, vhost: str, name: str) -> Iterator[None]:
-        """Clear a policy at once, and apply that in small steps that the caller has to take.
+        """Clear a policy at once, and apply the change in small steps that the caller has to run.
 
         Raises:
-            KeyError: There is none.
+            KeyError: The policy does not exist.
         """
         self.policies.delete(vhost, name)
         return self.vhosts[vhost].follow_policies(name)
 
     @property
     def failed(self) -> asyncio.Future[Exception]:
-        """Done when the store failed for good, with why: the broker confirms nothing any more and has to end."""
-        assert self._failed is not None  # noqa: S101 # there is one from the start on
+        """Done, with the error, when the store has failed for good: the broker confirms nothing more and must stop."""
+        assert self._failed is not None  # noqa: S101 # set when the broker starts
         return self._failed
 
     def fail(self, error: Exception) -> None:
-        """End what can't be durable any more: `failed` tells whoever runs the broker."""
-        _logger.critical("the broker ends: %s", error)
+        """Stop: nothing can be made durable any more. `failed` notifies the program that runs the broker."""
+        _logger.critical("the broker stops: %s", error)
         if not self.failed.done():
             self.failed.set_result(error)
 
@@ -459,7 +459,7 @@ def _hanging_up(connections: Iterable[ClientConnection], why: str) -> Iterator[N
 def _need_management() -> None:
     """Raise UsageError if a package is missing that the management API needs.
 
-    It is loaded while it listens already, so a request would wait for an answer that never comes.
+    It is loaded after it started to listen, so a request would wait for an answer that never comes.
     """
     for name in ("starlette", "uvicorn"):
         if find_spec(name) is None:

@@ -15,10 +15,10 @@ from rabbitry.exceptions import UsageError
 from rabbitry.runtime.addresses import is_loopback
 
 GUEST: Final = "guest"
-"""The user with the known password."""
+"""The user with the well-known password."""
 MAX_MESSAGE_SIZE: Final = 128 << 20
 _LONGEST_NAME: Final = 255
-"""Bytes of a name in AMQP."""
+"""Most bytes of a name in AMQP."""
 _LARGEST_PORT: Final = 65535
 
 
@@ -26,33 +26,33 @@ _LARGEST_PORT: Final = 65535
 class BrokerConfig:
     """The settings of an embedded broker.
 
-    The broker takes over the listening sockets that it is given, and closes them.
+    The broker takes over the listening sockets passed to it, and closes them.
 
     Attributes:
         host: The address on which it listens; `localhost` is 127.0.0.1 and ::1.
-        port: The AMQP port; 0 takes a free one. `Broker.port` is the one that was taken.
-        listeners: Sockets that listen already, in place of `host` and `port`.
-        users: Name → password. None has the user `guest` with the password `guest`, which may log in from this machine
-            only; if the data folder has users already, they stay as they are.
-        vhosts: Names of virtual hosts, beside those that the data folder has. `Broker.url` names the first one.
+        port: The AMQP port; 0 takes a free one. `Broker.port` is the actual one.
+        listeners: Listening sockets to use instead of `host` and `port`.
+        users: Name → password. None creates the user `guest` with the password `guest`, which may log in only from this
+            machine; users in the data folder stay as they are.
+        vhosts: Names of virtual hosts, in addition to those in the data folder. `Broker.url` names the first one.
         data: The folder for durable exchanges, queues and messages; None keeps everything in memory.
         management_port: The port of the management API on `host`; 0 takes a free one, None serves no API.
-        management_listeners: Sockets that listen already, in place of `management_port`.
-        tls: A server's context. With one the broker listens for TLS too.
+        management_listeners: Listening sockets to use instead of `management_port`.
+        tls: A server context, with which the broker listens for TLS too.
         tls_port: The AMQP port for TLS; 0 takes a free one.
-        tls_listeners: Sockets that listen already, in place of `tls_port`.
+        tls_listeners: Listening sockets to use instead of `tls_port`.
         heartbeat: Seconds, offered to clients; 0 asks for no heartbeats.
         frame_max: The largest frame offered to clients, in bytes; at least 4,096.
         channel_max: The most channels of a connection, offered to clients.
         max_message_size: The largest body, in bytes; publishing a larger one closes the channel (406).
-        memory_limit: Bytes of memory of this process above which publishers are blocked; None takes 40% of the memory
-            of the machine, or of its container.
-        disk_free_limit: Bytes of room for the data folder below which publishers are blocked; None takes 50 MB.
+        memory_limit: Bytes of memory of this process above which publishers are blocked; None for 40% of the memory of
+            the machine or its container.
+        disk_free_limit: Bytes of free space for the data folder below which publishers are blocked; None for 50 MB.
         close_timeout: Seconds that clients have to answer the broker's close before they are cut off.
 
     Raises:
-        UsageError: A number is out of its range, there is no virtual host, or the address can be reached from other
-            machines and no user but `guest` is given.
+        UsageError: A number is out of range, there is no virtual host, or other machines can reach the address and
+        there is no user but `guest`.
     """
 
     host: str = "127.0.0.1"
@@ -92,14 +92,14 @@ class BrokerConfig:
                 wanted = f"at least {lowest}" if highest == math.inf else f"{lowest} to {highest}"
                 raise UsageError(f"broker setting {name}={value!r} is out of range: use {wanted}")
         if not self.vhosts or isinstance(self.vhosts, str):
-            raise UsageError("a broker needs a list of virtual hosts: name one in vhosts, '/' for the usual one")
+            raise UsageError("a broker needs a list of virtual hosts: name one in vhosts, such as '/'")
         for name in self.vhosts:
             if not 0 < len(name.encode(errors="surrogateescape")) <= _LONGEST_NAME:
-                raise UsageError(f"a virtual host can't be called {name!r}: its name has 1 to 255 bytes")
+                raise UsageError(f"a virtual host can't be called {name!r}: use 1 to 255 bytes")
         if self.users is not None and not self.users:
-            raise UsageError("a broker needs a user who may log in: name one in users, or leave users out for guest")
+            raise UsageError("a broker needs a user that may log in: name one in users, or leave users out for guest")
         if nobody := [name for name, password in (self.users or {}).items() if not password]:
-            raise UsageError(f"the user {nobody[0]!r} could not log in: give a password that is not empty")
+            raise UsageError(f"the user {nobody[0]!r} can't log in with an empty password: set one")
         addresses = [str(listener.getsockname()[0]) for listener in self.listeners] or [self.host]
         reached = [address for address in addresses if not is_loopback(address)]
         if set(self.users or {GUEST: ""}) == {GUEST} and reached:

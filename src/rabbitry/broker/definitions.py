@@ -1,4 +1,4 @@
-"""Importing definitions into a broker of the same program, as the management API does for its clients.
+"""Importing definitions into a broker of this process, as the management API does for its clients.
 
 Needs the packages of the management API.
 """
@@ -16,12 +16,12 @@ from rabbitry.exceptions import Undecodable, UsageError
 
 
 async def import_definitions(broker: Broker, content: bytes, where: str) -> None:
-    """Declare what a document of definitions says, for a program that has the broker in its hands.
+    """Declare the contents of a definitions document, for a program that embeds the broker.
 
     Args:
-        broker: A broker that runs.
+        broker: A running broker.
         content: The document, as JSON.
-        where: What the document is called in errors.
+        where: The document's name in errors.
 
     Raises:
         UsageError: It is not JSON, or something in it is invalid; nothing is declared then.

@@ -1,4 +1,4 @@
-"""The errors with which a broker ends."""
+"""The errors that end a broker."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ class ManagementFailed(RabbitryError):
 
 
 class StoreFailed(RabbitryError):
-    """The store can't be opened, read or written; what it was asked to write may or may not be there."""
+    """The store can't be opened, read or written; pending writes may or may not be stored."""

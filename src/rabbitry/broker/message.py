@@ -1,7 +1,7 @@
 """A message in the broker, and its place in a queue.
 
-Neither can be in a reference cycle, so the garbage collector does not track them (`gc=False`): looking through a
-million of them would hold up all clients for 0.1 s.
+Neither can be part of a reference cycle, so the garbage collector does not track them (`gc=False`): visiting a million
+of them would block all clients for 0.1 s.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from rabbitry.exceptions import ProtocolViolation
 
 
 class Message(msgspec.Struct, gc=False, eq=False):
-    """A message as it came: the bytes of header and body go on unchanged.
+    """A message; the received bytes of header and body are passed on unchanged.
 
-    destination: exchange and routing key as two short strings, as publish and deliver carry them. persistent:
-    whether it is to survive a restart in durable queues. expiration: milliseconds, None for none. priority:
-    0 to 255. hidden_keys: routing keys of a BCC header, which no consumer sees. id: its number in the store,
-    0 as long as it is not there. copies: how many queues have it in the store. is_owed: it is a dead letter or a
-    transaction's, so nobody can be told any more that there is no room for it.
+    destination: exchange and routing key as two short strings, as publish and deliver carry them. persistent: whether
+    it survives a restart in durable queues. expiration: milliseconds, None for none. priority: 0 to 255. hidden_keys:
+    routing keys of a BCC header, which consumers do not see. id: its number in the store, 0 while it is not stored.
+    copies: in how many queues the store has it. is_owed: it is a dead letter or part of a transaction, so it is too
+    late to refuse it for lack of space.
     """
 
     destination: bytes
@@ -44,7 +44,7 @@ class Message(msgspec.Struct, gc=False, eq=False):
     is_owed: bool = False
 
     def again(self) -> Message:
-        """Make the same message once more, for a store that has this one and is to have the other in its place."""
+        """Return a copy that replaces this message in the store."""
         message = Message(self.destination, self.header, self.body, self.persistent)
         message.expiration = self.expiration
         message.priority = self.priority
@@ -56,8 +56,8 @@ class Message(msgspec.Struct, gc=False, eq=False):
 class Entry(msgspec.Struct, gc=False, eq=False):
     """A message's place in one queue.
 
-    position: orders entries, also those that come back. expires: POSIX seconds, 0 for never. deliveries: how
-    often it came back to a quorum queue. stored: whether the store has it, or will.
+    position: orders entries, including requeued ones. expires: POSIX seconds, 0 for never. deliveries: how often it was
+    returned to a quorum queue. stored: whether it is in the store, or will be.
     """
 
     position: int
@@ -71,7 +71,7 @@ class Entry(msgspec.Struct, gc=False, eq=False):
 
 _MODE_AND_ID: Final = FLAG_DELIVERY_MODE | FLAG_MESSAGE_ID
 _STRING: Final = 0
-"""A property that says its length itself; the others have the length that stands for them."""
+"""Marks a property that has its own length; the others have the length given here."""
 _SIZES: Final = (
     (FLAG_CONTENT_TYPE, _STRING),
     (FLAG_CONTENT_ENCODING, _STRING),
@@ -84,17 +84,17 @@ _SIZES: Final = (
     (1 << 2, _STRING),  # cluster_id
 )
 _STEPS: Final[dict[int, tuple[int, ...]]] = {}
-"""Property flags → the sizes of what follows. There are 512 at most, since other flags are decoded."""
+"""Property flags → the sizes of the properties. At most 512 entries, since headers with other flags are decoded."""
 
 
 def delivery_mode(header: bytes, flags: int) -> int:
-    """Read delivery_mode (1 if there is none), and see that a header that goes on undecoded is well-formed.
+    """Return delivery_mode (1 if missing), and check that a header which is passed on undecoded is well-formed.
 
-    `flags` hold no headers table, priority, expiration, reply_to or user_id. Raises ProtocolViolation (541, as
-    RabbitMQ does) for one that is cut short, precondition_failed for another mode than 1 and 2.
+    `flags` must not contain headers, priority, expiration, reply_to or user_id. Raises ProtocolViolation (541, as
+    RabbitMQ does) for a truncated header, precondition_failed for a mode other than 1 and 2.
     """
     size = len(header)
-    if flags == _MODE_AND_ID and size > 15 and size == 16 + header[15] and 0 < header[14] < 3:  # the most common ones
+    if flags == _MODE_AND_ID and size > 15 and size == 16 + header[15] and 0 < header[14] < 3:  # the most common case
         return header[14]
     steps = _STEPS.get(flags)
     if steps is None:
@@ -118,12 +118,12 @@ def delivery_mode(header: bytes, flags: int) -> int:
 
 
 def check_delivery_mode(mode: int) -> None:
-    """Refuse another delivery mode than 1 and 2 (406)."""
+    """Refuse a delivery mode other than 1 and 2 (406)."""
     if mode not in (1, 2):
         raise precondition_failed(f"invalid message: {{delivery_mode_unknown,{mode}}}")
 
 
 def origin_of(message: Message) -> tuple[str, str]:
-    """Return exchange and routing key that a message was published with."""
+    """Return the exchange and routing key that a message was published with."""
     middle = 1 + message.destination[0]
     return decode_text(message.destination[1:middle]), decode_text(message.destination[middle + 1 :])

@@ -1,4 +1,4 @@
-"""Whether a client is read: a gate with the set of reasons against it."""
+"""Pausing the reading of a client: a gate with the set of reasons to pause."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Final, Protocol
 
 
 class Reason(StrEnum):
-    """A reason to take nothing from a client's socket."""
+    """A reason to stop reading a client's socket."""
 
     COMMIT = "commit"
-    """A change that the client made is not durable yet, and its answer has to come before later ones."""
+    """A change by the client is not durable yet, and must be answered before later methods."""
     LOADING = "loading"
-    """The store is asked for the messages that a method of the client needs."""
+    """The store is reading the messages that a method of the client needs."""
     TURN = "turn"
-    """Other clients have their turn, or a long operation of the client goes on in steps."""
+    """It is other clients' turn, or a long operation of the client continues in steps."""
     UNREAD = "unread"
-    """The client has not taken what it was answered."""
+    """The client has not read its answers."""
     FLOW = "flow"
-    """The client adds to a store that has much to write."""
+    """The client adds to a store with many pending writes."""
     MEMORY = "memory"
     """The memory alarm is on, and the client publishes."""
     DISK = "disk"
@@ -35,17 +35,17 @@ class Readable(Protocol):
     """A socket whose reading can be paused; both methods may be called again without harm."""
 
     def pause_reading(self) -> None:
-        """Take nothing from the socket."""
+        """Stop reading the socket."""
 
     def resume_reading(self) -> None:
-        """Take data from the socket again."""
+        """Read the socket again."""
 
 
 class ReadingGate:
-    """The gate of one connection. It is read while the set of reasons is empty.
+    """The gate of one connection, which is read while the set of reasons is empty.
 
-    Each reason is added once and removed by the event that ends it. What the end of a connection needs is read in spite
-    of it (`Driver.expect_end`).
+    Each reason is added once and removed by the event that ends it. The closing handshake is read regardless
+    (`Driver.expect_end`).
     """
 
     def __init__(self, driver: Readable) -> None:
@@ -53,24 +53,24 @@ class ReadingGate:
         self._driver = driver
 
     def pause(self, *reasons: Reason) -> None:
-        """Stop reading for these reasons; those that are there already stay."""
+        """Stop reading for these reasons, in addition to the present ones."""
         self.reasons.update(reasons)
         if self.reasons:
             self._driver.pause_reading()
 
     def resume(self, *reasons: Reason) -> None:
-        """Remove reasons, and read again unless another one remains."""
+        """Remove reasons; resume reading unless another reason remains."""
         self.reasons.difference_update(reasons)
         if not self.reasons:
             self._driver.resume_reading()
 
     def resume_frames(self) -> None:
-        """Remove the reasons for which the connection holds frames that it has read."""
+        """Remove the reasons for which the connection holds frames that were already read."""
         self.resume(*_HOLDS_FRAMES)
 
     @property
     def is_blocked(self) -> bool:
-        """Whether an alarm is among the reasons, so that the client is told (connection.blocked)."""
+        """Whether an alarm is among the reasons, so that the client is notified (connection.blocked)."""
         return not _ALARMS.isdisjoint(self.reasons)
 
     @property

@@ -1,4 +1,4 @@
-"""Checking and repairing the data folder of a broker that does not run, as `rabbitry broker check` and `repair` do."""
+"""Checking and repairing the data folder of a stopped broker, as `rabbitry broker check` and `repair` do."""
 
 from __future__ import annotations
 

@@ -226,7 +226,7 @@ def test_more_damages_than_are_listed_are_counted(damaged: Path, monkeypatch: py
         damage._overwrite(damaged / "broker.sqlite", page, b"\xff" * 4096)
     found = survey(damaged)
     assert found.further >= 1
-    assert f"{found.further:,} further damages of this kind" in found.lines()
+    assert f"{found.further:,} more damaged parts" in found.lines()
 
 
 def test_a_repair_holds_few_of_the_messages_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -392,7 +392,7 @@ def test_a_record_that_is_damaged_is_left_out_and_named(store: SQLiteStore, capl
     after = SQLiteStore(store.path.parent)
     assert after.open().records == {("queue", "b"): {"name": "b"}}
     after.close()
-    assert "record queue 'a' can't be used (it does not have its checksum); it is left out" in caplog.text
+    assert "record queue 'a' can't be used (its checksum is wrong); it is left out" in caplog.text
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The exchange types: each routes a message's routing key and headers to destinations."""
+"""The exchange types: each routes messages to destinations by routing key and headers."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Topic patterns with `#` anywhere, matched many at a time.
 
-A pattern of n words is an automaton of n + 1 states: how many of its words are matched. The states of several patterns
-are the bits of one integer, so a word of a routing key moves all of them with a few operations on integers (the
-algorithm known as Shift-And). The time for a message rises with the length of its key and of all patterns, never with
-the number of ways in which a pattern can match.
+A pattern of n words is an automaton of n + 1 states: the number of its words matched so far. The states of several
+patterns are the bits of one integer, so a word of a routing key advances all of them with a few integer operations (the
+algorithm known as Shift-And). The time per message grows with the length of its key and of all patterns, never with the
+number of ways in which a pattern can match.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Final
 from rabbitry.broker._exchanges.exchange import Binding, Destination
 
 _STATES: Final = 4096
-"""States of a block above which patterns go to the next block: each word has a mask of 512 bytes for each block."""
+"""States of a block above which patterns go to the next block: each word has a 512-byte mask in each block."""
 
 
 class _Block:
-    """The states of some patterns. Bit by bit: where patterns begin and end, and which words lead to the next state."""
+    """The states of some patterns, as bit masks: starts and ends of patterns, and the words that lead to each state."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -57,7 +57,7 @@ class _Block:
         """Add the destinations of all patterns that match."""
         hashes, stars, masks = self._hashes, self._stars, self._masks
         active = self._begins
-        active |= (active & hashes) << 1  # a # may stand for no word; no two of them follow each other
+        active |= (active & hashes) << 1  # a # may match no word; no # follows another
         for word in words:
             active = ((active & (masks.get(word, 0) | stars)) << 1) | (active & hashes)
             if not active:
@@ -71,7 +71,7 @@ class _Block:
 
 
 class Automata:
-    """Patterns in which no `#` follows another one, in blocks."""
+    """Patterns in which no `#` follows another, in blocks."""
 
     def __init__(self) -> None:
         self._blocks: list[_Block] = []
@@ -99,7 +99,7 @@ class Automata:
         del self._places[pattern]
         block.remove(last)
         if block.used * 2 < block.size:
-            # Amortised, each removed state costs the move of one state.
+            # The amortised cost of a removed state is moving one state.
             self._blocks.remove(block)
             for known, destinations in block.ends.values():
                 moved, end = self._add_pattern(known)

@@ -1,4 +1,4 @@
-"""Exchange type direct: the binding's key equals the routing key. And the default exchange, bound to every queue."""
+"""Exchange type direct, where binding key and routing key are equal, and the default exchange, bound to all queues."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class DirectExchange(Exchange):
         self._by_key: dict[str, dict[tuple[int, str, bytes], Destination]] = {}
 
     def match(self, routing_key: str, headers: Table) -> Iterable[Destination]:
-        """Return what is bound with exactly this key."""
+        """Return the destinations bound with exactly this key."""
         return self._by_key.get(routing_key, {}).values()
 
     def _add(self, binding: Binding) -> None:
@@ -36,7 +36,7 @@ class DirectExchange(Exchange):
 
 
 class DefaultExchange(DirectExchange):
-    """The exchange without a name, which routes to the queue that the routing key names (section 3.1.3.1)."""
+    """The nameless exchange, which routes to the queue named by the routing key (section 3.1.3.1)."""
 
     def __init__(self, queues: Mapping[str, Queue]) -> None:
         super().__init__("", arguments=NO_ARGUMENTS)

@@ -14,7 +14,7 @@ Destination: TypeAlias = Union[Queue, "Exchange"]
 
 
 class Binding(NamedTuple):
-    """A binding as it was declared; `identity` is what makes two bindings the same one."""
+    """A binding as declared; bindings with the same `identity` are the same."""
 
     source: Exchange
     destination: Destination
@@ -28,11 +28,11 @@ class Binding(NamedTuple):
 
 
 class Exchange(abc.ABC):
-    """An exchange; a subclass for each type says what matches."""
+    """An exchange; subclasses implement matching."""
 
     type: str
     routes_by_headers = False
-    """Whether routing depends on a message's headers, so that its result cannot be kept for a routing key."""
+    """Whether routing depends on headers, so that the result can't be cached for a routing key."""
 
     def __init__(
         self, name: str, *, durable: bool = True, auto_delete: bool = False, internal: bool = False, arguments: Table
@@ -44,19 +44,19 @@ class Exchange(abc.ABC):
         self.arguments = arguments
         self.policy: Policy | None = None
         self.published_in = 0
-        """Messages that clients published here."""
+        """Number of messages that clients published to it."""
         self.more_out = 0
-        """Queues that those messages were routed to, via other exchanges too, minus one for each message."""
+        """Number of queues that those messages reached, via other exchanges too, minus one for each message."""
         self.bindings: dict[tuple[int, str, bytes], Binding] = {}
 
     @property
     def published_out(self) -> int:
-        """The number of queues that the messages published here were routed to."""
+        """Number of queues that the messages published to it reached."""
         return self.published_in + self.more_out
 
     @property
     def alternate(self) -> str | None:
-        """Name of the exchange for what this one can route nowhere, by argument or else by policy."""
+        """Name of the alternate exchange, by argument or else by policy."""
         definition = self.policy.definition if self.policy is not None else {}
         name = self.arguments.get("alternate-exchange", definition.get("alternate-exchange"))
         return name if isinstance(name, str) else None
@@ -70,7 +70,7 @@ class Exchange(abc.ABC):
         return True
 
     def unbind(self, binding: Binding) -> bool:
-        """Take a binding away. Return whether it was there."""
+        """Remove a binding. Return whether it existed."""
         known = self.bindings.pop(binding.identity, None)
         if known is None:
             return False
@@ -83,8 +83,8 @@ class Exchange(abc.ABC):
 
     @abc.abstractmethod
     def _add(self, binding: Binding) -> None:
-        """Take a new binding into what `match` looks at."""
+        """Add a new binding to the index that `match` uses."""
 
     @abc.abstractmethod
     def _remove(self, binding: Binding) -> None:
-        """Take a binding out of what `match` looks at."""
+        """Remove a binding from the index that `match` uses."""

@@ -9,7 +9,7 @@ from rabbitry.broker._exchanges.exchange import Binding, Destination, Exchange
 
 
 class FanoutExchange(Exchange):
-    """Routes to everything that is bound."""
+    """Routes to all bound destinations."""
 
     type = "fanout"
 
@@ -18,7 +18,7 @@ class FanoutExchange(Exchange):
         return [binding.destination for binding in self.bindings.values()]
 
     def _add(self, binding: Binding) -> None:
-        """Do nothing: only the list of bindings is kept."""
+        """Do nothing: the list of bindings is enough."""
 
     def _remove(self, binding: Binding) -> None:
-        """Do nothing: only the list of bindings is kept."""
+        """Do nothing: the list of bindings is enough."""

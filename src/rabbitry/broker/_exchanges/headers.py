@@ -1,9 +1,9 @@
 """Exchange type headers: a binding's arguments are compared with the message's headers.
 
-`x-match` is all (the default) or any; all-with-x and any-with-x compare arguments that begin with x- too
-(RabbitMQ's docs/tutorials/amqp-concepts, and its exchange type headers). An argument without a value (void)
-asks only that the header is there. Values are compared as Erlang's terms, as RabbitMQ 3.10 does: numbers of all types
-and timestamps by their value, strings and byte arrays by their bytes, everything else by type and value.
+`x-match` is all (the default) or any; all-with-x and any-with-x also compare arguments that begin with x- (RabbitMQ's
+docs/tutorials/amqp-concepts, and its exchange type headers). An argument without a value (void) only requires that the
+header exists. Values are compared as Erlang terms, as in RabbitMQ 3.10: numbers of all types and timestamps by value,
+strings and byte arrays by their bytes, everything else by type and value.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _Bound = dict[tuple[int, str, bytes], Destination]
 
 
 class _Node:
-    """Conditions that hold so far, the conditions that may follow, and what is bound with just these."""
+    """The conditions met so far: the conditions that may follow, and the destinations bound with just these."""
 
     __slots__ = ("bound", "children")
 
@@ -42,8 +42,8 @@ class _Node:
 class HeadersExchange(Exchange):
     """Routes by headers.
 
-    Bindings that ask for all of their arguments are in a trie of conditions, in the order of their keys: only
-    branches that the headers satisfy are followed. Those that ask for any are found by each of their conditions.
+    Bindings that require all arguments are in a trie of conditions, ordered by key: only branches that the headers
+    satisfy are visited. Bindings that require any argument are indexed by each of their conditions.
     """
 
     type = "headers"
@@ -57,7 +57,7 @@ class HeadersExchange(Exchange):
         self._any: dict[_Condition, _Bound] = {}
 
     def match(self, routing_key: str, headers: Table) -> Iterable[Destination]:
-        """Return what is bound with arguments that the headers satisfy."""
+        """Return the destinations bound with arguments that the headers satisfy."""
         conditions: list[_Condition] = []
         if self._any or self._all.children:
             for key in sorted(headers):
@@ -75,7 +75,7 @@ class HeadersExchange(Exchange):
                 for index in range(start, len(conditions)):
                     child = node.children.get(conditions[index])
                     if child is not None:
-                        # Both conditions of a key have been looked at: a binding has each key once.
+                        # Both conditions of a key are done: a binding has each key once.
                         waiting.append((child, index - index % 2 + 2))
         return found.values()
 
@@ -111,7 +111,7 @@ class HeadersExchange(Exchange):
 
 
 def check_arguments(arguments: Table) -> None:
-    """Refuse a binding whose x-match is none of the four (406), or no string."""
+    """Refuse a binding whose x-match is not a string, or not one of the four values (406)."""
     kind = arguments.get("x-match", "all")
     if not isinstance(kind, str):
         text = f"Invalid x-match field type {type_name(kind)} (value {erlang_term(kind)}); expected longstr"
@@ -122,7 +122,7 @@ def check_arguments(arguments: Table) -> None:
 
 
 def _conditions(arguments: Table) -> tuple[str, list[_Condition]]:
-    """Return whether all conditions or any one must hold, and the conditions in the order of their keys."""
+    """Return the x-match kind, and the conditions ordered by key."""
     kind, _, with_x = str(arguments.get("x-match", "all")).partition("-")
     return kind, [
         (key, _PRESENT if value is None else _term(value))

@@ -1,7 +1,7 @@
 """Exchange type topic: words between dots, `*` for one word, `#` for any number (section 3.1.3.3).
 
 Most patterns have no `#`, or one at an end. These are in tries of words, one read from the front and one from the back:
-no place in a trie is visited twice for a routing key. The others are matched by `Automata`.
+no node of a trie is visited twice for a routing key. The other patterns are matched by `Automata`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _Bound = dict[tuple[int, str, bytes], Destination]
 
 
 class _Node:
-    """A word of a pattern, the words that may follow it, and what is bound there."""
+    """A word of a pattern: the words that may follow it, and the destinations bound here."""
 
     __slots__ = ("bound", "children")
 
@@ -42,7 +42,7 @@ class _Trie:
                 rest = children.get("#")
                 if rest is not None:
                     found += rest.bound.values()
-                # A * or # in the routing key is a word like others: only the pattern's own have a meaning.
+                # A * or # in the routing key is an ordinary word: only those in patterns are wildcards.
                 if word not in ("*", "#") and (child := children.get(word)) is not None:
                     following.append(child)
                 if (child := children.get("*")) is not None:
@@ -90,7 +90,7 @@ class TopicExchange(Exchange):
         self._automata = Automata()
 
     def match(self, routing_key: str, headers: Table) -> Iterable[Destination]:
-        """Return what is bound with a pattern that matches."""
+        """Return the destinations bound with a matching pattern."""
         words = _words(routing_key)
         found: list[Destination] = []
         self._forwards.match(words, found)
@@ -122,7 +122,7 @@ def _words(routing_key: str) -> list[str]:
 
 
 def _pattern(routing_key: str) -> list[str]:
-    """Return the words of a pattern, with one `#` for several in a row: they match the same."""
+    """Return the words of a pattern, with one `#` for several in a row, which match the same."""
     words: list[str] = []
     for word in _words(routing_key):
         if word != "#" or words[-1:] != ["#"]:

@@ -10,7 +10,7 @@ from rabbitry.broker._channel import Channel
 from rabbitry.broker._handlers import basic, channel, confirm, exchange, queue, tx
 from rabbitry.broker._handlers.client import Client
 
-# Each function takes its own method's type; the key says which, so nothing else can come.
+# Each function takes its own method's type; the key guarantees it.
 HANDLERS: Final[dict[type, Callable[[Client, Channel, Any], m.Method | None]]] = {
     m.AccessRequest: channel.access,
     m.ChannelFlow: channel.flow,
@@ -36,4 +36,4 @@ HANDLERS: Final[dict[type, Callable[[Client, Channel, Any], m.Method | None]]] =
     m.TxCommit: tx.commit,
     m.TxRollback: tx.rollback,
 }
-"""Method → what does it, and gives the answer that goes out (None for none)."""
+"""Method → its handler, which returns the answer to send (None for none)."""

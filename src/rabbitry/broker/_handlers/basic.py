@@ -39,9 +39,9 @@ from rabbitry.exceptions import ProtocolViolation
 
 
 def qos(client: Client, channel: Channel, method: BasicQos) -> BasicQosOk:
-    """Set the prefetch for consumers to come, or with global for the channel (RabbitMQ's docs/consumer-prefetch).
+    """Set the prefetch of future consumers, or with global that of the channel (RabbitMQ's docs/consumer-prefetch).
 
-    The former lifts the channel's limit, as in RabbitMQ (`rabbit_limiter:unlimit_prefetch`).
+    Without global it lifts the channel's limit, as in RabbitMQ (`rabbit_limiter:unlimit_prefetch`).
     """
     if method.prefetch_size:
         raise not_implemented(f"prefetch_size!=0 ({method.prefetch_size})")
@@ -64,7 +64,7 @@ def consume(client: Client, channel: Channel, method: BasicConsume) -> BasicCons
         return None if method.nowait else BasicConsumeOk(tag)
     client.permissions.check("read", "queue", method.queue or channel.last_queue)
     queue = named(client, channel, method.queue)
-    alone = method.exclusive and not queue.rules.quorum  # a quorum queue takes no notice of it
+    alone = method.exclusive and not queue.rules.quorum  # quorum queues ignore it
     if queue.turns.has_exclusive or (alone and (len(queue.turns) or queue.rules.single_active_consumer)):
         raise access_refused(f"queue '{queue.name}' in vhost '{channel.vhost.name}' in exclusive use")
     if queue.rules.quorum and channel.channel_prefetch:
@@ -86,7 +86,7 @@ def consume(client: Client, channel: Channel, method: BasicConsume) -> BasicCons
 
 
 def _consume_replies(channel: Channel, tag: str, *, no_ack: bool) -> None:
-    """Set the channel's one consumer of direct replies."""
+    """Set the channel's only consumer of direct replies."""
     if channel.reply_to is not None:
         raise precondition_failed("reply consumer already set")
     if not no_ack:
@@ -110,13 +110,13 @@ def _priority(queue: Queue, arguments: Table) -> int:
         if argument in arguments:
             kind = "quorum" if queue.rules.quorum else "classic"
             raise precondition_failed(f"invalid arg '{argument}' for {where} of queue type rabbit_{kind}_queue")
-    if not isinstance(arguments.get("x-credit", {}), dict):  # RabbitMQ's, for AMQP 1.0; its channel fails there
+    if not isinstance(arguments.get("x-credit", {}), dict):  # for AMQP 1.0; RabbitMQ's channel crashes on it
         raise ProtocolViolation(Reply.INTERNAL_ERROR, "INTERNAL_ERROR")
     return value
 
 
 def cancel(client: Client, channel: Channel, method: BasicCancel) -> BasicCancelOk | None:
-    """End a consumer; one that is not there is no error."""
+    """End a consumer; one that does not exist is no error."""
     consumer = channel.consumers.get(method.consumer_tag)
     answer = None if method.nowait else BasicCancelOk(method.consumer_tag)
     if consumer is not None:
@@ -128,7 +128,7 @@ def cancel(client: Client, channel: Channel, method: BasicCancel) -> BasicCancel
 
 
 def get(client: Client, channel: Channel, method: BasicGet) -> BasicGetEmpty | None:
-    """Return the first message of a queue."""
+    """Send the first message of a queue."""
     client.permissions.check("read", "queue", method.queue or channel.last_queue)
     queue = named(client, channel, method.queue)
     if queue.rules.quorum and queue.rules.single_active_consumer:
@@ -145,33 +145,33 @@ def get(client: Client, channel: Channel, method: BasicGet) -> BasicGetEmpty | N
         if not queue.ready:
             channel.got_nothing(queue)
             return BasicGetEmpty()
-        client.carry_out_when_loaded(channel.number, method, queue)  # all is in the store alone
+        client.carry_out_when_loaded(channel.number, method, queue)  # all messages are only in the store
         return None
     channel.deliver_got(queue, entry, no_ack=method.no_ack)
     return None
 
 
 def nack(client: Client, channel: Channel, method: BasicNack) -> None:
-    """Settle as not done (RabbitMQ's docs/nack)."""
+    """Nack deliveries (RabbitMQ's docs/nack)."""
     outcome = Outcome.REQUEUED if method.requeue else Outcome.REJECTED
     channel.settle(method.delivery_tag, multiple=method.multiple, outcome=outcome)
 
 
 def reject(client: Client, channel: Channel, method: BasicReject) -> None:
-    """Settle one as not done."""
+    """Reject one delivery."""
     channel.settle(
         method.delivery_tag, multiple=False, outcome=Outcome.REQUEUED if method.requeue else Outcome.REJECTED
     )
 
 
 def recover(client: Client, channel: Channel, method: BasicRecover) -> None:
-    """Put back all that is not settled."""
+    """Requeue all unsettled deliveries."""
     _refuse_keeping(requeue=method.requeue)
     channel.recover(functools.partial(client.tell, channel.number, BasicRecoverOk()))
 
 
 def recover_async(client: Client, channel: Channel, method: BasicRecoverAsync) -> None:
-    """Put back all that is not settled, without an answer."""
+    """Requeue all unsettled deliveries, without an answer."""
     _refuse_keeping(requeue=method.requeue)
     channel.recover()
 

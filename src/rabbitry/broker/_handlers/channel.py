@@ -1,4 +1,4 @@
-"""Class channel: flow (section 1.3). Open and close belong to the connection, which makes and drops channels."""
+"""Class channel: flow (section 1.3). The connection handles open and close, and creates and drops channels."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from rabbitry.broker._handlers.client import Client
 
 
 def access(client: Client, channel: Channel, method: AccessRequest) -> AccessRequestOk:
-    """Answer what clients of AMQP 0-9 still ask; tickets mean nothing."""
+    """Answer access.request, which AMQP 0-9 clients still send; tickets have no meaning."""
     return AccessRequestOk(1)
 
 
 def flow(client: Client, channel: Channel, method: ChannelFlow) -> ChannelFlowOk:
-    """Answer active=true, and refuse to stop as RabbitMQ does: prefetch is the way to limit deliveries."""
+    """Answer active=true, and refuse to stop, as RabbitMQ does: deliveries are limited by prefetch."""
     if not method.active:
         raise not_implemented("active=false")
     return ChannelFlowOk(True)

@@ -9,7 +9,7 @@ from rabbitry.broker._handlers.client import Client
 
 
 def select(client: Client, channel: Channel, method: ConfirmSelect) -> ConfirmSelectOk | None:
-    """Confirm what is published from now on."""
+    """Enter confirm mode."""
     if channel.transaction is not None:
         raise precondition_failed("cannot switch from tx to confirm mode")
     channel.start_confirming()

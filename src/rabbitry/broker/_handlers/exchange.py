@@ -18,7 +18,7 @@ from rabbitry.broker._vhost import plain_name
 
 
 def declare(client: Client, channel: Channel, method: ExchangeDeclare) -> ExchangeDeclareOk | None:
-    """Declare an exchange, or with passive see that it is there."""
+    """Declare an exchange, or with passive check that it exists."""
     vhost = channel.vhost
     vhost.refuse_default(method.exchange)
     if method.passive:
@@ -54,14 +54,14 @@ def bind(client: Client, channel: Channel, method: ExchangeBind) -> ExchangeBind
     vhost = channel.vhost
     vhost.refuse_default(method.destination, method.source)
     _check(client, method)
-    source = vhost.exchange(method.source)  # when both are missing, it is the source that is named
+    source = vhost.exchange(method.source)  # if both are missing, the error names the source
     client.permissions.check_topic("read", source, method.routing_key)
     vhost.bind(method.source, vhost.exchange(method.destination), method.routing_key, method.arguments)
     return None if method.nowait else ExchangeBindOk()
 
 
 def unbind(client: Client, channel: Channel, method: ExchangeUnbind) -> ExchangeUnbindOk | None:
-    """Undo bind; what is not there is no error."""
+    """Undo bind; a binding that does not exist is no error."""
     vhost = channel.vhost
     vhost.refuse_default(method.destination, method.source)
     _check(client, method)

@@ -35,7 +35,7 @@ def named(client: Client, channel: Channel, name: str) -> Queue:
 
 
 def declare(client: Client, channel: Channel, method: QueueDeclare) -> QueueDeclareOk | None:
-    """Declare a queue, or with passive look at it."""
+    """Declare a queue, or with passive check that it exists."""
     if method.queue.startswith(REPLY_TO):
         return _declare_reply_to(channel, method)
     if method.passive:
@@ -70,7 +70,7 @@ def _check_declare(client: Client, method: QueueDeclare) -> None:
 
 
 def _declare_reply_to(channel: Channel, method: QueueDeclare) -> QueueDeclareOk | None:
-    """See whether somebody waits for direct replies (RabbitMQ's docs/direct-reply-to)."""
+    """Check that a consumer waits for direct replies (RabbitMQ's docs/direct-reply-to)."""
     name = method.queue
     if name != REPLY_TO and name not in channel.replies:
         raise not_found("queue", name, channel.vhost.name)
@@ -78,7 +78,7 @@ def _declare_reply_to(channel: Channel, method: QueueDeclare) -> QueueDeclareOk 
 
 
 def bind(client: Client, channel: Channel, method: QueueBind) -> QueueBindOk | None:
-    """Bind a queue to an exchange. Without queue and key, the last queue's name is the key too."""
+    """Bind a queue to an exchange. Without queue and key, the last queue's name is also the key."""
     channel.vhost.refuse_default(method.exchange)
     _check_binding(client, channel, method)
     exchange = channel.vhost.exchange(method.exchange)
@@ -90,12 +90,12 @@ def bind(client: Client, channel: Channel, method: QueueBind) -> QueueBindOk | N
 
 
 def unbind(client: Client, channel: Channel, method: QueueUnbind) -> QueueUnbindOk:
-    """Undo bind; what is not there is no error, so only a binding that is there can be another connection's."""
+    """Undo bind; a missing binding is no error, so only an existing one can be locked by another connection."""
     vhost = channel.vhost
     vhost.refuse_default(method.exchange)
     _check_binding(client, channel, method)
     if not method.queue and not channel.last_queue:
-        named(client, channel, "")  # says so
+        named(client, channel, "")  # raises the error
     if method.exchange in vhost.exchanges:
         client.permissions.check_topic("read", vhost.exchanges[method.exchange], method.routing_key)
     queue = vhost.queues.get(method.queue or channel.last_queue)
@@ -106,7 +106,7 @@ def unbind(client: Client, channel: Channel, method: QueueUnbind) -> QueueUnbind
 
 
 def purge(client: Client, channel: Channel, method: QueuePurge) -> None:
-    """Drop what is ready. The answer of a stored queue waits until all of that is deleted from the store."""
+    """Drop ready messages. For a stored queue, the answer waits until they are deleted from the store."""
     client.permissions.check("read", "queue", method.queue or channel.last_queue)
     queue = named(client, channel, method.queue)
     count, steps = queue.purge()
@@ -122,11 +122,11 @@ def purge(client: Client, channel: Channel, method: QueuePurge) -> None:
 
 
 def delete(client: Client, channel: Channel, method: QueueDelete) -> None:
-    """Delete a queue; one that is not there is no error."""
+    """Delete a queue; one that does not exist is no error."""
     vhost = channel.vhost
     client.permissions.check("configure", "queue", method.queue or channel.last_queue)
     if not method.queue and not channel.last_queue:
-        named(client, channel, "")  # says so
+        named(client, channel, "")  # raises the error
     queue = None
     if (method.queue or channel.last_queue) in vhost.queues:
         queue = named(client, channel, method.queue)
@@ -145,7 +145,7 @@ def delete(client: Client, channel: Channel, method: QueueDelete) -> None:
     def deleting() -> Iterator[None]:
         nonlocal count
         if queue is not None:
-            if not (method.if_unused or method.if_empty):  # what was checked holds only now
+            if not (method.if_unused or method.if_empty):  # the check holds only in this iteration
                 yield from vhost.unbinding(queue)
             count = vhost.delete_queue(queue)
 

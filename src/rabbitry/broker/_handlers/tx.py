@@ -20,7 +20,7 @@ _STEP: Final = 200
 
 
 def select(client: Client, channel: Channel, method: TxSelect) -> TxSelectOk:
-    """Put the channel into transactions."""
+    """Put the channel into transactional mode."""
     if channel.confirms is not None:
         raise precondition_failed("cannot switch from confirm to tx mode")
     if channel.transaction is None:
@@ -29,10 +29,10 @@ def select(client: Client, channel: Channel, method: TxSelect) -> TxSelectOk:
 
 
 def commit(client: Client, channel: Channel, method: TxCommit) -> None:
-    """Carry out the publishes and acks of the transaction. Commit-ok is sent once the store has them.
+    """Commit the publishes and settlements of the transaction. Commit-ok is sent once the store has them.
 
-    They are in one batch for the store, except if they are so many that others have their turns in between: as on
-    RabbitMQ, a crash may leave a part of them (docs/semantics).
+    They are one batch for the store, unless they are so many that other clients have turns in between: as on RabbitMQ,
+    a crash may then leave a part of them (docs/semantics).
     """
 
     def committed() -> None:
@@ -43,7 +43,7 @@ def commit(client: Client, channel: Channel, method: TxCommit) -> None:
 
 
 def _committing(channel: Channel, publishes: list[Callable[[], None]], settled: list[Settled]) -> Iterator[None]:
-    """Carry out the publishes and settlements of a transaction in steps."""
+    """Run the publishes and settlements of a transaction in steps."""
     journal = channel.vhost.journal
     is_moving = bool(publishes)
     publishes.reverse()
@@ -62,7 +62,7 @@ def _committing(channel: Channel, publishes: list[Callable[[], None]], settled: 
                 yield
         latest_first = _popped(group)
         if len(consumers) > 1:
-            # Each consumer's in the order of their tags (RabbitMQ 3.10).
+            # Each consumer's settlements in the order of their tags (RabbitMQ 3.10).
             latest_first = yield from in_order(group, itemgetter(0), is_reversed=True)
         steps = channel.settling(((tag, held) for tag, held, _ in latest_first), outcome)
         is_over = False
@@ -76,13 +76,13 @@ def _committing(channel: Channel, publishes: list[Callable[[], None]], settled: 
 
 
 def _popped(group: list[Settled]) -> Iterator[Settled]:
-    """Take the last items first, so that they are freed one by one."""
+    """Remove the last items first, so that they are freed one by one."""
     while group:
         yield group.pop()
 
 
 def rollback(client: Client, channel: Channel, method: TxRollback) -> None:
-    """Forget what waited since the last commit."""
+    """Drop the publishes and settlements since the last commit."""
     steps = channel.rolling_back(_transaction(channel))
     channel.operate(steps, functools.partial(client.tell, channel.number, TxRollbackOk()))
 

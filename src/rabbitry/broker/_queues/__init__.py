@@ -1,4 +1,4 @@
-"""Queues: messages in order, consumers in turn, what is delivered and not yet settled."""
+"""Queues: ordered messages, consumers in round robin, unsettled deliveries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a queue's arguments ask for. The checks, their order and their words are RabbitMQ 3.10's."""
+"""Queue arguments: the checks, their order and their error texts are those of RabbitMQ 3.10."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _INTEGERS: Final = ("byte", "short", "signedint", "long", "unsignedbyte", "unsig
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a queue does beyond keeping messages. Times in milliseconds; None if nothing was asked."""
+    """The behaviour that arguments and policies configure. Times in milliseconds; None if not set."""
 
     quorum: bool = False
     expires: int | None = None
@@ -33,7 +33,7 @@ class Rules:
 
 
 class _Bad(RabbitryError):
-    """What is wrong with an argument, as RabbitMQ prints it."""
+    """An invalid argument, described in RabbitMQ's words."""
 
 
 def _integer(value: FieldValue, arguments: Table) -> int:
@@ -138,7 +138,7 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "dead-letter-routing-key": "dead_letter_routing_key",
     "delivery-limit": "delivery_limit",
 }
-"""Setting of a policy → the rule of a queue; its argument has `x-` before it."""
+"""Setting of a policy → the rule of a queue; the argument has the prefix `x-`."""
 _NOT_FOR_QUORUM: Final = (
     "x-max-priority",
     "x-queue-mode",
@@ -162,16 +162,16 @@ _NOT_FOR_CLASSIC: Final = (
 
 
 def compared(rules: Rules) -> list[str]:
-    """Return the arguments that must be the same when a queue is declared again, in the order of comparison.
+    """Return the arguments that must be equal when a queue is redeclared, in the order of comparison.
 
-    RabbitMQ ignores arguments that are for another type of queue there, though it refuses a new queue with them.
+    RabbitMQ ignores arguments of other queue types here, though it refuses a new queue with them.
     """
     others = _NOT_FOR_QUORUM if rules.quorum else _NOT_FOR_CLASSIC
     return [argument for argument in _COMPARED if argument not in others]
 
 
 def read_rules(name: str, vhost: str, arguments: Table, *, durable: bool, exclusive: bool, auto_delete: bool) -> Rules:
-    """Check a new queue's arguments and say what they ask for. Raises 406, naming the first that is wrong."""
+    """Check a new queue's arguments, and return its rules. Raises 406 for the first invalid argument."""
     where = f"queue '{name}' in vhost '{vhost}'"
     target = arguments.get("x-dead-letter-exchange", "")
     if not isinstance(target, str):
@@ -204,13 +204,13 @@ def read_rules(name: str, vhost: str, arguments: Table, *, durable: bool, exclus
 
 
 def check_locator(rules: Rules, arguments: Table) -> None:
-    """Raise 541 for an `x-queue-master-locator` that RabbitMQ 3.10 does not know, if declaring fails there."""
+    """Raise 541 for an `x-queue-master-locator` unknown to RabbitMQ 3.10, where declaring fails with it."""
     if not rules.quorum and arguments.get("x-queue-master-locator", "client-local") not in _LOCATORS:
         raise ProtocolViolation(Reply.INTERNAL_ERROR, "INTERNAL_ERROR")
 
 
 def _check(arguments: Table, names: Iterable[str], where: str) -> None:
-    """Check the values of arguments. Raises 406, naming the first that is wrong."""
+    """Check the values of arguments. Raises 406 for the first invalid one."""
     for argument in names:
         if argument in arguments:
             try:
@@ -220,7 +220,7 @@ def _check(arguments: Table, names: Iterable[str], where: str) -> None:
 
 
 def with_policy(rules: Rules, arguments: Table, definition: Table) -> Rules:
-    """Return a queue's rules by its arguments (`rules` are what these ask for) and its policy's definition."""
+    """Return a queue's rules after applying its policy's definition to `rules`, those of its arguments."""
     changes: dict[str, int | str] = {}
     for setting, rule in _SETTINGS.items():
         value = definition.get(setting)
@@ -235,7 +235,7 @@ def with_policy(rules: Rules, arguments: Table, definition: Table) -> Rules:
 
 
 def _check_quorum(where: str, *, durable: bool, exclusive: bool, auto_delete: bool) -> None:
-    """Refuse what a quorum queue cannot be (RabbitMQ's docs/quorum-queues)."""
+    """Refuse properties that a quorum queue can't have (RabbitMQ's docs/quorum-queues)."""
     for name, wrong in (("auto-delete", auto_delete), ("exclusive-owner", exclusive), ("non-durable", not durable)):
         if wrong:
             raise precondition_failed(f"invalid property '{name}' for {where}")

@@ -1,4 +1,4 @@
-"""The messages of a queue: how they come, go and come back, which expire, and which are too many."""
+"""The messages of a queue: publishing, delivering, requeueing, expiry and limits."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rabbitry.broker._store.journal import Journal
 from rabbitry.broker.message import Entry, Message
 
 LONGEST_TURN: Final = 0.008
-"""Seconds for which a queue delivers or expires messages before others have their turn."""
+"""Seconds for which a queue delivers or expires messages before other work gets its turn."""
 
 
 class Host(Protocol):
-    """The virtual host of a queue, as far as its messages need it."""
+    """The part of a virtual host that a queue's messages use."""
 
     @property
     def name(self) -> str:
@@ -27,20 +27,20 @@ class Host(Protocol):
 
     @property
     def journal(self) -> Journal:
-        """Where durable entries are kept."""
+        """The journal that stores durable entries."""
 
     @property
     def dispatcher(self) -> Dispatcher:
-        """The round of deliveries in which queues have their turns."""
+        """The dispatcher that gives queues their turns."""
 
     def dead_letter(self, queue: Backlog, message: Message, reason: str) -> None:
-        """Publish a message that a queue gives up to the queue's exchange for dead letters."""
+        """Publish a message that a queue drops to the queue's dead-letter exchange."""
 
 
 class Backlog(Contents):
-    """The messages of a queue, with the counts of what became of them.
+    """The messages of a queue, with counters of their outcomes.
 
-    A subclass says where a message goes that comes back (`_take_back`), and delivers (`dispatch`).
+    A subclass decides where a requeued message goes (`_take_back`), and delivers (`dispatch`).
     """
 
     __slots__ = (
@@ -73,21 +73,21 @@ class Backlog(Contents):
         self.name = name
         self.is_deleted = False
         self.returning = 0
-        """Channels that requeue many deliveries over several turns of the loop; nothing is delivered meanwhile."""
+        """Channels that are requeueing many deliveries in steps; nothing is delivered meanwhile."""
         self._goes_on = False
-        """Whether it waits for its next turn to deliver, or to give up, the rest of what was too much for one."""
+        """Whether it waits for its next turn to continue delivering or dropping."""
         self.delivered = self.got = self.settlements = self.redelivered = 0
         self.given_back = 0
-        """Deliveries that were requeued or rejected."""
+        """Number of requeued or rejected deliveries."""
         self.got_no_ack = self.got_nothing = 0
         self.sent_no_ack = 0
-        """Deliveries and gets without acknowledgement; `delivered`, `got` and `settlements` include them."""
+        """Number of deliveries and gets without acknowledgement; included in `delivered`, `got` and `settlements`."""
         self._returns = 0
-        """Messages that came back to their place in front of the others, where the kind of queue counts them."""
+        """Number of messages that were requeued at the front, if the kind of queue counts them."""
         self._is_dropping = False
-        """Whether more is too much than one turn of the loop could drop, so that the next ones go on."""
+        """Whether more messages have to be dropped than fit into one iteration, so the next ones continue."""
         self._as_of = 0.0
-        """When the first dead letter with a time-to-live of 0 came that was not dispatched yet."""
+        """Arrival time of the first dead letter with a time-to-live of 0 that was not dispatched yet."""
         self._timer = Timer()
         self._read_rules()
 
@@ -99,7 +99,7 @@ class Backlog(Contents):
 
     @property
     def unsettled(self) -> int:
-        """The number of deliveries that nobody has settled yet."""
+        """Number of unsettled deliveries."""
         return self.delivered - self.settlements - self.given_back
 
     def counts(self) -> tuple[int, ...]:
@@ -117,16 +117,16 @@ class Backlog(Contents):
         )
 
     def dispatch(self, now: float = 0.0) -> None:
-        """Deliver what is ready, in turns, as far as consumers have room; then drop what is too much.
+        """Deliver ready messages in round robin to consumers with room, then drop excess messages.
 
-        now: POSIX seconds to which messages are looked at as alive.
+        now: POSIX seconds; messages that expire later count as alive.
         """
         raise NotImplementedError
 
-    # -- messages come ---------------------------------------------------------------------------------
+    # -- publishing ---------------------------------------------------------------------------------
 
     def push(self, message: Message) -> bool:
-        """Put a message at the end. Return whether the queue took it: one that is full may refuse."""
+        """Append a message. Return whether the queue accepted it: a full one may refuse."""
         if self._plain and message.expiration is None:
             position = self._next_position
             self._next_position = position + 1
@@ -137,13 +137,13 @@ class Backlog(Contents):
             self._unpublished -= 1
             return False
         if taken.expires and taken.expires <= time.time():
-            self.dispatch(taken.expires)  # with a time-to-live of 0 it is for a consumer that has room now
+            self.dispatch(taken.expires)  # with a time-to-live of 0, it goes only to a consumer with room now
         if self._is_over() and not self._is_dropping:
             self.dispatch()
         return True
 
     def push_letter(self, letter: Message) -> None:
-        """Put a dead letter at the end, where there is room. The next round of deliveries delivers it."""
+        """Append a dead letter if there is room. The next round of the dispatcher delivers it."""
         entry = self._put(letter)
         self._unpublished += entry is not None
         if entry is not None and entry.expires and not self._as_of and entry.expires <= time.time():
@@ -151,7 +151,7 @@ class Backlog(Contents):
         self._dispatcher.touch(self)
 
     def _put(self, message: Message) -> Entry | None:
-        """Put a message at the end; None where the queue is full and refuses."""
+        """Append a message; return None if the queue is full and refuses."""
         if self._limits.refuse and not self._has_room_for(message):
             if self._limits.dead_letter_refused:
                 self.vhost.dead_letter(self, message, MAXLEN)
@@ -166,15 +166,15 @@ class Backlog(Contents):
         self._append(lane, entry)
         return entry
 
-    # -- messages go -----------------------------------------------------------------------------------
+    # -- taking -----------------------------------------------------------------------------------
 
     def take(self, now: float) -> Entry | None:
-        """Take the first message, for delivery; None where there is none in memory (the store may be asked for more).
+        """Take the first message for delivery; None if there is none in memory (more may be loading from the store).
 
-        It is None, too, where the queue `is_busy`. now: POSIX seconds; what expired before becomes a dead letter.
+        Also None if the queue `is_busy`. now: POSIX seconds; messages that expired before become dead letters.
         """
         lane = self._lanes[0]
-        if lane.ready and not lane.returned and not lane.ready[0].expires and not lane.tail:  # nearly always
+        if lane.ready and not lane.returned and not lane.ready[0].expires and not lane.tail:  # the usual case
             first = lane.ready.popleft()
             size = len(first.message.body)
             lane.size -= size
@@ -197,12 +197,12 @@ class Backlog(Contents):
                     return None
             if lane.tail:
                 self._load(lane)
-                return None  # what waits in the store stands before the lower priorities
+                return None  # messages in the store come before lower priorities
         return None
 
     @property
     def is_busy(self) -> bool:
-        """Whether the first message is not known yet, since an operation runs over several turns of the loop."""
+        """Whether the first message is still unknown, since an operation in steps is running."""
         return bool(self.returning) or self._goes_on
 
     def _go_on_later(self) -> None:
@@ -216,53 +216,53 @@ class Backlog(Contents):
         self._dispatcher.dispatch()
 
     def settled(self, entry: Entry) -> None:
-        """Forget a message that a consumer is done with."""
+        """Forget a message that a consumer has settled."""
         self.settlements += 1
         if entry.stored:
             self.journal.remove(self, entry)
 
     def rejected(self, entry: Entry) -> None:
-        """Drop or dead-letter a message that a consumer does not want."""
+        """Drop or dead-letter a message that a consumer has rejected."""
         self.given_back += 1
         if not self.is_deleted:
             self._give_up(entry, REJECTED)
 
     def _give_up(self, entry: Entry, reason: str) -> None:
-        """Make a dead letter of a message where the queue has an exchange for them, and forget it."""
+        """Dead-letter a message if the queue has a dead-letter exchange, and forget it."""
         self.vhost.dead_letter(self, entry.message, reason)
         if entry.stored:
             self.journal.remove(self, entry, is_moving=self.rules.dead_letter_exchange is not None)
 
-    # -- messages come back ----------------------------------------------------------------------------
+    # -- requeueing ----------------------------------------------------------------------------
 
     def requeue(self, entry: Entry, *, asked: bool = True) -> None:
-        """Put a message back, which was `asked` for or comes of its channel's end; it will come as redelivered."""
+        """Requeue a message as redelivered, because the client `asked` for it or its channel ended."""
         self.given_back += 1
         if self.is_deleted:
             return
         entry.redelivered = True
         if entry.expires:
-            self._expiring = True  # nothing that expires may have been ready meanwhile
+            self._expiring = True  # there may have been no expiring message ready meanwhile
         self._take_back(entry, asked=asked)
         if self._is_over():
             self._drop_what_is_over()
 
     def _take_back(self, entry: Entry, *, asked: bool) -> None:
-        """Put a message where those of this kind of queue go that come back."""
+        """Put a message where this kind of queue puts requeued messages."""
         raise NotImplementedError
 
     def _put_back(self, entry: Entry, order: int) -> None:
-        """Put a message in front of the others, behind those that came back with a lower `order`."""
+        """Put a message at the front, behind requeued messages with a lower `order`."""
         if entry.stored:
             self.journal.change(self, entry)
         self.ready += 1
         self.ready_bytes += len(entry.message.body)
         self._lane_at(entry.priority).put_back(entry, order)
 
-    # -- too many --------------------------------------------------------------------------------------
+    # -- limits --------------------------------------------------------------------------------------
 
     def _is_over(self) -> bool:
-        """Return whether there is more than the queue may have, so that it has to drop some."""
+        """Return whether the queue exceeds its limits and has to drop messages."""
         return self._limits.are_passed(self.ready, self.ready_bytes)
 
     def _has_room_for(self, message: Message) -> bool:
@@ -273,7 +273,7 @@ class Backlog(Contents):
         return False
 
     def _drop_what_is_over(self) -> None:
-        """Drop messages from the head until the queue is within its limits; those in the store alone, once read."""
+        """Drop messages from the head until the queue is within its limits; those only in the store, once loaded."""
         ends_at = time.monotonic() + LONGEST_TURN
         self._is_dropping = False
         for lane in self._lanes:
@@ -288,15 +288,16 @@ class Backlog(Contents):
                     return
             if lane.tail:
                 self._load_more(lane)
-                return  # what waits in the store stands before the lower priorities
+                return  # messages in the store come before lower priorities
 
     # -- expiry ----------------------------------------------------------------------------------------
 
     def drop_expired(self) -> None:
-        """Drop expired messages from the head until there is one that has not expired, and wait for that one.
+        """Drop expired messages from the head, and set the timer for the first that has not expired.
 
-        In a priority queue the head is that of the highest priority that has messages: what has expired at a lower
-        one stays until it gets there, as on RabbitMQ. Where it is much, the rest waits for a next turn of the loop.
+        In a priority queue, the head is that of the highest priority with messages: an expired message of a lower
+        priority stays until it reaches the head, as on RabbitMQ. If there are many, the rest waits for the next
+        iteration of the loop.
         """
         now = time.time()
         ends_at = time.monotonic() + LONGEST_TURN
@@ -314,7 +315,7 @@ class Backlog(Contents):
                 self._load_more(lane)
             if head is not None or lane.tail:
                 soonest = head.expires if head is not None else 0.0
-                break  # messages in the store alone stand before the lower priorities too
+                break  # messages only in the store come before lower priorities too
         self._timer.stop()
         if soonest:
             self._timer.start(min(max(soonest - now, 0.0) + 0.001, LONGEST_WAIT), self._when_due)
@@ -322,7 +323,7 @@ class Backlog(Contents):
             self._expiring = self.rules.message_ttl is not None
 
     def _when_due(self) -> None:
-        self._dispatcher.wait(self._on_timer)  # messages of very many queues may expire at one moment
+        self._dispatcher.wait(self._on_timer)  # messages of very many queues may expire at the same moment
 
     def _on_timer(self) -> None:
         self.drop_expired()

@@ -1,4 +1,4 @@
-"""Classic queues: a message that comes back goes to its place (RabbitMQ's docs/classic-queues)."""
+"""Classic queues: a requeued message returns to its original position (RabbitMQ's docs/classic-queues)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ready messages of a queue, by priority: the first ones in memory, the rest perhaps in the store alone."""
+"""The ready messages of a queue, by priority: the first ones in memory, the rest possibly only in the store."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from rabbitry.broker._store.journal import Journal
 from rabbitry.broker.message import Entry, Message
 
 WINDOW: Final = 16_384
-"""Messages of one lane that are kept in memory; behind them a stored queue keeps messages in the store alone.
+"""Messages of one lane kept in memory; a stored queue keeps the ones behind them only in the store.
 
-A message of 200 bytes takes some 600 there. One that need not be read back saves a third of the CPU time that
-delivering it costs (`make bench-broker`).
+A message of 200 bytes takes some 600 bytes there. A message that need not be read back saves a third of the CPU time
+of its delivery (`make bench-broker`).
 """
 WINDOW_BYTES: Final = 32 << 20
-"""Bytes of bodies of one lane, likewise."""
+"""Bytes of bodies of one lane kept in memory."""
 _AT_ONCE: Final = 4096
-"""Messages that are read from the store in one piece: confirms wait meanwhile."""
+"""Messages read from the store at once: confirms wait meanwhile."""
 _FORGOTTEN_AT_ONCE: Final = 500
 """Messages purged in one step."""
 
 
 class Contents:
-    """The ready messages of a queue, which no consumer has taken.
+    """The ready messages of a queue, not taken by a consumer.
 
-    id: its number in the store, 0 if it is not stored (it is not durable, or exclusive, or the broker keeps
-    everything in memory). recovered_to: up to this position messages may have been delivered before a crash, so they
-    come as redelivered.
+    id: its number in the store, 0 if it is not stored (it is not durable, or exclusive, or the broker keeps everything
+    in memory). recovered_to: messages up to this position may have been delivered before a crash, so they count as
+    redelivered.
     """
 
     __slots__ = (
@@ -59,7 +59,7 @@ class Contents:
         self._lanes = [self._lane]
         self._next_position = 0
         self._unpublished = 0
-        """Positions that were not given to a publish: `published` leaves them out."""
+        """Number of positions not used by publishes: `published` excludes them."""
         self._expiring = False
         """Whether a message may have a time-to-live."""
 
@@ -69,11 +69,11 @@ class Contents:
 
     @property
     def published(self) -> int:
-        """The number of messages published to the queue since it was declared or restored, without dead letters."""
+        """Number of messages published to the queue since it was declared or restored, without dead letters."""
         return self._next_position - self._unpublished
 
     def _append(self, lane: Lane, entry: Entry) -> None:
-        """Put an entry at the end of its lane, and into the store if it is to be kept."""
+        """Append an entry to its lane, and to the store if it is to be kept."""
         message = entry.message
         size = len(message.body)
         self.ready += 1
@@ -101,22 +101,22 @@ class Contents:
             if lane.priority == priority:
                 return lane
         lane = Lane(priority)
-        # A new list, since somebody who goes over the old one may be giving up what comes back here as a dead letter.
+        # A new list, since a caller that iterates over the old one may be requeueing a dead letter here.
         self._lanes = sorted([*self._lanes, lane], key=lambda known: known.priority, reverse=True)
         return lane
 
     def held(self) -> Iterator[Entry]:
-        """Go over the entries in memory that are ready, in the order in which they would be delivered."""
+        """Yield the ready entries in memory, in the order of delivery."""
         for lane in self._lanes:
             yield from (entry for _, entry in sorted(lane.returned))
             yield from lane.ready
 
     def kept(self) -> Iterator[Entry]:
-        """Go over the entries in memory that a restart keeps if the queue is durable, in the same order."""
+        """Yield the entries in memory that survive a restart if the queue is durable, in the same order."""
         return (entry for entry in self.held() if entry.message.persistent)
 
     def restore(self, entry: Entry) -> None:
-        """Put an entry that this queue had before a restart at the end."""
+        """Append an entry that this queue had before a restart."""
         entry.position = self._next_position
         self._next_position += 1
         self._unpublished += 1
@@ -124,9 +124,9 @@ class Contents:
         self._append(self._lane_at(entry.priority), entry)
 
     def purge(self) -> tuple[int, Iterator[None]]:
-        """Drop all messages that are ready. Return how many they were, and steps that the caller has to take.
+        """Drop all ready messages. Return their number, and steps that the caller has to run.
 
-        The steps remove them from memory and from the store, so the purge is durable with what they wrote.
+        The steps remove them from memory and from the store, so the purge is durable with the writes of the last step.
         """
         count = self.ready
         gone: list[Iterator[Entry]] = []
@@ -149,13 +149,13 @@ class Contents:
     # -- the store -------------------------------------------------------------------------------------
 
     def recover(self, priority: int, count: int, size: int, last_position: int) -> None:
-        """Take note of what the store holds: `count` messages of one priority with `size` bytes in all."""
+        """Record the contents of the store: `count` messages of one priority with `size` bytes in all."""
         lane = self._lane_at(priority)
         lane.tail = count
         self.ready += count
         self.ready_bytes += size
         self._next_position = self._unpublished = max(self._next_position, last_position + 1)
-        self._expiring = True  # some may have a time-to-live; the first look at the head finds out
+        self._expiring = True  # some may have a time-to-live; checked with the first head
         self._load(lane)
 
     def _load_more(self, lane: Lane) -> None:
@@ -170,7 +170,7 @@ class Contents:
             self.journal.load(self, Wanted(self.id, lane.priority, lane.load, lane.loaded_to, _AT_ONCE, WINDOW_BYTES))
 
     def loaded(self, wanted: Wanted, found: Found) -> None:
-        """Take entries that were read from the store."""
+        """Add entries that were read from the store."""
         lane = self._lane_at(wanted.priority)
         if wanted.load != lane.load:
             return  # purged meanwhile
@@ -187,7 +187,7 @@ class Contents:
         lane.size += found.size
 
     def withdraw(self, entries: list[Entry]) -> None:
-        """Take back entries for which the store had no room. What was delivered of them stays with its consumer."""
+        """Remove entries for which the store had no room. Those delivered already stay with their consumers."""
         gone = set(entries)
         for entry in entries:
             entry.stored = False

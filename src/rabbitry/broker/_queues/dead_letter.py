@@ -1,4 +1,4 @@
-"""Dead letters: what a message looks like that a queue gives up (RabbitMQ's docs/dlx, as of 3.10)."""
+"""Dead letters: the headers and properties of dead-lettered messages (RabbitMQ's docs/dlx, as of 3.10)."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ DELIVERY_LIMIT: Final = "delivery_limit"
 def dead_letter(
     message: Message, queue: str, reason: str, exchange: str, routing_key: str | None
 ) -> tuple[Message, Table]:
-    """Make the message that goes to `exchange`, and give its headers too.
+    """Return the message to publish to `exchange`, and its headers.
 
-    Without a routing key of the queue's it keeps its own.
+    Without a dead-letter routing key, it keeps its own.
     """
     origin, own_key = origin_of(message)
     properties = decode_header(message.header)
@@ -47,7 +47,7 @@ def dead_letter(
         headers.pop("CC", None)
     headers = dict(sorted(headers.items()))
     properties = properties._replace(headers=headers, expiration=None)
-    key = encode_text(own_key if routing_key is None else routing_key)[:255]  # a queue's may be longer than can travel
+    key = encode_text(own_key if routing_key is None else routing_key)[:255]  # a queue's may exceed a short string
     letter = Message(
         encode_short(exchange) + bytes((len(key),)) + key,
         encode_header(properties, len(message.body)),
@@ -62,13 +62,13 @@ def dead_letter(
 
 
 def copies(headers: Table) -> list[str]:
-    """Return the routing keys of a CC header that was checked when the message came."""
+    """Return the routing keys of a CC header, which was checked when the message was published."""
     value = headers.get("CC")
     return [str(key) for key in value] if isinstance(value, list) else []
 
 
 def is_cycle(queue: str, headers: Table) -> bool:
-    """Return whether a message died in `queue` before and came back without a rejection: it is then dropped."""
+    """Return whether a message is in a cycle without a rejection through `queue`, and therefore has to be dropped."""
     deaths = headers.get("x-death")
     if not isinstance(deaths, Sequence):
         return False
@@ -83,7 +83,7 @@ def is_cycle(queue: str, headers: Table) -> bool:
 
 
 def _add_death(headers: dict[str, FieldValue], death: dict[str, FieldValue]) -> None:
-    """Count a death of the same queue and reason, or put a new one in front."""
+    """Count a death of the same queue and reason, or insert a new one at the front."""
     deaths = headers.get("x-death")
     if not isinstance(deaths, list):
         headers["x-death"] = [{"count": TaggedInt(1, b"l"), **death}]
@@ -109,13 +109,13 @@ def _place(death: Table) -> tuple[FieldValue, FieldValue] | bytes:
     queue, reason = death.get("queue"), death.get("reason")
     if isinstance(queue, str) and isinstance(reason, str):
         return queue, reason
-    return encode_table({"queue": queue, "reason": reason})  # from a client; as such it can be a key
+    return encode_table({"queue": queue, "reason": reason})  # sent by a client; encoded, it can be a key
 
 
 def _grouped(deaths: list[FieldValue]) -> list[Table]:
-    """Put deaths of the same queue and reason together, which brokers before RabbitMQ 3.5.2 listed one by one.
+    """Merge deaths of the same queue and reason, which brokers before RabbitMQ 3.5.2 listed one by one.
 
-    RabbitMQ turns the list round while it does so; what is no table has no place in it.
+    RabbitMQ reverses the list in doing so, and drops items that are not tables.
     """
     grouped: dict[tuple[FieldValue, FieldValue] | bytes, tuple[Table, int]] = {}
     for table in deaths:

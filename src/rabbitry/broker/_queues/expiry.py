@@ -1,4 +1,4 @@
-"""Times-to-live: when a message expires, and waiting for the next one to expire (RabbitMQ's docs/ttl)."""
+"""Times-to-live: when messages expire, and timers for it (RabbitMQ's docs/ttl)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Final
 from rabbitry.broker.message import Message
 
 LONGEST_WAIT: Final = 3600.0
-"""Seconds after which a queue looks again for the next message that expires."""
+"""Longest wait, in seconds, before a queue checks again for expired messages."""
 
 
 def expires_at(message: Message, queue_ttl: int | None) -> float:
-    """Return when a message expires that comes now, in POSIX seconds; 0.0 for never.
+    """Return when a message that arrives now expires, in POSIX seconds; 0.0 for never.
 
-    The smaller of the queue's and the message's own time-to-live counts, both in milliseconds.
+    The smaller of the queue's and the message's time-to-live applies, both in milliseconds.
     """
     ttl = message.expiration
     if ttl is None or (queue_ttl is not None and queue_ttl < ttl):
@@ -25,7 +25,7 @@ def expires_at(message: Message, queue_ttl: int | None) -> float:
 
 
 class Timer:
-    """One call that is to come, at most."""
+    """A timer with at most one pending call."""
 
     __slots__ = ("_handle",)
 
@@ -33,12 +33,12 @@ class Timer:
         self._handle: asyncio.TimerHandle | None = None
 
     def start(self, seconds: float, callback: Callable[[], None]) -> None:
-        """Call back after `seconds`, in place of the call that was to come."""
+        """Call back after `seconds`, replacing the pending call."""
         self.stop()
         self._handle = asyncio.get_running_loop().call_later(seconds, callback)
 
     def stop(self) -> None:
-        """Call nobody back."""
+        """Cancel the pending call."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None

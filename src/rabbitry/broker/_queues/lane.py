@@ -1,4 +1,4 @@
-"""The ready messages of one priority of a queue: the first ones in memory, the rest perhaps in the store."""
+"""The ready messages of one priority of a queue: the first ones in memory, the rest possibly only in the store."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rabbitry.broker.message import Entry
 class Lane:
     """Entries in order of their positions.
 
-    `returned` is a heap of entries that came back, with what orders them: each was taken from the front, so all of
-    them stand before `ready`. What stands behind `ready` and is in the store alone is only counted: `tail` entries
-    at positions above `loaded_to`. `size` is how many bytes the bodies of `ready` have. `load` is the number of the
-    last reading from the store that was asked for; an answer to an older one comes from before a purge.
+    `returned` is a heap of requeued entries with their order: each was taken from the front, so all of them come before
+    `ready`. Entries behind `ready` that are only in the store are counted: `tail` entries at positions above
+    `loaded_to`. `size` is the number of bytes of the bodies in `ready`. `load` is the number of the last read requested
+    from the store; the result of an older one dates from before a purge.
     """
 
     __slots__ = ("is_loading", "load", "loaded_to", "priority", "ready", "returned", "size", "tail")
@@ -31,13 +31,13 @@ class Lane:
         self.load = 0
 
     def head(self) -> Entry | None:
-        """Look at the first entry that is in memory."""
+        """Return the first entry in memory without taking it."""
         if self.returned:
             return self.returned[0][1]
         return self.ready[0] if self.ready else None
 
     def take(self) -> Entry | None:
-        """Take the first entry that is in memory."""
+        """Take the first entry in memory."""
         if self.returned:
             return heapq.heappop(self.returned)[1]
         if not self.ready:
@@ -47,11 +47,11 @@ class Lane:
         return entry
 
     def put_back(self, entry: Entry, order: int) -> None:
-        """Put an entry back, behind those of a lower `order`; no two in the lane have the same."""
+        """Put an entry back, behind those of a lower `order`, which is unique in the lane."""
         heapq.heappush(self.returned, (order, entry))
 
     def clear(self) -> Iterator[Entry]:
-        """Remove all entries. Return those that were in memory; each is freed once the next one is taken."""
+        """Remove all entries. Yield those in memory; each is freed once the next one is taken."""
         entries = _emptied(self.returned, self.ready)
         self.returned, self.ready = [], deque()
         self.size = self.tail = 0

@@ -1,4 +1,4 @@
-"""The most messages and bytes that a queue may have (RabbitMQ's docs/maxlength)."""
+"""The limits of a queue on messages and bytes (RabbitMQ's docs/maxlength)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from rabbitry.broker._queues.arguments import Rules
 
 
 class Limits:
-    """The limits of one queue, and what happens to what is too much.
+    """The limits of one queue, and the overflow behaviour.
 
     Attributes:
-        exist: Whether there is a limit at all.
-        refuse: Whether a publish that does not fit is refused; otherwise messages are dropped from the head.
-        dead_letter_refused: Whether a refused publish becomes a dead letter.
+        exist: Whether there is a limit.
+        refuse: Whether an excess publish is refused; otherwise messages are dropped from the head.
+        dead_letter_refused: Whether a refused publish is dead-lettered.
     """
 
     __slots__ = ("_length", "_size", "dead_letter_refused", "exist", "refuse")
@@ -24,11 +24,11 @@ class Limits:
         self.dead_letter_refused = rules.overflow == "reject-publish-dlx"
 
     def are_passed(self, count: int, size: int) -> bool:
-        """Return whether messages have to be dropped, of so many with so many bytes of bodies."""
+        """Return whether messages have to be dropped, given their count and the bytes of their bodies."""
         if not self.exist or self.refuse:
             return False
         return (self._length is not None and count > self._length) or (self._size is not None and size > self._size)
 
     def have_room(self, count: int, size: int, more: int) -> bool:
-        """Return whether a body of `more` bytes fits beside so many messages with so many bytes."""
+        """Return whether a body of `more` bytes fits, given the count and bytes of the messages present."""
         return (self._length is None or count < self._length) and (self._size is None or size + more <= self._size)

@@ -1,4 +1,4 @@
-"""A queue: the messages that wait, the consumers that take turns, and the policy that it follows."""
+"""A queue: its messages, its consumers in round robin, and its policy."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from rabbitry.broker._store.batch import Found, Wanted
 from rabbitry.broker.message import Entry
 
 _LOOK: Final = 64
-"""Deliveries between two readings of the clock."""
+"""Deliveries between two checks of the clock."""
 
 
 class QueueHost(Host, Protocol):
-    """The virtual host of a queue, as far as the queue needs it."""
+    """The part of a virtual host that a queue uses."""
 
     def work(self, steps: Iterator[None]) -> None:
-        """Take the steps of a long operation, in turns with other clients."""
+        """Run the steps of a long operation, alternating with other clients."""
 
     def expire_queue(self, queue: Queue) -> None:
-        """Delete a queue that nobody has used for long, in turns with other clients."""
+        """Delete a queue whose x-expires has passed, alternating with other clients."""
 
 
 class Owner(Protocol):
-    """The connection of an exclusive queue, as far as the queue needs it."""
+    """The part of an exclusive queue's connection that the queue uses."""
 
     exclusive_queues: set[Queue]
     """The queues to delete with the connection."""
@@ -43,8 +43,8 @@ class Owner(Protocol):
 class Queue(Backlog):
     """A queue of one virtual host.
 
-    Each kind of queue is a subclass, which says where a message goes that comes back. owner: the connection that an
-    exclusive queue belongs to.
+    Each kind of queue is a subclass, which decides where requeued messages go. owner: the connection of an exclusive
+    queue.
     """
 
     vhost: QueueHost
@@ -84,11 +84,11 @@ class Queue(Backlog):
         self.turns = Turns(alone=rules.single_active_consumer)
         self._unused_timer = Timer()
         self._is_overdue = False
-        """Whether nobody used it for as long as it may be unused (x-expires), so that it is deleted at its turn."""
+        """Whether it was unused for x-expires, and is to be deleted in its turn."""
         self.note_use()
 
     def follow(self, policy: Policy | None) -> None:
-        """Do from now on what arguments and policy ask for. What is too many by the new rules goes at once."""
+        """Apply arguments and policy from now on. Messages beyond the new limits are dropped at once."""
         if policy == self.policy:
             return
         self.policy = policy
@@ -110,25 +110,25 @@ class Queue(Backlog):
         """Remove a consumer from the round robin."""
         self.turns.remove(consumer)
         self.note_use()
-        self._dispatcher.touch(self)  # another one may be the active one now
+        self._dispatcher.touch(self)  # another consumer may be the active one now
 
     def get(self) -> Entry | None:
         """Take the first message, for basic.get.
 
-        None with `ready` above 0 says that the store was asked for it, or that much is `returning`.
+        None with `ready` above 0 means that the message is loading from the store, or that messages are being requeued.
         """
         self.note_use()
         if self.returning:
             return None
         entry = self.take(time.time() if self._expiring else 0.0)
         if self._expiring:
-            self.drop_expired()  # what is left is counted in the answer
+            self.drop_expired()  # the answer has the number of messages left
         if entry is not None:
             self.got += 1
         return entry
 
     def loaded(self, wanted: Wanted, found: Found) -> None:
-        """Take entries that were read from the store, and deliver them."""
+        """Add entries that were read from the store, and deliver them."""
         super().loaded(wanted, found)
         self._dispatcher.touch(self)
         self._dispatcher.dispatch()
@@ -139,10 +139,10 @@ class Queue(Backlog):
         """Deliver ready messages round robin while consumers have room; then apply the queue's limits.
 
         Args:
-            now: POSIX seconds; messages that expire later are alive.
+            now: POSIX seconds; messages that expire later count as alive.
         """
         if self.is_busy:
-            return  # it is touched again once all are requeued
+            return  # touched again once all are requeued
         if self._expiring:
             now = self._as_of or now or time.time()
             self._as_of = 0.0
@@ -154,7 +154,7 @@ class Queue(Backlog):
             self._drop_what_is_over()  # after delivery: messages consumed at once never exceed a limit
 
     def _deliver(self, now: float) -> bool:
-        """Deliver as far as consumers have room. Return False if that takes long and goes on in a later turn."""
+        """Deliver while consumers have room. Return False if that takes long and continues in a later iteration."""
         delivered = 0
         ends_at = 0.0
         for circle in self.turns.circles:
@@ -175,12 +175,12 @@ class Queue(Backlog):
                     if time.monotonic() > ends_at:
                         self._go_on_later()
                         return False
-        return not self._goes_on  # for then very much had expired
+        return not self._goes_on  # set if very many messages had expired
 
     # -- the end ---------------------------------------------------------------------------------------
 
     def note_use(self) -> None:
-        """Begin anew to wait for the end of a queue that is deleted when nobody uses it (x-expires)."""
+        """Restart the timer of a queue that is deleted after a time without use (x-expires)."""
         expires = self.rules.expires
         self._unused_timer.stop()
         self._is_overdue = False
@@ -196,7 +196,7 @@ class Queue(Backlog):
             self.vhost.expire_queue(self)
 
     def delete(self) -> None:
-        """End a queue: what was not settled goes with it, whatever its consumers still say of it."""
+        """End the queue: its unsettled deliveries are dropped, and later settlements of them are ignored."""
         self.is_deleted = True
         _, steps = self.purge()
         self.vhost.work(steps)

@@ -1,6 +1,6 @@
-"""Quorum queues: they keep every message, and count its deliveries (RabbitMQ's docs/quorum-queues).
+"""Quorum queues: they store every message, and count its deliveries (RabbitMQ's docs/quorum-queues).
 
-Here they have one member, this broker.
+In this broker they have a single member.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from rabbitry.broker.message import Entry
 class QuorumQueue(Queue):
     """A quorum queue.
 
-    A message that comes back goes in front of the others, behind those that came back before it. One that a client
-    sends back goes to the end if there is no delivery limit, as RabbitMQ 3.10's rabbit_fifo does.
+    A requeued message goes to the front, behind those requeued before it. A message that a client returns goes to the
+    end if there is no delivery limit, as in RabbitMQ 3.10's rabbit_fifo.
     """
 
     __slots__ = ()
 
     def _append(self, lane: Lane, entry: Entry) -> None:
         if self.id:
-            entry.message.persistent = True  # it keeps whatever it gets
+            entry.message.persistent = True  # a quorum queue stores every message
         super()._append(lane, entry)
 
     def kept(self) -> Iterator[Entry]:
-        """Go over all entries in memory: a quorum queue keeps transient messages too."""
+        """Yield all entries in memory: a quorum queue stores transient messages too."""
         return self.held()
 
     def _take_back(self, entry: Entry, *, asked: bool) -> None:
@@ -43,7 +43,7 @@ class QuorumQueue(Queue):
             self._put_back(entry, self._returns)
 
     def _append_again(self, entry: Entry) -> None:
-        """Put a message to the end; the store has it as a new one then."""
+        """Move a message to the end; for the store it is a new one."""
         again = Entry(self._next_position, entry.message.again())
         self._next_position += 1
         self._unpublished += 1

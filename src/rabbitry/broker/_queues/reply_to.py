@@ -1,4 +1,4 @@
-"""Direct reply-to: what is published to its name goes straight to a channel, past any queue.
+"""Direct reply-to: a message published to the reply name goes straight to a channel, without a queue.
 
 RabbitMQ's docs/direct-reply-to.
 """
@@ -15,16 +15,16 @@ REPLY_TO: Final = "amq.rabbitmq.reply-to"
 
 
 class ReplyChannel(Protocol):
-    """The channel of a consumer of replies, as far as the consumer needs it."""
+    """The part of a reply consumer's channel that the consumer uses."""
 
     def deliver_reply(self, prefix: bytes, message: Message) -> None:
-        """Send a reply; `prefix` is the beginning of its deliver method."""
+        """Send a reply; `prefix` is the start of its deliver method."""
 
 
 class ReplyTo:
-    """A channel's consumer of replies, seen from those who publish them. It has what they need of a queue.
+    """A channel's consumer of replies, for publishers. It has the methods of a queue that they use.
 
-    name: what `reply_to` becomes in the requests that the channel publishes.
+    name: replaces `reply_to` in the requests that the channel publishes.
     """
 
     id = 0

@@ -1,4 +1,4 @@
-"""Whose turn it is at a queue: consumers of the highest priority in a circle, then the next priority's."""
+"""The round robin of a queue's consumers: all of the highest priority, then those of the next priority."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rabbitry.broker.message import Entry
 
 
 class QueueConsumer(Protocol):
-    """A consumer of a queue, as far as the queue needs it."""
+    """The part of a consumer that a queue uses."""
 
     @property
     def tag(self) -> str:
@@ -18,35 +18,35 @@ class QueueConsumer(Protocol):
 
     @property
     def priority(self) -> int:
-        """Its priority; those of a lower one get what those of a higher one have no room for."""
+        """Its priority; a lower one gets messages only if no higher one has room."""
 
     @property
     def exclusive(self) -> bool:
-        """Whether it wants to be the only consumer."""
+        """Whether it is the queue's only consumer (exclusive)."""
 
     parked: bool
-    """Whether it takes no turns, since it had no room."""
+    """Whether it left the round robin for lack of room."""
 
     def has_room(self) -> bool:
         """Return whether it may get another message."""
 
     def park(self) -> None:
-        """Take no turns until there is room; the queue's `turns.unpark` ends that."""
+        """Leave the round robin until there is room; the queue's `turns.unpark` ends that."""
 
     def deliver(self, entry: Entry) -> None:
-        """Send it a message."""
+        """Send a message to the client."""
 
     def on_queue_deleted(self) -> None:
-        """End, since the queue is gone."""
+        """End the consumer: its queue was deleted."""
 
     def tell_cancelled(self) -> None:
-        """Notify the client that the queue is gone."""
+        """Notify the client that the queue was deleted."""
 
 
 class Turns:
-    """A queue's consumers. One without room is taken out until it has some, so none is asked in vain.
+    """A queue's consumers. One without room leaves until it has some, so that none is asked in vain.
 
-    alone: of all consumers only one is active, until it goes (RabbitMQ's docs/consumers, single active consumer).
+    alone: only one consumer is active, until it ends (RabbitMQ's docs/consumers, single active consumer).
     """
 
     def __init__(self, *, alone: bool = False) -> None:
@@ -64,7 +64,7 @@ class Turns:
 
     @property
     def has_exclusive(self) -> bool:
-        """Whether its one consumer wants to be alone."""
+        """Whether its only consumer is exclusive."""
         return len(self.consumers) == 1 and next(iter(self)).exclusive
 
     def add(self, consumer: QueueConsumer) -> None:
@@ -88,7 +88,7 @@ class Turns:
                 self._activate(max(self.consumers, key=lambda waiting: waiting.priority))
 
     def clear(self) -> list[QueueConsumer]:
-        """Forget all consumers, and say who they were."""
+        """Remove all consumers, and return them."""
         consumers = list(self.consumers)
         self.consumers.clear()
         self.circles.clear()
@@ -97,7 +97,7 @@ class Turns:
         return consumers
 
     def unpark(self, consumer: QueueConsumer) -> None:
-        """Add a consumer that had no room to the round robin again."""
+        """Return a consumer that had no room to the round robin."""
         if consumer.parked and consumer in self.consumers:
             consumer.parked = False
             self._enter(consumer)

@@ -1,1 +1,1 @@
-"""What survives a restart: a journal gathers changes in the event loop, a store writes them in batches."""
+"""Durable state: a journal gathers changes in the event loop, and a store writes them in batches."""

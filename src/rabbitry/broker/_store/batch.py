@@ -1,4 +1,4 @@
-"""What goes to a store, and what comes back: the interface that another store would have to serve."""
+"""The data exchanged with a store: the interface that another store would have to implement."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DELETED: Final = "deleted"
 
 
 class Wanted(NamedTuple):
-    """A reading of a queue's priority at positions above `after`; `load` numbers it.
+    """A read of one priority of a queue at positions above `after`, numbered `load`.
 
     It ends after `limit` entries, or with the one that makes their bodies `most` bytes or more.
     """
@@ -29,7 +29,7 @@ class Wanted(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a reading found, in order, and how many bytes their bodies have.
+    """The entries that a read found, in order, and the bytes of their bodies.
 
     `damaged` rows were skipped; `last_position` is that of the last row read.
     """
@@ -42,7 +42,7 @@ class Found(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """Entries to delete: a whole queue, or of one priority those above `after` and below `before`."""
+    """Entries to delete: a whole queue, or those of one priority above `after` and below `before`."""
 
     queue: int
     priority: int | None = None
@@ -58,12 +58,12 @@ class Dropped(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """Changes that become durable together. No entry that is added is also removed or dropped.
+    """Changes that become durable together. No added entry is also removed or dropped.
 
-    records: (kind, key) → value, None to delete. added, changed, removed: entries, with the number of their
-    queue. dropped: what goes without a look; the first `noted` of these are left over from an earlier batch, so the
-    store knows of them. wanted: readings that see all of this. A queue's number is never used again, so nothing that
-    is added can belong to a queue that is dropped in an earlier batch.
+    records: (kind, key) → value, None to delete. added, changed, removed: entries, with the number of their queue.
+    dropped: entries deleted without being loaded; the first `noted` of these are left over from an earlier batch, so
+    the store knows of them. wanted: reads that see all of this. A queue's number is never used again, so no added entry
+    can belong to a queue that an earlier batch dropped.
     """
 
     records: dict[tuple[str, str], Table | None] = field(default_factory=dict)
@@ -75,12 +75,12 @@ class Batch:
     wanted: list[Wanted] = field(default_factory=list)
 
     def is_empty(self) -> bool:
-        """Return whether there is nothing to do."""
+        """Return whether the batch is empty."""
         return not (self.records or self.added or self.changed or self.removed or self.dropped or self.wanted)
 
 
 class Backlog(NamedTuple):
-    """What a store holds of one priority of a queue."""
+    """The contents of a store for one priority of a queue."""
 
     queue: int
     priority: int
@@ -90,7 +90,7 @@ class Backlog(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What a store held when it was opened. `clean`: whether it was closed in order before."""
+    """The contents of a store when it was opened. `clean`: whether it was closed in order before."""
 
     records: dict[tuple[str, str], Table]
     backlogs: list[Backlog]
@@ -99,7 +99,7 @@ class Contents(NamedTuple):
 
 
 class Unusable(NamedTuple):
-    """A record that can't be used, and why."""
+    """A record that can't be used, and the reason."""
 
     kind: str
     key: str
@@ -111,9 +111,9 @@ class StoreFull(RabbitryError):
 
 
 class Store(Protocol):
-    """Keeps batches. All of it is called on one thread, never the event loop's.
+    """Stores batches. All methods are called on one thread, never the event loop's.
 
-    free, reusable: bytes that the disk has for others too, and those that the store would use first, as of the last
+    free, reusable: bytes free on the disk, for others too, and bytes in the store that it uses first, as of the last
     call; the event loop reads them.
     """
 
@@ -121,12 +121,12 @@ class Store(Protocol):
     reusable: int
 
     def open(self) -> Contents:
-        """Open it. Raises StoreFailed: it is in use, of a newer version, or unreadable."""
+        """Open it. Raises StoreFailed if it is in use, of a newer version, or unreadable."""
 
     def apply(self, batch: Batch) -> list[Found]:
-        """Make a batch durable and answer its readings, in order.
+        """Make a batch durable, and return the results of its reads, in order.
 
-        Deletions that are too many for one transaction stay in `batch.dropped`, to be applied with the next batch. On
+        Deletions beyond the limit of one transaction stay in `batch.dropped`, to be applied with the next batch. After
         StoreFull the batch holds only the changes that were not written.
 
         Raises:
@@ -135,24 +135,24 @@ class Store(Protocol):
         """
 
     def set_aside(self, records: Sequence[Unusable]) -> None:
-        """Move unusable records to a place where an operator finds them, and log each.
+        """Move unusable records to a file where an operator finds them, and log each.
 
         Raises:
             StoreFailed: The store failed; the text says why.
         """
 
     def tidy(self, *, is_short: bool) -> None:
-        """Free room that is not needed. Called every few seconds.
+        """Free unneeded disk space. Called every few seconds.
 
         Args:
-            is_short: Whether the disk is short of room.
+            is_short: Whether the disk is short of space.
 
         Raises:
             StoreFailed: The store failed; the text says why.
         """
 
     def give_back(self) -> None:
-        """Release an unused store in the state in which it was found: closed in order, or as after a crash."""
+        """Release an unused store as it was found: closed in order, or as after a crash."""
 
     def close(self) -> None:
         """Close it in order."""

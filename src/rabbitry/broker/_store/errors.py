@@ -1,4 +1,4 @@
-"""What SQLite's errors mean to the store: damage, no room, or a disk that fails."""
+"""The meaning of SQLite's errors for the store: damage, a full disk, or a failing disk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
-"""What SQLite says of a damaged file."""
+"""SQLite's codes for a damaged file."""
 
 
 def code(error: Exception) -> int:
@@ -22,12 +22,12 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 
 def is_full(error: Exception) -> bool:
-    """Return whether an error means that there is no room."""
+    """Return whether an error means that the disk is full."""
     return code(error) == sqlite3.SQLITE_FULL
 
 
 def failure(error: Exception, path: Path) -> str:
-    """Return one line about an error of the disk that ends the broker: what happened to the store, and what to do."""
+    """Return the log line for a disk error that stops the broker: what happened to the store, and what to do."""
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     if is_read_only(path.parent):
         todo = "its file system is read-only now, as after an error of the disk; see dmesg, have it checked and mounted"

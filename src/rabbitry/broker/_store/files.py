@@ -1,4 +1,4 @@
-"""The files beside a store's database, and the folders for what is set aside."""
+"""The files beside a store's database, and the folders for files set aside."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import BinaryIO
 
 
 def log_path(database: Path) -> Path:
-    """Return where SQLite keeps the log of a database."""
+    """Return the path of SQLite's log of a database."""
     return database.with_name(f"{database.name}-wal")
 
 
 def mark_path(database: Path) -> Path:
-    """Return where the note is that says how far the log was committed."""
+    """Return the path of the note on how far the log was committed."""
     return database.with_name(f"{database.name}-mark")
 
 
 def new_folder_aside(folder: Path, why: str) -> Path:
-    """Make a folder for files set aside, named after the reason and the time, and return it.
+    """Create and return a folder for files set aside, named after the reason and the time.
 
     Raises:
         OSError: The disk or the system failed.

@@ -1,8 +1,8 @@
-"""The event loop's side of the store: it gathers changes, hands them to a writer thread, and tells who waits.
+"""The event loop's side of the store: gathers changes, hands them to a writer thread, and calls waiters back.
 
-One batch is being written while the next one gathers, so a slow disk makes batches larger, not more. What is
-added and removed within one gathering batch is never written; a batch whose messages are all with consumers waits a
-moment for their acks.
+One batch is written while the next one gathers, so a slow disk makes batches larger, not more numerous. An entry added
+and removed within one gathering batch is never written; a batch whose messages are all with consumers waits a moment
+for their acks.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ _logger = logging.getLogger(__name__)
 _MOST_ROWS: Final = 4_000
 """Changes in the gathering batch above which publishers are not read: its confirms wait for all of it.
 
-A batch of so many takes 30 ms to write, and a confirm waits for two: its own and the one that is being written.
+A batch of this size takes 30 ms to write, and a confirm waits for two: its own and the one being written.
 """
 _FEWEST_WAITING: Final = 1 << 20
 """Bytes of bodies that may always wait in the gathering batch: they fit into the reserve of the store's log."""
 _WRITTEN: Final = 2
-"""How many times a message is written: once to the log, and by a checkpoint once to the database."""
+"""How often a message is written: once to the log, and once to the database by a checkpoint."""
 _LINGER: Final = 0.002
 """Seconds that a batch waits for the acks of messages that are all with consumers."""
 _RETRY: Final = 1.0
-"""Seconds between two attempts to write if there was no room."""
+"""Seconds between two attempts to write when the disk is full."""
 
 
 class Journal:
-    """Takes changes of what is durable. Without a store nothing is durable, and nobody waits.
+    """Receives changes of durable state. Without a store nothing is durable, and nobody waits.
 
-    changes: counts changes of records and of whole queues, which clients are told of after the commit.
-    on_failure: called when the store failed for good; the broker must end. on_full: called with why there was no room
-    for a batch, when its publishes were refused. is_moving: whether what is removed is replaced by what is added.
+    changes: counts changes of records and of whole queues, which are answered after the commit. on_failure: called when
+    the store has failed for good; the broker must stop. on_full: called with the reason when the disk is full and
+    publishes were refused. is_moving: whether added entries replace the removed ones.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Journal:
         on_full: Callable[[str], None] = lambda why: None,
     ) -> None:
         self.is_on = False
-        """Whether it has a store that was opened, so that changes are to be handed to it."""
+        """Whether a store was opened, which changes are to be handed to."""
         self.changes = 0
         self.committed = 0
         self.is_moving = False
@@ -63,10 +63,10 @@ class Journal:
         self._last_message = self._last_before = 0
         self._last_queue = 0
         self.loaded = 0
-        """The number of messages read since the start."""
+        """Number of messages read since the start."""
         self._most_waiting = MOST_WAITING
         self.is_stuck = False
-        """Whether something waits for room: messages put off to the gathering batch, or all of the written one."""
+        """Whether changes wait for disk space: messages deferred to the gathering batch, or all of the written one."""
         self._is_reading = False
         self._when_loaded: dict[StoredQueue, list[Callable[[], None]]] = {}
         self._failed: Exception | None = None
@@ -76,12 +76,12 @@ class Journal:
         self._retry: asyncio.TimerHandle | None = None
         self._thread: ThreadPoolExecutor | None = None
 
-    # -- life ------------------------------------------------------------------------------------------
+    # -- life cycle ------------------------------------------------------------------------------------------
 
     async def open(self, store: Store) -> Contents:
         """Open a store, and keep changes there from now on.
 
-        Cancelling waits until the store was opened and given back.
+        When cancelled, it waits until the store is opened and given back.
 
         Raises:
             StoreFailed: The store failed; the text says why.
@@ -91,7 +91,7 @@ class Journal:
         try:
             contents = await asyncio.get_running_loop().run_in_executor(self._thread, store.open)
         except asyncio.CancelledError:
-            await self.give_back()  # behind the opening, which can't be interrupted
+            await self.give_back()  # after the opening, which can't be interrupted
             raise
         except BaseException:
             self._end_thread()
@@ -102,7 +102,7 @@ class Journal:
         return contents
 
     async def set_aside(self, records: list[Unusable]) -> None:
-        """Move records that can't be used to a file beside the store.
+        """Move unusable records to a file beside the store.
 
         Raises:
             StoreFailed: The store failed; the text says why.
@@ -111,7 +111,7 @@ class Journal:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._store.set_aside, records)
 
     async def give_back(self) -> None:
-        """Release a store that was opened but not used, in the state in which it was found.
+        """Release an opened but unused store as it was found.
 
         Raises:
             StoreFailed: The store failed; the text says why.
@@ -122,19 +122,19 @@ class Journal:
         await given_back
 
     async def close(self) -> None:
-        """Write what is left, then close the store. Raises StoreFailed; what could not be written is named."""
+        """Write the rest, then close the store. Raises StoreFailed with the number of changes that were not written."""
         if self._store is None or self._thread is None:
             return
         loop = asyncio.get_running_loop()
         try:
-            for _ in range(2):  # the second one writes what the first has put off
+            for _ in range(2):  # the second one writes the changes that the first deferred
                 self._try_again()
                 while self._failed is None and not self.is_stuck and self._is_busy():
                     self._step = loop.create_future()
                     await self._step
             self._cancel_retry()
             if self.is_stuck:
-                _logger.error("there was no room to the end: what was acknowledged since may come again")
+                _logger.error("the disk stayed full: messages acknowledged since then may be redelivered")
             await loop.run_in_executor(self._thread, self._store.close)
         finally:
             self._end_thread()
@@ -150,10 +150,10 @@ class Journal:
     # -- changes ---------------------------------------------------------------------------------------
 
     def put(self, kind: str, key: str, value: Table | None) -> None:
-        """Keep a record; None deletes it.
+        """Store a record; None deletes it.
 
         Raises:
-            UsageError: A value that no table can hold.
+            UsageError: The value can't be encoded in a table.
         """
         if value is not None:
             encode_table(value)  # here and not on the writer's thread, where it would be a failure of the store
@@ -161,7 +161,7 @@ class Journal:
         self._open().batch.records[kind, key] = value
 
     def add(self, queue: StoredQueue, entry: Entry) -> None:
-        """Keep an entry, and its message."""
+        """Store an entry and its message."""
         waiting = self._gathering if self._scheduled else self._open()
         message = entry.message
         if not message.id:
@@ -174,13 +174,13 @@ class Journal:
         waiting.size += len(message.body) + OVERHEAD
 
     def change(self, queue: StoredQueue, entry: Entry) -> None:
-        """Keep what changed of an entry: how often it was delivered."""
+        """Store the changed delivery count of an entry."""
         waiting = self._open()
         if queue.id and entry not in waiting.batch.added:
             waiting.batch.changed[entry] = queue.id
 
     def remove(self, queue: StoredQueue, entry: Entry, *, is_moving: bool = False) -> None:
-        """Delete an entry. An entry that is not written yet never will be.
+        """Delete an entry. If it is not written yet, it never will be.
 
         Args:
             queue: The queue of the entry.
@@ -200,16 +200,16 @@ class Journal:
                 waiting.moved.add(entry)
 
     def drop_tail(self, queue: StoredQueue, priority: int, after: int, before: int) -> None:
-        """Forget entries of one priority at positions above `after` and below `before`."""
+        """Delete entries of one priority at positions above `after` and below `before`."""
         self._open().drop(Dropped(queue.id, priority, after, before))
 
     def drop_queue(self, number: int) -> None:
-        """Delete all entries of the queue with a number in the store."""
+        """Delete all entries of the queue with this number."""
         self.changes += 1
         self._open().drop(Dropped(number))
 
     def load(self, queue: StoredQueue, wanted: Wanted) -> None:
-        """Read entries; the queue's `loaded` is called with them."""
+        """Read entries, which are passed to the queue's `loaded`."""
         waiting = self._open()
         waiting.batch.wanted.append(wanted)
         waiting.readers.append(queue)
@@ -217,28 +217,28 @@ class Journal:
             asyncio.get_running_loop().call_soon(self._read_aside)
 
     def new_queue_number(self) -> int:
-        """Return the number of a new queue in the store; none has a higher one."""
+        """Return the store's number for a new queue, higher than all others."""
         self._last_queue += 1
         return self._last_queue
 
     def note_queue_number(self, number: int) -> None:
-        """Let queues declared from now on have higher numbers than one that the store knows."""
+        """Let queues declared from now on have higher numbers than this one, which is in the store."""
         self._last_queue = max(self._last_queue, number)
 
     @property
     def kept(self) -> int:
-        """The number of messages handed to the store since the start."""
+        """Number of messages handed to the store since the start."""
         return self._last_message - self._last_before
 
     # -- waiting ---------------------------------------------------------------------------------------
 
     @property
     def gathering(self) -> int:
-        """The number of the batch that changes go to now."""
+        """Number of the batch that is gathering now."""
         return self._gathering.number
 
     def confirm(self, channel: Confirming, up_to: int) -> None:
-        """Confirm a channel's publishes when all that it published is durable."""
+        """Confirm a channel's publishes once all of them are durable."""
         if channel.waits_for <= self.committed:
             channel.confirm(up_to)
         elif self._writing is not None and channel.waits_for == self._writing.number:
@@ -247,7 +247,7 @@ class Journal:
             self._gathering.confirms[channel] = up_to
 
     def after_commit(self, callback: Callable[[], None]) -> None:
-        """Call back when everything up to now is durable."""
+        """Call back once everything up to now is durable."""
         if not self._gathering.batch.is_empty():
             self._gathering.callbacks.append(callback)
         elif self._writing is not None:
@@ -278,7 +278,7 @@ class Journal:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether so much waits to be written that publishers should not be read."""
+        """Whether so many writes are pending that publishers should not be read."""
         batch = self._gathering.batch
         rows = len(batch.records) + len(batch.added) + len(batch.removed) + len(batch.changed)
         return rows > _MOST_ROWS or self._gathering.size > self._most_waiting
@@ -292,10 +292,10 @@ class Journal:
 
     @property
     def room(self) -> int:
-        """Bytes free for the store after its last batch, minus those that wait to be written; negative if short.
+        """Bytes free for the store after its last batch, minus pending writes; negative if short.
 
-        Free pages of the database count as free. Room that other programs have taken since is not subtracted. 0 without
-        a store.
+        Free pages of the database count as free. Space used by other programs since then is not subtracted. 0 without a
+        store.
         """
         if self._store is None:
             return 0
@@ -315,7 +315,7 @@ class Journal:
     # -- writing ---------------------------------------------------------------------------------------
 
     def _open(self) -> Waiting:
-        """Return the gathering batch, and see to it that it is handed over at the end of this turn of the loop."""
+        """Return the gathering batch, and schedule handing it over at the end of this loop iteration."""
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._hand_over)
@@ -393,10 +393,10 @@ class Journal:
         self._tell_closer()
 
     def _drop_on(self, writing: Waiting) -> None:
-        """Continue in the next batch with deletions that were too many for one.
+        """Continue deletions that exceeded one transaction in the next batch.
 
-        A purge is answered after the last of them. A deleted queue is gone once its record is, even while entries of it
-        are left.
+        A purge is answered after the last of them. A deleted queue is gone once its record is, even while some of its
+        entries are left.
         """
         following = self._open()
         following.batch.dropped[:0] = writing.batch.dropped
@@ -412,7 +412,7 @@ class Journal:
     def _loaded(self, readers: Iterable[StoredQueue], wanted: Iterable[Wanted], found: Iterable[Found]) -> None:
         for queue, reading, answer in zip(readers, wanted, found, strict=True):
             if self.is_stuck and not answer.entries and not answer.damaged:
-                # The messages to read wait for room themselves: the next batch answers.
+                # The messages to read wait for disk space themselves: the next batch answers.
                 self._gathering.batch.wanted.append(reading)
                 self._gathering.readers.append(queue)
                 continue
@@ -422,14 +422,14 @@ class Journal:
                 callback()
 
     def _tell_closer(self) -> None:
-        """Wake `close`, which checks again what is left to write."""
+        """Wake `close`, which checks again whether writes are left."""
         if self._step is not None and not self._step.done():
             self._step.set_result(None)
 
-    # -- no room ---------------------------------------------------------------------------------------
+    # -- a full disk ---------------------------------------------------------------------------------------
 
     async def tidy(self, *, is_short: bool) -> None:
-        """Let the store free unneeded room, unless it is busy.
+        """Let the store free unneeded disk space, unless it is busy.
 
         Args:
             is_short: Whether the disk is low on room.
@@ -446,10 +446,10 @@ class Journal:
             self._count_room()
 
     def _on_no_room(self, writing: Waiting, error: StoreFull) -> None:
-        """Refuse the publishes of a batch that found no room, and write the rest of the batch.
+        """Refuse the publishes of a batch that did not fit on the disk, and write the rest of the batch.
 
-        Dead letters and publishes of transactions can't be refused. If there is no room for them either, they wait
-        for the next batch, together with the entries that they replace and with records; acks are written without them.
+        Dead letters and publishes of transactions can't be refused. If the disk is too full for them, they wait for the
+        next batch, together with the entries that they replace and with records; acks are written without them.
         """
         self._on_full(str(error))
         refused: dict[int, list[Entry]] = {}
@@ -479,7 +479,7 @@ class Journal:
             self._retry = None
 
     def _try_again(self) -> None:
-        """Write at once the changes that wait for room."""
+        """Retry at once to write changes that wait for disk space."""
         self.is_stuck = False
         if self._retry is not None:
             self._cancel_retry()
@@ -489,9 +489,9 @@ class Journal:
                 self._hand_over()
 
     def _read_aside(self) -> None:
-        """Answer readings while the batch before them waits for room.
+        """Answer reads while the batch before them waits for disk space.
 
-        Messages that wait have later positions than all stored ones: a reading finds fewer messages but no wrong ones.
+        Waiting messages have later positions than all stored ones: a read finds fewer messages, but no wrong ones.
         """
         if self._retry is None or self._writing is None or self._is_reading:
             return

@@ -1,4 +1,4 @@
-"""The lock of a data folder, which one broker at a time holds."""
+"""The lock of a data folder, held by one broker at a time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rabbitry.broker.exceptions import StoreFailed
 
 
 def lock_folder(folder: Path, address: str) -> FileIO:
-    """Lock a data folder, and make it if there is none. Return the open file, which holds the lock until its close.
+    """Lock a data folder, created if missing. Return the open file, which holds the lock until its close.
 
     Args:
         folder: The data folder.
-        address: The broker's URL, which a second broker names when it is refused the folder.
+        address: The broker's URL, named in the error of a second broker on the folder.
 
     Raises:
         StoreFailed: Another broker holds the lock, or the folder can't be used.
@@ -28,7 +28,7 @@ def lock_folder(folder: Path, address: str) -> FileIO:
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         lock = open(descriptor, "r+b", buffering=0)  # noqa: SIM115 # the caller closes it
     except OSError as error:
-        why = "it is no folder" if isinstance(error, FileExistsError) else error.strerror
+        why = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror
         raise StoreFailed(f"the data folder {folder} can't be used: {why}") from error
     _acquire(
         lock,
@@ -41,7 +41,7 @@ def lock_folder(folder: Path, address: str) -> FileIO:
         written = lock.write(f"{os.getpid()} {address}\n".encode())  # in place: it needs no room
         lock.truncate(written)
     except OSError as error:
-        if not is_no_room(error):  # else another broker is not told which process holds the folder
+        if not is_no_room(error):  # otherwise the file lacks the process that holds the folder
             lock.close()
             raise StoreFailed(f"the data folder {folder} can't be written to: {error.strerror}") from error
     return lock
@@ -49,7 +49,7 @@ def lock_folder(folder: Path, address: str) -> FileIO:
 
 @contextmanager
 def lock_stopped(folder: Path) -> Iterator[None]:
-    """Hold the lock of a stopped broker's data folder, and change nothing there. A folder without one is not locked.
+    """Lock a stopped broker's data folder without changing it. A folder without a lock file is not locked.
 
     Raises:
         StoreFailed: A broker holds the lock, or it can't be read.
@@ -69,7 +69,7 @@ def lock_stopped(folder: Path) -> Iterator[None]:
 def _acquire(lock: FileIO, refusal: Callable[[str, str], str]) -> None:
     """Lock an open lock file; close it and raise StoreFailed if another process holds the lock.
 
-    refusal: makes the error's text of what the holder wrote into the file: its process and the URL of its broker.
+    refusal: returns the error text, given the contents of the lock file: the holder's process and its broker's URL.
     """
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Looking at a store's files before SQLite opens them: damage that it would not notice, and exchanged files."""
+"""Checks of a store's files before SQLite opens them: damage that SQLite would not notice, and replaced files."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _logger = logging.getLogger(__name__)
 
 
 def look(path: Path, room: Room) -> str:
-    """Return a text about damage of a store; "" for none.
+    """Return a description of damage to a store; "" for none.
 
     Raises:
-        StoreFailed: The damage must be looked at by a person first.
+        StoreFailed: A person must look at the damage first.
     """
     size = path.stat().st_size if path.exists() else 0
     if not size:
@@ -48,7 +48,7 @@ def look(path: Path, room: Room) -> str:
 
 
 def part_from_foreign_log(path: Path, note: Note | None) -> None:
-    """Log that a database is not the one that the note is about, and move that one's log out of its way.
+    """Log that a database is not the one of the note, and move the other database's log out of its way.
 
     SQLite would replay the log into any database.
 

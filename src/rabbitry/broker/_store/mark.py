@@ -1,8 +1,8 @@
-"""How far the log was committed, noted in a small file beside it after each commit.
+"""A note of how far the log was committed, in a small file beside it, updated after each commit.
 
-A log that was cut just behind a commit, or replaced by an older one, looks whole to SQLite; and a database that came
-from another folder does not know of its log. The note is not synced: after a power failure it may be older than the
-log, of which it then says nothing, but never newer, since the log is synced first.
+A log that was cut just behind a commit, or replaced by an older one, looks intact to SQLite; and a database from
+another folder does not know its log. The note is not synced: after a power failure it may be older than the log, but
+never newer, since the log is synced first.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ IDENTITY: Final = ("store", "id")
 
 
 class Note(NamedTuple):
-    """A store's identity, which of its logs it had (its number and salts), and how many frames of it were committed."""
+    """A store's identity, the number and salts of its log, and how many frames of the log were committed."""
 
     identity: bytes
     number: int
@@ -41,7 +41,7 @@ class Note(NamedTuple):
 
 
 def read_note(database: Path) -> Note | None:
-    """Return the note; None if there is none that makes sense.
+    """Return the note; None if there is no valid one.
 
     Raises:
         OSError: The disk or the system failed.
@@ -72,7 +72,7 @@ def read_log(database: Path) -> tuple[int, bytes]:
 
 
 def missing(note: Note, log: tuple[int, bytes], frames: int) -> str:
-    """Return a text about commits that are missing in a log; "" if the note knows of none.
+    """Return a description of commits missing from a log; "" if the note knows of none.
 
     Args:
         note: The note of the last broker.
@@ -93,7 +93,7 @@ def missing(note: Note, log: tuple[int, bytes], frames: int) -> str:
 
 
 def read_identity(database: Path) -> bytes:
-    """Return the identity in a database's file, whatever its log says; b"" if it can't be read."""
+    """Return the identity in a database's file, ignoring its log; b"" if it can't be read."""
     try:
         connection = sqlite3.connect(f"file:{quote(str(database))}?mode=ro&immutable=1", uri=True)
     except sqlite3.Error:
@@ -125,7 +125,7 @@ class Mark:
     """The note of a running store. All methods are called on the store's thread, and raise OSError."""
 
     def __init__(self, database: Path, identity: bytes, page_size: int) -> None:
-        """Begin to note, while SQLite has the database and its log open."""
+        """Start the note, while SQLite has the database and its log open."""
         self._identity = identity
         self._size = _FRAME + page_size
         self._log = os.open(log_path(database), os.O_RDONLY | os.O_CLOEXEC)
@@ -138,7 +138,7 @@ class Mark:
         self._frames = 0
 
     def note(self) -> None:
-        """Note how far the log is committed. Call it after each commit."""
+        """Record how far the log is committed. Call it after each commit."""
         header = os.pread(self._log, _HEADER, 0)
         number, salts = header[12:16], header[16:24]
         if number + salts != self._number:
@@ -146,14 +146,14 @@ class Mark:
         if salts.strip(b"\0"):
             end = self._end(salts)
             while end > self._frames and self._frame(end - 1)[4:8] == b"\0\0\0\0":
-                end -= 1  # not the last one of a commit: those of a transaction that was rolled back
+                end -= 1  # not the last frame of a commit: frames of a rolled-back transaction
             self._frames = end
         self._write(int.from_bytes(number, "big"), salts, self._frames)
 
     def _end(self, salts: bytes) -> int:
-        """Return the number of frames with the log's salts, all of which stand before any other.
+        """Return the number of frames with the log's salts, which come before all others.
 
-        The steps double and halve, so that a commit of many pages costs few reads.
+        Search by doubling and halving, so that a commit of many pages costs few reads.
         """
         end, step = self._frames, 1
         while self._frame(end + step - 1)[8:16] == salts:
@@ -170,7 +170,7 @@ class Mark:
         return os.pread(self._log, _FRAME, _HEADER + number * self._size)
 
     def clear(self) -> None:
-        """Note that the log is not needed any more, since all of it is in the database."""
+        """Record that the log is no longer needed, since all of it is in the database."""
         self._write(0, b"", 0)
 
     def _write(self, number: int, salts: bytes, frames: int) -> None:
@@ -180,7 +180,7 @@ class Mark:
         except OSError as error:
             if not is_no_room(error):
                 raise
-            # The file is new and has no block yet. It holds nothing then, or an older note, which is right as well.
+            # The file is new and has no block yet. It then holds nothing, or an older note, which is valid as well.
 
     def close(self) -> None:
         """Close the files."""

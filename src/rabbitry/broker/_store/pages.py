@@ -1,7 +1,7 @@
-"""SQLite's file format, read page by page: rows of a database that SQLite itself refuses as malformed.
+"""A reader of SQLite's file format, page by page, for databases that SQLite itself refuses as malformed.
 
-What SQLite can't read is at most a page with what stands below it; here every page that is left is looked at. The
-write-ahead log counts, up to its last whole transaction. See https://www.sqlite.org/fileformat2.html.
+SQLite loses a damaged page with everything below it; this reader visits every remaining page. The write-ahead log
+counts, up to its last complete transaction. See https://www.sqlite.org/fileformat2.html.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from rabbitry.exceptions import RabbitryError
 Value = int | float | str | bytes | None
 _MAGIC: Final = b"SQLite format 3\0"
 _PAGE_SIZE: Final = 4096
-"""Bytes of a page where the header is damaged: SQLite's default, which all stores have."""
+"""Page size assumed if the header is damaged: SQLite's default, which all stores have."""
 _INTERIOR_INDEX, _INTERIOR_TABLE, _LEAF_INDEX, _LEAF_TABLE = 2, 5, 10, 13
 _KINDS: Final = frozenset({_INTERIOR_INDEX, _INTERIOR_TABLE, _LEAF_INDEX, _LEAF_TABLE})
 _LOG_HEADER, _FRAME_HEADER = 32, 24
 _LONGEST: Final = 256 << 20
-"""Bytes of the largest row that is taken for real: more than a message of 128 MiB."""
+"""Largest row, in bytes, that is considered valid: more than a message of 128 MiB."""
 
 
 class Row(NamedTuple):
@@ -38,10 +38,10 @@ class Malformed(RabbitryError):
 
 
 class Image:
-    """A database and its log as they are on the disk; nothing is written.
+    """A database and its log as they are on the disk; read-only.
 
-    unreadable: how many pages and headers the disk failed to read. log_frames: frames of the log that count.
-    log_damage: what is wrong with the log, "" if nothing is known.
+    unreadable: number of pages and headers that the disk failed to read. log_frames: number of valid frames of the log.
+    log_damage: a description of the log's damage, "" if none is known.
     """
 
     def __init__(self, database: Path) -> None:
@@ -60,7 +60,7 @@ class Image:
         pages = 0
         log = log_path(database)
         if log.exists():
-            self._log_file = open(log, "rb")  # noqa: SIM115 # likewise
+            self._log_file = open(log, "rb")  # noqa: SIM115 # closed by close()
             pages = self._read_log()
         there = database.stat().st_size // self.page_size if self._file is not None else 0
         self.pages = max(there, pages, *self._log, 0)
@@ -85,7 +85,7 @@ class Image:
                 file.close()
 
     def _read_log(self) -> int:
-        """Read the log's frames up to the last commit. Return the database's pages as of then, 0 without a commit."""
+        """Read the log's frames up to the last commit. Return the database's page count then, 0 without a commit."""
         assert self._log_file is not None  # noqa: S101 # the caller opened it
         header = self._read(self._log_file, 0, _LOG_HEADER)
         if header is not None and (len(header) < _LOG_HEADER or not header.strip(b"\0")):
@@ -129,7 +129,7 @@ class Image:
         return pages
 
     def _rest_of_log(self, salts: bytes, number: int) -> str:
-        """Return a text about the commits behind a damaged frame, which were confirmed; "" for none."""
+        """Return a description of confirmed commits behind a damaged frame; "" for none."""
         assert self._log_file is not None  # noqa: S101 # the caller reads it
         lost = 0
         size = _FRAME_HEADER + self.page_size
@@ -147,14 +147,14 @@ class Image:
         file = self._file if at is None else self._log_file
         if file is None:
             return b""
-        # If the disk can't read it, one page is damaged and the others are not.
+        # If the disk can't read it, this page counts as damaged and the others do not.
         return self._read(file, (number - 1) * self.page_size if at is None else at, self.page_size) or b""
 
     def page(self, number: int) -> bytes:
         """Return a page.
 
         Raises:
-            Malformed: There is none.
+            Malformed: The page does not exist.
         """
         page = self._page(number) if 0 < number <= self.pages else b""
         if len(page) < self.page_size:
@@ -164,7 +164,7 @@ class Image:
     # -- trees -----------------------------------------------------------------------------------------
 
     def free_pages(self) -> bytearray:
-        """Return a byte for each page, by number: 1 if it holds nothing.
+        """Return a byte for each page, by number: 1 if it is free.
 
         Raises:
             Malformed: The data are damaged.
@@ -190,7 +190,7 @@ class Image:
         return free
 
     def children(self, number: int) -> list[int]:
-        """Return the pages below one; none for a leaf.
+        """Return the child pages of a page; none for a leaf.
 
         Raises:
             Malformed: The data are damaged.
@@ -286,7 +286,7 @@ def _values(payload: bytearray) -> tuple[Value, ...]:
         kind, at = _varint(payload, at)
         types.append(kind)
     values: list[Value] = []
-    view = memoryview(payload)  # a slice of a message of 128 MiB would be another copy of it
+    view = memoryview(payload)  # a slice would copy a message of 128 MiB
     at = end
     for kind in types:
         if kind in (0, 8, 9):

@@ -1,4 +1,4 @@
-"""Reading the records of a store, those of exchanges, queues, bindings, users and policies, with their checksums."""
+"""Reading a store's records (exchanges, queues, bindings, users, policies) with their checksums."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rabbitry.exceptions import RabbitryError
 
 
 def read_records(connection: Connection) -> tuple[dict[tuple[str, str], Table], list[Unusable]]:
-    """Return the records by kind and key, and those that can't be used."""
+    """Return the records by kind and key, and the unusable ones."""
     records: dict[tuple[str, str], Table] = {}
     damaged: list[Unusable] = []
     for kind, key, value, crc in connection.execute("SELECT kind, key, value, crc FROM records"):
         if (kind, key) == IDENTITY:
             continue
         if not isinstance(value, bytes) or record_checksum(str(kind), str(key), value) != crc:
-            damaged.append(Unusable(str(kind), str(key), "it does not have its checksum"))
+            damaged.append(Unusable(str(kind), str(key), "its checksum is wrong"))
             continue
         try:
             records[kind, key] = decode_table(value)[0]

@@ -1,4 +1,4 @@
-"""Reading everything that a damaged store still holds, and rebuilding the store from it."""
+"""Reading everything readable from a damaged store, and rebuilding the store from it."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from rabbitry.exceptions import RabbitryError, UsageError
 
 NAME: Final = "broker.sqlite"
 _REBUILT: Final = f"{NAME}-rebuilt"
-"""A database that is complete, and about to take the place of the damaged one."""
+"""A complete database that is about to replace the damaged one."""
 _MANY: Final = 500
-"""Rows written in one statement, at most."""
+"""Most rows written in one statement."""
 _MOST_KEPT: Final = 4 << 20
-"""Bytes of messages above which the rows that wait are written: what a repair needs of memory, beside one message."""
+"""Bytes of messages above which pending rows are written: the memory of a repair, besides one message."""
 _MOST_NOTED: Final = 10_000
 _HEAD: Final = 600
-"""Bytes of a stored message in which its size is found: two short strings and the beginning of its header."""
+"""Bytes of a stored message that contain its size: two short strings and the start of its header."""
 _SPARE: Final = 8 << 20
-"""Bytes of room that a repair wants beside the new database's."""
+"""Free bytes that a repair needs in addition to the new database."""
 
 
 @dataclass(slots=True)
 class Survey:
-    """What a store holds, and what of it is damaged.
+    """The contents of a store, and its damage.
 
-    queues: name (or number) → messages. damage: what is wrong, one line each. lost: by queue, the messages whose body
-    can't be read. unplaced: messages whose queue is not known any more, and the number they have as a queue.
-    records: those that can't be read, as (kind, key, value).
+    queues: name (or number) → messages. damage: a line for each damaged part. lost: by queue, the messages whose body
+    can't be read. unplaced: messages whose queue is unknown; unplaced_queue: the number of the queue that they go to.
+    records: the unreadable ones, as (kind, key, value).
     """
 
     queues: dict[str, int] = field(default_factory=dict)
@@ -57,18 +57,18 @@ class Survey:
     log_damage: str = ""
     rows: int = 0
     further: int = 0
-    """Damages that are counted and not listed."""
+    """Number of damaged parts that are not listed."""
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is damaged."""
+        """Whether there is no damage."""
         return not (self.damage or self.lost or self.unplaced or self.records)
 
     def lines(self) -> list[str]:
         """Return one line of text for each damaged part, record or queue."""
         lines = list(self.damage)
         if self.further:
-            lines.append(f"{self.further:,} further damages of this kind")
+            lines.append(f"{self.further:,} more damaged parts")
         lines += [f"record {kind} {unquote(key)!r} can't be read" for kind, key, _ in self.records]
         lines += [f"queue {name}: {count:,} messages can't be read" for name, count in self.lost.items()]
         if self.unplaced:
@@ -85,7 +85,7 @@ class _Reader:
     def __init__(
         self, image: Image, target: sqlite3.Connection, progress: Callable[[int, int], None], *, keeps_bodies: bool
     ) -> None:
-        """keeps_bodies: whether the database gets the contents of messages, or only learns that they are readable."""
+        """keeps_bodies: whether to store the contents of messages in the database, or only that they are readable."""
         self._image = image
         self._target = target
         self._keeps_bodies = keeps_bodies
@@ -95,7 +95,7 @@ class _Reader:
         """A byte for each page, by number: 1 if it was read."""
         self._count = 0
         self._kept = 0
-        """Bytes of the bodies that wait to be written."""
+        """Bytes of the bodies waiting to be written."""
         self.survey = Survey()
 
     def read(self) -> Survey:
@@ -110,7 +110,7 @@ class _Reader:
             damage.append(str(error))
         for root in self._roots():
             self._walk(root)
-        if damage:  # pages below a damaged one are reached from no tree
+        if damage:  # pages below a damaged one can't be reached from any tree
             for number in range(2, image.pages + 1):
                 if not self._seen[number] and not free[number]:
                     self._take(number, is_expected=False)
@@ -141,7 +141,7 @@ class _Reader:
                 self._note(f"page {number} is not in the file")
                 continue
             if self._seen[number]:
-                self._note(f"page {number} stands in two places")
+                self._note(f"page {number} is referenced twice")
                 continue
             try:
                 waiting += reversed(self._image.children(number))
@@ -166,14 +166,14 @@ class _Reader:
                 self._note(str(error))
 
     def _note(self, damage: str) -> None:
-        """Note a damage; beyond the first _MOST_NOTED the damages are only counted."""
+        """Record damage; beyond the first _MOST_NOTED parts it is only counted."""
         if len(self.survey.damage) < _MOST_NOTED:
             self.survey.damage.append(damage)
         else:
             self.survey.further += 1
 
     def _keep(self, row: Row, *, is_expected: bool) -> None:
-        """Keep a row whose checksum is right. Its table is recognised by the types of its values."""
+        """Keep a row with a correct checksum. Its table is recognised by the types of its values."""
         match row.values:
             case (None, int(refs), bytes(content), int(crc)):
                 self._keep_body(row.number, refs, content, crc)
@@ -183,12 +183,12 @@ class _Reader:
                 expires = float(row.values[5] or 0)
                 try:
                     key = ENTRY_KEY.pack(queue, priority, position, body, expires, size)
-                except Exception as error:  # struct.error is what a damaged number gives
+                except Exception as error:  # such as struct.error for a damaged number
                     raise Malformed(str(error)) from error
                 if crc32(key) == crc:
                     self._add("entries", row.values)
                 elif is_expected:
-                    self._note(f"position {position} of queue number {queue} has not its checksum")
+                    self._note(f"position {position} of queue number {queue} has a wrong checksum")
             case (str(kind), str(key), bytes(value), int(crc)):
                 if record_checksum(kind, key, value) == crc and _decodes(value):
                     self._add("records", row.values)
@@ -223,7 +223,7 @@ class _Reader:
             self._write(table)
 
     def _conclude(self) -> None:
-        """Count each queue's messages and the lost ones; put messages without an entry into a queue of their own."""
+        """Count each queue's messages and the lost ones; put messages without an entry into a separate queue."""
         target, survey = self._target, self.survey
         names = {}
         deleted: set[int] = set()
@@ -293,10 +293,10 @@ def _no_progress(done: int, total: int) -> None:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold the lock of an existing data folder, so that no broker uses it.
+    """Lock an existing data folder, so that no broker uses it.
 
     Raises:
-        StoreFailed: A broker has it.
+        StoreFailed: A broker uses it.
         UsageError: The folder is not a broker's.
     """
     try:
@@ -311,13 +311,13 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def survey(folder: Path, progress: Callable[[int, int], None] = _no_progress) -> Survey:
-    """Read everything that a store holds, and change nothing.
+    """Read everything in a store without changing it.
 
     Raises:
         StoreFailed: The store failed; the text says why.
     """
     rebuilt = folder / _REBUILT
-    target = sqlite3.connect("", isolation_level=None)  # a database of its own in a temporary file
+    target = sqlite3.connect("", isolation_level=None)  # a temporary database
     try:
         return _read(
             rebuilt if rebuilt.exists() else folder / NAME, target, progress, keeps_bodies=False, despite_errors=True
@@ -377,15 +377,15 @@ def rebuild(
     keep_places: bool = False,
     despite_errors: bool = False,
 ) -> tuple[Survey, Path]:
-    """Rebuild a store from its readable rows. Return what was found, and the folder to which the old files were moved.
+    """Rebuild a store from its readable rows. Return the survey, and the folder to which the old files were moved.
 
-    That folder also gets `lost.jsonl`, a list of what could not be read. The caller holds the data folder's lock. A
-    process that is killed in the middle leaves the old files unchanged.
+    That folder also gets `lost.jsonl`, a list of everything unreadable. The caller must hold the data folder's lock. A
+    process that is killed during it leaves the old files unchanged.
 
     Args:
         folder: The data folder.
-        progress: Called with the number of pages read, and of all.
-        keep_places: Whether to keep entries without a body, for queues that have counted them.
+        progress: Called with the number of pages read, and the number of all pages.
+        keep_places: Whether to keep entries without a body, because queues have counted them.
         despite_errors: Whether pages that the disk fails to read (EIO) count as damaged. Otherwise, and if nothing can
             be read, raises StoreFailed.
     """
@@ -415,7 +415,7 @@ def rebuild(
             target.close()
         aside = _set_aside(folder, found)
         _sync(new)
-        new.rename(folder / _REBUILT)  # from here on the new database counts, whatever becomes of this process
+        new.rename(folder / _REBUILT)  # from here on the new database is the valid one, even if this process dies
         _sync(folder)
     except (OSError, sqlite3.Error) as error:
         raise StoreFailed(f"the store {path} can't be repaired: {error}; the old files are unchanged") from error
@@ -424,9 +424,9 @@ def rebuild(
 
 
 def finish(folder: Path) -> None:
-    """Put a rebuilt database in its place, with an empty log; do nothing if there is none.
+    """Move a rebuilt database into place, with an empty log; do nothing if there is none.
 
-    A process that ended meanwhile has left the old log, which must not be replayed into the new database.
+    A process that died meanwhile has left the old log, which must not be replayed into the new database.
 
     Raises:
         StoreFailed: The store failed; the text says why.
@@ -436,7 +436,7 @@ def finish(folder: Path) -> None:
         if not rebuilt.exists():
             return
         log = folder / f"{NAME}-wal-new"
-        log.write_bytes(bytes(32))  # an empty log, since a start without one reports a lost log
+        log.write_bytes(bytes(32))  # an empty log, since a start without a log reports a lost one
         _sync(log)
         log.replace(log_path(path))
         mark_path(path).unlink(missing_ok=True)  # it is about the old log
@@ -448,9 +448,9 @@ def finish(folder: Path) -> None:
 
 
 def room_for_repair(folder: Path) -> tuple[int, int]:
-    """Return how many bytes `rebuild` needs in a folder at most, and how many are free.
+    """Return the most bytes that `rebuild` needs in a folder, and the free bytes.
 
-    The old files are kept by links to them, which take no room, if the file system has links.
+    The old files are kept by hard links, which take no space, if the file system supports them.
 
     Raises:
         StoreFailed: The store failed; the text says why.
@@ -470,7 +470,7 @@ def room_for_repair(folder: Path) -> tuple[int, int]:
 
 
 def _unused(image: Image) -> int:
-    """Return how many pages hold nothing; 0 if that can't be told."""
+    """Return the number of free pages; 0 if it can't be read."""
     try:
         return sum(image.free_pages())
     except (Malformed, ValueError):
@@ -478,7 +478,7 @@ def _unused(image: Image) -> int:
 
 
 def _has_links(path: Path) -> bool:
-    """Return whether a second name can be given to a file."""
+    """Return whether the file system supports hard links."""
     probe = path.with_name(f"{path.name}-link")
     try:
         probe.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
-"""Disk blocks reserved for a store in advance, so that acks and reads go on when the disk is full.
+"""Disk blocks reserved for a store in advance, so that acks and reads still work on a full disk.
 
-The store commits nothing that its database file has no blocks for, so a checkpoint always comes to its end and the
-write-ahead log begins anew; and the log keeps blocks for so much as acks need, over a restart as well. SQLite writes
-into both as ever: it ignores what stands behind the pages and frames that it knows of.
+The store commits nothing that its database file has no blocks for, so a checkpoint can always finish and the
+write-ahead log starts again; the log keeps enough blocks for acks, across restarts too. SQLite writes to both files as
+usual: it ignores everything behind the pages and frames that it knows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 RESERVE: Final = 4 << 20
 """Bytes of blocks that the log always keeps."""
 _AHEAD: Final = 1 << 20
-"""Bytes by which the database's file grows at a time, so that few batches have to grow it."""
+"""Step in bytes by which the database's file grows, so that few batches have to grow it."""
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NOT_HERE: Final = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV, errno.ENOSYS})
 """Errors of file systems that can't reserve blocks in advance."""
@@ -28,20 +28,20 @@ _LOG_HEADER_SIZE: Final = 32
 _LOG_HEADER: Final = bytes(_LOG_HEADER_SIZE)
 """Bytes in place of a log's header that mark the log as empty."""
 _UNREADABLE: Final = b"\xff" * _LOG_HEADER_SIZE
-"""Bytes for a header that the disk can't read: those of no log."""
+"""Stands for a header that the disk can't read: not a log's header."""
 _LOG_MAGIC: Final = 0x377F0682
 
 
 def is_no_room(error: OSError) -> bool:
-    """Return whether an error means that the disk or a quota is full, or a file has its largest size."""
+    """Return whether an error means that the disk or quota is full, or a file has its maximum size."""
     return error.errno in _NO_ROOM
 
 
 class Room:
-    """The blocks that a store's two files have on the disk. All methods are called on the store's thread."""
+    """The disk blocks of a store's two files. All methods are called on the store's thread."""
 
     def __init__(self, path: Path) -> None:
-        """Hold nothing yet.
+        """Start without a reserve.
 
         Args:
             path: The database; its log is beside it, under SQLite's name.
@@ -53,14 +53,14 @@ class Room:
         self._database_id: tuple[int, int] | None = None
         self._wal_id: tuple[int, int] | None = None
         self.size = 0
-        """Bytes of the database's file as of the last `hold`."""
+        """Size of the database's file at the last `hold`, in bytes."""
 
     def has_log(self) -> bool:
         """Return whether there is a log. Call it and the next three methods before SQLite opens the database."""
         return self._wal.exists()
 
     def has_reserve(self) -> bool:
-        """Return whether a broker that ended in order has kept blocks for this start."""
+        """Return whether the last broker, which ended in order, has kept blocks for this start."""
         return self._reserve.exists()
 
     def is_log_empty(self) -> bool:
@@ -68,7 +68,7 @@ class Room:
         return not self._log_header().strip(b"\0")
 
     def is_log_damaged(self) -> bool:
-        """Return whether the log's header is damaged, so that SQLite would ignore all that the log holds.
+        """Return whether the log's header is damaged, so that SQLite would ignore the whole log.
 
         Its format: https://www.sqlite.org/fileformat2.html#walformat
         """
@@ -82,7 +82,7 @@ class Room:
         return _UNREADABLE if header is None else header
 
     def bring_back(self) -> None:
-        """Make the reserve of the last run the log again. Call it before SQLite opens the database."""
+        """Turn the reserve of the last run into the log again. Call it before SQLite opens the database."""
         try:
             if self._wal.exists():
                 self._reserve.unlink(missing_ok=True)
@@ -95,8 +95,8 @@ class Room:
             _logger.warning("the disk blocks reserved in %s can't be used: %s", self._reserve, error.strerror)
 
     def take(self) -> None:
-        """Reserve the log's blocks, or log that the disk lacks them. Call it while SQLite has the database open."""
-        # Closing any descriptor of the database would release SQLite's POSIX locks of it, so this one stays open.
+        """Reserve the log's blocks, or log that the disk is too full. Call it while SQLite has the database open."""
+        # Closing any descriptor of the database would release SQLite's POSIX locks on it, so this one stays open.
         self._file = os.open(self._database, os.O_RDWR | os.O_CLOEXEC)
         self._database_id = _identity(os.fstat(self._file))
         self._wal_id = _identity(self._wal.stat())
@@ -108,7 +108,7 @@ class Room:
             _logger.warning("no room in %s to keep %d MiB for acknowledgements", self._database.parent, RESERVE >> 20)
 
     def check_files(self) -> None:
-        """Raise StoreFailed if the files that SQLite writes are not the ones in the folder any more."""
+        """Raise StoreFailed if the files that SQLite writes are no longer those in the folder."""
         for path, ours in ((self._database, self._database_id), (self._wal, self._wal_id)):
             if ours is None:
                 continue
