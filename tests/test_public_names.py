@@ -16,7 +16,8 @@ import rabbitry.web
 
 _NAMES = {
     "AlreadySettled", "App", "AppError", "Batch", "ChannelClosed", "ConnectFailed", "ConnectionClosed",
-    "ConsumerCancelled", "DeliveryTimeout", "LoginRefused", "Message", "Outgoing", "Properties", "ProtocolViolation",
+    "ConsumerCancelled", "Context", "DeliveryTimeout", "DependencyFailed", "Depends", "LoginRefused", "Message",
+    "Outgoing", "Properties", "ProtocolViolation",
     "PublishError", "PublishRefused", "PublishReturned", "PublishTimeout", "Reject", "RequestTimeout", "Retry",
     "TopologyMismatch", "UsageError",
     "UsedAfterFork", "VirtualHostRefused", "RabbitryError", "connect", "connect_blocking",

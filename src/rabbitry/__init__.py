@@ -52,8 +52,8 @@ if TYPE_CHECKING:
         UsedAfterFork,
         VirtualHostRefused,
     )
-    from rabbitry.flow import App, Batch, Message, Outgoing
-    from rabbitry.flow.exceptions import AppError, Reject, Retry, TopologyMismatch
+    from rabbitry.flow import App, Batch, Context, Depends, Message, Outgoing
+    from rabbitry.flow.exceptions import AppError, DependencyFailed, Reject, Retry, TopologyMismatch
 
 __all__ = [
     "AlreadySettled",
@@ -76,8 +76,11 @@ __all__ = [
     "Consumer",
     "ConsumerCancelled",
     "Consumers",
+    "Context",
     "Delivery",
     "DeliveryTimeout",
+    "DependencyFailed",
+    "Depends",
     "LoginRefused",
     "Message",
     "Outgoing",
@@ -129,8 +132,10 @@ _ELSEWHERE: Final = {
         ),
         "rabbitry.amqp.client",
     ),
-    **dict.fromkeys(("AppError", "Reject", "Retry", "TopologyMismatch"), "rabbitry.flow.exceptions"),
-    **dict.fromkeys(("App", "Batch", "Message", "Outgoing"), "rabbitry.flow"),
+    **dict.fromkeys(
+        ("AppError", "DependencyFailed", "Reject", "Retry", "TopologyMismatch"), "rabbitry.flow.exceptions"
+    ),
+    **dict.fromkeys(("App", "Batch", "Context", "Depends", "Message", "Outgoing"), "rabbitry.flow"),
 }
 
 

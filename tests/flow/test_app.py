@@ -69,14 +69,6 @@ def test_processes_need_a_plain_function_at_the_top_of_its_module() -> None:
         app.stage("in", processes=True)(none_at_all)
 
 
-@pytest.mark.parametrize("options", [{"attempts": 0}, {"concurrency": 0}, {"time_limit": 0}, {"delays": [-1]}])
-def test_options_that_make_no_sense(options: dict[str, Any]) -> None:
-    async def handler(value: str) -> None: ...
-
-    with pytest.raises(rabbitry.AppError, match="positive"):
-        rabbitry.App("wrong").stage("in", **options)(handler)
-
-
 def test_stages_and_keys_that_make_no_sense() -> None:
     app = rabbitry.App("wrong")
     with pytest.raises(rabbitry.AppError, match="no stages"):

@@ -1,15 +1,17 @@
 """App and its stages, workers, settlement, retries and dead letters.
 
-Public modules: `app`, `stage`, `message`, `batch`, `outgoing`, `codec` and `exceptions` for handlers; `publisher` and
-`blocking` for programs that publish; `spec` (an app, frozen), `worker` and `wiring` for programs that run or look at
-apps.
+Public modules: `app`, `stage`, `message`, `context`, `depends`, `middleware`, `batch`, `outgoing`, `codec` and
+`exceptions` for handlers; `publisher` and `blocking` for programs that publish; `spec` (an app, frozen), `worker` and
+`wiring` for programs that run or look at apps.
 """
 
 from __future__ import annotations
 
 from rabbitry.flow.app import App
 from rabbitry.flow.batch import Batch
+from rabbitry.flow.context import Context
+from rabbitry.flow.depends import Depends
 from rabbitry.flow.message import Message
 from rabbitry.flow.outgoing import Outgoing
 
-__all__ = ["App", "Batch", "Message", "Outgoing"]
+__all__ = ["App", "Batch", "Context", "Depends", "Message", "Outgoing"]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 from rabbitry.amqp.client import Properties
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import UsageError
+from rabbitry.flow import _tracing
 from rabbitry.flow.codec import encode
-from rabbitry.flow.message import Publication, first_properties, with_given
+from rabbitry.flow.message import Message, Publication, first_properties, with_given
 from rabbitry.flow.outgoing import Outgoing, extra_of, properties_of
 from rabbitry.flow.spec import AppSpec
+from rabbitry.flow.wiring.retries import delayed
 
 
 def publication_of(spec: AppSpec, value: object, key: str, headers: Table | None = None) -> tuple[str, Publication]:
@@ -38,3 +42,37 @@ def addressed(spec: AppSpec, body: bytes, properties: Properties, key: str) -> P
         keys = ", ".join(sorted(set(spec.keys)))
         raise UsageError(f"key {key!r} leads nowhere in app {spec.name!r}; it has {keys}")
     return Publication(spec.exchange_of(key), key, body, properties, mandatory=spec.is_required(key))
+
+
+def following(
+    spec: AppSpec,
+    cause: Message,
+    value: object,
+    key: str,
+    headers: Table | None,
+    priority: int | None,
+    delay: float | None,
+) -> tuple[str, list[Publication]]:
+    """Make the messages that publish `value` as one that follows from a message; its id goes before them.
+
+    There is one, or with a delay one for each queue that the key leads to. See `Context.publish` for the arguments, and
+    `publication_of` for the errors.
+    """
+    trace = _tracing.current() or _tracing.carried(cause.headers)
+    identity, message = publication_of(spec, value, key, {**trace, **(headers or {})})
+    properties = message.properties
+    assert isinstance(properties, Properties)  # noqa: S101 # of `publication_of`; narrows the type
+    if priority is not None and properties.priority is None:
+        properties = properties._replace(priority=priority)
+    message = message._replace(properties=properties._replace(correlation_id=cause.correlation_id or identity))
+    if delay is None:
+        return identity, [message]
+    if not (isinstance(delay, int | float) and 0 <= delay < math.inf):
+        raise UsageError(f"delay={delay!r}: give seconds, not negative")
+    queues = spec.queues_of(message.routing_key)
+    if not queues:
+        raise UsageError(
+            f"delay={delay!r}: key {message.routing_key!r} leads to no queue that app {spec.name!r} knows: "
+            "declare it with app.output(KEY, queue=…), or publish without a delay"
+        )
+    return identity, [delayed(spec.name, queue, message, delay) for queue in queues]

@@ -1,74 +1,93 @@
-"""The parameters of a handler, read from their annotations."""
+"""The parameters of a handler, read from their annotations when it is declared."""
 
 from __future__ import annotations
 
-import inspect
 import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
+from rabbitry.flow._annotations import dependency_of, parameters_of
+from rabbitry.flow._plan import Plan, plan_of
 from rabbitry.flow.batch import Batch
+from rabbitry.flow.context import Context
 from rabbitry.flow.exceptions import AppError
 from rabbitry.flow.message import Message
 
 Handler: TypeAlias = Callable[..., Any]
 """A user's function. Its types are checked when it is registered; type checkers can't."""
 
+_SPECIAL: tuple[object, ...] = (Message, list[Message], Batch, Context)
+
 
 class Signature(NamedTuple):
     """Names of a handler's parameters, and the type of one message's value.
 
-    message: of the metadata, None if the handler does not ask for it. batch: the same for `rabbitry.Batch`.
+    message: of the metadata, None if the handler does not ask for it. batch, context: the same for `rabbitry.Batch` and
+    `rabbitry.Context`.
     """
 
     value: str
     type: object
     message: str | None
     batch: str | None
+    context: str | None = None
+    plan: Plan = Plan()
 
 
-def signature_of(handler: Handler, *, takes_batches: bool) -> Signature:
-    """Read a handler's parameters. Raises AppError, naming file and function, if they are invalid."""
-    asked = _annotated(handler)
+def signature_of(handler: Handler, what: str, *, takes_batches: bool) -> Signature:
+    """Read a handler's parameters. what: the handler in words. Raises AppError if they are invalid."""
+    asked = parameters_of(handler, what)
+    dependencies = [(name, found) for name, (type_, _) in asked.items() if (found := dependency_of(type_)) is not None]
+    others = {name: each for name, each in asked.items() if name not in dict(dependencies)}
+    name, type_ = _value_of(others, what, takes_batches=takes_batches)
     wanted: object = list[Message] if takes_batches else Message
-    values = {name: type_ for name, type_ in asked.items() if type_ not in (Message, list[Message], Batch)}
-    if len(values) != 1:
-        more = " (and rabbitry.Message, if it wants the metadata)" if not takes_batches else ""
-        raise AppError(f"{where(handler)}: it must take one value{more}")
-    messages = [name for name, type_ in asked.items() if type_ in (Message, list[Message])]
-    batches = [name for name, type_ in asked.items() if type_ is Batch]
-    for name in messages:
-        if asked[name] != wanted:
+    messages = [name for name, (type_, _) in others.items() if type_ in (Message, list[Message])]
+    batches = [name for name, (type_, _) in others.items() if type_ is Batch]
+    contexts = [name for name, (type_, _) in others.items() if type_ is Context]
+    for other in messages:
+        if others[other][0] != wanted:
             how = "batches has list[rabbitry.Message]" if takes_batches else "single messages has rabbitry.Message"
-            raise AppError(f"{where(handler)}: parameter {name!r}: a handler of {how}")
+            raise AppError(f"{what}: parameter {other!r}: a handler of {how}")
     if batches and not takes_batches:
-        raise AppError(f"{where(handler)}: parameter {batches[0]!r}: rabbitry.Batch is for stages with batch=…")
-    if len(messages) > 1 or len(batches) > 1:
-        raise AppError(f"{where(handler)}: it asks for the same twice: {', '.join(messages[1:] or batches[1:])}")
-    (name, type_), *_ = values.items()
+        raise AppError(f"{what}: parameter {batches[0]!r}: rabbitry.Batch is for stages with batch=…")
+    if contexts and takes_batches:
+        raise AppError(
+            f"{what}: parameter {contexts[0]!r}: rabbitry.Context is for handlers of single messages; "
+            "a batch returns or yields rabbitry.Outgoing(value, index=…)"
+        )
+    for names in (messages, batches, contexts):
+        if len(names) > 1:
+            raise AppError(f"{what}: it asks for the same twice: {', '.join(names)}")
+    plan = plan_of(dependencies, what)
     if takes_batches:
+        _check_batched(plan, what)
         if typing.get_origin(type_) is not list:
-            raise AppError(f"{where(handler)}: with batch=… {name!r} must be a list of what a message holds: list[T]")
+            raise AppError(f"{what}: with batch=… {name!r} must be a list of what a message holds: list[T]")
         (type_,) = typing.get_args(type_)
-    return Signature(name, type_, messages[0] if messages else None, batches[0] if batches else None)
+    return Signature(name, type_, _one(messages), _one(batches), _one(contexts), plan)
 
 
-def _annotated(handler: Handler) -> dict[str, object]:
-    """Return the annotations of all parameters, each of which can be given by name."""
-    try:
-        hints = typing.get_type_hints(handler, include_extras=True)
-    except (NameError, TypeError, AttributeError) as error:
-        raise AppError(f"{where(handler)}: its annotations can't be resolved: {error}") from error
-    for parameter in (parameters := inspect.signature(handler).parameters).values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-            raise AppError(f"{where(handler)}: parameter {parameter.name!r} must be one that can be given by name")
-        if parameter.name not in hints:
-            raise AppError(f"{where(handler)}: parameter {parameter.name!r} has no type; say what its messages hold")
-    return {name: hints[name] for name in parameters}
+def _value_of(others: dict[str, tuple[object, bool]], what: str, *, takes_batches: bool) -> tuple[str, object]:
+    """Return the one parameter that takes the value, and its type; it has no default, unless it is the only one."""
+    values = {name: each for name, each in others.items() if each[0] not in _SPECIAL}
+    needed = {name: type_ for name, (type_, has_default) in values.items() if not has_default}
+    if not needed and len(values) == 1:
+        needed = {name: type_ for name, (type_, _) in values.items()}
+    if len(needed) != 1:
+        more = "" if takes_batches else " (and rabbitry.Message, rabbitry.Context or dependencies, if it wants them)"
+        names = f", and not {', '.join(repr(name) for name in needed)}" if needed else ""
+        raise AppError(f"{what}: it must take one value{more}{names}")
+    return next(iter(needed.items()))
 
 
-def where(handler: Handler) -> str:
-    """Return a function's file, line and name, for errors."""
-    code = getattr(inspect.unwrap(handler), "__code__", None)
-    place = f"{code.co_filename}:{code.co_firstlineno}" if code is not None else handler.__module__
-    return f"{place}: {getattr(handler, '__qualname__', repr(handler))}"
+def _check_batched(plan: Plan, what: str) -> None:
+    for provider in plan.providers:
+        if provider.takes_message or provider.takes_context:
+            name = (provider.takes_message or provider.takes_context)[0]
+            raise AppError(
+                f"{what}: dependency {provider.name!r}: parameter {name!r}: a batch has no single message to give it"
+            )
+
+
+def _one(names: list[str]) -> str | None:
+    return names[0] if names else None

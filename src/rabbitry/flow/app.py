@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Never, TypeVar, overload
 
+from rabbitry.flow._options import check_options
+from rabbitry.flow._plan import Plan, lifespan_of
 from rabbitry.flow._signature import Handler
 from rabbitry.flow.exceptions import AppError
+from rabbitry.flow.middleware import Middleware, middleware_of
 from rabbitry.flow.spec import AppSpec, ExchangeType, QueueType
-from rabbitry.flow.stage import ATTEMPTS, DELAYS, TIME_LIMIT, Output, Stage, Then, make_stage
+from rabbitry.flow.stage import ATTEMPTS, DELAYS, TIME_LIMIT, Output, Stage, Then, described, make_stage
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import BrokerURL
@@ -67,6 +69,8 @@ class App:
         self.outputs: dict[str, Output] = {}
         self._exchanges: dict[str, str] = {}
         """By key, if it is not the app's."""
+        self._lifespans: list[Plan] = []
+        self._middlewares: list[Middleware] = []
         self.workers: list[Worker] = []
         """Those that run in this process, oldest first; each is in it from before its first handler begins until its
         last has ended."""
@@ -91,8 +95,13 @@ class App:
         keep_unknown: bool = False,
         exchange: str | None = None,
         single_active: bool = False,
+        **unknown: Never,
     ) -> Callable[[_H], _H]:
         """Make a function a stage: it is called with each message that is published with `key`.
+
+        A handler is a function, a `functools.partial` of one, or an object that can be called. It takes one value;
+        further parameters are recognised by their types: `Message`, `Context`, `Batch`, and `Annotated[…, Depends(…)]`.
+        Others need a default, and are left alone.
 
         The handler returns None, one value, or a list of values; each value is published as a message. Or it yields
         values: each is published as it comes, and the input is acknowledged after the last one is confirmed. To give a
@@ -115,29 +124,75 @@ class App:
             keep_unknown: Copy the fields of a JSON object that the handler's type does not know to the result.
             exchange: A direct, durable exchange for messages that other stages must not see; None for the app's own.
             single_active: Only one of all workers handles this stage's messages; another takes over when it is gone.
+            unknown: None; an error names the option that was meant.
 
         Raises:
-            AppError: The function or an option is invalid.
+            AppError: The function or an option is invalid; the text names the app, the stage and the parameter.
         """
-        make = partial(
-            make_stage,
-            app=self.name,
-            name=name,
-            key=key,
-            queue=queue,
-            then=then,
-            processes=processes,
-            batch=batch,
-            within=within,
-            attempts=attempts,
-            delays=delays,
-            time_limit=time_limit,
-            concurrency=concurrency,
-            keep_unknown=keep_unknown,
-            exchange=exchange,
-            single_active=single_active,
-        )
-        return lambda handler: self._register(handler, make(handler))
+        options: dict[str, Any] = {
+            "key": key,
+            "queue": queue,
+            "then": then,
+            "name": name,
+            "processes": processes,
+            "batch": batch,
+            "within": within,
+            "attempts": attempts,
+            "delays": delays,
+            "time_limit": time_limit,
+            "concurrency": concurrency,
+            "keep_unknown": keep_unknown,
+            "exchange": exchange,
+            "single_active": single_active,
+        }
+
+        def register(handler: _H) -> _H:
+            check_options(described(self.name, name, handler), options, unknown)
+            return self._register(handler, make_stage(handler, app=self.name, **options))
+
+        return register
+
+    def lifespan(self, function: _H) -> _H:
+        """Run a function around the life of each worker of this app: a decorator.
+
+        The function yields once (`async def` or `def`), or was made by `contextlib.asynccontextmanager` or
+        `contextlib.contextmanager`. What is before the `yield` runs when the worker has connected, before it takes the
+        first message; what is after it runs when the last handler has ended, before the worker disconnects. Its
+        parameters may be dependencies of scope "worker". Of several, the first one declared is the outermost. An error
+        in it ends the worker. It runs in the worker's event loop, and not in the processes of `processes=True`.
+
+        Raises:
+            AppError: The function does not yield, or has parameters that can't be given.
+        """
+        self._lifespans.append(lifespan_of(function, f"app {self.name!r}, lifespan"))
+        return function
+
+    @overload
+    def middleware(self, function: _H, /) -> _H: ...
+    @overload
+    def middleware(self, /, *, stages: Collection[str] | None = None) -> Callable[[_H], _H]: ...
+    def middleware(self, function: Any = None, /, *, stages: Collection[str] | None = None) -> Any:
+        """Run a function around each call of a handler: a decorator, with or without arguments.
+
+        The function takes the message (`Message`, or `list[Message]` around handlers of batches) and a function
+        `call_next`, and returns what `call_next()` returned, or something else in its place. Errors of the handler and
+        of its dependencies pass through it. An `async def` middleware is for `async def` handlers, a `def` for handlers
+        that run in threads; none is for `processes=True`. Around a generator, `call_next()` returns None when its last
+        value was yielded. Of several, the first one declared is the outermost.
+
+        Args:
+            function: The middleware.
+            stages: The names of the stages that it is for; None for all, which then must be of its kind.
+
+        Raises:
+            AppError: The function is no middleware. That it does not fit a stage is raised by `validate`.
+        """
+
+        def register(function: _H) -> _H:
+            self._middlewares.append(middleware_of(function, stages, self.name))
+            return function
+
+        return register if function is None else register(function)
 
     def output(
         self,
@@ -184,13 +239,22 @@ class App:
         """Check the app as a whole.
 
         Raises:
-            AppError: There is no stage, or a `then` leads nowhere.
+            AppError: There is no stage, a `then` leads nowhere, or a middleware does not fit a stage.
         """
         spec = self.spec()
         if not self.stages:
             raise AppError(f"app {self.name!r} has no stages: decorate a function with @app.stage(KEY)")
+        for middleware in spec.middlewares:
+            if absent := sorted((middleware.stages or frozenset()) - set(self.stages)):
+                raise AppError(
+                    f"app {self.name!r}, middleware {middleware.name!r} ({middleware.place}): "
+                    f"there is no stage {absent[0]!r}"
+                )
         for stage in self.stages.values():
             self._check_plain(stage)
+            for middleware in spec.middlewares:
+                if middleware.is_around(stage):
+                    middleware.check(self.name, stage)
             if isinstance(stage.then, str) and not spec.leads_somewhere(stage.then):
                 raise AppError(
                     f"{stage.where}: then={stage.then!r} leads nowhere: no stage has this key; "
@@ -216,6 +280,8 @@ class App:
             stages=dict(self.stages),
             outputs=dict(self.outputs),
             exchanges=dict(self._exchanges),
+            lifespans=tuple(self._lifespans),
+            middlewares=tuple(self._middlewares),
         )
 
     # -- running and publishing ------------------------------------------------------------------------

@@ -57,6 +57,10 @@ class Retry(RabbitryError):
         self.after = after
 
 
+class DependencyFailed(RabbitryError):
+    """A dependency, or a lifespan, failed in its set-up or clean-up. The text names it; the cause is its own error."""
+
+
 class TimeLimitExceeded(RabbitryError, TimeoutError):
     """A handler took longer than its stage's time limit."""
 

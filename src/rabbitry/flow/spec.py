@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from rabbitry.exceptions import UsageError
+from rabbitry.flow._plan import Plan
+from rabbitry.flow.middleware import Middleware
 from rabbitry.flow.stage import Output, Stage
 
 ExchangeType: TypeAlias = Literal["direct", "topic", "fanout"]
@@ -17,7 +19,8 @@ QueueType: TypeAlias = Literal["classic", "quorum"]
 class AppSpec:
     """The names of an app on the broker, its stages and its outputs. Made by `App.spec`; see `App` for the fields.
 
-    stages: by name. outputs: by key. exchanges: by key, if it is not the app's own.
+    stages: by name. outputs: by key. exchanges: by key, if it is not the app's own. lifespans, middlewares: the first
+    one is the outermost.
     """
 
     name: str
@@ -29,6 +32,8 @@ class AppSpec:
     stages: Mapping[str, Stage]
     outputs: Mapping[str, Output]
     exchanges: Mapping[str, str]
+    lifespans: tuple[Plan, ...]
+    middlewares: tuple[Middleware, ...]
 
     @property
     def keys(self) -> list[str]:
@@ -53,6 +58,25 @@ class AppSpec:
         if self.exchange_type == "direct":
             return key in keys
         return any(topic_matches(pattern, key) for pattern in keys)
+
+    def queues_of(self, key: str) -> list[str]:
+        """Return the names of the queues of stages and outputs that take messages with `key`."""
+        items: list[Stage | Output] = [*self.stages.values(), *self.outputs.values()]
+        exchange = self.exchange_of(key)
+        queues = [
+            item.queue
+            for item in items
+            if item.queue is not None
+            and (item.exchange or self.exchange) == exchange
+            and self._takes(item.key, key, "direct" if item.exchange else self.exchange_type)
+        ]
+        return list(dict.fromkeys(queues))
+
+    @staticmethod
+    def _takes(pattern: str, key: str, exchange_type: ExchangeType) -> bool:
+        if exchange_type == "topic":
+            return topic_matches(pattern, key)
+        return exchange_type == "fanout" or pattern == key
 
     def exchange_of(self, key: str) -> str:
         """Return the name of the exchange that messages with `key` are published to."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from rabbitry.amqp.protocol.tables import encode_short
-from rabbitry.flow._signature import Handler, Signature, signature_of, where
+from rabbitry.flow._annotations import called, where, written
+from rabbitry.flow._options import MOST_UNACKED
+from rabbitry.flow._signature import Handler, Signature, signature_of
 from rabbitry.flow.codec import Codec
 from rabbitry.flow.exceptions import AppError
 from rabbitry.flow.message import Message
@@ -28,8 +29,6 @@ WITHIN: Final = 0.05
 CONCURRENCY: Final[dict[HandlerKind, int]] = {"async": 100, "thread": 8, "process": os.cpu_count() or 1}
 BATCHES: Final[dict[HandlerKind, int]] = {"async": 1, "thread": 1, "process": os.cpu_count() or 1}
 """The same for handlers of batches: with more at once, each fills more slowly and the worker holds more messages."""
-_MOST_UNACKED: Final = 65_535
-"""The largest prefetch (AMQP 0-9-1, basic.qos), and so the largest batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +67,8 @@ class Stage:
     keep_unknown: bool
     exchange: str | None
     single_active: bool
+    is_plain: bool
+    """Whether the handler takes a message's value and metadata, returns its results, and nothing else is to be done."""
 
     @property
     def where(self) -> str:
@@ -88,7 +89,7 @@ class Stage:
             running: How many calls of the handler run at once.
             ahead: Whether as many messages again wait in the worker.
         """
-        return min(running * (self.batch or 1) * (2 if ahead else 1), _MOST_UNACKED)
+        return min(running * (self.batch or 1) * (2 if ahead else 1), MOST_UNACKED)
 
     def delay(self, attempt: int) -> float:
         """Return the seconds to wait after attempt number `attempt` failed."""
@@ -132,34 +133,32 @@ def make_stage(  # noqa: PLR0913 - the options of `App.stage`
     exchange: str | None,
     single_active: bool,
 ) -> Stage:
-    """Make a stage of the app of this name. Raises AppError, naming file and function, for what is invalid."""
-    written = inspect.unwrap(handler)
-    is_async = inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(written)
-    if processes and is_async:
-        raise AppError(f"{where(handler)}: processes=True is for `def`; an `async def` handler can't use it")
-    kind: HandlerKind = "async" if is_async else "process" if processes else "thread"
-    number = (CONCURRENCY if batch is None else BATCHES)[kind] if concurrency is None else concurrency
-    if attempts < 1 or number < 1 or time_limit <= 0 or not all(0 <= delay < math.inf for delay in delays):
-        raise AppError(f"{where(handler)}: attempts, concurrency and time_limit are positive, delays not negative")
-    _check_batch(handler, batch, within, keep_unknown=keep_unknown)
-    if processes:
-        _check_importable(handler)
-    signature = signature_of(handler, takes_batches=batch is not None)
+    """Make a stage of the app of this name. Raises AppError, naming app, stage and function, for what is invalid.
+
+    The options themselves were checked before (`check_options`).
+    """
+    what = described(app, name, handler)
+    kind = _kind_of(handler, what, processes=processes)
+    _check_batch(what, batch, within, keep_unknown=keep_unknown)
+    signature = signature_of(handler, what, takes_batches=batch is not None)
+    _check_dependencies(what, kind, signature)
     try:
         codec = Codec(signature.type)
     except (TypeError, ValueError) as error:
         raise AppError(
-            f"{where(handler)}: the type of {signature.value!r} can't be decoded: {error}; "
+            f"{what}: the type of {signature.value!r} can't be decoded: {error}; "
             "take a msgspec type, a dataclass, a pydantic model, dict, str or bytes"
         ) from error
+    source = written(handler)
+    yields = inspect.isgeneratorfunction(source) or inspect.isasyncgenfunction(source)
     return Stage(
-        name=name or handler.__name__,
+        name=name or called(handler),
         key=key,
-        queue=queue or f"{app}.{name or handler.__name__}",
+        queue=queue or f"{app}.{name or called(handler)}",
         then=then,
         handler=handler,
         kind=kind,
-        yields=inspect.isgeneratorfunction(written) or inspect.isasyncgenfunction(written),
+        yields=yields,
         codec=codec,
         signature=signature,
         batch=batch,
@@ -167,36 +166,73 @@ def make_stage(  # noqa: PLR0913 - the options of `App.stage`
         attempts=attempts,
         delays=tuple(delays),
         time_limit=time_limit,
-        concurrency=number,
+        concurrency=(CONCURRENCY if batch is None else BATCHES)[kind] if concurrency is None else concurrency,
         keep_unknown=keep_unknown,
         exchange=exchange,
         single_active=single_active,
+        is_plain=not yields and batch is None and signature.context is None and not signature.plan.providers,
     )
 
 
-def _check_batch(handler: Handler, batch: int | None, within: float | None, *, keep_unknown: bool) -> None:
+def described(app: str, name: str | None, handler: Handler) -> str:
+    """Return a stage in words, for errors: its app, its name and its handler."""
+    if not callable(handler):
+        raise AppError(f"app {app!r}: {handler!r} can't be a handler: it is no function")
+    return f"app {app!r}, stage {name or called(handler)!r} ({where(handler)})"
+
+
+def _kind_of(handler: Handler, what: str, *, processes: bool) -> HandlerKind:
+    source = written(handler)
+    method = getattr(handler, "__call__", None)  # noqa: B004 - of an object that can be called
+    is_async = (
+        inspect.iscoroutinefunction(handler)
+        or inspect.iscoroutinefunction(method)
+        or inspect.isasyncgenfunction(source)
+    )
+    if processes:
+        if is_async:
+            raise AppError(f"{what}: processes=True is for `def`; an `async def` handler can't use it")
+        _check_importable(handler, what)
+    return "async" if is_async else "process" if processes else "thread"
+
+
+def _check_dependencies(what: str, kind: HandlerKind, signature: Signature) -> None:
+    """Raise AppError for what the handler can't get where it runs."""
+    if kind == "process" and signature.context is not None:
+        raise AppError(
+            f"{what}: parameter {signature.context!r}: processes=True has no rabbitry.Context: "
+            "take rabbitry.Message, and return or yield rabbitry.Outgoing"
+        )
+    for provider in signature.plan.providers:
+        if kind == "process" and provider.takes_context:
+            raise AppError(f"{what}: dependency {provider.name!r}: processes=True has no rabbitry.Context")
+        if provider.is_async and (kind == "process" or (kind == "thread" and provider.scope == "message")):
+            more = "" if kind == "process" else ", or give it scope='worker'"
+            raise AppError(
+                f"{what}: dependency {provider.name!r} is asynchronous, and a `def` handler can't wait for it: "
+                f"make it a `def`{more}"
+            )
+
+
+def _check_batch(what: str, batch: int | None, within: float | None, *, keep_unknown: bool) -> None:
     if batch is None:
         if within is not None:
-            raise AppError(f"{where(handler)}: within=… is for stages with batch=…")
-        return
-    if not 1 <= batch <= _MOST_UNACKED:
-        raise AppError(f"{where(handler)}: batch={batch!r}: a batch has 1 to {_MOST_UNACKED} messages")
-    if within is not None and not 0 <= within < math.inf:
-        raise AppError(f"{where(handler)}: within={within!r}: seconds, not negative")
-    if keep_unknown:
-        raise AppError(f"{where(handler)}: keep_unknown=True can't go with batch=…: a result has no single input there")
+            raise AppError(f"{what}: within=… is for stages with batch=…")
+    elif keep_unknown:
+        raise AppError(f"{what}: keep_unknown=True can't go with batch=…: a result has no single input there")
 
 
-def _check_importable(handler: Handler) -> None:
+def _check_importable(handler: Handler, what: str) -> None:
     """Raise AppError for a handler that worker processes can't import by its name."""
-    if _importable(handler) is not handler:
+    name, module_name = getattr(handler, "__qualname__", None), getattr(handler, "__module__", "")
+    if name is None or _importable(module_name, name) is not handler:
         # While its module is being imported the name is not there yet.
-        module = sys.modules.get(handler.__module__)
-        if "<locals>" in handler.__qualname__ or module is None:
-            raise AppError(f"{where(handler)}: processes=True needs a function at the top of its module")
-    if handler.__module__ == "__main__" and not _has_main_file():
+        module = sys.modules.get(module_name)
+        if name is None or "<locals>" in name or module is None:
+            raise AppError(f"{what}: processes=True needs a function at the top of its module")
+    if module_name == "__main__" and not _has_main_file():
         raise AppError(
-            f"{where(handler)}: processes=True needs a function that another process can import, and '__main__' has no "
+            f"{what}: processes=True needs a function that another process can import, and '__main__' has no "
             "file here (a notebook, a REPL, `python -c`): put the function into a module and import it"
         )
 
@@ -208,8 +244,8 @@ def _has_main_file() -> bool:
     return getattr(main, "__spec__", None) is not None or os.path.exists(getattr(main, "__file__", None) or "")
 
 
-def _importable(handler: Handler) -> object:
-    found: object = sys.modules.get(handler.__module__)
-    for part in handler.__qualname__.split("."):
+def _importable(module: str, name: str) -> object:
+    found: object = sys.modules.get(module)
+    for part in name.split("."):
         found = getattr(found, part, None)
     return found

@@ -13,7 +13,7 @@ import pytest
 
 import rabbitry
 from rabbitry.flow.exceptions import WorkerStuck
-from rabbitry.flow.worker._executors.handling import InContext
+from rabbitry.flow.worker._executors.in_context import InContext
 from rabbitry.flow.worker._job import Result
 from tests.flow._running import dead_of, eventually_dead, eventually_holds
 from tests.support import commands

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from rabbitry.amqp.client import Delivery
-from rabbitry.flow.message import Publication, Role, again
+from rabbitry.amqp.client import Delivery, Properties
+from rabbitry.flow.message import EXCHANGE, ROUTING_KEY, WAIT, Publication, Role, again
 
 RETRY_QUEUES: Final = ((1, "1s"), (5, "5s"), (30, "30s"), (300, "5m"), (3600, "1h"))
 """Seconds of each retry queue, and the end of its name."""
@@ -32,9 +32,33 @@ def later(app: str, queue: str, delivery: Delivery, attempt: int, delay: float, 
     """
     if delay <= 0:
         return Publication("", queue, delivery.body, again(delivery, attempt, limit), role=Role.AGAIN)
+    suffix, rest = _step(delay)
+    properties = again(delivery, attempt, limit, wait=rest)
+    return Publication(retry_queue(app, suffix), queue, delivery.body, properties, role=Role.AGAIN)
+
+
+def delayed(app: str, queue: str, message: Publication, delay: float) -> Publication:
+    """Return the message that delivers another, which was not published yet, to `queue` after `delay` seconds.
+
+    The delay is rounded up as for `later`.
+    """
+    properties = message.properties
+    assert isinstance(properties, Properties)  # noqa: S101 # made by name; narrows the type
+    headers = {**(properties.headers or {}), EXCHANGE: message.exchange, ROUTING_KEY: message.routing_key}
+    if delay <= 0:
+        return message._replace(exchange="", routing_key=queue, properties=properties._replace(headers=headers))
+    suffix, rest = _step(delay)
+    if rest > 0:
+        headers[WAIT] = rest
+    return Publication(
+        retry_queue(app, suffix), queue, message.body, properties._replace(headers=headers, expiration=None)
+    )
+
+
+def _step(delay: float) -> tuple[str, float]:
+    """Return the end of the name of the retry queue for a delay, and the seconds that are left after it."""
     longest, suffix = RETRY_QUEUES[-1]
     rest = max(0.0, delay - longest)
     if not rest:
         suffix = next(name for seconds, name in RETRY_QUEUES if delay <= seconds)
-    properties = again(delivery, attempt, limit, wait=rest)
-    return Publication(retry_queue(app, suffix), queue, delivery.body, properties, role=Role.AGAIN)
+    return suffix, rest

@@ -96,6 +96,7 @@ class Job:
         "body",
         "delivery",
         "generation",
+        "is_cancelled",
         "received",
         "seconds",
         "source",
@@ -118,6 +119,8 @@ class Job:
         """What the handler took."""
         self.stream: Stream | None = None
         """What its handler yields; set before that begins."""
+        self.is_cancelled = False
+        """Whether the handler's result is of no use any more; see `Context.cancelled`."""
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -150,7 +153,7 @@ class BatchJob:
     until: when its time is up, on the monotonic clock; for the parts of a batch that failed, that of the whole.
     """
 
-    __slots__ = ("_is_part", "jobs", "seconds", "stage", "stream", "until")
+    __slots__ = ("_is_part", "is_cancelled", "jobs", "seconds", "stage", "stream", "until")
 
     def __init__(self, jobs: Sequence[Job], until: float, *, is_part: bool = False) -> None:
         self.jobs = tuple(jobs)
@@ -158,6 +161,7 @@ class BatchJob:
         self.until = until
         self.seconds = 0.0
         self.stream: Stream | None = None
+        self.is_cancelled = False
         self._is_part = is_part
 
     @property

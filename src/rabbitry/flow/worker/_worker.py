@@ -13,15 +13,17 @@ from rabbitry.amqp.client import BrokerURL, parse_url
 from rabbitry.amqp.client.url import current, default_url
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import UsageError
-from rabbitry.flow._publication import publication_of
+from rabbitry.flow._publication import following, publication_of
+from rabbitry.flow.message import Message
 from rabbitry.flow.spec import AppSpec
 from rabbitry.flow.stage import Stage
 from rabbitry.flow.wiring.topology import DELIVERY_TIMEOUT
 from rabbitry.flow.worker._block import Block
 from rabbitry.flow.worker._engine import Engine
-from rabbitry.flow.worker._executors import Executor, make_executor
+from rabbitry.flow.worker._executors import Caller, Executor, make_executor
 from rabbitry.flow.worker._health import Health
 from rabbitry.flow.worker._job import GIVEN_BACK, Job, Result, Work
+from rabbitry.flow.worker._life import Life
 from rabbitry.flow.worker._mailbox import Mailbox
 from rabbitry.runtime.io_thread import IOThread
 from rabbitry.runtime.loop_watchdog import Alarm, Watch
@@ -77,7 +79,8 @@ class Worker:
 
     Raises:
         UsageError: The worker is entered a second time, or a method needs a worker that was entered.
-        AppError: On entering: a child process can't import its handler.
+        AppError: On entering: a child process can't import its handler, or make its dependencies.
+        DependencyFailed: A lifespan, or a dependency of scope "worker", failed: on entering, or on leaving.
         ConnectFailed: On entering, as are LoginRefused, VirtualHostRefused, TopologyMismatch and AccessRefused.
     """
 
@@ -106,6 +109,8 @@ class Worker:
         self._attempts = connect_attempts
         self._on_result = on_result
         self._executors: dict[str, Executor] = {}
+        plans = [stage.signature.plan for stage in self.stages if stage.kind != "process"]
+        self._life = Life(spec.name, (*spec.lifespans, *plans), self._on_failed)
         self._io: IOThread | None = None
         self._engine = Engine(
             spec,
@@ -169,6 +174,7 @@ class Worker:
                 await executor.start()
             await self._on_io(self._engine.connect(self.url, strict=self._strict, attempts=self._attempts))
             self._running.append(self)
+            await self._life.start(context)
             await self._on_io(self._engine.start())
             if self._failure.done():
                 self._failure.result()  # raises; what fails later cancels the block
@@ -192,6 +198,7 @@ class Worker:
         except asyncio.CancelledError:
             await asyncio.wait((stopping,))  # it has a deadline of its own
             raise
+        failure = failure or self._life.failure
         if failure is None:
             return
         if error is None or (is_ours and isinstance(error, asyncio.CancelledError)):
@@ -255,6 +262,7 @@ class Worker:
         is_done = await self._on_io(self._engine.drain(left))
         if not is_done:
             _logger.error("%s: not everything in hand was finished in time; it will come again", self.spec.name)
+        await self._life.stop(max(0.0, until - loop.time()) + _SETTLING)  # it may publish
         if self._health is not None:
             await self._on_io(self._health.stop())
         if self in self._running:
@@ -292,6 +300,40 @@ class Worker:
         self._io.run(self._engine.publish(message))
         return identity
 
+    async def publish_for(
+        self,
+        cause: Message,
+        value: object,
+        key: str,
+        *,
+        headers: Table | None,
+        priority: int | None,
+        delay: float | None,
+    ) -> str:
+        """Publish a value that follows from a message; for `Context`."""
+        identity, messages = following(self.spec, cause, value, key, headers, priority, delay)
+        for message in messages:
+            await self._on_io(self._engine.publish(message))
+        return identity
+
+    def publish_blocking_for(
+        self,
+        cause: Message,
+        value: object,
+        key: str,
+        *,
+        headers: Table | None,
+        priority: int | None,
+        delay: float | None,
+    ) -> str:
+        """Publish as `publish_for` does, without an event loop; for `Context`."""
+        if self._io is None:
+            raise UsageError(_NOT_ENTERED)
+        identity, messages = following(self.spec, cause, value, key, headers, priority, delay)
+        for message in messages:
+            self._io.run(self._engine.publish(message))
+        return identity
+
     # -- between the two loops -------------------------------------------------------------------------
 
     async def _on_io(self, work: Coroutine[Any, Any, _T]) -> _T:
@@ -310,7 +352,8 @@ class Worker:
     def _make_executors(self) -> None:
         for stage in self.stages:
             number = self._concurrency_of(stage)
-            self._executors[stage.name] = make_executor(stage, number, self._report, self._on_failed)
+            caller = Caller(stage, middlewares=self.spec.middlewares, instances=self._life.instances, publishing=self)
+            self._executors[stage.name] = make_executor(caller, number, self._report, self._on_failed)
 
     def _concurrency_of(self, stage: Stage) -> int:
         """Return how many handlers of a stage run at once."""

@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 import time
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Final, NamedTuple
@@ -25,7 +25,10 @@ from rabbitry.amqp.client.url import entered
 from rabbitry.flow.exceptions import AppError, TimeLimitExceeded, WorkerProcessDied
 from rabbitry.flow.message import Message, Undecoded, metadata
 from rabbitry.flow.stage import Stage
+from rabbitry.flow.worker._dependencies import Given, set_up
 from rabbitry.flow.worker._executors import handling
+from rabbitry.flow.worker._executors.calls import Caller, Put
+from rabbitry.flow.worker._executors.results import Body, failed
 from rabbitry.flow.worker._job import ABANDONED, Product, Result, Work
 
 _context: Final = multiprocessing.get_context("spawn")
@@ -74,7 +77,7 @@ class ProcessSlot:
             with suppress(EOFError, OSError, AppError):
                 self._start()
 
-    def call(self, work: Work, put: handling.Put) -> Result:
+    def call(self, work: Work, put: Put) -> Result:
         """Handle one message, or a batch, in the process. Its death or a timeout is a result, too."""
         stage = work.stage
         try:
@@ -83,13 +86,13 @@ class ProcessSlot:
             pipe.send((work.body, [job.undecoded for job in work.jobs] if is_asked else []))
             result = self._answer(stage, pipe, put)
         except (EOFError, OSError) as error:
-            return handling.failed(self._died(error))
+            return failed(self._died(error))
         except Exception as error:  # noqa: BLE001 - a result, as any failure; and what else comes over this pipe is none
             self._reap(at_once=True)
-            return handling.failed(error)
+            return failed(error)
         return result
 
-    def _answer(self, stage: Stage, pipe: Connection, put: handling.Put) -> Result:
+    def _answer(self, stage: Stage, pipe: Connection, put: Put) -> Result:
         """Publish what the handler yields, and return its result. Raises EOFError and OSError if the process dies.
 
         Each group of values is answered: True lets the generator go on, False has it closed.
@@ -109,7 +112,7 @@ class ProcessSlot:
         if not stage.yields or not self._close_generator(pipe):
             self._reap(at_once=True)
             limit = f"{limit}; its process was killed"
-        return handling.failed(TimeLimitExceeded(limit))
+        return failed(TimeLimitExceeded(limit))
 
     def _close_generator(self, pipe: Connection) -> bool:
         """Refuse all further values, so that the generator is closed; returns whether it has ended in time."""
@@ -163,7 +166,7 @@ class ProcessSlot:
         problem: str | None = ours.recv()
         if problem is not None:
             self._reap()
-            raise AppError(f"{self._stage.where}: processes=True: a process can't import the handler: {problem}")
+            raise AppError(f"{self._stage.where}: processes=True: a process can't {problem}")
         return ours
 
     def _reap(self, *, at_once: bool = False) -> int | None:
@@ -199,21 +202,26 @@ def _serve(pipe: Connection, module: str, name: str, broker: BrokerURL | None) -
 
 
 def _handle_all(pipe: Connection, module: str, name: str) -> None:
-    try:
-        stage = _stage_of(module, name)
-    except BaseException as error:  # noqa: BLE001 - a module may raise anything; the worker says it
-        pipe.send(described(error))
-        return
-    pipe.send(None)  # ready
-    values = _Values(pipe)
-    while True:
+    with ExitStack() as life:  # of the dependencies of scope "worker": as long as the process
+        doing = "import the handler"
         try:
-            body, received = pipe.recv()
-        except (EOFError, OSError):
+            stage = _stage_of(module, name)
+            doing, given = "begin", Given({})
+            set_up(stage.signature.plan.of_scope("worker"), given, life)
+        except BaseException as error:  # noqa: BLE001 - a module may raise anything; the worker says it
+            pipe.send(f"{doing}: {described(error)}")
             return
-        values.begin()
-        result = contextvars.copy_context().run(handling.call, stage, body, _reading(stage, received), values.put)
-        values.end(result)
+        pipe.send(None)  # ready
+        caller = Caller(stage, instances=given.instances)
+        values = _Values(pipe)
+        while True:
+            try:
+                body, received = pipe.recv()
+            except (EOFError, OSError):
+                return
+            values.begin()
+            result = contextvars.copy_context().run(handling.call, caller, _Input(stage, body, received), values.put)
+            values.end(result)
 
 
 class _Values:
@@ -245,7 +253,7 @@ class _Values:
         self._sent_at = 0.0
 
     def put(self, result: Result | None) -> bool:
-        """See `handling.Put`."""
+        """See `Put`."""
         with self._lock:
             if result is not None:
                 if result.context != self._context:
@@ -314,14 +322,21 @@ class _Sent(NamedTuple):
     result: Result | None
 
 
-def _reading(stage: Stage, received: list[Undecoded]) -> handling.Metadata:
-    """Return a function that reads the messages' metadata in this process, so that the worker need not."""
+class _Input:
+    """The input of a call in a process, where the metadata is read, so that the worker need not."""
 
-    def read() -> Message | list[Message]:
-        messages = [metadata(one, stage.name, stage.queue) for one in received]
-        return messages[0] if stage.batch is None else messages
+    is_cancelled = False
+    is_stale = False
 
-    return read
+    def __init__(self, stage: Stage, body: Body, received: list[Undecoded]) -> None:
+        self.body = body
+        self._stage = stage
+        self._received = received
+
+    def message(self) -> Message | list[Message]:
+        """Read the metadata."""
+        messages = [metadata(one, self._stage.name, self._stage.queue) for one in self._received]
+        return messages[0] if self._stage.batch is None else messages
 
 
 def _stage_of(module: str, name: str) -> Stage:

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-from rabbitry.flow.stage import Stage
 from rabbitry.flow.worker._executors import handling
+from rabbitry.flow.worker._executors.calls import Caller
 from rabbitry.flow.worker._executors.executor import LOOK, Report, too_long
+from rabbitry.flow.worker._executors.in_context import InContext
+from rabbitry.flow.worker._executors.results import failed
 from rabbitry.flow.worker._executors.streams import Bound, LoopStream
 from rabbitry.flow.worker._job import ABANDONED, GIVEN_BACK, Result, Work
 
@@ -38,8 +40,9 @@ class AsyncExecutor:
     that a message takes (`make bench-flow`).
     """
 
-    def __init__(self, stage: Stage, concurrency: int, report: Report) -> None:
-        self._stage = stage
+    def __init__(self, caller: Caller, concurrency: int, report: Report) -> None:
+        self._caller = caller
+        self._stage = caller.stage
         self._concurrency = concurrency
         self._report = report
         self._context = contextvars.copy_context()
@@ -94,6 +97,7 @@ class AsyncExecutor:
         self._pass_on()
         running, self._running = self._running, {}
         for job, _ in running.values():
+            job.is_cancelled = True
             if job.stream is not None:
                 job.stream.close()
             self._report(job, ABANDONED)
@@ -147,19 +151,19 @@ class AsyncExecutor:
         if stage.yields:
             job.stream = stream = LoopStream(self._bound)
             put = partial(self._put, job, stream)
-        call = handling.call_async(stage, job.body, job.message, put)
+        call = handling.call_async(self._caller, job, put)
         try:
-            result = await handling.InContext(self._context.copy(), call)
+            result = await InContext(self._context.copy(), call)
         except asyncio.CancelledError as error:
             if self._is_only_late(me):
-                return ABANDONED if job.is_stale else handling.failed(too_long(stage, error))
+                return ABANDONED if job.is_stale else failed(too_long(stage, error))
             if self._is_stopping:
                 return ABANDONED
-            return handling.failed(error)  # it raised that, cancelled its own task, or waited for what was cancelled
+            return failed(error)  # it raised that, cancelled its own task, or waited for what was cancelled
         if me in self._late:
             is_only_late = self._is_only_late(me)  # it made something else of it
             if result.kind == "abandoned" and is_only_late and not job.is_stale:
-                return handling.failed(too_long(stage, None))
+                return failed(too_long(stage, None))
         if self._is_stopping and me.cancelling() and result.kind in ("failed", "retry"):
             return ABANDONED  # what it raised when it was told to end
         return result
@@ -215,6 +219,7 @@ class AsyncExecutor:
             is_lost = self._stage.yields and job.is_stale
             if (is_lost or now - began > self._stage.time_limit) and task not in self._late:
                 self._late.add(task)
+                job.is_cancelled = True
                 if job.stream is not None:
                     job.stream.close()  # one that goes on in spite of being cancelled ends at its next value
                 task.cancel()

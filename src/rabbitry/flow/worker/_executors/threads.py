@@ -16,10 +16,11 @@ from typing import Final
 
 from rabbitry.amqp.client.url import current
 from rabbitry.flow.exceptions import WorkerStuck
-from rabbitry.flow.stage import Stage
 from rabbitry.flow.worker._executors import handling
+from rabbitry.flow.worker._executors.calls import Caller
 from rabbitry.flow.worker._executors.executor import LOOK, Report, too_long
 from rabbitry.flow.worker._executors.processes import ProcessSlot
+from rabbitry.flow.worker._executors.results import failed
 from rabbitry.flow.worker._executors.streams import Bound, ThreadStream
 from rabbitry.flow.worker._job import ABANDONED, GIVEN_BACK, Result, Work
 from rabbitry.runtime.loop_watchdog import stack_of
@@ -37,12 +38,15 @@ class ThreadExecutor:
     thread takes its place. With more than `concurrency` abandoned threads the worker ends with WorkerStuck.
     """
 
-    def __init__(self, stage: Stage, concurrency: int, report: Report, failed: Callable[[Exception], None]) -> None:
-        self._stage = stage
+    def __init__(
+        self, caller: Caller, concurrency: int, report: Report, on_failed: Callable[[Exception], None]
+    ) -> None:
+        self._caller = caller
+        self._stage = caller.stage
         self._concurrency = concurrency
         self._report = report
         self._bound = Bound()
-        self._failed = failed
+        self._on_failed = on_failed
         self._waiting: deque[Work] = deque()
         self._turns: queue.SimpleQueue[bool] = queue.SimpleQueue()
         """True for each that waits; False has one thread end."""
@@ -58,7 +62,7 @@ class ThreadExecutor:
         self._broker = current.get()
         for _ in range(concurrency):
             self._start_thread()
-        self._watch = asyncio.create_task(self._watch_limits(), name=f"time limits of {stage.name}")
+        self._watch = asyncio.create_task(self._watch_limits(), name=f"time limits of {self._stage.name}")
 
     async def start(self) -> None:
         """See Executor. The first process is started, to see that it can import the handler."""
@@ -103,6 +107,7 @@ class ThreadExecutor:
         with self._lock:
             running, self._running = self._running, {}
         for work, _ in running.values():
+            work.is_cancelled = True
             if work.stream is not None:
                 work.stream.close()
             self._report(work, ABANDONED)
@@ -157,7 +162,7 @@ class ThreadExecutor:
                             self._running[me] = (work, began)
                 put = partial(self._put, work)
                 if slot is None:
-                    result = self._context.copy().run(handling.call, self._stage, work.body, work.message, put)
+                    result = self._context.copy().run(handling.call, self._caller, work, put)
                 else:
                     result = slot.call(work, put)
                 with self._lock:
@@ -166,7 +171,7 @@ class ThreadExecutor:
                     return  # given up: another thread has this one's place, or `stop` gave the message back
                 work.seconds = time.monotonic() - began
                 if result.kind == "abandoned" and not work.is_stale:
-                    result = handling.failed(too_long(self._stage, None))
+                    result = failed(too_long(self._stage, None))
                 self._report(work, result)
         finally:
             if slot is not None:
@@ -199,6 +204,7 @@ class ThreadExecutor:
             for thread, (job, began) in list(self._running.items()):
                 late = now - began - self._stage.time_limit
                 if late > 0 and job.stream is not None:
+                    job.is_cancelled = True
                     job.stream.close()
                     late -= _CANCELLING
                 if late > 0 and self._stage.kind == "thread":
@@ -210,6 +216,7 @@ class ThreadExecutor:
             if self._running.get(thread, (None,))[0] is not job:
                 return  # it has just ended
             del self._running[thread]
+        job.is_cancelled = True
         self._threads.remove(thread)
         self._stuck += 1
         job.seconds = seconds
@@ -225,6 +232,6 @@ class ThreadExecutor:
         if self._stuck > self._concurrency:
             limit = "set a time limit in what they wait for, or run the stage with processes=True"
             text = f"stage '{self._stage.name}': {self._stuck} handlers hang ({self._stage.where}): {limit}"
-            self._failed(WorkerStuck(text))
+            self._on_failed(WorkerStuck(text))
         else:
             self._start_thread()

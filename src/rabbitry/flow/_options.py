@@ -1,0 +1,90 @@
+"""The options of a stage: each is checked when the stage is declared, and an error names it."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from rabbitry.amqp.protocol.tables import encode_short
+from rabbitry.exceptions import UsageError
+from rabbitry.flow.exceptions import AppError
+
+MOST_UNACKED: Final = 65_535
+"""The largest prefetch (AMQP 0-9-1, basic.qos), and so the largest batch."""
+_MEANT: Final = {"retry": "attempts", "retries": "attempts", "max_retries": "attempts", "timeout": "time_limit"}
+"""Names that other libraries have for an option."""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_name(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        encode_short(value)
+    except UsageError:
+        return False
+    return True
+
+
+def _are_delays(value: object) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str | bytes)
+        and all(_is_number(delay) and delay >= 0 for delay in value)
+    )
+
+
+def _optional(check: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: value is None or check(value)
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+_Rule = tuple[Callable[[object], bool], str]
+_NAME: Final[_Rule] = (_optional(lambda value: bool(value) and _is_name(value)), "a name of 1 to 255 bytes, or None")
+_FLAG: Final[_Rule] = (_is_flag, "True or False")
+_RULES: Final[Mapping[str, _Rule]] = {
+    "key": (_is_name, "a string of at most 255 bytes"),
+    "queue": _NAME,
+    "then": (
+        _optional(lambda value: callable(value) or _is_name(value)),
+        "a key, a function that returns one, or None",
+    ),
+    "name": _NAME,
+    "processes": _FLAG,
+    "batch": (
+        _optional(lambda value: _is_count(value) and value <= MOST_UNACKED),  # type: ignore[operator] # a count
+        f"a number of messages, 1 to {MOST_UNACKED}, or None",
+    ),
+    "within": (_optional(lambda value: _is_number(value) and value >= 0), "seconds, not negative, or None"),  # type: ignore[operator] # a number
+    "attempts": (_is_count, "a positive whole number"),
+    "delays": (_are_delays, "a list of seconds, not negative"),
+    "time_limit": (lambda value: _is_number(value) and value > 0, "positive seconds"),  # type: ignore[operator] # a number
+    "concurrency": (_optional(_is_count), "a positive whole number, or None"),
+    "keep_unknown": _FLAG,
+    "exchange": _NAME,
+    "single_active": _FLAG,
+}
+
+
+def check_options(what: str, options: Mapping[str, object], unknown: Iterable[str]) -> None:
+    """Raise AppError for an option that is unknown or has a wrong value. what: the stage in words."""
+    for name in unknown:
+        close = [_MEANT[name]] if name in _MEANT else difflib.get_close_matches(name, _RULES, 1)
+        hint = f"; did you mean {close[0]}=?" if close else ""
+        raise AppError(f"{what}: unknown option {name}={hint or ''}" + f" (options are {', '.join(_RULES)})")
+    for name, value in options.items():
+        check, words = _RULES[name]
+        if not check(value):
+            raise AppError(f"{what}: {name}={value!r}: must be {words}")

@@ -1,0 +1,124 @@
+"""Context: what a handler can do, and learn, about the message that it handles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rabbitry.amqp.protocol.tables import Table
+    from rabbitry.flow.message import Message
+
+
+class Handled(Protocol):
+    """The input of a call, as far as its context has to know it."""
+
+    is_cancelled: bool
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether it can't be settled any more, and comes again."""
+
+    def message(self) -> Message:
+        """Read the metadata."""
+
+
+class Publishing(Protocol):
+    """Publishes for handlers; the worker."""
+
+    async def publish_for(
+        self,
+        cause: Message,
+        value: object,
+        key: str,
+        *,
+        headers: Table | None,
+        priority: int | None,
+        delay: float | None,
+    ) -> str:
+        """Publish a value that follows from a message; see `Context.publish`."""
+
+    def publish_blocking_for(
+        self,
+        cause: Message,
+        value: object,
+        key: str,
+        *,
+        headers: Table | None,
+        priority: int | None,
+        delay: float | None,
+    ) -> str:
+        """Publish as `publish_for` does, without an event loop."""
+
+
+class Context:
+    """The handling of one message, passed to a handler that has a parameter of this type.
+
+    Handlers of single messages have it, in the worker's loop and in threads; batches and `processes=True` do not.
+    """
+
+    __slots__ = ("_handled", "_message", "_publishing")
+
+    def __init__(self, handled: Handled, publishing: Publishing) -> None:
+        self._handled = handled
+        self._publishing = publishing
+        self._message: Message | None = None
+
+    @property
+    def message(self) -> Message:
+        """The message's metadata."""
+        if self._message is None:
+            self._message = self._handled.message()
+        return self._message
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the handler should end early, since its result is of no use any more.
+
+        It is when the time limit is over, the worker stops and its deadline has passed, or the message comes again
+        because the connection was lost. An `async def` handler is cancelled then; a thread has to look.
+        """
+        return self._handled.is_cancelled or self._handled.is_stale
+
+    async def publish(
+        self,
+        value: object,
+        *,
+        key: str,
+        headers: Table | None = None,
+        priority: int | None = None,
+        delay: float | None = None,
+    ) -> str:
+        """Publish a value at once, with the message's correlation id and trace, and return its id when it is confirmed.
+
+        It is published also if the handler fails afterwards, and again with each attempt. What is to be published only
+        if the handler succeeds should be returned or yielded.
+
+        Args:
+            value: The body, as for `App.publish`; or an `Outgoing`, whose own key, headers and priority go first.
+            key: The routing key.
+            headers: Of the message.
+            priority: 0 to 255, for queues with priorities.
+            delay: Seconds to wait before it is delivered, rounded up to the delay of a retry queue. None: at once.
+
+        Raises:
+            UsageError: The key leads nowhere, or the value can't be encoded; with a delay, the key leads to no queue
+                that this app knows.
+            PublishError: The broker did not take the message.
+        """
+        return await self._publishing.publish_for(
+            self.message, value, key, headers=headers, priority=priority, delay=delay
+        )
+
+    def publish_blocking(
+        self,
+        value: object,
+        *,
+        key: str,
+        headers: Table | None = None,
+        priority: int | None = None,
+        delay: float | None = None,
+    ) -> str:
+        """Publish as `publish` does, in a `def` handler."""
+        return self._publishing.publish_blocking_for(
+            self.message, value, key, headers=headers, priority=priority, delay=delay
+        )
