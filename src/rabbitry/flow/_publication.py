@@ -52,11 +52,13 @@ def following(
     headers: Table | None,
     priority: int | None,
     delay: float | None,
+    *,
+    waits: bool = True,
 ) -> tuple[str, list[Publication]]:
     """Make the messages that publish `value` as one that follows from a message; its id goes before them.
 
-    There is one, or with a delay one for each queue that the key leads to. See `Context.publish` for the arguments, and
-    `publication_of` for the errors.
+    There is one, or with a delay one for each queue that the key leads to. waits: False ignores the delay. See
+    `Context.publish` for the other arguments, and `publication_of` for the errors.
     """
     trace = _tracing.current() or _tracing.carried(cause.headers)
     identity, message = publication_of(spec, value, key, {**trace, **(headers or {})})
@@ -75,4 +77,6 @@ def following(
             f"delay={delay!r}: key {message.routing_key!r} leads to no queue that app {spec.name!r} knows: "
             "declare it with app.output(KEY, queue=…), or publish without a delay"
         )
+    if not waits:
+        return identity, [message]
     return identity, [delayed(spec.name, queue, message, delay) for queue in queues]

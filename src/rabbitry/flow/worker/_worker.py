@@ -73,7 +73,7 @@ class Worker:
         concurrency: Calls at once of each stage; None for the stage's own number.
         strict: Raise TopologyMismatch instead of using a queue or exchange that exists with other flags.
         connect_attempts: How often to try to connect at the start, with pauses of 2 s and growing; None for ever.
-        waits: False to deliver retries at once, for tests.
+        waits: False to deliver retries, and what a `Context` publishes with a delay, at once, for tests.
         on_result: Called with each result, in the loop of the handlers.
         id: The worker's name in telemetry; None for a random one.
 
@@ -107,6 +107,7 @@ class Worker:
         self._concurrency = concurrency
         self._strict = strict
         self._attempts = connect_attempts
+        self._waits = waits
         self._on_result = on_result
         self._executors: dict[str, Executor] = {}
         plans = [stage.signature.plan for stage in self.stages if stage.kind != "process"]
@@ -311,7 +312,7 @@ class Worker:
         delay: float | None,
     ) -> str:
         """Publish a value that follows from a message; for `Context`."""
-        identity, messages = following(self.spec, cause, value, key, headers, priority, delay)
+        identity, messages = following(self.spec, cause, value, key, headers, priority, delay, waits=self._waits)
         for message in messages:
             await self._on_io(self._engine.publish(message))
         return identity
@@ -329,7 +330,7 @@ class Worker:
         """Publish as `publish_for` does, without an event loop; for `Context`."""
         if self._io is None:
             raise UsageError(_NOT_ENTERED)
-        identity, messages = following(self.spec, cause, value, key, headers, priority, delay)
+        identity, messages = following(self.spec, cause, value, key, headers, priority, delay, waits=self._waits)
         for message in messages:
             self._io.run(self._engine.publish(message))
         return identity
