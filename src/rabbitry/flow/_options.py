@@ -13,6 +13,9 @@ from rabbitry.flow.exceptions import AppError
 
 MOST_UNACKED: Final = 65_535
 """The largest prefetch (AMQP 0-9-1, basic.qos), and so the largest batch."""
+_MOST_PRIORITIES: Final = 255
+_NOT_GIVEN: Final = ("x-queue-type", "x-single-active-consumer", "x-delivery-limit")
+"""Arguments that App(queue_type=…) and single_active=… stand for."""
 _MEANT: Final = {"retry": "attempts", "retries": "attempts", "max_retries": "attempts", "timeout": "time_limit"}
 """Names that other libraries have for an option."""
 
@@ -40,6 +43,13 @@ def _are_delays(value: object) -> bool:
         isinstance(value, Sequence)
         and not isinstance(value, str | bytes)
         and all(_is_number(delay) and delay >= 0 for delay in value)
+    )
+
+
+def _are_arguments(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and name not in _NOT_GIVEN and isinstance(item, str | int | float)
+        for name, item in value.items()
     )
 
 
@@ -75,6 +85,13 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "keep_unknown": _FLAG,
     "exchange": _NAME,
     "single_active": _FLAG,
+    "jitter": (lambda value: _is_number(value) and 0 <= value <= 1, "0 to 1, a share of the delay"),  # type: ignore[operator] # a number
+    "uncounted": (lambda value: value == 0 or _is_count(value), "a whole number, not negative"),
+    "queue_arguments": (
+        _optional(_are_arguments),
+        f"arguments of a queue by name, none of {', '.join(_NOT_GIVEN)}, or None",
+    ),
+    "priorities": (_optional(lambda value: _is_count(value) and value <= _MOST_PRIORITIES), "1 to 255, or None"),  # type: ignore[operator] # a count
 }
 
 

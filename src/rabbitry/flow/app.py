@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Never, TypeVar, overload
 
 from rabbitry.flow._options import check_options
@@ -11,7 +11,18 @@ from rabbitry.flow._signature import Handler
 from rabbitry.flow.exceptions import AppError
 from rabbitry.flow.middleware import Middleware, middleware_of
 from rabbitry.flow.spec import AppSpec, ExchangeType, QueueType
-from rabbitry.flow.stage import ATTEMPTS, DELAYS, TIME_LIMIT, Output, Stage, Then, described, make_stage
+from rabbitry.flow.stage import (
+    ATTEMPTS,
+    DELAYS,
+    TIME_LIMIT,
+    UNCOUNTED,
+    Argument,
+    Output,
+    Stage,
+    Then,
+    described,
+    make_stage,
+)
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import BrokerURL
@@ -95,6 +106,10 @@ class App:
         keep_unknown: bool = False,
         exchange: str | None = None,
         single_active: bool = False,
+        jitter: float = 0.0,
+        uncounted: int = UNCOUNTED,
+        queue_arguments: Mapping[str, Argument] | None = None,
+        priorities: int | None = None,
         **unknown: Never,
     ) -> Callable[[_H], _H]:
         """Make a function a stage: it is called with each message that is published with `key`.
@@ -118,12 +133,20 @@ class App:
                 0.05.
             attempts: How often a message is tried before it becomes a dead letter.
             delays: Seconds to wait after the first, second, … failed attempt; the last one holds for all further ones.
+                0 tries again at once: `delays=[0, 5, 60]` for what the first failure often mends.
             time_limit: Seconds that one call of the handler may take, for a message or for a batch.
             concurrency: Calls at once in one worker. None: 100 of an `async def`, 8 threads, or a process for each CPU;
                 with `batch`, one call, or a process for each CPU.
             keep_unknown: Copy the fields of a JSON object that the handler's type does not know to the result.
             exchange: A direct, durable exchange for messages that other stages must not see; None for the app's own.
             single_active: Only one of all workers handles this stage's messages; another takes over when it is gone.
+            jitter: Lengthens each of the `delays` at random by up to this share of it, 0 to 1, so that messages that
+                failed together do not come again together. In steps of a second or more.
+            uncounted: How many retries of one message `Retry(count=False)` may leave uncounted.
+            queue_arguments: Further arguments of the queue, such as `{"x-max-length": 1000}`. An existing queue keeps
+                those that it has.
+            priorities: The highest priority of a message; the queue delivers those of higher priority first. None: the
+                queue ignores priorities.
             unknown: None; an error names the option that was meant.
 
         Raises:
@@ -144,6 +167,10 @@ class App:
             "keep_unknown": keep_unknown,
             "exchange": exchange,
             "single_active": single_active,
+            "jitter": jitter,
+            "uncounted": uncounted,
+            "queue_arguments": queue_arguments,
+            "priorities": priorities,
         }
 
         def register(handler: _H) -> _H:
@@ -202,6 +229,7 @@ class App:
         required: bool = True,
         exchange: str | None = None,
         single_active: bool = False,
+        queue_arguments: Mapping[str, Argument] | None = None,
     ) -> None:
         """Declare that messages leave the app with `key`, for other programs to read.
 
@@ -211,13 +239,20 @@ class App:
             required: False lets messages with this key go nowhere if nobody has bound a queue.
             exchange: As for a stage.
             single_active: The queue is that of another app's stage with single_active=True.
+            queue_arguments: Further arguments of the queue, as for a stage.
 
         Raises:
             AppError: The key is an output already.
         """
         if key in self.outputs:
             raise AppError(f"app {self.name!r}: output {key!r} was given before")
-        self.outputs[key] = Output(key, queue, required, exchange, single_active and not self.plain)
+        what = f"app {self.name!r}, output {key!r}"
+        check_options(what, {"key": key, "queue_arguments": queue_arguments}, ())
+        if queue_arguments and (queue is None or self.plain):
+            raise AppError(f"{what}: queue_arguments=… needs a queue=… that is not a plain app's")
+        self.outputs[key] = Output(
+            key, queue, required, exchange, single_active and not self.plain, dict(queue_arguments or {})
+        )
         if exchange:
             self._exchanges.setdefault(key, exchange)
 
@@ -266,6 +301,16 @@ class App:
             raise AppError(
                 f"{stage.where}: single_active=True needs a queue with an argument (x-single-active-consumer), and a "
                 "plain app declares queues without any: leave out plain, or single_active"
+            )
+        if stage.queue_arguments and self.plain:
+            raise AppError(
+                f"{stage.where}: queue_arguments=… and priorities=… are for queues with arguments, and a plain app "
+                "declares queues without any: leave out plain, or these"
+            )
+        if "x-max-priority" in stage.queue_arguments and self.queue_type == "quorum":
+            raise AppError(
+                f"{stage.where}: priorities=… needs a classic queue: a quorum queue has two priorities of its own "
+                "(up to 4, and above; RabbitMQ 4.0 and later)"
             )
 
     def spec(self) -> AppSpec:

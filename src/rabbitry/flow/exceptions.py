@@ -44,17 +44,22 @@ class Retry(RabbitryError):
     Args:
         text: Why, for the log and the dead letter.
         after: Seconds, rounded up to the delay of a retry queue; None means the delay of the stage's policy.
+        count: False does not count this attempt, for a message that was not at fault, such as a throttled one. That
+            holds for as many retries of a message as the stage's option `uncounted` says; further ones are counted.
 
     Raises:
         UsageError: `after` is not a finite number.
         TypeError: `text` is not a string. `Retry(30)` is an error; the delay is a keyword, as in `Retry(after=30)`.
     """
 
-    def __init__(self, text: str = "the handler asked for another attempt", *, after: float | None = None) -> None:
+    def __init__(
+        self, text: str = "the handler asked for another attempt", *, after: float | None = None, count: bool = True
+    ) -> None:
         super().__init__(_text_of("Retry", text))
         if after is not None and not (isinstance(after, int | float) and math.isfinite(after)):
             raise UsageError(f"Retry(after={after!r}): give a finite number of seconds")
         self.after = after
+        self.count = count
 
 
 class DependencyFailed(RabbitryError):

@@ -33,9 +33,13 @@ NODE: Final = "x-rabbitry-node"
 INTERRUPTED: Final = "x-rabbitry-interrupted"
 """How often a worker that was told to stop gave the message back while it was handled. No attempt."""
 
+UNCOUNTED: Final = "x-rabbitry-uncounted"
+"""How often a handler asked for the message again without counting the attempt."""
+
 _OWN: Final = frozenset(
-    {ATTEMPT, WAIT, REASON, STAGE, EXCHANGE, ROUTING_KEY, QUEUE, FAILED_AT, NODE, INTERRUPTED, ERROR, TRACEBACK, CUT}
-)
+    {ATTEMPT, WAIT, REASON, STAGE, EXCHANGE, ROUTING_KEY, QUEUE, FAILED_AT, NODE, INTERRUPTED, UNCOUNTED, ERROR,
+     TRACEBACK, CUT}
+)  # fmt: skip
 """Headers that flow writes and reads. Other names that begin so are for the apps of Rabbitry."""
 _MOST_ATTEMPTS: Final = 1 << 31
 _LONGEST_NAME: Final = 255
@@ -213,8 +217,24 @@ def with_given(properties: Properties, given: Properties) -> Properties:
     return properties._replace(**replaced)
 
 
+def uncounted_of(properties: Properties) -> int:
+    """Return how many retries of a message were not counted."""
+    return _count_in(properties.headers or {}, UNCOUNTED)
+
+
+def _count_in(headers: Table, name: str) -> int:
+    value = headers.get(name)
+    return min(max(0, value), _MOST_ATTEMPTS) if isinstance(value, int) else 0
+
+
 def again(
-    delivery: Delivery, attempt: int, limit: int, *, wait: float = 0.0, is_interrupted: bool = False
+    delivery: Delivery,
+    attempt: int,
+    limit: int,
+    *,
+    wait: float = 0.0,
+    is_interrupted: bool = False,
+    is_counted: bool = True,
 ) -> Properties:
     """Return the properties of the same message, published anew as attempt number `attempt`.
 
@@ -224,6 +244,7 @@ def again(
         limit: Bytes that the properties may take. Headers of other programs that do not fit are cut.
         wait: Seconds of the delay that are left after the retry queue.
         is_interrupted: Whether a worker that had to stop gave the message back.
+        is_counted: False for a retry that is not counted as an attempt.
     """
     properties = properties_of(delivery)
     headers = plain_headers(properties)
@@ -233,8 +254,9 @@ def again(
     if wait > 0:
         own[WAIT] = float(wait)
     if is_interrupted:
-        before = headers.get(INTERRUPTED)
-        own[INTERRUPTED] = 1 + (min(max(0, before), _MOST_ATTEMPTS) if isinstance(before, int) else 0)
+        own[INTERRUPTED] = 1 + _count_in(headers, INTERRUPTED)
+    if not is_counted:
+        own[UNCOUNTED] = 1 + _count_in(headers, UNCOUNTED)
     return fit(_kept(properties), headers, own, limit)
 
 

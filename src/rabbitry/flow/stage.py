@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
 from rabbitry.amqp.protocol.tables import encode_short
@@ -18,9 +18,12 @@ from rabbitry.flow.exceptions import AppError
 from rabbitry.flow.message import Message
 
 Then: TypeAlias = "str | Callable[[Any], str | None] | None"
+Argument: TypeAlias = str | int | float | bool
+"""The value of an argument of a queue."""
 HandlerKind: TypeAlias = Literal["async", "thread", "process"]
 
 ATTEMPTS: Final = 5
+UNCOUNTED: Final = 1000
 DELAYS: Final = (1.0, 5.0, 30.0, 300.0)
 TIME_LIMIT: Final = 10 * 60.0
 """Seconds; brokers close the channel of a consumer that keeps a message for 30 minutes, also before it is handled."""
@@ -41,6 +44,7 @@ class Output:
     exchange: str | None = None
     """Its own; None for the app's."""
     single_active: bool = False
+    queue_arguments: Mapping[str, Argument] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,11 +66,15 @@ class Stage:
     within: float
     attempts: int
     delays: Sequence[float]
+    jitter: float
+    uncounted: int
+    """Retries of a message that are not counted at most, if they ask for it."""
     time_limit: float
     concurrency: int
     keep_unknown: bool
     exchange: str | None
     single_active: bool
+    queue_arguments: Mapping[str, Argument]
     is_plain: bool
     """Whether the handler takes a message's value and metadata, returns its results, and nothing else is to be done."""
 
@@ -92,7 +100,7 @@ class Stage:
         return min(running * (self.batch or 1) * (2 if ahead else 1), MOST_UNACKED)
 
     def delay(self, attempt: int) -> float:
-        """Return the seconds to wait after attempt number `attempt` failed."""
+        """Return the seconds to wait after attempt number `attempt` failed, without jitter."""
         return self.delays[min(attempt, len(self.delays)) - 1] if self.delays else 0.0
 
     def key_for(self, result: object) -> str | None:
@@ -127,11 +135,15 @@ def make_stage(  # noqa: PLR0913 - the options of `App.stage`
     within: float | None,
     attempts: int,
     delays: Sequence[float],
+    jitter: float,
+    uncounted: int,
     time_limit: float,
     concurrency: int | None,
     keep_unknown: bool,
     exchange: str | None,
     single_active: bool,
+    queue_arguments: Mapping[str, Argument] | None,
+    priorities: int | None,
 ) -> Stage:
     """Make a stage of the app of this name. Raises AppError, naming app, stage and function, for what is invalid.
 
@@ -165,11 +177,14 @@ def make_stage(  # noqa: PLR0913 - the options of `App.stage`
         within=WITHIN if within is None else within,
         attempts=attempts,
         delays=tuple(delays),
+        jitter=float(jitter),
+        uncounted=uncounted,
         time_limit=time_limit,
         concurrency=(CONCURRENCY if batch is None else BATCHES)[kind] if concurrency is None else concurrency,
         keep_unknown=keep_unknown,
         exchange=exchange,
         single_active=single_active,
+        queue_arguments=dict(queue_arguments or {}) | ({} if priorities is None else {"x-max-priority": priorities}),
         is_plain=not yields and batch is None and signature.context is None and not signature.plan.providers,
     )
 

@@ -6,7 +6,7 @@ import pytest
 
 from rabbitry.amqp.client import Delivery, Properties
 from rabbitry.flow.message import ATTEMPT, WAIT, wait_of
-from rabbitry.flow.wiring.retries import later
+from rabbitry.flow.wiring.retries import RETRY_QUEUES, later, onward, spread
 
 
 class _Delivered:
@@ -52,3 +52,36 @@ def test_what_brokers_wrote_or_would_act_on_is_left_behind() -> None:
 @pytest.mark.parametrize(("value", "seconds"), [(5.0, 5.0), (5, 5.0), (-1, 0.0), ("x", 0.0), (None, 0.0)])
 def test_what_is_left_to_wait_is_read_with_care(value: Any, seconds: float) -> None:
     assert wait_of(Properties(headers={WAIT: value})) == seconds
+
+
+@pytest.mark.parametrize("rest", [0.5, 1, 4, 8, 100, 273, 3270, 3599, 7200])
+def test_the_rest_of_a_delay_passes_through_few_queues_and_is_not_much_late(rest: float) -> None:
+    seconds = {f"app.retry.{suffix}": seconds for seconds, suffix in RETRY_QUEUES}
+    waited, left, hops = 0, rest, 0
+    while left > 0:
+        message = onward("app", "queue", _delivery(), 2, left, 131_064)
+        assert isinstance(message.properties, Properties)
+        assert message.properties.headers is not None
+        waited += seconds[message.exchange]
+        left = wait_of(message.properties)
+        hops += 1
+    assert rest <= waited <= max(1.0, rest * 1.1 + 1)
+    assert hops <= 20
+
+
+@pytest.mark.parametrize(("most", "step", "highest"), [(0.5, 1, 1), (15, 1, 15), (150, 5, 150), (1800, 30, 1800)])
+def test_jitter_is_spread_over_whole_steps(most: float, step: int, highest: int) -> None:
+    found = {spread(most) for _ in range(2000)}
+    assert {seconds % step for seconds in found} == {0}
+    assert min(found) == 0
+    assert max(found) <= highest
+    assert len(found) > min(highest / step, 10) / 2
+
+
+def test_an_uncounted_retry_says_so() -> None:
+    properties = later(
+        "app", "queue", _delivery(**{"x-rabbitry-uncounted": 3}), 2, 1, 131_064, is_counted=False
+    ).properties
+    assert isinstance(properties, Properties)
+    assert (properties.headers or {})["x-rabbitry-uncounted"] == 4
+    assert (properties.headers or {})[ATTEMPT] == 2

@@ -24,6 +24,7 @@ from rabbitry.flow.message import (
     REASON,
     ROUTING_KEY,
     STAGE,
+    UNCOUNTED,
     attempt_of,
     plain_headers,
     properties_of,
@@ -32,7 +33,9 @@ from rabbitry.flow.message import (
 
 _DONE_WAITING: Final = 2.0
 """Seconds without a delivery after which the rest of the queue is taken to be in other hands."""
-_OURS: Final = (ATTEMPT, REASON, ERROR, TRACEBACK, STAGE, EXCHANGE, ROUTING_KEY, QUEUE, FAILED_AT, NODE, INTERRUPTED)
+_OURS: Final = (
+    ATTEMPT, REASON, ERROR, TRACEBACK, STAGE, EXCHANGE, ROUTING_KEY, QUEUE, FAILED_AT, NODE, INTERRUPTED, UNCOUNTED,
+)  # fmt: skip
 
 
 def dead_queue(app: str) -> str:

@@ -67,7 +67,7 @@ class Declarer:
         *,
         durable: bool,
         auto_delete: bool = False,
-        arguments: Mapping[str, str | int] | None = None,
+        arguments: Mapping[str, str | int | float | bool] | None = None,
         is_required: bool = False,
     ) -> None:
         """Declare a queue; see `exchange`.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 from typing import Final
 
 from rabbitry.amqp.client import Delivery, Properties
@@ -9,6 +11,10 @@ from rabbitry.flow.message import EXCHANGE, ROUTING_KEY, WAIT, Publication, Role
 
 RETRY_QUEUES: Final = ((1, "1s"), (5, "5s"), (30, "30s"), (300, "5m"), (3600, "1h"))
 """Seconds of each retry queue, and the end of its name."""
+_STEPS: Final = 10
+"""Over about so many different delays jitter spreads messages."""
+_MUCH: Final = 1.1
+"""By how much the rest of a delay may be exceeded, as a factor."""
 
 
 def retry_queue(app: str, suffix: str) -> str:
@@ -24,16 +30,49 @@ def suspects_queue(app: str, stage: str) -> str:
     return f"{app}.suspects.{stage}"
 
 
-def later(app: str, queue: str, delivery: Delivery, attempt: int, delay: float, limit: int) -> Publication:
+def later(
+    app: str,
+    queue: str,
+    delivery: Delivery,
+    attempt: int,
+    delay: float,
+    limit: int,
+    *,
+    rest: float = 0.0,
+    is_counted: bool = True,
+) -> Publication:
     """Return the message that is delivered to `queue` again after `delay` seconds, as attempt number `attempt`.
 
     The delay is rounded up to that of a retry queue. The rest of a delay longer than the longest retry queue's travels
-    with the message. limit: bytes that the message's properties may take.
+    with the message.
+
+    Args:
+        app: The app's name.
+        queue: The stage's queue.
+        delivery: The message.
+        attempt: The number of its next attempt.
+        delay: Seconds.
+        limit: Bytes that the message's properties may take.
+        rest: Seconds to wait beyond that; see `onward`.
+        is_counted: False for a retry that is not counted as an attempt.
     """
     if delay <= 0:
-        return Publication("", queue, delivery.body, again(delivery, attempt, limit), role=Role.AGAIN)
-    suffix, rest = _step(delay)
-    properties = again(delivery, attempt, limit, wait=rest)
+        properties = again(delivery, attempt, limit, wait=rest, is_counted=is_counted)
+        return Publication("", queue, delivery.body, properties, role=Role.AGAIN)
+    suffix, more = _step(delay)
+    properties = again(delivery, attempt, limit, wait=more + rest, is_counted=is_counted)
+    return Publication(retry_queue(app, suffix), queue, delivery.body, properties, role=Role.AGAIN)
+
+
+def onward(app: str, queue: str, delivery: Delivery, attempt: int, rest: float, limit: int) -> Publication:
+    """Return the message that waits for the rest of its delay: in the longest retry queue that is not longer.
+
+    One that is longer by a tenth at most is taken too; so a message passes through few queues, and is not much late.
+    """
+    seconds, suffix = next(
+        (step for step in reversed(RETRY_QUEUES) if step[0] <= max(1.0, rest * _MUCH)), RETRY_QUEUES[0]
+    )
+    properties = again(delivery, attempt, limit, wait=max(0.0, rest - seconds))
     return Publication(retry_queue(app, suffix), queue, delivery.body, properties, role=Role.AGAIN)
 
 
@@ -62,3 +101,12 @@ def _step(delay: float) -> tuple[str, float]:
     if not rest:
         suffix = next(name for seconds, name in RETRY_QUEUES if delay <= seconds)
     return suffix, rest
+
+
+def spread(most: float) -> float:
+    """Return a number of seconds at random, up to `most` rounded up to whole steps.
+
+    A step is the delay of a retry queue, a tenth of `most` or a second, so that a message passes through few queues.
+    """
+    step = next((seconds for seconds, _ in reversed(RETRY_QUEUES) if seconds <= most / _STEPS), 1)
+    return float(step * random.randint(0, math.ceil(most / step)))  # noqa: S311 # nothing secret

@@ -12,7 +12,7 @@ from rabbitry.amqp.client import Channel, Connection
 from rabbitry.exceptions import NotFound, PreconditionFailed
 from rabbitry.flow.exceptions import TopologyMismatch
 from rabbitry.flow.spec import AppSpec
-from rabbitry.flow.stage import Output, Stage
+from rabbitry.flow.stage import Argument, Output, Stage
 from rabbitry.flow.wiring.dead_letters import dead_queue
 from rabbitry.flow.wiring.declarer import Declarer
 from rabbitry.flow.wiring.retries import RETRY_QUEUES, retry_queue, suspects_queue
@@ -45,7 +45,7 @@ class QueueSpec:
 
     name: str
     durable: bool = True
-    arguments: Mapping[str, str | int] = field(default_factory=dict)
+    arguments: Mapping[str, Argument] = field(default_factory=dict)
     is_required: bool = False
     """Whether one that exists with other flags can't be used."""
     auto_delete: bool = False
@@ -92,7 +92,7 @@ class AppTopology:
 def derive(spec: AppSpec) -> AppTopology:
     """Return the topology that an app needs. It fits brokers from RabbitMQ 3.10 on, and the embedded one."""
     durable = not spec.plain
-    arguments: dict[str, str | int] = (
+    arguments: dict[str, Argument] = (
         {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT} if spec.queue_type == "quorum" else {}
     )
     passing = spec.auto_delete if spec.plain else frozenset()
@@ -108,6 +108,7 @@ def derive(spec: AppSpec) -> AppTopology:
             if item.queue not in {queue.name for queue in queues}:
                 # An exchange of its own is no plain program's, and so is its queue.
                 own = arguments | {"x-single-active-consumer": True} if item.single_active else arguments
+                own = own | dict(item.queue_arguments)
                 is_required = isinstance(item, Stage) and item.single_active
                 is_durable = durable or item.exchange is not None
                 queues.append(QueueSpec(item.queue, is_durable, own, is_required, item.queue in passing))

@@ -32,7 +32,8 @@ class Result(NamedTuple):
 
     reason: the `x-rabbitry-reason` of the dead letter that this may become. after: seconds, for `retry`. context: the
     trace context that was current when the handler returned or yielded, encoded; None if that is the message's.
-    failures: results of single messages of a batch, by their places in it.
+    failures: results of single messages of a batch, by their places in it. is_counted: for `retry`, whether it is an
+    attempt.
     """
 
     kind: ResultKind
@@ -43,6 +44,7 @@ class Result(NamedTuple):
     after: float | None = None
     context: bytes | None = None
     failures: tuple[tuple[int, Result], ...] = ()
+    is_counted: bool = True
 
 
 DONE: Final = Result("done")

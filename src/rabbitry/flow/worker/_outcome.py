@@ -19,9 +19,10 @@ from rabbitry.flow.message import (
     origin,
     properties_of,
     text_header,
+    uncounted_of,
 )
 from rabbitry.flow.wiring.dead_letters import dead_queue
-from rabbitry.flow.wiring.retries import later, suspects_queue
+from rabbitry.flow.wiring.retries import later, onward, spread, suspects_queue
 from rabbitry.flow.worker._job import BatchJob, Job, Product, Result
 
 if TYPE_CHECKING:
@@ -48,10 +49,16 @@ def outgoing_of(spec: AppSpec, job: Job, result: Result, limit: int, *, waits: b
         return [Publication("", job.source.queue, delivery.body, properties, role=Role.AGAIN)]
     if result.kind == "suspect":
         return [_among_suspects(spec, job, job.attempt, limit)]
-    if result.kind == "rejected" or job.attempt >= stage.attempts:
+    is_counted = result.is_counted or uncounted_of(properties_of(delivery)) >= stage.uncounted
+    if result.kind == "rejected" or (is_counted and job.attempt >= stage.attempts):
         return [dead_letter_of(spec.name, job, result, limit)]
-    delay = stage.delay(job.attempt) if result.after is None else result.after
-    return [later(spec.name, stage.queue, delivery, job.attempt + 1, delay if waits else 0.0, limit)]
+    attempt = job.attempt + 1 if is_counted else job.attempt
+    delay, rest = stage.delay(job.attempt) if result.after is None else result.after, 0.0
+    if not waits:
+        delay = 0.0
+    elif stage.jitter and result.after is None:
+        rest = spread(delay * stage.jitter)
+    return [later(spec.name, stage.queue, delivery, attempt, delay, limit, rest=rest, is_counted=is_counted)]
 
 
 def outgoing_of_batch(spec: AppSpec, batch: BatchJob, result: Result) -> list[Publication]:
@@ -101,9 +108,9 @@ def before_handling(spec: AppSpec, job: Job, limit: int) -> Publication | None:
             )
             return dead_letter_of(spec.name, job, Result("failed", reason="failed", error=text), limit)
         if rest:
-            return later(spec.name, stage.queue, delivery, attempt, rest, limit)
+            return onward(spec.name, stage.queue, delivery, attempt, rest, limit)
         return _among_suspects(spec, job, attempt, limit)
-    return later(spec.name, stage.queue, job.delivery, job.attempt, rest, limit) if rest else None
+    return onward(spec.name, stage.queue, job.delivery, job.attempt, rest, limit) if rest else None
 
 
 def instead_of(spec: AppSpec, job: Job, message: Publication, error: BaseException, limit: int) -> Publication | None:

@@ -75,7 +75,7 @@ def _context() -> bytes | None:
 def failed(error: BaseException) -> Result:
     """Return the result for an error of a handler or of its input. Never raises."""
     kind: ResultKind
-    kind, reason, after = "failed", "failed", None
+    kind, reason, after, is_counted = "failed", "failed", None, True
     trace = traced(error)
     match error:
         case Undecodable():
@@ -84,9 +84,9 @@ def failed(error: BaseException) -> Result:
         case Reject():
             kind, reason = "rejected", vars(error).get("reason", "rejected")
         case Retry():
-            kind, after = "retry", vars(error).get("after")
+            kind, after, is_counted = "retry", vars(error).get("after"), bool(vars(error).get("count", True))
     text = text_of(error) if kind != "failed" else described(error)
-    return Result(kind, reason=sendable(str(reason)), error=text, trace=trace, after=after)
+    return Result(kind, reason=sendable(str(reason)), error=text, trace=trace, after=after, is_counted=is_counted)
 
 
 def yielded(stage: Stage, value: object, unknown: dict[str, msgspec.Raw], places: list[int] | None) -> Result | None:
