@@ -70,10 +70,10 @@ class Driver(asyncio.Protocol):
 
     def __init__(self, core: Connection, handler: Handler, on_connected: Callable[[], None] | None = None) -> None:
         self.core = core
-        self.can_write = True
-        self.bytes_received = 0
-        self.bytes_sent = 0
-        self.unsent = 0
+        self.can_write: bool = True
+        self.bytes_received: int = 0
+        self.bytes_sent: int = 0
+        self.unsent: int = 0
         """Bytes that wait for the end of this iteration of the loop, or for room in the socket's buffer."""
         self._handler = handler
         self._on_connected = on_connected
@@ -82,7 +82,7 @@ class Driver(asyncio.Protocol):
         self._out: list[bytes] = []
         self._drained: list[asyncio.Future[None]] = []
         self._heartbeat: asyncio.TimerHandle | None = None
-        self.read_at = 0.0
+        self.read_at: float = 0.0
         """When data was last read, from the socket or from the held-back bytes, on the event loop's clock."""
         self._written_at = 0.0
         self._error: Exception | None = None

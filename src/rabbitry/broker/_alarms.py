@@ -72,8 +72,8 @@ class Alarms:
     ) -> None:
         self.on: set[Reason] = set()
         """The active alarms: memory, disk."""
-        self.memory_limit = memory_limit if memory_limit is not None else int(total_memory() * MEMORY_SHARE)
-        self.disk_free_limit = disk_free_limit if disk_free_limit is not None else DISK_FREE_LIMIT
+        self.memory_limit: int = memory_limit if memory_limit is not None else int(total_memory() * MEMORY_SHARE)
+        self.disk_free_limit: int = disk_free_limit if disk_free_limit is not None else DISK_FREE_LIMIT
         self._connections = connections
         self._journal = journal
         self._folder = folder

@@ -18,8 +18,8 @@ class Totals:
     """A virtual host's totals over closed channels (CHANNEL) and closed connections (OCTETS)."""
 
     def __init__(self) -> None:
-        self.channels = [0] * len(CHANNEL)
-        self.octets = [0] * len(OCTETS)
+        self.channels: list[int] = [0] * len(CHANNEL)
+        self.octets: list[int] = [0] * len(OCTETS)
 
     def add_channel(self, counts: Sequence[int]) -> None:
         """Add the counts of a channel that was closed, in the order of CHANNEL."""

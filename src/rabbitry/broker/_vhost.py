@@ -94,8 +94,8 @@ class VirtualHost:
         self._churn = churn
         self.queues: dict[str, Queue] = {}
         self.exchanges: dict[str, Exchange] = {"": DefaultExchange(self.queues)}
-        self.generation = 0
-        self.totals = Totals()
+        self.generation: int = 0
+        self.totals: Totals = Totals()
         self.description = "Default virtual host" if name == "/" else ""
         self.tags: tuple[str, ...] = ()
         self.limits: Mapping[str, int] = {}

@@ -81,7 +81,7 @@ class Access:
         self.permissions: dict[tuple[str, str], Permission] = {}
         self.topic_permissions: dict[tuple[str, str, str], TopicPermission] = {}
         """Virtual host, user and exchange → the user's topic permission; if nothing is set, everything is allowed."""
-        self.generation = 0
+        self.generation: int = 0
         self._journal = journal
 
     def clear(self) -> tuple[dict[str, User], dict[tuple[str, str], Permission]]:

@@ -31,7 +31,7 @@ from rabbitry.broker._store.schema import record_key
 from rabbitry.broker._store.sqlite import SQLiteStore
 from rabbitry.broker._succession import take_over_settings, take_over_vhosts
 from rabbitry.broker._vhost import OnPublish, VirtualHost
-from rabbitry.broker.access import initial_access
+from rabbitry.broker.access import Access, initial_access
 from rabbitry.broker.config import GUEST, BrokerConfig
 from rabbitry.broker.exceptions import ManagementFailed
 from rabbitry.exceptions import UsageError
@@ -81,27 +81,28 @@ class Broker:
         after: Broker | None = None,
         on_publish: OnPublish | None = None,
     ) -> None:
-        self.config = config = config or BrokerConfig()
-        self.host = config.host
+        config = config or BrokerConfig()
+        self.config: BrokerConfig = config
+        self.host: str = config.host
         self._on_publish = on_publish
         self._after = after
-        self.port = config.port
+        self.port: int = config.port
         """The AMQP port that it listens on, once it does."""
-        self.tls_port = config.tls_port
-        self.management_port = config.management_port
+        self.tls_port: int = config.tls_port
+        self.management_port: int | None = config.management_port
         self._users = dict(config.users) if config.users is not None else {GUEST: GUEST}
-        self.journal = Journal(on_failure=self.fail, on_full=lambda why: self.alarms.set_full(why))
-        self.policies = Policies(self.journal)
-        self.access = initial_access(self._users, config.vhosts, self.journal)
-        self.parameters = Parameters(self.journal)
-        self.churn = Churn()
-        self.shares = Shares()
-        self.dispatcher = Dispatcher(self.shares)
-        self.vhosts = {name: self._new_vhost(name) for name in config.vhosts}
+        self.journal: Journal = Journal(on_failure=self.fail, on_full=lambda why: self.alarms.set_full(why))
+        self.policies: Policies = Policies(self.journal)
+        self.access: Access = initial_access(self._users, config.vhosts, self.journal)
+        self.parameters: Parameters = Parameters(self.journal)
+        self.churn: Churn = Churn()
+        self.shares: Shares = Shares()
+        self.dispatcher: Dispatcher = Dispatcher(self.shares)
+        self.vhosts: dict[str, VirtualHost] = {name: self._new_vhost(name) for name in config.vhosts}
         self._leaving: dict[str, Iterator[None]] = {}
         """Names of virtual hosts being deleted → the remaining steps."""
         self.connections: set[ClientConnection] = set()
-        self.alarms = Alarms(
+        self.alarms: Alarms = Alarms(
             self.connections,
             self.journal,
             config.data,
@@ -109,7 +110,7 @@ class Broker:
             memory_limit=config.memory_limit,
             disk_free_limit=config.disk_free_limit,
         )
-        self.shared = Shared(
+        self.shared: Shared = Shared(
             config=config,
             parameters=self.parameters,
             access=self.access,
@@ -123,9 +124,9 @@ class Broker:
             alarms=self.alarms,
             churn=self.churn,
         )
-        self.started_at = time.time()
+        self.started_at: float = time.time()
         """POSIX seconds."""
-        self.acceptor = Acceptor()
+        self.acceptor: Acceptor = Acceptor()
         self._failed: asyncio.Future[Exception] | None = None
         self._running = AsyncExitStack()
         """Callbacks that stop the broker, in the reverse order of its start."""

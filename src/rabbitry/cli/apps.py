@@ -13,7 +13,7 @@ from rabbitry.apps.installed import Broken, attempt, installed, resolve
 from rabbitry.runtime.options import Json
 from rabbitry.runtime.output import one_line, print_json
 
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 
 
 @app.command("apps")

@@ -52,7 +52,7 @@ Data = Annotated[
 ]
 
 _logger = logging.getLogger(__name__)
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 app.add_typer(broker_store.app)
 
 

@@ -15,7 +15,7 @@ from rabbitry.runtime.output import ExitCode, one_line, print_json, say
 if TYPE_CHECKING:
     from rabbitry.broker.rescue import Survey
 
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The broker's data folder, where broker.sqlite is.")]
 
 

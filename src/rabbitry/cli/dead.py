@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rabbitry.amqp.client import Connection
     from rabbitry.flow.wiring.dead_letters import DeadLetter, Which
 
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 Id = Annotated[
     str | None, typer.Option("--id", help="The one with this message id, or its unique prefix.", show_default=False)
 ]

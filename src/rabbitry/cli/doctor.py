@@ -29,7 +29,7 @@ LISTEN_FOR: Final = 6.0
 _PAGE_WITHIN: Final = 3.0
 _PROBE_WITHIN: Final = 3.0
 
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 
 _MARKS: Final[dict[Verdict, str]] = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import httpx
     from rich.table import Table
 
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 _PERIOD = 2.0
 Watch = Annotated[bool, typer.Option("--watch", help=f"List again each {_PERIOD:g} s until Ctrl-C.")]
 

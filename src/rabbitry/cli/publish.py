@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rabbitry.flow import App
     from rabbitry.flow.codec import Codec
 
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 _EACH = 1000
 
 

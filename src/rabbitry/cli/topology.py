@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rabbitry.flow import App
     from rabbitry.flow.wiring.topology import Finding
 
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 
 
 @app.command("show")

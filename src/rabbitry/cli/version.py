@@ -8,7 +8,7 @@ from rabbitry._version import __version__
 from rabbitry.runtime.options import Json
 from rabbitry.runtime.output import print_json
 
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 
 
 @app.command("version")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rabbitry.flow.worker import Worker
 
 _logger = logging.getLogger(__name__)
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 
 
 Stages = Annotated[

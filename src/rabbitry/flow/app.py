@@ -71,11 +71,11 @@ class App:
         if queue_type not in ("classic", "quorum") or (plain and queue_type != "classic"):
             raise AppError(f"app {name!r}: queue_type is classic or quorum, and classic if plain")
         self.name = name
-        self.exchange = name if exchange is None else exchange
+        self.exchange: str = name if exchange is None else exchange
         self.exchange_type: ExchangeType = exchange_type
         self.queue_type: QueueType = queue_type
         self.plain = plain
-        self.auto_delete = frozenset(auto_delete)
+        self.auto_delete: frozenset[str] = frozenset(auto_delete)
         self.stages: dict[str, Stage] = {}
         self.outputs: dict[str, Output] = {}
         self._exchanges: dict[str, str] = {}

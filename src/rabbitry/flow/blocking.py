@@ -9,6 +9,7 @@ from rabbitry.amqp.client.blocking.receipts import BlockingReceipt, pass_on
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import UsageError
 from rabbitry.flow.publisher import Publisher
+from rabbitry.flow.spec import AppSpec
 from rabbitry.runtime.io_thread import IOThread
 
 
@@ -20,7 +21,7 @@ class BlockingPublisher:
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
-        self.spec = publisher.spec
+        self.spec: AppSpec = publisher.spec
         self._io: IOThread | None = None
 
     def __enter__(self) -> Self:

@@ -62,7 +62,7 @@ class Codec:
 
     def __init__(self, type_: object) -> None:
         self.type = type_
-        self.decode_body = _decoder(type_)
+        self.decode_body: Callable[[bytes], object] = _decoder(type_)
         self._known = _known_fields(type_)
 
     def decode(self, body: bytes) -> object:

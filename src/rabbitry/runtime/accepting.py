@@ -71,7 +71,7 @@ class Acceptor:
     """
 
     def __init__(self, kept: int | None = None) -> None:
-        self.closed = 0
+        self.closed: int = 0
         """Connections that were closed for want of descriptors."""
         self.kept = kept
         self._waiting: dict[Visitor, None] = {}

@@ -52,7 +52,7 @@ class Child:
             prints: Whether the child's stdout is shown; otherwise it is dropped.
         """
         self.name = name
-        self.ready = asyncio.Event()
+        self.ready: asyncio.Event = asyncio.Event()
         """Set once it has started well, and never cleared."""
         self._arguments = arguments
         self._environment = dict(environment)

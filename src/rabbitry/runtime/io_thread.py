@@ -34,7 +34,7 @@ class IOThread:
     """An event loop in a thread of its own. The thread ends with `stop`, and does not keep a process from ending."""
 
     def __init__(self, name: str = "rabbitry-io") -> None:
-        self.loop = new_event_loop()
+        self.loop: asyncio.AbstractEventLoop = new_event_loop()
         self._pid = os.getpid()
         self._posted: deque[Callable[[], None]] = deque()
         self._is_woken = False

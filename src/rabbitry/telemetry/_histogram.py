@@ -14,7 +14,7 @@ class Histogram:
     __slots__ = ("counts",)
 
     def __init__(self) -> None:
-        self.counts = [0] * BUCKETS
+        self.counts: list[int] = [0] * BUCKETS
 
     def observe(self, seconds: float) -> None:
         """Count one duration."""

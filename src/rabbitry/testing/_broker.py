@@ -105,7 +105,7 @@ class RunningBroker:
         self._definitions = definitions
         self._has_tls = tls
         self._debug = debug
-        self.recorder = Recorder()
+        self.recorder: Recorder = Recorder()
         """What clients published, for `Recording` and `Harness`."""
         self._ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
         # A daemon: a test that was interrupted must not keep its process.

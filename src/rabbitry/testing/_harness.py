@@ -35,7 +35,7 @@ class Harness:
         self.app = app
         self.broker = broker
         """The harness's broker: it has the queues of the outside world, and can stop, restart or raise an alarm."""
-        self.url = broker.url
+        self.url: str = broker.url
         self.errors: list[str] = []
         """Tracebacks of handlers that failed, oldest first."""
         self._raise_errors = raise_errors

@@ -122,7 +122,7 @@ class Recorder:
         self._kept: deque[tuple[str, Message, tuple[str, ...]]] = deque()
         self._size = 0
         self._listeners: list[Callable[[], None]] = []
-        self.forgotten = 0
+        self.forgotten: int = 0
         """How many messages there were before the first one that is kept."""
 
     def note(self, vhost: str, message: Message, queues: Sequence[_Named]) -> None:

@@ -16,6 +16,7 @@ from rabbitry.amqp.client._settlements import Delivery
 from rabbitry.amqp.client._subscription import Subscription
 from rabbitry.amqp.client._subscriptions import Subscriptions
 from rabbitry.amqp.client._topology import Topology
+from rabbitry.amqp.client._window import PublishWindow
 from rabbitry.amqp.protocol import events
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.events import ContentEvent
@@ -63,10 +64,10 @@ class ChannelCore:
 
     def __init__(self, session: Session, prefetch: int, *, confirms: bool = True) -> None:
         self.session = session
-        self.line = ChannelLink(session)
-        self.publishing = Publishing(self.line, confirms=confirms)
-        self.window = self.publishing.window
-        self.consumers = Subscriptions(self.line, self._look, self._restore_topology)
+        self.line: ChannelLink = ChannelLink(session)
+        self.publishing: Publishing = Publishing(self.line, confirms=confirms)
+        self.window: PublishWindow = self.publishing.window
+        self.consumers: Subscriptions = Subscriptions(self.line, self._look, self._restore_topology)
         self._by_tag = self.consumers.by_tag
         self._prefetch = prefetch
         self._limit = 0

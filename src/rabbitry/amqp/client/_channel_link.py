@@ -32,9 +32,9 @@ class Request:
     def __init__(
         self, kinds: tuple[type, ...], future: asyncio.Future[Answer], then: Callable[[Answer], None] | None
     ) -> None:
-        self.kinds = kinds
-        self.future = future
-        self.then = then
+        self.kinds: tuple[type, ...] = kinds
+        self.future: asyncio.Future[Answer] = future
+        self.then: Callable[[Answer], None] | None = then
 
 
 class ChannelLink:
@@ -42,12 +42,12 @@ class ChannelLink:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.loop = session.loop
+        self.loop: asyncio.AbstractEventLoop = session.loop
         self.link: Link | None = None
-        self.number = 0
+        self.number: int = 0
         self.closed: Closed | None = ChannelClosed(0, "the channel was never opened")
         """Why the channel is closed; None while it is open, with or without a link."""
-        self.settlements = Settlements(self.loop, 0, self._no_write, self.send)
+        self.settlements: Settlements = Settlements(self.loop, 0, self._no_write, self.send)
         self._requests: deque[Request] = deque()
 
     # -- life cycle --------------------------------------------------------------------------------------

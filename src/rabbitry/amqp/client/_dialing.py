@@ -30,7 +30,7 @@ class Dialing:
         credentials: Credentials | None,
     ) -> None:
         """timeout: seconds for each host. properties, context: see `Link.open`. credentials: of `connect`."""
-        self.url = url
+        self.url: BrokerURL = url
         """The broker's URL, with the password of the next login."""
         self._timeout = timeout
         self._properties = properties

@@ -135,13 +135,13 @@ class Link:
     """One TCP connection to a broker, from its handshake to its end."""
 
     def __init__(self, owner: LinkOwner) -> None:
-        self.core = Core(
+        self.core: Core = Core(
             Role.CLIENT, frame_max=DEFAULT_FRAME_MAX, channel_max=DEFAULT_CHANNEL_MAX, max_body_size=1 << 40
         )
-        self.driver = Driver(self.core, self)
+        self.driver: Driver = Driver(self.core, self)
         self.channels: dict[int, ChannelHandler] = {}
         self.server_properties: dict[str, FieldValue] = {}
-        self.heartbeat = 0
+        self.heartbeat: int = 0
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._answers: asyncio.Queue[Method] = asyncio.Queue()

@@ -16,10 +16,10 @@ class Publishing:
     """The window of one channel, and its publishing mode."""
 
     def __init__(self, line: ChannelLink, *, confirms: bool) -> None:
-        self.window = PublishWindow(line.loop, line.session.failures)
+        self.window: PublishWindow = PublishWindow(line.loop, line.session.failures)
         self.window.confirms = confirms
         self.in_transaction = False
-        self.is_transactional = False
+        self.is_transactional: bool = False
         """Whether the channel has had a transaction: AMQP can't take a channel out of transactional mode."""
         self._line = line
         self._session = line.session

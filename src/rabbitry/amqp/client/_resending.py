@@ -30,7 +30,7 @@ class Resending:
 
     def __init__(self, name: str) -> None:
         """name: the connection's name in the log."""
-        self.is_careful = False
+        self.is_careful: bool = False
         """Whether the next link holds back the messages that were in flight, for `begin`."""
         self._name = name
         self._wants_proof = False

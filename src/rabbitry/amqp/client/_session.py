@@ -70,15 +70,15 @@ class Session:
         self.publish_timeout = publish_timeout
         self.blocked: str | None = None
         """Why the broker blocks publishers; None while it does not."""
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.link: Link | None = None
         self.channels: set[SessionChannel] = set()
         """The channels that are open, or will be restored with the connection."""
-        self.topology = Topology()
-        self.deletions = Deletions(self.topology, self.loop, self._subscriptions)
-        self.failures = Failures(self.loop, name)
-        self.resending = Resending(name)
-        self.declaring = DeclareHook()
+        self.topology: Topology = Topology()
+        self.deletions: Deletions = Deletions(self.topology, self.loop, self._subscriptions)
+        self.failures: Failures = Failures(self.loop, name)
+        self.resending: Resending = Resending(name)
+        self.declaring: DeclareHook = DeclareHook()
         self.recover: Callable[[ConnectionClosed], Coroutine[object, object, None]] | None = None
         """Recovers a lost connection; None if a loss is final."""
         self.connecting: asyncio.Task[None] | None = None

@@ -43,12 +43,12 @@ class Subscription:
         self.exclusive = exclusive
         self.arguments = arguments
         self.restore = restore
-        self.gives_back = True
+        self.gives_back: bool = True
         """Whether cancelling the consumer requeues unsettled deliveries."""
         self.has_started = False
         """Whether the broker has sent consume-ok: from then on an auto-delete queue ends with its last consumer."""
         self.is_entered = False
-        self.is_holding = False
+        self.is_holding: bool = False
         """Whether the buffer is full, so that reading the socket is on hold."""
         self.buffer: deque[Delivery] = deque()
         self._host = host

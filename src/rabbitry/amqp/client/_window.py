@@ -74,18 +74,18 @@ class Unconfirmed:
         deadline: float | None,
         tracked: bool,
     ) -> None:
-        self.number = number
-        self.future = future
-        self.exchange = exchange
-        self.routing_key = routing_key
-        self.mandatory = mandatory
-        self.message_id = message_id
-        self.header = header
-        self.body = body
-        self.deadline = deadline
-        self.tracked = tracked
-        self.is_returned = False
-        self.losses = 0
+        self.number: int = number
+        self.future: Receipt = future
+        self.exchange: str = exchange
+        self.routing_key: str = routing_key
+        self.mandatory: bool = mandatory
+        self.message_id: bytes = message_id
+        self.header: bytes = header
+        self.body: bytes = body
+        self.deadline: float | None = deadline
+        self.tracked: bool = tracked
+        self.is_returned: bool = False
+        self.losses: int = 0
         """Number of successive links that were lost while it was in flight."""
 
 

@@ -201,13 +201,13 @@ class Connection:
             max_body_size: Bytes; a larger body is discarded: its event has an empty body, and the header has the size.
         """
         self.role = role
-        self.frame_max = frame_max
-        self.channel_max = channel_max
+        self.frame_max: int = frame_max
+        self.channel_max: int = channel_max
         self.max_body_size = max_body_size
-        self.state = ConnectionState.IDLE
-        self.framing_lost = False
+        self.state: ConnectionState = ConnectionState.IDLE
+        self.framing_lost: bool = False
         self._method_limit = FRAME_MIN_SIZE - FRAME_OVERHEAD  # what every peer accepts before the limits are agreed on
-        self.is_0_8 = False
+        self.is_0_8: bool = False
         """Whether AMQP 0-8 is spoken, as the client's protocol header asked for."""
         self._by_signature: Mapping[int, Layout] = BY_SIGNATURE
         self._by_type: Mapping[type, Layout] = BY_TYPE

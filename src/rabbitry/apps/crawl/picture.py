@@ -160,11 +160,11 @@ class Picture:
     ) -> None:
         """`where` names the broker without its password; `clock` gives Unix seconds, `now` those of a steady clock."""
         self.clock = clock
-        self.totals = Totals()
-        self.broker = Broker("connecting", clock(), where)
+        self.totals: Totals = Totals()
+        self.broker: Broker = Broker("connecting", clock(), where)
         self.queues: dict[str, Queue | None] = {}
-        self.version = 0
-        self.news = 0
+        self.version: int = 0
+        self.news: int = 0
         """Rises with each node that appears and each command: queues that were not there may be there now."""
         self._now = now
         self._nodes: dict[str, _Known] = {}  # the longest silent first

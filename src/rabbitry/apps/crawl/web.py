@@ -69,8 +69,8 @@ class Pages:
     """
 
     def __init__(self, url: str, keeper: Keeper | None = None, *, plain: bool = False) -> None:
-        self.router = APIRouter(route_class=route_class(self._largest))
-        self.picture = Picture(str(parse_url(url)))
+        self.router: APIRouter = APIRouter(route_class=route_class(self._largest))
+        self.picture: Picture = Picture(str(parse_url(url)))
         self._url = url
         self._plain = plain
         self._keeper: Keeper = keeper or Asking(url, plain=plain)

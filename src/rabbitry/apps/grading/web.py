@@ -62,7 +62,7 @@ class Pages:
     """
 
     def __init__(self, url: str, database: str | None = None, *, wiring: Wiring | None = None) -> None:
-        self.router = APIRouter(route_class=route_class(self._largest))
+        self.router: APIRouter = APIRouter(route_class=route_class(self._largest))
         self._url = url
         self._database_url = database
         self._wiring = wiring or Wiring()

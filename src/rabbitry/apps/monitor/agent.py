@@ -53,7 +53,7 @@ class Publisher:
         `strict`: raise PreconditionFailed if an exchange exists with other flags, instead of using it as it is.
         on_connected: called each time the connection is made and the exchanges are declared.
         """
-        self.exchanges = tuple(exchanges)
+        self.exchanges: tuple[SampleExchange, ...] = tuple(exchanges)
         self.routing_key = routing_key
         self.away: str | None = "not connected yet"
         """Why nothing can be published now; None while connected."""

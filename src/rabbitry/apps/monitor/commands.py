@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from rabbitry.apps.monitor.settings import Settings
 
 _logger = logging.getLogger(__name__)
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 
 BrokerOption = Annotated[
     str | None,

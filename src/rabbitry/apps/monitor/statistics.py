@@ -84,10 +84,10 @@ class Series:
 
     def __init__(self, least: float, most: float) -> None:
         """`least` and `most` bound what percentiles tell apart, see `Percentiles`."""
-        self.count = 0
-        self.current = 0.0
-        self.low = math.inf
-        self.high = -math.inf
+        self.count: int = 0
+        self.current: float = 0.0
+        self.low: float = math.inf
+        self.high: float = -math.inf
         self._mean = 0.0
         self._squares = 0.0
         self._percentiles = Percentiles(least, most)
@@ -157,7 +157,7 @@ class Counts:
 
     def __init__(self) -> None:
         self.hosts: OrderedDict[str, HostSeries] = OrderedDict()
-        self.counted = 0
+        self.counted: int = 0
         self.skipped = 0
         """Messages that were no samples."""
 

@@ -35,7 +35,7 @@ _IDLE: Final = 6.0
 """Seconds without a message after which the queue is looked at: a broker's figures are up to 5 s old."""
 
 _logger = logging.getLogger(__name__)
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 Queue = Annotated[str, typer.Option(help="The queue.")]
 
 

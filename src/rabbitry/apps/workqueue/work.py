@@ -112,8 +112,8 @@ class Worker:
         strict: bool = False,
     ) -> None:
         """Create a consumer. plain, strict: see `produce`. prefetch: the most unsettled messages."""
-        self.id = secrets.token_hex(4)
-        self.done = 0
+        self.id: str = secrets.token_hex(4)
+        self.done: int = 0
         self._tell = tell
         self._queue = queue
         self._prefetch = prefetch

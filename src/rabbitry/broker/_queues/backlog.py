@@ -68,19 +68,23 @@ class Backlog(Contents):
 
     def __init__(self, vhost: Host, name: str, rules: Rules) -> None:
         super().__init__(vhost.journal, rules)
-        self.vhost = vhost
+        self.vhost: Host = vhost
         self._dispatcher = vhost.dispatcher
-        self.name = name
-        self.is_deleted = False
-        self.returning = 0
+        self.name: str = name
+        self.is_deleted: bool = False
+        self.returning: int = 0
         """Channels that are requeueing many deliveries in steps; nothing is delivered meanwhile."""
         self._goes_on = False
         """Whether it waits for its next turn to continue delivering or dropping."""
-        self.delivered = self.got = self.settlements = self.redelivered = 0
-        self.given_back = 0
+        self.delivered: int = 0
+        self.got: int = 0
+        self.settlements: int = 0
+        self.redelivered: int = 0
+        self.given_back: int = 0
         """Number of requeued or rejected deliveries."""
-        self.got_no_ack = self.got_nothing = 0
-        self.sent_no_ack = 0
+        self.got_no_ack: int = 0
+        self.got_nothing: int = 0
+        self.sent_no_ack: int = 0
         """Number of deliveries and gets without acknowledgement; included in `delivered`, `got` and `settlements`."""
         self._returns = 0
         """Number of messages that were requeued at the front, if the kind of queue counts them."""

@@ -49,12 +49,12 @@ class Contents:
     )
 
     def __init__(self, journal: Journal, rules: Rules) -> None:
-        self.journal = journal
-        self.rules = rules
-        self.id = 0
-        self.recovered_to = -1
-        self.ready = 0
-        self.ready_bytes = 0
+        self.journal: Journal = journal
+        self.rules: Rules = rules
+        self.id: int = 0
+        self.recovered_to: int = -1
+        self.ready: int = 0
+        self.ready_bytes: int = 0
         self._lane = Lane(0)
         self._lanes = [self._lane]
         self._next_position = 0

@@ -75,13 +75,13 @@ class Queue(Backlog):
         rules: Rules,
     ) -> None:
         super().__init__(vhost, name, rules)
-        self.durable = durable
-        self.auto_delete = auto_delete
-        self.owner = owner
-        self.arguments = arguments
+        self.durable: bool = durable
+        self.auto_delete: bool = auto_delete
+        self.owner: Owner | None = owner
+        self.arguments: Table = arguments
         self._own_rules = rules
         self.policy: Policy | None = None
-        self.turns = Turns(alone=rules.single_active_consumer)
+        self.turns: Turns = Turns(alone=rules.single_active_consumer)
         self._unused_timer = Timer()
         self._is_overdue = False
         """Whether it was unused for x-expires, and is to be deleted in its turn."""

@@ -50,10 +50,10 @@ class Journal:
         on_failure: Callable[[Exception], None] = lambda error: None,
         on_full: Callable[[str], None] = lambda why: None,
     ) -> None:
-        self.is_on = False
+        self.is_on: bool = False
         """Whether a store was opened, which changes are to be handed to."""
-        self.changes = 0
-        self.committed = 0
+        self.changes: int = 0
+        self.committed: int = 0
         self.is_moving = False
         self._store: Store | None = None
         self._on_failure = on_failure
@@ -62,10 +62,10 @@ class Journal:
         self._writing: Waiting | None = None
         self._last_message = self._last_before = 0
         self._last_queue = 0
-        self.loaded = 0
+        self.loaded: int = 0
         """Number of messages read since the start."""
         self._most_waiting = MOST_WAITING
-        self.is_stuck = False
+        self.is_stuck: bool = False
         """Whether changes wait for disk space: messages deferred to the gathering batch, or all of the written one."""
         self._is_reading = False
         self._when_loaded: dict[StoredQueue, list[Callable[[], None]]] = {}

@@ -109,15 +109,15 @@ class Job:
     is_overdue: ClassVar[bool] = False
 
     def __init__(self, source: Source, delivery: Delivery) -> None:
-        self.source = source
+        self.source: Source = source
         self.stage: Stage = source.stage
-        self.delivery = delivery
-        self.body = delivery.body
-        self.generation = source.generation
-        self.trail = _trail.read(delivery)
-        self.attempt = self.trail.attempt
-        self.received = time.monotonic()
-        self.seconds = 0.0
+        self.delivery: Delivery = delivery
+        self.body: bytes = delivery.body
+        self.generation: int = source.generation
+        self.trail: _trail.Trail = _trail.read(delivery)
+        self.attempt: int = self.trail.attempt
+        self.received: float = time.monotonic()
+        self.seconds: float = 0.0
         """What the handler took."""
         self.stream: Stream | None = None
         """What its handler yields; set before that begins."""
@@ -158,10 +158,10 @@ class BatchJob:
     __slots__ = ("_is_part", "is_cancelled", "jobs", "seconds", "stage", "stream", "until")
 
     def __init__(self, jobs: Sequence[Job], until: float, *, is_part: bool = False) -> None:
-        self.jobs = tuple(jobs)
-        self.stage = self.jobs[0].stage
-        self.until = until
-        self.seconds = 0.0
+        self.jobs: tuple[Job, ...] = tuple(jobs)
+        self.stage: Stage = self.jobs[0].stage
+        self.until: float = until
+        self.seconds: float = 0.0
         self.stream: Stream | None = None
         self.is_cancelled = False
         self._is_part = is_part
@@ -210,10 +210,10 @@ class Pending:
     __slots__ = ("failure", "is_open", "jobs", "left", "letters", "stage", "stream")
 
     def __init__(self, stage: Stage, jobs: Sequence[Job], stream: Stream | None = None) -> None:
-        self.stage = stage
-        self.jobs = jobs
-        self.stream = stream
-        self.is_open = stream is not None
-        self.left = 0
+        self.stage: Stage = stage
+        self.jobs: Sequence[Job] = jobs
+        self.stream: Stream | None = stream
+        self.is_open: bool = stream is not None
+        self.left: int = 0
         self.letters: tuple[tuple[Publication, bool], ...] = ()
         self.failure: BaseException | None = None

@@ -99,7 +99,7 @@ class Worker:
         id: str | None = None,
     ) -> None:
         self.spec = spec
-        self.stages = spec.select(stages)
+        self.stages: list[Stage] = spec.select(stages)
         self.url: BrokerURL | None = None
         """Where it is connected, once entered."""
         self._given_url = url

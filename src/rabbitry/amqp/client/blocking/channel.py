@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Self
 
 from rabbitry.amqp.client._receipts import Receipt
 from rabbitry.amqp.client._window import as_body, header_too_large
+from rabbitry.amqp.client.blocking._declaring import BlockingDeclaring
 from rabbitry.amqp.client.blocking._outbox import Outbox
 from rabbitry.amqp.client.blocking.consuming import BlockingConsumer, BlockingConsumers, BlockingDelivery
 from rabbitry.amqp.client.blocking.receipts import BlockingReceipt
@@ -19,22 +20,8 @@ from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import Closed
 from rabbitry.runtime.io_thread import IOThread
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 
-
-def _blocking(
-    method: Callable[Concatenate[Channel, _P], Coroutine[Any, Any, _R]],
-) -> Callable[Concatenate[BlockingChannel, _P], _R]:
-    """Turn an async method of Channel into the blocking method of the same name."""
-
-    def call(self: BlockingChannel, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        return self._io.run(method(self._channel, *args, **kwargs))
-
-    return functools.update_wrapper(call, method)
-
-
-class BlockingChannel:
+class BlockingChannel(BlockingDeclaring):
     """A channel. Created by `BlockingConnection.channel`; a context manager that closes it.
 
     It has the methods of the asyncio client's channel; each waits until it is done. Leaving its block without an error
@@ -89,20 +76,72 @@ class BlockingChannel:
         """The channel's number on the connection."""
         return self._channel.number
 
-    open = _blocking(Channel.open)
-    close = _blocking(Channel.close)
-    qos = _blocking(Channel.qos)
-    limit = _blocking(Channel.limit)
-    declare_exchange = _blocking(Channel.declare_exchange)
-    delete_exchange = _blocking(Channel.delete_exchange)
-    bind_exchange = _blocking(Channel.bind_exchange)
-    unbind_exchange = _blocking(Channel.unbind_exchange)
-    declare_queue = _blocking(Channel.declare_queue)
-    delete_queue = _blocking(Channel.delete_queue)
-    purge_queue = _blocking(Channel.purge_queue)
-    bind_queue = _blocking(Channel.bind_queue)
-    unbind_queue = _blocking(Channel.unbind_queue)
-    publish = _blocking(Channel.publish)
+    def open(self, *, timeout: float | None = None) -> None:
+        """Open the channel again after it was closed; the connection is unaffected. Consumers are not restarted.
+
+        Does nothing if it is open. Waits while the connection recovers.
+        """
+        self._io.run(self._channel.open(timeout=timeout))
+
+    def close(self, *, timeout: float | None = None) -> None:
+        """Close in order: send channel.close, and wait for close-ok.
+
+        Unconfirmed messages fail, and unsettled deliveries return to their queues. Does nothing if the channel is
+        closed. When cancelled, it leaves the rest to the broker.
+        """
+        self._io.run(self._channel.close(timeout=timeout))
+
+    def qos(self, prefetch: int, *, timeout: float | None = None) -> None:
+        """Limit each consumer that starts from now on to `prefetch` unsettled deliveries (0: no limit)."""
+        self._io.run(self._channel.qos(prefetch, timeout=timeout))
+
+    def limit(self, unsettled: int, *, timeout: float | None = None) -> None:
+        """Limit the unsettled deliveries of all consumers of this channel together, from now on (0: no limit).
+
+        Those of quorum queues are not limited (basic.qos with global; RabbitMQ's docs/consumer-prefetch).
+        """
+        self._io.run(self._channel.limit(unsettled, timeout=timeout))
+
+    def publish(
+        self,
+        body: bytes,
+        *,
+        exchange: str = "",
+        routing_key: str = "",
+        properties: Properties | None = None,
+        mandatory: bool = True,
+        timeout: float | None = None,
+    ) -> None:
+        """Publish a message and return when the broker has confirmed it.
+
+        Without a delivery mode in `properties` it is persistent; without a message id it gets one. After cancelling,
+        the outcome is unknown.
+
+        Args:
+            body: The body.
+            exchange: The exchange's name; empty for the default exchange.
+            routing_key: The routing key.
+            properties: The message's properties; None for a persistent message with a new id.
+            mandatory: Whether the broker returns a message that it can't route to any queue.
+            timeout: Seconds for waiting to send and for the confirm; None for the connection's `publish_timeout`.
+
+        Raises:
+            PublishReturned: The message is mandatory and was not routed to any queue.
+            PublishRefused: The broker refused the message.
+            PublishTimeout: The broker did not confirm in time; the outcome is unknown.
+            ChannelClosed: The broker closed the channel.
+            ConnectionClosed: The connection was closed, or lost for good.
+        """
+        self._io.run(
+            self._channel.publish(
+                body,
+                exchange=exchange,
+                routing_key=routing_key,
+                properties=properties,
+                mandatory=mandatory,
+                timeout=timeout,
+            )
+        )
 
     def send(
         self,

@@ -6,7 +6,7 @@ import typer
 
 from rabbitry.apps.crawl.commands import add, asking, crawler, export, keeper, processor, run
 
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 
 
 @app.callback()

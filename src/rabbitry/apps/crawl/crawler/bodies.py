@@ -63,11 +63,11 @@ class BodyReader:
         self._count = 0
         self._packing: zstandard.ZstdCompressionObj | None = None
         self._head = b""
-        self.came = 0
+        self.came: int = 0
         """Bytes that came, before they are decoded."""
-        self.held = 0
+        self.held: int = 0
         """Bytes that it takes in memory."""
-        self.is_cut = False
+        self.is_cut: bool = False
         """Whether it has all that it may have, so that nothing more needs to come."""
 
     def take(self, chunk: bytes) -> None:

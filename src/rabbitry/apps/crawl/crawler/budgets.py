@@ -85,7 +85,7 @@ class Room:
         self._complete_total = 0
         self._waiting: asyncio.Event | None = None
         """Set at the next change, if anybody waits for it."""
-        self.total = 0
+        self.total: int = 0
 
     @property
     def is_full(self) -> bool:

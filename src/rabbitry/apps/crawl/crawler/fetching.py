@@ -71,7 +71,7 @@ class BatchHosts:
         self._fetcher = fetcher
         self._is_known = bool(batch.contact)
         self._places: dict[str, _Place | Problem] = {}
-        self.targets = Targets()
+        self.targets: Targets = Targets()
 
     async def place(self, target: Target) -> _Place:
         """Return where to find a target's host. Raises Problem: no-such-host, private, no-contact."""

@@ -38,12 +38,12 @@ class Head:
     """Status and headers of a response, taken line by line as libcurl passes them on."""
 
     def __init__(self) -> None:
-        self.status = 0
-        self.is_complete = False
+        self.status: int = 0
+        self.is_complete: bool = False
         """Whether the headers of the final response have all come; what follows are trailers, which nobody reads."""
         self._headers: dict[str, str] = {}
         self._count = 0
-        self.size = 0
+        self.size: int = 0
 
     def take(self, line: bytes) -> None:
         """Take a line. Raises Problem if there are too many, or too long ones."""

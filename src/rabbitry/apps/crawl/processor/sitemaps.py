@@ -32,8 +32,8 @@ class Sitemap:
     """
 
     def __init__(self, body: bytes, url: str, content_type: str) -> None:
-        self.cut = 0
-        self.is_index = False
+        self.cut: int = 0
+        self.is_index: bool = False
         self._count = 0
         self._long = 0
         self._parts = _parts(body)

@@ -87,8 +87,8 @@ class XmlReader:
     """Reads the entries of a sitemap or feed from the parts of its body. title, text: of the feed itself."""
 
     def __init__(self, content_type: str = "") -> None:
-        self.title = ""
-        self.text = ""
+        self.title: str = ""
+        self.text: str = ""
         self._content_type = content_type
         self._found: list[Entry] = []
         self._fed = 0

@@ -6,7 +6,7 @@ import typer
 
 from rabbitry.apps.grading.commands import inbox, records, roles, students
 
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 app.add_typer(students.app)
 app.add_typer(roles.app)
 app.add_typer(records.app)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rabbitry.apps.grading.records.inbox import Item
     from rabbitry.apps.grading.roles import RoleName
 
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 RoleOption = Annotated[
     str | None, typer.Option("--role", metavar="ROLE", help="demonstrator, assistant or coordinator.")
 ]

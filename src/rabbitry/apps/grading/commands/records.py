@@ -32,7 +32,7 @@ OfModule = Annotated[
     str | None, typer.Option("--module", metavar="NAME", help="Those of this module.", show_default=False)
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many.", show_default=False)]
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 Ask: TypeAlias = "Callable[[str], Awaitable[dict[str, Any] | None]]"
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rabbitry.apps.grading.stages import Seat, Wiring
 
 DEADLINE: Final = 10.0
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 
 
 @app.command("demonstrator")

@@ -40,7 +40,7 @@ WATCH: Final = 0.5
 """Seconds between two questions of `status --watch`."""
 LOOK: Final = 5.0
 """Seconds between two looks whether anybody takes a submission whose status does not change."""
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 
 
 @app.command("submit")
