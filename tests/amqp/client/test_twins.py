@@ -168,7 +168,7 @@ def test_a_consumer_is_started_and_cancelled_without_a_block(broker_url: str) ->
         consumer = channel.consume(queue, consumer_tag="mine", arguments={"x-priority": 5})
         assert (consumer.queue, consumer.consumer_tag, consumer.exclusive) == (queue, "mine", False)
         assert (consumer.no_ack, consumer.restore, consumer.arguments) == (False, False, {"x-priority": 5})
-        with pytest.raises(UsageError, match="within the `with` block"):
+        with pytest.raises(UsageError, match="iterate within"):
             consumer.next()
         consumer.start(timeout=20.0)
         delivery = consumer.next(timeout=20.0)
