@@ -1,4 +1,4 @@
-"""The management API: the part of RabbitMQ's HTTP API that tools use, same paths and field names.
+"""The management API: the part of RabbitMQ's HTTP API that tools use, with the same paths and field names.
 
-Loaded after the broker listens for AMQP, so that nobody waits for a web framework.
+Loaded after the broker listens for AMQP, so that AMQP clients don't wait for a web framework.
 """

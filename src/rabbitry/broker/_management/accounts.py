@@ -1,4 +1,4 @@
-"""Users as they come in JSON, by themselves or in definitions: password, or its hash, and tags."""
+"""Users as JSON, alone or in definitions: password or password hash, and tags."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from rabbitry.broker.access import HASHING, HASHINGS, hash_password
 
 
 def read(body: Json) -> tuple[str, list[str], str]:
-    """Return the hash of a user's password, the tags, and how it was hashed. Raises Answer (400)."""
+    """Return the hash of a user's password, the tags, and the hashing algorithm. Raises Answer (400)."""
     tags = read_tags(body)
     password_hash, hashing = _hash(body)
     return password_hash, tags, hashing
 
 
 def read_tags(body: Json) -> list[str]:
-    """Return the tags of a user or virtual host: a list, or names with commas between them. Raises Answer (400)."""
+    """Return the tags of a user or virtual host: a list, or names separated by commas. Raises Answer (400)."""
     tags = body.get("tags")
     tags = [] if tags is None else tags
     names = tags.split(",") if isinstance(tags, str) else tags
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise bad("tags are names with commas between them, or a list of names")
+        raise bad("tags must be names separated by commas, or a list of names")
     return [name.strip() for name in names if name.strip()]
 
 
 def _hash(body: Json) -> tuple[str, str]:
-    """Return a hash and its algorithm; an empty hash, which fits no password, if neither is given."""
+    """Return a hash and its algorithm; without either, an empty hash, which matches no password."""
     password, hashed = body.get("password"), body.get("password_hash", "")
     if password is None:
         hashing = body.get("hashing_algorithm", HASHING)
         if hashing not in HASHINGS:
-            raise bad(f"the hashing algorithm is one of {', '.join(HASHINGS)}, not {hashing}")
+            raise bad(f"the hashing algorithm must be one of {', '.join(HASHINGS)}, not {hashing}")
         if not isinstance(hashed, str):
             raise bad(["not_base64", hashed])
         try:
@@ -43,5 +43,5 @@ def _hash(body: Json) -> tuple[str, str]:
     if "password_hash" in body:
         raise bad("both_password_and_password_hash_are_provided")
     if not isinstance(password, str):
-        raise bad("the password is a string")
+        raise bad("the password must be a string")
     return hash_password(password), HASHING

@@ -1,4 +1,4 @@
-"""The application: it finds out who asks, calls what the path names, and answers in RabbitMQ's words."""
+"""The application: authenticates requests, calls their handlers, and answers in RabbitMQ's words."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from rabbitry.exceptions import ProtocolViolation, UsageError
 _HANG_UP: Final = 0.05
 """Seconds that an answer waits for connections that it closes."""
 _MOST_BODY: Final = 1 << 20
-"""Bytes of a request's body, which is decoded in one step."""
+"""Most bytes of a request's body, which is decoded in one step."""
 _MOST_PUBLISH: Final = 16 << 20
-"""Bytes of a publish, nearly all of them its payload, which takes little time."""
+"""Most bytes of a publish, nearly all of them its payload, which takes little time."""
 _MOST_DEFINITIONS: Final = 128 << 20
-"""Bytes of definitions, which are decoded element by element."""
+"""Most bytes of definitions, which are decoded element by element."""
 _ROOT: Final = """<!doctype html><html lang="en"><title>Rabbitry's broker</title>
 <h1>Rabbitry's embedded broker</h1>
 <p>This is the management API of an AMQP broker with the behaviour of RabbitMQ 3.10.8. It is for programs:
@@ -54,7 +54,7 @@ Name this host and port with <code>--host</code> and <code>--port</code>.</p></h
 
 
 def make_app(broker: Broker, rates: Rates, pace: Pace) -> ASGIApp:
-    """Make the ASGI application for a broker. It runs on the broker's own loop."""
+    """Return the ASGI application for a broker. It runs on the broker's own loop."""
 
     async def root(request: Request) -> Response:
         return HTMLResponse(_ROOT)
@@ -79,7 +79,7 @@ def make_app(broker: Broker, rates: Rates, pace: Pace) -> ASGIApp:
 
 
 class _RawPaths:
-    """Routes by the path as it was sent, so that the %2F of a virtual host stays one segment."""
+    """Routes by the raw path, so that the %2F of a virtual host stays one segment."""
 
     def __init__(self, app: Starlette) -> None:
         self._app = app
@@ -129,7 +129,7 @@ def _endpoint(broker: Broker, rates: Rates, pace: Pace, handler: Handler) -> Cal
 
 
 async def _hung_up(broker: Broker) -> None:
-    """Wait, but not long, for connections that are being closed: whoever deleted what they used finds them gone."""
+    """Wait briefly for connections that are being closed, so that they are gone when the client gets its answer."""
     closing = [item.closed for item in broker.connections if item.core.state is ConnectionState.CLOSING]
     if closing:
         await asyncio.wait(closing, timeout=_HANG_UP)
@@ -160,5 +160,5 @@ async def _read(request: Request) -> bytearray:
     async for chunk in request.stream():
         body += chunk
         if len(body) > most:
-            raise Answer(413, "bad_request", f"the request's body has more than {most} bytes")
+            raise Answer(413, "bad_request", f"the request's body must not have more than {most} bytes")
     return body

@@ -1,4 +1,4 @@
-"""A request to the management API: who asks, what its path names, and how it is answered."""
+"""A request to the management API: its user, the objects that its path names, and its answer."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def bad(reason: object) -> Answer:
 
 
 def refused() -> Answer:
-    """Return RabbitMQ's answer for a request that the user may not make."""
+    """Return RabbitMQ's answer for a request that the user has no right to."""
     return Answer(401, "not_authorised", "Access refused.")
 
 
@@ -64,7 +64,7 @@ def need_keys(body: Json, *names: str) -> None:
 
 
 class Call:
-    """A request with whoever asks, and what its path names."""
+    """A request, with its user and the objects that its path names."""
 
     def __init__(self, broker: Broker, rates: Rates, pace: Pace, request: Request, user: User, body: bytearray) -> None:
         self.broker = broker
@@ -79,11 +79,11 @@ class Call:
         """Return a part of the path."""
         text = unquote(str(self.request.path_params[name]))
         if len(text.encode()) > _LONGEST_NAME:
-            raise bad(f"{text[:40]!r}… is longer than the {_LONGEST_NAME} bytes that a name may have")
+            raise bad(f"{text[:40]!r}… is longer than {_LONGEST_NAME} bytes, the limit of a name")
         return text
 
     def body(self) -> Json:
-        """Return the JSON object that was sent."""
+        """Return the JSON object of the body."""
         if not self._body:
             return {}
         try:
@@ -102,7 +102,7 @@ class Call:
         return document
 
     async def carry_out(self, steps: Iterable[None]) -> object:
-        """Take the steps of a change between which other clients have their turn. Return DONE."""
+        """Run the steps of a change, between which other clients have their turn. Return DONE."""
         async with self.pace as pace:
             await pace.go_over(steps, self.broker.journal)
         return DONE
@@ -144,12 +144,12 @@ class Call:
 
     @property
     def ranges(self) -> Ranges:
-        """The samples that the query asks for. Raises Answer for an invalid query."""
+        """The samples that the query requests. Raises Answer for an invalid query."""
         return read_ranges(self.request.query_params)
 
     @property
     def disables_stats(self) -> bool:
-        """Whether the query wants no statistics."""
+        """Whether the query excludes statistics."""
         return self.request.query_params.get("disable_stats") == "true"
 
     def vhosts(self) -> list[VirtualHost]:
@@ -170,7 +170,7 @@ def only(item: Json, columns: str) -> Json:
             for part in parents:
                 inner = target.setdefault(part, {})
                 if not isinstance(inner, dict):
-                    break  # all of it is shown already
+                    break  # already included completely
                 target = inner
             else:
                 target[last] = value
@@ -186,14 +186,14 @@ def found_in(item: Json, path: str) -> object:
 
 
 def number(text: str, otherwise: str) -> int:
-    """Read an integer; if it is none, that is answered."""
+    """Return an integer. Raises Answer with the text `otherwise` if it is not one."""
     if not re.fullmatch(r"-?[0-9]{1,9}", text):
         raise bad(otherwise)
     return int(text)
 
 
 def read_ranges(query: QueryParams) -> Ranges:
-    """Read `lengths_age`, `lengths_incr` and the like. Raises Answer if they ask for no sample, or too many."""
+    """Read `lengths_age`, `lengths_incr` and the like. Raises Answer if they request no sample, or too many."""
     return Ranges(*(_range(query, name) for name in ("lengths", "msg_rates", "data_rates")))
 
 
@@ -214,7 +214,7 @@ DONE: Final = object()
 
 
 def route(path: str, *methods: str) -> Callable[[Handler], Handler]:
-    """Answer a path (GET if no method is named) with what is decorated."""
+    """Register the decorated function as the handler of a path (GET if no method is named)."""
 
     def register(handler: Handler) -> Handler:
         ROUTES.append((path, methods or ("GET",), handler))

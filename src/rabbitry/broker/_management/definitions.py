@@ -28,7 +28,7 @@ _QUEUE: Final = ("name", "vhost", "durable", "auto_delete", "arguments")
 _EXCHANGE: Final = ("name", "vhost", "type", "durable", "auto_delete", "internal", "arguments")
 _BINDING: Final = ("source", "vhost", "destination", "destination_type", "routing_key", "arguments")
 _MOST_OF_TABLE: Final = DEFAULT_FRAME_MAX
-"""Bytes of JSON of a table, which is read in one step: about as much as a frame of AMQP takes."""
+"""Most bytes of JSON of a table, which is read in one step: about as much as an AMQP frame can hold."""
 _Section = tuple[str, Iterable[Any], Callable[[Any], Json]]
 
 
@@ -40,7 +40,8 @@ async def export(broker: Broker, pace: Pace, only: VirtualHost | None = None) ->
     """Return everything declared, as pieces of one JSON document.
 
     Exclusive queues and the predeclared exchanges (`amq.…`) are left out. only: the one virtual host to export, without
-    its name and without users; None means all of them.
+    its
+    name and without users; None means all of them.
     """
     sections = [*([] if only is not None else _of_broker(broker)), *_of_vhosts(broker, only)]
     head: Json = {"rabbit_version": VERSION}
@@ -73,7 +74,7 @@ def _of_vhosts(broker: Broker, only: VirtualHost | None) -> list[_Section]:
     without = () if only is None else ("vhost",)
 
     def picked(view: Callable[..., Json], names: tuple[str, ...] = ()) -> Callable[[Any], Json]:
-        """Return a view that shows only these fields, or all, but no virtual host if only one is exported."""
+        """Return a view that shows only these fields, or all, without the virtual host if only one is exported."""
 
         def pick(item: Any) -> Json:
             shown = view(*item) if type(item) is tuple else view(item)
@@ -81,7 +82,8 @@ def _of_vhosts(broker: Broker, only: VirtualHost | None) -> list[_Section]:
 
         return pick
 
-    # All are noted in one turn of the event loop, as one state of the broker, and picked while they are encoded.
+    # All are collected in one iteration of the event loop, as one state of the broker, and picked while they are
+    # encoded.
     queues = [(host, list(host.queues.values())) for host in hosts]
     exchanges = [(host, list(host.exchanges.values())) for host in hosts]
     bindings = [(host, list(host.all_bindings())) for host in hosts]
@@ -115,7 +117,7 @@ def _is_exclusive(binding: Binding) -> bool:
     return isinstance(binding.destination, Queue) and binding.destination.owner is not None
 
 
-# -- parts that came as JSON -------------------------------------------------------------------------------
+# -- parsing parts from JSON -------------------------------------------------------------------------------
 
 
 def policy(vhost: str, name: str, item: Mapping[str, object]) -> Policy:
@@ -145,13 +147,13 @@ def _invalid(text: str) -> BadDefinition:
 
 
 def _printed(value: object) -> str:
-    """Print a JSON value as Erlang does."""
+    """Return a JSON value as Erlang prints it."""
     return erlang_json(value)
 
 
 def limits(value: object, names: tuple[str, ...], what: str) -> dict[str, int]:
     """Parse limits from JSON: numbers by name. Raises BadDefinition with RabbitMQ's text."""
-    if value == []:  # RabbitMQ's way to say none
+    if value == []:  # RabbitMQ's spelling of none
         return {}
     if not isinstance(value, dict):
         raise BadDefinition(f"{what} must be an object")
@@ -169,7 +171,7 @@ _LONG: Final = 63
 
 def table(value: object) -> Table:
     """Parse arguments from JSON. Raises BadDefinition or UsageError."""
-    if value is None or value == []:  # rabbitmqadmin's way to say none
+    if value is None or value == []:  # rabbitmqadmin's spelling of none
         return {}
     if not isinstance(value, dict):
         raise BadDefinition("arguments must be an object")
@@ -179,7 +181,7 @@ def table(value: object) -> Table:
         arguments = {str(key): _field(item) for key, item in value.items()}
     except RecursionError as error:
         raise BadDefinition("arguments are nested too deep") from error
-    encode_table(arguments)  # raises UsageError for what is too long, too large or too deep
+    encode_table(arguments)  # raises UsageError for values too long, too large or too deep
     return arguments
 
 

@@ -1,4 +1,4 @@
-"""JSON of the answers."""
+"""Encoding answers as JSON."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Importing definitions: a document is checked as a whole before any of it is carried out.
+"""Importing definitions: a document is checked as a whole before any of it is applied.
 
 As on RabbitMQ, existing exchanges and queues are not changed. Names that begin with `amq.`, which are the broker's own,
-and bindings whose source or destination does not exist are left out. Carrying out a checked document can't fail: what a
-client declares or deletes in the meantime is one of these cases.
+and bindings whose source or destination does not exist are left out. Applying a checked document can't fail: objects
+that a client declares or deletes in the meantime are treated the same way.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ _OF_VHOST: Final = ("parameters", "policies", "exchanges", "queues", "bindings")
 async def load(broker: Broker, document: Document, pace: Pace, only: VirtualHost | None = None) -> None:
     """Declare everything in a document.
 
-    It is gone through twice, first to check it and then to carry it out, so that little of it is in memory at a time.
+    It is read twice, first to check it and then to apply it, so that little of it is in memory at a time.
     Raises BadDefinition, Answer, UsageError or the broker's refusal, before anything is changed.
 
     Args:
         broker: The broker.
         document: The document.
-        pace: Yields to the event loop in between.
-        only: The virtual host to import into, which leaves out users and all else that belongs to no virtual host, as
-            RabbitMQ does.
+        pace: Lets the event loop run in between.
+        only: The virtual host to import into; users and everything else outside of virtual hosts are then left out, as
+            on RabbitMQ.
     """
     sections = (*(() if only is not None else _OF_BROKER), *_OF_VHOST)
     async with pace:
@@ -60,18 +60,18 @@ async def load(broker: Broker, document: Document, pace: Pace, only: VirtualHost
                 await pace.rest()
         unknown = [name for name in document.lists if name not in (*_OF_BROKER, *_OF_VHOST)]
         if unknown := [name for name in unknown if any(True for _ in document.elements(name))]:
-            raise BadDefinition(f"{', '.join(unknown)}: sections that this broker does not have; remove them")
+            raise BadDefinition(f"{', '.join(unknown)}: this broker has no such sections; remove them")
     left_out = plan.left_out
     plan.carry_out()
     async with pace:
         for section in sections:
             await pace.go_over(plan.making(section, document.elements(section)), broker.journal)
     if left_out:
-        _logger.info("definitions: left out %d names of the broker's own, and bindings without ends", left_out)
+        _logger.info("definitions: left out %d reserved names and bindings with a missing end", left_out)
 
 
 class _Plan:
-    """What an import declares, each element checked against the broker's objects and the elements before it."""
+    """The steps of an import, each element checked against the broker's objects and the elements before it."""
 
     def __init__(self, broker: Broker, only: VirtualHost | None) -> None:
         self.left_out = 0
@@ -93,21 +93,21 @@ class _Plan:
         self._vhosts = set(broker.vhosts)
         self._queues: set[tuple[str, str]] = set()
         self._exchanges: dict[tuple[str, str], str] = {}
-        """Virtual host and name of exchanges to be declared → their types."""
+        """Virtual host and name of exchanges to declare → their types."""
 
     def read(self, section: str, item: object) -> _Step | None:
-        """Check an element. Return the function that declares it; an iterator that this returns is to be consumed."""
+        """Check an element. Return the function that declares it; if that returns an iterator, consume it."""
         if not isinstance(item, dict):
             raise BadDefinition(f"{section} must be a list of objects")
         return self._readers[section](item)
 
     def carry_out(self) -> None:
-        """Begin to declare what has been checked: `making` is called with the same elements."""
+        """Start to declare the checked elements: `making` is called with the same ones."""
         self._queues.clear()
         self._exchanges.clear()
 
     def making(self, section: str, items: Iterable[object]) -> Iterator[None]:
-        """Declare checked elements, in steps, unless clients have declared or deleted something that forbids it."""
+        """Declare checked elements, in steps, except for those that clients have meanwhile made impossible."""
         for item in items:
             try:
                 step = self.read(section, item)
@@ -115,7 +115,7 @@ class _Plan:
                 if isinstance(further, Iterator):
                     yield from further
             except (Answer, BadDefinition, Refusal, UsageError) as error:
-                _logger.warning("definitions: an element of %s is left out: %s", section, error)
+                _logger.warning("definitions: skipped an element of %s: %s", section, error)
             yield
 
     # -- of the broker ---------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ class _Plan:
         given = {**metadata, **item} if isinstance(metadata, dict) else item
         description, tags = given.get("description"), accounts.read_tags(given) if "tags" in given else None
         if description is not None and not isinstance(description, str):
-            raise BadDefinition(f"description of virtual host {name!r} is a string")
+            raise BadDefinition(f"description of virtual host {name!r} must be a string")
         if given.get("tracing") is True:
             raise BadDefinition("tracing (the firehose) is not available in this broker")
         limits = definitions.limits(item["limits"], VHOST_LIMITS, "limits") if item.get("limits") else None
@@ -227,7 +227,7 @@ class _Plan:
             raise BadDefinition(f"unknown exchange type '{kind}'" if kind else "invalid exchange type ''")
         other = arguments.get("alternate-exchange", "")
         if not isinstance(other, str):
-            raise BadDefinition(f"alternate-exchange of exchange {name!r} is a string")
+            raise BadDefinition(f"alternate-exchange of exchange {name!r} must be a string")
         self._exchanges[vhost, name] = kind
         return functools.partial(self._declare_exchange, vhost, name, kind, flags, arguments)
 
@@ -271,7 +271,7 @@ class _Plan:
         source, destination, key = (short(item, name) for name in ("source", "destination", "routing_key"))
         kind, arguments = text(item, "destination_type"), table(item.get("arguments"))
         if kind not in ("queue", "exchange"):
-            raise BadDefinition(f"destination_type is queue or exchange, not {kind!r}")
+            raise BadDefinition(f"destination_type must be queue or exchange, not {kind!r}")
         kinds = self._type_of(vhost, source), self._type_of(vhost, destination) if kind == "exchange" else ""
         is_queue_there = kind != "queue" or self._has_queue(vhost, destination)
         if not source or None in kinds or not is_queue_there:
@@ -291,7 +291,7 @@ class _Plan:
     def _type_of(self, vhost: str, name: str) -> str | None:
         host = self._broker.vhosts.get(vhost)
         known: Exchange | None = host.exchanges.get(name) if host is not None else None
-        is_given = name.startswith(_RESERVED) and vhost in self._vhosts  # each virtual host has these
+        is_given = name.startswith(_RESERVED) and vhost in self._vhosts  # each virtual host has them
         return known.type if known is not None else self._exchanges.get((vhost, name), "" if is_given else None)
 
     def _has_queue(self, vhost: str, name: str) -> bool:
@@ -316,7 +316,7 @@ class _Plan:
 
 
 def parameter(component: str, name: str, value: object) -> dict[str, int]:
-    """Parse a virtual host's parameter from JSON; limits are the only ones there are.
+    """Parse a virtual host's parameter from JSON; limits are the only kind.
 
     Raises:
         BadDefinition: It is another component's, or its value is invalid.
@@ -328,7 +328,7 @@ def parameter(component: str, name: str, value: object) -> dict[str, int]:
     if component != "vhost-limits":
         raise BadDefinition(f"Validation failed\n\ncomponent {component} not found\n")
     if name != "limits":
-        raise BadDefinition(f"Validation failed\n\nvhost-limits are a parameter named limits, not {name}\n")
+        raise BadDefinition(f"Validation failed\n\nthe vhost-limits parameter must be named limits, not {name}\n")
     try:
         return definitions.limits(value, VHOST_LIMITS, "limits")
     except BadDefinition as error:

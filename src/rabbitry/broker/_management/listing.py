@@ -1,6 +1,6 @@
-"""Lists as answers: filtered, sorted, cut and encoded in slices, so that no list holds up the broker's clients.
+"""Lists as answers: filtered, sorted, paged and encoded in slices, so that no list blocks the broker's clients.
 
-Only what is shown is built: names and sort keys come from the objects themselves where that is possible.
+Only the objects shown are built: names and sort keys are read from the broker's objects where possible.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _MOST_PAGE: Final = 500
 _RUN: Final = 500
 """Keys sorted in one step, which takes about 1 ms."""
 _CHUNK: Final = 1 << 16
-"""Bytes of an answer that are sent in one piece; its last object may be longer."""
+"""Bytes of an answer that are sent at once; its last object may exceed them."""
 
 
 class Listed(NamedTuple, Generic[T]):
-    """Objects of a list, the function that shows one, and fields that can be read without calling it.
+    """The objects of a list, the function that shows one, and fields that can be read without calling it.
 
-    order: the fields by which RabbitMQ sorts them. has_pages: whether RabbitMQ cuts this list into pages.
+    order: the fields by which RabbitMQ sorts them. has_pages: whether RabbitMQ pages this list.
     """
 
     items: Sequence[T]
@@ -95,7 +95,7 @@ async def answer(call: Call, listed: Listed[T]) -> Response:
 
 
 async def encoded(items: Iterable[T], view: Callable[[T], object], pace: Pace) -> list[bytes]:
-    """Return objects as pieces of JSON with commas between them. The caller holds `pace`."""
+    """Return objects as pieces of JSON separated by commas. The caller holds `pace`."""
     chunks: list[bytes] = []
     piece = bytearray()
     for item in items:
@@ -114,7 +114,7 @@ async def encoded(items: Iterable[T], view: Callable[[T], object], pace: Pace) -
 
 
 class _Pieces(Response):
-    """A JSON answer that is sent piece by piece, as fast as the client takes it.
+    """A JSON answer that is sent piece by piece, as fast as the client reads it.
 
     Starlette's StreamingResponse imports anyio's loop at the first answer, which takes 25 ms.
     """
@@ -128,7 +128,7 @@ class _Pieces(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         for chunk in self._chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await asyncio.sleep(0)  # `send` returns at once for as long as the socket takes everything
+            await asyncio.sleep(0)  # `send` returns at once while the socket has room
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -149,7 +149,7 @@ def _page(query: QueryParams) -> _Page:
 
 
 def _frame(page: _Page, total: int, filtered: int) -> tuple[bytes, bytes]:
-    """Return the JSON before and behind the objects of a page. Raises Answer if there is no such page."""
+    """Return the JSON before and after the objects of a page. Raises Answer if there is no such page."""
     pages = -(-filtered // page.size)
     if page.number > max(pages, 1):
         text = f"Page out of range, page: {page.number} page size: {page.size}, len: {filtered}"
@@ -166,7 +166,7 @@ def _frame(page: _Page, total: int, filtered: int) -> tuple[bytes, bytes]:
 
 
 async def _named(listed: Listed[T], page: _Page, pace: Pace) -> list[T]:
-    """Return the objects whose names contain a text, or match a regular expression; its case does not matter."""
+    """Return the objects whose names contain a text, or match a regular expression, ignoring case."""
     found: list[T] = []
     is_wanted = _predicate(page)
     name = listed.getter("name")
@@ -175,7 +175,7 @@ async def _named(listed: Listed[T], page: _Page, pace: Pace) -> list[T]:
             if is_wanted(str(name(item))):
                 found.append(item)
         except TimeoutError as error:
-            raise bad("name takes too long as a regular expression") from error
+            raise bad("the regular expression of name takes too long") from error
         if pace.is_over:
             await pace.rest()
     return found
@@ -192,10 +192,10 @@ def _predicate(page: _Page) -> Callable[[str], bool]:
 
 
 async def _sorted(items: Sequence[T], listed: Listed[T], query: QueryParams, upto: int, pace: Pace) -> Sequence[T]:
-    """Return the first `upto` objects in order: runs are sorted, then merged as far as is needed."""
+    """Return the first `upto` objects in order: runs are sorted, then merged as far as needed."""
     sort, is_reversed = query.get("sort"), query.get("sort_reverse") == "true" and "sort" in query
     getters = [listed.getter(path) for path in (listed.order if sort is None else (sort, *listed.order))]
-    # A key is one flat tuple of ranks, values and the place: nested ones let the garbage collector run meanwhile.
+    # A key is one flat tuple of ranks, values and the place: nested tuples would trigger the garbage collector.
     runs: list[list[tuple[object, ...]]] = []
     for start in range(0, len(items), _RUN):
         run = []

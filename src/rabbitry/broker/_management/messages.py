@@ -1,4 +1,4 @@
-"""Publishing, and looking into queues, over HTTP."""
+"""Publishing, and getting messages from queues, over HTTP."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _DIGITS: Final = 10
 _WAIT: Final = 0.01
 """Seconds between two checks of a queue to which many messages are being requeued."""
 _INTEGERS: Final = ("delivery_mode", "priority", "timestamp")
-"""Properties that are integers; the others, but for the headers, are strings."""
+"""Properties that are integers; the others, except headers, are strings."""
 _ACK_MODES: Final = ("ack_requeue_true", "ack_requeue_false", "reject_requeue_true", "reject_requeue_false")
 
 
 def publish(vhost: VirtualHost, exchange: str, body: Json, user: str) -> bool:
-    """Publish a message that came as JSON. Return whether any queue took it.
+    """Publish a message from JSON. Return whether it was routed to any queue.
 
     Raises Answer, BadDefinition, Refusal or UsageError.
     """
     need_keys(body, "routing_key", "properties", "payload", "payload_encoding")
     key = body["routing_key"]
     if not isinstance(key, str):
-        raise BadDefinition("the routing_key is a string")
+        raise BadDefinition("the routing_key must be a string")
     content = _content(body["payload"], body["payload_encoding"])
     given = _properties(body["properties"])
     if given.delivery_mode is not None:
@@ -73,7 +73,7 @@ def publish(vhost: VirtualHost, exchange: str, body: Json, user: str) -> bool:
 
 
 def _count_publish(vhost: VirtualHost, source: Exchange, routed: int) -> None:
-    """Count a publish as RabbitMQ does, which sends it over a channel with confirms and returns."""
+    """Count a publish as RabbitMQ does, which uses a channel with confirms and returns."""
     source.published_in += 1
     source.more_out += (routed or not source.name) - 1
     vhost.totals.count("publish")
@@ -96,9 +96,9 @@ def _content(payload: object, encoding: object) -> bytes:
 
 
 def _properties(given: object) -> Properties:
-    """Read a message's properties; what is none is left out, as RabbitMQ does. An empty list stands for none too.
+    """Return a message's properties; unknown ones are dropped, as on RabbitMQ. An empty list means none.
 
-    Raises Answer (400) in RabbitMQ's words for a value of another type.
+    Raises Answer (400) with RabbitMQ's text for a value of another type.
     """
     if given == []:
         given = {}
@@ -117,14 +117,14 @@ def _properties(given: object) -> Properties:
 
 
 async def get(vhost: VirtualHost, queue: Queue, body: Json) -> list[Json]:
-    """Take messages from a queue and give them as JSON, as a body with count, ackmode and encoding asks.
+    """Get messages from a queue as JSON, according to count, ackmode and encoding in the body.
 
-    Raises Answer for one that makes no sense.
+    Raises Answer for invalid ones.
     """
     count, mode, encoding = _integer(body["count"]), body["ackmode"], body["encoding"]
     truncate = _integer(body["truncate"]) if "truncate" in body else None
     if mode not in _ACK_MODES:
-        raise bad(f"ackmode is one of {', '.join(_ACK_MODES)}")
+        raise bad(f"ackmode must be one of {', '.join(_ACK_MODES)}")
     if encoding not in ("auto", "base64"):
         raise bad("Unsupported encoding. Please use auto or base64.")
     entries: list[Entry] = []
@@ -139,7 +139,7 @@ async def get(vhost: VirtualHost, queue: Queue, body: Json) -> list[Json]:
             vhost.totals.count("get_empty")
             break
         if entry is None:
-            await vhost.journal.loaded_now(queue)  # the store gives what it has
+            await vhost.journal.loaded_now(queue)  # wait for the store
             continue
         _count_get(vhost, queue, entry, no_ack=mode == "ack_requeue_false")
         entries.append(entry)
@@ -196,10 +196,10 @@ def _shown(queue: Queue, entry: Entry, encoding: str, truncate: int | None) -> J
 
 
 def aliveness(vhost: VirtualHost) -> None:
-    """Declare a queue, publish to it and take the message back.
+    """Declare a queue, publish to it, and get the message.
 
     Raises:
-        BadDefinition: The message did not come back.
+        BadDefinition: The message was not in the queue.
     """
     queue = vhost.declare_queue("aliveness-test", None, durable=False, exclusive=False, auto_delete=False, arguments={})
     payload = f"test_message {time.time()}"
@@ -208,6 +208,6 @@ def aliveness(vhost: VirtualHost) -> None:
     )
     entry = queue.get()
     if entry is None:
-        raise BadDefinition("the message did not come back")
+        raise BadDefinition("the message was not in the queue")
     _count_get(vhost, queue, entry, no_ack=True)
     queue.settled(entry)

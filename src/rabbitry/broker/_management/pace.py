@@ -1,4 +1,4 @@
-"""Slices of work: the management API runs on the broker's loop and must not hold up clients."""
+"""Time slices: the management API runs on the broker's loop and must not block clients."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Final, Self
 from rabbitry.broker._store.journal import Journal
 
 _SLICE: Final = 0.001
-"""Seconds of each turn of the loop that all long requests together may take."""
+"""Seconds of each loop iteration that all long requests together may take."""
 
 
 class Pace:
-    """Lets one long computation at a time go on, for a slice of each turn of the event loop.
+    """Runs one long computation at a time, for a slice of each iteration of the event loop.
 
-    An async context manager; inside, `rest` is called between small steps. Nothing else may be awaited inside.
+    An async context manager; call `rest` inside between small steps. Nothing else may be awaited inside.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Pace:
         return time.monotonic() > self._ends_at
 
     async def go_over(self, steps: Iterable[object], journal: Journal) -> None:
-        """Take all steps of a change. Rest if a slice is used up, and while too much waits to be written."""
+        """Run all steps of a change. Rest when a slice is used up, and while too many writes are pending."""
         for _ in steps:
             if journal.is_crowded:
                 self._lock.release()

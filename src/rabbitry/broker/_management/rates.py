@@ -1,4 +1,4 @@
-"""Rates and samples from counters that are read every few seconds, so that counting costs a message next to nothing."""
+"""Rates and samples from counters that are read every few seconds, so that counting costs little per message."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from rabbitry.broker.broker import Broker
 
 _logger = logging.getLogger(__name__)
 PERIOD: Final = 5
-"""Seconds between two readings of the counters: RabbitMQ's collect_statistics_interval."""
+"""Seconds between two reads of the counters: RabbitMQ's collect_statistics_interval."""
 RETENTION: Final = 600
 """Seconds for which samples are kept."""
 _MOST_SAMPLES: Final = 200_000
-"""Samples kept of all objects together: the more objects there are, the fewer samples each has."""
+"""Most samples kept of all objects together: the more objects, the fewer samples of each."""
 DEPTHS: Final = ("messages", "messages_ready", "messages_unacknowledged")
 _QUEUE: Final = ("publish", *DELIVERED, "deliver_get", *DEPTHS)
 _CHANNEL: Final = (*CHANNEL, "deliver_get")
@@ -36,14 +36,14 @@ Counts = tuple[int, ...]
 
 
 class Range(NamedTuple):
-    """The samples that a query's `…_age` and `…_incr` ask for: of how many seconds, and how many lie between two."""
+    """The samples that a query's `…_age` and `…_incr` request: the seconds covered, and the seconds between two."""
 
     age: int
     incr: int
 
 
 class Counted(NamedTuple):
-    """An object's counters by name: now, at the last two readings, and earlier ones."""
+    """An object's counters by name: now, at the last two reads, and earlier."""
 
     names: tuple[str, ...]
     now: Counts
@@ -53,7 +53,7 @@ class Counted(NamedTuple):
     history: _History | None
 
     def shown(self, names: Sequence[str], wanted: Range | None = None) -> dict[str, object]:
-        """Return counters, each with its rate per second, and with samples if a range of them is asked for."""
+        """Return counters, each with its rate per second, and with samples if a range is requested."""
         rows: list[tuple[int, Counts]] = []
         if wanted is not None:
             rows = _rows(self.history, wanted, len(self.names))
@@ -79,7 +79,7 @@ class Counted(NamedTuple):
 
 
 class _History:
-    """The counters of one object with the times (POSIX milliseconds) at which they were seen to have changed."""
+    """The counters of one object, with the times (POSIX milliseconds) at which changes were seen."""
 
     __slots__ = ("is_cut", "seen")
 
@@ -96,7 +96,7 @@ class _History:
             self.is_cut = True
 
     def at(self, when: int) -> Counts | None:
-        """Return the counters as they were at a time; None for a time before the first reading."""
+        """Return the counters at a time; None for a time before the first read."""
         for seen_at, counts in reversed(self.seen):
             if seen_at <= when:
                 return counts
@@ -104,12 +104,12 @@ class _History:
 
 
 def _rows(history: _History | None, wanted: Range, width: int) -> list[tuple[int, Counts]]:
-    """Return samples of all counters with their times (POSIX milliseconds), the newest first."""
+    """Return samples of all counters with their times (POSIX milliseconds), newest first."""
     nothing = (0,) * width
     seen = list(history.seen) if history is not None else []
     last = int(time.time()) // PERIOD * PERIOD
     rows: list[tuple[int, Counts]] = []
-    for back in range(wanted.age // wanted.incr, -1, -1):  # from the oldest, as they are counted from there
+    for back in range(wanted.age // wanted.incr, -1, -1):  # from the oldest: times count from there
         at = (last - wanted.age + (wanted.age // wanted.incr - back) * wanted.incr) * 1000
         while len(seen) > 1 and seen[1][0] <= at:
             del seen[0]
@@ -225,7 +225,7 @@ def _log_failure(task: asyncio.Task[None]) -> None:
     error = None if task.cancelled() else task.exception()
     if error is not None:
         _logger.error(
-            "the management API's rates are no longer updated, reading the counters failed: %r; restart the broker",
+            "the management API's rates are no longer updated: reading the counters failed: %r; restart the broker",
             error,
             exc_info=error,
         )

@@ -14,13 +14,13 @@ from rabbitry.runtime.http.connections import Connections
 from rabbitry.runtime.http.serving import Server
 
 _GRACE: Final = 3
-"""Seconds that open requests have to finish at the end."""
+"""Seconds that open requests have to finish when the server stops."""
 _CONNECTIONS: Final = 512
-"""Connections at once, of one address or of many: programs that watch a broker are often on one machine."""
+"""Most simultaneous connections, in total and of one address: programs that watch a broker often share a machine."""
 
 
 class ManagementServer:
-    """The HTTP server of a broker's management API, on sockets that listen already."""
+    """The HTTP server of a broker's management API, on listening sockets."""
 
     def __init__(self, broker: Broker, listeners: list[socket.socket]) -> None:
         pace = Pace()
@@ -36,7 +36,7 @@ class ManagementServer:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to serve."""
+        """Start to serve."""
         self._rates.start()
         for listener in self._listeners:
             self._acceptor.add(listener, self._server.accept)
@@ -44,7 +44,7 @@ class ManagementServer:
         self._task = asyncio.create_task(self._server.serve(sockets=[]), name="management")
 
     async def stop(self) -> None:
-        """Finish what is in hand, within a few seconds, and stop."""
+        """Finish the requests in progress, within a few seconds, and stop."""
         try:
             await self._rates.stop()
         finally:

@@ -1,4 +1,4 @@
-"""Counters as the management API shows them: message_stats, depths, octets, with rates and samples."""
+"""Counters in the form of the management API: message_stats, depths, octets, with rates and samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DISK: Final = ("disk_reads", "disk_writes")
 
 
 class Ranges(NamedTuple):
-    """The samples that a query wants of depths, message rates and octets; None for none."""
+    """The samples that a query requests of depths, message rates and octets; None for none."""
 
     lengths: Range | None = None
     messages: Range | None = None
@@ -59,7 +59,7 @@ def of_broker(counted: Counted, ranges: Ranges) -> dict[str, object]:
 
 
 def _message_stats(counted: Counted, published: tuple[str, ...], ranges: Ranges) -> dict[str, object]:
-    """Return the groups of counters of which any was ever above 0, as RabbitMQ does."""
+    """Return the groups of counters in which any was ever above 0, as RabbitMQ does."""
     groups = (names for names in (published, _DELIVERED) if counted.any(names))
     shown: dict[str, object] = {}
     for names in groups:

@@ -1,4 +1,4 @@
-"""Objects of the broker as the management API shows them; names and shapes are RabbitMQ 3.10's."""
+"""The broker's objects in the form of the management API; names and shapes are RabbitMQ 3.10's."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from rabbitry.broker.broker import Broker
 
 
 def node_name() -> str:
-    """Return the name that stands for this broker where RabbitMQ names a node."""
+    """Return the broker's name where RabbitMQ has a node's name."""
     return f"rabbitry@{platform.node()}"
 
 
@@ -53,7 +53,7 @@ def plain(value: FieldValue) -> object:
     if isinstance(value, Decimal):
         return float(value)
     if isinstance(value, int) and not isinstance(value, bool):
-        return int(value)  # without the tag that says how long it is
+        return int(value)  # without its type tag
     return value
 
 
@@ -92,7 +92,7 @@ def overview(broker: Broker, rates: Rates, totals: dict[VirtualHost, Counts], ra
 
 
 def _contexts(broker: Broker) -> list[Json]:
-    """List what is served over HTTP, and where."""
+    """Return the services available over HTTP."""
     return [
         {
             "description": "RabbitMQ Management",
@@ -114,7 +114,7 @@ def exchange_types() -> list[Json]:
 
 
 def listeners(broker: Broker) -> list[Json]:
-    """List where the broker listens."""
+    """Return the addresses on which the broker listens."""
     found = [("amqp", broker.port), ("http", broker.management_port)]
     if broker.has_tls:
         found.append(("amqp/ssl", broker.tls_port))
@@ -126,7 +126,7 @@ def listeners(broker: Broker) -> list[Json]:
 
 
 def node(broker: Broker) -> Json:
-    """Return the one node."""
+    """Return the only node."""
     most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return {
         "name": node_name(),
@@ -213,7 +213,7 @@ def queue_details(item: Queue, rates: Rates, ranges: Ranges) -> Json:
 
 
 def queue_as_declared(item: Queue, *, has_totals: bool = False) -> Json:
-    """Return a queue for a query with `disable_stats`, with its depths if it asks for these."""
+    """Return a queue for a query with `disable_stats`, with its depths on request."""
     shown: Json = {
         "name": item.name,
         "vhost": item.vhost.name,
@@ -298,7 +298,7 @@ def default_binding(item: Queue) -> Json:
 def properties_key(routing_key: str, arguments: Table) -> str:
     """Return the key of a binding among those between the same two ends.
 
-    The routing key is in it percent-encoded, with "+" for a blank, as RabbitMQ has it; a path has it encoded once more.
+    It contains the routing key percent-encoded, with "+" for a blank, as on RabbitMQ; a path encodes it once more.
     """
     name = quote_plus(routing_key).replace("~", "%7E")  # "~" is the empty key's name
     if not arguments:

@@ -26,7 +26,7 @@ def look(path: Path, room: Room) -> str:
             return "the database is empty or gone, and its log is not"
         if room.has_log() or room.has_reserve():
             _logger.error(
-                "the store %s is empty or gone, though a broker used this data folder before: the broker starts "
+                "the store %s is empty or gone, though a broker used this data folder before: the broker starts"
                 "with nothing; to have it back stop the broker and restore the folder from a copy",
                 path,
             )
@@ -44,7 +44,7 @@ def look(path: Path, room: Room) -> str:
             f"{path} was written by a newer Rabbitry (version {version} of the store, this one knows "
             f"{VERSION}); nothing was changed"
         )
-    return "the header of its log makes no sense" if room.is_log_damaged() else ""
+    return "the header of its log is damaged" if room.is_log_damaged() else ""
 
 
 def part_from_foreign_log(path: Path, note: Note | None) -> None:
@@ -62,9 +62,9 @@ def part_from_foreign_log(path: Path, note: Note | None) -> None:
     if note.frames and read_log(path)[1] == note.salts:
         aside = new_folder_aside(path.parent, "replaced")
         log_path(path).rename(aside / log_path(path).name)
-        where = f"; the log of the former one is in {aside}"
+        where = f"; the previous database's log is in {aside}"
     _logger.error(
-        "the database %s is not the one that the last broker used here: somebody replaced it, and what was confirmed "
-        "here is not in it%s; to have it back stop the broker and restore the whole data folder",
+        "the database %s is not the one that the last broker used here: it was replaced, and messages confirmed "
+        "here are not in it%s; to restore them, stop the broker and restore the whole data folder",
         path, where,
     )  # fmt: skip

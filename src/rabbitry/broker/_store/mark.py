@@ -86,9 +86,9 @@ def missing(note: Note, log: tuple[int, bytes], frames: int) -> str:
             return ""
         return f"its log ends at page {frames} of {note.frames} that were committed: it was cut or damaged"
     if log[0] < 0:
-        return "its log is empty or gone, though the last broker did not end in order: somebody removed it"
+        return "its log is empty or gone, though the last broker did not end in order: it was removed"
     if log[0] < note.number:
-        return "its log is older than the one that the last broker wrote: somebody replaced it"
+        return "its log is older than the one that the last broker wrote: it was replaced"
     return ""
 
 

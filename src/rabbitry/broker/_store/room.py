@@ -126,15 +126,15 @@ class Room:
                 )
 
     def hold(self, size: int, *, spare: bool = False) -> None:
-        """Reserve blocks for `size` bytes of the database, and some ahead.
+        """Reserve blocks for `size` bytes of the database, and some in advance.
 
         Args:
             size: Bytes.
-            spare: Whether what it needs is only taken together with the half of what is taken ahead: so much is left
-                for records, and for what grows if something is deleted.
+            spare: Whether to fail unless half of the advance fits too: that leaves space for records, and for growth
+                caused by deletions.
 
         Raises:
-            OSError: The disk has no room.
+            OSError: The disk is full.
         """
         self.size = os.fstat(self._file).st_size
         if size + _AHEAD // 2 <= self.size:
@@ -148,7 +148,7 @@ class Room:
         self.size = os.fstat(self._file).st_size
 
     def log_size(self) -> int:
-        """Return how many bytes the log's file has."""
+        """Return the size of the log's file in bytes."""
         return self._wal.stat().st_size if self._wal.exists() else 0
 
     def can_grow(self) -> bool:
@@ -162,7 +162,7 @@ class Room:
         return True
 
     def set_aside(self) -> None:
-        """Keep the log's blocks for the next start. Call it after a checkpoint: the file is no log afterwards."""
+        """Keep the log's blocks for the next start. Call it after a checkpoint: the file is then no log any more."""
         try:
             self._wal.replace(self._reserve)
         except OSError as error:
@@ -202,7 +202,7 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def _grow(file: int, size: int) -> None:
-    """Extend a file to `size` bytes with reserved blocks. Raises OSError if the disk has no room."""
+    """Extend a file to `size` bytes with reserved blocks. Raises OSError if the disk is full."""
     there = os.fstat(file).st_size
     if there >= size:
         return

@@ -1,9 +1,9 @@
-"""Rows of the store: messages and records written, deleted and read by statements on an open database.
+"""Rows of the store: statements that write, delete and read messages and records on an open database.
 
-The event loop waits for the interpreter's lock as long as the store's thread works in Python, so what is done for each
-message is kept small (`make bench-broker` shows it): rows are written by statements of many rows each, the lock given
-up once for a statement; exchange, routing key, header and body are one value with one checksum; and it is bound as a
-bytearray, since the sqlite3 module asks for an adapter of every bytes object (0.3 µs beside 0.07).
+The event loop waits for the interpreter's lock while the store's thread runs Python code, so the work per message is
+kept small (`make bench-broker` shows it): each statement writes many rows and releases the lock once; exchange, routing
+key, header and body are one value with one checksum; and it is bound as a bytearray, since the sqlite3 module looks up
+an adapter for every bytes object (0.3 µs instead of 0.07).
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _logger = logging.getLogger(__name__)
 TRANSIENT: Final = 2
 _REDELIVERED: Final = 1
 _DELIVERIES: Final = 3
-"""Bits of an entry's flags; the number of deliveries is above them."""
+"""Bits of an entry's flags; the delivery count is above them."""
 _ROWS: Final = 128
 _LONG_RUN: Final = 32
-"""Numbers without gaps from which on a statement of their own finds them faster than a list."""
+"""Length of a run of consecutive numbers from which on a range finds them faster than a list."""
 
 _Row = tuple[int, int, int, int, int, float, int, int]
 Place = tuple[int, int, int]
@@ -39,8 +39,8 @@ Place = tuple[int, int, int]
 
 
 def write(connection: Connection, batch: Batch) -> None:
-    """Write a batch's records and its removed, added and changed entries, and note the queues that it deletes."""
-    # Deleting first frees pages: a message that moves between queues then needs no further room.
+    """Write a batch's records and its removed, added and changed entries, and record the queues that it deletes."""
+    # Deleting first frees pages: a message that moves between queues then needs no more space.
     write_records(connection, batch.records)
     deleted = [str(dropped.queue) for dropped in batch.dropped[batch.noted :] if dropped.priority is None]
     write_records(connection, {(DELETED, number): {} for number in deleted})
@@ -84,7 +84,8 @@ def _insert(connection: Connection, added: dict[Entry, int]) -> None:
     _insert_rows(connection, "bodies", 4, (_body_row(message, count) for message, count in refs.items()))
     entries: Iterable[tuple[Entry, int]] = added.items()
     if len(set(added.values())) > 1:
-        # Queue by queue, each page of the table is looked for once: a fanout's rows take two thirds of the CPU time.
+        # Sorted by queue, each page of the table is looked up once: a fanout's rows then take two thirds of the CPU
+        # time.
         entries = sorted(entries, key=_place)
     _insert_rows(connection, "entries", 8, (_entry_row(entry, queue) for entry, queue in entries))
 
@@ -117,7 +118,7 @@ def _update(connection: Connection, changed: dict[Entry, int]) -> None:
 
 
 def remove(connection: Connection, removed: dict[Entry, int]) -> None:
-    """Delete entries, each given with its queue's number, and the bodies that no other entry has."""
+    """Delete entries, each given with its queue's number, and the bodies that no other entry refers to."""
     positions: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
     own: list[int] = []
     shared: list[int] = []
@@ -137,7 +138,7 @@ def remove(connection: Connection, removed: dict[Entry, int]) -> None:
 
 
 def _release(connection: Connection, bodies: list[int]) -> None:
-    """Take entries off the counts of their bodies, given once for each entry, and delete those that none is left of."""
+    """Decrement the reference counts of bodies, given once for each entry, and delete those that reach 0."""
     by_count: defaultdict[int, list[int]] = defaultdict(list)
     for body, count in Counter(bodies).items():
         by_count[count].append(body)
@@ -148,7 +149,7 @@ def _release(connection: Connection, bodies: list[int]) -> None:
 
 
 def drop(connection: Connection, waiting: list[Dropped], most: int) -> int:
-    """Delete entries of the first item of `waiting`, and remove the item when none is left. Return how many.
+    """Delete entries of the first item of `waiting`, and remove the item when none is left. Return their number.
 
     Queues at the front that have no entries are removed together, in a few statements.
     """
@@ -167,13 +168,13 @@ def drop(connection: Connection, waiting: list[Dropped], most: int) -> int:
             _forget_records(connection, DELETED, [str(queue)])
     elif priority is None:
         condition, values = f"{condition} AND (priority, position) <= (?, ?)", [*values, *last]
-    else:  # beside `position < before`, SQLite would test the pair for each entry up to that one
+    else:  # with `position < before`, SQLite would test the pair for each entry up to that one
         values[-1] = last[1] + 1
     return delete_entries(connection, condition, values)
 
 
 def _drop_empty(connection: Connection, waiting: list[Dropped]) -> int:
-    """Remove queues without entries from the front of `waiting`, of which some are looked at. Return how many."""
+    """Remove some of the queues without entries from the front of `waiting`. Return their number."""
     queues = [dropped.queue for dropped in takewhile(lambda dropped: dropped.priority is None, waiting[:_ROWS])]
     if len(queues) < 2:
         return 0
@@ -186,7 +187,7 @@ def _drop_empty(connection: Connection, waiting: list[Dropped]) -> int:
 
 
 def delete_entries(connection: Connection, condition: str, values: Sequence[int]) -> int:
-    """Delete entries by an SQL condition, and the bodies that no other entry has. Return the number of entries."""
+    """Delete entries by an SQL condition, and the bodies that no other entry refers to. Return their number."""
     shared = f"SELECT body, COUNT(*) AS count FROM entries WHERE {condition} AND flags & {SHARED} GROUP BY body"  # noqa: S608 # see above
     counted = f"UPDATE bodies SET refs = refs - gone.count FROM ({shared}) AS gone WHERE id = gone.body"  # noqa: S608 # see above
     if connection.execute(counted, values).rowcount:
@@ -198,9 +199,9 @@ def delete_entries(connection: Connection, condition: str, values: Sequence[int]
 
 
 def read(connection: Connection, wanted: Wanted, path: Path) -> tuple[Found, list[Place]]:
-    """Read entries of the store at a path; those that are damaged are named in the log.
+    """Read entries of the store at a path, and log the damaged ones.
 
-    The second list names entries of which nothing else is left.
+    The second list has entries whose message is lost.
     """
     rows = connection.execute(
         "SELECT e.position, e.body, e.flags, e.expires, e.size, e.crc, b.content, b.crc "
@@ -225,8 +226,8 @@ def read(connection: Connection, wanted: Wanted, path: Path) -> tuple[Found, lis
             if content is None:
                 gone.append((queue, priority, position))
             _logger.error(
-                "the store %s is damaged: message %d at position %d of queue number %d does not have its "
-                "checksum; it is left out",
+                "the store %s is damaged: message %d at position %d of queue number %d has a wrong "
+                "checksum; it is skipped",
                 path,
                 body,
                 position,
@@ -288,10 +289,10 @@ def _flags(entry: Entry) -> int:
 
 
 def _conditions(numbers: list[int]) -> Iterator[tuple[str, Sequence[int]]]:
-    """Sort different numbers, and yield SQL conditions that cover them together, each with its values.
+    """Sort different numbers, and yield SQL conditions that cover them, each with its values.
 
-    These are a range for each long run without gaps, and lists of the other numbers. A statement for each number would
-    wait for the interpreter's lock each time, while the event loop is busy for up to its switch interval.
+    The conditions are a range for each long run of consecutive numbers, and lists of the others. One statement per
+    number would wait for the interpreter's lock each time, for up to its switch interval while the event loop is busy.
     """
     numbers.sort()
     if numbers and numbers[-1] - numbers[0] == len(numbers) - 1:
@@ -309,6 +310,6 @@ def _conditions(numbers: list[int]) -> Iterator[tuple[str, Sequence[int]]]:
         start = end
     for start in range(0, len(scattered), _ROWS):
         some = scattered[start : start + _ROWS]
-        size = 1 << (len(some) - 1).bit_length()  # few different statements, which SQLite parses once
+        size = 1 << (len(some) - 1).bit_length()  # only a few different statements, each parsed once by SQLite
         some += some[-1:] * (size - len(some))
         yield "IN (" + ", ".join("?" * size) + ")", some

@@ -1,4 +1,4 @@
-"""The schema of the store, and how its rows get their checksums."""
+"""The schema of the store, and the checksums of its records."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from zlib import crc32
 
 VERSION: Final = 2
 APPLICATION: Final = 0x57415252
-"""What `file` and SQLite's application_id know Rabbitry's store by."""
+"""SQLite's application_id for Rabbitry's store, by which `file` recognizes it too."""
 SHARED: Final = 4
-"""Bit of an entry's flags: its body has other entries too."""
+"""Bit of an entry's flags: other entries refer to its body too."""
 BODY_KEY: Final = struct.Struct(">Q")
 ENTRY_KEY: Final = struct.Struct(">QHQQdQ")
 
 
 def record_key(*parts: str) -> str:
-    """Join names to a record's key; names may be any bytes (see decode_text)."""
+    """Join names into a record's key; names may be any bytes (see decode_text)."""
     return "/".join(quote(part, safe="", errors="surrogateescape") for part in parts)
 
 
@@ -41,4 +41,4 @@ CREATE TABLE bodies (id INTEGER PRIMARY KEY, refs INTEGER, content BLOB, crc INT
 INSERT INTO bodies SELECT id, refs, CAST(destination || header || body AS BLOB), crc FROM old;
 DROP TABLE old;
 """
-"""What was three columns in version 1 is one; its checksum is that of the three."""
+"""Version 1 had three columns for the content, which is one now; its checksum is that of all three."""

@@ -1,7 +1,7 @@
 """The store in SQLite: write-ahead log, an fdatasync before each commit returns.
 
-One row for a message's body, one for each queue that holds it. Bodies of one queue alone (all but those that a
-fanout brought to several) go with their entry; the others count how many entries they have.
+A message's body is one row, and each queue that holds it has an entry row. A body in one queue only (every body except
+those that a fanout routed to several) is deleted with its entry; other bodies count their entries.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ from rabbitry.broker.exceptions import StoreFailed
 
 _logger = logging.getLogger(__name__)
 _MOST_LINES: Final = 50
-"""Lines about damage in the log at most; lost.jsonl has them all."""
+"""Most log lines about damage; lost.jsonl lists all of it."""
 _PIECE: Final = 250
-"""Entries in a transaction that has only the log's reserve: each may need two pages of its own."""
+"""Entries in a transaction that may use only the log's reserve: each may need two pages of its own."""
 _MOST_DROPPED: Final = 10_000
-"""Entries deleted without reading in one transaction, at most: other channels' confirms wait for it."""
+"""Most entries deleted without loading in one transaction: other channels' confirms wait for it."""
 _DROP_COSTS: Final = 10
-"""The cost of one search for such entries, counted as if so many had been deleted."""
+"""Cost of one search for such entries, in deleted entries."""
 _LONGEST_LOG: Final = 64 << 20
-"""Bytes that the log may keep while the disk has room."""
+"""Bytes that the log may keep while the disk has space."""
 _COUNTED_FOR: Final = 0.05
-"""Seconds after which a batch measures the free room again; a batch that made the database's file grow always does."""
+"""Seconds after which a batch measures free space again; one that made the database's file grow always does."""
 _WORTH_SHRINKING: Final = 8 << 20
-"""Bytes of free pages above which the database is made smaller."""
+"""Bytes of free pages above which the database is shrunk."""
 _T = TypeVar("_T")
 
 
@@ -62,7 +62,7 @@ class SQLiteStore:
     """A store in a folder. A second broker on the same folder is refused."""
 
     def __init__(self, folder: Path, address: str = "") -> None:
-        """address: the broker's URL, which a second broker names when it is refused the folder."""
+        """address: The broker's URL, named in the error of a second broker on the folder."""
         self.path = folder / "broker.sqlite"
         self._address = address
         self._lock: FileIO | None = None
@@ -81,7 +81,7 @@ class SQLiteStore:
     # -- opening and closing ---------------------------------------------------------------------------
 
     def open(self) -> Contents:
-        """Open it, and mark it as in use until `close`. Raises StoreFailed, with the file untouched."""
+        """Open it, and mark it as in use until `close`. Raises StoreFailed, with the file unchanged."""
         self._lock = lock_folder(self.path.parent, self._address)
         try:
             finish(self.path.parent)
@@ -92,7 +92,7 @@ class SQLiteStore:
             try:
                 return self._open_files()
             except sqlite3.Error as error:
-                if not is_damage(error) and code(error) != sqlite3.SQLITE_ERROR:  # no such table, for instance
+                if not is_damage(error) and code(error) != sqlite3.SQLITE_ERROR:  # such as a missing table
                     raise
                 self._leave()
                 self._let_go()
@@ -128,29 +128,29 @@ class SQLiteStore:
         return contents
 
     def _compare(self, note: Note | None, log: tuple[int, bytes]) -> None:
-        """Log where commits are missing of which there is a note. log: number and salts of the log as it was found."""
+        """Log if commits in the note are missing. log: number and salts of the log as it was found."""
         connection = self._open_connection()
         _, frames, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         if note is None or note.identity != stored_identity(connection):
             return
         text = missing(note, log, frames)
         if text:
-            self._had_log = True  # it is said here
+            self._had_log = True  # logged here
             _logger.error(
-                "the store %s lacks what was confirmed last: %s; look at the disk, or restore the data folder from a "
+                "the store %s lacks the last confirmed messages: %s; check the disk, or restore the data folder from a "
                 "copy",
                 self.path, text,
             )  # fmt: skip
 
     def _begin_mark(self) -> None:
-        """Begin to note how far the log is committed."""
+        """Start to note how far the log is committed."""
         connection = self._open_connection()
         (self._page_size,) = connection.execute("PRAGMA page_size").fetchone()
         identity = stored_identity(connection)
         try:
             if not identity:
                 identity = make_identity(connection)
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # so that it stands in the file itself
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # so that the identity is in the file itself
             self._mark = Mark(self.path, identity, self._page_size)
             self._mark.note()
         except (OSError, sqlite3.Error) as error:
@@ -163,8 +163,8 @@ class SQLiteStore:
     def _rebuild(self, why: str, *, keep_places: bool = False) -> Survey:
         """Rebuild the store from its readable rows, and log what is lost.
 
-        Raises StoreFailed, with the files unchanged, also if the disk fails to read them: SQLite calls that damage
-        too, and what can't be read now may be readable after a look at the disk.
+        Raises StoreFailed, with the files unchanged, also if the disk fails to read them: SQLite reports that as damage
+        too, but the data may be readable again once the disk is checked.
         """
         found, aside = rebuild(self.path.parent, keep_places=keep_places)
         _logger.error(
@@ -174,7 +174,7 @@ class SQLiteStore:
         for line in lines[:_MOST_LINES]:
             _logger.error("the store %s: %s", self.path, line)
         _logger.error(
-            "the damaged files of the store are in %s, with the list of what was lost (lost.jsonl): look at it, check "
+            "the damaged files of the store are in %s, with a list of the losses (lost.jsonl): look at it, check "
             "the disk, then delete that folder",
             aside,
         )
@@ -182,7 +182,7 @@ class SQLiteStore:
         return found
 
     def _mend(self, error: Exception) -> None:
-        """Rebuild the store while the broker runs. Raises StoreFailed if queues then hold other messages."""
+        """Rebuild the store while the broker runs. Raises StoreFailed if queues then hold different messages."""
         self._room.check_files()
         self._leave()
         self._let_go()
@@ -194,7 +194,7 @@ class SQLiteStore:
         self._begin_mark()
 
     def _surviving(self, act: Callable[[], _T]) -> _T:
-        """Call a function that changes nothing when it raises. On damage, rebuild the store and call it again."""
+        """Call a function that changes nothing if it raises. On damage, rebuild the store and call it again."""
         try:
             return act()
         except sqlite3.Error as error:
@@ -218,22 +218,22 @@ class SQLiteStore:
         if version < VERSION:
             changes = f"PRAGMA application_id = {APPLICATION}; {SCHEMA}" if version == 0 else FROM_VERSION_1
             connection.executescript(f"BEGIN; {changes} PRAGMA user_version = {VERSION}; COMMIT;")
-            connection.execute("PRAGMA wal_checkpoint")  # so that the version stands in the file itself
+            connection.execute("PRAGMA wal_checkpoint")  # so that the version is in the file itself
 
     def _contents(self) -> Contents:
         connection = self._open_connection()
         (clean,) = connection.execute("SELECT clean FROM state").fetchone()
         if not clean and not self._had_log:
             _logger.error(
-                "%s has no log (%s-wal) beside it, though the last broker did not end in order: somebody removed it; "
-                "what was confirmed since it was last brought into the database is lost",
+                "%s has no log (%s-wal) beside it, though the last broker did not end in order: it was removed; "
+                "messages confirmed since its last checkpoint are lost",
                 self.path,
                 self.path.name,
             )
         try:
             self._in_transaction(self._begin_life)
         except StoreFull as error:
-            # An older version, which reserved no blocks, has closed this folder. Its messages are served all the same.
+            # An older version, which reserved no blocks, has closed this folder. Serve its messages nevertheless.
             _logger.warning("%s; transient messages of the last run are still there", error)
         records, damaged = read_records(connection)
         if damaged:
@@ -269,11 +269,11 @@ class SQLiteStore:
         except (OSError, sqlite3.Error) as error:
             raise StoreFailed(f"damaged records of {self.path} can't be set aside: {error}") from error
         except StoreFull as error:
-            _logger.warning("%s; damaged records stay where they are", error)
+            _logger.warning("%s; damaged records stay in place", error)
         for kind, key, why in records:
             _logger.error(
                 "the store %s is damaged: record %s %r can't be used (%s); it is left out, and set aside in %s: "
-                "declare it again, or put it right by the management API",
+                "declare it again, or correct it with the management API",
                 self.path, kind, unquote(key), why, path,
             )  # fmt: skip
 
@@ -285,7 +285,7 @@ class SQLiteStore:
             rows.delete_entries(connection, f"flags & {rows.TRANSIENT}", ())
 
     def close(self) -> None:
-        """Mark it as closed in order, and let go of the folder.
+        """Mark the store as closed in order, and release the folder.
 
         Raises:
             StoreFailed: The store failed; the text says why.
@@ -302,22 +302,22 @@ class SQLiteStore:
                         self._mark.clear()
                     self._room.set_aside()
             except StoreFull as error:
-                _logger.warning("%s; it is closed as after a crash, so messages will come as redelivered", error)
+                _logger.warning("%s; it is closed as after a crash, so messages will be marked redelivered", error)
             except sqlite3.Error as error:
                 failed = self._failure(error)
                 self._leave()
                 raise failed from error
             except StoreFailed:
-                self._leave()  # it would delete the log by its name, which now belongs to other files
+                self._leave()  # closing would delete the log by its name, which now belongs to another file
                 raise
             finally:
                 self._abandon()
 
     def give_back(self) -> None:
-        """Release a store that was opened and not used, in the state in which it was found.
+        """Release an opened but unused store as it was found.
 
-        One that was closed in order is closed in order again. One that was left by a crash keeps its log and its mark,
-        so that the next start delivers its messages as redelivered.
+        A store that had been closed in order is closed in order again. One left by a crash keeps its log and its mark,
+        so that the next start marks its messages as redelivered.
 
         Raises:
             StoreFailed: The store failed; the text says why.
@@ -329,7 +329,7 @@ class SQLiteStore:
             self._abandon()
 
     def _leave(self) -> None:
-        """Close the database without the checkpoint with which SQLite closes it, and which deletes the log.
+        """Close the database without SQLite's checkpoint on close, which deletes the log.
 
         Python 3.11 can't forbid that checkpoint, so there the connection stays open until the process ends.
         """
@@ -343,10 +343,10 @@ class SQLiteStore:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
     def _failure(self, error: Exception) -> StoreFailed:
-        """Return what ends the broker, with what to do. Nothing is written or synced again after it.
+        """Return the error that stops the broker, with advice. Nothing is written or synced after it.
 
-        After a failed fsync the system may have dropped what was to be written, so that a checkpoint would copy
-        something else into the database.
+        After a failed fsync the system may have dropped pending writes, so a checkpoint would copy wrong data into the
+        database.
         """
         self._has_failed = True
         return StoreFailed(failure(error, self.path))
@@ -374,15 +374,15 @@ class SQLiteStore:
     # -- writing ---------------------------------------------------------------------------------------
 
     def apply(self, batch: Batch) -> list[Found]:
-        """Write a batch in one transaction, then read what it wants.
+        """Write a batch in one transaction, then do its reads.
 
-        Without room for all of it, a batch that adds no messages is written in pieces for which the log's reserve
-        suffices. Written changes are removed from the batch.
+        Without space for all of it, a batch that adds no messages is written in pieces that fit into the log's reserve.
+        Written changes are removed from the batch.
         """
         self._was_busy = True
         try:
             self._surviving(functools.partial(self._write_all, batch))
-            self._room.check_files()  # before anybody is told that it is durable
+            self._room.check_files()  # before anything is reported as durable
             found = self._surviving(functools.partial(self._read, batch.wanted))
             if self._gone:
                 self._forget_gone()
@@ -401,7 +401,7 @@ class SQLiteStore:
         return found
 
     def _forget_gone(self) -> None:
-        """Delete entries whose message is lost, after they were logged."""
+        """Delete entries whose message is lost and was logged."""
         gone, self._gone = self._gone, []
         statement = "DELETE FROM entries WHERE queue = ? AND priority = ? AND position = ?"
         try:
@@ -427,12 +427,12 @@ class SQLiteStore:
     def _in_transaction(self, write: Callable[[], object], *, spare: bool = False) -> None:
         """Call a function within one transaction. Raises StoreFull after a rollback.
 
-        spare: whether to leave the room that is reserved for batches that add no messages.
+        spare: whether to leave the space that is reserved for batches that add no messages.
         """
         try:
             self._try(write, spare=spare)
         except StoreFull:
-            self._checkpoint()  # the log begins anew, in the room that it has
+            self._checkpoint()  # the log starts again, in the space that it has
             self._try(write, spare=spare)
 
     def _try(self, write: Callable[[], object], *, spare: bool) -> None:
@@ -440,7 +440,7 @@ class SQLiteStore:
         connection.execute("BEGIN IMMEDIATE")
         try:
             write()
-            # Otherwise a checkpoint might find no room, and the log would grow for ever.
+            # Otherwise a checkpoint might find the disk full, and the log would grow forever.
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
             self._room.hold(pages * self._page_size, spare=spare)
             connection.execute("COMMIT")
@@ -457,7 +457,7 @@ class SQLiteStore:
     def _is_no_room(self, error: Exception) -> bool:
         if isinstance(error, OSError):
             return is_no_room(error)
-        # SQLite calls a quota that is used up an error of writing.
+        # SQLite reports an exhausted quota as a write error.
         return is_full(error) or (code(error) == sqlite3.SQLITE_IOERR_WRITE and not self._room.can_grow())
 
     def _write_in_pieces(self, batch: Batch) -> None:
@@ -490,9 +490,9 @@ class SQLiteStore:
         except sqlite3.Error as error:
             if not self._checkpoint_failed and not self._is_no_room(error):
                 self._checkpoint_failed = True
-                _logger.error(  # noqa: TRY400 - no defect of ours
-                    "the store %s can't copy its log into the database (%s): what is confirmed is safe in %s-wal, "
-                    "which grows; look at the disk, and copy the data folder",
+                _logger.error(  # noqa: TRY400 - not a defect of this code
+                    "the store %s can't copy its log into the database (%s): confirmed messages are safe in %s-wal, "
+                    "which grows; check the disk, and copy the data folder",
                     self.path, error, self.path.name,
                 )  # fmt: skip
         else:
@@ -503,7 +503,7 @@ class SQLiteStore:
     # -- room ------------------------------------------------------------------------------------------
 
     def tidy(self, *, is_short: bool) -> None:
-        """Free room that is not needed, if nothing was written since the last call or the disk is short of room.
+        """Free unneeded space, if nothing was written since the last call or the disk is short of space.
 
         The log is truncated. The database is vacuumed only if its contents fit into the log, so that this is quick.
         """
@@ -523,13 +523,13 @@ class SQLiteStore:
                 self._cut_log(f"PRAGMA user_version = {VERSION}")
             self._count_free()
         except StoreFull as error:
-            _logger.debug("nothing can be given back now: %s", error)
+            _logger.debug("no space can be freed now: %s", error)
         except (sqlite3.Error, OSError) as error:
             if not self._is_no_room(error):
                 raise self._failure(error) from error
 
     def _cut_log(self, write: str) -> None:
-        """Truncate the log to its reserve. SQLite does so at the first `write` into a log that begins again."""
+        """Truncate the log to its reserve. SQLite does so at the first `write` into a restarted log."""
         connection = self._open_connection()
         connection.execute(f"PRAGMA journal_size_limit = {RESERVE}")
         self._checkpoint()
@@ -546,7 +546,7 @@ class SQLiteStore:
             raise StoreFailed(f"the data folder {self.path.parent} is gone: {error.strerror}") from error
         (pages,) = self._open_connection().execute("PRAGMA page_count").fetchone()
         try:
-            self._room.hold(pages * self._page_size)  # a checkpoint gave back what was kept ahead
+            self._room.hold(pages * self._page_size)  # a checkpoint released the blocks reserved in advance
         except OSError as error:
             if not is_no_room(error):
                 raise
@@ -554,7 +554,7 @@ class SQLiteStore:
         self._counts_at = time.monotonic() + _COUNTED_FOR
 
     def _drop_some(self, waiting: list[Dropped], most: int) -> None:
-        """Delete some dropped entries in a transaction of its own, and remove finished items. Raises StoreFull."""
+        """Delete some dropped entries in a separate transaction, and remove finished items. Raises StoreFull."""
         rest: list[Dropped] = []
 
         def write() -> None:

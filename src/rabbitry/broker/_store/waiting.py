@@ -1,4 +1,4 @@
-"""A batch for the store with those who wait for its commit: publishers, readers and callbacks."""
+"""A batch for the store, with those that wait for its commit: publishers, readers and callbacks."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from rabbitry.broker._store.batch import Batch, Dropped, Found, Wanted
 from rabbitry.broker.message import Entry
 
 MOST_WAITING: Final = 32 << 20
-"""Bytes of bodies in the gathering batch above which publishers are not read; less if the disk is short of room."""
+"""Bytes of bodies in the gathering batch above which publishers are not read; fewer if the disk is short of space."""
 OVERHEAD: Final = 256
-"""Bytes that an entry takes beside its body, more or less."""
+"""Approximate bytes of an entry besides its body."""
 
 
 class StoredQueue(Protocol):
-    """A queue whose entries are kept, as far as the journal needs it."""
+    """The part of a queue with stored entries that the journal uses."""
 
     id: int
     ready: int
 
     def loaded(self, wanted: Wanted, found: Found) -> None:
-        """Take entries that were read from the store."""
+        """Add entries that were read from the store."""
 
     def withdraw(self, entries: list[Entry]) -> None:
-        """Take back entries for which the store had no room."""
+        """Remove entries for which the store had no room."""
 
 
 class Confirming(Protocol):
@@ -36,11 +36,11 @@ class Confirming(Protocol):
         """Confirm the publishes up to a delivery tag."""
 
     def refuse(self, up_to: int) -> None:
-        """Nack the publishes up to a delivery tag that are not confirmed yet."""
+        """Nack the unconfirmed publishes up to a delivery tag."""
 
 
 class Waiting:
-    """A batch with those who wait for its commit, and those whose entries it holds."""
+    """A batch, with those that wait for its commit, and the queues of its entries."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -54,15 +54,15 @@ class Waiting:
         self.callbacks: list[Callable[[], None]] = []
         self.oldest: Entry | None = None
         self.has_put_off = False
-        """Whether a part of it was put off to the next batch, since there was no room."""
+        """Whether a part of it was deferred to the next batch, since the disk was full."""
 
     def withdraw(self, entry: Entry) -> None:
-        """Take out an entry that need not be written any more."""
+        """Remove an entry that need not be written any more."""
         del self.batch.added[entry]
         self.size -= len(entry.message.body) + OVERHEAD
 
     def drop(self, dropped: Dropped) -> None:
-        """Delete entries of the store without reading them first. Entries added in this batch are never written."""
+        """Delete entries of the store without loading them. Entries added in this batch are never written."""
         if dropped.queue in self.queues:
             for entry in [entry for entry, queue in self.batch.added.items() if dropped.covers(entry, queue)]:
                 self.withdraw(entry)
@@ -71,8 +71,8 @@ class Waiting:
     def put_off(self, later: Waiting) -> None:
         """Move added messages, the entries that they replace, records and their waiters to the next batch.
 
-        Messages that the next batch removes or drops are then never written. A message is not written before the record
-        of its queue, since both are moved to the same batch.
+        If the next batch removes or drops such messages, they are never written. A message is not written before its
+        queue's record, since both are moved to the same batch.
         """
         batch, following = self.batch, later.batch
         added = {
@@ -94,10 +94,10 @@ class Waiting:
         self.callbacks = []
 
     def lingers(self) -> bool:
-        """Return whether to wait a moment: consumers have all of it, so their acks may come before it is written.
+        """Return whether to wait a moment: consumers have all of it, so their acks may arrive before it is written.
 
-        Asked again after that moment, it waits another one only if all that it had then is gone, and nobody waits
-        for a confirm: so nothing waits longer than two.
+        Asked again after that moment, it waits a second one only if everything that it had then is settled, and nobody
+        waits for a confirm: nothing waits longer than two.
         """
         batch = self.batch
         if self.callbacks or batch.records or batch.changed or batch.removed or batch.dropped or batch.wanted:

@@ -50,7 +50,7 @@ async def _put_vhost(call: Call, name: str, body: Json) -> object:
     broker = call.broker
     description, tags = body.get("description") or "", accounts.read_tags(body)
     if not isinstance(description, str):
-        raise bad("the description is a string")
+        raise bad("the description must be a string")
     if body.get("tracing") in (True, "true"):
         raise bad("tracing (the firehose) is not available in this broker")
     if body.get("default_queue_type") not in (None, "", "classic", "undefined"):
@@ -73,7 +73,7 @@ def _start_vhost(call: Call) -> object:
     call.vhost()
     if call.path("node") != views.node_name():
         raise bad(f"Request to node {call.path('node')} failed with nodedown")
-    return DONE  # it runs
+    return DONE  # it is running
 
 
 async def _show_vhost(call: Call) -> Json:
@@ -122,7 +122,7 @@ async def _delete_users(call: Call) -> object:
 
 
 def _deleting_users(call: Call, names: list[object]) -> Iterator[None]:
-    """Delete users in steps. Raises Answer at a name that is no user's."""
+    """Delete users in steps. Raises Answer at an unknown user."""
     for name in names:
         if not isinstance(name, str) or name not in call.broker.access.users:
             raise Answer(400, "bad_request", ["no_such_user", name])
@@ -179,7 +179,7 @@ def _permission(call: Call) -> object:
         body = call.body()
         need_keys(body, *Permission._fields)
         if not all(isinstance(body[kind], str) for kind in Permission._fields):
-            raise bad("permissions are regular expressions")
+            raise bad("permissions must be regular expressions")
         try:
             access.put_permission(vhost, user, Permission(*(str(body[kind]) for kind in Permission._fields)))
         except UsageError as error:
@@ -279,7 +279,7 @@ def _user_limit(call: Call) -> object:
 
 
 def _changed(call: Call, known: Mapping[str, int], name: str, names: tuple[str, ...], what: str) -> dict[str, int]:
-    """Return limits in which the request has set or cleared one. Raises Answer or BadDefinition."""
+    """Return limits after the request's change of one. Raises Answer or BadDefinition."""
     if call.method == "DELETE":
         return {other: limit for other, limit in known.items() if other != name}
     body = call.body()

@@ -1,4 +1,4 @@
-"""Parameters: those of the broker, those of virtual hosts, and what is not available here."""
+"""Parameters: those of the broker, those of virtual hosts, and settings that are not available here."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _global_parameter(call: Call) -> object:
         body = call.body()
         need_keys(body, "value")
         if body["value"] is None:
-            raise bad("the value of a global parameter is not null")
+            raise bad("the value of a global parameter must not be null")
         call.broker.parameters.put(name, body["value"])
         return DONE if name in known else CREATED
     if name not in known:

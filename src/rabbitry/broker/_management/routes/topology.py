@@ -164,7 +164,7 @@ def _queue(call: Call) -> object:
             raise bad(f"{where} not empty")
         if query.get("if-unused") == "true" and len(queue.turns):
             raise bad(f"{where} in use")
-        if "true" in (query.get("if-empty"), query.get("if-unused")):  # what was checked holds only now
+        if "true" in (query.get("if-empty"), query.get("if-unused")):  # the check holds only in this iteration
             call.vhost().delete_queue(queue)
             return DONE
         return call.carry_out(call.vhost().deleting_queue(queue))
@@ -187,7 +187,7 @@ async def _contents(call: Call) -> object:
     purged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def then() -> None:
-        if not purged.done():  # the client may have gone
+        if not purged.done():  # the client may be gone
             purged.set_result(None)
 
     journal = vhost.journal
@@ -290,8 +290,8 @@ def _binding(call: Call) -> object:
     vhost, source, destination = _ends(call)
     properties = unquote(str(call.request.path_params["properties"]))
     found = [item for item in vhost.bindings_to(destination) if item.source.name == source]
-    # RabbitMQ takes the key as it shows it, and as it stands in a path without another encoding; a "~" ends the
-    # routing key there.
+    # RabbitMQ accepts the key as it shows it, and also without the extra encoding for a path; a "~" ends the routing
+    # key there.
     for decoded in (str,) if "~" in properties else (str, unquote_plus):
         for item in found:
             if decoded(views.properties_key(item.routing_key, item.arguments)) != decoded(properties):

@@ -62,7 +62,7 @@ def _certificates(call: Call) -> object:
         raise bad("Time unit not recognised. Supported units: days, weeks, months, years.")
     number(call.path("within"), "Invalid expiration value.")
     if call.broker.has_tls:
-        raise bad("this broker does not look at the dates of its certificates")
+        raise bad("this broker does not check the dates of its certificates")
     return {"status": "ok"}
 
 
