@@ -54,6 +54,11 @@ _FIRST = [
         "browser",
         "deploy",
         "amqp/client",
+        "broker/test_management.py",
+        "broker/test_cycles.py",
+        "broker/test_fairness.py",
+        "testing",
+        "test_extras.py",
     )
 ]
 

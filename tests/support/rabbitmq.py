@@ -256,8 +256,7 @@ class RabbitMQ:
 
     def add_vhost(self, name: str) -> str:
         """Create a virtual host that guest may use, and return its URL."""
-        self.eval(f'ok = rabbit_vhost:add(<<"{name}">>, <<"tests">>).')
-        self.set_permissions("guest", vhost=name)
+        self.eval(f'ok = rabbit_vhost:add(<<"{name}">>, <<"tests">>), {_permitting("guest", (), name)}.')
         return self.url_of(name)
 
     def delete_vhost(self, name: str) -> None:
@@ -274,10 +273,7 @@ class RabbitMQ:
 
     def set_permissions(self, user: str, *permissions: str, vhost: str = "/") -> None:
         """Set what a user may configure, write and read, as regular expressions; everything where none are given."""
-        rights = ", ".join(f'<<"{pattern}">>' for pattern in permissions or (".*", ".*", ".*"))
-        self.eval(
-            f'ok = rabbit_auth_backend_internal:set_permissions(<<"{user}">>, <<"{vhost}">>, {rights}, <<"tests">>).'
-        )
+        self.eval(f"{_permitting(user, permissions, vhost)}.")
 
     def __enter__(self) -> "RabbitMQ":
         try:
@@ -352,6 +348,12 @@ class RabbitMQ:
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +B i",
             }
         )
+
+
+def _permitting(user: str, permissions: Sequence[str], vhost: str) -> str:
+    """Return the Erlang that sets a user's permissions."""
+    rights = ", ".join(f'<<"{pattern}">>' for pattern in permissions or (".*", ".*", ".*"))
+    return f'ok = rabbit_auth_backend_internal:set_permissions(<<"{user}">>, <<"{vhost}">>, {rights}, <<"tests">>)'
 
 
 def _wait_until(ready: Callable[[], bool], name: str, process: Process, log: Path | None = None) -> None:
