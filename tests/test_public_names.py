@@ -16,7 +16,7 @@ import rabbitry.web
 
 _NAMES = {
     "AlreadySettled", "App", "AppError", "Batch", "ChannelClosed", "ConnectFailed", "ConnectionClosed",
-    "ConsumerCancelled", "Context", "DeliveryTimeout", "DependencyFailed", "Depends", "LoginRefused", "Message",
+    "ConsumerCancelled", "Context", "DeliveryTimeout", "DependencyFailed", "Depends", "Key", "LoginRefused", "Message",
     "Outgoing", "Properties", "ProtocolViolation",
     "PublishError", "PublishRefused", "PublishReturned", "PublishTimeout", "Reject", "RequestTimeout", "Retry",
     "TopologyMismatch", "UsageError",

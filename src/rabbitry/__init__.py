@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         UsedAfterFork,
         VirtualHostRefused,
     )
-    from rabbitry.flow import App, Batch, Context, Depends, Message, Outgoing
+    from rabbitry.flow import App, Batch, Context, Depends, Key, Message, Outgoing
     from rabbitry.flow.exceptions import AppError, DependencyFailed, Reject, Retry, TopologyMismatch
 
 __all__ = [
@@ -81,6 +81,7 @@ __all__ = [
     "DeliveryTimeout",
     "DependencyFailed",
     "Depends",
+    "Key",
     "LoginRefused",
     "Message",
     "Outgoing",
@@ -135,7 +136,7 @@ _ELSEWHERE: Final = {
     **dict.fromkeys(
         ("AppError", "DependencyFailed", "Reject", "Retry", "TopologyMismatch"), "rabbitry.flow.exceptions"
     ),
-    **dict.fromkeys(("App", "Batch", "Context", "Depends", "Message", "Outgoing"), "rabbitry.flow"),
+    **dict.fromkeys(("App", "Batch", "Context", "Depends", "Key", "Message", "Outgoing"), "rabbitry.flow"),
 }
 
 

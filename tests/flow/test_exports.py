@@ -12,8 +12,8 @@ import rabbitry.flow.worker
 
 _MODULES = {
     "rabbitry.flow": {
-        "app", "batch", "blocking", "codec", "context", "depends", "exceptions", "message", "middleware", "outgoing",
-        "publisher", "spec", "stage", "wiring", "worker",
+        "app", "batch", "blocking", "codec", "context", "depends", "exceptions", "key", "message", "middleware",
+        "outgoing", "publisher", "spec", "stage", "wiring", "worker",
     },
     "rabbitry.flow.wiring": {"dead_letters", "declarer", "retries", "topology"},
     "rabbitry.flow.worker": set(),
@@ -21,7 +21,7 @@ _MODULES = {
 
 
 def test_the_names_are_these() -> None:
-    assert set(rabbitry.flow.__all__) == {"App", "Batch", "Context", "Depends", "Message", "Outgoing"}
+    assert set(rabbitry.flow.__all__) == {"App", "Batch", "Context", "Depends", "Key", "Message", "Outgoing"}
     assert set(rabbitry.flow.worker.__all__) == {"Result", "Work", "Worker"}
     for name in rabbitry.flow.__all__:
         assert getattr(rabbitry.flow, name) is getattr(rabbitry, name)
@@ -38,7 +38,7 @@ def test_the_public_modules_are_these_and_the_package_names_each(package: str) -
 def test_an_app_shows_its_users_what_users_call() -> None:
     shown = {name for name in dir(rabbitry.App("shown")) if not name.startswith("_")}
     assert shown == {
-        "auto_delete", "exchange", "exchange_type", "lifespan", "middleware", "name", "output", "outputs", "plain",
-        "publish", "publish_blocking",
-        "publisher", "publisher_blocking", "queue_type", "spec", "stage", "stages", "validate", "worker", "workers",
+        "auto_delete", "exchange", "exchange_type", "key", "lifespan", "middleware", "name", "output", "outputs",
+        "plain", "publish", "publish_blocking", "publisher", "publisher_blocking", "queue_type",
+        "spec", "stage", "stages", "validate", "worker", "workers",
     }  # fmt: skip

@@ -1,6 +1,6 @@
 """App and its stages, workers, settlement, retries and dead letters.
 
-Public modules: `app`, `stage`, `message`, `context`, `depends`, `middleware`, `batch`, `outgoing`, `codec` and
+Public modules: `app`, `stage`, `message`, `context`, `depends`, `middleware`, `key`, `batch`, `outgoing`, `codec` and
 `exceptions` for handlers; `publisher` and `blocking` for programs that publish; `spec` (an app, frozen), `worker` and
 `wiring` for programs that run or look at apps.
 """
@@ -11,7 +11,8 @@ from rabbitry.flow.app import App
 from rabbitry.flow.batch import Batch
 from rabbitry.flow.context import Context
 from rabbitry.flow.depends import Depends
+from rabbitry.flow.key import Key
 from rabbitry.flow.message import Message
 from rabbitry.flow.outgoing import Outgoing
 
-__all__ = ["App", "Batch", "Context", "Depends", "Message", "Outgoing"]
+__all__ = ["App", "Batch", "Context", "Depends", "Key", "Message", "Outgoing"]

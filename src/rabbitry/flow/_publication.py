@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from rabbitry.amqp.client import Properties
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import UsageError
 from rabbitry.flow import _tracing
 from rabbitry.flow.codec import encode
+from rabbitry.flow.key import Key, check_value, name_of
 from rabbitry.flow.message import Message, Publication, first_properties, with_given
 from rabbitry.flow.outgoing import Outgoing, extra_of, properties_of
 from rabbitry.flow.spec import AppSpec
 from rabbitry.flow.wiring.retries import delayed
 
 
-def publication_of(spec: AppSpec, value: object, key: str, headers: Table | None = None) -> tuple[str, Publication]:
+def publication_of(
+    spec: AppSpec, value: object, key: str | Key[Any], headers: Table | None = None
+) -> tuple[str, Publication]:
     """Make the message that publishes `value` with `key`, the first of its chain; its id goes before it.
 
     An Outgoing's own key and headers go before `key` and `headers`. Raises UsageError for a key that leads nowhere or a
-    value that can't be encoded.
+    value that can't be encoded or is not of the key's type.
     """
     given = Properties()
     if isinstance(value, Outgoing):
@@ -27,13 +31,17 @@ def publication_of(spec: AppSpec, value: object, key: str, headers: Table | None
         given = properties_of(value)
         key = key if value.key is None else value.key
         value = value.value
+    name = name_of(key)
     try:
         encoded = encode(value)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"a {type(value).__name__} can't be published with key {key!r}: {error}") from error
+        raise UsageError(f"a {type(value).__name__} can't be published with key {name!r}: {error}") from error
+    typed = key if isinstance(key, Key) else spec.types.get(name)
+    if typed is not None:
+        check_value(typed, value, encoded)
     all_headers = {**(headers or {}), **(given.headers or {})}
     properties = with_given(first_properties(spec.name, encoded.content_type, encoded.type_name, all_headers), given)
-    return properties.message_id or "", addressed(spec, encoded.body, properties, key)
+    return properties.message_id or "", addressed(spec, encoded.body, properties, name)
 
 
 def addressed(spec: AppSpec, body: bytes, properties: Properties, key: str) -> Publication:
@@ -48,7 +56,7 @@ def following(
     spec: AppSpec,
     cause: Message,
     value: object,
-    key: str,
+    key: str | Key[Any],
     headers: Table | None,
     priority: int | None,
     delay: float | None,

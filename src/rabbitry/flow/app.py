@@ -9,7 +9,9 @@ from rabbitry.flow._options import check_options
 from rabbitry.flow._plan import Plan, lifespan_of
 from rabbitry.flow._signature import Handler
 from rabbitry.flow.exceptions import AppError
+from rabbitry.flow.key import Key, make_key, name_of
 from rabbitry.flow.middleware import Middleware, middleware_of
+from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.spec import AppSpec, ExchangeType, QueueType
 from rabbitry.flow.stage import (
     ATTEMPTS,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from rabbitry.flow.worker import Worker
 
 _H = TypeVar("_H", bound=Handler)
+_T = TypeVar("_T")
 _EXCHANGE_TYPES: Final = ("direct", "topic", "fanout")
 _LONGEST_NAME: Final = 200  # a short string has 255 bytes, and ours append to it
 
@@ -80,6 +83,8 @@ class App:
         self.outputs: dict[str, Output] = {}
         self._exchanges: dict[str, str] = {}
         """By key, if it is not the app's."""
+        self._types: dict[str, Key[Any]] = {}
+        """Keys whose messages have a type, by name."""
         self._lifespans: list[Plan] = []
         self._middlewares: list[Middleware] = []
         self.workers: list[Worker] = []
@@ -91,7 +96,7 @@ class App:
 
     def stage(  # noqa: PLR0913 - the options of a stage, each a keyword with a default
         self,
-        key: str,
+        key: str | Key[Any],
         *,
         queue: str | None = None,
         then: Then = None,
@@ -123,7 +128,8 @@ class App:
         value its own key or properties, return an `Outgoing`.
 
         Args:
-            key: The routing key, or with a topic exchange the pattern, that the queue is bound with.
+            key: The routing key, or with a topic exchange the pattern, that the queue is bound with. With a `Key` the
+                handler must take its type, or bytes.
             queue: The queue's name; None for `APP.NAME`.
             then: The key of the results, or a function that returns it for a result (None: that result goes nowhere).
             name: The stage's name; None for the function's.
@@ -153,9 +159,9 @@ class App:
             AppError: The function or an option is invalid; the text names the app, the stage and the parameter.
         """
         options: dict[str, Any] = {
-            "key": key,
+            "key": name_of(key),
             "queue": queue,
-            "then": then,
+            "then": name_of(then) if isinstance(then, Key) else then,
             "name": name,
             "processes": processes,
             "batch": batch,
@@ -175,7 +181,7 @@ class App:
 
         def register(handler: _H) -> _H:
             check_options(described(self.name, name, handler), options, unknown)
-            return self._register(handler, make_stage(handler, app=self.name, **options))
+            return self._register(handler, make_stage(handler, app=self.name, **options | {"key": key, "then": then}))
 
         return register
 
@@ -221,9 +227,34 @@ class App:
 
         return register if function is None else register(function)
 
+    def key(self, name: str, type: type[_T]) -> Key[_T]:
+        """Declare the type of the messages with a routing key, and return a `Key` to be used in its place.
+
+        What is published with it, or with its name, must be of this type: type checkers see it with the `Key`, and
+        publishers, contexts and the harness compare when they run. So does a worker with the results of a stage whose
+        `then` is the `Key`.
+
+        Args:
+            name: The routing key.
+            type: The type of a message's value, as a handler's.
+
+        Raises:
+            AppError: The key has another type already, or the type can't be decoded.
+        """
+        what = f"app {self.name!r}, key {name!r}"
+        check_options(what, {"key": name}, ())
+        try:
+            key = make_key(name, type)
+        except (TypeError, ValueError) as error:
+            raise AppError(f"{what}: type={type!r} can't be decoded: {error}") from error
+        known = self._types.setdefault(name, key)
+        if known.type != type:
+            raise AppError(f"{what}: its type is {known.type} already, and can't be {type} too")
+        return key
+
     def output(
         self,
-        key: str,
+        key: str | Key[Any],
         *,
         queue: str | None = None,
         required: bool = True,
@@ -244,6 +275,7 @@ class App:
         Raises:
             AppError: The key is an output already.
         """
+        key = name_of(key)
         if key in self.outputs:
             raise AppError(f"app {self.name!r}: output {key!r} was given before")
         what = f"app {self.name!r}, output {key!r}"
@@ -290,10 +322,11 @@ class App:
             for middleware in spec.middlewares:
                 if middleware.is_around(stage):
                     middleware.check(self.name, stage)
-            if isinstance(stage.then, str) and not spec.leads_somewhere(stage.then):
+            then = name_of(stage.then) if isinstance(stage.then, Key) else stage.then
+            if isinstance(then, str) and not spec.leads_somewhere(then):
                 raise AppError(
-                    f"{stage.where}: then={stage.then!r} leads nowhere: no stage has this key; "
-                    f"say app.output({stage.then!r}) if another program reads it"
+                    f"{stage.where}: then={then!r} leads nowhere: no stage has this key; "
+                    f"say app.output({then!r}) if another program reads it"
                 )
 
     def _check_plain(self, stage: Stage) -> None:
@@ -325,6 +358,7 @@ class App:
             stages=dict(self.stages),
             outputs=dict(self.outputs),
             exchanges=dict(self._exchanges),
+            types=dict(self._types),
             lifespans=tuple(self._lifespans),
             middlewares=tuple(self._middlewares),
         )
@@ -389,7 +423,12 @@ class App:
         return BlockingPublisher(self.publisher(url, strict=strict))
 
     async def publish(
-        self, value: object, *, key: str, headers: Table | None = None, url: str | BrokerURL | None = None
+        self,
+        value: _T | Outgoing,
+        *,
+        key: str | Key[_T],
+        headers: Table | None = None,
+        url: str | BrokerURL | None = None,
     ) -> str:
         """Publish one value and return the message's id once the broker has confirmed it.
 
@@ -414,7 +453,12 @@ class App:
             return await publisher.publish(value, key=key, headers=headers)
 
     def publish_blocking(
-        self, value: object, *, key: str, headers: Table | None = None, url: str | BrokerURL | None = None
+        self,
+        value: _T | Outgoing,
+        *,
+        key: str | Key[_T],
+        headers: Table | None = None,
+        url: str | BrokerURL | None = None,
     ) -> str:
         """Publish one value as `publish` does, without an event loop."""
         if url is None and (worker := self._worker()) is not None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from rabbitry.amqp.client.blocking.receipts import BlockingReceipt, pass_on
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import UsageError
+from rabbitry.flow.key import Key
+from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.publisher import Publisher
 from rabbitry.flow.spec import AppSpec
 from rabbitry.runtime.io_thread import IOThread
+
+_T = TypeVar("_T")
 
 
 class BlockingPublisher:
@@ -43,11 +47,11 @@ class BlockingPublisher:
             finally:
                 self._io.stop()
 
-    def publish(self, value: object, *, key: str, headers: Table | None = None) -> str:
+    def publish(self, value: _T | Outgoing, *, key: str | Key[_T], headers: Table | None = None) -> str:
         """Publish a value and return the message's id once it is confirmed. Raises as `Publisher.publish` does."""
         return self._entered().run(self._publisher.publish(value, key=key, headers=headers))
 
-    def send(self, value: object, *, key: str, headers: Table | None = None) -> BlockingReceipt:
+    def send(self, value: _T | Outgoing, *, key: str | Key[_T], headers: Table | None = None) -> BlockingReceipt:
         """Send a value and return the message's receipt, a future that is done once the broker has confirmed it.
 
         Waits only while too many messages are unconfirmed. The errors are those of `publish`; the receipt raises those
@@ -56,7 +60,7 @@ class BlockingPublisher:
         io = self._entered()
         return io.run(self._send(io, value, key, headers))
 
-    async def _send(self, io: IOThread, value: object, key: str, headers: Table | None) -> BlockingReceipt:
+    async def _send(self, io: IOThread, value: object, key: str | Key[Any], headers: Table | None) -> BlockingReceipt:
         return pass_on(await self._publisher.send(value, key=key, headers=headers), io)
 
     def wait_for_confirms(self) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from rabbitry.amqp.protocol.tables import Table
+    from rabbitry.flow.key import Key
     from rabbitry.flow.message import Message
+    from rabbitry.flow.outgoing import Outgoing
+
+_T = TypeVar("_T")
 
 
 class Handled(Protocol):
@@ -29,7 +33,7 @@ class Publishing(Protocol):
         self,
         cause: Message,
         value: object,
-        key: str,
+        key: str | Key[Any],
         *,
         headers: Table | None,
         priority: int | None,
@@ -41,7 +45,7 @@ class Publishing(Protocol):
         self,
         cause: Message,
         value: object,
-        key: str,
+        key: str | Key[Any],
         *,
         headers: Table | None,
         priority: int | None,
@@ -81,9 +85,9 @@ class Context:
 
     async def publish(
         self,
-        value: object,
+        value: _T | Outgoing,
         *,
-        key: str,
+        key: str | Key[_T],
         headers: Table | None = None,
         priority: int | None = None,
         delay: float | None = None,
@@ -111,9 +115,9 @@ class Context:
 
     def publish_blocking(
         self,
-        value: object,
+        value: _T | Outgoing,
         *,
-        key: str,
+        key: str | Key[_T],
         headers: Table | None = None,
         priority: int | None = None,
         delay: float | None = None,

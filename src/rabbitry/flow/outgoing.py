@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from rabbitry.amqp.client import Properties
 from rabbitry.amqp.protocol.tables import Table, encode_short
 from rabbitry.exceptions import UsageError
 from rabbitry.flow._trail import Given, given_of
+from rabbitry.flow.key import Key, name_of
 from rabbitry.flow.message import check_headers
 
 _NOTHING: Final = given_of(Properties())
@@ -39,7 +40,7 @@ class Outgoing:
 
     value: object
     _: KW_ONLY
-    key: str | None = None
+    key: str | Key[Any] | None = None
     headers: Table | None = None
     content_type: str | None = None
     content_encoding: str | None = None
@@ -77,7 +78,7 @@ def extra_of(outgoing: Outgoing, places: list[int] | None) -> Extra:
         place = places[index]
     given = given_of(properties_of(outgoing)) if _gives_properties(outgoing) else _NOTHING
     if outgoing.key is not None:
-        encode_short(outgoing.key)
+        encode_short(name_of(outgoing.key))
     return Extra(given, place)
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from rabbitry.amqp.client import BrokerURL, Connection, Properties, Receipt, connect
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import PublishRefused, UsageError
 from rabbitry.flow._outlet import Outlet
 from rabbitry.flow._publication import addressed, publication_of
+from rabbitry.flow.key import Key
 from rabbitry.flow.message import Publication
+from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.spec import AppSpec
 from rabbitry.flow.wiring import topology
 from rabbitry.flow.wiring.declarer import Declarer
+
+_T = TypeVar("_T")
 
 
 class Publisher:
@@ -70,18 +74,18 @@ class Publisher:
         if self._outlet is not None:
             await self._outlet.wait_for_confirms()
 
-    async def publish(self, value: object, *, key: str, headers: Table | None = None) -> str:
+    async def publish(self, value: _T | Outgoing, *, key: str | Key[_T], headers: Table | None = None) -> str:
         """Publish a value and return the message's id once the broker has confirmed it.
 
         After cancelling, the outcome is unknown.
 
         Args:
             value: The body: a value of a stage's type, text, or bytes.
-            key: The routing key.
+            key: The routing key; with a `Key` the value must be of its type.
             headers: Headers of the message, such as a `traceparent` in place of the current span's.
 
         Raises:
-            UsageError: The key leads nowhere, or the value can't be encoded.
+            UsageError: The key leads nowhere, or the value can't be encoded or is not of the key's type.
             PublishReturned: No queue takes the message.
             PublishRefused: The broker refused the message.
             PublishTimeout: The broker did not confirm in time.
@@ -90,7 +94,7 @@ class Publisher:
         await receipt
         return receipt.message_id
 
-    async def send(self, value: object, *, key: str, headers: Table | None = None) -> Receipt:
+    async def send(self, value: _T | Outgoing, *, key: str | Key[_T], headers: Table | None = None) -> Receipt:
         """Send a value and return the message's receipt, a future that is done once the broker has confirmed it.
 
         Waits only while too many messages are unconfirmed. The errors are those of `publish`; the receipt raises those

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from rabbitry.exceptions import UsageError
 from rabbitry.flow._plan import Plan
+from rabbitry.flow.key import Key
 from rabbitry.flow.middleware import Middleware
 from rabbitry.flow.stage import Output, Stage
 
@@ -19,8 +20,8 @@ QueueType: TypeAlias = Literal["classic", "quorum"]
 class AppSpec:
     """The names of an app on the broker, its stages and its outputs. Made by `App.spec`; see `App` for the fields.
 
-    stages: by name. outputs: by key. exchanges: by key, if it is not the app's own. lifespans, middlewares: the first
-    one is the outermost.
+    stages: by name. outputs: by key. exchanges: by key, if it is not the app's own. types: by key, if it has one.
+    lifespans, middlewares: the first one is the outermost.
     """
 
     name: str
@@ -32,6 +33,7 @@ class AppSpec:
     stages: Mapping[str, Stage]
     outputs: Mapping[str, Output]
     exchanges: Mapping[str, str]
+    types: Mapping[str, Key[Any]]
     lifespans: tuple[Plan, ...]
     middlewares: tuple[Middleware, ...]
 

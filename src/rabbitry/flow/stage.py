@@ -15,9 +15,10 @@ from rabbitry.flow._options import MOST_UNACKED
 from rabbitry.flow._signature import Handler, Signature, signature_of
 from rabbitry.flow.codec import Codec
 from rabbitry.flow.exceptions import AppError
+from rabbitry.flow.key import Key, name_of
 from rabbitry.flow.message import Message
 
-Then: TypeAlias = "str | Callable[[Any], str | None] | None"
+Then: TypeAlias = "str | Key[Any] | Callable[[Any], str | Key[Any] | None] | None"
 Argument: TypeAlias = str | int | float | bool
 """The value of an argument of a queue."""
 HandlerKind: TypeAlias = Literal["async", "thread", "process"]
@@ -103,7 +104,7 @@ class Stage:
         """Return the seconds to wait after attempt number `attempt` failed, without jitter."""
         return self.delays[min(attempt, len(self.delays)) - 1] if self.delays else 0.0
 
-    def key_for(self, result: object) -> str | None:
+    def key_for(self, result: object) -> str | Key[Any] | None:
         """Return the key that a result is published with; None if it goes nowhere.
 
         Raises:
@@ -116,6 +117,8 @@ class Stage:
         key: object = self.then(result)
         if key is None:
             return None
+        if isinstance(key, Key):
+            return key
         if not isinstance(key, str):
             raise TypeError(f"`then` gave {key!r} for a key; it must be a string, or None")
         encode_short(key)
@@ -127,7 +130,7 @@ def make_stage(  # noqa: PLR0913 - the options of `App.stage`
     *,
     app: str,
     name: str | None,
-    key: str,
+    key: str | Key[Any],
     queue: str | None,
     then: Then,
     processes: bool,
@@ -154,6 +157,11 @@ def make_stage(  # noqa: PLR0913 - the options of `App.stage`
     _check_batch(what, batch, within, keep_unknown=keep_unknown)
     signature = signature_of(handler, what, takes_batches=batch is not None)
     _check_dependencies(what, kind, signature)
+    if isinstance(key, Key) and signature.type not in (key.type, bytes):
+        raise AppError(
+            f"{what}: parameter {signature.value!r} is {signature.type}, and the messages of key {key.name!r} are "
+            f"{key.type}: take this type, or bytes"
+        )
     try:
         codec = Codec(signature.type)
     except (TypeError, ValueError) as error:
@@ -165,7 +173,7 @@ def make_stage(  # noqa: PLR0913 - the options of `App.stage`
     yields = inspect.isgeneratorfunction(source) or inspect.isasyncgenfunction(source)
     return Stage(
         name=name or called(handler),
-        key=key,
+        key=name_of(key),
         queue=queue or f"{app}.{name or called(handler)}",
         then=then,
         handler=handler,

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar, overload
 
 from rabbitry._decode import decode_text
 from rabbitry._words import counted
@@ -17,6 +17,8 @@ from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import UsageError
 from rabbitry.flow import App
 from rabbitry.flow.codec import JSON, TEXT, Codec
+from rabbitry.flow.key import Key
+from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.spec import topic_matches
 from rabbitry.flow.wiring import dead_letters, topology
 from rabbitry.flow.worker import Result, Work, Worker
@@ -24,6 +26,7 @@ from rabbitry.testing._broker import RunningBroker
 from rabbitry.testing._recording import Published
 
 TIMEOUT = 10.0
+_T = TypeVar("_T")
 _LOOK: Final = 0.01
 """Seconds between two looks at the dead letters."""
 
@@ -89,19 +92,23 @@ class Harness:
                 finally:
                     self._is_over = True
 
-    async def publish(self, value: object, *, key: str, headers: Table | None = None) -> str:
+    async def publish(self, value: _T | Outgoing, *, key: str | Key[_T], headers: Table | None = None) -> str:
         """Publish a value to the app and return the message's id. Raises as `Publisher.publish` does."""
         return await self._publisher.publish(value, key=key, headers=headers)
 
-    async def published(self, key: str, *, type: Any = None, timeout: float = TIMEOUT) -> Any:
+    @overload
+    async def published(self, key: Key[_T], *, timeout: float = TIMEOUT) -> _T: ...
+    @overload
+    async def published(self, key: str, *, type: Any = None, timeout: float = TIMEOUT) -> Any: ...
+    async def published(self, key: str | Key[Any], *, type: Any = None, timeout: float = TIMEOUT) -> Any:
         """Return the next message that was published with `key` by the test or by a stage.
 
         Each key, and each pattern, goes through all messages in their order independently of the others.
 
         Args:
             key: The routing key. For a topic exchange, it may be the pattern of a stage or an output.
-            type: The type to decode the body to. None: the type of the stage that takes this key, or what the content
-                type says.
+            type: The type to decode the body to. None: the type of the key if it has one, else that of the stage that
+                takes this key, or what the content type says.
             timeout: Seconds to wait.
 
         Raises:
@@ -110,6 +117,7 @@ class Harness:
             AssertionError: A handler failed meanwhile.
             Exception: The error that ended the worker.
         """
+        key, type = _typed(key, type)
         self._check_key(key)
         failing = asyncio.create_task(self._worker.wait())
         try:
@@ -133,7 +141,11 @@ class Harness:
             if not failing.cancelled():
                 failing.result()
 
-    def all_published(self, key: str, *, type: Any = None) -> list[Any]:
+    @overload
+    def all_published(self, key: Key[_T]) -> list[_T]: ...
+    @overload
+    def all_published(self, key: str, *, type: Any = None) -> list[Any]: ...
+    def all_published(self, key: str | Key[Any], *, type: Any = None) -> list[Any]:
         """Return all messages that were published with `key` so far, in their order, whatever `published` has returned.
 
         After `idle` these are all that there will be.
@@ -145,6 +157,7 @@ class Harness:
         Raises:
             UsageError: No stage or output has this key, or the harness's block has ended.
         """
+        key, type = _typed(key, type)
         self._check_key(key)
         self._take()
         return [
@@ -244,11 +257,13 @@ class Harness:
         return None
 
     def _keys(self) -> list[str]:
-        thens = [stage.then for stage in self.app.stages.values() if isinstance(stage.then, str)]
+        thens = [str(stage.then) for stage in self.app.stages.values() if isinstance(stage.then, str | Key)]
         return sorted({*(stage.key for stage in self.app.stages.values()), *self.app.outputs, *thens})
 
     def _decode(self, body: bytes, content_type: str | None, key: str, type_: Any) -> Any:
         stage = next((stage for stage in self.app.stages.values() if stage.key == key), None)
+        if type_ is None and (typed := self.app.spec().types.get(key)) is not None:
+            type_ = typed.type
         if type_ is not None:
             return Codec(type_).decode(body)
         if stage is not None:
@@ -256,6 +271,10 @@ class Harness:
         if content_type == JSON:
             return Codec(object).decode(body)
         return decode_text(body) if content_type == TEXT else body
+
+
+def _typed(key: str | Key[Any], type_: Any) -> tuple[str, Any]:
+    return (key.name, key.type) if isinstance(key, Key) else (key, type_)
 
 
 async def _end(task: asyncio.Future[Any]) -> None:

@@ -14,7 +14,9 @@ from rabbitry.amqp.client.url import current, default_url
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import UsageError
 from rabbitry.flow._publication import following, publication_of
+from rabbitry.flow.key import Key
 from rabbitry.flow.message import Message
+from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.spec import AppSpec
 from rabbitry.flow.stage import Stage
 from rabbitry.flow.wiring.topology import DELIVERY_TIMEOUT
@@ -287,13 +289,13 @@ class Worker:
 
     # -- publishing for handlers -----------------------------------------------------------------------
 
-    async def publish(self, value: object, *, key: str, headers: Table | None = None) -> str:
+    async def publish(self, value: _T | Outgoing, *, key: str | Key[_T], headers: Table | None = None) -> str:
         """Publish a value over the worker's connection; see `App.publish`."""
         identity, message = publication_of(self.spec, value, key, headers)
         await self._on_io(self._engine.publish(message))
         return identity
 
-    def publish_blocking(self, value: object, *, key: str, headers: Table | None = None) -> str:
+    def publish_blocking(self, value: _T | Outgoing, *, key: str | Key[_T], headers: Table | None = None) -> str:
         """Publish a value over the worker's connection; see `App.publish_blocking`."""
         if self._io is None:
             raise UsageError(_NOT_ENTERED)
@@ -305,7 +307,7 @@ class Worker:
         self,
         cause: Message,
         value: object,
-        key: str,
+        key: str | Key[Any],
         *,
         headers: Table | None,
         priority: int | None,
@@ -321,7 +323,7 @@ class Worker:
         self,
         cause: Message,
         value: object,
-        key: str,
+        key: str | Key[Any],
         *,
         headers: Table | None,
         priority: int | None,

@@ -13,6 +13,7 @@ from rabbitry.flow import _tracing
 from rabbitry.flow._trail import trace_fields
 from rabbitry.flow.codec import encode, with_unknown
 from rabbitry.flow.exceptions import Reject, Retry
+from rabbitry.flow.key import Key, check_value
 from rabbitry.flow.outgoing import Outgoing, extra_of
 from rabbitry.flow.stage import Stage
 from rabbitry.flow.worker._job import DONE, Product, Result, ResultKind
@@ -59,6 +60,10 @@ def _product(stage: Stage, value: object, unknown: dict[str, msgspec.Raw], place
     if key is None:
         return None
     encoded = encode(value)
+    if key.__class__ is not str:  # most keys have no type
+        if isinstance(key, Key):
+            check_value(key, value, encoded)
+        key = str(key)
     return Product(key, *(with_unknown(encoded, unknown) if unknown else encoded), extra)
 
 
