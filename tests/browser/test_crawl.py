@@ -247,7 +247,7 @@ async def test_hosts_search_and_why_are_asked_of_the_keeper(browser: Browser, em
         row = page.locator("#hosts tbody tr").nth(7)
         await expect(row).to_contain_text("http://site-7.example.org")
         shown = EVIL.replace("\u202e", "\\u202e").replace("\u0007", "\\u0007")
-        why = f"not there within the time limit: {shown}"
+        why = f"not complete within the time limit: {shown}"
         await expect(row.locator(".outcome").nth(2)).to_have_attribute("title", why)
         await page.get_by_role("button", name="Next").click()
         await expect(page.locator("#hosts tbody tr").first).to_contain_text("site-50.")

@@ -100,12 +100,12 @@ async def test_what_is_typed_survives_reloads_refusals_and_a_server_that_is_away
             await expect(form.get_by_label("Feedback")).to_have_value("long\nand careful")
             await expect(form.get_by_label("Your name")).to_have_value("Ann")
             await form.get_by_role("button", name="Correct", exact=True).click()
-            await expect(form.locator(".notice.bad")).to_contain_text("makes no sense")
+            await expect(form.locator(".notice.bad")).to_contain_text("is not possible")
             await expect(form.get_by_label("Mark", exact=True)).to_have_value("11,5")
             await page.route("**/api/**", lambda route: route.abort("connectionrefused"))
             await form.get_by_label("Mark", exact=True).fill("8,5")
             await form.get_by_role("button", name="Correct", exact=True).click()
-            await expect(form.locator(".notice.bad")).to_contain_text("does not answer. Nothing that you typed is lost")
+            await expect(form.locator(".notice.bad")).to_contain_text("does not answer. Your input is kept")
             await expect(form.get_by_label("Feedback")).to_have_value("long\nand careful")
             await page.unroute("**/api/**")
             await form.get_by_role("button", name="Correct", exact=True).click()
@@ -147,9 +147,9 @@ async def test_of_two_people_who_decide_at_once_one_is_told_and_keeps_the_text(
             )
             await expect(forms[1].locator(".changed")).to_contain_text("came again", timeout=_WITHIN)
             await forms[1].get_by_role("button", name="Correct", exact=True).click()
-            await expect(forms[1].locator(".notice.bad")).to_contain_text("came again after you opened it")
+            await expect(forms[1].locator(".notice.bad")).to_contain_text("was sent again after you opened it")
             form = await _open(other.page, identity=identity)
-            await expect(form).to_contain_text("you typed before this assignment came again")
+            await expect(form).to_contain_text("You typed the text below before this assignment was sent again")
             await expect(form.get_by_label("Feedback")).to_have_value("of Bob")
             form = await _open(watched.page, identity=identity)  # Ann typed nothing since
             await expect(form.get_by_label("Mark", exact=True)).to_have_value("3")
@@ -199,7 +199,7 @@ async def test_a_file_is_downloaded_as_it_was_handed_in(
         async with _page(browser, embedded_url, database_url) as (watched, web):
             page = watched.page
             form = await _open(page)
-            await expect(form).to_contain_text("The file is no text")
+            await expect(form).to_contain_text("The file is not text")
             await expect(form.locator(".download .hidden-letter")).to_have_text("U+202E")
             async with page.expect_download() as downloading:
                 await form.locator("a.download").click()
@@ -239,7 +239,7 @@ async def test_lists_go_beyond_their_first_page_and_are_filtered(
                 await expect(rows).to_have_count(1)
                 await expect(rows).to_contain_text("1007")
                 await page.get_by_label("Find").fill("nobody")
-                await expect(page.locator(".nothing")).to_contain_text("None of these")
+                await expect(page.locator(".nothing")).to_contain_text("No matches")
 
 
 async def test_letters_that_hide_or_turn_others_are_shown_and_no_address_breaks_the_page(
@@ -271,7 +271,7 @@ async def test_the_page_makes_no_database(
     async with _page(browser, embedded_url, database_url) as (watched, _):
         await expect(watched.page.locator(".nothing")).to_contain_text("No submissions are recorded yet")
         await watched.go("inbox/assistant")
-        await expect(watched.page.locator(".nothing")).to_contain_text("Nothing waits here")
+        await expect(watched.page.locator(".nothing")).to_contain_text("No submission waits here")
         assert not (tmp_path / "course.sqlite3").exists()
         with Database(database_url) as database:
             _put(database, 1, "assistant")

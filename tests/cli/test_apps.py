@@ -39,18 +39,18 @@ _BROKEN = {
     "raises": ("raise ValueError('no such thing')", "ValueError: no such thing"),
     "exits": ("raise SystemExit('sorry')", "SystemExit: sorry"),
     "lacks": ("import missing_package", "ModuleNotFoundError: No module named 'missing_package'"),
-    "other": ("plugin = 'text'", "'other_app:plugin' is a str, and no rabbitry.apps.Plugin"),
+    "other": ("plugin = 'text'", "'other_app:plugin' is a str, not a rabbitry.apps.Plugin"),
     "renamed": (
         "from rabbitry.apps import Plugin\nplugin = Plugin(name='x', title='X')",
-        "its plug-in is called 'x': give the entry point the same name",
+        "its plug-in has the name 'x': rename the entry point to match",
     ),
     "broker": (
         "from rabbitry.apps import Plugin\nplugin = Plugin(name='broker', title='X')",
-        "the name 'broker' is Rabbitry's own: take another",
+        "the name 'broker' is reserved: choose another",
     ),
     "monitor": (
         "from rabbitry.apps import Plugin\nplugin = Plugin(name='monitor', title='X')",
-        f"rabbitry {rabbitry.__version__} has an app of that name",
+        f"rabbitry {rabbitry.__version__} already has an app of that name",
     ),
 }
 

@@ -73,7 +73,7 @@ def test_a_consumer_without_prefetch_that_acknowledges_nothing_is_found(broker: 
     assert found["queue stuck"]["verdict"] == "bad"
     assert "consumer 'hoarder' has no prefetch limit and holds all 2 messages" in found["queue stuck"]["what"]
     assert found["queue forgotten"]["verdict"] == "note"
-    assert "nobody consumes it" in found["queue forgotten"]["what"]
+    assert "it has no consumer" in found["queue forgotten"]["what"]
 
 
 def test_a_consumer_of_the_work_queue_says_that_another_one_holds_all(broker: dict[str, str]) -> None:
@@ -154,7 +154,7 @@ def _look(at: float, **queue: object) -> Look:
 
 def test_a_queue_that_nobody_consumes_and_that_grows_is_bad() -> None:
     (problem,) = problems(_look(0, messages_ready=5, consumers=0), _look(6, messages_ready=8, consumers=0))
-    assert (problem.is_bad, problem.what) == (True, "nobody consumes it, and it grows: 8, 3 more in 6 s")
+    assert (problem.is_bad, problem.what) == (True, "it has no consumer and grows: 8 ready, 3 more in 6 s")
 
 
 def test_unacknowledged_messages_are_stuck_if_none_is_acknowledged() -> None:

@@ -147,7 +147,10 @@ async def test_one_address_has_some_pages_and_the_others_the_rest(served: Served
         refused = await opened("127.0.0.1")
         with pytest.raises(websockets.ConnectionClosed):
             await refused.recv()
-        assert (refused.close_code, refused.close_reason) == (1013, "32 pages are open already at your address")
+        assert (refused.close_code, refused.close_reason) == (
+            1013,
+            "32 pages are open already from your address: close one",
+        )
         await _next(await opened("127.0.0.2"), "now")
 
 

@@ -1,4 +1,4 @@
-"""Routes that a page asks: JSON answers, errors as JSON with a text for people, and a bound on what is sent."""
+"""Routes for pages: JSON answers, errors as JSON with a readable text, and a bound on the size of a request."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _logger = logging.getLogger(__name__)
 
 
 def route_class(largest: Callable[[], Awaitable[int]]) -> type[APIRoute]:
-    """Make the class of routes that answer errors as JSON, which the page shows.
+    """Return the class of routes that answer errors as JSON, which the page shows.
 
-    largest: gives how many bytes a request may have. That is looked at before its body is read: the parser of forms
-    would put all of it on the disk.
+    largest: returns how many bytes a request may have. The length is checked before the body is read, because the
+    form parser would write the whole body to disk.
     """
 
     class Told(APIRoute):
@@ -44,7 +44,7 @@ def route_class(largest: Callable[[], Awaitable[int]]) -> type[APIRoute]:
                 except RequestValidationError as error:
                     wrong = ", ".join(sorted({str(each["loc"][-1]) for each in error.errors()}))
                     return JSONResponse({"error": f"missing, or not as the form sends it: {wrong}"}, 400)
-                except HTTPException as error:  # of the parser of forms
+                except HTTPException as error:  # raised by the form parser
                     return JSONResponse({"error": error.detail}, error.status_code)
                 except (ConnectFailed, PublishError, RecordsError, Closed, RequestTimeout) as error:
                     _logger.warning("%s %s: %s", request.method, request.url.path, error)
@@ -63,7 +63,7 @@ def json_response(data: object) -> Response:
 
 def _check_length(request: Request, limit: int) -> None:
     length = request.headers.get("content-length", "")
-    # If both are there, the body comes in chunks and is as long as they are (RFC 9112, 6.3).
+    # If both headers are there, the body is chunked, and Content-Length does not count (RFC 9112, 6.3).
     if not (length.isascii() and length.isdigit() and len(length) <= 18) or "transfer-encoding" in request.headers:
         raise UsageError("the request has no Content-Length: send one")
     if int(length) > limit:

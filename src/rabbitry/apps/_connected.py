@@ -1,4 +1,4 @@
-"""Running a program's work over one connection, which the client recovers, until a stop."""
+"""Running a program's work over one connection, which the client recovers, until the program is stopped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ANEW: Final = (ConnectionClosed, ConsumerCancelled, NotFound, RequestTimeout, R
 queue or exchange was deleted, another connection has the exclusive queue, or the broker did not answer.
 """
 HELD: Final = 30.0
-"""Seconds after which work that fails counts as having worked, so that the pauses begin anew."""
+"""Seconds after which work that fails counts as having worked, so that the pauses start short again."""
 
 _logger = logging.getLogger(__name__)
 
@@ -45,12 +45,12 @@ async def run_connected(  # noqa: PLR0913 - most are passed on to `connect`
 ) -> None:
     """Connect, run `work(connection)` until it returns, and close the connection.
 
-    The client recovers a lost connection with all that is on it. Work that fails because somebody deleted its queue or
-    exchange or took its exclusive queue, or because the broker does not answer, is begun anew over a new connection.
+    The client restores a lost connection and everything on it. If the work fails because its queue or exchange was
+    deleted, its exclusive queue was taken, or the broker does not answer, it starts again over a new connection.
 
     Args:
         url: The broker.
-        work: The work. While the broker is there, ending at `stop` is its own business.
+        work: The work. While the broker is there, the work itself ends at `stop`.
         name: The connection's name at the broker.
         stop: Ends the waiting for a broker at the start, and cancels the work while the connection is lost.
         connect_attempts: See `connect`; None is for ever.
@@ -60,8 +60,8 @@ async def run_connected(  # noqa: PLR0913 - most are passed on to `connect`
         log_level: The level at which losses and failures are logged.
 
     Raises:
-        RabbitryError: What ended the first connection, a recovery (LoginRefused, VirtualHostRefused, ConnectFailed past
-            the attempts, what `declare` raised) or the work.
+        RabbitryError: The error that ended the first connection, a recovery (LoginRefused, VirtualHostRefused,
+            ConnectFailed past the attempts, an error of `declare`) or the work.
     """
     failures = 0
     loop = asyncio.get_running_loop()
@@ -95,7 +95,7 @@ async def run_connected(  # noqa: PLR0913 - most are passed on to `connect`
 async def _work_over(
     connection: Connection, stop: asyncio.Event, away: asyncio.Event, work: Work
 ) -> RabbitryError | None:
-    """Do the work and close the connection; return the error after which the work begins anew, None if it is done.
+    """Do the work and close the connection; return the error after which to start it again, None if it is done.
 
     Raises:
         RabbitryError: The error that ended a recovery, or another error of the work.
@@ -112,7 +112,7 @@ async def _work_over(
         return None
     cause = error.__cause__ if isinstance(error, ConnectionClosed) else None
     if cause is not None and not isinstance(cause, OSError | ProtocolViolation):
-        raise cause if isinstance(cause, RabbitryError) else error  # what ended the recovery
+        raise cause if isinstance(cause, RabbitryError) else error  # the error that ended the recovery
     return error
 
 

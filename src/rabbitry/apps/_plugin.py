@@ -1,7 +1,7 @@
-"""What an app brings to Rabbitry: a `Plugin`, and the objects that it exchanges with `rabbitry web`, `up` and `doctor`.
+"""An app as a plug-in: `Plugin`, and the objects that it exchanges with `rabbitry web`, `up` and `doctor`.
 
-A plug-in names code as `module:attribute`, which is imported when it is used: each start of `rabbitry` pays for the
-module that holds the plug-in, and for nothing else of the app.
+A plug-in names code as `module:attribute`. The module is imported when it is used, so each start of `rabbitry`
+imports only the module that holds the plug-in.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Site:
 
     Attributes:
         broker: The broker's URL, password included.
-        plain: Whether exchanges and queues are declared as the original programs do.
+        plain: Whether exchanges and queues are declared with the flags of the original programs.
         variables: The settings of the environment and of `.env`, by name.
         refused: Called when the broker refuses the login or the virtual host for good; it ends `rabbitry web`.
     """
@@ -127,13 +127,13 @@ class Service:
     """A command that `rabbitry up` runs as a child process, and starts again when it dies.
 
     Attributes:
-        name: How `rabbitry up` calls it, e.g. `the agent`.
+        name: Its name in the output of `rabbitry up`, e.g. `the agent`.
         arguments: The arguments of `rabbitry`. The environment has the rest: RABBITRY_BROKER, RABBITRY_LOG_LEVEL and
             RABBITRY_LOG_JSON, which the commands' shared options read.
-        is_quiet: Whether only warnings are logged while `rabbitry up` logs at level info.
+        is_quiet: Whether it logs only warnings while `rabbitry up` logs at level info.
         after_page: Whether it starts once the dashboard is served.
-        is_needed: Whether `rabbitry up` ends if it ends for good. Any other is named and left out, as long as one
-            of the apps' services runs.
+        is_needed: Whether `rabbitry up` ends if it ends for good. Otherwise its end is logged, and the rest runs on
+            as long as one of the apps' services does.
     """
 
     name: str
@@ -153,13 +153,13 @@ class Services:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Up:
-    """What `rabbitry up` tells an app.
+    """The options of `rabbitry up` that concern an app.
 
     Attributes:
-        is_wanted: Whether the app's services are to run; its `Services.web` counts in any case.
+        is_wanted: Whether the app's services are run; its `Services.web` is used either way.
         plain, strict: Whether these options were given.
-        free_port: Returns a port for a service, seen to be free, or 0 if it is to take any: of a port that was asked
-            for or None, the usual port, and the option that asks. Raises UsageError if it is taken.
+        free_port: Returns a free port for a service, or 0 if it may take any. Arguments: the port asked for, or None;
+            the usual port; the option's name. Raises UsageError if the port is taken.
     """
 
     is_wanted: bool
@@ -169,7 +169,7 @@ class Up:
 
     @property
     def declaring(self) -> tuple[str, ...]:
-        """`--plain` and `--strict`, as far as they were given, for the arguments of a service."""
+        """`--plain` and `--strict`, if they were given, as arguments for a service."""
         from rabbitry.runtime.options import as_arguments  # needs Typer, which a plug-in without commands does not
 
         return as_arguments(plain=self.plain, strict=self.strict)
@@ -190,7 +190,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Untaken:
-    """Messages that wait in a queue without consumers: how many, and how many more than `seconds` before."""
+    """Messages that wait in a queue without consumers. grown: how many more than `seconds` before."""
 
     queue: str
     ready: int
@@ -199,10 +199,10 @@ class Untaken:
 
     @property
     def what(self) -> str:
-        """What there is to say of it."""
+        """Describe the waiting messages."""
         if self.grown > 0:
-            return f"nobody consumes it, and it grows: {self.ready}, {self.grown} more in {self.seconds:.0f} s"
-        return f"nobody consumes it, and {counted(self.ready, 'message')} in it wait"
+            return f"it has no consumer and grows: {self.ready} ready, {self.grown} more in {self.seconds:.0f} s"
+        return f"it has no consumer, and {counted(self.ready, 'message')} waiting"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,9 +210,9 @@ class Checks:
     """What an app adds to `rabbitry doctor`.
 
     Attributes:
-        connected: Checks over a connection to the broker, within so many seconds.
-        untaken: Queue name → what is wrong if nobody consumes it: (whether it is bad, what, what to do), or None
-            if nothing is.
+        connected: Checks over a connection to the broker. The second argument is their time limit in seconds.
+        untaken: Queue name → function that judges the queue without consumers: (whether it is bad, the problem, the
+            remedy), or None if all is well.
     """
 
     connected: Callable[[Connection, float], AsyncIterator[Finding]] | None = None

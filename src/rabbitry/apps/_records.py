@@ -1,7 +1,7 @@
-"""An app's database: SQLite or PostgreSQL, its schema brought up to date, and work on it off the event loop.
+"""An app's database: SQLite or PostgreSQL, schema upgrades, and queries off the event loop.
 
-Work that writes goes to one thread, which puts all that waits into one transaction: a commit costs a write to
-disk whatever it holds. If one piece fails, each of that transaction's is done anew in a transaction of its own.
+Writes go to one thread, which puts all that wait into one transaction, because a commit costs a write to disk
+whatever it holds. If one of them fails, each is done again in a transaction of its own.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _BUSY_SECONDS: Final = 30
 _BUSY_PAUSES: Final = Backoff(0.001, 0.1)
 _READERS: Final = 4
 _POSTGRESQL: Final[dict[str, str | tuple[str, ...]]] = {
-    # A server that is gone without a word is noticed within a minute.
+    # A server that vanishes without closing the connection is noticed within a minute.
     "connect_timeout": "10",
     "keepalives_idle": "15",
     "keepalives_interval": "5",
     "keepalives_count": "3",
     "tcp_user_timeout": "30000",
 }
-"""Parameters of connections, see libpq's documentation (34.1.2); those of the URL take precedence."""
+"""Connection parameters, see libpq's documentation (34.1.2); those in the URL take precedence."""
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[[Connection], T]
@@ -56,10 +56,10 @@ class Schema:
     """The tables of an app. Several apps may share a database.
 
     app: names the SQLite file. migrations: the folder of Alembic's scripts. head: the newest migration.
-    version_table: where the database's version is kept. lock: any number of the app's own, PostgreSQL's advisory lock
-    of whoever brings the schema up to date. linger: seconds that work waits for more of its kind: most of what a commit
-    costs, on CPU and disk, it costs only once. pragmas: further settings of each SQLite connection; writer_pragmas: of
-    the one that writes, in place of these.
+    version_table: holds the database's version. lock: a number unique to the app, the PostgreSQL advisory lock held
+    during an upgrade. linger: seconds that a write waits for others to share its commit, which saves most of the
+    commit's CPU and disk time. pragmas: further settings of each SQLite connection; writer_pragmas: used instead on the
+    writer's connection.
     """
 
     app: str
@@ -82,14 +82,14 @@ class Schema:
 class Database:
     """An app's database. A context manager; entering brings the schema up to date.
 
-    Work is a function of a SQLAlchemy connection, which may be called again if a transaction failed.
+    Work is a function of a SQLAlchemy connection. It may be called again if a transaction failed.
     """
 
     def __init__(self, schema: Schema, url: str | None = None, *, existing: bool = False) -> None:
-        """Take the URL of a database, which is opened when it is entered.
+        """Check the URL of a database, which is opened on entering.
 
-        existing: the database must be there already; neither its file nor its tables are made. Raises UsageError for a
-        URL that is none, or another database's; the text shows no password.
+        existing: the database must exist; neither its file nor its tables are made. Raises UsageError if the URL is
+        malformed or names another kind of database; the text shows no password.
         """
         self._schema = schema
         self._existing = existing
@@ -98,7 +98,7 @@ class Database:
         parsed = make_url(given)
         self._shown = parsed.render_as_string(hide_password=True)
         self._path = Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
-        # A connection of its own: SQLite drops what a connection has in memory when another one has written.
+        # SQLite drops a connection's cache when another connection has written: the writer has one of its own.
         self._writer = _engine(given, existing=existing, pragmas=schema.writer_pragmas or schema.pragmas)
         self._writing = self._writer.execution_options(writes=True)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="records reader")
@@ -113,8 +113,8 @@ class Database:
     def __enter__(self) -> Self:
         """Bring the schema up to date, and start the writer.
 
-        Raises RecordsError if the database can't be reached, or is newer than this program; NoRecords if it must
-        be there and is not.
+        Raises RecordsError if the database can't be reached or is newer than this program; NoRecords if it must
+        exist and does not.
         """
         try:
             if self._existing:
@@ -127,7 +127,7 @@ class Database:
         except SQLAlchemyError as error:
             self._close()
             named = _named(error, str(self))
-            if isinstance(error, ProgrammingError):  # no schema to make tables in, or no right to
+            if isinstance(error, ProgrammingError):  # no schema to make tables in, or no permission
                 named = RecordsError(f"{named}: this user must be allowed to make tables there")
             raise named from error
         except BaseException:
@@ -147,7 +147,7 @@ class Database:
             raise _other_version(found)
 
     def __exit__(self, *_: object) -> None:
-        """Finish the work that was given, and close."""
+        """Finish the work in the queue, and close."""
         self._work.put(None)
         self._thread.join()
         self._close()
@@ -158,11 +158,11 @@ class Database:
         self._writer.dispose()
 
     async def write(self, work: Work[T]) -> T:
-        """Do work in a transaction. Raises RecordsError, and what the work raises. After cancelling: unknown."""
+        """Do work in a transaction. Raises RecordsError and the work's errors. Cancelled, the outcome is unknown."""
         return await asyncio.wrap_future(self._submit(work))
 
     def write_now(self, work: Work[T]) -> T:
-        """Do as `write` does, without an event loop."""
+        """Do the same as `write`, without an event loop."""
         return self._submit(work).result()
 
     async def read(self, work: Work[T]) -> T:
@@ -170,7 +170,7 @@ class Database:
         return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_now, work)
 
     def read_now(self, work: Work[T]) -> T:
-        """Do as `read` does, without an event loop."""
+        """Do the same as `read`, without an event loop."""
         try:
             with self._engine.connect() as connection:
                 return work(connection)
@@ -205,7 +205,7 @@ class Database:
                 results = [work(connection) for work, _ in batch]
             if self._file is not None:
                 self._file.check()
-        except Exception as error:  # noqa: BLE001 - it is handed to whoever waits for it
+        except Exception as error:  # noqa: BLE001 - it is raised where the work is awaited
             if len(batch) > 1:
                 for item in batch:
                     self._write_batch([item])
@@ -239,26 +239,26 @@ def _engine(url: str, *, existing: bool, pragmas: tuple[str, ...]) -> Engine:
     engine = create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS})
     event.listen(engine, "connect", partial(_prepare_sqlite, pragmas))
     if not existing:
-        event.listen(engine, "connect", _set_wal)  # it stays so; who only reads changes nothing
+        event.listen(engine, "connect", _set_wal)  # the mode is kept in the file; readers change nothing
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
 def _prepare_postgresql(connection: Any, _: object) -> None:
-    # What a program that vanished in a transaction has locked would be locked for two hours otherwise.
+    # Without it, the locks of a program that vanished inside a transaction would be held for two hours.
     connection.execute("SET idle_in_transaction_session_timeout = '60s'")
     connection.commit()
 
 
 def _prepare_sqlite(pragmas: tuple[str, ...], connection: Any, _: object) -> None:
-    connection.isolation_level = None  # sqlite3 begins transactions of its own, too late, otherwise
+    connection.isolation_level = None  # otherwise sqlite3 begins transactions itself, too late
     for pragma in ("synchronous = FULL", "foreign_keys = ON", *pragmas):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _set_wal(connection: Any, _: object) -> None:
-    # SQLite's own waiting ("timeout") does not cover this statement: it fails at once if another process is
-    # just making the database, or is the last to close it.
+    # SQLite's own "timeout" does not cover this statement: it fails at once if another process is creating the
+    # database or closing it as the last one.
     deadline = time.monotonic() + _BUSY_SECONDS
     attempt = 0
     while True:
@@ -267,26 +267,26 @@ def _set_wal(connection: Any, _: object) -> None:
             connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
-            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY  # the upper bits say of which kind
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY  # the upper bits hold the kind
             if not busy or time.monotonic() > deadline:
                 raise
         time.sleep(_BUSY_PAUSES.pause(attempt))
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that reads first and writes then would fail, and not wait, if another one writes.
+    # A transaction that reads first and then writes would fail, instead of waiting, if another one writes.
     writes = connection.get_execution_options().get("writes")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _upgrade(connection: Connection, schema: Schema) -> None:
-    """Bring the schema up to date; whoever starts at the same time waits."""
+    """Upgrade the schema; other programs that start at the same time wait."""
     if connection.dialect.name == "postgresql":
         connection.execute(sql("SELECT pg_advisory_xact_lock(:lock)"), {"lock": schema.lock})
     found = _version(connection, schema)
     if found == schema.head:
         return
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells each plugin that it loads
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it logs each plugin that it loads
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
@@ -314,7 +314,7 @@ def _other_version(found: str | None) -> RecordsError:
 
 
 def _named(error: SQLAlchemyError, where: str) -> RecordsError:
-    # The driver's own words: SQLAlchemy's hold statement and values, which may be anybody's answers.
+    # Only the driver's text: SQLAlchemy's holds the statement and its values, which may be a student's answers.
     cause = getattr(error, "orig", None)
     text = str(cause).strip().splitlines() if cause is not None else []
     return RecordsError(f"database {where}: {text[0] if text else type(error).__name__}")

@@ -1,4 +1,4 @@
-"""The file of a SQLite database: whether it can be used, and whether it is still the one that was opened."""
+"""The file of a SQLite database: whether it can be used, and whether it is still the one opened."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rabbitry.exceptions import UsageError
 
 
 def make(file: Path) -> None:
-    """Make the file of a database, and its folder, if they are not there.
+    """Create a database's file and its folder if they do not exist.
 
-    Nobody else may read it, wherever it lies; SQLite's own further files are as this one is. Raises UsageError for a
-    path that can't be a file's, RecordsError for one that can't be written to. SQLite would only say that it is
+    Only this user may read it, wherever it is; SQLite gives its further files the same permissions. Raises
+    UsageError if the path can't be a file, RecordsError if it can't be written. SQLite itself would only report
     "unable to open database file".
     """
     folder = file.parent
@@ -27,7 +27,7 @@ def make(file: Path) -> None:
     try:
         os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
-        # Whoever made it has decided who may read it. Opening and closing it here would release the locks that this
+        # An existing file keeps its permissions. Opening and closing it here would release the locks that this
         # process may hold on it (sqlite.org/howtocorrupt.html, section 2.2).
         if not os.access(file, os.R_OK | os.W_OK):
             raise RecordsError(
@@ -41,25 +41,25 @@ def make(file: Path) -> None:
 
 
 def is_at_rest(file: Path) -> bool:
-    """Return whether a database that is to be read lies where nothing can be written, and nobody is writing to it.
+    """Return whether a database is in a folder that can't be written, and no process is writing to it.
 
-    SQLite makes files beside a database that it reads, and fails if it can't, unless it is told that the database
-    does not change (sqlite.org/wal.html#readonly).
+    SQLite creates files beside a database that it reads and fails if it can't, unless it is opened as immutable
+    (sqlite.org/wal.html#readonly).
     """
     log = Path(f"{file}-wal")
     return file.is_file() and not os.access(file.parent, os.W_OK) and not (log.exists() and log.stat().st_size)
 
 
 class OpenedFile:
-    """The file that a database was opened from.
+    """The file that was opened as a database.
 
-    SQLite goes on writing into a file that was removed or replaced, and all of that would be lost. `check` is called
-    after each commit, so that nothing counts as written that is not in the file of that name.
+    SQLite keeps writing to a file that was removed or replaced, and those writes would be lost. `check` is called
+    after each commit, so that data counts as written only if it is in the file of that name.
     """
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        # Named once: joining paths costs more than asking the system.
+        # Computed once: joining paths costs more than the system call.
         self._name, self._log = str(file), f"{file}-wal"
         self._has_log = os.path.exists(self._log)
         self._identity = self._found()

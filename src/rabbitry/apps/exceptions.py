@@ -6,7 +6,7 @@ from rabbitry.exceptions import RabbitryError, UsageError
 
 
 class PluginError(UsageError):
-    """A plug-in makes no sense, or names code that is not there."""
+    """A plug-in is malformed, or names code that does not exist."""
 
 
 class RecordsError(RabbitryError):
@@ -14,4 +14,4 @@ class RecordsError(RabbitryError):
 
 
 class NoRecords(RecordsError):
-    """An application's database is not there, or holds no records; whoever only reads does not make it."""
+    """An application's database does not exist or holds no records. Reading does not create it."""

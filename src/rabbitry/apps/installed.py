@@ -1,4 +1,4 @@
-"""The apps that are installed here, found by the entry-point group `rabbitry.apps`."""
+"""The installed apps, found by the entry-point group `rabbitry.apps`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rabbitry.apps.exceptions import PluginError
 
 GROUP: Final = "rabbitry.apps"
 OWN: Final = "rabbitry"
-"""The distribution whose apps win if another has one of the same name."""
+"""The distribution whose app wins if another app has the same name."""
 RESERVED: Final = frozenset(
     {
         "api", "apps", "bindings", "broker",
@@ -24,13 +24,13 @@ RESERVED: Final = frozenset(
         "healthz", "static", "ws",
     }
 )  # fmt: skip
-"""Names that no app may have: Rabbitry's own commands, and places of the dashboard."""
+"""Names that no app may have: Rabbitry's own commands, and paths of the dashboard."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """An app that does not load. source: the distribution that brings it, with its version. error: why."""
+    """An app that does not load. source: the distribution that brings it, with its version. error: the reason."""
 
     name: str
     source: str
@@ -45,7 +45,7 @@ class Broken:
 
     @property
     def is_own(self) -> bool:
-        """Whether it is one of Rabbitry's own."""
+        """Whether it is one of Rabbitry's own apps."""
         return self.source.startswith(f"{OWN} ")
 
     def __str__(self) -> str:
@@ -54,33 +54,33 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """The apps that load, by name in alphabetical order, where they come from, and those that do not load."""
+    """The loaded apps by name in alphabetical order, their sources, and the apps that do not load."""
 
     plugins: Mapping[str, Plugin]
     sources: Mapping[str, str]
     broken: list[Broken] = field(default_factory=list)
 
     def broken_named(self, name: str) -> Broken | None:
-        """Return why the app of this name does not load; None if there is none such."""
+        """Return the app of this name that does not load; None if there is none."""
         return next((broken for broken in self.broken if broken.name == name), None)
 
 
 @functools.cache
 def installed() -> Installed:
-    """Return the apps that are installed. One that does not load is among the broken ones, and costs no other."""
+    """Return the installed apps. One that does not load is listed as broken; the others still load."""
     plugins: dict[str, Plugin] = {}
     sources: dict[str, str] = {}
     broken: list[Broken] = []
-    # Each look at a distribution's name parses its metadata: once for each, not once for each of its apps.
+    # Reading a distribution's name parses its metadata: do it once for each, not once for each of its apps.
     found = [(entry, *_named(entry.dist)) for entry in entry_points(group=GROUP)]
     for entry, _, source in sorted(found, key=lambda each: (each[1] != OWN, each[0].name, each[1])):
         try:
             plugin = _load(entry)
             if plugin.name in plugins:
-                raise PluginError(f"{sources[plugin.name]} has an app of that name")
+                raise PluginError(f"{sources[plugin.name]} already has an app of that name")
             if plugin.routes_at_root and (other := next((one for one in plugins.values() if one.routes_at_root), None)):
-                raise PluginError(f"app {other.name!r} has its routes at / already")
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a stranger's module raises costs no other app
+                raise PluginError(f"app {other.name!r} already has its routes at /")
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - an error of one app's module must not stop the others
             broken.append(Broken(entry.name, source, error))
         else:
             plugins[plugin.name], sources[plugin.name] = plugin, source
@@ -98,27 +98,27 @@ def resolve(reference: str) -> Any:
 
 
 def attempt(plugin: Plugin, work: Callable[[], T]) -> T | Broken:
-    """Return what `work` returns, or why this plug-in does not load."""
+    """Return the result of `work`, or why this plug-in does not load."""
     try:
         return work()
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a stranger's code raises costs no other app
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - an error of one app's code must not stop the others
         return Broken(plugin.name, installed().sources.get(plugin.name, "?"), error)
 
 
 def _load(entry: EntryPoint) -> Plugin:
     plugin = entry.load()
     if not isinstance(plugin, Plugin):
-        raise PluginError(f"{entry.value!r} is a {type(plugin).__name__}, and no rabbitry.apps.Plugin")
+        raise PluginError(f"{entry.value!r} is a {type(plugin).__name__}, not a rabbitry.apps.Plugin")
     if plugin.name != entry.name:
-        raise PluginError(f"its plug-in is called {plugin.name!r}: give the entry point the same name")
+        raise PluginError(f"its plug-in has the name {plugin.name!r}: rename the entry point to match")
     if plugin.name in RESERVED:
-        raise PluginError(f"the name {plugin.name!r} is Rabbitry's own: take another")
+        raise PluginError(f"the name {plugin.name!r} is reserved: choose another")
     return plugin
 
 
 @functools.cache
 def _named(distribution: Distribution | None) -> tuple[str, str]:
-    """Return a distribution's name, and name and version."""
+    """Return a distribution's name, and its name with the version."""
     if distribution is None:
         return "", "an unknown distribution"
     about = distribution.metadata

@@ -1,4 +1,4 @@
-"""Asking a broker's management API: where it is, and what its refusals mean."""
+"""Requests to a broker's management API: its address, and errors that explain a refusal."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Management = Annotated[
         "--management",
         envvar="RABBITRY_MANAGEMENT",
         metavar="URL",
-        help=f"The broker's management API; http://HOST:{_PORT} otherwise, with the broker's host.",
+        help=f"The broker's management API. Default: http://HOST:{_PORT} with the broker's host.",
         show_default=False,
     ),
 ]
 
 
 def management_url(management: str | None, login: BrokerURL) -> str:
-    """Return the URL of the management API: as given, else on RabbitMQ's port of the broker's first host."""
+    """Return the URL of the management API: the given one, else RabbitMQ's port on the broker's first host."""
     if management is None:
         host = login.hosts[0][0]
         return f"http://[{host}]:{_PORT}" if ":" in host else f"http://{host}:{_PORT}"
@@ -38,13 +38,13 @@ def management_url(management: str | None, login: BrokerURL) -> str:
 
 
 def open_client(url: str, login: BrokerURL, *, timeout: float = 10) -> httpx.AsyncClient:
-    """Make a client that logs in as at the broker; `timeout` is in seconds. Raises UsageError for what is no URL."""
+    """Return a client with the broker's login; `timeout` is in seconds. Raises UsageError for a malformed URL."""
     import httpx
 
     try:
         return httpx.AsyncClient(base_url=url, auth=(login.user, login.password), timeout=timeout)
     except httpx.InvalidURL as error:
-        raise UsageError(f"--management {url!r} is no URL: {error}") from error
+        raise UsageError(f"--management {url!r} is not a URL: {error}") from error
 
 
 class NothingThere(ConnectFailed):
@@ -54,10 +54,10 @@ class NothingThere(ConnectFailed):
 async def fetch(
     client: httpx.AsyncClient, path: str, *, method: str = "GET", json: object = None, timeout: float | None = None
 ) -> bytes:
-    """Ask the API for a path and return the body; `timeout` is in seconds, the client's by default.
+    """Request a path of the API and return the body; `timeout` is in seconds, the client's by default.
 
     Raises:
-        LoginRefused: The login is refused, or may not see this.
+        LoginRefused: The login is refused, or lacks the permission.
         NothingThere: There is no such object or path.
         ConnectFailed: The API is unreachable, or refuses; the text has its reason.
     """
@@ -81,12 +81,12 @@ async def fetch(
 
 
 async def get(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]:
-    """Get a list of the API. Raises ConnectFailed: unreachable, login refused, or no such API."""
+    """Fetch a list from the API. Raises ConnectFailed: unreachable, login refused, or not a management API."""
     return await _get(client, path, list[dict[str, Any]])
 
 
 async def get_object(client: httpx.AsyncClient, path: str) -> dict[str, Any]:
-    """Get an object of the API. Raises ConnectFailed as `fetch` does."""
+    """Fetch an object from the API. Raises the errors of `fetch`."""
     return await _get(client, path, dict[str, Any])
 
 

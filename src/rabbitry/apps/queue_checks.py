@@ -1,4 +1,4 @@
-"""Checks of `rabbitry doctor` over the management API: consumers that are stuck, queues that nobody consumes."""
+"""Checks of `rabbitry doctor` over the management API: stuck consumers, and queues without consumers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Judge: TypeAlias = Callable[[Untaken], tuple[bool, str, str] | None]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A queue that is not as it should be. is_bad: it does not get better by itself."""
+    """A problem of a queue. is_bad: it does not resolve by itself."""
 
     queue: str
     is_bad: bool
@@ -33,7 +33,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The queues of a virtual host, by name, at one moment. unlimited: consumers without prefetch, by queue."""
+    """The queues of a virtual host by name at one moment. unlimited: consumers without a prefetch limit, by queue."""
 
     at: float
     queues: Mapping[str, Mapping[str, Any]]
@@ -41,8 +41,8 @@ class Look:
 
     @property
     def is_suspicious(self) -> bool:
-        """Whether a second look can tell more."""
-        # RabbitMQ has no figures of a queue in its first seconds.
+        """Whether a second look can show more."""
+        # RabbitMQ has no figures for a queue in its first seconds.
         return any(queue.get("messages") != 0 for queue in self.queues.values())
 
 
@@ -67,12 +67,12 @@ async def look_again(first: Look, management: str | None, login: BrokerURL, seco
 
 
 def problems(first: Look, second: Look, untaken: Mapping[str, Judge] = MappingProxyType({})) -> list[Problem]:
-    """Compare two looks.
+    """Return the problems that two looks show.
 
     Args:
         first: The earlier one.
         second: The later one.
-        untaken: Queue name → what an app says if nobody consumes it; see `Checks`.
+        untaken: Queue name → an app's judgement of the queue without consumers; see `Checks`.
     """
     found: list[Problem] = []
     seconds = second.at - first.at
@@ -103,16 +103,16 @@ def _stuck(name: str, held: int, ready: int, seconds: float, tags: list[str]) ->
 
 
 def _unlimited(name: str, held: int, tags: list[str], *, is_bad: bool) -> Problem:
-    what = f"consumer {tags[0]!r} has no prefetch limit and holds all {_messages(held)}, so that no other gets any"
-    return Problem(name, is_bad, what, "set a prefetch there (basic.qos), and see that it acknowledges")
+    what = f"consumer {tags[0]!r} has no prefetch limit and holds all {_messages(held)}: other consumers get none"
+    return Problem(name, is_bad, what, "set a prefetch limit there (basic.qos), and check that it acknowledges")
 
 
 def _judge(waiting: Untaken) -> tuple[bool, str, str]:
-    """Return what is wrong with a queue that no app knows, and nobody consumes."""
+    """Return the problem of a queue that no app knows and that has no consumer."""
     name = waiting.queue
     if name.endswith(".dead"):
         return False, f"it has {_messages(waiting.ready)}", f"rabbitry dead list {name.removesuffix('.dead')}"
-    return (waiting.grown > 0, waiting.what, "start its consumer, or delete the queue if nobody needs it any more")
+    return (waiting.grown > 0, waiting.what, "start its consumer, or delete the queue if it is not needed any more")
 
 
 def _messages(number: int) -> str:
@@ -129,6 +129,6 @@ def _acked(queue: Mapping[str, Any]) -> int:
 
 
 def _is_waiting_queue(queue: Mapping[str, Any]) -> bool:
-    """Return whether a queue's messages leave it by themselves, as those of a retry queue do."""
+    """Return whether messages leave the queue by themselves, as in a retry queue."""
     arguments = queue.get("arguments") or {}
     return "x-message-ttl" in arguments and "x-dead-letter-exchange" in arguments

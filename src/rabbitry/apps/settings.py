@@ -48,7 +48,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int
     password: str | None = field(default=None, repr=False)
-    """Asked for over HTTP if it is set; needed for a `host` that is not this machine alone."""
+    """Required of HTTP clients if set; needed if `host` can be reached from other machines."""
 
     def __post_init__(self) -> None:
         if self.password is None and not is_loopback(self.host):
@@ -66,10 +66,10 @@ def from_environment(
     host: str | None = None,
     port: int | None = None,
 ) -> Settings:
-    """Return the settings in `variables`; the other arguments go before it if they are not None.
+    """Return the settings in `variables`; other arguments that are not None override them.
 
     Raises:
-        UsageError: a value makes no sense. The text names its key.
+        UsageError: A value is invalid. The text names its key.
     """
     return Settings(
         broker=broker or broker_url(found) or DEFAULT_URL,
@@ -80,13 +80,13 @@ def from_environment(
 
 
 def variables(env_file: Path | None = None, environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Our variables: those of the process's environment go before those of `env_file`. Empty ones are unset.
+    """Return our variables: those of the process's environment override those of `env_file`. Empty ones are unset.
 
-    `env_file` is `.env` in the working directory if it is None, and may then be missing. RABBITMQ_…
-    variables of the environment go before a RABBITRY_BROKER of the file.
+    If `env_file` is None, it is `.env` in the working directory, which need not exist. RABBITMQ_… variables of the
+    environment override a RABBITRY_BROKER of the file.
 
     Raises:
-        UsageError: the file can't be read, or a line of it makes no sense. The text names file and line.
+        UsageError: The file can't be read, or a line of it is malformed. The text names file and line.
     """
     found = _file(env_file)
     process = os.environ if environment is None else environment
@@ -100,7 +100,7 @@ def broker_url(found: Mapping[str, str]) -> str | None:
     """Return the broker of RABBITRY_BROKER, or else of the RABBITMQ_… variables; None if none is set.
 
     Raises:
-        UsageError: RABBITMQ_PORT is no port.
+        UsageError: RABBITMQ_PORT is not a port.
     """
     if "RABBITRY_BROKER" in found:
         return found["RABBITRY_BROKER"]
@@ -129,13 +129,13 @@ def _file(env_file: Path | None) -> dict[str, str]:
                 found[key] = value
             continue
         close = difflib.get_close_matches(key.upper(), KEYS, 1)
-        hint = f"; is {close[0]} meant?" if close else ""
+        hint = f"; did you mean {close[0]}?" if close else ""
         _logger.warning("%s: unknown key %s is ignored%s", path, key[:40], hint)
     return found
 
 
 class _Complaints(logging.Handler):
-    """Keeps the lines at which python-dotenv could not parse a statement: it logs them, and parses on."""
+    """Collects the lines that python-dotenv could not parse: it only logs them and parses on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,19 +164,19 @@ def _parsed(path: Path, text: str) -> dict[str, str]:
     malformed += [_without_value(lines, key) for key, value in values.items() if value is None]
     if malformed:
         number = min(malformed)
-        # Only what stands before a '=' is shown: the rest may be a password.
+        # Only the text before '=' is shown: the rest may be a password.
         shown = lines[number - 1].strip().partition("=")[0][:40]
-        raise UsageError(f"{path}, line {number}: {shown!r} is no KEY=VALUE")
+        raise UsageError(f"{path}, line {number}: {shown!r} is not KEY=VALUE")
     return {key: value for key, value in values.items() if value is not None}
 
 
 def _statement(lines: list[str], number: int) -> int:
-    """Return the line on which a statement begins: python-dotenv counts the empty lines before it as part of it."""
+    """Return the line on which a statement begins: python-dotenv counts preceding empty lines as part of it."""
     return next((later for later in range(number, len(lines) + 1) if lines[later - 1].strip()), 1)
 
 
 def _without_value(lines: list[str], key: str) -> int:
-    """Return the first line that has nothing but a key."""
+    """Return the first line that has only a key."""
     bare = (key, f"'{key}'")
     plain = [line.partition("#")[0].strip().removeprefix("export ").strip() for line in lines]
     return next((number for number, line in enumerate(plain, 1) if line in bare), 1)
@@ -185,5 +185,5 @@ def _without_value(lines: list[str], key: str) -> int:
 def _port(found: Mapping[str, str], key: str, default: int) -> int:
     text = found.get(key, str(default))
     if not text.isascii() or not text.isdigit() or int(text) > 65535:
-        raise UsageError(f"{key} is {text[:40]!r}, which is no port (0 to 65535)")
+        raise UsageError(f"{key} is {text[:40]!r}, which is not a port (0 to 65535)")
     return int(text)

@@ -183,7 +183,7 @@ def test_words_that_begin_with_a_dash_are_left_out(run: Run, source: tuple[str, 
 
 def test_searches_that_find_nothing_or_make_no_sense_say_so(run: Run, source: tuple[str, str]) -> None:
     nothing = run("search", "pears", *source)
-    assert (nothing.code, nothing.out, "no page has these words" in nothing.err) == (0, "", True)
+    assert (nothing.code, nothing.out, "no page matches" in nothing.err) == (0, "", True)
     assert run("search", "pears", "--json", *source).out == ""
     for words in ("***", "", "-apples", "x" * 1_001, "site:", "\udcff"):
         done = run("search", words, *source)
@@ -280,7 +280,7 @@ def test_very_many_addresses_go_in_several_commands(
         assert run("add", "--file", str(seeds), "--broker", embedded_url).out == "added\n" * 3
     assert [len(command.urls) for command in came if isinstance(command, Add)] == [100, 100, 50]
     done = run("add", "--file", str(seeds), "--limit", "5", "--broker", embedded_url)
-    assert (done.code, "--limit holds for 200 addresses at once" in done.err) == (2, True)
+    assert (done.code, "--limit works for at most 200 addresses at once" in done.err) == (2, True)
     monkeypatch.setattr("rabbitry.apps.crawl.commands.add.BYTES_AT_ONCE", 1_000)
     with keeper(embedded_url, database_url, lambda _: Answer(["added"])) as came:
         assert run("add", "--file", str(seeds), "--broker", embedded_url).code == 0
@@ -297,7 +297,7 @@ def test_what_the_keeper_refuses_fails(run: Run, embedded_url: str, database_url
 def test_commands_without_a_keeper_wait_for_one(run: Run, embedded_url: str, database_url: str) -> None:
     for command in (("add", "http://a.example/"), ("pause",), ("resume", "--json")):
         done = run(*command, "--broker", embedded_url)
-        assert (done.code, "kept in queue 'crawl.keeper' until a keeper has taken it" in done.err) == (0, True), done
+        assert (done.code, "kept in queue 'crawl.keeper' until a keeper takes it" in done.err) == (0, True), done
         assert ('"waiting":true' in done.out) == ("--json" in command)
     with keeper(embedded_url, database_url, lambda _: Answer(["done"])) as came:
         assert run("resume", "--broker", embedded_url).out == "done\n"
@@ -310,13 +310,13 @@ def test_wrong_input_is_refused_before_anything_is_sent(run: Run, tmp_path: Path
     bad.write_text("# seeds\nnonsense\n" + "ftp://b.example/\n" * 20)
     url = "http://a.example/"
     cases: list[tuple[tuple[str, ...], str]] = [
-        ((), "there is no address"),
-        (("",), "is no address"),
-        (("nonsense",), "is no address"),
+        ((), "no addresses"),
+        (("",), "is not an address"),
+        (("nonsense",), "is not an address"),
         (("ftp://a.example/",), "no scheme that is crawled"),
         (("javascript:alert(1)",), "no scheme that is crawled"),
-        (("http://",), "is no address"),
-        (("http://a.example:99999/",), "is no address"),
+        (("http://",), "is not an address"),
+        (("http://a.example:99999/",), "is not an address"),
         ((url + "x" * 3_000,), "up to 2000 bytes"),
         ((url, "nonsense"), "nothing was added"),
         ((url, "--same-host", "--allow", "a.example"), "exclude each other"),
@@ -331,8 +331,8 @@ def test_wrong_input_is_refused_before_anything_is_sent(run: Run, tmp_path: Path
         ((url, "--limit", "0"), "limit"),
         ((url, "--limit", "many"), "limit"),
         ((url, "--contact", " "), "--contact"),
-        ((url, "--contact", "bla"), "--contact is 'bla': give a mail address (me@example.org) or the URL of a page"),
-        ((url, "-"), "give no others"),
+        ((url, "--contact", "bla"), "--contact is 'bla': pass a mail address (me@example.org) or the URL of a page"),
+        ((url, "-"), "pass no others"),
         (("--file", str(tmp_path / "missing")), "can't be read"),
         (("--file", str(tmp_path)), "can't be read"),
         (("--file", str(binary)), "it is not UTF-8 text"),
@@ -341,7 +341,7 @@ def test_wrong_input_is_refused_before_anything_is_sent(run: Run, tmp_path: Path
     for arguments, why in cases:
         done = run("add", *arguments, "--broker", f"amqp://127.0.0.1:{free_port()}")
         assert (done.code, done.out, why in done.err) == (2, "", True), (arguments, done)
-    assert f"{bad}, line 2: 'nonsense' is no address" in done.err
+    assert f"{bad}, line 2: 'nonsense' is not an address" in done.err
 
 
 def test_wrong_lines_of_a_file_are_named_and_the_others_are_added(
@@ -362,9 +362,9 @@ def test_wrong_lines_of_a_file_are_named_and_the_others_are_added(
     ]
     assert (done.code, done.out) == (1, "added\n")
     said = done.err.splitlines()
-    assert said[0] == f"rabbitry: {seeds}, line 2: 'nonsense' is no address: say https://host/path"
+    assert said[0] == f"rabbitry: {seeds}, line 2: 'nonsense' is not an address: write https://host/path"
     assert said[1] == f"rabbitry: {seeds}, line 3: it is not UTF-8 text"
-    assert said[2].startswith(f"rabbitry: {seeds}, line 4: an address has up to 2000 bytes")
+    assert said[2].startswith(f"rabbitry: {seeds}, line 4: an address must have at most 2000 bytes")
     assert said[3:] == ["rabbitry: 3 of 6 addresses can't be crawled; the others were added"]
 
 

@@ -262,15 +262,15 @@ async def test_answers_that_are_kept_are_bounded(embedded_url: str, monkeypatch:
 @pytest.mark.parametrize(
     ("path", "status", "why"),
     [
-        ("search?words=", 400, "search for 1 to"),
-        (f"search?words={'x' * 1001}", 400, "search for 1 to"),
+        ("search?words=", 400, "a search must have 1 to"),
+        (f"search?words={'x' * 1001}", 400, "a search must have 1 to"),
         ("search", 400, "words"),
         ("search?words=refuse", 400, "makes no sense"),
         ("search?words=broken", 503, "database is locked"),
         ("hosts?page=-1", 400, "page"),
         ("hosts?page=9999999999999", 400, "page"),
-        ("why?url=%20", 400, "an address has"),
-        (f"why?url={'x' * 10_001}", 400, "an address has"),
+        ("why?url=%20", 400, "an address must have"),
+        (f"why?url={'x' * 10_001}", 400, "an address must have"),
     ],
 )
 async def test_questions_that_make_no_sense_are_refused(embedded_url: str, path: str, status: int, why: str) -> None:

@@ -72,16 +72,16 @@ def test_an_answer_is_a_solution_too() -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"StudentID": None}, "no StudentID"),
-        ({"StudentID": True}, "no StudentID"),
-        ({"StudentID": " "}, "no StudentID"),
-        ({"StudentID": [1]}, "no StudentID"),
+        ({"StudentID": None}, "StudentID is nothing"),
+        ({"StudentID": True}, "StudentID is nothing"),
+        ({"StudentID": " "}, "StudentID is nothing"),
+        ({"StudentID": [1]}, "StudentID is nothing"),
         ({"StudentID": "9" * 300}, "200 letters"),
         ({"Module": 7}, "Module is 7"),
-        ({"History": "x"}, "History is no list"),
-        ({"History": [1]}, "History is no list"),
+        ({"History": "x"}, "History is not a list"),
+        ({"History": [1]}, "History is not a list"),
         ({"History": [{}] * 1000}, "circles"),
-        ({"Remarks": {"a": 1}}, "Remarks is no list"),
+        ({"Remarks": {"a": 1}}, "Remarks is not a list"),
     ],
 )
 def test_what_makes_no_sense_is_refused(change: dict[str, Any], text: str) -> None:
@@ -116,7 +116,7 @@ def test_what_is_sent_back_goes_to_its_demonstrator_with_the_remarks() -> None:
             "coordinator",
             "send-back",
             Decision("x", remark="no"),
-            "'send-back' is nothing that the coordinator decides: use confirm",
+            "'send-back' is not a decision of the coordinator: use confirm",
         ),
         ("assistant", "send-back", Decision("x", remark="  "), "say why"),
         ("assistant", "validate", Decision("x", mark=3.0), "gives no mark"),
@@ -126,8 +126,8 @@ def test_what_is_sent_back_goes_to_its_demonstrator_with_the_remarks() -> None:
         ("assistant", "send-back", Decision("x", remark="x" * 100_001), "up to 100000 letters"),
         ("demonstrator", "correct", Decision("x", out_of=10.0), "goes with a mark"),
         ("demonstrator", "correct", Decision("x", mark=11.0, out_of=10.0), "11 out of 10"),
-        ("demonstrator", "correct", Decision("x", mark=-1.0), "makes no sense"),
-        ("demonstrator", "correct", Decision("x", mark=float("nan")), "makes no sense"),
+        ("demonstrator", "correct", Decision("x", mark=-1.0), "is not possible"),
+        ("demonstrator", "correct", Decision("x", mark=float("nan")), "is not possible"),
         ("demonstrator", "correct", Decision("x", remark="no"), "goes with what is sent back"),
     ],
 )
@@ -142,7 +142,7 @@ def test_a_scheme_s_bonus_may_take_a_mark_beyond_the_maximum() -> None:
     assignment = Assignment.received(dict(FOUR), message())
     moved = decide(assignment, ROLES["demonstrator"], "correct", Decision("automatic", 2.5, 2.0), by_scheme=True)
     assert (moved["Mark"], moved["OutOf"]) == (2.5, 2.0)
-    with pytest.raises(UsageError, match="makes no sense"):
+    with pytest.raises(UsageError, match="is not possible"):
         decide(assignment, ROLES["demonstrator"], "correct", Decision("x", float("inf"), 2.0), by_scheme=True)
 
 

@@ -27,7 +27,7 @@ def test_a_file_adds_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert course.largest_submission == 5
     monkeypatch.setenv("RABBITRY_GRADING", str(file))
     assert load_course() == course
-    with pytest.raises(UsageError, match="unknown module 'cloud_computing': there are Big Data"):
+    with pytest.raises(UsageError, match="unknown module 'cloud_computing': known modules: Big Data"):
         course.module("cloud_computing")
 
 
@@ -42,8 +42,8 @@ def test_a_file_adds_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         ("modules = 3", "are tables"),
         ("[modules]", "are tables"),
         ("[modules]\na = 1", "must be a table"),
-        ("[modules.a]", "short is 1 to 32"),
-        ('[modules.a]\nshort = "A B"', "short is 1 to 32"),
+        ("[modules.a]", "use 1 to 32 of"),
+        ('[modules.a]\nshort = "A B"', "use 1 to 32 of"),
         ('[modules.a]\nshort = "a"\nsize = 1', "unknown key 'size'"),
         ('[modules.a]\nshort = "a"\nscheme = 1', "scheme is a file"),
         ('[modules.a]\nshort = "a"\n[modules.b]\nshort = "a"', "two modules"),

@@ -487,7 +487,7 @@ async def test_each_role_says_a_line_for_each_assignment(
             f"assistant: {what} corrected, mark 8.5 of 10 ({identity}), waits for a person",
             f"assistant: {what} validated, mark 8.5 of 10 ({identity}), by bob",
             f"coordinator: {what} confirmed, mark 8.5 of 10 ({identity})",
-            "assistant: an assignment becomes a dead letter: no StudentID: the assignment says StudentID: nothing",
+            "assistant: an assignment becomes a dead letter: StudentID is nothing, which is not a student's number",
         ]
         await eventually(lambda: set(said) <= set(lines()), "a line of each role", within=WITHIN)
         assert len([line for line in lines() if identity in line]) == 4

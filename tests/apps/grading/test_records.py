@@ -194,9 +194,9 @@ def test_a_decision_is_recorded_and_to_be_published_together_or_not_at_all(datab
     done = database.write_now(partial(settle, decision=Decision("ann", 5.0, 10.0, "half")))
     assert (done.status, done["Mark"]) == ("corrected", 5.0)
     assert database.read_now(inbox.counts) == {}
-    with pytest.raises(UsageError, match=r"somebody else was first.*ann decided as the demonstrator"):
+    with pytest.raises(UsageError, match=r"another person decided first.*ann decided as the demonstrator"):
         database.write_now(partial(settle, decision=Decision("bob", 9.0)))
-    with pytest.raises(NoSuchID, match="waits no more"):
+    with pytest.raises(NoSuchID, match="is decided already"):
         database.read_now(partial(inbox.item, identity="s1"))
     letters = database.write_now(partial(outbox.claim, roles=["demonstrator"]))
     assert [(letter.key, letter.required) for letter in letters] == [("validation", True), ("progress", False)]

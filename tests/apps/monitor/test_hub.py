@@ -123,7 +123,7 @@ def test_one_address_does_not_shut_out_the_others(hub: Hub) -> None:
     with contextlib.ExitStack() as pages:
         for _ in range(PEER_PAGE_LIMIT):
             pages.enter_context(hub.page("192.0.2.1"))
-        with pytest.raises(TooManyPages, match="at your address"), hub.page("192.0.2.1"):
+        with pytest.raises(TooManyPages, match="from your address"), hub.page("192.0.2.1"):
             pass
         pages.enter_context(hub.page("192.0.2.2"))
 

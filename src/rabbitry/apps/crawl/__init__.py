@@ -1,4 +1,4 @@
-"""Crawling web sites: crawlers fetch, processors extract, a keeper decides and keeps the index.
+"""Crawling web sites: crawlers fetch, processors extract, a keeper decides what to fetch and stores the index.
 
-For Rabbitry alone, which takes `plugin` by its entry point.
+Public is only `plugin`, which Rabbitry loads through its entry point.
 """

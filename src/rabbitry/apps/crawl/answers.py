@@ -1,6 +1,6 @@
-"""Questions about a crawl and their answers, as JSON: over the broker, from the database, to the page.
+"""Queries about a crawl and their answers, as JSON: over the broker, from the database, to the page.
 
-Times are seconds since 1970 (UTC). A question names itself in `question`, an answer in `answer`.
+Times are Unix timestamps (UTC). The field `question` holds a query's type, the field `answer` an answer's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import msgspec
 
 MOST_HOSTS: Final = 1_000
 MOST_FOUND: Final = 100
-"""Entries of one answer at most."""
+"""The most entries of one answer."""
 
 
 class _Question(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="question"):
@@ -26,24 +26,24 @@ class _Answered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="answ
 
 
 class AskStatus(_Question, frozen=True, tag="status"):
-    """The question how far the crawl is, answered by a `Status`."""
+    """The query for the progress of the crawl, answered by a `Status`."""
 
 
 class AskWhy(_Question, frozen=True, tag="why"):
-    """The question what was decided about one address, answered by a `Why`."""
+    """The query for the decisions about one address, answered by a `Why`."""
 
     url: str
 
 
 class AskHosts(_Question, frozen=True, tag="hosts"):
-    """The question for the hosts of the crawl, answered by `Hosts`: those with most queued addresses first."""
+    """The query for the hosts of the crawl, answered by `Hosts`: those with most queued addresses first."""
 
     limit: int = 100
     offset: int = 0
 
 
 class AskSearch(_Question, frozen=True, tag="search"):
-    """The question for documents with these words, answered by `Found`: best first."""
+    """The query for documents with these words, answered by `Found`: best first."""
 
     words: str
     limit: int = 10
@@ -51,9 +51,9 @@ class AskSearch(_Question, frozen=True, tag="search"):
 
 
 class AskExport(_Question, frozen=True, tag="export"):
-    """The question for the next documents of the index, answered by `Exported`.
+    """The query for the next documents of the index, answered by `Exported`.
 
-    after: the cursor of the answer before; 0 at first. bodies: with the pages as they came.
+    after: the previous answer's cursor; 0 at first. bodies: whether to include the pages' bodies.
     """
 
     after: int = 0
@@ -67,10 +67,10 @@ Question: TypeAlias = AskStatus | AskWhy | AskHosts | AskSearch | AskExport
 
 
 class NodeSeen(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A crawler, processor or keeper that runs.
+    """A running crawler, processor or keeper.
 
-    host: the machine. at: when it was last heard of. done: pages that were fetched or processed, messages that a
-    keeper has handled, since the node started.
+    host: its machine. at: when it last reported. done: since its start, the pages that it fetched or processed, or the
+    messages that a keeper handled.
     """
 
     kind: str
@@ -83,13 +83,12 @@ class NodeSeen(msgspec.Struct, frozen=True, omit_defaults=True):
 class Status(_Answered, frozen=True, tag="status"):
     """The progress of a crawl.
 
-    addresses: how many are in each state: "queued", "sent" and "done". outcomes: the latest outcome of each address,
-    counted by the words of `OUTCOMES`. pages: fetched in all. rate: pages a second over the last minute.
-    documents: in the index. hosts: known. hosts_out: with a batch in a crawler's hands, or waiting for one.
-    hosts_waiting: with addresses queued, not due yet. backlog: documents that the keeper has taken and not applied yet.
-    wire: bytes that came from the sites. size: bytes of the pages, decompressed. carried: bytes of the pages on the
-    broker, compressed. nodes: heard of in the last 20 s; None if nobody listened, as the database knows none. crawl:
-    the identity of the database.
+    addresses: how many are in each state: "queued", "sent" and "done". outcomes: addresses by their latest outcome, a
+    word of `OUTCOMES`. pages: all fetched so far. rate: pages a second over the last minute. documents: in the index.
+    hosts: known. hosts_out: with a batch that a crawler has or that waits for one. hosts_waiting: with queued
+    addresses, but not due yet. backlog: documents received but not applied yet. wire: bytes received from the sites.
+    size: bytes of the pages, decompressed. carried: bytes of the pages on the broker, compressed. nodes: those that
+    reported in the last 20 s; None if read from the database, which does not know them. crawl: the database's id.
     """
 
     at: float
@@ -111,7 +110,7 @@ class Status(_Answered, frozen=True, tag="status"):
 
 
 class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A decision or an event. outcome: a word of `OUTCOMES`. node: who it was, as `kind id`."""
+    """A decision or an event. outcome: a word of `OUTCOMES`. node: the node that made it, as `kind id`."""
 
     at: float
     outcome: str
@@ -122,9 +121,9 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
 class Why(_Answered, frozen=True, tag="why"):
     """The decisions about an address, oldest first.
 
-    url: normalised. state: "queued", "sent", "done", or "unknown": never seen, and `would` is the outcome that it
-    would have now, `detail` says more. next_at: when it is fetched next at the earliest. found_on: an address with a
-    link to it. depth: links away from the start. cut: how many older decisions are left out.
+    url: normalised. state: "queued", "sent", "done", or "unknown" if never seen: `would` is then the outcome that it
+    would have now, with `detail`. next_at: the earliest time of its next fetch. found_on: an address that links to it.
+    depth: links away from the start. cut: how many older decisions are left out.
     """
 
     url: str
@@ -141,8 +140,8 @@ class Why(_Answered, frozen=True, tag="why"):
 class HostAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """A host of the crawl: `scheme://host:port`.
 
-    delay: seconds between requests. next_at: when it is due. is_out: a batch of it is out. robots: an outcome's word,
-    or empty if its rules are not known yet. last: the latest outcomes, newest first.
+    delay: seconds between requests. next_at: when it is due. is_out: whether a batch of it is out. robots: the outcome
+    of fetching its robots.txt, or empty if that is not known yet. last: the latest outcomes, newest first.
     """
 
     origin: str
@@ -157,14 +156,14 @@ class HostAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Hosts(_Answered, frozen=True, tag="hosts"):
-    """Hosts of a crawl, and how many there are in all."""
+    """Hosts of a crawl, and their total number."""
 
     hosts: list[HostAnswer]
     total: int
 
 
 class Hit(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A document that was found. snippet: of its text; marks: where words of the question begin and end in it."""
+    """A document found. snippet: part of its text; marks: start and end of the query's words in it."""
 
     url: str
     title: str
@@ -176,9 +175,9 @@ class Hit(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Found(_Answered, frozen=True, tag="found"):
-    """Documents that were found, best first.
+    """The documents found, best first.
 
-    total: how many there are; if is_more, at least so many: only these were ranked.
+    total: the number of matches; if is_more, there are more, and only these were ranked.
     """
 
     hits: list[Hit]
@@ -187,9 +186,9 @@ class Found(_Answered, frozen=True, tag="found"):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A document as it is exported. text: what a reader sees. links: how many the page has.
+    """An exported document. text: its visible text. links: the number of its links.
 
-    body: what the server sent, zstd, if it was asked for and is known; headers: of the server's answer.
+    body: as the server sent it, in zstd, if requested and stored; headers: those of the server's answer.
     """
 
     url: str
@@ -212,9 +211,9 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Exported(_Answered, frozen=True, tag="exported"):
-    """Documents in the order of the cursor. after: where the next answer goes on; None at the end.
+    """Documents in the order of the cursor. after: the cursor for the next query; None at the end.
 
-    total: how many documents there are.
+    total: the number of documents.
     """
 
     entries: list[Entry]
@@ -223,9 +222,9 @@ class Exported(_Answered, frozen=True, tag="exported"):
 
 
 class Refused(_Answered, frozen=True, tag="refused"):
-    """No answer. error: why, and what to do, on one line. is_usage: the question is wrong, and not the database.
+    """No answer. error: the reason and the remedy, on one line. is_usage: the query is wrong, not the database.
 
-    is_busy: the same question may be answered a moment later.
+    is_busy: the same query may be answered a moment later.
     """
 
     error: str

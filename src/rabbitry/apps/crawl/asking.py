@@ -1,4 +1,4 @@
-"""Questions and commands to the keeper over the broker."""
+"""Queries and commands to the keeper over the broker."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from rabbitry.runtime.backoff import Backoff
 PATIENCE: Final = 10.0
 """Seconds that an answer may take."""
 _PAUSES: Final = Backoff(0.4, 5.0)
-"""Seconds until a keeper that is busy is asked again; then twice as long."""
+"""Seconds before a busy keeper is asked again; the pause doubles each time."""
 GRACE: Final = 1.0
 """Seconds that a command waits for its answer if no keeper runs: one may be starting."""
 NO_KEEPER: Final = "no keeper runs on this broker: start one, on any machine, with: rabbitry crawl keeper"
 LARGEST_ANSWER: Final = 64 * 1024 * 1024
-"""Bytes that an answer may have."""
+"""The most bytes of an answer."""
 
 _REPLY_TO: Final = "amq.rabbitmq.reply-to"
-"""RabbitMQ's docs/direct-reply-to: answers come without a queue, and none is left behind."""
+"""RabbitMQ's docs/direct-reply-to: answers need no queue, and leave none behind."""
 
 T = TypeVar("T")
 _encode: Final = msgspec.json.Encoder().encode
@@ -51,17 +51,17 @@ _decode_answer: Final = json_decoder(Answer)
 
 
 class Waiting(RabbitryError):
-    """A command that no keeper has answered yet: it waits on the broker, and is not lost."""
+    """A command that no keeper has answered yet: it waits on the broker and is not lost."""
 
 
 class Asking:
-    """Questions and commands to the keeper, any number at once, over one connection that is kept.
+    """Sends queries and commands to the keeper, any number at once, over one lasting connection.
 
-    It connects when it is first used, and anew if that failed. An async context manager, which closes it.
+    It connects at the first use, and again after a failure. An async context manager, which closes it.
     """
 
     def __init__(self, url: str | BrokerURL, *, plain: bool = False, patience: float = PATIENCE) -> None:
-        """plain: what is declared is declared as the original programs do. patience: seconds for each answer."""
+        """Prepare a client. plain: declare with the original programs' flags. patience: seconds for each answer."""
         self._url = url
         self._app = crawl_app(plain=plain)
         self._app.output(names.KEEPER_KEY, queue=names.KEEPER_QUEUE, single_active=True)
@@ -83,10 +83,10 @@ class Asking:
         await self.close()
 
     async def ask(self, question: Question) -> Answered:
-        """Return the answer to a question, `Refused` included. A keeper that is busy is asked again for a while.
+        """Return the answer to a query, which may be `Refused`. A busy keeper is asked again for a while.
 
-        Raises RequestTimeout if no keeper answers, Undecodable if the answer is none, ConnectFailed,
-        ConnectionClosed, PublishError.
+        Raises RequestTimeout if no keeper answers, Undecodable if the answer is malformed, and ConnectFailed,
+        ConnectionClosed or PublishError.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._patience
@@ -114,23 +114,23 @@ class Asking:
         return answered
 
     async def find(self, question: Question, kind: type[T]) -> T:
-        """Return the answer to a question, of the type that goes with it.
+        """Return the answer to a query, which must be of the given type.
 
-        Raises what `ask` raises, UsageError and RecordsError if the question is refused.
+        Raises the errors of `ask`, and UsageError or RecordsError if the query is refused.
         """
         return expected(await self.ask(question), kind)
 
     async def tell(self, command: Command, *, patience: float | None = None) -> Answer:
         """Send a command to the keeper, and return its answer once it is committed.
 
-        patience: seconds to wait for the answer; None for those of all answers, or GRACE where no keeper runs.
+        patience: seconds to wait for the answer; by default those of all answers, or GRACE if no keeper runs.
 
-        Raises Waiting where none comes: the command stays in the keeper's queue, until a keeper takes it. Raises
-        ConnectFailed, ConnectionClosed, PublishError, Undecodable.
+        Raises Waiting if no answer comes: the command stays in the queue until a keeper takes it. Raises ConnectFailed,
+        ConnectionClosed, PublishError, Undecodable.
         """
         channel = await self._open()
         if not self._has_declared:
-            # A command that is sent before any keeper ever ran waits in the queue.
+            # The queue keeps commands sent before any keeper has ever run.
             assert self._connection is not None  # noqa: S101 # it is open; narrows the type
             await topology.declare(self._connection, self._app.spec(), declarer=self._declarer)
             self._has_declared = True
@@ -143,16 +143,14 @@ class Asking:
             )
         except TimeoutError as error:
             why = f"it has not answered within {patience:g} s" if has_keeper else NO_KEEPER
-            raise Waiting(
-                f"sent, and kept in queue '{names.KEEPER_QUEUE}' until a keeper has taken it: {why}"
-            ) from error
+            raise Waiting(f"sent, and kept in queue '{names.KEEPER_QUEUE}' until a keeper takes it: {why}") from error
         except PublishReturned:
-            self._has_declared = False  # somebody deleted the queue
+            self._has_declared = False  # the queue was deleted
             raise
         return _decoded(delivery, _decode_answer)
 
     async def close(self) -> None:
-        """Close the connection, if there is one; calls that wait for an answer raise ConnectionClosed."""
+        """Close the connection if there is one; calls that wait for an answer raise ConnectionClosed."""
         reading, connection = self._reading, self._connection
         self._reading = self._connection = self._channel = None
         if reading is not None:
@@ -164,7 +162,7 @@ class Asking:
     # -- the connection --------------------------------------------------------------------------------
 
     async def _open(self) -> Channel:
-        """Return the channel that questions go over, opened if there is none that works."""
+        """Return the channel for queries; open one if there is none or it is closed."""
         async with self._opening:
             if self._channel is not None and self._reading is not None and not self._reading.done():
                 return self._channel
@@ -188,7 +186,7 @@ class Asking:
             async with channel.consume(_REPLY_TO, no_ack=True) as answers:
                 started.set_result(None)
                 async for delivery in answers:
-                    with contextlib.suppress(RabbitryError):  # malformed properties: nobody's
+                    with contextlib.suppress(RabbitryError):  # malformed properties: no query's answer
                         future = self._waiting.pop(delivery.properties.correlation_id or "", None)
                         if future is not None and not future.done():
                             future.set_result(delivery)
@@ -208,7 +206,7 @@ class Asking:
     async def _answer(
         self, channel: Channel, exchange: str, key: str, body: bytes, type_: str, patience: float
     ) -> Delivery:
-        """Publish and wait for the answer. Raises TimeoutError, PublishError, ConnectionClosed."""
+        """Publish, and return the answer. Raises TimeoutError, PublishError, ConnectionClosed."""
         identity = uuid.uuid4().hex
         is_question = not exchange
         future = self._waiting[identity] = asyncio.get_running_loop().create_future()
@@ -220,7 +218,7 @@ class Asking:
             correlation_id=identity,
             reply_to=_REPLY_TO,
             delivery_mode=1 if is_question else 2,
-            # Nobody waits for the answer to a question any more after that; a command waits for its keeper.
+            # After that, nobody waits for the answer to a query any more; a command stays for its keeper.
             expiration=str(int(patience * 1000)) if is_question else None,
         )
         try:
@@ -231,15 +229,15 @@ class Asking:
         finally:
             self._waiting.pop(identity, None)
             if future.done() and not future.cancelled():
-                future.exception()  # if publishing failed, nobody asks for it
+                future.exception()  # if publishing failed, nobody awaits it
 
 
 def expected(answered: Answered, kind: type[T]) -> T:
-    """Return an answer that is of a type. Raises UsageError and RecordsError for one that is refused, Undecodable."""
+    """Return the answer if it is of the type. Raises UsageError and RecordsError if refused, else Undecodable."""
     if isinstance(answered, Refused):
         raise UsageError(answered.error) if answered.is_usage else RecordsError(answered.error)
     if not isinstance(answered, kind):
-        raise Undecodable(f"the keeper's answer is a {type(answered).__name__}, and not a {kind.__name__}")
+        raise Undecodable(f"the keeper's answer is a {type(answered).__name__}, not a {kind.__name__}")
     return answered
 
 

@@ -1,4 +1,4 @@
-"""What `rabbitry doctor` says of the queues of a crawl that nobody consumes."""
+"""The checks of `rabbitry doctor` for a crawl's queues that have no consumer."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from rabbitry.apps import Checks, Untaken
 from rabbitry.apps.crawl import names
 
 _MANY_LINES: Final = 100_000
-"""Lines of a crawl's log that come in the time in which they expire, and more."""
+"""Log lines that arrive within the time in which they expire; more do not expire as fast as they come."""
 _ROLES: Final = {
     names.KEEPER_QUEUE: names.KEEPER,
     names.BATCH_QUEUE: names.CRAWLER,
     names.PAGE_QUEUE: names.PROCESSOR,
     **{f"{names.APP}.suspects.{role}": role for role in (names.KEEPER, names.CRAWLER, names.PROCESSOR)},
 }
-"""Queues of a crawl, and the role that takes their messages."""
+"""Queues of a crawl, each with the role that consumes it."""
 
 
 def _without(role: str, waiting: Untaken) -> tuple[bool, str, str]:
-    # A crawl stands still without a keeper or a crawler; its pages may be another program's, which is away.
+    # A crawl stops without a keeper or a crawler; pages may wait for another program's processor.
     is_bad = waiting.grown > 0 or role != names.PROCESSOR
     return is_bad, waiting.what, f"no {role} of the crawl runs: start one, on any machine: rabbitry crawl {role}"
 
 
 def _log_lines(waiting: Untaken) -> tuple[bool, str, str] | None:
-    """Return what is wrong with a log that nobody reads: nothing while its lines expire as they come."""
+    """Return the problem of a log that has no reader; None while its lines expire as fast as they come."""
     if waiting.ready <= _MANY_LINES or waiting.grown <= 0:
         return None
     grown = f"{waiting.ready}, {waiting.grown} more in {waiting.seconds:.0f} s"
@@ -34,7 +34,7 @@ def _log_lines(waiting: Untaken) -> tuple[bool, str, str] | None:
         f"Rabbitry's lines expire after {names.LOG_SECONDS:.0f} s, but not behind those of other programs: "
         "start the program that reads it, or purge the queue"
     )
-    return False, f"nobody reads the crawl's log, and it grows: {grown}", todo
+    return False, f"the crawl's log has no reader and grows: {grown}", todo
 
 
 checks: Final = Checks(

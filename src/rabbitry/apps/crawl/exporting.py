@@ -1,4 +1,4 @@
-"""Writing an exported index to files: JSON lines, and WARC 1.1 (ISO 28500:2017), each written whole or not at all."""
+"""Writing an exported index to files: JSON lines, and WARC 1.1 (ISO 28500:2017), each completely or not at all."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from warcio.warcwriter import WARCWriter
 
 LARGEST_BODY: Final = 64 * 1024 * 1024
-"""Bytes of a page that go into a WARC file."""
+"""The most bytes of a page in a WARC file."""
 _NOT_KEPT: Final = frozenset({"content-length", "transfer-encoding", "content-encoding", "connection"})
-"""Headers of a body as it was on its way: it is kept decoded."""
+"""Headers about a body's transfer encoding; bodies are stored decoded."""
 
 
 async def pages(
     ask: Callable[[AskExport], Awaitable[Exported]], *, bodies: bool
 ) -> AsyncIterator[tuple[list[Entry], int]]:
-    """Yield the documents of the index, some at a time, and how many there were at first. Raises what `ask` raises."""
+    """Yield batches of documents of the index, with the total at the start. Raises the errors of `ask`."""
     after: int | None = 0
     total = 0
     while after is not None:
         exported = await ask(AskExport(after, bodies))
         total = total or exported.total
         if exported.after is not None and exported.after <= after:
-            raise RabbitryError(f"the keeper's export goes in circles at {after}: update the keeper")
+            raise RabbitryError(f"the keeper's export repeats itself at {after}: update the keeper")
         yield exported.entries, total
         after = exported.after
 
@@ -62,7 +62,7 @@ def as_row(entry: Entry) -> dict[str, Any]:
 
 
 def iso(seconds: float | None) -> str | None:
-    """Return a time as ISO 8601, UTC; None for one that is none or beyond what a date can be."""
+    """Format a time as ISO 8601, UTC; None if there is none or it is beyond the range of dates."""
     if seconds is None:
         return None
     try:
@@ -73,14 +73,14 @@ def iso(seconds: float | None) -> str | None:
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file to be written, which takes the place of `path` when the block ends without an error.
+    """Open a new file that replaces `path` when the block ends without an error.
 
-    Raises UsageError if its folder can't be written to or it is no file, such as a device, RabbitryError if it
+    Raises UsageError if its folder can't be written to or it is not a regular file (e.g. a device), RabbitryError if it
     can't be completed.
     """
-    path = path.resolve()  # what a link leads to is written, and the link stays
+    path = path.resolve()  # a link's target is replaced, and the link stays
     if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is no regular file, which a complete one could take the place of: name another")
+        raise UsageError(f"{path} is not a regular file and can't be replaced: name another")
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         file = unfinished.open("xb")
@@ -123,7 +123,7 @@ class WARCFile:
         )
 
     def add(self, entry: Entry) -> bool:
-        """Write a page; return whether its body was there and could be read."""
+        """Write a page; return whether its body was stored and readable."""
         body = None if entry.body is None else _decompressed(entry.body)
         if body is None:
             return False
@@ -161,7 +161,7 @@ def _decompressed(body: bytes) -> bytes | None:
 
 
 def _warc_date(seconds: float) -> str:
-    """Return a WARC-Date: W3C's ISO 8601 in UTC, with `Z`."""
+    """Format a WARC-Date: W3C's ISO 8601 in UTC, with `Z`."""
     return (iso(seconds) or "1970-01-01T00:00:00.000+00:00").replace("+00:00", "Z")
 
 
@@ -170,7 +170,7 @@ def _one_line(text: str) -> str:
 
 
 def _as_uri(url: str) -> str:
-    """Return an address without what would end a WARC header."""
+    """Return an address without characters that would end a WARC header."""
     from urllib.parse import quote
 
     return quote(url, safe="".join(map(chr, range(0x21, 0x7F))))

@@ -1,4 +1,4 @@
-"""The feed of the live picture: log lines, telemetry and the lengths of the queues, over a connection of its own."""
+"""The feed of the live picture: log lines, telemetry and queue lengths, over its own connection."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from rabbitry.telemetry import Collector
 TICK: Final = 0.5
 """Seconds between two updates of the picture."""
 LOOK_EVERY: Final = 2.0
-"""Seconds between two looks at the queues."""
+"""Seconds between two checks of the queues."""
 LOOK_AFTER: Final = 60.0
-"""Seconds at most until a missing queue is looked for again, which is a line in the broker's log. It is looked for
-sooner where a node or a command has come, since these make queues."""
+"""Most seconds before a missing queue is looked for again, because each time adds a line to the broker's log. A new
+node or a command shortens the wait, since these create queues."""
 PREFETCH: Final = 200
 LONGEST: Final = 10_000
-"""Lines that wait on the broker; beyond, the oldest are dropped there."""
+"""Log lines that may wait on the broker; beyond, it drops the oldest."""
 LARGEST: Final = 16_000_000
-"""Their bytes: an original processor logs whole pages."""
+"""The bytes of those lines: an original processor logs whole pages."""
 MOST_A_TURN: Final = 2_000
-"""Lines that are read in TURN seconds, so that a flood of them does not take the time of everything else."""
+"""Lines read in TURN seconds; the limit keeps a flood of them from taking all the time."""
 TURN: Final = 0.2
 LOOKED_AT: Final = (names.PAGE_QUEUE, names.BATCH_QUEUE, names.KEEPER_QUEUE, names.QUESTION_QUEUE)
 
@@ -46,9 +46,9 @@ _logger = logging.getLogger(__name__)
 
 @contextlib.asynccontextmanager
 async def feeding(picture: Picture, url: str | BrokerURL, *, plain: bool) -> AsyncIterator[None]:
-    """Feed a picture within the block, whenever the broker is there.
+    """Feed a picture within the block, whenever the broker is reachable.
 
-    plain: the exchange is declared as the original programs do, if it does not exist yet.
+    plain: declare a missing exchange with the original programs' flags.
     """
     async with background(_tick(picture)), background(_feed(picture, url, plain=plain)):
         yield
@@ -63,7 +63,7 @@ async def _tick(picture: Picture) -> None:
 async def _feed(picture: Picture, url: str | BrokerURL, *, plain: bool) -> None:
     async def declare(connection: Connection) -> None:
         async with await connection.channel() as channel:
-            with contextlib.suppress(PreconditionFailed):  # it exists otherwise, and is read as it is
+            with contextlib.suppress(PreconditionFailed):  # it exists with other flags, and is read as it is
                 await channel.declare_exchange(names.EXCHANGE, "topic", durable=not plain, auto_delete=plain)
 
     def told(event: RecoveryEvent) -> None:
@@ -80,9 +80,9 @@ async def _feed(picture: Picture, url: str | BrokerURL, *, plain: bool) -> None:
             stop=asyncio.Event(),
             declare=declare,
             on_recovery=told,
-            log_level=logging.DEBUG,  # the dashboard, which waits for samples of the same broker, has told it
+            log_level=logging.DEBUG,  # the dashboard consumes samples from the same broker and has logged it
         )
-    except RabbitryError as error:  # of the login, or of permissions: the page says so, and the rest goes on
+    except RabbitryError as error:  # login or permissions: the page shows it, and the rest runs on
         _logger.warning("no live picture of the crawl: %s", error)
         picture.set_broker("refused", str(error))
 
@@ -124,7 +124,7 @@ async def _collect(picture: Picture, connection: Connection) -> None:
 
 
 async def _look(picture: Picture, connection: Connection, own: str) -> None:
-    """Look at the queues again and again, until the connection is closed for good."""
+    """Check the queues repeatedly, until the connection is closed for good."""
     looking = _Looking(picture)
     with contextlib.suppress(ConnectionClosed):
         async with await connection.channel() as channel:
@@ -139,7 +139,7 @@ async def _look(picture: Picture, connection: Connection, own: str) -> None:
 
 
 class _Looking:
-    """Looks at the queues: at those that are there each time, at the others after pauses that double."""
+    """Checks the queues: existing ones each time, missing ones after pauses that double."""
 
     def __init__(self, picture: Picture) -> None:
         self._picture = picture
@@ -149,7 +149,7 @@ class _Looking:
         self._again_at = 0.0
 
     async def look(self, channel: Channel) -> dict[str, Queue | None]:
-        """Return the queues; None for one that is not there, or was not a while ago. Raises as the channel does."""
+        """Return the queues; None for each that is missing, or was a while ago. Raises the channel's errors."""
         now = asyncio.get_running_loop().time()
         if self._news != self._picture.news:
             self._news, self._pause, self._again_at = self._picture.news, LOOK_EVERY, now
@@ -166,7 +166,7 @@ class _Looking:
 async def _queue(channel: Channel, name: str) -> Queue | None:
     try:
         info = await channel.declare_queue(name, passive=True)
-    except ChannelClosed:  # it is not there, or not for this user
+    except ChannelClosed:  # it does not exist, or this user may not see it
         await channel.open()
         return None
     return Queue(info.message_count, info.consumer_count)

@@ -1,4 +1,4 @@
-"""What `rabbitry web` and `rabbitry up` run of a crawl."""
+"""The routes and services of a crawl for `rabbitry web` and `rabbitry up`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODULES: Final = (
     "webencodings",
     "zstandard",
 )
-"""What the extra `crawl` brings: without all of it the roles do not run."""
+"""Modules of the extra `crawl`: the roles need all of them."""
 
 
 def router(site: Site) -> APIRouter:
@@ -35,7 +35,7 @@ def router(site: Site) -> APIRouter:
 
 
 def hosted(pages: Pages) -> APIRouter:
-    """Return the routes of the page, which is fed while the dashboard runs."""
+    """Return the routes of the page, whose picture is fed while the dashboard runs."""
     from fastapi import APIRouter
 
     router = APIRouter(lifespan=lambda _: pages.open())

@@ -1,6 +1,6 @@
-"""Messages between crawlers, processors and keepers: JSON, except pages, whose body is what the server sent.
+"""Messages between crawlers, processors and keepers: JSON, except pages, whose body is the server's.
 
-The `type` property names the class. Times are seconds since 1970 (UTC).
+The `type` property holds the class name. Times are Unix timestamps (UTC).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PAGE: Final = "Page"
 """The `type` of a page: body compressed with zstd, the rest in headers (contracts, section 5)."""
 
 Purpose: TypeAlias = Literal["page", "robots", "sitemap"]
-"""What an address is fetched for. robots: the body comes back in the outcome, the keeper reads it."""
+"""The purpose of a fetch. robots: the outcome includes the body, which the keeper reads."""
 
 
 class Address(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -27,12 +27,12 @@ class Address(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Batch(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Addresses of one host, published when the host is due: one batch of a host is out at a time.
+    """Addresses of one host, published when the host is due; a host has one batch out at a time.
 
-    id: unique. origin: `scheme://host:port`, as all its addresses have it. delay: seconds from the end of one answer
-    to the next request. deadline: after this, no address of it may be asked for any more. contact: stands in the
-    User-Agent; without one, no public address is asked. connections: at most that many at once (1 if there is a
-    delay). largest: bytes of a body after decompression. time_limit: seconds for one address.
+    id: unique. origin: `scheme://host:port`, common to all its addresses. delay: seconds from the end of one answer to
+    the next request. deadline: the time after which none of its addresses may be requested. contact: put into the
+    User-Agent; without one, no public address is requested. connections: the most at once (1 if there is a delay).
+    largest: bytes of a body after decompression. time_limit: seconds for one address.
     """
 
     id: str
@@ -47,11 +47,11 @@ class Batch(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The outcome of one address, published as soon as it is known. A page that is to be processed is its own outcome.
+    """The outcome of one address, published at once. A page to be processed is its own outcome.
 
-    outcome: a word of `OUTCOMES`. detail: one line for people. retry_after: seconds that the server asked to be left
-    alone. location: where a redirect leads, absolute. body: of robots.txt, at most 500 KiB. size: bytes after
-    decompression; wire: bytes that came over the network. took: seconds.
+    outcome: a word of `OUTCOMES`. detail: one readable line. retry_after: seconds that the server asks to wait.
+    location: the absolute target of a redirect. body: of robots.txt, at most 500 KiB. size: bytes after decompression;
+    wire: bytes received over the network. took: seconds.
     """
 
     batch: str
@@ -72,11 +72,11 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The end of a batch, published after its pages and outcomes: the host's token comes back to the keeper.
+    """The end of a batch, published after its pages and outcomes: it returns the host's token to the keeper.
 
-    left: addresses that were not asked for, and why: `late` (past the deadline), `interrupted` (the crawler stops, or
-    the one before it died), `blocked` (the host answered 429 or 503, or not at all: the rest was not tried). wait:
-    seconds from now until the host may be asked again.
+    left: addresses that were not requested, with the reason: `late` (past the deadline), `interrupted` (the crawler
+    stops, or the one before it died), `blocked` (the host answered 429 or 503, or not at all: the rest was not tried).
+    wait: seconds from now until the host may be requested again.
     """
 
     batch: str
@@ -89,9 +89,9 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Link(msgspec.Struct, frozen=True, omit_defaults=True, array_like=True, gc=False):
-    """An address that a page or a sitemap leads to, normalised, without its fragment. modified: a sitemap's lastmod.
+    """A link of a page or a sitemap, normalised, without its fragment. modified: a sitemap's lastmod.
 
-    The garbage collector does not look at them: there are thousands in a keeper's hands, and none is in a cycle.
+    The garbage collector does not track them: a keeper holds thousands, and none is in a cycle.
     """
 
     url: str
@@ -99,13 +99,13 @@ class Link(msgspec.Struct, frozen=True, omit_defaults=True, array_like=True, gc=
 
 
 class Document(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A page as a processor read it. The document of a sitemap has links alone; a long sitemap has several documents.
+    """A page as a processor read it. A sitemap's document has only links; a long sitemap has several documents.
 
-    url: as it was asked for. fingerprint: simhash of the text, 64 bits, as a signed integer (0: too little text).
-    noindex, nofollow: of the page's `meta` and of the header X-Robots-Tag. canonical: absolute, if it is another
-    address. links: unique, in the order of the page; empty if nofollow; cut: how many more there were. missing:
-    what a page of another program did not say. is_index: it is a sitemap of sitemaps, so its links are sitemaps too.
-    problem: a word of `OUTCOMES` if it could not be read, with `detail`. batch: the one that the page came with.
+    url: the requested one. fingerprint: simhash of the text, 64 bits, as a signed integer (0: too little text).
+    noindex, nofollow: from its `meta` and the X-Robots-Tag header. canonical: absolute, if it is another address.
+    links: unique, in page order; empty if nofollow; cut: how many more there were. missing: fields that another
+    program's page lacks. is_index: it is a sitemap of sitemaps, so its links are sitemaps too. problem: a word of
+    `OUTCOMES` if it could not be read, with `detail`. batch: the id of the batch that the page belongs to.
     """
 
     url: str
@@ -135,46 +135,46 @@ class Document(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 OUTCOMES: Final[dict[str, str]] = {
-    # of a crawler
-    "page": "fetched, and passed on to be processed",
+    # from a crawler
+    "page": "fetched, and passed on for processing",
     "unchanged": "not changed since the last fetch (304)",
-    "redirect": "leads to another address, which is looked at as a link",
-    "robots": "the rules of the site's robots.txt came",
+    "redirect": "redirects to another address, which is treated as a link",
+    "robots": "the site's robots.txt was fetched",
     "client-error": "the server has no such page (4xx)",
     "server-error": "the server failed (5xx)",
-    "slow-down": "the server asks to be left alone (429, 503)",
-    "no-content": "the server answered that there is no page to show (204, 205)",
+    "slow-down": "the server asks to wait (429, 503)",
+    "no-content": "the server answered without a page (204, 205)",
     "not-text": "neither HTML nor text nor XML",
-    "too-large": "longer than a body may be, before or after decompression",
-    "bomb": "decompresses to far more than it is",
+    "too-large": "larger than the limit, before or after decompression",
+    "bomb": "decompresses to far more than its size",
     "broken-encoding": "its content encoding is broken or unknown",
-    "too-slow": "not there within the time limit",
-    "header-too-large": "more headers than are read",
+    "too-slow": "not complete within the time limit",
+    "header-too-large": "its headers are larger than the limit",
     "no-such-host": "the host's name does not resolve",
-    "no-connection": "the host does not answer, or ended the connection",
+    "no-connection": "the host does not answer, or closed the connection",
     "bad-certificate": "the certificate does not verify",
-    "private": "leads to a private, loopback, link-local or metadata network",
-    "no-contact": "a public address, and nobody said whom its owner can write to (--contact)",
-    "bad-answer": "no HTTP, or HTTP that breaks the rules",
-    # of a processor
+    "private": "on a private, loopback, link-local or metadata network",
+    "no-contact": "public addresses need a contact for the site's owner (--contact)",
+    "bad-answer": "not HTTP, or invalid HTTP",
+    # from a processor
     "document": "processed: it is in the index",
-    "sitemap": "read for the addresses that it names",
-    "unreadable": "no text could be made of it",
-    "extractor-died": "the process that read it died or was past its time, each time",
-    # of the keeper
-    "queued": "waits for its turn",
-    "sent": "in the hands of a crawler, or waiting for one",
-    "bad-address": "no address, or one that can't be asked for",
+    "sitemap": "read for its addresses",
+    "unreadable": "no text could be extracted",
+    "extractor-died": "the process that read it died or timed out, each time",
+    # from the keeper
+    "queued": "waits to be fetched",
+    "sent": "a crawler has it, or it waits for one",
+    "bad-address": "not an address that can be requested",
     "bad-scheme": "neither http nor https",
-    "too-long": "longer than an address may be",
-    "out-of-scope": "not of the hosts that the crawl is to stay on",
-    "too-deep": "more links away from the start than the crawl goes",
-    "limit": "the crawl has as many pages as it was to have",
+    "too-long": "longer than the limit for addresses",
+    "out-of-scope": "not on the hosts of the crawl",
+    "too-deep": "more links away from the start than the crawl's depth",
+    "limit": "the crawl's page limit is reached",
     "disallowed": "the site's robots.txt forbids it",
-    "trap": "one of a family of addresses that bring nothing new",
+    "trap": "one of a family of addresses without new content",
     "duplicate": "the same as another page, which is in the index",
-    "noindex": "the page asks not to be in an index",
-    "given-up": "failed each time that it was tried",
+    "noindex": "the page asks not to be indexed",
+    "given-up": "failed each time",
 }
 """Outcomes of an address and their meanings. `status` counts them, `why` lists them with time and node."""
 
@@ -188,12 +188,12 @@ def is_contact(text: str) -> bool:
 
 
 class Add(msgspec.Struct, frozen=True, omit_defaults=True, tag="add", tag_field="command"):
-    """Begin to crawl from these addresses. depth: links away from them; None: without a bound.
+    """The command to crawl from these addresses. depth: the most links away from them; None: unlimited.
 
-    same_host: stay on their hosts. allow: domains (and what is under them) to stay on. Neither: no bound. limit:
-    pages at most. contact: a mail address or a page, for the User-Agent; public addresses are asked with one alone.
-    delay: seconds between two requests to a host, if its robots.txt does not ask for more; None: 1. recrawl:
-    seconds until a page is fetched again, at first; then it follows how often the page changes. None: never.
+    same_host: stay on their hosts. allow: domains to stay on, with their subdomains. Neither: unlimited. limit: the
+    most pages. contact: a mail address or a page, for the User-Agent; public addresses are requested only with one.
+    delay: seconds between two requests to a host, unless its robots.txt asks for more; None: 1. recrawl: seconds before
+    a page is fetched again at first; then the interval follows how often the page changes. None: never.
     """
 
     urls: list[str]
@@ -207,15 +207,15 @@ class Add(msgspec.Struct, frozen=True, omit_defaults=True, tag="add", tag_field=
 
 
 class Pause(msgspec.Struct, frozen=True, tag="pause", tag_field="command"):
-    """Send no more batches."""
+    """The command to send no more batches."""
 
 
 class Resume(msgspec.Struct, frozen=True, tag="resume", tag_field="command"):
-    """Send batches again."""
+    """The command to send batches again."""
 
 
 class Tick(msgspec.Struct, frozen=True, tag="tick", tag_field="command"):
-    """A keeper's own clock: whoever receives one is the active keeper, and sends what is due."""
+    """A keeper's own clock: the keeper that receives it is the active one, and sends what is due."""
 
     keeper: str
 
@@ -228,8 +228,8 @@ COMMAND: Final = "Command"
 class Taken(msgspec.Struct, frozen=True, omit_defaults=True):
     """The outcome of one address of an `Add`.
 
-    url: normalised if it could be, else as it came. outcome: "queued", "known" (nothing changed, it was seen
-    before), or the word of `OUTCOMES` for which it was refused, with `detail` for people.
+    url: normalised if possible. outcome: "queued", "known" (seen before; nothing changed), or the word of `OUTCOMES`
+    for which it was refused, with a readable `detail`.
     """
 
     url: str
@@ -238,9 +238,9 @@ class Taken(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The answer to a command. error: why it was refused as a whole. said: other lines for people.
+    """The answer to a command. error: why it was refused as a whole. said: other readable lines.
 
-    addresses: of an `Add`, each with its outcome, those that were refused first.
+    addresses: those of an `Add`, each with its outcome, the refused ones first.
     """
 
     said: list[str] = []

@@ -1,4 +1,4 @@
-"""A running crawler, processor or keeper: its short id, and the lines that it logs to the broker."""
+"""A running crawler, processor or keeper: its short id, and its log lines on the broker."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _FIELD_END: Final = "|"
 
 
 class Node:
-    """One process of a crawl, known to other programs by its kind and short id.
+    """A process of a crawl, known to other programs by its kind and short id.
 
-    id: three to six hexadecimal digits; None draws one.
+    id: three to six hexadecimal digits; by default random.
     """
 
     def __init__(self, kind: RoleName, identity: str | None = None) -> None:
@@ -31,14 +31,14 @@ class Node:
         return f"{self.kind} {self.id}"
 
     def line(self, url: str, text: str, at: float | None = None) -> str:
-        """Return a line of the log, `kind|id|ISO time|url|log`, the form that all programs of a crawl read.
+        """Return a log line, `kind|id|ISO time|url|log`, the form that all programs of a crawl read.
 
         Args:
-            url: The address that it is about; empty for what concerns none.
-            text: What was done, for people.
-            at: Seconds since 1970; None for now.
+            url: The address concerned, or empty.
+            text: The action.
+            at: A Unix timestamp; None for now.
 
-        What would end a field or the line is replaced: `|` in an address by `%7C`, in the text by `/`.
+        Characters that would end a field or the line are replaced: `|` in an address by `%7C`, in the text by `/`.
         """
         moment = datetime.fromtimestamp(time.time() if at is None else at, UTC).isoformat(timespec="seconds")
         address = _printable(url[:_LONGEST_URL]).replace(" ", "%20").replace(_FIELD_END, "%7C")
@@ -48,7 +48,7 @@ class Node:
     def logged(
         self, url: str, text: str, *, outcome: str | None = None, wire: int = 0, index: int | None = None
     ) -> Outgoing:
-        """Return a line of the log to be published; see `line`. If nobody reads the log it expires.
+        """Return a log line to publish; see `line`. If the log has no reader, the line expires.
 
         outcome, wire: for the live picture, see `LOG_OUTCOME`. index: see `Outgoing`.
         """
@@ -75,9 +75,9 @@ def _printable(text: str) -> str:
 
 
 def crawl_app(*, plain: bool = False) -> App:
-    """Return the app that a role adds its stages and outputs to; it declares the queue of the log.
+    """Return the app to which a role adds its stages and outputs; it declares the log's queue.
 
-    plain: exchange and queues are declared as the original programs do.
+    plain: declare exchange and queues with the original programs' flags.
     """
     app = App(
         names.APP,

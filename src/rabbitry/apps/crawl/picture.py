@@ -1,7 +1,7 @@
-"""The live picture: nodes as they log and report themselves, their totals and rates, and what each page is sent.
+"""The live picture: nodes by their log lines and reports, totals and rates, and the updates for each page.
 
-Nothing here waits or does I/O. Everything is bounded: the nodes, the text that is kept of each, and what waits for a
-page that reads slowly, which is the difference to what it was sent last.
+Nothing here waits or does I/O. Everything is bounded: the nodes, the text kept of each, and the data waiting for a slow
+page, which is the difference from what it was sent last.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from rabbitry.runtime.http.pages import OpenPages
 from rabbitry.telemetry import Report
 
 SILENCE: Final = 20.0
-"""Seconds without a message after which a node is gone."""
+"""Seconds without a message after which a node is considered gone."""
 MOST_NODES: Final = 2000
-"""Nodes that are remembered; beyond, the one that is silent for longest is forgotten."""
+"""The most nodes; beyond, the one silent for longest is dropped."""
 AT_ONCE: Final = 500
-"""Nodes that one update to a page holds."""
+"""The most nodes in one update to a page."""
 AVERAGED: Final = 4.0
 """Seconds over which rates are averaged."""
 OTHER: Final = "other"
-"""Counts outcomes that are none of ours."""
+"""Counts outcomes that are not in `OUTCOMES`."""
 _LEAST_RATE: Final = 0.05
 _MOST_BYTES: Final = 1 << 40
 _MOST_PAGES: Final = 1 << 40
 _LONGEST_HOST: Final = 100
 
 BrokerState = Literal["connecting", "connected", "away", "refused"]
-"""`away` will be tried again; `refused` will not."""
+"""An `away` broker is tried again; a `refused` one is not."""
 
 
 class Node(msgspec.Struct, omit_defaults=True):
     """A node as the page draws it.
 
-    total: pages that it fetched or processed. rate: of them, a second. lines: its log lines. wire: bytes that came
-    over the network for it. last: the beginning of its latest line. host: its machine, if it reports that. at: when
-    it was heard of, in Unix seconds.
+    total: pages that it fetched or processed. rate: pages a second. lines: its log lines. wire: bytes received over the
+    network for it. last: the beginning of its latest line. host: its machine, if it reports that. at: its last message,
+    in Unix time.
     """
 
     kind: str
@@ -69,34 +69,34 @@ class Node(msgspec.Struct, omit_defaults=True):
 
 
 class Totals(msgspec.Struct):
-    """Sums over all nodes that were heard of since the page's server began to listen. Rates are a second's."""
+    """Sums over all nodes since this server started to listen. Rates are per second."""
 
     crawled: int = 0
     processed: int = 0
     wire: int = 0
     lines: int = 0
     unread: int = 0
-    """Messages with the log's key that are no log lines."""
+    """Messages with the log's key that are not log lines."""
     crawling: float = 0.0
     processing: float = 0.0
     receiving: float = 0.0
     """Bytes a second."""
     outcomes: dict[str, int] = {}
     forgotten: int = 0
-    """Nodes that were forgotten before their time, since there were too many."""
+    """Nodes dropped early because there were too many."""
     overrun: bool = False
-    """Lines came faster than they are read here, so that some are missing."""
+    """Whether lines came faster than they are read, so that some are missing."""
 
 
 class Queue(msgspec.Struct, frozen=True):
-    """A queue's messages that are ready, and its consumers."""
+    """A queue's ready messages and its consumers."""
 
     messages: int
     consumers: int
 
 
 class Broker(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where the messages come from, `where` without the password. since: Unix seconds. reason: why it is away."""
+    """The broker; `where` is its URL without the password. since: Unix time. reason: why it is away."""
 
     state: BrokerState
     since: float
@@ -105,9 +105,9 @@ class Broker(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One message to a page. `now` is the server's time; what is not there has not changed.
+    """One message to a page. `now` is the server's time; fields left out have not changed.
 
-    queues: None for one that is not there. nodes, gone: by their keys.
+    queues: None for a queue that does not exist. nodes, gone: by their keys.
     """
 
     now: float
@@ -127,12 +127,12 @@ class _Known:
     version: int
     """The tick of its last change."""
     counted: int = 0
-    """Pages by its lines; its reports may tell of more."""
+    """Pages counted by its lines; its reports may count more."""
     ticked: int = 0
     """The total at the last tick."""
     has_reported: bool = False
     line: Line | None = None
-    """The latest, until the next tick."""
+    """The latest text, until the next tick."""
 
 
 @dataclass(slots=True)
@@ -145,7 +145,7 @@ class _Ticked:
     wire: int = 0
 
     def add(self, kind: str, pages: int) -> None:
-        """Add pages that shall not count for the rate."""
+        """Add pages that do not count for the rate."""
         if kind == CRAWLER:
             self.crawled += pages
         else:
@@ -153,28 +153,28 @@ class _Ticked:
 
 
 class Picture:
-    """All nodes that were heard of within SILENCE. Used from one event loop; `tick` is to be called twice a second."""
+    """All nodes heard of within SILENCE. Used from one event loop, which calls `tick` twice a second."""
 
     def __init__(
         self, where: str, clock: Callable[[], float] = time.time, now: Callable[[], float] = time.monotonic
     ) -> None:
-        """`where` names the broker without its password; `clock` gives Unix seconds, `now` those of a steady clock."""
+        """Create it. `where`: the broker without its password; `clock`: Unix time; `now`: monotonic time."""
         self.clock = clock
         self.totals: Totals = Totals()
         self.broker: Broker = Broker("connecting", clock(), where)
         self.queues: dict[str, Queue | None] = {}
         self.version: int = 0
         self.news: int = 0
-        """Rises with each node that appears and each command: queues that were not there may be there now."""
+        """Increases with each new node and each command, since these may create queues."""
         self._now = now
-        self._nodes: dict[str, _Known] = {}  # the longest silent first
+        self._nodes: dict[str, _Known] = {}  # ordered by last message, oldest first
         self._pages = OpenPages[Page]()
         self._ticked = _Ticked(now())
 
-    # -- what comes in ---------------------------------------------------------------------------------
+    # -- input -----------------------------------------------------------------------------------------
 
     def receive(self, body: bytes, headers: Mapping[str, object] | None, *, is_ours: bool) -> None:
-        """Take a message with the log's key. is_ours: a program of Rabbitry sent it, which counts by its headers."""
+        """Add a message with the log's key. is_ours: Rabbitry sent it, and it counts by its headers."""
         line = parse_line(body)
         if line is None:
             self.totals.unread += 1
@@ -186,7 +186,7 @@ class Picture:
         known.line = line
         headers = headers or {}
         outcome, wire = headers.get(LOG_OUTCOME), headers.get(LOG_WIRE)
-        if type(wire) is int and 0 < wire < _MOST_BYTES:  # a bool is no number of bytes
+        if type(wire) is int and 0 < wire < _MOST_BYTES:  # a bool is not a number of bytes
             node.wire += wire
             self.totals.wire += wire
         if isinstance(outcome, str):
@@ -197,7 +197,7 @@ class Picture:
             self._raise(node, known.counted)
 
     def report(self, report: Report) -> None:
-        """Take a report of telemetry: a node that has nothing to do says no more than this."""
+        """Add a telemetry report, the only sign of life of an idle node."""
         if report.app != APP or report.role not in (CRAWLER, PROCESSOR, KEEPER) or not is_id(report.id):
             return
         if report.kind == "stop":
@@ -207,13 +207,13 @@ class Picture:
         known.node.host = report.host[:_LONGEST_HOST]
         more = self._raise(known.node, report.counters.get(f"to.{PAGE_KEY}" if report.role == CRAWLER else "done", 0))
         if not known.has_reported:
-            # Done before anybody listened here: that counts, but is no rate.
+            # Done before this server listened: it counts for the total, but not for the rate.
             known.has_reported = True
             known.ticked += more
             self._ticked.add(known.node.kind, more)
 
     def set_broker(self, state: BrokerState, reason: str = "") -> None:
-        """Take the state of the connection to the broker."""
+        """Set the state of the connection to the broker."""
         since = self.broker.since if state == self.broker.state else self.clock()
         self.broker = Broker(state, since, self.broker.where, reason)
         if state != "connected":
@@ -235,7 +235,7 @@ class Picture:
         return known
 
     def _raise(self, node: Node, total: int) -> int:
-        """Raise a node's total, and with it that of all; return by how much."""
+        """Raise a node's total and the overall total; return by how much."""
         more = total - node.total
         if more <= 0 or total > _MOST_PAGES or node.kind not in (CRAWLER, PROCESSOR):
             return 0
@@ -249,7 +249,7 @@ class Picture:
     # -- time ------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Update the rates, drop the nodes that are silent for too long, and wake the pages."""
+        """Update the rates, drop nodes silent for too long, and wake the pages."""
         now, totals = self._now(), self.totals
         before = self._ticked
         seconds = now - before.at
@@ -273,19 +273,19 @@ class Picture:
                 node.last, known.line = known.line.text, None
         self.wake()
 
-    # -- what goes out ---------------------------------------------------------------------------------
+    # -- output ----------------------------------------------------------------------------------------
 
     def page(self, peer: str | None = None) -> AbstractContextManager[Page]:
-        """Open a page's subscription, until the block is left. peer: the browser's address; see `OpenPages`."""
+        """Open a page's subscription until the block is left. peer: the browser's address; see `OpenPages`."""
         return self._pages.opened(lambda: Page(self), peer)
 
     def wake(self) -> None:
-        """Wake the pages, which then send what has changed."""
+        """Wake the pages, which then send the changes."""
         for page in self._pages:
             page.wake()
 
     def changed(self, sent: Mapping[str, int]) -> dict[str, tuple[int, Node]]:
-        """Return nodes that changed since the versions that were sent, AT_ONCE at most, with their versions now."""
+        """Return up to AT_ONCE nodes changed since the versions sent, with their present versions."""
         found: dict[str, tuple[int, Node]] = {}
         for key, known in self._nodes.items():
             if sent.get(key) != known.version:
@@ -295,12 +295,12 @@ class Picture:
         return found
 
     def has(self, key: str) -> bool:
-        """Return whether a node is in the picture."""
+        """Return whether the picture has a node."""
         return key in self._nodes
 
 
 class Page:
-    """The subscription of one page: what it was sent, so that the next update holds the difference."""
+    """One page's subscription: what it was sent, so that the next update holds only the difference."""
 
     def __init__(self, picture: Picture) -> None:
         self._picture = picture
@@ -308,18 +308,18 @@ class Page:
         self._wake.set()
         self._sent: dict[str, int] = {}
         self._seen: tuple[object, bytes, bytes] | None = None
-        """The broker's state, and totals and queues as they were sent."""
+        """The broker's state, totals and queues as last sent."""
 
     def wake(self) -> None:
         """End `wait`."""
         self._wake.set()
 
     async def wait(self) -> None:
-        """Wait until something may have changed. Cancelling loses nothing."""
+        """Wait until there may be a change. Cancelling loses nothing."""
         await self._wake.wait()
 
     def take(self) -> Update:
-        """Return what is new. An update with nothing in it is a sign of life."""
+        """Return the changes. An empty update shows that the connection is alive."""
         picture, sent, seen = self._picture, self._sent, self._seen
         self._wake.clear()
         nodes = picture.changed(sent)
@@ -347,6 +347,6 @@ def _key(kind: str, identity: str) -> str:
 
 
 def _averaged(rate: float, latest: float, share: float) -> float:
-    """Return the moving average, which falls to 0 in the end."""
+    """Return the moving average, which reaches 0 in the end."""
     averaged = rate + (latest - rate) * share
     return round(averaged, 3) if averaged >= _LEAST_RATE else 0.0

@@ -9,7 +9,7 @@ from rabbitry.apps import Plugin, View
 
 plugin: Final = Plugin(
     name="crawl",
-    title="Web sites: fetched by some machines, processed by others, searched.",
+    title="Crawl web sites: some machines fetch, others process; search the result.",
     commands="rabbitry.apps.crawl.commands:app",
     until_stopped=("crawler", "processor", "keeper", "run"),
     router="rabbitry.apps.crawl.hosting:router",

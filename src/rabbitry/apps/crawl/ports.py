@@ -34,4 +34,4 @@ BAD_PORTS: Final = frozenset(
         *(4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080),
     }
 )
-"""Ports of other protocols, at which a page's link could aim a crawler (https://fetch.spec.whatwg.org/#port-blocking)."""
+"""Ports of other protocols, to which a link could direct a crawler (https://fetch.spec.whatwg.org/#port-blocking)."""

@@ -1,4 +1,4 @@
-"""The outcome of an address that could not be fetched, or of a page that could not be read, as an exception."""
+"""The outcome of an address that could not be fetched, or a page that could not be read, as an exception."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rabbitry.exceptions import RabbitryError
 
 
 class Problem(RabbitryError):
-    """An address could not be fetched, or a page not read. outcome: a word of `OUTCOMES`. detail: a line for people."""
+    """An address could not be fetched or a page not read. outcome: a word of `OUTCOMES`. detail: a readable line."""
 
     def __init__(self, outcome: str, detail: str) -> None:
         super().__init__(outcome, detail)

@@ -1,4 +1,4 @@
-"""Running the worker of a role until it is told to stop."""
+"""Running a role's worker until it is stopped."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rabbitry.flow.worker import Worker
 async def run_worker(
     worker: Worker, stop: asyncio.Event, deadline: float, *, stopping: Callable[[], None] | None = None
 ) -> bool:
-    """Wait until `stop` is set or the worker fails, then stop the worker, which was entered before.
+    """Wait until `stop` is set or the worker fails, then stop the worker, which is already entered.
 
     Args:
         worker: Handles messages already.
-        stop: Set by whoever ends the role.
-        deadline: Seconds in which the worker may finish what is in hand.
+        stop: Ends the role.
+        deadline: Seconds in which the worker may finish its work in progress.
         stopping: Called just before the worker stops.
 
     Returns:
-        Whether what was in hand was finished.
+        Whether the work in progress was finished.
 
     Raises:
         RabbitryError: The worker failed; see `Worker.wait`.

@@ -1,4 +1,4 @@
-"""All roles of a crawl on one machine, in one process: a crawler, a processor and a keeper, until told to stop."""
+"""All roles of a crawl in one process: a crawler, a processor and a keeper, until stopped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rabbitry.runtime.tasks import until
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Options of the roles. processes: of the processor."""
+    """Options of the roles. processes: the processor's."""
 
     crawler: crawler.Options
     keeper: keeper.Options
@@ -33,10 +33,10 @@ async def run(
     deadline: float = 10.0,
     started: Callable[[str], None] | None = None,
 ) -> bool:
-    """Run all roles until `stop` is set; return whether all finished what was in hand within `deadline` seconds.
+    """Run all roles until `stop` is set; return whether all finished their work in progress within `deadline` seconds.
 
-    `started` is called with the nodes' names when all of them consume. If one ends by an error, the others stop, and
-    it is raised.
+    `started` is called with the nodes' names when all of them consume. If one fails, the others stop, and its error is
+    raised.
     """
     names: list[str] = []
 

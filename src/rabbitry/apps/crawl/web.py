@@ -1,6 +1,6 @@
-"""The page of a crawl, as a router that the dashboard mounts: the live picture, and what the keeper is asked.
+"""The page of a crawl, as a router for the dashboard: the live picture, and queries to the keeper.
 
-Nothing that only the roles need is imported here: the dashboard runs without the extra `crawl`.
+Modules that only the roles need are not imported here: the dashboard runs without the extra `crawl`.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from rabbitry.exceptions import RabbitryError, Undecodable, UsageError
 from rabbitry.runtime.http.pages import serve_page
 
 KEPT: Final = 1.0
-"""Seconds for which an answer serves all pages."""
+"""Seconds for which an answer is reused for all pages."""
 MOST_KEPT: Final = 64
-"""Answers that are kept."""
+"""Answers kept."""
 EACH: Final = 50
-"""Hosts, and documents that were found, that one answer holds."""
+"""Hosts, or documents found, in one answer."""
 _LARGEST: Final = 1_000_000
 _LONGEST_WORDS: Final = 1_000
 _LONGEST_URL: Final = 10_000
@@ -49,10 +49,10 @@ _decode_command = json_decoder(Command)  # type: ignore[arg-type,var-annotated] 
 
 
 class Keeper(Protocol):
-    """The keeper as the page uses it; `Asking` documents what is raised."""
+    """The interface to the keeper; see `Asking` for the errors."""
 
     async def ask(self, question: Question) -> Answered:
-        """Return the answer to a question."""
+        """Return the answer to a query."""
 
     async def tell(self, command: Command) -> Answer:
         """Send a command, and return its answer once it is committed."""
@@ -64,8 +64,7 @@ class Keeper(Protocol):
 class Pages:
     """The page's state: the picture, which is fed while `open` is entered, and the keeper's latest answers.
 
-    url: the broker's. keeper: asked over the broker by default. plain: exchange and queues are declared as the
-    original programs do.
+    url: the broker's. keeper: by default queried over the broker. plain: declare with the original programs' flags.
     """
 
     def __init__(self, url: str, keeper: Keeper | None = None, *, plain: bool = False) -> None:
@@ -84,7 +83,7 @@ class Pages:
             async with feeding(self.picture, self._url, plain=self._plain):
                 yield
         finally:
-            with contextlib.suppress(RabbitryError):  # the connection is gone
+            with contextlib.suppress(RabbitryError):  # the connection is lost
                 await self._keeper.close()
 
     def _add_routes(self) -> None:
@@ -97,14 +96,14 @@ class Pages:
         add("/api/outcomes", self.outcomes)
         add("/api/command", self.command, methods=["POST"])
 
-    # -- what is shown ---------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------------
 
     async def live(self, websocket: WebSocket) -> None:
-        """Send the picture to a page, and what changes in it."""
+        """Send a page the picture and its changes."""
         await serve_page(websocket, self.picture.page, pause=TICK / 2)
 
     async def status(self) -> Response:
-        """Return how far the crawl is, see `Status`."""
+        """Return the progress of the crawl, see `Status`."""
         return await self._asked(AskStatus())
 
     async def hosts(self, page: PageNumber = 0) -> Response:
@@ -114,29 +113,29 @@ class Pages:
     async def search(self, words: str, page: PageNumber = 0) -> Response:
         """Return a page of the documents with these words, see `Found`."""
         if not words.strip() or len(words) > _LONGEST_WORDS:
-            raise UsageError(f"search for 1 to {_LONGEST_WORDS} letters")
+            raise UsageError(f"a search must have 1 to {_LONGEST_WORDS} characters")
         return await self._asked(AskSearch(words.strip(), EACH, page * EACH))
 
     async def why(self, url: str) -> Response:
-        """Return what was decided about an address, see `Why`."""
+        """Return the decisions about an address, see `Why`."""
         if not url.strip() or len(url) > _LONGEST_URL:
-            raise UsageError(f"an address has 1 to {_LONGEST_URL} letters")
+            raise UsageError(f"an address must have 1 to {_LONGEST_URL} characters")
         return await self._asked(AskWhy(url.strip()))
 
     async def outcomes(self) -> Response:
-        """Return what each outcome's name means."""
+        """Return the meaning of each outcome."""
         return json_response(OUTCOMES)
 
-    # -- what is done ----------------------------------------------------------------------------------
+    # -- writing ---------------------------------------------------------------------------------------
 
     async def command(self, request: Request) -> Response:
-        """Send the keeper a command: add addresses, pause, resume."""
+        """Send the keeper a command: add addresses, pause or resume."""
         try:
             command: Command = _decode_command(await request.body())
         except Undecodable as error:
-            raise UsageError(f"the request is no command: {error}") from error
+            raise UsageError(f"the request is not a command: {error}") from error
         if isinstance(command, Tick):
-            raise UsageError("a page can't send ticks: keepers do")
+            raise UsageError("a page can't send ticks: only keepers do")
         if isinstance(command, Add):
             command = _checked(command)
         if self._is_cut_off:
@@ -144,17 +143,17 @@ class Pages:
         try:
             answer = await self._keeper.tell(command)
         except Waiting as error:
-            self.picture.news += 1  # it may have made the queue in which it waits
+            self.picture.news += 1  # it may have created its queue
             return json_response(Answer([str(error)]))
         except Undecodable as error:
             raise RecordsError(str(error)) from error
         if answer.error:
             raise UsageError(answer.error)
-        self._answers.clear()  # they tell what was before
+        self._answers.clear()  # they are out of date
         self.picture.news += 1
         return json_response(answer)
 
-    # -- what it needs ---------------------------------------------------------------------------------
+    # -- resources -------------------------------------------------------------------------------------
 
     async def _largest(self) -> int:
         return _LARGEST
@@ -165,16 +164,16 @@ class Pages:
 
     @property
     def _has_no_keeper(self) -> bool:
-        """Whether it is known that nobody answers. Before the first look at the queues nothing is known."""
+        """Whether the keeper is known to be missing: before the first check of the queues, it is not."""
         queues = self.picture.queues
         asked = queues.get(names.QUESTION_QUEUE)
         return bool(queues) and (asked is None or asked.consumers == 0)
 
     @property
     def _missing(self) -> str | None:
-        """The reason why no answer can come, and what to do; None if one can."""
+        """Why no answer can come, and the remedy; None if one can."""
         if self._is_cut_off:
-            return f"the broker is {self.picture.broker.state}, and with it the keeper"
+            return f"the keeper can't be reached: the broker is {self.picture.broker.state}"
         return NO_KEEPER if self._has_no_keeper else None
 
     async def _ask(self, question: Question) -> Answered:
@@ -187,7 +186,7 @@ class Pages:
         return answered
 
     async def _asked(self, question: Question) -> Response:
-        """Ask, or reuse an answer of the last KEPT seconds; `at` says when it was given, in Unix seconds."""
+        """Send a query, or reuse an answer of the last KEPT seconds; `at` is its Unix time."""
         if (missing := self._missing) is not None:
             return json_response({"now": time.time(), "missing": missing})
         key = msgspec.json.encode(question)
@@ -202,10 +201,10 @@ class Pages:
 
 
 def _checked(command: Add) -> Add:
-    """Return a command without empty lines and white space. Raises UsageError if nothing is left."""
+    """Return a command without empty lines and surrounding white space. Raises UsageError if nothing is left."""
     urls = [url.strip() for url in command.urls if url.strip()]
     if not urls:
-        raise UsageError("give at least one address, such as https://example.org/")
+        raise UsageError("no address: write at least one, such as https://example.org/")
     allow = [domain.strip() for domain in command.allow if domain.strip()]
     contact = (command.contact or "").strip() or None
     return msgspec.structs.replace(command, urls=urls, allow=allow, contact=contact)

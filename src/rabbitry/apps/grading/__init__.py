@@ -1,7 +1,7 @@
-"""The assignment correction: students, demonstrators, assistants, the coordinator.
+"""The assignment correction: students, demonstrators, assistants, coordinators.
 
-Bottom up: message.py and roles.py say what is passed on, modules.py what is configured, records/ keeps what a
-role must not forget, stages.py makes a `rabbitry.App` of it, service.py runs it.
+Bottom up: message.py and roles.py define what roles exchange, modules.py is the configuration, records/ stores what
+must survive a restart, stages.py makes a `rabbitry.App` of the roles, service.py runs it.
 
-For Rabbitry alone, which takes `plugin` by its entry point.
+Public is only `plugin`, which Rabbitry loads through its entry point.
 """

@@ -1,4 +1,4 @@
-"""The errors of the assignment correction: of marking schemes, submissions, and the sandbox that they run in."""
+"""The errors of the assignment correction: of marking schemes, submissions and the sandbox."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from rabbitry.exceptions import RabbitryError, UsageError
 
 
 class SchemeInvalid(UsageError):
-    """A marking scheme makes no sense. The text names file, line and why."""
+    """A marking scheme is invalid. The text names the file, the line and the reason."""
 
 
 class SandboxUnavailable(UsageError):
-    """This machine can't hold a submission in bounds; nothing was run. The text says what to install."""
+    """This machine can't confine a submission, so none was run. The text names what to install."""
 
 
 class SubmissionRefused(RabbitryError):
-    """A submission can't be marked: not readable, too large, or an unsafe archive; nothing was run."""
+    """A submission can't be marked: it is unreadable, too large or an unsafe archive. It was not run."""
 
 
 class SandboxFailed(RabbitryError):
-    """A sandbox broke, not what ran in it; the submission has no mark. Marking it again may succeed."""
+    """The sandbox itself failed, not the submission, which has no mark. Marking it again may succeed."""

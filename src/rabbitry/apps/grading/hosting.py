@@ -1,4 +1,4 @@
-"""What `rabbitry web` and `rabbitry up` run of the assignment correction."""
+"""The routes and services of the assignment correction for `rabbitry web` and `rabbitry up`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def services(up: Up, person: People = None, exchange_type: Type = ExchangeType.D
     if not up.is_wanted:
         if person:
             raise UsageError(
-                "--person is for the roles of grading, which are not run here: add --apps monitor,grading, "
+                "--person concerns the roles of grading, which are not run here: add --apps monitor,grading, "
                 "or run them with: rabbitry grading run --person ROLE"
             )
         return Services(web=web)

@@ -1,4 +1,4 @@
-"""The marking schemes of the demonstrators' modules, as what a stage calls."""
+"""The marking schemes of the demonstrators' modules, as functions for a stage."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _logger = logging.getLogger(__name__)
 
 
 def markers_for(course: Course, seats: Sequence[Seat]) -> dict[str, Marker]:
-    """Load the schemes that the demonstrators among these seats need, and see that their sandbox works here.
+    """Load the schemes that these seats need, and check that their sandbox works on this machine.
 
-    A scheme that does not load stops the demonstrator of its module alone: its marker is a BrokenMarker, and the
-    reason is logged. Raises SchemeInvalid (file, line, and why) or SandboxUnavailable (what to install) if that
-    leaves no seat to run.
+    A scheme that does not load stops only the demonstrator of its module: its marker is a BrokenMarker, and the
+    reason is logged. If that leaves no seat to run, raises SchemeInvalid (file, line and reason) or
+    SandboxUnavailable (what to install).
     """
     deciding = [seat for seat in seats if seat.role == "demonstrator" and not seat.person]
     wanted = [module for module in course.modules.values() if any(seat.module in (None, module) for seat in deciding)]
@@ -35,7 +35,7 @@ def markers_for(course: Course, seats: Sequence[Seat]) -> dict[str, Marker]:
         if seat.module is not None and seat.module.name in broken:
             _logger.error(
                 "the demonstrator of module %r does not run: %s; its submissions wait in queue %r until the scheme is "
-                "mended and the role is started again",
+                "corrected and the role restarted",
                 seat.module.name,
                 broken[seat.module.name].error,
                 seat.module.queue,
@@ -58,7 +58,7 @@ def _marker(path: Path, *, allow_weak: bool) -> Marker:
         try:
             done = mark(scheme, solution, name or "solution", allow_weak=allow_weak)
         except SubmissionRefused as error:
-            # The student shall know; a dead letter would tell the operator alone.
+            # The student must learn of it; a dead letter would only reach the operator.
             return Decision(BY_ITSELF, 0.0, scheme.out_of, f"refused: {error}")
         return Decision(BY_ITSELF, done.mark, done.out_of, done.feedback)
 

@@ -1,4 +1,4 @@
-"""An assignment as it travels: the contract's four fields, Rabbitry's own beside them, and any others, all kept."""
+"""An assignment as it is sent: the contract's four fields, Rabbitry's own and any others, all of which are kept."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ OUT_OF: Final = "OutOf"
 FEEDBACK: Final = "Feedback"
 
 LONGEST_NAME: Final = 200
-"""Letters of a module's or student's name that come over the wire."""
+"""Characters of a module's or student's name received over the wire."""
 LONGEST_TEXT: Final = 100_000
-"""Letters of a feedback or a remark; each hop carries all of them on."""
+"""Characters of a feedback or a remark; each hop carries all of them on."""
 MOST_HOPS: Final = 1_000
-"""Entries of a History; an assignment that was sent back that often goes round in circles."""
+"""Entries of a History; an assignment that is sent back more often is in a loop."""
 _NO_TEXT: Final = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f]")
-"""Control characters that no text has; JSON needs six bytes for each, and brokers bound the size of a message."""
+"""Control characters that ordinary text lacks; JSON needs six bytes for each, and brokers bound a message's size."""
 _GOOD_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A role's decision. mark out of out_of; None if it gives none. remark: why it was sent back."""
+    """A role's decision. mark, out_of: None if it gives no mark. remark: why it was sent back."""
 
     who: str
     mark: float | None = None
@@ -54,7 +54,7 @@ class Decision:
     remark: str | None = None
 
     def __post_init__(self) -> None:
-        """Take what a command line holds that is no UTF-8, as text that can be sent."""
+        """Replace the bytes of a command line that are not UTF-8, so that the text can be sent."""
         for name in ("who", "feedback", "remark"):
             value = getattr(self, name)
             if value is not None:
@@ -62,13 +62,13 @@ class Decision:
 
 
 class Assignment(dict[str, Any]):
-    """The JSON object of an assignment; what is in it came over the wire, so it is looked at before use."""
+    """The JSON object of an assignment. It came over the wire, so each field is checked before use."""
 
     @classmethod
     def received(cls, fields: dict[str, Any], message: Message) -> Self:
-        """Take a message's body, which gets an id if it has none. Raises Reject, naming the field.
+        """Convert a message's body, which gets an id if it has none. Raises Reject, naming the field.
 
-        The id is that of the first message, and stands in the body, since other programs keep a body's fields, but
+        The id is that of the first message. It is stored in the body because other programs keep a body's fields but
         not a message's properties.
         """
         assignment = cls(fields)
@@ -78,7 +78,7 @@ class Assignment(dict[str, Any]):
         return assignment
 
     def __str__(self) -> str:
-        """Return whose it is, how it stands and its mark, for a line of the log."""
+        """Return its student, status and mark, for a log line."""
         module = f", {self.module}" if self.module else ""
         given, total = number(self.get(MARK)), number(self.get(OUT_OF))
         mark = "" if given is None else f", mark {points(given, total)}"
@@ -96,18 +96,18 @@ class Assignment(dict[str, Any]):
 
     @property
     def module(self) -> str:
-        """The module; empty if it says none."""
+        """The module; empty if there is none."""
         return self.get(MODULE) or ""
 
     @property
     def status(self) -> str:
-        """The status; empty if it says none."""
+        """The status; empty if there is none."""
         status = self.get(STATUS)
         return status if isinstance(status, str) else ""
 
     @property
     def name(self) -> str:
-        """The name of the file; empty if it says nothing."""
+        """The name of the file; empty if there is none."""
         name = self.get(NAME)
         return name if isinstance(name, str) else ""
 
@@ -123,7 +123,7 @@ class Assignment(dict[str, Any]):
 
     @property
     def step(self) -> int:
-        """The number of hops: the same hop done twice, after a crash, has the same step."""
+        """The number of hops: a hop that is repeated after a crash has the same step."""
         return len(self.history)
 
     def solution(self) -> bytes:
@@ -143,11 +143,11 @@ class Assignment(dict[str, Any]):
 
     @property
     def is_binary(self) -> bool:
-        """Whether the solution came as bytes that are no text."""
+        """Whether the solution is not text."""
         return self.get(ENCODING) == "base64"
 
     def solution_text(self) -> str:
-        """Return the solution for people to read; what can't be decoded stays as it came."""
+        """Return the solution as readable text; a solution that can't be decoded is returned as received."""
         try:
             return self.solution().decode(errors="replace")
         except Reject:
@@ -158,7 +158,7 @@ class Assignment(dict[str, Any]):
         return type(self)({name: value for name, value in self.items() if name not in names})
 
     def moved(self, status: str, role: str, decision: Decision) -> Self:
-        """Return the assignment in its next status, with the hop appended to its History; nothing else is touched."""
+        """Return the assignment in its next status, with the hop appended to its History; all else is unchanged."""
         entry: dict[str, Any] = {
             "role": role,
             "status": status,
@@ -184,26 +184,26 @@ class Assignment(dict[str, Any]):
     def _check(self) -> None:
         student, module = self.get(STUDENT), self.get(MODULE)
         if isinstance(student, bool) or not isinstance(student, int | str) or not str(student).strip():
-            raise Reject(f"no {STUDENT}: the assignment says {STUDENT}: {_short(student)}")
+            raise Reject(f"{STUDENT} is {_short(student)}, which is not a student's number")
         if module is not None and not isinstance(module, str):
-            raise Reject(f"{MODULE} is {_short(module)}, which is no name")
+            raise Reject(f"{MODULE} is {_short(module)}, which is not a name")
         if len(str(student)) > LONGEST_NAME or len(module or "") > LONGEST_NAME:
-            raise Reject(f"{STUDENT} and {MODULE} may have {LONGEST_NAME} letters")
+            raise Reject(f"{STUDENT} and {MODULE} may have at most {LONGEST_NAME} characters")
         hops = self.get(HISTORY) or []
         if not isinstance(hops, list) or not all(isinstance(hop, dict) for hop in hops):
-            raise Reject(f"{HISTORY} is no list of objects")
+            raise Reject(f"{HISTORY} is not a list of objects")
         if len(hops) >= MOST_HOPS:
-            raise Reject(f"{len(hops)} hops: it goes round in circles")
+            raise Reject(f"{len(hops)} hops: the assignment is in a loop")
         if not isinstance(self.get(REMARKS) or [], list):
-            raise Reject(f"{REMARKS} is no list")
+            raise Reject(f"{REMARKS} is not a list")
 
 
 class Progress(dict[str, Any]):
-    """What the records are told of a hop: the assignment without what was handed in."""
+    """A report of a hop to the records: the assignment without the solution."""
 
     @classmethod
     def of(cls, assignment: Assignment) -> Self:
-        """Make it of an assignment."""
+        """Make the report of an assignment."""
         kept = (ID, STUDENT, MODULE, STATUS, NAME, MARK, OUT_OF, FEEDBACK, HISTORY)
         return cls({name: assignment[name] for name in kept if name in assignment})
 
@@ -211,7 +211,7 @@ class Progress(dict[str, Any]):
 def submission(
     student: int | str, module: str, solution: bytes, name: str, identity_: str, *, who: str | None = None
 ) -> Assignment:
-    """Make the assignment that a student hands in. What is no UTF-8 text goes in as base64."""
+    """Make the assignment that a student submits. A solution that is not UTF-8 text is encoded as base64."""
     fields: dict[str, Any] = {STUDENT: student}
     try:
         fields[SOLUTION] = solution.decode()
@@ -232,7 +232,7 @@ def identity(text: str) -> str:
 
 
 def sendable(text: str) -> str:
-    """Return text in valid UTF-8: file names and command lines may hold other bytes, each of which becomes a `?`."""
+    """Return the text as valid UTF-8: each invalid byte of a file name or command line becomes a `?`."""
     return text.encode(errors="replace").decode()
 
 
@@ -242,7 +242,7 @@ def now() -> str:
 
 
 def number(value: object) -> float | None:
-    """Return a number from the wire if it is a finite one."""
+    """Return a number received over the wire if it is finite, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -253,13 +253,13 @@ def number(value: object) -> float | None:
 
 
 def points(given: float, total: float | None = None) -> str:
-    """Write a mark, and what it is out of, with up to two decimals."""
+    """Format a mark, and the maximum if there is one, with up to two decimals."""
     text = f"{given:.2f}".rstrip("0").rstrip(".") if abs(given) < 1e15 else f"{given:g}"
     return text if total is None else f"{text} of {points(total)}"
 
 
 def file_name(text: str, otherwise: str) -> str:
-    """Return a name under which a file that was handed in can be kept: no folder, nothing hidden or unprintable."""
+    """Return a safe name for saving a submitted file: no folder, not hidden, printable."""
     name = text.replace("\\", "/").rpartition("/")[2]
     name = "".join(letter if letter.isprintable() else "_" for letter in sendable(name)).strip().lstrip(".-~")
     while len(name.encode()) > 200:

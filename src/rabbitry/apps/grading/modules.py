@@ -1,11 +1,11 @@
-"""The modules of a course, from a TOML file: their short names, which make the queues', and their marking schemes.
+"""A course's modules, from a TOML file: their short names, which name their queues, and their marking schemes.
 
 [modules.cloud_computing]
 short = "cc"
-scheme = "schemes/cloud_computing.toml"     # relative to this file; without, the status alone changes
+scheme = "schemes/cloud_computing.toml"     # relative to this file; without it, only the status changes
 
-largest_submission = 1000000                # bytes; stands before the tables
-student_number = "s?[0-9]{7}"               # a regular expression; without, 1 to 18 digits
+largest_submission = 1000000                # bytes; must come before the tables
+student_number = "s?[0-9]{7}"               # a regular expression; default: 1 to 18 digits
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from rabbitry.apps.grading.message import LONGEST_NAME
 from rabbitry.exceptions import Undecodable, UsageError
 
 LARGEST_SUBMISSION: Final = 10_000_000
-"""Bytes of a file that is handed in, if the configuration says nothing else."""
+"""The default limit of a submitted file, in bytes."""
 _SHORT: Final = re.compile(r"[a-z0-9_-]{1,32}")
 _KEYS: Final = ("modules", "largest_submission", "weak_sandbox", "student_number")
 VARIABLE: Final = "RABBITRY_GRADING"
-"""The variable that names the configuration file."""
+"""The environment variable that names the configuration file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A module. short: the end of its queue's and routing key's name. scheme: its marking scheme's file."""
+    """A module. short: the suffix of its queue and routing key. scheme: its marking scheme's file."""
 
     name: str
     short: str
@@ -41,12 +41,12 @@ class Module:
 
     @property
     def key(self) -> str:
-        """The routing key of its demonstrators."""
+        """The routing key for its demonstrators."""
         return f"demonstrator_{self.short}"
 
     @property
     def queue(self) -> str:
-        """Where its submissions wait."""
+        """The queue of its submissions."""
         return f"correction_queue_{self.short}"
 
 
@@ -57,9 +57,9 @@ def _originals() -> dict[str, Module]:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """The modules by name, those of the original programs by default.
+    """The modules by name, by default those of the original programs.
 
-    student_number: a regular expression for students' numbers; None if they are digits.
+    student_number: a regular expression for students' numbers; None for digits.
     """
 
     modules: dict[str, Module] = field(default_factory=_originals)
@@ -68,17 +68,17 @@ class Course:
     student_number: str | None = None
 
     def module(self, name: str) -> Module:
-        """Return a module. Raises UsageError, naming those that there are."""
+        """Return a module. Raises UsageError, which lists the known modules."""
         found = self.modules.get(name)
         if found is None:
-            raise UsageError(f"unknown module {name!r}: there are {', '.join(self.modules)}")
+            raise UsageError(f"unknown module {name!r}: known modules: {', '.join(self.modules)}")
         return found
 
 
 def load_course(path: Path | None = None) -> Course:
-    """Read the configuration: the file that is named, by RABBITRY_GRADING otherwise, or the user's if there is one.
+    """Read the configuration: from `path`, else RABBITRY_GRADING, else the user's file if there is one.
 
-    Raises UsageError with file, line if it is known, and what is wrong.
+    Raises UsageError with the file, the line if known, and the reason.
     """
     named = path or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
     file = named or platformdirs.user_config_path("rabbitry") / "grading.toml"
@@ -95,24 +95,24 @@ def load_course(path: Path | None = None) -> Course:
 
 def _course(data: dict[str, Any], file: Path) -> Course:
     if unknown := sorted(set(data) - set(_KEYS)):
-        raise UsageError(f"{file}: unknown key {unknown[0]!r}; there are {', '.join(_KEYS)}")
+        raise UsageError(f"{file}: unknown key {unknown[0]!r}; use {', '.join(_KEYS)}")
     largest = data.get("largest_submission", LARGEST_SUBMISSION)
     if isinstance(largest, bool) or not isinstance(largest, int) or largest < 1:
-        raise UsageError(f"{file}: largest_submission is a number of bytes, and not {largest!r}")
+        raise UsageError(f"{file}: largest_submission is {largest!r}, which is not a number of bytes")
     weak = data.get("weak_sandbox", False)
     if not isinstance(weak, bool):
-        raise UsageError(f"{file}: weak_sandbox is true or false, and not {weak!r}")
+        raise UsageError(f"{file}: weak_sandbox is {weak!r}, which is neither true nor false")
     number = _student_number(data.get("student_number"), file)
     tables = data.get("modules")
     if tables is None:
         return Course(largest_submission=largest, weak_sandbox=weak, student_number=number)
     if not isinstance(tables, dict) or not tables:
-        raise UsageError(f"{file}: modules are tables, [modules.NAME]")
+        raise UsageError(f"{file}: modules must be tables, [modules.NAME]")
     modules = {name: _module(name, table, file) for name, table in tables.items()}
     shorts = [module.short for module in modules.values()]
     for module in modules.values():
         if shorts.count(module.short) > 1:
-            raise UsageError(f"{file}: two modules are called {module.short!r} for short")
+            raise UsageError(f"{file}: two modules have the short name {module.short!r}")
     return Course(modules, largest, weak, number)
 
 
@@ -120,27 +120,27 @@ def _student_number(pattern: object, file: Path) -> str | None:
     if pattern is None:
         return None
     if not isinstance(pattern, str) or not pattern:
-        raise UsageError(f"{file}: student_number is a regular expression, and not {pattern!r}")
-    import regex  # only few courses need it
+        raise UsageError(f"{file}: student_number is {pattern!r}, which is not a regular expression")
+    import regex  # imported late: few courses need it
 
     try:
         regex.compile(pattern)
     except regex.error as error:
-        raise UsageError(f"{file}: student_number {pattern!r} is no regular expression: {error}") from error
+        raise UsageError(f"{file}: student_number {pattern!r} is not a regular expression: {error}") from error
     return pattern
 
 
 def _module(name: str, table: object, file: Path) -> Module:
     where = f"{file}: [modules.{name}]"
     if not name.strip() or len(name) > LONGEST_NAME:
-        raise UsageError(f"{where}: a module's name has 1 to {LONGEST_NAME} letters")
+        raise UsageError(f"{where}: a module's name must have 1 to {LONGEST_NAME} characters")
     if not isinstance(table, dict):
         raise UsageError(f"{where} must be a table")
     if unknown := sorted(set(table) - {"short", "scheme"}):
-        raise UsageError(f"{where}: unknown key {unknown[0]!r}; there are short and scheme")
+        raise UsageError(f"{where}: unknown key {unknown[0]!r}; use short and scheme")
     short, scheme = table.get("short"), table.get("scheme")
     if not isinstance(short, str) or not _SHORT.fullmatch(short):
-        raise UsageError(f"{where}: short is 1 to 32 of a-z, 0-9, - and _, and not {short!r}")
+        raise UsageError(f"{where}: short is {short!r}: use 1 to 32 of a-z, 0-9, - and _")
     if scheme is not None and not isinstance(scheme, str):
-        raise UsageError(f"{where}: scheme is a file's name, and not {scheme!r}")
+        raise UsageError(f"{where}: scheme is {scheme!r}, which is not a file's name")
     return Module(name, short, None if scheme is None else file.parent / scheme)

@@ -1,8 +1,8 @@
-"""Checks of the fields of a message that a role takes.
+"""Checks of the fields of a message that a role receives.
 
-Nothing in a message proves who sent it, and every student may write every field. So the first role that takes a
-submission says when that was and begins its History; marks, remarks and hops that came with it are dropped. And an
-id belongs to what was handed in: the same id on another solution, student or module becomes another id.
+Nothing in a message proves its sender, and a student may write any field. Therefore the first role that takes a
+submission records the time and begins its History; marks, remarks and hops that came with it are dropped. An id is
+bound to what was submitted: the same id on another solution, student or module becomes another id.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from rabbitry.flow import Message
 from rabbitry.flow.exceptions import Reject
 
 _SEAL: Final = 16
-"""Hexadecimal digits at the end of an id that stand for what was handed in."""
+"""Hexadecimal digits at the end of an id that are a digest of what was submitted."""
 _LONGEST_STEM: Final = 47
-"""Letters before them, of an id that another program gave; with a dot between, an id has up to 64."""
+"""Characters kept before them from another program's id; with the dot between, an id has up to 64."""
 _STAFF: Final = (HISTORY, REMARKS, MARK, OUT_OF, FEEDBACK)
 """Fields that only roles write."""
 
 
 def receive(fields: dict[str, Any], message: Message, *, first: bool) -> Assignment:
-    """Take a message's body as an assignment, with an id that belongs to what was handed in.
+    """Convert a message's body to an assignment whose id is bound to what was submitted.
 
     Args:
-        fields: the body.
-        message: its metadata; its id serves if the body has none.
-        first: the role takes submissions, so that all but a submission that was sent back begins here.
+        fields: The body.
+        message: Its metadata; its id is used if the body has none.
+        first: Whether the role takes submissions: each begins its History here, unless it was sent back.
 
     Raises:
-        Reject: the body is no assignment. The text names the field.
+        Reject: The body is not an assignment. The text names the field.
     """
     if is_deeper_than(fields, MAX_DEPTH):
         raise Reject(f"the assignment is nested deeper than {MAX_DEPTH} levels")
@@ -68,8 +68,8 @@ def receive(fields: dict[str, Any], message: Message, *, first: bool) -> Assignm
 def was_sent_back(fields: Mapping[str, Any]) -> bool:
     """Return whether a submission's History says that an assistant sent it back.
 
-    Its last hop is then an assistant's with the last remark; or, if another program is the assistant and writes no
-    hops, the demonstrator's correction.
+    The last hop is then an assistant's with the last remark; or the demonstrator's correction, if the assistant is
+    another program that writes no hops.
     """
     hops, remarks = fields.get(HISTORY), fields.get(REMARKS)
     if not (isinstance(hops, list) and hops and isinstance(remarks, list) and remarks):
@@ -83,10 +83,10 @@ def was_sent_back(fields: Mapping[str, Any]) -> bool:
 
 
 def taken_at(hops: list[dict[str, Any]]) -> object:
-    """Return when the first role took a submission, as it says itself; None if the hops do not tell.
+    """Return when the first role took a submission, as that role recorded it; None if unknown.
 
-    They do while that role's correction is the only one: afterwards they came along a way on which anybody could
-    have written them.
+    It is known while that role's correction is the only one. Later hops came by a route on which anyone could have
+    written them.
     """
     statuses = [hop.get("status") for hop in hops]
     is_told = statuses[:2] == ["submitted", "corrected"] and all(statuses.count(name) == 1 for name in statuses[:2])
@@ -94,13 +94,13 @@ def taken_at(hops: list[dict[str, Any]]) -> object:
 
 
 def new_id(fields: Mapping[str, Any]) -> str:
-    """Make an id for what is handed in: 32 hexadecimal digits."""
+    """Return an id for what is submitted: 32 hexadecimal digits."""
     stem = secrets.token_hex(_SEAL // 2)
     return stem + _seal(stem, fields)
 
 
 def sealed(given: str, fields: Mapping[str, Any]) -> str:
-    """Return an id that belongs to what was handed in: the given one if it does, else one that begins with it."""
+    """Return an id bound to what was submitted: the given one if it is, else one that begins with it."""
     if given[-_SEAL:] == _seal(given[:-_SEAL], fields):
         return given
     stem = identity(given)
@@ -116,7 +116,7 @@ def _seal(stem: str, fields: Mapping[str, Any]) -> str:
 
 
 def _submitted(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the first hop: taken now, handed in by whom the student's own program names."""
+    """Return the first hop: taken now, submitted by the user that the student's program names."""
     hops = fields.get(HISTORY)
     claimed = hops[0] if isinstance(hops, list) and hops and isinstance(hops[0], dict) else {}
     is_own = claimed.get("role") == "student"

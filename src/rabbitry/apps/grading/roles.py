@@ -1,4 +1,4 @@
-"""The roles: what each takes, gives and publishes with."""
+"""The roles: the status each takes and gives, and its routing keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CORRECTION_KEY: Final = "correction"
 CORRECTION_QUEUE: Final = "correction_queue"
 RESULTS: Final = "results"
 PROGRESS_EXCHANGE: Final = "assignment_progress"
-"""The exchange for reports of hops to the records. It is separate from the roles', where a broadcast reaches all."""
+"""The exchange for reports to the records. It is not the roles' exchange, where a broadcast would reach all roles."""
 PROGRESS_KEY: Final = "progress"
 PROGRESS_QUEUE: Final = "progress_queue"
 
@@ -25,9 +25,9 @@ Action: TypeAlias = Literal["correct", "validate", "send-back", "confirm"]
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A role. key: the one its queue is bound with; a demonstrator's are those of its module. then: publishes with.
+    """A role. key: its queue's binding key; a demonstrator's are its module's. then: the key it publishes with.
 
-    actions: what a person can decide; the first is what happens if it decides by itself.
+    actions: the decisions a person can make; without a person, the first is taken.
     """
 
     name: RoleName
@@ -58,7 +58,7 @@ ROLES: Final[dict[RoleName, Role]] = {
 
 
 def role_named(name: str) -> Role:
-    """Return a role.
+    """Return the role of this name.
 
     Raises:
         UsageError: No role has this name.
@@ -66,17 +66,17 @@ def role_named(name: str) -> Role:
     for role in ROLES.values():
         if role.name == name:
             return role
-    raise UsageError(f"unknown role {name!r}: there are {', '.join(ROLES)}")
+    raise UsageError(f"unknown role {name!r}: use {', '.join(ROLES)}")
 
 
 def demonstrator_key(assignment: Assignment, course: Course) -> str:
-    """Return the key of the demonstrators who take an assignment: its module's, `correction` if it has none."""
+    """Return the key of an assignment's demonstrators: its module's, or `correction` if it has no module."""
     module = course.modules.get(assignment.module)
     return CORRECTION_KEY if module is None else module.key
 
 
 def key_of(assignment: Assignment, course: Course) -> str:
-    """Return the key that an assignment in its status is published with."""
+    """Return the key with which an assignment in its present status is published."""
     for role in ROLES.values():
         if role.gives == assignment.status:
             return role.then
@@ -86,28 +86,28 @@ def key_of(assignment: Assignment, course: Course) -> str:
 def decide(
     assignment: Assignment, role: Role, action: str, decision: Decision, *, by_scheme: bool = False
 ) -> Assignment:
-    """Do what a role decided. Raises UsageError for what it can't decide, or not so.
+    """Apply a role's decision. Raises UsageError if the role can't make it or it is incomplete.
 
-    by_scheme: a marking scheme gave the mark, which its bonus points may take beyond the maximum.
+    by_scheme: the mark is a marking scheme's; bonus points may take it beyond the maximum.
     """
     if action not in role.actions:
-        raise UsageError(f"{action[:60]!r} is nothing that the {role.name} decides: use {' or '.join(role.actions)}")
+        raise UsageError(f"{action[:60]!r} is not a decision of the {role.name}: use {' or '.join(role.actions)}")
     given = (decision.mark, decision.out_of, decision.feedback)
     if role.name != "demonstrator" and any(value is not None for value in given):
-        raise UsageError(f"the {role.name} gives no mark and no feedback; the demonstrator does")
+        raise UsageError(f"the {role.name} gives no mark or feedback: only the demonstrator does")
     before = (number(assignment.get(MARK)), number(assignment.get(OUT_OF)))
-    is_kept = action == "correct" and (decision.mark, decision.out_of) == before  # that of a scheme, perhaps
+    is_kept = action == "correct" and (decision.mark, decision.out_of) == before  # perhaps a scheme's mark
     _check_mark(decision.mark, decision.out_of, may_exceed=by_scheme or is_kept)
     if max(len(decision.feedback or ""), len(decision.remark or "")) > LONGEST_TEXT:
-        raise UsageError(f"a feedback or a remark has up to {LONGEST_TEXT} letters")
+        raise UsageError(f"feedback and remark may have at most {LONGEST_TEXT} characters")
     if action == "send-back":
         if not (decision.remark or "").strip():
-            raise UsageError("say why it is sent back, in a remark")
+            raise UsageError("no remark: write why it is sent back")
         return assignment.moved("submitted", role.name, decision)
     if decision.remark is not None:
-        raise UsageError("a remark goes with what is sent back")
+        raise UsageError("a remark is only for a submission that is sent back")
     if action == "correct":
-        # Only the demonstrator's count: not what a student wrote into the message, nor an earlier round's.
+        # Only the demonstrator's values count: not those a student wrote into the message, nor an earlier round's.
         assignment = assignment.without(MARK, OUT_OF, FEEDBACK)
     return assignment.moved(role.gives, role.name, decision)
 
@@ -115,8 +115,8 @@ def decide(
 def _check_mark(mark: float | None, out_of: float | None, *, may_exceed: bool) -> None:
     if mark is None:
         if out_of is not None:
-            raise UsageError("what a mark is out of goes with a mark")
+            raise UsageError("a maximum mark without a mark: give both")
         return
     total = mark if out_of is None else out_of
     if not (math.isfinite(mark) and math.isfinite(total) and mark >= 0 and (may_exceed or mark <= total)):
-        raise UsageError(f"a mark of {mark:g}{'' if out_of is None else f' out of {out_of:g}'} makes no sense")
+        raise UsageError(f"a mark of {mark:g}{'' if out_of is None else f' out of {out_of:g}'} is not possible")

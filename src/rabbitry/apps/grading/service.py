@@ -1,4 +1,4 @@
-"""Running roles until they are told to stop: the worker, the outbox of people's decisions, answers to students."""
+"""Running roles until they are stopped: the worker, the outbox of people's decisions, answers to students."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from rabbitry.flow.message import first_properties
 from rabbitry.runtime.tasks import until
 
 LOOK: Final = 0.2
-"""Seconds between two looks into the outbox."""
+"""Seconds between two reads of the outbox."""
 PAUSE: Final = 5.0
-"""Seconds until what could not be published is tried again."""
+"""Seconds before a failed publish is tried again."""
 
 LEAST: Final = 4
-"""Letters of an id that a question needs: with fewer, students would find each other's ids by trying."""
+"""Characters of an id that a query needs: with fewer, students could find each other's ids by trying."""
 
 _logger = logging.getLogger(__name__)
 
@@ -46,10 +46,10 @@ async def run(
     deadline: float = 10.0,
     started: Callable[[str], None] | None = None,
 ) -> bool:
-    """Run the seats of an office until `stop` is set. Return whether what was in hand was finished within `deadline`.
+    """Run roles until `stop` is set. Return whether handlers in progress finished within `deadline`.
 
     `started` is called with the names of the app and its stages when all of them consume.
-    Raises what `Worker` raises: ConnectFailed past `connect_attempts`, LoginRefused, TopologyMismatch, and so on.
+    Raises the errors of `Worker`: ConnectFailed past `connect_attempts`, LoginRefused, TopologyMismatch and so on.
     """
     app = office.app()
     worker = app.worker(url, strict=strict, connect_attempts=connect_attempts)
@@ -81,7 +81,7 @@ async def run(
 
 
 def _sides(office: Office, url: str, stop: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
-    """Return what runs beside the worker, each over a connection of its own."""
+    """Return the tasks beside the worker, each with its own connection."""
     database = office.database
     if database is None:
         return []
@@ -100,7 +100,7 @@ def _sides(office: Office, url: str, stop: asyncio.Event) -> list[Coroutine[Any,
 
 
 async def publish_outbox(database: Database, roles: Sequence[str], stop: asyncio.Event, connection: Connection) -> None:
-    """Publish what these roles' people decided, until `stop` is set; a letter leaves the outbox once confirmed.
+    """Publish people's decisions for these roles until `stop` is set; each leaves the outbox once confirmed.
 
     Raises:
         ConnectionClosed: The connection was closed, or lost for good.
@@ -121,7 +121,7 @@ async def publish_outbox(database: Database, roles: Sequence[str], stop: asyncio
 
 
 async def _publish(database: Database, channel: Channel, letters: list[outbox.Letter]) -> bool:
-    """Publish letters and take out those that were confirmed. Return whether all were."""
+    """Publish decisions and remove the confirmed ones. Return whether all were confirmed."""
     confirmed: list[int] = []
     try:
         if not channel.is_open:
@@ -161,7 +161,7 @@ def _properties(letter: outbox.Letter) -> Properties:
 
 
 class Question(msgspec.Struct):
-    """What became of a submission?"""
+    """A query for the status of a submission."""
 
     SubmissionID: str
 
@@ -170,7 +170,7 @@ _decode_question = json_decoder(Question)
 
 
 async def answer_questions(database: Database, stop: asyncio.Event, connection: Connection) -> None:
-    """Answer questions about submissions from the records, until `stop` is set.
+    """Answer queries about submissions from the records until `stop` is set.
 
     Raises:
         ConnectionClosed: The connection was closed, or lost for good.
@@ -181,7 +181,7 @@ async def answer_questions(database: Database, stop: asyncio.Event, connection: 
 
 
 async def _answer_all(database: Database, channel: Channel) -> None:
-    # Not acked: who asked asks again, and one that can't be answered shall not come again.
+    # Without acks: the asker repeats its query, and one that can't be answered must not be redelivered.
     async with channel.consume(STATUS_QUEUE, no_ack=True) as questions:
         async for delivery in questions:
             try:
@@ -189,7 +189,7 @@ async def _answer_all(database: Database, channel: Channel) -> None:
                 question = _decode_question(delivery.body)
                 body = await answer(database, question.SubmissionID)
                 if properties.reply_to:
-                    # Who asked may be gone, and then nobody misses it.
+                    # The asker may be gone; then the answer is not needed.
                     await channel.publish(
                         body,
                         routing_key=properties.reply_to,
@@ -201,9 +201,9 @@ async def _answer_all(database: Database, channel: Channel) -> None:
 
 
 async def answer(database: Database, identity: str) -> bytes:
-    """Return what is known of a submission as JSON, by its id or its beginning.
+    """Return the record of a submission as JSON, by its id or a prefix of it.
 
-    It is an object; `null` if nothing is known; a text that says why if that many begin so.
+    The JSON is an object; `null` if nothing is known; a text if several submissions match the prefix.
     """
     try:
         found = await database.read(partial(described, given=identity, least=LEAST))

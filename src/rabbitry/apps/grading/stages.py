@@ -1,4 +1,4 @@
-"""The roles as stages of a `rabbitry.App`: what each does with what arrives, by itself or for a person."""
+"""The roles as stages of a `rabbitry.App`: how each handles an assignment, automatically or for a person."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ if TYPE_CHECKING:
 
 APP: Final = "grading"
 STATUS_QUEUE: Final = f"{APP}.status"
-"""The queue of questions about submissions; the coordinators answer them from the records."""
+"""The queue of queries about submissions, which coordinators answer from the records."""
 BY_ITSELF: Final = "automatic"
-"""The name of the decider if no person decided."""
+"""Recorded as the decider if no person decided."""
 
 _logger = logging.getLogger(__name__)
 
 Marker: TypeAlias = Callable[[bytes, str], Decision]
-"""Marks a solution (a file and its name). It blocks, and raises what no other attempt would mend as Reject."""
+"""Marks a solution (a file and its name). It blocks, and raises Reject for errors that a retry would not solve."""
 Products: TypeAlias = "list[Assignment | Progress]"
 
 
 @dataclass(frozen=True, slots=True)
 class BrokenMarker:
-    """Stands for a scheme that does not load: the role of its module does not run, and nobody else passes it on."""
+    """Takes the place of a scheme that does not load. The role of its module does not run here."""
 
     error: UsageError
 
     def __call__(self, solution: bytes, name: str) -> Decision:
-        """Raise Reject, with the reason."""
+        """Raise Reject with the reason."""
         raise Reject(f"not marked: {self.error}") from self.error
 
 
@@ -64,8 +64,8 @@ class BrokenMarker:
 class Wiring:
     """The settings that the programs of a course share: its modules, and the exchange.
 
-    exchange_type: `fanout` is the broadcast form: every role gets every message, takes those in its status, and
-    leaves the others alone. plain: declare as programs do that say nothing about it.
+    exchange_type: `fanout` is the broadcast form: every role gets every message, takes those in its status and
+    ignores the others. plain: declare with the flags of the original programs.
     """
 
     course: Course = field(default_factory=Course)
@@ -76,7 +76,7 @@ class Wiring:
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """A role that is taken here. module: a demonstrator's; None for all. person: a person decides, not we."""
+    """A role that this process runs. module: a demonstrator's; None for all. person: whether a person decides."""
 
     role: RoleName
     module: Module | None = None
@@ -84,17 +84,17 @@ class Seat:
 
     @property
     def name(self) -> str:
-        """What its stage is called."""
+        """The name of its stage."""
         return self.role if self.module is None else f"{self.role}_{self.module.short}"
 
 
 @dataclass(slots=True)
 class Office:
-    """The seats that are taken in this process, and what they need.
+    """The roles that this process runs, and what they need.
 
-    markers: module → what marks its solutions; the demonstrator of a module whose marker is broken does not run, and
-    its submissions wait. left_alone: how many messages of others each stage saw. found_type:
-    says the type that the exchange has on the broker, if another program may have declared it first.
+    markers: module → function that marks its solutions; the demonstrator of a module whose marker is broken does not
+    run, and its submissions wait. left_alone: how many messages of others each stage saw. found_type: returns the
+    exchange's type on the broker, where another program may have declared it first.
     """
 
     wiring: Wiring
@@ -110,7 +110,7 @@ class Office:
         return (self.found_type() if self.found_type else self.wiring.exchange_type) == "fanout"
 
     def app(self) -> App:
-        """Make the app with a stage for each seat, and outputs for what they publish."""
+        """Return the app with a stage for each role, and outputs for what they publish."""
         wiring = self.wiring
         app = App(APP, exchange=wiring.exchange, exchange_type=wiring.exchange_type, plain=wiring.plain)
         for seat in self.seats:
@@ -151,7 +151,7 @@ class Office:
         return PROGRESS_KEY if isinstance(product, Progress) else key_of(product, self.wiring.course)
 
     def _add_outputs(self, app: App) -> None:
-        """Add the outputs; their queues are declared, so that what is sent before its first consumer ran waits."""
+        """Add the outputs and declare their queues, so that messages wait for a consumer that has never run."""
         taken = {stage.key for stage in app.stages.values()}
         queues: dict[str, str | None] = {}
         is_fanout = self.wiring.exchange_type == "fanout"
@@ -159,20 +159,20 @@ class Office:
             role = ROLES[seat.role]
             if role.then != RESULTS:
                 queues[role.then] = next(other.queue for other in ROLES.values() if other.key == role.then)
-            if seat.role == "assistant":  # what is sent back
+            if seat.role == "assistant":  # for submissions sent back
                 for module in self.wiring.course.modules.values():
                     queues[module.key] = None if is_fanout else module.queue
                 queues[CORRECTION_KEY] = None if is_fanout else CORRECTION_QUEUE
         for seat in self.seats:
             if self._is_stopped(seat) and seat.module is not None:
-                queues[seat.module.key] = seat.module.queue  # where its submissions wait
+                queues[seat.module.key] = seat.module.queue  # the queue of its submissions
         for key, queue in queues.items():
             if key not in taken:
                 app.output(key, queue=queue)
         if RESULTS not in taken:
             app.output(RESULTS, required=False)
         if not self._keeps_records:
-            # Beside plain programs there may be no coordinator of ours, who would read it.
+            # Beside plain programs no coordinator of ours may run, and nothing would consume that queue.
             queue = None if self.wiring.plain else PROGRESS_QUEUE
             app.output(PROGRESS_KEY, queue=queue, required=not self.wiring.plain, exchange=PROGRESS_EXCHANGE)
 
@@ -202,7 +202,7 @@ class Office:
         return marked if marks else passed_on
 
     def _take(self, seat: Seat, role: Role, fields: dict[str, Any], message: Message) -> Assignment | None:
-        """Return the assignment if it is this seat's; None if it is to be left alone. Raises Reject."""
+        """Return the assignment if it is for this role; None to ignore it. Raises Reject."""
         status = fields.get("status")
         if self.is_broadcast:
             if status != role.takes or not self._is_for(seat, fields.get("Module")):
@@ -242,7 +242,7 @@ class Office:
             return []
         moved = decide(assignment, role, role.actions[0], Decision(BY_ITSELF))
         is_first = await self._db.write(partial(confirm, assignment=moved, message=message.id or uuid4().hex))
-        _logger.info("%s: %s%s", seat.name, moved, "" if is_first else ", once before already")
+        _logger.info("%s: %s%s", seat.name, moved, "" if is_first else ", as once before")
         return [moved] if is_first else []
 
     async def _to_inbox(self, seat: Seat, role: Role, fields: dict[str, Any], message: Message) -> Products:
@@ -263,14 +263,14 @@ class Office:
         from rabbitry.apps.grading.records.course import CONFIRMED, record
 
         if fields.get("status") == CONFIRMED:
-            raise Reject("only the coordinator who keeps these records confirms a submission")
+            raise Reject("only the coordinator that keeps these records can confirm a submission")
         if fields.get("status") not in [role.takes for role in ROLES.values()]:
-            raise Reject(f"no submission has the status {str(fields.get('status'))[:60]!r}")
+            raise Reject(f"unknown status {str(fields.get('status'))[:60]!r}")
         await self._db.write(partial(record, assignment=Assignment.received(fields, message)))
 
     @property
     def _db(self) -> Database:
-        assert self.database is not None, "a role that keeps something needs a database"  # noqa: S101 # narrows
+        assert self.database is not None, "a role that stores something needs a database"  # noqa: S101 # narrows
         return self.database
 
 

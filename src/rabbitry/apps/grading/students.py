@@ -1,4 +1,4 @@
-"""The student's side: files looked at before anything is sent, submissions, their status, results as they come."""
+"""The student's side: checking files before any is sent, submitting, status queries, and results as they come."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from rabbitry.flow.publisher import Publisher
 from rabbitry.flow.wiring.declarer import Declarer
 
 ANSWER_WITHIN: Final = 5.0
-"""Seconds that a coordinator has to answer."""
+"""Seconds that a coordinator has for its answer."""
 _LONGEST_NUMBER: Final = 18
 _MATCH_WITHIN: Final = 0.1
-"""Seconds that a configured expression has for a student's number."""
+"""Seconds that the configured expression may take to match a student's number."""
 _NUMBER_IN_NAME: Final = re.compile(r"\d{4,18}(?!\d)")
 _decode_answer: Callable[[bytes], dict[str, Any] | str | None] = json_decoder(dict[str, Any] | str | None)  # type: ignore[arg-type] # a union is no type
 _UNCONFIRMED: Final = 200
@@ -41,7 +41,7 @@ _UNCONFIRMED: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file to be handed in."""
+    """A file to submit."""
 
     student: int | str
     module: Module
@@ -49,23 +49,23 @@ class Entry:
 
 
 def student_number(text: str, course: Course | None = None) -> int | str:
-    """Read a student's number: a number if it is digits that begin with no zero, text otherwise.
+    """Parse a student's number: an int if it is digits without a leading zero, else text.
 
     Raises:
-        UsageError: The text is no student's number: not digits, or not what the course's configuration says.
+        UsageError: The text is not a student's number: not digits, or not as the course's configuration requires.
     """
     is_number = text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER
     if course is None or course.student_number is None:
         if not is_number or not int(text):
-            raise UsageError(f"{text!r} is no student number: it has 1 to {_LONGEST_NUMBER} digits")
+            raise UsageError(f"{text!r} is not a student number: it must have 1 to {_LONGEST_NUMBER} digits")
     elif _matched(f"(?:{course.student_number})\\Z", text) is None or len(text) > LONGEST_NAME:
-        raise UsageError(f"{text!r} is no student number: this course's are {course.student_number}")
+        raise UsageError(f"{text!r} is not a student number: this course's match {course.student_number}")
     return int(text) if is_number and not text.startswith("0") else text
 
 
 def _matched(pattern: str, text: str) -> str | None:
-    """Return what a pattern of the configuration matches at the beginning of a text, within bounded time."""
-    import regex  # only few courses need it
+    """Return what a configured pattern matches at the start of a text, within bounded time."""
+    import regex  # imported late: few courses need it
 
     try:
         found = regex.match(f"(?:{pattern})", text[: LONGEST_NAME + 1], timeout=_MATCH_WITHIN)
@@ -75,16 +75,16 @@ def _matched(pattern: str, text: str) -> str | None:
 
 
 def entries(path: Path, student: str | None, module: str, course: Course) -> list[Entry]:
-    """Return what is handed in: a file, or each file of a folder (hidden ones and its folders are left out).
+    """Return the files to submit: one file, or each file of a folder except hidden ones and subfolders.
 
     Args:
         path: A file or a folder.
-        student: None takes the number that a file's name begins with.
-        module: The module that it is handed in for.
+        student: The student's number; None takes the number at the start of each file's name.
+        module: The module.
         course: The course's configuration.
 
     Raises:
-        UsageError: A file can't be handed in. All files are checked first, so nothing is sent if one is wrong.
+        UsageError: A file can't be submitted. All files are checked first: either all are sent or none.
     """
     known = course.module(module)
     number = None if student is None else student_number(student, course)
@@ -101,19 +101,19 @@ def entries(path: Path, student: str | None, module: str, course: Course) -> lis
 def _files_of(folder: Path) -> list[Path]:
     paths = sorted(item for item in folder.iterdir() if item.is_file() and not item.name.startswith("."))
     if not paths:
-        raise UsageError(f"{folder}: no files there")
+        raise UsageError(f"{folder}: the folder has no files")
     return paths
 
 
 def read(path: Path, course: Course) -> bytes:
-    """Read a file that is handed in.
+    """Read a file to submit.
 
     Raises:
         UsageError: It is unreadable, empty, or too large.
     """
     try:
-        if not path.is_file():  # a pipe or a device could be endless
-            raise UsageError(f"{path}: {'no regular file' if path.exists() else 'no such file'}")
+        if not path.is_file():  # a pipe or a device may never end
+            raise UsageError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
         with path.open("rb") as file:
             data = file.read(course.largest_submission + 1)
     except OSError as error:
@@ -122,7 +122,7 @@ def read(path: Path, course: Course) -> bytes:
 
 
 def checked(data: bytes, name: str, course: Course) -> bytes:
-    """Return a solution that can be handed in.
+    """Return a solution that can be submitted.
 
     Raises:
         UsageError: It is empty or too large.
@@ -141,15 +141,15 @@ def _number_of(path: Path, course: Course) -> int | str:
     else:
         number = _matched(f"(?:{course.student_number})(?![0-9A-Za-z])", path.name)
     if number is None:
-        raise UsageError(f"{path}: whose is it? Its name begins with no student number; say --student")
+        raise UsageError(f"{path}: the name does not begin with a student number: pass --student")
     return student_number(number, course)
 
 
 class Desk:
-    """Submits assignments. An async context manager; it connects at the first submission for a module."""
+    """Submits assignments. An async context manager; it connects at the first submission."""
 
     def __init__(self, wiring: Wiring, url: str, *, strict: bool = False) -> None:
-        """Create a desk. strict: raise TopologyMismatch if something exists on the broker with other flags."""
+        """Prepare a client for submissions. strict: raise TopologyMismatch if flags on the broker differ."""
         self._wiring = wiring
         self._strict = strict
         self._url = url
@@ -168,7 +168,7 @@ class Desk:
     async def submit(
         self, student: int | str, module: Module, solution: bytes, name: str, *, who: str | None = None
     ) -> str:
-        """Hand in a solution; returns its id once the broker has confirmed it.
+        """Submit a solution; return its id once the broker has confirmed it.
 
         After cancelling, the outcome is unknown.
 
@@ -183,7 +183,7 @@ class Desk:
     async def send(
         self, student: int | str, module: Module, solution: bytes, name: str, *, who: str | None = None
     ) -> tuple[str, asyncio.Future[tuple[None, None]]]:
-        """Do as `submit` does, but give the id and a future that is done when it is confirmed."""
+        """Do the same as `submit`, but return the id and a future of the confirmation."""
         publisher = await self._publisher(module)
         fields = submission(student, module.name, solution, name, "", who=who)
         assignment = Assignment(fields | {ID: (identity := new_id(fields))})
@@ -193,7 +193,7 @@ class Desk:
         told = first_properties(APP, JSON, Progress.__name__)._replace(correlation_id=identity)
         recorded = await publisher.send_body(msgspec.json.encode(Progress.of(assignment)), told, key=PROGRESS_KEY)
         confirmed = asyncio.gather(sent, recorded)
-        # Whoever leaves before it is done is told by the publisher's log; asyncio would print each one.
+        # A caller that leaves before it is done finds failures in the publisher's log; asyncio would print each one.
         confirmed.add_done_callback(lambda done: done.cancelled() or done.exception())
         return identity, confirmed
 
@@ -213,9 +213,9 @@ async def submit_all(
     """Submit files. Raises the errors of `Desk.submit`, and TopologyMismatch.
 
     Args:
-        wiring: How the broker is reached and what is declared.
+        wiring: The course's settings.
         url: The broker.
-        wanted: The files to hand in.
+        wanted: The files to submit.
         tell: Called with each entry and the submission's id, once the broker has confirmed it.
         strict: Raise TopologyMismatch if something exists on the broker with other flags.
     """
@@ -240,7 +240,7 @@ async def _first(
 
 
 class Asking:
-    """Asks the coordinators what became of submissions. An async context manager; entering raises ConnectFailed."""
+    """Queries coordinators for submissions. An async context manager; entering raises ConnectFailed."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -263,10 +263,10 @@ class Asking:
         await self._stack.aclose()
 
     async def ask(self, identity: str) -> dict[str, Any] | None:
-        """Return what is known of a submission with its history, by its id or its beginning; None if nothing is.
+        """Return a submission's record with its history, by its id or a prefix of it; None if unknown.
 
         Raises:
-            NoSuchID: Several ids begin so.
+            NoSuchID: Several ids begin with it.
             RequestTimeout: No coordinator answers.
         """
         properties = Properties(
@@ -280,10 +280,10 @@ class Asking:
             await self._channel.publish(body, routing_key=STATUS_QUEUE, properties=properties)
             async with asyncio.timeout(ANSWER_WITHIN):
                 while (delivery := await anext(self._answers)).properties.correlation_id != question:
-                    pass  # of a question that was answered too late
+                    pass  # the answer to a query that has timed out
         except (PublishReturned, TimeoutError) as error:
             raise RequestTimeout(
-                "no coordinator answers on this broker; name the course's database with --database"
+                "no coordinator answers on this broker: start one, or name the course's database with --database"
             ) from error
         found = _decode_answer(delivery.body)
         if isinstance(found, str):
@@ -292,10 +292,10 @@ class Asking:
 
 
 async def results(wiring: Wiring, url: str, *, strict: bool = False) -> AsyncGenerator[dict[str, Any], None]:
-    """Yield results as they come, from a queue of its own that is gone afterwards.
+    """Yield results as they come, from a queue that is deleted afterwards.
 
     Args:
-        wiring: How the broker is reached and what is declared.
+        wiring: The course's settings.
         url: The broker.
         strict: Raise PreconditionFailed if the exchange exists with other flags.
 
@@ -314,6 +314,6 @@ async def results(wiring: Wiring, url: str, *, strict: bool = False) -> AsyncGen
                 try:
                     fields = decode_object(delivery.body)
                 except Undecodable:
-                    continue  # a broadcast may bring anything
+                    continue  # a broadcast also brings other messages
                 if fields.get("status") == "confirmed":
                     yield fields

@@ -13,12 +13,11 @@ from rabbitry.exceptions import ConnectFailed, NotFound
 
 
 async def missing_role(url: str, found: Mapping[str, Any], course: Course) -> str | None:
-    """Return advice if nobody takes a submission in its status; None if somebody does, or that is not known.
+    """Return advice if no role takes a submission in its status; None if one does, or if that is unknown.
 
     Args:
-        url: The broker's.
-        found: What is recorded of the submission. The role's consumers are those of its queue, whichever program they
-            are of.
+        url: The broker.
+        found: The submission's record. Consumers of the role's queue count whichever program they belong to.
         course: The course's configuration.
     """
     role = next((role for role in ROLES.values() if role.takes == found["status"]), None)
@@ -40,13 +39,13 @@ async def missing_role(url: str, found: Mapping[str, Any], course: Course) -> st
         return None
     of_module = f" of module {found['module']!r}" if options and found["module"] else ""
     return (
-        f"no {role.name}{of_module} runs, so it waits in queue {queue!r}; "
+        f"no {role.name}{of_module} runs, and the submission waits in queue {queue!r}; "
         f"start one: rabbitry grading {role.name}{options}"
     )
 
 
 def _queue(role: Role, found: Mapping[str, Any], course: Course) -> tuple[str, str] | None:
-    """Return the queue in which it waits, and the options of the role that takes it; None if it is not known."""
+    """Return its queue and the options of the role that takes it; None if unknown."""
     name = found["module"]
     if role.name != "demonstrator" or not name:
         return role.queue, ""

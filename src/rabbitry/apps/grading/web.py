@@ -1,4 +1,4 @@
-"""The page of a course, as a router that the dashboard mounts: pipeline, submissions, the form, and the inboxes."""
+"""A course's page, as a router for the dashboard: pipeline, submissions, the form, and the inboxes."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from rabbitry.apps.grading.records.inbox import Item
 
 SHOWN: Final = 100
-"""Submissions, and waiting items, that the page lists."""
+"""Submissions and waiting items on one page of a list."""
 _FORM_BYTES: Final = 20_000
-"""What a form may have beside the file."""
+"""Bytes that a form may have beside the file."""
 _LONGEST_SHOWN: Final = 200_000
-"""Letters of a solution that the page shows."""
+"""Characters of a solution that the page shows."""
 
 PageNumber: TypeAlias = Annotated[int, Query(ge=0, le=1_000_000)]
 T = TypeVar("T")
@@ -42,7 +42,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Verdict(msgspec.Struct, forbid_unknown_fields=True):
-    """A decision as the page sends it. item: the number of what was looked at."""
+    """A decision sent by the page. item: the number of the inbox entry that was shown."""
 
     action: str
     item: int | None = None
@@ -54,11 +54,11 @@ class Verdict(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Pages:
-    """The page's state: an open database and a desk, each from its first use on. `open` closes them at its end.
+    """The page's state: an open database and a client for submissions, each from its first use. `open` closes them.
 
-    What needs a database is imported when somebody looks, since each start of the dashboard would pay for it.
+    Code that needs a database is imported on first use, because it would slow each start of the dashboard.
 
-    url: the broker's. database: its URL; None for the user's. wiring: the exchange, whose course is not looked at.
+    url: the broker. database: its URL; None for the user's. wiring: the exchange; its course is not used.
     """
 
     def __init__(self, url: str, database: str | None = None, *, wiring: Wiring | None = None) -> None:
@@ -92,10 +92,10 @@ class Pages:
         add("/api/inbox/{role}/{identity}", self.item)
         add("/api/inbox/{role}/{identity}", self.decide, methods=["POST"])
 
-    # -- what is shown ---------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------------
 
     async def overview(self, find: str = "", module: str = "", status: str = "", page: PageNumber = 0) -> Response:
-        """Count the stages, and list a page of submissions; those that changed last come first."""
+        """Count the stages, and list a page of submissions, the last changed first."""
         from rabbitry.apps.grading.records import course, inbox, outbox
 
         known = await self._known()
@@ -116,7 +116,7 @@ class Pages:
         return json_response(found | {"each": SHOWN, "modules": list(known.modules), "who": user_name()})
 
     async def submission(self, identity: str) -> Response:
-        """Return a submission with its history, and whether its file is here; `null` if nothing is known of it."""
+        """Return a submission with its history, and whether its file is here; `null` if it is unknown."""
         from rabbitry.apps.grading.records import course, inbox
         from rabbitry.apps.grading.service import LEAST
 
@@ -132,7 +132,7 @@ class Pages:
         return json_response(await self._read(read, None))
 
     async def waiting(self, role: str, find: str = "", module: str = "", page: PageNumber = 0) -> Response:
-        """List a page of what waits for a role's people, oldest first."""
+        """List a page of the submissions that wait for a role's people, oldest first."""
         from rabbitry.apps.grading.records import course, inbox
 
         name = role_named(role).name
@@ -145,7 +145,7 @@ class Pages:
         return json_response(await self._read(read, {"items": [], "total": 0}) | {"each": SHOWN})
 
     async def item(self, role: str, identity: str) -> Response:
-        """Return what waits, with the solution if it is text."""
+        """Return a waiting submission, with the solution if it is text."""
         found = await self._item(role, identity)
         assignment = found.assignment
         text = "" if assignment.is_binary else assignment.solution_text()
@@ -161,7 +161,7 @@ class Pages:
         )
 
     async def file(self, identity: str) -> Response:
-        """Return the file as it was handed in. No browser shows it as a page of this site, whatever it holds."""
+        """Return the file as submitted. No browser shows it as a page of this site, whatever it contains."""
         from rabbitry.apps.grading.records import inbox
 
         found: Item | None = await self._read(partial(inbox.handed_in, given=identity), None)
@@ -180,12 +180,12 @@ class Pages:
             },
         )
 
-    # -- what is done ----------------------------------------------------------------------------------
+    # -- writing ---------------------------------------------------------------------------------------
 
     async def submit(
         self, request: Request, student: Annotated[str, Form()], module: Annotated[str, Form()], file: UploadFile
     ) -> Response:
-        """Hand in a file; answers with its id once the broker has confirmed it."""
+        """Submit a file; answer with its id once the broker has confirmed it."""
         known = await self._known()
         who, wanted = student_number(student.strip(), known), known.module(module)
         data = checked(await file.read(known.largest_submission + 1), "the file", known)
@@ -199,12 +199,12 @@ class Pages:
         try:
             verdict = decode_json(await request.body(), Verdict)
         except Undecodable as error:
-            raise UsageError(f"that is no decision: {error}") from error
+            raise UsageError(f"invalid decision: {error}") from error
         who = verdict.who.strip()[:LONGEST_NAME] or user_name()
         decision = Decision(who, verdict.mark, verdict.out_of, verdict.feedback or None, verdict.remark)
         found = await self._item(role, identity)
         if verdict.item not in (None, found.id):
-            raise UsageError("this assignment came again after you opened it: open it once more")
+            raise UsageError("this assignment was sent again after you opened it: open it again")
         known = await self._known()
         settle = partial(inbox.settle, found=found, action=verdict.action, decision=decision, course=known)
         records = await self._records()
@@ -213,7 +213,7 @@ class Pages:
         done = await records.write(settle)
         return json_response({"id": done.id, "status": done.status})
 
-    # -- what it needs ---------------------------------------------------------------------------------
+    # -- resources -------------------------------------------------------------------------------------
 
     async def _known(self) -> Course:
         if self._course is None:
@@ -224,7 +224,7 @@ class Pages:
         return (await self._known()).largest_submission + _FORM_BYTES
 
     async def _records(self) -> Database | None:
-        """Open the database; None if no role has made it yet: who looks at the page makes none."""
+        """Open the database; None if no role has created it yet: reading does not create it."""
         from rabbitry.apps.grading.records import Database
 
         async with self._opening:
@@ -256,7 +256,7 @@ class Pages:
         try:
             return await submit(self._desk)
         except Closed:
-            await self._close_desk()  # closed for good; the next one connects anew
+            await self._close_desk()  # closed for good; the next submission connects again
             raise
 
     async def _close_desk(self) -> None:
@@ -271,7 +271,7 @@ async def _submit(student: int | str, module: Any, data: bytes, name: str, desk:
 
 
 def _nothing_waits(identity: str) -> NoSuchID:
-    return NoSuchID(f"nothing waits for a decision with the id {identity!r}")
+    return NoSuchID(f"no submission with the id {identity!r} waits for a decision")
 
 
 def _brief(item: Item) -> dict[str, Any]:

@@ -1,4 +1,4 @@
 """The work queue: numbers as text, on one queue, for any number of consumers.
 
-For Rabbitry alone, which takes `plugin` by its entry point.
+Public is only `plugin`, which Rabbitry loads through its entry point.
 """

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rabbitry.apps.workqueue.work import Progress, Worker
 
 _IDLE: Final = 6.0
-"""Seconds without a message after which the queue is looked at: a broker's figures are up to 5 s old."""
+"""Seconds without a message after which the queue is checked: a broker's figures are up to 5 s old."""
 
 _logger = logging.getLogger(__name__)
 app: typer.Typer = typer.Typer()
@@ -42,7 +42,7 @@ Queue = Annotated[str, typer.Option(help="The queue.")]
 @app.command("produce")
 def produce_numbers(
     context: typer.Context,
-    count: Annotated[int, typer.Option(min=1, help="How many numbers, from 0 on.")] = 100_001,
+    count: Annotated[int, typer.Option(min=1, help="How many numbers, starting at 0.")] = 100_001,
     queue: Queue = "worker_queue",
     *,
     plain: Plain = False,
@@ -69,7 +69,12 @@ def produce_numbers(
 def consume_numbers(
     context: typer.Context,
     queue: Queue = "worker_queue",
-    prefetch: Annotated[int, typer.Option(min=1, max=65535, help="Messages in hand; equal ones share equally.")] = 10,
+    prefetch: Annotated[
+        int,
+        typer.Option(
+            min=1, max=65535, help="Unacknowledged messages at a time; consumers with equal values get equal shares."
+        ),
+    ] = 10,
     *,
     plain: Plain = False,
     strict: Strict = False,
@@ -80,9 +85,9 @@ def consume_numbers(
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
 ) -> None:
-    """Take numbers and ack each, one of any number of consumers, until SIGTERM or Ctrl-C.
+    """Take numbers and ack each, as one of any number of consumers, until SIGTERM or Ctrl-C.
 
-    If none comes although the queue has some, it says why, as far as the broker's management API shows it.
+    If the queue has messages and none arrives, it prints why, as far as the broker's management API shows it.
 
     Example: rabbitry workqueue consume
     """
@@ -102,7 +107,7 @@ def consume_numbers(
 
 
 async def _watch(worker: Worker, queue: str, url: str, management: str | None) -> None:
-    """Print once what is wrong with the queue while nothing comes. Ends if there is no management API."""
+    """Print once what is wrong with the queue while no message arrives. Ends if there is no management API."""
     from rabbitry.amqp.client import parse_url
 
     login, said = parse_url(url), set[str]()
@@ -128,7 +133,7 @@ async def _watch(worker: Worker, queue: str, url: str, management: str | None) -
 
 
 def _teller(*, as_json: bool) -> Callable[[Progress], None]:
-    """Return a function that prints a picture: a line that is written over on a terminal, else a line each."""
+    """Return a function that prints progress: on a terminal it overwrites one line, else it prints a line each time."""
     end = "\r" if sys.stdout.isatty() else "\n"
 
     def tell(progress: Progress) -> None:

@@ -24,17 +24,17 @@ COUNT: Final = 100_001
 PREFETCH: Final = 10
 APP: Final = "workqueue"
 LOOK: Final = 0.5
-"""Seconds between two pictures of the progress."""
+"""Seconds between two reports of progress."""
 _LOOK_TIMEOUT: Final = 5.0
-"""Seconds that the broker has to tell the queue's length."""
+"""Seconds that the broker has to answer with the queue's length."""
 _UNCONFIRMED: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The progress. done: by this program. rate: messages a second, lately. left: None if that is not known.
+    """The progress. done: messages by this program. rate: recent messages a second. left: None if unknown.
 
-    shares: what each consumer that is alive has done, by its id; empty for the producer.
+    shares: messages done by each live consumer, by its id; empty for the producer.
     """
 
     done: int
@@ -44,7 +44,7 @@ class Progress:
 
 
 class _Rate:
-    """Messages a second over the last few pictures."""
+    """Messages a second over the last few reports."""
 
     def __init__(self) -> None:
         self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)], maxlen=8)
@@ -65,14 +65,14 @@ async def produce(
     plain: bool = False,
     strict: bool = False,
 ) -> None:
-    """Publish the numbers from 0 on, and return when all are confirmed.
+    """Publish the numbers from 0, and return when all are confirmed.
 
     Args:
         url: The broker.
         tell: Called with the progress.
         count: How many numbers.
         queue: The queue's name.
-        plain: Declare the queue as the original programs do, not durable.
+        plain: Declare the queue with the original programs' flags, not durable.
         strict: Raise PreconditionFailed if the queue exists with other flags, instead of using it as it is.
 
     Raises:
@@ -100,7 +100,7 @@ async def produce(
 
 
 class Worker:
-    """One consumer: takes numbers, acks each, and reports itself so that all see each other's shares."""
+    """One consumer: takes and acks numbers, and reports its progress so that all see each other's shares."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class Worker:
                 delivery.ack()
 
     async def _look(self, connection: Connection) -> None:
-        """Look at the queue again and again; while the connection is lost, nothing is known of it."""
+        """Query the queue's length repeatedly; while the connection is lost, it is unknown."""
         async with await connection.channel() as channel:
             while True:
                 try:

@@ -1,4 +1,4 @@
-"""Live pages: a WebSocket that small updates are sent over until the page goes away, and limits on their number."""
+"""Live pages: a WebSocket that carries small updates until the page closes, and limits on the number of pages."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from rabbitry.runtime.http.guard import peer_of
 PAGE_LIMIT = 128
 """Pages that may be open at once."""
 PEER_PAGE_LIMIT = 32
-"""Pages that one address may have open at once, so that it does not shut out the others."""
+"""Pages that one address may have open at once, so that it does not take all places."""
 LIFE_SIGN = 5.0
-"""Seconds after which a page gets an update with nothing in it, so that it knows the silence from a loss."""
+"""Seconds after which a page gets an empty update, which tells a quiet page from a lost connection."""
 SEND_TIMEOUT = 20.0
-"""Seconds after which a page that reads nothing is given up."""
+"""Seconds after which a page that reads nothing is disconnected."""
 LONGEST_MESSAGE = 1 << 16
 """Characters of a message that a page may send."""
 
 _GONE = (TimeoutError, WebSocketDisconnect, OSError)
-"""How sending to a page ends that is no longer there."""
+"""Errors of sending to a page that is gone."""
 
 
 class TooManyPages(RabbitryError):
-    """No more pages may be open; the text says why."""
+    """The limit of open pages is reached; the text names the limit."""
 
 
 class Updates(Protocol):
-    """The updates that wait to be sent to one page. Implementations bound them."""
+    """The updates waiting for one page. Implementations bound their number."""
 
     async def wait(self) -> None:
-        """Wait until something is to be sent. Cancelling loses nothing."""
+        """Wait until there is an update to send. Cancelling loses nothing."""
 
     def take(self) -> object:
-        """Return the next update, which is encoded as JSON; one with nothing in it is a sign of life."""
+        """Return the next update, which is encoded as JSON; an empty one only shows that the connection is alive."""
 
 
 class Asking(Updates, Protocol):
@@ -54,7 +54,7 @@ P = TypeVar("P", bound=Updates)
 
 
 class OpenPages(Generic[P]):
-    """The pages that are open, and the addresses that have them open."""
+    """The open pages, and the addresses that have them open."""
 
     def __init__(self) -> None:
         self._pages: dict[P, str] = {}
@@ -73,9 +73,9 @@ class OpenPages(Generic[P]):
             TooManyPages: PAGE_LIMIT of them are open, or PEER_PAGE_LIMIT by this peer.
         """
         if len(self._pages) >= PAGE_LIMIT:
-            raise TooManyPages(f"{PAGE_LIMIT} pages are open already")
+            raise TooManyPages(f"{PAGE_LIMIT} pages are open already: close one")
         if peer is not None and list(self._pages.values()).count(peer) >= PEER_PAGE_LIMIT:
-            raise TooManyPages(f"{PEER_PAGE_LIMIT} pages are open already at your address")
+            raise TooManyPages(f"{PEER_PAGE_LIMIT} pages are open already from your address: close one")
         page = make()
         self._pages[page] = peer or ""
         try:

@@ -68,7 +68,7 @@ def test_a_scheme_where_every_submission_can_read_is_not_used(
 ) -> None:
     checked = scheme(_PARTS)
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    with pytest.raises(SandboxUnavailable, match="where every submission can read"):
+    with pytest.raises(SandboxUnavailable, match="every submission can read"):
         mark(checked, b"true", "main.py")
 
 

@@ -61,7 +61,7 @@ def test_one_that_is_half_right_gets_some_and_reads_why(scheme: MakeScheme) -> N
     assert (marking.mark, [part.passed for part in marking.parts]) == (1, [True, False, False])
     assert marking.feedback == (
         "Homework: 1 of 6.5 points\n\n✔ compiles: 1 of 1\n"
-        "✘ sorts: 0 of 3\n    printed something else than expected, from line 4 on\n    \n"
+        "✘ sorts: 0 of 3\n    the output differs from what is expected, from line 4 on\n    \n"
         "    1\n    2\n    3\n    \n    more\n"
         "✘ refuses what is no number: 0 of 2.5\n    exited with 0, not with 1\n    \n    x\n    \n    more\n"
     )
@@ -72,12 +72,12 @@ def test_one_that_is_half_right_gets_some_and_reads_why(scheme: MakeScheme) -> N
     [
         ("print('a\\nb')", 'exact = "a\\nb"', None),
         ("print('a  \\r\\nb\\n\\n')", 'exact = "a\\nb"', None),
-        ("print('a')", 'exact = "a\\nb"', "printed 1 line, and more are expected"),
+        ("print('a')", 'exact = "a\\nb"', "printed 1 line, but more are expected"),
         ("print('a\\nc')", 'exact = "a\\nb"', "from line 2 on"),
         ("print(' a')", 'exact = "a"', "from line 1 on"),
         ("pass", 'exact = ""', None),
         ("print('the 42 of it')", 'contains = "42"', None),
-        ("print('the 43 of it')", 'contains = "42"', "did not print what is looked for"),
+        ("print('the 43 of it')", 'contains = "42"', "did not print the expected text"),
         ("import sys; print('42', file=sys.stderr)", 'contains = "42"', "did not print"),
         ("print('x\\n42')", 'regex = "^4.$"', None),
         ("print('x42')", 'regex = "^4.$"', "did not print"),

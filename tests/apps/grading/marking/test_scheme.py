@@ -151,5 +151,5 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
 def test_a_scheme_that_is_a_pipe_or_a_folder_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "scheme.toml")
     for path in (tmp_path / "scheme.toml", tmp_path):
-        with pytest.raises(SchemeInvalid, match="no regular file"):
+        with pytest.raises(SchemeInvalid, match="not a regular file"):
             load_scheme(path)

@@ -1,4 +1,4 @@
-"""`rabbitry crawl`: crawlers, processors and keepers. Each group of commands lies in a file of its own."""
+"""`rabbitry crawl`: crawlers, processors and keepers. Each group of commands has a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ app: typer.Typer = typer.Typer()
 
 @app.callback()
 def crawl() -> None:
-    """Crawl web sites: some machines fetch, others process, the broker carries everything between them."""
+    """Crawl web sites: some machines fetch, others process, and the broker carries everything between them."""
 
 
 crawler.add_to(app)

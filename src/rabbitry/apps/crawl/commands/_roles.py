@@ -14,17 +14,17 @@ from rabbitry.runtime.output import ExitCode
 from rabbitry.runtime.service import GRACE, run_service
 
 DEADLINE: Final = 10.0
-"""Seconds in which a role may finish what is in hand when it stops."""
+"""Seconds in which a stopping role may finish its work in progress."""
 
 
 def run_role(run: Callable[[asyncio.Event], Awaitable[bool]]) -> NoReturn:
-    """Run a role until SIGTERM or Ctrl-C, and exit: with 0 if it finished what was in hand, else with 1.
+    """Run a role until SIGTERM or Ctrl-C, and exit with 0 if it finished its work in progress, else with 1.
 
-    run: returns whether it finished that, once the event is set.
+    run: returns whether it finished, after the event was set.
     """
 
     async def service(stop: asyncio.Event) -> int:
         return ExitCode.DONE if await run(stop) else ExitCode.FAILED
 
-    gc.freeze()  # what was imported stays: the garbage collector need not look through it again and again
+    gc.freeze()  # imported objects stay: keep the garbage collector from scanning them each time
     raise typer.Exit(run_service(service, deadline=DEADLINE + 2 * GRACE, new_loop=new_event_loop))

@@ -1,4 +1,4 @@
-"""How times, sizes and numbers of a crawl are shown to people."""
+"""Formats for a crawl's times, sizes and numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _STEPS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def span(seconds: float) -> str:
-    """Return a length of time with one unit, `45 s`, `3 min`, `2 d`."""
+    """Format a length of time with one unit, `45 s`, `3 min`, `2 d`."""
     whole = max(0, round(seconds))
     for size, unit in _STEPS:
         if whole >= size:
@@ -19,7 +19,7 @@ def span(seconds: float) -> str:
 
 
 def ago(at: float, now: float | None = None) -> str:
-    """Return how long ago something was, or in how long it will be; seconds since 1970."""
+    """Format a Unix timestamp as a time before or after now."""
     passed = (time.time() if now is None else now) - at
     if abs(passed) < 1:
         return "now"
@@ -27,15 +27,15 @@ def ago(at: float, now: float | None = None) -> str:
 
 
 def moment(at: float) -> str:
-    """Return a time as people read it, in UTC; seconds since 1970."""
+    """Format a Unix timestamp in UTC."""
     try:
         return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
     except (ValueError, OverflowError, OSError):
-        return "at no time"
+        return "never"
 
 
 def size(number: float) -> str:
-    """Return a number of bytes with its unit, in powers of 1000."""
+    """Format a number of bytes with a unit, in powers of 1000."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if abs(number) < 1000:
             return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
@@ -44,5 +44,5 @@ def size(number: float) -> str:
 
 
 def saved(carried: int, whole: int) -> str:
-    """Return which part of a number of bytes compression has saved."""
+    """Format the share of bytes saved by compression."""
     return f"{max(0.0, 1 - carried / whole):.0%}" if whole > 0 else "0%"

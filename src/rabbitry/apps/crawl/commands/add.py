@@ -25,46 +25,46 @@ if TYPE_CHECKING:
     from rabbitry.apps.crawl.messages import Add, Answer, Pause, Resume
 
 AT_ONCE: Final = 5_000
-"""Addresses of one command to the keeper, which takes each in one transaction: 0.1 s of its CPU."""
+"""Addresses in one command. The keeper takes each command in one transaction: 0.1 s of its CPU."""
 LIMITED: Final = 20_000
-"""Addresses for which one limit can hold: they go in one command."""
+"""Addresses that can share one limit: they go in one command."""
 BYTES_AT_ONCE: Final = 4_000_000
-"""Their bytes: RabbitMQ 4 takes messages of up to 16 MiB."""
+"""The bytes of those: RabbitMQ 4 takes messages of up to 16 MiB."""
 _NAMED: Final = 10
-"""Bad addresses that are named."""
+"""Bad addresses named in the output."""
 _LONGEST_LINE: Final = 100_000
 _LONGEST_DELAY: Final = 86_400.0
 _UNDECODED: Final = re.compile("[\udc80-\udcff]")
-"""What stands for a byte that is not UTF-8."""
+"""Replaces a byte that is not UTF-8."""
 
 
 Addresses = Annotated[
-    list[str] | None, typer.Argument(metavar="[URL]...", help="Where to begin; `-` reads them from stdin.")
+    list[str] | None, typer.Argument(metavar="[URL]...", help="The start addresses; `-` reads them from stdin.")
 ]
 AddressFile = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Addresses to begin from, one a line; `-` for stdin.", show_default=False),
+    typer.Option(metavar="FILE", help="A file of start addresses, one a line; `-` for stdin.", show_default=False),
 ]
 Depth = Annotated[
     int | None,
-    typer.Option(min=0, metavar="N", help="The most links away from there; without a bound by default."),
+    typer.Option(min=0, metavar="N", help="The most links away from the start. Default: unlimited."),
 ]
 Contact = Annotated[
     str | None,
-    typer.Option(metavar="ADDRESS", help="A mail address or a page that sites can reach you by; public sites need it."),
+    typer.Option(metavar="ADDRESS", help="A mail address or a page where sites can reach you; public sites need it."),
 ]
 Delay = Annotated[
     float | None,
     typer.Option(
         metavar="SECONDS",
-        help="Seconds between two requests to a host, 1 by default; a longer Crawl-delay of robots.txt holds.",
+        help="Seconds between two requests to a host, 1 by default; a longer Crawl-delay in robots.txt wins.",
     ),
 ]
 Recrawl = Annotated[
     float | None,
     typer.Option(
         metavar="SECONDS",
-        help="Fetch pages again after this time, then by how often each changes; never by default.",
+        help="Fetch pages again after this time, later by how often each changes. Default: never.",
     ),
 ]
 
@@ -85,7 +85,7 @@ def add(
     same_host: Annotated[bool, typer.Option("--same-host", help="Stay on the hosts of these addresses.")] = False,
     allow: Annotated[
         list[str] | None,
-        typer.Option(metavar="DOMAIN", help="Stay on this domain and what is under it; may be given several times."),
+        typer.Option(metavar="DOMAIN", help="Stay on this domain and its subdomains; may be repeated."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="PAGES", help="The most pages to fetch.")] = None,
     contact: Contact = None,
@@ -95,26 +95,26 @@ def add(
     broker: Broker = None,
     as_json: Json = False,
 ) -> None:
-    """Begin to crawl from addresses.
+    """Crawl from start addresses.
 
-    Without --same-host and --allow it follows all links. If no keeper runs, the addresses wait on the broker for
-    one. Example: rabbitry crawl add https://example.org/ --same-host --depth 3 --contact me@example.org
+    Without --same-host and --allow it follows all links. If no keeper runs, the addresses wait on the broker.
+    Example: rabbitry crawl add https://example.org/ --same-host --depth 3 --contact me@example.org
     """
     from rabbitry.apps.crawl.messages import Add, is_contact
 
     start_logging(Level.WARNING, as_json=False)
     if same_host and allow:
-        raise UsageError("--same-host and --allow exclude each other: name the hosts with --allow")
+        raise UsageError("--same-host can't be combined with --allow: name the hosts with --allow")
     _check_seconds(delay, recrawl)
     if contact is not None and not is_contact(contact):
-        raise UsageError(f"--contact is {contact!r}: give a mail address (me@example.org) or the URL of a page")
+        raise UsageError(f"--contact is {contact!r}: pass a mail address (me@example.org) or the URL of a page")
     domains = _domains(allow or [])
     starts = _Starts(urls or [], file)
     parts = starts.parts(AT_ONCE if limit is None else LIMITED)
     if limit is not None:
         first = list(itertools.islice(parts, 2))
         if len(first) > 1:
-            raise UsageError(f"--limit holds for {len(first[0]):,} addresses at once, and here are more")
+            raise UsageError(f"--limit works for at most {len(first[0]):,} addresses at once: pass fewer")
         parts = iter(first)
     commands = (Add(part, depth, same_host, domains, limit, contact, delay, recrawl) for part in parts)
     _tell(broker_url(context, broker), commands, starts, plain=plain, as_json=as_json)
@@ -123,15 +123,15 @@ def add(
 def _check_seconds(delay: float | None, recrawl: float | None) -> None:
     for name, number in (("--delay", delay), ("--recrawl", recrawl)):
         if number is not None and not (number >= 0 and math.isfinite(number)):
-            raise UsageError(f"{name} is a number of seconds, 0 or more, and not {number:g}")
+            raise UsageError(f"{name} is {number:g}: pass seconds, 0 or more")
     if delay is not None and delay > _LONGEST_DELAY:
-        raise UsageError(f"--delay is at most {_LONGEST_DELAY:g} seconds, a day")
+        raise UsageError(f"--delay may be at most {_LONGEST_DELAY:g} seconds, a day")
     if recrawl == 0:
-        raise UsageError("--recrawl is more than 0 seconds")
+        raise UsageError("--recrawl must be more than 0 seconds")
 
 
 def pause(context: typer.Context, *, plain: Plain = False, broker: Broker = None, as_json: Json = False) -> None:
-    """Send no more addresses to crawlers, until `resume`. What they have in hand, they finish.
+    """Stop sending addresses to crawlers until `resume`. They finish the addresses that they have.
 
     Example: rabbitry crawl pause
     """
@@ -156,16 +156,16 @@ def resume(context: typer.Context, *, plain: Plain = False, broker: Broker = Non
 
 
 class _Starts:
-    """Addresses to begin from: arguments, of which all must be good, and the lines of a file, read as they are needed.
+    """The start addresses: the arguments, which must all be valid, and the lines of a file, read when needed.
 
-    read: lines and arguments that were read. bad: how many lines are no address that can be crawled; `named` has the
-    texts for the first of these.
+    read: the lines and arguments read. bad: the number of lines that are not addresses that can be crawled; `named` has
+    the error texts for the first of them.
     """
 
     def __init__(self, urls: list[str], file: Path | None) -> None:
-        """Raise UsageError where an argument is no address that can be crawled, or the file can't be opened."""
+        """Check the arguments and open the file. Raises UsageError if one can't be crawled, or the file not opened."""
         if "-" in urls and (file is not None or len(urls) > 1):
-            raise UsageError("`-` reads the addresses from stdin: give no others beside it")
+            raise UsageError("`-` reads the addresses from stdin: pass no others")
         if urls == ["-"]:
             urls, file = [], Path("-")
         self.read = len(urls)
@@ -189,16 +189,16 @@ class _Starts:
         return UsageError(f"{self._name} can't be read: {reason(error)}")
 
     def refusal(self) -> UsageError:
-        """Return the error for where there is nothing to add."""
+        """Return the error if there is nothing to add."""
         if not self.bad:
-            return UsageError("there is no address: rabbitry crawl add URL..., or --file FILE")
+            return UsageError("no addresses: rabbitry crawl add URL..., or --file FILE")
         for text in self.named[:-1] if self.bad == len(self.named) else self.named:
             say(text)
         last = self.named[-1] if self.bad == len(self.named) else f"{self.bad:,} addresses can't be crawled"
         return UsageError(f"{last}; nothing was added")
 
     def parts(self, most: int) -> Iterator[list[str]]:
-        """Yield addresses for one command each, `most` at most, each once. Raises UsageError where reading fails."""
+        """Yield the addresses of each command, at most `most` and none twice. Raises UsageError if reading fails."""
         part: dict[str, None] = {}
         length = 0
         for url in itertools.chain(self._urls, self._lines()):
@@ -214,11 +214,11 @@ class _Starts:
             yield list(part)
 
     def _lines(self) -> Iterator[str]:
-        """Yield the good addresses of the file."""
+        """Yield the valid addresses of the file."""
         if self._file is None:
             return
         with self._file as file:
-            # Bytes that are no UTF-8 are told line by line.
+            # Bytes that are not UTF-8 are reported line by line.
             text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape")
             try:
                 for number in itertools.count(1):
@@ -256,7 +256,7 @@ def _domains(allow: list[str]) -> list[str]:
     return [domain(text) for text in allow]
 
 
-# -- telling ---------------------------------------------------------------------------------------------
+# -- sending ---------------------------------------------------------------------------------------------
 
 
 def _tell(
@@ -267,7 +267,7 @@ def _tell(
     plain: bool,
     as_json: bool,
 ) -> None:
-    """Send commands, the next one after the answer to the one before. starts: where the addresses come from."""
+    """Send the commands, each after the answer to the one before. starts: the source of the addresses."""
 
     async def work() -> int:
         from rabbitry.apps.crawl.asking import Asking, Waiting
@@ -279,10 +279,10 @@ def _tell(
             while (command := await asyncio.to_thread(next, commands, None)) is not None:
                 sent = True
                 try:
-                    # Where one waits for a keeper, so do those behind it.
+                    # If one waits for a keeper, so do those after it.
                     answer = await asking.tell(command, patience=None if waiting is None else 0.0)
                 except Waiting as error:
-                    waiting = error  # it is on the broker's disk: done, as far as this command can
+                    waiting = error  # it is on the broker's disk, which is all this command can do
                 else:
                     _print_answer(answer, as_json=as_json)
                 if shows and starts is not None:
@@ -305,7 +305,7 @@ def _tell(
 
 
 def _print_answer(answer: Answer, *, as_json: bool) -> None:
-    """Print the keeper's answer, and end with an error where it refused all."""
+    """Print the keeper's answer, and end with an error if it refused all addresses."""
     for taken in answer.addresses:
         if as_json:
             print_json({"url": taken.url, "outcome": taken.outcome, "detail": taken.detail})

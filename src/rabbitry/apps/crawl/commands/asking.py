@@ -1,4 +1,4 @@
-"""`rabbitry crawl status|search|why|hosts`: questions to a keeper, or to the crawl's database."""
+"""`rabbitry crawl status|search|why|hosts`: queries to a keeper, or to the crawl's database."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ DatabaseURL = Annotated[
         "--database",
         envvar=DATABASE,
         metavar="URL",
-        help="Read the crawl's database, sqlite:///FILE or postgresql://user@host/name, and ask no keeper.",
+        help="Read the crawl's database, sqlite:///FILE or postgresql://user@host/name, instead of asking a keeper.",
         show_default=False,
     ),
 ]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add these commands to those of `rabbitry crawl`."""
+    """Add the commands to `rabbitry crawl`."""
     app.command("status")(status)
-    # A word that begins with `-` is one to leave out, and no option.
+    # A word that begins with `-` is not an option but a word to leave out.
     app.command("search", context_settings={"ignore_unknown_options": True})(search)
     app.command("why")(why)
     app.command("hosts")(hosts)
@@ -48,7 +48,7 @@ def add_to(app: typer.Typer) -> None:
 
 @contextlib.asynccontextmanager
 async def asking(database: str | None, broker: str) -> AsyncIterator[Ask]:
-    """Yield the function that answers questions: from the crawl's database if one is named, else by a keeper."""
+    """Yield the function that answers queries: from the crawl's database if one is named, else by a keeper."""
     if database is None:
         from rabbitry.apps.crawl.asking import Asking
 
@@ -74,7 +74,7 @@ def asked(
     kind: type[T],
     show: Callable[[T], None],
 ) -> None:
-    """Ask one question, show its answer, and end the command."""
+    """Send one query, show its answer, and end the command."""
     start_logging(Level.WARNING, as_json=False)
     where = named_database(context, database)
     url = broker_url(context, broker) if where is None else ""
@@ -91,7 +91,7 @@ def asked(
 
 
 def iso(seconds: float | None) -> str | None:
-    """Return a time for JSON."""
+    """Return a time in ISO 8601 for JSON."""
     from rabbitry.apps.crawl.exporting import iso as written
 
     return written(seconds)
@@ -103,7 +103,7 @@ def iso(seconds: float | None) -> str | None:
 def status(
     context: typer.Context, database: DatabaseURL = None, broker: Broker = None, *, as_json: Json = False
 ) -> None:
-    """Show how far the crawl is: addresses, pages, bytes, hosts, outcomes, and the nodes that run.
+    """Show the crawl's progress: addresses, pages, bytes, hosts, outcomes, and the running nodes.
 
     Example: rabbitry crawl status
     """
@@ -145,7 +145,7 @@ def _show_status(found: Status) -> None:
         ("crawl", "paused: rabbitry crawl resume" if found.is_paused else "running"),
         ("addresses", states),
         ("pages", f"{found.pages:,} fetched, {found.rate:.1f} a second; {found.documents:,} in the index"),
-        ("hosts", f"{found.hosts:,} known, {found.hosts_out:,} in hand, {found.hosts_waiting:,} wait for their time"),
+        ("hosts", f"{found.hosts:,} known, {found.hosts_out:,} being fetched, {found.hosts_waiting:,} not due yet"),
         (
             "bytes",
             f"{size(found.size)} of pages: {size(found.wire)} from the sites, {size(found.carried)} on the broker "
@@ -153,7 +153,7 @@ def _show_status(found: Status) -> None:
         ),
     ]
     if found.backlog:
-        rows.append(("backlog", f"{found.backlog:,} documents wait for the keeper to follow their links"))
+        rows.append(("backlog", f"{found.backlog:,} documents whose links the keeper has yet to follow"))
     for name, text in rows:
         print(f"{name:10} {text}")
     if found.outcomes:
@@ -162,7 +162,7 @@ def _show_status(found: Status) -> None:
             text = one_line(f"{word:17} {OUTCOMES.get(word, '')}")
             print(f"{number:>12,}  {text}")
     if found.nodes is None:
-        print(f"{'nodes':10} not known: the database does not know which nodes run; ask without --database")
+        print(f"{'nodes':10} unknown: the database does not list running nodes; run without --database")
         return
     print("nodes" if found.nodes else f"{'nodes':10} none runs")
     for node in found.nodes:
@@ -179,7 +179,7 @@ def search(
     words: Annotated[
         list[str],
         typer.Argument(
-            metavar="WORDS...", help='Words that a page has; "a phrase", -WORD to leave out, site:HOST to stay on.'
+            metavar="WORDS...", help='Words of a page; "a phrase", -WORD to leave out, site:HOST for one host.'
         ),
     ],
     limit: Annotated[int, typer.Option(min=1, max=100, metavar="N", help="The most pages to show.")] = 10,
@@ -198,7 +198,7 @@ def search(
     typed = " ".join(words)
     unknown = [word for word in words if word.startswith("--")]
     if unknown:
-        raise UsageError(f"{unknown[0][:60]!r} is no option: rabbitry crawl search --help")
+        raise UsageError(f"{unknown[0][:60]!r} is not an option: see rabbitry crawl search --help")
     question = AskSearch(typed.encode("utf-8", "replace").decode(), limit, offset)
     show = partial(_found_as_json, offset) if as_json else partial(_show_found, offset)
     asked(context, broker, database, question, Found, show)
@@ -228,7 +228,7 @@ def _show_found(offset: int, found: Found) -> None:
         if hit.snippet:
             print(f"     {_marked(hit.snippet, hit.marks, bold, normal)}")
     if not found.total:
-        say("no page has these words")
+        say("no page matches")
     elif not found.hits:
         say(f"there are only {found.total:,}")
     else:
@@ -247,7 +247,7 @@ def _marked(snippet: str, marks: list[tuple[int, int]], bold: str, normal: str) 
 
 
 def _inside(text: str) -> str:
-    """Return a part of a line without what a terminal acts on, its spaces kept."""
+    """Return part of a line without control characters, but with its spaces."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
@@ -262,7 +262,7 @@ def why(
     *,
     as_json: Json = False,
 ) -> None:
-    """Show why an address was fetched, or was not: each decision, with its time and node.
+    """Show why an address was or was not fetched: each decision, with its time and node.
 
     Example: rabbitry crawl why https://example.org/page
     """
@@ -317,7 +317,7 @@ def _show_why(found: Why) -> None:
 
 
 def _due(at: float) -> str:
-    """Return when something is due; what was due before now is due now."""
+    """Format a due time; a past time is due now."""
     return ago(max(at, time.time()))
 
 
@@ -361,12 +361,16 @@ def _hosts_as_json(found: Hosts) -> None:
 
 def _show_hosts(found: Hosts) -> None:
     if not found.hosts:
-        say("there are no hosts yet: rabbitry crawl add URL" if not found.total else f"there are only {found.total:,}")
+        say(
+            "no hosts yet: add one with rabbitry crawl add URL"
+            if not found.total
+            else f"there are only {found.total:,}"
+        )
         return
     width = min(40, max(len(host.origin) for host in found.hosts))
     print(f"{'host':{width}} {'queued':>7} {'sent':>4} {'done':>7} {'delay':>6}  {'next':9} last outcomes")
     for host in found.hosts:
-        due = "in hand" if host.is_out else "-" if host.next_at is None or not host.queued else _due(host.next_at)
+        due = "fetching" if host.is_out else "-" if host.next_at is None or not host.queued else _due(host.next_at)
         last = ", ".join(dict.fromkeys(decision.outcome for decision in host.last))
         delay = f"{host.delay:g} s" if host.delay < 60 else span(host.delay)
         print(
@@ -375,4 +379,4 @@ def _show_hosts(found: Hosts) -> None:
             )
         )
     if len(found.hosts) < found.total:
-        say(f"{len(found.hosts):,} of {found.total:,} hosts: --limit and --offset show others")
+        say(f"{len(found.hosts):,} of {found.total:,} hosts shown: see others with --limit and --offset")

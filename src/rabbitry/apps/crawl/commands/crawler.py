@@ -1,4 +1,4 @@
-"""`rabbitry crawl crawler`, and the options of a crawler's owner."""
+"""`rabbitry crawl crawler`, and the options for a crawler's limits."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ AllowPrivate = Annotated[
     typer.Option(
         "--allow-private",
         metavar="NETWORK",
-        help="A private network that may be reached, e.g. 10.1.0.0/16; may be repeated, or several with commas.",
+        help="A private network that may be crawled, e.g. 10.1.0.0/16; may be repeated, or several with commas.",
         show_default=False,
     ),
 ]
 
 
 def _no_nan(share: float | None) -> float | None:
-    """Return what `--cpu-limit` says: no comparison with `min` refuses NaN."""
+    """Return the value of `--cpu-limit`; NaN passes a `min` check and is refused here."""
     if share is not None and math.isnan(share):
-        raise typer.BadParameter("nan is no number")
+        raise typer.BadParameter("nan is not a number")
     return share
 
 
@@ -52,7 +52,7 @@ CPULimit = Annotated[
         metavar="SHARE",
         min=0.01,
         callback=_no_nan,
-        help="The share of one core that it may use, e.g. 0.25.",
+        help="The share of one CPU core that it may use, e.g. 0.25.",
         show_default=False,
     ),
 ]
@@ -65,22 +65,22 @@ BandwidthLimit = Annotated[
         show_default=False,
     ),
 ]
-Hosts = Annotated[int, typer.Option("--concurrency", min=1, help="How many hosts it fetches from at once.")]
+Hosts = Annotated[int, typer.Option("--concurrency", min=1, help="The number of hosts to fetch from at once.")]
 
 
 def networks(given: list[str] | None) -> list[str]:
-    """Return the networks of all `--allow-private`."""
+    """Return the networks of all `--allow-private` options."""
     return [part for text in given or () for part in re.split(r"[,\s]+", text) if part]
 
 
 def bytes_a_second(text: str | None) -> float | None:
-    """Return what `--bandwidth` says. Raises UsageError."""
+    """Return the value of `--bandwidth`. Raises UsageError."""
     if text is None:
         return None
     found = _RATE.fullmatch(text.strip())
     rate = float(found[1]) * _FACTORS[found[2]] if found else 0.0
     if rate <= 0:
-        raise UsageError(f"'{text}' is no number of bytes a second: give one such as 500k, 2M or 1Mi")
+        raise UsageError(f"'{text}' is not a number of bytes a second: use e.g. 500k, 2M or 1Mi")
     return rate
 
 
@@ -105,7 +105,7 @@ def crawler(
 ) -> None:
     """Fetch the addresses that keepers send, and publish the pages, until SIGTERM or Ctrl-C.
 
-    It keeps nothing and needs no configuration: start any number of them, anywhere, at any time.
+    It stores nothing and needs no configuration: start any number of them, anywhere, at any time.
 
     Example: rabbitry crawl crawler --cpu-limit 0.25 --bandwidth 2M
     """

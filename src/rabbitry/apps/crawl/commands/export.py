@@ -26,7 +26,7 @@ _WARC: Final = ".warc.gz"
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add this command to those of `rabbitry crawl`."""
+    """Add the command to `rabbitry crawl`."""
     app.command("export")(export)
 
 
@@ -34,7 +34,7 @@ def export(
     context: typer.Context,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the JSON lines to a file, whole or not at all; to stdout otherwise."),
+        typer.Option(metavar="FILE", help="Write the JSON lines to a file, completely or not at all. Default: stdout."),
     ] = None,
     warc: Annotated[
         Path | None,
@@ -52,7 +52,7 @@ def export(
     """
     start_logging(Level.WARNING, as_json=False)
     if warc is not None and not warc.name.endswith(_WARC):
-        raise UsageError(f"--warc names a file that ends with {_WARC}, and not {str(warc)!r}")
+        raise UsageError(f"--warc {str(warc)!r}: the file's name must end with {_WARC}")
     if warc is not None and output is not None and warc.absolute() == output.absolute():
         raise UsageError("--output and --warc name the same file")
     where = named_database(context, database)
@@ -64,7 +64,7 @@ def export(
         from rabbitry.apps.crawl.exporting import WARCFile, pages, written_whole
 
         with contextlib.ExitStack() as files:
-            # The files first: what can't be written is said before anybody is asked.
+            # The files first: a file that can't be written is reported before any query.
             lines = None if output is None else files.enter_context(written_whole(output))
             archive = None
             if warc is not None:
@@ -84,7 +84,7 @@ def export(
 
 
 class _Writing:
-    """Writes entries to stdout, to a file of lines and to a WARC file, and shows on a terminal how far it is."""
+    """Writes entries to stdout, to a file of lines and to a WARC file, and shows progress on a terminal."""
 
     def __init__(self, lines: IO[bytes] | None, archive: WARCFile | None, *, to_stdout: bool) -> None:
         self._lines = lines
@@ -112,11 +112,11 @@ class _Writing:
         if self._shows:
             print(file=sys.stderr)
         if self._without:
-            say(f"{counted(self._without, 'document')} left out of {warc}: no page as it came is kept of them")
+            say(f"{counted(self._without, 'document')} left out of {warc}: their pages' bodies are not stored")
         if self._to_stdout:
             sys.stdout.flush()
             if not self._count:
-                say("there are no documents yet")
+                say("no documents yet")
         elif as_json:
             files = [str(path) for path in (output, warc) if path is not None]
             print_json({"documents": self._count, "without_page": self._without, "files": files})

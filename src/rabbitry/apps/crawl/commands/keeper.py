@@ -1,4 +1,4 @@
-"""`rabbitry crawl keeper`, and the options of its database."""
+"""`rabbitry crawl keeper`, and the option for its database."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rabbitry.runtime.parent import ready
 
 PerHost = Annotated[
     int,
-    typer.Option("--per-host", min=1, max=100, metavar="N", help="How many crawlers may fetch from a host at once."),
+    typer.Option("--per-host", min=1, max=100, metavar="N", help="How many crawlers may fetch from one host at once."),
 ]
 
 
@@ -44,9 +44,9 @@ def keeper(
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
 ) -> None:
-    """Keep the crawl: what was found, what is fetched next, and the index, until SIGTERM or Ctrl-C.
+    """Manage the crawl: decide what to fetch next and store the index, until SIGTERM or Ctrl-C.
 
-    Of several with the same database one is active; the others stand by, and answer questions.
+    Of several keepers with the same database one is active; the others stand by, and answer queries.
 
     Example: rabbitry crawl keeper --database postgresql://crawl@db/crawl
     """

@@ -20,7 +20,7 @@ from rabbitry.runtime.options import (
 )
 from rabbitry.runtime.parent import ready
 
-Processes = Annotated[int, typer.Option(min=1, help="How many processes read pages, one for each CPU to be used.")]
+Processes = Annotated[int, typer.Option(min=1, help="Processes that read pages, one for each CPU to use.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -39,9 +39,9 @@ def processor(
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
 ) -> None:
-    """Read the pages of crawlers, of any program, and publish title, text, language and links, until SIGTERM or Ctrl-C.
+    """Process pages of any program's crawlers: publish title, text, language and links, until SIGTERM or Ctrl-C.
 
-    It keeps nothing and needs no configuration: start any number of them, anywhere, at any time.
+    It stores nothing and needs no configuration: start any number of them, anywhere, at any time.
 
     Example: rabbitry crawl processor --processes 4
     """

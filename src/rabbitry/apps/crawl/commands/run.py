@@ -48,7 +48,7 @@ def run(
 ) -> None:
     """Run a crawler, a processor and a keeper on this machine, until SIGTERM or Ctrl-C.
 
-    More of each may join from other machines at any time. `rabbitry crawl add` says what is crawled.
+    More of each may join from other machines at any time. Start a crawl with `rabbitry crawl add`.
 
     Example: rabbitry crawl run --allow-private 10.0.0.0/8
     """

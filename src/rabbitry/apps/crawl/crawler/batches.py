@@ -1,4 +1,4 @@
-"""Working off a batch: its addresses one after the other, with the delay that the host is owed between them."""
+"""Processing a batch: its addresses in order, with the host's delay between them."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from rabbitry.apps.crawl.node import Node
 Item: TypeAlias = Page | Outcome | Report
 
 MOST_CONNECTIONS: Final = 8
-"""At once to one host, whatever a batch says."""
+"""The most requests to one host at once, whatever a batch asks for."""
 JUMP: Final = 3.0
-"""Seconds that a crawler may wake too late. After more it was stopped, or its machine slept: it asks for no more."""
+"""Seconds that a crawler may wake too late. After more, its machine slept or it was stopped: it requests nothing."""
 TAKEOVER: Final = 5.0
-"""Seconds, beside the delay, that a host is left alone whose batch another crawler had in hand: that one may live, and
-know only by now that the broker has given its batch away."""
+"""Seconds added to the delay of a host whose batch another crawler had: that crawler may still run, and may only now
+learn that the broker has given its batch away."""
 LONGEST: Final = 75.0
-"""Seconds for a batch at most, however far its deadline seems to be: the keeper's clock may be another."""
+"""The most seconds for a batch, even if its deadline seems later: the keeper's clock may differ."""
 STOP_WITHIN: Final = 4.0
-"""Seconds that requests in hand have to end when the crawler stops."""
+"""Seconds that running requests have to end when the crawler stops."""
 SILENT: Final = 3
-"""Requests in a row without a connection after which the rest of a batch is not tried."""
+"""Requests in a row without a connection before the rest of a batch is not tried."""
 SILENT_WAIT: Final = 60.0
-"""Seconds until a host that does not answer may be asked again."""
+"""Seconds before a host that does not answer may be requested again."""
 _HAS_BOOTTIME: Final = hasattr(time, "CLOCK_BOOTTIME")
 _UNASKED: Final = frozenset({"private", "no-contact", "no-such-host", "bad-address", "bad-scheme", "too-long"})
-"""Outcomes for which no request went out, so that no delay is owed."""
+"""Outcomes without a request, after which no delay is due."""
 
 
 class Fetches(Protocol):
-    """What a crawler needs of a `Fetcher`."""
+    """The methods of `Fetcher` that a crawler uses."""
 
     async def fetch(self, address: Address, batch: Batch, host: BatchHosts) -> Page | Outcome:
         """See Fetcher."""
@@ -51,7 +51,7 @@ class Fetches(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What the batches of a crawler share. in_hand: the time limits of what asks for addresses."""
+    """Resources shared by a crawler's batches. in_hand: the time limits of running requests."""
 
     fetcher: Fetches
     room: Room
@@ -63,24 +63,24 @@ class Means:
 
 
 class Crawler:
-    """Works off batches, any number at once, within the budgets of its machine."""
+    """Processes batches, any number at once, within its machine's budgets."""
 
     def __init__(self, node: Node, means: Means) -> None:
         self.node = node
         self._means = means
 
     def stop(self) -> None:
-        """End all batches: nothing more is requested, and requests in hand have STOP_WITHIN seconds."""
+        """Stop all batches: no more requests begin, and running ones have STOP_WITHIN seconds."""
         self._means.stopping.set()
         until = asyncio.get_running_loop().time() + STOP_WITHIN
         for limit in self._means.in_hand:
             limit.reschedule(until)
 
     async def crawl(self, batch: Batch, *, is_repeated: bool = False) -> AsyncGenerator[Item, None]:
-        """Fetch the addresses of a batch; yield each page and outcome as it comes, and a report at the end.
+        """Fetch the addresses of a batch; yield each page and outcome at once, and a report at the end.
 
-        is_repeated: the batch was in a crawler's hands before. It is given back whole, since that one may have fetched
-        any of its addresses. A page counts as held in memory until the next item is asked for.
+        is_repeated: whether another crawler had the batch. It is then returned whole, since that one may have fetched
+        any of its addresses. A page counts as in memory until the next item is requested.
         """
         if is_repeated:
             wait = batch.delay + TAKEOVER if batch.delay > 0 else 0.0
@@ -90,7 +90,7 @@ class Crawler:
         async with contextlib.aclosing(run.items()) as items:
             async for item in items:
                 yield item
-                del item  # a page may be large, and the next one far away
+                del item  # a page may be large, and the next may take long
         yield self._report(batch, [each.url for each in run.waiting], run.why, run.wait())
 
     def _report(self, batch: Batch, left: list[str], why: str, wait: float) -> Report:
@@ -106,7 +106,7 @@ class Crawler:
 
 
 class _Run:
-    """One batch on its way. why: why the addresses that still wait are not asked for; empty while they are."""
+    """One running batch. why: why the remaining addresses are not requested; empty while they are."""
 
     def __init__(self, means: Means, batch: Batch) -> None:
         self._means = means
@@ -117,25 +117,25 @@ class _Run:
         self._next_at = 0.0
         self._silent = 0
         self._deadline = min(batch.deadline, time.time() + LONGEST)
-        # With a delay, the next request waits for the end of the answer before it.
+        # With a delay, the next request waits for the end of the previous answer.
         self._lanes = 1 if batch.delay > 0 else max(1, min(batch.connections, MOST_CONNECTIONS, len(batch.addresses)))
         self._items: asyncio.Queue[Page | Outcome | None] = asyncio.Queue()
-        """Bounded by `_places`; None follows the last one."""
-        # Nothing is asked for while the broker does not take what came before.
+        """Bounded by `_places`; None marks the end."""
+        # Nothing is requested while the broker has not taken earlier items.
         self._places = asyncio.Semaphore(self._lanes)
 
     def wait(self) -> float:
-        """Return the seconds until the host may be asked again."""
+        """Return the seconds until the host may be requested again."""
         return max(0.0, self._next_at - _clock())
 
     async def items(self) -> AsyncGenerator[Page | Outcome, None]:
-        """Yield pages and outcomes until all is asked for, or nothing more may be."""
+        """Yield pages and outcomes until all addresses are requested, or no more may be."""
         if self._lanes == 1:
-            # The same without a task and a queue, which took a tenth of a page's time.
+            # Avoids a task and a queue, which took a tenth of a page's time.
             while (found := await self._next()) is not None:
                 try:
                     yield found
-                finally:  # also if this is closed meanwhile, since the batch was lost
+                finally:  # also if this is closed early because the batch was lost
                     self._means.room.release(found)
                 del found
             return
@@ -162,16 +162,16 @@ class _Run:
                 group.create_task(self._lane())
 
     async def _lane(self) -> None:
-        """Ask for one address after the other."""
+        """Fetch one address after the other."""
         try:
             while await self._places.acquire() and (item := await self._next()) is not None:
                 self._items.put_nowait(item)
-                del item  # a page may be large, and the next one far away
+                del item  # a page may be large, and the next may take long
         finally:
-            self._places.release()  # of the turn that did not come: other lanes end by theirs
+            self._places.release()  # return the unused place; other lanes end with theirs
 
     async def _next(self) -> Page | Outcome | None:
-        """Wait for the next turn, and return what comes of its address; None if there is none any more."""
+        """Wait for the next turn, and return its page or outcome; None if no address is left."""
         means = self._means
         address: Address | None = None
         limit = asyncio.timeout(None)
@@ -184,7 +184,7 @@ class _Run:
                 item = await means.fetcher.fetch(address, self._batch, self._host)
                 self._heed(item)
                 return item
-        except TimeoutError:  # of `stop`
+        except TimeoutError:  # set by `stop`
             if address is not None:
                 self.waiting.appendleft(address)
             self.why = "interrupted"
@@ -193,7 +193,7 @@ class _Run:
             means.in_hand.discard(limit)
 
     def _heed(self, item: Page | Outcome) -> None:
-        """Owe the host its delay, and leave it alone if it asks for that or does not answer."""
+        """Schedule the host's delay, or a longer pause if it asks for one or does not answer."""
         outcome = "page" if isinstance(item, Page) else item.outcome
         if outcome in _UNASKED:
             return
@@ -208,7 +208,7 @@ class _Run:
             self._next_at = max(self._next_at, now + SILENT_WAIT)
 
     async def _turn(self) -> bool:
-        """Wait until the next address may be asked for; return whether there is one, and it may."""
+        """Wait until the next address may be requested; return whether there is one and the batch goes on."""
         means = self._means
         while self.waiting and not self.why:
             if means.stopping.is_set():
@@ -243,5 +243,5 @@ async def _first(waits: Sequence[Coroutine[object, object, object]], timeout: fl
 
 
 def _clock() -> float:
-    """Return seconds that go on while the machine sleeps."""
+    """Return a clock that also runs while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if _HAS_BOOTTIME else time.monotonic()

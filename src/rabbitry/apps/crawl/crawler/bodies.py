@@ -1,4 +1,4 @@
-"""Bodies of answers: collected as they come, within bounds, decoded, and compressed for the way to the processors."""
+"""Bodies of answers: collected as they arrive, within bounds, decoded, and compressed for the processors."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from rabbitry.apps.crawl.crawler.decoding import decoded
 from rabbitry.apps.crawl.problems import Problem
 
 INLINE: Final = 1 << 16
-"""Bytes of a collected body that are decoded and compressed in the event loop, under a millisecond."""
+"""Bytes of a collected body up to which it is decoded and compressed in the event loop, in under a millisecond."""
 STREAMED: Final = 1 << 20
-"""Bytes from which on a body without a content encoding is compressed while it comes."""
+"""Bytes above which a body without a content encoding is compressed while it arrives."""
 CONTEXT: Final = 800_000
-"""Bytes of memory of a compressor that has begun."""
+"""Memory of an active compressor, in bytes."""
 LARGEST_PACKED: Final = 16_000_000
-"""Bytes of a compressed body; brokers bound messages, and text compresses better than that."""
+"""The most bytes of a compressed body; brokers bound messages, and text compresses to less."""
 HEAD: Final = 512
 PIECE: Final = 1 << 14
-"""Bytes that are collected before they become a piece: objects of few bytes each take many times the memory."""
+"""Bytes collected into one piece: many small objects would take many times the memory."""
 MOST_TINY: Final = 20_000
 TINY: Final = 16
-"""Bytes. Smaller chunks keep the event loop busy, so that a body may have MOST_TINY of them; no server needs more."""
+"""Bytes of a tiny chunk. Many of these keep the event loop busy, so a body may have MOST_TINY; no server needs more."""
 _LEVEL: Final = 1
 
 
 class Body(NamedTuple):
-    """A body that is complete. data: compressed with zstd, or as it is. size: bytes before. head: the first ones."""
+    """A complete body. data: compressed with zstd, or as received. size: bytes uncompressed. head: first bytes."""
 
     data: bytes
     size: int
@@ -39,17 +39,17 @@ class Body(NamedTuple):
 
 
 _one: Final = zstandard.ZstdCompressor(level=_LEVEL)
-"""The event loop's: making one costs more than compressing a page."""
+"""The event loop's compressor: creating one costs more than compressing a page."""
 
 
 class BodyReader:
-    """The part of a body that has come.
+    """Collects a body as it arrives.
 
     Args:
-        encodings: To be undone at the end, see `encodings_of`.
-        largest: Bytes that it may have, both as it comes and decoded.
-        is_packed: Whether it is to be compressed.
-        may_be_cut: Whether a longer one is cut to `largest`, which is no problem then.
+        encodings: The encodings to undo at the end, see `encodings_of`.
+        largest: The most bytes, both as received and decoded.
+        is_packed: Whether to compress it.
+        may_be_cut: Whether a longer body is cut to `largest` without an error.
     """
 
     def __init__(self, encodings: list[str], largest: int, *, is_packed: bool = True, may_be_cut: bool = False) -> None:
@@ -59,19 +59,19 @@ class BodyReader:
         self._may_be_cut = may_be_cut
         self._chunks: deque[bytes] = deque()
         self._begun = bytearray()
-        """What has come after these and makes no piece yet."""
+        """Chunks after the last complete piece."""
         self._count = 0
         self._packing: zstandard.ZstdCompressionObj | None = None
         self._head = b""
         self.came: int = 0
-        """Bytes that came, before they are decoded."""
+        """Bytes received, before decoding."""
         self.held: int = 0
-        """Bytes that it takes in memory."""
+        """Bytes in memory."""
         self.is_cut: bool = False
-        """Whether it has all that it may have, so that nothing more needs to come."""
+        """Whether the limit is reached, so that no more is needed."""
 
     def take(self, chunk: bytes) -> None:
-        """Take what came next. Raises Problem if it is too much."""
+        """Add the next chunk. Raises Problem if it is too much."""
         self.came += len(chunk)
         self._count += 1
         if self._count > MOST_TINY + self.came // TINY:
@@ -95,9 +95,9 @@ class BodyReader:
             _check_packed(self.held - CONTEXT)
 
     async def finish(self, turns: asyncio.Semaphore) -> Body:
-        """Return the whole, once. Raises Problem if it can't be decoded.
+        """Return the complete body, once. Raises Problem if it can't be decoded.
 
-        turns: for large bodies, which are decoded and compressed in a thread.
+        turns: limits the threads that decode and compress large bodies.
         """
         self._end_piece()
         if self._packing is not None:
@@ -114,7 +114,7 @@ class BodyReader:
             self._begun.clear()
 
     def _pack(self) -> None:
-        """Begin to compress while the body comes, with the chunks that are here already."""
+        """Start to compress while the body arrives, beginning with the chunks received so far."""
         self._end_piece()
         self._packing = zstandard.ZstdCompressor(level=_LEVEL).compressobj()
         packed = deque[bytes]()
@@ -126,10 +126,10 @@ class BodyReader:
         self.held = sum(map(len, packed)) + CONTEXT
 
     def _pieces(self) -> Iterator[bytes]:
-        """Return the decoded pieces, and forget what they were decoded from."""
+        """Return the decoded pieces, and release the data that they are decoded from."""
         chunks = _taken(self._chunks)
         if self._encodings:
-            # One that may be cut ends by itself at its largest size.
+            # A body that may be cut ends at its largest size.
             chunks = decoded(chunks, self._encodings, sys.maxsize if self._may_be_cut else self._largest)
         return self._cut(chunks) if self._may_be_cut else chunks
 
@@ -140,10 +140,10 @@ class BodyReader:
 
     def _large(self) -> Body:
         """Decode and compress a large body piece by piece, so that it is never in memory as a whole."""
-        compressor = zstandard.ZstdCompressor(level=_LEVEL)  # no compressor may be used by two threads
+        compressor = zstandard.ZstdCompressor(level=_LEVEL)  # two threads must not share one
         if not self._is_packed:
             return self._whole(compressor)
-        # With its size, a reader knows what to make room for.
+        # The stored size lets a reader allocate its memory at once.
         packing = compressor.compressobj() if self._encodings else compressor.compressobj(size=self.came)
         packed: list[bytes] = []
         size = held = 0
@@ -158,7 +158,7 @@ class BodyReader:
         return Body(b"".join(packed), size, head)
 
     def _cut(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        """Return the pieces up to the largest size; a body that was cut on its way ends in the middle, too."""
+        """Return the pieces up to the largest size; a body cut in transit may end in the middle of a piece."""
         left = self._largest
         try:
             for piece in pieces:
@@ -172,7 +172,7 @@ class BodyReader:
 
 
 def _taken(chunks: deque[bytes]) -> Iterator[bytes]:
-    """Return chunks, and take each out before it is used."""
+    """Return the chunks, and remove each before it is used."""
     while chunks:
         yield chunks.popleft()
 

@@ -1,4 +1,4 @@
-"""Budgets of a crawler on its machine: a share of a core, bytes a second, bytes of pages in memory."""
+"""A crawler's budgets on its machine: CPU share, bandwidth, and memory for pages."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _BURST: Final = 0.25
 
 
 class CPU:
-    """A share of one core, measured over the whole process with its threads.
+    """A share of one core, measured for the whole process with its threads.
 
     Args:
-        share: Of a core, such as 0.25; None for as much as there is.
-        used: Returns the seconds of CPU that the process has used.
-        clock: Returns seconds that pass.
+        share: A fraction of a core, such as 0.25; None for no limit.
+        used: Returns the CPU seconds used by the process.
+        clock: A monotonic clock.
     """
 
     def __init__(
@@ -33,14 +33,14 @@ class CPU:
         self._since, self._begun = clock(), used()
 
     def pause(self) -> float:
-        """Return the seconds to wait before the next piece of work, so that the share is kept."""
+        """Return the seconds to wait before the next piece of work to keep to the share."""
         if self._share is None:
             return 0.0
         now, used = self._clock(), self._used()
         ahead = (used - self._begun) - self._share * (now - self._since)
         burst = _BURST * self._share
         if ahead < -burst:
-            # What was not used long ago can't be made up for.
+            # Budget that was unused long ago is lost.
             self._since, self._begun = now, used + burst
         return max(0.0, ahead) / self._share
 
@@ -49,69 +49,69 @@ class Bandwidth:
     """Bytes a second over the network.
 
     Args:
-        rate: Bytes a second; None for as many as there are.
-        clock: Returns seconds that pass.
+        rate: Bytes a second; None for no limit.
+        clock: A monotonic clock.
     """
 
     def __init__(self, rate: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = rate
         self._clock = clock
         self._free_at = clock()
-        """When all that has come is paid for."""
+        """When the bytes so far are paid for."""
 
     def spend(self, size: int) -> None:
-        """Count bytes that came or were sent."""
+        """Count bytes received or sent."""
         if self._rate is not None:
             self._free_at = max(self._free_at, self._clock() - _BURST) + size / self._rate
 
     def pause(self) -> float:
-        """Return the seconds to wait before more may come."""
+        """Return the seconds to wait before receiving more."""
         return 0.0 if self._rate is None else max(0.0, self._free_at - self._clock())
 
 
 class Room:
-    """Bytes of bodies in memory: those that come, and those that are complete and wait to be confirmed.
+    """Memory for bodies: those still arriving, and complete ones not confirmed yet.
 
-    If there is no room, nothing is begun, and all bodies wait but the oldest one, which goes on as long as the
-    complete ones alone leave room. So one can always be ended, and there are never more bytes than twice the limit, one
-    body, and a piece of each of the others.
+    If it is full, no request begins, and all bodies wait except the oldest one, which continues while the complete
+    bodies alone leave room. Thus one body can always be finished, and the memory never exceeds twice the limit plus one
+    body and one piece of each of the others.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._coming: dict[object, int] = {}
-        """Bodies that still come, oldest first, and their bytes."""
+        """Arriving bodies with their bytes, oldest first."""
         self._complete: dict[object, int] = {}
         self._complete_total = 0
         self._waiting: asyncio.Event | None = None
-        """Set at the next change, if anybody waits for it."""
+        """Set at the next change; None if no task waits for it."""
         self.total: int = 0
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing more should be begun."""
+        """Whether no more requests should begin."""
         return self.total >= self._limit
 
     def hold(self, body: object, size: int) -> None:
-        """Note that a body that comes takes this many bytes."""
+        """Record that an arriving body takes this many bytes."""
         self.total += size - self._coming.get(body, 0)
         self._coming[body] = size
 
     def may_grow(self, body: object) -> bool:
-        """Return whether more of a body may come."""
+        """Return whether more of a body may be received."""
         if not self.is_full:
             return True
         return self._complete_total < self._limit and next(iter(self._coming), body) is body
 
     def came(self, body: object, size: int) -> None:
-        """Note that a body is complete, and takes this many bytes until it is released."""
+        """Record that a body is complete, and takes this many bytes until it is released."""
         self.total += size - self._coming.pop(body, 0)
         self._complete_total += size
         self._complete[body] = size
         self._tell()
 
     def release(self, body: object) -> None:
-        """Note that a body is gone; one that is gone already changes nothing."""
+        """Record that a body is gone; repeated calls have no effect."""
         complete = self._complete.pop(body, 0)
         self._complete_total -= complete
         self.total -= complete + self._coming.pop(body, 0)

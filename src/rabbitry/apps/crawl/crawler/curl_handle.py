@@ -1,4 +1,4 @@
-"""A curl handle: one HTTP request and its response after the other, with the options that confine it."""
+"""A curl handle: HTTP requests one after the other, with options that confine them."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from rabbitry.apps.crawl.crawler.transfers import IDLE_SECONDS, Transfers
 from rabbitry.apps.crawl.problems import Problem
 
 CONNECT_WITHIN: Final = 10.0
-"""Seconds for a connection, TLS included."""
+"""Seconds to connect, TLS included."""
 SLOWEST: Final = 100
 SLOW_SECONDS: Final = 15
-"""A response that comes slower than SLOWEST bytes a second for this long is given up."""
+"""Seconds after which a response slower than SLOWEST bytes a second is aborted."""
 _BUFFER: Final = 1 << 16
 _BAD_CERTIFICATE: Final = frozenset({pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_ISSUER_ERROR})
 _BAD_ANSWER: Final = frozenset(
     {
         pycurl.E_UNSUPPORTED_PROTOCOL,  # HTTP/0.9
         8,  # CURLE_WEIRD_SERVER_REPLY
-        pycurl.E_BAD_CONTENT_ENCODING,  # a transfer encoding that nobody asked for
+        pycurl.E_BAD_CONTENT_ENCODING,  # a transfer encoding that was not requested
         pycurl.E_HTTP2,
         92,  # CURLE_HTTP2_STREAM
-        43,  # CURLE_BAD_FUNCTION_ARGUMENT, which a header with a zero byte leads to
+        43,  # CURLE_BAD_FUNCTION_ARGUMENT, caused by a header with a zero byte
     }
 )
-_TOO_LARGE: Final = 100  # CURLE_TOO_LARGE, of headers
+_TOO_LARGE: Final = 100  # CURLE_TOO_LARGE: the headers
 
 
 Collect: TypeAlias = Callable[[Head], BodyReader | None]
@@ -46,9 +46,9 @@ Collect: TypeAlias = Callable[[Head], BodyReader | None]
 class Request(NamedTuple):
     """A request.
 
-    addresses: IP addresses that the host resolved to, all of them permitted. is_known: whether the owner of the
-    crawl left a contact, without which no public address is asked. collect: makes the reader of the body once the
-    head is there; it raises Problem if the body is not wanted, and returns None to read none. time_limit: seconds.
+    addresses: the host's IP addresses, all permitted. is_known: whether the owner of the crawl left a contact, without
+    which no public address is requested. collect: called with the head, returns the body's reader; it raises Problem if
+    the body is not wanted, and returns None to skip it. time_limit: seconds.
     """
 
     target: Target
@@ -70,7 +70,7 @@ class Response(NamedTuple):
 
 
 class CurlHandle:
-    """A curl handle that is used for one request after the other, and the state of the one in hand."""
+    """A curl handle, used for one request after the other, and the state of the current request."""
 
     def __init__(self, transfers: Transfers, networks: Networks, room: Room, bandwidth: Bandwidth) -> None:
         self._transfers = transfers
@@ -84,15 +84,15 @@ class CurlHandle:
         self._body: BodyReader | None = None
         self._problem: Problem | None = None
         self._is_enough = False
-        """Whether all that is wanted has come, and the transfer was ended for it."""
+        """Whether all wanted data has arrived, and the transfer was ended for it."""
         self._unread = 0
-        """Bytes of a body that nobody wants."""
+        """Bytes of a body that is not read."""
         self._refused = ""
-        """The IP address that a connection was refused to."""
+        """The IP address to which a connection was refused."""
         self._limit: asyncio.TimerHandle | None = None
-        """Ends the request when its time is up."""
+        """Ends the request at its time limit."""
         self._sent: tuple[str, Sequence[str]] = ("", ())
-        """The User-Agent and the headers that the handle has from the request before."""
+        """The User-Agent and headers set for the previous request."""
         self._resuming: asyncio.Task[None] | None = None
 
     async def run(self, request: Request) -> Response:
@@ -105,17 +105,17 @@ class CurlHandle:
             curl.setopt(pycurl.HTTPHEADER, [*_HEADERS, *request.headers])
             self._sent = sent
         if not target.is_literal:
-            # "+": the entry ages in libcurl's cache of names; a later one for the same host takes its place.
+            # "+": the entry expires in libcurl's name cache; a later one for the same host replaces it.
             pinned = ",".join(f"[{each}]" if ":" in each else each for each in request.addresses)
             curl.setopt(pycurl.RESOLVE, [f"+{target.host}:{target.port}:{pinned}"])
-        # A timer of its own, since `asyncio.timeout` takes as long as all of the request's options.
+        # A plain timer, because `asyncio.timeout` takes as long as setting all options of the request.
         self._limit = self._loop.call_later(request.time_limit, self._end_late)
         try:
             await self._transfers.perform(curl)
         except TimeoutError as error:
             if not self._is_answered:
                 self._forget()
-                raise self._late(f"not there after {request.time_limit:g} s") from error
+                raise self._late(f"not complete after {request.time_limit:g} s") from error
         except pycurl.error as error:
             if not self._is_enough and not self._is_answered:
                 self._forget()
@@ -130,7 +130,7 @@ class CurlHandle:
             self._limit.cancel()
             self._request = self._limit = None
             self._bandwidth.spend(self._head.size + curl.getinfo(pycurl.REQUEST_SIZE))
-        body, self._body = self._body, None  # which may be large, and the next request far away
+        body, self._body = self._body, None  # it may be large, and the next request may take long
         if body is not None:
             self._room.came(body, body.held)
         wire = self._head.size + int(curl.getinfo(pycurl.SIZE_DOWNLOAD_T))
@@ -147,7 +147,7 @@ class CurlHandle:
 
     @property
     def _is_answered(self) -> bool:
-        """Whether the head says it all, so that a body which is broken or does not come changes nothing."""
+        """Whether the head is the complete answer, so that a missing or broken body does not matter."""
         return self._head.is_complete and self._body is None and self._problem is None
 
     def _forget(self) -> None:
@@ -159,7 +159,7 @@ class CurlHandle:
         curl = pycurl.Curl()
         for option, value in _OPTIONS.items():
             curl.setopt(option, value)
-        paths = ssl.get_default_verify_paths()  # the wheel's libcurl looks where its own build had them
+        paths = ssl.get_default_verify_paths()  # the wheel's libcurl has the paths of its build machine
         if paths.cafile:
             curl.setopt(pycurl.CAINFO, paths.cafile)
         if paths.capath:
@@ -172,7 +172,7 @@ class CurlHandle:
     # -- called by libcurl -------------------------------------------------------------------------------
 
     def _open_socket(self, _purpose: int, endpoint: tuple[int, int, int, tuple[str, int]]) -> socket | int:
-        """Open a socket for a connection to an IP address that is permitted: the last word, whatever led there."""
+        """Open a socket only to a permitted IP address: the final check, whatever led to the address."""
         family, kind, protocol, address = endpoint
         assert self._request is not None  # noqa: S101 # libcurl calls within `run`; narrows the type
         verdict = self._networks.judge(address[0])
@@ -199,7 +199,7 @@ class CurlHandle:
     def _take_chunk(self, chunk: bytes) -> int | None:
         body = self._body
         if body is None:
-            # The connection is worth a short body that nobody reads, but no long one.
+            # To keep the connection, a short unwanted body is read, but not a long one.
             self._unread += len(chunk)
             self._is_enough = max(self._unread, self._head.length or 0) > _SHORT
             return _STOP if self._is_enough else None
@@ -218,7 +218,7 @@ class CurlHandle:
         return _STOP if self._is_enough else None
 
     async def _resume(self, body: BodyReader) -> None:
-        """Go on with a paused transfer when there is bandwidth and room; that time is not the server's."""
+        """Resume a paused transfer when there is bandwidth and room; the pause does not count for the time limit."""
         assert self._limit is not None  # noqa: S101 # `run` cancels this task before it ends; narrows the type
         left = self._limit.when() - self._loop.time()
         self._limit.cancel()
@@ -236,16 +236,16 @@ class CurlHandle:
     def _end_late(self) -> None:
         self._transfers.fail(self._curl, TimeoutError())
 
-    # -- what went wrong ---------------------------------------------------------------------------------
+    # -- errors ------------------------------------------------------------------------------------------
 
     def _problem_of(self, code: int, text: str) -> Problem:
-        """Return the problem that an error of libcurl stands for."""
+        """Return the problem for an error of libcurl."""
         if self._problem is not None:
             return self._problem
         if self._refused:
             if self._networks.judge(self._refused) is Verdict.PUBLIC:
                 return Problem("no-contact", f"{self._refused} is public")
-            return Problem("private", f"leads to {self._refused}")
+            return Problem("private", f"resolves to {self._refused}")
         if code == pycurl.E_OPERATION_TIMEDOUT:
             return self._late(text)
         if code == pycurl.E_URL_MALFORMAT:
@@ -263,13 +263,13 @@ class CurlHandle:
         return Problem("no-connection", text or os.strerror(self._curl.getinfo(pycurl.OS_ERRNO)))
 
     def _late(self, text: str) -> Problem:
-        # The times of connecting are 0 also if the connection was kept from an earlier request.
+        # Connection times are 0 also if the connection was reused.
         is_connected = self._curl.getinfo(pycurl.PRETRANSFER_TIME) > 0
         return Problem("too-slow" if is_connected else "no-connection", text)
 
 
 _STOP: Final = -1
-"""Returned to libcurl in place of a number of bytes, it ends the transfer (CURLE_WRITE_ERROR)."""
+"""Returned to libcurl instead of a number of bytes, it ends the transfer (CURLE_WRITE_ERROR)."""
 _SHORT: Final = 1 << 14
 _HEADERS: Final = (
     "Accept: text/html, application/xhtml+xml, application/xml;q=0.9, text/*;q=0.8, */*;q=0.1",
@@ -279,7 +279,7 @@ _OPTIONS: Final[dict[int, object]] = {
     pycurl.NOSIGNAL: 1,
     pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
     pycurl.FOLLOWLOCATION: 0,
-    pycurl.PROXY: "",  # none, whatever the environment says
+    pycurl.PROXY: "",  # no proxy, even if the environment names one
     pycurl.NOPROXY: "*",
     pycurl.NETRC: pycurl.NETRC_IGNORED,
     pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_2TLS,

@@ -1,6 +1,6 @@
-"""Content encodings, undone within a bound: gzip, deflate, brotli and zstd.
+"""Content encodings, decoded within bounds: gzip, deflate, brotli and zstd.
 
-libcurl could do this, but its wheel knows no zstd, and it tells a bomb from a broken body in no way.
+libcurl could decode them, but its wheel lacks zstd, and it does not tell a decompression bomb from a broken body.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from rabbitry.apps.crawl.problems import Problem
 
 ACCEPTED: Final = "gzip, deflate, br, zstd"
 MOST: Final = 2
-"""Encodings on top of each other. Servers use one; two come from a file that was compressed and then sent so."""
+"""The most nested encodings. Servers use one; two result from a compressed file that is sent compressed."""
 _BOMB: Final = 50
-"""Bytes that one byte becomes, beyond which a body that is too large is called a bomb."""
+"""The ratio of decompression above which a body that is too large is called a bomb."""
 _PIECE: Final = 1 << 16
 _STEP: Final = 1 << 10
-"""Bytes that a decoder gets at once, so that what became of how many is known."""
+"""Bytes passed to a decoder at once, so that the output of each is known."""
 _ZSTD_WINDOW: Final = 1 << 23
-"""Bytes; encoders for the web use no larger window (RFC 9659)."""
+"""The largest window in bytes; encoders for the web use no larger one (RFC 9659)."""
 
 Pieces: TypeAlias = Iterator[bytes]
 
 
 def encodings_of(header: str) -> list[str]:
-    """Return the encodings that a Content-Encoding names, in the order in which they were applied.
+    """Return the encodings in a Content-Encoding header, in the order in which they were applied.
 
-    Raises Problem for an unknown one, and for more than MOST.
+    Raises Problem for an unknown one, or more than MOST.
     """
     names = [name.strip().lower() for name in header.split(",")]
     found = [name for name in names if name not in ("", "identity")]
@@ -44,12 +44,12 @@ def encodings_of(header: str) -> list[str]:
 
 
 def decoded(body: Pieces, encodings: list[str], largest: int) -> Pieces:
-    """Undo encodings, last one first, and return the pieces of the body; each is at most 2 MB.
+    """Decode encodings, last one first, and return the pieces of the body; each has at most 2 MB.
 
     Args:
-        body: What came over the network.
+        body: The data received over the network.
         encodings: As `encodings_of` returns them.
-        largest: Bytes that the body, and what it is between two encodings, may have.
+        largest: The most bytes of the body, also between two encodings.
 
     Raises:
         Problem: too-large, bomb or broken-encoding, while the pieces are read.
@@ -71,7 +71,7 @@ def _bounded(body: Pieces, decoder: Callable[[], _Decoder], name: str, largest: 
                     is_bomb = given > _BOMB * max(taken, 1)
                     raise Problem(
                         "bomb" if is_bomb else "too-large",
-                        f"{taken} bytes of {name} become more than {largest}",
+                        f"{taken} bytes of {name} decompress to more than {largest}",
                     )
                 yield piece
     except (zlib.error, brotli.error, zstandard.ZstdError) as error:
@@ -81,18 +81,18 @@ def _bounded(body: Pieces, decoder: Callable[[], _Decoder], name: str, largest: 
 
 
 class _Decoder:
-    """Undoes one encoding."""
+    """Decodes one encoding."""
 
     is_complete = False
-    """Whether the end that the encoding marks has come."""
+    """Whether the encoding's end mark was read."""
 
     def feed(self, chunk: bytes) -> Pieces:
-        """Take bytes, and return the pieces that they become."""
+        """Decode bytes, and return the resulting pieces."""
         raise NotImplementedError
 
 
 class _Gzip(_Decoder):
-    """gzip, of one member or several (RFC 1952, section 2.2); what follows the last one is ignored, as browsers do."""
+    """gzip with one or several members (RFC 1952, section 2.2); data after the last one is ignored, as in browsers."""
 
     def __init__(self) -> None:
         self._stream = zlib.decompressobj(31)
@@ -113,14 +113,14 @@ class _Gzip(_Decoder):
 
 
 class _Deflate(_Decoder):
-    """zlib's format, or the bare one that some servers send under the same name."""
+    """The zlib format, or the raw one that some servers send under the same name."""
 
     def __init__(self) -> None:
         self._stream: zlib._Decompress | None = None
 
     def feed(self, chunk: bytes) -> Pieces:
         if self._stream is None:
-            # A header of zlib's has 8 in its low half byte; bare streams do not begin so in practice.
+            # A zlib header has 8 in its low half byte; in practice raw streams do not begin so.
             is_zlib = chunk[:1] and chunk[0] & 0x0F == 8
             self._stream = zlib.decompressobj(15 if is_zlib else -15)
         while chunk and not self._stream.eof:
@@ -132,7 +132,7 @@ class _Deflate(_Decoder):
 
 
 def _rest(stream: zlib._Decompress) -> Pieces:
-    """Return what zlib holds back when its input is used up but its output was bounded."""
+    """Return the output that zlib holds back when its input is used up but its output was bounded."""
     while piece := stream.decompress(b"", _PIECE):
         yield piece
 
@@ -145,7 +145,7 @@ class _Brotli(_Decoder):
         if self.is_complete:
             return
         piece = self._stream.process(chunk, output_buffer_limit=_PIECE)
-        # It may want to be called once more after it took all, and before it says that it is finished.
+        # It may need another call after it took all input, before it reports that it is finished.
         while piece or not self._stream.can_accept_more_data():
             yield piece
             piece = b"" if self._stream.is_finished() else self._stream.process(b"", output_buffer_limit=_PIECE)
@@ -153,9 +153,10 @@ class _Brotli(_Decoder):
 
 
 class _Zstd(_Decoder):
-    """zstd, of one frame or several.
+    """zstd with one or several frames.
 
-    The binding bounds no output. Four bytes make 128 kB at most (RFC 8878, section 3.1.1.2), so it gets few at once.
+    The binding can't bound its output. Four bytes decompress to 128 kB at most (RFC 8878, section 3.1.1.2), so it gets
+    few at once.
     """
 
     _STEP: Final = 64

@@ -1,4 +1,4 @@
-"""Fetching one address: from its name to a page or to an outcome that is none."""
+"""Fetching one address: from resolving its name to a page or another outcome."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from rabbitry.apps.crawl.messages import Address, Batch, Outcome, Purpose
 from rabbitry.apps.crawl.problems import Problem
 
 ROBOTS_LARGEST: Final = 500 << 10
-"""Bytes of a robots.txt that are read (RFC 9309, section 2.5: at least 500 KiB)."""
+"""Bytes read of a robots.txt (RFC 9309, section 2.5: at least 500 KiB)."""
 ROBOTS_HOPS: Final = 5
-"""Redirects of a robots.txt that are followed (RFC 9309, section 2.3.1.2)."""
+"""Redirects followed for a robots.txt (RFC 9309, section 2.3.1.2)."""
 SITEMAP_LARGEST: Final = 50_000_000
-"""Bytes of a sitemap (https://www.sitemaps.org/protocol.html), after decompression."""
+"""The most bytes of a sitemap (https://www.sitemaps.org/protocol.html), after decompression."""
 _LONGEST_CONTACT: Final = 200
 _LONGEST_DETAIL: Final = 300
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -39,10 +39,10 @@ _NO_CONTENT: Final = frozenset({204, 205})
 
 
 class Page(msgspec.Struct, frozen=True, eq=False):
-    """A page, or a sitemap, as it goes to the processors.
+    """A page or sitemap for the processors.
 
-    body: compressed with zstd if the fetcher packs. headers: those of the server that matter. fetched_at: seconds
-    since 1970. wire: bytes over the network. size: bytes of the body before it was compressed. took: seconds.
+    body: compressed with zstd if the fetcher packs. headers: the kept ones of the server's. fetched_at: Unix time.
+    wire: bytes over the network. size: bytes of the body before compression. took: seconds.
     """
 
     url: str
@@ -59,13 +59,13 @@ class Page(msgspec.Struct, frozen=True, eq=False):
 
 
 class _Place(NamedTuple):
-    """Where to find a host. addresses: those of its IP addresses that may be connected to."""
+    """The location of a host. addresses: its IP addresses that may be connected to."""
 
     addresses: Sequence[str]
 
 
 class BatchHosts:
-    """The hosts of a batch, each resolved once, so that DNS rebinding changes nothing."""
+    """The hosts of a batch, each resolved once, so that DNS rebinding has no effect."""
 
     def __init__(self, fetcher: Fetcher, batch: Batch) -> None:
         self._fetcher = fetcher
@@ -74,7 +74,7 @@ class BatchHosts:
         self.targets: Targets = Targets()
 
     async def place(self, target: Target) -> _Place:
-        """Return where to find a target's host. Raises Problem: no-such-host, private, no-contact."""
+        """Return the location of a target's host. Raises Problem: no-such-host, private, no-contact."""
         found = self._places.get(target.host)
         if found is None:
             try:
@@ -88,16 +88,16 @@ class BatchHosts:
 
 
 class Fetcher:
-    """Fetches addresses over kept connections. Belongs to the event loop that it was made in.
+    """Fetches addresses over kept connections. Bound to the event loop that created it.
 
     Args:
         crawler: The id of the node, for outcomes.
-        version: Of Rabbitry, for the User-Agent.
-        networks: What may be connected to.
-        resolver: Finds hosts.
-        room: Bytes of bodies in memory; whoever takes a page releases it.
-        bandwidth: Bytes a second.
-        connections: Kept at most.
+        version: Rabbitry's, for the User-Agent.
+        networks: The networks that may be connected to.
+        resolver: Resolves host names.
+        room: Memory for bodies; the caller releases each page.
+        bandwidth: The limit of bytes a second.
+        connections: The most connections kept.
         is_packing: Whether bodies of pages are compressed.
     """
 
@@ -122,11 +122,11 @@ class Fetcher:
         self._is_packing = is_packing
         self._transfers = Transfers(connections)
         self._handles: list[CurlHandle] = []
-        """Those that are free."""
+        """Free handles."""
         self._decoding = asyncio.Semaphore(1)
 
     def close(self) -> None:
-        """Close all connections. Nothing may be being fetched."""
+        """Close all connections. No fetch may be running."""
         for handle in self._handles:
             handle.close()
         self._transfers.close()
@@ -134,7 +134,7 @@ class Fetcher:
     async def fetch(self, address: Address, batch: Batch, host: BatchHosts) -> Page | Outcome:
         """Fetch one address, and return the page or the outcome. Cancelling ends the request.
 
-        host: made by `host`, once for all addresses of the batch.
+        host: from `host`, shared by all addresses of the batch.
         """
         begun = time.monotonic()
         try:
@@ -145,13 +145,13 @@ class Fetcher:
             return self._outcome(address, batch, problem.outcome, detail=problem.detail, took=time.monotonic() - begun)
 
     def host(self, batch: Batch) -> BatchHosts:
-        """Return the cache of the addresses of a batch's hosts."""
+        """Return the cache of IP addresses for a batch's hosts."""
         return BatchHosts(self, batch)
 
     async def look_up(self, target: Target, *, is_known: bool) -> _Place:
-        """Find a host. Raises Problem: no-such-host, private, no-contact.
+        """Resolve a host. Raises Problem: no-such-host, private, no-contact.
 
-        Of a name with public and private addresses the public ones are used: the others are never connected to.
+        If a name has public and private addresses, only the public ones are used.
         """
         try:
             found = [target.host] if target.is_literal else await self._resolver.addresses(target.host)
@@ -166,11 +166,11 @@ class Fetcher:
         if usable:
             return _Place(usable)
         if Verdict.PUBLIC in verdicts.values():
-            raise Problem("no-contact", f"'{target.host}' is public: say whom its owner can write to (--contact)")
+            raise Problem("no-contact", f"'{target.host}' is public: name a contact for its owner (--contact)")
         if not found:
-            raise Problem("no-such-host", f"'{target.host}' has no address")
+            raise Problem("no-such-host", f"'{target.host}' has no IP address")
         where = ", ".join(found[:4])
-        raise Problem("private", f"'{target.host}' leads to {where}: the crawler has no --allow-private for it")
+        raise Problem("private", f"'{target.host}' resolves to {where}: allow it with the crawler's --allow-private")
 
     # -- pages and sitemaps ------------------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ class Fetcher:
         return self._made(address, target, response, body)
 
     def _made(self, address: Address, target: Target, response: Response, body: Body) -> Page:
-        assert response.body is not None  # noqa: S101 # it was finished; narrows the type
+        assert response.body is not None  # noqa: S101 # it is complete; narrows the type
         page = Page(
             url=address.url,
             final_url=target.url,
@@ -216,7 +216,7 @@ class Fetcher:
         return page
 
     def _reader(self, largest: int, head: Head, *, is_page: bool) -> BodyReader | None:
-        """Return what collects the body of a page that is wanted. Raises Problem for one that is not."""
+        """Return the reader for the body of a wanted page. Raises Problem for an unwanted one."""
         if not 200 <= head.status < 300 or head.status in _NO_CONTENT:
             return None
         if is_page and head.media_type and not is_text(head.media_type, b""):
@@ -226,7 +226,7 @@ class Fetcher:
         return BodyReader(encodings_of(head.get("content-encoding") or ""), largest, is_packed=self._is_packing)
 
     def _no_page(self, address: Address, batch: Batch, target: Target, response: Response) -> Outcome:
-        """Return the outcome of a response that is no page."""
+        """Return the outcome of a response without a page."""
         status, head = response.head.status, response.head
         location = None
         detail = ""
@@ -263,7 +263,7 @@ class Fetcher:
     # -- robots.txt --------------------------------------------------------------------------------------
 
     async def _robots(self, address: Address, batch: Batch, host: BatchHosts) -> Outcome:
-        """Fetch the rules of an origin, over redirects; each hop is resolved and checked as the first one."""
+        """Fetch the robots.txt of an origin, following redirects; each hop is resolved and checked like the first."""
         target = target_of(address.url)
         wire, took = 0, 0.0
         for hops in range(ROBOTS_HOPS + 1):
@@ -275,12 +275,12 @@ class Fetcher:
             if response.head.status not in _REDIRECTS or hops == ROBOTS_HOPS:
                 return self._no_page(address, batch, target, response)
             target = target_of(_location(response.head, target))
-        assert response.body is not None  # noqa: S101 # the loop ends so; narrows the type
+        assert response.body is not None  # noqa: S101 # the loop ends with a body; narrows the type
         try:
             body = await response.body.finish(self._decoding)
         finally:
             self._room.release(response.body)
-        # It is to be UTF-8 (RFC 9309, section 2.2); an editor's UTF-16 is a wish of the site's owner all the same.
+        # It must be UTF-8 (RFC 9309, section 2.2), but a file in an editor's UTF-16 is the owner's wish too.
         is_utf16 = body.data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = body.data.decode("utf-16" if is_utf16 else "utf-8-sig", "replace")
         return self._outcome(
@@ -356,7 +356,7 @@ class Fetcher:
 
 
 def _robots_reader(head: Head) -> BodyReader | None:
-    """Return what collects a robots.txt; a longer one is cut."""
+    """Return the reader for a robots.txt; a longer one is cut."""
     if not 200 <= head.status < 300:
         return None
     encodings = encodings_of(head.get("content-encoding") or "")
@@ -364,24 +364,24 @@ def _robots_reader(head: Head) -> BodyReader | None:
 
 
 def _location(head: Head, target: Target) -> str:
-    """Return where a redirect leads, absolute. Raises Problem."""
+    """Return the absolute target of a redirect. Raises Problem."""
     text = head.get("location")
     if not text:
         raise Problem("bad-answer", f"status {head.status} without a Location")
     try:
         return ada_url.URL(text, target.url).href
     except (ValueError, UnicodeError) as error:
-        raise Problem("bad-answer", f"leads to '{text[:200]}', which is no address") from error
+        raise Problem("bad-answer", f"redirects to '{text[:200]}', which is not an address") from error
 
 
 def _is_sendable(text: str) -> bool:
-    """Return whether a server's value can be sent back in a request header without ending it."""
+    """Return whether a server's value can be sent in a request header without ending it."""
     return text.isascii() and text.isprintable() and len(text) < 1000
 
 
 @lru_cache(maxsize=256)
 def user_agent(version: str, contact: str | None) -> str:
-    """Return the User-Agent. contact: what is no plain ASCII in it, or would end the comment, is left out."""
+    """Return the User-Agent. contact: characters that are not printable ASCII or would end the comment are left out."""
     said = "".join(
         letter for letter in (contact or "") if letter.isascii() and letter.isprintable() and letter not in "()"
     )

@@ -1,4 +1,4 @@
-"""The line to the broker: whether it still answers over the connection that batches come over."""
+"""Whether the broker still answers over the connection that delivers batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from rabbitry.exceptions import RabbitryError, RequestTimeout
 
 EVERY: Final = 1.0
-"""Seconds between two questions to the broker."""
+"""Seconds between two requests to the broker."""
 WITHIN: Final = 2.0
 """Seconds for an answer."""
 
@@ -18,11 +18,11 @@ _logger = logging.getLogger(__name__)
 
 
 class Line:
-    """Whether the broker has answered lately.
+    """Tracks whether the broker has answered recently.
 
-    A broker that hears nothing over a connection gives its batches to another crawler; that takes it two heartbeats.
-    A crawler that gets no answer may be such a one without knowing it, though what it publishes is confirmed: that goes
-    over another connection. It asks hosts with a delay for nothing more until there is an answer.
+    A broker that hears nothing over a connection gives its batches to another crawler after two heartbeats. A crawler
+    that gets no answer may be in that state without knowing: its publishes are still confirmed over another connection.
+    It requests nothing more from hosts with a delay until there is an answer.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Line:
 
     @property
     def answers(self) -> bool:
-        """Whether the last question was answered, or none was asked yet."""
+        """Whether the last request was answered, or none was sent yet."""
         return self._answers.is_set()
 
     async def answered(self) -> None:
@@ -39,13 +39,13 @@ class Line:
         await self._answers.wait()
 
     async def watch(self, ask: Callable[[float], Awaitable[None]]) -> None:
-        """Ask again and again, until cancelled. ask: raises RabbitryError if no answer comes in so many seconds."""
+        """Send requests until cancelled. ask: raises RabbitryError if no answer comes within so many seconds."""
         while True:
             try:
                 await ask(WITHIN)
             except RabbitryError as error:
-                if self.answers and isinstance(error, RequestTimeout):  # of a connection that is lost the worker tells
-                    _logger.warning("%s; hosts with a delay are asked for nothing more until the broker answers", error)
+                if self.answers and isinstance(error, RequestTimeout):  # the worker reports a lost connection
+                    _logger.warning("%s; no more requests to hosts with a delay until the broker answers", error)
                 self._answers.clear()
             else:
                 self._answers.set()

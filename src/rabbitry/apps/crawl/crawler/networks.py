@@ -1,8 +1,8 @@
-"""IP addresses that a crawler may connect to.
+"""The IP addresses that a crawler may connect to.
 
-Pages are written by strangers. An address in one may lead to the crawler's own machine, to its network, or to the
-metadata service of its cloud, whose answers would then be published. Refused is all that the IANA's registries of
-special-purpose addresses list as not globally reachable, in each form in which IPv6 carries an IPv4 address.
+Pages are written by strangers. A link may lead to the crawler's own machine, to its network, or to the metadata
+service of its cloud, whose answers would then be published. Therefore all networks that the IANA's registries of
+special-purpose addresses list as not globally reachable are refused, in each form of an IPv4 address in IPv6.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _REFUSED_4: Final = [
     for text in (
         "0.0.0.0/8",  # this host on this network
         "10.0.0.0/8",
-        "100.64.0.0/10",  # carrier-grade NAT, and the metadata service of one cloud
+        "100.64.0.0/10",  # carrier-grade NAT, and one cloud's metadata service
         "127.0.0.0/8",
-        "168.63.129.16/32",  # a cloud's service for its machines, at a public address
+        "168.63.129.16/32",  # one cloud's internal service at a public address
         "169.254.0.0/16",  # link-local, and most clouds' metadata service
         "172.16.0.0/12",
         "192.0.0.0/24",
@@ -57,28 +57,28 @@ class Verdict(Enum):
     """Whether an address may be connected to."""
 
     PUBLIC = auto()
-    """Anybody's, so that its owner must be able to write to whom crawls it."""
+    """Public: its owner must be able to contact the crawl's owner."""
     ALLOWED = auto()
-    """Named by the crawler's owner."""
+    """Allowed by the crawler's owner."""
     REFUSED = auto()
 
 
 class Networks:
-    """Judges addresses.
+    """Judges IP addresses.
 
     Args:
-        allowed: Networks such as `10.1.0.0/16` or `fd00::/8`, or single addresses, that may be connected to though they
-            are private.
+        allowed: Networks such as `10.1.0.0/16` or `fd00::/8`, or single addresses, that may be connected to although
+            they are private.
 
     Raises:
-        UsageError: One of them is no network.
+        UsageError: One of them is not a network.
     """
 
     def __init__(self, allowed: Sequence[str] = ()) -> None:
         self._allowed = [_network(text) for text in allowed]
 
     def judge(self, text: str) -> Verdict:
-        """Return the verdict on an address as sockets spell it; what is no IP address is refused."""
+        """Return the verdict on an address in a socket's notation; text that is not an IP address is refused."""
         try:
             address = ip_address(text)
         except ValueError:
@@ -93,11 +93,11 @@ def _network(text: str) -> Network:
     try:
         return ip_network(text.strip(), strict=False)
     except ValueError as error:
-        raise UsageError(f"'{text}' is no network: give one such as 10.1.0.0/16, or a single IP address") from error
+        raise UsageError(f"'{text}' is not a network: use e.g. 10.1.0.0/16, or a single IP address") from error
 
 
 def _embedded(address: Address) -> IPv4Address | None:
-    """Return the IPv4 address that packets to an IPv6 address go to, if it is mapped or translated."""
+    """Return the IPv4 address that receives packets to a mapped or translated IPv6 address, if it is one."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped

@@ -1,4 +1,4 @@
-"""Addresses of hosts, resolved without making the event loop wait."""
+"""IP addresses of hosts, resolved without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from typing import Final, Protocol
 from rabbitry.exceptions import RabbitryError
 
 LOOKUPS: Final = 32
-"""Lookups that run at once, each in a thread. One that hangs keeps its place until the system gives it up."""
+"""Parallel lookups, each in a thread. One that hangs keeps its place until the system ends it."""
 WITHIN: Final = 20.0
 """Seconds for a lookup."""
 
 
 class NoSuchHost(RabbitryError):
-    """A name that does not resolve. The text says why, in the resolver's words."""
+    """A name does not resolve. The text is the resolver's reason."""
 
 
 class Resolver(Protocol):
-    """Finds the IP addresses of hosts."""
+    """Resolves host names."""
 
     async def addresses(self, host: str) -> list[str]:
-        """Return the IP addresses of a host in the order in which to try them. Raises NoSuchHost."""
+        """Return the IP addresses of a host in the order to try them. Raises NoSuchHost."""
 
 
 class SystemResolver:
-    """Asks the operating system, which may wait for a name server for half a minute: in threads of its own."""
+    """Asks the operating system, in separate threads because it may wait half a minute for a name server."""
 
     def __init__(self) -> None:
         self._places = asyncio.Semaphore(LOOKUPS)
 
     async def addresses(self, host: str) -> list[str]:
-        """See Resolver. Cancelling leaves the lookup to its thread."""
+        """See Resolver. After cancelling, the lookup ends in its thread."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[str]] = loop.create_future()
 
         def settle(found: list[str], error: str) -> None:
             self._places.release()
             if future.done():
-                return  # nobody waits any more
+                return  # the caller has left
             if error:
                 future.set_exception(NoSuchHost(error))
             else:
@@ -49,13 +49,13 @@ class SystemResolver:
 
         def look_up() -> None:
             found, error = _look_up(host)
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
                 loop.call_soon_threadsafe(settle, found, error)
 
         try:
             async with asyncio.timeout(WITHIN):
                 await self._places.acquire()
-                # Not a pool's thread: the interpreter would wait for it at its end.
+                # Not a thread pool: the interpreter would wait for its threads at exit.
                 threading.Thread(target=look_up, name=f"look up {host[:60]}", daemon=True).start()
                 return await future
         except TimeoutError as error:
@@ -63,9 +63,9 @@ class SystemResolver:
 
 
 def _look_up(host: str) -> tuple[list[str], str]:
-    """Return the addresses of a host, or why there are none."""
+    """Return the addresses of a host, or the reason for none."""
     try:
-        # As bytes, so that Python's codec for international names, which knows an old standard, leaves it alone.
+        # As bytes, because Python's codec for international names follows an old standard.
         found = socket.getaddrinfo(host.encode("ascii"), None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         return [], getattr(error, "strerror", None) or str(error)

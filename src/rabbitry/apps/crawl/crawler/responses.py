@@ -1,4 +1,4 @@
-"""The head of an HTTP response: status and headers, within bounds, and what they mean for a crawler."""
+"""The head of an HTTP response: status and headers, within bounds, interpreted for a crawler."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rabbitry.apps.crawl.problems import Problem
 
 MOST_HEADERS: Final = 200
 LARGEST_HEAD: Final = 65_536
-"""Bytes of all headers of a response together, those of interim answers and trailers included."""
+"""Bytes of all headers of a response together, including interim answers and trailers."""
 LONGEST_WAIT: Final = 86_400.0
-"""Seconds; a server that asks for more is asked again after a day."""
+"""The longest Retry-After in seconds; a server that asks for more is requested again after a day."""
 LONGEST_KEPT: Final = 2_000
-"""Characters of a header that goes on to the processors."""
+"""Characters of a header passed on to the processors."""
 KEPT: Final = frozenset(
     {
         "cache-control",
@@ -29,24 +29,24 @@ KEPT: Final = frozenset(
         "x-robots-tag",
     }
 )
-"""Headers that matter to processors and keepers."""
+"""Headers that processors and keepers use."""
 _XML: Final = "application/xml"
 _NO_PAGES: Final = frozenset({"text/css", "text/javascript", "text/event-stream"})
 
 
 class Head:
-    """Status and headers of a response, taken line by line as libcurl passes them on."""
+    """Status and headers of a response, added line by line as libcurl passes them."""
 
     def __init__(self) -> None:
         self.status: int = 0
         self.is_complete: bool = False
-        """Whether the headers of the final response have all come; what follows are trailers, which nobody reads."""
+        """Whether the final response's headers are complete; later ones are trailers, which are ignored."""
         self._headers: dict[str, str] = {}
         self._count = 0
         self.size: int = 0
 
     def take(self, line: bytes) -> None:
-        """Take a line. Raises Problem if there are too many, or too long ones."""
+        """Add a line. Raises Problem if there are too many, or it is too long."""
         self._count += 1
         self.size += len(line)
         if self.size > LARGEST_HEAD or self._count > MOST_HEADERS:
@@ -54,7 +54,7 @@ class Head:
         if self.is_complete:
             return
         if line[:5] == b"HTTP/":
-            self._headers.clear()  # those of an interim response (1xx)
+            self._headers.clear()  # they belong to an interim response (1xx)
             self.status = _status(line)
         elif line in (b"\r\n", b"\n"):
             self.is_complete = self.status >= 200
@@ -63,8 +63,8 @@ class Head:
             if colon:
                 key, text = name.strip().lower().decode("latin-1"), _text(value.strip())
                 before = self._headers.get(key)
-                # Several lines of one header are a list (RFC 9110, section 5.2). Those of X-Robots-Tag stay apart:
-                # what begins with an agent's name ("otherbot: noindex") goes to the end of its line.
+                # Several lines of one header form a list (RFC 9110, section 5.2). Those of X-Robots-Tag stay apart: an
+                # agent's name at the start of a line ("otherbot: noindex") applies up to its end.
                 join = "\n" if key == "x-robots-tag" else ", "
                 self._headers[key] = text if before is None else f"{before}{join}{text}"
 
@@ -74,7 +74,7 @@ class Head:
 
     @property
     def kept(self) -> dict[str, str]:
-        """The headers that go on to the processors."""
+        """The headers passed on to the processors."""
         return {name: text[:LONGEST_KEPT] for name, text in self._headers.items() if name in KEPT}
 
     @property
@@ -84,13 +84,13 @@ class Head:
 
     @property
     def length(self) -> int | None:
-        """Bytes that the body is said to have."""
+        """The body's length according to its header."""
         text = self._headers.get("content-length") or ""
         return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds that the server asks to be left alone, from 0 to a day; None if it does not say (RFC 9110)."""
+        """Seconds that the server asks to wait, from 0 to a day; None if it does not ask (RFC 9110)."""
         text = self._headers.get("retry-after")
         return None if text is None else seconds_of(text, time.time())
 
@@ -108,12 +108,12 @@ def _text(value: bytes) -> str:
 
 
 def seconds_of(text: str, now: float) -> float | None:
-    """Return the seconds of a Retry-After, which is a number of seconds or a date; None for anything else.
+    """Parse a Retry-After, a number of seconds or a date; None for anything else.
 
-    A date that is past is 0; more than a day is a day. now: seconds since 1970.
+    A past date is 0; more than a day is a day. now: Unix time.
     """
     text = text.strip()
-    number = text.partition(",")[0].rstrip()  # of several headers the first
+    number = text.partition(",")[0].rstrip()  # the first of several headers
     if number.isascii() and number.isdigit():
         return min(float(number[:12]), LONGEST_WAIT)
     if len(text) > 64:
@@ -130,8 +130,8 @@ def is_text(media_type: str, head: bytes) -> bool:
     """Return whether a body can be a page: HTML, text or XML.
 
     Args:
-        media_type: Of its Content-Type; empty if the server did not say.
-        head: The first bytes, which decide then: there is no zero byte in text of any encoding but UTF-16 and -32.
+        media_type: From its Content-Type; empty if there is none.
+        head: The first bytes, which then decide: text has zero bytes only in UTF-16 and UTF-32.
     """
     if media_type:
         if media_type in _NO_PAGES:

@@ -1,4 +1,4 @@
-"""The crawler as a role: an app whose stage takes batches and yields pages, outcomes, reports and log lines."""
+"""The crawler as a role: an app whose stage receives batches and yields pages, outcomes, reports and log lines."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from rabbitry.amqp.protocol.tables import FieldValue
 
 TIME_LIMIT: Final = 20 * 60.0
-"""Seconds for a batch. With so many none waits in a crawler for its turn, which another one could take (`Worker`)."""
+"""Seconds for a batch. With so many, none waits in one crawler while another could take it (`Worker`)."""
 
 
 def crawler_app(crawler: Crawler, concurrency: int, *, plain: bool = False) -> App:
     """Return the app of a crawler.
 
     Args:
-        crawler: Works off the batches.
-        concurrency: Batches, and so hosts, at once.
-        plain: Pages are published as the original crawler does, and exchange and queues declared so.
+        crawler: Processes the batches.
+        concurrency: The number of batches, thus of hosts, at once.
+        plain: Publish pages in the original crawler's form, and declare with its flags.
     """
     app = crawl_app(plain=plain)
     app.output(names.PAGE_KEY, queue=names.PAGE_QUEUE)
@@ -42,20 +42,20 @@ def crawler_app(crawler: Crawler, concurrency: int, *, plain: bool = False) -> A
         time_limit=TIME_LIMIT,
     )
     async def crawl(batch: Batch, message: Message) -> AsyncIterator[Outgoing]:
-        # What another crawler had in hand may have been fetched; so may what this one had before it failed.
+        # A batch that another crawler had may be fetched already; so may one of this crawler's that failed.
         is_repeated = message.attempt > 1 or INTERRUPTED in message.headers
         async with contextlib.aclosing(crawler.crawl(batch, is_repeated=is_repeated)) as items:
             async for item in items:
                 for outgoing in published(item, batch, crawler.node, plain=plain):
                     yield outgoing
                     del outgoing
-                del item  # a page may be large, and the next one far away
+                del item  # a page may be large, and the next may take long
 
     return app
 
 
 def published(item: Item, batch: Batch, node: Node, *, plain: bool = False) -> Iterator[Outgoing]:
-    """Return what is published for an item of a batch: the item, and a line of the log."""
+    """Return the messages for an item of a batch: the item, and a log line."""
     match item:
         case Page():
             yield _page(item, batch, node, plain=plain)
@@ -69,11 +69,11 @@ def published(item: Item, batch: Batch, node: Node, *, plain: bool = False) -> I
         case Report():
             yield Outgoing(item, key=names.KEEPER_KEY)
             if item.left:
-                yield node.logged(item.origin, f"{len(item.left)} of {len(batch.addresses)} given back: {item.why}")
+                yield node.logged(item.origin, f"{len(item.left)} of {len(batch.addresses)} returned: {item.why}")
 
 
 def _page(page: Page, batch: Batch, node: Node, *, plain: bool) -> Outgoing:
-    """Return a page in the form of contract 5. plain: as text of the original crawler, with our headers beside it."""
+    """Return a page in the form of contract 5. plain: as the original crawler's text, with our headers."""
     at = datetime.fromtimestamp(page.fetched_at, UTC).isoformat(timespec="milliseconds")
     headers: dict[str, FieldValue] = {
         "x-rabbitry-url": page.url,
@@ -103,5 +103,5 @@ def _page(page: Page, batch: Batch, node: Node, *, plain: bool) -> Outgoing:
 
 
 def _short(content_type: str) -> str:
-    """Return a Content-Type as a property holds it: 255 bytes, UTF-8. The whole is among the origin's headers."""
+    """Return a Content-Type that fits into a property: 255 bytes, UTF-8. The full one is in the origin's headers."""
     return content_type.encode("utf-8", "replace")[:255].decode("utf-8", "ignore") or "application/octet-stream"

@@ -1,4 +1,4 @@
-"""Running a crawler until it is told to stop."""
+"""Running a crawler until it is stopped."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from rabbitry.runtime.tasks import background, until
 
 CONCURRENCY: Final = 100
 ROOM: Final = 6_000_000
-"""Bytes of pages in memory; with those that may be on their way beyond it, a crawler stays under 80 MiB."""
+"""Bytes of pages in memory; with those that may arrive beyond it, a crawler stays under 80 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the owner of a crawler's machine decides.
+    """Options set by the owner of a crawler's machine.
 
-    allow_private: networks that may be reached though they are private. cpu_limit: share of a core. bandwidth: bytes a
-    second. concurrency: hosts at once. plain: see `crawler_app`.
+    allow_private: private networks that may be crawled. cpu_limit: share of a core. bandwidth: bytes a second.
+    concurrency: hosts at once. plain: see `crawler_app`.
     """
 
     allow_private: Sequence[str] = ()
@@ -49,10 +49,10 @@ async def run(
     deadline: float = 10.0,
     started: Callable[[str], None] | None = None,
 ) -> bool:
-    """Run a crawler until `stop` is set; return whether what was in hand was finished within `deadline` seconds.
+    """Run a crawler until `stop` is set; return whether it finished its work in progress within `deadline` seconds.
 
-    `started` is called with the node's name when it consumes. Raises what `Worker` raises, and UsageError for a network
-    that is none.
+    `started` is called with the node's name when it consumes. Raises the errors of `Worker`, and UsageError for a
+    malformed network.
     """
     node = Node(names.CRAWLER)
     room, bandwidth = Room(ROOM), Bandwidth(options.bandwidth)

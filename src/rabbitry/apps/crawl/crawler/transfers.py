@@ -1,6 +1,6 @@
 """libcurl's multi interface, driven by an asyncio event loop.
 
-libcurl says which sockets it waits for and when it wants to be called again
+libcurl names the sockets to wait for and the time of its next call
 (https://curl.se/libcurl/c/libcurl-multi.html, "multi_socket"); the loop calls it back. All transfers share the kept
 connections.
 """
@@ -13,13 +13,13 @@ from typing import Final
 import pycurl
 
 IDLE_SECONDS: Final = 60
-"""Seconds that a connection without a request is kept."""
+"""Seconds that an idle connection is kept."""
 
 
 class Transfers:
-    """Requests that run at once, each a curl handle of its own. Belongs to the loop that it was made in.
+    """Concurrent requests, each with its own curl handle. Bound to the event loop that created it.
 
-    connections: kept at most, in use or not.
+    connections: the most connections kept, in use or not.
     """
 
     def __init__(self, connections: int) -> None:
@@ -34,11 +34,11 @@ class Transfers:
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
 
     async def perform(self, curl: pycurl.Curl) -> None:
-        """Run a transfer to its end. Cancelling ends it, and its connection.
+        """Run a transfer to its end. Cancelling ends it and its connection.
 
         Raises:
             pycurl.error: It failed; the arguments are libcurl's number (CURLE_…) and text.
-            Exception: What `fail` was given.
+            Exception: The error passed to `fail`.
         """
         future: asyncio.Future[None] = self._loop.create_future()
         self._running[curl] = future
@@ -46,17 +46,17 @@ class Transfers:
         try:
             await future
         finally:
-            # A transfer that has ended was taken out already.
+            # A transfer that has ended was removed already.
             if self._running.pop(curl, None) is not None:
                 self._multi.remove_handle(curl)
 
     def resume(self, curl: pycurl.Curl) -> None:
-        """Go on with a transfer that one of its callbacks has paused; one that has ended meanwhile stays ended."""
+        """Resume a transfer that one of its callbacks paused; no effect if it has ended."""
         if curl in self._running:
             curl.pause(pycurl.PAUSE_CONT)
 
     def fail(self, curl: pycurl.Curl, error: Exception) -> None:
-        """End a transfer and its connection: `perform` raises the error. One that has ended stays as it is."""
+        """End a transfer and its connection: `perform` raises the error. No effect if it has ended."""
         self._end(curl, error)
 
     def close(self) -> None:
@@ -67,7 +67,7 @@ class Transfers:
             self._watch(pycurl.POLL_REMOVE, number, self._multi, None)
 
     def _watch(self, what: int, number: int, _multi: pycurl.CurlMulti, _data: object) -> None:
-        """Watch a socket as libcurl wants it (CURLMOPT_SOCKETFUNCTION)."""
+        """Watch a socket for libcurl (CURLMOPT_SOCKETFUNCTION)."""
         loop = self._loop
         is_read = what in (pycurl.POLL_IN, pycurl.POLL_INOUT)
         is_written = what in (pycurl.POLL_OUT, pycurl.POLL_INOUT)
@@ -85,7 +85,7 @@ class Transfers:
             self._writing.discard(number)
 
     def _set_timer(self, milliseconds: int) -> None:
-        """Call libcurl after a time, or not at all (CURLMOPT_TIMERFUNCTION)."""
+        """Schedule or cancel libcurl's next call (CURLMOPT_TIMERFUNCTION)."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -100,7 +100,7 @@ class Transfers:
 
     def _act(self, number: int, event: int) -> None:
         _, running = self._multi.socket_action(number, event)
-        left = running != len(self._running)  # else none has ended
+        left = running != len(self._running)  # equal if none has ended
         while left:
             left, done, failed = self._multi.info_read()
             for curl in done:
@@ -114,7 +114,7 @@ class Transfers:
             return
         self._multi.remove_handle(curl)
         if future.done():
-            return  # cancelled in this very turn
+            return  # cancelled in this turn of the loop
         if error is None:
             future.set_result(None)
         else:

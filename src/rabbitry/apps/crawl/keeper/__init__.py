@@ -1,1 +1,1 @@
-"""The keeper: what was found, fetched and refused, and why; what is fetched next, and when."""
+"""The keeper: records what was found, fetched and refused, with reasons, and decides what to fetch next and when."""

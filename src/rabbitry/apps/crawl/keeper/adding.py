@@ -1,4 +1,4 @@
-"""The command `Add`: beginning a crawl."""
+"""The command `Add`, which starts a crawl."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from rabbitry.apps.crawl.keeper.work import Work, as_json
 from rabbitry.apps.crawl.messages import Add, Answer, Taken, is_contact
 
 MOST: Final = 20_000
-"""Addresses of one command, which takes 0.4 s of CPU with so many."""
+"""Addresses in one command, which with that many takes 0.4 s of CPU."""
 MOST_NAMED: Final = 20
-"""Addresses by which a crawl is known."""
+"""Start addresses recorded to identify a crawl."""
 _LONGEST_CONTACT: Final = 200
 _LARGEST: Final = 1_000_000_000
-"""Of pages, links and seconds: no database and no calendar has room for all numbers."""
+"""The largest number of pages, links or seconds: databases and calendars have limits."""
 
 
 def add(work: Work, command: Add, message: str) -> Answer:
-    """Begin a crawl. A message that comes again begins none."""
+    """Start a crawl. A message that comes again starts none."""
     if sets.rows(work.connection, "SELECT id FROM crawl_crawls WHERE message = ?", message):
         return Answer(said=["added before"])
     try:
@@ -45,19 +45,21 @@ def add(work: Work, command: Add, message: str) -> Answer:
     public = [address.url for address in found.values() if may_be_public(address.host)]
     if public and not contact:
         return Answer(
-            error=f"{public[0]} is a public address: say whom its owner can write to, with --contact MAIL-OR-PAGE"
+            error=f"{public[0]} is a public address: name a contact for its owner with --contact MAIL-OR-PAGE"
         )
     if not found:
-        why = f"no address can be crawled: {taken[0].detail}" if taken else "there is no address to begin from"
+        why = f"no address can be crawled: {taken[0].detail}" if taken else "there is no start address"
         return Answer(error=why, addresses=taken)
     crawl = _crawl(work, command, message, list(found.values()), allow)
     taken += [Taken(address.url, _start(work, crawl, address)) for address in found.values()]
-    return Answer(said=[f"crawl {crawl.id} begins from {counted(len(found), 'page')}"], addresses=taken)
+    return Answer(said=[f"crawl {crawl.id} starts from {counted(len(found), 'page')}"], addresses=taken)
 
 
 def _check(command: Add) -> None:
     if len(command.urls) > MOST:
-        raise BadAddress("bad-address", f"{len(command.urls):,} addresses are too many for one command: send {MOST:,}")
+        raise BadAddress(
+            "bad-address", f"{len(command.urls):,} addresses are too many for one command: send at most {MOST:,}"
+        )
     numbers = (
         ("depth", command.depth),
         ("limit", command.limit),
@@ -72,7 +74,7 @@ def _check(command: Add) -> None:
     contact = command.contact
     if contact is not None and (len(contact) > _LONGEST_CONTACT or not is_contact(contact)):
         why = f"contact is {contact[:_LONGEST_CONTACT]!r}: it must be a mail address or the URL of a page"
-        raise BadAddress("bad-address", f"{why}, of at most {_LONGEST_CONTACT} letters")
+        raise BadAddress("bad-address", f"{why}, of at most {_LONGEST_CONTACT} characters")
 
 
 def _crawl(work: Work, command: Add, message: str, starts: list[Address], allow: list[str] | None) -> Crawl:
@@ -94,7 +96,7 @@ def _crawl(work: Work, command: Add, message: str, starts: list[Address], allow:
 
 
 def _start(work: Work, crawl: Crawl, address: Address) -> str:
-    """Put an address into the crawl; return its outcome, as in `Taken`."""
+    """Add an address to the crawl; return its outcome, as in `Taken`."""
     host = work.host_named(address.host, crawl.delay)
     if crawl.delay is not None:
         host.delay = crawl.delay

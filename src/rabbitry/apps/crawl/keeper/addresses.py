@@ -1,4 +1,4 @@
-"""Addresses in normal form, their hosts, and the keys by which they are known."""
+"""Addresses in normal form, their hosts, and the keys under which they are stored."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rabbitry.apps.crawl.ports import BAD_PORTS
 from rabbitry.exceptions import UsageError
 
 LONGEST: Final = 2_000
-"""Bytes of an address."""
+"""The most bytes of an address."""
 _PLAIN: Final = re.compile(
     r"(https?://[a-z0-9.:-]++)/[A-Za-z0-9_~/.,;:@!$&+=()*-]*+(?:\?[A-Za-z0-9_~/.,;:@!$&+=()*-]++)?"
 )
-"""What needs no more than its origin looked at, unless a segment begins with a dot."""
+"""Matches addresses of which only the origin needs checking, unless a segment begins with a dot."""
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _OWN_PORT: Final = {"http": "80", "https": "443"}
@@ -30,7 +30,7 @@ _NEVER_PUBLIC: Final = ("localhost", "test", "invalid", "example", "local", "int
 
 
 class BadAddress(UsageError):
-    """An address that can't be fetched. word: the outcome that it has."""
+    """An address can't be fetched. word: its outcome."""
 
     def __init__(self, word: str, text: str) -> None:
         super().__init__(text)
@@ -38,7 +38,7 @@ class BadAddress(UsageError):
 
 
 class Address(NamedTuple):
-    """An address in normal form. host: its name, with the port if that is not http's or https's own."""
+    """An address in normal form. host: its name, with the port unless that is the default of http or https."""
 
     url: str
     host: str
@@ -56,53 +56,53 @@ def origin_of(url: str) -> str:
 
 
 def parse(text: str) -> Address:
-    """Return an address in normal form. Raises BadAddress for one that can't be fetched."""
+    """Return an address in normal form. Raises BadAddress if it can't be fetched."""
     plain = _PLAIN.fullmatch(text)
     if plain is not None and "/." not in text and len(text) <= LONGEST:
         origin = _origin(plain[1])
-        # Most addresses that pages lead to are in normal form: they are taken as they are.
+        # Most links are in normal form already and are used unchanged.
         if origin is not None:
             host, first = origin
             if "?" not in text and ";" not in text:
                 return Address(text, host, first | _low(blake2b(text.encode(), digest_size=6).digest()) & _LOW)
             return Address(text, host, _key(text, host))
     if len(text) > LONGEST or (not text.isascii() and len(text.encode(errors="replace")) > LONGEST):
-        raise BadAddress("too-long", f"an address has up to {LONGEST} bytes: {text[:60]!r}…")
+        raise BadAddress("too-long", f"an address must have at most {LONGEST} bytes: {text[:60]!r}…")
     return _parse(text)
 
 
 def _parse(text: str) -> Address:
     scheme, colon, _ = text.strip().partition(":")
     if colon and scheme.isalnum() and scheme.lower() not in _OWN_PORT and "." not in scheme:
-        raise BadAddress("bad-scheme", f"{scheme[:20]!r} is no scheme that is crawled: http and https are")
+        raise BadAddress("bad-scheme", f"{scheme[:20]!r} can't be crawled: use http or https")
     try:
         parts = ada_url.parse_url(text, attributes=("protocol", "host", "pathname", "search"))
     except ValueError as error:
-        raise BadAddress("bad-address", f"{text[:80]!r} is no address: say https://host/path") from error
+        raise BadAddress("bad-address", f"{text[:80]!r} is not an address: write https://host/path") from error
     scheme = parts["protocol"].removesuffix(":")
     if scheme not in _OWN_PORT:
-        raise BadAddress("bad-scheme", f"{scheme[:20]!r} is no scheme that is crawled: http and https are")
+        raise BadAddress("bad-scheme", f"{scheme[:20]!r} can't be crawled: use http or https")
     host = _without_dot(parts["host"])
     if not host or host.startswith(":"):
         raise BadAddress("bad-address", f"{text[:80]!r} names no host")
     if _has_bad_port(host):
-        raise BadAddress("bad-address", f"{text[:80]!r} names the port of another protocol, which browsers do not ask")
+        raise BadAddress("bad-address", f"{text[:80]!r} names the port of another protocol, which browsers block")
     rest = _ESCAPE.sub(_escape, parts["pathname"] or "/")
     if len(parts["search"]) > 1:
         rest += _ESCAPE.sub(_escape, parts["search"])
     url = f"{scheme}://{host}{rest}"
     if len(url) > LONGEST:
-        raise BadAddress("too-long", f"an address has up to {LONGEST} bytes: {text[:60]!r}…")
+        raise BadAddress("too-long", f"an address must have at most {LONGEST} bytes: {text[:60]!r}…")
     return Address(url, host, _key(url, host))
 
 
 @lru_cache(20_000)
 def _origin(text: str) -> tuple[str, int] | None:
-    """Return the host of an origin, and its part of the keys; None unless the origin is in normal form."""
+    """Return the host of an origin and its part of the keys; None unless the origin is in normal form."""
     try:
         host = ada_url.parse_url(f"{text}/", attributes=("host",))["host"]
     except ValueError:
-        return None  # the whole address is looked at, and refused
+        return None  # the complete check refuses it
     is_normal = text.endswith(f"://{host}") and _without_dot(host) == host and not _has_bad_port(host)
     return (host, _host_key(host)) if host and is_normal else None
 
@@ -131,10 +131,10 @@ _low = int.from_bytes
 
 
 def _key(url: str, host: str) -> int:
-    """Return 56 bits: 12 of the host, so that a host's are together on disk, and 44 of the address.
+    """Return 56 bits: 12 of the host, so that a host's addresses are close on disk, and 44 of the address.
 
-    SQLite keeps a number of 56 bits in a byte less than one of 64. Addresses that differ in a session's id or the order
-    of their parameters alone have the same key.
+    SQLite stores a number of 56 bits in a byte less than one of 64. Addresses that differ only in a session id or in
+    the order of their parameters have the same key.
     """
     if "?" in url or ";" in url:
         url = _without_session(url)
@@ -147,12 +147,12 @@ def _host_key(host: str) -> int:
 
 
 def host_key(host: str, text: str) -> int:
-    """Return the key of any text of a host, such as the shape of its addresses."""
+    """Return the key of a text that belongs to a host, such as the shape of its addresses."""
     return _host_key(host) | _low(blake2b(text.encode(errors="replace"), digest_size=6).digest()) & _LOW
 
 
 def long_key(text: str) -> int:
-    """Return the key of an address that is longer than one may be: of as much as one may have."""
+    """Return the key of an address over the size limit: that of its beginning."""
     return host_key("", text[:LONGEST])
 
 
@@ -181,7 +181,7 @@ def host_name(host: str) -> str:
 
 
 def may_be_public(host: str) -> bool:
-    """Return whether a host may be somebody else's, as far as its name tells."""
+    """Return whether a host may be public, judged by its name."""
     import ipaddress
 
     name = host_name(host)

@@ -1,6 +1,6 @@
-"""Answers to questions about a crawl, from its database: over the broker, or for whoever has opened the database.
+"""Answers to queries about a crawl from its database: over the broker, or for a program that has opened the database.
 
-A question has a time limit, and those that may take long are few at once, so that none costs the others anything.
+Each query has a time limit, and only a few slow ones run at once, so that none delays the others.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ from rabbitry.runtime.tasks import background, until
 from rabbitry.telemetry import Collector
 
 TIME_LIMIT: Final = 5.0
-"""Seconds that the database has for a question."""
+"""Seconds that the database has for a query."""
 LARGEST_QUESTION: Final = 100_000
 """Bytes."""
 AT_ONCE: Final = 16
-"""Questions that one keeper holds; the others wait on the broker."""
+"""Queries that one keeper holds; the others wait on the broker."""
 LONG_AT_ONCE: Final = 2
 """Searches and exports that run at once. The database has four readers."""
 LONG_HELD: Final = 8
-"""Searches and exports that are held, so that other questions always find room."""
+"""Searches and exports that a keeper holds; the limit leaves room for other queries."""
 BUSY: Final = "the keeper is busy with other searches and exports: try again in a few seconds"
 
 _ROLES: Final = ("crawler", "processor", "keeper")
 _STEPS: Final = 10_000
-"""Steps of SQLite's machine between two looks at the clock: less than a millisecond."""
+"""Steps of SQLite's virtual machine between two checks of the clock: less than a millisecond."""
 
 _logger = logging.getLogger(__name__)
 _encode: Final = msgspec.json.Encoder().encode
@@ -66,7 +66,7 @@ _decode_question: Final[Any] = json_decoder(Question)  # type: ignore[arg-type] 
 
 
 def answer(transaction: Transaction, question: Question) -> Answered:
-    """Return the answer to a question. Raises UsageError, RecordsError if it takes more than TIME_LIMIT."""
+    """Return the answer to a query. Raises UsageError, or RecordsError if it takes more than TIME_LIMIT."""
     with _limited(transaction):
         if isinstance(question, AskStatus):
             status = reading.status(transaction, time.time())
@@ -83,7 +83,7 @@ def answer(transaction: Transaction, question: Question) -> Answered:
 
 @contextlib.contextmanager
 def _limited(transaction: Transaction) -> Iterator[None]:
-    """End what the database does for a question after TIME_LIMIT."""
+    """Interrupt the database's work for a query after TIME_LIMIT."""
     deadline = time.monotonic() + TIME_LIMIT
     driver = transaction.connection.driver_connection
     if isinstance(driver, sqlite3.Connection):
@@ -95,7 +95,7 @@ def _limited(transaction: Transaction) -> Iterator[None]:
     except DBAPIError as error:
         if time.monotonic() <= deadline:
             raise
-        raise RecordsError(f"the answer took more than {TIME_LIMIT:g} s, and was given up: ask for less") from error
+        raise RecordsError(f"the answer took more than {TIME_LIMIT:g} s and was abandoned: ask for less") from error
     finally:
         if isinstance(driver, sqlite3.Connection):
             driver.set_progress_handler(None, 0)
@@ -105,9 +105,9 @@ def _limited(transaction: Transaction) -> Iterator[None]:
 
 
 async def answer_questions(database: Database, stop: asyncio.Event, connection: Connection) -> None:
-    """Answer questions from the database until `stop` is set. Raises ConnectionClosed, ConsumerCancelled.
+    """Answer queries from the database until `stop` is set. Raises ConnectionClosed, ConsumerCancelled.
 
-    Any number of keepers answer beside each other, active or not.
+    Any number of keepers answer in parallel, active or not.
     """
     collector = Collector()
     async with background(_collect(collector, connection)):
@@ -117,16 +117,16 @@ async def answer_questions(database: Database, stop: asyncio.Event, connection: 
 
 
 async def _collect(collector: Collector, connection: Connection) -> None:
-    """Collect telemetry of the nodes that are alive; without it, `status` names none."""
+    """Collect the live nodes' telemetry; without it, `status` lists none."""
     try:
         await collector.run(connection)
     except (Closed, RequestTimeout) as error:
         if connection.is_open:
-            _logger.warning("this keeper does not know which nodes of the crawl run: %s", error)
+            _logger.warning("this keeper can't list the crawl's running nodes: %s", error)
 
 
 class _Answering:
-    """The questions of one channel, each in a task of its own; prefetch bounds them."""
+    """The queries of one channel, each in a task of its own; prefetch bounds their number."""
 
     def __init__(self, database: Database, channel: Channel, collector: Collector) -> None:
         self._database = database
@@ -151,13 +151,13 @@ class _Answering:
 
     async def _take(self, delivery: Delivery) -> None:
         try:
-            # One that comes again may be what a keeper died of. Who asked asks again.
+            # A redelivered query may have killed a keeper. The client repeats its query.
             if not delivery.redelivered:
                 await self._reply(delivery)
         except (PublishError, ProtocolViolation) as error:
-            _logger.warning("a question about the crawl is not answered: %s", error)
+            _logger.warning("a query about the crawl is not answered: %s", error)
         except Closed as error:
-            _logger.debug("a question about the crawl is not answered: %s", error)  # `run` raises it
+            _logger.debug("a query about the crawl is not answered: %s", error)  # `run` raises it
         finally:
             if delivery.is_open:  # else the connection was lost meanwhile
                 delivery.ack()
@@ -166,7 +166,7 @@ class _Answering:
         properties = delivery.properties
         body = _encode(await self._answer(delivery.body))
         if properties.reply_to:
-            # Who asked may be gone, and then nobody misses it.
+            # The client may be gone; then the answer is not needed.
             await self._channel.publish(
                 body,
                 routing_key=properties.reply_to,
@@ -176,7 +176,7 @@ class _Answering:
 
     async def _answer(self, body: bytes) -> Answered:
         if len(body) > LARGEST_QUESTION:
-            return Refused(f"a question has up to {LARGEST_QUESTION:,} bytes", is_usage=True)
+            return Refused(f"a query must have at most {LARGEST_QUESTION:,} bytes", is_usage=True)
         try:
             question: Question = _decode_question(body)
             work = partial(answer, question=question)

@@ -1,8 +1,9 @@
-"""Documents that wait for their turn in the database, because a transaction had enough to do without them.
+"""Documents that wait in the database because a transaction had no room for them.
 
-The document of a sitemap may have a thousand new links, and hundreds of such documents come at once. The keeper takes
-them from the broker in any case: reports and commands come over the same queue, and would wait behind them. Documents
-of pages and of sitemaps wait apart, so that a site with millions of addresses does not hold up the pages of others.
+The document of a sitemap may have a thousand new links, and hundreds of such documents arrive at once. The keeper
+still takes them from the broker, because reports and commands come over the same queue and would wait behind them.
+Documents of pages and of sitemaps wait separately, so that a site with millions of addresses does not delay the pages
+of others.
 """
 
 from __future__ import annotations
@@ -18,32 +19,32 @@ from rabbitry.apps.crawl.keeper import sets
 from rabbitry.apps.crawl.messages import Document
 
 AT_ONCE: Final = 8
-"""Documents that are read together."""
+"""Documents read together."""
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Document).decode
 
 
 class Backlog:
-    """Documents of one of the two kinds. What it holds in memory can be read anew."""
+    """The waiting documents of one kind. Its memory can be read again from the database."""
 
     def __init__(self, *, of_sitemaps: bool) -> None:
-        """of_sitemaps: whether it has the documents of sitemaps, or those of pages."""
+        """Create it, empty. of_sitemaps: whether it holds the documents of sitemaps, or those of pages."""
         self._of_sitemaps = int(of_sitemaps)
         self._last = 0
         """The newest row."""
         self._done = 0
-        """All rows up to this one are gone."""
+        """All rows up to this one are removed."""
 
     def load(self, connection: Connection) -> None:
-        """Read which rows there are."""
+        """Read the range of rows."""
         statement = "SELECT min(id) AS first, max(id) AS last FROM crawl_backlog WHERE of_sitemaps = ?"
         row = sets.rows(connection, statement, self._of_sitemaps)[0]
         if row.first is not None:
             self._done, self._last = row.first - 1, row.last
 
     def __len__(self) -> int:
-        """Return how many documents wait."""
+        """Return the number of waiting documents."""
         return self._last - self._done
 
     def put(self, connection: Connection, documents: Sequence[Document]) -> None:
@@ -56,7 +57,7 @@ class Backlog:
         self._last += len(values)
 
     def first(self, connection: Connection, most: int = AT_ONCE) -> list[Document]:
-        """Return the documents that wait for longest."""
+        """Return the documents that have waited longest."""
         found = sets.rows(
             connection,
             "SELECT document FROM crawl_backlog WHERE of_sitemaps = ? AND id > ? ORDER BY id LIMIT ?",
@@ -68,7 +69,7 @@ class Backlog:
         return [_decode(decompress(row.document)) for row in found]
 
     def remove(self, connection: Connection, count: int) -> None:
-        """Remove as many documents, those that wait for longest."""
+        """Remove that many documents, those that have waited longest."""
         done = self._done + count
         sets.change(
             connection,

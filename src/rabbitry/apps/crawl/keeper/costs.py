@@ -1,7 +1,7 @@
-"""The work in a transaction, in units of what a new link takes: about 15 µs of CPU.
+"""The cost of work in a transaction, in units of a new link: about 15 µs of CPU.
 
-A transaction has room for LIMIT of them, 0.2 s on a machine with nothing else to do, because commands wait for its end.
-The rest has its turn in the next one.
+A transaction has room for LIMIT units, 0.2 s on an idle machine, because commands wait for its end. The rest waits for
+the next one.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from rabbitry.apps.crawl.messages import Add, Document, Outcome, Report
 
 LIMIT: Final = 12_000
 KNOWN: Final = 8
-"""Links that are known by their hash, for one unit."""
+"""Known links per unit, looked up by their hash."""
 ADDRESS: Final = 2
-"""Of an address that is read, changed and written."""
+"""Units for an address that is read, changed and written."""
 RULES: Final = 50
-"""Bytes of a robots.txt that are parsed, for one unit; a file of 500 KiB takes 170 ms."""
+"""Bytes of a robots.txt parsed per unit; a file of 500 KiB takes 170 ms."""
 HEEDED: Final = 100
-"""Rules that an address is looked for in, for one unit."""
+"""Rules matched with an address per unit."""
 _MESSAGE: Final = 10
 _LETTERS: Final = 250
 _BYTES: Final = 4_000
-"""Of a page or a robots.txt that is kept, for one unit."""
+"""Units for a page or a robots.txt that is stored."""
 
 
 def cost_of(one: Input, state: State) -> int:
-    """Return the work of a message, as far as it is known before: the links of a document are not."""
+    """Return the cost of a message as far as it is known in advance, without a document's links."""
     if isinstance(one, Document):
         return _MESSAGE + len(one.text) // _LETTERS
     if isinstance(one, Page):

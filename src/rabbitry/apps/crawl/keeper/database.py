@@ -1,4 +1,4 @@
-"""The crawl's database. Its tables are described in `migrations/versions/`; statements are SQL, set by set."""
+"""The crawl's database. `migrations/versions/` describes its tables; statements are SQL over sets of rows."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SCHEMA: Final = _records.Schema(
     head="2",
     version_table="crawl_version",
     lock=7_723_012,
-    # Four connections read, for which the system's memory serves as well.
+    # Four connections read; the system's page cache serves them as well.
     pragmas=("cache_size = -4096", "temp_store = MEMORY"),
-    # Links are looked up all over the seen set: 40 MiB of it in memory, and larger pieces written back at once.
+    # Links are looked up all over the seen set: 40 MiB of it stay in memory, and larger pieces are written at once.
     writer_pragmas=("cache_size = -40960", "temp_store = MEMORY", "wal_autocheckpoint = 8000"),
 )
 
@@ -29,5 +29,5 @@ class Database(_records.Database):
     """A crawl's database. A context manager; entering brings the schema up to date."""
 
     def __init__(self, url: str | None = None, *, existing: bool = False) -> None:
-        """Raise UsageError for a URL that is none, or another database's; existing: nothing is made."""
+        """Check the URL. Raises UsageError if it is malformed or not a crawl's; existing: nothing is created."""
         super().__init__(SCHEMA, url, existing=existing)

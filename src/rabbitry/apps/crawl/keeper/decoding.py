@@ -1,4 +1,4 @@
-"""Messages of the keeper's queue as inputs, whoever published them."""
+"""Decoding messages of the keeper's queue, from any program."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rabbitry.exceptions import Undecodable
 from rabbitry.flow import Message
 
 _PLAIN_FIELDS: Final = 3
-"""Before the page in the text of the original crawler: `crawler|ID|ISO time|`."""
+"""The text before the page in the original crawler's form: `crawler|ID|ISO time|`."""
 _decode_outcome: Final = json_decoder(Outcome)
 _decode_report: Final = json_decoder(Report)
 _decode_document: Final = json_decoder(Document)
@@ -30,10 +30,9 @@ _logger = logging.getLogger(__name__)
 
 
 def decode(body: bytes, message: Message) -> Input | None:
-    """Decode a message; return None for one that has nothing for the keeper, such as a tick.
+    """Decode a message; return None for one without input for the keeper, such as a tick.
 
-    A page of another program that does not name its address is none of the keeper's: its document is. Raises
-    Undecodable.
+    A page of another program without its address is ignored; its document counts. Raises Undecodable.
     """
     kind = message.type
     if kind == "Outcome":
@@ -59,7 +58,7 @@ def _page(body: bytes, message: Message) -> Page | None:
     headers = message.headers
     url = headers["x-rabbitry-url"]
     if not isinstance(url, str):
-        raise Undecodable("the header x-rabbitry-url of a page is no text")
+        raise Undecodable("the header x-rabbitry-url of a page is not text")
     if message.type != PAGE or message.content_encoding != "zstd":
         parts = body.split(b"|", _PLAIN_FIELDS)
         is_plain = len(parts) > _PLAIN_FIELDS and parts[0] == b"crawler"
@@ -91,7 +90,7 @@ def _number(headers: Mapping[str, FieldValue], name: str, default: int) -> int:
 
 
 def _past(at: float) -> float:
-    """Return a time that has come: by a clock that is ahead, all that comes later would be older."""
+    """Return the time if it is in the past, else now: after a time in the future, all later input would look older."""
     return min(max(at, 0.0), time.time())
 
 
@@ -100,14 +99,14 @@ def _time(value: object, message: Message) -> float:
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
-            _logger.debug("a page was fetched at %r, which is no time", value)
+            _logger.debug("a page was fetched at %r, which is not a time", value)
         else:
             return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     return message.timestamp.timestamp() if message.timestamp is not None else datetime.now(UTC).timestamp()
 
 
 def _table(value: object) -> dict[str, str]:
-    """Return the origin's headers, in small letters; what is no text is left out."""
+    """Return the origin's headers in lower case; values that are not text are left out."""
     if not isinstance(value, Mapping):
         return {}
     return {str(name).lower(): text for name, text in value.items() if isinstance(text, str)}

@@ -1,4 +1,4 @@
-"""Dispatching: choosing the hosts that are due, and one batch of each, as many addresses as half a minute takes."""
+"""Dispatching: selecting due hosts, and for each one a batch of as many addresses as half a minute takes."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from rabbitry.apps.crawl.messages import Address, Batch
 BATCH_SECONDS: Final = 30.0
 MOST_ADDRESSES: Final = 50
 LASTS: Final = 75.0
-"""Seconds from the sending of a batch to its deadline: waiting for a crawler, and being fetched."""
+"""Seconds from sending a batch to its deadline: the wait for a crawler, and the fetching."""
 MOST_AT_ONCE: Final = 200
 """Batches of one transaction."""
 _CONNECTIONS: Final = 4
-"""To a host that asks for no delay."""
+"""Connections to a host that asks for no delay."""
 _ROUNDS: Final = 10
 _LOOKED_AT: Final = 200
 _MOST_LATER: Final = 2_000
 _MOST_HEEDED: Final = 300_000
-"""Rules that the addresses of a host are looked for in before others have their turn: 50 ms. A robots.txt of 28,000
-rules takes 4.6 ms for an address that it forbids."""
+"""Rules matched with a host's addresses before other hosts have their turn: 50 ms. A robots.txt of 28,000 rules takes
+4.6 ms for an address that it forbids."""
 _ROOM: Final = LIMIT // 2
-"""The work of choosing batches in one transaction: 40 of 50 addresses, as many as 10,000 pages a second need."""
+"""Cost of selecting batches in one transaction: 40 of 50 addresses, as many as 10,000 pages a second need."""
 _IDLE: Final = 1.0
-"""Seconds until a host is looked at again that has addresses, and none that can be sent."""
+"""Seconds before a host with addresses, none of which can be sent, is checked again."""
 
 
 def due_again(work: Work) -> None:
-    """Queue the addresses whose time to be fetched again has come, in the order of their times."""
+    """Queue the addresses that are due to be fetched again, in the order of their times."""
     if work.now < work.state.later_due():
         return
     rows = sets.rows(
@@ -60,7 +60,7 @@ def due_again(work: Work) -> None:
 
 
 def drain_full(work: Work) -> None:
-    """Refuse the queued addresses of crawls that have all their pages: of some addresses, the next ones each time."""
+    """Refuse queued addresses of crawls that have reached their limit, some in each call."""
     state = work.state
     start = state.swept if state.swept < state.next_address - 1 else 0
     end = start + SWEPT
@@ -75,16 +75,16 @@ def drain_full(work: Work) -> None:
     for one in ids:
         work.end(work.rows[one], "limit")
     state.swept = end
-    # Each crawl is done when as many were looked at as there were when it had its pages.
+    # A crawl is done when as many addresses were checked as existed when it reached its limit.
     state.full = {crawl: left - SWEPT for crawl, left in state.full.items() if left > SWEPT}
 
 
 def dispatch(work: Work) -> list[Batch]:
-    """Return the batches to publish, whose addresses are marked as sent. Changes must have been flushed before."""
+    """Return the batches to publish, and mark their addresses as sent. Earlier changes must be flushed before."""
     state = work.state
     batches: list[Batch] = []
     idle: list[Host] = []
-    # By crawl: addresses that are sent now, which `crawl.sent` counts once they are written.
+    # By crawl: addresses sent now, which `crawl.sent` counts once they are written.
     promised: Counter[int] = Counter()
     room = work.spent + _ROOM
     for host in state.due_hosts(work.now):
@@ -125,7 +125,7 @@ def _choose(work: Work, host: Host, promised: Counter[int]) -> Batch | None:
         robots = work.robots_of(origin, host)
         is_closed = work.state.closed.get(origin, (0, 0.0))[1] > work.now
         if not is_closed and (robots.state in (UNKNOWN, UNAVAILABLE) or robots.until <= work.now):
-            # It is asked for alone: it may forbid what else would be out.
+            # It is requested alone: it may forbid the others.
             return None if host.out else _send(work, host, origin, [], origin)
         work.spent += robots.cost_of_reading // RULES
         if robots.state == UNREAD:
@@ -149,17 +149,17 @@ def _choose(work: Work, host: Host, promised: Counter[int]) -> Batch | None:
 
 
 class _Pick:
-    """The choice of a batch among the waiting addresses of a host.
+    """Selection of a batch from a host's waiting addresses.
 
-    picked: the addresses that may be fetched now. heeded: how many rules of robots.txt addresses were matched with,
-    those of earlier choices included.
+    picked: the addresses that may be fetched now. heeded: how many robots.txt rules were matched, including earlier
+    selections.
     """
 
     def __init__(self, work: Work, host: Host, origin: str, size: int, promised: Counter[int], heeded: int = 0) -> None:
         self.picked: list[Row] = []
         self.heeded = heeded
         self.is_refused = False
-        """Whether others were refused for good."""
+        """Whether other addresses were refused for good."""
         self._work = work
         self._host = host
         self._origin = origin
@@ -168,7 +168,7 @@ class _Pick:
         self._doubtful: list[Row] = []
 
     def look_at(self, rows: Sequence[Row]) -> None:
-        """Pick from the addresses that are next."""
+        """Select from the next addresses."""
         work, host, promised = self._work, self._host, self._promised
         state = work.state
         robots = work.robots_of(self._origin, host)
@@ -199,14 +199,14 @@ class _Pick:
                     self._doubtful.append(row)
                     continue
                 if judged == "trap" and shape is not None:
-                    work.end(row, "trap", f"{shape.repeats} of {shape.documents} of {shape.shape} were much the same")
+                    work.end(row, "trap", f"{shape.repeats} of {shape.documents} of {shape.shape} were near duplicates")
                 else:
                     self._take(row, shapes)
                     continue
             self.is_refused = True
 
     def take_doubtful(self) -> bool:
-        """Pick what may be a trap, if nothing else waits, and no answer is on its way that may lead elsewhere."""
+        """Select possible traps if nothing else waits and no answer is outstanding that may lead elsewhere."""
         work = self._work
         known = [(row, work.state.shapes.of(self._host.id, row.url)) for row in self._doubtful[: self._size]]
         if known and not self.is_refused and not known[0][1][-1].unanswered(work.now):
@@ -223,13 +223,13 @@ class _Pick:
 
 
 def _has_room(work: Work, row: Row, promised: Counter[int]) -> bool:
-    """Return whether the crawl of an address may fetch it: it needs no place, or there is one."""
+    """Return whether an address's crawl may fetch it: it needs no place, or there is one."""
     crawl = work.state.crawls.get(row.crawl)
     return crawl is None or not _needs_place(row) or crawl.room - promised[crawl.id] > 0
 
 
 def _needs_place(row: Row) -> bool:
-    """Return whether fetching an address would add a page to those that its crawl's limit counts."""
+    """Return whether a fetch would add a page to those that count for its crawl's limit."""
     return row.purpose == 0 and not row.is_counted and not row.has_place
 
 

@@ -21,31 +21,31 @@ from rabbitry.apps.crawl.messages import Document
 
 _PAGE: Final = NUMBERS["page"]
 _UNFIT: Final = FETCHED - {_PAGE, NUMBERS["document"], NUMBERS["unchanged"]} | {NUMBERS["client-error"]}
-"""Outcomes of an address that is in no index, so that no other one can be left out for it."""
+"""Outcomes of an address that is not in the index; others are no duplicates of it."""
 
 
 class Shelve(Protocol):
-    """The part of the index that takes documents."""
+    """The part of the index that stores documents."""
 
     def document(self, document: Document) -> None:
-        """Put a document into the index."""
+        """Store a document in the index."""
 
     def gone(self, url: str, at: float) -> None:
-        """Take an address out of it."""
+        """Remove an address from the index."""
 
 
 class Documents:
-    """Applies documents. The rows of their addresses, and of their canonical ones, were read before."""
+    """Applies documents. The rows of their addresses, and of their canonical ones, must have been read."""
 
     def __init__(self, work: Work, links: Links, shelve: Shelve) -> None:
         self._work = work
         self._links = links
         self._shelve = shelve
         self._contents: dict[int, int] = {}
-        """Contents of documents, by key, and the address that had each first."""
+        """The first address with each content, by the content's key."""
 
     def prepare(self, documents: Iterable[Document]) -> None:
-        """Look up what the documents of a transaction are compared with."""
+        """Look up the data with which a transaction's documents are compared."""
         keys = set()
         for document in documents:
             address = _address(document.url)
@@ -67,7 +67,7 @@ class Documents:
             return
         node = f"processor {document.processor}"
         if document.is_sitemap:
-            if document.problem:  # it breaks off: the links before it came in other documents
+            if document.problem:  # it is incomplete: earlier links are in other documents
                 word = document.problem if document.problem in NUMBERS else "unreadable"
                 work.outcome(row, word, document.detail, node=node, at=document.at)
             elif row.outcome == _PAGE:
@@ -75,7 +75,7 @@ class Documents:
             self._links.add_all(document.links, row, are_sitemaps=document.is_index)
             return
         if row.outcome in FETCHED and row.outcome != _PAGE and row.outcome_at >= document.at:
-            return  # it came before
+            return  # it is a repeat
         work.pace["documents"] += 1
         fetched_at = document.fetched_at or document.at
         if row.outcome != _PAGE and document.fetched_at > row.outcome_at:
@@ -106,19 +106,19 @@ class Documents:
             self._shelve.gone(row.url, fetched_at)
 
     def _await_page(self, row: Row) -> None:
-        """Note that an address was fetched, though its page has not come yet.
+        """Record that an address was fetched although its page has not arrived yet.
 
-        A killed keeper had the page in hand. It is redelivered one by one with all others, much later than its
-        document; the address must not be fetched again because of that.
+        A killed keeper held the page. It is redelivered one by one with all others, much later than its document;
+        meanwhile the address must not be fetched again.
         """
         count_page(self._work, row)
         row.status = AWAITED
-        if row.state in (WAITING, LATER):  # its batch was taken back, or reported without it
+        if row.state in (WAITING, LATER):  # its batch was withdrawn, or reported without it
             row.state = DONE
             fetch_again(self._work, row, is_changed=None)
 
     def _word(self, document: Document, row: Row, address: Address, first: Row | None) -> tuple[str, str]:
-        """Return the outcome of a document that was read, and its detail."""
+        """Return the outcome and detail for a readable document."""
         if document.noindex:
             return "noindex", ""
         canonical = self._canonical(document, row, address)
@@ -129,7 +129,7 @@ class Documents:
         return "document", document.title[:100]
 
     def _canonical(self, document: Document, row: Row, address: Address) -> str | None:
-        """Return the address that stands for the page: another one of the same host, in scope, that gives a page."""
+        """Return the address that represents the page: another one on the same host, in scope, that gives a page."""
         if document.canonical is None:
             return None
         other = _address(document.canonical)
@@ -162,13 +162,13 @@ class Documents:
 
 
 def content_key(host: str, document: Document) -> int:
-    """Return the key of a document's content on its host; near duplicates may have the same key."""
+    """Return the key of a document's content on its host; near duplicates may share a key."""
     text = f"fingerprint {document.fingerprint}" if document.fingerprint else f"content {_content(document)}"
     return host_key(host, text)
 
 
 def _content(document: Document) -> int:
-    """Return 64 bits of all that a reader sees, and of where it leads; never 0."""
+    """Return a 64-bit hash of a document's visible content and its links; never 0."""
     parts = [document.title, document.text]
     parts += [link.url for link in document.links]
     digest = hashlib.blake2b("\0".join(parts).encode(errors="replace"), digest_size=8)

@@ -13,17 +13,17 @@ from rabbitry.apps.crawl.answers import Entry, Exported
 from rabbitry.apps.crawl.keeper import index
 
 AT_ONCE: Final = 200
-"""Documents of one answer."""
+"""Documents in one answer."""
 BUDGET: Final = 4_000_000
-"""Bytes of one answer; one document goes whatever its size."""
+"""Bytes of one answer; a single document may exceed it."""
 LARGEST_BODY: Final = 16_000_000
 """Bytes of a page, compressed. Crawlers send no larger ones."""
 
 
 def export(connection: Connection, after: int, *, bodies: bool) -> Exported:
-    """Return the documents that follow a cursor, in its order; those that are changed meanwhile keep their place.
+    """Return the documents after a cursor, in its order; documents changed meanwhile keep their place.
 
-    after: 0 at first. The first answer alone counts the documents.
+    after: 0 at first. Only the first answer counts the documents.
     """
     sizes = connection.execute(_SIZES, {"after": after, "most": AT_ONCE}).all()
     ids: list[int] = []

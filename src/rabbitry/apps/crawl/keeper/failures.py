@@ -1,4 +1,4 @@
-"""Failures of the database, by what helps: waiting, another database, or leaving out a message."""
+"""Failures of the database by remedy: wait, use another database, or leave out a message."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Failure(Enum):
     """The kind of a failure."""
 
     PASSING = auto()
-    """The database can't be reached, is locked, or its disk is full: the same may go well later."""
+    """The database can't be reached, is locked, or its disk is full: a later attempt may succeed."""
     LASTING = auto()
-    """It is damaged, read-only, gone, or has other tables: nothing goes well with it."""
+    """It is damaged, read-only, removed, or has other tables: all work fails."""
     OF_A_MESSAGE = auto()
-    """It refuses what a message says: others go well."""
+    """It refuses the data of one message: others succeed."""
 
 
 _LASTING: Final = frozenset(
@@ -37,17 +37,17 @@ _OF_A_MESSAGE: Final = frozenset(
     {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
 )
 _WITHOUT_TABLES: Final = ("no such table", "no such column", "has no column", "values for")
-"""SQLite's words for tables that another version of the program has changed; their code says nothing."""
+"""SQLite's error texts for tables changed by another version of the program; the error code does not show it."""
 _DAMAGED: Final = "XX"
 _RULES: Final = "42"
-"""Classes of PostgreSQL's SQLSTATE: damage, and what the user may not do or a table does not have."""
+"""Classes of PostgreSQL's SQLSTATE: damage, missing permissions, or missing tables and columns."""
 
 
 def failure_of(error: RecordsError) -> Failure:
-    """Return of which kind an error of `Database.write` is."""
+    """Return the kind of an error of `Database.write`."""
     cause = error.__cause__
     if not isinstance(cause, DBAPIError):
-        return Failure.LASTING  # found by this program: the file is gone, or the version another
+        return Failure.LASTING  # detected by this program: the file is gone, or has another version
     driver = cause.orig
     if isinstance(driver, sqlite3.Error):
         return _of_sqlite(driver)
@@ -60,8 +60,8 @@ def failure_of(error: RecordsError) -> Failure:
 
 
 def _of_sqlite(error: sqlite3.Error) -> Failure:
-    code = getattr(error, "sqlite_errorcode", None)  # none if Python's own part refused it
-    if code is None or code & 0xFF in _OF_A_MESSAGE:  # the upper bits say of which kind
+    code = getattr(error, "sqlite_errorcode", None)  # missing if Python's sqlite3 module itself refused it
+    if code is None or code & 0xFF in _OF_A_MESSAGE:  # the upper bits hold the kind
         return Failure.OF_A_MESSAGE
     if code & 0xFF in _LASTING:
         return Failure.LASTING

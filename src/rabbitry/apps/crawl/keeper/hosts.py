@@ -1,4 +1,4 @@
-"""Reactions to what hosts did: slowing down, pausing, speeding up again, and giving up."""
+"""Reactions to hosts' behaviour: slowing down, pausing, speeding up again, and giving up."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from rabbitry.apps.crawl.keeper.work import Work
 
 DAY: Final = 24 * 3600.0
 PAUSES: Final = (10.0, 60.0, 600.0)
-"""Seconds after the first, second, … batch that a host did not answer; then it is given up."""
+"""Seconds to wait after the first, second, … batch that a host did not answer; then it is given up."""
 _FIRST_BACKOFF: Final = 10.0
 _LEAST_BACKOFF: Final = 0.5
 MOST_SLOWED: Final = 12
-"""Batches in a row that a host answered with 429 or 503, each after twice the time; then it is given up."""
+"""Batches in a row that a host may answer with 429 or 503, each after twice the wait; then it is given up."""
 _LAST_OUTCOMES: Final = 8
 
 
 def slow_down(work: Work, host: Host, retry_after: float | None) -> float:
-    """Pause a host that asked for it, longer each time; return for how many seconds."""
+    """Pause a host that asked for it, longer each time; return the seconds."""
     host.failures += 1
     host.backoff = min(DAY, max(_FIRST_BACKOFF, 2 * host.backoff))
     pause = min(DAY, max(retry_after or 0.0, host.backoff))
@@ -32,14 +32,14 @@ def slow_down(work: Work, host: Host, retry_after: float | None) -> float:
 
 
 def answered(work: Work, host: Host) -> None:
-    """Note that a host answered a batch: its back-off is halved."""
+    """Record that a host answered a batch: its back-off is halved."""
     host.failures = 0
     host.backoff = host.backoff / 2 if host.backoff > 2 * _LEAST_BACKOFF else 0.0
     work.hosts.add(host.id)
 
 
 def failed(work: Work, host: Host, origin: str, word: str, detail: str) -> None:
-    """Note that a host did not answer a batch; an origin that never does is closed."""
+    """Record that a host did not answer a batch; an origin that never does is closed."""
     host.failures += 1
     work.hosts.add(host.id)
     if host.failures > len(PAUSES):
@@ -49,7 +49,7 @@ def failed(work: Work, host: Host, origin: str, word: str, detail: str) -> None:
 
 
 def close(work: Work, host: Host, origin: str, word: str, detail: str) -> None:
-    """Close an origin for a day: its addresses get the outcome."""
+    """Close an origin for a day: all its addresses get this outcome."""
     robots = work.robots_of(origin, host)
     robots.state, robots.outcome, robots.detail = CLOSED, NUMBERS[word], _clean(detail)
     robots.at, robots.until = work.now, work.now + DAY
@@ -59,7 +59,7 @@ def close(work: Work, host: Host, origin: str, word: str, detail: str) -> None:
 
 
 def reopen(work: Work, host: Host, origin: str) -> None:
-    """Reopen an origin that was closed, since an address of it was added."""
+    """Reopen a closed origin because one of its addresses was added."""
     if origin in work.state.closed:
         robots = work.robots_of(origin, host)
         robots.state, robots.until, robots.tries = UNKNOWN, 0.0, 0
@@ -70,7 +70,7 @@ def reopen(work: Work, host: Host, origin: str) -> None:
 
 
 def robots_failed(work: Work, host: Host, robots: Robots, batch: Sent, word: str, detail: str) -> None:
-    """Note that an origin's robots.txt did not come: nothing of it is fetched until it does (RFC 9309, 2.3.1.4)."""
+    """Record that a robots.txt was not fetched: nothing of its origin is until it was (RFC 9309, 2.3.1.4)."""
     robots.state, robots.outcome, robots.tries = UNAVAILABLE, NUMBERS[word], robots.tries + 1
     robots.detail, robots.at, robots.until = _clean(detail), work.now, work.now
     work.robots[robots.origin] = robots
@@ -80,7 +80,7 @@ def robots_failed(work: Work, host: Host, robots: Robots, batch: Sent, word: str
     if word in ALL_ALIKE:
         close(work, host, robots.origin, word, detail)
     elif word == "slow-down":
-        pass  # the host waits, and is given up past MOST_SLOWED
+        pass  # the host waits, and is given up after MOST_SLOWED
     elif robots.tries > len(PAUSES):
         is_there = word not in ("no-such-host", "no-connection")
         close(work, host, robots.origin, "disallowed" if is_there else word, f"robots.txt: {word} each time")
@@ -91,7 +91,7 @@ def robots_failed(work: Work, host: Host, robots: Robots, batch: Sent, word: str
 
 
 def note(work: Work, host: Host, word: str, *, size: int = 0, wire: int = 0) -> None:
-    """Note an outcome among a host's last ones."""
+    """Add an outcome to a host's latest ones."""
     last = msgspec.json.decode(host.outcomes or "[]")[1 - _LAST_OUTCOMES :]
     host.outcomes = msgspec.json.encode([*last, (round(work.now, 1), word)]).decode()
     host.size += size

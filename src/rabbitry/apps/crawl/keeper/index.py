@@ -1,7 +1,7 @@
-"""The index: documents and the pages that they were made of, each address once, the latest fetch of it.
+"""The index: documents and the pages that they were made from; for each address its latest fetch.
 
-All of it is idempotent: a message that comes twice changes nothing, nor does one that is older than what is there. The
-functions work set by set within the caller's transaction.
+All functions are idempotent: a repeated message changes nothing, nor does one that is older than the stored data. They
+work on sets of rows within the caller's transaction.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from rabbitry.apps.crawl.messages import Document
 
 T = TypeVar("T")
 _AT_ONCE: Final = 1_000
-"""Rows of one statement."""
+"""Rows in one statement."""
 LONGEST_TEXT: Final = 8_000_000
 LONGEST_TITLE: Final = 2_000
-"""Letters that are kept. Processors read pages of up to 4 MB; other programs may send anything."""
+"""Characters stored. Processors read pages of up to 4 MB; other programs may send anything."""
 _MOST_KEYWORDS: Final = 100
 _LONGEST_KEYWORD: Final = 200
 
 
 class Data(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The parts of a document that are kept, and neither searched nor sorted."""
+    """The parts of a document that are stored, but neither searched nor sorted."""
 
     final_url: str = ""
     language: str = ""
@@ -57,10 +57,10 @@ class _Row(NamedTuple):
 
 
 def store(connection: Connection, documents: Iterable[Document]) -> None:
-    """Put documents into the index, in place of older ones of the same addresses.
+    """Store documents in the index, replacing older ones of the same addresses.
 
-    A document whose page was fetched before the one that is there, or before its address was removed, changes nothing.
-    Documents of sitemaps, and those with a problem, have no text: they are the caller's to leave out.
+    A document changes nothing if its page was fetched before the stored one, or before its address was removed. The
+    caller leaves out documents of sitemaps and those with a problem, which have no text.
     """
     latest: dict[bytes, Document] = {}
     for document in documents:
@@ -90,7 +90,7 @@ def _store(connection: Connection, latest: dict[bytes, Document]) -> None:
     for identity, document, _ in wanted:
         title, text = clean(document.title[:LONGEST_TITLE]), clean(document.text[:LONGEST_TEXT])
         encoded = text.encode()
-        hosts = host_words(clean(document.url))  # as it is kept: the words are taken out by the same address
+        hosts = host_words(clean(document.url))  # as stored: removing the words needs the same address
         data = clean(encode(_data(document)).decode())
         row = (identity, fetched_at(document), document.status, title, compress(encoded), len(encoded), data)
         if is_sqlite:
@@ -104,7 +104,7 @@ def _store(connection: Connection, latest: dict[bytes, Document]) -> None:
 
 
 def store_pages(connection: Connection, pages: Iterable[Page]) -> None:
-    """Keep pages as they came, in place of older ones of the same addresses; an older one changes nothing."""
+    """Store pages' bodies, replacing older ones of the same addresses; an older page changes nothing."""
     latest: dict[bytes, Page] = {}
     for page in pages:
         key = _key(page.url)
@@ -123,10 +123,10 @@ def store_pages(connection: Connection, pages: Iterable[Page]) -> None:
 
 
 def remove(connection: Connection, gone: Mapping[str, float]) -> None:
-    """Take addresses out of the index: they are gone, or ask not to be in it.
+    """Remove addresses from the index: they are gone, or ask not to be indexed.
 
-    gone: when that was seen, for a document `fetched_at(document)`. What was fetched later stays, and what was fetched
-    before stays out.
+    gone: when that was detected, for a document `fetched_at(document)`. Later fetches stay; earlier ones that come late
+    stay out.
     """
     for some in _parts([(_key(url), at) for url, at in gone.items()]):
         times = dict(some)
@@ -146,12 +146,12 @@ def remove(connection: Connection, gone: Mapping[str, float]) -> None:
 
 
 def fetched_at(document: Document) -> float:
-    """Return the time that decides which of two documents is newer; pages of other programs may have no fetch time."""
+    """Return the time by which documents are compared; pages of other programs may have no fetch time."""
     return document.fetched_at or document.at
 
 
 def count(connection: Connection) -> int:
-    """Return how many documents there are."""
+    """Return the number of documents."""
     found: int = connection.execute(sql("SELECT count(*) FROM index_documents")).scalar_one()
     return found
 
@@ -178,7 +178,7 @@ def _data(document: Document) -> Data:
 
 
 def _rows(connection: Connection, urls: dict[bytes, str]) -> dict[bytes, _Row]:
-    """Return the row of each address by its key, made if there was none."""
+    """Return each address's row by its key; create missing rows."""
     rows = _find(connection, list(urls))
     new = [key for key in urls if key not in rows]
     if new:
@@ -195,7 +195,7 @@ def _find(connection: Connection, keys: Sequence[bytes]) -> dict[bytes, _Row]:
 
 
 def _forget_words(connection: Connection, ids: Sequence[int]) -> None:
-    """Take the words of documents out of SQLite's index, which must be given them as they were put in."""
+    """Remove documents' words from SQLite's index, which must be given them as they were inserted."""
     if not ids or connection.dialect.name != "sqlite":
         return
     decompress = zstandard.ZstdDecompressor().decompress

@@ -1,12 +1,12 @@
 """The tables of the index, for SQLite and PostgreSQL.
 
-index_pages: one row for each address that has a document, a body, or had one. key: a hash of the address. gone_at: when
-it was removed, so that an older document that comes late stays out.
-index_documents: what was made of the page. text: zstd; size: its bytes before. data: JSON of what is neither searched
-nor sorted.
-index_bodies: what the server sent, zstd.
-index_words: title, text and hosts as words. SQLite: FTS5 without a content of its own, since index_documents keeps the
-text compressed. PostgreSQL: a column with a GIN index.
+index_pages: one row for each address that has or had a document or a body. key: a hash of the address. gone_at: when it
+was removed, so that an older document that comes late stays out.
+index_documents: the data extracted from the page. text: zstd; size: its uncompressed bytes. data: JSON of the fields
+that are neither searched nor sorted.
+index_bodies: the body that the server sent, zstd.
+index_words: title, text and hosts as words. SQLite: a contentless FTS5 table, because index_documents stores the text
+compressed. PostgreSQL: a column with a GIN index.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _SQLITE: Final = (
     " gone_at REAL NOT NULL DEFAULT 0)",
     "CREATE TABLE index_documents (id INTEGER PRIMARY KEY, fetched_at REAL NOT NULL, status INTEGER NOT NULL,"
     " title TEXT NOT NULL, text BLOB NOT NULL, size INTEGER NOT NULL, data TEXT NOT NULL)",
-    # Counting walks this index, which is a hundredth of the table.
+    # Counting reads this index, which has a hundredth of the table's size.
     "CREATE INDEX index_documents_fetched ON index_documents (fetched_at)",
     "CREATE TABLE index_bodies (id INTEGER PRIMARY KEY, fetched_at REAL NOT NULL, content_type TEXT NOT NULL,"
     " headers TEXT NOT NULL, body BLOB NOT NULL)",
     "CREATE VIRTUAL TABLE index_words USING fts5 (title, text, hosts, content='',"
     ' tokenize="unicode61 remove_diacritics 2")',
-    # Segments of the same age that are merged at once. With 4, the default, a document of 47,000 letters costs a
-    # quarter more CPU, since its words are written more often. A search costs the same with both (`make bench-crawl`).
+    # The number of segments of one age that are merged at once. With the default of 4, a document of 47,000 characters
+    # takes a quarter more CPU, because its words are written more often. Searches cost the same (`make bench-crawl`).
     "INSERT INTO index_words (index_words, rank) VALUES ('automerge', 8)",
 )
 _POSTGRESQL: Final = (
@@ -44,6 +44,6 @@ _POSTGRESQL: Final = (
 
 
 def create(connection: Connection) -> None:
-    """Create the tables of the index; the migration that makes the schema calls this."""
+    """Create the tables of the index; called by the schema's migration."""
     for statement in _SQLITE if connection.dialect.name == "sqlite" else _POSTGRESQL:
         connection.exec_driver_sql(statement)

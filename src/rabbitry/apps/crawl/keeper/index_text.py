@@ -1,4 +1,4 @@
-"""Text normalised for the index: what is cut, how letters are compared, and the hosts of an address as words."""
+"""Text normalised for the index: its length, the comparison of letters, and the hosts of an address as words."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 SEARCHED: Final = 200_000
-"""Letters of a text that can be found. What is longer is kept and exported whole. A tsvector of PostgreSQL ends at
-1 MiB, which the worst text of this length, different words of one letter of four bytes each, does not reach.
+"""Characters of a text that can be found. Longer text is stored and exported whole. PostgreSQL's tsvector is limited to
+1 MiB, which the worst text of this length, different words of one 4-byte character each, does not reach.
 """
 _NO_WORD: Final = re.compile(r"[\W_]+")
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9.:-]+(?=/)")
@@ -18,7 +18,7 @@ _HALF_PAIR: Final = re.compile("[\ud800-\udfff]")
 
 
 class _Letters(dict[int, str]):
-    """Letter → the one that it is compared as: small, without diacritics; always one, so that places stay."""
+    """Maps a letter to the one it is compared as, lower case without diacritics; one to one, so that positions stay."""
 
     def __missing__(self, code: int) -> str:
         letter = unicodedata.normalize("NFKD", chr(code))[0].lower()
@@ -30,21 +30,21 @@ _letters: Final = _Letters()
 
 
 def clean(text: str) -> str:
-    """Return text as both databases can keep it: without NUL and halves of surrogate pairs."""
+    """Return text that both databases can store: without NUL and unpaired surrogates."""
     if "\0" in text:
         text = text.replace("\0", " ")
     return text if text.isascii() else _HALF_PAIR.sub("\ufffd", text)
 
 
 def folded(text: str) -> str:
-    """Return text of the same length in which letters that differ in case or diacritics alone are equal."""
+    """Return text of the same length in which letters that differ only in case or diacritics are equal."""
     return text.lower() if text.isascii() else text.translate(_letters)
 
 
 def plain_words(text: str) -> str:
-    """Return the words of a text, folded and with one space between them, as PostgreSQL's parser is to see them.
+    """Return a text's words, folded and separated by single spaces, for PostgreSQL's parser.
 
-    Its own idea of words (addresses, numbers with a sign, words with a hyphen) would differ from SQLite's.
+    Its own rules for words (addresses, signed numbers, hyphens) differ from SQLite's.
     """
     if not text.isascii():
         text = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
@@ -52,9 +52,9 @@ def plain_words(text: str) -> str:
 
 
 def host_words(url: str) -> str:
-    """Return a word for each domain that an address is under: `site:` looks for one of them.
+    """Return a word for each domain above an address: `site:` searches for one of them.
 
-    They are hexadecimal, with an `h` before: no word of a text looks so, and no parser divides them.
+    They are `h` and hexadecimal digits: no word of a text looks like that, and no parser splits them.
     """
     origin = _ORIGIN.match(url)
     return _host_words(url if origin is None else origin[0])
@@ -79,7 +79,7 @@ def _host_words(url: str) -> str:
 
 
 def host_word(host: str) -> str:
-    """Return the word that a host, a domain or `host:port` has in the index."""
+    """Return the word for a host, a domain or `host:port` in the index."""
     return "h" + host.encode("utf-8", "replace").hex() + "h"
 
 

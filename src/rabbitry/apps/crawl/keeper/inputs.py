@@ -1,4 +1,4 @@
-"""Inputs of the keeper, decoded: pages, outcomes, reports, documents, and commands."""
+"""The keeper's decoded input: pages, outcomes, reports, documents, and commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rabbitry.apps.crawl.messages import Command, Document, Outcome, Purpose, Re
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """A page, as it goes to the processors. body: zstd. size: bytes before that; wire: bytes over the network."""
+    """A page as sent to the processors. body: zstd. size: its uncompressed bytes; wire: bytes over the network."""
 
     url: str
     fetched_at: float
@@ -27,7 +27,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """A command. message: the id of its message, by which one that comes twice is known."""
+    """A command. message: its message's id, by which a repeated command is recognized."""
 
     command: Command
     message: str

@@ -1,7 +1,7 @@
-"""The keeper: one transaction for each batch of messages, in the order they came, from which follows what is sent next.
+"""The keeper: one transaction for each batch of messages, in order of arrival, which decides what is sent next.
 
-It has no clock and no broker: `apply` takes messages and a time, and returns what is to be published. The intent comes
-first: a batch is in the database before it is published. One that never was is taken back after its deadline.
+It uses no clock and no broker: `apply` takes messages and a time, and returns messages to publish. A batch is in the
+database before it is published. One that was never published is withdrawn after its deadline.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from rabbitry.apps.crawl.keeper.work import Work
 from rabbitry.apps.crawl.messages import Add, Answer, Batch, Document, Pause, Resume
 
 MOST_WAITING: Final = 1_000
-"""Documents of pages that wait, past which no batch is sent: more pages would only wait, too."""
+"""Waiting documents of pages above which no batch is sent: more pages would only wait, too."""
 
 
 @dataclass
 class Decided:
-    """Publications for after the commit, and what the transaction had no room for.
+    """Messages to publish after the commit, and the number of messages handled.
 
-    answers: by the ids of the commands' messages. taken: how many of the messages are done with, from the first on.
-    waiting: how many of these are documents that wait in the backlog.
+    answers: by the ids of the commands' messages. taken: how many of the messages are done, from the first on. waiting:
+    how many of these are documents that wait in the backlog.
     """
 
     batches: list[Batch] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Decided:
 
 
 class Keeper:
-    """Applies messages to the database. To be used by one thread.
+    """Applies messages to the database. Used by one thread.
 
     node: its short id. per_host: batches of a host that may be out at once.
     """
@@ -53,7 +53,7 @@ class Keeper:
         self._state: State | None = None
 
     def forget(self) -> None:
-        """Read everything anew next time: the transaction failed, and the memory holds what was not written."""
+        """Read all state again next time: the transaction failed, and the memory holds unwritten changes."""
         self._state = None
 
     def apply(
@@ -66,20 +66,20 @@ class Keeper:
         limit: int = LIMIT,
         is_alone: bool = False,
     ) -> Decided:
-        """Apply messages, as many as a transaction has room for, and choose what is published.
+        """Apply messages, as many as a transaction has room for, and decide what to publish.
 
-        Raises RecordsError if a message is of a crawl that another database keeps.
+        Raises RecordsError if a message belongs to a crawl in another database.
 
-        A keeper of which the memory is of an earlier epoch, since another one was active in between, reads everything
-        anew first. After an exception, or if the transaction is not committed, call `forget`.
+        If another keeper was active in between, this one reads all its state again first. After an exception, or if the
+        transaction is not committed, call `forget`.
 
         Args:
-            connection: Of a transaction that writes.
-            inputs: The messages. Those past `Decided.taken` are to be applied in another transaction.
-            now: The time, in seconds since 1970.
-            comes_again: There is a message that a keeper had in hand before.
-            limit: The work that there is room for (`costs.py`). With 0 all documents wait.
-            is_alone: Documents that wait are left alone.
+            connection: In a transaction that may write.
+            inputs: The messages. Apply those after `Decided.taken` in another transaction.
+            now: The time, as a Unix timestamp.
+            comes_again: Whether a message is redelivered, so that another keeper had it.
+            limit: The room for work (`costs.py`). With 0 all documents wait.
+            is_alone: Leave waiting documents alone.
         """
         state = self._current(connection, now)
         for one in inputs:
@@ -105,12 +105,12 @@ class Keeper:
         return decided
 
     def first_waiting(self, connection: Connection, now: float) -> list[Document]:
-        """Return some documents that wait, of each kind those that have waited for longest."""
+        """Return some waiting documents, of each kind those that have waited longest."""
         state = self._current(connection, now)
         return [*state.pages.first(connection), *state.sitemaps.first(connection)]
 
     def drop_waiting(self, connection: Connection, now: float, documents: Sequence[Document]) -> None:
-        """Remove documents that `first_waiting` returned from the backlog, unless they were taken meanwhile."""
+        """Remove documents returned by `first_waiting` from the backlog, unless they were taken meanwhile."""
         if documents != self.first_waiting(connection, now):
             return
         state = self._current(connection, now)
@@ -120,7 +120,7 @@ class Keeper:
         sets.change(connection, _COUNT_OFF, len(documents))
 
     def next_due(self) -> float | None:
-        """Return when there is something to do without a message."""
+        """Return when the next work without a message is due."""
         if self._state is None or self._state.pages or self._state.sitemaps or self._state.full:
             return 0.0
         due = self._state.next_due()
@@ -128,7 +128,7 @@ class Keeper:
         return later if due is None else min(due, later)
 
     def _current(self, connection: Connection, now: float) -> State:
-        # On PostgreSQL the row is locked, on SQLite the whole database is: keepers write one after another.
+        # PostgreSQL locks the row, SQLite the whole database: keepers write one after another.
         lock = "" if connection.dialect.name == "sqlite" else " FOR UPDATE"
         row = sets.rows(connection, f"SELECT epoch, is_paused FROM crawl_keeper WHERE id = 1{lock}")[0]  # noqa: S608 # no text from outside
         if self._state is None or self._state.epoch != row.epoch:
@@ -141,7 +141,7 @@ class Keeper:
             )
             self._state = load(connection, row.epoch + 1)
             if row.epoch:
-                self._state.note_time(now, comes_again=True)  # so will what the keeper before had in hand
+                self._state.note_time(now, comes_again=True)  # the previous keeper's unacknowledged messages will, too
         self._state.is_paused = bool(row.is_paused)
         return self._state
 

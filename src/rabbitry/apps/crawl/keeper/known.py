@@ -1,9 +1,9 @@
-"""The links that need not be looked up again: most links of a page lead to what is known already.
+"""A memory of links that need no lookup: most links of a page lead to known addresses.
 
-A table of 64-bit hashes in memory stands before the database, because a look at a table costs a tenth of parsing an
-address, and as much with ten million addresses as with a hundred thousand (`make bench-crawl ARGS=seen`). It is lossy
-in one direction alone: what it forgot is looked up in the database, which decides. The hashes are Python's own of
-strings, whose secret changes with each process, so that no site can make addresses that collide.
+A table of 64-bit hashes in memory comes before the database: a lookup costs a tenth of parsing an address, with ten
+million addresses as with a hundred thousand (`make bench-crawl ARGS=seen`). It can only forget: a forgotten link is
+looked up in the database, which decides. The hashes are Python's string hashes, whose secret differs in each process,
+so that no site can craft addresses that collide.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from rabbitry.apps.crawl.messages import Link
 
 SMALLEST: Final = 1 << 14
 LARGEST: Final = 1 << 24
-"""Hashes of the table, 8 bytes each: 128 MiB at most, which has room for about 12 million links."""
+"""Hashes in the table, 8 bytes each: 128 MiB at most, room for about 12 million links."""
 _FULL: Final = 0.75
 _OTHER: Final = 32
-"""Bits by which a hash is shifted for its second pair of places."""
+"""Bits by which a hash is shifted for its second pair of slots."""
 _MOST_MOVES: Final = 8
 
 
 class Known:
-    """Links that were settled for a crawl at a depth; bounded.
+    """Links already handled for a crawl at a depth; bounded.
 
-    A hash has two pairs of places, and is in one of these four. The table doubles by being copied behind itself: each
-    hash is where it is looked for then, and its other copy, which is not in one of its own places, is free room.
+    A hash has two pairs of slots, and is in one of these four. The table doubles by appending a copy of itself: each
+    hash is then found in its new slot, and its other copy, which is in none of its slots, counts as free.
     """
 
     def __init__(self, smallest: int = SMALLEST, largest: int = LARGEST) -> None:
-        """Make it empty. smallest, largest: hashes of the table, powers of 2."""
+        """Create an empty table. smallest, largest: its hashes, powers of 2."""
         self._smallest = smallest
         self._largest = largest
         self.clear()
@@ -42,7 +42,7 @@ class Known:
         self._count = 0
 
     def unknown(self, links: Iterable[Link], crawl: int, depth: int) -> list[Link]:
-        """Return the links that are not known, and those of which it is said when they changed."""
+        """Return the links that are not known, and those with a time of change."""
         table, mask, salt = self._table, len(self._table) - 1, hash((crawl, depth))
         return [
             link
@@ -57,7 +57,7 @@ class Known:
         ]
 
     def add(self, urls: Sequence[str], crawl: int, depth: int) -> None:
-        """Remember links that were not known."""
+        """Add links that were not known."""
         salt = hash((crawl, depth))
         while self._count + len(urls) > _FULL * len(self._table) and len(self._table) < self._largest:
             self._table.extend(self._table)
@@ -67,7 +67,7 @@ class Known:
             number = hash(url) ^ salt
             for place in (number & mask, number >> _OTHER & mask):
                 there = table[place]
-                # Free is what holds nothing, or a copy that is not in its own place.
+                # A slot is free if it is empty, or holds a copy that is not in its own slot.
                 if not there or ((there ^ place) & pair and (there >> _OTHER ^ place) & pair):
                     table[place] = number
                     self._count += 1
@@ -76,7 +76,7 @@ class Known:
                 self._put(number)
 
     def forget(self, urls: Iterable[str], crawl: int, depth: int) -> None:
-        """Forget links, so that they are looked up again."""
+        """Remove links, so that they are looked up again."""
         table, mask, salt = self._table, len(self._table) - 1, hash((crawl, depth))
         for url in urls:
             number = hash(url) ^ salt
@@ -87,7 +87,7 @@ class Known:
                     self._count -= 1
 
     def _put(self, number: int) -> None:
-        """Put a hash if there is room, or make room: others move to their other places; the last may be lost."""
+        """Store a hash, moving others to their other slots if there is no room; the last one moved may be lost."""
         table, mask = self._table, len(self._table) - 1
         pair = mask - 1
         place, other = number & mask, number >> _OTHER & mask

@@ -1,4 +1,4 @@
-"""Links of pages: taken into the frontier, or refused with a reason; all of a transaction looked up at once."""
+"""Links of pages: added to the frontier, or refused with a reason; a transaction's links are looked up together."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from rabbitry.apps.crawl.keeper.work import PURPOSES, Row, Work
 from rabbitry.apps.crawl.messages import Link
 
 MOST_HOPS: Final = 10
-"""Redirects one after another."""
+"""The most redirects in a row."""
 _PAGE: Final = PURPOSES.index("page")
 _SITEMAP: Final = PURPOSES.index("sitemap")
 Stored: TypeAlias = StoredRow[*tuple[Any, ...]]
 _MAY_CHANGE: Final = frozenset({"too-deep", "out-of-scope", "limit", "disallowed", "no-contact"})
-"""Refused for a reason of the crawl or the moment: another link may bring it in."""
+"""Refusals that depend on the crawl or the moment: another link may add the address."""
 
 
 _FOR_GOOD: Final = frozenset({"too-deep", "out-of-scope", "limit", "trap"})
-"""Refused for a reason that holds as long as the crawl is what it is."""
+"""Refusals that hold as long as the crawl does not change."""
 
 
 @dataclass(slots=True)
 class Found:
-    """A link. url: as it stands in the page. depth, hops: of the address that it leads to."""
+    """A link. url: as written in the page. depth, hops: of the address that it leads to."""
 
     url: str
     address: Address
@@ -52,7 +52,7 @@ class Links:
         self._found: dict[int, Found] = {}
 
     def add_all(self, links: Sequence[Link], row: Row, *, are_sitemaps: bool = False) -> None:
-        """Add the links of a page or a sitemap. Sitemaps of a sitemap are no further away than it is."""
+        """Add the links of a page or a sitemap. Sitemaps in a sitemap have the same depth."""
         crawl = self._work.state.crawls.get(row.crawl)
         if crawl is None:
             return
@@ -66,7 +66,7 @@ class Links:
             self._add(link.url, crawl, depth, row.id, purpose, hops, link.modified)
 
     def add(self, url: str, row: Row, depth: int, *, purpose: int | None = None, hops: int = 0) -> None:
-        """Add one address to which a page leads, as a redirect or its canonical address does."""
+        """Add one address that a page leads to by a redirect or as its canonical address."""
         crawl = self._work.state.crawls.get(row.crawl)
         if crawl is not None:
             self._add(url, crawl, depth, row.id, row.purpose if purpose is None else purpose, hops, None)
@@ -87,7 +87,7 @@ class Links:
                 self._found[address.key] = one
 
     def _refuse(self, url: str, word: str) -> None:
-        """Count a link that is no address, or none that can be fetched; one that is too long is known from now on."""
+        """Count a link that can't be fetched; one that is too long is recorded as known."""
         work = self._work
         if word != "too-long":
             work.counts[f"outcome:{word}"] += 1
@@ -98,7 +98,7 @@ class Links:
             work.refuse_key(key, word)
 
     def _refusal(self, one: Found) -> str:
-        """Return the outcome for which a link is refused; empty if it is taken."""
+        """Return the outcome for which a link is refused; empty if it is accepted."""
         crawl, address, state = one.crawl, one.address, self._work.state
         if not crawl.has_host(address.host):
             return "out-of-scope"
@@ -115,7 +115,7 @@ class Links:
         return ""
 
     def take(self) -> None:
-        """Take the links into the frontier, or note why they are refused."""
+        """Add the links to the frontier, or record why they are refused."""
         work = self._work
         work.look_up(self._found)
         known: list[tuple[int, Found]] = []
@@ -140,7 +140,7 @@ class Links:
         self._found.clear()
 
     def _meet_all(self, known: Sequence[tuple[int, Found]]) -> None:
-        """Apply links to known addresses. Of those that are in the database, only what changes is read whole."""
+        """Apply links to known addresses. Rows in the database are read completely only if they change."""
         work = self._work
         statement = "SELECT id, crawl, depth, counted, state, outcome_at FROM crawl_addresses WHERE id IN {set}"
         missing = {ref for ref, _ in known if ref not in work.rows}
@@ -172,7 +172,7 @@ class Links:
         return is_later and row.state == LATER
 
     def _meet(self, row: Row, one: Found) -> None:
-        """Apply a link to an address that it changes: nearer to the start, of a crawl that goes further, or changed."""
+        """Apply a link that changes an address: closer to the start, of a crawl that goes further, or modified."""
         work = self._work
         is_newer = self._is_newer(row, one)
         if row.crawl == one.crawl.id:
@@ -192,15 +192,15 @@ class Links:
 
 
 def _place(crawl: Crawl, depth: int) -> int:
-    """Return the depth for which a crawl's links are known: it tells nothing if there is no bound."""
+    """Return the depth under which a crawl's links are recorded: one value for all if it is unlimited."""
     return -1 if crawl.depth is None else depth
 
 
 def fetch_anew(work: Work, row: Row, crawl: Crawl, depth: int, source: int = 0) -> None:
-    """Queue an address that was fetched before for another crawl, unconditionally: its links are followed again."""
+    """Queue an address fetched before for another crawl, unconditionally: its links are followed again."""
     row.crawl, row.depth, row.tries, row.losses, row.hops = crawl.id, depth, 0, 0, 0
     row.etag = row.modified = None
-    row.status = 0  # a page that is still to come was fetched for the crawl before
+    row.status = 0  # an outstanding page was fetched for the previous crawl
     row.source = source
     work.step(row, "queued", f"for crawl {crawl.id}")
     work.wait(row)

@@ -1,4 +1,4 @@
-"""The numbers by which the database keeps outcomes. They never change; a new outcome gets a new one."""
+"""The numbers that represent outcomes in the database. They never change; a new outcome gets a new one."""
 
 from __future__ import annotations
 
@@ -52,27 +52,27 @@ _ROOM: Final = 64
 
 
 def refusal(word: str, at: float) -> int:
-    """Return what the seen set keeps of an address that was refused: below 0, three bytes until the middle of 2028.
+    """Encode an address's refusal for the seen set: a number below 0, three bytes long until the middle of 2028.
 
-    It holds the outcome, and the time to ten minutes.
+    It contains the outcome, and the time in steps of ten minutes.
     """
     return -(max(0, int(at) - _BEGIN) // _SLOT * _ROOM + NUMBERS[word])
 
 
 def refused(ref: int) -> tuple[str, float]:
-    """Return the outcome's word and the time that `refusal` was given."""
+    """Return the outcome's word and the time encoded by `refusal`."""
     slot, number = divmod(-ref, _ROOM)
     return WORDS[number], float(_BEGIN + slot * _SLOT)
 
 
 ONCE_MORE: Final = frozenset({"server-error", "too-slow", "bad-answer"})
-"""Of an address: it is tried again."""
+"""Outcomes of an address after which it is tried again."""
 OF_THE_HOST: Final = frozenset({"no-such-host", "no-connection", "slow-down"})
-"""Of the host: it is left alone for a while, and its addresses wait."""
+"""Outcomes for which a host is left alone for a while, and its addresses wait."""
 ALL_ALIKE: Final = frozenset({"private", "no-contact", "bad-certificate"})
-"""Of the host, for good: if its robots.txt has it, all its addresses have."""
+"""Outcomes of a host for good: if its robots.txt has one, so do all its addresses."""
 FETCHED: Final = frozenset(
     NUMBERS[word]
     for word in ("page", "unchanged", "document", "sitemap", "duplicate", "noindex", "unreadable", "extractor-died")
 )
-"""Numbers of the outcomes of an address whose page came."""
+"""Numbers of the outcomes of an address with a page."""

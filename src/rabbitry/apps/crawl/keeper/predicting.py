@@ -1,4 +1,4 @@
-"""Predicting the outcome of an address that was never seen, as if a page led to it now."""
+"""Predicting the outcome of an address never seen before, as if a page linked to it now."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rabbitry.apps.crawl.keeper.robots import CLOSED, RULES, UNREAD, Robots
 from rabbitry.apps.crawl.keeper.scope import Crawl
 
 _MOST_CRAWLS = 1_000
-"""Crawls that are looked at, the newest first."""
+"""The most crawls examined, newest first."""
 
 
 def predict(connection: Connection, address: Address, now: float) -> str:
-    """Return the outcome that scope, limit, traps and robots.txt give an address, as far as they are known."""
+    """Return an address's outcome by scope, limit, traps and robots.txt, as far as they are known."""
     crawls = [crawl for crawl in _crawls(connection) if crawl.has_host(address.host)]
     if not crawls:
         return "out-of-scope"

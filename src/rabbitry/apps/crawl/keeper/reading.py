@@ -1,6 +1,6 @@
 """Reading a crawl's state from the database: its progress, the decisions about an address, and its hosts.
 
-These functions only read; any keeper, and whoever can open the database, may call them.
+These functions only read; any keeper, and any program that can open the database, may call them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from rabbitry.apps.crawl.messages import OUTCOMES
 
 _MINUTE: Final = 60 // SLOT
 _ROBOTS: Final = {RULES: "robots", ALL_ALLOWED: "robots", UNREAD: "robots"}
-"""The word for a robots.txt that is known; that of the others is why it is not."""
+"""The word for a known robots.txt; otherwise the outcome of fetching it is used."""
 
 
 def status(connection: Connection, now: float) -> Status:
-    """Return how far the crawl is. documents and nodes are not filled in: they are not the frontier's."""
+    """Return the progress of the crawl, without documents and nodes, which are not part of the frontier."""
     counts = {row.name: row.number for row in sets.rows(connection, "SELECT name, number FROM crawl_counts")}
     keeper = sets.rows(connection, "SELECT is_paused, crawl FROM crawl_keeper WHERE id = 1")[0]
     hosts = sets.rows(
@@ -64,7 +64,7 @@ def status(connection: Connection, now: float) -> Status:
 
 
 def _outcomes(counts: dict[str, int]) -> dict[str, int]:
-    """Return how many addresses have each outcome, in the order of the words' list."""
+    """Return the number of addresses by outcome, in the order of the list of outcomes."""
     found = {word: counts.get(f"outcome:{word}", 0) for word in OUTCOMES}
     return {word: number for word, number in found.items() if number > 0}
 
@@ -73,7 +73,7 @@ def _outcomes(counts: dict[str, int]) -> dict[str, int]:
 
 
 def why(connection: Connection, url: str, now: float) -> Why:
-    """Return what was decided about an address. One that was never found, or never can be fetched, says so."""
+    """Return the decisions about an address, also if it was never found or can't be fetched."""
     try:
         address = parse(url.strip())
     except BadAddress as error:
@@ -82,7 +82,7 @@ def why(connection: Connection, url: str, now: float) -> Why:
         return Why(url, "unknown", would=error.word, detail=str(error))
     ref = ref_of(connection, address.key)
     if not ref:
-        nobody = "no page that was read leads to it, and nobody added it"
+        nobody = "no page read so far links to it, and it was not added"
         return Why(address.url, "unknown", would=predict(connection, address, now), detail=nobody)
     if ref < 0:
         return _refused(address.url, ref)
@@ -94,7 +94,7 @@ def why(connection: Connection, url: str, now: float) -> Why:
         ref,
     )[0]
     found_on = row.found_on or ""
-    begun = f"found on {found_on}" if found_on else ("added" if row.crawl else "came without being asked for")
+    begun = f"found on {found_on}" if found_on else ("added" if row.crawl else "arrived without being requested")
     decisions = [Decision(row.found_at, "queued", "keeper", f"crawl {row.crawl}, depth {row.depth}: {begun}")]
     decisions += [Decision(step.at, step.word, step.node, step.detail) for step in steps(row.trail)]
     next_at = row.due if row.state == LATER else max(row.host_due or 0.0, now) if row.state == WAITING else None
@@ -111,7 +111,7 @@ def why(connection: Connection, url: str, now: float) -> Why:
 
 def _refused(url: str, ref: int) -> Why:
     word, at = refused(ref)
-    about = "when it was found; the time is kept to ten minutes"
+    about = "when it was found; the time is rounded to ten minutes"
     return Why(url, "done", [Decision(at, word, "keeper", about)], detail=OUTCOMES[word])
 
 
@@ -119,7 +119,7 @@ def _detail(connection: Connection, row: Row[*tuple[Any, ...]], now: float) -> s
     if row.state == SENT:
         return OUTCOMES["sent"]
     if row.state == LATER:
-        return "it is fetched again when its time has come"
+        return "it will be fetched again when it is due"
     if row.state == WAITING:
         return _waits_for(connection, row, now)
     word = WORDS.get(row.outcome, "")
@@ -127,16 +127,16 @@ def _detail(connection: Connection, row: Row[*tuple[Any, ...]], now: float) -> s
 
 
 def _waits_for(connection: Connection, row: Row[*tuple[Any, ...]], now: float) -> str:
-    """Return the reason why a queued address is not sent yet."""
+    """Return why a queued address is not sent yet."""
     if sets.rows(connection, "SELECT is_paused FROM crawl_keeper WHERE id = 1")[0].is_paused:
         return "the crawl is paused: rabbitry crawl resume"
     origin = row.url[: row.url.index("/", 8)]
     robots = sets.rows(connection, "SELECT state, outcome, tries, detail FROM crawl_robots WHERE origin = ?", origin)
     if robots and robots[0].state == UNAVAILABLE:
         one = robots[0]
-        return f"robots.txt did not come ({WORDS.get(one.outcome, '')}, tried {one.tries} times): nothing is allowed"
+        return f"robots.txt is missing ({WORDS.get(one.outcome, '')}, tried {one.tries} times): nothing is allowed"
     if row.host_due is not None and row.host_due > now:
-        return "its host is not to be asked yet"
+        return "its host is not due yet"
     return OUTCOMES["queued"]
 
 
@@ -144,7 +144,7 @@ def _waits_for(connection: Connection, row: Row[*tuple[Any, ...]], now: float) -
 
 
 def hosts(connection: Connection, limit: int, offset: int = 0) -> Hosts:
-    """Return hosts, those with most addresses that wait first."""
+    """Return hosts, those with most waiting addresses first."""
     total = sets.rows(connection, "SELECT count(*) FROM crawl_hosts")[0][0]
     found = sets.rows(
         connection,

@@ -1,4 +1,4 @@
-"""Ends of batches, and what follows for addresses that were fetched or came back."""
+"""Ends of batches, and their effects on addresses that were fetched or returned."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rabbitry.apps.crawl.keeper.state import DONE, GRACE, LARGEST_WINDOW, SENT, 
 from rabbitry.apps.crawl.keeper.work import LOST, PURPOSES, Row, Work
 
 MOST_LOSSES: Final = 20
-"""Times that an address may be in the hands of a crawler that dies."""
+"""How often an address may be lost by a crawler that dies."""
 MARGIN: Final = 40.0
-"""Seconds past a batch's deadline after which it is taken back: what was asked for before may take its time."""
+"""Seconds after a batch's deadline before it is withdrawn: requests begun before the deadline may take longer."""
 AWAITED: Final = -1
-"""The status of an address whose document came before its page, which shows that it was fetched."""
+"""The status of an address whose document arrived before its page: the document shows that it was fetched."""
 SITEMAP: Final = PURPOSES.index("sitemap")
 
 
 def take_back(work: Work) -> None:
-    """Take back batches whose reports did not come in time, as many as a transaction has room for."""
+    """Withdraw batches whose reports are overdue, as many as a transaction has room for."""
     late: list[Sent] = []
     spent = 0
     for batch in work.state.batches.values():
@@ -40,13 +40,13 @@ def take_back(work: Work) -> None:
 
 
 def release(work: Work, batch: Sent, wait: float, why: str, node: str, left: set[str]) -> None:
-    """End a batch: its host may be asked again, and what is left of it waits. The rows concerned were read before."""
+    """End a batch: its host may be requested again, and its remaining addresses wait. The rows must have been read."""
     host = work.state.hosts[batch.host]
     del work.state.batches[batch.id]
     work.batches.add(batch.id)
     host.out -= 1
     if batch.is_untried:
-        # One more for each that answers, one fewer for two that do not: some of the places go to others.
+        # One place more for each that answers, one fewer for two that do not: others get some of the places.
         step = 1.0 if batch.answered else -0.5
         work.state.untried = min(max(SMALLEST_UNTRIED, work.state.untried + step), LARGEST_WINDOW)
     if why in ("interrupted", "taken-back", "not reported"):
@@ -85,7 +85,7 @@ def release(work: Work, batch: Sent, wait: float, why: str, node: str, left: set
 
 
 def count_page(work: Work, row: Row) -> None:
-    """Count an address among the pages of its crawl, if this is its first page for that."""
+    """Count an address as a page of its crawl, if it is its first page for that crawl."""
     crawl = work.state.crawls.get(row.crawl)
     if not row.is_counted and row.purpose != SITEMAP and crawl is not None:
         row.counted = crawl.id
@@ -96,7 +96,7 @@ def count_page(work: Work, row: Row) -> None:
 
 
 def fetch_again(work: Work, row: Row, *, is_changed: bool | None) -> None:
-    """Schedule the next fetch of a page, if its crawl recrawls. is_changed: None if the document tells."""
+    """Schedule the next fetch of a page, if its crawl recrawls. is_changed: None if the document will show it."""
     crawl = work.state.crawls.get(row.crawl)
     if crawl is not None and crawl.recrawl is not None:
         if is_changed is not None or not row.pause:

@@ -27,32 +27,32 @@ from rabbitry.apps.crawl.messages import Outcome, Report
 
 TRIES: Final = 3
 SLOW_TRIES: Final = 6
-"""Of an address whose host answers others, but this one with 429 or 503."""
+"""Attempts for an address that gets 429 or 503 while its host answers others."""
 _RETRIES: Final = (10.0, 60.0, 600.0, 3600.0, 6 * 3600.0)
-"""Seconds until an address is tried again."""
+"""Seconds before an address is tried again."""
 _LONGEST_WAIT: Final = hosts.DAY
 _AHEAD: Final = 10.0
-"""Seconds that a crawler's clock may be ahead before it is told. One that is behind looks like a report that waited."""
+"""Seconds that a crawler's clock may be ahead before a warning. One that is behind looks like a late report."""
 _TOLD_EVERY: Final = 60.0
 _LATE_WAIT: Final = 5.0
-"""Seconds until a host is tried again of whose batch nothing was asked for because its deadline had passed."""
+"""Seconds before a host is tried again if nothing of its batch was requested before the deadline."""
 
 
 _logger = logging.getLogger(__name__)
 
 
 class Keep(Protocol):
-    """The part of the index that takes pages as they came, and addresses that are gone."""
+    """The part of the index that stores pages' bodies and removals."""
 
     def page(self, page: Page) -> None:
-        """Keep a page."""
+        """Store a page."""
 
     def gone(self, url: str, at: float) -> None:
-        """Note an address that has no page any more."""
+        """Record that an address has no page any more."""
 
 
 class CrawlResults:
-    """Applies the results of crawlers in the order in which they came. The rows concerned were read before."""
+    """Applies crawlers' results in order of arrival. The rows concerned must have been read."""
 
     def __init__(self, work: Work, links: Links, keep: Keep) -> None:
         self._work = work
@@ -71,7 +71,7 @@ class CrawlResults:
         is_current = self._reported(row, page.batch, is_answer=True)
         is_known = row.outcome in FETCHED and row.outcome_at >= page.fetched_at
         if not is_current and is_known and row.status != AWAITED:
-            return  # it came before
+            return  # it is a repeat
         host = work.state.hosts[row.host]
         hosts.note(work, host, "page", size=page.size, wire=page.wire)
         host.pages += 1
@@ -92,7 +92,7 @@ class CrawlResults:
             self._keep.page(page)
 
     def _reported(self, row: Row, name: str, *, is_answer: bool) -> bool:
-        """Note that an address of a batch is reported; return whether it was awaited."""
+        """Record that an address of a batch is reported; return whether it was expected."""
         batch = self._work.state.batches.get(name)
         if batch is None:
             return False
@@ -106,7 +106,7 @@ class CrawlResults:
     # -- everything else ---------------------------------------------------------------------------------
 
     def outcome(self, outcome: Outcome) -> None:
-        """Apply the outcome of an address that gave no page."""
+        """Apply the outcome of an address without a page."""
         work = self._work
         word = outcome.outcome if outcome.outcome in NUMBERS else "bad-answer"
         batch = work.state.batches.get(outcome.batch)
@@ -120,7 +120,7 @@ class CrawlResults:
         if not self._reported(row, outcome.batch, is_answer=is_answer):
             is_new = outcome.at > row.outcome_at and row.state in (WAITING, SENT, LATER)
             if word in ONCE_MORE or word in OF_THE_HOST or not is_new:
-                return  # of a batch that was taken back: another one tells
+                return  # its batch was withdrawn: another batch will report it
         host = work.state.hosts[row.host]
         hosts.note(work, host, word, size=outcome.size, wire=outcome.wire)
         work.counts["wire"] += outcome.wire
@@ -174,11 +174,11 @@ class CrawlResults:
         try:
             target = parse(location)
         except BadAddress as error:
-            # Where it leads says what the address is: of another scheme, too long, or none.
-            work.end(row, error.word, f"leads to {location[:100]!r}: {error}", node=node, at=outcome.at)
+            # The target determines the outcome: another scheme, too long, or not an address.
+            work.end(row, error.word, f"redirects to {location[:100]!r}: {error}", node=node, at=outcome.at)
             return
         if target.key == row.key and target.url != row.url and row.hops < 3:
-            # The same address with a session of its own: it is fetched so.
+            # The same address with a session id: it is fetched like that.
             row.url, row.hops = target.url, row.hops + 1
             work.outcome(row, "redirect", location, node=node, at=outcome.at)
             work.wait(row)
@@ -206,7 +206,7 @@ class CrawlResults:
             robots.take(outcome.body or "", work.now)
         elif word in ("client-error", "not-text", "redirect", "too-large"):
             batch.answered = True
-            # Past five redirects, or at another host's, there are no rules (RFC 9309, 2.3.1.2).
+            # After five redirects, or on another host, there are no rules (RFC 9309, 2.3.1.2).
             robots.allow_all(work.now, word)
         elif word == "slow-down":
             if not batch.slowed:
@@ -222,7 +222,7 @@ class CrawlResults:
     # -- ends of batches ---------------------------------------------------------------------------------
 
     def report(self, report: Report) -> None:
-        """Apply the end of a batch: its host may be asked again. One of a batch that was taken back is ignored."""
+        """Apply the end of a batch: its host may be requested again. A withdrawn batch's report is ignored."""
         batch = self._work.state.batches.get(report.batch)
         if batch is None:
             return
@@ -236,7 +236,9 @@ class CrawlResults:
         ahead = report.at - self._work.now
         if ahead > _AHEAD and self._work.now > state.clock_told_at + _TOLD_EVERY:
             state.clock_told_at = self._work.now
-            text = "the clock of crawler %s is %.0f s ahead of the keeper's, and its batches seem late to it: set both"
+            text = (
+                "the clock of crawler %s is %.0f s ahead of the keeper's, so its batches look overdue: synchronize them"
+            )
             _logger.warning(text, report.crawler, ahead)
         if report.why == "late" and left and not batch.answered:
             wait = max(wait, _LATE_WAIT)
@@ -244,7 +246,7 @@ class CrawlResults:
 
 
 def row_for(work: Work, url: str, *, make: bool = True) -> Row | None:
-    """Return the row of an address that a message names. make: add one if there is none."""
+    """Return the row of an address named in a message. make: add one if there is none."""
     try:
         address = parse(url)
     except BadAddress:
@@ -270,10 +272,10 @@ def _short(value: str | None) -> str | None:
 
 
 def take_rules(work: Work, host: Host, robots: Robots, links: Links) -> None:
-    """Apply the rules of an origin from now on, and follow the sitemaps that they name."""
+    """Apply an origin's rules from now on, and follow the sitemaps that they name."""
     work.robots[robots.origin] = robots
     host.robots_delay = robots.delay
-    # The crawler left the delay that was known before.
+    # The crawler used the delay known before.
     host.due = max(host.due, work.now + host.pause)
     work.hosts.add(host.id)
     first = work.waiting(host, 1)

@@ -1,4 +1,4 @@
-"""The keeper as a stage: it applies a batch of messages in one transaction, and returns what is published for them."""
+"""The keeper as a stage: it applies a batch of messages in one transaction and returns the messages to publish."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from rabbitry.flow import App, Batch, Message, Outgoing
 from rabbitry.runtime.backoff import Backoff
 
 AT_ONCE: Final = 128
-"""Messages of one transaction."""
+"""Messages in one transaction."""
 BUSY: Final = 16
-"""Messages from which on a transaction waits for its turn, while more gather for the next one."""
+"""Messages above which a transaction is delayed, so that more gather for it."""
 GATHERING: Final = 0.25
-"""Seconds from the end of a transaction to such a one. Commits, merges of the index and the crawlers' wake-ups cost the
-same for few pages as for many: a page of links takes a quarter less CPU in all roles (`make bench-crawl`)."""
+"""Seconds of that delay, from the end of the previous transaction. Commits, index merges and crawlers' wake-ups cost
+the same for few pages as for many: a page of links takes a quarter less CPU in all roles (`make bench-crawl`)."""
 _DECODED: Final = 4_000_000
-"""Bytes of JSON that are decoded at once."""
+"""Bytes of JSON decoded at once."""
 _CROWDED: Final = 3_000_000
-"""Bytes of documents from which on more of them probably wait on the broker, with commands behind them. They all go
-into the backlog then: 4 MB take 15 ms of CPU, and to apply them takes a second."""
+"""Bytes of documents above which more probably wait on the broker, with commands behind them. All then go to the
+backlog: 4 MB take 15 ms of CPU, while applying them takes a second."""
 _ORDER: Final = {COMMAND: 0, Document.__name__: 2}
 MOST_ANSWERS: Final = 1_000
 """Answers to commands that wait to be published."""
@@ -45,9 +45,9 @@ TICK: Final = 0.2
 """Seconds between two ticks."""
 _TICK_LASTS: Final = 1.0
 _PAUSES: Final = Backoff(1.0, 15.0)
-"""Until a database that can't be reached is tried again."""
+"""Seconds before an unreachable database is tried again."""
 PATIENCE: Final = 20 * 60.0
-"""Seconds that messages wait for a database that can't be reached; past 30 minutes the broker closes the channel."""
+"""Seconds that messages wait for an unreachable database; after 30 minutes the broker closes the channel."""
 _TIME_LIMIT: Final = PATIENCE + 5 * 60.0
 
 T = TypeVar("T")
@@ -57,8 +57,8 @@ _logger = logging.getLogger(__name__)
 class Role:
     """The keeper of one process.
 
-    answers: commands' answers that are committed, with where they go. ended: has the error for which this keeper can't
-    go on, once there is one; what it has in hand is another one's, or that of the next start.
+    answers: committed commands' answers with their destinations. ended: holds the error that ended this keeper, if any;
+    its unacknowledged messages then go to another keeper, or wait for the next start.
     """
 
     def __init__(self, node: Node, database: Database, *, per_host: int = 1, patience: float = PATIENCE) -> None:
@@ -67,13 +67,13 @@ class Role:
         self._patience = patience
         self.answers: asyncio.Queue[tuple[str, str | None, Answer]] = asyncio.Queue(MOST_ANSWERS)
         self._applied_at = 0.0
-        """When the last transaction ended, by the monotonic clock."""
+        """The end of the last transaction, by the monotonic clock."""
         self._database = database
         self._keeper = Keeper(node.id, index, per_host=per_host)
         self._app = crawl_app()
 
     def app(self, *, plain: bool = False) -> App:
-        """Return the app of the keeper, whose queue gets the pages too. plain: as the original programs declare."""
+        """Return the keeper's app, whose queue also gets the pages. plain: use the original programs' flags."""
         app = self._app = crawl_app(plain=plain)
         app.output(names.PAGE_KEY, queue=names.KEEPER_QUEUE)
         app.output(names.BATCH_KEY, queue=names.BATCH_QUEUE)
@@ -83,39 +83,39 @@ class Role:
             name="keeper",
             batch=AT_ONCE,
             time_limit=_TIME_LIMIT,
-            # A plain queue has no arguments. Several keepers would take turns on it: reports overtake pages, and some
-            # pages are fetched twice, so the docs say to run one.
+            # A plain queue has no arguments. Several keepers would then share it in turn: reports would overtake pages,
+            # and some pages would be fetched twice. Therefore the docs say to run one.
             single_active=not plain,
         )
         decorate(self.keep)
         return app
 
     def tick(self) -> Outgoing:
-        """Return a tick: whichever keeper is active looks at what is due."""
+        """Return a tick: the active keeper then checks what is due."""
         return Outgoing(
             Tick(self.node.id), key=names.KEEPER_KEY, type=COMMAND, expiration=_TICK_LASTS, persistent=False
         )
 
     async def keep(self, bodies: list[bytes], messages: list[Message], batch: Batch) -> list[Outgoing]:
-        """Apply messages: commands first, since somebody waits for them, and documents last, since these may wait.
+        """Apply messages: commands first, because their senders wait, and documents last, because they may wait.
 
-        Those of each kind are applied in the order they came.
+        Messages of each kind are applied in order of arrival.
         """
         order = sorted(range(len(messages)), key=lambda place: _ORDER.get(messages[place].type or "", 1))
         documents = (place for place, message in enumerate(messages) if message.type == Document.__name__)
         is_crowded = sum(len(bodies[place]) for place in documents) >= _CROWDED
         is_urgent = is_crowded or any(message.reply_to for message in messages)
         if not is_urgent and BUSY <= sum(message.type != COMMAND for message in messages) < AT_ONCE:
-            # A full one waits for nothing, so that this limits the rate of transactions, and not that of messages.
+            # A full batch is not delayed: the delay limits the rate of transactions, not that of messages.
             await asyncio.sleep(self._applied_at + GATHERING - time.monotonic())
         comes_again = any(message.attempt > 1 for message in messages)
         decided: list[Decided] = []
         for inputs, places in _decoded(order, bodies, messages, batch, is_apart=is_crowded):
             try:
                 while inputs or not decided:
-                    # If documents wait already, those behind them have no room either.
+                    # If documents wait already, later ones have no room either.
                     is_full = any(part.waiting for part in decided)
-                    # While they crowd in, the other messages of a batch leave the backlog alone, and so do commands.
+                    # With many documents, a batch's other messages leave the backlog alone, and so do commands.
                     kind = type(inputs[0]) if inputs else None
                     part = await self._apply(
                         inputs,
@@ -126,8 +126,8 @@ class Role:
                     self._answer(part, messages)
                     decided.append(part)
                     del inputs[: part.taken], places[: part.taken]
-            except Exception as error:  # noqa: BLE001 - it is told below, message by message
-                _logger.warning("a transaction of %d messages failed: %s; each is applied alone", len(inputs), error)
+            except Exception as error:  # noqa: BLE001 - it is reported below, message by message
+                _logger.warning("a transaction of %d messages failed: %s; applying each alone", len(inputs), error)
                 decided += await self._one_by_one(inputs, places, batch, messages)
         self._applied_at = time.monotonic()
         return [Outgoing(one, key=names.BATCH_KEY) for part in decided for one in part.batches]
@@ -139,7 +139,7 @@ class Role:
         for one, place in zip(inputs, places, strict=True):
             try:
                 part = await self._apply([one], is_alone=True)
-            except Exception as error:  # noqa: BLE001 - the message's, which becomes a dead letter with it
+            except Exception as error:  # noqa: BLE001 - the message becomes a dead letter with it
                 batch.fail(place, error)
             else:
                 self._answer(part, messages)
@@ -149,7 +149,7 @@ class Role:
         return decided
 
     async def _give_back(self) -> None:
-        """Publish documents that waited longest again, one of which may be at fault: it becomes a dead letter then."""
+        """Publish the documents that waited longest again: one may be at fault and then becomes a dead letter."""
         documents = await self._transact(partial(self._keeper.first_waiting, now=time.time()))
         for document in documents:
             await self._app.publish(document, key=names.KEEPER_KEY)
@@ -167,10 +167,10 @@ class Role:
         )
 
     async def _transact(self, work: Callable[[Connection], T]) -> T:
-        """Do work of the keeper in one transaction; if the database can't be reached, wait for it.
+        """Do the keeper's work in one transaction; if the database can't be reached, wait for it.
 
-        If it can't be used any more, or could not be reached for `patience` seconds, the keeper ends. Raises what is
-        the fault of a message. A keeper whose transaction failed reads everything anew in the next one.
+        If it becomes unusable, or can't be reached for `patience` seconds, the keeper ends. Raises errors caused by a
+        message. After a failed transaction the keeper reads all its state again in the next one.
         """
         begun, attempt = time.monotonic(), 0
         while True:
@@ -192,14 +192,14 @@ class Role:
             await asyncio.sleep(pause)
 
     async def _end(self, error: RecordsError) -> NoReturn:
-        """End the keeper. What is in hand stays so until the worker gives it back to the broker, and is no attempt."""
+        """End the keeper. Its messages stay unacknowledged until the worker returns them, and no attempt is counted."""
         if not self.ended.done():
             self.ended.set_exception(error)
         await asyncio.Event().wait()
-        raise AssertionError("cancelled before")
+        raise AssertionError("the wait above ends only by cancelling")
 
     def _checked(self, work: Callable[[Connection], T], connection: Connection) -> T:
-        """Do work, after which the next transaction may run at once, before the loop knows that this one failed."""
+        """Do work; on failure forget the state at once, because the next transaction may run before the loop knows."""
         try:
             return work(connection)
         except BaseException:
@@ -212,7 +212,7 @@ class Role:
             if message.id not in answers or not message.reply_to:
                 continue
             if self.answers.full():
-                # Who asked first has waited for longest, and may have gone.
+                # The first one has waited longest, and its client may have left.
                 _, correlation_id, _ = self.answers.get_nowait()
                 _logger.warning("the answer to command %s is dropped: more than %d wait", correlation_id, MOST_ANSWERS)
             self.answers.put_nowait((message.reply_to, message.correlation_id, answers[message.id]))
@@ -221,11 +221,11 @@ class Role:
 def _decoded(
     order: Sequence[int], bodies: Sequence[bytes], messages: Sequence[Message], batch: Batch, *, is_apart: bool
 ) -> Iterator[tuple[list[Input], list[int]]]:
-    """Decode messages in an order, a part at a time; yields inputs, and the places of their messages.
+    """Decode messages in a given order, in parts; yield the input and the positions of its messages.
 
-    Commands are in a part of their own, since somebody waits for its transaction; is_apart: documents are, too.
+    Commands are a part of their own, because clients wait for them; is_apart: documents are, too.
 
-    A link takes five times as many bytes as its text once it is decoded.
+    A decoded link takes five times as many bytes as its text.
     """
     apart = (Asked, Document) if is_apart else (Asked,)
     inputs: list[Input] = []

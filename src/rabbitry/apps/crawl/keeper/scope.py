@@ -1,4 +1,4 @@
-"""Crawls: where each begins, how far it goes, and what it asks of the keeper."""
+"""Crawls: start, scope, and settings for the keeper."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from rabbitry.apps.crawl.keeper.addresses import BadAddress, host_name, parse
 
 DELAY = 1.0
-"""Seconds between two requests to a host if nobody said otherwise: a good guest's."""
+"""Seconds between two requests to a host by default: a polite rate."""
 
 
 @dataclass(slots=True)
 class Crawl:
-    """What was asked for by one `add`. depth: links away from the start; None: without a bound.
+    """The settings of one `add`. depth: links away from the start; None: unlimited.
 
-    hosts: of the start, with same_host. allow: domains. Both None: any host. limit: pages, each counted when it is
-    fetched for the first time. pages: fetched so far; sent: addresses that may become further ones, in the hands of
-    crawlers or lost by them. recrawl: seconds until a page is fetched again at first; None: never.
+    hosts: those of the start, with same_host. allow: domains. Both None: any host. limit: pages, each counted at its
+    first fetch. pages: fetched so far; sent: addresses that may become further ones: out with crawlers, or lost by
+    them. recrawl: seconds before a page is fetched again at first; None: never.
     """
 
     id: int
@@ -32,10 +32,10 @@ class Crawl:
     pages: int = 0
     sent: int = 0
     has_new_hosts: bool = False
-    """Whether its hosts are to be written again."""
+    """Whether its hosts must be written again."""
     _verdicts: dict[str, bool] = field(default_factory=dict)
     _hosts: set[str] = field(default_factory=set)
-    """Its hosts, of which there may be tens of thousands."""
+    """Its hosts, possibly tens of thousands."""
 
     def __post_init__(self) -> None:
         self._hosts.update(self.hosts or ())
@@ -61,7 +61,7 @@ class Crawl:
         )
 
     def add_host(self, host: str) -> None:
-        """Take a host into a scope of hosts: the one that a start leads to."""
+        """Add a host to the scope: that of a start's redirect."""
         if self.hosts is not None and host not in self._hosts:
             self.hosts.append(host)
             self._hosts.add(host)
@@ -70,7 +70,7 @@ class Crawl:
 
     @property
     def is_full(self) -> bool:
-        """Whether it has as many pages as it was to have."""
+        """Whether its limit is reached."""
         return self.limit is not None and self.pages >= self.limit
 
     @property
@@ -79,11 +79,11 @@ class Crawl:
         return 1 << 30 if self.limit is None else max(0, self.limit - self.pages - self.sent)
 
     def links_left(self, depth: int) -> float:
-        """Return how many links away from an address of this depth the crawl goes."""
+        """Return how many more links the crawl follows from an address of this depth."""
         return float("inf") if self.depth is None else self.depth - depth
 
     def goes_further(self, other: Crawl, depth: int, other_depth: int) -> bool:
-        """Return whether this crawl leads further from an address than another one, by which it was fetched."""
+        """Return whether this crawl goes further from an address than another one that fetched it."""
         if self.links_left(depth) > other.links_left(other_depth):
             return True
         mine, theirs = (self.hosts, self.allow), (other.hosts, other.allow)
@@ -95,8 +95,8 @@ class Crawl:
 
 
 def domain(text: str) -> str:
-    """Return a domain as it stands in addresses: lower case, in ASCII. Raises BadAddress."""
+    """Return a domain as in addresses: lower case, ASCII. Raises BadAddress."""
     name = text.strip().removeprefix("*.").strip(".")
     if not name or "/" in name or "@" in name:
-        raise BadAddress("bad-address", f"{text[:80]!r} is no domain: say example.org")
+        raise BadAddress("bad-address", f"{text[:80]!r} is not a domain: write e.g. example.org")
     return parse(f"http://{name}/").host

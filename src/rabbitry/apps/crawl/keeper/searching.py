@@ -1,8 +1,7 @@
 """Searching the index: words, "phrases", -without, site:HOST.
 
-Whatever somebody types is a search or an error in words, never one of SQL: words reach the database in quotes, as
-parameters. Of very many documents with the words, RANKED are ranked (in SQLite the newest), so that no search takes
-long.
+Any input is a search or a readable error, never an SQL error: words reach the database quoted and as parameters. Of a
+very large number of matches, RANKED are ranked (in SQLite the newest), which bounds the time of a search.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from rabbitry.apps.crawl.keeper.index_text import SEARCHED, folded, host_word, p
 from rabbitry.exceptions import UsageError
 
 RANKED: Final = 2_000
-"""Documents that are ranked at most."""
+"""The most documents ranked."""
 LONGEST: Final = 1_000
-"""Letters of a search."""
+"""The most characters of a search."""
 MOST_WORDS: Final = 40
 SNIPPET: Final = 240
-"""Letters of a snippet."""
+"""Characters of a snippet."""
 
 _TERM: Final = re.compile(r'(-?)(site:)?(?:"([^"]*)"?|([^\s"]+))', re.IGNORECASE)
 _WORD: Final = re.compile(r"[^\W_]+")
@@ -36,7 +35,7 @@ _WORD: Final = re.compile(r"[^\W_]+")
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A search that was read: phrases that a document has, those that it has not, and sites, likewise."""
+    """A parsed search: phrases that a document must have, those that it must not have, and likewise sites."""
 
     phrases: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
@@ -45,9 +44,9 @@ class Search:
 
 
 def read(typed: str) -> Search:
-    """Read what somebody typed. Raises UsageError."""
+    """Parse a user's search. Raises UsageError."""
     if len(typed) > LONGEST:
-        raise UsageError(f"a search has at most {LONGEST:,} letters, and not {len(typed):,}")
+        raise UsageError(f"a search must have at most {LONGEST:,} characters, not {len(typed):,}")
     typed = unicodedata.normalize("NFC", "".join(letter if letter.isprintable() else " " for letter in typed))
     phrases: list[str] = []
     without: list[str] = []
@@ -60,22 +59,22 @@ def read(typed: str) -> Search:
         elif phrase := _phrase(text):
             (without if minus else phrases).append(phrase)
     if not phrases and not sites:
-        raise UsageError('there is no word to search for: letters or digits, "phrases", site:HOST; -WORD leaves out')
+        raise UsageError('no word to search for: write words, "phrases" or site:HOST; -WORD excludes a word')
     if sum(phrase.count(" ") + 1 for phrase in (*phrases, *without)) + len(sites) + len(without_sites) > MOST_WORDS:
-        raise UsageError(f"a search has at most {MOST_WORDS} words")
+        raise UsageError(f"a search must have at most {MOST_WORDS} words")
     return Search(tuple(phrases), tuple(without), tuple(sites), tuple(without_sites))
 
 
 def _phrase(text: str) -> str:
-    """Return the words of a term with a space between them; empty if it has none."""
-    # A letter in FTS5 is of these categories; what has none would be a phrase that no document has.
+    """Return a term's words separated by single spaces; empty if it has none."""
+    # FTS5's letters are in these categories; a term without any would be a phrase that no document has.
     letters = (letter if unicodedata.category(letter)[0] in "LNM" else " " for letter in text)
     phrase = " ".join("".join(letters).split())
     return phrase if _WORD.search(phrase) else ""
 
 
 def _site(text: str) -> str:
-    """Return the host, or `host:port`, as `host_words` has it."""
+    """Return the host, or `host:port`, in the form of `host_words`."""
     host = text.rpartition("://")[2].partition("/")[0].rpartition("@")[2].lower()
     host = host.replace("[", "").replace("]", "").removesuffix(":80").removesuffix(":443").strip(".")
     try:
@@ -83,14 +82,14 @@ def _site(text: str) -> str:
             name, colon, port = host.partition(":")
             host = name.encode("idna").decode("ascii") + colon + port
     except UnicodeError as error:
-        raise UsageError(f"{host[:100]!r} is no host: say site:example.org") from error
+        raise UsageError(f"{host[:100]!r} is not a host: write e.g. site:example.org") from error
     if not host:
-        raise UsageError("site: is followed by a host, as in site:example.org")
+        raise UsageError("site: must be followed by a host, as in site:example.org")
     return host
 
 
 def search(connection: Connection, typed: str, limit: int = 10, offset: int = 0) -> Found:
-    """Return the documents with these words, best first; words in a title weigh eight times. Raises UsageError."""
+    """Return the documents with these words, best first; words in a title count eight times. Raises UsageError."""
     wanted = read(typed)
     limit, offset = max(1, min(limit, MOST_FOUND)), max(0, min(offset, RANKED))
     find = _find_sqlite if connection.dialect.name == "sqlite" else _find_postgresql
@@ -118,7 +117,7 @@ def _find_sqlite(connection: Connection, wanted: Search, limit: int, offset: int
 
 
 def _find_postgresql(connection: Connection, wanted: Search, limit: int, offset: int) -> Sequence[Row[Any]]:
-    # websearch_to_tsquery reads anything; in quotes nothing is an operator for it.
+    # websearch_to_tsquery accepts any input; in quotes it sees no operators.
     words = [f'"{plain_words(phrase)}"' for phrase in wanted.phrases]
     words += [host_word(site) for site in wanted.sites]
     words += [f'-"{plain_words(phrase)}"' for phrase in wanted.without]
@@ -127,17 +126,17 @@ def _find_postgresql(connection: Connection, wanted: Search, limit: int, offset:
 
 
 def _ranked(connection: Connection, statement: TextClause, words: str, limit: int, offset: int) -> Sequence[Row[Any]]:
-    """Return the best documents (id, score), each with how many there are: at most RANKED + 1.
+    """Return the best documents (id, score), each with their total number: at most RANKED + 1.
 
-    If there are none, or none so far on, it is one row without an id. To sort and count thousands of scores in the
-    database takes half of the CPU that it takes in Python.
+    Without a match, or none at this offset, the result is one row without an id. Sorting and counting thousands of
+    scores takes half as much CPU in the database as in Python.
     """
     values = {"words": words, "most": RANKED + 1, "ranked": RANKED, "limit": limit, "offset": offset}
     return connection.execute(statement, values).all()
 
 
 def _best_of(found: str) -> TextClause:
-    """Return the statement for the best of what a query finds (id, score), and how many those are."""
+    """Return the statement for the best results of a query (id, score) and their number."""
     return sql(
         f"WITH found AS ({found})"  # noqa: S608 - constants
         " SELECT best.id, best.score, counted.total FROM (SELECT count(*) AS total FROM found) AS counted"
@@ -169,7 +168,7 @@ _DOCUMENTS: Final = sql(
 
 
 def _pattern(wanted: Search) -> re.Pattern[str] | None:
-    """Return what finds the words of a search in folded text, the phrases before their words."""
+    """Return a pattern that finds a search's words in folded text, phrases before single words."""
     words = [word for phrase in wanted.phrases for word in _WORD.findall(folded(phrase))]
     if not words:
         return None
@@ -186,7 +185,7 @@ def _hit(row: Any, score: float, pattern: re.Pattern[str] | None) -> Hit:
 
 
 def _snippet(text: str, pattern: re.Pattern[str] | None) -> tuple[str, list[tuple[int, int]]]:
-    """Return the piece of a text with most of the words, on one line, and where they are in it."""
+    """Return the part of a text with most of the words, on one line, and their positions in it."""
     places = []
     if pattern is not None:
         for found in pattern.finditer(folded(text)):
@@ -195,20 +194,20 @@ def _snippet(text: str, pattern: re.Pattern[str] | None) -> tuple[str, list[tupl
                 break
     start = max(0, min(_densest(places), len(text) - SNIPPET))
     end = min(len(text), start + SNIPPET)
-    if start > 0:  # begin with a whole word
+    if start > 0:  # start at a whole word
         space = text.find(" ", start, start + 30)
         first = next((place[0] for place in places if place[0] >= start), end)
         start = space + 1 if 0 <= space < first else start
     if end < len(text):
         space = text.rfind(" ", end - 30, end)
         end = space if space > start else end
-    # One letter for one letter, so that the marks stay where they are.
+    # Replaced character by character, so that the positions stay valid.
     line = "".join(letter if letter.isprintable() else " " for letter in text[start:end])
     return line, [(left - start, right - start) for left, right in places if left >= start and right <= end]
 
 
 def _densest(places: list[tuple[int, int]]) -> int:
-    """Return where a window of SNIPPET letters begins that has most places, with some text before the first."""
+    """Return the start of the window of SNIPPET characters with the most matches, with some text before the first."""
     best, start, left = 0, 0, 0
     for right, (_, end) in enumerate(places):
         while end - places[left][0] > SNIPPET - 40:

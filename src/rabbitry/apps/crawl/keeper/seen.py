@@ -1,9 +1,9 @@
-"""The seen set: the row of each address that was ever found, or why it was refused, by the address's key.
+"""The seen set: by its key, the row of each address ever found, or the reason of its refusal.
 
-The table `crawl_seen` is sorted by keys, which are hashes: put there one by one, each new address would change a page
-of the database of its own, as soon as there are many. New ones are therefore kept in memory, and in the table
-`crawl_seen_log`, to which each transaction adds a row. When they are many they are moved to `crawl_seen` in the order
-of their keys, a slice in each transaction, so that several share a page (`make bench-crawl ARGS=seen`).
+The table `crawl_seen` is sorted by keys, which are hashes: inserted one by one, each new address would change a
+different page of a large database. Therefore new ones are kept in memory, and in the table `crawl_seen_log`, to which
+each transaction adds a row. When there are many, they are moved to `crawl_seen` in the order of their keys, a slice in
+each transaction, so that several share a page (`make bench-crawl ARGS=seen`).
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from sqlalchemy import Connection
 from rabbitry.apps.crawl.keeper import sets
 
 MOST: Final = 1 << 18
-"""Addresses in memory, about 100 bytes each, from which on they are moved. Half as many more come meanwhile."""
+"""Addresses in memory, about 100 bytes each, above which they are moved. Half as many more arrive meanwhile."""
 _ENTRY: Final = 16
 """Bytes of an address in the log: its key and its entry."""
 _SLICE: Final = 2_000
-"""Addresses that a transaction moves at least; otherwise twice as many as it adds."""
+"""The fewest addresses moved in a transaction; otherwise it moves twice as many as it adds."""
 
 
 class Seen:
-    """The keeper's view of the seen set. What it holds in memory can be read anew from the log."""
+    """The keeper's view of the seen set. Its memory can be read again from the log."""
 
     def __init__(self) -> None:
-        """Hold no key yet."""
+        """Create it, without keys."""
         self._new: dict[int, int] = {}
-        """What is in the log, unless it was moved since."""
+        """The log's content that is not moved yet."""
         self._last = 0
         """The log's last row."""
         self._moving: list[int] = []
-        """Keys that are to be moved now, the smallest last."""
+        """Keys to move now, the smallest last."""
         self._until = 0
-        """The log's last row whose addresses are all moved when these are."""
+        """The log's last row that is completely moved when these are."""
         self._added = 0
 
     def load(self, connection: Connection) -> None:
@@ -47,7 +47,7 @@ class Seen:
             self._last = row.id
 
     def look_up(self, connection: Connection, keys: Iterable[int]) -> dict[int, int]:
-        """Return what is known of keys: ids of rows of crawl_addresses, below 0 for refusals, 0 for unknown keys."""
+        """Return the entries of keys: ids of rows of crawl_addresses, below 0 for refusals, 0 for unknown keys."""
         new = self._new
         refs = {key: new.get(key, 0) for key in keys}
         others = [key for key, ref in refs.items() if not ref]
@@ -56,7 +56,7 @@ class Seen:
         return refs
 
     def put(self, connection: Connection, refs: Mapping[int, int]) -> None:
-        """Remember what was decided about keys, in place of what was known before."""
+        """Store the entries of keys, replacing earlier ones."""
         if not refs:
             return
         self._last += 1
@@ -71,7 +71,7 @@ class Seen:
         self._added += len(refs)
 
     def move(self, connection: Connection) -> None:
-        """Move a slice to the table, if there are many in memory; once in a transaction."""
+        """Move a slice to the table if there are many in memory; called once in a transaction."""
         added, self._added = self._added, 0
         if not self._moving:
             if len(self._new) < MOST:
@@ -87,11 +87,11 @@ class Seen:
 
 
 def ref_of(connection: Connection, key: int) -> int:
-    """Return the database's entry for a key, as `Seen.look_up` does; for readers of the database."""
-    # The log first: what was moved out of it meanwhile is in the table by then.
+    """Return the database's entry for a key like `Seen.look_up`, for programs that only read the database."""
+    # The log first: entries moved out of it meanwhile are then in the table.
     wanted = struct.pack("<q", key)
     for row in sets.rows(connection, "SELECT entries FROM crawl_seen_log ORDER BY id DESC"):
-        # As bytes: unpacking all of a full log takes a hundred times as long.
+        # Searched as bytes: unpacking all of a full log takes a hundred times as long.
         place = row.entries.find(wanted)
         while place >= 0 and place % _ENTRY:
             place = row.entries.find(wanted, place + 1)

@@ -1,4 +1,4 @@
-"""Running a keeper until it is told to stop: its stage, its ticks, answers to commands and to questions."""
+"""Running a keeper until it is stopped: its stage, its ticks, answers to commands and queries."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from rabbitry.flow.worker import Worker
 from rabbitry.runtime.tasks import until
 
 _PATIENCE: Final = 3.0
-"""Seconds that another keeper has to say which crawl it keeps."""
+"""Seconds that another keeper has to name its crawl."""
 _TICKING: Final = 1
-"""The place of the ticks among the keeper's tasks."""
+"""The index of the ticks among the keeper's tasks."""
 
 _logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Options:
     """Options of a keeper.
 
     database: its URL; None for the environment's, or the user's own. per_host: batches of a host at once. plain:
-    exchange and queues are declared as the original programs do.
+    declare with the original programs' flags.
     """
 
     database: str | None = None
@@ -57,10 +57,10 @@ async def run(
     deadline: float = 10.0,
     started: Callable[[str], None] | None = None,
 ) -> bool:
-    """Run a keeper until `stop` is set; return whether what was in hand was finished within `deadline` seconds.
+    """Run a keeper until `stop` is set; return whether it finished its work in progress within `deadline` seconds.
 
-    `started` is called with the node's name when it consumes. Raises what `Worker` raises, and RecordsError if the
-    database can't be opened, or can't be used any more, UsageError if another keeper has another one.
+    `started` is called with the node's name when it consumes. Raises the errors of `Worker`, RecordsError if the
+    database can't be opened or becomes unusable, and UsageError if another keeper has another database.
     """
     database = Database(options.database)
     await asyncio.to_thread(database.__enter__)
@@ -89,9 +89,9 @@ async def run(
         ]
         try:
             await until(stop, asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))
-            tasks[_TICKING].cancel()  # a worker that has stopped publishes nothing
+            tasks[_TICKING].cancel()  # a stopped worker can't publish them
             await asyncio.wait((tasks[_TICKING],))
-            # One that can't write any more finishes nothing.
+            # A keeper that can't write can't finish anything.
             is_done = await worker.stop(0.0 if role.ended.done() else deadline)
             for task in tasks:
                 if task.done() and not task.cancelled():
@@ -106,9 +106,9 @@ async def run(
 
 
 async def _compare(url: str, crawl: str) -> None:
-    """Raise UsageError if a keeper runs on the broker that keeps another crawl; its database is another one then.
+    """Raise UsageError if a keeper on the broker runs another crawl, because it then has another database.
 
-    If none answers, the messages tell later (`identity.check`).
+    If none answers, the messages will show it (`identity.check`).
     """
     try:
         async with connect(url, name=f"{names.APP} identity", recover=False) as connection:
@@ -118,32 +118,32 @@ async def _compare(url: str, crawl: str) -> None:
         async with Asking(url, patience=_PATIENCE) as asking:
             answered = await asking.ask(AskStatus())
     except RabbitryError as error:
-        _logger.debug("no other keeper tells which crawl it keeps: %s", error)
+        _logger.debug("no other keeper names its crawl: %s", error)
         return
     if isinstance(answered, Status) and answered.crawl not in ("", crawl):
         raise UsageError(
-            "a keeper on this broker has another database: give all keepers the same one, on several machines a "
+            "a keeper on this broker has another database: use the same for all keepers, on several machines a "
             "PostgreSQL URL (--database); crawlers and processors need none"
         )
 
 
 async def _fail(role: Role) -> None:
-    """Wait until the keeper can't go on. Raises RecordsError."""
+    """Wait until the keeper fails for good. Raises RecordsError."""
     await role.ended
 
 
 async def _tick(role: Role, worker: Worker) -> None:
-    """Publish a tick again and again: the worker that is active acts on it."""
+    """Publish ticks; the active worker acts on them."""
     while True:
         try:
             await worker.publish(role.tick(), key=names.KEEPER_KEY)
         except RabbitryError as error:
-            _logger.debug("no tick: %s", error)  # the connection is being recovered, which the worker says
+            _logger.debug("no tick: %s", error)  # the worker logs that the connection is being recovered
         await asyncio.sleep(TICK)
 
 
 async def _publish_answers(role: Role, connection: Connection) -> None:
-    """Publish the answers to commands. Who asked may be gone, and then nobody misses them. Raises ConnectionClosed."""
+    """Publish the answers to commands. Those of clients that have left are dropped. Raises ConnectionClosed."""
     channel = await connection.channel()
     while True:
         reply_to, correlation_id, answer = await role.answers.get()

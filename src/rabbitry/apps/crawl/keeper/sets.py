@@ -21,7 +21,7 @@ def rows(connection: Connection, statement: str, *values: object) -> Sequence[Ro
 
 
 def rows_among(connection: Connection, statement: str, numbers: Iterable[int]) -> Sequence[Row[*tuple[Any, ...]]]:
-    """Return the rows of a query about a set."""
+    """Return the rows of a query with a set."""
     wanted = sorted(numbers)
     if not wanted:
         return []
@@ -31,12 +31,12 @@ def rows_among(connection: Connection, statement: str, numbers: Iterable[int]) -
 
 
 def change(connection: Connection, statement: str, *values: object) -> int:
-    """Change rows; returns how many."""
+    """Change rows; return their number."""
     return connection.exec_driver_sql(_written(statement, connection.dialect.name), values).rowcount
 
 
 def change_many(connection: Connection, statement: str, values: Sequence[tuple[object, ...]]) -> None:
-    """Change rows, one statement for each tuple of values; the driver sends them together."""
+    """Change rows with one statement for each tuple of values; the driver sends them together."""
     if values:
         connection.exec_driver_sql(_written(statement, connection.dialect.name), list(values))
 

@@ -1,6 +1,6 @@
-"""The active keeper's memory: hosts, crawls and batches that are out; addresses are in the database alone.
+"""The active keeper's memory: hosts, crawls and batches that are out; addresses are only in the database.
 
-All of it can be read anew: a keeper that becomes active does, and so does one whose transaction failed.
+All of it can be read again: a keeper does so when it becomes active, and after a failed transaction.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ LARGEST_WINDOW: Final = 10_000
 SMALLEST_WINDOW: Final = 32
 FIRST_UNTRIED: Final = 64
 SMALLEST_UNTRIED: Final = 16
-"""Fewer than the names that a crawler looks up at once: those that hang leave room for others."""
+"""Batches of possibly dead hosts; fewer than a crawler's parallel lookups, so that others have room."""
 SWEPT: Final = 4_000
-"""Addresses that are looked at in one transaction for those of crawls that have all their pages."""
+"""Addresses of crawls at their limit that are checked in one transaction."""
 _MOST_BETWEEN: Final = 3.0
-"""Seconds between two transactions of a keeper that is not held up, at most: it has a tick five times a second."""
+"""The most seconds between two transactions of a keeper that is not held up: it has a tick five times a second."""
 GRACE: Final = 15.0
-"""Seconds that an address waits whose outcome its crawler did not report. Its page may be on its way: messages that a
-killed keeper had in hand come again one by one, after later ones. While they do, nothing is fetched again."""
+"""Seconds that an address waits if its crawler did not report its outcome. Its page may be on its way: a killed
+keeper's unacknowledged messages come again one by one, after later ones. Meanwhile nothing is fetched again."""
 
 
 @dataclass(slots=True)
 class Host:
     """A host, the unit of the frontier.
 
-    due: when it may be asked again. waiting, later, sent: the numbers of its addresses. out: its batches that are out.
-    failures: batches in a row that it did not answer, or answered with 429 or 503. crawl: the crawl that named it last,
-    only in memory; 0 if this keeper has not seen it.
+    due: when it may be requested again. waiting, later, sent: counts of its addresses. out: its batches that are out.
+    failures: batches in a row without an answer, or with 429 or 503. crawl: the crawl that named it last, only in
+    memory; 0 if this keeper has not seen it.
     """
 
     id: int
@@ -73,7 +73,7 @@ class Host:
     crawl: int = 0
 
     def has_room(self, most: int) -> bool:
-        """Return whether one more batch may be out: `most` of them, one if the host asked for a slower pace."""
+        """Return whether one more batch may be out: up to `most`, or one if the host asked for a slower pace."""
         return self.out < (1 if self.robots_delay or self.backoff or self.failures else most)
 
     @property
@@ -95,9 +95,9 @@ HOST_COLUMNS: Final = (
 
 @dataclass(slots=True)
 class Sent:
-    """A batch that is out. addresses: rows not reported yet. robots: the origin whose robots.txt it is for, or empty.
+    """A batch that is out. addresses: rows not reported yet. robots: the origin whose robots.txt it fetches, or empty.
 
-    answered, failed, slowed: what came of it so far. is_untried: its host may be dead.
+    answered, failed, slowed: its results so far. is_untried: whether its host may be dead.
     """
 
     id: str
@@ -115,66 +115,66 @@ class Sent:
 
 @dataclass
 class State:
-    """The memory of a keeper, see the module. epoch: of the keeper that it belongs to."""
+    """A keeper's memory, see the module. epoch: that of the keeper."""
 
     epoch: int
     crawl: str = ""
-    """The identity of the crawl, which the ids of its batches begin with."""
+    """The crawl's id, with which the ids of its batches begin."""
     is_paused: bool = False
     hosts: dict[int, Host] = field(default_factory=dict)
     by_name: dict[str, Host] = field(default_factory=dict)
     crawls: dict[int, Crawl] = field(default_factory=dict)
     batches: dict[str, Sent] = field(default_factory=dict)
     closed: dict[str, tuple[int, float]] = field(default_factory=dict)
-    """Origins that are not asked: the outcome's number that their addresses have, and until when."""
+    """Origins that are closed: the outcome's number for their addresses, and until when."""
     robots: RobotsCache = field(default_factory=RobotsCache)
     shapes: Shapes = field(default_factory=Shapes)
     seen: Seen = field(default_factory=Seen)
     known: Known = field(default_factory=Known)
     pages: Backlog = field(default_factory=lambda: Backlog(of_sitemaps=False))
-    """Documents that wait for their turn: of pages, and of sitemaps."""
+    """Waiting documents: of pages, and of sitemaps."""
     sitemaps: Backlog = field(default_factory=lambda: Backlog(of_sitemaps=True))
     next_address: int = 1
     next_host: int = 1
     next_crawl: int = 1
     next_later: float = 0.0
-    """No address is due before."""
+    """No address is due before this time."""
     came_again_at: float = 0.0
-    """When a message came last that a keeper had had in hand before; later by the time in which none could come."""
+    """When the last redelivered message came; extended by times in which none could come."""
     worked_at: float = 0.0
     window: float = FIRST_WINDOW
-    """Batches that may be out at once: more if crawlers take them soon, fewer if they come back late."""
+    """Batches that may be out at once: more if crawlers take them soon, fewer if they return late."""
     untried: float = FIRST_UNTRIED
-    """Batches that may be out at once of hosts that may be dead, half of all at most: more if such hosts answer,
-    fewer if they do not. A crawler has a place and time for each, which others would wait for."""
+    """Batches of possibly dead hosts that may be out at once, half of all at most: more if such hosts answer, fewer if
+    they do not. Each takes a place and time in a crawler that others would wait for."""
     contact: str | None = None
     clock_told_at: float = 0.0
-    """When it was logged last that a crawler's clock is ahead."""
+    """When the last warning about a crawler's clock was logged."""
     full: dict[int, int] = field(default_factory=dict)
-    """Crawls with all their pages, whose waiting addresses are still to be refused, and how many to look at."""
+    """Crawls at their limit whose waiting addresses are still to be refused, and how many to check."""
     swept: int = 0
-    """The address that was looked at last for these."""
+    """The last address checked for these."""
     _meets: dict[int, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._tried, self._untried = Turns(self.hosts), Turns(self.hosts)
 
     def list_host(self, host: Host) -> None:
-        """Schedule a host for when it is due."""
+        """Schedule a host for its due time."""
         if not host.is_listed:
             host.is_listed = True
             (self._untried if host.is_untried else self._tried).put(host)
 
     def bring(self, host: Host, crawl: int) -> None:
-        """Note that a crawl brought a host. It has its turn among that crawl's hosts from now on."""
+        """Record that a crawl found a host. From now on it takes turns with that crawl's hosts."""
         if host.crawl != crawl:
             host.crawl = crawl
             host.is_listed = False
 
     def due_hosts(self, now: float) -> Iterator[Host]:
-        """Take the hosts that are due, of each crawl in turn the one that has been due for longest.
+        """Take the hosts that are due; crawls take turns, each with the host due for longest.
 
-        Those that may be dead come first, as many as may be out.
+        Possibly dead hosts come first, as many as may be out.
         """
         room = min(int(self.untried), int(self.window) // 2) - sum(one.is_untried for one in self.batches.values())
         yield from islice(self._untried.take(now), max(0, room))
@@ -185,22 +185,22 @@ class State:
         return min((due for one in (self._tried, self._untried) if (due := one.next_due()) is not None), default=None)
 
     def note_time(self, now: float, *, comes_again: bool) -> None:
-        """Note that the keeper works at a time. comes_again: there is a message that a keeper had in hand before."""
+        """Record that the keeper works at a time. comes_again: whether a message is redelivered."""
         if comes_again:
             self.came_again_at = now
         else:
-            # It was paused, or waited for the database: what waits for it could not come.
+            # It was paused, or waited for the database: messages could not come in that time.
             self.came_again_at += max(0.0, now - self.worked_at - _MOST_BETWEEN)
         self.worked_at = now
 
     def later_due(self) -> float:
-        """Return when an address may be queued again; infinite if none waits for its time."""
+        """Return when an address may be queued again; infinite if there is none."""
         return max(self.next_later, self.came_again_at + GRACE)
 
     def meets(self, crawl: Crawl) -> bool:
-        """Return whether it matters which known addresses a crawl leads to.
+        """Return whether links to known addresses matter for a crawl.
 
-        It does if they may be nearer to the start than was known, or belong to a crawl that goes less far.
+        They do if the addresses may be closer to the start than recorded, or belong to a crawl that goes less far.
         """
         found = self._meets.get(crawl.id)
         if found is None:
@@ -210,25 +210,25 @@ class State:
         return found
 
     def begin(self, crawl: Crawl) -> None:
-        """Add a crawl. The links of those that go further than it are looked at anew: it may be the first there."""
+        """Add a crawl. Links of crawls that go further are looked up again: it may have found them first."""
         if any(other.goes_further(crawl, 0, 0) for other in self.crawls.values()):
             self.known.clear()
         self._meets.clear()
         self.crawls[crawl.id] = crawl
 
     def fill(self, crawl: Crawl) -> None:
-        """Note that a crawl has all its pages: the addresses that wait for it are refused from now on."""
-        # A round of all addresses, from wherever another crawl's round is.
+        """Record that a crawl has reached its limit: the addresses waiting for it are refused from now on."""
+        # One round of all addresses, starting wherever another crawl's round is.
         self.full[crawl.id] = self.next_address + 2 * SWEPT
 
     def scope_grew(self) -> None:
-        """Note that a crawl goes further than before: all links are looked at anew."""
+        """Record that a crawl goes further than before: all links are looked up again."""
         self._meets.clear()
         self.known.clear()
 
 
 def load(connection: Connection, epoch: int) -> State:
-    """Read all of it from the database."""
+    """Read all state from the database."""
     state = State(epoch, identity.of(connection))
     for row in sets.rows(connection, f"SELECT {', '.join(HOST_COLUMNS)} FROM crawl_hosts"):  # noqa: S608 - constants
         host = Host(*row)

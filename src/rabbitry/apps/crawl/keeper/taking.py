@@ -1,4 +1,4 @@
-"""Taking messages in one transaction, as many as it has room for."""
+"""Applying messages in one transaction, as many as it has room for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rabbitry.apps.crawl.keeper.work import Work
 from rabbitry.apps.crawl.messages import Add, Document, Outcome, Report
 
 MOST_LINKS: Final = 5_000
-"""Links of a document that are taken at once; a processor passes on as many of a page, and fewer of a sitemap."""
+"""Links of a document applied at once; processors send as many for a page, and fewer for a sitemap."""
 _OF_ADDRESSES: Final = (Page, Outcome, Document)
 
 
@@ -27,13 +27,13 @@ class Index(Protocol):
     """The index, within the keeper's transaction."""
 
     def store(self, connection: Connection, documents: Iterable[Document]) -> None:
-        """Put documents into the index."""
+        """Store documents in the index."""
 
     def store_pages(self, connection: Connection, pages: Iterable[Page]) -> None:
-        """Keep pages as they came."""
+        """Store pages' bodies."""
 
     def remove(self, connection: Connection, gone: Mapping[str, float]) -> None:
-        """Take addresses out of the index, which were found to be gone at a time."""
+        """Remove addresses from the index, with the time at which each was found to be gone."""
 
 
 class _Shelf:
@@ -55,19 +55,19 @@ class _Shelf:
 
 
 class Taking:
-    """The messages of one transaction. What it changes is in memory until the work is flushed."""
+    """The messages of one transaction. Changes are in memory until the work is flushed."""
 
     def __init__(self, work: Work, index: Index, limit: int, command: Callable[[Asked], None]) -> None:
-        """limit: the room of the transaction (`costs.py`). command: applies a command."""
+        """Begin a transaction. limit: its room (`costs.py`). command: applies a command."""
         self._work = work
         self._index = index
         self._limit = limit
         self._command = command
 
     def take(self, inputs: Sequence[Input]) -> tuple[int, int]:
-        """Apply messages; return how many of them, from the first on, are done with, and how many documents wait.
+        """Apply messages; return how many, from the first on, are done, and how many documents wait.
 
-        A document without room waits in the backlog. Any other message without room ends it, but for the first one.
+        A document without room waits in the backlog. Any other message without room, except the first, ends the call.
         """
         fitting, waiting, count = self._divide(inputs)
         waiting += self._apply(fitting)
@@ -78,7 +78,7 @@ class Taking:
         return count, len(waiting)
 
     def take_backlog(self) -> None:
-        """Apply documents that wait, while there is room; one of a sitemap whatever the room. Flushes the work."""
+        """Apply waiting documents while there is room, but at least one of a sitemap. Flushes the work."""
         state = self._work.state
         self._take_waiting(state.sitemaps, 1)
         for backlog in (state.pages, state.sitemaps):
@@ -86,7 +86,7 @@ class Taking:
                 self._take_waiting(backlog, AT_ONCE)
 
     def _take_waiting(self, backlog: Backlog, most: int) -> None:
-        """Apply the first documents of a backlog; the very first whatever the room."""
+        """Apply the first documents of a backlog, at least one."""
         work = self._work
         documents = backlog.first(work.connection, most)
         if not documents:
@@ -94,10 +94,10 @@ class Taking:
         taken = len(documents) - len(self._apply(documents, at_least=1))
         backlog.remove(work.connection, taken)
         work.counts["backlog"] -= taken
-        work.flush()  # the next ones are compared with what is in the database
+        work.flush()  # the next ones are compared with the database
 
     def _divide(self, inputs: Sequence[Input]) -> tuple[list[Input], list[Document], int]:
-        """Return messages that fit as far as is known before, documents that do not, and how many both are."""
+        """Return messages that fit as far as known, documents that do not, and how many both are."""
         fitting: list[Input] = []
         waiting: list[Document] = []
         spent = count = 0
@@ -115,7 +115,7 @@ class Taking:
         return fitting, waiting, count
 
     def _apply(self, inputs: Sequence[Input], at_least: int = 0) -> list[Document]:
-        """Apply messages; return the documents for which there was no room. at_least: that many there is room for."""
+        """Apply messages; return the documents without room. at_least: messages applied in any case."""
         work = self._work
         self._read(inputs)
         links, shelf = Links(work), _Shelf()
@@ -171,7 +171,7 @@ class Taking:
             try:
                 keys.append(parse(url).key)
             except BadAddress:
-                continue  # said where it is looked at
+                continue  # reported where it is applied
         work.look_up(keys)
         work.read([*ids, *(work.refs[key] for key in keys if work.refs[key] > 0)])
         hosts = work.state.hosts
@@ -181,7 +181,7 @@ class Taking:
 
 
 def _parts(document: Document) -> Iterator[Document]:
-    """Return a document in parts of MOST_LINKS links. A page has one part, without the links past these."""
+    """Return a document in parts of MOST_LINKS links. A page has one part, without further links."""
     links = document.links
     if len(links) <= MOST_LINKS:
         yield document

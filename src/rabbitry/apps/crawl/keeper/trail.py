@@ -1,4 +1,4 @@
-"""The trail of an address: what was decided about it, when, and by which node; short, and bounded."""
+"""The trail of an address: the decisions about it, with time and node; short, and bounded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 LONGEST: Final = 1_500
-"""Letters of a trail; its oldest decisions go first."""
+"""Characters of a trail; the oldest decisions are dropped first."""
 _LONGEST_DETAIL: Final = 160
 
 
@@ -25,7 +25,7 @@ _decode: Final = msgspec.json.Decoder(Step).decode
 
 
 def with_step(trail: str, at: float, word: str, node: str, detail: str = "") -> str:
-    """Return a trail with one step more."""
+    """Return a trail with one more step."""
     step = _encode((round(at, 3), word, node, detail[:_LONGEST_DETAIL])).decode()
     if len(trail) + len(step) > LONGEST:
         cut = trail.find("\n", len(trail) + len(step) - LONGEST)

@@ -1,9 +1,9 @@
-"""Traps: families of addresses without an end that bring nothing new (calendars, facets, session ids, soft 404s).
+"""Traps: endless families of addresses without new content (calendars, facets, session ids, soft 404s).
 
 Addresses are folded to shapes: digits to `#`, tokens to `*`, a query to its parameters' names. An address belongs to
-its shape and to those of the paths above. How many of a shape's documents were much the same as another tells a trap,
-where the host's other documents are not. A shape of which too little is known is asked for a few addresses, whose
-answers are awaited: documents come late, and in any order, and what a trap costs must not depend on that.
+its shape and to those of the paths above. A shape is a trap if many of its documents are near duplicates, unlike the
+host's other documents. Of a shape about which too little is known, a few addresses are fetched and their answers
+awaited: documents arrive late and in any order, and the cost of a trap must not depend on that.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from rabbitry.apps.crawl.keeper import sets
 from rabbitry.apps.crawl.keeper.addresses import host_key
 
 ENOUGH: Final = 6
-"""Answers from which on a shape is judged."""
+"""Answers needed to judge a shape."""
 SHARE: Final = 0.8
-"""Of a shape's documents that repeat others, from which on it is a trap."""
+"""The share of near duplicates among a shape's documents above which it is a trap."""
 STREAK: Final = 8
-"""Documents in a row that repeat others, which tell a trap that began with real pages."""
+"""Near duplicates in a row that show a trap which began with real pages."""
 _DOUBTFUL: Final = 2
 _ELSEWHERE: Final = 5
 _ELSEWHERE_SHARE: Final = 0.2
-"""Documents of the host's other shapes that repeat none, and their share: if all look alike, it tells nothing."""
+"""Documents of the host's other shapes that are no duplicates, and their share: else it proves nothing."""
 PATIENCE: Final = 60.0
-"""Seconds after which more of a shape are asked for although the answers are missing."""
+"""Seconds after which more of a shape are fetched although answers are missing."""
 NEAR: Final = 3
-"""Bits in which fingerprints of much the same documents differ at most."""
+"""The most bits in which fingerprints of near duplicates differ."""
 _MOST_PRINTS: Final = 48
 _MOST_SEGMENTS: Final = 25
 _MOST_REPEATED: Final = 3
@@ -50,10 +50,10 @@ Verdict: TypeAlias = Literal["good", "doubtful", "unknown", "trap"]
 
 @dataclass(slots=True)
 class Shape:
-    """A family of addresses. sent: to crawlers; answered: how many came of it; documents: with a fingerprint.
+    """A family of addresses. sent: to crawlers; answered: their outcomes; documents: with a fingerprint.
 
-    repeats: documents that were much the same as another; streak: how many of the last ones in a row. sent_at: the last
-    time, in this keeper's memory alone.
+    repeats: documents that are near duplicates of another; streak: how many of the latest in a row. sent_at: the last
+    time, only in this keeper's memory.
     """
 
     key: int
@@ -69,11 +69,11 @@ class Shape:
     is_changed: bool = False
 
     def unanswered(self, now: float) -> int:
-        """Return how many addresses were sent whose answers may still come."""
+        """Return how many sent addresses may still be answered."""
         return max(0, self.sent - self.answered) if now < self.sent_at + PATIENCE else 0
 
     def is_near(self, fingerprint: int) -> bool:
-        """Return whether one of the documents that are remembered is much the same."""
+        """Return whether a remembered document is a near duplicate."""
         prints = self.prints
         if not prints:
             return False
@@ -82,13 +82,13 @@ class Shape:
         return min(map(int.bit_count, map(wanted.__xor__, others))) <= NEAR
 
     def remember(self, fingerprint: int) -> None:
-        """Keep a document's fingerprint, in place of the oldest one if there are too many."""
+        """Store a document's fingerprint, replacing the oldest one if there are too many."""
         self.prints = ((self.prints or b"") + struct.pack("<Q", fingerprint & _UNSIGNED))[-8 * _MOST_PRINTS :]
 
 
 @lru_cache(20_000)
 def shapes_of(url: str) -> tuple[str, ...]:
-    """Return the shapes of an address, the narrowest first; the last is the whole host's."""
+    """Return the shapes of an address, narrowest first; the last is the whole host's."""
     path, question, query = url[url.index("/", 8) :].partition("?")
     segments = [_folded(segment) for segment in path.split("/")[1:]]
     kept = [segment for place, segment in enumerate(segments) if place == 0 or segment != segments[place - 1]]
@@ -109,9 +109,9 @@ def _folded(segment: str) -> str:
 
 
 def grows(url: str) -> bool:
-    """Return whether a path is one that grows: the same segment again and again, or very many."""
+    """Return whether a path grows endlessly: it repeats the same segment, or has very many."""
     if url.count("/") < 2 + _MOST_REPEATED:
-        return False  # most are so short
+        return False  # most are this short
     segments = url[url.index("/", 8) :].partition("?")[0].split("/")
     if len(segments) > _MOST_SEGMENTS:
         return True
@@ -122,7 +122,7 @@ def grows(url: str) -> bool:
 
 
 class Shapes:
-    """The shapes of hosts, as far as they are in memory; bounded."""
+    """The shapes of hosts in memory; bounded."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[int, str], Shape] = OrderedDict()
@@ -130,10 +130,10 @@ class Shapes:
         self._changed: dict[int, Shape] = {}
 
     def load(self, connection: Connection, hosts: Iterable[tuple[int, str, str]]) -> None:
-        """Load the shapes of addresses into memory. hosts: for each the host's id, its name, and the address."""
+        """Load the shapes of addresses into memory. hosts: the host's id, its name, and the address, for each."""
         known = self._known
         missing: dict[int, Shape] = {}
-        # Most addresses of a host have the same few shapes.
+        # Most addresses of a host share a few shapes.
         for (host, shapes), name in {(host, shapes_of(url)): name for host, name, url in hosts}.items():
             for shape in shapes:
                 if (host, shape) in known:
@@ -156,15 +156,15 @@ class Shapes:
             known.popitem(last=False)
 
     def of(self, host: int, url: str) -> list[Shape]:
-        """Return the shapes of an address, which were loaded before, the narrowest first."""
+        """Return the loaded shapes of an address, narrowest first."""
         return [self._known[host, shape] for shape in shapes_of(url)]
 
     def change(self, shape: Shape) -> None:
-        """Note that a shape is to be written."""
+        """Record that a shape must be written."""
         self._changed[shape.key] = shape
 
     def flush(self, connection: Connection) -> None:
-        """Write what was changed."""
+        """Write the changed shapes."""
         if self._changed:
             values = [
                 (
@@ -185,16 +185,16 @@ class Shapes:
 
 
 def verdict(shapes: Sequence[Shape], now: float) -> tuple[Verdict, Shape | None]:
-    """Judge an address by its shapes; the narrowest of which enough is known decides.
+    """Judge an address by its shapes; the narrowest with enough data decides.
 
-    Returns the shape at fault: the trap; the doubtful one, which has its turn after others; the unknown one, of which
-    answers are to be awaited.
+    Returns the shape at fault: the trap; the doubtful one, which comes after others; the unknown one, whose answers are
+    awaited.
     """
     whole = shapes[-1]
     for shape in shapes[:-1]:
         if shape.answered < ENOUGH:
             continue
-        # Twice as many at once each time: if a family ends, or turns into a trap, few were sent too many.
+        # Each time twice as many at once: if a family ends or becomes a trap, few were sent in vain.
         awaited = shape.unanswered(now) >= shape.answered
         if shape.documents < ENOUGH or not _repeats(shape):
             return ("unknown", shape) if awaited else ("good", None)
@@ -218,7 +218,7 @@ def _repeats(shape: Shape) -> bool:
 def sent(known: Shapes, shapes: Sequence[Shape], now: float) -> None:
     """Count an address that is sent."""
     whole = shapes[-1]
-    whole.sent = whole.answered + whole.unanswered(now)  # without those that are lost: a host has to come to rest
+    whole.sent = whole.answered + whole.unanswered(now)  # without lost ones, so that a host can come to rest
     for shape in shapes:
         shape.sent += 1
         shape.sent_at = now
@@ -226,14 +226,14 @@ def sent(known: Shapes, shapes: Sequence[Shape], now: float) -> None:
 
 
 def returned(known: Shapes, shapes: Sequence[Shape]) -> None:
-    """Count an address that was sent and comes back unasked, or unheard of: no answer of it is to be awaited."""
+    """Count a sent address that returns without a request, or is lost: no answer is to be awaited."""
     for shape in shapes:
         shape.sent -= 1
         known.change(shape)
 
 
 def answered(known: Shapes, shapes: Sequence[Shape], fingerprint: int = 0, *, is_repeat: bool = False) -> None:
-    """Count the outcome of an address. fingerprint: of its document; is_repeat: it is known to repeat another one."""
+    """Count an address's outcome. fingerprint: its document's; is_repeat: whether it is known to be a duplicate."""
     is_near = is_repeat or (fingerprint != 0 and any(shape.is_near(fingerprint) for shape in shapes))
     for shape in shapes:
         shape.answered += 1

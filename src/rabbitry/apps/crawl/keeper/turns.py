@@ -1,4 +1,4 @@
-"""Turns: which host is next, the crawls one after another, so that none waits for all hosts of an earlier one."""
+"""Turns: the next host, with the crawls in rotation, so that none waits for all hosts of an earlier one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Waiting(Protocol):
-    """A host with its place in the turns. due: when it may be asked again. served_at: when it was asked last.
+    """A host in the rotation. due: when it may be requested again. served_at: its last request.
 
-    crawl: the crawl that brought it last. is_listed: whether it is in the turns.
+    crawl: the crawl that found it last. is_listed: whether it is in the rotation.
     """
 
     id: int
@@ -25,16 +25,16 @@ H = TypeVar("H", bound=Waiting)
 
 
 class Turns(Generic[H]):
-    """Hosts that have addresses waiting, by the crawl that brought them; of each, the one due for longest first."""
+    """Hosts with waiting addresses, by the crawl that found them; of each crawl, the host due for longest first."""
 
     def __init__(self, hosts: Mapping[int, H]) -> None:
         self._hosts = hosts
         self._heaps: dict[int, list[tuple[float, float, int]]] = {}
         self._order: deque[int] = deque()
-        """Crawls that have hosts here, the one whose turn it is first."""
+        """Crawls with hosts here, in the order of their turns."""
 
     def put(self, host: H) -> None:
-        """Add a host, for when it is due."""
+        """Add a host for its due time."""
         heap = self._heaps.get(host.crawl)
         if heap is None:
             heap = self._heaps[host.crawl] = []
@@ -42,7 +42,7 @@ class Turns(Generic[H]):
         heapq.heappush(heap, (host.due, host.served_at, host.id))
 
     def take(self, now: float) -> Iterator[H]:
-        """Take the hosts that are due, one of each crawl in turn."""
+        """Take the due hosts, one of each crawl in turn."""
         idle = 0
         while idle < len(self._order):
             crawl = self._order[0]
@@ -55,14 +55,14 @@ class Turns(Generic[H]):
                 idle += 1
             else:
                 del self._heaps[crawl]
-                self._order.pop()  # the last one, since it was its turn
+                self._order.pop()  # it is the last one, because it just had its turn
 
     def _next(self, crawl: int, now: float) -> H | None:
         heap = self._heaps[crawl]
         while heap and heap[0][0] <= now:
             host = self._hosts[heapq.heappop(heap)[2]]
             if host.crawl != crawl or not host.is_listed:
-                continue  # a later crawl brought it too, and has it in its own turns
+                continue  # a later crawl found it too, and has it in its own turns
             if host.due <= now:
                 host.is_listed = False
                 return host

@@ -1,6 +1,6 @@
 """The unit of work of one transaction: rows of addresses are read in sets, changed in memory, and written once.
 
-What is counted (addresses of each state and outcome, of each host and crawl) follows from how rows change.
+Counters (addresses by state and outcome, host and crawl) are derived from the changes of rows.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from rabbitry.apps.crawl.messages import Purpose
 
 PURPOSES: Final[tuple[Purpose, ...]] = ("page", "sitemap")
 LOST: Final = -2
-"""The status of an address that its crawler did not report, and may have fetched: it keeps its place in the limit."""
+"""The status of an address that its crawler did not report, but may have fetched: it keeps its place in the limit."""
 SLOT: Final = 10
-"""Seconds of a slot of the pace."""
+"""Seconds of one slot of the pace."""
 _PACE_KEPT: Final = 3600 // SLOT
 
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """An address that waits, is on its way or was fetched: a row of crawl_addresses, and what it was when read."""
+    """An address that waits, is out or was fetched: a row of crawl_addresses, with its values when read."""
 
     id: int
     key: int
@@ -42,7 +42,7 @@ class Row:
     depth: int
     purpose: int = 0
     counted: int = 0
-    """The crawl that has it among its pages, 0 for none."""
+    """The crawl that counts it as a page, 0 for none."""
     state: int = WAITING
     tries: int = 0
     losses: int = 0
@@ -58,33 +58,33 @@ class Row:
     pause: float = 0.0
     trail: str = ""
     due: float | None = None
-    """When it is to be fetched again, if that was decided now."""
+    """When it is fetched again, if that was decided in this transaction."""
     is_new: bool = False
     was: tuple[int, int, int, bool] | None = None
-    """State, outcome, crawl, and whether it had a place, as they were counted."""
+    """State, outcome, crawl, and whether it had a place, as counted."""
 
     @property
     def is_judged(self) -> bool:
-        """Whether it counts among those by which traps are told: a page that was not read before."""
+        """Whether it counts for the detection of traps: a page that was not read before."""
         return self.purpose == 0 and not self.content
 
     @property
     def is_counted(self) -> bool:
-        """Whether its crawl has it among its pages, so that a limit does not keep it from being fetched again."""
+        """Whether its crawl counts it as a page, so that a limit does not prevent another fetch."""
         return self.counted == self.crawl
 
     @property
     def has_place(self) -> bool:
-        """Whether it takes one of the places that its crawl has left.
+        """Whether it takes one of the places left to its crawl.
 
-        It does while it is on its way, and if it was lost by a crawler that may have fetched it.
+        It does while it is out, and if it was lost by a crawler that may have fetched it.
         """
         is_out = self.state == SENT or (self.status == LOST and self.state != DONE)
         return is_out and self.purpose == 0 and not self.is_counted
 
     @property
     def word(self) -> str:
-        """Return its outcome's word; empty if there was none yet."""
+        """Return its outcome's word; empty if there is none yet."""
         return WORDS.get(self.outcome, "")
 
 
@@ -107,7 +107,7 @@ class Work:
     spent: int = 0
     rows: dict[int, Row] = field(default_factory=dict)
     refs: dict[int, int] = field(default_factory=dict)
-    """What the seen set has of the keys that were looked up, 0 for nothing."""
+    """The seen set's entries of the keys looked up, 0 for none."""
     changed: dict[int, Row] = field(default_factory=dict)
     new: list[Row] = field(default_factory=list)
     new_refs: dict[int, int] = field(default_factory=dict)
@@ -122,7 +122,7 @@ class Work:
     # -- reading -----------------------------------------------------------------------------------------
 
     def look_up(self, keys: Iterable[int]) -> None:
-        """Load what the seen set has of keys into `refs`."""
+        """Load the seen set's entries of keys into `refs`."""
         missing = {key for key in keys if key not in self.refs}
         self.refs.update(self.state.seen.look_up(self.connection, missing))
 
@@ -134,9 +134,9 @@ class Work:
             self._have(values)
 
     def waiting(self, host: Host, limit: int, first: int = 0) -> list[Row]:
-        """Return the addresses of a host that are next, from the first one on that is wanted.
+        """Return a host's next addresses, starting at the one with index `first`.
 
-        What was changed must be written before.
+        Changes must have been written before.
         """
         statement = (
             f"SELECT {_NAMES} FROM crawl_addresses"  # noqa: S608 - constants
@@ -152,12 +152,12 @@ class Work:
         return row
 
     def row_of(self, key: int) -> Row | None:
-        """Return the row of a key that was looked up, if it has one that was read."""
+        """Return the row of a key that was looked up, if there is one and it was read."""
         ref = self.refs.get(key, 0)
         return self.rows.get(ref) if ref > 0 else None
 
     def robots_of(self, origin: str, host: Host) -> Robots:
-        """Return what is known of an origin's robots.txt."""
+        """Return the state of an origin's robots.txt."""
         found = self.state.robots.get(origin)
         if found is None:
             columns = "origin, host, state, outcome, at, until, tries, delay, detail, body"
@@ -173,7 +173,7 @@ class Work:
     # -- changing ----------------------------------------------------------------------------------------
 
     def host_named(self, name: str, delay: float | None = None) -> Host:
-        """Return a host, made if there was none."""
+        """Return a host; create it if it is missing."""
         host = self.state.by_name.get(name)
         if host is None:
             host = Host(self.state.next_host, name)
@@ -185,7 +185,7 @@ class Work:
         return host
 
     def add(self, address: Address, crawl: Crawl | None, depth: int, *, source: int = 0, purpose: int = 0) -> Row:
-        """Put an address into the frontier."""
+        """Add an address to the frontier."""
         host = self.host_named(address.host, None if crawl is None else crawl.delay)
         row = Row(
             self.state.next_address, address.key, address.url, host.id, crawl.id if crawl else 0, depth, purpose,
@@ -200,7 +200,7 @@ class Work:
         return row
 
     def refuse_key(self, key: int, word: str) -> None:
-        """Note an address that is not to be fetched."""
+        """Record an address that must not be fetched."""
         self._refer(key, refusal(word, self.now))
         self.counts[f"outcome:{word}"] += 1
 
@@ -211,46 +211,46 @@ class Work:
         self.refs[key] = self.new_refs[key] = ref
 
     def change(self, row: Row) -> None:
-        """Note that a row is to be written."""
+        """Record that a row must be written."""
         if not row.is_new:
             self.changed[row.id] = row
 
     def step(self, row: Row, word: str, detail: str = "", *, node: str = "", at: float | None = None) -> None:
-        """Add to an address's trail."""
+        """Append to an address's trail."""
         row.trail = with_step(row.trail, self.now if at is None else at, word, node or self.node, detail)
         self.change(row)
 
     def end(self, row: Row, word: str, detail: str = "", *, node: str = "", at: float | None = None) -> None:
-        """Note an outcome after which an address is not fetched again."""
+        """Record an outcome after which an address is not fetched again."""
         self.outcome(row, word, detail, node=node, at=at)
         row.state = DONE
 
     def outcome(self, row: Row, word: str, detail: str = "", *, node: str = "", at: float | None = None) -> None:
-        """Note an outcome."""
+        """Record an outcome."""
         row.outcome = NUMBERS[word]
         row.outcome_at = self.now if at is None else at
         self.step(row, word, detail, node=node, at=at)
 
     def later(self, row: Row, due: float) -> None:
-        """Schedule an address to be fetched again when it is due."""
+        """Schedule an address for another fetch at a time."""
         row.state = LATER
         row.due = due
         self.change(row)
 
     def wait(self, row: Row) -> None:
-        """Queue an address to be fetched when its turn comes."""
+        """Queue an address for fetching."""
         row.state = WAITING
         self.change(row)
 
     # -- writing -----------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Write what was changed since the last time, and count it."""
+        """Write and count the changes since the last call."""
         touched = [*self.new, *self.changed.values()]
         for row in touched:
             self._count(row)
         connection = self.connection
-        # Most that are new only wait: the rest of their columns has its default.
+        # Most new rows only wait: their other columns have the defaults.
         plain = [row for row in self.new if not row.trail and row.state == WAITING]
         sets.change_many(connection, _INSERT_PLAIN, [_plain_values(row) for row in plain])
         if len(plain) < len(self.new):
@@ -356,14 +356,14 @@ class Work:
 
 
 def state_word(state: int, outcome: int) -> str:
-    """Return the word for a state. A page that is fetched again some day is done; what is tried again is queued."""
+    """Return the word for a state. A page with another fetch scheduled is done; an address tried again is queued."""
     if state == LATER:
         return "done" if outcome in FETCHED else "queued"
     return STATES[state]
 
 
 def as_json(value: object) -> str | None:
-    """Return a value as the database keeps it."""
+    """Return a value in its stored form."""
     return None if value is None else msgspec.json.encode(value).decode()
 
 

@@ -1,1 +1,1 @@
-"""The processor: takes pages, extracts title, text, language, links, keywords and fingerprint, publishes documents."""
+"""The processor: reads pages, and publishes documents with title, text, language, links, keywords and fingerprint."""

@@ -1,4 +1,4 @@
-"""Addresses of links: absolute, normalised as the WHATWG URL standard has it, without fragment."""
+"""Link addresses: absolute, normalised by the WHATWG URL standard, without fragment."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import webencodings
 from ada_url import join_url, parse_url
 
 LONGEST: Final = 2048
-"""Characters of an address."""
+"""The most characters of an address."""
 MOST_LONG: Final = 10
-"""Longer ones of a page that the keeper is told of, so that it can tell why they are not fetched."""
+"""Longer addresses of a page that are reported to the keeper, so that it can name why they are not fetched."""
 _KEPT: Final = 40_000
 _LONGEST_KEPT: Final = 200
 _NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
 _SCHEMES: Final = ("http://", "https://")
 _ABSOLUTE: Final = "absolute"
-"""In place of an origin: absolute links have one of their own."""
+"""Used instead of an origin for absolute links, which have their own."""
 
 
 class _Known:
-    """Addresses of links that don't depend on a page's path: absolute ones, and by origin those with a slash at first.
+    """Caches the addresses of links that don't depend on a page's path: absolute ones, and by origin those with `/`.
 
-    The pages of a site have most links in common. Joining one takes 2 to 3 µs, finding it here 0.1 µs
-    (`benchmarks/extraction.py`). All are forgotten when there are `most`: 16 MB, since long ones are left out.
+    The pages of a site have most links in common. Joining a link takes 2 to 3 µs, finding it here 0.1 µs
+    (`benchmarks/extraction.py`). The cache is emptied when it holds `most` links: 16 MB, since long ones are left out.
     """
 
     def __init__(self, most: int) -> None:
@@ -36,7 +36,7 @@ class _Known:
         self._count = 0
 
     def of(self, origin: str) -> dict[str, str | None]:
-        """Return what is known of an origin, to look up; `keep` adds to it."""
+        """Return the cached links of an origin for lookups; `keep` adds to it."""
         found = self._origins.get(origin)
         if found is None:
             self._make_room()
@@ -44,14 +44,14 @@ class _Known:
         return found
 
     def keep(self, known: dict[str, str | None], link: str, url: str | None) -> None:
-        """Add a link to what is known of its origin."""
+        """Add a link to an origin's cached ones."""
         if len(link) <= _LONGEST_KEPT:
             self._make_room()
-            # One text for both, if they are the same. It is this page's own if all was forgotten meanwhile.
+            # Share one string if both are equal. If the cache was emptied meanwhile, only this page has it.
             known[link] = link if url == link else url
 
     def forget(self) -> None:
-        """Forget all."""
+        """Empty the cache."""
         self._origins.clear()
         self._count = 0
 
@@ -68,10 +68,9 @@ class Base:
     """The address that a page's links are relative to."""
 
     def __init__(self, url: str, encoding: str = "utf-8") -> None:
-        """url: absolute; "" if it is not known, so that absolute links alone have an address.
+        """Set the base. url: absolute; "" if unknown: only absolute links then have an address.
 
-        encoding: of the page, in which a link's query is percent-encoded (URL standard, "percent-encode after
-        encoding").
+        encoding: the page's, in which a link's query is percent-encoded ("percent-encode after encoding").
         """
         self.url, origin = _with_origin(url)
         self.encoding = encoding
@@ -82,7 +81,7 @@ class Base:
         self._absolute = known.of(_ABSOLUTE) if is_common else {}
 
     def join(self, link: str) -> str | None:
-        """Return the address of a link; None for one that has none, or another scheme than http and https.
+        """Return the address of a link; None if it has none, or another scheme than http and https.
 
         It may be longer than LONGEST.
         """
@@ -98,12 +97,12 @@ class Base:
 
     def join_all(self, links: Iterable[str]) -> list[str | None]:
         """Return the addresses of links; see `join`."""
-        # A call of `join` for each takes four times as long if most are known.
+        # If most links are known, a call of `join` for each would take four times as long.
         known_of, absolute_of, join = self._known.get, self._absolute.get, self.join
         return [known_of(link) or absolute_of(link) or join(link) for link in links]
 
     def resolve(self, link: str) -> str | None:
-        """Return what `join` does, and keep nothing: for links that come once, as those of a sitemap."""
+        """Do the same as `join` without caching: for links that occur once, as in a sitemap."""
         link = link.partition("#")[0].strip()
         if self._query_encoding is not None and "?" in link and not link.isascii():
             link = _encoded_query(link, self._query_encoding)
@@ -111,17 +110,17 @@ class Base:
 
 
 def shortened(url: str) -> str:
-    """Return as much of an address as shows that it is too long."""
+    """Return the beginning of an address, long enough to show that it is too long."""
     return url[: LONGEST + 1]
 
 
 def normalised(url: str) -> str | None:
-    """Return an absolute address in the standard's form; None for what is none, or has another scheme."""
+    """Return an absolute address in the standard's form; None if it is invalid or has another scheme."""
     return _joined("", url.partition("#")[0].strip())
 
 
 def _with_origin(url: str) -> tuple[str, str]:
-    """Return an absolute address as `normalised` does, and its origin; two empty texts for what is none."""
+    """Return an absolute address as in `normalised`, and its origin; two empty strings if it is invalid."""
     try:
         found = parse_url(url.partition("#")[0].strip(), ("href", "origin"))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Robots directives of a page and of its HTTP headers, and the links of the header Link."""
+"""Robots directives of a page and of its HTTP headers, and the links of its Link headers."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 AGENT: Final = "rabbitry"
-"""The name that pages and headers may address directives to, as robots.txt does."""
+"""The agent's name that directives may address, as in robots.txt."""
 _VALUED: Final = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
-"""Directives that have a value after a colon, as agents have directives there."""
+"""Directives with a value after a colon, where others have an agent's name."""
 _LINK: Final = re.compile(r"""<([^<>]*)>((?:[^,<"]|"[^"]*")*)""")
 _PARAMETER: Final = re.compile(r""";\s*([^\s;=,"]+)\s*=\s*(?:"([^"]*)"|([^\s;,"]*))""")
 
 
 class Directives(NamedTuple):
-    """Whether a page asks not to be in an index, and that its links are not followed."""
+    """Whether a page asks not to be indexed, and that its links are not followed."""
 
     noindex: bool = False
     nofollow: bool = False
@@ -28,15 +28,15 @@ NO_DIRECTIVES: Final = Directives()
 
 
 def of_meta(content: str) -> Directives:
-    """Read the content of `<meta name="robots">`."""
+    """Parse the content of `<meta name="robots">`."""
     return _directives(content.lower().replace(",", " ").split())
 
 
 def of_headers(lines: Iterable[str]) -> Directives:
-    """Read X-Robots-Tag headers. A name before directives is that of the agent they are for: "rabbitry: noindex"."""
+    """Parse X-Robots-Tag headers. Directives may follow the name of the agent addressed: "rabbitry: noindex"."""
     words: list[str] = []
     for line in lines:
-        is_mine = True  # until the line names an agent
+        is_mine = True  # unless the line names an agent
         for part in line.lower().split(","):
             name, colon, rest = part.partition(":")
             name = name.strip()
@@ -49,7 +49,7 @@ def of_headers(lines: Iterable[str]) -> Directives:
 
 
 def links_of_headers(lines: Iterable[str]) -> list[tuple[str, str]]:
-    """Read Link headers (RFC 8288): relations in lower case, and the addresses as they stand there."""
+    """Parse Link headers (RFC 8288): relations in lower case, and the addresses as written."""
     found = []
     for line in lines:
         for link in _LINK.finditer(line):

@@ -1,4 +1,4 @@
-"""Making documents of a page: one, or several of a long sitemap. Nothing here knows a broker."""
+"""Making documents from a page: one, or several for a long sitemap. Independent of the broker."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _HEAD: Final = 1_000
 _SAMPLE: Final = 4_000
 _BINARY: Final = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\ufffd]")
 _MOST_BINARY: Final = 0.1
-"""Share of control and replacement characters among the first characters, from which on a text is none."""
+"""The share of control and replacement characters in the beginning above which the data is not text."""
 _LONGEST_FEED: Final = 8_000_000
 
 
 def documents(page: Page, body: bytes, begun: Document) -> Iterator[Document]:
-    """Return the documents of a page: one, or several of a long sitemap.
+    """Return the documents of a page: one, or several for a long sitemap.
 
-    body: decompressed. begun: has what is said of the page beside it; the rest is filled in.
+    body: decompressed. begun: has the fields known from the message; the rest is filled in.
     """
     media_type = page.content_type.partition(";")[0].strip().lower()
     is_xml = media_type in _XML or (media_type.endswith("+xml") and media_type not in _HTML)
     kind = None
     if is_xml or (media_type in _HTML and body[:_HEAD].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(_XML_BEGINS)):
-        kind = kind_of(beginning(body, page.content_type))  # what is served as HTML may be a feed
+        kind = kind_of(beginning(body, page.content_type))  # a feed may be served as HTML
     try:
         if page.is_sitemap or kind in ("sitemap", "index"):
             yield from _sitemap(page, body, begun)
@@ -58,7 +58,7 @@ def documents(page: Page, body: bytes, begun: Document) -> Iterator[Document]:
 
 
 def problem_of(begun: Document, problem: Problem) -> Document:
-    """Return the document of a page that can't be read."""
+    """Return the document of an unreadable page."""
     return msgspec.structs.replace(begun, problem=problem.outcome, detail=problem.detail)
 
 
@@ -68,7 +68,7 @@ def _html(page: Page, body: bytes, begun: Document, *, is_xhtml: bool) -> Docume
         _check_is_text(text)
         if "<" not in text[:_SAMPLE]:
             return _filled(page, begun, Found(text=text[:LONGEST_TEXT].strip()), encoding)
-    # PostgreSQL has no NUL in texts, and HTML neither ("unexpected-null-character").
+    # PostgreSQL does not store NUL in text, and HTML does not allow it ("unexpected-null-character").
     return _filled(
         page, begun, read_html(text.replace("\0", "\ufffd"), _url(page), encoding, is_xhtml=is_xhtml), encoding
     )
@@ -82,7 +82,7 @@ def _text(page: Page, body: bytes, begun: Document, *, is_xml: bool) -> Document
 
 
 def _feed(page: Page, body: bytes, begun: Document) -> Document:
-    """Read an RSS or Atom feed: its text is that of its entries, its links are theirs."""
+    """Read an RSS or Atom feed: its text and links are those of its entries."""
     reader = XmlReader(page.content_type)
     base = Base(_url(page))
     modified: dict[str, float | None] = {}
@@ -119,7 +119,7 @@ def _sitemap(page: Page, body: bytes, begun: Document) -> Iterator[Document]:
 
 
 def _filled(page: Page, begun: Document, found: Found, encoding: str) -> Document:
-    """Complete a document with what was found in its page, its headers and its text."""
+    """Complete a document with the content of the page, its headers and its text."""
     directives = found.directives | of_headers(page.headers.get("x-robots-tag", ()))
     tag = found.language or ", ".join(page.headers.get("content-language", ()))
     language = language_of(found.text, declared_language(tag))
@@ -143,7 +143,7 @@ def _filled(page: Page, begun: Document, found: Found, encoding: str) -> Documen
 
 
 def _canonical(page: Page, found: Found) -> str | None:
-    """Return the canonical address of a page, from its `link` or the header Link, if it is another one."""
+    """Return a page's canonical address from its `link` or Link header, if it is another one."""
     canonical = found.canonical
     if canonical is None and "link" in page.headers:
         for relation, link in links_of_headers(page.headers["link"]):
@@ -162,4 +162,4 @@ def _url(page: Page) -> str:
 def _check_is_text(text: str) -> None:
     sample = text[:_SAMPLE]
     if len(_BINARY.findall(sample)) > _MOST_BINARY * len(sample):
-        raise Problem("unreadable", "it is binary data, no text")
+        raise Problem("unreadable", "it is binary data")

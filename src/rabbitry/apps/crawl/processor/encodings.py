@@ -1,7 +1,7 @@
-"""The encoding of a page, found in the order of the WHATWG standards (HTML, "determining the character encoding").
+"""The encoding of a page, determined as in the WHATWG standards (HTML, "determining the character encoding").
 
-Byte order mark, then the charset of the Content-Type header, then a `meta` or XML declaration among the first 1,024
-bytes, then statistics. Labels are those of the Encoding standard, so that "iso-8859-1" means windows-1252.
+Order: byte order mark, charset of the Content-Type header, `meta` or XML declaration in the first 1,024 bytes,
+statistics. Labels are those of the Encoding standard, in which "iso-8859-1" means windows-1252.
 """
 
 from __future__ import annotations
@@ -16,44 +16,44 @@ from resiliparse.parse.encoding import detect_encoding
 UTF_8: Final = "utf-8"
 _PRESCAN: Final = 1024
 _SAMPLE: Final = 64 * 1024
-"""Bytes that the statistics look at."""
+"""Bytes used for the statistics."""
 _MARKS: Final = ((b"\xef\xbb\xbf", UTF_8), (b"\xfe\xff", "utf-16be"), (b"\xff\xfe", "utf-16le"))
 _XML_MARKS: Final = ((b"<\0?\0x\0", "utf-16le"), (b"\0<\0?\0x", "utf-16be"))
 _XML_DECLARATION: Final = re.compile(rb"""<\?xml[^>]*?\sencoding\s*=\s*["']([^"'>]*)["']""")
 _CHARSET: Final = re.compile(r"""charset\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s;"']+))""", re.IGNORECASE)
-# What the prescan steps over: comments, meta tags, other tags, and whatever begins like one. It sees 1,024 bytes.
+# The prescan skips comments, meta tags, other tags, and text that begins like one. It reads 1,024 bytes.
 _PIECE: Final = re.compile(
     rb"""<!(?=--)(?:.*?-->|.*)|<meta(?=[\s/])((?:[^>"']|"[^"]*"|'[^']*')*)|</?[a-z](?:[^>"']|"[^"]*"|'[^']*')*>|<[!/?][^>]*>""",
     re.IGNORECASE | re.DOTALL,
 )
 _ATTRIBUTE: Final = re.compile(rb"""([^\s/=>]+)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>"']+)))?""")
 _JAPANESE: Final = re.compile(rb"\x1b\$[@B][!-~]{2}")
-"""The escape into JIS X 0208, and a character."""
+"""The escape to JIS X 0208, and a character."""
 _UTF_16: Final = frozenset({"utf-16le", "utf-16be"})
 _DECODERS: Final = {"gbk": "gb18030"}
 """Decoders that the standard shares between encodings, by Python's names."""
 _LABELS: Final = {"cp932": "shift_jis", "cp949": "euc-kr", "shift_jis": "shift_jis"}
-"""Labels of the standard for what Python calls otherwise."""
+"""Labels of the standard that have another name in Python."""
 
 
 class Decoded(NamedTuple):
-    """A text, and the standard's name of the encoding that it was read in."""
+    """A text, and the standard's name of its encoding."""
 
     text: str
     encoding: str
 
 
 def decode(body: bytes, content_type: str | None = None) -> Decoded:
-    """Decode a page. Bytes that the encoding does not have become U+FFFD.
+    """Decode a page. Bytes that are invalid in the encoding become U+FFFD.
 
-    content_type: of the server's header, None if there is none.
+    content_type: the server's header; None if there is none.
     """
     name, start = encoding_of(body, content_type)
     return Decoded(_text(body[start:], name), name)
 
 
 def encoding_of(body: bytes, content_type: str | None = None) -> tuple[str, int]:
-    """Return the encoding of a page, or of its beginning, and the length of its byte order mark."""
+    """Return the encoding of a page or of its beginning, and the length of its byte order mark."""
     for mark, name in _MARKS:
         if body.startswith(mark):
             return name, len(mark)
@@ -61,18 +61,18 @@ def encoding_of(body: bytes, content_type: str | None = None) -> tuple[str, int]
 
 
 def decoder_of(encoding: str) -> codecs.IncrementalDecoder:
-    """Return a decoder for the parts of a page, which puts U+FFFD for bytes that the encoding does not have."""
+    """Return an incremental decoder, which replaces invalid bytes by U+FFFD."""
     return codecs.getincrementaldecoder(_codec(encoding).name)("replace")
 
 
 def charset_of(content_type: str | None) -> str | None:
-    """Return the encoding that a Content-Type names; None if it names none that is known."""
+    """Return the encoding named in a Content-Type; None if there is none or it is unknown."""
     found = _CHARSET.search(content_type or "")
     return _known(found[1] or found[2] or found[3] or "") if found else None
 
 
 def declared_encoding(body: bytes) -> str | None:
-    """Return the encoding that a page's first 1,024 bytes declare (HTML, "prescan a byte stream")."""
+    """Return the encoding declared in a page's first 1,024 bytes (HTML, "prescan a byte stream")."""
     head = body[:_PRESCAN]
     for mark, name in _XML_MARKS:
         if head.startswith(mark):
@@ -87,9 +87,9 @@ def declared_encoding(body: bytes) -> str | None:
 
 
 def guessed_encoding(body: bytes) -> str:
-    """Return an encoding by statistics: UTF-8 where the bytes are valid UTF-8, else what resembles them most.
+    """Return an encoding by statistics: UTF-8 if the bytes are valid UTF-8, else the best match.
 
-    Of encodings that look like UTF-8 to a machine, UTF-16 shows by its zero bytes, and ISO-2022-JP by its escapes.
+    Two encodings are valid UTF-8 too: UTF-16 is recognized by its zero bytes, ISO-2022-JP by its escapes.
     """
     head = body[:_PRESCAN]
     if 0 in head and (wide := _wide(head)):
@@ -97,9 +97,9 @@ def guessed_encoding(body: bytes) -> str:
     if _JAPANESE.search(body[:_SAMPLE]):
         return "iso-2022-jp"
     try:
-        codecs.getincrementaldecoder(UTF_8)().decode(body)  # which lets a cut last character pass
+        codecs.getincrementaldecoder(UTF_8)().decode(body)  # it accepts a cut last character
     except UnicodeDecodeError as error:
-        start = body.rfind(b">", 0, error.start) + 1  # of the text that has the first byte of another encoding
+        start = body.rfind(b">", 0, error.start) + 1  # the text with the first byte of another encoding
         python_name = detect_encoding(body[start : start + _SAMPLE], html5_compatible=False) or ""
         found = _known(_LABELS.get(python_name, python_name.replace("_", "-")))
         return "windows-1252" if found in (None, UTF_8) else found
@@ -107,7 +107,7 @@ def guessed_encoding(body: bytes) -> str:
 
 
 def _wide(head: bytes) -> str:
-    """Return the UTF-16 of which a beginning has ASCII, as markup is; empty where none is."""
+    """Return the UTF-16 variant in which a beginning has ASCII, as markup has; empty if in none."""
     even, odd = head[::2].count(0), head[1::2].count(0)
     if max(even, odd) * 20 < len(head):
         return ""
@@ -115,7 +115,7 @@ def _wide(head: bytes) -> str:
 
 
 def _encoding_of_meta(attributes: bytes) -> str | None:
-    """Return what a `meta` tag declares: `charset`, or `content` beside `http-equiv="content-type"`."""
+    """Return the encoding that a `meta` tag declares: `charset`, or `content` with `http-equiv="content-type"`."""
     values: dict[bytes, str] = {}
     for found in _ATTRIBUTE.finditer(attributes):
         value = found[2] or found[3] or found[4] or b""
@@ -134,7 +134,7 @@ def _known(label: str) -> str | None:
 
 
 def _text(body: bytes, name: str) -> str:
-    if name == "replacement":  # encodings that hide markup (Encoding standard, "replacement")
+    if name == "replacement":  # for encodings that can hide markup (Encoding standard, "replacement")
         return "\ufffd" if body else ""
     return _codec(name).decode(body, "replace")[0]
 

@@ -16,7 +16,7 @@ from rabbitry.apps.crawl.processor.directives import AGENT, NO_DIRECTIVES, Direc
 from rabbitry.apps.crawl.processor.sanitizing import sanitize
 
 MOST_LINKS: Final = 5_000
-"""Links that are kept of a page."""
+"""The most links kept of a page."""
 LONGEST_TEXT: Final = 500_000
 LONGEST_TITLE: Final = 500
 _READ: Final = "title,base[href],a[href],area[href],frame[src],iframe[src],link[href],meta[content]"
@@ -28,13 +28,13 @@ _PAGES: Final = frozenset({"", "text/html", "application/xhtml+xml", "applicatio
 _REFRESH: Final = re.compile(
     r"""\s*+[\d.]*+(?:\s*+[;,]|\s)\s*+(?:url\s*+=\s*+)?(?:"([^"]*)|'([^']*)|([^"'\s].*))""", re.IGNORECASE | re.DOTALL
 )
-# In XHTML these are empty, while an HTML parser takes what follows for their content.
+# These are empty in XHTML, while an HTML parser takes the text after them for their content.
 _EMPTY: Final = re.compile(r"<(script|style|title|textarea|iframe|noscript)\b([^<>]*)/>", re.IGNORECASE)
 
 
 @dataclass(slots=True)
 class Found:
-    """The content of a page. links: unique, in the order of the page; cut: how many more there were."""
+    """The content of a page. links: unique, in page order; cut: how many more there were."""
 
     title: str = ""
     text: str = ""
@@ -46,10 +46,10 @@ class Found:
 
 
 def unique(urls: Iterable[str | None]) -> tuple[list[str], int]:
-    """Return the addresses of a page's links, each once, in their order; and how many more there were.
+    """Return the addresses of a page's links, unique and in order, and how many more there were.
 
-    urls: None for a link that has none. At most MOST_LINKS are kept, MOST_LONG of them longer than an address may be:
-    these are shortened, so that they stay too long and can be named.
+    urls: None for a link without an address. At most MOST_LINKS are kept, MOST_LONG of them longer than the limit:
+    these are shortened, but stay too long, so that the keeper can name them.
     """
     found = [url for url in dict.fromkeys(urls) if url is not None]
     if len(found) <= MOST_LINKS and max(map(len, found), default=0) <= LONGEST:
@@ -72,7 +72,7 @@ def unique(urls: Iterable[str | None]) -> tuple[list[str], int]:
 def read_html(html: str, url: str, encoding: str = "utf-8", *, is_xhtml: bool = False) -> Found:
     """Read a page.
 
-    url: its address, "" if that is not known. encoding: in which it came. is_xhtml: it was served as XML.
+    url: its address, "" if unknown. encoding: of the original bytes. is_xhtml: whether it was served as XML.
     """
     html = sanitize(_EMPTY.sub(r"<\1\2></\1>", html) if is_xhtml else html)
     found = read_links(html, url, encoding)
@@ -81,19 +81,19 @@ def read_html(html: str, url: str, encoding: str = "utf-8", *, is_xhtml: bool = 
 
 
 def read_links(html: str, url: str, encoding: str = "utf-8") -> Found:
-    """Read what `read_html` does, without the text."""
+    """Do the same as `read_html`, without the text."""
     found = Found()
-    parser = LexborHTMLParser(html)  # which owns the nodes
+    parser = LexborHTMLParser(html)  # it owns the nodes
     nodes = parser.css(_READ)
     base = _base(nodes, Base(url, encoding))
     links: list[str] = []
     for node in nodes:
         tag = node.tag
-        if tag == "a" or tag == "area":  # most of them, so that each comparison counts
+        if tag == "a" or tag == "area":  # most links, so each comparison counts
             attributes = node.attributes
             if "rel" not in attributes or not _is_nofollow(attributes):
                 links.append(attributes["href"] or "")
-        elif tag == "frame" or tag == "iframe":  # as above
+        elif tag == "frame" or tag == "iframe":  # two comparisons, as above
             if not _is_nofollow(node.attributes):
                 links.append(node.attributes["src"] or "")
         elif tag == "link":
@@ -112,7 +112,7 @@ def read_links(html: str, url: str, encoding: str = "utf-8") -> Found:
 
 
 def _base(nodes: list[LexborNode], page: Base) -> Base:
-    """Return what links are relative to: the first `<base>`, or the page (HTML, "the base element")."""
+    """Return the base of links: the first `<base>`, or the page (HTML, "the base element")."""
     for node in nodes:
         if node.tag == "base":
             url = page.join(node.attributes.get("href") or "")
@@ -151,7 +151,7 @@ def _read_meta(found: Found, links: list[str], node: LexborNode) -> None:
 
 
 def _is_in_drawing(node: LexborNode) -> bool:
-    """Return whether a title is one of a part of an SVG drawing."""
+    """Return whether a title belongs to a part of an SVG drawing."""
     above = node.parent
     while above is not None:
         if above.tag == "svg":
@@ -166,12 +166,12 @@ def line_of(text: str) -> str:
 
 
 def all_text(html: str) -> str:
-    """Return all of the text of a piece of HTML or XML."""
+    """Return the whole text of a piece of HTML or XML."""
     return extract_plain_text(HTMLTree.parse(sanitize(html)), list_bullets=False).strip()[:LONGEST_TEXT]
 
 
 def main_text(html: str) -> str:
-    """Return the main text of a page, or all of it if none of it looks like the main one."""
+    """Return the main text of a page, or its whole text if no main text is found."""
     tree = HTMLTree.parse(html)
     text = extract_plain_text(tree, main_content=True, list_bullets=False).strip()
     text = text or extract_plain_text(tree, list_bullets=False).strip()

@@ -1,4 +1,4 @@
-"""The language of a page: what it declares, checked against its text."""
+"""The language of a page: its declaration, checked against its text."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from typing import Final
 from resiliparse.parse.lang import detect_fast
 
 _READ: Final = 4_000
-"""Characters of a text that are looked at."""
+"""Characters of a text that are examined."""
 _ENOUGH: Final = 200
-"""Characters from which on the text is believed more than what is declared."""
+"""Characters above which the text counts more than the declaration."""
 _CANDIDATES: Final = 3
 _LIKELY: Final = 1_000
-"""Distance from a language's profile, up to which it is likely to be that (1,200: improbable)."""
+"""The distance from a language's profile up to which a match is likely (1,200: improbable)."""
 _SCRIPTS: Final = (
     ("ja", re.compile("[\u3040-\u30ff]")),
     ("ko", re.compile("[\uac00-\ud7a3\u1100-\u11ff]")),
     ("zh", re.compile("[\u3400-\u9fff]")),
     ("th", re.compile("[\u0e00-\u0e7f]")),
 )
-"""Scripts of one language that the profiles know badly. Japanese has Chinese characters too, so it comes first."""
+"""Scripts of one language that the profiles cover badly. Japanese also uses Chinese characters, so it comes first."""
 _SCRIPT_SHARE: Final = 0.1
 _TAG: Final = re.compile(r"\s*([a-z]{2,3})(?![a-z0-9])", re.IGNORECASE)
 
 
 def declared_language(tag: str | None) -> str:
-    """Return the primary language of a BCP 47 tag, or of the first one of a list of these; "" if there is none."""
+    """Return the primary language of a BCP 47 tag, or of the first one in a list; "" if there is none."""
     found = _TAG.match(tag or "")
     return found[1].lower() if found else ""
 
 
 def language_of(text: str, declared: str) -> str:
-    """Return the language of a text; "" if it is not known.
+    """Return the language of a text; "" if it is unknown.
 
-    declared: what the page says. It is right if the text is short, or not clearly in another language.
+    declared: the page's declaration. It wins if the text is short, or not clearly in another language.
     """
     sample = text[:_READ]
     if not sample.strip():

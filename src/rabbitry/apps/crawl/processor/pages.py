@@ -1,4 +1,4 @@
-"""Pages as they come from the broker: of Rabbitry's crawlers, and of any program that speaks contract 5."""
+"""Pages received from the broker: of Rabbitry's crawlers, and of any program that speaks contract 5."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rabbitry.apps.crawl.problems import Problem
 from rabbitry.flow import Message
 
 LONGEST_BODY: Final = 64 * 1024 * 1024
-"""Bytes of a body after decompression: sitemaps have 50 MB."""
+"""The most bytes of a body after decompression: sitemaps may have 50 MB."""
 _Unpacker: Final = partial(zstandard.ZstdDecompressor, max_window_size=LONGEST_BODY)
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _PLAIN: Final = re.compile(rb"([A-Za-z][\w-]{0,19})\|([^|<>\r\n]{0,100})\|([^|<>\r\n]{0,100})\|")
@@ -28,7 +28,7 @@ _PLAIN: Final = re.compile(rb"([A-Za-z][\w-]{0,19})\|([^|<>\r\n]{0,100})\|([^|<>
 class Page:
     """A page's metadata, without its body.
 
-    headers: of the server, in lower case, as those that matter came. missing: what the message does not say.
+    headers: the server's kept ones, in lower case. missing: fields that the message lacks.
     """
 
     url: str = ""
@@ -44,9 +44,9 @@ class Page:
 
 
 def read_page(body: bytes, message: Message) -> tuple[Page, bytes]:
-    """Read a message: what it says of the page, and the page as the message has it.
+    """Parse a message: the page's metadata, and its body as in the message.
 
-    Headers come first; what they don't say may stand in the text form of contract 5.
+    Headers take precedence; the text form of contract 5 supplies the rest.
     """
     given = message.headers
     is_packed = message.content_encoding is not None or body.startswith(_ZSTD)
@@ -99,22 +99,22 @@ def unpack(body: bytes, content_encoding: str | None) -> bytes:
 
 @cache
 def _unpacker() -> zstandard.ZstdDecompressor:
-    """Return the decompressor of this process, whose pages are read one after the other: making one takes 10 µs."""
+    """Return this process's decompressor, which handles one page at a time: creating one takes 10 µs."""
     return _Unpacker()
 
 
 def _unpack_unknown(body: bytes) -> bytes:
-    """Decompress a body that does not say its size."""
+    """Decompress a body that does not contain its size."""
     unpacker = _Unpacker().decompressobj()
     parts, size = [], 0
-    for start in range(0, len(body), 1024):  # which decompress to 35 MB at most
+    for start in range(0, len(body), 1024):  # each decompresses to 35 MB at most
         parts.append(unpacker.decompress(body[start : start + 1024]))
         size += len(parts[-1])
         if size > LONGEST_BODY:
             raise _bomb(body)
         if unpacker.eof:
             return b"".join(parts)
-    raise Problem("broken-encoding", "its zstd ends too early")
+    raise Problem("broken-encoding", "its zstd data is incomplete")
 
 
 def _bomb(body: bytes) -> Problem:
@@ -127,9 +127,9 @@ def _text(headers: Mapping[str, FieldValue], name: str) -> str:
 
 
 def _texts(value: FieldValue) -> list[str]:
-    """Return a header's texts: one, or those of an array."""
+    """Return the strings of a header: one, or those of an array."""
     match value:
-        case str():  # a peer's bytes that are no UTF-8 come as surrogates, which nothing can be published with
+        case str():  # bytes that are not UTF-8 become surrogates, which can't be published
             return [value.encode(errors="replace").decode()]
         case bytes():
             return [value.decode(errors="replace")]
@@ -141,7 +141,7 @@ def _texts(value: FieldValue) -> list[str]:
 
 
 def _origin_headers(value: FieldValue) -> dict[str, list[str]]:
-    """Return the server's headers; a header that came several times may be an array, or lines."""
+    """Return the server's headers; a repeated header may be an array, or lines."""
     if not isinstance(value, Mapping):
         return {}
     found: dict[str, list[str]] = {}
@@ -152,7 +152,7 @@ def _origin_headers(value: FieldValue) -> dict[str, list[str]]:
 
 
 def _seconds(text: str) -> float:
-    """Return an ISO 8601 time as seconds since 1970; without a zone it is UTC. 0.0 for what is none."""
+    """Return an ISO 8601 time as Unix time; without a zone it is UTC. 0.0 if it is invalid."""
     try:
         moment = datetime.fromisoformat(text.strip())
         at = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

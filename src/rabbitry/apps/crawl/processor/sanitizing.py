@@ -1,7 +1,7 @@
 """Sanitizing HTML for parsers that take quadratic time on deep nesting and on tags with many attributes.
 
-Lexbor took more than 25 s for 100,000 open `<div>`, and as much for a tag with 100,000 attributes: it walks up its
-stack of open elements at each tag, and through the attributes at each further one. Browsers limit the depth, too.
+Lexbor took more than 25 s for 100,000 open `<div>`, and as long for a tag with 100,000 attributes: it walks up its
+stack of open elements at each tag, and through all attributes at each further one. Browsers limit the depth too.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import re
 from typing import Final
 
 LONGEST: Final = 4_000_000
-"""Characters of a page that are read; crawlers fetch as many bytes by default."""
+"""Characters read of a page; crawlers fetch as many bytes by default."""
 _DEEPEST: Final = 256
 _DEEPEST_FORMATTING: Final = 24
-"""Of elements as `<b>`, which parsers open anew in each paragraph that follows if they are not closed."""
+"""The depth of elements such as `<b>`, which parsers reopen in each following paragraph if they are not closed."""
 _MOST_ATTRIBUTES: Final = 300
 _FEW_TAGS: Final = 5_000
-"""Tags that may all be nested: 5,000 take lexbor 30 ms."""
+"""Tags that may be nested: 5,000 take lexbor 30 ms."""
 _SHORT: Final = 64 * 1024
-"""Characters that may all be attributes of one tag."""
-# Elements that can't be nested in themselves, or have no content. `a` is one, so that its links are kept.
+"""Characters of one tag, which may all be attributes."""
+# Elements that can't be nested in themselves, or have no content. `a` is one, so its links are kept.
 _FLAT: Final = (
     "a|area|base|body|br|col|colgroup|dd|dt|embed|frame|head|hr|html|img|input|li|link|meta|option|p|param|rp|rt|script|"
     "source|style|tbody|td|tfoot|th|thead|title|tr|track|wbr"
@@ -36,7 +36,7 @@ _LONG_TAG: Final = re.compile(
 
 
 def sanitize(html: str) -> str:
-    """Return a page that is parsed in bounded time: cut to LONGEST, with deep tags and many attributes left out."""
+    """Return a page that parses in bounded time: cut to LONGEST, without deep tags and with few attributes."""
     html = html[:LONGEST]
     if len(html) > _SHORT:
         html = _LONG_TAG.sub(r"\1", html)
@@ -46,7 +46,7 @@ def sanitize(html: str) -> str:
 
 
 class _Depth:
-    """Drops tags that are nested too deeply. Tags in scripts and comments count too: that costs depth alone."""
+    """Drops tags that are nested too deeply. Tags in scripts and comments count too, which only costs depth."""
 
     def __init__(self) -> None:
         self._depth = 0

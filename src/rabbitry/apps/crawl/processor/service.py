@@ -1,4 +1,4 @@
-"""Running a processor until it is told to stop."""
+"""Running a processor until it is stopped."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ async def run(
     deadline: float = 10.0,
     started: Callable[[str], None] | None = None,
 ) -> bool:
-    """Run a processor until `stop` is set; return whether what was in hand was finished within `deadline` seconds.
+    """Run a processor until `stop` is set; return whether it finished its work in progress within `deadline` seconds.
 
-    processes, plain: see `processor_app`. `started` is called with the node's name when it consumes. Raises what
-    `Worker` raises.
+    processes, plain: see `processor_app`. `started` is called with the node's name when it consumes. Raises the errors
+    of `Worker`.
     """
     node = Node(names.PROCESSOR)
-    os.environ[NODE] = node.id  # its processes inherit it
+    os.environ[NODE] = node.id  # inherited by its processes
     worker = processor_app(processes, plain=plain).worker(
         url, strict=strict, connect_attempts=connect_attempts, id=node.id
     )

@@ -1,4 +1,4 @@
-"""Sitemaps as documents of links alone: XML, text and feeds, also compressed with gzip."""
+"""Sitemaps as documents with only links: XML, text and feeds, also compressed with gzip."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from rabbitry.apps.crawl.processor.pages import LONGEST_BODY
 from rabbitry.apps.crawl.processor.xml import DocumentKind, Entry, XmlReader, kind_of
 
 AT_ONCE: Final = 1_000
-"""Links of a document."""
+"""Links in one document."""
 _GZIP: Final = b"\x1f\x8b"
 _CHUNK: Final = 64 * 1024
 _BLANKS: Final = "\ufeff \t"
 _MOST: Final = 1_000_000
-"""Links of a sitemap that are read; it may have 50,000 (sitemaps.org)."""
+"""The most links read of a sitemap, which may have 50,000 (sitemaps.org)."""
 _LONGEST_LINE: Final = 4 * LONGEST
 
 
 class Sitemap:
     """A sitemap, or a sitemap of sitemaps; its links come in groups of AT_ONCE.
 
-    is_index: its links are sitemaps. cut: how many are left out up to here: those that are too long, after MOST_LONG.
+    is_index: whether its links are sitemaps. cut: links left out so far because they are too long, after MOST_LONG.
     """
 
     def __init__(self, body: bytes, url: str, content_type: str) -> None:
@@ -41,7 +41,7 @@ class Sitemap:
         self._content_type = content_type
 
     def links(self) -> Iterator[list[Link]]:
-        """Return the links, each once in its group. Raises Problem if it breaks off, after the links before."""
+        """Return the links, unique within a group. Raises Problem if it breaks off, after the links before."""
         found: dict[str, Link] = {}
         problem = None
         try:
@@ -75,7 +75,7 @@ class Sitemap:
         kind: DocumentKind | None = kind_of(decoder_of(encoding).decode(first[start:]))
         self.is_index = kind == "index"
         if kind in ("html", "other"):
-            raise Problem("unreadable", "no sitemap: it is HTML" if kind == "html" else "no sitemap: other XML")
+            raise Problem("unreadable", "not a sitemap: it is HTML" if kind == "html" else "not a sitemap: other XML")
         parts = _joined(first, self._parts)
         yield from XmlReader(self._content_type).entries(parts) if kind else _lines(parts, encoding, start)
 
@@ -92,14 +92,14 @@ def _lines(parts: Iterable[bytes], encoding: str, start: int) -> Iterator[Entry]
     for part in parts:
         lines = (rest + decoder.decode(part[start:])).replace("\r", "\n").split("\n")
         start = 0
-        # What is longer than an address may be is cut, so that it stays too long, and memory bounded.
+        # Lines longer than an address are cut, but stay too long, so that memory is bounded.
         rest = lines.pop()[:_LONGEST_LINE]
         yield from _entries(lines)
     yield from _entries([rest])
 
 
 def _entries(lines: Iterable[str]) -> Iterator[Entry]:
-    """Return the lines that are whole addresses (sitemaps.org, "Text file"): anything else is no text sitemap."""
+    """Return the lines that are complete addresses (sitemaps.org, "Text file"): otherwise it is not a text sitemap."""
     for line in lines:
         url = line.strip(_BLANKS)
         if url[:8].lower().startswith(("http://", "https://")):
@@ -107,7 +107,7 @@ def _entries(lines: Iterable[str]) -> Iterator[Entry]:
 
 
 def _parts(body: bytes) -> Iterator[bytes]:
-    """Return a body in parts, decompressed where it is gzip, or gzip of gzip.
+    """Return a body in parts, decompressed if it is gzip, or gzip of gzip.
 
     Raises Problem: `bomb`, `broken-encoding`.
     """

@@ -1,8 +1,8 @@
-"""The processor as a stage: pages come from `proc`, documents go to the keeper, a line for each page to the log.
+"""The processor as a stage: it receives pages from `proc`, and sends documents to the keeper and lines to the log.
 
-A page is read in a process of its own. One that kills it (a fault of a parser's, too much memory) or hangs costs its
-page an attempt. Past READINGS attempts the page is not read any more: the keeper gets a document that says so, and the
-page becomes a dead letter.
+Pages are read in separate processes. A page that kills its process (by a parser's fault or too much memory) or hangs
+uses up an attempt. After READINGS attempts it is not read any more: the keeper gets a document with the problem, and
+the page becomes a dead letter.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from rabbitry.flow import App, Batch, Message, Outgoing
 from rabbitry.flow.exceptions import Reject
 
 READINGS: Final = 4
-"""Attempts to read a page; one more reports that they failed."""
+"""Attempts to read a page; one more reports the failure."""
 BATCH: Final = 32
-"""Pages that are handed to a process at once: half of the CPU of one by one in what is not extraction."""
+"""Pages passed to a process at once, which halves the CPU of everything but extraction."""
 GATHERING: Final = 0.1
-"""Seconds that a page waits for others, which are handed to a process with it. Where 100 come a second, pages one by
-one take half as much CPU again in the processor, most of it for waking its threads and the process."""
+"""Seconds that a page waits for others to be passed on together. At 100 pages a second, passing them one by one takes
+half as much CPU again in the processor, most of it for waking threads and the process."""
 DELAYS: Final = (1.0, 5.0, 30.0)
 TIME_LIMIT: Final = 60.0
-"""Seconds for as many pages; 4 MB of HTML take 5 at most, and a sitemap of 50 MB 10, on a machine that is not busy.
-Past it the pages are handled one by one, so that the page at fault is found.
+"""Time limit in seconds for that many pages; on an idle machine 4 MB of HTML take at most 5 s, a sitemap of 50 MB 10 s.
+After it the pages are handled one by one, which finds the page at fault.
 """
 MEMORY_LIMIT: Final = 1024 * 1024 * 1024
-"""Bytes that a process may have. 4 MB of tags alone take 400 MB."""
+"""The most memory of a process in bytes. 4 MB of tags take 400 MB."""
 NODE: Final = "RABBITRY_CRAWL_PROCESSOR"
-"""The environment variable by which a processor's processes know its id."""
+"""The environment variable with the node's id for a processor's processes."""
 
 
 def processor_app(processes: int = 1, *, plain: bool = False) -> App:
     """Return the app of a processor.
 
     Args:
-        processes: Pages that are read at once, each in a process of its own.
-        plain: Exchange and queues are declared as the original programs do.
+        processes: The number of processes, each reading a page at a time.
+        plain: Declare exchange and queues with the original programs' flags.
     """
     app = crawl_app(plain=plain)
     app.output(names.KEEPER_KEY, queue=names.KEEPER_QUEUE, single_active=True)
@@ -68,13 +68,13 @@ def processor_app(processes: int = 1, *, plain: bool = False) -> App:
 
 
 def process(bodies: list[bytes], messages: list[Message], batch: Batch) -> Iterator[Outgoing]:
-    """Read pages. Yields the documents of each and a line of the log; a page that can't be read fails alone."""
+    """Read pages. Yields each one's documents and a log line; an unreadable page fails alone."""
     _limit_memory()
     yield from processed_all(bodies, messages, batch, _node())
 
 
 def processed_all(bodies: list[bytes], messages: list[Message], batch: Batch, node: Node) -> Iterator[Outgoing]:
-    """Return what is published for pages; see `process`."""
+    """Return the messages to publish for pages; see `process`."""
     for index, (body, message) in enumerate(zip(bodies, messages, strict=True)):
         try:
             yield from processed(body, message, node, index)
@@ -83,9 +83,9 @@ def processed_all(bodies: list[bytes], messages: list[Message], batch: Batch, no
 
 
 def processed(body: bytes, message: Message, node: Node, index: int | None = None) -> Iterator[Outgoing]:
-    """Return what is published for a page: its documents and a line of the log. index: of the page in its batch.
+    """Return the messages for a page: its documents and a log line. index: the page's position in its batch.
 
-    Raises Reject if it could not be read, after what tells so.
+    Raises Reject if it could not be read, after the messages that report it.
     """
     page, packed = read_page(body, message)
     begun = Document(
@@ -102,7 +102,7 @@ def processed(body: bytes, message: Message, node: Node, index: int | None = Non
     )
     failure: Exception | None = None
     if message.attempt > READINGS:
-        detail = f"each of {READINGS} processes that read it died, or was past {TIME_LIMIT:g} s"
+        detail = f"each of {READINGS} processes that read it died or took more than {TIME_LIMIT:g} s"
         failure = Reject(f"{detail}: {page.url or 'no address'}", reason="failed")
         found = iter((problem_of(begun, Problem("extractor-died", detail)),))
     else:
@@ -113,8 +113,8 @@ def processed(body: bytes, message: Message, node: Node, index: int | None = Non
             count, links = count + 1, links + len(last.links)
             yield Outgoing(last, key=names.KEEPER_KEY, index=index)
     except MemoryError:
-        raise  # the page may be read if there is more
-    except Exception as error:  # noqa: BLE001 - a parser's fault: the keeper is told, and the dead letter has the whole
+        raise  # with more memory the page may be readable
+    except Exception as error:  # noqa: BLE001 - report a parser's fault to the keeper; the dead letter has the rest
         failure = Reject(f"can't be read: {described(error)}", reason="failed")
         failure.__cause__ = error
         last = problem_of(begun, Problem("unreadable", described(error)[:300]))
@@ -134,7 +134,7 @@ def _documents(page: Page, packed: bytes, message: Message, begun: Document) -> 
 
 
 def _logged(node: Node, document: Document, links: int, index: int | None) -> Outgoing:
-    """Return the line of the log for a page. links: of all its documents."""
+    """Return the log line for a page. links: those of all its documents."""
     outcome = document.problem or "document"
     if document.problem:
         text = f"{outcome}: {document.detail}"
@@ -152,7 +152,7 @@ def _node() -> Node:
 
 @cache
 def _limit_memory() -> None:
-    """Limit the memory of this process, if it is one of a worker's: a page must not take the machine."""
+    """Limit the memory of this process if it is a worker's child: a page must not exhaust the machine."""
     if multiprocessing.parent_process() is not None:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         limit = MEMORY_LIMIT if hard == resource.RLIM_INFINITY else min(MEMORY_LIMIT, hard)
@@ -160,4 +160,4 @@ def _limit_memory() -> None:
 
 
 app: Final = processor_app()
-"""For the processes, which find their handler by importing this module."""
+"""Used by the processes, which find their handler by importing this module."""

@@ -1,4 +1,4 @@
-"""Times as sitemaps and feeds write them."""
+"""Times in the formats of sitemaps and feeds."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _LONGEST: Final = 64
 
 
 def seconds_of(text: str) -> float | None:
-    """Return a time as seconds since 1970 (UTC); None for what is none, or lies before.
+    """Parse a time as a Unix timestamp; None if it is invalid or before 1970.
 
-    A W3C datetime of any precision (the first moment that it may mean; UTC if it has no zone), or as in RFC 5322.
+    It may be a W3C datetime of any precision (its earliest moment; UTC without a zone), or in the format of RFC 5322.
     """
     text = text.strip()[:_LONGEST]
     found = _W3C.fullmatch(text)
     try:
         moment = _w3c(found) if found else parsedate_to_datetime(text)
         at = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError, TypeError, IndexError):  # parsedate_to_datetime raises more than it says
+    except (ValueError, OverflowError, TypeError, IndexError):  # parsedate_to_datetime raises more than it documents
         return None
     return at if math.isfinite(at) and at >= 0 else None
 

@@ -14,24 +14,24 @@ from typing import Final
 from stopwordsiso import stopwords
 
 _READ: Final = 8_000
-"""Characters of a text that are looked at: about 1,300 words."""
+"""Characters of a text that are examined: about 1,300 words."""
 _MOST_KEYWORDS: Final = 10
 _CANDIDATES: Final = 150
 _ENOUGH: Final = 60
-"""Repeated words among which there are keywords, since not all of them are common ones."""
+"""Repeated words examined for keywords: enough that not all of them are common words."""
 _TITLE_WEIGHT: Final = 3
 _LONGEST_KEYWORD: Final = 40
 _PUNCTUATION: Final = string.punctuation + "\u00a0¡§«·»¿‐‑–—‘’‚“”„†•…‹›、。「」『』！（），．：；？"
 _FEWEST_WORDS: Final = 10
 _LONG_WORDS: Final = 15
-"""Characters a word in the mean, from which on a text is one of a script that has no spaces."""
+"""Mean characters of a word above which a text is in a script without spaces."""
 _SIZE: Final = 8
 """Bytes of a hash."""
 _ROTATED: Final = 3
 
 
 class _Hashes(dict[str, bytes]):
-    """64-bit hashes of words, kept for the words of the next pages; emptied when full. 15 MB at most."""
+    """64-bit hashes of words, cached for later pages; emptied when full. 15 MB at most."""
 
     def __missing__(self, word: str) -> bytes:
         value = blake2b(word.encode("utf-8", "replace"), digest_size=_SIZE).digest()
@@ -48,7 +48,7 @@ _hashes: Final = _Hashes()
 def words_of(text: str) -> list[str]:
     """Return the words of a text's beginning, in lower case, with their punctuation.
 
-    Characters, if the text is of a script that has no spaces between words.
+    Single characters if the text's script has no spaces between words.
     """
     text = text[:_READ].lower()
     words = text.split()
@@ -60,9 +60,9 @@ def words_of(text: str) -> list[str]:
 def fingerprint_of(words: list[str]) -> int:
     """Return the simhash of a text's pairs of words: 64 bits as a signed integer. 0: too few words.
 
-    Texts that have most pairs in common differ in few bits. The hash of a pair is that of the first word, and that of
-    the second one rotated by _ROTATED bytes. Bytes of all pairs at the same place are looked at together, as one big
-    integer: for 1,300 words it takes 0.1 ms, one by one it would take 2 ms (`benchmarks/extraction.py`).
+    Texts with most pairs in common differ in few bits. A pair's hash is the first word's XOR that of
+    the second, rotated by _ROTATED bytes. The bytes at the same place of all pairs are processed together, as one big
+    integer: 1,300 words take 0.1 ms, and would take 2 ms one by one (`benchmarks/extraction.py`).
     """
     pairs = len(words) - 1
     if pairs < _FEWEST_WORDS - 1:
@@ -82,9 +82,9 @@ def fingerprint_of(words: list[str]) -> int:
 
 
 def keywords_of(words: list[str], title: str, language: str) -> list[str]:
-    """Return the words that stand for a text, best first: frequent, not common in its language, best in its title.
+    """Return the keywords of a text, best first: frequent words that are not common, preferably those of its title.
 
-    words: of `words_of`. language: ISO 639-1; one without a list of stop words has frequent words alone.
+    words: from `words_of`. language: ISO 639-1; without a list of stop words for it, common words are not left out.
     """
     if words and len(words[0]) == 1 and all(len(word) == 1 for word in words[:100]):
         words = [first + second for first, second in pairwise(words)]
@@ -92,7 +92,7 @@ def keywords_of(words: list[str], title: str, language: str) -> list[str]:
     counts: dict[str, int] = {}
     in_title = Counter(words_of(title))
     found = Counter(words).items()
-    # Most words of a text are in it once; to sort these too would take most of the time.
+    # Most words occur once; sorting these too would take most of the time.
     repeated = sorted((item for item in found if item[1] > 1), key=itemgetter(1), reverse=True)[:_CANDIDATES]
     titled = [(word, count * _TITLE_WEIGHT) for word, count in in_title.items()]
     single = [] if len(repeated) >= _ENOUGH else [item for item in found if item[1] == 1][:_ENOUGH]

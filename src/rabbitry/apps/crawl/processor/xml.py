@@ -1,7 +1,7 @@
-"""Sitemaps and feeds, read as a stream: one entry after the other, whatever their number.
+"""Sitemaps and feeds, parsed as a stream, entry by entry.
 
-Declared entities are refused (a "billion laughs"), external ones never loaded. Bytes that XML can't have, such as
-control characters, are left out, since one of them would end the whole.
+Declared entities are refused ("billion laughs"), external ones never loaded. Bytes that XML does not allow, such as
+control characters, are removed, because one of them would make the whole document invalid.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _FIELDS: Final = _LINKS | _TIMES | _TEXTS | {"title"}
 
 @dataclass(slots=True)
 class Entry:
-    """An entry of a sitemap or feed. url: as it stands there. text: HTML, as feeds have it."""
+    """An entry of a sitemap or feed. url: as written. text: HTML, as feeds have it."""
 
     url: str = ""
     modified: float | None = None
@@ -54,7 +54,7 @@ class Entry:
 
 
 def kind_of(head: str) -> DocumentKind | None:
-    """Return what an XML document is by its first element; None for what does not begin as XML does."""
+    """Return an XML document's kind by its first element; None if it does not begin like XML."""
     head = head.lstrip("\ufeff \t\r\n")
     if not head.startswith("<"):
         return None
@@ -69,7 +69,7 @@ def beginning(body: bytes, content_type: str) -> str:
 
 
 def _texts(parts: Iterable[bytes], content_type: str) -> Iterator[str]:
-    """Decode the parts of a document, without what may not stand before its declaration."""
+    """Decode the parts of a document, without characters that must not precede its declaration."""
     decoder = None
     is_begun = False
     for part in parts:
@@ -84,7 +84,7 @@ def _texts(parts: Iterable[bytes], content_type: str) -> Iterator[str]:
 
 
 class XmlReader:
-    """Reads the entries of a sitemap or feed from the parts of its body. title, text: of the feed itself."""
+    """Reads the entries of a sitemap or feed from the parts of its body. title, text: the feed's own."""
 
     def __init__(self, content_type: str = "") -> None:
         self.title: str = ""
@@ -108,9 +108,9 @@ class XmlReader:
         self._parser.EntityDeclHandler = self._on_entity
 
     def entries(self, parts: Iterable[bytes]) -> Iterator[Entry]:
-        """Return the entries as they come.
+        """Return the entries as they are parsed.
 
-        Raises Problem (`unreadable`) if the XML is broken, after the entries before.
+        Raises Problem (`unreadable`) if the XML is broken, after the entries before the error.
         """
         for text in _texts(parts, self._content_type):
             yield from self._parse(text)
@@ -121,7 +121,7 @@ class XmlReader:
         try:
             part = _NO_CHARACTERS.sub("", text).encode()
             self._parser.Parse(part, is_last)
-            # Expat before 2.6 reads an unfinished token anew with each part.
+            # Before version 2.6, Expat parses an unfinished token again with each part.
             self._fed += len(part)
             if self._fed - self._parser.CurrentByteIndex > _LONGEST_TOKEN:
                 raise Problem("unreadable", f"its XML has a tag or comment longer than {_LONGEST_TOKEN} bytes")
@@ -145,7 +145,7 @@ class XmlReader:
             raise Problem("unreadable", f"its XML is nested deeper than {_DEEPEST}")
         if self._depth == 1:
             self._prefix = name[: name.find(":") + 1]
-        # The elements of a sitemap may have a prefix, as its root has then; those of RDF have none.
+        # Elements of a sitemap may have the prefix of its root; those of RDF have none.
         name = name.removeprefix(self._prefix) if self._prefix != "rdf:" else name
         if self._entry is None:
             if name in _ENTRIES:

@@ -41,10 +41,10 @@ export class Add extends Component {
         <label><span>Follow links</span><select name="scope" value=${scope} onChange=${this.type("scope")}>
           <option value="same">on the same hosts</option><option value="allow">on these domains</option><option value="all">everywhere</option></select></label>
         ${scope === "allow" && this.field("Domains", "allow", { required: true, placeholder: "example.org, example.net" })}
-        ${this.field("Links away from the start", "depth", { type: "number", min: 0, step: 1, placeholder: "no bound" })}
-        ${this.field("Pages at most", "limit", { type: "number", min: 1, step: 1, placeholder: "no bound" })}
+        ${this.field("Links away from the start", "depth", { type: "number", min: 0, step: 1, placeholder: "unlimited" })}
+        ${this.field("Most pages", "limit", { type: "number", min: 1, step: 1, placeholder: "unlimited" })}
         ${this.field("Seconds between requests", "delay", { type: "number", min: 0, step: "any", placeholder: "1" })}
-        ${this.field("Contact", "contact", { maxlength: 300, placeholder: "you@example.org" }, "A mail address or page by which sites can reach you. Public sites need it.")}
+        ${this.field("Contact", "contact", { maxlength: 300, placeholder: "you@example.org" }, "A mail address or page where sites can reach you. Public sites need it.")}
         <button type="submit" class="primary" disabled=${busy}>Add</button>
       </form>
       ${error && html`<p class="notice bad" role="alert">${shown(error)}</p>`}

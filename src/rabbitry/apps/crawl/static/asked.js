@@ -1,14 +1,14 @@
-// What the keeper is asked for, over the server: the latest answer with its age, and why there is none.
+// Queries to the keeper through the server: the latest answer with its age, or the reason for none.
 import { ask } from "../../static/ask.js";
 import { duration, shown } from "../../static/format.js";
 import { Component, html } from "../../static/html.js";
 
-const OLD = 5; // seconds after which an answer's age is worth a colour
+const OLD = 5; // seconds after which an answer's age is coloured
 
-// Props: path; every (seconds between two questions, 0 for one alone); draw(answer, {each, reload}).
+// Props: path; every (seconds between two queries, 0 for a single one); draw(answer, {each, reload}).
 export class Asked extends Component {
   state = { answer: null, each: 0, givenAt: 0, wrong: null };
-  number = 0; // of the latest question: answers may overtake each other
+  number = 0; // of the latest query: answers may overtake each other
 
   componentDidMount() {
     this.onVisible = () => document.hidden || this.load();
@@ -67,6 +67,6 @@ export const command = (name, more = {}) => ask("command", {
   body: JSON.stringify({ command: name, ...more }),
 });
 
-// What the outcomes' names mean, asked for once.
+// The meanings of the outcomes, fetched once.
 let known = null;
 export const meanings = () => (known ??= ask("outcomes").catch(() => ((known = null), {})));

@@ -1,4 +1,4 @@
-// The page of a crawl: the live picture, and what the keeper knows.
+// The page of a crawl: the live picture, and the keeper's answers.
 import { Connection } from "../../static/connection.js";
 import { bytes, count, rate, shown } from "../../static/format.js";
 import { Component, html, render } from "../../static/html.js";
@@ -15,7 +15,7 @@ import { Why } from "./why.js";
 
 const PLACES = [["", "Live"], ["hosts", "Hosts"], ["search", "Search"], ["why", "Why?"], ["add", "Add"]];
 
-// The parts of the address; one that is no UTF-8 stays as it is.
+// The parts of the address; a part that is not UTF-8 stays as it is.
 const part = (text) => {
   try {
     return decodeURIComponent(text);
@@ -75,25 +75,25 @@ function Totals({ totals, live }) {
   const figures = [
     ["crawled", totals.crawled.toLocaleString("en"), `${perSecond(totals.crawling)} a second, ${count(number("crawler"), "crawler", "crawlers")}`],
     ["processed", totals.processed.toLocaleString("en"), `${perSecond(totals.processing)} a second, ${count(number("processor"), "processor", "processors")}`],
-    ["over the network", totals.wire ? bytes(totals.wire) : "–", totals.wire ? rate(totals.receiving) : "not told"],
+    ["over the network", totals.wire ? bytes(totals.wire) : "–", totals.wire ? rate(totals.receiving) : "not reported"],
     ["log lines", totals.lines.toLocaleString("en"), totals.unread ? `${totals.unread.toLocaleString("en")} unreadable` : "all readable"],
   ];
   return html`<dl class="sums">${figures.map(([name, value, note]) =>
     html`<div data-sum=${name}><dt>${name}</dt><dd><b>${value}</b><span class="note">${note}</span></dd></div>`)}</dl>`;
 }
 
-// What is wrong, and what to do about it.
+// Problems and their remedies.
 function Notices({ live }) {
   const { queues, totals, link, broker, trouble } = live;
   const found = [];
   const waits = (name) => (queues[name]?.messages > 0 && queues[name].consumers === 0 ? queues[name].messages : 0);
   if (trouble) found.push(["bad", html`<b>No live connection:</b> ${trouble}.`]);
-  if (link.state === "live" && broker?.state === "away") found.push(["bad", html`<b>The broker is away:</b> ${shown(broker.reason)}. It is tried again by itself.`]);
-  if (link.state === "live" && broker?.state === "refused") found.push(["bad", html`<b>No picture can be shown:</b> ${shown(broker.reason)}. <code>rabbitry doctor</code> tells what to do.`]);
-  if (waits("crawl.batches")) found.push(["warn", html`<b>${count(waits("crawl.batches"), "batch waits", "batches wait")}</b>, and no crawler takes them. Start one, on any machine: <code>rabbitry crawl crawler</code>`]);
-  if (waits("proc")) found.push(["warn", html`<b>${count(waits("proc"), "page waits", "pages wait")}</b>, and no processor takes them. Start one, on any machine: <code>rabbitry crawl processor</code>`]);
-  if (totals?.overrun) found.push(["warn", html`Log lines come faster than they are read here: some are missing in the figures.`]);
-  if (totals?.forgotten) found.push(["warn", html`There are more nodes than are shown: ${count(totals.forgotten, "was", "were")} left out.`]);
+  if (link.state === "live" && broker?.state === "away") found.push(["bad", html`<b>The broker is away:</b> ${shown(broker.reason)}. The page reconnects by itself.`]);
+  if (link.state === "live" && broker?.state === "refused") found.push(["bad", html`<b>No picture can be shown:</b> ${shown(broker.reason)}. <code>rabbitry doctor</code> shows what to do.`]);
+  if (waits("crawl.batches")) found.push(["warn", html`<b>${count(waits("crawl.batches"), "batch waits", "batches wait")}</b>, and no crawler runs. Start one, on any machine: <code>rabbitry crawl crawler</code>`]);
+  if (waits("proc")) found.push(["warn", html`<b>${count(waits("proc"), "page waits", "pages wait")}</b>, and no processor runs. Start one, on any machine: <code>rabbitry crawl processor</code>`]);
+  if (totals?.overrun) found.push(["warn", html`Log lines arrive faster than this page reads them: some are missing in the figures.`]);
+  if (totals?.forgotten) found.push(["warn", html`Not all nodes are shown: ${count(totals.forgotten, "was", "were")} left out.`]);
   return found.map(([kind, children]) => html`<div class=${`notice ${kind}`} role="status"><p>${children}</p></div>`);
 }
 

@@ -1,4 +1,4 @@
-// The hosts: what waits for each, when it is due, and what became of its last addresses.
+// The hosts: queued addresses, due time and last outcomes of each.
 import { duration, shown } from "../../static/format.js";
 import { Component, html } from "../../static/html.js";
 import { Pager } from "../../static/pager.js";
@@ -25,7 +25,7 @@ export class Hosts extends Component {
       <td data-label="Host" class="long"><bdi>${shown(origin)}</bdi></td><td data-label="Queued">${queued.toLocaleString("en")}</td>
       <td data-label="Out">${sent.toLocaleString("en")}</td><td data-label="Done">${done.toLocaleString("en")}</td>
       <td data-label="Delay">${delay} s</td>
-      <td data-label="Next">${isOut ? "being asked" : queued === 0 ? "–" : wait > 0 ? `in ${duration(Math.ceil(wait))}` : "due"}</td>
+      <td data-label="Next">${isOut ? "being fetched" : queued === 0 ? "–" : wait > 0 ? `in ${duration(Math.ceil(wait))}` : "due"}</td>
       <td data-label="robots.txt">${robots ? html`<${Outcome} name=${robots} words=${this.props.words} />` : "–"}</td>
       <td data-label="Last outcomes"><span class="last">${last.slice(0, MOST_LAST).map(({ outcome, detail }) =>
         html`<${Outcome} name=${outcome} detail=${detail} words=${this.props.words} />`)}</span></td>

@@ -1,10 +1,10 @@
-// Where the nodes stand: crawlers in a column on the left, the broker in the middle, processors on the right, keepers and
-// all others below the broker. More nodes than a column holds are drawn as groups.
+// The positions of the nodes: crawlers in a column on the left, the broker in the middle, processors on the right, keepers
+// and all others below the broker. Nodes that exceed a column are drawn as groups.
 
 export const MOST = 40; // entries of a column
 const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
 
-// The entries of a column: nodes, or groups of them by their machine, else by the first letter of their ids.
+// The entries of a column: nodes, or groups of nodes by machine, or else by the first letter of their ids.
 export function entries(nodes) {
   const sorted = [...nodes].sort((a, b) => compare(a.id, b.id) || compare(a.kind, b.kind));
   if (sorted.length <= MOST) return sorted.map((node) => single(node));
@@ -53,7 +53,7 @@ export function layout(width, nodes) {
     const middle = (from + to) / 2;
     const [ends, begins] = [`${to} ${at}`, `${from} ${y + nodeHeight / 2}`];
     const bend = [`${middle} ${y + nodeHeight / 2}`, `${middle} ${at}`];
-    // Edges are drawn the way that pages go: from crawlers to the broker, from there to processors.
+    // Edges point the way that pages go: from crawlers to the broker, and on to processors.
     const edge = isLeft ? `M${begins} C${bend[0]} ${bend[1]} ${ends}` : `M${ends} C${bend[1]} ${bend[0]} ${begins}`;
     return { entry, x, y, width: nodeWidth, height: nodeHeight, isLow, edge };
   });
@@ -62,7 +62,7 @@ export function layout(width, nodes) {
   return { height: Math.max(columns, ...foot.map((place) => place.y + place.height)) + 4, broker, places };
 }
 
-// A lone keeper stands close to the broker, between the edges, as wide as its id needs.
+// A single keeper is placed close to the broker, between the edges, as wide as its id needs.
 function beneath(entry, { x, y, width, height }, wide) {
   const [middle, top] = [x + width / 2, y + height + 30];
   return { entry, x: middle - wide / 2, y: top, width: wide, height: 40, isLow: false, edge: `M${middle} ${y + height} L${middle} ${top}` };

@@ -1,27 +1,27 @@
-// What the live picture is drawn from. Updates change it at once; listeners are called once a frame, if anything changed.
+// The data of the live picture. Updates change it at once; listeners are called once a frame if anything changed.
 
 const NOTHING = { total: 0, rate: 0, lines: 0, wire: 0, last: "", host: "" };
 
 export class Live {
   constructor() {
-    this.nodes = new Map(); // by the keys that the server gives them
+    this.nodes = new Map(); // by the server's keys
     this.totals = null;
     this.queues = {};
     this.broker = null;
     this.link = { state: "connecting" };
-    this.trouble = null; // why there is no link, until there is one again
+    this.trouble = null; // why the connection is lost, until it is back
     this.listeners = new Set();
     setInterval(() => this.change(), 1000); // ages grow
   }
 
-  // Take one message of the server, see `Update` in picture.py.
+  // Applies one message of the server, see `Update` in picture.py.
   receive(update) {
     if (update.reset) this.nodes.clear();
     if (update.broker) this.broker = update.broker;
     if (update.totals) this.totals = update.totals;
     if (update.queues) this.queues = update.queues;
     for (const [key, node] of Object.entries(update.nodes ?? {})) {
-      // When it was heard of on this machine's own clock, whatever the server's clock says.
+      // Its last message by this machine's clock, whatever the server's clock shows.
       const seenAt = performance.now() - (update.now - node.at) * 1000;
       this.nodes.set(key, { ...NOTHING, ...node, key, seenAt });
     }

@@ -1,4 +1,4 @@
-// The nodes as a table, and one entry of the picture in full.
+// The nodes as a table, and one entry of the picture in detail.
 import { bytes, count, duration, shown } from "../../static/format.js";
 import { html } from "../../static/html.js";
 import { perSecond } from "./live.js";
@@ -27,12 +27,12 @@ export function Table({ nodes, caption }) {
     ${found.length > MOST_ROWS && html`<p class="nothing">and ${(found.length - MOST_ROWS).toLocaleString("en")} more</p>`}`;
 }
 
-// Props: entry (of the picture, as it was chosen), live, onClose. Its nodes are shown as they are now.
+// Props: entry (of the picture, as it was when chosen), live, onClose. Its nodes are shown as they are now.
 export function Chosen({ entry, live, onClose }) {
   const nodes = entry.members.map((node) => live.nodes.get(node.key)).filter(Boolean);
   const name = entry.members.length > 1 ? `${count(entry.members.length, entry.kind, `${entry.kind}s`)}, ${entry.name}` : `${entry.kind} ${entry.name}`;
   return html`<section class="panel chosen" aria-live="off">
     <div class="bar-top"><h2><bdi>${shown(name)}</bdi></h2><button type="button" onClick=${onClose}>Close</button></div>
-    ${nodes.length === 0 ? html`<p>Not heard of for 20 s: it is gone.</p>` : html`<${Table} nodes=${nodes} caption=${shown(name)} />`}
+    ${nodes.length === 0 ? html`<p>No message for 20 s: it is gone.</p>` : html`<${Table} nodes=${nodes} caption=${shown(name)} />`}
   </section>`;
 }

@@ -1,10 +1,10 @@
-// The picture: an SVG of columns. One entry takes the focus; arrow keys lead to the others, Enter opens one.
+// The picture: an SVG of columns. One entry has the focus; arrow keys move it, Enter opens the entry.
 import { count, shown } from "../../static/format.js";
 import { Component, createRef, html } from "../../static/html.js";
 import { layout } from "./layout.js";
 import { perSecond } from "./live.js";
 
-const LETTER = 7.4; // pixels of a letter, at most of it
+const LETTER = 7.4; // the most pixels of a letter
 
 // Props: live, selected, onSelect(entry).
 export class Picture extends Component {

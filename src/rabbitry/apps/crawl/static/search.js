@@ -1,4 +1,4 @@
-// Search in the index: titles, and the words in their place.
+// Search in the index: titles, and the matching words in context.
 import { query } from "../../static/ask.js";
 import { shown } from "../../static/format.js";
 import { Component, html } from "../../static/html.js";
@@ -6,7 +6,7 @@ import { Pager } from "../../static/pager.js";
 import { Asked } from "./asked.js";
 import { moment, whyOf } from "./text.js";
 
-// A snippet with its marks, which count characters.
+// A snippet with its marks, whose positions count characters.
 function marked(text, marks) {
   const letters = [...text];
   const parts = [];
@@ -19,7 +19,7 @@ function marked(text, marks) {
   return [...parts, shown(letters.slice(at).join(""))];
 }
 
-// Addresses are other people's: only those of the web become links.
+// Addresses come from other people: only http and https ones become links.
 const isWeb = (url) => /^https?:\/\//i.test(url);
 
 // Props: words (searched for).

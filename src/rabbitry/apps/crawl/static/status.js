@@ -1,11 +1,11 @@
-// How far the crawl is, by the keeper; pausing and going on.
+// The progress of the crawl as the keeper reports it; pause and resume.
 import { bytes, count, shown } from "../../static/format.js";
 import { Component, html } from "../../static/html.js";
 import { Asked, command } from "./asked.js";
 import { perSecond } from "./live.js";
 import { Outcome } from "./text.js";
 
-// Props: words (what outcomes mean).
+// Props: words (the meanings of outcomes).
 export class Status extends Component {
   state = { busy: false, error: null };
 
@@ -28,7 +28,7 @@ export class Status extends Component {
       ["queued", addresses.queued ?? 0, `${(addresses.sent ?? 0).toLocaleString("en")} out, ${(addresses.done ?? 0).toLocaleString("en")} done`],
       ["pages", pages, `${perSecond(rate)} a second over the last minute`],
       ["documents", documents, "in the index"],
-      ["hosts", hosts, `${(status.hosts_out ?? 0).toLocaleString("en")} out, ${(status.hosts_waiting ?? 0).toLocaleString("en")} wait for their turn`],
+      ["hosts", hosts, `${(status.hosts_out ?? 0).toLocaleString("en")} out, ${(status.hosts_waiting ?? 0).toLocaleString("en")} not due yet`],
     ];
     return html`
       <div class="bar-top"><p class="running" data-paused=${isPaused}>${isPaused ? "Paused: no batches are sent." : "Running."}</p>

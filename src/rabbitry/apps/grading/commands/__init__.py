@@ -1,4 +1,4 @@
-"""`rabbitry grading`: the roles, and what students and the course's staff need."""
+"""`rabbitry grading`: the roles, and the commands of students and staff."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ app: typer.Typer = typer.Typer()
 app.add_typer(students.app)
 app.add_typer(roles.app)
 app.add_typer(records.app)
-app.add_typer(inbox.app, name="inbox", help="What waits for people to decide.", no_args_is_help=True)
+app.add_typer(inbox.app, name="inbox", help="Submissions that wait for a person's decision.", no_args_is_help=True)

@@ -1,4 +1,4 @@
-"""`rabbitry grading inbox`: what waits for people to decide."""
+"""`rabbitry grading inbox`: submissions that wait for a person's decision."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ app: typer.Typer = typer.Typer()
 RoleOption = Annotated[
     str | None, typer.Option("--role", metavar="ROLE", help="demonstrator, assistant or coordinator.")
 ]
-ItemId = Annotated[str, typer.Argument(metavar="ID", help="The submission's id, or a unique beginning.")]
+ItemId = Annotated[str, typer.Argument(metavar="ID", help="The submission's id, or a unique prefix of it.")]
 
 
 @app.command("list")
@@ -72,14 +72,14 @@ def list_(
         student, module = f"student {found.student}", found.module or "no module"
         print(one_line(f"{found.id}  {item.role:12}  {student}  {module}  {mark}  since {item.arrived_at[:19]}"))
     if not items[offset:end] and not as_json:
-        say("nothing waits for a decision")
+        say("no submission waits for a decision")
 
 
 @app.command("show")
 def show(
     context: typer.Context, id: ItemId, role: RoleOption = None, database: DatabaseURL = None, *, as_json: Json = False
 ) -> None:
-    """Show what waits with an id: the solution, and its history.
+    """Show one waiting submission: the solution, and its history.
 
     Example: rabbitry grading inbox show 3f2a
     """
@@ -108,8 +108,8 @@ def show(
             print(f"{name:10}{one_line(str(value))}")
     if assignment.is_binary:
         size = len(assignment.solution())
-        what = f"{counted(size, 'byte')} that {'is' if size == 1 else 'are'} no text"
-        print(f"{what}: rabbitry grading inbox save {assignment.id}")
+        what = f"{counted(size, 'byte')} of binary data"
+        print(f"{what}; save the file with: rabbitry grading inbox save {assignment.id}")
     else:
         print(many_lines(assignment.solution_text()))
 
@@ -121,14 +121,14 @@ def save(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]", help="Where; the name that it was handed in with otherwise.", show_default=False
+            metavar="[FILE]", help="Where to save it. Default: its name when handed in.", show_default=False
         ),
     ] = None,
     database: DatabaseURL = None,
     *,
     as_json: Json = False,
 ) -> None:
-    """Save the file as it was handed in, decided or not; an existing file is not overwritten.
+    """Save the submitted file, whether decided or not; an existing file is not overwritten.
 
     Example: rabbitry grading inbox save 3f2a report.zip
     """
@@ -159,21 +159,26 @@ def decide(
     id: ItemId,
     role: RoleOption = None,
     mark: Annotated[float | None, typer.Option(help="The demonstrator's mark.", show_default=False)] = None,
-    out_of: Annotated[float | None, typer.Option(help="What the mark is out of.", show_default=False)] = None,
+    out_of: Annotated[float | None, typer.Option(help="The maximum mark.", show_default=False)] = None,
     *,
-    no_mark: Annotated[bool, typer.Option("--no-mark", help="Correct it without a mark.")] = False,
-    feedback: Annotated[str | None, typer.Option(metavar="TEXT", help="Why that mark.", show_default=False)] = None,
+    no_mark: Annotated[bool, typer.Option("--no-mark", help="Correct without a mark.")] = False,
+    feedback: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The reason for the mark.", show_default=False)
+    ] = None,
     send_back: Annotated[
-        str | None, typer.Option(metavar="REMARK", help="The assistant's no, and why.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="REMARK", help="Send it back to the demonstrator, with this remark (assistant).", show_default=False
+        ),
     ] = None,
     config: Config = None,
     database: DatabaseURL = None,
     as_json: Json = False,
 ) -> None:
-    """Decide: the demonstrator corrects, the assistant validates or sends back, the coordinator confirms.
+    """Record a decision: a demonstrator corrects, an assistant validates or sends back, a coordinator confirms.
 
-    It is recorded, and published by the role that runs with --person. Of a submission that was sent back, the
-    demonstrator's mark and feedback stay if no others are given. Example:
+    The role that runs with --person publishes it. If a submission was sent back and no new mark or feedback is given,
+    the demonstrator's earlier ones are kept. Example:
     rabbitry grading inbox decide 3f2a --mark 8 --out-of 10 --feedback "Good, but slow"
     """
     from rabbitry.apps.grading.message import Decision, user_name
@@ -182,7 +187,7 @@ def decide(
     from rabbitry.apps.grading.roles import role_named
 
     if no_mark and (mark is not None or out_of is not None):
-        raise UsageError("--no-mark goes without --mark and --out-of")
+        raise UsageError("--no-mark can't be combined with --mark or --out-of")
     course = load_course(config)
     decision = Decision(user_name(), mark, out_of, feedback, send_back)
     wanted = None if role is None else _role(role)
@@ -202,7 +207,7 @@ def decide(
 
 
 def _with_mark(found: Item, decision: Decision, *, no_mark: bool) -> Decision:
-    """Complete a correction by the mark and feedback of the round before; ask if there is no mark at all."""
+    """Complete a correction with the previous round's mark and feedback; ask if there is no mark at all."""
     from dataclasses import replace
 
     from rabbitry.apps.grading.message import number
@@ -219,16 +224,16 @@ def _with_mark(found: Item, decision: Decision, *, no_mark: bool) -> Decision:
     if mark is not None:
         out_of = number(before.get("OutOf")) if decision.out_of is None else decision.out_of
         return replace(decision, mark=mark, out_of=out_of, feedback=feedback)
-    if decision.out_of is None and sys.stdin.isatty() and typer.confirm("Correct it without a mark?", err=True):
+    if decision.out_of is None and sys.stdin.isatty() and typer.confirm("Correct without a mark?", err=True):
         return replace(decision, feedback=feedback)
-    raise UsageError("no mark: give it with --mark, or say --no-mark")
+    raise UsageError("no mark: pass --mark, or --no-mark to correct without one")
 
 
 @contextlib.contextmanager
 def _opened(context: typer.Context, url: str | None, id: str) -> Iterator[Database]:
     with existing(context, url) as records:
         if records is None:
-            raise NoSuchID(f"nothing waits for a decision with the id {id!r}")
+            raise NoSuchID(f"no submission with the id {id!r} waits for a decision")
         yield records
 
 

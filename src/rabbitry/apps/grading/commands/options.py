@@ -1,4 +1,4 @@
-"""Options that the commands of grading share, and what they are turned into."""
+"""Options shared by the commands of grading, and their conversion."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ Config = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="The modules (TOML, see docs/grading.md); RABBITRY_GRADING and the user's grading.toml otherwise.",
+        help="The modules (TOML, see docs/grading.md). Default: RABBITRY_GRADING, then the user's grading.toml.",
         show_default=False,
     ),
 ]
 ExchangeName = Annotated[str, typer.Option("--exchange", metavar="NAME", help="The exchange.")]
 Type = Annotated[ExchangeType, typer.Option("--exchange-type", help="fanout: every role sees every message.")]
 Person = Annotated[
-    bool, typer.Option("--person", help="What arrives waits in this role's inbox for a person to decide.")
+    bool, typer.Option("--person", help="Keep arriving submissions in the inbox until a person decides.")
 ]
 People = Annotated[
     list[RoleChoice] | None,
@@ -66,4 +66,4 @@ def wiring_of(config: Path | None, exchange: str, type_: ExchangeType, *, plain:
 def check_exchange(name: str) -> None:
     """Raise UsageError for the default exchange, to which nothing can be bound."""
     if not name:
-        raise UsageError("the default exchange can't be bound to; give another one's name")
+        raise UsageError("queues can't be bound to the default exchange: pass another one with --exchange")

@@ -1,4 +1,4 @@
-"""`rabbitry grading results|export`, and how all commands of grading reach the records of a course."""
+"""`rabbitry grading results|export`, and access to a course's records for all commands of grading."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from rabbitry.apps.grading.records import Database
 
 Find = Annotated[
-    str, typer.Option(metavar="TEXT", help="Those whose student's number or id begins so.", show_default=False)
+    str, typer.Option(metavar="TEXT", help="Only those whose student number or id begins with it.", show_default=False)
 ]
 OfModule = Annotated[
-    str | None, typer.Option("--module", metavar="NAME", help="Those of this module.", show_default=False)
+    str | None, typer.Option("--module", metavar="NAME", help="Only those of this module.", show_default=False)
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many.", show_default=False)]
 app: typer.Typer = typer.Typer()
@@ -55,7 +55,7 @@ def database_url(context: typer.Context, url: str | None) -> str:
 
 @contextlib.contextmanager
 def existing(context: typer.Context, url: str | None) -> Iterator[Database | None]:
-    """Open the records that are there; None, said on stderr, if there are none yet: looking makes none."""
+    """Open existing records; None, with a note on stderr, if there are none yet. Creates nothing."""
     from rabbitry.apps.grading.records import Database
 
     with contextlib.ExitStack() as stack:
@@ -69,7 +69,7 @@ def existing(context: typer.Context, url: str | None) -> Iterator[Database | Non
 
 @contextlib.asynccontextmanager
 async def asking(database: str | None, broker: str) -> AsyncIterator[Ask]:
-    """Return the source of facts on a submission: the course's database if one is named, else a coordinator."""
+    """Return a function that looks up a submission: in the database if one is named, else by asking a coordinator."""
     if database is None:
         from rabbitry.apps.grading.students import Asking
 
@@ -93,7 +93,7 @@ async def asking(database: str | None, broker: str) -> AsyncIterator[Ask]:
 
 
 def mark_of(mark: object, out_of: object) -> str:
-    """Write a mark that came over the wire."""
+    """Format a mark received over the wire."""
     from rabbitry.apps.grading.message import number, points
 
     given = number(mark)
@@ -120,7 +120,7 @@ def results(
     broker: Broker = None,
     as_json: Json = False,
 ) -> None:
-    """Print the results that the records hold, or with --follow those that come, until Ctrl-C.
+    """Print the recorded results, or with --follow the new ones as they come, until Ctrl-C.
 
     Example: rabbitry grading results --follow
     """
@@ -128,7 +128,7 @@ def results(
         _print_kept(context, database, find, module, limit, offset, as_json=as_json)
         return
     if module is not None or find or limit is not None or offset:
-        raise UsageError("--module, --find, --limit and --offset are for the records, and not for --follow")
+        raise UsageError("--follow can't be combined with --module, --find, --limit or --offset")
     url = broker_url(context, broker)
     check_exchange(exchange)
     coming = _print_coming(url, exchange, exchange_type, plain=plain, strict=strict, as_json=as_json)
@@ -182,7 +182,9 @@ def _print_result(identity: object, student: object, module: object, mark: objec
 @app.command("export")
 def export(
     context: typer.Context,
-    format_: Annotated[Format, typer.Option("--format", help="One row, or one JSON object a line, each.")] = Format.CSV,
+    format_: Annotated[
+        Format, typer.Option("--format", help="One row, or one line of JSON, for each submission.")
+    ] = Format.CSV,
     database: DatabaseURL = None,
 ) -> None:
     """Print all submissions of the records: student, module, attempt, status, mark, feedback; as JSON, their histories.
@@ -201,9 +203,9 @@ def export(
             print_json(row.as_dict() | {"history": [hop.as_dict() for hop in hops.get(row.id, [])]})
         return
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")  # whatever the terminal's
+        sys.stdout.reconfigure(encoding="utf-8")  # whatever the terminal's encoding
     sys.stdout.write(_BOM)
-    # All text in quotes: a spreadsheet that divides at `;` would find a formula behind one.
+    # All text in quotes: a spreadsheet that splits at `;` would find a formula after one.
     writer = csv.DictWriter(sys.stdout, list(Submission.__dataclass_fields__), quoting=csv.QUOTE_NONNUMERIC)
     writer.writeheader()
     for row in rows:
@@ -211,11 +213,11 @@ def export(
 
 
 _BOM: Final = "\ufeff"
-"""Without it Excel takes a file for one in the code page of its machine."""
+"""The byte order mark: without it Excel reads a file in the machine's code page."""
 _FORMULA: Final = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
-"""What a formula begins with; the last four are the first four in full width."""
+"""The first characters of a formula; the last four are the first four in full width."""
 _DIGITS: Final = 15
-"""Digits that a spreadsheet keeps of a number."""
+"""Digits of a number that a spreadsheet keeps."""
 _LIKE_NUMBERS: Final = re.compile(
     r"0\d+|\d+(\.\d+)?[eE][+-]?\d+|\d{1,4}[-/.:]\d{1,4}([-/.:]\d{1,4})?"
     r"|(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}[ ./-]?\d{1,4}|true|false",
@@ -225,7 +227,7 @@ _LIKE_NUMBERS: Final = re.compile(
 
 
 def _cell(value: object) -> object:
-    """Return a value that no spreadsheet takes for a formula or another number, and on which no terminal acts.
+    """Return a value that no spreadsheet reads as a formula or another number, and no terminal as control codes.
 
     See https://owasp.org/www-community/attacks/CSV_Injection.
     """

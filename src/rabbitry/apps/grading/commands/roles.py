@@ -46,7 +46,7 @@ app: typer.Typer = typer.Typer()
 def demonstrator(
     context: typer.Context,
     module: Annotated[
-        str | None, typer.Option("--module", metavar="NAME", help="The module; without, the queue for all.")
+        str | None, typer.Option("--module", metavar="NAME", help="The module. Default: the queue for all modules.")
     ] = None,
     *,
     person: Person = False,
@@ -61,7 +61,7 @@ def demonstrator(
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
 ) -> None:
-    """Correct what is submitted, by the module's marking scheme or a person, until SIGTERM or Ctrl-C.
+    """Correct submissions by the module's marking scheme or in person, until SIGTERM or Ctrl-C.
 
     Example: rabbitry grading demonstrator --module cloud_computing
     """
@@ -96,7 +96,7 @@ def assistant(
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
 ) -> None:
-    """Validate what is corrected, until SIGTERM or Ctrl-C; a person may also send it back.
+    """Validate corrected submissions, until SIGTERM or Ctrl-C; a person may also send one back.
 
     Example: rabbitry grading assistant --person
     """
@@ -131,7 +131,7 @@ def coordinator(
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
 ) -> None:
-    """Confirm what is validated and keep the records of the course, until SIGTERM or Ctrl-C.
+    """Confirm validated submissions and keep the course's records, until SIGTERM or Ctrl-C.
 
     Example: rabbitry grading coordinator
     """
@@ -191,7 +191,7 @@ def run_all(
 def _serve(
     wiring: Wiring, seats: list[Seat], url: str, database: str, *, strict: bool, connect_attempts: int | None
 ) -> None:
-    """Run roles until a signal; ends the command."""
+    """Run roles until a signal, and end the command."""
     from rabbitry.apps.grading.marks import markers_for
     from rabbitry.apps.grading.records import Database
     from rabbitry.apps.grading.service import run
@@ -200,7 +200,7 @@ def _serve(
     markers = markers_for(wiring.course, seats)
 
     async def service(stop: asyncio.Event) -> int:
-        # A role that keeps nothing needs no database.
+        # Only roles that store something need a database.
         keeps = any(seat.person or seat.role == "coordinator" for seat in seats)
         with contextlib.ExitStack() as stack:
             opened = stack.enter_context(Database(database)) if keeps else None

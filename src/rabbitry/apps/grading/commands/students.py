@@ -1,4 +1,4 @@
-"""`rabbitry grading submit|status`: the commands of students."""
+"""`rabbitry grading submit|status`: the students' commands."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ if TYPE_CHECKING:
     from rabbitry.apps.grading.students import Entry
 
 WATCH: Final = 0.5
-"""Seconds between two questions of `status --watch`."""
+"""Seconds between two queries of `status --watch`."""
 LOOK: Final = 5.0
-"""Seconds between two looks whether anybody takes a submission whose status does not change."""
+"""Seconds between two checks for a role that takes a submission whose status does not change."""
 app: typer.Typer = typer.Typer()
 
 
 @app.command("submit")
 def submit(
     context: typer.Context,
-    path: Annotated[str, typer.Argument(metavar="FILE|DIR", help="A file, or a folder with a file for each.")],
+    path: Annotated[str, typer.Argument(metavar="FILE|DIR", help="A file, or a folder with a file per submission.")],
     module: Annotated[str, typer.Option("--module", metavar="NAME", help="The module, e.g. cloud_computing.")],
     student: Annotated[
         str | None,
         typer.Option(
-            metavar="NUMBER", help="The student's number; without, the one that a file's name begins with.",
+            metavar="NUMBER", help="The student's number. Default: the number at the start of the file's name.",
             show_default=False,
         ),
     ] = None,
@@ -64,7 +64,7 @@ def submit(
     broker: Broker = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Hand in a file, or all files of a folder; prints the id of each once the broker has confirmed it.
+    """Submit a file, or all files of a folder; prints the id of each once the broker has confirmed it.
 
     Example: rabbitry grading submit solution.py --student 23200858 --module cloud_computing
     """
@@ -72,7 +72,7 @@ def submit(
 
     url = broker_url(context, broker)
     wiring = wiring_of(config, exchange, exchange_type, plain=plain)
-    if not path:  # an empty variable of a script, which as a Path would be the folder it runs in
+    if not path:  # e.g. an unset variable in a script; Path("") is the working directory
         raise UsageError("the file's name is empty")
     wanted = entries(Path(path), student, module, wiring.course)
 
@@ -99,14 +99,14 @@ def submit(
 
 @contextlib.contextmanager
 def _progress(total: int) -> Iterator[Any]:
-    """Yield a function to call for each file that is done; it moves a bar if stderr is a terminal."""
+    """Yield a function to call after each file; it moves a progress bar if stderr is a terminal."""
     if total == 1 or not sys.stderr.isatty():
         yield lambda: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
-    # On a terminal the ids go above the bar; what goes into a pipe or file must stay there.
+    # On a terminal the ids are printed above the bar; in a pipe or file they must go to stdout.
     above = sys.stdout.isatty()
     with Progress(console=Console(stderr=True), transient=True, redirect_stdout=above) as bar:
         task = bar.add_task("submitting", total=total)
@@ -117,17 +117,17 @@ def _progress(total: int) -> Iterator[Any]:
 def status(
     context: typer.Context,
     id: Annotated[
-        str, typer.Argument(metavar="ID", help="What submit printed, or a unique beginning of 4 letters or more.")
+        str, typer.Argument(metavar="ID", help="The id that submit printed, or a unique prefix of at least 4 letters.")
     ],
     *,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on until it is confirmed; print each change.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Print each change until it is confirmed.")] = False,
     database: DatabaseURL = None,
     broker: Broker = None,
     as_json: Json = False,
 ) -> None:
-    """Show what became of a submission: asks the coordinator over the broker, or the course's database if named.
+    """Show the status of a submission: from a coordinator over the broker, or from the database if one is named.
 
-    Exit code 1 if nothing is known of it. Example: rabbitry grading status 3f2a --watch
+    Exit code 1 if the submission is unknown. Example: rabbitry grading status 3f2a --watch
     """
     named = named_database(context, database)
     url = broker_url(context, broker)
@@ -138,7 +138,7 @@ def status(
                 return await _watch_status(id, ask, url, as_json=as_json)
             found = await ask(id)
             if found is None:
-                fail(f"nothing is recorded of {id!r} (yet)")
+                fail(f"no submission {id!r} is recorded (yet)")
             _show_status(found, None, as_json=as_json)
             return ExitCode.DONE
 
@@ -146,7 +146,7 @@ def status(
 
 
 async def _watch_status(id: str, ask: Ask, url: str, *, as_json: bool) -> int:
-    """Print each change of a submission until it is confirmed, and which role it waits for if none of it runs."""
+    """Print each change of a submission until it is confirmed, and the role it waits for if that role does not run."""
     from rabbitry.apps.grading.modules import load_course
     from rabbitry.apps.grading.waiting import missing_role
 
@@ -164,7 +164,7 @@ async def _watch_status(id: str, ask: Ask, url: str, *, as_json: bool) -> int:
             if not is_told:
                 warn(f"{error}; waiting")
                 is_told = True
-        wanted = id if found is None else found["id"]  # a beginning may become that of another, too
+        wanted = id if found is None else found["id"]  # a prefix may come to match another id, too
         if found is not None:
             if shown is None or found["history"] != shown["history"]:
                 _show_status(found, shown, as_json=as_json)

@@ -1,4 +1,4 @@
-"""Marks submissions: a marking scheme's commands and tests, run on a submission in a sandbox."""
+"""Marking of submissions: a marking scheme's commands and tests, run on a submission in a sandbox."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shuts a submission into bubblewrap's namespaces, which hold it whatever it does."""
+"""Confines a submission in bubblewrap's namespaces, which hold even hostile code."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from rabbitry.apps.grading.marking._tools import FOLDER
 from rabbitry.apps.grading.marking.scheme import Limits
 
 _SYSTEM: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-# What programs need of /etc to start: among the languages, some have no other place for their settings.
+# The files of /etc that programs need to start; some languages keep settings nowhere else.
 _ETC: Final = (
     "alternatives", "ld.so.cache", "localtime", "protocols", "services", "java-*", "ssl/certs/java", "perl", "R",
     "php", "mono", "ghc*", "fpc*.cfg", "octave.conf",
@@ -43,18 +43,18 @@ _ETC: Final = (
 _WRITABLE: Final = ("/tmp", "/dev/shm")  # noqa: S108  # file systems in memory, of the sandbox's own
 _HOME: Final = "/tmp/work"  # noqa: S108  # in the sandbox's own /tmp
 _HOST: Final = "sandbox"
-_LISTENING: Final = b"0A"  # whose queues are of connections, not of bytes
+_LISTENING: Final = b"0A"  # the state in which queues count connections, not bytes
 _NOT_CONFINED: Final = (
-    "submissions can't be held in bounds on this machine: {why}. Install bubblewrap (Debian: apt-get install "
-    "bubblewrap) and let it make namespaces (sysctl kernel.unprivileged_userns_clone, user.max_user_namespaces and "
-    "kernel.apparmor_restrict_unprivileged_userns; in a container, its seccomp profile), or allow weak bounds for "
+    "submissions can't be confined on this machine: {why}. Install bubblewrap (Debian: apt-get install "
+    "bubblewrap) and allow it namespaces (sysctl kernel.unprivileged_userns_clone, user.max_user_namespaces and "
+    "kernel.apparmor_restrict_unprivileged_userns; in a container, its seccomp profile), or allow the weak sandbox for "
     "submissions that you trust"
 )
 
 
-@lru_cache(1)  # an error is not kept
+@lru_cache(1)  # errors are not cached
 def bubblewrap() -> Confinement:
-    """Return it, tried out once. Raises SandboxUnavailable, which says what to install or to allow."""
+    """Return bubblewrap, tested once. Raises SandboxUnavailable, which names what to install or to allow."""
     tool = shutil.which("bwrap")
     if tool is None:
         raise SandboxUnavailable(_NOT_CONFINED.format(why="bubblewrap (bwrap) is not installed"))
@@ -66,10 +66,10 @@ def bubblewrap() -> Confinement:
 
 
 class Bubblewrap(Confinement):
-    """Namespaces of its own for files, processes, network and the rest, made by bubblewrap.
+    """Confinement in bubblewrap's own namespaces for files, processes, network and the rest.
 
-    As root bubblewrap needs no user namespace, and the command runs as a user that nothing belongs
-    to. As another user, it runs as that user in a user namespace.
+    Run by root, bubblewrap needs no user namespace, and the command runs as a user that owns nothing. Run by another
+    user, the command runs as that user in a user namespace.
     """
 
     def __init__(self, tool: str) -> None:
@@ -80,7 +80,7 @@ class Bubblewrap(Confinement):
         return "/rabbitry"
 
     def try_out(self) -> str | None:
-        """Return why it does not work here, or None."""
+        """Return why it does not work on this machine, or None."""
         why = run_tool([*self._argv(Limits(), []), "--", *self._user(new_uid()), "true"])
         return None if why is None else f"bubblewrap fails: {why}"
 
@@ -89,7 +89,7 @@ class Bubblewrap(Confinement):
             info, info_theirs = _pipe(stack)
             go_theirs, go = _pipe(stack)
             filter_theirs, filter_ours = _pipe(stack)
-            filter_ours.write(self._filter)  # a pipe holds it
+            filter_ours.write(self._filter)  # it fits into the pipe's buffer
             uid = new_uid() if os.geteuid() == 0 else os.getuid()
             files, known = [], []
             for name, content in _known(uid).items():
@@ -113,10 +113,10 @@ class Bubblewrap(Confinement):
                 info_theirs.close()
                 filter_ours.close()
                 pid = _read_pid(info)
-                # The namespace's first process waits for `go`, so the number is still its own.
+                # The namespace's first process waits for `go`, so its number can't have been reused.
                 return _InNamespace(process, pid, go)
             except BaseException as error:
-                process.kill()  # what it has started dies with it (--die-with-parent)
+                process.kill()  # its children die with it (--die-with-parent)
                 _, said = process.communicate(timeout=PATIENCE)
                 if isinstance(error, SandboxFailed):
                     raise SandboxFailed(f"{error}: {said.decode('utf-8', 'replace').strip()[:300]}") from error
@@ -130,7 +130,7 @@ class Bubblewrap(Confinement):
         argv += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
         argv += ["--cap-drop", "ALL"]
         if os.geteuid() == 0:
-            for needed in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):  # setpriv's, which gives them up
+            for needed in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):  # for setpriv, which drops them
                 argv += ["--cap-add", needed]
         else:
             argv += ["--unshare-user"]
@@ -157,17 +157,17 @@ class Bubblewrap(Confinement):
                 argv += ["--ro-bind", str(path), str(path)]
         for path in (path for pattern in _ETC for path in sorted(Path("/etc").glob(pattern))):
             argv += [*_parents(path), "--ro-bind-try", str(path), str(path)]
-        # bubblewrap's own file systems have no bound: nothing may be written there.
+        # bubblewrap's own file systems have no size limit: make them read-only.
         return [*argv, *mounts, "--remount-ro", "/dev", "--remount-ro", "/"]
 
 
 def _parents(path: Path) -> list[str]:
-    """Make the folders above one; bubblewrap would make them for root alone."""
+    """Make a path's parent folders; bubblewrap would make them readable for root alone."""
     return [word for folder in reversed(path.parents[:-1]) for word in ("--perms", "0755", "--dir", str(folder))]
 
 
 def _known(uid: int) -> dict[str, bytes]:
-    """Return the files of /etc by which names of users and hosts resolve: the submission's user and this host."""
+    """Return the files of /etc that resolve users and hosts: the submission's user and this host."""
     gid = uid if os.geteuid() == 0 else os.getgid()
     users, groups = ["root:x:0:0:root:/root:/bin/sh"], ["root:x:0:"]
     if uid != 0:
@@ -183,10 +183,10 @@ def _known(uid: int) -> dict[str, bytes]:
 
 
 def _readable() -> list[Path]:
-    """Return the folders that a submission sees: the system's programs and this Python."""
+    """Return the folders that a submission can read: the system's programs and this Python."""
     folders = [Path("/usr")]
     prefixes = (Path(sys.base_prefix), Path(sys.prefix))
-    # As pyvenv.cfg names them, and where that leads to.
+    # The paths that pyvenv.cfg names, and their targets.
     for folder in (*prefixes, *(prefix.resolve() for prefix in prefixes)):
         if ".." not in folder.parts and not any(folder.is_relative_to(other) for other in folders):
             folders.append(folder)
@@ -194,7 +194,7 @@ def _readable() -> list[Path]:
 
 
 def _links() -> list[str]:
-    """Make what this Python's names link to, if that lies outside of the folders that a submission sees."""
+    """Recreate the links of this Python's paths that lie outside the folders that a submission can read."""
     shown, made = _readable(), dict[Path, Path]()
     for name in (interpreter().name, "python3", "python"):
         link = interpreter().with_name(name)
@@ -207,7 +207,7 @@ def _links() -> list[str]:
 
 
 def shown_to_submissions(path: Path) -> bool:
-    """Return whether a file or folder lies where every submission can read."""
+    """Return whether every submission can read a file or folder."""
     return any(path.resolve().is_relative_to(folder.resolve()) for folder in _readable())
 
 
@@ -217,7 +217,7 @@ def _pipe(stack: ExitStack) -> tuple[FileIO, FileIO]:
 
 
 def _read_pid(info: FileIO) -> int:
-    """Read which process is the first of the namespace, which bubblewrap tells as JSON."""
+    """Read the number of the namespace's first process, which bubblewrap writes as JSON."""
     text = b""
     while b"}" not in text:
         if not select.select([info], [], [], PATIENCE)[0] or not (more := info.read(4096)):
@@ -225,21 +225,21 @@ def _read_pid(info: FileIO) -> int:
         text += more
     pid = json.loads(text)["child-pid"]
     if not isinstance(pid, int):
-        raise SandboxFailed(f"bubblewrap told no process: {text[:200]!r}")
+        raise SandboxFailed(f"bubblewrap named no process: {text[:200]!r}")
     return pid
 
 
 @lru_cache(1)
 def _socket_buffer() -> int:
-    """Return the bytes that a socket holds at most, if it can't ask for more (see _seccomp.py)."""
+    """Return the most bytes that a socket can hold if it can't enlarge its buffers (see _seccomp.py)."""
     try:
         return max(int(Path(f"/proc/sys/net/core/{end}_default").read_text()) for end in ("wmem", "rmem"))
-    except OSError:  # these files are the machine's own: most containers do not show them
+    except OSError:  # global settings, which most containers do not show
         return 212_992
 
 
 def _queued(connections: bytes) -> int:
-    """Return the bytes that wait in TCP's connections: sl local remote state sent:received … (proc_net_tcp.txt)."""
+    """Return the bytes waiting in TCP's connections: sl local remote state sent:received … (proc_net_tcp.txt)."""
     total = 0
     for line in connections.splitlines()[1:]:
         _, _, _, state, queues, *_ = line.split()
@@ -258,7 +258,7 @@ class _InNamespace(Running):
         go.write(b"x")
 
     def end(self) -> None:
-        # The first process of a namespace takes all others with it, and is gone only after them.
+        # Ending the first process of a namespace ends all others, and it disappears only after them.
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._first, signal.SIGKILL)
         gone, _, _ = select.select([self._first], [], [], PATIENCE)
@@ -272,7 +272,7 @@ class _InNamespace(Running):
             raise SandboxFailed(f"processes of a submission do not die, below process {self.process.pid}")
 
     def memory(self, bound: int, most_mappings: int) -> Memory:
-        # What waits in sockets to be read is the kernel's memory, and of no process.
+        # Data waiting in sockets is the kernel's memory and belongs to no process.
         buffers = self._buffers()
         found = super().memory(max(0, bound - buffers), most_mappings)
         return found._replace(bytes=found.bytes + buffers)
@@ -282,13 +282,13 @@ class _InNamespace(Running):
             lines = (self._net / "protocols").read_text(encoding="ascii").splitlines()[1:]
             sockets = {name: int(number) for name, _, number, *_ in map(str.split, lines)}
             buffers = sum(sockets.values()) * _socket_buffer()
-            # The kernel lets those of TCP grow to megabytes. Reading these files takes some milliseconds.
+            # The kernel lets TCP buffers grow to megabytes. Reading these files takes some milliseconds.
             return buffers + sum(
                 _queued((self._net / file).read_bytes())
                 for name, file in (("TCP", "tcp"), ("TCPv6", "tcp6"))
                 if sockets.get(name)
             )
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             return 0
 
     def usage(self) -> tuple[int, int]:
@@ -301,13 +301,13 @@ class _InNamespace(Running):
         return size, files
 
     def _look_at(self, place: str) -> os.statvfs_result | None:
-        """Return what a file system of the sandbox holds, or None before it is there and after it is gone."""
+        """Return the use of a file system of the sandbox; None before it is mounted and after it is gone."""
         try:
-            folder = os.open(f"{self._root}{place}", os.O_PATH)  # once: the root may be changed between two looks
+            folder = os.open(f"{self._root}{place}", os.O_PATH)  # opened once: the root may change between two calls
         except OSError:
             return None
         try:
-            # The root has not been changed yet if it is this machine's own.
+            # While this is still the machine's own file system, the root has not been changed yet.
             is_own = Path(place).exists() and os.fstat(folder).st_dev == os.stat(place).st_dev
             return None if is_own else os.fstatvfs(folder)
         except OSError:

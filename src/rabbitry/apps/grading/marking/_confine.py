@@ -1,4 +1,4 @@
-"""The base of all sandboxes of submissions: the limits, the user, and how much it uses."""
+"""The base of all sandboxes for submissions: limits, user, and resource usage."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from rabbitry.apps.grading.marking._memory import Memory, MemoryWatch
 from rabbitry.apps.grading.marking.scheme import Limits
 
 MAX_FILES: Final = 20_000
-"""Files and folders that a part may have at a time."""
+"""Files and folders that a part may have at the same time."""
 
-PATIENCE: Final = 20.0  # seconds for what the kernel does at once on a machine that is not overloaded
+PATIENCE: Final = 20.0  # seconds for kernel operations that are immediate unless the machine is overloaded
 
-# Ids that no account and no container range of systemd's has.
+# Ids outside those of accounts and of systemd's container ranges.
 _FIRST_UID: Final = 1_900_000_000
 _UIDS: Final = 100_000_000
 
-# $1 is the folder of the submission and of the part; the rest is the command. Copying does not count
+# $1 is the folder of the submission and of the part; the rest is the command. The copy does not count
 # against the limits.
 LAUNCH: Final = (
     'mkdir -p "$HOME" && cp -R "$1/submission/." "$HOME" && cd "$HOME" && stdin="$1/part/stdin" && '
@@ -36,7 +36,7 @@ LAUNCH: Final = (
 
 
 class Running(ABC):
-    """A command that runs in bounds. `end` must be called, whatever happens."""
+    """A confined command. `end` must always be called."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         if process.stdout is None or process.stderr is None:
@@ -48,14 +48,14 @@ class Running(ABC):
 
     @abstractmethod
     def end(self) -> None:
-        """Kill every process of it and wait until all are gone. Raises SandboxFailed if they stay."""
+        """Kill all its processes and wait until they are gone. Raises SandboxFailed if they stay."""
 
     @abstractmethod
     def usage(self) -> tuple[int, int]:
-        """Return the bytes and the number of files that it has."""
+        """Return the bytes and the number of its files."""
 
     def memory(self, bound: int, most_mappings: int) -> Memory:
-        """Return what all its processes use together, exactly if it is more than `bound`."""
+        """Return the memory of all its processes together; it is exact if more than `bound`."""
         pids: list[int] = []
         with suppress(psutil.NoSuchProcess):
             pids = [process.pid for process in psutil.Process(self.process.pid).children(recursive=True)]
@@ -63,26 +63,26 @@ class Running(ABC):
 
 
 class Confinement(ABC):
-    """A way to shut a command in."""
+    """A way to confine a command."""
 
     @abstractmethod
     def inside(self, folder: Path) -> str:
-        """Return how what runs sees `folder`."""
+        """Return the path of `folder` inside the sandbox."""
 
     def for_own_programs(self) -> Confinement:
-        """Return the way to shut in programs of Rabbitry's own, which other users may not be able to read."""
+        """Return the confinement for Rabbitry's own programs, which other users may not be able to read."""
         return self
 
     @abstractmethod
     def start(self, folder: Path, argv: Sequence[str], limits: Limits, fds: Sequence[int]) -> Running:
-        """Start a command, whose stdout and stderr are pipes, in a copy of `folder`/submission.
+        """Start a command in a copy of `folder`/submission, with pipes for stdout and stderr.
 
         `folder`/part/stdin is its stdin; `fds` stay open in it. Raises SandboxFailed.
         """
 
 
 def limited(argv: Sequence[str], limits: Limits) -> list[str]:
-    """Put a command under the kernel's limits; the first victim if memory runs out all the same."""
+    """Put a command under the kernel's limits, and first in line for the kernel's out-of-memory killer."""
     return [
         "choom", "-n", "1000", "--",
         "prlimit", f"--cpu={limits.cpu_seconds}:{limits.cpu_seconds + 1}", f"--data={limits.memory}",
@@ -92,30 +92,30 @@ def limited(argv: Sequence[str], limits: Limits) -> list[str]:
 
 
 def as_user(uid: int) -> list[str]:
-    """Return the start of a command that runs as another user, without any capability."""
+    """Return the start of a command line that runs a command as another user, without any capability."""
     ids = [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
     return ["setpriv", *ids, "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--"]
 
 
 def new_uid() -> int:
-    """Return a user id to which nothing on this machine belongs."""
-    return _FIRST_UID + random.randrange(_UIDS)  # noqa: S311  # that two runs differ is enough
+    """Return a user id that owns nothing on this machine."""
+    return _FIRST_UID + random.randrange(_UIDS)  # noqa: S311  # it only has to differ between runs
 
 
 @lru_cache(1)
 def interpreter() -> Path:
-    """Return this Python's path with every folder in it resolved.
+    """Return the path of this Python with every folder in it resolved.
 
-    The name itself stays: a virtual environment's Python is a link that has to be started as itself.
+    The file name is not resolved: a virtual environment's Python is a link that must be started by that name.
     """
     started = Path(sys.executable)
     return started.parent.resolve() / started.name
 
 
 def start_process(argv: list[str], *, home: str, tools: str, fds: Sequence[int]) -> subprocess.Popen[bytes]:
-    """Start a command in a session of its own, with pipes for what it prints and next to no environment.
+    """Start a command in a session of its own, with pipes for its output and a minimal environment.
 
-    Programs are looked for in the folder `tools` before the system's.
+    Programs are searched in the folder `tools` before the system's.
     """
     return subprocess.Popen(  # noqa: S603 - this is to run a submission, by the scheme's commands
         argv,
@@ -134,10 +134,10 @@ def start_process(argv: list[str], *, home: str, tools: str, fds: Sequence[int])
 
 
 def run_tool(argv: list[str], patience: float = PATIENCE) -> str | None:
-    """Run one of the system's tools; return what it says against it, or None when it succeeds."""
+    """Run a system tool; return its error text, or None if it succeeds."""
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
     try:
-        done = subprocess.run(  # noqa: S603  # no word of it comes from a submission
+        done = subprocess.run(  # noqa: S603  # no argument comes from a submission
             argv, capture_output=True, env=environment, timeout=patience, check=False, text=True
         )
     except (OSError, subprocess.TimeoutExpired) as error:

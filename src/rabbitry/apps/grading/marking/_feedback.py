@@ -1,4 +1,4 @@
-"""The feedback that a student reads: text of bounded length, whose beginning and end are kept."""
+"""The feedback for a student: text of bounded length that keeps its beginning and end."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rabbitry.apps.grading.marking.sandbox import Outcome
 from rabbitry.apps.grading.marking.scheme import exact
 
 MAX_SHOWN: Final = 4000
-"""Characters of a part's output that are kept."""
+"""Characters kept of a part's output."""
 MAX_FEEDBACK: Final = 60_000
-"""Characters of a feedback, whatever the number of parts is."""
+"""Characters of a feedback, for any number of parts."""
 
-# Errors stand at the end, what led to them at the beginning.
+# Errors are at the end of an output, and their causes at the beginning.
 _HEAD_LINES: Final = 5
 _TAIL_LINES: Final = 10
 _MAX_LINE: Final = 300
@@ -26,7 +26,7 @@ _UNSEEN: Final = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Why a part did not pass, and what it printed; each is empty if there is nothing."""
+    """The reason that a part did not pass, and its output; each may be empty."""
 
     why: str
     stdout: str
@@ -34,19 +34,19 @@ class Shown:
 
     @classmethod
     def of(cls, why: str | None, outcome: Outcome) -> Self:
-        """Take a command's outcome as text that can be shown."""
+        """Convert a command's outcome to text that can be shown."""
         return cls(_printable(why or ""), _decoded(outcome.stdout), _decoded(outcome.stderr))
 
     def text(self) -> str:
-        """Return all of it in about MAX_SHOWN characters."""
+        """Return all of it, cut to about MAX_SHOWN characters."""
         return self._join(self._cut_to(MAX_SHOWN))
 
     def lines(self) -> list[str]:
-        """Return the first and the last lines of each."""
+        """Return the first and last lines of each text."""
         return self._join(_cut_lines(text) for text in self._cut_to(MAX_SHOWN)).split("\n")
 
     def _cut_to(self, most: int) -> list[str]:
-        """Cut the longest of the three first, so that one stream does not push the other out."""
+        """Cut the longest of the three texts first, so that one stream does not displace another."""
         texts = [self.why, self.stdout, self.stderr]
         for number, index in enumerate(sorted(range(3), key=lambda index: len(texts[index]))):
             texts[index] = _cut(texts[index], most // (3 - number))
@@ -61,7 +61,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The line of one part."""
+    """One part's line in the feedback."""
 
     name: str
     points: float
@@ -72,7 +72,7 @@ class Line:
 
 
 def feedback(scheme: str, total: float, out_of: float, parts: Iterable[Line]) -> str:
-    """Return the text for the student: a line for each part, and below it what went wrong."""
+    """Return the text for the student: a line for each part, each followed by what went wrong."""
     lines = [f"{_name(scheme)}: {number(total)} of {number(out_of)} points", ""]
     for part in parts:
         sign = "✔" if part.passed else "✘"
@@ -84,7 +84,7 @@ def feedback(scheme: str, total: float, out_of: float, parts: Iterable[Line]) ->
 
 
 def number(points: float) -> str:
-    """Return points as people write them: 0.3, 2, 1000000."""
+    """Format points: 0.3, 2, 1000000."""
     return f"{exact(points).normalize():f}"
 
 
@@ -93,14 +93,14 @@ def _name(name: str) -> str:
 
 
 def _decoded(raw: bytes) -> str:
-    most = 4 * MAX_SHOWN  # of bytes for a character
+    most = 4 * MAX_SHOWN  # a character has up to 4 bytes
     if len(raw) > 2 * most:
         raw = raw[:most] + b"\n" + raw[-most:]
     return _printable(raw.decode("utf-8", "replace").strip())
 
 
 def _printable(text: str) -> str:
-    """Take out what a terminal or a page would act on rather than show."""
+    """Replace characters that a terminal or a page would interpret instead of showing."""
     text = text.replace("\r\n", "\n")
     return "".join(
         c if c in "\n\t" or unicodedata.category(c) not in _UNSEEN else "\N{REPLACEMENT CHARACTER}" for c in text
@@ -123,5 +123,5 @@ def _cut_lines(text: str) -> str:
 
 
 def cut_line(line: str) -> str:
-    """Return a line's beginning and end if it is long."""
+    """Shorten a long line to its beginning and end."""
     return line if len(line) <= _MAX_LINE else f"{line[:200]} {_CUT} {line[-(_MAX_LINE - 203) :]}"

@@ -1,4 +1,4 @@
-"""Tells archives, and files that can't be what a scheme asks for, by their names and first bytes."""
+"""Recognizes archives, and files that can't be what a scheme asks for, by their names and first bytes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import PurePath
 from typing import Final
 
 MAX_NAME: Final = 200
-"""Bytes of a name's component in UTF-8; file systems take 255."""
+"""UTF-8 bytes of one component of a name; file systems allow 255."""
 HEAD: Final = 512
-"""Bytes of a submission that are looked at."""
+"""Bytes examined at the start of a submission."""
 
 _TARS: Final = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz")
 _COMPRESSED: Final = (".gz", ".bz2", ".xz")
@@ -40,7 +40,7 @@ _TEXTS: Final = {
 
 
 def is_archive(name: str, data: bytes) -> bool:
-    """Return whether a submission is unpacked: by its name's end, or by its first bytes if it has no dot."""
+    """Return whether a submission is unpacked: judged by its suffix, or by its first bytes if its name has no dot."""
     lower = safe_name(name).lower()
     if "." in lower:
         return lower.endswith((".zip", *_TARS, *_COMPRESSED))
@@ -48,26 +48,26 @@ def is_archive(name: str, data: bytes) -> bool:
 
 
 def is_tar(name: str) -> bool:
-    """Return whether a name says that it is a tar, compressed or not."""
+    """Return whether a name is that of a tar, compressed or not."""
     return safe_name(name).lower().endswith(_TARS)
 
 
 def without_compression(name: str) -> str:
-    """Return the name of the file that a compressed one holds."""
+    """Return the name of the file in a compressed file."""
     safe = safe_name(name)
     return safe_name(safe[: safe.rindex(".")]) if safe.lower().endswith(_COMPRESSED) else safe
 
 
 def unsuitable(name: str, data: bytes, wanted: str | None) -> str | None:
-    """Return why a submission can't be marked as one file, for its student, or None.
+    """Return why a submission can't be marked as one file, as text for its student, or None.
 
-    `wanted` is the name under which its scheme wants it, if the scheme says.
+    `wanted` is the file name that the scheme asks for, if any.
     """
     own = PurePath(safe_name(name)).suffix.lower()
     suffix = None if wanted is None else PurePath(wanted).suffix.lower()
     is_wanted = own == suffix and suffix not in _TEXTS
     if what := _first(_OTHER_ARCHIVES, data):
-        why = f"is {what}, which is not unpacked here: hand in a .zip or a .tar.gz"
+        why = f"is {what}, which can't be unpacked here: submit a .zip or a .tar.gz"
         return None if is_wanted else f"{safe_name(name)!r} {why}"
     if wanted is None or is_wanted:
         return None
@@ -78,12 +78,12 @@ def unsuitable(name: str, data: bytes, wanted: str | None) -> str | None:
         what = "a Jupyter notebook"
     if what is None:
         return None
-    how = "give it a name that ends in .zip" if what == "a ZIP archive" else "hand in that file itself, or a .zip"
-    return f"{safe_name(name)!r} is {what}, and {wanted!r} is asked for: {how}"
+    how = "rename it so that it ends in .zip" if what == "a ZIP archive" else "submit that file itself, or a .zip"
+    return f"{safe_name(name)!r} is {what}, but {wanted!r} is required: {how}"
 
 
 def safe_name(name: str) -> str:
-    """Return the last component of a name, without what file systems and command lines mistake."""
+    """Return the last component of a name, without characters that file systems or command lines misread."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     kept = "".join(c if c.isprintable() and not unicodedata.category(c).startswith("C") else "_" for c in last).strip()
     kept = kept.encode("utf-8", "replace")[-MAX_NAME:].decode("utf-8", "ignore")

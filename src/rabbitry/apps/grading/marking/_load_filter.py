@@ -1,6 +1,6 @@
-"""Loads a filter of system calls and becomes a command, which can't get rid of it: `load_filter.py FD COMMAND…`.
+"""Loads a filter of system calls and executes a command under it: `load_filter.py FD COMMAND…`.
 
-A script of its own that imports nothing of Rabbitry's. bubblewrap does this by itself.
+A separate script that imports nothing of Rabbitry. Only the weak sandbox uses it: bubblewrap loads the filter itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> None:
     if libc.prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(_SET_SECCOMP, _MODE_FILTER, ctypes.byref(program), 0, 0):
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
-    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python, and then by the command
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and the command would inherit that
         signal.signal(ignored, signal.SIG_DFL)
     os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606  # the command is the scheme's
 

@@ -1,4 +1,4 @@
-"""The memory that the processes of a submission use together, as far as the kernel says."""
+"""The memory that all processes of a submission use together, as far as the kernel shows it."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from typing import Final, NamedTuple
 _CHUNK: Final = 64 * 1024
 _STATUS: Final = re.compile(rb"^(VmRSS|VmPTE|RssShmem):\s+(\d+) kB$", re.MULTILINE)
 _PSS: Final = re.compile(rb"^(Pss_Anon|Pss_File|Pss_Shmem):\s+(\d+) kB$", re.MULTILINE)
-# Memory that processes share and that is no file's: start, end, offset, number of the object.
+# Memory shared by processes without a file: start, end, offset, number of the object.
 _SHARED: Final = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) \S{3}s ([0-9a-f]+) \S+ (\d+) +/dev/zero", re.MULTILINE)
 
 
 class Memory(NamedTuple):
-    """Bytes, and pieces of address space, each of which costs the kernel some bytes that it does not tell."""
+    """Bytes, and memory mappings, each of which costs the kernel some bytes that it does not report."""
 
     bytes: int
     mappings: int
 
 
 class MemoryWatch:
-    """Looks at the memory of processes again and again.
+    """Measures the memory of processes repeatedly.
 
-    Shared memory without a file is no process's own: it stays if the process that filled it has ended, and if
-    all have given its pages back, as long as any has a piece of it mapped. So the objects are counted, by what is
-    allocated in each if this user may ask (root), by the largest size that was seen of it otherwise.
+    Shared memory without a file belongs to no process: it stays after the process that filled it has ended or
+    returned its pages, as long as any process maps a piece of it. Therefore the objects are counted: by the allocated
+    size of each if this user may read it (root), else by the largest size seen.
     """
 
     def __init__(self) -> None:
         self._objects: dict[int, int] = {}
 
     def look(self, pids: Iterable[int], bound: int, most_mappings: int) -> Memory:
-        """Return what processes use, exactly if that matters: pages that they share count once.
+        """Return the memory of the processes; if it is near the bound, exactly: shared pages count once.
 
-        Counting ends beyond `most_mappings`, since it would take long.
+        Counting stops beyond `most_mappings`, because it would take long.
         """
         pids = list(pids)
         mappings, objects = 0, dict[int, int]()
@@ -52,14 +52,14 @@ class MemoryWatch:
         if roughly <= bound:
             return Memory(roughly, mappings)
         exact = [_read(pid, "smaps_rollup", _PSS) for pid in pids]
-        if not any(exact):  # not this user's to read
+        if not any(exact):  # this user may not read them
             return Memory(roughly, mappings)
         own = _sum(exact, b"Pss_Anon") + _sum(exact, b"Pss_File")
         return Memory(own + max(shared, _sum(exact, b"Pss_Shmem")) + tables, mappings)
 
 
 def _read(pid: int, name: str, wanted: re.Pattern[bytes]) -> dict[bytes, int]:
-    """Return figures of a process in bytes, none if it is gone."""
+    """Return figures of a process in bytes; none if it is gone."""
     try:
         text = Path(f"/proc/{pid}/{name}").read_bytes()
     except OSError:
@@ -72,7 +72,7 @@ def _sum(figures: list[dict[bytes, int]], name: bytes) -> int:
 
 
 def _look_at_mappings(pid: int, most: int, objects: dict[int, int]) -> int:
-    """Return how many a process has, or some number beyond `most`; note the sizes of what it shares."""
+    """Return how many mappings a process has, or a number beyond `most`; note the sizes of its shared objects."""
     mappings, left = 0, b""
     try:
         with open(f"/proc/{pid}/maps", "rb", buffering=0) as file:
@@ -81,7 +81,7 @@ def _look_at_mappings(pid: int, most: int, objects: dict[int, int]) -> int:
                 mappings += text.count(b"\n") + 1
                 if b"/dev/zero" in text:
                     _note_shared(pid, text, objects)
-    except OSError:  # it is gone
+    except OSError:  # the process is gone
         pass
     return mappings
 
@@ -91,6 +91,6 @@ def _note_shared(pid: int, text: bytes, objects: dict[int, int]) -> None:
         first, last = int(start, 16), int(end, 16)
         try:
             size = os.stat(f"/proc/{pid}/map_files/{first:x}-{last:x}").st_blocks * 512
-        except OSError:  # only root may ask; or it is gone
+        except OSError:  # not root, or the process is gone
             size = int(offset, 16) + last - first
         objects[int(number)] = max(size, objects.get(int(number), 0))

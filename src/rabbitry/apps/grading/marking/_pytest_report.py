@@ -1,4 +1,4 @@
-"""Reads the signed report of a pytest run; what was not reported did not pass."""
+"""Reads the signed report of a pytest run; a test without a report did not pass."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from rabbitry.exceptions import Undecodable
 class TestReport(Struct):
     """The result of a run of pytest."""
 
-    __test__ = False  # not a test itself, whatever its name says
+    __test__ = False  # pytest must not collect it for its name
 
     began: bool = False
-    """Whether pytest itself could be started; nothing of the submission had run by then."""
+    """Whether pytest itself started; no code of the submission has run by then."""
     ended: bool = False
     broken: str | None = None
     """Why the tests could not be collected."""
     tests: dict[str, str | None] = msgspec.field(default_factory=dict)
-    """Each test (its number and name) with why it failed, or None if it passed."""
+    """Each test (its number and name) with the reason it failed, or None if it passed."""
 
     @property
     def passed(self) -> int:
@@ -44,7 +44,7 @@ _decode_event = json_decoder(_Event)
 
 
 def read_report(report: bytes, key: bytes) -> TestReport:
-    """Take the lines that are signed with `key` and come in their turn; all others count for nothing."""
+    """Read the lines that are signed with `key` and numbered in order; all others are ignored."""
     found = TestReport()
     number = 0
     for line in report.split(b"\n"):
@@ -53,7 +53,7 @@ def read_report(report: bytes, key: bytes) -> TestReport:
             continue
         try:
             event = _decode_event(text)
-        except Undecodable:  # the reporter writes no such line: the submission has found the key
+        except Undecodable:  # not the reporter's line: the submission has found the key
             continue
         if event.number != number + 1:
             continue
@@ -70,6 +70,6 @@ def _take(event: _Event, found: TestReport) -> None:
     elif event.event == "broken":
         found.broken = event.why
     elif event.event == "found":
-        found.tests[event.test] = "did not come to its end"
+        found.tests[event.test] = "did not finish"
     elif event.test in found.tests:
         found.tests[event.test] = None if event.passed else (event.why or "failed")

@@ -1,8 +1,8 @@
-"""Runs pytest on one file within a sandbox and reports to the program outside of it.
+"""Runs pytest on one file in a sandbox and reports to the program outside.
 
-A script of its own that imports nothing of Rabbitry's: `reporter.py TEST_FILE KEY_FD REPORT_FD`. Each
-line of the report is signed with the key, which is read before anything of the submission runs and
-is in no variable that the submission meets by accident, and numbered, so that no line counts twice.
+A separate script that imports nothing of Rabbitry: `reporter.py TEST_FILE KEY_FD REPORT_FD`. Each line of the report
+is numbered, so that none counts twice, and signed with the key. The key is read before any code of the submission
+runs, and is not in a variable that the submission could read by accident.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import re
 import sys
 from collections.abc import Callable
 
-_HEAD, _TAIL = 400, 600  # characters of a name or a reason that is longer
-_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: JSON and UTF-8 have none
+_HEAD, _TAIL = 400, 600  # characters kept of a longer name or reason
+_SURROGATE = re.compile("[\ud800-\udfff]")  # not valid in JSON or UTF-8
 
 
 def main() -> None:
-    """Report that it began, each test that was found, each test's outcome, and that it came to the end."""
+    """Report the start, each test found, the outcome of each, and the end."""
     test_file, key_fd, report_fd = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     with open(key_fd, "rb") as reader:
         send = _sender(reader.read(), report_fd)
     os.set_inheritable(report_fd, False)
     sys.argv[1:] = []
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # of other programs in this Python's folder
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # plug-ins of other programs in this Python's folder
     import pytest
 
     class Reporter:
@@ -44,14 +44,14 @@ def main() -> None:
 
         def pytest_collection_finish(self, session: pytest.Session) -> None:
             for number, item in enumerate(session.items):
-                # Names may be equal once they are cut.
+                # Names may become equal when they are cut.
                 self._tests[item.nodeid] = f"{number} {item.name}"
                 send(event="found", test=self._tests[item.nodeid])
 
         def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
             if report.when == "setup":
                 self._passed, self._why = True, ""
-            # A test that is skipped or expected to fail shows nothing of what it is for.
+            # The outcome of a skipped test, or of one expected to fail, says nothing about the submission.
             if not report.passed or hasattr(report, "wasxfail"):
                 self._passed = False
                 self._why = self._why or _reason(report)
@@ -59,10 +59,10 @@ def main() -> None:
                 send(event="done", test=self._tests.get(report.nodeid, ""), passed=self._passed, why=self._why)
 
     send(event="began")
-    # Only now, so that nothing above can be a module of the submission.
+    # Extended only now, so that none of the imports above can come from the submission.
     sys.path.insert(0, os.getcwd())
     options = ["-q", "--tb=short", "--import-mode=importlib", "-p", "no:cacheprovider"]
-    # Nothing that the submission brings along sets pytest up.
+    # No configuration file of the submission is read.
     options += ["--noconftest", "-c", os.devnull, "--rootdir", os.path.dirname(test_file)]
     pytest.main([*options, test_file], plugins=[Reporter()])
     send(event="ended")

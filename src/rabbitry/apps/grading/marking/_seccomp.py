@@ -1,10 +1,9 @@
-"""The system calls that a submission can't make, as a filter for the kernel (seccomp, classic BPF).
+"""The system calls denied to a submission, as a filter for the kernel (seccomp, classic BPF).
 
-Namespaces and permissions hold most of it already. What is left out here is memory that no limit
-counts (memfd, System V shared memory, semaphores and queues, POSIX queues, keys, watches of files, attributes
-of files, pages that a pipe keeps), new user namespaces, in which a process could mount file systems of any size,
-and interfaces of the kernel that no homework needs. Sockets keep the size of buffer that they begin with, so that
-their number says how much memory they may take.
+Namespaces and permissions confine most things already. The filter denies memory that no limit counts (memfd, System
+V shared memory, semaphores and queues, POSIX queues, keys, file watches, file attributes, pages kept by a pipe), new
+user namespaces, in which a process could mount file systems of any size, and kernel interfaces that no homework
+needs. Socket buffers keep their initial size, so that the number of sockets bounds their memory.
 """
 
 from __future__ import annotations
@@ -37,8 +36,8 @@ _MACHINES: Final = {
 _EVERYWHERE: Final = {
     "io_uring_setup": 425, "landlock_create_ruleset": 444, "memfd_secret": 447, "setxattrat": 463,
 }  # fmt: skip
-# What programs are told if another error than "not permitted" makes them do without: kernels and file systems that
-# have no such thing answer so.
+# Errors that let programs fall back where "not permitted" would not: kernels and file systems without the feature
+# answer with them.
 _ERRORS: Final = {
     "io_setup": errno.ENOSYS,
     "inotify_init": errno.ENOSYS,
@@ -50,15 +49,15 @@ _ERRORS: Final = {
     "fsetxattr": errno.EOPNOTSUPP,
     "setxattrat": errno.EOPNOTSUPP,
 }
-_BY_ARGUMENT: Final = {"clone", "socket", "setsockopt"}  # the others are denied whatever their arguments are
-# The families of addresses that a network namespace holds. Others (vsock, to the machine that runs
-# this one, if it is virtual) go past it, or are code of the kernel's that no homework needs.
+_BY_ARGUMENT: Final = {"clone", "socket", "setsockopt"}  # the others are denied for all arguments
+# The address families that a network namespace confines. Others (e.g. vsock, to the host of a virtual machine) bypass
+# it, or are kernel code that no homework needs.
 _FAMILIES: Final = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 # TCP, UDP and ICMP have smaller numbers. Others (MPTCP, SCTP, DCCP) have buffers that are not counted, and the kernel
-# loads their code for anybody who asks.
+# loads their modules for any user.
 _MORE_PROTOCOLS: Final = 33
-# The options by which a socket's buffers grow to what the machine allows, often megabytes, of which none is any
-# process's memory. They are said to be set: programs that ask for more do with less.
+# The options that enlarge a socket's buffers up to the system limit, often megabytes, which count as no process's
+# memory. The call reports success and does nothing: programs get by with less.
 _BUFFERS: Final = (socket.SO_SNDBUF, socket.SO_RCVBUF, 32, 33)  # and SO_SNDBUFFORCE, SO_RCVBUFFORCE
 _CLONE3: Final = 435
 _X32: Final = 0x40000000  # x86-64's second set of numbers
@@ -71,14 +70,14 @@ _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 
 
 def seccomp_filter() -> bytes:
-    """Return the filter for this machine, an array of struct sock_filter.
+    """Return the filter for this machine: an array of struct sock_filter.
 
-    Raises SandboxUnavailable for a machine whose numbers are not known here.
+    Raises SandboxUnavailable if the machine's system call numbers are not known here.
     """
     machine = platform.machine()
     if machine not in _MACHINES:
         raise SandboxUnavailable(
-            f"submissions can be held in bounds on x86_64 and aarch64, and this machine is a {machine}: "
+            f"submissions can be confined on x86_64 and aarch64 only, and this machine is {machine}: "
             "mark on another one"
         )
     architecture, numbers = _MACHINES[machine]
@@ -90,7 +89,7 @@ def seccomp_filter() -> bytes:
         _statement(_LOAD, _NUMBER),
         _jump(_AT_LEAST, _X32, 0, 1),
         _statement(_RETURN, _KILL),
-        # A filter can't see clone3's flags; on "not implemented" libraries take clone.
+        # A filter can't read clone3's flags; on "not implemented" libraries fall back to clone.
         _jump(_EQUAL, _CLONE3, 0, 1),
         _statement(_RETURN, _ERRNO | errno.ENOSYS),
     ]
@@ -114,7 +113,7 @@ def seccomp_filter() -> bytes:
         _statement(_LOAD, _THIRD_ARGUMENT),
         *(_jump(_EQUAL, option, len(_BUFFERS) - at, 0) for at, option in enumerate(_BUFFERS)),
         _statement(_RETURN, _ALLOW),
-        _statement(_RETURN, _ERRNO),  # no error, and nothing done
+        _statement(_RETURN, _ERRNO),  # report success and do nothing
         _jump(_EQUAL, numbers["clone"], 0, 3),
         _statement(_LOAD, _FIRST_ARGUMENT),
         _jump(_ANY_BIT, _CLONE_NEWUSER, 0, 1),

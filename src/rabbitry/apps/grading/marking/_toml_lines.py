@@ -1,4 +1,4 @@
-"""Line numbers in a TOML file; tomllib gives them for errors of syntax alone."""
+"""Line numbers in a TOML file; tomllib has them only for syntax errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import tomllib
 
 Place = tuple[str | int, ...]
-"""The keys from the top of a document to a value; a number counts the tables of an array."""
+"""The keys from the top of a document to a value; a number is an index into an array of tables."""
 
 _HEADER = re.compile(r"\s*\[(\[)?([^\[\]]+)\](?(1)\])\s*(#.*)?$")
 _KEY = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
@@ -14,7 +14,7 @@ _SYNTAX = re.compile(r" \(at line (\d+), column \d+\)$")
 
 
 def find_line(text: str, place: Place) -> int:
-    """Return the line, from 1, of the value at `place`, or of the nearest table around it.
+    """Return the line, from 1, of the value at `place`, or of the nearest enclosing table.
 
     Keys of an inline table are found at the line where that table begins.
     """
@@ -25,7 +25,7 @@ def find_line(text: str, place: Place) -> int:
 
 
 def syntax_error(text: str, error: tomllib.TOMLDecodeError) -> tuple[int, str]:
-    """Return the line of a syntax error, and what is wrong there."""
+    """Return the line of a syntax error, and the error."""
     message = str(error)
     if found := _SYNTAX.search(message):
         return int(found[1]), message[: found.start()]
@@ -36,7 +36,7 @@ def _lines(text: str) -> dict[Place, int]:
     lines: dict[Place, int] = {}
     counts: dict[Place, int] = {}
     table: Place = ()
-    closes: str | None = None  # what ends the string over several lines that we are in
+    closes: str | None = None  # ends the multi-line string that we are in
     for number, line in enumerate(text.splitlines(), 1):
         if closes is not None:
             closes = None if closes in line else closes
@@ -60,7 +60,7 @@ def _split(key: str) -> Place:
 
 
 def _resolve(keys: Place, counts: dict[Place, int]) -> Place:
-    """Put in which table of an array is meant: `[part.limits]` is of the latest `[[part]]`."""
+    """Insert the index of the array's table: `[part.limits]` belongs to the latest `[[part]]`."""
     place: Place = ()
     for key in keys[:-1]:
         place = (*place, key)

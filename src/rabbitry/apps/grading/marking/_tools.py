@@ -1,4 +1,4 @@
-"""Programs that a part finds before the system's: they start these so that they fit into its limits."""
+"""Wrappers found before the system's programs, which start these with sizes that fit the part's limits."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rabbitry.apps.grading.marking._workspace import put
 from rabbitry.apps.grading.marking.scheme import Limits
 
 FOLDER: Final = "bin"
-"""Where they are, in the folder of the part."""
+"""Their folder, inside the part's folder."""
 
 _SYSTEM_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 _MIB: Final = 1024 * 1024
 
 
 def put_tools(part: Path, limits: Limits) -> None:
-    """Write the tools for a part with these limits into its folder."""
+    """Write the wrappers for a part with these limits into its folder."""
     put(part, FOLDER)
-    # A JVM takes its sizes from the memory of the whole machine, and fails if it may not have as much.
+    # A JVM sizes itself by the machine's whole memory, and fails if it can't have that much.
     heap = max(4, limits.memory // _MIB // 2)
     options = [f"-Xmx{heap}m", f"-Xms{max(2, heap // 32)}m", f"-XX:ReservedCodeCacheSize={max(8, min(64, heap // 4))}m"]
     options += ["-XX:CompressedClassSpaceSize=64m", "-XX:+UseSerialGC", "-XX:-UsePerfData"]

@@ -1,10 +1,10 @@
-"""Reads an archive within a sandbox and writes the entries to stdout; the program outside checks and stores them.
+"""Reads an archive in a sandbox and writes its entries to stdout; the program outside checks and stores them.
 
-A script of its own that imports nothing of Rabbitry's: `unpacker.py KIND NAME < ARCHIVE`. KIND is "tar" if the
-archive's name says so, and "any" otherwise; NAME is what a single compressed file is called. Its output are records:
-a byte for the kind, four for the length, and the payload.
+A separate script that imports nothing of Rabbitry: `unpacker.py KIND NAME < ARCHIVE`. KIND is "tar" if the
+archive has a tar's name, else "any"; NAME is the name for a single compressed file. The output consists of records:
+one byte for the kind, four for the length, and the payload.
 
-B  it began                      E  an entry, as JSON: name, what it is, whether it is executable
+B  it began                      E  an entry, as JSON: name, kind, whether it is executable
 C  a piece of that file          W  why the archive can't be read
 Z  the end of the archive
 """
@@ -25,16 +25,16 @@ from typing import IO, Final
 
 _CHUNK: Final = 64 * 1024
 _MAX_HEADER: Final = 8 * 1024  # bytes of one header of a tar with long names or other attributes
-_MAX_NAME: Final = 5000  # characters that are passed on; the program outside allows fewer
+_MAX_NAME: Final = 5000  # characters passed on; the program outside allows fewer
 _FOLDER_OF_DOS: Final = 0x10
 _OPENERS: Final = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
 
 Entry = tuple[str, str, bool, IO[bytes] | None]
-"""The name, what it is, whether it is executable, and the content of a file."""
+"""The name, the kind, whether it is executable, and a file's content."""
 
 
 def main() -> None:
-    """Write records until the archive's end, or until it can't be read."""
+    """Write records until the archive ends or can't be read."""
     kind, name = sys.argv[1:]
     _send(b"B")
     try:
@@ -50,10 +50,10 @@ def main() -> None:
         _send(b"W", b"it takes too much memory")
     except RecursionError:
         _send(b"W", b"its headers are nested too deeply")
-    except Exception as error:  # noqa: BLE001  # readers of archives raise errors of many kinds on damaged ones
+    except Exception as error:  # noqa: BLE001  # archive readers raise many kinds of errors on damaged archives
         why = str(error) or type(error).__name__
         if type(error).__module__ == "builtins" and not isinstance(error, OSError | EOFError | NotImplementedError):
-            why = f"it is damaged ({why})"  # a mishap within the reader, whose words alone tell a student nothing
+            why = f"it is damaged ({why})"  # an internal error of the reader, whose text alone would not help a student
         _send(b"W", why[:500].encode("utf-8", "replace"))
     else:
         _send(b"Z")
@@ -65,7 +65,7 @@ def _send(kind: bytes, payload: bytes = b"") -> None:
 
 
 def entries(archive: IO[bytes], kind: str, name: str) -> Iterator[Entry]:
-    """Read an archive by its content, whatever its name ends in; the content of each before the next is asked for."""
+    """Yield an archive's entries, recognized by content. The caller must read each one's data before the next."""
     head = archive.read(6)
     archive.seek(0)
     opener = next((opener for signature, opener in _OPENERS if head.startswith(signature)), None)
@@ -104,7 +104,7 @@ def _unzip(file: IO[bytes]) -> Iterator[Entry]:
 def _zip_name(info: zipfile.ZipInfo) -> str:
     r"""Decode an entry's name; Windows programs may write `\` between its components."""
     name = info.orig_filename
-    if not info.flag_bits & 0x800:  # not said to be UTF-8, though macOS writes it so
+    if not info.flag_bits & 0x800:  # not marked as UTF-8, but macOS writes UTF-8 without the mark
         try:
             name = name.encode("cp437").decode()
         except UnicodeError:
@@ -113,7 +113,7 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 
 
 def _check_overlap(infos: list[zipfile.ZipInfo]) -> None:
-    """Refuse files that share their compressed bytes, by which a small archive becomes a very large one."""
+    """Refuse files that share compressed bytes, by which a small archive can unpack to a very large one."""
     end = 0
     for info in sorted(infos, key=lambda info: info.header_offset):
         if info.header_offset < end:
@@ -133,14 +133,14 @@ class _Member(tarfile.TarInfo):
         try:
             return super().fromtarfile(archive)
         except _BROKEN_HEADER as error:
-            # tarfile takes these for the archive's end, and the files behind it would be missing without a word.
+            # tarfile takes these for the archive's end, and would silently leave out the files after them.
             raise tarfile.ReadError(f"it is cut off, or damaged: {error}") from error
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        # tarfile reads such headers whole, and some versions search them in quadratic time (CVE-2024-6232).
+        # tarfile reads such headers whole, and some versions parse them in quadratic time (CVE-2024-6232).
         if not self.isreg() and not self.isdir() and self.size > _MAX_HEADER:
             raise tarfile.ReadError(f"a header takes more room than {_MAX_HEADER} bytes")
-        found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]  # tarfile's way to extend it
+        found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]  # tarfile's own hook
         return found
 
 

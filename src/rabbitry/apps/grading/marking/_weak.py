@@ -1,4 +1,4 @@
-"""Shuts a submission in as well as a machine without bubblewrap can; for submissions that are trusted."""
+"""Confines trusted submissions as well as possible on a machine without bubblewrap."""
 
 from __future__ import annotations
 
@@ -35,22 +35,21 @@ from rabbitry.apps.grading.marking._seccomp import seccomp_filter
 from rabbitry.apps.grading.marking._tools import FOLDER
 from rabbitry.apps.grading.marking.scheme import Limits
 
-_OPEN_TO_ALL: Final = ("/tmp", "/var/tmp", "/dev/shm", "/run/lock")  # noqa: S108  # what others leave is not touched
-_DISK_PATIENCE: Final = 300.0  # for removing as many files as a part may have from a slow disk
+_OPEN_TO_ALL: Final = ("/tmp", "/var/tmp", "/dev/shm", "/run/lock")  # noqa: S108  # other users' files stay
+_DISK_PATIENCE: Final = 300.0  # to remove the most files that a part may have from a slow disk
 
 
 class Weak(Confinement):
-    """A user of its own if we are root, other namespaces if the kernel lets us, and the limits.
+    """Confinement by a separate user if we are root, by namespaces if the kernel allows them, and by limits.
 
-    The submission sees this machine's files as any user does, and as this user's own if we are
-    not root.
+    The submission can read the same files of this machine as any user; if we are not root, also this user's own.
     """
 
     def __init__(self, *, own_user: bool = os.geteuid() == 0) -> None:
         self._own_user = own_user
         try:
             self._filter = seccomp_filter()
-        except SandboxUnavailable:  # the numbers of this machine's calls are not known: it goes without
+        except SandboxUnavailable:  # unknown system call numbers: run without the filter
             self._filter = b""
 
     def inside(self, folder: Path) -> str:
@@ -73,7 +72,7 @@ class Weak(Confinement):
         theirs, ours = os.pipe()
         try:
             with open(ours, "wb") as filter_:
-                filter_.write(self._filter)  # a pipe holds it
+                filter_.write(self._filter)  # it fits into the pipe's buffer
             if self._filter:
                 command[:0] = [sys.executable, "-I", "-B", _load_filter.__file__, str(theirs)]
             tools = str(folder / "part" / FOLDER)
@@ -85,7 +84,7 @@ class Weak(Confinement):
 
 @lru_cache(1)
 def namespaces() -> list[str]:
-    """Return the start of a command that gives it its own network and processes, if the kernel lets us."""
+    """Return the start of a command line for its own network and processes, if the kernel allows it."""
     argv = ["unshare", "--net", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"]
     if os.geteuid() != 0:
         argv[1:1] = ["--user", "--map-current-user"]
@@ -106,17 +105,17 @@ class _InGroup(Running):
         if self._uid is not None:
             self._kill_all_of(self._uid)
         places = [str(self._work), *(entry.path for entry in self._elsewhere())]
-        # These take folders that can't be entered, and those nested deeper than a name can say.
+        # These tools also remove folders without permissions, and those nested deeper than a path can be long.
         for argv in (["chmod", "-R", "u+rwX", "--", *places], ["rm", "-rf", "--", *places]):
             if (why := run_tool(argv, _DISK_PATIENCE)) is not None:
-                raise SandboxFailed(f"what a submission wrote can't be removed: {why}")
+                raise SandboxFailed(f"the files of a submission can't be removed: {why}")
 
     def _kill_all_of(self, uid: int) -> None:
         deadline = time.monotonic() + PATIENCE
         while left := [p for p in psutil.process_iter() if _is_of(p, uid)]:
             if time.monotonic() > deadline:
                 raise SandboxFailed(f"processes of a submission do not die: {[p.pid for p in left][:10]}")
-            # One system call to all of that user, or a process that forks would always be ahead.
+            # One system call signals all processes of that user; a process that forks could outrun single signals.
             run_tool([*as_user(uid), "kill", "-KILL", "--", "-1"])
 
     def usage(self) -> tuple[int, int]:
@@ -131,7 +130,7 @@ class _InGroup(Running):
         while folders and files <= MAX_FILES:
             try:
                 entries = list(os.scandir(folders.pop()))
-            except OSError as error:  # gone in the meantime, or nested deeper than a name can say
+            except OSError as error:  # gone in the meantime, or nested deeper than a path can be long
                 files += MAX_FILES + 1 if error.errno == errno.ENAMETOOLONG else 0
                 continue
             files += len(entries)
@@ -143,7 +142,7 @@ class _InGroup(Running):
         return size, files
 
     def _elsewhere(self) -> Iterator[os.DirEntry[str]]:
-        """Return what is the submission's in folders that every user may write to; known by a user of its own."""
+        """Return the submission's files in world-writable folders, recognized by the separate user."""
         if self._uid is None:
             return
         for place in _OPEN_TO_ALL:

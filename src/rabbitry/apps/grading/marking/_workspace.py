@@ -1,4 +1,4 @@
-"""The folder of one marking, and files in it that the sandbox's user can read."""
+"""The folder of one marking, and files in it readable for the sandbox's user."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def workspace() -> Iterator[Path]:
-    """Make a folder that only this user can enter, with the empty folder `submission` in it; it is removed at the end.
+    """Create a folder that only this user can enter, with an empty folder `submission`; remove it at the end.
 
-    The sandbox is shown what is in it; processes of other users are not.
+    Its content is mounted in the sandbox; other users' processes can't see it.
     """
     folder = Path(tempfile.mkdtemp(prefix="rabbitry-marking-"))
     try:
@@ -24,7 +24,7 @@ def workspace() -> Iterator[Path]:
 
 
 def put(folder: Path, name: str, content: bytes | None = None) -> None:
-    """Write a file, or make a folder, that the sandbox's user can read whatever the umask is."""
+    """Write a file or create a folder that the sandbox's user can read, for any umask."""
     path = folder / name
     if content is None:
         path.mkdir()

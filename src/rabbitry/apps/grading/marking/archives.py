@@ -1,7 +1,7 @@
-"""A submission becomes files in a folder; archives are unpacked, unsafe ones refused with the reason.
+"""Turns a submission into files in a folder; archives are unpacked, unsafe ones refused with the reason.
 
-No archive is parsed in this process: a sandbox reads it (`_unpacker.py`) and tells its entries in a simple form. Names
-are checked here, links and devices are never made, and what counts is what comes out, not what the archive says.
+No archive is parsed in this process: a sandbox reads it (`_unpacker.py`) and passes its entries on in a simple format.
+Names are checked here, links and devices are never created, and sizes are measured, not taken from the archive.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from rabbitry.exceptions import Undecodable
 __all__ = ["MAX_ENTRIES", "MAX_SUBMISSION", "is_archive", "safe_name", "unpack"]
 
 MAX_SUBMISSION: Final = 16 * 1024 * 1024
-"""Bytes of a submission as it comes."""
+"""Bytes of a submission before unpacking."""
 MAX_ENTRIES: Final = 2000
 MAX_DEPTH: Final = 20
 MAX_PATH: Final = 1000
-"""Bytes of a name with its folders."""
+"""Bytes of a path."""
 MAX_NESTED: Final = 3
-"""Archives in each other, where each holds the next one and nothing else."""
+"""Archives nested in each other, each the only content of the one around it."""
 
-_BLOCK: Final = 4096  # what a file takes at least
+_BLOCK: Final = 4096  # the least that a file takes
 _MAX_RECORD: Final = 64 * 1024
 _MIB: Final = 1024 * 1024
-_NOT_IN_NAMES: Final = {"Cc", "Cs", "Zl", "Zp"}  # control characters, surrogates, separators of lines
-# What the file managers of systems leave beside people's files.
+_NOT_IN_NAMES: Final = {"Cc", "Cs", "Zl", "Zp"}  # control characters, surrogates, line separators
+# Files that file managers add.
 _JUNK: Final = {
     "__macosx", ".ds_store", ".appledouble", ".localized", ".spotlight-v100", ".trashes", ".fseventsd", "icon\r",
     ".temporaryitems", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin",
@@ -64,15 +64,14 @@ def unpack(
     file: str | None = None,
     shut_in: Confinement | None = None,
 ) -> None:
-    """Write a submission's files into `folder`, which is empty. Blocks.
+    """Write a submission's files into the empty `folder`. Blocks.
 
-    `room` is how many bytes they may take on disk. `file` names a submission that is one file and no
-    archive; it is stored under its own name otherwise. An archive that holds one folder alone is
-    unpacked without that folder, and one that holds another archive alone is that archive; files that
-    file managers leave are left out. `shut_in` is what archives are read in, the strongest that works
-    here otherwise.
-    Raises SubmissionRefused with the reason, and the folder may hold some files by then; SandboxFailed when the
-    sandbox broke, not the archive.
+    `room` is the limit of their size on disk in bytes. `file` is the file name for a submission that is not an archive;
+    its own name by default. If an archive holds a single folder, its content is unpacked; if it holds a single
+    archive, that one is unpacked instead. Files that file managers add are left out. `shut_in` is the confinement in
+    which archives are read; by default the strongest that works here.
+    Raises SubmissionRefused with the reason, when the folder may already hold some files; SandboxFailed if the sandbox
+    failed, not the archive.
     """
     if not data:
         raise SubmissionRefused("the submission is empty")
@@ -100,14 +99,14 @@ def unpack(
             only.unlink()
             writer.files = 0
         else:
-            raise SubmissionRefused(f"the archive holds archives, more than {MAX_NESTED} in each other")
+            raise SubmissionRefused(f"the archive holds archives nested more than {MAX_NESTED} deep")
     if only is not None and (why := unsuitable(only.name, _head(only), None)):
         raise SubmissionRefused(f"in the archive, {why}")
 
 
 def _is_unpacked(name: str, data: bytes, file: str | None) -> bool:
     if file is not None and without_compression(file) != file and not is_tar(file):
-        return False  # the compressed file itself is asked for
+        return False  # the scheme asks for the compressed file itself
     return is_archive(name, data)
 
 
@@ -140,7 +139,7 @@ def _unpack_one(data: bytes, name: str, writer: _Writer, file: str | None, shut_
         return
     if outcome.stopped is None and not entries.began:
         said = outcome.stderr.decode("utf-8", "replace").strip()[-300:]
-        raise SandboxFailed(f"the sandbox could not begin to unpack an archive: {said}")
+        raise SandboxFailed(f"the sandbox could not start to unpack an archive: {said}")
     why = why_it_ended(outcome, limits) or f"exited with {outcome.code}"
     raise SubmissionRefused(f"the archive can't be unpacked within bounds: the program that reads it {why}")
 
@@ -165,7 +164,7 @@ _decode_entry = json_decoder(_Entry)
 
 
 class _Entries:
-    """Takes the records of `_unpacker.py`, in pieces of any size, and stores what they tell."""
+    """Parses the records of `_unpacker.py`, in pieces of any size, and stores the entries."""
 
     def __init__(self, writer: _Writer) -> None:
         self._writer = writer
@@ -175,12 +174,12 @@ class _Entries:
         self.ended = False
 
     def take(self, data: bytes) -> None:
-        """Store the records that are complete. Raises SubmissionRefused."""
+        """Store the complete records. Raises SubmissionRefused."""
         self._left += data
         while len(self._left) >= 5:
             end = 5 + int.from_bytes(self._left[1:5])
             if end > 5 + _MAX_RECORD:
-                raise SubmissionRefused("the archive can't be read: it broke the program that reads it")
+                raise SubmissionRefused("the archive can't be read: the program that reads it failed")
             if len(self._left) < end:
                 return
             kind, payload = self._left[:1], bytes(self._left[5:end])
@@ -203,7 +202,7 @@ class _Entries:
         try:
             entry = _decode_entry(payload)
         except Undecodable as error:
-            raise SubmissionRefused("the archive can't be read: it broke the program that reads it") from error
+            raise SubmissionRefused("the archive can't be read: the program that reads it failed") from error
         self._is_junk = _is_junk(entry.name)
         if self._is_junk:
             return
@@ -221,7 +220,7 @@ def _is_junk(name: str) -> bool:
 
 
 def _components(name: str, *, may_be_top: bool) -> tuple[str, ...]:
-    """Check an entry's name and split it. Empty for the archive's top folder, if that may be."""
+    """Check and split an entry's name. Empty for the archive's top folder, if that is allowed."""
     if name.startswith("/") or name[1:2] == ":":
         raise _refused(name, "an absolute name")
     parts = tuple(part for part in name.split("/") if part not in {"", "."})
@@ -243,11 +242,11 @@ def _components(name: str, *, may_be_top: bool) -> tuple[str, ...]:
 
 def _refused(name: str, what: str) -> SubmissionRefused:
     shown = name if len(name) <= 80 else name[:80] + "…"
-    return SubmissionRefused(f"the archive has {what} in it, which is not allowed: {shown!r}")
+    return SubmissionRefused(f"the archive contains {what}, which is not allowed: {shown!r}")
 
 
 class _Writer:
-    """Writes files into a folder and counts what they take."""
+    """Writes files into a folder and counts their size."""
 
     def __init__(self, folder: Path, room: int) -> None:
         self._folder = folder
@@ -261,22 +260,22 @@ class _Writer:
         self._make(parts)
 
     def begin(self, parts: tuple[str, ...], *, executable: bool) -> None:
-        """Make a file, to which `write` appends from now on."""
+        """Create a file; `write` appends to it."""
         self.close()
         self._count(parts)
         self._make(parts[:-1])
         self.files += 1
         try:
-            # Not over anything: no file twice, and nothing is followed.
+            # Exclusive: no file is written twice, and no link is followed.
             made = os.open(self._folder.joinpath(*parts), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
         except FileExistsError as error:
-            raise _refused("/".join(parts), "a name twice") from error
+            raise _refused("/".join(parts), "the same name twice") from error
         self._file = io.BufferedWriter(io.FileIO(made, "wb"))
         os.fchmod(made, 0o755 if executable else 0o644)
 
     def write(self, content: bytes) -> None:
         if self._file is None:
-            raise SubmissionRefused("the archive can't be read: it broke the program that reads it")
+            raise SubmissionRefused("the archive can't be read: the program that reads it failed")
         self._take(len(content))
         self._file.write(content)
 
@@ -296,19 +295,19 @@ class _Writer:
             path = self._folder.joinpath(*parts[:depth])
             try:
                 path.mkdir()
-                path.chmod(0o755)  # whatever the umask is: another user reads it
+                path.chmod(0o755)  # for any umask: another user reads it
             except FileExistsError as error:
                 if not path.is_dir():
-                    raise _refused("/".join(parts), "a file that is a folder too") from error
+                    raise _refused("/".join(parts), "a file that is also a folder") from error
 
     def _take(self, size: int) -> None:
         self.room -= size
         if self.room < 0:
-            raise SubmissionRefused("the submission takes more room than its marking scheme allows (`disk`)")
+            raise SubmissionRefused("the submission is larger than its marking scheme allows (`disk`)")
 
 
 def _lift_only_folder(folder: Path) -> None:
-    """If all is in one folder, as most programs pack it, that folder's content is the submission."""
+    """Make the content of a single top folder the submission, because most programs pack it that way."""
     inside = list(folder.iterdir())
     if len(inside) != 1 or not inside[0].is_dir():
         return

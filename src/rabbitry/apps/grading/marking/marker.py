@@ -1,4 +1,4 @@
-"""Marks a submission: every part of a scheme is run in a sandbox of its own, and its points are given."""
+"""Marks a submission: runs every part of a scheme in its own sandbox, and adds up the points."""
 
 from __future__ import annotations
 
@@ -36,28 +36,28 @@ class PartResult(Struct):
     out_of: float
     passed: bool
     output: str
-    """Why it did not pass, and what the submission printed: text for people, of bounded length."""
+    """Why it did not pass, and the submission's output: readable text of bounded length."""
     bonus: bool = False
-    """Whether the points come on top of what the scheme is out of."""
+    """Whether the points are added on top of the scheme's maximum."""
 
 
 class Marking(Struct):
-    """The mark of a submission, and why."""
+    """The mark of a submission, and the reasons."""
 
     mark: float
-    """The exact decimal sum of the parts' points; with bonus parts it may be more than `out_of`."""
+    """The exact decimal sum of the parts' points; bonus parts may raise it above `out_of`."""
     out_of: float
     feedback: str
-    """For the student: a line for each part, and below it what went wrong."""
+    """For the student: a line for each part, each followed by what went wrong."""
     parts: list[PartResult]
 
 
 def mark(scheme: Scheme, solution: bytes, name: str, *, allow_weak: bool = False) -> Marking:
-    """Run a submission, which may be hostile, and mark it. Blocks for up to the wall clocks of all parts.
+    """Run and mark a submission, which may be hostile. Blocks for up to the sum of all parts' wall-clock limits.
 
     `name` is the submission's file name; an archive (`is_archive`) is unpacked. With `allow_weak`, a machine that can't
-    hold a submission in bounds does what it can (docs/marking.md says what that is). Nothing that ran is left when this
-    returns or raises, in processes or in files.
+    confine a submission does what it can (see docs/marking.md). No process or file of the submission is left when this
+    returns or raises.
 
     Raises:
         SubmissionRefused: The submission can't be marked.
@@ -67,7 +67,7 @@ def mark(scheme: Scheme, solution: bytes, name: str, *, allow_weak: bool = False
     shut_in = confinement(allow_weak=allow_weak)
     if shown_to_submissions(scheme.folder) and not allow_weak:
         raise SandboxUnavailable(
-            f"the scheme's folder {scheme.folder} is where every submission can read: put it outside of "
+            f"every submission can read the scheme's folder {scheme.folder}: move it outside of "
             "/usr and of the folder of this Python"
         )
     with workspace() as folder:
@@ -120,7 +120,7 @@ def _run_tests(part: Part, file: Path, shut_in: Confinement, folder: Path) -> Li
     except OSError as error:
         raise SandboxFailed(f"the tests of part {part.name!r} can't be read: {reason(error)}") from error
     inside = shut_in.inside(folder)
-    # -I: no module of the submission comes before those of Python and pytest.
+    # -I: Python's and pytest's modules can't be replaced by the submission's.
     argv = [str(interpreter()), "-I", "-B", f"{inside}/part/reporter.py", f"{inside}/part/tests/{file.name}"]
     key = secrets.token_bytes(32)
     outcome = run_in_bounds(shut_in, folder, argv, part.limits, key=key)
@@ -139,7 +139,7 @@ def _line(part: Part, points: float, why: str | None, outcome: Outcome) -> Line:
 
 
 def _share(points: float, passed: int, tests: int) -> float:
-    """Return the points for some of the tests, to the hundredth."""
+    """Return the points for passing some of the tests, rounded to hundredths."""
     share = exact(points) * passed / max(1, tests)
     return float(min(exact(points), share.quantize(Decimal("0.01"), ROUND_HALF_UP)))
 
@@ -149,7 +149,7 @@ def _why_tests_failed(report: TestReport, ended: str | None) -> str:
     if ended is not None:
         lines.append(ended)
     elif not report.ended:
-        lines.append("the program ended before the tests had")
+        lines.append("the program ended before all tests were run")
     if report.broken is not None:
         lines.append("the tests could not be loaded: " + _last_lines(report.broken))
     elif not report.tests:
@@ -168,7 +168,7 @@ def _last_lines(text: str) -> str:
 
 def _why_unexpected(printed: str, expect: Expect) -> str | None:
     if expect.contains is not None:
-        return None if expect.contains in printed else "did not print what is looked for"
+        return None if expect.contains in printed else "did not print the expected text"
     if expect.regex is not None:
         return _why_no_match(expect.regex, printed)
     got, wanted = _trimmed(printed), _trimmed(expect.exact or "")
@@ -177,8 +177,8 @@ def _why_unexpected(printed: str, expect: Expect) -> str | None:
     pairs = zip(got, wanted, strict=False)
     differs = next((n for n, (a, b) in enumerate(pairs, 1) if a != b), min(len(got), len(wanted)) + 1)
     if differs > len(got):
-        return f"printed {counted(len(got), 'line')}, and more are expected"
-    return f"printed something else than expected, from line {differs} on"
+        return f"printed {counted(len(got), 'line')}, but more are expected"
+    return f"the output differs from what is expected, from line {differs} on"
 
 
 def _trimmed(text: str) -> list[str]:
@@ -189,18 +189,17 @@ _SEARCH: Final = "import json, re, sys; sys.exit(0 if re.search(*json.load(sys.s
 
 
 def _why_no_match(regex: str, printed: str) -> str | None:
-    # In a process of its own: for some patterns there are texts that take for ever, and a submission
-    # may look for one.
+    # In a separate process: some patterns take for ever on some texts, and a submission may print one on purpose.
     argv = [str(interpreter()), "-I", "-c", _SEARCH]
     try:
         text = json.dumps([regex, printed]).encode()
-        done = subprocess.run(  # noqa: S603  # no word of it comes from a submission
+        done = subprocess.run(  # noqa: S603  # no argument comes from a submission
             argv, input=text, capture_output=True, timeout=_MAX_REGEX_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
-        return f"printed what could not be searched in {_MAX_REGEX_SECONDS} s"
+        return f"the output could not be searched within {_MAX_REGEX_SECONDS} s"
     if done.returncode not in {0, 3}:
         raise SandboxFailed(
             f"the output could not be searched: {done.stderr.decode('utf-8', 'replace').strip()[-300:]}"
         )
-    return None if done.returncode == 0 else "did not print what is looked for"
+    return None if done.returncode == 0 else "did not print the expected text"

@@ -1,4 +1,4 @@
-"""Runs one command on a submission, in bounds: what it printed, how it ended, or why it was stopped."""
+"""Runs one command on a submission within limits; returns its output, how it ended, or why it was stopped."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from rabbitry.apps.grading.marking.scheme import Limits
 
 MAX_REPORT: Final = 4 * 1024 * 1024
 
-_LOOK_EVERY: Final = 0.05  # seconds between looks at memory and disk
+_LOOK_EVERY: Final = 0.05  # seconds between checks of memory and disk
 _LOOK_WITHIN: Final = 0.5
 _CHUNK: Final = 64 * 1024
-# Memory mappings of a part: each costs the kernel memory that nothing counts, and looking at them takes time.
+# Memory mappings of a part: each costs kernel memory that nothing counts, and reading them takes time.
 _MAPPINGS: Final = 20_000
 _MAPPINGS_OF_EACH: Final = 500
-# Says that the sandbox stands, so that its own failures are not taken for the submission's.
+# Reports that the sandbox is set up, so that its own failures are not blamed on the submission.
 _READY: Final = 'printf %s "$0" >&2; exec "$@"'
 
 
@@ -36,17 +36,17 @@ class Outcome(Struct, frozen=True):
     """The outcome of a command."""
 
     code: int
-    """What it exited with; 128 and the signal's number if one ended it."""
+    """The exit code; 128 plus the signal's number if a signal ended it."""
     stopped: str | None
     """Why it was stopped from outside, as the end of a sentence, or None."""
     stdout: bytes
     stderr: bytes
     report: bytes
-    """What it wrote to the descriptor that it got for that."""
+    """The data written to the report descriptor."""
 
 
 def why_it_ended(outcome: Outcome, limits: Limits) -> str | None:
-    """Return why a command did not come to its own end, as the end of a sentence, or None if it did."""
+    """Return why a command did not end by itself, as the end of a sentence, or None if it did."""
     if outcome.stopped is not None:
         return outcome.stopped
     number = outcome.code - 128
@@ -56,7 +56,7 @@ def why_it_ended(outcome: Outcome, limits: Limits) -> str | None:
 
 
 def confinement(*, allow_weak: bool) -> Confinement:
-    """Return the strongest way that works here; it is tried once.
+    """Return the strongest confinement that works here; each is tried once.
 
     Raises:
         SandboxUnavailable: Bubblewrap does not work and `allow_weak` is not set.
@@ -81,12 +81,12 @@ def run_in_bounds(
     """Run a command in a copy of `folder`/submission, with `folder`/part/stdin as stdin. Blocks.
 
     With `key`, the command gets two more arguments: a descriptor to read the key from, and one to write a report to.
-    `take_stdout` is called with what is printed to stdout, as it comes; it is neither kept nor bounded then. Every
-    process of it is gone when this returns or raises.
+    `take_stdout` is called with stdout's data as it arrives, which is then neither stored nor limited. All processes of
+    the command are gone when this returns or raises.
 
     Raises:
         SandboxFailed: The sandbox failed, not the command.
-        Exception: Whatever `take_stdout` raises.
+        Exception: An error of `take_stdout`.
     """
     token = secrets.token_hex(16).encode()
     with ExitStack() as stack:
@@ -116,7 +116,7 @@ def run_in_bounds(
 
 
 class _Watch:
-    """Reads what a command prints and stops it if it goes too far."""
+    """Reads a command's output and stops the command at a limit."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class _Watch:
         self._stopped: str | None = None
         self._token = token
         self._is_begun = False
-        # A busy machine's time to make the sandbox is not the submission's.
+        # The time in which a busy machine sets up the sandbox does not count for the submission.
         self._deadline = time.monotonic() + PATIENCE
         self._texts: dict[IO[bytes], bytearray] = {running.stdout: bytearray(), running.stderr: bytearray()}
         self._take_stdout = take_stdout
@@ -143,7 +143,7 @@ class _Watch:
             os.set_blocking(pipe.fileno(), False)
 
     def until_it_ends(self) -> None:
-        """Return when the command has ended or has gone too far; then `_stopped` says why."""
+        """Wait until the command has ended or reached a limit; `_stopped` then holds the reason."""
         ended = os.pidfd_open(self._running.process.pid)
         try:
             with selectors.DefaultSelector() as selector:
@@ -165,7 +165,7 @@ class _Watch:
             if now >= look_at:
                 self._stopped = self._gone_too_far()
                 took = time.monotonic() - now
-                # If looking takes long, because of very many processes, it is not all that is done.
+                # If a check takes long because of very many processes, output is still read between two checks.
                 look_at = now + max(_LOOK_EVERY, min(20 * took, _LOOK_WITHIN))
             for key, _ in selector.select(max(0.0, min(look_at, self._deadline) - now)):
                 if key.fd == ended:
@@ -191,7 +191,7 @@ class _Watch:
         return None
 
     def _read(self, pipe: IO[bytes]) -> bytes | None:
-        """Read some: b"" is the end, None is nothing now. Sets `_stopped` when it is too much."""
+        """Read available data: b"" is the end, None is nothing yet. Sets `_stopped` beyond the limit."""
         data: bytes | None = pipe.read(_CHUNK)
         if pipe is self._report:
             self._reported += data or b""
@@ -209,7 +209,7 @@ class _Watch:
         return data
 
     def read_what_is_left(self) -> None:
-        """Read what the command wrote before it ended; nobody writes any more."""
+        """Read what the command wrote before it ended; no process writes any more."""
         for pipe in self._open:
             while self._stopped is None and self._read(pipe):
                 pass
@@ -219,7 +219,7 @@ class _Watch:
         before, ready, after = bytes(stderr).partition(self._token)
         if not ready:
             said = before.decode("utf-8", "replace").strip()[:300]
-            raise SandboxFailed(f"the sandbox did not come to run the command: {said or self._stopped}")
+            raise SandboxFailed(f"the sandbox could not run the command: {said or self._stopped}")
         code = self._running.process.returncode
         return Outcome(
             code=code if code >= 0 else 128 - code,

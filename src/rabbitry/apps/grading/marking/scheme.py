@@ -1,4 +1,4 @@
-"""A marking scheme: what a module's submissions are run with, and what each part is worth.
+"""A marking scheme: the commands and tests that a module's submissions are run with, and their points.
 
 The format is described in docs/marking.md.
 """
@@ -32,35 +32,35 @@ _MAX_SCHEME: Final = _MIB
 
 
 class Size(int):
-    """Bytes: in a scheme a whole number, or one with a unit as in `"64 MiB"`."""
+    """Bytes: in a scheme an integer, or a number with a unit as in `"64 MiB"`."""
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """The limits of one part's run. Sizes are in bytes."""
 
     cpu_seconds: Annotated[int, Meta(ge=1, le=3600)] = 10
-    """Of each process."""
+    """For each process."""
     wall_seconds: Annotated[float, Meta(gt=0, le=3600)] = 30.0
     memory: Size = Size(512 * _MIB)
-    """Of all processes together, and of each."""
+    """For all processes together, and for each."""
     processes: Annotated[int, Meta(ge=4, le=4096)] = 64
-    """And threads; the sandbox itself may take two of them."""
+    """Threads included; the sandbox itself may take two of them."""
     file_size: Size = Size(16 * _MIB)
-    """Of each file that is written."""
+    """For each file that is written."""
     disk: Size = Size(64 * _MIB)
-    """Of all files together, the submission's own included."""
+    """For all files together, the submission's own included."""
     output: Size = Size(64 * 1024)
-    """What is printed on stdout and stderr together."""
+    """For stdout and stderr together."""
 
 
 class Expect(Struct, frozen=True, forbid_unknown_fields=True):
-    """The output that a command must print to stdout; one of the three."""
+    """The expected stdout of a command; one of the three is set."""
 
     exact: str | None = None
-    """The whole of it; white space at the ends of lines and of the output does not matter."""
+    """The whole output; white space at the ends of lines and of the output is ignored."""
     contains: str | None = None
     regex: str | None = None
-    """Found somewhere in it (`re.search`, with MULTILINE)."""
+    """Found somewhere in the output (`re.search`, with MULTILINE)."""
 
 
 class Part(Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,15 +69,15 @@ class Part(Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     points: Annotated[float, Meta(gt=0, le=1_000_000)]
     bonus: bool = False
-    """Whether the points come on top: they are not part of what the scheme is out of."""
+    """Whether the points come on top of the scheme's maximum."""
     command: list[str] | str | None = None
-    """The arguments, or a line for `sh -c`."""
+    """The arguments, or a command line for `sh -c`."""
     stdin: str = ""
     expect: Expect | None = None
     exit: Annotated[int, Meta(ge=0, le=255)] = 0
-    """What the command must exit with."""
+    """The expected exit code."""
     pytest: str | None = None
-    """A file beside the scheme; the points are shared out over its tests."""
+    """A file beside the scheme; its tests share the points."""
     limits: Limits = Limits()
 
 
@@ -86,12 +86,12 @@ class Head(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     file: str | None = None
-    """The name under which a submission of one file is stored; its own name otherwise."""
+    """The file name for a submission of one file; its own name by default."""
     limits: Limits = Limits()
 
 
 class Scheme(Struct, frozen=True, forbid_unknown_fields=True):
-    """A marking scheme, checked. `folder` is where its test files are."""
+    """A checked marking scheme. `folder` holds its test files."""
 
     scheme: Head
     part: Annotated[list[Part], Meta(min_length=1, max_length=1000)]
@@ -99,22 +99,22 @@ class Scheme(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def name(self) -> str:
-        """The title of the scheme, for people."""
+        """The scheme's title."""
         return self.scheme.name
 
     @property
     def out_of(self) -> float:
-        """The points of all parts together, without the bonus parts'."""
+        """The sum of the points of all parts except bonus parts."""
         return float(sum((exact(part.points) for part in self.part if not part.bonus), Decimal(0)))
 
 
 def exact(points: float) -> Decimal:
-    """Return points as the decimal number that a scheme says: a sum of floats of 0.1 and 0.2 is not 0.3."""
+    """Return points as the decimal number written in the scheme: as floats, 0.1 and 0.2 do not add up to 0.3."""
     return Decimal(repr(points))
 
 
 class _Wrong(RabbitryError):
-    """A fault at a place of the document."""
+    """An error at a place in the document."""
 
     def __init__(self, place: Place, why: str) -> None:
         super().__init__(why)
@@ -124,15 +124,15 @@ class _Wrong(RabbitryError):
 def load_scheme(path: Path) -> Scheme:
     """Read and check a marking scheme. Blocks.
 
-    Raises SchemeInvalid, naming the file, the line and why.
+    Raises SchemeInvalid, naming the file, the line and the reason.
     """
     try:
-        if path.exists() and not path.is_file():  # a pipe or a device could be endless
-            raise SchemeInvalid(f"{path}: can't read it: no regular file")
+        if path.exists() and not path.is_file():  # a pipe or a device may never end
+            raise SchemeInvalid(f"{path}: can't read it: not a regular file")
         with path.open("rb") as file:
             raw = file.read(_MAX_SCHEME + 1)
         if len(raw) > _MAX_SCHEME:
-            raise SchemeInvalid(f"{path}:1: larger than 1 MiB, which no marking scheme is")
+            raise SchemeInvalid(f"{path}:1: larger than 1 MiB, the limit for a marking scheme")
         text = raw.decode("utf-8-sig")
     except OSError as error:
         raise SchemeInvalid(f"{path}: can't read it: {error.strerror}") from error
@@ -146,7 +146,7 @@ def load_scheme(path: Path) -> Scheme:
         raise SchemeInvalid(f"{path}:{line}: {why}") from error
     except RecursionError as error:
         raise SchemeInvalid(f"{path}:1: nested too deeply") from error
-    except ValueError as error:  # a number of thousands of digits
+    except ValueError as error:  # a number with thousands of digits
         raise SchemeInvalid(f"{path}:1: {error}") from error
     try:
         return _check(document, path.resolve().parent)
@@ -155,10 +155,10 @@ def load_scheme(path: Path) -> Scheme:
 
 
 def _check(document: dict[str, object], folder: Path) -> Scheme:
-    if "folder" in document:  # a field of ours, not of the file
+    if "folder" in document:  # our own field, not one of the file
         raise _Wrong(("folder",), "unknown key `folder`")
-    # The scheme's limits are checked before they are laid under those of each part, so that an
-    # error is told where it stands.
+    # The scheme's limits are checked before they become defaults of each part, so that an error names the line where
+    # they are written.
     head = _convert(document.get("scheme", {}), Head, ("scheme",))
     parts = document.get("part")
     if isinstance(parts, list):
@@ -168,7 +168,7 @@ def _check(document: dict[str, object], folder: Path) -> Scheme:
     if not head.name.strip():
         raise _Wrong(("scheme", "name"), "`name` is empty")
     if head.file is not None and not _is_file_name(head.file):
-        raise _Wrong(("scheme", "file"), "`file` is a file name without a folder")
+        raise _Wrong(("scheme", "file"), "`file` must be a file name without a folder")
     names: set[str] = set()
     for index, part in enumerate(scheme.part):
         if not part.name.strip() or part.name in names:
@@ -177,7 +177,7 @@ def _check(document: dict[str, object], folder: Path) -> Scheme:
         names.add(part.name)
         _check_part(part, ("part", index), folder)
     if all(part.bonus for part in scheme.part):
-        raise _Wrong(("part", 0, "bonus"), "every part is a bonus, so there is nothing to be out of")
+        raise _Wrong(("part", 0, "bonus"), "every part is a bonus: at least one must count for the maximum")
     return msgspec.structs.replace(scheme, folder=folder)
 
 
@@ -194,7 +194,7 @@ def _with_defaults(part: object, defaults: dict[str, object]) -> object:
 
 def _check_part(part: Part, place: Place, folder: Path) -> None:
     if (part.command is None) == (part.pytest is None):
-        raise _Wrong(place, f"part {part.name!r} needs `command` or `pytest`, and one of them alone")
+        raise _Wrong(place, f"part {part.name!r} needs either `command` or `pytest`")
     if part.pytest is not None:
         for key, given in {"stdin": part.stdin, "expect": part.expect, "exit": part.exit}.items():
             if given:
@@ -203,7 +203,7 @@ def _check_part(part: Part, place: Place, folder: Path) -> None:
     if part.command is not None and (not part.command or not part.command[0].strip()):
         raise _Wrong((*place, "command"), "`command` is empty")
     if any("\0" in word for word in part.command or ()):
-        raise _Wrong((*place, "command"), "`command` has a NUL character in it")
+        raise _Wrong((*place, "command"), "`command` contains a NUL character")
     if part.expect is not None:
         _check_expect(part.expect, (*place, "expect"))
 
@@ -224,17 +224,17 @@ def _check_pytest(name: str, place: Place, folder: Path) -> None:
     try:
         file = (folder / name).resolve()
         if not file.is_relative_to(folder):
-            raise _Wrong(place, f"{name!r} is outside of the scheme's folder")
+            raise _Wrong(place, f"{name!r} is outside the scheme's folder")
         if not file.is_file():
             raise _Wrong(place, f"there is no file {name!r} beside the scheme")
-    except (OSError, ValueError, RuntimeError) as error:  # no permission, a NUL in the name, links in a circle
+    except (OSError, ValueError, RuntimeError) as error:  # no permission, a NUL in the name, a loop of links
         raise _Wrong(place, f"{name!r} can't be read: {reason(error)}") from error
     if file.suffix != ".py":
         raise _Wrong(place, f"{name!r} does not end in .py")
     spec = importlib.util.find_spec("pytest")
     prefixes = (Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve())
     if spec is None or spec.origin is None or not any(Path(spec.origin).resolve().is_relative_to(p) for p in prefixes):
-        # A sandbox shows this Python's own folders, not the user's or those of PYTHONPATH.
+        # A sandbox shows this Python's own folders, but not the user's or those of PYTHONPATH.
         raise _Wrong(place, f"pytest is not installed for {sys.executable}; it comes with {how_to_install('grading')}")
 
 
@@ -251,14 +251,14 @@ def _decode_size(cls: type, value: object) -> object:
     if isinstance(value, str) and (found := _SIZE.fullmatch(value.strip())):
         value = int(found[1]) * _UNITS[found[2]]
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError('a size is a whole number of bytes, or text such as "64 MiB" (B, KiB, MiB, GiB)')
+        raise ValueError('a size must be an integer of bytes, or text such as "64 MiB" (B, KiB, MiB, GiB)')
     if not 1024 <= value <= 1024 * 1024 * _MIB:
-        raise ValueError("a size is between 1 KiB and 1024 GiB")
+        raise ValueError("a size must be between 1 KiB and 1024 GiB")
     return Size(value)
 
 
 def _explain(message: str, place: Place) -> _Wrong:
-    """Turn msgspec's words, which end in a path such as `$.part[1].points`, into place and reason."""
+    """Split msgspec's message, which ends in a path such as `$.part[1].points`, into place and reason."""
     if found := _PATH.search(message):
         message = message[: found.start()]
         for name, index in re.findall(r"\.([^.\[]+)|\[(\d+)\]", found[2]):

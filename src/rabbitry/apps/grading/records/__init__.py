@@ -1,4 +1,4 @@
-"""The database of the roles: inboxes, decisions, what is to be published, and the records of the course."""
+"""The roles' database: inboxes, decisions, the outbox, and the records of the course."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The records of a course: each submission, its hops, its attempts.
 
-Functions of a connection, within its transaction.
+All functions take a connection and run in its transaction.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from rabbitry.apps.grading.records.schema import history, insert_into, submissio
 
 CONFIRMED: Final = "confirmed"
 _LOOKED_AT: Final = 100
-"""Ids that are searched for one by its beginning."""
+"""Ids compared to find one by its prefix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A submission as the records know it.
+    """A recorded submission.
 
-    attempt: 1 for the student's first in its module. latest: whether none is newer.
+    attempt: 1 for the student's first in its module. latest: whether it is the newest.
     """
 
     id: str
@@ -59,7 +59,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """A hop of a submission: who made it what, when and where."""
+    """A hop of a submission: the new status, and by whom, when and where."""
 
     role: str
     status: str
@@ -79,15 +79,15 @@ class Hop:
 _CHANGING: Final = ("status", "step", "mark", "out_of", "feedback", "updated_at")
 """Columns of a submission that its next hop changes."""
 _HANDED_IN: Final = {"status": "submitted", "mark": None, "out_of": None, "feedback": None, "remark": None}
-"""What a student's hop says, whatever the student wrote."""
+"""Recorded as a student's hop, instead of what the student wrote."""
 
 
 def record(connection: Connection, assignment: Assignment) -> None:
-    """Record an assignment as the role that moved it tells it.
+    """Record an assignment as reported by the role that moved it.
 
-    A hop that is told twice counts once; one that comes late, or after the confirmation, changes no status. When the
-    student handed it in is when the first role took it, or when this was called first, whichever is earlier: what a
-    student's own program tells counts as news of the submission, with no time, mark or hop of its own.
+    A hop reported twice counts once; one that comes late, or after the confirmation, does not change the status. The
+    time of submission is when the first role took it, or the first call of this function, if that is earlier. A report
+    of a student's own program only announces the submission; its time, mark and hops are ignored.
     """
     is_confirmed = select(submissions.c.confirmed_by).where(submissions.c.id == assignment.id)
     if connection.execute(is_confirmed).scalar() is not None:
@@ -115,18 +115,18 @@ def record(connection: Connection, assignment: Assignment) -> None:
     mine = submissions.c.id == assignment.id
     connection.execute(update(submissions).where(mine, submissions.c.submitted_at > taken).values(submitted_at=taken))
     newer = {name: values[name] for name in _CHANGING}
-    open_ = submissions.c.confirmed_by.is_(None)  # another coordinator may have confirmed it since it was looked at
+    open_ = submissions.c.confirmed_by.is_(None)  # another coordinator may have confirmed it since the row was read
     connection.execute(update(submissions).where(mine, open_, submissions.c.step < values["step"]).values(newer))
 
 
 def confirm(connection: Connection, assignment: Assignment, message: str) -> bool:
-    """Record a confirmation, once for each submission. Return whether its result is to be published.
+    """Record a confirmation, once for each submission. Return whether to publish its result.
 
     Args:
         connection: An open connection.
         assignment: The assignment as it is confirmed.
-        message: The id of the one that led to it. When that comes again, the result is published again, since it may
-            not have been; another one, of a hop done twice, changes nothing.
+        message: The id of the message that led to it. If the same message comes again, its result is published again,
+            because the first publish may have failed; another message, of a repeated hop, changes nothing.
     """
     message = text(message, 300)
     known = connection.execute(
@@ -138,7 +138,7 @@ def confirm(connection: Connection, assignment: Assignment, message: str) -> boo
     mine = submissions.c.id == assignment.id
     values = _row(assignment, "")
     del values["submitted_at"]
-    # The id belongs to what was handed in, so this is whose it is, whatever the records were told before.
+    # The id is bound to what was submitted, so its student is right whatever was recorded before.
     taken = connection.execute(
         update(submissions).where(mine, submissions.c.confirmed_by.is_(None)).values(values | {"confirmed_by": message})
     )
@@ -154,22 +154,22 @@ def confirm(connection: Connection, assignment: Assignment, message: str) -> boo
 
 
 def find_id(connection: Connection, given: str, *, least: int = 1) -> str:
-    """Return the whole id of a submission, given that id or its beginning.
+    """Return the full id of a submission, by that id or a prefix.
 
     Args:
         connection: An open connection.
         given: What the user typed.
-        least: Letters that a beginning has at least.
+        least: The fewest characters of a prefix.
 
     Raises:
-        NoSuchID: No id, or more than one, begins so.
+        NoSuchID: No id, or more than one, begins with it.
     """
     ids = select(submissions.c.id).where(_begins(submissions.c.id, given)).order_by(submissions.c.id).limit(_LOOKED_AT)
     return pick(known_as(given), connection.execute(ids).scalars(), "submission", typed=given, least=least)
 
 
 def submission(connection: Connection, identity: str) -> tuple[Submission, list[Hop]] | None:
-    """Return a submission with its hops, oldest first; None if it is not known."""
+    """Return a submission with its hops, oldest first; None if it is unknown."""
     identity = known_as(identity)
     own = select(submissions.c.student, submissions.c.module).where(submissions.c.id == identity).subquery()
     found = _with_attempts(and_(submissions.c.student == own.c.student, submissions.c.module == own.c.module))
@@ -182,22 +182,22 @@ def submission(connection: Connection, identity: str) -> tuple[Submission, list[
 
 
 def described(connection: Connection, given: str, *, least: int = 1) -> dict[str, Any]:
-    """Return a submission with its history as JSON data, by its id or its beginning.
+    """Return a submission with its history as JSON data, by its id or a prefix.
 
     Raises:
-        NoSuchID: No id, or more than one, begins so.
+        NoSuchID: No id, or more than one, begins with it.
     """
     found = submission(connection, find_id(connection, given, least=least))
     if found is None:
-        raise NoSuchID(f"the submission {given!r} was taken away just now")
+        raise NoSuchID(f"the submission {given!r} was removed in the meantime")
     return found[0].as_dict() | {"history": [hop.as_dict() for hop in found[1]]}
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which entries of a list are wanted; all if nothing is said.
+    """The filter of a list; all entries by default.
 
-    find: the beginning of a student's number, or of an id. limit: how many, after the first `offset` of them.
+    find: a prefix of a student's number or of an id. limit: the most entries, after the first `offset`.
     """
 
     find: str = ""
@@ -207,7 +207,7 @@ class Filter:
     offset: int = 0
 
     def conditions(self, table: Table | Subquery, identity: ColumnElement[str]) -> list[ColumnElement[bool]]:
-        """Return the conditions on a table with students and modules, whose ids are in one of its columns."""
+        """Return the conditions for a table with students and modules; `identity` is its column of ids."""
         conditions: list[ColumnElement[bool]] = []
         if self.module is not None:
             conditions.append(table.c.module == text(self.module, 200))
@@ -222,7 +222,7 @@ _ALL: Final = Filter()
 
 
 def submissions_of(connection: Connection, wanted: Filter = _ALL) -> list[Submission]:
-    """List submissions; the one that changed last comes first."""
+    """List submissions, the last changed first."""
     numbered = _with_attempts(None).subquery()
     query = select(numbered).where(*wanted.conditions(numbered, numbered.c.id))
     query = query.order_by(numbered.c.updated_at.desc(), numbered.c.id).limit(wanted.limit).offset(wanted.offset)
@@ -230,7 +230,7 @@ def submissions_of(connection: Connection, wanted: Filter = _ALL) -> list[Submis
 
 
 def count(connection: Connection, wanted: Filter = _ALL) -> int:
-    """Count the submissions that a filter lets through, whatever its limit."""
+    """Count the submissions that a filter matches, without its limit."""
     query = select(func.count()).select_from(submissions).where(*wanted.conditions(submissions, submissions.c.id))
     return connection.execute(query).scalar_one()
 
@@ -254,7 +254,7 @@ def _begins(column: ColumnElement[str], beginning: str) -> ColumnElement[bool]:
 
 
 def _with_attempts(condition: Any) -> Select[Any]:
-    """Number each student's submissions in a module by the time they were handed in."""
+    """Number each student's submissions in a module by time of submission."""
     within = [submissions.c.student, submissions.c.module]
     order = [submissions.c.submitted_at, submissions.c.id]
     attempt = func.row_number().over(partition_by=within, order_by=order).label("attempt")
@@ -293,7 +293,7 @@ def _row(assignment: Assignment, submitted_at: str) -> dict[str, Any]:
 
 
 def _taken_at(hops: list[dict[str, Any]]) -> str:
-    """Return when the first role took a submission, if the hops tell it; now otherwise, and never later."""
+    """Return when the first role took a submission if the hops show it, else now; never a later time."""
     told = taken_at(hops)
     return now() if told is None else min(_time(told), now())
 
@@ -319,7 +319,7 @@ def _optional(value: object) -> str | None:
 
 
 def _time(value: object) -> str:
-    """Return a time from the wire in our own form; now, if it is none."""
+    """Return a time received over the wire in our own format; now if it is invalid."""
     if isinstance(value, str) and len(value) < 64:
         try:
             found = datetime.fromisoformat(value)

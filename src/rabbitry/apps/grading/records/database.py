@@ -1,4 +1,4 @@
-"""The database of grading's roles."""
+"""The database of the grading roles."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ class Database(_records.Database):
     """A role's database. A context manager; entering brings the schema up to date."""
 
     def __init__(self, url: str | None = None, *, existing: bool = False) -> None:
-        """Raise UsageError for a URL that is none, or another database's; existing: nothing is made."""
+        """Check the URL. Raises UsageError if it is malformed or not grading's; existing: nothing is created."""
         super().__init__(SCHEMA, url, existing=existing)

@@ -1,4 +1,4 @@
-"""The inboxes of people, and their decisions: recorded and put into the outbox in one transaction, or not at all."""
+"""People's inboxes and decisions; a decision and its outbox entry are recorded in one transaction."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rabbitry.exceptions import UsageError
 
 _ALL: Final = Filter()
 _LOOKED_AT: Final = 100
-"""Rows that are searched for an id by its beginning."""
+"""Rows compared to find an id by its prefix."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -39,7 +39,7 @@ class Item:
 
 
 def put(connection: Connection, role: Role, assignment: Assignment, exchange: str, message: str) -> bool:
-    """Put an assignment into a role's inbox. Return whether it was not there yet. It may have been decided since."""
+    """Put an assignment into a role's inbox. Return whether it is new. It may have been decided since."""
     insert = insert_into(connection, inbox).on_conflict_do_nothing().returning(inbox.c.id)
     done = connection.execute(
         insert,
@@ -59,35 +59,35 @@ def put(connection: Connection, role: Role, assignment: Assignment, exchange: st
 
 
 def waiting(connection: Connection, role: RoleName, wanted: Filter = _ALL) -> list[Item]:
-    """List what waits for a role's people, oldest first."""
+    """List the entries that wait for a role's people, oldest first."""
     query = _waiting().where(inbox.c.role == role, *wanted.conditions(inbox, inbox.c.submission))
     return [_item(row) for row in connection.execute(query.limit(wanted.limit).offset(wanted.offset))]
 
 
 def count(connection: Connection, role: RoleName, wanted: Filter = _ALL) -> int:
-    """Count the entries that wait for a role's people and pass a filter, whatever its limit."""
+    """Count the entries that wait for a role's people and match a filter, without its limit."""
     query = _waiting().where(inbox.c.role == role, *wanted.conditions(inbox, inbox.c.submission)).order_by(None)
     return connection.execute(select(func.count()).select_from(query.subquery())).scalar_one()
 
 
 def counts(connection: Connection) -> dict[str, int]:
-    """Count what waits in each role's inbox."""
+    """Count the entries waiting in each role's inbox."""
     open_ = _waiting().order_by(None).subquery()
     rows = connection.execute(select(open_.c.role, func.count()).group_by(open_.c.role))
     return {row[0]: row[1] for row in rows}
 
 
 def newest(connection: Connection) -> dict[str, int]:
-    """Return the number of the latest entry in each role's inbox; with the count it tells whether anything changed."""
+    """Return the number of the latest entry in each role's inbox; with the count it shows whether anything changed."""
     rows = connection.execute(select(inbox.c.role, func.max(inbox.c.id)).group_by(inbox.c.role))
     return {row[0]: row[1] for row in rows}
 
 
 def item(connection: Connection, identity: str, role: RoleName | None = None) -> Item:
-    """Find a waiting entry by the submission's id or its beginning.
+    """Return a waiting entry by the submission's id or a prefix.
 
     Raises:
-        NoSuchID: No entry waits with such an id (the text then says who decided last), or several do.
+        NoSuchID: No entry with such an id waits (the text then names the last decision), or several do.
     """
     wanted = _waiting()
     if role is not None:
@@ -99,15 +99,15 @@ def item(connection: Connection, identity: str, role: RoleName | None = None) ->
         )
     except NoSuchID as error:
         decided = None if rows else _last_decision(connection, identity, role)
-        raise error if decided is None else NoSuchID(f"{identity!r} waits no more: {decided}") from error
+        raise error if decided is None else NoSuchID(f"{identity!r} is decided already: {decided}") from error
     return _item(next(row for row in rows if row.submission == whole))
 
 
 def handed_in(connection: Connection, given: str) -> Item:
-    """Find the latest inbox entry of a submission, decided or not, by its id or its beginning.
+    """Return the latest inbox entry of a submission, decided or not, by its id or a prefix.
 
     Raises:
-        NoSuchID: No id, or more than one, begins so.
+        NoSuchID: No id, or more than one, begins with it.
     """
     rows = connection.execute(select(inbox).where(_begins(given)).order_by(inbox.c.id.desc()).limit(_LOOKED_AT)).all()
     identity = pick(known_as(given), [row.submission for row in rows], "assignment in an inbox", typed=given)
@@ -115,7 +115,7 @@ def handed_in(connection: Connection, given: str) -> Item:
 
 
 def has(connection: Connection, identity: str) -> bool:
-    """Return whether a submission came to an inbox here, so that its file is there."""
+    """Return whether a submission came to an inbox here, which holds its file."""
     return connection.execute(select(inbox.c.id).where(inbox.c.submission == identity).limit(1)).first() is not None
 
 
@@ -134,10 +134,10 @@ def _begins(given: str) -> ColumnElement[bool]:
 
 
 def settle(connection: Connection, found: Item, action: str, decision: Decision, course: Course) -> Assignment:
-    """Record a decision and put what it leads to into the outbox.
+    """Record a decision and put the resulting message into the outbox.
 
     Raises:
-        UsageError: The role can't make this decision, or somebody decided before.
+        UsageError: The role can't make this decision, or another person decided before.
     """
     role = role_named(found.role)
     next_ = decide(found.assignment, role, action, decision)
@@ -153,7 +153,7 @@ def settle(connection: Connection, found: Item, action: str, decision: Decision,
     first = insert_into(connection, decisions).on_conflict_do_nothing().returning(decisions.c.item)
     if connection.execute(first, values).first() is None:
         told = _last_decision(connection, found.assignment.id, role.name)
-        raise UsageError(f"somebody else was first, so this was not recorded: {told}")
+        raise UsageError(f"another person decided first, and this decision was not recorded: {told}")
     if role.name == "coordinator":
         if course_records.confirm(connection, next_, found.message):
             _to_be_published(connection, role, found.exchange, key_of(next_, course), next_, required=False)

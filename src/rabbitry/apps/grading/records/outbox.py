@@ -1,4 +1,4 @@
-"""Decisions that are to be published: claimed, published, confirmed, and only then taken out."""
+"""Decisions to publish: each is claimed, published, confirmed, and only then removed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sqlalchemy import Connection, Row, delete, func, select, update
 from rabbitry.apps.grading.records.schema import outbox
 
 CLAIM: Final = 30.0
-"""Seconds after which another publisher takes what one claimed and did not publish: it may have died."""
+"""Seconds after which another publisher may take a claimed entry: the first may have died."""
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A message to be published. message: its id, the same however often it is published."""
+    """A message to publish. message: its id, the same each time it is published."""
 
     id: int
     role: str
@@ -31,7 +31,7 @@ class Letter:
 
 
 def claim(connection: Connection, roles: Sequence[str], limit: int = 100) -> list[Letter]:
-    """Claim what waits to be published for these roles, oldest first."""
+    """Claim the entries to publish for these roles, oldest first."""
     seconds = time.time()
     free = (
         select(outbox)
@@ -54,21 +54,21 @@ def _letter(row: Row[Any]) -> Letter:
 
 
 def is_empty(connection: Connection, roles: Sequence[str]) -> bool:
-    """Return whether nothing can be claimed, which costs less than to try."""
+    """Return whether nothing can be claimed; cheaper than a claim."""
     free = select(outbox.c.id).where(outbox.c.role.in_(roles), outbox.c.claimed_until < time.time())
     return connection.execute(free.limit(1)).first() is None
 
 
 def published(connection: Connection, letters: Sequence[int]) -> None:
-    """Take out what was confirmed."""
+    """Remove confirmed entries."""
     connection.execute(delete(outbox).where(outbox.c.id.in_(letters)))
 
 
 def release(connection: Connection, letters: Sequence[int]) -> None:
-    """Return to the outbox what could not be published."""
+    """Return entries that could not be published to the outbox."""
     connection.execute(update(outbox).where(outbox.c.id.in_(letters)).values(claimed_until=0.0))
 
 
 def count(connection: Connection) -> int:
-    """Count what is yet to be published."""
+    """Count the entries yet to be published."""
     return connection.execute(select(func.count()).select_from(outbox)).scalar_one()

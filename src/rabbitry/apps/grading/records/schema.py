@@ -1,4 +1,4 @@
-"""The tables. Times are UTC as text in ISO 8601, all of one length, so that they sort."""
+"""The tables. Times are in UTC as ISO 8601 text of equal length, which sorts by time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ submissions: Final = Table(
     Column("feedback", Text),
     Column("submitted_at", String(40), nullable=False),
     Column("updated_at", String(40), nullable=False),
-    # The message that led to the confirmation: when it comes again, its result is published again.
+    # The message that led to the confirmation: if it comes again, its result is published again.
     Column("confirmed_by", String(300)),
     Index("submissions_of_student", "student", "module", "submitted_at"),
     Index("submissions_by_status", "status"),
@@ -100,20 +100,20 @@ outbox: Final = Table(
     Column("type", String(40), nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("created_at", String(40), nullable=False),
-    # Unix seconds until which somebody is about to publish it.
+    # Unix time until which the entry is claimed for publishing.
     Column("claimed_until", Float, nullable=False, server_default="0"),
 )
 
 
 def insert_into(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
-    """Make an insert that knows `on conflict`, which both databases have and the standard has not."""
+    """Return an insert that supports `on conflict`: both databases have it, standard SQL does not."""
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 
 def text(value: object, limit: int = 10_000) -> str:
-    """Return text from the wire in a form that both databases store.
+    """Return text received over the wire in a form that both databases can store.
 
-    It has no zero byte, is valid UTF-8 (a name in AMQP may be other bytes), and has at most `limit` characters.
+    It has no zero byte, is valid UTF-8 (an AMQP name may be other bytes), and has at most `limit` characters.
     """
     found = value if isinstance(value, str) else "" if value is None else str(value)
     return found.replace("\0", "\ufffd").encode(errors="replace").decode()[:limit]

@@ -1,4 +1,4 @@
-// What this page asks the server for, and texts of what it answers.
+// The page's requests to the server, and formats for the answers.
 import { ask, query } from "../../static/ask.js";
 
 export { ask, query };

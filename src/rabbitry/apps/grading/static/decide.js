@@ -1,4 +1,4 @@
-// The form in which a person decides on one assignment. Nothing but a click on a button decides.
+// The form in which a person decides on one assignment. Only a click on a button decides.
 import { Component, createRef, html } from "../../static/html.js";
 import { ask, decide, fileURL, mark } from "./api.js";
 import * as drafts from "./drafts.js";
@@ -7,7 +7,7 @@ import { visible } from "./text.js";
 const TITLES = { correct: "Correct", validate: "Validate", "send-back": "Send back", confirm: "Confirm" };
 const FIELDS = ["mark", "out_of", "feedback", "remark"];
 
-// A number as people type it, with a point or a comma; null where nothing is typed, NaN where it is none.
+// Parses a typed number with a point or a comma; null if the field is empty, NaN if it is not a number.
 function number(text) {
   const typed = text.trim().replace(",", ".");
   if (typed === "") return null;
@@ -16,7 +16,7 @@ function number(text) {
 
 const shown = (value) => (typeof value === "number" ? String(Math.round(value * 100) / 100) : "");
 
-// What stands in the form at first: of an assignment that was sent back, the mark and feedback of the round before.
+// The form's initial values: of an assignment that was sent back, the previous round's mark and feedback.
 function initial(item) {
   const isAgain = item.actions.includes("correct") && item.sent_back > 0;
   return {
@@ -27,7 +27,7 @@ function initial(item) {
   };
 }
 
-// Props: role, item (as it was opened), stamp (changes where the inbox has), done(said), close().
+// Props: role, item (as it was opened), stamp (changes with the inbox), done(said), close().
 export class Decide extends Component {
   form = createRef();
 
@@ -56,12 +56,12 @@ export class Decide extends Component {
     if (before.stamp !== this.props.stamp) this.look();
   }
 
-  // Whether what was opened still waits; who decides in the meantime is told here, and what is typed stays.
+  // Checks whether the opened item still waits; another person's decision is shown here, and typed text stays.
   async look() {
     const { role, item } = this.props;
     try {
       const found = await ask(`inbox/${role}/${encodeURIComponent(item.id)}`);
-      this.setState({ changed: found.item === item.item ? null : "It came again after you opened it: open it once more." });
+      this.setState({ changed: found.item === item.item ? null : "It was sent again after you opened it: open it again." });
     } catch (error) {
       if (error.status === 404) this.setState({ changed: `${error.message}.` });
     }
@@ -81,7 +81,7 @@ export class Decide extends Component {
     if (action === "correct") {
       Object.assign(verdict, { mark: number(this.state.mark), out_of: number(this.state.out_of), feedback: this.state.feedback.trim() || null });
       if (Number.isNaN(verdict.mark) || Number.isNaN(verdict.out_of)) {
-        this.setState({ error: `“${Number.isNaN(verdict.mark) ? this.state.mark : this.state.out_of}” is no number.` });
+        this.setState({ error: `“${Number.isNaN(verdict.mark) ? this.state.mark : this.state.out_of}” is not a number.` });
         return;
       }
       if (verdict.mark === null && !isSure) {
@@ -96,7 +96,7 @@ export class Decide extends Component {
       drafts.drop(this.key);
       this.props.done(`Student ${item.student}: ${action === "send-back" ? "sent back" : status}.`);
     } catch (error) {
-      this.setState({ error: `${error.message}. Nothing that you typed is lost.`, busy: false });
+      this.setState({ error: `${error.message}. Your input is kept.`, busy: false });
     }
   };
 
@@ -117,20 +117,20 @@ export class Decide extends Component {
       <h3>Student ${visible(item.student)}, ${item.module ? visible(item.module) : "no module"} <small>${item.id}</small></h3>
       <p><a class="download" href=${fileURL(item.id)} download>Download ${item.name ? visible(item.name) : "the file"}</a></p>
       ${item.is_binary
-        ? html`<p class="nothing">The file is no text, so it is not shown here.</p>`
+        ? html`<p class="nothing">The file is not text and can't be shown here.</p>`
         : html`<pre class="solution">${visible(item.solution)}</pre>`}
-      ${item.is_cut && html`<p class="nothing">This is the beginning; the whole is longer.</p>`}
+      ${item.is_cut && html`<p class="nothing">Only the beginning is shown.</p>`}
       ${item.remarks.map((remark) => html`<p class="notice warn"><b>Sent back:</b> ${visible(remark)}</p>`)}
       ${item.mark !== null && html`<p><b>Mark:</b> ${mark(item.mark, item.out_of)}</p>`}
       ${item.feedback !== null && html`<pre class="feedback">${visible(item.feedback)}</pre>`}
-      ${isOlder && html`<p class="notice warn">What stands below you typed before this assignment came again.</p>`}
+      ${isOlder && html`<p class="notice warn">You typed the text below before this assignment was sent again.</p>`}
       ${changed && html`<p class="notice warn changed" role="status">${visible(changed)}</p>`}
       ${can("correct") && html`<div class="fields">
         ${this.field("mark", "Mark", { inputmode: "decimal", size: 6 })}
         ${this.field("out_of", "out of", { inputmode: "decimal", size: 6 })}
         ${this.field("feedback", "Feedback", { rows: 4 })}
       </div>`}
-      ${can("send-back") && html`<div class="fields">${this.field("remark", "Remark, where it goes back", { rows: 2 })}</div>`}
+      ${can("send-back") && html`<div class="fields">${this.field("remark", "Remark, if you send it back", { rows: 2 })}</div>`}
       <div class="fields">
         ${this.field("who", "Your name", { maxlength: 100, autocomplete: "name" })}
         ${item.actions.map((action) => html`<button type="button" class=${action === "send-back" ? "" : "primary"} disabled=${busy}

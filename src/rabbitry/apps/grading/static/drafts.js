@@ -1,11 +1,11 @@
-// What somebody has typed and not sent: kept by the browser, so that no reload, refusal or lost connection costs it.
+// Typed text that is not sent yet, kept in the browser over reloads, refusals and lost connections.
 const PREFIX = "rabbitry.grading.";
 
 function store(work, otherwise) {
   try {
     return work(localStorage);
   } catch {
-    return otherwise; // switched off, or full: the page still works, and keeps what is typed while it is open
+    return otherwise; // storage is off or full: the page still works, and keeps typed text while it is open
   }
 }
 

@@ -1,4 +1,4 @@
-// The page of a course: the pipeline, the submissions with their histories, the form, and the inboxes.
+// A course's page: the pipeline, the submissions with their histories, the form, and the inboxes.
 import { Component, html, render } from "../../static/html.js";
 import { Pager } from "../../static/pager.js";
 import { report } from "../../static/status.js";
@@ -14,9 +14,9 @@ const ROLES = [
   { name: "assistant", title: "Assistant" },
   { name: "coordinator", title: "Coordinator" },
 ];
-const EACH = 1000; // milliseconds between two looks, while somebody looks at the page
+const EACH = 1000; // milliseconds between two requests while the page is visible
 
-// The parts of the address; one that is no UTF-8 stays as it is.
+// The parts of the address; a part that is not UTF-8 stays as it is.
 const part = (text) => {
   try {
     return decodeURIComponent(text);
@@ -80,7 +80,7 @@ class Course extends Component {
         ${ROLES.map(({ name: role, title }) => html`<a href=${`#/inbox/${role}`} aria-current=${name === role ? "page" : null}>${title}
           ${overview?.inboxes[role] > 0 && html` <b class="number">${overview.inboxes[role]}</b>`}</a>`)}
       </nav>
-      ${error && html`<p class="notice bad" role="alert">What you see may be old: ${visible(error)}.</p>`}
+      ${error && html`<p class="notice bad" role="alert">The page may be out of date: ${visible(error)}.</p>`}
       ${overview && html`<${Pipeline} overview=${overview} />${this.view(route)}`}`;
   }
 }
@@ -88,7 +88,7 @@ class Course extends Component {
 function Pipeline({ overview }) {
   return html`<ol class="pipeline">
     ${STATUSES.map((status) => html`<li data-status=${status}><b>${overview.statuses[status] ?? 0}</b> ${status}</li>`)}
-    ${overview.outbox > 0 && html`<li class="outbox" title="Decided here; a role that runs with --person sends it.">
+    ${overview.outbox > 0 && html`<li class="outbox" title="Decided here; a role that runs with --person publishes it.">
       <b>${overview.outbox}</b> to be sent</li>`}
   </ol>`;
 }
@@ -99,13 +99,13 @@ function Submissions({ overview, filter, show }) {
   return html`<section class="panel">
     <div class="bar-top"><h2>Submissions</h2>
       <${Filter} ...${filter} modules=${overview.modules} statuses=${STATUSES} onChange=${show} /></div>
-    ${found.length === 0 && html`<p class="nothing">${isFiltered ? "None of these." : "No submissions are recorded yet."}</p>`}
+    ${found.length === 0 && html`<p class="nothing">${isFiltered ? "No matches." : "No submissions are recorded yet."}</p>`}
     ${found.length > 0 && html`<div class="scroll"><table class="rows">
       <thead><tr><th>Student</th><th>Module</th><th>Attempt</th><th>Status</th><th>Mark</th><th>Changed</th></tr></thead>
       <tbody>${found.map((one) => html`<tr key=${one.id} data-id=${one.id}>
         <td data-label="Student"><a href=${`#/submission/${encodeURIComponent(one.id)}`}>${visible(one.student)}</a></td>
         <td data-label="Module">${one.module ? visible(one.module) : "–"}</td>
-        <td data-label="Attempt"><span>${one.attempt}${!one.latest && html` <span class="tag">a newer one is there</span>`}</span></td>
+        <td data-label="Attempt"><span>${one.attempt}${!one.latest && html` <span class="tag">superseded</span>`}</span></td>
         <td data-label="Status"><span class="status" data-status=${one.status}>${visible(one.status)}</span></td>
         <td data-label="Mark">${mark(one.mark, one.out_of)}</td><td data-label="Changed">${time(one.updated_at)}</td>
       </tr>`)}</tbody>
@@ -136,10 +136,10 @@ class Submission extends Component {
   render({ id }, { found, error }) {
     return html`<section class="panel submission" data-id=${id}>
       ${error && html`<p class="notice bad" role="alert">${visible(error)}</p>`}
-      ${found === null && html`<p class="nothing">Nothing is recorded of ${visible(id)} yet.</p>`}
+      ${found === null && html`<p class="nothing">No submission ${visible(id)} is recorded yet.</p>`}
       ${found && html`
         <h2>Student ${visible(found.student)}, ${found.module ? visible(found.module) : "no module"}</h2>
-        <p>${visible(found.name)} · attempt ${found.attempt}${!found.latest && html` <span class="tag">a newer one is there</span>`}
+        <p>${visible(found.name)} · attempt ${found.attempt}${!found.latest && html` <span class="tag">superseded</span>`}
           · <span class="status" data-status=${found.status}>${visible(found.status)}</span> · mark ${mark(found.mark, found.out_of)}</p>
         ${found.has_file && html`<p><a class="download" href=${fileURL(found.id)} download>Download the file</a></p>`}
         <ol class="history">${found.history.map((hop) => html`<li>
@@ -175,7 +175,7 @@ class Submit extends Component {
 
   render({ modules }, { student, module, id, error, busy }) {
     return html`<section class="panel">
-      <h2>Hand in an assignment</h2>
+      <h2>Submit an assignment</h2>
       <form class="submit" onSubmit=${this.onSubmit}>
         <div class="fields">
           <label><span>Student number</span><input name="student" value=${student} onInput=${this.type("student")} required
@@ -187,7 +187,7 @@ class Submit extends Component {
         </div>
       </form>
       ${error && html`<p class="notice bad" role="alert">${visible(error)}</p>`}
-      ${id && html`<p class="notice good" role="status">Handed in: <a href=${`#/submission/${id}`}>${id}</a></p>`}
+      ${id && html`<p class="notice good" role="status">Submitted: <a href=${`#/submission/${id}`}>${id}</a></p>`}
     </section>`;
   }
 }

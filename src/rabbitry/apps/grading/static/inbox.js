@@ -1,4 +1,4 @@
-// What waits for a role's people: a list, page by page, and the one that is open.
+// A role's inbox: the list, page by page, and the opened item.
 import { Component, html } from "../../static/html.js";
 import { Pager } from "../../static/pager.js";
 import { ask, mark, query, time } from "./api.js";
@@ -8,10 +8,10 @@ import { visible } from "./text.js";
 
 const FRESH = { items: null, total: 0, each: 1, page: 0, find: "", module: "", open: null, error: null, said: null };
 
-// Props: role, stamp (changes where something came to the inbox or was decided), modules, who.
+// Props: role, stamp (changes with the inbox or a decision), modules, who.
 export class Inbox extends Component {
   state = FRESH;
-  asked = 0; // how often the list was asked for: answers may overtake each other, and the latest one counts
+  asked = 0; // number of the latest request: answers may overtake each other, and only the latest counts
 
   componentDidMount() {
     this.load();
@@ -49,7 +49,7 @@ export class Inbox extends Component {
     }
   }
 
-  // The answer to a decision may come when its person looks at another assignment or another inbox already.
+  // The answer to a decision may arrive when the person already looks at another assignment or inbox.
   done(item, said) {
     if (this.state.open === item) this.setState({ open: null, said });
     this.load();
@@ -66,8 +66,8 @@ export class Inbox extends Component {
       ${said && html`<p class="notice good" role="status">${visible(said)}</p>`}
       ${open && html`<${Decide} key=${`${role} ${open.item}`} item=${open} role=${role} stamp=${stamp} who=${who}
         done=${(said) => this.done(open, said)} close=${this.close} />`}
-      ${items !== null && items.length === 0 && html`<p class="nothing">${isFiltered ? "None of these." : html`Nothing waits here.
-        What arrives at a role that runs with <code>--person</code> does.`}</p>`}
+      ${items !== null && items.length === 0 && html`<p class="nothing">${isFiltered ? "No matches." : html`No submission waits here.
+        They come from a role that runs with <code>--person</code>.`}</p>`}
       ${items !== null && items.length > 0 && html`<div class="scroll"><table class="rows">
         <thead><tr><th>Student</th><th>Module</th><th>File</th><th>Mark</th><th>Arrived</th><th></th></tr></thead>
         <tbody>${items.map((item) => html`<tr key=${item.item} data-id=${item.id} class=${open?.item === item.item ? "open" : ""}>

@@ -1,8 +1,8 @@
-// The filter that every list has.
+// The filter of every list.
 import { html } from "../../static/html.js";
 import { plain } from "./text.js";
 
-// Props: find, module, status (where there is one to choose), modules, statuses, onChange(change).
+// Props: find, module, status (if it can be chosen), modules, statuses, onChange(change).
 export function Filter({ find, module, status, modules, statuses, onChange }) {
   const choice = (label, name, value, options) => html`<label class="find"><span>${label}</span>
     <select name=${name} value=${value} onChange=${(event) => onChange({ [name]: event.currentTarget.value })}>

@@ -1,1 +1,1 @@
-"""Alembic's migrations of the records, oldest first in versions."""
+"""Alembic's migrations of the records."""

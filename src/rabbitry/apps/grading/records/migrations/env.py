@@ -1,4 +1,4 @@
-"""Run by Alembic: the migrations, on the connection that was handed over, in its transaction."""
+"""Run by Alembic: the migrations, on the given connection and in its transaction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first tables. Times are seconds since 1970. Words of outcomes are kept as numbers (`outcomes.py`)."""
+"""The first tables. Times are Unix timestamps. Outcomes are stored as numbers (`outcomes.py`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ branch_labels = None
 depends_on = None
 
 _LARGE = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-"""64 bits; in SQLite the row's own number if it is the primary key."""
+"""64 bits; in SQLite it is the row id if it is the primary key."""
 
 
 def _number(name: str, default: int | None = 0) -> sa.Column[int]:
@@ -23,7 +23,7 @@ def _number(name: str, default: int | None = 0) -> sa.Column[int]:
 
 
 def _real(name: str, default: float | None = 0) -> sa.Column[float]:
-    # Double: 24 bits of a PostgreSQL `real` tell the seconds of today to two minutes.
+    # Double precision: the 24 bits of a PostgreSQL `real` resolve today's timestamps to two minutes.
     return sa.Column(
         name, sa.Double, nullable=default is None, server_default=None if default is None else str(default)
     )
@@ -34,7 +34,7 @@ def _text(name: str, default: str | None = "") -> sa.Column[str]:
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables."""
     _create_crawls()
     _create_hosts()
     _create_addresses()
@@ -45,8 +45,8 @@ def upgrade() -> None:
 
 
 def _create_crawls() -> None:
-    # Which keeper is active: who becomes it raises the epoch, and each transaction of the one before fails.
-    # crawl: drawn once; the ids of batches begin with it, so that a keeper knows messages of another database.
+    # The active keeper: a keeper that becomes active raises the epoch, and each transaction of the previous one fails.
+    # crawl: a random id; the ids of batches begin with it, so that a keeper recognizes messages of another database.
     op.create_table(
         "crawl_keeper",
         sa.Column("id", _LARGE, primary_key=True, autoincrement=False),
@@ -57,8 +57,7 @@ def _create_crawls() -> None:
         _text("crawl"),
     )
     op.execute(f"INSERT INTO crawl_keeper (id, crawl) VALUES (1, '{secrets.token_hex(4)}')")  # noqa: S608 - hex digits
-    # One row for each `add`, whose message may come twice. hosts, allow: JSON lists; null if that bound was not
-    # asked for.
+    # One row for each `add`, whose message may come twice. hosts, allow: JSON lists; null if that limit was not set.
     op.create_table(
         "crawl_crawls",
         sa.Column("id", _LARGE, primary_key=True, autoincrement=False),
@@ -78,9 +77,9 @@ def _create_crawls() -> None:
 
 
 def _create_hosts() -> None:
-    # The frontier's unit: a host name, with a port if it is none of http's and https's own.
-    # delay: as asked for at `add`; robots_delay: of robots.txt. backoff: the delay that failures or 429 and 503 made.
-    # outcomes: the last ones, newest last.
+    # The frontier's unit: a host name, with a port unless that is the default of http or https.
+    # delay: as set by `add`; robots_delay: from robots.txt. backoff: the delay after failures or 429 and 503.
+    # outcomes: the latest ones, newest last.
     op.create_table(
         "crawl_hosts",
         sa.Column("id", _LARGE, primary_key=True, autoincrement=False),
@@ -117,9 +116,9 @@ def _create_hosts() -> None:
 
 
 def _create_addresses() -> None:
-    # Each address that was ever found: the key is a hash with the host in its upper bits. ref: the row of
-    # crawl_addresses; below 0: refused, why and when (`outcomes.py`). New ones are in the log first (`seen.py`):
-    # entries has keys and refs in turns, 8 bytes each.
+    # Each address ever found: the key is a hash with the host in its upper bits. ref: the row of crawl_addresses; below
+    # 0: refused, with reason and time (`outcomes.py`). New ones are first in the log (`seen.py`): entries has keys and
+    # refs in turn, 8 bytes each.
     op.create_table(
         "crawl_seen",
         sa.Column("key", _LARGE, primary_key=True, autoincrement=False),
@@ -130,8 +129,8 @@ def _create_addresses() -> None:
         sa.Column("id", _LARGE, primary_key=True, autoincrement=False),
         sa.Column("entries", sa.LargeBinary, nullable=False),
     )
-    # Addresses that wait, are on their way, or were fetched. counted: the crawl that has it among its pages. trail: the
-    # decisions with their time and node (`trail.py`).
+    # Addresses that wait, are out, or were fetched. counted: the crawl that counts it as a page. trail: the decisions
+    # with their time and node (`trail.py`).
     op.create_table(
         "crawl_addresses",
         sa.Column("id", _LARGE, primary_key=True, autoincrement=False),
@@ -157,7 +156,7 @@ def _create_addresses() -> None:
         _real("pause"),
         _text("trail"),
     )
-    # State 0 waits.
+    # State 0: waiting.
     waits = sa.text("state = 0")
     op.create_index(
         "crawl_addresses_waiting",
@@ -166,7 +165,7 @@ def _create_addresses() -> None:
         sqlite_where=waits,
         postgresql_where=waits,
     )
-    # When addresses that were tried or fetched are to be fetched again.
+    # When addresses that were tried or fetched are due again.
     op.create_table(
         "crawl_later",
         sa.Column("address", _LARGE, primary_key=True, autoincrement=False),
@@ -176,7 +175,7 @@ def _create_addresses() -> None:
 
 
 def _create_batches() -> None:
-    # addresses: a JSON list of the rows that are not reported yet; robots: the origin whose robots.txt it is.
+    # addresses: a JSON list of the rows not reported yet; robots: the origin whose robots.txt it fetches.
     op.create_table(
         "crawl_batches",
         sa.Column("id", sa.String(40), primary_key=True),
@@ -204,7 +203,7 @@ def _create_traps() -> None:
         _number("streak"),
         sa.Column("prints", sa.LargeBinary, nullable=True),
     )
-    # The first address with a content: what has the same on the same host is a duplicate of it.
+    # The first address with a content: another one on the same host with the same content is its duplicate.
     op.create_table(
         "crawl_contents",
         sa.Column("key", _LARGE, primary_key=True, autoincrement=False),
@@ -218,7 +217,7 @@ def _create_counters() -> None:
         sa.Column("name", sa.String(60), primary_key=True),
         _number("number"),
     )
-    # What was done in each slot of 10 s, for the rates of the last minutes.
+    # Work done in each slot of 10 s, for the rates of the last minutes.
     op.create_table(
         "crawl_pace",
         sa.Column("slot", _LARGE, primary_key=True, autoincrement=False),

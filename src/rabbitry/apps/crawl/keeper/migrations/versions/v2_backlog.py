@@ -1,4 +1,4 @@
-"""A table for documents that wait for their turn."""
+"""A table for documents that wait to be applied."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the table."""
-    # document: JSON, zstd (`backlog.py`). Rows go in the order of their ids; there are no gaps.
+    """Create the table."""
+    # document: JSON, zstd (`backlog.py`). Rows are removed in the order of their ids; there are no gaps.
     op.create_table(
         "crawl_backlog",
         sa.Column("of_sitemaps", sa.Integer, primary_key=True, autoincrement=False),

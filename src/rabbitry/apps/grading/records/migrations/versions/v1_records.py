@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the tables as they were then, whatever schema.py says now."""
+    """Create the tables as they were in this version, independent of schema.py."""
     _make_records()
     _make_inbox()
     _make_outbox()
