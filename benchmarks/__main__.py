@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Run each benchmark in a process of its own; gives how many failed."""
+    """Run each benchmark in a process of its own; return how many failed."""
     files = Path(__file__).parent.glob("[!_]*.py")
     known = sorted(path.stem for path in files if "\ndef main()" in path.read_text())
     wanted = sys.argv[1:] or known

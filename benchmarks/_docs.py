@@ -1,4 +1,4 @@
-"""Figures go into docs/performance.md, between marks."""
+"""Writing figures into docs/performance.md, between marks."""
 
 from pathlib import Path
 from typing import Final
@@ -7,7 +7,7 @@ DOCS: Final = Path(__file__).parent.parent / "docs"
 
 
 def write_table(target: str, table: str) -> None:
-    """Put a table between the marks of a make target. Raises RuntimeError where the page has none."""
+    """Put a table between the marks of a make target. Raises RuntimeError if the page has no marks."""
     page = DOCS / "performance.md"
     before, begin, rest = page.read_text().partition(f"<!-- make {target} writes from here -->\n")
     _, end, after = rest.partition("<!-- to here -->\n")

@@ -1,4 +1,4 @@
-"""Builds the peers where they must be built, and runs each in a child process of its own."""
+"""Builds the peers that need it, and runs each in a child process."""
 
 import json
 import subprocess
@@ -17,24 +17,24 @@ _DEADLINE = 600.0
 
 @dataclass(frozen=True)
 class Result:
-    """What one run measured."""
+    """The results of one run."""
 
     messages: int
     seconds: float
     per_second: int
     cpu_us: float
-    """User and system time of the client for one message, in microseconds."""
+    """User and system time of the client per message, in microseconds."""
     p50_us: float = 0.0
-    """Of "ping": half of the messages came back within this, in microseconds."""
+    """For "ping": half of the messages came back within this, in microseconds."""
     p99_us: float = 0.0
     rss: tuple[int, ...] = ()
-    """Of "through": bytes of the client's memory, at equal distances."""
+    """For "through": bytes of the client's memory, at equal distances."""
 
 
 class Peers:
-    """The peers that can run here. A context manager: what is compiled lies in a folder that goes with it.
+    """The peers that can run here. A context manager, which removes compiled programs at its end.
 
-    `missing` says for each that cannot run here why not.
+    `missing` has the reason for each that cannot run here.
     """
 
     def __init__(self) -> None:
@@ -55,11 +55,11 @@ class Peers:
     def run(
         self, peer: str, scenario: Scenario, url: str, queue: str, count: int, exchange: str = "", size: int = 200
     ) -> Result:
-        """Measure one scenario with bodies of `size` bytes; the queue must be there, and hold `count` for "consume".
+        """Measure one scenario with bodies of `size` bytes; the queue must exist, with `count` for "consume".
 
-        `exchange`, in place of the default one, is for the C client alone, and "through" for Rabbitry's.
+        `exchange`, instead of the default one, works only with the C client, and "through" only with Rabbitry's.
 
-        Raises RuntimeError with what the peer said when it fails.
+        Raises RuntimeError with the peer's error output if it fails.
         """
         arguments = [
             scenario,

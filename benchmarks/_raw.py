@@ -1,4 +1,4 @@
-"""A blocking client that does nothing but what it is told: it sends bytes, and counts the frames that come back."""
+"""A minimal blocking client: it sends given bytes, and counts the frames that come back."""
 
 import socket
 import struct
@@ -22,7 +22,7 @@ _MUCH: Final = 1 << 18
 
 
 class Raw:
-    """A connection to a virtual host with channel 1 open."""
+    """A connection to a virtual host, with channel 1 open."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -44,7 +44,7 @@ class Raw:
         self._socket.close()
 
     def send(self, data: bytes) -> None:
-        """Send bytes as they are."""
+        """Send bytes unchanged."""
         self._socket.sendall(data)
 
     def call(self, method: Method, answer: type[Method], channel: int = 1) -> Method:
@@ -53,7 +53,7 @@ class Raw:
         return self.wait_for(answer)
 
     def wait_for(self, *answers: type[Method]) -> Method:
-        """Wait for one of some methods, and drop other frames. Raises RuntimeError where the broker closes."""
+        """Wait for one of some methods, and drop other frames. Raises RuntimeError if the broker closes."""
         while True:
             kind, payload = self.next_frame()
             if kind == METHOD:
@@ -64,7 +64,7 @@ class Raw:
                     raise RuntimeError(f"the broker closed: {method}")
 
     def wait_for_all(self, count: int, is_one: Callable[[int, bytes], bool]) -> None:
-        """Wait for so many frames of a sort."""
+        """Wait for a number of matching frames."""
         while count:
             count -= is_one(*self.next_frame())
 
@@ -96,7 +96,7 @@ class Raw:
         self.call(m.QueueDeclare(queue, durable=durable, arguments=arguments), m.QueueDeclareOk)
 
     def fill(self, queue: str, count: int, *, persistent: bool) -> None:
-        """Put so many messages of 100 bytes into a queue, and wait until the last one is confirmed."""
+        """Publish messages of 100 bytes to a queue, and wait until the last one is confirmed."""
         self.call(m.ConfirmSelect(), m.ConfirmSelectOk)
         one = publish("", queue, bytes(100), persistent=persistent)
         confirmed = sent = 0
@@ -106,7 +106,7 @@ class Raw:
                 self.send(one * burst)
                 sent += burst
             ack = self.wait_for(m.BasicAck)
-            assert isinstance(ack, m.BasicAck)  # wait_for returns no other
+            assert isinstance(ack, m.BasicAck)  # wait_for returns nothing else
             confirmed = max(confirmed, ack.delivery_tag)
 
 

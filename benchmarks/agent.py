@@ -1,4 +1,4 @@
-"""What the agent costs: percent of a core and memory, at one sample a second to both exchanges, somebody listening."""
+"""The agent's cost: percent of a core and memory, at one sample a second to both exchanges, with a consumer."""
 
 import asyncio
 import json
@@ -13,13 +13,13 @@ from tests.support.embedded import BrokerProcess
 import rabbitry
 
 SETTLE = 5.0
-"""Seconds after the start before the measurement: the start itself costs more than a minute of samples."""
+"""Seconds before the measurement starts: the agent's start costs more than a minute of samples."""
 SECONDS = 60.0
 _MIB = 1 << 20
 
 
 async def _listen(url: str) -> None:
-    """Hold a queue for each exchange of the agent, and read it."""
+    """Declare a queue for each exchange of the agent, and consume it."""
     async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue("", exclusive=True)).name
@@ -64,7 +64,7 @@ async def _run(url: str) -> None:
 
 
 def main() -> int:
-    """Measure and print one JSON line for each way to run the agent."""
+    """Measure the agent in each configuration and print a JSON line for each."""
     with BrokerProcess(anew=True) as broker:
         asyncio.run(_run(broker.url))
     return 0

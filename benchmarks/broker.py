@@ -1,7 +1,8 @@
 """The embedded broker, in memory and durable, beside RabbitMQ 3.10.8, in one run: `make bench-broker`.
 
-200-byte persistent messages to durable queues, confirmed and acknowledged, by the C client; rounds go in turns and the
-median counts. Prints a line for each measure, draws docs/img/broker.svg and writes the table in docs/performance.md.
+200-byte persistent messages to durable queues, confirmed and acknowledged, with the C client. The brokers take turns,
+and the median counts. Prints a line for each measure, draws docs/img/broker.svg and writes the table in
+docs/performance.md.
 """
 
 import contextlib
@@ -31,14 +32,14 @@ MEMORY: Final = "Rabbitry, in memory"
 DURABLE: Final = "Rabbitry, durable"
 MESSAGES: Final = 40_000
 ROUNDS: Final = 3
-BACKLOGS: Final = (163_840, 400_000, 1_000_000)  # from ten windows of a queue on
+BACKLOGS: Final = (163_840, 400_000, 1_000_000)  # from ten in-memory windows of a queue
 BINDINGS: Final = (10, 100, 1_000, 10_000)
 _QUEUE: Final = "bench"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One measure: values by broker, and how many times better than RabbitMQ it was to be."""
+    """One measure: values by broker, and the target as a factor over RabbitMQ."""
 
     name: str
     unit: str
@@ -47,13 +48,13 @@ class Figure:
     more_is_better: bool
 
     def times(self, broker: str) -> float:
-        """How many times better than RabbitMQ."""
+        """Return the factor over RabbitMQ."""
         ours, theirs = self.values[broker], self.values[RABBITMQ]
         return ours / theirs if self.more_is_better else theirs / ours
 
 
 def _prepare(url: str, bindings: int = 0) -> None:
-    """An empty durable queue; with `bindings` a topic exchange too, with so many that do not match."""
+    """Create an empty durable queue; with `bindings`, also a topic exchange with as many that do not match."""
     with pika.BlockingConnection(pika.URLParameters(url)) as connection:
         channel = connection.channel()
         channel.queue_delete(_QUEUE)
@@ -68,7 +69,7 @@ def _prepare(url: str, bindings: int = 0) -> None:
 
 
 class Bench:
-    """The measurements of one broker; each gives a rate or a time."""
+    """The measurements of one broker; each returns a rate or a time."""
 
     def __init__(self, peers: Peers, url: str) -> None:
         self._peers = peers
@@ -86,20 +87,20 @@ class Bench:
         return self._publish(MESSAGES).per_second
 
     def publish_on_eight(self) -> float:
-        """The same on eight connections, each of a process of its own."""
+        """The same on eight connections, each in its own process."""
         _prepare(self._url)
         with ThreadPoolExecutor(8) as pool:
             results = list(pool.map(self._publish, [MESSAGES // 8] * 8))
         return MESSAGES / max(result.seconds for result in results)
 
     def consume(self) -> float:
-        """Messages a second, each acknowledged by itself, prefetch 200."""
+        """Messages a second, each acknowledged individually, prefetch 200."""
         _prepare(self._url)
         self._publish(MESSAGES)
         return self._consume(MESSAGES).per_second
 
     def both(self) -> float:
-        """Messages a second from a publisher to a consumer that run at once."""
+        """Messages a second from a publisher to a consumer running at the same time."""
         _prepare(self._url)
         with ThreadPoolExecutor(2) as pool:
             consuming = pool.submit(self._consume, MESSAGES)
@@ -107,13 +108,13 @@ class Bench:
             return MESSAGES / max(consuming.result().seconds, publishing.result().seconds)
 
     def ping(self) -> tuple[float, float]:
-        """Microseconds from a publish to its delivery, one after the other: 50th and 99th percentile."""
+        """Microseconds from a publish to its delivery, one message at a time: 50th and 99th percentile."""
         _prepare(self._url)
         result = self._peers.run(C, "ping", self._url, _QUEUE, 5_000)
         return result.p50_us, result.p99_us
 
     def with_backlog(self) -> Iterator[tuple[int, float]]:
-        """For each backlog, microseconds to publish and to consume a message (the sum) on top of it."""
+        """For each backlog, microseconds to publish and to consume a message (the sum) in addition to it."""
         _prepare(self._url)
         waiting = 0
         for backlog in BACKLOGS:
@@ -126,7 +127,7 @@ class Bench:
             yield backlog, statistics.median(costs)
 
     def with_bindings(self) -> Iterator[tuple[int, float]]:
-        """For each number of topic bindings, microseconds to publish a message with a routing key of its own."""
+        """For each number of topic bindings, microseconds to publish a message with its own routing key."""
         for bindings in BINDINGS:
             costs = []
             for _ in range(ROUNDS):
@@ -136,7 +137,7 @@ class Bench:
 
 
 def fdatasync_ms(folder: Path) -> float:
-    """Milliseconds that one fdatasync of 4 KiB takes here, the median of 100."""
+    """Return the milliseconds of one fdatasync of 4 KiB here, the median of 100."""
     took = []
     with tempfile.NamedTemporaryFile(dir=folder) as file:
         for _ in range(100):
@@ -148,14 +149,14 @@ def fdatasync_ms(folder: Path) -> float:
 
 
 def _write_bytecode() -> None:
-    """Start Rabbitry once, unmeasured: Python then has its bytecode, as where pip installed it or it ran before."""
+    """Start Rabbitry once, unmeasured, so that its bytecode is compiled, as after an installation by pip."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with BrokerProcess(anew=True):
         pass
 
 
 def _started(server: RabbitMQ | BrokerProcess) -> tuple[float, float]:
-    """Start it: seconds until it accepts, and MiB (RSS) a few seconds later."""
+    """Start a broker; return the seconds until it accepts, and its memory in MiB (RSS) a few seconds later."""
     began = time.perf_counter()
     server.start()
     seconds = time.perf_counter() - began
@@ -174,7 +175,7 @@ def _in_turns(benches: dict[str, Bench], what: Callable[[Bench], float]) -> dict
 
 
 def measure(peers: Peers, folder: Path) -> tuple[list[Figure], list[str]]:
-    """Measure everything: the figures beside RabbitMQ, and the lines of a table on how cost grows."""
+    """Measure everything; return the figures beside RabbitMQ, and the table lines on how cost grows."""
     with contextlib.ExitStack() as stack:
         rabbitmq = RabbitMQ(management=True)
         stack.callback(rabbitmq.close)

@@ -1,8 +1,8 @@
 """The client beside pika, aio-pika and librabbitmq (C), in one run, on RabbitMQ and on the embedded broker.
 
-`make bench-client`. 200-byte durable messages with message ids; publishing with confirms and mandatory. Each
-measurement is a child process of its own; rounds go in turns, and the median counts. Prints a line for each measure,
-draws docs/img/client.svg and writes the table in docs/performance.md.
+`make bench-client`. 200-byte durable messages with message ids, published as mandatory with confirms. Each measurement
+runs in a separate child process; the clients take turns, and the median counts. Prints a line for each measure, draws
+docs/img/client.svg and writes the table in docs/performance.md.
 """
 
 import json
@@ -39,7 +39,7 @@ QUEUE: Final = "bench"
 
 @dataclass(frozen=True)
 class Row:
-    """One measure of one client on one broker. times: how many times better Rabbitry is; target: what it was to be."""
+    """One measure of one client on one broker. times: Rabbitry's factor over it; target: the target for that."""
 
     broker: str
     measure: str
@@ -52,7 +52,7 @@ class Row:
 
 
 def _prepare(url: str, messages: int, size: int = 200) -> None:
-    """An empty durable queue, then `messages` in it."""
+    """Create an empty durable queue, and publish `messages` to it."""
     with pika.BlockingConnection(pika.URLParameters(url)) as connection:
         channel = connection.channel()
         channel.queue_delete(QUEUE)
@@ -72,7 +72,7 @@ def _rounds(
     return results
 
 
-# What Rabbitry was to be, in times of each of the others: (broker, measure, client) → times.
+# The targets for Rabbitry's factor over each of the others: (broker, measure, client) → factor.
 _TARGETS: Final = {
     (RABBITMQ, "publish", C): 0.95,
     (RABBITMQ, "publish", "aio-pika"): 3,
@@ -93,7 +93,7 @@ _TARGETS: Final = {
 
 
 def _rows(broker: str, measure: str, unit: str, values: dict[str, tuple[float, float]], more: bool = True) -> list[Row]:
-    """Make the rows of one measure; values: client → value, CPU. more: whether a larger value is better."""
+    """Return the rows of one measure. values: client → value, CPU. more: whether a larger value is better."""
     ours = values[RABBITRY][0]
     rows = []
     for client, (value, cpu) in values.items():
@@ -133,7 +133,7 @@ def _measure(peers: Peers, broker: str, url: str) -> list[Row]:
 
 
 def _memory(peers: Peers, url: str) -> str:
-    """Say how the client's memory is over a million messages published and consumed."""
+    """Describe the client's memory over a million messages published and consumed."""
     _prepare(url, 0)
     result = peers.run(RABBITRY, "through", url, QUEUE, THROUGH)
     first, last, most = (value / (1 << 20) for value in (result.rss[0], result.rss[-1], max(result.rss)))

@@ -1,9 +1,9 @@
 """Crawlers, processors and a keeper beside Scrapy and Crawlee on the same local sites, in one run: `make bench-crawl`.
 
-Site A has pages of 58 kB with 150 links, B of 26 kB with 30 links. Ours run as processes of their own on the embedded
-broker in memory, and all of them count: pages a second and core are pages for each second of CPU, of all roles and the
-broker. Prints a line for each measure with what is to be reached, and writes the tables in docs/performance.md.
-`make bench-crawl ARGS="beside memory"` measures a part; with `--quick` everything is short and nothing is written.
+Site A has pages of 58 kB with 150 links, B of 26 kB with 30 links. Rabbitry's roles run as separate processes on the
+embedded broker in memory, and all of them count: "pages a second and core" is pages for each second of CPU, of all
+roles and the broker. Prints a line for each measure with its target, and writes the tables in docs/performance.md.
+`make bench-crawl ARGS="beside memory"` measures some parts; `--quick` is short and writes nothing.
 """
 
 import argparse
@@ -36,10 +36,8 @@ PARTS: Final[dict[str, Callable[[float], list[Row]]]] = {
 def main() -> int:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description="A crawl beside others.")
-    parser.add_argument(
-        "parts", nargs="*", choices=[*PARTS, []], help="what to measure; everything where none is named"
-    )
-    parser.add_argument("--quick", action="store_true", help="a tenth of everything; write nothing")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="the parts to measure (default: all)")
+    parser.add_argument("--quick", action="store_true", help="a tenth of all amounts; write nothing")
     options = parser.parse_args()
     rows: list[Row] = []
     failed: list[str] = []
@@ -47,7 +45,7 @@ def main() -> int:
         began = time.perf_counter()
         try:
             found = PARTS[name](0.1 if options.quick else 1.0)
-        except Exception as error:  # noqa: BLE001 - the other parts are worth their time all the same
+        except Exception as error:  # noqa: BLE001 - measure the other parts anyway
             failed.append(name)
             traceback.print_exc()
             found = [Row(f"{name}: not measured", f"{type(error).__name__}")]

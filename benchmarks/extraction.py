@@ -1,7 +1,7 @@
-"""CPU that the extraction takes for a page of site A (58 kB, 150 links), in one process: `make bench ARGS=extraction`.
+"""CPU time of extracting a page of site A (58 kB, 150 links) in one process: `make bench ARGS=extraction`.
 
-Each figure is the best of several runs over the same pages. A page's links are joined to addresses anew, or found among
-those that are kept, as the links are that a site's pages have in common.
+Each figure is the best of several runs over the same pages. A page's links are either joined to addresses or found in
+the cache of links that a site's pages have in common.
 """
 
 import json
@@ -29,7 +29,7 @@ _URL: Final = f"http://{_HOST}:8000/p/{{}}"
 
 
 def _milliseconds(work: Callable[[int], object]) -> float:
-    """Return the CPU that a call takes, the best of several runs."""
+    """Return the CPU time of a call, the best of several runs."""
     best = float("inf")
     for _ in range(_RUNS):
         began = time.process_time()

@@ -1,9 +1,9 @@
 """How long other clients wait while one does something large: `make bench-fairness`.
 
-In turn one client does each of the things below. Meanwhile two others, each in a process of its own, measure what they
-wait for: a basic.get of an empty queue, and the confirm of a persistent message. Prints a line for each and writes the
-table in docs/performance.md. ARGS="--scale 0.1 close" takes a tenth of the amounts, and only what has `close` in its
-name; only a whole run writes the table.
+One client does each of the things below in turn. Meanwhile two others, each in its own process, measure how long they
+wait for a basic.get of an empty queue, and for the confirm of a persistent message. Prints a line for each and writes
+the table in docs/performance.md. ARGS="--scale 0.1 close" takes a tenth of the amounts, and only cases with `close` in
+their names; only a complete run writes the table.
 """
 
 import argparse
@@ -33,19 +33,19 @@ _AFTER: Final = 2.0
 _CONTEXT: Final = multiprocessing.get_context("spawn")
 
 _Case = Callable[[Raw, str, int], Iterator[None]]
-"""Prepares with a client, its broker's URL and an amount up to its first yield, and then does what is measured."""
+"""Prepares with a client, its broker's URL and an amount up to its first yield, and then does the measured work."""
 
 
 @dataclass(frozen=True)
 class Waits:
-    """What the others waited while one client did something, in milliseconds, and how long that took, in seconds."""
+    """The other clients' longest waits in milliseconds, and the duration of the work in seconds."""
 
     ping: float
     confirm: float
     seconds: float
 
 
-# -- what one client does --------------------------------------------------------------------------------
+# -- the work of one client ------------------------------------------------------------------------------
 
 
 def _publish_to_headers(client: Raw, url: str, amount: int) -> Iterator[None]:
@@ -82,7 +82,7 @@ def _publish_to_fanout(client: Raw, url: str, amount: int) -> Iterator[None]:
 
 
 def _hold(client: Raw, amount: int, *, durable: bool, arguments: Table = m.NO_ARGUMENTS) -> None:
-    """Fill a queue, and take all of it without settling any."""
+    """Fill a queue, and take all of it without settling any message."""
     client.declare("q", durable=durable, arguments=arguments)
     client.fill("q", amount, persistent=durable)
     client.call(m.BasicConsume("q"), m.BasicConsumeOk)
@@ -185,11 +185,11 @@ CASES: Final[dict[str, tuple[_Case, int]]] = {
 }
 
 
-# -- what the others wait ----------------------------------------------------------------------------------
+# -- the waits of the others -----------------------------------------------------------------------------
 
 
 def _measure(url: str, is_durable: bool, over: Event, report: Connection) -> None:
-    """Ask again and again, and report the longest wait since the first report, in milliseconds."""
+    """Send requests repeatedly, and report the longest wait since the first report, in milliseconds."""
     name = f"others-{is_durable}"
     with Raw(url) as client:
         client.declare(name, durable=True)
@@ -210,7 +210,7 @@ def _measure(url: str, is_durable: bool, over: Event, report: Connection) -> Non
 
 
 def measure(case: _Case, amount: int) -> Waits:
-    """Let one client do something, on a broker of its own, and measure what two others wait meanwhile."""
+    """Let one client do something on a fresh broker, and measure the waits of two others."""
     with (
         tempfile.TemporaryDirectory(prefix="rabbitry-bench-") as folder,
         BrokerProcess("--log-level", "error", "--data", folder, anew=True) as broker,
@@ -231,7 +231,7 @@ def measure(case: _Case, amount: int) -> Waits:
         began = time.perf_counter()
         next(steps, None)
         seconds = time.perf_counter() - began
-        time.sleep(_AFTER)  # for what goes on after the answer
+        time.sleep(_AFTER)  # for work that continues after the answer
         over.set()
         ping, confirm = (report.recv() for report in reports)
         for other in others:
@@ -242,8 +242,8 @@ def measure(case: _Case, amount: int) -> Waits:
 def main() -> int:
     """Measure, print, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scale", type=float, default=1.0, help="part of the amounts (default: 1)")
-    parser.add_argument("words", nargs="*", help="measure only what has one of these in its name")
+    parser.add_argument("--scale", type=float, default=1.0, help="fraction of the amounts (default: 1)")
+    parser.add_argument("words", nargs="*", help="measure only cases with one of these in their names")
     arguments = parser.parse_args()
     lines = [
         f"Measured on {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores.",

@@ -1,10 +1,9 @@
 """Workers of `rabbitry.flow` beside FastStream, Celery and Dramatiq, in one run: `make bench-flow`.
 
 Decode → handle → publish confirmed → ack, on RabbitMQ 3.10.8 and on the embedded broker; then Rabbitry alone: four
-processes beside one, what telemetry costs, the replay of dead letters, and a pipeline of three stages with its memory.
-Rounds go in turns and the median counts. Prints a line for each measure, draws docs/img/flow.svg and writes the tables
-in docs/performance.md. `--messages N` sets the length of the pipeline; with `--quick` everything is short and nothing
-is written.
+processes beside one, the cost of telemetry, the replay of dead letters, and a pipeline of three stages with its memory.
+The workers take turns, and the median counts. Prints a line for each measure, draws docs/img/flow.svg and writes the
+tables in docs/performance.md. `--messages N` sets the length of the pipeline; `--quick` is short and writes nothing.
 """
 
 import argparse
@@ -40,14 +39,14 @@ _TELEMETRY: Final = 300_000
 LETTERS: Final = 20_000
 MESSAGES: Final = 1_000_000
 _BACKLOG: Final = 20_000
-"""Messages that wait in the pipeline's first queue at most, so that the broker's memory says nothing."""
+"""The most messages waiting in the pipeline's first queue, so that the broker's memory does not matter."""
 _SAMPLES: Final = 10
 _MIB: Final = 1 << 20
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measure: its value, and what was to be reached."""
+    """One measure: its value and its target."""
 
     broker: str
     name: str
@@ -56,7 +55,7 @@ class Row:
 
 
 class Bench:
-    """The measurements on one broker; `share` of the full length."""
+    """The measurements on one broker, with `share` of the full amounts."""
 
     def __init__(self, broker: str, url: str, share: float) -> None:
         self.broker = broker
@@ -91,7 +90,7 @@ class Bench:
         ]
 
     def telemetry(self) -> list[Row]:
-        """Say what counting and reporting cost."""
+        """Measure the cost of counting and reporting."""
         with Queues(self._url) as queues:
             queues.clear()
             told(RABBITRY, self._url, "fill", self._count(_TELEMETRY))
@@ -111,7 +110,7 @@ class Bench:
         }
 
     async def replay(self) -> list[Row]:
-        """Replay dead letters, each with a traceback, to a queue that nobody reads."""
+        """Replay dead letters, each with a traceback, to a queue without consumers."""
         count = self._count(LETTERS)
         headers = {
             "x-rabbitry-reason": "failed",
@@ -136,7 +135,7 @@ class Bench:
         return [self._row("dead letters replayed a second", f"{replayed / seconds:,.0f}", "5,000")]
 
     async def pipeline(self, count: int) -> list[Row]:
-        """Send messages through three stages in one worker process, and watch its memory."""
+        """Send messages through three stages in one worker process, and sample its memory."""
         port = free_port()
         command = ["rabbitry", "worker", "benchmarks.flow_peers.pipeline:app", "--health-port", str(port)]
         samples: list[float] = []
@@ -185,12 +184,12 @@ async def _done(client: httpx.AsyncClient, port: int) -> int:
     try:
         answer = await client.get(f"http://127.0.0.1:{port}/health")
     except httpx.TransportError:
-        return 0  # it is not up yet
+        return 0  # it has not started yet
     return int(answer.json()["stages"]["third"].get("done", 0))
 
 
 def _beside(broker: str, runs: dict[str, Run]) -> tuple[list[str], list[Measure]]:
-    """Give the lines of a table, and what is drawn of it."""
+    """Return the lines of a table, and the measures to draw."""
     ours, lines = runs[RABBITRY], []
     for name, run in runs.items():
         times, less = ours.per_second / run.per_second, run.cpu_us / ours.cpu_us
@@ -227,8 +226,8 @@ def _table(peers: list[str], rows: list[Row], note: str) -> str:
 def main() -> int:
     """Measure, print, draw and write."""
     parser = argparse.ArgumentParser(description="Rabbitry's workers beside others.")
-    parser.add_argument("--messages", type=int, default=MESSAGES, help="how many go through the pipeline")
-    parser.add_argument("--quick", action="store_true", help="a twentieth of everything, one round; write nothing")
+    parser.add_argument("--messages", type=int, default=MESSAGES, help="messages sent through the pipeline")
+    parser.add_argument("--quick", action="store_true", help="a twentieth of all amounts, one round; write nothing")
     options = parser.parse_args()
     share = 0.05 if options.quick else 1.0
     peers: list[str] = []

@@ -1,8 +1,8 @@
-"""What an assignment costs: CPU of messaging and records, and how long a student waits for the acknowledgement.
+"""The cost of an assignment: CPU of messaging and records, and a student's wait for the acknowledgement.
 
-The embedded broker keeps messages on disk, one process runs all roles by itself with records in SQLite, and students
-hand in at a steady rate, whether those before them have been served or not; each one's wait counts from its turn. The
-module has no marking scheme: what a sandbox costs is the scheme's own.
+The embedded broker stores messages on disk, one process runs all roles without people and with records in SQLite, and
+students submit at a steady rate, whether earlier ones have been served or not; each wait counts from the scheduled
+time. The module has no marking scheme, so that no sandbox is measured.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""A hundred agents on one page: samples that were published, and that a WebSocket and a real page got."""
+"""A hundred agents on one page: samples published, and those that a WebSocket and a real page received."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ _FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-n
 
 
 async def _publish(url: str) -> int:
-    """Publish as each host once a second, spread over the second; gives how many samples."""
+    """Publish as each host once a second, spread over the second; return the number of samples."""
     sent = 0
     async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
@@ -39,7 +39,7 @@ async def _publish(url: str) -> int:
 
 
 async def _count(port: int) -> tuple[int, int]:
-    """Samples that come over a WebSocket until a second of silence, and those that it was told to have missed."""
+    """Count the samples over a WebSocket until a second of silence, and those reported as missed."""
     got = skipped = 0
     async with websockets.connect(f"ws://127.0.0.1:{port}/ws", proxy=None, max_size=None) as socket:
         quiet_since = time.perf_counter()

@@ -1,4 +1,4 @@
-"""A picture of ratios: for each measure a bar for each peer, in times of one that is 1, and what was to be reached."""
+"""A chart of ratios: for each measure a bar for each peer, relative to a reference, and the target."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _INCHES_PER_BAR: Final = 0.24
 
 @dataclass(frozen=True)
 class Measure:
-    """One measure. times: peer → how many times the reference, above 0; target: what was to be reached, if anything."""
+    """One measure. times: peer → its factor over the reference, above 0; target: the target factor, if any."""
 
     name: str
     times: dict[str, float]
@@ -24,7 +24,7 @@ class Measure:
 def draw(path: Path, title: str, reference: str, measures: Sequence[Measure], note: str) -> None:
     """Draw horizontal bars on a logarithmic scale and write them as SVG; the same input gives the same bytes.
 
-    reference: the peer that everything is measured in; note: a line on how and where it was measured.
+    reference: the peer to which all are compared; note: a line on how and where it was measured.
     """
     peers = list(dict.fromkeys(peer for measure in measures for peer in measure.times))
     with mpl.rc_context({"svg.hashsalt": "rabbitry", "svg.fonttype": "none", "font.family": "sans-serif"}):

@@ -1,8 +1,8 @@
-"""What a message costs in the protocol core: nanoseconds in the hot path, the plain way and pamqp.
+"""The cost of a message in the protocol core: nanoseconds in the hot path, the plain path and pamqp.
 
-Read and write of a 200-byte message that is persistent and has a message id, in one process, without sockets.
-The plain way is the core with a hot path that takes nothing. pamqp decodes names and properties too, which
-Rabbitry's core leaves to whoever needs them; `parsed` adds that to the hot path, for a like comparison.
+Reading and writing a 200-byte persistent message with a message id, in one process, without sockets. The plain path is
+the core with its hot path disabled. pamqp also decodes names and properties, which Rabbitry's core leaves to its
+callers; `parsed` adds that to the hot path for a fair comparison.
 """
 
 import itertools
@@ -39,7 +39,7 @@ from rabbitry.amqp.protocol.tables import encode_short
 BODY = b"x" * 200
 PROPERTIES = Properties(delivery_mode=2, message_id="0123456789abcdef0123456789abcdef")
 MESSAGES = 400
-"""Messages in one chunk: 131 KB, about what a socket brings at once."""
+"""Messages in one chunk: 131 KB, about as much as one read from a socket."""
 ROUNDS = 60
 LIMIT = 131072 - 8
 _EXCHANGE, _KEY = "exchange", "routing.key"
@@ -47,7 +47,7 @@ _DELIVER = encode_method(BasicDeliver("", 1, False, "", ""))[:4]
 
 
 class _NeverReady(set[int]):
-    """Ready channels of a core that is to go the plain way: none, whatever is put in."""
+    """Ready channels of a core that must use the plain path: always empty."""
 
     def __contains__(self, item: object) -> bool:
         return False
@@ -81,7 +81,7 @@ def _core(role: Role, *, plain: bool) -> Connection:
 
 
 def _best(work: Callable[[], None]) -> float:
-    """Nanoseconds for each message, in the best of ROUNDS rounds: the one least disturbed by other programs."""
+    """Return the nanoseconds per message in the best of ROUNDS rounds: the one least disturbed by other programs."""
     best = float("inf")
     for _ in range(ROUNDS):
         start = time.perf_counter_ns()
@@ -91,7 +91,7 @@ def _best(work: Callable[[], None]) -> float:
 
 
 def _received(core: Connection, chunk: bytes) -> Iterator[list[Event]]:
-    """Yield the events of each turn, as a driver takes them: very many are read in several turns."""
+    """Yield the events of each turn like a driver, which reads very many in several turns."""
     while events := core.receive(chunk):
         yield events
         chunk = b""

@@ -1,4 +1,4 @@
-"""How long `rabbitry broker` takes until it accepts, and `rabbitry up` until the first sample is on the page."""
+"""How long `rabbitry broker` takes to accept, and `rabbitry up` to show the first sample on the page."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ _FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-n
 
 
 def _broker() -> float:
-    """Seconds from the start of the process to its ready line."""
+    """Return the seconds from the start of the process to its ready line."""
     began = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "rabbitry", "broker", "--port", "0", "--log-level", "error"],
@@ -43,12 +43,12 @@ def _listens(port: int) -> bool:
 
 
 async def _page(browser: Browser) -> float:
-    """Seconds from the start of `rabbitry up` to a card in a browser that was open before."""
+    """Return the seconds from the start of `rabbitry up` to a card in a browser that is already open."""
     port = free_port()
     page = await browser.new_page()
     began = time.perf_counter()
     with commands.service("up", "--port", "0", "--http-port", "0", "--web-port", str(port)) as up:
-        # The socket listens before the dashboard serves, so from then on the page loads as soon as it can.
+        # The socket listens before the dashboard serves, so a page that loads from then on loads as soon as possible.
         await asyncio.to_thread(eventually_blocking, lambda: _listens(port), "the page's socket")
         await page.goto(f"http://127.0.0.1:{port}/")
         await page.locator(".card").first.wait_for()

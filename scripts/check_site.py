@@ -1,6 +1,6 @@
-"""Check the built site: each link leads to a place that is there, and no page loads anything from elsewhere.
+"""Check the built site: each link has a target, and no page loads anything from another server.
 
-Argument: the folder of the site. Prints what is wrong, one line each; exit code 1 where anything is.
+Argument: the site's folder. Prints a line for each problem; the exit code is 1 if there is any.
 """
 
 import sys
@@ -10,12 +10,12 @@ from urllib.parse import unquote, urlsplit
 
 
 class Page(HTMLParser):
-    """What a page refers to.
+    """The targets and references of a page.
 
     Attributes:
-        ids: Where links may lead to in it.
+        ids: The anchors in it.
         links: The targets of its links.
-        loaded: The addresses of what a browser loads to show it.
+        loaded: The addresses that a browser loads to show it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,7 +26,7 @@ class Page(HTMLParser):
         self.feed(path.read_text())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note what a tag refers to."""
+        """Record the references of a tag."""
         found = {name: value or "" for name, value in attrs}
         self.ids |= {found[name] for name in ("id", "name") if name in found}
         if tag == "a" and "href" in found:
@@ -38,7 +38,7 @@ class Page(HTMLParser):
 
 
 def problems(site: Path) -> list[str]:
-    """Return a line for each link that leads nowhere and each file that comes from elsewhere."""
+    """Return a line for each broken link and each file of another server."""
     pages = {path.resolve(): Page(path) for path in sorted(site.rglob("*.html")) if path.name != "404.html"}
     found = []
     for path, page in pages.items():
@@ -53,14 +53,14 @@ def problems(site: Path) -> list[str]:
             there = (path.parent / unquote(url.path)).resolve() if url.path else path
             there = there / "index.html" if there.is_dir() else there
             if not there.is_file():
-                found.append(f"{path.relative_to(site)}: leads to {target}, which is not there")
+                found.append(f"{path.relative_to(site)}: links to {target}, which does not exist")
             elif url.fragment and there in pages and unquote(url.fragment) not in pages[there].ids:
-                found.append(f"{path.relative_to(site)}: leads to {target}, a place that is not in that page")
+                found.append(f"{path.relative_to(site)}: links to {target}, but that page has no such anchor")
     return found
 
 
 def main() -> None:
-    """Check the site that the argument names."""
+    """Check the site named by the argument."""
     site = Path(sys.argv[1]).resolve()
     if not any(site.rglob("*.html")):
         sys.exit(f"no page in {site}")

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def main() -> None:
-    """Print the entries of the dependencies, which have none of their own."""
+    """Print the entries of the dependencies, which have no dependencies themselves."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {re.split(r"[<>=!~ \[;]", text)[0] for text in project["dependencies"]}
     lock = (ROOT / "requirements.lock").read_text()

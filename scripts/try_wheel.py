@@ -1,4 +1,4 @@
-"""Try the wheel that is installed in the environment of this Python. `scripts/dist` calls it, outside the checkout.
+"""Try the wheel installed in this Python's environment. `scripts/dist` calls it, outside the checkout.
 
 Arguments: `client` (no extra is installed) or `programs` (all are).
 """
@@ -31,18 +31,18 @@ def test_a_message_comes_back(rabbitry_broker):
 
 
 class Failed(Exception):
-    """The wheel does not do what it should."""
+    """The wheel does not work."""
 
 
 def check(is_so: bool, what: str) -> None:
-    """Raise Failed with `what` unless it is so."""
+    """Raise Failed with `what` unless `is_so`."""
     if not is_so:
         raise Failed(what)
 
 
 @contextlib.contextmanager
 def service(folder: Path, pattern: str, *arguments: str) -> Iterator[str]:
-    """Run a command of Rabbitry's, yield the group of the pattern that it prints, and end it in order."""
+    """Run a command of Rabbitry, yield the pattern's group in its output, and end it in order."""
     log = folder / f"{arguments[0]}.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -98,7 +98,7 @@ def try_programs(folder: Path) -> None:
 
 
 def main() -> None:
-    """Try what the argument names; a traceback and exit code 1 say what does not work."""
+    """Run the tries named by the argument; a failure shows as a traceback and exit code 1."""
     if sys.argv[1] == "client":
         asyncio.run(try_client())
         done = subprocess.run([_RABBITRY, "up"], capture_output=True, text=True, timeout=_WITHIN, check=False)

@@ -30,7 +30,7 @@ def test_what_pip_printed_is_shown_if_it_fails(folder: Path) -> None:
     lines = done.stderr.splitlines()
     assert lines[0] == "setup: installing Rabbitry and 2 packages into .venv; the first time takes a minute"
     assert _REFUSED in done.stderr
-    assert lines[-1] == "setup: installing into .venv failed with exit code 1; what was printed is above"
+    assert lines[-1] == "setup: installing into .venv failed with exit code 1; its output is above"
 
 
 def test_on_a_terminal_each_step_is_written_over_the_one_before(folder: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One measure: its value, and what was to be reached."""
+    """One measure: its value and its target."""
 
     measure: str
     value: str

@@ -1,4 +1,4 @@
-"""A crawler and processors alone: CPU, memory, scaling, how soon they work; and what slow hosts cost the others."""
+"""Crawlers and processors alone: CPU, memory, scaling, start time; and the effect of slow hosts on others."""
 
 import asyncio
 import contextlib
@@ -33,12 +33,12 @@ _PAGES: Final = 10_000
 _ROUNDS: Final = 3
 _FIRST_WITHIN: Final = 600.0
 _AGAIN_WITHIN: Final = 900.0
-"""Seconds for the first crawl of the recrawl's pages, and from its end for the second one. The rows say how many pages
-there were in these."""
+"""Seconds for the first crawl of the recrawl's pages, and then for the second one. The rows show how many pages were
+fetched in these."""
 
 
 async def _publish(url: str, sites: SitesProcess, count: int) -> None:
-    """Publish batches of site A's pages: as many in all, spread over the hosts."""
+    """Publish batches of `count` pages of site A, spread over its hosts."""
     async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         await channel.declare_exchange(names.EXCHANGE, "topic", durable=True)
@@ -90,7 +90,7 @@ def _crawler_cpu(count: int, authority: trustme.CA | None) -> float:
 
 
 def memory(share: float) -> list[Row]:
-    """Measure what a crawler holds at most while a frontier grows, and with many hosts at once."""
+    """Measure a crawler's peak memory while a frontier grows, and with many hosts at once."""
     count = int(4000 * share)
     site = dataclasses.replace(SITE_A, hosts=200)
     most = 0.0
@@ -116,7 +116,7 @@ def memory(share: float) -> list[Row]:
 
 
 def start(share: float) -> list[Row]:
-    """Measure how long it is from the start of a crawler's process to its first request, work being there."""
+    """Measure the time from the start of a crawler's process to its first request, with batches waiting."""
     seconds = []
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -136,7 +136,7 @@ def start(share: float) -> list[Row]:
 
 
 def processors(share: float) -> list[Row]:
-    """Measure four processors on two cores beside one, the pages waiting."""
+    """Measure four processors on two cores beside one, with pages waiting."""
     count = int(3000 * share)
     rates: dict[int, list[float]] = {1: [], 4: []}
     with tempfile.TemporaryDirectory() as folder, BrokerProcess("--log-level", "error", anew=True) as broker:
@@ -162,7 +162,7 @@ def processors(share: float) -> list[Row]:
 
 
 def _processing(crawl: Crawl, queues: Queues, number: int, count: int) -> float:
-    """Return the pages a second between the tenth that was processed and the last tenth."""
+    """Return the pages a second between the first tenth and the last tenth."""
     for _ in range(number):
         crawl.start("processor", "--processes", "1")
     eventually_blocking(lambda: queues.count(names.PAGE_QUEUE) <= count * 0.9, "a tenth", within=120)
@@ -172,7 +172,7 @@ def _processing(crawl: Crawl, queues: Queues, number: int, count: int) -> float:
 
 
 class _Slow:
-    """Two hundred hosts, of which one may take 30 s for each answer; pickled."""
+    """Two hundred hosts, one of which may take 30 s for each answer; picklable."""
 
     def __init__(self, is_slow: bool, pages: int) -> None:
         self._is_slow = is_slow
@@ -185,7 +185,7 @@ class _Slow:
 
 
 def slow_host(share: float) -> list[Row]:
-    """Measure what 199 hosts lose where the 200th takes 30 s for each answer."""
+    """Measure how much slower 199 hosts are if the 200th takes 30 s for each answer."""
     pages = int(20 * share)
     seconds: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(_ROUNDS if share == 1 else 1):
@@ -213,7 +213,7 @@ def _fresh(site: Site, hosts: int) -> Iterator[tuple[SitesProcess, Crawl]]:
 
 
 def recrawl(share: float) -> list[Row]:
-    """Crawl pages that do not change twice."""
+    """Crawl unchanging pages twice."""
     count = int(20_000 * share)
     with _fresh(Graph(count, links=20, size=8000, hosts=20, validators=True), 20) as (sites, crawl):
         crawl.add(sites.url("/p/0"), recrawl=max(60, count // 100))
@@ -240,7 +240,7 @@ def _of(sites: SitesProcess, pages: Container[tuple[str, str]]) -> dict[tuple[st
 
 
 def _wait(done: Callable[[], bool], within: float) -> None:
-    """Wait until something is done, or so many seconds have passed."""
+    """Wait until `done` returns true, or for `within` seconds."""
     end = time.monotonic() + within
     while not done() and time.monotonic() < end:
         time.sleep(0.5)

@@ -1,8 +1,8 @@
-"""The keeper alone: what a seen address takes on disk, and what a page costs while they become more.
+"""The keeper alone: the disk space of a seen address, and the cost of a page as addresses increase.
 
-A page has 150 links, of which 4 in 5 lead to its own host and the others anywhere, as most sites' do. Those to what is
-known already go to any known address, evenly: the worst case for a cache. Either one link in ten is new, which is what
-a very large crawl of the web saw (IRLbot: 41 of 394 thousand million), or none is.
+A page has 150 links, of which 4 in 5 lead to its own host and the others anywhere, as on most sites. Links to known
+addresses are spread evenly over all of them: the worst case for a cache. Either one link in ten is new, as in a very
+large crawl of the web (IRLbot: 41 of 394 thousand million), or none is.
 """
 
 import random
@@ -37,9 +37,9 @@ _PAGES: Final = 2_000
 _AT_ONCE: Final = 100_000
 _BATCHES: Final = 25
 _OF_A_BATCH: Final = 10
-"""Messages of one transaction: pages of that many hosts, so many of each, and a document for each page."""
+"""Messages of one transaction: pages of that many hosts, that many of each, and a document for each page."""
 _BODY: Final = random.Random(1).randbytes(12_000)
-"""What a page of 58 kB is once it is compressed."""
+"""The size of a page of 58 kB after compression."""
 
 
 def _url(host: int, number: int) -> str:
@@ -47,7 +47,7 @@ def _url(host: int, number: int) -> str:
 
 
 class _Bench:
-    """A keeper, and what crawlers and processors would say to it."""
+    """A keeper, with simulated crawlers and processors."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -57,13 +57,13 @@ class _Bench:
         """Addresses of each host."""
         self._chance = random.Random(1)
         self._batches: deque[tuple[Batch, list[str]]] = deque()
-        """What is out, and the addresses of it that no crawler answered yet."""
+        """The batches that are out, with their unanswered addresses."""
         starts = [_url(host, 0) for host in range(_HOSTS)]
         self._apply([Asked(Add(starts, delay=0.0, contact="bench"), "add")])
         self._allow()
 
     def _allow(self) -> None:
-        """Answer for each robots.txt, so that only pages are asked for after it."""
+        """Answer for each robots.txt, so that afterwards only pages are requested."""
         answered = 0
         while answered < _HOSTS:
             inputs: list[Input] = []
@@ -87,7 +87,7 @@ class _Bench:
             self._batches.append((batch, [address.url for address in batch.addresses]))
 
     def fill(self, wanted: int) -> None:
-        """Make waiting addresses known until there are as many as wanted: rows as the keeper writes them, in bulk."""
+        """Add known addresses until there are `wanted`: the rows that the keeper would write, in bulk."""
         while (missing := wanted - sum(self._known)) > 0:
             urls: list[str] = []
             for number in range(min(missing, _AT_ONCE)):
@@ -124,7 +124,7 @@ class _Bench:
         state.known.add(urls, crawl.id, -1)
 
     def pages(self, count: int, new: int) -> list[float]:
-        """Crawl and process pages; return the milliseconds of CPU for a page, of each transaction."""
+        """Crawl and process pages; return for each transaction the milliseconds of CPU per page."""
         costs: list[float] = []
         while count > 0:
             inputs = self._answers(new)
@@ -137,7 +137,7 @@ class _Bench:
         return costs
 
     def _answers(self, new: int) -> list[Input]:
-        """Return what crawlers and processors say of the batches that are out for longest."""
+        """Return the messages of crawlers and processors for the oldest batches."""
         inputs: list[Input] = []
         for _ in range(min(_BATCHES, len(self._batches))):
             batch, urls = self._batches.popleft()
@@ -174,7 +174,7 @@ class _Bench:
         return page, document
 
     def bytes_a_seen_address(self) -> float:
-        """Return what the seen set takes on disk, for each address in it."""
+        """Return the disk space of the seen set per address."""
 
         def look(connection: Connection) -> float:
             size = connection.exec_driver_sql(
@@ -194,9 +194,9 @@ def seen(share: float) -> list[Row]:
         bench = _Bench(database)
         for size in sizes:
             bench.fill(size)
-            bench.pages(3_000, 0)  # so that hosts and shapes are known, and what is read again and again is in memory
+            bench.pages(3_000, 0)  # so that hosts and shapes are known, and the caches are warm
             for mix, new in _MIXES.items():
-                # The mean of enough pages for what is new to be moved to its table, once or twice.
+                # The mean of enough pages that new addresses are moved to their table once or twice.
                 costs[mix].append(statistics.mean(bench.pages(MOST // new * 2 if new else _PAGES, new)))
             disk.append(bench.bytes_a_seen_address())
     named = ", ".join(f"{size:,}" for size in sizes)

@@ -21,7 +21,7 @@ _WORDS: Final = 300
 
 
 def search(share: float) -> list[Row]:
-    """Search documents of 300 words for one to three words, rare and common ones."""
+    """Search documents of 300 words for one to three words, rare and common."""
     count = int(_DOCUMENTS * share)
     chance = random.Random(1)
     vocabulary = sorted({*words("vocabulary", 40_000).split()})

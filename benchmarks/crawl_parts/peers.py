@@ -26,7 +26,7 @@ WARM: Final = 0.1
 
 
 def beside(share: float) -> list[Row]:
-    """Crawl A and B with each."""
+    """Crawl sites A and B with each crawler."""
     rows: list[Row] = []
     for name, site in (("A", SITE_A), ("B", SITE_B)):
         runs: dict[str, Run] = {}
@@ -49,11 +49,11 @@ _NO_TEXT: Final = """
 import rabbitry.apps.crawl.processor.html as html
 html.main_text = lambda *page: ""
 """
-"""Put into each process of a crawl of links only: main text, fingerprint and index have nothing to do then."""
+"""Injected into each process of a crawl of links only: it leaves no work for main text, fingerprint and index."""
 
 
 def ours(sites: SitesProcess, count: int, *, links_only: bool) -> Run:
-    """Crawl so many pages with all roles, a process each, measured after the first tenth as the peers are."""
+    """Crawl `count` pages with all roles in separate processes, measured after the first tenth like the peers."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         more = {}
@@ -76,7 +76,7 @@ def ours(sites: SitesProcess, count: int, *, links_only: bool) -> Run:
 
 
 def _documents(crawl: Crawl, wanted: int) -> int:
-    """Wait for so many documents in the index. Return how many there are."""
+    """Wait for `wanted` documents in the index. Return their number."""
     while (found := crawl.status().documents) < wanted:
         crawl.check()
         time.sleep(0.1)

@@ -12,7 +12,7 @@ def _all(pids: Iterable[int]) -> list[psutil.Process]:
 
 
 def cpu_seconds(*pids: int) -> float:
-    """Return the CPU time (user and system) of processes and their children, those that ended too."""
+    """Return the CPU time (user and system) of processes and their children, including ended ones."""
     seconds = 0.0
     for process in _all(pids):
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -1,1 +1,1 @@
-"""Crawlers of other projects on the benchmark's sites. They run in an environment of their own: `.venv-crawl-peers`."""
+"""Other projects' crawlers on the benchmark's sites. They run in a separate environment: `.venv-crawl-peers`."""

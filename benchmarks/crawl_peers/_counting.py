@@ -1,15 +1,15 @@
-"""Counting pages and CPU in the process of a crawler."""
+"""Counting pages and CPU in a crawler's process."""
 
 import json
 import time
 from typing import Final
 
 _WARM: Final = 0.1
-"""The share of the pages that is fetched before the clock starts: importing and connecting do not count."""
+"""The share of the pages fetched before the measurement starts: importing and connecting do not count."""
 
 
 class Count:
-    """Counts pages, and prints what they cost once there are enough.
+    """Counts pages, and prints their cost when there are enough.
 
     Prints one line of JSON: pages, seconds, and CPU seconds (user and system) of this process.
     """

@@ -15,7 +15,7 @@ from crawlee.storage_clients import MemoryStorageClient
 
 
 async def main(wanted: int, urls: list[str]) -> None:
-    """Crawl so many pages."""
+    """Crawl `wanted` pages."""
     count = Count(wanted)
     crawler = ParselCrawler(
         respect_robots_txt_file=True,

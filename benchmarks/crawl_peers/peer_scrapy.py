@@ -15,7 +15,7 @@ count = Count(int(sys.argv[1]))
 
 
 def parse(spider: scrapy.Spider, response: scrapy.http.Response) -> Iterator[object]:
-    """Take a page: its title and its links."""
+    """Parse a page: its title and its links."""
     if count.page():
         raise CloseSpider("enough")
     yield {"url": response.url, "title": response.css("title::text").get()}

@@ -1,4 +1,4 @@
-"""Running the program of another crawler in its environment."""
+"""Running another crawler's program in its environment."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ _DEADLINE: Final = 900.0
 
 @dataclass(frozen=True)
 class Run:
-    """What one run measured. cpu: seconds (user and system) of all its processes."""
+    """The results of one run. cpu: seconds (user and system) of all its processes."""
 
     pages: int
     seconds: float
@@ -27,11 +27,11 @@ class Run:
 
 
 def measure(name: str, url: str, count: int) -> Run:
-    """Run a crawler from an address until it has fetched `count` pages. Raises RuntimeError where it did not."""
+    """Run a crawler from an address until it has fetched `count` pages. Raises RuntimeError if it does not."""
     done = subprocess.run(
         [_PYTHON, _FOLDER / f"peer_{name.lower()}.py", str(count), url],
         capture_output=True, text=True, timeout=_DEADLINE, check=False,
     )  # fmt: skip
     if done.returncode or not done.stdout.startswith("{"):
-        raise RuntimeError(f"{name} fetched no {count} pages: {done.stdout}{done.stderr}")
+        raise RuntimeError(f"{name} did not fetch {count} pages: {done.stdout}{done.stderr}")
     return Run(**json.loads(done.stdout.splitlines()[0]))

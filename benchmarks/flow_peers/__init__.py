@@ -1,6 +1,6 @@
-"""The same small program for each framework: take an item, decode it, raise its number, publish it confirmed, ack.
+"""The same small program for each framework: take an item, decode it, increment its number, publish it confirmed, ack.
 
-Each names the broker by BENCH_URL, takes from IN and publishes to OUT, and is told by `fill URL COUNT` to put items in.
+Each finds the broker in BENCH_URL, takes from IN, publishes to OUT, and with the arguments `fill URL COUNT` adds items.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Running a framework's program in processes of its own, and watching it from outside."""
+"""Running a framework's program in separate processes, and measuring it from outside."""
 
 import contextlib
 import os
@@ -21,26 +21,26 @@ PEERS: Final = ("FastStream", "Celery", "Dramatiq")
 _DEADLINE: Final = 300.0
 _LOOK: Final = 0.02
 _WARM: Final = 0.1
-"""The share of the messages that is done before the clock starts: connecting and importing do not count."""
+"""The share of the messages handled before the measurement starts: connecting and importing do not count."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one run measured: messages a second, and CPU (user and system) of all its processes, µs a message."""
+    """The results of one run: messages a second, and CPU (user and system) of all its processes, µs a message."""
 
     per_second: float
     cpu_us: float
 
 
 class Queues:
-    """Looks at queues, and empties them. A context manager."""
+    """Counts and deletes queues. A context manager."""
 
     def __init__(self, url: str) -> None:
         self._connection = pika.BlockingConnection(pika.URLParameters(url))
         self._channel = self._connection.channel()
 
     def count(self, name: str) -> int:
-        """Give how many messages wait; 0 where there is no such queue."""
+        """Return how many messages wait; 0 if there is no such queue."""
         try:
             return int(self._channel.queue_declare(name, passive=True).method.message_count)
         except pika.exceptions.ChannelClosedByBroker:
@@ -48,7 +48,7 @@ class Queues:
             return 0
 
     def clear(self) -> None:
-        """Delete the benchmark's queues: each framework declares them in its own way."""
+        """Delete the benchmark's queues, because each framework declares them in its own way."""
         for name in (IN, OUT):
             self._channel.queue_delete(name)
 
@@ -62,12 +62,12 @@ class Queues:
 
 
 def module(name: str) -> str:
-    """Give the module of a framework's program."""
+    """Return the module of a framework's program."""
     return f"benchmarks.flow_peers.peer_{name.lower()}"
 
 
 def environment(url: str) -> dict[str, str]:
-    """Give the environment of a program."""
+    """Return the environment for a program."""
     return os.environ | {"BENCH_URL": url, "RABBITRY_BROKER": url}
 
 
@@ -88,20 +88,20 @@ def program(command: Sequence[str], url: str) -> Iterator[psutil.Process]:
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """Give the CPU time of a process and its children that run."""
+    """Return the CPU time of a running process and its children."""
     times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
     return sum(time.user + time.system for time in times)
 
 
 def worker(name: str, processes: int = 1) -> list[str]:
-    """Give the command of a framework's worker."""
+    """Return the command of a framework's worker."""
     if name == RABBITRY:
         return ["rabbitry", "worker", f"{module(name)}:app", "--processes", str(processes)]
     return [module(name), "work"]
 
 
 def told(name: str, url: str, what: str, count: int) -> str:
-    """Run a framework's program to its end and return what it printed."""
+    """Run a framework's program to its end and return its output."""
     return subprocess.run(
         [sys.executable, "-m", module(name), what, str(count)],
         env=environment(url), check=True, timeout=_DEADLINE, stdout=subprocess.PIPE, text=True,
@@ -109,9 +109,9 @@ def told(name: str, url: str, what: str, count: int) -> str:
 
 
 def measure(name: str, url: str, count: int, command: Sequence[str] | None = None) -> Run:
-    """Put `count` items in, start a worker, and measure until all results are there.
+    """Publish `count` items, start a worker, and measure until all results are there.
 
-    Raises TimeoutError where they do not come.
+    Raises TimeoutError if they do not come.
     """
     with Queues(url) as queues:
         queues.clear()

@@ -26,13 +26,13 @@ def sink(item: dict[str, Any]) -> None:
 
 @app.task(name="handle")  # type: ignore[untyped-decorator] # Celery has no types
 def handle(item: dict[str, Any]) -> None:
-    """Raise the number."""
+    """Increment the number."""
     value = msgspec.convert(item, Item)
     sink.apply_async((msgspec.to_builtins(Item(value.n + 1, value.text)),), queue=OUT)
 
 
 def fill(count: int) -> None:
-    """Put items in."""
+    """Publish items."""
     for number in range(count):
         handle.apply_async((msgspec.to_builtins(Item(number)),))
 

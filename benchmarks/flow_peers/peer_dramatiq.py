@@ -22,7 +22,7 @@ def sink(item: dict[str, Any]) -> None:
 
 @dramatiq.actor(queue_name=IN)
 def handle(item: dict[str, Any]) -> None:
-    """Raise the number."""
+    """Increment the number."""
     value = msgspec.convert(item, Item)
     sink.send(msgspec.to_builtins(Item(value.n + 1, value.text)))
 

@@ -22,12 +22,12 @@ app = FastStream(broker, logger=None)
 @broker.publisher(RabbitQueue(OUT, durable=True), persist=True, mandatory=True)
 @broker.subscriber(queue, ack_policy=AckPolicy.REJECT_ON_ERROR)
 async def handle(item: Item) -> Item:
-    """Raise the number."""
+    """Increment the number."""
     return Item(item.n + 1, item.text)
 
 
 async def fill(count: int) -> None:
-    """Put items in."""
+    """Publish items."""
     async with broker:
         await broker.declare_queue(queue)
         for begin in range(0, count, 500):

@@ -1,4 +1,4 @@
-"""Rabbitry's program; as a command `fill COUNT`, or `telemetry COUNT`: what counting and reporting cost."""
+"""Rabbitry's program; `fill COUNT` adds items, `telemetry COUNT` measures the cost of telemetry."""
 
 import asyncio
 import json
@@ -16,13 +16,13 @@ from rabbitry.telemetry import Report, ReportKind
 
 app = rabbitry.App("bench")
 handled = 0
-_TURN: Final = 0.3  # seconds; reports come each 2 s, so they fall into turns of both kinds
-_FEWEST: Final = 500  # messages that make a turn count
+_TURN: Final = 0.3  # seconds; reports come each 2 s, so that turns of both kinds have some
+_FEWEST: Final = 500  # messages in a turn that counts
 
 
 @app.stage("in", queue=IN, then="out")
 async def handle(item: Item) -> Item:
-    """Raise the number."""
+    """Increment the number."""
     global handled
     handled += 1
     return Item(item.n + 1, item.text)
@@ -32,7 +32,7 @@ app.output("out", queue=OUT)
 
 
 async def fill(count: int) -> None:
-    """Put items in."""
+    """Publish items."""
     async with app.publisher(URL) as publisher:
         for number in range(count):
             await publisher.send(Item(number), key="in")
@@ -47,14 +47,14 @@ class Silent(Counting):
     def settled(self, job: Job, now: float) -> None: ...
 
     def reports(self, kind: ReportKind) -> list[Report]:
-        """Give none."""
+        """Return no reports."""
         return []
 
 
 async def telemetry(count: int) -> None:
-    """Handle what is there with and without telemetry, in turns; print what both cost, in µs of CPU a message.
+    """Handle the waiting items with and without telemetry, in turns; print the cost of both, in µs of CPU a message.
 
-    In one process, a moment of one after a moment of the other, since two runs differ by more than what is measured.
+    Both run in one process in short turns, because two runs differ by more than the difference measured.
     """
     spent: dict[type[Counting], list[float]] = {Counting: [], Silent: []}
     async with app.worker(URL) as worker:

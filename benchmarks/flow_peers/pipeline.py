@@ -8,13 +8,13 @@ app = rabbitry.App("pipeline")
 
 @app.stage("one", then="two")
 async def first(item: Item) -> Item:
-    """Raise the number."""
+    """Increment the number."""
     return Item(item.n + 1, item.text)
 
 
 @app.stage("two", then="three")
 async def second(item: Item) -> Item:
-    """Raise it again."""
+    """Increment it again."""
     return Item(item.n + 1, item.text)
 
 

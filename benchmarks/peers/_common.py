@@ -1,4 +1,4 @@
-"""What the Python peers share: arguments, the message, and the line that they print."""
+"""The common parts of the Python peers: arguments, the message, and the output line."""
 
 import argparse
 import json
@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 
 WINDOW = 1000
-"""Publishes whose confirms may be outstanding, where a client can have more than one."""
+"""Publishes with outstanding confirms, if a client can have more than one."""
 
 
 class Task:
-    """What to measure; `run` does it and prints one JSON line."""
+    """The measurement; `run` performs it and prints one JSON line."""
 
     def __init__(self, scenarios: dict[str, Callable[["Task"], None]]) -> None:
         parser = argparse.ArgumentParser()
@@ -29,24 +29,24 @@ class Task:
         self.prefetch: int = arguments.prefetch
         self.body = b"x" * arguments.size
         self.took: list[float] = []
-        """Of "ping": seconds of each way there and back."""
+        """For "ping": seconds of each round trip."""
         self.rss: list[int] = []
-        """Of "through": bytes of memory at times."""
+        """For "through": bytes of memory over time."""
         self._scenario: str = arguments.scenario
         self._scenarios = scenarios
         self._begin = (0.0, 0.0)
         self._end = (0.0, 0.0)
 
     def begin(self) -> None:
-        """Connected and ready: the clock starts."""
+        """Start the clock: connected and ready."""
         self._begin = (time.perf_counter(), _cpu())
 
     def end(self) -> None:
-        """The last confirm came, the last ack was handed over: the clock stops."""
+        """Stop the clock: the last confirm has arrived, or the last ack was handed over."""
         self._end = (time.perf_counter(), _cpu())
 
     def run(self) -> None:
-        """Do it and print messages a second and the client's CPU of a message."""
+        """Perform the measurement; print messages a second and the client's CPU per message."""
         self._scenarios[self._scenario](self)
         seconds = self._end[0] - self._begin[0]
         cpu = self._end[1] - self._begin[1]

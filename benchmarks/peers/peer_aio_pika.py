@@ -24,7 +24,7 @@ async def _publish_one_by_one(task: Task) -> None:
 
 
 async def _publish(task: Task) -> None:
-    """A fixed number of publishers draw from one counter, so that the window is full all the time."""
+    """Publish with a fixed number of publishers that draw from one counter, which keeps the window full."""
     async with await aio_pika.connect(task.url) as connection:
         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
         exchange = channel.default_exchange

@@ -14,7 +14,7 @@ def _properties() -> pika.BasicProperties:
 
 
 def publish_one_by_one(task: Task) -> None:
-    """Each publish waits for its confirm, as BlockingConnection does."""
+    """Publish each message after the confirm of the previous one, as BlockingConnection does."""
     with pika.BlockingConnection(pika.URLParameters(task.url)) as connection:
         channel = connection.channel()
         channel.confirm_delivery()
@@ -25,7 +25,7 @@ def publish_one_by_one(task: Task) -> None:
 
 
 class _Pipelined:
-    """A SelectConnection that keeps a window of publishes without confirm."""
+    """A SelectConnection that keeps a window of unconfirmed publishes."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -87,7 +87,7 @@ class _Pipelined:
 
 
 def publish(task: Task) -> None:
-    """Confirmed publishes with a window of them outstanding."""
+    """Publish with a window of outstanding confirms."""
     _Pipelined(task).run()
 
 
@@ -112,7 +112,7 @@ def consume(task: Task) -> None:
 
 
 def ping(task: Task) -> None:
-    """A message there and back, one after the other."""
+    """Send a message to itself, one at a time."""
     with pika.BlockingConnection(pika.URLParameters(task.url)) as connection:
         channel = connection.channel()
         deliveries = channel.consume(task.queue)

@@ -1,4 +1,4 @@
-"""Rabbitry's own client, measured as its peers are."""
+"""Rabbitry's own client, measured like its peers."""
 
 import asyncio
 import time
@@ -57,7 +57,7 @@ async def _ping(task: Task) -> None:
 
 
 async def _through(task: Task) -> None:
-    """Publish and consume at once, and look at the memory after each twentieth part."""
+    """Publish and consume at once, and sample the memory after each twentieth."""
     async with rabbitry.connect(task.url) as connection:
         sending, taking = await connection.channel(), await connection.channel(prefetch=task.prefetch)
 

@@ -1,4 +1,4 @@
-"""One message for several kinds of consumer: each kind has a queue of its own, which fills while it is away.
+"""One message for several kinds of consumer: each kind has its own queue, which fills while its consumers are away.
 
 rabbitry worker news:app --stage archive      # each in a terminal of its own, in any order
 rabbitry worker news:app --stage notify

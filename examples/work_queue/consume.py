@@ -1,4 +1,4 @@
-"""Takes numbers from worker_queue, one of any number of such programs; Ctrl-C ends it."""
+"""Takes numbers from worker_queue; any number of these may run. Ctrl-C ends it."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Puts the numbers 0 to 100000 into worker_queue."""
+"""Publishes the numbers 0 to 100000 to worker_queue."""
 
 import asyncio
 

@@ -112,7 +112,7 @@ def test_secrets_are_made_once_and_not_shown(tmp_path: Path) -> None:
     before = {file.name: file.read_text() for file in (deploy / "secrets").iterdir()}
     again = subprocess.run([deploy / "make-secrets"], capture_output=True, text=True, timeout=90, check=False)
     assert again.returncode == 1
-    assert "is there already" in again.stderr
+    assert "exists already" in again.stderr
     assert {file.name: file.read_text() for file in (deploy / "secrets").iterdir()} == before
     (deploy / "secrets").rename(deploy / "old")
     anew = subprocess.run([deploy / "make-secrets"], capture_output=True, text=True, timeout=90, check=True)

@@ -40,7 +40,7 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
     checked = _check(tmp_path)
     assert checked.returncode == 1
     assert checked.stdout.splitlines() == [
-        "index.html: leads to other.html#gone, a place that is not in that page",
-        "index.html: leads to gone.html, which is not there",
+        "index.html: links to other.html#gone, but that page has no such anchor",
+        "index.html: links to gone.html, which does not exist",
         "index.html: loads https://elsewhere.example/i.png",
     ]
