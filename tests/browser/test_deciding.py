@@ -74,7 +74,7 @@ async def test_enter_decides_nothing_and_a_missing_mark_is_asked_about(
             for wrong in ("eight", "-1", "1e3", "8,5,5"):
                 await form.get_by_label("Mark", exact=True).fill(wrong)
                 await form.get_by_role("button", name="Correct", exact=True).click()
-                await expect(form.locator(".notice.bad")).to_contain_text(f"“{wrong}” is no number")
+                await expect(form.locator(".notice.bad")).to_contain_text(f"“{wrong}” is not a number")
             await form.get_by_label("Mark", exact=True).fill("")
             await form.get_by_label("Your name").fill("Ann")
             await form.get_by_role("button", name="Correct", exact=True).click()
@@ -145,7 +145,7 @@ async def test_of_two_people_who_decide_at_once_one_is_told_and_keeps_the_text(
                 OutOf=10,
                 Feedback="of Ann",
             )
-            await expect(forms[1].locator(".changed")).to_contain_text("came again", timeout=_WITHIN)
+            await expect(forms[1].locator(".changed")).to_contain_text("sent again", timeout=_WITHIN)
             await forms[1].get_by_role("button", name="Correct", exact=True).click()
             await expect(forms[1].locator(".notice.bad")).to_contain_text("was sent again after you opened it")
             form = await _open(other.page, identity=identity)

@@ -109,7 +109,7 @@ async def test_people_decide_in_every_role_on_the_page(
             form = await _open_item(watched, "assistant")
             await expect(form).to_contain_text("3 / 10")
             await form.get_by_role("button", name="Send back").click()
-            await expect(form.locator(".notice.bad")).to_contain_text("say why")
+            await expect(form.locator(".notice.bad")).to_contain_text("write why")
             await form.get_by_label("Remark").fill(f"again {EVIL}")
             await form.get_by_role("button", name="Send back").click()
             await expect(page.locator(".notice.good")).to_contain_text("sent back")
@@ -150,7 +150,7 @@ async def test_what_can_not_be_handed_in_is_said(
         await expect(complaint).to_have_text("the file is empty")
         file.write_text("x")
         await _hand_in(watched, "seven", file)
-        await expect(complaint).to_contain_text("no student number")
+        await expect(complaint).to_contain_text("not a student number")
         assert watched.complaints == []
         await watched.page.close()
 

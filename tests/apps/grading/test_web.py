@@ -47,8 +47,8 @@ def _form(student: str = "7", module: str = "cloud_computing", data: bytes = b"x
 @pytest.mark.parametrize(
     ("form", "why"),
     [
-        (_form(student="abc"), "no student number"),
-        (_form(student="0"), "no student number"),
+        (_form(student="abc"), "not a student number"),
+        (_form(student="0"), "not a student number"),
         (_form(module="basket_weaving"), "unknown module"),
         (_form(data=b""), "the file is empty"),
         (_form(data=b"x" * 101), "too large"),

@@ -95,8 +95,8 @@ def test_words_phrases_exclusions_and_sites(pages: Database) -> None:
         ("site:", "followed by a host"),
         ("apples site: pears", "followed by a host"),
         ("site:..", "followed by a host"),
-        ("site:ex\u00e4mple..org", "is no host"),
-        ("x" * 100_000, "at most 1,000 letters"),
+        ("site:ex\u00e4mple..org", "is not a host"),
+        ("x" * 100_000, "at most 1,000 characters"),
         ("word " * 41, "at most 40 words"),
     ],
 )

@@ -161,7 +161,7 @@ def _latin_1_tar() -> bytes:
 @pytest.mark.parametrize(
     ("name", "data", "file", "why"),
     [
-        ("hw.rar", b"Rar!\x1a\x07\1\0", "main.py", r"'hw.rar' is a RAR archive.* hand in a \.zip or a \.tar\.gz"),
+        ("hw.rar", b"Rar!\x1a\x07\1\0", "main.py", r"'hw.rar' is a RAR archive.* submit a \.zip or a \.tar\.gz"),
         ("hw.rar", b"Rar!\x1a\x07\0", None, "is a RAR archive"),
         ("hw.zip", b"Rar!\x1a\x07\0", None, "'hw.zip' is a RAR archive"),
         ("main.py", b"7z\xbc\xaf\x27\x1c\0\4", "main.py", "is a 7z archive"),
