@@ -233,7 +233,7 @@ async def test_a_command_without_a_keeper_waits_for_one_and_is_not_lost(broker_u
 
 NO_ANSWERS = [
     (b"no JSON", "the keeper's answer can't be decoded"),
-    (b'{"answer":"why","url":"u","state":"done"}', "is a Why, and not a Status"),
+    (b'{"answer":"why","url":"u","state":"done"}', "is a Why, not a Status"),
     (b'{"answer":"status"}', "the keeper's answer can't be decoded"),
     (b'{"answer":"something"}', "the keeper's answer can't be decoded"),
     (b'{"answer":"status","at":"soon"}', "the keeper's answer can't be decoded"),
