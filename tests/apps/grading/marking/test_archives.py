@@ -166,7 +166,7 @@ def _latin_1_tar() -> bytes:
         ("hw.zip", b"Rar!\x1a\x07\0", None, "'hw.zip' is a RAR archive"),
         ("main.py", b"7z\xbc\xaf\x27\x1c\0\4", "main.py", "is a 7z archive"),
         ("hw.7z", b"7z\xbc\xaf\x27\x1c\0\4", None, "is a 7z archive"),
-        ("hw.docx", _zip(("word/document.xml", b"")), "main.py", "'hw.docx' is an Office document, and 'main.py' is"),
+        ("hw.docx", _zip(("word/document.xml", b"")), "main.py", "'hw.docx' is an Office document, but 'main.py' is"),
         ("hw.doc", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "main.py", "is an Office document"),
         ("hw.pdf", b"%PDF-1.7", "main.py", "is a PDF document"),
         ("hw.rtf", b"{\\rtf1", "main.py", "is an RTF document"),
