@@ -50,7 +50,7 @@ NO_JSON = [
 
 
 @pytest.mark.parametrize(("body", "why"), NO_JSON, ids=range(len(NO_JSON)))
-def test_what_is_no_object_of_the_type_is_undecodable(body: bytes, why: str) -> None:
+def test_an_object_of_another_type_is_undecodable(body: bytes, why: str) -> None:
     with pytest.raises(Undecodable, match=why) as raised:
         decode_json(body, Named)
     assert "\n" not in str(raised.value)
@@ -76,7 +76,7 @@ def test_a_byte_order_mark_is_skipped() -> None:
     assert decode_toml(codecs.BOM_UTF8 + b'a = "x"\r\n') == {"a": "x"}
 
 
-def test_of_equal_keys_the_last_counts_and_large_integers_are_kept() -> None:
+def test_the_last_of_equal_keys_counts_and_large_integers_are_kept() -> None:
     assert decode_object(b'{"status": "confirmed", "status": "submitted"}') == {"status": "submitted"}
     large = 10**400
     assert msgspec.json.encode(decode_object(b'{"a": %d}' % large)) == b'{"a":%d}' % large
@@ -85,12 +85,12 @@ def test_of_equal_keys_the_last_counts_and_large_integers_are_kept() -> None:
 @pytest.mark.parametrize(
     "document", [b"a = ", b"a = '\xff'", b"a = " + b"[" * 100_000, b"a = " + b"9" * 5000, b"\xff\xfea\x00"]
 )
-def test_what_is_no_toml_is_undecodable(document: bytes) -> None:
+def test_invalid_toml_is_undecodable(document: bytes) -> None:
     with pytest.raises(Undecodable):
         decode_toml(document)
 
 
-def test_text_that_is_none_is_not_shown() -> None:
+def test_invalid_text_is_not_shown() -> None:
     with pytest.raises(Undecodable) as raised:
         decode_text(b"secret\xff")
     assert str(raised.value) == "not UTF-8 text: byte 0xff at position 6"

@@ -47,7 +47,7 @@ _CLASSES = [value for value in vars(exceptions).values() if inspect.isclass(valu
 
 
 @pytest.mark.parametrize("cls", _CLASSES)
-def test_every_error_is_a_rabbitry_error_that_says_what_it_means(cls: type[Exception]) -> None:
+def test_every_error_is_a_rabbitry_error_with_a_docstring(cls: type[Exception]) -> None:
     assert issubclass(cls, RabbitryError)
     assert cls.__doc__
 
@@ -95,7 +95,7 @@ def test_a_fresh_error_has_the_same_cause() -> None:
     assert str(other) == str(error)
 
 
-def test_what_the_others_carry() -> None:
+def test_the_other_errors_carry_their_fields() -> None:
     violation = ProtocolViolation(505, "UNEXPECTED_FRAME", 60, 40)
     assert (violation.reply_code, violation.class_id, violation.method_id) == (505, 60, 40)
     assert str(violation) == "505 UNEXPECTED_FRAME"
@@ -182,7 +182,7 @@ def test_the_module_of_errors_has_those_of_the_base_the_protocol_and_the_client_
     assert {cls.__name__ for cls in _CLASSES} - of_a_code == _BASE | _PROTOCOL | _CLIENT
 
 
-def test_the_module_of_errors_says_where_the_others_are() -> None:
+def test_the_module_of_errors_lists_where_the_others_are() -> None:
     owners = re.findall(r"`(rabbitry\.[\w.]+)`", exceptions.__doc__ or "")
     assert {"rabbitry.broker", "rabbitry.flow.exceptions", "rabbitry.apps.exceptions"} <= set(owners)
     for owner in owners:

@@ -138,7 +138,7 @@ def test_client_flow_and_embedded_broker_need_no_extra() -> None:
     assert (done.returncode, done.stdout) == (0, "work\n"), done.stderr
 
 
-def test_the_extra_cli_runs_what_needs_no_app() -> None:
+def test_the_extra_cli_runs_the_commands_without_an_app() -> None:
     with RunningBroker() as broker:
         done = _run("cli", _COMMAND, "workqueue", "produce", "--count", "3", "--broker", broker.url)
         assert done.returncode == 0, done.stderr

@@ -80,7 +80,7 @@ def test_no_package_imports_a_module_of_its_own_that_imports_the_package(graph: 
     assert sorted(found) == []
 
 
-def test_private_modules_and_names_are_taken_within_their_own_package_alone() -> None:
+def test_private_names_are_used_only_in_their_own_package() -> None:
     assert sorted(_foreign(_SOURCE)) == []
 
 
@@ -101,7 +101,7 @@ def test_private_modules_and_names_are_taken_within_their_own_package_alone() ->
         "import p\np.a.module._name",
     ],
 )
-def test_each_way_to_take_a_private_name_is_seen(tmp_path: Path, line: str) -> None:
+def test_each_way_to_use_a_private_name_is_detected(tmp_path: Path, line: str) -> None:
     for name in ("p/__init__", "p/a/__init__", "p/a/_deep", "p/a/module", "p/b/__init__", "p/_shared"):
         (path := tmp_path / f"{name}.py").parent.mkdir(parents=True, exist_ok=True)
         path.write_text("from p._shared import thing\nfrom p.a.module import name\nself._own, __file__\n")

@@ -59,7 +59,7 @@ _INTERNAL: Final = {
 """Packages whose modules are for Rabbitry alone, and the names of each that are not."""
 
 
-def test_the_names_are_these() -> None:
+def test_the_public_names_are_exact() -> None:
     assert set(rabbitry.__all__) == _NAMES
     assert set(dir(rabbitry)) == _NAMES | {"__version__"}
     for name in _NAMES:
@@ -67,7 +67,7 @@ def test_the_names_are_these() -> None:
 
 
 @pytest.mark.parametrize("package", _PACKAGES)
-def test_a_package_has_these_names_and_modules_and_says_so(package: str) -> None:
+def test_a_package_documents_its_public_names_and_modules(package: str) -> None:
     names, modules = _PACKAGES[package]
     module = importlib.import_module(f"rabbitry.{package}")
     assert set(getattr(module, "__all__", ())) == names
@@ -77,7 +77,7 @@ def test_a_package_has_these_names_and_modules_and_says_so(package: str) -> None
 
 
 @pytest.mark.parametrize("package", _INTERNAL)
-def test_an_internal_package_says_so_and_what_is_public(package: str) -> None:
+def test_an_internal_package_documents_what_is_public(package: str) -> None:
     module = importlib.import_module(f"rabbitry.{package}")
     assert set(getattr(module, "__all__", ())) == _INTERNAL[package]
     assert "for rabbitry alone" in " ".join((module.__doc__ or "").lower().split())

@@ -50,7 +50,7 @@ def _packages() -> list[Path]:
 
 
 @pytest.mark.parametrize("module", _packages(), ids=lambda path: str(path.relative_to(ROOT).parent))
-def test_every_package_says_what_lives_in_it(module: Path) -> None:
+def test_every_package_has_a_docstring(module: Path) -> None:
     assert ast.get_docstring(ast.parse(module.read_text()))
 
 

@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_pip_printed_is_shown_if_it_fails(folder: Path) -> None:
+def test_pips_output_is_shown_if_it_fails(folder: Path) -> None:
     done = subprocess.run(
         [_SETUP, "wrong.lock"], cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
         check=False,

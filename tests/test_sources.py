@@ -31,6 +31,6 @@ def test_each_listed_test_file_is_there() -> None:
     assert sorted(test for test in {*_TESTED.values()} if not (_TESTS / f"{test}.py").exists()) == []
 
 
-def test_no_source_is_listed_twice_and_each_group_says_why() -> None:
+def test_no_source_is_listed_twice_and_each_group_has_a_reason() -> None:
     assert len(_TESTED) == sum(len(group["tested"]) for group in _GROUPS)
     assert all(group["why"] for group in _GROUPS)

@@ -54,14 +54,14 @@ _CLASSES: dict[type, set[str]] = {
 }
 
 
-def test_the_names_are_these() -> None:
+def test_the_public_names_are_exact() -> None:
     assert set(client.__all__) == _NAMES
     for name in _NAMES & set(rabbitry.__all__):
         assert getattr(client, name) is getattr(rabbitry, name)
 
 
 @pytest.mark.parametrize("package", _MODULES)
-def test_the_public_modules_are_these_and_the_package_names_each(package: str) -> None:
+def test_the_public_modules_are_exact_and_named_by_the_package(package: str) -> None:
     module = importlib.import_module(package)
     found = {item.name for item in pkgutil.iter_modules(module.__path__) if not item.name.startswith("_")}
     assert found == _MODULES[package]

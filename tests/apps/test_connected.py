@@ -135,7 +135,7 @@ async def test_the_work_goes_on_over_a_connection_that_came_back(broker_url: str
     assert runs == 1
 
 
-async def test_what_ends_a_recovery_is_raised(broker_url: str, no_leaks: None) -> None:
+async def test_the_error_that_ends_a_recovery_is_raised(broker_url: str, no_leaks: None) -> None:
     async with FaultProxy(parse_url(broker_url).hosts[0][1]) as proxy:
 
         async def lose(connection: Connection) -> None:
@@ -208,7 +208,7 @@ async def test_stop_ends_the_waiting_for_the_broker(
     assert ended is not is_first
 
 
-async def test_stop_while_the_broker_is_there_is_the_work_s_own_business(broker_url: str, no_leaks: None) -> None:
+async def test_stop_while_the_broker_is_there_is_left_to_the_work(broker_url: str, no_leaks: None) -> None:
     stop, finished = asyncio.Event(), False
 
     async def work(connection: Connection) -> None:

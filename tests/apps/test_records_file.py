@@ -60,7 +60,7 @@ def test_a_folder_is_no_database(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", ["file", "folder"])
-def test_what_the_user_may_not_write_to_is_named(kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_database_is_reported(kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Database(f"sqlite:///{tmp_path}/{KEPT}"):
         pass
     forbidden = tmp_path / KEPT if kept == "file" else tmp_path
@@ -71,7 +71,7 @@ def test_what_the_user_may_not_write_to_is_named(kept: str, tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("name", [f"none/{KEPT}", f"file/{KEPT}", "folder"])
-def test_who_only_reads_makes_nothing(name: str, tmp_path: Path) -> None:
+def test_reading_creates_nothing(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     before = sorted(tmp_path.rglob("*"))

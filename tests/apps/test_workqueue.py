@@ -39,7 +39,7 @@ def _done(service: Service) -> int:
     return done
 
 
-def test_three_consumers_get_equal_shares_and_know_of_each_other(broker_url: str) -> None:
+def test_three_consumers_get_equal_shares_and_see_each_other(broker_url: str) -> None:
     more = {"RABBITRY_BROKER": broker_url}
     # Each gets its turn as long as it has room, whatever the machine's load. RabbitMQ passes over one to which more
     # than 200 messages are still to be written.
@@ -60,7 +60,7 @@ def _shares(service: Service) -> dict[str, int]:
     return shares
 
 
-def test_what_waited_and_what_a_killed_consumer_had_goes_to_another(broker_url: str) -> None:
+def test_waiting_and_unacknowledged_messages_go_to_another_consumer(broker_url: str) -> None:
     more = {"RABBITRY_BROKER": broker_url}
     with commands.service("workqueue", "consume", "--json", "--prefetch", str(PREFETCH), more=more) as first:
         asyncio.run(eventually_consumed(broker_url, "worker_queue", 1))
@@ -141,7 +141,7 @@ def test_the_example_produces_all_numbers(embedded_url: str) -> None:
     assert asyncio.run(counts(embedded_url, ["worker_queue"])) == {"worker_queue": 100_001}
 
 
-def test_an_interrupted_producer_counts_what_was_not_confirmed_in_one_line(broker_url: str) -> None:
+def test_an_interrupted_producer_reports_unconfirmed_messages_in_one_line(broker_url: str) -> None:
     with commands.service(
         "workqueue", "produce", "--count", "2000000", more={"RABBITRY_BROKER": broker_url}
     ) as producer:

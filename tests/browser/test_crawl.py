@@ -160,7 +160,7 @@ async def test_the_picture_is_read_with_the_keyboard(browser: Browser, embedded_
         await page.close()
 
 
-async def test_what_comes_over_the_wire_is_text(browser: Browser, embedded_url: str) -> None:
+async def test_data_from_the_wire_is_shown_as_text(browser: Browser, embedded_url: str) -> None:
     evil = "<img src=x onerror=alert(1)>"
     async with _served(embedded_url) as served:
         watched = await _opened(browser, served)
@@ -224,7 +224,7 @@ async def test_no_width_needs_scrolling_sideways(browser: Browser, embedded_url:
         await page.close()
 
 
-async def test_nothing_moves_for_who_wants_that(browser: Browser, embedded_url: str) -> None:
+async def test_nothing_moves_with_reduced_motion(browser: Browser, embedded_url: str) -> None:
     async with _served(embedded_url) as served:
         page = await browser.new_page(reduced_motion="reduce")
         await page.goto(served.url)
@@ -236,7 +236,7 @@ async def test_nothing_moves_for_who_wants_that(browser: Browser, embedded_url: 
         await page.close()
 
 
-async def test_hosts_search_and_why_are_asked_of_the_keeper(browser: Browser, embedded_url: str) -> None:
+async def test_hosts_search_and_why_query_the_keeper(browser: Browser, embedded_url: str) -> None:
     async with _served(embedded_url) as served:
         watched = await _opened(browser, served)
         page = watched.page
@@ -300,7 +300,7 @@ async def test_adding_pausing_and_resuming(browser: Browser, embedded_url: str) 
         await page.close()
 
 
-async def test_without_a_keeper_the_page_says_what_to_do(browser: Browser, embedded_url: str) -> None:
+async def test_without_a_keeper_the_page_shows_what_to_do(browser: Browser, embedded_url: str) -> None:
     async with _served(embedded_url, with_keeper=False) as served:
         watched = await _opened(browser, served)
         await expect(watched.page.locator("#status")).to_contain_text("rabbitry crawl keeper", timeout=_WITHIN)
@@ -308,7 +308,7 @@ async def test_without_a_keeper_the_page_says_what_to_do(browser: Browser, embed
         await watched.page.close()
 
 
-async def test_an_answer_shows_its_age_when_no_other_comes(browser: Browser, embedded_url: str) -> None:
+async def test_an_old_answer_shows_its_age(browser: Browser, embedded_url: str) -> None:
     async with _served(embedded_url) as served:
         watched = await _opened(browser, served, place="hosts")
         page = watched.page

@@ -83,7 +83,7 @@ async def test_enter_decides_nothing_and_a_missing_mark_is_asked_about(
             assert _decided(database) == [("Ann", None)]
 
 
-async def test_what_is_typed_survives_reloads_refusals_and_a_server_that_is_away(
+async def test_typed_text_survives_reloads_refusals_and_a_lost_server(
     browser: Browser, embedded_url: str, database_url: str
 ) -> None:
     with Database(database_url) as database:
@@ -113,7 +113,7 @@ async def test_what_is_typed_survives_reloads_refusals_and_a_server_that_is_away
             assert _decided(database) == [("Ann", 8.5)]
 
 
-async def test_of_two_people_who_decide_at_once_one_is_told_and_keeps_the_text(
+async def test_the_second_of_two_decisions_is_refused_and_its_text_kept(
     browser: Browser, embedded_url: str, database_url: str
 ) -> None:
     with Database(database_url) as database:
@@ -158,9 +158,7 @@ async def test_of_two_people_who_decide_at_once_one_is_told_and_keeps_the_text(
             await other.page.close()
 
 
-async def test_an_answer_that_comes_late_closes_no_other_assignment(
-    browser: Browser, embedded_url: str, database_url: str
-) -> None:
+async def test_a_late_answer_closes_no_other_assignment(browser: Browser, embedded_url: str, database_url: str) -> None:
     with Database(database_url) as database:
         first, second = _put(database, 1), _put(database, 2)
         async with _page(browser, embedded_url, database_url) as (watched, _):
@@ -187,7 +185,7 @@ async def test_an_answer_that_comes_late_closes_no_other_assignment(
             assert [mark for _, mark in _decided(database)] == [3.0]
 
 
-async def test_a_file_is_downloaded_as_it_was_handed_in(
+async def test_a_file_is_downloaded_as_submitted(
     browser: Browser, embedded_url: str, database_url: str, tmp_path: Path
 ) -> None:
     data = bytes(range(256)) * 5
@@ -242,7 +240,7 @@ async def test_lists_go_beyond_their_first_page_and_are_filtered(
                 await expect(page.locator(".nothing")).to_contain_text("No matches")
 
 
-async def test_letters_that_hide_or_turn_others_are_shown_and_no_address_breaks_the_page(
+async def test_hidden_characters_are_shown_and_no_address_breaks_the_page(
     browser: Browser, embedded_url: str, database_url: str
 ) -> None:
     evil = "if admin\u202e \u2066# begin\u2069 \u2066: \u200bx\u001b\u0085\t"
@@ -265,7 +263,7 @@ async def test_letters_that_hide_or_turn_others_are_shown_and_no_address_breaks_
             await expect(page.get_by_label("Student number")).to_have_value("s1234567")
 
 
-async def test_the_page_makes_no_database(
+async def test_the_page_creates_no_database(
     browser: Browser, embedded_url: str, database_url: str, tmp_path: Path
 ) -> None:
     async with _page(browser, embedded_url, database_url) as (watched, _):

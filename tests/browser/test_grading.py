@@ -138,7 +138,7 @@ async def test_people_decide_in_every_role_on_the_page(
             await page.close()
 
 
-async def test_what_can_not_be_handed_in_is_said(
+async def test_a_refused_submission_shows_the_reason(
     browser: Browser, embedded_url: str, database_url: str, tmp_path: Path
 ) -> None:
     async with _web(embedded_url, database_url) as web:
@@ -155,7 +155,7 @@ async def test_what_can_not_be_handed_in_is_said(
         await watched.page.close()
 
 
-async def test_the_page_follows_what_happens_and_shows_what_came_as_text(
+async def test_the_page_updates_and_shows_solutions_as_text(
     browser: Browser, embedded_url: str, database_url: str
 ) -> None:
     async with _web(embedded_url, database_url) as web:

@@ -97,7 +97,7 @@ async def test_real_samples_of_this_machine_appear(browser: Browser, web: str, b
 
 
 @_ON_BOTH_BROKERS
-async def test_what_comes_over_the_wire_is_text(browser: Browser, web: str, broker_url: str) -> None:
+async def test_data_from_the_wire_is_shown_as_text(browser: Browser, web: str, broker_url: str) -> None:
     evil = "<img src=x onerror=alert(1)><script>alert(2)</script>"
     net = {evil: {"rx": 1, "tx": 2}}
     watched = await _open(browser, web)
@@ -118,7 +118,7 @@ async def test_what_comes_over_the_wire_is_text(browser: Browser, web: str, brok
     assert watched.complaints == []
 
 
-async def test_shares_that_can_not_be_ones_are_not_shown(browser: Browser, web: str, broker_url: str) -> None:
+async def test_impossible_percentages_are_not_shown(browser: Browser, web: str, broker_url: str) -> None:
     watched = await _open(browser, web, width=320)
     space = {"total": 100, "used": 1e300, "percent": 1e300}
     await _publish(
@@ -191,7 +191,7 @@ async def test_machines_of_one_name_are_cards_named_apart(browser: Browser, web:
     assert watched.complaints == []
 
 
-async def test_what_needs_a_look_is_pointed_out(browser: Browser, web: str, broker_url: str) -> None:
+async def test_silence_full_disks_and_wrong_clocks_are_marked(browser: Browser, web: str, broker_url: str) -> None:
     def disk(percent: float) -> dict[str, float]:
         return {"total": 100, "used": percent, "free": 100 - percent, "percent": percent}
 
@@ -251,7 +251,7 @@ async def test_bytes_and_percentages_agree_and_a_container_s_stand_beside_them(
     assert watched.complaints == []
 
 
-async def test_rows_that_are_not_shown_are_counted(browser: Browser, web: str, broker_url: str) -> None:
+async def test_omitted_rows_are_counted(browser: Browser, web: str, broker_url: str) -> None:
     watched = await _open(browser, web)
     net = {f"veth{number}": {"rx": 1, "tx": 1} for number in range(100)} | {"zz9": {"rx": 1, "tx": 1}}
     await _publish(broker_url, _host("h", net=net, uplinks=["zz9"], cores=[0.5] * 70))
@@ -278,7 +278,7 @@ async def test_a_notice_that_was_dismissed_stays_away(browser: Browser, web: str
     assert watched.complaints == []
 
 
-async def test_a_websocket_that_is_refused_says_why(browser: Browser, web: str) -> None:
+async def test_a_refused_websocket_shows_the_reason(browser: Browser, web: str) -> None:
     async with contextlib.AsyncExitStack() as pages:
         for _ in range(PEER_PAGE_LIMIT):
             connecting = websockets.connect(web.replace("http", "ws").replace("monitor/", "ws"), proxy=None)
@@ -319,7 +319,7 @@ async def test_the_narrowest_phone_needs_no_scrolling_sideways(
     assert watched.complaints == []
 
 
-async def test_a_broker_that_is_killed_is_told_and_comes_back(browser: Browser) -> None:
+async def test_a_killed_broker_is_reported_and_the_page_recovers(browser: Browser) -> None:
     port = free_port()
     with BrokerProcess() as broker:
         more = {"RABBITRY_BROKER": broker.url}
@@ -339,7 +339,7 @@ async def test_a_broker_that_is_killed_is_told_and_comes_back(browser: Browser) 
 
 
 @_ON_BOTH_BROKERS
-async def test_a_dashboard_that_is_killed_is_told_and_comes_back(browser: Browser, broker_url: str) -> None:
+async def test_a_killed_dashboard_is_reported_and_the_page_recovers(browser: Browser, broker_url: str) -> None:
     port = free_port()
     more = {"RABBITRY_BROKER": broker_url}
     with commands.service("web", "--port", str(port), more=more) as web:

@@ -72,7 +72,7 @@ def test_the_built_in_apps_are_listed_and_load() -> None:
     assert "Publish this machine's samples" in commands.run("apps").stdout
 
 
-def test_an_app_of_a_stranger_has_its_commands(tmp_path: Path) -> None:
+def test_a_third_party_app_adds_its_commands(tmp_path: Path) -> None:
     more = install(tmp_path, "greeting", _GREETING)
     assert re.search(r"^  greeting +Greets people\.$", commands.run("--help", more=more).stdout, re.MULTILINE)
     done = commands.run("greeting", "hello", "--name", "Ann", more=more)
@@ -93,7 +93,7 @@ def test_an_app_that_is_one_command_is_called_by_its_own_name(tmp_path: Path) ->
     assert (done.returncode, done.stdout) == (0, "hello Ann\n")
 
 
-def test_apps_that_do_not_load_are_named_and_cost_the_others_nothing(tmp_path: Path) -> None:
+def test_broken_apps_are_reported_and_do_not_affect_others(tmp_path: Path) -> None:
     more: dict[str, str] = {}
     for name, (code, _) in _BROKEN.items():
         more = install(tmp_path, name, code)
@@ -112,7 +112,7 @@ def test_apps_that_do_not_load_are_named_and_cost_the_others_nothing(tmp_path: P
     assert commands.run("workqueue", "--help", more=more).returncode == 0
 
 
-def test_an_app_whose_code_does_not_load_says_which(tmp_path: Path) -> None:
+def test_an_app_whose_code_does_not_load_names_the_reference(tmp_path: Path) -> None:
     code = """
         from rabbitry.apps import Plugin
 
@@ -125,7 +125,7 @@ def test_an_app_whose_code_does_not_load_says_which(tmp_path: Path) -> None:
     ]
 
 
-def test_an_unknown_command_is_named_with_what_may_be_meant() -> None:
+def test_an_unknown_command_is_refused_with_a_suggestion() -> None:
     done = commands.run("monitr")
     assert done.returncode == 2
     assert "No such command 'monitr'. Did you mean 'monitor'?" in done.stderr
@@ -140,7 +140,7 @@ def test_an_unknown_command_is_named_with_what_may_be_meant() -> None:
         ({"name": "x", "views": (View(title="X", module="x.js"),)}, "no static folder"),
     ],
 )
-def test_a_plugin_that_makes_no_sense_is_refused(given: dict[str, object], words: str) -> None:
+def test_a_malformed_plugin_is_refused(given: dict[str, object], words: str) -> None:
     with pytest.raises(PluginError, match=re.escape(words)):
         Plugin(**({"title": "X"} | given))  # type: ignore[arg-type] # wrong on purpose
 
@@ -164,7 +164,7 @@ def test_a_command_imports_no_app(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("package", [rabbitry.cli, rabbitry.web])
-def test_command_and_dashboard_name_no_app(package: object) -> None:
+def test_commands_and_dashboard_name_no_app(package: object) -> None:
     words = re.compile(rf"\b({'|'.join(installed().plugins)})\b")
     (folder,) = map(Path, package.__path__)  # type: ignore[attr-defined] # packages have it
     files = [path for path in folder.rglob("*") if path.suffix in (".py", ".js") and "vendor" not in path.parts]

@@ -29,7 +29,7 @@ def test_version() -> None:
     assert json.loads(commands.run("version", "--json").stdout) == {"version": rabbitry.__version__}
 
 
-def test_an_output_that_can_not_be_written_is_said_in_one_line() -> None:
+def test_an_unwritable_output_is_reported_in_one_line() -> None:
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
             [sys.executable, "-m", "rabbitry", "version"],
@@ -38,7 +38,7 @@ def test_an_output_that_can_not_be_written_is_said_in_one_line() -> None:
     assert (done.returncode, done.stderr) == (1, "rabbitry: can't write: No space left on device\n")
 
 
-def test_an_output_that_is_closed_is_no_failure() -> None:
+def test_a_closed_output_is_not_a_failure() -> None:
     done = subprocess.run(
         ["sh", "-c", 'exec "$0" -m rabbitry version >&-', sys.executable],
         env=commands.environment(), stderr=subprocess.PIPE, text=True, timeout=90, check=False,
@@ -47,7 +47,7 @@ def test_an_output_that_is_closed_is_no_failure() -> None:
 
 
 @pytest.mark.parametrize(("more", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
-def test_a_log_has_colours_if_they_are_wanted(more: dict[str, str], coloured: bool) -> None:
+def test_a_log_has_colours_if_forced(more: dict[str, str], coloured: bool) -> None:
     start = "from rabbitry.runtime.logging import *; configure(Level.INFO, as_json=False)"
     program = f"{start}; import logging; logging.warning('said')"
     environment = commands.environment({"TERM": "xterm"} | more)
@@ -73,7 +73,7 @@ def test_wrong_usage_exits_with_2(arguments: tuple[str, ...]) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_the_broker_says_when_it_is_ready_and_ends_with_sigterm() -> None:
+def test_the_broker_prints_when_it_is_ready_and_ends_at_sigterm() -> None:
     for option, page in (("--no-management", ""), ("--management-port=0", r" http://127\.0\.0\.1:\d+/")):
         with commands.service("broker", "--port", "0", option, "--log-level", "error") as broker:
             assert broker.wait_for(rf"\Arabbitry broker ready amqp://127\.0\.0\.1:\d+/{page}\n\Z")
@@ -81,7 +81,7 @@ def test_the_broker_says_when_it_is_ready_and_ends_with_sigterm() -> None:
             assert broker.process.wait(90) == 0
 
 
-def test_a_management_port_that_is_taken() -> None:
+def test_a_taken_management_port_ends_the_broker() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
         done = commands.run("broker", "--port", "0", "--memory", "--management-port", port)
@@ -102,9 +102,7 @@ def test_a_taken_port_is_named() -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "", "::"])
 @pytest.mark.parametrize("user", [[], ["--user", "guest"]])
 @pytest.mark.parametrize("more", [{}, {"RABBITMQ_PASSWORD": _SECRET}])
-def test_a_broker_that_others_reach_needs_a_user_that_may_log_in_from_there(
-    host: str, user: list[str], more: dict[str, str]
-) -> None:
+def test_a_reachable_broker_needs_a_user_other_than_guest(host: str, user: list[str], more: dict[str, str]) -> None:
     done = commands.run("broker", "--host", host, "--port", "0", *user, more=more)
     assert done.returncode == 2
     assert done.stdout == ""
@@ -122,7 +120,7 @@ async def test_a_broker_on_any_loopback_address_takes_guest() -> None:
             assert connection.is_open
 
 
-async def test_a_user_of_the_brokers_own(tmp_path: Path) -> None:
+async def test_a_user_can_be_set_with_a_password_file(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text(f"{_SECRET}\n")
     with commands.service(
@@ -139,7 +137,7 @@ async def test_a_user_of_the_brokers_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "command", [["broker", "--user", "ann"], ["monitor", "stats", "-k", "pi", "-b", "h", "-c", "ann"]]
 )
-def test_a_password_file_that_is_no_text_is_wrong_usage_and_is_not_shown(tmp_path: Path, command: list[str]) -> None:
+def test_a_binary_password_file_is_wrong_usage_and_not_shown(tmp_path: Path, command: list[str]) -> None:
     file = tmp_path / "password"
     file.write_bytes(_SECRET.encode() + b"\xe9\n")
     done = commands.run(*command, "--password-file", str(file))
@@ -165,7 +163,7 @@ def test_a_page_ends_if_the_broker_refuses_it(url: str) -> None:
     assert "wrong" not in done.stderr.splitlines()[-1]
 
 
-def test_a_page_that_others_reach_needs_a_password() -> None:
+def test_a_reachable_page_needs_a_password() -> None:
     done = commands.run("web", "--host", "0.0.0.0", "--port", "0")
     assert done.returncode == 2
     assert "APP_PASSWORD" in done.stderr
@@ -191,7 +189,7 @@ def _doctor(broker: str, *more: str) -> tuple[int, dict[str, dict[str, str]]]:
     return done.returncode, {found["check"]: found for found in map(json.loads, done.stdout.splitlines())}
 
 
-def test_doctor_finds_a_broker_that_is_not_there() -> None:
+def test_doctor_reports_a_missing_broker() -> None:
     port = free_port()
     code, found = _doctor(f"amqp://127.0.0.1:{port}/")
     assert code == 3
@@ -200,7 +198,7 @@ def test_doctor_finds_a_broker_that_is_not_there() -> None:
     assert "rabbitry broker" in found["broker"]["todo"]
 
 
-def test_doctor_finds_a_wrong_login_and_virtual_host(broker_url: str) -> None:
+def test_doctor_reports_a_wrong_login_and_virtual_host(broker_url: str) -> None:
     code, found = _doctor(broker_url.replace("guest:guest", f"guest:{_SECRET}"))
     assert (code, found["login"]["verdict"]) == (3, "bad")
     assert _SECRET not in json.dumps(found)
@@ -208,14 +206,14 @@ def test_doctor_finds_a_wrong_login_and_virtual_host(broker_url: str) -> None:
     assert (code, found["virtual host"]["verdict"]) == (3, "bad")
 
 
-def test_doctor_finds_that_nobody_publishes(broker_url: str) -> None:
+def test_doctor_reports_that_no_samples_arrive(broker_url: str) -> None:
     code, found = _doctor(broker_url)
     assert code == 0
     assert found["exchange system_info"]["verdict"] == "note"
     assert found["listener"]["verdict"] == "note"
 
 
-def test_doctor_finds_that_all_is_well(broker_url: str) -> None:
+def test_doctor_reports_that_all_is_well(broker_url: str) -> None:
     more = {"RABBITRY_BROKER": broker_url}
     port = free_port()
     with (

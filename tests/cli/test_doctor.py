@@ -76,7 +76,7 @@ def test_a_consumer_without_prefetch_that_acknowledges_nothing_is_found(broker: 
     assert "it has no consumer" in found["queue forgotten"]["what"]
 
 
-def test_a_consumer_of_the_work_queue_says_that_another_one_holds_all(broker: dict[str, str]) -> None:
+def test_a_work_queue_consumer_reports_that_another_holds_all(broker: dict[str, str]) -> None:
     with pika.BlockingConnection(pika.URLParameters(broker["RABBITRY_BROKER"])) as connection:
         channel = connection.channel()
         channel.queue_declare("work", durable=True)
@@ -126,7 +126,7 @@ async def test_amqp_on_a_tls_port_is_found() -> None:
 @pytest.mark.parametrize(
     ("raised", "is_told_of"), [("ValueError('ill')", True), ("ConnectionClosed(0, 'gone')", False)]
 )
-def test_checks_of_an_app_that_fail_are_named_and_a_lost_connection_is_not_their_fault(
+def test_failing_checks_are_named_but_not_blamed_for_a_lost_connection(
     embedded_url: str, tmp_path: Path, raised: str, is_told_of: bool
 ) -> None:
     code = f"""
@@ -152,7 +152,7 @@ def _look(at: float, **queue: object) -> Look:
     return Look(at, {"q": queue}, {})
 
 
-def test_a_queue_that_nobody_consumes_and_that_grows_is_bad() -> None:
+def test_a_growing_queue_without_consumers_is_bad() -> None:
     (problem,) = problems(_look(0, messages_ready=5, consumers=0), _look(6, messages_ready=8, consumers=0))
     assert (problem.is_bad, problem.what) == (True, "it has no consumer and grows: 8 ready, 3 more in 6 s")
 

@@ -31,7 +31,7 @@ def broker(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
         yield {"RABBITRY_BROKER": f"amqp://guest:guest@{found[1]}/", "RABBITRY_MANAGEMENT": found[2]}
 
 
-async def test_what_is_there_is_listed(broker: dict[str, str]) -> None:
+async def test_each_object_is_listed(broker: dict[str, str]) -> None:
     async with rabbitry.connect(broker["RABBITRY_BROKER"], name="a lister") as connection:
         channel = await connection.channel(prefetch=7)
         await channel.declare_exchange("listed_exchange", "topic", durable=True)
@@ -78,7 +78,7 @@ def test_a_broker_without_a_management_api_is_named(broker: dict[str, str]) -> N
         assert commands.run("queues", "--management", url, more=broker).returncode == 2
 
 
-async def test_the_virtual_host_that_is_named_is_listed_alone(broker: dict[str, str]) -> None:
+async def test_only_the_named_virtual_host_is_listed(broker: dict[str, str]) -> None:
     url, api = broker["RABBITRY_BROKER"], broker["RABBITRY_MANAGEMENT"]
     async with httpx.AsyncClient(base_url=api, auth=("guest", "guest"), timeout=60) as client:
         for name in ("a%20b", "empty"):
@@ -107,7 +107,7 @@ async def test_the_virtual_host_that_is_named_is_listed_alone(broker: dict[str, 
             assert missing.stdout == ""
 
 
-def test_an_empty_list_says_that_it_is_empty(broker: dict[str, str]) -> None:
+def test_an_empty_list_is_reported(broker: dict[str, str]) -> None:
     with httpx.Client(base_url=broker["RABBITRY_MANAGEMENT"], auth=("guest", "guest"), timeout=60) as client:
         client.put("/api/vhosts/empty").raise_for_status()
         client.put("/api/permissions/empty/guest", json=_ALL).raise_for_status()

@@ -42,7 +42,7 @@ def test_an_option_of_several_commands_means_the_same_to_each() -> None:
     assert {spelling for spelling, found in texts.items() if len(found) > 1} == _OF_A_COMMAND
 
 
-def test_no_option_is_made_twice() -> None:
+def test_no_option_is_defined_twice() -> None:
     """Two with one text are one option, which lies in `runtime/options.py` or with its app."""
     texts = Counter(
         ast.unparse(keyword.value)

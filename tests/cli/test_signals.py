@@ -100,7 +100,7 @@ def _ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("arguments", [*_UNTIL_TOLD, *_ONE_SHOT], ids=" ".join)
-def test_a_signal_ends_what_waits_for_a_silent_broker(folder: Path, arguments: tuple[str, ...]) -> None:
+def test_a_signal_ends_commands_that_wait_for_a_silent_broker(folder: Path, arguments: tuple[str, ...]) -> None:
     for number in _SIGNALS:
         # It takes connections and never answers.
         with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -131,7 +131,7 @@ def test_a_signal_ends_what_waits_for_a_silent_broker(folder: Path, arguments: t
     ],
     ids=str,
 )
-def test_a_signal_ends_what_has_just_begun(folder: Path, arguments: tuple[str, ...], code: int) -> None:
+def test_a_signal_ends_commands_that_have_just_started(folder: Path, arguments: tuple[str, ...], code: int) -> None:
     for number in _SIGNALS:
         # What would end by itself waits for a broker or a database that never answers.
         with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -153,7 +153,7 @@ def test_a_signal_ends_what_has_just_begun(folder: Path, arguments: tuple[str, .
         assert "Aborted" not in said
 
 
-def test_a_signal_that_a_library_makes_an_error_of_its_own_of_is_one(tmp_path: Path) -> None:
+def test_a_signal_that_a_library_wraps_in_its_own_error_still_counts(tmp_path: Path) -> None:
     # pydantic does so while it is imported.
     code = """
         import os, signal, typer
@@ -176,7 +176,7 @@ def test_a_signal_that_a_library_makes_an_error_of_its_own_of_is_one(tmp_path: P
 
 @pytest.mark.parametrize("number", _SIGNALS)
 @pytest.mark.parametrize("dropping", ["weakref.finalize(holder, send)", "weakref.ref(holder, lambda _: send())"])
-def test_a_signal_whose_error_python_drops_ends_a_command(tmp_path: Path, dropping: str, number: int) -> None:
+def test_a_signal_whose_exception_python_drops_ends_a_command(tmp_path: Path, dropping: str, number: int) -> None:
     # As one that comes in the callback of a weak reference that the import of a module makes.
     code = f"""
         import os, signal, time, typer, weakref
@@ -202,7 +202,7 @@ def test_a_signal_whose_error_python_drops_ends_a_command(tmp_path: Path, droppi
     assert (done.returncode, done.stderr) == (130, "rabbitry: interrupted\n")
 
 
-def test_the_second_signal_ends_at_once_what_waits_for_a_thread(folder: Path) -> None:
+def test_the_second_signal_ends_a_command_that_waits_for_a_thread(folder: Path) -> None:
     program = (
         "import threading, time; from rabbitry.runtime.service import run_service\n"
         "async def service(stop):\n"

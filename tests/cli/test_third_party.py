@@ -26,7 +26,7 @@ def _notes(page: str) -> list[str]:
     return found
 
 
-def test_its_note_is_on_its_page(board: dict[str, str]) -> None:
+def test_a_posted_note_is_on_the_page(board: dict[str, str]) -> None:
     with RunningBroker() as broker:
         more = board | {"RABBITRY_BROKER": broker.url}
         with commands.service("web", "--port", "0", more=more) as web:
@@ -50,7 +50,7 @@ def test_its_note_is_on_its_page(board: dict[str, str]) -> None:
             assert "WARNING" not in web.output
 
 
-def test_up_runs_its_service_with_its_option(board: dict[str, str]) -> None:
+def test_up_runs_the_apps_service_with_its_option(board: dict[str, str]) -> None:
     assert "--remind-each" in commands.run("up", "--help", more=board).stdout
     with commands.service("up", *_FREE, "--memory", "--apps", "board", "--remind-each", "0.1", more=board) as up:
         page = up.wait_for(r"live: (http://\S+/)")[1]
@@ -59,7 +59,7 @@ def test_up_runs_its_service_with_its_option(board: dict[str, str]) -> None:
         assert up.process.wait(90) == 0, up.output
 
 
-def test_a_service_that_does_not_load_is_left_out_and_the_others_run(tmp_path: Path) -> None:
+def test_a_broken_service_is_left_out_and_the_others_run(tmp_path: Path) -> None:
     code = """
         from rabbitry.apps import Plugin, Service, Services
         import typer
@@ -90,7 +90,7 @@ def test_a_service_that_does_not_load_is_left_out_and_the_others_run(tmp_path: P
         assert up.process.wait(90) == 0, up.output
 
 
-def test_a_course_that_makes_no_sense_costs_the_others_nothing(tmp_path: Path) -> None:
+def test_an_invalid_course_does_not_affect_other_apps(tmp_path: Path) -> None:
     (tmp_path / "grading.toml").write_text("modules = [")
     more = {"RABBITRY_GRADING": str(tmp_path / "grading.toml")}
     with commands.service("up", *_FREE, "--memory", "--apps", "monitor,grading", more=more) as up:
@@ -132,9 +132,7 @@ _ODD = """
         ("thing", "object", ""),
     ],
 )
-def test_options_that_can_not_be_had_cost_the_others_nothing(
-    tmp_path: Path, option: str, annotation: str, words: str
-) -> None:
+def test_conflicting_options_do_not_affect_other_apps(tmp_path: Path, option: str, annotation: str, words: str) -> None:
     more = install(tmp_path, "odd", _ODD.format(option=option, annotation=annotation, router=None, static="."))
     done = commands.run("up", "--help", more=more)
     assert done.returncode == 0, done.stderr
@@ -150,9 +148,7 @@ def test_options_that_can_not_be_had_cost_the_others_nothing(
         ("__import__('fastapi').APIRouter()", "/no/such/folder", "its static folder '/no/such/folder' is not there"),
     ],
 )
-def test_pages_that_can_not_be_served_are_named_and_left_out(
-    tmp_path: Path, router: str, static: str, words: str
-) -> None:
+def test_broken_pages_are_reported_and_left_out(tmp_path: Path, router: str, static: str, words: str) -> None:
     more = install(tmp_path, "odd", _ODD.format(option="thing", annotation="int", router=router, static=static))
     with RunningBroker() as broker:
         with commands.service("web", "--port", "0", more=more | {"RABBITRY_BROKER": broker.url}) as web:

@@ -40,7 +40,7 @@ def _all_gone(children: list[psutil.Process]) -> bool:
     return all(is_gone(child) for child in children)
 
 
-def test_it_starts_all_of_it_and_ctrl_c_ends_all_of_it() -> None:
+def test_up_starts_everything_and_ctrl_c_ends_everything() -> None:
     with commands.service("up", *_FREE) as up:
         page = _page(up)
         eventually_blocking(lambda: _health(page)["samples"], "samples")
@@ -56,7 +56,7 @@ def test_it_starts_all_of_it_and_ctrl_c_ends_all_of_it() -> None:
         assert "killed" not in up.output
 
 
-def test_its_children_end_when_it_is_killed() -> None:
+def test_children_end_when_up_is_killed() -> None:
     with commands.service("up", *_FREE, "--apps", "monitor") as up:
         _page(up)
         children = list(_children(up).values())
@@ -66,7 +66,7 @@ def test_its_children_end_when_it_is_killed() -> None:
 
 
 @pytest.mark.parametrize("name", ["broker", "monitor", "web"])
-def test_a_child_that_dies_is_started_again(name: str) -> None:
+def test_a_dead_child_is_restarted(name: str) -> None:
     with commands.service("up", *_FREE, "--apps", "monitor") as up:
         page = _page(up)
         eventually_blocking(lambda: _health(page)["samples"], "samples")
@@ -93,7 +93,7 @@ def test_a_child_that_dies_is_started_again(name: str) -> None:
         assert up.process.wait(90) == 0, up.output
 
 
-def test_it_uses_a_broker_that_is_named_and_shows_no_password() -> None:
+def test_up_uses_a_given_broker_and_shows_no_password() -> None:
     with BrokerProcess() as broker:
         url = broker.url.replace("guest:guest", f"guest:{_SECRET}")
         with commands.service("up", *_FREE, more={"RABBITRY_BROKER": url}) as up:
@@ -107,7 +107,7 @@ def test_it_uses_a_broker_that_is_named_and_shows_no_password() -> None:
             assert not [word for child in _children(up).values() for word in child.cmdline() if "guest" in word]
 
 
-def test_what_is_handed_in_is_confirmed_by_its_roles(tmp_path: Path) -> None:
+def test_a_submission_is_confirmed_by_the_roles_of_up(tmp_path: Path) -> None:
     solution = tmp_path / "solution.py"
     solution.write_text("print(42)\n")
     database = {"RABBITRY_DATABASE": f"sqlite:///{tmp_path / 'records.sqlite3'}"}
@@ -130,14 +130,14 @@ def test_what_is_handed_in_is_confirmed_by_its_roles(tmp_path: Path) -> None:
         eventually_blocking(lambda: "confirmed" in status(), "the coordinator")
 
 
-def test_roles_are_run_on_a_broker_of_one_s_own_alone() -> None:
+def test_roles_run_only_on_the_broker_of_up() -> None:
     done = commands.run("up", *_FREE, "--broker", "amqp://127.0.0.1:1/", "--person", "assistant")
     assert done.returncode == 2
     assert "rabbitry grading run --person" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_a_port_of_another_broker_is_named_with_what_to_do() -> None:
+def test_a_port_of_another_broker_is_reported_with_advice() -> None:
     with BrokerProcess() as broker:
         done = commands.run("up", "--port", str(broker.port), "--web-port", "0", "--http-port", "0")
         assert done.returncode == 2
@@ -162,7 +162,7 @@ def test_a_second_ctrl_c_ends_at_once() -> None:
         eventually_blocking(lambda: _all_gone(list(children.values())), "the end of the children")
 
 
-def test_a_crawl_needs_what_its_extra_brings() -> None:
+def test_a_crawl_needs_the_packages_of_its_extra() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     extra = project["optional-dependencies"]["crawl"]
     # Other extras of Rabbitry itself are no modules to look for.
@@ -177,7 +177,7 @@ def _running(apps: str | None) -> list[str]:
     return [name for name, services in brought.items() if services.children]
 
 
-def test_without_its_extra_a_crawl_is_left_out_and_told(
+def test_without_its_extra_a_crawl_is_left_out_and_reported(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(hosting, "find_spec", lambda name: None if name == "pycurl" else find_spec(name))

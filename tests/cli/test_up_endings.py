@@ -103,7 +103,7 @@ def _has_keeper(url: str) -> bool:
         (_bad_setting, "monitor", 2, "APP_PORT is 'x'"),
     ],
 )
-def test_a_child_that_can_never_start_ends_it_with_its_own_line(
+def test_a_child_that_can_never_start_ends_up_with_its_last_line(
     tmp_path: Path, prepare: Prepare, apps: str, code: int, words: str
 ) -> None:
     folder = tmp_path / "data"
@@ -118,7 +118,7 @@ def test_a_child_that_can_never_start_ends_it_with_its_own_line(
 
 
 @pytest.mark.parametrize("option", ["--port", "--web-port", "--http-port", "--management-port"])
-def test_a_port_that_is_taken_ends_it_and_is_named(option: str) -> None:
+def test_a_taken_port_ends_up_and_is_named(option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
         done = commands.run(*_MONITOR, option, port, within=180)
@@ -132,7 +132,7 @@ def _run_advice(words: str, *more: str) -> tuple[str, ...]:
     return (*shlex.split(words), *more)
 
 
-def test_a_second_one_on_the_same_data_says_how_and_that_works(tmp_path: Path) -> None:
+def test_the_advice_of_a_second_up_on_the_same_data_works(tmp_path: Path) -> None:
     shared = {"XDG_DATA_HOME": str(tmp_path)}
     with commands.service("up", *_FREE, "--apps", "", more=shared) as first:
         first.wait_for(_PAGE)
@@ -180,7 +180,7 @@ def _children(up: Service) -> dict[str, psutil.Process]:
     return children_of(up.process.pid)
 
 
-def test_a_broker_that_is_not_there_yet_is_waited_for() -> None:
+def test_up_waits_for_a_broker_that_is_not_there_yet() -> None:
     port = free_port()
     with commands.service("up", *_FREE, "--broker", f"amqp://127.0.0.1:{port}/") as up:
         page = up.wait_for(_PAGE)[1]
@@ -191,7 +191,7 @@ def test_a_broker_that_is_not_there_yet_is_waited_for() -> None:
             assert "started again" not in up.output
 
 
-def test_a_child_that_is_killed_each_time_before_it_is_ready_ends_it(tmp_path: Path) -> None:
+def test_a_child_killed_each_time_before_it_is_ready_ends_up(tmp_path: Path) -> None:
     # It starts the children with its own interpreter, and this one ends like a broken one.
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal, sys\nif 'monitor' in sys.orig_argv: os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -215,7 +215,7 @@ def test_a_defect_that_ends_a_child_is_the_last_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["--memory", "--data"])
-def test_all_that_is_kept_lies_where_it_was_asked_for(tmp_path: Path, option: str) -> None:
+def test_all_data_are_in_the_given_folder(tmp_path: Path, option: str) -> None:
     home, data, temporary = tmp_path / "home", tmp_path / "data", tmp_path / "temporary"
     temporary.mkdir()
     more = {"XDG_DATA_HOME": str(home), "TMPDIR": str(temporary)}
@@ -245,7 +245,7 @@ def test_all_that_is_kept_lies_where_it_was_asked_for(tmp_path: Path, option: st
     assert not home.exists()
 
 
-def test_memory_and_a_database_that_is_named_are_not_for_each_other() -> None:
+def test_memory_and_database_can_not_be_combined() -> None:
     done = commands.run("up", *_FREE, "--memory", more={"RABBITRY_DATABASE": "sqlite:////nowhere/records"})
     assert done.returncode == 2
     assert "RABBITRY_DATABASE" in done.stderr
@@ -261,7 +261,7 @@ def test_memory_and_a_database_that_is_named_are_not_for_each_other() -> None:
         ("", ["broker", "web"]),
     ],
 )
-def test_the_apps_that_are_asked_for_run(apps: str, running: list[str]) -> None:
+def test_only_the_requested_apps_run(apps: str, running: list[str]) -> None:
     with commands.service("up", *_FREE, "--memory", "--apps", apps) as up:
         up.wait_for(_PAGE)
         eventually_blocking(lambda: sorted(_children(up)) == running, f"{running}")
@@ -269,13 +269,13 @@ def test_the_apps_that_are_asked_for_run(apps: str, running: list[str]) -> None:
         assert up.process.wait(90) == 0, up.output
 
 
-def test_an_app_that_there_is_not_is_named() -> None:
+def test_an_unknown_app_is_refused() -> None:
     done = commands.run("up", *_FREE, "--apps", "monitor,nonsense")
     assert done.returncode == 2
     assert done.stderr == "rabbitry: --apps: there is no app 'nonsense': choose among monitor, grading, crawl\n"
 
 
-def test_a_healthy_start_is_quiet_and_ctrl_c_says_that_it_stops() -> None:
+def test_a_healthy_start_is_quiet_and_ctrl_c_reports_the_stop() -> None:
     with commands.service("up", *_FREE, "--memory") as up:
         page = up.wait_for(_PAGE)[1]
         eventually_blocking(lambda: _samples(page), "samples")

@@ -42,7 +42,7 @@ _ELSEWHERE = {
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_each_block_says_what_it_is(page: str) -> None:
+def test_each_block_has_a_known_kind(page: str) -> None:
     odd = [
         f"{page}:{block.line}: ```{block.language} {block.how}".rstrip()
         for block in blocks(page)
@@ -52,7 +52,7 @@ def test_each_block_says_what_it_is(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_what_is_run_elsewhere_has_a_test_there(page: str) -> None:
+def test_blocks_run_elsewhere_have_a_test_there(page: str) -> None:
     commands = [
         command
         for block in blocks(page)
@@ -70,7 +70,7 @@ def test_the_app_is_the_one_of_the_examples() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_data_can_be_read(page: str) -> None:
+def test_data_blocks_can_be_parsed(page: str) -> None:
     for block in blocks(page):
         if block.language == "toml":
             tomllib.loads(block.text)

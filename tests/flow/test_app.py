@@ -52,7 +52,7 @@ async def unknown_name(value: "NoSuchType") -> None: ...  # type: ignore[name-de
         (unknown_name, "NoSuchType"),
     ],
 )
-def test_a_handler_that_makes_no_sense_is_named_with_its_file(handler: Callable[..., Any], text: str) -> None:
+def test_an_invalid_handler_is_refused_with_its_file(handler: Callable[..., Any], text: str) -> None:
     with pytest.raises(rabbitry.AppError, match=text) as caught:
         rabbitry.App("wrong").stage("in")(handler)
     assert f"test_app.py:{handler.__code__.co_firstlineno}: {handler.__name__}" in str(caught.value)
@@ -69,7 +69,7 @@ def test_processes_need_a_plain_function_at_the_top_of_its_module() -> None:
         app.stage("in", processes=True)(none_at_all)
 
 
-def test_stages_and_keys_that_make_no_sense() -> None:
+def test_invalid_stages_and_keys_are_refused() -> None:
     app = rabbitry.App("wrong")
     with pytest.raises(rabbitry.AppError, match="no stages"):
         app.validate()
@@ -99,6 +99,6 @@ def test_stages_and_keys_that_make_no_sense() -> None:
     [{"name": ""}, {"name": "amq.x"}, {"name": "x" * 201}, {"name": "x", "exchange": ""},
      {"name": "x", "exchange_type": "headers"}, {"name": "x", "queue_type": "quorum", "plain": True}],
 )  # fmt: skip
-def test_apps_that_make_no_sense(options: dict[str, Any]) -> None:
+def test_invalid_apps_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(rabbitry.AppError):
         rabbitry.App(**options)

@@ -129,7 +129,7 @@ def _consumers(url: str) -> int:
         ("broken_of_tests:app", 2, "broken_of_tests.py:5: lost: then='away' leads nowhere"),
     ],
 )
-def test_what_is_no_app_is_said_before_anything_is_declared(
+def test_a_reference_to_no_app_is_refused_before_any_declaration(
     shop: rabbitry.App, tmp_path: Path, path: str, code: int, text: str
 ) -> None:
     (tmp_path / "broken_of_tests.py").write_text(
@@ -142,7 +142,7 @@ def test_what_is_no_app_is_said_before_anything_is_declared(
     assert "Traceback" not in done.stderr
 
 
-def test_exit_codes_of_a_worker_say_why(shop: rabbitry.App, rabbitmq_url: str) -> None:
+def test_exit_codes_of_a_worker_show_the_cause(shop: rabbitry.App, rabbitmq_url: str) -> None:
     away = f"amqp://127.0.0.1:{free_port()}/"
     assert run("worker", "shop_of_tests:app", "--connect-attempts", "1", url=away).returncode == 3
     refused = rabbitmq_url.replace("guest:guest@", "guest:wrong@")
@@ -160,7 +160,7 @@ def test_exit_codes_of_a_worker_say_why(shop: rabbitry.App, rabbitmq_url: str) -
     assert asyncio.run(counts(rabbitmq_url, ["shop.bill"])) == {"shop.bill": -1}
 
 
-def test_a_line_that_can_not_be_decoded_ends_publishing(shop: rabbitry.App, embedded_url: str) -> None:
+def test_an_undecodable_line_ends_publishing(shop: rabbitry.App, embedded_url: str) -> None:
     done = run("publish", "shop_of_tests:app", "order", url=embedded_url, text='{"n": 1}\n{"n": "x"}\n{"n": 3}\n')
     assert done.returncode == 1
     assert "line 2: Expected `int`, got `str` - at `$.n`" in done.stderr

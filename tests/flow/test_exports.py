@@ -20,7 +20,7 @@ _MODULES = {
 }  # fmt: skip
 
 
-def test_the_names_are_these() -> None:
+def test_the_public_names_are_exact() -> None:
     assert set(rabbitry.flow.__all__) == {"App", "Batch", "Context", "Depends", "Key", "Message", "Outgoing"}
     assert set(rabbitry.flow.worker.__all__) == {"Result", "Work", "Worker"}
     for name in rabbitry.flow.__all__:
@@ -28,7 +28,7 @@ def test_the_names_are_these() -> None:
 
 
 @pytest.mark.parametrize("package", _MODULES)
-def test_the_public_modules_are_these_and_the_package_names_each(package: str) -> None:
+def test_the_public_modules_are_exact_and_named_by_the_package(package: str) -> None:
     module = importlib.import_module(package)
     found = {item.name for item in pkgutil.iter_modules(module.__path__) if not item.name.startswith("_")}
     assert found == _MODULES[package]

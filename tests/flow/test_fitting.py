@@ -25,7 +25,7 @@ _VALUES: st.SearchStrategy[FieldValue] = st.recursive(
     _TEXTS,
     st.sampled_from(["id", None]),
 )
-def test_what_is_fitted_takes_no_more_than_its_frame_and_keeps_what_is_ours(
+def test_fitted_headers_fit_into_a_frame_and_keep_ours(
     foreign: dict[str, FieldValue], limit: int, error: str | None, trace: str, identity: str | None
 ) -> None:
     fitted = fit(Properties(message_id=identity), foreign, OWN, limit, error=error, trace=trace)
@@ -64,7 +64,7 @@ def test_headers_that_were_cut_before_are_named_first() -> None:
     assert (fitted.headers or {})[CUT] == "a (9000 bytes), b (5007 bytes)"
 
 
-def test_of_many_headers_that_are_cut_some_are_named() -> None:
+def test_only_some_of_many_cut_headers_are_named() -> None:
     fitted = fit(Properties(message_id="m"), {f"header-{n:04}": "x" * 900 for n in range(500)}, OWN, 4088)
     headers = fitted.headers or {}
     cut = str(headers[CUT])

@@ -75,7 +75,7 @@ WRONG = [
 ]
 
 
-async def test_what_amqp_can_not_carry_is_an_error_of_the_handler(broker_url: str) -> None:
+async def test_values_that_amqp_can_not_carry_fail_the_handler(broker_url: str) -> None:
     app = rabbitry.App("wrong")
 
     @app.stage("returned", then="out", attempts=1)
@@ -98,7 +98,7 @@ async def test_what_amqp_can_not_carry_is_an_error_of_the_handler(broker_url: st
 
 
 @pytest.mark.parametrize(("wrong", "why"), WRONG)
-async def test_it_is_refused_when_it_is_published(
+async def test_an_invalid_outgoing_is_refused_when_published(
     rabbitry_broker: RunningBroker, wrong: rabbitry.Outgoing, why: str
 ) -> None:
     app = rabbitry.App("refused")

@@ -107,7 +107,7 @@ async def test_tasks_that_meet_a_refusal_at_once_share_the_next_channel(
     link.send(2, BasicAck(5, True))
 
 
-async def test_a_result_that_is_refused_is_published_again_until_it_is_taken(
+async def test_a_refused_result_is_published_again_until_it_is_accepted(
     broker_url: str, no_leaks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_settlement, "REFUSED_PAUSES", (0.1,) * 1000)
@@ -140,7 +140,7 @@ async def test_a_result_that_is_refused_is_published_again_until_it_is_taken(
     assert not await dead_of(broker_url, app)
 
 
-async def test_a_result_that_is_refused_to_the_end_is_a_dead_letter(
+async def test_a_result_refused_each_time_is_a_dead_letter(
     broker_url: str, no_leaks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_settlement, "REFUSED_PAUSES", (0.01, 0.02))

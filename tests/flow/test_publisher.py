@@ -32,7 +32,7 @@ async def test_leaving_waits_for_all_that_was_sent(broker_url: str, no_leaks: No
     assert (await counts(broker_url, ["waits.handle"]))["waits.handle"] == 500
 
 
-async def test_leaving_raises_what_failed_and_nobody_has_looked_at(broker_url: str) -> None:
+async def test_leaving_raises_failures_that_were_not_handled(broker_url: str) -> None:
     app = _app("raises")
     with pytest.raises(ExceptionGroup, match="2 messages were not confirmed") as caught:  # noqa: PT012 - leaving raises
         async with app.publisher(broker_url) as publisher:

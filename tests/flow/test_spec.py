@@ -36,7 +36,7 @@ def test_a_spec_is_the_app_as_it_was() -> None:
         spec.name = "other"  # type: ignore[misc] # that is what is tested
 
 
-def test_a_spec_says_where_messages_go_and_whether_somebody_must_take_them() -> None:
+def test_a_spec_tells_where_messages_go_and_if_routing_is_required() -> None:
     spec = _app().spec()
     assert [spec.exchange_of(key) for key in ("in", "out", "aside")] == ["shop", "shop", "other"]
     assert [spec.is_required(key) for key in ("in", "out", "aside")] == [True, False, True]

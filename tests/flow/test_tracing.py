@@ -67,7 +67,7 @@ async def last(text: str, message: rabbitry.Message) -> None:
 
 
 @pytest.mark.parametrize("text", ["own", "carried", "none"])
-async def test_results_carry_the_context_of_the_handler_or_what_came_in(broker_url: str, text: str) -> None:
+async def test_results_carry_the_handlers_context_or_the_received_one(broker_url: str, text: str) -> None:
     seen.clear()
     headers = {"traceparent": CAME, "tracestate": "theirs=2"} if text == "carried" else {}
     async with traced.worker(broker_url, connect_attempts=1):

@@ -60,7 +60,7 @@ FIELDS = _trail.trace_fields({TRACEPARENT: TRACE})
 
 @pytest.mark.parametrize("content_type", [JSON, TEXT, BYTES])
 @pytest.mark.parametrize("headers", [None, {TRACEPARENT: TRACE}])
-def test_what_stages_and_publishers_write_is_read_without_names(
+def test_headers_of_stages_and_publishers_are_read_as_bytes(
     content_type: str, headers: dict[str, str] | None, by_name: Callable[[], int]
 ) -> None:
     first = _trail.read(_delivery(encode_header(first_properties("app", content_type, "Item", headers), 7)))
@@ -81,7 +81,7 @@ def test_what_stages_and_publishers_write_is_read_without_names(
     ],
 )
 @pytest.mark.parametrize("correlation", [b"c", b""])
-def test_what_is_written_as_bytes_says_what_it_should(headers: dict[str, str], correlation: bytes) -> None:
+def test_headers_written_as_bytes_are_correct(headers: dict[str, str], correlation: bytes) -> None:
     cause = _trail.Trail(3, 0.0, correlation, _trail.trace_fields(headers))
     encoded = _trail.next_properties("app", cause, JSON, "Item")
     properties = decode_header(_with_id(encoded))
@@ -105,11 +105,11 @@ def test_the_trace_context_of_a_handler_goes_before_that_of_its_message() -> Non
     "headers",
     [{TRACEPARENT: 1}, {TRACESTATE: "v=1"}, {TRACEPARENT: b"00"}, {TRACEPARENT: "x" * 513}, {TRACEPARENT: [TRACE]}],
 )
-def test_what_is_no_trace_context_is_not_carried_on(headers: Table) -> None:
+def test_an_invalid_trace_context_is_not_passed_on(headers: Table) -> None:
     assert _trail.read(_delivery(encode_header(Properties(headers=headers), 7))).trace == b""
 
 
-def test_a_type_with_a_name_that_is_too_long_costs_its_end_alone() -> None:
+def test_only_the_end_of_a_long_type_name_is_cut() -> None:
     encoded = _trail.next_properties("app", _trail.Trail(1, 0.0, b"c", b""), JSON, "Ü" * 300)
     assert decode_header(_with_id(encoded)).type == "Ü" * 60
 
@@ -131,7 +131,7 @@ def test_a_type_with_a_name_that_is_too_long_costs_its_end_alone() -> None:
         first_properties("app", "text/html", "Item")._replace(headers={ATTEMPT: 1, "x-url": TRACEPARENT}),
     ],
 )
-def test_whatever_else_comes_is_read_by_name(properties: Properties, by_name: Callable[[], int]) -> None:
+def test_all_other_headers_are_read_by_name(properties: Properties, by_name: Callable[[], int]) -> None:
     _trail.read(_delivery(encode_header(properties, 7)))
     assert by_name() == 1
 
@@ -139,7 +139,7 @@ def test_whatever_else_comes_is_read_by_name(properties: Properties, by_name: Ca
 @pytest.mark.parametrize("content_encoding", [None, "zstd"])
 @pytest.mark.parametrize("priority", [None, 0, 9])
 @pytest.mark.parametrize("headers", [{}, {TRACEPARENT: TRACE}])
-def test_what_has_properties_of_its_own_is_read_without_names(
+def test_messages_with_own_properties_are_read_as_bytes(
     content_encoding: str | None, priority: int | None, headers: Table, by_name: Callable[[], int]
 ) -> None:
     given_ = Properties(
@@ -197,7 +197,7 @@ def test_given_properties_take_the_place_of_our_own(
 
 
 @pytest.mark.parametrize("priority", [1.0, "1", [1], 256, -1])
-def test_a_priority_that_is_none_is_refused_after_one_that_equals_it(priority: object) -> None:
+def test_a_boolean_priority_is_refused_after_an_equal_integer(priority: object) -> None:
     _trail.given_of(Properties(priority=1))
     with pytest.raises(UsageError, match="priority"):
         _trail.given_of(Properties(priority=priority))  # type: ignore[arg-type] # on purpose

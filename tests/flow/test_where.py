@@ -83,7 +83,7 @@ async def test_two_workers_of_an_app_each_publish_where_they_are(elsewhere: Runn
             assert await counts(other.url, ["ends"]) == {"ends": 0}
 
 
-async def test_what_a_handler_publishes_closes_no_channel_of_the_worker(
+async def test_a_handlers_publish_closes_no_channel_of_the_worker(
     broker_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = rabbitry.App("gone")

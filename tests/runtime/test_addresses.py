@@ -26,7 +26,7 @@ def test_all_addresses_of_a_network_of_ipv6_are_one_peer(address: str, expected:
 
 
 @pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", True), ("::1", True), ("localhost", False), ("", False)])
-def test_a_name_is_no_address(host: str, expected: bool) -> None:
+def test_a_name_is_not_an_address(host: str, expected: bool) -> None:
     assert is_address(host) is expected
 
 

@@ -11,7 +11,7 @@ def test_pauses_grow_up_to_the_longest_one(attempt: int, most: float) -> None:
     assert 0.8 * most <= min(pauses) < max(pauses) <= most
 
 
-def test_pauses_without_chance_are_exact() -> None:
+def test_pauses_without_jitter_are_exact() -> None:
     backoff = Backoff(0.5, 30.0, spread=0)
     assert [backoff.pause(attempt) for attempt in range(1, 9)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
 

@@ -42,7 +42,7 @@ async def test_a_child_that_is_ended_while_it_is_being_started_ends() -> None:
     assert process.returncode is not None
 
 
-async def test_a_child_that_ends_soon_each_time_is_given_up(
+async def test_a_child_that_ends_early_each_time_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(children, "PAUSES", Backoff(0.01, 0.01))

@@ -23,7 +23,7 @@ def block_the_loop_until(is_told: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-async def test_the_log_names_what_blocks_the_loop(
+async def test_the_log_shows_the_stack_that_blocks_the_loop(
     no_leaks: None, embedded_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="rabbitry.amqp.client"):
@@ -68,7 +68,7 @@ async def test_watches_that_stop_while_the_watchdog_looks_do_not_end_it(monkeypa
     assert "block_the_loop_until" in told[0]
 
 
-async def test_a_loop_is_told_of_once_by_its_shortest_limit_until_the_last_watch_stops() -> None:
+async def test_a_blocked_loop_is_logged_once_at_its_shortest_limit() -> None:
     told: list[str] = []
     alarm = _alarm(told)
     watches = [Watch(limit, alarm) for limit in (3600, 0.1, 3600)]
@@ -84,7 +84,7 @@ async def test_a_loop_is_told_of_once_by_its_shortest_limit_until_the_last_watch
     assert (id(asyncio.get_running_loop()), alarm) not in loop_watchdog._watched
 
 
-async def test_a_loop_that_runs_is_not_told_of(embedded_url: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_running_loop_is_not_logged(embedded_url: str, caplog: pytest.LogCaptureFixture) -> None:
     longest = 0.0
 
     async def measure() -> None:

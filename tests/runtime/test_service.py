@@ -21,7 +21,7 @@ run_service(service)
 """
 
 
-def test_a_second_signal_ends_at_once_also_what_is_ending() -> None:
+def test_a_second_signal_ends_a_stopping_service_at_once() -> None:
     done = subprocess.run([sys.executable, "-c", _ENDING], capture_output=True, text=True, timeout=90, check=False)
     assert (done.returncode, done.stderr) == (130, "")
 
@@ -98,7 +98,7 @@ except Interrupted:
 
 
 @pytest.mark.parametrize("is_interrupted", [True, False])
-def test_what_a_signal_left_half_made_prints_no_error_at_its_end(is_interrupted: bool) -> None:
+def test_objects_left_half_made_by_a_signal_print_no_error(is_interrupted: bool) -> None:
     program = _HALF_MADE.replace("INTERRUPTED", str(is_interrupted))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=90, check=False)
     assert done.returncode == 0

@@ -7,7 +7,7 @@ import pytest
 from rabbitry.runtime.tasks import background, until
 
 
-async def test_until_gives_what_came_first(no_leaks: None) -> None:
+async def test_until_returns_the_first_result(no_leaks: None) -> None:
     stop = asyncio.Event()
     assert await until(stop, asyncio.sleep(0, "done")) == "done"
     ended = False
@@ -40,7 +40,7 @@ async def test_until_passes_errors_and_cancelling_on(no_leaks: None) -> None:
     assert inner.cancelled()
 
 
-async def test_background_work_ends_with_its_block_and_tells_its_error(no_leaks: None) -> None:
+async def test_background_work_ends_with_its_block_and_raises_its_error(no_leaks: None) -> None:
     started = asyncio.Event()
 
     async def work() -> None:

@@ -113,7 +113,7 @@ def test_a_file_without_a_key_is_named(files: Files) -> None:
     assert _error(certificate, certificate).startswith(f"--key {certificate!r} holds a certificate and no private key")
 
 
-def test_damage_is_told_by_file(files: Files) -> None:
+def test_damage_is_reported_by_file(files: Files) -> None:
     certificate, key = files.write("c", files.certificate), files.write("k", files.key)
     for broken in (_damaged(files.certificate), files.certificate[:300]):
         name = files.write("damaged", broken)
@@ -164,5 +164,5 @@ def test_a_pipe_is_read_once(files: Files) -> None:
         os.close(reading)
 
 
-def test_a_name_with_a_nul_is_an_error_of_its_own(files: Files) -> None:
+def test_a_file_name_with_a_nul_is_refused(files: Files) -> None:
     assert "embedded null" in _error(files.write("c", files.certificate), "k\0")

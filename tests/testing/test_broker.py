@@ -26,7 +26,7 @@ def _is_open(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_two_at_a_time_share_nothing() -> None:
+def test_two_brokers_at_a_time_share_nothing() -> None:
     with RunningBroker() as one, RunningBroker() as other:
         assert one.port != other.port
         assert one.url == f"amqp://guest:guest@{one.host}:{one.port}/"
@@ -37,7 +37,7 @@ def test_two_at_a_time_share_nothing() -> None:
             _declare_passively(other.url, "here")
 
 
-async def test_it_leaves_nothing_behind(no_leaks: None) -> None:
+async def test_a_broker_leaves_nothing_behind(no_leaks: None) -> None:
     with RunningBroker() as broker:
         assert _is_open(broker.port)
         async with rabbitry.connect(broker.url) as connection:
@@ -58,7 +58,7 @@ def test_a_test_without_a_loop_stays_without_one() -> None:
         asyncio.get_running_loop()
 
 
-def test_a_client_that_was_forgotten_does_not_hold_it_up() -> None:
+def test_an_abandoned_client_does_not_delay_the_end() -> None:
     with contextlib.ExitStack() as after:
         with RunningBroker() as broker:
             # pika reads nothing while nobody calls it, so it never answers the broker's close.
@@ -69,7 +69,7 @@ def test_a_client_that_was_forgotten_does_not_hold_it_up() -> None:
             connection.channel()
 
 
-def test_what_fails_in_the_brokers_loop_fails_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_the_brokers_loop_fails_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(connection: ClientConnection, events: list[Event]) -> None:
         raise LookupError("a fault of the broker")
 
@@ -92,7 +92,7 @@ def test_a_hundred_one_after_the_other_leave_no_thread() -> None:
     assert [thread for thread in set(threading.enumerate()) - before if thread.name == "rabbitry-broker"] == []
 
 
-def test_the_management_api_is_there_when_asked_for() -> None:
+def test_the_management_api_is_available_on_request() -> None:
     with RunningBroker() as broker:
         url = broker.management_url
         assert broker.management_url == url

@@ -27,7 +27,7 @@ def _connect(url: str, **more: object) -> pika.BlockingConnection:
     return pika.BlockingConnection(parameters)
 
 
-def test_users_and_virtual_hosts_are_as_asked_for() -> None:
+def test_users_and_virtual_hosts_are_as_configured() -> None:
     with RunningBroker(users={"ann": "s3cret"}, vhosts=["shop", "/"]) as broker:
         assert broker.url == f"amqp://ann:s3cret@127.0.0.1:{broker.port}/shop"
         _connect(broker.url).close()
@@ -45,7 +45,7 @@ def test_definitions_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         pass
 
 
-def test_a_port_can_be_asked_for() -> None:
+def test_a_port_can_be_chosen() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -114,7 +114,7 @@ async def test_tls_has_a_certificate_that_its_own_clients_trust() -> None:
     assert not broker.ca_file.exists()
 
 
-def test_without_tls_its_url_says_how_to_get_it() -> None:
+def test_without_tls_its_url_explains_how_to_enable_it() -> None:
     with RunningBroker() as broker, pytest.raises(rabbitry.UsageError, match="tls=True"):
         _ = broker.tls_url
 
@@ -141,7 +141,7 @@ def _fill(url: str) -> None:
 
 
 @pytest.mark.parametrize("stored", [False, True])
-def test_a_restart_keeps_what_is_durable(tmp_path: Path, stored: bool) -> None:
+def test_a_restart_keeps_durable_objects(tmp_path: Path, stored: bool) -> None:
     with RunningBroker(data=tmp_path / "data" if stored else None) as broker:
         _fill(broker.url)
         url = broker.url
@@ -162,7 +162,7 @@ def test_a_restart_keeps_what_is_durable(tmp_path: Path, stored: bool) -> None:
             assert [message.body for message in broker.queue("voted").wait(4)][-1] == b"3"
 
 
-def test_what_a_consumer_held_comes_back_as_redelivered() -> None:
+def test_a_consumers_unsettled_messages_are_redelivered() -> None:
     with RunningBroker() as broker:
         channel = _connect(broker.url).channel()
         channel.queue_declare("tasks", durable=True)
@@ -214,7 +214,7 @@ def test_a_stopped_broker_refuses_connections_until_it_is_started() -> None:
             broker.start()
 
 
-def test_nobody_gets_the_ports_of_a_stopped_broker() -> None:
+def test_the_ports_of_a_stopped_broker_are_reserved() -> None:
     with RunningBroker(tls=True) as broker:
         urls = (broker.url, broker.tls_url, broker.management_url)
         broker.stop()
@@ -227,7 +227,7 @@ def test_nobody_gets_the_ports_of_a_stopped_broker() -> None:
 
 
 @pytest.mark.parametrize("stored", [False, True])
-def test_what_expires_over_a_restart_becomes_a_dead_letter(tmp_path: Path, stored: bool) -> None:
+def test_messages_that_expire_over_a_restart_become_dead_letters(tmp_path: Path, stored: bool) -> None:
     with RunningBroker(data=tmp_path / "data" if stored else None) as broker:
         with _connect(broker.url) as connection:
             channel = connection.channel()

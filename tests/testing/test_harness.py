@@ -105,7 +105,7 @@ async def test_nothing_published_is_a_timeout_and_an_unknown_key_an_error(no_lea
             await h.published("nowhere")
 
 
-async def test_asking_a_harness_that_has_ended_is_an_error(no_leaks: None) -> None:
+async def test_using_an_ended_harness_is_an_error(no_leaks: None) -> None:
     app = rabbitry.App("shop")
 
     @app.stage(key="in")
@@ -117,7 +117,7 @@ async def test_asking_a_harness_that_has_ended_is_an_error(no_leaks: None) -> No
         await running.published("in")
 
 
-async def test_each_dead_letter_is_told_once_and_stays(no_leaks: None) -> None:
+async def test_each_dead_letter_is_returned_once_and_stays(no_leaks: None) -> None:
     app = rabbitry.App("rejecting")
 
     @app.stage("in")
@@ -230,7 +230,7 @@ async def test_an_app_survives_a_restart_of_its_broker(no_leaks: None) -> None:
         assert {message.json for message in h.broker.queue("halves").messages} == set(range(5, 30))
 
 
-async def test_what_is_published_around_a_restart_is_seen(no_leaks: None) -> None:
+async def test_messages_published_around_a_restart_are_seen(no_leaks: None) -> None:
     app = rabbitry.App("restarted")
     app.output("out")
 

@@ -37,7 +37,7 @@ def test_it_prints_its_url_and_runs_until_a_signal(number: signal.Signals) -> No
         assert process.returncode == 0
 
 
-def test_json_names_all_that_was_asked_for(tmp_path: Path) -> None:
+def test_json_names_all_requested_addresses(tmp_path: Path) -> None:
     definitions = tmp_path / "definitions.json"
     definitions.write_text(
         '{"queues": [{"name": "paid", "vhost": "shop", "durable": true, "auto_delete": false, "arguments": {}}]}'

@@ -67,7 +67,7 @@ def test_a_run_that_does_not_use_it_pays_nothing(tmp_path: Path) -> None:
     assert "1 passed" in done.stdout
 
 
-def test_it_says_what_it_brings(tmp_path: Path) -> None:
+def test_the_plugin_lists_its_fixtures(tmp_path: Path) -> None:
     done = _pytest(tmp_path, "--fixtures")
     assert "rabbitry_broker" in done.stdout
     assert "running broker for this test" in done.stdout
@@ -103,20 +103,20 @@ def session():
 refused(rabbitry.connect_blocking)  # while tests are collected
 
 
-def test_nothing_goes_to_a_default_broker():
+def test_nothing_is_sent_to_a_default_broker():
     refused(app.publish_blocking, 1, key="out")
     refused(rabbitry.connect)
     refused(rabbitry.connect_blocking)
 
 
-def test_nor_does_a_program_that_a_test_starts():
+def test_a_program_that_a_test_starts_uses_no_default_broker():
     program = [sys.executable, "-c", "import rabbitry; rabbitry.connect_blocking()"]
     done = subprocess.run(program, capture_output=True, text=True)
     assert done.returncode == 1
     assert "no broker is named" in done.stderr, done.stderr
 
 
-def test_a_broker_that_the_test_names_is_used(rabbitry_broker, monkeypatch):
+def test_a_broker_named_by_the_test_is_used(rabbitry_broker, monkeypatch):
     app.publish_blocking(1, key="out", url=rabbitry_broker.url)
     monkeypatch.setenv("RABBITRY_BROKER", rabbitry_broker.url)
     app.publish_blocking(2, key="out")
@@ -152,7 +152,7 @@ def test_a_test_that_names_no_broker_reaches_none(tmp_path: Path, shell: bool, a
         assert list(broker._broker.vhosts["/"].queues) == []
 
 
-def test_a_broker_that_conftest_names_is_used(tmp_path: Path) -> None:
+def test_a_broker_named_by_conftest_is_used(tmp_path: Path) -> None:
     (tmp_path / "test_connects.py").write_text(
         "import rabbitry\n\n\ndef test_connects():\n    rabbitry.connect_blocking().close()\n"
     )

@@ -28,7 +28,7 @@ def channel(broker: RunningBroker) -> Iterator[BlockingChannel]:
         yield channel
 
 
-def test_a_message_is_found_by_what_is_known_of_it(broker: RunningBroker, channel: BlockingChannel) -> None:
+def test_a_message_is_found_by_its_known_fields(broker: RunningBroker, channel: BlockingChannel) -> None:
     channel.basic_publish("orders", "order.paid", b'{"id": 7}', pika.BasicProperties(headers={"by": "ann"}))
     for expected in (
         {},
@@ -59,7 +59,7 @@ def test_a_message_is_found_by_what_is_known_of_it(broker: RunningBroker, channe
         ({"vhost": "other", "body": b"7"}, "virtual host 'other', body b'7'"),
     ],
 )
-def test_what_was_not_published_is_named_beside_what_was(
+def test_a_missing_message_is_reported_with_the_recorded_ones(
     broker: RunningBroker, channel: BlockingChannel, expected: dict[str, object], named: str
 ) -> None:
     channel.basic_publish("orders", "order.paid", b"7")
@@ -78,7 +78,7 @@ def test_json_null_is_a_value(broker: RunningBroker, channel: BlockingChannel) -
     assert broker.assert_published(json=None).body == b"null"
 
 
-def test_a_recording_has_what_comes_after_it_began(broker: RunningBroker, channel: BlockingChannel) -> None:
+def test_a_recording_has_messages_published_after_its_start(broker: RunningBroker, channel: BlockingChannel) -> None:
     channel.basic_publish("orders", "order.paid", b"before")
     broker.assert_published(body=b"before")
     orders, paid, to_queue = broker.record("orders"), broker.record("orders", "order.paid"), broker.record("", "bills")
@@ -154,14 +154,14 @@ def test_looking_into_a_queue_takes_nothing(broker: RunningBroker, channel: Bloc
         bills.wait(4, timeout=0)
 
 
-def test_a_queue_that_is_not_there_is_named(broker: RunningBroker, channel: BlockingChannel) -> None:
+def test_a_missing_queue_is_reported(broker: RunningBroker, channel: BlockingChannel) -> None:
     with pytest.raises(rabbitry.UsageError, match="no queue 'bill' in virtual host '/'; the queues there: bills"):
         _ = broker.queue("bill").messages
     with pytest.raises(rabbitry.UsageError, match="no virtual host 'x'; there are /"):
         _ = broker.queue("bills", vhost="x").messages
 
 
-def test_the_first_virtual_host_is_meant_if_none_is_named() -> None:
+def test_the_first_virtual_host_is_the_default() -> None:
     with RunningBroker(vhosts=["shop", "/"]) as broker:
         recorded, elsewhere = broker.record(""), broker.record("", vhost="/")
         with rabbitry.connect_blocking(broker.url) as connection, connection.channel() as channel:

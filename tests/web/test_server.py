@@ -104,7 +104,7 @@ async def test_the_page_and_its_headers(served: Served) -> None:
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8003", "127.0.0.1.evil.example", ""])
-async def test_another_name_is_not_answered(served: Served, host: str) -> None:
+async def test_a_request_for_another_host_is_refused(served: Served, host: str) -> None:
     async with httpx.AsyncClient(timeout=60) as client:
         assert (await client.get(f"{served.url}/", headers={"Host": host})).status_code in (400, 421)
 
@@ -135,7 +135,7 @@ async def test_head_works_where_get_does(served: Served) -> None:
             assert head.headers["content-length"] == got.headers["content-length"]
 
 
-async def test_one_address_has_some_pages_and_the_others_the_rest(served: Served) -> None:
+async def test_one_address_may_not_take_all_pages(served: Served) -> None:
     async with contextlib.AsyncExitStack() as pages:
 
         async def opened(address: str) -> websockets.ClientConnection:
@@ -174,7 +174,7 @@ async def test_updates_come_over_the_websocket(served: Served) -> None:
         assert known[0]["host"] == "h"
 
 
-async def test_a_page_that_talks_is_closed(served: Served) -> None:
+async def test_a_page_that_sends_messages_is_closed(served: Served) -> None:
     async with websockets.connect(served.socket, proxy=None) as socket:
         await socket.send("hello?")
         with contextlib.suppress(websockets.ConnectionClosed):
@@ -183,7 +183,7 @@ async def test_a_page_that_talks_is_closed(served: Served) -> None:
         assert socket.close_code == 1003
 
 
-async def test_health_says_whether_samples_can_come(served: Served) -> None:
+async def test_health_shows_whether_the_broker_is_connected(served: Served) -> None:
     async with httpx.AsyncClient(timeout=60) as client:
         assert (await client.get(f"{served.url}/healthz")).status_code == 503
         await served.feed.put(Connected())

@@ -29,6 +29,6 @@ def _luminance(colour: str) -> float:
 
 @pytest.mark.parametrize(("text", "ground"), PAIRS)
 @pytest.mark.parametrize("colours", [_LIGHT, _DARK], ids=["light", "dark"])
-def test_text_stands_out_from_its_ground(colours: dict[str, str], text: str, ground: str) -> None:
+def test_text_has_enough_contrast(colours: dict[str, str], text: str, ground: str) -> None:
     lighter, darker = sorted((_luminance(colours[text]), _luminance(colours[ground])), reverse=True)
     assert (lighter + 0.05) / (darker + 0.05) >= 4.5

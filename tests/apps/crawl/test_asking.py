@@ -108,7 +108,7 @@ async def replies(url: str, queue: str, reply: Reply) -> AsyncIterator[list[byte
                 await asyncio.wait((task,))
 
 
-async def test_each_question_has_its_answer(no_leaks: None, broker_url: str, database: Database) -> None:
+async def test_each_query_has_its_answer(no_leaks: None, broker_url: str, database: Database) -> None:
     async with answered(broker_url, database), Asking(broker_url) as keeper:
         found, exported, status, hosts, why = await asyncio.gather(
             keeper.find(AskSearch("apples"), Found),
@@ -121,14 +121,14 @@ async def test_each_question_has_its_answer(no_leaks: None, broker_url: str, dat
         assert (status.documents, status.nodes, hosts.total, why.state) == (5, [], 0, "unknown")
 
 
-async def test_many_questions_at_once_have_each_its_own_answer(broker_url: str, database: Database) -> None:
+async def test_many_queries_at_once_get_their_own_answers(broker_url: str, database: Database) -> None:
     async with answered(broker_url, database), Asking(broker_url) as keeper:
         questions = [AskWhy(f"http://h{number}.example/x") for number in range(100)]
         answers = await asyncio.gather(*(keeper.find(question, Why) for question in questions))
         assert [answer.url for answer in answers] == [question.url for question in questions]
 
 
-async def test_a_question_that_makes_no_sense_is_refused_in_words(broker_url: str, database: Database) -> None:
+async def test_an_invalid_query_is_refused_with_a_readable_error(broker_url: str, database: Database) -> None:
     async with answered(broker_url, database), Asking(broker_url) as keeper:
         assert isinstance(refused := await keeper.ask(AskSearch("-")), Refused)
         assert refused.is_usage
@@ -148,7 +148,7 @@ NO_QUESTIONS = [
 ]  # fmt: skip
 
 
-async def test_what_is_no_question_is_refused_and_the_next_one_answered(broker_url: str, database: Database) -> None:
+async def test_a_malformed_query_is_refused_and_the_next_one_answered(broker_url: str, database: Database) -> None:
     async with answered(broker_url, database), rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         async with channel.consume("amq.rabbitmq.reply-to", no_ack=True) as answers:
@@ -165,7 +165,7 @@ async def test_what_is_no_question_is_refused_and_the_next_one_answered(broker_u
             assert (await keeper.find(AskSearch("apples"), Found)).total == 5
 
 
-async def test_a_question_that_takes_too_long_is_given_up_in_words(
+async def test_a_slow_query_is_abandoned_with_a_readable_error(
     embedded_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answering, "TIME_LIMIT", -1.0)
@@ -175,7 +175,7 @@ async def test_a_question_that_takes_too_long_is_given_up_in_words(
             await keeper.find(AskSearch("apples"), Found)
 
 
-async def test_slow_searches_cost_other_questions_nothing(
+async def test_slow_searches_do_not_delay_other_queries(
     embedded_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go = threading.Event()
@@ -196,7 +196,7 @@ async def test_slow_searches_cost_other_questions_nothing(
         assert answers == [Found([], 0)] * len(searches)  # those that were refused at first were asked again
 
 
-async def test_a_keeper_that_stays_busy_says_so(
+async def test_a_keeper_that_stays_busy_reports_it(
     embedded_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answering, "LONG_HELD", 0)
@@ -206,7 +206,7 @@ async def test_a_keeper_that_stays_busy_says_so(
             await keeper.find(AskSearch("apples"), Found)
 
 
-async def test_without_a_keeper_a_question_says_what_to_do(broker_url: str) -> None:
+async def test_without_a_keeper_a_query_fails_with_advice(broker_url: str) -> None:
     async with Asking(broker_url, patience=0.2) as keeper:
         with pytest.raises(RequestTimeout, match="start one, on any machine, with: rabbitry crawl keeper"):
             await keeper.ask(AskStatus())  # there is not even a queue
@@ -242,7 +242,7 @@ NO_ANSWERS = [
 ]
 
 
-async def test_a_reply_that_is_no_answer_is_refused(embedded_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_malformed_reply_is_refused(embedded_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "LARGEST_ANSWER", 1_000)
     bodies = iter([body for body, _ in NO_ANSWERS])
     async with replies(embedded_url, names.QUESTION_QUEUE, lambda _: next(bodies)), Asking(embedded_url) as keeper:
@@ -264,14 +264,14 @@ async def test_a_keeper_can_use_the_queue_that_a_command_declared(
     assert logs.messages(caplog) == []
 
 
-async def test_asking_connects_anew_after_the_connection_was_closed(embedded_url: str, database: Database) -> None:
+async def test_asking_reconnects_after_the_connection_was_closed(embedded_url: str, database: Database) -> None:
     async with answered(embedded_url, database), Asking(embedded_url) as keeper:
         await keeper.ask(AskStatus())
         await keeper.close()
         assert isinstance(await keeper.ask(AskStatus()), Status)
 
 
-async def test_answering_outlives_a_connection_that_is_lost_with_questions_in_hand(
+async def test_answering_survives_a_connection_lost_with_open_queries(
     no_leaks: None,
     broker_url: str,
     database: Database,
@@ -312,7 +312,7 @@ async def test_answering_outlives_a_connection_that_is_lost_with_questions_in_ha
     assert not any("never retrieved" in text for text in caplog.messages)
 
 
-async def test_asking_outlives_lost_connections(broker_url: str, database: Database) -> None:
+async def test_asking_survives_lost_connections(broker_url: str, database: Database) -> None:
     port = parse_url(broker_url).hosts[0][1]
     async with answered(broker_url, database), FaultProxy(port) as proxy:
         async with Asking(broker_url.replace(f":{port}/", f":{proxy.port}/")) as keeper:
@@ -322,7 +322,7 @@ async def test_asking_outlives_lost_connections(broker_url: str, database: Datab
                 await proxy.reset()
 
 
-async def test_a_broker_that_is_away_is_said(no_leaks: None) -> None:
+async def test_an_unreachable_broker_is_reported(no_leaks: None) -> None:
     async with Asking(f"amqp://127.0.0.1:{free_port()}") as keeper:
         for _ in range(2):
             with pytest.raises(ConnectFailed):

@@ -24,13 +24,13 @@ def test_the_role_that_a_crawl_waits_for_is_named(queue: str, role: str, is_bad:
     assert problems(before, Look(6.0, {queue: {"messages_ready": 9, "consumers": 1}}, {}), checks.untaken) == []
 
 
-def test_dead_letters_of_a_crawl_are_told() -> None:
+def test_dead_letters_of_a_crawl_are_reported() -> None:
     looks = [Look(at, {"crawl.dead": {"messages_ready": 2}}, {}) for at in (0.0, 6.0)]
     (problem,) = problems(looks[0], looks[1], checks.untaken)
     assert (problem.is_bad, problem.todo) == (False, "rabbitry dead list crawl")
 
 
-def test_a_log_that_nobody_reads_is_reported_if_its_lines_do_not_expire() -> None:
+def test_an_unread_log_is_reported_if_its_lines_do_not_expire() -> None:
     def found(before: int, after: int) -> list[bool]:
         looks = [Look(6.0 * at, {"logq": {"messages_ready": ready}}, {}) for at, ready in enumerate((before, after))]
         return [problem.is_bad for problem in problems(looks[0], looks[1], checks.untaken)]

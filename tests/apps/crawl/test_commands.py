@@ -163,7 +163,7 @@ def source(request: pytest.FixtureRequest, database_url: str) -> Iterator[tuple[
         yield ("--broker", url)
 
 
-def test_search_shows_what_was_found_and_json_has_one_object_a_line(run: Run, source: tuple[str, str]) -> None:
+def test_search_shows_hits_and_json_has_one_object_a_line(run: Run, source: tuple[str, str]) -> None:
     done = run("search", "apples", *source)
     assert (done.code, "1 to 7 of 7" in done.err) == (0, True), done
     assert "http://h0.example/6" in done.out
@@ -181,7 +181,7 @@ def test_words_that_begin_with_a_dash_are_left_out(run: Run, source: tuple[str, 
     assert {json.loads(row)["url"].rpartition("/")[2] for row in rows} == {"2", "4", "5"}
 
 
-def test_searches_that_find_nothing_or_make_no_sense_say_so(run: Run, source: tuple[str, str]) -> None:
+def test_empty_and_invalid_searches_are_reported(run: Run, source: tuple[str, str]) -> None:
     nothing = run("search", "pears", *source)
     assert (nothing.code, nothing.out, "no page matches" in nothing.err) == (0, "", True)
     assert run("search", "pears", "--json", *source).out == ""
@@ -192,7 +192,7 @@ def test_searches_that_find_nothing_or_make_no_sense_say_so(run: Run, source: tu
     assert run("search", *source).code == 2
 
 
-def test_status_has_a_text_for_people_and_an_object_for_programs(run: Run, source: tuple[str, str]) -> None:
+def test_status_prints_text_or_a_json_object(run: Run, source: tuple[str, str]) -> None:
     done = run("status", *source)
     assert done.code == 0, done
     assert "7 in the index" in done.out
@@ -212,7 +212,7 @@ def test_why_and_hosts_answer_if_nothing_is_known(run: Run, source: tuple[str, s
     assert run("hosts", "--json", *source).out == ""
 
 
-def test_a_database_that_is_none_is_named(run: Run, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused(run: Run, tmp_path: Path) -> None:
     for url, code in ((f"sqlite:///{tmp_path}/none", 1), ("mysql://x/y", 2), ("nonsense", 2)):
         for command in (("status",), ("search", "x"), ("why", "http://a/"), ("hosts",), ("export",)):
             done = run(*command, "--database", url)
@@ -226,7 +226,7 @@ def test_a_broker_that_is_away_ends_each_command_with_3(run: Run) -> None:
         assert (done.code, done.out, done.err.count("\n")) == (3, "", 1), (command, done)
 
 
-def test_without_a_keeper_questions_fail_and_say_what_to_do(run: Run, embedded_url: str) -> None:
+def test_without_a_keeper_queries_fail_with_advice(run: Run, embedded_url: str) -> None:
     for command in (("status",), ("search", "x"), ("why", "http://a/"), ("hosts",), ("export",)):
         done = run(*command, "--broker", embedded_url)
         assert (done.code, done.out) == (1, ""), (command, done)
@@ -236,7 +236,7 @@ def test_without_a_keeper_questions_fail_and_say_what_to_do(run: Run, embedded_u
 # -- commands --------------------------------------------------------------------------------------------
 
 
-def test_add_sends_what_was_asked_for_and_tells_what_became_of_it(
+def test_add_sends_its_options_and_prints_the_outcomes(
     run: Run, embedded_url: str, database_url: str, tmp_path: Path
 ) -> None:
     def reply(command: Command) -> Answer:
@@ -288,7 +288,7 @@ def test_very_many_addresses_go_in_several_commands(
     assert (sum(sizes), max(sizes) < 50) == (250, True)
 
 
-def test_what_the_keeper_refuses_fails(run: Run, embedded_url: str, database_url: str) -> None:
+def test_a_command_refused_by_the_keeper_fails(run: Run, embedded_url: str, database_url: str) -> None:
     with keeper(embedded_url, database_url, lambda _: Answer(error="say --contact")):
         done = run("add", "http://a.example/", "--broker", embedded_url)
         assert (done.code, done.err) == (1, "rabbitry: say --contact\n")
@@ -317,14 +317,14 @@ def test_wrong_input_is_refused_before_anything_is_sent(run: Run, tmp_path: Path
         (("javascript:alert(1)",), "can't be crawled: use http or https"),
         (("http://",), "is not an address"),
         (("http://a.example:99999/",), "is not an address"),
-        ((url + "x" * 3_000,), "up to 2000 bytes"),
+        ((url + "x" * 3_000,), "at most 2000 bytes"),
         ((url, "nonsense"), "nothing was added"),
         ((url, "--same-host", "--allow", "a.example"), "can't be combined"),
         ((url, "--allow", "http://a.example/x"), "is not a domain"),
         ((url, "--allow", ""), "is not a domain"),
-        ((url, "--delay", "nan"), "--delay is a number of seconds"),
-        ((url, "--delay", "-1"), "--delay is a number of seconds"),
-        ((url, "--delay", "inf"), "--delay is a number of seconds"),
+        ((url, "--delay", "nan"), "pass seconds, 0 or more"),
+        ((url, "--delay", "-1"), "pass seconds, 0 or more"),
+        ((url, "--delay", "inf"), "pass seconds, 0 or more"),
         ((url, "--delay", "90000"), "a day"),
         ((url, "--recrawl", "0"), "more than 0"),
         ((url, "--depth", "-1"), "depth"),
@@ -368,7 +368,7 @@ def test_wrong_lines_of_a_file_are_named_and_the_others_are_added(
     assert said[3:] == ["rabbitry: 3 of 6 addresses can't be crawled; the others were added"]
 
 
-def test_many_addresses_without_a_keeper_wait_and_are_told_once(
+def test_many_addresses_without_a_keeper_wait_and_are_reported_once(
     run: Run, embedded_url: str, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rabbitry.apps.crawl.commands.add.AT_ONCE", 10)
@@ -408,7 +408,7 @@ def test_export_writes_each_document_once(
     assert file.read_text().splitlines() == lines
 
 
-def test_a_warc_file_is_read_back_with_the_digests_it_says(run: Run, source: tuple[str, str], tmp_path: Path) -> None:
+def test_a_warc_file_is_read_back_with_correct_digests(run: Run, source: tuple[str, str], tmp_path: Path) -> None:
     file = tmp_path / "pages.warc.gz"
     done = run("export", "--warc", str(file), "--json", *source)
     assert json.loads(done.out) == {"documents": 7, "without_page": 2, "files": [str(file)]}

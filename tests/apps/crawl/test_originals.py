@@ -164,7 +164,7 @@ def _page_of(processor: Original) -> str:
     return bodies[0].decode()
 
 
-def test_a_page_of_ours_says_all_in_its_headers(broker_url: str, tmp_path: Path) -> None:
+def test_a_page_of_ours_has_all_metadata_in_its_headers(broker_url: str, tmp_path: Path) -> None:
     began = time.time()
     with Sites(Graph(1, links=1, validators=True)) as sites, Crawl(broker_url, tmp_path) as crawl:
         crawl.start("keeper")

@@ -61,7 +61,7 @@ def test_a_log_line_of_any_program_is_read(body: bytes, kind: str, identity: str
      b"crawler|\xff|x|log", b"crawler|a\nb|x|log", b"crawler|" + b"a" * 41 + b"|x", "crawler|\u202eabc|x".encode(),
      b"x" * 21 + b"|a|b", b'{"kind": "crawler"}', b"crawler|" * 100_000, b"9|a|b"],
 )  # fmt: skip
-def test_what_is_no_log_line_is_counted_and_no_node(picture: Picture, body: bytes) -> None:
+def test_a_malformed_log_line_is_counted_without_a_node(picture: Picture, body: bytes) -> None:
     if body.startswith(b"crawler|crawler|"):
         assert parse_line(body) is not None  # its id is a word like any other
         return
@@ -71,7 +71,7 @@ def test_what_is_no_log_line_is_counted_and_no_node(picture: Picture, body: byte
         assert page.take().nodes == {}
 
 
-def test_of_a_huge_line_little_is_kept() -> None:
+def test_only_the_beginning_of_a_huge_line_is_kept() -> None:
     line = parse_line(b"processor|b7c|" + b"<p>|</p>\n" * 1_000_000 + b"|log")
     assert line is not None
     assert len(line.said) == LONGEST_SAID
@@ -126,7 +126,7 @@ def _report(role: str, identity: str, kind: ReportKind = "heartbeat", **counters
     return Report(kind, "crawl", role, identity, "machine-1", 7, 1.0, 1.0, counters=named)
 
 
-def test_telemetry_keeps_a_silent_node_and_tells_its_machine(picture: Picture, clock: _Clock) -> None:
+def test_telemetry_keeps_a_silent_node_and_names_its_machine(picture: Picture, clock: _Clock) -> None:
     picture.receive(b"crawler|a3f|t|u|x", {"x-rabbitry-outcome": "page"}, is_ours=True)
     with picture.page() as page:
         for _ in range(30):
@@ -145,7 +145,7 @@ def test_telemetry_keeps_a_silent_node_and_tells_its_machine(picture: Picture, c
         assert page.take().gone == ["crawler|a3f"]
 
 
-def test_reports_that_somebody_made_up_are_bounded(picture: Picture) -> None:
+def test_forged_reports_are_bounded(picture: Picture) -> None:
     for identity in ("", "x" * 41, "a\nb", "\u202e"):
         picture.report(_report("crawler", identity))
     for number in (1 << 62, -5):
@@ -157,7 +157,7 @@ def test_reports_that_somebody_made_up_are_bounded(picture: Picture) -> None:
         assert (nodes["crawler|a3f"].total, len(nodes["crawler|a3f"].host)) == (0, 100)
 
 
-def test_pages_of_before_are_counted_and_are_no_rate(picture: Picture, clock: _Clock) -> None:
+def test_earlier_pages_are_counted_but_not_in_the_rate(picture: Picture, clock: _Clock) -> None:
     picture.tick()
     picture.report(_report("crawler", "a3f", to_rproc=100_000))
     clock.now += 1
@@ -169,7 +169,7 @@ def test_pages_of_before_are_counted_and_are_no_rate(picture: Picture, clock: _C
     assert 10 < picture.totals.crawling <= 100
 
 
-def test_rates_approach_what_happens_and_end(picture: Picture, clock: _Clock) -> None:
+def test_rates_follow_the_counts_and_end(picture: Picture, clock: _Clock) -> None:
     picture.tick()
     for _ in range(60):
         for _ in range(10):
@@ -204,7 +204,7 @@ def test_a_thousand_new_ids_a_second_stay_bounded(picture: Picture, clock: _Cloc
         assert picture.totals.forgotten == 10_001 - MOST_NODES
 
 
-def test_an_update_holds_what_is_new_alone(picture: Picture, clock: _Clock) -> None:
+def test_an_update_holds_only_changes(picture: Picture, clock: _Clock) -> None:
     for number in range(3):
         picture.receive(f"crawler|{number}|t|u|log".encode(), None, is_ours=False)
     picture.set_broker("connected")

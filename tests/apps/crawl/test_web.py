@@ -86,7 +86,7 @@ async def test_with_plain_the_original_programs_can_come_later(broker_url: str) 
         await eventually(lambda: pages.picture.totals.crawled, "the line")
 
 
-async def test_queues_are_looked_at_and_may_be_missing(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_queues_are_checked_and_may_be_missing(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "LOOK_EVERY", 0.02)
     async with _fed(broker_url) as pages, _channel(broker_url) as channel:
         picture = pages.picture
@@ -104,7 +104,7 @@ async def test_queues_are_looked_at_and_may_be_missing(broker_url: str, monkeypa
             await eventually(lambda: waiting() == (0, 1), "its consumer")
 
 
-async def test_a_queue_that_is_missing_is_looked_for_rarely_and_when_a_node_comes(
+async def test_a_missing_queue_is_checked_rarely_and_when_a_node_appears(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(feed, "LOOK_EVERY", 1000.0)
@@ -162,7 +162,7 @@ async def test_the_feed_comes_back_with_its_broker() -> None:
                 await eventually(lambda: picture.totals.crawled, "the line")
 
 
-async def test_a_refused_login_is_said_and_costs_nothing_else(embedded_url: str) -> None:
+async def test_a_refused_login_is_shown_and_affects_nothing_else(embedded_url: str) -> None:
     pages = Pages(embedded_url.replace("guest:guest", "guest:wrong"))
     async with pages.open():
         await eventually(lambda: pages.picture.broker.state == "refused", "the refusal")
@@ -170,7 +170,7 @@ async def test_a_refused_login_is_said_and_costs_nothing_else(embedded_url: str)
         assert "wrong" not in pages.picture.broker.where
 
 
-async def test_a_flood_of_lines_is_read_in_turns_and_told(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_flood_of_lines_is_read_in_turns_and_reported(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "LOOK_EVERY", 0.02)
     monkeypatch.setattr(feed, "PREFETCH", 10)
     monkeypatch.setattr(feed, "MOST_A_TURN", 10)
@@ -183,7 +183,7 @@ async def test_a_flood_of_lines_is_read_in_turns_and_told(broker_url: str, monke
         assert totals.lines == 10
 
 
-async def test_a_page_gets_the_picture_and_what_changes(embedded_url: str) -> None:
+async def test_a_page_gets_the_picture_and_its_changes(embedded_url: str) -> None:
     pages = Pages(embedded_url)
     app = FastAPI(lifespan=lambda _: pages.open())
     app.include_router(pages.router)
@@ -229,9 +229,7 @@ async def _asking(url: str, keeper: FakeKeeper) -> AsyncIterator[httpx.AsyncClie
                 yield http
 
 
-async def test_the_keeper_is_asked_and_its_answers_serve_all_pages(
-    embedded_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_keepers_answers_are_shared_by_all_pages(embedded_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "KEPT", 1000.0)
     keeper = FakeKeeper()
     async with _asking(embedded_url, keeper) as http:
@@ -273,7 +271,7 @@ async def test_answers_that_are_kept_are_bounded(embedded_url: str, monkeypatch:
         (f"why?url={'x' * 10_001}", 400, "an address must have"),
     ],
 )
-async def test_questions_that_make_no_sense_are_refused(embedded_url: str, path: str, status: int, why: str) -> None:
+async def test_invalid_queries_are_refused(embedded_url: str, path: str, status: int, why: str) -> None:
     async with _asking(embedded_url, FakeKeeper()) as http:
         answer = await http.get(f"/api/{path}")
         assert (answer.status_code, why in answer.json()["error"]) == (status, True), answer.text
@@ -312,13 +310,13 @@ async def test_commands_reach_the_keeper(embedded_url: str) -> None:
         (b'{"command": "add", "urls": ["' + b"x" * 1_000_000 + b'"]}', "too large"),
     ],
 )
-async def test_commands_that_make_no_sense_are_refused(embedded_url: str, body: bytes, why: str) -> None:
+async def test_invalid_commands_are_refused(embedded_url: str, body: bytes, why: str) -> None:
     async with _asking(embedded_url, FakeKeeper()) as http:
         answer = await http.post("/api/command", content=body)
         assert (answer.status_code, why in answer.json()["error"]) == (400, True), answer.text
 
 
-async def test_without_a_keeper_it_is_said_what_to_do(broker_url: str) -> None:
+async def test_without_a_keeper_the_api_answers_with_advice(broker_url: str) -> None:
     pages = Pages(broker_url)
     app = FastAPI()
     app.include_router(pages.router)
@@ -338,7 +336,7 @@ async def test_without_a_keeper_it_is_said_what_to_do(broker_url: str) -> None:
         assert (refused.status_code, "broker is away" in refused.json()["error"]) == (503, True)
 
 
-async def test_a_question_over_the_broker_is_answered(broker_url: str) -> None:
+async def test_a_query_over_the_broker_is_answered(broker_url: str) -> None:
     """With the real `Asking`, and a keeper that answers what is no answer at first."""
     pages = Pages(broker_url)
     app = FastAPI()
@@ -366,7 +364,7 @@ async def test_a_question_over_the_broker_is_answered(broker_url: str) -> None:
                 assert (await http.get("/api/status")).json()["answer"]["documents"] == 7
 
 
-async def test_a_keeper_that_does_not_answer_is_said(embedded_url: str) -> None:
+async def test_a_silent_keeper_is_reported(embedded_url: str) -> None:
     async with _asking(embedded_url, FakeKeeper(is_silent=True)) as http:
         answer = await http.get("/api/status")
         assert (answer.status_code, answer.json()["error"]) == (503, "no keeper answered within 5 s")

@@ -82,12 +82,12 @@ def test_addresses_elsewhere_are_refused(crawled: Crawled) -> None:
     assert not wrong, f"{len(wrong)}: {wrong}"
 
 
-def test_what_is_forbidden_was_never_asked_for(crawled: Crawled) -> None:
+def test_forbidden_addresses_were_never_requested(crawled: Crawled) -> None:
     asked = {(entry.host, entry.target) for entry in crawled.sites.log}
     assert not {(host(number), target) for number, target in crawled.zoo.never} & asked
 
 
-def test_robots_is_asked_for_before_all_else_and_once(crawled: Crawled) -> None:
+def test_robots_txt_is_fetched_first_and_once(crawled: Crawled) -> None:
     for number in crawled.zoo.sites:
         targets = crawled.sites.log.of(host(number)).targets()
         assert targets[0] == "/robots.txt", (number, targets[:5])
@@ -156,7 +156,7 @@ def test_a_certificate_that_does_not_verify_is_an_outcome(crawled: Crawled) -> N
 
 
 @_ON_EMBEDDED
-def test_one_slow_host_holds_up_no_other(broker_url: str, tmp_path: Path) -> None:
+def test_one_slow_host_delays_no_other(broker_url: str, tmp_path: Path) -> None:
     def site(request: Request) -> Answer:
         if request.host == host(0):
             return Answer(never=True)
@@ -178,12 +178,12 @@ def test_killed_roles_lose_no_page(broker_url: str, tmp_path: Path) -> None:
 
 
 @_ON_RABBITMQ
-def test_no_host_is_asked_before_its_delay_is_over(broker_url: str, tmp_path: Path) -> None:
+def test_no_host_is_requested_before_its_delay_is_over(broker_url: str, tmp_path: Path) -> None:
     crawl_scenes.manners(broker_url, tmp_path, hosts=12, each=3, crawlers=3, kills=4, delay=0.5, slower=1)
 
 
 @_ON_EMBEDDED
-def test_a_crawler_that_stood_still_asks_for_nothing_more(broker_url: str, tmp_path: Path) -> None:
+def test_a_paused_crawler_requests_nothing_more(broker_url: str, tmp_path: Path) -> None:
     crawl_scenes.paused(broker_url, tmp_path, seconds=4)
 
 
@@ -209,7 +209,7 @@ socket.getaddrinfo = getaddrinfo
 
 
 @_ON_RABBITMQ
-def test_a_name_that_is_answered_otherwise_later_leads_nowhere(broker_url: str, tmp_path: Path) -> None:
+def test_a_name_that_later_resolves_differently_has_no_effect(broker_url: str, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(_REBINDING)
     with (
         Sites(Graph(10, links=3), addresses=["127.2.0.1"]) as sites,

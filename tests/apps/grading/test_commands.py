@@ -106,7 +106,7 @@ def test_a_file_goes_the_whole_way_and_its_student_can_follow(
 
 
 @pytest.mark.parametrize("from_records", [False, True])
-def test_a_watch_says_that_nobody_takes_the_submission(
+def test_a_watch_reports_that_no_role_takes_the_submission(
     more: dict[str, str], run: Run, file: Path, from_records: bool
 ) -> None:
     identity = run("submit", str(file), *_WHO).stdout.strip()
@@ -127,7 +127,7 @@ def test_a_watch_says_that_nobody_takes_the_submission(
                     assert len(re.findall(r"warning: no (?:demonstrator|assistant) ", watch.output)) == 2
 
 
-def test_a_folder_is_handed_in_at_once(more: dict[str, str], run: Run, tmp_path: Path) -> None:
+def test_a_folder_is_submitted_at_once(more: dict[str, str], run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "all"
     (folder / "sub").mkdir(parents=True)
     (folder / ".hidden").write_text("no")
@@ -140,7 +140,7 @@ def test_a_folder_is_handed_in_at_once(more: dict[str, str], run: Run, tmp_path:
     assert len({row["id"] for row in rows}) == 20
 
 
-def test_what_is_wrong_is_refused_before_anything_is_sent(
+def test_wrong_input_is_refused_before_any_submission(
     more: dict[str, str], run: Run, file: Path, tmp_path: Path
 ) -> None:
     empty, large, config = tmp_path / "empty", tmp_path / "large", tmp_path / "course.toml"
@@ -337,7 +337,7 @@ def test_a_folder_shows_a_progress_bar_on_a_terminal_and_ids_in_a_pipe(more: dic
     assert [line.split()[1] for line in printed.decode().splitlines()] == ["1001.py", "1002.py", "1003.py"]
 
 
-def test_names_that_are_no_text_are_handed_in_and_asked_for(more: dict[str, str], run: Run, tmp_path: Path) -> None:
+def test_names_that_are_not_text_can_be_submitted_and_queried(more: dict[str, str], run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "odd"
     folder.mkdir()
     for name in (b"1001_bad\xff.py", b"1002_esc\x1b[31m.py"):
@@ -353,13 +353,13 @@ def test_names_that_are_no_text_are_handed_in_and_asked_for(more: dict[str, str]
         assert run("inbox", *command, "--database", database).returncode == 1
 
 
-def test_a_path_that_can_not_be_looked_at_is_refused(run: Run, tmp_path: Path) -> None:
+def test_an_unreadable_path_is_refused(run: Run, tmp_path: Path) -> None:
     for path, why in ((str(tmp_path / ("x" * 300)), "File name too long"), ("", "name is empty")):
         done = run("submit", path, *_WHO)
         assert (done.returncode, why in done.stderr, done.stderr.count("\n")) == (2, True, 1)
 
 
-def test_what_students_wrote_steers_neither_terminal_nor_spreadsheet(run: Run, tmp_path: Path) -> None:
+def test_students_text_controls_neither_terminal_nor_spreadsheet(run: Run, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/records.sqlite3"
     solution = "def f():\n\tif 1:\n        return 2  # \x1b]0;x\x07 \x9b31m\n"
     texts = ["=1+1", " =1+1", "\uff1d1+1", "\n-1", "a;=1+1", "one\ntwo\x1b[31m\x9b0m"]
@@ -389,7 +389,7 @@ def test_results_are_not_followed_on_the_default_exchange(run: Run) -> None:
     assert (done.returncode, "default exchange" in done.stderr) == (2, True)
 
 
-def test_whoever_only_looks_makes_nothing(more: dict[str, str], run: Run, tmp_path: Path) -> None:
+def test_reading_commands_create_nothing(more: dict[str, str], run: Run, tmp_path: Path) -> None:
     data = Path(more["XDG_DATA_HOME"])
     empty = tmp_path / "empty.sqlite3"
     empty.touch()
@@ -435,7 +435,7 @@ COMMANDS = [("inbox", "show"), ("inbox", "save"), ("inbox", "decide", "--mark", 
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=["show", "save", "decide", "status"])
-def test_a_unique_beginning_of_an_id_is_enough(
+def test_a_unique_prefix_of_an_id_is_enough(
     command: tuple[str, ...], run: Run, three: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -463,7 +463,7 @@ def test_lists_are_filtered_and_cut(run: Run, three: str) -> None:
     assert run("results", "--follow", "--limit", "1").returncode == 2
 
 
-def test_a_file_comes_out_as_it_was_handed_in(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_saved_file_is_as_submitted(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     url = f"sqlite:///{tmp_path}/records.sqlite3"
     data = bytes(range(256)) * 3
@@ -486,7 +486,7 @@ def test_a_file_comes_out_as_it_was_handed_in(run: Run, tmp_path: Path, monkeypa
     assert (as_json["encoding"], as_json["student"]) == ("base64", "007")
 
 
-def test_a_mark_is_never_dropped_without_a_word(run: Run, three: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mark_is_never_dropped_silently(run: Run, three: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def decide(*arguments: str) -> Done:
         return run("inbox", "decide", *arguments, "--database", three)
 
@@ -530,9 +530,7 @@ def test_a_spreadsheet_shows_what_is_in_the_csv(run: Run, tmp_path: Path) -> Non
     assert {(row["mark"], row["out_of"], row["feedback"]) for row in rows.values()} == {("0.33", "0.3", "✔ é")}
 
 
-def test_student_numbers_are_what_the_configuration_says(
-    more: dict[str, str], run: Run, file: Path, tmp_path: Path
-) -> None:
+def test_student_numbers_follow_the_configuration(more: dict[str, str], run: Run, file: Path, tmp_path: Path) -> None:
     config = tmp_path / "numbers.toml"
     config.write_text("student_number = 's[0-9]{7}|0*[0-9]{3,8}'\n")
     rest = ("--module", "data_mining", "--config", str(config), "--json")
@@ -564,7 +562,7 @@ def test_a_number_that_begins_with_zero_keeps_it(more: dict[str, str], run: Run,
         assert json.loads(message.body)["StudentID"] == "007"
 
 
-def test_letters_that_turn_others_around_are_shown(run: Run, three: str) -> None:
+def test_direction_control_characters_are_shown(run: Run, three: str) -> None:
     with Database(three) as database:
         fields = {
             "StudentID": 7,

@@ -42,7 +42,7 @@ def _climbing() -> bytes:
     return data.getvalue()
 
 
-async def test_a_scheme_marks_what_is_handed_in(course: Course, broker_url: str, tmp_path: Path) -> None:
+async def test_a_scheme_marks_submissions(course: Course, broker_url: str, tmp_path: Path) -> None:
     programs.require(None if shutil.which("bwrap") else "bubblewrap is not installed")
     wiring, markers = Wiring(course), markers_for(course, ALL)
     assert list(markers) == ["cloud_computing"]
@@ -63,7 +63,7 @@ async def test_a_scheme_marks_what_is_handed_in(course: Course, broker_url: str,
     assert not (tmp_path.parent / "outside.py").exists()
 
 
-def test_only_the_schemes_that_are_needed_are_read(course: Course, tmp_path: Path) -> None:
+def test_only_needed_schemes_are_read(course: Course, tmp_path: Path) -> None:
     (tmp_path / "scheme.toml").write_text("[scheme\n")
     dm = Seat("demonstrator", course.module("data_mining"))
     assert markers_for(course, [dm, Seat("assistant"), Seat("demonstrator", CC, person=True)]) == {}
@@ -74,7 +74,7 @@ def test_only_the_schemes_that_are_needed_are_read(course: Course, tmp_path: Pat
 
 
 @pytest.mark.parametrize("exchange_type", ["direct", "fanout"])
-async def test_a_scheme_that_does_not_load_stops_its_demonstrator_alone(
+async def test_a_broken_scheme_stops_only_its_demonstrator(
     course: Course,
     broker_url: str,
     tmp_path: Path,
@@ -104,7 +104,7 @@ async def test_a_scheme_that_does_not_load_stops_its_demonstrator_alone(
     assert [one.mark for one in found if one.id == waits] == [3.0]
 
 
-async def test_what_comes_for_a_broken_scheme_by_the_key_for_all_is_a_dead_letter(
+async def test_a_submission_for_a_broken_scheme_by_the_common_key_is_a_dead_letter(
     course: Course, broker_url: str, tmp_path: Path
 ) -> None:
     (tmp_path / "scheme.toml").write_text("[scheme\n")

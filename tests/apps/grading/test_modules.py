@@ -8,7 +8,7 @@ from rabbitry.apps.grading.modules import Course, load_course
 from rabbitry.exceptions import UsageError
 
 
-def test_without_a_file_there_are_the_originals_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_file_the_original_modules_are_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.delenv("RABBITRY_GRADING", raising=False)
     course = load_course()
@@ -38,7 +38,7 @@ def test_a_file_adds_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         ("x = 1", "unknown key 'x'"),
         ("largest_submission = true", "number of bytes"),
         ("largest_submission = 0", "number of bytes"),
-        ("weak_sandbox = 1", "true or false"),
+        ("weak_sandbox = 1", "neither true nor false"),
         ("modules = 3", "must be tables"),
         ("[modules]", "must be tables"),
         ("[modules]\na = 1", "must be a table"),
@@ -49,7 +49,7 @@ def test_a_file_adds_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         ('[modules.a]\nshort = "a"\n[modules.b]\nshort = "a"', "two modules"),
     ],
 )
-def test_what_is_wrong_is_said_with_the_file(text: str, wrong: str, tmp_path: Path) -> None:
+def test_an_invalid_configuration_is_refused_with_the_file(text: str, wrong: str, tmp_path: Path) -> None:
     file = tmp_path / "course.toml"
     file.write_text(text)
     with pytest.raises(UsageError, match=wrong) as caught:
@@ -57,6 +57,6 @@ def test_what_is_wrong_is_said_with_the_file(text: str, wrong: str, tmp_path: Pa
     assert str(file) in str(caught.value)
 
 
-def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
+def test_a_named_configuration_file_must_exist(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         load_course(tmp_path / "missing.toml")

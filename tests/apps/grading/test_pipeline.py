@@ -51,7 +51,7 @@ async def test_the_whole_way_with_all_roles_automatic(no_leaks: None, broker_url
     assert await history(database, identity) == WAY
 
 
-async def test_what_is_sent_before_any_role_ran_waits(broker_url: str, one_database: Database) -> None:
+async def test_submissions_sent_before_any_role_ran_wait(broker_url: str, one_database: Database) -> None:
     first = await _running.submit(broker_url)
     for seat in (Seat("demonstrator", CC), Seat("assistant")):  # one after the other, none of them at the same time
         async with office(broker_url, None, [seat]):
@@ -85,7 +85,7 @@ async def test_all_roles_are_people_and_the_assistant_sends_back_once(
     assert await history(database, identity) == [*WAY[:2], ("assistant", "submitted"), *WAY[1:]]
 
 
-async def test_each_role_has_a_database_of_its_own_and_shares_the_broker_alone(broker_url: str, tmp_path: Path) -> None:
+async def test_roles_with_separate_databases_share_only_the_broker(broker_url: str, tmp_path: Path) -> None:
     urls = [f"sqlite:///{tmp_path / name}" for name in ("demonstrator", "assistant", "coordinator")]
     with Database(urls[0]) as first, Database(urls[1]) as second, Database(urls[2]) as third:
         async with (
@@ -108,7 +108,7 @@ async def test_each_role_has_a_database_of_its_own_and_shares_the_broker_alone(b
                 assert await asking.ask("nobody's") is None
 
 
-async def test_without_a_coordinator_a_question_is_answered_with_why(broker_url: str) -> None:
+async def test_without_a_coordinator_a_query_fails_with_the_reason(broker_url: str) -> None:
     async with Asking(broker_url) as asking:
         with pytest.raises(RequestTimeout, match="no coordinator answers"):
             await asking.ask("x")
@@ -128,7 +128,7 @@ async def test_four_fields_of_any_program_run_through_and_all_fields_come_out(
     assert (found.student, found.id) == ("23200858", result["SubmissionID"])
 
 
-async def test_what_a_student_forges_changes_nothing(broker_url: str, one_database: Database) -> None:
+async def test_fields_forged_by_a_student_change_nothing(broker_url: str, one_database: Database) -> None:
     before = now()
     long_ago = {"role": "student", "status": "submitted", "who": "x", "when": "2001-01-01T00:00:00+00:00"}
     hop = {"role": "coordinator", "status": "confirmed", "who": "x", "mark": 10, "when": "2001-01-01T00:00:00+00:00"}
@@ -149,7 +149,7 @@ async def test_what_a_student_forges_changes_nothing(broker_url: str, one_databa
     assert (found[True, "7"].attempt, found[False, "7"].attempt, found[False, "7"].latest) == (1, 2, True)
 
 
-async def test_forged_news_confirms_nothing(broker_url: str, one_database: Database) -> None:
+async def test_forged_reports_confirm_nothing(broker_url: str, one_database: Database) -> None:
     async with office(broker_url, one_database, [Seat("coordinator")]):
         async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
             body = json.dumps(FOUR | {"status": "confirmed", "Mark": 10, "SubmissionID": "mine"}).encode()
@@ -160,7 +160,9 @@ async def test_forged_news_confirms_nothing(broker_url: str, one_database: Datab
 
 
 @pytest.mark.parametrize("status", [["submitted"], None, "", "passed", {"a": "\ud800"}, 1])
-async def test_news_in_no_status_is_not_recorded(broker_url: str, one_database: Database, status: object) -> None:
+async def test_reports_with_an_unknown_status_are_not_recorded(
+    broker_url: str, one_database: Database, status: object
+) -> None:
     async with office(broker_url, one_database, [Seat("coordinator")]):
         async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
             body = json.dumps(FOUR | {"status": status, "SubmissionID": "mine"}).encode()
@@ -194,7 +196,7 @@ async def test_the_answer_form_goes_by_the_key_correction(broker_url: str, one_d
         ("confirmation_queue", ["validated"]),
     ],
 )
-async def test_another_status_than_the_role_takes_is_a_dead_letter(
+async def test_an_assignment_in_another_status_is_a_dead_letter(
     broker_url: str, one_database: Database, queue: str, status: object
 ) -> None:
     async with office(broker_url, one_database):
@@ -226,7 +228,7 @@ async def test_bodies_that_are_no_assignments_are_dead_letters(broker_url: str, 
 
 
 @pytest.mark.parametrize("seats", [ALL, PEOPLE], ids=["automatic", "people"])
-async def test_properties_that_are_no_text_stop_no_role(
+async def test_properties_that_are_not_text_stop_no_role(
     broker_url: str, one_database: Database, seats: tuple[Seat, ...]
 ) -> None:
     odd = [Properties(message_id="m\udcff"), Properties(message_id="a\0b"), Properties(correlation_id="c\udcff\0")]
@@ -244,7 +246,7 @@ async def test_properties_that_are_no_text_stop_no_role(
         await asyncio.sleep(INTERVAL * 1.5)  # all of it is reported, and the roles' end says whether that went well
 
 
-async def test_a_demonstrator_marks_and_the_feedback_travels(broker_url: str, one_database: Database) -> None:
+async def test_a_demonstrator_marks_and_the_feedback_is_passed_on(broker_url: str, one_database: Database) -> None:
     def marker(solution: bytes, name: str) -> Decision:
         assert name == "x.py"
         return Decision("automatic", float(len(solution)), 100.0, f"{len(solution)} bytes")
@@ -257,7 +259,7 @@ async def test_a_demonstrator_marks_and_the_feedback_travels(broker_url: str, on
     assert sorted((one.attempt, one.latest) for one in found) == [(1, False), (2, True)]
 
 
-async def test_twice_each_role_confirms_each_once(broker_url: str, one_database: Database) -> None:
+async def test_two_of_each_role_confirm_each_submission_once(broker_url: str, one_database: Database) -> None:
     async with office(broker_url, one_database), office(broker_url, one_database):
         await asyncio.gather(*(_running.submit(broker_url, number) for number in range(1, 21)))
         found = await recorded(one_database, "confirmed", 20)
@@ -350,7 +352,7 @@ async def test_a_plain_demonstrator_among_our_roles(broker_url: str, one_databas
     assert found.id == identity
 
 
-async def test_an_exchange_that_exists_otherwise_is_used_as_it_is(
+async def test_an_exchange_with_other_flags_is_used_as_it_is(
     broker_url: str, one_database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Plain(broker_url) as plain:
@@ -363,14 +365,14 @@ async def test_an_exchange_that_exists_otherwise_is_used_as_it_is(
     assert "exchange 'assignment_exchange' exists with other flags and is used as it is" in caplog.text
 
 
-async def test_results_may_go_nowhere(broker_url: str, one_database: Database) -> None:
+async def test_results_without_a_queue_are_dropped(broker_url: str, one_database: Database) -> None:
     async with office(broker_url, one_database):
         await _running.submit(broker_url)
         await recorded(one_database, "confirmed", 1)
     assert (await counts(broker_url, ["grading.dead", "results_queue"])) == {"grading.dead": 0, "results_queue": -1}
 
 
-async def test_a_message_that_came_twice_is_in_the_inbox_once(broker_url: str, one_database: Database) -> None:
+async def test_a_repeated_message_is_in_the_inbox_once(broker_url: str, one_database: Database) -> None:
     body = FOUR | {"SubmissionID": "twice", "History": [{"role": "student", "status": "submitted", "when": now()}]}
     async with office(broker_url, one_database, PEOPLE[:1]):
         async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
@@ -397,9 +399,7 @@ NO_QUESTIONS = [
 ]
 
 
-async def test_questions_that_are_none_are_left_and_the_next_one_answered(
-    broker_url: str, one_database: Database
-) -> None:
+async def test_malformed_queries_are_ignored_and_the_next_one_answered(broker_url: str, one_database: Database) -> None:
     identity = await _running.submit(broker_url)
     async with office(broker_url, one_database):
         await recorded(one_database, "confirmed", 1)
@@ -418,7 +418,7 @@ async def test_questions_that_are_none_are_left_and_the_next_one_answered(
                 await asking.ask(identity[:3])
 
 
-async def test_whoever_follows_results_is_stopped_by_none_that_is_no_json(broker_url: str) -> None:
+async def test_following_results_ignores_messages_that_are_not_json(broker_url: str) -> None:
     coming = results(Wiring(), broker_url)
     first = asyncio.ensure_future(anext(coming))
     async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
@@ -461,7 +461,7 @@ async def test_a_decision_made_while_no_role_runs_is_published_once_one_does(
     assert (await counts(broker_url, ["confirmation_queue"]))["confirmation_queue"] == 0
 
 
-async def test_each_role_says_a_line_for_each_assignment(
+async def test_each_role_logs_a_line_for_each_assignment(
     broker_url: str, one_database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "rabbitry.apps.grading")

@@ -42,7 +42,7 @@ def test_the_first_role_begins_the_history_itself(forged: dict[str, Any]) -> Non
     assert {name: taken[name] for name in FOUR} == FOUR
 
 
-def test_who_handed_it_in_is_what_the_student_s_program_says() -> None:
+def test_the_submitter_is_named_by_the_students_program() -> None:
     (hop,) = receive(FOUR | {"History": [STUDENT | {"who": "j" * 900}]}, message(), first=True).history
     assert (hop["who"], hop["where"]) == ("j" * 200, "home")
     (hop,) = receive(FOUR | {"History": [STUDENT | {"role": "coordinator"}]}, message(), first=True).history
@@ -50,7 +50,7 @@ def test_who_handed_it_in_is_what_the_student_s_program_says() -> None:
 
 
 @pytest.mark.parametrize("hops", [[STUDENT, CORRECTED, BACK], [STUDENT, CORRECTED], [BACK]])
-def test_what_an_assistant_sent_back_keeps_its_history(hops: list[dict[str, Any]]) -> None:
+def test_an_assignment_sent_back_keeps_its_history(hops: list[dict[str, Any]]) -> None:
     fields = FOUR | {"History": hops, "Remarks": ["first", "again"], "Mark": 3}
     assert was_sent_back(fields)
     taken = receive(fields, message(), first=True)
@@ -77,7 +77,7 @@ def test_an_id_stays_over_all_hops_and_rounds() -> None:
     [new_id(FOUR), sealed("hw1", FOUR), "hw1", "x" * 64, "../" * 30],
     ids=["new", "sealed", "foreign", "long", "path"],  # an id is random, and both processes of a run must name it alike
 )
-def test_an_id_of_another_submission_becomes_one_of_its_own(identity: str, change: dict[str, Any]) -> None:
+def test_an_id_of_another_submission_is_replaced(identity: str, change: dict[str, Any]) -> None:
     mine = receive(FOUR | {"SubmissionID": identity}, message(), first=True).id
     for first in (True, False):
         theirs = receive(FOUR | {"SubmissionID": mine, "status": "submitted"} | change, message(), first=first).id
@@ -85,7 +85,7 @@ def test_an_id_of_another_submission_becomes_one_of_its_own(identity: str, chang
         assert len(theirs) <= 64
 
 
-def test_the_time_of_taking_is_told_by_the_first_correction_alone() -> None:
+def test_the_time_of_taking_comes_only_from_the_first_correction() -> None:
     assert taken_at([STUDENT, CORRECTED, {"status": "validated"}]) == STUDENT["when"]
     ways: list[list[dict[str, Any]]] = [
         [],
@@ -97,7 +97,7 @@ def test_the_time_of_taking_is_told_by_the_first_correction_alone() -> None:
     assert [taken_at(hops) for hops in ways] == [None] * len(ways)
 
 
-def test_what_is_nested_too_deeply_is_refused() -> None:
+def test_a_deeply_nested_assignment_is_refused() -> None:
     deep: Any = 1
     for _ in range(100):
         deep = [deep]

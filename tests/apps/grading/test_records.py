@@ -55,7 +55,7 @@ def test_hops_in_any_order_and_twice_make_one_history(database: Database) -> Non
     assert _status(database) == "confirmed"
 
 
-def test_a_confirmation_counts_once_and_is_told_again_for_the_same_message(database: Database) -> None:
+def test_a_confirmation_counts_once_and_is_published_again_for_the_same_message(database: Database) -> None:
     *_, confirmed = _way()
     confirm = partial(course.confirm, assignment=confirmed)
     answers = [database.write_now(partial(confirm, message=name)) for name in ("m1", "m1", "m2", "m1")]
@@ -63,7 +63,7 @@ def test_a_confirmation_counts_once_and_is_told_again_for_the_same_message(datab
     assert database.read_now(course.counts) == {"confirmed": 1}
 
 
-def test_without_the_earlier_hops_the_message_itself_tells_them(database: Database) -> None:
+def test_missing_earlier_hops_are_taken_from_the_message(database: Database) -> None:
     *_, confirmed = _way()
     database.write_now(partial(course.confirm, assignment=confirmed, message="m1"))
     found = database.read_now(partial(course.submission, identity="s1"))
@@ -105,7 +105,7 @@ def test_a_student_s_own_time_mark_and_hops_are_not_recorded(database: Database)
     assert (one.status, one.mark) == ("corrected", 8.0)
 
 
-def test_the_role_that_takes_a_submission_first_says_when_it_was_handed_in(database: Database) -> None:
+def test_the_first_role_sets_the_time_of_submission(database: Database) -> None:
     submitted, corrected, *_ = _way()
     taken = submitted.history[0]["when"]
     for order in ((submitted, corrected), (corrected, submitted)):
@@ -116,7 +116,7 @@ def test_the_role_that_takes_a_submission_first_says_when_it_was_handed_in(datab
     assert _told(database, late)[0].submitted_at <= now()
 
 
-def test_what_was_sent_back_says_no_more_when_it_was_handed_in(database: Database) -> None:
+def test_an_assignment_sent_back_does_not_change_the_time_of_submission(database: Database) -> None:
     submitted, corrected, *_ = _way()
     old = submitted.history[0] | {"when": "2001-01-01T00:00:00+00:00"}
     back = {"role": "assistant", "status": "submitted", "remark": "again"}
@@ -126,7 +126,7 @@ def test_what_was_sent_back_says_no_more_when_it_was_handed_in(database: Databas
         assert _told(database, moved)[0].submitted_at > "2002"
 
 
-def test_a_confirmation_replaces_what_the_records_were_told_before(database: Database) -> None:
+def test_a_confirmation_replaces_earlier_records(database: Database) -> None:
     *_, validated, confirmed = _way()
     hops = [{"role": "assistant", "status": "validated", "mark": 99}] * 9
     _told(database, Assignment(validated | {"Mark": 99, "History": hops, "StudentID": 666}))
@@ -136,7 +136,7 @@ def test_a_confirmation_replaces_what_the_records_were_told_before(database: Dat
     assert [hop.status for hop in recorded] == ["submitted", "corrected", "validated", "confirmed"]
 
 
-def test_what_came_over_the_wire_does_not_break_the_records(database: Database) -> None:
+def test_data_from_the_wire_do_not_break_the_records(database: Database) -> None:
     hop = {"role": 7, "status": None, "who": "\0" * 500, "when": "yesterday", "mark": 10**400, "feedback": ["x"]}
     fields = FOUR | {"Mark": "many", "OutOf": True, "Feedback": "a\0b", "SolutionName": 3, "History": [hop, {}]}
     odd = Assignment.received(fields | {"StudentID": "x'; DROP TABLE history; --"}, message())
@@ -148,7 +148,7 @@ def test_what_came_over_the_wire_does_not_break_the_records(database: Database) 
     assert found[0].student == "x'; DROP TABLE history; --"
 
 
-def test_ids_of_messages_that_are_no_text_do_not_break_the_records(database: Database) -> None:
+def test_message_ids_that_are_not_text_do_not_break_the_records(database: Database) -> None:
     for number, name in enumerate(("a\0b", "m\udcff")):
         odd = Assignment.received(FOUR | {"SubmissionID": f"odd{number}"}, message())
         assert _put(database, "coordinator", odd, name)
@@ -223,7 +223,7 @@ def test_two_publishers_share_an_outbox(database: Database) -> None:
     assert database.write_now(partial(outbox.claim, roles=["assistant"])) == []
 
 
-def test_a_piece_of_work_that_fails_costs_the_others_nothing(database: Database) -> None:
+def test_a_failing_write_does_not_affect_the_others(database: Database) -> None:
     held = threading.Event()
     blocked = database._submit(lambda connection: held.wait(90))
     good = [database._submit(partial(course.record, assignment=_way(f"s{n}")[0])) for n in range(5)]
@@ -295,7 +295,7 @@ def test_other_databases_are_refused(url: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_a_database_that_is_away_is_named_without_its_password(tmp_path: Path) -> None:
+def test_an_unreachable_database_is_reported_without_its_password(tmp_path: Path) -> None:
     from tests.support.ports import free_port
 
     url = f"postgresql://ann:secret@127.0.0.1:{free_port()}/course"

@@ -55,7 +55,7 @@ def _form(student: str = "7", module: str = "cloud_computing", data: bytes = b"x
         (_form(data=b"x" * 30_000), "too large: more than 20100 bytes"),
     ],
 )
-async def test_what_can_not_be_handed_in_is_refused(
+async def test_invalid_submissions_are_refused(
     served: Served, form: dict[str, Any], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "course.toml"
@@ -74,7 +74,7 @@ async def test_a_body_of_unknown_length_is_not_read(served: Served) -> None:
     assert (answer.status_code, "Content-Length" in answer.json()["error"]) == (400, True)
 
 
-async def test_a_body_in_chunks_is_not_read_whatever_length_it_says(served: Served) -> None:
+async def test_a_chunked_body_is_not_read_even_with_a_length(served: Served) -> None:
     async def endless() -> AsyncIterator[bytes]:
         yield b"x"
         raise AssertionError("it was read")
@@ -93,15 +93,13 @@ async def test_a_body_in_chunks_is_not_read_whatever_length_it_says(served: Serv
         ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, "boundary"),
     ],
 )
-async def test_a_form_that_is_none_is_said_as_the_page_shows_it(
-    served: Served, request_: dict[str, Any], why: str
-) -> None:
+async def test_a_malformed_form_gets_a_readable_error(served: Served, request_: dict[str, Any], why: str) -> None:
     answer = await served.http.post("/api/submissions", **request_)
     assert answer.status_code == 400
     assert (list(answer.json()), why in answer.json()["error"]) == (["error"], True), answer.text
 
 
-async def test_decisions_that_make_no_sense_are_refused(served: Served, embedded_url: str, database_url: str) -> None:
+async def test_invalid_decisions_are_refused(served: Served, embedded_url: str, database_url: str) -> None:
     with Database(database_url) as database:
         async with office(embedded_url, database, PEOPLE):
             identity = await submit(embedded_url)
@@ -126,7 +124,7 @@ async def test_decisions_that_make_no_sense_are_refused(served: Served, embedded
             assert (await served.http.get("/api/submissions/nothing")).json() is None
 
 
-async def test_a_broker_that_is_away_is_said_and_the_next_one_handed_in(tmp_path: Path) -> None:
+async def test_an_unreachable_broker_is_reported_and_a_later_submission_works(tmp_path: Path) -> None:
     from tests.support.embedded import BrokerProcess
 
     with BrokerProcess() as broker:
@@ -141,7 +139,7 @@ async def test_a_broker_that_is_away_is_said_and_the_next_one_handed_in(tmp_path
             assert answer.status_code == 200, answer.text
 
 
-async def test_a_database_that_is_away_is_said_without_its_password(embedded_url: str) -> None:
+async def test_an_unreachable_database_is_shown_without_its_password(embedded_url: str) -> None:
     made = Served(embedded_url, f"postgresql://ann:secret@127.0.0.1:{free_port()}/course")
     async with made.pages.open(), made.http:
         answer = await made.http.get("/api/overview")
@@ -149,7 +147,7 @@ async def test_a_database_that_is_away_is_said_without_its_password(embedded_url
         assert "secret" not in answer.text
 
 
-async def test_plain_programs_join_after_the_page_has_handed_in(broker_url: str, database_url: str) -> None:
+async def test_plain_programs_join_after_a_submission_on_the_page(broker_url: str, database_url: str) -> None:
     made = Served(broker_url, database_url, wiring=Wiring(plain=True))
     async with made.pages.open(), made.http:
         answer = await made.http.post("/api/submissions", **_form())

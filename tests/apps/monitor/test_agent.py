@@ -94,7 +94,7 @@ def test_one_exchange_alone_and_the_machine_s_name_as_key(broker_url: str, tmp_p
         assert agent.end(signal.SIGTERM) == 0
 
 
-async def test_where_nobody_listens_it_pauses_probes_and_goes_on(broker_url: str, tmp_path: Path) -> None:
+async def test_without_a_consumer_the_agent_pauses_probes_and_resumes(broker_url: str, tmp_path: Path) -> None:
     tap = Tap()
     probe = 0.5
     async with FaultProxy(parse_url(broker_url).hosts[0][1], tap=tap) as proxy:

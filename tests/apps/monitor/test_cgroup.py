@@ -46,14 +46,14 @@ def test_the_smallest_limit_of_the_groups_above_counts(tmp_path: Path) -> None:
     assert found == Limits(2 * GIB, 70, 2.0, 1.0)
 
 
-def test_limits_that_are_not_below_the_machine_s_are_none(tmp_path: Path) -> None:
+def test_limits_above_the_machines_are_ignored(tmp_path: Path) -> None:
     files = {"memory.max": str(16 * GIB), "memory.current": "1", "cpu.max": "800000 100000", "cpu.stat": "usage_usec 1"}
     assert limits(16 * GIB, 8, system(tmp_path, "0::/\n", UNIFIED, files)) is None
     assert limits(16 * GIB, 9, tmp_path) == Limits(None, None, 8.0, 1e-6)
 
 
 @pytest.mark.parametrize("text", ["", "max", "max 100000", "x y", "100 0", "-1"])
-def test_what_is_no_limit_is_none(tmp_path: Path, text: str) -> None:
+def test_malformed_limits_are_ignored(tmp_path: Path, text: str) -> None:
     assert limits(16 * GIB, 8, system(tmp_path, "0::/\n", UNIFIED, {"memory.max": "max", "cpu.max": text})) is None
 
 
@@ -79,7 +79,7 @@ def test_a_container_of_version_1_reads_the_host_s_path_or_its_own(tmp_path: Pat
     assert found == Limits(GIB, 600, 0.5, 3.0)
 
 
-def test_version_1_says_no_limit_with_a_large_number(tmp_path: Path) -> None:
+def test_a_large_number_in_version_1_means_no_limit(tmp_path: Path) -> None:
     files = {
         "memory/memory.limit_in_bytes": "9223372036854771712", "cpu,cpuacct/cpu.cfs_quota_us": "-1",
         "cpu,cpuacct/cpu.cfs_period_us": "100000",

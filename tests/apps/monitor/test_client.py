@@ -77,7 +77,7 @@ def publishing(url: str) -> Iterator[Publisher]:
         publisher.close()
 
 
-def test_it_computes_what_pika_publishes(broker_url: str, tmp_path: Path) -> None:
+def test_statistics_are_computed_from_pika_samples(broker_url: str, tmp_path: Path) -> None:
     with (
         publishing(broker_url) as publisher,
         Program(tmp_path, "monitor", "stats", *as_options(broker_url), "-k", "pi-1", "pi-2", "--json") as client,
@@ -109,7 +109,7 @@ def test_it_computes_what_pika_publishes(broker_url: str, tmp_path: Path) -> Non
     assert "counting 'pi-1', 'pi-2'" in line
 
 
-def test_plain_lines_say_current_highest_and_lowest(broker_url: str, tmp_path: Path) -> None:
+def test_plain_lines_show_current_highest_and_lowest(broker_url: str, tmp_path: Path) -> None:
     with (
         publishing(broker_url) as publisher,
         Program(tmp_path, "monitor", "stats", "-k", "pi-1", url=broker_url) as client,
@@ -127,7 +127,7 @@ def test_plain_lines_say_current_highest_and_lowest(broker_url: str, tmp_path: P
     assert "pi-1 cpu count 2 current 0.25 low 0.25 high 0.5 mean 0.375 stddev 0.125" in client.out
 
 
-def test_what_is_no_sample_is_warned_of_once_and_counting_goes_on(broker_url: str, tmp_path: Path) -> None:
+def test_malformed_samples_are_warned_of_once_and_counting_continues(broker_url: str, tmp_path: Path) -> None:
     bad = [b"nonsense", b"[]", b'{"net": {}}', b'{"cpu": 0.5}', b"[" * 100_000]
     with (
         publishing(broker_url) as publisher,
@@ -181,7 +181,7 @@ async def publish_when_heard(channel: Channel, key: str, body: bytes) -> None:
     await eventually_awaited(lambda: publish_routed(channel, key, body), f"somebody listens to {key}", within=60)
 
 
-async def test_it_ends_in_the_contract_s_order_and_counts_what_was_left(broker_url: str, tmp_path: Path) -> None:
+async def test_the_client_ends_in_the_contracts_order_and_counts_the_rest(broker_url: str, tmp_path: Path) -> None:
     left = 250  # more than the consumer has at once
     tap = Tap()
     async with (
@@ -255,7 +255,7 @@ async def test_a_second_signal_ends_it_at_once(broker_url: str, tmp_path: Path) 
             assert await asyncio.to_thread(client.wait) == 130
 
 
-async def test_it_goes_on_after_the_connection_was_lost(broker_url: str, tmp_path: Path) -> None:
+async def test_the_client_continues_after_a_lost_connection(broker_url: str, tmp_path: Path) -> None:
     async with rabbitry.connect(broker_url) as connection, FaultProxy(parse_url(broker_url).hosts[0][1]) as proxy:
         channel = await connection.channel()
         await channel.declare_exchange(EXCHANGE)
@@ -277,7 +277,7 @@ async def test_it_goes_on_after_the_connection_was_lost(broker_url: str, tmp_pat
         assert summary["messages"] == 2
 
 
-def test_it_says_that_nothing_comes_and_what_to_look_at(broker_url: str, tmp_path: Path) -> None:
+def test_a_silent_broker_is_reported_with_advice(broker_url: str, tmp_path: Path) -> None:
     with (
         publishing(broker_url) as publisher,
         Program(tmp_path, "monitor", "stats", "-k", "pi-1", "-k", "pi-2", url=broker_url) as client,

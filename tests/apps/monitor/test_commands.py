@@ -74,13 +74,13 @@ def test_wrong_usage_ends_with_2_and_one_line(
 
 
 @both
-def test_without_a_named_broker_it_is_the_one_of_this_machine(tmp_path: Path, command: list[str]) -> None:
+def test_without_a_named_broker_this_machines_is_used(tmp_path: Path, command: list[str]) -> None:
     # Whatever runs on the default port, the command ends: no broker listens there, or it has no such virtual host.
     place = r"(127\.0\.0\.1:5672|virtual host 'no-such-place')"
     ends_with(3, f".*{place}.*", tmp_path, *command, "-p", "no-such-place")
 
 
-def test_statistics_of_nothing_are_wrong_usage(tmp_path: Path) -> None:
+def test_statistics_without_a_key_are_wrong_usage(tmp_path: Path) -> None:
     ends_with(2, "which machines.*-k KEY.*", tmp_path, "monitor", "stats", "-b", "host")
 
 
@@ -129,14 +129,14 @@ def test_p_and_c_refine_a_broker_of_the_environment(broker_url: str, tmp_path: P
 
 
 @both
-def test_help_tells_the_contract_s_options(tmp_path: Path, command: list[str]) -> None:
+def test_help_shows_the_contracts_options(tmp_path: Path, command: list[str]) -> None:
     with Program(tmp_path, *command[:2], "--help") as program:
         assert program.wait() == 0
     for option in ("-b HOST[:PORT]", "-p VHOST", "-c LOGIN[:PASSWORD]", "-k KEY", "--broker URL"):
         assert option in program.out
 
 
-def test_output_that_nobody_reads_any_more_is_no_error(broker_url: str, tmp_path: Path) -> None:
+def test_a_closed_output_is_not_an_error(broker_url: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "rabbitry", *STATS, *as_options(broker_url)]
     with (
         publishing(broker_url) as publisher,

@@ -15,7 +15,7 @@ from tests.support.proxy import FaultProxy
 from tests.support.waiting import eventually_awaited
 
 
-async def test_it_gives_messages_as_they_came(broker_url: str, no_leaks: None) -> None:
+async def test_the_feed_yields_messages_unchanged(broker_url: str, no_leaks: None) -> None:
     async with rabbitry.connect(broker_url) as connection, SampleFeed(broker_url) as feed:
         assert await anext(feed) == Connected()
         channel = await connection.channel()
@@ -52,7 +52,7 @@ async def test_a_second_one_gets_a_queue_of_the_broker_s_naming(
     assert len([text for text in caplog.messages if "'Consumer'" in text]) == 1
 
 
-async def test_it_says_when_the_connection_is_lost_and_comes_back(broker_url: str, no_leaks: None) -> None:
+async def test_the_feed_reports_losses_and_recoveries(broker_url: str, no_leaks: None) -> None:
     async with rabbitry.connect(broker_url) as connection, FaultProxy(parse_url(broker_url).hosts[0][1]) as proxy:
         async with SampleFeed(through(proxy, broker_url)) as feed:
             assert await anext(feed) == Connected()
@@ -92,7 +92,7 @@ async def _takes(channel: Channel, queue: str) -> bool:
     return True
 
 
-async def test_events_of_connections_that_are_lost_again_and_again_are_no_heap() -> None:
+async def test_events_of_repeated_losses_are_bounded() -> None:
     events = _Events()
     settlements = Settlements(asyncio.get_running_loop(), 1, lambda data: None, lambda method: None)
 

@@ -57,7 +57,7 @@ def test_unknown_fields_are_ignored() -> None:
         (b'{"cpu": 0.5, "net": {}, "x": "' + b"x" * MAX_BODY + b'"}', "too large"),
     ],
 )
-def test_what_is_no_sample_is_named(body: bytes, reason: str) -> None:
+def test_malformed_samples_are_refused_with_the_reason(body: bytes, reason: str) -> None:
     with pytest.raises(InvalidSample, match=reason):
         read(body)
 

@@ -38,7 +38,7 @@ def _known(hub: Hub, name: str, key: str = "k") -> HostState | None:
     return hub.whole(source(name, "", key).id)
 
 
-def test_a_new_page_gets_what_is_known_then_what_comes(hub: Hub) -> None:
+def test_a_new_page_gets_known_samples_then_new_ones(hub: Hub) -> None:
     hub.set_broker("connected")
     hub.receive(_sample("a", 0.1), "k")
     hub.receive(_sample("a", 0.2), "k")
@@ -81,7 +81,7 @@ def test_hosts_and_histories_are_bounded(hub: Hub) -> None:
     assert len(known.history) == limits.HISTORY
 
 
-def test_a_silent_host_is_forgotten_and_the_page_told(hub: Hub, clock: _Clock) -> None:
+def test_a_silent_host_is_dropped_and_the_page_informed(hub: Hub, clock: _Clock) -> None:
     hub.receive(_sample("quiet"), "k")
     with hub.page() as page:
         page.take()
@@ -89,7 +89,7 @@ def test_a_silent_host_is_forgotten_and_the_page_told(hub: Hub, clock: _Clock) -
         assert page.take().gone == [source("quiet", "", "k").id]
 
 
-def test_what_is_no_sample_is_counted_and_named(hub: Hub) -> None:
+def test_malformed_samples_are_counted_and_named(hub: Hub) -> None:
     with hub.page() as page:
         page.take()
         for body in (b"\xff", b"[1]", b"{", b'{"a":' * 500 + b"1" + b"}" * 500):
@@ -164,7 +164,7 @@ def test_a_message_that_is_late_does_not_make_a_clock_wrong(hub: Hub, clock: _Cl
         assert known.latest.clock is None
 
 
-def test_names_that_are_no_text_do_not_stop_the_pages(hub: Hub) -> None:
+def test_names_that_are_not_text_do_not_stop_the_pages(hub: Hub) -> None:
     with hub.page() as page:
         odd = b"\xff\xfe".decode(errors="surrogateescape")
         hub.receive(b"no sample", odd)

@@ -62,7 +62,7 @@ def test_containers_within_a_container_count_once(tmp_path: Path) -> None:
     assert found == ["eth0"]
 
 
-def test_without_what_the_kernel_says_names_decide(tmp_path: Path) -> None:
+def test_without_kernel_data_names_decide(tmp_path: Path) -> None:
     assert uplinks({"eth0": 1, "docker0": 5, "lo": 9}, tmp_path / "missing") == ["eth0"]
 
 
@@ -98,7 +98,7 @@ def test_cards_are_known_by_their_names(names: str, expected: list[str]) -> None
     assert by_name(dict.fromkeys([*names.split(), *odd], 1.0)) == expected
 
 
-def test_where_all_stand_on_others_the_busiest_counts() -> None:
+def test_if_all_interfaces_are_stacked_the_busiest_counts() -> None:
     assert by_name({"br0": 10.0, "br0.5": 8.0, "tun0": 30.0, "lo": 99.0}) == ["tun0"]
 
 

@@ -58,5 +58,5 @@ def test_a_container_without_one_uses_that_of_the_boot(tmp_path: Path, empty: st
     assert len(machine_id(one)) == 16
 
 
-def test_where_nothing_tells_machines_apart_it_is_empty(tmp_path: Path) -> None:
+def test_without_distinguishing_data_the_id_is_empty(tmp_path: Path) -> None:
     assert machine_id(machine(tmp_path, card("eth0", "02:00:00:00:00:01"))) == ""

@@ -37,9 +37,7 @@ def connected(client: httpx.Client) -> bool:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_uvicorn_starts_it_and_publish_answers_with_what_it_published(
-    broker_url: str, tmp_path: Path, method: str
-) -> None:
+def test_uvicorn_starts_it_and_publish_answers_with_the_sample(broker_url: str, tmp_path: Path, method: str) -> None:
     port = free_port()
     uvicorn = ["rabbitry.apps.monitor.publisher:app", "--port", str(port)]
     with (
@@ -63,7 +61,7 @@ def test_uvicorn_starts_it_and_publish_answers_with_what_it_published(
         assert service.end() == 0
 
 
-def test_beside_the_agent_it_says_what_it_serves_and_shares_its_connection(broker_url: str, tmp_path: Path) -> None:
+def test_beside_the_agent_it_prints_its_address_and_shares_the_connection(broker_url: str, tmp_path: Path) -> None:
     with (
         consuming(broker_url, "system_info", "fanout", "") as consumer,
         Program(tmp_path, "monitor", "publish", "--to", "utilization", "--http", "0", url=broker_url) as agent,
@@ -119,7 +117,7 @@ def test_while_the_broker_is_away_it_answers_with_the_sample(tmp_path: Path) -> 
         assert agent.end() == 0
 
 
-def test_on_its_own_it_stays_up_with_a_refused_login_and_says_so(broker_url: str, tmp_path: Path) -> None:
+def test_alone_it_stays_up_with_a_refused_login_and_reports_it(broker_url: str, tmp_path: Path) -> None:
     port = free_port()
     variables = settings(broker_url) | {"RABBITMQ_PASSWORD": "not-the-one"}
     uvicorn = ["rabbitry.apps.monitor.publisher:app", "--port", str(port)]

@@ -15,13 +15,13 @@ def rates(*names: str) -> dict[str, dict[str, int]]:
     return {name: {"rx": 10, "tx": 1} for name in names}
 
 
-def test_traffic_counts_once_by_what_the_agent_says() -> None:
+def test_traffic_counts_once_by_the_agents_uplinks() -> None:
     net = rates("lan", "docker0", "veth1", "wifi")
     assert reading(net=net, uplinks=["lan", "wifi"]).values[2:] == (20.0, 2.0)
 
 
 @pytest.mark.parametrize("uplinks", [None, [], ["gone"], "eth0", [1, None], {}])
-def test_traffic_counts_once_by_names_if_the_sample_does_not_say(uplinks: object) -> None:
+def test_traffic_counts_once_by_names_without_uplinks(uplinks: object) -> None:
     net = rates("eth0", "docker0", "veth1a2b3c4", "br-0a1b2c3d4e5f", "lo")
     assert reading(net=net, uplinks=uplinks).values[2:] == (10.0, 1.0)
 
@@ -30,13 +30,13 @@ def test_an_uplink_that_is_named_twice_counts_once() -> None:
     assert reading(net=rates("eth0"), uplinks=["eth0", "eth0"]).values[2:] == (10.0, 1.0)
 
 
-def test_rates_beyond_every_number_are_left_out() -> None:
+def test_infinite_rates_are_left_out() -> None:
     net = {name: {"rx": 1e308, "tx": 1} for name in ("eth0", "eth1")}
     assert reading(net=net).values[2:] == (None, 2.0)
 
 
 @pytest.mark.parametrize("percent", [-6, 106, 1e300, -1e308])
-def test_a_share_that_can_not_be_one_is_left_out(percent: float) -> None:
+def test_an_impossible_percentage_is_left_out(percent: float) -> None:
     assert reading(cpu=percent / 100, memory={"percent": percent}).values[:2] == (None, None)
     assert reading(cpu_percent=percent).values[0] is None
     assert reading(cpu=percent / 100, cpu_percent=7).values[0] == 7.0
@@ -57,7 +57,7 @@ def test_a_host_without_a_name_has_that_of_its_routing_key(name: object) -> None
     assert reading("", hostname=name).source.host == UNNAMED
 
 
-def test_names_are_shown_with_what_they_hide_and_cut() -> None:
+def test_names_are_shown_with_hidden_characters_and_cut() -> None:
     assert reading(hostname="pay\u202egpj.exe\u0000\u200b").source.host == r"pay\u202egpj.exe\x00\u200b"
     first, second = (reading(hostname="x" * 300 + end).source for end in "ab")
     assert first.host == second.host == "x" * 255 + "…"

@@ -157,7 +157,7 @@ def test_sensors_with_equal_labels_are_numbered(monkeypatch: pytest.MonkeyPatch)
     }  # fmt: skip
 
 
-def test_names_of_the_kernel_that_are_no_utf_8_can_be_published(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernel_names_that_are_not_utf_8_can_be_published(monkeypatch: pytest.MonkeyPatch) -> None:
     odd = b"eth\xff".decode(errors="surrogateescape")
     counters = namedtuple("counters", "bytes_recv bytes_sent")
     monkeypatch.setattr("psutil.net_io_counters", lambda pernic, nowrap: {odd: counters(1, 2)})

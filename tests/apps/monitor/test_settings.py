@@ -57,9 +57,7 @@ def test_an_address_with_colons_is_put_into_brackets() -> None:
     assert broker_url({"RABBITMQ_HOST": "::1"}) == "amqp://guest:guest@[::1]:5672/%2F"
 
 
-def test_an_unknown_key_is_named_with_the_one_that_may_be_meant(
-    env_file: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_unknown_key_is_reported_with_a_suggestion(env_file: Path, caplog: pytest.LogCaptureFixture) -> None:
     env_file.write_text("RABBITMQ_PROT=5673\nDATABASE=x\n")
     with caplog.at_level(logging.WARNING):
         assert variables(env_file, {}) == {}
@@ -99,14 +97,14 @@ def test_a_malformed_line_is_an_error_whatever_is_logged(env_file: Path, caplog:
 
 
 @pytest.mark.parametrize("port", ["http", "-1", "70000", "5672 ", "٣"])
-def test_what_is_no_port_is_named(port: str) -> None:
+def test_a_malformed_port_is_refused(port: str) -> None:
     with pytest.raises(UsageError, match="APP_PORT"):
         from_environment({"APP_PORT": port}, default_port=8000)
     with pytest.raises(UsageError, match="RABBITMQ_PORT"):
         broker_url({"RABBITMQ_PORT": port})
 
 
-def test_a_file_that_was_named_must_be_there(env_file: Path) -> None:
+def test_a_named_env_file_must_exist(env_file: Path) -> None:
     with pytest.raises(UsageError, match=r"\.env"):
         variables(env_file, {})
     env_file.write_bytes(b"\xff")

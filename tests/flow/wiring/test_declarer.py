@@ -20,7 +20,7 @@ def _said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name.startswith("rabbitry.flow.")]
 
 
-async def test_a_difference_is_said_once_over_all_connections(
+async def test_a_difference_is_logged_once_over_all_connections(
     broker_url: str, warnings: pytest.LogCaptureFixture
 ) -> None:
     declarer = Declarer()
@@ -50,7 +50,7 @@ async def test_the_type_that_an_exchange_really_has_is_known(broker_url: str, du
         assert declarer.types == {}
 
 
-async def test_a_strict_one_uses_nothing_that_is_otherwise(broker_url: str, warnings: pytest.LogCaptureFixture) -> None:
+async def test_a_strict_declarer_refuses_differences(broker_url: str, warnings: pytest.LogCaptureFixture) -> None:
     declarer = Declarer(strict=True)
     async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
         await channel.declare_queue("tasks", auto_delete=True)
@@ -63,7 +63,7 @@ async def test_a_strict_one_uses_nothing_that_is_otherwise(broker_url: str, warn
     assert _said(warnings) == []
 
 
-async def test_what_is_durable_refuses_plain_programs_and_that_is_said(
+async def test_a_durable_queue_that_refuses_plain_programs_is_reported(
     broker_url: str, warnings: pytest.LogCaptureFixture
 ) -> None:
     declarer = Declarer()
@@ -80,7 +80,7 @@ async def test_what_is_durable_refuses_plain_programs_and_that_is_said(
 
 
 @pytest.mark.parametrize("exclusive", [True, False])
-async def test_a_queue_that_another_one_holds_is_replaced_by_one_of_the_broker_s(
+async def test_an_exclusive_queue_held_elsewhere_is_replaced_by_a_server_named_one(
     broker_url: str, warnings: pytest.LogCaptureFixture, exclusive: bool
 ) -> None:
     declarer = Declarer()

@@ -28,7 +28,7 @@ def _delivery(**headers: Any) -> Delivery:
      (30, "app.retry.30s", None), (31, "app.retry.5m", None), (301, "app.retry.1h", None), (3600, "app.retry.1h", None),
      (3601, "app.retry.1h", 1), (9000, "app.retry.1h", 5400)],
 )  # fmt: skip
-def test_a_delay_rounds_up_to_a_rung_and_a_long_one_goes_several_times(
+def test_a_delay_rounds_up_to_a_retry_queue_and_a_long_one_repeats(
     delay: float, exchange: str, rest: float | None
 ) -> None:
     message = later("app", "queue", _delivery(), 2, delay, 131_064)
@@ -39,7 +39,7 @@ def test_a_delay_rounds_up_to_a_rung_and_a_long_one_goes_several_times(
     assert message.properties.headers[ATTEMPT] == 2
 
 
-def test_what_brokers_wrote_or_would_act_on_is_left_behind() -> None:
+def test_headers_that_brokers_write_or_act_on_are_dropped() -> None:
     headers = {"x-death": [], "x-first-death-queue": "q", "CC": ["other"], "theirs": 1, WAIT: 3.0}
     properties = later("app", "queue", _delivery(**headers), 2, 1, 131_064).properties
     assert isinstance(properties, Properties)
@@ -50,7 +50,7 @@ def test_what_brokers_wrote_or_would_act_on_is_left_behind() -> None:
 
 
 @pytest.mark.parametrize(("value", "seconds"), [(5.0, 5.0), (5, 5.0), (-1, 0.0), ("x", 0.0), (None, 0.0)])
-def test_what_is_left_to_wait_is_read_with_care(value: Any, seconds: float) -> None:
+def test_the_remaining_delay_is_parsed_safely(value: Any, seconds: float) -> None:
     assert wait_of(Properties(headers={WAIT: value})) == seconds
 
 

@@ -23,7 +23,7 @@ def _app(**options: Any) -> rabbitry.App:
     return app
 
 
-async def test_check_says_what_is_missing_and_what_differs_and_changes_nothing(broker_url: str) -> None:
+async def test_check_reports_missing_and_differing_objects_and_changes_nothing(broker_url: str) -> None:
     app = _app()
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
@@ -57,7 +57,7 @@ async def test_an_object_with_other_flags_is_used_with_a_warning(
     assert (await counts(broker_url, ["in_queue"]))["in_queue"] == 1
 
 
-async def test_what_was_declared_checks_out(broker_url: str) -> None:
+async def test_a_declared_topology_passes_the_check(broker_url: str) -> None:
     for options in ({}, {"queue_type": "quorum"}):
         app = _app(**options)
         async with rabbitry.connect(broker_url) as connection:
@@ -68,7 +68,7 @@ async def test_what_was_declared_checks_out(broker_url: str) -> None:
                 await channel.delete_queue(queue)
 
 
-def test_definitions_are_what_rabbitmq_imports(rabbitmq_server: Any) -> None:
+def test_rabbitmq_imports_the_definitions(rabbitmq_server: Any) -> None:
     app = _app(queue_type="quorum")
     definitions = topology.derive(app.spec()).definitions("imported")
     text = json.dumps({"vhosts": [{"name": "imported"}], **definitions})
@@ -104,7 +104,7 @@ def test_a_plain_app_declares_auto_delete_what_it_names() -> None:
         assert (queues["orders"], queues["bills"]) == (plain, False)
 
 
-def test_plain_declares_as_programs_do_that_say_nothing() -> None:
+def test_plain_declares_with_the_defaults_of_libraries() -> None:
     shape = topology.derive(_app(plain=True).spec())
     assert shape.exchanges[0] == topology.ExchangeSpec("shape", "direct", durable=False)
     assert shape.queues[0] == topology.QueueSpec("in_queue", durable=False)

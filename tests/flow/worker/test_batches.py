@@ -101,7 +101,7 @@ async def test_results_are_confirmed_before_all_inputs_are_acked_together(broker
     assert await counts(broker_url, ["together.handle"]) == {"together.handle": 0}
 
 
-async def test_single_messages_are_settled_each_for_itself(broker_url: str) -> None:
+async def test_single_messages_of_a_batch_are_settled_individually(broker_url: str) -> None:
     app = rabbitry.App("single")
     attempts: dict[int, list[int]] = {}
 
@@ -243,7 +243,7 @@ async def test_a_worker_process_handles_batches_and_its_death_costs_the_one_that
     assert "ended with exit code 7" in letters[b'{"n":11}'].error
 
 
-async def test_a_worker_that_stops_gives_back_a_batch_that_did_not_end_and_counts_nothing(broker_url: str) -> None:
+async def test_a_stopping_worker_returns_an_unfinished_batch_uncounted(broker_url: str) -> None:
     app = rabbitry.App("stopping")
     seen: list[int] = []
     attempts: list[int] = []
@@ -269,7 +269,7 @@ async def test_a_worker_that_stops_gives_back_a_batch_that_did_not_end_and_count
     assert attempts == [1] * 6
 
 
-async def test_the_harness_raises_what_a_batch_or_one_of_it_failed_with() -> None:
+async def test_the_harness_raises_the_error_of_a_batch_or_its_message() -> None:
     app = rabbitry.App("tested")
 
     @app.stage("in", then="out", batch=3, within=60)
@@ -298,7 +298,7 @@ def test_a_batch_takes_errors_of_its_own_messages_alone() -> None:
         batch.fail(0, "wrong")  # type: ignore[arg-type] # wrong on purpose
 
 
-def test_what_makes_no_sense_for_batches_is_refused() -> None:
+def test_invalid_batch_options_are_refused() -> None:
     app = rabbitry.App("refused")
 
     async def single(value: int) -> None: ...

@@ -55,7 +55,7 @@ async def test_a_stuck_worker_cancels_its_block(no_leaks: None, broker_url: str)
     assert task.cancelling() == 0
 
 
-async def test_its_health_says_what_it_failed_with(embedded_url: str) -> None:
+async def test_health_shows_the_cause_of_a_failure(embedded_url: str) -> None:
     with _hanging() as app:
         async with app.worker(embedded_url, connect_attempts=1) as worker:
             port = await worker.serve_health(0)
@@ -149,7 +149,7 @@ async def test_a_cancellation_that_comes_when_the_block_is_done_goes_nowhere_els
     await asyncio.sleep(0)
 
 
-async def test_one_that_is_cancelled_from_outside_too_is_cancelled(no_leaks: None, embedded_url: str) -> None:
+async def test_a_block_also_cancelled_from_outside_is_cancelled(no_leaks: None, embedded_url: str) -> None:
     with _hanging() as app:
 
         async def block() -> None:
@@ -165,7 +165,7 @@ async def test_one_that_is_cancelled_from_outside_too_is_cancelled(no_leaks: Non
             await running
 
 
-async def test_a_failure_that_wait_tells_is_told_there_alone(embedded_url: str) -> None:
+async def test_a_failure_raised_by_wait_is_raised_only_there(embedded_url: str) -> None:
     with _hanging() as app:
         async with app.worker(embedded_url, connect_attempts=1) as worker:
             hanging = asyncio.create_task(_hang(app, embedded_url))
@@ -192,7 +192,7 @@ async def test_a_harness_whose_worker_fails_ends_the_test(no_leaks: None) -> Non
             await _hang(app, h.url)
 
 
-async def test_a_test_that_waits_for_a_message_is_told_why_none_comes(no_leaks: None) -> None:
+async def test_a_test_waiting_for_a_message_gets_the_workers_failure(no_leaks: None) -> None:
     async def test(app: rabbitry.App) -> None:
         app.output("out")
         async with harness(app, raise_errors=False) as h:
@@ -225,7 +225,7 @@ def test_a_program_ends_with_the_cause() -> None:
         asyncio.run(program(broker.url))
 
 
-async def test_a_worker_that_does_not_run_says_so(embedded_url: str, no_leaks: None) -> None:
+async def test_a_worker_that_does_not_run_raises_usage_error(embedded_url: str, no_leaks: None) -> None:
     app = rabbitry.App("idle")
 
     @app.stage(key="in")

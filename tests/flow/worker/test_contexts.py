@@ -80,7 +80,7 @@ async def _give(value: object) -> Result:
     return Result("done", reason=str(value))
 
 
-async def test_what_a_coroutine_waits_for_its_errors_and_its_cancelling_go_through_its_context() -> None:
+async def test_awaits_errors_and_cancelling_of_a_coroutine_keep_its_context() -> None:
     async def work() -> Result:
         tenant.set("inside")
         try:
@@ -149,7 +149,7 @@ def raise_in_process(text: str) -> None:
         _raise(text)
 
 
-async def test_what_ends_programs_costs_the_message_that_raised_it(broker_url: str) -> None:
+async def test_system_exits_fail_only_the_message_that_raised_them(broker_url: str) -> None:
     async with interrupts.worker(broker_url, connect_attempts=1) as worker:
         async with interrupts.publisher(broker_url) as publisher:
             for what in (*_KINDS, "good"):
@@ -216,9 +216,7 @@ async def test_a_handler_that_cancels_its_own_task_costs_no_other_message(
     assert (await dead_of(embedded_url, app))[dead:] == [] or cancel is _cancel_and_return
 
 
-async def test_what_a_type_of_the_users_raises_while_it_is_decoded_costs_that_message(
-    embedded_url: str, no_leaks: None
-) -> None:
+async def test_errors_of_a_types_validators_fail_only_that_message(embedded_url: str, no_leaks: None) -> None:
     import pydantic
 
     class Picky(pydantic.BaseModel):
@@ -296,7 +294,7 @@ asyncio.run(main())
 """
 
 
-def test_a_process_stage_without_a_file_is_refused_when_it_is_made() -> None:
+def test_a_process_stage_without_a_file_is_refused_at_once() -> None:
     program = _NOTEBOOK.format(
         define="@app.stage('k', processes=True)\ndef crunch(x: int) -> None: ...", url="amqp://127.0.0.1:1/"
     )

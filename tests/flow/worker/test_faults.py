@@ -114,7 +114,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RabbitMQ 
 
 
 @_on_both
-async def test_a_crash_of_the_broker_counts_for_no_suspect_that_only_waited(server: RabbitMQ | BrokerProcess) -> None:
+async def test_a_broker_crash_is_not_counted_for_waiting_suspects(server: RabbitMQ | BrokerProcess) -> None:
     waiting = rabbitry.App("waiting")
     go_on = asyncio.Event()
     handled: list[tuple[str, int]] = []

@@ -135,7 +135,7 @@ async def test_a_worker_ends_even_if_its_broker_no_longer_answers(broker_url: st
     await eventually_holds(broker_url, "fourth.handle", 1)
 
 
-async def test_a_worker_that_starts_before_its_broker_says_so_and_waits(
+async def test_a_worker_that_starts_before_its_broker_reports_it_and_waits(
     caplog: pytest.LogCaptureFixture, no_leaks: None
 ) -> None:
     app = rabbitry.App("early")

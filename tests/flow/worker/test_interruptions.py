@@ -136,7 +136,7 @@ def in_process(text: str, message: rabbitry.Message) -> None:
 
 @pytest.mark.parametrize("stage", ["thread", "process"])
 @pytest.mark.parametrize("how", ["deadline", "second signal", "signal to the group"])
-def test_a_signal_counts_nothing_against_what_it_interrupts(
+def test_a_signal_is_not_counted_for_interrupted_messages(
     broker_url: str, tmp_path: Path, stage: str, how: str
 ) -> None:
     log, end = tmp_path / "log", tmp_path / "end"

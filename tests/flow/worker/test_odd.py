@@ -37,7 +37,7 @@ _ODD: dict[str, tuple[Callable[[], BaseException], str]] = {
 }
 
 
-async def test_whatever_a_handler_raises_is_its_messages_fate(broker_url: str, no_leaks: None) -> None:
+async def test_any_error_of_a_handler_fails_only_its_message(broker_url: str, no_leaks: None) -> None:
     app = rabbitry.App("odd")
 
     @app.stage("async", attempts=1)
@@ -61,7 +61,7 @@ async def test_whatever_a_handler_raises_is_its_messages_fate(broker_url: str, n
     assert len({(letter.body, letter.stage) for letter in letters}) == 2 * len(_ODD)
 
 
-async def test_a_key_that_is_no_text_costs_the_message_alone(broker_url: str, no_leaks: None) -> None:
+async def test_a_key_that_is_not_text_fails_only_its_message(broker_url: str, no_leaks: None) -> None:
     app = rabbitry.App("keys")
 
     @app.stage("in", attempts=1, then=lambda text: 5 if text == "odd" else "out")  # type: ignore[arg-type,return-value] # as a user may
@@ -78,7 +78,7 @@ async def test_a_key_that_is_no_text_costs_the_message_alone(broker_url: str, no
     assert "`then` gave 5 for a key" in letter.error
 
 
-async def test_names_that_are_no_utf8_are_reported_all_the_same(broker_url: str, no_leaks: None) -> None:
+async def test_names_that_are_not_utf8_are_reported_too(broker_url: str, no_leaks: None) -> None:
     app = rabbitry.App("bytes")
     keys: list[str] = []
 
@@ -116,7 +116,7 @@ async def test_more_attempts_than_can_be_counted_are_many(
     assert await counts(broker_url, ["many.h", "many.suspects.h"]) == {"many.h": 0, "many.suspects.h": 0}
 
 
-async def test_what_can_not_be_published_does_not_end_the_worker(
+async def test_unpublishable_results_do_not_end_the_worker(
     embedded_url: str, no_leaks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_settlement, "PAUSE", 0.05)
@@ -149,7 +149,7 @@ async def test_what_can_not_be_published_does_not_end_the_worker(
     assert letter.error == "ZeroDivisionError: a mistake of ours"
 
 
-def test_delays_that_are_no_times_are_refused() -> None:
+def test_invalid_delays_are_refused() -> None:
     app = rabbitry.App("delays")
     for delay in (float("nan"), float("inf")):
         with pytest.raises(rabbitry.UsageError, match="delays"):

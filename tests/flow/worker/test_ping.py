@@ -9,7 +9,7 @@ from tests.support.proxy import FaultProxy, Way
 
 
 @pytest.mark.parametrize("way", Way)
-async def test_a_broker_that_is_silent_is_noticed_and_so_is_its_answer(broker_url: str, way: Way) -> None:
+async def test_a_silent_broker_and_its_later_answer_are_noticed(broker_url: str, way: Way) -> None:
     app = App("pinged")
 
     @app.stage("given")

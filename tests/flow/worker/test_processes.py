@@ -73,7 +73,7 @@ def test_values_that_follow_each_other_are_sent_together(ends: tuple[_Worker, _V
     assert worker.next() == (3, [b"2", b"3"], DONE)
 
 
-def test_a_value_that_none_follows_is_sent_without_another(ends: tuple[_Worker, _Values]) -> None:
+def test_a_last_value_is_sent_without_waiting_for_another(ends: tuple[_Worker, _Values]) -> None:
     worker, values = ends
     values._sent_at = float("inf")  # one was sent just now
     values.put(_yielded(b"1"))
@@ -97,7 +97,7 @@ def test_values_of_another_trace_context_are_a_group_of_their_own(
     assert worker.next() == (1, [b"3"], DONE)
 
 
-def test_a_refusal_is_learnt_after_a_few_groups(ends: tuple[_Worker, _Values], gathering: None) -> None:
+def test_a_refusal_is_noticed_after_a_few_groups(ends: tuple[_Worker, _Values], gathering: None) -> None:
     worker, values = ends
     worker.answer(False)  # to the first group
     are_wanted = [values.put(_yielded(b"x")) for _ in range(processes._MOST * (processes._AHEAD + 1))]

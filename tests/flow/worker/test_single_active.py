@@ -121,7 +121,7 @@ async def test_concurrency_of_one_keeps_the_order(broker_url: str) -> None:
     assert group.most == 1
 
 
-async def test_another_takes_over_when_the_connection_is_lost_and_suspects_follow_the_active_one(
+async def test_another_worker_takes_over_after_a_lost_connection_and_so_do_suspects(
     broker_url: str,
 ) -> None:
     group = Group()
@@ -150,7 +150,7 @@ async def put_suspects(url: str, numbers: range) -> None:
         await put(url, "one.suspects.handle", b"%d" % number, Properties(headers={"x-rabbitry-attempt": 2}))
 
 
-async def test_suspects_are_handled_even_if_nothing_else_comes_and_nobody_knows_who_is_active(
+async def test_suspects_are_handled_without_other_messages_and_a_known_active_worker(
     broker_url: str,
 ) -> None:
     group = Group()
@@ -250,7 +250,7 @@ async def test_an_app_that_publishes_uses_the_queue_as_it_is(broker_url: str) ->
     assert await bodies(broker_url, "one.handle") == [b"1"]
 
 
-async def test_a_queue_that_another_makes_anew_without_the_argument_ends_the_worker(broker_url: str) -> None:
+async def test_a_queue_recreated_without_the_argument_ends_the_worker(broker_url: str) -> None:
     app = Group().app("a")
 
     async def run() -> None:
@@ -270,9 +270,7 @@ async def test_a_queue_that_another_makes_anew_without_the_argument_ends_the_wor
         await asyncio.wait_for(run(), 60)
 
 
-async def test_a_worker_that_stands_by_is_not_taken_for_one_that_stands_still(
-    broker_url: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_standby_worker_is_not_taken_for_a_stuck_one(broker_url: str, caplog: pytest.LogCaptureFixture) -> None:
     group = Group(concurrency=1)
     group.released.clear()
     first, second = group.app("a"), group.app("b")
@@ -312,7 +310,7 @@ def test_the_argument_is_in_the_definitions_too() -> None:
     }  # fmt: skip
 
 
-async def test_what_is_poisoned_ends_as_a_dead_letter_of_the_active_one(broker_url: str) -> None:
+async def test_a_poisoned_message_becomes_a_dead_letter_of_the_active_worker(broker_url: str) -> None:
     app = rabbitry.App("one")
 
     @app.stage("in", single_active=True, attempts=2, delays=[0])

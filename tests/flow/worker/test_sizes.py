@@ -142,7 +142,7 @@ async def test_a_dead_letter_that_was_cut_is_replayed(broker_url: str, no_leaks:
     assert str(seen[1].headers["x-rabbitry-cut"]).startswith("baggage (13")
 
 
-async def test_a_result_larger_than_the_broker_takes_costs_its_input_alone(narrow_url: str) -> None:
+async def test_a_result_too_large_for_the_broker_fails_only_its_input(narrow_url: str) -> None:
     app = rabbitry.App("large")
     seen: list[str] = []
 
@@ -180,9 +180,7 @@ async def test_a_result_larger_than_the_broker_takes_costs_its_input_alone(narro
     assert out == {name for name in names if not name.startswith("large")}
 
 
-async def test_a_result_for_an_exchange_that_is_gone_is_published_when_it_is_there_again(
-    broker_url: str, no_leaks: None
-) -> None:
+async def test_a_result_for_a_missing_exchange_is_published_when_it_returns(broker_url: str, no_leaks: None) -> None:
     app = rabbitry.App("gone")
     seen: list[str] = []
 
@@ -269,7 +267,7 @@ processes = rabbitry.App("errors")
 processes.stage("process", attempts=1, processes=True, concurrency=1)(raise_it)
 
 
-async def test_whatever_an_error_is_made_of_its_dead_letter_says_it(broker_url: str) -> None:
+async def test_a_dead_letter_describes_any_kind_of_error(broker_url: str) -> None:
     app = rabbitry.App("errors")
 
     @app.stage("async", attempts=1)
@@ -302,7 +300,7 @@ def _says(letter: DeadLetter, error: str) -> None:
     letter.traceback.encode()
 
 
-async def test_a_result_of_a_batch_that_is_too_large_costs_the_message_that_made_it(narrow_url: str) -> None:
+async def test_a_batch_result_that_is_too_large_fails_only_its_message(narrow_url: str) -> None:
     app = rabbitry.App("batch")
 
     @app.stage("in", then="out", batch=4)
@@ -339,7 +337,7 @@ async def test_a_computed_key_that_can_not_be_sent_is_a_failure_of_the_handler(
     assert letter.error.startswith("UsageError: ")
 
 
-async def test_a_routing_key_that_is_no_text_is_kept_in_a_dead_letter(broker_url: str, no_leaks: None) -> None:
+async def test_a_routing_key_that_is_not_text_is_kept_in_a_dead_letter(broker_url: str, no_leaks: None) -> None:
     app = rabbitry.App("bytes")
     app.stage("in", then=lambda result: "\udcff.odd", attempts=1)(_pass_on)
     async with app.worker(broker_url, connect_attempts=1):

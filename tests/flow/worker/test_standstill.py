@@ -14,7 +14,7 @@ from tests.flow._running import put
 from tests.support.waiting import eventually
 
 
-async def test_a_consumer_that_gets_nothing_from_a_queue_with_messages_is_started_anew(
+async def test_a_consumer_that_gets_nothing_from_a_full_queue_is_restarted(
     broker_url: str, no_leaks: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = rabbitry.App("silent")
@@ -86,7 +86,7 @@ async def test_a_consumer_whose_queue_is_empty_or_that_works_is_left_alone(
     assert "consuming anew" not in caplog.text
 
 
-async def test_a_limit_beyond_the_delivery_timeout_is_told_at_the_start(
+async def test_a_limit_beyond_the_delivery_timeout_is_reported_at_the_start(
     embedded_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = rabbitry.App("slow")
@@ -115,7 +115,9 @@ def test_nothing_waits_in_a_worker_that_might_wait_beyond_the_delivery_timeout(l
     [((3, 9, 29), False, "3.10"), ((3, 10, 8), False, ""), ((4, 2, 0), True, ""), ((4, 3, 0), True, "not durable"),
      ((4, 3, 0), False, ""), ((), True, "")],
 )  # fmt: skip
-def test_what_does_not_fit_a_brokers_version_is_told(version: tuple[int, ...], plain: bool, text: str) -> None:
+def test_settings_that_do_not_fit_a_brokers_version_are_reported(
+    version: tuple[int, ...], plain: bool, text: str
+) -> None:
     app = rabbitry.App("versions", plain=plain)
     told = topology.misfits(app.spec(), version)
     assert (text in told[0]) if text else told == []

@@ -48,13 +48,13 @@ def test_a_window_stays_if_more_of_its_messages_would_be_too_much() -> None:
     assert taken(window, [LARGEST // FIRST] * FIRST) == FIRST
 
 
-def test_a_window_has_room_for_what_can_be_handled_at_once() -> None:
+def test_a_window_has_room_for_all_concurrent_handlers() -> None:
     assert Window(100, MOST).size == 100
     assert taken(Window(100, MOST), [LARGEST] * 100) == 100
     assert Window(4, 8).limit == 0
 
 
-def test_what_was_lost_is_not_in_hand() -> None:
+def test_lost_messages_do_not_count_for_the_window() -> None:
     window = Window(1, MOST)
     taken(window, [LARGEST // 2] * 2)
     window.clear()
@@ -101,7 +101,7 @@ def in_hand(worker: Worker) -> int:
 
 
 @pytest.mark.parametrize("single_active", [False, True])
-async def test_of_large_messages_few_are_in_hand(broker_url: str, no_leaks: None, single_active: bool) -> None:
+async def test_few_large_messages_are_prefetched(broker_url: str, no_leaks: None, single_active: bool) -> None:
     app = rabbitry.App(f"large{single_active}")
 
     @app.stage("in", concurrency=2, batch=50, within=0, single_active=single_active)
@@ -120,7 +120,7 @@ async def test_of_large_messages_few_are_in_hand(broker_url: str, no_leaks: None
         assert 2 <= in_hand(worker) <= FIRST
 
 
-async def test_of_small_messages_as_many_are_in_hand_as_the_prefetch_allows(broker_url: str, no_leaks: None) -> None:
+async def test_small_messages_are_prefetched_up_to_the_limit(broker_url: str, no_leaks: None) -> None:
     app = rabbitry.App("small")
 
     @app.stage("in", concurrency=1, batch=50, within=0)

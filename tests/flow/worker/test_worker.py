@@ -64,7 +64,9 @@ async def test_a_failure_waits_in_a_retry_queue_and_comes_again(broker_url: str,
     assert await dead_of(broker_url, app) == []
 
 
-async def test_what_fails_to_the_end_is_a_dead_letter_that_can_be_replayed(broker_url: str, no_leaks: None) -> None:
+async def test_a_message_that_always_fails_is_a_dead_letter_that_can_be_replayed(
+    broker_url: str, no_leaks: None
+) -> None:
     app = rabbitry.App("failing")
     is_mended = threading.Event()
     done: list[tuple[str, int]] = []
@@ -129,7 +131,7 @@ async def test_bad_bodies_and_rejections_are_dead_letters_at_once(broker_url: st
     assert len(texts) <= 1, "CC is an order to the broker, not to be repeated with the dead letter"
 
 
-async def test_a_result_that_nobody_takes_is_a_dead_letter_and_the_input_is_done(broker_url: str) -> None:
+async def test_an_unroutable_result_is_a_dead_letter_and_the_input_is_acked(broker_url: str) -> None:
     app = rabbitry.App("unheard")
 
     @app.stage("in", then=lambda text: text)
@@ -155,7 +157,7 @@ async def test_a_result_that_nobody_takes_is_a_dead_letter_and_the_input_is_done
     assert await counts(broker_url, ["unheard.send_on", "unheard.dead"]) == {"unheard.send_on": 0, "unheard.dead": 0}
 
 
-async def test_what_comes_redelivered_is_counted_before_it_is_handled(broker_url: str, no_leaks: None) -> None:
+async def test_a_redelivered_message_is_counted_before_it_is_handled(broker_url: str, no_leaks: None) -> None:
     app = rabbitry.App("counted")
     attempts: list[int] = []
 
@@ -229,7 +231,7 @@ async def test_a_time_limit_ends_handlers_of_each_kind(
     assert "release.wait(100)" in caplog.text
 
 
-async def test_a_handler_that_takes_no_notice_of_its_limit_does_not_cost_the_next_one(embedded_url: str) -> None:
+async def test_a_handler_that_ignores_its_limit_does_not_affect_the_next(embedded_url: str) -> None:
     app = rabbitry.App("deaf")
     done: list[str] = []
 
@@ -250,7 +252,7 @@ async def test_a_handler_that_takes_no_notice_of_its_limit_does_not_cost_the_nex
     assert done[:2] == ["late deaf", "late next"]
 
 
-async def test_a_process_that_dies_or_hangs_costs_its_message_alone(rabbitmq_url: str) -> None:
+async def test_a_process_that_dies_or_hangs_fails_only_its_message(rabbitmq_url: str) -> None:
     async with dangerous.worker(rabbitmq_url, connect_attempts=1):
         for what in ("die", "hang", "fine"):
             await dangerous.publish(what, key="work", url=rabbitmq_url)
@@ -261,7 +263,7 @@ async def test_a_process_that_dies_or_hangs_costs_its_message_alone(rabbitmq_url
     assert "its process was killed" in errors[b"hang"]
 
 
-async def test_stopping_finishes_what_is_in_hand_and_gives_back_the_rest(broker_url: str, no_leaks: None) -> None:
+async def test_stopping_finishes_running_messages_and_returns_the_rest(broker_url: str, no_leaks: None) -> None:
     app = rabbitry.App("stopping")
     began, finished = asyncio.Event(), []
 
@@ -285,7 +287,7 @@ async def test_stopping_finishes_what_is_in_hand_and_gives_back_the_rest(broker_
     assert left == {"stopping.handle": 20 - len(finished), "stopping.out": len(finished), "stopping.dead": 0}
 
 
-async def test_what_was_not_begun_when_a_worker_stops_is_not_counted(broker_url: str, no_leaks: None) -> None:
+async def test_messages_not_begun_when_a_worker_stops_are_not_counted(broker_url: str, no_leaks: None) -> None:
     app = rabbitry.App("patient")
     attempts: list[int] = []
     go_on = threading.Event()
@@ -314,7 +316,7 @@ async def test_what_was_not_begun_when_a_worker_stops_is_not_counted(broker_url:
     assert attempts == [1] * 8
 
 
-async def test_stopping_gives_up_what_does_not_finish_in_time(broker_url: str, no_leaks: None) -> None:
+async def test_stopping_cancels_handlers_that_do_not_finish_in_time(broker_url: str, no_leaks: None) -> None:
     app = rabbitry.App("obstinate")
     began, release = threading.Event(), threading.Event()
     waits, was_cancelled = asyncio.Event(), asyncio.Event()
@@ -396,7 +398,7 @@ async def test_a_blocked_loop_is_named_and_health_is_answered_meanwhile(
     assert answers[0].json()["stages"]["block"]["consuming"] is True
 
 
-async def test_health_refuses_what_it_does_not_serve(embedded_url: str, no_leaks: None) -> None:
+async def test_health_refuses_other_requests(embedded_url: str, no_leaks: None) -> None:
     app = rabbitry.App("healthy")
 
     @app.stage("in")
@@ -409,7 +411,7 @@ async def test_health_refuses_what_it_does_not_serve(embedded_url: str, no_leaks
         assert (await client.get(f"{url}/health")).json()["status"] == "healthy"
 
 
-async def test_two_stages_on_one_key_both_get_what_came_while_one_was_away(broker_url: str) -> None:
+async def test_two_stages_on_one_key_both_get_messages_sent_while_one_was_away(broker_url: str) -> None:
     app = rabbitry.App("twice")
     seen: dict[str, list[str]] = {"first": [], "second": []}
 
@@ -447,7 +449,7 @@ async def test_quorum_queues_and_topic_exchanges_serve_too(broker_url: str) -> N
         await eventually(lambda: seen == ["x"], "the message")
 
 
-async def test_what_goes_wrong_in_settlement_ends_the_worker(
+async def test_an_error_in_settlement_ends_the_worker(
     embedded_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = rabbitry.App("broken")
@@ -475,7 +477,7 @@ async def test_what_goes_wrong_in_settlement_ends_the_worker(
     assert await counts(embedded_url, ["broken.handle"]) == {"broken.handle": 1}
 
 
-async def test_a_worker_that_finds_no_broker_gives_up_when_told_to(no_leaks: None) -> None:
+async def test_a_worker_without_a_broker_gives_up_after_its_attempts(no_leaks: None) -> None:
     from tests.support.ports import free_port
 
     app = rabbitry.App("lonely")
@@ -488,7 +490,7 @@ async def test_a_worker_that_finds_no_broker_gives_up_when_told_to(no_leaks: Non
             pass
 
 
-async def test_leaving_a_publisher_waits_for_what_is_not_confirmed(broker_url: str, no_leaks: None) -> None:
+async def test_leaving_a_publisher_waits_for_confirms(broker_url: str, no_leaks: None) -> None:
     app = rabbitry.App("hasty")
 
     @app.stage("in")
@@ -540,7 +542,7 @@ def test_scripts_publish_without_a_loop(embedded_url: str) -> None:
     assert asyncio.run(counts(embedded_url, ["scripted.handle"])) == {"scripted.handle": 11}
 
 
-async def test_a_stage_and_an_output_may_have_an_exchange_of_their_own(broker_url: str) -> None:
+async def test_a_stage_and_an_output_may_have_their_own_exchange(broker_url: str) -> None:
     """A fanout exchange brings every message to every stage; what is kept apart from it goes over another one."""
     seen: list[str] = []
     app = rabbitry.App("apart", exchange_type="fanout", plain=True)
@@ -565,9 +567,7 @@ async def test_a_stage_and_an_output_may_have_an_exchange_of_their_own(broker_ur
         assert (await channel.declare_queue("apart.work")).message_count == 0
 
 
-async def test_work_that_came_before_all_consumers_had_begun_is_finished_when_the_start_is_cancelled(
-    broker_url: str, no_leaks: None
-) -> None:
+async def test_messages_received_during_a_cancelled_start_are_finished(broker_url: str, no_leaks: None) -> None:
     app = rabbitry.App("beginning")
     loop = asyncio.get_running_loop()
     began, finish = threading.Event(), threading.Event()

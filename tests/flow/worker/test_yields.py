@@ -105,7 +105,7 @@ async def test_values_that_follow_each_other_are_published_while_their_handler_w
     assert await bodies(broker_url, "close.out") == [b"1", b"2", b"3"]
 
 
-async def test_gathered_values_are_published_where_they_are_many_or_large_and_before_the_end(
+async def test_gathered_values_are_published_when_many_or_large_and_at_the_end(
     broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "_GATHERING", float("inf"))  # so that nothing is published because of the time
@@ -209,7 +209,7 @@ async def test_an_error_after_some_values_keeps_them_and_retries_the_input(broke
 
 
 @KINDS
-async def test_what_cannot_be_encoded_or_routed_is_told_as_for_results(broker_url: str, kind: str) -> None:
+async def test_values_that_cannot_be_encoded_or_routed_fail_like_results(broker_url: str, kind: str) -> None:
     app = rabbitry.App("odd")
     ended: list[str] = []
 
@@ -234,7 +234,7 @@ async def test_what_cannot_be_encoded_or_routed_is_told_as_for_results(broker_ur
     assert ended == ["fine", "odd"]
 
 
-async def test_however_many_values_nobody_takes_each_is_a_dead_letter(broker_url: str) -> None:
+async def test_each_of_many_unroutable_values_is_a_dead_letter(broker_url: str) -> None:
     app = rabbitry.App("lost")
 
     @app.stage("in", then="nowhere")
@@ -376,7 +376,7 @@ async def test_a_generator_that_ignores_being_cancelled_is_closed_at_its_next_va
     assert "time limit" in (await dead_of(broker_url, app))[0].error
 
 
-async def test_a_thread_that_does_not_come_to_its_next_value_is_left_to_itself(broker_url: str) -> None:
+async def test_a_thread_that_never_reaches_its_next_value_is_abandoned(broker_url: str) -> None:
     app = rabbitry.App("hung")
     release = threading.Event()
 

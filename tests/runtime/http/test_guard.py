@@ -28,12 +28,12 @@ async def test_names_of_this_machine_are_served(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "[::1", "", "127.0.0.1.evil.example"])
-async def test_names_that_a_stranger_s_dns_may_give_are_not(host: str) -> None:
+async def test_names_that_a_foreign_dns_server_may_resolve_are_refused(host: str) -> None:
     async with client("http://127.0.0.1:8000") as http:
         assert (await http.get("/", headers={"Host": host})).status_code == 421
 
 
-async def test_without_a_password_only_this_machine_reaches_it_whatever_it_listens_on() -> None:
+async def test_without_a_password_only_this_machine_may_connect() -> None:
     async with client("http://192.0.2.7:8000") as http:
         refused = await http.get("/")
         assert refused.status_code == 403
@@ -107,7 +107,7 @@ def test_addresses_that_guess_are_bounded_and_forgotten() -> None:
 
 
 @pytest.mark.parametrize("others", ['x={"a":1}', "a b=1", "nothing", "x[y]=é", "rabbitry_page_8004=stale", ";;=;"])
-async def test_cookies_of_other_services_of_the_host_change_nothing(others: str) -> None:
+async def test_cookies_of_other_services_on_the_host_are_ignored(others: str) -> None:
     app = Guard(Starlette(routes=[Route("/", _hello)]), password="sesame")
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://192.0.2.7:8003") as http:
         own = (await http.get("/", auth=("me", "sesame"))).headers["set-cookie"].partition(";")[0]
@@ -126,7 +126,7 @@ async def test_two_services_of_one_host_do_not_take_each_other_s_cookie_away() -
 
 
 @pytest.mark.parametrize(("scheme", "secure"), [("http", False), ("https", True)])
-async def test_the_cookie_of_a_login_over_tls_never_goes_without(scheme: str, secure: bool) -> None:
+async def test_the_cookie_of_a_tls_login_is_only_sent_over_tls(scheme: str, secure: bool) -> None:
     async with client(f"{scheme}://192.0.2.7", password="sesame") as http:
         cookie = (await http.get("/", auth=("me", "sesame"))).headers["set-cookie"]
         assert ("; Secure" in cookie) is secure

@@ -25,7 +25,7 @@ from rabbitry.runtime.http.origins import KnownHosts, is_from_another_site
         ({"Referer": "data:,x"}, True),
     ],
 )
-def test_another_site_s_page_is_known_by_what_browsers_say(headers: dict[str, str], expected: bool) -> None:
+def test_another_site_s_page_is_recognized_by_browser_headers(headers: dict[str, str], expected: bool) -> None:
     assert is_from_another_site(Headers({"Host": "127.0.0.1:8000"} | headers)) is expected
 
 

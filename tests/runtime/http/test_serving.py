@@ -112,7 +112,7 @@ async def _rest(stream: Stream) -> bytes:
         return b""
 
 
-async def test_a_header_that_does_not_come_is_not_waited_for(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_header_times_out(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "HEAD_WITHIN", 0.1)
     for sent in (b"", b"GET", HEAD, HEAD + b"X: y\r\n"):
         answer = await _rest(await served.open(sent))
@@ -120,7 +120,7 @@ async def test_a_header_that_does_not_come_is_not_waited_for(served: Served, mon
         assert answer.endswith(b"the request took too long\n")
 
 
-async def test_a_header_that_drips_is_not_waited_for(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_dripping_header_times_out(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "HEAD_WITHIN", 0.2)
     reader, writer = await served.open(HEAD)
     answer = asyncio.create_task(_rest((reader, writer)))
@@ -130,7 +130,7 @@ async def test_a_header_that_drips_is_not_waited_for(served: Served, monkeypatch
     assert b" 408 " in answer.result()
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(
+async def test_a_missing_body_times_out(
     served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(limits, "REQUEST_WITHIN", 0.1)
@@ -138,7 +138,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
     assert "Traceback" not in caplog.text
 
 
-async def test_an_answer_that_nobody_reads_is_given_up(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unread_answer_is_abandoned(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "ANSWER_WITHIN", 0.1)
     monkeypatch.setattr(limits, "LINGER", 0.1)
     with socket.create_connection(("127.0.0.1", served.port)) as client:
@@ -182,7 +182,7 @@ async def test_many_connections_of_many_addresses_leave_room_for_the_next(served
     assert await served.get(address="127.0.0.99") == "hello"
 
 
-async def test_an_address_whose_requests_are_being_answered_is_told_and_the_others_are_served(served: Served) -> None:
+async def test_an_address_at_its_limit_is_refused_and_others_are_served(served: Served) -> None:
     busy = b"GET /hold HTTP/1.1\r\nHost: localhost\r\n\r\n"
     held = [await served.open(busy) for _ in range(limits.PEER_CONNECTIONS)]
     await eventually(lambda: len(served.held) == len(held), "all of them are being answered")
@@ -211,7 +211,7 @@ async def test_websockets_whose_peer_does_not_answer_their_closing_make_room(
     assert await served.get() == "hello"
 
 
-async def test_a_refused_websocket_is_told_why_and_is_no_error(
+async def test_a_refused_websocket_gets_the_reason_and_is_not_logged_as_error(
     served: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     handshake = (

@@ -80,7 +80,7 @@ async def all_of(crawler: Crawler, batch: Batch, **options: Any) -> tuple[list[I
     return items, report
 
 
-async def test_a_host_with_a_delay_is_asked_for_nothing_while_the_broker_does_not_answer() -> None:
+async def test_no_request_to_a_host_with_a_delay_while_the_broker_is_silent() -> None:
     script, line = Script(), Line()
     crawler = Crawler(Node("crawler", "c1"), Means(script, Room(1 << 20), Bandwidth(None), CPU(None), line))
     answers: asyncio.Queue[Exception | None] = asyncio.Queue()
@@ -104,7 +104,7 @@ async def test_a_host_with_a_delay_is_asked_for_nothing_while_the_broker_does_no
         assert (len(items), report.left, script.paths[2:]) == (2, [], ["a", "b"])
 
 
-async def test_what_a_host_is_not_asked_for_in_time_goes_back() -> None:
+async def test_addresses_not_requested_in_time_are_returned() -> None:
     script, line = Script(), Line()
     crawler = Crawler(Node("crawler", "c1"), Means(script, Room(1 << 20), Bandwidth(None), CPU(None), line))
     line._answers.clear()
@@ -112,7 +112,7 @@ async def test_what_a_host_is_not_asked_for_in_time_goes_back() -> None:
     assert (items, len(report.left), report.why) == ([], 2, "late")
 
 
-async def test_each_address_is_asked_for_once_and_a_report_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_address_is_requested_once_and_a_report_ends_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     script = Script({"2": "client-error"})
     clock = batches._clock
 
@@ -134,7 +134,7 @@ async def test_empty_batch_is_a_report() -> None:
     assert (items, report.left, report.wait) == ([], [], 0.0)
 
 
-async def test_host_has_its_delay_from_the_end_of_an_answer_to_the_next_request() -> None:
+async def test_a_host_has_its_delay_from_an_answer_to_the_next_request() -> None:
     script = Script()
     script.wait = lambda: asyncio.sleep(0.02)
     await all_of(crawler_of(script), batch_of(*"1234", delay=0.05, connections=4))
@@ -154,7 +154,7 @@ async def test_connections_of_a_batch_are_used_at_once_and_no_more() -> None:
     assert script.most == batches.MOST_CONNECTIONS
 
 
-async def test_batch_that_comes_again_is_given_back_without_a_request() -> None:
+async def test_a_redelivered_batch_is_returned_without_a_request() -> None:
     script = Script()
     items, report = await all_of(crawler_of(script), batch_of("1", "2", delay=7.0), is_repeated=True)
     assert (items, script.asked) == ([], [])
@@ -162,7 +162,7 @@ async def test_batch_that_comes_again_is_given_back_without_a_request() -> None:
     assert report.wait == 7.0 + batches.TAKEOVER  # the crawler before it may not know yet that it lost the batch
 
 
-async def test_with_a_delay_nothing_is_asked_for_while_the_broker_does_not_take_what_came() -> None:
+async def test_with_a_delay_no_request_before_the_broker_took_the_last_page() -> None:
     script = Script()
     crawl = crawler_of(script).crawl(batch_of("1", "2", "3", delay=1e-9))
     await anext(crawl)
@@ -181,13 +181,13 @@ async def test_a_deadline_far_away_is_bounded(monkeypatch: pytest.MonkeyPatch) -
     assert (script.paths, report.left, report.why) == (["1"], [f"{ORIGIN}/2"], "late")
 
 
-async def test_nothing_is_asked_for_past_the_deadline() -> None:
+async def test_no_request_begins_after_the_deadline() -> None:
     script = Script()
     _, report = await all_of(crawler_of(script), batch_of("1", "2", within=-1.0))
     assert (script.asked, report.why, len(report.left)) == ([], "late", 2)
 
 
-async def test_rest_is_given_back_at_once_if_the_delay_leads_past_the_deadline() -> None:
+async def test_the_rest_is_returned_at_once_if_the_delay_exceeds_the_deadline() -> None:
     script = Script()
     items, report = await all_of(crawler_of(script), batch_of("1", "2", "3", delay=600.0, within=30.0))
     assert (len(items), report.left, report.why) == (1, [f"{ORIGIN}/2", f"{ORIGIN}/3"], "late")
@@ -195,14 +195,14 @@ async def test_rest_is_given_back_at_once_if_the_delay_leads_past_the_deadline()
 
 
 @pytest.mark.parametrize(("retry_after", "wait"), [(None, 0.1), (500.0, 500.0), (0.0, 0.1)])
-async def test_host_that_asks_to_be_left_alone_is(retry_after: float | None, wait: float) -> None:
+async def test_a_host_that_asks_to_wait_is_left_alone(retry_after: float | None, wait: float) -> None:
     script = Script({"2": "slow-down"}, retry_after=retry_after)
     items, report = await all_of(crawler_of(script), batch_of("1", "2", "3", delay=0.1))
     assert (len(items), report.left, report.why) == (2, [f"{ORIGIN}/3"], "blocked")
     assert wait - 1 < report.wait <= wait
 
 
-async def test_host_that_does_not_answer_is_left_alone_after_three_requests() -> None:
+async def test_a_silent_host_is_left_alone_after_three_requests() -> None:
     script = Script(dict.fromkeys("13456", "no-connection"))
     items, report = await all_of(crawler_of(script), batch_of(*"123456"))
     assert script.paths == list("12345")
@@ -211,13 +211,13 @@ async def test_host_that_does_not_answer_is_left_alone_after_three_requests() ->
 
 
 @pytest.mark.parametrize("outcome", sorted(batches._UNASKED))
-async def test_no_delay_is_owed_if_nothing_was_asked_for(outcome: str) -> None:
+async def test_no_delay_follows_without_a_request(outcome: str) -> None:
     script = Script(dict.fromkeys("123", outcome))
     _, report = await all_of(crawler_of(script), batch_of(*"123", delay=100.0))
     assert (len(script.asked), report.left, report.wait) == (3, [], 0.0)
 
 
-async def test_crawler_that_woke_too_late_asks_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_crawler_that_woke_too_late_requests_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
     now, first = 1000.0, batches._first
 
     async def stopped(*arguments: Any) -> None:
@@ -236,7 +236,7 @@ async def test_crawler_that_woke_too_late_asks_for_no_more(monkeypatch: pytest.M
     await crawl.aclose()
 
 
-async def test_stop_ends_a_wait_and_gives_the_rest_back() -> None:
+async def test_stop_ends_a_wait_and_returns_the_rest() -> None:
     script = Script()
     crawler = crawler_of(script)
     crawl = crawler.crawl(batch_of("1", "2", "3", delay=50.0))
@@ -251,7 +251,7 @@ async def test_stop_ends_a_wait_and_gives_the_rest_back() -> None:
         await anext(crawl)
 
 
-async def test_stop_lets_a_request_in_hand_end() -> None:
+async def test_stop_lets_a_running_request_end() -> None:
     script = Script()
     done = asyncio.Event()
     script.wait = done.wait
@@ -264,7 +264,7 @@ async def test_stop_lets_a_request_in_hand_end() -> None:
     assert (len(items), report.left) == (1, [f"{ORIGIN}/2"])
 
 
-async def test_stop_gives_back_a_request_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stop_returns_a_request_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "STOP_WITHIN", 0.05)
     script = Script()
     script.wait = asyncio.Event().wait
@@ -276,7 +276,7 @@ async def test_stop_gives_back_a_request_that_does_not_end(monkeypatch: pytest.M
     assert (items, report.left, report.why) == ([], [f"{ORIGIN}/1", f"{ORIGIN}/2"], "interrupted")
 
 
-async def test_closing_the_generator_ends_what_it_began() -> None:
+async def test_closing_the_generator_ends_its_requests() -> None:
     script = Script()
     room = Room(1 << 20)
     crawl = crawler_of(script, room=room).crawl(batch_of(*map(str, range(50)), connections=4))
@@ -286,7 +286,7 @@ async def test_closing_the_generator_ends_what_it_began() -> None:
     assert script.running == 0
 
 
-async def test_error_of_the_fetcher_is_an_error_of_the_batch() -> None:
+async def test_an_error_of_the_fetcher_is_an_error_of_the_batch() -> None:
     script = Script()
 
     async def fail() -> None:
@@ -301,7 +301,7 @@ async def test_error_of_the_fetcher_is_an_error_of_the_batch() -> None:
 
 
 @pytest.mark.parametrize("connections", [1, 3])
-async def test_page_in_hand_takes_no_room_once_its_batch_is_lost(connections: int) -> None:
+async def test_a_page_of_a_lost_batch_frees_its_memory(connections: int) -> None:
     room = Room(1 << 20)
     crawl = crawler_of(Script(), room=room).crawl(batch_of("1", "2", "3", connections=connections))
     room.came(await anext(crawl), 1000)
@@ -309,7 +309,7 @@ async def test_page_in_hand_takes_no_room_once_its_batch_is_lost(connections: in
     assert room.total == 0
 
 
-async def test_reader_that_does_not_read_holds_the_batch_up() -> None:
+async def test_a_slow_consumer_delays_the_batch() -> None:
     script = Script()
     crawl = crawler_of(script).crawl(batch_of(*map(str, range(50))))
     await anext(crawl)
@@ -319,7 +319,7 @@ async def test_reader_that_does_not_read_holds_the_batch_up() -> None:
     await crawl.aclose()
 
 
-async def test_nothing_is_begun_while_there_is_no_room() -> None:
+async def test_no_request_begins_while_memory_is_full() -> None:
     script, room, other = Script(), Room(100), object()
     room.hold(other, 100)
     task = asyncio.create_task(all_of(crawler_of(script, room=room), batch_of("1")))
@@ -331,7 +331,7 @@ async def test_nothing_is_begun_while_there_is_no_room() -> None:
     assert len(items) == 1
 
 
-async def test_cpu_limit_holds_requests_up() -> None:
+async def test_the_cpu_limit_delays_requests() -> None:
     used = 0.0
 
     async def work() -> None:

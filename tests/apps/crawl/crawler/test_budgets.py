@@ -55,7 +55,7 @@ def test_bandwidth_that_was_not_used_is_not_saved_up() -> None:
     assert Bandwidth(None).pause() == 0
 
 
-async def test_oldest_body_goes_on_if_there_is_no_room() -> None:
+async def test_the_oldest_body_continues_if_memory_is_full() -> None:
     room, first, second = Room(100), object(), object()
     room.hold(first, 60)
     room.hold(second, 60)
@@ -70,7 +70,7 @@ async def test_oldest_body_goes_on_if_there_is_no_room() -> None:
     assert (room.total, room.is_full) == (60, False)
 
 
-async def test_no_body_goes_on_while_complete_ones_take_all_room() -> None:
+async def test_no_body_continues_while_complete_ones_fill_the_memory() -> None:
     room, first, second = Room(100), object(), object()
     room.hold(first, 60)
     room.hold(second, 10)
@@ -82,7 +82,7 @@ async def test_no_body_goes_on_while_complete_ones_take_all_room() -> None:
     assert room.total == 10
 
 
-async def test_who_waits_for_room_is_woken() -> None:
+async def test_tasks_that_wait_for_memory_are_woken() -> None:
     room, body = Room(10), object()
     room.hold(body, 10)
     waiting = asyncio.create_task(room.changed())

@@ -33,7 +33,7 @@ def unpacked(body: bytes) -> bytes:
 # -- pages -----------------------------------------------------------------------------------------------
 
 
-async def test_page_comes_compressed_with_what_its_server_said() -> None:
+async def test_a_page_is_compressed_and_has_its_servers_headers() -> None:
     reply = answer(PAGE, "200 OK", 'ETag: "one"', "X-Robots-Tag: noindex", "Set-Cookie: a=b", "X-Robots-Tag: nofollow")
     async with serving({"/a?b=c": reply}) as server:
         with fetching() as hand:
@@ -57,7 +57,7 @@ async def test_request_names_the_crawler_and_its_contact_and_carries_no_cookie()
     assert set(server.headers(1)) == {"host", "user-agent", "accept", "accept-encoding"}
 
 
-async def test_connection_is_kept_if_an_error_comes_in_chunks() -> None:
+async def test_the_connection_is_kept_after_a_chunked_error() -> None:
     chunked = b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngone\r\n0\r\n\r\n"
     async with serving({"/a": chunked, "/b": answer(PAGE)}) as server:
         with fetching() as hand:
@@ -95,7 +95,7 @@ ENCODED = {
 
 
 @pytest.mark.parametrize("encoding", ENCODED)
-async def test_content_encoding_is_undone(encoding: str) -> None:
+async def test_content_encodings_are_decoded(encoding: str) -> None:
     async with serving({"/": answer(ENCODED[encoding], "200 OK", f"Content-Encoding: {encoding}")}) as server:
         with fetching() as hand:
             page = await hand.page(f"http://127.0.0.1:{server.port}/")
@@ -104,7 +104,7 @@ async def test_content_encoding_is_undone(encoding: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "identity"])
-async def test_large_page_is_the_same(encoding: str) -> None:
+async def test_a_large_page_is_unchanged(encoding: str) -> None:
     whole = b"".join(b"%d words " % number for number in range(200_000))
     body = {
         "gzip": lambda: gzip.compress(whole),
@@ -123,7 +123,7 @@ async def test_large_page_is_the_same(encoding: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "identity"])
-async def test_small_chunks_are_the_same_page_and_few_objects(encoding: str) -> None:
+async def test_small_chunks_make_the_same_page_and_few_objects(encoding: str) -> None:
     whole = random.Random(1).randbytes(STREAMED + 100_000)
     body = gzip.compress(whole) if encoding == "gzip" else whole
     reader = BodyReader(encodings_of(encoding), len(body))
@@ -183,7 +183,7 @@ async def test_sitemap_may_be_larger_and_of_any_type() -> None:
 # -- conditional requests and waits ----------------------------------------------------------------------
 
 
-async def test_conditional_request_carries_what_the_last_answer_said() -> None:
+async def test_a_conditional_request_carries_the_last_validators() -> None:
     reply = answer(b"", "304 Not Modified", 'ETag: "two"', "Last-Modified: Sat, 21 Nov 2026 10:00:00 GMT")
     async with serving({"/": reply}) as server:
         with fetching() as hand:
@@ -197,7 +197,7 @@ async def test_conditional_request_carries_what_the_last_answer_said() -> None:
 
 
 @pytest.mark.parametrize("status", ["429 Too Many", "503 Later"])
-async def test_outcome_tells_how_long_to_leave_the_server_alone(status: str) -> None:
+async def test_an_outcome_has_the_servers_retry_after(status: str) -> None:
     date = formatdate(time.time() + 100, usegmt=True)
     replies = {"/s": answer(b"", status, "Retry-After: 7"), "/d": answer(b"", status, f"Retry-After: {date}")}
     async with serving(replies) as server:
@@ -212,7 +212,7 @@ async def test_outcome_tells_how_long_to_leave_the_server_alone(status: str) -> 
 # -- robots.txt ------------------------------------------------------------------------------------------
 
 
-async def test_robots_comes_in_its_outcome() -> None:
+async def test_robots_txt_is_in_its_outcome() -> None:
     reply = answer(b"\xef\xbb\xbfUser-agent: *\nDisallow: /caf\xe9", kind="text/plain")
     async with serving({"/robots.txt": reply}) as server:
         with fetching() as hand:
@@ -222,7 +222,7 @@ async def test_robots_comes_in_its_outcome() -> None:
 
 
 @pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
-async def test_robots_of_an_editor_that_writes_utf_16_is_heeded(codec: str) -> None:
+async def test_robots_txt_in_utf_16_is_obeyed(codec: str) -> None:
     rules = "User-agent: *\nDisallow: /caf\u00e9\n"
     mark = "\ufeff" if codec == "utf-16-be" else ""
     body = f"{mark}{rules}".encode(codec)
@@ -265,14 +265,14 @@ async def test_robots_is_followed_over_five_redirects_and_no_further() -> None:
     ("status", "outcome"), [("404 None", "client-error"), ("403 No", "client-error"), ("500 Oh", "server-error"),
                             ("503 Later", "slow-down"), ("429 Slow", "slow-down")],
 )  # fmt: skip
-async def test_robots_that_is_not_there_is_told_apart(status: str, outcome: str) -> None:
+async def test_a_missing_robots_txt_has_its_own_outcome(status: str, outcome: str) -> None:
     async with serving({"/robots.txt": answer(b"no", status)}) as server:
         with fetching() as hand:
             found = await hand.outcome(f"http://127.0.0.1:{server.port}/robots.txt", "robots")
     assert (found.outcome, found.status) == (outcome, int(status[:3]))
 
 
-async def test_robots_that_leads_to_a_private_network_is_refused() -> None:
+async def test_robots_txt_redirected_to_a_private_network_is_refused() -> None:
     async with serving({}, "127.0.0.2") as secret:
         replies = {"/robots.txt": answer(b"", "301 Moved", f"Location: http://127.0.0.2:{secret.port}/robots.txt")}
         async with serving(replies) as server:
@@ -351,7 +351,7 @@ async def test_port_without_tls_is_no_connection(authority: trustme.CA) -> None:
 # -- budgets ---------------------------------------------------------------------------------------------
 
 
-async def test_body_waits_for_bandwidth_and_that_is_not_the_server_s_fault() -> None:
+async def test_waiting_for_bandwidth_does_not_count_as_slow() -> None:
     async with serving({"/": answer(b"x" * 90_000)}) as server:
         with fetching(bandwidth=Bandwidth(20_000)) as hand:
             page = await hand.page(f"http://127.0.0.1:{server.port}/", time_limit=2.0)
@@ -359,7 +359,7 @@ async def test_body_waits_for_bandwidth_and_that_is_not_the_server_s_fault() -> 
     assert page.took > 2.0
 
 
-async def test_bodies_wait_for_room_and_all_come(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bodies_wait_for_memory_and_all_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     body = bytes(range(256)) * 400
     async with serving({"/": answer(body)}) as server:
         with fetching(room=50_000) as hand:

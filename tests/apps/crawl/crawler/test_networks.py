@@ -41,6 +41,6 @@ def test_allowed_network_may_be_reached_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "localhost", "10.0.0.0/33", "10.0.0", "example.com/8", "::/200"])
-def test_what_is_no_network_is_a_wrong_usage(text: str) -> None:
+def test_a_malformed_network_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is not a network"):
         Networks([text])

@@ -106,7 +106,7 @@ async def test_each_bad_answer_has_a_named_outcome(name: str) -> None:
 # -- time ------------------------------------------------------------------------------------------------
 
 
-async def test_answer_that_does_not_come_in_time_is_too_slow() -> None:
+async def test_a_late_answer_is_too_slow() -> None:
     slow = writes(OK + b"Content-Type: text/html\r\n\r\n", then_wait=True)
     async with serving({"/head": writes(then_wait=True), "/body": slow}) as server:
         with fetching() as hand:
@@ -115,7 +115,7 @@ async def test_answer_that_does_not_come_in_time_is_too_slow() -> None:
                 assert outcome.outcome == "too-slow"
 
 
-async def test_answer_that_does_not_come_over_a_kept_connection_is_too_slow() -> None:
+async def test_a_late_answer_over_a_kept_connection_is_too_slow() -> None:
     async with serving({"/": answer(PAGE), "/slow": writes(then_wait=True)}) as server:
         with fetching() as hand:
             await hand.page(f"http://127.0.0.1:{server.port}/")

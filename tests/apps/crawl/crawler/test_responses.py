@@ -48,7 +48,7 @@ def test_html_text_and_xml_are_pages(media_type: str, head: bytes, is_page: bool
     assert is_text(media_type, head) is is_page
 
 
-def test_head_keeps_what_the_last_answer_said() -> None:
+def test_the_head_keeps_the_final_responses_headers() -> None:
     head = Head()
     for line in (
         b"HTTP/1.1 103 Early Hints\r\n", b"Link: </style>\r\n", b"\r\n",

@@ -112,7 +112,7 @@ def batch_of(server: Server, *paths: str, **more: Any) -> bytes:
     return json.dumps(batch | more).encode()
 
 
-async def test_pika_program_has_a_batch_fetched(broker_url: str, observer: Observer) -> None:
+async def test_a_pika_program_gets_a_batch_fetched(broker_url: str, observer: Observer) -> None:
     replies = {
         "/a": answer(PAGE, "200 OK", 'ETag: "one"'),
         "/b": answer(b"", "301 Moved", "Location: /c"),
@@ -173,7 +173,7 @@ async def test_pika_program_reads_the_log(broker_url: str) -> None:
     assert line.endswith(f"http://127.0.0.1:{server.port}/a|200, {len(PAGE)} bytes in {line.split(' in ')[1]}")
 
 
-async def test_stop_gives_the_rest_back(broker_url: str, observer: Observer) -> None:
+async def test_stop_returns_the_rest_of_a_batch(broker_url: str, observer: Observer) -> None:
     async with serving({"/a": answer(PAGE)}) as server, crawling(broker_url, Options(LOOPBACK)) as stop:
         observer.publish("crawl.batch", batch_of(server, "/a", "/b", "/c", delay=20.0))
         await eventually(lambda: observer.pages, "a page")
@@ -184,7 +184,7 @@ async def test_stop_gives_the_rest_back(broker_url: str, observer: Observer) -> 
     assert 0 < report["wait"] <= 20
 
 
-async def test_plain_crawler_publishes_as_the_original_one_does(broker_url: str) -> None:
+async def test_a_plain_crawler_publishes_like_the_original(broker_url: str) -> None:
     """Be the original processor and page: exchange and queues auto-delete, text without a word about its form."""
     pages: list[bytes] = []
 
@@ -208,7 +208,7 @@ async def test_plain_crawler_publishes_as_the_original_one_does(broker_url: str)
     assert re.fullmatch(rb"\d{4}-\d\d-\d\dT[0-9:.+]+", at)
 
 
-async def test_what_is_no_batch_becomes_a_dead_letter(broker_url: str, observer: Observer) -> None:
+async def test_a_malformed_batch_becomes_a_dead_letter(broker_url: str, observer: Observer) -> None:
     async with serving({"/a": answer(PAGE)}) as server, crawling(broker_url, Options(LOOPBACK)):
         observer.publish("crawl.batch", b"no JSON")
         observer.publish("crawl.batch", b'{"id": 7}')
@@ -223,7 +223,7 @@ async def test_what_is_no_batch_becomes_a_dead_letter(broker_url: str, observer:
         await asyncio.to_thread(eventually_blocking, lambda: dead() == 2, "two dead letters")
 
 
-async def test_batch_of_a_killed_crawler_is_given_back_and_not_fetched_again(
+async def test_a_killed_crawlers_batch_is_returned_without_a_request(
     broker_url: str, observer: Observer, tmp_path: Path
 ) -> None:
     more = {"RABBITRY_BROKER": broker_url}

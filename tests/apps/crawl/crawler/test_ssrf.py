@@ -113,7 +113,7 @@ async def test_spy_sees_connections_that_are_allowed(secret: Server, opened: lis
     assert "authorization" not in secret.headers()
 
 
-async def test_socket_has_the_last_word(secret: Server, opened: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_socket_check_is_final(secret: Server, opened: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Let everything before it be deceived."""
     with fetching([]) as hand:
         fetcher = hand.fetcher
@@ -128,7 +128,7 @@ async def test_socket_has_the_last_word(secret: Server, opened: list[int], monke
     assert opened == []
 
 
-async def test_name_with_a_private_address_is_reached_at_its_others_alone() -> None:
+async def test_only_the_public_addresses_of_a_name_are_used() -> None:
     async with serving({"/": answer(PAGE)}, "127.0.0.9") as server, serving({}, "127.0.0.1") as secret:
         with fetching(["127.0.0.9"], {"both.example": [["127.0.0.1", "127.0.0.9", "::1"]]}) as hand:
             await hand.page(f"http://both.example:{server.port}/")
@@ -138,7 +138,7 @@ async def test_name_with_a_private_address_is_reached_at_its_others_alone() -> N
     assert secret.connections == 0
 
 
-async def test_name_that_is_answered_otherwise_the_second_time_changes_nothing(secret: Server) -> None:
+async def test_dns_rebinding_has_no_effect(secret: Server) -> None:
     async with serving({"/": answer(PAGE), "/end": answer(PAGE, "200 OK", "Connection: close")}, "127.0.0.9") as server:
         with fetching(["127.0.0.9"], {"re.example": [["127.0.0.9"], ["127.0.0.1"]]}) as hand:
             url = f"http://re.example:{server.port}"
@@ -169,7 +169,7 @@ async def test_robots_does_not_follow_to_a_private_network(secret: Server, to: s
     assert secret.connections == 0
 
 
-async def test_environment_names_no_proxy_and_no_password(
+async def test_proxy_and_netrc_of_the_environment_are_ignored(
     secret: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
@@ -194,7 +194,7 @@ async def test_alternative_service_and_strict_transport_are_not_heeded(secret: S
     assert secret.connections == 0
 
 
-async def test_public_address_is_not_asked_without_a_contact(opened: list[int]) -> None:
+async def test_no_public_address_is_requested_without_a_contact(opened: list[int]) -> None:
     with fetching([], {"public.example": [["8.8.8.8", "10.0.0.1"]]}) as hand:
         for url in ("http://public.example/", "http://8.8.8.8/", "http://[2606:4700::1]/"):
             assert (await hand.outcome(url)).outcome == "no-contact"

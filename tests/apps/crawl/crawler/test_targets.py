@@ -26,14 +26,14 @@ def outcome_of(target: object, address: str) -> object:
 @pytest.mark.parametrize(
     "first", ["http://a.example/", "http://a.example/x?y", "http://a.example:81/", "https://a.example/"]
 )
-def test_short_way_comes_to_the_same(first: str) -> None:
+def test_the_short_path_gives_the_same_targets(first: str) -> None:
     for address in ADDRESSES:
         targets = Targets()
         targets.target_of(first)
         assert outcome_of(targets.target_of, address) == outcome_of(target_of, address), address
 
 
-def test_what_is_not_sent_is_taken_out() -> None:
+def test_parts_that_are_not_sent_are_removed() -> None:
     target = target_of("http://user:secret@A.Example.:80/b/../c?d#part")
     assert target == ("http://a.example/c?d", "http", "a.example", 80, False)
     assert target_of("https://[::1]/").host == "::1"

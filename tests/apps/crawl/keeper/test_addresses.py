@@ -64,7 +64,7 @@ def test_an_address_has_one_normal_form(given_: str, wanted: str) -> None:
         ("http://a.test/" + "é" * 700, "too-long"),
     ],
 )
-def test_what_can_not_be_fetched_is_named(text: str, word: str) -> None:
+def test_addresses_that_can_not_be_fetched_are_refused_with_the_reason(text: str, word: str) -> None:
     with pytest.raises(BadAddress) as caught:
         parse(text)
     assert caught.value.word == word
@@ -112,7 +112,7 @@ def test_http_and_https_of_a_host_share_its_turn() -> None:
         ("printer.local", False),
     ],
 )
-def test_public_hosts_are_told_by_their_names(host: str, is_public: bool) -> None:
+def test_public_hosts_are_recognized_by_name(host: str, is_public: bool) -> None:
     assert may_be_public(host) is is_public
 
 

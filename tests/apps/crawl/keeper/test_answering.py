@@ -27,7 +27,7 @@ from rabbitry.apps.exceptions import RecordsError
 _MOST = (1 << 63) - 1
 
 
-def test_each_question_has_its_kind_of_answer(database: Database) -> None:
+def test_each_query_has_its_kind_of_answer(database: Database) -> None:
     document = Document("http://a.example/", 1.0, "p", fetched_at=1.0, title="A", text="apples")
     database.write_now(partial(index.store, documents=[document]))
     questions: list[tuple[Question, type]] = [
@@ -52,7 +52,7 @@ def test_each_question_has_its_kind_of_answer(database: Database) -> None:
     assert (status.documents, status.nodes) == (1, None)
 
 
-def test_a_question_that_takes_too_long_is_given_up_and_the_next_one_answered(
+def test_a_slow_query_is_abandoned_and_the_next_one_answered(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slow(connection: Connection, *_: object) -> Found:

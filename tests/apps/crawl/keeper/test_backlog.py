@@ -156,7 +156,7 @@ def test_no_batch_is_sent_while_very_many_pages_wait(database: Database, monkeyp
     assert len(world.index.documents) == 24
 
 
-async def test_a_document_at_fault_that_waited_goes_back_to_the_broker_and_fails_there_alone(
+async def test_a_faulty_waiting_document_returns_to_the_broker_and_fails_alone(
     broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     take = Documents.take

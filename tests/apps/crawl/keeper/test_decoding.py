@@ -22,7 +22,7 @@ def _message(kind: str, **headers: str) -> Message:
 
 
 @pytest.mark.parametrize("at", [-1e308, -1.0, 1e308, 4e9])
-def test_no_time_is_in_the_future_or_before_1970(at: float) -> None:
+def test_times_in_the_future_or_before_1970_are_replaced(at: float) -> None:
     outcome = decode(msgspec.json.encode(Outcome("b", "http://a/", "unchanged", at, "c1")), _message("Outcome"))
     assert isinstance(outcome, Outcome)
     document = decode(msgspec.json.encode(Document("http://a/", at, "p1", fetched_at=at)), _message("Document"))
@@ -39,7 +39,7 @@ def test_a_page_was_fetched_at_a_time_that_can_be_told(text: str) -> None:
     assert datetime.fromtimestamp(page.fetched_at, UTC) <= datetime.now(UTC)
 
 
-def test_a_time_that_has_come_is_kept() -> None:
+def test_a_past_time_is_kept() -> None:
     at = datetime.now(UTC) - timedelta(hours=1)
     given = _message("Page", **{"x-rabbitry-url": "http://a/", "x-rabbitry-fetched-at": at.isoformat()})
     page = decode(packed("<p>"), given)
@@ -49,6 +49,6 @@ def test_a_time_that_has_come_is_kept() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"[" * 100_000, b"{}", b"null", b'{"batch":1e999}'])
 @pytest.mark.parametrize("kind", ["Outcome", "Report", "Document", "Command"])
-def test_what_is_no_message_is_told_so(kind: str, body: bytes) -> None:
+def test_malformed_messages_are_undecodable(kind: str, body: bytes) -> None:
     with pytest.raises(Undecodable):
         decode(body, _message(kind))

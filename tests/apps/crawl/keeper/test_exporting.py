@@ -55,7 +55,7 @@ def test_a_document_larger_than_a_part_goes_alone(database: Database) -> None:
     assert len(parts[1][0].text) == index.LONGEST_TEXT
 
 
-def test_pages_as_they_came_go_only_if_they_are_asked_for(database: Database) -> None:
+def test_bodies_are_exported_only_on_request(database: Database) -> None:
     body = zstandard.compress(b"<p>" * 100)
     pages = [
         Page(url="http://a.example/0", fetched_at=1.0, body=body, content_type="text/html", headers={"etag": "x"}),

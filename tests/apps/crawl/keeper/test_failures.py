@@ -172,7 +172,7 @@ async def test_a_keeper_goes_on_when_postgresql_is_back(
         assert begun
 
 
-def test_who_may_not_make_tables_is_told_so(postgresql_server: PostgreSQL) -> None:
+def test_a_user_without_create_permission_gets_a_clear_error(postgresql_server: PostgreSQL) -> None:
     url = postgresql_server.create_database()
     weak = f"weak_{url.rpartition('/')[2]}"  # roles are the whole server's
     with Database(url) as database:
@@ -186,7 +186,7 @@ def test_who_may_not_make_tables_is_told_so(postgresql_server: PostgreSQL) -> No
         Database(url.replace("rabbitry@", f"{weak}@")).__enter__()
 
 
-async def test_documents_that_are_given_back_leave_the_database_once_it_can_be_written(
+async def test_returned_documents_leave_the_database_once_it_is_writable(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     documents = [Document(f"http://a.test/{number}", 1.0, "p", "c", 1.0) for number in range(3)]

@@ -59,7 +59,7 @@ def test_a_robots_txt_of_many_rules_takes_little_of_a_transaction(
     assert 0 < max(asked) <= 6
 
 
-def test_very_many_rules_are_read_when_their_host_is_to_be_asked(database: Database) -> None:
+def test_a_large_robots_txt_is_parsed_when_its_host_is_due(database: Database) -> None:
     rules = "".join(f"Disallow: /private/{number}\n" for number in range(2_000))
     robots = f"User-agent: *\nCrawl-delay: 7\n{rules}Sitemap: /map.xml\n"
     pages = {
@@ -97,7 +97,7 @@ def test_robots_txt_is_fetched_first_and_obeyed(simple: Database) -> None:
 
 
 @pytest.mark.parametrize("outcome", ["server-error", "no-connection", "too-slow"])
-def test_a_robots_txt_that_does_not_come_forbids_all(simple: Database, outcome: str) -> None:
+def test_an_unreachable_robots_txt_forbids_all(simple: Database, outcome: str) -> None:
     world = World(simple, site_of({"http://a.test/robots.txt": Answered(outcome=outcome)}, Answered("page")))
     world.add(*(f"http://a.test/{number}" for number in range(500)))
     world.run()
@@ -107,7 +107,7 @@ def test_a_robots_txt_that_does_not_come_forbids_all(simple: Database, outcome: 
     assert world.counts()["state:done"] == 500
 
 
-def test_a_robots_txt_that_comes_at_last_opens_the_host(simple: Database) -> None:
+def test_a_robots_txt_that_arrives_late_opens_the_host(simple: Database) -> None:
     tries = iter([Answered(outcome="server-error"), Answered(outcome="no-connection"), MISSING])
 
     def site(url: str) -> Answered:
@@ -181,7 +181,7 @@ def test_an_address_that_fails_is_tried_again_and_given_up(simple: Database) -> 
     assert world.counts()["outcome:server-error"] == 1
 
 
-def test_a_host_that_asks_for_it_is_left_alone(simple: Database) -> None:
+def test_a_host_that_asks_to_wait_is_left_alone(simple: Database) -> None:
     inner = web(1, 100)
     world = World(simple, inner)
     slowed = iter([False] * 20 + [True] * 3)
@@ -195,7 +195,7 @@ def test_a_host_that_asks_for_it_is_left_alone(simple: Database) -> None:
     assert len([pause for pause in pauses if pause < 1]) > 40  # it came back
 
 
-def test_a_host_that_always_says_503_comes_to_an_end(simple: Database) -> None:
+def test_a_host_that_always_answers_503_is_given_up(simple: Database) -> None:
     world = World(simple, site_of({"http://a.test/robots.txt": MISSING}, Answered(outcome="slow-down")))
     world.add(*(f"http://a.test/{number}" for number in range(100)))
     world.run(60 * 24 * 3600.0)
@@ -234,7 +234,7 @@ def test_a_redirect_out_of_scope_is_refused(simple: Database) -> None:
     assert read_why(world, "http://b.test/") == ["out-of-scope"]
 
 
-def test_a_start_that_leads_to_its_www_brings_it_into_the_scope(simple: Database) -> None:
+def test_a_start_redirected_to_www_extends_the_scope(simple: Database) -> None:
     pages = {
         "http://a.test/": Answered(outcome="redirect", location="https://www.a.test/"),
         "https://www.a.test/": Answered("start", ["https://www.a.test/x"]),
@@ -247,7 +247,7 @@ def test_a_start_that_leads_to_its_www_brings_it_into_the_scope(simple: Database
 
 
 @pytest.mark.parametrize("outcome", ["private", "no-contact", "bad-certificate"])
-def test_what_holds_for_a_whole_host_is_asked_once(simple: Database, outcome: str) -> None:
+def test_outcomes_of_a_whole_host_need_one_request(simple: Database, outcome: str) -> None:
     world = World(simple, site_of({}, Answered(outcome=outcome)))
     world.add(*(f"http://a.test/{number}" for number in range(200)))
     world.run()

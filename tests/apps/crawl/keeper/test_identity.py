@@ -25,7 +25,7 @@ MESSAGES: dict[str, Callable[[str], Input]] = {
 }
 
 
-def test_each_database_has_an_identity_that_its_batches_tell(database: Database, tmp_path: Path) -> None:
+def test_each_database_has_an_id_that_its_batches_carry(database: Database, tmp_path: Path) -> None:
     crawl = database.read_now(identity.of)
     with Database(f"sqlite:///{tmp_path / 'other.sqlite3'}") as other:
         assert other.read_now(identity.of) != crawl

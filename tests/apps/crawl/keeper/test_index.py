@@ -86,7 +86,7 @@ def test_the_latest_body_is_kept_whatever_the_order(database: Database) -> None:
     assert database.read_now(_bodies) == [b"30"]
 
 
-def test_text_that_no_database_takes_is_kept_without_what_is_wrong(database: Database) -> None:
+def test_text_is_stored_without_characters_that_databases_refuse(database: Database) -> None:
     put(database, document(10, "zero\0one \ud800 \U0001f600 two", title="\0title"))
     assert urls(database, "zero one two title") == [URL]
     put(database, document(20, "plums"))

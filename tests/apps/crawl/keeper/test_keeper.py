@@ -34,7 +34,7 @@ def test_a_host_is_asked_no_faster_than_its_delay(simple: Database) -> None:
     assert min(world.gaps().values()) >= 1.0 - 1e-6
 
 
-def test_a_slow_host_holds_up_nobody(simple: Database) -> None:
+def test_a_slow_host_delays_no_other(simple: Database) -> None:
     inner = web(10, 10)
 
     def site(url: str) -> Answered:
@@ -48,7 +48,7 @@ def test_a_slow_host_holds_up_nobody(simple: Database) -> None:
     assert len(world.index.stored) == 9 * 11 + len(slow) - 1
 
 
-def test_crawlers_that_die_cost_no_page(simple: Database) -> None:
+def test_dying_crawlers_lose_no_page(simple: Database) -> None:
     chance = random.Random(5)
     world = World(simple, web(6, 40), dies=lambda: chance.random() < 0.3)
     world.add("http://h0.test/")
@@ -95,7 +95,7 @@ def test_messages_that_come_twice_change_nothing(simple: Database) -> None:
     assert world.counts()["outcome:document"] == 61
 
 
-def test_a_batch_that_was_never_published_is_taken_back(simple: Database) -> None:
+def test_a_batch_that_was_never_published_is_withdrawn(simple: Database) -> None:
     world = World(simple, web(1, 5))
     sends = world.send
     lost = iter([True, False, True])
@@ -108,7 +108,7 @@ def test_a_batch_that_was_never_published_is_taken_back(simple: Database) -> Non
     assert len(world.index.stored) == 6
 
 
-def test_a_keeper_that_takes_over_goes_on_where_the_other_one_was(database: Database) -> None:
+def test_a_keeper_that_takes_over_continues_the_crawl(database: Database) -> None:
     world = World(database, web(6, 20))
     world.add("http://h0.test/")
     for number in range(200):
@@ -122,7 +122,7 @@ def test_a_keeper_that_takes_over_goes_on_where_the_other_one_was(database: Data
     assert world.most_out == 1
 
 
-def test_two_keepers_that_think_they_are_active_do_no_harm(simple: Database) -> None:
+def test_two_keepers_that_believe_to_be_active_do_no_harm(simple: Database) -> None:
     world = World(simple, web(6, 20))
     keepers = [Keeper("one", world.index), Keeper("two", world.index)]
     turn = random.Random(2)
@@ -176,7 +176,7 @@ def test_nothing_is_sent_while_the_crawl_is_paused(simple: Database) -> None:
     assert len(world.index.stored) == 21
 
 
-def test_why_tells_each_decision_with_its_time_and_node(database: Database) -> None:
+def test_why_shows_each_decision_with_its_time_and_node(database: Database) -> None:
     pages = {"http://a.test/": Answered("start", ["http://a.test/x"]), "http://a.test/x": Answered("x")}
     world = World(database, site_of(pages))
     world.add("http://a.test/")
@@ -210,7 +210,7 @@ def test_status_and_hosts_follow_the_crawl(database: Database) -> None:
     assert {host.delay for host in listed.hosts} == {1.0}
 
 
-def test_pages_that_nobody_asked_for_are_indexed_and_not_followed(simple: Database) -> None:
+def test_unrequested_pages_are_indexed_but_not_followed(simple: Database) -> None:
     world = World(simple, site_of({}))
     document = Document("http://other.test/", world.now, "p", text="a page", title="a page")
     world.tell([document, Outcome("none", "http://unknown.test/", "client-error", world.now, "c")])

@@ -21,14 +21,14 @@ def test_a_link_is_known_once_it_was_added() -> None:
     assert known.unknown(links(range(151)), 1, -1) == links([150])
 
 
-def test_a_link_is_known_to_its_crawl_and_depth_alone() -> None:
+def test_a_link_is_known_only_to_its_crawl_and_depth() -> None:
     known = Known()
     known.add(urls([1]), 1, 2)
     assert known.unknown(links([1]), 2, 2) == known.unknown(links([1]), 1, 3) == links([1])
     assert known.unknown(links([1]), 1, 2) == []
 
 
-def test_a_link_that_says_when_it_changed_is_looked_at_each_time() -> None:
+def test_a_link_with_a_time_of_change_is_looked_up_each_time() -> None:
     known = Known()
     known.add(urls([1]), 1, -1)
     changed = Link("http://h.test/1", 5.0)

@@ -63,7 +63,7 @@ def test_nothing_is_fetched_again_while_messages_of_a_killed_keeper_come_again(s
     assert len(kept) == 3
 
 
-def test_a_keeper_that_stood_still_awaits_what_could_not_come_meanwhile(simple: Database) -> None:
+def test_a_paused_keeper_awaits_messages_that_could_not_arrive(simple: Database) -> None:
     world = World(simple, web(1, 3))
     kept: list[Batch] = []
     world.send = kept.append  # type: ignore[method-assign, assignment]
@@ -101,7 +101,7 @@ def test_a_late_report_releases_nothing_but_its_pages_count(simple: Database) ->
     assert address.purpose == "robots"
 
 
-def test_a_crawler_whose_clock_is_ahead_is_told_and_does_not_spin(
+def test_a_crawler_whose_clock_is_ahead_is_logged_and_does_not_spin(
     simple: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = World(simple, web(1, 3))

@@ -19,7 +19,7 @@ def pages_of(world: World) -> int:
     return sum(number for url, number in world.requests().items() if not url.endswith("/robots.txt"))
 
 
-def test_what_waits_for_a_crawl_with_all_its_pages_is_refused_some_addresses_at_a_time(
+def test_addresses_waiting_for_a_full_crawl_are_refused_in_parts(
     simple: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rabbitry.apps.crawl.keeper.state.SWEPT", 20)
@@ -46,7 +46,7 @@ def test_what_waits_for_a_crawl_with_all_its_pages_is_refused_some_addresses_at_
     assert world.counts()["outcome:limit"] == 90
 
 
-def test_a_limit_holds_to_the_page(simple: Database) -> None:
+def test_a_limit_is_exact(simple: Database) -> None:
     world = World(simple, web(5, 50))
     world.add("http://h0.test/", limit=37)
     world.run()
@@ -57,7 +57,7 @@ def test_a_limit_holds_to_the_page(simple: Database) -> None:
 
 
 @pytest.mark.parametrize("takes_over", [False, True], ids=["one keeper", "another keeper takes over"])
-def test_a_limit_holds_if_crawlers_die_and_what_they_fetched_comes_late(simple: Database, *, takes_over: bool) -> None:
+def test_a_limit_holds_if_crawlers_die_and_their_pages_come_late(simple: Database, *, takes_over: bool) -> None:
     world = World(simple, web(5, 50))
     delay(world, pages=10, reports=0)
     world.lag = lambda url: 8.0

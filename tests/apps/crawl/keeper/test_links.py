@@ -59,7 +59,7 @@ def test_a_host_that_comes_into_scope_has_its_links_looked_at_again(tmp_path: Pa
     in_a_transaction(tmp_path, test)
 
 
-def test_an_address_that_waits_for_a_smaller_crawl_goes_over_to_a_larger_one(tmp_path: Path) -> None:
+def test_an_address_waiting_for_a_smaller_crawl_moves_to_a_larger_one(tmp_path: Path) -> None:
     def test(connection: Connection, state: State) -> None:
         state.begin(Crawl(1, 0.0, []))
         row = lead(connection, state, 1, 1.8e9)

@@ -53,7 +53,7 @@ def test_a_link_that_is_too_long_is_counted_once_and_can_be_asked_for(database: 
         ("http://a.test:25/", "bad-address"),
     ],
 )
-def test_a_redirect_to_what_can_not_be_fetched_says_why(location: str, word: str, database: Database) -> None:
+def test_a_redirect_to_an_unfetchable_target_has_its_outcome(location: str, word: str, database: Database) -> None:
     world = World(database, lambda url: Answered(outcome="redirect", location=location) if url == START else MISSING)
     world.add(START)
     world.run()
@@ -72,7 +72,7 @@ def test_a_server_without_content_is_no_failure(database: Database) -> None:
     assert [one.outcome for one in told.decisions] == ["queued", "sent", "no-content"]
 
 
-async def test_of_too_many_answers_that_wait_the_oldest_is_dropped(database: Database) -> None:
+async def test_the_oldest_of_too_many_waiting_answers_is_dropped(database: Database) -> None:
     role = Role(Node("keeper"), database)
     for number in range(MOST_ANSWERS + 2):
         message = Message(

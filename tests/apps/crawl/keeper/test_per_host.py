@@ -37,7 +37,7 @@ def simple(tmp_path: Path) -> Database:
     return Database(f"sqlite:///{tmp_path / 'crawl.sqlite3'}")
 
 
-def test_so_many_batches_are_out_and_each_page_is_fetched_once(simple: Database) -> None:
+def test_the_given_number_of_batches_is_out_and_each_page_fetched_once(simple: Database) -> None:
     with simple as database:
         world = crawled(database)
         times = sorted(at for at, _ in world.log)
@@ -51,7 +51,7 @@ def test_so_many_batches_are_out_and_each_page_is_fetched_once(simple: Database)
         assert [one.outcome for one in told.decisions] == ["queued", "sent", "page", "document"]
 
 
-def test_robots_txt_is_asked_for_once_before_all_else(simple: Database) -> None:
+def test_robots_txt_is_fetched_once_before_all_else(simple: Database) -> None:
     with simple as database:
         world = crawled(database)
         assert [url for _, url in world.log].index(f"{A}/robots.txt") == 0
@@ -65,7 +65,7 @@ def test_a_crawl_delay_holds_for_all_crawlers_together(simple: Database) -> None
         assert len(world.index.stored) == PAGES + 1
 
 
-def test_crawlers_that_die_cost_no_page(simple: Database) -> None:
+def test_dying_crawlers_lose_no_page(simple: Database) -> None:
     chance = random.Random(3)
     with simple as database:
         world = crawled(database, dies=lambda: chance.random() < 0.3)

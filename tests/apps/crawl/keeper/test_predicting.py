@@ -11,7 +11,7 @@ def would(world: World, url: str) -> tuple[str, str]:
     return found.state, found.would
 
 
-def test_an_unknown_address_is_told_what_it_would_be(database: Database) -> None:
+def test_the_outcome_of_an_unknown_address_is_predicted(database: Database) -> None:
     pages = {
         "http://a.test/robots.txt": Answered(body="User-agent: *\nDisallow: /closed\n"),
         "http://a.test/": Answered("start"),

@@ -90,7 +90,7 @@ def test_a_long_or_hostile_robots_txt_is_read_in_bounded_time() -> None:
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
-def test_the_half_of_a_rule_where_a_long_robots_txt_is_cut_is_no_rule(end: str) -> None:
+def test_an_incomplete_rule_at_the_cut_of_a_robots_txt_is_ignored(end: str) -> None:
     head = f"User-agent: *{end}Disallow: /x{end}"
     filled = head + "#" * (LARGEST - len(head) - len(end) - 11) + end
     cut = rules(f"{filled}Disallow: /y{end}")  # behind its first slash
@@ -99,7 +99,7 @@ def test_the_half_of_a_rule_where_a_long_robots_txt_is_cut_is_no_rule(end: str) 
     assert cut.allows("http://a.test/z")
 
 
-def test_more_wildcards_than_are_heeded_forbid_all() -> None:
+def test_too_many_wildcards_forbid_all() -> None:
     most = "User-agent: *\n" + "Disallow: /*$\n" * (MOST_WILDCARDS - 1)
     assert not rules(most).allows("http://a.test/page")
     assert rules(most.replace("/*$", "/*q")).allows("http://a.test/page")
@@ -114,7 +114,7 @@ def test_stars_in_comments_are_no_wildcards() -> None:
     assert rules(f"{frame}User-agent: *\nDisallow: /p\n").allows("http://a.test/q")
 
 
-def test_the_cache_is_bounded_in_bytes_that_came_later_too() -> None:
+def test_the_cache_also_bounds_bytes_added_later() -> None:
     cache = RobotsCache()
     for number in range(100):
         robots = Robots(f"http://h{number}.test", number)

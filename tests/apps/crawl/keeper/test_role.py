@@ -148,7 +148,7 @@ async def test_commands_are_answered_once_they_are_kept(broker_url: str, tmp_pat
         await eventually(lambda: crawler.batches, "a batch is sent")
 
 
-async def test_a_message_that_is_none_is_a_dead_letter_and_the_others_go_on(broker_url: str, tmp_path: Path) -> None:
+async def test_a_malformed_message_is_a_dead_letter_and_the_others_continue(broker_url: str, tmp_path: Path) -> None:
     async with rabbitry.connect(broker_url) as connection, Asking(broker_url) as asking:
         channel = await connection.channel()
         async with keeping(broker_url, tmp_path):
@@ -169,7 +169,7 @@ async def test_a_message_that_is_none_is_a_dead_letter_and_the_others_go_on(brok
 
 # A batch that the killed keeper had committed and not published yet is taken back 115 s later.
 @pytest.mark.timeout(280)
-async def test_a_keeper_that_stands_by_takes_over_from_one_that_was_killed(broker_url: str, tmp_path: Path) -> None:
+async def test_a_standby_keeper_takes_over_from_a_killed_one(broker_url: str, tmp_path: Path) -> None:
     arguments = ("crawl", "keeper", "--broker", broker_url, "--database", f"sqlite:///{tmp_path / 'crawl.sqlite3'}")
     with service(*arguments) as first, service(*arguments) as second:
         for one in (first, second):
@@ -187,7 +187,7 @@ async def test_a_keeper_that_stands_by_takes_over_from_one_that_was_killed(broke
             assert len(pages) == len(set(pages)) == PAGES
 
 
-async def test_a_keeper_whose_database_is_gone_ends_and_gives_back_what_it_has(broker_url: str, tmp_path: Path) -> None:
+async def test_a_keeper_whose_database_is_gone_ends_and_returns_its_messages(broker_url: str, tmp_path: Path) -> None:
     file = tmp_path / "crawl.sqlite3"
     started, stop = asyncio.Event(), asyncio.Event()
     options = Options(f"sqlite:///{file}")

@@ -60,7 +60,7 @@ def test_a_public_address_needs_a_contact_once(simple: Database) -> None:
     assert not world.add("https://example.org/").error
 
 
-def test_what_is_no_address_is_named(simple: Database) -> None:
+def test_malformed_addresses_are_refused_with_the_reason(simple: Database) -> None:
     world = World(simple, site_of({}, Answered("page")))
     answer = world.add("http://a.test/", "ftp://a.test/", "http://", "mailto:me@a.test", "http://a.test/" + "x" * 2000)
     assert not answer.error

@@ -100,7 +100,7 @@ def test_words_phrases_exclusions_and_sites(pages: Database) -> None:
         ("word " * 41, "at most 40 words"),
     ],
 )
-def test_a_search_that_makes_no_sense_is_refused_in_words(typed: str, why: str) -> None:
+def test_an_invalid_search_is_refused_with_a_readable_error(typed: str, why: str) -> None:
     with pytest.raises(UsageError, match=why):
         read(typed)
 
@@ -114,7 +114,7 @@ ODD = [
 ]  # fmt: skip
 
 
-def test_anything_typed_is_a_result_or_an_error_in_words(pages: Database) -> None:
+def test_any_input_is_a_result_or_a_readable_error(pages: Database) -> None:
     for typed in ODD:
         with contextlib.suppress(UsageError):
             found(pages, typed)
@@ -125,7 +125,7 @@ def test_words_in_a_title_come_first(pages: Database) -> None:
     assert [hit.title for hit in hits] == ["Fruit", "Apples"]
 
 
-def test_a_page_of_hits_says_how_many_there_are(pages: Database) -> None:
+def test_a_page_of_hits_has_the_total(pages: Database) -> None:
     first = pages.read_now(partial(search, typed="apples", limit=2))
     rest = pages.read_now(partial(search, typed="apples", limit=2, offset=2))
     assert (len(first.hits), len(rest.hits), first.total, rest.total) == (2, 1, 3, 3)
@@ -135,7 +135,7 @@ def test_a_page_of_hits_says_how_many_there_are(pages: Database) -> None:
     assert len(pages.read_now(partial(search, typed="apples", limit=-5, offset=-5)).hits) == 1
 
 
-def test_only_so_many_documents_are_ranked(pages: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limited_number_of_documents_is_ranked(pages: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(searching, "RANKED", 2)
     few = pages.read_now(partial(search, typed="apples"))
     assert (few.total, few.is_more, len(few.hits)) == (2, True, 2)

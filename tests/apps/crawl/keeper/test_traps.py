@@ -175,7 +175,7 @@ def test_a_trap_costs_as_little_however_late_documents_come(tmp_path: Path, lag:
     assert spent <= 12 * len(TRAPS), requests  # a tenth of a site of 540 pages
 
 
-def test_a_site_whose_pages_all_look_alike_is_no_trap(tmp_path: Path) -> None:
+def test_a_site_whose_pages_all_look_alike_is_not_a_trap(tmp_path: Path) -> None:
     def site(url: str) -> Answered:
         number = int(url.rpartition("/")[2] or 0) if "/p/" in url else 0
         links = [f"{SITE}/p/{(number * 3 + step) % 500}" for step in range(5)]

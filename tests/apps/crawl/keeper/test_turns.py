@@ -43,7 +43,7 @@ def test_a_crawl_all_of_whose_hosts_were_taken_has_none_that_is_due() -> None:
     assert found.next_due() is None
 
 
-def test_a_host_that_a_later_crawl_brings_too_has_its_turn_there() -> None:
+def test_a_host_also_found_by_a_later_crawl_takes_its_turn_there() -> None:
     found, hosts = turns((1, 1.0), (1, 2.0), (1, 3.0))
     hosts[2].crawl = 2
     found.put(hosts[2])
@@ -90,7 +90,7 @@ def fates(tmp_path: Path) -> Iterator[Fates]:
         yield Fates(opened)
 
 
-def test_dead_hosts_hold_up_no_crawl_that_is_added_later(fates: Fates) -> None:
+def test_dead_hosts_delay_no_later_crawl(fates: Fates) -> None:
     fates.add("many", *(f"http://dead{number}.test/" for number in range(2_000)))
     assert len(fates.out) == FIRST_UNTRIED
     assert fates.add("one", "http://alive.test/") == [], "there is no room"
@@ -100,7 +100,7 @@ def test_dead_hosts_hold_up_no_crawl_that_is_added_later(fates: Fates) -> None:
     assert "http://alive.test" in sent
 
 
-def test_of_hosts_that_may_be_dead_fewer_are_out_if_they_are(fates: Fates) -> None:
+def test_fewer_possibly_dead_hosts_are_out_if_they_are_dead(fates: Fates) -> None:
     fates.add("many", *(f"http://dead{number}.test/" for number in range(1_000)))
     for _ in range(2 * FIRST_UNTRIED):
         fates.end(next(iter(fates.out.values())), "no-such-host")
@@ -113,7 +113,7 @@ def test_of_hosts_that_may_be_dead_fewer_are_out_if_they_are(fates: Fates) -> No
     assert [one.url for one in pages.addresses] == ["http://alive.test/"]
 
 
-def test_of_new_hosts_that_answer_more_and_more_are_out(fates: Fates) -> None:
+def test_more_new_hosts_are_out_if_they_answer(fates: Fates) -> None:
     fates.add("many", *(f"http://h{number}.test/" for number in range(1_000)))
     for _ in range(100):
         fates.end(next(iter(fates.out.values())), "client-error")

@@ -64,7 +64,7 @@ def test_the_same_link_of_another_origin_is_another_address() -> None:
     assert Base("http://a.example:81/1").join("/x") == "http://a.example:81/x"
 
 
-def test_what_is_kept_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     known = addresses._Known(10)
     monkeypatch.setattr(addresses, "known", known)
     for number in range(100):
@@ -77,7 +77,7 @@ def test_what_is_kept_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
         assert all(len(link) < 30 for link in kept)
 
 
-def test_links_are_joined_together_as_they_are_one_by_one() -> None:
+def test_links_joined_together_equal_links_joined_one_by_one() -> None:
     links = [
         "/a",
         "b",

@@ -92,7 +92,7 @@ def test_the_canonical_address_is_that_of_the_page_or_the_header(page: str, link
 
 
 @pytest.mark.parametrize(("tag", "language"), [("fr-CH", "fr"), ("de, en", "de")])
-def test_a_short_page_is_in_the_language_that_its_header_says(tag: str, language: str) -> None:
+def test_a_short_page_has_the_language_of_its_header(tag: str, language: str) -> None:
     assert document_of("<p>Otter", page_message(origin={"content-language": tag})).language == language
     assert document_of("<html lang=nl><p>Otter", page_message(origin={"content-language": tag})).language == "nl"
 
@@ -124,7 +124,7 @@ def test_other_feeds_are_read_too() -> None:
     assert _links(RDF, "application/rdf+xml") == ["http://site.example/one"]
 
 
-def test_a_broken_feed_has_what_comes_before() -> None:
+def test_a_broken_feed_has_its_earlier_entries() -> None:
     document = document_of(FEED.replace("Two", "<b>Two"), page_message("text/xml"))
     assert (document.title, len(document.links)) == ("Otter news", 1)
     assert "XML is broken" in document.detail
@@ -173,7 +173,7 @@ def test_other_xml_has_the_text_between_its_tags() -> None:
         (b"\0" * 1000, "", "unreadable"),
     ],
 )
-def test_what_is_no_text_has_its_own_outcome(body: bytes, content_type: str, word: str) -> None:
+def test_data_that_is_not_text_has_its_own_outcome(body: bytes, content_type: str, word: str) -> None:
     document = document_of(body, page_message(content_type))
     assert document.problem == word
     assert word in OUTCOMES

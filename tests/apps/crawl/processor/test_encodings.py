@@ -63,7 +63,7 @@ def test_an_undeclared_encoding_is_guessed(codec: str, name: str, text: str) -> 
         ("<" * 2000, None),
     ],
 )
-def test_a_declaration_is_read_as_the_standard_has_it(head: str, name: str | None) -> None:
+def test_a_declaration_is_read_as_in_the_standard(head: str, name: str | None) -> None:
     assert declared_encoding(head.encode()) == name
 
 
@@ -108,7 +108,7 @@ def test_utf_16_is_known_by_its_header_or_its_xml_declaration() -> None:
         ("€".encode("gb18030"), "text/html; charset=gb2312", "€"),
     ],
 )
-def test_a_lying_encoding_gives_replacement_characters(body: bytes, content_type: str, text: str | None) -> None:
+def test_a_wrong_encoding_gives_replacement_characters(body: bytes, content_type: str, text: str | None) -> None:
     decoded = decode(body, content_type).text
     assert decoded == text if text is not None else "\ufffd" in decoded
 

@@ -64,7 +64,7 @@ def test_links_are_relative_to_the_base(base: str, link: str) -> None:
     assert read_html(f"<link rel=next href=a>{base}<a href=a>", URL).links == [link]
 
 
-def test_links_are_relative_to_nothing_if_the_address_is_not_known() -> None:
+def test_only_absolute_links_are_kept_if_the_address_is_unknown() -> None:
     assert read_html("<a href=/x><a href=http://a.example>", "").links == ["http://a.example/"]
     assert read_html("<base href=http://a.example><a href=x>", "").links == ["http://a.example/x"]
 

@@ -59,7 +59,7 @@ def test_the_text_form_with_headers_beside_it_is_read() -> None:
     assert document_of(body, plain).url == URL
 
 
-def test_what_another_program_does_not_say_is_told() -> None:
+def test_fields_that_another_program_lacks_are_reported() -> None:
     document = document_of(b"crawler|a3f|2026-09-21T14:13:20|<title>x</title><a href=/a><a href=http://b>", message())
     assert document.missing == ["url", "status", "content-type", "headers"]
     assert (document.title, document.crawler, document.fetched_at) == ("x", "a3f", AT)
@@ -76,7 +76,7 @@ def test_a_page_without_an_address_has_its_canonical_one() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"|", b"||||||", b"\0" * 5000, bytes(range(256)) * 20, b"crawler|a|b|", b"\xff\xfe"]
 )
-def test_whatever_another_program_sends_becomes_a_document(body: bytes) -> None:
+def test_any_message_of_another_program_becomes_a_document(body: bytes) -> None:
     document = document_of(body, message())
     assert document.problem in ("", "unreadable")
     assert "url" in document.missing

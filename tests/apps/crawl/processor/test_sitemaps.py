@@ -46,7 +46,7 @@ def test_a_sitemap_is_read() -> None:
     assert (document.problem, document.text, document.cut) == ("", "", 0)
 
 
-def test_a_sitemap_of_sitemaps_says_so() -> None:
+def test_a_sitemap_of_sitemaps_is_marked() -> None:
     (document,) = _read("<sitemapindex><sitemap><loc>http://a.example/1.xml</loc></sitemap></sitemapindex>")
     assert document.is_index
     assert _urls([document]) == ["http://a.example/1.xml"]
@@ -96,7 +96,7 @@ def test_a_sitemap_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     assert documents[-1].problem == "too-large"
 
 
-def test_what_is_too_long_is_cut_and_past_some_counted() -> None:
+def test_long_links_are_cut_and_further_ones_counted() -> None:
     (document,) = _read(f"{HEAD}<url><loc>http://a.example/{'x' * 100_000}</loc></url></urlset>")
     assert ([len(link.url) for link in document.links], document.cut) == ([LONGEST + 1], 0)
     (document,) = _read("http://a.example/1\nhttp://a.example/" + "x" * 1_000_000)
@@ -129,7 +129,7 @@ def test_what_is_too_long_is_cut_and_past_some_counted() -> None:
     ],
     ids=range(10),
 )
-def test_a_broken_sitemap_gives_what_comes_before_and_its_outcome(body: bytes | str, word: str, urls: int) -> None:
+def test_a_broken_sitemap_gives_earlier_links_and_its_outcome(body: bytes | str, word: str, urls: int) -> None:
     documents = _read(body)
     assert documents[-1].problem == word
     assert documents[-1].detail

@@ -101,7 +101,7 @@ async def test_pages_of_other_programs_are_processed(broker_url: str) -> None:
 
 @pytest.mark.timeout(300)  # several processes start, one after the other
 @pytest.mark.parametrize("fault", ["dies", "hangs", "memory"])
-async def test_a_page_that_ends_its_process_costs_only_itself(broker_url: str, fault: str) -> None:
+async def test_a_page_that_kills_its_process_affects_no_other(broker_url: str, fault: str) -> None:
     async with _running(broker_url, fragile_app()) as broker:
         bad = f"http://a.example/{fault}"
         good = {f"http://a.example/good{number}" for number in range(5)}
@@ -119,7 +119,7 @@ async def test_a_page_that_ends_its_process_costs_only_itself(broker_url: str, f
         assert "died" in str(headers["x-rabbitry-error"])
 
 
-async def test_a_fault_of_a_parser_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_parsers_fault_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ValueError("a parser's fault")
 

@@ -102,7 +102,7 @@ def test_keywords_of_a_language_without_stop_words_and_of_one_without_spaces() -
         ("1234 5678 " * 100, "", ""),
     ],
 )
-def test_the_language_is_what_the_text_says(text: str, declared: str, language: str) -> None:
+def test_the_language_is_that_of_the_text(text: str, declared: str, language: str) -> None:
     assert language_of(text, declared) == language
 
 

@@ -104,7 +104,7 @@ def test_archives_become_their_files(tmp_path: Path, name: str, data: bytes) -> 
      "top/lib/._x.py", "Icon\r", ".Trashes/501/x", "$RECYCLE.BIN/desktop.ini"],
 )  # fmt: skip
 @pytest.mark.parametrize("pack", [_zip, _tar])
-def test_what_file_managers_leave_is_left_out(tmp_path: Path, pack: Callable[..., bytes], junk: str) -> None:
+def test_files_of_file_managers_are_left_out(tmp_path: Path, pack: Callable[..., bytes], junk: str) -> None:
     data = pack((junk, b"junk"), ("top/main.py", b"1"), ("top/lib/x.py", b"2"))
     unpack(data, "a.zip" if pack is _zip else "a.tar", tmp_path, room=_ROOM)
     assert _files(tmp_path) == {"main.py": b"1", "lib/x.py": b"2"}
@@ -127,7 +127,7 @@ def test_a_compressed_file_becomes_that_file(
     assert _files(tmp_path) == {stored: b"print(1)"}
 
 
-def test_a_compressed_file_stays_so_if_it_is_asked_for(tmp_path: Path) -> None:
+def test_a_compressed_file_stays_compressed_if_required(tmp_path: Path) -> None:
     data = gzip.compress(b"1,2")
     unpack(data, "a.csv.gz", tmp_path, room=_ROOM, file="data.csv.gz")
     assert _files(tmp_path) == {"data.csv.gz": data}
@@ -176,9 +176,7 @@ def _latin_1_tar() -> bytes:
         ("hw.zip", _zip(("hw.rar", b"Rar!\x1a\x07\0")), None, "in the archive, 'hw.rar' is a RAR archive"),
     ],
 )
-def test_a_file_that_can_not_be_what_is_asked_for_is_refused(
-    tmp_path: Path, name: str, data: bytes, file: str | None, why: str
-) -> None:
+def test_an_unsuitable_file_is_refused(tmp_path: Path, name: str, data: bytes, file: str | None, why: str) -> None:
     with pytest.raises(SubmissionRefused, match=why):
         unpack(data, name, tmp_path, room=_ROOM, file=file)
 
@@ -193,7 +191,7 @@ def test_a_file_that_can_not_be_what_is_asked_for_is_refused(
         ("hw.ipynb", b'{"cells": []}', "main.ipynb"),
     ],
 )
-def test_a_document_that_is_asked_for_is_taken(tmp_path: Path, name: str, data: bytes, file: str | None) -> None:
+def test_a_required_document_is_accepted(tmp_path: Path, name: str, data: bytes, file: str | None) -> None:
     unpack(data, name, tmp_path, room=_ROOM, file=file)
     assert _files(tmp_path) == {file or name: data}
 
@@ -206,7 +204,7 @@ def test_anything_else_is_one_file(tmp_path: Path, name: str) -> None:
     assert _files(tmp_path) == {name: data}
 
 
-def test_one_file_gets_the_name_that_the_scheme_gives(tmp_path: Path) -> None:
+def test_a_single_file_gets_the_schemes_name(tmp_path: Path) -> None:
     unpack(b"x", "my homework (final).py", tmp_path, room=_ROOM, file="main.py")
     assert _files(tmp_path) == {"main.py": b"x"}
 
@@ -230,7 +228,7 @@ def test_names_of_files_are_made_safe(name: str, safe: str) -> None:
     assert safe_name(name) == safe
 
 
-def test_what_is_executable_stays_so(tmp_path: Path) -> None:
+def test_executable_files_stay_executable(tmp_path: Path) -> None:
     unpack(_zip(("run", b"1"), mode=stat.S_IFREG | 0o4755), "a.zip", tmp_path, room=_ROOM)
     assert (tmp_path / "run").stat().st_mode & 0o7777 == 0o755
 
@@ -286,7 +284,7 @@ def _deep(pack: Callable[..., bytes]) -> bytes:
         ("a.tar", _sparse("0,1,"), "it is damaged \\("),
     ],
 )
-def test_what_is_unsafe_or_broken_is_refused(tmp_path: Path, name: str, data: bytes, why: str) -> None:
+def test_unsafe_and_broken_archives_are_refused(tmp_path: Path, name: str, data: bytes, why: str) -> None:
     inside = tmp_path / "in" / "here"
     inside.mkdir(parents=True)
     with pytest.raises(SubmissionRefused, match=why):

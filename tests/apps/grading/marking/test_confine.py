@@ -57,13 +57,13 @@ def test_a_sandbox_that_breaks_later_is_not_the_submissions_fault(
         mark(checked, b"true", "main.py")
 
 
-def test_another_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsupported_machine_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "m68k")
     with pytest.raises(SandboxUnavailable, match="this machine is a m68k"):
         _bubblewrap.Bubblewrap("bwrap")
 
 
-def test_a_scheme_where_every_submission_can_read_is_not_used(
+def test_a_scheme_readable_by_submissions_is_refused(
     scheme: MakeScheme, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked = scheme(_PARTS)
@@ -78,7 +78,7 @@ def _mark_weakly(scheme: MakeScheme, program: str, limits: str = "", expect: str
 
 
 @pytest.mark.usefixtures("no_bubblewrap")
-def test_weak_bounds_do_for_a_submission_that_is_trusted(scheme: MakeScheme) -> None:
+def test_the_weak_sandbox_marks_a_trusted_submission(scheme: MakeScheme) -> None:
     assert _mark_weakly(scheme, "pwd; cat main.py", expect="cat main.py").mark == 1
 
 
@@ -94,12 +94,14 @@ def test_weak_bounds_do_for_a_submission_that_is_trusted(scheme: MakeScheme) -> 
         ("b() { b | b & }; (b); exec sleep 600", "processes = 16, wall_seconds = 2", "ran longer than 2 s"),
     ],
 )
-def test_weak_bounds_hold_the_limits_and_leave_nothing(scheme: MakeScheme, program: str, limits: str, why: str) -> None:
+def test_the_weak_sandbox_enforces_limits_and_leaves_nothing(
+    scheme: MakeScheme, program: str, limits: str, why: str
+) -> None:
     assert why in _mark_weakly(scheme, program, limits).parts[0].output
 
 
 @pytest.mark.usefixtures("no_bubblewrap")
-def test_weak_bounds_give_no_memory_that_outlives_the_submission(scheme: MakeScheme) -> None:
+def test_the_weak_sandbox_leaves_no_memory_after_a_submission(scheme: MakeScheme) -> None:
     calls = "my @c = map { syscall($_, 0, 4096, 01600) } (29, 64, 68, 253); print qq(@c)"
     found = _mark_weakly(scheme, f"test $(uname -m) = x86_64 || exit 0; perl -e '{calls}'; false").parts[0]
     assert "-1 -1 -1 -1" in found.output
@@ -107,7 +109,7 @@ def test_weak_bounds_give_no_memory_that_outlives_the_submission(scheme: MakeSch
 
 @pytest.mark.usefixtures("no_bubblewrap")
 @pytest.mark.skipif(os.geteuid() != 0, reason="files of a user of its own are known by it")
-def test_weak_bounds_leave_no_file_anywhere(scheme: MakeScheme) -> None:
+def test_the_weak_sandbox_leaves_no_file_anywhere(scheme: MakeScheme) -> None:
     name = f"rabbitry-test-{os.getpid()}"
     places = [Path("/dev/shm", name), Path("/var/tmp", name)]  # noqa: S108  # it is about these
     program = f"mkdir -p {places[0]}/x/y && echo x > {places[1]} && touch {places[0]}/f && ls -d {places[0]}"
@@ -119,7 +121,7 @@ def test_weak_bounds_leave_no_file_anywhere(scheme: MakeScheme) -> None:
 
 
 @pytest.mark.usefixtures("no_bubblewrap")
-def test_weak_bounds_leave_no_daemon(scheme: MakeScheme) -> None:
+def test_the_weak_sandbox_leaves_no_daemon(scheme: MakeScheme) -> None:
     program = "setsid sleep 86123 >/dev/null 2>&1 </dev/null & trap '' HUP TERM; sleep 0.2; ls main.py"
     assert _mark_weakly(scheme, program, expect="main.py").mark == 1
     found = [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"86123" in _read(path)]
@@ -134,7 +136,7 @@ def _read(path: Path) -> bytes:
 
 
 @pytest.mark.usefixtures("no_bubblewrap")
-def test_weak_bounds_remove_what_is_hard_to_remove(scheme: MakeScheme) -> None:
+def test_the_weak_sandbox_removes_files_that_resist(scheme: MakeScheme) -> None:
     deep = "perl -e 'for (1 .. 3000) { mkdir q(dd); chdir q(dd) }'"
     marking = _mark_weakly(scheme, f"mkdir no && touch no/file && chmod 0 no; {deep}; sleep 600", "wall_seconds = 100")
     assert "made more than 20000 files" in marking.parts[0].output  # or too deep to be counted
@@ -142,7 +144,7 @@ def test_weak_bounds_remove_what_is_hard_to_remove(scheme: MakeScheme) -> None:
 
 @pytest.mark.usefixtures("no_bubblewrap")
 @pytest.mark.skipif(not namespaces(), reason="the kernel gives no namespaces here")
-def test_weak_bounds_keep_it_from_the_network_if_the_kernel_lets_us(scheme: MakeScheme) -> None:
+def test_the_weak_sandbox_denies_the_network_if_the_kernel_allows(scheme: MakeScheme) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         program = f"exec 3<>/dev/tcp/127.0.0.1/{listener.getsockname()[1]}"
         parts = _PARTS.replace('"sh main.py"', '["bash", "main.py"]')
@@ -189,7 +191,7 @@ print(mark(load_scheme(Path(sys.argv[1])), program.encode(), "main.py").parts[0]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="every other test runs as no root then")
-def test_a_user_who_is_not_root_has_the_same_bounds(tmp_path: Path) -> None:
+def test_a_user_other_than_root_has_the_same_limits(tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.mkdir()
     own.chmod(0o777)

@@ -97,7 +97,7 @@ def test_points_are_shared_out_over_the_tests(mark_tests: MarkTests) -> None:
         (_WRONG, 0, "0 of 3 tests passed"),
     ],
 )
-def test_what_did_not_pass_gets_no_points(mark_tests: MarkTests, solution: str, points: float, said: str) -> None:
+def test_tests_that_did_not_pass_earn_no_points(mark_tests: MarkTests, solution: str, points: float, said: str) -> None:
     marking = mark_tests(solution, cpu_seconds=2 if said == "CPU time" else 6)
     assert (marking.mark, marking.parts[0].passed) == (points, False), marking.feedback
     assert said in marking.parts[0].output
@@ -209,7 +209,7 @@ _NO_JSON = [
 ]
 
 
-def test_a_line_that_is_no_json_counts_for_nothing() -> None:
+def test_a_line_that_is_not_json_is_ignored() -> None:
     lines = []
     for number, text in enumerate(_NO_JSON):
         signed = hmac.new(_KEY, text, hashlib.sha256).hexdigest().encode() + b" " + text
@@ -218,7 +218,7 @@ def test_a_line_that_is_no_json_counts_for_nothing() -> None:
     assert report.began
 
 
-def test_lines_that_are_not_signed_or_come_twice_or_out_of_turn_count_for_nothing() -> None:
+def test_unsigned_repeated_and_misordered_lines_are_ignored() -> None:
     failed = _line(3, event="done", test="a", passed=False, why="wrong")
     report = read_report(
         _line(1, event="began")

@@ -149,7 +149,7 @@ time.sleep(60)
     assert "made more than 52000 memory mappings" in _output(marking)
 
 
-def test_what_waits_in_connections_counts_as_memory(run: Run) -> None:
+def test_data_waiting_in_connections_counts_as_memory(run: Run) -> None:
     # The kernel lets a connection that is read fast grow to megabytes.
     program = """
 import socket, threading, time
@@ -203,7 +203,7 @@ print("done")
     ],
     ids=["memfd", "shmget", "unshare", "clone", "msgget", "semget", "mq_open", "vmsplice"],
 )
-def test_memory_that_no_limit_counts_is_not_to_be_had(run: Run, call: str) -> None:
+def test_memory_that_no_limit_counts_is_denied(run: Run, call: str) -> None:
     program = f"""
 import ctypes, os
 libc = ctypes.CDLL(None, use_errno=True)
@@ -229,9 +229,7 @@ def fail(result):
         ("os.setxattr('/dev/shm', 'user.x', b'x', follow_symlinks=False)", "not supported"),
     ],
 )
-def test_what_the_kernel_keeps_for_a_process_uncounted_is_as_if_it_had_no_such_thing(
-    run: Run, call: str, said: str
-) -> None:
+def test_kernel_objects_that_are_not_counted_appear_unsupported(run: Run, call: str, said: str) -> None:
     program = f"""
 import ctypes, os
 libc = ctypes.CDLL(None, use_errno=True)
@@ -294,7 +292,7 @@ def test_a_socket_s_buffers_can_not_be_made_larger(run: Run) -> None:
     assert int(_output(run(program + "sys.exit(1)")).split()[-1]) < 1 << 20
 
 
-def test_what_waits_in_sockets_counts_as_memory(run: Run) -> None:
+def test_data_waiting_in_sockets_counts_as_memory(run: Run) -> None:
     program = _SOCKETS + "for _ in range(3):\n    os.fork()\nfull(100)\ntime.sleep(60)\n"
     marking = run(program, memory="256 MiB", wall_seconds=100)
     assert "used more than 256 MiB of memory" in _output(marking)
@@ -498,7 +496,7 @@ def test_a_daemon_does_not_outlive_its_part(run: Run, token: str, close: str) ->
     assert of_token(token) == []
 
 
-def test_what_was_printed_is_made_harmless(run: Run) -> None:
+def test_printed_control_characters_are_replaced(run: Run) -> None:
     program = "print('\\x1b[2J\\x00\\u202eevil\\u2028', end=''); raise SystemExit(1)"
     assert "\N{REPLACEMENT CHARACTER}[2J" in _output(run(program))
     assert _output(run(program)).isprintable() is False  # the line's end

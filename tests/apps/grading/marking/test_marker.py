@@ -56,7 +56,7 @@ def test_the_right_solution_gets_all_points(scheme: MakeScheme) -> None:
     assert msgspec.json.decode(msgspec.json.encode(marking), type=Marking) == marking
 
 
-def test_one_that_is_half_right_gets_some_and_reads_why(scheme: MakeScheme) -> None:
+def test_a_partly_right_submission_gets_some_points_and_reasons(scheme: MakeScheme) -> None:
     marking = mark(scheme(_SORTING), _HALF.encode(), "main.py")
     assert (marking.mark, [part.passed for part in marking.parts]) == (1, [True, False, False])
     assert marking.feedback == (
@@ -87,7 +87,7 @@ def test_one_that_is_half_right_gets_some_and_reads_why(scheme: MakeScheme) -> N
         ("1 / 0", 'exact = ""', "ZeroDivisionError"),
     ],
 )
-def test_what_is_printed_is_held_against_what_is_expected(
+def test_output_is_compared_with_the_expected_output(
     scheme: MakeScheme, program: str, expect: str, why: str | None
 ) -> None:
     part = f'[[part]]\nname = "x"\npoints = 1\ncommand = ["python3", "main.py"]\nexpect = {{ {expect} }}\n'
@@ -96,18 +96,18 @@ def test_what_is_printed_is_held_against_what_is_expected(
     assert (why or "") in result.output
 
 
-def test_what_is_expected_is_not_given_away(scheme: MakeScheme) -> None:
+def test_the_expected_output_is_not_revealed(scheme: MakeScheme) -> None:
     part = '[[part]]\nname = "x"\npoints = 1\ncommand = ["python3", "main.py"]\nexpect = { exact = "treasure" }\n'
     assert "treasure" not in repr(mark(scheme(part), b"print(1)", "main.py"))
 
 
-def test_a_command_that_is_not_there_fails_its_part(scheme: MakeScheme) -> None:
+def test_a_missing_command_fails_its_part(scheme: MakeScheme) -> None:
     part = '[[part]]\nname = "x"\npoints = 1\ncommand = ["no-such-command"]\n'
     result = mark(scheme(part), b"x", "main.py").parts[0]
     assert "exited with 127" in result.output
 
 
-def test_each_part_begins_with_the_submission_as_it_came(scheme: MakeScheme) -> None:
+def test_each_part_starts_with_the_original_submission(scheme: MakeScheme) -> None:
     parts = "".join(
         f'[[part]]\nname = "{n}"\npoints = 1\ncommand = "test ! -e left && touch left /tmp/left && test -e main.py"\n'
         for n in range(2)
@@ -115,7 +115,7 @@ def test_each_part_begins_with_the_submission_as_it_came(scheme: MakeScheme) -> 
     assert mark(scheme(parts), b"x", "whatever.txt").mark == 2
 
 
-def test_an_archive_keeps_its_folders_and_what_is_executable(scheme: MakeScheme) -> None:
+def test_an_archive_keeps_its_folders_and_executable_files(scheme: MakeScheme) -> None:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for name, content in {"homework/run": b"#!/bin/sh\ncat lib/text\n", "homework/lib/text": b"found"}.items():
@@ -196,7 +196,7 @@ def test_java_fits_into_its_memory(scheme: MakeScheme, memory: str) -> None:
     assert marking.mark == 1, marking.feedback
 
 
-def test_many_at_once_keep_apart(scheme: MakeScheme) -> None:
+def test_many_markings_at_once_are_separate(scheme: MakeScheme) -> None:
     checked = scheme('[[part]]\nname = "x"\npoints = 1\ncommand = "sleep 0.2; ls /tmp; cat main.py"\n')
     with ThreadPoolExecutor(8) as pool:
         markings = list(pool.map(lambda n: mark(checked, f"number {n}".encode(), "main.py"), range(24)))

@@ -42,7 +42,7 @@ def _write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_limits_of_a_part_lie_over_those_of_the_scheme_over_the_defaults(tmp_path: Path) -> None:
+def test_limits_of_a_part_override_those_of_the_scheme_and_the_defaults(tmp_path: Path) -> None:
     scheme = load_scheme(_write(tmp_path, _RIGHT))
     assert (scheme.name, scheme.out_of, scheme.folder) == ("Sorting", 5.5, tmp_path.resolve())
     first, second = (part.limits for part in scheme.part)
@@ -86,7 +86,7 @@ def test_limits_of_a_part_lie_over_those_of_the_scheme_over_the_defaults(tmp_pat
         ("memory = 1048576", 'memory = "lots"', 21, "a size must be"),
     ],
 )
-def test_a_wrong_one_is_refused_with_file_line_and_why(
+def test_an_invalid_scheme_is_refused_with_file_line_and_reason(
     tmp_path: Path, wrong: str, instead: str, line: int, why: str
 ) -> None:
     assert wrong in _RIGHT
@@ -111,7 +111,7 @@ def test_a_wrong_one_is_refused_with_file_line_and_why(
         (b"#" * 2_000_000, ":1: larger than 1 MiB"),
     ],
 )  # fmt: skip
-def test_what_is_no_scheme_at_all(tmp_path: Path, content: bytes, why: str) -> None:
+def test_files_that_are_not_schemes_are_refused(tmp_path: Path, content: bytes, why: str) -> None:
     path = tmp_path / "scheme.toml"
     path.write_bytes(content)
     with pytest.raises(SchemeInvalid) as caught:
@@ -130,7 +130,7 @@ def test_a_scheme_of_bonus_parts_alone_is_refused(tmp_path: Path) -> None:
         load_scheme(_write(tmp_path, f'[scheme]\nname = "x"\n{part}'))
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
+def test_a_missing_scheme_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SchemeInvalid, match=r"none\.toml: can't read it: No such file"):
         load_scheme(tmp_path / "none.toml")
 
