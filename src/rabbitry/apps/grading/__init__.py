@@ -3,5 +3,5 @@
 Bottom up: message.py and roles.py define what roles exchange, modules.py is the configuration, records/ stores what
 must survive a restart, stages.py makes a `rabbitry.App` of the roles, service.py runs it.
 
-Public is only `plugin`, which Rabbitry loads through its entry point.
+For Rabbitry alone, which loads `plugin` through its entry point.
 """

@@ -1,4 +1,4 @@
 """The work queue: numbers as text, on one queue, for any number of consumers.
 
-Public is only `plugin`, which Rabbitry loads through its entry point.
+For Rabbitry alone, which loads `plugin` through its entry point.
 """
