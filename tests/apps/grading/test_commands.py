@@ -547,7 +547,7 @@ def test_student_numbers_follow_the_configuration(more: dict[str, str], run: Run
     (folder / "s1234567x.py").write_text("x")
     assert "the name does not begin with a student number" in run("submit", str(folder), *rest).stderr
     config.write_text("student_number = '([a-z'\n")
-    assert "no regular expression" in run("submit", str(file), "--student", "7", *rest).stderr
+    assert "not a regular expression" in run("submit", str(file), "--student", "7", *rest).stderr
     config.write_text("student_number = '(a|aa)+b'\n")
     done = run("submit", str(file), "--student", "a" * 150, *rest)
     assert (done.returncode, "too long" in done.stderr) == (2, True)
