@@ -14,7 +14,26 @@ OVERVIEW: Final = View(
     styles=("overview/overview.css",),
     description="What flows through the broker, live, and what needs attention.",
 )
-OWN: Final[dict[str, tuple[View, ...]]] = {"": (OVERVIEW,)}
+
+
+def _table(title: str, description: str) -> View:
+    """Return the view of one of the broker's tables."""
+    name = title.lower()
+    return View(
+        title=title, module=f"broker/{name}.js", styles=("broker/broker.css",), path=name, description=description
+    )
+
+
+OWN: Final[dict[str, tuple[View, ...]]] = {
+    "": (OVERVIEW,),
+    "Broker": (
+        _table("Queues", "The broker's queues: what waits in them, what flows through them, and who consumes them."),
+        _table("Exchanges", "The broker's exchanges, and what is published to them."),
+        _table("Connections", "The programs that are connected to the broker."),
+        _table("Channels", "The channels of the broker's connections."),
+        _table("Consumers", "Who consumes which queue of the broker."),
+    ),
+}
 """Section of the navigation → the dashboard's own views in it, whose modules lie in the dashboard's static folder."""
 APPS: Final = "Apps"
 """The section with the views of the apps."""

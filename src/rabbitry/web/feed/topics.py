@@ -76,16 +76,19 @@ class Value(Topic):
         self.ring()
 
     def _subscription(self, params: Params) -> Subscription:
-        return _SeenValue(self)
+        return SeenValue(self)
 
 
-class _SeenValue(Subscription):
+class SeenValue(Subscription):
+    """The members of an object as a page was sent them last."""
+
     def __init__(self, topic: Value) -> None:
         self._topic = topic
         self._value: Params | None = None
         self._at: float | None = None
 
     def take(self) -> Part | None:
+        """Return the members that changed."""
         value, before = self._topic.value, self._value
         part: Part = {}
         if before is None:

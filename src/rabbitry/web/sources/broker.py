@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from rabbitry.web.sources.rows import Object, number, rate, text
+from rabbitry.web.sources.fields import Object, number, rate, text
 
 _RATES: Final = ("publish", "confirm", "deliver_get", "ack", "redeliver", "return_unroutable", "drop_unroutable")
 _OWN: Final = "Rabbitry "

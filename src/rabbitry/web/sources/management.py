@@ -8,9 +8,11 @@ shows are asked for one by one. Nothing is asked while no page subscribes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -21,7 +23,8 @@ from rabbitry.runtime.backoff import Backoff
 from rabbitry.web.feed.tables import Key, Row, SeenRows, Table
 from rabbitry.web.feed.topics import Topic, Value
 from rabbitry.web.sources.broker import broker_value
-from rabbitry.web.sources.rows import QUEUE_FIELDS, QUEUES, queue_row
+from rabbitry.web.sources.details import QueueTopic, queue_value
+from rabbitry.web.sources.lists import LISTINGS, Listing
 from rabbitry.web.sources.status import Status
 
 if TYPE_CHECKING:
@@ -45,7 +48,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Management:
-    """The source of the topics `broker` and `queues`.
+    """The source of the topics `broker`, `queue`, and of the tables in LISTINGS.
 
     Args:
         url: The management API's URL.
@@ -54,23 +57,28 @@ class Management:
     """
 
     def __init__(self, url: str, login: BrokerURL, sources: Value) -> None:
-        self.broker = Value()
-        self.queues = Table(QUEUES, keys=2)
+        self._broker = Value()
+        self._queue = QueueTopic()
+        self._tables = {listing: Table(listing.columns, listing.keys) for listing in LISTINGS}
         self._url = url
         self._login = login
-        self._status = Status(sources, "management", "the broker's management API")
+        self._status = Status(sources, "management", "Management API")
         self._status.tell("idle", where=url)
 
     @property
     def topics(self) -> Mapping[str, Topic]:
         """The topics by name."""
-        return {"broker": self.broker, "queues": self.queues}
+        tables = {listing.topic: table for listing, table in self._tables.items()}
+        return {"broker": self._broker, "queue": self._queue, **tables}
 
     async def run(self) -> None:
         """Ask until cancelled."""
         async with open_client(self._url, self._login) as client, asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._repeat(self.broker, lambda: self._ask_broker(client)), name="broker's overview")
-            tasks.create_task(self._repeat(self.queues, lambda: self._ask_queues(client)), name="list of queues")
+            tasks.create_task(self._repeat(self._broker, partial(self._ask_broker, client)), name="broker's overview")
+            tasks.create_task(self._repeat(self._queue, partial(self._ask_details, client)), name="details of queues")
+            for listing, table in self._tables.items():
+                ask = partial(self._ask_list, client, listing, table)
+                tasks.create_task(self._repeat(table, ask), name=f"list of {listing.topic}")
 
     async def _repeat(self, topic: Topic, ask: Callable[[], Awaitable[float]]) -> None:
         """Ask while the topic is wanted. `ask` returns the seconds until it is to be called again."""
@@ -101,41 +109,63 @@ class Management:
     async def _ask_broker(self, client: httpx.AsyncClient) -> float:
         started = time.monotonic()
         overview, nodes = await get_object(client, "/api/overview"), await get(client, "/api/nodes")
-        self.broker.put(broker_value(overview, nodes), time.time())
+        self._broker.put(broker_value(overview, nodes), time.time())
         self._status.tell("live", took=round(time.monotonic() - started, 3), every=EVERY)
         return EVERY
 
-    async def _ask_queues(self, client: httpx.AsyncClient) -> float:
-        """Ask for all queues, and then, for as long as the list has to wait, for those that pages show."""
+    async def _ask_list(self, client: httpx.AsyncClient, listing: Listing, table: Table) -> float:
+        """Ask for a whole list, and then, for as long as the next one has to wait, for the rows that pages show."""
         started = time.monotonic()
-        body = await fetch(client, f"/api/queues?columns={QUEUE_FIELDS}", timeout=_PATIENCE)
+        body = await fetch(client, f"/api/{listing.topic}?columns={listing.fields}", timeout=_PATIENCE)
         took = time.monotonic() - started
         try:
-            rows = await asyncio.to_thread(_queue_rows, body)  # 10,000 of them take 0.2 s
+            rows = await asyncio.to_thread(_rows, body, listing)  # 10,000 of them take 0.2 s
         except Undecodable as error:
-            raise ConnectFailed(f"{self._url} answered no list of queues ({error}): is it a management API?") from error
-        self.queues.replace(rows, time.time())
-        wait = min(max(EVERY, took / SHARE), LONGEST)
-        until = started + took + wait
-        while self.queues.wanted.is_set() and time.monotonic() + EVERY < until:
+            raise ConnectFailed(
+                f"{self._url} answered no {listing.topic} ({error}): is it a management API?"
+            ) from error
+        table.replace(rows, time.time())
+        self._status.tell("live")
+        until = started + took + min(max(EVERY, took / SHARE), LONGEST)
+        while listing.one is not None and table.wanted.is_set() and time.monotonic() + EVERY < until:
             await asyncio.sleep(EVERY)
-            await self._ask_shown(client)
+            await self._ask_shown(client, listing, listing.one, table)
         return max(0.0, until - time.monotonic())
 
-    async def _ask_shown(self, client: httpx.AsyncClient) -> None:
+    async def _ask_shown(
+        self, client: httpx.AsyncClient, listing: Listing, path: Callable[[Key], str], table: Table
+    ) -> None:
         keys: dict[Key, None] = {}
-        for seen in self.queues.subscriptions():
+        for seen in table.subscriptions():
             if isinstance(seen, SeenRows):
                 keys |= dict.fromkeys(seen.keys)
         rows, gone = [], []
         for key in list(keys)[:MOST_SHOWN]:
-            vhost, name = (quote(part, safe="") for part in key)
             try:
-                rows.append(queue_row(await get_object(client, f"/api/queues/{vhost}/{name}?columns={QUEUE_FIELDS}")))
+                rows.append(listing.row(await get_object(client, f"{path(key)}?columns={listing.fields}")))
             except NothingThere:
                 gone.append(key)
-        self.queues.update(rows, gone, time.time())
+        table.update(rows, gone, time.time())
+
+    async def _ask_details(self, client: httpx.AsyncClient) -> float:
+        """Ask for each queue that a page shows in full, at once for one that is new."""
+        self._queue.asked.clear()
+        for which in self._queue.which():
+            path = f"/api/queues/{quote(which.vhost, safe='')}/{quote(which.name, safe='')}"
+            try:
+                queue = await get_object(client, path)
+                bindings = await get(client, f"{path}/bindings")
+            except NothingThere:
+                self._queue.put(which, {"state": "missing"}, time.time())
+                continue
+            consumers = queue.get("consumer_details")
+            found = queue_value(queue, bindings, consumers if isinstance(consumers, list) else [])
+            self._queue.put(which, found, time.time())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(EVERY):
+                await self._queue.asked.wait()
+        return 0
 
 
-def _queue_rows(body: bytes) -> list[Row]:
-    return [queue_row(queue) for queue in decode_json(body, list[dict[str, Any]])]
+def _rows(body: bytes, listing: Listing) -> list[Row]:
+    return [listing.row(each) for each in decode_json(body, list[dict[str, Any]])]

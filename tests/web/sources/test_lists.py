@@ -1,6 +1,7 @@
 """Rows of what a management API answers, which is not always what its documentation says."""
 
-from rabbitry.web.sources.rows import QUEUES, features, queue_row
+from rabbitry.web.sources.fields import features
+from rabbitry.web.sources.lists import LISTINGS, queue_row
 
 
 def test_a_queue_with_everything() -> None:
@@ -21,7 +22,7 @@ def test_a_queue_with_everything() -> None:
             "message_stats": {"publish_details": {"rate": 1.26}, "ack_details": {"rate": 2}},
         }
     )
-    shown = dict(zip([column.name for column in QUEUES], row, strict=True))
+    shown = dict(zip([column.name for column in LISTINGS[0].columns], row, strict=True))
     assert shown == {
         "vhost": "/", "name": "tasks", "type": "quorum", "features": "D TTL Args", "policy": "p", "state": "running",
         "ready": 2, "unacked": 1, "messages": 3, "consumers": 4, "bytes": 77,

@@ -1,4 +1,4 @@
-"""Rows of the broker's tables, read from objects of a management API."""
+"""What the objects of a management API hold, whatever they lack: texts, numbers, rates, features."""
 
 from __future__ import annotations
 
@@ -6,33 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
-from rabbitry.web.feed.tables import Column, Row
-
 Object: TypeAlias = Mapping[str, Any]
 
-QUEUES: Final = (
-    Column("vhost"),
-    Column("name"),
-    Column("type"),
-    Column("features"),
-    Column("policy"),
-    Column("state"),
-    Column("ready", "number"),
-    Column("unacked", "number"),
-    Column("messages", "number"),
-    Column("consumers", "number"),
-    Column("bytes", "number"),
-    Column("incoming", "number"),
-    Column("delivered", "number"),
-    Column("acked", "number"),
-)
-"""The columns of the table `queues`: `incoming`, `delivered` and `acked` are messages a second."""
-QUEUE_FIELDS: Final = (
-    "vhost,name,type,durable,auto_delete,exclusive,arguments,policy,state,messages,messages_ready,"
-    "messages_unacknowledged,consumers,message_bytes,message_stats.publish_details.rate,"
-    "message_stats.deliver_get_details.rate,message_stats.ack_details.rate"
-)
-"""The fields of a queue that a row needs."""
 _ARGUMENTS: Final = {
     "x-message-ttl": "TTL",
     "x-expires": "Exp",
@@ -47,27 +22,6 @@ _ARGUMENTS: Final = {
     "x-delivery-limit": "DL",
 }
 """The short names of arguments, as RabbitMQ's own page has them."""
-
-
-def queue_row(queue: Object) -> Row:
-    """Return a queue as a row of QUEUES. RabbitMQ has no figures of one in its first seconds, which then are 0."""
-    stats = queue.get("message_stats") or {}
-    return (
-        text(queue.get("vhost")),
-        text(queue.get("name")),
-        text(queue.get("type")) or "classic",
-        features(queue),
-        text(queue.get("policy")),
-        text(queue.get("state")) or "running",
-        number(queue.get("messages_ready")),
-        number(queue.get("messages_unacknowledged")),
-        number(queue.get("messages")),
-        number(queue.get("consumers")),
-        number(queue.get("message_bytes")),
-        rate(stats, "publish"),
-        rate(stats, "deliver_get"),
-        rate(stats, "ack"),
-    )
 
 
 def features(thing: Object) -> str:

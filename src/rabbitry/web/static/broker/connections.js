@@ -1,0 +1,23 @@
+// The connections of the broker's clients.
+import { html } from "../html.js";
+import { VHOST, name, number, time, traffic } from "./cells.js";
+import { show } from "./page.js";
+
+show({
+  topic: "connections", title: "Connections", one: "connection", many: "connections",
+  sort: ["-received", "name"],
+  hint: "address, client, or state=blocked",
+  columns: [
+    { name: "client", title: "Client", draw: (value, cell) => name(value || cell("name")) },
+    { name: "address", title: "Address", isWide: true }, VHOST,
+    { name: "user", title: "User", from: 1, draw: name },
+    { name: "state", title: "State" },
+    { name: "protocol", title: "Protocol", from: 3 },
+    { name: "channels", title: "Channels", kind: "number", from: 1, draw: number },
+    { name: "received", title: "From client", kind: "number", from: 1, draw: traffic },
+    { name: "sent", title: "To client", kind: "number", from: 2, draw: traffic },
+    { name: "since", title: "Since", from: 4, isWide: true, draw: time },
+  ],
+  nothing: html`<div class="nothing"><p>No program is connected.</p><p>Watch this machine, which connects one:</p>
+    <pre><code>rabbitry monitor publish</code></pre></div>`,
+});

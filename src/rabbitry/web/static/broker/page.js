@@ -1,0 +1,91 @@
+// A page with one of the broker's tables: its filter, its rows, and the details of a chosen one.
+import { Component, createRef, html, render } from "../html.js";
+import { duration } from "../format.js";
+import { feed, watchSources } from "./live.js";
+import { Rows } from "./rows.js";
+
+const TYPING = 150; // milliseconds after the last key before a filter is asked for
+
+class Page extends Component {
+  constructor(props) {
+    super(props);
+    const query = new URLSearchParams(location.search);
+    const sort = query.get("sort")?.split(",").filter((each) => props.columns.some(({ name }) => name === each.replace("-", "")));
+    this.state = {
+      sort: sort?.length ? sort : props.sort,
+      filter: query.get("filter") ?? "",
+      chosen: query.get("open"),
+      table: {},
+      sources: {},
+    };
+  }
+
+  field = createRef();
+
+  componentDidMount() {
+    this.ended = watchSources((sources) => this.setState({ sources }));
+    this.ticking = setInterval(() => this.setState({}), 1000); // the age grows
+  }
+
+  componentWillUnmount() {
+    this.ended();
+    clearInterval(this.ticking);
+  }
+
+  // What is shown is in the address, so that it can be kept and sent.
+  keep(change) {
+    this.setState(change, () => {
+      const { sort, filter, chosen } = this.state;
+      const query = new URLSearchParams();
+      if (filter) query.set("filter", filter);
+      if (sort !== this.props.sort) query.set("sort", sort.join(","));
+      if (chosen) query.set("open", chosen);
+      history.replaceState(null, "", `${location.pathname}${query.size ? `?${query}` : ""}`);
+    });
+  }
+
+  type = (event) => {
+    const filter = event.currentTarget.value;
+    clearTimeout(this.typing);
+    this.typing = setTimeout(() => this.keep({ filter }), TYPING);
+  };
+
+  clear = () => {
+    this.field.current.value = "";
+    this.keep({ filter: "" });
+  };
+
+  render({ topic, title, one, many, columns, hint, nothing, Details }, { sort, filter, chosen, table, sources }) {
+    const count = (number) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
+    const told = table.total === undefined ? "loading" : filter ? `${table.matching.toLocaleString("en")} of ${count(table.total)}` : count(table.total);
+    const trouble = Object.values(sources).find(({ reason }) => reason);
+    return html`<div class=${`broker${chosen && Details ? " with-one" : ""}`}>
+      ${trouble && html`<${Trouble} ...${trouble} />`}
+      <div class="tools">
+        <label class="filter"><span>Filter</span>
+          <input type="search" ref=${this.field} value=${filter} placeholder=${hint} spellcheck=${false} autocomplete="off" onInput=${this.type} /></label>
+        <p class="told" role="status">${told}</p>
+        ${table.at && html`<p class="age">${duration(feed.age(table.at))} old</p>`}
+      </div>
+      <${Rows} topic=${topic} label=${title} columns=${columns} sort=${sort} filter=${filter} chosen=${chosen}
+        onSort=${(next) => this.keep({ sort: next })} onState=${(state) => this.setState({ table: { ...state } })}
+        onChoose=${(row) => this.keep({ chosen: JSON.stringify(row.slice(0, table.keys)) })}
+        empty=${!table.at ? html`<p class="nothing">Waiting for the broker.</p>`
+          : filter ? html`<p class="nothing">No ${one} matches “${filter}”. <button type="button" onClick=${this.clear}>Show all ${many}</button></p>` : nothing} />
+      ${chosen && Details && html`<aside class="one" aria-label=${`Details of the ${one}`}>
+        <button type="button" class="close" aria-label="Close the details" onClick=${() => this.keep({ chosen: null })}>×</button>
+        <${Details} key=${chosen} of=${JSON.parse(chosen)} /></aside>`}
+    </div>`;
+  }
+}
+
+function Trouble({ title, state, reason, todo }) {
+  return html`<div class="trouble" role="alert"><p><strong>${title[0].toUpperCase() + title.slice(1)} is ${state}.</strong> ${reason}</p>
+    ${todo && html`<p>${todo}</p>`}</div>`;
+}
+
+export function show(props) {
+  const page = document.getElementById("page");
+  page.replaceChildren();
+  render(html`<${Page} ...${props} />`, page);
+}

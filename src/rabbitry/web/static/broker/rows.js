@@ -1,0 +1,124 @@
+// A table of many rows, of which only those in sight are in the document.
+import { Component, createRef, html } from "../html.js";
+import { shown } from "../format.js";
+import { feed } from "./live.js";
+
+const HEIGHT = 34; // of a row, as in broker.css
+const BESIDE = 40; // rows that are loaded above and below those in sight
+const STEP = 20; // the window moves in steps, so that slow scrolling asks for few windows
+
+// Props: topic, columns [{name, title, draw(value, row), kind, from, isWide}], where from
+// 1 to 4 leaves a column out of narrow pages, sort, filter, chosen (key as JSON),
+// onSort(sort), onChoose(row), onState(state), empty (what is shown where there are no rows).
+export class Rows extends Component {
+  state = { table: {}, first: 0, count: 0, at: 0 };
+  box = createRef();
+
+  componentDidMount() {
+    this.resized = new ResizeObserver(() => this.look());
+    this.resized.observe(this.box.current);
+    this.subscription = feed.open(this.props.topic, this.params(), (table) => {
+      this.setState({ table });
+      this.props.onState(table);
+    });
+    this.look();
+  }
+
+  componentDidUpdate(before) {
+    if (before.sort === this.props.sort && before.filter === this.props.filter) return;
+    if (before.filter !== this.props.filter) this.box.current.scrollTop = 0;
+    this.subscription.change(this.params());
+  }
+
+  componentWillUnmount() {
+    this.resized.disconnect();
+    this.subscription.close();
+  }
+
+  params(first = this.state.first, count = this.state.count) {
+    return { sort: this.props.sort, filter: this.props.filter, first, count: Math.max(count, 2 * BESIDE) };
+  }
+
+  // Asks for another window where the rows in sight come near the end of the one that is here.
+  look = () => {
+    const box = this.box.current;
+    if (!box) return;
+    const top = Math.floor(box.scrollTop / HEIGHT);
+    const seen = Math.ceil(box.clientHeight / HEIGHT) + 1;
+    const first = Math.max(0, Math.floor((top - BESIDE) / STEP) * STEP);
+    const count = Math.min(500, seen + 2 * BESIDE + STEP);
+    if (first === this.state.first && count === this.state.count) return;
+    this.setState({ first, count });
+    this.subscription?.change(this.params(first, count));
+  };
+
+  key = (event) => {
+    if (event.target !== this.box.current) return;
+    const { table } = this.state;
+    const page = Math.max(1, Math.floor(this.box.current.clientHeight / HEIGHT) - 2);
+    const to = {
+      ArrowDown: this.state.at + 1, ArrowUp: this.state.at - 1, PageDown: this.state.at + page, PageUp: this.state.at - page,
+      Home: 0, End: (table.matching ?? 1) - 1,
+    }[event.key];
+    if (to !== undefined) {
+      event.preventDefault();
+      const at = Math.max(0, Math.min(to, (table.matching ?? 1) - 1));
+      this.setState({ at });
+      const box = this.box.current;
+      const [top, bottom] = [at * HEIGHT, (at + 2) * HEIGHT]; // the header covers one row
+      if (top < box.scrollTop) box.scrollTop = top;
+      else if (bottom > box.scrollTop + box.clientHeight) box.scrollTop = bottom - box.clientHeight;
+    } else if (event.key === "Enter" || event.key === " ") {
+      event.preventDefault();
+      const row = table.rows?.[this.state.at - table.first];
+      if (row) this.props.onChoose(row);
+    }
+  };
+
+  // A click sorts by a column alone, or turns its order round; with Shift it is added to the others.
+  sorted(name, kind, isAdded) {
+    const { sort } = this.props;
+    const old = sort.find((each) => each.replace("-", "") === name);
+    const fresh = kind === "number" ? `-${name}` : name;
+    const next = old === undefined ? fresh : old.startsWith("-") ? name : `-${name}`;
+    if (!isAdded) return this.props.onSort([next]);
+    this.props.onSort((old === undefined ? [...sort, next] : sort.map((each) => (each === old ? next : each))).slice(-4));
+  }
+
+  render({ columns, sort, chosen, empty, label }, { table, at }) {
+    const places = Object.fromEntries((table.columns ?? []).map((name, place) => [name, place]));
+    const rows = table.rows ?? [];
+    return html`<div class="rows" ref=${this.box} tabindex="0" role="table" aria-label=${label} aria-rowcount=${(table.matching ?? 0) + 1}
+        onScroll=${this.look} onKeyDown=${this.key}>
+      <div class="row head" role="row" aria-rowindex="1">
+        ${columns.map((column) => html`<${Head} key=${column.name} column=${column} sort=${sort}
+          onSort=${(isAdded) => this.sorted(column.name, column.kind, isAdded)} />`)}
+      </div>
+      ${table.matching === 0 ? empty : html`<div class="space" role="rowgroup" style=${{ height: `${(table.matching ?? 0) * HEIGHT}px` }}>
+        ${rows.map((row, index) => {
+          const key = JSON.stringify(row.slice(0, table.keys));
+          const place = table.first + index;
+          const kind = `row${key === chosen ? " chosen" : ""}${place === at ? " at" : ""}`;
+          return html`<div class=${kind} key=${key} role="row" aria-rowindex=${place + 2} style=${{ transform: `translateY(${place * HEIGHT}px)` }}
+              onClick=${() => (this.setState({ at: place }), this.props.onChoose(row))}>
+            ${columns.map(({ name, kind: type, draw, from = 0, isWide }) => {
+              const value = row[places[name]];
+              return html`<div role="cell" class=${`${type ?? "text"} from-${from}${isWide ? " wide" : ""}`} title=${typeof value === "string" ? shown(value) : null}>
+                ${draw ? draw(value, (other) => row[places[other]]) : shown(String(value))}</div>`;
+            })}
+          </div>`;
+        })}
+      </div>`}
+    </div>`;
+  }
+}
+
+function Head({ column: { name, title, kind = "text", from = 0, about, isWide }, sort, onSort }) {
+  const place = sort.findIndex((each) => each.replace("-", "") === name);
+  const down = place >= 0 && sort[place].startsWith("-");
+  const order = place < 0 ? "none" : down ? "descending" : "ascending";
+  return html`<div role="columnheader" class=${`${kind} from-${from}${isWide ? " wide" : ""}`} aria-sort=${order}>
+    <button type="button" title=${about ?? "Click sorts; Shift and click adds to the order"} onClick=${(event) => onSort(event.shiftKey)}>
+      ${title}${place >= 0 && html`<span class="order" aria-hidden="true">${down ? "▼" : "▲"}${sort.length > 1 ? place + 1 : ""}</span>`}</button>
+  </div>`;
+}

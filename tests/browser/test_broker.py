@@ -1,0 +1,181 @@
+"""The views of the broker in a real browser, with the embedded broker and RabbitMQ behind them."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+import pytest
+from playwright.async_api import Browser, ConsoleMessage, Page, expect
+
+import rabbitry
+from rabbitry.web._navigation import OWN
+from tests.browser.axe import serious
+from tests.support import commands
+from tests.support.embedded import BrokerProcess
+from tests.support.management import management_url
+from tests.support.ports import free_port
+from tests.support.rabbitmq import RabbitMQ
+
+pytestmark = pytest.mark.timeout(240)
+_WITHIN = 90_000
+_EVIL = "<img src=x onerror=alert(1)>"
+
+
+@dataclass
+class Watched:
+    """A page, and what its console complained of."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+
+    def note(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and "WebSocket connection to" not in message.text:
+            self.complaints.append(message.text)
+
+
+@dataclass
+class System:
+    """A broker and the dashboard that shows it."""
+
+    broker: str
+    url: str
+
+
+@pytest.fixture(params=["embedded", "rabbitmq"])
+def system(request: pytest.FixtureRequest) -> Iterator[System]:
+    if request.param == "rabbitmq":
+        server: RabbitMQ = request.getfixturevalue("module_rabbitmq")
+        with _served(server.url, management_url(server)) as web:
+            yield System(server.url, web.wait_for(r"dashboard on (http://\S+/)")[1])
+        return
+    port = free_port()
+    with BrokerProcess("--management-port", str(port)) as broker:
+        with _served(broker.url, f"http://127.0.0.1:{port}") as web:
+            yield System(broker.url, web.wait_for(r"dashboard on (http://\S+/)")[1])
+
+
+def _served(broker: str, management: str) -> AbstractContextManager[commands.Service]:
+    more = {"RABBITRY_BROKER": broker, "RABBITRY_MANAGEMENT": management}
+    return commands.service("web", "--port", "0", more=more)
+
+
+async def _open(browser: Browser, url: str, *, width: int = 1400) -> Watched:
+    page = await browser.new_page(viewport={"width": width, "height": 800})
+    watched = Watched(page)
+    page.on("console", watched.note)
+    page.on("pageerror", lambda error: watched.complaints.append(str(error)))
+    page.on("dialog", lambda dialog: watched.complaints.append(f"dialog {dialog.message}"))
+    await page.goto(url)
+    return watched
+
+
+async def test_queues_are_sorted_filtered_and_shown_in_full_by_keyboard(browser: Browser, system: System) -> None:
+    async with rabbitry.connect(system.broker) as connection:
+        channel = await connection.channel()
+        for name in ("view.a", "view.b", f"view.{_EVIL}"):
+            await channel.declare_queue(name, auto_delete=False)
+        await channel.publish(b"x", routing_key="view.b")
+        watched = await _open(browser, f"{system.url}queues/")
+        page = watched.page
+        await page.get_by_label("Filter").fill("view.")
+        rows = page.locator(".rows .space .row")
+        await expect(rows).to_have_count(3, timeout=_WITHIN)
+        await expect(rows.first).to_contain_text("view.b", timeout=_WITHIN)
+        await expect(rows.first).to_contain_text("none")
+        await page.get_by_role("button", name="Name").click()
+        await expect(rows.first).to_contain_text(_EVIL)
+        await page.get_by_role("button", name="Total").click()
+        await page.get_by_role("button", name="Name").click(modifiers=["Shift"])
+        await expect(rows.nth(1)).to_contain_text(_EVIL)
+        assert "sort=-messages%2Cname" in page.url
+        await page.locator(".rows").focus()
+        await page.keyboard.press("ArrowDown")
+        await page.keyboard.press("Enter")
+        details = page.get_by_role("complementary")
+        await expect(details).to_contain_text("(default)", timeout=_WITHIN)
+        await expect(details).to_contain_text(_EVIL)
+        await page.get_by_label("Filter").fill("view. ready>0")
+        await expect(rows).to_have_count(1)
+        await page.get_by_label("Filter").fill("nothing-is-called-so")
+        await page.get_by_role("button", name="Show all queues").click()
+        await expect(page.get_by_label("Filter")).to_have_value("")
+        assert await serious(page) == []
+        for name in ("view.a", "view.b", f"view.{_EVIL}"):
+            await channel.delete_queue(name)
+        await expect(details).to_contain_text("This queue is gone", timeout=_WITHIN)
+    assert watched.complaints == []
+
+
+async def test_every_view_of_the_broker_shows_what_is_there(browser: Browser, system: System) -> None:
+    async with rabbitry.connect(system.broker, name=f"named {_EVIL}") as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("view.consumed", exclusive=True)
+        await channel.publish(b"x", routing_key="view.consumed")  # confirms are on from here
+        async with channel.consume("view.consumed"):
+            for path, text in (
+                ("exchanges", "amq.topic"),
+                ("connections", f"named {_EVIL}"),
+                ("channels", "confirms"),
+                ("consumers", "view.consumed"),
+            ):
+                watched = await _open(browser, f"{system.url}{path}/")
+                row = watched.page.locator(".rows .space .row", has_text=text).first
+                await expect(row).to_be_visible(timeout=_WITHIN)
+                assert await serious(watched.page) == []
+                assert watched.complaints == []
+    assert [view.path for view in OWN["Broker"]] == ["queues", "exchanges", "connections", "channels", "consumers"]
+
+
+async def test_thousands_of_rows_are_a_few_in_the_document(browser: Browser) -> None:
+    port = free_port()
+    with BrokerProcess("--management-port", str(port)) as broker:
+        async with rabbitry.connect(broker.url) as connection:
+            channel = await connection.channel()
+            for number in range(2000):
+                await channel.declare_queue(f"many.{number:04}")
+            with _served(broker.url, f"http://127.0.0.1:{port}") as web:
+                watched = await _open(
+                    browser, web.wait_for(r"dashboard on (http://\S+/)")[1] + "queues/?filter=many&sort=name"
+                )
+                page = watched.page
+                await expect(page.get_by_role("status").filter(has_text="2,000 of")).to_be_visible(timeout=_WITHIN)
+                rows = page.locator(".rows .space .row")
+                assert await rows.count() < 300
+                await page.locator(".rows").focus()
+                await page.keyboard.press("End")
+                await expect(page.locator(".rows .space .row", has_text="many.1999")).to_be_visible(timeout=_WITHIN)
+                assert await rows.count() < 300
+                await expect(page.locator(".rows .row.at")).to_contain_text("many.1999")
+    assert watched.complaints == []
+
+
+async def test_a_dashboard_that_is_gone_is_told_and_comes_back(browser: Browser) -> None:
+    port, web_port = free_port(), free_port()
+    with BrokerProcess("--management-port", str(port)) as broker:
+        more = {"RABBITRY_BROKER": broker.url, "RABBITRY_MANAGEMENT": f"http://127.0.0.1:{port}"}
+        async with rabbitry.connect(broker.url) as connection:
+            channel = await connection.channel()
+            await channel.declare_queue("before")
+            with commands.service("web", "--port", str(web_port), more=more) as web:
+                web.wait_for("dashboard on")
+                watched = await _open(browser, f"http://127.0.0.1:{web_port}/queues/")
+                page = watched.page
+                await expect(page.locator(".rows .space .row", has_text="before")).to_be_visible(timeout=_WITHIN)
+            await expect(page.locator(".states")).to_contain_text("disconnected", timeout=_WITHIN)
+            await channel.declare_queue("between")
+            with commands.service("web", "--port", str(web_port), more=more) as web:
+                web.wait_for("dashboard on")
+                await expect(page.locator(".rows .space .row", has_text="between")).to_be_visible(timeout=_WITHIN)
+                await expect(page.locator(".states")).to_contain_text("WebSocket connected")
+        assert watched.complaints == []
+
+
+async def test_without_a_management_api_the_page_says_what_to_do(browser: Browser, embedded_url: str) -> None:
+    with _served(embedded_url, f"http://127.0.0.1:{free_port()}") as web:
+        watched = await _open(browser, web.wait_for(r"dashboard on (http://\S+/)")[1] + "queues/", width=320)
+        trouble = watched.page.get_by_role("alert")
+        await expect(trouble).to_contain_text("rabbitmq-plugins enable rabbitmq_management", timeout=_WITHIN)
+        wide = await watched.page.evaluate(
+            "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+        )
+        assert not wide
