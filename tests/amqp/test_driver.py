@@ -103,7 +103,7 @@ def _fill(driver: Driver) -> int:
 # -- writing -------------------------------------------------------------------------------------------
 
 
-async def test_writes_of_one_turn_travel_in_one_send() -> None:
+async def test_writes_of_one_loop_iteration_are_sent_together() -> None:
     async with _driver(_Recorder()) as (driver, peer):
         assert driver._transport is not None
         counting = _CountingTransport(driver._transport)
@@ -119,7 +119,7 @@ async def test_writes_of_one_turn_travel_in_one_send() -> None:
         assert driver.bytes_sent == len(expected) + 4
 
 
-async def test_much_is_sent_before_the_turn_ends_and_in_order() -> None:
+async def test_large_data_is_sent_before_the_iteration_ends_and_in_order() -> None:
     async with _driver(_Recorder()) as (driver, peer):
         pieces = [bytes((number,)) * 50_000 for number in range(10)]
         for piece in pieces:
@@ -128,7 +128,7 @@ async def test_much_is_sent_before_the_turn_ends_and_in_order() -> None:
         assert await _read_until(peer, lambda data: len(data) >= 500_000) == b"".join(pieces)
 
 
-async def test_a_peer_that_does_not_read_holds_back_the_writer() -> None:
+async def test_a_peer_that_does_not_read_pauses_the_writer() -> None:
     handler = _Recorder()
     async with _driver(handler) as (driver, peer):
         await driver.drain()  # nothing to wait for
@@ -147,7 +147,7 @@ async def test_a_peer_that_does_not_read_holds_back_the_writer() -> None:
         await _read_until(peer, lambda data: data == b"more")
 
 
-async def test_drain_ends_when_the_connection_does() -> None:
+async def test_drain_returns_when_the_connection_ends() -> None:
     async with _driver(_Recorder()) as (driver, _):
         _fill(driver)
         waiting = asyncio.create_task(driver.drain())
@@ -160,7 +160,7 @@ async def test_drain_ends_when_the_connection_does() -> None:
 # -- reading -------------------------------------------------------------------------------------------
 
 
-async def test_what_comes_becomes_events() -> None:
+async def test_received_data_becomes_events() -> None:
     handler = _Recorder()
     async with _driver(handler) as (driver, peer):
         peer.send(PROTOCOL_HEADER[:3])
@@ -172,7 +172,7 @@ async def test_what_comes_becomes_events() -> None:
         assert driver.bytes_received == 8
 
 
-async def test_reading_stops_and_goes_on() -> None:
+async def test_reading_pauses_and_resumes() -> None:
     handler = _Recorder()
     async with _driver(handler) as (driver, peer):
         driver.pause_reading()
@@ -189,7 +189,7 @@ async def test_reading_stops_and_goes_on() -> None:
 # -- ending --------------------------------------------------------------------------------------------
 
 
-async def test_close_sends_what_was_gathered_then_ends_once_without_an_error() -> None:
+async def test_close_sends_gathered_data_and_ends_once_without_an_error() -> None:
     handler = _Recorder()
     async with _driver(handler) as (driver, peer):
         driver.write(b"last words")
@@ -223,7 +223,7 @@ async def test_abort_ends_once_with_the_first_cause() -> None:
     assert handler.lost == [cause]
 
 
-async def test_an_end_of_file_ends_it_without_an_error() -> None:
+async def test_end_of_file_ends_the_connection_without_an_error() -> None:
     handler = _Recorder()
     async with _driver(handler) as (_, peer):
         peer.close()
@@ -231,7 +231,7 @@ async def test_an_end_of_file_ends_it_without_an_error() -> None:
     assert handler.lost == [None]
 
 
-async def test_a_reset_is_the_cause() -> None:
+async def test_a_reset_is_reported_as_the_cause() -> None:
     handler = _Recorder()
     async with _driver(handler) as (_, peer):
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
@@ -244,7 +244,7 @@ async def test_a_reset_is_the_cause() -> None:
 # -- heartbeats ----------------------------------------------------------------------------------------
 
 
-async def test_heartbeats_are_sent_if_nothing_else_is() -> None:
+async def test_heartbeats_are_sent_when_the_connection_is_idle() -> None:
     async with _driver(_Recorder()) as (driver, peer):
         driver.start_heartbeat(0.1)
         peer.send(PROTOCOL_HEADER)
@@ -252,7 +252,7 @@ async def test_heartbeats_are_sent_if_nothing_else_is() -> None:
         assert {beats[at : at + 8] for at in range(0, len(beats), 8)} == {HEARTBEAT_FRAME}
 
 
-async def test_a_silent_peer_is_given_up() -> None:
+async def test_a_silent_peer_is_disconnected() -> None:
     handler = _Recorder()
     async with _driver(handler) as (driver, _):
         driver.start_heartbeat(0.05)
@@ -262,7 +262,7 @@ async def test_a_silent_peer_is_given_up() -> None:
     assert "nothing came from the peer" in str(handler.lost[0])
 
 
-async def test_a_peer_that_sends_is_not_given_up() -> None:
+async def test_a_sending_peer_is_not_disconnected() -> None:
     handler = _Recorder()
     async with _driver(handler) as (driver, peer):
         peer.send(PROTOCOL_HEADER)
@@ -289,7 +289,7 @@ async def test_while_reading_is_paused_no_heartbeat_is_expected() -> None:
         await eventually(lambda: handler.lost, "on_lost")
 
 
-async def test_no_interval_means_no_heartbeats() -> None:
+async def test_an_interval_of_zero_turns_heartbeats_off() -> None:
     handler = _Recorder()
     async with _driver(handler) as (driver, peer):
         driver.start_heartbeat(0.05)
@@ -300,7 +300,7 @@ async def test_no_interval_means_no_heartbeats() -> None:
         assert await _read_until(peer, bool) == hot.encode_ack(1, 1, multiple=False)
 
 
-async def test_closing_towards_a_peer_that_takes_nothing_ends_with_the_heartbeat() -> None:
+async def test_closing_to_a_peer_that_reads_nothing_ends_by_heartbeat() -> None:
     handler = _Recorder()
     async with _driver(handler) as (driver, _):
         driver.start_heartbeat(0.05)

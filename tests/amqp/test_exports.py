@@ -69,7 +69,7 @@ def test_the_public_modules_are_exact_and_named_by_the_package(package: str) -> 
 
 
 @pytest.mark.parametrize("of", _CLASSES, ids=lambda of: of.__name__)
-def test_a_class_shows_its_users_what_users_call(of: type) -> None:
+def test_a_class_has_only_the_listed_public_names(of: type) -> None:
     assert {name for name in dir(of) if not name.startswith("_")} == _CLASSES[of]
 
 

@@ -81,7 +81,7 @@ async def test_another_error_ends_it(broker_url: str, no_leaks: None) -> None:
 @pytest.mark.parametrize(
     ("changes", "error"), [({"password": "wrong"}, LoginRefused), ({"virtual_host": "nowhere"}, VirtualHostRefused)]
 )
-async def test_a_refusal_is_not_tried_again(
+async def test_a_refused_login_or_virtual_host_is_not_retried(
     broker_url: str, no_leaks: None, changes: dict[str, str], error: type[Exception]
 ) -> None:
     work = Work()

@@ -119,7 +119,7 @@ def theirs(rabbitmq_server: RabbitMQ) -> Iterator[str]:
     rabbitmq_server.delete_vhost(name)
 
 
-async def test_the_same_is_refused_with_the_same_words(broker: Broker, theirs: str) -> None:
+async def test_refusals_have_the_same_text_on_both_brokers(broker: Broker, theirs: str) -> None:
     vhost = theirs.rpartition("/")[2]
     expected: dict[str, Outcome] = {}
     ours: dict[str, Outcome] = {}
@@ -134,7 +134,7 @@ async def test_the_same_is_refused_with_the_same_words(broker: Broker, theirs: s
     assert "(530)" in ours["enter"][1]
 
 
-async def test_a_changed_permission_counts_for_the_next_publish(broker: Broker) -> None:
+async def test_a_changed_permission_applies_to_the_next_publish(broker: Broker) -> None:
     def publish(channel: BlockingChannel) -> None:
         channel.basic_publish("mine-x", "k", b"")
         channel.basic_get("theirs-readable")
@@ -157,7 +157,7 @@ async def test_an_impersonator_may_set_another_user_id(broker: Broker) -> None:
     assert outcomes["not another's user-id"] == _DONE
 
 
-async def test_a_deleted_user_is_hung_up_on(broker: Broker) -> None:
+async def test_deleting_a_user_closes_its_connections(broker: Broker) -> None:
     parameters = pika.URLParameters(_with(broker.url, "ann:secret"))
     connection = await asyncio.to_thread(pika.BlockingConnection, parameters)
     broker.delete_user("ann")

@@ -105,7 +105,7 @@ async def test_health_checks_name_the_alarms_as_rabbitmq_does() -> None:
         assert (node["disk_free_alarm"], node["mem_alarm"]) == (True, True)
 
 
-async def test_too_little_memory_and_disk_are_alarms_of_their_own(tmp_path: Path) -> None:
+async def test_memory_and_disk_raise_separate_alarms(tmp_path: Path) -> None:
     async with Broker(BrokerConfig(port=0, data=tmp_path, memory_limit=1, disk_free_limit=1 << 62)) as broker:
         await eventually(lambda: broker.alarms.on == {"memory", "disk"}, "both alarms")
         async with rabbitry.connect(broker.url) as connection:
@@ -155,7 +155,7 @@ async def test_the_disk_alarm_ends_on_a_disk_that_never_had_much_more_than_the_l
         await eventually(lambda: not broker.alarms.on, "the end of the alarm")
 
 
-async def test_a_data_folder_that_is_gone_ends_the_broker(tmp_path: Path) -> None:
+async def test_a_removed_data_folder_stops_the_broker(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     async with Broker(BrokerConfig(port=0, data=folder)) as broker:
         folder.rename(tmp_path / "elsewhere")
@@ -164,7 +164,7 @@ async def test_a_data_folder_that_is_gone_ends_the_broker(tmp_path: Path) -> Non
         (tmp_path / "elsewhere").rename(folder)
 
 
-async def test_an_alarm_ends_for_everybody_while_one_is_closing() -> None:
+async def test_an_alarm_ends_for_all_while_one_connection_closes() -> None:
     async with Broker(BrokerConfig(port=0)) as broker:
         await broker.alarms.stop()  # it would look at the memory that there is
         async with rabbitry.connect(broker.url) as first, rabbitry.connect(broker.url) as second:

@@ -15,7 +15,7 @@ from tests.support.steps import take_all
 from tests.support.waiting import at_once, eventually
 
 
-async def test_a_chain_of_exchanges_that_delete_themselves_goes_as_a_whole() -> None:
+async def test_a_chain_of_auto_delete_exchanges_is_deleted_completely() -> None:
     async with Broker(BrokerConfig(port=0)) as broker, rabbitry.connect(broker.url) as connection:
         vhost = broker.vhosts["/"]
         before = set(vhost.exchanges)
@@ -34,7 +34,7 @@ async def test_a_chain_of_exchanges_that_delete_themselves_goes_as_a_whole() -> 
         assert list(vhost.all_bindings()) == []
 
 
-async def test_replies_do_not_pile_up_for_a_client_that_reads_none() -> None:
+async def test_direct_replies_to_a_client_that_does_not_read_are_bounded() -> None:
     async with Broker(BrokerConfig(port=0)) as broker, contextlib.AsyncExitStack() as stack:
         peer = await asyncio.to_thread(Peer, broker.url)
         stack.push_async_callback(asyncio.to_thread, peer.__exit__, OSError, OSError(), None)
@@ -54,7 +54,7 @@ async def test_replies_do_not_pile_up_for_a_client_that_reads_none() -> None:
             assert asking.driver.unsent > 16 << 20, "there was much to read"
 
 
-async def test_a_hundred_thousand_refusals_are_told() -> None:
+async def test_a_hundred_thousand_refusals_are_answered() -> None:
     """Built up one by one to a single buffer they would take minutes."""
     async with Broker(BrokerConfig(port=0)) as broker, contextlib.AsyncExitStack() as stack:
         peer = await asyncio.to_thread(Peer, broker.url)
@@ -72,7 +72,9 @@ async def test_a_hundred_thousand_refusals_are_told() -> None:
 
 
 @pytest.mark.parametrize("reason", ["expired", "maxlen"])
-async def test_others_have_their_turn_while_a_queue_gives_up_much(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_others_have_their_turn_while_a_queue_drops_many_messages(
+    reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("rabbitry.broker._queues.backlog.LONGEST_TURN", 0.0)  # one message in each turn
     async with (
         Broker(BrokerConfig(port=0)) as broker,

@@ -145,7 +145,7 @@ async def test_the_reason_arrives_when_the_broker_stops(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize("is_busy", [False, True])
-async def test_a_client_that_closes_while_the_broker_does_gets_its_close_ok(
+async def test_a_client_that_closes_with_the_broker_gets_close_ok(
     broker: Broker, is_busy: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where its answer to the broker's close was read before its own close could be carried out."""
@@ -216,7 +216,7 @@ async def test_a_client_that_does_not_close_the_socket_is_cut_off(
     client.writer.close()
 
 
-async def test_a_client_of_ours_tells_its_reason_to_a_broker_that_goes_on_sending() -> None:
+async def test_our_clients_close_reason_reaches_a_sending_broker() -> None:
     told: asyncio.Future[Method] = asyncio.get_running_loop().create_future()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

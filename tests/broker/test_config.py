@@ -53,7 +53,7 @@ def test_passwords_are_not_shown() -> None:
         ({"host": "0.0.0.0", "users": {"guest": "other"}}, "0.0.0.0 can be reached by others"),
     ],
 )
-def test_settings_that_no_broker_can_have_are_refused(settings: dict[str, Any], why: str) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, Any], why: str) -> None:
     with pytest.raises(UsageError) as refused:
         BrokerConfig(**settings)
     assert why in str(refused.value)
@@ -63,7 +63,7 @@ def test_an_ipv6_address_is_in_brackets_in_the_url() -> None:
     assert Broker(BrokerConfig(host="::1")).url == "amqp://guest:guest@[::1]:5672/"
 
 
-def test_each_given_socket_is_checked_for_who_can_reach_it() -> None:
+def test_each_given_socket_is_checked_for_its_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as own, socket.create_server(("0.0.0.0", 0)) as reached:
         with pytest.raises(UsageError, match=r"a broker on 0\.0\.0\.0 can be reached by others"):
             BrokerConfig(listeners=[own, reached])

@@ -142,7 +142,7 @@ async def test_a_violation_closes_the_connection_and_the_broker_serves_on(
 
 
 @pytest.mark.parametrize("header", [b"GET / HTTP/1.1\r\n\r\n", b"AMQP\x00\x00\x09\x02"])
-async def test_another_protocol_gets_the_header_that_is_spoken_here(broker: Broker, header: bytes) -> None:
+async def test_another_protocol_gets_the_brokers_protocol_header(broker: Broker, header: bytes) -> None:
     async with await _Raw.connect(broker) as client:
         client.writer.write(header)
         assert await client.reader.read() == PROTOCOL_HEADER
@@ -183,7 +183,7 @@ async def test_a_client_that_reads_nothing_holds_a_bounded_part_of_the_queue(bro
         await eventually(lambda: len(queue) == 0, "everything was delivered")
 
 
-async def test_what_a_lost_client_held_goes_back(broker: Broker) -> None:
+async def test_a_lost_clients_deliveries_are_requeued(broker: Broker) -> None:
     async with rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q")
@@ -200,7 +200,7 @@ async def test_what_a_lost_client_held_goes_back(broker: Broker) -> None:
         assert delivery.redelivered
 
 
-async def test_closing_the_broker_tells_its_clients_why() -> None:
+async def test_closing_the_broker_sends_the_reason_to_clients() -> None:
     async with Broker(BrokerConfig(port=0)) as broker:
         connection = await rabbitry.connect(broker.url, recover=False)
     await connection.wait_closed()
@@ -208,7 +208,7 @@ async def test_closing_the_broker_tells_its_clients_why() -> None:
     assert connection.close_reason.reply_code == 320
 
 
-async def test_a_silent_client_is_given_up() -> None:
+async def test_a_silent_client_is_disconnected() -> None:
     async with Broker(BrokerConfig(port=0, heartbeat=1)) as broker, await _Raw.connect(broker) as client:
         client.writer.write(client.core.send_header())
         await client.receive()
@@ -248,7 +248,7 @@ async def test_three_consumers_with_equal_prefetch_get_equal_shares(broker: Brok
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_requests_whose_channel_is_closed_in_the_same_chunk_are_done_and_not_answered(broker: Broker) -> None:
+async def test_requests_closed_in_the_same_chunk_are_done_but_not_answered(broker: Broker) -> None:
     async with await _Raw.connect(broker) as client:
         await client.log_in()
         wanted: list[Method] = [
@@ -281,7 +281,7 @@ async def test_a_crossing_close_and_the_numbers_next_channel_may_come_in_one_chu
         assert await client.receive_raw(3) == [ChannelCloseOk, ChannelOpenOk, QueueDeclareOk]
 
 
-async def test_a_client_that_waits_for_a_commit_hears_of_an_operators_close_and_closes_too(
+async def test_an_operators_close_reaches_a_client_that_waits_for_a_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiting: list[Callable[[], None]] = []
@@ -304,7 +304,7 @@ def _method(channel: int, method: Method) -> bytes:
     return _frame(1, channel, encode_method(method))
 
 
-async def test_who_does_not_take_the_answers_is_not_heard(broker: Broker) -> None:
+async def test_a_client_that_does_not_read_answers_is_not_read(broker: Broker) -> None:
     body, wanted = bytes(1 << 20), 64
     async with await _Raw.connect(broker) as client:
         await client.log_in()
@@ -323,7 +323,7 @@ async def test_who_does_not_take_the_answers_is_not_heard(broker: Broker) -> Non
             assert connected.driver.unsent < (32 << 20) + 2 * len(body)
 
 
-async def test_publishers_to_a_thousand_queues_leave_turns_for_a_client_with_one_question(broker: Broker) -> None:
+async def test_publishers_to_a_thousand_queues_leave_turns_for_others(broker: Broker) -> None:
     payload = hot.publish_payload(b"\x0aamq.fanout", b"\0", mandatory=False)
     publish = hot.encode_method_frame(1, payload) + hot.encode_content(1, hot.encode_header(1, 0, b""), b"x", 4096)
     async with contextlib.AsyncExitStack() as stack:

@@ -27,7 +27,7 @@ _MACHINE = total_memory(Path("/nowhere"))
         ("0::/\n", {"memory.max": "-1\n"}, _MACHINE),
     ],
 )
-def test_the_least_limit_of_all_groups_around_the_process_holds(
+def test_the_lowest_limit_of_all_control_groups_applies(
     tmp_path: Path, groups: str, files: dict[str, str], expected: int
 ) -> None:
     (tmp_path / "proc/self").mkdir(parents=True)

@@ -124,7 +124,7 @@ async def _run(broker: Broker, cycle: Callable[[Broker, int], None], numbers: It
 
 
 @pytest.mark.parametrize("cycle", [_session, _topology, _access, _refusals])
-async def test_nothing_is_kept_of_what_is_gone(tmp_path: Path, cycle: Callable[[Broker, int], None]) -> None:
+async def test_deleted_objects_leave_nothing_in_memory(tmp_path: Path, cycle: Callable[[Broker, int], None]) -> None:
     numbers = iter(range(1000, 2000))
     async with Broker(BrokerConfig(port=0, management_port=0, data=tmp_path)) as broker:
         await asyncio.to_thread(Api(broker.management_url), "GET", "/api/whoami")  # it is loaded then

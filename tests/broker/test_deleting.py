@@ -57,7 +57,7 @@ async def test_a_virtual_host_is_deleted_in_slices(monkeypatch: pytest.MonkeyPat
         assert peer.log[-1].startswith("0: ConnectionClose(reply_code=320, ")
 
 
-async def test_a_virtual_host_that_is_being_deleted_is_gone_for_clients() -> None:
+async def test_clients_cannot_use_a_virtual_host_being_deleted() -> None:
     async with Broker(BrokerConfig(port=0)) as broker:
         url = _fill(broker, "v")
         steps = broker.deleting_vhost("v")
@@ -68,7 +68,7 @@ async def test_a_virtual_host_that_is_being_deleted_is_gone_for_clients() -> Non
             pass
 
 
-async def test_a_virtual_host_made_while_one_of_its_name_is_being_deleted_has_nothing_of_that(tmp_path: Path) -> None:
+async def test_a_virtual_host_recreated_during_its_deletion_is_empty(tmp_path: Path) -> None:
     async with Broker(BrokerConfig(port=0, data=tmp_path, management_port=0)) as broker:
         api = Api(broker.management_url)
         url = _fill(broker, "v")
@@ -100,7 +100,7 @@ async def test_closing_the_broker_finishes_the_deletion_of_a_virtual_host(tmp_pa
         assert not broker.access.may_enter("v", "guest")
 
 
-async def test_whoever_gives_up_waiting_for_a_deletion_does_not_end_it(tmp_path: Path) -> None:
+async def test_cancelling_the_wait_for_a_deletion_does_not_stop_it(tmp_path: Path) -> None:
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
         _fill(broker, "v")
         next(broker.deleting_vhost("v"))
@@ -111,7 +111,7 @@ async def test_whoever_gives_up_waiting_for_a_deletion_does_not_end_it(tmp_path:
         assert set(broker.vhosts) == {"/"}
 
 
-async def test_a_program_that_makes_a_virtual_host_ends_the_deletion_of_one_of_its_name() -> None:
+async def test_creating_a_virtual_host_completes_the_deletion_of_its_name() -> None:
     async with Broker(BrokerConfig(port=0)) as broker:
         _fill(broker, "v")
         steps = broker.deleting_vhost("v")
@@ -122,7 +122,7 @@ async def test_a_program_that_makes_a_virtual_host_ends_the_deletion_of_one_of_i
             assert await (await client.channel()).purge_queue("q1") == 0
 
 
-async def test_a_user_is_gone_at_once_and_the_connections_one_by_one() -> None:
+async def test_deleting_a_user_closes_connections_one_by_one() -> None:
     config = BrokerConfig(port=0, users={"guest": "guest", "ann": "secret"})
     async with Broker(config) as broker, contextlib.AsyncExitStack() as stack:
         url = broker.url.replace("guest:guest", "ann:secret")
@@ -139,7 +139,7 @@ async def test_a_user_is_gone_at_once_and_the_connections_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("lost", [False, True])
-async def test_others_are_served_while_a_connection_with_much_is_closed(
+async def test_others_are_served_while_a_large_connection_is_closed(
     lost: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shares, "_SECONDS", 0.0)
@@ -183,7 +183,7 @@ async def test_others_are_served_while_a_connection_with_much_is_closed(
 
 @pytest.mark.parametrize("method", [m.QueueDelete("q"), m.ExchangeDelete("e")])
 @pytest.mark.parametrize("vanishes", [False, True])
-async def test_others_are_served_while_what_has_many_bindings_is_deleted(
+async def test_others_are_served_while_many_bindings_are_deleted(
     method: m.QueueDelete | m.ExchangeDelete, vanishes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shares, "_SECONDS", 0.0)

@@ -94,7 +94,7 @@ async def test_the_oldest_connection_without_a_login_is_closed_first() -> None:
     await acceptor.close()
 
 
-async def test_a_handshake_of_tls_that_never_begins_counts_and_ends_with_the_acceptor() -> None:
+async def test_an_unfinished_tls_handshake_counts_and_ends_with_the_acceptor() -> None:
     acceptor = Acceptor()
     (listener,) = open_listeners("127.0.0.1", 0)
     acceptor.add(listener, _Silent, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
@@ -107,7 +107,7 @@ async def test_a_handshake_of_tls_that_never_begins_counts_and_ends_with_the_acc
     assert acceptor.without_login == 0
 
 
-def test_localhost_is_both_families_with_one_port() -> None:
+def test_localhost_listens_on_both_families_with_one_port() -> None:
     sockets = open_listeners("localhost", 0)
     try:
         addresses = [each.getsockname()[:2] for each in sockets]
@@ -127,7 +127,7 @@ def _has_ipv6() -> bool:
     return True
 
 
-def test_localhost_is_one_family_on_a_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_localhost_listens_on_ipv4_alone_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
     create = socket.create_server
 
     def without_ipv6(address: tuple[str, int], *, family: int = socket.AF_INET, backlog: int = 5) -> socket.socket:

@@ -34,7 +34,7 @@ def test_each_queue_delivers_once_in_the_order_of_the_first_touch() -> None:
     assert seen == ["two", "one"]
 
 
-def test_what_is_touched_meanwhile_delivers_after_all_that_were() -> None:
+def test_queues_touched_during_a_round_deliver_last() -> None:
     seen: list[str] = []
     dispatcher = Dispatcher(Shares())
     dead = _Queue("dead letters", seen)
@@ -44,7 +44,7 @@ def test_what_is_touched_meanwhile_delivers_after_all_that_were() -> None:
     assert seen == ["source", "other", "dead letters"]
 
 
-async def test_a_round_without_an_end_lets_the_loop_have_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_endless_round_lets_the_loop_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rabbitry.broker._dispatcher._LONGEST_DISPATCH", 0.0)
     seen: list[str] = []
     shares = Shares()

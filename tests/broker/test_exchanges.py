@@ -54,7 +54,7 @@ def _split(key: str) -> list[str]:
 
 
 @given(st.lists(_words, max_size=8), st.lists(st.sampled_from(["a", "b", "c", ""]), min_size=1, max_size=5))
-def test_topic_matches_as_the_plain_rule_does(patterns: list[list[str]], words: list[str]) -> None:
+def test_topic_matching_follows_the_plain_rule(patterns: list[list[str]], words: list[str]) -> None:
     exchange = _exchange("topic")
     queues = [_known_queue(str(number)) for number in range(len(patterns))]
     for pattern, queue in zip(patterns, queues, strict=True):
@@ -82,7 +82,7 @@ def _matches_in_line(pattern: list[str], words: list[str]) -> bool:
     return len(words) in reached
 
 
-def test_long_patterns_of_many_stars_and_hashes_match_as_the_plain_rule_does() -> None:
+def test_long_patterns_with_many_wildcards_follow_the_plain_rule() -> None:
     exchange, chance = _exchange("topic"), random.Random(1)
     patterns = [".".join(chance.choices("#*ab", k=chance.randrange(1, 20))) for _ in range(300)]
     for pattern in patterns:
@@ -158,7 +158,7 @@ _kinds = st.sampled_from([{}, *({"x-match": kind} for kind in ("all", "any", "al
 
 
 @given(st.lists(st.tuples(_kinds, _headers), max_size=8), _headers)
-def test_headers_match_as_the_plain_rule_does(bindings: list[tuple[Table, Table]], headers: Table) -> None:
+def test_headers_matching_follows_the_plain_rule(bindings: list[tuple[Table, Table]], headers: Table) -> None:
     exchange = _exchange("headers")
     queues = [_known_queue(str(number)) for number in range(len(bindings))]
     bound = [
@@ -192,7 +192,7 @@ def test_patterns_stay_bound_when_many_others_are_unbound() -> None:
     assert [found.name for found in exchange.match("a.5.b", {})] == ["5"]
 
 
-def test_a_binding_that_is_made_twice_is_one() -> None:
+def test_binding_twice_creates_one_binding() -> None:
     for kind in TYPES:
         exchange, queue = _exchange(kind), _queue("q")
         binding = Binding(exchange, queue, "k", NO_ARGUMENTS)
@@ -223,7 +223,7 @@ def test_exchanges_in_a_circle_route_once() -> None:
     assert not by_headers
 
 
-def test_an_alternate_exchange_takes_what_goes_nowhere() -> None:
+def test_an_alternate_exchange_gets_unroutable_messages() -> None:
     vhost = _vhost()
     vhost.declare_exchange(
         "d", "direct", durable=False, auto_delete=False, internal=False, arguments={"alternate-exchange": "a"}
@@ -232,7 +232,7 @@ def test_an_alternate_exchange_takes_what_goes_nowhere() -> None:
     assert [queue.name for queue in vhost.route(vhost.exchange("d"), ["k"], {})[0]] == ["q"]
 
 
-def test_deleting_takes_bindings_along_and_auto_delete_follows() -> None:
+def test_deleting_removes_bindings_and_auto_delete_exchanges() -> None:
     vhost = _vhost()
     vhost.declare_exchange("d", "direct", durable=False, auto_delete=True, internal=False, arguments=NO_ARGUMENTS)
     vhost.bind("d", vhost.exchange("a"), "k", NO_ARGUMENTS)

@@ -33,7 +33,7 @@ from tests.differential.peer import Peer
 from tests.support.waiting import at_once, eventually
 
 
-async def test_those_who_wait_get_a_share_of_each_turn_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_clients_get_a_limited_part_of_each_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     shares = Shares()
@@ -112,7 +112,7 @@ async def _published(channel: Channel, name: str, count: int, **options: Any) ->
 
 
 @pytest.mark.parametrize("ending", ["channel", "connection", "nack", "recover", "lost"])
-async def test_others_are_served_during_a_large_requeue_and_find_its_order(
+async def test_others_are_served_during_a_large_requeue_in_order(
     ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shares, "_SECONDS", 0.0)
@@ -171,7 +171,7 @@ async def test_others_are_served_while_a_large_transaction_is_committed(
         assert len(queue) == 400
 
 
-async def test_a_queue_whose_messages_are_not_all_deleted_at_the_end_is_gone_after_it(
+async def test_an_unfinished_queue_deletion_is_completed_after_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rabbitry.broker._queues.contents.WINDOW", 10)

@@ -46,7 +46,7 @@ async def test_a_virtual_host_that_is_given_later_can_be_entered(tmp_path: Path)
         assert await _logs_in(broker, "guest:guest", "later")
 
 
-async def test_what_was_taken_from_the_default_user_stays_taken(tmp_path: Path) -> None:
+async def test_changes_to_the_default_user_survive_a_restart(tmp_path: Path) -> None:
     async with Broker(BrokerConfig(port=0, users={"guest": "guest", "ann": "x"}, data=tmp_path)) as broker:
         broker.delete_user("guest")
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
@@ -55,6 +55,6 @@ async def test_what_was_taken_from_the_default_user_stays_taken(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("users", [None, {"guest": "secret"}])
-def test_an_address_that_others_reach_needs_another_user_than_guest(users: dict[str, str] | None) -> None:
+def test_a_reachable_address_needs_a_user_other_than_guest(users: dict[str, str] | None) -> None:
     with pytest.raises(UsageError, match="give it another user and a password"):
         Broker(BrokerConfig(host="0.0.0.0", port=0, users=users))

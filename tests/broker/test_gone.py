@@ -47,7 +47,7 @@ def _note(broker: Broker, kept: weakref.WeakSet[object]) -> None:
 
 
 @pytest.mark.usefixtures("without_collector")
-async def test_a_client_that_is_gone_leaves_no_object_behind() -> None:
+async def test_a_disconnected_client_leaves_no_object_behind() -> None:
     async with Broker(BrokerConfig(port=0)) as broker:
         vhost = broker.vhosts["/"]
         exchanges = set(vhost.exchanges)

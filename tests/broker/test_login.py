@@ -40,7 +40,7 @@ def test_credentials(mechanism: str, response: bytes, expected: tuple[str, str] 
         ("nobody", "", "127.0.0.1", False),
     ],
 )
-def test_who_may_log_in(user: str, password: str, peer: str, expected: bool) -> None:
+def test_logins_by_user_password_and_address(user: str, password: str, peer: str, expected: bool) -> None:
     access = initial_access(_USERS, ["/"], Journal())
     assert (access.is_password(user, password) and may_come_from(user, peer)) is expected
 
@@ -61,7 +61,7 @@ def test_permissions_are_patterns() -> None:
     assert not access.is_password("ann", "secret")
 
 
-def test_a_hash_of_rabbitmq_is_understood() -> None:
+def test_rabbitmqs_password_hashes_are_accepted() -> None:
     access = initial_access({}, [], Journal())
     access.put_user("guest", "TbAuApfHTi+XS4jK6oAyyCcYAOSr6LmSY2e/JkYljo7INF+2")
     assert access.is_password("guest", "guest")
@@ -81,6 +81,6 @@ def test_a_hash_of_rabbitmq_is_understood() -> None:
         (" ", "\\ "),
     ],
 )
-def test_no_part_of_a_certificates_name_reads_as_several(value: str, escaped: str) -> None:
+def test_parts_of_a_certificate_name_are_escaped(value: str, escaped: str) -> None:
     subject = ((("organizationName", "trusted"),), (("commonName", value), ("emailAddress", "a@b")))
     assert distinguished_name(subject) == f"CN={escaped}+EMAILADDRESS=a@b,O=trusted"

@@ -129,7 +129,7 @@ def _busy(url: str) -> Any:
     return connection
 
 
-async def test_who_may_not(broker: Broker) -> None:
+async def test_requests_without_permission_are_refused(broker: Broker) -> None:
     url = broker.management_url
     broker.access.put_user("plain", broker.access.users["guest"].password_hash)
     broker.access.put_user("manager", broker.access.users["guest"].password_hash, ("management",))
@@ -149,7 +149,7 @@ async def test_who_may_not(broker: Broker) -> None:
         assert (error.code, error.headers["www-authenticate"]) == (401, 'Basic realm="RabbitMQ Management"')
 
 
-async def test_definitions_go_out_and_in(rabbit: RabbitMQ, tmp_path: Path) -> None:
+async def test_definitions_are_exported_and_imported(rabbit: RabbitMQ, tmp_path: Path) -> None:
     await asyncio.to_thread(_prepare, rabbit.url)
     theirs = Api(management_url(rabbit))
     _, document = await asyncio.to_thread(theirs, "GET", "/api/definitions")

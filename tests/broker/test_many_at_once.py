@@ -74,7 +74,7 @@ def _side(broker: Broker) -> tuple[connection.ClientConnection, channel.Channel]
     raise AssertionError("nobody consumes")
 
 
-async def test_a_part_of_many_deliveries_is_settled_while_others_are_served(broker: Broker) -> None:
+async def test_many_deliveries_are_settled_while_others_are_served(broker: Broker) -> None:
     queue = _filled(broker)
     async with contextlib.AsyncExitStack() as stack:
         asking = await stack.enter_async_context(rabbitry.connect(broker.url))
@@ -89,7 +89,7 @@ async def test_a_part_of_many_deliveries_is_settled_while_others_are_served(brok
         assert list(side.unsettled) == list(range(202, _MANY + 1))
 
 
-async def test_a_connection_closed_amid_a_large_ack_returns_only_what_was_not_acknowledged(broker: Broker) -> None:
+async def test_closing_during_a_large_ack_requeues_only_unacked_messages(broker: Broker) -> None:
     queue = _filled(broker)
     async with contextlib.AsyncExitStack() as stack:
         peer = await _holder(broker, queue, stack, tx=False)
@@ -128,7 +128,7 @@ async def test_a_large_rollback_keeps_the_order_of_tags_while_others_are_served(
         assert list(side.unsettled) == list(range(301, _MANY + 2))
 
 
-async def test_all_consumers_of_a_deleted_queue_are_told_while_others_are_served(
+async def test_consumers_of_a_deleted_queue_are_notified_in_steps(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
@@ -189,9 +189,7 @@ def test_items_are_sorted_in_steps_and_freed_as_they_are_taken() -> None:
 
 
 @pytest.mark.parametrize("arguments", [{}, {"x-queue-type": "quorum"}, {"x-max-priority": 3}], ids=str)
-async def test_an_orderly_stop_stores_that_all_unsettled_messages_were_delivered(
-    small_steps: None, tmp_path: Path, arguments: Table
-) -> None:
+async def test_an_orderly_stop_stores_delivery_counts(small_steps: None, tmp_path: Path, arguments: Table) -> None:
     config = BrokerConfig(port=0, data=tmp_path)
     async with contextlib.AsyncExitStack() as running:
         broker = await running.enter_async_context(Broker(config))

@@ -110,7 +110,7 @@ async def _fill(folder: Path, kind: str, number: int) -> int:
 
 
 @pytest.mark.parametrize("kind", _FILLS)
-async def test_some_of_it_stays_small(kind: str, tmp_path: Path) -> None:
+async def test_memory_stays_small(kind: str, tmp_path: Path) -> None:
     asyncio.get_running_loop().set_debug(False)
     assert await _fill(tmp_path, kind, _FILLS[kind][1]) < _MOST
 
@@ -118,6 +118,6 @@ async def test_some_of_it_stays_small(kind: str, tmp_path: Path) -> None:
 @pytest.mark.faults
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", _FILLS)
-async def test_much_of_it_stays_small(kind: str, tmp_path: Path) -> None:
+async def test_memory_stays_small_under_large_loads(kind: str, tmp_path: Path) -> None:
     asyncio.get_running_loop().set_debug(False)
     assert await _fill(tmp_path, kind, _FILLS[kind][2]) < _MOST

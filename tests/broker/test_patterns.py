@@ -58,7 +58,7 @@ def test_patterns_that_are_refused(pattern: str, text: str) -> None:
         check_pattern(pattern)
 
 
-async def test_a_pattern_that_takes_for_ever_allows_nothing(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_pattern_that_takes_forever_matches_nothing(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "rabbitry.broker._patterns")
     async with Broker(BrokerConfig(port=0, management_port=0)) as broker:
         broker.access.put_permission("/", "guest", Permission(configure=EVIL))

@@ -59,7 +59,7 @@ async def _depth(channel: Channel, queue: str) -> int:
     return (await channel.declare_queue(queue, passive=True)).message_count
 
 
-async def test_a_policy_holds_for_what_is_there_and_what_will_be(server: Server) -> None:
+async def test_a_policy_applies_to_existing_and_new_queues(server: Server) -> None:
     async with rabbitry.connect(server.url) as connection, await connection.channel() as channel:
         await channel.declare_queue("short.old")
         await channel.declare_queue("short.own", arguments={"x-max-length": 1})
@@ -159,14 +159,14 @@ async def test_an_alternate_exchange_by_policy(server: Server) -> None:
         ("^q", {"max-length": 1}, {"apply-to": "nonsense"}),
     ],
 )
-async def test_a_policy_that_makes_no_sense_is_refused(
+async def test_an_invalid_policy_is_refused(
     server: Server, pattern: str, definition: dict[str, object], more: dict[str, object]
 ) -> None:
     assert await server.put("bad", pattern, definition, **more) == 400
     assert (await server.http.get("policies/%2F/bad")).status_code == 404
 
 
-async def test_policies_outlive_a_restart_and_travel_in_definitions(tmp_path: Path) -> None:
+async def test_policies_survive_a_restart_and_are_exported(tmp_path: Path) -> None:
     async with Broker(BrokerConfig(port=0, management_port=0, data=tmp_path)) as broker:
         server = Server(broker.url, broker.management_url)
         async with server.http, rabbitry.connect(broker.url) as connection, await connection.channel() as channel:
@@ -205,7 +205,7 @@ _CHANGES = st.lists(
 
 
 @given(_CHANGES)
-def test_whatever_changes_the_policy_of_highest_priority_holds(
+def test_the_policy_of_highest_priority_applies_after_any_change(
     changes: list[tuple[str, tuple[str, int, str] | None]],
 ) -> None:
     broker = Broker()

@@ -38,7 +38,7 @@ def _take(queue: Queue) -> Entry | None:
 
 
 @given(st.integers(0, 12), st.lists(st.integers(0, 11), unique=True), st.randoms(use_true_random=False))
-def test_what_comes_back_keeps_the_order(taken: int, back: list[int], random: object) -> None:
+def test_requeued_messages_keep_the_order(taken: int, back: list[int], random: object) -> None:
     queue = _queue(12)
     entries: list[Entry] = []
     for _ in range(taken):
@@ -56,7 +56,7 @@ def test_what_comes_back_keeps_the_order(taken: int, back: list[int], random: ob
     assert left == again + [(b"%d" % number, False) for number in range(taken, 12)]
 
 
-def test_purge_counts_what_is_ready() -> None:
+def test_purge_counts_ready_messages() -> None:
     queue = _queue(5)
     entry = _take(queue)
     assert entry is not None
@@ -66,7 +66,7 @@ def test_purge_counts_what_is_ready() -> None:
     assert len(queue) == 0
 
 
-async def test_a_dead_letters_key_is_cut_if_it_is_too_long_to_travel() -> None:
+async def test_a_too_long_dead_letter_key_is_cut() -> None:
     arguments: Table = {"x-dead-letter-exchange": "amq.fanout", "x-dead-letter-routing-key": "k" * 300}
     async with Broker(BrokerConfig(port=0)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
@@ -83,7 +83,7 @@ async def test_a_dead_letters_key_is_cut_if_it_is_too_long_to_travel() -> None:
         assert (letter.body, letter.routing_key) == (b"1", "k" * 255)
 
 
-async def test_messages_are_no_work_for_the_garbage_collector() -> None:
+async def test_messages_are_not_tracked_by_the_garbage_collector() -> None:
     queue = _queue(2)
     entry = _take(queue)
     assert entry is not None

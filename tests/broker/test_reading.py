@@ -35,7 +35,7 @@ def test_a_client_is_read_again_when_the_last_reason_is_gone(order: tuple[Reason
         assert socket.is_read == (count == len(order) - 1)
 
 
-def test_what_was_never_paused_stays_open() -> None:
+def test_resuming_without_a_pause_changes_nothing() -> None:
     socket = _Socket()
     gate = ReadingGate(socket)
     gate.pause()
@@ -71,7 +71,7 @@ def test_the_state_of_a_connection_is_in_rabbitmqs_words(reasons: tuple[Reason, 
 
 
 @pytest.mark.parametrize("last", [Reason.MEMORY, Reason.DISK])
-async def test_a_client_blocked_by_two_alarms_is_told_once_and_read_after_the_second(last: Reason) -> None:
+async def test_two_alarms_block_a_client_once_until_both_end(last: Reason) -> None:
     first = Reason.DISK if last is Reason.MEMORY else Reason.MEMORY
     told: list[str | None] = []
     async with Broker(BrokerConfig(port=0)) as broker:

@@ -18,7 +18,7 @@ async def test_enough_work_in_one_turn_leaves_the_rest_to_the_next() -> None:
     assert shares.may_go_on(1_000)
 
 
-async def test_who_waits_goes_first() -> None:
+async def test_waiting_clients_go_first() -> None:
     shares = Shares()
     served: list[str] = []
     shares.wait(lambda: served.append("waiting"))
@@ -29,7 +29,7 @@ async def test_who_waits_goes_first() -> None:
     assert shares.may_go_on(1)
 
 
-async def test_one_that_raises_does_not_keep_the_others_waiting() -> None:
+async def test_an_error_does_not_keep_the_others_waiting() -> None:
     raised: list[BaseException | None] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context.get("exception")))
     shares = Shares()

@@ -60,7 +60,7 @@ async def test_a_missing_package_undoes_the_start(tmp_path: Path, monkeypatch: p
     assert listener.fileno() == -1
 
 
-async def test_a_folder_that_another_broker_uses_undoes_the_start(tmp_path: Path) -> None:
+async def test_a_locked_data_folder_undoes_the_start(tmp_path: Path) -> None:
     async with Broker(BrokerConfig(port=0, data=tmp_path)):
         await _fails_to_start(settings(tmp_path), StoreFailed, "another broker uses the data folder")
 
@@ -118,9 +118,7 @@ async def test_a_failure_while_opening_or_restoring_a_store_undoes_the_start(
     assert await is_kept(tmp_path)
 
 
-async def test_a_store_that_is_given_back_unused_is_as_it_was_found(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_unused_store_is_released_as_it_was_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with Broker(BrokerConfig(port=0, data=tmp_path / "running")) as broker:
         await keep_a_message(broker)
         shutil.copytree(tmp_path / "running", tmp_path / "crashed")  # as a crash would leave it
@@ -139,7 +137,7 @@ async def test_a_store_that_is_given_back_unused_is_as_it_was_found(
 
 
 @pytest.mark.parametrize("step", ["opening", "restoring", "loading"])
-async def test_a_start_that_is_cancelled_leaves_nothing_behind(
+async def test_a_cancelled_start_leaves_nothing_behind(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await keep_a_message(tmp_path)
@@ -184,7 +182,7 @@ def _descriptors_left(count: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_a_start_without_descriptors_raises_one_error_at_whatever_step_they_run_out(tmp_path: Path) -> None:
+async def test_a_start_without_descriptors_raises_one_error_at_any_step(tmp_path: Path) -> None:
     await keep_a_message(tmp_path)
     async with Broker(settings(tmp_path)):
         pass  # everything is imported

@@ -74,7 +74,7 @@ def _refused(url: str) -> list[str]:
         return [line for line in peer.log if "Start" not in line]
 
 
-async def test_a_limited_user(rabbitmq_server: RabbitMQ) -> None:
+async def test_a_limited_user_sees_the_same_on_both_brokers(rabbitmq_server: RabbitMQ) -> None:
     url = rabbitmq_server.add_vhost("access")
     rabbitmq_server.eval('rabbit_auth_backend_internal:add_user(<<"limited">>, <<"secret">>, <<"tests">>).')
     patterns = ", ".join('<<"' + pattern.replace("\\", "\\\\") + '">>' for pattern in _PATTERNS)
@@ -98,7 +98,7 @@ async def test_a_limited_user(rabbitmq_server: RabbitMQ) -> None:
     assert any("refused for user 'limited'" in line for line in got)
 
 
-async def test_an_empty_password_lets_nobody_in(rabbitmq_server: RabbitMQ) -> None:
+async def test_an_empty_password_is_refused(rabbitmq_server: RabbitMQ) -> None:
     rabbitmq_server.eval(
         'rabbit_auth_backend_internal:add_user(<<"blank">>, <<"">>, <<"tests">>),'
         'rabbit_auth_backend_internal:set_permissions(<<"blank">>, <<"/">>,'
@@ -113,7 +113,7 @@ async def test_an_empty_password_lets_nobody_in(rabbitmq_server: RabbitMQ) -> No
     assert any("ACCESS_REFUSED" in line for line in expected)
 
 
-async def test_a_permission_that_is_taken_away_counts_at_once() -> None:
+async def test_a_revoked_permission_applies_at_once() -> None:
     async with Broker(BrokerConfig(port=0)) as broker:
         broker.access.put_user("ann", hash_password("secret"))
         broker.access.put_permission("/", "ann", Permission())

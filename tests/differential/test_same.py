@@ -79,13 +79,15 @@ _LONG: Final = [name for name in _SAME if name.startswith("argument_")]
 
 
 @pytest.mark.parametrize("name", [name for name in _SAME if name not in _LONG])
-def test_both_brokers_do_the_same(name: str, embedded: str, durable: str, rabbitmq: str) -> None:
+def test_both_brokers_behave_the_same(name: str, embedded: str, durable: str, rabbitmq: str) -> None:
     _compare(name, embedded, durable, rabbitmq)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("name", _LONG)
-def test_both_brokers_take_and_refuse_the_same_arguments(name: str, embedded: str, durable: str, rabbitmq: str) -> None:
+def test_both_brokers_accept_and_refuse_the_same_arguments(
+    name: str, embedded: str, durable: str, rabbitmq: str
+) -> None:
     _compare(name, embedded, durable, rabbitmq)
 
 
@@ -102,6 +104,6 @@ def _compare(name: str, embedded: str, durable: str, rabbitmq: str) -> None:
     assert got_durable == expected
 
 
-def test_there_are_enough_scripts() -> None:
+def test_at_least_the_known_number_of_scripts_exists() -> None:
     assert len(CASES) >= 300
     assert set(DIFFERENT) <= set(CASES)

@@ -58,7 +58,7 @@ def test_roles_that_come_and_go_lose_no_page(broker_url: str, tmp_path: Path) ->
     crawl_scenes.comings_and_goings(broker_url, tmp_path, pages=5_000, changes=30)
 
 
-def test_a_crawl_that_is_run_again_on_its_database_goes_on(broker_url: str, tmp_path: Path) -> None:
+def test_a_crawl_restarted_on_its_database_continues(broker_url: str, tmp_path: Path) -> None:
     crawl_scenes.killed_runs(broker_url, tmp_path, pages=3_000, kills=8)
 
 
@@ -66,7 +66,7 @@ def test_a_broker_that_is_killed_loses_no_page(own_broker: BrokerProcess | Rabbi
     crawl_scenes.killed_brokers(own_broker, tmp_path, pages=5_000, kills=10)
 
 
-def test_a_keeper_that_slept_gives_no_host_to_two_crawlers(broker_url: str, database: str, tmp_path: Path) -> None:
+def test_a_paused_keeper_gives_no_host_to_two_crawlers(broker_url: str, database: str, tmp_path: Path) -> None:
     crawl_scenes.paused_keepers(broker_url, tmp_path, database, pages=1_000, pauses=6, delay=0.3)
 
 
@@ -74,7 +74,7 @@ def test_eight_crawlers_keep_the_delay_of_two_hundred_hosts(broker_url: str, tmp
     crawl_scenes.manners(broker_url, tmp_path, hosts=200, each=15, crawlers=8, kills=20, delay=1, slower=2)
 
 
-def test_a_crawler_that_slept_past_its_deadline_asks_for_nothing_more(broker_url: str, tmp_path: Path) -> None:
+def test_a_crawler_paused_past_its_deadline_requests_nothing_more(broker_url: str, tmp_path: Path) -> None:
     crawl_scenes.paused(broker_url, tmp_path, seconds=150, delay=1, pages=100)
 
 
@@ -82,7 +82,7 @@ def test_traps_take_a_tenth_of_the_requests_of_a_large_site(broker_url: str, tmp
     crawl_scenes.traps(broker_url, tmp_path, real=5000)
 
 
-def test_twenty_thousand_dead_hosts_hold_up_no_other_crawl(broker_url: str, tmp_path: Path) -> None:
+def test_twenty_thousand_dead_hosts_do_not_delay_another_crawl(broker_url: str, tmp_path: Path) -> None:
     dead, pages = 20_000, 500
     listed = tmp_path / "dead.txt"
     with (
@@ -105,7 +105,7 @@ def test_twenty_thousand_dead_hosts_hold_up_no_other_crawl(broker_url: str, tmp_
         crawl_scenes.each_once(crawl, {sites.url(f"/p/{n}", n % 5) for n in range(pages)})
 
 
-def test_a_page_that_comes_by_drops_is_too_slow(broker_url: str, tmp_path: Path) -> None:
+def test_a_page_sent_byte_by_byte_is_too_slow(broker_url: str, tmp_path: Path) -> None:
     def site(request: Request) -> Answer:
         return Answer(status=404) if request.target == "/robots.txt" else drop()
 

@@ -68,7 +68,7 @@ def _check(load: Load) -> None:
         pytest.param("restarted", marks=pytest.mark.faults),
     ],
 )
-async def test_a_server_that_fails_under_load_loses_nothing_confirmed(own_rabbitmq: RabbitMQ, fault: str) -> None:
+async def test_a_failing_server_loses_no_confirmed_message(own_rabbitmq: RabbitMQ, fault: str) -> None:
     async with running_load(_url(own_rabbitmq), batch=_BATCH) as load:
         await load.arrives(2000)
         await _FAULTS[fault](own_rabbitmq)

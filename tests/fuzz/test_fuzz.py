@@ -166,7 +166,7 @@ def _check_answer(said: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(corpus("broker")))
-def test_each_session_of_the_corpus_ends_well(fuzzed: _Fuzzed, name: str) -> None:
+def test_each_session_of_the_corpus_ends_with_documented_errors(fuzzed: _Fuzzed, name: str) -> None:
     said = fuzzed.say(frames(corpus("broker")[name]))
     _check_answer(said)
     assert said.startswith((b"\x01\x00\x00", b"AMQP")), "the broker greets, or says what it speaks"
@@ -208,7 +208,7 @@ def _run(steps: list[Step]) -> None:
     assert not failures, failures
 
 
-def test_the_client_does_its_session_with_the_recording() -> None:
+def test_the_client_completes_its_session_with_the_recording() -> None:
     async def hear() -> list[Exception]:
         async with Replay(decode(corpus("client")["session"]), patience=_LONG) as replay:
             return [*await session(f"amqp://guest:guest@127.0.0.1:{replay.port}/", timeout=_LONG)]
@@ -228,7 +228,7 @@ def test_the_client_answers_anything_with_documented_errors(random: Random) -> N
 
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
-def test_two_hundred_thousand_inputs_leave_nothing(fuzzed: _Fuzzed) -> None:
+def test_two_hundred_thousand_inputs_do_not_leak(fuzzed: _Fuzzed) -> None:
     seed = Random().randrange(1 << 32)
     print(f"seed {seed}")
     for number in range(200_000):
@@ -240,7 +240,7 @@ def test_two_hundred_thousand_inputs_leave_nothing(fuzzed: _Fuzzed) -> None:
 
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
-def test_five_thousand_answers_leave_nothing() -> None:
+def test_five_thousand_answers_do_not_leak() -> None:
     seed = Random().randrange(1 << 32)
     print(f"seed {seed}")
     logging.disable(logging.CRITICAL)

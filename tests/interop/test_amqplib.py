@@ -50,7 +50,7 @@ def _expected(name: str) -> tuple[list[object], list[bytes]]:
     return _comparable(frames(data.load(name, data.AMQPLIB).server))
 
 
-def test_crawler_processor_and_page_talk_as_with_rabbitmq(broker_url: str) -> None:
+def test_crawler_processor_and_page_get_rabbitmqs_answers(broker_url: str) -> None:
     page, processor, crawler = (data.load(name, data.AMQPLIB) for name in ("page", "processor", "crawler"))
     with contextlib.ExitStack() as stack:
         reading = stack.enter_context(Replay(broker_url, page))
@@ -65,7 +65,7 @@ def test_crawler_processor_and_page_talk_as_with_rabbitmq(broker_url: str) -> No
 
 
 @pytest.mark.parametrize("header", HEADERS)
-def test_start_says_8_0_and_has_no_capabilities(broker_url: str, header: bytes) -> None:
+def test_start_has_version_8_0_and_no_capabilities(broker_url: str, header: bytes) -> None:
     with _said(broker_url, header) as peer:
         answer = _first_frame(peer)
     assert answer.method == START
@@ -79,7 +79,7 @@ def test_start_says_8_0_and_has_no_capabilities(broker_url: str, header: bytes) 
 
 
 @pytest.mark.parametrize("header", HEADERS)
-def test_a_queue_with_other_flags_is_refused_in_its_words(broker_url: str, header: bytes) -> None:
+def test_a_queue_with_other_flags_is_refused_in_amqp_0_8(broker_url: str, header: bytes) -> None:
     with Replay(broker_url, data.load("refused", data.AMQPLIB), header=header) as replay:
         pass
     assert _comparable(replay.answers) == _expected("refused")
@@ -91,7 +91,7 @@ def test_a_queue_with_other_flags_is_refused_in_its_words(broker_url: str, heade
     [b"AMQP\x00\x00\x08\x00", b"AMQP\x01\x01\x08\x01", b"AMQP\x01\x01\x00\x0a", b"AMQP\x00\x00\x09\x02",
      b"AMQP\x03\x01\x00\x00", b"GET / HT", b"\x00" * 8],
 )  # fmt: skip
-def test_another_header_is_answered_with_the_one_that_is_wanted(broker_url: str, header: bytes) -> None:
+def test_another_header_is_answered_with_the_supported_one(broker_url: str, header: bytes) -> None:
     with _said(broker_url, header) as peer:
         answer = b""
         with contextlib.suppress(ConnectionResetError):
@@ -112,7 +112,7 @@ def test_a_method_that_0_8_lacks_ends_the_connection(broker_url: str) -> None:
     assert said[4:] in ([], [(10, 60)])
 
 
-async def test_ours_read_what_the_crawler_sends_and_its_processor_takes_ours(broker_url: str) -> None:
+async def test_our_and_the_original_crawl_programs_exchange_messages(broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         await channel.declare_exchange("exchtopic", "topic", auto_delete=True)

@@ -200,13 +200,13 @@ async def _compare(suite: Path, keys: _Keys, tests: Sequence[str], least: int) -
 
 
 @pytest.mark.timeout(600)
-async def test_its_quick_tests_come_out_the_same(suite: Path, keys: _Keys) -> None:
+async def test_its_quick_tests_have_the_same_results(suite: Path, keys: _Keys) -> None:
     programs.require(rabbitmq.why_missing())
     await _compare(suite, keys, _QUICK, 80)
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(900)
-async def test_all_its_functional_tests_come_out_the_same(suite: Path, keys: _Keys) -> None:
+async def test_all_its_functional_tests_have_the_same_results(suite: Path, keys: _Keys) -> None:
     programs.require(rabbitmq.why_missing())
     await _compare(suite, keys, (_SUITE,), 150)

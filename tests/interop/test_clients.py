@@ -134,7 +134,7 @@ async def test_we_publish_and_kombu_reads(broker_url: str) -> None:
 
 
 @pytest.mark.parametrize("mandatory", [True, False])
-async def test_pika_sees_an_unroutable_message_as_ours_do(broker_url: str, mandatory: bool) -> None:
+async def test_pika_gets_unroutable_messages_returned_as_ours_does(broker_url: str, mandatory: bool) -> None:
     def publish() -> bool:
         with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
             channel = connection.channel()

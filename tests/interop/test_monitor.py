@@ -34,7 +34,7 @@ def _kombu_publish(url: str, key: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("library", ["aio-pika", "kombu"])
-async def test_our_statistics_client_reads_what_they_publish(broker_url: str, library: str) -> None:
+async def test_our_statistics_client_reads_other_libraries_samples(broker_url: str, library: str) -> None:
     more = {"RABBITRY_BROKER": broker_url}
     with commands.service("monitor", "stats", "-k", "theirs", "--json", more=more) as stats:
         await asyncio.to_thread(stats.wait_for, "connected to .*: counting")
@@ -77,7 +77,7 @@ def _kombu_read(url: str, key: str) -> Any:
 
 
 @pytest.mark.parametrize("library", ["aio-pika", "kombu"])
-async def test_they_read_what_our_agent_publishes(broker_url: str, library: str) -> None:
+async def test_other_libraries_read_our_agents_samples(broker_url: str, library: str) -> None:
     more = {"RABBITRY_BROKER": broker_url}
     with commands.service("monitor", "publish", "-k", "ours", "--probe-interval", "0.2", more=more):
         if library == "kombu":

@@ -140,7 +140,7 @@ def test_statistics_and_system_information_go_both_ways(broker_url: str, tmp_pat
 # -- work queue ------------------------------------------------------------------------------------------
 
 
-def test_their_consumers_get_their_turns(broker_url: str) -> None:
+def test_original_consumers_are_served_round_robin(broker_url: str) -> None:
     with contextlib.ExitStack() as stack:
         consumers = [_original(stack, "work_consumer", broker_url) for _ in "abc"]
         with originals.run("work_producer", broker_url, "29") as producer:
@@ -156,7 +156,7 @@ def test_their_consumers_get_their_turns(broker_url: str) -> None:
 
 
 @_ORDER
-def test_a_work_consumer_that_never_acks_loses_nothing_beside_ours(broker_url: str, tmp_path: Path, first: str) -> None:
+def test_an_original_consumer_that_never_acks_loses_nothing(broker_url: str, tmp_path: Path, first: str) -> None:
     last = 300
     consume = ("workqueue", "consume", "--json", "--plain")
     with contextlib.ExitStack() as stack:
@@ -173,7 +173,7 @@ def test_a_work_consumer_that_never_acks_loses_nothing_beside_ours(broker_url: s
         worker.wait_for(rf'"done":{last + 1},.*"left":0')
 
 
-def test_what_either_producer_sends_waits_for_the_other_s_consumer(broker_url: str, tmp_path: Path) -> None:
+def test_messages_of_either_producer_wait_for_the_others_consumer(broker_url: str, tmp_path: Path) -> None:
     with originals.run("work_producer", broker_url, "20") as producer:
         assert producer.process.wait(90) == 0, producer.output
     with _service(tmp_path, broker_url, "workqueue", "consume", "--json", says='"done":21,.*"left":0') as worker:
@@ -184,7 +184,7 @@ def test_what_either_producer_sends_waits_for_the_other_s_consumer(broker_url: s
         consumer.wait_for(r"received 0\nreceived 1\nreceived 2\n")
 
 
-def test_strict_takes_no_queue_with_other_flags(broker_url: str) -> None:
+def test_strict_refuses_queues_with_other_flags(broker_url: str) -> None:
     with originals.run("work_producer", broker_url, "1") as producer:
         assert producer.process.wait(90) == 0, producer.output
     for command in (("produce", "--count", "1"), ("consume", "--json")):
@@ -228,7 +228,7 @@ def test_students_and_readers_of_results_beside_our_roles(broker_url: str, tmp_p
     ],
     indirect=["broker_url"],
 )
-def test_each_role_may_be_theirs(
+def test_each_role_may_be_the_originals(
     broker_url: str, tmp_path: Path, first: str, theirs: list[str], missing: list[str]
 ) -> None:
     with contextlib.ExitStack() as stack:
@@ -254,7 +254,7 @@ def test_each_role_may_be_theirs(
     assert _waiting(broker_url, "results_queue") is None  # nobody reads it, so nobody keeps it
 
 
-def test_what_goes_round_for_ever_ends_at_our_demonstrator(broker_url: str, tmp_path: Path) -> None:
+def test_an_endless_message_ends_at_our_demonstrator(broker_url: str, tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         theirs = _original(stack, "first_exercise", broker_url)
         stack.enter_context(_grading(tmp_path, broker_url, "run"))
@@ -312,7 +312,7 @@ def test_their_broadcast_assistant_among_our_roles(broker_url: str, tmp_path: Pa
 # -- all of it on the broker that up brings --------------------------------------------------------------
 
 
-def test_all_of_them_join_what_up_runs(tmp_path: Path) -> None:
+def test_all_original_programs_join_rabbitry_up(tmp_path: Path) -> None:
     """With its own broker, whose page takes `assignment_exchange` and `Consumer` from nobody."""
     more = {"RABBITRY_DATABASE": f"sqlite:///{tmp_path / 'records.sqlite3'}"}
     arguments = ("up", *_FREE, "--apps", "monitor,grading", "--plain")
@@ -336,7 +336,7 @@ def test_all_of_them_join_what_up_runs(tmp_path: Path) -> None:
         assert up.process.wait(90) == 0, up.output
 
 
-def test_up_that_ran_without_plain_before_does_not_matter(tmp_path: Path) -> None:
+def test_up_without_plain_before_does_no_harm(tmp_path: Path) -> None:
     more = {"XDG_DATA_HOME": str(tmp_path)}
     for options in ((), ("--plain",)):
         with commands.service("up", *_FREE, "--apps", "monitor,grading", *options, more=more) as up:

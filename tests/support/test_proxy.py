@@ -60,12 +60,12 @@ async def _echoed(stream: Stream, data: bytes) -> bytes:
         return await stream[0].readexactly(len(data))
 
 
-async def test_passes_on_both_ways(stream: Stream) -> None:
+async def test_the_proxy_forwards_in_both_directions(stream: Stream) -> None:
     data = bytes(range(256)) * 4000
     assert await _echoed(stream, data) == data
 
 
-async def test_end_of_stream_passes_through(stream: Stream, echo: EchoServer) -> None:
+async def test_the_proxy_forwards_end_of_file(stream: Stream, echo: EchoServer) -> None:
     reader, writer = stream
     writer.write(b"last words")
     writer.write_eof()
@@ -89,7 +89,7 @@ async def test_reset_breaks_both_sides(proxy: FaultProxy, stream: Stream, echo: 
     await eventually(lambda: echo.endings == ["reset"], "the server sees the reset")
 
 
-async def test_a_client_that_vanished_is_not_missed_by_the_server(
+async def test_the_server_does_not_notice_a_vanished_client(
     proxy: FaultProxy, stream: Stream, echo: EchoServer
 ) -> None:
     await _echoed(stream, b"x")
@@ -101,7 +101,7 @@ async def test_a_client_that_vanished_is_not_missed_by_the_server(
     again[1].close()
 
 
-async def test_new_connections_are_taken_after_a_reset(proxy: FaultProxy, stream: Stream) -> None:
+async def test_new_connections_are_accepted_after_a_reset(proxy: FaultProxy, stream: Stream) -> None:
     await _echoed(stream, b"x")
     await proxy.reset()
     again = await asyncio.open_connection("127.0.0.1", proxy.port)
@@ -134,7 +134,7 @@ async def test_pause_holds_bytes_back_and_resume_delivers_them(
     assert await stream[0].readexactly(4) == b"held"
 
 
-async def test_a_paused_direction_pushes_back_on_the_sender(proxy: FaultProxy, stream: Stream) -> None:
+async def test_a_paused_direction_blocks_the_sender(proxy: FaultProxy, stream: Stream) -> None:
     proxy.pause(Way.TO_SERVER)
     writer = stream[1]
     writer.write(bytes(100_000_000))  # beyond any buffer of a socket
@@ -144,7 +144,9 @@ async def test_a_paused_direction_pushes_back_on_the_sender(proxy: FaultProxy, s
     proxy.resume()
 
 
-async def test_half_open_one_way_still_flows(proxy: FaultProxy, stream: Stream, echo: EchoServer) -> None:
+async def test_a_half_open_link_still_flows_in_one_direction(
+    proxy: FaultProxy, stream: Stream, echo: EchoServer
+) -> None:
     proxy.pause(Way.TO_CLIENT)
     stream[1].write(b"heard")
     await eventually(lambda: echo.received == b"heard", "the server hears")
@@ -152,7 +154,7 @@ async def test_half_open_one_way_still_flows(proxy: FaultProxy, stream: Stream, 
     assert await stream[0].readexactly(5) == b"heard"
 
 
-async def test_a_black_hole_loses_what_came_meanwhile(proxy: FaultProxy, stream: Stream, echo: EchoServer) -> None:
+async def test_a_black_hole_drops_data(proxy: FaultProxy, stream: Stream, echo: EchoServer) -> None:
     await _echoed(stream, b"before")
     proxy.swallow(Way.TO_CLIENT)
     stream[1].write(b"lost")

@@ -34,7 +34,7 @@ def test_all_ports_are_on_the_loopback_interface(rabbitmq_server: RabbitMQ) -> N
 
 
 @pytest.mark.faults
-def test_comes_back_with_its_data(own_rabbitmq: RabbitMQ) -> None:
+def test_a_restarted_server_has_its_data(own_rabbitmq: RabbitMQ) -> None:
     with pika.BlockingConnection(pika.URLParameters(own_rabbitmq.url)) as connection:
         channel = connection.channel()
         channel.queue_declare("kept", durable=True)
@@ -44,12 +44,12 @@ def test_comes_back_with_its_data(own_rabbitmq: RabbitMQ) -> None:
     assert own_rabbitmq.eval(names) == '["kept"]'
 
 
-def test_eval_says_what_failed(rabbitmq_server: RabbitMQ) -> None:
+def test_a_failing_eval_raises_its_error(rabbitmq_server: RabbitMQ) -> None:
     with pytest.raises(RuntimeError, match="badmatch"):
         rabbitmq_server.eval("1 = 2.")
 
 
-def test_is_as_new_after_a_reset(own_rabbitmq: RabbitMQ) -> None:
+def test_a_reset_server_is_empty(own_rabbitmq: RabbitMQ) -> None:
     state = (
         "{rabbit_vhost:list_names(), rabbit_auth_backend_internal:list_users(),"
         " rabbit_amqqueue:list_names(), application:get_env(rabbit, consumer_timeout)}."

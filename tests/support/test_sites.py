@@ -44,7 +44,7 @@ def test_listens_on_no_other_interface() -> None:
         one.bind(("127.0.0.99", sites.port))  # a socket on 0.0.0.0 would have this one too
 
 
-def test_the_log_says_who_asked_for_what_and_when() -> None:
+def test_the_log_records_each_request() -> None:
     with Sites(routes({"/slow": Answer(b"x", after=0.05)})) as sites, httpx.Client(timeout=60) as client:
         before = time.monotonic()
         for path in ("/slow", "/none?a=b"):
@@ -101,7 +101,7 @@ def test_tls_has_a_certificate_for_each_host() -> None:
             stranger.get(sites.url())
 
 
-def test_a_process_of_its_own_serves_and_tells_its_log() -> None:
+def test_a_sites_process_serves_and_returns_its_log() -> None:
     with SitesProcess(Graph(50, links=3), hosts=2) as sites, httpx.Client(timeout=60) as client:
         assert client.get(sites.url("/p/49")).status_code == 200
         assert client.get(sites.url("/p/50", 1)).status_code == 404
@@ -111,7 +111,7 @@ def test_a_process_of_its_own_serves_and_tells_its_log() -> None:
 
 
 @pytest.mark.parametrize("graph", [Graph(10_000, 150), Graph(500, 7, hosts=20), Graph(1, 3)])
-def test_the_first_page_leads_to_all(graph: Graph) -> None:
+def test_all_pages_can_be_reached_from_the_first(graph: Graph) -> None:
     found, new = {0}, [0]
     while new:
         links = graph.leads_to(new.pop())
@@ -121,7 +121,7 @@ def test_the_first_page_leads_to_all(graph: Graph) -> None:
     assert found == set(range(graph.count))
 
 
-def test_pages_are_as_long_as_told_and_unlike_each_other() -> None:
+def test_pages_have_the_given_size_and_differ() -> None:
     request = Request("GET", "/", "127.1.0.1", "127.1.0.1", "http://127.1.0.1:80", {})
     for links, size in ((150, 58_000), (30, 26_000)):
         graph = Graph(1_000_000, links, size)
@@ -134,7 +134,7 @@ def test_pages_are_as_long_as_told_and_unlike_each_other() -> None:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "gzip, gzip", "br", "zstd"])
-def test_bombs_are_small_and_large(coding: str) -> None:
+def test_bombs_are_small_and_expand(coding: str) -> None:
     answer = bomb(coding, 20_000_000)
     assert len(answer.body) < 50_000
     body = answer.body
@@ -165,7 +165,7 @@ def test_redirects_and_robots() -> None:
 
 
 @pytest.mark.parametrize("kind", TRAPS)
-def test_a_trap_goes_on_for_ever(kind: str) -> None:
+def test_a_trap_is_endless(kind: str) -> None:
     with Sites(Trapped(10)) as sites, httpx.Client(timeout=60) as client:
         assert f'href="/{kind}/"' in client.get(sites.url("/p/3")).text
         seen, target = set(), f"/{kind}/"
@@ -178,7 +178,7 @@ def test_a_trap_goes_on_for_ever(kind: str) -> None:
             target = next(link for link in links if link not in seen)
 
 
-def test_broken_pages_are_served_as_they_are() -> None:
+def test_broken_pages_are_served_unchanged() -> None:
     from tests.support.pages import broken_html
 
     with Sites(broken_html()) as sites, httpx.Client(timeout=60) as client:

@@ -61,7 +61,7 @@ def _set_alarm(server: RabbitMQ, is_on: bool) -> None:
     eventually_blocking(is_known, f"the alarm to be {'on' if is_on else 'off'} for each connection")
 
 
-async def test_publishers_wait_and_a_consuming_connection_goes_on(alarmed: _AlarmedBroker) -> None:
+async def test_an_alarm_blocks_publishers_but_not_consumers(alarmed: _AlarmedBroker) -> None:
     async with rabbitry.connect(alarmed.url) as publishing, rabbitry.connect(alarmed.url) as consuming:
         publisher = await publishing.channel()
         consumer = await consuming.channel(prefetch=10)
@@ -150,7 +150,7 @@ async def test_a_connection_made_while_the_alarm_is_on_is_blocked_at_its_first_m
         assert await channel.delete_queue("q") == 2
 
 
-async def test_the_blocking_client_s_wait_for_what_is_not_sent_yet_ends_with_its_timeout(
+async def test_the_blocking_client_times_out_waiting_for_unsent_messages(
     alarmed: _AlarmedBroker,
 ) -> None:
     def use() -> None:

@@ -44,7 +44,7 @@ def test_publish_get_and_consume(broker_url: str) -> None:
     connection.close()
 
 
-def test_leaving_the_consumer_gives_back_what_is_not_settled(broker_url: str) -> None:
+def test_leaving_the_consumer_requeues_unsettled_messages(broker_url: str) -> None:
     with rabbitry.connect_blocking(broker_url) as connection:
         channel = connection.channel(prefetch=5)
         queue = channel.declare_queue(exclusive=True).name
@@ -57,7 +57,7 @@ def test_leaving_the_consumer_gives_back_what_is_not_settled(broker_url: str) ->
         eventually_blocking(lambda: channel.declare_queue(queue, passive=True).message_count == 7, "seven messages")
 
 
-def test_a_wait_has_an_end(broker_url: str) -> None:
+def test_waiting_for_a_delivery_times_out(broker_url: str) -> None:
     with rabbitry.connect_blocking(broker_url) as connection:
         channel = connection.channel()
         queue = channel.declare_queue(exclusive=True).name
@@ -93,7 +93,7 @@ def test_errors_are_those_of_the_asyncio_client(broker_url: str) -> None:
         connection.channel()
 
 
-def test_nobody_there() -> None:
+def test_a_refused_connection_raises_connect_failed() -> None:
     before = set(threading.enumerate())
     with pytest.raises(rabbitry.ConnectFailed):
         rabbitry.connect_blocking("amqp://127.0.0.1:1")
@@ -138,7 +138,7 @@ def test_many_threads_share_a_channel(broker_url: str) -> None:
         assert len(set(seen)) == 4 * 51
 
 
-def test_it_recovers(broker_url: str) -> None:
+def test_the_blocking_client_recovers(broker_url: str) -> None:
     events: list[str] = []
     address = urlsplit(broker_url)
     proxy = FaultProxy(address.port or 0)
@@ -190,7 +190,7 @@ def test_ctrl_c_ends_a_wait_and_nothing_hangs(embedded_url: str) -> None:
     assert process.returncode != 0
 
 
-def test_a_child_made_by_fork_is_told(embedded_url: str) -> None:
+def test_a_forked_child_gets_an_error(embedded_url: str) -> None:
     with rabbitry.connect_blocking(embedded_url) as connection:
         channel = connection.channel()
         queue = channel.declare_queue(exclusive=True).name
@@ -206,7 +206,7 @@ def test_a_child_made_by_fork_is_told(embedded_url: str) -> None:
         assert channel.declare_queue(queue, passive=True).message_count == 1
 
 
-def test_a_child_made_by_fork_leaves_the_blocks_that_it_was_made_in(embedded_url: str) -> None:
+def test_a_forked_child_can_leave_the_parents_blocks(embedded_url: str) -> None:
     parent = os.getpid()
     child = 0
     try:
@@ -239,7 +239,7 @@ def _running(work: Callable[[], None], is_over: threading.Event) -> Iterator[Non
         watch.join()
 
 
-def test_what_was_sent_before_is_awaited_while_other_threads_go_on_sending(embedded_url: str) -> None:
+def test_waiting_for_confirms_ends_while_other_threads_keep_sending(embedded_url: str) -> None:
     has_begun, is_over = threading.Event(), threading.Event()
     with rabbitry.connect_blocking(embedded_url) as connection:
         channel = connection.channel()
@@ -259,7 +259,7 @@ def test_what_was_sent_before_is_awaited_while_other_threads_go_on_sending(embed
         assert not was_over, "it waited until nobody sent any more"
 
 
-def test_threads_that_go_on_sending_learn_that_the_connection_is_closed(embedded_url: str) -> None:
+def test_sending_threads_get_an_error_when_the_connection_closes(embedded_url: str) -> None:
     has_begun, is_over = threading.Event(), threading.Event()
     errors: list[str] = []
     with rabbitry.connect_blocking(embedded_url) as connection:

@@ -50,7 +50,7 @@ def _read(connection: Connection) -> int:
 
 
 @pytest.mark.parametrize("prefetch", [0, 1000])
-async def test_a_slow_consumer_of_large_messages_reads_so_many_bytes_ahead(
+async def test_a_slow_consumer_reads_a_bounded_number_of_bytes_ahead(
     no_leaks: None, broker_url: str, prefetch: int
 ) -> None:
     queue = await _full_queue(broker_url)
@@ -67,7 +67,7 @@ async def test_a_slow_consumer_of_large_messages_reads_so_many_bytes_ahead(
         assert (await channel.declare_queue(queue, passive=True)).message_count == 0
 
 
-async def test_a_full_buffer_is_not_taken_for_a_silent_broker(broker_url: str) -> None:
+async def test_a_full_buffer_does_not_miss_heartbeats(broker_url: str) -> None:
     queue = await _full_queue(broker_url)
     events: list[RecoveryEvent] = []
     async with rabbitry.connect(f"{broker_url}?heartbeat=2", on_recovery=events.append) as connection:
@@ -93,9 +93,7 @@ async def _is_answered(channel: Channel, queue: str, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["publish", "declare", "close"])
-async def test_who_waits_for_the_broker_is_answered_while_a_buffer_is_full(
-    no_leaks: None, broker_url: str, what: str
-) -> None:
+async def test_requests_are_answered_while_a_buffer_is_full(no_leaks: None, broker_url: str, what: str) -> None:
     queue = await _full_queue(broker_url)
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel(prefetch=0)
@@ -106,9 +104,7 @@ async def test_who_waits_for_the_broker_is_answered_while_a_buffer_is_full(
             await _is_answered(other, queue, what)
 
 
-async def test_a_consumer_that_publishes_what_it_makes_of_each_message_comes_through(
-    no_leaks: None, broker_url: str
-) -> None:
+async def test_a_consumer_can_publish_for_each_message_with_a_full_buffer(no_leaks: None, broker_url: str) -> None:
     queue = await _full_queue(broker_url)
     async with rabbitry.connect(broker_url, publish_timeout=60) as connection:
         channel = await connection.channel(prefetch=0)
@@ -122,9 +118,7 @@ async def test_a_consumer_that_publishes_what_it_makes_of_each_message_comes_thr
         assert (await channel.declare_queue("answers", passive=True)).message_count == _COUNT
 
 
-async def test_a_channel_that_is_closed_with_a_full_buffer_does_not_hold_the_others(
-    no_leaks: None, broker_url: str
-) -> None:
+async def test_closing_a_channel_with_a_full_buffer_releases_the_others(no_leaks: None, broker_url: str) -> None:
     queue = await _full_queue(broker_url)
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel(prefetch=0)
@@ -152,7 +146,7 @@ async def test_a_connection_closes_at_once_with_a_full_buffer(no_leaks: None, br
     assert link.driver.bytes_received > _BOUND
 
 
-def test_the_blocking_consumer_reads_so_many_bytes_ahead(broker_url: str) -> None:
+def test_the_blocking_consumer_reads_a_bounded_number_of_bytes_ahead(broker_url: str) -> None:
     queue = asyncio.run(_full_queue(broker_url))
     with rabbitry.connect_blocking(broker_url) as connection:
         channel = connection.channel(prefetch=0)
@@ -166,7 +160,7 @@ def test_the_blocking_consumer_reads_so_many_bytes_ahead(broker_url: str) -> Non
                 delivery.ack()
 
 
-def test_what_waits_to_be_sent_is_bounded_in_bytes(embedded_url: str) -> None:
+def test_unsent_messages_are_bounded_in_bytes(embedded_url: str) -> None:
     with rabbitry.connect_blocking(embedded_url) as connection:
         channel = connection.channel()
         queue = channel.declare_queue("q", durable=True).name

@@ -15,7 +15,7 @@ from tests.support.scripted import ScriptedBroker
 from tests.support.waiting import eventually
 
 
-async def test_a_consumer_whose_queue_goes_is_told(broker_url: str) -> None:
+async def test_deleting_the_queue_raises_consumer_cancelled(broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as connection:
         channel, other = await connection.channel(), await connection.channel()
         queue = (await channel.declare_queue("goes")).name
@@ -25,7 +25,7 @@ async def test_a_consumer_whose_queue_goes_is_told(broker_url: str) -> None:
                 await anext(deliveries)
 
 
-async def test_a_consumer_whose_queue_goes_comes_back_by_choice(no_leaks: None, broker_url: str) -> None:
+async def test_a_consumer_with_restore_is_restarted_after_its_queue_is_deleted(no_leaks: None, broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue("comes-back")).name
@@ -53,7 +53,7 @@ async def test_a_consumer_whose_queue_goes_comes_back_by_choice(no_leaks: None, 
         await channel.delete_exchange("there")
 
 
-async def test_a_consumer_that_waits_to_come_back_can_be_cancelled(no_leaks: None, broker_url: str) -> None:
+async def test_a_consumer_waiting_to_be_restarted_can_be_cancelled(no_leaks: None, broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as connection, rabbitry.connect(broker_url) as other:
         declaring = await other.channel()
         queue = (await declaring.declare_queue("stays-away")).name
@@ -64,7 +64,7 @@ async def test_a_consumer_that_waits_to_come_back_can_be_cancelled(no_leaks: Non
         assert channel.is_open
 
 
-async def test_a_consumer_that_comes_back_late_is_started_once(no_leaks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_restart_starts_the_consumer_once(no_leaks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second basic.consume with its tag would cost the connection (530)."""
     monkeypatch.setattr(backoff, "AGAIN", Backoff(0.4, 0.02))
     async with ScriptedBroker() as broker, rabbitry.connect(broker.url) as connection:
@@ -99,7 +99,7 @@ async def test_a_late_settlement_is_a_delivery_timeout() -> None:
     assert "ack earlier" in str(cancelled)
 
 
-async def test_rabbitmq_closes_the_channel_of_who_is_late(own_rabbitmq: RabbitMQ) -> None:
+async def test_rabbitmq_closes_the_channel_of_a_late_consumer(own_rabbitmq: RabbitMQ) -> None:
     own_rabbitmq.eval("application:set_env(rabbit, consumer_timeout, 2000).")
     own_rabbitmq.eval("application:set_env(rabbit, channel_tick_interval, 500).")
     async with rabbitry.connect(own_rabbitmq.url) as connection:
@@ -113,7 +113,7 @@ async def test_rabbitmq_closes_the_channel_of_who_is_late(own_rabbitmq: RabbitMQ
                 await anext(deliveries)
 
 
-async def test_waits_have_an_end(embedded_url: str) -> None:
+async def test_waits_time_out(embedded_url: str) -> None:
     async with rabbitry.connect(embedded_url) as connection:
         with pytest.raises(rabbitry.RequestTimeout, match="still open"):
             await connection.wait_closed(timeout=0.01)

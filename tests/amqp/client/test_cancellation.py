@@ -91,7 +91,7 @@ async def _is_in_order(channel: Channel) -> None:
 
 
 @pytest.mark.parametrize("operation", _OPERATIONS)
-async def test_the_channel_goes_on(no_leaks: None, slow_url: BrokerURL, operation: str) -> None:
+async def test_the_channel_works_after_a_cancellation(no_leaks: None, slow_url: BrokerURL, operation: str) -> None:
     async with rabbitry.connect(slow_url) as connection:
         channel = await connection.channel()
         for queue in ("q", "other", "check"):
@@ -114,7 +114,7 @@ async def test_the_channel_goes_on(no_leaks: None, slow_url: BrokerURL, operatio
 
 
 @pytest.mark.parametrize("what", ["connect", "channel.close", "connection.close"])
-async def test_opening_and_closing_leave_nothing(no_leaks: None, slow_url: BrokerURL, what: str) -> None:
+async def test_cancelled_opening_and_closing_leak_nothing(no_leaks: None, slow_url: BrokerURL, what: str) -> None:
     async def close(connection: Connection, channel: Channel) -> None:
         await (channel.close() if what == "channel.close" else connection.close())
 

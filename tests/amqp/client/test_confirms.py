@@ -124,7 +124,7 @@ async def test_equal_messages_returned_among_confirmed_ones(seed: int) -> None:
         rabbitry.Properties(),
     ],
 )
-async def test_a_return_with_other_properties_is_known_by_its_id_or_body(changed: rabbitry.Properties) -> None:
+async def test_a_return_with_changed_properties_is_matched_by_id_or_body(changed: rabbitry.Properties) -> None:
     async with ScriptedBroker() as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         futures = [
@@ -166,7 +166,7 @@ async def test_a_malformed_return_is_a_violation() -> None:
         assert isinstance(channel.close_reason.__cause__, ProtocolViolation)
 
 
-async def test_a_confirm_for_nobody_changes_nothing() -> None:
+async def test_a_confirm_for_an_unknown_tag_is_ignored() -> None:
     async with _publishing(3) as (broker, channel, futures):
         peer = broker.links[0]
         for tag in (9, 2, 2, 0):
@@ -185,7 +185,7 @@ async def _lost(broker: ScriptedBroker) -> ScriptedLink:
 
 
 @pytest.mark.parametrize("code", [0, 320, 541])
-async def test_only_what_was_not_confirmed_is_sent_again_in_order(code: int) -> None:
+async def test_only_unconfirmed_messages_are_resent_in_order(code: int) -> None:
     async with _publishing(10) as (broker, channel, futures):
         peer = broker.links[0]
         for tag in (3, 7, 1):
@@ -214,7 +214,7 @@ async def test_only_what_was_not_confirmed_is_sent_again_in_order(code: int) -> 
 
 
 @pytest.mark.parametrize("close", [ConnectionClose(504, "CHANNEL_ERROR", 0, 0), ConnectionClose(530, "NOT_ALLOWED")])
-async def test_any_other_close_fails_what_is_not_confirmed_with_its_cause(close: ConnectionClose) -> None:
+async def test_any_other_close_fails_unconfirmed_messages_with_its_cause(close: ConnectionClose) -> None:
     async with _publishing(6) as (broker, channel, futures):
         peer = broker.links[0]
         peer.ack(2)
@@ -246,7 +246,7 @@ async def test_a_406_in_the_middle_of_a_window_fails_the_rest_and_the_channel_op
         await again
 
 
-async def test_what_is_late_keeps_its_place_and_is_never_sent_again() -> None:
+async def test_a_late_message_keeps_its_place_and_is_never_resent() -> None:
     async with ScriptedBroker() as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         with pytest.raises(PublishTimeout, match="unknown"):
@@ -281,14 +281,14 @@ async def test_a_blocked_connection_sends_nothing_new_until_it_is_unblocked() ->
         assert channel._core.session.blocked is None
 
 
-async def test_a_refusal_names_where_the_message_went() -> None:
+async def test_a_refusal_names_exchange_and_routing_key() -> None:
     async with _publishing(1) as (broker, _, futures):
         broker.links[0].nack(1)
         with pytest.raises(PublishRefused, match="routing key 'q'"):
             await futures[0]
 
 
-async def test_a_return_before_the_loss_is_told_once() -> None:
+async def test_a_return_before_the_loss_is_raised_once() -> None:
     async with _publishing(1) as (broker, channel, futures):
         broker.links[0].give_back(1)
         with pytest.raises(PublishReturned):

@@ -25,7 +25,7 @@ def _link(connection: Connection) -> Link:
     return connection._session.link
 
 
-async def test_the_heartbeat_goes_before_the_urls(broker_url: str) -> None:
+async def test_the_heartbeat_option_overrides_the_url(broker_url: str) -> None:
     url = replace(parse_url(broker_url), heartbeat=40)
     async with rabbitry.connect(url, heartbeat=7) as connection:
         assert _link(connection).heartbeat == 7

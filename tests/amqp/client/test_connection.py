@@ -26,7 +26,7 @@ def _changed(url: str, *, password: str = "guest", virtual_host: str = "/") -> B
     return replace(parse_url(url), password=password, virtual_host=virtual_host)
 
 
-async def test_it_opens_and_closes_in_order(broker_url: str, no_leaks: None) -> None:
+async def test_a_connection_opens_and_closes_in_order(broker_url: str, no_leaks: None) -> None:
     connection = await rabbitry.connect(broker_url, name="a test")
     was_open = connection.is_open
     assert connection.server_properties["product"] == "RabbitMQ"
@@ -103,7 +103,7 @@ async def test_the_next_host_is_tried(broker_url: str) -> None:
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"AMQP\x00\x00\x09\x02"])
-async def test_what_speaks_no_amqp_is_named(answer: bytes) -> None:
+async def test_a_server_without_amqp_is_named(answer: bytes) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(8)
         writer.write(answer)
@@ -117,7 +117,7 @@ async def test_what_speaks_no_amqp_is_named(answer: bytes) -> None:
             await rabbitry.connect(f"amqp://127.0.0.1:{port}/")
 
 
-async def test_a_host_that_says_nothing_times_out() -> None:
+async def test_a_silent_host_times_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(ConnectFailed, match=r"within 0\.2 s"):
@@ -140,7 +140,7 @@ async def test_channel_numbers_are_used_again(broker_url: str) -> None:
                 assert channel.number == 1
 
 
-async def test_a_broker_that_goes_away_ends_everything_with_the_cause(broker_url: str) -> None:
+async def test_a_lost_broker_fails_all_waiters_with_the_cause(broker_url: str) -> None:
     async with rabbitry.connect(broker_url, recover=False) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
@@ -173,7 +173,7 @@ async def test_exchanges_are_bound_to_each_other(broker_url: str) -> None:
         await channel.delete_exchange("destination")
 
 
-async def test_a_broker_that_hangs_up_after_the_login_is_lost_and_has_refused_nothing(broker_url: str) -> None:
+async def test_a_socket_closed_after_the_login_is_not_a_refusal(broker_url: str) -> None:
     """RabbitMQ says 403 where it refuses; a socket that just ends there is a broker on its way down."""
     heard = 0
 
@@ -197,7 +197,7 @@ async def test_a_broker_that_hangs_up_after_the_login_is_lost_and_has_refused_no
         assert not isinstance(error.value, LoginRefused)
 
 
-async def test_what_ends_after_its_connection_began_to_close_ends_in_peace(broker_url: str) -> None:
+async def test_channels_can_end_while_the_connection_closes(broker_url: str) -> None:
     connection = await rabbitry.connect(broker_url)
     channel = await connection.channel()
     consumer = channel.consume((await channel.declare_queue("", exclusive=True)).name)

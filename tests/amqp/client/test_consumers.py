@@ -6,7 +6,7 @@ import rabbitry
 from rabbitry.exceptions import ConsumerCancelled, NotFound, UsageError
 
 
-async def test_deliveries_of_all_queues_come_and_the_rest_goes_back(broker_url: str) -> None:
+async def test_all_queues_are_consumed_and_the_rest_is_requeued(broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queues = [(await channel.declare_queue("", exclusive=True)).name for _ in range(3)]

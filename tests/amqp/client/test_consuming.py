@@ -35,7 +35,7 @@ async def test_deliveries_come_in_order_and_are_settled_once(broker_url: str, no
         assert (await channel.declare_queue("q", passive=True)).message_count == 0
 
 
-async def test_leaving_the_block_gives_back_what_was_not_settled_in_its_place(broker_url: str) -> None:
+async def test_leaving_the_block_requeues_unsettled_messages_in_place(broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel(prefetch=5)
         queue = (await channel.declare_queue(exclusive=True)).name
@@ -54,7 +54,7 @@ async def test_leaving_the_block_gives_back_what_was_not_settled_in_its_place(br
         assert not bodies[-1][1]
 
 
-async def test_prefetch_bounds_what_is_unsettled(broker_url: str) -> None:
+async def test_prefetch_bounds_unsettled_messages(broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel(prefetch=3)
         queue = (await channel.declare_queue(exclusive=True)).name
@@ -85,7 +85,7 @@ async def test_settling_out_of_order_acks_each_and_only_each(broker_url: str) ->
         assert left == [b"5", b"7", b"8"]
 
 
-async def test_a_nack_brings_the_message_again_as_redelivered(broker_url: str) -> None:
+async def test_a_nacked_message_is_redelivered(broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel(prefetch=1)
         queue = (await channel.declare_queue(exclusive=True)).name
@@ -138,7 +138,7 @@ async def test_an_exclusive_queue_is_locked_to_others(broker_url: str) -> None:
             await channel.declare_queue(queue, passive=True)
 
 
-async def test_no_ack_consumers_take_everything(broker_url: str) -> None:
+async def test_a_no_ack_consumer_gets_all_messages(broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel(prefetch=1)
         queue = (await channel.declare_queue(exclusive=True)).name
@@ -150,7 +150,7 @@ async def test_no_ack_consumers_take_everything(broker_url: str) -> None:
         assert [delivery.body for delivery in taken] == [b"%d" % number for number in range(500)]
 
 
-async def test_cancelling_a_get_gives_the_message_back(broker_url: str) -> None:
+async def test_cancelling_a_get_requeues_the_message(broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
@@ -166,7 +166,7 @@ async def test_cancelling_a_get_gives_the_message_back(broker_url: str) -> None:
         assert again.redelivered
 
 
-async def test_misuse_is_named(broker_url: str) -> None:
+async def test_misuse_raises_a_usage_error(broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
@@ -207,7 +207,7 @@ def test_flags_of_a_settlement_are_keywords_in_scripts_too(embedded_url: str) ->
         delivery.ack()
 
 
-async def test_cancelling_without_giving_back_hands_out_what_was_on_its_way(broker_url: str) -> None:
+async def test_cancelling_with_give_back_false_yields_deliveries_in_flight(broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel(prefetch=200)
         await channel.declare_queue("q", durable=True)

@@ -51,7 +51,7 @@ class Events:
         await eventually(lambda: self.kinds.count(kind) >= count, f"{count} × {kind}")
 
 
-async def test_it_declares_before_the_first_use_and_after_each_loss(
+async def test_declare_runs_before_the_first_use_and_after_each_loss(
     url: BrokerURL, proxy: FaultProxy, no_leaks: None
 ) -> None:
     calls: list[Connection] = []
@@ -79,7 +79,7 @@ async def test_it_declares_before_the_first_use_and_after_each_loss(
     assert calls == [connection] * 4
 
 
-async def test_what_exists_otherwise_by_then_is_the_function_s_to_decide(
+async def test_declare_decides_about_queues_with_other_flags(
     broker_url: str, url: BrokerURL, proxy: FaultProxy
 ) -> None:
     """The queue is deleted and declared otherwise while the connection is away: it is used as it is."""
@@ -113,7 +113,7 @@ async def test_what_exists_otherwise_by_then_is_the_function_s_to_decide(
     assert decided == ["declared", "used as it is"]
 
 
-async def test_what_it_declares_is_not_declared_besides_and_all_else_is(
+async def test_recovery_redeclares_only_what_declare_does_not(
     url: BrokerURL, proxy: FaultProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each recovery declares one queue that the broker names, not two; the other one gets a new name too."""
@@ -139,7 +139,7 @@ async def test_what_it_declares_is_not_declared_besides_and_all_else_is(
     assert not any("not restored" in text for text in messages(caplog))
 
 
-async def test_a_consumer_with_restore_gets_its_queue_from_it(broker_url: str) -> None:
+async def test_a_consumer_with_restore_gets_its_queue_from_declare(broker_url: str) -> None:
     async def declare(connection: Connection) -> None:
         async with await connection.channel() as channel:
             await channel.declare_queue("restored", durable=True)
@@ -174,7 +174,7 @@ async def _publish_until_routed(channel: Channel, body: bytes, queue: str) -> No
         (ValueError("a mistake of the program"), False),
     ],
 )
-async def test_its_errors_are_tried_again_or_raised_by_connect(
+async def test_errors_of_declare_are_retried_or_raised_by_connect(
     broker_url: str, no_leaks: None, error: Exception, is_tried_again: bool
 ) -> None:
     calls = 0
@@ -199,7 +199,7 @@ async def test_its_errors_are_tried_again_or_raised_by_connect(
 
 
 @pytest.mark.parametrize("error", [PreconditionFailed(406, "inequivalent arg 'durable'"), ValueError("mistake")])
-async def test_its_error_after_a_loss_ends_the_connection_and_is_the_cause(
+async def test_an_error_of_declare_after_a_loss_ends_the_connection(
     url: BrokerURL, proxy: FaultProxy, no_leaks: None, error: Exception
 ) -> None:
     calls = 0
@@ -220,9 +220,7 @@ async def test_its_error_after_a_loss_ends_the_connection_and_is_the_cause(
         assert raised.value.__cause__ is error
 
 
-async def test_a_connection_that_is_lost_while_it_declares_is_another_failed_attempt(
-    url: BrokerURL, proxy: FaultProxy, no_leaks: None
-) -> None:
+async def test_a_loss_within_declare_is_a_failed_attempt(url: BrokerURL, proxy: FaultProxy, no_leaks: None) -> None:
     calls = 0
 
     async def declare(connection: Connection) -> None:
@@ -246,7 +244,7 @@ async def test_a_connection_that_is_lost_while_it_declares_is_another_failed_att
     assert events.kinds == ["lost", "recovering", "recovering", "recovering", "recovered"]
 
 
-async def test_closing_within_it_and_while_it_waits_ends_the_connection(broker_url: str, no_leaks: None) -> None:
+async def test_closing_within_declare_ends_the_connection(broker_url: str, no_leaks: None) -> None:
     async def close(connection: Connection) -> None:
         await connection.close()
 
@@ -274,7 +272,7 @@ async def test_closing_within_it_and_while_it_waits_ends_the_connection(broker_u
 @pytest.mark.parametrize(
     ("changes", "error"), [({"password": "wrong"}, LoginRefused), ({"virtual_host": "nowhere"}, VirtualHostRefused)]
 )
-async def test_a_refusal_is_not_tried_again(
+async def test_a_refused_login_or_virtual_host_is_not_retried(
     broker_url: str, no_leaks: None, changes: dict[str, str], error: type[Exception]
 ) -> None:
     events = Events()
@@ -284,7 +282,7 @@ async def test_a_refusal_is_not_tried_again(
     assert events.seen == []
 
 
-async def test_first_attempts_are_told_and_counted(no_leaks: None, caplog: pytest.LogCaptureFixture) -> None:
+async def test_first_attempts_are_reported_and_counted(no_leaks: None, caplog: pytest.LogCaptureFixture) -> None:
     events = Events()
     port = free_port()
     with pytest.raises(ConnectFailed):
@@ -297,7 +295,7 @@ async def test_first_attempts_are_told_and_counted(no_leaks: None, caplog: pytes
     assert "(attempt 1 of 3)" in warned[0]
 
 
-async def test_without_a_limit_it_waits_for_the_broker(
+async def test_without_a_limit_connect_waits_for_the_broker(
     url: BrokerURL, proxy: FaultProxy, no_leaks: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -328,7 +326,7 @@ async def test_a_recovery_ends_after_as_many_attempts_as_asked_for(
     assert events.kinds == ["lost", "recovering", "recovering", "recovering", "failed"]
 
 
-def test_in_a_script_it_is_called_with_the_blocking_connection(broker_url: str) -> None:
+def test_declare_of_a_script_gets_the_blocking_connection(broker_url: str) -> None:
     given: list[BlockingConnection] = []
 
     def declare(connection: BlockingConnection) -> None:
@@ -344,7 +342,7 @@ def test_in_a_script_it_is_called_with_the_blocking_connection(broker_url: str) 
 
 
 @pytest.mark.parametrize("error", [PreconditionFailed(406, "otherwise"), ValueError("mistake")])
-def test_in_a_script_its_error_is_raised(broker_url: str, no_leaks: None, error: Exception) -> None:
+def test_an_error_of_declare_is_raised_in_a_script(broker_url: str, no_leaks: None, error: Exception) -> None:
     def declare(connection: BlockingConnection) -> None:
         raise error
 
@@ -352,7 +350,7 @@ def test_in_a_script_its_error_is_raised(broker_url: str, no_leaks: None, error:
         rabbitry.connect_blocking(broker_url, declare=declare)
 
 
-async def test_in_a_script_it_declares_after_a_loss_too(url: BrokerURL, proxy: FaultProxy) -> None:
+async def test_declare_of_a_script_runs_after_a_loss(url: BrokerURL, proxy: FaultProxy) -> None:
     events = Events()
 
     def declare(connection: BlockingConnection) -> None:

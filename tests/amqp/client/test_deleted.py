@@ -54,7 +54,7 @@ async def _has_exchange(looking: Connection, name: str) -> bool:
         return True
 
 
-async def test_an_auto_delete_queue_goes_with_its_last_consumer(
+async def test_an_auto_delete_queue_ends_with_its_last_consumer(
     connection: Connection, channel: Channel, looking: Connection, proxy: FaultProxy
 ) -> None:
     await channel.declare_queue("two", auto_delete=True)
@@ -78,7 +78,7 @@ async def test_an_auto_delete_queue_goes_with_its_last_consumer(
 
 
 @pytest.mark.parametrize("way", ["closed", "error"])
-async def test_it_goes_with_the_channel_of_its_last_consumer_too(
+async def test_an_auto_delete_queue_ends_with_its_last_consumers_channel(
     connection: Connection, channel: Channel, looking: Connection, proxy: FaultProxy, way: str
 ) -> None:
     await channel.declare_queue("q", auto_delete=True)
@@ -93,7 +93,7 @@ async def test_it_goes_with_the_channel_of_its_last_consumer_too(
     assert not await _has_queue(looking, "q")
 
 
-async def test_it_goes_with_a_consumer_that_is_cancelled_while_the_connection_is_lost(
+async def test_an_auto_delete_queue_ends_with_a_consumer_cancelled_in_recovery(
     connection: Connection, channel: Channel, looking: Connection, proxy: FaultProxy
 ) -> None:
     await channel.declare_queue("q", auto_delete=True)
@@ -113,7 +113,7 @@ async def test_it_goes_with_a_consumer_that_is_cancelled_while_the_connection_is
     await eventually_awaited(is_gone, "the end of the queue")
 
 
-async def test_a_consumer_that_the_broker_refused_takes_no_queue_with_it(
+async def test_a_refused_consumer_does_not_end_its_auto_delete_queue(
     connection: Connection, channel: Channel, looking: Connection, proxy: FaultProxy
 ) -> None:
     await channel.declare_queue("q", auto_delete=True)
@@ -136,7 +136,7 @@ async def test_a_queue_named_by_the_broker_is_forgotten_by_the_name_that_the_pro
     assert not connection._session.topology.names
 
 
-async def test_an_auto_delete_exchange_goes_with_the_last_binding_from_it(
+async def test_an_auto_delete_exchange_ends_with_the_last_binding_from_it(
     connection: Connection, channel: Channel, looking: Connection, proxy: FaultProxy
 ) -> None:
     for name in ("first", "second", "third", "unbound"):
@@ -158,7 +158,7 @@ async def test_an_auto_delete_exchange_goes_with_the_last_binding_from_it(
     await channel.delete_queue(queue)
 
 
-async def test_a_queue_that_somebody_else_deleted_is_forgotten_when_its_consumer_is_cancelled(
+async def test_a_queue_deleted_by_another_client_is_forgotten_at_basic_cancel(
     connection: Connection, channel: Channel, looking: Connection, proxy: FaultProxy
 ) -> None:
     await channel.declare_queue("q", durable=True)
@@ -171,7 +171,7 @@ async def test_a_queue_that_somebody_else_deleted_is_forgotten_when_its_consumer
     assert not await _has_queue(looking, "q")
 
 
-async def test_a_consumer_that_restores_brings_its_queue_back(
+async def test_a_consumer_with_restore_redeclares_its_queue(
     connection: Connection, channel: Channel, looking: Connection, proxy: FaultProxy
 ) -> None:
     await channel.declare_queue("q", auto_delete=True)
@@ -186,7 +186,7 @@ async def test_a_consumer_that_restores_brings_its_queue_back(
     assert not await _has_queue(looking, "q")
 
 
-async def test_what_a_404_names_is_forgotten(
+async def test_an_object_named_by_a_404_is_forgotten(
     connection: Connection, channel: Channel, looking: Connection, proxy: FaultProxy
 ) -> None:
     for queue in ("q", "it's"):
@@ -208,7 +208,7 @@ async def test_what_a_404_names_is_forgotten(
     assert not await _has_exchange(looking, "e")
 
 
-async def test_a_queue_that_expired_does_not_come_back_but_one_that_is_consumed_does(
+async def test_an_expired_queue_is_not_redeclared_unless_it_is_consumed(
     connection: Connection, channel: Channel, looking: Connection, proxy: FaultProxy
 ) -> None:
     arguments = {"x-expires": 3000}

@@ -55,7 +55,7 @@ def quick_url(url: BrokerURL) -> BrokerURL:
 # -- publishing and consuming --------------------------------------------------------------------------
 
 
-async def test_a_network_that_falls_silent_under_load_loses_nothing(no_leaks: None, broker_url: str) -> None:
+async def test_a_silent_network_under_load_loses_nothing(no_leaks: None, broker_url: str) -> None:
     """All silent faults at once, each behind a proxy and on a queue of its own."""
 
     async def suffer(fault: str) -> None:
@@ -79,9 +79,7 @@ async def test_a_network_that_falls_silent_under_load_loses_nothing(no_leaks: No
 
 
 @pytest.mark.parametrize("fault", _DRAGS)
-async def test_a_network_that_drags_breaks_nothing(
-    no_leaks: None, url: BrokerURL, proxy: FaultProxy, fault: str
-) -> None:
+async def test_a_slow_network_breaks_nothing(no_leaks: None, url: BrokerURL, proxy: FaultProxy, fault: str) -> None:
     _DRAGS[fault](proxy)
     async with running_load(url, batch=2) as load:
         await load.arrives(100)
@@ -114,7 +112,7 @@ async def test_breaks_in_the_middle_of_frames_lose_nothing(
 
 
 @pytest.mark.parametrize("fault", _STALLS)
-async def test_connecting_to_what_is_silent_ends_in_time(
+async def test_connecting_to_a_silent_host_times_out(
     no_leaks: None, url: BrokerURL, proxy: FaultProxy, fault: str
 ) -> None:
     begin, end = _STALLS[fault]
@@ -158,7 +156,7 @@ async def test_a_loss_in_every_step_of_recovery_is_recovered_from(
 # -- requests ------------------------------------------------------------------------------------------
 
 
-async def test_requests_in_a_black_hole_are_asked_again(
+async def test_requests_lost_in_a_black_hole_are_repeated(
     no_leaks: None, quick_url: BrokerURL, proxy: FaultProxy
 ) -> None:
     async with rabbitry.connect(quick_url) as connection:
@@ -178,7 +176,7 @@ async def test_requests_in_a_black_hole_are_asked_again(
         assert await channel.delete_queue("q") == 1
 
 
-async def test_a_request_gives_up_at_its_own_time_and_the_channel_stays(
+async def test_a_request_times_out_and_the_channel_stays_open(
     no_leaks: None, url: BrokerURL, proxy: FaultProxy
 ) -> None:
     async with rabbitry.connect(url) as connection:
@@ -207,7 +205,7 @@ async def test_a_channel_whose_connection_is_lost_while_it_closes_is_closed(
         await channel.qos(10)
 
 
-async def test_what_was_got_in_a_black_hole_comes_again(
+async def test_a_get_lost_in_a_black_hole_is_redelivered(
     no_leaks: None, quick_url: BrokerURL, proxy: FaultProxy
 ) -> None:
     async with rabbitry.connect(quick_url) as connection:
@@ -332,7 +330,7 @@ async def test_an_exclusive_queue_that_stays_locked_ends_its_consumer_alone(
 # -- the blocking facade -------------------------------------------------------------------------------
 
 
-async def test_a_script_goes_on_behind_a_network_that_fell_silent(quick_url: BrokerURL, proxy: FaultProxy) -> None:
+async def test_a_script_recovers_from_a_silent_network(quick_url: BrokerURL, proxy: FaultProxy) -> None:
     loop = asyncio.get_running_loop()
     seen: list[bytes] = []
 

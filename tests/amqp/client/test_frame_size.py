@@ -78,12 +78,12 @@ async def test_long_arguments_are_refused_with_the_name_of_the_method(connection
     await channel.declare_queue(exclusive=True)
 
 
-async def test_a_name_that_no_broker_takes_is_refused_before_the_login(broker_url: str) -> None:
+async def test_a_too_long_name_is_refused_before_the_login(broker_url: str) -> None:
     with pytest.raises(UsageError, match=r"connection\.start-ok .* 4088"):
         await rabbitry.connect(broker_url, name="n" * 5000)
 
 
-async def test_a_broker_that_takes_shorter_frames_after_a_loss_fails_what_fits_no_longer() -> None:
+async def test_shorter_frames_after_a_loss_fail_messages_that_no_longer_fit() -> None:
     async with ScriptedBroker() as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("long", arguments={"x-note": "n" * 5000})
@@ -101,7 +101,7 @@ async def test_a_broker_that_takes_shorter_frames_after_a_loss_fails_what_fits_n
         assert connection.is_open
 
 
-async def test_nan_is_refused_and_costs_the_connection_nothing(broker_url: str) -> None:
+async def test_nan_is_refused_and_the_connection_stays_open(broker_url: str) -> None:
     """RabbitMQ ends a connection that carries one, with 541 or without a word."""
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()

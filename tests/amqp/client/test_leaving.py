@@ -47,7 +47,7 @@ async def _count(url: str, queue: str) -> int:
 # -- without an error ----------------------------------------------------------------------------------
 
 
-async def test_leaving_a_connection_waits_for_all_that_was_sent(broker_url: str, no_leaks: None) -> None:
+async def test_leaving_a_connection_waits_for_all_confirms(broker_url: str, no_leaks: None) -> None:
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("all", durable=True)
@@ -56,7 +56,7 @@ async def test_leaving_a_connection_waits_for_all_that_was_sent(broker_url: str,
     assert await _count(broker_url, "all") == _MANY
 
 
-async def test_leaving_a_channel_waits_for_all_that_was_sent(broker_url: str) -> None:
+async def test_leaving_a_channel_waits_for_all_confirms(broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as connection:
         async with await connection.channel() as channel:
             await channel.declare_queue("all", durable=True)
@@ -67,7 +67,7 @@ async def test_leaving_a_channel_waits_for_all_that_was_sent(broker_url: str) ->
 
 
 @pytest.mark.parametrize("block", ["connection", "channel"])
-async def test_leaving_raises_what_failed_as_one_group(
+async def test_leaving_raises_failures_as_one_group(
     broker_url: str, block: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with rabbitry.connect(broker_url) as connection:
@@ -81,7 +81,7 @@ async def test_leaving_raises_what_failed_as_one_group(
     assert not _of_asyncio(caplog)
 
 
-async def test_failures_beyond_those_that_are_kept_are_counted(broker_url: str) -> None:
+async def test_failures_beyond_the_limit_are_counted(broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as connection:
         with pytest.raises(ExceptionGroup, match="3000 messages were not confirmed; 1024 of their errors were kept"):  # noqa: PT012 - leaving the block raises
             async with await connection.channel() as channel:
@@ -96,7 +96,7 @@ async def test_failures_beyond_those_that_are_kept_are_counted(broker_url: str) 
             await connection.__aexit__(None, None, None)
 
 
-async def test_what_the_program_has_looked_at_is_not_raised_again(broker_url: str) -> None:
+async def test_retrieved_failures_are_not_raised_again(broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as connection:
         async with await connection.channel() as channel:
             awaited, gathered, asked = [await channel.send(b"x", routing_key="nowhere") for _ in range(3)]
@@ -128,7 +128,7 @@ async def test_leaving_waits_no_longer_than_the_messages_own_deadlines() -> None
         assert [type(error) for error in caught.value.exceptions] == [PublishTimeout]
 
 
-async def test_a_connection_that_ends_in_the_block_fails_what_was_sent_in_the_group() -> None:
+async def test_a_connection_lost_in_the_block_fails_its_messages_as_a_group() -> None:
     async with ScriptedBroker() as broker:
         with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - leaving the block raises
             async with rabbitry.connect(broker.url, recover=False) as connection:
@@ -144,7 +144,7 @@ async def test_a_connection_that_ends_in_the_block_fails_what_was_sent_in_the_gr
 
 
 @pytest.mark.parametrize("way", [None, Way.TO_CLIENT])
-async def test_leaving_with_an_error_is_quick_and_counts_in_one_line(
+async def test_leaving_with_an_error_is_quick_and_logs_one_count(
     broker_url: str, no_leaks: None, caplog: pytest.LogCaptureFixture, way: Way | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rabbitry.amqp.client._channel.LEAVE_TIMEOUT", 0.2)
@@ -167,7 +167,7 @@ async def test_leaving_with_an_error_is_quick_and_counts_in_one_line(
     assert not _of_asyncio(caplog)
 
 
-async def test_nested_blocks_are_left_with_their_error_though_the_broker_is_silent(
+async def test_nested_blocks_raise_their_error_with_a_silent_broker(
     embedded_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("_channel", "consuming"):
@@ -183,7 +183,7 @@ async def test_nested_blocks_are_left_with_their_error_though_the_broker_is_sile
                         raise KeyError("the program's own")
 
 
-def test_a_script_that_closes_the_connection_within_its_blocks_leaves_them_in_order(embedded_url: str) -> None:
+def test_a_script_may_close_the_connection_within_its_blocks(embedded_url: str) -> None:
     with rabbitry.connect_blocking(embedded_url) as connection, connection.channel() as channel:
         queue = channel.declare_queue(exclusive=True).name
         with channel.consume(queue):
@@ -227,7 +227,7 @@ async def test_cancelling_the_wait_of_a_block_that_is_left_closes_it(no_leaks: N
         await eventually(lambda: broker.links[0].lost, "the end of the connection")
 
 
-async def test_failures_that_nobody_looks_at_are_logged_while_the_program_runs(
+async def test_unretrieved_failures_are_logged_while_the_program_runs(
     embedded_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_receipts, "_PATIENCE", 1.0)
@@ -249,7 +249,7 @@ class _Owner:
     """Stands for a channel."""
 
 
-async def test_a_failure_is_logged_no_sooner_than_its_patience_is_over(
+async def test_a_failure_is_logged_only_after_its_patience(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a steady stream of failures, each looked at one turn later, the line about earlier ones told of the last."""
@@ -265,7 +265,7 @@ async def test_a_failure_is_logged_no_sooner_than_its_patience_is_over(
     assert "a message was not confirmed; the first: late" in caplog.text
 
 
-async def test_failures_that_were_looked_at_are_not_counted_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_retrieved_failures_are_not_counted_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     loop = asyncio.get_running_loop()
     failures, channel = Failures(loop, "a connection"), _Owner()
     for _ in range(5000):
@@ -280,7 +280,7 @@ async def test_failures_that_were_looked_at_are_not_counted_in_the_log(caplog: p
     assert "a message was not confirmed; the first: nobody looked" in caplog.text
 
 
-async def test_what_is_kept_of_failures_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+async def test_kept_failures_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     loop = asyncio.get_running_loop()
     failures = Failures(loop, "a connection")
     channel, another = _Owner(), _Owner()
@@ -297,7 +297,7 @@ async def test_what_is_kept_of_failures_is_bounded(caplog: pytest.LogCaptureFixt
     assert failures.take(channel) is None
 
 
-async def test_waiters_that_gave_up_leave_nothing_to_print(embedded_url: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_cancelled_waiters_print_nothing(embedded_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """A request and a publish whose task is cancelled in the very turn of the loop that brings their failure."""
     async with ScriptedBroker() as broker:
         connection = await rabbitry.connect(broker.url, recover=False)
@@ -327,7 +327,7 @@ async def test_waiters_that_gave_up_leave_nothing_to_print(embedded_url: str, ca
 # -- scripts -------------------------------------------------------------------------------------------
 
 
-def test_leaving_a_blocking_block_waits_for_all_that_was_sent(broker_url: str) -> None:
+def test_leaving_a_blocking_block_waits_for_all_confirms(broker_url: str) -> None:
     with rabbitry.connect_blocking(broker_url) as connection:
         channel = connection.channel()
         channel.declare_queue("all", durable=True)
@@ -340,7 +340,7 @@ def test_leaving_a_blocking_block_waits_for_all_that_was_sent(broker_url: str) -
 
 
 @pytest.mark.parametrize("block", ["connection", "channel"])
-def test_leaving_a_blocking_block_raises_what_nobody_has_looked_at(broker_url: str, block: str) -> None:
+def test_leaving_a_blocking_block_raises_unretrieved_failures(broker_url: str, block: str) -> None:
     with rabbitry.connect_blocking(broker_url) as connection:
         with pytest.raises(ExceptionGroup, match="2 messages were not confirmed") as caught:  # noqa: PT012 - leaving the block raises
             with connection if block == "connection" else connection.channel() as entered:
@@ -354,7 +354,7 @@ def test_leaving_a_blocking_block_raises_what_nobody_has_looked_at(broker_url: s
         assert [type(error) for error in caught.value.exceptions] == [PublishReturned] * 2
 
 
-def test_waiting_for_confirms_in_scripts_raises_what_could_not_be_sent_too(embedded_url: str) -> None:
+def test_waiting_for_confirms_in_scripts_raises_send_failures(embedded_url: str) -> None:
     with rabbitry.connect_blocking(embedded_url) as connection, connection.channel() as channel:
         channel.send(b"x", routing_key="k" * 300)
         channel.send(b"x", routing_key="nowhere")
@@ -397,7 +397,7 @@ def _leave_connection(connection: BlockingConnection, channel: BlockingChannel) 
 
 @pytest.mark.parametrize("turns", range(8))
 @pytest.mark.parametrize("wait", [_wait_for_confirms, _leave_channel, _leave_connection])
-async def test_scripts_learn_of_a_failure_in_whichever_turn_of_the_loop_it_comes(
+async def test_scripts_get_a_failure_of_any_loop_iteration(
     wait: Callable[[BlockingConnection, BlockingChannel], None], turns: int
 ) -> None:
     async def connected(url: str) -> Connection:
@@ -422,7 +422,7 @@ async def test_scripts_learn_of_a_failure_in_whichever_turn_of_the_loop_it_comes
         await asyncio.to_thread(script, broker.url)
 
 
-def test_leaving_a_blocking_block_with_an_error_is_quick_and_counts_in_one_line(
+def test_leaving_a_blocking_block_with_an_error_logs_one_count(
     embedded_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     futures: list[concurrent.futures.Future[None]] = []
@@ -441,7 +441,7 @@ def test_leaving_a_blocking_block_with_an_error_is_quick_and_counts_in_one_line(
     assert not _of_asyncio(caplog)
 
 
-def test_a_future_that_its_owner_cancels_stops_nothing(embedded_url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_cancelling_a_receipt_stops_nothing(embedded_url: str, caplog: pytest.LogCaptureFixture) -> None:
     with rabbitry.connect_blocking(embedded_url) as connection, connection.channel() as channel:
         queue = channel.declare_queue(exclusive=True).name
         futures = [channel.send(b"x", routing_key=queue) for _ in range(2000)]
@@ -452,7 +452,7 @@ def test_a_future_that_its_owner_cancels_stops_nothing(embedded_url: str, caplog
     assert not _of_asyncio(caplog)
 
 
-def test_a_connection_that_is_dropped_is_closed_with_a_warning(embedded_url: str) -> None:
+def test_a_dropped_connection_is_closed_with_a_warning(embedded_url: str) -> None:
     before = set(threading.enumerate())
 
     def threads() -> int:
@@ -521,7 +521,7 @@ async def test_another_event_loop_is_refused_and_sends_nothing(broker_url: str) 
         assert (await channel.declare_queue(queue, passive=True)).message_count == 0
 
 
-async def test_a_cancellation_that_comes_together_with_the_end_of_a_close_is_not_forgotten(broker_url: str) -> None:
+async def test_a_cancellation_at_the_end_of_a_close_is_not_lost(broker_url: str) -> None:
     connection = await rabbitry.connect(broker_url)
     closing = asyncio.ensure_future(connection.close())
     assert connection._session.link is not None

@@ -23,7 +23,7 @@ _BAD: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-async def test_what_is_no_message_is_refused_and_the_channel_goes_on(broker_url: str, no_leaks: None) -> None:
+async def test_an_invalid_message_is_refused_and_the_channel_stays_open(broker_url: str, no_leaks: None) -> None:
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name
@@ -40,7 +40,7 @@ async def test_what_is_no_message_is_refused_and_the_channel_goes_on(broker_url:
         assert await channel.get(queue) is None
 
 
-def test_what_is_no_message_is_refused_in_scripts_too(broker_url: str) -> None:
+def test_an_invalid_message_is_refused_in_scripts(broker_url: str) -> None:
     with rabbitry.connect_blocking(broker_url) as connection:
         channel = connection.channel()
         queue = channel.declare_queue(exclusive=True).name
@@ -59,7 +59,7 @@ def test_iterating_outside_of_the_block_is_an_error_in_scripts_too(embedded_url:
             next(channel.consume(queue))
 
 
-async def test_an_on_recovery_that_fails_is_told_and_changes_nothing(
+async def test_an_error_of_on_recovery_is_logged_and_ignored(
     broker_url: str, no_leaks: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     kinds: list[str] = []

@@ -27,7 +27,7 @@ async def test_a_confirmed_message_is_on_its_queue(broker_url: str, no_leaks: No
         assert await channel.get("tasks") is None
 
 
-async def test_all_properties_arrive_as_they_were(broker_url: str) -> None:
+async def test_all_properties_arrive_unchanged(broker_url: str) -> None:
     sent = Properties(
         content_type="text/plain",
         content_encoding="utf-8",
@@ -107,7 +107,7 @@ async def test_equal_messages_that_are_returned_are_interchangeable(broker_url: 
         assert all(isinstance(result, rabbitry.PublishReturned) for result in results)
 
 
-async def test_a_refused_message_says_so(broker_url: str) -> None:
+async def test_a_refused_message_raises_publish_refused(broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         limits: Table = {"x-max-length": 1, "x-overflow": "reject-publish"}
@@ -117,7 +117,7 @@ async def test_a_refused_message_says_so(broker_url: str) -> None:
             await channel.publish(b"does not", routing_key=queue)
 
 
-async def test_a_404_in_the_middle_of_a_window_fails_what_is_unconfirmed_and_the_channel_opens_again(
+async def test_a_404_fails_unconfirmed_messages_and_the_channel_reopens(
     broker_url: str,
 ) -> None:
     async with rabbitry.connect(broker_url) as connection:
@@ -165,7 +165,7 @@ async def test_cancelling_a_publish_leaves_the_channel_in_order(broker_url: str)
         await channel.wait_for_confirms()
 
 
-async def test_what_amqp_cannot_carry_is_refused_before_it_is_sent(broker_url: str) -> None:
+async def test_values_without_an_amqp_type_are_refused_before_sending(broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         with pytest.raises(UsageError, match="255"):
@@ -175,7 +175,7 @@ async def test_what_amqp_cannot_carry_is_refused_before_it_is_sent(broker_url: s
         assert channel.is_open
 
 
-async def test_closing_fails_what_is_not_confirmed(broker_url: str) -> None:
+async def test_closing_fails_unconfirmed_messages(broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name

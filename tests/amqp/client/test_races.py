@@ -27,7 +27,7 @@ async def _eventually_consumed_by(looking: Channel, queue: str, consumers: int) 
     await eventually_awaited(is_so, f"{consumers} consumers")
 
 
-async def test_a_consumer_that_waits_to_come_back_ends_with_its_channel(no_leaks: None, broker_url: str) -> None:
+async def test_a_consumer_waiting_to_be_restarted_ends_with_its_channel(no_leaks: None, broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as other, rabbitry.connect(broker_url) as connection:
         declaring = await other.channel()
         queue = (await declaring.declare_queue("stays-away")).name
@@ -63,7 +63,7 @@ async def test_a_consumer_is_not_started_again_if_the_loss_came_before_cancel_ok
 
 
 @pytest.mark.parametrize("restore", [False, True])
-async def test_a_start_that_is_cancelled_over_a_loss_starts_nothing(
+async def test_a_start_cancelled_during_a_loss_starts_nothing(
     no_leaks: None, broker_url: str, url: BrokerURL, proxy: FaultProxy, restore: bool
 ) -> None:
     async with rabbitry.connect(broker_url) as other, rabbitry.connect(url) as connection:
@@ -87,7 +87,7 @@ async def test_a_start_that_is_cancelled_over_a_loss_starts_nothing(
         await channel.delete_queue(queue)
 
 
-async def test_a_get_that_is_cancelled_with_its_answer_there_gives_it_back(
+async def test_a_get_cancelled_after_its_answer_requeues_the_message(
     broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with rabbitry.connect(broker_url) as connection:
@@ -129,9 +129,7 @@ async def test_properties_that_cannot_be_encoded_leave_the_next_message_whole(br
         assert bodies == [b"1", b"3"]
 
 
-async def test_who_waits_for_room_and_then_cannot_send_lets_the_next_go_on(
-    broker_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_waiter_that_cannot_send_wakes_the_next(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_window, "WINDOW_MESSAGES", 1)
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
@@ -146,9 +144,7 @@ async def test_who_waits_for_room_and_then_cannot_send_lets_the_next_go_on(
             await last
 
 
-async def test_a_close_that_is_cancelled_while_it_recovers_has_closed(
-    no_leaks: None, url: BrokerURL, proxy: FaultProxy
-) -> None:
+async def test_a_close_cancelled_during_recovery_has_closed(no_leaks: None, url: BrokerURL, proxy: FaultProxy) -> None:
     async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         proxy.refuse()
@@ -189,7 +185,7 @@ def test_many_threads_take_from_a_consumer_that_was_held(embedded_url: str, monk
         assert len(set(seen)) == 3000
 
 
-def test_a_thread_that_is_stopped_leaves_nobody_waiting() -> None:
+def test_stopping_the_io_thread_wakes_all_waiters() -> None:
     io = IOThread()
     ends: list[BaseException] = []
     started = threading.Event()
@@ -212,7 +208,7 @@ def test_a_thread_that_is_stopped_leaves_nobody_waiting() -> None:
     assert len(ends) == 1
 
 
-def test_what_was_not_sent_when_the_connection_closed_is_cancelled(embedded_url: str) -> None:
+def test_unsent_messages_are_cancelled_when_the_connection_closes(embedded_url: str) -> None:
     connection = rabbitry.connect_blocking(embedded_url)
     channel = connection.channel()
     confirms = [channel.send(b"x", routing_key="nowhere", mandatory=False) for _ in range(2000)]
@@ -224,7 +220,7 @@ def test_what_was_not_sent_when_the_connection_closed_is_cancelled(embedded_url:
         channel.send(b"x", routing_key="nowhere")
 
 
-def test_a_child_made_while_the_watchdog_looked_opens_its_own_connection(embedded_url: str) -> None:
+def test_a_child_forked_during_a_watchdog_check_can_connect(embedded_url: str) -> None:
     with loop_watchdog._lock:
         child = os.fork()
         if child == 0:
@@ -245,7 +241,7 @@ def test_a_child_made_while_the_watchdog_looked_opens_its_own_connection(embedde
 
 
 @pytest.mark.parametrize("milliseconds", range(20, 180, 40))
-async def test_a_consumer_that_comes_back_while_its_connection_is_lost_comes_back_once(
+async def test_a_consumer_restarted_during_a_loss_is_restarted_once(
     no_leaks: None,
     broker_url: str,
     url: BrokerURL,

@@ -76,7 +76,7 @@ def test_a_blocking_receipt_has_the_id_of_its_message(broker_url: str) -> None:
         assert {type(receipt) for receipt in receipts} == {rabbitry.BlockingReceipt}
 
 
-async def test_a_receipt_says_why_a_message_was_not_confirmed(broker_url: str) -> None:
+async def test_a_receipt_has_the_cause_of_a_failure(broker_url: str) -> None:
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         receipt = await channel.send(b"x", routing_key="nowhere")
@@ -86,7 +86,7 @@ async def test_a_receipt_says_why_a_message_was_not_confirmed(broker_url: str) -
         assert receipt.failure is raised.value
 
 
-def test_a_blocking_receipt_says_why_a_message_was_not_confirmed(broker_url: str) -> None:
+def test_a_blocking_receipt_has_the_cause_of_a_failure(broker_url: str) -> None:
     with rabbitry.connect_blocking(broker_url) as connection, connection.channel() as channel:
         receipt = channel.send(b"x", routing_key="nowhere")
         with pytest.raises(PublishReturned) as raised:

@@ -41,9 +41,7 @@ async def test_every_confirmed_message_arrives_over_many_losses(url: BrokerURL, 
         await publishing.delete_queue("q")
 
 
-async def test_a_queue_named_by_the_broker_comes_back_with_its_binding_and_consumer(
-    url: BrokerURL, proxy: FaultProxy
-) -> None:
+async def test_a_server_named_queue_is_restored_with_binding_and_consumer(url: BrokerURL, proxy: FaultProxy) -> None:
     async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         await channel.declare_exchange("e", "topic")
@@ -61,7 +59,7 @@ async def test_a_queue_named_by_the_broker_comes_back_with_its_binding_and_consu
         await channel.delete_exchange("e")
 
 
-async def test_old_deliveries_cannot_be_settled_and_come_again(url: BrokerURL, proxy: FaultProxy) -> None:
+async def test_old_deliveries_cannot_be_settled_and_are_redelivered(url: BrokerURL, proxy: FaultProxy) -> None:
     async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
@@ -100,7 +98,7 @@ async def test_publishers_wait_and_their_deadline_counts(url: BrokerURL, proxy: 
     assert kinds[-1] == "recovered"
 
 
-async def test_what_was_sent_and_not_confirmed_is_sent_again(url: BrokerURL, proxy: FaultProxy) -> None:
+async def test_unconfirmed_messages_are_resent(url: BrokerURL, proxy: FaultProxy) -> None:
     async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
@@ -154,7 +152,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RabbitMQ 
         yield broker
 
 
-async def test_a_broker_that_is_restarted_gives_back_what_is_durable(server: RabbitMQ | BrokerProcess) -> None:
+async def test_durable_objects_survive_a_broker_restart(server: RabbitMQ | BrokerProcess) -> None:
     async with rabbitry.connect(server.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
@@ -167,7 +165,7 @@ async def test_a_broker_that_is_restarted_gives_back_what_is_durable(server: Rab
         delivery.ack()
 
 
-async def test_a_channel_that_is_closed_while_it_is_restored_stops_nothing(url: BrokerURL, proxy: FaultProxy) -> None:
+async def test_closing_a_channel_during_its_restore_stops_nothing(url: BrokerURL, proxy: FaultProxy) -> None:
     async with rabbitry.connect(url) as connection:
         closing, staying = await connection.channel(), await connection.channel()
         queue = (await staying.declare_queue(exclusive=True)).name

@@ -74,7 +74,7 @@ async def test_a_publish_that_ends_its_connection_fails_and_the_channel_goes_on(
         assert sum(b"poison" in published for published in _links(broker)) == (2 if end is InternalError else 4)
 
 
-async def test_a_message_that_rabbitmq_fails_at_is_given_up(broker_url: str) -> None:
+async def test_a_message_that_crashes_the_connection_is_given_up(broker_url: str) -> None:
     """A NaN in bytes that are encoded already: both brokers end the connection with 541."""
     nan = b"\0\0\0\x0b\x01rd\x7f\xf8\0\0\0\0\0\0"
     poison = EncodedProperties(FLAG_HEADERS | FLAG_MESSAGE_ID, nan, b"")
@@ -93,7 +93,7 @@ async def test_a_message_that_rabbitmq_fails_at_is_given_up(broker_url: str) -> 
         assert (await channel.delete_queue("q")) >= 39
 
 
-async def test_the_others_on_their_way_are_confirmed_in_order(end: type[ConnectionClosed]) -> None:
+async def test_other_messages_in_flight_are_confirmed_in_order(end: type[ConnectionClosed]) -> None:
     async with ScriptedBroker(_Fussy) as broker, rabbitry.connect(broker.url) as connection:
         first, second = await connection.channel(), await connection.channel()
         bodies = [b"%d" % n for n in range(10)] + [b"poison"] + [b"%d" % n for n in range(10, 30)]
@@ -109,7 +109,7 @@ async def test_the_others_on_their_way_are_confirmed_in_order(end: type[Connecti
         assert last == sorted(last, key=lambda body: 99 if body == b"late" else int(body))
 
 
-async def test_a_network_that_breaks_all_the_time_is_no_fault_of_the_publish(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unstable_network_is_not_blamed_on_a_publish(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection is lost a moment after each publish, five times, whatever was published."""
     monkeypatch.setattr(backoff, "AGAIN", Backoff(0.01, 0.01))
     losses = 0
@@ -165,7 +165,7 @@ async def test_recoveries_that_do_not_last_have_growing_pauses(monkeypatch: pyte
         assert pauses.asked == [1, 2, 3, 4]
 
 
-async def test_a_peer_that_hangs_up_after_each_handshake_is_tried_with_growing_pauses(
+async def test_closes_after_each_handshake_lead_to_growing_pauses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pauses = _Pauses(0.001, 0.001)
@@ -206,7 +206,7 @@ async def _published(channel: Channel, body: bytes) -> None:
     await channel.publish(body, routing_key="q", timeout=90)
 
 
-async def test_what_is_published_while_a_recovery_fails_goes_out_once_and_after_confirm_select(
+async def test_publishes_in_a_failing_recovery_are_sent_once_after_confirm_select(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The link is lost again during its recovery.

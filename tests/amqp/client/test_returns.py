@@ -38,7 +38,7 @@ def test_each_return_costs_the_same_however_many_are_unconfirmed() -> None:
         assert pending.lookups < 10 * 4000
 
 
-def test_it_finds_what_is_unconfirmed_and_was_not_returned_oldest_first() -> None:
+def test_unconfirmed_unreturned_publishes_are_found_oldest_first() -> None:
     pending = _Counted({tag: _Sent(b"a" if tag % 2 else b"b") for tag in range(1, 7)})
     index: ReturnIndex[_Sent] = ReturnIndex(100)
     assert _found(index, b"a", pending, 7) == [1, 3, 5]
@@ -50,7 +50,7 @@ def test_it_finds_what_is_unconfirmed_and_was_not_returned_oldest_first() -> Non
     assert _found(index, b"a", pending, 8) == [3, 7]
 
 
-def test_it_forgets_what_is_confirmed_and_never_grows_past_its_limit() -> None:
+def test_confirmed_publishes_are_dropped_and_the_index_is_bounded() -> None:
     pending = _Counted()
     index: ReturnIndex[_Sent] = ReturnIndex(20)
     for tag in range(1, 200):

@@ -115,7 +115,7 @@ async def _give_up_the_start(channel: Channel, consumer: Consumer) -> None:
 
 
 @pytest.mark.parametrize("work", [_start_and_declare, _cancel_and_get, _start_and_cancel, _give_up_the_start])
-async def test_what_is_asked_for_while_a_consumer_starts_harms_nothing(
+async def test_requests_during_a_consumer_start_do_no_harm(
     broker_url: str, work: Callable[[Channel, Consumer], Awaitable[None]]
 ) -> None:
     lost: list[object] = []

@@ -72,7 +72,7 @@ async def test_a_trusted_broker_is_used_over_tls(secured: Secured, no_leaks: Non
         assert delivery.body == body
 
 
-async def test_a_broker_that_nobody_vouches_for_is_refused(secured: Secured) -> None:
+async def test_an_untrusted_broker_is_refused(secured: Secured) -> None:
     with pytest.raises(ConnectFailed, match="not trusted"):
         await rabbitry.connect(secured.url(cacertfile=""))
 
@@ -84,7 +84,7 @@ async def test_a_certificate_for_another_name_is_refused(secured: Secured) -> No
         assert connection.is_open
 
 
-async def test_verify_none_takes_anybody(secured: Secured) -> None:
+async def test_verify_none_accepts_any_certificate(secured: Secured) -> None:
     async with rabbitry.connect(secured.url("127.0.0.1", cacertfile="", verify="verify_none")) as connection:
         assert connection.is_open
 
@@ -98,7 +98,7 @@ async def test_a_client_logs_in_with_its_certificate(secured: Secured) -> None:
         assert connection.is_open
 
 
-async def test_tls_with_a_port_that_speaks_none_is_named(secured: Secured) -> None:
+async def test_a_port_without_tls_is_named(secured: Secured) -> None:
     plain = secured.server.port
     with pytest.raises(ConnectFailed, match=f"{plain}"):
         await rabbitry.connect(f"amqps://localhost:{plain}/", timeout=2)
@@ -114,13 +114,13 @@ async def test_files_that_cannot_be_read_are_named(tmp_path: Path, key: str) -> 
 @pytest.mark.parametrize(
     "query", ["cacertfile=", "verify=maybe", "auth_mechanism=kerberos", "verify=verify_none&nonsense=1"]
 )
-def test_query_parameters_that_make_no_sense_are_named(query: str) -> None:
+def test_invalid_query_parameters_are_named(query: str) -> None:
     with pytest.raises(
         UsageError, match=query.rpartition("&")[2].partition("=")[0] if "nonsense" not in query else "unknown"
     ):
         parse_url(f"amqps://localhost/?{query}")
 
 
-def test_certificates_are_for_amqps_alone() -> None:
+def test_certificates_need_amqps() -> None:
     with pytest.raises(UsageError, match="amqps"):
         parse_url("amqp://localhost/?verify=verify_none")

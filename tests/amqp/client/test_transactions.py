@@ -90,7 +90,7 @@ async def test_misuse_of_transactions_raises_a_usage_error(broker_url: str) -> N
                 await channel.transaction().__aenter__()
 
 
-def test_blocking_transactions_do_the_same(broker_url: str) -> None:
+def test_blocking_transactions_commit_or_roll_back(broker_url: str) -> None:
     with rabbitry.connect_blocking(broker_url) as connection:
         channel = connection.channel(confirms=False)
         queue = channel.declare_queue("", exclusive=True).name

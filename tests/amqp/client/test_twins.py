@@ -152,7 +152,7 @@ def test_the_connection_waits_for_its_end_and_confirms_of_all_channels(broker_ur
         assert isinstance(connection.close_reason, ConnectionClosed)
 
 
-async def test_who_waits_for_the_end_learns_of_it_from_another_thread(embedded_url: str) -> None:
+async def test_wait_closed_returns_when_another_thread_closes(embedded_url: str) -> None:
     connection = await asyncio.to_thread(rabbitry.connect_blocking, embedded_url)
     waiting = asyncio.create_task(asyncio.to_thread(connection.wait_closed))
     await asyncio.to_thread(connection.close)
@@ -183,7 +183,7 @@ def test_a_consumer_is_started_and_cancelled_without_a_block(broker_url: str) ->
         assert (got.body, got.consumer_tag) == (b"2", "")
 
 
-def test_a_script_looks_at_what_a_publisher_sent(broker_url: str) -> None:
+def test_a_script_gets_the_receipts_of_a_publisher(broker_url: str) -> None:
     app = rabbitry.App("twins")
 
     @app.stage("in")

@@ -39,7 +39,7 @@ def _url(user: str, password: str, host: str, port: int, virtual_host: str) -> B
         ("amqp://u:p:q@host", _url("u", "p:q", "host", 5672, "/")),
     ],
 )
-def test_what_a_url_says(text: str, parsed: BrokerURL) -> None:
+def test_urls_are_parsed(text: str, parsed: BrokerURL) -> None:
     assert parse_url(text) == parsed
 
 
@@ -48,7 +48,7 @@ def test_tls_has_a_port_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("text", ["amqp://a,b:1,[::1]:2/v", "amqp://a/v,b:1,[::1]:2"])
-def test_several_hosts_stand_behind_the_first_or_the_virtual_host(text: str) -> None:
+def test_several_hosts_follow_the_first_or_the_virtual_host(text: str) -> None:
     assert parse_url(text) == BrokerURL((("a", 5672), ("b", 1), ("::1", 2)), virtual_host="v")
 
 
@@ -66,7 +66,7 @@ def test_without_a_url_it_is_the_environments_then_this_machine(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("text", ["amqp://a:5672/", "amqps://a:5671,[::1]:2/v%2Fw", "amqp://a:1/%40", "amqp://a:1/%2C"])
-def test_as_text_it_reads_back_the_same(text: str) -> None:
+def test_the_text_of_a_url_parses_to_the_same(text: str) -> None:
     assert str(parse_url(text)) == text
     assert parse_url(str(parse_url(text))) == parse_url(text)
 

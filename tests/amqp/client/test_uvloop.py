@@ -55,7 +55,7 @@ def test_the_broker_on_uvloop() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="uvloop is not for Windows")
-def test_the_blocking_client_takes_it() -> None:
+def test_the_blocking_client_uses_uvloop() -> None:
     from rabbitry.runtime.io_thread import new_event_loop
 
     loop = new_event_loop()

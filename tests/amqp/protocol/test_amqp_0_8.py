@@ -62,7 +62,7 @@ def test_a_client_consumes_and_closes_by_the_numbers_of_0_8(header: bytes) -> No
     assert core.send_method(0, ConnectionCloseOk()) == b"\x01\x00\x00\x00\x00\x00\x04\x00\x0a\x00\x3d\xce"
 
 
-def test_after_our_close_the_answer_of_0_8_is_taken_and_nothing_else() -> None:
+def test_after_our_close_only_close_ok_of_0_8_is_accepted() -> None:
     core = _open(HEADERS[0])
     assert core.send_method(0, ConnectionClose(320, "bye"))[7:11] == b"\x00\x0a\x00\x3c"
     assert core.receive(_frame(1, BasicConsume("q"))) == []
@@ -71,7 +71,7 @@ def test_after_our_close_the_answer_of_0_8_is_taken_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("method", [BasicNack(1), ConfirmSelect()])
-def test_methods_that_came_later_are_unknown(method: Method) -> None:
+def test_methods_added_after_0_8_are_unknown(method: Method) -> None:
     core = _open(HEADERS[1])
     payload = encode_method(method)
     (event,) = core.receive(b"\x01\x00\x01" + len(payload).to_bytes(4, "big") + payload + b"\xce")
@@ -79,19 +79,19 @@ def test_methods_that_came_later_are_unknown(method: Method) -> None:
     assert event[2].reply_code == 540
 
 
-def test_arguments_of_a_consumer_do_not_exist_yet() -> None:
+def test_basic_consume_of_0_8_has_no_arguments() -> None:
     with pytest.raises(ProtocolViolation, match="cannot decode <<0,0,2,113,56,0,0,0,0,0,0>>"):
         decode_method(b"\x00\x3c\x00\x14\x00\x00\x02q8\x00\x00\x00\x00\x00\x00", LAYOUTS_BY_SIGNATURE)
 
 
-def test_each_other_method_travels_as_in_0_9_1() -> None:
+def test_all_other_methods_are_encoded_as_in_0_9_1() -> None:
     changed = {ConnectionClose, ConnectionCloseOk, ChannelOpenOk, BasicConsume}
     assert {kind for kind, layout in LAYOUTS_BY_TYPE.items() if layout != BY_TYPE[kind]} == changed
     assert len(LAYOUTS_BY_SIGNATURE) == len(LAYOUTS_BY_TYPE)
     assert BY_SIGNATURE[10 << 16 | 50].make is ConnectionClose
 
 
-def test_a_client_of_0_9_1_is_none_of_0_8() -> None:
+def test_a_client_of_0_9_1_is_not_treated_as_0_8() -> None:
     core = Connection(Role.BROKER, frame_max=4096, channel_max=10, max_body_size=1000)
     core.receive(PROTOCOL_HEADER)
     assert not core.is_0_8

@@ -63,7 +63,7 @@ class _Pair:
 
 
 @pytest.mark.parametrize("name", [name for name in data.names() if name not in _VIOLATIONS])
-def test_what_was_said_is_read_and_written_byte_for_byte(name: str) -> None:
+def test_captures_are_read_and_written_byte_for_byte(name: str) -> None:
     captured = data.load(name)
     pair = _Pair()
     for side, part in captured.turns:
@@ -76,7 +76,7 @@ def test_what_was_said_is_read_and_written_byte_for_byte(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", _VIOLATIONS)
-def test_what_rabbitmq_refuses_is_refused_with_the_same_code(name: str) -> None:
+def test_captured_refusals_have_the_same_code(name: str) -> None:
     pair = _Pair()
     for side, part in data.load(name).turns:
         pair.pass_on(side, part)

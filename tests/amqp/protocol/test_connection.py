@@ -123,7 +123,7 @@ def _core_frame(channel: int, method: Method) -> bytes:
 
 
 @given(_streams(), st.lists(st.integers(1, 5000), max_size=8))
-def test_the_same_events_however_the_bytes_come(stream: bytes, cuts: list[int]) -> None:
+def test_events_do_not_depend_on_how_bytes_are_chunked(stream: bytes, cuts: list[int]) -> None:
     whole = _pair(2)[1].receive(stream)
     assert all(event[0] != VIOLATION for event in whole)
 
@@ -157,7 +157,7 @@ def test_one_byte_at_a_time() -> None:
     assert events[0][4] == b"x" * 5000
 
 
-def test_hot_encoders_are_the_plain_ones() -> None:
+def test_hot_encoders_equal_the_plain_ones() -> None:
     client, broker = _pair()
     header = encode_header(Properties(delivery_mode=2), 3)
     content = hot.encode_content(1, header, b"abc", 4088)
@@ -211,7 +211,7 @@ _QOS = b"\x00\x3c\x00\x0a" + b"\x00" * 7
         (_frame(1, 1, b"\x00\x3c\x03\xe7"), 540),
     ],
 )
-def test_each_violation_has_its_code_and_what_came_before_is_there(data: bytes, code: int) -> None:
+def test_each_violation_has_its_code_and_keeps_earlier_events(data: bytes, code: int) -> None:
     _, broker = _pair()
     events = _received(broker, hot.encode_ack(1, 1, multiple=False) + data)
     assert events[0][0] == ACK
@@ -233,7 +233,7 @@ def test_another_protocol_is_refused(header: bytes) -> None:
     assert broker.receive(PROTOCOL_HEADER) == []
 
 
-def test_a_body_that_is_too_large_is_not_kept() -> None:
+def test_a_too_large_body_is_discarded() -> None:
     _, broker = _pair()
     events = broker.receive(_publish(1, b"x" * 100_001))
     assert events[0][0] == PUBLISH
@@ -246,7 +246,7 @@ def test_a_body_that_is_too_large_is_not_kept() -> None:
 
 @pytest.mark.parametrize("state", ConnectionState)
 @pytest.mark.parametrize("event", ConnectionEvent)
-def test_connection_steps_are_those_of_the_table(state: ConnectionState, event: ConnectionEvent) -> None:
+def test_connection_transitions_follow_the_table(state: ConnectionState, event: ConnectionEvent) -> None:
     known = CONNECTION_TRANSITIONS.get((state, event))
     if known is not None:
         assert step_connection(state, event) is known
@@ -257,7 +257,7 @@ def test_connection_steps_are_those_of_the_table(state: ConnectionState, event: 
 
 @pytest.mark.parametrize("state", ChannelState)
 @pytest.mark.parametrize("event", ChannelEvent)
-def test_channel_steps_are_those_of_the_table(state: ChannelState, event: ChannelEvent) -> None:
+def test_channel_transitions_follow_the_table(state: ChannelState, event: ChannelEvent) -> None:
     known = CHANNEL_TRANSITIONS.get((state, event))
     if known is not None:
         assert step_channel(state, event) is known
@@ -267,7 +267,7 @@ def test_channel_steps_are_those_of_the_table(state: ChannelState, event: Channe
             step_channel(state, event)
 
 
-def test_a_broker_counts_channels_and_does_not_look_at_their_numbers() -> None:
+def test_a_broker_limits_the_count_of_channels_not_their_numbers() -> None:
     _, broker = _pair()  # one channel is open
     for number in range(3000, 3009):
         assert broker.receive(_frame(1, number, b"\x00\x14\x00\x0a\x00"))[0][0] == METHOD
@@ -314,7 +314,7 @@ def test_a_crossing_close_is_answered_before_the_close_ok_that_came_with_it(cut:
     assert _received(broker, answers) == [(METHOD, 1, ChannelCloseOk()), (METHOD, 1, ChannelOpen())]
 
 
-def test_a_close_comes_alone_after_what_was_sent_before_it_and_before_what_was_sent_behind_it() -> None:
+def test_a_close_is_a_lone_event_in_wire_order() -> None:
     client, broker = _pair(2)
     declare, publish = QueueDeclare("missing", passive=True), _publish(2, b"x")
     chunk = publish + client.send_method(1, declare) + client.send_method(1, ChannelClose(200, "bye")) + publish
@@ -359,7 +359,7 @@ def test_a_handshake_may_come_in_one_chunk() -> None:
     assert broker.state is ConnectionState.OPEN
 
 
-def test_many_closes_in_one_chunk_are_taken_one_by_one_and_the_last_one_may_be_cut() -> None:
+def test_many_closes_in_one_chunk_are_processed_one_by_one() -> None:
     client, broker = _pair(10)
     chunk = b"".join(client.send_method(number, ChannelClose(200, "bye")) for number in range(1, 11))
     told: list[int] = []
@@ -381,7 +381,7 @@ def test_frames_of_a_channel_that_is_closing_are_ignored() -> None:
     assert broker.receive(_frame(1, 1, b"\x00\x14\x00\x0a\x00")) == [(METHOD, 1, ChannelOpen())]
 
 
-def test_what_makes_no_sense_to_send_changes_nothing() -> None:
+def test_an_illegal_send_leaves_the_state_unchanged() -> None:
     client, broker = _pair()
     with pytest.raises(UsageError, match="not for the client"):
         client.send_method(1, BasicDeliver())
@@ -399,7 +399,7 @@ def test_what_makes_no_sense_to_send_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 3])
-def test_content_of_the_wrong_side_is_refused_on_either_way(size: int) -> None:
+def test_content_for_the_other_side_is_refused_on_both_paths(size: int) -> None:
     header = encode_header(Properties(), size)
     deliver = hot.encode_method_frame(1, encode_method(BasicDeliver("", 1, False, "", "")))
     for receiver, data in (
@@ -409,14 +409,14 @@ def test_content_of_the_wrong_side_is_refused_on_either_way(size: int) -> None:
         assert _violation(receiver.receive(data)).reply_code == 503
 
 
-def test_a_body_that_is_too_large_is_not_kept_though_it_is_one_frame() -> None:
+def test_a_too_large_body_in_one_frame_is_discarded() -> None:
     _, broker = _pair()
     broker.max_body_size = 10
     events = broker.receive(_publish(1, b"x" * 11) + _publish(1, b"x" * 10))
     assert [event[4] for event in events if event[0] == PUBLISH] == [b"", b"x" * 10]
 
 
-def test_very_many_methods_of_one_chunk_come_in_parts() -> None:
+def test_very_many_methods_of_one_chunk_are_split_over_calls() -> None:
     _, broker = _pair()
     parts = []
     data = _frame(1, 1, _QOS) * 1_000 + _publish(1, b"x")
@@ -439,7 +439,7 @@ def test_empty_body_frames_are_legal_and_take_no_memory() -> None:
 @pytest.mark.parametrize(
     "late", [_publish(1, b"x"), _publish(1, b"x" * 5000), _frame(1, 1, _QOS), _frame(9, 0, b"?"), b"GET / HTTP"]
 )
-def test_nothing_that_follows_the_peers_close_counts(late: bytes) -> None:
+def test_data_after_the_peers_close_is_ignored(late: bytes) -> None:
     client, broker = _pair()
     close = client.send_method(0, ConnectionClose(200, "bye"))
     assert broker.receive(close + late) == [(METHOD, 0, ConnectionClose(200, "bye"))]
@@ -517,7 +517,7 @@ def test_long_bodies_are_the_same_however_they_are_cut(limit: int, cuts: list[in
     assert all(type(event[4]) is bytes for event in events if event[0] == PUBLISH)
 
 
-def test_a_long_frame_that_does_not_end_as_a_frame_does_is_a_violation() -> None:
+def test_a_long_frame_without_an_end_marker_is_a_violation() -> None:
     _, broker = _pair_with_long_frames()
     frames = _publish(1, b"x" * 20_000, 20_000)
     broken = frames[:-1] + b"\x00"
@@ -530,7 +530,7 @@ def test_a_long_frame_that_does_not_end_as_a_frame_does_is_a_violation() -> None
     assert broker.framing_lost
 
 
-def test_the_rest_of_a_long_frame_of_a_channel_that_was_closed_meanwhile_is_nothing() -> None:
+def test_the_rest_of_a_long_frame_of_a_closed_channel_is_ignored() -> None:
     client, broker = _pair_with_long_frames()
     frames = _publish(1, b"x" * 60_000, 60_000)
     assert broker.receive(frames[:30_000]) == []
@@ -541,7 +541,7 @@ def test_the_rest_of_a_long_frame_of_a_channel_that_was_closed_meanwhile_is_noth
     assert [type(event[2]) for event in broker.receive(answer)] == [ChannelCloseOk, ChannelOpen]
 
 
-def test_a_long_body_does_not_keep_the_chunks_that_brought_little_of_it() -> None:
+def test_a_long_body_does_not_keep_chunks_with_little_of_it() -> None:
     _, broker = _pair_with_long_frames()
     start = _publish(1, bytes(100_000), 10)
     head = start.index(b"\x03")
@@ -555,7 +555,7 @@ def test_a_long_body_does_not_keep_the_chunks_that_brought_little_of_it() -> Non
 
 
 @pytest.mark.parametrize("step", [1, 7, 500, 100_000])
-def test_a_body_of_very_many_short_frames_is_taken_whole(step: int) -> None:
+def test_a_body_of_very_many_short_frames_is_complete(step: int) -> None:
     _, broker = _pair()
     body = bytes(range(250)) * 20
     stream = _publish(1, body, 1).replace(_frame(3, 1, b"\x07"), _frame(3, 1, b"") * 3 + _frame(3, 1, b"\x07"))
@@ -574,14 +574,14 @@ def test_short_body_frames_of_one_chunk_are_kept_as_one_part() -> None:
     assert len(content.parts) == 2
 
 
-def test_a_short_body_frame_that_is_wrong_is_a_violation_behind_others() -> None:
+def test_a_malformed_short_body_frame_after_others_is_a_violation() -> None:
     for wrong, code in ((_frame(3, 1, b"x", b"\0"), 501), (_frame(3, 1, bytes(5000)), 501), (_frame(3, 2, b"x"), 504)):
         _, broker = _pair()
         violation = _violation(broker.receive(_publish(1, bytes(9000), 1)[:-9000] + wrong))
         assert violation.reply_code == code, wrong[:12]
 
 
-def test_a_client_takes_a_header_beyond_the_frame_size_and_a_broker_does_not() -> None:
+def test_only_a_client_accepts_a_header_beyond_the_frame_size() -> None:
     # Brokers deliver what came over a connection with larger frames, whose header they can't split.
     client, broker = _pair()
     header = encode_header(Properties(headers={"baggage": "x" * 50_000}), 3)

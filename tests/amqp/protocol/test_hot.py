@@ -52,7 +52,7 @@ def _scan(
 # -- scanning ------------------------------------------------------------------------------------------
 
 
-def test_whole_messages_are_taken_in_order() -> None:
+def test_complete_messages_are_scanned_in_order() -> None:
     data = _publish() + hot.encode_ack(1, 7, multiple=True) + _publish(b"")
     end, events = _scan(data)
     assert end == len(data)
@@ -63,7 +63,7 @@ def test_whole_messages_are_taken_in_order() -> None:
 
 
 @pytest.mark.parametrize("whole", [_publish(), _publish(b""), hot.encode_ack(1, 1, multiple=False)])
-def test_what_is_not_complete_stays(whole: bytes) -> None:
+def test_incomplete_messages_are_left(whole: bytes) -> None:
     before = hot.encode_ack(1, 9, multiple=False)
     for cut in range(len(whole)):
         assert _scan(before + whole[:cut]) == (len(before), [(ACK, 1, 9, False)])
@@ -82,7 +82,7 @@ def test_what_is_not_complete_stays(whole: bytes) -> None:
         (_publish().replace(b"\x00\x04body", b"\x00\x03bod\xce"), hot.BROKER_TAKES),
     ],
 )
-def test_what_is_not_its_own_is_left(data: bytes, takes: dict[int, int]) -> None:
+def test_other_frames_are_left(data: bytes, takes: dict[int, int]) -> None:
     assert _scan(data, takes) == (0, [])
 
 
@@ -104,12 +104,12 @@ _HEADER = encode_header(Properties(), len(_BODY))
     ],
     ids=["class", "short header", "large method", "large header"],
 )
-def test_a_header_or_frame_that_is_wrong_is_left(data: bytes) -> None:
+def test_a_malformed_header_or_frame_is_left(data: bytes) -> None:
     assert _scan(_message(_METHOD, _HEADER), frame_limit=50)[1]
     assert _scan(data, frame_limit=50) == (0, [])
 
 
-def test_each_side_takes_its_own_content() -> None:
+def test_each_side_scans_its_own_content() -> None:
     assert [event[0] for event in _scan(_deliver(), hot.CLIENT_TAKES)[1]] == [DELIVER]
     assert [event[0] for event in _scan(_publish(), hot.BROKER_TAKES)[1]] == [PUBLISH]
 
@@ -139,7 +139,7 @@ def test_mutated_messages_never_raise_nor_run_over(draw: st.DataObject) -> None:
 
 
 @given(st.integers(1, 65535), _tags, st.booleans())
-def test_an_ack_is_the_plain_one_and_pamqps(channel: int, tag: int, multiple: bool) -> None:
+def test_an_ack_equals_the_plain_one_and_pamqps(channel: int, tag: int, multiple: bool) -> None:
     encoded = hot.encode_ack(channel, tag, multiple=multiple)
     assert encoded == hot.encode_method_frame(channel, encode_method(BasicAck(tag, multiple)))
     if tag < 2**63:  # pamqp packs a delivery tag as a signed number
@@ -147,26 +147,26 @@ def test_an_ack_is_the_plain_one_and_pamqps(channel: int, tag: int, multiple: bo
 
 
 @given(strategies.names, strategies.names, st.booleans())
-def test_a_publish_is_the_plain_one(exchange: str, key: str, mandatory: bool) -> None:
+def test_a_publish_equals_the_plain_one(exchange: str, key: str, mandatory: bool) -> None:
     payload = hot.publish_payload(encode_short(exchange), encode_short(key), mandatory=mandatory)
     assert payload == encode_method(BasicPublish(exchange, key, mandatory))
     assert hot.parse_publish(payload[4:]) == (exchange, key, mandatory, False)
 
 
-def test_a_publish_is_pamqps() -> None:
+def test_a_publish_equals_pamqps() -> None:
     theirs = pamqp.frame.marshal(Basic.Publish(exchange="e", routing_key="k", mandatory=True), 3)
     assert hot.encode_method_frame(3, hot.publish_payload(b"\x01e", b"\x01k", mandatory=True)) == theirs
 
 
 @given(strategies.names, _tags, st.booleans(), strategies.names, strategies.names)
-def test_a_deliver_is_the_plain_one(tag: str, number: int, redelivered: bool, exchange: str, key: str) -> None:
+def test_a_deliver_equals_the_plain_one(tag: str, number: int, redelivered: bool, exchange: str, key: str) -> None:
     payload = encode_method(BasicDeliver(tag, number, redelivered, exchange, key))
     destination = encode_short(exchange) + encode_short(key)
     assert payload == hot.deliver_prefix(encode_short(tag)) + struct.pack(">QB", number, redelivered) + destination
 
 
 @given(_tags, st.booleans(), strategies.names, st.integers(0, 2**32 - 1))
-def test_a_get_ok_is_the_plain_one(number: int, redelivered: bool, key: str, left: int) -> None:
+def test_a_get_ok_equals_the_plain_one(number: int, redelivered: bool, key: str, left: int) -> None:
     payload = hot.get_ok_payload(
         number, redelivered=redelivered, destination=b"\x01e" + encode_short(key), message_count=left
     )
@@ -174,7 +174,7 @@ def test_a_get_ok_is_the_plain_one(number: int, redelivered: bool, key: str, lef
 
 
 @given(st.integers(0, 65535), strategies.names, strategies.names, strategies.names)
-def test_a_return_is_read_as_the_plain_way_does(code: int, text: str, exchange: str, key: str) -> None:
+def test_a_return_is_parsed_as_by_the_plain_way(code: int, text: str, exchange: str, key: str) -> None:
     payload = encode_method(BasicReturn(code, text, exchange, key))
     assert hot.parse_return(payload[4:]) == (code, text, exchange, key)
 
@@ -199,7 +199,7 @@ def test_a_body_is_split_into_frames_no_larger_than_allowed(body: bytes, limit: 
     assert kinds == [2] + [3] * -(-len(body) // limit)
 
 
-def test_a_header_from_its_parts_is_the_plain_one() -> None:
+def test_a_header_from_its_parts_equals_the_plain_one() -> None:
     properties = Properties(delivery_mode=2, message_id="m")
     flags, parts = encode_properties(properties)
     assert hot.encode_header(9, flags, b"".join(parts)) == encode_header(properties, 9)

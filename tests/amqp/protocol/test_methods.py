@@ -51,14 +51,14 @@ def _methods(draw: st.DrawFn) -> Method:
 
 
 @given(_methods())
-def test_a_method_comes_back_as_it_was(method: Method) -> None:
+def test_methods_survive_encoding_and_decoding(method: Method) -> None:
     encoded = encode_method(method)
     assert decode_method(encoded) == method
     assert encode_method(decode_method(encoded)) == encoded
 
 
 @pytest.mark.parametrize("layout", BY_SIGNATURE.values(), ids=lambda layout: layout.make.__name__)
-def test_ids_and_layout_are_pamqps(layout: Layout) -> None:
+def test_ids_and_layouts_equal_pamqps(layout: Layout) -> None:
     known: type[base.Frame] | None = commands.INDEX_MAPPING.get(layout.signature)
     if known is None:
         assert (layout.class_id, layout.method_id) in _BEYOND_PAMQP
@@ -70,7 +70,7 @@ def test_ids_and_layout_are_pamqps(layout: Layout) -> None:
 
 
 @given(st.data())
-def test_the_bytes_are_pamqps(data: st.DataObject) -> None:
+def test_encoded_methods_equal_pamqps(data: st.DataObject) -> None:
     layout = BY_SIGNATURE[data.draw(st.sampled_from(sorted(commands.INDEX_MAPPING)))]
     known: type[base.Frame] = commands.INDEX_MAPPING[layout.signature]
     drawn = [data.draw(_PAMQPS_VALUES[letter]) for letter in layout.letters if letter not in _RESERVED]
@@ -92,12 +92,12 @@ def test_the_bytes_are_pamqps(data: st.DataObject) -> None:
     assert layout.make(*read) == decode_method(encoded)
 
 
-def test_nothing_of_pamqp_is_missing() -> None:
+def test_all_methods_of_pamqp_are_implemented() -> None:
     assert set(commands.INDEX_MAPPING) <= set(BY_SIGNATURE)
 
 
 @given(st.binary(max_size=60))
-def test_bytes_that_are_no_method_are_a_violation(payload: bytes) -> None:
+def test_invalid_method_bytes_are_a_violation(payload: bytes) -> None:
     try:
         method = decode_method(payload)
     except ProtocolViolation as violation:
@@ -117,12 +117,12 @@ def test_a_method_that_is_cut_short_or_too_long_is_a_violation(method: Method, d
 
 
 @pytest.mark.parametrize("method", [BasicAck(-1), BasicAck(2**64), QueueDeclare("q" * 256), BasicAck("x")])  # type: ignore[arg-type] # on purpose
-def test_what_does_not_fit_is_the_callers_error(method: Method) -> None:
+def test_values_that_do_not_fit_raise_a_usage_error(method: Method) -> None:
     with pytest.raises(UsageError):
         encode_method(method)
 
 
-def test_names_are_the_specifications() -> None:
+def test_names_equal_the_specifications() -> None:
     assert method_name(60, 100) == "basic.recover-async"
     assert method_name(85, 11) == "confirm.select-ok"
     assert method_name(99, 1) == "99.1"

@@ -55,13 +55,13 @@ _properties = st.builds(
 
 
 @given(_properties, st.integers(0, 2**64 - 1))
-def test_decoding_gives_what_was_encoded(properties: Properties, size: int) -> None:
+def test_decoding_reverses_encoding(properties: Properties, size: int) -> None:
     encoded = encode_header(properties, size)
     assert decode_header(encoded) == properties
     assert CONTENT_HEADER.unpack_from(encoded)[:3] == (60, 0, size)
 
 
-def test_every_combination_of_flags_is_pamqps() -> None:
+def test_every_combination_of_flags_equals_pamqps() -> None:
     # pamqp takes no cluster_id, which stands last in a header.
     for chosen in range(1 << len(Properties._fields) - 1):
         present: dict[str, Any] = {
@@ -132,6 +132,6 @@ def test_unknown_flags_are_refused(flags: int) -> None:
         ("timestamp", "now"), ("timestamp", 1.5), ("timestamp", -1), ("timestamp", datetime(1969, 1, 1, tzinfo=UTC)),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_the_callers_error(name: str, value: object) -> None:
+def test_values_that_do_not_fit_raise_a_usage_error(name: str, value: object) -> None:
     with pytest.raises(UsageError):
         encode_header(Properties(**{name: value}), 0)  # type: ignore[arg-type] # on purpose

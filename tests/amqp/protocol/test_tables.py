@@ -49,7 +49,7 @@ def the_value(fields: bytes) -> FieldValue:
 
 
 @given(strategies.tables)
-def test_decoding_gives_what_was_encoded(table: Table) -> None:
+def test_decoding_reverses_encoding(table: Table) -> None:
     encoded = encode_table(table)
     decoded, end = decode_table(encoded)
     assert end == len(encoded)
@@ -82,7 +82,7 @@ def test_every_type_keeps_its_bytes(value: bytes) -> None:
     assert encode_table(decode_table(encoded)[0]) == encoded
 
 
-def test_names_and_strings_that_are_no_utf8_keep_their_bytes() -> None:
+def test_names_and_strings_that_are_not_utf8_keep_their_bytes() -> None:
     encoded = table_bytes(b"\x02\xff\xfeS\x00\x00\x00\x02\xc3\x28")
     decoded, _ = decode_table(encoded)
     assert decoded == {"\udcff\udcfe": LongString(b"\xc3\x28")}
@@ -94,7 +94,7 @@ def test_any_bytes_are_a_name(raw: bytes) -> None:
     assert encode_text(decode_text(raw)) == raw
 
 
-def test_what_types_become() -> None:
+def test_decoded_types() -> None:
     assert the_value(b"l\x00\x00\x00\x00\x00\x00\x00\x01") == 1
     assert type(the_value(b"I\x00\x00\x00\x01")) is int
     assert type(the_value(b"l\x00\x00\x00\x01\x00\x00\x00\x00")) is int
@@ -129,14 +129,14 @@ def test_tagged_integers_survive_copies_and_pickles() -> None:
 
 
 @given(strategies.plain_tables)
-def test_encoding_is_pamqps(table: Table) -> None:
+def test_encoding_equals_pamqps(table: Table) -> None:
     # pamqp sorts the keys.
     ordered = dict(sorted(table.items()))
     assert encode_table(ordered) == pamqp.encode.field_table(ordered)  # type: ignore[arg-type] # a dict of its values
 
 
 @given(strategies.plain_tables)
-def test_decoding_is_pamqps(table: Table) -> None:
+def test_decoding_equals_pamqps(table: Table) -> None:
     encoded = encode_table(table)
     assert decode_table(encoded) == pamqp.decode.field_table(encoded)[::-1]
 
@@ -148,7 +148,7 @@ def test_pamqp_loses_the_tag_of_l_holding_1() -> None:
     assert encode_table(decode_table(encoded)[0]) == encoded
 
 
-def test_pamqp_refuses_a_name_that_is_no_utf8() -> None:
+def test_pamqp_refuses_a_name_that_is_not_utf8() -> None:
     encoded = table_bytes(b"\x01\xffV")
     with pytest.raises(UnicodeDecodeError):
         pamqp.decode.field_table(encoded)
@@ -187,7 +187,7 @@ def test_mutated_tables(table: Table, data: st.DataObject) -> None:
 
 
 @given(strategies.tables, st.data())
-def test_every_cut_is_a_violation(table: Table, data: st.DataObject) -> None:
+def test_every_truncation_is_a_violation(table: Table, data: st.DataObject) -> None:
     encoded = encode_table(table)
     cut = data.draw(st.integers(0, len(encoded) - 1))
     with pytest.raises(ProtocolViolation):
@@ -248,7 +248,7 @@ def test_very_deep_nesting_is_a_violation_too() -> None:
     ],
     ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", repr(value)),
 )  # fmt: skip
-def test_it_is_a_usage_error(value: object) -> None:
+def test_values_without_an_amqp_type_raise_a_usage_error(value: object) -> None:
     with pytest.raises(UsageError):
         encode_table({"k": value})  # type: ignore[dict-item] # what is tested
 
@@ -257,7 +257,7 @@ def test_nan_of_other_software_is_read() -> None:
     assert math.isnan(cast("float", the_value(b"d\x7f\xf8\x00\x00\x00\x00\x00\x01")))
 
 
-def test_the_key_is_named() -> None:
+def test_the_error_names_the_key() -> None:
     with pytest.raises(UsageError, match="'x-message-ttl'"):
         encode_table({"x-message-ttl": 2**70})
 

@@ -54,14 +54,14 @@ async def _ask(broker: Broker, method: str, headers: dict[str, str], path: str =
     ],
 )
 @pytest.mark.parametrize("method", ["PUT", "POST", "DELETE"])
-async def test_another_site_changes_nothing(broker: Broker, method: str, headers: dict[str, str]) -> None:
+async def test_requests_from_another_site_are_refused(broker: Broker, method: str, headers: dict[str, str]) -> None:
     assert await _ask(broker, method, headers) == 403
     assert not broker.vhosts["/"].queues
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "127.0.0.1.evil.example", "localhost.evil"])
 @pytest.mark.parametrize("method", ["GET", "PUT"])
-async def test_a_name_that_leads_here_by_another_s_dns_is_refused(broker: Broker, method: str, host: str) -> None:
+async def test_an_unknown_host_name_is_refused(broker: Broker, method: str, host: str) -> None:
     assert await _ask(broker, method, {**_JSON, "Host": host}, "/api/overview") == 421
 
 
@@ -78,6 +78,6 @@ async def test_a_name_that_leads_here_by_another_s_dns_is_refused(broker: Broker
         {**_JSON, "Host": "[::1]:{port}"},
     ],
 )
-async def test_programs_and_pages_of_its_own_may(broker: Broker, headers: dict[str, str]) -> None:
+async def test_programs_and_same_origin_pages_are_accepted(broker: Broker, headers: dict[str, str]) -> None:
     assert await _ask(broker, "PUT", headers) == 201
     assert await _ask(broker, "GET", headers) == 200

@@ -38,9 +38,7 @@ def _rate(counted: Counted, name: str) -> object:
     return details["rate"]
 
 
-async def test_no_counter_falls_with_the_queue_and_the_channel_that_it_counts(
-    clock: list[float], broker: Broker
-) -> None:
+async def test_counters_do_not_fall_when_queue_and_channel_are_gone(clock: list[float], broker: Broker) -> None:
     rates = Rates(broker, Pace())
     async with rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()

@@ -53,7 +53,7 @@ _BREAKS = pytest.mark.parametrize("breaks", [_not_imported, _without_its_class, 
 
 
 @_BREAKS
-async def test_a_broker_whose_management_api_cannot_be_loaded_does_not_start(
+async def test_a_broker_does_not_start_if_its_management_api_fails_to_load(
     breaks: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     await keep_a_message(tmp_path)
@@ -68,7 +68,7 @@ async def test_a_broker_whose_management_api_cannot_be_loaded_does_not_start(
 
 
 @_BREAKS
-async def test_a_running_broker_goes_on_without_a_management_api_that_cannot_be_loaded(
+async def test_a_running_broker_survives_a_failed_management_load(
     breaks: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     breaks(monkeypatch)

@@ -77,7 +77,7 @@ async def test_an_import_is_read_and_carried_out_in_slices(broker: Broker, rests
     assert len(broker.vhosts["/"].queues) == 2 * _OBJECTS
 
 
-async def test_an_import_waits_while_too_much_is_to_be_written(
+async def test_an_import_waits_while_too_many_writes_are_pending(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rests: list[None]
 ) -> None:
     monkeypatch.setattr(journal, "_MOST_ROWS", 10)
@@ -98,9 +98,7 @@ async def test_an_import_waits_while_too_much_is_to_be_written(
     assert 10 <= most <= 12
 
 
-async def test_what_was_deleted_since_the_check_does_not_end_an_import(
-    broker: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_deletions_after_the_check_do_not_end_an_import(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     await asyncio.to_thread(Api(broker.management_url), "PUT", "/api/vhosts/short-lived")
     carry_out = importing._Plan.carry_out
 
@@ -153,7 +151,7 @@ async def test_counters_are_read_in_slices(broker: Broker, rests: list[None]) ->
     assert len(rests) >= _OBJECTS
 
 
-async def test_a_cancelled_request_holds_up_no_other() -> None:
+async def test_a_cancelled_request_does_not_block_others() -> None:
     pace = Pace()
 
     async def compute(steps: int) -> int:
@@ -208,7 +206,7 @@ async def test_a_large_document_is_decoded_as_json_decodes_it(text: str) -> None
         b'{"a":["' + b"x" * 5000 + b'\xff"]}',
     ],
 )  # fmt: skip
-async def test_a_large_document_that_is_no_json_is_refused(text: str | bytes) -> None:
+async def test_a_large_document_of_invalid_json_is_refused(text: str | bytes) -> None:
     with pytest.raises(Undecodable):
         await _read(text)
 

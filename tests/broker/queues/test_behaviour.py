@@ -95,7 +95,7 @@ def test_a_message_with_an_expiration_expires_at_the_head_only(channel: Channel)
     assert properties.headers["x-death"][0]["original-expiration"] == "1"
 
 
-def test_a_time_to_live_of_zero_is_for_a_consumer_that_waits(channel: Channel) -> None:
+def test_a_time_to_live_of_zero_delivers_to_a_waiting_consumer(channel: Channel) -> None:
     queue = _declare(channel, message_ttl=0)
     _put(channel, queue, b"nobody")
     assert _count(channel, queue) == 0
@@ -105,7 +105,7 @@ def test_a_time_to_live_of_zero_is_for_a_consumer_that_waits(channel: Channel) -
     eventually_blocking(lambda: bool(channel.connection.process_data_events(0)) or got == [b"somebody"], "it")
 
 
-def test_a_queue_that_nobody_uses_is_deleted(connection: Any, channel: Channel) -> None:
+def test_an_unused_queue_is_deleted(connection: Any, channel: Channel) -> None:
     queue = _declare(channel, "unused", durable=True, expires=100)
 
     def gone() -> bool:
@@ -118,7 +118,7 @@ def test_a_queue_that_nobody_uses_is_deleted(connection: Any, channel: Channel) 
     eventually_blocking(gone, "the queue's end")
 
 
-def test_the_oldest_go_if_there_are_too_many(channel: Channel) -> None:
+def test_the_oldest_messages_are_dropped_at_the_limit(channel: Channel) -> None:
     dead = _declare(channel)
     queue = _declare(channel, max_length=2, dead_letter_exchange="", dead_letter_routing_key=dead)
     _put(channel, queue, b"1", b"2", b"3", b"4")
@@ -137,7 +137,7 @@ def test_bytes_are_limited_too(channel: Channel) -> None:
 
 
 @pytest.mark.parametrize("overflow", ["reject-publish", "reject-publish-dlx"])
-def test_a_full_queue_may_refuse(channel: Channel, overflow: str) -> None:
+def test_a_full_queue_refuses_with_reject_publish(channel: Channel, overflow: str) -> None:
     dead = _declare(channel)
     queue = _declare(channel, max_length=1, overflow=overflow, dead_letter_exchange="", dead_letter_routing_key=dead)
     channel.confirm_delivery()
@@ -180,7 +180,7 @@ def _get_unsettled(channel: Channel, queue: str) -> tuple[Any, Any, bytes]:
     return got[0]
 
 
-def test_a_message_that_goes_round_by_itself_is_dropped(channel: Channel) -> None:
+def test_a_message_in_a_dead_letter_cycle_is_dropped(channel: Channel) -> None:
     queue = _declare(channel, "round", durable=True, message_ttl=10, dead_letter_exchange="", max_length=5)
     _put(channel, queue, b"x")
     eventually_blocking(lambda: channel.connection.process_data_events(0.05) or _count(channel, queue) == 0, "its end")
@@ -198,7 +198,7 @@ def _consume(channel: Channel, queue: str, into: list[bytes], **options: object)
     return str(channel.basic_consume(queue, lambda *args: into.append(args[3]), auto_ack=True, **options))
 
 
-def test_of_several_consumers_one_is_active(connection: Any, channel: Channel) -> None:
+def test_single_active_consumer(connection: Any, channel: Channel) -> None:
     queue = _declare(channel, single_active_consumer=True)
     first: list[bytes] = []
     second: list[bytes] = []
@@ -226,7 +226,7 @@ def _pump(connection: Any, condition: Callable[[], bool]) -> None:
     eventually_blocking(lambda: connection.process_data_events(0.01) or condition(), "the deliveries")
 
 
-def test_a_transaction_counts_from_its_commit_on(connection: Any, channel: Channel) -> None:
+def test_a_transaction_takes_effect_at_its_commit(connection: Any, channel: Channel) -> None:
     queue = _declare(channel)
     channel.tx_select()
     _put(channel, queue, b"rolled back")
@@ -256,7 +256,7 @@ def test_transactions_and_confirms_do_not_mix(connection: Any) -> None:
         connection.channel().tx_commit()
 
 
-def test_direct_replies_pass_any_queue(connection: Any, channel: Channel) -> None:
+def test_direct_replies_bypass_queues(connection: Any, channel: Channel) -> None:
     requests = _declare(channel)
     replies: list[bytes] = []
     _consume(channel, "amq.rabbitmq.reply-to", replies)
@@ -281,7 +281,7 @@ def test_a_request_without_a_reply_consumer_is_refused(connection: Any) -> None:
         _put(channel, queue, b"?", reply_to="amq.rabbitmq.reply-to")
 
 
-def test_hidden_copies_go_out_without_their_header(channel: Channel) -> None:
+def test_bcc_copies_have_no_bcc_header(channel: Channel) -> None:
     first, second, third = _declare(channel), _declare(channel), _declare(channel)
     _put(channel, first, b"x", headers={"CC": [second], "BCC": [third]})
     for queue in (first, second, third):
@@ -290,7 +290,7 @@ def test_hidden_copies_go_out_without_their_header(channel: Channel) -> None:
         assert method.routing_key == first
 
 
-def test_a_quorum_queue_gives_up_after_its_delivery_limit(channel: Channel) -> None:
+def test_a_quorum_queue_drops_a_message_after_its_delivery_limit(channel: Channel) -> None:
     dead = _declare(channel)
     queue = _declare(
         channel,

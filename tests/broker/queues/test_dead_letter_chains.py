@@ -71,7 +71,7 @@ async def test_a_letter_passes_a_chain_of_two_thousand_queues() -> None:
         await _pass(broker, "expired", 2000)
 
 
-async def test_what_a_chain_of_full_queues_refuses_comes_to_its_end() -> None:
+async def test_a_letter_refused_by_a_chain_of_full_queues_reaches_its_end() -> None:
     async with Broker(BrokerConfig(port=0)) as broker, rabbitry.connect(broker.url) as connection:
         last = _chain(broker, KINDS["refused"], 400)
         channel = await connection.channel()
@@ -80,7 +80,7 @@ async def test_what_a_chain_of_full_queues_refuses_comes_to_its_end() -> None:
         assert len(last) == 1
 
 
-async def test_a_letter_with_a_time_to_live_of_zero_is_for_a_consumer_that_waits() -> None:
+async def test_a_letter_with_a_time_to_live_of_zero_goes_to_a_waiting_consumer() -> None:
     async with Broker(BrokerConfig(port=0)) as broker, rabbitry.connect(broker.url) as connection:
         last = _chain(broker, KINDS["expired"], 2)
         channel = await connection.channel()

@@ -43,7 +43,7 @@ def _bodies(first: int, last: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("definition", [{"max-length": 10}, {"max-length-bytes": 60}])
-async def test_a_lower_limit_holds_for_what_is_in_the_store(tmp_path: Path, definition: Table) -> None:
+async def test_a_lower_limit_applies_to_stored_messages(tmp_path: Path, definition: Table) -> None:
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True, arguments={"x-dead-letter-exchange": "amq.fanout"})
@@ -71,7 +71,7 @@ async def test_a_lower_limit_holds_after_a_restart(tmp_path: Path) -> None:
         assert await _drain(channel, "q") == _bodies(290, 300)
 
 
-async def test_what_is_in_the_store_goes_before_lower_priorities(tmp_path: Path) -> None:
+async def test_stored_messages_are_dropped_before_lower_priorities(tmp_path: Path) -> None:
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True, arguments={"x-max-priority": 1})
@@ -82,7 +82,7 @@ async def test_what_is_in_the_store_goes_before_lower_priorities(tmp_path: Path)
         assert await _drain(channel, "q") == [*_bodies(295, 300), *_bodies(0, 5)]
 
 
-async def test_a_consumer_takes_what_it_has_room_for_before_anything_is_too_much(tmp_path: Path) -> None:
+async def test_a_consumer_with_room_is_served_before_limits_apply(tmp_path: Path) -> None:
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel(prefetch=100)
         await channel.declare_queue("q", durable=True, arguments={"x-max-length": 200})

@@ -38,7 +38,7 @@ def _rows(folder: Path) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("count", [20, 100])
-async def test_what_comes_back_is_written_at_the_end(tmp_path: Path, count: int) -> None:
+async def test_returned_messages_are_stored_at_the_end(tmp_path: Path, count: int) -> None:
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True, arguments={"x-queue-type": "quorum"})
@@ -60,9 +60,7 @@ async def test_what_comes_back_is_written_at_the_end(tmp_path: Path, count: int)
 
 
 @pytest.mark.parametrize("broker", ["embedded", pytest.param("rabbitmq", marks=pytest.mark.faults)])
-def test_a_quorum_queue_keeps_what_is_not_persistent(
-    broker: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_quorum_queue_stores_transient_messages(broker: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """As RabbitMQ's do, whatever the publisher asks for; and so its confirm comes after the commit."""
     server: RabbitMQ | BrokerProcess
     with contextlib.ExitStack() as stack:

@@ -130,7 +130,9 @@ def test_a_database_that_was_cut_serves_what_is_left(folder: Path, part: int) ->
 
 
 @pytest.mark.parametrize("is_removed", [False, True])
-def test_the_log_alone_is_enough(tmp_path: Path, is_removed: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_without_a_database_is_enough(
+    tmp_path: Path, is_removed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     store = SQLiteStore(tmp_path / "data")
     store.open()
     store.apply(Batch(records=_record("q", 1)))

@@ -32,7 +32,7 @@ async def _drain(channel: Channel, queue: str) -> list[tuple[bytes, bool]]:
     return got
 
 
-async def test_everything_durable_is_there_after_a_restart(tmp_path: Path) -> None:
+async def test_durable_state_survives_a_restart(tmp_path: Path) -> None:
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_exchange("logs", "topic", durable=True, arguments={"alternate-exchange": "amq.fanout"})
@@ -95,7 +95,7 @@ async def test_a_backlog_larger_than_the_window_keeps_its_order(tmp_path: Path, 
         assert (await channel.declare_queue("long", passive=True)).message_count == 0
 
 
-async def test_a_purge_takes_what_is_in_the_store_too(tmp_path: Path, small_window: int) -> None:
+async def test_a_purge_deletes_stored_messages_too(tmp_path: Path, small_window: int) -> None:
     count = 3 * small_window
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
@@ -114,7 +114,7 @@ async def test_a_purge_takes_what_is_in_the_store_too(tmp_path: Path, small_wind
         assert (await channel.declare_queue("q", passive=True)).message_count == 0
 
 
-async def test_dead_letters_move_in_one_piece(tmp_path: Path) -> None:
+async def test_dead_lettering_is_atomic(tmp_path: Path) -> None:
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("dead", durable=True)
@@ -142,7 +142,7 @@ async def test_a_second_broker_on_the_folder_is_refused(tmp_path: Path) -> None:
                 pass
 
 
-async def test_no_room_nacks_and_comes_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_full_store_nacks_and_recovers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
@@ -258,7 +258,7 @@ async def test_two_hundred_kills(tmp_path: Path) -> None:
     assert twice == 0
 
 
-async def test_a_get_waits_for_what_is_in_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_get_waits_for_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of a backlog is in memory after a restart, and yet the queue is not empty."""
     bodies = [b"%d" % number for number in range(5)]
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
@@ -284,7 +284,7 @@ async def test_a_get_waits_for_what_is_in_the_store(tmp_path: Path, monkeypatch:
         assert [item["payload"] for item in got] == [body.decode() for body in bodies]
 
 
-async def test_arguments_as_deep_as_they_may_be_are_kept(tmp_path: Path) -> None:
+async def test_arguments_of_maximum_depth_are_stored(tmp_path: Path) -> None:
     nested: dict[str, FieldValue] = {}
     for _ in range(MAX_DEPTH - 1):
         nested = {"x": nested}
@@ -311,7 +311,7 @@ def _no_more_pages(broker: Broker) -> Iterator[None]:
     connection.execute("PRAGMA max_page_count = 100000")
 
 
-async def test_a_dead_letter_needs_no_room(tmp_path: Path) -> None:
+async def test_dead_lettering_needs_no_space(tmp_path: Path) -> None:
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("dead", durable=True)
@@ -330,7 +330,7 @@ async def test_a_dead_letter_needs_no_room(tmp_path: Path) -> None:
         assert await _drain(channel, "q") == []
 
 
-async def test_a_transaction_waits_for_room_and_acks_do_not(tmp_path: Path) -> None:
+async def test_a_transaction_waits_for_space_but_acks_do_not(tmp_path: Path) -> None:
     """What a transaction acknowledged waits with what it published."""
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
@@ -397,7 +397,7 @@ async def test_a_backlog_of_large_messages_is_not_kept_in_memory(
                 delivery.ack()
 
 
-async def test_what_is_held_is_written_however_much_comes_and_goes_beside_it(tmp_path: Path) -> None:
+async def test_a_held_message_is_written_despite_constant_traffic(tmp_path: Path) -> None:
     """A batch waits for acks that are on their way, but for none that do not come."""
     with BrokerProcess("--data", str(tmp_path / "data")) as broker:
         async with rabbitry.connect(broker.url) as connection:
@@ -434,7 +434,7 @@ def _publish_unconfirmed(url: str, count: int) -> None:
             channel.basic_publish("", "busy", b"x", persistent)
 
 
-async def test_a_queue_whose_record_is_missing_costs_the_others_nothing(
+async def test_a_queue_with_a_missing_record_does_not_affect_others(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
@@ -458,9 +458,7 @@ async def test_a_queue_whose_record_is_missing_costs_the_others_nothing(
                 assert (await channel.declare_queue(name, passive=True)).message_count == 1
 
 
-async def test_what_a_purge_has_answered_is_gone_though_the_broker_is_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_answered_purge_survives_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rabbitry.broker._queues.contents._FORGOTTEN_AT_ONCE", 1)
     monkeypatch.setattr("rabbitry.broker._shares._SECONDS", 0.0)  # each step in a turn of its own
     async with (

@@ -130,7 +130,7 @@ def test_a_failing_read_ends_the_broker_and_loses_nothing(tmp_path: Path) -> Non
 
 @pytest.mark.usefixtures("strace")
 @pytest.mark.parametrize(("calls", "when"), [("read,pread64", "1+"), ("pread64", "5")])
-def test_a_log_that_can_not_be_read_is_left_as_it_is(tmp_path: Path, calls: str, when: str) -> None:
+def test_an_unreadable_log_is_left_unchanged(tmp_path: Path, calls: str, when: str) -> None:
     store = SQLiteStore(tmp_path / "running")
     bodies = _stored(store, 10)
     folder = tmp_path / "data"
@@ -146,7 +146,7 @@ def test_a_log_that_can_not_be_read_is_left_as_it_is(tmp_path: Path, calls: str,
         assert "ERROR" not in again.output()
 
 
-def test_a_file_system_that_became_read_only_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_file_system_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     error = sqlite3.OperationalError("disk I/O error")
     text = errors.failure(error, tmp_path / "broker.sqlite")
     assert "read-only" not in text

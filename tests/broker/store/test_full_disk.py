@@ -102,9 +102,7 @@ async def test_publishers_are_blocked_before_the_disk_is_full_and_go_on_when_the
     await eventually(lambda: disk.free > 85_000_000, "the files are small again")
 
 
-async def test_a_disk_that_others_filled_is_drained_over_a_kill_and_a_restart(
-    disk: SmallDisk, broker: BrokerProcess
-) -> None:
+async def test_a_full_disk_is_drained_across_a_kill_and_a_restart(disk: SmallDisk, broker: BrokerProcess) -> None:
     account = _Account()
     async with _blocked_publisher(broker, account, 700), rabbitry.connect(broker.url, recover=False) as connection:
         channel = await connection.channel(prefetch=20)
@@ -129,7 +127,7 @@ async def test_a_disk_that_others_filled_is_drained_over_a_kill_and_a_restart(
     await eventually(lambda: disk.size("data/broker.sqlite*") < 10_000_000, "the files are small again")
 
 
-async def test_a_store_is_made_when_there_is_room_and_refuses_what_is_larger(tmp_path: Path) -> None:
+async def test_a_store_is_created_only_with_space_and_refuses_larger_messages(tmp_path: Path) -> None:
     with SmallDisk(tmp_path / "disk", 20) as disk:
         disk.fill()
         options = ("--data", str(disk.folder / "data"))

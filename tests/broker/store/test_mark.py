@@ -70,7 +70,7 @@ def _spoil(log: Path, end: int) -> None:
     log.write_bytes(data)
 
 
-def test_a_whole_log_is_nothing_to_talk_about(killed: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_intact_log_is_not_reported(killed: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert survey(killed).is_whole
     for _ in range(2):
         assert _names(SQLiteStore(killed)) == _RECORDS
@@ -79,7 +79,7 @@ def test_a_whole_log_is_nothing_to_talk_about(killed: Path, caplog: pytest.LogCa
 
 @pytest.mark.parametrize("damage", [_cut, _zero, _spoil])
 @pytest.mark.parametrize("lost", [1, 3, len(_RECORDS)])
-def test_a_log_that_ends_before_the_last_commit_is_named(
+def test_a_log_cut_before_the_last_commit_is_reported(
     killed: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path, int], None], lost: int
 ) -> None:
     log = log_path(killed / "broker.sqlite")
@@ -93,7 +93,7 @@ def test_a_log_that_ends_before_the_last_commit_is_named(
 
 
 @pytest.mark.parametrize("header", [None, b"", bytes(32)])
-def test_a_log_that_is_gone_is_named(killed: Path, caplog: pytest.LogCaptureFixture, header: bytes | None) -> None:
+def test_a_removed_log_is_reported(killed: Path, caplog: pytest.LogCaptureFixture, header: bytes | None) -> None:
     log = log_path(killed / "broker.sqlite")
     log.unlink()
     if header is not None:
@@ -106,7 +106,7 @@ def test_a_log_that_is_gone_is_named(killed: Path, caplog: pytest.LogCaptureFixt
     assert messages(caplog) == []
 
 
-def test_an_older_log_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_older_log_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = SQLiteStore(tmp_path / "running")
     store.open()
     _put(store, "early")
@@ -120,9 +120,7 @@ def test_an_older_log_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert "its log is older than the one that the last broker wrote" in caplog.text
 
 
-def test_a_note_that_is_older_than_the_log_says_nothing(
-    killed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_note_older_than_the_log_is_ignored(killed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     mark = mark_path(killed / "broker.sqlite")
     note = mark.read_bytes()
     store = SQLiteStore(killed)
@@ -149,7 +147,7 @@ def _other(folder: Path) -> SQLiteStore:
     return store
 
 
-def test_a_database_of_another_folder_is_named_and_served(
+def test_a_database_of_another_folder_is_reported_and_served(
     killed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _other(tmp_path / "other").close()
@@ -179,7 +177,7 @@ def test_a_database_that_comes_with_its_log_is_served_with_it(
     assert list(killed.glob("replaced-*")) == []
 
 
-def test_a_folder_that_was_restored_as_a_whole_is_nothing_to_talk_about(
+def test_a_completely_restored_folder_is_not_reported(
     killed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copytree(killed, tmp_path / "copy")

@@ -140,7 +140,7 @@ class _BadSector(BytesIO):
         return super().read(size)
 
 
-def test_a_page_that_the_disk_can_not_read_is_a_damaged_page(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_page_counts_as_damaged(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = survey(damaged).queues
     data = (damaged / "broker.sqlite").read_bytes()
     bad = next(n for n in range(2, len(data) // 4096) if damage._content(9) in _page(damaged, n))
@@ -158,7 +158,7 @@ def test_a_page_that_the_disk_can_not_read_is_a_damaged_page(damaged: Path, monk
     assert 0 < expected["'q' of '/'"] - found.queues["'q' of '/'"] <= 8
 
 
-def test_a_log_that_the_disk_can_not_read_counts_up_to_there(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_log_counts_up_to_the_error(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = survey(damaged).queues["'q' of '/'"]
     log = damaged / "broker.sqlite-wal"
     image = Image(damaged / "broker.sqlite")
@@ -204,7 +204,7 @@ def _close_database(folder: Path) -> None:
 
 @pytest.mark.parametrize("close", [_close_folder, _close_database])
 @pytest.mark.parametrize("act", [survey, rebuild])
-def test_a_folder_that_may_not_be_read_is_named(
+def test_an_unreadable_folder_is_reported(
     damaged: Path, close: Callable[[Path], None], act: Callable[[Path], Any]
 ) -> None:
     before = _contents(damaged)
@@ -220,7 +220,7 @@ def test_a_folder_that_may_not_be_read_is_named(
     assert _contents(damaged) == before
 
 
-def test_more_damages_than_are_listed_are_counted(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damage_beyond_the_limit_is_counted(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rescue, "_MOST_NOTED", 2)
     for page in range(3, 9):
         damage._overwrite(damaged / "broker.sqlite", page, b"\xff" * 4096)

@@ -62,7 +62,7 @@ def _again(store: SQLiteStore) -> SQLiteStore:
     return other
 
 
-def test_what_was_written_is_there_again(store: SQLiteStore, tmp_path: Path) -> None:
+def test_written_batches_are_read_back(store: SQLiteStore, tmp_path: Path) -> None:
     store.apply(_added(1, 300))
     store.apply(Batch(records={("queue", "a"): {"name": "a", "list": [1, {"b": None}]}, ("queue", "b"): {"x": 1}}))
     store.apply(Batch(records={("queue", "b"): None}))
@@ -78,7 +78,7 @@ def test_what_was_written_is_there_again(store: SQLiteStore, tmp_path: Path) -> 
     other.close()
 
 
-def test_a_store_that_was_not_closed_says_so(store: SQLiteStore, tmp_path: Path) -> None:
+def test_an_unclosed_store_is_detected(store: SQLiteStore, tmp_path: Path) -> None:
     store.apply(_added(1, 3))
     store._abandon()  # as a process does that is killed
     other = SQLiteStore(tmp_path / "data")
@@ -87,7 +87,7 @@ def test_a_store_that_was_not_closed_says_so(store: SQLiteStore, tmp_path: Path)
     other.close()
 
 
-def test_removed_entries_take_their_bodies_along(store: SQLiteStore) -> None:
+def test_removing_entries_removes_their_bodies(store: SQLiteStore) -> None:
     batch = _added(1, 400)
     store.apply(batch)
     store.apply(Batch(removed={entry: 1 for entry in batch.added if entry.position not in (7, 300)}))
@@ -101,7 +101,7 @@ def _bodies(store: SQLiteStore) -> int:
     return int(connection.execute("SELECT COUNT(*) FROM bodies").fetchone()[0])
 
 
-def test_a_shared_body_stays_until_its_last_queue_is_done(store: SQLiteStore) -> None:
+def test_a_shared_body_stays_until_its_last_entry_is_removed(store: SQLiteStore) -> None:
     message = Message(b"\0\0", HEADER, b"shared", True)
     message.id = 1
     first, second, third = (_entry(0, message=message) for _ in range(3))
@@ -162,7 +162,7 @@ def test_a_reading_ends_with_the_entry_that_makes_it_large(store: SQLiteStore) -
     store.close()
 
 
-def test_what_changed_of_an_entry_is_kept(store: SQLiteStore) -> None:
+def test_changes_of_an_entry_are_stored(store: SQLiteStore) -> None:
     batch = _added(1, 1)
     (entry,) = batch.added
     store.apply(batch)
@@ -185,7 +185,7 @@ def test_transient_messages_do_not_outlive_the_process(store: SQLiteStore) -> No
     other.close()
 
 
-def test_priorities_are_read_by_themselves(store: SQLiteStore) -> None:
+def test_priorities_are_read_separately(store: SQLiteStore) -> None:
     store.apply(Batch(added={_entry(0, priority=1): 1, _entry(1, priority=5): 1}))
     assert _read(store, priority=1) == [b"body 0"]
     assert _read(store, priority=5) == [b"body 1"]
@@ -200,7 +200,7 @@ def test_priorities_are_read_by_themselves(store: SQLiteStore) -> None:
         "UPDATE entries SET body = 1 WHERE position = 1",
     ],
 )
-def test_a_damaged_row_is_named_and_left_out(
+def test_a_damaged_row_is_reported_and_skipped(
     store: SQLiteStore, statement: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.apply(_added(1, 3))
@@ -220,7 +220,7 @@ def test_a_second_broker_is_refused(store: SQLiteStore) -> None:
     store.close()
 
 
-def test_a_newer_store_is_refused_and_untouched(store: SQLiteStore) -> None:
+def test_a_newer_store_is_refused_and_unchanged(store: SQLiteStore) -> None:
     store.close()
     with sqlite3.connect(store.path) as connection:
         connection.execute(f"PRAGMA user_version = {VERSION + 1}")
@@ -244,7 +244,7 @@ PRAGMA user_version = 1;
 """
 
 
-def test_a_store_of_version_1_is_brought_up(tmp_path: Path) -> None:
+def test_a_store_of_version_1_is_upgraded(tmp_path: Path) -> None:
     path = tmp_path / "broker.sqlite"
     messages = {1: (b"\x01e\x01k", b"\xff\x00" * 7, b"a\x00\xff"), 2: (b"\0\0", HEADER, b"")}
     with sqlite3.connect(path) as connection:
@@ -272,7 +272,7 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
         SQLiteStore(tmp_path).open()
 
 
-def test_without_room_nothing_of_a_batch_is_written(store: SQLiteStore) -> None:
+def test_a_full_disk_writes_nothing_of_a_batch(store: SQLiteStore) -> None:
     store.apply(_added(1, 1))
     connection = store._open_connection()
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
@@ -350,7 +350,7 @@ def _crashed(store: SQLiteStore) -> Path:
     return folder
 
 
-def test_a_log_whose_header_is_damaged_is_named_and_set_aside(
+def test_a_log_with_a_damaged_header_is_reported_and_set_aside(
     store: SQLiteStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.apply(_added(1, 3))
@@ -369,9 +369,7 @@ def test_a_log_whose_header_is_damaged_is_named_and_set_aside(
 
 
 @pytest.mark.parametrize("is_removed", [False, True])
-def test_a_log_that_was_removed_is_named(
-    is_removed: bool, store: SQLiteStore, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_missing_log_is_reported(is_removed: bool, store: SQLiteStore, caplog: pytest.LogCaptureFixture) -> None:
     store.apply(_added(1, 3))
     store._checkpoint()
     store.apply(Batch(added={_entry(7): 1}))
@@ -385,7 +383,7 @@ def test_a_log_that_was_removed_is_named(
     after.close()
 
 
-def test_a_record_that_is_damaged_is_left_out_and_named(store: SQLiteStore, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_record_is_reported_and_left_out(store: SQLiteStore, caplog: pytest.LogCaptureFixture) -> None:
     store.apply(Batch(records={("queue", "a"): {"name": "a"}, ("queue", "b"): {"name": "b"}}))
     store._open_connection().execute("UPDATE records SET crc = crc + 1 WHERE key = 'a'")
     store.close()
@@ -454,7 +452,7 @@ def test_more_acks_than_the_log_has_room_for_are_written_in_pieces(store: SQLite
     store.close()
 
 
-def test_an_emptied_store_gives_its_room_back(store: SQLiteStore) -> None:
+def test_an_emptied_store_frees_its_space(store: SQLiteStore) -> None:
     batch = _large(0, 400)
     store.apply(batch)
     store.apply(Batch(removed=batch.added))
