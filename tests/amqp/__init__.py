@@ -1,1 +1,1 @@
-"""Tests that mirror the source."""
+"""Tests of the client and the protocol, which mirror the source."""

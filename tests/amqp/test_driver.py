@@ -1,4 +1,4 @@
-"""The driver over real sockets on loopback: batching, watermarks, heartbeats, and ways to end."""
+"""The driver over real sockets on loopback: batching, watermarks, heartbeats, closing."""
 
 import asyncio
 import socket
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
 class _Recorder:
-    """A handler that keeps what it is told."""
+    """A handler that records its calls."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -91,7 +91,7 @@ class _CountingTransport:
 
 
 def _fill(driver: Driver) -> int:
-    """Write until the driver says that the socket takes no more; gives how many bytes."""
+    """Write until the socket is full, and return the number of bytes."""
     size = 0
     while driver.can_write:
         driver.write(b"x" * (1 << 17))

@@ -39,7 +39,7 @@ COUNTED: Final[dict[str, object]] = {
     | {"deliver": 3, "deliver_no_ack": 4, "deliver_get": 11, "get": 3, "get_no_ack": 1, "get_empty": 2}
     | {"ack": 2, "redeliver": 1},
 }  # fmt: skip
-"""Path below /api/ → message_stats without rates; None where there are none. A channel's path is its number."""
+"""Path below /api/ → message_stats without rates, or None. A channel's path is its number."""
 
 
 _LIMITED: Final = "/api/vhosts/limited"
@@ -191,7 +191,7 @@ IMPORTED: Final[tuple[dict[str, object], ...]] = (
     {"parameters": [{"component": "vhost-limits", "vhost": "taken", "name": "limits", "value": {"max-queues": 7}}]},
     {"global_parameters": [{"name": "mine", "value": {"a": 1}}]},
 )
-"""Documents that RabbitMQ takes (204), in this order."""
+"""Documents that RabbitMQ accepts (204), in this order."""
 _GOOD: Final[dict[str, list[dict[str, object]]]] = {
     "users": [{"name": "first", "password_hash": "", "tags": ""}],
     "vhosts": [{"name": "first"}],
@@ -228,7 +228,7 @@ _WRONG: Final[tuple[tuple[str, object], ...]] = (
     ("bindings", _binding(destination_type="nope")),
 )
 REFUSED: Final = tuple({**_GOOD, section: [*_GOOD.get(section, []), item]} for section, item in _WRONG)
-"""Documents with one fault behind what is good, which RabbitMQ refuses with 400, half of them carried out."""
+"""Documents with one fault after valid parts, which RabbitMQ refuses with 400 after applying half of them."""
 LEFT_BEHIND: Final = (
     "/api/vhosts/first", "/api/vhosts/taken", "/api/users/first", "/api/users/taken", "/api/users/u",
     "/api/policies/%2F/p", "/api/queues/%2F/taken", "/api/queues/%2F/more", "/api/queues/%2F/first",
@@ -242,7 +242,7 @@ REFUSED_HERE: Final = (
     {**_GOOD, "vhosts": [*_GOOD["vhosts"], {"name": "traced", "tracing": True}]},
     {**_GOOD, "parameters": [{"component": "operator_policy", "vhost": "/", "name": "n", "value": {}}]},
 )
-"""Further ones, which RabbitMQ takes, or fails with."""
+"""More documents, which RabbitMQ accepts or crashes on."""
 
 LISTS: Final = tuple(
     f"/api/queues/paged?{query}"
@@ -259,7 +259,7 @@ LISTS: Final = tuple(
 
 
 def refused_by_limits(api: Api, url: str, in_use: Callable[[], tuple[int, int]]) -> list[str]:
-    """Reach every limit, and use routing keys that are not allowed; return what the broker says. Blocks.
+    """Reach every limit, and use routing keys that are not allowed; return the broker's answers. Blocks.
 
     in_use: returns how many connections and channels the broker counts for user `limited`. RabbitMQ does so a moment
     after one was opened or closed.
@@ -369,7 +369,7 @@ class Counting:
         channel.basic_get("empty", auto_ack=True)
 
     async def is_counted(self, path: str, expected: object) -> bool:
-        """Whether what a path shows has these counters; RabbitMQ shows them some seconds later."""
+        """Whether the answer of a path has these counters; RabbitMQ updates them some seconds later."""
         return await asyncio.to_thread(self._counters, path) == expected
 
     def _counters(self, path: str) -> object:

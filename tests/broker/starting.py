@@ -28,6 +28,6 @@ async def keep_a_message(where: Path | Broker) -> None:
 
 
 async def is_kept(folder: Path) -> bool:
-    """Whether a broker starts on the folder, which the last one therefore let go of, and has the message."""
+    """Whether a broker starts on the folder, which the last one must have released, and has the message."""
     async with Broker(BrokerConfig(port=0, data=folder)) as broker:
         return len(broker.vhosts["/"].queues["kept"]) == 1

@@ -1,4 +1,4 @@
-"""What a user may do: each step on RabbitMQ and on the embedded broker, with the same outcome, word for word."""
+"""Permissions: each step has the same outcome on RabbitMQ and on the embedded broker, word for word."""
 
 import asyncio
 import itertools

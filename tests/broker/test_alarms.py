@@ -1,4 +1,4 @@
-"""Alarms: who publishes is told and not read, everybody else goes on; as RabbitMQ does it."""
+"""Alarms: publishers are notified and not read, all others continue, as on RabbitMQ."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -19,7 +19,7 @@ Switch = Callable[[bool], Awaitable[None]]
 
 
 async def _told_and_held(url: str, switch: Switch) -> str:
-    """Set and lift an alarm beside a publisher and a consumer; gives the reason that the publisher got."""
+    """Set and lift an alarm beside a publisher and a consumer; return the reason that the publisher got."""
     reason = ""
     async with rabbitry.connect(url) as publisher, rabbitry.connect(url) as consumer:
         publishing, consuming = await publisher.channel(), await consumer.channel(prefetch=1)
@@ -74,7 +74,7 @@ async def test_an_alarm_on_the_embedded_broker() -> None:
 
 async def test_an_alarm_on_rabbitmq(own_rabbitmq: RabbitMQ) -> None:
     async def switch(is_on: bool) -> None:
-        # The alarms are asked for behind it, so each connection has been told of the change when this returns.
+        # The alarms are queried after it, so each connection has been told of the change when this returns.
         share = "0" if is_on else "0.8"
         change = f"vm_memory_monitor:set_vm_memory_high_watermark({share}), length(rabbit_alarm:get_alarms())."
         assert await asyncio.to_thread(own_rabbitmq.eval, change) == str(int(is_on))

@@ -1,4 +1,4 @@
-"""What one client does has an end: in memory, in recursion, in time."""
+"""The effects of one client are bounded: in memory, in recursion, in time."""
 
 import asyncio
 import contextlib
@@ -55,7 +55,7 @@ async def test_direct_replies_to_a_client_that_does_not_read_are_bounded() -> No
 
 
 async def test_a_hundred_thousand_refusals_are_answered() -> None:
-    """Built up one by one to a single buffer they would take minutes."""
+    """Appended one by one to a single buffer, they would take minutes."""
     async with Broker(BrokerConfig(port=0)) as broker, contextlib.AsyncExitStack() as stack:
         peer = await asyncio.to_thread(Peer, broker.url)
         stack.push_async_callback(asyncio.to_thread, peer.__exit__, OSError, OSError(), None)

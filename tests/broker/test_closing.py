@@ -1,4 +1,4 @@
-"""The end of a connection while the client still sends, where RabbitMQ itself resets it or can't be made to."""
+"""The end of a connection while the client still sends, in cases where RabbitMQ resets it, or can't be forced to."""
 
 import asyncio
 import ssl
@@ -29,7 +29,7 @@ async def broker() -> AsyncIterator[Broker]:
 
 
 class _Client:
-    """A client that sends bytes and reads when it is told to."""
+    """A client that sends bytes and reads on demand."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -69,7 +69,7 @@ class _Client:
         self.writer.write(message)
 
     async def close(self) -> None:
-        """Close the socket; raises ConnectionResetError where the broker has reset it."""
+        """Close the socket; raises ConnectionResetError if the broker has reset it."""
         await self.writer.drain()
         self.writer.close()
         await self.writer.wait_closed()
@@ -148,7 +148,7 @@ async def test_the_reason_arrives_when_the_broker_stops(broker: Broker) -> None:
 async def test_a_client_that_closes_with_the_broker_gets_close_ok(
     broker: Broker, is_busy: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where its answer to the broker's close was read before its own close could be carried out."""
+    """Also if its answer to the broker's close was read before its own close could be processed."""
     client = await _Client.open(broker.port)
     if is_busy:
         monkeypatch.setattr("rabbitry.broker._connection._TURN", -1.0)  # every piece waits for a later turn

@@ -1,4 +1,4 @@
-"""The confirms of a channel: which frames go out, and in which order."""
+"""The confirms of a channel: the frames sent, and their order."""
 
 from rabbitry.amqp.protocol.hot import encode_ack, encode_nack
 from rabbitry.broker._confirms import Confirms

@@ -1,4 +1,4 @@
-"""Clients that break the protocol, hang, or read nothing: the right close code, and the broker serves on."""
+"""Clients that break the protocol, hang, or read nothing: the correct close code, and the broker stays up."""
 
 import asyncio
 import contextlib
@@ -49,7 +49,7 @@ def _frame(kind: int, channel: int, payload: bytes, end: bytes = b"\xce") -> byt
 
 
 class _Raw:
-    """A client that says what it is told to, by its own core or in plain bytes."""
+    """A client that sends methods by its own core, or plain bytes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -95,7 +95,7 @@ class _Raw:
         return kinds
 
     async def until_closed(self) -> int:
-        """Read to the connection.close, and give its code; 0 where the socket just ends."""
+        """Read to the connection.close, and return its code; 0 if the socket just closes."""
         while methods := await self.receive():
             for method in methods:
                 if isinstance(method, ConnectionClose):

@@ -1,4 +1,4 @@
-"""The memory that a broker may have is its container's, where that is less than the machine's."""
+"""The memory available to a broker is its container's limit, if that is lower than the machine's memory."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Objects of every kind are made and taken away again and again: nothing of them is kept.
+"""Objects of every kind are created and deleted repeatedly: none of them stays in memory.
 
 Objects are counted by type between three series of rounds. What leaks has grown by the number of rounds each time.
 """

@@ -1,4 +1,4 @@
-"""What clients made is deleted in steps, however much it is: virtual hosts, users' connections, channels."""
+"""Large deletions run in steps: virtual hosts, users' connections, channels."""
 
 import asyncio
 import contextlib

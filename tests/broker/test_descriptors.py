@@ -1,4 +1,4 @@
-"""A broker whose file descriptors are used up: it goes on for those who are there, says so once, and recovers."""
+"""A broker that runs out of file descriptors: it keeps serving, logs it once, and recovers."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""The round of deliveries: who delivers, and in which order."""
+"""The dispatcher: which queues deliver, and in which order."""
 
 import asyncio
 from collections.abc import Callable

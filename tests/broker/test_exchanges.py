@@ -37,7 +37,7 @@ def _exchange(kind: str, name: str = "e") -> Exchange:
 
 
 def _matches(pattern: list[str], words: list[str]) -> bool:
-    """The specification's rule, as plainly as it can be said."""
+    """The specification's rule in its plainest form."""
     if not pattern:
         return not words
     if pattern[0] == "#":
@@ -141,7 +141,7 @@ def test_headers_match(arguments: Table, headers: Table, expected: bool) -> None
 
 
 def _satisfies(arguments: Table, headers: Table) -> bool:
-    """The rule for headers, as plainly as it can be said, for values of types that equal no other's."""
+    """The rule for headers in its plainest form, for values of types that equal no other's."""
     kind = str(arguments.get("x-match", "all"))
     hits = [
         key in headers and (value is None or value == headers[key])

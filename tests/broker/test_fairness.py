@@ -82,7 +82,7 @@ async def test_publishers_to_a_thousand_queues_do_not_keep_others_from_connectin
         before = queue.published
         async with rabbitry.connect(broker.url) as connection, await connection.channel() as channel:
             await channel.declare_queue("mine")
-        # Were each of the twenty served in each turn of the loop, more than a thousand would have gone by.
+        # If each of the twenty were served in each loop iteration, more than a thousand would have been published.
         assert queue.published - before < 700
         after = queue.published
         await eventually(lambda: queue.published > after, "more of theirs")

@@ -1,4 +1,4 @@
-"""Users and virtual hosts that a broker is given, where its data folder holds others already."""
+"""Users and virtual hosts in a broker's settings, with others in its data folder."""
 
 from pathlib import Path
 

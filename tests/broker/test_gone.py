@@ -1,4 +1,4 @@
-"""Nothing is kept of clients that are gone, whether they closed their connection or vanished."""
+"""Disconnected clients leave nothing in memory, whether they closed their connection or vanished."""
 
 import asyncio
 import gc

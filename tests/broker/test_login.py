@@ -1,4 +1,4 @@
-"""Who may log in."""
+"""Logins: mechanisms, passwords, addresses."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The management API beside RabbitMQ's: the same status codes, names and shapes; and the tools that use it."""
+"""The management API compared with RabbitMQ's: status codes, names and shapes; and the tools that use it."""
 
 import asyncio
 import base64
@@ -41,7 +41,7 @@ async def broker() -> AsyncIterator[Broker]:
 
 
 def _without_what_differs(value: Any) -> Any:
-    """Take out the hash in the name of a binding with arguments, and what is the machine's."""
+    """Remove the hash in the name of a binding with arguments, and values that depend on the machine."""
     if isinstance(value, dict):
         return {key: _without_what_differs(item) for key, item in value.items() if key != "password_hash"}
     if isinstance(value, list):
@@ -63,7 +63,7 @@ _LISTS: Final = ("connections", "channels", "consumers", "exchanges", "queues", 
 
 
 async def test_objects_have_the_same_names(rabbit: RabbitMQ, broker: Broker) -> None:
-    """Every name that tools read is there; what only Erlang has is left out (docs/broker.md lists it)."""
+    """Every name that tools read exists; Erlang's own fields are missing (docs/broker.md lists them)."""
     for url in (rabbit.url, broker.url):
         await asyncio.to_thread(_prepare, url)
     theirs, ours = Api(management_url(rabbit)), Api(broker.management_url)
@@ -203,7 +203,7 @@ async def test_users_of_definitions_can_log_in(rabbit: RabbitMQ, tmp_path: Path)
 
 
 def _rabbitmqadmin(rabbit: RabbitMQ, tmp_path: Path) -> Path:
-    """Take the tool from RabbitMQ, which serves it as Debian's package has it."""
+    """Get the tool from RabbitMQ, which serves the one in Debian's package."""
     program = tmp_path / "rabbitmqadmin"
     with urllib.request.urlopen(f"{management_url(rabbit).rstrip('/')}/cli/rabbitmqadmin") as answer:  # noqa: S310 - ours
         program.write_bytes(answer.read())

@@ -28,7 +28,7 @@ _MANY = 400
 
 @pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let brokers take few steps in each turn of the loop, each of two deliveries."""
+    """Let brokers take few steps in each loop iteration, each of two deliveries."""
     monkeypatch.setattr(shares, "_SECONDS", 0.0)
     monkeypatch.setattr(channel, "_STEP", 2)
     monkeypatch.setattr(channel, "_TAKEN_AT_ONCE", 2)

@@ -19,7 +19,7 @@ _MOST: Final = 200 * _MIB
 _AT_ONCE: Final = 50
 
 Fill = Callable[[str, int, Callable[[], None]], Awaitable[None]]
-"""Fills the broker with so many, and calls back when it is fullest."""
+"""Creates a number of objects in the broker, and calls back at the peak."""
 
 
 def _memory(pid: int) -> int:
@@ -95,7 +95,7 @@ def many_descriptors() -> Iterator[None]:
 
 
 async def _fill(folder: Path, kind: str, number: int) -> int:
-    """Fill a broker of its own, and give what it has in memory then."""
+    """Fill a separate broker, and return its memory at the peak."""
     seen = 0
 
     def full() -> None:

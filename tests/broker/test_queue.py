@@ -1,4 +1,4 @@
-"""The order of a queue: what comes back goes to its place; and where its dead letters go."""
+"""The order of a queue: requeued messages return to their places; and the routing of its dead letters."""
 
 import gc
 

@@ -1,4 +1,4 @@
-"""Whether a client is read: the gate, its reasons, and where they show."""
+"""Pausing the reading of a client: the gate, its reasons, and its state in the management API."""
 
 import asyncio
 import itertools

@@ -1,4 +1,4 @@
-"""What is refused, with code and text: the same case on both brokers, and RabbitMQ's words are the expected ones."""
+"""Refusals with code and text: the same case on both brokers, with RabbitMQ's texts as the expected ones."""
 
 from collections.abc import Callable
 from typing import Any
@@ -139,7 +139,7 @@ _CONNECTION: dict[str, tuple[Step, int, str]] = {
 
 @pytest.fixture
 def channel(broker_url: str) -> Any:
-    """A channel with queue q, exchanges e and internal; queue mine is another connection's."""
+    """A channel with queue q, exchanges e and internal; queue mine belongs to another connection."""
     parameters = pika.URLParameters(broker_url)
     with pika.BlockingConnection(parameters) as owner, pika.BlockingConnection(parameters) as connection:
         owner.channel().queue_declare("mine", exclusive=True)

@@ -1,4 +1,4 @@
-"""Large chunks of many clients are not all carried out in one turn of the event loop."""
+"""The scheduler: large chunks of many clients are not all processed in one iteration of the event loop."""
 
 import asyncio
 from collections.abc import Callable

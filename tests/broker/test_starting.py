@@ -171,7 +171,7 @@ async def test_a_cancelled_start_leaves_nothing_behind(
 
 @contextlib.contextmanager
 def _descriptors_left(count: int) -> Iterator[None]:
-    """Let this process open so many more descriptors."""
+    """Let this process open only so many more descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     probe = os.open("/dev/null", os.O_RDONLY)  # the lowest free number
     os.close(probe)

@@ -1,4 +1,4 @@
-"""TLS on a port of its own, and logins by certificate (EXTERNAL)."""
+"""TLS on a separate port, and logins by certificate (EXTERNAL)."""
 
 import socket
 import ssl
@@ -16,7 +16,7 @@ from tests.support import commands
 
 
 class Files:
-    """A server's and a client's certificates, and who signed them."""
+    """A server's and a client's certificates, and the authority that signed them."""
 
     def __init__(self, folder: Path) -> None:
         authority = trustme.CA()
@@ -61,7 +61,7 @@ async def test_tls_beside_the_plain_port(files: Files) -> None:
 
 
 async def test_a_certificate_logs_in_as_the_user_of_its_name(files: Files) -> None:
-    # ssl's own words for the subject are the reference: trustme gives organisation, unit and common name.
+    # ssl's own words for the subject are the reference: trustme sets organisation, unit and common name.
     subject = ssl._ssl._test_decode_cert(files.client)["subject"]  # type: ignore[attr-defined] # no public reader
     short = {"commonName": "CN", "organizationName": "O", "organizationalUnitName": "OU"}
     name = ",".join(reversed([f"{short[key]}={value}" for group in subject for key, value in group]))

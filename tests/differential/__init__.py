@@ -1,1 +1,1 @@
-"""Scripts of steps that run on RabbitMQ and on the embedded broker; everything that a client can see is compared."""
+"""Scripts of steps that run on RabbitMQ and on the embedded broker; everything visible to a client is compared."""

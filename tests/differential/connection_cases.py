@@ -1,4 +1,4 @@
-"""Connections and channels: logins, tuning, frames that are wrong, methods where they do not belong, closing."""
+"""Connections and channels: logins, tuning, malformed frames, methods in the wrong state, closing."""
 
 import struct
 from collections.abc import Callable
@@ -263,7 +263,7 @@ _BYE = (0, m.ConnectionClose(200, "bye"))
 
 
 def _closing(*requests: tuple[int, m.Method]) -> Callable[[Peer], None]:
-    """Requests whose connection, or channel, is closed in the same chunk."""
+    """Requests whose connection or channel is closed in the same chunk."""
 
     def close(peer: Peer) -> None:
         peer.queue("q")
@@ -286,7 +286,7 @@ for _name, _requests in {
 
 
 def _crossing(refused: tuple[int, m.Method], *answers: tuple[int, m.Method]) -> Callable[[Peer], None]:
-    """Something that the broker closes for, and a close of our own that crosses it."""
+    """A request that makes the broker close, and a close of our own that crosses it."""
 
     def close(peer: Peer) -> None:
         peer.answers_closes = False

@@ -1,4 +1,4 @@
-"""Exchanges: declaring and its refusals, how each type routes, bindings, alternate exchanges."""
+"""Exchanges: declaring and its refusals, routing by type, bindings, alternate exchanges."""
 
 from collections.abc import Mapping
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""Expiry: by a queue's time-to-live and a message's own, of messages that come back, and in priority queues."""
+"""Expiry: by a queue's and a message's time-to-live, of requeued messages, and in priority queues."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -16,7 +16,7 @@ _KINDS: Final[Mapping[str, Table]] = {
     "priority": {"x-max-priority": 3},
 }
 _SOON: Final = 250
-"""Milliseconds, times the patience, in which a message expires that is delivered, and given back, before."""
+"""Milliseconds, times the patience, until the expiry of a message that is delivered and requeued before."""
 
 
 def _expired(arguments: Mapping[str, FieldValue], expiration: str | None, peer: Peer) -> None:
@@ -174,7 +174,7 @@ def expires_at_once_when_it_comes_back(peer: Peer) -> None:
 def _at_the_head_of_a_priority_queue(
     messages: tuple[tuple[bytes, int | None, int], ...], dead: int, peer: Peer
 ) -> None:
-    """Publish (body, expiration, priority); then see what is left, and what expires once the head is gone."""
+    """Publish (body, expiration, priority); then see which are left, and which expire once the head is gone."""
     _queue({"x-max-priority": 5}, peer)
     peer.call(m.ConfirmSelect())
     for body, expiration, priority in messages:

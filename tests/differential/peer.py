@@ -1,4 +1,4 @@
-"""A client that hides nothing: it sends what a script says, legal or not, and writes down all that comes back."""
+"""A client that hides nothing: it sends the steps of a script, legal or not, and logs everything that it receives."""
 
 import re
 import select
@@ -18,9 +18,9 @@ from rabbitry.amqp.protocol.properties import Properties, decode_header, encode_
 from rabbitry.amqp.protocol.tables import FieldValue, Table
 
 _ANSWER: Final = 90.0
-"""Seconds for an answer, which every call has but on a machine that stands still."""
+"""Seconds for an answer, enough for every call unless the machine stalls."""
 _SILENCE: Final = 0.06
-"""Seconds without anything new after which nothing more is expected, times the patience."""
+"""Seconds of silence after which nothing more is expected, times the patience."""
 _CONTENT: Final = (m.BasicDeliver, m.BasicGetOk, m.BasicReturn)
 _UNASKED: Final = (m.BasicDeliver, m.BasicReturn, m.BasicAck, m.BasicNack, m.BasicCancel)
 CAPABILITIES: Final[Table] = {
@@ -33,7 +33,7 @@ CAPABILITIES: Final[Table] = {
 
 
 class Peer:
-    """A connection with channel 1 open. `log` is what came back, in words, with what is random masked."""
+    """A connection with channel 1 open. `log` has everything received, in words, with random parts masked."""
 
     def __init__(
         self, url: str, *, capabilities: Table = CAPABILITIES, log_in: bool = True, patience: float = 1
@@ -105,7 +105,7 @@ class Peer:
         self.call_on(channel, method)
 
     def call_on(self, channel: int, method: Method | None) -> None:
-        """Send a method, and wait for a method on that channel that is no delivery and no confirm."""
+        """Send a method, and wait for a method on that channel other than deliveries and confirms."""
         if method is not None:
             self.send(method, channel)
         seen = False
@@ -142,7 +142,7 @@ class Peer:
         self.is_open = False
         self._socket.close()
 
-    # -- what scripts do most --------------------------------------------------------------------------
+    # -- common steps --------------------------------------------------------------------------
 
     def queue(self, name: str, **flags: object) -> None:
         """Declare a queue; keywords are the method's fields, and x_… its arguments."""
@@ -160,15 +160,15 @@ class Peer:
         self.call(m.BasicConsume(queue=queue, consumer_tag=tag)._replace(**flags), channel)  # type: ignore[arg-type] # see above
 
     def get(self, queue: str, *, no_ack: bool = True, channel: int = 1) -> None:
-        """Get a message, or learn that there is none. What was published before is waited for."""
+        """Get a message, or log that there is none, after waiting for earlier publishes."""
         self.call(m.BasicGet(queue, no_ack), channel)
 
     def count(self, queue: str, channel: int = 1) -> None:
-        """Write down how many messages and consumers a queue has."""
+        """Log how many messages and consumers a queue has."""
         self.call(m.QueueDeclare(queue=queue, passive=True), channel)
 
     def until_it_has(self, queue: str, messages: int) -> None:
-        """Wait until a queue has so many messages; what is seen meanwhile is not written down, but confirms are."""
+        """Wait until a queue has so many messages; only confirms seen meanwhile are logged."""
         deadline = time.monotonic() + _ANSWER
         while time.monotonic() < deadline:
             self.quiet()
@@ -178,7 +178,7 @@ class Peer:
         self.log.append(f"{queue} NEVER HAD {messages}")
 
     def carried_out(self, channel: int = 1) -> None:
-        """Wait until all that was sent on a channel is carried out, or closed it; this is written down."""
+        """Wait until everything sent on a channel is processed, or has closed it; this is logged."""
         self.call(m.BasicQos(), channel)
 
     def open(self, channel: int) -> None:
@@ -186,13 +186,13 @@ class Peer:
         self.call(m.ChannelOpen(), channel)
 
     def quiet(self, silence: float = _SILENCE) -> None:
-        """Take what comes until nothing more does."""
+        """Read until nothing more arrives."""
         silence *= self.patience
         quiet_at = time.monotonic() + silence
         while self.is_open and (left := quiet_at - time.monotonic()) > 0:
             if self._read(left, None):
                 quiet_at = time.monotonic() + silence
-        # Confirms may come in any order.
+        # Confirms may arrive in any order.
         for index in range(len(self.log)):
             last = index
             while last < len(self.log) and re.fullmatch(r"\d+: n?ack \d+", self.log[last]):
@@ -278,7 +278,7 @@ class Peer:
             self.is_open = False
 
     def _on_confirm(self, channel: int, method: m.BasicAck | m.BasicNack) -> None:
-        """Write down each tag by itself: how many travel together is the broker's choice."""
+        """Log each tag by itself: how many are sent together is the broker's choice."""
         confirmed = self._confirmed.setdefault(channel, set())
         for tag in range(1 if method.multiple else method.delivery_tag, method.delivery_tag + 1):
             if tag not in confirmed:
@@ -301,7 +301,7 @@ class Peer:
         return self.mask(f"{_described(properties)} {body[:60]!r}")
 
     def mask(self, text: str) -> str:
-        """Take out what no two brokers say alike."""
+        """Mask the parts that differ between any two brokers."""
         text = text.replace("\\'", "'")
         text = text.replace(f"vhost '{self.vhost}'", "vhost 'V'").replace(f"vhost {self.vhost} ", "vhost V ")
         text = re.sub(r"amq\.gen-[\w-]{22}", "amq.gen-G", text)

@@ -1,4 +1,4 @@
-"""Declaring again what exists: arguments that look alike and are not, for queues, exchanges and consumers.
+"""Redeclaring: arguments that look alike but differ, for queues, exchanges and consumers.
 
 A refusal closes the channel, or the connection where RabbitMQ fails (541). The channel is opened again, so a case
 holds many pairs; a pair that ends the connection is a case of its own.
@@ -25,7 +25,7 @@ _LOOKING_LIKE_A_WORD: Final[tuple[FieldValue, ...]] = (
     *("word", b"word", "Word", " word", "", 10, 10.0, True, None, ["word"], {"word": "word"}, Decimal(10)),
 )
 _LOOKING_TRUE: Final[tuple[FieldValue, ...]] = (True, False, 1, 0, 1.0, "true", "", None, [True], {}, Decimal(1))
-"""A decimal comes last: RabbitMQ ends the connection where it differs."""
+"""A decimal is last: RabbitMQ closes the connection if it differs."""
 
 
 def _again(first: Method, others: Sequence[Method], peer: Peer) -> None:
@@ -48,7 +48,7 @@ def _exchange(arguments: Table) -> Method:
 
 
 def _pairs(name: str, given: Sequence[tuple[Table, Sequence[FieldValue]]], argument: str) -> None:
-    """Add a case for each value that an argument has at first; it is declared again with all the others."""
+    """Add a case for each initial value of an argument; it is redeclared with all the others."""
     for index, (arguments, values) in enumerate(given):
         others = [{**arguments, argument: value} for value in values]
         without = {key: value for key, value in arguments.items() if key != argument}

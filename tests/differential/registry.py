@@ -12,12 +12,12 @@ CASES: Final[dict[str, Script]] = {}
 
 
 def of(script: Callable[..., None], *values: object, **flags: object) -> Script:
-    """Fix the first arguments of a family's script; what is left is the peer."""
+    """Fix the first arguments of a family's script, leaving the peer."""
     return functools.partial(script, *values, **flags)
 
 
 def flagged(method: Method, **fields: object) -> Any:
-    """Return a method with some fields changed, whose names the script's family knows."""
+    """Return a method with some fields changed, by the names that the script's family uses."""
     return method._replace(**fields)  # type: ignore[arg-type] # the names are a family's parameters
 
 
@@ -28,7 +28,7 @@ def case(script: Script) -> Script:
 
 
 def add(name: str, script: Script) -> None:
-    """Register a script of a family. Raises ValueError for a name that is taken."""
+    """Register a script of a family. Raises ValueError for a name already in use."""
     if name in CASES:
         raise ValueError(f"there are two scripts {name}")
     CASES[name] = script

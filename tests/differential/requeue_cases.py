@@ -1,4 +1,4 @@
-"""What comes back: where classic and quorum queues put it, and in which order dead letters go."""
+"""Requeueing: where classic and quorum queues put messages, and the order of dead letters."""
 
 from typing import Final
 
@@ -8,11 +8,11 @@ from tests.differential.peer import Peer
 from tests.differential.registry import add, case, of
 
 _SETTLES: Final = 0.3
-"""Seconds of silence after which a quorum queue is done: its answers come in their own time."""
+"""Seconds of silence after which a quorum queue is done: its answers are asynchronous."""
 
 
 def _queue(kind: str, count: int, peer: Peer, **arguments: int) -> None:
-    """Declare a queue with a dead letter queue beside it, and put messages 1 to `count` into it."""
+    """Declare a queue with a dead letter queue beside it, and publish messages 1 to `count` to it."""
     more: Table = {name.replace("_", "-"): value for name, value in arguments.items()}
     dead: Table = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
     peer.queue("dead")
@@ -25,7 +25,7 @@ def _queue(kind: str, count: int, peer: Peer, **arguments: int) -> None:
 
 
 def _consume(peer: Peer, *tags: str, prefetch: int) -> None:
-    """Let consumers of channel 2 take what they have room for, one after the other, and cancel them."""
+    """Let consumers of channel 2 take as many messages as they have room for, one after the other, and cancel them."""
     peer.call(m.BasicQos(0, prefetch, False), 2)
     for tag in tags:
         peer.consume("q", tag, channel=2)
@@ -45,7 +45,7 @@ def _nack(peer: Peer, tag: int, *, multiple: bool = False, requeue: bool = True)
 
 
 def _drain(peer: Peer, queue: str = "q") -> None:
-    """Get until there is nothing left."""
+    """Get messages until the queue is empty."""
     while "BasicGetEmpty" not in peer.log[-1] and peer.is_open:
         peer.get(queue)
 

@@ -1,4 +1,4 @@
-"""What a user with few permissions may do, and how it is refused, is the same on both brokers."""
+"""The rights of a user with few permissions, and the refusals, are the same on both brokers."""
 
 import asyncio
 from typing import Final
@@ -67,7 +67,7 @@ def _see(url: str, limited_url: str) -> list[str]:
 
 
 def _refused(url: str) -> list[str]:
-    """Log in as somebody who may not enter the virtual host."""
+    """Log in as a user without access to the virtual host."""
     with Peer(url, log_in=False) as peer:
         peer._log_in({"authentication_failure_close": True})
         peer.is_open = False

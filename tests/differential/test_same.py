@@ -62,7 +62,7 @@ def rabbitmq(rabbitmq_server: RabbitMQ) -> Iterator[str]:
 
 
 def _see(name: str, url: str, patience: float) -> list[str]:
-    """Run a script, take away what it declared, and give what it saw."""
+    """Run a script, delete everything that it declared, and return its log."""
     with Peer(url, patience=patience) as peer:
         CASES[name](peer)
     with Peer(url, patience=patience) as cleaner:
@@ -92,7 +92,7 @@ def test_both_brokers_accept_and_refuse_the_same_arguments(
 
 
 def _compare(name: str, embedded: str, durable: str, rabbitmq: str) -> None:
-    # On a busy machine an answer that is late looks like none. A difference is looked at again, with patience.
+    # On a busy machine a late answer looks like none. A difference is checked again, with patience.
     for patience in (1, 5, 25):
         with ThreadPoolExecutor(3) as pool:
             urls = [rabbitmq, embedded, durable]

@@ -36,7 +36,7 @@ async def _kill(node: RabbitMQ, load: Load, chance: random.Random) -> None:
 
 
 async def _pause(node: RabbitMQ, load: Load, chance: random.Random) -> None:
-    """Now shorter, now longer than the others wait for it.
+    """Pause for a time sometimes shorter, sometimes longer than the others wait for a node.
 
     Nothing need arrive meanwhile: RabbitMQ 3.10 asks the leader that was, once for each message, where a channel first
     published after its node fell silent.
@@ -60,7 +60,7 @@ _FAULTS: Final[dict[str, Callable[[RabbitMQ, Load, random.Random], Awaitable[Non
 
 
 async def _suffer(cluster: Cluster, faults: Iterator[tuple[str, int]], chance: random.Random) -> str:
-    """Let the nodes fail in turns; gives the account in words."""
+    """Make the nodes fail one after the other; return a report."""
     suffered: Counter[str] = Counter()
     async with running_load(f"{cluster.url}?heartbeat=2&connection_timeout=3000", arguments=_QUORUM) as load:
         await load.arrives(100, within=_WITHIN)

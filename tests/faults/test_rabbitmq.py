@@ -23,14 +23,14 @@ async def _kill(server: RabbitMQ) -> None:
 
 
 async def _pause(server: RabbitMQ) -> None:
-    """Shorter than the heartbeat allows: the connections stay."""
+    """Pause for less than the heartbeat allows: the connections survive."""
     server.pause()
     await asyncio.sleep(0.5)
     server.resume()
 
 
 async def _hang(server: RabbitMQ) -> None:
-    """Longer: the client takes the server for dead, and cannot connect while it hangs."""
+    """Pause for longer: the client considers the server dead, and can't connect while it hangs."""
     server.pause()
     await asyncio.sleep(8)
     server.resume()

@@ -24,24 +24,24 @@ from tests.support.waiting import eventually
 _SHORT: Final = 10
 _LONG: Final = 600
 _FEWEST: Final = 2
-"""Measures, of tasks and descriptors too, however long a busy machine takes for them."""
+"""Measurements, of tasks and descriptors too, however long a busy machine takes for them."""
 _LINKS: Final = 3
 """Connections: those of the load, and the one that hears."""
 _MANY: Final = 10
 """Measures from which memory is compared: what an allocator keeps after a few rounds says nothing."""
 _FLAT: Final = 8.0
-"""MiB by which resident memory may differ between the middle and the end: what an allocator keeps, not what grows."""
+"""MiB by which resident memory may differ between the middle and the end: the allocator's reserve, not growth."""
 
 
 async def _stand_still(proxy: FaultProxy, chance: random.Random) -> None:
-    """Now shorter, now longer than two heartbeats."""
+    """Stall for a time sometimes shorter, sometimes longer than two heartbeats."""
     proxy.pause(*chance.choice([(), (Way.TO_SERVER,), (Way.TO_CLIENT,)]))
     await asyncio.sleep(chance.uniform(0.2, 4))
     proxy.resume()
 
 
 async def _swallow(proxy: FaultProxy, chance: random.Random) -> None:
-    """A stream with a hole is no TCP, so what was swallowed from ends with a reset."""
+    """A stream with a hole is not TCP, so a swallowed connection ends with a reset."""
     proxy.swallow(*chance.choice([(), (Way.TO_SERVER,), (Way.TO_CLIENT,)]))
     await asyncio.sleep(chance.uniform(0.1, 2))
     await proxy.reset()
@@ -84,7 +84,7 @@ _FAULTS: Final[dict[str, Callable[[FaultProxy, random.Random], Awaitable[None]]]
 
 @dataclass(frozen=True)
 class _Measure:
-    """What there is while nothing is under way.
+    """The resources in use while no message is in flight.
 
     blocks: of memory, in use by Python objects of all kinds. memory, broker: MiB that are resident, of us and of the
     broker; these include what an allocator keeps.
@@ -103,7 +103,7 @@ def _memory(pid: int) -> float:
 
 
 def _measure(broker: int | None, first: _Measure | None) -> _Measure | None:
-    """Measure; None where there are more tasks or descriptors than at first, of which some may be about to go."""
+    """Return a measurement; None if there are more tasks or descriptors than at first, some of which may be ending."""
     measure = _Measure(
         tasks=len(asyncio.all_tasks()),
         descriptors=len(os.listdir("/proc/self/fd")),
@@ -116,7 +116,7 @@ def _measure(broker: int | None, first: _Measure | None) -> _Measure | None:
 
 
 async def _hear(channel: Channel, heard: Consumer, word: bytes) -> None:
-    """See that a queue that the broker named, its binding and its consumer are all there."""
+    """Check that a server-named queue, its binding and its consumer all exist."""
     await channel.publish(word, exchange="amq.fanout")
     async with asyncio.timeout(90):
         while True:
@@ -127,7 +127,7 @@ async def _hear(channel: Channel, heard: Consumer, word: bytes) -> None:
 
 
 async def _soak(broker_url: str, seconds: float, each_round: int, broker: int | None) -> None:
-    """Measure after each round of faults. broker: the process whose memory is to be flat too."""
+    """Measure after each round of faults. broker: the process whose memory must not grow either."""
     chance = random.Random(23)
     suffered: Counter[str] = Counter()
     measures: list[_Measure] = []
@@ -179,7 +179,7 @@ def _check_flat(measures: list[_Measure]) -> None:
 
 @pytest.fixture
 def unlogged() -> Iterator[None]:
-    """Pytest keeps every record that is logged until its test ends, and each loss logs one."""
+    """Keep records out of pytest, which holds them until its test ends; each loss logs one."""
     logging.disable(logging.WARNING)
     yield
     logging.disable(logging.NOTSET)

@@ -1,1 +1,1 @@
-"""Recorded sessions of clients and brokers, changed in all kinds of ways: nobody is to be harmed by what comes."""
+"""Recorded sessions of clients and brokers, mutated at random: no input may do harm."""

@@ -1,4 +1,4 @@
-"""Recorded sessions, and what becomes of them: frames lost, doubled, swapped, cut, mixed and with bytes changed."""
+"""Recorded sessions and their mutations: frames lost, doubled, swapped, cut, mixed and with bytes changed."""
 
 import functools
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ _MOST_CHANGES: Final = 4
 
 @functools.cache
 def corpus(kind: str) -> dict[str, bytes]:
-    """Read the sessions of a kind ("broker": what it was sent; "client": likewise), by name."""
+    """Return the sessions of a kind by name ("broker": data sent to a broker; "client": data sent to a client)."""
     found = {path.stem: path.read_bytes() for path in sorted((_CORPUS / kind).glob("*.bin"))}
     assert found, f"no sessions in {_CORPUS / kind}"
     return found
 
 
 def frames(data: bytes) -> Iterator[bytes]:
-    """Cut a session into its protocol header and its frames; what is no frame any more comes as it is."""
+    """Yield a session's protocol header and its frames; a broken frame is yielded as it is."""
     if data.startswith(b"AMQP"):
         yield data[:8]
         data = data[8:]
@@ -63,7 +63,7 @@ def _on_another_channel(random: Random, frame: bytes) -> bytes:
 
 
 def _resized(random: Random, frame: bytes) -> bytes:
-    """Change the payload's length, and most times the frame's size with it, so that it still is one."""
+    """Change the payload's length, and usually the frame's size with it, so that it stays a frame."""
     payload, end = frame[7:-1], frame[-1:]
     at = random.randrange(len(payload) + 1)
     changed = payload[:at] + random.randbytes(random.randint(0, 3)) + payload[at + random.randint(0, 3) :]

@@ -2,7 +2,7 @@
 
 corpus/broker/NAME.bin is all that a client sent: scripts of the differential suite, and conversations of pika from
 tests/data. corpus/client/NAME.bin is what a broker sent to the client of `session.py`, in steps (see `replay.py`).
-Inputs that once did harm are put beside them by hand, under a name that says what it was.
+Inputs that once did harm are put beside them by hand, named after their content.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from tests.support.rabbitmq import RabbitMQ
 
 _FOLDER: Final = Path(__file__).parent / "corpus"
 _EVERY: Final = 12
-"""Of the differential suite's scripts one in so many is kept; neighbours differ in a value alone."""
+"""One of so many scripts of the differential suite is kept; neighbours differ only in a value."""
 _LARGEST: Final = 4096
 
 

@@ -1,4 +1,4 @@
-"""A broker that is a recording: it sends each step when the client has sent as many frames as it had then."""
+"""A broker that plays a recording: it sends each step when the client has sent as many frames as in the recording."""
 
 import asyncio
 import struct
@@ -10,11 +10,11 @@ from tests.fuzz.mutations import frames
 _STEP: Final = struct.Struct(">HI")
 _PATIENCE: Final = 0.05
 Step = tuple[int, bytes]
-"""How many frames the client had sent, and what the broker sent then."""
+"""The number of frames that the client had sent, and the data that the broker sent then."""
 
 
 def encode(said: Iterable[tuple[bool, bytes]]) -> bytes:
-    """Write a conversation, (whether the client said it, what), as steps."""
+    """Encode a conversation, given as (whether the client sent it, data), as steps."""
     steps: list[Step] = []
     count = 0
     for by_client, part in said:
@@ -38,10 +38,10 @@ def decode(data: bytes) -> list[Step]:
 
 
 class Replay:
-    """Plays steps to one client, then hangs up: an async context manager with the `port` it listens on."""
+    """Plays steps to one client, then closes: an async context manager with the `port` that it listens on."""
 
     def __init__(self, steps: list[Step], patience: float = _PATIENCE) -> None:
-        """patience: seconds that a client which does not what it did in the recording is waited for."""
+        """patience: seconds to wait for a client that behaves differently from the recording."""
         self._steps = steps
         self._patience = patience
         self.port = 0

@@ -1,4 +1,4 @@
-"""What a client does in a while: the session whose broker is then made to say all kinds of things."""
+"""A client's session, whose broker is replaced by mutated recordings."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ _DEADLINE = 60.0
 
 
 async def session(url: str, timeout: float = 1.0) -> list[RabbitryError]:
-    """Do a bit of everything over one connection. Gives the documented errors; any other is raised.
+    """Use everything once over one connection. Return the documented errors; raise any other.
 
     timeout: seconds that the broker has for each answer.
     """

@@ -1,8 +1,7 @@
-"""Whatever bytes come, from a client to the broker or from a broker to the client: documented errors alone.
+"""Any bytes, from a client to the broker or from a broker to the client, cause documented errors only.
 
-Sessions that were recorded (corpus/) are changed in a few places and said again. An input that does harm is printed
-by hypothesis; put it into corpus/ under a name that says what it was. The broker's half runs without sockets, so that
-thousands of inputs take seconds.
+Recorded sessions (corpus/) are mutated and sent again. Hypothesis prints an input that does harm; add it to corpus/
+under a name that describes it. The broker's half runs without sockets, so that thousands of inputs take seconds.
 """
 
 import asyncio
@@ -26,16 +25,16 @@ from tests.fuzz.replay import Replay, Step, decode
 from tests.fuzz.session import session
 
 _TURNS: Final = 4
-"""Turns of the loop that the broker gets after each chunk: what it puts off, it puts off to the next."""
+"""Loop iterations that the broker gets after each chunk: deferred work runs in the next one."""
 _MOST_TURNS: Final = 2000
 _LONG: Final = 30.0
-"""Seconds; neither side needs them unless the machine stands still."""
+"""Seconds; neither side needs them unless the machine stalls."""
 _CLOSE: Final = b"\x00\x0a\x00\x32"
 _ANY: Final = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 class _Socket(asyncio.Transport):
-    """A socket that takes everything and keeps it."""
+    """A socket that accepts and keeps everything."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +57,7 @@ class _Socket(asyncio.Transport):
         return True
 
     def write_eof(self) -> None:
-        """End what is sent, which nobody reads on."""
+        """End the output, which nobody reads any more."""
 
     def is_reading(self) -> bool:
         return self.reading and not self.closing
@@ -74,7 +73,7 @@ class _Socket(asyncio.Transport):
 
 
 class _Fuzzed:
-    """A broker whose clients are made up. What goes wrong in its loop is raised."""
+    """A broker with simulated clients. Errors in its loop are raised."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -90,7 +89,7 @@ class _Fuzzed:
         self.loop.close()
 
     def say(self, chunks: Iterator[bytes]) -> bytes:
-        """Be a client that says this, and is gone. Gives what the broker said."""
+        """Simulate a client that sends this and disconnects. Return the broker's output."""
         return self.loop.run_until_complete(self._say(chunks))
 
     async def _say(self, chunks: Iterator[bytes]) -> bytes:
@@ -124,7 +123,7 @@ class _Fuzzed:
         socket.closing = True
 
     def _tidy(self) -> None:
-        """Take away what the client left, so that the next finds nothing of it."""
+        """Delete everything that the client left, so that the next one starts clean."""
         vhost = self.broker.vhosts["/"]
         for queue in list(vhost.queues.values()):
             assert queue.owner is None, "an exclusive queue outlived its connection"
@@ -154,7 +153,7 @@ def _say_changed(fuzzed: _Fuzzed, random: Random) -> None:
 
 
 def _check_answer(said: bytes) -> None:
-    """Whole frames come, and where the connection is closed, it is with a code that AMQP has."""
+    """Check that whole frames arrive, and that a close has one of AMQP's reply codes."""
     for frame in frames(said):
         if frame.startswith(b"AMQP"):
             continue
@@ -255,6 +254,6 @@ def test_five_thousand_answers_do_not_leak() -> None:
 
 
 def _memory() -> int:
-    """The most bytes that this process ever had."""
+    """Return the peak memory of this process in bytes."""
     gc.collect()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,1 +1,1 @@
-"""Other people's clients beside ours, on both brokers."""
+"""Other clients compared with ours, on both brokers."""

@@ -1,4 +1,4 @@
-"""py-amqplib 1.0.2 of 2011, which speaks AMQP 0-8: its recorded conversations said again to both brokers."""
+"""py-amqplib 1.0.2 of 2011, which speaks AMQP 0-8: its recorded conversations replayed to both brokers."""
 
 import asyncio
 import contextlib
@@ -24,12 +24,12 @@ PROCESSED = [f"processor|b7c|{page}|log" for page in PAGES]
 
 
 def _named(payload: bytes) -> bytes:
-    """A method's arguments behind the consumer tag that they begin with."""
+    """Return a method's arguments after the consumer tag that they begin with."""
     return payload[5 + payload[4] :]
 
 
 def _comparable(answers: list[Frame]) -> tuple[list[object], list[bytes]]:
-    """What a broker said, in order, without names that it makes up; and the bodies that it delivered.
+    """Return a broker's answers, in order, without generated names; and the bodies that it delivered.
 
     Lines of two programs come to one queue in any order.
     """
@@ -101,7 +101,7 @@ def test_another_header_is_answered_with_the_supported_one(broker_url: str, head
 
 
 def test_a_method_that_0_8_lacks_ends_the_connection(broker_url: str) -> None:
-    """RabbitMQ hangs up without a word; the embedded broker says why (540) by the close of 0-8."""
+    """RabbitMQ closes the socket without a reason; the embedded broker sends the reason (540) in a close of 0-8."""
     nack = Frame(1, 1, struct.pack(">HHQB", 60, 120, 1, 0)).octets
     turns = (("client", nack), ("server", nack))  # the second asks to wait for one more frame
     replay = Replay(broker_url, up_to(data.load("refused", data.AMQPLIB), (20, 11), *turns))

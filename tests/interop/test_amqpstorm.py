@@ -1,8 +1,8 @@
-"""amqpstorm's own functional tests, unchanged, against both brokers: test by test they come out the same.
+"""amqpstorm's own functional tests, unchanged, against both brokers: each test has the same result.
 
-They come in its source distribution alone, which pip fetches once into pytest's cache. They want the standard
-ports, so each broker listens on an address of 127.0.0.0/8 of its own. Tests that fail on both (they name a
-server of amqpstorm's author) say nothing about us and count as the same.
+They are only in its source distribution, which pip fetches once into pytest's cache. They need the standard ports, so
+each broker listens on its own address of 127.0.0.0/8. Tests that fail on both (they use a server of amqpstorm's author)
+don't concern us and count as equal.
 """
 
 import asyncio
@@ -36,14 +36,14 @@ _QUICK: Final = tuple(
     for name in ("management", "test_basic.py", "test_exchange.py", "test_queue.py", "test_tx.py", "test_web_based.py")
 )
 _ELSEWHERE: Final = f"{_SUITE}/management/test_api.py::ApiFunctionalTests::test_api_with_inaccessible"
-"""A test that asks an address of its author's network, where anything may answer."""
+"""A test that connects to an address of its author's network, where anything may answer."""
 _TIMES: Final = 4
-"""How often tests that came out otherwise are run again: they wait for fixed times, too short on a busy machine."""
+"""How often differing tests are repeated: they wait for fixed times, too short on a busy machine."""
 _DOWNLOAD_WITHIN: Final = 200.0
 _RUN_WITHIN: Final = 400.0
 
 DIFFERENT: Final[dict[str, str]] = {}
-"""Tests that come out otherwise on the embedded broker, with the reason."""
+"""Tests with different results on the embedded broker, with the reason."""
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ class _Keys:
     folder: Path
     authority: trustme.CA
     user: str
-    """Whom the clients' certificate names, as a broker spells it for EXTERNAL."""
+    """The subject of the clients' certificate, as a broker spells it for EXTERNAL."""
 
     def server(self, host: str) -> tuple[Path, Path]:
         """Return the files of a server's certificate and key."""
@@ -100,7 +100,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> _Keys:
 
 
 def _run(suite: Path, keys: _Keys, host: str, management_url: str, tests: Sequence[str]) -> dict[str, str]:
-    """Run the tests in a process of their own; gives what became of each."""
+    """Run the tests in a separate process; return the result of each."""
     report = keys.folder / f"{host}.xml"
     settings = {
         "AMQP_HOST": host,
@@ -131,7 +131,7 @@ def _run(suite: Path, keys: _Keys, host: str, management_url: str, tests: Sequen
 
 
 def _id(suite: Path, class_name: str, name: str) -> str:
-    """Return how pytest calls a test that its report names by module and class."""
+    """Return pytest's id of a test that its report names by module and class."""
     parts = class_name.split(".")
     number = next(
         number for number in range(len(parts), 0, -1) if suite.joinpath(*parts[:number]).with_suffix(".py").exists()
@@ -141,7 +141,7 @@ def _id(suite: Path, class_name: str, name: str) -> str:
 
 @contextlib.contextmanager
 def _rabbitmq(keys: _Keys, host: str) -> Iterator[str]:
-    """Run RabbitMQ on an address; gives the URL of its management API."""
+    """Run RabbitMQ on an address; return the URL of its management API."""
     chain, key = keys.server(host)
     settings = [
         f"listeners.tcp.2 = {host}:5672",

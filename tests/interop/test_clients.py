@@ -1,4 +1,4 @@
-"""pika, aio-pika and kombu as plain clients: what one publishes the others read, on both brokers."""
+"""pika, aio-pika and kombu as plain clients: each reads the others' messages, on both brokers."""
 
 import asyncio
 import importlib

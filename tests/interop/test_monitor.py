@@ -1,4 +1,4 @@
-"""The monitor's contract with aio-pika and kombu on the other side, on both brokers; pika's is in tests/apps."""
+"""The monitor's contract with aio-pika and kombu as the peer, on both brokers; pika's is in tests/apps."""
 
 import asyncio
 import importlib

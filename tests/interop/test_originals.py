@@ -1,6 +1,6 @@
-"""The five original programs beside ours, started before them and after them, on both brokers (docs/originals.md).
+"""The five original programs beside ours, started before and after them, on both brokers (docs/originals.md).
 
-py-amqplib's dialect, which the fifth speaks, is in test_amqplib.py.
+py-amqplib's AMQP 0-8, which the fifth one speaks, is in test_amqplib.py.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ def _set(folder: Path, url: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _service(folder: Path, url: str, *arguments: str, says: str) -> Iterator[Service]:
-    """Run a command of ours until the block is left; it must end in order."""
+    """Run a command of ours until the block is left; it must exit in order."""
     with commands.service(*arguments, more=_set(folder, url)) as service:
         service.wait_for(says)
         yield service
@@ -48,7 +48,7 @@ def _service(folder: Path, url: str, *arguments: str, says: str) -> Iterator[Ser
 
 @contextlib.contextmanager
 def _up(folder: Path, url: str) -> Iterator[str]:
-    """Run `rabbitry up --plain` on a broker; gives the page's URL."""
+    """Run `rabbitry up --plain` on a broker; return the page's URL."""
     with _service(folder, url, "up", *_FREE, "--plain", says=r"live: http") as up:
         yield up.wait_for(r"live: (http://\S+/)")[1]
 
@@ -71,7 +71,7 @@ def _results(folder: Path) -> list[course.Submission]:
 
 
 def _confirmed(folder: Path, number: int) -> list[course.Submission]:
-    """Wait until so many submissions are recorded as confirmed."""
+    """Wait until `number` submissions are recorded as confirmed."""
     eventually_blocking(lambda: len(_results(folder)) >= number, f"{number} confirmed")
     found = _results(folder)
     assert len(found) == number
@@ -79,7 +79,7 @@ def _confirmed(folder: Path, number: int) -> list[course.Submission]:
 
 
 def _waiting(url: str, queue: str) -> int | None:
-    """How many messages wait in a queue; None where there is none of that name."""
+    """Return the number of messages in a queue; None if it does not exist."""
 
     async def count() -> int | None:
         async with rabbitry.connect(url) as connection, await connection.channel() as channel:
@@ -92,7 +92,7 @@ def _waiting(url: str, queue: str) -> int | None:
 
 
 def _roles_take(url: str) -> bool:
-    """Return whether roles consume all queues of the assignments: what students hand in before may be lost."""
+    """Return whether roles consume all queues of the assignments: submissions before that may be lost."""
     queues = ("correction_queue_cc", "correction_queue_dm", "validation_queue", "confirmation_queue")
     with rabbitry.connect_blocking(url) as connection:
         for queue in queues:
@@ -313,7 +313,7 @@ def test_their_broadcast_assistant_among_our_roles(broker_url: str, tmp_path: Pa
 
 
 def test_all_original_programs_join_rabbitry_up(tmp_path: Path) -> None:
-    """With its own broker, whose page takes `assignment_exchange` and `Consumer` from nobody."""
+    """With its own broker, whose page takes `assignment_exchange` and `Consumer` from no program."""
     more = {"RABBITRY_DATABASE": f"sqlite:///{tmp_path / 'records.sqlite3'}"}
     arguments = ("up", *_FREE, "--apps", "monitor,grading", "--plain")
     with commands.service(*arguments, more=more) as up, contextlib.ExitStack() as stack:

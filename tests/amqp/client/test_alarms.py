@@ -46,7 +46,7 @@ async def alarmed(request: pytest.FixtureRequest) -> AsyncIterator[_AlarmedBroke
 def _set_alarm(server: RabbitMQ, is_on: bool) -> None:
     """Do what `rabbitmqctl set_vm_memory_high_watermark` does (a second of CPU), and wait until each connection knows.
 
-    What a connection publishes before it knows is taken, and blocks it not.
+    A message that a connection publishes before that is accepted and does not block it.
     """
     server.eval(f"vm_memory_monitor:set_vm_memory_high_watermark({'0.0' if is_on else '0.4'}).")
     states = (
@@ -103,7 +103,7 @@ async def test_an_alarm_blocks_publishers_but_not_consumers(alarmed: _AlarmedBro
 
 
 async def test_acks_on_a_blocked_connection_wait_and_are_not_lost(alarmed: _AlarmedBroker) -> None:
-    """RabbitMQ reads nothing of a publishing connection, acks included; so they come late, and count."""
+    """RabbitMQ stops reading a publishing connection, acks included, so the acks arrive late, but count."""
     async with rabbitry.connect(alarmed.url) as connection, rabbitry.connect(alarmed.url) as other:
         channel = await connection.channel(prefetch=5)
         looking = await other.channel()
@@ -133,7 +133,7 @@ async def test_acks_on_a_blocked_connection_wait_and_are_not_lost(alarmed: _Alar
 async def test_a_connection_made_while_the_alarm_is_on_is_blocked_at_its_first_message(
     alarmed: _AlarmedBroker,
 ) -> None:
-    """The broker says so only to who publishes. The first message is on the wire by then."""
+    """The broker blocks only connections that publish, so the first message is already sent."""
     await alarmed.alarm(True)
     async with rabbitry.connect(alarmed.url) as connection:
         channel = await connection.channel()

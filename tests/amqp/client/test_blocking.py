@@ -226,7 +226,7 @@ def test_a_forked_child_can_leave_the_parents_blocks(embedded_url: str) -> None:
 
 @contextlib.contextmanager
 def _running(work: Callable[[], None], is_over: threading.Event) -> Iterator[None]:
-    """Run work in a thread within the block. It ends by `is_over`, which is set when the block ends or takes long."""
+    """Run `work` in a thread within the block. It ends by `is_over`, set when the block ends or takes too long."""
     thread, watch = threading.Thread(target=work), threading.Timer(WITHIN, is_over.set)
     thread.start()
     watch.start()

@@ -1,4 +1,4 @@
-"""Memory is bounded, by count and by bytes, and what bounds it makes nobody wait for ever: on both brokers."""
+"""Memory is bounded by count and by bytes, and a bound never makes anyone wait forever: on both brokers."""
 
 import asyncio
 import threading
@@ -14,7 +14,7 @@ _COUNT = 100
 _BOUND = 1_000_000
 _LOOK = 100_000
 _AHEAD = _BOUND + _SIZE + _LOOK + (1 << 18)
-"""Bytes that may be read ahead: a message and a look late, and what one reading of the socket brings."""
+"""Bytes that may be read ahead: one message and one check too late, and one read of the socket."""
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +74,7 @@ async def test_a_full_buffer_does_not_miss_heartbeats(broker_url: str) -> None:
         channel = await connection.channel(prefetch=0)
         async with channel.consume(queue) as deliveries:
             await eventually(lambda: _is_paused(connection), "a full buffer")
-            await asyncio.sleep(6)  # both sides hang up after two heartbeats
+            await asyncio.sleep(6)  # both sides close after two heartbeats
             for number in range(_COUNT):
                 delivery = await anext(deliveries)
                 assert delivery.body == _body(number)
@@ -141,7 +141,7 @@ async def test_a_connection_closes_at_once_with_a_full_buffer(no_leaks: None, br
     await eventually(lambda: _is_paused(connection), "a full buffer")
     link = connection._session.link
     assert link is not None
-    await connection.close(timeout=60)  # it would hang up then
+    await connection.close(timeout=60)  # it would abort then
     assert "closed by this program" in str(connection.close_reason)
     assert link.driver.bytes_received > _BOUND
 

@@ -1,4 +1,4 @@
-"""What the broker takes from a consumer: a cancel, told or undone by choice, and deliveries that are late."""
+"""A consumer that the broker cancels (raised, or restarted with restore=True), and late settlements."""
 
 import asyncio
 
@@ -75,7 +75,7 @@ async def test_a_slow_restart_starts_the_consumer_once(no_leaks: None, monkeypat
             peer.agrees = False
             peer.send(1, BasicCancel(deliveries.consumer_tag, True))
             await eventually(lambda: len(peer.consumed) == 2, "it is asked for again")
-            await asyncio.sleep(0.8)  # beyond the time that requests have
+            await asyncio.sleep(0.8)  # longer than the request timeout
             peer.send(1, BasicConsumeOk(deliveries.consumer_tag))
             peer.deliver(deliveries.consumer_tag, 1, b"late")
             async with asyncio.timeout(90):

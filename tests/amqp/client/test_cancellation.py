@@ -1,4 +1,4 @@
-"""Every awaitable can be cancelled wherever it waits, and the channel goes on as if nothing had been."""
+"""Every awaitable can be cancelled at any point, and the channel stays usable."""
 
 import asyncio
 import itertools
@@ -76,7 +76,7 @@ _OPERATIONS: dict[str, Callable[[Channel], Awaitable[object]]] = {
 
 
 async def _is_in_order(channel: Channel) -> None:
-    """See that the channel does its work, and that the one message of `q` is where it was."""
+    """Check that the channel works, and that the only message of `q` is in its place."""
     async with asyncio.timeout(90):
         await channel.publish(b"check", routing_key="check")
         got = await channel.get("check")
@@ -84,7 +84,7 @@ async def _is_in_order(channel: Channel) -> None:
         assert got.body == b"check"
         got.ack()
         kept = await channel.get("q")
-        while kept is None:  # what a cancelled consumer had is given back with cancel-ok, which is on its way
+        while kept is None:  # a cancelled consumer's deliveries are requeued with cancel-ok, which is in flight
             kept = await channel.get("q")
         assert kept.body == b"kept"
         kept.nack()

@@ -1,4 +1,4 @@
-"""Confirms and returns in every order that a broker may send them in, from a broker that does as it is told."""
+"""Confirms and returns in every order that a broker may send them in, from a scripted broker."""
 
 import asyncio
 import random
@@ -63,7 +63,7 @@ async def test_confirms_in_the_order_that_rabbitmq_was_seen_to_send() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 async def test_any_order_settles_each_message_by_its_own_tag_alone(seed: int) -> None:
-    """Acks, nacks and returns, each or many at once, against a model; what is told of twice counts once."""
+    """Acks, nacks and returns, each or many at once, against a model; a second outcome for one message is ignored."""
     chance = random.Random(seed)
     count = 200
     async with _publishing(count) as (broker, channel, futures):
@@ -94,9 +94,9 @@ async def test_any_order_settles_each_message_by_its_own_tag_alone(seed: int) ->
 
 @pytest.mark.parametrize("seed", range(10))
 async def test_equal_messages_returned_among_confirmed_ones(seed: int) -> None:
-    """A return carries no tag: as many fail as were returned, whichever of the equal ones they are.
+    """A return carries no tag: as many messages fail as were returned; equal ones are interchangeable.
 
-    A channel's messages are routed in their order, so returns keep it; confirms do not.
+    A channel routes messages in order, so returns are in order; confirms are not.
     """
     chance = random.Random(seed)
     async with _publishing(60, lambda n: b"equal %d" % (n % 3)) as (broker, _, futures):
@@ -179,7 +179,7 @@ async def test_a_confirm_for_an_unknown_tag_is_ignored() -> None:
 
 
 async def _lost(broker: ScriptedBroker) -> ScriptedLink:
-    """The link that recovery makes."""
+    """The link that recovery opens."""
     await eventually(lambda: len(broker.links) == 2, "the new link")
     return broker.links[1]
 
@@ -198,11 +198,11 @@ async def test_only_unconfirmed_messages_are_resent_in_order(code: int) -> None:
             await eventually(lambda: futures[5].done(), "the return")
             peer.driver.abort()
         again = await _lost(broker)
-        # 6 was returned: its sender knows, so it stays away
+        # 6 was returned: its sender knows, so it is not resent
         await eventually(lambda: len(again.published) == 5, "what is sent again")
         assert [body for *_, body in again.published] == [b"1", b"3", b"7", b"8", b"9"]
         assert [header for *_, header, _ in again.published] == [peer.published[n][2] for n in (1, 3, 7, 8, 9)]
-        again.ack(5)  # delivery tags begin anew: this is the last
+        again.ack(5)  # delivery tags start again at 1: this is the last
         await futures[9]
         assert not futures[4].cancelled()
         assert [n for n in range(10) if not futures[n].done()] == [1, 3, 7, 8]
@@ -268,7 +268,7 @@ async def test_a_blocked_connection_sends_nothing_new_until_it_is_unblocked() ->
         await eventually(lambda: channel._core.session.blocked == "low on memory", "the block is visible")
         with pytest.raises(PublishTimeout, match="not sent"):
             await channel.send(b"too late", routing_key="q", timeout=0.05)
-        peer.ack(1)  # confirms come all the same
+        peer.ack(1)  # confirms still arrive
         await futures[0]
         waiting = [asyncio.create_task(channel.publish(b"%d" % n, routing_key="q")) for n in range(5)]
         await channel.declare_queue("q")  # other requests go on; the answer comes behind what would have been sent

@@ -174,7 +174,7 @@ async def test_exchanges_are_bound_to_each_other(broker_url: str) -> None:
 
 
 async def test_a_socket_closed_after_the_login_is_not_a_refusal(broker_url: str) -> None:
-    """RabbitMQ says 403 where it refuses; a socket that just ends there is a broker on its way down."""
+    """RabbitMQ refuses a login with 403; a socket that just closes is a broker that is shutting down."""
     heard = 0
 
     def count(way: Way, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Both sides close at the same time, and what the broker sent just before its close: all of it in one chunk."""
+"""Both sides close at the same time, and the broker's last method arrives in one chunk with its close."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -30,7 +30,7 @@ _MISSING = ChannelClose(404, "NOT_FOUND - no queue 'missing' in vhost '/'", 50, 
 
 
 class _Crossing(ScriptedLink):
-    """Refuses a request, and tells it only together with its answer to the close that the client has sent meanwhile."""
+    """Refuses a request, but sends the refusal only with its answer to the close that the client sends meanwhile."""
 
     refused: type[Method] = QueueDeclare
     refusal: Method = _MISSING
@@ -55,7 +55,7 @@ class _Crossing(ScriptedLink):
 
 @asynccontextmanager
 async def _errors_of_the_loop() -> AsyncIterator[list[dict[str, Any]]]:
-    """What the event loop was told that nobody handled: there is to be nothing."""
+    """The event loop's unhandled errors, of which there must be none."""
     found: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: found.append(context))

@@ -82,7 +82,7 @@ async def test_declare_runs_before_the_first_use_and_after_each_loss(
 async def test_declare_decides_about_queues_with_other_flags(
     broker_url: str, url: BrokerURL, proxy: FaultProxy
 ) -> None:
-    """The queue is deleted and declared otherwise while the connection is away: it is used as it is."""
+    """The queue is redeclared with other flags while the connection is down: it is used as it is."""
     decided: list[str] = []
     events = Events()
 
@@ -116,7 +116,7 @@ async def test_declare_decides_about_queues_with_other_flags(
 async def test_recovery_redeclares_only_what_declare_does_not(
     url: BrokerURL, proxy: FaultProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each recovery declares one queue that the broker names, not two; the other one gets a new name too."""
+    """Each recovery declares one server-named queue, not two; the other one gets a new name too."""
     names: list[str] = []
     events = Events()
 

@@ -1,4 +1,4 @@
-"""What the broker has deleted does not come back with a recovery, unless a consumer of this connection asks for it."""
+"""Recovery does not redeclare deleted objects, unless a consumer of this connection has restore=True."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ async def channel(connection: Connection) -> Channel:
 
 @pytest.fixture
 async def looking(broker_url: str) -> AsyncIterator[Connection]:
-    """Somebody else's connection, which is not lost."""
+    """Another client's connection, which is not lost."""
     async with rabbitry.connect(broker_url) as connection:
         yield connection
 

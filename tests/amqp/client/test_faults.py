@@ -33,7 +33,7 @@ _STALLS: dict[str, tuple[_Switch, _Switch]] = {
     "black hole to the client": (lambda p: p.swallow(Way.TO_CLIENT), lambda p: p.deliver()),
     "black hole both ways": (lambda p: p.swallow(), lambda p: p.deliver()),
 }
-"""Faults that only a heartbeat finds, and what ends them."""
+"""Faults that only a heartbeat detects, and the functions that end them."""
 _DRAGS: dict[str, _Switch] = {
     "delay": lambda p: p.delay(0.03),
     "one byte at a time": lambda p: p.chunk(1),
@@ -128,7 +128,7 @@ async def test_connecting_to_a_silent_host_times_out(
 async def test_a_loss_in_every_step_of_recovery_is_recovered_from(
     no_leaks: None, url: BrokerURL, proxy: FaultProxy, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each attempt is broken a little later than the one before, until one comes through."""
+    """Each attempt is broken a little later than the last, until one succeeds."""
     monkeypatch.setattr(backoff, "AGAIN", Backoff(0.4, 0.3))
     events: list[RecoveryEvent] = []
     async with rabbitry.connect(url, on_recovery=events.append) as connection:
@@ -347,7 +347,8 @@ async def test_a_script_recovers_from_a_silent_network(quick_url: BrokerURL, pro
                 for confirm in confirms:
                     confirm.result(90)
                 while len(set(seen)) < 51:
-                    # what waited in the program when the connection was lost could not be acked: it is left out
+                    # deliveries buffered in the program when the connection was lost could not be acked: they are
+                    # skipped
                     delivery = deliveries.next(timeout=90)
                     seen.append(delivery.body)
                     delivery.ack()

@@ -1,4 +1,4 @@
-"""What does not fit a frame of the connection is refused where it is published or declared, and nothing is sent."""
+"""A message or declaration too large for a frame is refused at the call, and nothing is sent."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -102,7 +102,7 @@ async def test_shorter_frames_after_a_loss_fail_messages_that_no_longer_fit() ->
 
 
 async def test_nan_is_refused_and_the_connection_stays_open(broker_url: str) -> None:
-    """RabbitMQ ends a connection that carries one, with 541 or without a word."""
+    """RabbitMQ closes a connection that sends one, with 541 or without a close."""
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         queue = (await channel.declare_queue(exclusive=True)).name

@@ -1,4 +1,4 @@
-"""Leaving a block, and what nobody looks at: nothing is lost in silence, and nothing is printed for each message."""
+"""Leaving a block with failures that nobody retrieved: all are raised or logged, and none printed one by one."""
 
 import asyncio
 import concurrent.futures
@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 
 @pytest.fixture(autouse=True)
 def collected(request: pytest.FixtureRequest) -> None:
-    """Keep what is logged of other tests' remains out of the log that a test looks at."""
+    """Collect the garbage of other tests, so that its log records do not appear in this test's log."""
     if "caplog" in request.fixturenames:
         gc.collect()
         request.getfixturevalue("caplog").clear()
@@ -252,7 +252,7 @@ class _Owner:
 async def test_a_failure_is_logged_only_after_its_patience(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a steady stream of failures, each looked at one turn later, the line about earlier ones told of the last."""
+    """With a steady stream of failures, each retrieved one iteration later, the log line once named the last one."""
     loop = asyncio.get_running_loop()
     failures = Failures(loop, "a connection")
     receipt = Receipt(loop=loop)
@@ -298,7 +298,7 @@ async def test_kept_failures_are_bounded(caplog: pytest.LogCaptureFixture) -> No
 
 
 async def test_cancelled_waiters_print_nothing(embedded_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A request and a publish whose task is cancelled in the very turn of the loop that brings their failure."""
+    """A request and a publish whose task is cancelled in the loop iteration that brings their failure."""
     async with ScriptedBroker() as broker:
         connection = await rabbitry.connect(broker.url, recover=False)
         channel = await connection.channel()
@@ -364,7 +364,7 @@ def test_waiting_for_confirms_in_scripts_raises_send_failures(embedded_url: str)
 
 
 class _InterruptedThread(IOThread):
-    """An I/O thread that calls something of a test's own `turns` turns of its loop after the next `run` began."""
+    """An I/O thread that calls a function of the test `turns` iterations after the next `run` began."""
 
     interrupt: Callable[[], None] | None = None
     turns = 0

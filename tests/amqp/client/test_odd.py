@@ -1,4 +1,4 @@
-"""Programs that do what makes little sense get an error that says so; nobody waits for ever, and others go on."""
+"""Misuse raises an error that explains it; nobody waits forever, and the connection stays usable."""
 
 import asyncio
 import subprocess

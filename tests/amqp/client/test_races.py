@@ -1,4 +1,4 @@
-"""Two things at once: losses, cancels and closes in the middle of something else leave nobody waiting, nothing lost."""
+"""Races of losses, cancellations and closes: nobody is left waiting, and no message is lost."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from tests.support.waiting import eventually, eventually_awaited, eventually_blo
 
 
 async def _eventually_consumed_by(looking: Channel, queue: str, consumers: int) -> None:
-    """Wait until a queue has so many consumers; RabbitMQ may not have noticed yet that a connection is gone."""
+    """Wait until a queue has `consumers` consumers; RabbitMQ may not have noticed a lost connection yet."""
 
     async def is_so() -> bool:
         return (await looking.declare_queue(queue, passive=True)).consumer_count == consumers
@@ -99,7 +99,7 @@ async def test_a_get_cancelled_after_its_answer_requeues_the_message(
 
         def cancel_then(self: ChannelCore, answer: object) -> None:
             answered(self, answer)  # type: ignore[arg-type] # passed on as it came
-            # The answer is set in this turn of the loop; the task that waits for it runs in the next.
+            # The answer is set in this loop iteration; the task that waits for it runs in the next.
             asyncio.get_running_loop().call_soon(getting[0].cancel)
 
         monkeypatch.setattr(ChannelCore, "_hold_got", cancel_then)
@@ -249,7 +249,7 @@ async def test_a_consumer_restarted_during_a_loss_is_restarted_once(
     milliseconds: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The loss comes in every step of declaring, looking and consuming again."""
+    """The loss happens at each step of declaring, checking and consuming again."""
     monkeypatch.setattr(backoff, "AGAIN", Backoff(0.4, 0.02))
     proxy.delay(0.005)
     async with rabbitry.connect(broker_url) as other, rabbitry.connect(url) as connection:

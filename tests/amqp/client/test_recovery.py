@@ -1,4 +1,4 @@
-"""Connections that are cut, reset and swallowed come back with everything that was on them, on both brokers."""
+"""Connections that are cut, reset or swallowed are recovered with everything on them, on both brokers."""
 
 import asyncio
 from collections.abc import Iterator
@@ -144,7 +144,7 @@ async def test_closing_while_it_recovers_ends_it(url: BrokerURL, proxy: FaultPro
 
 @pytest.fixture(params=["embedded", pytest.param("rabbitmq", marks=pytest.mark.faults)])
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RabbitMQ | BrokerProcess]:
-    """A broker with a store, of the test's own. Each start of RabbitMQ takes five seconds of CPU."""
+    """A separate broker with a store. Each start of RabbitMQ takes five seconds of CPU."""
     if request.param == "rabbitmq":
         yield request.getfixturevalue("own_rabbitmq")
         return
@@ -203,5 +203,5 @@ async def test_a_channels_limit_holds_after_a_loss(url: BrokerURL, proxy: FaultP
             delivery = await anext(deliveries)
             while delivery.is_lost or not delivery.redelivered:
                 delivery = await anext(deliveries)
-            # The broker delivers before it answers what is asked after it.
+            # The broker delivers before it answers later requests.
             assert (await channel.declare_queue("q", passive=True)).message_count == 4

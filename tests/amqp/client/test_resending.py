@@ -1,4 +1,4 @@
-"""What is sent again after a loss, when, and what is not: a publish that ends its connection each time."""
+"""Resending after a loss, and publishes that end their connection each time."""
 
 import asyncio
 from collections.abc import Callable
@@ -54,7 +54,7 @@ _ENDS = {
 
 @pytest.fixture(params=list(_ENDS))
 def end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[ConnectionClosed]:
-    """How the broker ends a connection at the poison, and the error that says so."""
+    """How the broker closes a connection at the poison message, and the resulting error."""
     way, error = _ENDS[request.param]
     monkeypatch.setattr(_Fussy, "end", way, raising=False)
     return error
@@ -143,7 +143,7 @@ class _Pauses(Backoff):
 
 
 async def test_recoveries_that_do_not_last_have_growing_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A load balancer that takes every connection and drops it."""
+    """A load balancer that accepts every connection and drops it."""
     pauses = _Pauses(0.001, 0.001)
     monkeypatch.setattr(backoff, "AGAIN", pauses)
     monkeypatch.setattr(_recovery, "HELD", 3600.0)

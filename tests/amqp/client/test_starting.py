@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 
 
 class _Late(ScriptedLink):
-    """Answers basic.consume when it is told to, and everything else at once."""
+    """Answers basic.consume on demand, and everything else at once."""
 
     def __init__(self, frame_max: int) -> None:
         super().__init__(frame_max)

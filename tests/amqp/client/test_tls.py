@@ -26,7 +26,7 @@ class Secured:
     server: RabbitMQ
 
     def url(self, host: str = "localhost", **parameters: str) -> str:
-        """The URL with the authority's file, and what else is said."""
+        """The URL with the authority's file and the given parameters."""
         known = {"cacertfile": str(self.authority)} | parameters
         query = "&".join(f"{key}={quote(value, safe='')}" for key, value in known.items() if value)
         return f"amqps://guest:guest@{host}:{self.port}/?{query}"

@@ -64,7 +64,7 @@ def _parameters(of: Callable[..., object]) -> list[tuple[str, object, object]]:
 
 
 def _differences(of: type, twin: type) -> list[str]:
-    """Return what a twin lacks, has beyond, or has with other parameters."""
+    """Return the differences: names that the twin lacks or has in addition, and other parameters."""
     found = [f"{name} is missing" for name in _names(of) - _names(twin)]
     found += [f"{name} is the twin's alone" for name in _names(twin) - _names(of) - _BLOCKING_ALONE.get(twin, set())]
     for name in _names(of) & _names(twin):

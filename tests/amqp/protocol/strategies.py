@@ -1,4 +1,4 @@
-"""Values for hypothesis: what AMQP can carry, as Rabbitry's codec holds it."""
+"""Values for hypothesis that AMQP can carry, in the form of Rabbitry's codec."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -25,7 +25,7 @@ tagged_integers = st.sampled_from(sorted(_RANGES)).flatmap(
     lambda tag: st.integers(*_RANGES[tag]).map(lambda number: TaggedInt(number, tag))
 )
 early_timestamps = st.integers(0, 2**32 - 1).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
-"""Timestamps that pamqp reads as seconds; it takes larger ones for milliseconds."""
+"""Timestamps that pamqp reads as seconds; it reads larger ones as milliseconds."""
 timestamps = st.integers(0, int(datetime(9999, 12, 31, tzinfo=UTC).timestamp())).map(
     lambda seconds: datetime.fromtimestamp(seconds, UTC)
 )
@@ -59,7 +59,7 @@ plain_tables = st.dictionaries(
     st.one_of(
         st.none(),
         st.booleans(),
-        # pamqp gives a number the smallest tag that holds it; from 2**32 on that is l, as here.
+        # pamqp uses the smallest tag that holds a number; from 2**32 on that is l, as here.
         st.integers(2**32, 2**63 - 1),
         st.text(max_size=40),
         early_timestamps,

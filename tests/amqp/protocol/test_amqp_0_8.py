@@ -1,4 +1,4 @@
-"""AMQP 0-8 on the broker's side: its layouts, and that 0-9-1 is as it was."""
+"""AMQP 0-8 on the broker's side: its layouts; and 0-9-1 is unchanged."""
 
 import pytest
 

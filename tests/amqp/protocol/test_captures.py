@@ -1,4 +1,4 @@
-"""Recorded conversations with RabbitMQ 3.10.8 go through a pair of cores, and come out as the same bytes."""
+"""Recorded conversations with RabbitMQ 3.10.8 pass through a pair of cores and are encoded to the same bytes."""
 
 import re
 
@@ -21,7 +21,7 @@ _SIGNATURES = {1: 40, 2: 60, 3: 50, 4: 71}
 
 
 class _Pair:
-    """Both sides of a conversation: what one is said to have sent, the other receives."""
+    """Both sides of a conversation: each receives everything that the other sends."""
 
     def __init__(self) -> None:
         self.cores = {
@@ -46,7 +46,7 @@ class _Pair:
             events = self.cores[receiver].receive(b"")
 
     def _send(self, core: Connection, event: Event) -> bytes:
-        """Encode an event as its sender would, which moves the sender's state on too."""
+        """Encode an event as its sender would, which also advances the sender's state."""
         if event[0] == METHOD:
             return core.send_method(event[1], event[2])
         if event[0] == ACK:
@@ -69,7 +69,7 @@ def test_captures_are_read_and_written_byte_for_byte(name: str) -> None:
     for side, part in captured.turns:
         pair.pass_on(side, part)
     assert pair.violation is None
-    # pika sets a bit of connection.open that the specification reserves; reserved arguments are not kept.
+    # pika sets a bit of connection.open that the specification reserves; reserved arguments are discarded.
     said = re.sub(rb"(\x00\x0a\x00\x28[^\xce]*\x00)\x01\xce", b"\\1\x00\xce", captured.client, count=1)
     assert pair.encoded["client"] == said.replace(HEARTBEAT_FRAME, b"")
     assert pair.encoded["server"] == captured.server.replace(HEARTBEAT_FRAME, b"")

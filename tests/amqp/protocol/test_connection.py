@@ -77,7 +77,7 @@ def _publish(channel: int, body: bytes, limit: int = 4088, properties: Propertie
 
 
 def _received(core: Connection, data: bytes) -> list[Event]:
-    """Return all events of `data`, which nobody answers meanwhile."""
+    """Return all events of `data`, without answering any."""
     found: list[Event] = []
     while events := core.receive(data):
         found += events
@@ -582,7 +582,7 @@ def test_a_malformed_short_body_frame_after_others_is_a_violation() -> None:
 
 
 def test_only_a_client_accepts_a_header_beyond_the_frame_size() -> None:
-    # Brokers deliver what came over a connection with larger frames, whose header they can't split.
+    # Brokers also deliver messages that came over a connection with larger frames, whose header they can't split.
     client, broker = _pair()
     header = encode_header(Properties(headers={"baggage": "x" * 50_000}), 3)
     content = _frame(2, 1, header) + _frame(3, 1, b"abc")

@@ -1,4 +1,4 @@
-"""The hot path by itself: what it takes and leaves, its encoders and parsers beside the plain ones and pamqp's."""
+"""The hot path alone: decoded and ignored frames; encoders and parsers, compared with the plain ones and pamqp's."""
 
 import struct
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Every method against pamqp, and bytes that are no method."""
+"""Every method, compared with pamqp, and invalid bytes."""
 
 from unittest import mock
 
@@ -35,7 +35,7 @@ _VALUES = {
     "t": strategies.tables,
 }
 _PAMQPS_VALUES = _VALUES | {
-    # pamqp takes a long long for signed, a long string for UTF-8, and no table but those both encode alike.
+    # pamqp treats a long long as signed and a long string as UTF-8; tables are limited to those that both encode alike.
     "q": st.integers(0, 2**63 - 1),
     "S": st.text(max_size=50).map(str.encode),
     "t": strategies.plain_tables.map(lambda table: dict(sorted(table.items()))),

@@ -1,4 +1,4 @@
-"""Message properties: every combination of flags against pamqp, hostile headers, and what AMQP can't carry."""
+"""Message properties: every combination of flags against pamqp, hostile headers, and values that AMQP can't carry."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -62,7 +62,7 @@ def test_decoding_reverses_encoding(properties: Properties, size: int) -> None:
 
 
 def test_every_combination_of_flags_equals_pamqps() -> None:
-    # pamqp takes no cluster_id, which stands last in a header.
+    # pamqp does not support cluster_id, which is last in a header.
     for chosen in range(1 << len(Properties._fields) - 1):
         present: dict[str, Any] = {
             name: value

@@ -1,1 +1,1 @@
-"""Tests of the management API that mirror its source; `test_management.py` beside this compares it with RabbitMQ."""
+"""Tests of the management API that mirror its source; `tests/broker/test_management.py` compares it with RabbitMQ."""

@@ -1,4 +1,4 @@
-"""Rates and samples of the management API: counters never fall, also where what was counted is gone."""
+"""Rates and samples of the management API: counters never fall, even when the counted object is gone."""
 
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ _START = 1_000_000.0
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time of the looks, in seconds. The event loop's goes on."""
+    """The clock of the reads, in seconds; the event loop's clock is not changed."""
     now = [_START]
     monkeypatch.setattr("rabbitry.broker._management.rates.time", SimpleNamespace(time=lambda: now[0]))
     return now

@@ -1,4 +1,4 @@
-"""A management API that fails to load or to stop: what the broker does then."""
+"""The broker with a management API that fails to load or to stop."""
 
 import asyncio
 import socket
@@ -20,7 +20,7 @@ _MODULE = "rabbitry.broker._management.server"
 
 
 class _Exiting(ModuleType):
-    """A module that ends the program where something is taken from it, as uvicorn does."""
+    """A module that exits the program when a name is imported from it, as uvicorn does."""
 
     @property
     def ManagementServer(self) -> object:  # noqa: N802 # the name of the class that it stands for

@@ -1,4 +1,4 @@
-"""What is asked of the management API is computed in slices, between which clients have their turn."""
+"""The management API computes its answers in slices, between which clients have their turn."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ _OBJECTS: Final = 60
 
 @pytest.fixture(autouse=True)
 def rests(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """One for each time that a computation lets others have their turn: it does at each step, as if each took long."""
+    """Grows by one at each rest of a computation, which here rests at each step, as if each took long."""
     monkeypatch.setattr(pace_module, "_SLICE", -1.0)
     rests: list[None] = []
     rest = Pace.rest

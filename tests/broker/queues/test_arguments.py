@@ -1,4 +1,4 @@
-"""Arguments of queues on which RabbitMQ fails, and then answers nothing for a while: no case of both brokers."""
+"""Queue arguments that crash RabbitMQ, which then does not answer for a while: not comparable cases."""
 
 import asyncio
 

@@ -10,7 +10,7 @@ import pytest
 from tests.support.waiting import eventually_blocking
 
 Channel = Any
-"""pika brings no types."""
+"""pika has no type annotations."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Dead letters that go through many queues in a row: none is lost, and nobody else waits for them."""
+"""Dead letters that pass many queues in a row: none is lost, and no other client waits for them."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ KINDS: dict[str, Table] = {
 
 
 def _chain(broker: Broker, arguments: Table, length: int) -> Queue:
-    """Declare queues of which each dead-letters into the next one, and give the last one, which keeps what comes."""
+    """Declare queues of which each dead-letters into the next one; return the last one, which keeps its messages."""
     vhost = broker.vhosts["/"]
     for number in range(length):
         next_one: Table = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": f"q{number + 1}"}
@@ -133,7 +133,7 @@ async def test_a_letter_that_a_full_queue_refuses_follows_the_one_being_publishe
 
 
 def test_deaths_are_counted_in_time_that_grows_with_their_number() -> None:
-    """A client may send thousands of them; compared each with each they would take minutes."""
+    """A client may send thousands of them; comparing each with each would take minutes."""
     deaths: list[FieldValue] = [{"queue": f"q{number % 20_000}", "reason": "expired"} for number in range(40_000)]
     deaths += [{"queue": ["no name"], "reason": {"of": "any kind"}}] * 2
     header = encode_header(Properties(headers={"x-death": deaths}), 1)

@@ -1,4 +1,4 @@
-"""Expiry where both brokers can't be compared: after a restart, and where RabbitMQ delivers what has expired."""
+"""Expiry where the brokers can't be compared: after a restart, and where RabbitMQ delivers expired messages."""
 
 from pathlib import Path
 
@@ -48,7 +48,7 @@ async def test_a_message_expires_after_a_restart_of_the_broker_and_a_return(
 
 
 async def test_an_expired_message_of_a_high_priority_is_not_delivered() -> None:
-    """RabbitMQ delivers it: it does not look at a message that comes before others of lower priorities."""
+    """RabbitMQ delivers it: it does not check a message that comes before others of lower priorities."""
     async with Broker(BrokerConfig(port=0)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await _declare(channel, {"x-max-priority": 5})
@@ -67,7 +67,7 @@ async def test_an_expired_message_of_a_high_priority_is_not_delivered() -> None:
 
 
 async def test_rabbitmq_delivers_an_expired_message_of_a_high_priority(rabbitmq_url: str) -> None:
-    """The table of differences in docs/broker.md says so."""
+    """The table of differences in docs/broker.md has this entry."""
     async with rabbitry.connect(rabbitmq_url) as connection:
         channel = await connection.channel()
         await _declare(channel, {"x-max-priority": 5})

@@ -1,4 +1,4 @@
-"""Limits of a queue whose backlog is in the store: what is too many goes, wherever it waits."""
+"""Limits of a queue with a stored backlog: excess messages are dropped, in memory and in the store."""
 
 from pathlib import Path
 
@@ -63,7 +63,7 @@ async def test_a_lower_limit_holds_after_a_restart(tmp_path: Path) -> None:
         await _fill(channel, "q", _bodies(0, 300))
         _limit(broker, {"max-length": 10})
         await connection.close()
-        # It ends before it has read, and dropped, what is in the store.
+        # It stops before it has read, and dropped, the stored messages.
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         queue = broker.vhosts["/"].queues["q"]

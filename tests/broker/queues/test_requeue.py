@@ -1,4 +1,4 @@
-"""What comes back to a quorum queue goes behind everything else, in the store too."""
+"""Messages returned to a quorum queue go to its end, in the store too."""
 
 import contextlib
 import sqlite3
@@ -61,7 +61,7 @@ async def test_returned_messages_are_stored_at_the_end(tmp_path: Path, count: in
 
 @pytest.mark.parametrize("broker", ["embedded", pytest.param("rabbitmq", marks=pytest.mark.faults)])
 def test_a_quorum_queue_stores_transient_messages(broker: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """As RabbitMQ's do, whatever the publisher asks for; and so its confirm comes after the commit."""
+    """As RabbitMQ's do, whatever the delivery mode; the confirm therefore follows the commit."""
     server: RabbitMQ | BrokerProcess
     with contextlib.ExitStack() as stack:
         if broker == "rabbitmq":

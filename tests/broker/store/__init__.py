@@ -1,1 +1,1 @@
-"""Tests of the store: what is confirmed survives."""
+"""Tests of the store: confirmed messages survive."""

@@ -273,7 +273,7 @@ def _crashed(folder: Path, files: dict[str, bytes]) -> Path:
 
 @pytest.fixture
 def crashed(tmp_path: Path) -> dict[str, bytes]:
-    """The files of a broker that was killed: half of what it held is in its log alone."""
+    """The files of a broker that was killed: half of its contents are only in its log."""
     store = SQLiteStore(tmp_path / "killed")
     store.open()
     store.apply(Batch(records=_record("q", 1)))

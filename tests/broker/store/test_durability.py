@@ -1,4 +1,4 @@
-"""What a broker confirmed is there after its death: seen from outside, by a client that counts."""
+"""Confirmed messages survive the broker's death, as counted by an outside client."""
 
 import asyncio
 import contextlib
@@ -159,7 +159,7 @@ async def test_a_full_store_nacks_and_recovers(tmp_path: Path, caplog: pytest.Lo
 
 
 async def _publish_until_lost(url: str, confirmed: set[bytes], unknown: set[bytes], start: int) -> int:
-    """Publish numbered messages until the broker is gone; notes what was confirmed, and what may be there."""
+    """Publish numbered messages until the broker is gone; record confirmed ones, and those that may have arrived."""
     number = start
     try:
         async with rabbitry.connect(url, recover=False) as connection:
@@ -331,7 +331,7 @@ async def test_dead_lettering_needs_no_space(tmp_path: Path) -> None:
 
 
 async def test_a_transaction_waits_for_space_but_acks_do_not(tmp_path: Path) -> None:
-    """What a transaction acknowledged waits with what it published."""
+    """The acknowledgements of a transaction wait with its publishes."""
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
@@ -398,7 +398,7 @@ async def test_a_backlog_of_large_messages_is_not_kept_in_memory(
 
 
 async def test_a_held_message_is_written_despite_constant_traffic(tmp_path: Path) -> None:
-    """A batch waits for acks that are on their way, but for none that do not come."""
+    """A batch waits for acks that are in flight, but not for any that do not arrive."""
     with BrokerProcess("--data", str(tmp_path / "data")) as broker:
         async with rabbitry.connect(broker.url) as connection:
             channel = await connection.channel()

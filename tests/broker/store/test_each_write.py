@@ -1,7 +1,7 @@
-"""A broker that dies at its Nth write, for each N, and again while it recovers: what it promised is there.
+"""A broker that dies at its Nth write, for each N, and again while it recovers: its promises are kept.
 
-strace counts the calls and sends SIGKILL. A client (pika) goes through a fixed script and notes what it was promised;
-after the restart it looks.
+strace counts the calls and sends SIGKILL. A client (pika) runs a fixed script and records the broker's promises; after
+the restart it checks them.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ _MOST_WRITES: Final = 2000
 
 @dataclass
 class _Promises:
-    """What the broker said yes to, and what it was asked."""
+    """The broker's positive answers, and the requests."""
 
     declared: set[str] = field(default_factory=set)
     deleted: set[str] = field(default_factory=set)
@@ -141,7 +141,7 @@ def _die_at(folder: Path, call: str, when: int, promises: _Promises | None, modu
 
 
 def _die_and_look(folder: Path, call: str, when: int, again: int, module: str = "rabbitry") -> bool:
-    """Let a broker die at a call and, with `again`, at that one of its recovery; then see what there is."""
+    """Let a broker die at a call and, with `again`, at that call of its recovery; then check its contents."""
     promises = _Promises()
     died = _die_at(folder, call, when, promises, module)
     _wait_for_its_end(folder)

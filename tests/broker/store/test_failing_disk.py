@@ -1,4 +1,4 @@
-"""A disk that fails under a running broker: what was confirmed is there, and nothing is written after the error.
+"""A disk that fails under a running broker: confirmed messages survive, and nothing is written after the error.
 
 strace injects the errors into the broker's system calls.
 """
@@ -32,7 +32,7 @@ def strace() -> None:
 
 
 def _publish_until_it_fails(broker: BrokerProcess) -> list[bytes]:
-    """Publish until the broker ends the connection; return what was confirmed."""
+    """Publish until the broker closes the connection; return the confirmed bodies."""
     confirmed: list[bytes] = []
     with pytest.raises(pika.exceptions.AMQPError):  # noqa: PT012 # any of these steps may meet the error
         connection = pika.BlockingConnection(pika.URLParameters(broker.url))

@@ -1,4 +1,4 @@
-"""A disk that gets full: publishers are told in time, consumers go on, nothing confirmed is lost, and it ends.
+"""A disk that fills up: publishers are blocked in time, consumers continue, no confirmed message is lost.
 
 The broker is a process of its own on a file system of 100 MB; what it promised is noted outside.
 """
@@ -41,7 +41,7 @@ class _Account:
         self.got: set[int] = set()
 
     async def publish(self, connection: Connection, count: int) -> None:
-        """Publish numbers as fast as it goes, and wait for their confirms."""
+        """Publish numbers as fast as possible, and wait for their confirms."""
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
         for number in range(count):
@@ -66,7 +66,7 @@ class _Account:
 
 
 async def _written(channel: Channel) -> None:
-    """Wait until what was published and acknowledged up to now is written, as the answer to a durable change says."""
+    """Wait until earlier publishes and acks are written, which the answer to a durable change guarantees."""
     await channel.declare_queue("behind", durable=True)
     await channel.delete_queue("behind")
 
@@ -138,7 +138,7 @@ async def test_a_store_is_created_only_with_space_and_refuses_larger_messages(tm
             async with rabbitry.connect(broker.url) as connection:
                 channel = await connection.channel()
                 await channel.declare_queue("q", durable=True)
-                with pytest.raises(rabbitry.PublishRefused):  # taken in spite of the alarm, as it is the first
+                with pytest.raises(rabbitry.PublishRefused):  # accepted despite the alarm, as it is the first
                     await channel.publish(bytes(12_000_000), routing_key="q", timeout=60)
                 # Only a publish that meets the alarm is told, and the one before may have raised it.
                 again = asyncio.ensure_future(channel.publish(b"small", routing_key="q"))

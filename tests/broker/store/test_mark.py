@@ -1,4 +1,4 @@
-"""Files of a store that were cut, removed or exchanged while no broker ran: the next start says so."""
+"""Store files that were cut, removed or replaced while no broker ran: the next start reports it."""
 
 import shutil
 import struct
@@ -24,7 +24,7 @@ def _put(store: SQLiteStore, name: str) -> None:
 
 
 def _names(store: SQLiteStore) -> list[str]:
-    """Open a store, return which records it has, and close it."""
+    """Open a store, return the names of its records, and close it."""
     records = store.open().records
     store.close()
     return sorted(key for _, key in records)
@@ -44,7 +44,7 @@ def killed(tmp_path: Path) -> Path:
 
 
 def _commits(log: Path) -> list[int]:
-    """Return where each commit of a log ends."""
+    """Return the end offset of each commit in a log."""
     data = log.read_bytes()
     salts, ends = data[16:24], []
     for at in range(32, len(data) - _FRAME + 1, _FRAME):

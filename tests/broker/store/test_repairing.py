@@ -128,7 +128,7 @@ def test_a_damaged_list_of_free_pages_loses_nothing(damaged: Path, trunk: int) -
 
 
 class _BadSector(BytesIO):
-    """A file of which one page can't be read."""
+    """A file with one unreadable page."""
 
     def __init__(self, data: bytes, page: int) -> None:
         super().__init__(data)
@@ -180,7 +180,7 @@ def test_an_unreadable_log_counts_up_to_the_error(damaged: Path, monkeypatch: py
 
 @contextmanager
 def _as_nobody() -> Iterator[None]:
-    """Run as a user who may read nothing of root's."""
+    """Run as a user without access to root's files."""
     if os.geteuid() != 0:
         yield
         return

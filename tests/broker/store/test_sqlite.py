@@ -1,4 +1,4 @@
-"""The store by itself: what it wrote is there again, what is damaged is named, what it can't open it leaves alone."""
+"""The store alone: data written is read back, damage is reported, and files that it can't open stay unchanged."""
 
 import contextlib
 import logging
@@ -395,7 +395,7 @@ def test_a_damaged_record_is_reported_and_left_out(store: SQLiteStore, caplog: p
 
 @contextlib.contextmanager
 def _largest_file(size: int) -> Iterator[None]:
-    """Let no file become larger: like a quota that is used up, which SQLite calls an error of writing."""
+    """Limit the size of files: like an exhausted quota, which SQLite reports as a write error."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
