@@ -12,14 +12,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 _LEAST_PERIOD: Final = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Alarm:
+class Alarm(NamedTuple):
     """The functions that are called when a loop is blocked, once each time."""
 
     blocked: Callable[[float, float, str], None]

@@ -13,8 +13,7 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from rabbitry.amqp.client._channel import ChannelCore
 from rabbitry.amqp.client._restoring import restore_topology
@@ -39,8 +38,7 @@ FAILURES: Final = (ConnectFailed, ConnectionClosed, RequestTimeout, NotFound)
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class RecoveryEvent:
+class RecoveryEvent(NamedTuple):
     """A step in making or recovering a connection.
 
     The first connection: `connecting` after each failed attempt that is followed by another. A recovery: `lost`, then

@@ -9,7 +9,6 @@ and bindings of this connection count.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
@@ -38,20 +37,20 @@ class Declarer(Protocol):
         """Send a method and wait for its answer of type `kind`, even while the connection recovers."""
 
 
-@dataclass(slots=True)
 class Topology:
     """Exchanges, queues and bindings in the order of their declaration, and the current names of queues.
 
     A server-named queue gets another name with each link; `current` translates the name that the program knows.
     """
 
-    exchanges: dict[str, ExchangeDeclare] = field(default_factory=dict)
-    queues: dict[str, QueueDeclare] = field(default_factory=dict)
-    exchange_bindings: dict[_Key, ExchangeBind] = field(default_factory=dict)
-    queue_bindings: dict[_Key, QueueBind] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
-    used_at: dict[str, float] = field(default_factory=dict)
-    """When each queue with x-expires was last used, in seconds of the event loop's clock."""
+    def __init__(self) -> None:
+        self.exchanges: dict[str, ExchangeDeclare] = {}
+        self.queues: dict[str, QueueDeclare] = {}
+        self.exchange_bindings: dict[_Key, ExchangeBind] = {}
+        self.queue_bindings: dict[_Key, QueueBind] = {}
+        self.names: dict[str, str] = {}
+        self.used_at: dict[str, float] = {}
+        """When each queue with x-expires was last used, in seconds of the event loop's clock."""
 
     def current(self, queue: str) -> str:
         """Return the name that a queue has on the current link."""

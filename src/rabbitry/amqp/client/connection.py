@@ -8,7 +8,7 @@ import logging
 import ssl as _ssl
 from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
-from typing import Final, Self, TypeAlias
+from typing import Final, NamedTuple, Self, TypeAlias
 
 from rabbitry.amqp.client._channel import DEFAULT_PREFETCH, ChannelCore
 from rabbitry.amqp.client._dialing import Credentials, Dialing
@@ -193,8 +193,7 @@ Declare: TypeAlias = Callable[[Connection], Awaitable[None]]
 """A function that declares the topology that a program needs over a connection."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(NamedTuple):
     """The arguments of `connect` with the same names."""
 
     url: str | BrokerURL | None

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Flag
-from typing import Final, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypeVar
 
+from rabbitry.amqp.protocol._arguments import Arguments
 from rabbitry.amqp.protocol.tables import Table
 
 NO_ARGUMENTS: Final[Table] = {}
@@ -63,7 +64,7 @@ def _method(class_id: int, method_id: int, sender: Sender, letters: str) -> Call
 
 
 @_method(10, 10, SERVER, "ootSS")
-class ConnectionStart(NamedTuple):
+class ConnectionStart(Arguments):
     version_major: int = 0
     version_minor: int = 9
     server_properties: Table = NO_ARGUMENTS
@@ -72,7 +73,7 @@ class ConnectionStart(NamedTuple):
 
 
 @_method(10, 11, CLIENT, "tsSs")
-class ConnectionStartOk(NamedTuple):
+class ConnectionStartOk(Arguments):
     client_properties: Table = NO_ARGUMENTS
     mechanism: str = "PLAIN"
     response: bytes = b""
@@ -80,41 +81,41 @@ class ConnectionStartOk(NamedTuple):
 
 
 @_method(10, 20, SERVER, "S")
-class ConnectionSecure(NamedTuple):
+class ConnectionSecure(Arguments):
     challenge: bytes = b""
 
 
 @_method(10, 21, CLIENT, "S")
-class ConnectionSecureOk(NamedTuple):
+class ConnectionSecureOk(Arguments):
     response: bytes = b""
 
 
 @_method(10, 30, SERVER, "hlh")
-class ConnectionTune(NamedTuple):
+class ConnectionTune(Arguments):
     channel_max: int = 0
     frame_max: int = 0
     heartbeat: int = 0
 
 
 @_method(10, 31, CLIENT, "hlh")
-class ConnectionTuneOk(NamedTuple):
+class ConnectionTuneOk(Arguments):
     channel_max: int = 0
     frame_max: int = 0
     heartbeat: int = 0
 
 
 @_method(10, 40, CLIENT, "s12")
-class ConnectionOpen(NamedTuple):
+class ConnectionOpen(Arguments):
     virtual_host: str = "/"
 
 
 @_method(10, 41, SERVER, "1")
-class ConnectionOpenOk(NamedTuple):
+class ConnectionOpenOk(Arguments):
     pass
 
 
 @_method(10, 50, BOTH, "hshh")
-class ConnectionClose(NamedTuple):
+class ConnectionClose(Arguments):
     reply_code: int = 0
     reply_text: str = ""
     class_id: int = 0
@@ -122,53 +123,53 @@ class ConnectionClose(NamedTuple):
 
 
 @_method(10, 51, BOTH, "")
-class ConnectionCloseOk(NamedTuple):
+class ConnectionCloseOk(Arguments):
     pass
 
 
 @_method(10, 60, SERVER, "s")
-class ConnectionBlocked(NamedTuple):
+class ConnectionBlocked(Arguments):
     reason: str = ""
 
 
 @_method(10, 61, SERVER, "")
-class ConnectionUnblocked(NamedTuple):
+class ConnectionUnblocked(Arguments):
     pass
 
 
 @_method(10, 70, CLIENT, "Ss")
-class ConnectionUpdateSecret(NamedTuple):
+class ConnectionUpdateSecret(Arguments):
     new_secret: bytes = b""
     reason: str = ""
 
 
 @_method(10, 71, SERVER, "")
-class ConnectionUpdateSecretOk(NamedTuple):
+class ConnectionUpdateSecretOk(Arguments):
     pass
 
 
 @_method(20, 10, CLIENT, "1")
-class ChannelOpen(NamedTuple):
+class ChannelOpen(Arguments):
     pass
 
 
 @_method(20, 11, SERVER, "3")
-class ChannelOpenOk(NamedTuple):
+class ChannelOpenOk(Arguments):
     pass
 
 
 @_method(20, 20, BOTH, "b")
-class ChannelFlow(NamedTuple):
+class ChannelFlow(Arguments):
     active: bool = True
 
 
 @_method(20, 21, BOTH, "b")
-class ChannelFlowOk(NamedTuple):
+class ChannelFlowOk(Arguments):
     active: bool = True
 
 
 @_method(20, 40, BOTH, "hshh")
-class ChannelClose(NamedTuple):
+class ChannelClose(Arguments):
     reply_code: int = 0
     reply_text: str = ""
     class_id: int = 0
@@ -176,12 +177,12 @@ class ChannelClose(NamedTuple):
 
 
 @_method(20, 41, BOTH, "")
-class ChannelCloseOk(NamedTuple):
+class ChannelCloseOk(Arguments):
     pass
 
 
 @_method(30, 10, CLIENT, "sbbbbb")
-class AccessRequest(NamedTuple):
+class AccessRequest(Arguments):
     realm: str = ""
     exclusive: bool = False
     passive: bool = False
@@ -191,12 +192,12 @@ class AccessRequest(NamedTuple):
 
 
 @_method(30, 11, SERVER, "h")
-class AccessRequestOk(NamedTuple):
+class AccessRequestOk(Arguments):
     ticket: int = 1
 
 
 @_method(40, 10, CLIENT, "0ssbbbbbt")
-class ExchangeDeclare(NamedTuple):
+class ExchangeDeclare(Arguments):
     exchange: str = ""
     type: str = "direct"
     passive: bool = False
@@ -208,24 +209,24 @@ class ExchangeDeclare(NamedTuple):
 
 
 @_method(40, 11, SERVER, "")
-class ExchangeDeclareOk(NamedTuple):
+class ExchangeDeclareOk(Arguments):
     pass
 
 
 @_method(40, 20, CLIENT, "0sbb")
-class ExchangeDelete(NamedTuple):
+class ExchangeDelete(Arguments):
     exchange: str = ""
     if_unused: bool = False
     nowait: bool = False
 
 
 @_method(40, 21, SERVER, "")
-class ExchangeDeleteOk(NamedTuple):
+class ExchangeDeleteOk(Arguments):
     pass
 
 
 @_method(40, 30, CLIENT, "0sssbt")
-class ExchangeBind(NamedTuple):
+class ExchangeBind(Arguments):
     destination: str = ""
     source: str = ""
     routing_key: str = ""
@@ -234,12 +235,12 @@ class ExchangeBind(NamedTuple):
 
 
 @_method(40, 31, SERVER, "")
-class ExchangeBindOk(NamedTuple):
+class ExchangeBindOk(Arguments):
     pass
 
 
 @_method(40, 40, CLIENT, "0sssbt")
-class ExchangeUnbind(NamedTuple):
+class ExchangeUnbind(Arguments):
     destination: str = ""
     source: str = ""
     routing_key: str = ""
@@ -248,12 +249,12 @@ class ExchangeUnbind(NamedTuple):
 
 
 @_method(40, 51, SERVER, "")
-class ExchangeUnbindOk(NamedTuple):
+class ExchangeUnbindOk(Arguments):
     pass
 
 
 @_method(50, 10, CLIENT, "0sbbbbbt")
-class QueueDeclare(NamedTuple):
+class QueueDeclare(Arguments):
     queue: str = ""
     passive: bool = False
     durable: bool = False
@@ -264,14 +265,14 @@ class QueueDeclare(NamedTuple):
 
 
 @_method(50, 11, SERVER, "sll")
-class QueueDeclareOk(NamedTuple):
+class QueueDeclareOk(Arguments):
     queue: str = ""
     message_count: int = 0
     consumer_count: int = 0
 
 
 @_method(50, 20, CLIENT, "0sssbt")
-class QueueBind(NamedTuple):
+class QueueBind(Arguments):
     queue: str = ""
     exchange: str = ""
     routing_key: str = ""
@@ -280,23 +281,23 @@ class QueueBind(NamedTuple):
 
 
 @_method(50, 21, SERVER, "")
-class QueueBindOk(NamedTuple):
+class QueueBindOk(Arguments):
     pass
 
 
 @_method(50, 30, CLIENT, "0sb")
-class QueuePurge(NamedTuple):
+class QueuePurge(Arguments):
     queue: str = ""
     nowait: bool = False
 
 
 @_method(50, 31, SERVER, "l")
-class QueuePurgeOk(NamedTuple):
+class QueuePurgeOk(Arguments):
     message_count: int = 0
 
 
 @_method(50, 40, CLIENT, "0sbbb")
-class QueueDelete(NamedTuple):
+class QueueDelete(Arguments):
     queue: str = ""
     if_unused: bool = False
     if_empty: bool = False
@@ -304,12 +305,12 @@ class QueueDelete(NamedTuple):
 
 
 @_method(50, 41, SERVER, "l")
-class QueueDeleteOk(NamedTuple):
+class QueueDeleteOk(Arguments):
     message_count: int = 0
 
 
 @_method(50, 50, CLIENT, "0ssst")
-class QueueUnbind(NamedTuple):
+class QueueUnbind(Arguments):
     queue: str = ""
     exchange: str = ""
     routing_key: str = ""
@@ -317,24 +318,24 @@ class QueueUnbind(NamedTuple):
 
 
 @_method(50, 51, SERVER, "")
-class QueueUnbindOk(NamedTuple):
+class QueueUnbindOk(Arguments):
     pass
 
 
 @_method(60, 10, CLIENT, "lhb")
-class BasicQos(NamedTuple):
+class BasicQos(Arguments):
     prefetch_size: int = 0
     prefetch_count: int = 0
     global_: bool = False
 
 
 @_method(60, 11, SERVER, "")
-class BasicQosOk(NamedTuple):
+class BasicQosOk(Arguments):
     pass
 
 
 @_method(60, 20, CLIENT, "0ssbbbbt")
-class BasicConsume(NamedTuple):
+class BasicConsume(Arguments):
     queue: str = ""
     consumer_tag: str = ""
     no_local: bool = False
@@ -345,23 +346,23 @@ class BasicConsume(NamedTuple):
 
 
 @_method(60, 21, SERVER, "s")
-class BasicConsumeOk(NamedTuple):
+class BasicConsumeOk(Arguments):
     consumer_tag: str = ""
 
 
 @_method(60, 30, BOTH, "sb")
-class BasicCancel(NamedTuple):
+class BasicCancel(Arguments):
     consumer_tag: str = ""
     nowait: bool = False
 
 
 @_method(60, 31, BOTH, "s")
-class BasicCancelOk(NamedTuple):
+class BasicCancelOk(Arguments):
     consumer_tag: str = ""
 
 
 @_method(60, 40, CLIENT, "0ssbb")
-class BasicPublish(NamedTuple):
+class BasicPublish(Arguments):
     exchange: str = ""
     routing_key: str = ""
     mandatory: bool = False
@@ -369,7 +370,7 @@ class BasicPublish(NamedTuple):
 
 
 @_method(60, 50, SERVER, "hsss")
-class BasicReturn(NamedTuple):
+class BasicReturn(Arguments):
     reply_code: int = 0
     reply_text: str = ""
     exchange: str = ""
@@ -377,7 +378,7 @@ class BasicReturn(NamedTuple):
 
 
 @_method(60, 60, SERVER, "sqbss")
-class BasicDeliver(NamedTuple):
+class BasicDeliver(Arguments):
     consumer_tag: str = ""
     delivery_tag: int = 0
     redelivered: bool = False
@@ -386,13 +387,13 @@ class BasicDeliver(NamedTuple):
 
 
 @_method(60, 70, CLIENT, "0sb")
-class BasicGet(NamedTuple):
+class BasicGet(Arguments):
     queue: str = ""
     no_ack: bool = False
 
 
 @_method(60, 71, SERVER, "qbssl")
-class BasicGetOk(NamedTuple):
+class BasicGetOk(Arguments):
     delivery_tag: int = 0
     redelivered: bool = False
     exchange: str = ""
@@ -401,152 +402,155 @@ class BasicGetOk(NamedTuple):
 
 
 @_method(60, 72, SERVER, "1")
-class BasicGetEmpty(NamedTuple):
+class BasicGetEmpty(Arguments):
     pass
 
 
 @_method(60, 80, BOTH, "qb")
-class BasicAck(NamedTuple):
+class BasicAck(Arguments):
     delivery_tag: int = 0
     multiple: bool = False
 
 
 @_method(60, 90, CLIENT, "qb")
-class BasicReject(NamedTuple):
+class BasicReject(Arguments):
     delivery_tag: int = 0
     requeue: bool = True
 
 
 @_method(60, 100, CLIENT, "b")
-class BasicRecoverAsync(NamedTuple):
+class BasicRecoverAsync(Arguments):
     requeue: bool = False
 
 
 @_method(60, 110, CLIENT, "b")
-class BasicRecover(NamedTuple):
+class BasicRecover(Arguments):
     requeue: bool = False
 
 
 @_method(60, 111, SERVER, "")
-class BasicRecoverOk(NamedTuple):
+class BasicRecoverOk(Arguments):
     pass
 
 
 @_method(60, 120, BOTH, "qbb")
-class BasicNack(NamedTuple):
+class BasicNack(Arguments):
     delivery_tag: int = 0
     multiple: bool = False
     requeue: bool = True
 
 
 @_method(85, 10, CLIENT, "b")
-class ConfirmSelect(NamedTuple):
+class ConfirmSelect(Arguments):
     nowait: bool = False
 
 
 @_method(85, 11, SERVER, "")
-class ConfirmSelectOk(NamedTuple):
+class ConfirmSelectOk(Arguments):
     pass
 
 
 @_method(90, 10, CLIENT, "")
-class TxSelect(NamedTuple):
+class TxSelect(Arguments):
     pass
 
 
 @_method(90, 11, SERVER, "")
-class TxSelectOk(NamedTuple):
+class TxSelectOk(Arguments):
     pass
 
 
 @_method(90, 20, CLIENT, "")
-class TxCommit(NamedTuple):
+class TxCommit(Arguments):
     pass
 
 
 @_method(90, 21, SERVER, "")
-class TxCommitOk(NamedTuple):
+class TxCommitOk(Arguments):
     pass
 
 
 @_method(90, 30, CLIENT, "")
-class TxRollback(NamedTuple):
+class TxRollback(Arguments):
     pass
 
 
 @_method(90, 31, SERVER, "")
-class TxRollbackOk(NamedTuple):
+class TxRollbackOk(Arguments):
     pass
 
 
-Method: TypeAlias = (
-    ConnectionStart
-    | ConnectionStartOk
-    | ConnectionSecure
-    | ConnectionSecureOk
-    | ConnectionTune
-    | ConnectionTuneOk
-    | ConnectionOpen
-    | ConnectionOpenOk
-    | ConnectionClose
-    | ConnectionCloseOk
-    | ConnectionBlocked
-    | ConnectionUnblocked
-    | ConnectionUpdateSecret
-    | ConnectionUpdateSecretOk
-    | ChannelOpen
-    | ChannelOpenOk
-    | ChannelFlow
-    | ChannelFlowOk
-    | ChannelClose
-    | ChannelCloseOk
-    | AccessRequest
-    | AccessRequestOk
-    | ExchangeDeclare
-    | ExchangeDeclareOk
-    | ExchangeDelete
-    | ExchangeDeleteOk
-    | ExchangeBind
-    | ExchangeBindOk
-    | ExchangeUnbind
-    | ExchangeUnbindOk
-    | QueueDeclare
-    | QueueDeclareOk
-    | QueueBind
-    | QueueBindOk
-    | QueuePurge
-    | QueuePurgeOk
-    | QueueDelete
-    | QueueDeleteOk
-    | QueueUnbind
-    | QueueUnbindOk
-    | BasicQos
-    | BasicQosOk
-    | BasicConsume
-    | BasicConsumeOk
-    | BasicCancel
-    | BasicCancelOk
-    | BasicPublish
-    | BasicReturn
-    | BasicDeliver
-    | BasicGet
-    | BasicGetOk
-    | BasicGetEmpty
-    | BasicAck
-    | BasicReject
-    | BasicRecoverAsync
-    | BasicRecover
-    | BasicRecoverOk
-    | BasicNack
-    | ConfirmSelect
-    | ConfirmSelectOk
-    | TxSelect
-    | TxSelectOk
-    | TxCommit
-    | TxCommitOk
-    | TxRollback
-    | TxRollbackOk
-)
+if TYPE_CHECKING:
+    Method: TypeAlias = (
+        ConnectionStart
+        | ConnectionStartOk
+        | ConnectionSecure
+        | ConnectionSecureOk
+        | ConnectionTune
+        | ConnectionTuneOk
+        | ConnectionOpen
+        | ConnectionOpenOk
+        | ConnectionClose
+        | ConnectionCloseOk
+        | ConnectionBlocked
+        | ConnectionUnblocked
+        | ConnectionUpdateSecret
+        | ConnectionUpdateSecretOk
+        | ChannelOpen
+        | ChannelOpenOk
+        | ChannelFlow
+        | ChannelFlowOk
+        | ChannelClose
+        | ChannelCloseOk
+        | AccessRequest
+        | AccessRequestOk
+        | ExchangeDeclare
+        | ExchangeDeclareOk
+        | ExchangeDelete
+        | ExchangeDeleteOk
+        | ExchangeBind
+        | ExchangeBindOk
+        | ExchangeUnbind
+        | ExchangeUnbindOk
+        | QueueDeclare
+        | QueueDeclareOk
+        | QueueBind
+        | QueueBindOk
+        | QueuePurge
+        | QueuePurgeOk
+        | QueueDelete
+        | QueueDeleteOk
+        | QueueUnbind
+        | QueueUnbindOk
+        | BasicQos
+        | BasicQosOk
+        | BasicConsume
+        | BasicConsumeOk
+        | BasicCancel
+        | BasicCancelOk
+        | BasicPublish
+        | BasicReturn
+        | BasicDeliver
+        | BasicGet
+        | BasicGetOk
+        | BasicGetEmpty
+        | BasicAck
+        | BasicReject
+        | BasicRecoverAsync
+        | BasicRecover
+        | BasicRecoverOk
+        | BasicNack
+        | ConfirmSelect
+        | ConfirmSelectOk
+        | TxSelect
+        | TxSelectOk
+        | TxCommit
+        | TxCommitOk
+        | TxRollback
+        | TxRollbackOk
+    )
+else:  # a union of 66 classes takes 2 ms to make
+    Method = Arguments
 
 
 def method_name(class_id: int, method_id: int) -> str:

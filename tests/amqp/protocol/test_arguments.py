@@ -1,0 +1,78 @@
+"""Classes of methods behave as NamedTuples do."""
+
+import copy
+import pickle
+from typing import Any, NamedTuple
+
+import pytest
+
+from rabbitry.amqp.protocol import methods
+from rabbitry.amqp.protocol.methods import BasicAck, BasicQos, ConnectionTune, QueueBind, TxSelect
+
+
+class Plain(NamedTuple):
+    """As ConnectionTune, made by typing."""
+
+    channel_max: int = 0
+    frame_max: int = 0
+    heartbeat: int = 0
+
+
+@pytest.mark.parametrize("made", [(), (1,), (1, 2, 3)])
+def test_a_method_is_a_tuple_with_names_and_defaults(made: tuple[int, ...]) -> None:
+    ours, plain = ConnectionTune(*made), Plain(*made)
+    assert tuple(ours) == tuple(plain)
+    assert (ours.channel_max, ours.frame_max, ours.heartbeat) == tuple(plain)
+    assert ours._asdict() == plain._asdict()
+    assert ours._fields == plain._fields
+    assert ours._field_defaults == plain._field_defaults
+    assert repr(ours) == repr(plain).replace("Plain", "ConnectionTune")
+    assert hash(ours) == hash(plain)
+    assert tuple(ours._replace(heartbeat=9)) == tuple(plain._replace(heartbeat=9))
+    assert type(ours._replace(heartbeat=9)) is ConnectionTune
+
+
+def test_arguments_are_given_by_position_and_by_name() -> None:
+    assert ConnectionTune(1, heartbeat=3) == (1, 0, 3)
+    assert QueueBind("q", "e", arguments={"x": 1}).arguments == {"x": 1}
+    assert TxSelect() == ()
+    assert repr(TxSelect()) == "TxSelect()"
+
+
+@pytest.mark.parametrize(
+    ("args", "named", "text"),
+    [((1, 2, 3, 4), {}, "takes 3"), ((), {"nonsense": 1}, "has no"), ((1,), {"channel_max": 1}, "two values")],
+)
+def test_wrong_arguments_are_a_type_error(args: tuple[Any, ...], named: dict[str, Any], text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        ConnectionTune(*args, **named)
+    with pytest.raises(TypeError):
+        Plain(*args, **named)
+
+
+def test_a_replaced_name_must_be_one_of_the_fields() -> None:
+    with pytest.raises(TypeError, match="nonsense"):
+        BasicAck()._replace(nonsense=1)  # type: ignore[call-arg] # the name is wrong on purpose
+
+
+def test_a_field_can_not_be_set() -> None:
+    with pytest.raises(AttributeError):
+        BasicQos().prefetch_count = 1  # type: ignore[misc] # on purpose
+
+
+def test_methods_are_copied_pickled_and_matched() -> None:
+    bound = QueueBind("q", "e", "k")
+    assert pickle.loads(pickle.dumps(bound)) == bound  # noqa: S301 - its own
+    assert type(pickle.loads(pickle.dumps(bound))) is QueueBind  # noqa: S301 - its own
+    assert copy.deepcopy(bound) == bound
+    match bound:
+        case QueueBind(queue, exchange="e"):
+            assert queue == "q"
+        case _:
+            pytest.fail("the pattern does not match")
+
+
+@pytest.mark.parametrize("layout", methods.BY_TYPE.values(), ids=lambda layout: layout.make.__name__)
+def test_each_method_has_a_field_for_each_letter(layout: methods.Layout) -> None:
+    fields = layout.make()._fields
+    assert len(fields) == sum(not letter.isdigit() for letter in layout.letters)
