@@ -11,7 +11,14 @@ from typing import Final
 
 from rabbitry.testing import RunningBroker
 from tests import data
-from tests.differential import basic_cases, connection_cases, exchange_cases, publish_cases, queue_cases  # noqa: F401 - importing registers the scripts
+from tests.differential import (  # noqa: F401 - importing registers the scripts
+    basic_cases,
+    connection_cases,
+    exchange_cases,
+    limit_cases,
+    publish_cases,
+    queue_cases,
+)
 from tests.differential.peer import Peer
 from tests.differential.registry import CASES
 from tests.fuzz import replay
