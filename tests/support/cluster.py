@@ -42,7 +42,7 @@ class Cluster:
         return f"amqp://guest:guest@{hosts}/"
 
     def start(self) -> None:
-        """Start all nodes and join them to the first. Raises RuntimeError where one does not come up."""
+        """Start all nodes and join them to the first. Raises RuntimeError if one does not start."""
         self._epmd.start()
         first, *others = self.nodes
         first.start()

@@ -1,4 +1,4 @@
-"""Running `rabbitry` as a user does: a process of its own, what it prints, and the page that it serves."""
+"""Running `rabbitry` as a user does: as a separate process, with its output and the page that it serves."""
 
 import contextlib
 import os
@@ -29,7 +29,7 @@ def run(
     cwd: Path | None = None,
     text: str = "",
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, which has to come within so many seconds; `text` is what it reads."""
+    """Run a command to its end, within so many seconds; `text` is its standard input."""
     with (
         tempfile.TemporaryFile() as stdin,
         tempfile.TemporaryFile() as stdout,
@@ -52,7 +52,7 @@ def _text(file: IO[bytes]) -> str:
 
 
 class Service:
-    """A command that runs until it is told to stop, and what it has said so far."""
+    """A command that runs until it is stopped, and its output so far."""
 
     def __init__(self, process: "Launched | subprocess.Popen[bytes]", path: str) -> None:
         self.process = process
@@ -65,7 +65,7 @@ class Service:
             return file.read()
 
     def wait_for(self, pattern: str, *, within: float = WITHIN) -> "re.Match[str]":
-        """Wait until it says something; gives the match."""
+        """Wait until the output matches; return the match."""
 
         def said() -> "re.Match[str] | None":
             has_ended = self.process.poll() is not None  # before the look, so that its last words are seen

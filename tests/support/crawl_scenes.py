@@ -1,4 +1,4 @@
-"""Crawls under which something is killed or paused, or that meet traps, short or long; each checks what it saw."""
+"""Crawls during which something is killed or paused, or that meet traps, short or long; each checks its result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.sites import NOT_FOUND, Answer, Log, Request, Sites, SitesPro
 from tests.support.waiting import eventually, eventually_blocking
 
 _LONG: Final = 1800.0
-"""Seconds for anything, on a machine that does other things too; the tests' own limits end them sooner."""
+"""Seconds for anything, on a busy machine; the tests' own limits end them sooner."""
 _ROLES: Final[tuple[Role, ...]] = ("crawler", "processor", "keeper")
 
 
@@ -162,7 +162,7 @@ def paused_keepers(
 
 
 def _stopped_keeper(crawl: Crawl) -> Service:
-    """Stop the active keeper (SIGSTOP), but not where it writes to SQLite, which is locked for all others then."""
+    """Stop the active keeper (SIGSTOP), but not while it writes to SQLite, which would lock out all others."""
     while True:
         one = eventually_blocking(crawl.active_keeper, "an active keeper", within=_LONG)
         assert one is not None

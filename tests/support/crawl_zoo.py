@@ -1,4 +1,4 @@
-"""Sites with all kinds of good and bad pages, a host for each kind, and what a crawl makes of each address."""
+"""Sites with all kinds of good and bad pages, a host for each kind, and the expected outcome of each address."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PNG: Final = Answer(b"\x89PNG\r\n\x1a\n" + bytes(100), kind="image/png")
 
 @dataclass
 class Zoo:
-    """The sites, where a crawl begins, and the outcome that each address is to have.
+    """The sites, the start of a crawl, and the expected outcome of each address.
 
     outcomes: of addresses, by host number and target; several where either is right. never: what must not be asked
     for. elsewhere: outcomes of addresses on no host of ours.

@@ -1,4 +1,4 @@
-"""A crawl for tests and benchmarks: roles as processes of their own, to be killed and paused, and what they did."""
+"""A crawl for tests and benchmarks: roles as separate processes, to be killed and paused, and their results."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Crawl:
         return started
 
     def start_all(self, *, crawlers: int = 1, processors: int = 1, keepers: int = 1) -> None:
-        """Start so many of each."""
+        """Start a number of each role."""
         for role, count in (("keeper", keepers), ("crawler", crawlers), ("processor", processors)):
             for _ in range(count):
                 self.start(role)  # type: ignore[arg-type] # mypy takes the literals for str
@@ -91,7 +91,7 @@ class Crawl:
         return next((one for one in self.of("keeper") if f"keeper {node}" in one.output), None)
 
     def is_locked(self) -> bool:
-        """Return whether somebody has begun to write to the database and keeps all others from it; SQLite alone."""
+        """Return whether a process holds the write lock of the database; SQLite only."""
         if not self.database.startswith("sqlite"):
             return False
         with contextlib.closing(sqlite3.connect(self.database.removeprefix("sqlite:///"), timeout=1)) as connection:
@@ -130,7 +130,7 @@ class Crawl:
             assert one.process.poll() is None, f"{role} ended with {one.process.returncode}: {one.output}"
 
     def add(self, *urls: str, **options: str | int | float | bool) -> list[dict[str, Any]]:
-        """Add addresses, with `delay=0` where nothing else is said. Return what was said of each."""
+        """Add addresses, with `delay=0` unless another one is given. Return the answer for each."""
         arguments = ["crawl", "add", *urls, "--broker", self.broker, "--json"]
         for name, value in ({"delay": 0} | options).items():
             option = f"--{name.replace('_', '-')}"
@@ -142,7 +142,7 @@ class Crawl:
         return self._asked(AskStatus(), Status)
 
     def why(self, url: str) -> Why:
-        """Return what was decided about an address, read from the database."""
+        """Return the decisions about an address, read from the database."""
         return self._asked(AskWhy(url), Why)
 
     def outcomes(self, url: str) -> list[str]:
@@ -224,11 +224,11 @@ class Queues:
         self._channel = self._connection.channel()
 
     def count(self, name: str) -> int:
-        """Return how many messages are ready; 0 where there is no such queue."""
+        """Return the number of ready messages; 0 if the queue does not exist."""
         return self._looked_at(name)[0]
 
     def consumers(self, name: str) -> int:
-        """Return how many consumers there are; 0 where there is no such queue."""
+        """Return the number of consumers; 0 if the queue does not exist."""
         return self._looked_at(name)[1]
 
     def _looked_at(self, name: str) -> tuple[int, int]:

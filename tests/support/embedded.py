@@ -51,11 +51,11 @@ class BrokerProcess:
         return self._running().pid
 
     def output(self) -> str:
-        """Return what it has written so far."""
+        """Return its output so far."""
         return os.pread(self._output.fileno(), 1 << 20, 0).decode(errors="replace")
 
     def start(self) -> None:
-        """Start it and wait for its ready line; raises RuntimeError with its output where none comes."""
+        """Start it and wait for its ready line; raises RuntimeError with its output if none appears."""
         self._output.seek(0)
         self._output.truncate()
         arguments = ["broker", "--port", str(self.port), *self._options]
@@ -94,7 +94,7 @@ class BrokerProcess:
         return code
 
     def kill(self) -> None:
-        """End it at once (SIGKILL), and what stands before it (`prefix`)."""
+        """End it at once (SIGKILL), with the command in front of it (`prefix`)."""
         process = self._running()
         children: list[psutil.Process] = []
         if self._is_prefixed:  # else there are none: looking for them takes long, while the broker goes on

@@ -1,4 +1,4 @@
-"""Turn into another program: `python -m tests.support.executing PROGRAM ARGUMENT…`, for what the launcher starts."""
+"""Replace this process by another program: `python -m tests.support.executing PROGRAM ARGUMENT…`, for the launcher."""
 
 import os
 import signal

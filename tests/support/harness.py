@@ -7,6 +7,6 @@ from tests.support.waiting import WITHIN
 
 
 def wait_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a harness wait as long as a busy machine may need, where a test does not say how long."""
+    """Make a harness wait as long as a busy machine may need, unless a test gives a time."""
     monkeypatch.setattr(Harness.published, "__kwdefaults__", {"type": None, "timeout": WITHIN})
     monkeypatch.setattr(Harness.dead, "__kwdefaults__", {"timeout": WITHIN})

@@ -73,7 +73,7 @@ class _Job(NamedTuple):
 
 
 class Launched:
-    """A process that the launcher started, with what tests use of `subprocess.Popen`."""
+    """A process that the launcher started, with the part of `subprocess.Popen` that tests use."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
@@ -86,7 +86,7 @@ class Launched:
         self._descriptor = descriptors[0]  # a signal never meets another process that got its id
 
     def poll(self) -> int | None:
-        """Return the exit code, negative for a signal; None where it still runs."""
+        """Return the exit code, negative for a signal; None while it runs."""
         return self._result(0)
 
     def wait(self, timeout: float | None = None) -> int:
@@ -97,7 +97,7 @@ class Launched:
         return code
 
     def send_signal(self, number: int) -> None:
-        """Send a signal; nothing happens where it has ended."""
+        """Send a signal; does nothing if the process has ended."""
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._descriptor, number)
@@ -111,7 +111,7 @@ class Launched:
         self.send_signal(signal.SIGKILL)
 
     def leave(self) -> int:
-        """Let it run, with nobody who waits for it, and return its id."""
+        """Detach it, so that nothing waits for it, and return its id."""
         self._channel.close()
         os.close(self._descriptor)
         return self.pid
@@ -149,7 +149,7 @@ class Launcher:
 
 
 class _Connection:
-    """Where this process asks for what is to be launched."""
+    """This process's connection to the launcher."""
 
     def __init__(self) -> None:
         if _ADDRESS not in os.environ:  # no pytest started one: a benchmark, or a program of the tests by itself
@@ -220,7 +220,7 @@ def main() -> None:
 
 
 def _serve(listening: socket.socket) -> _Job | None:
-    """Return None at the end, and in each forked process what it is to be."""
+    """Return None at the end, and in each forked process its job."""
     running: dict[int, socket.socket] = {}
     connections: list[socket.socket] = []
     woken, waker = socket.socketpair()
@@ -268,7 +268,7 @@ def _reap(running: dict[int, socket.socket]) -> None:
 
 
 def _forget(sockets: Sequence[socket.socket]) -> None:
-    """Drop what is the launcher's own."""
+    """Close the launcher's own sockets."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for one in sockets:

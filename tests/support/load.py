@@ -1,4 +1,4 @@
-"""A load of numbered messages through one queue, and the account of it: what was confirmed, arrived, and came twice."""
+"""A load of numbered messages through one queue, and its account: confirmed, arrived and duplicated messages."""
 
 import asyncio
 import contextlib
@@ -53,7 +53,7 @@ class Account:
         assert not self.unexplained, f"arrived again for no known reason: {sorted(self.unexplained)[:5]}; {self}"
 
     def forget(self) -> None:
-        """Empty the sets, where all is settled."""
+        """Empty the sets, if all messages are settled."""
         self.settled += len(self.confirmed)
         for numbers in (self.confirmed, self.arrived, self.in_doubt):
             numbers.clear()
@@ -114,7 +114,7 @@ class Load:
         await self._until(lambda: self.account.confirmed <= self.account.arrived, "every confirmed message", within)
         assert self._consuming is not None
         async with asyncio.timeout(within):
-            # The queue and the channel keep their order: with an empty queue told, all it had is delivered.
+            # Queue and channel keep their order: when the queue is reported empty, all its messages are delivered.
             waiting = 1
             while waiting:
                 waiting = (await self._consuming.declare_queue(self._queue, passive=True)).message_count
@@ -159,7 +159,7 @@ class Load:
             await asyncio.sleep(_TURN)
 
     async def _begin_anew(self, channel: Channel) -> int:
-        """Publish over a fresh channel after a refusal; gives how many there were.
+        """Publish over a new channel after a refusal; return the number of messages.
 
         RabbitMQ 3.10 asks the leader of a quorum queue at a channel's first publish to it (rabbit_fifo_client). Where
         that leader's node has just died, it refuses everything from this channel until the node is back.

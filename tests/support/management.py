@@ -20,7 +20,7 @@ class Api:
         return self.raw(method, path, json.dumps(body).encode() if body is not None else None)
 
     def location(self, path: str, body: object) -> str:
-        """Post, and return where the new thing is."""
+        """Post, and return the address of the created object."""
         headers = {"Authorization": f"Basic {self._login}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.url}{path}", json.dumps(body).encode(), headers)  # noqa: S310 - our own URL
         with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - our own URL

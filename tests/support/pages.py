@@ -143,7 +143,7 @@ class Graph:
 
 
 def _numbers(seed: int, below: int) -> Iterator[int]:
-    """Return numbers that look like random ones, without end; much cheaper to begin than random.Random."""
+    """Yield pseudo-random numbers without end; much cheaper to start than random.Random."""
     state = (seed * 0x9E3779B97F4A7C15 + 0x1234567) & _MASK
     while True:
         state = (state * 6364136223846793005 + 1442695040888963407) & _MASK
@@ -199,7 +199,7 @@ def redirect(location: str, status: int = 302) -> Answer:
 
 
 def slow_down(status: int = 429, retry_after: str | float | None = None) -> Answer:
-    """Make an answer that asks to be left alone; retry_after: a number of seconds, or any value of the header."""
+    """Return an answer that asks the client to slow down; retry_after: a number of seconds, or any header value."""
     return Answer(b"busy", status, headers=() if retry_after is None else (("Retry-After", str(retry_after)),))
 
 
@@ -214,7 +214,7 @@ def endless(piece: bytes = b"<p>more and more</p>\n" * 400, pause: float = 0.0) 
 
 
 def drop(pause: float = 0.3) -> Answer:
-    """Make a page that comes by one byte at a time."""
+    """Return a page that is sent byte by byte."""
     return endless(b"x", pause)
 
 
@@ -306,7 +306,7 @@ _SITEMAPS: Final = "http://www.sitemaps.org/schemas/sitemap/0.9"
 
 
 def with_validators(site: Site, modified: float | None = None) -> Site:
-    """Add to the pages of a site an ETag (or, where `modified` is set, Last-Modified), and answer 304 to it."""
+    """Add an ETag to the pages of a site (or, if `modified` is set, Last-Modified), and answer 304 to it."""
 
     def checked(request: Request) -> Answer:
         answer = site(request)
@@ -354,7 +354,7 @@ def facets(request: Request) -> Answer:
 
 
 def sessions(request: Request) -> Answer:
-    """Answer with one of five pages, where each link has a session id of its own."""
+    """Answer with one of five pages, in which each link has another session id."""
     number = int.from_bytes(hashlib.sha256(request.target.encode()).digest()[:4], "big")
     links = [f"/sessions/{n % 5}?sid={number + n:x}" for n in range(20)]
     return _same("Welcome", links)

@@ -24,7 +24,7 @@ _places = itertools.count(random.randrange(len(_ports)))
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on at this moment, and that was not returned lately.
+    """Return a TCP port of 127.0.0.1 that is free now, and was not returned lately.
 
     Raises OSError when 100 of them are all taken.
     """

@@ -85,7 +85,7 @@ class PostgreSQL:
         shutil.rmtree(self._data, ignore_errors=True)
 
     def create_database(self) -> str:
-        """Make an empty database; gives its URL."""
+        """Create an empty database; return its URL."""
         name = f"test{next(_databases)}"
         import psycopg
 

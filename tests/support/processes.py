@@ -4,7 +4,7 @@ import psutil
 
 
 def is_gone(process: psutil.Process) -> bool:
-    """Return whether a process has ended; one that nobody has waited for yet has."""
+    """Return whether a process has ended; a zombie has."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""What to do where a program that a test needs is not installed."""
+"""Skipping or failing tests that need a program which is not installed."""
 
 import os
 from pathlib import Path

@@ -33,9 +33,9 @@ class Faults:
     paused: bool = False
     """Nothing is read, so that the sender's buffers fill: a network that stands still."""
     swallowed: bool = False
-    """All is read and thrown away: a black hole. What it swallowed is lost for good."""
+    """Everything is read and discarded: a black hole. Swallowed data is lost for good."""
     delay: float = 0.0
-    """Seconds that each chunk waits before it goes on."""
+    """Seconds by which each chunk is delayed."""
     chunk: int = _CHUNK
     """Bytes in one write at most; 1 passes the stream on byte by byte."""
 
@@ -59,7 +59,7 @@ class FaultProxy:
         self.accepted = 0
         """Connections accepted so far."""
         self.lost = 0
-        """Bytes thrown away so far."""
+        """Number of discarded bytes."""
         self.writes = 0
         """Chunks passed on so far, both ways."""
 
@@ -100,15 +100,15 @@ class FaultProxy:
         self._switch(ways, paused=False)
 
     def swallow(self, *ways: Way) -> None:
-        """Throw away what comes in these directions, until `deliver`."""
+        """Discard data in these directions until `deliver`."""
         self._switch(ways, swallowed=True)
 
     def deliver(self, *ways: Way) -> None:
-        """Pass on what comes from now on."""
+        """Forward data from now on."""
         self._switch(ways, swallowed=False)
 
     def delay(self, seconds: float, *ways: Way) -> None:
-        """Hold each chunk back for `seconds`; 0 ends it."""
+        """Delay each chunk by `seconds`; 0 ends it."""
         self._switch(ways, delay=seconds)
 
     def chunk(self, size: int = _CHUNK, *ways: Way) -> None:
@@ -203,7 +203,7 @@ class FaultProxy:
         while True:
             await self._flowing(faults)
             data = await source.read(_CHUNK)
-            # A pause that came while the read waited holds back what it brought.
+            # A pause that started during the read holds back the data of that read.
             await self._flowing(faults)
             if not data:
                 break

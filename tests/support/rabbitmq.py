@@ -87,7 +87,7 @@ class Epmd:
         self._process: Process | None = None
 
     def start(self) -> None:
-        """Start it and wait until it answers; nothing happens where it runs already."""
+        """Start it and wait until it answers; does nothing if it is running."""
         if self._process is None:
             with open(os.devnull, "wb") as nowhere:
                 self._process = self._spawn(
@@ -224,7 +224,7 @@ class RabbitMQ:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def eval(self, expressions: str) -> str:
-        """Evaluate Erlang in the server (some 10 ms, a hundredth of `ctl`) and return what it gives.
+        """Evaluate Erlang in the server (some 10 ms, a hundredth of `ctl`) and return the result.
 
         `expressions` end with a full stop. Raises RuntimeError when it fails.
         """
@@ -264,7 +264,7 @@ class RabbitMQ:
         self.eval(f'rabbit_vhost:delete(<<"{name}">>, <<"tests">>).')
 
     def add_user(self, name: str, password: str) -> None:
-        """Create a user, who may do nothing yet."""
+        """Create a user without permissions."""
         self.eval(f'ok = rabbit_auth_backend_internal:add_user(<<"{name}">>, <<"{password}">>, <<"tests">>).')
 
     def delete_user(self, name: str) -> None:
@@ -272,7 +272,7 @@ class RabbitMQ:
         self.eval(f'ok = rabbit_auth_backend_internal:delete_user(<<"{name}">>, <<"tests">>).')
 
     def set_permissions(self, user: str, *permissions: str, vhost: str = "/") -> None:
-        """Set what a user may configure, write and read, as regular expressions; everything where none are given."""
+        """Set a user's configure, write and read permissions, as regular expressions; by default everything."""
         self.eval(f"{_permitting(user, permissions, vhost)}.")
 
     def __enter__(self) -> "RabbitMQ":

@@ -1,4 +1,4 @@
-"""The RabbitMQ servers that the processes of a test run share, since each start of one takes five seconds of CPU.
+"""The RabbitMQ servers shared by the processes of a test run, since each start takes five seconds of CPU.
 
 A server is a file in a folder of the run, which holds a pickled `RabbitMQ`, and is lent to the process that has locked
 it. The launcher starts the servers, so that they outlive who started them. They end with the run.
@@ -45,7 +45,7 @@ class Servers:
 
 
 def for_all() -> RabbitMQ:
-    """Return the server that all tests share, which nobody may stop, kill or pause."""
+    """Return the server that all tests share, which no test may stop, kill or pause."""
     with (Path(os.environ[_FOLDER]) / _FOR_ALL).open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # while it starts, the others wait
         return _read(file) or _started(file, RabbitMQ(spawn=_spawn))
@@ -73,7 +73,7 @@ def lent() -> Iterator[RabbitMQ]:
 
 @contextlib.contextmanager
 def _locked() -> Iterator[BinaryIO]:
-    """Lock the file of a server that nobody else has; a new one, without content, where there is none."""
+    """Lock the file of a server that is free; a new, empty file if there is none."""
     folder = Path(os.environ[_FOLDER])
     new = folder / f"lent-{os.getpid()}-{next(_numbers)}"
     for path in [*(path for path in sorted(folder.iterdir()) if path.name != _FOR_ALL), new]:
@@ -120,7 +120,7 @@ def _write(file: BinaryIO, server: RabbitMQ) -> None:
 
 
 class _Process:
-    """A process that the launcher started, for any process of the run; with what `RabbitMQ` uses of `Popen`."""
+    """A process that the launcher started, for any process of the run, with the part of `Popen` used by `RabbitMQ`."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -140,7 +140,7 @@ class _Process:
         return 0
 
     def send_signal(self, number: int) -> None:
-        """Send a signal; nothing happens where it has ended."""
+        """Send a signal; does nothing if the process has ended."""
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)

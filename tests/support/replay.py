@@ -1,4 +1,4 @@
-"""Saying a recorded conversation's client part to a broker, and keeping what it answers."""
+"""Replaying the client's part of a recorded conversation to a broker, and keeping its answers."""
 
 import socket
 import struct
@@ -45,7 +45,7 @@ def frames(data: bytes) -> list[Frame]:
 
 
 def up_to(captured: Captured, method: tuple[int, int], *more: tuple[str, bytes]) -> Captured:
-    """Cut a conversation behind the turn in which the server says a method; `more` turns follow."""
+    """Cut a conversation after the turn in which the server sends a method; `more` turns follow."""
     for index, (side, part) in enumerate(captured.turns):
         if side == "server" and method in [frame.method for frame in frames(part)]:
             return replace(captured, turns=[*captured.turns[: index + 1], *more])
@@ -53,7 +53,7 @@ def up_to(captured: Captured, method: tuple[int, int], *more: tuple[str, bytes])
 
 
 class Replay:
-    """A client that says what was recorded, in a thread: each part after as many answers as the recorded client had.
+    """A client that sends a recording, in a thread: each part after as many answers as the recorded client had.
 
     The virtual host is that of the URL. Leaving the block waits for the end of the conversation.
     """

@@ -1,4 +1,4 @@
-"""A broker that only does what a test tells it: it agrees to everything, and confirms and returns when asked to."""
+"""A broker scripted by a test: it agrees to everything, and confirms and returns on demand."""
 
 import asyncio
 from types import TracebackType
@@ -107,7 +107,7 @@ class ScriptedLink:
             self.closed.append(channel)
             self.send(channel, ChannelCloseOk())
 
-    # -- what a test tells it, on channel 1 ------------------------------------------------------------
+    # -- for tests, on channel 1 ------------------------------------------------------------
 
     def send(self, channel: int, method: Method) -> None:
         """Send any method."""
@@ -145,7 +145,7 @@ class ScriptedBroker:
     """
 
     def __init__(self, link: type[ScriptedLink] = ScriptedLink) -> None:
-        """link: what is made for each connection."""
+        """link: the class of each connection."""
         self._link = link
         self.frame_max = _FRAME_MAX
         self.links: list[ScriptedLink] = []

@@ -121,11 +121,11 @@ class Log(list[Entry]):
         return Log(entry for entry in self if entry.host == host)
 
     def targets(self) -> list[str]:
-        """Return what was asked for."""
+        """Return the requested targets."""
         return [entry.target for entry in self]
 
     def gaps(self) -> dict[str, list[float]]:
-        """Return for each host the seconds from the end of each answer to the begin of the next request.
+        """Return for each host the seconds from the end of each answer to the start of the next request.
 
         Negative where a request came while another one was under way.
         """
@@ -177,7 +177,7 @@ class Setting:
         raise OSError("no port is free on all addresses")
 
     def context(self) -> ssl.SSLContext | None:
-        """Return what TLS needs."""
+        """Return the TLS context."""
         if self.certificates is None:
             return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -331,7 +331,7 @@ async def _serve(
 
 
 class _Addresses:
-    """What both servers say of themselves."""
+    """The properties that both servers have."""
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
@@ -405,7 +405,7 @@ class Sites(_Addresses):
 
 
 class SitesProcess(_Addresses):
-    """A server in a process of its own; its site must be one that pickle takes. A context manager."""
+    """A server in a separate process; its site must be picklable. A context manager."""
 
     def __init__(
         self, site: Site, hosts: int = 1, *, addresses: Iterable[str] = (), authority: trustme.CA | None = None
@@ -503,7 +503,7 @@ def _main() -> None:
 
 
 if __name__ == "__main__":
-    # Under its own name, so that what is pickled here is what the parent knows.
+    # Under its own name, so that objects pickled here can be unpickled by the parent.
     from tests.support import sites
 
     sites._main()

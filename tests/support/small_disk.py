@@ -55,13 +55,13 @@ class SmallDisk:
         return sum(path.stat().st_size for path in self._outside.glob(name))
 
     def fill(self) -> None:
-        """Let somebody else take all that is free."""
+        """Fill the disk completely."""
         with open(self._outside / "filling", "ab", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(_PIECE)  # the last one as far as there is room
 
     def empty(self) -> None:
-        """Free what `fill` took."""
+        """Free the space that `fill` took."""
         (self._outside / "filling").unlink()
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""The fault proxy: each fault does what it says, and ends when it is switched off."""
+"""The fault proxy: each fault works, and ends when it is switched off."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class EchoServer:
-    """Sends back what it gets, and keeps how each connection ended."""
+    """Sends back its input, and records how each connection ended."""
 
     def __init__(self) -> None:
         self.received = b""

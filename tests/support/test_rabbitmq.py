@@ -1,4 +1,4 @@
-"""The private RabbitMQ: isolated, and back with its data after a stop."""
+"""The private RabbitMQ: isolated, and restarted with its data."""
 
 import contextlib
 import socket
