@@ -1,16 +1,21 @@
 """The crawl's database: its tables, beside those of another app."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, event, text
 
+from rabbitry.apps.crawl.keeper import index, reading
 from rabbitry.apps.crawl.keeper.addresses import parse
 from rabbitry.apps.crawl.keeper.database import Database
+from rabbitry.apps.crawl.keeper.keeper import Keeper
 from rabbitry.apps.crawl.keeper.outcomes import refusal, refused
 from rabbitry.apps.crawl.keeper.state import load
 from rabbitry.apps.crawl.keeper.work import Work
 from rabbitry.apps.grading.records import Database as Grading
+from tests.apps.crawl.keeper.simulation import World, web
 
 
 def test_a_new_database_has_one_row_for_the_active_keeper(database: Database) -> None:
@@ -56,3 +61,54 @@ def test_two_apps_share_a_database(database_url: str) -> None:
         pass
     with Database(database_url, existing=True), Grading(database_url, existing=True):
         pass
+
+
+@contextmanager
+def noting(found: dict[str, object]) -> Iterator[None]:
+    """Note each statement that is executed, with parameters of its."""
+
+    def note(
+        connection: Connection, cursor: object, statement: str, values: object, context: object, many: bool
+    ) -> None:
+        found.setdefault(statement, values[0] if many and isinstance(values, list) else values)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+def scans(connection: Connection, statements: dict[str, object]) -> set[str]:
+    """Return the tables that statements look through from the first row to the last."""
+    found = set()
+    for statement, values in statements.items():
+        if statement.split()[0] in ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH"):
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)  # type: ignore[arg-type] # as it came
+            found |= {row[3].split()[1] for row in plan if row[3].startswith("SCAN ")}
+    return found - {"json_each"}
+
+
+def test_no_transaction_of_a_keeper_looks_through_a_table(simple: Database) -> None:
+    world = World(simple, web(hosts=3, pages=20))
+    world.keeper = Keeper("one", index)
+    world.add("http://h0.test/", recrawl=40_000.0)
+    world.run(most=8)  # it reads all that it keeps in memory, at its start
+    executed: dict[str, object] = {}
+    with noting(executed):
+        world.run(most=150)
+    assert any(statement.startswith("DELETE FROM crawl_later") for statement in executed), "pages are fetched again"
+    assert simple.read_now(lambda connection: scans(connection, executed)) == set()
+
+
+def test_only_the_table_of_hosts_is_looked_through_to_list_them(simple: Database) -> None:
+    world = World(simple, web(hosts=3, pages=20))
+    world.add("http://h0.test/")
+    world.run(most=8)
+    executed: dict[str, object] = {}
+    with noting(executed):
+        simple.read_now(lambda connection: reading.hosts(connection, 20))
+        simple.read_now(lambda connection: reading.why(connection, "http://h0.test/p/1", world.now))
+    # The log of new addresses is searched as bytes, and has a bound.
+    found = simple.read_now(lambda connection: scans(connection, executed))
+    assert found - {"crawl_seen_log"} == {"crawl_hosts", "h"}

@@ -148,9 +148,9 @@ def hosts(connection: Connection, limit: int, offset: int = 0) -> Hosts:
     total = sets.rows(connection, "SELECT count(*) FROM crawl_hosts")[0][0]
     found = sets.rows(
         connection,
-        "SELECT h.id, h.name, h.waiting, h.later, h.sent, h.pages, h.problems, h.delay, h.robots_delay, h.backoff,"
-        " h.due, h.outcomes, (SELECT count(*) FROM crawl_batches b WHERE b.host = h.id) AS out"
-        " FROM crawl_hosts h ORDER BY h.waiting DESC, h.name LIMIT ? OFFSET ?",
+        "SELECT h.*, EXISTS (SELECT 1 FROM crawl_batches b WHERE b.host = h.id) AS out FROM (SELECT id, name, waiting,"
+        " later, sent, pages, problems, delay, robots_delay, backoff, due, outcomes FROM crawl_hosts"
+        " ORDER BY waiting DESC, name LIMIT ? OFFSET ?) AS h ORDER BY h.waiting DESC, h.name",
         limit,
         offset,
     )
@@ -173,7 +173,7 @@ def _host(row: Row[*tuple[Any, ...]], robots: Row[*tuple[Any, ...]] | None) -> H
         done=row.pages + row.problems,
         delay=max(row.delay, row.robots_delay, row.backoff),
         next_at=row.due,
-        is_out=row.out > 0,
+        is_out=bool(row.out),
         robots="" if robots is None else _ROBOTS.get(robots.state, WORDS.get(robots.outcome, "")),
         last=[Decision(at, word) for at, word in reversed(last)],
     )
