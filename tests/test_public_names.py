@@ -15,7 +15,8 @@ import rabbitry.testing
 import rabbitry.web
 
 _NAMES = {
-    "AlreadySettled", "App", "AppError", "Batch", "ChannelClosed", "ConnectFailed", "ConnectionClosed",
+    "AlreadySettled", "App", "AppError", "Batch", "CallFailed", "CallTimeout",
+    "ChannelClosed", "ConnectFailed", "ConnectionClosed",
     "ConsumerCancelled", "Context", "DeliveryTimeout", "DependencyFailed", "Depends", "Key", "LoginRefused", "Message",
     "Outgoing", "Properties", "ProtocolViolation",
     "PublishError", "PublishRefused", "PublishReturned", "PublishTimeout", "Reject", "RequestTimeout", "Retry",

@@ -53,7 +53,15 @@ if TYPE_CHECKING:
         VirtualHostRefused,
     )
     from rabbitry.flow import App, Batch, Context, Depends, Key, Message, Outgoing
-    from rabbitry.flow.exceptions import AppError, DependencyFailed, Reject, Retry, TopologyMismatch
+    from rabbitry.flow.exceptions import (
+        AppError,
+        CallFailed,
+        CallTimeout,
+        DependencyFailed,
+        Reject,
+        Retry,
+        TopologyMismatch,
+    )
 
 __all__ = [
     "AlreadySettled",
@@ -68,6 +76,8 @@ __all__ = [
     "BlockingReceipt",
     "BlockingTransaction",
     "BrokerURL",
+    "CallFailed",
+    "CallTimeout",
     "Channel",
     "ChannelClosed",
     "ConnectFailed",
@@ -134,7 +144,8 @@ _ELSEWHERE: Final = {
         "rabbitry.amqp.client",
     ),
     **dict.fromkeys(
-        ("AppError", "DependencyFailed", "Reject", "Retry", "TopologyMismatch"), "rabbitry.flow.exceptions"
+        ("AppError", "CallFailed", "CallTimeout", "DependencyFailed", "Reject", "Retry", "TopologyMismatch"),
+        "rabbitry.flow.exceptions",
     ),
     **dict.fromkeys(("App", "Batch", "Context", "Depends", "Key", "Message", "Outgoing"), "rabbitry.flow"),
 }

@@ -85,6 +85,7 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "keep_unknown": _FLAG,
     "exchange": _NAME,
     "single_active": _FLAG,
+    "replies": _FLAG,
     "jitter": (lambda value: _is_number(value) and 0 <= value <= 1, "0 to 1, a share of the delay"),  # type: ignore[operator] # a number
     "uncounted": (lambda value: value == 0 or _is_count(value), "a whole number, not negative"),
     "queue_arguments": (

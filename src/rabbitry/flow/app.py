@@ -115,6 +115,7 @@ class App:
         uncounted: int = UNCOUNTED,
         queue_arguments: Mapping[str, Argument] | None = None,
         priorities: int | None = None,
+        replies: bool = False,
         **unknown: Never,
     ) -> Callable[[_H], _H]:
         """Make a function a stage: it is called with each message that is published with `key`.
@@ -153,6 +154,9 @@ class App:
                 those that it has.
             priorities: The highest priority of a message; the queue delivers those of higher priority first. None: the
                 queue ignores priorities.
+            replies: Send what the handler returns to the caller of its message (`Publisher.call`, or any program that
+                sets `reply_to`), whether `then` leads somewhere or not; and the error of a message that failed for
+                good.
             unknown: None; an error names the option that was meant.
 
         Raises:
@@ -177,6 +181,7 @@ class App:
             "uncounted": uncounted,
             "queue_arguments": queue_arguments,
             "priorities": priorities,
+            "replies": replies,
         }
 
         def register(handler: _H) -> _H:

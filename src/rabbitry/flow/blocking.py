@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, overload
 
 from rabbitry.amqp.client.blocking.receipts import BlockingReceipt, pass_on
 from rabbitry.amqp.protocol.tables import Table
@@ -15,6 +16,7 @@ from rabbitry.flow.spec import AppSpec
 from rabbitry.runtime.io_thread import IOThread
 
 _T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 class BlockingPublisher:
@@ -62,6 +64,46 @@ class BlockingPublisher:
 
     async def _send(self, io: IOThread, value: object, key: str | Key[Any], headers: Table | None) -> BlockingReceipt:
         return pass_on(await self._publisher.send(value, key=key, headers=headers), io)
+
+    @overload
+    def call(
+        self,
+        value: _T | Outgoing,
+        *,
+        key: str | Key[_T],
+        timeout: float,
+        type: type[_R],
+        headers: Table | None = None,
+        on_progress: Callable[[Any], None] | None = None,
+    ) -> _R: ...
+    @overload
+    def call(
+        self,
+        value: _T | Outgoing,
+        *,
+        key: str | Key[_T],
+        timeout: float,
+        type: None = None,
+        headers: Table | None = None,
+        on_progress: Callable[[Any], None] | None = None,
+    ) -> Any: ...
+    def call(
+        self,
+        value: object,
+        *,
+        key: str | Key[Any],
+        timeout: float,
+        type: Any = None,
+        headers: Table | None = None,
+        on_progress: Callable[[Any], None] | None = None,
+    ) -> Any:
+        """Publish a value, wait until it is handled, and return what the handler returned; see `Publisher.call`.
+
+        `on_progress` is called on the I/O thread, and must not block.
+        """
+        return self._entered().run(
+            self._publisher.call(value, key=key, timeout=timeout, type=type, headers=headers, on_progress=on_progress)
+        )
 
     def wait_for_confirms(self) -> None:
         """Wait until everything sent before is confirmed. Raises what failed since the last call as one group."""

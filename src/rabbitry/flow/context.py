@@ -53,6 +53,12 @@ class Publishing(Protocol):
     ) -> str:
         """Publish as `publish_for` does, without an event loop."""
 
+    async def report_for(self, cause: Message, value: object) -> None:
+        """Tell the caller of a message how far it is; see `Context.progress`."""
+
+    def report_blocking_for(self, cause: Message, value: object) -> None:
+        """Tell as `report_for` does, without an event loop."""
+
 
 class Context:
     """The handling of one message, passed to a handler that has a parameter of this type.
@@ -126,3 +132,20 @@ class Context:
         return self._publishing.publish_blocking_for(
             self.message, value, key, headers=headers, priority=priority, delay=delay
         )
+
+    async def progress(self, value: object) -> None:
+        """Tell the caller of the message (`Publisher.call`) how far it is; does nothing if nobody called.
+
+        Args:
+            value: What the caller's `on_progress` gets: a number, text, or any value that can be a body.
+
+        Raises:
+            TypeError: The value can't be encoded.
+        """
+        if self.message.reply_to:
+            await self._publishing.report_for(self.message, value)
+
+    def progress_blocking(self, value: object) -> None:
+        """Tell as `progress` does, in a `def` handler."""
+        if self.message.reply_to:
+            self._publishing.report_blocking_for(self.message, value)

@@ -62,6 +62,22 @@ class Retry(RabbitryError):
         self.count = count
 
 
+class CallFailed(RabbitryError):
+    """A call's message failed for good; the text is the handler's error.
+
+    Attributes:
+        reason: The reason of its dead letter: `rejected`, `failed`, `undecodable`, …
+    """
+
+    def __init__(self, text: str, *, reason: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class CallTimeout(RabbitryError, TimeoutError):
+    """No reply to a call came in time. Its message may still be handled."""
+
+
 class DependencyFailed(RabbitryError):
     """A dependency, or a lifespan, failed in its set-up or clean-up. The text names it; the cause is its own error."""
 

@@ -82,6 +82,8 @@ class Role(Enum):
     """The first of its chain, published by a program."""
     RESULT = auto()
     """What a handler returned."""
+    REPLY = auto()
+    """What the caller of an input gets."""
     AGAIN = auto()
     """An input that comes again."""
     DEAD_RESULT = auto()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Final, Self, TypeVar, overload
 
 from rabbitry.amqp.client import BrokerURL, Connection, Properties, Receipt, connect
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import PublishRefused, UsageError
+from rabbitry.flow._calling import Calls
 from rabbitry.flow._outlet import Outlet
 from rabbitry.flow._publication import addressed, publication_of
 from rabbitry.flow.key import Key
@@ -20,6 +21,8 @@ from rabbitry.flow.wiring import topology
 from rabbitry.flow.wiring.declarer import Declarer
 
 _T = TypeVar("_T")
+_R = TypeVar("_R")
+_NOT_ENTERED: Final = "enter the publisher first: `async with app.publisher() as publisher:`"
 
 
 class Publisher:
@@ -49,6 +52,7 @@ class Publisher:
         self._strict = strict
         self._connection: Connection | None = None
         self._outlet: Outlet | None = None
+        self._calls: Calls | None = None
 
     async def __aenter__(self) -> Self:
         connection = await connect(self._find_url(), name=f"{self.spec.name} publisher")
@@ -56,6 +60,7 @@ class Publisher:
             declarer = Declarer()
             redeclare = partial(topology.declare, connection, self.spec, declarer=declarer)
             await redeclare(strict=self._strict)
+            self._calls = Calls(connection)
             self._outlet = Outlet(connection, await connection.channel(), redeclare)
         except BaseException:
             await connection.close()
@@ -66,6 +71,8 @@ class Publisher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._calls is not None:
+            await self._calls.close()
         if self._connection is not None:
             await self._connection.__aexit__(kind, error, traceback)
 
@@ -94,6 +101,70 @@ class Publisher:
         await receipt
         return receipt.message_id
 
+    @overload
+    async def call(
+        self,
+        value: _T | Outgoing,
+        *,
+        key: str | Key[_T],
+        timeout: float,
+        type: type[_R],
+        headers: Table | None = None,
+        on_progress: Callable[[Any], None] | None = None,
+    ) -> _R: ...
+    @overload
+    async def call(
+        self,
+        value: _T | Outgoing,
+        *,
+        key: str | Key[_T],
+        timeout: float,
+        type: None = None,
+        headers: Table | None = None,
+        on_progress: Callable[[Any], None] | None = None,
+    ) -> Any: ...
+    async def call(
+        self,
+        value: object,
+        *,
+        key: str | Key[Any],
+        timeout: float,
+        type: Any = None,
+        headers: Table | None = None,
+        on_progress: Callable[[Any], None] | None = None,
+    ) -> Any:
+        """Publish a value, wait until it is handled, and return what the handler returned.
+
+        The key must lead to a stage with `replies=True`. After a timeout, or cancelling, the message may still be
+        handled; `Outgoing(value, expiration=…)` has the broker drop it if no worker took it by then. If the connection
+        is lost meanwhile, the reply may be, too.
+
+        Args:
+            value: The body, as for `publish`.
+            key: The routing key.
+            timeout: Seconds to wait for the reply, over all attempts.
+            type: The type to decode the reply to; None: what its content type says.
+            headers: Of the message.
+            on_progress: Called in the publisher's event loop with each value that the handler gives to
+                `Context.progress`.
+
+        Raises:
+            CallFailed: The message failed for good, and became a dead letter. The text is the handler's error.
+            CallTimeout: No reply came in time.
+            Undecodable: The reply is not of the type.
+            UsageError: The key leads to no stage that replies, or the value can't be encoded.
+            PublishError: The broker did not take the message.
+            ConnectionClosed: The publisher was closed meanwhile.
+        """
+        identity, message = publication_of(self.spec, value, key, headers)
+        if not self.spec.replies_to(message.routing_key):
+            raise UsageError(
+                f"key {message.routing_key!r}: no stage that takes it has replies=True, so no reply would come"
+            )
+        if self._calls is None:
+            raise UsageError(_NOT_ENTERED)
+        return await self._calls.call(identity, message, timeout=timeout, type=type, on_progress=on_progress)
+
     async def send(self, value: _T | Outgoing, *, key: str | Key[_T], headers: Table | None = None) -> Receipt:
         """Send a value and return the message's receipt, a future that is done once the broker has confirmed it.
 
@@ -108,7 +179,7 @@ class Publisher:
 
     async def _send(self, message: Publication) -> Receipt:
         if self._outlet is None:
-            raise UsageError("enter the publisher first: `async with app.publisher() as publisher:`")
+            raise UsageError(_NOT_ENTERED)
         receipt = await self._outlet.send(message)
         receipt.add_done_callback(partial(self._on_done, receipt))
         return receipt

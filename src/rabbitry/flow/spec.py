@@ -80,6 +80,11 @@ class AppSpec:
             return topic_matches(pattern, key)
         return exchange_type == "fanout" or pattern == key
 
+    def replies_to(self, key: str) -> bool:
+        """Return whether a stage that takes messages with `key` replies to their callers."""
+        queues = self.queues_of(key)
+        return any(stage.replies and stage.queue in queues for stage in self.stages.values())
+
     def exchange_of(self, key: str) -> str:
         """Return the name of the exchange that messages with `key` are published to."""
         return self.exchanges.get(key, self.exchange)

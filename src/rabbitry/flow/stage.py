@@ -76,6 +76,7 @@ class Stage:
     exchange: str | None
     single_active: bool
     queue_arguments: Mapping[str, Argument]
+    replies: bool
     is_plain: bool
     """Whether the handler takes a message's value and metadata, returns its results, and nothing else is to be done."""
 
@@ -147,6 +148,7 @@ def make_stage(  # noqa: PLR0913 - the options of `App.stage`
     single_active: bool,
     queue_arguments: Mapping[str, Argument] | None,
     priorities: int | None,
+    replies: bool,
 ) -> Stage:
     """Make a stage of the app of this name. Raises AppError, naming app, stage and function, for what is invalid.
 
@@ -171,6 +173,8 @@ def make_stage(  # noqa: PLR0913 - the options of `App.stage`
         ) from error
     source = written(handler)
     yields = inspect.isgeneratorfunction(source) or inspect.isasyncgenfunction(source)
+    if replies and (yields or batch is not None):
+        raise AppError(f"{what}: replies=True is for handlers of single messages that return, and do not yield")
     return Stage(
         name=name or called(handler),
         key=name_of(key),
@@ -193,6 +197,7 @@ def make_stage(  # noqa: PLR0913 - the options of `App.stage`
         exchange=exchange,
         single_active=single_active,
         queue_arguments=dict(queue_arguments or {}) | ({} if priorities is None else {"x-max-priority": priorities}),
+        replies=replies,
         is_plain=not yields and batch is None and signature.context is None and not signature.plan.providers,
     )
 

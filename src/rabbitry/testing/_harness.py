@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final, TypeVar, overload
 
@@ -95,6 +95,18 @@ class Harness:
     async def publish(self, value: _T | Outgoing, *, key: str | Key[_T], headers: Table | None = None) -> str:
         """Publish a value to the app and return the message's id. Raises as `Publisher.publish` does."""
         return await self._publisher.publish(value, key=key, headers=headers)
+
+    async def call(
+        self,
+        value: _T | Outgoing,
+        *,
+        key: str | Key[_T],
+        type: Any = None,
+        timeout: float = TIMEOUT,
+        on_progress: Callable[[Any], None] | None = None,
+    ) -> Any:
+        """Publish a value, and return what the handler returned. Raises as `Publisher.call` does."""
+        return await self._publisher.call(value, key=key, timeout=timeout, type=type, on_progress=on_progress)
 
     @overload
     async def published(self, key: Key[_T], *, timeout: float = TIMEOUT) -> _T: ...

@@ -88,6 +88,8 @@ class Counting:
         for message in outgoing:
             if message.role is Role.RESULT:
                 counts.to[message.routing_key] += 1
+            elif message.role is Role.REPLY:
+                continue  # counted as done, or dead
             elif message.role is Role.AGAIN:
                 counts.waiting += 1
             else:

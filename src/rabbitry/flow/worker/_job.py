@@ -11,6 +11,7 @@ from rabbitry.flow.message import Message, Publication, Undecoded, metadata
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import Delivery
+    from rabbitry.flow.codec import Encoded
     from rabbitry.flow.outgoing import Extra
     from rabbitry.flow.stage import Stage
 
@@ -33,7 +34,7 @@ class Result(NamedTuple):
     reason: the `x-rabbitry-reason` of the dead letter that this may become. after: seconds, for `retry`. context: the
     trace context that was current when the handler returned or yielded, encoded; None if that is the message's.
     failures: results of single messages of a batch, by their places in it. is_counted: for `retry`, whether it is an
-    attempt.
+    attempt. reply: what the message's caller gets.
     """
 
     kind: ResultKind
@@ -45,6 +46,7 @@ class Result(NamedTuple):
     context: bytes | None = None
     failures: tuple[tuple[int, Result], ...] = ()
     is_counted: bool = True
+    reply: Encoded | None = None
 
 
 DONE: Final = Result("done")

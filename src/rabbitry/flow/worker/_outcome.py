@@ -8,6 +8,7 @@ from rabbitry._errors import described
 from rabbitry.amqp.client import Properties
 from rabbitry.exceptions import PreconditionFailed, PublishReturned
 from rabbitry.flow._fitting import ERROR
+from rabbitry.flow._replies import caller_of, error_reply, reply
 from rabbitry.flow._trail import Trail, next_properties, next_properties_with
 from rabbitry.flow.message import (
     REASON,
@@ -42,7 +43,10 @@ def outgoing_of(spec: AppSpec, job: Job, result: Result, limit: int, *, waits: b
     """
     stage, delivery = job.stage, job.delivery
     if result.kind in ("done", "yielded"):
-        return [_product(spec, job.trail, product, result.context) for product in result.products]
+        outgoing = [_product(spec, job.trail, product, result.context) for product in result.products]
+        if stage.replies and result.reply is not None and (caller := caller_of(properties_of(delivery))):
+            outgoing.append(reply(spec.name, caller, result.reply))
+        return outgoing
     if result.kind in ("given-back", "abandoned"):
         # Published anew, since a delivery that is given back comes redelivered, and is counted as an attempt.
         properties = again(delivery, job.attempt, limit, is_interrupted=result.kind == "abandoned")
@@ -51,7 +55,8 @@ def outgoing_of(spec: AppSpec, job: Job, result: Result, limit: int, *, waits: b
         return [_among_suspects(spec, job, job.attempt, limit)]
     is_counted = result.is_counted or uncounted_of(properties_of(delivery)) >= stage.uncounted
     if result.kind == "rejected" or (is_counted and job.attempt >= stage.attempts):
-        return [dead_letter_of(spec.name, job, result, limit)]
+        letter = dead_letter_of(spec.name, job, result, limit)
+        return [letter, *replies_of_dead(spec, job, letter)]
     attempt = job.attempt + 1 if is_counted else job.attempt
     delay, rest = stage.delay(job.attempt) if result.after is None else result.after, 0.0
     if not waits:
@@ -59,6 +64,17 @@ def outgoing_of(spec: AppSpec, job: Job, result: Result, limit: int, *, waits: b
     elif stage.jitter and result.after is None:
         rest = spread(delay * stage.jitter)
     return [later(spec.name, stage.queue, delivery, attempt, delay, limit, rest=rest, is_counted=is_counted)]
+
+
+def replies_of_dead(spec: AppSpec, job: Job, letter: Publication) -> list[Publication]:
+    """Return what the caller of a message gets if this is its dead letter; nothing if nobody waits for a reply."""
+    if letter.role not in (Role.DEAD, Role.BARE) or not job.stage.replies:
+        return []
+    if (caller := caller_of(properties_of(job.delivery))) is None:
+        return []
+    headers = letter.properties.headers if isinstance(letter.properties, Properties) else None
+    reason, error = (text_header(headers or {}, name) or "" for name in (REASON, ERROR))
+    return [error_reply(spec.name, caller, reason, error)]
 
 
 def outgoing_of_batch(spec: AppSpec, batch: BatchJob, result: Result) -> list[Publication]:
@@ -122,6 +138,9 @@ def instead_of(spec: AppSpec, job: Job, message: Publication, error: BaseExcepti
             key = message.routing_key if message.role is Role.RESULT else "of its dead letter"
             text = f"a result of {len(message.body)} bytes (key {key!r}) can't be published: {described(error)}"
             return dead_letter_of(spec.name, job, Result("rejected", reason="refused", error=text), limit)
+        case Role.REPLY if (caller := caller_of(properties_of(job.delivery))) is not None:
+            text = f"the reply of {len(message.body)} bytes can't be published: {described(error)}"
+            return error_reply(spec.name, caller, "refused", text)._replace(role=Role.BARE)
         case Role.AGAIN:
             text = f"the message can't be published for another attempt: {described(error)}"
             return dead_letter_of(spec.name, job, Result("rejected", reason="refused", error=text), limit)

@@ -36,7 +36,14 @@ from rabbitry.exceptions import (
 from rabbitry.flow._outlet import Outlet
 from rabbitry.flow.message import Publication, Role
 from rabbitry.flow.worker._job import SUSPECT, BatchJob, Job, Pending, Result, Work
-from rabbitry.flow.worker._outcome import before_handling, dead_letter_of, instead_of, outgoing_of, outgoing_of_batch
+from rabbitry.flow.worker._outcome import (
+    before_handling,
+    dead_letter_of,
+    instead_of,
+    outgoing_of,
+    outgoing_of_batch,
+    replies_of_dead,
+)
 
 if TYPE_CHECKING:
     from rabbitry.flow.spec import AppSpec
@@ -85,7 +92,8 @@ class Settler:
             instead = self._unmade(job, error)
         if instead is None:
             return True
-        self._settle(job, (job,), [instead])
+        replies = replies_of_dead(self._spec, job, instead)
+        self._settle(job, (job,), [instead, *replies])
         return False
 
     def finish(self, work: Work, result: Result) -> None:
@@ -381,6 +389,7 @@ class Settler:
 _NOT_DONE: Final = frozenset({"given-back", "abandoned", "suspect"})
 _WORDS: Final = {
     Role.RESULT: "a result",
+    Role.REPLY: "the reply to a caller",
     Role.DEAD_RESULT: "the dead letter of a result",
     Role.AGAIN: "a message for another attempt",
     Role.DEAD: "a dead letter with foreign properties",

@@ -14,8 +14,9 @@ from rabbitry.amqp.client.url import current, default_url
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import UsageError
 from rabbitry.flow._publication import following, publication_of
+from rabbitry.flow._replies import ReplyTo, progress_reply
 from rabbitry.flow.key import Key
-from rabbitry.flow.message import Message
+from rabbitry.flow.message import Message, Publication
 from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.spec import AppSpec
 from rabbitry.flow.stage import Stage
@@ -336,6 +337,19 @@ class Worker:
         for message in messages:
             self._io.run(self._engine.publish(message))
         return identity
+
+    async def report_for(self, cause: Message, value: object) -> None:
+        """Tell the caller of a message how far it is; for `Context`."""
+        await self._on_io(self._engine.publish(self._report_of(cause, value)))
+
+    def report_blocking_for(self, cause: Message, value: object) -> None:
+        """Tell as `report_for` does, without an event loop; for `Context`."""
+        if self._io is None:
+            raise UsageError(_NOT_ENTERED)
+        self._io.run(self._engine.publish(self._report_of(cause, value)))
+
+    def _report_of(self, cause: Message, value: object) -> Publication:
+        return progress_reply(self.spec.name, ReplyTo(cause.reply_to or "", cause.correlation_id), value)
 
     # -- between the two loops -------------------------------------------------------------------------
 

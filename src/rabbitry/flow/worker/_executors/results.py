@@ -37,6 +37,13 @@ def succeeded(stage: Stage, body: Body, returned: object, places: list[int] | No
             f"the handler returned a {type(returned).__name__}, of which nothing has run: decorate an `async def`, or "
             "a function that yields, with what stays one (functools.wraps), or return a list for several results"
         )
+    if stage.replies:
+        answer = returned.value if isinstance(returned, Outgoing) else returned
+        return _with_results(stage, body, returned, places)._replace(reply=encode(answer))
+    return DONE if returned is None else _with_results(stage, body, returned, places)
+
+
+def _with_results(stage: Stage, body: Body, returned: object, places: list[int] | None) -> Result:
     if returned is None:
         return DONE
     unknown = unknown_fields(stage, body) if stage.keep_unknown else {}

@@ -1,0 +1,77 @@
+"""Replies: what a stage answers to the caller of a message, and what the caller makes of it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final, NamedTuple
+
+from rabbitry._decode import decode_text
+from rabbitry._errors import LONGEST_ERROR, sendable
+from rabbitry.amqp.client import Delivery, Properties
+from rabbitry.amqp.protocol.tables import FieldValue, Table
+from rabbitry.flow._fitting import ERROR
+from rabbitry.flow.codec import JSON, TEXT, Codec, Encoded, encode
+from rabbitry.flow.exceptions import CallFailed
+from rabbitry.flow.message import REASON, Publication, Role, text_header
+
+PROGRESS: Final = "x-rabbitry-progress"
+"""A header of replies that are not the last one: the handler still runs."""
+REPLY_TO: Final = "amq.rabbitmq.reply-to"
+"""RabbitMQ's docs/direct-reply-to: replies come without a queue, and none is left behind."""
+
+
+class ReplyTo(NamedTuple):
+    """Where replies to a message go, and by what the caller knows them."""
+
+    reply_to: str
+    correlation_id: str
+
+
+def caller_of(properties: Properties) -> ReplyTo | None:
+    """Return who called; None if nobody waits for a reply."""
+    if not properties.reply_to:
+        return None
+    return ReplyTo(properties.reply_to, properties.correlation_id or properties.message_id or "")
+
+
+def reply(app: str, caller: ReplyTo, encoded: Encoded, headers: dict[str, FieldValue] | None = None) -> Publication:
+    """Return the message that answers a caller. If the caller is gone, it goes nowhere."""
+    properties = Properties(
+        content_type=encoded.content_type,
+        headers=headers or None,
+        delivery_mode=1,
+        correlation_id=caller.correlation_id,
+        timestamp=int(time.time()),
+        type=sendable(encoded.type_name[:60])[:60],
+        app_id=app,
+    )
+    return Publication("", caller.reply_to, encoded.body, properties, mandatory=False, role=Role.REPLY)
+
+
+def error_reply(app: str, caller: ReplyTo, reason: str, error: str) -> Publication:
+    """Return the message that tells a caller of a failure for good."""
+    headers: dict[str, FieldValue] = {REASON: sendable(reason[:64])[:64], ERROR: sendable(error[:LONGEST_ERROR])}
+    return reply(app, caller, Encoded(b"", TEXT, "error"), headers)
+
+
+def progress_reply(app: str, caller: ReplyTo, value: object) -> Publication:
+    """Return the message that tells a caller how far its message is. Raises TypeError for what can't be encoded."""
+    return reply(app, caller, encode(value), {PROGRESS: True})
+
+
+def is_progress(headers: Table) -> bool:
+    """Return whether a reply is not the last one."""
+    return PROGRESS in headers
+
+
+def value_of(delivery: Delivery, type_: Any = None) -> Any:
+    """Return the value of a reply, decoded to a type, or as its content type says. Raises CallFailed, Undecodable."""
+    properties = delivery.properties
+    headers = properties.headers or {}
+    if (reason := text_header(headers, REASON)) is not None:
+        raise CallFailed(text_header(headers, ERROR) or reason, reason=reason)
+    if type_ is not None:
+        return Codec(type_).decode(delivery.body)
+    if properties.content_type == JSON:
+        return Codec(object).decode(delivery.body)
+    return decode_text(delivery.body) if properties.content_type == TEXT else delivery.body

@@ -1,0 +1,145 @@
+"""Calls: the result, the error or the progress of a handler comes back to who published the message."""
+
+import asyncio
+import time
+
+import msgspec
+import pytest
+
+import rabbitry
+from rabbitry.amqp.client import Properties
+from rabbitry.exceptions import ConnectionClosed, Undecodable
+from rabbitry.testing import harness
+from tests.flow._running import bodies, eventually_dead, eventually_holds
+
+
+class Sum(msgspec.Struct):
+    """A reply."""
+
+    total: int
+
+
+def _app(name: str) -> rabbitry.App:
+    app = rabbitry.App(name)
+    tries: list[str] = []
+
+    @app.stage("add", then=lambda result: "sums", replies=True, attempts=2, delays=[0])
+    async def add(numbers: list[int], context: rabbitry.Context) -> Sum:
+        for index, _ in enumerate(numbers):
+            await context.progress(index)
+        if not numbers:
+            raise rabbitry.Reject("nothing to add")
+        return Sum(sum(numbers))
+
+    @app.stage("thread", replies=True, attempts=2, delays=[0])
+    def in_thread(text: str, context: rabbitry.Context) -> rabbitry.Outgoing | str | None:
+        context.progress_blocking({"text": text})
+        tries.append(text)
+        if text == "twice" and tries.count(text) == 1:
+            raise ValueError("once")
+        if text == "fail":
+            raise ValueError("always")
+        if text == "slow":
+            time.sleep(0.5)
+        return None if text == "none" else rabbitry.Outgoing(text.upper(), key="sums")
+
+    @app.stage("silent")
+    async def silent(text: str) -> None: ...
+
+    app.output("sums", queue=f"{name}.sums")
+    return app
+
+
+async def test_a_call_returns_the_result_or_raises_the_error(broker_url: str, no_leaks: None) -> None:
+    app = _app("calls")
+    seen: list[object] = []
+    async with app.worker(broker_url, connect_attempts=1), app.publisher(broker_url) as publisher:
+        reply = await publisher.call([1, 2, 3], key="add", timeout=30, type=Sum, on_progress=seen.append)
+        assert reply.total == 6
+        assert seen == [0, 1, 2]
+        assert await publisher.call([1], key="add", timeout=30) == {"total": 1}
+        with pytest.raises(rabbitry.CallFailed, match="nothing to add") as rejected:
+            await publisher.call([], key="add", timeout=30)
+        assert rejected.value.reason == "rejected"
+        with pytest.raises(rabbitry.CallFailed, match="Expected `array`") as undecodable:
+            await publisher.call({"no": "list"}, key="add", timeout=30)
+        assert undecodable.value.reason == "undecodable"
+        with pytest.raises(rabbitry.CallFailed, match="ValueError: always") as failed:
+            await publisher.call("fail", key="thread", timeout=30)
+        assert failed.value.reason == "failed"
+        assert await publisher.call("twice", key="thread", timeout=30) == "TWICE"
+        assert await publisher.call("none", key="thread", timeout=30) is None
+        with pytest.raises(Undecodable):
+            await publisher.call("x", key="thread", timeout=30, type=Sum)
+        many = await asyncio.gather(*(publisher.call([n], key="add", timeout=30, type=Sum) for n in range(200)))
+        assert [reply.total for reply in many] == list(range(200))
+        await eventually_dead(broker_url, app, 3)
+    assert len(await bodies(broker_url, "calls.sums")) == 204, "results go where `then` leads, too"
+
+
+async def test_calls_that_get_no_reply(embedded_url: str) -> None:
+    app = _app("unanswered")
+    async with app.publisher(embedded_url) as publisher:
+        with pytest.raises(rabbitry.CallTimeout, match=r"no reply to message .* with key 'add' within 0.2 s"):
+            await publisher.call([1], key="add", timeout=0.2)
+        with pytest.raises(rabbitry.UsageError, match="key 'silent': no stage that takes it has replies=True"):
+            await publisher.call("x", key="silent", timeout=1)
+        waiting = asyncio.create_task(publisher.call([2], key="add", timeout=60))
+        await eventually_holds(embedded_url, "unanswered.add", 2)
+    with pytest.raises(ConnectionClosed, match="the publisher was closed before the reply came"):
+        await waiting
+    async with app.worker(embedded_url, connect_attempts=1):
+        await eventually_holds(embedded_url, "unanswered.sums", 2)  # both callers are gone
+    with pytest.raises(rabbitry.UsageError, match="enter the publisher first"):
+        await app.publisher(embedded_url).call([1], key="add", timeout=1)
+
+
+async def test_a_blocking_publisher_calls_too(broker_url: str) -> None:
+    app = _app("blocking-calls")
+    seen: list[object] = []
+
+    def call() -> None:
+        with app.publisher_blocking(broker_url) as publisher:
+            assert publisher.call([4], key="add", timeout=30, type=Sum).total == 4
+            assert publisher.call("a", key="thread", timeout=30, on_progress=seen.append) == "A"
+            with pytest.raises(rabbitry.CallFailed, match="nothing to add"):
+                publisher.call([], key="add", timeout=30)
+
+    async with app.worker(broker_url, connect_attempts=1):
+        await asyncio.to_thread(call)
+    assert seen == [{"text": "a"}]
+
+
+async def test_any_program_that_sets_reply_to_gets_a_reply(broker_url: str) -> None:
+    app = _app("foreign")
+    async with (
+        app.worker(broker_url, connect_attempts=1),
+        rabbitry.connect(broker_url) as connection,
+        await connection.channel() as channel,
+    ):
+        await channel.declare_queue("foreign.replies", durable=True)
+        properties = Properties(reply_to="foreign.replies", correlation_id="mine")
+        await channel.publish(b"[1, 2]", exchange="foreign", routing_key="add", properties=properties)
+        async with channel.consume("foreign.replies") as replies:
+            found = []
+            async for delivery in replies:
+                delivery.ack()
+                assert delivery.properties.correlation_id == "mine"
+                found.append(delivery.body)
+                if b"total" in delivery.body:
+                    break
+    assert found == [b"0", b"1", b'{"total":3}']
+
+
+async def test_a_harness_calls() -> None:
+    async with harness(_app("harnessed"), raise_errors=False) as h:
+        assert await h.call([1, 2], key="add", type=Sum) == Sum(3)
+        with pytest.raises(rabbitry.CallFailed, match="nothing to add"):
+            await h.call([], key="add")
+
+
+def test_what_can_not_reply_is_refused() -> None:
+    async def of_batches(texts: list[str]) -> None: ...
+
+    with pytest.raises(rabbitry.AppError, match="replies=True is for handlers of single messages"):
+        rabbitry.App("wrong").stage("in", batch=5, replies=True)(of_batches)
