@@ -3,8 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Literal
@@ -143,8 +141,8 @@ def test_a_signal_is_not_counted_for_interrupted_messages(
     log.touch()
     (tmp_path / "longer_of_tests.py").write_text(_LONG.format(log=str(log), end=str(end)))
     more = {"RABBITRY_BROKER": broker_url, "PYTHONPATH": str(tmp_path)}
-    program = "import longer_of_tests, sys; longer_of_tests.app.publish_blocking('x', key=sys.argv[1])"
-    subprocess.run([sys.executable, "-c", program, stage], env=commands.environment(more), timeout=60, check=True)
+    published = commands.run("publish", "longer_of_tests:app", stage, text="x\n", more=more)
+    assert published.returncode == 0, published.stderr
     for restart in range(3):
         deadline = "0.1" if how == "deadline" else "60"
         with commands.service("worker", "longer_of_tests:app", "--deadline", deadline, more=more) as worker:
