@@ -26,6 +26,8 @@ _BEFORE = {
     "docs/crawl.md": [_BROKER],
     "docs/flow.md": [_BROKER],
     "docs/grading.md": [_BROKER],
+    "docs/howto/from-aio-pika.md": [_BROKER],
+    "docs/howto/from-pika.md": [_BROKER],
     "docs/monitor.md": ["RABBITMQ_PASSWORD=secret rabbitry broker --memory --host 0.0.0.0 --user ann"],
 }
 # Commands of blocks that are run elsewhere, by how they begin, and the tests that run them.
