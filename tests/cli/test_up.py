@@ -1,5 +1,6 @@
 """`rabbitry up`: everything starts, everything ends, and what dies comes back."""
 
+import json
 import re
 import signal
 import tomllib
@@ -9,6 +10,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from websockets.sync.client import connect
 
 from rabbitry.apps.crawl import hosting
 from rabbitry.cli import _up_apps
@@ -54,6 +56,19 @@ def test_up_starts_everything_and_ctrl_c_ends_everything() -> None:
         assert _all_gone(list(children.values()))
         assert "Traceback" not in up.output
         assert "killed" not in up.output
+
+
+def test_the_dashboard_finds_the_broker_s_management_api_on_any_port() -> None:
+    with commands.service("up", *_FREE, "--apps", "monitor") as up:
+        feed = _page(up).replace("http:", "ws:") + "feed"
+        with connect(feed, proxy=None) as socket:
+            socket.send('{"open": 1, "topic": "broker"}')
+            socket.send('{"open": 2, "topic": "queues"}')
+            seen: dict[int, int] = {}
+            while not (seen.get(1) and seen.get(2)):
+                for part in json.loads(socket.recv(timeout=90)).get("parts", []):
+                    totals = (part.get("value") or part.get("set") or {}).get("totals", {})
+                    seen[part["id"]] = totals.get("queues", 0) if part["id"] == 1 else part.get("total", 0)
 
 
 def test_children_end_when_up_is_killed() -> None:

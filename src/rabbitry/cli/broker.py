@@ -29,7 +29,7 @@ from rabbitry.runtime.options import (
     start_logging,
 )
 from rabbitry.runtime.output import ExitCode
-from rabbitry.runtime.parent import ready
+from rabbitry.runtime.parent import MANAGEMENT_LISTENER, ready
 from rabbitry.runtime.service import run_service
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ def _tls(cert: Path | None, key: Path | None, ca: Path | None) -> ssl.SSLContext
 
 def _management_listeners(host: str, port: int | None) -> list[socket.socket]:
     try:
-        return listen(host, MANAGEMENT_PORT if port is None else port)
+        return inherit_or_listen(host, MANAGEMENT_PORT if port is None else port, MANAGEMENT_LISTENER)
     except PortTaken as error:
         if port is not None:
             raise

@@ -40,10 +40,12 @@ from rabbitry.runtime.options import (
     start_logging,
 )
 from rabbitry.runtime.output import ExitCode
-from rabbitry.runtime.parent import DATABASE, LISTENER, RECORDS_FOLDER
+from rabbitry.runtime.parent import DATABASE, LISTENER, MANAGEMENT_LISTENER, RECORDS_FOLDER
 from rabbitry.runtime.service import run_service
 
 HOST: Final = "127.0.0.1"
+MANAGEMENT: Final = "RABBITRY_MANAGEMENT"
+"""The environment variable of the option --management."""
 PORT: Final = 5672
 WEB_PORT: Final = 8003
 _ANSWER_WITHIN: Final = 5.0
@@ -136,12 +138,12 @@ def up(
 
     brought = services(chosen, app_options, plain=plain, strict=strict, free_port=free_port)
     own: tuple[str, ...] = ()
+    management: socket.socket | None = None
     if listener is not None:
-        if management_port is None and beside:
-            management_port = free_port(None, MANAGEMENT_PORT, "--management-port")
+        management = _management_listener(management_port, beside=beside)
         folder = None if memory else _folder(data, plain=plain)
-        own = as_arguments(memory=memory, data=folder, management_port=management_port)
-    plan = _Plan(listener, page, url, brought, plain, own, log_level, log_json)
+        own = as_arguments(memory=memory, data=folder, no_management=management is None)
+    plan = _Plan(listener, management, page, url, brought, plain, own, log_level, log_json)
 
     async def service(stop: asyncio.Event) -> int:
         with _records(data, memory=memory) as folder:
@@ -167,6 +169,8 @@ class _Plan:
 
     listener: socket.socket | None
     """The socket of a broker of our own."""
+    management: socket.socket | None
+    """The socket of that broker's management API."""
     page: socket.socket
     url: str
     apps: Mapping[str, Services]
@@ -194,18 +198,25 @@ class _Plan:
                 children.append(_Kept(child, service))
         of_apps = [word for brought in self.apps.values() for word in brought.web]
         web = ["web", *of_apps, *as_arguments(plain=self.plain)]
-        children.append(_Kept(self._listening("the dashboard", web, self.page, environment)))
+        of_page = {LISTENER: self.page}
+        if self.management is not None:
+            environment[MANAGEMENT] = f"http://{HOST}:{self.management.getsockname()[1]}"
+        children.append(_Kept(self._listening("the dashboard", web, of_page, environment)))
         if self.listener is not None:
-            own = self._listening("the broker", ["broker", *self.broker], self.listener, environment)
+            listeners = {LISTENER: self.listener}
+            if self.management is not None:
+                listeners[MANAGEMENT_LISTENER] = self.management
+            own = self._listening("the broker", ["broker", *self.broker], listeners, environment)
             children.append(_Kept(own))
         return children
 
     def _listening(
-        self, name: str, arguments: list[str], listener: socket.socket, environment: dict[str, str]
+        self, name: str, arguments: list[str], listeners: Mapping[str, socket.socket], environment: Mapping[str, str]
     ) -> Child:
-        number = listener.fileno()
-        more = environment | self._logging(is_quiet=True) | {LISTENER: str(number)}
-        return Child(name, arguments, more, (number,))
+        """Return a child that inherits sockets; `listeners` has them by the variables that name them."""
+        numbers = {variable: listener.fileno() for variable, listener in listeners.items()}
+        named = {variable: str(number) for variable, number in numbers.items()}
+        return Child(name, arguments, {**environment, **self._logging(is_quiet=True), **named}, (*numbers.values(),))
 
     def _logging(self, *, is_quiet: bool) -> dict[str, str]:
         # A healthy start is quiet: of most children only what is wrong is of interest.
@@ -314,6 +325,17 @@ def _listen(port: int | None, default: int, option: str, *, beside: bool) -> soc
             return listen(HOST, 0)[0]
         beside_another = "" if port is not None else "; beside another rabbitry up: --port 0 --data DIR"
         raise UsageError(f"{error} ({option} 0 takes a free one{beside_another})") from error
+
+
+def _management_listener(port: int | None, *, beside: bool) -> socket.socket | None:
+    """Return a socket for the broker's management API; None if its usual port is taken, which is logged."""
+    try:
+        return _listen(port, MANAGEMENT_PORT, "--management-port", beside=beside)
+    except UsageError as error:
+        if port is not None:
+            raise
+        _logger.warning("no management API, so the dashboard shows less of the broker: %s", error)
+        return None
 
 
 def _broker_listener(port: int) -> socket.socket:

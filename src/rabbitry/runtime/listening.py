@@ -60,14 +60,19 @@ def listen(host: str, port: int) -> list[socket.socket]:
         raise UsageError(f"can't listen on {host} port {port}: {why}") from error
 
 
-def inherit_or_listen(host: str, port: int) -> list[socket.socket]:
+def inherit_or_listen(host: str, port: int, variable: str = LISTENER) -> list[socket.socket]:
     """Return the socket that `rabbitry up` opened for this process, or else sockets as `listen` does.
+
+    Args:
+        host: The address to listen on.
+        port: The port.
+        variable: The environment variable that names the inherited socket.
 
     Raises:
         PortTaken: Another program listens there.
         UsageError: The address is not this machine's, or only root may use the port.
     """
-    inherited = os.environ.pop(LISTENER, None)
+    inherited = os.environ.pop(variable, None)
     return listen(host, port) if inherited is None else [socket.socket(fileno=int(inherited))]
 
 
