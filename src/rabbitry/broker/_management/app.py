@@ -20,6 +20,7 @@ from rabbitry.amqp.protocol.states import ConnectionState
 from rabbitry.broker._errors import Refusal
 from rabbitry.broker._login import may_come_from
 from rabbitry.broker._management.call import CREATED, DONE, TAGS, Answer, Call, Handler, only, refused
+from rabbitry.broker._management.changes import Changes
 from rabbitry.broker._management.definitions import BadDefinition
 from rabbitry.broker._management.encoding import encode
 from rabbitry.broker._management.guard import Guard
@@ -68,8 +69,9 @@ def make_app(broker: Broker, rates: Rates, pace: Pace) -> ASGIApp:
         Route("/api", root),
         *(Route(path, cli) for path in ("/cli", "/cli/index.html", "/cli/rabbitmqadmin")),
     ]
+    watched = Changes(broker, pace)
     for path, methods, handler in ROUTES:
-        routes.append(Route(path, _endpoint(broker, rates, pace, handler), methods=list(methods)))
+        routes.append(Route(path, _endpoint(broker, rates, pace, watched, handler), methods=list(methods)))
 
     async def missing(request: Request, error: Exception) -> Response:
         return JSONResponse({"error": "Object Not Found", "reason": "Not Found"}, 404)
@@ -92,13 +94,15 @@ class _RawPaths:
         await self._app(scope, receive, send)
 
 
-def _endpoint(broker: Broker, rates: Rates, pace: Pace, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(
+    broker: Broker, rates: Rates, pace: Pace, watched: Changes, handler: Handler
+) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         try:
             user = _authenticate(broker, request)
             body = await _read(request)
             changes = broker.journal.changes
-            result = handler(Call(broker, rates, pace, request, user, body))
+            result = handler(Call(broker, rates, pace, watched, request, user, body))
             if inspect.isawaitable(result):
                 result = await result
             broker.dispatcher.dispatch()

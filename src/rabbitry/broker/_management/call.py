@@ -11,6 +11,7 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from rabbitry._decode import decode_object
+from rabbitry.broker._management.changes import Changes
 from rabbitry.broker._management.encoding import Json
 from rabbitry.broker._management.pace import Pace
 from rabbitry.broker._management.rates import Range, Rates
@@ -66,10 +67,13 @@ def need_keys(body: Json, *names: str) -> None:
 class Call:
     """A request, with its user and the objects that its path names."""
 
-    def __init__(self, broker: Broker, rates: Rates, pace: Pace, request: Request, user: User, body: bytearray) -> None:
+    def __init__(
+        self, broker: Broker, rates: Rates, pace: Pace, changes: Changes, request: Request, user: User, body: bytearray
+    ) -> None:
         self.broker = broker
         self.rates = rates
         self.pace = pace
+        self.changes = changes
         self.request = request
         self.user = user
         self.method = request.method

@@ -2,7 +2,8 @@
 
 Overview and nodes are asked each 5 s. A whole list of 10,000 queues costs RabbitMQ 3.10 5 to 10 s of CPU. A list that
 took long is therefore asked for again only when its share of the time stays small, and meanwhile the rows that a page
-shows are asked for one by one. Nothing is asked while no page subscribes.
+shows are asked for one by one. Rabbitry's own broker is not asked for its queues again and again: it answers with those
+that changed, as soon as there are some. Nothing is asked while no page subscribes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from rabbitry.runtime.backoff import Backoff
 from rabbitry.web.feed.tables import Key, Row, SeenRows, Table
 from rabbitry.web.feed.topics import Topic, Value
 from rabbitry.web.sources.broker import broker_value
+from rabbitry.web.sources.changes import read_changes
 from rabbitry.web.sources.details import QueueTopic, queue_value
 from rabbitry.web.sources.lists import LISTINGS, Listing
 from rabbitry.web.sources.status import Status
@@ -42,6 +44,8 @@ MOST_SHOWN: Final = 100
 """Rows that are asked for one by one in 5 s."""
 _PATIENCE: Final = 120.0
 """Seconds that a whole list may take."""
+_WAIT: Final = 4
+"""Seconds that an answer with changes waits for some: as long as the data may seem to age."""
 _AGAIN: Final = Backoff(2.0, 30.0)
 
 _logger = logging.getLogger(__name__)
@@ -77,7 +81,8 @@ class Management:
             tasks.create_task(self._repeat(self._broker, partial(self._ask_broker, client)), name="broker's overview")
             tasks.create_task(self._repeat(self._queue, partial(self._ask_details, client)), name="details of queues")
             for listing, table in self._tables.items():
-                ask = partial(self._ask_list, client, listing, table)
+                whole = partial(self._ask_list, client, listing, table)
+                ask = partial(self._follow_queues, client, table, whole) if listing.topic == "queues" else whole
                 tasks.create_task(self._repeat(table, ask), name=f"list of {listing.topic}")
 
     async def _repeat(self, topic: Topic, ask: Callable[[], Awaitable[float]]) -> None:
@@ -131,6 +136,29 @@ class Management:
             await asyncio.sleep(EVERY)
             await self._ask_shown(client, listing, listing.one, table)
         return max(0.0, until - time.monotonic())
+
+    async def _follow_queues(
+        self, client: httpx.AsyncClient, table: Table, whole: Callable[[], Awaitable[float]]
+    ) -> float:
+        """Take changes of queues from a broker that pushes them, as Rabbitry's does; ask any other for the list."""
+        version = 0
+        while table.wanted.is_set():
+            path = f"/api/rabbitry/changes/queues?since={version}&wait={_WAIT}"
+            try:
+                body = await fetch(client, path, timeout=_PATIENCE)
+            except NothingThere:
+                return await whole()
+            try:
+                news = await asyncio.to_thread(read_changes, body)
+            except Undecodable as error:
+                raise ConnectFailed(f"{self._url} answered no changes of queues: {error}") from error
+            version = news.version
+            if news.whole:
+                table.replace(news.rows, time.time())
+            else:
+                table.update(news.rows, news.gone, time.time())
+            self._status.tell("live")
+        return 0
 
     async def _ask_shown(
         self, client: httpx.AsyncClient, listing: Listing, path: Callable[[Key], str], table: Table

@@ -13,8 +13,9 @@ from rabbitry.broker._errors import Refusal
 from rabbitry.broker._exchanges import Binding, Exchange
 from rabbitry.broker._management import definitions, messages, views
 from rabbitry.broker._management.call import CREATED, DONE, Answer, Call, bad, need_keys, not_found, route
-from rabbitry.broker._management.encoding import Json
-from rabbitry.broker._management.listing import Listed, answer
+from rabbitry.broker._management.changes import COLUMNS
+from rabbitry.broker._management.encoding import Json, encode
+from rabbitry.broker._management.listing import Listed, answer, encoded, streamed
 from rabbitry.broker._queues import Queue
 from rabbitry.broker._vhost import VirtualHost
 
@@ -122,6 +123,27 @@ def _queues(call: Call) -> object:
     return answer(call, Listed(found, view, _QUEUE_FIELDS, has_pages=True))
 
 
+@route("/api/rabbitry/changes/queues")
+async def _changed_queues(call: Call) -> object:
+    """Answer with the queues that changed since a version, as soon as there are some; RabbitMQ has no such path."""
+    query = call.request.query_params
+    version, wait = _whole(query.get("since", "0"), "since"), _whole(query.get("wait", "0"), "wait")
+    news = await call.changes.since(version, wait)
+    seen = {vhost.name for vhost in call.vhosts()}
+    head = {"version": news.version, "whole": news.is_whole, "columns": COLUMNS}
+    gone = [key for key in news.gone if key[0] in seen]
+    async with call.pace as pace:
+        chunks = await encoded((row for row in news.rows if row[0] in seen), lambda row: row, pace)
+    return streamed([encode(head)[:-1], b',"gone":', encode(gone), b',"rows":[', *chunks, b"]}"])
+
+
+def _whole(text: str, name: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < _MOST_DIGITS):
+        raise bad(f"{name} is a whole number")
+    return int(text)
+
+
+_MOST_DIGITS: Final = 20
 _QUEUE_FIELDS: Final[dict[str, Callable[[Queue], object]]] = {
     "name": lambda item: item.name,
     "vhost": lambda item: item.vhost.name,

@@ -1,0 +1,153 @@
+"""Changes of queues for programs that watch a broker: each answer holds what changed since the one before.
+
+An answer waits until there is something to tell. The queues are looked at once a second at most, for all who ask
+together, and not at all while nobody asks. A look at 10,000 of them goes in slices, so that it holds up no client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+from rabbitry.broker._management.pace import Pace
+from rabbitry.broker._management.views import plain
+from rabbitry.broker._queues.queue import Queue
+from rabbitry.broker.broker import Broker
+
+PERIOD: Final = 1.0
+"""Seconds between two looks."""
+LONGEST_WAIT: Final = 20.0
+"""Seconds that an answer waits for a change."""
+MOST_GONE: Final = 10_000
+"""Deleted queues that are remembered; whoever asks for changes before these gets everything."""
+COLUMNS: Final = (
+    "vhost", "name", "type", "durable", "auto_delete", "exclusive", "arguments",
+    "messages_ready", "messages_unacknowledged", "consumers", "message_bytes", "policy",
+    "publish_rate", "deliver_get_rate", "ack_rate",
+)  # fmt: skip
+"""The members of a row."""
+_DECLARED: Final = 7
+"""Members that stay as they were declared."""
+_WEIGHT: Final = 0.4
+"""The share of the last second in a rate, which so moves over a few seconds."""
+_NOTHING: Final = (0.0, 0.0, 0.0)
+
+Row = tuple[Any, ...]
+
+
+class _Seen(NamedTuple):
+    version: int
+    row: Row
+    counts: tuple[int, int, int]
+    rates: tuple[float, float, float]
+
+
+class News(NamedTuple):
+    """An answer. is_whole: `rows` are all that there are, and what was known before is void."""
+
+    version: int
+    is_whole: bool
+    rows: list[Row]
+    gone: list[tuple[str, str]]
+
+
+class Changes:
+    """The queues as they were at the last look, in the order in which they changed."""
+
+    def __init__(self, broker: Broker, pace: Pace) -> None:
+        self._broker = broker
+        self._pace = pace
+        # From the clock, so that the versions of a broker that was restarted are later ones.
+        self._first = self._version = time.time_ns() // 1000
+        self._seen: dict[Queue, _Seen] = {}
+        self._gone: deque[tuple[int, str, str]] = deque()
+        self._looked_at = 0.0
+        self._looking = asyncio.Lock()
+
+    async def since(self, version: int, wait: float) -> News:
+        """Return what changed since a version, 0 for everything; waits at most `wait` seconds for something."""
+        until = time.monotonic() + min(wait, LONGEST_WAIT)
+        while True:
+            await self._look()
+            if not self._first <= version <= self._version:
+                return News(self._version, True, [seen.row for seen in self._seen.values()], [])
+            if version < self._version or time.monotonic() >= until:
+                gone = [(vhost, name) for at, vhost, name in self._gone if at > version]
+                return News(self._version, False, list(self._newer(version)), gone)
+
+    def _newer(self, version: int) -> Iterator[Row]:
+        for seen in reversed(self._seen.values()):
+            if seen.version <= version:
+                return
+            yield seen.row
+
+    async def _look(self) -> None:
+        """Look at all queues, unless somebody else did within the last second. Waits for the next look's time."""
+        asked = time.monotonic()
+        async with self._looking:
+            if self._looked_at >= asked:
+                return  # another one looked while this one waited
+            await asyncio.sleep(max(0.0, self._looked_at + PERIOD - asked))
+            now = time.monotonic()
+            seconds = max(now - self._looked_at, 0.001)
+            version = self._version + 1
+            queues = {queue: None for vhost in self._broker.vhosts.values() for queue in vhost.queues.values()}
+            async with self._pace as pace:
+                for number, queue in enumerate(queues):
+                    self._note(queue, version, seconds)
+                    if number % 16 == 0:
+                        await pace.rest()
+            for queue in [queue for queue in self._seen if queue not in queues]:
+                del self._seen[queue]
+                self._forget(queue, version)
+            self._looked_at = now
+
+    def _note(self, queue: Queue, version: int, seconds: float) -> None:
+        counts = (queue.published, queue.delivered, queue.settlements)
+        before = self._seen.get(queue)
+        if before is None or (before.rates is _NOTHING and counts == before.counts):
+            rates = _NOTHING
+        else:
+            one, two, three = (
+                _smoothed(rate, (count - old) / seconds)
+                for rate, count, old in zip(before.rates, counts, before.counts, strict=True)
+            )
+            rates = (one, two, three) if one or two or three else _NOTHING
+        declared = _declared(queue) if before is None else before.row[:_DECLARED]
+        row = (
+            *declared,
+            queue.ready,
+            queue.unsettled,
+            len(queue.turns),
+            queue.ready_bytes,
+            queue.policy.name if queue.policy is not None else "",
+            *rates,
+        )
+        if before is not None and row == before.row:
+            if counts != before.counts:
+                self._seen[queue] = before._replace(counts=counts, rates=rates)  # keeps its place
+            return
+        if before is not None:
+            del self._seen[queue]  # to the end
+        self._seen[queue] = _Seen(version, row, counts, rates)
+        self._version = version
+
+    def _forget(self, queue: Queue, version: int) -> None:
+        self._gone.append((version, queue.vhost.name, queue.name))
+        self._version = version
+        if len(self._gone) > MOST_GONE:
+            self._first = self._gone.popleft()[0]
+
+
+def _declared(queue: Queue) -> Row:
+    kind = "quorum" if queue.rules.quorum else "classic"
+    flags = (queue.durable, queue.auto_delete, queue.owner is not None)
+    return (queue.vhost.name, queue.name, kind, *flags, plain(queue.arguments))
+
+
+def _smoothed(before: float, now: float) -> float:
+    rate = round(before + _WEIGHT * (now - before), 1)
+    return rate if rate > 0.1 or now else 0.0
