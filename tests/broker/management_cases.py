@@ -121,7 +121,8 @@ SETTINGS: Final[tuple[tuple[str, str, object], ...]] = (
         ("PUT", _POLICY, {"pattern": "^tried", "definition": definition})
         for definition in (
             {}, {"nope": 1}, {"nope": 1, "more": "x"}, {"max-length": "x"}, {"max-length": -1}, {"max-length": None},
-            {"max-length-bytes": 1.5}, {"message-ttl": -1}, {"expires": 0}, {"overflow": "zz"}, {"delivery-limit": -7},
+            {"max-length-bytes": 1.5}, {"message-ttl": -1}, {"message-ttl": 2**63 - 1}, {"expires": 0},
+            {"expires": 2**63 - 1}, {"overflow": "zz"}, {"delivery-limit": -7},
             {"dead-letter-exchange": 5}, {"dead-letter-routing-key": 5}, {"alternate-exchange": 7},
             {"queue-mode": "zz"}, {"queue-version": 7}, {"queue-master-locator": "zz"}, {"queue-leader-locator": "zz"},
             {"max-in-memory-length": -1}, {"max-in-memory-bytes": -1}, {"dead-letter-strategy": "zz"},

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal, NamedTuple
 
 from rabbitry.amqp.protocol.tables import FieldValue, Table
-from rabbitry.broker._erlang import check_timer, erlang_json
+from rabbitry.broker._erlang import erlang_json
 from rabbitry.broker._patterns import check_pattern, matches
 from rabbitry.broker._store.journal import Journal
 from rabbitry.broker._store.schema import record_key
@@ -41,12 +41,8 @@ def _is_count(value: FieldValue) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _is_time(value: FieldValue) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and check_timer(value) is None
-
-
 def _is_lifetime(value: FieldValue) -> bool:
-    return _is_time(value) and value != 0
+    return _is_count(value) and value != 0
 
 
 def _is_text(value: FieldValue) -> bool:
@@ -74,7 +70,7 @@ def _is_anything(value: FieldValue) -> bool:
 
 
 _SETTINGS: Final[Mapping[str, tuple[Callable[[FieldValue], bool], str]]] = {
-    "message-ttl": (_is_time, "is not a valid message TTL"),
+    "message-ttl": (_is_count, "is not a valid message TTL"),
     "expires": (_is_lifetime, "is not a valid queue expiry"),
     "max-length": (_is_count, "is not a valid maximum length"),
     "max-length-bytes": (_is_count, "is not a valid maximum length in bytes"),
