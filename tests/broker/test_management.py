@@ -511,6 +511,29 @@ async def test_message_stats_are_rabbitmq_s(rabbit: RabbitMQ, broker: Broker) ->
             await asyncio.to_thread(counting.close)
 
 
+async def test_a_channel_tells_which_exchanges_it_publishes_to(broker: Broker) -> None:
+    api = Api(broker.management_url)
+    async with rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+
+        async def publishes() -> list[dict[str, Any]]:
+            _, (listed,) = await asyncio.to_thread(api, "GET", "/api/channels")
+            path = f"/api/channels/{urllib.parse.quote(listed['name'], safe='')}"
+            _, details = await asyncio.to_thread(api, "GET", path)
+            found: list[dict[str, Any]] = details["publishes"]
+            return found
+
+        assert await publishes() == []
+        await channel.publish(b"x", exchange="amq.fanout", mandatory=False)
+        (only,) = await publishes()
+        assert only["exchange"] == {"name": "amq.fanout", "vhost": "/"}
+        assert only["stats"]["publish"] == 1
+        await channel.publish(b"x", exchange="amq.topic", mandatory=False)
+        both = await publishes()
+        assert [one["exchange"]["name"] for one in both] == ["amq.fanout", "amq.topic"]
+        assert [one["stats"] for one in both] == [{}, {}]
+
+
 async def test_a_client_of_amqp_0_8_is_listed_as_one(broker: Broker, rabbit: RabbitMQ) -> None:
     opened = up_to(data.load("refused", data.AMQPLIB), (20, 11))
 

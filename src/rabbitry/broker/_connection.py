@@ -364,6 +364,11 @@ class ClientConnection:
         self._on_login = _nothing
 
     @property
+    def published_to(self) -> list[str]:
+        """The names of the exchanges that it published to, 100 at most."""
+        return list(self._publishing.exchanges)
+
+    @property
     def name(self) -> str:
         """Its name for operators: the addresses of both ends."""
         return f"{self.peer} -> {self.host}:{self.port}"

@@ -42,6 +42,7 @@ from rabbitry.broker.access import Access
 from rabbitry.broker.message import Message, check_delivery_mode, delivery_mode
 from rabbitry.exceptions import ProtocolViolation
 
+_MOST_EXCHANGES: Final = 100
 _CACHED_ROUTES: Final = 4096
 _LONG_HEADER: Final = 2_000
 """Size of a content header in bytes above which decoding it may take a millisecond."""
@@ -101,6 +102,8 @@ class Publishing:
         self._alarms_on = alarms.on
         self._max_message_size = max_message_size
         self._to_confirm = to_confirm
+        self.exchanges: dict[str, None] = {}
+        """The exchanges that were published to, the latest first-time one last; noted where a route is found anew."""
         self._routes: dict[bytes, _Route] = {}
         self._routes_of = -1
         # Plain functions: a bound method would refer to this object, which only the garbage collector could free then.
@@ -232,6 +235,10 @@ class Publishing:
         if immediate:
             raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, "immediate=true")
         exchange = self._exchange_of(name)
+        if name not in self.exchanges:
+            if len(self.exchanges) >= _MOST_EXCHANGES:
+                del self.exchanges[next(iter(self.exchanges))]
+            self.exchanges[name] = None
         if not name and routing_key.startswith(f"{REPLY_TO}."):
             reply_to = self._replies.get(routing_key)
             return ([] if reply_to is None else [reply_to]), arguments[2:-1], mandatory, exchange

@@ -376,6 +376,26 @@ def channel(item: Channel, rates: Rates, ranges: Ranges) -> Json:
     }
 
 
+def publishes(shown: Json, connection: ClientConnection) -> list[Json]:
+    """Return the exchanges that a channel publishes to: those of its connection, as no channel has a list of its own.
+
+    The counters are told if there is one exchange; which of several a message went to is not counted.
+
+    Args:
+        shown: The channel, as `channel` returns it.
+        connection: Its connection.
+    """
+    counted = shown.get("message_stats")
+    if not isinstance(counted, dict) or not counted.get("publish"):
+        return []
+    names = connection.published_to
+    own = {name: value for name, value in counted.items() if name in ("publish", "publish_details")}
+    return [
+        {"exchange": {"name": name, "vhost": connection.vhost.name}, "stats": own if len(names) == 1 else {}}
+        for name in names
+    ]
+
+
 def consumer(item: Consumer) -> Json:
     """Return a consumer."""
     own = item.channel

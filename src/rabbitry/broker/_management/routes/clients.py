@@ -103,7 +103,12 @@ def _channel(call: Call) -> object:
             if views.channel_name(channel) == call.path("name"):
                 shown = views.channel(channel, call.rates, call.ranges)
                 consumers = [views.consumer(item) for item in channel.consumers.values()]
-                return {**shown, "consumer_details": consumers, "deliveries": [], "publishes": []}
+                return {
+                    **shown,
+                    "consumer_details": consumers,
+                    "deliveries": [],
+                    "publishes": views.publishes(shown, connection),
+                }
     raise not_found()
 
 
