@@ -11,6 +11,7 @@ from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps.management import management_url
 from rabbitry.web.feed.topics import Topic, Value
 from rabbitry.web.sources.management import Management
+from rabbitry.web.sources.traffic import Traffic
 
 _logger = logging.getLogger(__name__)
 
@@ -29,13 +30,22 @@ class Sources:
     def __init__(self, broker: str, management: str | None = None) -> None:
         login = parse_url(broker)
         self._states = Value()
-        self._management = Management(management_url(management, login), login, self._states)
-        self.topics: Mapping[str, Topic] = {"sources": self._states, **self._management.topics}
+        url = management_url(management, login)
+        self._management = Management(url, login, self._states)
+        self._traffic = Traffic(url, login)
+        self.topics: Mapping[str, Topic] = {
+            "sources": self._states,
+            "topology": self._traffic.topic,
+            **self._management.topics,
+        }
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the sources while the block runs. One that fails is logged, and shows its last data."""
-        tasks = [asyncio.create_task(_run(self._management), name="source: management")]
+        tasks = [
+            asyncio.create_task(_run(self._management), name="source: management"),
+            asyncio.create_task(_run(self._traffic), name="source: traffic"),
+        ]
         try:
             yield
         finally:
@@ -44,7 +54,7 @@ class Sources:
             await asyncio.wait(tasks)
 
 
-async def _run(source: Management) -> None:
+async def _run(source: Management | Traffic) -> None:
     try:
         await source.run()
     except Exception:

@@ -1,27 +1,163 @@
 // The first page: what flows, what needs attention, and the panels of the apps.
+import { Feed } from "../feed.js";
 import { Component, html, render } from "../html.js";
+import { addProvider } from "../palette.js";
+import { report, reportLink } from "../status.js";
 import { panels } from "../views.js";
+import { Chosen } from "./chosen.js";
+import { Slots, grouped } from "./layout.js";
+import { Picture, isIdle, nameOf } from "./picture.js";
+import { Table } from "./table.js";
 
 const root = new URL("../../", import.meta.url);
+const NOTHING = { nodes: new Map(), edges: new Map() };
+
+// Nodes and edges of the topic `topology`, by their keys.
+function read(value) {
+  const [nodes, edges] = [new Map(), new Map()];
+  for (const [key, member] of Object.entries(value ?? {})) {
+    if (key.startsWith("e:")) edges.set(key, member);
+    else if (key !== "left_out") nodes.set(key, member);
+  }
+  return { nodes, edges };
+}
+
+const MODES = [["used", "What is in use"], ["moving", "Only what moves"], ["all", "Everything"]];
+
+// Whether a thing is shown: retry queues and the like only while they hold or move messages.
+function isShown(node, mode, now) {
+  if (mode === "all") return true;
+  const lives = !isIdle(node, now) || node.ready + node.unacked > 0;
+  return lives || (mode === "used" && !node.helper);
+}
+
+// What the mode and the words leave; beside what has the words in it, what that is directly connected with.
+function filtered({ nodes, edges }, words, mode, now) {
+  const text = words.trim().toLowerCase();
+  const shown = new Map([...nodes].filter(([, node]) => isShown(node, mode, now)));
+  const kept = new Set();
+  for (const [key, node] of shown) {
+    if (!text || `${node.name} ${node.host} ${node.kind}`.toLowerCase().includes(text)) kept.add(key);
+  }
+  if (text) {
+    const found = new Set(kept);
+    for (const { from, to } of edges.values()) {
+      if (found.has(from)) kept.add(to);
+      if (found.has(to)) kept.add(from);
+    }
+  }
+  const left = new Map([...shown].filter(([key]) => kept.has(key)));
+  return { nodes: left, edges: new Map([...edges].filter(([, { from, to }]) => left.has(from) && left.has(to))) };
+}
+
+const wanted = () => {
+  try {
+    return decodeURIComponent(location.hash.slice(1)) || null;
+  } catch {
+    return null;
+  }
+};
 
 class Overview extends Component {
-  state = { panels: [] };
+  state = { panels: [], topology: NOTHING, heard: false, leftOut: 0, at: null, broker: null, source: null, words: "", mode: "used", frozen: false, selected: wanted(), opened: new Set() };
+  slots = new Slots();
 
   componentDidMount() {
     // A panel that fails is reported on the console and costs the others nothing.
     panels.forEach(async (path, index) => {
       const { default: panel } = await import(new URL(path, root).href);
-      this.setState(({ panels: known }) => {
-        const next = [...known];
-        next[index] = panel;
-        return { panels: next };
-      });
+      this.setState(({ panels: known }) => ({ panels: Object.assign([...known], { [index]: panel }) }));
     });
+    this.feed = new Feed((link) => {
+      this.link = link;
+      this.tell();
+    });
+    this.feed.open("topology", {}, ({ value, at }) => {
+      this.newest = { topology: read(value), heard: at !== undefined, leftOut: value?.left_out ?? 0, at };
+      if (!this.state.frozen) this.setState(this.newest);
+      this.tell();
+    });
+    this.feed.open("broker", {}, ({ value }) => this.setState({ broker: value }));
+    this.feed.open("sources", {}, ({ value }) => {
+      this.setState({ source: value?.management ?? null });
+      this.tell();
+    });
+    addEventListener("hashchange", () => this.setState({ selected: wanted() }));
+    setInterval(() => this.tell(), 1000);
+    addProvider(() => [...this.state.topology.nodes].map(([key, node]) => ({
+      kind: node.kind, title: nameOf(node), url: new URL(`#${encodeURIComponent(key)}`, root).href,
+    })));
   }
 
-  render(_, { panels: loaded }) {
-    return html`${loaded.map((Panel) => Panel && html`<${Panel} />`)}`;
+  tell() {
+    if (this.link) reportLink(this.link, this.feed?.connection); // the first word comes before the constructor returns
+    const { source } = this.state;
+    if (!source) return;
+    const kind = { live: "good", idle: "busy", connecting: "busy" }[source.state] ?? "bad";
+    const age = this.newest?.at === undefined ? undefined : performance.now() - 1000 * this.feed.age(this.newest.at);
+    report("Management", { kind, text: source.state, title: source.reason ?? source.where, at: age });
   }
+
+  select = (key) => {
+    if (key?.startsWith("g:")) {
+      this.setState(({ opened }) => ({ opened: new Set(opened).add(key) }));
+      return;
+    }
+    const selected = this.state.selected === key ? null : key;
+    history.replaceState(null, "", selected ? `#${encodeURIComponent(selected)}` : location.pathname);
+    this.setState({ selected });
+  };
+
+  close = () => {
+    const { selected } = this.state;
+    this.select(selected);
+    document.querySelector(`[data-key="${CSS.escape(selected)}"]`)?.focus();
+  };
+
+  freeze = () => this.setState(({ frozen }) => ({ frozen: !frozen, ...(frozen ? this.newest : {}) }));
+
+  render(_, { panels: loaded, topology, heard, leftOut, at, broker, source, words, mode, frozen, selected, opened }) {
+    const now = at ?? 0;
+    const seen = filtered(topology, words, mode, now);
+    const drawn = grouped(seen.nodes, seen.edges, opened);
+    this.slots.fit(drawn.nodes, drawn.edges);
+    const chosen = selected !== null && topology.nodes.has(selected) ? selected : null;
+    const isFiltered = words !== "" || mode === "moving";
+    return html`
+      ${source?.todo && html`<div class="notice bad" role="status"><p><b>The broker's lists are not shown:</b> ${source.reason}. ${source.todo}</p></div>`}
+      <section class="panel flows" aria-labelledby="flows" data-frozen=${frozen ? "true" : null}>
+        <div class="bar-top">
+          <h2 id="flows">What flows</h2>
+          <${Totals} broker=${broker} />
+          <div class="tools">
+            <label><span>Filter</span><input type="search" value=${words} onInput=${(event) => this.setState({ words: event.currentTarget.value })}
+              placeholder="name or machine" /></label>
+            <label><span>Show</span><select value=${mode} onChange=${(event) => this.setState({ mode: event.currentTarget.value })}>
+              ${MODES.map(([name, title]) => html`<option value=${name}>${title}</option>`)}</select></label>
+            <button type="button" aria-pressed=${frozen ? "true" : "false"} onClick=${this.freeze}>${frozen ? "Go on" : "Freeze"}</button>
+            ${opened.size > 0 && html`<button type="button" onClick=${() => this.setState({ opened: new Set() })}>Group again</button>`}
+          </div>
+        </div>
+        ${leftOut > 0 && html`<p class="note">${leftOut.toLocaleString("en")} things that move nothing are left out.</p>`}
+        <div class=${chosen ? "beside" : ""}>
+          ${drawn.nodes.size > 0 ? html`<${Picture} drawn=${drawn} slots=${this.slots} now=${now} selected=${chosen} onSelect=${this.select} />`
+            : html`<p class="nothing">${!heard ? "Waiting for the broker's lists." : isFiltered ? "Nothing matches the filter." : "The broker has no queues yet."}</p>`}
+          ${chosen && html`<${Chosen} id=${chosen} topology=${topology} onSelect=${this.select} onClose=${this.close} />`}
+        </div>
+        <details><summary>The same as a table</summary><${Table} topology=${seen} onSelect=${this.select} now=${now} /></details>
+      </section>
+      ${loaded.map((Panel) => Panel && html`<${Panel} />`)}`;
+  }
+}
+
+function Totals({ broker }) {
+  if (!broker?.messages) return null;
+  const { rates, messages, totals } = broker;
+  const whole = (value) => Math.round(value ?? 0).toLocaleString("en");
+  return html`<p class="totals">
+    <span><b>${whole(rates.publish)}</b> published/s</span><span><b>${whole(rates.deliver_get)}</b> delivered/s</span>
+    <span><b>${whole(messages.ready)}</b> ready</span><span><b>${whole(messages.unacked)}</b> unacknowledged</span>
+    <span><b>${whole(totals.queues)}</b> queues</span><span><b>${whole(totals.connections)}</b> connections</span></p>`;
 }
 
 const page = document.getElementById("page");

@@ -1,0 +1,108 @@
+"""The source of the topology: all lists of the broker's management API, asked at a pace that it can bear."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from rabbitry._decode import decode_json
+from rabbitry.apps.management import NothingThere, fetch, get_object, open_client
+from rabbitry.exceptions import ConnectFailed, Undecodable
+from rabbitry.runtime.backoff import Backoff
+from rabbitry.web.feed.topics import Value
+from rabbitry.web.sources.fields import Object, rate, text
+from rabbitry.web.sources.topology import Lists, Topology
+
+if TYPE_CHECKING:
+    import httpx
+
+    from rabbitry.amqp.client import BrokerURL
+
+EVERY: Final = 5.0
+"""Seconds between two questions, RabbitMQ's own interval of statistics."""
+SHARE: Final = 0.1
+"""The most that asking takes of the time."""
+LONGEST: Final = 300.0
+"""Seconds after which the lists are asked for again, however long they take."""
+MOST_CHANNELS: Final = 40
+"""Channels that are asked for one by one, where they publish to: those that publish the most."""
+_PATIENCE: Final = 120.0
+_AGAIN: Final = Backoff(2.0, 30.0)
+_STATS: Final = "message_stats.publish_details.rate,message_stats.deliver_get_details.rate"
+_PATHS: Final = {
+    "exchanges": "name,vhost,type,message_stats.publish_in_details.rate,message_stats.publish_out_details.rate",
+    "queues": f"name,vhost,type,messages_ready,messages_unacknowledged,consumers,{_STATS}",
+    "bindings": "source,vhost,destination,destination_type,routing_key",
+    "connections": "name,peer_host,client_properties",
+    "channels": f"name,vhost,connection_details,{_STATS}",
+    "consumers": "queue,channel_details",
+}
+"""The lists, and the fields of each that the topology needs."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Traffic:
+    """The source of the topic `topology`.
+
+    Args:
+        url: The management API's URL.
+        login: The broker's URL, for the login.
+    """
+
+    def __init__(self, url: str, login: BrokerURL) -> None:
+        self.topic = Value()
+        self._url = url
+        self._login = login
+        self._topology = Topology()
+
+    async def run(self) -> None:
+        """Ask while a page shows the topology, until cancelled."""
+        failures = 0
+        async with open_client(self._url, self._login) as client:
+            while True:
+                await self.topic.wanted.wait()
+                try:
+                    pause = await self._ask(client)
+                    failures = 0
+                except ConnectFailed as error:
+                    # The source `management`, which asks the same API, tells the pages.
+                    _logger.debug("no topology: %s", error)
+                    failures += 1
+                    pause = _AGAIN.pause(failures)
+                await asyncio.sleep(pause)
+
+    async def _ask(self, client: httpx.AsyncClient) -> float:
+        started = time.monotonic()
+        lists = {name: await self._list(client, name, columns) for name, columns in _PATHS.items()}
+        publishes = await _publishes(client, lists["channels"])
+        value = self._topology.update(Lists(**lists, publishes=publishes), time.time())
+        self.topic.put(value, time.time())
+        took = time.monotonic() - started
+        return min(max(EVERY - took, took / SHARE), LONGEST)
+
+    async def _list(self, client: httpx.AsyncClient, name: str, columns: str) -> list[dict[str, Any]]:
+        body = await fetch(client, f"/api/{name}?columns={columns}", timeout=_PATIENCE)
+        try:
+            return await asyncio.to_thread(decode_json, body, list[dict[str, Any]])  # 10,000 queues take 0.2 s
+        except Undecodable as error:
+            raise ConnectFailed(f"{self._url} answered no list of {name} ({error}): is it a management API?") from error
+
+
+async def _publishes(client: httpx.AsyncClient, channels: Sequence[Object]) -> dict[str, Sequence[Object]]:
+    """Return what the busiest publishing channels publish to, which the list of channels does not have."""
+    rates = {text(one.get("name")): rate(one.get("message_stats") or {}, "publish") for one in channels}
+    busiest = sorted((name for name in rates if rates[name]), key=lambda name: -rates[name])[:MOST_CHANNELS]
+    found: dict[str, Sequence[Object]] = {}
+    for name in busiest:
+        try:
+            details = await get_object(client, f"/api/channels/{quote(name, safe='')}?columns=publishes")
+        except NothingThere:
+            continue  # it was closed in between
+        publishes = details.get("publishes")
+        found[name] = publishes if isinstance(publishes, list) else []
+    return found

@@ -1,0 +1,144 @@
+// The picture of the topology: an SVG of columns. One thing takes the focus; arrow keys lead to the others, Enter opens one.
+import { count, shown } from "../format.js";
+import { Component, createRef, html } from "../html.js";
+import { HEIGHT, KINDS, measure } from "./layout.js";
+
+const TITLES = { publisher: "Publishers", exchange: "Exchanges", queue: "Queues", consumer: "Consumers" };
+const FADES_AFTER = 20; // seconds without a message
+const MOST_MOVING = 80; // edges that move; the widest
+const LETTER = 8.2; // pixels of a letter, at most of it
+
+export const perSecond = (value) => (value === 0 ? "0" : value < 9.95 ? value.toFixed(1) : Math.round(value).toLocaleString("en"));
+
+export const isIdle = (node, now) => node.at === null || now - node.at > FADES_AFTER;
+
+// Pixels of an edge: as wide as the rate, in a scale that lets 1 and 10,000 a second both be seen.
+export const wide = (rate) => (rate === null ? 1.5 : rate === 0 ? 1 : Math.min(9, 1.5 + 1.8 * Math.log10(1 + rate)));
+
+// Props: drawn {nodes, edges}, slots, now, selected, onSelect(key).
+export class Picture extends Component {
+  state = { width: 0, focused: null };
+  box = createRef();
+
+  componentDidMount() {
+    const measured = () => this.setState({ width: Math.floor(this.box.current.clientWidth) });
+    this.watching = new ResizeObserver(measured);
+    this.watching.observe(this.box.current);
+    measured();
+  }
+
+  componentWillUnmount() {
+    this.watching.disconnect();
+  }
+
+  // The next thing in the direction of an arrow key: in its column, or the nearest of the next column that has some.
+  next(boxes, key, arrow) {
+    const { slots } = this.props;
+    const [kind, slot] = slots.places.get(key);
+    const isVertical = arrow === "ArrowUp" || arrow === "ArrowDown";
+    const step = arrow === "ArrowRight" || arrow === "ArrowDown" ? 1 : -1;
+    if (isVertical) {
+      const column = slots.columns.get(kind);
+      for (let at = slot + step; at >= 0 && at < column.length; at += step) if (column[at]) return column[at];
+      return null;
+    }
+    for (let at = KINDS.indexOf(kind) + step; KINDS[at]; at += step) {
+      const near = slots.columns.get(KINDS[at]).map((other, place) => [other, Math.abs(place - slot)]).filter(([other]) => other);
+      if (near.length) return near.reduce((a, b) => (b[1] < a[1] ? b : a))[0];
+    }
+    return null;
+  }
+
+  onKey = (event, boxes, key) => {
+    if (event.key === "Enter" || event.key === " ") {
+      event.preventDefault();
+      this.props.onSelect(key);
+      return;
+    }
+    const to = event.key.startsWith("Arrow") && this.next(boxes, key, event.key);
+    if (!to) return;
+    event.preventDefault();
+    this.setState({ focused: to }, () => this.box.current.querySelector(`[data-key="${CSS.escape(to)}"]`)?.focus());
+  };
+
+  render({ drawn, slots, now, selected, onSelect }, { width, focused }) {
+    const { nodes, edges } = drawn;
+    if (width === 0) return html`<div class="topology" ref=${this.box}></div>`;
+    const places = measure(slots, edges, width);
+    const first = focused && nodes.has(focused) ? focused : KINDS.flatMap((kind) => slots.columns.get(kind)).find(Boolean);
+    const moving = [...edges].filter(([, edge]) => edge.rate === null || edge.rate > 0).sort((a, b) => (b[1].rate ?? 0) - (a[1].rate ?? 0));
+    const lively = new Set(moving.slice(0, MOST_MOVING).map(([key]) => key));
+    const touches = (edge) => edge.from === selected || edge.to === selected;
+    return html`<div class="topology" ref=${this.box} role="group" tabindex="-1"
+        aria-label="Topology: publishers, exchanges, queues and consumers. Arrow keys go from one to another, Enter opens one. A table follows.">
+      <svg width=${places.width} height=${places.height} viewBox=${`0 0 ${places.width} ${places.height}`} data-selected=${selected ? "true" : null}>
+        ${KINDS.map((kind, index) => html`<text class="column" x=${2 + index * (places.box + places.gap)} y="18">${TITLES[kind]}</text>`)}
+        <g class="edges" aria-hidden="true">
+          ${[...edges].filter(([key]) => places.curves.has(key)).map(([key, edge]) => html`<${Edge} key=${key} curve=${places.curves.get(key)}
+            rate=${edge.rate} isMoving=${lively.has(key)} isChosen=${selected ? touches(edge) : null} />`)}
+        </g>
+        ${KINDS.flatMap((kind) => slots.columns.get(kind).map((key, slot) => key && nodes.has(key) && html`<${Thing} key=${key} id=${key}
+          node=${nodes.get(key)} place=${places.boxes.get(key)} host=${above(slots, nodes, kind, slot)} idle=${isIdle(nodes.get(key), now)}
+          isFirst=${key === first} isSelected=${key === selected} onSelect=${onSelect} onKey=${(event) => this.onKey(event, places.boxes, key)} />`))}
+      </svg>
+    </div>`;
+  }
+}
+
+// The machine, where the thing above is none of it.
+function above(slots, nodes, kind, slot) {
+  const column = slots.columns.get(kind);
+  const { host } = nodes.get(column[slot]);
+  return host && nodes.get(column[slot - 1])?.host !== host ? host : "";
+}
+
+class Edge extends Component {
+  shouldComponentUpdate(props) {
+    const { curve, rate, isMoving, isChosen } = this.props;
+    return curve !== props.curve || rate !== props.rate || isMoving !== props.isMoving || isChosen !== props.isChosen;
+  }
+
+  render({ curve, rate, isMoving, isChosen }) {
+    const speed = rate === null || rate < 5 ? 1 : rate < 200 ? 2 : 3;
+    return html`<g class="flow" data-chosen=${isChosen === null ? null : String(isChosen)} data-idle=${rate === 0 ? "true" : null}>
+      <path d=${curve} stroke-width=${wide(rate)} />
+      ${isMoving && html`<path class="moving" d=${curve} stroke-width=${Math.max(1.5, wide(rate) * 0.6)} data-speed=${speed} />`}
+    </g>`;
+  }
+}
+
+const cut = (text, pixels) => {
+  const most = Math.max(3, Math.floor(pixels / LETTER));
+  const letters = [...text];
+  return letters.length > most ? `${letters.slice(0, most - 1).join("")}…` : text;
+};
+
+class Thing extends Component {
+  shouldComponentUpdate(props) {
+    return ["node", "idle", "host", "isFirst", "isSelected"].some((name) => this.props[name] !== props[name])
+      || this.props.place.x !== props.place.x || this.props.place.y !== props.place.y || this.props.place.width !== props.place.width;
+  }
+
+  render({ id, node, place, host, idle, isFirst, isSelected, onSelect, onKey }) {
+    const name = shown(nameOf(node));
+    const figure = node.kind === "queue" ? count(node.ready + node.unacked, "message", "messages") : `${perSecond(node.rate)}/s`;
+    const label = `${node.members ? "group of " : ""}${node.kind} ${name}${node.host ? ` on ${shown(node.host)}` : ""}, ${figure}${idle ? ", idle" : ""}`;
+    const short = node.kind === "queue" ? (node.ready + node.unacked).toLocaleString("en") : `${perSecond(node.rate)}/s`;
+    const fill = node.kind === "queue" ? depth(node.ready + node.unacked) : 0;
+    return html`<g class="thing" role="button" tabindex=${isFirst ? "0" : "-1"} data-key=${id} data-kind=${node.kind} data-idle=${idle ? "true" : null}
+        data-gone=${node.gone ? "true" : null} data-group=${node.members ? "true" : null} aria-label=${label} aria-pressed=${isSelected ? "true" : "false"}
+        transform=${`translate(${place.x} ${place.y})`} onClick=${() => onSelect(id)} onKeyDown=${onKey}>
+      <title>${label}</title>
+      ${host && html`<text class="machine" y="-4">${cut(shown(host), place.width)}</text>`}
+      <rect class="frame" width=${place.width} height=${HEIGHT} rx=${node.kind === "exchange" ? 16 : 7} />
+      ${fill > 0 && html`<rect class="depth" x="1" y="1" width=${Math.max(4, (place.width - 2) * fill)} height=${HEIGHT - 2} rx="6" />`}
+      <text class="name" x="10" y="21">${cut(name, place.width - 26 - short.length * LETTER)}</text>
+      <text class="figure" x=${place.width - 9} y="21">${short}</text>
+    </g>`;
+  }
+}
+
+export const nameOf = (node) => (node.members ? `${node.name}… (${node.members})` : node.name || (node.kind === "exchange" ? "(default)" : "(no name)"));
+
+// How full a queue is drawn: on a scale that shows both 1 and a million messages.
+export const depth = (messages) => (messages <= 0 ? 0 : Math.min(1, Math.log10(1 + messages) / 6));
