@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from rabbitry.amqp.protocol import amqp_0_8, hot
+from rabbitry.amqp.protocol._contents import Content, CutFrame, no_content
 from rabbitry.amqp.protocol.constants import (
     CLASS_BASIC,
     FRAME_BODY,
@@ -111,55 +112,6 @@ _OVER: Final = (ConnectionState.CLOSE_RECEIVED, ConnectionState.CLOSED)
 """States in which everything that the peer still sends is ignored (section 2.2.4: its close ends its output)."""
 
 
-class _Content:
-    """A content whose header or body is incomplete."""
-
-    __slots__ = ("arguments", "event", "header", "missing", "parts", "signature", "too_large")
-
-    def __init__(self, signature: int, event: int, arguments: bytes) -> None:
-        self.signature = signature
-        self.event = event
-        self.arguments = arguments
-        self.header = b""
-        self.missing = 0
-        self.too_large = False
-        self.parts: list[bytes | memoryview] = []
-
-    def add(self, part: memoryview, chunk: int) -> None:
-        """Append a part of the body, taken from a chunk of `chunk` bytes.
-
-        The part is copied only if most of the chunk is something else: an uncopied part keeps its chunk in memory.
-        """
-        self.missing -= len(part)
-        if part and not self.too_large:  # an empty frame is legal, but would only fill the list
-            self.parts.append(part if len(part) * 4 >= chunk else bytes(part))
-
-
-class _CutFrame:
-    """A long body frame of which a part has arrived: the next bytes are its rest, whatever they look like."""
-
-    __slots__ = ("channel", "content", "missing", "octets")
-
-    def __init__(self, channel: int, content: _Content, size: int, octets: bytes) -> None:
-        self.channel = channel
-        self.content = content
-        self.missing = size
-        self.octets = octets
-
-    def add(self, part: memoryview, chunk: int) -> None:
-        self.missing -= len(part)
-        self.content.add(part, chunk)
-
-
-def _no_content(content: _Content) -> ProtocolViolation:
-    """Return error 505 for another frame in place of the header or body of a content (RabbitMQ's text)."""
-    if content.header:
-        text = "UNEXPECTED_FRAME - expected content body, got non content body frame instead"
-    else:
-        text = "UNEXPECTED_FRAME - expected content header for class 60, got non content header frame instead"
-    return ProtocolViolation(Reply.UNEXPECTED_FRAME, text, 60, content.signature & 0xFFFF)
-
-
 def _check_arguments(method: Method) -> None:
     """Refuse names that are not UTF-8 (501, RabbitMQ's text), except in basic.publish, as RabbitMQ does.
 
@@ -212,7 +164,7 @@ class Connection:
         self._by_signature: Mapping[int, Layout] = BY_SIGNATURE
         self._by_type: Mapping[type, Layout] = BY_TYPE
         self._channels: dict[int, ChannelState] = {}
-        self._contents: dict[int, _Content] = {}
+        self._contents: dict[int, Content] = {}
         self._ready: set[int] = set()
         self._chunks: list[bytes] = []
         self._offset = 0
@@ -221,7 +173,7 @@ class Connection:
         self._needed = 8
         self._ends_here = False
         """Whether this call of `receive` ends with the events found so far."""
-        self._cut: _CutFrame | None = None
+        self._cut: CutFrame | None = None
         self._peer = Sender.SERVER if role is Role.CLIENT else Sender.CLIENT
         self._hot_contents = hot.CLIENT_TAKES if role is Role.CLIENT else hot.BROKER_TAKES
 
@@ -377,7 +329,7 @@ class Connection:
         content = self._body_of(channel, size) if kind == FRAME_BODY else None
         if stop >= len(data):
             if content is not None and len(data) - offset >= _LONG_PART:
-                self._cut = _CutFrame(channel, content, size, data[offset + 7 : offset + 71])
+                self._cut = CutFrame(channel, content, size, data[offset + 7 : offset + 71])
                 self._cut.add(memoryview(data)[offset + 7 :], len(data))
                 self._needed = 1
                 return len(data)
@@ -410,7 +362,7 @@ class Connection:
             self._receive_content(channel, kind, payload, events)
         return stop + 1
 
-    def _take_short_bodies(self, data: bytes, offset: int, channel: int, content: _Content) -> int:
+    def _take_short_bodies(self, data: bytes, offset: int, channel: int, content: Content) -> int:
         """Process the short body frames that follow, and return the offset of the first other frame.
 
         They become one part of the body: a chunk can hold thousands of frames, and each part has an overhead of memory.
@@ -425,7 +377,7 @@ class Connection:
     def _wrong_end(self, kind: int, payload: bytes, found: int) -> ProtocolViolation:
         return self._lose_framing(f"type {kind}, {octets(payload)}: {{invalid_frame_end_marker,{found}}}")
 
-    def _body_of(self, channel: int, size: int) -> _Content | None:
+    def _body_of(self, channel: int, size: int) -> Content | None:
         """Return the content that a body frame of this size belongs to; None if the frame has to go the plain way."""
         content = self._contents.get(channel)
         if (
@@ -438,7 +390,7 @@ class Connection:
             return None
         return content
 
-    def _end_cut_frame(self, cut: _CutFrame, data: bytes, events: list[Event]) -> int:
+    def _end_cut_frame(self, cut: CutFrame, data: bytes, events: list[Event]) -> int:
         """Process the rest of a body frame that began in an earlier chunk, and return the offset of the next frame."""
         end = cut.missing
         if data[end] != FRAME_END:
@@ -462,14 +414,14 @@ class Connection:
         if self._channels.get(channel) is ChannelState.CLOSING and signature not in (20 << 16 | 40, 20 << 16 | 41):
             return
         if channel in self._contents:
-            raise _no_content(self._contents[channel])
+            raise no_content(self._contents[channel])
         if layout is not None and self._peer not in layout.sender:
             text = "COMMAND_INVALID - unimplemented method"
             raise ProtocolViolation(Reply.COMMAND_INVALID, text, layout.class_id, layout.method_id)
         event = _CONTENT_EVENTS.get(signature)
         if event is not None:
             self._check_channel_open(channel, signature & 0xFFFF)
-            self._contents[channel] = _Content(signature, event, payload[4:])
+            self._contents[channel] = Content(signature, event, payload[4:])
             self._ready.discard(channel)
             return
         method = decode_method(payload, self._by_signature)
@@ -500,7 +452,7 @@ class Connection:
             text = "UNEXPECTED_FRAME - expected method frame, got non method frame instead"
             raise ProtocolViolation(Reply.UNEXPECTED_FRAME, text)
         if (kind == FRAME_HEADER) == bool(content.header):
-            raise _no_content(content)
+            raise no_content(content)
         if kind == FRAME_HEADER:
             self._begin_body(content, payload)
         else:
@@ -510,7 +462,7 @@ class Connection:
                 raise ProtocolViolation(Reply.FRAME_ERROR, text, 60, content.signature & 0xFFFF)
         self._end_content(channel, content, events)
 
-    def _end_content(self, channel: int, content: _Content, events: list[Event]) -> None:
+    def _end_content(self, channel: int, content: Content, events: list[Event]) -> None:
         if content.missing == 0:
             del self._contents[channel]
             self._ready.add(channel)
@@ -518,7 +470,7 @@ class Connection:
             done: ContentEvent = (content.event, channel, content.arguments, content.header, body)  # type: ignore[assignment] # a Literal, from _CONTENT_EVENTS
             events.append(done)
 
-    def _begin_body(self, content: _Content, payload: bytes) -> None:
+    def _begin_body(self, content: Content, payload: bytes) -> None:
         method_id = content.signature & 0xFFFF
         if len(payload) < 14:
             raise ProtocolViolation(Reply.FRAME_ERROR, "FRAME_ERROR - a content header is cut short", 60, method_id)
@@ -527,7 +479,7 @@ class Connection:
             text = f"UNEXPECTED_FRAME - expected content header for class 60, got one for class {class_id} instead"
             raise ProtocolViolation(Reply.UNEXPECTED_FRAME, text, 60, method_id)
         if payload[2:4] != b"\0\0":
-            raise _no_content(content)  # the weight is not 0 (section 4.2.6.1): not a content header to RabbitMQ
+            raise no_content(content)  # the weight is not 0 (section 4.2.6.1): not a content header to RabbitMQ
         size = int.from_bytes(payload[4:12], "big")
         content.header = payload
         content.missing = size
