@@ -14,15 +14,14 @@ from rabbitry.amqp.driver import Driver
 from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.connection import Connection as Core
 from rabbitry.amqp.protocol.methods import BasicCancel, Method
-from rabbitry.amqp.protocol.properties import decode_header, encode_header
-from rabbitry.amqp.protocol.tables import Table, TaggedInt, encode_short
+from rabbitry.amqp.protocol.tables import Table, encode_short
 from rabbitry.broker._confirms import Confirms
 from rabbitry.broker._errors import precondition_failed
 from rabbitry.broker._ordering import in_order
 from rabbitry.broker._queues import Queue, ReplyTo
 from rabbitry.broker._transaction import Held, Holder, Outcome, Transaction
 from rabbitry.broker._vhost import VirtualHost
-from rabbitry.broker.message import Entry, Message
+from rabbitry.broker.message import Entry, Message, with_delivery_count
 
 _MOST_UNREAD: Final = 32 << 20
 """Bytes that a client has not read above which it gets no direct replies: nothing else limits those who send them."""
@@ -274,7 +273,7 @@ class Channel:
         message = entry.message
         header = message.header
         if counted or entry.deliveries:
-            header = _with_delivery_count(message, entry.deliveries)
+            header = with_delivery_count(message, entry.deliveries)
         connection = self.connection
         driver, limit = connection.driver, connection.core.frame_limit
         if len(message.body) <= limit:
@@ -591,10 +590,3 @@ def _holder(tag: int, held: Held, outcome: Outcome) -> str:
     if held[1] is not None:
         return held[1].tag
     return str(tag) if outcome is Outcome.RETURNED else ""
-
-
-def _with_delivery_count(message: Message, deliveries: int) -> bytes:
-    """Return a content header with a quorum queue's count of earlier deliveries (RabbitMQ's docs/quorum-queues)."""
-    properties = decode_header(message.header)
-    headers = {**(properties.headers or {}), "x-delivery-count": TaggedInt(deliveries, b"l")}
-    return encode_header(properties._replace(headers=headers), len(message.body))

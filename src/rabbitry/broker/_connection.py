@@ -564,8 +564,7 @@ class ClientConnection:
         self._release()
         self._take_out()  # the channels are gone, and the client's close or close-ok must not wait behind held events
         if not self._is_known:
-            # A client that is not logged in gets no reason and is kept waiting, so that retries are costly (as with
-            # RabbitMQ).
+            # As on RabbitMQ, a client without a login gets no reason and is kept waiting, so that retries are costly.
             self.gate.pause(Reason.REFUSED)
             self._timer = self._loop.call_later(_SILENT_CLOSE, self.driver.finish)
             return

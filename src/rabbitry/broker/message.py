@@ -16,8 +16,10 @@ from rabbitry.amqp.protocol.properties import (
     FLAG_CONTENT_TYPE,
     FLAG_DELIVERY_MODE,
     FLAG_MESSAGE_ID,
+    decode_header,
+    encode_header,
 )
-from rabbitry.amqp.protocol.tables import decode_text
+from rabbitry.amqp.protocol.tables import TaggedInt, decode_text
 from rabbitry.broker._errors import precondition_failed
 from rabbitry.exceptions import ProtocolViolation
 
@@ -127,3 +129,10 @@ def origin_of(message: Message) -> tuple[str, str]:
     """Return the exchange and routing key that a message was published with."""
     middle = 1 + message.destination[0]
     return decode_text(message.destination[1:middle]), decode_text(message.destination[middle + 1 :])
+
+
+def with_delivery_count(message: Message, deliveries: int) -> bytes:
+    """Return a content header with a quorum queue's count of earlier deliveries (RabbitMQ's docs/quorum-queues)."""
+    properties = decode_header(message.header)
+    headers = {**(properties.headers or {}), "x-delivery-count": TaggedInt(deliveries, b"l")}
+    return encode_header(properties._replace(headers=headers), len(message.body))
