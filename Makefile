@@ -23,6 +23,7 @@ check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(PYTHON) scripts/check_types.py
 
 format: $(VENV)/.dev
 	$(VENV)/bin/ruff format .

@@ -123,7 +123,7 @@ class Job:
         """What the handler took."""
         self.stream: Stream | None = None
         """What its handler yields; set before that begins."""
-        self.is_cancelled = False
+        self.is_cancelled: bool = False
         """Whether the handler's result is of no use any more; see `Context.cancelled`."""
 
     @property
@@ -165,7 +165,7 @@ class BatchJob:
         self.until: float = until
         self.seconds: float = 0.0
         self.stream: Stream | None = None
-        self.is_cancelled = False
+        self.is_cancelled: bool = False
         self._is_part = is_part
 
     @property
