@@ -331,16 +331,16 @@ def connect(  # noqa: PLR0913 - the options of a connection, each a keyword with
             grow to 30 s; None for no limit.
         recovery_attempts: How often one recovery tries all hosts; None for no limit.
         declare: An async function that declares exchanges, queues and bindings. It is called with the connection when
-            it was made, and after each recovery before consumers and publishes are restored. What it declares is not
-            declared again by the client. If the connection is lost meanwhile, an answer does not come in time, or
+            it was made, and after each recovery before consumers and publishes are restored. The client does not
+            redeclare those objects itself. If the connection is lost meanwhile, an answer does not come in time, or
             NotFound is raised, the attempt has failed. Any other error ends the connection: it is raised for the first
             connection, and is the cause of `close_reason` for a later one.
         log_level: The level at which losses and failed attempts are logged.
-        heartbeat: Seconds, in place of the URL's; 0 for none.
-        ssl: The TLS context of an amqps URL, in place of the URL's parameters.
-        credentials: A function that returns (user, password), or an awaitable of them, in place of those in the URL. It
+        heartbeat: Seconds, instead of the URL's; 0 for none.
+        ssl: The TLS context of an amqps URL, instead of the URL's parameters.
+        credentials: A function that returns (user, password), or an awaitable of them, instead of those in the URL. It
             is called in a thread for each login.
-        client_properties: Properties that the broker shows, beside or in place of product, version and platform.
+        client_properties: Properties that the broker shows; they add to or replace product, version and platform.
 
     Raises:
         UsageError: The URL or an option is invalid, or the result is awaited or entered twice.
