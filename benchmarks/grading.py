@@ -21,7 +21,7 @@ from tests.support.embedded import BrokerProcess
 from rabbitry.apps.grading.message import user_name
 from rabbitry.apps.grading.records import Database, course
 from rabbitry.apps.grading.stages import Wiring
-from rabbitry.apps.grading.students import Desk
+from rabbitry.apps.grading.students import Submitter
 
 COUNT: Final = 10_000
 PER_SECOND: Final = 250
@@ -36,19 +36,19 @@ def _cpu(pid: int) -> float:
     return float(times.user + times.system)
 
 
-async def _hand_in(desk: Desk, number: int, turn: float, waited: list[float]) -> None:
+async def _hand_in(submitter: Submitter, number: int, turn: float, waited: list[float]) -> None:
     module = Wiring().course.module("cloud_computing")
-    await desk.submit(number, module, FILE, "solution.py", who=user_name())
+    await submitter.submit(number, module, FILE, "solution.py", who=user_name())
     waited.append(time.perf_counter() - turn)
 
 
-async def _students(desk: Desk, numbers: range, waited: list[float]) -> None:
+async def _students(submitter: Submitter, numbers: range, waited: list[float]) -> None:
     began = time.perf_counter()
     async with asyncio.TaskGroup() as students:
         for n, number in enumerate(numbers):
             turn = began + n / PER_SECOND
             await asyncio.sleep(turn - time.perf_counter())
-            students.create_task(_hand_in(desk, number, turn, waited))
+            students.create_task(_hand_in(submitter, number, turn, waited))
 
 
 async def _confirmed(database: Database, number: int, roles: int) -> None:
@@ -62,12 +62,12 @@ async def _confirmed(database: Database, number: int, roles: int) -> None:
 
 async def _measure(broker: BrokerProcess, roles: int, database: Database) -> dict[str, object]:
     waited: list[float] = []
-    async with Desk(Wiring(), broker.url) as desk:
-        await _students(desk, range(1, 51), [])  # connections, queues, caches
+    async with Submitter(Wiring(), broker.url) as submitter:
+        await _students(submitter, range(1, 51), [])  # connections, queues, caches
         await _confirmed(database, 50, roles)
         before = {name: _cpu(pid) for name, pid in _processes(broker, roles)}
         began = time.perf_counter()
-        await _students(desk, range(100, 100 + COUNT), waited)
+        await _students(submitter, range(100, 100 + COUNT), waited)
         await _confirmed(database, COUNT + 50, roles)
         seconds = time.perf_counter() - began
     spent = {name: _cpu(pid) - before[name] for name, pid in _processes(broker, roles)}

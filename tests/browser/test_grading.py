@@ -10,8 +10,8 @@ from playwright.async_api import Browser, Locator, Page, expect
 
 from rabbitry.apps.grading.records import Database
 from rabbitry.apps.grading.stages import Wiring
-from rabbitry.apps.grading.students import Desk
-from tests.apps.grading._running import PEOPLE, office
+from rabbitry.apps.grading.students import Submitter
+from tests.apps.grading._running import PEOPLE, role_set
 from tests.support import commands
 from tests.support.ports import free_port
 
@@ -86,7 +86,7 @@ async def test_people_decide_in_every_role_on_the_page(
     file = tmp_path / "solution.py"
     file.write_text(f"print('{EVIL}')\n")
     with Database(database_url) as database:
-        async with _web(broker_url, database_url) as web, office(broker_url, database, PEOPLE):
+        async with _web(broker_url, database_url) as web, role_set(broker_url, database, PEOPLE):
             watched = await _opened(browser, web)
             page = watched.page
             await _hand_in(watched, "23200858", file)
@@ -163,10 +163,10 @@ async def test_the_page_updates_and_shows_solutions_as_text(
         page = watched.page
         await expect(page.locator(".nothing")).to_contain_text("No submissions")
         with Database(database_url) as database:
-            async with office(embedded_url, database), Desk(Wiring(), embedded_url) as desk:
+            async with role_set(embedded_url, database), Submitter(Wiring(), embedded_url) as submitter:
                 module = Wiring().course.module("data_mining")
                 students = ("s1", "s2", "s3")
-                await asyncio.gather(*(desk.submit(student, module, b"x", EVIL, who=EVIL) for student in students))
+                await asyncio.gather(*(submitter.submit(student, module, b"x", EVIL, who=EVIL) for student in students))
                 await expect(page.locator(".pipeline [data-status=confirmed] b")).to_have_text("3", timeout=_WITHIN)
                 await expect(page.locator("tbody tr")).to_have_count(3)
                 await page.get_by_label("Find").fill("s2")  # no id begins with an s
@@ -182,9 +182,9 @@ async def test_the_page_updates_and_shows_solutions_as_text(
 async def test_a_phone_needs_no_scrolling_sideways(browser: Browser, embedded_url: str, database_url: str) -> None:
     async with _web(embedded_url, database_url) as web:
         with Database(database_url) as database:
-            async with office(embedded_url, database), Desk(Wiring(), embedded_url) as desk:
+            async with role_set(embedded_url, database), Submitter(Wiring(), embedded_url) as submitter:
                 module = Wiring().course.module("cloud_computing")
-                await desk.submit(10**17, module, b"x", "a-very-long-file-name" * 9)
+                await submitter.submit(10**17, module, b"x", "a-very-long-file-name" * 9)
                 page = await browser.new_page(viewport={"width": 360, "height": 800})
                 await page.goto(web)
                 await expect(page.locator(".pipeline [data-status=confirmed] b")).to_have_text("1", timeout=_WITHIN)

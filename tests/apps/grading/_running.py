@@ -14,30 +14,36 @@ from rabbitry.apps.grading.message import Assignment
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, course, inbox
 from rabbitry.apps.grading.service import run
-from rabbitry.apps.grading.stages import Marker, Office, Seat, Wiring
-from rabbitry.apps.grading.students import Desk
+from rabbitry.apps.grading.stages import Marker, RoleSet, RoleSpec, Wiring
+from rabbitry.apps.grading.students import Submitter
 from rabbitry.flow.wiring import topology
 from tests.support.waiting import eventually
 
 CC = Course().module("cloud_computing")
 DM = Course().module("data_mining")
-ALL = (Seat("demonstrator", CC), Seat("demonstrator", DM), Seat("demonstrator"), Seat("assistant"), Seat("coordinator"))
-PEOPLE = tuple(Seat(seat.role, seat.module, person=True) for seat in ALL)
+ALL = (
+    RoleSpec("demonstrator", CC),
+    RoleSpec("demonstrator", DM),
+    RoleSpec("demonstrator"),
+    RoleSpec("assistant"),
+    RoleSpec("coordinator"),
+)
+PEOPLE = tuple(RoleSpec(spec.role, spec.module, person=True) for spec in ALL)
 WITHIN = 80.0
 
 
 @asynccontextmanager
-async def office(
+async def role_set(
     url: str,
     database: Database | None = None,
-    seats: Sequence[Seat] = ALL,
+    specs: Sequence[RoleSpec] = ALL,
     *,
     wiring: Wiring | None = None,
     markers: Mapping[str, Marker] | None = None,
-) -> AsyncIterator[Office]:
-    """Run seats while the block is entered; what they need on the broker is there before."""
+) -> AsyncIterator[RoleSet]:
+    """Run specs while the block is entered; what they need on the broker is there before."""
     stop = asyncio.Event()
-    made = Office(wiring or Wiring(), seats, database, markers or {})
+    made = RoleSet(wiring or Wiring(), specs, database, markers or {})
     async with rabbitry.connect(url) as connection:
         await topology.declare(connection, made.app().spec())
     task = asyncio.create_task(run(made, url, stop, connect_attempts=20))
@@ -50,8 +56,8 @@ async def office(
 
 async def submit(url: str, student: int = 7, *, wiring: Wiring | None = None, data: bytes = b"x = 1\n") -> str:
     """Hand in one file for cloud_computing."""
-    async with Desk(wiring or Wiring(), url) as desk:
-        return await desk.submit(student, CC, data, "x.py")
+    async with Submitter(wiring or Wiring(), url) as submitter:
+        return await submitter.submit(student, CC, data, "x.py")
 
 
 async def recorded(database: Database, status: str, number: int) -> list[course.Submission]:

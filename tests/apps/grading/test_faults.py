@@ -14,7 +14,7 @@ import pytest
 import rabbitry
 from rabbitry.apps.grading.records import Database, course
 from rabbitry.apps.grading.stages import Wiring
-from rabbitry.apps.grading.students import Desk
+from rabbitry.apps.grading.students import Submitter
 from tests.apps.grading._running import CC
 from tests.flow._running import counts
 from tests.support import commands
@@ -94,8 +94,8 @@ async def _results(url: str) -> AsyncIterator[Counter[str]]:
             await asyncio.gather(reading, return_exceptions=True)
 
 
-async def _hand_in(desk: Desk, students: range) -> list[str]:
-    sent = [await desk.send(student, CC, b"x = 1\n", "x.py") for student in students]
+async def _hand_in(submitter: Submitter, students: range) -> list[str]:
+    sent = [await submitter.send(student, CC, b"x = 1\n", "x.py") for student in students]
     await asyncio.gather(*(confirmed for _, confirmed in sent))
     return [identity for identity, _ in sent]
 
@@ -120,10 +120,10 @@ async def confirm_all(
             roles = stack.enter_context(Killed(more, seed, pause, arguments))
             await roles.ready()
             identities = []
-            async with Desk(Wiring(), url) as desk:
+            async with Submitter(Wiring(), url) as submitter:
                 for begin in range(0, number, number // kills):
                     students = range(begin + 1, min(number, begin + number // kills) + 1)
-                    identities += await _hand_in(desk, students)
+                    identities += await _hand_in(submitter, students)
                     await roles.kill()
             while (found := await database.read(course.counts)) != {"confirmed": number}:
                 assert asyncio.get_running_loop().time() < deadline, f"{found} after {roles.kills}"

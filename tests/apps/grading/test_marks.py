@@ -13,9 +13,9 @@ from rabbitry.apps.grading.exceptions import SchemeInvalid
 from rabbitry.apps.grading.marks import markers_for
 from rabbitry.apps.grading.modules import Course, load_course
 from rabbitry.apps.grading.records import Database
-from rabbitry.apps.grading.stages import Seat, Wiring
-from rabbitry.apps.grading.students import Desk
-from tests.apps.grading._running import ALL, CC, office, recorded
+from rabbitry.apps.grading.stages import RoleSpec, Wiring
+from rabbitry.apps.grading.students import Submitter
+from tests.apps.grading._running import ALL, CC, recorded, role_set
 from tests.support import programs
 
 pytestmark = pytest.mark.timeout(120)
@@ -47,11 +47,14 @@ async def test_a_scheme_marks_submissions(course: Course, broker_url: str, tmp_p
     wiring, markers = Wiring(course), markers_for(course, ALL)
     assert list(markers) == ["cloud_computing"]
     with Database(f"sqlite:///{tmp_path / 'course.sqlite3'}") as database:
-        async with office(broker_url, database, wiring=wiring, markers=markers), Desk(wiring, broker_url) as desk:
-            await desk.submit(1, CC, b"print('hello')\n", "hello.py")
-            await desk.submit(2, CC, b"print('goodbye')\n", "hello.py")
-            await desk.submit(3, CC, _climbing(), "hello.zip")
-            await desk.submit(4, course.module("data_mining"), b"x", "x.py")
+        async with (
+            role_set(broker_url, database, wiring=wiring, markers=markers),
+            Submitter(wiring, broker_url) as submitter,
+        ):
+            await submitter.submit(1, CC, b"print('hello')\n", "hello.py")
+            await submitter.submit(2, CC, b"print('goodbye')\n", "hello.py")
+            await submitter.submit(3, CC, _climbing(), "hello.zip")
+            await submitter.submit(4, course.module("data_mining"), b"x", "x.py")
             found = await recorded(database, "confirmed", 4)
     marks = {one.student: (one.mark, one.out_of) for one in found}
     assert marks == {"1": (3.0, 3.0), "2": (0.0, 3.0), "3": (0.0, 3.0), "4": (None, None)}
@@ -65,12 +68,12 @@ async def test_a_scheme_marks_submissions(course: Course, broker_url: str, tmp_p
 
 def test_only_needed_schemes_are_read(course: Course, tmp_path: Path) -> None:
     (tmp_path / "scheme.toml").write_text("[scheme\n")
-    dm = Seat("demonstrator", course.module("data_mining"))
-    assert markers_for(course, [dm, Seat("assistant"), Seat("demonstrator", CC, person=True)]) == {}
+    dm = RoleSpec("demonstrator", course.module("data_mining"))
+    assert markers_for(course, [dm, RoleSpec("assistant"), RoleSpec("demonstrator", CC, person=True)]) == {}
     with pytest.raises(SchemeInvalid, match=r"demonstrator of module 'cloud_computing' can't run: .*scheme\.toml:1"):
-        markers_for(course, [Seat("demonstrator")])
+        markers_for(course, [RoleSpec("demonstrator")])
     with pytest.raises(SchemeInvalid, match=r"scheme\.toml:1"):
-        markers_for(course, [Seat("demonstrator", course.module("cloud_computing"))])
+        markers_for(course, [RoleSpec("demonstrator", course.module("cloud_computing"))])
 
 
 @pytest.mark.parametrize("exchange_type", ["direct", "fanout"])
@@ -84,22 +87,22 @@ async def test_a_broken_scheme_stops_only_its_demonstrator(
     scheme = tmp_path / "scheme.toml"
     right = scheme.read_text()
     scheme.write_text("[scheme\n")
-    seats = [Seat("demonstrator", module) for module in (*course.modules.values(), None)]
-    seats += [Seat("assistant"), Seat("coordinator")]
-    markers = markers_for(course, seats)
+    specs = [RoleSpec("demonstrator", module) for module in (*course.modules.values(), None)]
+    specs += [RoleSpec("assistant"), RoleSpec("coordinator")]
+    markers = markers_for(course, specs)
     said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert len(said) == 1
     assert "demonstrator of module 'cloud_computing' does not run" in said[0]
     assert "scheme.toml:1: " in said[0]
     wiring = Wiring(course, f"exchange_{exchange_type}", exchange_type)
     with Database(f"sqlite:///{tmp_path / 'course.sqlite3'}") as database:
-        async with office(broker_url, database, seats, wiring=wiring, markers=markers):
-            async with Desk(wiring, broker_url) as desk:
-                waits = await desk.submit(1, course.module("cloud_computing"), b"print('hello')\n", "hello.py")
-                await desk.submit(2, course.module("data_mining"), b"x", "x.py")
+        async with role_set(broker_url, database, specs, wiring=wiring, markers=markers):
+            async with Submitter(wiring, broker_url) as submitter:
+                waits = await submitter.submit(1, course.module("cloud_computing"), b"print('hello')\n", "hello.py")
+                await submitter.submit(2, course.module("data_mining"), b"x", "x.py")
             await recorded(database, "confirmed", 1)
         scheme.write_text(right)
-        async with office(broker_url, database, seats, wiring=wiring, markers=markers_for(course, seats)):
+        async with role_set(broker_url, database, specs, wiring=wiring, markers=markers_for(course, specs)):
             found = await recorded(database, "confirmed", 2)
     assert [one.mark for one in found if one.id == waits] == [3.0]
 
@@ -108,11 +111,11 @@ async def test_a_submission_for_a_broken_scheme_by_the_common_key_is_a_dead_lett
     course: Course, broker_url: str, tmp_path: Path
 ) -> None:
     (tmp_path / "scheme.toml").write_text("[scheme\n")
-    seats = [Seat("demonstrator"), Seat("coordinator")]
-    wiring, markers = Wiring(course), markers_for(course, seats)
+    specs = [RoleSpec("demonstrator"), RoleSpec("coordinator")]
+    wiring, markers = Wiring(course), markers_for(course, specs)
     body = b'{"StudentID": 1, "Solution": "x", "Module": "cloud_computing", "status": "submitted"}'
     with Database(f"sqlite:///{tmp_path / 'course.sqlite3'}") as database:
-        async with office(broker_url, database, seats, wiring=wiring, markers=markers):
+        async with role_set(broker_url, database, specs, wiring=wiring, markers=markers):
             async with rabbitry.connect(broker_url) as connection:
                 channel = await connection.channel()
                 await channel.publish(body, exchange=wiring.exchange, routing_key="correction")

@@ -13,12 +13,12 @@ from rabbitry._ids import NoSuchID
 from rabbitry.amqp.client import Properties
 from rabbitry.apps.grading.message import Decision, now
 from rabbitry.apps.grading.records import Database, course, outbox
-from rabbitry.apps.grading.stages import STATUS_QUEUE, Office, Seat, Wiring
+from rabbitry.apps.grading.stages import STATUS_QUEUE, RoleSet, RoleSpec, Wiring
 from rabbitry.apps.grading.students import Asking, results
 from rabbitry.exceptions import NotFound, PublishReturned, RequestTimeout
 from rabbitry.telemetry._report import INTERVAL
 from tests.apps.grading import _running
-from tests.apps.grading._running import ALL, CC, PEOPLE, WITHIN, Plain, arrived, decide, history, office, recorded
+from tests.apps.grading._running import ALL, CC, PEOPLE, WITHIN, Plain, arrived, decide, history, recorded, role_set
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds
 from tests.support.waiting import eventually, eventually_awaited
 
@@ -33,7 +33,7 @@ WAY = [
 
 
 async def _dead(url: str, number: int) -> list[Any]:
-    app = Office(Wiring(), ALL).app()
+    app = RoleSet(Wiring(), ALL).app()
     await eventually_dead(url, app, number)
     return await dead_of(url, app)
 
@@ -45,7 +45,7 @@ def one_database(tmp_path: Path) -> Any:
 
 
 async def test_the_whole_way_with_all_roles_automatic(no_leaks: None, broker_url: str, database: Database) -> None:
-    async with office(broker_url, database):
+    async with role_set(broker_url, database):
         identity = await _running.submit(broker_url)
         await recorded(database, "confirmed", 1)
     assert await history(database, identity) == WAY
@@ -53,11 +53,14 @@ async def test_the_whole_way_with_all_roles_automatic(no_leaks: None, broker_url
 
 async def test_submissions_sent_before_any_role_ran_wait(broker_url: str, one_database: Database) -> None:
     first = await _running.submit(broker_url)
-    for seat in (Seat("demonstrator", CC), Seat("assistant")):  # one after the other, none of them at the same time
-        async with office(broker_url, None, [seat]):
+    for spec in (
+        RoleSpec("demonstrator", CC),
+        RoleSpec("assistant"),
+    ):  # one after the other, none of them at the same time
+        async with role_set(broker_url, None, [spec]):
             # What a role has taken and not begun, it gives back when it ends.
-            await eventually_holds(broker_url, "validation_queue" if seat.module else "confirmation_queue", 1)
-    async with office(broker_url, one_database, [Seat("coordinator")]):
+            await eventually_holds(broker_url, "validation_queue" if spec.module else "confirmation_queue", 1)
+    async with role_set(broker_url, one_database, [RoleSpec("coordinator")]):
         await recorded(one_database, "confirmed", 1)
     assert await history(one_database, first) == WAY
 
@@ -65,7 +68,7 @@ async def test_submissions_sent_before_any_role_ran_wait(broker_url: str, one_da
 async def test_all_roles_are_people_and_the_assistant_sends_back_once(
     no_leaks: None, broker_url: str, database: Database
 ) -> None:
-    async with office(broker_url, database, PEOPLE):
+    async with role_set(broker_url, database, PEOPLE):
         identity = await _running.submit(broker_url)
         (item,) = await arrived(database, "demonstrator")
         await decide(database, item, "correct", Decision("ann", 3.0, 10.0, "poor"))
@@ -89,9 +92,9 @@ async def test_roles_with_separate_databases_share_only_the_broker(broker_url: s
     urls = [f"sqlite:///{tmp_path / name}" for name in ("demonstrator", "assistant", "coordinator")]
     with Database(urls[0]) as first, Database(urls[1]) as second, Database(urls[2]) as third:
         async with (
-            office(broker_url, first, [Seat("demonstrator", CC, person=True)]),
-            office(broker_url, second, [Seat("assistant", person=True)]),
-            office(broker_url, third, [Seat("coordinator")]),
+            role_set(broker_url, first, [RoleSpec("demonstrator", CC, person=True)]),
+            role_set(broker_url, second, [RoleSpec("assistant", person=True)]),
+            role_set(broker_url, third, [RoleSpec("coordinator")]),
         ):
             identity = await _running.submit(broker_url)
             await recorded(third, "submitted", 1)
@@ -118,7 +121,7 @@ async def test_four_fields_of_any_program_run_through_and_all_fields_come_out(
     broker_url: str, one_database: Database
 ) -> None:
     sent = FOUR | {"Extra": {"deep": [1, None, "ü"]}}
-    async with office(broker_url, one_database):
+    async with role_set(broker_url, one_database):
         with Plain(broker_url) as plain:
             read_results(plain)
             plain.send("demonstrator_cc", sent)
@@ -132,7 +135,7 @@ async def test_fields_forged_by_a_student_change_nothing(broker_url: str, one_da
     before = now()
     long_ago = {"role": "student", "status": "submitted", "who": "x", "when": "2001-01-01T00:00:00+00:00"}
     hop = {"role": "coordinator", "status": "confirmed", "who": "x", "mark": 10, "when": "2001-01-01T00:00:00+00:00"}
-    async with office(broker_url, one_database):
+    async with role_set(broker_url, one_database):
         honest = await _running.submit(broker_url, 7)
         await recorded(one_database, "confirmed", 1)
         with Plain(broker_url) as plain:
@@ -150,7 +153,7 @@ async def test_fields_forged_by_a_student_change_nothing(broker_url: str, one_da
 
 
 async def test_forged_reports_confirm_nothing(broker_url: str, one_database: Database) -> None:
-    async with office(broker_url, one_database, [Seat("coordinator")]):
+    async with role_set(broker_url, one_database, [RoleSpec("coordinator")]):
         async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
             body = json.dumps(FOUR | {"status": "confirmed", "Mark": 10, "SubmissionID": "mine"}).encode()
             await channel.publish(body, exchange="assignment_progress", routing_key="progress")
@@ -163,7 +166,7 @@ async def test_forged_reports_confirm_nothing(broker_url: str, one_database: Dat
 async def test_reports_with_an_unknown_status_are_not_recorded(
     broker_url: str, one_database: Database, status: object
 ) -> None:
-    async with office(broker_url, one_database, [Seat("coordinator")]):
+    async with role_set(broker_url, one_database, [RoleSpec("coordinator")]):
         async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
             body = json.dumps(FOUR | {"status": status, "SubmissionID": "mine"}).encode()
             await channel.publish(body, exchange="assignment_progress", routing_key="progress")
@@ -178,7 +181,7 @@ def read_results(plain: Plain) -> None:
 
 
 async def test_the_answer_form_goes_by_the_key_correction(broker_url: str, one_database: Database) -> None:
-    async with office(broker_url, one_database):
+    async with role_set(broker_url, one_database):
         with Plain(broker_url) as plain:
             read_results(plain)
             plain.send("correction", {"StudentID": 5, "Answer": "42", "status": "submitted"})
@@ -199,7 +202,7 @@ async def test_the_answer_form_goes_by_the_key_correction(broker_url: str, one_d
 async def test_an_assignment_in_another_status_is_a_dead_letter(
     broker_url: str, one_database: Database, queue: str, status: object
 ) -> None:
-    async with office(broker_url, one_database):
+    async with role_set(broker_url, one_database):
         with Plain(broker_url) as plain:
             read_results(plain)
             body = {name: value for name, value in (FOUR | {"status": status}).items() if value is not None}
@@ -218,7 +221,7 @@ async def test_bodies_that_are_no_assignments_are_dead_letters(broker_url: str, 
         b'{"StudentID": 7, "Solution": "\\ud800", "status": "submitted"}': "undecodable",
         b'{"status": "submitted"}': "rejected",
     }
-    async with office(broker_url, one_database):
+    async with role_set(broker_url, one_database):
         with Plain(broker_url) as plain:
             read_results(plain)
             for body in bodies:
@@ -227,19 +230,19 @@ async def test_bodies_that_are_no_assignments_are_dead_letters(broker_url: str, 
     assert {letter.body: letter.reason for letter in letters} == bodies
 
 
-@pytest.mark.parametrize("seats", [ALL, PEOPLE], ids=["automatic", "people"])
+@pytest.mark.parametrize("specs", [ALL, PEOPLE], ids=["automatic", "people"])
 async def test_properties_that_are_not_text_stop_no_role(
-    broker_url: str, one_database: Database, seats: tuple[Seat, ...]
+    broker_url: str, one_database: Database, specs: tuple[RoleSpec, ...]
 ) -> None:
     odd = [Properties(message_id="m\udcff"), Properties(message_id="a\0b"), Properties(correlation_id="c\udcff\0")]
-    async with office(broker_url, one_database, seats), rabbitry.connect(broker_url) as connection:
+    async with role_set(broker_url, one_database, specs), rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         for number, properties in enumerate([*odd, Properties()]):
             body = json.dumps(FOUR | {"StudentID": 1000 + number}).encode()
             await channel.publish(
                 body, exchange="assignment_exchange", routing_key="demonstrator_cc", properties=properties
             )
-        if seats is ALL:
+        if specs is ALL:
             await recorded(one_database, "confirmed", 4)
         else:
             await arrived(one_database, "demonstrator", 4)
@@ -251,7 +254,7 @@ async def test_a_demonstrator_marks_and_the_feedback_is_passed_on(broker_url: st
         assert name == "x.py"
         return Decision("automatic", float(len(solution)), 100.0, f"{len(solution)} bytes")
 
-    async with office(broker_url, one_database, markers={"cloud_computing": marker}):
+    async with role_set(broker_url, one_database, markers={"cloud_computing": marker}):
         await _running.submit(broker_url, data=b"12345")
         await _running.submit(broker_url, data=b"\xff" * 7)
         found = await recorded(one_database, "confirmed", 2)
@@ -260,7 +263,7 @@ async def test_a_demonstrator_marks_and_the_feedback_is_passed_on(broker_url: st
 
 
 async def test_two_of_each_role_confirm_each_submission_once(broker_url: str, one_database: Database) -> None:
-    async with office(broker_url, one_database), office(broker_url, one_database):
+    async with role_set(broker_url, one_database), role_set(broker_url, one_database):
         await asyncio.gather(*(_running.submit(broker_url, number) for number in range(1, 21)))
         found = await recorded(one_database, "confirmed", 20)
     assert len(found) == 20
@@ -285,8 +288,8 @@ async def test_a_broadcast_ends_with_one_confirmed_for_each_submitted(broker_url
         return bool(seen)
 
     async with (
-        office(broker_url, one_database, wiring=wiring) as first,
-        office(broker_url, one_database, wiring=wiring) as second,
+        role_set(broker_url, one_database, wiring=wiring) as first,
+        role_set(broker_url, one_database, wiring=wiring) as second,
     ):
         listening = asyncio.create_task(listen())
         await eventually_awaited(is_heard, "a result", within=WITHIN)  # what comes before one listens goes nowhere
@@ -307,11 +310,11 @@ async def test_a_broadcast_that_two_kinds_of_demonstrators_take_is_confirmed_onc
     broker_url: str, one_database: Database
 ) -> None:
     wiring = Wiring(exchange="everybody", exchange_type="fanout")
-    seats = [[Seat("demonstrator", CC)], [Seat("demonstrator")]]
+    specs = [[RoleSpec("demonstrator", CC)], [RoleSpec("demonstrator")]]
     async with (
-        office(broker_url, None, seats[0], wiring=wiring),
-        office(broker_url, None, seats[1], wiring=wiring),
-        office(broker_url, one_database, ALL[3:], wiring=wiring) as last,
+        role_set(broker_url, None, specs[0], wiring=wiring),
+        role_set(broker_url, None, specs[1], wiring=wiring),
+        role_set(broker_url, one_database, ALL[3:], wiring=wiring) as last,
     ):
         identity = await _running.submit(broker_url, wiring=wiring)
         await recorded(one_database, "confirmed", 1)
@@ -331,7 +334,7 @@ async def test_plain_roles_beside_programs_that_declare_with_pikas_defaults(
     with Plain(broker_url) as plain:
         plain.declare("results_queue", "results")
         plain.declare("correction_queue_cc", "demonstrator_cc")
-        async with office(broker_url, one_database, wiring=wiring):
+        async with role_set(broker_url, one_database, wiring=wiring):
             plain.send("demonstrator_cc", FOUR)
             (result,) = await asyncio.to_thread(plain.take, "results_queue")
             # The roles came second here, and now plain programs come second: nothing differs, or this raised 406.
@@ -341,13 +344,13 @@ async def test_plain_roles_beside_programs_that_declare_with_pikas_defaults(
 
 
 async def test_a_plain_demonstrator_among_our_roles(broker_url: str, one_database: Database) -> None:
-    seats = [Seat("assistant"), Seat("coordinator")]
+    specs = [RoleSpec("assistant"), RoleSpec("coordinator")]
     identity = await _running.submit(broker_url)
     with Plain(broker_url) as plain:
         (fields,) = await asyncio.to_thread(plain.take, "correction_queue_cc")
         assert list(fields)[:2] == ["StudentID", "Solution"]
         plain.send("validation", fields | {"status": "corrected"})
-    async with office(broker_url, one_database, seats):
+    async with role_set(broker_url, one_database, specs):
         (found,) = await recorded(one_database, "confirmed", 1)
     assert found.id == identity
 
@@ -358,7 +361,7 @@ async def test_an_exchange_with_other_flags_is_used_as_it_is(
     with Plain(broker_url) as plain:
         plain.declare("results_queue", "results")
         plain.declare("validation_queue", "validation")
-        async with office(broker_url, one_database):
+        async with role_set(broker_url, one_database):
             await _running.submit(broker_url)
             (result,) = await asyncio.to_thread(plain.take, "results_queue")
     assert result["status"] == "confirmed"
@@ -366,7 +369,7 @@ async def test_an_exchange_with_other_flags_is_used_as_it_is(
 
 
 async def test_results_without_a_queue_are_dropped(broker_url: str, one_database: Database) -> None:
-    async with office(broker_url, one_database):
+    async with role_set(broker_url, one_database):
         await _running.submit(broker_url)
         await recorded(one_database, "confirmed", 1)
     assert (await counts(broker_url, ["grading.dead", "results_queue"])) == {"grading.dead": 0, "results_queue": -1}
@@ -374,7 +377,7 @@ async def test_results_without_a_queue_are_dropped(broker_url: str, one_database
 
 async def test_a_repeated_message_is_in_the_inbox_once(broker_url: str, one_database: Database) -> None:
     body = FOUR | {"SubmissionID": "twice", "History": [{"role": "student", "status": "submitted", "when": now()}]}
-    async with office(broker_url, one_database, PEOPLE[:1]):
+    async with role_set(broker_url, one_database, PEOPLE[:1]):
         async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
             for _ in range(2):
                 await channel.publish(
@@ -401,7 +404,7 @@ NO_QUESTIONS = [
 
 async def test_malformed_queries_are_ignored_and_the_next_one_answered(broker_url: str, one_database: Database) -> None:
     identity = await _running.submit(broker_url)
-    async with office(broker_url, one_database):
+    async with role_set(broker_url, one_database):
         await recorded(one_database, "confirmed", 1)
         async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
             for body in NO_QUESTIONS:
@@ -446,14 +449,14 @@ async def test_following_results_ignores_messages_that_are_not_json(broker_url: 
 async def test_a_decision_made_while_no_role_runs_is_published_once_one_does(
     broker_url: str, one_database: Database
 ) -> None:
-    assistant = Seat("assistant", person=True)
-    async with office(broker_url, one_database, [Seat("demonstrator", CC), assistant, Seat("coordinator")]):
+    assistant = RoleSpec("assistant", person=True)
+    async with role_set(broker_url, one_database, [RoleSpec("demonstrator", CC), assistant, RoleSpec("coordinator")]):
         identity = await _running.submit(broker_url)
         (item,) = await arrived(one_database, "assistant")
     await decide(one_database, item, "validate", Decision("bob"))
     async with (
-        office(broker_url, one_database, [assistant, Seat("coordinator")]),
-        office(broker_url, one_database, [assistant, Seat("coordinator")]),  # two publishers, one outbox
+        role_set(broker_url, one_database, [assistant, RoleSpec("coordinator")]),
+        role_set(broker_url, one_database, [assistant, RoleSpec("coordinator")]),  # two publishers, one outbox
     ):
         await recorded(one_database, "confirmed", 1)
         await eventually(lambda: one_database.read_now(outbox.count) == 0, "the outbox to be empty", within=WITHIN)
@@ -472,8 +475,8 @@ async def test_each_role_logs_a_line_for_each_assignment(
     def marked(solution: bytes, name: str) -> Decision:
         return Decision("automatic", 8.5, 10.0)
 
-    seats = [Seat("demonstrator", CC), Seat("assistant", person=True), Seat("coordinator")]
-    async with office(broker_url, one_database, seats, markers={"cloud_computing": marked}):
+    specs = [RoleSpec("demonstrator", CC), RoleSpec("assistant", person=True), RoleSpec("coordinator")]
+    async with role_set(broker_url, one_database, specs, markers={"cloud_computing": marked}):
         identity = await _running.submit(broker_url)
         (item,) = await arrived(one_database, "assistant")
         await decide(one_database, item, "validate", Decision("bob"))

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from rabbitry.apps.grading.records import Database
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.web import Pages
-from tests.apps.grading._running import PEOPLE, Plain, arrived, office, submit
+from tests.apps.grading._running import PEOPLE, Plain, arrived, role_set, submit
 from tests.support.ports import free_port
 
 pytestmark = pytest.mark.timeout(120)
@@ -101,7 +101,7 @@ async def test_a_malformed_form_gets_a_readable_error(served: Served, request_: 
 
 async def test_invalid_decisions_are_refused(served: Served, embedded_url: str, database_url: str) -> None:
     with Database(database_url) as database:
-        async with office(embedded_url, database, PEOPLE):
+        async with role_set(embedded_url, database, PEOPLE):
             identity = await submit(embedded_url)
             await arrived(database, "demonstrator")
             where = f"/api/inbox/demonstrator/{identity}"

@@ -11,34 +11,34 @@ from rabbitry.apps.grading.marking import load_scheme, mark
 from rabbitry.apps.grading.marking.sandbox import confinement
 from rabbitry.apps.grading.message import Decision
 from rabbitry.apps.grading.modules import Course
-from rabbitry.apps.grading.stages import BY_ITSELF, BrokenMarker, Marker, Seat
+from rabbitry.apps.grading.stages import BY_ITSELF, BrokenMarker, Marker, RoleSpec
 from rabbitry.exceptions import UsageError
 
 _logger = logging.getLogger(__name__)
 
 
-def markers_for(course: Course, seats: Sequence[Seat]) -> dict[str, Marker]:
-    """Load the schemes that these seats need, and check that their sandbox works on this machine.
+def markers_for(course: Course, specs: Sequence[RoleSpec]) -> dict[str, Marker]:
+    """Load the schemes that these roles need, and check that their sandbox works on this machine.
 
     A scheme that does not load stops only the demonstrator of its module: its marker is a BrokenMarker, and the
-    reason is logged. If that leaves no seat to run, raises SchemeInvalid (file, line and reason) or
+    reason is logged. If that leaves no role to run, raises SchemeInvalid (file, line and reason) or
     SandboxUnavailable (what to install).
     """
-    deciding = [seat for seat in seats if seat.role == "demonstrator" and not seat.person]
-    wanted = [module for module in course.modules.values() if any(seat.module in (None, module) for seat in deciding)]
+    deciding = [spec for spec in specs if spec.role == "demonstrator" and not spec.person]
+    wanted = [module for module in course.modules.values() if any(spec.module in (None, module) for spec in deciding)]
     markers = {module.name: _load(module.scheme, course) for module in wanted if module.scheme is not None}
     broken = {name: marker for name, marker in markers.items() if isinstance(marker, BrokenMarker)}
-    if broken and all(seat in deciding and (seat.module is None or seat.module.name in broken) for seat in seats):
+    if broken and all(spec in deciding and (spec.module is None or spec.module.name in broken) for spec in specs):
         name, marker = next(iter(broken.items()))
         raise type(marker.error)(f"the demonstrator of module {name!r} can't run: {marker.error}") from marker.error
-    for seat in deciding:
-        if seat.module is not None and seat.module.name in broken:
+    for spec in deciding:
+        if spec.module is not None and spec.module.name in broken:
             _logger.error(
                 "the demonstrator of module %r does not run: %s; its submissions wait in queue %r until the scheme is "
                 "corrected and the role restarted",
-                seat.module.name,
-                broken[seat.module.name].error,
-                seat.module.queue,
+                spec.module.name,
+                broken[spec.module.name].error,
+                spec.module.queue,
             )
     return markers
 

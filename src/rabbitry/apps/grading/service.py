@@ -19,7 +19,7 @@ from rabbitry.apps.exceptions import RecordsError
 from rabbitry.apps.grading.message import Assignment
 from rabbitry.apps.grading.records import Database, outbox
 from rabbitry.apps.grading.records.course import described
-from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, Office
+from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, RoleSet
 from rabbitry.exceptions import ProtocolViolation, PublishError, Undecodable
 from rabbitry.flow.codec import JSON
 from rabbitry.flow.message import first_properties
@@ -37,7 +37,7 @@ _logger = logging.getLogger(__name__)
 
 
 async def run(
-    office: Office,
+    role_set: RoleSet,
     url: str,
     stop: asyncio.Event,
     *,
@@ -51,15 +51,15 @@ async def run(
     `started` is called with the names of the app and its stages when all of them consume.
     Raises the errors of `Worker`: ConnectFailed past `connect_attempts`, LoginRefused, TopologyMismatch and so on.
     """
-    app = office.app()
+    app = role_set.app()
     worker = app.worker(url, strict=strict, connect_attempts=connect_attempts)
-    office.found_type = lambda: worker.exchange_type
+    role_set.found_type = lambda: worker.exchange_type
     if await until(stop, worker.__aenter__()) is None:
         return True
     if started is not None:
         started(f"{app.name}: {', '.join(stage.name for stage in worker.stages)}")
     ending = asyncio.Event()
-    sides = [asyncio.create_task(side) for side in _sides(office, url, ending)]
+    sides = [asyncio.create_task(side) for side in _sides(role_set, url, ending)]
     waiting = [asyncio.create_task(worker.wait()), asyncio.create_task(stop.wait()), *sides]
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -75,22 +75,22 @@ async def run(
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-    for name, number in sorted(office.left_alone.items()):
+    for name, number in sorted(role_set.left_alone.items()):
         _logger.info("%s: %s of others left alone", name, counted(number, "message"))
     return is_done
 
 
-def _sides(office: Office, url: str, stop: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
+def _sides(role_set: RoleSet, url: str, stop: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
     """Return the tasks beside the worker, each with its own connection."""
-    database = office.database
+    database = role_set.database
     if database is None:
         return []
     sides = []
-    people = sorted({seat.role for seat in office.seats if seat.person})
+    people = sorted({spec.role for spec in role_set.specs if spec.person})
     if people:
         work = partial(publish_outbox, database, people, stop)
         sides.append(run_connected(url, work, name=f"{APP} outbox", stop=stop))
-    if any(seat.role == "coordinator" for seat in office.seats):
+    if any(spec.role == "coordinator" for spec in role_set.specs):
         work = partial(answer_questions, database, stop)
         sides.append(run_connected(url, work, name=f"{APP} status", stop=stop))
     return sides

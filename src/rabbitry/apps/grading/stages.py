@@ -75,7 +75,7 @@ class Wiring:
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class RoleSpec:
     """A role that this process runs. module: a demonstrator's; None for all. person: whether a person decides."""
 
     role: RoleName
@@ -89,7 +89,7 @@ class Seat:
 
 
 @dataclass(slots=True)
-class Office:
+class RoleSet:
     """The roles that this process runs, and what they need.
 
     markers: module → function that marks its solutions; the demonstrator of a module whose marker is broken does not
@@ -98,7 +98,7 @@ class Office:
     """
 
     wiring: Wiring
-    seats: Sequence[Seat]
+    specs: Sequence[RoleSpec]
     database: Database | None = None
     markers: Mapping[str, Marker] = field(default_factory=dict)
     left_alone: Counter[str] = field(default_factory=Counter)
@@ -113,9 +113,9 @@ class Office:
         """Return the app with a stage for each role, and outputs for what they publish."""
         wiring = self.wiring
         app = App(APP, exchange=wiring.exchange, exchange_type=wiring.exchange_type, plain=wiring.plain)
-        for seat in self.seats:
-            if not self._is_stopped(seat):
-                self._add_stage(app, seat)
+        for spec in self.specs:
+            if not self._is_stopped(spec):
+                self._add_stage(app, spec)
         if self._keeps_records:
             app.stage(PROGRESS_KEY, queue=PROGRESS_QUEUE, name="records", exchange=PROGRESS_EXCHANGE, concurrency=200)(
                 self._record
@@ -123,28 +123,28 @@ class Office:
         self._add_outputs(app)
         return app
 
-    def _is_stopped(self, seat: Seat) -> bool:
-        if seat.role != "demonstrator" or seat.person or seat.module is None:
+    def _is_stopped(self, spec: RoleSpec) -> bool:
+        if spec.role != "demonstrator" or spec.person or spec.module is None:
             return False
-        return isinstance(self.markers.get(seat.module.name), BrokenMarker)
+        return isinstance(self.markers.get(spec.module.name), BrokenMarker)
 
     @property
     def _keeps_records(self) -> bool:
-        return any(seat.role == "coordinator" for seat in self.seats)
+        return any(spec.role == "coordinator" for spec in self.specs)
 
-    def _add_stage(self, app: App, seat: Seat) -> None:
-        role = ROLES[seat.role]
-        marks = seat.role == "demonstrator" and not seat.person and bool(self._markers(seat))
+    def _add_stage(self, app: App, spec: RoleSpec) -> None:
+        role = ROLES[spec.role]
+        marks = spec.role == "demonstrator" and not spec.person and bool(self._markers(spec))
         app.stage(
-            role.key if seat.module is None else seat.module.key,
-            queue=role.queue if seat.module is None else seat.module.queue,
-            name=seat.name,
+            role.key if spec.module is None else spec.module.key,
+            queue=role.queue if spec.module is None else spec.module.queue,
+            name=spec.name,
             then=self._key,
             concurrency=os.cpu_count() if marks else None,
-        )(self._handler(seat, role, marks=marks))
+        )(self._handler(spec, role, marks=marks))
 
-    def _markers(self, seat: Seat) -> list[Marker]:
-        names = self.markers if seat.module is None else {seat.module.name} & set(self.markers)
+    def _markers(self, spec: RoleSpec) -> list[Marker]:
+        names = self.markers if spec.module is None else {spec.module.name} & set(self.markers)
         return [self.markers[name] for name in names]
 
     def _key(self, product: Assignment | Progress) -> str:
@@ -155,17 +155,17 @@ class Office:
         taken = {stage.key for stage in app.stages.values()}
         queues: dict[str, str | None] = {}
         is_fanout = self.wiring.exchange_type == "fanout"
-        for seat in self.seats:
-            role = ROLES[seat.role]
+        for spec in self.specs:
+            role = ROLES[spec.role]
             if role.then != RESULTS:
                 queues[role.then] = next(other.queue for other in ROLES.values() if other.key == role.then)
-            if seat.role == "assistant":  # for submissions sent back
+            if spec.role == "assistant":  # for submissions sent back
                 for module in self.wiring.course.modules.values():
                     queues[module.key] = None if is_fanout else module.queue
                 queues[CORRECTION_KEY] = None if is_fanout else CORRECTION_QUEUE
-        for seat in self.seats:
-            if self._is_stopped(seat) and seat.module is not None:
-                queues[seat.module.key] = seat.module.queue  # the queue of its submissions
+        for spec in self.specs:
+            if self._is_stopped(spec) and spec.module is not None:
+                queues[spec.module.key] = spec.module.queue  # the queue of its submissions
         for key, queue in queues.items():
             if key not in taken:
                 app.output(key, queue=queue)
@@ -178,52 +178,52 @@ class Office:
 
     # -- handling --------------------------------------------------------------------------------------
 
-    def _handler(self, seat: Seat, role: Role, *, marks: bool) -> Callable[..., Products | Awaitable[Products]]:
+    def _handler(self, spec: RoleSpec, role: Role, *, marks: bool) -> Callable[..., Products | Awaitable[Products]]:
         async def to_inbox(fields: dict[str, Any], message: Message) -> Products:
-            with _telling_of_refusals(seat):
-                return await self._to_inbox(seat, role, fields, message)
+            with _telling_of_refusals(spec):
+                return await self._to_inbox(spec, role, fields, message)
 
         async def confirmed(fields: dict[str, Any], message: Message) -> Products:
-            with _telling_of_refusals(seat):
-                return await self._confirm(seat, role, fields, message)
+            with _telling_of_refusals(spec):
+                return await self._confirm(spec, role, fields, message)
 
         async def passed_on(fields: dict[str, Any], message: Message) -> Products:
-            with _telling_of_refusals(seat):
-                return self._pass_on(seat, role, fields, message)
+            with _telling_of_refusals(spec):
+                return self._pass_on(spec, role, fields, message)
 
         def marked(fields: dict[str, Any], message: Message) -> Products:
-            with _telling_of_refusals(seat):
-                return self._pass_on(seat, role, fields, message)
+            with _telling_of_refusals(spec):
+                return self._pass_on(spec, role, fields, message)
 
-        if seat.person:
+        if spec.person:
             return to_inbox
         if role.name == "coordinator":
             return confirmed
         return marked if marks else passed_on
 
-    def _take(self, seat: Seat, role: Role, fields: dict[str, Any], message: Message) -> Assignment | None:
+    def _take(self, spec: RoleSpec, role: Role, fields: dict[str, Any], message: Message) -> Assignment | None:
         """Return the assignment if it is for this role; None to ignore it. Raises Reject."""
         status = fields.get("status")
         if self.is_broadcast:
-            if status != role.takes or not self._is_for(seat, fields.get("Module")):
-                self.left_alone[seat.name] += 1
+            if status != role.takes or not self._is_for(spec, fields.get("Module")):
+                self.left_alone[spec.name] += 1
                 return None
         elif status != role.takes:
             said = repr(status)[:60] if "status" in fields else "none"
             raise Reject(f"status {said}, and the {role.name} takes {role.takes!r}", reason="wrong-status")
         assignment = receive(fields, message, first=role.takes == "submitted")
-        _logger.debug("%s: received %s", seat.name, assignment)
+        _logger.debug("%s: received %s", spec.name, assignment)
         return assignment
 
-    def _is_for(self, seat: Seat, module: object) -> bool:
-        if seat.role != "demonstrator":
+    def _is_for(self, spec: RoleSpec, module: object) -> bool:
+        if spec.role != "demonstrator":
             return True
-        if seat.module is not None:
-            return module == seat.module.name
-        return module not in [other.module.name for other in self.seats if other.module is not None]
+        if spec.module is not None:
+            return module == spec.module.name
+        return module not in [other.module.name for other in self.specs if other.module is not None]
 
-    def _pass_on(self, seat: Seat, role: Role, fields: dict[str, Any], message: Message) -> Products:
-        assignment = self._take(seat, role, fields, message)
+    def _pass_on(self, spec: RoleSpec, role: Role, fields: dict[str, Any], message: Message) -> Products:
+        assignment = self._take(spec, role, fields, message)
         if assignment is None:
             return []
         decision = Decision(BY_ITSELF)
@@ -231,31 +231,31 @@ class Office:
         if marker is not None:
             decision = marker(assignment.solution(), assignment.name)
         moved = decide(assignment, role, role.actions[0], decision, by_scheme=marker is not None)
-        _logger.info("%s: %s", seat.name, moved)
+        _logger.info("%s: %s", spec.name, moved)
         return [moved, Progress.of(moved)]
 
-    async def _confirm(self, seat: Seat, role: Role, fields: dict[str, Any], message: Message) -> Products:
+    async def _confirm(self, spec: RoleSpec, role: Role, fields: dict[str, Any], message: Message) -> Products:
         from rabbitry.apps.grading.records.course import confirm
 
-        assignment = self._take(seat, role, fields, message)
+        assignment = self._take(spec, role, fields, message)
         if assignment is None:
             return []
         moved = decide(assignment, role, role.actions[0], Decision(BY_ITSELF))
         is_first = await self._db.write(partial(confirm, assignment=moved, message=message.id or uuid4().hex))
-        _logger.info("%s: %s%s", seat.name, moved, "" if is_first else ", as once before")
+        _logger.info("%s: %s%s", spec.name, moved, "" if is_first else ", as once before")
         return [moved] if is_first else []
 
-    async def _to_inbox(self, seat: Seat, role: Role, fields: dict[str, Any], message: Message) -> Products:
+    async def _to_inbox(self, spec: RoleSpec, role: Role, fields: dict[str, Any], message: Message) -> Products:
         from rabbitry.apps.grading.records.inbox import put
 
-        assignment = self._take(seat, role, fields, message)
+        assignment = self._take(spec, role, fields, message)
         if assignment is not None:
             identity = message.id or uuid4().hex
             exchange = self.wiring.exchange
             work = partial(put, role=role, assignment=assignment, exchange=exchange, message=identity)
             is_new = await self._db.write(work)
             _logger.info(
-                "%s: %s, %s", seat.name, assignment, "waits for a person" if is_new else "is in the inbox already"
+                "%s: %s, %s", spec.name, assignment, "waits for a person" if is_new else "is in the inbox already"
             )
         return []
 
@@ -275,9 +275,9 @@ class Office:
 
 
 @contextmanager
-def _telling_of_refusals(seat: Seat) -> Iterator[None]:
+def _telling_of_refusals(spec: RoleSpec) -> Iterator[None]:
     try:
         yield
     except Reject as error:
-        _logger.warning("%s: an assignment becomes a dead letter: %s", seat.name, error)
+        _logger.warning("%s: an assignment becomes a dead letter: %s", spec.name, error)
         raise

@@ -22,7 +22,7 @@ from rabbitry.apps.grading.message import ID, LONGEST_NAME, Assignment, Progress
 from rabbitry.apps.grading.modules import Course, Module
 from rabbitry.apps.grading.receiving import new_id
 from rabbitry.apps.grading.roles import PROGRESS_KEY, RESULTS
-from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, Office, Seat, Wiring
+from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, RoleSet, RoleSpec, Wiring
 from rabbitry.exceptions import PublishReturned, RequestTimeout, Undecodable, UsageError
 from rabbitry.flow.codec import JSON
 from rabbitry.flow.message import first_properties
@@ -145,7 +145,7 @@ def _number_of(path: Path, course: Course) -> int | str:
     return student_number(number, course)
 
 
-class Desk:
+class Submitter:
     """Submits assignments. An async context manager; it connects at the first submission."""
 
     def __init__(self, wiring: Wiring, url: str, *, strict: bool = False) -> None:
@@ -200,7 +200,7 @@ class Desk:
     async def _publisher(self, module: Module) -> Publisher:
         async with self._opening:
             if module.name not in self._publishers:
-                app = Office(self._wiring, [Seat("demonstrator", module)]).app()
+                app = RoleSet(self._wiring, [RoleSpec("demonstrator", module)]).app()
                 self._publishers[module.name] = await self._stack.enter_async_context(
                     app.publisher(self._url, strict=self._strict)
                 )
@@ -210,7 +210,7 @@ class Desk:
 async def submit_all(
     wiring: Wiring, url: str, wanted: Sequence[Entry], tell: Callable[[Entry, str], None], *, strict: bool = False
 ) -> None:
-    """Submit files. Raises the errors of `Desk.submit`, and TopologyMismatch.
+    """Submit files. Raises the errors of `Submitter.submit`, and TopologyMismatch.
 
     Args:
         wiring: The course's settings.
@@ -220,10 +220,10 @@ async def submit_all(
         strict: Raise TopologyMismatch if something exists on the broker with other flags.
     """
     pending: deque[tuple[Entry, str, asyncio.Future[tuple[None, None]]]] = deque()
-    async with Desk(wiring, url, strict=strict) as desk:
+    async with Submitter(wiring, url, strict=strict) as submitter:
         for entry in wanted:
             data = await asyncio.to_thread(read, entry.path, wiring.course)
-            identity, future = await desk.send(entry.student, entry.module, data, entry.path.name)
+            identity, future = await submitter.send(entry.student, entry.module, data, entry.path.name)
             pending.append((entry, identity, future))
             while pending and (len(pending) > _UNCONFIRMED or pending[0][2].done()):
                 await _first(pending, tell)

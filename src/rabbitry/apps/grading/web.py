@@ -22,7 +22,7 @@ from rabbitry.apps.grading.message import LONGEST_NAME, Decision, file_name, num
 from rabbitry.apps.grading.modules import Course, load_course
 from rabbitry.apps.grading.roles import ROLES, role_named
 from rabbitry.apps.grading.stages import Wiring
-from rabbitry.apps.grading.students import Desk, checked, student_number
+from rabbitry.apps.grading.students import Submitter, checked, student_number
 from rabbitry.exceptions import Closed, RabbitryError, Undecodable, UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Pages:
         self._wiring = wiring or Wiring()
         self._course: Course | None = None
         self._database: Database | None = None
-        self._desk: Desk | None = None
+        self._submitter: Submitter | None = None
         self._opening = asyncio.Lock()
         self._add_routes()
 
@@ -78,7 +78,7 @@ class Pages:
         try:
             yield
         finally:
-            await self._close_desk()
+            await self._close_submitter()
             if self._database is not None:
                 await asyncio.to_thread(self._database.__exit__)
 
@@ -249,25 +249,25 @@ class Pages:
             raise _nothing_waits(identity)
         return await records.read(partial(inbox.item, identity=identity, role=role_named(role).name))
 
-    async def _hand_in(self, submit: Callable[[Desk], Awaitable[str]]) -> str:
+    async def _hand_in(self, submit: Callable[[Submitter], Awaitable[str]]) -> str:
         course = await self._known()
-        if self._desk is None:
-            self._desk = Desk(replace(self._wiring, course=course), self._url)
+        if self._submitter is None:
+            self._submitter = Submitter(replace(self._wiring, course=course), self._url)
         try:
-            return await submit(self._desk)
+            return await submit(self._submitter)
         except Closed:
-            await self._close_desk()  # closed for good; the next submission connects again
+            await self._close_submitter()  # closed for good; the next submission connects again
             raise
 
-    async def _close_desk(self) -> None:
-        desk, self._desk = self._desk, None
-        if desk is not None:
+    async def _close_submitter(self) -> None:
+        submitter, self._submitter = self._submitter, None
+        if submitter is not None:
             with contextlib.suppress(RabbitryError):
-                await desk.__aexit__(None, None, None)
+                await submitter.__aexit__(None, None, None)
 
 
-async def _submit(student: int | str, module: Any, data: bytes, name: str, desk: Desk) -> str:
-    return await desk.submit(student, module, data, name[:200])
+async def _submit(student: int | str, module: Any, data: bytes, name: str, submitter: Submitter) -> str:
+    return await submitter.submit(student, module, data, name[:200])
 
 
 def _nothing_waits(identity: str) -> NoSuchID:

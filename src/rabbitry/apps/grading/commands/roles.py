@@ -36,7 +36,7 @@ from rabbitry.runtime.parent import ready
 from rabbitry.runtime.service import GRACE, run_service
 
 if TYPE_CHECKING:
-    from rabbitry.apps.grading.stages import Seat, Wiring
+    from rabbitry.apps.grading.stages import RoleSpec, Wiring
 
 DEADLINE: Final = 10.0
 app: typer.Typer = typer.Typer()
@@ -65,14 +65,14 @@ def demonstrator(
 
     Example: rabbitry grading demonstrator --module cloud_computing
     """
-    from rabbitry.apps.grading.stages import Seat
+    from rabbitry.apps.grading.stages import RoleSpec
 
     start_logging(log_level, as_json=log_json)
     wiring = wiring_of(config, exchange, exchange_type, plain=plain)
-    seat = Seat("demonstrator", None if module is None else wiring.course.module(module), person)
+    spec = RoleSpec("demonstrator", None if module is None else wiring.course.module(module), person)
     _serve(
         wiring,
-        [seat],
+        [spec],
         broker_url(context, broker),
         database_url(context, database),
         strict=strict,
@@ -100,14 +100,14 @@ def assistant(
 
     Example: rabbitry grading assistant --person
     """
-    from rabbitry.apps.grading.stages import Seat
+    from rabbitry.apps.grading.stages import RoleSpec
 
     start_logging(log_level, as_json=log_json)
     wiring = wiring_of(config, exchange, exchange_type, plain=plain)
-    seats = [Seat("assistant", person=person)]
+    specs = [RoleSpec("assistant", person=person)]
     _serve(
         wiring,
-        seats,
+        specs,
         broker_url(context, broker),
         database_url(context, database),
         strict=strict,
@@ -135,14 +135,14 @@ def coordinator(
 
     Example: rabbitry grading coordinator
     """
-    from rabbitry.apps.grading.stages import Seat
+    from rabbitry.apps.grading.stages import RoleSpec
 
     start_logging(log_level, as_json=log_json)
     wiring = wiring_of(config, exchange, exchange_type, plain=plain)
-    seats = [Seat("coordinator", person=person)]
+    specs = [RoleSpec("coordinator", person=person)]
     _serve(
         wiring,
-        seats,
+        specs,
         broker_url(context, broker),
         database_url(context, database),
         strict=strict,
@@ -170,17 +170,20 @@ def run_all(
 
     Example: rabbitry grading run --person assistant
     """
-    from rabbitry.apps.grading.stages import Seat
+    from rabbitry.apps.grading.stages import RoleSpec
 
     start_logging(log_level, as_json=log_json)
     wiring = wiring_of(config, exchange, exchange_type, plain=plain)
     people = {choice.value for choice in person or ()}
     modules = [*wiring.course.modules.values(), None]
-    seats = [Seat("demonstrator", module, "demonstrator" in people) for module in modules]
-    seats += [Seat("assistant", person="assistant" in people), Seat("coordinator", person="coordinator" in people)]
+    specs = [RoleSpec("demonstrator", module, "demonstrator" in people) for module in modules]
+    specs += [
+        RoleSpec("assistant", person="assistant" in people),
+        RoleSpec("coordinator", person="coordinator" in people),
+    ]
     _serve(
         wiring,
-        seats,
+        specs,
         broker_url(context, broker),
         database_url(context, database),
         strict=strict,
@@ -189,24 +192,24 @@ def run_all(
 
 
 def _serve(
-    wiring: Wiring, seats: list[Seat], url: str, database: str, *, strict: bool, connect_attempts: int | None
+    wiring: Wiring, specs: list[RoleSpec], url: str, database: str, *, strict: bool, connect_attempts: int | None
 ) -> None:
     """Run roles until a signal, and end the command."""
     from rabbitry.apps.grading.marks import markers_for
     from rabbitry.apps.grading.records import Database
     from rabbitry.apps.grading.service import run
-    from rabbitry.apps.grading.stages import Office
+    from rabbitry.apps.grading.stages import RoleSet
 
-    markers = markers_for(wiring.course, seats)
+    markers = markers_for(wiring.course, specs)
 
     async def service(stop: asyncio.Event) -> int:
         # Only roles that store something need a database.
-        keeps = any(seat.person or seat.role == "coordinator" for seat in seats)
+        keeps = any(spec.person or spec.role == "coordinator" for spec in specs)
         with contextlib.ExitStack() as stack:
             opened = stack.enter_context(Database(database)) if keeps else None
-            office = Office(wiring, seats, opened, markers)
+            role_set = RoleSet(wiring, specs, opened, markers)
             is_done = await run(
-                office, url, stop,
+                role_set, url, stop,
                 strict=strict, connect_attempts=connect_attempts, deadline=DEADLINE, started=ready,
             )  # fmt: skip
         return ExitCode.DONE if is_done else ExitCode.FAILED
