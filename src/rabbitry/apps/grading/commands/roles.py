@@ -36,6 +36,9 @@ from rabbitry.runtime.parent import ready
 from rabbitry.runtime.service import GRACE, run_service
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rabbitry.apps.grading.roles import RoleName
     from rabbitry.apps.grading.stages import RoleSpec, Wiring
 
 DEADLINE: Final = 10.0
@@ -80,74 +83,47 @@ def demonstrator(
     )
 
 
-@app.command("assistant")
-def assistant(
-    context: typer.Context,
-    *,
-    person: Person = False,
-    config: Config = None,
-    exchange: ExchangeName = EXCHANGE,
-    exchange_type: Type = ExchangeType.DIRECT,
-    plain: Plain = False,
-    strict: Strict = False,
-    connect_attempts: ConnectAttempts = None,
-    database: DatabaseURL = None,
-    broker: Broker = None,
-    log_level: LogLevel = Level.INFO,
-    log_json: LogJson = False,
-) -> None:
-    """Validate corrected submissions, until SIGTERM or Ctrl-C; a person may also send one back.
+def _command_of(role: RoleName) -> Callable[..., None]:
+    """Return the command that runs one role without modules."""
 
-    Example: rabbitry grading assistant --person
-    """
-    from rabbitry.apps.grading.stages import RoleSpec
+    def command(
+        context: typer.Context,
+        *,
+        person: Person = False,
+        config: Config = None,
+        exchange: ExchangeName = EXCHANGE,
+        exchange_type: Type = ExchangeType.DIRECT,
+        plain: Plain = False,
+        strict: Strict = False,
+        connect_attempts: ConnectAttempts = None,
+        database: DatabaseURL = None,
+        broker: Broker = None,
+        log_level: LogLevel = Level.INFO,
+        log_json: LogJson = False,
+    ) -> None:
+        from rabbitry.apps.grading.stages import RoleSpec
 
-    start_logging(log_level, as_json=log_json)
-    wiring = wiring_of(config, exchange, exchange_type, plain=plain)
-    specs = [RoleSpec("assistant", person=person)]
-    _serve(
-        wiring,
-        specs,
-        broker_url(context, broker),
-        database_url(context, database),
-        strict=strict,
-        connect_attempts=connect_attempts,
-    )
+        start_logging(log_level, as_json=log_json)
+        _serve(
+            wiring_of(config, exchange, exchange_type, plain=plain),
+            [RoleSpec(role, person=person)],
+            broker_url(context, broker),
+            database_url(context, database),
+            strict=strict,
+            connect_attempts=connect_attempts,
+        )
+
+    return command
 
 
-@app.command("coordinator")
-def coordinator(
-    context: typer.Context,
-    *,
-    person: Person = False,
-    config: Config = None,
-    exchange: ExchangeName = EXCHANGE,
-    exchange_type: Type = ExchangeType.DIRECT,
-    plain: Plain = False,
-    strict: Strict = False,
-    connect_attempts: ConnectAttempts = None,
-    database: DatabaseURL = None,
-    broker: Broker = None,
-    log_level: LogLevel = Level.INFO,
-    log_json: LogJson = False,
-) -> None:
-    """Confirm validated submissions and keep the course's records, until SIGTERM or Ctrl-C.
+_ASSISTANT = """Validate corrected submissions, until SIGTERM or Ctrl-C; a person may also send one back.
 
-    Example: rabbitry grading coordinator
-    """
-    from rabbitry.apps.grading.stages import RoleSpec
+Example: rabbitry grading assistant --person"""
+_COORDINATOR = """Confirm validated submissions and keep the course's records, until SIGTERM or Ctrl-C.
 
-    start_logging(log_level, as_json=log_json)
-    wiring = wiring_of(config, exchange, exchange_type, plain=plain)
-    specs = [RoleSpec("coordinator", person=person)]
-    _serve(
-        wiring,
-        specs,
-        broker_url(context, broker),
-        database_url(context, database),
-        strict=strict,
-        connect_attempts=connect_attempts,
-    )
+Example: rabbitry grading coordinator"""
+app.command("assistant", help=_ASSISTANT)(_command_of("assistant"))
+app.command("coordinator", help=_COORDINATOR)(_command_of("coordinator"))
 
 
 @app.command("run")
