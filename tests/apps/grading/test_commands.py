@@ -116,11 +116,11 @@ def test_a_watch_reports_that_no_role_takes_the_submission(
         coordinator.wait_for("coordinator, records")
         with commands.service("grading", "status", identity, "--watch", *options, more=more) as watch:
             watch.wait_for(
-                r"warning: no demonstrator of module 'cloud_computing' runs, so it waits in queue "
+                r"warning: no demonstrator of module 'cloud_computing' runs, and the submission waits in queue "
                 r"'correction_queue_cc'; start one: rabbitry grading demonstrator --module cloud_computing\n"
             )
             with commands.service("grading", "demonstrator", "--module", "cloud_computing", more=more):
-                watch.wait_for(r"warning: no assistant runs, so it waits in queue 'validation_queue'")
+                watch.wait_for(r"warning: no assistant runs, and the submission waits in queue 'validation_queue'")
                 with commands.service("grading", "assistant", more=more):
                     assert watch.process.wait(90) == 0, watch.output
                     # A coordinator that answers late is warned of too, and waited for.
@@ -458,7 +458,7 @@ def test_lists_are_filtered_and_cut(run: Run, three: str) -> None:
     assert ids("--find", "3f2a", "--limit", "1", "--offset", "1") == ["3f2a22"]
     assert ids("--module", "cloud_computing") == []
     nothing = run("inbox", "list", "--module", "cloud_computing", "--database", three)
-    assert (nothing.returncode, nothing.stdout, "nothing waits" in nothing.stderr) == (0, "", True)
+    assert (nothing.returncode, nothing.stdout, "no submission waits" in nothing.stderr) == (0, "", True)
     assert "no results" in run("results", "--database", three).stderr
     assert run("results", "--follow", "--limit", "1").returncode == 2
 
