@@ -181,6 +181,18 @@ async def test_filter_search_table_and_freeze(browser: Browser, web: str, traffi
 
 
 @_EMBEDDED
+async def test_a_queue_that_grows_and_nobody_reads_needs_attention(
+    browser: Browser, web: str, traffic: Channel
+) -> None:
+    watched = await _open(browser, web)
+    wrong = watched.page.get_by_role("region", name="Needs attention").get_by_role("listitem")
+    await expect(wrong.filter(has_text="news.waiting")).to_contain_text("start its consumer", timeout=_WITHIN)
+    await expect(wrong.filter(has_text=_EVIL)).to_have_count(1)
+    await expect(wrong.filter(has_text="news.read")).to_have_count(0)
+    assert watched.complaints == []
+
+
+@_EMBEDDED
 async def test_a_new_thing_moves_no_other(browser: Browser, web: str, traffic: Channel) -> None:
     watched = await _open(browser, web)
     page = watched.page

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -52,12 +52,17 @@ async def look(management: str | None, login: BrokerURL) -> Look:
     async with open_client(management_url(management, login), login) as client:
         queues = await get(client, f"/api/queues/{vhost}")
         consumers = await get(client, f"/api/consumers/{vhost}")
+    return look_at(queues, consumers, time.monotonic())
+
+
+def look_at(queues: Iterable[Mapping[str, Any]], consumers: Iterable[Mapping[str, Any]], at: float) -> Look:
+    """Return a look at queues and consumers, as the management API lists them. at: monotonic seconds."""
     unlimited: defaultdict[str, list[str]] = defaultdict(list)
     for consumer in consumers:
         if consumer.get("prefetch_count") == 0 and consumer.get("ack_required"):
             name = (consumer.get("queue") or {}).get("name", "")
             unlimited[name].append(str(consumer.get("consumer_tag", "")))
-    return Look(time.monotonic(), {str(queue.get("name", "")): queue for queue in queues}, unlimited)
+    return Look(at, {str(queue.get("name", "")): queue for queue in queues}, unlimited)
 
 
 async def look_again(first: Look, management: str | None, login: BrokerURL, seconds: float) -> Look:

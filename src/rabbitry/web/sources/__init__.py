@@ -36,6 +36,7 @@ class Sources:
         self.topics: Mapping[str, Topic] = {
             "sources": self._states,
             "topology": self._traffic.topic,
+            "attention": self._traffic.attention,
             **self._management.topics,
         }
 

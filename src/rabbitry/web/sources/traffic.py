@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from rabbitry._decode import decode_json
 from rabbitry.apps.management import NothingThere, fetch, get_object, open_client
+from rabbitry.apps.queue_checks import Look, look_at, problems
 from rabbitry.exceptions import ConnectFailed, Undecodable
 from rabbitry.runtime.backoff import Backoff
 from rabbitry.web.feed.topics import Value
@@ -30,16 +32,20 @@ LONGEST: Final = 300.0
 """Seconds after which the lists are asked for again, however long they take."""
 MOST_CHANNELS: Final = 40
 """Channels that are asked for one by one, where they publish to: those that publish the most."""
+COMPARED: Final = 30.0
+"""Seconds between two states of the queues that are compared."""
+MOST_PROBLEMS: Final = 50
 _PATIENCE: Final = 120.0
 _AGAIN: Final = Backoff(2.0, 30.0)
 _STATS: Final = "message_stats.publish_details.rate,message_stats.deliver_get_details.rate"
 _PATHS: Final = {
     "exchanges": "name,vhost,type,message_stats.publish_in_details.rate,message_stats.publish_out_details.rate",
-    "queues": f"name,vhost,type,messages_ready,messages_unacknowledged,consumers,{_STATS}",
+    "queues": "name,vhost,type,messages,messages_ready,messages_unacknowledged,consumers,arguments,message_stats.ack,"
+    f"{_STATS}",
     "bindings": "source,vhost,destination,destination_type,routing_key",
     "connections": "name,peer_host,client_properties",
     "channels": f"name,vhost,connection_details,{_STATS}",
-    "consumers": "queue,channel_details",
+    "consumers": "queue,channel_details,consumer_tag,prefetch_count,ack_required",
 }
 """The lists, and the fields of each that the topology needs."""
 
@@ -47,7 +53,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Traffic:
-    """The source of the topic `topology`.
+    """The source of the topics `topology` and `attention`: what is wrong with a queue, as `rabbitry doctor` finds it.
 
     Args:
         url: The management API's URL.
@@ -56,6 +62,8 @@ class Traffic:
 
     def __init__(self, url: str, login: BrokerURL) -> None:
         self.topic = Value()
+        self.attention = Value()
+        self._looks: deque[Look] = deque()
         self._url = url
         self._login = login
         self._topology = Topology()
@@ -82,8 +90,24 @@ class Traffic:
         publishes = await _publishes(client, lists["channels"])
         value = self._topology.update(Lists(**lists, publishes=publishes), time.time())
         self.topic.put(value, time.time())
+        self._judge(lists)
         took = time.monotonic() - started
         return min(max(EVERY - took, took / SHARE), LONGEST)
+
+    def _judge(self, lists: Mapping[str, list[dict[str, Any]]]) -> None:
+        """Compare the queues with those of half a minute ago: a handler may hold a message for some seconds."""
+        mine = self._login.virtual_host
+        queues = [queue for queue in lists["queues"] if queue.get("vhost") == mine]
+        consumers = [one for one in lists["consumers"] if (one.get("queue") or {}).get("vhost") == mine]
+        now = look_at(queues, consumers, time.monotonic())
+        self._looks.append(now)
+        while len(self._looks) > 1 and self._looks[1].at <= now.at - COMPARED:
+            self._looks.popleft()
+        if self._looks[0].at > now.at - COMPARED:
+            return
+        found = problems(self._looks[0], now)
+        told = {one.queue: {"bad": one.is_bad, "what": one.what, "todo": one.todo} for one in found[:MOST_PROBLEMS]}
+        self.attention.put(told, time.time())
 
     async def _list(self, client: httpx.AsyncClient, name: str, columns: str) -> list[dict[str, Any]]:
         body = await fetch(client, f"/api/{name}?columns={columns}", timeout=_PATIENCE)

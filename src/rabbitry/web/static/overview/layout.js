@@ -107,7 +107,7 @@ function neighbours(nodes, edges) {
 
 // Pixels for a picture of `width`: {width, height, box, boxes: Map(key → {x, y, width}), curves: Map(key → path)}.
 export function measure(slots, edges, width) {
-  const wide = Math.max(640, width);
+  const wide = Math.max(860, width); // narrower ones scroll sideways, so that names can be read
   const box = Math.floor(Math.min(230, wide * 0.19));
   const gap = (wide - 4 * box - 4) / 3;
   const boxes = new Map();

@@ -1,5 +1,6 @@
 // The first page: what flows, what needs attention, and the panels of the apps.
 import { Feed } from "../feed.js";
+import { shown } from "../format.js";
 import { Component, html, render } from "../html.js";
 import { addProvider } from "../palette.js";
 import { report, reportLink } from "../status.js";
@@ -34,9 +35,9 @@ function isShown(node, mode, now) {
 // What the mode and the words leave; beside what has the words in it, what that is directly connected with.
 function filtered({ nodes, edges }, words, mode, now) {
   const text = words.trim().toLowerCase();
-  const shown = new Map([...nodes].filter(([, node]) => isShown(node, mode, now)));
+  const visible = new Map([...nodes].filter(([, node]) => isShown(node, mode, now)));
   const kept = new Set();
-  for (const [key, node] of shown) {
+  for (const [key, node] of visible) {
     if (!text || `${node.name} ${node.host} ${node.kind}`.toLowerCase().includes(text)) kept.add(key);
   }
   if (text) {
@@ -46,7 +47,7 @@ function filtered({ nodes, edges }, words, mode, now) {
       if (found.has(to)) kept.add(from);
     }
   }
-  const left = new Map([...shown].filter(([key]) => kept.has(key)));
+  const left = new Map([...visible].filter(([key]) => kept.has(key)));
   return { nodes: left, edges: new Map([...edges].filter(([, { from, to }]) => left.has(from) && left.has(to))) };
 }
 
@@ -59,7 +60,7 @@ const wanted = () => {
 };
 
 class Overview extends Component {
-  state = { panels: [], topology: NOTHING, heard: false, leftOut: 0, at: null, broker: null, source: null, words: "", mode: "used", frozen: false, selected: wanted(), opened: new Set() };
+  state = { panels: [], topology: NOTHING, heard: false, leftOut: 0, at: null, broker: null, attention: null, source: null, words: "", mode: "used", frozen: false, selected: wanted(), opened: new Set() };
   slots = new Slots();
 
   componentDidMount() {
@@ -77,6 +78,7 @@ class Overview extends Component {
       if (!this.state.frozen) this.setState(this.newest);
       this.tell();
     });
+    this.feed.open("attention", {}, ({ value, at }) => this.setState({ attention: at === undefined ? null : value }));
     this.feed.open("broker", {}, ({ value }) => this.setState({ broker: value }));
     this.feed.open("sources", {}, ({ value }) => {
       this.setState({ source: value?.management ?? null });
@@ -116,7 +118,7 @@ class Overview extends Component {
 
   freeze = () => this.setState(({ frozen }) => ({ frozen: !frozen, ...(frozen ? this.newest : {}) }));
 
-  render(_, { panels: loaded, topology, heard, leftOut, at, broker, source, words, mode, frozen, selected, opened }) {
+  render(_, { panels: loaded, topology, heard, leftOut, at, broker, attention, source, words, mode, frozen, selected, opened }) {
     const now = at ?? 0;
     const seen = filtered(topology, words, mode, now);
     const drawn = grouped(seen.nodes, seen.edges, opened);
@@ -125,6 +127,7 @@ class Overview extends Component {
     const isFiltered = words !== "" || mode === "moving";
     return html`
       ${source?.todo && html`<div class="notice bad" role="status"><p><b>The broker's lists are not shown:</b> ${source.reason}. ${source.todo}</p></div>`}
+      <${Attention} found=${attention} alarms=${broker?.alarms ?? []} />
       <section class="panel flows" aria-labelledby="flows" data-frozen=${frozen ? "true" : null}>
         <div class="bar-top">
           <h2 id="flows">What flows</h2>
@@ -148,6 +151,17 @@ class Overview extends Component {
       </section>
       ${loaded.map((Panel) => Panel && html`<${Panel} />`)}`;
   }
+}
+
+// What is wrong, and what helps; nothing where nothing is known to be.
+function Attention({ found, alarms }) {
+  const rows = Object.entries(found ?? {}).sort(([, a], [, b]) => b.bad - a.bad);
+  if (rows.length + alarms.length === 0) return null;
+  return html`<section class="panel" aria-labelledby="attention"><h2 id="attention">Needs attention</h2><ul class="attention">
+    ${alarms.map(({ node, what }) => html`<li><b>Alarm</b> ${shown(node)} is short of ${what} and blocks publishers.
+      <span class="note">Free some, or raise the limit.</span></li>`)}
+    ${rows.map(([queue, { bad, what, todo }]) => html`<li key=${queue}><b>${bad ? "Wrong" : "Note"}</b> <bdi>${shown(queue)}</bdi>: ${shown(what)}.
+      <span class="note">${shown(todo)}</span></li>`)}</ul></section>`;
 }
 
 function Totals({ broker }) {
