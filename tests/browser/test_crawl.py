@@ -253,7 +253,7 @@ async def test_hosts_search_and_why_query_the_keeper(browser: Browser, embedded_
         await expect(page.locator("#hosts tbody tr").first).to_contain_text("site-50.")
         await watched.go("search")
         await page.get_by_role("searchbox").fill("green rabbits")
-        await page.get_by_role("button", name="Search").click()
+        await page.get_by_role("button", name="Search", exact=True).click()
         await expect(page.locator(".hits li")).to_have_count(2)
         await expect(page.locator("mark")).to_have_text("green rabbits")
         await expect(page.locator(".hits a[target]")).to_have_count(1)
