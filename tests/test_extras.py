@@ -169,7 +169,7 @@ def test_the_extra_monitor_runs_the_agent(tmp_path: Path) -> None:
 def test_the_extra_web_serves_the_page(tmp_path: Path) -> None:
     with RunningBroker() as broker, _service(tmp_path, "web", "web", "--port", "0", "--broker", broker.url) as service:
         address = service.wait_for(r"http://127\.0\.0\.1:\d+")[0]
-        assert "<title>Rabbitry</title>" in httpx.get(address, timeout=60).text
+        assert "<title>Overview – Rabbitry</title>" in httpx.get(address, timeout=60).text
         for page in ("grading", "crawl"):
             assert httpx.get(f"{address}/{page}/", timeout=60).status_code == 200
 
