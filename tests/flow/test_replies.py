@@ -11,6 +11,7 @@ from rabbitry.amqp.client import Properties
 from rabbitry.exceptions import ConnectionClosed, Undecodable
 from rabbitry.testing import harness
 from tests.flow._running import bodies, eventually_dead, eventually_holds
+from tests.support.waiting import at_once
 
 
 class Sum(msgspec.Struct):
@@ -92,6 +93,21 @@ async def test_calls_that_get_no_reply(embedded_url: str) -> None:
         await eventually_holds(embedded_url, "unanswered.sums", 2)  # both callers are gone
     with pytest.raises(rabbitry.UsageError, match="enter the publisher first"):
         await app.publisher(embedded_url).call([1], key="add", timeout=1)
+
+
+async def test_a_cancelled_call_ends_no_other_call(embedded_url: str, no_leaks: None) -> None:
+    app = _app("cancelled-calls")
+
+    def is_reading() -> bool:
+        return any(task.get_name() == "replies" for task in asyncio.all_tasks())
+
+    async with app.worker(embedded_url, connect_attempts=1), app.publisher(embedded_url) as publisher:
+        first, second = (asyncio.create_task(publisher.call([n], key="add", timeout=30, type=Sum)) for n in (1, 2))
+        await at_once(is_reading)
+        first.cancel()  # while the consumer of replies is being made, which both wait for
+        assert (await second).total == 2
+        assert first.cancelled()
+        assert (await publisher.call([3], key="add", timeout=30, type=Sum)).total == 3
 
 
 async def test_a_blocking_publisher_calls_too(broker_url: str) -> None:

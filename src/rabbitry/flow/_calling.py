@@ -29,17 +29,18 @@ class _Call:
 
 
 class Calls:
-    """The calls of one publisher. Direct reply-to has a request and its reply on the same channel.
+    """The calls of one publisher. Direct reply-to requires the request and its reply to share a channel.
 
-    The channel and its consumer are made for the first call, and anew after they failed. `close` ends them.
+    The channel and its consumer are made for the first call, and made again after they failed. A cancelled call ends
+    neither. `close` ends both.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._waiting: dict[str, _Call] = {}
-        self._channel: Channel | None = None
+        self._channel: asyncio.Future[Channel] = asyncio.get_running_loop().create_future()
+        """The channel for requests, once its replies are being read."""
         self._task: asyncio.Task[None] | None = None
-        self._lock = asyncio.Lock()
 
     async def call(
         self,
@@ -78,41 +79,38 @@ class Calls:
         return value_of(delivery, type)
 
     async def close(self) -> None:
-        """Stop waiting for replies."""
+        """Stop waiting for replies; calls that wait raise ConnectionClosed."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
+        self._fail(None)  # a task that is cancelled before its first step does not do it
 
     async def _ready(self) -> Channel:
         """Return the channel for requests, whose replies are being read."""
-        async with self._lock:
-            if self._channel is not None and self._task is not None and not self._task.done():
-                return self._channel
-            channel = await self._connection.channel()
-            started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._task = asyncio.create_task(self._read(channel, started), name="replies")
-            await started
-            self._channel = channel
-            return channel
+        if self._task is None or self._task.done():
+            self._channel = asyncio.get_running_loop().create_future()
+            self._task = asyncio.create_task(self._read(), name="replies")
+        return await asyncio.shield(self._channel)  # other calls wait for it too
 
-    async def _read(self, channel: Channel, started: asyncio.Future[None]) -> None:
+    async def _read(self) -> None:
         """Pass each reply to the call that waits for it, until `close` or an error, which all waiting calls raise."""
         try:
+            channel = await self._connection.channel()
             async with channel.consume(REPLY_TO, no_ack=True) as replies:
-                started.set_result(None)
+                self._channel.set_result(channel)
                 async for delivery in replies:
-                    with contextlib.suppress(RabbitryError):  # malformed properties: nobody's
+                    with contextlib.suppress(RabbitryError):  # its properties are malformed, so it has no call
                         self._take(delivery)
         except RabbitryError as error:
-            self._fail(started, error)
+            self._fail(error)
         finally:
-            self._fail(started, ConnectionClosed(0, "the publisher was closed before the reply came"))
+            self._fail(None)
 
     def _take(self, delivery: Delivery) -> None:
         properties = delivery.properties
         call = self._waiting.get(properties.correlation_id or "")
         if call is None:
-            return  # its time was over
+            return  # the call has timed out or was cancelled
         if not is_progress(properties.headers or {}):
             if not call.reply.done():
                 call.reply.set_result(delivery)
@@ -122,9 +120,10 @@ class Calls:
             except Exception:
                 _logger.exception("on_progress of a call failed")
 
-    def _fail(self, started: asyncio.Future[None], error: RabbitryError) -> None:
-        futures: list[asyncio.Future[Any]] = [started, *(call.reply for call in self._waiting.values())]
+    def _fail(self, error: RabbitryError | None) -> None:
+        """Fail all waiting calls. error: None if the publisher is closed."""
+        futures: list[asyncio.Future[Any]] = [self._channel, *(call.reply for call in self._waiting.values())]
         for future in futures:
             if not future.done():
-                future.set_exception(error)
-                future.exception()  # the call may be over
+                future.set_exception(error or ConnectionClosed(0, "the publisher was closed before the reply came"))
+                future.exception()  # marks it as retrieved: the call may be over
