@@ -6,8 +6,11 @@ from pathlib import Path
 
 import httpx
 from fastapi import APIRouter, FastAPI
+from starlette.routing import Mount as Mounted
+from starlette.routing import Route, WebSocketRoute
 
 from rabbitry.apps import Panel, Plugin, View
+from rabbitry.apps.installed import RESERVED
 from rabbitry.apps.settings import Settings
 from rabbitry.web.server import Mount, create_app
 
@@ -55,6 +58,31 @@ async def test_without_apps_there_is_the_first_page() -> None:
         page = (await client.get("/")).text
         assert "<title>Overview – Rabbitry</title>" in page
         assert '<p class="section" aria-hidden="true">Apps</p>' not in page
+
+
+def test_no_app_may_have_the_name_of_a_path_of_the_dashboard() -> None:
+    routes = create_app(Settings(port=0), []).routes
+    paths = {route.path.split("/")[1] for route in routes if isinstance(route, Route | WebSocketRoute | Mounted)}
+    assert {"feed", "healthz", "queues", "static"} <= paths
+    assert paths - {""} <= RESERVED
+
+
+async def test_files_are_compressed(tmp_path: Path) -> None:
+    text = "export const word = 1;\n" * 100
+    (tmp_path / "main.js").write_text(text)
+    async with _client(create_app(Settings(port=0), [Mount(_plugin("a", "A", tmp_path))])) as client:
+        for path in ("/a/static/main.js", "/static/style.css", "/static/vendor/uplot/uPlot.esm.js"):
+            found = await client.get(path, headers={"Accept-Encoding": "gzip"})
+            assert found.headers["Content-Encoding"] == "gzip"
+            assert "Accept-Encoding" in found.headers["Vary"]
+            assert found.num_bytes_downloaded < len(found.content) / 2
+            plain = await client.get(path, headers={"Accept-Encoding": "identity"})
+            assert "Content-Encoding" not in plain.headers
+            assert plain.content == found.content
+            known = {"Accept-Encoding": "gzip", "If-None-Match": found.headers["ETag"]}
+            assert (await client.get(path, headers=known)).status_code == 304
+        page = await client.get("/", headers={"Accept-Encoding": "gzip"})
+        assert "Content-Encoding" not in page.headers
 
 
 async def test_an_app_brings_a_page_and_a_panel(tmp_path: Path) -> None:

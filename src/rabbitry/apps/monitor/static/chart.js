@@ -1,9 +1,13 @@
 // A chart of some columns of a host's history, drawn by uPlot while it is on the screen.
-import uPlot from "../../static/vendor/uplot/uPlot.esm.js";
 import { Component, createRef, html } from "../../static/html.js";
 
 const WINDOW = 180; // seconds shown, once there are as many
 const SHORTEST_WINDOW = 30;
+
+// Half of all that a page loads: fetched when there is something to draw.
+let uPlot = null;
+let loading = null;
+const load = () => (loading ??= import("../../static/vendor/uplot/uPlot.esm.js").then((module) => (uPlot = module.default)));
 
 const resized = new ResizeObserver((entries) => {
   for (const { target, contentRect } of entries) target.chart?.resize(contentRect.width);
@@ -69,6 +73,10 @@ export class Chart extends Component {
     const { host, columns, visible } = this.props;
     if (!visible || host.times.length === 0) {
       if (!visible) this.drop();
+      return;
+    }
+    if (uPlot === null) {
+      load().then(() => this.box.current && this.draw());
       return;
     }
     const data = [host.times, ...columns.map(({ index }) => host.series[index])];
