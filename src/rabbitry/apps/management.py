@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -78,6 +79,12 @@ async def fetch(
     kind = NothingThere if response.status_code == httpx.codes.NOT_FOUND else ConnectFailed
     why = _reason(response.content)
     raise kind(f"{client.base_url} answered {response.status_code} to {path}{why and f': {why}'}")
+
+
+def part_of(thing: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return an object within an object; an empty one if something else is there (RabbitMQ writes `[]` for none)."""
+    found = thing.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 async def get(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from rabbitry._words import counted
 from rabbitry.apps import Untaken
-from rabbitry.apps.management import get, management_url, open_client
+from rabbitry.apps.management import get, management_url, open_client, part_of
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import BrokerURL
@@ -60,7 +60,7 @@ def look_at(queues: Iterable[Mapping[str, Any]], consumers: Iterable[Mapping[str
     unlimited: defaultdict[str, list[str]] = defaultdict(list)
     for consumer in consumers:
         if consumer.get("prefetch_count") == 0 and consumer.get("ack_required"):
-            name = (consumer.get("queue") or {}).get("name", "")
+            name = str(part_of(consumer, "queue").get("name", ""))
             unlimited[name].append(str(consumer.get("consumer_tag", "")))
     return Look(at, {str(queue.get("name", "")): queue for queue in queues}, unlimited)
 
@@ -130,10 +130,10 @@ def _number(queue: Mapping[str, Any], name: str) -> int:
 
 
 def _acked(queue: Mapping[str, Any]) -> int:
-    return _number(queue.get("message_stats") or {}, "ack")
+    return _number(part_of(queue, "message_stats"), "ack")
 
 
 def _is_waiting_queue(queue: Mapping[str, Any]) -> bool:
     """Return whether messages leave the queue by themselves, as in a retry queue."""
-    arguments = queue.get("arguments") or {}
+    arguments = part_of(queue, "arguments")
     return "x-message-ttl" in arguments and "x-dead-letter-exchange" in arguments

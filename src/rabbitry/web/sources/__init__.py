@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
+from typing import Final
 
 from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps.management import management_url
@@ -13,6 +14,8 @@ from rabbitry.web.feed.topics import Topic, Value
 from rabbitry.web.sources.management import Management
 from rabbitry.web.sources.traffic import Traffic
 
+_RESTART: Final = 30.0
+"""Seconds after which a source that failed starts again."""
 _logger = logging.getLogger(__name__)
 
 
@@ -42,7 +45,7 @@ class Sources:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run the sources while the block runs. One that fails is logged, and shows its last data."""
+        """Run the sources while the block runs. One that fails is logged, and starts again."""
         tasks = [
             asyncio.create_task(_run(self._management), name="source: management"),
             asyncio.create_task(_run(self._traffic), name="source: traffic"),
@@ -56,7 +59,9 @@ class Sources:
 
 
 async def _run(source: Management | Traffic) -> None:
-    try:
-        await source.run()
-    except Exception:
-        _logger.exception("a source of the dashboard failed: restart rabbitry web")
+    while True:
+        try:
+            await source.run()
+        except Exception:
+            _logger.exception("a source of the dashboard failed, and starts again in %.0f s", _RESTART)
+        await asyncio.sleep(_RESTART)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from rabbitry.apps.management import part_of
 from rabbitry.web.sources.fields import Object, number, rate, text
 
 _RATES: Final = ("publish", "confirm", "deliver_get", "ack", "redeliver", "return_unroutable", "drop_unroutable")
@@ -21,8 +22,8 @@ def broker_value(overview: Object, nodes: Sequence[Object]) -> dict[str, Any]:
     """
     platform = text(overview.get("erlang_full_version"))
     embedded = platform.startswith(_OWN)
-    queued, totals = overview.get("queue_totals") or {}, overview.get("object_totals") or {}
-    stats = overview.get("message_stats") or {}
+    queued, totals = part_of(overview, "queue_totals"), part_of(overview, "object_totals")
+    stats = part_of(overview, "message_stats")
     return {
         "product": "Rabbitry" if embedded else text(overview.get("product_name")) or "RabbitMQ",
         "version": platform.split(" ")[1] if embedded else text(overview.get("rabbitmq_version")),

@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from rabbitry.apps.management import part_of
 from rabbitry.exceptions import UsageError
 from rabbitry.web.feed.topics import Params, Part, SeenValue, Subscription, Topic, Value
 from rabbitry.web.sources.fields import Object, text
@@ -66,14 +67,13 @@ class _SeenQueue(SeenValue):
 
 def queue_value(queue: Object, bindings: Sequence[Object], consumers: Sequence[Object]) -> dict[str, Any]:
     """Return what pages show of a queue; each row as an object."""
-    given, policy = queue.get("arguments"), queue.get("effective_policy_definition")
     return {
         "state": "live",
         "queue": _named("queues", queue_row(queue)),
-        "arguments": given if isinstance(given, dict) else {},
+        "arguments": part_of(queue, "arguments"),
         "policy": {
             "name": text(queue.get("policy")),
-            "definition": policy if isinstance(policy, dict) else {},
+            "definition": part_of(queue, "effective_policy_definition"),
         },
         "bindings": [_named("bindings", binding_row(each)) for each in bindings],
         "consumers": [_named("consumers", consumer_row(each)) for each in consumers],

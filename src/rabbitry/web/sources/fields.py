@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
+
+from rabbitry.apps.management import part_of
 
 Object: TypeAlias = Mapping[str, Any]
 
@@ -28,18 +30,16 @@ def features(thing: Object) -> str:
     """Return the flags and arguments of a queue or exchange in short: `D` for durable, `TTL`, `DLX` and so on."""
     flags = (("durable", "D"), ("auto_delete", "AD"), ("exclusive", "Excl"), ("internal", "I"))
     found = [short for name, short in flags if thing.get(name) is True]
-    arguments = thing.get("arguments")
-    if isinstance(arguments, dict):
-        found += [short for name, short in _ARGUMENTS.items() if name in arguments]
-        if arguments.keys() - _ARGUMENTS.keys() - {"x-queue-type"}:
-            found.append("Args")
+    arguments = part_of(thing, "arguments")
+    found += [short for name, short in _ARGUMENTS.items() if name in arguments]
+    if arguments.keys() - _ARGUMENTS.keys() - {"x-queue-type"}:
+        found.append("Args")
     return " ".join(found)
 
 
 def rate(stats: Object, name: str) -> float:
     """Return a rate of `message_stats`, in messages a second."""
-    details = stats.get(f"{name}_details")
-    return round(number(details.get("rate")), 1) if isinstance(details, dict) else 0.0
+    return round(number(part_of(stats, f"{name}_details").get("rate")), 1)
 
 
 def text(value: object) -> str:
@@ -51,4 +51,4 @@ def number(value: object) -> float:
     """Return a number; what is none, or can't be written as JSON, is 0."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return 0
-    return value if math.isfinite(value) else 0
+    return value if abs(value) <= sys.float_info.max else 0  # false for NaN, and for integers that no double can hold

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
+from rabbitry.apps.management import part_of
 from rabbitry.web.feed.tables import Column, Key, Row
 from rabbitry.web.sources.fields import Object, features, number, rate, text
 
@@ -41,7 +42,7 @@ def _encoded(*parts: str) -> str:
 
 def queue_row(queue: Object) -> Row:
     """Return a queue as a row. RabbitMQ has no figures of one in its first seconds, which then are 0."""
-    stats = queue.get("message_stats") or {}
+    stats = part_of(queue, "message_stats")
     return (
         text(queue.get("vhost")),
         text(queue.get("name")),
@@ -61,7 +62,7 @@ def queue_row(queue: Object) -> Row:
 
 
 def _exchange_row(exchange: Object) -> Row:
-    stats = exchange.get("message_stats") or {}
+    stats = part_of(exchange, "message_stats")
     return (
         text(exchange.get("vhost")),
         text(exchange.get("name")),
@@ -74,8 +75,7 @@ def _exchange_row(exchange: Object) -> Row:
 
 
 def _connection_row(connection: Object) -> Row:
-    properties = connection.get("client_properties")
-    named = properties if isinstance(properties, dict) else {}
+    named = part_of(connection, "client_properties")
     client = text(named.get("connection_name")) or text(named.get("product"))
     port = number(connection.get("peer_port"))
     return (
@@ -94,7 +94,7 @@ def _connection_row(connection: Object) -> Row:
 
 
 def _channel_row(channel: Object) -> Row:
-    stats = channel.get("message_stats") or {}
+    stats = part_of(channel, "message_stats")
     modes = (("confirm", "confirms"), ("transactional", "transaction"))
     return (
         text(channel.get("name")),
@@ -114,12 +114,12 @@ def _channel_row(channel: Object) -> Row:
 
 def consumer_row(consumer: Object) -> Row:
     """Return a consumer as a row."""
-    queue, channel = consumer.get("queue") or {}, consumer.get("channel_details")
+    queue = part_of(consumer, "queue")
     return (
         text(queue.get("vhost")),
         text(queue.get("name")),
         text(consumer.get("consumer_tag")),
-        text(channel.get("name")) if isinstance(channel, dict) else "",
+        text(part_of(consumer, "channel_details").get("name")),
         "manual" if consumer.get("ack_required") is True else "automatic",
         "waiting" if consumer.get("active") is False else "active",
         number(consumer.get("prefetch_count")),

@@ -186,8 +186,9 @@ class Management:
             except NothingThere:
                 self._queue.put(which, {"state": "missing"}, time.time())
                 continue
-            consumers = queue.get("consumer_details")
-            found = queue_value(queue, bindings, consumers if isinstance(consumers, list) else [])
+            details = queue.get("consumer_details")
+            consumers = [one for one in details if isinstance(one, dict)] if isinstance(details, list) else []
+            found = queue_value(queue, bindings, consumers)
             self._queue.put(which, found, time.time())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(EVERY):

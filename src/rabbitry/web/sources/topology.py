@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from rabbitry.apps.management import part_of
 from rabbitry.runtime.addresses import is_loopback
 from rabbitry.web.sources.fields import Object, number, rate, text
 
@@ -121,7 +122,7 @@ def _limited(nodes: dict[str, Node], edges: dict[str, Edge]) -> dict[str, Any]:
 
 def _add_exchanges(exchanges: Iterable[Object], nodes: dict[str, Node]) -> None:
     for one in exchanges:
-        name, vhost, stats = text(one.get("name")), text(one.get("vhost")), one.get("message_stats") or {}
+        name, vhost, stats = text(one.get("name")), text(one.get("vhost")), part_of(one, "message_stats")
         nodes[f"x:{vhost}/{name}"] = {
             "kind": "exchange",
             "name": name,
@@ -137,7 +138,7 @@ def _add_exchanges(exchanges: Iterable[Object], nodes: dict[str, Node]) -> None:
 
 def _add_queues(queues: Iterable[Object], nodes: dict[str, Node]) -> None:
     for one in queues:
-        name, vhost, stats = text(one.get("name")), text(one.get("vhost")), one.get("message_stats") or {}
+        name, vhost, stats = text(one.get("name")), text(one.get("vhost")), part_of(one, "message_stats")
         nodes[f"q:{vhost}/{name}"] = {
             "kind": "queue",
             "name": name,
@@ -187,8 +188,8 @@ def _add_publishers(
     lists: Lists, clients: Mapping[str, _Client], nodes: dict[str, Node], edges: dict[str, Edge]
 ) -> None:
     for channel in lists.channels:
-        published = rate(channel.get("message_stats") or {}, "publish")
-        client = clients.get(text((channel.get("connection_details") or {}).get("name")))
+        published = rate(part_of(channel, "message_stats"), "publish")
+        client = clients.get(text(part_of(channel, "connection_details").get("name")))
         if client is None or not published:
             continue
         key = f"p:{client.key}"
@@ -198,11 +199,11 @@ def _add_publishers(
         if not targets:
             node["untold"] = True
         for target in targets:
-            exchange = target.get("exchange") or {}
+            exchange = part_of(target, "exchange")
             to = f"x:{text(exchange.get('vhost'))}/{text(exchange.get('name'))}"
             if to not in nodes:
                 continue
-            share = rate(target.get("stats") or {}, "publish") if target.get("stats") else None
+            share = rate(part_of(target, "stats"), "publish") if target.get("stats") else None
             if share is None and len(targets) == 1:
                 share = published
             name = f"e:{key}>{to}"
@@ -222,14 +223,14 @@ def _only_target(vhost: str, nodes: Mapping[str, Node]) -> Sequence[Object]:
 def _add_consumers(
     lists: Lists, clients: Mapping[str, _Client], nodes: dict[str, Node], edges: dict[str, Edge]
 ) -> None:
-    delivered = {text(one.get("name")): rate(one.get("message_stats") or {}, "deliver_get") for one in lists.channels}
+    delivered = {text(one.get("name")): rate(part_of(one, "message_stats"), "deliver_get") for one in lists.channels}
     queues_of: defaultdict[str, set[str]] = defaultdict(set)
     for one in lists.consumers:
         queues_of[_channel_of(one)].add(_queue_of(one))
     counted: set[str] = set()
     for one in lists.consumers:
         queue, channel = _queue_of(one), _channel_of(one)
-        client = clients.get(text((one.get("channel_details") or {}).get("connection_name")))
+        client = clients.get(text(part_of(one, "channel_details").get("connection_name")))
         if client is None or queue not in nodes:
             continue
         key = f"c:{client.key}"
@@ -249,11 +250,11 @@ def _add_consumers(
 
 
 def _channel_of(consumer: Object) -> str:
-    return text((consumer.get("channel_details") or {}).get("name"))
+    return text(part_of(consumer, "channel_details").get("name"))
 
 
 def _queue_of(consumer: Object) -> str:
-    queue = consumer.get("queue") or {}
+    queue = part_of(consumer, "queue")
     return f"q:{text(queue.get('vhost'))}/{text(queue.get('name'))}"
 
 
@@ -267,8 +268,7 @@ def _program(kind: str, client: _Client, vhost: str) -> Node:
 
 def _client(connection: Object) -> _Client:
     """Return what a connection belongs to. The two connections of a worker, or equal ones of a machine, are one."""
-    properties = connection.get("client_properties")
-    known: Object = properties if isinstance(properties, dict) else {}
+    known = part_of(connection, "client_properties")
     host = text(connection.get("peer_host"))
     if is_loopback(host):
         host = "the broker's machine"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from rabbitry._decode import decode_json
-from rabbitry.apps.management import NothingThere, fetch, get_object, open_client
+from rabbitry.apps.management import NothingThere, fetch, get_object, open_client, part_of
 from rabbitry.apps.queue_checks import Look, look_at, problems
 from rabbitry.exceptions import ConnectFailed, Undecodable
 from rabbitry.runtime.backoff import Backoff
@@ -98,7 +98,7 @@ class Traffic:
         """Compare the queues with those of half a minute ago: a handler may hold a message for some seconds."""
         mine = self._login.virtual_host
         queues = [queue for queue in lists["queues"] if queue.get("vhost") == mine]
-        consumers = [one for one in lists["consumers"] if (one.get("queue") or {}).get("vhost") == mine]
+        consumers = [one for one in lists["consumers"] if part_of(one, "queue").get("vhost") == mine]
         now = look_at(queues, consumers, time.monotonic())
         self._looks.append(now)
         while len(self._looks) > 1 and self._looks[1].at <= now.at - COMPARED:
@@ -119,7 +119,7 @@ class Traffic:
 
 async def _publishes(client: httpx.AsyncClient, channels: Sequence[Object]) -> dict[str, Sequence[Object]]:
     """Return what the busiest publishing channels publish to, which the list of channels does not have."""
-    rates = {text(one.get("name")): rate(one.get("message_stats") or {}, "publish") for one in channels}
+    rates = {text(one.get("name")): rate(part_of(one, "message_stats"), "publish") for one in channels}
     busiest = sorted((name for name in rates if rates[name]), key=lambda name: -rates[name])[:MOST_CHANNELS]
     found: dict[str, Sequence[Object]] = {}
     for name in busiest:
@@ -128,5 +128,5 @@ async def _publishes(client: httpx.AsyncClient, channels: Sequence[Object]) -> d
         except NothingThere:
             continue  # it was closed in between
         publishes = details.get("publishes")
-        found[name] = publishes if isinstance(publishes, list) else []
+        found[name] = [one for one in publishes if isinstance(one, dict)] if isinstance(publishes, list) else []
     return found
