@@ -113,6 +113,7 @@ def test_filters(text: str, names: list[str]) -> None:
         {"sort": ["name"] * 5},
         {"filter": "x" * 201},
         {"first": -1},
+        {"first": (1 << 64) - 1},
         {"count": 501},
         {"count": "many"},
         {"other": 1},

@@ -15,6 +15,8 @@ from rabbitry.web.feed.topics import Params, Part, Subscription, Topic
 
 MOST_ROWS: Final = 500
 """Rows of a window."""
+LAST_ROW: Final = 1 << 31
+"""The last row at which a window may begin."""
 MOST_SORTS: Final = 4
 """Columns by which a window is sorted."""
 MOST_FILTER: Final = 200
@@ -103,8 +105,8 @@ class Table(Topic):
             window = msgspec.convert(params, Window)
         except msgspec.ValidationError as error:
             raise UsageError(f"parameters of a table: {error}") from error
-        if not (window.first >= 0 and 0 <= window.count <= MOST_ROWS):
-            raise UsageError(f"a window begins at row 0 or later and has at most {MOST_ROWS} rows")
+        if not (0 <= window.first <= LAST_ROW and 0 <= window.count <= MOST_ROWS):
+            raise UsageError(f"a window begins at a row from 0 to {LAST_ROW} and has at most {MOST_ROWS} rows")
         if len(window.filter) > MOST_FILTER or len(window.sort) > MOST_SORTS:
             raise UsageError(f"a filter has at most {MOST_FILTER} characters, an order at most {MOST_SORTS} columns")
         what = (window.sort, window.filter)
