@@ -126,6 +126,22 @@ async def test_every_view_of_the_broker_shows_what_is_there(browser: Browser, sy
     assert [view.path for view in OWN["Broker"]] == ["queues", "exchanges", "connections", "channels", "consumers"]
 
 
+async def test_an_address_that_makes_no_sense_shows_the_table(browser: Browser) -> None:
+    port = free_port()
+    with (
+        BrokerProcess("--management-port", str(port)) as broker,
+        _served(broker.url, f"http://127.0.0.1:{port}") as web,
+    ):
+        async with rabbitry.connect(broker.url) as connection:
+            await (await connection.channel()).declare_queue("some", exclusive=True)
+            url = web.wait_for(r"dashboard on (http://\S+/)")[1]
+            sort = ",".join(["name", "nothing", "-name", "vhost", "-ready", "bytes", "type"])
+            for chosen in ("x", "{}", "[]", "[1]", "null"):
+                watched = await _open(browser, f"{url}queues/?open={chosen}&sort={sort}&filter={'some ' * 50}")
+                await expect(watched.page.locator(".rows .space .row", has_text="some")).to_be_visible(timeout=_WITHIN)
+                assert watched.complaints == []
+
+
 async def test_thousands_of_rows_are_a_few_in_the_document(browser: Browser) -> None:
     port = free_port()
     with BrokerProcess("--management-port", str(port)) as broker:

@@ -5,16 +5,28 @@ import { feed, watchSources } from "./live.js";
 import { Rows } from "./rows.js";
 
 const TYPING = 150; // milliseconds after the last key before a filter is asked for
+const MOST_FILTER = 200; // characters that the feed takes
+const MOST_SORTS = 4; // columns that it sorts by
+
+// Whether a text of the address is the key of a row: a list of texts, as JSON.
+function isKey(text) {
+  try {
+    const key = JSON.parse(text);
+    return Array.isArray(key) && key.length > 0 && key.every((each) => typeof each === "string");
+  } catch {
+    return false;
+  }
+}
 
 class Page extends Component {
   constructor(props) {
     super(props);
     const query = new URLSearchParams(location.search);
-    const sort = query.get("sort")?.split(",").filter((each) => props.columns.some(({ name }) => name === each.replace("-", "")));
+    const sort = query.get("sort")?.split(",").filter((each) => props.columns.some(({ name }) => name === each.replace(/^-/, ""))).slice(0, MOST_SORTS);
     this.state = {
       sort: sort?.length ? sort : props.sort,
-      filter: query.get("filter") ?? "",
-      chosen: query.get("open"),
+      filter: (query.get("filter") ?? "").slice(0, MOST_FILTER),
+      chosen: isKey(query.get("open")) ? query.get("open") : null,
       table: {},
       sources: {},
     };
@@ -63,14 +75,14 @@ class Page extends Component {
       ${trouble && html`<${Trouble} ...${trouble} />`}
       <div class="tools">
         <label class="filter"><span>Filter</span>
-          <input type="search" ref=${this.field} value=${filter} placeholder=${hint} spellcheck=${false} autocomplete="off" onInput=${this.type} /></label>
+          <input type="search" ref=${this.field} value=${filter} maxlength=${MOST_FILTER} placeholder=${hint} spellcheck=${false} autocomplete="off" onInput=${this.type} /></label>
         <p class="told" role="status">${told}</p>
         ${table.at && html`<p class="age">${duration(feed.age(table.at))} old</p>`}
       </div>
       <${Rows} topic=${topic} label=${title} columns=${columns} sort=${sort} filter=${filter} chosen=${chosen}
         onSort=${(next) => this.keep({ sort: next })} onState=${(state) => this.setState({ table: { ...state } })}
         onChoose=${(row) => this.keep({ chosen: JSON.stringify(row.slice(0, table.keys)) })}
-        empty=${!table.at ? html`<p class="nothing">Waiting for the broker.</p>`
+        empty=${table.error ? html`<p class="nothing">${table.error}</p>` : !table.at ? html`<p class="nothing">Waiting for the broker.</p>`
           : filter ? html`<p class="nothing">No ${one} matches “${filter}”. <button type="button" onClick=${this.clear}>Show all ${many}</button></p>` : nothing} />
       ${chosen && Details && html`<aside class="one" aria-label=${`Details of the ${one}`}>
         <button type="button" class="close" aria-label="Close the details" onClick=${() => this.keep({ chosen: null })}>×</button>

@@ -94,7 +94,7 @@ export class Rows extends Component {
         ${columns.map((column) => html`<${Head} key=${column.name} column=${column} sort=${sort}
           onSort=${(isAdded) => this.sorted(column.name, column.kind, isAdded)} />`)}
       </div>
-      ${table.matching === 0 ? empty : html`<div class="space" role="rowgroup" style=${{ height: `${(table.matching ?? 0) * HEIGHT}px` }}>
+      ${(table.matching ?? 0) === 0 ? empty : html`<div class="space" role="rowgroup" style=${{ height: `${(table.matching ?? 0) * HEIGHT}px` }}>
         ${rows.map((row, index) => {
           const key = JSON.stringify(row.slice(0, table.keys));
           const place = table.first + index;
