@@ -20,6 +20,6 @@ show({
     { name: "delivered", title: "Delivered", kind: "number", from: 1, draw: perSecond },
     { name: "acked", title: "Acks", kind: "number", from: 3, draw: perSecond },
   ],
-  nothing: html`<div class="nothing"><p>No channel is open.</p><p>Take messages from a queue, which opens one:</p>
-    <pre><code>rabbitry workqueue consume</code></pre></div>`,
+  nothing: html`<div class="nothing"><p>No channel is open.</p><p>Start an app’s worker, which opens some:</p>
+    <pre><code>rabbitry worker MODULE:APP</code></pre></div>`,
 });

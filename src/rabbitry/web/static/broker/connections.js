@@ -18,6 +18,6 @@ show({
     { name: "sent", title: "To client", kind: "number", from: 2, draw: traffic },
     { name: "since", title: "Since", from: 4, isWide: true, draw: time },
   ],
-  nothing: html`<div class="nothing"><p>No program is connected.</p><p>Watch this machine, which connects one:</p>
-    <pre><code>rabbitry monitor publish</code></pre></div>`,
+  nothing: html`<div class="nothing"><p>No program is connected.</p><p>Start an app’s worker, which connects:</p>
+    <pre><code>rabbitry worker MODULE:APP</code></pre></div>`,
 });

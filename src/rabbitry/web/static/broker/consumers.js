@@ -16,5 +16,5 @@ show({
       value || (cell("ack") === "manual" ? html`<span class="warn" title="It is sent all messages of the queue at once">no limit</span>` : html`<span class="zero">no limit</span>`) },
     { name: "state", title: "State" },
   ],
-  nothing: html`<div class="nothing"><p>Nobody consumes a queue.</p><p>Begin to:</p><pre><code>rabbitry workqueue consume</code></pre></div>`,
+  nothing: html`<div class="nothing"><p>Nobody consumes a queue.</p><p>Start an app’s worker, which does:</p><pre><code>rabbitry worker MODULE:APP</code></pre></div>`,
 });

@@ -28,6 +28,6 @@ show({
     { name: "delivered", title: "Out", kind: "number", from: 1, draw: perSecond, about: "Messages delivered and fetched a second" },
     { name: "acked", title: "Acks", kind: "number", from: 3, draw: perSecond, about: "Acknowledgements a second" },
   ],
-  nothing: html`<div class="nothing"><p>There is no queue yet.</p><p>Make one from a terminal, with a message in it:</p>
-    <pre><code>rabbitry workqueue produce --count 1000</code></pre><p>It appears here within 5 s.</p></div>`,
+  nothing: html`<div class="nothing"><p>There is no queue yet.</p><p>Start an app’s worker, which declares what its stages need:</p>
+    <pre><code>rabbitry worker MODULE:APP</code></pre><p>It appears here within 5 s.</p></div>`,
 });
