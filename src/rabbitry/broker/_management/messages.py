@@ -1,11 +1,14 @@
-"""Publishing, and getting messages from queues, over HTTP."""
+"""Publishing, and getting and looking at the messages of queues, over HTTP."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import time
+from itertools import islice
 from typing import Final
+
+from starlette.datastructures import QueryParams
 
 from rabbitry.amqp.protocol.properties import Properties, decode_header, encode_header
 from rabbitry.amqp.protocol.tables import encode_short
@@ -15,6 +18,7 @@ from rabbitry.broker._management import views
 from rabbitry.broker._management.call import bad, need_keys
 from rabbitry.broker._management.definitions import BadDefinition, table
 from rabbitry.broker._management.encoding import Json
+from rabbitry.broker._management.pace import Pace
 from rabbitry.broker._publishing import read_expiration, routing_keys
 from rabbitry.broker._queues import Queue
 from rabbitry.broker._queues.reply_to import REPLY_TO
@@ -26,6 +30,11 @@ _WAIT: Final = 0.01
 """Seconds between two checks of a queue to which many messages are being requeued."""
 _INTEGERS: Final = ("delivery_mode", "priority", "timestamp")
 """Properties that are integers; the others, except headers, are strings."""
+MOST_PEEKED: Final = 100
+FARTHEST_PEEKED: Final = 1000
+LONGEST_PEEKED: Final = 1 << 20
+"""Limits of a look at a queue: messages, messages before the first one, and bytes of each body."""
+_ENCODINGS: Final = ("auto", "base64")
 _ACK_MODES: Final = ("ack_requeue_true", "ack_requeue_false", "reject_requeue_true", "reject_requeue_false")
 
 
@@ -125,7 +134,7 @@ async def get(vhost: VirtualHost, queue: Queue, body: Json) -> list[Json]:
     truncate = _integer(body["truncate"]) if "truncate" in body else None
     if mode not in _ACK_MODES:
         raise bad(f"ackmode must be one of {', '.join(_ACK_MODES)}")
-    if encoding not in ("auto", "base64"):
+    if encoding not in _ENCODINGS:
         raise bad("Unsupported encoding. Please use auto or base64.")
     entries: list[Entry] = []
     shown: list[Json] = []
@@ -153,6 +162,36 @@ async def get(vhost: VirtualHost, queue: Queue, body: Json) -> list[Json]:
             queue.settled(entry)
     vhost.dispatcher.touch(queue)
     return shown
+
+
+async def peek(vhost: VirtualHost, queue: Queue, pace: Pace, query: QueryParams) -> Json:
+    """Return ready messages of a queue as JSON, according to count, offset, encoding and truncate in the query.
+
+    Nothing is taken, marked or counted. Raises Answer for an invalid query.
+    """
+    count = _within(query, "count", 10, MOST_PEEKED)
+    offset = _within(query, "offset", 0, FARTHEST_PEEKED)
+    truncate = _within(query, "truncate", 50_000, LONGEST_PEEKED)
+    encoding = query.get("encoding", "auto")
+    if encoding not in _ENCODINGS:
+        raise bad("Unsupported encoding. Please use auto or base64.")
+    while queue.is_loading and next(queue.held(), None) is None:
+        await vhost.journal.loaded_now(queue)  # after a restart, the first messages are still being read
+    # In one step, because a queue that changes can't be iterated over.
+    entries = list(islice(queue.held(), offset, offset + count))
+    shown: list[Json] = []
+    async with pace:
+        for entry in entries:
+            shown.append(_shown(queue, entry, encoding, truncate))
+            await pace.rest()
+    return {"ready": len(queue), "offset": offset, "messages": shown}
+
+
+def _within(query: QueryParams, name: str, default: int, most: int) -> int:
+    found = _integer(query.get(name, str(default)))
+    if found > most:
+        raise bad(f"{name} must be at most {most}")
+    return found
 
 
 def _count_get(vhost: VirtualHost, queue: Queue, entry: Entry, *, no_ack: bool) -> None:

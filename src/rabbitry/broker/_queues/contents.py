@@ -108,8 +108,12 @@ class Contents:
     def held(self) -> Iterator[Entry]:
         """Yield the ready entries in memory, in the order of delivery."""
         for lane in self._lanes:
-            yield from (entry for _, entry in sorted(lane.returned))
-            yield from lane.ready
+            yield from lane.in_order()
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether entries are being read from the store."""
+        return any(lane.is_loading for lane in self._lanes)
 
     def kept(self) -> Iterator[Entry]:
         """Yield the entries in memory that survive a restart if the queue is durable, in the same order."""

@@ -231,6 +231,13 @@ def _get(call: Call) -> object:
     return messages.get(vhost, vhost.queues[name], body)
 
 
+@route("/api/rabbitry/queues/{vhost}/{name}/messages")
+def _messages(call: Call) -> object:
+    queue = call.queue()
+    call.need("read", queue.vhost.name, queue.name)
+    return messages.peek(call.vhost(), queue, call.pace, call.request.query_params)
+
+
 @route("/api/queues/{vhost}/{name}/actions", "POST")
 def _actions(call: Call) -> object:
     call.queue()
