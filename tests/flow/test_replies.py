@@ -8,10 +8,12 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import Properties
+from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.exceptions import ConnectionClosed, Undecodable
+from rabbitry.flow.worker import _settlement
 from rabbitry.testing import harness
-from tests.flow._running import bodies, eventually_dead, eventually_holds
-from tests.support.waiting import at_once
+from tests.flow._running import bodies, dead_of, eventually_dead, eventually_holds
+from tests.support.waiting import at_once, eventually
 
 
 class Sum(msgspec.Struct):
@@ -145,6 +147,48 @@ async def test_any_program_that_sets_reply_to_gets_a_reply(broker_url: str) -> N
                 if b"total" in delivery.body:
                     break
     assert found == [b"0", b"1", b'{"total":3}']
+
+
+async def test_a_full_queue_of_replies_costs_the_app_nothing(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_settlement, "REFUSED_PAUSES", (0.01,))
+    monkeypatch.setattr(_settlement, "PAUSE", 0.01)
+    app = _app("full-replies")
+    async with (
+        app.worker(broker_url, connect_attempts=1) as worker,
+        rabbitry.connect(broker_url) as connection,
+        await connection.channel() as channel,
+    ):
+        full = {"x-max-length": 0, "x-overflow": "reject-publish"}
+        await channel.declare_queue("full-replies.full", durable=True, arguments=full)
+        for body in (b"[1, 2]", b"[]"):
+            properties = Properties(reply_to="full-replies.full", correlation_id="mine")
+            await channel.publish(body, exchange="full-replies", routing_key="add", properties=properties)
+        await eventually_holds(broker_url, "full-replies.sums", 1)
+        await eventually_dead(broker_url, app, 1)
+        add = worker._engine.counting.stages["add"]
+        await eventually(lambda: not add.in_hand, "the settlement of both")
+        async with app.publisher(broker_url) as publisher:
+            assert (await publisher.call([3], key="add", timeout=30, type=Sum)).total == 3
+        assert "redelivered" not in add.counters
+    assert [letter.error for letter in await dead_of(broker_url, app)] == ["nothing to add"]
+
+
+async def test_a_reply_that_is_too_large_becomes_an_error() -> None:
+    app = rabbitry.App("large-replies")
+
+    @app.stage("in", replies=True)
+    async def answer(text: str) -> str:
+        return text * 1000
+
+    async with Broker(BrokerConfig(port=0, max_message_size=1000)) as broker, app.worker(broker.url) as worker:
+        async with app.publisher(broker.url) as publisher:
+            with pytest.raises(rabbitry.CallFailed, match="the reply of 2000 bytes can't be published") as failed:
+                await publisher.call("ab", key="in", timeout=30)
+            assert failed.value.reason == "refused"
+            assert len(await publisher.call("a", key="in", timeout=30)) == 1000
+        assert worker._engine.counting.stages["answer"].counters["done"] == 2
+        assert "dead" not in worker._engine.counting.stages["answer"].counters
+        assert await dead_of(broker.url, app) == []
 
 
 async def test_a_harness_calls() -> None:

@@ -49,13 +49,13 @@ def reply(app: str, caller: ReplyTo, encoded: Encoded, headers: dict[str, FieldV
 
 
 def error_reply(app: str, caller: ReplyTo, reason: str, error: str) -> Publication:
-    """Return the message that tells a caller of a failure for good."""
+    """Return the message that has the error of a message that failed for good, for its caller."""
     headers: dict[str, FieldValue] = {REASON: sendable(reason[:64])[:64], ERROR: sendable(error[:LONGEST_ERROR])}
-    return reply(app, caller, Encoded(b"", TEXT, "error"), headers)
+    return reply(app, caller, Encoded(b"", TEXT, "error"), headers)._replace(role=Role.ERROR_REPLY)
 
 
 def progress_reply(app: str, caller: ReplyTo, value: object) -> Publication:
-    """Return the message that tells a caller how far its message is. Raises TypeError for what can't be encoded."""
+    """Return the message that has a message's progress, for its caller. Raises TypeError if it can't be encoded."""
     return reply(app, caller, encode(value), {PROGRESS: True})
 
 

@@ -54,10 +54,10 @@ class Publishing(Protocol):
         """Publish as `publish_for` does, without an event loop."""
 
     async def report_for(self, cause: Message, value: object) -> None:
-        """Tell the caller of a message how far it is; see `Context.progress`."""
+        """Send progress to the caller of a message; see `Context.progress`."""
 
     def report_blocking_for(self, cause: Message, value: object) -> None:
-        """Tell as `report_for` does, without an event loop."""
+        """Send as `report_for` does, without an event loop."""
 
 
 class Context:
@@ -134,7 +134,9 @@ class Context:
         )
 
     async def progress(self, value: object) -> None:
-        """Tell the caller of the message (`Publisher.call`) how far it is; does nothing if nobody called.
+        """Send a value to the caller of the message (`Publisher.call`); does nothing if there is no caller.
+
+        A value that the broker refuses is dropped, since the caller's queue may be full.
 
         Args:
             value: What the caller's `on_progress` gets: a number, text, or any value that can be a body.
@@ -146,6 +148,6 @@ class Context:
             await self._publishing.report_for(self.message, value)
 
     def progress_blocking(self, value: object) -> None:
-        """Tell as `progress` does, in a `def` handler."""
+        """Send as `progress` does, in a `def` handler."""
         if self.message.reply_to:
             self._publishing.report_blocking_for(self.message, value)

@@ -83,7 +83,9 @@ class Role(Enum):
     RESULT = auto()
     """What a handler returned."""
     REPLY = auto()
-    """What the caller of an input gets."""
+    """The result of an input, for its caller."""
+    ERROR_REPLY = auto()
+    """The error of an input, for its caller."""
     AGAIN = auto()
     """An input that comes again."""
     DEAD_RESULT = auto()

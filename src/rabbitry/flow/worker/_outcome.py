@@ -140,7 +140,7 @@ def instead_of(spec: AppSpec, job: Job, message: Publication, error: BaseExcepti
             return dead_letter_of(spec.name, job, Result("rejected", reason="refused", error=text), limit)
         case Role.REPLY if (caller := caller_of(properties_of(job.delivery))) is not None:
             text = f"the reply of {len(message.body)} bytes can't be published: {described(error)}"
-            return error_reply(spec.name, caller, "refused", text)._replace(role=Role.BARE)
+            return error_reply(spec.name, caller, "refused", text)
         case Role.AGAIN:
             text = f"the message can't be published for another attempt: {described(error)}"
             return dead_letter_of(spec.name, job, Result("rejected", reason="refused", error=text), limit)

@@ -296,15 +296,23 @@ class Settler:
             self._complete(pending)
 
     def _on_failure(self, pending: Pending, message: Publication, error: BaseException) -> bool:
-        """Note that a message can't be published. Returns whether its dead letter is on its way in its place."""
-        letter = self._instead_of(pending, message, error) if self._is_of(message, error) else None
+        """Note that a message can't be published. Returns whether another message is on its way in its place."""
+        is_of_it = self._is_of(message, error)
+        is_refused_reply = message.role is Role.REPLY and isinstance(error, PublishRefused)
+        if is_of_it and (is_refused_reply or message.role is Role.ERROR_REPLY):
+            # The caller's queue may stay full. The message was handled, and must not be handled again for that.
+            _logger.warning("stage '%s': %s is dropped: %s", pending.stage.name, _WORDS[message.role], error)
+            return False
+        letter = self._instead_of(pending, message, error) if is_of_it else None
         if letter is None:
             pending.failure = error
             return False
-        _logger.error("stage '%s': %s became a dead letter: %s", pending.stage.name, _WORDS[message.role], error)
+        became = "an error for its caller" if letter.role is Role.ERROR_REPLY else "a dead letter"
+        _logger.error("stage '%s': %s became %s: %s", pending.stage.name, _WORDS[message.role], became, error)
         is_at_fault = isinstance(error, Closed)
-        if letter.role is Role.DEAD_RESULT:
-            self._counting.dead(pending.stage, 1)
+        if letter.role in (Role.DEAD_RESULT, Role.ERROR_REPLY):
+            if letter.role is Role.DEAD_RESULT:
+                self._counting.dead(pending.stage, 1)
             (self._put_alone if is_at_fault else self._put)(pending, letter, 0)
             return True
         # One dead letter of the input is enough, however many of its results can't be published.
@@ -343,7 +351,7 @@ class Settler:
     def _is_of(self, message: Publication, error: BaseException) -> bool:
         """Return whether the fault lies in the message, so that publishing it again would lead to the same."""
         if isinstance(error, PublishReturned | PublishRefused):
-            return message.role is Role.RESULT
+            return message.role is Role.RESULT or message.role in _REPLIES
         if isinstance(error, ChannelClosed | ConnectionClosed):
             # It was alone, or the client found that it ends each connection that it is sent over.
             return error.reply_code != 0 and self._outlet.is_alive
@@ -386,10 +394,12 @@ class Settler:
             self._idle.set()
 
 
+_REPLIES: Final = (Role.REPLY, Role.ERROR_REPLY)
 _NOT_DONE: Final = frozenset({"given-back", "abandoned", "suspect"})
 _WORDS: Final = {
     Role.RESULT: "a result",
     Role.REPLY: "the reply to a caller",
+    Role.ERROR_REPLY: "the error for a caller",
     Role.DEAD_RESULT: "the dead letter of a result",
     Role.AGAIN: "a message for another attempt",
     Role.DEAD: "a dead letter with foreign properties",

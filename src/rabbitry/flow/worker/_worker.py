@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 from collections.abc import Callable, Coroutine, Sequence
@@ -12,7 +13,7 @@ from typing import Any, Final, Self, TypeVar
 from rabbitry.amqp.client import BrokerURL, parse_url
 from rabbitry.amqp.client.url import current, default_url
 from rabbitry.amqp.protocol.tables import Table
-from rabbitry.exceptions import UsageError
+from rabbitry.exceptions import PublishError, UsageError
 from rabbitry.flow._publication import following, publication_of
 from rabbitry.flow._replies import ReplyTo, progress_reply
 from rabbitry.flow.key import Key
@@ -339,14 +340,18 @@ class Worker:
         return identity
 
     async def report_for(self, cause: Message, value: object) -> None:
-        """Tell the caller of a message how far it is; for `Context`."""
-        await self._on_io(self._engine.publish(self._report_of(cause, value)))
+        """Send progress to the caller of a message, unless the broker refuses it; for `Context`."""
+        report = self._report_of(cause, value)
+        with contextlib.suppress(PublishError):  # the caller's queue may be full
+            await self._on_io(self._engine.publish(report))
 
     def report_blocking_for(self, cause: Message, value: object) -> None:
-        """Tell as `report_for` does, without an event loop; for `Context`."""
+        """Send as `report_for` does, without an event loop; for `Context`."""
         if self._io is None:
             raise UsageError(_NOT_ENTERED)
-        self._io.run(self._engine.publish(self._report_of(cause, value)))
+        report = self._report_of(cause, value)
+        with contextlib.suppress(PublishError):
+            self._io.run(self._engine.publish(report))
 
     def _report_of(self, cause: Message, value: object) -> Publication:
         return progress_reply(self.spec.name, ReplyTo(cause.reply_to or "", cause.correlation_id), value)
