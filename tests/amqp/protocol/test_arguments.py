@@ -60,6 +60,14 @@ def test_a_field_can_not_be_set() -> None:
         BasicQos().prefetch_count = 1  # type: ignore[misc] # on purpose
 
 
+@pytest.mark.parametrize("layout", methods.BY_TYPE.values(), ids=lambda layout: layout.make.__name__)
+def test_no_other_attribute_can_be_set(layout: methods.Layout) -> None:
+    made = layout.make()
+    with pytest.raises(AttributeError):
+        setattr(made, "prefetch", 1)  # noqa: B010 - mypy would refuse an assignment
+    assert not hasattr(made, "__dict__")
+
+
 def test_methods_are_copied_pickled_and_matched() -> None:
     bound = QueueBind("q", "e", "k")
     assert pickle.loads(pickle.dumps(bound)) == bound  # noqa: S301 - its own

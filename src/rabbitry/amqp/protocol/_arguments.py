@@ -13,10 +13,15 @@ if TYPE_CHECKING:
 else:
     from operator import itemgetter
 
-    class Arguments(tuple):
+    class _WithoutDict(type):
+        """Creates classes whose instances have no `__dict__`: a misspelt attribute can't be set."""
+
+        def __new__(mcs, name, bases, namespace):
+            return super().__new__(mcs, name, bases, namespace | {"__slots__": ()})
+
+    class Arguments(tuple, metaclass=_WithoutDict):
         """A tuple whose fields have names and defaults: those of the annotations in the class's body."""
 
-        __slots__ = ()
         _fields = ()
         _field_defaults = {}  # noqa: RUF012 - each class has its own
 
