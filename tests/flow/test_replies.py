@@ -8,6 +8,7 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import Properties
+from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.exceptions import ConnectionClosed, Undecodable
 from rabbitry.flow.worker import _settlement
@@ -158,7 +159,7 @@ async def test_a_full_queue_of_replies_costs_the_app_nothing(broker_url: str, mo
         rabbitry.connect(broker_url) as connection,
         await connection.channel() as channel,
     ):
-        full = {"x-max-length": 0, "x-overflow": "reject-publish"}
+        full: dict[str, FieldValue] = {"x-max-length": 0, "x-overflow": "reject-publish"}
         await channel.declare_queue("full-replies.full", durable=True, arguments=full)
         for body in (b"[1, 2]", b"[]"):
             properties = Properties(reply_to="full-replies.full", correlation_id="mine")
