@@ -10,7 +10,10 @@ from typing import Generic, Protocol, TypeVar
 class Sent(Protocol):
     """The part of a publish that the index needs."""
 
-    message_id: bytes
+    @property
+    def message_id(self) -> bytes:
+        """The message's id."""
+
     is_returned: bool
 
 
