@@ -33,7 +33,7 @@ from rabbitry.flow.exceptions import Reject, Retry
 
 _ELSEWHERE: Final = {
     "rabbitry.amqp.driver.HeartbeatMissed": "asyncio passes it on as a socket's error; the client wraps it",
-    "rabbitry.flow.worker._executors.calls._Abandoned": "must pass any `except Exception` of a dependency",
+    "rabbitry.flow.worker._executors.invoker._Abandoned": "must pass any `except Exception` of a dependency",
     "rabbitry.runtime.interrupt.Interrupted": "ends a command at a signal, so no `except Exception` may catch it",
 }
 """Exceptions that are no RabbitryError, and why: none is for users to catch."""

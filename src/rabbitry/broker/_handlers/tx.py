@@ -60,7 +60,7 @@ def _committing(channel: Channel, publishes: list[Callable[[], None]], settled: 
             consumers.add(group[-1][1][1])
             if not len(group) % _STEP:
                 yield
-        latest_first = _popped(group)
+        latest_first = _popped_settlements(group)
         if len(consumers) > 1:
             # Each consumer's settlements in the order of their tags (RabbitMQ 3.10).
             latest_first = yield from in_order(group, itemgetter(0), is_reversed=True)
@@ -75,7 +75,7 @@ def _committing(channel: Channel, publishes: list[Callable[[], None]], settled: 
             yield
 
 
-def _popped(group: list[Settled]) -> Iterator[Settled]:
+def _popped_settlements(group: list[Settled]) -> Iterator[Settled]:
     """Remove the last items first, so that they are freed one by one."""
     while group:
         yield group.pop()

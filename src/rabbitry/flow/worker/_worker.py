@@ -24,7 +24,7 @@ from rabbitry.flow.stage import Stage
 from rabbitry.flow.wiring.topology import DELIVERY_TIMEOUT
 from rabbitry.flow.worker._block import Block
 from rabbitry.flow.worker._engine import Engine
-from rabbitry.flow.worker._executors import Caller, Executor, make_executor
+from rabbitry.flow.worker._executors import Executor, Invoker, make_executor
 from rabbitry.flow.worker._health import Health
 from rabbitry.flow.worker._job import GIVEN_BACK, Job, Result, Work
 from rabbitry.flow.worker._life import Life
@@ -374,8 +374,8 @@ class Worker:
     def _make_executors(self) -> None:
         for stage in self.stages:
             number = self._concurrency_of(stage)
-            caller = Caller(stage, middlewares=self.spec.middlewares, instances=self._life.instances, publishing=self)
-            self._executors[stage.name] = make_executor(caller, number, self._report, self._on_failed)
+            invoker = Invoker(stage, middlewares=self.spec.middlewares, instances=self._life.instances, publishing=self)
+            self._executors[stage.name] = make_executor(invoker, number, self._report, self._on_failed)
 
     def _concurrency_of(self, stage: Stage) -> int:
         """Return how many handlers of a stage run at once."""

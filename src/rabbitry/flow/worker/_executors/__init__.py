@@ -10,21 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rabbitry.flow.worker._executors.batching import Batcher
-from rabbitry.flow.worker._executors.calls import Caller
 from rabbitry.flow.worker._executors.executor import Executor, Report
+from rabbitry.flow.worker._executors.invoker import Invoker
 from rabbitry.flow.worker._executors.tasks import AsyncExecutor
 from rabbitry.flow.worker._executors.threads import ThreadExecutor
 
-__all__ = ["Caller", "Executor", "make_executor"]
+__all__ = ["Executor", "Invoker", "make_executor"]
 
 
-def make_executor(caller: Caller, concurrency: int, report: Report, failed: Callable[[Exception], None]) -> Executor:
+def make_executor(invoker: Invoker, concurrency: int, report: Report, failed: Callable[[Exception], None]) -> Executor:
     """Return the executor that a stage's handler needs; it calls `failed` with an error that ends the worker."""
-    stage = caller.stage
+    stage = invoker.stage
 
     def make(report: Report) -> AsyncExecutor | ThreadExecutor:
         if stage.kind == "async":
-            return AsyncExecutor(caller, concurrency, report)
-        return ThreadExecutor(caller, concurrency, report, failed)
+            return AsyncExecutor(invoker, concurrency, report)
+        return ThreadExecutor(invoker, concurrency, report, failed)
 
     return make(report) if stage.batch is None else Batcher(stage, concurrency, report, make)

@@ -14,7 +14,7 @@ from rabbitry.flow.worker._job import DONE, Result
 
 if TYPE_CHECKING:
     from rabbitry.flow.stage import Stage
-    from rabbitry.flow.worker._executors.calls import Caller, Input, Put, PutAsync
+    from rabbitry.flow.worker._executors.invoker import Input, Invoker, Put, PutAsync
 
 Metadata: TypeAlias = Callable[[], Message | list[Message]]
 """Reads the metadata of the message, or of all of a batch, if the handler asks for it."""
@@ -37,19 +37,19 @@ def _single_arguments(stage: Stage, body: bytes, message: Metadata) -> dict[str,
     return stage.arguments(value, message)
 
 
-async def call_async(caller: Caller, work: Input, put: PutAsync) -> Result:
+async def call_async(invoker: Invoker, work: Input, put: PutAsync) -> Result:
     """Run an `async def` handler; errors become results. Raises CancelledError, which may not be the handler's."""
-    stage, body = caller.stage, work.body
+    stage, body = invoker.stage, work.body
     try:
-        if caller.is_plain and isinstance(body, bytes):  # each call more costs every message (`make bench-flow`)
+        if invoker.is_plain and isinstance(body, bytes):  # each call more costs every message (`make bench-flow`)
             returned = await stage.handler(**_single_arguments(stage, body, work.message))
             return succeeded(stage, body, returned)
         arguments, opened = _arguments(stage, body, work.message)
         if opened is None:
-            return await caller.call_async(work, body, arguments, None, put)
+            return await invoker.call_async(work, body, arguments, None, put)
         if not opened.places:
             return opened.settled(DONE)
-        return opened.settled(await caller.call_async(work, body, arguments, opened.places, put))
+        return opened.settled(await invoker.call_async(work, body, arguments, opened.places, put))
     except asyncio.CancelledError:
         raise
     except BaseException as error:
@@ -58,18 +58,18 @@ async def call_async(caller: Caller, work: Input, put: PutAsync) -> Result:
         return failed(error)
 
 
-def call(caller: Caller, work: Input, put: Put) -> Result:
+def call(invoker: Invoker, work: Input, put: Put) -> Result:
     """Run a `def` handler; its errors become results, also SystemExit and other BaseExceptions."""
-    stage, body = caller.stage, work.body
+    stage, body = invoker.stage, work.body
     try:
-        if caller.is_plain and isinstance(body, bytes):
+        if invoker.is_plain and isinstance(body, bytes):
             return succeeded(stage, body, stage.handler(**_single_arguments(stage, body, work.message)))
         arguments, opened = _arguments(stage, body, work.message)
         if opened is None:
-            return caller.call(work, body, arguments, None, put)
+            return invoker.call(work, body, arguments, None, put)
         if not opened.places:
             return opened.settled(DONE)
-        return opened.settled(caller.call(work, body, arguments, opened.places, put))
+        return opened.settled(invoker.call(work, body, arguments, opened.places, put))
     except BaseException as error:  # noqa: BLE001 - the thread belongs to the worker, not to the handler
         return failed(error)
 

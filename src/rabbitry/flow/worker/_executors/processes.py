@@ -27,7 +27,7 @@ from rabbitry.flow.message import Message, Undecoded, metadata
 from rabbitry.flow.stage import Stage
 from rabbitry.flow.worker._dependencies import Given, set_up
 from rabbitry.flow.worker._executors import handling
-from rabbitry.flow.worker._executors.calls import Caller, Put
+from rabbitry.flow.worker._executors.invoker import Invoker, Put
 from rabbitry.flow.worker._executors.results import Body, failed
 from rabbitry.flow.worker._job import ABANDONED, Product, Result, Work
 
@@ -212,7 +212,7 @@ def _handle_all(pipe: Connection, module: str, name: str) -> None:
             pipe.send(f"{doing}: {described(error)}")
             return
         pipe.send(None)  # ready
-        caller = Caller(stage, instances=given.instances)
+        invoker = Invoker(stage, instances=given.instances)
         values = _Values(pipe)
         while True:
             try:
@@ -220,7 +220,7 @@ def _handle_all(pipe: Connection, module: str, name: str) -> None:
             except (EOFError, OSError):
                 return
             values.begin()
-            result = contextvars.copy_context().run(handling.call, caller, _Input(stage, body, received), values.put)
+            result = contextvars.copy_context().run(handling.call, invoker, _Input(stage, body, received), values.put)
             values.end(result)
 
 

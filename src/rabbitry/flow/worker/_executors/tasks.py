@@ -11,9 +11,9 @@ from functools import partial
 from typing import Final
 
 from rabbitry.flow.worker._executors import handling
-from rabbitry.flow.worker._executors.calls import Caller
 from rabbitry.flow.worker._executors.executor import LOOK, Report, too_long
 from rabbitry.flow.worker._executors.in_context import InContext
+from rabbitry.flow.worker._executors.invoker import Invoker
 from rabbitry.flow.worker._executors.results import failed
 from rabbitry.flow.worker._executors.streams import Bound, LoopStream
 from rabbitry.flow.worker._job import ABANDONED, GIVEN_BACK, Result, Work
@@ -40,9 +40,9 @@ class AsyncExecutor:
     that a message takes (`make bench-flow`).
     """
 
-    def __init__(self, caller: Caller, concurrency: int, report: Report) -> None:
-        self._caller = caller
-        self._stage = caller.stage
+    def __init__(self, invoker: Invoker, concurrency: int, report: Report) -> None:
+        self._invoker = invoker
+        self._stage = invoker.stage
         self._concurrency = concurrency
         self._report = report
         self._context = contextvars.copy_context()
@@ -151,7 +151,7 @@ class AsyncExecutor:
         if stage.yields:
             job.stream = stream = LoopStream(self._bound)
             put = partial(self._put, job, stream)
-        call = handling.call_async(self._caller, job, put)
+        call = handling.call_async(self._invoker, job, put)
         try:
             result = await InContext(self._context.copy(), call)
         except asyncio.CancelledError as error:

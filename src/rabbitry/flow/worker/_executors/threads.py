@@ -17,8 +17,8 @@ from typing import Final
 from rabbitry.amqp.client.url import current
 from rabbitry.flow.exceptions import WorkerStuck
 from rabbitry.flow.worker._executors import handling
-from rabbitry.flow.worker._executors.calls import Caller
 from rabbitry.flow.worker._executors.executor import LOOK, Report, too_long
+from rabbitry.flow.worker._executors.invoker import Invoker
 from rabbitry.flow.worker._executors.processes import ProcessSlot
 from rabbitry.flow.worker._executors.results import failed
 from rabbitry.flow.worker._executors.streams import Bound, ThreadStream
@@ -39,10 +39,10 @@ class ThreadExecutor:
     """
 
     def __init__(
-        self, caller: Caller, concurrency: int, report: Report, on_failed: Callable[[Exception], None]
+        self, invoker: Invoker, concurrency: int, report: Report, on_failed: Callable[[Exception], None]
     ) -> None:
-        self._caller = caller
-        self._stage = caller.stage
+        self._invoker = invoker
+        self._stage = invoker.stage
         self._concurrency = concurrency
         self._report = report
         self._bound = Bound()
@@ -162,7 +162,7 @@ class ThreadExecutor:
                             self._running[me] = (work, began)
                 put = partial(self._put, work)
                 if slot is None:
-                    result = self._context.copy().run(handling.call, self._caller, work, put)
+                    result = self._context.copy().run(handling.call, self._invoker, work, put)
                 else:
                     result = slot.call(work, put)
                 with self._lock:

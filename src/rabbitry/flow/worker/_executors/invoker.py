@@ -44,8 +44,8 @@ class Input(Protocol):
         """Read the metadata of the message (`Message`), or of all of a batch (`list[Message]`)."""
 
 
-class Caller:
-    """The handler of a stage, where it runs: with the middleware around it, and what it may need.
+class Invoker:
+    """Calls the handler of a stage, with its dependencies and the middleware around it.
 
     instances: the dependencies that live as long as the worker, or the process. publishing: for contexts; None where
     handlers have none.
