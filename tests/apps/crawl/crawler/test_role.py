@@ -260,10 +260,10 @@ async def test_command_ends_in_order(broker_url: str, observer: Observer) -> Non
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("--allow-private", "10.0.0.0/33"), "'10.0.0.0/33' is no network"),
-        (("--bandwidth", "fast"), "'fast' is no number of bytes a second"),
+        (("--allow-private", "10.0.0.0/33"), "'10.0.0.0/33' is not a network"),
+        (("--bandwidth", "fast"), "'fast' is not a number of bytes a second"),
         (("--cpu-limit", "nan"), "nan is not a number"),
-        (("--bandwidth", "0"), "'0' is no number of bytes a second"),
+        (("--bandwidth", "0"), "'0' is not a number of bytes a second"),
         (("--cpu-limit", "0"), "Invalid value for '--cpu-limit'"),
         (("--concurrency", "0"), "Invalid value for '--concurrency'"),
     ],
