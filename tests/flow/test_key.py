@@ -1,12 +1,13 @@
 """Keys with a type: compared where they are declared, published with, returned, and asked for in a harness."""
 
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 import pytest
 
 import rabbitry
-from rabbitry.flow.key import Key
+from rabbitry.flow.codec import encode
+from rabbitry.flow.key import Key, check_value, make_key
 from rabbitry.testing import harness
 from tests.flow._running import dead_of, eventually_dead, eventually_holds
 
@@ -55,6 +56,34 @@ async def test_what_is_published_is_compared_with_the_type_of_its_key(broker_url
         await eventually_dead(broker_url, app, 1)
     (letter,) = await dead_of(broker_url, app)
     assert letter.error == "UsageError: key 'bill' takes str, and not int"
+
+
+class Paid(TypedDict):
+    """A value without a class of its own."""
+
+    amount: int
+
+
+@pytest.mark.parametrize(
+    ("type_", "fitting", "wrong"),
+    [
+        (float, [1, 1.5], ["1", True]),
+        (int, [1], [1.5, True]),
+        (bool, [True], [1]),
+        (Paid, [Paid(amount=1)], [{"amount": "1"}, {}, 1]),
+        (Any, [1, None, [1], {"a": 1}], []),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_numbers_and_typed_dictionaries_are_compared_too(
+    type_: type[object], fitting: list[object], wrong: list[object]
+) -> None:
+    key = make_key("key", type_)
+    for value in fitting:
+        check_value(key, value, encode(value))
+    for value in wrong:
+        with pytest.raises(rabbitry.UsageError, match="key 'key' takes "):
+            check_value(key, value, encode(value))
 
 
 async def test_a_harness_knows_the_types() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, is_typeddict, overload
 
 from rabbitry.exceptions import Undecodable, UsageError
 from rabbitry.flow.codec import Codec, Encoded
@@ -39,17 +39,24 @@ def make_key(name: str, type_: type[_T]) -> Key[_T]:
 def check_value(key: Key[Any], value: object, encoded: Encoded) -> None:
     """Raise UsageError for a value that is not of the key's type.
 
-    A value of a plain class is compared by it; other types, such as `list[int]`, by decoding the body.
+    A value of a class must be an object of it. For other types, such as `list[int]`, the body is decoded.
     """
     type_: object = key.type
-    if isinstance(type_, type) and not hasattr(type_, "__origin__"):
-        if not isinstance(value, type_):
+    if isinstance(type_, type) and _compares(type_):
+        # To type checkers an int is a float. A bool is an int to Python, but not in JSON.
+        is_bool_for_number = isinstance(value, bool) and type_ in (int, float)
+        if is_bool_for_number or not isinstance(value, (int, float) if type_ is float else type_):
             raise UsageError(f"key {key.name!r} takes {_called(type_)}, and not {_called(type(value))}")
         return
     try:
         key._codec.decode(encoded.body)
     except Undecodable as error:
         raise UsageError(f"key {key.name!r} takes {_called(type_)}, and not this value: {error}") from error
+
+
+def _compares(type_: type) -> bool:
+    """Return whether `isinstance` can be asked for a type."""
+    return not hasattr(type_, "__origin__") and not is_typeddict(type_) and type_ is not Any
 
 
 def _called(type_: object) -> str:

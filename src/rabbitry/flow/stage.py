@@ -159,18 +159,6 @@ def make_stage(  # noqa: PLR0913 - the options of `App.stage`
     _check_batch(what, batch, within, keep_unknown=keep_unknown)
     signature = signature_of(handler, what, takes_batches=batch is not None)
     _check_dependencies(what, kind, signature)
-    if isinstance(key, Key) and signature.type not in (key.type, bytes):
-        raise AppError(
-            f"{what}: parameter {signature.value!r} is {signature.type}, and the messages of key {key.name!r} are "
-            f"{key.type}: take this type, or bytes"
-        )
-    try:
-        codec = Codec(signature.type)
-    except (TypeError, ValueError) as error:
-        raise AppError(
-            f"{what}: the type of {signature.value!r} can't be decoded: {error}; "
-            "take a msgspec type, a dataclass, a pydantic model, dict, str or bytes"
-        ) from error
     source = written(handler)
     yields = inspect.isgeneratorfunction(source) or inspect.isasyncgenfunction(source)
     if replies and (yields or batch is not None):
@@ -183,7 +171,7 @@ def make_stage(  # noqa: PLR0913 - the options of `App.stage`
         handler=handler,
         kind=kind,
         yields=yields,
-        codec=codec,
+        codec=_codec_of(what, key, signature),
         signature=signature,
         batch=batch,
         within=WITHIN if within is None else within,
@@ -196,10 +184,35 @@ def make_stage(  # noqa: PLR0913 - the options of `App.stage`
         keep_unknown=keep_unknown,
         exchange=exchange,
         single_active=single_active,
-        queue_arguments=dict(queue_arguments or {}) | ({} if priorities is None else {"x-max-priority": priorities}),
+        queue_arguments=_queue_arguments(what, queue_arguments or {}, priorities),
         replies=replies,
         is_plain=not yields and batch is None and signature.context is None and not signature.plan.providers,
     )
+
+
+def _codec_of(what: str, key: str | Key[Any], signature: Signature) -> Codec:
+    """Return the codec of a handler's values. Raises AppError for a type that the key or JSON does not have."""
+    if isinstance(key, Key) and signature.type not in (key.type, bytes):
+        raise AppError(
+            f"{what}: parameter {signature.value!r} is {signature.type}, and the messages of key {key.name!r} are "
+            f"{key.type}: take this type, or bytes"
+        )
+    try:
+        return Codec(signature.type)
+    except (TypeError, ValueError) as error:
+        raise AppError(
+            f"{what}: the type of {signature.value!r} can't be decoded: {error}; "
+            "take a msgspec type, a dataclass, a pydantic model, dict, str or bytes"
+        ) from error
+
+
+def _queue_arguments(what: str, given: Mapping[str, Argument], priorities: int | None) -> Mapping[str, Argument]:
+    """Return the arguments of a stage's queue. Raises AppError for two values of one argument."""
+    if priorities is None:
+        return dict(given)
+    if "x-max-priority" in given:
+        raise AppError(f"{what}: priorities=… and x-max-priority in queue_arguments=… are the same: leave out one")
+    return {**given, "x-max-priority": priorities}
 
 
 def described(app: str, name: str | None, handler: Handler) -> str:

@@ -95,6 +95,11 @@ def test_queue_arguments_need_a_queue_that_has_some() -> None:
         (rabbitry.App("a", plain=True), {"priorities": 5}, "a plain app declares queues without any"),
         (rabbitry.App("b", queue_type="quorum"), {"priorities": 5}, "needs a classic queue"),
         (rabbitry.App("c"), {"queue_arguments": {"x-queue-type": "quorum"}}, "queue_arguments=.*none of x-queue-type"),
+        (
+            rabbitry.App("c2"),
+            {"queue_arguments": {"x-max-priority": 3}, "priorities": 5},
+            "are the same: leave out one",
+        ),
         (rabbitry.App("d"), {"priorities": 256}, "priorities=256: must be 1 to 255"),
         (rabbitry.App("e"), {"jitter": 2}, "jitter=2: must be 0 to 1"),
         (rabbitry.App("f"), {"uncounted": -1}, "uncounted=-1: must be a whole number"),
