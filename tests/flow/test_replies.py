@@ -192,6 +192,19 @@ async def test_a_reply_that_is_too_large_becomes_an_error() -> None:
         assert await dead_of(broker.url, app) == []
 
 
+async def test_the_reply_has_the_values_of_a_list_alone() -> None:
+    app = rabbitry.App("listed-replies")
+
+    @app.stage("in", replies=True)
+    async def handle(number: int) -> list[int | rabbitry.Outgoing]:
+        return [rabbitry.Outgoing(number, key="out", headers={"x-own": 1}), number + 1]
+
+    app.output("out", required=False)
+    async with harness(app) as h:
+        assert await h.call(1, key="in") == [1, 2]
+        assert await h.published("out") == 1
+
+
 async def test_a_harness_calls() -> None:
     async with harness(_app("harnessed"), raise_errors=False) as h:
         assert await h.call([1, 2], key="add", type=Sum) == Sum(3)

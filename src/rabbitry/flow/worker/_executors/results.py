@@ -38,9 +38,13 @@ def succeeded(stage: Stage, body: Body, returned: object, places: list[int] | No
             "a function that yields, with what stays one (functools.wraps), or return a list for several results"
         )
     if stage.replies:
-        answer = returned.value if isinstance(returned, Outgoing) else returned
+        answer = [_value_of(value) for value in returned] if isinstance(returned, list) else _value_of(returned)
         return _with_results(stage, body, returned, places)._replace(reply=encode(answer))
     return DONE if returned is None else _with_results(stage, body, returned, places)
+
+
+def _value_of(value: object) -> object:
+    return value.value if isinstance(value, Outgoing) else value
 
 
 def _with_results(stage: Stage, body: Body, returned: object, places: list[int] | None) -> Result:
