@@ -9,7 +9,7 @@ import pytest
 import rabbitry
 from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker._management import changes as limits
-from rabbitry.broker._management.changes import COLUMNS, Changes, Row
+from rabbitry.broker._management.changes import COLUMNS, Changes, News, Row
 from rabbitry.broker._management.pace import Pace
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
@@ -53,6 +53,48 @@ async def test_everything_comes_first_and_then_what_changed(broker: Broker) -> N
         late = await changes.since(first.version, 0)
         assert late.gone == [("/", "b")]
         assert [row[1] for row in late.rows] == ["a"]
+
+
+async def test_a_queue_that_is_declared_again_is_not_gone(broker: Broker) -> None:
+    changes = Changes(broker, Pace())
+    vhost = broker.vhosts["/"]
+
+    def declare() -> None:
+        vhost.declare_queue("a", None, durable=False, exclusive=False, auto_delete=False, arguments={})
+
+    declare()
+    first = (await changes.since(0, 0)).version
+    vhost.delete_queue(vhost.queues["a"])
+    declare()
+    together = await changes.since(first, 20)
+    assert ([row[1] for row in together.rows], together.gone) == (["a"], [])
+    vhost.delete_queue(vhost.queues["a"])
+    assert (await changes.since(together.version, 20)).gone == [("/", "a")]
+    declare()
+    apart = await changes.since(first, 20)
+    assert ([row[1] for row in apart.rows], apart.gone) == (["a"], [])
+
+
+async def test_a_broker_that_stops_answers_those_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LONGEST_WAIT", 3600.0)
+    monkeypatch.setattr(limits, "PERIOD", 0.01)
+    waiting = asyncio.Event()
+    since = Changes.since
+
+    async def noted(self: Changes, version: int, wait: float) -> News:
+        if wait:
+            waiting.set()
+        return await since(self, version, wait)
+
+    monkeypatch.setattr(Changes, "since", noted)
+    async with httpx.AsyncClient(auth=("guest", "guest"), timeout=60) as client:
+        async with Broker(BrokerConfig(port=0, management_port=0)) as broker:
+            url = f"{broker.management_url}api/rabbitry/changes/queues"
+            version = (await client.get(url)).json()["version"]
+            asked = asyncio.create_task(client.get(url, params={"since": version, "wait": 3600}))
+            await waiting.wait()
+        answer = (await asked).json()
+        assert (answer["version"], answer["rows"], answer["gone"]) == (version, [], [])
 
 
 async def test_rates_come_to_rest(broker: Broker) -> None:

@@ -54,7 +54,7 @@ RabbitMQ, and is among its
 Name this host and port with <code>--host</code> and <code>--port</code>.</p></html>"""
 
 
-def make_app(broker: Broker, rates: Rates, pace: Pace) -> ASGIApp:
+def make_app(broker: Broker, rates: Rates, pace: Pace, changes: Changes) -> ASGIApp:
     """Return the ASGI application for a broker. It runs on the broker's own loop."""
 
     async def root(request: Request) -> Response:
@@ -69,9 +69,8 @@ def make_app(broker: Broker, rates: Rates, pace: Pace) -> ASGIApp:
         Route("/api", root),
         *(Route(path, cli) for path in ("/cli", "/cli/index.html", "/cli/rabbitmqadmin")),
     ]
-    watched = Changes(broker, pace)
     for path, methods, handler in ROUTES:
-        routes.append(Route(path, _endpoint(broker, rates, pace, watched, handler), methods=list(methods)))
+        routes.append(Route(path, _endpoint(broker, rates, pace, changes, handler), methods=list(methods)))
 
     async def missing(request: Request, error: Exception) -> Response:
         return JSONResponse({"error": "Object Not Found", "reason": "Not Found"}, 404)

@@ -1,12 +1,13 @@
-"""Changes of queues for programs that watch a broker: each answer holds what changed since the one before.
+"""Changes of queues for programs that watch a broker: each answer has the changes since the previous one.
 
-An answer waits until there is something to tell. The queues are looked at once a second at most, for all who ask
-together, and not at all while nobody asks. A look at 10,000 of them goes in slices, so that it holds up no client.
+An answer waits until there is a change. The queues are compared at most once a second, for all waiting requests
+together, and not at all without requests. Comparing 10,000 of them is cut into slices, so that it delays no client.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ PERIOD: Final = 1.0
 LONGEST_WAIT: Final = 20.0
 """Seconds that an answer waits for a change."""
 MOST_GONE: Final = 10_000
-"""Deleted queues that are remembered; whoever asks for changes before these gets everything."""
+"""Most deleted queues that are remembered; a request for changes since before them is answered with all queues."""
 COLUMNS: Final = (
     "vhost", "name", "type", "durable", "auto_delete", "exclusive", "arguments",
     "messages_ready", "messages_unacknowledged", "consumers", "message_bytes", "policy",
@@ -32,7 +33,7 @@ COLUMNS: Final = (
 _DECLARED: Final = 7
 """Members that stay as they were declared."""
 _WEIGHT: Final = 0.4
-"""The share of the last second in a rate, which so moves over a few seconds."""
+"""The weight of the last second in a rate, which is thus an average over a few seconds."""
 _NOTHING: Final = (0.0, 0.0, 0.0)
 
 Row = tuple[Any, ...]
@@ -46,7 +47,10 @@ class _Seen(NamedTuple):
 
 
 class News(NamedTuple):
-    """An answer. is_whole: `rows` are all that there are, and what was known before is void."""
+    """An answer. is_whole: `rows` are all queues, and replace those of earlier answers.
+
+    No queue is both in `rows` and in `gone`: one that was deleted and declared again is in `rows` alone.
+    """
 
     version: int
     is_whole: bool
@@ -66,6 +70,11 @@ class Changes:
         self._gone: deque[tuple[int, str, str]] = deque()
         self._looked_at = 0.0
         self._looking = asyncio.Lock()
+        self._ending = asyncio.Event()
+
+    def end(self) -> None:
+        """Answer all waiting requests, and later ones at once, so that the server can stop."""
+        self._ending.set()
 
     async def since(self, version: int, wait: float) -> News:
         """Return what changed since a version, 0 for everything; waits at most `wait` seconds for something."""
@@ -74,9 +83,13 @@ class Changes:
             await self._look()
             if not self._first <= version <= self._version:
                 return News(self._version, True, [seen.row for seen in self._seen.values()], [])
-            if version < self._version or time.monotonic() >= until:
-                gone = [(vhost, name) for at, vhost, name in self._gone if at > version]
-                return News(self._version, False, list(self._newer(version)), gone)
+            if version < self._version or self._ending.is_set() or time.monotonic() >= until:
+                rows = list(self._newer(version))
+                present = {row[:2] for row in rows}
+                gone = [
+                    (vhost, name) for at, vhost, name in self._gone if at > version and (vhost, name) not in present
+                ]
+                return News(self._version, False, rows, gone)
 
     def _newer(self, version: int) -> Iterator[Row]:
         for seen in reversed(self._seen.values()):
@@ -85,12 +98,13 @@ class Changes:
             yield seen.row
 
     async def _look(self) -> None:
-        """Look at all queues, unless somebody else did within the last second. Waits for the next look's time."""
+        """Compare all queues, a second after the last time, unless another request did while this one waited."""
         asked = time.monotonic()
         async with self._looking:
-            if self._looked_at >= asked:
-                return  # another one looked while this one waited
-            await asyncio.sleep(max(0.0, self._looked_at + PERIOD - asked))
+            if self._looked_at >= asked or self._ending.is_set():
+                return  # another request compared them while this one waited, or the server stops
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), max(0.0, self._looked_at + PERIOD - asked))
             now = time.monotonic()
             seconds = max(now - self._looked_at, 0.001)
             version = self._version + 1

@@ -7,6 +7,7 @@ import socket
 from typing import Final
 
 from rabbitry.broker._management.app import make_app
+from rabbitry.broker._management.changes import Changes
 from rabbitry.broker._management.pace import Pace
 from rabbitry.broker._management.rates import Rates
 from rabbitry.broker.broker import Broker
@@ -25,9 +26,10 @@ class ManagementServer:
     def __init__(self, broker: Broker, listeners: list[socket.socket]) -> None:
         pace = Pace()
         self._rates = Rates(broker, pace)
+        self._changes = Changes(broker, pace)
         self._acceptor = broker.acceptor
         self._server = Server(
-            make_app(broker, self._rates, pace),
+            make_app(broker, self._rates, pace, self._changes),
             connections=Connections(_CONNECTIONS, _CONNECTIONS),
             websockets=False,
             grace=_GRACE,
@@ -45,6 +47,7 @@ class ManagementServer:
 
     async def stop(self) -> None:
         """Finish the requests in progress, within a few seconds, and stop."""
+        self._changes.end()
         try:
             await self._rates.stop()
         finally:
