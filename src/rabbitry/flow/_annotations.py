@@ -1,4 +1,4 @@
-"""Functions of users, read once: where they stand, what they are called, and the types of their parameters."""
+"""Users' functions: their place and name for errors, and the types of their parameters."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _annotated(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def dependency_of(type_: object) -> Depends | None:
-    """Return what `Annotated[…, Depends(…)]` says; None for any other type."""
+    """Return the Depends of `Annotated[…, Depends(…)]`; None for any other type."""
     if typing.get_origin(type_) is not Annotated:
         return None
     return next((item for item in typing.get_args(type_)[1:] if isinstance(item, Depends)), None)

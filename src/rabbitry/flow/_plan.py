@@ -18,7 +18,7 @@ from rabbitry.flow.message import Message
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Provider:
-    """A function that makes a dependency, with what it takes.
+    """A function that makes a dependency, and its parameters.
 
     key: the same for all uses of the function in one scope. make: returns the value, an awaitable of it, or a context
     manager of it. takes_message, takes_context: names of parameters. needs: by parameter, the key of its provider.

@@ -1,4 +1,4 @@
-"""Replies: what a stage answers to the caller of a message, and what the caller makes of it."""
+"""Replies of a stage to the caller of a message, and their values for the caller."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from rabbitry.flow.exceptions import CallFailed
 from rabbitry.flow.message import REASON, Publication, Role, text_header
 
 PROGRESS: Final = "x-rabbitry-progress"
-"""A header of replies that are not the last one: the handler still runs."""
+"""A header of replies with progress, which precede the last reply."""
 REPLY_TO: Final = "amq.rabbitmq.reply-to"
-"""RabbitMQ's docs/direct-reply-to: replies come without a queue, and none is left behind."""
+"""The pseudo-queue of direct reply-to (RabbitMQ's docs/direct-reply-to)."""
 
 
 class ReplyTo(NamedTuple):
-    """Where replies to a message go, and by what the caller knows them."""
+    """The address of replies to a message, and the id by which the caller recognizes them."""
 
     reply_to: str
     correlation_id: str
 
 
 def caller_of(properties: Properties) -> ReplyTo | None:
-    """Return who called; None if nobody waits for a reply."""
+    """Return where replies to a message go; None if it asks for none."""
     if not properties.reply_to:
         return None
     return ReplyTo(properties.reply_to, properties.correlation_id or properties.message_id or "")
 
 
 def reply(app: str, caller: ReplyTo, encoded: Encoded, headers: dict[str, FieldValue] | None = None) -> Publication:
-    """Return the message that answers a caller. If the caller is gone, it goes nowhere."""
+    """Return the reply to a caller. The broker drops it if the caller is gone."""
     properties = Properties(
         content_type=encoded.content_type,
         headers=headers or None,
@@ -60,7 +60,7 @@ def progress_reply(app: str, caller: ReplyTo, value: object) -> Publication:
 
 
 def is_progress(headers: Table) -> bool:
-    """Return whether a reply is not the last one."""
+    """Return whether a reply is progress, and the last reply is still to come."""
     return PROGRESS in headers
 
 

@@ -1,4 +1,4 @@
-"""Context: what a handler can do, and learn, about the message that it handles."""
+"""Context: publishing, progress and cancellation for the message that a handler handles."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _T = TypeVar("_T")
 
 
 class Handled(Protocol):
-    """The input of a call, as far as its context has to know it."""
+    """The part of a call's input that its context uses."""
 
     is_cancelled: bool
 
     @property
     def is_stale(self) -> bool:
-        """Whether it can't be settled any more, and comes again."""
+        """Whether it can't be settled any more, and is delivered again."""
 
     def message(self) -> Message:
         """Read the metadata."""
@@ -82,10 +82,11 @@ class Context:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the handler should end early, since its result is of no use any more.
+        """Whether the handler should end early, since its result is no longer used.
 
-        It is when the time limit is over, the worker stops and its deadline has passed, or the message comes again
-        because the connection was lost. An `async def` handler is cancelled then; a thread has to look.
+        This is so when the time limit is over, when the worker stops and its deadline has passed, and when the message
+        is delivered again because the connection was lost. An `async def` handler is cancelled then; a handler in a
+        thread has to check this itself.
         """
         return self._handled.is_cancelled or self._handled.is_stale
 

@@ -346,7 +346,7 @@ class Link:
             self._owner.on_link_lost(self, reason)
 
     def on_writable(self) -> None:
-        """Tell the owner that the socket has room again."""
+        """Notify the owner that the socket has room again."""
         self._owner.on_link_writable()
 
     # -- for the connection and its channels -----------------------------------------------------------

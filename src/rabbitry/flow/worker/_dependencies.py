@@ -1,4 +1,4 @@
-"""Making dependencies and cleaning up after them; an error of one names it."""
+"""Set-up and clean-up of dependencies. An error in one names the dependency."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from rabbitry.flow.message import Message
 
 _AS_THEY_ARE: Final = (Reject, Retry, DependencyFailed)
-"""Errors that say themselves what becomes of the message."""
+"""Errors that decide the message's outcome themselves, and are not wrapped in DependencyFailed."""
 
 
 class Given:
-    """What dependencies may ask for: the instances made so far, by key, and the message that is handled."""
+    """The values that dependencies may take: the instances made so far, by key, and the message that is handled."""
 
     def __init__(
         self, instances: Mapping[Hashable, object], message: Message | None = None, context: Context | None = None
@@ -37,7 +37,7 @@ class Given:
 
 
 def set_up(providers: Sequence[Provider], given: Given, stack: ExitStack) -> None:
-    """Make dependencies, and have the stack clean up after them. Raises DependencyFailed."""
+    """Make dependencies, and add their clean-ups to the stack. Raises DependencyFailed."""
     for provider in providers:
         try:
             made = provider.make(**given.arguments(provider))

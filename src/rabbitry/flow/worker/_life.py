@@ -1,4 +1,4 @@
-"""The life of a worker, as far as its app has a say in it: lifespans, and dependencies that live as long as it."""
+"""Lifespans, and dependencies of scope "worker": set up when a worker starts, cleaned up when it stops."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _logger = logging.getLogger(__name__)
 
 
 class Life:
-    """Sets up what lives as long as a worker, and cleans it up, both in one task, as task groups and timeouts need it.
+    """Sets up lifespans and worker dependencies, and cleans them up, in one task, as task groups and timeouts require.
 
-    instances: the dependencies, by key, once it has begun. failure: the error of a clean-up; also of a lifespan that
-    ended before it was told to, which is reported to `failed`.
+    instances: the dependencies, by key, once set up. failure: the error of a clean-up, or of a lifespan that ended
+    before `stop`, which is also reported to `failed`.
     """
 
     def __init__(self, app: str, plans: Iterable[Plan], failed: Callable[[Exception], None]) -> None:
@@ -49,7 +49,7 @@ class Life:
         await asyncio.shield(self._begun)
 
     async def stop(self, seconds: float) -> None:
-        """Clean up within `seconds`; what takes longer is cancelled, and logged. Errors are logged too."""
+        """Clean up within `seconds`; a clean-up that takes longer is cancelled and logged. Errors are logged too."""
         task = self._task
         if task is None:
             return
@@ -70,7 +70,7 @@ class Life:
                 self.instances.update(given.instances)
                 begun.set_result(None)
                 await self._end.wait()
-        except BaseException as error:  # noqa: BLE001 - told to whoever waits for the beginning, or to the worker
+        except BaseException as error:  # noqa: BLE001 - raised by `start`, or reported to the worker
             self._on_error(begun, error)
 
     def _on_error(self, begun: asyncio.Future[None], error: BaseException) -> None:
@@ -80,7 +80,7 @@ class Life:
             begun.exception()  # nobody has to wait for it
             return
         if isinstance(error, asyncio.CancelledError) and self._end.is_set():
-            return  # by `stop`, which said so
+            return  # by `stop`, which has logged it
         self.failure = told
         if self._end.is_set():
             _logger.error("%s: cleaning up failed: %s", self._app, told, exc_info=told)

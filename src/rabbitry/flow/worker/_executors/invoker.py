@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rabbitry.flow.stage import Stage
 
 Put: TypeAlias = Callable[[Result | None], bool]
-"""Publishes what a handler yielded (None: it goes nowhere), and waits while too much is unconfirmed.
+"""Publishes a value that a handler yielded (None: no destination), and waits while too much is unconfirmed.
 
 Returns False if the handler has to be closed."""
 PutAsync: TypeAlias = Callable[[Result | None], Awaitable[bool]]
@@ -28,7 +28,7 @@ _NO_INSTANCES: Final[Mapping[Hashable, object]] = {}
 
 
 class Input(Protocol):
-    """The messages that a call handles, as far as the call has to know them."""
+    """The part of a call's messages that an invoker uses."""
 
     is_cancelled: bool
 
@@ -38,7 +38,7 @@ class Input(Protocol):
 
     @property
     def is_stale(self) -> bool:
-        """Whether it can't be settled any more, and comes again."""
+        """Whether it can't be settled any more, and is delivered again."""
 
     def message(self) -> Any:
         """Read the metadata of the message (`Message`), or of all of a batch (`list[Message]`)."""

@@ -1,4 +1,4 @@
-"""Results of handlers: values encoded as they are published, and errors as what becomes of the message."""
+"""Results of handlers: returned values, encoded for publishing, and errors, mapped to the message's outcome."""
 
 from __future__ import annotations
 
