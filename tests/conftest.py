@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import launcher, programs, rabbitmq, rabbitmq_lent
+from tests.support import launcher, postgresql, programs, rabbitmq, rabbitmq_lent
 from tests.support.launcher import Launcher
 from tests.support.leaks import no_leaks_in_block
+from tests.support.postgresql import PostgreSQL
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.rabbitmq_lent import Servers
 
@@ -167,3 +168,20 @@ async def no_leaks() -> AsyncIterator[None]:
     launcher.prepare()  # else its socket were a leak of the first test that starts a program or a RabbitMQ
     async with no_leaks_in_block():
         yield
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgreSQL]:
+    """The PostgreSQL that all tests share, started by the first that asks."""
+    programs.require(postgresql.why_missing())
+    with PostgreSQL() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty database; the test runs once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'records.sqlite3'}"
+    server: PostgreSQL = request.getfixturevalue("postgresql_server")
+    return server.create_database()

@@ -96,6 +96,14 @@ _RULES: Final[Mapping[str, _Rule]] = {
 }
 
 
+_OF_JOINS: Final[Mapping[str, _Rule]] = {
+    "of": (lambda value: bool(value) and _is_name(value), "the name of a stage"),
+    "late": (lambda value: value in ("dead", "join"), "'dead' or 'join'"),
+    "store": (_optional(lambda value: isinstance(value, str)), "the URL of a database, or None"),
+}
+"""Options that only a join has."""
+
+
 def check_options(what: str, options: Mapping[str, object], unknown: Iterable[str]) -> None:
     """Raise AppError for an option that is unknown or has a wrong value. what: the stage in words."""
     for name in unknown:
@@ -103,6 +111,6 @@ def check_options(what: str, options: Mapping[str, object], unknown: Iterable[st
         hint = f"; did you mean {close[0]}=?" if close else ""
         raise AppError(f"{what}: unknown option {name}={hint or ''}" + f" (options are {', '.join(_RULES)})")
     for name, value in options.items():
-        check, words = _RULES[name]
+        check, words = _RULES.get(name) or _OF_JOINS[name]
         if not check(value):
             raise AppError(f"{what}: {name}={value!r}: must be {words}")

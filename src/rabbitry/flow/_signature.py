@@ -34,8 +34,11 @@ class Signature(NamedTuple):
     plan: Plan = Plan()
 
 
-def signature_of(handler: Handler, what: str, *, takes_batches: bool) -> Signature:
-    """Read a handler's parameters. what: the handler in words. Raises AppError if they are invalid."""
+def signature_of(handler: Handler, what: str, *, takes_batches: bool, takes_parts: bool = False) -> Signature:
+    """Read a handler's parameters. Raises AppError if they are invalid.
+
+    what: the handler in words. takes_parts: whether its value is the list of all parts of a job, as a join's is.
+    """
     asked = parameters_of(handler, what)
     dependencies = [(name, found) for name, (type_, _) in asked.items() if (found := dependency_of(type_)) is not None]
     others = {name: each for name, each in asked.items() if name not in dict(dependencies)}
@@ -61,8 +64,10 @@ def signature_of(handler: Handler, what: str, *, takes_batches: bool) -> Signatu
     plan = plan_of(dependencies, what)
     if takes_batches:
         _check_batched(plan, what)
+    if takes_batches or takes_parts:
         if typing.get_origin(type_) is not list:
-            raise AppError(f"{what}: with batch=… {name!r} must be a list of what a message holds: list[T]")
+            where = "in a join" if takes_parts else "with batch=…"
+            raise AppError(f"{what}: {where} {name!r} must be a list of what a message holds: list[T]")
         (type_,) = typing.get_args(type_)
     return Signature(name, type_, _one(messages), _one(batches), _one(contexts), plan)
 

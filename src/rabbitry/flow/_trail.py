@@ -31,7 +31,7 @@ from rabbitry.amqp.protocol.properties import (
 from rabbitry.amqp.protocol.tables import FieldValue, Table, encode_short, encode_table, encode_text
 from rabbitry.flow import _tracing
 from rabbitry.flow.codec import BYTES, JSON, TEXT
-from rabbitry.flow.message import ATTEMPT, WAIT, attempt_of, properties_of, wait_of
+from rabbitry.flow.message import ATTEMPT, PART, WAIT, attempt_of, properties_of, text_header, wait_of
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import Delivery
@@ -49,7 +49,7 @@ _WITH_CORRELATION: Final = _FLAGS | FLAG_CORRELATION_ID
 _FLAG_BYTES: Final = _WITH_CORRELATION.to_bytes(2, "big")
 _FLAGS_AT: Final = PROPERTIES_AT - 2
 _NEEDED: Final = FLAG_CONTENT_TYPE | FLAG_HEADERS | FLAG_DELIVERY_MODE | FLAG_CORRELATION_ID
-_READ_NAMES: Final = tuple(name.encode() for name in (ATTEMPT, WAIT, _tracing.TRACEPARENT, _tracing.TRACESTATE))
+_READ_NAMES: Final = tuple(name.encode() for name in (ATTEMPT, WAIT, PART, _tracing.TRACEPARENT, _tracing.TRACESTATE))
 _TIMESTAMP: Final = struct.Struct(">Q")
 _SIZE: Final = struct.Struct(">I")
 
@@ -58,13 +58,15 @@ class Trail(NamedTuple):
     """The properties of a message that a worker needs to pass it on.
 
     wait: seconds that it has still to wait. correlation: the id of the first message of its chain. trace: its
-    W3C trace context, as the fields of a table; empty if it has none.
+    W3C trace context, as the fields of a table; empty if it has none. part: the header that makes it a part of a job;
+    empty if it is none.
     """
 
     attempt: int
     wait: float
     correlation: bytes
     trace: bytes
+    part: str = ""
 
 
 @lru_cache
@@ -124,11 +126,13 @@ def _read_given(header: bytes) -> Trail | None:
 
 def _read_by_name(delivery: Delivery) -> Trail:
     properties = properties_of(delivery)
+    headers = properties.headers or {}
     return Trail(
         attempt_of(properties),
         wait_of(properties),
         encode_text(properties.correlation_id or properties.message_id or ""),
-        trace_fields(_tracing.carried(properties.headers or {})),
+        trace_fields(_tracing.carried(headers)),
+        text_header(headers, PART) or "",
     )
 
 
@@ -145,6 +149,8 @@ def next_properties(
     trace: the trace context in the handler at its end, None if that is the message's.
     """
     trace = cause.trace if trace is None else trace
+    if cause.part:
+        trace += trace_fields({PART: cause.part})
     before = _head(content_type, len(trace)) + trace + _PERSISTENT
     after = _TIMESTAMP.pack(int(time.time())) + _tail(type_name, app)
     if not cause.correlation:
@@ -215,6 +221,8 @@ def next_properties_with(
     """
     own = b"" if given.has_trace else cause.trace if trace is None else trace
     fields = _ATTEMPT_FIELD + own + given.headers
+    if cause.part:
+        fields += trace_fields({PART: cause.part})
     correlation = b"%c%b" % (len(cause.correlation), cause.correlation) if cause.correlation else b""
     before = b"".join(
         (

@@ -6,9 +6,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Never, TypeVar, overload
 
 from rabbitry.flow._options import check_options
+from rabbitry.flow._parts import Join, Late
 from rabbitry.flow._plan import Plan, lifespan_of
 from rabbitry.flow._signature import Handler
 from rabbitry.flow.exceptions import AppError
+from rabbitry.flow.joining import make_join
 from rabbitry.flow.key import Key, make_key, name_of
 from rabbitry.flow.middleware import Middleware, middleware_of
 from rabbitry.flow.outgoing import Outgoing
@@ -36,6 +38,17 @@ if TYPE_CHECKING:
 _H = TypeVar("_H", bound=Handler)
 _T = TypeVar("_T")
 _EXCHANGE_TYPES: Final = ("direct", "topic", "fanout")
+_JOINS_HAVE_NO: Final[dict[str, Any]] = {
+    "processes": False,
+    "batch": None,
+    "keep_unknown": False,
+    "single_active": False,
+    "uncounted": UNCOUNTED,
+    "queue_arguments": None,
+    "priorities": None,
+    "replies": False,
+}
+"""Options of a stage that a join does not have, and what they are there."""
 _LONGEST_NAME: Final = 200  # a short string has 255 bytes, and ours append to it
 
 
@@ -85,6 +98,8 @@ class App:
         """By key, if it is not the app's."""
         self._types: dict[str, Key[Any]] = {}
         """Keys whose messages have a type, by name."""
+        self._joins: dict[str, Join] = {}
+        """By the name of their stage."""
         self._lifespans: list[Plan] = []
         self._middlewares: list[Middleware] = []
         self.workers: list[Worker] = []
@@ -187,6 +202,80 @@ class App:
         def register(handler: _H) -> _H:
             check_options(described(self.name, name, handler), options, unknown)
             return self._register(handler, make_stage(handler, app=self.name, **options | {"key": key, "then": then}))
+
+        return register
+
+    def join(  # noqa: PLR0913 - the options of a join, each a keyword with a default
+        self,
+        key: str | Key[Any],
+        *,
+        of: str,
+        within: float = 3600.0,
+        late: Late = "dead",
+        store: str | None = None,
+        queue: str | None = None,
+        then: Then = None,
+        name: str | None = None,
+        attempts: int = ATTEMPTS,
+        delays: Sequence[float] = DELAYS,
+        time_limit: float = TIME_LIMIT,
+        concurrency: int | None = None,
+        exchange: str | None = None,
+        jitter: float = 0.0,
+    ) -> Callable[[_H], _H]:
+        """Make a function a stage that runs once for all parts of a job, when the last one has arrived.
+
+        The job is a message of the stage `of`, whose handler returns the list of its parts. Whatever follows from a
+        part and is published with `key` is that part here; of several, the first one counts. The handler takes their
+        list, in the order of the parts. It runs once, however often a part comes; like any handler it runs again if it
+        failed, or if its worker died before its results were confirmed. Middleware and dependencies of scope "message"
+        are run for each part. The parts are kept in a database, which needs the extra `records`.
+
+        Args:
+            key: The routing key of what the parts have become.
+            of: The name of the stage whose results are the parts.
+            within: Seconds, from the moment that the job was split, in which all parts must arrive.
+            late: What happens then. "dead": a dead letter of the reason `late` names the missing parts. "join": the
+                handler gets the list of those that are there. Parts that come later are dead letters either way.
+            store: The URL of the database, `sqlite:///FILE` or `postgresql://…`, which all workers of this stage share.
+                None: RABBITRY_DATABASE, or SQLite in the user's data folder.
+            queue: As for a stage, as are the other arguments.
+            then: The key of the results.
+            name: The stage's name.
+            attempts: How often a message is tried.
+            delays: Seconds to wait after each failed attempt.
+            time_limit: Seconds that one call of the handler may take.
+            concurrency: Calls at once in one worker.
+            exchange: An exchange of its own.
+            jitter: Lengthens the delays at random.
+
+        Raises:
+            AppError: The function or an option is invalid. That `of` names no stage is raised by `validate`.
+        """
+        options: dict[str, Any] = {
+            "key": name_of(key),
+            "queue": queue,
+            "then": name_of(then) if isinstance(then, Key) else then,
+            "name": name,
+            "within": within,
+            "attempts": attempts,
+            "delays": delays,
+            "time_limit": time_limit,
+            "concurrency": concurrency,
+            "exchange": exchange,
+            "jitter": jitter,
+        }
+
+        def register(handler: _H) -> _H:
+            what = described(self.name, name, handler)
+            check_options(what, options | {"of": of, "late": late, "store": store}, ())
+            options_of_stage = _JOINS_HAVE_NO | options | {"key": key, "then": then, "within": None}
+            plain = make_stage(handler, app=self.name, takes_parts=True, **options_of_stage)
+            stage, join = make_join(plain, what, app=self.name, of=of, within=within, late=late, store=store)
+            self._register(handler, stage)
+            self._joins[stage.name] = join
+            self._exchanges[stage.queue] = ""  # a join sends messages to itself
+            return handler
 
         return register
 
@@ -322,6 +411,8 @@ class App:
                     f"app {self.name!r}, middleware {middleware.name!r} ({middleware.place}): "
                     f"there is no stage {absent[0]!r}"
                 )
+        for name, join in self._joins.items():
+            self._check_join(self.stages[name], join)
         for stage in self.stages.values():
             self._check_plain(stage)
             for middleware in spec.middlewares:
@@ -333,6 +424,18 @@ class App:
                     f"{stage.where}: then={then!r} leads nowhere: no stage has this key; "
                     f"say app.output({then!r}) if another program reads it"
                 )
+
+    def _check_join(self, stage: Stage, join: Join) -> None:
+        if stage.queue in self.spec().keys:
+            raise AppError(f"{stage.where}: queue {stage.queue!r} has the name of a key: give the join another queue=…")
+        split = self.stages.get(join.of)
+        if split is None:
+            raise AppError(f"{stage.where}: of={join.of!r}: app {self.name!r} has no such stage")
+        if split.yields or split.batch is not None or split.name in self._joins:
+            raise AppError(
+                f"{stage.where}: of={join.of!r}: the handler of that stage must take one message and return the list "
+                f"of its parts; it may not yield, take batches or be a join: {split.where}"
+            )
 
     def _check_plain(self, stage: Stage) -> None:
         if stage.single_active and self.plain:
@@ -366,6 +469,7 @@ class App:
             types=dict(self._types),
             lifespans=tuple(self._lifespans),
             middlewares=tuple(self._middlewares),
+            joins=dict(self._joins),
         )
 
     # -- running and publishing ------------------------------------------------------------------------

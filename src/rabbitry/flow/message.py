@@ -36,9 +36,12 @@ INTERRUPTED: Final = "x-rabbitry-interrupted"
 UNCOUNTED: Final = "x-rabbitry-uncounted"
 """How often a handler asked for the message again without counting the attempt."""
 
+PART: Final = "x-rabbitry-part"
+"""The place of a part in its job; see `_parts`."""
+
 _OWN: Final = frozenset(
-    {ATTEMPT, WAIT, REASON, STAGE, EXCHANGE, ROUTING_KEY, QUEUE, FAILED_AT, NODE, INTERRUPTED, UNCOUNTED, ERROR,
-     TRACEBACK, CUT}
+    {ATTEMPT, WAIT, REASON, STAGE, EXCHANGE, ROUTING_KEY, QUEUE, FAILED_AT, NODE, INTERRUPTED, UNCOUNTED, PART,
+     ERROR, TRACEBACK, CUT}
 )  # fmt: skip
 """Headers that flow writes and reads. Other names that begin so are for the apps of Rabbitry."""
 _MOST_ATTEMPTS: Final = 1 << 31
@@ -86,6 +89,8 @@ class Role(Enum):
     """The result of an input, for its caller."""
     ERROR_REPLY = auto()
     """The error of an input, for its caller."""
+    NOTICE = auto()
+    """What a stage tells the join of its parts."""
     AGAIN = auto()
     """An input that comes again."""
     DEAD_RESULT = auto()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from rabbitry.exceptions import UsageError
+from rabbitry.flow._parts import Join
 from rabbitry.flow._plan import Plan
 from rabbitry.flow.key import Key
 from rabbitry.flow.middleware import Middleware
@@ -21,7 +22,7 @@ class AppSpec:
     """The names of an app on the broker, its stages and its outputs. Made by `App.spec`; see `App` for the fields.
 
     stages: by name. outputs: by key. exchanges: by key, if it is not the app's own. types: by key, if it has one.
-    lifespans, middlewares: the first one is the outermost.
+    lifespans, middlewares: the first one is the outermost. joins: by the name of their stage.
     """
 
     name: str
@@ -36,6 +37,7 @@ class AppSpec:
     types: Mapping[str, Key[Any]]
     lifespans: tuple[Plan, ...]
     middlewares: tuple[Middleware, ...]
+    joins: Mapping[str, Join]
 
     @property
     def keys(self) -> list[str]:

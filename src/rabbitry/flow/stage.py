@@ -149,6 +149,7 @@ def make_stage(  # noqa: PLR0913 - the options of `App.stage`
     queue_arguments: Mapping[str, Argument] | None,
     priorities: int | None,
     replies: bool,
+    takes_parts: bool = False,
 ) -> Stage:
     """Make a stage of the app of this name. Raises AppError, naming app, stage and function, for what is invalid.
 
@@ -157,7 +158,7 @@ def make_stage(  # noqa: PLR0913 - the options of `App.stage`
     what = described(app, name, handler)
     kind = _kind_of(handler, what, processes=processes)
     _check_batch(what, batch, within, keep_unknown=keep_unknown)
-    signature = signature_of(handler, what, takes_batches=batch is not None)
+    signature = signature_of(handler, what, takes_batches=batch is not None, takes_parts=takes_parts)
     _check_dependencies(what, kind, signature)
     source = written(handler)
     yields = inspect.isgeneratorfunction(source) or inspect.isasyncgenfunction(source)

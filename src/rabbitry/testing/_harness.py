@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -17,6 +18,7 @@ from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import UsageError
 from rabbitry.flow import App
 from rabbitry.flow.codec import JSON, TEXT, Codec
+from rabbitry.flow.joining import store_given
 from rabbitry.flow.key import Key
 from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.spec import topic_matches
@@ -279,7 +281,8 @@ class Harness:
         if type_ is not None:
             return Codec(type_).decode(body)
         if stage is not None:
-            return stage.codec.decode(body)
+            join = self.app.spec().joins.get(stage.name)
+            return (stage if join is None else join).codec.decode(body)
         if content_type == JSON:
             return Codec(object).decode(body)
         return decode_text(body) if content_type == TEXT else body
@@ -299,7 +302,8 @@ async def harness(app: App, *, raise_errors: bool = True) -> AsyncIterator[Harne
     """Run an app on a new embedded broker inside the block.
 
     Inside the block, everything that publishes or connects without a URL uses that broker. Retries come at once,
-    whatever their delay. If the worker fails for good, the block is cancelled, and leaving it raises the cause.
+    whatever their delay. Joins keep their parts in a folder of the harness, and their limit of time does not pass. If
+    the worker fails for good, the block is cancelled, and leaving it raises the cause.
 
     Args:
         app: The app.
@@ -310,7 +314,12 @@ async def harness(app: App, *, raise_errors: bool = True) -> AsyncIterator[Harne
         AppError: The app is invalid.
     """
     app.validate()
-    with RunningBroker() as broker, entered(parse_url(broker.url)):
+    with (
+        RunningBroker() as broker,
+        entered(parse_url(broker.url)),
+        tempfile.TemporaryDirectory(prefix="rabbitry-harness-") as folder,
+        store_given(f"sqlite:///{folder}/joins.sqlite3"),
+    ):
         running = Harness(app, broker, raise_errors=raise_errors)
         async with running.run():
             yield running

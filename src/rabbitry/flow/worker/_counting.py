@@ -88,7 +88,7 @@ class Counting:
         for message in outgoing:
             if message.role is Role.RESULT:
                 counts.to[message.routing_key] += 1
-            elif message.role in (Role.REPLY, Role.ERROR_REPLY):
+            elif message.role in (Role.REPLY, Role.ERROR_REPLY, Role.NOTICE):
                 continue  # counted as done, or dead
             elif message.role is Role.AGAIN:
                 counts.waiting += 1

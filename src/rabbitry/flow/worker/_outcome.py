@@ -25,6 +25,7 @@ from rabbitry.flow.message import (
 from rabbitry.flow.wiring.dead_letters import dead_queue
 from rabbitry.flow.wiring.retries import later, onward, spread, suspects_queue
 from rabbitry.flow.worker._job import BatchJob, Job, Product, Result
+from rabbitry.flow.worker._splitting import notice, outer, parts
 
 if TYPE_CHECKING:
     from rabbitry.flow.spec import AppSpec
@@ -43,7 +44,10 @@ def outgoing_of(spec: AppSpec, job: Job, result: Result, limit: int, *, waits: b
     """
     stage, delivery = job.stage, job.delivery
     if result.kind in ("done", "yielded"):
-        outgoing = [_product(spec, job.trail, product, result.context) for product in result.products]
+        if spec.joins:
+            outgoing = _of_joins(spec, job, result, waits=waits)
+        else:
+            outgoing = [_product(spec, job.trail, product, result.context) for product in result.products]
         if stage.replies and result.reply is not None and (caller := caller_of(properties_of(delivery))):
             outgoing.append(reply(spec.name, caller, result.reply))
         return outgoing
@@ -64,6 +68,20 @@ def outgoing_of(spec: AppSpec, job: Job, result: Result, limit: int, *, waits: b
     elif stage.jitter and result.after is None:
         rest = spread(delay * stage.jitter)
     return [later(spec.name, stage.queue, delivery, attempt, delay, limit, rest=rest, is_counted=is_counted)]
+
+
+def _of_joins(spec: AppSpec, job: Job, result: Result, *, waits: bool) -> list[Publication]:
+    """Return what is published for a result in an app with joins: parts are numbered, and a whole job is none."""
+    trail = outer(job.trail) if job.stage.name in spec.joins else job.trail
+    joins = [join for join in spec.joins.values() if join.of == job.stage.name]
+    if not joins:
+        return [_product(spec, trail, product, result.context) for product in result.products]
+    count = len(result.products)
+    trails = parts(trail, job.delivery, count)
+    outgoing = [notice(spec.name, trail, job.delivery, count, join) for join in joins if waits or not count]
+    for own, product in zip(trails, result.products, strict=True):
+        outgoing.append(_product(spec, own, product, result.context))
+    return outgoing
 
 
 def replies_of_dead(spec: AppSpec, job: Job, letter: Publication) -> list[Publication]:
@@ -141,8 +159,9 @@ def instead_of(spec: AppSpec, job: Job, message: Publication, error: BaseExcepti
         case Role.REPLY if (caller := caller_of(properties_of(job.delivery))) is not None:
             text = f"the reply of {len(message.body)} bytes can't be published: {described(error)}"
             return error_reply(spec.name, caller, "refused", text)
-        case Role.AGAIN:
-            text = f"the message can't be published for another attempt: {described(error)}"
+        case Role.AGAIN | Role.NOTICE:
+            what = "the message" if message.role is Role.AGAIN else "what tells the join of the parts"
+            text = f"{what} can't be published: {described(error)}"
             return dead_letter_of(spec.name, job, Result("rejected", reason="refused", error=text), limit)
         case Role.DEAD:
             headers = message.properties.headers if isinstance(message.properties, Properties) else None

@@ -401,6 +401,7 @@ _WORDS: Final = {
     Role.REPLY: "the reply to a caller",
     Role.ERROR_REPLY: "the error for a caller",
     Role.DEAD_RESULT: "the dead letter of a result",
+    Role.NOTICE: "what a stage tells the join of its parts",
     Role.AGAIN: "a message for another attempt",
     Role.DEAD: "a dead letter with foreign properties",
 }

@@ -1,0 +1,178 @@
+"""Joins: stages whose handler runs once for all parts of a job.
+
+Each part is kept in the join's store and acknowledged. The message that brings the last one runs the handler: its id is
+in the store, so that it is told from a copy of a part that comes later, and runs the handler again if its worker dies.
+With the results goes a message to the join itself, which notes in the store that they are confirmed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+import platformdirs
+
+from rabbitry._installing import missing
+from rabbitry.flow._parts import Join, Late, part_of
+from rabbitry.flow._plan import Plan, plan_of
+from rabbitry.flow._signature import Handler
+from rabbitry.flow.codec import Codec
+from rabbitry.flow.depends import Depends
+from rabbitry.flow.exceptions import AppError, Reject, Retry
+from rabbitry.flow.message import INTERRUPTED, PART, UNCOUNTED, Message, text_header
+from rabbitry.flow.outgoing import Outgoing
+from rabbitry.flow.stage import Stage
+
+if TYPE_CHECKING:
+    from rabbitry.flow._join_store import Store
+
+_JOINED: Final = "x-rabbitry-joined"
+"""The job whose join is done, in a message to the join itself."""
+_STORE: Final = "_rabbitry_store"
+_MESSAGE: Final = "_rabbitry_message"
+_given: ContextVar[str | None] = ContextVar("store of joins", default=None)
+
+
+@contextlib.contextmanager
+def store_given(url: str) -> Iterator[None]:
+    """Have the joins of workers that are entered within the block use this store, for tests."""
+    token = _given.set(url)
+    try:
+        yield
+    finally:
+        _given.reset(token)
+
+
+def make_join(
+    stage: Stage, what: str, *, app: str, of: str, within: float, late: Late, store: str | None
+) -> tuple[Stage, Join]:
+    """Make a join of a stage whose handler takes a list. Raises AppError for a handler that can't be one."""
+    if stage.yields:
+        raise AppError(f"{what}: the handler of a join returns its results, and does not yield")
+    if not within:
+        raise AppError(f"{what}: within={within!r}: a join has a limit of time: give positive seconds")
+    join = Join(of, stage.queue, float(within), stage.time_limit, stage.codec)
+
+    async def opened() -> AsyncIterator[Any]:  # resolved when the plan is made, without the store's module
+        found = await asyncio.to_thread(_open, _given.get() or store or _default_store(app), join, what)
+        try:
+            yield found
+        finally:
+            await asyncio.to_thread(found.close)
+
+    own = plan_of([(_STORE, Depends(opened, scope="worker"))], what)
+    plan = stage.signature.plan
+    signature = stage.signature._replace(
+        type=bytes,
+        message=stage.signature.message or _MESSAGE,
+        plan=Plan(plan.parameters + own.parameters, plan.providers + own.providers),
+    )
+    wrap = _joined_async if stage.kind == "async" else _joined
+    return (
+        dataclasses.replace(
+            stage, handler=wrap(stage, join, late), codec=Codec(bytes), signature=signature, is_plain=False
+        ),
+        join,
+    )
+
+
+def _open(url: str, join: Join, what: str) -> Store:
+    try:
+        from rabbitry.flow._join_store import Store
+    except ModuleNotFoundError as error:
+        raise AppError(missing(f"{what}: a join", error, "records")) from error
+    return Store(url, join.queue, join.within, join.time_limit)
+
+
+def _default_store(app: str) -> str:
+    return (
+        os.environ.get("RABBITRY_DATABASE")
+        or f"sqlite:///{platformdirs.user_data_path('rabbitry') / app}.joins.sqlite3"
+    )
+
+
+def _joined(stage: Stage, join: Join, late: Late) -> Handler:
+    @functools.wraps(stage.handler)
+    def handle(**arguments: Any) -> Any:
+        arrival = _arrival(stage, join, arguments)
+        parts = arrival.take(late)
+        if parts is None:
+            return None
+        try:
+            returned = stage.handler(**arguments | {stage.signature.value: parts})
+        except Exception:
+            arrival.release()
+            raise
+        return arrival.joined(returned, join)
+
+    return handle
+
+
+def _joined_async(stage: Stage, join: Join, late: Late) -> Handler:
+    @functools.wraps(stage.handler)
+    async def handle(**arguments: Any) -> Any:
+        arrival = _arrival(stage, join, arguments)
+        parts = await asyncio.to_thread(arrival.take, late)
+        if parts is None:
+            return None
+        try:
+            returned = await stage.handler(**arguments | {stage.signature.value: parts})
+        except Exception:
+            await asyncio.to_thread(arrival.release)
+            raise
+        return arrival.joined(returned, join)
+
+    return handle
+
+
+def _arrival(stage: Stage, join: Join, arguments: dict[str, Any]) -> _Arrival:
+    """Take out of a handler's arguments what the join alone needs."""
+    name = stage.signature.message
+    message = arguments.pop(_MESSAGE) if name is None else arguments[name]
+    return _Arrival(arguments.pop(_STORE), message, arguments[stage.signature.value], join.codec)
+
+
+class _Arrival:
+    """A message of a join's queue, and the store that it goes to."""
+
+    def __init__(self, store: Store, message: Message, body: bytes, codec: Codec) -> None:
+        self._store = store
+        self._message = message
+        self._body = body
+        self._codec = codec
+        self._job = ""
+        counts = (message.headers.get(name, 0) for name in (UNCOUNTED, INTERRUPTED))
+        self._run = ".".join(str(count) for count in (message.attempt, *counts))
+
+    def take(self, late: Late) -> list[object] | None:
+        """Return the parts of the job, in their order, if the join runs now. Raises Reject, Retry and Undecodable."""
+        headers = self._message.headers
+        if (job := text_header(headers, _JOINED)) is not None:
+            self._store.finish(job)
+            return None
+        part = part_of(text_header(headers, PART) or "")
+        if part is None:
+            raise Reject("no part of a job: a join takes what follows from the results of the stage that it is `of`")
+        self._job = part.job
+        if part.is_notice:
+            bodies = self._store.end(part, self._message.id, self._run, late)
+        else:
+            self._codec.decode(self._body)  # one that can't be decoded is a dead letter of its own
+            bodies = self._store.arrive(part, self._message.id, self._run, self._body)
+        return None if bodies is None else [self._codec.decode(body) for body in bodies]
+
+    def release(self) -> None:
+        """Note that the handler failed. While the store can't be reached, a copy of the message waits longer."""
+        with contextlib.suppress(Retry):
+            self._store.release(self._job, self._run)
+
+    def joined(self, returned: Any, join: Join) -> list[Any]:
+        """Return the results of the join, and the message to itself that notes that they are confirmed."""
+        results = [] if returned is None else returned if isinstance(returned, list) else [returned]
+        return [*results, Outgoing(b"", key=join.queue, headers={_JOINED: self._job})]

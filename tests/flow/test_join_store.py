@@ -1,0 +1,143 @@
+"""The store of joins, on SQLite and on PostgreSQL."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import sqlalchemy as sa
+
+from rabbitry.exceptions import UsageError
+from rabbitry.flow import _join_store
+from rabbitry.flow._join_store import Store
+from rabbitry.flow._parts import NOTICE, Part
+from rabbitry.flow.exceptions import Reject, Retry
+from tests.support.ports import free_port
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    """An empty store."""
+    opened = Store(database_url, "app.join", 60, 600)
+    yield opened
+    opened.close()
+
+
+def rows(store: Store, table: str) -> list[tuple[object, ...]]:
+    with store._engine.begin() as transaction:
+        return [tuple(row) for row in transaction.execute(sa.text(f"SELECT * FROM {table}"))]  # noqa: S608 # a constant
+
+
+def test_the_message_that_brings_the_last_part_runs_the_join_and_no_other(store: Store) -> None:
+    assert store.arrive(Part("a", 1, 2), "m1", "1", b"1") is None
+    assert store.arrive(Part("a", 1, 2), "m2", "1", b"copy") is None
+    assert store.arrive(Part("a", 0, 2), "m3", "1", b"0") == [b"0", b"1"]
+    assert store.arrive(Part("a", 0, 2), "m4", "1", b"0") is None, "a copy"
+    with pytest.raises(Retry, match="job 'a' is being joined") as caught:
+        store.arrive(Part("a", 0, 2), "m3", "1", b"0")
+    assert (caught.value.after, caught.value.count) == (600, False), "a copy of the message that runs it"
+    assert store.arrive(Part("a", 0, 2), "m3", "2", b"0") == [b"0", b"1"], "delivered again"
+    store.release("a", "1")
+    with pytest.raises(Retry):
+        store.arrive(Part("a", 0, 2), "m3", "2", b"0")
+    store.release("a", "2")
+    assert store.arrive(Part("a", 0, 2), "m3", "2", b"0") == [b"0", b"1"], "replayed"
+    store.finish("a")
+    assert store.arrive(Part("a", 0, 2), "m3", "1", b"0") is None, "its results are confirmed"
+    assert [row[-1] for row in rows(store, "rabbitry_join_part")] == [b"", b""]
+
+
+def test_of_many_workers_one_runs_the_join(store: Store, database_url: str) -> None:
+    others = [Store(database_url, "app.join", 60, 600) for _ in range(3)]
+    ready = threading.Barrier(8)
+
+    def arrive(number: int) -> list[list[bytes] | None]:
+        ready.wait()
+        at = (store, *others)[number % 4]
+        return [
+            at.arrive(Part(f"job{job}", number // 2, 4), f"m{job}.{number}", "1", b"%d" % (number // 2))
+            for job in range(10)
+        ]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(arrive, range(8)))
+    for other in others:
+        other.close()
+    for job in range(10):
+        ran = [answers[job] for answers in found if answers[job] is not None]
+        assert ran == [[b"0", b"1", b"2", b"3"]], f"job {job}"
+
+
+def test_past_its_limit_a_job_is_a_dead_letter_that_names_what_is_missing(store: Store) -> None:
+    notice = Part("a", NOTICE, 3)
+    store.arrive(Part("a", 1, 3), "m1", "1", b"1")
+    for run in ("1", "2"):  # as it is delivered again if its worker dies
+        with pytest.raises(Reject, match="job 'a' has 2 parts of 3 missing after 60 s: 0, 2") as caught:
+            store.end(notice, "n1", run, "dead")
+        assert caught.value.reason == "late"
+    assert store.end(notice, "n2", "1", "dead") is None, "of the job that was split again"
+    with pytest.raises(Reject, match="part 0 of job 'a' came after the job's limit of time"):
+        store.arrive(Part("a", 0, 3), "m2", "1", b"0")
+
+
+def test_past_its_limit_a_job_is_joined_with_what_is_there_by_choice(store: Store) -> None:
+    store.arrive(Part("a", 2, 3), "m1", "1", b"2")
+    assert store.end(Part("a", NOTICE, 3), "n1", "1", "join") == [b"2"]
+    assert store.end(Part("a", NOTICE, 3), "n1", "2", "join") == [b"2"], "delivered again"
+    assert store.arrive(Part("a", 2, 3), "m2", "1", b"2") is None, "a copy of one that was joined"
+    store.finish("a")
+    with pytest.raises(Reject, match="came after"):
+        store.arrive(Part("a", 0, 3), "m3", "1", b"0")
+
+
+def test_the_limit_of_a_joined_job_passes_without_notice(store: Store) -> None:
+    assert store.arrive(Part("a", 0, 1), "m1", "1", b"0") == [b"0"]
+    assert store.end(Part("a", NOTICE, 1), "n1", "1", "dead") is None
+    store.finish("a")
+    assert store.end(Part("a", NOTICE, 1), "n1", "1", "dead") is None
+
+
+def test_a_job_of_no_parts_is_joined_once(store: Store) -> None:
+    assert store.end(Part("a", NOTICE, 0), "n1", "1", "dead") == []
+    assert store.end(Part("a", NOTICE, 0), "n2", "1", "dead") is None
+    store.finish("a")
+    assert store.end(Part("a", NOTICE, 0), "n1", "1", "dead") is None
+
+
+def test_a_job_split_in_another_number_of_parts_is_refused(store: Store) -> None:
+    store.arrive(Part("a", 0, 3), "m1", "1", b"0")
+    with pytest.raises(Reject, match="job 'a' was split in 3 parts, and in 2 when it was handled again"):
+        store.arrive(Part("a", 1, 2), "m2", "1", b"1")
+
+
+def test_the_bodies_of_a_job_are_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_join_store, "MOST_BYTES", 10)
+    store.arrive(Part("a", 0, 2), "m1", "1", b"0" * 6)
+    with pytest.raises(Reject, match="the parts of job 'a' have more than 10 bytes"):
+        store.arrive(Part("a", 1, 2), "m2", "1", b"1" * 6)
+    assert store.arrive(Part("a", 1, 2), "m3", "1", b"1" * 4) == [b"0" * 6, b"1" * 4]
+
+
+def test_jobs_are_forgotten_when_they_were_kept_long_enough(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_join_store, "KEPT", -61.0)
+    store.arrive(Part("old", 0, 2), "m1", "1", b"0")
+    monkeypatch.undo()
+    store.arrive(Part("new", 0, 1), "m2", "1", b"0")
+    store.finish("new")
+    assert [row[1] for row in rows(store, "rabbitry_join_job")] == ["new"]
+    assert [row[1] for row in rows(store, "rabbitry_join_part")] == ["new"]
+
+
+@pytest.mark.parametrize("url", ["mysql://a/b", "sqlite://", "sqlite:///:memory:", "nonsense"])
+def test_another_store_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="sqlite:///FILE or postgresql://"):
+        Store(url, "app.join", 60, 600)
+
+
+def test_while_the_store_does_not_answer_parts_are_tried_again_without_an_attempt(store: Store) -> None:
+    store._engine.dispose()
+    store._engine = sa.create_engine(f"postgresql+psycopg://ann:secret@127.0.0.1:{free_port()}/jobs")
+    with pytest.raises(Retry, match=r"store of joins postgresql.*does not answer") as caught:
+        store.arrive(Part("a", 0, 1), "m", "1", b"")
+    assert not caught.value.count
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,310 @@
+"""Joins: a job is split, and one call of a handler takes all its parts."""
+
+import re
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import rabbitry
+from rabbitry.flow._parts import Part, part_of
+from rabbitry.flow.middleware import Next
+from rabbitry.flow.wiring import dead_letters
+from rabbitry.flow.worker import _splitting
+from rabbitry.testing import harness
+from tests.flow._running import bodies, dead_of, eventually_holds
+
+
+class Tile(msgspec.Struct):
+    """A part of the tests."""
+
+    text: str
+
+
+class Images:
+    """An app that splits, works on each part, and joins; counts are of calls."""
+
+    def __init__(self, store: str | None = None, *, within: float = 3600.0, late: str = "dead") -> None:
+        self.app = rabbitry.App("images")
+        self.joined: list[list[str]] = []
+        self.lost: set[str] = set()
+        """Parts that lead to nothing."""
+        self.twice = False
+        """Whether each part comes twice."""
+
+        @self.app.stage("image", then="tile")
+        async def cut(text: str) -> list[str]:
+            return text.split()
+
+        @self.app.stage("tile", then="rendered")
+        def render(text: str) -> list[rabbitry.Outgoing]:
+            tile = rabbitry.Outgoing(Tile(text.upper()), headers={"x-mine": 1})
+            return [] if text in self.lost else [tile] * (2 if self.twice else 1)
+
+        @self.app.join("rendered", of="cut", then="done", within=within, late=late, store=store)  # type: ignore[arg-type] # as a user may
+        def assemble(tiles: list[Tile]) -> str:
+            self.joined.append([tile.text for tile in tiles])
+            return " ".join(tile.text for tile in tiles)
+
+        self.app.output("done", queue="images.done")
+
+
+async def test_the_parts_of_a_job_are_joined_in_their_order() -> None:
+    images = Images()
+    async with harness(images.app) as h:
+        await h.publish("to be or not to be", key="image")
+        assert await h.published("done", type=str) == "TO BE OR NOT TO BE"
+        assert Tile("TO") in h.all_published("rendered"), "decoded as one part"
+    assert images.joined == [["TO", "BE", "OR", "NOT", "TO", "BE"]]
+
+
+async def test_a_part_that_comes_twice_counts_once() -> None:
+    images = Images()
+    images.twice = True
+    async with harness(images.app) as h:
+        for _ in range(3):
+            await h.publish("a b c", key="image")
+        await h.idle()
+        assert h.all_published("done", type=str) == ["A B C"] * 3
+        assert len(h.all_published("rendered")) == 18
+        assert await h.all_dead() == []
+
+
+async def test_a_job_without_parts_is_joined_at_once() -> None:
+    images = Images()
+    async with harness(images.app) as h:
+        await h.publish("", key="image")
+        assert await h.published("done", type=str) == ""
+    assert images.joined == [[]]
+
+
+async def test_a_join_that_fails_runs_again_with_all_its_parts() -> None:
+    app = rabbitry.App("failing")
+    seen: list[list[int]] = []
+
+    @app.stage("job", then="part")
+    async def split(number: int) -> list[int]:
+        return list(range(number))
+
+    @app.join("part", of="split", then="done")
+    async def join(parts: list[int]) -> int:
+        seen.append(parts)
+        if len(seen) < 3:
+            raise ValueError(len(seen))
+        return sum(parts)
+
+    app.output("done")
+    async with harness(app, raise_errors=False) as h:
+        await h.publish(4, key="job")
+        assert await h.published("done") == 6
+        await h.idle()
+        assert await h.all_dead() == []
+    assert seen == [[0, 1, 2, 3]] * 3
+
+
+async def test_a_part_may_be_split_again_and_joined_on_the_way() -> None:
+    app = rabbitry.App("nested")
+
+    @app.stage("book", then="page")
+    async def pages(text: str) -> list[str]:
+        return text.split("/")
+
+    @app.stage("page", then="word")
+    async def words(text: str) -> list[str]:
+        return text.split()
+
+    @app.stage("word", then="loud")
+    async def shout(word: str) -> str:
+        return word.upper()
+
+    @app.join("loud", of="words", then="loud page")
+    async def page(words: list[str]) -> str:
+        return " ".join(words)
+
+    @app.join("loud page", of="pages", then="loud book")
+    async def book(pages: list[str]) -> str:
+        return "/".join(pages)
+
+    app.output("loud book")
+    async with harness(app) as h:
+        for text in ("a b c/d/e f", "g/h i"):
+            await h.publish(text, key="book")
+        found = {await h.published("loud book", type=str) for _ in range(2)}
+        assert found == {"A B C/D/E F", "G/H I"}
+        await h.idle()
+        assert len(h.all_published("loud book", type=str)) == 2
+
+
+async def test_a_join_that_became_a_dead_letter_runs_when_it_is_replayed() -> None:
+    images = Images()
+    is_down = True
+    app = images.app
+
+    @app.middleware(stages=["assemble"])
+    def around(message: rabbitry.Message, call_next: Next) -> object:
+        return call_next()
+
+    @app.join("rendered", of="cut", name="strict", then="done")
+    async def strict(tiles: list[Tile]) -> str:
+        if is_down:
+            raise rabbitry.Reject("down")
+        return str(len(tiles))
+
+    async with harness(app) as h, rabbitry.connect(h.url) as connection:
+        await h.publish("a b c", key="image")
+        letter = await h.dead()
+        assert letter.error == "down"
+        await h.idle()
+        is_down = False
+        assert await dead_letters.replay(connection, app.name, lambda _: True) == (1, [])
+        await h.idle()
+        assert sorted(h.all_published("done", type=str)) == ["3", "A B C"]
+
+
+async def test_parts_go_through_batches_and_generators() -> None:
+    app = rabbitry.App("batches")
+
+    @app.stage("job", then="part")
+    async def split(number: int) -> list[int]:
+        return list(range(number))
+
+    @app.stage("part", then="batched", batch=3)
+    async def double(numbers: list[int]) -> list[rabbitry.Outgoing]:
+        return [rabbitry.Outgoing(2 * number, index=index) for index, number in enumerate(numbers)]
+
+    @app.stage("batched", then="ready")
+    async def repeat(number: int) -> AsyncIterator[int]:
+        yield number
+
+    @app.join("ready", of="split", then="done")
+    async def join(parts: list[int]) -> list[rabbitry.Outgoing]:
+        return [rabbitry.Outgoing({"parts": parts})]
+
+    app.output("done")
+    async with harness(app) as h:
+        await h.publish(7, key="job")
+        assert await h.published("done") == {"parts": [0, 2, 4, 6, 8, 10, 12]}
+
+
+async def test_a_message_that_is_split_again_has_the_same_parts(broker_url: str, tmp_path: Path) -> None:
+    images = Images(f"sqlite:///{tmp_path}/joins.sqlite3")
+    async with images.app.worker(broker_url), rabbitry.connect(broker_url) as connection:
+        channel = await connection.channel()
+        properties = rabbitry.Properties(message_id="the same", content_type="text/plain")
+        for _ in range(3):
+            await channel.publish(b"a b c", exchange="images", routing_key="image", properties=properties)
+        await eventually_holds(broker_url, "images.done", 1)
+        await eventually_settled(broker_url)
+    assert await bodies(broker_url, "images.done") == [b"A B C"]
+    assert images.joined == [["A", "B", "C"]]
+
+
+async def eventually_settled(url: str) -> None:
+    """Wait until the app of the images has nothing left to do, apart from limits of time."""
+    for stage in ("cut", "render", "assemble"):
+        await eventually_holds(url, f"images.{stage}", 0)
+
+
+async def test_past_its_limit_a_job_is_a_dead_letter(broker_url: str, tmp_path: Path) -> None:
+    images = Images(f"sqlite:///{tmp_path}/joins.sqlite3", within=1)
+    images.lost.add("b")
+    async with images.app.worker(broker_url):
+        await images.app.publish("a b c", key="image")
+        await eventually_holds(broker_url, "images.dead", 1)
+    (letter,) = await dead_of(broker_url, images.app)
+    assert letter.reason == "late"
+    assert letter.error.endswith("has 1 part of 3 missing after 1 s: 1")
+    assert images.joined == []
+
+
+async def test_past_its_limit_a_job_is_joined_with_what_is_there(broker_url: str, tmp_path: Path) -> None:
+    images = Images(f"sqlite:///{tmp_path}/joins.sqlite3", within=1, late="join")
+    images.lost.add("b")
+    async with images.app.worker(broker_url):
+        await images.app.publish("a b c", key="image")
+        await eventually_holds(broker_url, "images.done", 1)
+    assert images.joined == [["A", "C"]]
+    assert await dead_of(broker_url, images.app) == []
+
+
+async def test_what_is_no_part_is_a_dead_letter() -> None:
+    images = Images()
+    async with harness(images.app) as h:
+        await h.publish(Tile("x"), key="rendered")
+        letter = await h.dead()
+        assert letter.error.startswith("no part of a job")
+
+
+async def test_a_job_of_too_many_parts_is_a_dead_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_splitting, "MOST_PARTS", 2)
+    images = Images()
+    async with harness(images.app) as h:
+        await h.publish("a b c", key="image")
+        assert "can't be split in 3 parts: 2 at most" in (await h.dead()).error
+        assert h.all_published("tile", type=str) == []
+
+
+async def test_a_join_without_sqlalchemy_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "rabbitry.flow._join_store", raising=False)
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    images = Images()
+    with pytest.raises(rabbitry.DependencyFailed, match=r"'sqlalchemy', .* comes with the extra 'records'"):
+        async with harness(images.app):
+            pass
+
+
+def test_parts_are_read_from_their_header() -> None:
+    assert part_of(str(Part("a/b", 1, 3))) == Part("a/b", 1, 3)
+    assert part_of(f"{Part('outer', 0, 1)}\n{Part('inner', 2, 3)}") == Part("inner", 2, 3)
+    assert [part_of(text) for text in ("", "a", "a/1", "a/x/3")] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"of": "nobody"}, "of='nobody': app 'wrong' has no such stage"),
+        ({"of": "many"}, "must take one message and return the list of its parts"),
+        ({"of": "join"}, "must take one message and return the list of its parts"),
+        ({"of": "split", "queue": "job"}, "queue 'job' has the name of a key"),
+        ({"of": ""}, "of='': must be the name of a stage"),
+        ({"of": "split", "late": "never"}, "late='never': must be 'dead' or 'join'"),
+        ({"of": "split", "within": -1}, "within=-1: must be seconds"),
+        ({"of": "split", "within": None}, "within=None: a join has a limit of time"),
+    ],
+)
+def test_a_join_that_can_not_be_names_itself(options: dict[str, Any], what: str) -> None:
+    app = rabbitry.App("wrong")
+
+    @app.stage("job", then="part")
+    def split(number: int) -> list[int]:
+        return [number]
+
+    @app.stage("jobs", then="part")
+    def many(number: int) -> Iterator[int]:
+        yield number
+
+    def join(parts: list[int]) -> None: ...
+
+    def declare() -> None:
+        app.join("part", **options)(join)
+        app.validate()
+
+    with pytest.raises(rabbitry.AppError, match=re.escape(what)):
+        declare()
+
+
+def test_the_handler_of_a_join_takes_a_list_and_returns() -> None:
+    app = rabbitry.App("wrong")
+    with pytest.raises(rabbitry.AppError, match="in a join 'part' must be a list"):
+
+        @app.join("part", of="split")
+        def one(part: int) -> None: ...
+
+    with pytest.raises(rabbitry.AppError, match="the handler of a join returns its results, and does not yield"):
+
+        @app.join("part", of="split")
+        def yields(parts: list[int]) -> Iterator[int]:
+            yield from parts
