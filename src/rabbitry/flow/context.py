@@ -102,7 +102,7 @@ class Context:
         """Publish a value at once, with the message's correlation id and trace, and return its id when it is confirmed.
 
         It is published also if the handler fails afterwards, and again with each attempt. What is to be published only
-        if the handler succeeds should be returned or yielded.
+        if the handler succeeds should be returned; values that are yielded stay published too.
 
         Args:
             value: The body, as for `App.publish`; or an `Outgoing`, whose own key, headers and priority go first.
