@@ -85,10 +85,6 @@ _OVER: Final = (ConnectionState.CLOSING, ConnectionState.CLOSE_RECEIVED, Connect
 _PUBLISH_IDS: Final = (60, 40)
 
 
-def _nothing() -> None:
-    """Do nothing."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
     """The parts of a broker that its connections use.
@@ -139,7 +135,7 @@ class ClientConnection:
         self._shares = shared.shares
         self.host = host
         self.port = port
-        self._on_login = on_login or _nothing
+        self._on_login = on_login or (lambda: None)
         self.core = Core(
             Role.BROKER,
             frame_max=FRAME_MIN_SIZE,  # until more is agreed on (section 4.2.3)
@@ -275,7 +271,7 @@ class ClientConnection:
         """Hold a method and the client's later frames until other clients have had their turn."""
         self._yield([(METHOD, number, method)])
 
-    def work(self, steps: Iterator[None], then: Callable[[], None] = _nothing) -> None:
+    def work(self, steps: Iterator[None], then: Callable[[], None] = lambda: None) -> None:
         """Run the steps of a long operation, alternating with other clients, then call `then`. Hold later frames."""
         if self._shares.work(steps, functools.partial(self._worked, then), self._journal.may_grow):
             then()
@@ -361,7 +357,7 @@ class ClientConnection:
         self._dispatcher.dispatch()
         # Breaking the reference cycles frees the connection at once, without the garbage collector.
         del self._publishing
-        self._on_login = _nothing
+        self._on_login = lambda: None
 
     @property
     def published_to(self) -> list[str]:
@@ -577,7 +573,7 @@ class ClientConnection:
         else:
             self.driver.expect_end()  # also when blocked, to receive close-ok
 
-    def _drop_channel(self, number: int, then: Callable[[], None] = _nothing) -> None:
+    def _drop_channel(self, number: int, then: Callable[[], None] = lambda: None) -> None:
         channel = self.channels.pop(number, None)
         if channel is None:
             then()
@@ -589,7 +585,7 @@ class ClientConnection:
                 self._journal.confirm(confirms, confirms.published)
             self.work(self._closing(channel), then)
 
-    def _release(self, then: Callable[[], None] = _nothing) -> None:
+    def _release(self, then: Callable[[], None] = lambda: None) -> None:
         """Close the client's channels and delete its exclusive queues, then call back."""
         channels = [self._closing(channel) for channel in self.channels.values()]
         self.channels.clear()
