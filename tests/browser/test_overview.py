@@ -21,8 +21,6 @@ from tests.support.rabbitmq import RabbitMQ
 pytestmark = pytest.mark.timeout(300)
 _WITHIN = 120_000
 _EVIL = "<img src=x onerror=alert(1)>"
-# What a page does with the topology is the same on both brokers.
-_EMBEDDED = pytest.mark.parametrize("system", ["embedded"], indirect=True)
 
 
 @dataclass
@@ -123,7 +121,6 @@ async def test_messages_are_seen_to_flow_from_program_to_program(browser: Browse
     assert watched.complaints == []
 
 
-@_EMBEDDED
 async def test_a_thing_shows_its_figures_and_leads_to_others_by_keys(
     browser: Browser, web: str, traffic: Channel
 ) -> None:
@@ -150,7 +147,6 @@ async def test_a_thing_shows_its_figures_and_leads_to_others_by_keys(
     assert watched.complaints == []
 
 
-@_EMBEDDED
 async def test_filter_search_table_and_freeze(browser: Browser, web: str, traffic: Channel) -> None:
     watched = await _open(browser, web)
     page = watched.page
@@ -180,7 +176,6 @@ async def test_filter_search_table_and_freeze(browser: Browser, web: str, traffi
     assert watched.complaints == []
 
 
-@_EMBEDDED
 async def test_a_queue_that_grows_and_nobody_reads_needs_attention(
     browser: Browser, web: str, traffic: Channel
 ) -> None:
@@ -192,7 +187,6 @@ async def test_a_queue_that_grows_and_nobody_reads_needs_attention(
     assert watched.complaints == []
 
 
-@_EMBEDDED
 async def test_a_new_thing_moves_no_other(browser: Browser, web: str, traffic: Channel) -> None:
     watched = await _open(browser, web)
     page = watched.page
@@ -209,7 +203,6 @@ async def test_a_new_thing_moves_no_other(browser: Browser, web: str, traffic: C
     assert {key: after[key] for key in stayed} == {key: before[key] for key in stayed}
 
 
-@_EMBEDDED
 @pytest.mark.parametrize("width", [320, 1300])
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 async def test_axe_finds_nothing_serious(
@@ -246,7 +239,6 @@ _MANY = """async () => {
 }"""
 
 
-@_EMBEDDED
 async def test_very_many_things_are_grouped_and_open(browser: Browser, web: str) -> None:
     page = (await _open(browser, web)).page
     found = await page.evaluate(_MANY)

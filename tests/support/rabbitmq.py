@@ -319,7 +319,12 @@ class RabbitMQ:
         if self.management_url:
             port = self.management_url.rsplit(":", 1)[1].rstrip("/")
             settings += ["management.tcp.ip = 127.0.0.1", f"management.tcp.port = {port}"]
-            settings.append("collect_statistics_interval = 500")  # tests wait for figures that are else 5 s old
+            # Tests wait for figures that are else 5 s old. A rate needs two samples, which are 5 s apart by default,
+            # and figures that come more often than samples read as 0.0 most of the time: both are once a second.
+            settings.append("collect_statistics_interval = 1000")
+            settings += [
+                f"management.sample_retention_policies.{kind}.minute = 1" for kind in ("global", "basic", "detailed")
+            ]
         settings += self._settings
         (self.directory / "rabbitmq.conf").write_text("\n".join(settings) + "\n")
 
