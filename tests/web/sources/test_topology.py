@@ -164,3 +164,10 @@ def test_lists_of_another_shape_make_no_failure() -> None:
         Lists(exchanges=odd, queues=odd, bindings=odd, connections=odd, channels=odd, consumers=odd), 1.0
     )
     assert value["q:/"]["ready"] == 0
+
+
+def test_a_single_message_is_noted_though_its_rate_is_over() -> None:
+    topology = Topology()
+    for now, total, at in ((100, 3, None), (105, 4, 105), (110, 4, 105)):
+        queue = _queue("q") | {"message_stats": {"publish": total} | _rates(publish=0)}
+        assert topology.update(Lists(queues=[queue]), now)["q://q"]["at"] == at

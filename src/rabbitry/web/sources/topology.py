@@ -57,6 +57,8 @@ class Topology:
 
     def __init__(self) -> None:
         self._active: dict[str, float] = {}
+        self._totals: dict[str, float] = {}
+        """What was published to each queue, at the last lists."""
         self._passing: dict[str, Node] = {}
         """Publishers and consumers of the last 20 s."""
         self._passing_edges: dict[str, Edge] = {}
@@ -84,6 +86,7 @@ class Topology:
         _add_publishers(lists, clients, nodes, edges)
         _add_consumers(lists, clients, nodes, edges)
         self._keep_passing(nodes, edges, {client.key for client in clients.values()}, now)
+        self._note_growth(lists.queues, now)
         self._note_activity(nodes, now)
         return _limited(nodes, edges)
 
@@ -100,6 +103,15 @@ class Topology:
         self._passing_edges = {
             key: edge for key, edge in edges.items() if edge["from"] in passing or edge["to"] in passing
         }
+
+    def _note_growth(self, queues: Iterable[Object], now: float) -> None:
+        """Note the queues that got messages since the last lists: the rate of a single message is soon 0 again."""
+        totals = {
+            f"q:{text(one.get('vhost'))}/{text(one.get('name'))}": number(part_of(one, "message_stats").get("publish"))
+            for one in queues
+        }
+        self._active |= {key: now for key, total in totals.items() if total > self._totals.get(key, total)}
+        self._totals = totals
 
     def _note_activity(self, nodes: dict[str, Node], now: float) -> None:
         for key, node in nodes.items():

@@ -41,6 +41,7 @@ _STATS: Final = "message_stats.publish_details.rate,message_stats.deliver_get_de
 _PATHS: Final = {
     "exchanges": "name,vhost,type,message_stats.publish_in_details.rate,message_stats.publish_out_details.rate",
     "queues": "name,vhost,type,messages,messages_ready,messages_unacknowledged,consumers,arguments,message_stats.ack,"
+    "message_stats.publish,"
     f"{_STATS}",
     "bindings": "source,vhost,destination,destination_type,routing_key",
     "connections": "name,peer_host,client_properties",
