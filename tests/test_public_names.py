@@ -29,7 +29,10 @@ _NAMES = {
 
 _PACKAGES: Final[dict[str, tuple[set[str], set[str]]]] = {
     "apps": (
-        {"Checks", "Finding", "Panel", "Plugin", "Service", "Services", "Site", "Untaken", "Up", "Verdict", "View"},
+        {
+            "Checks", "Finding", "Panel", "Plugin", "Service", "Services", "Site", "Trial", "Untaken", "Up", "Verdict",
+            "View",
+        },
         {
             "crawl", "exceptions", "grading", "installed", "management", "monitor", "queue_checks", "settings",
             "workqueue",

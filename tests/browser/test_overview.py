@@ -1,6 +1,7 @@
 """The overview in a real browser, with a real system behind it: what flows, on both brokers."""
 
 import asyncio
+import shlex
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -214,6 +215,27 @@ async def test_axe_finds_nothing_serious(
     await page.get_by_text("The same as a table").click()
     assert await page.evaluate("document.documentElement.scrollWidth") <= width
     assert await serious(page) == []
+
+
+async def test_a_newcomer_tries_what_the_page_suggests(browser: Browser) -> None:
+    ports = ("--port", "0", "--web-port", "0", "--http-port", "0", "--management-port", "0")
+    with commands.service("up", "--memory", "--apps", "grading", *ports) as up:
+        url = up.wait_for(r"live: (http://\S+/)")[1]
+        page = (await _open(browser, url)).page
+        suggested = page.get_by_role("region", name="To try").locator("code")
+        await expect(suggested).to_have_count(3, timeout=_WITHIN)
+        other = (await _open(browser, url)).page
+        await other.get_by_role("region", name="To try").get_by_role("button", name="Dismiss").click(timeout=_WITHIN)
+        await expect(other.get_by_role("region", name="To try")).to_have_count(0)
+        submit, produce, consume = [shlex.split(text)[1:] for text in await suggested.all_inner_texts()]
+        for command, rest in ((submit, 2), (produce, 1)):
+            assert (await asyncio.to_thread(commands.run, *command)).returncode == 0
+            await expect(suggested).to_have_count(rest, timeout=_WITHIN)
+        with commands.service(*consume):
+            await expect(suggested).to_have_count(0, timeout=_WITHIN)
+        await page.reload()  # it is remembered
+        await expect(page.locator(_thing("queue", "worker_queue"))).to_have_count(1, timeout=_WITHIN)
+        await expect(suggested).to_have_count(0)
 
 
 _MANY = """async () => {

@@ -1,16 +1,19 @@
 """The dashboard without its usual apps: what stays, and what an app that does not start costs."""
 
 import contextlib
+import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+import pytest
 from fastapi import APIRouter, FastAPI
 from starlette.routing import Mount as Mounted
 from starlette.routing import Route, WebSocketRoute
 
 from rabbitry.apps import Panel, Plugin, View
-from rabbitry.apps.installed import RESERVED
+from rabbitry.apps.installed import RESERVED, installed
 from rabbitry.apps.settings import Settings
 from rabbitry.web.server import Mount, create_app
 
@@ -65,6 +68,26 @@ def test_no_app_may_have_the_name_of_a_path_of_the_dashboard() -> None:
     paths = {route.path.split("/")[1] for route in routes if isinstance(route, Route | WebSocketRoute | Mounted)}
     assert {"feed", "healthz", "queues", "static"} <= paths
     assert paths - {""} <= RESERVED
+
+
+@pytest.mark.parametrize(
+    ("broker", "more"),
+    [
+        ("amqp://guest:guest@127.0.0.1:5672/", ""),
+        ("amqp://127.0.0.1:7000/", " --broker amqp://127.0.0.1:7000/"),
+        ("amqp://localhost/a%2Fb", " --broker amqp://localhost:5672/a%2Fb"),
+        ("amqp://guest:secret@127.0.0.1/", None),
+        ("amqp://rabbit.example/", None),
+    ],
+)
+async def test_newcomers_get_whole_commands_without_a_password(broker: str, more: str | None) -> None:
+    async with _client(create_app(Settings(port=0, broker=broker), [])) as client:
+        described = (await client.get("/static/views.js")).text
+    (found,) = re.findall(r"^export const trials = (.*);$", described, re.MULTILINE)
+    commands = [trial["command"] for trial in json.loads(found)]
+    wanted = [trial.command for plugin in installed().plugins.values() for trial in plugin.trials]
+    assert len(wanted) == 3
+    assert commands == ([] if more is None else [f"rabbitry {command}{more}" for command in wanted])
 
 
 async def test_files_are_compressed(tmp_path: Path) -> None:

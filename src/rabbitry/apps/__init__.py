@@ -7,6 +7,32 @@ Rabbitry's own apps, `crawl`, `grading`, `monitor` and `workqueue`, are reached 
 
 from __future__ import annotations
 
-from rabbitry.apps._plugin import Checks, Finding, Panel, Plugin, Service, Services, Site, Untaken, Up, Verdict, View
+from rabbitry.apps._plugin import (
+    Checks,
+    Finding,
+    Panel,
+    Plugin,
+    Service,
+    Services,
+    Site,
+    Trial,
+    Untaken,
+    Up,
+    Verdict,
+    View,
+)
 
-__all__ = ["Checks", "Finding", "Panel", "Plugin", "Service", "Services", "Site", "Untaken", "Up", "Verdict", "View"]
+__all__ = [
+    "Checks",
+    "Finding",
+    "Panel",
+    "Plugin",
+    "Service",
+    "Services",
+    "Site",
+    "Trial",
+    "Untaken",
+    "Up",
+    "Verdict",
+    "View",
+]

@@ -56,6 +56,23 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A command for somebody who sees the dashboard for the first time, which its first page shows until it was tried.
+
+    Attributes:
+        title: What the command does, in a few words.
+        command: The arguments of `rabbitry`, without the broker.
+        queue: The queue that shows it: the command was tried once messages came to it.
+        consumes: It was tried once somebody consumes the queue instead.
+    """
+
+    title: str
+    command: str
+    queue: str
+    consumes: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plugin:
     """An app, as `rabbitry` finds it in the entry-point group `rabbitry.apps`.
 
@@ -70,6 +87,7 @@ class Plugin:
         views: The pages in the dashboard's navigation.
         static: The folder with the files of the pages, served under `/NAME/static`.
         panel: What the app shows on the dashboard's first page, if anything.
+        trials: Commands to try for newcomers, on the dashboard's first page.
         routes_at_root: The router lies at `/`, for programs that expect its paths there. One app has it.
         services: A function of an `Up` that returns `Services`, which `rabbitry up` runs. Further parameters become
             options of `rabbitry up`, as for `router`.
@@ -90,6 +108,7 @@ class Plugin:
     views: tuple[View, ...] = ()
     static: Path | None = None
     panel: Panel | None = None
+    trials: tuple[Trial, ...] = ()
     routes_at_root: bool = False
     services: str | None = None
     joins: bool = False

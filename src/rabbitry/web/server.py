@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 import msgspec
 from fastapi import APIRouter, FastAPI, Response, WebSocket
@@ -16,9 +17,11 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
+from rabbitry.amqp.client.url import DEFAULT_URL, parse_url
 from rabbitry.apps import Panel, Plugin, Site, View
 from rabbitry.apps.exceptions import PluginError
 from rabbitry.apps.installed import Broken, attempt, installed, resolve
+from rabbitry.runtime.addresses import is_loopback
 from rabbitry.runtime.http.guard import Guard
 from rabbitry.web._navigation import OVERVIEW, OWN, Entry, navigation, own_place
 from rabbitry.web._shell import STATIC, Page, modules, shell
@@ -28,6 +31,7 @@ from rabbitry.web.sources import Sources
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from rabbitry.amqp.client.url import BrokerURL
     from rabbitry.apps.settings import Settings
 
 PORT: Final = 8003
@@ -89,6 +93,7 @@ def create_app(settings: Settings, mounted: Sequence[Mount], management: str | N
     Raises:
         UsageError: `management`, or the broker's URL, is no URL.
     """
+    login = parse_url(settings.broker)
     sources = Sources(settings.broker, management)
     feed = Feed(sources.topics)
     # No pages of API documentation: they load scripts from elsewhere, which the policy forbids.
@@ -103,7 +108,7 @@ def create_app(settings: Settings, mounted: Sequence[Mount], management: str | N
     @app.get("/static/views.js", include_in_schema=False)
     async def views() -> Response:
         """Return the navigation, and the modules of the first page's panels."""
-        return Response(_described(live), media_type="text/javascript")
+        return Response(_described(live, login), media_type="text/javascript")
 
     @app.websocket("/feed")
     async def page(websocket: WebSocket) -> None:
@@ -198,8 +203,33 @@ def _panels(live: Sequence[Mount]) -> list[tuple[Mount, Panel]]:
     return [(mount, mount.plugin.panel) for mount in live if mount.plugin.panel is not None]
 
 
-def _described(live: Sequence[Mount]) -> str:
+def _described(live: Sequence[Mount], login: BrokerURL) -> str:
     """Return the module `views.js`."""
     views = msgspec.json.encode(_entries(live)).decode()
     panels = msgspec.json.encode([f"{mount.static}{panel.module}" for mount, panel in _panels(live)]).decode()
-    return f"export const views = {views};\nexport const panels = {panels};\n"
+    trials = msgspec.json.encode(_trials(login)).decode()
+    return f"export const views = {views};\nexport const panels = {panels};\nexport const trials = {trials};\n"
+
+
+def _trials(login: BrokerURL) -> list[dict[str, object]]:
+    """Return what newcomers may try, with the whole command; nothing if it would need a password, which is not shown.
+
+    `key` is the queue's in the topic `topology`.
+    """
+    host, port = login.hosts[0]
+    if (login.user, login.password) != ("guest", "guest") or login.tls or not is_loopback(host):
+        return []
+    usual = parse_url(DEFAULT_URL).hosts[0][1]
+    vhost = "" if login.virtual_host == "/" else quote(login.virtual_host, safe="")
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    broker = "" if (port, vhost) == (usual, "") else f" --broker amqp://{address}/{vhost}"
+    return [
+        {
+            "title": trial.title,
+            "command": f"rabbitry {trial.command}{broker}",
+            "key": f"q:{login.virtual_host}/{trial.queue}",
+            "consumes": trial.consumes,
+        }
+        for plugin in installed().plugins.values()
+        for trial in plugin.trials
+    ]

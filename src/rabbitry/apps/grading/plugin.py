@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from rabbitry.apps import Plugin, View
+from rabbitry.apps import Plugin, Trial, View
 
 plugin: Final = Plugin(
     name="grading",
@@ -22,5 +22,12 @@ plugin: Final = Plugin(
         ),
     ),
     static=Path(__file__).parent / "static",
+    trials=(
+        Trial(
+            title="Submit a file for correction",
+            command="grading submit /etc/os-release --student 23200858 --module cloud_computing",
+            queue="correction_queue_cc",
+        ),
+    ),
     services="rabbitry.apps.grading.hosting:services",
 )

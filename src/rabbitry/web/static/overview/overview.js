@@ -9,6 +9,7 @@ import { Chosen } from "./chosen.js";
 import { Slots, grouped } from "./layout.js";
 import { Picture, isIdle, nameOf } from "./picture.js";
 import { Table } from "./table.js";
+import { Trials } from "./trials.js";
 
 const root = new URL("../../", import.meta.url);
 const NOTHING = { nodes: new Map(), edges: new Map() };
@@ -128,6 +129,7 @@ class Overview extends Component {
     return html`
       ${source?.todo && html`<div class="notice bad" role="status"><p><b>The broker's lists are not shown:</b> ${source.reason}. ${source.todo}</p></div>`}
       <${Attention} found=${attention} alarms=${broker?.alarms ?? []} />
+      ${heard && html`<${Trials} nodes=${topology.nodes} />`}
       <section class="panel flows" aria-labelledby="flows" data-frozen=${frozen ? "true" : null}>
         <div class="bar-top">
           <h2 id="flows">What flows</h2>
