@@ -5,7 +5,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 MAKEFLAGS += --no-print-directory
 
-.PHONY: up test check format faults bench bench-client bench-broker bench-fairness bench-flow bench-crawl coverage docs dist lock clean
+.PHONY: up test check format faults bench bench-client bench-broker bench-fairness bench-flow bench-crawl coverage docs pictures dist lock clean
 
 # The shell becomes rabbitry, so a Ctrl-C is answered by rabbitry alone.
 up: $(VENV)/.up
@@ -78,6 +78,10 @@ coverage: $(VENV)/.dev
 docs: $(VENV)/.dev
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 	@exec $(PYTHON) scripts/check_site.py build/site
+
+# Takes the pictures of the dashboard in docs/img anew, of a real system in a headless Chromium.
+pictures: $(VENV)/.dev
+	@RABBITRY_PICTURES=docs/img exec $(PYTHON) -m pytest -q tests/browser/test_pictures.py
 
 # Builds sdist and wheel into dist/, and tries the wheel alone with each of these Pythons that is here; others:
 # make dist ARGS=3.14

@@ -1,0 +1,115 @@
+"""The pictures of the documentation: taken of a real system, into RABBITRY_PICTURES if that names a folder."""
+
+import asyncio
+import os
+import random
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, expect
+
+import rabbitry
+from rabbitry.amqp.client import Channel, Connection
+from tests.support import commands
+from tests.support.embedded import BrokerProcess
+from tests.support.ports import free_port
+
+pytestmark = pytest.mark.timeout(240)
+_WITHIN = 120_000
+_QUEUES = {
+    "orders.payment": "order.*",
+    "orders.packing": "order.paid",
+    "orders.invoices": "order.paid",
+    "mail.outgoing": "mail.#",
+    "sensors.archive": "sensor.#",
+    "sensors.alerts": "sensor.alarm",
+}
+_SENT = {  # program → exchange, routing keys, messages a second
+    "web shop": ("orders", ("order.new", "order.paid"), 40),
+    "mobile app": ("orders", ("order.new",), 15),
+    "greenhouse 1": ("sensors", ("sensor.temperature", "sensor.alarm"), 60),
+    "greenhouse 2": ("sensors", ("sensor.temperature",), 30),
+    "newsletter": ("mail", ("mail.monthly",), 5),
+}
+_TAKEN = {  # program → queues
+    "payment service": ("orders.payment",),
+    "warehouse": ("orders.packing",),
+    "accounting": ("orders.invoices",),
+    "mail relay": ("mail.outgoing",),
+    "archive": ("sensors.archive",),
+}
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def dashboard() -> AsyncIterator[str]:
+    """The URL of a dashboard on a broker through which a small company's messages flow."""
+    port = free_port()
+    with BrokerProcess("--management-port", str(port)) as broker:
+        more = {"RABBITRY_BROKER": broker.url, "RABBITRY_MANAGEMENT": f"http://127.0.0.1:{port}"}
+        async with rabbitry.connect(broker.url, name="setup") as connection:
+            await _declare(await connection.channel())
+        connections = {name: rabbitry.connect(broker.url, name=name) for name in (*_SENT, *_TAKEN)}
+        opened = {name: await connection for name, connection in connections.items()}
+        working = [asyncio.create_task(_send(opened[name], *_SENT[name])) for name in _SENT]
+        working += [asyncio.create_task(_take(opened[name], queue)) for name in _TAKEN for queue in _TAKEN[name]]
+        with commands.service("web", "--port", "0", more=more) as web:
+            yield web.wait_for(r"dashboard on (http://\S+/)")[1]
+        for task in working:
+            task.cancel()
+        await asyncio.gather(*working, return_exceptions=True)
+        for connection in opened.values():
+            await connection.close()
+
+
+async def _declare(channel: Channel) -> None:
+    for exchange in ("orders", "sensors", "mail"):
+        await channel.declare_exchange(exchange, "topic", durable=True)
+    for queue, key in _QUEUES.items():
+        await channel.declare_queue(queue, durable=True)
+        exchange = {"order": "orders", "senso": "sensors", "mail.": "mail"}[key[:5]]
+        await channel.bind_queue(queue, exchange, key)
+
+
+async def _send(connection: Connection, exchange: str, keys: tuple[str, ...], rate: float) -> None:
+    channel = await connection.channel()
+    while True:
+        await channel.publish(b"{}", exchange=exchange, routing_key=random.choice(keys))
+        await asyncio.sleep(1 / rate)
+
+
+async def _take(connection: Connection, queue: str) -> None:
+    channel = await connection.channel(prefetch=20)
+    async with channel.consume(queue) as deliveries:
+        async for delivery in deliveries:
+            await asyncio.sleep(0.01)
+            delivery.ack()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_pictures_are_taken(
+    browser: Browser, dashboard: str, tmp_path: Path, scheme: Literal["dark", "light"]
+) -> None:
+    folder = Path(os.environ.get("RABBITRY_PICTURES", tmp_path))
+    page = await browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme=scheme)
+    await page.goto(dashboard)
+    for kind, names in (("publisher", _SENT), ("consumer", _TAKEN)):
+        for name in names:
+            await expect(page.locator(f".thing[aria-label^='{kind} {name} ']")).to_have_count(1, timeout=_WITHIN)
+    await expect(page.locator(".flow .moving").nth(10)).to_be_attached(timeout=_WITHIN)
+    await expect(page.get_by_role("region", name="Needs attention")).to_contain_text("sensors.alerts", timeout=_WITHIN)
+    await page.get_by_role("region", name="To try").get_by_role("button", name="Dismiss").click()
+    await page.screenshot(path=folder / f"overview-{scheme}.png")
+    await page.goto(f"{dashboard}queues/")
+    row = page.locator(".rows .space .row", has_text="orders.packing")
+    await row.click(timeout=_WITHIN)
+    moving = row.get_by_role("cell").filter(has_text=re.compile(r"^\s*[1-9]\d/s"))
+    await expect(moving.first).to_be_visible(timeout=_WITHIN)  # rates take some seconds to be right
+    await expect(page.get_by_role("complementary")).to_contain_text("order.paid", timeout=_WITHIN)
+    await page.screenshot(path=folder / f"queues-{scheme}.png")
+    for width in (320, 1280):
+        await page.set_viewport_size({"width": width, "height": 800})
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width
