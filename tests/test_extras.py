@@ -28,7 +28,7 @@ from tests.support.waiting import eventually_blocking
 _PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
 _EXTRAS: dict[str, list[str]] = _PROJECT["optional-dependencies"]
 _PARTS = {"http", "records"}
-"""Extras that only other extras name."""
+"""Extras that no command names: other extras do, and joins of flow."""
 _TEST = "test"
 """The extra for tests of other projects: no command needs it."""
 

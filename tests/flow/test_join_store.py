@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -45,6 +46,12 @@ def test_the_message_that_brings_the_last_part_runs_the_join_and_no_other(store:
     store.finish("a")
     assert store.arrive(Part("a", 0, 2), "m3", "1", b"0") is None, "its results are confirmed"
     assert [row[-1] for row in rows(store, "rabbitry_join_part")] == [b"", b""]
+
+
+def test_a_file_of_parts_is_its_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "joins.sqlite3"
+    Store(f"sqlite:///{path}", "app.join", 60, 600).close()
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
 def test_of_many_workers_one_runs_the_join(store: Store, database_url: str) -> None:

@@ -240,7 +240,9 @@ def _engine(url: str) -> sa.Engine:
         return sa.create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
     if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
         raise UsageError(wrong)
-    Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = Path(parsed.database)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.touch(mode=0o600)  # bodies are nobody else's; SQLite's journal gets the same mode
     engine = sa.create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS})
     sa.event.listen(engine, "connect", _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
