@@ -29,6 +29,7 @@ from rabbitry.testing._recording import Published
 
 TIMEOUT = 10.0
 _T = TypeVar("_T")
+_R = TypeVar("_R")
 _LOOK: Final = 0.01
 """Seconds between two looks at the dead letters."""
 
@@ -98,17 +99,42 @@ class Harness:
         """Publish a value to the app and return the message's id. Raises as `Publisher.publish` does."""
         return await self._publisher.publish(value, key=key, headers=headers)
 
+    @overload
     async def call(
         self,
         value: _T | Outgoing,
         *,
         key: str | Key[_T],
+        type: type[_R],
+        timeout: float = TIMEOUT,
+        headers: Table | None = None,
+        on_progress: Callable[[Any], None] | None = None,
+    ) -> _R: ...
+    @overload
+    async def call(
+        self,
+        value: _T | Outgoing,
+        *,
+        key: str | Key[_T],
+        type: None = None,
+        timeout: float = TIMEOUT,
+        headers: Table | None = None,
+        on_progress: Callable[[Any], None] | None = None,
+    ) -> Any: ...
+    async def call(
+        self,
+        value: object,
+        *,
+        key: str | Key[Any],
         type: Any = None,
         timeout: float = TIMEOUT,
+        headers: Table | None = None,
         on_progress: Callable[[Any], None] | None = None,
     ) -> Any:
-        """Publish a value, and return what the handler returned. Raises as `Publisher.call` does."""
-        return await self._publisher.call(value, key=key, timeout=timeout, type=type, on_progress=on_progress)
+        """Publish a value, and return what the handler returned. Arguments and errors are those of `Publisher.call`."""
+        return await self._publisher.call(
+            value, key=key, timeout=timeout, type=type, headers=headers, on_progress=on_progress
+        )
 
     @overload
     async def published(self, key: Key[_T], *, timeout: float = TIMEOUT) -> _T: ...
