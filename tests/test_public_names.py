@@ -34,7 +34,7 @@ _PACKAGES: Final[dict[str, tuple[set[str], set[str]]]] = {
             "View",
         },
         {
-            "crawl", "exceptions", "grading", "installed", "management", "monitor", "queue_checks", "settings",
+            "api", "crawl", "exceptions", "grading", "installed", "management", "monitor", "queue_checks", "settings",
             "workqueue",
         },
     ),

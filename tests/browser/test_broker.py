@@ -1,5 +1,6 @@
 """The views of the broker in a real browser, with the embedded broker and RabbitMQ behind them."""
 
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -8,6 +9,8 @@ import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, expect
 
 import rabbitry
+from rabbitry import Properties
+from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.web._navigation import OWN
 from tests.browser.axe import serious
 from tests.support import commands
@@ -39,6 +42,7 @@ class System:
 
     broker: str
     url: str
+    is_rabbitmq: bool = False
 
 
 @pytest.fixture(params=["embedded", "rabbitmq"])
@@ -46,7 +50,7 @@ def system(request: pytest.FixtureRequest) -> Iterator[System]:
     if request.param == "rabbitmq":
         server: RabbitMQ = request.getfixturevalue("module_rabbitmq")
         with _served(server.url, management_url(server)) as web:
-            yield System(server.url, web.wait_for(r"dashboard on (http://\S+/)")[1])
+            yield System(server.url, web.wait_for(r"dashboard on (http://\S+/)")[1], is_rabbitmq=True)
         return
     port = free_port()
     with BrokerProcess("--management-port", str(port)) as broker:
@@ -103,6 +107,53 @@ async def test_queues_are_sorted_filtered_and_shown_in_full_by_keyboard(browser:
         for name in ("view.a", "view.b", f"view.{_EVIL}"):
             await channel.delete_queue(name)
         await expect(details).to_contain_text("This queue is gone", timeout=_WITHIN)
+    assert watched.complaints == []
+
+
+async def test_messages_are_looked_at_and_hostile_ones_are_text(browser: Browser, system: System) -> None:
+    async with rabbitry.connect(system.broker) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("look.me")
+        death: dict[str, FieldValue] = {
+            "count": 3,
+            "reason": _EVIL,
+            "queue": "before",
+            "exchange": "",
+            "routing-keys": ["k"],
+        }
+        await channel.publish(
+            f'{{"big": 12345678901234567890, "text": "{_EVIL}"}}'.encode(),
+            routing_key="look.me",
+            properties=Properties(headers={_EVIL: _EVIL, "x-death": [death]}, app_id=_EVIL),
+        )
+        await channel.publish(f"plain {_EVIL} \u202etxt".encode(), routing_key="look.me")
+        await channel.publish(b"\x00\xffAB", routing_key="look.me")
+        watched = await _open(browser, f"{system.url}queues/?filter=look.me")
+        page = watched.page
+        await page.locator(".rows .space .row").click(timeout=_WITHIN)
+        details = page.get_by_role("complementary")
+        await details.get_by_role("button", name="Look at messages").click(timeout=_WITHIN)
+        if system.is_rabbitmq:
+            await expect(details.get_by_label("Before you look")).to_contain_text("marked as redelivered")
+            await details.get_by_role("button", name="Fetch and put back").click()
+        messages = details.locator(".messages li")
+        await expect(messages).to_have_count(3)
+        for place in range(3):
+            await messages.nth(place).locator("summary").click()
+        await expect(messages.nth(0).locator("pre")).to_have_text(
+            f'{{\n  "big": 12345678901234567890,\n  "text": "{_EVIL}"\n}}'
+        )
+        await expect(messages.nth(0).locator("table", has_text="Properties")).to_contain_text(_EVIL)
+        await expect(messages.nth(0).locator("table", has_text="Headers")).to_contain_text(_EVIL)
+        await expect(messages.nth(0).get_by_label("Dead-lettered")).to_contain_text(f"3{_EVIL}before")
+        await expect(messages.nth(1).locator("pre")).to_have_text(f"plain {_EVIL} \\u202etxt")
+        await expect(messages.nth(2).locator("pre")).to_have_text(re.compile("000000  00 ff 41 42 +\\.\\.AB"))
+        assert await serious(page) == []
+        while (taken := await channel.get("look.me")) is None:
+            pass  # on RabbitMQ they are being put back
+        assert taken.redelivered is system.is_rabbitmq
+        taken.ack()
+        await channel.delete_queue("look.me")
     assert watched.complaints == []
 
 

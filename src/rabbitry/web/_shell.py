@@ -37,12 +37,13 @@ class Page:
     styles: tuple[str, ...] = ()
 
 
-def shell(page: Page, entries: Sequence[Entry]) -> str:
+def shell(page: Page, entries: Sequence[Entry], token: str) -> str:
     """Return the HTML of a page.
 
     Args:
         page: The page.
         entries: The navigation.
+        token: What the page sends with requests that change something.
     """
     root = "../" * page.place.count("/")
     folder = f"{root}{page.folder}"
@@ -51,6 +52,7 @@ def shell(page: Page, entries: Sequence[Entry]) -> str:
     preloaded += [f"{folder}{name}" for name in page.modules if name != view.module]
     head = [
         *_head(f"{view.title} – {_NAME}", view.description, root),
+        f'<meta name="rabbitry-token" content="{escape(token)}">',
         *(f'<link rel="stylesheet" href="{escape(folder + style)}">' for style in view.styles),
         *(f'<link rel="stylesheet" href="{escape(root + style)}">' for style in page.styles),
         *(f'<link rel="modulepreload" href="{escape(module)}">' for module in preloaded),

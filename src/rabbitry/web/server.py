@@ -26,7 +26,9 @@ from rabbitry.runtime.http.guard import Guard
 from rabbitry.web._navigation import OVERVIEW, OWN, Entry, navigation, own_place
 from rabbitry.web._shell import STATIC, Page, modules, shell
 from rabbitry.web.feed.pages import Feed
+from rabbitry.web.queues import Queues
 from rabbitry.web.sources import Sources
+from rabbitry.web.token import Token
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -96,14 +98,17 @@ def create_app(settings: Settings, mounted: Sequence[Mount], management: str | N
     login = parse_url(settings.broker)
     sources = Sources(settings.broker, management)
     feed = Feed(sources.topics)
+    token = Token()
+    queues = Queues(settings.broker, management, token)
     # No pages of API documentation: they load scripts from elsewhere, which the policy forbids.
     app = FastAPI(title="Rabbitry", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard, names=[settings.host], password=settings.password)
     live = [*mounted]
     for view in (view for views in OWN.values() for view in views):
-        _add_view(app, f"/{own_place(view)}", partial(_own_page, view), live)
+        _add_view(app, f"/{own_place(view)}", partial(_own_page, view), live, token)
     for mount in mounted:
-        _add(app, mount, live)
+        _add(app, mount, live, token)
+    app.include_router(queues.router, prefix="/queues/api")
 
     @app.get("/static/views.js", include_in_schema=False)
     async def views() -> Response:
@@ -122,18 +127,19 @@ def create_app(settings: Settings, mounted: Sequence[Mount], management: str | N
 
     app.mount("/static", _files(STATIC))
     # In place of the one that `include_router` put together, which ends the dashboard if one app's fails.
-    app.router.lifespan_context = partial(_running, live, sources)
+    app.router.lifespan_context = partial(_running, live, sources, queues)
     return app
 
 
 @contextlib.asynccontextmanager
-async def _running(live: list[Mount], sources: Sources, app: FastAPI) -> AsyncIterator[None]:
-    """Run the feed's sources and the background work of the apps.
+async def _running(live: list[Mount], sources: Sources, queues: Queues, app: FastAPI) -> AsyncIterator[None]:
+    """Run the feed's sources, the Queues view's client, and the background work of the apps.
 
     An app that can't start is logged and left out of the navigation.
     """
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(sources.running())
+        await stack.enter_async_context(queues.running())
         for mount in [*live]:
             if mount.router is None:
                 continue
@@ -156,14 +162,14 @@ def _mount(plugin: Plugin, site: Site, options: Mapping[str, object]) -> Mount:
     return Mount(plugin, router)
 
 
-def _add(app: FastAPI, mount: Mount, live: Sequence[Mount]) -> None:
+def _add(app: FastAPI, mount: Mount, live: Sequence[Mount], token: Token) -> None:
     plugin = mount.plugin
     if mount.router is not None:
         app.include_router(mount.router, prefix=mount.prefix)
     for view in plugin.views:
         # After the router, which may serve a page of its own there.
         page = Page(view, mount.place(view), mount.static, modules(plugin.static))
-        _add_view(app, f"/{page.place}", partial(_same, page), live)
+        _add_view(app, f"/{page.place}", partial(_same, page), live, token)
     if plugin.static is not None:
         app.mount(f"/{plugin.name}/static", _files(plugin.static))
 
@@ -176,9 +182,11 @@ def _files(folder: Path) -> ASGIApp:
     return GZipMiddleware(StaticFiles(directory=folder))
 
 
-def _add_view(app: FastAPI, path: str, page: Callable[[Sequence[Mount]], Page], live: Sequence[Mount]) -> None:
+def _add_view(
+    app: FastAPI, path: str, page: Callable[[Sequence[Mount]], Page], live: Sequence[Mount], token: Token
+) -> None:
     async def show() -> HTMLResponse:
-        return HTMLResponse(shell(page(live), _entries(live)))
+        return HTMLResponse(shell(page(live), _entries(live), token.text))
 
     app.add_api_route(path, show, include_in_schema=False)
 

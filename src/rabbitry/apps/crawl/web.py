@@ -15,7 +15,7 @@ from fastapi import APIRouter, Query, Request, Response, WebSocket
 
 from rabbitry._decode import json_decoder
 from rabbitry.amqp.client.url import parse_url
-from rabbitry.apps._api import json_response, route_class
+from rabbitry.apps.api import json_response, route_class
 from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.answers import (
     Answered,

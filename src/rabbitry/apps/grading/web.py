@@ -16,7 +16,7 @@ from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
 
 from rabbitry._decode import decode_json
 from rabbitry._ids import NoSuchID
-from rabbitry.apps._api import json_response, route_class
+from rabbitry.apps.api import json_response, route_class
 from rabbitry.apps.exceptions import NoRecords
 from rabbitry.apps.grading.message import LONGEST_NAME, Decision, file_name, number, user_name
 from rabbitry.apps.grading.modules import Course, load_course

@@ -13,6 +13,11 @@ _OWN: Final = "Rabbitry "
 """How the platform of Rabbitry's own broker begins."""
 
 
+def is_own(overview: Object) -> bool:
+    """Return whether a broker is Rabbitry's own."""
+    return text(overview.get("erlang_full_version")).startswith(_OWN)
+
+
 def broker_value(overview: Object, nodes: Sequence[Object]) -> dict[str, Any]:
     """Return what pages show of the broker.
 
@@ -21,7 +26,7 @@ def broker_value(overview: Object, nodes: Sequence[Object]) -> dict[str, Any]:
     `alarms` (what and on which node), `nodes`.
     """
     platform = text(overview.get("erlang_full_version"))
-    embedded = platform.startswith(_OWN)
+    embedded = is_own(overview)
     queued, totals = part_of(overview, "queue_totals"), part_of(overview, "object_totals")
     stats = part_of(overview, "message_stats")
     return {

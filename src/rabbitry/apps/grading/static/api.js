@@ -1,16 +1,12 @@
 // The page's requests to the server, and formats for the answers.
-import { ask, query } from "../../static/ask.js";
+import { ask, post, query } from "../../static/ask.js";
 
 export { ask, query };
 
 export const fileURL = (id) => `api/files/${encodeURIComponent(id)}`;
 
 export const decide = (role, id, verdict) =>
-  ask(`inbox/${role}/${encodeURIComponent(id)}`, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(verdict),
-  });
+  post(`inbox/${role}/${encodeURIComponent(id)}`, verdict);
 
 export const submit = (form) => ask("submissions", { method: "POST", body: new FormData(form) });
 

@@ -3,6 +3,7 @@ import { shown } from "../format.js";
 import { Component, html } from "../html.js";
 import { name, number, perSecond, size, tags } from "./cells.js";
 import { feed } from "./live.js";
+import { Messages } from "./messages.js";
 
 // Props: of, virtual host and name.
 export class QueueDetails extends Component {
@@ -29,6 +30,9 @@ export class QueueDetails extends Component {
         <${Figure} term="Size" value=${size(row.bytes)} /><${Figure} term="In" value=${perSecond(row.incoming)} />
         <${Figure} term="Out" value=${perSecond(row.delivered)} /><${Figure} term="Acks" value=${perSecond(row.acked)} />
       </dl>
+      <h3>Messages</h3>
+      <${Messages} vhost=${vhost} queue=${queue} ready=${row.ready} type=${row.type}
+        limit=${policy.definition["delivery-limit"] ?? given["x-delivery-limit"]} />
       <h3>Declared as</h3>
       <p><span class="tag">${row.type}</span> ${tags(row.features)}</p>
       <${Arguments} of=${given} />

@@ -1,0 +1,179 @@
+"""The routes of the Queues view over real sockets, with the embedded broker and RabbitMQ behind them."""
+
+import asyncio
+import base64
+import contextlib
+import re
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+import rabbitry
+from rabbitry import Properties
+from rabbitry.apps.settings import Settings
+from rabbitry.runtime.http.serving import serve
+from rabbitry.runtime.listening import listen
+from rabbitry.web.queues import AT_ONCE, LONGEST
+from rabbitry.web.server import create_app
+from rabbitry.web.token import HEADER
+from tests.support.embedded import BrokerProcess
+from tests.support.management import management_url
+from tests.support.ports import free_port
+from tests.support.rabbitmq import RabbitMQ
+
+pytestmark = pytest.mark.timeout(240)
+_QUEUE = "look/at me"
+
+
+@dataclass
+class System:
+    """A broker, and whether it is RabbitMQ."""
+
+    broker: str
+    management: str
+    is_rabbitmq: bool
+
+
+@pytest.fixture(params=["embedded", "rabbitmq"])
+def system(request: pytest.FixtureRequest) -> Iterator[System]:
+    if request.param == "rabbitmq":
+        server: RabbitMQ = request.getfixturevalue("module_rabbitmq")
+        yield System(server.url, management_url(server), is_rabbitmq=True)
+        return
+    port = free_port()
+    with BrokerProcess("--management-port", str(port)) as broker:
+        yield System(broker.url, f"http://127.0.0.1:{port}", is_rabbitmq=False)
+
+
+@contextlib.asynccontextmanager
+async def _served(
+    broker: str, management: str, password: str | None = None, host: str = "127.0.0.1"
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve a dashboard; the client has the token of its pages."""
+    (listener,) = listen("127.0.0.1", 0)
+    stop = asyncio.Event()
+    app = create_app(Settings(port=0, host=host, broker=broker, password=password), [], management)
+    serving = asyncio.create_task(serve(app, [listener], stop))
+    try:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/queues/"
+        auth = None if password is None else ("any", password)
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+            page = (await client.get("", auth=auth or httpx.USE_CLIENT_DEFAULT)).text
+            found = re.search(r'<meta name="rabbitry-token" content="([\w-]{30,})">', page)
+            assert found is not None
+            client.headers[HEADER] = found[1]
+            client.cookies.clear()
+            yield client
+    finally:
+        stop.set()
+        await serving
+
+
+@contextlib.asynccontextmanager
+async def _queue(broker: str) -> AsyncIterator[None]:
+    """A queue with three messages."""
+    async with rabbitry.connect(broker) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue(_QUEUE)
+        try:
+            for body in (b"first", b"\xff" * (LONGEST + 1), b"{}"):
+                properties = Properties(headers={"n": len(body)})
+                await channel.publish(body, routing_key=_QUEUE, properties=properties)
+            yield
+        finally:
+            await channel.delete_queue(_QUEUE)
+
+
+def _named(queue: str = _QUEUE) -> dict[str, str]:
+    return {"vhost": "/", "name": queue}
+
+
+async def _ready(client: httpx.AsyncClient, *, are_redelivered: bool) -> list[dict[str, Any]]:
+    """Return a queue's messages, after all were put back."""
+    while True:
+        answer = await client.post("api/messages", json=_named())
+        found: list[dict[str, Any]] = answer.json()["messages"]
+        if len(found) == 3:
+            assert [each["redelivered"] for each in found] == [are_redelivered] * 3
+            return found
+
+
+async def test_messages_are_looked_at_as_the_broker_can(system: System) -> None:
+    async with _queue(system.broker), _served(system.broker, system.management) as client:
+        for _ in range(3):
+            looked = await client.get("api/messages", params=_named())
+            assert looked.status_code == 200, looked.text
+        if system.is_rabbitmq:
+            assert looked.json() == {"fetches": True}
+            await _ready(client, are_redelivered=False)  # asking changed nothing
+            return
+        found = looked.json()
+        assert (found["ready"], found["offset"]) == (3, 0)
+        first, binary, _ = found["messages"]
+        assert base64.b64decode(first["payload"]) == b"first"
+        assert first["properties"]["headers"] == {"n": 5}
+        assert (len(base64.b64decode(binary["payload"])), binary["payload_bytes"]) == (LONGEST, LONGEST + 1)
+        rest = (await client.get("api/messages", params={**_named(), "offset": 2})).json()["messages"]
+        assert [base64.b64decode(each["payload"]) for each in rest] == [b"{}"]
+        await _ready(client, are_redelivered=False)
+        assert AT_ONCE > 3
+
+
+async def test_messages_are_fetched_and_put_back(system: System) -> None:
+    async with _queue(system.broker), _served(system.broker, system.management) as client:
+        await _ready(client, are_redelivered=False)
+        found = await _ready(client, are_redelivered=True)
+        assert base64.b64decode(found[0]["payload"]) == b"first"
+
+
+async def test_errors_are_texts(system: System) -> None:
+    async with _served(system.broker, system.management) as client:
+        answers = [
+            await client.get("api/messages", params=_named("missing")),
+            await client.post("api/messages", json=_named("missing")),
+            await client.get("api/messages", params={**_named(), "offset": 1001}),
+            await client.post("api/messages", json={"vhost": "/"}),
+            await client.post("api/messages", content=b"{" * 20_000),
+        ]
+        assert [answer.status_code for answer in answers] == [503, 503, 400, 400, 400]
+        assert all(isinstance(answer.json()["error"], str) for answer in answers)
+    async with _served(system.broker, f"http://127.0.0.1:{free_port()}") as client:
+        answer = await client.get("api/messages", params=_named())
+        assert answer.status_code == 503
+        assert "no management API at" in answer.json()["error"]
+
+
+_CHANGES = ["api/messages"]
+
+
+@pytest.mark.parametrize("path", _CHANGES)
+async def test_changes_need_the_token_and_the_dashboards_own_page(path: str) -> None:
+    port = free_port()
+    with BrokerProcess("--management-port", str(port)) as broker:
+        async with _queue(broker.url), _served(broker.url, f"http://127.0.0.1:{port}") as client:
+            token = client.headers.pop(HEADER)
+            wrong: list[tuple[dict[str, str], int]] = [
+                ({}, 400), ({HEADER: ""}, 400), ({HEADER: token[:-1]}, 400), ({HEADER: f"{token}x"}, 400),
+                ({HEADER: token, "Origin": "http://evil.example"}, 403),
+                ({HEADER: token, "Sec-Fetch-Site": "cross-site"}, 403),
+                ({HEADER: token, "Host": "evil.example"}, 421),
+            ]  # fmt: skip
+            for headers, status in wrong:
+                answer = await client.post(path, json={**_named(), "confirm": _QUEUE}, headers=headers)
+                assert answer.status_code == status, headers
+            found = (await client.get("api/messages", params=_named())).json()
+            assert [each["redelivered"] for each in found["messages"]] == [False] * 3
+            for verb in ("PUT", "DELETE", "PATCH"):
+                assert (await client.request(verb, path, headers={HEADER: token})).status_code == 405
+
+
+@pytest.mark.parametrize("path", _CHANGES)
+async def test_everything_needs_the_password(path: str) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    async with _served("amqp://127.0.0.1/", nowhere, password="secret") as client:
+        assert (await client.get("api/messages", params=_named())).status_code == 401
+        assert (await client.post(path, json=_named())).status_code == 401
+        assert (await client.post(path, json=_named(), auth=("x", "secret"))).status_code == 503
