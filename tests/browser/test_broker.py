@@ -157,6 +157,42 @@ async def test_messages_are_looked_at_and_hostile_ones_are_text(browser: Browser
     assert watched.complaints == []
 
 
+async def test_a_queue_is_purged_and_deleted_once_its_name_is_typed(browser: Browser, system: System) -> None:
+    name = f"drop.{_EVIL}"
+    async with rabbitry.connect(system.broker) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue(name)
+        await channel.publish(b"x", routing_key=name)
+        watched = await _open(browser, f"{system.url}queues/?filter=drop.")
+        page = watched.page
+        await page.locator(".rows .space .row").click(timeout=_WITHIN)
+        details = page.get_by_role("complementary")
+        await details.get_by_role("button", name="Purge…").click(timeout=_WITHIN)
+        purge = details.get_by_role("button", name="Purge the queue")
+        await expect(purge).to_be_disabled()
+        field = details.get_by_label("Type the queue's name")
+        await field.fill(name[:-1])
+        await expect(purge).to_be_disabled()
+        await page.keyboard.press("Enter")
+        assert (await channel.declare_queue(name, passive=True)).message_count == 1
+        await field.fill(name)
+        assert await serious(page) == []
+        await page.keyboard.press("Enter")
+        await expect(details.get_by_text("Purged.")).to_be_visible()
+        assert (await channel.declare_queue(name, passive=True)).message_count == 0
+        await details.get_by_role("button", name="Delete…").click()
+        await details.get_by_label("Type the queue's name").fill(name)
+        await details.get_by_role("button", name="Delete the queue").click()
+        await expect(details).to_contain_text("This queue is gone", timeout=_WITHIN)
+        await page.goto(f"{system.url}audit/")
+        rows = page.locator(".audit tbody tr")
+        await expect(rows).to_have_count(2)
+        for row, action in ((rows.nth(0), "delete"), (rows.nth(1), "purge")):
+            await expect(row).to_contain_text(f"this machine{action}/{name}done")
+        assert await serious(page) == []
+    assert watched.complaints == []
+
+
 async def test_every_view_of_the_broker_shows_what_is_there(browser: Browser, system: System) -> None:
     async with rabbitry.connect(system.broker, name=f"named {_EVIL}") as connection:
         channel = await connection.channel()
@@ -174,7 +210,8 @@ async def test_every_view_of_the_broker_shows_what_is_there(browser: Browser, sy
                 await expect(row).to_be_visible(timeout=_WITHIN)
                 assert await serious(watched.page) == []
                 assert watched.complaints == []
-    assert [view.path for view in OWN["Broker"]] == ["queues", "exchanges", "connections", "channels", "consumers"]
+    views = ["queues", "exchanges", "connections", "channels", "consumers", "audit"]
+    assert [view.path for view in OWN["Broker"]] == views
 
 
 async def test_an_address_that_makes_no_sense_shows_the_table(browser: Browser) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ from rabbitry import Properties
 from rabbitry.apps.settings import Settings
 from rabbitry.runtime.http.serving import serve
 from rabbitry.runtime.listening import listen
+from rabbitry.runtime.parent import RECORDS_FOLDER
 from rabbitry.web.queues import AT_ONCE, LONGEST
 from rabbitry.web.server import create_app
 from rabbitry.web.token import HEADER
@@ -129,6 +131,58 @@ async def test_messages_are_fetched_and_put_back(system: System) -> None:
         assert base64.b64decode(found[0]["payload"]) == b"first"
 
 
+async def _entries(client: httpx.AsyncClient) -> list[tuple[str, ...]]:
+    answer = await client.get("../audit/api/entries")
+    names = ("who", "action", "vhost", "queue", "result")
+    return [tuple(entry[name] for name in names) for entry in answer.json()]
+
+
+async def test_a_queue_is_purged_and_deleted_and_both_are_in_the_log(system: System) -> None:
+    async with _queue(system.broker), _served(system.broker, system.management) as client:
+        async with rabbitry.connect(system.broker) as connection:
+            channel = await connection.channel()
+            for typed in ("", "look", _QUEUE.upper(), f"{_QUEUE} "):
+                for action in ("purge", "delete"):
+                    answer = await client.post(f"api/{action}", json={**_named(), "confirm": typed})
+                    assert answer.status_code == 400
+                    assert "is not the queue's name" in answer.json()["error"]
+            assert (await channel.declare_queue(_QUEUE, passive=True)).message_count == 3
+            assert await _entries(client) == []
+            purged = await client.post("api/purge", json={**_named(), "confirm": _QUEUE})
+            assert (purged.status_code, purged.json()) == (200, {"done": "purge"})
+            assert (await channel.declare_queue(_QUEUE, passive=True)).message_count == 0
+            deleted = await client.post("api/delete", json={**_named(), "confirm": _QUEUE})
+            assert (deleted.status_code, deleted.json()) == (200, {"done": "delete"})
+            with pytest.raises(rabbitry.ChannelClosed):
+                await channel.declare_queue(_QUEUE, passive=True)
+        again = await client.post("api/delete", json={**_named(), "confirm": _QUEUE})
+        assert again.status_code == 503
+        assert await _entries(client) == [
+            ("this machine", "delete", "/", _QUEUE, again.json()["error"]),
+            ("this machine", "delete", "/", _QUEUE, "done"),
+            ("this machine", "purge", "/", _QUEUE, "done"),
+        ]
+
+
+async def test_a_change_that_cannot_be_logged_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(RECORDS_FOLDER, str(tmp_path / "file"))
+    port = free_port()
+    with BrokerProcess("--management-port", str(port)) as broker:
+        async with _queue(broker.url), _served(broker.url, f"http://127.0.0.1:{port}") as client:
+            answer = await client.post("api/purge", json={**_named(), "confirm": _QUEUE})
+            assert answer.status_code == 503
+            assert "the audit log" in answer.json()["error"]
+            assert (await client.get("api/messages", params=_named())).json()["ready"] == 3
+
+
+async def test_the_name_that_was_typed_with_the_password_is_in_the_log() -> None:
+    async with _served("amqp://127.0.0.1/", f"http://127.0.0.1:{free_port()}", password="secret") as client:
+        body = {**_named(), "confirm": _QUEUE}
+        assert (await client.post("api/purge", json=body, auth=("ann", "secret"))).status_code == 503
+        assert [entry[0] for entry in await _entries(client)] == ["ann, this machine"]
+
+
 async def test_errors_are_texts(system: System) -> None:
     async with _served(system.broker, system.management) as client:
         answers = [
@@ -136,9 +190,11 @@ async def test_errors_are_texts(system: System) -> None:
             await client.post("api/messages", json=_named("missing")),
             await client.get("api/messages", params={**_named(), "offset": 1001}),
             await client.post("api/messages", json={"vhost": "/"}),
+            await client.get("api/messages", params={"vhost": "..", "name": "overview"}),
+            await client.post("api/delete", json={"vhost": "..", "name": "reset", "confirm": "reset"}),
             await client.post("api/messages", content=b"{" * 20_000),
         ]
-        assert [answer.status_code for answer in answers] == [503, 503, 400, 400, 400]
+        assert [answer.status_code for answer in answers] == [503, 503, 400, 400, 400, 400, 400]
         assert all(isinstance(answer.json()["error"], str) for answer in answers)
     async with _served(system.broker, f"http://127.0.0.1:{free_port()}") as client:
         answer = await client.get("api/messages", params=_named())
@@ -146,7 +202,8 @@ async def test_errors_are_texts(system: System) -> None:
         assert "no management API at" in answer.json()["error"]
 
 
-_CHANGES = ["api/messages"]
+_CONFIRMED = {**_named(), "confirm": _QUEUE}
+_CHANGES = {"api/messages": _named(), "api/purge": _CONFIRMED, "api/delete": _CONFIRMED}
 
 
 @pytest.mark.parametrize("path", _CHANGES)
@@ -162,10 +219,12 @@ async def test_changes_need_the_token_and_the_dashboards_own_page(path: str) -> 
                 ({HEADER: token, "Host": "evil.example"}, 421),
             ]  # fmt: skip
             for headers, status in wrong:
-                answer = await client.post(path, json={**_named(), "confirm": _QUEUE}, headers=headers)
+                answer = await client.post(path, json=_CHANGES[path], headers=headers)
                 assert answer.status_code == status, headers
+                assert status != 400 or "token" in answer.json()["error"]
             found = (await client.get("api/messages", params=_named())).json()
             assert [each["redelivered"] for each in found["messages"]] == [False] * 3
+            assert await _entries(client) == []
             for verb in ("PUT", "DELETE", "PATCH"):
                 assert (await client.request(verb, path, headers={HEADER: token})).status_code == 405
 
@@ -174,6 +233,7 @@ async def test_changes_need_the_token_and_the_dashboards_own_page(path: str) -> 
 async def test_everything_needs_the_password(path: str) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     async with _served("amqp://127.0.0.1/", nowhere, password="secret") as client:
-        assert (await client.get("api/messages", params=_named())).status_code == 401
-        assert (await client.post(path, json=_named())).status_code == 401
-        assert (await client.post(path, json=_named(), auth=("x", "secret"))).status_code == 503
+        for read in ("api/messages?vhost=a&name=b", "../audit/api/entries"):
+            assert (await client.get(read)).status_code == 401
+        assert (await client.post(path, json=_CHANGES[path])).status_code == 401
+        assert (await client.post(path, json=_CHANGES[path], auth=("x", "secret"))).status_code == 503

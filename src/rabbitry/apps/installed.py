@@ -21,7 +21,7 @@ RESERVED: Final = frozenset(
         "api", "apps", "bindings", "broker",
         "channels", "connections", "consumers", "dead", "doctor", "exchanges", "publish",
         "queues", "topology", "up", "version", "web", "worker",
-        "feed", "healthz", "metrics", "static", "ws",
+        "audit", "feed", "healthz", "metrics", "static", "ws",
     }
 )  # fmt: skip
 """Names that no app may have: Rabbitry's own commands, and paths of the dashboard."""

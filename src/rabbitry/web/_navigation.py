@@ -32,6 +32,7 @@ OWN: Final[dict[str, tuple[View, ...]]] = {
         _table("Connections", "The programs that are connected to the broker."),
         _table("Channels", "The channels of the broker's connections."),
         _table("Consumers", "Who consumes which queue of the broker."),
+        _table("Audit", "What was changed through the dashboard: by whom, when, and with what result."),
     ),
 }
 """Section of the navigation → the dashboard's own views in it, whose modules lie in the dashboard's static folder."""

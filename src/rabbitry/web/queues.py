@@ -1,4 +1,4 @@
-"""Looking at the messages of a queue, for the Queues view.
+"""Looking at the messages of a queue, purging and deleting it, for the Queues view.
 
 Rabbitry's broker shows them and changes nothing. Another broker has to be asked for them (`get`) and to put them back,
 which marks them; therefore it is asked only by a POST, after the page has said so.
@@ -7,8 +7,9 @@ which marks them; therefore it is asked only by a POST, after the page has said 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Annotated, Final
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -18,7 +19,10 @@ from rabbitry._decode import decode_json
 from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps.api import json_response, route_class
 from rabbitry.apps.management import fetch, get_object, management_url, open_client
-from rabbitry.exceptions import ConnectFailed, Undecodable, UsageError
+from rabbitry.exceptions import ConnectFailed, RabbitryError, Undecodable, UsageError
+from rabbitry.runtime.addresses import is_loopback
+from rabbitry.runtime.http.guard import user_name
+from rabbitry.web.audit import Audit
 from rabbitry.web.sources.broker import is_own
 from rabbitry.web.token import Token
 
@@ -32,6 +36,8 @@ LONGEST: Final = 20_000
 FARTHEST: Final = 1000
 """Messages that may lie before those shown."""
 _LARGEST: Final = 10_000
+_PATIENCE: Final = 25
+"""Seconds that a purge or deletion may take; a page waits for 30."""
 
 
 class Which(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,8 +48,20 @@ class Which(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def path(self) -> str:
-        """Its place below `/api/queues/`."""
+        """Its place below `/api/queues/`. Raises UsageError for a name that would make it another place."""
+        for text in (self.vhost, self.name):
+            if text in ("", ".", ".."):
+                raise UsageError(f"{text!r} can't be asked for over the management API: use an AMQP client")
         return f"{quote(self.vhost, safe='')}/{quote(self.name, safe='')}"
+
+
+class Confirmed(Which, frozen=True, forbid_unknown_fields=True):
+    """A queue, and its name once more, as it was typed to confirm a change."""
+
+    confirm: str
+
+
+W = TypeVar("W", bound=Which)
 
 
 class Queues:
@@ -53,19 +71,25 @@ class Queues:
         broker: The broker's URL, for the login.
         management: The URL of its management API; RabbitMQ's port on the broker's host if it is None.
         token: What a request that changes something has to carry.
+        audit: Where changes are logged.
+        has_password: Whether people have to log in, so that requests carry the name that they typed.
 
     Raises:
         UsageError: One of them is no URL.
     """
 
-    def __init__(self, broker: str, management: str | None, token: Token) -> None:
+    def __init__(self, broker: str, management: str | None, token: Token, audit: Audit, *, has_password: bool) -> None:
         self._login = parse_url(broker)
         self._url = management_url(management, self._login)
         self._token = token
+        self._audit = audit
+        self._has_password = has_password
         self._client: httpx.AsyncClient
         self.router: APIRouter = APIRouter(route_class=route_class(_largest))
         self.router.add_api_route("/messages", self.look)
         self.router.add_api_route("/messages", self.fetch, methods=["POST"])
+        self.router.add_api_route("/purge", self.purge, methods=["POST"])
+        self.router.add_api_route("/delete", self.delete, methods=["POST"])
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -85,10 +109,49 @@ class Queues:
     async def fetch(self, request: Request) -> Response:
         """Take the first messages of a queue, put them back, and return them."""
         self._token.check(request)
-        which = await _read(request)
+        which = await _read(request, Which)
         asked = {"count": AT_ONCE, "ackmode": "ack_requeue_true", "encoding": "base64", "truncate": LONGEST}
-        body = await fetch(self._client, f"/api/queues/{which.path}/get", method="POST", json=asked)
+        path = f"/api/queues/{which.path}/get"
+        body = await self._logged(
+            request, "fetch messages", which, fetch(self._client, path, method="POST", json=asked)
+        )
         return self._relayed(b'{"offset":0,"messages":' + body + b"}")
+
+    async def purge(self, request: Request) -> Response:
+        """Drop the ready messages of a queue."""
+        return await self._remove(request, "purge", "/contents")
+
+    async def delete(self, request: Request) -> Response:
+        """Delete a queue with its messages."""
+        return await self._remove(request, "delete", "")
+
+    async def _remove(self, request: Request, action: str, what: str) -> Response:
+        self._token.check(request)
+        which = await _read(request, Confirmed)
+        if which.confirm != which.name:
+            raise UsageError(f"{which.confirm!r} is not the queue's name: type {which.name!r} to {action} it")
+        path = f"/api/queues/{which.path}{what}"
+        await self._logged(request, action, which, fetch(self._client, path, method="DELETE", timeout=_PATIENCE))
+        return json_response({"done": action})
+
+    async def _logged(self, request: Request, action: str, which: Which, change: Coroutine[None, None, bytes]) -> bytes:
+        """Make a change that is logged before and after. It is not made if it can't be logged."""
+        with closing(change):
+            number = await self._audit.begin(self._who(request), action, which.vhost, which.name)
+            try:
+                answer = await change
+            except RabbitryError as error:
+                await self._audit.end(number, str(error))
+                raise
+        await self._audit.end(number)
+        return answer
+
+    def _who(self, request: Request) -> str:
+        """Return the name that somebody typed with the password, or else where the request came from."""
+        typed = user_name(request.headers) if self._has_password else ""
+        address = request.client.host if request.client is not None else "127.0.0.1"
+        where = "this machine" if is_loopback(address) else address
+        return f"{typed}, {where}" if typed else where
 
     def _relayed(self, body: bytes) -> Response:
         try:
@@ -102,8 +165,8 @@ async def _largest() -> int:
     return _LARGEST
 
 
-async def _read(request: Request) -> Which:
+async def _read(request: Request, type_: type[W]) -> W:
     try:
-        return decode_json(await request.body(), Which)
+        return decode_json(await request.body(), type_)
     except Undecodable as error:
         raise UsageError(f"the request names no queue: {error}") from error

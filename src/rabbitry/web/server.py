@@ -25,6 +25,7 @@ from rabbitry.runtime.addresses import is_loopback
 from rabbitry.runtime.http.guard import Guard
 from rabbitry.web._navigation import OVERVIEW, OWN, Entry, navigation, own_place
 from rabbitry.web._shell import STATIC, Page, modules, shell
+from rabbitry.web.audit import Audit, default_file
 from rabbitry.web.feed.pages import Feed
 from rabbitry.web.queues import Queues
 from rabbitry.web.sources import Sources
@@ -99,7 +100,8 @@ def create_app(settings: Settings, mounted: Sequence[Mount], management: str | N
     sources = Sources(settings.broker, management)
     feed = Feed(sources.topics)
     token = Token()
-    queues = Queues(settings.broker, management, token)
+    audit = Audit(default_file())
+    queues = Queues(settings.broker, management, token, audit, has_password=settings.password is not None)
     # No pages of API documentation: they load scripts from elsewhere, which the policy forbids.
     app = FastAPI(title="Rabbitry", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard, names=[settings.host], password=settings.password)
@@ -109,6 +111,7 @@ def create_app(settings: Settings, mounted: Sequence[Mount], management: str | N
     for mount in mounted:
         _add(app, mount, live, token)
     app.include_router(queues.router, prefix="/queues/api")
+    app.include_router(audit.router, prefix="/audit/api")
 
     @app.get("/static/views.js", include_in_schema=False)
     async def views() -> Response:

@@ -127,14 +127,10 @@ class Guard:
         )
 
     def _has_password(self, headers: Headers) -> bool:
-        scheme, _, credentials = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "basic" or self._password is None:
+        found = _basic(headers)
+        if found is None or self._password is None:
             return False
-        try:
-            _, _, password = base64.b64decode(credentials, validate=True).partition(b":")
-        except (binascii.Error, ValueError):
-            return False
-        return secrets.compare_digest(password, self._password.encode())
+        return secrets.compare_digest(found[1], self._password.encode())
 
     def _has_cookie(self, scope: Scope, headers: Headers) -> bool:
         # Not by http.cookies: that drops the whole header if another service's cookie breaks RFC 6265, as many do.
@@ -160,6 +156,24 @@ class Guard:
             await send(message)
 
         return wrapped
+
+
+def user_name(headers: Headers) -> str:
+    """Return the user name that was typed with the password; any is accepted. Empty if there is none."""
+    found = _basic(headers)
+    return "" if found is None else found[0].decode("utf-8", "replace")
+
+
+def _basic(headers: Headers) -> tuple[bytes, bytes] | None:
+    """Return user name and password of basic authentication; None if there are none."""
+    scheme, _, credentials = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        user, _, password = base64.b64decode(credentials, validate=True).partition(b":")
+    except (binascii.Error, ValueError):
+        return None
+    return user, password
 
 
 def is_head(scope: Scope) -> bool:

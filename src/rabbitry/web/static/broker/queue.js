@@ -2,6 +2,7 @@
 import { shown } from "../format.js";
 import { Component, html } from "../html.js";
 import { name, number, perSecond, size, tags } from "./cells.js";
+import { Changes } from "./changes.js";
 import { feed } from "./live.js";
 import { Messages } from "./messages.js";
 
@@ -44,7 +45,9 @@ export class QueueDetails extends Component {
         : html`<p class="zero">None. ${row.ready ? "What waits here stays until one comes." : ""}</p>`}
       <h3>Bindings</h3>
       <ul class="list">${bindings.map((each) => html`<li>${name(each.source)} <span class="zero">${each.routing_key === "" ? "without a key"
-        : html`with key <code><bdi>${shown(each.routing_key)}</bdi></code>`}</span></li>`)}</ul>`;
+        : html`with key <code><bdi>${shown(each.routing_key)}</bdi></code>`}</span></li>`)}</ul>
+      <h3>Purge or delete</h3>
+      <${Changes} vhost=${vhost} queue=${queue} />`;
   }
 }
 
