@@ -1,6 +1,8 @@
 """What surrounds each page: navigation, theme, search, the state of its sources; by keyboard, and at each width."""
 
-from collections.abc import Iterator
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -129,6 +131,56 @@ async def test_on_a_phone_the_navigation_opens_and_closes_by_keys(browser: Brows
     await page.keyboard.press("Escape")
     await expect(places).to_be_hidden()
     await expect(page.get_by_role("button", name="Menu")).to_be_focused()
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while chunk := await reader.read(65536):
+            writer.write(chunk)
+            await writer.drain()
+    writer.close()
+
+
+@contextlib.asynccontextmanager
+async def _behind_a_prefix(web: str) -> AsyncIterator[str]:
+    """Serve a dashboard under `/tools/rabbitry/`, as a reverse proxy does that removes the prefix."""
+    port = int(web.rstrip("/").rpartition(":")[2])
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:
+            writer.close()
+            return
+        if not head.split(b" ")[1].startswith(b"/tools/rabbitry/"):
+            writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            writer.close()
+            return
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        # One request for each connection, so that only one line needs the change; a handshake says Upgrade.
+        changed = head.replace(b" /tools/rabbitry/", b" /", 1).replace(b"keep-alive", b"close", 1)
+        back.write(changed)
+        await asyncio.gather(_pipe(reader, back), _pipe(there, writer))
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/tools/rabbitry/"
+
+
+async def test_pages_work_behind_a_proxys_prefix(browser: Browser, web: str) -> None:
+    async with (
+        _behind_a_prefix(web) as url,
+        await browser.new_page(viewport={"width": 1300, "height": 900}) as page,
+    ):
+        complaints: list[str] = []
+        page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+        await page.goto(url)
+        for name in ("Queues", "Consumers", "Machines", "Overview"):
+            await page.get_by_role("link", name=name, exact=True).click()
+            await expect(page.get_by_role("heading", level=1)).to_have_text(name)
+            assert page.url.startswith(url)
+            await expect(page.locator(".states")).to_contain_text("WebSocket connected")
+        assert [one for one in complaints if one.startswith("error")] == []
 
 
 async def test_the_age_of_what_is_shown_is_told(browser: Browser, web: str) -> None:
