@@ -1,6 +1,7 @@
 """Changes of queues: each answer has what changed since a version, and nothing is missed."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import httpx
@@ -95,6 +96,24 @@ async def test_a_broker_that_stops_answers_those_who_wait(monkeypatch: pytest.Mo
             await waiting.wait()
         answer = (await asked).json()
         assert (answer["version"], answer["rows"], answer["gone"]) == (version, [], [])
+
+
+async def test_the_first_rate_is_whole(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = Changes(broker, Pace())
+    async with rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("a")
+        began = time.monotonic()
+        version = (await changes.since(0, 0)).version
+        for _ in range(100):
+            await channel.publish(b"x", routing_key="a")
+        news = await changes.since(version, 20)
+        rate = _named(news.rows[0])["publish_rate"]
+        assert isinstance(rate, float)
+        assert rate + 0.1 >= 100 / (time.monotonic() - began)  # the looks are no further apart than these times
+        monkeypatch.setattr(limits, "_PAUSE", 0.0)  # as if nobody had asked for long
+        news = await changes.since(news.version, 20)
+        assert _named(news.rows[0])["publish_rate"] == 0.0
 
 
 async def test_rates_come_to_rest(broker: Broker) -> None:

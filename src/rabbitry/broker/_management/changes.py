@@ -34,6 +34,8 @@ _DECLARED: Final = 7
 """Members that stay as they were declared."""
 _WEIGHT: Final = 0.4
 """The weight of the last second in a rate, which is thus an average over a few seconds."""
+_PAUSE: Final = 10.0
+"""Seconds between two looks after which rates begin anew."""
 _NOTHING: Final = (0.0, 0.0, 0.0)
 
 Row = tuple[Any, ...]
@@ -122,11 +124,13 @@ class Changes:
     def _note(self, queue: Queue, version: int, seconds: float) -> None:
         counts = (queue.published, queue.delivered, queue.settlements)
         before = self._seen.get(queue)
-        if before is None or (before.rates is _NOTHING and counts == before.counts):
+        # After a pause in which nobody asked, the rate is as unknown as that of a new queue.
+        if before is None or seconds > _PAUSE or (before.rates is _NOTHING and counts == before.counts):
             rates = _NOTHING
         else:
+            weight = 1.0 if before.rates is _NOTHING else _WEIGHT
             one, two, three = (
-                _smoothed(rate, (count - old) / seconds)
+                _smoothed(rate, (count - old) / seconds, weight)
                 for rate, count, old in zip(before.rates, counts, before.counts, strict=True)
             )
             rates = (one, two, three) if one or two or three else _NOTHING
@@ -162,6 +166,6 @@ def _declared(queue: Queue) -> Row:
     return (queue.vhost.name, queue.name, kind, *flags, plain(queue.arguments))
 
 
-def _smoothed(before: float, now: float) -> float:
-    rate = round(before + _WEIGHT * (now - before), 1)
+def _smoothed(before: float, now: float, weight: float) -> float:
+    rate = round(before + weight * (now - before), 1)
     return rate if rate > 0.1 or now else 0.0
