@@ -326,7 +326,6 @@ _SENSELESS: Final = (
     ("PUT", f"/api/exchanges/%2F/{'n' * 256}", b'{"durable":true}'),
     ("PUT", "/api/users/surrogate", b'{"tags":"\\ud800","password":"x"}'),
     ("PUT", "/api/policies/%2F/large", b'{"pattern":".*","definition":{"message-ttl":1180591620717411303424}}'),
-    ("PUT", "/api/policies/%2F/long", b'{"pattern":".*","definition":{"expires":315360000001}}'),
     ("PUT", "/api/policies/%2F/priority", b'{"pattern":".*","definition":{"max-length":1},"priority":"--5"}'),
     (
         "PUT",
