@@ -49,27 +49,27 @@ def web(embedded_url: str) -> Iterator[str]:
         yield web.wait_for(r"dashboard on (http://\S+/)")[1]
 
 
-async def _theme(page: Page) -> str:
-    theme: str = await page.evaluate("getComputedStyle(document.documentElement).colorScheme")
-    return theme
+async def _expect_theme(page: Page, theme: str) -> None:
+    """Wait until the page has a theme: it follows a choice, or the system, in the page's next frame."""
+    await expect(page.locator("html")).to_have_css("color-scheme", theme)
 
 
 async def test_a_chosen_theme_holds_on_each_page_and_after_a_reload(browser: Browser, web: str) -> None:
     watched = await _open(browser, web, scheme="light")
     page = watched.page
-    assert await _theme(page) == "light"
+    await _expect_theme(page, "light")
     await page.get_by_label("Theme").select_option("Dark")
-    assert await _theme(page) == "dark"
+    await _expect_theme(page, "dark")
     await page.reload()
-    assert await _theme(page) == "dark"
+    await _expect_theme(page, "dark")
     await page.locator(".side").get_by_role("link", name="Assignments").click()
     await expect(page.locator("h1")).to_have_text("Assignments")
-    assert await _theme(page) == "dark"
+    await _expect_theme(page, "dark")
     await expect(page.get_by_label("Theme")).to_have_value("dark")
     await page.get_by_label("Theme").select_option("System")
-    assert await _theme(page) == "light"
+    await _expect_theme(page, "light")
     await page.emulate_media(color_scheme="dark")
-    assert await _theme(page) == "dark"
+    await _expect_theme(page, "dark")
     assert watched.complaints == []
 
 

@@ -75,8 +75,10 @@ def lent() -> Iterator[RabbitMQ]:
 def _locked() -> Iterator[BinaryIO]:
     """Lock the file of a server that is free; a new, empty file if there is none."""
     folder = Path(os.environ[_FOLDER])
-    new = folder / f"lent-{os.getpid()}-{next(_numbers)}"
-    for path in [*(path for path in sorted(folder.iterdir()) if path.name != _FOR_ALL), new]:
+    there = [path for path in sorted(folder.iterdir()) if path.name != _FOR_ALL]
+    # Another process may list and lock a new file before this one does, and has its server then: the next one is tried.
+    new = (folder / f"lent-{os.getpid()}-{number}" for number in _numbers)
+    for path in itertools.chain(there, new):
         with path.open("a+b") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -84,7 +86,6 @@ def _locked() -> Iterator[BinaryIO]:
                 continue
             yield file  # closing it unlocks it
             return
-    raise RuntimeError(f"another process has locked '{new}', which is new")
 
 
 def _is_emptied(server: RabbitMQ) -> bool:
