@@ -191,7 +191,8 @@ async def test_a_queue_that_grows_and_nobody_reads_needs_attention(
 async def test_a_new_thing_moves_no_other(browser: Browser, web: str, traffic: Channel) -> None:
     watched = await _open(browser, web)
     page = watched.page
-    await expect(page.locator(_thing("consumer", "the taker"))).to_have_count(1, timeout=_WITHIN)
+    for kind, name in (("publisher", "the producer"), ("queue", "news.waiting"), ("consumer", "the taker")):
+        await expect(page.locator(_thing(kind, name))).to_have_count(1, timeout=_WITHIN)
     places = """Object.fromEntries([...document.querySelectorAll(".thing")]
         .map((each) => [each.dataset.key, each.getAttribute("transform")]))"""
     before = await page.evaluate(places)

@@ -100,6 +100,25 @@ async def test_the_search_is_a_dialog_that_keys_open_use_and_close(browser: Brow
     assert watched.complaints == []
 
 
+async def test_the_search_opens_again_before_its_close_is_reported(browser: Browser, web: str) -> None:
+    watched = await _open(browser, f"{web}monitor/")
+    page = watched.page
+    await page.keyboard.press("/")
+    dialog = page.get_by_role("dialog", name="Search")
+    await dialog.get_by_role("combobox").fill("assi")
+    await page.evaluate(
+        """() => new Promise((closed) => {
+            const dialog = document.querySelector("dialog");
+            dialog.addEventListener("close", () => setTimeout(closed));
+            dialog.close();
+            dispatchEvent(new KeyboardEvent("keydown", { key: "k", ctrlKey: true }));
+        })"""
+    )
+    await expect(dialog.get_by_role("combobox")).to_be_focused()
+    await expect(dialog.get_by_role("combobox")).to_have_value("")
+    assert watched.complaints == []
+
+
 async def test_a_slash_in_a_field_is_a_slash(browser: Browser, web: str) -> None:
     watched = await _open(browser, f"{web}grading/")
     field = watched.page.get_by_label("Find")

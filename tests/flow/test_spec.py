@@ -62,7 +62,7 @@ def test_stages_are_selected_by_name() -> None:
         ("*", "", True),
         ("a", "b", False),
         ("#.a.#", "b.c", False),
-        ("#." * 200 + "b", "a." * 200 + "a", False),
+        ("#." * 120 + "b", "a." * 120 + "a", False),
     ],
 )
 def test_a_key_is_matched_as_a_topic_exchange_does(pattern: str, key: str, matches: bool) -> None:

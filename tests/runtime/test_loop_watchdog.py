@@ -29,7 +29,7 @@ async def test_the_log_shows_the_stack_that_blocks_the_loop(
     with caplog.at_level(logging.WARNING, logger="rabbitry.amqp.client"):
         async with rabbitry.connect(f"{embedded_url}?heartbeat=1") as connection:
             block_the_loop_until(lambda: "the event loop is blocked for" in caplog.text)
-            await eventually(lambda: "goes on" in caplog.text, "the end of the stall")
+            await eventually(lambda: "runs again" in caplog.text, "the end of the stall")
             channel = await connection.channel()
             await channel.declare_queue(exclusive=True)
     assert "the event loop is blocked for" in caplog.text

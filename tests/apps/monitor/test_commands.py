@@ -86,7 +86,7 @@ def test_statistics_without_a_key_are_wrong_usage(tmp_path: Path) -> None:
 
 def test_a_malformed_env_file_ends_with_2_and_names_the_line(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("RABBITMQ_HOST=x\nwhat is this\n")
-    ends_with(2, r"\.env, line 2: 'what is this' is no KEY=VALUE", tmp_path, *PUBLISH)
+    ends_with(2, r"\.env, line 2: 'what is this' is not KEY=VALUE", tmp_path, *PUBLISH)
 
 
 def test_the_publisher_takes_its_broker_from_the_env_file(tmp_path: Path) -> None:

@@ -90,9 +90,11 @@ export function openPalette() {
     dialog.className = "palette";
     dialog.setAttribute("aria-label", "Search");
     dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
-    dialog.addEventListener("close", () => render(null, dialog));
+    // The event comes after the dialog was closed, perhaps when it is open again.
+    dialog.addEventListener("close", () => dialog.open || render(null, dialog));
     document.body.append(dialog);
   }
+  render(null, dialog); // what was typed before
   render(html`<${Palette} />`, dialog);
   dialog.showModal();
   dialog.querySelector("input").focus();
