@@ -30,7 +30,7 @@ settings.load_profile("rabbitry")
 # coroutines. It also records the stack of each future, task and callback, which is more than half of the CPU of all
 # tests of the client and the broker; asyncio asks `get_debug` before it does so. PYTHONASYNCIODEBUG=1 brings them back.
 if not os.environ.get("PYTHONASYNCIODEBUG"):
-    asyncio.BaseEventLoop.get_debug = lambda self: False  # type: ignore[method-assign]
+    asyncio.BaseEventLoop.get_debug = lambda self: False  # type: ignore[method-assign] # for the whole run
 # It also logs each callback that took 0.1 s, which on a busy machine any may take: commands would write it to stderr.
 logging.getLogger("asyncio").addFilter(lambda record: record.msg != "Executing %s took %.3f seconds")
 

@@ -43,11 +43,11 @@ async def test_what_is_published_is_compared_with_the_type_of_its_key(broker_url
         await eventually_holds(broker_url, "typed.bills", 3)
         # The ignores show that type checkers see it too: one that is not needed is an error.
         with pytest.raises(rabbitry.UsageError, match="key 'order' takes Order, and not dict"):
-            await publisher.publish({"article": "tea"}, key=order)  # type: ignore[misc]
+            await publisher.publish({"article": "tea"}, key=order)  # type: ignore[misc] # the mistake that is tested
         with pytest.raises(rabbitry.UsageError, match="key 'order' takes Order, and not str"):
-            await publisher.send("tea", key=order)  # type: ignore[misc]
+            await publisher.send("tea", key=order)  # type: ignore[misc] # the mistake that is tested
         with pytest.raises(rabbitry.UsageError, match=r"key 'numbers' takes list\[int\], and not this value"):
-            await publisher.publish(["one"], key=numbers)  # type: ignore[misc]
+            await publisher.publish(["one"], key=numbers)  # type: ignore[misc] # the mistake that is tested
         with pytest.raises(rabbitry.UsageError, match="key 'order' takes Order"):
             await app.publish(5, key="order")  # by its name
         with pytest.raises(rabbitry.UsageError, match="key 'bill' takes str"):
@@ -95,7 +95,7 @@ async def test_a_harness_knows_the_types() -> None:
         assert (await h.published(bill)).upper() == "TEA"
         assert h.all_published(bill) == ["tea"]
         with pytest.raises(rabbitry.UsageError, match="key 'order' takes Order"):
-            await h.publish(5, key=order)  # type: ignore[misc]
+            await h.publish(5, key=order)  # type: ignore[misc] # the mistake that is tested
         await h.publish([1, 2], key=numbers)
         assert await h.published(bill) == "3"
 
@@ -119,7 +119,7 @@ def test_handlers_take_the_type_of_their_key() -> None:
     with pytest.raises(rabbitry.AppError, match=r"key 'odd': type=.*can't be decoded"):
         app.key("odd", rabbitry.App)
     with pytest.raises(rabbitry.AppError, match="key=5: must be a string"):
-        app.key(5, str)  # type: ignore[arg-type]
+        app.key(5, str)  # type: ignore[arg-type] # the mistake that is tested
 
 
 def test_a_then_with_a_type_leads_somewhere() -> None:

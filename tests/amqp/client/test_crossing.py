@@ -91,7 +91,7 @@ async def test_a_channel_whose_request_is_refused_while_it_is_closed(
         assert again.number == channel.number  # free, once the broker has answered
         await again.declare_queue("q")
         assert connection.is_open
-        told = [type(method) for method in broker.links[0].told if type(method) in _CLOSES]  # type: ignore[attr-defined]
+        told = [type(method) for method in broker.links[0].told if type(method) in _CLOSES]  # type: ignore[attr-defined] # a Link
     assert told == [ChannelClose, ChannelCloseOk]
 
 
@@ -103,7 +103,7 @@ async def test_an_opening_that_is_given_up_while_it_is_refused(no_leaks: None, r
     Link.refused = refused
     async with _errors_of_the_loop(), ScriptedBroker(Link) as broker, rabbitry.connect(broker.url) as connection:
         opening = asyncio.create_task(connection.channel())
-        await eventually(lambda: broker.links and broker.links[0].kept, "the refusal")  # type: ignore[attr-defined]
+        await eventually(lambda: broker.links and broker.links[0].kept, "the refusal")  # type: ignore[attr-defined] # a Link
         opening.cancel()
         await asyncio.gather(opening, return_exceptions=True)
         await eventually(
@@ -120,12 +120,12 @@ async def test_both_sides_close_the_connection(no_leaks: None) -> None:
         connection = await rabbitry.connect(broker.url)
         channel = await connection.channel()
         asking = asyncio.create_task(_declare(channel))
-        await eventually(lambda: broker.links[0].kept, "the refusal")  # type: ignore[attr-defined]
+        await eventually(lambda: broker.links[0].kept, "the refusal")  # type: ignore[attr-defined] # a Link
         await connection.close()
         with pytest.raises(rabbitry.ConnectionClosed):
             await asking
         await eventually(lambda: broker.links[0].lost, "the end of the socket")
-        assert ConnectionCloseOk() in broker.links[0].told  # type: ignore[attr-defined]
+        assert ConnectionCloseOk() in broker.links[0].told  # type: ignore[attr-defined] # a Link
 
 
 @pytest.mark.parametrize("close", [_MISSING, ConnectionClose(320, "CONNECTION_FORCED")])

@@ -54,7 +54,7 @@ class Topic(ABC):
         return list(self._bells)
 
     def ring(self) -> None:
-        """Tell the pages that something changed."""
+        """Wake the pages that are subscribed, since something changed."""
         for bell in self._bells.values():
             bell()
 

@@ -116,7 +116,7 @@ class World:
         """Add addresses."""
         message = f"add {next(self._names)}"
         options.setdefault("delay", 0.0)
-        return self.tell([Asked(Add(list(urls), **options), message)]).answers[message]  # type: ignore[arg-type]
+        return self.tell([Asked(Add(list(urls), **options), message)]).answers[message]  # type: ignore[arg-type] # checked by what it is passed to
 
     def tell(self, inputs: Sequence[Input]) -> Decided:
         """Apply messages, and pass the batches on to crawlers."""
@@ -297,4 +297,4 @@ def delay(world: World, *, pages: float, reports: float) -> None:
     def late(at: float, inputs: list[Input]) -> None:
         later(at + pages * isinstance(inputs[0], Page) + reports * isinstance(inputs[0], Report), inputs)
 
-    world.later = late  # type: ignore[method-assign]
+    world.later = late  # type: ignore[method-assign] # the stand-in of this test

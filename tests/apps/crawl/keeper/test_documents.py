@@ -41,7 +41,7 @@ def test_the_same_content_is_indexed_once_for_a_host(simple: Database) -> None:
     inner = world.site
     world.site = lambda url: Answered(text) if url[-1] in "xy" else inner(url)
     make = world.process
-    world.process = lambda *values: _untitled(make(*values))  # type: ignore[method-assign]
+    world.process = lambda *values: _untitled(make(*values))  # type: ignore[method-assign] # the stand-in of this test
     world.add("http://a.test/")
     world.run()
     assert len(world.index.stored) == 2

@@ -69,7 +69,7 @@ def test_a_host_of_which_batches_are_lost_goes_on_at_once(simple: Database) -> N
         else:
             send(batch)
 
-    world.send = lossy  # type: ignore[method-assign]
+    world.send = lossy  # type: ignore[method-assign] # the stand-in of this test
     world.add("http://h0.test/")
     world.run(200)
     assert next(lost) > 4
@@ -81,8 +81,8 @@ def test_messages_that_come_twice_change_nothing(simple: Database) -> None:
     once = world.apply
 
     def twice(inputs: list[object]) -> object:
-        decided = once(inputs)  # type: ignore[arg-type]
-        again = once(inputs)  # type: ignore[arg-type]
+        decided = once(inputs)  # type: ignore[arg-type] # checked by what it is passed to
+        again = once(inputs)  # type: ignore[arg-type] # checked by what it is passed to
         decided.batches += again.batches
         return decided
 
@@ -99,7 +99,7 @@ def test_a_batch_that_was_never_published_is_withdrawn(simple: Database) -> None
     world = World(simple, web(1, 5))
     sends = world.send
     lost = iter([True, False, True])
-    world.send = lambda batch: None if next(lost, False) else sends(batch)  # type: ignore[method-assign]
+    world.send = lambda batch: None if next(lost, False) else sends(batch)  # type: ignore[method-assign] # the stand-in of this test
     world.add("http://h0.test/")
     for _ in range(20):
         world.run()
@@ -130,7 +130,7 @@ def test_two_keepers_that_believe_to_be_active_do_no_harm(simple: Database) -> N
 
     def either(inputs: list[object]) -> object:
         world.keeper = turn.choice(keepers)
-        return once(inputs)  # type: ignore[arg-type]
+        return once(inputs)  # type: ignore[arg-type] # checked by what it is passed to
 
     world.apply = either  # type: ignore[assignment, method-assign]
     world.add("http://h0.test/")
@@ -149,14 +149,14 @@ def test_a_transaction_that_fails_changes_nothing(simple: Database) -> None:
         if fails.random() < 0.5:
 
             def work(connection: object) -> None:
-                world.keeper.apply(connection, inputs, world.now)  # type: ignore[arg-type]
+                world.keeper.apply(connection, inputs, world.now)  # type: ignore[arg-type] # checked by what it is passed to
                 raise ZeroDivisionError
 
             with pytest.raises(ZeroDivisionError):
                 simple.write_now(work)
             world.keeper.forget()
             world.index.documents.clear()
-        return once(inputs)  # type: ignore[arg-type]
+        return once(inputs)  # type: ignore[arg-type] # checked by what it is passed to
 
     world.apply = failing  # type: ignore[assignment, method-assign]
     world.add("http://h0.test/")

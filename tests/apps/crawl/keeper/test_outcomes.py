@@ -36,7 +36,7 @@ def test_a_link_that_is_too_long_is_counted_once_and_can_be_asked_for(database: 
     found = database.read_now(lambda connection: status(connection, world.now))
     assert (found.outcomes["too-long"], found.outcomes["document"]) == (1, 2)
     for url in (LONG, LONG[:2049]):
-        told = database.read_now(lambda connection, url=url: why(connection, url, world.now))  # type: ignore[misc]
+        told = database.read_now(lambda connection, url=url: why(connection, url, world.now))  # type: ignore[misc] # mypy infers no default of a lambda
         assert (told.state, [one.outcome for one in told.decisions]) == ("done", ["too-long"])
     never = database.read_now(lambda connection: why(connection, f"{START}y{'x' * 3_000}", world.now))
     assert (never.state, never.would) == ("unknown", "too-long")

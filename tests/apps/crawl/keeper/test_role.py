@@ -80,7 +80,7 @@ class Fetching:
             }  # fmt: skip
             await self._channel.publish(
                 zstandard.compress(b"<html"), exchange=names.EXCHANGE, routing_key=names.PAGE_KEY,
-                properties=Properties(type="Page", content_encoding="zstd", headers=headers),  # type: ignore[arg-type]
+                properties=Properties(type="Page", content_encoding="zstd", headers=headers),  # type: ignore[arg-type] # checked by what it is passed to
             )  # fmt: skip
             number = int(address.url.rpartition("/")[2])
             links = [Link(f"http://site.test/p/{(number * 2 + step) % PAGES}") for step in (1, 2)]
