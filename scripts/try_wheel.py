@@ -86,7 +86,7 @@ def try_programs(folder: Path) -> None:
     """Run broker, page and pytest plugin."""
     with service(folder, r"ready (\S+) http", "broker", "--memory", "--port", "0", "--management-port", "0") as url:
         with service(folder, r"(http://127\.0\.0\.1:\d+)", "web", "--port", "0", "--broker", url) as page:
-            check("<title>Rabbitry</title>" in get(page), "the page has no title")
+            check("<title>Overview – Rabbitry</title>" in get(page), "the page has no title")
             for linked in re.findall(r'(?:src|href)="(/?[^":#]+)"', get(page)):
                 get(f"{page}/{linked.lstrip('/')}")
             for app in ("grading", "crawl"):

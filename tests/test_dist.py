@@ -50,5 +50,5 @@ def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
 def test_a_missing_python_is_a_failure(tmp_path: Path) -> None:
     done = _dist(tmp_path / "out", "3.99")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "dist: none of these Pythons is here: 3.99"
+    assert done.stderr.splitlines()[-1] == "dist: none of these Pythons was found: 3.99"
     assert not (tmp_path / "out").exists()

@@ -79,7 +79,7 @@ def test_make_up_shows_this_machine_and_ends_cleanly(up: tuple[subprocess.Popen[
         return int(known["samples"]) if known["broker"] == "connected" else 0
 
     eventually_blocking(samples, "a first sample")
-    assert "<title>Rabbitry</title>" in httpx.get(page, timeout=60).text
+    assert "<title>Overview – Rabbitry</title>" in httpx.get(page, timeout=60).text
     # A scheme with a pytest part works with what `make up` has installed.
     scheme = clone / "deploy/course/data_mining/scheme.toml"
     subprocess.run([clone / ".venv/bin/python", "-c", _MARK, scheme], check=True, timeout=180)
