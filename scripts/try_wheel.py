@@ -15,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urljoin
 
 _RABBITRY = Path(sys.prefix) / "bin/rabbitry"
 _WITHIN = 120.0
@@ -88,7 +89,7 @@ def try_programs(folder: Path) -> None:
         with service(folder, r"(http://127\.0\.0\.1:\d+)", "web", "--port", "0", "--broker", url) as page:
             check("<title>Overview – Rabbitry</title>" in get(page), "the page has no title")
             for linked in re.findall(r'(?:src|href)="(/?[^":#]+)"', get(page)):
-                get(f"{page}/{linked.lstrip('/')}")
+                get(urljoin(f"{page}/", linked))
             for app in ("grading", "crawl"):
                 get(f"{page}/{app}/")
     (folder / "test_message.py").write_text(_TEST)
