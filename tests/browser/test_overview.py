@@ -3,16 +3,16 @@
 import asyncio
 import shlex
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, ConsoleMessage, Page, expect
+from playwright.async_api import Browser, expect
 
 import rabbitry
 from rabbitry.amqp.client import Channel
 from tests.browser.axe import serious
+from tests.browser.watched import Watched
 from tests.support import commands
 from tests.support.embedded import BrokerProcess
 from tests.support.management import management_url
@@ -22,18 +22,6 @@ from tests.support.rabbitmq import RabbitMQ
 pytestmark = pytest.mark.timeout(300)
 _WITHIN = 120_000
 _EVIL = "<img src=x onerror=alert(1)>"
-
-
-@dataclass
-class Watched:
-    """A page, and what its console complained of."""
-
-    page: Page
-    complaints: list[str] = field(default_factory=list)
-
-    def note(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            self.complaints.append(message.text)
 
 
 async def _open(

@@ -3,30 +3,18 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, expect
+from playwright.async_api import Browser, Page, expect
 
 from tests.browser.axe import serious
+from tests.browser.watched import Watched
 from tests.support import commands
 
 pytestmark = pytest.mark.timeout(240)
 _WITHIN = 90_000
 _PLACES = ("", "monitor/", "grading/", "crawl/")
-
-
-@dataclass
-class Watched:
-    """A page, and what its console complained of."""
-
-    page: Page
-    complaints: list[str] = field(default_factory=list)
-
-    def note(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            self.complaints.append(message.text)
 
 
 async def _open(
