@@ -3,16 +3,17 @@
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, expect
+from playwright.async_api import Browser, expect
 
 import rabbitry
 from rabbitry import Properties
 from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.web._navigation import OWN
 from tests.browser.axe import serious
+from tests.browser.watched import Watched
 from tests.support import commands
 from tests.support.embedded import BrokerProcess
 from tests.support.management import management_url
@@ -22,18 +23,6 @@ from tests.support.rabbitmq import RabbitMQ
 pytestmark = pytest.mark.timeout(240)
 _WITHIN = 90_000
 _EVIL = "<img src=x onerror=alert(1)>"
-
-
-@dataclass
-class Watched:
-    """A page, and what its console complained of."""
-
-    page: Page
-    complaints: list[str] = field(default_factory=list)
-
-    def note(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and "WebSocket connection to" not in message.text:
-            self.complaints.append(message.text)
 
 
 @dataclass
@@ -66,9 +55,6 @@ def _served(broker: str, management: str) -> AbstractContextManager[commands.Ser
 async def _open(browser: Browser, url: str, *, width: int = 1400) -> Watched:
     page = await browser.new_page(viewport={"width": width, "height": 800})
     watched = Watched(page)
-    page.on("console", watched.note)
-    page.on("pageerror", lambda error: watched.complaints.append(str(error)))
-    page.on("dialog", lambda dialog: watched.complaints.append(f"dialog {dialog.message}"))
     await page.goto(url)
     return watched
 

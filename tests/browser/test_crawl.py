@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, expect
 
 import rabbitry
 from rabbitry.amqp.client import Channel, Properties
@@ -23,6 +23,7 @@ from rabbitry.runtime.http.serving import serve
 from rabbitry.runtime.listening import listen
 from rabbitry.web.server import Mount, create_app, mounts
 from tests.apps.crawl._fake import EVIL, URL, FakeKeeper
+from tests.browser.watched import SERVER_AWAY, Watched
 
 pytestmark = pytest.mark.timeout(300)
 _WITHIN = 90_000
@@ -76,31 +77,12 @@ async def _served(broker: str, *, with_keeper: bool = True) -> AsyncIterator[Ser
             await serving
 
 
-class Watched:
-    """A page, and what its console complained of."""
-
-    def __init__(self, page: Page) -> None:
-        self.page = page
-        self.complaints: list[str] = []
-        page.set_default_timeout(_WITHIN)
-        page.on("console", lambda message: self._note(message.type, message.text))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: self.complaints.append(f"dialog {dialog.message}"))
-
-    def _note(self, kind: str, text: str) -> None:
-        if kind in ("error", "warning") and "status of 400" not in text:  # the page says why in its own words
-            self.complaints.append(text)
-
-    async def go(self, place: str) -> None:
-        """Follow a link of the page."""
-        await self.page.locator(f".places a[href='#/{place}']").click()
-
-
 async def _opened(
     browser: Browser, served: Served, *, width: int = 1200, scheme: Literal["dark", "light"] = "light", place: str = ""
 ) -> Watched:
     page = await browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    watched = Watched(page)
+    watched = Watched(page, (*SERVER_AWAY, "status of 400"))  # the page says why in its own words
+    page.set_default_timeout(_WITHIN)
     await page.goto(f"{served.url}#/{place}")
     await expect(page.locator(".states")).to_contain_text("Broker connected", timeout=_WITHIN)
     return watched

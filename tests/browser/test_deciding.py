@@ -14,7 +14,8 @@ from playwright.async_api import Browser, Locator, Page, Route, expect
 from rabbitry.apps.grading.message import Assignment, submission
 from rabbitry.apps.grading.records import Database, course, inbox
 from rabbitry.apps.grading.roles import ROLES, RoleName
-from tests.browser.test_grading import Watched, _opened, _web
+from tests.browser.test_grading import _opened, _web
+from tests.browser.watched import Watched
 
 pytestmark = pytest.mark.timeout(300)
 _WITHIN = 90_000

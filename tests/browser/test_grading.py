@@ -6,40 +6,19 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, expect
+from playwright.async_api import Browser, Locator, expect
 
 from rabbitry.apps.grading.records import Database
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.students import Submitter
 from tests.apps.grading._running import PEOPLE, role_set
+from tests.browser.watched import SERVER_AWAY, Watched
 from tests.support import commands
 from tests.support.ports import free_port
 
 pytestmark = pytest.mark.timeout(300)
 _WITHIN = 90_000
 EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>"
-
-
-class Watched:
-    """A page, and what its console complained of."""
-
-    def __init__(self, page: Page) -> None:
-        self.page = page
-        self.complaints: list[str] = []
-        page.on("console", lambda message: self._note(message.type, message.text))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: self.complaints.append(f"dialog {dialog.message}"))
-
-    def _note(self, kind: str, text: str) -> None:
-        # That a request was refused, or not answered, the browser says itself; the page says why.
-        refusals = ("status of 400", "status of 404", "ERR_CONNECTION_REFUSED", "ERR_EMPTY_RESPONSE")
-        if kind in ("error", "warning") and not any(refusal in text for refusal in refusals):
-            self.complaints.append(text)
-
-    async def go(self, place: str) -> Locator:
-        """Follow a link of the page; gives its panel."""
-        await self.page.locator(f".places a[href='#/{place}']").click()
-        return self.page.locator(".panel")
 
 
 @pytest.fixture
@@ -58,7 +37,8 @@ async def _web(broker: str, database_url: str) -> AsyncIterator[str]:
 
 
 async def _opened(browser: Browser, url: str) -> Watched:
-    watched = Watched(await browser.new_page(viewport={"width": 1200, "height": 900}))
+    page = await browser.new_page(viewport={"width": 1200, "height": 900})
+    watched = Watched(page, (*SERVER_AWAY, "status of 400", "status of 404"))  # the page says why in its own words
     watched.page.set_default_timeout(_WITHIN)
     await watched.page.goto(url)
     return watched

@@ -29,9 +29,6 @@ async def _open(
 ) -> Watched:
     page = await browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     watched = Watched(page)
-    page.on("console", watched.note)
-    page.on("pageerror", lambda error: watched.complaints.append(str(error)))
-    page.on("dialog", lambda dialog: watched.complaints.append(f"dialog {dialog.message}"))
     await page.goto(url)
     return watched
 

@@ -3,16 +3,16 @@
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import pytest
 import websockets
-from playwright.async_api import Browser, ConsoleMessage, Page, expect
+from playwright.async_api import Browser, expect
 
 import rabbitry
 from rabbitry.runtime.http.pages import PEER_PAGE_LIMIT
+from tests.browser.watched import Watched
 from tests.support import commands
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
@@ -21,27 +21,11 @@ pytestmark = pytest.mark.timeout(240)
 _WITHIN = 90_000
 
 
-@dataclass
-class Watched:
-    """A page, and what its console complained of."""
-
-    page: Page
-    complaints: list[str] = field(default_factory=list)
-
-    def note(self, message: ConsoleMessage) -> None:
-        # A WebSocket that finds no server is reported by the browser itself; the page says it in its own words.
-        if message.type in ("error", "warning") and "WebSocket connection to" not in message.text:
-            self.complaints.append(message.text)
-
-
 async def _open(
     browser: Browser, url: str, *, width: int = 1200, scheme: Literal["dark", "light"] = "light"
 ) -> Watched:
     page = await browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
     watched = Watched(page)
-    page.on("console", watched.note)
-    page.on("pageerror", lambda error: watched.complaints.append(str(error)))
-    page.on("dialog", lambda dialog: watched.complaints.append(f"dialog {dialog.message}"))
     await page.goto(url)
     return watched
 

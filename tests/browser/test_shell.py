@@ -22,8 +22,6 @@ async def _open(
 ) -> Watched:
     page = await browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
     watched = Watched(page)
-    page.on("console", watched.note)
-    page.on("pageerror", lambda error: watched.complaints.append(str(error)))
     await page.goto(url)
     await expect(page.locator(".states .state").first).to_be_visible(timeout=_WITHIN)
     return watched
