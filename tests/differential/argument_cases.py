@@ -1,4 +1,4 @@
-"""All kinds of values for each argument: of queues, consumers and exchanges; limits, and modes of a channel.
+"""Values of all kinds for each argument of queues, consumers and exchanges, for limits and for modes of a channel.
 
 A refusal closes the channel, which is opened again, so a case holds many values. A decimal is a case of its own where
 RabbitMQ ends the connection. The cases named `argument_…` are run by `make faults`.
@@ -37,7 +37,7 @@ _CONSUMER: Final = (
 
 
 def _each(methods: Sequence[Method], reverse: Method, peer: Peer) -> None:
-    """Call each method on an open channel, and `reverse` where it worked."""
+    """Call each method on an open channel, and `reverse` after each that succeeded."""
     for method in methods:
         if not peer.is_open:
             return

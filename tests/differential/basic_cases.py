@@ -185,7 +185,7 @@ for _kind in ("classic", "quorum"):
 
 
 def _prefetches(steps: tuple[tuple[int, bool] | str, ...], peer: Peer) -> None:
-    """Set limits (count, global) and start consumers, of a queue each, in turn; then settle all."""
+    """Set prefetch limits (count, global) and start consumers in turn, each on a queue of its own; then settle all."""
     for queue in ("left", "right"):
         peer.queue(queue)
         for number in range(10):
@@ -199,7 +199,7 @@ def _prefetches(steps: tuple[tuple[int, bool] | str, ...], peer: Peer) -> None:
         peer.quiet()
     peer.send(m.BasicAck(0, True))
     peer.quiet()
-    peer.log = [f"{sum('BasicDeliver' in line for line in peer.log)} delivered"]  # of which queue is chance
+    peer.log = [f"{sum('BasicDeliver' in line for line in peer.log)} delivered"]  # which queue sends it is chance
 
 
 _LIMITS: Final[tuple[tuple[tuple[int, bool] | str, ...], ...]] = (
@@ -428,7 +428,7 @@ def cancel_is_not_sent_to_whom_it_does_not_interest(peer: Peer) -> None:
 
 @case
 def consumers_come_before_what_follows(peer: Peer) -> None:
-    """All in one write: what was published is with the consumer when the next method is carried out."""
+    """Send all in one write: a published message has reached the consumer when the next method is carried out."""
     peer.queue("q")
     peer.consume("q", "first", no_ack=True)
     peer.consume("q", "second", no_ack=True)
@@ -465,7 +465,7 @@ def channel_prefetch_holds_back_those_who_need_not_acknowledge(peer: Peer) -> No
 
 @case
 def channel_prefetch_over_several_queues(peer: Peer) -> None:
-    """No queue is left behind."""
+    """Check that each queue gets its share of the prefetch."""
     peer.call(m.BasicQos(0, 1, True))
     for queue in "abc":
         peer.queue(queue)
@@ -480,7 +480,7 @@ def channel_prefetch_over_several_queues(peer: Peer) -> None:
 
 
 def _limits(steps: tuple[tuple[int, bool] | str, ...], peer: Peer) -> None:
-    """Set limits, (prefetch, whether for the channel), and start consumers of the named queues, step by step."""
+    """Set limits (prefetch, global) and start consumers of the named queues, step by step."""
     for name in ("a", "b"):
         peer.queue(name)
         for number in range(6):

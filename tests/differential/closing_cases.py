@@ -1,4 +1,4 @@
-"""The end of a connection while the client still sends: the broker's reason must arrive, and no reset."""
+"""Connections that the broker closes while the client still sends: the reason must arrive instead of a TCP reset."""
 
 from typing import Final
 
@@ -13,7 +13,7 @@ _SIZE: Final = 1 << 16
 
 
 def _go_on_sending(peer: Peer) -> None:
-    """Send some megabytes of messages, as a client that has not seen the close yet; then read the answers."""
+    """Send some megabytes of messages, as a client that has not read the close yet; then read the answers."""
     for _ in range(_MESSAGES):
         peer.publish("", "nowhere", bytes(_SIZE))
     peer.quiet()

@@ -94,7 +94,7 @@ _HEADER = encode_header(Properties(), 3)
 
 
 def _headers(fields: bytes, destination: bytes = b"\0\x01q\0") -> bytes:
-    """A publish whose headers table has these fields."""
+    """Publish a message whose headers table has these fields."""
     table = len(fields).to_bytes(4, "big") + fields
     method = _frame(1, 1, signature(m.BasicPublish) + b"\0\0" + destination)
     return method + _frame(2, 1, _HEADER[:12] + b"\x20\0" + table) + _frame(3, 1, b"abc")
@@ -263,7 +263,7 @@ _BYE = (0, m.ConnectionClose(200, "bye"))
 
 
 def _closing(*requests: tuple[int, m.Method]) -> Callable[[Peer], None]:
-    """Requests whose connection or channel is closed in the same chunk."""
+    """Send requests and the close of their connection or channel in one chunk."""
 
     def close(peer: Peer) -> None:
         peer.queue("q")
@@ -286,7 +286,7 @@ for _name, _requests in {
 
 
 def _crossing(refused: tuple[int, m.Method], *answers: tuple[int, m.Method]) -> Callable[[Peer], None]:
-    """A request that makes the broker close, and a close of our own that crosses it."""
+    """Send a request that makes the broker close, and a close of our own that crosses it."""
 
     def close(peer: Peer) -> None:
         peer.answers_closes = False

@@ -1,4 +1,4 @@
-"""Expiry: by a queue's and a message's time-to-live, of requeued messages, and in priority queues."""
+"""Expiry by a queue's and a message's time-to-live, also of requeued messages and in priority queues."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -174,7 +174,7 @@ def expires_at_once_when_it_comes_back(peer: Peer) -> None:
 def _at_the_head_of_a_priority_queue(
     messages: tuple[tuple[bytes, int | None, int], ...], dead: int, peer: Peer
 ) -> None:
-    """Publish (body, expiration, priority); then see which are left, and which expire once the head is gone."""
+    """Publish (body, expiration, priority); then log which are left, and which expire once the head is gone."""
     _queue({"x-max-priority": 5}, peer)
     peer.call(m.ConfirmSelect())
     for body, expiration, priority in messages:

@@ -1,4 +1,4 @@
-"""Limits, dead letters and priorities of queues."""
+"""Length limits, dead letters and priorities of queues."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -89,7 +89,7 @@ def _rejected(exchange: str, key: str | None, headers: Mapping[str, FieldValue] 
 
 
 def _old(queue: str, **more: FieldValue) -> Table:
-    """Return an entry of x-death as brokers before RabbitMQ 3.5.2 wrote it, one for each death."""
+    """Return an entry of x-death as RabbitMQ before 3.5.2 wrote it: one entry for each death."""
     return {"reason": "rejected", "queue": queue, "exchange": "", "routing-keys": [queue], **more}
 
 

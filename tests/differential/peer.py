@@ -1,4 +1,4 @@
-"""A client that hides nothing: it sends the steps of a script, legal or not, and logs everything that it receives."""
+"""A client that sends the steps of a script, legal or not, and logs everything that it receives."""
 
 import re
 import select
@@ -33,7 +33,7 @@ CAPABILITIES: Final[Table] = {
 
 
 class Peer:
-    """A connection with channel 1 open. `log` has everything received, in words, with random parts masked."""
+    """A connection with channel 1 open. `log`: a line for each frame received, random parts masked."""
 
     def __init__(
         self, url: str, *, capabilities: Table = CAPABILITIES, log_in: bool = True, patience: float = 1
@@ -93,7 +93,7 @@ class Peer:
         self.raw(struct.pack(">BHI", kind, channel, len(payload)) + payload + b"\xce")
 
     def send(self, method: Method, channel: int = 1) -> None:
-        """Send a method, and do not wait."""
+        """Send a method without waiting for an answer."""
         if isinstance(method, m.QueueDeclare):
             self.queues.add(method.queue)
         elif isinstance(method, m.ExchangeDeclare):
@@ -105,7 +105,7 @@ class Peer:
         self.call_on(channel, method)
 
     def call_on(self, channel: int, method: Method | None) -> None:
-        """Send a method, and wait for a method on that channel other than deliveries and confirms."""
+        """Send a method, and wait for any answer on that channel except deliveries and confirms."""
         if method is not None:
             self.send(method, channel)
         seen = False
@@ -138,14 +138,14 @@ class Peer:
             self.frame(3, channel, body)
 
     def drop(self) -> None:
-        """Close the socket without a close of the connection."""
+        """Close the socket without `connection.close`."""
         self.is_open = False
         self._socket.close()
 
     # -- common steps --------------------------------------------------------------------------
 
     def queue(self, name: str, **flags: object) -> None:
-        """Declare a queue; keywords are the method's fields, and x_… its arguments."""
+        """Declare a queue. Keywords that begin with `x_` are its arguments, the others the method's fields."""
         arguments: dict[str, FieldValue] = {}
         fields: dict[str, object] = {}
         for key, value in flags.items():
@@ -168,7 +168,7 @@ class Peer:
         self.call(m.QueueDeclare(queue=queue, passive=True), channel)
 
     def until_it_has(self, queue: str, messages: int) -> None:
-        """Wait until a queue has so many messages; only confirms seen meanwhile are logged."""
+        """Wait until a queue has `count` messages; log only the confirms that arrive meanwhile."""
         deadline = time.monotonic() + _ANSWER
         while time.monotonic() < deadline:
             self.quiet()
@@ -278,7 +278,7 @@ class Peer:
             self.is_open = False
 
     def _on_confirm(self, channel: int, method: m.BasicAck | m.BasicNack) -> None:
-        """Log each tag by itself: how many are sent together is the broker's choice."""
+        """Log each tag by itself: the broker chooses how many one confirm covers."""
         confirmed = self._confirmed.setdefault(channel, set())
         for tag in range(1 if method.multiple else method.delivery_tag, method.delivery_tag + 1):
             if tag not in confirmed:
@@ -301,7 +301,7 @@ class Peer:
         return self.mask(f"{_described(properties)} {body[:60]!r}")
 
     def mask(self, text: str) -> str:
-        """Mask the parts that differ between any two brokers."""
+        """Mask the parts that differ between any two brokers, such as generated names."""
         text = text.replace("\\'", "'")
         text = text.replace(f"vhost '{self.vhost}'", "vhost 'V'").replace(f"vhost {self.vhost} ", "vhost V ")
         text = re.sub(r"amq\.gen-[\w-]{22}", "amq.gen-G", text)
@@ -310,7 +310,7 @@ class Peer:
 
 
 def _described(value: object) -> str:
-    """Describe a table with its keys in order, and times masked."""
+    """Describe a table with sorted keys and masked times."""
     if isinstance(value, dict):
         inside = (f"{key}: {'TIME' if key == 'time' else _described(value[key])}" for key in sorted(value))
         return "{" + ", ".join(inside) + "}"
@@ -320,5 +320,5 @@ def _described(value: object) -> str:
 
 
 def signature(method: type[Method]) -> bytes:
-    """Return class and method id as they begin a method's payload."""
+    """Return the class id and method id, encoded as in a method's payload."""
     return BY_TYPE[method].signature.to_bytes(4, "big")

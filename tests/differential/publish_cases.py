@@ -1,4 +1,4 @@
-"""Publishing: confirms, returns, copies, properties that the broker interprets, transactions, direct replies."""
+"""Publishing: confirms, returns, CC and BCC, properties that the broker interprets, transactions, direct reply-to."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -98,7 +98,7 @@ for _index, _headers in enumerate(
 
 @case
 def copies_after_others_of_the_same_key(peer: Peer) -> None:
-    """A cached route must not hide CC, and a copy must not change the cached route."""
+    """Check that a cached route does not hide CC, and that CC does not change the cached route."""
     _copied({"other": 1}, peer)
     _copied({"CC": ["b"], "other": 1}, peer)
     _copied({"other": 1}, peer)
@@ -288,7 +288,7 @@ def direct_reply_purge_and_delete(peer: Peer) -> None:
 
 
 def _tx_change(changes: tuple[m.Method, ...], peer: Peer, exchange: str = "e") -> None:
-    """Bindings and deletions between a transaction's publish and its commit."""
+    """Change bindings and delete queues between a transaction's publish and its commit."""
     peer.call(m.ExchangeDeclare("e", "fanout"))
     peer.queue("q")
     peer.queue("late")

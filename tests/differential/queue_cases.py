@@ -377,7 +377,7 @@ def unbinding_what_another_connection_owns(peer: Peer) -> None:
 
 
 def _after_delete(method: m.Method, peer: Peer) -> None:
-    """Settle a delivery of a queue that is gone."""
+    """Settle a delivery whose queue was deleted."""
     peer.queue("dl")
     peer.call(m.ConfirmSelect())
     soon = int(400 * peer.patience)

@@ -1,4 +1,4 @@
-"""Redeclaring: arguments that look alike but differ, for queues, exchanges and consumers.
+"""Redeclaring queues, exchanges and consumers with arguments that are similar but differ.
 
 A refusal closes the channel, or the connection where RabbitMQ fails (541). The channel is opened again, so a case
 holds many pairs; a pair that ends the connection is a case of its own.
@@ -29,7 +29,7 @@ _LOOKING_TRUE: Final[tuple[FieldValue, ...]] = (True, False, 1, 0, 1.0, "true", 
 
 
 def _again(first: Method, others: Sequence[Method], peer: Peer) -> None:
-    """Declare one thing, then the others in its place, each on an open channel of an open connection."""
+    """Declare the first, then the others under its name, each on an open channel of an open connection."""
     for method in (first, *others):
         if not peer.is_open:
             return
@@ -48,7 +48,7 @@ def _exchange(arguments: Table) -> Method:
 
 
 def _pairs(name: str, given: Sequence[tuple[Table, Sequence[FieldValue]]], argument: str) -> None:
-    """Add a case for each initial value of an argument; it is redeclared with all the others."""
+    """Add a case for each value of an argument: declare with it, then redeclare with each other value."""
     for index, (arguments, values) in enumerate(given):
         others = [{**arguments, argument: value} for value in values]
         without = {key: value for key, value in arguments.items() if key != argument}
@@ -144,7 +144,7 @@ for _label, _before in (("classic", {}), ("quorum", _QUORUM)):
 
 
 def _float(name: bytes, number: bytes, peer: Peer) -> None:
-    """Declare a queue with a float that Erlang does not have."""
+    """Declare a queue with a float that Erlang cannot represent."""
     table = bytes((len(name),)) + name + b"d" + number
     peer.frame(1, 1, b"\0\x32\0\x0a\0\0\1q\2" + len(table).to_bytes(4, "big") + table)
     peer.quiet()

@@ -12,12 +12,12 @@ CASES: Final[dict[str, Script]] = {}
 
 
 def of(script: Callable[..., None], *values: object, **flags: object) -> Script:
-    """Fix the first arguments of a family's script, leaving the peer."""
+    """Return a family's script with all arguments but the peer fixed."""
     return functools.partial(script, *values, **flags)
 
 
 def flagged(method: Method, **fields: object) -> Any:
-    """Return a method with some fields changed, by the names that the script's family uses."""
+    """Return a method with some fields changed, given by the names that the script's family uses."""
     return method._replace(**fields)  # type: ignore[arg-type] # the names are a family's parameters
 
 

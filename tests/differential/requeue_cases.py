@@ -1,4 +1,4 @@
-"""Requeueing: where classic and quorum queues put messages, and the order of dead letters."""
+"""Requeueing: the positions in which classic and quorum queues put messages, and the order of dead letters."""
 
 from typing import Final
 
@@ -25,7 +25,7 @@ def _queue(kind: str, count: int, peer: Peer, **arguments: int) -> None:
 
 
 def _consume(peer: Peer, *tags: str, prefetch: int) -> None:
-    """Let consumers of channel 2 take as many messages as they have room for, one after the other, and cancel them."""
+    """Start consumers on channel 2 one after the other, let each fill its prefetch, and cancel them."""
     peer.call(m.BasicQos(0, prefetch, False), 2)
     for tag in tags:
         peer.consume("q", tag, channel=2)

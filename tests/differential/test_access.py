@@ -1,4 +1,4 @@
-"""The rights of a user with few permissions, and the refusals, are the same on both brokers."""
+"""What a user with few permissions may do, and how the rest is refused, on both brokers."""
 
 import asyncio
 from typing import Final

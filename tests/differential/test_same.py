@@ -1,4 +1,4 @@
-"""Each script sees the same on RabbitMQ 3.10.8 and on the embedded broker: replies, close codes, texts, messages."""
+"""Each script logs the same on RabbitMQ 3.10.8 and on the embedded broker: replies, close codes, texts, messages."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -51,7 +51,7 @@ def embedded() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def durable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The embedded broker with a store, whose answers wait for the commit."""
+    """An embedded broker with a store: its answers wait for the commit."""
     with BrokerProcess("--data", str(tmp_path_factory.mktemp("broker"))) as broker:
         yield broker.url
 
@@ -93,7 +93,7 @@ def test_both_brokers_accept_and_refuse_the_same_arguments(
 
 
 def _compare(name: str, embedded: str, durable: str, rabbitmq: str) -> None:
-    # On a busy machine a late answer looks like none. A difference is checked again, with patience.
+    # On a busy machine a late answer looks like a missing one: check each difference again, with longer waits.
     for patience in (1, 5, 25):
         with ThreadPoolExecutor(3) as pool:
             urls = [rabbitmq, embedded, durable]

@@ -1,1 +1,1 @@
-"""Long tests that break things; short forms of them run in `make test`."""
+"""Long tests with injected faults; `make test` runs short forms of them."""

@@ -31,14 +31,14 @@ def cluster() -> Iterator[Cluster]:
 
 async def _kill(node: RabbitMQ, load: Load, chance: random.Random) -> None:
     await asyncio.to_thread(node.kill)
-    await load.arrives(100, within=_WITHIN)  # the other two carry on
+    await load.arrives(100, within=_WITHIN)  # the other two go on serving
     await asyncio.to_thread(node.start)
 
 
 async def _pause(node: RabbitMQ, load: Load, chance: random.Random) -> None:
-    """Pause for a time sometimes shorter, sometimes longer than the others wait for a node.
+    """Pause a node, at random for less or for more time than the other nodes wait for it.
 
-    Nothing need arrive meanwhile: RabbitMQ 3.10 asks the leader that was, once for each message, where a channel first
+    Messages may stop arriving meanwhile: RabbitMQ 3.10 asks the former leader once for each message if a channel first
     published after its node fell silent.
     """
     node.pause()
@@ -60,7 +60,7 @@ _FAULTS: Final[dict[str, Callable[[RabbitMQ, Load, random.Random], Awaitable[Non
 
 
 async def _suffer(cluster: Cluster, faults: Iterator[tuple[str, int]], chance: random.Random) -> str:
-    """Make the nodes fail one after the other; return a report."""
+    """Make the nodes fail one after the other; return a report of the traffic."""
     suffered: Counter[str] = Counter()
     async with running_load(f"{cluster.url}?heartbeat=2&connection_timeout=3000", arguments=_QUORUM) as load:
         await load.arrives(100, within=_WITHIN)
@@ -99,11 +99,11 @@ async def test_ten_minutes_of_failing_nodes(cluster: Cluster) -> None:
 @pytest.mark.faults
 @pytest.mark.timeout(240)
 async def test_a_queue_whose_node_is_down_is_consumed_again_when_it_is_back() -> None:
-    """A queue that is no quorum queue lives on one node. Its consumers wait for it, cancelled or not, by choice."""
+    """A classic queue lives on one node. Its consumers wait for that node, whether RabbitMQ cancelled them or not."""
     programs.require(rabbitmq.why_missing())
     with Cluster(2) as cluster:
         home, other = cluster.nodes
-        # One is connected to the queue's node and loses its connection, one to the other node and is cancelled.
+        # One consumer is connected to the queue's node and loses its connection; RabbitMQ cancels the other one.
         async with (
             rabbitry.connect(f"{cluster.url}?connection_timeout=3000") as lost,
             rabbitry.connect(other.url) as cancelled,

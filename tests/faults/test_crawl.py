@@ -18,7 +18,7 @@ from tests.support.waiting import eventually_blocking
 
 @pytest.fixture(params=["embedded", "rabbitmq"])
 def own_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BrokerProcess | RabbitMQ]:
-    """A broker of this test's own, which keeps its data, to be killed and started again."""
+    """A broker that keeps its data, for tests that kill and restart it."""
     if request.param == "rabbitmq":
         yield request.getfixturevalue("own_rabbitmq")
     else:
@@ -90,7 +90,7 @@ def test_twenty_thousand_dead_hosts_do_not_delay_another_crawl(broker_url: str, 
         Crawl(broker_url, tmp_path) as crawl,
         socket.socket() as unheard,
     ):
-        unheard.bind(("0.0.0.0", 0))  # taken, and nobody listens
+        unheard.bind(("0.0.0.0", 0))  # the port is taken, but not listening
         port = unheard.getsockname()[1]
         listed.write_text("".join(f"http://127.77.{n // 250}.{n % 250 + 1}:{port}/\n" for n in range(dead)))
         crawl.start_all()

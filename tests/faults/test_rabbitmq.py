@@ -1,4 +1,4 @@
-"""One RabbitMQ that is killed, paused and restarted under load: every confirmed message arrives."""
+"""Every confirmed message arrives from one RabbitMQ that is killed, paused and restarted under load."""
 
 import asyncio
 import random
@@ -23,14 +23,14 @@ async def _kill(server: RabbitMQ) -> None:
 
 
 async def _pause(server: RabbitMQ) -> None:
-    """Pause for less than the heartbeat allows: the connections survive."""
+    """Pause for less than two heartbeats: the connections survive."""
     server.pause()
     await asyncio.sleep(0.5)
     server.resume()
 
 
 async def _hang(server: RabbitMQ) -> None:
-    """Pause for longer: the client considers the server dead, and can't connect while it hangs."""
+    """Pause for more than two heartbeats: the client considers the server dead, and cannot connect meanwhile."""
     server.pause()
     await asyncio.sleep(8)
     server.resume()
@@ -55,7 +55,7 @@ def _url(server: RabbitMQ) -> str:
 
 def _check(load: Load) -> None:
     load.account.check()
-    assert not load.account.unconfirmed  # the server was back long before the messages' deadline
+    assert not load.account.unconfirmed  # the server returns long before the messages' deadline
 
 
 @pytest.mark.timeout(300)

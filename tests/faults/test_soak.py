@@ -34,14 +34,14 @@ _FLAT: Final = 8.0
 
 
 async def _stand_still(proxy: FaultProxy, chance: random.Random) -> None:
-    """Stall for a time sometimes shorter, sometimes longer than two heartbeats."""
+    """Stall the traffic, at random for less or for more than two heartbeats."""
     proxy.pause(*chance.choice([(), (Way.TO_SERVER,), (Way.TO_CLIENT,)]))
     await asyncio.sleep(chance.uniform(0.2, 4))
     proxy.resume()
 
 
 async def _swallow(proxy: FaultProxy, chance: random.Random) -> None:
-    """A stream with a hole is not TCP, so a swallowed connection ends with a reset."""
+    """Drop bytes, then reset the connection, because TCP never continues after lost bytes."""
     proxy.swallow(*chance.choice([(), (Way.TO_SERVER,), (Way.TO_CLIENT,)]))
     await asyncio.sleep(chance.uniform(0.1, 2))
     await proxy.reset()
@@ -64,7 +64,7 @@ async def _drag(proxy: FaultProxy, chance: random.Random) -> None:
 
 
 async def _break_in_pieces(proxy: FaultProxy, chance: random.Random) -> None:
-    """In the middle of a frame."""
+    """Cut the connection in the middle of a frame."""
     proxy.chunk(1)
     await asyncio.sleep(0.1)
     await proxy.reset()
@@ -86,8 +86,8 @@ _FAULTS: Final[dict[str, Callable[[FaultProxy, random.Random], Awaitable[None]]]
 class _Measure:
     """The resources in use while no message is in flight.
 
-    blocks: of memory, in use by Python objects of all kinds. memory, broker: MiB that are resident, of us and of the
-    broker; these include what an allocator keeps.
+    blocks: memory blocks in use by Python objects. memory, broker: resident MiB of this process and of the broker,
+    including free memory that the allocator keeps.
     """
 
     tasks: int
@@ -103,7 +103,7 @@ def _memory(pid: int) -> float:
 
 
 def _measure(broker: int | None, first: _Measure | None) -> _Measure | None:
-    """Return a measurement; None if there are more tasks or descriptors than at first, some of which may be ending."""
+    """Return a measurement; None while there are more tasks or descriptors than at first, since some may be ending."""
     measure = _Measure(
         tasks=len(asyncio.all_tasks()),
         descriptors=len(os.listdir("/proc/self/fd")),
@@ -150,7 +150,7 @@ async def _soak(broker_url: str, seconds: float, each_round: int, broker: int | 
                     assert not load.account.unconfirmed
                     load.account.forget()
                     gc.collect()
-                    # Lost links end where the broker has noticed; the watchdog may read files after so long a turn.
+                    # Lost connections end once the broker noticed; the loop watchdog may read files after a long turn.
                     await eventually(lambda: proxy.open_links == _LINKS, "the end of all lost links")
                     first = measures[0] if measures else None
                     what = f"no more tasks and descriptors than at first, {first}"
@@ -179,7 +179,7 @@ def _check_flat(measures: list[_Measure]) -> None:
 
 @pytest.fixture
 def unlogged() -> Iterator[None]:
-    """Keep records out of pytest, which holds them until its test ends; each loss logs one."""
+    """Keep log records out of pytest, which holds them until the test ends: each lost connection logs one."""
     logging.disable(logging.WARNING)
     yield
     logging.disable(logging.NOTSET)

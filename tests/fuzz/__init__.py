@@ -1,1 +1,1 @@
-"""Recorded sessions of clients and brokers, mutated at random: no input may do harm."""
+"""Recorded sessions of clients and brokers, mutated at random: only documented errors may follow."""

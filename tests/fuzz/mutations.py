@@ -1,4 +1,4 @@
-"""Recorded sessions and their mutations: frames lost, doubled, swapped, cut, mixed and with bytes changed."""
+"""Recorded sessions and their mutations: frames that are dropped, doubled, swapped, cut, mixed or changed."""
 
 import functools
 from collections.abc import Iterator
@@ -63,7 +63,7 @@ def _on_another_channel(random: Random, frame: bytes) -> bytes:
 
 
 def _resized(random: Random, frame: bytes) -> bytes:
-    """Change the payload's length, and usually the frame's size with it, so that it stays a frame."""
+    """Change the payload's length, and usually the frame's size field with it, so that the frame stays valid."""
     payload, end = frame[7:-1], frame[-1:]
     at = random.randrange(len(payload) + 1)
     changed = payload[:at] + random.randbytes(random.randint(0, 3)) + payload[at + random.randint(0, 3) :]
@@ -82,7 +82,7 @@ def _changed(random: Random, frame: bytes) -> bytes:
 
 
 def in_chunks(random: Random, data: bytes) -> Iterator[bytes]:
-    """Cut a stream where a network might."""
+    """Cut a stream into chunks of random sizes, as a network may."""
     while data:
         size = random.choice((1, 7, 8, 100, 4096, 1 << 17))
         yield data[:size]

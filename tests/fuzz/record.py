@@ -1,8 +1,8 @@
 """Record the sessions of corpus/ with `.venv/bin/python -m tests.fuzz.record`.
 
-corpus/broker/NAME.bin is all that a client sent: scripts of the differential suite, and conversations of pika from
-tests/data. corpus/client/NAME.bin is what a broker sent to the client of `session.py`, in steps (see `replay.py`).
-Inputs that once did harm are put beside them by hand, named after their content.
+corpus/broker/NAME.bin holds all bytes that a client sent: scripts of the differential suite, and conversations of pika
+from tests/data. corpus/client/NAME.bin holds what a broker sent to the client of `session.py`, in steps (see
+`replay.py`). Inputs that once did harm are added by hand, named after their content.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ class _Recorder(Peer):
     sent = b""
 
     def raw(self, data: bytes) -> None:
-        """Note what is sent."""
+        """Record the bytes, then send them."""
         self.sent += data
         super().raw(data)
 
@@ -65,7 +65,7 @@ async def _record_client(server: RabbitMQ) -> None:
 
 
 def main() -> None:
-    """Record everything anew."""
+    """Record all sessions anew."""
     _record_broker()
     with RabbitMQ() as server:
         asyncio.run(_record_client(server))

@@ -68,7 +68,7 @@ class Replay:
                 writer.write(part)
                 await writer.drain()
         except (OSError, asyncio.IncompleteReadError):
-            pass  # the client has hung up, as it may
+            pass  # the client may close at any time
         finally:
             writer.close()
 

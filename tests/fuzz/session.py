@@ -12,7 +12,7 @@ _DEADLINE = 60.0
 
 
 async def session(url: str, timeout: float = 1.0) -> list[RabbitryError]:
-    """Use everything once over one connection. Return the documented errors; raise any other.
+    """Use each part of the client once over one connection. Return the documented errors; raise any other.
 
     timeout: seconds that the broker has for each answer.
     """

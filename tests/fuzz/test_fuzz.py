@@ -57,7 +57,7 @@ class _Socket(asyncio.Transport):
         return True
 
     def write_eof(self) -> None:
-        """End the output, which nobody reads any more."""
+        """Accept the end of the output: nobody reads it any more."""
 
     def is_reading(self) -> bool:
         return self.reading and not self.closing
@@ -83,13 +83,13 @@ class _Fuzzed:
         self.loop.run_until_complete(self.broker.__aenter__())
 
     def close(self) -> None:
-        for connection in list(self.broker.connections):  # of a test that failed
+        for connection in list(self.broker.connections):  # left by a test that failed
             connection.driver.connection_lost(None)
         self.loop.run_until_complete(self.broker.__aexit__(None, None, None))
         self.loop.close()
 
     def say(self, chunks: Iterator[bytes]) -> bytes:
-        """Simulate a client that sends this and disconnects. Return the broker's output."""
+        """Simulate a client that sends these bytes and disconnects. Return the broker's output."""
         return self.loop.run_until_complete(self._say(chunks))
 
     async def _say(self, chunks: Iterator[bytes]) -> bytes:
@@ -119,11 +119,11 @@ class _Fuzzed:
             await asyncio.sleep(0)
             if turn >= _TURNS and (socket.reading or socket.closing):
                 return
-        # A login that was refused is answered late on purpose; nothing else may wait so long.
+        # The broker delays the answer to a refused login on purpose; no other answer may take so long.
         socket.closing = True
 
     def _tidy(self) -> None:
-        """Delete everything that the client left, so that the next one starts clean."""
+        """Delete everything that the client declared, so that the next one finds an empty broker."""
         vhost = self.broker.vhosts["/"]
         for queue in list(vhost.queues.values()):
             assert queue.owner is None, "an exclusive queue outlived its connection"
@@ -138,7 +138,7 @@ class _Fuzzed:
 
 @pytest.fixture(scope="module")
 def fuzzed() -> Iterator[_Fuzzed]:
-    logging.disable(logging.CRITICAL)  # each refusal is logged, and there are thousands
+    logging.disable(logging.CRITICAL)  # each refusal is logged, and there would be thousands of lines
     broker = _Fuzzed()
     yield broker
     broker.close()

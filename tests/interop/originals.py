@@ -1,7 +1,7 @@
-"""The original programs, written anew with the calls that they make: pika and its defaults, faults included.
+"""The original programs, rewritten with the same calls of pika, their defaults and their faults.
 
 `python -m tests.interop.originals PROGRAM URL [ARGUMENT…]`. The originals have the broker's address in their text or
-in `.env`; here it is the first argument. Each says that it is waiting, and what it received, as the originals do.
+in `.env`; here it is the first argument. Each prints that it is waiting, and what it received, as the originals do.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ PROGRAMS: dict[str, Program] = {}
 
 
 def program(function: Program) -> Program:
-    """Name a function as a program."""
+    """Register a function as a program under its name."""
     PROGRAMS[function.__name__] = function
     return function
 
@@ -72,7 +72,7 @@ def _channel(url: str) -> Any:
 
 @program
 def utilization_server(url: str, key: str) -> None:
-    """Publishes a sample every now and then, and looks at nothing."""
+    """Publish a sample every few seconds, without confirms."""
     channel = _channel(url)
     channel.exchange_declare(exchange="pi_utilization", exchange_type="direct")
     print("publishing", flush=True)
@@ -83,7 +83,7 @@ def utilization_server(url: str, key: str) -> None:
 
 @program
 def utilization_client(url: str, key: str) -> None:
-    """Prints current, lowest and highest; Ctrl-C empties the queue, closes the channel, then the connection."""
+    """Print current, lowest and highest values; on Ctrl-C empty the queue, close the channel, then the connection."""
     channel = _channel(url)
     channel.exchange_declare(exchange="pi_utilization", exchange_type="direct")
     queue = channel.queue_declare(queue="", exclusive=True).method.queue
@@ -95,7 +95,7 @@ def utilization_client(url: str, key: str) -> None:
         print(f"{method.routing_key} cpu: {seen[-1]} [Hi: {max(seen)}, Lo: {min(seen)}]", flush=True)
 
     def interrupted(number: int, frame: FrameType | None) -> None:
-        # Not from here, where pika may be in the middle of a frame.
+        # Not in the signal handler: pika may be in the middle of a frame.
         channel.connection.add_callback_threadsafe(channel.stop_consuming)
 
     signal.signal(signal.SIGINT, interrupted)
@@ -113,7 +113,7 @@ def utilization_client(url: str, key: str) -> None:
 
 @program
 def system_info_publisher(url: str) -> None:
-    """What a request to its /publish does: one persistent message."""
+    """Publish one persistent message, as a request to /publish does."""
     channel = _channel(url)
     channel.exchange_declare(exchange="system_info", exchange_type="fanout", durable=True)
     properties = pika.BasicProperties(delivery_mode=2)
@@ -123,7 +123,7 @@ def system_info_publisher(url: str) -> None:
 
 @program
 def system_info_consumer(url: str) -> None:
-    """Takes the queue `Consumer` for itself."""
+    """Consume from the queue `Consumer`, declared exclusive."""
     channel = _channel(url)
     channel.exchange_declare(exchange="system_info", exchange_type="fanout", durable=True)
     channel.queue_declare(queue="Consumer", exclusive=True)
@@ -142,7 +142,7 @@ def system_info_consumer(url: str) -> None:
 
 @program
 def work_producer(url: str, last: str) -> None:
-    """Publishes 0, 1, 2, … and closes."""
+    """Publish 0, 1, 2, … and close."""
     channel = _channel(url)
     channel.queue_declare(queue="worker_queue")
     i = 0
@@ -157,7 +157,7 @@ def work_producer(url: str, last: str) -> None:
 
 @program
 def work_consumer(url: str) -> None:
-    """Asks for manual acknowledgement and never acknowledges."""
+    """Consume with manual acknowledgement, and never acknowledge."""
     channel = _channel(url)
     channel.queue_declare(queue="worker_queue")
 
@@ -182,7 +182,7 @@ def _role(
     kind: str = "direct",
     takes: str | None = None,
 ) -> None:
-    """A role: takes what comes to its queue, sets a status, publishes. takes: another status is ignored."""
+    """Consume a role's queue, set the status of each message and publish it. takes: any other status is ignored."""
     channel = _channel(url)
     channel.exchange_declare(exchange=EXCHANGE, exchange_type=kind)
     name = channel.queue_declare(queue=queue).method.queue
@@ -205,7 +205,7 @@ def _role(
 
 @program
 def student(url: str) -> None:
-    """Hands in a solution for each module; an unknown one would go to cloud computing."""
+    """Submit a solution for each module; one of an unknown module would go to cloud computing."""
     channel = _channel(url)
     channel.exchange_declare(exchange=EXCHANGE, exchange_type="direct")
     for fields in STUDENTS:
@@ -216,31 +216,31 @@ def student(url: str) -> None:
 
 @program
 def demonstrator_cc(url: str) -> None:
-    """The demonstrator of cloud computing."""
+    """Run the demonstrator of cloud computing."""
     _role(url, "correction_queue_cc", "demonstrator_cc", "corrected", "validation")
 
 
 @program
 def demonstrator_dm(url: str) -> None:
-    """The demonstrator of data mining."""
+    """Run the demonstrator of data mining."""
     _role(url, "correction_queue_dm", "demonstrator_dm", "corrected", "validation")
 
 
 @program
 def teaching_assistant(url: str) -> None:
-    """Takes any status."""
+    """Run the teaching assistant, which takes any status."""
     _role(url, "validation_queue", "validation", "validated", "confirmation")
 
 
 @program
 def module_coordinator(url: str) -> None:
-    """Sets `corrected` where `confirmed` is meant, and publishes with a key that nobody is bound to."""
+    """Run the coordinator, which wrongly sets `corrected`, and publishes with a key without a binding."""
     _role(url, "confirmation_queue", "confirmation", "corrected", "test")
 
 
 @program
 def first_exercise(url: str) -> None:
-    """All roles of the first form in one program: the demonstrator's result goes back to its own queue, for ever."""
+    """Run all roles of the first form: the demonstrator's result returns to its own queue, for ever."""
     channel = _channel(url)
     channel.exchange_declare(exchange=EXCHANGE, exchange_type="direct")
     for queue, key in (("correction", "correction"), ("validation", "validation"), ("results", "results")):
@@ -264,13 +264,13 @@ def first_exercise(url: str) -> None:
 
 @program
 def results_reader(url: str) -> None:
-    """Who wants results: a queue of its own with key `results`."""
+    """Read results from a queue of its own, bound with the key `results`."""
     _role(url, "results_queue", "results", "confirmed", None)
 
 
 @program
 def broadcast_student(url: str) -> None:
-    """Hands in by broadcast."""
+    """Submit by broadcast."""
     channel = _channel(url)
     channel.exchange_declare(exchange=EXCHANGE, exchange_type="fanout")
     channel.basic_publish(exchange=EXCHANGE, routing_key="correction", body=json.dumps(ANSWER))
@@ -279,13 +279,13 @@ def broadcast_student(url: str) -> None:
 
 @program
 def broadcast_assistant(url: str) -> None:
-    """Validates what is corrected, and broadcasts it."""
+    """Validate corrected submissions, and broadcast them."""
     _role(url, "validation_queue", None, "validated", "validation", kind="fanout", takes="corrected")
 
 
 @program
 def broadcast_coordinator(url: str) -> None:
-    """Confirms what is validated, for itself."""
+    """Confirm validated submissions, and publish nothing."""
     _role(url, "results_queue", None, "confirmed", None, kind="fanout", takes="validated")
 
 

@@ -24,14 +24,14 @@ PROCESSED = [f"processor|b7c|{page}|log" for page in PAGES]
 
 
 def _named(payload: bytes) -> bytes:
-    """Return a method's arguments after the consumer tag that they begin with."""
+    """Return a method's arguments without the consumer tag at their beginning."""
     return payload[5 + payload[4] :]
 
 
 def _comparable(answers: list[Frame]) -> tuple[list[object], list[bytes]]:
     """Return a broker's answers, in order, without generated names; and the bodies that it delivered.
 
-    Lines of two programs come to one queue in any order.
+    Lines of two programs reach one queue in any order.
     """
     said: list[object] = []
     for frame in answers:
@@ -103,7 +103,7 @@ def test_another_header_is_answered_with_the_supported_one(broker_url: str, head
 def test_a_method_that_0_8_lacks_ends_the_connection(broker_url: str) -> None:
     """RabbitMQ closes the socket without a reason; the embedded broker sends the reason (540) in a close of 0-8."""
     nack = Frame(1, 1, struct.pack(">HHQB", 60, 120, 1, 0)).octets
-    turns = (("client", nack), ("server", nack))  # the second asks to wait for one more frame
+    turns = (("client", nack), ("server", nack))  # the second one waits for one more frame
     replay = Replay(broker_url, up_to(data.load("refused", data.AMQPLIB), (20, 11), *turns))
     with contextlib.suppress(ConnectionResetError), replay:
         pass

@@ -1,8 +1,8 @@
-"""amqpstorm's own functional tests, unchanged, against both brokers: each test has the same result.
+"""AMQPStorm's own functional tests, unchanged, against both brokers: each test has the same result.
 
-They are only in its source distribution, which pip fetches once into pytest's cache. They need the standard ports, so
-each broker listens on its own address of 127.0.0.0/8. Tests that fail on both (they use a server of amqpstorm's author)
-don't concern us and count as equal.
+pip fetches its source distribution, which alone has them, once into pytest's cache. They need the standard ports:
+each broker listens on its own address of 127.0.0.0/8. Tests that use a server of AMQPStorm's author fail on both
+brokers and count as equal.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ DIFFERENT: Final[dict[str, str]] = {}
 
 @pytest.fixture(scope="module")
 def suite(request: pytest.FixtureRequest) -> Path:
-    """Amqpstorm's source distribution, unpacked."""
+    """AMQPStorm's source distribution, unpacked."""
     cache = request.config.cache
     assert cache is not None
     folder = cache.mkdir("amqpstorm")
@@ -63,7 +63,7 @@ def suite(request: pytest.FixtureRequest) -> Path:
         except (
             subprocess.CalledProcessError,
             subprocess.TimeoutExpired,
-        ) as error:  # also where the index does not answer at all
+        ) as error:  # even if the package index does not answer at all
             programs.require(f"pip could not fetch amqpstorm's source distribution: {error} {error.stderr!r:.500}")
     assert hashlib.sha256(archive.read_bytes()).hexdigest() == _SHA256
     with tarfile.open(archive) as packed:
@@ -73,7 +73,7 @@ def suite(request: pytest.FixtureRequest) -> Path:
 
 @dataclass(frozen=True)
 class _Keys:
-    """A server's certificate for each address, and files for the clients."""
+    """A server certificate for each address, and files for the clients."""
 
     folder: Path
     authority: trustme.CA
@@ -81,7 +81,7 @@ class _Keys:
     """The subject of the clients' certificate, as a broker spells it for EXTERNAL."""
 
     def server(self, host: str) -> tuple[Path, Path]:
-        """Return the files of a server's certificate and key."""
+        """Return the paths of a server's certificate and key."""
         certificate, chain, key = self.authority.issue_cert(host), self.folder / f"{host}.pem", self.folder / host
         certificate.cert_chain_pems[0].write_to_path(chain)
         certificate.private_key_pem.write_to_path(key)
@@ -120,7 +120,7 @@ def _run(suite: Path, keys: _Keys, host: str, management_url: str, tests: Sequen
          f"--deselect={_ELSEWHERE}", *tests],
         cwd=suite, env=os.environ | settings, capture_output=True, text=True, timeout=_RUN_WITHIN, check=False,
     )  # fmt: skip
-    assert done.returncode in (0, 1), done.stdout + done.stderr  # all passed, or some failed
+    assert done.returncode in (0, 1), done.stdout + done.stderr  # pytest exits with 0 if all passed, 1 if some failed
     print(done.stdout)
     outcomes = {}
     for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 - pytest wrote it just now

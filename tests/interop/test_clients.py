@@ -13,7 +13,7 @@ import rabbitry
 from rabbitry.amqp.client import Properties
 from rabbitry.amqp.protocol.tables import Table
 
-kombu: Any = importlib.import_module("kombu")  # it has no types
+kombu: Any = importlib.import_module("kombu")  # kombu has no types
 
 _BODY = b'{"cpu": 0.5}'
 _HEADERS: Table = {"n": 7, "text": "ü", "flag": True, "nested": {"list": [1, 2]}}
@@ -84,7 +84,7 @@ async def test_aio_pika_publishes_and_we_read(broker_url: str) -> None:
     async with connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
-        message = aio_pika.Message(_BODY, headers=dict(_HEADERS), delivery_mode=aio_pika.DeliveryMode.PERSISTENT)  # type: ignore[arg-type] # its type for headers is narrower than what it takes
+        message = aio_pika.Message(_BODY, headers=dict(_HEADERS), delivery_mode=aio_pika.DeliveryMode.PERSISTENT)  # type: ignore[arg-type] # aio-pika accepts more types of headers than it declares
         await channel.default_exchange.publish(message, routing_key="q")
     assert (await _rabbitry_get(broker_url, "q")).headers == _HEADERS
 

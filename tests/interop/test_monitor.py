@@ -1,4 +1,4 @@
-"""The monitor's contract with aio-pika and kombu as the peer, on both brokers; pika's is in tests/apps."""
+"""The monitor beside programs that use aio-pika and kombu, on both brokers; tests/apps has pika's."""
 
 import asyncio
 import importlib
@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import commands
 
-kombu: Any = importlib.import_module("kombu")  # it has no types
+kombu: Any = importlib.import_module("kombu")  # kombu has no types
 
 _SAMPLE = {"cpu": 0.25, "net": {"eth0": {"rx": 10, "tx": 20}}}
 _EXCHANGE = "pi_utilization"

@@ -1,6 +1,6 @@
 """The five original programs beside ours, started before and after them, on both brokers (docs/originals.md).
 
-py-amqplib's AMQP 0-8, which the fifth one speaks, is in test_amqplib.py.
+test_amqplib.py has the fifth one, which speaks AMQP 0-8 by py-amqplib.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from tests.support.commands import Service
 from tests.support.waiting import eventually_blocking
 
 _FREE = ("--port", "0", "--web-port", "0", "--http-port", "0", "--management-port", "0")
-# Each order on one broker, and each broker in one order: what a start declares is the same on both.
+# Not all four combinations: the order of starts matters for declarations, which are the same on both brokers.
 _ORDER = pytest.mark.parametrize(
     ("broker_url", "first"), [("embedded", "ours"), ("rabbitmq", "originals")], indirect=["broker_url"]
 )
@@ -38,7 +38,7 @@ def _set(folder: Path, url: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _service(folder: Path, url: str, *arguments: str, says: str) -> Iterator[Service]:
-    """Run a command of ours until the block is left; it must exit in order."""
+    """Run a `rabbitry` command until the block is left; it must exit with 0."""
     with commands.service(*arguments, more=_set(folder, url)) as service:
         service.wait_for(says)
         yield service
@@ -54,7 +54,7 @@ def _up(folder: Path, url: str) -> Iterator[str]:
 
 
 def _grading(folder: Path, url: str, role: str, *options: str) -> contextlib.AbstractContextManager[Service]:
-    """Run a role of ours, or all with `run`."""
+    """Run one of Rabbitry's roles, or all with `run`."""
     return _service(folder, url, "grading", role, "--plain", *options, says=r"grading: \w+")
 
 
@@ -65,7 +65,7 @@ def _original(stack: contextlib.ExitStack, name: str, url: str, *arguments: str)
 
 
 def _results(folder: Path) -> list[course.Submission]:
-    """The submissions that are recorded as confirmed."""
+    """Return the submissions that are recorded as confirmed."""
     with Database(f"sqlite:///{folder / 'records.sqlite3'}") as database:
         return database.read_now(partial(course.submissions_of, wanted=course.Filter(status="confirmed")))
 
@@ -92,7 +92,7 @@ def _waiting(url: str, queue: str) -> int | None:
 
 
 def _roles_take(url: str) -> bool:
-    """Return whether roles consume all queues of the assignments: submissions before that may be lost."""
+    """Return whether each queue of the assignments has a consumer: earlier submissions may be lost."""
     queues = ("correction_queue_cc", "correction_queue_dm", "validation_queue", "confirmation_queue")
     with rabbitry.connect_blocking(url) as connection:
         for queue in queues:
@@ -121,10 +121,10 @@ def test_statistics_and_system_information_go_both_ways(broker_url: str, tmp_pat
         _original(stack, "utilization_server", broker_url, "theirs")
         if first == "originals":
             page = stack.enter_context(_up(tmp_path, broker_url))
-        # Ours to theirs; the queue `Consumer` is theirs in either order.
+        # From our publisher to their consumer, which owns the queue `Consumer` in either order.
         client.wait_for(r"cpu: [\d.]+ \[Hi: [\d.]+, Lo: [\d.]+\]")
         consumer.wait_for(f"received {hostname()}")
-        # Theirs to ours. The page must listen before a message that comes once.
+        # From their publisher to our page, which must listen first: the message is published once.
         eventually_blocking(lambda: httpx.get(f"{page}healthz", timeout=60).status_code == 200, "the page's feed")
         with originals.run("system_info_publisher", broker_url) as publisher:
             assert publisher.process.wait(90) == 0, publisher.output
@@ -167,7 +167,7 @@ def test_an_original_consumer_that_never_acks_loses_nothing(broker_url: str, tmp
         theirs = theirs or _original(stack, "work_consumer", broker_url)
         with originals.run("work_producer", broker_url, str(last)) as producer:
             assert producer.process.wait(90) == 0, producer.output
-        # It gets its turn and keeps what it gets; when it dies, all of that comes to ours.
+        # It gets its share and keeps it unacknowledged; when it dies, our worker gets all of that.
         theirs.wait_for(r"received \d+\nreceived \d+")
         theirs.process.kill()
         worker.wait_for(rf'"done":{last + 1},.*"left":0')
@@ -177,7 +177,7 @@ def test_messages_of_either_producer_wait_for_the_others_consumer(broker_url: st
     with originals.run("work_producer", broker_url, "20") as producer:
         assert producer.process.wait(90) == 0, producer.output
     with _service(tmp_path, broker_url, "workqueue", "consume", "--json", says='"done":21,.*"left":0') as worker:
-        assert worker.output.count("is used as it is") == 1  # without --plain: said once
+        assert worker.output.count("is used as it is") == 1  # without --plain the warning is printed once
     done = commands.run("workqueue", "produce", "--count", "3", "--plain", more={"RABBITRY_BROKER": broker_url})
     assert (done.returncode, done.stderr) == (0, "")
     with originals.run("work_consumer", broker_url) as consumer:
@@ -204,7 +204,9 @@ def test_students_and_readers_of_results_beside_our_roles(broker_url: str, tmp_p
             stack.enter_context(_grading(tmp_path, broker_url, "run"))
         reader = _original(stack, "results_reader", broker_url)
         if first == "originals":
-            with originals.run("student", broker_url) as student:  # what it sends to a queue of nobody's is lost
+            with originals.run(
+                "student", broker_url
+            ) as student:  # what it sends to a queue that does not exist is lost
                 assert student.process.wait(90) == 0, student.output
             stack.enter_context(_grading(tmp_path, broker_url, "run"))
         with originals.run("student", broker_url) as student:
@@ -246,12 +248,12 @@ def test_each_role_may_be_the_originals(
             start_ours()
         with originals.run("student", broker_url) as student:
             assert student.process.wait(90) == 0, student.output
-        if theirs == ["module_coordinator"]:  # its results go to a key that nobody is bound to
+        if theirs == ["module_coordinator"]:  # no queue is bound with the key of its results
             services[0].wait_for(r"(?s)(received .*validated.*){2}")
         else:
             _confirmed(tmp_path, 2)
         assert _waiting(broker_url, dead_queue(APP)) in (0, None)
-    assert _waiting(broker_url, "results_queue") is None  # nobody reads it, so nobody keeps it
+    assert _waiting(broker_url, "results_queue") is None  # no queue keeps it
 
 
 def test_an_endless_message_ends_at_our_demonstrator(broker_url: str, tmp_path: Path) -> None:
@@ -267,7 +269,7 @@ def test_an_endless_message_ends_at_our_demonstrator(broker_url: str, tmp_path: 
 
         asyncio.run(submit())
         theirs.wait_for("received")
-        # Turn by turn: ours takes what is submitted, and a corrected one that comes back is a dead letter.
+        # Ours takes submitted messages; a corrected one that comes back becomes a dead letter.
         eventually_blocking(lambda: _waiting(broker_url, "correction_queue") == 0, "an end")
 
         def all_settled() -> bool:
@@ -285,7 +287,7 @@ def test_the_broadcast_form_beside_our_roles(broker_url: str, tmp_path: Path, fi
             stack.enter_context(_grading(tmp_path, broker_url, "run", *fanout))
         coordinator = _original(stack, "broadcast_coordinator", broker_url)
         if first == "originals":
-            # Not told of it: the roles see what the exchange is.
+            # Without an option: the roles find the type of the exchange by themselves.
             roles = stack.enter_context(_grading(tmp_path, broker_url, "run"))
             assert roles.output.count("exchange 'assignment_exchange' exists with other flags") == 1
         with originals.run("broadcast_student", broker_url) as student:
@@ -313,17 +315,17 @@ def test_their_broadcast_assistant_among_our_roles(broker_url: str, tmp_path: Pa
 
 
 def test_all_original_programs_join_rabbitry_up(tmp_path: Path) -> None:
-    """With its own broker, whose page takes `assignment_exchange` and `Consumer` from no program."""
+    """The page of `up` leaves `assignment_exchange` and `Consumer` to the original programs."""
     more = {"RABBITRY_DATABASE": f"sqlite:///{tmp_path / 'records.sqlite3'}"}
     arguments = ("up", *_FREE, "--apps", "monitor,grading", "--plain")
     with commands.service(*arguments, more=more) as up, contextlib.ExitStack() as stack:
         url = up.wait_for(r"broker on (amqp://\S+/)")[1].replace("amqp://", "amqp://guest:guest@")
-        # Before the roles, which are started when the page is there.
+        # Started before the roles, which start when the page is ready.
         consumer = _original(stack, "system_info_consumer", url)
         reader = _original(stack, "results_reader", url)
         worker = _original(stack, "work_consumer", url)
         eventually_blocking(partial(_roles_take, url), "the roles")
-        # And after them.
+        # Started after them.
         client = _original(stack, "utilization_client", url, hostname())
         with originals.run("student", url) as student, originals.run("work_producer", url, "3") as producer:
             assert (student.process.wait(90), producer.process.wait(90)) == (0, 0)
