@@ -1,4 +1,4 @@
-"""Work over a connection that the client recovers, and what makes it begin anew or give up."""
+"""Work over a connection that recovers, and the errors after which it begins anew or gives up."""
 
 import asyncio
 from dataclasses import replace
@@ -35,7 +35,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Work:
-    """Work that fails with the errors given, one after the other; the last time it returns."""
+    """Work that fails with each of the given errors in turn, then returns."""
 
     def __init__(self, *errors: RabbitryError) -> None:
         self._errors = list(errors)
@@ -106,7 +106,7 @@ async def test_attempts_at_the_start_are_counted(no_leaks: None) -> None:
 
 
 async def test_the_work_goes_on_over_a_connection_that_came_back(broker_url: str, no_leaks: None) -> None:
-    """A limit of attempts at the start does not end it after a loss."""
+    """A limit of first attempts does not apply after a loss."""
     runs = 0
     events: asyncio.Queue[RecoveryEvent] = asyncio.Queue()
 
@@ -182,7 +182,7 @@ async def test_a_connection_that_the_broker_closed_for_good_is_made_anew(broker_
 async def test_stop_ends_the_waiting_for_the_broker(
     broker_url: str, no_leaks: None, monkeypatch: pytest.MonkeyPatch, is_first: bool
 ) -> None:
-    """At the start and after a loss, in the pause between two attempts."""
+    """Stop in the pause between two attempts, at the start and after a loss."""
     monkeypatch.setattr(backoff, "AT_START", Backoff(1000.0, 1000.0))
     monkeypatch.setattr(backoff, "AGAIN", Backoff(1000.0, 1000.0))
     stop, ended = asyncio.Event(), False

@@ -1,4 +1,4 @@
-"""The file of a SQLite database: named errors for one that can't be used, and nothing written into one that is gone."""
+"""SQLite database files: named errors for unusable ones, and no writes into a deleted one."""
 
 import os
 import shutil
@@ -17,23 +17,23 @@ KEPT = "crawl.db"
 
 
 def pause(connection: Connection) -> None:
-    """Change something."""
+    """Write a change."""
     connection.execute(text("UPDATE crawl_keeper SET is_paused = 1"))
 
 
 def remove(file: Path) -> None:
-    """Remove a database, as people do: its file alone."""
+    """Remove only the file of a database, as people do."""
     file.unlink()
 
 
 def replace(file: Path) -> None:
-    """Replace a database by a copy of it."""
+    """Replace the file of a database by a copy."""
     shutil.copy(file, file.with_name("copy"))
     os.replace(file.with_name("copy"), file)
 
 
 def remove_log(file: Path) -> None:
-    """Remove the log of the last changes."""
+    """Remove the write-ahead log, with the last changes."""
     file.with_name(f"{file.name}-wal").unlink()
 
 
@@ -85,7 +85,7 @@ def test_a_copy_is_read_if_nothing_can_be_written(name: str, tmp_path: Path, mon
     with Database(f"sqlite:///{tmp_path}/{KEPT}") as database:
         database.write_now(pause)
     (tmp_path / KEPT).rename(tmp_path / name)
-    # Root may write everywhere. That SQLite does not try tells that it was told.
+    # Root may write everywhere. SQLite does not try, so it was opened read-only.
     monkeypatch.setattr(os, "access", lambda path, mode: not (path == tmp_path and mode & os.W_OK))
     with Database(f"sqlite:///{tmp_path}/{quote(name)}", existing=True) as database:
         read = database.read_now(

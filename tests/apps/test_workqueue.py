@@ -1,4 +1,4 @@
-"""The work queue: the examples and the commands, several consumers, one of which is killed."""
+"""The work queue: examples and commands, with several consumers, one of which is killed."""
 
 import asyncio
 import contextlib
@@ -41,7 +41,7 @@ def _done(service: Service) -> int:
 
 def test_three_consumers_get_equal_shares_and_see_each_other(broker_url: str) -> None:
     more = {"RABBITRY_BROKER": broker_url}
-    # Each gets its turn as long as it has room, whatever the machine's load. RabbitMQ passes over one to which more
+    # Each consumer with room gets its turn, whatever the load. RabbitMQ passes over a consumer to which more
     # than 200 messages are still to be written.
     each = 150
     command = ("workqueue", "consume", "--json", "--prefetch", str(each))
@@ -64,7 +64,7 @@ def test_waiting_and_unacknowledged_messages_go_to_another_consumer(broker_url: 
     more = {"RABBITRY_BROKER": broker_url}
     with commands.service("workqueue", "consume", "--json", "--prefetch", str(PREFETCH), more=more) as first:
         asyncio.run(eventually_consumed(broker_url, "worker_queue", 1))
-        # It does nothing from here on: on a busy machine it may do all before it is killed.
+        # It does nothing from here on: on a busy machine it might do all work before it is killed.
         first.process.send_signal(signal.SIGSTOP)
         _produce(broker_url, COUNT)
         asyncio.run(eventually_holds(broker_url, "worker_queue", COUNT - PREFETCH))
@@ -83,7 +83,7 @@ def test_no_number_is_missing_when_consumers_are_killed(broker_url: str) -> None
     count = 3_000
 
     async def half() -> None:
-        # A consumer that takes and acks, and dies with 100 in hand.
+        # A consumer that acknowledges, and dies with 100 deliveries unacknowledged.
         async with rabbitry.connect(broker_url, recover=False) as connection:
             channel = await connection.channel(prefetch=100)
             async with channel.consume("worker_queue") as deliveries:
@@ -112,7 +112,7 @@ def test_no_number_is_missing_when_consumers_are_killed(broker_url: str) -> None
 
 
 def test_a_consumer_waits_for_its_broker_and_comes_back_after_it() -> None:
-    with BrokerProcess() as broker:  # in memory, so that nothing is delivered twice
+    with BrokerProcess() as broker:  # all in memory, so that nothing is delivered twice
         more = {"RABBITRY_BROKER": broker.url}
         broker.stop()
         with commands.service("workqueue", "consume", "--json", more=more) as consumer:
@@ -123,7 +123,7 @@ def test_a_consumer_waits_for_its_broker_and_comes_back_after_it() -> None:
                 eventually_blocking(partial(_has_done, consumer, 10 * losses), "all to be done")
                 broker.kill()
                 eventually_blocking(partial(_has_lost, consumer, losses), "the loss to be logged")
-            consumer.process.terminate()  # while the broker is away
+            consumer.process.terminate()  # the broker is away
             assert consumer.process.wait(90) == 0
 
 

@@ -1,4 +1,4 @@
-"""A keeper that answers at once, from what a test gives it."""
+"""A keeper that answers at once with values that a test sets."""
 
 from dataclasses import dataclass, field
 
@@ -27,7 +27,7 @@ URL = "http://site-1.example.org/page?q=<b>&r=\u202e"
 
 @dataclass
 class FakeKeeper:
-    """Answers questions, and keeps what it was told."""
+    """A keeper that answers questions and records the commands that it gets."""
 
     is_paused: bool = False
     is_silent: bool = False
@@ -73,7 +73,7 @@ class FakeKeeper:
         raise AssertionError(question)
 
     async def tell(self, command: Command) -> Answer:
-        """Take a command."""
+        """Record a command."""
         self.told.append(command)
         match command:
             case Pause() | Resume():

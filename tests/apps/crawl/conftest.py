@@ -1,4 +1,4 @@
-"""The tests of crawls run on both brokers, and with all roles as processes of their own."""
+"""Fixtures of the crawl tests: brokers that the tests of a module share."""
 
 from collections.abc import Iterator
 

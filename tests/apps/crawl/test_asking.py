@@ -1,4 +1,4 @@
-"""Questions and commands over the broker: asked by anybody, answered by any keeper, bounded on both sides."""
+"""Questions and commands over the broker: any program asks, any keeper answers, both sides are bounded."""
 
 import asyncio
 import contextlib
@@ -50,7 +50,7 @@ Reply = Callable[[bytes], bytes | None]
 
 @pytest.fixture
 def database(tmp_path: Path) -> Database:
-    """A database with some documents, to be entered."""
+    """A database with some documents, as a context manager."""
     url = f"sqlite:///{tmp_path / 'crawl.sqlite3'}"
     documents = [
         Document(f"http://h{n}.example/", 1.0, "p", fetched_at=2.0 + n, title=f"Page {n}", text="apples " * 50)
@@ -67,7 +67,7 @@ async def answered(url: str, database: Database) -> AsyncIterator[None]:
     stop = asyncio.Event()
     with database:
         async with rabbitry.connect(url) as connection:
-            # What is asked before the keeper consumes waits for it in the queue.
+            # Questions from before the keeper consumes wait in the queue.
             await (await connection.channel()).declare_queue(names.QUESTION_QUEUE, durable=True)
             task = asyncio.create_task(answer_questions(database, stop, connection))
             yield
@@ -77,7 +77,7 @@ async def answered(url: str, database: Database) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def replies(url: str, queue: str, reply: Reply) -> AsyncIterator[list[bytes]]:
-    """Answer what comes to a queue as a program of the test's does; gives what came."""
+    """Answer the messages of a queue with the test's replies; yield the messages."""
     came: list[bytes] = []
     async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
@@ -138,7 +138,7 @@ async def test_an_invalid_query_is_refused_with_a_readable_error(broker_url: str
             await keeper.find(AskWhy("x" * 200_000), Why)
         for question in (AskSearch("apples", -(1 << 62), 1 << 62), AskHosts(-5, 1 << 62), AskExport(1 << 62)):
             assert not isinstance(await keeper.ask(question), Refused)
-        # And the keeper still answers.
+        # The keeper still answers.
         assert (await keeper.find(AskSearch("apples"), Found)).total == 5
 
 
@@ -160,7 +160,7 @@ async def test_a_malformed_query_is_refused_and_the_next_one_answered(broker_url
                 )
                 refused = msgspec.json.decode((await anext(answers)).body)
                 assert (refused["answer"], refused["is_usage"]) == ("refused", True)
-                await channel.publish(body, routing_key=names.QUESTION_QUEUE)  # nobody to answer to
+                await channel.publish(body, routing_key=names.QUESTION_QUEUE)  # without reply_to
         async with Asking(broker_url) as keeper:
             assert (await keeper.find(AskSearch("apples"), Found)).total == 5
 
@@ -193,7 +193,7 @@ async def test_slow_searches_do_not_delay_other_queries(
         finally:
             go.set()
         answers = await asyncio.gather(*searches)
-        assert answers == [Found([], 0)] * len(searches)  # those that were refused at first were asked again
+        assert answers == [Found([], 0)] * len(searches)  # questions refused at first were asked again
 
 
 async def test_a_keeper_that_stays_busy_reports_it(
@@ -209,7 +209,7 @@ async def test_a_keeper_that_stays_busy_reports_it(
 async def test_without_a_keeper_a_query_fails_with_advice(broker_url: str) -> None:
     async with Asking(broker_url, patience=0.2) as keeper:
         with pytest.raises(RequestTimeout, match="start one, on any machine, with: rabbitry crawl keeper"):
-            await keeper.ask(AskStatus())  # there is not even a queue
+            await keeper.ask(AskStatus())  # the queue does not exist either
     async with rabbitry.connect(broker_url) as connection:
         await (await connection.channel()).declare_queue(names.QUESTION_QUEUE, durable=True)
         async with Asking(broker_url, patience=0.2) as keeper:
@@ -300,7 +300,7 @@ async def test_answering_survives_a_connection_lost_with_open_queries(
                     return await keeper.find(AskWhy("http://h2.example/x"), Why)
                 except (
                     RequestTimeout
-                ):  # the broker gave it to the lost connection, and what comes again is not answered
+                ):  # it was delivered on the lost connection; a redelivered question is not answered
                     return None
 
             found = await eventually_awaited(answered_again, "an answer")

@@ -1,4 +1,4 @@
-"""What `rabbitry doctor` says of a crawl's queues that nobody consumes."""
+"""Findings of `rabbitry doctor` for queues of a crawl without consumers."""
 
 import pytest
 

@@ -32,7 +32,7 @@ HTML = b"<title>caf\xe9</title>"
 
 
 class Done(NamedTuple):
-    """What a command gave."""
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -100,7 +100,7 @@ def _pages() -> list[Page]:
 
 @contextmanager
 def keeper(url: str, database_url: str, replies: Callable[[Command], Answer] | None = None) -> Iterator[list[Command]]:
-    """Answer questions from a database, and commands as a test says, in a thread; gives the commands that came."""
+    """Answer questions from a database, and commands as the test says, in a thread; yield the commands."""
     came: list[Command] = []
     started = threading.Event()
     loop = asyncio.new_event_loop()
@@ -154,7 +154,7 @@ def keeper(url: str, database_url: str, replies: Callable[[Command], Answer] | N
 
 @pytest.fixture(params=["database", "broker"])
 def source(request: pytest.FixtureRequest, database_url: str) -> Iterator[tuple[str, str]]:
-    """The options of a command that reads the database, or asks a keeper that does."""
+    """Options of a command that reads the database itself, or asks a keeper."""
     if request.param == "database":
         yield ("--database", database_url)
         return
@@ -430,7 +430,7 @@ def test_a_warc_file_is_read_back_with_correct_digests(run: Run, source: tuple[s
         assert (http.get_header("Content-Encoding"), http.get_header("X-Crawl-Content-Encoding")) == (None, "gzip")
         assert http.get_header("etag") == '"x  y"'
     assert len(responses) == 5
-    # One gzip member for each record.
+    # WARC has one gzip member for each record.
     assert file.read_bytes().count(b"\x1f\x8b\x08") >= 6
 
 

@@ -1,4 +1,4 @@
-"""The words for outcomes, and what is a contact."""
+"""Names of outcomes, and valid contacts."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Programs with pika that speak contract 5 alone: a crawler, a processor and a reader of the log, beside ours."""
+"""A crawler, a processor and a log reader with pika that know only contract 5, beside Rabbitry's roles."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LINE: Final = re.compile(
 class Original:
     """A program on the topic exchange `exchtopic`. A context manager.
 
-    declares: it declares exchange and queues as amqplib does where nothing is said; else it takes those that are there.
+    declares: whether it declares exchange and queues with amqplib's defaults; else it uses existing ones.
     """
 
     def __init__(self, url: str, *, declares: bool) -> None:
@@ -43,7 +43,7 @@ class Original:
                 self.channel.queue_bind(queue, "exchtopic", key)
 
     def taken(self, queue: str) -> Iterator[tuple[pika.BasicProperties, bytes]]:
-        """Take all that is in a queue; acknowledged first, as the originals do."""
+        """Take all messages of a queue, acknowledged before they are handled, as the originals do."""
         while True:
             method, properties, body = self.channel.basic_get(queue, auto_ack=True)
             if method is None:
@@ -67,7 +67,7 @@ class Original:
 
 @pytest.fixture(params=[True, False], ids=["declared-by-the-original", "declared-by-rabbitry"])
 def declares(request: pytest.FixtureRequest) -> bool:
-    """Who comes first and declares."""
+    """The program that comes first and declares."""
     return bool(request.param)
 
 
@@ -196,7 +196,7 @@ def test_a_processor_that_dies_loses_no_page_of_another_crawler(broker_url: str,
     with Crawl(broker_url, tmp_path) as crawl:
         crawl.start("processor")
         crawl.ready()
-        # An auto-delete queue of an original's would go with its last consumer.
+        # An original's auto-delete queue would go with its last consumer.
         with Original(broker_url, declares=False) as crawler:
             lines: list[str] = []
 

@@ -1,4 +1,4 @@
-"""The live picture: any program's log lines, telemetry, and bounds on all of it."""
+"""The live picture of log lines and telemetry, and its bounds."""
 
 import json
 
@@ -28,7 +28,7 @@ def picture(clock: _Clock) -> Picture:
 
 
 def _all(page: Page) -> Update:
-    """What the page knows after all that waits for it was sent."""
+    """Return the state of a page after all waiting changes were sent."""
     first = page.take()
     nodes, totals = dict(first.nodes), first.totals
     while (more := page.take()).nodes:
@@ -63,7 +63,7 @@ def test_a_log_line_of_any_program_is_read(body: bytes, kind: str, identity: str
 )  # fmt: skip
 def test_a_malformed_log_line_is_counted_without_a_node(picture: Picture, body: bytes) -> None:
     if body.startswith(b"crawler|crawler|"):
-        assert parse_line(body) is not None  # its id is a word like any other
+        assert parse_line(body) is not None  # its id may be any word
         return
     picture.receive(body, None, is_ours=False)
     assert picture.totals.unread == 1
@@ -210,7 +210,7 @@ def test_an_update_holds_only_changes(picture: Picture, clock: _Clock) -> None:
     picture.set_broker("connected")
     with picture.page() as page:
         assert len(_all(page).nodes) == 3
-        for _ in range(18):  # until the rates are 0
+        for _ in range(18):  # until all rates are 0
             clock.now += 1
             picture.tick()
         page.take()

@@ -1,4 +1,4 @@
-"""The page's server: what comes over a broker gets into the picture, and to the pages."""
+"""The page's server: messages from the broker reach the picture, and the pages."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ from tests.support.waiting import eventually
 
 @contextlib.asynccontextmanager
 async def _fed(url: str, *, plain: bool = False) -> AsyncIterator[Pages]:
-    """Pages whose picture is fed by a broker."""
+    """A picture that is fed by a broker, and its pages."""
     pages = Pages(url, plain=plain)
     async with pages.open():
         await eventually(lambda: pages.picture.broker.state == "connected", "a connection")
@@ -81,7 +81,7 @@ async def test_an_exchange_of_the_original_programs_is_used_as_it_is(broker_url:
 
 async def test_with_plain_the_original_programs_can_come_later(broker_url: str) -> None:
     async with _fed(broker_url, plain=True) as pages, _channel(broker_url) as channel:
-        await channel.declare_exchange("exchtopic", "topic", auto_delete=True)  # would raise where it were otherwise
+        await channel.declare_exchange("exchtopic", "topic", auto_delete=True)  # raises if it is not so
         await _log(channel, b"crawler|a3f|2011-11-21T10:00:00|http://example.org/|log")
         await eventually(lambda: pages.picture.totals.crawled, "the line")
 
@@ -124,7 +124,7 @@ async def test_a_missing_queue_is_checked_rarely_and_when_a_node_appears(
 
     async def look() -> list[str]:
         asked.clear()
-        found = await looking.look(channel)  # type: ignore[arg-type] # all of a channel that it uses
+        found = await looking.look(channel)  # type: ignore[arg-type] # the part of a channel that it uses
         assert {name: queue is not None for name, queue in found.items()} == {
             name: name == "proc" for name in feed.LOOKED_AT
         }
@@ -216,13 +216,13 @@ async def test_a_page_gets_the_picture_and_its_changes(embedded_url: str) -> Non
 
 @contextlib.asynccontextmanager
 async def _asking(url: str, keeper: FakeKeeper) -> AsyncIterator[httpx.AsyncClient]:
-    """The page's API, where a program answers questions."""
+    """The page's API beside a program that answers questions."""
     pages = Pages(url, keeper)
     app = FastAPI()
     app.include_router(pages.router)
     async with _channel(url) as channel:
         await channel.declare_queue("crawl.questions", durable=True)
-        # The consumer comes first: whether there is a keeper is what the latest look at the queues says.
+        # The consumer starts first: the latest look at the queues decides whether there is a keeper.
         async with channel.consume("crawl.questions"), pages.open():
             await eventually(lambda: pages.picture.queues, "the first look")
             async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as http:
@@ -337,7 +337,7 @@ async def test_without_a_keeper_the_api_answers_with_advice(broker_url: str) -> 
 
 
 async def test_a_query_over_the_broker_is_answered(broker_url: str) -> None:
-    """With the real `Asking`, and a keeper that answers what is no answer at first."""
+    """The real `Asking`, and a keeper whose first answer is invalid."""
     pages = Pages(broker_url)
     app = FastAPI()
     app.include_router(pages.router)

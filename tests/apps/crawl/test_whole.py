@@ -1,4 +1,4 @@
-"""Whole crawls, all roles as processes of their own, on web sites of 127.0.0.0/8; `tests/faults` has the long forms."""
+"""Whole crawls of web sites on 127.0.0.0/8, each role a process; `tests/faults` has the long forms."""
 
 import contextlib
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from tests.support.sites import Answer, Request, Sites, host
 from tests.support.waiting import eventually_blocking
 
 pytestmark = pytest.mark.timeout(400)
-# What several roles do when one of them dies or waits is the same on both brokers; `make faults` tries it on the other.
+# Deaths and pauses of roles look alike on both brokers: `make faults` runs these on the other one.
 _ON_EMBEDDED = pytest.mark.parametrize(
     "broker_url", ["embedded", pytest.param("rabbitmq", marks=pytest.mark.faults)], indirect=True
 )
@@ -29,7 +29,7 @@ _ON_RABBITMQ = pytest.mark.parametrize(
 
 @dataclass
 class Crawled:
-    """What became of the zoo."""
+    """The results of a crawl of all kinds of sites."""
 
     zoo: Zoo
     sites: Sites
@@ -39,7 +39,7 @@ class Crawled:
 
 @pytest.fixture(scope="module")
 def crawled(shared_broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crawled]:
-    """A crawl of all kinds of sites that is as far as it gets."""
+    """A finished crawl of all kinds of sites."""
     animals = zoo()
     with contextlib.ExitStack() as stack:
         sites = stack.enter_context(Sites(animals.site(), len(animals.sites)))
@@ -167,7 +167,7 @@ def test_one_slow_host_delays_no_other(broker_url: str, tmp_path: Path) -> None:
         crawl.start_all()
         crawl.add(*(sites.url("/", number) for number in range(20)))
         eventually_blocking(lambda: crawl.status().documents == 19 * 11, "the others' pages", within=300)
-        # Its first request ends with the crawler's time limit. By then each of the others had been asked.
+        # Its first request ends with the crawler's time limit. By then each other host had a request.
         ended = min((entry.ended for entry in sites.log.of(host(0))), default=float("inf"))
         assert len({entry.host for entry in sites.log if entry.began < ended}) >= 19
 

@@ -1,4 +1,4 @@
-"""What the tests of grading share: roles that run in the test, and plain programs in pika's manner."""
+"""Roles that run inside a test, and plain programs that use pika."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ async def role_set(
     wiring: Wiring | None = None,
     markers: Mapping[str, Marker] | None = None,
 ) -> AsyncIterator[RoleSet]:
-    """Run specs while the block is entered; what they need on the broker is there before."""
+    """Run role specs within the block, after their declarations on the broker."""
     stop = asyncio.Event()
     made = RoleSet(wiring or Wiring(), specs, database, markers or {})
     async with rabbitry.connect(url) as connection:
@@ -55,13 +55,13 @@ async def role_set(
 
 
 async def submit(url: str, student: int = 7, *, wiring: Wiring | None = None, data: bytes = b"x = 1\n") -> str:
-    """Hand in one file for cloud_computing."""
+    """Submit one file for cloud_computing."""
     async with Submitter(wiring or Wiring(), url) as submitter:
         return await submitter.submit(student, CC, data, "x.py")
 
 
 async def recorded(database: Database, status: str, number: int) -> list[course.Submission]:
-    """Wait until so many submissions are recorded in a status, and give all that are known."""
+    """Wait until `number` submissions have a status; return all recorded submissions."""
     counts: dict[str, int] = {}
 
     def enough() -> bool:
@@ -77,14 +77,14 @@ async def recorded(database: Database, status: str, number: int) -> list[course.
 
 
 async def history(database: Database, identity: str) -> list[tuple[str, str]]:
-    """Return the hops of a submission: role and status."""
+    """Return the hops of a submission as (role, status)."""
     found = await database.read(partial(course.submission, identity=identity))
     assert found is not None
     return [(hop.role, hop.status) for hop in found[1]]
 
 
 async def arrived(database: Database, role: Any, number: int = 1) -> list[inbox.Item]:
-    """Wait until so many assignments wait in a role's inbox."""
+    """Wait until a role's inbox has `number` assignments."""
     await eventually(
         lambda: len(database.read_now(partial(inbox.waiting, role=role))) >= number,
         f"{number} in {role}",
@@ -94,12 +94,12 @@ async def arrived(database: Database, role: Any, number: int = 1) -> list[inbox.
 
 
 async def decide(database: Database, item: inbox.Item, action: str, decision: Any) -> Assignment:
-    """Decide as a person does."""
+    """Decide as a person does on the page."""
     return await database.write(partial(inbox.settle, found=item, action=action, decision=decision, course=Course()))
 
 
 class Plain:
-    """A program in the originals' manner: pika, its defaults, no confirms. A context manager."""
+    """A program like the originals: pika with its defaults, without confirms. A context manager."""
 
     def __init__(self, url: str, exchange: str = "assignment_exchange", type_: str = "direct") -> None:
         self.connection = pika.BlockingConnection(pika.URLParameters(url))
@@ -114,11 +114,11 @@ class Plain:
         self.channel.queue_bind(exchange=self.exchange, queue=queue, routing_key=key)
 
     def send(self, key: str, fields: Mapping[str, Any]) -> None:
-        """Publish a JSON object, with no properties."""
+        """Publish a JSON object without properties."""
         self.channel.basic_publish(exchange=self.exchange, routing_key=key, body=json.dumps(fields).encode())
 
     def take(self, queue: str, number: int = 1) -> list[dict[str, Any]]:
-        """Take so many messages."""
+        """Return the next `number` messages."""
         found: list[dict[str, Any]] = []
         for _, _, body in self.channel.consume(queue, auto_ack=True, inactivity_timeout=WITHIN):
             assert body is not None, f"only {len(found)} of {number} came"

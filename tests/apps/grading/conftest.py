@@ -11,7 +11,7 @@ from tests.support.waiting import WITHIN
 
 @pytest.fixture(autouse=True)
 def _patient_questions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a coordinator answer as late as it does on a busy machine."""
+    """Accept late answers of a coordinator, as a busy machine gives them."""
     monkeypatch.setattr(students, "ANSWER_WITHIN", WITHIN)
 
 

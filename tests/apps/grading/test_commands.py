@@ -35,7 +35,7 @@ _WAY = ["submitted", "corrected", "validated", "confirmed"]
 
 @pytest.fixture
 def more(embedded_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The environment of all commands of a test, whether they run in a process of their own or here."""
+    """The environment of all commands of a test, in child processes and in this one."""
     more = {"RABBITRY_BROKER": embedded_url, "XDG_DATA_HOME": str(tmp_path / "data"), "XDG_CONFIG_HOME": str(tmp_path)}
     for name, value in more.items():
         monkeypatch.setenv(name, value)
@@ -43,7 +43,7 @@ def more(embedded_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 class Done(NamedTuple):
-    """What a command gave."""
+    """The exit code and output of a command."""
 
     returncode: int
     stdout: str
@@ -55,7 +55,7 @@ Run = Callable[..., Done]
 
 @pytest.fixture
 def run(more: dict[str, str], capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process, which saves the second that Python needs to start and import."""
+    """Run a command in this process, which saves starting Python and importing."""
 
     def run(*arguments: str) -> Done:
         capsys.readouterr()
@@ -67,14 +67,14 @@ def run(more: dict[str, str], capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A solution."""
+    """A file with a solution."""
     path = tmp_path / "solution.py"
     path.write_text("print('hello')\n")
     return path
 
 
 def _followed(identity: str, run: Run) -> list[str]:
-    """Wait for the confirmation as a student does; gives the statuses."""
+    """Wait for the confirmation as a student does; return the statuses."""
     done = run("status", identity, "--watch", "--json")
     assert done.returncode == 0, done.stderr
     return [hop["status"] for hop in json.loads(done.stdout.splitlines()[-1])["history"]]
@@ -96,7 +96,7 @@ def test_a_file_goes_the_whole_way_and_its_student_can_follow(
         roles.process.terminate()
         assert roles.process.wait(90) == 0, roles.output
         assert "Traceback" not in roles.output
-    monkeypatch.setattr(students, "ANSWER_WITHIN", 0.1)  # nobody is there
+    monkeypatch.setattr(students, "ANSWER_WITHIN", 0.1)  # no role runs
     away = run("status", identity)
     assert (away.returncode, "no coordinator answers" in away.stderr) == (1, True)
     database = f"sqlite:///{more['XDG_DATA_HOME']}/rabbitry/grading.sqlite3"
@@ -123,7 +123,7 @@ def test_a_watch_reports_that_no_role_takes_the_submission(
                 watch.wait_for(r"warning: no assistant runs, and the submission waits in queue 'validation_queue'")
                 with commands.service("grading", "assistant", more=more):
                     assert watch.process.wait(90) == 0, watch.output
-                    # A coordinator that answers late is warned of too, and waited for.
+                    # A late coordinator causes a warning too, and is awaited.
                     assert len(re.findall(r"warning: no (?:demonstrator|assistant) ", watch.output)) == 2
 
 
@@ -310,7 +310,7 @@ def test_by_broadcast_with_the_options_of_the_command_line(more: dict[str, str],
         assert roles.process.wait(90) == 0, roles.output
         assert "messages of others left alone" in roles.output
     with rabbitry.connect_blocking(more["RABBITRY_BROKER"]) as connection, connection.channel() as channel:
-        channel.declare_exchange("everybody", "fanout")  # not durable, or this raised 406
+        channel.declare_exchange("everybody", "fanout")  # not durable; otherwise this raises 406
 
 
 def test_a_password_in_a_database_s_url_is_warned_of(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,7 +420,7 @@ def _put(database: Database, assignment: Assignment, role: RoleName = "demonstra
 
 @pytest.fixture
 def three(tmp_path: Path) -> str:
-    """URL of a database with three assignments in the demonstrator's inbox, and recorded."""
+    """The URL of a database with three recorded assignments in the demonstrator's inbox."""
     url = f"sqlite:///{tmp_path}/three.sqlite3"
     with Database(url) as database:
         for number, identity in enumerate(("3f2a11", "3f2a22", "9c0000")):

@@ -1,4 +1,4 @@
-"""Roles that are killed at random: each assignment is confirmed once in the records all the same."""
+"""Each assignment is confirmed once in the records, though roles are killed at random."""
 
 import asyncio
 import contextlib
@@ -25,10 +25,10 @@ _ROLES = (("demonstrator", "--module", "cloud_computing"), ("assistant",), ("coo
 
 
 class Killed:
-    """Roles as processes of their own, twice each, killed at random and started again. A context manager."""
+    """Two processes of each role, killed at random and started again. A context manager."""
 
     def __init__(self, more: dict[str, str], seed: int, pause: float, arguments: Sequence[str] = ()) -> None:
-        """pause: seconds, about, between what is handed in and a kill."""
+        """pause: seconds, on average, from a submission to a kill."""
         self.kills: Counter[str] = Counter()
         self._more = more
         self._chance = random.Random(seed)
@@ -62,7 +62,7 @@ class Killed:
         return Path(self._more["XDG_DATA_HOME"]) / f"{role[0]}-{number}.log"
 
     async def kill(self) -> None:
-        """Kill one of the next role, at some time, and start it again; an end that was not ours is a failure."""
+        """Kill a process of the next role at a random time, and start it again. Fail if it had ended by itself."""
         await asyncio.sleep(self._chance.uniform(0, 2) * self._pause)
         role, number = _ROLES[self.kills.total() % len(_ROLES)], self._chance.choice((1, 2))
         process = self._processes[role[0], number]
@@ -75,7 +75,7 @@ class Killed:
 
 @contextlib.asynccontextmanager
 async def _results(url: str) -> AsyncIterator[Counter[str]]:
-    """Count the results that come for each submission, from a queue that survives its readers."""
+    """Count the results of each submission, from a queue that survives its readers."""
     seen: Counter[str] = Counter()
 
     async def read() -> None:
@@ -111,7 +111,7 @@ async def confirm_all(
     within: float,
     arguments: Sequence[str] = (),
 ) -> None:
-    """Hand in so many, kill roles meanwhile, and see each confirmed once, with one history."""
+    """Submit `number` files while roles are killed; check that each is confirmed once, with one history."""
     more = {"RABBITRY_BROKER": url, "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     deadline = asyncio.get_running_loop().time() + within
     with Database(f"sqlite:///{folder / 'rabbitry' / 'grading.sqlite3'}") as database:

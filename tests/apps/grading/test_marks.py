@@ -1,4 +1,4 @@
-"""Marking schemes on the way: marks and feedback of what was run, and of what was refused."""
+"""Marking schemes in the pipeline: marks and feedback of submissions that ran and of refused ones."""
 
 import io
 import shutil

@@ -1,4 +1,4 @@
-"""Assignments: what is kept, what is refused, and how solutions travel."""
+"""Messages of assignments: kept fields, refused messages, and encoded solutions."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The configuration: the originals' modules by default, and what is wrong with a file is said."""
+"""The configuration: the originals' modules by default, and errors that name what is wrong with a file."""
 
 from pathlib import Path
 

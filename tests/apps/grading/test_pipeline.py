@@ -1,4 +1,4 @@
-"""The whole way of an assignment on both brokers: alone, beside plain programs, by broadcast, by people."""
+"""The whole pipeline of an assignment on both brokers: alone, beside plain programs, by broadcast, by people."""
 
 import asyncio
 import codecs
@@ -56,9 +56,9 @@ async def test_submissions_sent_before_any_role_ran_wait(broker_url: str, one_da
     for spec in (
         RoleSpec("demonstrator", CC),
         RoleSpec("assistant"),
-    ):  # one after the other, none of them at the same time
+    ):  # one after the other, never two at the same time
         async with role_set(broker_url, None, [spec]):
-            # What a role has taken and not begun, it gives back when it ends.
+            # A role that ends gives back the messages that it has not begun.
             await eventually_holds(broker_url, "validation_queue" if spec.module else "confirmation_queue", 1)
     async with role_set(broker_url, one_database, [RoleSpec("coordinator")]):
         await recorded(one_database, "confirmed", 1)
@@ -100,7 +100,7 @@ async def test_roles_with_separate_databases_share_only_the_broker(broker_url: s
             await recorded(third, "submitted", 1)
             (item,) = await arrived(first, "demonstrator")
             await decide(first, item, "correct", Decision("ann", 1.0))
-            await recorded(third, "corrected", 1)  # told by the broker
+            await recorded(third, "corrected", 1)  # the broker returned it
             (item,) = await arrived(second, "assistant")
             await decide(second, item, "validate", Decision("bob"))
             await recorded(third, "confirmed", 1)
@@ -141,8 +141,8 @@ async def test_fields_forged_by_a_student_change_nothing(broker_url: str, one_da
         with Plain(broker_url) as plain:
             forged = {"Mark": 10, "OutOf": 10, "Feedback": "splendid", "Remarks": ["full marks"], "attempt": 0}
             forged |= {"History": [long_ago, hop], "SubmissionID": honest, "submitted_at": "2001-01-01"}
-            plain.send("demonstrator_cc", FOUR | forged)  # another's id
-            plain.send("demonstrator_cc", FOUR | forged | {"StudentID": 7})  # in another's name, too
+            plain.send("demonstrator_cc", FOUR | forged)  # the id of another submission
+            plain.send("demonstrator_cc", FOUR | forged | {"StudentID": 7})  # in another student's name, too
         found = {(one.id == honest, one.student): one for one in await recorded(one_database, "confirmed", 3)}
     assert sorted(found) == [(False, "23200858"), (False, "7"), (True, "7")]
     for one in found.values():
@@ -246,7 +246,7 @@ async def test_properties_that_are_not_text_stop_no_role(
             await recorded(one_database, "confirmed", 4)
         else:
             await arrived(one_database, "demonstrator", 4)
-        await asyncio.sleep(INTERVAL * 1.5)  # all of it is reported, and the roles' end says whether that went well
+        await asyncio.sleep(INTERVAL * 1.5)  # everything is reported; the roles' exit tells whether that worked
 
 
 async def test_a_demonstrator_marks_and_the_feedback_is_passed_on(broker_url: str, one_database: Database) -> None:
@@ -292,7 +292,7 @@ async def test_a_broadcast_ends_with_one_confirmed_for_each_submitted(broker_url
         role_set(broker_url, one_database, wiring=wiring) as second,
     ):
         listening = asyncio.create_task(listen())
-        await eventually_awaited(is_heard, "a result", within=WITHIN)  # what comes before one listens goes nowhere
+        await eventually_awaited(is_heard, "a result", within=WITHIN)  # a message from before somebody listens is lost
         sent = await asyncio.gather(*(_running.submit(broker_url, number, wiring=wiring) for number in range(1, 11)))
         await recorded(one_database, "confirmed", len(early) + 10)
         queues = ["correction_queue_cc", "correction_queue_dm", "correction_queue", "validation_queue"]
@@ -318,7 +318,7 @@ async def test_a_broadcast_that_two_kinds_of_demonstrators_take_is_confirmed_onc
     ):
         identity = await _running.submit(broker_url, wiring=wiring)
         await recorded(one_database, "confirmed", 1)
-        # Each of the two corrections is validated, and what the coordinator sees is: 1 + 2 + 2 + 1 messages.
+        # Both corrections are validated, and both validations reach the coordinator: 1 + 2 + 2 + 1 messages.
         await eventually(lambda: last.left_alone["coordinator"] >= 4, "all messages", within=WITHIN)
         assert last.left_alone["coordinator"] == 4
     assert await history(one_database, identity) == WAY
@@ -337,7 +337,7 @@ async def test_plain_roles_beside_programs_that_declare_with_pikas_defaults(
         async with role_set(broker_url, one_database, wiring=wiring):
             plain.send("demonstrator_cc", FOUR)
             (result,) = await asyncio.to_thread(plain.take, "results_queue")
-            # The roles came second here, and now plain programs come second: nothing differs, or this raised 406.
+            # First the roles declared second, now plain programs do: 406 would be raised if flags differed.
             for queue, key in (("validation_queue", "validation"), ("confirmation_queue", "confirmation")):
                 plain.declare(queue, key)
     assert result["status"] == "confirmed"
@@ -429,7 +429,7 @@ async def test_following_results_ignores_messages_that_are_not_json(broker_url: 
         async def send(body: bytes) -> bool:
             try:
                 await channel.publish(body, exchange="assignment_exchange", routing_key="results")
-            except (PublishReturned, NotFound):  # until it is bound
+            except (PublishReturned, NotFound):  # until its queue is bound
                 if not channel.is_open:
                     await channel.open()
                 return False
@@ -456,7 +456,7 @@ async def test_a_decision_made_while_no_role_runs_is_published_once_one_does(
     await decide(one_database, item, "validate", Decision("bob"))
     async with (
         role_set(broker_url, one_database, [assistant, RoleSpec("coordinator")]),
-        role_set(broker_url, one_database, [assistant, RoleSpec("coordinator")]),  # two publishers, one outbox
+        role_set(broker_url, one_database, [assistant, RoleSpec("coordinator")]),  # two publishers share one outbox
     ):
         await recorded(one_database, "confirmed", 1)
         await eventually(lambda: one_database.read_now(outbox.count) == 0, "the outbox to be empty", within=WITHIN)

@@ -1,4 +1,4 @@
-"""What students write into a message is not what happened."""
+"""Students cannot forge the history of a message."""
 
 from typing import Any
 
@@ -68,14 +68,20 @@ def test_an_id_stays_over_all_hops_and_rounds() -> None:
     other = receive(FOUR | {"SubmissionID": "hw1"}, message(), first=True)
     assert other.id.startswith("hw1.")
     assert receive(other, message(), first=False).id == other.id
-    assert receive(FOUR | {"SubmissionID": "hw1"}, message(), first=True).id == other.id  # it came again
+    assert receive(FOUR | {"SubmissionID": "hw1"}, message(), first=True).id == other.id  # it was redelivered
 
 
 @pytest.mark.parametrize("change", [{"StudentID": 666}, {"Solution": "y"}, {"Module": "data_mining"}])
 @pytest.mark.parametrize(
     "identity",
     [new_id(FOUR), sealed("hw1", FOUR), "hw1", "x" * 64, "../" * 30],
-    ids=["new", "sealed", "foreign", "long", "path"],  # an id is random, and both processes of a run must name it alike
+    ids=[
+        "new",
+        "sealed",
+        "foreign",
+        "long",
+        "path",
+    ],  # an id is random; both processes of a run must give the test the same name
 )
 def test_an_id_of_another_submission_is_replaced(identity: str, change: dict[str, Any]) -> None:
     mine = receive(FOUR | {"SubmissionID": identity}, message(), first=True).id

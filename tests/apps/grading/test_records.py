@@ -1,4 +1,4 @@
-"""The records, on both databases: once each, in any order, and nothing decided without being published."""
+"""The records on both databases: each hop once, in any order, and no decision that is not published."""
 
 import sqlite3
 import stat
@@ -50,7 +50,7 @@ def test_hops_in_any_order_and_twice_make_one_history(database: Database) -> Non
     assert (one.status, one.mark, one.out_of, one.feedback, one.attempt) == ("confirmed", 8.0, 10.0, "good", 1)
     assert [hop.status for hop in hops] == ["submitted", "corrected", "validated", "confirmed"]
     assert hops[1].mark == 8.0
-    # What comes late changes nothing.
+    # A late message changes nothing.
     database.write_now(partial(course.record, assignment=validated))
     assert _status(database) == "confirmed"
 
@@ -73,7 +73,7 @@ def test_missing_earlier_hops_are_taken_from_the_message(database: Database) -> 
 
 def test_a_second_submission_is_a_new_attempt_and_the_older_one_marked_so(database: Database) -> None:
     made = [_way(name, student)[1] for name, student in (("a", 7), ("b", 7), ("c", 8), ("d", 7))]
-    for one in reversed(made):  # whatever comes first
+    for one in reversed(made):  # in any order
         database.write_now(partial(course.record, assignment=one))
     other = Assignment(_way("e", 7)[1] | {"Module": "data_mining"})
     database.write_now(partial(course.record, assignment=other))
@@ -101,7 +101,7 @@ def test_a_student_s_own_time_mark_and_hops_are_not_recorded(database: Database)
     one, hops = _told(database, Assignment(Progress.of(forged)))
     assert (one.mark, one.feedback, len(hops), hops[0].mark) == (None, None, 1, None)
     assert before <= one.submitted_at == hops[0].at <= now()
-    one, _ = _told(database, _way(student=23200858)[1])  # though the student told of 40 hops
+    one, _ = _told(database, _way(student=23200858)[1])  # though the student claimed 40 hops
     assert (one.status, one.mark) == ("corrected", 8.0)
 
 

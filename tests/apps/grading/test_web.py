@@ -1,4 +1,4 @@
-"""What the page's server refuses, and what it answers while broker or database are away."""
+"""Requests that the page's server refuses, and its answers while the broker or the database is away."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 class Served:
-    """The page's API on a broker and a database."""
+    """The page's API with a broker and a database."""
 
     def __init__(self, broker: str, database: str, *, wiring: Wiring | None = None) -> None:
         self.pages = Pages(broker, database, wiring=wiring)
@@ -153,6 +153,6 @@ async def test_plain_programs_join_after_a_submission_on_the_page(broker_url: st
         answer = await made.http.post("/api/submissions", **_form())
         assert answer.status_code == 200, answer.text
     with Plain(broker_url) as plain:
-        plain.declare("correction_queue_cc", "demonstrator_cc")  # 406 where the page had declared them durable
+        plain.declare("correction_queue_cc", "demonstrator_cc")  # raises 406 if the page had declared them durable
         (fields,) = await asyncio.to_thread(plain.take, "correction_queue_cc")
     assert (fields["StudentID"], fields["Module"], fields["status"]) == (7, "cloud_computing", "submitted")

@@ -1,4 +1,4 @@
-"""`rabbitry` as a child process, in an empty folder and without settings of the outer environment."""
+"""`rabbitry` as a child process, in an empty folder and without outer settings."""
 
 import os
 import re
@@ -18,7 +18,7 @@ _SLOW = re.compile(r"^.* asyncio: Executing .* took [\d.]+ seconds\n", re.MULTIL
 class Program:
     """A context manager that runs `rabbitry ARGUMENTS`, or `python -m MODULE ARGUMENTS`, in Python's development mode.
 
-    `url` is handed over as RABBITRY_BROKER, `environment` besides. What it prints lies in files of `folder`.
+    url: becomes RABBITRY_BROKER. environment: more variables. Files in `folder` hold the output.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Program:
         with self._out.open("wb") as out, self._err.open("wb") as err:
             if module == "rabbitry":
                 self._process = launch(arguments, environment, out.fileno(), err.fileno(), cwd=folder)
-            else:  # which reads its environment when it is imported
+            else:  # this module reads its environment when it is imported
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", module, *arguments],
                     stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=folder, env=environment,
@@ -42,12 +42,12 @@ class Program:
 
     @property
     def out(self) -> str:
-        """What it printed to stdout so far."""
+        """Its output on stdout so far."""
         return self._out.read_text()
 
     @property
     def err(self) -> str:
-        """What it printed to stderr so far, without what asyncio's debug mode says of a busy machine."""
+        """Its output on stderr so far, without asyncio's warnings about slow callbacks."""
         return _SLOW.sub("", self._err.read_text())
 
     @property
@@ -56,10 +56,10 @@ class Program:
         return self._process.pid
 
     def wait_for(self, pattern: str, *, within: float = WITHIN) -> re.Match[str]:
-        """Wait until stdout or stderr holds the pattern, a regular expression; raises AssertionError at its end too."""
+        """Wait until stdout or stderr matches the pattern. Raise AssertionError if the process ends first."""
 
         def printed() -> re.Match[str] | None:
-            has_ended = self._process.poll() is not None  # before the look, so that its last words are seen
+            has_ended = self._process.poll() is not None  # asked before reading, so that its last output is read
             found = re.search(pattern, self.out + self.err)
             assert found or not has_ended, f"it ended: {self!r}"
             return found
@@ -73,7 +73,7 @@ class Program:
         self._process.send_signal(number)
 
     def end(self, number: signal.Signals = signal.SIGINT) -> int:
-        """Send a signal and return the exit code."""
+        """Send a signal, wait for the end, and return the exit code."""
         self.send(number)
         return self.wait()
 

@@ -1,4 +1,4 @@
-"""`rabbitry monitor publish` as its user runs it, with consumers that are not Rabbitry's."""
+"""`rabbitry monitor publish` as users run it, with consumers of other libraries."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ from tests.support.waiting import eventually, eventually_blocking
 
 
 class Consumer:
-    """A consumer as the original programs are: pika, an exclusive queue bound to the contract's exchange."""
+    """A consumer like the original programs: pika, an exclusive queue bound to the contract's exchange."""
 
     def __init__(self, url: str, exchange: str = "pi_utilization", type_: str = "direct", key: str = "pi-1") -> None:
         self._connection = pika.BlockingConnection(pika.URLParameters(url))
@@ -32,17 +32,17 @@ class Consumer:
         self._channel.queue_bind(self.queue, exchange, key)
 
     def next(self) -> tuple[Any, Any, bytes]:
-        """The next message: method, properties, body."""
+        """Wait for the next message: method, properties, body."""
         found: tuple[Any, Any, bytes] = eventually_blocking(self.get, "a sample arrives")
         return found
 
     def get(self) -> Any:
-        """The next message, or None."""
+        """Return the next message, or None if the queue is empty."""
         method, properties, body = self._channel.basic_get(self.queue, auto_ack=True)
         return (method, properties, body) if method else None
 
     def close(self) -> None:
-        """Close in order; the queue goes with the connection."""
+        """Close the connection, which deletes the queue."""
         self._connection.close()
 
 
@@ -107,7 +107,7 @@ async def test_without_a_consumer_the_agent_pauses_probes_and_resumes(broker_url
                 looked = time.monotonic()
                 if "nobody listens" in agent.err:
                     return True
-                since = looked  # it said so after that, and had published one sample at most
+                since = looked  # it printed that afterwards, and had published one sample at most
                 return False
 
             await eventually(is_said, "it says so")

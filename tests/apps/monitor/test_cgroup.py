@@ -1,4 +1,4 @@
-"""The limits of a control group, of both versions, in containers with and without a namespace of their own."""
+"""Limits of control groups of both versions, in containers with and without a cgroup namespace."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ GIB = 2**30
 
 
 def system(root: Path, cgroup: str, mounts: list[str], files: dict[str, str]) -> Path:
-    """Write what the kernel shows of control groups below `root`."""
+    """Write the kernel's files of control groups below `root`."""
     here = root / "proc/self"
     here.mkdir(parents=True)
     (here / "cgroup").write_text(cgroup)

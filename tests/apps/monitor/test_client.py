@@ -1,4 +1,4 @@
-"""`rabbitry monitor stats` as its user runs it, against publishers that are not Rabbitry's."""
+"""`rabbitry monitor stats` as users run it, with publishers of other libraries."""
 
 import asyncio
 import fcntl
@@ -38,12 +38,12 @@ def sample(cpu: float, rx: float = 100, tx: float = 200) -> bytes:
     return json.dumps({"cpu": cpu, "net": {"eth0": {"rx": rx, "tx": tx}}}).encode()
 
 
-# It would log each message that comes back.
+# pika would log each returned message.
 logging.getLogger("pika").setLevel(logging.ERROR)
 
 
 class Publisher:
-    """A publisher as the original programs are: pika, the contract's exchange, mandatory messages."""
+    """A publisher like the original programs: pika, the contract's exchange, mandatory messages."""
 
     def __init__(self, url: str) -> None:
         self._connection = pika.BlockingConnection(pika.URLParameters(url))
@@ -52,7 +52,7 @@ class Publisher:
         self._channel.confirm_delivery()
 
     def publish(self, key: str, body: bytes) -> bool:
-        """Publish; gives whether it was routed."""
+        """Publish a sample; return whether it was routed."""
         try:
             self._channel.basic_publish(EXCHANGE, key, body, mandatory=True)
         except pika.exceptions.UnroutableError:
@@ -60,11 +60,11 @@ class Publisher:
         return True
 
     def wait_for_listener(self, key: str, body: bytes) -> None:
-        """Publish until somebody gets it."""
+        """Publish until a sample is routed to a queue."""
         eventually_blocking(lambda: self.publish(key, body), f"somebody listens to {key}")
 
     def close(self) -> None:
-        """Close in order."""
+        """Close the connection."""
         self._connection.close()
 
 
@@ -159,7 +159,7 @@ def test_two_machines_with_one_routing_key_are_warned_of(broker_url: str, tmp_pa
         for machine in ("new", "new"):
             publisher.publish("pi-1", of(machine, 0.4))
         client.wait_for(r'"current":0\.4')
-        assert "another machine" not in client.err  # it took over
+        assert "another machine" not in client.err  # it is the active consumer now
         for machine in ("old", "new", "old"):
             publisher.publish("pi-1", of(machine, 0.3))
         client.wait_for(r'"current":0\.3')
@@ -177,12 +177,12 @@ async def publish_routed(channel: Channel, key: str, body: bytes) -> bool:
 
 
 async def publish_when_heard(channel: Channel, key: str, body: bytes) -> None:
-    """Publish one sample as soon as somebody listens."""
+    """Publish one sample as soon as a queue is bound."""
     await eventually_awaited(lambda: publish_routed(channel, key, body), f"somebody listens to {key}", within=60)
 
 
 async def test_the_client_ends_in_the_contracts_order_and_counts_the_rest(broker_url: str, tmp_path: Path) -> None:
-    left = 250  # more than the consumer has at once
+    left = 250  # more than the consumer prefetches
     tap = Tap()
     async with (
         rabbitry.connect(broker_url) as connection,
@@ -202,14 +202,14 @@ async def test_the_client_ends_in_the_contracts_order_and_counts_the_rest(broker
             client.send(signal.SIGINT)
             client.send(signal.SIGCONT)
             await eventually(lambda: "connection.close" in tap.methods, "it closes")
-            assert await asyncio.to_thread(client.wait) == 0  # its last answers come through the proxy of this loop
+            assert await asyncio.to_thread(client.wait) == 0  # its last answers pass the proxy, which runs on this loop
             summary = json.loads(client.out.splitlines()[-1])
         assert summary["messages"] == left + 1
         said = tap.methods[tap.methods.index("basic.cancel") :]
         gets = said.count("basic.get")
         assert gets > 1
         assert said == ["basic.cancel", *["basic.get"] * gets, "channel.close", "connection.close"]
-        # Its queue is gone, so a publisher learns that nobody listens.
+        # Its queue is deleted, so the broker returns a mandatory message.
         assert not await publish_routed(channel, "pi-1", sample(0.5))
 
 
@@ -234,7 +234,7 @@ async def test_a_sample_that_comes_before_its_consumer_has_started_is_counted(br
         await asked.wait()
         await publish_when_heard(channel, "pi-1", sample(0.5))
         stop.set()
-        for _ in range(10):  # turns in which it could give up its consumer
+        for _ in range(10):  # turns of the loop in which it could cancel its consumer
             await asyncio.sleep(0)
         proxy.resume(Way.TO_CLIENT)
         await client
@@ -246,7 +246,7 @@ async def test_a_second_signal_ends_it_at_once(broker_url: str, tmp_path: Path) 
     async with FaultProxy(parse_url(broker_url).hosts[0][1], tap=tap) as proxy:
         options = as_options(through(proxy, broker_url))
         with Program(tmp_path, "monitor", "stats", *options, "-k", "pi-1") as client:
-            # What is stopped while its consumer starts waits for that first.
+            # A program that is stopped while its consumer starts waits for that first.
             await eventually(lambda: "connected to" in client.err, "it consumes")
             proxy.pause(Way.TO_CLIENT)
             client.send()
@@ -322,7 +322,7 @@ def test_on_a_terminal_a_table_updates_in_place_and_the_log_stands_above_it(brok
             eventually_blocking(lambda: appears("1.23 kB/s"), "the first sample is drawn")
             publisher.publish("pi-1", sample(0.25))
             eventually_blocking(lambda: appears("25.0 %"), "the second sample is drawn")
-            assert b"\x1b[1A" in shown  # the cursor went up, over the table before
+            assert b"\x1b[1A" in shown  # the cursor moved up, over the previous table
             publisher.publish("pi-1", b"nonsense")
             eventually_blocking(lambda: appears("no JSON"), "the warning")
         del shown[:]

@@ -1,4 +1,4 @@
-"""The command line of `rabbitry monitor`: how a broker is said, and what bad input gets."""
+"""The command line of `rabbitry monitor`: spellings of the broker, and bad input."""
 
 import re
 import stat
@@ -20,7 +20,7 @@ both = pytest.mark.parametrize("command", [PUBLISH, STATS], ids=["publish", "sta
 
 
 def ends_with(code: int, line: str, folder: Path, *arguments: str, **environment: str) -> None:
-    """Run a command that must end with `code` and one line on stderr."""
+    """Run a command; check that it ends with `code` and one line on stderr."""
     with Program(folder, *arguments, **environment) as program:
         assert program.wait() == code, program
         assert re.fullmatch(f"rabbitry: {line}\n", program.err), program
@@ -75,7 +75,7 @@ def test_wrong_usage_ends_with_2_and_one_line(
 
 @both
 def test_without_a_named_broker_this_machines_is_used(tmp_path: Path, command: list[str]) -> None:
-    # Whatever runs on the default port, the command ends: no broker listens there, or it has no such virtual host.
+    # The command ends whether no broker listens on the default port or it lacks this virtual host.
     place = r"(127\.0\.0\.1:5672|virtual host 'no-such-place')"
     ends_with(3, f".*{place}.*", tmp_path, *command, "-p", "no-such-place")
 
@@ -151,6 +151,6 @@ def test_a_closed_output_is_not_an_error(broker_url: str, tmp_path: Path) -> Non
             publisher.publish("pi-1", sample(0.5))
             publisher.publish("pi-1", sample(0.5))
             assert client.wait(90) == 0
-            assert len(client.stderr.read().splitlines()) == 1  # that it is connected
+            assert len(client.stderr.read().splitlines()) == 1  # the line that it is connected
         finally:
             client.kill()

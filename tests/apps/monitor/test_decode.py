@@ -1,4 +1,4 @@
-"""Samples as a hostile or careless publisher may send them."""
+"""Decoding samples of hostile and careless publishers."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What statistics look like."""
+"""How statistics are displayed."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The hub: everything is bounded, and a page that reads slowly never misses the newest."""
+"""The hub: everything is bounded, and a slow page always gets the newest state."""
 
 import contextlib
 import json
@@ -152,7 +152,7 @@ def test_a_clock_that_is_wrong_is_pointed_out(hub: Hub, clock: _Clock, error: fl
         return known.latest.clock
 
     assert latest(clock.now + error) == error
-    assert latest(clock.now + 1) is None  # it was set
+    assert latest(clock.now + 1) is None  # the event was set
 
 
 def test_a_message_that_is_late_does_not_make_a_clock_wrong(hub: Hub, clock: _Clock) -> None:

@@ -1,4 +1,4 @@
-"""Each byte counts where it leaves the machine, once: by what the kernel says, and by names alone."""
+"""Each byte counts once, at the interface where it leaves the machine: by the kernel's data, and by names alone."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from rabbitry.apps.monitor.interfaces import by_name, uplinks
 
 
 def kernel(root: Path, **interfaces: str) -> Path:
-    """Write a /sys/class/net: of each interface what it has, e.g. `device master=br0 lower=eth0 bridge`."""
+    """Write a /sys/class/net with the properties of each interface, such as `device master=br0 lower=eth0 bridge`."""
     for name, marks in interfaces.items():
         folder = root / name
         folder.mkdir()

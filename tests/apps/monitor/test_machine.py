@@ -1,4 +1,4 @@
-"""The id of a machine: its own, stable, and without a way back."""
+"""The id of a machine: unique, stable, and not reversible."""
 
 from pathlib import Path
 

@@ -96,7 +96,7 @@ def test_publish_has_no_effect_as_head_and_none_for_another_site_s_page(broker_u
             head = client.head("/publish")
             assert (head.status_code, head.content) == (200, b"")
             typed = client.get("/publish", headers={"Sec-Fetch-Site": "none"})
-            # The first that arrives is that of the last request: the ones before it published nothing.
+            # The first message is that of the last request: earlier requests published nothing.
             assert json.loads(consumer.next()[2]) == typed.json()["data"]
 
 

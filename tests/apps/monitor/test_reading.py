@@ -1,4 +1,4 @@
-"""What the dashboard reads of a message, whatever is in it."""
+"""Fields that the dashboard reads from samples, whatever else they hold."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Readings of this machine, and the samples that two of them make."""
+"""Readings of this machine, and samples computed from two of them."""
 
 import asyncio
 import threading
@@ -199,7 +199,7 @@ async def test_a_measurement_that_hangs_is_named_and_taken_up_again(monkeypatch:
     finally:
         go_on.set()
     await eventually(lambda: not started[0].is_alive(), "the thread of the measurement ended")
-    await asyncio.sleep(0)  # what it found is with the meter, so that reading it takes no time
+    await asyncio.sleep(0)  # the meter keeps its result, so that reading takes no time
     assert (await meter.read()).at == 1.0
     assert len(started) == 1
 

@@ -1,4 +1,4 @@
-"""Statistics in constant memory against the standard library's, which keep every number."""
+"""Statistics in constant memory, compared with the standard library's, which keep every number."""
 
 import math
 import statistics

@@ -1,4 +1,4 @@
-"""What a program said to a broker, read from the bytes that went through a proxy."""
+"""AMQP methods that a program sent to a broker, read from the bytes that passed a proxy."""
 
 import struct
 from dataclasses import replace
@@ -18,7 +18,7 @@ _METHODS = {
 
 
 class Tap:
-    """Collects what one client sends; give it to a `FaultProxy` as `tap`."""
+    """Collects the bytes that one client sends; the `tap` of a `FaultProxy`."""
 
     def __init__(self) -> None:
         self._sent = bytearray()
@@ -29,7 +29,7 @@ class Tap:
 
     @property
     def methods(self) -> list[str]:
-        """The names of the methods in `_METHODS` that were sent, in order."""
+        """Return the names of the methods of `_METHODS` that were sent, in order."""
         found = []
         at = 8  # after the protocol header
         while at + 7 <= len(self._sent):
@@ -42,12 +42,12 @@ class Tap:
 
 
 def through(proxy: FaultProxy, url: str) -> BrokerURL:
-    """The same broker, by way of a proxy."""
+    """Return the URL of a broker behind a proxy."""
     return replace(parse_url(url), hosts=(("127.0.0.1", proxy.port),))
 
 
 def as_options(url: str | BrokerURL) -> list[str]:
-    """The contract's spelling of a broker: `-b`, `-p`."""
+    """Return a broker in the contract's spelling: `-b`, `-p`."""
     parsed = parse_url(url) if isinstance(url, str) else url
     [(host, port)] = parsed.hosts
     return ["-b", f"{host}:{port}", "-p", parsed.virtual_host]

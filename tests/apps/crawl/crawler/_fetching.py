@@ -1,4 +1,4 @@
-"""A server that answers with the bytes of its test, and a fetcher that may reach it."""
+"""A server that answers with bytes set by the test, and a fetcher that may connect to it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAGE = b"<title>A page</title><p>" + b"words and words " * 200
 
 @dataclass
 class Server:
-    """A listening server. asked: the heads of all requests. connections: how many were accepted."""
+    """A listening server. asked: the heads of all requests. connections: the number of accepted ones."""
 
     replies: Mapping[str, Reply]
     port: int = 0
@@ -33,7 +33,7 @@ class Server:
     connections: int = 0
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer the requests of a connection; a path without a reply gets 404, and one of bytes keeps it open."""
+        """Answer the requests of a connection; an unknown path gets 404, a reply of bytes keeps the connection open."""
         self.connections += 1
         while True:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -52,7 +52,7 @@ class Server:
 
 
 def answer(body: bytes, status: str = "200 OK", *headers: str, kind: str | None = "text/html") -> bytes:
-    """Return a whole answer with a Content-Length."""
+    """Return a complete response with a Content-Length."""
     lines = [f"HTTP/1.1 {status}", *headers, f"Content-Length: {len(body)}"]
     if kind is not None:
         lines.append(f"Content-Type: {kind}")
@@ -60,7 +60,7 @@ def answer(body: bytes, status: str = "200 OK", *headers: str, kind: str | None 
 
 
 def writes(*pieces: bytes, then_wait: bool = False) -> Callable[[asyncio.StreamWriter], Awaitable[None]]:
-    """Return a reply that writes pieces and closes the connection, or leaves it open without a word."""
+    """Return a reply that writes pieces, then closes the connection or leaves it open and silent."""
 
     async def write(writer: asyncio.StreamWriter) -> None:
         for piece in pieces:
@@ -97,7 +97,7 @@ async def listening(
     port: int = 0,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
-    """Accept connections until the block is left, and yield the port. talk: serves one, which is closed at its end."""
+    """Accept connections until the block is left, and yield the port. talk serves each of them."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -107,7 +107,7 @@ async def listening(
         try:
             await talk(reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass  # the crawler has what it wants, or the test is over; asyncio's callback takes no cancelled task
+            pass  # the crawler closed or the test is over; asyncio's callback rejects a cancelled task
         finally:
             writer.close()
 
@@ -123,7 +123,7 @@ async def listening(
 
 
 class Names:
-    """A resolver of a test's own: a name's answers, one list after the other; the last one stays."""
+    """A resolver with answers set by the test: a list of them for each name, used in turn; the last one stays."""
 
     def __init__(self, names: Mapping[str, Sequence[list[str]]] | None = None) -> None:
         self.names = {name: list(lists) for name, lists in (names or {}).items()}
@@ -140,7 +140,7 @@ class Names:
 
 @dataclass
 class Hand:
-    """A fetcher with what it is made of."""
+    """A fetcher with its parts."""
 
     fetcher: Fetcher
     names: Names
@@ -157,13 +157,13 @@ class Hand:
         largest: int = 100_000,
         time_limit: float = 20.0,
     ) -> Page | Outcome:
-        """Fetch one address as a batch of its own."""
+        """Fetch one address as a batch of one."""
         address = Address(url, purpose, etag, modified)
         batch = Batch("b1", url, [address], 0.0, time.time() + 60, contact, 1, largest, time_limit)
         return await self.fetcher.fetch(address, batch, self.fetcher.host(batch))
 
     async def outcome(self, url: str, purpose: Purpose = "page", **options: object) -> Outcome:
-        """Fetch what must not come as a page."""
+        """Fetch an address that must not give a page; return its outcome."""
         item = await self.fetch(url, purpose, **options)  # type: ignore[arg-type] # those of fetch
         assert isinstance(item, Outcome), item
         assert item.url == url
@@ -171,7 +171,7 @@ class Hand:
         return item
 
     async def page(self, url: str, purpose: Purpose = "page", **options: object) -> Page:
-        """Fetch what must come as a page; it no longer counts as held."""
+        """Fetch an address that must give a page; release its bytes from the memory budget."""
         item = await self.fetch(url, purpose, **options)  # type: ignore[arg-type] # those of fetch
         assert isinstance(item, Page), item
         self.room.release(item)
@@ -188,7 +188,7 @@ def fetching(
     bandwidth: Bandwidth | None = None,
     is_packing: bool = True,
 ) -> Iterator[Hand]:
-    """Make a fetcher; after the block its connections are closed."""
+    """Make a fetcher; close its connections after the block."""
     resolver, held = Names(names), Room(room)
     fetcher = Fetcher(
         "c1",

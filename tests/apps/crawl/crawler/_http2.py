@@ -1,4 +1,4 @@
-"""A server that speaks HTTP/2 alone, for tests."""
+"""A test server that speaks only HTTP/2."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.apps.crawl.crawler._fetching import listening
 
 @dataclass
 class Server2:
-    """A listening server. paths: of all requests. connections: how many were accepted."""
+    """A listening server. paths: those of all requests. connections: the number of accepted ones."""
 
     bodies: Mapping[str, bytes]
     port: int = 0
@@ -25,7 +25,7 @@ class Server2:
     connections: int = 0
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer the requests of a connection; a path without a body gets 404, one whose body is empty a reset."""
+        """Answer the requests of a connection; an unknown path gets 404, an empty body resets the stream."""
         self.connections += 1
         talk = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
         talk.initiate_connection()

@@ -1,4 +1,4 @@
-"""Working off a batch: order, delays, ends before its end."""
+"""Fetching a batch: order, delays, and batches that end early."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def batch_of(
 
 
 class Script:
-    """A fetcher whose answers are the test's: outcomes by path, `page` where there is none.
+    """A fetcher with answers set by the test: outcomes by path, `page` for any other path.
 
-    asked: the paths, in order, with the time. wait: what a request waits for before it is answered.
+    asked: the paths, in order, with the time. wait: awaited before each answer.
     """
 
     def __init__(self, outcomes: dict[str, str] | None = None, *, retry_after: float | None = None) -> None:
@@ -117,7 +117,7 @@ async def test_each_address_is_requested_once_and_a_report_ends_the_batch(monkey
     clock = batches._clock
 
     def slow() -> float:
-        """Stand still from the last request on, as if the report came at once."""
+        """Stop the clock after the last request, as if the report came at once."""
         return ended if len(script.ended) == 3 else clock()
 
     ended = clock() + 1.0
@@ -159,14 +159,14 @@ async def test_a_redelivered_batch_is_returned_without_a_request() -> None:
     items, report = await all_of(crawler_of(script), batch_of("1", "2", delay=7.0), is_repeated=True)
     assert (items, script.asked) == ([], [])
     assert (report.left, report.why) == ([f"{ORIGIN}/1", f"{ORIGIN}/2"], "interrupted")
-    assert report.wait == 7.0 + batches.TAKEOVER  # the crawler before it may not know yet that it lost the batch
+    assert report.wait == 7.0 + batches.TAKEOVER  # the previous crawler may not know yet that it lost the batch
 
 
 async def test_with_a_delay_no_request_before_the_broker_took_the_last_page() -> None:
     script = Script()
     crawl = crawler_of(script).crawl(batch_of("1", "2", "3", delay=1e-9))
     await anext(crawl)
-    for _ in range(100):  # the page stays in the hands of who publishes it
+    for _ in range(100):  # the publisher still holds the page
         await asyncio.sleep(0)
     assert script.paths == ["1"]
     await anext(crawl)
@@ -223,7 +223,7 @@ async def test_a_crawler_that_woke_too_late_requests_nothing_more(monkeypatch: p
     async def stopped(*arguments: Any) -> None:
         nonlocal now
         await first(*arguments)
-        now += 0.05 + batches.JUMP + 0.1  # as if it had been stopped while it waits for its delay
+        now += 0.05 + batches.JUMP + 0.1  # as if the process had been stopped while it waits for the delay
 
     monkeypatch.setattr(batches, "_clock", lambda: now)
     monkeypatch.setattr(batches, "_first", stopped)
@@ -342,7 +342,7 @@ async def test_the_cpu_limit_delays_requests() -> None:
     script.wait = work
     began = time.monotonic()
     await all_of(crawler_of(script, CPU(0.5, used=lambda: used)), batch_of(*"12345678"))
-    # Eight pieces of 0.02 s at half a core take 0.28 s before the last one begins, less what may be saved up.
+    # Eight pieces of 0.02 s at half a core take 0.28 s before the last one begins, minus the budget saved before.
     assert time.monotonic() - began >= 0.28 - 0.25 * 0.5 - 0.02
 
 

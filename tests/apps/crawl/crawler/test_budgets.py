@@ -1,4 +1,4 @@
-"""Shares of a core, bytes a second, bytes in memory."""
+"""Budgets: share of a core, bytes a second, bytes in memory."""
 
 import asyncio
 
@@ -64,7 +64,7 @@ async def test_the_oldest_body_continues_if_memory_is_full() -> None:
     assert not room.may_grow(second)
     room.came(first, 70)
     assert room.total == 130
-    assert room.may_grow(second)  # it is the oldest that still comes
+    assert room.may_grow(second)  # the oldest one still waits
     room.release(first)
     room.release(first)
     assert (room.total, room.is_full) == (60, False)

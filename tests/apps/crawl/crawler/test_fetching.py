@@ -1,4 +1,4 @@
-"""Fetching one address: pages, and each outcome that is none."""
+"""Fetching one address: pages, and each other outcome."""
 
 from __future__ import annotations
 

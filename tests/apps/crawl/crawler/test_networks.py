@@ -1,4 +1,4 @@
-"""Which IP addresses a crawler may connect to."""
+"""The IP addresses that a crawler may connect to."""
 
 import pytest
 

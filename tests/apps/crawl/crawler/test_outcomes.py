@@ -1,4 +1,4 @@
-"""Answers that are no pages, broken and hostile ones: each has an outcome with a name."""
+"""Broken and hostile answers: each has a named outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heads of answers, and what they mean."""
+"""Parsing the heads of HTTP responses."""
 
 import time
 from email.utils import formatdate

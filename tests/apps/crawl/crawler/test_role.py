@@ -1,4 +1,4 @@
-"""The crawler as a program over a broker, beside pika programs that know only the contract."""
+"""The crawler on a broker, beside pika programs that know only the contract."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LINE = re.compile(r"crawler\|[0-9a-f]{3,6}\|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:0
 
 
 class Observer:
-    """A pika program: takes a copy of all that is published with the contract's keys, in a thread of its own."""
+    """A pika program that receives a copy of each message with the contract's keys, in a thread of its own."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -62,7 +62,7 @@ class Observer:
         self._wanted.append((key, body))
 
     def said(self, type_: str) -> list[dict[str, Any]]:
-        """Return the messages to the keeper of this type."""
+        """Return the messages of this type to the keeper."""
         return [json.loads(body) for key, properties, body in self.messages if properties.type == type_]
 
     @property
@@ -93,7 +93,7 @@ def observer(broker_url: str) -> Iterator[Observer]:
 
 @contextlib.asynccontextmanager
 async def crawling(url: str, options: Options) -> AsyncIterator[Callable[[], None]]:
-    """Run a crawler within the block; what is yielded tells it to stop."""
+    """Run a crawler within the block; the yielded event stops it."""
     stop, started = asyncio.Event(), asyncio.Event()
     task = asyncio.create_task(run(options, url, "9.9", stop, started=lambda _: started.set()))
     try:
@@ -105,7 +105,7 @@ async def crawling(url: str, options: Options) -> AsyncIterator[Callable[[], Non
 
 
 def batch_of(server: Server, *paths: str, **more: Any) -> bytes:
-    """Return a batch as any program can write one."""
+    """Return a batch in the form that any program can write."""
     origin = f"http://127.0.0.1:{server.port}"
     addresses = [{"url": f"{origin}{path}"} for path in paths]
     batch = {"id": "b1", "origin": origin, "addresses": addresses, "delay": 0.0, "deadline": time.time() + 60}
@@ -154,7 +154,7 @@ async def test_log_line_is_transient_and_expires(broker_url: str, observer: Obse
 
 
 async def test_pika_program_reads_the_log(broker_url: str) -> None:
-    """Read what waits in the queue since before anybody read it."""
+    """Read the messages that were published before the reader started."""
 
     def read() -> str | None:
         with contextlib.closing(pika.BlockingConnection(pika.URLParameters(broker_url))) as connection:
@@ -185,7 +185,7 @@ async def test_stop_returns_the_rest_of_a_batch(broker_url: str, observer: Obser
 
 
 async def test_a_plain_crawler_publishes_like_the_original(broker_url: str) -> None:
-    """Be the original processor and page: exchange and queues auto-delete, text without a word about its form."""
+    """Act as the original processor and page: auto-delete exchange and queues, messages without a content type."""
     pages: list[bytes] = []
 
     def original(body: bytes) -> None:
@@ -251,7 +251,7 @@ async def test_command_ends_in_order(broker_url: str, observer: Observer) -> Non
             crawler.process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(crawler.process.wait) == 0
             output = crawler.output
-    assert outcome["outcome"] == "private"  # nobody allowed it
+    assert outcome["outcome"] == "private"  # no network is allowed
     assert server.connections == 0
     assert "Traceback" not in output
     assert "ERROR" not in output

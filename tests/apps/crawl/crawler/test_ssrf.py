@@ -1,4 +1,4 @@
-"""Addresses that lead to private networks in every spelling: no connection is made, whatever leads there."""
+"""Private networks in every spelling of an address: no connection is made, whether by link, redirect or DNS."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ LITERALS = [
     "http://017700000001:PORT/", "http://0177.0.0.1:PORT/", "http://0177.0x0.1:PORT/", "http://00000177.0.0.1:PORT/",
     "http://127.000.000.001:PORT/", "http://127.0.0.1.:PORT/", "http://127.1.:PORT/", "http://127.0.0.2:PORT/",
     "http://127.255.255.254:PORT/", "http://0.0.0.0:PORT/", "http://0:PORT/", "http://0x0:PORT/", "http://00:PORT/",
-    # user and password, and what looks like them
+    # user and password, and spellings that look like them
     "http://a.example@127.0.0.1:PORT/", "http://a.example:80@127.0.0.1:PORT/", "http://a%40b:c@127.0.0.1:PORT/",
     "http://a.example#@127.0.0.1:PORT/", "http://127.0.0.1:PORT#@a.example/", "http://127.0.0.1:PORT\\@a.example/",
     "http://user@a.example@127.0.0.1:PORT/", "http://@127.0.0.1:PORT/",
-    # other letters, other slashes, blanks
+    # other scripts, backslashes, blanks
     "http://１２７.0.0.1:PORT/", "http://127。0。0。1:PORT/", "http://127．0．0．1:PORT/", "http://①②⑦.⓪.⓪.①:PORT/",
     "http://%31%32%37.0.0.1:PORT/", "http://127.0.0.%31:PORT/", "HTTP://127.0.0.1:PORT/", "http:\\\\127.0.0.1:PORT\\",
     "http:127.0.0.1:PORT/", "http:/127.0.0.1:PORT/", "http:////127.0.0.1:PORT/", " http://127.0.0.1:PORT/ ",
@@ -64,7 +64,7 @@ NAMES: Mapping[str, Sequence[list[str]]] = {
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Each socket that the fetcher opens, by its family."""
+    """The family of each socket that the fetcher opens."""
     families: list[int] = []
 
     class Spy(socket.socket):
@@ -108,13 +108,13 @@ async def test_spy_sees_connections_that_are_allowed(secret: Server, opened: lis
     with fetching(["127.0.0.0/8"], NAMES) as hand:
         for literal in ("http://0x7f.1:PORT/", "http://localtest.example:PORT/", "http://a:b@127.0.0.1:PORT/"):
             await hand.page(literal.replace("PORT", str(secret.port)))
-    assert opened == [socket.AF_INET] * 2  # the third one has the first one's host
+    assert opened == [socket.AF_INET] * 2  # the third address has the host of the first one
     assert secret.connections == 2
     assert "authorization" not in secret.headers()
 
 
 async def test_the_socket_check_is_final(secret: Server, opened: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let everything before it be deceived."""
+    """Disable all earlier checks."""
     with fetching([]) as hand:
         fetcher = hand.fetcher
 

@@ -1,4 +1,4 @@
-"""Addresses as they are asked for."""
+"""Addresses in the form in which they are requested."""
 
 import pytest
 

@@ -10,7 +10,7 @@ from rabbitry.apps.crawl.keeper.database import Database
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    """An open database, once on SQLite and once on PostgreSQL."""
+    """An open database on SQLite, then on PostgreSQL."""
     with Database(database_url) as opened:
         yield opened
 

@@ -1,4 +1,4 @@
-"""A web, crawlers and processors without a network, driven by a clock of their own: for tests of the keeper alone."""
+"""Simulated web sites, crawlers and processors on a simulated clock, for tests of the keeper alone."""
 
 import hashlib
 import heapq
@@ -22,7 +22,7 @@ from rabbitry.apps.crawl.messages import Add, Address, Answer, Batch, Document, 
 
 @dataclass(frozen=True)
 class Answered:
-    """What a site answers: a page's text and links, or an outcome that is none."""
+    """A site's answer: a page's text and links, or another outcome."""
 
     text: str = ""
     links: Sequence[str] = ()
@@ -43,7 +43,7 @@ MISSING = Answered(outcome="client-error")
 
 
 def fingerprint(text: str) -> int:
-    """Return a simhash of the text's words, as processors make one."""
+    """Return the simhash of a text's words, as processors compute it."""
     totals = [0] * 64
     for word in text.split():
         value = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
@@ -54,13 +54,13 @@ def fingerprint(text: str) -> int:
 
 
 def words(seed: object, number: int = 60) -> str:
-    """Return a text that other seeds do not have."""
+    """Return a text that is different for each seed."""
     chosen = random.Random(str(seed))
     return " ".join("".join(chosen.choices("abcdefghijklmnopqrstuvwxyz", k=6)) for _ in range(number))
 
 
 class FakeIndex:
-    """What the keeper put into the index."""
+    """An index that records what the keeper stores."""
 
     def __init__(self) -> None:
         self.documents: Counter[str] = Counter()
@@ -82,9 +82,9 @@ class FakeIndex:
 
 @dataclass
 class World:
-    """Sites, crawlers that fetch from them, a processor, and one keeper; time passes as things happen.
+    """Sites, crawlers, a processor and one keeper on a simulated clock.
 
-    limit: the room of a transaction. dies: asked for each batch; True: its crawler dies in the middle of it. lag:
+    limit: messages that a transaction takes. dies: called for each batch; if it is true, its crawler dies halfway. lag:
     seconds from a page to its document. log: each request with its time.
     """
 
@@ -110,7 +110,7 @@ class World:
         self._free = [self.now] * self.crawlers
         self._names = itertools.count()
 
-    # -- what a test does --------------------------------------------------------------------------------
+    # -- called by tests ---------------------------------------------------------------------------------
 
     def add(self, *urls: str, **options: object) -> Answer:
         """Add addresses."""
@@ -119,14 +119,14 @@ class World:
         return self.tell([Asked(Add(list(urls), **options), message)]).answers[message]  # type: ignore[arg-type] # checked by what it is passed to
 
     def tell(self, inputs: Sequence[Input]) -> Decided:
-        """Apply messages, and pass the batches on to crawlers."""
+        """Apply messages, and pass the resulting batches to crawlers."""
         decided = self.apply(inputs)
         for batch in decided.batches:
             self.send(batch)
         return decided
 
     def apply(self, inputs: Sequence[Input]) -> Decided:
-        """Apply messages, in as many transactions as they take."""
+        """Apply messages, in as many transactions as they need."""
         found = Decided()
         while inputs or not found.taken:
             work = partial(self.keeper.apply, inputs=inputs, now=self.now, limit=self.limit)
@@ -138,7 +138,7 @@ class World:
         return found
 
     def run(self, seconds: float = 3 * 24 * 3600.0, *, most: int = 1_000_000) -> None:
-        """Let time pass until nothing is left to do, or for so many seconds, or so many requests."""
+        """Advance the clock until nothing is left to do, or by a number of seconds or requests."""
         end = self.now + seconds
         self.tell([])
         while len(self.log) < most:
@@ -148,7 +148,7 @@ class World:
                 times.append(min(batch.deadline for batches in self.out.values() for batch in batches) + 61)
             if not times or min(times) > end or min(times) == float("inf"):
                 return
-            # A keeper that has nothing to send, though a host is due, looks again at its next tick.
+            # A keeper with a due host but nothing to send looks again at its next tick.
             step = (
                 0.001 if self._events and self._events[0][0] <= min(times) else 0.2 if due == self.looked_at else 0.001
             )
@@ -162,7 +162,7 @@ class World:
     # -- crawlers and processors -------------------------------------------------------------------------
 
     def send(self, batch: Batch) -> None:
-        """Have a crawler fetch a batch. Where one is out for the host already, that is the keeper's fault."""
+        """Have a crawler fetch a batch. Fail if the keeper already has a batch outstanding for the host."""
         others = self.out.setdefault(batch.origin, [])
         others.append(batch)
         self.most_out = max(self.most_out, len(others))
@@ -191,7 +191,7 @@ class World:
         self.later(at, [report])
 
     def later(self, at: float, inputs: list[Input]) -> None:
-        """Have the keeper told at a time."""
+        """Deliver messages to the keeper at a time."""
         for one in inputs:
             if isinstance(one, Report):
                 batches = self.out.get(one.origin, [])
@@ -201,7 +201,7 @@ class World:
         heapq.heappush(self._events, (at, next(self._number), inputs))
 
     def fetch(self, batch: Batch, address: Address, at: float) -> list[Input]:
-        """Return what a crawler says of one address."""
+        """Return a crawler's outcome for one address."""
         answered = self.site(address.url)
         if address.purpose == "robots":
             outcome = {"page": "robots"}.get(answered.outcome, answered.outcome)
@@ -226,7 +226,7 @@ class World:
         ]  # fmt: skip
 
     def process(self, address: Address, answered: Answered, at: float) -> Document:
-        """Return what a processor makes of a page."""
+        """Return the document that a processor makes of a page."""
         links = [Link(url) for url in answered.links] + [Link(url, at) for url, at in answered.modifications]
         return Document(
             address.url, at + 0.2, "p", "c", at, title=address.url, text=answered.text,
@@ -236,7 +236,7 @@ class World:
             is_index=address.purpose == "sitemap" and any(".xml" in link.url for link in links),
         )  # fmt: skip
 
-    # -- what came of it ---------------------------------------------------------------------------------
+    # -- results -----------------------------------------------------------------------------------------
 
     def counts(self) -> dict[str, int]:
         """Return the keeper's counters."""
@@ -248,11 +248,11 @@ class World:
         return self.database.read_now(read)
 
     def requests(self) -> Counter[str]:
-        """Return how often each address was asked for."""
+        """Return the number of requests for each address."""
         return Counter(url for _, url in self.log)
 
     def gaps(self) -> dict[str, float]:
-        """Return the shortest time between the end of one answer and the next request, of each origin."""
+        """Return for each origin the shortest time from the end of an answer to the next request."""
         last: dict[str, float] = {}
         found: dict[str, float] = {}
         for at, url in sorted(self.log):
@@ -264,7 +264,7 @@ class World:
 
 
 def web(hosts: int, pages: int) -> Site:
-    """Return hosts h0.test, h1.test, … of so many pages each, which lead to all of them."""
+    """Return hosts h0.test, h1.test, … of `pages` pages each, with links to all of them."""
 
     def site(url: str) -> Answered:
         origin = origin_of(url)
@@ -280,18 +280,18 @@ def web(hosts: int, pages: int) -> Site:
 
 
 def site_of(pages: dict[str, Answered], rest: Answered = MISSING) -> Callable[[str], Answered]:
-    """Return a site of these addresses."""
+    """Return a site that has these addresses."""
     return lambda url: pages.get(url, rest)
 
 
 def read_why(world: World, url: str) -> list[str]:
-    """Return the words of what was decided about an address."""
+    """Return the decisions about an address, in words."""
     found = world.database.read_now(lambda connection: why(connection, url, world.now))
     return [decision.outcome for decision in found.decisions]
 
 
 def delay(world: World, *, pages: float, reports: float) -> None:
-    """Have pages and reports come so many seconds late, as those that a killed keeper had in hand."""
+    """Delay pages and reports by some seconds, like those that a killed keeper had unacknowledged."""
     later = world.later
 
     def late(at: float, inputs: list[Input]) -> None:

@@ -1,4 +1,4 @@
-"""Answers from the database, on both kinds, within their limits."""
+"""Answers from both kinds of database, within their limits."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Documents that wait in the database: what a transaction has no room for, until a later one has."""
+"""Documents that wait in the database when a transaction has no room for them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def page(number: int, text: str = "") -> Document:
 
 @pytest.fixture
 def world(database: Database) -> World:
-    """A keeper that has begun with START, whose batches nobody takes."""
+    """A keeper that crawls START, whose batches nobody takes."""
     found = World(database, lambda url: MISSING)
     found.send = lambda batch: None  # type: ignore[method-assign] # there is no broker
     found.add(START)
@@ -49,13 +49,13 @@ def world(database: Database) -> World:
 
 
 def links(world: World) -> int:
-    """Return how many addresses are known beside START."""
+    """Return the number of known addresses except START."""
     counts = world.counts()
     return sum(counts.get(f"state:{state}", 0) for state in ("queued", "sent", "done")) - 1
 
 
 async def told(asking: Asking) -> Status:
-    """Return the status that a keeper tells; an empty one where it does not answer questions yet."""
+    """Return a keeper's status; empty while it does not answer questions yet."""
     try:
         return await asking.find(AskStatus(), Status)
     except RequestTimeout:
@@ -92,7 +92,7 @@ def test_a_long_sitemap_takes_many_transactions_and_each_address_is_found_once(w
     waited = []
     while world.counts().get("backlog", 0):
         waited.append(links(world))
-        world.keeper = Keeper("another", world.index)  # what one has in memory is not needed
+        world.keeper = Keeper("another", world.index)  # the state in memory is not needed
         world.apply([])
     assert waited == sorted(set(waited)), "each transaction goes on"
     most = max(after - before for before, after in zip([0, *waited], waited, strict=False))
@@ -136,7 +136,7 @@ def test_pages_do_not_wait_for_sitemaps_and_sitemaps_not_for_ever(world: World) 
     world.apply([page(number) for number in range(10)])
     before = world.counts()["backlog"]
     for _ in range(8):
-        world.apply([page(100)])  # new ones have their turn first, and take what room there is
+        world.apply([page(100)])  # new ones come first, and use all the room
     taken = before - world.counts()["backlog"]
     assert taken == 8, "one of a sitemap in each transaction"
     for _ in range(40):
@@ -179,7 +179,7 @@ async def test_a_faulty_waiting_document_returns_to_the_broker_and_fails_alone(
             return (status.documents, status.backlog) == (7, 0)
 
         await eventually_awaited(done, "the others are in the index", within=60)
-        # From here on it is like any message that fails: tried again, and a dead letter in the end.
+        # From here on it is retried like any failed message, and ends as a dead letter.
         await eventually(lambda: "stage 'keeper', attempt 1: ZeroDivisionError" in caplog.text, "it fails alone")
 
 

@@ -1,4 +1,4 @@
-"""The crawl's database: its tables, beside those of another app."""
+"""The tables of the crawl, in a database that another app may share."""
 
 import random
 from collections.abc import Iterator
@@ -65,7 +65,7 @@ def test_two_apps_share_a_database(database_url: str) -> None:
 
 @contextmanager
 def noting(found: dict[str, object]) -> Iterator[None]:
-    """Note each statement that is executed, with parameters of its."""
+    """Record each executed statement with its parameters."""
 
     def note(
         connection: Connection, cursor: object, statement: str, values: object, context: object, many: bool
@@ -80,11 +80,11 @@ def noting(found: dict[str, object]) -> Iterator[None]:
 
 
 def scans(connection: Connection, statements: dict[str, object]) -> set[str]:
-    """Return the tables that statements look through from the first row to the last."""
+    """Return the tables that statements scan as a whole."""
     found = set()
     for statement, values in statements.items():
         if statement.split()[0] in ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH"):
-            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)  # type: ignore[arg-type] # as it came
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)  # type: ignore[arg-type] # as it was executed
             found |= {row[3].split()[1] for row in plan if row[3].startswith("SCAN ")}
     return found - {"json_each"}
 
@@ -93,7 +93,7 @@ def test_no_transaction_of_a_keeper_looks_through_a_table(simple: Database) -> N
     world = World(simple, web(hosts=3, pages=20))
     world.keeper = Keeper("one", index)
     world.add("http://h0.test/", recrawl=40_000.0)
-    world.run(most=8)  # it reads all that it keeps in memory, at its start
+    world.run(most=8)  # at its start it reads everything that it keeps in memory
     executed: dict[str, object] = {}
     with noting(executed):
         world.run(most=150)
@@ -109,6 +109,6 @@ def test_only_the_table_of_hosts_is_looked_through_to_list_them(simple: Database
     with noting(executed):
         simple.read_now(lambda connection: reading.hosts(connection, 20))
         simple.read_now(lambda connection: reading.why(connection, "http://h0.test/p/1", world.now))
-    # The log of new addresses is searched as bytes, and has a bound.
+    # The log of new addresses is searched as bytes; its size is bounded.
     found = simple.read_now(lambda connection: scans(connection, executed))
     assert found - {"crawl_seen_log"} == {"crawl_hosts", "h"}

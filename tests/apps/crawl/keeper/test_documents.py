@@ -1,4 +1,4 @@
-"""What the keeper makes of documents: robots rules of pages, canonical addresses, copies and changes."""
+"""How the keeper handles documents: robots rules of pages, canonical addresses, copies and changes."""
 
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.messages import Document

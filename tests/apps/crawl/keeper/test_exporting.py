@@ -1,4 +1,4 @@
-"""Exporting the index in parts that are bounded, from beginning to end, whatever lies in it."""
+"""Exporting the index in bounded parts, whatever it holds."""
 
 from functools import partial
 
@@ -13,7 +13,7 @@ from rabbitry.apps.crawl.messages import Document
 
 
 def everything(database: Database, *, bodies: bool = False) -> list[list[Entry]]:
-    """Export all, part by part."""
+    """Export the whole index, part by part."""
     parts = []
     after: int | None = 0
     while after is not None:

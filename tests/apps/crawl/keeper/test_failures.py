@@ -1,4 +1,4 @@
-"""What helps against a failure of the database: waiting, another database, or leaving out a message."""
+"""Failures of the database by their remedy: waiting, another database, or leaving out a message."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.postgresql import PostgreSQL
 
 
 def failure(database: Database, *statements: str) -> Failure:
-    """Return the kind of failure that statements lead to."""
+    """Return the kind of failure that statements cause."""
 
     def work(connection: Connection) -> None:
         for statement in statements:
@@ -48,7 +48,7 @@ FILL_SQLITE = (
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A database that was made, on SQLite."""
+    """A created database on SQLite."""
     with Database(f"sqlite:///{tmp_path}/crawl.db"):
         return tmp_path / "crawl.db"
 
@@ -68,7 +68,7 @@ def test_damage_and_other_tables_last(file: Path) -> None:
         assert failure(database, "SELECT missing FROM crawl_keeper") is Failure.LASTING
         assert failure(database, "DROP TABLE crawl_later", "SELECT * FROM crawl_later") is Failure.LASTING
     data = bytearray(file.read_bytes())
-    data[4096:] = b"\xff" * (len(data) - 4096)  # all but the list of the tables
+    data[4096:] = b"\xff" * (len(data) - 4096)  # everything except the schema
     file.write_bytes(data)
     with closing(sqlite3.connect(file)) as connection, pytest.raises(sqlite3.DatabaseError, match="malformed"):
         connection.execute("SELECT * FROM crawl_keeper").fetchall()
@@ -105,7 +105,7 @@ def test_a_cut_connection_to_postgresql_passes_and_lost_rights_last(postgresql_s
 
 @contextmanager
 def failing(database: Database, monkeypatch: pytest.MonkeyPatch, *statements: str) -> Iterator[list[int]]:
-    """Let each transaction of the keeper do these statements first; yields a list, one entry for each transaction."""
+    """Run these statements first in each transaction of the keeper; yield a list that gets an entry for each one."""
     begun: list[int] = []
     apply = Keeper.apply
 
@@ -123,7 +123,7 @@ def failing(database: Database, monkeypatch: pytest.MonkeyPatch, *statements: st
 
 
 async def kept(role: Role, until: Callable[[], bool]) -> bool:
-    """Let a keeper handle nothing at all, until it is done or a condition holds; return whether it is done."""
+    """Run a keeper without messages until it ends or a condition holds; return whether it ended."""
     task = asyncio.create_task(role.keep([], [], Batch(0)))
     try:
         while not task.done() and not until():
@@ -149,7 +149,7 @@ async def test_a_keeper_waits_for_its_database_with_patience(file: Path, monkeyp
     with Database(f"sqlite:///{file}") as database:
         full = ("PRAGMA max_page_count = 1", FILL_SQLITE)
         with failing(database, monkeypatch, *full) as begun:
-            role = Role(Node("keeper"), database, patience=0.45)  # less than its first pause
+            role = Role(Node("keeper"), database, patience=0.45)  # shorter than its first pause
             assert not await kept(role, role.ended.done)
             assert len(begun) == 2, "the second time comes after a pause, past its patience"
             with pytest.raises(RecordsError, match="full"):
@@ -174,7 +174,7 @@ async def test_a_keeper_goes_on_when_postgresql_is_back(
 
 def test_a_user_without_create_permission_gets_a_clear_error(postgresql_server: PostgreSQL) -> None:
     url = postgresql_server.create_database()
-    weak = f"weak_{url.rpartition('/')[2]}"  # roles are the whole server's
+    weak = f"weak_{url.rpartition('/')[2]}"  # roles belong to the whole server
     with Database(url) as database:
         statements = (
             "REVOKE ALL ON SCHEMA public FROM PUBLIC",

@@ -1,4 +1,4 @@
-"""A busy keeper lets messages gather between transactions; a full one, and a small one, wait for nothing."""
+"""A busy keeper collects messages between transactions; a full transaction and a small crawl do not wait."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def message(kind: str, identity: str = "m") -> Message:
 
 
 async def keep(keeper: Role, count: int) -> None:
-    """Have a keeper apply so many reports of batches that it never sent."""
+    """Have a keeper apply `count` reports of batches that it never sent."""
     body = msgspec.json.encode(Report("none", "http://a.test", "c1", 0.0, 0.0))
     await keeper.keep([body] * count, [message("Report")] * count, Batch(count))
 

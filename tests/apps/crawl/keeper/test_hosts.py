@@ -1,4 +1,4 @@
-"""What the keeper makes of hosts: robots.txt, sitemaps, failures, pauses and redirects."""
+"""How the keeper handles hosts: robots.txt, sitemaps, failures, pauses and redirects."""
 
 import itertools
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The identity of a crawl: a keeper takes the messages of its own database, and of no other."""
+"""The identity of a crawl: a keeper takes only messages that belong to its own database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The index: each address once, the latest fetch of it, whatever comes twice, late or in the wrong order."""
+"""The index keeps the latest fetch of each address, even if documents come twice, late or out of order."""
 
 import random
 from functools import partial
@@ -21,7 +21,7 @@ def document(at: float, words: str, url: str = URL, title: str = "") -> Document
 
 
 def page(at: float, what: bytes, url: str = URL) -> Page:
-    """Make a page as it came."""
+    """Make a page as a crawler publishes it."""
     return Page(url=url, fetched_at=at, content_type="text/html", body=zstandard.compress(what))
 
 
@@ -31,7 +31,7 @@ def put(database: Database, *documents: Document) -> None:
 
 
 def urls(database: Database, words: str) -> list[str]:
-    """Search; gives the addresses, best first."""
+    """Return the addresses that a search finds, best first."""
     return [hit.url for hit in database.read_now(partial(search, typed=words)).hits]
 
 

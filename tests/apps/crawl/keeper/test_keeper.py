@@ -1,4 +1,4 @@
-"""The keeper as a whole: without a broker or a network, against sites that are functions, on a clock of their own."""
+"""The whole keeper on simulated sites and a simulated clock, without a broker or a network."""
 
 import itertools
 import random
@@ -103,7 +103,7 @@ def test_a_batch_that_was_never_published_is_withdrawn(simple: Database) -> None
     world.add("http://h0.test/")
     for _ in range(20):
         world.run()
-        world.now += 300  # past the deadline of what was lost
+        world.now += 300  # past the deadline of the lost batch
         world.tell([])
     assert len(world.index.stored) == 6
 

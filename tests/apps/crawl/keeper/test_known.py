@@ -1,4 +1,4 @@
-"""The table of links that need not be looked up again: it may forget, and never makes up."""
+"""The table of links that need no other look-up: it may forget a link, and never claims one that was not added."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""Messages that come late or again: pages after their documents, reports, and those of a killed keeper."""
+"""Late and repeated messages: pages after their documents, reports, and deliveries of a killed keeper."""
 
 import pytest
 
@@ -96,7 +96,7 @@ def test_a_late_report_releases_nothing_but_its_pages_count(simple: Database) ->
     world.tell([])
     assert len(kept) == 2
     world.tell([Report(robots.id, robots.origin, "c", world.now, 0.0)])
-    assert len(kept) == 2  # the host's token is with the second one
+    assert len(kept) == 2  # the second batch holds the host's token
     [address] = kept[1].addresses
     assert address.purpose == "robots"
 

@@ -1,4 +1,4 @@
-"""The limit of a crawl's pages, whatever dies, fails or comes late."""
+"""The limit of a crawl's pages holds whatever dies, fails or comes late."""
 
 import itertools
 import random
@@ -15,7 +15,7 @@ from tests.apps.crawl.keeper.simulation import Answered, World, delay, site_of, 
 
 
 def pages_of(world: World) -> int:
-    """Count the requests that were no robots.txt."""
+    """Count the requests except those for robots.txt."""
     return sum(number for url, number in world.requests().items() if not url.endswith("/robots.txt"))
 
 
@@ -74,7 +74,7 @@ def test_a_limit_holds_if_crawlers_die_and_their_pages_come_late(simple: Databas
 
 
 def counted(world: World) -> int:
-    """Return how many pages the first crawl counts, as a keeper that takes over reads it."""
+    """Return the page count of the first crawl, as a keeper that takes over reads it."""
     return world.database.write_now(lambda connection: load(connection, 9).crawls[1].pages)
 
 

@@ -1,4 +1,4 @@
-"""Links of pages that were looked at before: which of them are looked at again, and why."""
+"""Links that were looked up before: which ones are looked up again, and why."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ X = "http://b.test/x"
 
 
 def lead(connection: Connection, state: State, crawl: int, now: float, *, depth: int = 0, url: str = X) -> Row | str:
-    """Have a page of a crawl lead to an address; return its row, or why it is refused."""
+    """Have a page of a crawl link to an address; return its row, or the reason of the refusal."""
     work = Work(connection, state, now, "keeper a3f")
     links = Links(work)
     links.add_all([Link(url)], Row(1_000, 0, "http://a.test/", 1, crawl, depth))
@@ -67,7 +67,7 @@ def test_an_address_waiting_for_a_smaller_crawl_moves_to_a_larger_one(tmp_path: 
         state.begin(Crawl(2, 0.0, [], depth=0))
         work = Work(connection, state, 1.8e9, "keeper a3f")
         work.read([row.id])
-        work.rows[row.id].crawl = 2  # as `add` does with an address that is named
+        work.rows[row.id].crawl = 2  # as `add` does with an address given by the user
         work.change(work.rows[row.id])
         work.flush()
         row = lead(connection, state, 1, 1.8e9)

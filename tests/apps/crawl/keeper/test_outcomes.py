@@ -1,4 +1,4 @@
-"""Outcomes of links and redirects that lead to what can't be fetched: each has its own word, and is counted once."""
+"""Links and redirects to addresses that cannot be fetched: each has its own outcome, counted once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several batches of a host at once, where that is asked for (`--per-host`)."""
+"""Several batches of a host at once (`--per-host`)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def crawled(database: Database, robots: Answered = MISSING, *, dies: Callable[[]
 
 @pytest.fixture
 def simple(tmp_path: Path) -> Database:
-    """A database on SQLite, to be opened."""
+    """The URL of a database on SQLite."""
     return Database(f"sqlite:///{tmp_path / 'crawl.sqlite3'}")
 
 

@@ -1,4 +1,4 @@
-"""What is said of an address that no page has led to yet."""
+"""Predictions for addresses that no page has linked to yet."""
 
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.reading import why
@@ -6,7 +6,7 @@ from tests.apps.crawl.keeper.simulation import MISSING, Answered, World
 
 
 def would(world: World, url: str) -> tuple[str, str]:
-    """Return the state of an address, and what it would be."""
+    """Return the state of an address, and the predicted one."""
     found = world.database.read_now(lambda connection: why(connection, url, world.now))
     return found.state, found.would
 

@@ -1,4 +1,4 @@
-"""The rules of robots.txt (RFC 9309), as they are kept."""
+"""The rules of robots.txt (RFC 9309) as the keeper stores them."""
 
 import pytest
 
@@ -86,14 +86,14 @@ def test_a_long_or_hostile_robots_txt_is_read_in_bounded_time() -> None:
     long = "User-agent: *\n" + "Disallow: /x\n" * 100_000
     assert len(rules(long).body) == LARGEST
     hostile = rules("User-agent: *\nDisallow: /" + "*a" * 2_000 + "b\n")
-    assert hostile.allows("http://a.test/" + "a" * 1_900)  # an expression that backtracks never comes to an end
+    assert hostile.allows("http://a.test/" + "a" * 1_900)  # a regular expression that backtracks would never end
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
 def test_an_incomplete_rule_at_the_cut_of_a_robots_txt_is_ignored(end: str) -> None:
     head = f"User-agent: *{end}Disallow: /x{end}"
     filled = head + "#" * (LARGEST - len(head) - len(end) - 11) + end
-    cut = rules(f"{filled}Disallow: /y{end}")  # behind its first slash
+    cut = rules(f"{filled}Disallow: /y{end}")  # after its first slash
     assert cut.body.endswith("Disallow: /")
     assert not cut.allows("http://a.test/x")
     assert cut.allows("http://a.test/z")

@@ -1,4 +1,4 @@
-"""The keeper as a program over a broker: commands, batches, pages and documents; killed, and taken over from."""
+"""The keeper on a broker: commands, batches, pages and documents; killed keepers, and those that take over."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def keeping(broker: str, folder: Path) -> AsyncIterator[None]:
 
 
 class Fetching:
-    """A crawler and a processor in one: takes batches, and publishes pages of a site of PAGES pages, and documents."""
+    """A crawler and processor in one: takes batches, and publishes the pages and documents of a site of PAGES pages."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -114,7 +114,7 @@ async def fetching(broker: str) -> AsyncIterator[Fetching]:
 
 
 async def documents(asking: Asking) -> int:
-    """Return how many documents the keeper has; 0 where the one that was asked is gone."""
+    """Return the number of documents of the keeper; 0 if the keeper that was asked is gone."""
     try:
         return (await asking.find(AskStatus(), Status)).documents
     except RequestTimeout:
@@ -156,7 +156,7 @@ async def test_a_malformed_message_is_a_dead_letter_and_the_others_continue(brok
                 await channel.publish(
                     body, exchange=names.EXCHANGE, routing_key=names.KEEPER_KEY, properties=Properties(type=type_)
                 )
-            # A page of a program that says nothing about it is the processors' alone.
+            # A page without a type goes to the processors alone.
             await channel.publish(b"crawler|a3f|2026-11-21T10:00:00|<p>", exchange=names.EXCHANGE, routing_key="rproc")
             assert not (await asking.tell(Add([START]))).error
 
@@ -217,7 +217,7 @@ async def test_keepers_with_two_databases_do_not_share_a_crawl(broker_url: str, 
             await eventually_awaited(answers, "a keeper answers")
             with pytest.raises(UsageError, match="another database"):
                 await run(other, broker_url, asyncio.Event())
-        # Nobody is there to ask, and messages of that crawl come.
+        # No keeper answers, and messages of that crawl arrive.
         batch = crawler.batches[0]
         await crawler.tell(Report(batch.id, batch.origin, "c1", 0.0, 0.0))
         with pytest.raises(RecordsError, match=f"holds messages of crawl {batch.id[:8]}"):

@@ -1,4 +1,4 @@
-"""What belongs to a crawl: depth, hosts, domains, and addresses and numbers that are refused."""
+"""The scope of a crawl: depth, hosts and domains; refused addresses and numbers."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Searching: what people type, found or refused in words on both databases."""
+"""Searching on both databases: queries as people type them, and refused ones."""
 
 import contextlib
 import threading
@@ -33,7 +33,7 @@ def pages(database: Database) -> Database:
 
 
 def found(database: Database, typed: str) -> set[str]:
-    """Search; gives the last parts of the addresses."""
+    """Return the last path segments of the addresses that a search finds."""
     return {hit.url.rpartition("/")[2] for hit in database.read_now(partial(search, typed=typed)).hits}
 
 

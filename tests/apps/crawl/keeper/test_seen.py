@@ -1,4 +1,4 @@
-"""The seen set: new addresses are in memory and in a log, and are moved to the table in slices."""
+"""The set of seen addresses: new ones are in memory and in a log, and move to the table in slices."""
 
 import random
 from pathlib import Path
@@ -19,12 +19,12 @@ def _small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def logged(connection: Connection) -> int:
-    """Return how many rows the log has."""
+    """Return the number of rows of the log."""
     return int(connection.exec_driver_sql("SELECT count(*) FROM crawl_seen_log").scalar_one())
 
 
 def moved(connection: Connection) -> dict[int, int]:
-    """Return what was moved to the table."""
+    """Return the addresses that moved to the table."""
     rows = connection.exec_driver_sql("SELECT key, ref FROM crawl_seen").all()
     return {int(key): int(ref) for key, ref in rows}
 

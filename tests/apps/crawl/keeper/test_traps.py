@@ -1,4 +1,4 @@
-"""Traps: sites with families of addresses that never end, and the shapes by which they are told from real pages."""
+"""Traps: sites with endless families of addresses, and how the keeper tells them from real pages."""
 
 import functools
 import html
@@ -23,7 +23,7 @@ FRAME = "all pages of this shop have the same frame around them with a menu and 
 
 
 def real_pages() -> list[str]:
-    """Return the paths of the pages that have something of their own to say."""
+    """Return the paths of the pages with content of their own."""
     articles = [f"/articles/{word}-{number}" for number, word in enumerate(words("slugs", REAL // 2).split())]
     products = [f"/product/{number}" for number in range(REAL // 4)]
     lists = [f"/list?page={number}" for number in range(REAL - len(articles) - len(products))]
@@ -34,7 +34,7 @@ PAGES = real_pages()
 
 
 def real(path: str) -> Answered:
-    """Return a real page: a text of its own in the shop's frame, and links to some others."""
+    """Return a real page: its own text within the shop's frame, and links to some others."""
     number = PAGES.index(path)
     links = [f"{SITE}{PAGES[(number * 7 + step) % REAL]}" for step in range(1, 9)]
     return Answered(f"{FRAME}{words(path, 120)}", [*links, f"{SITE}/calendar/2026/11", f"{SITE}/shop?sort=price"])
@@ -44,7 +44,7 @@ Trap = Callable[[str], Answered | None]
 
 
 def calendar(path: str) -> Answered | None:
-    """A calendar without an end in either direction."""
+    """Return a page of a calendar that never ends in either direction."""
     if not path.startswith("/calendar/"):
         return None
     year, month = map(int, path.split("/")[2:4])
@@ -54,7 +54,7 @@ def calendar(path: str) -> Answered | None:
 
 
 def facets(path: str) -> Answered | None:
-    """A list in each order and with each choice of filters, in any combination."""
+    """Return a list that links to each order and each combination of filters."""
     parts = urlsplit(path)
     if parts.path != "/shop":
         return None
@@ -69,7 +69,7 @@ def facets(path: str) -> Answered | None:
 
 
 def sessions(path: str) -> Answered | None:
-    """Each link to the help pages gets a session of its own in its path."""
+    """Return a page whose links to the help pages have a new session id in the path."""
     if not path.startswith("/s/"):
         return None
     chosen = random.Random(path)
@@ -78,14 +78,14 @@ def sessions(path: str) -> Answered | None:
 
 
 def growing(path: str) -> Answered | None:
-    """Relative links where absolute ones were meant: the path grows."""
+    """Return a page with relative links instead of absolute ones, so that paths grow."""
     if not path.startswith("/more"):
         return None
     return Answered(f"{FRAME}{words('more', 80)}", [f"{SITE}{path}/more", f"{SITE}{path}/about/more"])
 
 
 def soft_404(path: str) -> Answered | None:
-    """A page that says 200 and means 404, with links to others like it."""
+    """Return a soft 404: status 200 and an error text, with links to others like it."""
     if not path.startswith("/old/"):
         return None
     links = [f"{SITE}/old/{word}" for word in words(path, 6).split()]
@@ -102,7 +102,7 @@ TRAPS: dict[str, tuple[Trap, str]] = {
 
 
 def crawled(folder: Path, traps: list[str]) -> Counter[str]:
-    """Crawl the shop with these traps; return how many pages of each kind were fetched."""
+    """Crawl the shop with these traps; return the number of fetched pages of each kind."""
     kinds: Counter[str] = Counter()
 
     def site(url: str) -> Answered:
@@ -142,7 +142,7 @@ def test_all_traps_at_once_cost_few_fetches_and_no_page(tmp_path: Path) -> None:
 
 
 def parsed(site: Site, url: str) -> Answered:
-    """Return what a site of the tests' servers answers, as a processor reads it."""
+    """Return the answer of a test server's site as a processor reads it."""
     answer = site(Request("GET", url.removeprefix(SITE), "shop.test", "127.0.0.1", SITE, {}))
     if answer.status != 200:
         return MISSING
@@ -152,7 +152,7 @@ def parsed(site: Site, url: str) -> Answered:
 
 
 def in_any_order() -> Callable[[str], float]:
-    """Let documents come within a minute, each when it likes."""
+    """Deliver documents within a minute, at random times."""
     chance = random.Random("lags")
     return lambda _: chance.uniform(0.0, 60.0)
 

@@ -1,4 +1,4 @@
-"""Turns of hosts: crawls one after another, and hosts that may be dead hold up no other."""
+"""Turns of hosts: crawls take turns, and hosts that may be dead delay no other."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_host_that_is_due_later_than_it_was_listed_for_waits() -> None:
 
 
 class Fates:
-    """A keeper, and what a test lets happen to its batches."""
+    """A keeper whose batches end as the test says."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -1,4 +1,4 @@
-"""Messages as processors get them, for tests."""
+"""Messages to processors, for tests."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def packed(body: bytes | str) -> bytes:
 
 
 def documents_of(body: bytes | str, given: Message) -> list[Document]:
-    """Process a page, and return its documents; its line of the log is looked at too."""
+    """Process a page, check its log line, and return its documents."""
     data = body.encode() if isinstance(body, str) else body
     values = list(
         processed(packed(data) if given.content_encoding == "zstd" else data, given, Node("processor", "abc"))
@@ -78,6 +78,6 @@ def documents_of(body: bytes | str, given: Message) -> list[Document]:
 
 
 def document_of(body: bytes | str, given: Message | None = None) -> Document:
-    """Process a page that one document is made of."""
+    """Process a page that gives one document; return it."""
     (document,) = documents_of(body, given or page_message())
     return document

@@ -1,4 +1,4 @@
-"""A processor whose processes die, hang and fail as the addresses of its pages say; worker processes import it."""
+"""A processor whose worker processes die, hang or fail as the address of a page asks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fragile_app() -> App:
         within=0.0,
         attempts=stage.READINGS + 1,
         delays=(0,),
-        time_limit=3.0,  # for pages that are fine, on a busy machine too
+        time_limit=3.0,  # long enough for good pages on a busy machine
     )(process)
     return app
 

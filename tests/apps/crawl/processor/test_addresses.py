@@ -40,7 +40,7 @@ PAGE = "http://Example.com:80/a/b/../c?x#f"
 def test_a_link_is_joined_and_normalised(link: str, address: str | None) -> None:
     base = Base(PAGE)
     assert base.join(link) == address
-    assert base.join(link) == address  # also from what is kept
+    assert base.join(link) == address  # also from the cache
 
 
 def test_a_page_without_an_address_has_absolute_links_alone() -> None:
@@ -91,7 +91,7 @@ def test_links_joined_together_equal_links_joined_one_by_one() -> None:
         "/a",
     ]
     addresses.known.forget()
-    for _ in range(2):  # anew, and kept
+    for _ in range(2):  # computed anew, then cached
         for page in ("http://site.example/x/", "https://other.example/", "", "http://site.example/y/"):
             base = Base(page)
             assert base.join_all(links) == [base.join(link) for link in links]

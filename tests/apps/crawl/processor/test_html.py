@@ -1,4 +1,4 @@
-"""What is read of HTML pages."""
+"""Extracting text, links and metadata from HTML pages."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_a_body_is_decompressed() -> None:
     body = b"<p>x" * 100_000
     assert unpack(packed(body), "zstd") == body
     assert unpack(unsized.compress(body) + unsized.flush(), "zstd") == body
-    assert unpack(packed(body), None) == body  # of a program that does not say so
+    assert unpack(packed(body), None) == body  # of a program that sets no type
     assert unpack(body, None) == body
     assert unpack(b"", None) == b""
 

@@ -1,4 +1,4 @@
-"""Pages that would take a parser quadratic time."""
+"""Pages that would cost a parser quadratic time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The processor on a broker: what it takes, what it publishes, and what becomes of pages that it can't read."""
+"""The processor on a broker: messages that it takes and publishes, and unreadable pages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PAGE = "<html lang=en><title>Otters</title><p>The otter eats fish.<a href=/a>a</
 
 
 class _Broker:
-    """A client beside the processor: publishes pages, and reads what comes."""
+    """A client that publishes pages to the processor and reads its results."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -47,7 +47,7 @@ class _Broker:
         await self.publish(packed(body), Properties(content_encoding="zstd", type="Page", headers=headers))
 
     async def next(self, queue: str) -> Delivery:
-        """Return the next message of a queue, for which a process may have to be started several times."""
+        """Return the next message of a queue. Several starts of a worker process may come before it."""
         await self._channel.declare_queue(queue, passive=True)
         async with self._channel.consume(queue) as deliveries, asyncio.timeout(80):
             async for delivery in deliveries:
@@ -201,7 +201,7 @@ def test_a_pika_crawler_and_a_pika_log_reader_are_served(broker_url: str) -> Non
 
 
 def _declare_as_originals(channel: Any) -> None:
-    """Declare what the original programs do, with amqplib's defaults."""
+    """Declare as the original programs do, with amqplib's defaults."""
     channel.exchange_declare("exchtopic", "topic", auto_delete=True)
     for queue in ("proc", "logq"):
         channel.queue_declare(queue, auto_delete=True)
@@ -251,7 +251,7 @@ def test_a_processor_that_is_killed_loses_no_page(broker_url: str, tmp_path: Pat
 
 
 async def test_a_page_of_our_crawlers_can_be_read_by_a_pika_processor(broker_url: str) -> None:
-    """The headers of contract 5, as our crawler publishes them."""
+    """Check the headers of contract 5 that Rabbitry's crawler publishes."""
     async with rabbitry.connect(broker_url) as client:
         channel = await client.channel()
         await channel.declare_queue("pages")

@@ -51,7 +51,7 @@ def test_the_same_words_in_another_order_have_another_fingerprint() -> None:
 
 
 def test_the_fingerprint_is_the_majority_of_all_pairs() -> None:
-    """Against a plain version, bit by bit."""
+    """Compare with a plain version, bit by bit."""
     words = _words(333, 2)
     counts = [0] * 64
     for one, other in pairwise(words):
@@ -87,7 +87,7 @@ def test_keywords_of_a_language_without_stop_words_and_of_one_without_spaces() -
     ("text", "declared", "language"),
     [
         (TEXT * 2, "", "en"),
-        (TEXT * 2, "de", "en"),  # templates declare what they were made with
+        (TEXT * 2, "de", "en"),  # templates name the program that made them
         ("Der Otter lebt am Fluss und frisst Fische, auch im Winter, wenn es kalt ist. " * 5, "en", "de"),
         ("Der Otter", "nl", "nl"),
         ("", "fr", "fr"),

@@ -1,4 +1,4 @@
-"""A scheme to write, submissions to mark, and nothing of them that may be left."""
+"""Fixtures that write schemes, mark submissions, and check that nothing of them is left."""
 
 import json
 import os
@@ -20,19 +20,19 @@ Run = Callable[..., Marking]
 
 @pytest.fixture(autouse=True)
 def sandbox_is_there() -> None:
-    """All here needs bubblewrap."""
+    """Require bubblewrap for all tests of this folder."""
     programs.require(None if shutil.which("bwrap") else "bubblewrap is not installed (as root: scripts/system-deps)")
 
 
 @pytest.fixture
 def token() -> str:
-    """An argument by which a submission's processes are known."""
+    """An argument that identifies the processes of a submission."""
     return "token-" + secrets.token_hex(8)
 
 
 @pytest.fixture
 def scheme(tmp_path: Path) -> MakeScheme:
-    """Write the parts of a scheme, and read it."""
+    """Write the parts of a scheme to a file; return the scheme read from it."""
 
     def make(parts: str) -> Scheme:
         path = tmp_path / "course" / "scheme.toml"
@@ -45,10 +45,10 @@ def scheme(tmp_path: Path) -> MakeScheme:
 
 @pytest.fixture
 def run(scheme: MakeScheme, token: str) -> Run:
-    """Mark a Python program with one part that runs it; keywords are the part's limits."""
+    """Mark a Python program by a scheme with one part that runs it. Keywords are the part's limits."""
 
     def mark_it(program: str, *, expect: str = "", allow_weak: bool = False, **limits: object) -> Marking:
-        limits = {"wall_seconds": 100} | limits  # the usual 30 s pass on a busy machine
+        limits = {"wall_seconds": 100} | limits  # on a busy machine the default of 30 s is too short
         said = ", ".join(f"{name} = {value!r}".replace("'", '"') for name, value in limits.items())
         wanted = f"expect = {{ contains = {json.dumps(expect)} }}\n" if expect else ""
         part = f'[[part]]\nname = "runs"\npoints = 4\ncommand = ["python3", "main.py", "{token}"]\n{wanted}'
@@ -59,12 +59,12 @@ def run(scheme: MakeScheme, token: str) -> Run:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(monkeypatch: pytest.MonkeyPatch, token: str) -> Iterator[None]:
-    """Fails a test that leaves a process of its submission, a child, a descriptor or a folder."""
-    folder = Path(tempfile.mkdtemp())  # pytest's own can't be entered by other users
+    """Fail a test that leaves a process of its submission, a child, a descriptor or a folder."""
+    folder = Path(tempfile.mkdtemp())  # other users cannot enter pytest's own folder
     folder.chmod(0o711)
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     before = set(os.listdir("/proc/self/fd"))
-    servers = set(psutil.Process().children())  # of other tests, for the whole run
+    servers = set(psutil.Process().children())  # of other tests; they live for the whole run
     yield
     assert of_token(token) == []
     assert set(psutil.Process().children()) <= servers
@@ -73,7 +73,7 @@ def nothing_is_left(monkeypatch: pytest.MonkeyPatch, token: str) -> Iterator[Non
 
 
 def of_token(token: str) -> list[int]:
-    """Return the processes that have the token among their arguments, bubblewrap's included."""
+    """Return the processes with the token among their arguments, bubblewrap's included."""
     found = []
     for process in psutil.process_iter():
         try:

@@ -1,4 +1,4 @@
-"""Archives: what is unpacked, and what is refused with which reason."""
+"""Archives: unpacked members, and refusals with their reasons."""
 
 import bz2
 import gzip
@@ -278,7 +278,7 @@ def _deep(pack: Callable[..., bytes]) -> bytes:
         ("a.tar.gz", b"not a tar", "can't be read"),
         ("a.tar.xz", _tar(("x", os.urandom(5000)), mode="w:xz")[:-2000], "can't be read"),
         ("a.zip", _zip(("x", b"1" * 999))[:-30], "can't be read"),
-        # tarfile itself takes the second header for the end.
+        # tarfile itself takes the second header for the end of the archive.
         ("a.tar", _tar(("x", b"1"), ("y", b"2"))[:1200], "cut off, or damaged: truncated header"),
         ("a.tar.gz", gzip.compress(_tar(("x", b"1"), ("y", b"2"))[:1024] + b"\1" * 512), "cut off, or damaged"),
         ("a.tar", _sparse("0,1,"), "it is damaged \\("),
@@ -328,19 +328,19 @@ def test_a_header_that_costs_much_time_is_refused(tmp_path: Path) -> None:
 
 
 def test_headers_that_cost_much_time_together_are_stopped(tmp_path: Path) -> None:
-    # By the limit of time where Python's tarfile is slow with them, else by the room that the files take.
+    # Refused by the time limit if Python's tarfile is slow with them, otherwise by the limit of size.
     data = gzip.compress(b"".join(_pax(b"1" * 8000) + _tar((f"x{n}", b""))[:512] for n in range(2000)))
     with pytest.raises(SubmissionRefused, match=rf"within bounds: .* (?:{_STOPPED})|more room"):
         unpack(data, "a.tgz", tmp_path, room=_ROOM)
 
 
 def _needs_4_gib() -> bytes:
-    """A zip by LZMA whose dictionary is said to have 4 GiB."""
+    """Write a zip with LZMA that claims a dictionary of 4 GiB."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("x", b"1" * 999)
     data = bytearray(packed.getvalue())
-    struct.pack_into("<I", data, 30 + len("x") + 5, 0xFFFFFFFF)  # in the properties of LZMA
+    struct.pack_into("<I", data, 30 + len("x") + 5, 0xFFFFFFFF)  # the size in the LZMA properties
     return bytes(data)
 
 
@@ -381,7 +381,7 @@ def test_without_bubblewrap_archives_are_read_in_a_bounded_process(
 
 def test_a_damaged_checksum_is_seen(tmp_path: Path) -> None:
     data = bytearray(_zip(("x", b"1" * 999)))
-    data[14] ^= 1  # of the local header; the directory's counts
+    data[14] ^= 1  # in the local header; the size in the directory counts
     data[data.index(b"PK\1\2") + 16] ^= 1
     with pytest.raises(SubmissionRefused, match=r"can't be read.*CRC"):
         unpack(bytes(data), "a.zip", tmp_path, room=_ROOM)
@@ -429,8 +429,8 @@ def test_a_sparse_file_is_refused(tmp_path: Path) -> None:
     header = tarfile.TarInfo("x")
     header.type = tarfile.GNUTYPE_SPARSE
     raw = bytearray(header.tobuf(tarfile.GNU_FORMAT))
-    raw[386:410] = b"00000000000\0" * 2  # no data at 0
-    raw[483:495] = b"77777777777\0"  # the size that it claims
+    raw[386:410] = b"00000000000\0" * 2  # no data at offset 0
+    raw[483:495] = b"77777777777\0"  # the claimed size
     raw[148:156] = b"        "
     raw[148:156] = b"%06o\0 " % sum(raw)
     with pytest.raises(SubmissionRefused, match="a sparse file"):
@@ -449,7 +449,7 @@ def test_files_count_as_the_blocks_they_take(tmp_path: Path) -> None:
         unpack(_zip(*((f"{n}", b"") for n in range(1100))), "a.zip", tmp_path, room=_ROOM)
 
 
-@settings(max_examples=30)  # each starts a sandbox
+@settings(max_examples=30)  # each example starts a sandbox
 @given(st.sampled_from(_GOOD), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=6))
 def test_damaged_ones_are_unpacked_or_refused(
     tmp_path_factory: pytest.TempPathFactory, good: tuple[str, bytes], damage: list[tuple[float, int]]

@@ -1,4 +1,4 @@
-"""What a submission is shut into on machines of every kind, and that nothing runs where that can't be."""
+"""Confinement of submissions on machines of every kind; nothing runs where it is impossible."""
 
 import os
 import socket
@@ -139,7 +139,7 @@ def _read(path: Path) -> bytes:
 def test_the_weak_sandbox_removes_files_that_resist(scheme: MakeScheme) -> None:
     deep = "perl -e 'for (1 .. 3000) { mkdir q(dd); chdir q(dd) }'"
     marking = _mark_weakly(scheme, f"mkdir no && touch no/file && chmod 0 no; {deep}; sleep 600", "wall_seconds = 100")
-    assert "made more than 20000 files" in marking.parts[0].output  # or too deep to be counted
+    assert "made more than 20000 files" in marking.parts[0].output  # or nested too deeply to count
 
 
 @pytest.mark.usefixtures("no_bubblewrap")
@@ -228,7 +228,7 @@ def test_a_user_other_than_root_has_the_same_limits(tmp_path: Path) -> None:
 
 
 def _readable_by_all(tmp_path: Path) -> list[str]:
-    """Return the start of a command that sees Python, this repository and `tmp_path` whoever runs it."""
+    """Return the beginning of a command that can read Python, this repository and `tmp_path` as any user."""
     argv = ["bwrap", "--dev-bind", "/", "/"]
     hidden: set[Path] = set()
     for path in (Path(sys.base_prefix), Path(sys.prefix), Path(__file__).parents[4], tmp_path):

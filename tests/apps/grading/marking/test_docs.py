@@ -1,4 +1,4 @@
-"""The example of docs/marking.md does what is said there, and its table of limits is right."""
+"""The example of docs/marking.md works as described, and the table of limits is right."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Submissions that want the points of tests that they do not pass."""
+"""Submissions that claim points for tests that they do not pass."""
 
 import hashlib
 import hmac
@@ -48,7 +48,7 @@ MarkTests = Callable[..., Marking]
 
 @pytest.fixture
 def mark_tests(scheme: MakeScheme, tmp_path: Path) -> MarkTests:
-    """Mark a submission by the three tests."""
+    """Mark a submission with the three tests."""
 
     def mark_it(solution: str | dict[str, str], *, cpu_seconds: int = 6) -> Marking:
         (tmp_path / "course").mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Submissions that want to do harm, one each: what they get, and that nothing of them is left."""
+"""Hostile submissions: the result of each, and that nothing of it is left."""
 
 import io
 import json
@@ -44,7 +44,7 @@ def test_a_fork_bomb_gets_no_more_processes_than_it_may(run: Run, token: str) ->
             done.set()
         counting.result()
     assert "ran longer than 4 s" in _output(marking)
-    assert 10 < most <= 24  # and bubblewrap's two
+    assert 10 < most <= 24  # and two processes of bubblewrap
 
 
 def test_threads_count_as_processes(run: Run) -> None:
@@ -70,7 +70,7 @@ def test_memory_of_one_process(run: Run) -> None:
     "take",
     [
         "x = [bytearray(b'x') * (80 << 20)]",
-        # No process may hold so much of its own; shared memory is not its own.
+        # No process may have so much private memory; shared memory is not private.
         "import mmap; x = mmap.mmap(-1, 1 << 30)\nfor n in range(0, 1 << 30, 4096): x[n] = 1",
     ],
 )
@@ -150,7 +150,7 @@ time.sleep(60)
 
 
 def test_data_waiting_in_connections_counts_as_memory(run: Run) -> None:
-    # The kernel lets a connection that is read fast grow to megabytes.
+    # The kernel lets the buffers of a connection that is read fast grow to megabytes.
     program = """
 import socket, threading, time
 server = socket.create_server(("127.0.0.1", 0))
@@ -255,7 +255,7 @@ print("copied", sorted(os.listdir()))
 
 
 def test_the_kernel_s_tables_of_an_address_space_count_as_memory(run: Run) -> None:
-    # Reading takes no page of the process's own, but a table of the kernel's for each 2 MiB.
+    # Reading allocates no private page, but one kernel page table for each 2 MiB.
     program = """
 import mmap, time
 room = mmap.mmap(-1, 400 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
@@ -400,7 +400,7 @@ for family in (socket.AF_VSOCK, socket.AF_ALG, socket.AF_QIPCRTR, 45):
     except OSError as error: print(error.strerror)
 for family in (socket.AF_UNIX, socket.AF_INET, socket.AF_NETLINK): socket.socket(family, socket.SOCK_DGRAM)
 """
-    # A kernel that has none of them says that the family is not supported.
+    # A kernel without the protocol answers that the address family is not supported.
     marking = run(program, expect="\n".join(["Operation not permitted"] * 4))
     assert marking.mark == 4, marking.feedback
 
@@ -463,7 +463,7 @@ def test_neither_the_scheme_nor_another_submission_can_be_read(
             assert not waiting.done()
         own.write_text(f"# {secret}")
         marking = run(seek + f"# of scheme {own}\n", expect="found 0 uid", wall_seconds=100, cpu_seconds=60)
-        assert not waiting.done()  # the other one was there all the time
+        assert not waiting.done()  # the other one ran all the time
         for pid in of_token(f"{token}-other"):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -499,7 +499,7 @@ def test_a_daemon_does_not_outlive_its_part(run: Run, token: str, close: str) ->
 def test_printed_control_characters_are_replaced(run: Run) -> None:
     program = "print('\\x1b[2J\\x00\\u202eevil\\u2028', end=''); raise SystemExit(1)"
     assert "\N{REPLACEMENT CHARACTER}[2J" in _output(run(program))
-    assert _output(run(program)).isprintable() is False  # the line's end
+    assert _output(run(program)).isprintable() is False  # the end of the line
     assert not set("\x1b\x00\u202e\u2028") & set(_output(run(program)))
 
 
@@ -523,7 +523,7 @@ def test_an_archive_as_large_as_it_may_be_fits_into_the_sandbox(scheme: MakeSche
 def _is_python(pid: int) -> bool:
     try:
         return psutil.Process(pid).cmdline()[:1] == ["python3"]
-    except psutil.NoSuchProcess:  # what starts the submission has ended meanwhile
+    except psutil.NoSuchProcess:  # the program that starts the submission has ended meanwhile
         return False
 
 
@@ -540,7 +540,7 @@ mark(load_scheme(Path(sys.argv[2])), b"import time; time.sleep(600)", "main.py")
 """
     marker = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(tmp_path / "course" / "scheme.toml")])
     try:
-        # Until the submission itself runs, not only what starts it.
+        # Wait until the submission itself runs, not only the program that starts it.
         while not any(_is_python(pid) for pid in of_token(token)):
             assert marker.poll() is None
     finally:

@@ -1,4 +1,4 @@
-"""The Python of the sandbox, however the one that starts it was started."""
+"""The Python of the sandbox, for every way in which the outer Python was started."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ expect = { regex = "^PREFIX$" }
 
 
 def _virtual_environment(folder: Path, python: Path) -> Path:
-    """Make one whose Python is a link to `python`, and which has the packages of this one."""
+    """Make a virtual environment whose Python links to `python`, with the packages of this one."""
     (folder / "bin").mkdir(parents=True)
     for name in ("python", "python3"):
         (folder / "bin" / name).symlink_to(python)
@@ -75,7 +75,7 @@ def test_a_submission_runs_however_python_is_reached(tmp_path: Path, prepare: Ca
     scheme = tmp_path / "scheme.toml"
     scheme.write_text(_SCHEME.replace("PREFIX", str(tmp_path / "environment")))
     python = prepare(tmp_path)
-    # A path of several parts is looked up from the folder in which it is started.
+    # A relative path with a slash is looked up from the current folder.
     done = subprocess.run(
         [str(python), "-c", _MARK, str(scheme)], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )

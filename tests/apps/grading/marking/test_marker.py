@@ -1,4 +1,4 @@
-"""What a marking says: points, reasons and feedback, of submissions that want no harm."""
+"""Results of marking harmless submissions: points, reasons and feedback."""
 
 import io
 import os
@@ -186,7 +186,7 @@ public class Main {
 @pytest.mark.skipif(shutil.which("javac") is None, reason="no JDK is installed (Debian: default-jdk-headless)")
 @pytest.mark.parametrize("memory", ["256 MiB", "512 MiB", "2 GiB"])
 def test_java_fits_into_its_memory(scheme: MakeScheme, memory: str) -> None:
-    # A JVM takes a quarter of the machine's memory for its heap unless it is told otherwise.
+    # By default a JVM takes a quarter of the machine's memory for its heap.
     part = (
         '[[part]]\nname = "x"\npoints = 1\ncommand = "cp main.py Main.java && javac Main.java && java Main"\n'
         'expect = { exact = "5 student sandbox/127.0.0.1" }\n'
@@ -271,4 +271,4 @@ def test_bonus_points_come_on_top(scheme: MakeScheme) -> None:
 
 
 def test_a_part_ends_with_its_command_not_with_its_time(run: Run) -> None:
-    assert run("print(1)", wall_seconds=3600).mark == 4  # far within the test's own limit
+    assert run("print(1)", wall_seconds=3600).mark == 4  # far below the test's own limit

@@ -1,4 +1,4 @@
-"""Marking schemes: what a right one comes to, and where a wrong one is wrong."""
+"""Reading marking schemes, and the places that errors name."""
 
 import os
 import sys
