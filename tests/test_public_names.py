@@ -48,8 +48,8 @@ _PACKAGES: Final[dict[str, tuple[set[str], set[str]]]] = {
     "runtime.http": (set(), {"connections", "guard", "origins", "pages", "serving"}),
     "telemetry": (
         {
-            "EXCHANGE", "MOST_PASSAGES", "Collector", "Histogram", "Node", "Passage", "Report", "ReportKind",
-            "Reporter", "decode_report",
+            "EXCHANGE", "MOST_PASSAGES", "SILENCE", "Collector", "Histogram", "Node", "Passage", "Report",
+            "ReportKind", "Reporter", "Wiring", "collect", "decode_report", "quantile",
         },
         set(),
     ),

@@ -5,14 +5,24 @@ It has no public modules: its names are these.
 
 from __future__ import annotations
 
-from rabbitry.telemetry._collector import Collector, Node
-from rabbitry.telemetry._histogram import Histogram
-from rabbitry.telemetry._report import EXCHANGE, MOST_PASSAGES, Passage, Report, ReportKind, decode_report
+from rabbitry.telemetry._collector import Collector, Node, collect
+from rabbitry.telemetry._histogram import Histogram, quantile
+from rabbitry.telemetry._report import (
+    EXCHANGE,
+    MOST_PASSAGES,
+    SILENCE,
+    Passage,
+    Report,
+    ReportKind,
+    Wiring,
+    decode_report,
+)
 from rabbitry.telemetry._reporter import Reporter
 
 __all__ = [
     "EXCHANGE",
     "MOST_PASSAGES",
+    "SILENCE",
     "Collector",
     "Histogram",
     "Node",
@@ -20,5 +30,8 @@ __all__ = [
     "Report",
     "ReportKind",
     "Reporter",
+    "Wiring",
+    "collect",
     "decode_report",
+    "quantile",
 ]

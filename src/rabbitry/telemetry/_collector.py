@@ -14,6 +14,10 @@ from rabbitry.telemetry._report import EXCHANGE, SILENCE, Report, decode_report
 
 MOST_NODES: Final = 10_000
 """More nodes than this are left out: anybody who may publish could make them up."""
+LARGEST: Final = 1 << 20
+"""Bytes of a report beyond which it is ignored."""
+_BOUNDS: Final = {"x-max-length": 20_000, "x-max-length-bytes": 64_000_000}
+"""Of the queue of reports: the broker drops the oldest when they are read too slowly."""
 
 _logger = logging.getLogger(__name__)
 
@@ -55,17 +59,42 @@ class Collector:
             ConnectionClosed: The connection was closed, or lost for good.
             ChannelClosed: The broker closed the channel.
         """
-        async with await connection.channel() as channel:
-            await channel.declare_exchange(EXCHANGE, "topic", durable=True)
-            queue = (await channel.declare_queue("", exclusive=True)).name
-            await channel.bind_queue(queue, EXCHANGE, "node.#")
-            async with channel.consume(queue, no_ack=True) as deliveries:
-                async for delivery in deliveries:
-                    try:
-                        report = decode_report(delivery.body)
-                    except Undecodable as error:
-                        _logger.debug("%s", error)
-                        continue
-                    self.take(report)
-                    if told is not None:
-                        told(report)
+
+        def take(report: Report) -> None:
+            self.take(report)
+            if told is not None:
+                told(report)
+
+        await collect(connection, take)
+
+
+async def collect(
+    connection: Connection, told: Callable[[Report], None], ready: Callable[[], None] | None = None
+) -> None:
+    """Consume reports until cancelled, and call `told` with each one.
+
+    Args:
+        connection: A connection to the broker.
+        told: The receiver of the reports.
+        ready: Called when all reports from now on are received.
+
+    Raises:
+        ConnectionClosed: The connection was closed, or lost for good.
+        ChannelClosed: The broker closed the channel.
+    """
+    async with await connection.channel() as channel:
+        await channel.declare_exchange(EXCHANGE, "topic", durable=True)
+        queue = (await channel.declare_queue("", exclusive=True, arguments=_BOUNDS)).name
+        await channel.bind_queue(queue, EXCHANGE, "node.#")
+        async with channel.consume(queue, no_ack=True) as deliveries:
+            if ready is not None:
+                ready()
+            async for delivery in deliveries:
+                if len(delivery.body) > LARGEST:
+                    continue
+                try:
+                    report = decode_report(delivery.body)
+                except Undecodable as error:
+                    _logger.debug("%s", error)
+                    continue
+                told(report)

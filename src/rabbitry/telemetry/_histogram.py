@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 BUCKETS: Final = 40
@@ -31,3 +32,18 @@ class Histogram:
         while counts and not counts[-1]:
             counts.pop()
         return counts
+
+
+def quantile(counts: Sequence[int], share: float) -> float | None:
+    """Return the duration in seconds that a share of those counted is below, such as 0.95; None if there are none.
+
+    It lies in the right bucket, whose durations differ by a factor of two; within it, it is estimated.
+    """
+    total = sum(counts)
+    wanted, before = share * total, 0
+    for number, count in enumerate(counts):
+        if count and before + count >= wanted:
+            lower = 0.0 if number == 0 else 2.0 ** (number - 1)
+            return float(lower + (2.0**number - lower) * max(0.0, wanted - before) / count) / 1e6
+        before += count
+    return None

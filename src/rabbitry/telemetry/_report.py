@@ -29,11 +29,26 @@ class Passage(msgspec.Struct, array_like=True, frozen=True):
     keys: list[str]
 
 
+class Wiring(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where the messages of a stage come from, and where its results go.
+
+    exchange: the one that messages with `key` are published to. queue: the stage's. to: the app's exchange, which
+    results go to. other: key → exchange, for results that go to another one.
+    """
+
+    exchange: str
+    key: str
+    queue: str
+    to: str
+    other: dict[str, str] = {}
+
+
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     """A node's report about itself.
 
     kind: start, heartbeat, stop. at, started: Unix time in seconds. counters: since the start. gauges: now.
     histograms: name → counts, see `Histogram`. passages: of messages since the last report, or a part of them.
+    wiring: of a node that works on a stage of an app.
     """
 
     kind: ReportKind
@@ -48,6 +63,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     gauges: dict[str, float] = {}
     histograms: dict[str, list[int]] = {}
     passages: list[Passage] = []
+    wiring: Wiring | None = None
 
     @property
     def routing_key(self) -> str:

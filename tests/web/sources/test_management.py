@@ -71,7 +71,8 @@ def _flowing(value: object) -> Answer:
 def _subscribed(sources: Sources) -> dict[str, Topic]:
     for name, topic in sources.topics.items():
         topic.subscribe({"vhost": "/", "name": "a"} if name == "queue" else {}, lambda: None)
-    return {name: topic for name, topic in sources.topics.items() if name not in ("attention", "queue", "sources")}
+    elsewhere = {"attention", "queue", "sources", *sources.telemetry.topics}
+    return {name: topic for name, topic in sources.topics.items() if name not in elsewhere}
 
 
 @pytest.mark.parametrize("answers", [_everywhere, _flowing])

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 from rabbitry.amqp.protocol.tables import encode_text
 from rabbitry.flow.message import Publication, Role, node_name
 from rabbitry.flow.worker._job import Job, Result
-from rabbitry.telemetry import MOST_PASSAGES, Histogram, Passage, Report, ReportKind
+from rabbitry.telemetry import MOST_PASSAGES, Histogram, Passage, Report, ReportKind, Wiring
 
 if TYPE_CHECKING:
+    from rabbitry.flow.spec import AppSpec
     from rabbitry.flow.stage import Stage
 
 
@@ -71,11 +72,22 @@ class StageCounts:
 class Counting:
     """Counts of a worker, by stage."""
 
-    def __init__(self, app: str, stages: Iterable[Stage]) -> None:
+    def __init__(self, spec: AppSpec, stages: Iterable[Stage]) -> None:
         self.id = secrets.token_hex(4)
-        self._app = app
+        self._app = spec.name
         self._started = time.time()
-        self.stages = {stage.name: StageCounts() for stage in stages}
+        self.stages: dict[str, StageCounts] = {}
+        self._wirings: dict[str, Wiring] = {}
+        for stage in stages:
+            self.stages[stage.name] = StageCounts()
+            own = _readable(spec.exchange)
+            self._wirings[stage.name] = Wiring(
+                exchange=_readable(stage.exchange) if stage.exchange else own,
+                key=_readable(stage.key),
+                queue=_readable(stage.queue),
+                to=own,
+                other={_readable(key): _readable(exchange) for key, exchange in spec.exchanges.items()},
+            )
 
     def redelivered(self, job: Job) -> None:
         """Count a redelivered message."""
@@ -142,6 +154,7 @@ class Counting:
                     gauges={"in_hand": counts.in_hand},
                     histograms={"handling": counts.handling.trimmed(), "passing": counts.passing.trimmed()},
                     passages=passages,
+                    wiring=self._wirings[name],
                 )
             )
         return reports

@@ -60,7 +60,7 @@ class Engine:
         failed: Callable[[Exception], None],
     ) -> None:
         self._spec = spec
-        self.counting = Counting(spec.name, stages)
+        self.counting = Counting(spec, stages)
         self.intakes: list[Intake] = []
         self._url: BrokerURL | None = None
         self._stages = stages

@@ -101,3 +101,15 @@ class SeenValue(Subscription):
         if self._topic.at != self._at:
             part["at"] = self._at = self._topic.at
         return part or None
+
+
+async def any_wanted(*topics: Topic) -> None:
+    """Wait until a page subscribes to one of the topics."""
+    if any(topic.wanted.is_set() for topic in topics):
+        return
+    waiting = [asyncio.create_task(topic.wanted.wait()) for topic in topics]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()

@@ -1,4 +1,4 @@
-"""Where the topics of the feed come from: the broker's management API."""
+"""Where the topics of the feed come from: the broker's management API, and the nodes' telemetry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Final
 from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps.management import management_url
 from rabbitry.web.feed.topics import Topic, Value
+from rabbitry.web.sources.attention import Attention
 from rabbitry.web.sources.management import Management
+from rabbitry.web.sources.telemetry import Telemetry
 from rabbitry.web.sources.traffic import Traffic
 
 _RESTART: Final = 30.0
@@ -28,6 +30,10 @@ class Sources:
 
     Raises:
         UsageError: One of them is no URL.
+
+    Attributes:
+        topics: The topics by name.
+        telemetry: The source of what nodes report.
     """
 
     def __init__(self, broker: str, management: str | None = None) -> None:
@@ -35,12 +41,15 @@ class Sources:
         self._states = Value()
         url = management_url(management, login)
         self._management = Management(url, login, self._states)
-        self._traffic = Traffic(url, login)
+        attention = Attention()
+        self._traffic = Traffic(url, login, attention)
+        self.telemetry = Telemetry(login, self._states, attention, self._traffic)
         self.topics: Mapping[str, Topic] = {
             "sources": self._states,
             "topology": self._traffic.topic,
-            "attention": self._traffic.attention,
+            "attention": attention,
             **self._management.topics,
+            **self.telemetry.topics,
         }
 
     @contextlib.asynccontextmanager
@@ -49,6 +58,7 @@ class Sources:
         tasks = [
             asyncio.create_task(_run(self._management), name="source: management"),
             asyncio.create_task(_run(self._traffic), name="source: traffic"),
+            asyncio.create_task(_run(self.telemetry), name="source: telemetry"),
         ]
         try:
             yield
@@ -58,7 +68,7 @@ class Sources:
             await asyncio.wait(tasks)
 
 
-async def _run(source: Management | Traffic) -> None:
+async def _run(source: Management | Traffic | Telemetry) -> None:
     while True:
         try:
             await source.run()

@@ -88,7 +88,7 @@ class Topology:
         self._keep_passing(nodes, edges, {client.key for client in clients.values()}, now)
         self._note_growth(lists.queues, now)
         self._note_activity(nodes, now)
-        return _limited(nodes, edges)
+        return limited(nodes, edges)
 
     def _keep_passing(self, nodes: dict[str, Node], edges: dict[str, Edge], connected: set[str], now: float) -> None:
         """Keep publishers and consumers for as long as they are shown; `gone` if they are not connected any more."""
@@ -122,10 +122,10 @@ class Topology:
         self._active = {key: at for key, at in self._active.items() if key in nodes}
 
 
-def _limited(nodes: dict[str, Node], edges: dict[str, Edge]) -> dict[str, Any]:
+def limited(nodes: dict[str, Node], edges: dict[str, Edge]) -> dict[str, Any]:
     """Return at most MOST_NODES nodes and the edges between them, and under `left_out` how many are missing."""
     if len(nodes) > MOST_NODES:
-        first = sorted(nodes, key=lambda key: (-(nodes[key]["at"] or 0), -nodes[key].get("ready", 0), key))
+        first = sorted(nodes, key=lambda key: (-(nodes[key]["at"] or 0), -(nodes[key].get("ready") or 0), key))
         kept = {key: nodes[key] for key in first[:MOST_NODES]}
         edges = {key: edge for key, edge in edges.items() if edge["from"] in kept and edge["to"] in kept}
         return {**kept, **edges, "left_out": len(nodes) - MOST_NODES}

@@ -15,7 +15,8 @@ from rabbitry.apps.management import NothingThere, fetch, get_object, open_clien
 from rabbitry.apps.queue_checks import Look, look_at, problems
 from rabbitry.exceptions import ConnectFailed, Undecodable
 from rabbitry.runtime.backoff import Backoff
-from rabbitry.web.feed.topics import Value
+from rabbitry.web.feed.topics import Value, any_wanted
+from rabbitry.web.sources.attention import Attention
 from rabbitry.web.sources.fields import Object, rate, text
 from rabbitry.web.sources.topology import Lists, Topology
 
@@ -54,34 +55,40 @@ _logger = logging.getLogger(__name__)
 
 
 class Traffic:
-    """The source of the topics `topology` and `attention`: what is wrong with a queue, as `rabbitry doctor` finds it.
+    """The source of the topic `topology`, and of what is wrong with a queue, as `rabbitry doctor` finds it.
 
     Args:
         url: The management API's URL.
         login: The broker's URL, for the login.
+        attention: The topic with what needs attention.
+
+    Attributes:
+        topic: The topology.
+        fails: Whether the API answered nothing when it was asked last.
     """
 
-    def __init__(self, url: str, login: BrokerURL) -> None:
+    def __init__(self, url: str, login: BrokerURL, attention: Attention) -> None:
         self.topic = Value()
-        self.attention = Value()
+        self.fails = False
+        self._attention = attention
         self._looks: deque[Look] = deque()
         self._url = url
         self._login = login
         self._topology = Topology()
 
     async def run(self) -> None:
-        """Ask while a page shows the topology, until cancelled."""
+        """Ask while a page shows the topology or what needs attention, until cancelled."""
         failures = 0
         async with open_client(self._url, self._login) as client:
             while True:
-                await self.topic.wanted.wait()
+                await any_wanted(self.topic, self._attention)
                 try:
                     pause = await self._ask(client)
-                    failures = 0
+                    failures, self.fails = 0, False
                 except ConnectFailed as error:
                     # The source `management`, which asks the same API, tells the pages.
                     _logger.debug("no topology: %s", error)
-                    failures += 1
+                    failures, self.fails = failures + 1, True
                     pause = _AGAIN.pause(failures)
                 await asyncio.sleep(pause)
 
@@ -108,7 +115,7 @@ class Traffic:
             return
         found = problems(self._looks[0], now)
         told = {one.queue: {"bad": one.is_bad, "what": one.what, "todo": one.todo} for one in found[:MOST_PROBLEMS]}
-        self.attention.put(told, time.time())
+        self._attention.tell("queues", told, time.time())
 
     async def _list(self, client: httpx.AsyncClient, name: str, columns: str) -> list[dict[str, Any]]:
         body = await fetch(client, f"/api/{name}?columns={columns}", timeout=_PATIENCE)

@@ -23,6 +23,14 @@ export function reportLink(link, connection) {
   }
 }
 
+const KINDS = { idle: "unknown", connecting: "busy", live: "good", away: "bad", refused: "bad", missing: "bad" };
+
+// A member of the feed's topic `sources`. `at`: the server's Unix time at which the source had what is shown, or null.
+export function reportSource(name, { state, reason, where }, at, feed) {
+  const heard = at == null ? undefined : performance.now() - 1000 * feed.age(at);
+  report(name, { kind: KINDS[state] ?? "unknown", text: state, title: reason || where, at: heard });
+}
+
 const BROKER_KINDS = { connecting: "busy", connected: "good", away: "bad", refused: "bad" };
 
 export function reportBroker(broker, link) {

@@ -1,6 +1,6 @@
 // The page's feed, shared by its parts, and what the header says of it.
 import { Feed } from "../feed.js";
-import { report, reportLink } from "../status.js";
+import { reportLink, reportSource } from "../status.js";
 
 let link = { state: "connecting" };
 
@@ -9,7 +9,6 @@ export const feed = new Feed((state) => {
   queueMicrotask(told); // the first state comes while the feed is being made
 });
 
-const KINDS = { idle: "unknown", connecting: "busy", live: "good", away: "bad", refused: "bad", missing: "bad" };
 let sources = {};
 const listeners = new Set();
 
@@ -21,10 +20,8 @@ feed.open("sources", {}, ({ value }) => {
 
 function told() {
   reportLink(link, feed.connection);
-  for (const { title, state, at, reason, where } of Object.values(sources)) {
-    const kind = link.state === "live" ? KINDS[state] : "unknown";
-    const heard = at === null ? undefined : performance.now() - 1000 * feed.age(at);
-    report(title, { kind, text: link.state === "live" ? state : "unknown", title: reason || where, at: heard });
+  for (const source of Object.values(sources)) {
+    reportSource(source.title, link.state === "live" ? source : { state: "unknown", where: source.where }, source.at, feed);
   }
 }
 

@@ -70,7 +70,7 @@ class Page extends Component {
   render({ topic, title, one, many, columns, hint, nothing, Details }, { sort, filter, chosen, table, sources }) {
     const count = (number) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
     const told = table.total === undefined ? "loading" : filter ? `${table.matching.toLocaleString("en")} of ${count(table.total)}` : count(table.total);
-    const trouble = Object.values(sources).find(({ reason }) => reason);
+    const trouble = sources.management?.reason ? sources.management : null;
     return html`<div class=${`broker${chosen && Details ? " with-one" : ""}`}>
       ${trouble && html`<${Trouble} ...${trouble} />`}
       <div class="tools">

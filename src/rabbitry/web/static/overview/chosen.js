@@ -1,9 +1,11 @@
 // One thing of the topology: its figures, and what it is connected with.
 import { duration, shown } from "../format.js";
 import { html } from "../html.js";
-import { nameOf, perSecond } from "./picture.js";
+import { NOT_TOLD, nameOf, perSecond } from "./picture.js";
 
 const words = { publisher: "Publisher", exchange: "Exchange", queue: "Queue", consumer: "Consumer" };
+
+const flow = (rate) => (rate === null ? NOT_TOLD : `${perSecond(rate)} a second`);
 
 function figures(node) {
   const found = [];
@@ -11,10 +13,10 @@ function figures(node) {
   if (node.host) found.push(["Machine", shown(node.host)]);
   if (node.type) found.push(["Type", node.type]);
   if (node.kind === "queue") {
-    found.push(["Ready", node.ready.toLocaleString("en")], ["Unacknowledged", node.unacked.toLocaleString("en")],
-      ["Consumers", node.consumers.toLocaleString("en")], ["In", `${perSecond(node.rate)} a second`], ["Out", `${perSecond(node.out)} a second`]);
+    found.push(["Ready", node.ready === null ? NOT_TOLD : node.ready.toLocaleString("en")], ["Unacknowledged", node.unacked.toLocaleString("en")],
+      ["Consumers", node.consumers.toLocaleString("en")], ["In", flow(node.rate)], ["Out", flow(node.out)]);
   } else if (node.kind === "exchange") {
-    found.push(["In", `${perSecond(node.rate)} a second`], ["Out", `${perSecond(node.out)} a second`]);
+    found.push(["In", flow(node.rate)], ["Out", flow(node.out)]);
   } else found.push([node.kind === "publisher" ? "Publishes" : "Is delivered", `${perSecond(node.rate)} a second`]);
   found.push(["Last message", node.at === null ? "none seen yet" : `${duration(Math.max(0, Date.now() / 1000 - node.at))} ago`]);
   return found;

@@ -44,7 +44,7 @@ export function grouped(nodes, edges, opened) {
 
 function sum(members) {
   const [first] = members;
-  const total = (name) => members.reduce((all, node) => all + (node[name] ?? 0), 0);
+  const total = (name) => (first[name] === null ? null : members.reduce((all, node) => all + (node[name] ?? 0), 0));
   const at = Math.max(...members.map((node) => node.at ?? 0)) || null;
   return {
     ...first, name: first.app, host: "", members: members.length, at,

@@ -3,7 +3,7 @@ import { Feed } from "../feed.js";
 import { shown } from "../format.js";
 import { Component, html, render } from "../html.js";
 import { addProvider } from "../palette.js";
-import { report, reportLink } from "../status.js";
+import { reportLink, reportSource } from "../status.js";
 import { panels } from "../views.js";
 import { Chosen } from "./chosen.js";
 import { Slots, grouped } from "./layout.js";
@@ -19,7 +19,7 @@ function read(value) {
   const [nodes, edges] = [new Map(), new Map()];
   for (const [key, member] of Object.entries(value ?? {})) {
     if (key.startsWith("e:")) edges.set(key, member);
-    else if (key !== "left_out") nodes.set(key, member);
+    else if (key !== "left_out" && key !== "by") nodes.set(key, member);
   }
   return { nodes, edges };
 }
@@ -61,7 +61,7 @@ const wanted = () => {
 };
 
 class Overview extends Component {
-  state = { panels: [], topology: NOTHING, heard: false, leftOut: 0, at: null, broker: null, attention: null, source: null, words: "", mode: "used", frozen: false, selected: wanted(), opened: new Set() };
+  state = { panels: [], topology: NOTHING, heard: false, leftOut: 0, by: null, at: null, broker: null, attention: null, source: null, reports: null, words: "", mode: "used", frozen: false, selected: wanted(), opened: new Set() };
   slots = new Slots();
 
   componentDidMount() {
@@ -75,14 +75,14 @@ class Overview extends Component {
       this.tell();
     });
     this.feed.open("topology", {}, ({ value, at }) => {
-      this.newest = { topology: read(value), heard: at !== undefined, leftOut: value?.left_out ?? 0, at };
+      this.newest = { topology: read(value), heard: at !== undefined, leftOut: value?.left_out ?? 0, by: value?.by ?? null, at };
       if (!this.state.frozen) this.setState(this.newest);
       this.tell();
     });
     this.feed.open("attention", {}, ({ value, at }) => this.setState({ attention: at === undefined ? null : value }));
     this.feed.open("broker", {}, ({ value }) => this.setState({ broker: value }));
     this.feed.open("sources", {}, ({ value }) => {
-      this.setState({ source: value?.management ?? null });
+      this.setState({ source: value?.management ?? null, reports: value?.telemetry ?? null });
       this.tell();
     });
     addEventListener("hashchange", () => this.setState({ selected: wanted() }));
@@ -94,11 +94,10 @@ class Overview extends Component {
 
   tell() {
     if (this.link) reportLink(this.link, this.feed?.connection); // the first word comes before the constructor returns
-    const { source } = this.state;
-    if (!source) return;
-    const kind = { live: "good", idle: "busy", connecting: "busy" }[source.state] ?? "bad";
-    const age = this.newest?.at === undefined ? undefined : performance.now() - 1000 * this.feed.age(this.newest.at);
-    report("Management", { kind, text: source.state, title: source.reason ?? source.where, at: age });
+    const { source, reports, by } = this.state;
+    const at = this.newest?.at;
+    if (source) reportSource("Management", source, by ? source.at : at, this.feed);
+    if (reports) reportSource("Telemetry", reports, by ? at : reports.at, this.feed);
   }
 
   select = (key) => {
@@ -119,7 +118,7 @@ class Overview extends Component {
 
   freeze = () => this.setState(({ frozen }) => ({ frozen: !frozen, ...(frozen ? this.newest : {}) }));
 
-  render(_, { panels: loaded, topology, heard, leftOut, at, broker, attention, source, words, mode, frozen, selected, opened }) {
+  render(_, { panels: loaded, topology, heard, leftOut, by, at, broker, attention, source, words, mode, frozen, selected, opened }) {
     const now = at ?? 0;
     const seen = filtered(topology, words, mode, now);
     const drawn = grouped(seen.nodes, seen.edges, opened);
@@ -127,7 +126,7 @@ class Overview extends Component {
     const chosen = selected !== null && topology.nodes.has(selected) ? selected : null;
     const isFiltered = words !== "" || mode === "moving";
     return html`
-      ${source?.todo && html`<div class="notice bad" role="status"><p><b>The broker's lists are not shown:</b> ${source.reason}. ${source.todo}</p></div>`}
+      ${source?.todo && html`<${Missing} source=${source} by=${by} />`}
       <${Attention} found=${attention} alarms=${broker?.alarms ?? []} />
       ${heard && html`<${Trials} nodes=${topology.nodes} />`}
       <section class="panel flows" aria-labelledby="flows" data-frozen=${frozen ? "true" : null}>
@@ -146,13 +145,20 @@ class Overview extends Component {
         ${leftOut > 0 && html`<p class="note">${leftOut.toLocaleString("en")} things that move nothing are left out.</p>`}
         <div class=${chosen ? "beside" : ""}>
           ${drawn.nodes.size > 0 ? html`<${Picture} drawn=${drawn} slots=${this.slots} now=${now} selected=${chosen} onSelect=${this.select} />`
-            : html`<p class="nothing">${!heard ? "Waiting for the broker's lists." : isFiltered ? "Nothing matches the filter." : "The broker has no queues yet."}</p>`}
+            : html`<p class="nothing">${!heard ? "Waiting for the broker's lists." : isFiltered ? "Nothing matches the filter." : by ? "No worker reports itself yet. Start one: rabbitry worker MODULE:APP" : "The broker has no queues yet."}</p>`}
           ${chosen && html`<${Chosen} id=${chosen} topology=${topology} onSelect=${this.select} onClose=${this.close} />`}
         </div>
         <details><summary>The same as a table</summary><${Table} topology=${seen} onSelect=${this.select} now=${now} /></details>
       </section>
       ${loaded.map((Panel) => Panel && html`<${Panel} />`)}`;
   }
+}
+
+// What is not shown without the broker's lists, and how to get them.
+function Missing({ source, by }) {
+  return html`<div class="notice bad" role="status"><p><b>The broker's lists are not shown:</b> ${shown(source.reason)}. ${source.todo}</p>
+    ${by && html`<p>Shown is what workers report of themselves: their stages, and what flows between these. Missing are the messages that
+      wait in each queue, other programs, and queues that no worker consumes.</p>`}</div>`;
 }
 
 // What is wrong, and what helps; nothing where nothing is known to be.

@@ -8,6 +8,8 @@ const FADES_AFTER = 20; // seconds without a message
 const MOST_MOVING = 80; // edges that move; the widest
 const LETTER = 8.2; // pixels of a letter, at most of it
 
+export const NOT_TOLD = "not told";
+
 export const perSecond = (value) => (value === 0 ? "0" : value < 9.95 ? value.toFixed(1) : Math.round(value).toLocaleString("en"));
 
 export const isIdle = (node, now) => node.at === null || now - node.at > FADES_AFTER;
@@ -121,10 +123,13 @@ class Thing extends Component {
 
   render({ id, node, place, host, idle, isFirst, isSelected, onSelect, onKey }) {
     const name = shown(nameOf(node));
-    const figure = node.kind === "queue" ? count(node.ready + node.unacked, "message", "messages") : `${perSecond(node.rate)}/s`;
+    // Reports tell what is taken from a queue, and not what waits in it.
+    const hasDepth = node.kind === "queue" && node.ready !== null;
+    const flows = `${perSecond(node.kind === "queue" ? node.out : node.rate)}/s`;
+    const figure = hasDepth ? count(node.ready + node.unacked, "message", "messages") : flows;
     const label = `${node.members ? "group of " : ""}${node.kind} ${name}${node.host ? ` on ${shown(node.host)}` : ""}, ${figure}${idle ? ", idle" : ""}`;
-    const short = node.kind === "queue" ? (node.ready + node.unacked).toLocaleString("en") : `${perSecond(node.rate)}/s`;
-    const fill = node.kind === "queue" ? depth(node.ready + node.unacked) : 0;
+    const short = hasDepth ? (node.ready + node.unacked).toLocaleString("en") : flows;
+    const fill = hasDepth ? depth(node.ready + node.unacked) : 0;
     return html`<g class="thing" role="button" tabindex=${isFirst ? "0" : "-1"} data-key=${id} data-kind=${node.kind} data-idle=${idle ? "true" : null}
         data-gone=${node.gone ? "true" : null} data-group=${node.members ? "true" : null} aria-label=${label} aria-pressed=${isSelected ? "true" : "false"}
         transform=${`translate(${place.x} ${place.y})`} onClick=${() => onSelect(id)} onKeyDown=${onKey}>

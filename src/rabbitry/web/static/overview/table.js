@@ -1,7 +1,7 @@
 // The topology as a table.
 import { shown } from "../format.js";
 import { html } from "../html.js";
-import { isIdle, nameOf, perSecond } from "./picture.js";
+import { NOT_TOLD, isIdle, nameOf, perSecond } from "./picture.js";
 
 const MOST_ROWS = 300;
 const byName = new Intl.Collator("en", { numeric: true });
@@ -18,8 +18,8 @@ export function Table({ topology, now, onSelect }) {
       <td data-label="Kind">${node.kind}</td>
       <td data-label="Name"><button type="button" class="link" onClick=${() => onSelect(key)}><bdi>${shown(nameOf(node))}</bdi></button></td>
       <td data-label="Machine">${node.host ? html`<bdi>${shown(node.host)}</bdi>` : "–"}</td>
-      <td data-label="A second">${perSecond(node.rate)}</td>
-      <td data-label="Messages">${node.kind === "queue" ? (node.ready + node.unacked).toLocaleString("en") : "–"}</td>
+      <td data-label="A second">${node.rate === null ? NOT_TOLD : perSecond(node.rate)}</td>
+      <td data-label="Messages">${node.kind !== "queue" ? "–" : node.ready === null ? NOT_TOLD : (node.ready + node.unacked).toLocaleString("en")}</td>
       <td data-label="State">${node.gone ? "gone" : isIdle(node, now) ? "idle" : "moving"}</td>
       <td data-label="Goes to" class="long">${(to.get(key) ?? []).slice(0, 8).map((name) => html`<bdi>${shown(name)}</bdi> `)}${(to.get(key) ?? []).length > 8 && "…"}</td>
     </tr>`)}</tbody></table></div>

@@ -1,0 +1,25 @@
+"""What needs attention, as several sources find it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from rabbitry.web.feed.topics import Value
+
+MOST: Final = 100
+"""Problems of one source that are shown: those that are bad first."""
+
+
+class Attention(Value):
+    """The topic `attention`: title → `bad`, `what` and `todo`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._found: dict[str, Mapping[str, dict[str, Any]]] = {}
+
+    def tell(self, source: str, found: Mapping[str, dict[str, Any]], at: float) -> None:
+        """Replace what a source has found. at: Unix time in seconds."""
+        first = sorted(found, key=lambda title: not found[title]["bad"])[:MOST]
+        self._found[source] = {title: found[title] for title in first}
+        self.put({title: one for some in self._found.values() for title, one in some.items()}, at)

@@ -1,0 +1,295 @@
+"""The nodes that report themselves: what each does a second, and which are silent or end often. Without I/O."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Final, TypeAlias, TypeVar
+
+import msgspec
+
+from rabbitry.telemetry import SILENCE, Report, quantile
+from rabbitry.web.feed.tables import Column, Row
+
+MOST_NODES: Final = 5000
+"""Nodes that are known at once; others are left out."""
+MOST_NAMES: Final = 200
+"""Counters, gauges or histograms of one node."""
+LONGEST_NAME: Final = 255
+REMEMBERED: Final = 600.0
+"""Seconds for which silent nodes are listed, and lives that were short count."""
+SHORT: Final = 300.0
+"""Seconds below which a life is a short one."""
+OFTEN: Final = 3
+"""Short lives of a stage on a machine after which its workers are said to end often."""
+MOST_HOSTS: Final = 20
+"""Machines that are named for a stage."""
+_MARK: Final = 10.0
+"""Seconds between the readings that rates and percentiles are counted from."""
+_MARKS: Final = 6
+_MOST: Final = 1 << 50
+"""Numbers beyond it count as 0."""
+_MOST_PLACES: Final = 2000
+"""Pairs of a stage and a machine whose lives are remembered."""
+
+COLUMNS: Final = (
+    Column("app"),
+    Column("role"),
+    Column("id"),
+    Column("host"),
+    Column("pid", "number"),
+    Column("state"),
+    Column("started", "number"),
+    Column("received", "number"),
+    Column("done", "number"),
+    Column("in_hand", "number"),
+)
+"""Of the table `nodes`: the first three identify a node; `received` and `done` are messages a second."""
+
+N = TypeVar("N", int, float)
+T = TypeVar("T")
+Key: TypeAlias = tuple[str, str, str]
+"""App, role and id of a node."""
+Problems: TypeAlias = dict[str, dict[str, Any]]
+
+
+@dataclass(slots=True)
+class NodeState:
+    """A node. report: its last one, without passages. heard: monotonic seconds. moved: Unix time, 0 for never."""
+
+    report: Report
+    heard: float
+    moved: float = 0.0
+    marks: deque[Report] = field(default_factory=lambda: deque(maxlen=_MARKS))
+
+    def take(self, report: Report, now: float) -> None:
+        """Take the next report of the same life of this node."""
+        if any(value > self.report.counters.get(name, 0) for name, value in report.counters.items()):
+            self.moved = report.at
+        self.report, self.heard = report, now
+        if not self.marks or report.at - self.marks[-1].at >= _MARK:
+            self.marks.append(report)
+
+    def rates(self) -> dict[str, float]:
+        """Return what each counter grew by a second, over the last 5 to 15 s."""
+        report, base = self.report, self.marks[-1]
+        if report.at - base.at < _MARK / 2 and len(self.marks) > 1:
+            base = self.marks[-2]
+        seconds = report.at - base.at
+        if seconds <= 0:
+            return {}
+        return {
+            name: max(0.0, (value - base.counters.get(name, 0)) / seconds) for name, value in report.counters.items()
+        }
+
+    def durations(self, name: str) -> list[int]:
+        """Return the counts of a histogram of the last minute."""
+        before = self.marks[0].histograms.get(name, [])
+        return [
+            max(0, count - (before[place] if place < len(before) else 0))
+            for place, count in enumerate(self.report.histograms.get(name, []))
+        ]
+
+
+class Nodes:
+    """The nodes by app, role and id.
+
+    Args:
+        now: A monotonic clock, in seconds.
+        clock: Returns Unix seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic, clock: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._clock = clock
+        self._nodes: dict[Key, NodeState] = {}
+        self._short: dict[tuple[str, str, str], deque[float]] = {}
+        """App, role and host → when lives ended that were short."""
+        self.left_out = 0
+        """Nodes that were too many, since the last call of `forget`."""
+
+    def take(self, report: Report) -> None:
+        """Take a report."""
+        report = _bounded(report)
+        key, now = (report.app, report.role, report.id), self._now()
+        node = self._nodes.get(key)
+        if node is not None and report.started != node.report.started:
+            self._end(self._nodes.pop(key))
+            node = None
+        if node is None:
+            if report.kind == "stop":
+                return
+            if len(self._nodes) >= MOST_NODES:
+                self.left_out += 1
+                return
+            node = self._nodes[key] = NodeState(report, now)
+        node.take(report, now)
+        if report.kind == "stop":
+            self._end(self._nodes.pop(key))
+
+    def excuse(self) -> None:
+        """Count no silence so far: this program was cut off from the broker, or just came."""
+        now = self._now()
+        for node in self._nodes.values():
+            node.heard = now
+
+    def forget(self) -> None:
+        """Forget nodes that have been silent for long, and lives that ended long ago."""
+        now = self._now()
+        self.left_out = 0
+        for key in [key for key, node in self._nodes.items() if node.heard < now - REMEMBERED]:
+            self._end(self._nodes.pop(key))
+        for place, ends in list(self._short.items()):
+            while ends and ends[0] < now - REMEMBERED:
+                ends.popleft()
+            if not ends:
+                del self._short[place]
+
+    def live(self) -> Iterator[NodeState]:
+        """Yield the nodes that reported within the last 20 s."""
+        oldest = self._now() - SILENCE
+        return (node for node in self._nodes.values() if node.heard >= oldest)
+
+    def rows(self) -> list[Row]:
+        """Return the rows of the table `nodes`."""
+        oldest = self._now() - SILENCE
+        return [_row(node, is_live=node.heard >= oldest) for node in self._nodes.values()]
+
+    def stages(self) -> dict[str, Any]:
+        """Return the stages: `APP/ROLE` → the sum of the nodes that live.
+
+        Members of a stage: `app`, `role`, `nodes` (how many), `hosts`, `rates` (counter → a second, see
+        `rabbitry.flow`: received, done, retry, failed, rejected, dead, waiting, `to.KEY` …), `counters` (since the
+        nodes' starts), `gauges`, `moved` (Unix time, or None), `wiring` (or None), and `handling` and `passing`: the
+        seconds below which 50, 95 and 99 % of the last minute's messages were handled, and were settled after their
+        delivery (`p50`, `p95`, `p99`, and `count`; empty if there were none).
+        """
+        members: defaultdict[tuple[str, str], list[NodeState]] = defaultdict(list)
+        for node in self.live():
+            members[node.report.app, node.report.role].append(node)
+        return {f"{app}/{role}": _stage(app, role, nodes) for (app, role), nodes in members.items()}
+
+    def problems(self) -> Problems:
+        """Return what needs attention: title → `bad`, `what` and `todo`."""
+        now = self._now()
+        found: Problems = {}
+        began: dict[tuple[str, str, str], float] = {}
+        for node in self.live():
+            place = _place(node.report)
+            began[place] = max(began.get(place, 0.0), node.report.started)
+        for node in self._nodes.values():
+            report, silent = node.report, now - node.heard
+            # A newer worker of the stage on that machine took its place.
+            if silent < SILENCE or began.get(_place(report), 0.0) > report.started:
+                continue
+            found[f"{report.app} {report.role}, node {report.id} on {report.host}"] = {
+                "bad": True,
+                "what": "it stopped reporting without having ended",
+                "todo": f"See whether process {report.pid} still runs there, and what its log says last. It also goes "
+                "silent if its connection is lost, or the broker blocks publishers",
+            }
+        for (app, role, host), ends in self._short.items():
+            recent = sum(end >= now - REMEMBERED for end in ends)
+            if recent >= OFTEN:
+                found[f"{app} {role} on {host}"] = {
+                    "bad": True,
+                    "what": f"{recent} workers ended within {SHORT / 60:.0f} min of their start in the last "
+                    f"{REMEMBERED / 60:.0f} min",
+                    "todo": "Read the log of whatever starts them: why did the last one end?",
+                }
+        return found
+
+    def _end(self, node: NodeState) -> None:
+        """Note the life of a node that ended, if it was short."""
+        now = self._now()
+        lived = node.report.at - node.report.started
+        place = _place(node.report)
+        if (
+            lived < SHORT
+            and node.heard >= now - REMEMBERED
+            and (place in self._short or len(self._short) < _MOST_PLACES)
+        ):
+            self._short.setdefault(place, deque(maxlen=100)).append(node.heard)
+
+
+def _place(report: Report) -> tuple[str, str, str]:
+    return report.app, report.role, report.host
+
+
+def _bounded(report: Report) -> Report:
+    """Return a report that takes no more memory than an honest one, without its passages."""
+    return msgspec.structs.replace(
+        report,
+        pid=_within(report.pid),
+        at=_within(report.at),
+        started=_within(report.started),
+        app=report.app[:LONGEST_NAME],
+        role=report.role[:LONGEST_NAME],
+        id=report.id[:LONGEST_NAME],
+        host=report.host[:LONGEST_NAME],
+        counters={name: _within(value) for name, value in _few(report.counters)},
+        gauges={name: _within(value) for name, value in _few(report.gauges)},
+        histograms={name: [_within(count) for count in counts[:64]] for name, counts in _few(report.histograms)},
+        passages=[],
+    )
+
+
+def _within(value: N) -> N:
+    """Return a number that can be added up and written as JSON: reports may hold any."""
+    return value if 0 <= value <= _MOST else type(value)(0)
+
+
+def _few(named: Mapping[str, T]) -> Iterator[tuple[str, T]]:
+    return ((name, named[name]) for name in islice(named, MOST_NAMES) if len(name) <= LONGEST_NAME)
+
+
+def _row(node: NodeState, *, is_live: bool) -> Row:
+    report = node.report
+    rates = node.rates() if is_live else {}
+    state = "live" if is_live else "silent"
+    figures = round(rates.get("received", 0.0), 1), round(rates.get("done", 0.0), 1), report.gauges.get("in_hand", 0)
+    return (report.app, report.role, report.id, report.host, report.pid, state, report.started, *figures)
+
+
+def _stage(app: str, role: str, nodes: list[NodeState]) -> dict[str, Any]:
+    rates: defaultdict[str, float] = defaultdict(float)
+    counters: defaultdict[str, int] = defaultdict(int)
+    gauges: defaultdict[str, float] = defaultdict(float)
+    for node in nodes:
+        for name, value in node.rates().items():
+            rates[name] += value
+        for name, count in node.report.counters.items():
+            counters[name] += count
+        for name, value in node.report.gauges.items():
+            gauges[name] += value
+    moved = max(node.moved for node in nodes)
+    wirings = [node.report.wiring for node in nodes if node.report.wiring is not None]
+    return {
+        "app": app,
+        "role": role,
+        "nodes": len(nodes),
+        "hosts": sorted({node.report.host for node in nodes})[:MOST_HOSTS],
+        "rates": {name: round(value, 1) for name, value in rates.items()},
+        "counters": dict(counters),
+        "gauges": dict(gauges),
+        "handling": _percentiles(nodes, "handling"),
+        "passing": _percentiles(nodes, "passing"),
+        "moved": round(moved) or None,
+        "wiring": msgspec.to_builtins(wirings[-1]) if wirings else None,
+    }
+
+
+def _percentiles(nodes: list[NodeState], name: str) -> dict[str, float]:
+    sums: list[int] = []
+    for node in nodes:
+        for place, count in enumerate(node.durations(name)):
+            if place == len(sums):
+                sums.append(0)
+            sums[place] += count
+    found = {f"p{percent}": quantile(sums, percent / 100) for percent in (50, 95, 99)}
+    return {what: value for what, value in found.items() if value is not None} | (
+        {"count": float(sum(sums))} if any(sums) else {}
+    )

@@ -1,0 +1,102 @@
+"""Telemetry as a source, with real workers on both brokers and no management API: stages, topology, attention."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import rabbitry
+from rabbitry.amqp.client.url import parse_url
+from rabbitry.web.feed.topics import Topic
+from rabbitry.web.sources import Sources
+from rabbitry.web.sources.attention import MOST, Attention
+from tests.support.embedded import BrokerProcess
+from tests.support.ports import free_port
+from tests.support.rabbitmq import RabbitMQ
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.timeout(240)
+
+_EXCHANGE = "x://told"
+
+
+@pytest.fixture(params=["embedded", "rabbitmq"])
+def broker(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a broker that the dashboard reaches without a management API."""
+    if request.param == "rabbitmq":
+        yield request.getfixturevalue("module_rabbitmq").url
+        return
+    with BrokerProcess() as broker:
+        yield broker.url
+
+
+def _app() -> rabbitry.App:
+    app = rabbitry.App("told")
+
+    @app.stage("in", then="out")
+    async def first(text: str) -> str:
+        return text
+
+    @app.stage("out")
+    async def second(text: str) -> None:
+        return None
+
+    return app
+
+
+def _value(topic: Topic) -> dict[str, Any]:
+    value: dict[str, Any] = topic.value  # type: ignore[attr-defined] # a Value
+    return value
+
+
+async def test_workers_tell_of_stages_and_of_what_flows_between_them(broker: str) -> None:
+    app = _app()
+    sources = Sources(broker, f"http://127.0.0.1:{free_port()}")
+    topics = sources.topics
+    for name in ("stages", "nodes", "topology", "attention"):
+        topics[name].subscribe({}, lambda: None)
+    async with sources.running():
+        await eventually(lambda: _value(topics["sources"])["telemetry"]["state"] == "live", "a collector")
+        async with app.worker(broker) as worker, app.publisher(broker) as publisher:
+            for number in range(3):
+                await publisher.publish(str(number), key="in")
+            await eventually(
+                lambda: _value(topics["stages"]).get("told/second", {}).get("counters", {}).get("done") == 3,
+                "both stages",
+            )
+            await publisher.publish("more", key="in")  # a rate needs two reports
+            await eventually(lambda: _value(topics["topology"]).get(_EXCHANGE, {}).get("at"), "a flow")
+            topology = _value(topics["topology"])
+            assert topology["by"] == "telemetry"
+            ids = {row[2] for row in topics["nodes"].rows()}  # type: ignore[attr-defined] # a Table
+            assert ids == {worker.id}
+            edges = {(edge["from"], edge["to"]): edge for key, edge in topology.items() if key.startswith("e:")}
+            (consumer,) = (key for key in topology if key.startswith("c:"))
+            (publishing,) = (key for key in topology if key.startswith("p:"))
+            queues = [f"q://told.{name}" for name in ("first", "second")]
+            assert {(queue, consumer) for queue in queues} < set(edges)
+            assert {(_EXCHANGE, queue) for queue in queues} < set(edges)
+            assert edges[publishing, _EXCHANGE]["keys"] == ["out"]
+            assert {topology[queue]["ready"] for queue in queues} == {None}
+        await eventually(lambda: not _value(topics["stages"]), "that they stopped")
+        assert not _value(topics["attention"])
+
+
+async def test_a_login_that_is_refused_is_reported_without_its_password(module_rabbitmq: RabbitMQ) -> None:
+    _, port = parse_url(module_rabbitmq.url).hosts[0]
+    sources = Sources(f"amqp://nobody:wrong@127.0.0.1:{port}/")
+    async with sources.running():
+        states = sources.topics["sources"]
+        await eventually(lambda: _value(states)["telemetry"]["state"] == "refused", "that the login is refused")
+        assert "set_permissions" in _value(states)["telemetry"]["todo"]
+        assert "wrong" not in str(_value(states))
+
+
+def test_what_needs_attention_is_joined_and_bounded() -> None:
+    topic = Attention()
+    topic.tell("a", {f"note {number}": {"bad": False} for number in range(MOST)} | {"worst": {"bad": True}}, 1.0)
+    topic.tell("b", {"other": {"bad": True}}, 2.0)
+    assert len(topic.value) == MOST + 1
+    assert {"worst", "other"} < topic.value.keys()
+    topic.tell("a", {}, 3.0)
+    assert topic.value == {"other": {"bad": True}}
