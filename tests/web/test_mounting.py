@@ -94,7 +94,7 @@ async def test_files_are_compressed(tmp_path: Path) -> None:
     text = "export const word = 1;\n" * 100
     (tmp_path / "main.js").write_text(text)
     async with _client(create_app(Settings(port=0), [Mount(_plugin("a", "A", tmp_path))])) as client:
-        for path in ("/a/static/main.js", "/static/style.css", "/static/vendor/uplot/uPlot.esm.js"):
+        for path in ("/a/static/main.js", "/static/style.css", "/static/vendor/uplot/uPlot.iife.min.js"):
             found = await client.get(path, headers={"Accept-Encoding": "gzip"})
             assert found.headers["Content-Encoding"] == "gzip"
             assert "Accept-Encoding" in found.headers["Vary"]

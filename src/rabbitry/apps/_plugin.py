@@ -124,6 +124,10 @@ class Plugin:
             raise PluginError(f"plug-in {self.name!r} has views and no static folder: name the folder of their modules")
 
 
+def _forget(subject: str, numbers: Mapping[str, float | None]) -> None:
+    """Record nothing, where no dashboard keeps a history."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
     """The broker and the settings that the dashboard passes to the pages of an app.
@@ -133,12 +137,15 @@ class Site:
         plain: Whether exchanges and queues are declared with the flags of the original programs.
         variables: The settings of the environment and of `.env`, by name.
         refused: Called when the broker refuses the login or the virtual host for good; it ends `rabbitry web`.
+        record: Keeps numbers in the dashboard's history, at most one a second of each name. Arguments: the id of the
+            thing that they are about; name → number, or None if it is not known. To be called from the event loop.
     """
 
     broker: str = field(repr=False)
     plain: bool = False
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     refused: Callable[[ConnectFailed], None] | None = None
+    record: Callable[[str, Mapping[str, float | None]], None] = _forget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,7 +77,7 @@ def serve(
     start_logging(log_level, as_json=log_json)
     from rabbitry.apps import Site
     from rabbitry.apps.settings import from_environment, variables
-    from rabbitry.web.server import PORT, create_app, mounts
+    from rabbitry.web.server import PORT, create_app, mounts, open_history
 
     url = None if broker is None else broker_url(context, broker)
     found = variables(env_file)
@@ -85,7 +85,9 @@ def serve(
     listeners = inherit_or_listen(settings.host, settings.port)
     refusals = _Refusals()
     site = Site(broker=settings.broker, plain=plain, variables=found, refused=refusals)
-    dashboard = create_app(settings, mounts(site, app_options), management or found.get("RABBITRY_MANAGEMENT"))
+    history = open_history(settings.broker)
+    mounted = mounts(site, app_options, history)
+    dashboard = create_app(settings, mounted, management or found.get("RABBITRY_MANAGEMENT"), history)
     raise typer.Exit(run_service(lambda stop: _serve(dashboard, settings, listeners, refusals, stop)))
 
 

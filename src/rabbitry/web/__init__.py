@@ -24,12 +24,12 @@ if not TYPE_CHECKING:  # type checkers would accept any name
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from rabbitry.apps import Site
         from rabbitry.apps.settings import from_environment, variables
-        from rabbitry.web.server import PORT, create_app, mounts
+        from rabbitry.web.server import PORT, create_app, mounts, open_history
 
         found = variables()
         settings = from_environment(found, default_port=PORT)
-        made = create_app(
-            settings, mounts(Site(broker=settings.broker, variables=found)), found.get("RABBITRY_MANAGEMENT")
-        )
+        history = open_history(settings.broker)
+        mounted = mounts(Site(broker=settings.broker, variables=found), history=history)
+        made = create_app(settings, mounted, found.get("RABBITRY_MANAGEMENT"), history)
         globals()["app"] = made
         return made

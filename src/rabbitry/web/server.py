@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -27,6 +27,9 @@ from rabbitry.web._navigation import OVERVIEW, OWN, Entry, navigation, own_place
 from rabbitry.web._shell import STATIC, Page, modules, shell
 from rabbitry.web.audit import Audit, default_file
 from rabbitry.web.feed.pages import Feed
+from rabbitry.web.history import History
+from rabbitry.web.history.routes import routes
+from rabbitry.web.history.totals import BROKER, recorded
 from rabbitry.web.queues import Queues
 from rabbitry.web.sources import Sources
 from rabbitry.web.token import Token
@@ -64,12 +67,15 @@ class Mount:
         return f"{self.plugin.name}/{view.path}".strip("/") + "/"
 
 
-def mounts(site: Site, options: Mapping[str, Mapping[str, object]] | None = None) -> list[Mount]:
+def mounts(
+    site: Site, options: Mapping[str, Mapping[str, object]] | None = None, history: History | None = None
+) -> list[Mount]:
     """Return the dashboard's parts of the installed apps. An app that does not load is logged and left out.
 
     Args:
         site: The broker and the settings for the pages.
         options: App → the values of its own options; the defaults if there are none.
+        history: Where the numbers of apps are recorded, if anywhere.
     """
     found: list[Mount] = []
     for broken in installed().broken:
@@ -77,7 +83,8 @@ def mounts(site: Site, options: Mapping[str, Mapping[str, object]] | None = None
     for name, plugin in installed().plugins.items():
         if plugin.router is None and not plugin.views:
             continue
-        made = attempt(plugin, partial(_mount, plugin, site, (options or {}).get(name, {})))
+        own = site if history is None else replace(site, record=partial(history.record, name))
+        made = attempt(plugin, partial(_mount, plugin, own, (options or {}).get(name, {})))
         if isinstance(made, Broken):
             _logger.warning("%s", made)
         else:
@@ -85,13 +92,25 @@ def mounts(site: Site, options: Mapping[str, Mapping[str, object]] | None = None
     return found
 
 
-def create_app(settings: Settings, mounted: Sequence[Mount], management: str | None = None) -> FastAPI:
+def open_history(broker: str) -> History:
+    """Return the history of a broker, whose file lies beside the audit log.
+
+    Args:
+        broker: The broker's URL.
+    """
+    return History(default_file().with_name("history.sqlite3"), str(parse_url(broker)))
+
+
+def create_app(
+    settings: Settings, mounted: Sequence[Mount], management: str | None = None, history: History | None = None
+) -> FastAPI:
     """Return the dashboard, an ASGI application. The background work of the apps runs while it runs.
 
     Args:
         settings: The broker, the address of the page, and its password.
         mounted: The apps in it.
         management: The URL of the broker's management API; RabbitMQ's port on the broker's host if it is None.
+        history: The history of numbers, that of `mounts`; None if none is kept.
 
     Raises:
         UsageError: `management`, or the broker's URL, is no URL.
@@ -112,6 +131,8 @@ def create_app(settings: Settings, mounted: Sequence[Mount], management: str | N
         _add(app, mount, live, token)
     app.include_router(queues.router, prefix="/queues/api")
     app.include_router(audit.router, prefix="/audit/api")
+    if history is not None:
+        app.include_router(routes(history), prefix="/api/history")
 
     @app.get("/static/views.js", include_in_schema=False)
     async def views() -> Response:
@@ -130,17 +151,22 @@ def create_app(settings: Settings, mounted: Sequence[Mount], management: str | N
 
     app.mount("/static", _files(STATIC))
     # In place of the one that `include_router` put together, which ends the dashboard if one app's fails.
-    app.router.lifespan_context = partial(_running, live, sources, queues)
+    app.router.lifespan_context = partial(_running, live, sources, queues, history)
     return app
 
 
 @contextlib.asynccontextmanager
-async def _running(live: list[Mount], sources: Sources, queues: Queues, app: FastAPI) -> AsyncIterator[None]:
-    """Run the feed's sources, the Queues view's client, and the background work of the apps.
+async def _running(
+    live: list[Mount], sources: Sources, queues: Queues, history: History | None, app: FastAPI
+) -> AsyncIterator[None]:
+    """Run the history, the feed's sources, the Queues view's client, and the background work of the apps.
 
     An app that can't start is logged and left out of the navigation.
     """
     async with contextlib.AsyncExitStack() as stack:
+        if history is not None:
+            await stack.enter_async_context(history.running())
+            stack.enter_context(recorded(sources.broker, partial(history.record, BROKER, "")))
         await stack.enter_async_context(sources.running())
         await stack.enter_async_context(queues.running())
         for mount in [*live]:

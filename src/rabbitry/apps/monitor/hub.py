@@ -18,7 +18,7 @@ from typing import Literal
 import msgspec
 
 from rabbitry.apps.monitor.decode import InvalidSample, printable
-from rabbitry.apps.monitor.reading import Values, read
+from rabbitry.apps.monitor.reading import Reading, Values, read
 from rabbitry.runtime.http.pages import OpenPages
 
 HOST_LIMIT = 1000
@@ -113,9 +113,15 @@ class _Known:
 class Hub:
     """The known state of all hosts. Used from one event loop."""
 
-    def __init__(self, where: str, clock: Callable[[], float] = time.time) -> None:
-        """`where` names the broker without its password; `clock` gives Unix seconds."""
+    def __init__(
+        self, where: str, clock: Callable[[], float] = time.time, record: Callable[[Reading], None] | None = None
+    ) -> None:
+        """Begin without hosts.
+
+        where: names the broker without its password. clock: returns Unix seconds. record: called with each sample.
+        """
         self._clock = clock
+        self._record = record
         self._hosts: dict[str, _Known] = {}  # by id, in the order of their last samples, the longest silent first
         self._pages = OpenPages[Page]()
         self._seq = 0
@@ -147,6 +153,8 @@ class Hub:
             for page in self._pages:
                 page.tell_unread()
             return
+        if self._record is not None:
+            self._record(reading)
         now, source = self._clock(), reading.source
         self._seq += 1
         known = self._hosts.pop(source.id, None)

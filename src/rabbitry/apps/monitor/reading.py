@@ -45,6 +45,8 @@ class Reading:
     source: Source
     raw: str
     values: Values
+    disk: float | None
+    """Percent of the fullest file system."""
     timestamp: float | None
     """When it was measured by the machine's own clock, in Unix seconds; None if it does not say."""
 
@@ -67,6 +69,7 @@ def read(body: bytes, routing_key: str) -> Reading:
         source(name, machine if isinstance(machine, str) else "", routing_key),
         decode_text(body),
         (_cpu(data), _memory(data), rx, tx),
+        _fullest(data.get("disk"), data.get("filesystems")),
         _timestamp(data.get("timestamp")),
     )
 
@@ -87,6 +90,12 @@ def _cpu(data: dict[str, Any]) -> float | None:
 def _memory(data: dict[str, Any]) -> float | None:
     memory = data.get("memory")
     return _portion(memory.get("percent")) if isinstance(memory, dict) else None
+
+
+def _fullest(disk: object, filesystems: object) -> float | None:
+    spaces = [disk, *(filesystems.values() if isinstance(filesystems, dict) else ())]
+    found = [_portion(space.get("percent")) for space in spaces if isinstance(space, dict)]
+    return max((percent for percent in found if percent is not None), default=None)
 
 
 def _network(net: object, uplinks: object) -> tuple[float | None, float | None]:

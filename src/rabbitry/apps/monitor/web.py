@@ -16,6 +16,7 @@ from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps import Site
 from rabbitry.apps.monitor.consumer import Connected, Lost, Received, SampleFeed
 from rabbitry.apps.monitor.hub import Hub
+from rabbitry.apps.monitor.reading import Reading
 from rabbitry.exceptions import ConnectFailed, RabbitryError
 from rabbitry.runtime.http.pages import serve_page
 
@@ -44,7 +45,13 @@ def pages(site: Site, feed: Feed) -> APIRouter:
         site: The broker that is shown, and whom to tell of a refused login.
         feed: Opens the source of samples.
     """
-    hub = Hub(str(parse_url(site.broker)))
+
+    def record(reading: Reading) -> None:
+        cpu, memory, received, sent = reading.values
+        numbers = {"cpu": cpu, "memory": memory, "disk": reading.disk, "received": received, "sent": sent}
+        site.record(reading.source.id, numbers)
+
+    hub = Hub(str(parse_url(site.broker)), record=record)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:

@@ -52,6 +52,11 @@ class Sources:
             **self.telemetry.topics,
         }
 
+    @property
+    def broker(self) -> Value:
+        """The topic `broker`."""
+        return self._management.broker
+
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the sources while the block runs. One that fails is logged, and starts again."""

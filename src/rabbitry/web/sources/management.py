@@ -3,7 +3,8 @@
 Overview and nodes are asked each 5 s. A whole list of 10,000 queues costs RabbitMQ 3.10 5 to 10 s of CPU. A list that
 took long is therefore asked for again only when its share of the time stays small, and meanwhile the rows that a page
 shows are asked for one by one. Rabbitry's own broker is not asked for its queues again and again: it answers with those
-that changed, as soon as there are some. Nothing is asked while no page subscribes.
+that changed, as soon as there are some. Nothing is asked while nobody subscribes. The history subscribes to the
+overview.
 """
 
 from __future__ import annotations
@@ -58,10 +59,13 @@ class Management:
         url: The management API's URL.
         login: The broker's URL, for the login.
         sources: The topic with the state of all sources.
+
+    Attributes:
+        broker: The topic `broker`.
     """
 
     def __init__(self, url: str, login: BrokerURL, sources: Value) -> None:
-        self._broker = Value()
+        self.broker = Value()
         self._queue = QueueTopic()
         self._tables = {listing: Table(listing.columns, listing.keys) for listing in LISTINGS}
         self._url = url
@@ -73,12 +77,12 @@ class Management:
     def topics(self) -> Mapping[str, Topic]:
         """The topics by name."""
         tables = {listing.topic: table for listing, table in self._tables.items()}
-        return {"broker": self._broker, "queue": self._queue, **tables}
+        return {"broker": self.broker, "queue": self._queue, **tables}
 
     async def run(self) -> None:
         """Ask until cancelled."""
         async with open_client(self._url, self._login) as client, asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._repeat(self._broker, partial(self._ask_broker, client)), name="broker's overview")
+            tasks.create_task(self._repeat(self.broker, partial(self._ask_broker, client)), name="broker's overview")
             tasks.create_task(self._repeat(self._queue, partial(self._ask_details, client)), name="details of queues")
             for listing, table in self._tables.items():
                 whole = partial(self._ask_list, client, listing, table)
@@ -114,7 +118,7 @@ class Management:
     async def _ask_broker(self, client: httpx.AsyncClient) -> float:
         started = time.monotonic()
         overview, nodes = await get_object(client, "/api/overview"), await get(client, "/api/nodes")
-        self._broker.put(broker_value(overview, nodes), time.time())
+        self.broker.put(broker_value(overview, nodes), time.time())
         self._status.tell("live", took=round(time.monotonic() - started, 3), every=EVERY)
         return EVERY
 

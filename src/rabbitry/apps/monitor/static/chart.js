@@ -1,13 +1,11 @@
 // A chart of some columns of a host's history, drawn by uPlot while it is on the screen.
 import { Component, createRef, html } from "../../static/html.js";
+import { loadPlots } from "../../static/plots.js";
 
 const WINDOW = 180; // seconds shown, once there are as many
 const SHORTEST_WINDOW = 30;
 
-// Half of all that a page loads: fetched when there is something to draw.
 let uPlot = null;
-let loading = null;
-const load = () => (loading ??= import("../../static/vendor/uplot/uPlot.esm.js").then((module) => (uPlot = module.default)));
 
 const resized = new ResizeObserver((entries) => {
   for (const { target, contentRect } of entries) target.chart?.resize(contentRect.width);
@@ -76,7 +74,11 @@ export class Chart extends Component {
       return;
     }
     if (uPlot === null) {
-      load().then(() => this.box.current && this.draw());
+      const drawn = (made) => {
+        uPlot = made;
+        if (this.box.current) this.draw();
+      };
+      loadPlots().then(drawn, () => {}); // the next sample tries again
       return;
     }
     const data = [host.times, ...columns.map(({ index }) => host.series[index])];
