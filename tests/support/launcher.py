@@ -216,7 +216,7 @@ def main() -> None:
     if (job := _serve(listening)) is not None:
         _become(job)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        runpy.run_module(job.module, run_name="__main__", alter_sys=True)
+        _run(job)
 
 
 def _serve(listening: socket.socket) -> _Job | None:
@@ -296,6 +296,28 @@ def _become(job: _Job) -> None:
         raw = io.FileIO(descriptor, "w", closefd=False)
         setattr(sys, name, io.TextIOWrapper(raw, encoding="utf-8", errors=errors, write_through=True))
         setattr(sys, f"__{name}__", getattr(sys, name))
+
+
+def _run(job: _Job) -> None:
+    """Run the module and end as Python does, but without freeing each object.
+
+    Freeing them copies the pages that are shared with the launcher: 80 of a command's 100 ms of CPU. An exception ends
+    the process in Python's own way, and so does development mode, which warns of what is still open.
+    """
+    code = 0
+    try:
+        runpy.run_module(job.module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            raise
+        code = end.code or 0
+    if job.environment.get("PYTHONDEVMODE"):
+        sys.exit(code)
+    threading._shutdown()  # type: ignore[attr-defined] # waits for the threads, as at each end of Python
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code & 0xFF)
 
 
 if __name__ == "__main__":
