@@ -112,3 +112,10 @@ def test_only_the_table_of_hosts_is_looked_through_to_list_them(simple: Database
     # The log of new addresses is searched as bytes; its size is bounded.
     found = simple.read_now(lambda connection: scans(connection, executed))
     assert found - {"crawl_seen_log"} == {"crawl_hosts", "h"}
+
+
+def test_the_words_of_a_transaction_are_written_together(tmp_path: Path) -> None:
+    # With FTS5's default of 1 MiB, the words of 64 long documents are written in several pieces, to be merged later.
+    with Database(f"sqlite:///{tmp_path / 'crawl.sqlite3'}") as database:
+        setting = text("SELECT v FROM index_words_config WHERE k = 'hashsize'")
+        assert database.read_now(lambda connection: connection.execute(setting).scalar_one()) >= 8 << 20
