@@ -59,7 +59,7 @@ class _Bench:
         self._batches: deque[tuple[Batch, list[str]]] = deque()
         """The batches that are out, with their unanswered addresses."""
         starts = [_url(host, 0) for host in range(_HOSTS)]
-        self._apply([Asked(Add(starts, delay=0.0, contact="bench"), "add")])
+        self._apply([Asked(Add(starts, delay=0.0, contact="bench@example.org"), "add")])
         self._allow()
 
     def _allow(self) -> None:
