@@ -12,6 +12,7 @@ from playwright.async_api import Browser, expect
 
 import rabbitry
 from rabbitry.runtime.http.pages import PEER_PAGE_LIMIT
+from tests.browser.axe import serious
 from tests.browser.watched import Watched
 from tests.support import commands
 from tests.support.embedded import BrokerProcess
@@ -244,6 +245,38 @@ async def test_omitted_rows_are_counted(browser: Browser, web: str, broker_url: 
     await expect(details).to_contain_text("and 6 more")
     await expect(details.locator("tbody th").first).to_have_text("zz9")  # what matters is not among those left out
     assert watched.complaints == []
+
+
+async def test_a_machine_shows_its_last_hour_and_week(browser: Browser, web: str, broker_url: str) -> None:
+    watched = await _open(browser, web, width=320)
+    page = watched.page
+    await _publish(broker_url, _host("busy", memory={"percent": 96}, disk={"percent": 40}))
+    card = page.locator(".card[data-host='busy']")
+    await expect(card.locator(".badge.bad")).to_have_text("memory 96 % used", timeout=_WITHIN)
+    await card.get_by_role("button", name="busy").focus()
+    await page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name="busy")
+    await expect(dialog.get_by_role("status")).to_contain_text("by the second")
+    await expect(dialog.locator("canvas")).to_have_count(2)
+    rows = dialog.locator("tbody tr")
+    assert await rows.all_inner_texts() == [
+        "CPU\t50 %\t50 %\t50 %",
+        "Memory\t96 %\t96 %\t96 %",
+        "Fullest disk\t40 %\t40 %\t40 %",
+        "Received\t1 B/s\t1 B/s\t1 B/s",
+        "Sent\t2 B/s\t2 B/s\t2 B/s",
+    ]
+    await dialog.get_by_role("button", name="Last week").click()
+    await expect(dialog.get_by_role("status")).to_contain_text("by the minute")
+    assert await dialog.evaluate("dialog => dialog.scrollWidth <= dialog.clientWidth")
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 320
+    await page.keyboard.press("Escape")
+    await expect(dialog).to_have_count(0)
+    await expect(card.get_by_role("button", name="busy")).to_be_focused()
+    assert watched.complaints == []
+    await page.keyboard.press("Enter")
+    await expect(dialog.get_by_role("status")).to_contain_text("by the second")
+    assert await serious(page) == []  # last: it applies styles, of which the browser complains
 
 
 async def test_a_notice_that_was_dismissed_stays_away(browser: Browser, web: str, broker_url: str) -> None:

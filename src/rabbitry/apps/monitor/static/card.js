@@ -22,7 +22,23 @@ const seen = new IntersectionObserver(
 
 const FULL = 85; // percent of a file system from which on it is pointed out
 const VERY_FULL = 95;
+const USED = 90; // percent of the memory
+const BUSY_FOR = 60; // samples of which the mean counts: a processor that is busy for a moment works as it should
+const BUSY_FROM = 90; // percent
 const SHOWN = 64; // rows of a list
+
+// What the dashboard's history has of a machine, see web.py.
+const HISTORY = [
+  { title: "CPU, memory and disk", top: 100, format: percent, lines: [
+    { name: "cpu", title: "CPU", colour: "--cpu", key: "key-0" },
+    { name: "memory", title: "Memory", colour: "--memory", key: "key-1" },
+    { name: "disk", title: "Fullest disk", colour: "--disk", key: "key-disk" },
+  ] },
+  { title: "Network", format: rate, lines: [
+    { name: "received", title: "Received", colour: "--rx", key: "key-2" },
+    { name: "sent", title: "Sent", colour: "--tx", key: "key-3" },
+  ] },
+];
 
 // Props: host, label (what tells it from others of its name), version (of the host), height (of a chart), alone (it is
 // the only one: its details are open).
@@ -50,6 +66,12 @@ export class Card extends Component {
     if (hover !== this.state.hover) this.setState({ hover });
   };
 
+  open = async () => {
+    const { host, label } = this.props;
+    const { openHistory } = await import("../../static/history/history.js");
+    openHistory({ title: label ? `${host.name}, ${label}` : host.name, app: "monitor", subject: host.id, charts: HISTORY });
+  };
+
   render({ host, label, version, height, alone }, { visible, hover }) {
     const sample = host.view;
     const foreign = isForeign(sample);
@@ -61,7 +83,7 @@ export class Card extends Component {
         aria-label=${label ? `${host.name}, ${label}` : host.name}>
         <header class="card-head">
           <span class="dot" aria-hidden="true"></span>
-          <h2 title=${who.filter(Boolean).join(", ")}>${host.name}${label && html` <span class="twin">${label}</span>`}</h2>
+          <h2 title=${who.filter(Boolean).join(", ")}><button type="button" class="name" aria-haspopup="dialog" onClick=${this.open}>${host.name}</button>${label && html` <span class="twin">${label}</span>`}</h2>
           <p class="about">${about(sample)}</p>
           ${warnings.length > 0 &&
           html`<p class="warnings">
@@ -72,7 +94,7 @@ export class Card extends Component {
           ? html`<p class="foreign">These messages hold no CPU, memory, disk or network values. Below is all of it.</p>`
           : html`
               <${Figures} sample=${sample} />
-              <div class="charts">
+              <div class="charts" onClick=${this.open} title="Show the last hour and week">
                 <${Plot} title="CPU and memory" host=${host} columns=${BUSY} names=${["CPU", "Memory"]} top=${100}
                   format=${percent} axis=${(value) => `${value} %`} height=${height} visible=${visible}
                   version=${version} hover=${hover} onHover=${this.hover} />
@@ -106,6 +128,11 @@ function warningsOf(host, sample) {
     const { name, percent: full } = sample.fullest;
     found.push({ level: levelOf(full), text: name === "/" ? `disk ${percent(full)} full` : `${name} ${percent(full)} full` });
   }
+  const memory = sample.memory?.percent ?? NaN;
+  if (memory >= USED) found.push({ level: memory >= VERY_FULL ? "bad" : "warn", text: `memory ${percent(memory)} used` });
+  const busy = host.series[0].slice(-BUSY_FOR);
+  const mean = busy.reduce((sum, value) => sum + value, 0) / BUSY_FOR; // gaps count as idle
+  if (mean >= BUSY_FROM && !host.stale) found.push({ level: "warn", text: `CPU ${percent(mean)} busy`, title: "mean of the last 60 samples" });
   if (typeof host.clock === "number") {
     const text = `clock ${duration(Math.abs(host.clock))} ${host.clock > 0 ? "ahead" : "behind"}`;
     found.push({ level: "warn", text, title: "by the clock of the machine that serves this page" });
@@ -125,7 +152,7 @@ function Figures({ sample }) {
     <dl class="figures">
       <${Figure} name="CPU" kind="cpu" value=${cpu}
         notes=${[load.length > 0 && `load ${load.join(" ")}`, container?.cpus && `container ${ofProcessors(container)}`]} />
-      <${Figure} name="Memory" kind="memory" value=${memory?.percent ?? null}
+      <${Figure} name="Memory" kind=${memory?.percent >= USED ? (memory.percent >= VERY_FULL ? "bad" : "warn") : "memory"} value=${memory?.percent ?? null}
         notes=${[used(memory), container?.memory && `container ${ofSpace(container.memory)}`]} />
       <${Figure} name="Disk" kind=${`disk ${levelOf(disk?.percent)}`} value=${disk?.percent ?? null} notes=${[used(disk)]} />
     </dl>

@@ -1,6 +1,6 @@
 // The first page: what flows, what needs attention, and the panels of the apps.
 import { Feed } from "../feed.js";
-import { shown } from "../format.js";
+import { DASH, shown } from "../format.js";
 import { Component, html, render } from "../html.js";
 import { addProvider } from "../palette.js";
 import { reportLink, reportSource } from "../status.js";
@@ -134,6 +134,7 @@ class Overview extends Component {
           <h2 id="flows">What flows</h2>
           <${Totals} broker=${broker} />
           <div class="tools">
+            <button type="button" aria-haspopup="dialog" onClick=${openTotals}>History</button>
             <label><span>Filter</span><input type="search" value=${words} onInput=${(event) => this.setState({ words: event.currentTarget.value })}
               placeholder="name or machine" /></label>
             <label><span>Show</span><select value=${mode} onChange=${(event) => this.setState({ mode: event.currentTarget.value })}>
@@ -170,6 +171,23 @@ function Attention({ found, alarms }) {
       <span class="note">Free some, or raise the limit.</span></li>`)}
     ${rows.map(([queue, { bad, what, todo }]) => html`<li key=${queue}><b>${bad ? "Wrong" : "Note"}</b> <bdi>${shown(queue)}</bdi>: ${shown(what)}.
       <span class="note">${shown(todo)}</span></li>`)}</ul></section>`;
+}
+
+// See totals.py.
+async function openTotals() {
+  const { openHistory } = await import("../history/history.js");
+  const format = (value) => (Number.isFinite(value) ? value.toLocaleString("en", { maximumFractionDigits: 1 }) : DASH);
+  openHistory({ title: "The broker", app: "broker", subject: "", charts: [
+    { title: "Messages", format, lines: [
+      { name: "ready", title: "Ready", colour: "--cpu", key: "key-0" },
+      { name: "unacked", title: "Unacknowledged", colour: "--memory", key: "key-1" },
+    ] },
+    { title: "Messages a second", format, lines: [
+      { name: "publish", title: "Published", colour: "--rx", key: "key-2" },
+      { name: "deliver_get", title: "Delivered", colour: "--tx", key: "key-3" },
+      { name: "ack", title: "Acknowledged", colour: "--memory", key: "key-1" },
+    ] },
+  ] });
 }
 
 function Totals({ broker }) {
