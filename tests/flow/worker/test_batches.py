@@ -8,10 +8,12 @@ from collections import Counter
 import pytest
 
 import rabbitry
+from rabbitry.amqp.client import parse_url
 from rabbitry.flow.worker._executors.batching import Batcher
 from rabbitry.testing import harness
 from tests.flow._apps import Item, batches
 from tests.flow._running import bodies, counts, dead_of, eventually_dead, eventually_holds, put
+from tests.support.proxy import FaultProxy
 from tests.support.waiting import eventually
 
 
@@ -337,3 +339,36 @@ async def test_a_batch_waits_no_longer_than_its_time_for_more(broker_url: str) -
         await publisher.publish(1, key="in")
         await eventually(lambda: seen, "the batch")
         assert seen[0] - began >= 0.29
+
+
+async def test_messages_of_a_lost_batch_come_again_together_and_after_another_loss_alone(broker_url: str) -> None:
+    calls: dict[str, list[list[int]]] = {"first": [], "second": [], "third": []}
+    """The attempts of the messages of each call, by worker."""
+
+    def app_of(worker: str) -> rabbitry.App:
+        app = rabbitry.App("lost")
+
+        @app.stage("in", batch=50, within=60, single_active=True)
+        async def handle(numbers: list[int], messages: list[rabbitry.Message]) -> None:
+            calls[worker].append([message.attempt for message in messages])
+            if worker != "third":
+                await asyncio.Event().wait()
+
+        return app
+
+    await publish(broker_url, app_of("third"), "in", list(range(50)))
+    port = parse_url(broker_url).hosts[0][1]
+    async with FaultProxy(port) as proxy:
+        through = broker_url.replace(f":{port}/", f":{proxy.port}/")
+        for worker, attempt in (("first", 1), ("second", 2)):
+            proxy.accept()
+            async with app_of(worker).worker(through, connect_attempts=1) as running:
+                await eventually(lambda worker=worker: calls[worker], "a full batch")  # type: ignore[misc] # bound now
+                proxy.refuse()
+                await proxy.reset()
+                await running.stop(0.1)
+            assert calls[worker] == [[attempt] * 50]
+    async with app_of("third").worker(broker_url, connect_attempts=1):
+        await eventually(lambda: sum(map(len, calls["third"])) == 50, "all messages")
+    assert calls["third"] == [[3]] * 50, "each is handled alone, so that another loss shows which one is the cause"
+    assert await dead_of(broker_url, app_of("third")) == []

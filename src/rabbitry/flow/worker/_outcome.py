@@ -130,7 +130,9 @@ def before_handling(spec: AppSpec, job: Job, limit: int) -> Publication | None:
     A redelivered message may have killed its worker, or was handled beside a message that did. First an attempt is
     counted for it, and it goes to the queue of suspects, from which workers take one message at a time. A message that
     is redelivered from there was therefore handled alone, or only waited there when the broker crashed, which does not
-    count. A message that came from a retry queue before its delay was over goes to another retry queue.
+    count. The messages of a batch get one more chance together before that, because hundreds of them were in hand, and
+    alone each costs what a batch costs. A message that came from a retry queue before its delay was over goes to
+    another retry queue.
     """
     stage, delivery = job.stage, job.delivery
     rest = job.trail.wait
@@ -143,6 +145,8 @@ def before_handling(spec: AppSpec, job: Job, limit: int) -> Publication | None:
             return dead_letter_of(spec.name, job, Result("failed", reason="failed", error=text), limit)
         if rest:
             return onward(spec.name, stage.queue, delivery, attempt, rest, limit)
+        if stage.batch is not None and job.attempt == 1 and not job.is_suspect:
+            return later(spec.name, stage.queue, delivery, attempt, 0.0, limit)
         return _among_suspects(spec, job, attempt, limit)
     return onward(spec.name, stage.queue, job.delivery, job.attempt, rest, limit) if rest else None
 

@@ -40,7 +40,7 @@ _MOST_BETWEEN: Final = 3.0
 """The most seconds between two transactions of a keeper that is not held up: it has a tick five times a second."""
 GRACE: Final = 15.0
 """Seconds that an address waits if its crawler did not report its outcome. Its page may be on its way: a killed
-keeper's unacknowledged messages come again one by one, after later ones. Meanwhile nothing is fetched again."""
+keeper's unacknowledged messages come again after later ones. Meanwhile nothing is fetched again."""
 
 
 @dataclass(slots=True)
