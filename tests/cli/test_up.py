@@ -18,6 +18,7 @@ from rabbitry.exceptions import UsageError
 from tests.support import commands, logs
 from tests.support.commands import Service
 from tests.support.embedded import BrokerProcess
+from tests.support.forking import EXECUTED
 from tests.support.processes import children_of, is_gone
 from tests.support.waiting import eventually_blocking
 
@@ -43,7 +44,7 @@ def _all_gone(children: list[psutil.Process]) -> bool:
 
 
 def test_up_starts_everything_and_ctrl_c_ends_everything() -> None:
-    with commands.service("up", *_FREE) as up:
+    with commands.service("up", *_FREE, more=EXECUTED) as up:
         page = _page(up)
         eventually_blocking(lambda: _health(page)["samples"], "samples")
         eventually_blocking(lambda: {"crawl", "grading"} <= {*_children(up)}, "the roles")
@@ -64,11 +65,12 @@ def test_the_dashboard_finds_the_broker_s_management_api_on_any_port() -> None:
         with connect(feed, proxy=None) as socket:
             socket.send('{"open": 1, "topic": "broker"}')
             socket.send('{"open": 2, "topic": "queues"}')
-            seen: dict[int, int] = {}
-            while not (seen.get(1) and seen.get(2)):
+            seen: set[int] = set()  # a part tells only what has changed
+            while seen != {1, 2}:
                 for part in json.loads(socket.recv(timeout=90)).get("parts", []):
                     totals = (part.get("value") or part.get("set") or {}).get("totals", {})
-                    seen[part["id"]] = totals.get("queues", 0) if part["id"] == 1 else part.get("total", 0)
+                    if totals.get("queues") if part["id"] == 1 else part.get("total"):
+                        seen.add(part["id"])
 
 
 def test_children_end_when_up_is_killed() -> None:
@@ -115,7 +117,7 @@ def test_up_uses_a_given_broker_and_shows_no_password() -> None:
             assert up.process.wait(90) == 3
             assert "refused the login of user 'guest'" in up.output
             assert _SECRET not in up.output
-        with commands.service("up", *_FREE, more={"RABBITRY_BROKER": broker.url}) as up:
+        with commands.service("up", *_FREE, more=EXECUTED | {"RABBITRY_BROKER": broker.url}) as up:
             page = _page(up)
             eventually_blocking(lambda: _health(page)["samples"], "samples")
             assert sorted(_children(up)) == ["monitor", "web"]

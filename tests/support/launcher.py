@@ -3,7 +3,7 @@
 Importing takes a command up to a second of CPU, and the tests start some six hundred. A launcher, a process without
 threads, imports everything once and forks itself for each command. What it forks is a process like any other: with its
 own id, environment, folder, output, signals and exit code. It shows the launcher's command line in `ps`, and an import
-that a command forgot may be there already: the tests of the documentation and of `rabbitry up` start commands anew.
+that a command forgot may be there already: the tests of the documentation, and some others, start commands anew.
 
 All processes of a test run share one launcher: pytest's first process starts it, and the others find its address in
 their environment. What they have launched may live longer than they do, and at most until the run ends.
@@ -31,7 +31,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
 _HEAVY: Final = (
     "alembic.command",
@@ -215,6 +215,10 @@ def main() -> None:
     gc.freeze()  # or each process would copy the pages of all objects with its first collection
     if (job := _serve(listening)) is not None:
         _become(job)
+        if job.arguments[:1] == ["up"]:
+            from tests.support.forking import fork_children
+
+            fork_children(_run_child)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         _run(job)
 
@@ -298,21 +302,32 @@ def _become(job: _Job) -> None:
         setattr(sys, f"__{name}__", getattr(sys, name))
 
 
-def _run(job: _Job) -> None:
+def _run_child(arguments: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+    job = _Job("rabbitry", [*arguments], {**environment}, os.getcwd())
+    _become(job)
+    _run(job)
+
+
+def _run(job: _Job) -> NoReturn:
     """Run the module and end as Python does, but without freeing each object.
 
-    Freeing them copies the pages that are shared with the launcher: 80 of a command's 100 ms of CPU. An exception ends
-    the process in Python's own way, and so does development mode, which warns of what is still open.
+    Freeing them copies the pages that are shared with the launcher: 80 of a command's 100 ms of CPU.
     """
     code = 0
     try:
         runpy.run_module(job.module, run_name="__main__", alter_sys=True)
     except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if isinstance(end.code, str):
-            raise
-        code = end.code or 0
+            print(end.code, file=sys.stderr)
+    except BaseException as error:  # noqa: BLE001 - it ends the process
+        sys.excepthook(type(error), error, error.__traceback__)
+        if isinstance(error, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGINT)
+        code = 1
     if job.environment.get("PYTHONDEVMODE"):
-        sys.exit(code)
+        sys.exit(code)  # frees them, and warns of what is still open
     threading._shutdown()  # type: ignore[attr-defined] # waits for the threads, as at each end of Python
     atexit._run_exitfuncs()
     sys.stdout.flush()

@@ -16,9 +16,12 @@ def children_of(pid: int) -> dict[str, psutil.Process]:
     found = {}
     for child in psutil.Process(pid).children():
         try:
-            words = child.cmdline()
+            words, name = child.cmdline(), child.name()
         except psutil.NoSuchProcess:  # it ended since it was listed
             continue
-        if words[1:3] == ["-m", "rabbitry"]:  # before it executes that, it is a copy of its parent
+        # Before it executes that, or names itself as `tests/support/forking.py` does, it is a copy of its parent.
+        if words[1:3] == ["-m", "rabbitry"]:
             found[words[3]] = child
+        elif name.startswith(":"):
+            found[name[1:]] = child
     return found
