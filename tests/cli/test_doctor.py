@@ -170,3 +170,18 @@ def test_unacknowledged_messages_are_stuck_if_none_is_acknowledged() -> None:
 def test_queues_that_empty_themselves_are_left_alone() -> None:
     waiting = {"messages_ready": 3, "arguments": {"x-message-ttl": 1000, "x-dead-letter-exchange": ""}}
     assert problems(_look(0, **waiting), _look(6, **waiting)) == []
+
+
+def test_a_stage_that_is_paused_is_no_problem() -> None:
+    def look(at: float, ready: int) -> Look:
+        paused: dict[str, object] = {"messages": 1, "arguments": {"x-rabbitry-queue": "orders"}}
+        waiting: dict[str, object] = {"messages": ready, "messages_ready": ready, "consumers": 0}
+        queues = {"shop.paused.take": paused, "orders": waiting, "shop.suspects.take": waiting, "others": waiting}
+        return Look(at, queues, {})
+
+    found = {problem.queue: problem for problem in problems(look(0, 1), look(6, 3))}
+    assert {name: problem.is_bad for name, problem in found.items()} == {
+        "orders": False, "shop.suspects.take": False, "others": True,
+    }  # fmt: skip
+    assert found["orders"].what == "its stage is paused; 3 messages wait"
+    assert found["orders"].todo.endswith("rabbitry resume shop take")

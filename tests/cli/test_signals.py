@@ -48,6 +48,7 @@ _ONE_SHOT = (
     ("grading", "status", "3f2a"),
     ("dead", "list", "shop"),
     ("topology", "check", "shop:app"),
+    ("paused", "shop:app"),
     ("doctor",),
     ("queues",),
     ("bindings", "--json"),

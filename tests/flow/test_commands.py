@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 import rabbitry
-from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
+from tests.flow._running import counts, dead_of, eventually_consumed, eventually_dead, eventually_holds, put
 from tests.support import commands
 from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitMQ
@@ -178,6 +178,49 @@ def test_publishing_shows_its_progress_on_a_terminal(shop: rabbitry.App, embedde
     assert output == b"published 3000 messages with key order\n"
     assert b"published" in shown
     assert b"000/?" in shown
+
+
+def test_a_stage_is_paused_for_processes_that_are_killed_and_come_again_and_resumed(
+    shop: rabbitry.App, broker_url: str
+) -> None:
+    more = {"RABBITRY_BROKER": broker_url}
+
+    def workers() -> list[int]:
+        """Return the process ids of the two workers, as children of the command."""
+        path = Path(f"/proc/{worker.process.pid}/task/{worker.process.pid}/children")
+        return [int(pid) for pid in path.read_text().split()]
+
+    with commands.service("worker", "shop_of_tests:app", "--processes", "2", more=more) as worker:
+        asyncio.run(eventually_consumed(broker_url, "shop.bill", 2))
+        done = run("pause", "shop_of_tests:app", "bill", "--why", "the\x1bbank", "--json", url=broker_url)
+        first = json.loads(done.stdout)
+        assert (first["stage"], first["why"], first["paused"]) == ("bill", "the\x1bbank", True)
+        asyncio.run(eventually_consumed(broker_url, "shop.bill", 0))
+        before = workers()
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        assert run("publish", "shop_of_tests:app", "order", url=broker_url, text='{"n": 1}\n').returncode == 0
+        asyncio.run(eventually_holds(broker_url, "shop.bill", 1))  # passed on by workers that came again
+        eventually_blocking(lambda: len(workers()) == 2 and not set(before) & set(workers()), "other workers")
+        assert "was paused before: shop bill, at 2" in run("pause", "shop", "bill", url=broker_url).stdout
+        shown = run("paused", "shop_of_tests:app", url=broker_url)
+        assert (shown.returncode, shown.stdout.startswith("shop bill, at 2"), "\x1b" in shown.stdout) == (
+            0,
+            True,
+            False,
+        )
+        assert json.loads(run("paused", "shop_of_tests:app", "--json", url=broker_url).stdout) == {
+            name: value for name, value in first.items() if name != "paused"
+        }
+        assert asyncio.run(counts(broker_url, ["shop.bill"])) == {"shop.bill": 1}, "nobody takes it"
+        assert run("resume", "shop", "bill", url=broker_url).stdout == "resumed shop bill\n"
+        asyncio.run(eventually_holds(broker_url, "shop.paid", 1))
+        assert json.loads(run("resume", "shop", "bill", "--json", url=broker_url).stdout)["resumed"] is False
+        assert run("paused", "shop_of_tests:app", url=broker_url).stderr == "rabbitry: no stage is paused\n"
+        for stage, code in (("shop_of_tests:app", 2), ("shop", 1)):
+            assert run("pause", stage, "none", url=broker_url).returncode == code
+        worker.process.terminate()
+        worker.process.wait(60)
 
 
 def test_dead_letters_are_listed_shown_replayed_and_dropped(shop: rabbitry.App, broker_url: str) -> None:

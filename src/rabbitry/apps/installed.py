@@ -19,9 +19,9 @@ OWN: Final = "rabbitry"
 RESERVED: Final = frozenset(
     {
         "api", "apps", "bindings", "broker",
-        "channels", "connections", "consumers", "dead", "doctor", "exchanges", "publish",
-        "queues", "topology", "up", "version", "web", "worker",
-        "audit", "feed", "healthz", "metrics", "static", "ws",
+        "channels", "connections", "consumers", "dead", "doctor", "exchanges", "pause", "paused", "publish",
+        "queues", "resume", "topology", "up", "version", "web", "worker",
+        "audit", "feed", "flows", "healthz", "metrics", "static", "ws",
     }
 )  # fmt: skip
 """Names that no app may have: Rabbitry's own commands, and paths of the dashboard."""

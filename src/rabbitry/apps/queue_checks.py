@@ -14,6 +14,8 @@ from urllib.parse import quote
 from rabbitry._words import counted
 from rabbitry.apps import Untaken
 from rabbitry.apps.management import get, management_url, open_client, part_of
+from rabbitry.flow.wiring.pausing import QUEUE, paused_stage
+from rabbitry.flow.wiring.retries import suspects_queue
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import BrokerURL
@@ -81,9 +83,13 @@ def problems(first: Look, second: Look, untaken: Mapping[str, Judge] = MappingPr
     """
     found: list[Problem] = []
     seconds = second.at - first.at
+    pauses = _pauses(second)
     for name, queue in second.queues.items():
         before = first.queues.get(name)
-        if before is None:
+        if before is None or paused_stage(name):
+            continue
+        if name in pauses and not _number(queue, "consumers"):
+            found.append(_paused(name, pauses[name], _number(queue, "messages_ready")))
             continue
         held, ready = _number(queue, "messages_unacknowledged"), _number(queue, "messages_ready")
         if held and _number(before, "messages_unacknowledged") and _acked(queue) == _acked(before):
@@ -95,6 +101,23 @@ def problems(first: Look, second: Look, untaken: Mapping[str, Judge] = MappingPr
             judged = untaken.get(name, _judge)(waiting)
             found += [] if judged is None else [Problem(name, *judged)]
     return found
+
+
+def _pauses(look: Look) -> dict[str, tuple[str, str]]:
+    """Return the queues whose stages are paused, with app and stage."""
+    found = {}
+    for name, queue in look.queues.items():
+        stage = paused_stage(name)
+        if stage is not None and _number(queue, "messages"):
+            found[str(part_of(queue, "arguments").get(QUEUE, ""))] = found[suspects_queue(*stage)] = stage
+    return found
+
+
+def _paused(name: str, stage: tuple[str, str], ready: int) -> Problem:
+    what = f"its stage is paused; {_messages(ready)} {'waits' if ready == 1 else 'wait'}"
+    return Problem(
+        name, False, what, f"rabbitry paused {stage[0]} tells who paused it; rabbitry resume {' '.join(stage)}"
+    )
 
 
 def _stuck(name: str, held: int, ready: int, seconds: float, tags: list[str]) -> Problem:

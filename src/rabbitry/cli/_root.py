@@ -27,6 +27,9 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "web": "Serve the dashboard.",
         "worker": "Run an app's stages.",
         "publish": "Publish JSON lines to an app.",
+        "pause": "Pause a stage of an app.",
+        "resume": "Resume a stage that is paused.",
+        "paused": "List the stages that are paused.",
         "dead": "Look at an app's dead letters, replay and drop them.",
         "topology": "Show, check and export what an app needs on the broker.",
         "queues": "List the broker's queues.",
@@ -41,8 +44,11 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """Name → help of each built-in subcommand; `rabbitry.cli.NAME.app` is its `typer.Typer`, or a function returning it."""
-_LISTINGS: Final = frozenset({"queues", "exchanges", "bindings", "connections", "channels", "consumers"})
-"""Subcommands that share the module `rabbitry.cli.listings`."""
+_SHARED: Final[Mapping[str, str]] = MappingProxyType(
+    dict.fromkeys(("queues", "exchanges", "bindings", "connections", "channels", "consumers"), "listings")
+    | dict.fromkeys(("pause", "resume", "paused"), "pausing")
+)
+"""Subcommands whose module of `rabbitry.cli` they share with others."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -106,7 +112,7 @@ class _Root(TyperGroup):
         if (known := self.commands.get(cmd_name)) is not None:
             return known
         if cmd_name in COMMANDS:
-            module = "listings" if cmd_name in _LISTINGS else cmd_name
+            module = _SHARED.get(cmd_name, cmd_name)
             app = importlib.import_module(f"rabbitry.cli.{module}").app
             # If its options depend on the apps that are installed, it is a function.
             return _mounted(app if isinstance(app, typer.Typer) else app(), cmd_name, COMMANDS[cmd_name])
@@ -147,7 +153,7 @@ def _mounted(app: object, name: str, text: str) -> Any:
         holder.add_typer(app)  # without a name: its command stands beside the others
         (only,) = _commands_of(holder).values()
         return only
-    if name in _LISTINGS:
+    if name in _SHARED:
         holder.add_typer(app)
     elif is_command:
         holder.add_typer(app, name=name)  # a command of its own that has subcommands too

@@ -15,6 +15,7 @@ from rabbitry.flow.spec import AppSpec
 from rabbitry.flow.stage import Argument, Output, Stage
 from rabbitry.flow.wiring.dead_letters import dead_queue
 from rabbitry.flow.wiring.declarer import Declarer
+from rabbitry.flow.wiring.pausing import pause_arguments, pause_queue
 from rabbitry.flow.wiring.retries import RETRY_QUEUES, retry_queue, suspects_queue
 
 DELIVERY_LIMIT: Final = 1_000_000
@@ -114,7 +115,9 @@ def derive(spec: AppSpec) -> AppTopology:
                 queues.append(QueueSpec(item.queue, is_durable, own, is_required, item.queue in passing))
             bindings.append(Binding(exchange, item.queue, item.key))
     queues.append(QueueSpec(dead_queue(spec.name)))
-    queues += [QueueSpec(suspects_queue(spec.name, stage.name)) for stage in spec.stages.values()]
+    for stage in spec.stages.values():
+        queues.append(QueueSpec(suspects_queue(spec.name, stage.name)))
+        queues.append(QueueSpec(pause_queue(spec.name, stage.name), True, pause_arguments(stage.queue)))
     for seconds, suffix in RETRY_QUEUES:
         name = retry_queue(spec.name, suffix)
         exchanges.append(ExchangeSpec(name, "fanout"))

@@ -28,12 +28,13 @@ class Taking(Protocol):
 class StageCounts:
     """Totals of one stage in one worker. Derivable figures are not counted, since counting costs every message."""
 
-    __slots__ = ("dead", "handling", "intakes", "interrupted", "not_done", "passages", "passing", "redelivered",
-                 "repeated", "to", "waiting")  # fmt: skip
+    __slots__ = ("dead", "handling", "intakes", "interrupted", "is_paused", "not_done", "passages", "passing",
+                 "redelivered", "repeated", "to", "waiting")  # fmt: skip
 
     def __init__(self) -> None:
         self.intakes: list[Taking] = []
         """The consumers of its messages."""
+        self.is_paused = False
         self.redelivered = 0
         self.interrupted = 0
         self.repeated = 0
@@ -151,7 +152,7 @@ class Counting:
                     at=round(time.time(), 3),
                     started=round(self._started, 3),
                     counters=counts.counters,
-                    gauges={"in_hand": counts.in_hand},
+                    gauges={"in_hand": counts.in_hand, "paused": int(counts.is_paused)},
                     histograms={"handling": counts.handling.trimmed(), "passing": counts.passing.trimmed()},
                     passages=passages,
                     wiring=self._wirings[name],

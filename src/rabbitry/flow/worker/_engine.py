@@ -26,6 +26,7 @@ from rabbitry.flow.wiring.retries import suspects_queue
 from rabbitry.flow.worker._counting import Counting
 from rabbitry.flow.worker._intake import Intake
 from rabbitry.flow.worker._job import Job, Result, Work
+from rabbitry.flow.worker._pauses import Pauses, StagePause
 from rabbitry.flow.worker._settlement import Settler
 from rabbitry.flow.worker._single_active import ActiveIntake, SuspectsIntake, probe
 from rabbitry.flow.worker._standstill import watch_queues
@@ -44,8 +45,9 @@ class Engine:
     """Consumes jobs and settles them. Everything but `__init__` runs in the I/O thread's loop.
 
     waits: whether retries wait for their delay. prefetch: the messages of a stage that may be in hand. running: how
-    many of its handlers run at once. hand_over: called with each job that can be handled. failed: called with the error
-    that ended the engine.
+    many of its handlers run at once. hand_over: called with each job that can be handled. recall: called with a stage,
+    and whether its jobs that have not begun are to be given back from now on. failed: called with the error that ended
+    the engine.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Engine:
         prefetch: Callable[[Stage], int],
         running: Callable[[Stage], int],
         hand_over: Callable[[Job], None],
+        recall: Callable[[Stage, bool], None],
         failed: Callable[[Exception], None],
     ) -> None:
         self._spec = spec
@@ -68,10 +71,12 @@ class Engine:
         self._prefetch = prefetch
         self._running = running
         self._hand_over = hand_over
+        self._recall = recall
         self._failed = failed
         self._connections: list[Connection] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._intaking: list[asyncio.Task[None]] = []
+        self._pausing: list[asyncio.Task[None]] = []
         self._settler: Settler | None = None
         self._declarer = Declarer()
         self._own: Outlet | None = None
@@ -112,13 +117,16 @@ class Engine:
         settler = self._settler = Settler(self._spec, outlet, self.counting, waits=self._waits)
         self._spawn(settler.run())
         self._spawn(Reporter(publishing, self.counting.reports).run())
+        pausing = []
         for stage in self._stages:
-            for intake in self._intakes_of(stage, consuming, outlet):
-                self.intakes.append(intake)
-                self.counting.stages[stage.name].intakes.append(intake)
-                task = self._spawn(intake.run())
-                self._tasks.remove(task)
-                self._intaking.append(task)
+            intakes, counts = self._intakes_of(stage, consuming, outlet), self.counting.stages[stage.name]
+            self.intakes += intakes
+            counts.intakes += intakes
+            pausing.append(StagePause(stage, intakes, counts, settler, self._recall))
+        pauses = Pauses(self._spec.name, consuming, pausing, self._declare_again)
+        await pauses.begin()
+        for intake in self.intakes:
+            self._intaking.append(self._spawn(intake.run(), apart=True))
         self._spawn(watch_queues(self.intakes, consuming, lambda stage: self.counting.stages[stage.name].in_hand))
         for connection in self._connections:
             self._spawn(self._watch(connection))
@@ -128,6 +136,7 @@ class Engine:
             begun.cancel()
             if task.done():
                 task.result()
+        self._pausing.append(self._spawn(pauses.run(), apart=True))
 
     def _intakes_of(self, stage: Stage, connection: Connection, outlet: Outlet) -> tuple[Intake, Intake]:
         """Make the consumers of a stage's queue and of its suspects."""
@@ -166,10 +175,12 @@ class Engine:
         if not self._is_stopping and connection.close_reason is not None:
             raise connection.close_reason
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[Any, Any, None], *, apart: bool = False) -> asyncio.Task[None]:
+        """Start a task whose error ends the worker. apart: the caller keeps and ends it."""
         task = asyncio.create_task(work)
         task.add_done_callback(self._on_end)
-        self._tasks.append(task)
+        if not apart:
+            self._tasks.append(task)
         return task
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
@@ -232,6 +243,11 @@ class Engine:
         channel = await self._connections[0].channel(timeout=timeout)
         await channel.close()
 
+    @property
+    def _alone(self) -> list[str]:
+        """The names of the stages with one active worker."""
+        return [stage.name for stage in self._stages if stage.single_active]
+
     async def stop_taking(self, seconds: float) -> None:
         """Cancel the consumers, and wait at most `seconds` for the broker's answers; jobs in hand stay.
 
@@ -239,8 +255,9 @@ class Engine:
         soon as the consumer is gone.
         """
         self._is_stopping = True
+        await self._end(self._pausing)
         if self._settler is not None:
-            self._settler.hold()
+            self._settler.hold(self._alone)
         leaders = [intake for intake in self.intakes if isinstance(intake, ActiveIntake)]
         if leaders and self._blocking is None:
             self._blocking = asyncio.create_task(_within(_BLOCK_PATIENCE, *(leader.block() for leader in leaders)))
@@ -259,7 +276,7 @@ class Engine:
                 mine = [intake for intake in self.intakes if intake.stage.single_active]
                 blocked = [intake for intake in mine if isinstance(intake, ActiveIntake) and intake.is_blocked]
                 await _within(seconds, *(intake.stop() for intake in mine if intake not in blocked))
-                settler.release()
+                settler.release(self._alone)
                 await settler.wait_idle()
                 await _within(seconds, *(intake.stop() for intake in blocked))
         except TimeoutError:
@@ -271,6 +288,7 @@ class Engine:
         """End all tasks and close both connections; unsettled deliveries go back to their queues."""
         self._is_stopping = True
         await self._end([] if self._blocking is None else [self._blocking])
+        await self._end(self._pausing)
         await self._end(self._intaking)
         await self._end(self._tasks)
         closing = (connection.close(timeout=_CLOSE_PATIENCE) for connection in self._connections)

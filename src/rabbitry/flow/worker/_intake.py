@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -21,7 +22,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Intake:
-    """A consumer of one stage. `run` keeps it consuming until `stop`."""
+    """A consumer of one stage. `run` keeps it consuming until `stop`, except between `pause` and `resume`."""
 
     def __init__(
         self,
@@ -62,6 +63,9 @@ class Intake:
         self._consumer: Consumer | None = None
         self._channel: Channel | None = None
         self._is_stopped = False
+        self._allowed = asyncio.Event()
+        """Set unless it is paused."""
+        self._allowed.set()
         self.consuming = asyncio.Event()
         self._taken_all = asyncio.Event()
         """Set while no delivery may come out of the consumer."""
@@ -75,6 +79,7 @@ class Intake:
         """
         failures = 0
         while self._goes_on():
+            await self._allowed.wait()
             taken = self.taken
             try:
                 if failures:
@@ -86,6 +91,8 @@ class Intake:
                     raise
                 if not self._goes_on():
                     return
+                if self.is_paused:  # then its channel may have been closed for that; see ActiveIntake
+                    continue
                 if self.taken > taken:
                     failures = 0
                 pause = _PAUSES.pause(failures + 1)
@@ -107,19 +114,30 @@ class Intake:
                 if limit := self._window.limit:
                     await channel.limit(limit)
                 self._resizing = asyncio.create_task(self._window.run(channel, limit))
-            consumer = self._consumer = channel.consume(self.queue)
-            self._taken_all.clear()
+            while self._goes_on():
+                await self._consume_over(channel)
+                # If it is paused, what is in hand is still acked over this channel.
+                await self._allowed.wait()
+        finally:
+            await self._keep_size()
+            if not self._is_stopped:  # while stopping, what is in hand is still acked over it
+                self.lose()
+                await channel.close()
+
+    async def _consume_over(self, channel: Channel) -> None:
+        """Consume until the consumer is cancelled, by `pause` or `stop`."""
+        consumer = self._consumer = channel.consume(self.queue)
+        self._taken_all.clear()
+        try:
             async with consumer as deliveries:
                 self.consuming.set()
+                if self.is_paused:  # while the broker was asked to begin: `pause` cancels only what has begun
+                    await consumer.cancel(give_back=False)
                 async for delivery in deliveries:
                     self._on_delivery(delivery)
         finally:
             self._taken_all.set()
             self.consuming.clear()
-            await self._keep_size()
-            if not self._is_stopped:  # while stopping, what is in hand is still acked over it
-                self.lose()
-                await channel.close()
 
     async def _keep_size(self) -> None:
         """Leave the window as it is from now on."""
@@ -131,7 +149,12 @@ class Intake:
     @property
     def is_ready(self) -> bool:
         """Whether it consumes, or is not to consume now."""
-        return self.consuming.is_set()
+        return self.consuming.is_set() or self.is_paused
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it takes nothing until `resume`."""
+        return not self._allowed.is_set()
 
     @property
     def is_served(self) -> bool:
@@ -140,7 +163,8 @@ class Intake:
 
     async def wait_ready(self) -> None:
         """Wait until `is_ready`."""
-        await self.consuming.wait()
+        if not self.is_paused:
+            await self.consuming.wait()
 
     def _on_delivery(self, delivery: Delivery) -> None:
         self.taken += 1
@@ -178,6 +202,23 @@ class Intake:
         self.generation += 1
         if self._window is not None:
             self._window.clear()
+
+    async def pause(self) -> None:
+        """Stop consuming until `resume`. Deliveries on their way are taken, and jobs in hand can still be settled."""
+        self._allowed.clear()
+        if self._consumer is not None and self.consuming.is_set():
+            try:
+                await self._consumer.cancel(give_back=False)
+            except RequestTimeout as error:
+                # The broker may still deliver to it: without the channel, that goes back.
+                _logger.warning("stage '%s', queue '%s': %s; closing its channel", self.stage.name, self.queue, error)
+                with contextlib.suppress(RequestTimeout):
+                    await self.restart()
+        await self._taken_all.wait()
+
+    def resume(self) -> None:
+        """Consume again."""
+        self._allowed.set()
 
     async def restart(self) -> None:
         """Return every delivery to the broker and consume anew."""

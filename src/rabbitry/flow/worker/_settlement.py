@@ -18,7 +18,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -73,13 +73,16 @@ class Settler:
         """The same, for what is published one after the other: one of these closes the channel."""
         self._woken = asyncio.Event()
         self._woken_alone = asyncio.Event()
-        self._is_holding = False
+        self._holding: set[str] = set()
+        """The names of the stages of which settlements are held."""
         self._held: list[tuple[Job, Result]] = []
-        """What was not done, of stages with one active worker, until the consumer is cancelled."""
+        """What was not done, of these stages, until the consumer is cancelled."""
         self._done: list[Job] = []
         """What was done there meanwhile, and is not acked yet."""
         self._idle = asyncio.Event()
         self._idle.set()
+        self._leaving: dict[str, asyncio.Event] = {}
+        """Stages that are waited for until nothing of them is in hand but what is held."""
         self._loop = asyncio.get_running_loop()
 
     def take(self, job: Job) -> bool:
@@ -108,7 +111,7 @@ class Settler:
     def _finish(self, job: Job, result: Result) -> None:
         is_done = result.kind not in _NOT_DONE
         if not is_done:
-            if self._is_holding and job.stage.single_active:
+            if job.stage.name in self._holding:
                 self._held.append((job, result))
                 self._look_idle()
                 return
@@ -208,19 +211,31 @@ class Settler:
         """Wait until nothing is in hand but what is held."""
         await self._idle.wait()
 
-    def hold(self) -> None:
+    async def wait_idle_stage(self, stage: str) -> None:
+        """Wait until nothing of a stage is in hand but what is held."""
+        event = self._leaving.setdefault(stage, asyncio.Event())
+        self._look_idle()
+        try:
+            await event.wait()
+        finally:
+            self._leaving.pop(stage, None)
+
+    def hold(self, stages: Iterable[str]) -> None:
         """Keep jobs of stages with one active worker. What was not done would come here again, published anew.
 
         What was done is acked later too: an ack makes room for deliveries, and if those of a quorum queue are still
         on their way when the consumer is cancelled, RabbitMQ gives them to the next one as redelivered.
         """
-        self._is_holding = True
+        self._holding.update(stages)
 
-    def release(self) -> None:
-        """Release what was held."""
-        self._is_holding = False
-        held, self._held = self._held, []
-        done, self._done = self._done, []
+    def release(self, stages: Iterable[str]) -> None:
+        """Release what was held of these stages."""
+        released = set(stages)
+        self._holding -= released
+        held = [(job, result) for job, result in self._held if job.stage.name in released]
+        done = [job for job in self._done if job.stage.name in released]
+        self._held = [(job, result) for job, result in self._held if job.stage.name not in released]
+        self._done = [job for job in self._done if job.stage.name not in released]
         if held or done:
             self._idle.clear()
         for job in done:
@@ -364,7 +379,7 @@ class Settler:
             _logger.error("stage '%s': can't publish, so the message comes again", stage.name, exc_info=error)
 
     def _ack(self, job: Job) -> None:
-        if self._is_holding and job.stage.single_active:
+        if job.stage.name in self._holding:
             self._done.append(job)
             self._look_idle()
             return
@@ -392,6 +407,11 @@ class Settler:
     def _look_idle(self) -> None:
         if self.in_hand <= len(self._held) + len(self._done):
             self._idle.set()
+        for name, event in self._leaving.items():
+            held = sum(job.stage.name == name for job, _ in self._held)
+            held += sum(job.stage.name == name for job in self._done)
+            if self._counting.stages[name].in_hand <= held:
+                event.set()
 
 
 _REPLIES: Final = (Role.REPLY, Role.ERROR_REPLY)

@@ -18,6 +18,7 @@ queue: an empty message that the active worker drops.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Final
 
@@ -80,12 +81,18 @@ class ActiveIntake(Intake):
         super().lose()
         self.active.clear()
         self.inactive.set()
+        self.is_blocked = False
+
+    @property
+    def _can_be_cancelled(self) -> bool:
+        """Whether cancelling the consumer does its queue no harm; see the module."""
+        has_defect = () < self._connection.server_version < _MENDED and self._queue_type == "classic"
+        return not (has_defect and self.active.is_set())
 
     async def block(self) -> None:
         """Stop deliveries if cancelling the consumer would harm its queue; see the module."""
         channel = self._channel
-        has_defect = () < self._connection.server_version < _MENDED and self._queue_type == "classic"
-        if channel is None or not has_defect or not self.active.is_set():
+        if channel is None or self.is_blocked or self._can_be_cancelled:
             return
         await self._keep_size()
         await channel.limit(0)  # in a full window there is no room for the message
@@ -97,6 +104,18 @@ class ActiveIntake(Intake):
         await anext(consumer)
         await channel.limit(1)
         self.is_blocked = True
+
+    async def pause(self) -> None:
+        """See Intake. To be called when nothing is in hand: another worker may be the active one afterwards."""
+        if self._channel is not None and not self._can_be_cancelled:
+            self._allowed.clear()
+            with contextlib.suppress(RequestTimeout):  # it is closed all the same
+                await self._channel.close()
+            await self._taken_all.wait()
+        else:
+            await super().pause()
+        self.active.clear()
+        self.inactive.set()
 
     async def stop(self) -> None:
         """See Intake. One that is blocked has nothing in hand any more that could be settled."""

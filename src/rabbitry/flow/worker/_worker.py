@@ -114,6 +114,8 @@ class Worker:
         self._waits = waits
         self._on_result = on_result
         self._executors: dict[str, Executor] = {}
+        self._recalled: set[str] = set()
+        """Names of stages that are paused."""
         plans = [stage.signature.plan for stage in self.stages if stage.kind != "process"]
         self._life = Life(spec.name, (*spec.lifespans, *plans), self._on_failed)
         self._io: IOThread | None = None
@@ -124,6 +126,7 @@ class Worker:
             prefetch=self._prefetch,
             running=self._concurrency_of,
             hand_over=self._hand_over,
+            recall=self._recall,
             failed=self._on_failed,
         )
         if id is not None:
@@ -402,7 +405,24 @@ class Worker:
         for job in jobs:
             by_stage.setdefault(job.stage.name, []).append(job)
         for name, mine in by_stage.items():
-            self._executors[name].submit(mine)
+            if name in self._recalled:
+                for job in mine:
+                    self._report(job, GIVEN_BACK)
+            else:
+                self._executors[name].submit(mine)
+
+    def _recall(self, stage: Stage, is_paused: bool) -> None:  # noqa: FBT001 - a callback, whose call has no keywords
+        """Give back the jobs of a stage that have not begun, and those that come; called on the I/O thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            # In order with the mailbox of jobs: those that were handed over before are in the executor by then.
+            self._loop.call_soon_threadsafe(self._on_recall, stage.name, is_paused)
+
+    def _on_recall(self, name: str, is_paused: bool) -> None:  # noqa: FBT001 - as above
+        if is_paused:
+            self._recalled.add(name)
+            self._executors[name].give_back()
+        else:
+            self._recalled.discard(name)
 
     def _report(self, job: Work, result: Result) -> None:
         """Pass a result on; called in any thread."""
@@ -436,7 +456,14 @@ class Worker:
         for intake in self._engine.intakes:
             is_consuming[intake.stage.name] = is_consuming.get(intake.stage.name, True) and intake.is_ready
         counts = self._engine.counting.stages
-        stages = {name: {"consuming": consuming, **counts[name].counters} for name, consuming in is_consuming.items()}
+        stages = {
+            name: {
+                "consuming": consuming,
+                **({"paused": True} if counts[name].is_paused else {}),
+                **counts[name].counters,
+            }
+            for name, consuming in is_consuming.items()
+        }
         failure = {} if self._failed_with is None else {"failure": str(self._failed_with)}
         return self.is_healthy, {"app": self.spec.name, "id": self.id, **failure, "stages": stages}
 

@@ -65,13 +65,19 @@ class Batcher:
                 self._bytes += len(job.body)
         self._hand_over()
 
+    def give_back(self) -> None:
+        """See Executor."""
+        self._bytes = 0
+        while self._waiting:
+            self._tell(self._waiting.popleft(), GIVEN_BACK)
+        self._executor.give_back()
+
     async def stop(self, deadline: float) -> None:
         """See Executor."""
         self._is_stopping = True
         if self._timer is not None:
             self._timer.cancel()
-        while self._waiting:
-            self._tell(self._waiting.popleft(), GIVEN_BACK)
+        self.give_back()
         await self._executor.stop(deadline)
 
     def _hand_over(self) -> None:

@@ -23,6 +23,9 @@ class Executor(Protocol):
     def submit(self, jobs: Sequence[Job]) -> None:
         """Take jobs to run."""
 
+    def give_back(self) -> None:
+        """Return jobs that have not begun. More may be submitted."""
+
     async def stop(self, deadline: float) -> None:
         """Return jobs that have not begun, wait for the others until `deadline` (the loop's clock), and end."""
 
@@ -38,6 +41,9 @@ class WorkExecutor(Protocol):
 
     def submit_first(self, works: Sequence[Work]) -> None:
         """Take work to run before all other waiting work. To be called in the thread that reports a result."""
+
+    def give_back(self) -> None:
+        """See Executor."""
 
     async def stop(self, deadline: float) -> None:
         """See Executor."""

@@ -82,11 +82,15 @@ class AsyncExecutor:
             self._waiting.extendleft(reversed(works))
             self._ready_one()
 
+    def give_back(self) -> None:
+        """See Executor."""
+        while self._waiting:
+            self._report(self._waiting.popleft(), GIVEN_BACK)
+
     async def stop(self, deadline: float) -> None:
         """See Executor. What runs past the deadline is cancelled and given back."""
         self._is_stopping = True
-        while self._waiting:
-            self._report(self._waiting.popleft(), GIVEN_BACK)
+        self.give_back()
         if self._tasks:
             left = max(0.0, deadline - asyncio.get_running_loop().time())
             await asyncio.wait(set(self._tasks), timeout=left)

@@ -90,12 +90,16 @@ class ThreadExecutor:
             else:
                 self._turns.put(True)
 
+    def give_back(self) -> None:
+        """See Executor."""
+        while (work := self._next()) is not None:
+            self._report(work, GIVEN_BACK)
+
     async def stop(self, deadline: float) -> None:
         """See Executor. What runs past the deadline is left; its process, if it has one, is killed."""
         with self._lock:
             self._is_stopping = True
-        while (work := self._next()) is not None:
-            self._report(work, GIVEN_BACK)
+        self.give_back()
         for _ in self._threads:
             self._turns.put(False)
         loop = asyncio.get_running_loop()
@@ -142,7 +146,7 @@ class ThreadExecutor:
             while self._turns.get():
                 work = self._next()
                 if work is None:
-                    continue  # `stop` gave it back
+                    continue  # it was given back
                 if work.is_stale or work.is_overdue:
                     self._report(work, GIVEN_BACK)
                     continue
