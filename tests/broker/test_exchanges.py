@@ -65,10 +65,10 @@ def test_topic_matching_follows_the_plain_rule(patterns: list[list[str]], words:
         for pattern, queue in zip(patterns, queues, strict=True)
         if _matches(_split(".".join(pattern)), _split(key))
     }
-    assert {found.name for found in exchange.match(key, {})} == expected
+    assert {found.name for found in exchange.match(key, Properties())} == expected
     for pattern, queue in zip(patterns, queues, strict=True):
         assert exchange.unbind(Binding(exchange, queue, ".".join(pattern), NO_ARGUMENTS))
-    assert not list(exchange.match(key, {}))
+    assert not list(exchange.match(key, Properties()))
 
 
 def _matches_in_line(pattern: list[str], words: list[str]) -> bool:
@@ -90,15 +90,15 @@ def test_long_patterns_with_many_wildcards_follow_the_plain_rule() -> None:
     for length in (3, 10, 20, 120):
         words = chance.choices("ab", k=length)
         expected = {pattern for pattern in patterns if _matches_in_line(pattern.split("."), words)}
-        assert {found.name for found in exchange.match(".".join(words), {})} == expected
+        assert {found.name for found in exchange.match(".".join(words), Properties())} == expected
 
 
 def test_a_star_in_a_routing_key_is_a_word() -> None:
     exchange, literal, star = _exchange("topic"), _queue("literal"), _queue("star")
     exchange.bind(Binding(exchange, literal, "a.b", NO_ARGUMENTS))
     exchange.bind(Binding(exchange, star, "a.*", NO_ARGUMENTS))
-    assert [found.name for found in exchange.match("a.*", {})] == ["star"]
-    assert [found.name for found in exchange.match("a.#", {})] == ["star"]
+    assert [found.name for found in exchange.match("a.*", Properties())] == ["star"]
+    assert [found.name for found in exchange.match("a.#", Properties())] == ["star"]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_star_in_a_routing_key_is_a_word() -> None:
 def test_headers_match(arguments: Table, headers: Table, expected: bool) -> None:
     exchange, queue = _exchange("headers"), _queue("q")
     exchange.bind(Binding(exchange, queue, "", arguments))
-    assert bool(list(exchange.match("any key", headers))) is expected
+    assert bool(list(exchange.match("any key", Properties(headers=headers)))) is expected
 
 
 def _satisfies(arguments: Table, headers: Table) -> bool:
@@ -168,13 +168,15 @@ def test_headers_matching_follows_the_plain_rule(bindings: list[tuple[Table, Tab
     for binding in bound:
         assert exchange.bind(binding)
     expected = {str(number) for number, binding in enumerate(bound) if _satisfies(binding.arguments, headers)}
-    assert {found.name for found in exchange.match("", headers)} == expected
+    assert {found.name for found in exchange.match("", Properties(headers=headers))} == expected
     for binding in bound[::2]:
         assert exchange.unbind(binding)
-    assert {found.name for found in exchange.match("", headers)} == {name for name in expected if int(name) % 2}
+    assert {found.name for found in exchange.match("", Properties(headers=headers))} == {
+        name for name in expected if int(name) % 2
+    }
     for binding in bound[1::2]:
         assert exchange.unbind(binding)
-    assert not list(exchange.match("", headers))
+    assert not list(exchange.match("", Properties(headers=headers)))
 
 
 def test_patterns_stay_bound_when_many_others_are_unbound() -> None:
@@ -186,10 +188,10 @@ def test_patterns_stay_bound_when_many_others_are_unbound() -> None:
         exchange.bind(binding)
     for binding in bindings[:1_990]:
         exchange.unbind(binding)
-    assert [found.name for found in exchange.match("a.1995.b", {})] == ["5"]
-    assert not list(exchange.match("a.5.b", {}))
+    assert [found.name for found in exchange.match("a.1995.b", Properties())] == ["5"]
+    assert not list(exchange.match("a.5.b", Properties()))
     exchange.bind(bindings[5])
-    assert [found.name for found in exchange.match("a.5.b", {})] == ["5"]
+    assert [found.name for found in exchange.match("a.5.b", Properties())] == ["5"]
 
 
 def test_binding_twice_creates_one_binding() -> None:
@@ -198,10 +200,10 @@ def test_binding_twice_creates_one_binding() -> None:
         binding = Binding(exchange, queue, "k", NO_ARGUMENTS)
         assert exchange.bind(binding)
         assert not exchange.bind(binding)
-        assert len(list(exchange.match("k", {}))) == 1
+        assert len(list(exchange.match("k", Properties()))) == 1
         assert exchange.unbind(binding)
         assert not exchange.unbind(binding)
-        assert not list(exchange.match("k", {}))
+        assert not list(exchange.match("k", Properties()))
 
 
 def _vhost() -> VirtualHost:
@@ -218,9 +220,9 @@ def test_exchanges_in_a_circle_route_once() -> None:
         vhost.bind(source, vhost.exchange(destination), "", NO_ARGUMENTS)
     vhost.bind("c", vhost.queues["q"], "", NO_ARGUMENTS)
     vhost.bind("a", vhost.queues["q"], "", NO_ARGUMENTS)
-    queues, by_headers = vhost.route(vhost.exchange("b"), ["k"], {})
+    queues, by_properties = vhost.route(vhost.exchange("b"), ["k"], Properties())
     assert [queue.name for queue in queues] == ["q"]
-    assert not by_headers
+    assert not by_properties
 
 
 def test_an_alternate_exchange_gets_unroutable_messages() -> None:
@@ -229,7 +231,7 @@ def test_an_alternate_exchange_gets_unroutable_messages() -> None:
         "d", "direct", durable=False, auto_delete=False, internal=False, arguments={"alternate-exchange": "a"}
     )
     vhost.bind("a", vhost.queues["q"], "", NO_ARGUMENTS)
-    assert [queue.name for queue in vhost.route(vhost.exchange("d"), ["k"], {})[0]] == ["q"]
+    assert [queue.name for queue in vhost.route(vhost.exchange("d"), ["k"], Properties())[0]] == ["q"]
 
 
 def test_deleting_removes_bindings_and_auto_delete_exchanges() -> None:

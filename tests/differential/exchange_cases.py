@@ -156,6 +156,8 @@ for _index, _method in enumerate(
         m.ExchangeUnbind("amq.direct", "amq.fanout", "never"),
         m.ExchangeUnbind("missing", "amq.fanout", "never"),
         m.QueueBind("q", "amq.headers", "", arguments={"x-match": "some"}),
+        m.QueueBind("q", "amq.headers", "", arguments={"x-match": "sömé"}),
+        m.QueueBind("q", "amq.headers", "", arguments={"x-match": 'a"b\\\n'}),
         m.QueueBind("q", "amq.headers", "", arguments={"x-match": 1}),
         m.QueueBind("q", "amq.headers", "", arguments={"x-match": Decimal("1.0")}),
         m.QueueBind("q", "amq.headers", "", arguments={"x-match": None}),

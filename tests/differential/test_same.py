@@ -15,6 +15,7 @@ from tests.differential import (  # noqa: F401 - importing registers the scripts
     connection_cases,
     exchange_cases,
     expiry_cases,
+    hashing_cases,
     limit_cases,
     publish_cases,
     queue_cases,

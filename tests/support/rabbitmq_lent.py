@@ -25,6 +25,8 @@ from tests.support.waiting import WITHIN, eventually_blocking
 
 _FOLDER: Final = "TESTS_RABBITMQ"
 _FOR_ALL: Final = "for-all"
+_PLUGINS: Final = ("rabbitmq_consistent_hash_exchange",)
+"""Plugins whose exchange types the embedded broker has too."""
 _numbers = itertools.count(1)
 
 
@@ -48,7 +50,7 @@ def for_all() -> RabbitMQ:
     """Return the server that all tests share, which no test may stop, kill or pause."""
     with (Path(os.environ[_FOLDER]) / _FOR_ALL).open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # while it starts, the others wait
-        return _read(file) or _started(file, RabbitMQ(spawn=_spawn))
+        return _read(file) or _started(file, RabbitMQ(spawn=_spawn, plugins=_PLUGINS))
 
 
 @contextlib.contextmanager

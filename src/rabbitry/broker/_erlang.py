@@ -7,12 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
-from rabbitry.amqp.protocol.tables import FieldValue, encode_timestamp, erlang_binary, type_name
-
-_ESCAPES: Final = {
-    **{code: f"\\{letter}" for code, letter in zip(b"\b\t\n\v\f\r\x1b", "btnvfre", strict=True)},
-    **{code: f"\\{chr(code)}" for code in b'"\\'},
-}
+from rabbitry.amqp.protocol.tables import FieldValue, encode_timestamp, erlang_binary, erlang_characters, type_name
 
 _LONGEST_TIMER: Final = 10 * 365 * 86_400_000
 """The longest timer that RabbitMQ accepts, in milliseconds: ten years."""
@@ -53,9 +48,9 @@ def erlang_json(value: object) -> str:
         case float():
             return _float(value)
         case str():
-            return _text(value)
+            return _binary(value)
         case Mapping():
-            return f"#{{{','.join(f'{_text(str(key))} => {erlang_json(item)}' for key, item in value.items())}}}"
+            return f"#{{{','.join(f'{_binary(str(key))} => {erlang_json(item)}' for key, item in value.items())}}}"
         case Sequence():
             if value and all(type(item) is int and 0 <= item < 256 for item in value):
                 return erlang_string(bytes(value))  # a list of characters to Erlang
@@ -65,19 +60,12 @@ def erlang_json(value: object) -> str:
 
 def erlang_string(data: bytes) -> str:
     """Return a list of bytes as Erlang's ~p prints it: as text if all are printable in Latin-1, else as numbers."""
-    if data and all(_is_printable(code) or code in _ESCAPES for code in data):
-        return '"' + "".join(_ESCAPES.get(code) or chr(code) for code in data) + '"'
-    return f"[{','.join(map(str, data))}]"
+    text = erlang_characters(data)
+    return f"[{','.join(map(str, data))}]" if text is None else f'"{text}"'
 
 
-def _text(value: str) -> str:
-    data = value.encode("utf-8", "surrogateescape")
-    is_printable = value and all(_is_printable(byte) for byte in data) and '"' not in value and "\\" not in value
-    return f'<<"{value}">>' if is_printable else erlang_binary(data)
-
-
-def _is_printable(code: int) -> bool:
-    return 32 <= code <= 126 or 160 <= code <= 255
+def _binary(text: str) -> str:
+    return erlang_binary(text.encode("utf-8", "surrogateescape"))
 
 
 def _float(value: float) -> str:

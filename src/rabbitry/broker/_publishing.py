@@ -1,8 +1,9 @@
 """The hot path of publishing: from a client's bytes to the queues.
 
 Each connection caches routes by the bytes of a publish's arguments; the cache is emptied when it is full, and at any
-change that routing depends on. Errors are never cached, nor routes that a headers exchange or a CC or BCC header
-decided. A message stays undecoded unless it has headers, expiration, priority, user-id or reply-to.
+change that routing depends on. Errors are never cached, nor routes that a message's properties decided (by an exchange
+type that reads them, or CC or BCC). A message stays undecoded unless it has headers, expiration, priority, user-id or
+reply-to.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ class Publishing:
             self._check(channel, properties)
         is_new = route is None or _has_copies(properties.headers)
         if route is None or is_new:
-            route = self._route(arguments, properties.headers or {})
+            route = self._route(arguments, header, properties)
         if not body and any(header[4:12]):
             size = int.from_bytes(header[4:12], "big")
             limit = self._max_message_size
@@ -159,13 +160,12 @@ class Publishing:
         if channel.transaction is None:
             return self._deliver(self, channel, route, message, arguments) or is_new
         message.is_owed = True
-        headers = properties.headers or {}
-        later = functools.partial(self._deliver_later, channel, route, message, arguments, headers)
+        later = functools.partial(self._deliver_later, channel, route, message, arguments, properties)
         channel.transaction.publishes.append(later)
         return is_new
 
     def _deliver_later(
-        self, channel: Channel, route: _Route, message: Message, arguments: bytes, headers: Table
+        self, channel: Channel, route: _Route, message: Message, arguments: bytes, properties: Properties
     ) -> None:
         """Deliver a transaction's publish at its commit.
 
@@ -177,7 +177,7 @@ class Publishing:
             route = ([known[queue.name] for queue in route[0] if queue.name in known], *route[1:])
         else:
             try:
-                route = self._route(arguments, headers)
+                route = self._route(arguments, message.header, properties)
             except ChannelRefusal:
                 return  # the user's permissions have changed
         self._deliver(self, channel, route, message, arguments)
@@ -229,8 +229,8 @@ class Publishing:
         if properties.reply_to == REPLY_TO and channel.reply_to is None:
             raise precondition_failed("fast reply consumer does not exist")
 
-    def _route(self, arguments: bytes, headers: Table) -> _Route:
-        """Route a message without the cache."""
+    def _route(self, arguments: bytes, header: bytes, properties: Properties) -> _Route:
+        """Route a message without the cache. properties: `_NOTHING` if the header was not decoded."""
         name, routing_key, mandatory, immediate = hot.parse_publish(arguments)
         if immediate:
             raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, "immediate=true")
@@ -243,10 +243,12 @@ class Publishing:
             reply_to = self._replies.get(routing_key)
             return ([] if reply_to is None else [reply_to]), arguments[2:-1], mandatory, exchange
         self._permissions.check_topic("write", exchange, routing_key)
-        keys = routing_keys(routing_key, headers)
-        queues, by_headers = self._vhost.route(exchange, keys, headers)
+        keys = routing_keys(routing_key, properties.headers or {})
+        queues, by_properties = self._vhost.route(exchange, keys, properties)
+        if by_properties and properties is _NOTHING:
+            queues, _ = self._vhost.route(exchange, keys, _read(header))
         route: _Route = ([*queues], arguments[2:-1], mandatory, exchange)
-        if len(keys) == 1 and not by_headers:
+        if len(keys) == 1 and not by_properties:
             if len(self._routes) >= _CACHED_ROUTES:
                 self._routes.clear()
             self._routes[arguments] = route
@@ -311,9 +313,7 @@ def read_expiration(text: str) -> int:
         raise precondition_failed(f"invalid expiration '{text}': no_integer")
     rest = digits[len(number) :]
     if rest:
-        # RabbitMQ prints the bytes as if they were Latin-1, and encodes the result again.
         printed = erlang_string(rest.encode("utf-8", "surrogateescape"))
-        printed = printed.encode("latin-1").decode("utf-8", "surrogateescape")
         raise precondition_failed(f"invalid expiration '{text}': {{leftover_string,{printed}}}")
     value = -int(number) if text.startswith("-") else int(number)
     wrong = check_timer(value)

@@ -12,6 +12,7 @@ from typing import Final
 
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
+from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker._comparing import compare_arguments, inequivalent
 from rabbitry.broker._counts import Churn, Totals
@@ -25,7 +26,6 @@ from rabbitry.broker._errors import (
     resource_locked,
 )
 from rabbitry.broker._exchanges import TYPES, Binding, DefaultExchange, Destination, Exchange
-from rabbitry.broker._exchanges.headers import check_arguments
 from rabbitry.broker._policies import Policies
 from rabbitry.broker._queues import Backlog, ClassicQueue, Owner, Queue, QuorumQueue, ReplyTo
 from rabbitry.broker._queues.arguments import Rules, check_locator, compared, read_rules
@@ -182,6 +182,7 @@ class VirtualHost:
                 raise invalid_type("alternate-exchange", other, f"exchange '{name}'", self.name)
             if name.startswith("amq."):
                 raise access_refused(f"exchange name '{name}' contains reserved prefix 'amq.*'")
+            TYPES[kind].check_arguments(arguments)
             exchange = TYPES[kind](
                 name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments
             )
@@ -384,8 +385,7 @@ class VirtualHost:
         """Bind a destination, and return the binding; None if it existed. Raises 403, 404, 406."""
         self.refuse_default(source)
         exchange = self.exchange(source)
-        if exchange.routes_by_headers:
-            check_arguments(arguments)
+        exchange.check_binding(routing_key, arguments)
         binding = Binding(exchange, destination, routing_key, arguments)
         if not exchange.bind(binding):
             return None
@@ -451,8 +451,8 @@ class VirtualHost:
 
     # -- routing ---------------------------------------------------------------------------------------
 
-    def route(self, exchange: Exchange, routing_keys: list[str], headers: Table) -> tuple[list[Queue], bool]:
-        """Return a message's queues, each once, and whether its headers influenced the route.
+    def route(self, exchange: Exchange, routing_keys: list[str], properties: Properties) -> tuple[list[Queue], bool]:
+        """Return a message's queues, each once, and whether its properties influenced the route.
 
         Exchanges are visited breadth first, each once. An exchange with an alternate exchange passes on messages that
         it can't route (RabbitMQ's docs/ae).
@@ -460,11 +460,12 @@ class VirtualHost:
         queues: dict[int, Queue] = {}
         seen = {id(exchange)}
         waiting = [exchange]
-        by_headers = False
+        by_properties = False
         while waiting:
             current = waiting.pop()
-            by_headers = by_headers or current.routes_by_headers
-            found = [target for key in routing_keys for target in current.match(key, headers)]
+            by_properties = by_properties or current.routes_by_properties
+            keys = routing_keys[:1] if current.ignores_copies else routing_keys
+            found = [target for key in keys for target in current.match(key, properties)]
             if not found:
                 name = current.alternate
                 found = [self.exchanges[name]] if name is not None and name in self.exchanges else []
@@ -474,7 +475,7 @@ class VirtualHost:
                 elif id(target) not in seen:
                     seen.add(id(target))
                     waiting.append(target)
-        return list(queues.values()), by_headers
+        return list(queues.values()), by_properties
 
     # -- called by queues ------------------------------------------------------------------------------
 
@@ -504,9 +505,10 @@ class VirtualHost:
         exchange = None if name is None else self.exchanges.get(name)
         if exchange is None:
             return
-        letter, headers = dead_letter(message, queue.name, reason, exchange.name, rules.dead_letter_routing_key)
+        letter, properties = dead_letter(message, queue.name, reason, exchange.name, rules.dead_letter_routing_key)
+        headers = properties.headers or {}
         keys = [origin_of(letter)[1], *copies(headers), *letter.hidden_keys]
-        for target in self.route(exchange, keys, headers)[0]:
+        for target in self.route(exchange, keys, properties)[0]:
             if reason == REJECTED or not is_cycle(target.name, headers):
                 target.push_letter(letter)
 

@@ -137,9 +137,9 @@ def test_deaths_are_counted_in_time_that_grows_with_their_number() -> None:
     deaths: list[FieldValue] = [{"queue": f"q{number % 20_000}", "reason": "expired"} for number in range(40_000)]
     deaths += [{"queue": ["no name"], "reason": {"of": "any kind"}}] * 2
     header = encode_header(Properties(headers={"x-death": deaths}), 1)
-    letter, headers = dead_letter(Message(b"\0\1q", header, b"x", False), "q7", "expired", "", None)
+    letter, properties = dead_letter(Message(b"\0\1q", header, b"x", False), "q7", "expired", "", None)
     assert len(_deaths(letter)) == 20_001
-    counted = headers["x-death"]
+    counted = (properties.headers or {})["x-death"]
     assert isinstance(counted, list)
     assert counted[0] == {"queue": "q7", "reason": "expired", "count": 3}
     assert counted[1] == {"queue": ["no name"], "reason": {"of": "any kind"}, "count": 2}

@@ -18,6 +18,12 @@ from typing import Final, TypeAlias
 
 from rabbitry.exceptions import ProtocolViolation, UsageError
 
+_ERLANG_ESCAPES: Final = {
+    **{code: b"\\" + bytes((letter,)) for code, letter in zip(b"\b\t\n\v\f\r\x1b", b"btnvfre", strict=True)},
+    **{code: b"\\" + bytes((code,)) for code in b'"\\'},
+}
+"""Characters that Erlang prints as a backslash and another one."""
+
 MAX_DEPTH: Final = 64
 """Tables and arrays nested deeper than this are refused, in both directions."""
 
@@ -189,11 +195,22 @@ def is_finite(value: FieldValue) -> bool:
     return True
 
 
+def erlang_characters(data: bytes) -> str | None:
+    """Return what Erlang's ~p prints between quotes for bytes that are all printable in Latin-1; None for others.
+
+    RabbitMQ sends each character as one byte, so that its clients read bytes that are UTF-8 as such.
+    """
+    if data and all(32 <= octet <= 126 or octet >= 160 or octet in _ERLANG_ESCAPES for octet in data):
+        return b"".join(_ERLANG_ESCAPES.get(octet) or bytes((octet,)) for octet in data).decode(
+            "utf-8", "surrogateescape"
+        )
+    return None
+
+
 def erlang_binary(data: bytes) -> str:
     """Return bytes as RabbitMQ prints them in its error texts."""
-    if data and all(32 <= octet < 127 for octet in data):
-        return '<<"' + data.decode().replace('"', '\\"') + '">>'
-    return "<<" + ",".join(map(str, data)) + ">>"
+    text = erlang_characters(data)
+    return f"<<{','.join(map(str, data))}>>" if text is None else f'<<"{text}">>'
 
 
 def octets(payload: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
+from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker._exchanges.exchange import Binding, Destination, Exchange
 from rabbitry.broker._queues import Queue
@@ -14,6 +15,7 @@ class DirectExchange(Exchange):
     """Routes by equal keys."""
 
     type = "direct"
+    description = "AMQP direct exchange, as per the AMQP specification"
 
     def __init__(
         self, name: str, *, durable: bool = True, auto_delete: bool = False, internal: bool = False, arguments: Table
@@ -21,7 +23,7 @@ class DirectExchange(Exchange):
         super().__init__(name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments)
         self._by_key: dict[str, dict[tuple[int, str, bytes], Destination]] = {}
 
-    def match(self, routing_key: str, headers: Table) -> Iterable[Destination]:
+    def match(self, routing_key: str, properties: Properties) -> Iterable[Destination]:
         """Return the destinations bound with exactly this key."""
         return self._by_key.get(routing_key, {}).values()
 
@@ -42,7 +44,7 @@ class DefaultExchange(DirectExchange):
         super().__init__("", arguments=NO_ARGUMENTS)
         self._queues = queues
 
-    def match(self, routing_key: str, headers: Table) -> Iterable[Destination]:
+    def match(self, routing_key: str, properties: Properties) -> Iterable[Destination]:
         """Return the queue of that name."""
         queue = self._queues.get(routing_key)
         return () if queue is None else (queue,)

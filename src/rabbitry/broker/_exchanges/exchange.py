@@ -6,6 +6,7 @@ import abc
 from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias, Union
 
+from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.amqp.protocol.tables import Table, encode_table
 from rabbitry.broker._policies import Policy
 from rabbitry.broker._queues import Queue
@@ -31,8 +32,13 @@ class Exchange(abc.ABC):
     """An exchange; subclasses implement matching."""
 
     type: str
-    routes_by_headers = False
-    """Whether routing depends on headers, so that the result can't be cached for a routing key."""
+    description: str
+    """What RabbitMQ's management API says of the type."""
+    routes_by_properties = False
+    """Whether routing depends on properties, so that the result can't be cached for a routing key."""
+
+    ignores_copies = False
+    """Whether it routes by the first routing key alone, not by those of CC and BCC."""
 
     def __init__(
         self, name: str, *, durable: bool = True, auto_delete: bool = False, internal: bool = False, arguments: Table
@@ -77,8 +83,16 @@ class Exchange(abc.ABC):
         self._remove(known)
         return True
 
+    @staticmethod  # noqa: B027 - most types accept all
+    def check_arguments(arguments: Table) -> None:
+        """Refuse invalid arguments of a new exchange (406)."""
+
+    @staticmethod  # noqa: B027 - most types accept all
+    def check_binding(routing_key: str, arguments: Table) -> None:
+        """Refuse a binding that the type cannot use (406)."""
+
     @abc.abstractmethod
-    def match(self, routing_key: str, headers: Table) -> Iterable[Destination]:
+    def match(self, routing_key: str, properties: Properties) -> Iterable[Destination]:
         """Return the destinations of a message; one may come more than once."""
 
     @abc.abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rabbitry.amqp.protocol.tables import Table
+from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.broker._exchanges.exchange import Binding, Destination, Exchange
 
 
@@ -12,8 +12,9 @@ class FanoutExchange(Exchange):
     """Routes to all bound destinations."""
 
     type = "fanout"
+    description = "AMQP fanout exchange, as per the AMQP specification"
 
-    def match(self, routing_key: str, headers: Table) -> Iterable[Destination]:
+    def match(self, routing_key: str, properties: Properties) -> Iterable[Destination]:
         """Return all destinations."""
         return [binding.destination for binding in self.bindings.values()]
 

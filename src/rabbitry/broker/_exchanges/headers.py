@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.amqp.protocol.tables import FieldValue, Table, encode_table, encode_text, erlang_binary, type_name
 from rabbitry.broker._erlang import erlang_term
 from rabbitry.broker._errors import precondition_failed
@@ -47,7 +48,8 @@ class HeadersExchange(Exchange):
     """
 
     type = "headers"
-    routes_by_headers = True
+    description = "AMQP headers exchange, as per the AMQP specification"
+    routes_by_properties = True
 
     def __init__(
         self, name: str, *, durable: bool = True, auto_delete: bool = False, internal: bool = False, arguments: Table
@@ -56,8 +58,22 @@ class HeadersExchange(Exchange):
         self._all = _Node()
         self._any: dict[_Condition, _Bound] = {}
 
-    def match(self, routing_key: str, headers: Table) -> Iterable[Destination]:
+    @staticmethod
+    def check_binding(routing_key: str, arguments: Table) -> None:
+        """Refuse a binding whose x-match is not a string, or not one of the four values (406)."""
+        kind = arguments.get("x-match", "all")
+        if not isinstance(kind, str):
+            text = f"Invalid x-match field type {type_name(kind)} (value {erlang_term(kind)}); expected longstr"
+            raise precondition_failed(text)
+        if kind not in _MATCHES:
+            value = erlang_binary(kind.encode())
+            raise precondition_failed(
+                f"Invalid x-match field value {value}; expected all, any, all-with-x, or any-with-x"
+            )
+
+    def match(self, routing_key: str, properties: Properties) -> Iterable[Destination]:
         """Return the destinations bound with arguments that the headers satisfy."""
+        headers = properties.headers or {}
         conditions: list[_Condition] = []
         if self._any or self._all.children:
             for key in sorted(headers):
@@ -108,17 +124,6 @@ class HeadersExchange(Exchange):
             if child.bound or child.children:
                 break
             del parent.children[condition]
-
-
-def check_arguments(arguments: Table) -> None:
-    """Refuse a binding whose x-match is not a string, or not one of the four values (406)."""
-    kind = arguments.get("x-match", "all")
-    if not isinstance(kind, str):
-        text = f"Invalid x-match field type {type_name(kind)} (value {erlang_term(kind)}); expected longstr"
-        raise precondition_failed(text)
-    if kind not in _MATCHES:
-        value = erlang_binary(kind.encode())
-        raise precondition_failed(f"Invalid x-match field value {value}; expected all, any, all-with-x, or any-with-x")
 
 
 def _conditions(arguments: Table) -> tuple[str, list[_Condition]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker._exchanges.automata import Automata
 from rabbitry.broker._exchanges.exchange import Binding, Destination, Exchange
@@ -80,6 +81,7 @@ class TopicExchange(Exchange):
     """Routes by patterns."""
 
     type = "topic"
+    description = "AMQP topic exchange, as per the AMQP specification"
 
     def __init__(
         self, name: str, *, durable: bool = True, auto_delete: bool = False, internal: bool = False, arguments: Table
@@ -89,7 +91,7 @@ class TopicExchange(Exchange):
         self._backwards = _Trie()
         self._automata = Automata()
 
-    def match(self, routing_key: str, headers: Table) -> Iterable[Destination]:
+    def match(self, routing_key: str, properties: Properties) -> Iterable[Destination]:
         """Return the destinations bound with a matching pattern."""
         words = _words(routing_key)
         found: list[Destination] = []

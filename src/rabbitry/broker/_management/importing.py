@@ -15,7 +15,6 @@ from typing import Final
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker._errors import Refusal
 from rabbitry.broker._exchanges import TYPES, Exchange
-from rabbitry.broker._exchanges.headers import check_arguments
 from rabbitry.broker._management import accounts, definitions
 from rabbitry.broker._management.call import Answer, bad
 from rabbitry.broker._management.definitions import BadDefinition, flag, named, short, table, text
@@ -228,6 +227,7 @@ class _Plan:
         other = arguments.get("alternate-exchange", "")
         if not isinstance(other, str):
             raise BadDefinition(f"alternate-exchange of exchange {name!r} must be a string")
+        TYPES[kind].check_arguments(arguments)
         self._exchanges[vhost, name] = kind
         return functools.partial(self._declare_exchange, vhost, name, kind, flags, arguments)
 
@@ -277,8 +277,8 @@ class _Plan:
         if not source or None in kinds or not is_queue_there:
             self.left_out += 1
             return None
-        if kinds[0] == "headers":
-            check_arguments(arguments)
+        if kinds[0] is not None:
+            TYPES[kinds[0]].check_binding(key, arguments)
         return functools.partial(self._bind, vhost, source, kind, destination, key, arguments)
 
     def _bind(self, vhost: str, source: str, kind: str, name: str, key: str, arguments: Table) -> None:

@@ -71,7 +71,7 @@ def publish(vhost: VirtualHost, exchange: str, body: Json, user: str) -> bool:
         text = f"user_id property set to '{properties.user_id}' but authenticated user was '{user}'"
         raise precondition_failed(text)
     source = vhost.exchange(exchange)
-    queues, _ = vhost.route(source, keys, headers)
+    queues, _ = vhost.route(source, keys, given)
     _count_publish(vhost, source, len(queues))
     if vhost.on_publish is not None:
         vhost.on_publish(vhost.name, message, queues)

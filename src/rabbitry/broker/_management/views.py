@@ -107,10 +107,7 @@ def _contexts(broker: Broker) -> list[Json]:
 
 def exchange_types() -> list[Json]:
     """List the exchange types."""
-    return [
-        {"name": name, "description": f"AMQP {name} exchange, as per the AMQP specification", "enabled": True}
-        for name in sorted(TYPES)
-    ]
+    return [{"name": name, "description": kind.description, "enabled": True} for name, kind in sorted(TYPES.items())]
 
 
 def listeners(broker: Broker) -> list[Json]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from rabbitry.amqp.protocol.properties import decode_header, encode_header
+from rabbitry.amqp.protocol.properties import Properties, decode_header, encode_header
 from rabbitry.amqp.protocol.tables import (
     FieldValue,
     Table,
@@ -25,8 +25,8 @@ DELIVERY_LIMIT: Final = "delivery_limit"
 
 def dead_letter(
     message: Message, queue: str, reason: str, exchange: str, routing_key: str | None
-) -> tuple[Message, Table]:
-    """Return the message to publish to `exchange`, and its headers.
+) -> tuple[Message, Properties]:
+    """Return the message to publish to `exchange`, and its properties.
 
     Without a dead-letter routing key, it keeps its own.
     """
@@ -58,7 +58,7 @@ def dead_letter(
     letter.is_owed = True
     if routing_key is None:
         letter.hidden_keys = message.hidden_keys
-    return letter, headers
+    return letter, properties
 
 
 def copies(headers: Table) -> list[str]:
