@@ -15,6 +15,7 @@ from rabbitry.apps.crawl.processor import sitemaps
 from rabbitry.apps.crawl.processor.addresses import LONGEST, MOST_LONG
 from rabbitry.apps.crawl.processor.sitemaps import AT_ONCE, Sitemap
 from rabbitry.apps.crawl.processor.times import seconds_of
+from rabbitry.apps.crawl.processor.xml import XmlReader
 from tests.apps.crawl.processor._messages import documents_of, page_message
 
 HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">'
@@ -108,7 +109,7 @@ def test_long_links_are_cut_and_further_ones_counted() -> None:
 @pytest.mark.parametrize(
     ("body", "word", "urls"),
     [
-        (f"{HEAD}<url><loc>http://a.example/1</loc></url><url><loc>a & b</loc></url>", "unreadable", 1),
+        (f"{HEAD}<url><loc>http://a.example/1</loc></url><url><loc>a < b</loc></url>", "unreadable", 1),
         (f"{HEAD}<url><loc>http://a.example/1</loc></url>", "unreadable", 1),
         ("<html><body><a href=/>Not found</a></body></html>", "unreadable", 0),
         ("<?xml version='1.0'?><other/>", "unreadable", 0),
@@ -135,6 +136,22 @@ def test_a_broken_sitemap_gives_earlier_links_and_its_outcome(body: bytes | str,
     assert documents[-1].detail
     assert all(document.is_sitemap and not document.problem for document in documents[:-1])
     assert len(_urls(documents)) == urls
+
+
+@pytest.mark.parametrize("size", [1, 7, 10, 64, 10_000])
+def test_an_ampersand_that_begins_no_reference_is_text(size: int) -> None:
+    body = (
+        f"{HEAD}<url><loc>http://a.example/?x=1&y=2&amp;z=&#51;&#x34;&</loc></url><url><loc>http://a.example/&copy;"
+        "</loc></url><url><loc><![CDATA[http://a.example/?x=1&y=2]&amp;]]></loc></url>"
+        "<url><loc>http://a.example/?p&q</loc></url></urlset>"
+    ).encode()
+    parts = (body[start : start + size] for start in range(0, len(body), size))
+    assert [entry.url for entry in XmlReader().entries(parts)] == [
+        "http://a.example/?x=1&y=2&z=34&",
+        "http://a.example/&copy;",
+        "http://a.example/?x=1&y=2]&amp;",
+        "http://a.example/?p&q",
+    ]
 
 
 def test_a_billion_laughs_are_refused() -> None:

@@ -1,7 +1,8 @@
 """Sitemaps and feeds, parsed as a stream, entry by entry.
 
 Declared entities are refused ("billion laughs"), external ones never loaded. Bytes that XML does not allow, such as
-control characters, are removed, because one of them would make the whole document invalid.
+control characters, are removed, because one of them would make the whole document invalid. A `&` that begins none of
+XML's own references is text: many sites write their addresses with it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,11 @@ _KINDS: Final[dict[str, DocumentKind]] = {
     "html": "html",
 }
 _NO_CHARACTERS: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+_MARKS: Final = re.compile(
+    r"[<&\]](?:(?<=<)!\[CDATA\[|(?<=\])\]>|(?<=&)(?!(?:amp|lt|gt|quot|apos|#[0-9]{1,7}|#x[0-9A-Fa-f]{1,6});))"
+)
+_LONGEST_MARK: Final = len("&#1114111;")
+_MARK_BEGINS: Final = re.compile(r"[<&\]]")
 _ENTRIES: Final = frozenset({"url", "sitemap", "item", "entry"})
 _LINKS: Final = frozenset({"loc", "link"})
 _TIMES: Final = frozenset({"lastmod", "pubdate", "updated", "published", "dc:date"})
@@ -83,6 +89,32 @@ def _texts(parts: Iterable[bytes], content_type: str) -> Iterator[str]:
         yield text
 
 
+class _Ampersands:
+    """Escapes each `&` of a document that begins no reference, except in CDATA sections, which have none."""
+
+    def __init__(self) -> None:
+        self._is_cdata = False
+        self._rest = ""
+
+    def escaped(self, text: str, *, is_last: bool) -> str:
+        """Return the next part of the document. Its end is kept back if a mark may continue in the next part."""
+        text = self._rest + text
+        begun = None if is_last else _MARK_BEGINS.search(text, max(0, len(text) - _LONGEST_MARK))
+        end = len(text) if begun is None else begun.start()
+        if text[end - 1 : end + 1] == "]]":
+            end -= 1
+        self._rest = text[end:]
+        return _MARKS.sub(self._escaped, text[:end])
+
+    def _escaped(self, found: re.Match[str]) -> str:
+        mark = found[0]
+        if mark != "&":
+            self._is_cdata = mark != "]]>"
+        elif not self._is_cdata:
+            return "&amp;"
+        return mark
+
+
 class XmlReader:
     """Reads the entries of a sitemap or feed from the parts of its body. title, text: the feed's own."""
 
@@ -100,6 +132,7 @@ class XmlReader:
         self._field_depth = 0
         self._parts: list[str] = []
         self._size = 0
+        self._ampersands = _Ampersands()
         self._parser = expat.ParserCreate("utf-8")
         self._parser.buffer_text = True
         self._parser.StartElementHandler = self._on_start
@@ -119,7 +152,7 @@ class XmlReader:
     def _parse(self, text: str, *, is_last: bool = False) -> Iterator[Entry]:
         problem = None
         try:
-            part = _NO_CHARACTERS.sub("", text).encode()
+            part = self._ampersands.escaped(_NO_CHARACTERS.sub("", text), is_last=is_last).encode()
             self._parser.Parse(part, is_last)
             # Before version 2.6, Expat parses an unfinished token again with each part.
             self._fed += len(part)
