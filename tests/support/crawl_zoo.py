@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -48,7 +49,7 @@ class Zoo:
 def zoo() -> Zoo:
     """Return all kinds of sites."""
     all_of_it = Zoo()
-    for add in (_good, _ruled, _redirecting, _bad_bodies, _bad_answers, _busy, _directed, _mapped):
+    for add in (_good, _ruled, _redirecting, _bad_bodies, _bad_answers, _busy, _directed, _mapped, _nasty):
         add(all_of_it)
     return all_of_it
 
@@ -234,3 +235,30 @@ def _mapped(zoo: Zoo) -> None:
         return Answer(page(request.target, (), words(request.target)).encode())
 
     zoo.add(site, {"/": "document"} | {f"/only-{n}": "document" for n in range(5)})
+
+
+def _nasty(zoo: Zoo) -> None:
+    no_name = f"http://{'x' * 64}.example/"  # a label has 63 characters at most, so no name server is asked
+    front = page("front", [no_name, "/" + "x" * 100_000], words("nasty links"))
+    zoo.add(routes({"/": front}), {"/": "document"})
+    zoo.elsewhere[no_name] = {"no-such-host"}
+    for slow in (pages.drop(), Answer(never=True)):
+        zoo.add(pages.with_robots(routes({"/": slow}), Answer(status=404)), {"/": "too-slow"})
+    entry = b"<url><loc>http://127.0.0.1/</loc></url>\n"
+    lax = b"<urlset><url><loc>/one?a=1&b=2</loc></url><url><loc>/two</loc></url></urlset>"
+    maps: dict[str, tuple[Answer, str]] = {
+        "/lax.xml": (Answer(lax, kind="application/xml"), "sitemap"),
+        "/bomb.xml.gz": (Answer(gzip.compress(bytes(100_000_000), 1), kind="application/gzip"), "bomb"),
+        "/endless.xml": (pages.endless(b"<urlset>" + entry * 10_000), "too-large"),
+        "/broken.xml": (Answer(b"<urlset><url><loc>/one?a=1", kind="application/xml"), "unreadable"),
+    }
+    pairs = {target: page(target, (), words(target)) for target in ("/", "/one?a=1&b=2", "/two")}
+
+    def site(request: Request) -> Answer:
+        if request.target == "/robots.txt":
+            named = "".join(f"Sitemap: {request.origin}{target}\n" for target in maps)
+            return Answer(named.encode(), kind="text/plain")
+        return maps[request.target][0] if request.target in maps else routes(dict(pairs))(request)
+
+    outcomes = {target: outcome for target, (_, outcome) in maps.items()}
+    zoo.add(site, outcomes | dict.fromkeys(pairs, "document"))

@@ -119,7 +119,11 @@ def test_the_user_agent_names_us(crawled: Crawled) -> None:
 
 def test_bad_input_is_counted(crawled: Crawled) -> None:
     counted = crawled.status.outcomes
-    for outcome in ("document", "redirect", "disallowed", "private", "not-text", "client-error", "bad-answer"):
+    for outcome in (
+        *("document", "sitemap", "redirect", "disallowed", "private", "not-text", "client-error", "server-error"),
+        *("bad-answer", "header-too-large", "bad-scheme", "no-such-host", "no-connection", "too-long", "too-large"),
+        *("bomb", "broken-encoding", "too-slow", "slow-down", "unreadable"),
+    ):
         assert counted.get(outcome, 0) > 0, (outcome, counted)
 
 
@@ -148,10 +152,11 @@ def test_a_certificate_that_does_not_verify_is_an_outcome(crawled: Crawled) -> N
     with Sites(Graph(3), authority=trustme.CA()) as sites:
         crawled.crawl.add(sites.url("/p/0"))
         eventually_blocking(
-            lambda: {"bad-certificate", "disallowed"} & set(crawled.crawl.outcomes(sites.url("/p/0"))),
+            lambda: "bad-certificate" in crawled.crawl.outcomes(sites.url("/p/0")),
             "the outcome",
             within=90,
         )
+        assert crawled.crawl.status().outcomes["bad-certificate"] == 1
         assert not sites.log
 
 
