@@ -30,8 +30,8 @@ _NAMES = {
 _PACKAGES: Final[dict[str, tuple[set[str], set[str]]]] = {
     "apps": (
         {
-            "Checks", "Finding", "Panel", "Plugin", "Service", "Services", "Site", "Trial", "Untaken", "Up", "Verdict",
-            "View",
+            "Checks", "Finding", "Panel", "Plugin", "Role", "Service", "Services", "Site", "Trial", "Untaken", "Up",
+            "User", "Verdict", "View", "needs", "user_of",
         },
         {
             "api", "crawl", "exceptions", "grading", "installed", "management", "monitor", "queue_checks", "settings",
@@ -45,7 +45,7 @@ _PACKAGES: Final[dict[str, tuple[set[str], set[str]]]] = {
             "loop_watchdog", "options", "output", "parent", "service", "tasks", "tls",
         },
     ),
-    "runtime.http": (set(), {"connections", "guard", "origins", "pages", "serving"}),
+    "runtime.http": (set(), {"connections", "guard", "guesses", "origins", "pages", "serving"}),
     "telemetry": (
         {
             "EXCHANGE", "MOST_PASSAGES", "SILENCE", "Collector", "Histogram", "Node", "Passage", "Report",

@@ -178,8 +178,10 @@ def test_the_monitor_is_on_the_page(deployment: Deployment, chromium: Path) -> N
     password = deployment.service("web").environment["APP_PASSWORD"]
     with deployment.outside.entered(), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(chromium), args=programs.CHROMIUM_FLAGS)
-        page = browser.new_page(http_credentials={"username": "", "password": password})
+        page = browser.new_page()
         page.goto(page_url, timeout=_WITHIN * 1000)
+        page.get_by_label("Password").fill(password)
+        page.get_by_role("button", name="Sign in").click()
         card = page.locator(".card[data-host='monitor']")
         expect(card.locator(".figures")).to_contain_text("CPU", timeout=_WITHIN * 1000)
         card.get_by_text("Raw JSON").click()

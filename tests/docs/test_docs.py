@@ -36,6 +36,7 @@ _ELSEWHERE = {
     "make check": ".ci/run",
     "pip install": "tests/test_dist.py",
     "rabbitry up": "docs/first-steps.md",
+    "rabbitry web": "tests/cli/test_web_users.py",
     "make ": "tests/test_repository.py: each target is there",
     "docker compose": "tests/deploy",
     "python -m rabbitry.testing": "tests/testing/test_main.py",

@@ -22,18 +22,23 @@ from rabbitry.apps._plugin import (
     Verdict,
     View,
 )
+from rabbitry.apps._roles import Role, User, needs, user_of
 
 __all__ = [
     "Checks",
     "Finding",
     "Panel",
     "Plugin",
+    "Role",
     "Service",
     "Services",
     "Site",
     "Trial",
     "Untaken",
     "Up",
+    "User",
     "Verdict",
     "View",
+    "needs",
+    "user_of",
 ]

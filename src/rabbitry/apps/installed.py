@@ -21,7 +21,7 @@ RESERVED: Final = frozenset(
         "api", "apps", "bindings", "broker",
         "channels", "connections", "consumers", "dead", "doctor", "exchanges", "pause", "paused", "publish",
         "queues", "resume", "topology", "up", "version", "web", "worker",
-        "audit", "feed", "flows", "healthz", "metrics", "static", "ws",
+        "audit", "feed", "flows", "healthz", "login", "logout", "metrics", "session", "static", "ws",
     }
 )  # fmt: skip
 """Names that no app may have: Rabbitry's own commands, and paths of the dashboard."""

@@ -34,6 +34,7 @@ KEYS = frozenset(
         "APP_PASSWORD",
         "RABBITRY_BROKER",
         "RABBITRY_MANAGEMENT",
+        "RABBITRY_WEB_USERS",
     }
 )
 
@@ -49,12 +50,15 @@ class Settings:
     port: int
     password: str | None = field(default=None, repr=False)
     """Required of HTTP clients if set; needed if `host` can be reached from other machines."""
+    has_login: bool = False
+    """Whether people have to sign in with names and passwords of their own."""
 
     def __post_init__(self) -> None:
-        if self.password is None and not is_loopback(self.host):
+        if self.password is None and not self.has_login and not is_loopback(self.host):
             raise UsageError(
                 f"the address {self.host!r} (--host or APP_HOST) can be reached from other machines, which needs a "
-                "password: set APP_PASSWORD in the environment or in .env"
+                "password: set APP_PASSWORD in the environment or in .env, or for the dashboard add users: "
+                "rabbitry web users add"
             )
 
 
@@ -65,6 +69,7 @@ def from_environment(
     broker: str | None = None,
     host: str | None = None,
     port: int | None = None,
+    has_login: bool = False,
 ) -> Settings:
     """Return the settings in `variables`; other arguments that are not None override them.
 
@@ -76,6 +81,7 @@ def from_environment(
         host=host or found.get("APP_HOST", "127.0.0.1"),
         port=_port(found, "APP_PORT", default_port) if port is None else port,
         password=found.get("APP_PASSWORD"),
+        has_login=has_login,
     )
 
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rabbitry.apps.management import Management
+from rabbitry.cli import web_users
 from rabbitry.cli._app_options import AppOptions, with_app_options
+from rabbitry.cli.web_users import UsersFile
 from rabbitry.runtime.addresses import in_url
 from rabbitry.runtime.listening import inherit_or_listen
 from rabbitry.runtime.logging import Level
@@ -40,7 +42,7 @@ Host = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS",
-        help="The address to listen on; one that other machines can reach needs APP_PASSWORD.",
+        help="The address to listen on; one that other machines can reach needs users or APP_PASSWORD.",
         show_default="127.0.0.1",
     ),
 ]
@@ -50,10 +52,14 @@ Port = Annotated[
 ]
 
 
+ReadOnly = Annotated[bool, typer.Option("--read-only", help="Nobody may change anything, whatever their role is.")]
+
+
 def app() -> typer.Typer:
-    """Return the command, with the options of the apps that are installed."""
+    """Return the command, with the options of the apps that are installed, and its subcommand `users`."""
     made = typer.Typer()
-    made.command("web")(with_app_options(serve, "router"))
+    made.callback(invoke_without_command=True)(with_app_options(serve, "router"))
+    made.add_typer(web_users.app, name="users")
     return made
 
 
@@ -64,30 +70,39 @@ def serve(
     host: Host = None,
     port: Port = None,
     management: Management = None,
+    users: UsersFile = None,
     *,
+    read_only: ReadOnly = False,
     plain: Plain = False,
     env_file: EnvFile = None,
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
 ) -> None:
-    """Serve the dashboard until SIGTERM or Ctrl-C. Set APP_PASSWORD in the environment to require a password.
+    """Serve the dashboard until SIGTERM or Ctrl-C. Once there are users, people have to sign in (docs/dashboard.md).
 
     Example: rabbitry web --broker amqp://rabbit.example/ --port 8003
     """
+    if context.invoked_subcommand is not None:
+        return
     start_logging(log_level, as_json=log_json)
     from rabbitry.apps import Site
     from rabbitry.apps.settings import from_environment, variables
+    from rabbitry.web.login.gate import Access
+    from rabbitry.web.login.users import chosen_file
     from rabbitry.web.server import PORT, create_app, mounts, open_history
 
     url = None if broker is None else broker_url(context, broker)
     found = variables(env_file)
-    settings = from_environment(found, default_port=PORT, broker=url, host=host, port=port)
+    file = chosen_file(users or found.get("RABBITRY_WEB_USERS"))
+    settings = from_environment(found, default_port=PORT, broker=url, host=host, port=port, has_login=file.exists())
+    access = Access(password=settings.password, users=file, is_read_only=read_only)
     listeners = inherit_or_listen(settings.host, settings.port)
     refusals = _Refusals()
     site = Site(broker=settings.broker, plain=plain, variables=found, refused=refusals)
     history = open_history(settings.broker)
     mounted = mounts(site, app_options, history)
-    dashboard = create_app(settings, mounted, management or found.get("RABBITRY_MANAGEMENT"), history)
+    api = management or found.get("RABBITRY_MANAGEMENT")
+    dashboard = create_app(settings, mounted, api, history, access)
     raise typer.Exit(run_service(lambda stop: _serve(dashboard, settings, listeners, refusals, stop)))
 
 

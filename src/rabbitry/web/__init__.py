@@ -24,12 +24,16 @@ if not TYPE_CHECKING:  # type checkers would accept any name
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from rabbitry.apps import Site
         from rabbitry.apps.settings import from_environment, variables
+        from rabbitry.web.login.gate import Access
+        from rabbitry.web.login.users import chosen_file
         from rabbitry.web.server import PORT, create_app, mounts, open_history
 
         found = variables()
-        settings = from_environment(found, default_port=PORT)
+        users = chosen_file(found.get("RABBITRY_WEB_USERS"))
+        settings = from_environment(found, default_port=PORT, has_login=users.exists())
         history = open_history(settings.broker)
         mounted = mounts(Site(broker=settings.broker, variables=found), history=history)
-        made = create_app(settings, mounted, found.get("RABBITRY_MANAGEMENT"), history)
+        access = Access(password=settings.password, users=users)
+        made = create_app(settings, mounted, found.get("RABBITRY_MANAGEMENT"), history, access)
         globals()["app"] = made
         return made

@@ -9,12 +9,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-from rabbitry.apps import View
+from rabbitry.apps import Role, User, View
 from rabbitry.web._navigation import Entry
 
 STATIC: Final = Path(__file__).parent / "static"
 """The files that all pages share, and those of the dashboard's own views."""
 _NAME: Final = "Rabbitry"
+_ALONE: Final = ("theme.js", "login.js")
+"""Scripts that no page imports."""
 _THEMES: Final = (("system", "System"), ("light", "Light"), ("dark", "Dark"))
 
 
@@ -37,13 +39,28 @@ class Page:
     styles: tuple[str, ...] = ()
 
 
-def shell(page: Page, entries: Sequence[Entry], token: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """The person that a page is made for.
+
+    Attributes:
+        user: The user.
+        token: What the page sends with requests that change something.
+        has_login: Whether people sign in.
+    """
+
+    user: User
+    token: str
+    has_login: bool
+
+
+def shell(page: Page, entries: Sequence[Entry], visitor: Visitor) -> str:
     """Return the HTML of a page.
 
     Args:
         page: The page.
         entries: The navigation.
-        token: What the page sends with requests that change something.
+        visitor: Who asked for it.
     """
     root = "../" * page.place.count("/")
     folder = f"{root}{page.folder}"
@@ -52,7 +69,8 @@ def shell(page: Page, entries: Sequence[Entry], token: str) -> str:
     preloaded += [f"{folder}{name}" for name in page.modules if name != view.module]
     head = [
         *_head(f"{view.title} – {_NAME}", view.description, root),
-        f'<meta name="rabbitry-token" content="{escape(token)}">',
+        f'<meta name="rabbitry-token" content="{escape(visitor.token)}">',
+        f'<meta name="rabbitry-role" content="{visitor.user.role.label}">',
         *(f'<link rel="stylesheet" href="{escape(folder + style)}">' for style in view.styles),
         *(f'<link rel="stylesheet" href="{escape(root + style)}">' for style in page.styles),
         *(f'<link rel="modulepreload" href="{escape(module)}">' for module in preloaded),
@@ -63,15 +81,43 @@ def shell(page: Page, entries: Sequence[Entry], token: str) -> str:
     body = [
         '<a class="skip" href="#page">Skip to the content</a>',
         *_header(view.title, root),
-        *_places(page.place, entries, root),
+        *_places(page.place, entries, root, visitor),
         f'<main id="page" tabindex="-1"><noscript>{text}</noscript></main>',
+    ]
+    return _document(head, body)
+
+
+def login_page(token: str) -> str:
+    """Return the HTML of the page for signing in, which lies in a folder of the root.
+
+    Args:
+        token: What it sends with the name and password.
+    """
+    root = "../"
+    head = [
+        *_head(f"Sign in – {_NAME}", "", root),
+        f'<meta name="rabbitry-token" content="{escape(token)}">',
+        f'<script type="module" src="{root}static/login.js"></script>',
+    ]
+    body = [
+        '<main class="login" id="page">',
+        f'  <h1><img src="{root}static/icon.svg" alt="" width="40" height="40"> {_NAME}</h1>',
+        '  <form id="sign-in">',
+        "    <label>Name",
+        '      <input name="name" autocomplete="username" autocapitalize="none" spellcheck="false" autofocus></label>',
+        '    <label>Password <input name="password" type="password" autocomplete="current-password"></label>',
+        '    <p class="failed" id="failed" role="alert"></p>',
+        '    <button type="submit">Sign in</button>',
+        "  </form>",
+        "  <noscript>This page signs in with JavaScript, which is switched off here.</noscript>",
+        "</main>",
     ]
     return _document(head, body)
 
 
 def modules(folder: Path | None) -> tuple[str, ...]:
     """Return the names of the ES modules of a folder."""
-    return () if folder is None else tuple(sorted(path.name for path in folder.glob("*.js") if path.name != "theme.js"))
+    return () if folder is None else tuple(sorted(path.name for path in folder.glob("*.js") if path.name not in _ALONE))
 
 
 def _header(title: str, root: str) -> Iterator[str]:
@@ -86,7 +132,7 @@ def _header(title: str, root: str) -> Iterator[str]:
     yield "</header>"
 
 
-def _places(current: str, entries: Sequence[Entry], root: str) -> Iterator[str]:
+def _places(current: str, entries: Sequence[Entry], root: str, visitor: Visitor) -> Iterator[str]:
     """Yield the navigation. On narrow screens it is a popover, which needs no script."""
     yield '<nav class="places side" id="places" popover aria-label="Views">'
     for section, members in groupby(entries, key=lambda entry: entry.section):
@@ -100,7 +146,20 @@ def _places(current: str, entries: Sequence[Entry], root: str) -> Iterator[str]:
         yield "  </ul>"
     options = "".join(f'<option value="{value}">{text}</option>' for value, text in _THEMES)
     yield f'  <label class="theme"><span>Theme</span><select id="theme">{options}</select></label>'
+    yield from _who(visitor)
     yield "</nav>"
+
+
+def _who(visitor: Visitor) -> Iterator[str]:
+    """Yield who is signed in, and the button for signing out."""
+    user = visitor.user
+    if not visitor.has_login:
+        if user.role < Role.ADMIN:
+            yield '  <p class="who">Read-only</p>'
+        return
+    name = escape(user.name) if user.name else "shared password"
+    yield f'  <p class="who"><span><bdi>{name}</bdi>, {user.role.label}</span>'
+    yield '    <button type="button" id="sign-out">Sign out</button></p>'
 
 
 def _document(head: Iterable[str], body: Iterable[str]) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 import platformdirs
 from fastapi import APIRouter, Response
 
+from rabbitry.apps import Role, needs
 from rabbitry.apps.api import json_response, route_class
 from rabbitry.apps.exceptions import RecordsError
 from rabbitry.runtime.parent import RECORDS_FOLDER
@@ -85,6 +86,7 @@ class Audit:
 
         return await asyncio.to_thread(self._do, read)
 
+    @needs(Role.VIEWER)
     async def show(self) -> Response:
         """Return the newest entries."""
         return json_response(await self.newest())

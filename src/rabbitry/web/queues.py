@@ -17,14 +17,12 @@ from fastapi import APIRouter, Query, Request, Response
 
 from rabbitry._decode import decode_json
 from rabbitry.amqp.client.url import parse_url
+from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import json_response, route_class
 from rabbitry.apps.management import fetch, get_object, management_url, open_client
 from rabbitry.exceptions import ConnectFailed, RabbitryError, Undecodable, UsageError
-from rabbitry.runtime.addresses import is_loopback
-from rabbitry.runtime.http.guard import user_name
 from rabbitry.web.audit import Audit
 from rabbitry.web.sources.broker import is_own
-from rabbitry.web.token import Token
 
 if TYPE_CHECKING:
     import httpx
@@ -70,20 +68,16 @@ class Queues:
     Args:
         broker: The broker's URL, for the login.
         management: The URL of its management API; RabbitMQ's port on the broker's host if it is None.
-        token: What a request that changes something has to carry.
         audit: Where changes are logged.
-        has_password: Whether people have to log in, so that requests carry the name that they typed.
 
     Raises:
         UsageError: One of them is no URL.
     """
 
-    def __init__(self, broker: str, management: str | None, token: Token, audit: Audit, *, has_password: bool) -> None:
+    def __init__(self, broker: str, management: str | None, audit: Audit) -> None:
         self._login = parse_url(broker)
         self._url = management_url(management, self._login)
-        self._token = token
         self._audit = audit
-        self._has_password = has_password
         self._client: httpx.AsyncClient
         self.router: APIRouter = APIRouter(route_class=route_class(_largest))
         self.router.add_api_route("/messages", self.look)
@@ -97,6 +91,7 @@ class Queues:
         async with open_client(self._url, self._login) as self._client:
             yield
 
+    @needs(Role.OPERATOR)
     async def look(self, vhost: str, name: str, offset: Annotated[int, Query(ge=0, le=FARTHEST)] = 0) -> Response:
         """Return messages of a queue, or `{"fetches": true}` if this broker can show them only by `fetch`."""
         which = Which(vhost, name)
@@ -106,9 +101,9 @@ class Queues:
         await fetch(self._client, f"/api/queues/{which.path}")  # raises if the queue is gone
         return json_response({"fetches": True})
 
+    @needs(Role.OPERATOR)
     async def fetch(self, request: Request) -> Response:
         """Take the first messages of a queue, put them back, and return them."""
-        self._token.check(request)
         which = await _read(request, Which)
         asked = {"count": AT_ONCE, "ackmode": "ack_requeue_true", "encoding": "base64", "truncate": LONGEST}
         path = f"/api/queues/{which.path}/get"
@@ -117,16 +112,17 @@ class Queues:
         )
         return self._relayed(b'{"offset":0,"messages":' + body + b"}")
 
+    @needs(Role.ADMIN)
     async def purge(self, request: Request) -> Response:
         """Drop the ready messages of a queue."""
         return await self._remove(request, "purge", "/contents")
 
+    @needs(Role.ADMIN)
     async def delete(self, request: Request) -> Response:
         """Delete a queue with its messages."""
         return await self._remove(request, "delete", "")
 
     async def _remove(self, request: Request, action: str, what: str) -> Response:
-        self._token.check(request)
         which = await _read(request, Confirmed)
         if which.confirm != which.name:
             raise UsageError(f"{which.confirm!r} is not the queue's name: type {which.name!r} to {action} it")
@@ -137,7 +133,7 @@ class Queues:
     async def _logged(self, request: Request, action: str, which: Which, change: Coroutine[None, None, bytes]) -> bytes:
         """Make a change that is logged before and after. It is not made if it can't be logged."""
         with closing(change):
-            number = await self._audit.begin(self._who(request), action, which.vhost, which.name)
+            number = await self._audit.begin(user_of(request).who, action, which.vhost, which.name)
             try:
                 answer = await change
             except RabbitryError as error:
@@ -145,13 +141,6 @@ class Queues:
                 raise
         await self._audit.end(number)
         return answer
-
-    def _who(self, request: Request) -> str:
-        """Return the name that somebody typed with the password, or else where the request came from."""
-        typed = user_name(request.headers) if self._has_password else ""
-        address = request.client.host if request.client is not None else "127.0.0.1"
-        where = "this machine" if is_loopback(address) else address
-        return f"{typed}, {where}" if typed else where
 
     def _relayed(self, body: bytes) -> Response:
         try:

@@ -12,27 +12,29 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import msgspec
-from fastapi import APIRouter, FastAPI, Response, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, Request, Response, WebSocket
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
 from rabbitry.amqp.client.url import DEFAULT_URL, parse_url
-from rabbitry.apps import Panel, Plugin, Site, View
+from rabbitry.apps import Panel, Plugin, Role, Site, View, needs, user_of
 from rabbitry.apps.exceptions import PluginError
 from rabbitry.apps.installed import Broken, attempt, installed, resolve
 from rabbitry.runtime.addresses import is_loopback
 from rabbitry.runtime.http.guard import Guard
 from rabbitry.web._navigation import OVERVIEW, OWN, Entry, navigation, own_place
-from rabbitry.web._shell import STATIC, Page, modules, shell
+from rabbitry.web._shell import STATIC, Page, Visitor, modules, shell
 from rabbitry.web.audit import Audit, default_file
 from rabbitry.web.feed.pages import Feed
 from rabbitry.web.history import History
 from rabbitry.web.history.routes import routes
 from rabbitry.web.history.totals import BROKER, recorded
+from rabbitry.web.login.gate import Access, Gate, Login
+from rabbitry.web.login.roles import Forbidden, Roles, files_for
+from rabbitry.web.login.routes import LoginRoutes
 from rabbitry.web.queues import Queues
 from rabbitry.web.sources import Sources
-from rabbitry.web.token import Token
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -102,7 +104,11 @@ def open_history(broker: str) -> History:
 
 
 def create_app(
-    settings: Settings, mounted: Sequence[Mount], management: str | None = None, history: History | None = None
+    settings: Settings,
+    mounted: Sequence[Mount],
+    management: str | None = None,
+    history: History | None = None,
+    access: Access | None = None,
 ) -> FastAPI:
     """Return the dashboard, an ASGI application. The background work of the apps runs while it runs.
 
@@ -111,55 +117,66 @@ def create_app(
         mounted: The apps in it.
         management: The URL of the broker's management API; RabbitMQ's port on the broker's host if it is None.
         history: The history of numbers, that of `mounts`; None if none is kept.
+        access: Who may use it; if it is None, whoever has the password of `settings` and the users of the usual file.
 
     Raises:
-        UsageError: `management`, or the broker's URL, is no URL.
+        UsageError: `management`, or the broker's URL, is no URL; the file of users can't be used.
     """
-    login = parse_url(settings.broker)
+    broker = parse_url(settings.broker)
     sources = Sources(settings.broker, management)
     feed = Feed(sources.topics)
-    token = Token()
+    login, roles = Login(access or Access(password=settings.password)), Roles()
     audit = Audit(default_file())
-    queues = Queues(settings.broker, management, token, audit, has_password=settings.password is not None)
+    queues = Queues(settings.broker, management, audit)
     # No pages of API documentation: they load scripts from elsewhere, which the policy forbids.
-    app = FastAPI(title="Rabbitry", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Guard, names=[settings.host], password=settings.password)
+    app = FastAPI(
+        title="Rabbitry", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(roles.check)]
+    )
+    app.add_exception_handler(Forbidden, _forbidden)
+    app.add_middleware(Gate, login=login)
+    app.add_middleware(Guard, names=[settings.host], has_login=lambda: login.has_login)
     live = [*mounted]
     for view in (view for views in OWN.values() for view in views):
-        _add_view(app, f"/{own_place(view)}", partial(_own_page, view), live, token)
+        _add_view(app, f"/{own_place(view)}", partial(_own_page, view), live, login)
     for mount in mounted:
-        _add(app, mount, live, token)
+        if mount.router is not None:
+            roles.add_app(mount.router)
+        _add(app, mount, live, login)
     app.include_router(queues.router, prefix="/queues/api")
     app.include_router(audit.router, prefix="/audit/api")
     if history is not None:
         app.include_router(routes(history), prefix="/api/history")
+    app.include_router(LoginRoutes(login).router)
 
     @app.get("/static/views.js", include_in_schema=False)
+    @needs(Role.VIEWER)
     async def views() -> Response:
         """Return the navigation, and the modules of the first page's panels."""
-        return Response(_described(live, login), media_type="text/javascript")
+        return Response(_described(live, broker), media_type="text/javascript")
 
     @app.websocket("/feed")
+    @needs(Role.VIEWER)
     async def page(websocket: WebSocket) -> None:
         """Serve a page the topics that it subscribes to."""
         await feed.serve(websocket)
 
     @app.get("/healthz")
+    @needs(Role.VIEWER)
     async def health() -> JSONResponse:
         """Return that the dashboard runs, when no app says more."""
         return JSONResponse({"broker": "unknown"})
 
     app.mount("/static", _files(STATIC))
     # In place of the one that `include_router` put together, which ends the dashboard if one app's fails.
-    app.router.lifespan_context = partial(_running, live, sources, queues, history)
+    app.router.lifespan_context = partial(_running, live, sources, queues, history, login)
     return app
 
 
 @contextlib.asynccontextmanager
 async def _running(
-    live: list[Mount], sources: Sources, queues: Queues, history: History | None, app: FastAPI
+    live: list[Mount], sources: Sources, queues: Queues, history: History | None, login: Login, app: FastAPI
 ) -> AsyncIterator[None]:
-    """Run the history, the feed's sources, the Queues view's client, and the background work of the apps.
+    """Run the history, the login, the feed's sources, the Queues view's client, and the background work of the apps.
 
     An app that can't start is logged and left out of the navigation.
     """
@@ -169,6 +186,7 @@ async def _running(
             stack.enter_context(recorded(sources.broker, partial(history.record, BROKER, "")))
         await stack.enter_async_context(sources.running())
         await stack.enter_async_context(queues.running())
+        await stack.enter_async_context(login.running())
         for mount in [*live]:
             if mount.router is None:
                 continue
@@ -191,16 +209,16 @@ def _mount(plugin: Plugin, site: Site, options: Mapping[str, object]) -> Mount:
     return Mount(plugin, router)
 
 
-def _add(app: FastAPI, mount: Mount, live: Sequence[Mount], token: Token) -> None:
+def _add(app: FastAPI, mount: Mount, live: Sequence[Mount], login: Login) -> None:
     plugin = mount.plugin
     if mount.router is not None:
         app.include_router(mount.router, prefix=mount.prefix)
     for view in plugin.views:
         # After the router, which may serve a page of its own there.
         page = Page(view, mount.place(view), mount.static, modules(plugin.static))
-        _add_view(app, f"/{page.place}", partial(_same, page), live, token)
+        _add_view(app, f"/{page.place}", partial(_same, page), live, login)
     if plugin.static is not None:
-        app.mount(f"/{plugin.name}/static", _files(plugin.static))
+        app.mount(f"/{plugin.name}/static", files_for(Role.VIEWER, _files(plugin.static)))
 
 
 def _files(folder: Path) -> ASGIApp:
@@ -212,12 +230,18 @@ def _files(folder: Path) -> ASGIApp:
 
 
 def _add_view(
-    app: FastAPI, path: str, page: Callable[[Sequence[Mount]], Page], live: Sequence[Mount], token: Token
+    app: FastAPI, path: str, page: Callable[[Sequence[Mount]], Page], live: Sequence[Mount], login: Login
 ) -> None:
-    async def show() -> HTMLResponse:
-        return HTMLResponse(shell(page(live), _entries(live), token.text))
+    @needs(Role.VIEWER)
+    async def show(request: Request) -> HTMLResponse:
+        visitor = Visitor(user_of(request), login.token_for(request), login.has_login)
+        return HTMLResponse(shell(page(live), _entries(live), visitor))
 
     app.add_api_route(path, show, include_in_schema=False)
+
+
+async def _forbidden(_: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 403)
 
 
 def _same(page: Page, _: Sequence[Mount]) -> Page:
@@ -240,11 +264,11 @@ def _panels(live: Sequence[Mount]) -> list[tuple[Mount, Panel]]:
     return [(mount, mount.plugin.panel) for mount in live if mount.plugin.panel is not None]
 
 
-def _described(live: Sequence[Mount], login: BrokerURL) -> str:
+def _described(live: Sequence[Mount], broker: BrokerURL) -> str:
     """Return the module `views.js`."""
     views = msgspec.json.encode(_entries(live)).decode()
     panels = msgspec.json.encode([f"{mount.static}{panel.module}" for mount, panel in _panels(live)]).decode()
-    trials = msgspec.json.encode(_trials(login)).decode()
+    trials = msgspec.json.encode(_trials(broker)).decode()
     return f"export const views = {views};\nexport const panels = {panels};\nexport const trials = {trials};\n"
 
 

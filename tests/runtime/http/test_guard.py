@@ -7,8 +7,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route, Router
 
-from rabbitry.runtime.http._guesses import ADDRESSES, FORGET_AFTER, FREE, LONGEST, Guesses
 from rabbitry.runtime.http.guard import Guard, is_head
+from rabbitry.runtime.http.guesses import ADDRESSES, FORGET_AFTER, FREE, LONGEST, Guesses
 
 
 async def _hello(request: Request) -> PlainTextResponse:

@@ -12,15 +12,15 @@ import binascii
 import logging
 import math
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rabbitry.runtime.addresses import is_loopback, network_of
-from rabbitry.runtime.http._guesses import Guesses
+from rabbitry.runtime.http.guesses import Guesses
 from rabbitry.runtime.http.origins import SAFE_METHODS, KnownHosts, is_from_another_site
 
 CONTENT_SECURITY_POLICY = (
@@ -52,15 +52,24 @@ class Guard:
     DNS rebinding can't use.
     """
 
-    def __init__(self, app: ASGIApp, *, names: Iterable[str] = (), password: str | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        names: Iterable[str] = (),
+        password: str | None = None,
+        has_login: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Guard an application.
 
         Args:
             app: The application.
             names: Host names that are served besides `localhost`, this machine's name and literal IP addresses.
             password: The password; None serves this machine alone, without a password.
+            has_login: Returns whether the application has a login of its own, which serves as a password does.
         """
         self._app = app
+        self._has_login = has_login
         self._hosts = KnownHosts(names)
         self._password = password
         self._guesses = Guesses()
@@ -76,7 +85,7 @@ class Guard:
         refusal = self._refusal(scope, headers)
         if refusal is not None and scope["type"] == "websocket":
             await receive()
-            await _refuse_websocket(refusal, scope, receive, send)
+            await refuse_websocket(refusal, scope, receive, send)
         elif refusal is not None:
             await refusal(scope, receive, self._with_headers(send, None))
         else:
@@ -91,10 +100,11 @@ class Guard:
             _logger.debug("%s hung up within a request", peer_of(scope))
 
     def _refusal(self, scope: Scope, headers: Headers) -> PlainTextResponse | None:
-        if self._password is None and not _within_this_machine(scope):
+        is_open = self._password is None and not self._has_login()
+        if is_open and not _within_this_machine(scope):
             return PlainTextResponse("Set APP_PASSWORD to serve other machines.\n", 403)
         hosts = headers.getlist("host")
-        if len(hosts) != 1 or (self._password is None and hosts[0] not in self._hosts):
+        if len(hosts) != 1 or (is_open and hosts[0] not in self._hosts):
             return PlainTextResponse(
                 "This service does not answer to that name. Ask for it by its IP address, as localhost, "
                 "or set APP_PASSWORD for it.\n",
@@ -127,23 +137,21 @@ class Guard:
         )
 
     def _has_password(self, headers: Headers) -> bool:
-        found = _basic(headers)
+        found = basic(headers)
         if found is None or self._password is None:
             return False
         return secrets.compare_digest(found[1], self._password.encode())
 
     def _has_cookie(self, scope: Scope, headers: Headers) -> bool:
-        # Not by http.cookies: that drops the whole header if another service's cookie breaks RFC 6265, as many do.
-        pairs = [pair.partition("=") for header in headers.getlist("cookie") for pair in header.split(";")]
-        given = [value.strip().encode() for name, _, value in pairs if name.strip() == _cookie_name(scope)]
-        return any(secrets.compare_digest(value, self._session.encode()) for value in given)
+        given = cookies(scope, headers)
+        return any(secrets.compare_digest(value.encode(), self._session.encode()) for value in given)
 
     def _new_cookie(self, scope: Scope, headers: Headers) -> str | None:
         """Return the cookie that stands for the password in later requests."""
         if self._password is None or self._has_cookie(scope, headers):
             return None
         secure = "; Secure" if scope["scheme"] in ("https", "wss") else ""
-        return f"{_cookie_name(scope)}={self._session}; Path=/; HttpOnly; SameSite=Strict{secure}"
+        return f"{cookie_name(scope)}={self._session}; Path=/; HttpOnly; SameSite=Strict{secure}"
 
     def _with_headers(self, send: Send, cookie: str | None) -> Send:
         async def wrapped(message: Message) -> None:
@@ -158,13 +166,7 @@ class Guard:
         return wrapped
 
 
-def user_name(headers: Headers) -> str:
-    """Return the user name that was typed with the password; any is accepted. Empty if there is none."""
-    found = _basic(headers)
-    return "" if found is None else found[0].decode("utf-8", "replace")
-
-
-def _basic(headers: Headers) -> tuple[bytes, bytes] | None:
+def basic(headers: Headers) -> tuple[bytes, bytes] | None:
     """Return user name and password of basic authentication; None if there are none."""
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
     if scheme.lower() != "basic":
@@ -187,12 +189,20 @@ def peer_of(scope: Scope) -> str:
     return network_of(client[0]) if client else ""
 
 
-def _cookie_name(scope: Scope) -> str:
+def cookies(scope: Scope, headers: Headers) -> list[str]:
+    """Return the values that a browser sent for the cookie of this service; several if others set it for its paths."""
+    # Not by http.cookies: that drops the whole header if another service's cookie breaks RFC 6265, as many do.
+    pairs = [pair.partition("=") for header in headers.getlist("cookie") for pair in header.split(";")]
+    return [value.strip() for name, _, value in pairs if name.strip() == cookie_name(scope)]
+
+
+def cookie_name(scope: Scope) -> str:
+    """Return the name of this service's cookie."""
     server = scope.get("server")
     return f"{COOKIE}{server[1] if server else ''}"
 
 
-async def _refuse_websocket(refusal: PlainTextResponse, scope: Scope, receive: Receive, send: Send) -> None:
+async def refuse_websocket(refusal: Response, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a handshake with a status and the reason if the server can, or else with 403."""
     if "websocket.http.response" in (scope.get("extensions") or {}):
         await refusal(scope, receive, send)

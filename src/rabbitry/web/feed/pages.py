@@ -12,6 +12,7 @@ import msgspec
 from starlette.websockets import WebSocket
 
 from rabbitry._decode import json_decoder
+from rabbitry.apps import Role, user_of
 from rabbitry.exceptions import Undecodable, UsageError
 from rabbitry.runtime.http.pages import OpenPages, serve_asking_page
 from rabbitry.web.feed.topics import Part, Subscription, Topic
@@ -48,9 +49,9 @@ class Feed:
         self._pages = OpenPages[FeedPage]()
 
     @contextmanager
-    def page(self, peer: str | None = None) -> Iterator[FeedPage]:
-        """Open a page, until the block is left. `peer` is its address. Raises TooManyPages."""
-        with self._pages.opened(lambda: FeedPage(self.topics, self._clock), peer) as page:
+    def page(self, peer: str | None = None, role: Role = Role.ADMIN) -> Iterator[FeedPage]:
+        """Open a page of a user with a role, until the block is left. `peer` is its address. Raises TooManyPages."""
+        with self._pages.opened(lambda: FeedPage(self.topics, self._clock, role), peer) as page:
             try:
                 yield page
             finally:
@@ -58,7 +59,8 @@ class Feed:
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one page until it goes away."""
-        await serve_asking_page(websocket, self.page, pause=PAUSE)
+        role = user_of(websocket).role
+        await serve_asking_page(websocket, lambda peer: self.page(peer, role), pause=PAUSE)
 
 
 class _Open:
@@ -73,8 +75,9 @@ class _Open:
 class FeedPage:
     """A page: its subscriptions by their numbers."""
 
-    def __init__(self, topics: Mapping[str, Topic], clock: Callable[[], float]) -> None:
+    def __init__(self, topics: Mapping[str, Topic], clock: Callable[[], float], role: Role) -> None:
         self._topics = topics
+        self._role = role
         self._clock = clock
         self._wake = asyncio.Event()
         self._open: dict[int, _Open] = {}
@@ -95,6 +98,8 @@ class FeedPage:
         topic = self._topics.get(ask.topic)
         if topic is None:
             self._refuse(ask.open, f"there is no topic {ask.topic[:40]!r}")
+        elif self._role < topic.role:
+            self._refuse(ask.open, f"this needs the role {topic.role.label}, and you have the role {self._role.label}")
         elif len(self._open) >= MOST_SUBSCRIPTIONS:
             self._refuse(ask.open, f"a page has at most {MOST_SUBSCRIPTIONS} subscriptions")
         else:

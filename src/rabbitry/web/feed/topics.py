@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+from rabbitry.apps import Role
+
 Part: TypeAlias = dict[str, Any]
 Params: TypeAlias = Mapping[str, Any]
 
@@ -23,9 +25,12 @@ class Topic(ABC):
     """Live data. A source changes it, and then calls `ring`.
 
     Attributes:
+        role: What a page's user needs to subscribe. It is an admin where nothing is said.
         wanted: Set while a page subscribes, so that a source need not work for nobody.
         at: The Unix time at which the source had the data; None before there is any.
     """
+
+    role: Role = Role.ADMIN
 
     def __init__(self) -> None:
         self.wanted = asyncio.Event()

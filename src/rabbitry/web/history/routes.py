@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Response
 
+from rabbitry.apps import Role, needs
 from rabbitry.apps.api import json_response, route_class
 from rabbitry.web.history import History, Span
 
@@ -17,6 +18,7 @@ def routes(history: History) -> APIRouter:
     router = APIRouter(route_class=route_class(_no_body), tags=["history"])
 
     @router.get("", summary="The numbers of a thing over the last hour or week")
+    @needs(Role.VIEWER)
     async def chart(
         app: Annotated[str, Query(description="broker, or the name of an app", max_length=_LONGEST)],
         subject: Annotated[
@@ -27,6 +29,7 @@ def routes(history: History) -> APIRouter:
         return json_response(await history.chart(app, subject, span))
 
     @router.get("/series", summary="What there are numbers of")
+    @needs(Role.VIEWER)
     async def series() -> Response:
         found: list[dict[str, Any]] = [one._asdict() for one in await history.series()]
         return json_response(found)

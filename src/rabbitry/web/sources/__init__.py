@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 from rabbitry.amqp.client.url import parse_url
+from rabbitry.apps import Role
 from rabbitry.apps.management import management_url
 from rabbitry.web.feed.topics import Topic, Value
 from rabbitry.web.sources.attention import Attention
@@ -16,6 +17,12 @@ from rabbitry.web.sources.management import Management
 from rabbitry.web.sources.telemetry import Telemetry
 from rabbitry.web.sources.traffic import Traffic
 
+_FOR_VIEWERS: Final = (
+    "sources", "topology", "attention", "broker", "queue",
+    "queues", "exchanges", "connections", "channels", "consumers", "bindings",
+    "stages", "nodes",
+)  # fmt: skip
+"""Topics that a viewer may see. Others need an admin, unless their topic names another role."""
 _RESTART: Final = 30.0
 """Seconds after which a source that failed starts again."""
 _logger = logging.getLogger(__name__)
@@ -51,6 +58,8 @@ class Sources:
             **self._management.topics,
             **self.telemetry.topics,
         }
+        for name in _FOR_VIEWERS:
+            self.topics[name].role = Role.VIEWER
 
     @property
     def broker(self) -> Value:

@@ -76,7 +76,7 @@ async function explain() {
     const signal = AbortSignal.timeout(EXPLAIN_WITHIN);
     const response = await fetch(new URL("../healthz", import.meta.url), { cache: "no-store", signal });
     if (response.ok || response.status === 503) return "the server answers, but no WebSocket: does a proxy in between pass it on?";
-    if (response.status === 401) return "the server asks for its password: load this page anew";
+    if (response.status === 401) return "you are signed out: load this page anew to sign in";
     return shown((await response.text()).trim().slice(0, 200)) || `the server answers ${response.status}`;
   } catch {
     return "the server does not answer";

@@ -1,4 +1,5 @@
 // What surrounds each page: the choice of a theme, and the search.
+import { signOut } from "./access.js";
 import { openPalette } from "./palette.js";
 
 const theme = document.getElementById("theme");
@@ -6,6 +7,7 @@ theme.value = window.rabbitryTheme.chosen;
 theme.addEventListener("change", () => window.rabbitryTheme.choose(theme.value));
 addEventListener("themechange", () => (theme.value = window.rabbitryTheme.chosen));
 
+document.getElementById("sign-out")?.addEventListener("click", signOut);
 document.getElementById("search").addEventListener("click", openPalette);
 addEventListener("keydown", (event) => {
   const isTyping = event.target.closest?.("input, textarea, select, [contenteditable]");

@@ -1,4 +1,5 @@
 // Purging and deleting a queue, each confirmed by its name, typed.
+import { lacking } from "../access.js";
 import { post } from "../ask.js";
 import { shown } from "../format.js";
 import { Component, html } from "../html.js";
@@ -34,6 +35,9 @@ export class Changes extends Component {
 
   render({ queue }, { action, typed, isAsked, error, told }) {
     const chosen = ACTIONS[action];
+    const reason = lacking("admin");
+    if (reason) return html`<p>${Object.values(ACTIONS).map(({ verb }) => html`<button type="button" disabled>${verb}…</button> `)}</p>
+      <p class="zero">${reason}</p>`;
     return html`<p>${Object.entries(ACTIONS).map(([name, { verb }]) => html`<button type="button" aria-expanded=${name === action}
         onClick=${() => this.choose(name)}>${verb}…</button> `)} <a href="../audit/">Audit log</a></p>
       <p role="status">${told}</p>

@@ -1,4 +1,5 @@
 // Looking at the messages of a queue.
+import { lacking } from "../access.js";
 import { ask, post, query } from "../ask.js";
 import { bytes, count, shown } from "../format.js";
 import { Component, html } from "../html.js";
@@ -23,6 +24,8 @@ export class Messages extends Component {
   fetch = () => this.ask(post("messages", { vhost: this.props.vhost, name: this.props.queue }));
 
   render(props, { found, isAsked, warns, error }) {
+    const reason = lacking("operator");
+    if (reason) return html`<p><button type="button" disabled>Look at messages</button></p><p class="zero">${reason}</p>`;
     const [first, last] = found ? [found.offset + 1, found.offset + found.messages.length] : [0, 0];
     return html`<div class="messages">
       <p><button type="button" disabled=${isAsked} onClick=${() => this.look(0)}>${found ? "Look again" : "Look at messages"}</button></p>

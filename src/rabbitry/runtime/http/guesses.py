@@ -1,4 +1,4 @@
-"""Limits on guessing passwords: how long an address has to wait after wrong ones."""
+"""Limits on guessing passwords: how long an address, or a name, has to wait after wrong ones."""
 
 from __future__ import annotations
 
@@ -41,6 +41,14 @@ class Guesses:
         self._wrong[peer] = (1 if now - last > FORGET_AFTER else number + 1, now)
         if len(self._wrong) > ADDRESSES:
             self._wrong.popitem(last=False)
+
+    def right(self, peer: str) -> None:
+        """Take back one wrong password: it was counted in advance, and was right."""
+        number, last = self._wrong.get(peer, (0, 0.0))
+        if number > 1:
+            self._wrong[peer] = (number - 1, last)
+        else:
+            self._wrong.pop(peer, None)
 
     def __len__(self) -> int:
         """Return how many addresses are remembered."""

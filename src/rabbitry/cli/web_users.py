@@ -1,0 +1,115 @@
+"""`rabbitry web users`: the users of the dashboard, their roles and passwords."""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from rabbitry.exceptions import UsageError
+from rabbitry.runtime.options import Json, read_password
+
+VARIABLE: Final = "RABBITRY_WEB_PASSWORD"
+"""The environment variable with the password of a new user."""
+
+
+class RoleName(enum.StrEnum):
+    """The roles, as the option --role takes them."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+UsersFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--users",
+        envvar="RABBITRY_WEB_USERS",
+        metavar="FILE",
+        help="The file of the dashboard's users.",
+        show_default="web-users.json in the user's data folder",
+    ),
+]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The user's name.")]
+Given = Annotated[RoleName, typer.Option("--role", case_sensitive=False, help="What they may do.")]
+PasswordFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help=f"The file with the password, on its first line; else {VARIABLE}, else it is asked for.",
+        show_default=False,
+    ),
+]
+
+app = typer.Typer(no_args_is_help=True, help="Add, remove and list the users of the dashboard.")
+
+
+@app.command()
+def add(name: Name, role: Given, password_file: PasswordFile = None, users: UsersFile = None) -> None:
+    """Add a user, or change the role and password of one. A dashboard that runs takes it within seconds.
+
+    viewer: sees everything. operator: also pauses, resumes, replays and looks at messages. admin: also purges, deletes,
+    declares and binds.
+
+    Example: rabbitry web users add alice --role operator
+    """
+    from rabbitry.web.login.passwords import hash_password
+    from rabbitry.web.login.users import Account, changed_users, check_name, check_password, usual_file
+
+    check_name(name)
+    password = check_password(_password(name, password_file))
+    file = users or usual_file()
+    account = Account(role.value, hash_password(password))
+    with changed_users(file) as known:
+        is_new = name not in known
+        known[name] = account
+    print(f"{'added' if is_new else 'changed'} user {name!r} with the role {role.value} in {file}")
+
+
+@app.command()
+def remove(name: Name, users: UsersFile = None) -> None:
+    """Remove a user, who is signed out within seconds.
+
+    Example: rabbitry web users remove alice
+    """
+    from rabbitry.web.login.users import changed_users, usual_file
+
+    file = users or usual_file()
+    if not file.exists():
+        raise UsageError(f"there is no user {name!r}: {file} does not exist")
+    with changed_users(file) as known:
+        if name not in known:
+            raise UsageError(f"there is no user {name!r} in {file}; `rabbitry web users list` lists them")
+        del known[name]
+    print(f"removed user {name!r} from {file}")
+
+
+@app.command("list")
+def show(users: UsersFile = None, *, as_json: Json = False) -> None:
+    """List the users and their roles.
+
+    Example: rabbitry web users list --json
+    """
+    from rabbitry.web.login.users import read_users, usual_file
+
+    file = users or usual_file()
+    known = read_users(file) if file.exists() or users is not None else {}
+    for name, account in sorted(known.items()):
+        print(json.dumps({"name": name, "role": account.role}) if as_json else f"{account.role:<9} {name}")
+
+
+def _password(name: str, file: Path | None) -> str:
+    if file is not None:
+        return read_password(file)
+    if given := os.environ.get(VARIABLE):
+        return given
+    if not sys.stdin.isatty():
+        raise UsageError(f"missing password for user {name!r}: set {VARIABLE} or pass --password-file FILE")
+    typed: str = typer.prompt(f"Password for {name}", hide_input=True, confirmation_prompt=True)
+    return typed

@@ -1,0 +1,204 @@
+"""Checking names and passwords: against the file of users, and against the shared password."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import math
+import secrets
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rabbitry.apps import Role
+from rabbitry.exceptions import RabbitryError, UsageError
+from rabbitry.runtime.http.guesses import Guesses
+from rabbitry.web.login.passwords import LOG_COST, is_password
+from rabbitry.web.login.users import LONGEST_NAME, LONGEST_PASSWORD, ROLES, Account, read_users
+
+LOOK_AGAIN: Final = 2.0
+"""Seconds between two looks at the file of users."""
+_AT_ONCE: Final = 2
+"""Passwords that are checked at once: each takes 32 MiB."""
+_MOST_WAITING: Final = 32
+_NO_HASH: Final = f"$scrypt$ln={LOG_COST},r=8,p=3${'A' * 22}${'A' * 43}"
+"""What a password is compared with for a name that nobody has."""
+_MOST_KNOWN: Final = 256
+"""Passwords that were right, and are not checked anew with each request of a program."""
+
+_logger = logging.getLogger(__name__)
+
+
+class TooManyGuesses(RabbitryError):
+    """Somebody has to wait before they may try another password.
+
+    Attributes:
+        seconds: How long.
+    """
+
+    def __init__(self, why: str, seconds: float) -> None:
+        self.seconds = max(1, math.ceil(seconds))
+        super().__init__(f"{why}: try again in {self.seconds} s")
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody whose password was right. is_shared: it was the shared one, with any name."""
+
+    name: str
+    is_shared: bool
+
+
+class Accounts:
+    """The people who may sign in.
+
+    Args:
+        file: The file of users, which need not exist.
+        password: The shared password, with which every name that is not in the file is an admin; None for none.
+        changed: Called with the names whose role or password changed, or that are gone, when the file changed.
+
+    Raises:
+        UsageError: The file is there and can't be used.
+    """
+
+    def __init__(self, file: Path, password: str | None, changed: Callable[[frozenset[str]], None]) -> None:
+        self._file = file
+        self._password = password
+        self._changed = changed
+        self._users: Mapping[str, Account] | None = read_users(file) if file.exists() else None
+        self._complaint = ""
+        self._addresses = Guesses()
+        self._names = Guesses()
+        self._key = secrets.token_bytes(32)
+        self._known: OrderedDict[bytes, Person] = OrderedDict()
+        self._checking: dict[bytes, asyncio.Task[Person | None]] = {}
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+
+    @property
+    def has_login(self) -> bool:
+        """Whether people have to sign in: once there is a file of users, or a shared password."""
+        return self._users is not None or self._password is not None
+
+    def role_of(self, person: Person) -> Role:
+        """Return a person's role; Role.ANYONE if they may not sign in any more."""
+        account = (self._users or {}).get(person.name)
+        if person.is_shared:
+            return Role.ADMIN if self._password is not None and account is None else Role.ANYONE
+        return Role.ANYONE if account is None else ROLES[account.role]
+
+    async def check(self, name: str, password: str, peer: str) -> Person | None:
+        """Return who signs in with a name and a password; None if they are wrong.
+
+        Cancelling leaves the check running; its result counts.
+
+        Args:
+            name: What was typed as the name.
+            password: What was typed as the password.
+            peer: The address, for the limit of wrong passwords.
+
+        Raises:
+            TooManyGuesses: The address or the name has to wait first, whatever the password is.
+        """
+        if len(name) > LONGEST_NAME or len(password) > LONGEST_PASSWORD:
+            return None
+        text = f"{name}\0{password}".encode("utf-8", "surrogatepass")
+        digest = hashlib.blake2b(text, key=self._key, digest_size=32).digest()
+        if (known := self._known.get(digest)) is not None and self.role_of(known) is not Role.ANYONE:
+            self._known.move_to_end(digest)
+            return known
+        # A program may send several requests at once: they are one attempt.
+        checking = self._checking.get(digest)
+        if checking is None:
+            checking = self._begin(digest, name, password, peer)
+        return await asyncio.shield(checking)
+
+    def _begin(self, digest: bytes, name: str, password: str, peer: str) -> asyncio.Task[Person | None]:
+        for limits, who, of in ((self._addresses, peer, f"from {peer}"), (self._names, name, "for this name")):
+            if (seconds := limits.wait(who)) > 0:
+                raise TooManyGuesses(f"Too many wrong passwords {of}", seconds)
+        if len(self._checking) >= _MOST_WAITING:
+            raise TooManyGuesses("Too many people sign in at once", 1)
+        # Counted in advance, so that guesses sent at once can't all pass before the first one has failed.
+        self._addresses.wrong(peer)
+        self._names.wrong(name)
+        task = asyncio.create_task(self._check(digest, name, password, peer), name="a password")
+        self._checking[digest] = task
+        task.add_done_callback(lambda _: self._checking.pop(digest, None))
+        return task
+
+    async def _check(self, digest: bytes, name: str, password: str, peer: str) -> Person | None:
+        account = (self._users or {}).get(name)
+        # The same work for a name that nobody has, so that the time does not tell which names there are.
+        hashed = _NO_HASH if account is None else account.password
+        is_right = False
+        if self._users is not None:
+            async with self._turns:
+                is_right = await asyncio.to_thread(is_password, password, hashed)
+        is_shared = account is None
+        if is_shared:
+            given, shared = password.encode("utf-8", "surrogatepass"), (self._password or "").encode()
+            is_right = secrets.compare_digest(given, shared) and self._password is not None
+        if not is_right:
+            _logger.warning("sign-in refused for %r from %s", name, peer)
+            return None
+        self._addresses.right(peer)
+        self._names.right(name)
+        person = Person(name, is_shared)
+        self._known[digest] = person
+        if len(self._known) > _MOST_KNOWN:
+            self._known.popitem(last=False)
+        return person
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Read the file of users again when it changes, while the block runs."""
+        watching = asyncio.create_task(self._watch(), name="the file of users")
+        try:
+            yield
+        finally:
+            tasks = [watching, *self._checking.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _watch(self) -> None:
+        seen: tuple[int, ...] | None = None
+        while True:
+            state = await asyncio.to_thread(_state, self._file)
+            if state != seen:
+                seen = state
+                await self._read_again()
+            await asyncio.sleep(LOOK_AGAIN)
+
+    async def _read_again(self) -> None:
+        """Read the file. One that can't be used any more changes nothing, and is logged."""
+        before = self._users
+        try:
+            if before is None and not await asyncio.to_thread(self._file.exists):
+                return
+            users = await asyncio.to_thread(read_users, self._file)
+        except UsageError as error:
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                _logger.warning("users stay as they were: %s", error)
+            return
+        self._complaint = ""
+        if users == before:
+            return
+        self._users = users
+        self._known.clear()
+        names = {*users, *(before or {})}
+        self._changed(frozenset(name for name in names if users.get(name) != (before or {}).get(name)))
+
+
+def _state(file: Path) -> tuple[int, ...]:
+    """Return what differs once a file was changed or replaced."""
+    try:
+        found = file.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size, found.st_mode

@@ -1,0 +1,99 @@
+"""Signing in and out: the page, and the requests that it sends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+
+from rabbitry._decode import decode_json
+from rabbitry.apps import Role, needs, user_of
+from rabbitry.apps.api import json_response, route_class
+from rabbitry.exceptions import Undecodable, UsageError
+from rabbitry.runtime.http.guard import cookie_name, peer_of
+from rabbitry.web._shell import login_page
+from rabbitry.web.login.accounts import TooManyGuesses
+from rabbitry.web.login.gate import SESSION, Login
+
+if TYPE_CHECKING:
+    from rabbitry.web.login.sessions import Session
+
+
+class Credentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What somebody typed to sign in."""
+
+    name: str
+    password: str
+
+
+class LoginRoutes:
+    """The routes for signing in and out.
+
+    They lie at the dashboard's root, and the cookie has no Path: browsers then take the folder of the request's URL,
+    which is right behind a proxy that adds a prefix.
+
+    Args:
+        login: The accounts and sessions.
+    """
+
+    def __init__(self, login: Login) -> None:
+        self._login = login
+        self.router: APIRouter = APIRouter(route_class=route_class(_largest))
+        self.router.add_api_route("/login/", self.page, include_in_schema=False)
+        self.router.add_api_route("/session", self.show)
+        self.router.add_api_route("/session", self.sign_in, methods=["POST"])
+        self.router.add_api_route("/logout", self.sign_out, methods=["POST"])
+
+    @needs(Role.ANYONE)
+    async def page(self, request: Request) -> HTMLResponse:
+        """Return the page for signing in."""
+        return HTMLResponse(login_page(self._login.token_for(request)))
+
+    @needs(Role.ANYONE)
+    async def show(self, request: Request) -> Response:
+        """Return who is signed in."""
+        user = user_of(request)
+        return json_response({"name": user.name, "role": user.role.label, "has_login": self._login.has_login})
+
+    @needs(Role.ANYONE)
+    async def sign_in(self, request: Request) -> Response:
+        """Begin a session, whose key goes to the browser as a cookie."""
+        try:
+            typed = decode_json(await request.body(), Credentials)
+        except Undecodable as error:
+            raise UsageError(f"the request has no name and password: {error}") from error
+        if not self._login.has_login:
+            raise UsageError("this dashboard has no login")
+        try:
+            person = await self._login.accounts.check(typed.name, typed.password, peer_of(request.scope))
+        except TooManyGuesses as error:
+            return JSONResponse({"error": str(error)}, 429, {"Retry-After": str(error.seconds)})
+        if person is None:
+            return JSONResponse({"error": "wrong name or password"}, 401, {"WWW-Authenticate": "Rabbitry"})
+        self._end(request)
+        session = self._login.sessions.begin(person.name, is_shared=person.is_shared)
+        answer = json_response({"name": person.name})
+        # A proxy in between may end TLS without saying so; the browser's Origin does.
+        is_secure = request.url.scheme == "https" or request.headers.get("origin", "").startswith("https:")
+        secure = "; Secure" if is_secure else ""
+        answer.headers["Set-Cookie"] = f"{cookie_name(request.scope)}={session.key}; HttpOnly; SameSite=Strict{secure}"
+        return answer
+
+    @needs(Role.VIEWER)
+    async def sign_out(self, request: Request) -> Response:
+        """End the session."""
+        self._end(request)
+        answer = json_response({"done": "signed out"})
+        answer.headers["Set-Cookie"] = f"{cookie_name(request.scope)}=; Max-Age=0; HttpOnly; SameSite=Strict"
+        return answer
+
+    def _end(self, request: Request) -> None:
+        session: Session | None = request.scope.get(SESSION)
+        if session is not None:
+            self._login.sessions.end(session)
+
+
+async def _largest() -> int:
+    return 10_000

@@ -1,0 +1,107 @@
+"""Sessions of signed-in users, and the tokens that their pages send. They live in memory, and end with the process."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+IDLE: Final = 8 * 3600.0
+"""Seconds after the last request at which a session ends. A WebSocket that is open counts as a request."""
+LONGEST: Final = 7 * 24 * 3600.0
+"""Seconds after which a session ends in any case."""
+MOST: Final = 2048
+"""Sessions at once; beyond, the one that was unused for the longest time ends."""
+MOST_OF_USER: Final = 64
+"""Sessions of one name at once; beyond, the one that was unused for the longest time ends."""
+TOKEN_HEADER: Final = "X-Rabbitry-Token"  # noqa: S105 # a header's name
+
+
+class Session:
+    """One login.
+
+    Attributes:
+        name: The user's name.
+        is_shared: Whether they signed in with the shared password.
+        ended: Set when it ends, so that its WebSockets close.
+    """
+
+    def __init__(self, name: str, *, is_shared: bool, now: float) -> None:
+        self.key: str = secrets.token_urlsafe(32)
+        self.name = name
+        self.is_shared = is_shared
+        self.begun = now
+        self.used = now
+        self.ended = asyncio.Event()
+
+
+class Sessions:
+    """The sessions by their keys, which only their browsers know.
+
+    Args:
+        clock: Returns seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._sessions: OrderedDict[str, Session] = OrderedDict()  # the one used last is at the end
+        self._secret = secrets.token_bytes(32)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._sessions)
+
+    def begin(self, name: str, *, is_shared: bool = False) -> Session:
+        """Begin a session, with a key of its own (which no one could have set before)."""
+        session = Session(name, is_shared=is_shared, now=self._clock())
+        same = [each for each in self._sessions.values() if each.name == name]
+        if len(same) >= MOST_OF_USER:
+            self.end(same[0])
+        if len(self._sessions) >= MOST:
+            self.end(next(iter(self._sessions.values())))
+        self._sessions[session.key] = session
+        return session
+
+    def find(self, key: str) -> Session | None:
+        """Return the session with a key, and note that it is used. None if it has ended."""
+        # A key has 256 random bits: how long the look-up of a wrong one takes tells nothing of a right one.
+        session = self._sessions.get(key)
+        if session is None:
+            return None
+        if self.left(session) <= 0:
+            self.end(session)
+            return None
+        session.used = self._clock()
+        self._sessions.move_to_end(key)
+        return session
+
+    def left(self, session: Session) -> float:
+        """Return the seconds until a session ends if nothing uses it."""
+        return min(session.used + IDLE, session.begun + LONGEST) - self._clock()
+
+    def touch(self, session: Session) -> None:
+        """Note that a session is in use."""
+        self.find(session.key)
+
+    def end(self, session: Session) -> None:
+        """End a session, and close its WebSockets."""
+        self._sessions.pop(session.key, None)
+        session.ended.set()
+
+    def end_of(self, gone: Callable[[Session], bool]) -> None:
+        """End the sessions for which `gone` returns true."""
+        for session in [each for each in self._sessions.values() if gone(each)]:
+            self.end(session)
+
+    def token(self, key: str = "") -> str:
+        """Return the token for pages of the session with this key; of no session if the key is empty."""
+        return hmac.new(self._secret, key.encode(), hashlib.sha256).hexdigest()
+
+    def is_token(self, given: str, key: str = "") -> bool:
+        """Return whether a token is that of the session with this key."""
+        return secrets.compare_digest(given.encode("utf-8", "replace"), self.token(key).encode())

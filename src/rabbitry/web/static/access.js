@@ -1,0 +1,18 @@
+// What the person who looks at the page may do. The server decides; here is only what the page offers.
+const ROLES = ["anyone", "viewer", "operator", "admin"];
+
+export const role = document.querySelector("meta[name=rabbitry-role]")?.content ?? "viewer";
+
+// Why this person may not do what needs a role; null if they may.
+export const lacking = (needed) =>
+  ROLES.indexOf(role) >= ROLES.indexOf(needed) ? null : `This needs the role ${needed}, and you have the role ${role}.`;
+
+export async function signOut() {
+  const root = new URL("../", import.meta.url);
+  const headers = { "X-Rabbitry-Token": document.querySelector("meta[name=rabbitry-token]").content };
+  try {
+    await fetch(new URL("logout", root), { method: "POST", headers, signal: AbortSignal.timeout(30_000) });
+  } finally {
+    location.href = new URL("login/", root);
+  }
+}

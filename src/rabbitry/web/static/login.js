@@ -1,0 +1,41 @@
+// Signing in: name and password go to the server, which answers with a cookie, and then the page is shown that was asked for.
+const form = document.getElementById("sign-in");
+const failed = document.getElementById("failed");
+const button = form.querySelector("button");
+const root = new URL("../", location.href);
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  button.disabled = true;
+  failed.textContent = "";
+  const error = await signIn(form.elements.name.value.trim(), form.elements.password.value);
+  if (!error) return location.replace(wanted());
+  button.disabled = false;
+  failed.textContent = error;
+  form.elements.password.select();
+  form.elements.password.focus();
+});
+
+// Returns why it failed; an empty text if it did not.
+async function signIn(name, password) {
+  const headers = { "Content-Type": "application/json", "X-Rabbitry-Token": document.querySelector("meta[name=rabbitry-token]").content };
+  try {
+    const signal = AbortSignal.timeout(30_000);
+    const answer = await fetch(new URL("session", root), { method: "POST", headers, signal, body: JSON.stringify({ name, password }) });
+    if (answer.ok) return "";
+    const { error } = await answer.json();
+    return `${error[0].toUpperCase()}${error.slice(1)}.`;
+  } catch {
+    return "The server does not answer.";
+  }
+}
+
+// The page that was asked for, if it is one of this dashboard.
+function wanted() {
+  try {
+    const url = new URL(new URLSearchParams(location.search).get("to") ?? "", root);
+    return url.href.startsWith(root.href) ? url.href : root.href;
+  } catch {
+    return root.href;
+  }
+}

@@ -1,0 +1,217 @@
+"""What each role may do: every route and every topic, with every role."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+import websockets
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute, APIWebSocketRoute, iter_route_contexts
+from starlette.routing import Mount as Mounted
+
+import rabbitry
+from rabbitry.apps import Plugin, Role, Site, needs
+from rabbitry.apps.exceptions import PluginError
+from rabbitry.runtime.http.serving import serve
+from rabbitry.runtime.listening import listen
+from rabbitry.web.feed.pages import Feed
+from rabbitry.web.feed.topics import Value
+from rabbitry.web.login.roles import Roles
+from rabbitry.web.server import Mount, mounts
+from rabbitry.web.sources import Sources
+from tests.web.login.dashboards import NAMES, PASSWORD, client, dashboard, running, sign_in
+
+ROUTES: Final = {
+    "anyone": {
+        "GET /login/", "GET /session", "POST /session", "GET /static",
+    },
+    "viewer": {
+        "GET /", "GET /queues/", "GET /exchanges/", "GET /connections/", "GET /channels/", "GET /consumers/",
+        "GET /audit/", "GET /audit/api/entries", "GET /api/history", "GET /api/history/series",
+        "GET /healthz", "GET /static/views.js", "POST /logout", "WS /feed",
+        "GET /monitor/", "GET /monitor/static", "WS /ws",
+        "GET /grading/", "GET /grading/static", "GET /grading/api/overview", "GET /grading/api/submissions/{identity}",
+        "GET /grading/api/files/{identity}", "GET /grading/api/inbox/{role}",
+        "GET /grading/api/inbox/{role}/{identity}",
+        "GET /crawl/", "GET /crawl/static", "GET /crawl/api/status", "GET /crawl/api/hosts", "GET /crawl/api/search",
+        "GET /crawl/api/why", "GET /crawl/api/outcomes", "WS /crawl/ws",
+    },
+    "operator": {
+        "GET /queues/api/messages", "POST /queues/api/messages",
+        "POST /grading/api/submissions", "POST /grading/api/inbox/{role}/{identity}", "POST /crawl/api/command",
+    },
+    "admin": {
+        "POST /queues/api/purge", "POST /queues/api/delete",
+    },
+}  # fmt: skip
+"""Role → the routes that it is the least one for. A new route is added here, with care."""
+TOPICS: Final = {
+    "viewer": {
+        "sources", "topology", "attention", "broker", "queue", "queues", "exchanges", "connections", "channels",
+        "consumers", "bindings", "stages", "nodes",
+    },
+}  # fmt: skip
+"""Role → the topics of the feed that it is the least one for."""
+_ASKED: Final = {"error": "sign in first"}
+_NEEDED: Final = {route: Role[role.upper()] for role, routes in ROUTES.items() for route in routes}
+
+
+def _routes(app: FastAPI) -> Iterator[str]:
+    """Yield the routes of a dashboard: method and path, where a folder of files is a GET of its place."""
+    for context in iter_route_contexts(app.routes):
+        route = context.original_route
+        if isinstance(route, Mounted):
+            yield f"GET {route.path}"
+        elif isinstance(route, APIWebSocketRoute):
+            yield f"WS {context.path}"
+        else:
+            assert isinstance(route, APIRoute), route
+            for method in route.methods or ():
+                yield f"{method} {context.path}"
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> FastAPI:
+    return dashboard(tmp_path, mounts(Site(broker="amqp://127.0.0.1:1/")))
+
+
+def test_every_route_is_in_the_table(app: FastAPI) -> None:
+    assert {*_routes(app)} == {*_NEEDED}
+
+
+@pytest.mark.parametrize("role", ["anyone", *NAMES])
+async def test_every_route_is_refused_to_every_lesser_role(app: FastAPI, role: str) -> None:
+    async with client(app) as http:
+        if role != "anyone":
+            assert (await sign_in(http, NAMES[role])).status_code == 200
+        for route, needed in _NEEDED.items():
+            method, _, path = route.partition(" ")
+            if method == "WS" or route == "POST /logout":
+                continue  # the one has a test of its own; the other would end the session
+            answer = await http.request(method, _example(path))
+            is_refused = "needs the role" in answer.text or answer.json() == _ASKED if answer.is_client_error else False
+            assert is_refused == (needed > Role[role.upper()]), (route, answer.status_code, answer.text)
+            assert not is_refused or answer.status_code in (401, 403)
+
+
+def _example(path: str) -> str:
+    """Return a path that a route serves."""
+    folder = Path(rabbitry.__file__).parent
+    if path.endswith("/static"):
+        of_app = "web" if path == "/static" else f"apps{path.removesuffix('/static')}"
+        return f"{path}/{next((folder / of_app / 'static').glob('*.js')).name}"
+    return path.replace("{identity}", "1").replace("{role}", "assistant")
+
+
+async def _served(app: FastAPI) -> AsyncIterator[int]:
+    (listener,) = listen("127.0.0.1", 0)
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve(app, [listener], stop))
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        stop.set()
+        await serving
+
+
+async def test_every_websocket_and_every_topic_asks_for_its_role(app: FastAPI) -> None:
+    assert {*Sources("amqp://127.0.0.1:1/").topics} == {topic for topics in TOPICS.values() for topic in topics}
+    sockets = [route.removeprefix("WS ") for route in _NEEDED if route.startswith("WS ")]
+    assert {_NEEDED[f"WS {path}"] for path in sockets} == {Role.VIEWER}
+    async for port in _served(app):
+        for path in sockets:
+            url = f"ws://127.0.0.1:{port}{path}"
+            with pytest.raises(websockets.InvalidStatus) as error:
+                async with websockets.connect(url, proxy=None):
+                    pass
+            assert error.value.response.status_code == 401
+        for role, name in NAMES.items():
+            headers = [("Authorization", _basic(name))]
+            async with asyncio.timeout(120):
+                async with websockets.connect(
+                    f"ws://127.0.0.1:{port}/feed", proxy=None, additional_headers=headers
+                ) as socket:
+                    await _see_topics(socket, Role[role.upper()])
+
+
+async def _see_topics(socket: websockets.ClientConnection, role: Role) -> None:
+    for needed, topics in TOPICS.items():
+        for number, topic in enumerate(sorted(topics - {"queue"}), 1):
+            await socket.send(json.dumps({"open": number, "topic": topic, "params": {}}))
+        wanted = {*range(1, len(topics))}
+        while wanted:
+            for part in json.loads(await socket.recv()).get("parts", []):
+                if part["id"] in wanted:
+                    wanted.discard(part["id"])
+                    assert ("error" in part) == (role < Role[needed.upper()]), part
+
+
+def _basic(name: str) -> str:
+    return "Basic " + base64.b64encode(f"{name}:{PASSWORD}".encode()).decode()
+
+
+async def test_what_names_no_role_needs_an_admin_and_apps_have_their_own_rule(tmp_path: Path) -> None:
+    made = APIRouter()
+
+    @made.get("/seen")
+    @made.post("/seen")
+    @made.delete("/seen")
+    async def seen() -> str:
+        return "seen"
+
+    @made.post("/purge")
+    @needs(Role.ADMIN)
+    async def purge() -> str:
+        return "purged"
+
+    app = dashboard(tmp_path, [Mount(Plugin(name="board", title="X"), made)])
+
+    @app.get("/forgotten")
+    async def forgotten() -> str:
+        return "forgotten"
+
+    allowed = {
+        "vera": {"GET /board/seen"},
+        "otto": {"GET /board/seen", "POST /board/seen"},
+        "ada": {"GET /board/seen", "POST /board/seen", "DELETE /board/seen", "POST /board/purge", "GET /forgotten"},
+    }
+    for name, routes in allowed.items():
+        async with client(app) as http:
+            await sign_in(http, name)
+            for route in allowed["ada"]:
+                answer = await http.request(*route.split(" "))
+                assert answer.status_code == (200 if route in routes else 403), (name, route)
+
+
+def test_a_route_whose_role_can_not_be_checked_is_refused() -> None:
+    inner, outer = APIRouter(), APIRouter()
+    inner.mount("/files", FastAPI())
+    outer.include_router(inner)
+    with pytest.raises(PluginError, match="'/files' is a Mount"):
+        Roles().add_app(outer)
+
+
+async def test_a_new_topic_needs_an_admin_unless_it_says_otherwise(tmp_path: Path) -> None:
+    feed = Feed({"new": Value({"a": 1})})
+    for role in (Role.VIEWER, Role.OPERATOR, Role.ADMIN):
+        with feed.page(role=role) as page:
+            page.receive('{"open": 1, "topic": "new"}')
+            message = page.take()
+            assert isinstance(message, dict)
+            assert ("error" in message["parts"][0]) == (role is not Role.ADMIN)
+
+
+async def test_read_only_lets_nobody_change_anything(tmp_path: Path) -> None:
+    app = dashboard(tmp_path, is_read_only=True)
+    async with client(app) as http:
+        await sign_in(http, "ada")
+        assert (await http.get("/session")).json() == {"name": "ada", "role": "viewer", "has_login": True}
+        assert (await http.post("/queues/api/purge", json={})).status_code == 403
+    open_ = dashboard(tmp_path, users=tmp_path / "none.json", is_read_only=True)
+    async with running(open_), client(open_) as http:
+        assert (await http.get("/session")).json() == {"name": "", "role": "viewer", "has_login": False}
+        assert '<p class="who">Read-only</p>' in (await http.get("/audit/")).text
