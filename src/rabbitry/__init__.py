@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from rabbitry.flow import App, Batch, Context, Depends, Key, Message, Outgoing
     from rabbitry.flow.exceptions import (
         AppError,
+        CallCancelled,
         CallFailed,
         CallTimeout,
         DependencyFailed,
@@ -76,6 +77,7 @@ __all__ = [
     "BlockingReceipt",
     "BlockingTransaction",
     "BrokerURL",
+    "CallCancelled",
     "CallFailed",
     "CallTimeout",
     "Channel",
@@ -144,7 +146,16 @@ _ELSEWHERE: Final = {
         "rabbitry.amqp.client",
     ),
     **dict.fromkeys(
-        ("AppError", "CallFailed", "CallTimeout", "DependencyFailed", "Reject", "Retry", "TopologyMismatch"),
+        (
+            "AppError",
+            "CallCancelled",
+            "CallFailed",
+            "CallTimeout",
+            "DependencyFailed",
+            "Reject",
+            "Retry",
+            "TopologyMismatch",
+        ),
         "rabbitry.flow.exceptions",
     ),
     **dict.fromkeys(("App", "Batch", "Context", "Depends", "Key", "Message", "Outgoing"), "rabbitry.flow"),

@@ -163,3 +163,17 @@ def return_messages_of_a_process(text: str) -> list[rabbitry.Outgoing]:
 
 addressed.output("page", queue="addressed.pages")
 addressed.output("line", queue="addressed.lines")
+
+cancelled = rabbitry.App("cancelled-process", cancellable=True)
+
+
+@cancelled.stage("work", processes=True, concurrency=1, attempts=2, then="end")
+def sleep_or_return(what: str) -> str:
+    if what.startswith("/"):  # a file: it tells that this began, which only a signal ends
+        with open(what, "w", encoding="ascii") as file:
+            file.write(str(os.getpid()))
+        time.sleep(600)
+    return what
+
+
+cancelled.output("end", queue="cancelled-process.end")

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 import rabbitry
+from rabbitry.flow.blocking import BlockingPublisher
 from tests.flow._running import counts, dead_of, eventually_consumed, eventually_dead, eventually_holds, put
 from tests.support import commands
 from tests.support.ports import free_port
@@ -221,6 +222,25 @@ def test_a_stage_is_paused_for_processes_that_are_killed_and_come_again_and_resu
             assert run("pause", stage, "none", url=broker_url).returncode == code
         worker.process.terminate()
         worker.process.wait(60)
+
+
+def test_a_job_is_cancelled_by_its_id(broker_url: str) -> None:
+    done = run("cancel", "films", "no-job", url=broker_url)
+    assert done.returncode == 2
+    assert "its jobs can be cancelled once a worker or publisher of App('films', cancellable=True)" in done.stderr
+    app = rabbitry.App("films", cancellable=True)
+
+    @app.stage("in", replies=True)
+    async def handle(text: str) -> None: ...
+
+    async def call(blocking: BlockingPublisher) -> None:
+        async with app.worker(broker_url, connect_attempts=1):
+            with pytest.raises(rabbitry.CallCancelled):
+                await asyncio.to_thread(blocking.call, "x", key="in", timeout=100, id="of-a-call")
+
+    with app.publisher_blocking(broker_url) as publisher:
+        assert run("cancel", "films", "of-a-call", url=broker_url).stdout == "cancelled job of-a-call of films\n"
+        asyncio.run(call(publisher))
 
 
 def test_dead_letters_are_listed_shown_replayed_and_dropped(shop: rabbitry.App, broker_url: str) -> None:

@@ -15,7 +15,7 @@ _MODULES = {
         "app", "batch", "blocking", "codec", "context", "depends", "exceptions", "joining", "key", "message",
         "middleware", "outgoing", "publisher", "spec", "stage", "wiring", "worker",
     },
-    "rabbitry.flow.wiring": {"dead_letters", "declarer", "pausing", "retries", "topology"},
+    "rabbitry.flow.wiring": {"cancelling", "dead_letters", "declarer", "pausing", "retries", "topology"},
     "rabbitry.flow.worker": set(),
 }  # fmt: skip
 

@@ -157,6 +157,8 @@ def _acked(queue: Mapping[str, Any]) -> int:
 
 
 def _is_waiting_queue(queue: Mapping[str, Any]) -> bool:
-    """Return whether messages leave the queue by themselves, as in a retry queue."""
+    """Return whether messages leave the queue by themselves, as in a retry queue, or that of cancelled jobs."""
     arguments = part_of(queue, "arguments")
+    if queue.get("name", "").endswith(".cancelled") and "x-single-active-consumer" in arguments:
+        return True
     return "x-message-ttl" in arguments and "x-dead-letter-exchange" in arguments

@@ -30,6 +30,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "pause": "Pause a stage of an app.",
         "resume": "Resume a stage that is paused.",
         "paused": "List the stages that are paused.",
+        "cancel": "Cancel a job of an app.",
         "dead": "Look at an app's dead letters, replay and drop them.",
         "topology": "Show, check and export what an app needs on the broker.",
         "queues": "List the broker's queues.",

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rabbitry.amqp.client import Channel, Connection, Properties
-from rabbitry.exceptions import ConnectionClosed, RabbitryError
+from rabbitry.exceptions import ConnectionClosed, RabbitryError, UsageError
 from rabbitry.flow._replies import REPLY_TO, is_progress, value_of
 from rabbitry.flow.exceptions import CallTimeout
 
@@ -52,6 +52,8 @@ class Calls:
         on_progress: Callable[[Any], None] | None,
     ) -> Any:
         """Publish a message, and return the value of its reply; see `Publisher.call`."""
+        if identity in self._waiting:
+            raise UsageError(f"id={identity!r}: another call of this publisher with that id waits for its reply")
         properties = message.properties
         assert isinstance(properties, Properties)  # noqa: S101 # of `publication_of`; narrows the type
         call = self._waiting[identity] = _Call(on_progress)
@@ -62,7 +64,7 @@ class Calls:
                     message.body,
                     exchange=message.exchange,
                     routing_key=message.routing_key,
-                    properties=properties._replace(reply_to=REPLY_TO),
+                    properties=properties._replace(reply_to=REPLY_TO, message_id=identity, correlation_id=identity),
                     mandatory=message.mandatory,
                 )
                 delivery = await call.reply

@@ -11,11 +11,13 @@ from rabbitry.amqp.client import Delivery, Properties
 from rabbitry.amqp.protocol.tables import FieldValue, Table
 from rabbitry.flow._fitting import ERROR
 from rabbitry.flow.codec import JSON, TEXT, Codec, Encoded, encode
-from rabbitry.flow.exceptions import CallFailed
+from rabbitry.flow.exceptions import CallCancelled, CallFailed
 from rabbitry.flow.message import REASON, Publication, Role, text_header
 
 PROGRESS: Final = "x-rabbitry-progress"
 """A header of replies with progress, which precede the last reply."""
+CANCELLED: Final = "cancelled"
+"""The reason in the reply for a message that was cancelled."""
 REPLY_TO: Final = "amq.rabbitmq.reply-to"
 """The pseudo-queue of direct reply-to (RabbitMQ's docs/direct-reply-to)."""
 
@@ -65,11 +67,15 @@ def is_progress(headers: Table) -> bool:
 
 
 def value_of(delivery: Delivery, type_: Any = None) -> Any:
-    """Return the value of a reply, decoded to a type, or as its content type says. Raises CallFailed, Undecodable."""
+    """Return the value of a reply, decoded to a type, or as its content type says.
+
+    Raises CallFailed, CallCancelled and Undecodable.
+    """
     properties = delivery.properties
     headers = properties.headers or {}
     if (reason := text_header(headers, REASON)) is not None:
-        raise CallFailed(text_header(headers, ERROR) or reason, reason=reason)
+        kind = CallCancelled if reason == CANCELLED else CallFailed
+        raise kind(text_header(headers, ERROR) or reason, reason=reason)
     if type_ is not None:
         return Codec(type_).decode(delivery.body)
     if properties.content_type == JSON:

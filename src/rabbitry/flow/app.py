@@ -62,6 +62,8 @@ class App:
         queue_type: Of the stages' queues, "classic" or "quorum".
         plain: Declare exchange and queues as programs do that say nothing about them (not durable, no arguments),
             so that these can join.
+        cancellable: Let its jobs be cancelled by `Publisher.cancel` and `rabbitry cancel`. Each worker then listens for
+            that, over an exclusive queue of its own.
         auto_delete: Names of the exchange and of queues that a plain app declares auto-delete too, as amqplib does.
 
     Raises:
@@ -76,6 +78,7 @@ class App:
         exchange_type: ExchangeType = "direct",
         queue_type: QueueType = "classic",
         plain: bool = False,
+        cancellable: bool = False,
         auto_delete: Collection[str] = (),
     ) -> None:
         if not name or len(name.encode()) > _LONGEST_NAME or name.startswith("amq."):
@@ -91,6 +94,7 @@ class App:
         self.exchange_type: ExchangeType = exchange_type
         self.queue_type: QueueType = queue_type
         self.plain = plain
+        self.cancellable = cancellable
         self.auto_delete: frozenset[str] = frozenset(auto_delete)
         self.stages: dict[str, Stage] = {}
         self.outputs: dict[str, Output] = {}
@@ -462,6 +466,7 @@ class App:
             exchange_type=self.exchange_type,
             queue_type=self.queue_type,
             plain=self.plain,
+            cancellable=self.cancellable,
             auto_delete=self.auto_delete,
             stages=dict(self.stages),
             outputs=dict(self.outputs),

@@ -75,6 +75,7 @@ class BlockingPublisher:
         type: type[_R],
         headers: Table | None = None,
         on_progress: Callable[[Any], None] | None = None,
+        id: str | None = None,
     ) -> _R: ...
     @overload
     def call(
@@ -86,6 +87,7 @@ class BlockingPublisher:
         type: None = None,
         headers: Table | None = None,
         on_progress: Callable[[Any], None] | None = None,
+        id: str | None = None,
     ) -> Any: ...
     def call(
         self,
@@ -96,14 +98,21 @@ class BlockingPublisher:
         type: Any = None,
         headers: Table | None = None,
         on_progress: Callable[[Any], None] | None = None,
+        id: str | None = None,
     ) -> Any:
         """Publish a value, wait until it is handled, and return what the handler returned; see `Publisher.call`.
 
         `on_progress` is called on the I/O thread, and must not block.
         """
         return self._entered().run(
-            self._publisher.call(value, key=key, timeout=timeout, type=type, headers=headers, on_progress=on_progress)
+            self._publisher.call(
+                value, key=key, timeout=timeout, type=type, headers=headers, on_progress=on_progress, id=id
+            )
         )
+
+    def cancel(self, id: str) -> None:
+        """Cancel a job by the id of its first message, as `Publisher.cancel` does."""
+        self._entered().run(self._publisher.cancel(id))
 
     def wait_for_confirms(self) -> None:
         """Wait until everything sent before is confirmed. Raises what failed since the last call as one group."""

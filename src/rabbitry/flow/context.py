@@ -84,9 +84,9 @@ class Context:
     def cancelled(self) -> bool:
         """Whether the handler should end early, since its result is no longer used.
 
-        This is so when the time limit is over, when the worker stops and its deadline has passed, and when the message
-        is delivered again because the connection was lost. An `async def` handler is cancelled then; a handler in a
-        thread has to check this itself.
+        This is so when the job was cancelled by its id (`Publisher.cancel`), when the time limit is over, when the
+        worker stops and its deadline has passed, and when the message is delivered again because the connection was
+        lost. An `async def` handler is cancelled then; a handler in a thread has to check this itself.
         """
         return self._handled.is_cancelled or self._handled.is_stale
 

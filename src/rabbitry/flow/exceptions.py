@@ -74,6 +74,10 @@ class CallFailed(RabbitryError):
         self.reason = reason
 
 
+class CallCancelled(CallFailed):
+    """A call's message was cancelled by its id, before or while it was handled."""
+
+
 class CallTimeout(RabbitryError, TimeoutError):
     """No reply to a call came in time. Its message may still be handled."""
 

@@ -18,6 +18,7 @@ from rabbitry.flow.message import Publication
 from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.spec import AppSpec
 from rabbitry.flow.wiring import topology
+from rabbitry.flow.wiring.cancelling import cancellation_of, checked_id
 from rabbitry.flow.wiring.declarer import Declarer
 
 _T = TypeVar("_T")
@@ -111,6 +112,7 @@ class Publisher:
         type: type[_R],
         headers: Table | None = None,
         on_progress: Callable[[Any], None] | None = None,
+        id: str | None = None,
     ) -> _R: ...
     @overload
     async def call(
@@ -122,6 +124,7 @@ class Publisher:
         type: None = None,
         headers: Table | None = None,
         on_progress: Callable[[Any], None] | None = None,
+        id: str | None = None,
     ) -> Any: ...
     async def call(
         self,
@@ -132,12 +135,13 @@ class Publisher:
         type: Any = None,
         headers: Table | None = None,
         on_progress: Callable[[Any], None] | None = None,
+        id: str | None = None,
     ) -> Any:
         """Publish a value, wait until it is handled, and return what the handler returned.
 
         The key must lead to a stage with `replies=True`. After a timeout, or cancelling, the message may still be
-        handled; `Outgoing(value, expiration=…)` has the broker drop it if no worker took it by then. If the connection
-        is lost meanwhile, the reply may be, too.
+        handled; `Outgoing(value, expiration=…)` has the broker drop it if no worker took it by then, and `cancel(id)`
+        cancels it. If the connection is lost meanwhile, the reply may be, too.
 
         Args:
             value: The body, as for `publish`.
@@ -147,8 +151,10 @@ class Publisher:
             headers: Of the message.
             on_progress: Called in the publisher's event loop with each value that the handler gives to
                 `Context.progress`.
+            id: The message's id, to `cancel` it by, 1 to 255 bytes that no other message has; None for a random one.
 
         Raises:
+            CallCancelled: The message was cancelled.
             CallFailed: The message failed for good, and became a dead letter. The text is the handler's error.
             CallTimeout: No reply came in time.
             Undecodable: The reply is not of the type.
@@ -163,7 +169,35 @@ class Publisher:
             )
         if self._calls is None:
             raise UsageError(_NOT_ENTERED)
+        if id is not None:
+            identity = checked_id(id)
         return await self._calls.call(identity, message, timeout=timeout, type=type, on_progress=on_progress)
+
+    async def cancel(self, id: str) -> None:
+        """Cancel a job by the id of its first message, which `publish` returned, before or while it is handled.
+
+        Returns once the broker has confirmed that the cancellation is kept. It holds for 24 hours, and for the last
+        10,000 of an app, on all workers, also those that start later:
+
+        - A message of the job is dropped when a worker takes it, and counted in the worker's reports; so is everything
+          that followed from the first message and has its correlation id: results, parts, retries.
+        - An `async def` handler that runs is cancelled, as a task is, and may clean up until its time limit. A `def`
+          handler in a thread sees `Context.cancelled`; one in a process is killed with it; a generator is closed at its
+          next value. Nothing that the handler returns is published.
+        - A caller that waits for the reply gets CallCancelled.
+
+        A message whose handler had ended, and a batch that had begun, are not affected.
+
+        Raises:
+            UsageError: The app was not made with cancellable=True.
+            PublishError: The broker did not take it.
+        """
+        if not self.spec.cancellable:
+            raise UsageError(
+                f"app {self.spec.name!r}: its workers do not listen for cancellations: make it with "
+                f"App({self.spec.name!r}, cancellable=True)"
+            )
+        await (await self._send(cancellation_of(self.spec.name, id)))
 
     async def send(self, value: _T | Outgoing, *, key: str | Key[_T], headers: Table | None = None) -> Receipt:
         """Send a value and return the message's receipt, a future that is done once the broker has confirmed it.

@@ -30,6 +30,7 @@ class AppSpec:
     exchange_type: ExchangeType
     queue_type: QueueType
     plain: bool
+    cancellable: bool
     auto_delete: frozenset[str]
     stages: Mapping[str, Stage]
     outputs: Mapping[str, Output]

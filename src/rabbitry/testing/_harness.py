@@ -22,7 +22,7 @@ from rabbitry.flow.joining import store_given
 from rabbitry.flow.key import Key
 from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.spec import topic_matches
-from rabbitry.flow.wiring import dead_letters, topology
+from rabbitry.flow.wiring import cancelling, dead_letters, topology
 from rabbitry.flow.worker import Result, Work, Worker
 from rabbitry.testing._broker import RunningBroker
 from rabbitry.testing._recording import Published
@@ -109,6 +109,7 @@ class Harness:
         timeout: float = TIMEOUT,
         headers: Table | None = None,
         on_progress: Callable[[Any], None] | None = None,
+        id: str | None = None,
     ) -> _R: ...
     @overload
     async def call(
@@ -120,6 +121,7 @@ class Harness:
         timeout: float = TIMEOUT,
         headers: Table | None = None,
         on_progress: Callable[[Any], None] | None = None,
+        id: str | None = None,
     ) -> Any: ...
     async def call(
         self,
@@ -130,11 +132,16 @@ class Harness:
         timeout: float = TIMEOUT,
         headers: Table | None = None,
         on_progress: Callable[[Any], None] | None = None,
+        id: str | None = None,
     ) -> Any:
         """Publish a value, and return what the handler returned. Arguments and errors are those of `Publisher.call`."""
         return await self._publisher.call(
-            value, key=key, timeout=timeout, type=type, headers=headers, on_progress=on_progress
+            value, key=key, timeout=timeout, type=type, headers=headers, on_progress=on_progress, id=id
         )
+
+    async def cancel(self, id: str) -> None:
+        """Cancel a job by the id of its first message, as `Publisher.cancel` does."""
+        await self._publisher.cancel(id)
 
     @overload
     async def published(self, key: Key[_T], *, timeout: float = TIMEOUT) -> _T: ...
@@ -216,7 +223,11 @@ class Harness:
             AssertionError: A handler failed, unless `raise_errors` is off.
             Exception: The error that ended the worker.
         """
-        resting = {dead_letters.dead_queue(self.app.name), *(output.queue for output in self.app.outputs.values())}
+        resting = {
+            dead_letters.dead_queue(self.app.name),
+            cancelling.cancelled_queue(self.app.name),
+            *(output.queue for output in self.app.outputs.values()),
+        }
         own = {queue.name for queue in topology.derive(self.app.spec()).queues} - resting
         failing = asyncio.create_task(self._worker.wait())
         ends_at = time.monotonic() + timeout

@@ -2,5 +2,5 @@
 
 Public modules: `topology` (derived from an app, declared, checked), `declarer` (declares what other programs may have
 declared with other flags), `retries` (retry queues, and the queues of suspects), `dead_letters` (listed, replayed,
-dropped), `pausing` (stages that take nothing for a while).
+dropped), `pausing` (stages that take nothing for a while), `cancelling` (of jobs).
 """

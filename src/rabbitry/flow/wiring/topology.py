@@ -13,6 +13,7 @@ from rabbitry.exceptions import NotFound, PreconditionFailed
 from rabbitry.flow.exceptions import TopologyMismatch
 from rabbitry.flow.spec import AppSpec
 from rabbitry.flow.stage import Argument, Output, Stage
+from rabbitry.flow.wiring.cancelling import cancel_exchange, cancelled_queue, kept_arguments
 from rabbitry.flow.wiring.dead_letters import dead_queue
 from rabbitry.flow.wiring.declarer import Declarer
 from rabbitry.flow.wiring.pausing import pause_arguments, pause_queue
@@ -118,6 +119,10 @@ def derive(spec: AppSpec) -> AppTopology:
     for stage in spec.stages.values():
         queues.append(QueueSpec(suspects_queue(spec.name, stage.name)))
         queues.append(QueueSpec(pause_queue(spec.name, stage.name), True, pause_arguments(stage.queue)))
+    if spec.cancellable:
+        exchanges.append(ExchangeSpec(cancel_exchange(spec.name), "fanout"))
+        queues.append(QueueSpec(cancelled_queue(spec.name), True, kept_arguments()))
+        bindings.append(Binding(cancel_exchange(spec.name), cancelled_queue(spec.name), ""))
     for seconds, suffix in RETRY_QUEUES:
         name = retry_queue(spec.name, suffix)
         exchanges.append(ExchangeSpec(name, "fanout"))

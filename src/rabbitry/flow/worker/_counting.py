@@ -6,12 +6,12 @@ import os
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from rabbitry.amqp.protocol.tables import encode_text
 from rabbitry.flow.message import Publication, Role, node_name
-from rabbitry.flow.worker._job import Job, Result
+from rabbitry.flow.worker._job import Job, Result, ResultKind
 from rabbitry.telemetry import MOST_PASSAGES, Histogram, Passage, Report, ReportKind, Wiring
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ class Taking(Protocol):
 class StageCounts:
     """Totals of one stage in one worker. Derivable figures are not counted, since counting costs every message."""
 
-    __slots__ = ("dead", "handling", "intakes", "interrupted", "is_paused", "not_done", "passages", "passing",
-                 "redelivered", "repeated", "to", "waiting")  # fmt: skip
+    __slots__ = ("cancelled", "dead", "handling", "intakes", "interrupted", "is_paused", "not_done", "passages",
+                 "passing", "redelivered", "repeated", "to", "waiting")  # fmt: skip
 
     def __init__(self) -> None:
         self.intakes: list[Taking] = []
@@ -38,6 +38,7 @@ class StageCounts:
         self.redelivered = 0
         self.interrupted = 0
         self.repeated = 0
+        self.cancelled = 0
         self.dead = 0
         self.waiting = 0
         self.not_done: defaultdict[str, int] = defaultdict(int)
@@ -63,7 +64,7 @@ class StageCounts:
     @property
     def counters(self) -> dict[str, int]:
         """Return all that were counted, by name."""
-        names = ("received", "redelivered", "interrupted", "repeated", "dead", "waiting")
+        names = ("received", "redelivered", "interrupted", "repeated", "cancelled", "dead", "waiting")
         counts = {name: getattr(self, name) for name in names}
         counts["done"] = len(self.handling) - sum(self.not_done.values())
         counts |= self.not_done | {f"to.{_readable(key)}": number for key, number in self.to.items()}
@@ -109,10 +110,19 @@ class Counting:
                 counts.dead += 1
         if result.kind != "done":
             counts.not_done[result.kind] += 1
+        self._pass(counts, job, result.kind, outgoing)
+
+    def cancelled(self, job: Job) -> None:
+        """Count a message that was dropped since its job was cancelled."""
+        counts = self.stages[job.stage.name]
+        counts.cancelled += 1
+        self._pass(counts, job, "cancelled", ())
+
+    def _pass(self, counts: StageCounts, job: Job, outcome: ResultKind, outgoing: Sequence[Publication]) -> None:
         if len(counts.passages) < MOST_PASSAGES:
             keys = [_readable(message.routing_key) for message in outgoing]
             identity = job.trail.correlation.decode(errors="replace")  # reports are JSON
-            counts.passages.append(Passage(identity, result.kind, round(job.seconds, 6), keys))
+            counts.passages.append(Passage(identity, outcome, round(job.seconds, 6), keys))
 
     def interrupted(self, job: Job) -> None:
         """Count a message that was being handled when the worker had to stop."""

@@ -23,6 +23,7 @@ from rabbitry.flow.stage import Stage
 from rabbitry.flow.wiring import topology
 from rabbitry.flow.wiring.declarer import Declarer
 from rabbitry.flow.wiring.retries import suspects_queue
+from rabbitry.flow.worker._cancelling import Cancelled, CancelListener
 from rabbitry.flow.worker._counting import Counting
 from rabbitry.flow.worker._intake import Intake
 from rabbitry.flow.worker._job import Job, Result, Work
@@ -35,6 +36,8 @@ from rabbitry.telemetry import Reporter
 
 _BLOCK_PATIENCE: Final = 10.0
 """Seconds that a broker has to stop delivering to stages with one active worker, while what is in hand is finished."""
+_READ_PATIENCE: Final = 30.0
+"""Seconds for which a starting worker waits for the list of cancelled jobs."""
 _CLOSE_PATIENCE: Final = 1.0
 """Seconds that a broker has to answer when a connection is closed."""
 
@@ -46,11 +49,11 @@ class Engine:
 
     waits: whether retries wait for their delay. prefetch: the messages of a stage that may be in hand. running: how
     many of its handlers run at once. hand_over: called with each job that can be handled. recall: called with a stage,
-    and whether its jobs that have not begun are to be given back from now on. failed: called with the error that ended
-    the engine.
+    and whether its jobs that have not begun are to be given back from now on. cancel: called when jobs in hand may have
+    been cancelled. failed: called with the error that ended the engine.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it asks of the worker, each a keyword
         self,
         spec: AppSpec,
         stages: Sequence[Stage],
@@ -60,6 +63,7 @@ class Engine:
         running: Callable[[Stage], int],
         hand_over: Callable[[Job], None],
         recall: Callable[[Stage, bool], None],
+        cancel: Callable[[], None],
         failed: Callable[[Exception], None],
     ) -> None:
         self._spec = spec
@@ -72,6 +76,9 @@ class Engine:
         self._running = running
         self._hand_over = hand_over
         self._recall = recall
+        self._cancel = cancel
+        self.cancelled = Cancelled()
+        self._listener: CancelListener | None = None
         self._failed = failed
         self._connections: list[Connection] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -114,9 +121,11 @@ class Engine:
         """Consume, once connected. Raises the error that ends an intake before it has begun."""
         consuming, publishing = self._connections
         outlet = Outlet(publishing, await publishing.channel(), self._declare_again)
-        settler = self._settler = Settler(self._spec, outlet, self.counting, waits=self._waits)
+        settler = self._settler = Settler(self._spec, outlet, self.counting, self.cancelled, waits=self._waits)
         self._spawn(settler.run())
         self._spawn(Reporter(publishing, self.counting.reports).run())
+        if self._spec.cancellable:
+            await self._learn_cancelled(consuming)
         pausing = []
         for stage in self._stages:
             intakes, counts = self._intakes_of(stage, consuming, outlet), self.counting.stages[stage.name]
@@ -137,6 +146,24 @@ class Engine:
             if task.done():
                 task.result()
         self._pausing.append(self._spawn(pauses.run(), apart=True))
+
+    async def _learn_cancelled(self, connection: Connection) -> None:
+        """Listen for cancellations, and read the earlier ones before the first message is taken."""
+        listener = self._listener = CancelListener(
+            self._spec.name, connection, self.cancelled, self._cancel, self._declare_again
+        )
+        tasks = [self._spawn(listener.listen()), self._spawn(listener.read())]
+        known = asyncio.create_task(listener.wait_read())
+        await asyncio.wait((known, *tasks), timeout=_READ_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        known.cancel()
+        for task in tasks:
+            if task.done():
+                task.result()
+        if not known.done():
+            _logger.warning(
+                "app '%s': earlier cancellations are not known yet; their jobs may begin, and are cancelled then",
+                self._spec.name,
+            )
 
     def _intakes_of(self, stage: Stage, connection: Connection, outlet: Outlet) -> tuple[Intake, Intake]:
         """Make the consumers of a stage's queue and of its suspects."""
@@ -166,6 +193,8 @@ class Engine:
         if event.kind == "lost":
             for intake in self.intakes:
                 intake.lose_connection()
+        elif event.kind == "recovered" and self._listener is not None:
+            self._listener.connected_again()
 
     async def _declare_again(self) -> None:
         await topology.declare(self._connections[0], self._spec, declarer=self._declarer)

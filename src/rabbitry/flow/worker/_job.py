@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from rabbitry.flow.outgoing import Extra
     from rabbitry.flow.stage import Stage
 
-ResultKind: TypeAlias = Literal["done", "yielded", "rejected", "retry", "failed", "given-back", "abandoned", "suspect"]
+ResultKind: TypeAlias = Literal[
+    "done",
+    "yielded",
+    "rejected",
+    "retry",
+    "failed",
+    "given-back",
+    "abandoned",
+    "suspect",
+    "cancelled",
+]
 
 
 class Product(NamedTuple):
@@ -56,6 +66,8 @@ ABANDONED: Final = Result("abandoned")
 """It was begun, and did not end before the worker had to."""
 SUSPECT: Final = Result("suspect")
 """It was in a batch that failed, and nobody knows whether it was the cause: it is to be handled alone."""
+
+CANCELLED: Final = Result("cancelled", reason="cancelled", error="the job was cancelled")
 
 
 class Source(Protocol):
@@ -101,6 +113,7 @@ class Job:
         "delivery",
         "generation",
         "is_cancelled",
+        "is_dropped",
         "received",
         "seconds",
         "source",
@@ -125,6 +138,8 @@ class Job:
         """What its handler yields; set before that begins."""
         self.is_cancelled: bool = False
         """Whether the handler's result is of no use any more; see `Context.cancelled`."""
+        self.is_dropped: bool = False
+        """Whether its job was cancelled by its id; what its handler makes of it does not count."""
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -157,6 +172,7 @@ class BatchJob:
     until: when its time is up, on the monotonic clock; for the parts of a batch that failed, that of the whole.
     """
 
+    is_dropped: ClassVar[bool] = False
     __slots__ = ("_is_part", "is_cancelled", "jobs", "seconds", "stage", "stream", "until")
 
     def __init__(self, jobs: Sequence[Job], until: float, *, is_part: bool = False) -> None:

@@ -24,7 +24,7 @@ from rabbitry.flow.message import (
 )
 from rabbitry.flow.wiring.dead_letters import dead_queue
 from rabbitry.flow.wiring.retries import later, onward, spread, suspects_queue
-from rabbitry.flow.worker._job import BatchJob, Job, Product, Result
+from rabbitry.flow.worker._job import CANCELLED, BatchJob, Job, Product, Result
 from rabbitry.flow.worker._splitting import notice, outer, parts
 
 if TYPE_CHECKING:
@@ -93,6 +93,13 @@ def replies_of_dead(spec: AppSpec, job: Job, letter: Publication) -> list[Public
     headers = letter.properties.headers if isinstance(letter.properties, Properties) else None
     reason, error = (text_header(headers or {}, name) or "" for name in (REASON, ERROR))
     return [error_reply(spec.name, caller, reason, error)]
+
+
+def replies_of_cancelled(spec: AppSpec, job: Job) -> list[Publication]:
+    """Return what the caller of a message gets whose job was cancelled; nothing if nobody waits for a reply."""
+    if not job.stage.replies or (caller := caller_of(properties_of(job.delivery))) is None:
+        return []
+    return [error_reply(spec.name, caller, CANCELLED.reason, CANCELLED.error)]
 
 
 def outgoing_of_batch(spec: AppSpec, batch: BatchJob, result: Result) -> list[Publication]:

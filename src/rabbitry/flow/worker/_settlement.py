@@ -42,12 +42,14 @@ from rabbitry.flow.worker._outcome import (
     instead_of,
     outgoing_of,
     outgoing_of_batch,
+    replies_of_cancelled,
     replies_of_dead,
 )
 
 if TYPE_CHECKING:
     from rabbitry.flow.spec import AppSpec
     from rabbitry.flow.stage import Stage
+    from rabbitry.flow.worker._cancelling import Cancelled
     from rabbitry.flow.worker._counting import Counting
 
 PAUSE: Final = 1.0
@@ -61,8 +63,11 @@ _logger = logging.getLogger(__name__)
 class Settler:
     """Settles jobs over one outlet. `run` sends; confirms come by themselves."""
 
-    def __init__(self, spec: AppSpec, outlet: Outlet, counting: Counting, *, waits: bool = True) -> None:
+    def __init__(
+        self, spec: AppSpec, outlet: Outlet, counting: Counting, cancelled: Cancelled, *, waits: bool = True
+    ) -> None:
         self.in_hand = 0
+        self._cancelled = cancelled
         self._spec = spec
         self._outlet = outlet
         self._counting = counting
@@ -89,6 +94,9 @@ class Settler:
         """Note that a job is in hand. Returns whether it can be handled; if not, it is settled from here on."""
         self.in_hand += 1
         self._idle.clear()
+        if self._is_cancelled(job):
+            self._drop(job)
+            return False
         try:
             instead = before_handling(self._spec, job, self._outlet.frame_limit)
         except Exception as error:  # noqa: BLE001 - told in its dead letter and the log
@@ -109,6 +117,9 @@ class Settler:
             self._finish_batch(work, result)
 
     def _finish(self, job: Job, result: Result) -> None:
+        if self._is_cancelled(job):
+            self._drop(job)
+            return
         is_done = result.kind not in _NOT_DONE
         if not is_done:
             if job.stage.name in self._holding:
@@ -129,6 +140,17 @@ class Settler:
         if is_done:
             self._counting.handled(job, result, outgoing)
         self._settle(job, (job,), outgoing)
+
+    def _is_cancelled(self, job: Job) -> bool:
+        """Return whether a message is to be dropped. A stale one comes again, and is dropped then."""
+        return bool(self._cancelled) and job.trail.correlation in self._cancelled and not job.is_stale
+
+    def _drop(self, job: Job) -> None:
+        """Settle a message whose job was cancelled, whatever its handler made of it."""
+        identity = job.trail.correlation.decode(errors="replace")
+        _logger.info("stage '%s': dropped a message of job %r, which was cancelled", job.stage.name, identity)
+        self._counting.cancelled(job)
+        self._settle(job, (job,), replies_of_cancelled(self._spec, job))
 
     def _finish_batch(self, batch: BatchJob, result: Result) -> None:
         """Settle a batch whose handler returned: single messages that failed each for itself, the others together."""

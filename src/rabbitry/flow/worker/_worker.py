@@ -127,6 +127,7 @@ class Worker:
             running=self._concurrency_of,
             hand_over=self._hand_over,
             recall=self._recall,
+            cancel=self._on_cancelled,
             failed=self._on_failed,
         )
         if id is not None:
@@ -423,6 +424,18 @@ class Worker:
             self._executors[name].give_back()
         else:
             self._recalled.discard(name)
+
+    def _on_cancelled(self) -> None:
+        """Cancel what is in hand of cancelled jobs; called on the I/O thread.
+
+        The loop has taken, or will have taken before, every job that was handed over until now.
+        """
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._cancel_jobs)
+
+    def _cancel_jobs(self) -> None:
+        for executor in self._executors.values():
+            executor.cancel(self._engine.cancelled)
 
     def _report(self, job: Work, result: Result) -> None:
         """Pass a result on; called in any thread."""

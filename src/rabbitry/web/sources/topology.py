@@ -19,7 +19,7 @@ MOST_NODES: Final = 2000
 _MOST_KEYS: Final = 5
 _WORKER: Final = re.compile(r"(?P<app>.+) worker (?P<host>\S+) (?P<id>\S+) \((?:consume|publish)\)")
 """The name of a worker's connection."""
-_HELPER: Final = re.compile(r".+\.(retry\.\w+|(suspects|paused)\..+|dead)")
+_HELPER: Final = re.compile(r".+\.(retry\.\w+|(suspects|paused)\..+|dead|cancelled)")
 _BUILT_IN: Final = re.compile(r"amq\.(direct|fanout|topic|headers|match|rabbitmq\.\w+)")
 
 Node = dict[str, Any]

@@ -14,10 +14,11 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Final
 
 from rabbitry.flow.stage import Stage
+from rabbitry.flow.worker._executors.executor import drop
 from rabbitry.flow.worker._job import GIVEN_BACK, SUSPECT, BatchJob, Job, Result, Work
 
 if TYPE_CHECKING:
@@ -72,6 +73,10 @@ class Batcher:
             self._tell(self._waiting.popleft(), GIVEN_BACK)
         self._executor.give_back()
 
+    def cancel(self, cancelled: Container[bytes]) -> None:
+        """See Executor. Messages of a batch that has begun stay in it."""
+        drop(self._waiting, cancelled)
+
     async def stop(self, deadline: float) -> None:
         """See Executor."""
         self._is_stopping = True
@@ -90,9 +95,9 @@ class Batcher:
                 return
             taken = self._take()
             for job in taken:
-                if job.is_stale:
+                if job.is_stale or job.is_dropped:
                     self._tell(job, GIVEN_BACK)
-            if current := [job for job in taken if not job.is_stale]:
+            if current := [job for job in taken if not (job.is_stale or job.is_dropped)]:
                 self._run(current)
 
     def _take(self) -> list[Job]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Final, Protocol, TypeAlias
 
 from rabbitry.flow.exceptions import TimeLimitExceeded
@@ -26,6 +26,9 @@ class Executor(Protocol):
     def give_back(self) -> None:
         """Return jobs that have not begun. More may be submitted."""
 
+    def cancel(self, cancelled: Container[bytes]) -> None:
+        """Cancel what runs or waits of cancelled jobs. Called in the loop. Batches go on."""
+
     async def stop(self, deadline: float) -> None:
         """Return jobs that have not begun, wait for the others until `deadline` (the loop's clock), and end."""
 
@@ -45,8 +48,21 @@ class WorkExecutor(Protocol):
     def give_back(self) -> None:
         """See Executor."""
 
+    def cancel(self, cancelled: Container[bytes]) -> None:
+        """See Executor."""
+
     async def stop(self, deadline: float) -> None:
         """See Executor."""
+
+
+def drop(works: Iterable[Work], cancelled: Container[bytes]) -> list[Job]:
+    """Mark the messages of cancelled jobs among works, and return those that were not marked before."""
+    found = []
+    for work in works:
+        if isinstance(work, Job) and not work.is_dropped and work.trail.correlation in cancelled:
+            work.is_cancelled = work.is_dropped = True
+            found.append(work)
+    return found
 
 
 def too_long(stage: Stage, cause: BaseException | None) -> TimeLimitExceeded:

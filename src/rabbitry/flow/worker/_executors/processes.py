@@ -47,7 +47,9 @@ _CLOSING: Final = 0.5
 
 
 class ProcessSlot:
-    """One process at a time, started when first needed. For one thread, its owner; only `kill` is for any thread.
+    """One process at a time, started when first needed. For one thread, its owner.
+
+    Only `kill` and `interrupt` are for any thread.
 
     Only the owner closes the pipe and waits for the process, so it never reads from a closed pipe. Messages that the
     handler publishes without a URL go to `broker`.
@@ -58,6 +60,9 @@ class ProcessSlot:
         self._broker = broker
         self._lock = threading.Lock()
         self._is_killed = False
+        self._work: Work | None = None
+        """What the process handles."""
+        self._is_interrupted = False
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
 
@@ -79,6 +84,19 @@ class ProcessSlot:
 
     def call(self, work: Work, put: Put) -> Result:
         """Handle one message, or a batch, in the process. Its death or a timeout is a result, too."""
+        with self._lock:
+            if work.is_dropped:  # it was cancelled before `interrupt` could find it here
+                return ABANDONED
+            self._work, self._is_interrupted = work, False
+        try:
+            return self._call(work, put)
+        finally:
+            with self._lock:
+                self._work, is_interrupted = None, self._is_interrupted
+            if is_interrupted:  # it may have answered before it died
+                self._reap(at_once=True)
+
+    def _call(self, work: Work, put: Put) -> Result:
         stage = work.stage
         try:
             pipe = self._pipe or self._start()
@@ -139,6 +157,14 @@ class ProcessSlot:
             self._is_killed = True
             if self._process is not None:
                 self._process.kill()
+
+    def interrupt(self, work: Work) -> None:
+        """Kill the process if it handles this work. The next one gets another."""
+        with self._lock:
+            if self._work is work:
+                self._is_interrupted = True
+                if self._process is not None:
+                    self._process.kill()
 
     def close(self) -> None:
         """End the process in order: it is idle, and ends when its pipe does."""

@@ -6,12 +6,12 @@ import asyncio
 import contextvars
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import partial
 from typing import Final
 
 from rabbitry.flow.worker._executors import handling
-from rabbitry.flow.worker._executors.executor import LOOK, Report, too_long
+from rabbitry.flow.worker._executors.executor import LOOK, Report, drop, too_long
 from rabbitry.flow.worker._executors.in_context import InContext
 from rabbitry.flow.worker._executors.invoker import Invoker
 from rabbitry.flow.worker._executors.results import failed
@@ -52,7 +52,7 @@ class AsyncExecutor:
         self._running: dict[asyncio.Task[None], tuple[Work, float]] = {}
         """The jobs that run now, and since when, oldest first. The code that removes a job reports its result."""
         self._late: set[asyncio.Task[None]] = set()
-        """Tasks whose handler was cancelled because its time is up, or its input comes again."""
+        """Tasks whose handler was cancelled because its time is up, its input comes again, or its job was cancelled."""
         self._look: asyncio.TimerHandle | None = None
         self._is_one_ready = False
         self._is_stopping = False
@@ -86,6 +86,13 @@ class AsyncExecutor:
         """See Executor."""
         while self._waiting:
             self._report(self._waiting.popleft(), GIVEN_BACK)
+
+    def cancel(self, cancelled: Container[bytes]) -> None:
+        """See Executor. What waits is returned when its turn comes."""
+        drop(self._waiting, cancelled)
+        tasks = {id(job): task for task, (job, _) in self._running.items()}
+        for job in drop([job for job, _ in self._running.values()], cancelled):
+            self._end_early(tasks[id(job)], job)
 
     async def stop(self, deadline: float) -> None:
         """See Executor. What runs past the deadline is cancelled and given back."""
@@ -128,7 +135,7 @@ class AsyncExecutor:
         while self._waiting:
             job = self._waiting.popleft()
             self._ready_one()
-            if job.is_stale or job.is_overdue:
+            if job.is_stale or job.is_overdue or job.is_dropped:
                 self._report(job, GIVEN_BACK)
                 continue
             self._running[me] = (job, began)
@@ -160,12 +167,14 @@ class AsyncExecutor:
             result = await InContext(self._context.copy(), call)
         except asyncio.CancelledError as error:
             if self._is_only_late(me):
-                return ABANDONED if job.is_stale else failed(too_long(stage, error))
+                return ABANDONED if job.is_stale or job.is_dropped else failed(too_long(stage, error))
             if self._is_stopping:
                 return ABANDONED
             return failed(error)  # it raised that, cancelled its own task, or waited for what was cancelled
         if me in self._late:
             is_only_late = self._is_only_late(me)  # it made something else of it
+            if job.is_dropped:
+                return ABANDONED  # whatever it made of that
             if result.kind == "abandoned" and is_only_late and not job.is_stale:
                 return failed(too_long(stage, None))
         if self._is_stopping and me.cancelling() and result.kind in ("failed", "retry"):
@@ -222,14 +231,17 @@ class AsyncExecutor:
             # Nobody takes what a generator yields whose input comes again, and another worker may be at it by now.
             is_lost = self._stage.yields and job.is_stale
             if (is_lost or now - began > self._stage.time_limit) and task not in self._late:
-                self._late.add(task)
-                job.is_cancelled = True
-                if job.stream is not None:
-                    job.stream.close()  # one that goes on in spite of being cancelled ends at its next value
-                task.cancel()
+                self._end_early(task, job)
         self._look = None
         if self._running:
             self._look_later()
+
+    def _end_early(self, task: asyncio.Task[None], job: Work) -> None:
+        self._late.add(task)
+        job.is_cancelled = True
+        if job.stream is not None:
+            job.stream.close()  # one that goes on in spite of being cancelled ends at its next value
+        task.cancel()
 
 
 async def _goes_nowhere(result: Result | None) -> bool:

@@ -10,14 +10,14 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from typing import Final
 
 from rabbitry.amqp.client.url import current
 from rabbitry.flow.exceptions import WorkerStuck
 from rabbitry.flow.worker._executors import handling
-from rabbitry.flow.worker._executors.executor import LOOK, Report, too_long
+from rabbitry.flow.worker._executors.executor import LOOK, Report, drop, too_long
 from rabbitry.flow.worker._executors.invoker import Invoker
 from rabbitry.flow.worker._executors.processes import ProcessSlot
 from rabbitry.flow.worker._executors.results import failed
@@ -95,6 +95,18 @@ class ThreadExecutor:
         while (work := self._next()) is not None:
             self._report(work, GIVEN_BACK)
 
+    def cancel(self, cancelled: Container[bytes]) -> None:
+        """See Executor. A process is killed, and a generator closed at its next value; a thread can't be ended."""
+        with self._lock:
+            drop(self._waiting, cancelled)
+            dropped = drop([work for work, _ in self._running.values()], cancelled)
+        for work in dropped:
+            if work.stream is not None:
+                work.stream.close()
+            else:
+                for slot in list(self._slots):
+                    slot.interrupt(work)
+
     async def stop(self, deadline: float) -> None:
         """See Executor. What runs past the deadline is left; its process, if it has one, is killed."""
         with self._lock:
@@ -144,26 +156,22 @@ class ThreadExecutor:
         slot = None
         try:
             while self._turns.get():
-                work = self._next()
+                work = self._begin(me)
                 if work is None:
-                    continue  # it was given back
-                if work.is_stale or work.is_overdue:
-                    self._report(work, GIVEN_BACK)
                     continue
                 if slot is None and self._stage.kind == "process":
                     slot = self._take_slot()
                 if self._stage.yields:
                     work.stream = ThreadStream(self._bound)
-                # What starting a process takes is not the handler's.
-                began = time.monotonic() if slot is None else math.inf
-                with self._lock:
-                    self._running[me] = (work, began)
+                    if work.is_dropped:  # since it was taken
+                        work.stream.close()
                 if slot is not None:
                     slot.start_again()
-                    began = time.monotonic()
-                    with self._lock:
-                        if me in self._running:  # `stop` may have given it back meanwhile
-                            self._running[me] = (work, began)
+                began = time.monotonic()
+                with self._lock:
+                    if me not in self._running:
+                        return  # `stop` gave it back meanwhile
+                    self._running[me] = (work, began)
                 put = partial(self._put, work)
                 if slot is None:
                     result = self._context.copy().run(handling.call, self._invoker, work, put)
@@ -174,13 +182,27 @@ class ThreadExecutor:
                 if mine is None:
                     return  # given up: another thread has this one's place, or `stop` gave the message back
                 work.seconds = time.monotonic() - began
-                if result.kind == "abandoned" and not work.is_stale:
+                if work.is_dropped:
+                    result = ABANDONED  # whatever it made of that
+                elif result.kind == "abandoned" and not work.is_stale:
                     result = failed(too_long(self._stage, None))
                 self._report(work, result)
         finally:
             if slot is not None:
                 slot.close()
                 self._slots.discard(slot)
+
+    def _begin(self, me: threading.Thread) -> Work | None:
+        """Return the next work, noted as running; None if there is none, or if it must not begin any more."""
+        with self._lock:  # `cancel` finds it where it waits, or where it runs
+            work = self._next()
+            if work is None:
+                return None  # it was given back
+            if not (work.is_stale or work.is_overdue or work.is_dropped):
+                self._running[me] = (work, math.inf)  # what starting a process takes is not the handler's
+                return work
+        self._report(work, GIVEN_BACK)
+        return None
 
     def _put(self, work: Work, result: Result | None) -> bool:
         """Publish what a generator yielded; see `handling.Put`."""
