@@ -15,7 +15,7 @@ import rabbitry.testing
 import rabbitry.web
 
 _NAMES = {
-    "AlreadySettled", "App", "AppError", "Batch", "CallFailed", "CallTimeout",
+    "AlreadySettled", "App", "AppError", "Batch", "CallCancelled", "CallFailed", "CallTimeout",
     "ChannelClosed", "ConnectFailed", "ConnectionClosed",
     "ConsumerCancelled", "Context", "DeliveryTimeout", "DependencyFailed", "Depends", "Key", "LoginRefused", "Message",
     "Outgoing", "Properties", "ProtocolViolation",

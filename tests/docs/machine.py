@@ -22,6 +22,8 @@ _SERVICES = {
     "rabbitry monitor publish": "",
     "rabbitry monitor stats": "",
     "rabbitry worker": "",
+    "celery -A": "",
+    "dramatiq ": "",
     "rabbitry workqueue consume": "",
     "rabbitry grading run": "",
     "rabbitry grading demonstrator": "",

@@ -27,6 +27,8 @@ _BEFORE = {
     "docs/flow.md": [_BROKER],
     "docs/grading.md": [_BROKER],
     "docs/howto/from-aio-pika.md": [_BROKER],
+    "docs/howto/from-celery.md": [_BROKER],
+    "docs/howto/from-dramatiq.md": [_BROKER],
     "docs/howto/from-pika.md": [_BROKER],
     "docs/monitor.md": ["RABBITMQ_PASSWORD=secret rabbitry broker --memory --host 0.0.0.0 --user ann"],
 }

@@ -38,7 +38,7 @@ def test_the_public_modules_are_exact_and_named_by_the_package(package: str) -> 
 def test_an_app_shows_its_users_what_users_call() -> None:
     shown = {name for name in dir(rabbitry.App("shown")) if not name.startswith("_")}
     assert shown == {
-        "auto_delete", "exchange", "exchange_type", "join", "key", "lifespan", "middleware", "name", "output",
-        "outputs", "plain", "publish", "publish_blocking", "publisher", "publisher_blocking", "queue_type",
+        "auto_delete", "cancellable", "exchange", "exchange_type", "join", "key", "lifespan", "middleware", "name",
+        "output", "outputs", "plain", "publish", "publish_blocking", "publisher", "publisher_blocking", "queue_type",
         "spec", "stage", "stages", "validate", "worker", "workers",
     }  # fmt: skip
