@@ -10,12 +10,14 @@ import msgspec
 import pytest
 
 import rabbitry
+from rabbitry.amqp.client import Properties
 from rabbitry.flow._parts import Part, part_of
 from rabbitry.flow.middleware import Next
 from rabbitry.flow.wiring import dead_letters
 from rabbitry.flow.worker import _splitting
 from rabbitry.testing import harness
-from tests.flow._running import bodies, dead_of, eventually_holds
+from tests.flow._running import bodies, counts, dead_of, eventually_holds, put
+from tests.support.waiting import eventually_awaited
 
 
 class Tile(msgspec.Struct):
@@ -308,3 +310,46 @@ def test_the_handler_of_a_join_takes_a_list_and_returns() -> None:
         @app.join("part", of="split")
         def yields(parts: list[int]) -> Iterator[int]:
             yield from parts
+
+
+async def test_a_message_to_be_split_that_is_published_again_is_the_same_job(broker_url: str, tmp_path: Path) -> None:
+    app = rabbitry.App("again")
+    joined: list[list[str]] = []
+
+    @app.stage("order", then="image")
+    async def order(text: str) -> list[str]:
+        return [f"{text} {number}" for number in range(2)]
+
+    @app.stage("album", then="image")
+    def album(text: str) -> Iterator[str]:
+        for number in range(2):
+            yield f"{text} {number}"
+
+    @app.stage("image", then="tile")
+    async def cut(text: str) -> list[str]:
+        return text.split()
+
+    @app.join("tile", of="cut", then="done", store=f"sqlite:///{tmp_path}/joins.sqlite3")
+    async def assemble(tiles: list[str]) -> str:
+        joined.append(tiles)
+        return " ".join(tiles)
+
+    app.output("done", queue="again.done")
+    wanted = [["a", "0"], ["a", "1"], ["b", "0"], ["b", "1"]]
+    async with app.worker(broker_url, connect_attempts=1):
+        for _ in range(2):  # as if the worker had died before it could acknowledge
+            for body, queue in ((b"a", "again.order"), (b"b", "again.album")):
+                await put(broker_url, queue, body, Properties(content_type="text/plain", message_id=queue))
+        await eventually_holds(broker_url, "again.done", 4)
+        queues = [stage.queue for stage in app.stages.values()]
+        await eventually_awaited(lambda: _are_empty(broker_url, queues), "all copies are settled")
+        assert sorted(joined) == wanted
+        async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
+            async with channel.consume("again.done") as deliveries:
+                ids = {(await anext(deliveries)).properties.message_id for _ in range(4)}
+    assert len(ids) == 4
+    assert sorted(body.decode() for body in await bodies(broker_url, "again.done")) == ["a 0", "a 1", "b 0", "b 1"]
+
+
+async def _are_empty(url: str, queues: list[str]) -> bool:
+    return not any((await counts(url, queues)).values())

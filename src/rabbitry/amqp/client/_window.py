@@ -350,8 +350,10 @@ class PublishWindow:
     def _set_template(self, properties: Properties | EncodedProperties) -> None:
         """Encode `properties`, without the message id if this window is to set it; kept for the next message."""
         if isinstance(properties, EncodedProperties):
-            self._flags, self._before, self._after = properties
-            self._brought_id, self._template = None, _NO_TEMPLATE
+            self._flags, self._before, self._after, self._brought_id = properties
+            if self._brought_id is not None:
+                self._after = b"%c%b%b" % (len(self._brought_id), self._brought_id, self._after)
+            self._template = _NO_TEMPLATE
             return
         full = properties._replace(delivery_mode=2) if properties.delivery_mode is None else properties
         flags, parts = encode_properties(full)

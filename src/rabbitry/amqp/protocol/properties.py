@@ -63,17 +63,22 @@ class Properties(NamedTuple):
 
 
 class EncodedProperties(NamedTuple):
-    """Encoded properties, except for the message id, which the client sets per message.
+    """Encoded properties, except for the message id.
 
     flags: include the flag of the message id. before, after: the properties before and after it on the wire.
+    message_id: 1 to 255 bytes; None if the client sets one.
     """
 
     flags: int
     before: bytes
     after: bytes
+    message_id: bytes | None = None
 
     def decoded(self) -> Properties:
-        """Return the properties by name, without a message id."""
+        """Return the properties by name, without a message id if the client sets one."""
+        if self.message_id is not None:
+            identity = b"%c%b" % (len(self.message_id), self.message_id)
+            return decode_header(CONTENT_HEADER.pack(60, 0, 0, self.flags) + self.before + identity + self.after)
         flags = self.flags & ~FLAG_MESSAGE_ID
         return decode_header(CONTENT_HEADER.pack(60, 0, 0, flags) + self.before + self.after)
 

@@ -221,11 +221,12 @@ Work: TypeAlias = Job | BatchJob
 class Pending:
     """Deliveries to be acknowledged together, with the unconfirmed and the failed messages that they led to.
 
-    is_open: whether the handler may still yield. letters: dead letters of the inputs, each with whether it must be
-    published alone. failure: why the inputs can't be settled and have to be delivered again.
+    is_open: whether the handler may still yield. made: how many values it has yielded. letters: dead letters of the
+    inputs, each with whether it must be published alone. failure: why the inputs can't be settled and have to be
+    delivered again.
     """
 
-    __slots__ = ("failure", "is_open", "jobs", "left", "letters", "stage", "stream")
+    __slots__ = ("failure", "is_open", "jobs", "left", "letters", "made", "stage", "stream")
 
     def __init__(self, stage: Stage, jobs: Sequence[Job], stream: Stream | None = None) -> None:
         self.stage: Stage = stage
@@ -233,5 +234,6 @@ class Pending:
         self.stream: Stream | None = stream
         self.is_open: bool = stream is not None
         self.left: int = 0
+        self.made: int = 0
         self.letters: tuple[tuple[Publication, bool], ...] = ()
         self.failure: BaseException | None = None

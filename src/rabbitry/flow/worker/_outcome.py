@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from rabbitry._errors import described
 from rabbitry.amqp.client import Properties
+from rabbitry.amqp.protocol.properties import EncodedProperties
 from rabbitry.exceptions import PreconditionFailed, PublishReturned
 from rabbitry.flow._fitting import ERROR
 from rabbitry.flow._replies import caller_of, error_reply, reply
@@ -25,7 +26,7 @@ from rabbitry.flow.message import (
 from rabbitry.flow.wiring.dead_letters import dead_queue
 from rabbitry.flow.wiring.retries import later, onward, spread, suspects_queue
 from rabbitry.flow.worker._job import CANCELLED, BatchJob, Job, Product, Result
-from rabbitry.flow.worker._splitting import notice, outer, parts
+from rabbitry.flow.worker._splitting import cause_of, notice, outer, parts, result_id
 
 if TYPE_CHECKING:
     from rabbitry.flow.spec import AppSpec
@@ -37,15 +38,18 @@ _FIRST: Final = Trail(1, 0.0, b"", b"")
 """The trail of what begins a chain of its own."""
 
 
-def outgoing_of(spec: AppSpec, job: Job, result: Result, limit: int, *, waits: bool = True) -> list[Publication]:
+def outgoing_of(
+    spec: AppSpec, job: Job, result: Result, limit: int, *, waits: bool = True, first: int = 0
+) -> list[Publication]:
     """Return what is published for the result of a message.
 
-    limit: bytes that a message's properties may take. waits: whether another attempt waits for its delay.
+    limit: bytes that a message's properties may take. waits: whether another attempt waits for its delay. first: how
+    many values its handler has yielded before.
     """
     stage, delivery = job.stage, job.delivery
     if result.kind in ("done", "yielded"):
         if spec.joins:
-            outgoing = _of_joins(spec, job, result, waits=waits)
+            outgoing = _of_joins(spec, job, result, waits=waits, first=first)
         else:
             outgoing = [_product(spec, job.trail, product, result.context) for product in result.products]
         if stage.replies and result.reply is not None and (caller := caller_of(properties_of(delivery))):
@@ -70,17 +74,27 @@ def outgoing_of(spec: AppSpec, job: Job, result: Result, limit: int, *, waits: b
     return [later(spec.name, stage.queue, delivery, attempt, delay, limit, rest=rest, is_counted=is_counted)]
 
 
-def _of_joins(spec: AppSpec, job: Job, result: Result, *, waits: bool) -> list[Publication]:
+def _of_joins(spec: AppSpec, job: Job, result: Result, *, waits: bool, first: int) -> list[Publication]:
     """Return what is published for a result in an app with joins: parts are numbered, and a whole job is none."""
-    trail = outer(job.trail) if job.stage.name in spec.joins else job.trail
+    is_join = job.stage.name in spec.joins
+    cause = cause_of(job, is_join=is_join)
+    trail = outer(job.trail) if is_join else job.trail
+
+    def product_of(number: int, trail: Trail, product: Product) -> Publication:
+        message = _product(spec, trail, product, result.context)
+        if cause is None or not isinstance(message.properties, EncodedProperties):
+            return message
+        identity = result_id(cause, job.stage.queue, first + number)
+        return message._replace(properties=message.properties._replace(message_id=identity))
+
     joins = [join for join in spec.joins.values() if join.of == job.stage.name]
     if not joins:
-        return [_product(spec, trail, product, result.context) for product in result.products]
+        return [product_of(number, trail, product) for number, product in enumerate(result.products)]
     count = len(result.products)
     trails = parts(trail, job.delivery, count)
     outgoing = [notice(spec.name, trail, job.delivery, count, join) for join in joins if waits or not count]
-    for own, product in zip(trails, result.products, strict=True):
-        outgoing.append(_product(spec, own, product, result.context))
+    for number, (own, product) in enumerate(zip(trails, result.products, strict=True)):
+        outgoing.append(product_of(number, own, product))
     return outgoing
 
 

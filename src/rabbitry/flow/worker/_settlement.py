@@ -179,8 +179,10 @@ class Settler:
             if isinstance(work, BatchJob):
                 make = partial(outgoing_of_batch, self._spec, work, one)
             else:
-                make = partial(outgoing_of, self._spec, work, one, self._outlet.frame_limit)
+                limit, made = self._outlet.frame_limit, stream.pending.made
+                make = partial(outgoing_of, self._spec, work, one, limit, first=made)
             outgoing += self._made(work.jobs[0], make)
+            stream.pending.made += 1
         self._counting.yielded(work.stage, outgoing)
         self._publish(stream.pending, outgoing)
 

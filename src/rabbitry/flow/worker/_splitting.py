@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Final
 
+from rabbitry.amqp.protocol.tables import encode_text
 from rabbitry.exceptions import UsageError
-from rabbitry.flow._parts import NOTICE, Join, Part
+from rabbitry.flow._parts import NOTICE, Join, Part, part_of
 from rabbitry.flow.codec import BYTES
 from rabbitry.flow.message import PART, Publication, Role, first_properties, properties_of
 from rabbitry.flow.wiring.retries import delayed
@@ -13,6 +15,7 @@ from rabbitry.flow.wiring.retries import delayed
 if TYPE_CHECKING:
     from rabbitry.amqp.client import Delivery
     from rabbitry.flow._trail import Trail
+    from rabbitry.flow.worker._job import Job
 
 MOST_PARTS: Final = 10_000
 
@@ -20,6 +23,23 @@ MOST_PARTS: Final = 10_000
 def outer(trail: Trail) -> Trail:
     """Return the trail of what follows from a whole job: it is a part of the outer job, if there is one."""
     return trail._replace(part=trail.part.rpartition("\n")[0])
+
+
+def cause_of(job: Job, *, is_join: bool) -> str | None:
+    """Return the id that those of a message's results follow from: its own, or of a join that of the whole job."""
+    if is_join:
+        part = part_of(job.trail.part)
+        return None if part is None else part.job
+    return properties_of(job.delivery).message_id
+
+
+def result_id(cause: str, queue: str, number: int) -> bytes:
+    """Return the id of a result, which is the same each time that its message is handled.
+
+    If a worker dies before it can acknowledge, the results are published again. One of them that is split is then the
+    same job.
+    """
+    return hashlib.blake2b(encode_text(f"{cause}\n{queue}\n{number}"), digest_size=16).hexdigest().encode()
 
 
 def parts(trail: Trail, delivery: Delivery, count: int) -> list[Trail]:
