@@ -18,6 +18,7 @@ class Watched:
         self.page = page
         self.complaints: list[str] = []
         self._expected = expected
+        page.set_default_timeout(90_000)  # Playwright's own 30 seconds pass on a busy machine
         page.on("console", lambda message: self._note(message.type, message.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("dialog", lambda dialog: self.complaints.append(f"dialog {dialog.message}"))

@@ -55,7 +55,7 @@ class Audit:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._lock = threading.Lock()
-        self.router: APIRouter = APIRouter(route_class=route_class(_largest))
+        self.router: APIRouter = APIRouter(route_class=route_class(_largest), tags=["audit"])
         self.router.add_api_route("/entries", self.show)
 
     async def begin(self, who: str, action: str, vhost: str, queue: str) -> int:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import closing
-from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
+import msgspec.structs
 from fastapi import APIRouter, Query, Request, Response
 
 from rabbitry._decode import decode_json
@@ -22,6 +23,7 @@ from rabbitry.apps.api import json_response, route_class
 from rabbitry.apps.management import fetch, get_object, management_url, open_client
 from rabbitry.exceptions import ConnectFailed, RabbitryError, Undecodable, UsageError
 from rabbitry.web.audit import Audit
+from rabbitry.web.login.sessions import TOKEN_HEADER
 from rabbitry.web.sources.broker import is_own
 
 if TYPE_CHECKING:
@@ -79,11 +81,11 @@ class Queues:
         self._url = management_url(management, self._login)
         self._audit = audit
         self._client: httpx.AsyncClient
-        self.router: APIRouter = APIRouter(route_class=route_class(_largest))
+        self.router: APIRouter = APIRouter(route_class=route_class(_largest), tags=["queues"])
         self.router.add_api_route("/messages", self.look)
-        self.router.add_api_route("/messages", self.fetch, methods=["POST"])
-        self.router.add_api_route("/purge", self.purge, methods=["POST"])
-        self.router.add_api_route("/delete", self.delete, methods=["POST"])
+        self.router.add_api_route("/messages", self.fetch, methods=["POST"], openapi_extra=_body(Which))
+        self.router.add_api_route("/purge", self.purge, methods=["POST"], openapi_extra=_body(Confirmed))
+        self.router.add_api_route("/delete", self.delete, methods=["POST"], openapi_extra=_body(Confirmed))
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -152,6 +154,16 @@ class Queues:
 
 async def _largest() -> int:
     return _LARGEST
+
+
+def _body(type_: type[Which]) -> dict[str, Any]:
+    """Describe a request that changes something for the OpenAPI document; with Basic it needs no token."""
+    members = {field.name: {"type": "string"} for field in msgspec.structs.fields(type_)}
+    schema = {"type": "object", "properties": members, "required": [*members], "additionalProperties": False}
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "parameters": [{"name": TOKEN_HEADER, "in": "header", "required": False, "schema": {"type": "string"}}],
+    }
 
 
 async def _read(request: Request, type_: type[W]) -> W:

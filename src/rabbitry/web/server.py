@@ -17,6 +17,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
+from rabbitry._version import __version__
 from rabbitry.amqp.client.url import DEFAULT_URL, parse_url
 from rabbitry.apps import Panel, Plugin, Role, Site, View, needs, user_of
 from rabbitry.apps.exceptions import PluginError
@@ -25,14 +26,16 @@ from rabbitry.runtime.addresses import is_loopback
 from rabbitry.runtime.http.guard import Guard
 from rabbitry.web._navigation import OVERVIEW, OWN, Entry, navigation, own_place
 from rabbitry.web._shell import STATIC, Page, Visitor, modules, shell
+from rabbitry.web.api import routes as api_routes
 from rabbitry.web.audit import Audit, default_file
 from rabbitry.web.feed.pages import Feed
 from rabbitry.web.history import History
-from rabbitry.web.history.routes import routes
+from rabbitry.web.history.routes import routes as history_routes
 from rabbitry.web.history.totals import BROKER, recorded
 from rabbitry.web.login.gate import Access, Gate, Login
 from rabbitry.web.login.roles import Forbidden, Roles, files_for
 from rabbitry.web.login.routes import LoginRoutes
+from rabbitry.web.metrics import Metrics
 from rabbitry.web.queues import Queues
 from rabbitry.web.sources import Sources
 
@@ -128,10 +131,12 @@ def create_app(
     login, roles = Login(access or Access(password=settings.password)), Roles()
     audit = Audit(default_file())
     queues = Queues(settings.broker, management, audit)
+    metrics = Metrics(settings.broker, management)
     # No pages of API documentation: they load scripts from elsewhere, which the policy forbids.
     app = FastAPI(
-        title="Rabbitry", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(roles.check)]
-    )
+        title="Rabbitry", version=__version__, docs_url=None, redoc_url=None, openapi_url=None,
+        dependencies=[Depends(roles.check)],
+    )  # fmt: skip
     app.add_exception_handler(Forbidden, _forbidden)
     app.add_middleware(Gate, login=login)
     app.add_middleware(Guard, names=[settings.host], has_login=lambda: login.has_login)
@@ -144,8 +149,10 @@ def create_app(
         _add(app, mount, live, login)
     app.include_router(queues.router, prefix="/queues/api")
     app.include_router(audit.router, prefix="/audit/api")
+    app.include_router(metrics.router)
+    app.include_router(api_routes(app, sources.topics), prefix="/api")
     if history is not None:
-        app.include_router(routes(history), prefix="/api/history")
+        app.include_router(history_routes(history), prefix="/api/history")
     app.include_router(LoginRoutes(login).router)
 
     @app.get("/static/views.js", include_in_schema=False)
@@ -160,7 +167,7 @@ def create_app(
         """Serve a page the topics that it subscribes to."""
         await feed.serve(websocket)
 
-    @app.get("/healthz")
+    @app.get("/healthz", include_in_schema=False)
     @needs(Role.VIEWER)
     async def health() -> JSONResponse:
         """Return that the dashboard runs, when no app says more."""
@@ -168,15 +175,19 @@ def create_app(
 
     app.mount("/static", _files(STATIC))
     # In place of the one that `include_router` put together, which ends the dashboard if one app's fails.
-    app.router.lifespan_context = partial(_running, live, sources, queues, history, login)
+    app.router.lifespan_context = partial(_running, live, sources, [queues, metrics, login], history)
     return app
 
 
 @contextlib.asynccontextmanager
 async def _running(
-    live: list[Mount], sources: Sources, queues: Queues, history: History | None, login: Login, app: FastAPI
+    live: list[Mount],
+    sources: Sources,
+    others: Sequence[Queues | Metrics | Login],
+    history: History | None,
+    app: FastAPI,
 ) -> AsyncIterator[None]:
-    """Run the history, the login, the feed's sources, the Queues view's client, and the background work of the apps.
+    """Run the history, the feed's sources, the login, clients of the management API, and the apps' background work.
 
     An app that can't start is logged and left out of the navigation.
     """
@@ -185,8 +196,8 @@ async def _running(
             await stack.enter_async_context(history.running())
             stack.enter_context(recorded(sources.broker, partial(history.record, BROKER, "")))
         await stack.enter_async_context(sources.running())
-        await stack.enter_async_context(queues.running())
-        await stack.enter_async_context(login.running())
+        for other in others:
+            await stack.enter_async_context(other.running())
         for mount in [*live]:
             if mount.router is None:
                 continue

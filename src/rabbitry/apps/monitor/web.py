@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final, TypeAlias
 
-from fastapi import APIRouter, WebSocket
+from fastapi import APIRouter, Response, WebSocket
 from fastapi.responses import JSONResponse
 
 from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps import Site
+from rabbitry.apps.api import json_response
 from rabbitry.apps.monitor.consumer import Connected, Lost, Received, SampleFeed
 from rabbitry.apps.monitor.hub import Hub
 from rabbitry.apps.monitor.reading import Reading
@@ -72,6 +73,11 @@ def pages(site: Site, feed: Feed) -> APIRouter:
             {"broker": broker.state, "hosts": hub.host_count, "samples": hub.received},
             200 if broker.state == "connected" else 503,
         )
+
+    @router.get("/api/machines", tags=["machines"], summary="The machines, with their last samples")
+    async def machines() -> Response:
+        found = [known.latest for machine in hub.ids() if (known := hub.whole(machine)) is not None]
+        return json_response(found)
 
     @router.websocket("/ws")
     async def live(websocket: WebSocket) -> None:

@@ -1,0 +1,104 @@
+"""`/api`: what the pages show live, for programs; and the OpenAPI document of all routes of the dashboard."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+from fastapi import APIRouter, FastAPI, Query, Response
+
+from rabbitry._ids import NoSuchID
+from rabbitry.apps import Role, needs
+from rabbitry.apps.api import json_response, route_class
+from rabbitry.exceptions import ConnectFailed
+from rabbitry.web.feed.tables import Table
+from rabbitry.web.feed.topics import Params, Part, Topic
+from rabbitry.web.sources.details import QueueTopic
+
+FRESH: Final = 10.0
+"""Seconds for which what a source told last is given again."""
+PATIENCE: Final = 20.0
+"""Seconds that a source has to tell something."""
+_LONGEST: Final = 1000
+
+Text = Annotated[str | None, Query(max_length=_LONGEST)]
+
+
+def routes(app: FastAPI, topics: Mapping[str, Topic]) -> APIRouter:
+    """Return the routes, below `/api`.
+
+    Args:
+        app: The dashboard, of whose routes the document is.
+        topics: The feed's topics by name.
+    """
+    router = APIRouter(route_class=route_class(_no_body), tags=["live"])
+
+    @router.get("/openapi.json", include_in_schema=False)
+    @needs(Role.VIEWER)
+    async def document() -> Response:
+        return json_response(app.openapi())
+
+    @router.get("/topics", summary="The names of what the pages show live")
+    @needs(Role.VIEWER)
+    async def names() -> Response:
+        return json_response(sorted(topics))
+
+    @router.get("/topics/{topic}", summary="What the pages show live, as it is now")
+    @needs(Role.VIEWER)
+    async def show(
+        topic: str,
+        sort: Annotated[list[str] | None, Query(description="of a table: columns; -NAME for the other order")] = None,
+        filter: Annotated[Text, Query(description="of a table: words that rows have to match")] = None,
+        first: Annotated[int | None, Query(description="of a table: the first row, from 0", ge=0)] = None,
+        count: Annotated[int | None, Query(description="of a table: rows, 500 at most", ge=0, le=500)] = None,
+        vhost: Annotated[Text, Query(description="of the topic queue: its virtual host")] = None,
+        name: Annotated[Text, Query(description="of the topic queue: its name")] = None,
+    ) -> Response:
+        found = topics.get(topic)
+        if found is None:
+            raise NoSuchID(f"there is no topic {topic[:40]!r}; /api/topics lists them")
+        params: dict[str, object] = {}
+        if isinstance(found, Table):
+            params = {"sort": sort, "filter": filter, "first": first, "count": count}
+        elif isinstance(found, QueueTopic):
+            params = {"vhost": vhost or "/", "name": name}
+        return json_response(await _now(topic, found, {key: value for key, value in params.items() if value}))
+
+    return router
+
+
+async def _now(name: str, topic: Topic, params: Params) -> Part:
+    """Return all of a topic, once its source has told something lately. Raises ConnectFailed if it does not."""
+    told = asyncio.Event()
+    waiting = topic.subscribe(params, told.set)  # wakes the source
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                while (part := _whole(topic, params)).get("at", 0) < time.time() - FRESH:
+                    await told.wait()
+                    told.clear()
+        part = _whole(topic, params)
+    finally:
+        topic.unsubscribe(waiting)
+    if "at" not in part:
+        raise ConnectFailed(f"nothing is known of {name!r}: see 'reason' in /api/topics/sources")
+    return part
+
+
+def _whole(topic: Topic, params: Params) -> Part:
+    seen = topic.subscribe(params, _nothing)
+    try:
+        return seen.take() or {}
+    finally:
+        topic.unsubscribe(seen)
+
+
+def _nothing() -> None:
+    """Ring nobody."""
+
+
+async def _no_body() -> int:
+    return 0

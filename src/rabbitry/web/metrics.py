@@ -1,0 +1,196 @@
+"""`/metrics`: the broker's figures for Prometheus, under the names of RabbitMQ's plug-in rabbitmq_prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi import APIRouter, Response
+
+from rabbitry._decode import decode_json
+from rabbitry.amqp.client.url import parse_url
+from rabbitry.apps import Role, needs
+from rabbitry.apps.management import fetch, get, get_object, management_url, open_client, part_of
+from rabbitry.exceptions import ConnectFailed, Undecodable
+from rabbitry.web.sources.broker import broker_value
+from rabbitry.web.sources.fields import Object, number, text
+
+if TYPE_CHECKING:
+    import httpx
+
+SHARE: Final = 0.05
+"""The most of the time that asking for all queues takes; until then the last answer is given again."""
+SHORTEST: Final = 1.0
+"""Seconds for which an answer is given again at least."""
+_PATIENCE: Final = 60.0
+_MEDIA: Final = "text/plain; version=0.0.4; charset=utf-8"
+_TOTALS: Final = (
+    ("queues", "queues", "Queues"),
+    ("connections", "connections", "Connections of clients"),
+    ("channels", "channels", "Channels of connections"),
+    ("consumers", "consumers", "Consumers of queues"),
+)
+_DEPTHS: Final = (
+    ("messages", "Messages ready and unacknowledged"),
+    ("messages_ready", "Messages ready to be delivered"),
+    ("messages_unacked", "Messages delivered and not acknowledged yet"),
+)
+_COUNTERS: Final = (
+    ("publish", "messages_published", "Messages published"),
+    ("confirm", "messages_confirmed", "Messages published and confirmed"),
+    ("return_unroutable", "messages_unroutable_returned", "Unroutable messages returned to publishers"),
+    ("drop_unroutable", "messages_unroutable_dropped", "Unroutable messages dropped"),
+    ("deliver", "messages_delivered_ack", "Messages delivered that have to be acknowledged"),
+    ("deliver_no_ack", "messages_delivered", "Messages delivered that need no acknowledgement"),
+    ("get", "get_ack", "Messages fetched that have to be acknowledged"),
+    ("get_no_ack", "get", "Messages fetched that need no acknowledgement"),
+    ("redeliver", "messages_redelivered", "Messages delivered again"),
+    ("ack", "messages_acked", "Messages acknowledged"),
+)
+_NODE: Final = (
+    ("mem_used", "process_resident_memory_bytes", "Memory used", 1.0),
+    ("mem_limit", "resident_memory_limit_bytes", "Memory from which on publishers are blocked", 1.0),
+    ("disk_free", "disk_space_available_bytes", "Disk space free", 1.0),
+    ("disk_free_limit", "disk_space_available_limit_bytes", "Free disk space below which publishers are blocked", 1.0),
+    ("fd_used", "process_open_fds", "File descriptors open", 1.0),
+    ("fd_total", "process_max_fds", "File descriptors that may be open", 1.0),
+    ("uptime", "erlang_uptime_seconds", "Time since the start", 0.001),
+)
+_ALARMS: Final = (
+    ("mem_alarm", "alarms_memory_used_watermark", "1 while short of memory"),
+    ("disk_free_alarm", "alarms_free_disk_space_watermark", "1 while short of disk space"),
+)
+_QUEUE_FIELDS: Final = "vhost,name,messages,messages_ready,messages_unacknowledged,consumers"
+_QUEUE: Final = (
+    ("messages", "messages", "Messages ready and unacknowledged"),
+    ("messages_ready", "messages_ready", "Messages ready to be delivered"),
+    ("messages_unacknowledged", "messages_unacked", "Messages delivered and not acknowledged yet"),
+    ("consumers", "consumers", "Consumers of the queue"),
+)
+
+_logger = logging.getLogger(__name__)
+
+
+class Metrics:
+    """The routes `/metrics` and `/metrics/detailed`. They work while `running` is entered.
+
+    Args:
+        broker: The broker's URL, for the login.
+        management: The URL of its management API; RabbitMQ's port on the broker's host if it is None.
+
+    Raises:
+        UsageError: One of them is no URL.
+    """
+
+    def __init__(self, broker: str, management: str | None) -> None:
+        self._login = parse_url(broker)
+        self._url = management_url(management, self._login)
+        self._client: httpx.AsyncClient
+        self._asking = asyncio.Lock()
+        self._queues = b""
+        self._until = 0.0
+        self.router: APIRouter = APIRouter(tags=["metrics"])
+        add = self.router.add_api_route
+        answers: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+        add("/metrics", self.show, response_class=Response, responses=answers, summary="The broker for Prometheus")
+        add(
+            "/metrics/detailed", self.show_queues, response_class=Response, responses=answers,
+            summary="The broker and each of its queues for Prometheus",
+        )  # fmt: skip
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keep a client of the management API while the block runs."""
+        async with open_client(self._url, self._login) as self._client:
+            yield
+
+    @needs(Role.VIEWER)
+    async def show(self) -> Response:
+        """Return the figures of the broker; `rabbitry_broker_up` alone if its management API does not answer."""
+        return Response(await self._broker(), media_type=_MEDIA)
+
+    @needs(Role.VIEWER)
+    async def show_queues(self) -> Response:
+        """Return the same, and the figures of each queue. They are a few seconds old where asking takes long."""
+        found = await self._broker()
+        async with self._asking:
+            if time.monotonic() >= self._until:
+                started = time.monotonic()
+                try:
+                    path = f"/api/queues?columns={_QUEUE_FIELDS}"
+                    body = await fetch(self._client, path, timeout=_PATIENCE)
+                    self._queues = await asyncio.to_thread(_of_queues, body)
+                except (ConnectFailed, Undecodable) as error:
+                    _logger.debug("no metrics of queues: %s", error)
+                    self._queues = b""
+                ended = time.monotonic()
+                self._until = ended + max(SHORTEST, (ended - started) / SHARE)
+            return Response(found + self._queues, media_type=_MEDIA)
+
+    async def _broker(self) -> bytes:
+        try:
+            overview, nodes = await get_object(self._client, "/api/overview"), await get(self._client, "/api/nodes")
+        except ConnectFailed as error:
+            _logger.debug("no metrics: %s", error)
+            return "".join(_up(0)).encode()
+        return "".join([*_up(1), *_of_broker(overview, nodes)]).encode()
+
+
+def _up(is_up: int) -> Iterator[str]:
+    return _family("rabbitry_broker_up", "gauge", "1 if the broker's management API answers", [({}, is_up)])
+
+
+def _of_broker(overview: Object, nodes: Sequence[Object]) -> Iterator[str]:
+    value = broker_value(overview, nodes)
+    about = {"product_name": value["product"], "product_version": value["version"]}
+    yield from _family("rabbitmq_build_info", "gauge", "The broker's product and version", [(about, 1)])
+    identity = {"rabbitmq_node": value["node"], "rabbitmq_cluster": value["cluster"]}
+    yield from _family("rabbitmq_identity_info", "gauge", "The broker's name", [(identity, 1)])
+    for field, name, help_ in _TOTALS:
+        yield from _family(f"rabbitmq_{name}", "gauge", help_, [({}, value["totals"][field])])
+    depths = (value["messages"][name] for name in ("messages", "ready", "unacked"))
+    for (name, help_), depth in zip(_DEPTHS, depths, strict=True):
+        yield from _family(f"rabbitmq_queue_{name}", "gauge", help_, [({}, depth)])
+    stats = part_of(overview, "message_stats")
+    for field, name, help_ in _COUNTERS:
+        yield from _family(f"rabbitmq_channel_{name}_total", "counter", help_, [({}, number(stats.get(field)))])
+    named = [({"rabbitmq_node": text(node.get("name"))}, node) for node in nodes]
+    for field, name, help_, unit in _NODE:
+        values = [(labels, number(node.get(field)) * unit) for labels, node in named]
+        yield from _family(f"rabbitmq_{name}", "gauge", help_, values)
+    for field, name, help_ in _ALARMS:
+        alarms = [(labels, int(node.get(field) is True)) for labels, node in named]
+        yield from _family(f"rabbitmq_{name}", "gauge", help_, alarms)
+
+
+def _of_queues(body: bytes) -> bytes:
+    # As in the plug-in, these families have names of their own, so that nothing is counted twice.
+    queues = decode_json(body, list[dict[str, Any]])
+    labels = [
+        f'{{vhost="{_escaped(text(queue.get("vhost")))}",queue="{_escaped(text(queue.get("name")))}"}}'
+        for queue in queues
+    ]
+    found: list[str] = []
+    for field, name, help_ in _QUEUE:
+        full = f"rabbitmq_detailed_queue_{name}"
+        found += [f"# HELP {full} {help_}\n# TYPE {full} gauge\n"]
+        found += [
+            f"{full}{label} {number(queue.get(field)):.15g}\n" for label, queue in zip(labels, queues, strict=True)
+        ]
+    return "".join(found).encode()
+
+
+def _family(name: str, kind: str, help_: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> Iterator[str]:
+    """Yield a family of metrics in Prometheus' text format."""
+    yield f"# HELP {name} {help_}\n# TYPE {name} {kind}\n"
+    for labels, value in samples:
+        shown = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
+        yield f"{name}{{{shown}}} {value:.15g}\n" if shown else f"{name} {value:.15g}\n"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')

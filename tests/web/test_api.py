@@ -1,0 +1,102 @@
+"""The API for programs: live topics, and its OpenAPI document."""
+
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from openapi_spec_validator import validate
+
+import rabbitry
+from rabbitry.apps import Site
+from rabbitry.apps.settings import Settings
+from rabbitry.web import api as limits
+from rabbitry.web.feed.topics import Value
+from rabbitry.web.server import create_app, mounts
+from tests.support.embedded import BrokerProcess
+from tests.support.ports import free_port
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@contextlib.asynccontextmanager
+async def _client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1", timeout=90) as client,
+    ):
+        yield client
+
+
+async def test_the_document_of_all_routes_is_valid(tmp_path: Path) -> None:
+    app = create_app(Settings(port=0), mounts(Site(broker="amqp://127.0.0.1:1/")))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        document = (await client.get("/api/openapi.json")).json()
+    validate(document)
+    paths = document["paths"]
+    wanted = {"/api/topics/{topic}", "/metrics", "/queues/api/purge", "/audit/api/entries", "/api/machines"}
+    assert wanted <= paths.keys()
+    purge = paths["/queues/api/purge"]["post"]
+    schema = purge["requestBody"]["content"]["application/json"]["schema"]
+    assert schema["required"] == ["vhost", "name", "confirm"]
+    assert [each["name"] for each in purge["parameters"]] == ["X-Rabbitry-Token"]
+
+
+async def test_topics_are_told_as_they_are_now() -> None:
+    port = free_port()
+    with BrokerProcess("--management-port", str(port)) as broker:
+        async with rabbitry.connect(broker.url) as connection:
+            channel = await connection.channel()
+            for name in ("own-a", "own-b", "own-c"):
+                await channel.declare_queue(name, durable=True)
+        app = create_app(Settings(port=0, broker=broker.url), [], f"http://127.0.0.1:{port}")
+        async with _client(app) as client:
+            found = (await client.get("/api/topics/queues?sort=-name&filter=name=own-&count=2")).json()
+            assert [row[found["columns"].index("name")] for row in found["rows"]] == ["own-c", "own-b"]
+            assert found["matching"] == 3
+            whole = (await client.get("/api/topics/broker")).json()
+            assert whole["value"]["totals"]["queues"] >= 3  # the dashboard may have queues too
+            queue = (await client.get("/api/topics/queue?name=own-a")).json()
+            assert queue["value"]["queue"]["name"] == "own-a"
+            assert "queues" in (await client.get("/api/topics")).json()
+            metrics = await client.get("/metrics")
+            assert metrics.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+            assert re.search(r"^rabbitmq_queues [1-9]", metrics.text, re.MULTILINE)
+            detailed = (await client.get("/metrics/detailed")).text
+            assert '\nrabbitmq_detailed_queue_messages_ready{vhost="/",queue="own-a"} 0\n' in detailed
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "text"),
+    [
+        ("/api/topics/nothing", 404, "there is no topic 'nothing'"),
+        ("/api/topics/queues?sort=nothing", 400, "there is no column 'nothing'"),
+        ("/api/topics/queues?count=501", 400, "count"),
+        ("/api/topics/queue", 400, "parameters of a queue"),
+        ("/api/topics/broker", 503, "nothing is known of 'broker'"),
+    ],
+)
+async def test_a_request_that_cannot_be_answered_says_why(
+    path: str, status: int, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PATIENCE", 0.5)
+    app = create_app(Settings(port=0, broker=f"amqp://127.0.0.1:{free_port()}/"), [], f"http://127.0.0.1:{free_port()}")
+    async with _client(app) as client:
+        answer = await client.get(path)
+        assert answer.status_code == status
+        assert text in answer.json()["error"]
+        assert (await client.get("/metrics")).text.endswith("\nrabbitry_broker_up 0\n")
+
+
+async def test_what_is_old_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PATIENCE", 0.05)
+    topic = Value()
+    topic.put({"a": 1}, at=5.0)
+    found: dict[str, Any] = await limits._now("t", topic, {})
+    assert found == {"value": {"a": 1}, "at": 5.0}  # nothing newer came
+    assert not topic.wanted.is_set()

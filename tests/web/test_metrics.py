@@ -1,0 +1,43 @@
+"""Prometheus' text format."""
+
+import re
+
+from rabbitry.web.metrics import _of_broker, _of_queues
+
+_LINE = re.compile(r'# (?:HELP|TYPE) [a-z_]+ .+|[a-z_]+(?:\{(?:[a-z_]+="(?:[^"\\\n]|\\["\\n])*",?)+\})? -?[0-9.e+-]+')
+
+
+def test_the_brokers_figures_have_the_names_of_the_plug_in() -> None:
+    overview = {
+        "rabbitmq_version": "3.10.8",
+        "node": 'rabbit@"x"',
+        "object_totals": {"queues": 2, "connections": 3},
+        "queue_totals": {"messages": 5, "messages_ready": 4, "messages_unacknowledged": 1},
+        "message_stats": {"publish": 12345678901234, "deliver": 7, "deliver_no_ack": 8},
+    }
+    nodes = [{"name": 'rabbit@"x"', "mem_used": 1000, "uptime": 2500, "mem_alarm": True}]
+    text = "".join(_of_broker(overview, nodes))
+    assert all(_LINE.fullmatch(line) for line in text.splitlines())
+    for line in (
+        "rabbitmq_queues 2",
+        "rabbitmq_queue_messages_ready 4",
+        "rabbitmq_queue_messages_unacked 1",
+        "rabbitmq_channel_messages_published_total 12345678901234",
+        "rabbitmq_channel_messages_delivered_ack_total 7",
+        "rabbitmq_channel_messages_delivered_total 8",
+        r'rabbitmq_process_resident_memory_bytes{rabbitmq_node="rabbit@\"x\""} 1000',
+        r'rabbitmq_erlang_uptime_seconds{rabbitmq_node="rabbit@\"x\""} 2.5',
+        r'rabbitmq_alarms_memory_used_watermark{rabbitmq_node="rabbit@\"x\""} 1',
+        "# TYPE rabbitmq_channel_messages_published_total counter",
+    ):
+        assert line in text.splitlines()
+    families = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
+    assert len(families) == len(set(families))
+
+
+def test_names_of_queues_are_escaped() -> None:
+    body = b'[{"name": "a\\"\\\\\\nb", "vhost": "/", "messages": 3, "messages_ready": 2, "consumers": 1}]'
+    lines = _of_queues(body).decode().splitlines()
+    assert all(_LINE.fullmatch(line) for line in lines)
+    assert r'rabbitmq_detailed_queue_messages{vhost="/",queue="a\"\\\nb"} 3' in lines
+    assert r'rabbitmq_detailed_queue_messages_unacked{vhost="/",queue="a\"\\\nb"} 0' in lines
