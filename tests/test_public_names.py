@@ -48,8 +48,9 @@ _PACKAGES: Final[dict[str, tuple[set[str], set[str]]]] = {
     "runtime.http": (set(), {"connections", "guard", "guesses", "origins", "pages", "serving"}),
     "telemetry": (
         {
-            "EXCHANGE", "MOST_PASSAGES", "SILENCE", "Collector", "Histogram", "Node", "Passage", "Report",
-            "ReportKind", "Reporter", "Wiring", "collect", "decode_report", "quantile",
+            "EXCHANGE", "MASK", "MOST_PASSAGES", "SILENCE", "Collector", "Histogram", "Node", "Passage", "Report",
+            "ReportKind", "Reporter", "Wiring", "collect", "decode_report", "is_secret", "masked", "masked_value",
+            "quantile",
         },
         set(),
     ),

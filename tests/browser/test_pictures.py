@@ -45,8 +45,8 @@ _TAKEN = {  # program → queues
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def dashboard() -> AsyncIterator[str]:
-    """The URL of a dashboard on a broker through which a small company's messages flow."""
+async def company() -> AsyncIterator[tuple[str, str]]:
+    """The URLs of a dashboard, and of its broker, through which a small company's messages flow."""
     port = free_port()
     with BrokerProcess("--management-port", str(port)) as broker:
         more = {"RABBITRY_BROKER": broker.url, "RABBITRY_MANAGEMENT": f"http://127.0.0.1:{port}"}
@@ -57,7 +57,7 @@ async def dashboard() -> AsyncIterator[str]:
         working = [asyncio.create_task(_send(opened[name], *_SENT[name])) for name in _SENT]
         working += [asyncio.create_task(_take(opened[name], queue)) for name in _TAKEN for queue in _TAKEN[name]]
         with commands.service("web", "--port", "0", more=more) as web:
-            yield web.wait_for(r"dashboard on (http://\S+/)")[1]
+            yield web.wait_for(r"dashboard on (http://\S+/)")[1], broker.url
         for task in working:
             task.cancel()
         await asyncio.gather(*working, return_exceptions=True)
@@ -89,10 +89,34 @@ async def _take(connection: Connection, queue: str) -> None:
             delivery.ack()
 
 
+async def _order(broker: str) -> str:
+    """Let a worker take an order that leads to two messages, one of which becomes a dead letter; return its id."""
+    app = rabbitry.App("shop")
+    dead = asyncio.Event()
+
+    @app.stage("order.placed", then="order.item")
+    async def split(items: list[str]) -> list[str]:
+        return items
+
+    @app.stage("order.item", attempts=2, delays=[0.0])
+    async def reserve(item: str, message: rabbitry.Message) -> None:
+        await asyncio.sleep(0.02)
+        if item == "lamp":
+            if message.attempt == 2:
+                dead.set()
+            raise LookupError("item 'lamp' is in no warehouse")
+
+    async with app.worker(broker), app.publisher(broker) as publisher:
+        identity = await publisher.publish(["chair", "lamp"], key="order.placed")
+        await dead.wait()
+    return identity
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_pictures_are_taken(
-    browser: Browser, dashboard: str, tmp_path: Path, scheme: Literal["dark", "light"]
+    browser: Browser, company: tuple[str, str], tmp_path: Path, scheme: Literal["dark", "light"]
 ) -> None:
+    dashboard, broker = company
     folder = Path(os.environ.get("RABBITRY_PICTURES", tmp_path))
     page = await browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme=scheme)
     await page.goto(dashboard)
@@ -110,6 +134,12 @@ async def test_pictures_are_taken(
     await expect(moving.first).to_be_visible(timeout=_WITHIN)  # rates take some seconds to be right
     await expect(page.get_by_role("complementary")).to_contain_text("order.paid", timeout=_WITHIN)
     await page.screenshot(path=folder / f"queues-{scheme}.png")
+    identity = await _order(broker)
+    await page.goto(f"{dashboard}way/?id={identity}")
+    await expect(page.locator(".message[data-dead]")).to_contain_text("attempt 2", timeout=_WITHIN)
+    await expect(page.locator(".message")).to_have_count(3, timeout=_WITHIN)
+    await page.screenshot(path=folder / f"way-{scheme}.png")
+    await page.goto(f"{dashboard}queues/")
     for width in (320, 1280):
         await page.set_viewport_size({"width": width, "height": 800})
         assert await page.evaluate("document.documentElement.scrollWidth") <= width

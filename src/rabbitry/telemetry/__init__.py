@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from rabbitry.telemetry._collector import Collector, Node, collect
 from rabbitry.telemetry._histogram import Histogram, quantile
+from rabbitry.telemetry._masking import MASK, is_secret, masked, masked_value
 from rabbitry.telemetry._report import (
     EXCHANGE,
     MOST_PASSAGES,
@@ -21,6 +22,7 @@ from rabbitry.telemetry._reporter import Reporter
 
 __all__ = [
     "EXCHANGE",
+    "MASK",
     "MOST_PASSAGES",
     "SILENCE",
     "Collector",
@@ -33,5 +35,8 @@ __all__ = [
     "Wiring",
     "collect",
     "decode_report",
+    "is_secret",
+    "masked",
+    "masked_value",
     "quantile",
 ]

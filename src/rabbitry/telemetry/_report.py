@@ -21,12 +21,32 @@ MOST_PASSAGES: Final = 100
 
 
 class Passage(msgspec.Struct, array_like=True, frozen=True):
-    """One message's passage through a stage: its outcome, its duration in seconds, and the keys of its results."""
+    """One message's passage through a stage.
+
+    Readers that know fewer members ignore the others; what an older node does not report has the default.
+
+    correlation_id: of its chain. outcome: see `rabbitry.flow`: done, failed, rejected, retry, suspect … seconds: in the
+    handler. keys, ids: routing keys and message ids of the first messages that it led to; an id is empty if it is not
+    known. led: how many these are. message_id: its own. began: the Unix time at which the handler began. waited:
+    seconds in the worker outside the handler. attempt: 1 at first. error, trace: cut, and without secrets as far as
+    their names tell (`masked`). published: the Unix time in its properties, in whole seconds, or 0. end: `dead` if a
+    dead letter was made of it, `again` if it is to come again, or empty.
+    """
 
     correlation_id: str
     outcome: str
     seconds: float
     keys: list[str]
+    message_id: str = ""
+    began: float = 0.0
+    waited: float = 0.0
+    attempt: int = 1
+    ids: list[str] = []
+    error: str = ""
+    trace: str = ""
+    published: float = 0.0
+    end: str = ""
+    led: int = 0
 
 
 class Wiring(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -48,7 +68,9 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
 
     kind: start, heartbeat, stop. at, started: Unix time in seconds. counters: since the start. gauges: now.
     histograms: name → counts, see `Histogram`. passages: of messages since the last report, or a part of them.
-    wiring: of a node that works on a stage of an app.
+    share: the share of the chains of messages whose passages are reported, chosen by their correlation id; a smaller
+    share is a part of a larger one. missed: passages of that share which were too many. wiring: of a node that works on
+    a stage of an app.
     """
 
     kind: ReportKind
@@ -63,6 +85,8 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     gauges: dict[str, float] = {}
     histograms: dict[str, list[int]] = {}
     passages: list[Passage] = []
+    share: float = 1.0
+    missed: int = 0
     wiring: Wiring | None = None
 
     @property
@@ -82,7 +106,10 @@ def encode_report(report: Report) -> bytes:
     except UnicodeEncodeError:
         passages = [
             msgspec.structs.replace(
-                passage, correlation_id=_utf8(passage.correlation_id), keys=[_utf8(key) for key in passage.keys]
+                passage,
+                **{name: _utf8(getattr(passage, name)) for name in ("correlation_id", "message_id", "error", "trace")},
+                keys=[_utf8(key) for key in passage.keys],
+                ids=[_utf8(identity) for identity in passage.ids],
             )
             for passage in report.passages
         ]

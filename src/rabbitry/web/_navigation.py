@@ -24,8 +24,17 @@ def _table(title: str, description: str) -> View:
     )
 
 
+WAY: Final = View(
+    title="Messages",
+    module="way/way.js",
+    styles=("way/way.css",),
+    path="way",
+    description="One message's way through every stage: when, where, with what result, and what it led to.",
+)
+
+
 OWN: Final[dict[str, tuple[View, ...]]] = {
-    "": (OVERVIEW,),
+    "": (OVERVIEW, WAY),
     "Broker": (
         _table("Queues", "The broker's queues: what waits in them, what flows through them, and who consumes them."),
         _table("Exchanges", "The broker's exchanges, and what is published to them."),

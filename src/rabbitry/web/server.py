@@ -38,6 +38,7 @@ from rabbitry.web.login.routes import LoginRoutes
 from rabbitry.web.metrics import Metrics
 from rabbitry.web.queues import Queues
 from rabbitry.web.sources import Sources
+from rabbitry.web.ways import Ways
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -130,6 +131,7 @@ def create_app(
     feed = Feed(sources.topics)
     login, roles = Login(access or Access(password=settings.password)), Roles()
     audit = Audit(default_file())
+    ways = Ways(sources.telemetry)
     queues = Queues(settings.broker, management, audit)
     metrics = Metrics(settings.broker, management)
     # No pages of API documentation: they load scripts from elsewhere, which the policy forbids.
@@ -154,6 +156,7 @@ def create_app(
     if history is not None:
         app.include_router(history_routes(history), prefix="/api/history")
     app.include_router(LoginRoutes(login).router)
+    app.include_router(ways.router, prefix="/way/api")
 
     @app.get("/static/views.js", include_in_schema=False)
     @needs(Role.VIEWER)
@@ -175,7 +178,7 @@ def create_app(
 
     app.mount("/static", _files(STATIC))
     # In place of the one that `include_router` put together, which ends the dashboard if one app's fails.
-    app.router.lifespan_context = partial(_running, live, sources, [queues, metrics, login], history)
+    app.router.lifespan_context = partial(_running, live, sources, [queues, metrics, ways, login], history)
     return app
 
 
@@ -183,7 +186,7 @@ def create_app(
 async def _running(
     live: list[Mount],
     sources: Sources,
-    others: Sequence[Queues | Metrics | Login],
+    others: Sequence[Queues | Metrics | Ways | Login],
     history: History | None,
     app: FastAPI,
 ) -> AsyncIterator[None]:

@@ -32,6 +32,7 @@ ROUTES: Final = {
     "viewer": {
         "GET /", "GET /queues/", "GET /exchanges/", "GET /connections/", "GET /channels/", "GET /consumers/",
         "GET /audit/", "GET /audit/api/entries", "GET /api/history", "GET /api/history/series",
+        "GET /way/", "GET /way/api/chain", "GET /way/api/recent", "GET /way/api/search",
         "GET /healthz", "GET /static/views.js", "POST /logout", "WS /feed",
         "GET /monitor/", "GET /monitor/static", "WS /ws",
         "GET /grading/", "GET /grading/static", "GET /grading/api/overview", "GET /grading/api/submissions/{identity}",

@@ -6,13 +6,14 @@ import os
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
+from zlib import crc32
 
-from rabbitry.amqp.protocol.tables import encode_text
 from rabbitry.flow.message import Publication, Role, node_name
-from rabbitry.flow.worker._job import Job, Result, ResultKind
-from rabbitry.telemetry import MOST_PASSAGES, Histogram, Passage, Report, ReportKind, Wiring
+from rabbitry.flow.worker._job import Job, Result
+from rabbitry.flow.worker._sampling import Sampler, readable
+from rabbitry.telemetry import Histogram, Report, ReportKind, Wiring
 
 if TYPE_CHECKING:
     from rabbitry.flow.spec import AppSpec
@@ -28,8 +29,8 @@ class Taking(Protocol):
 class StageCounts:
     """Totals of one stage in one worker. Derivable figures are not counted, since counting costs every message."""
 
-    __slots__ = ("cancelled", "dead", "handling", "intakes", "interrupted", "is_paused", "not_done", "passages",
-                 "passing", "redelivered", "repeated", "to", "waiting")  # fmt: skip
+    __slots__ = ("cancelled", "dead", "handling", "intakes", "interrupted", "is_paused", "not_done", "passing",
+                 "redelivered", "repeated", "to", "waiting")  # fmt: skip
 
     def __init__(self) -> None:
         self.intakes: list[Taking] = []
@@ -49,7 +50,6 @@ class StageCounts:
         """Seconds in the handler."""
         self.passing = Histogram()
         """Seconds from the delivery to its settlement."""
-        self.passages: list[Passage] = []
 
     @property
     def received(self) -> int:
@@ -67,7 +67,7 @@ class StageCounts:
         names = ("received", "redelivered", "interrupted", "repeated", "cancelled", "dead", "waiting")
         counts = {name: getattr(self, name) for name in names}
         counts["done"] = len(self.handling) - sum(self.not_done.values())
-        counts |= self.not_done | {f"to.{_readable(key)}": number for key, number in self.to.items()}
+        counts |= self.not_done | {f"to.{readable(key)}": number for key, number in self.to.items()}
         return {name: number for name, number in counts.items() if number}
 
 
@@ -78,17 +78,18 @@ class Counting:
         self.id = secrets.token_hex(4)
         self._app = spec.name
         self._started = time.time()
+        self._sampler = Sampler()
         self.stages: dict[str, StageCounts] = {}
         self._wirings: dict[str, Wiring] = {}
         for stage in stages:
             self.stages[stage.name] = StageCounts()
-            own = _readable(spec.exchange)
+            own = readable(spec.exchange)
             self._wirings[stage.name] = Wiring(
-                exchange=_readable(stage.exchange) if stage.exchange else own,
-                key=_readable(stage.key),
-                queue=_readable(stage.queue),
+                exchange=readable(stage.exchange) if stage.exchange else own,
+                key=readable(stage.key),
+                queue=readable(stage.queue),
                 to=own,
-                other={_readable(key): _readable(exchange) for key, exchange in spec.exchanges.items()},
+                other={readable(key): readable(exchange) for key, exchange in spec.exchanges.items()},
             )
 
     def redelivered(self, job: Job) -> None:
@@ -110,19 +111,13 @@ class Counting:
                 counts.dead += 1
         if result.kind != "done":
             counts.not_done[result.kind] += 1
-        self._pass(counts, job, result.kind, outgoing)
+        if result.kind != "done" or not crc32(job.trail.correlation) & self._sampler.mask:
+            self._sampler.record(job, result, outgoing)
 
     def cancelled(self, job: Job) -> None:
         """Count a message that was dropped since its job was cancelled."""
-        counts = self.stages[job.stage.name]
-        counts.cancelled += 1
-        self._pass(counts, job, "cancelled", ())
-
-    def _pass(self, counts: StageCounts, job: Job, outcome: ResultKind, outgoing: Sequence[Publication]) -> None:
-        if len(counts.passages) < MOST_PASSAGES:
-            keys = [_readable(message.routing_key) for message in outgoing]
-            identity = job.trail.correlation.decode(errors="replace")  # reports are JSON
-            counts.passages.append(Passage(identity, outcome, round(job.seconds, 6), keys))
+        self.stages[job.stage.name].cancelled += 1
+        self._sampler.record(job, Result("cancelled"), [])
 
     def interrupted(self, job: Job) -> None:
         """Count a message that was being handled when the worker had to stop."""
@@ -149,8 +144,10 @@ class Counting:
     def reports(self, kind: ReportKind) -> list[Report]:
         """Make a report for each stage."""
         reports = []
+        share = self._sampler.share
+        self._sampler.widen()
         for name, counts in self.stages.items():
-            passages, counts.passages = counts.passages, []
+            passages, missed = self._sampler.take(name)
             reports.append(
                 Report(
                     kind=kind,
@@ -165,12 +162,9 @@ class Counting:
                     gauges={"in_hand": counts.in_hand, "paused": int(counts.is_paused)},
                     histograms={"handling": counts.handling.trimmed(), "passing": counts.passing.trimmed()},
                     passages=passages,
+                    share=share,
+                    missed=missed,
                     wiring=self._wirings[name],
                 )
             )
         return reports
-
-
-def _readable(key: str) -> str:
-    """Return a routing key, which may be any bytes, as text for JSON."""
-    return key if key.isascii() else encode_text(key).decode(errors="replace")

@@ -64,6 +64,11 @@ class Telemetry:
         self._status.tell("connecting", where=str(login))
 
     @property
+    def vhost(self) -> str:
+        """The virtual host that the nodes report in."""
+        return self._login.virtual_host
+
+    @property
     def topics(self) -> Mapping[str, Topic]:
         """The topics by name."""
         return {"stages": self._stages, "nodes": self._table}

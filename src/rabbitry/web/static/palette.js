@@ -18,6 +18,15 @@ const THEMES = [["System theme", "system"], ["Light theme", "light"], ["Dark the
 addProvider(() => views.map(({ title, path }) => ({ kind: "view", title, url: new URL(path, root).href })));
 addProvider(() => THEMES.map(([title, theme]) => ({ kind: "theme", title, run: () => window.rabbitryTheme.choose(theme) })));
 
+// What the server knows by name: messages by their ids, machines, stages and queues.
+const urlOf = ({ id, key }) => new URL(id === undefined ? `#${encodeURIComponent(key)}` : `way/?id=${encodeURIComponent(id)}`, root).href;
+addProvider(async (words) => {
+  if (words.length < 2) return [];
+  const place = new URL(`way/api/search?words=${encodeURIComponent(words.slice(0, 255))}`, root);
+  const answer = await fetch(place, { signal: AbortSignal.timeout(5000) });
+  return answer.ok ? (await answer.json()).map((one) => ({ kind: one.kind, title: one.title, url: urlOf(one) })) : [];
+});
+
 // How well a title matches: the lower the better, null for not at all.
 function rank(title, words) {
   const at = title.toLowerCase().indexOf(words);
@@ -40,7 +49,12 @@ class Palette extends Component {
     this.setState({ words: text });
     const lists = await Promise.allSettled([...providers].map((provider) => provider(words)));
     if (asked !== this.asked) return;
-    const all = lists.flatMap(({ status, value }) => (status === "fulfilled" ? value : []));
+    const known = new Map(); // the page and the server may know the same thing
+    for (const entry of lists.flatMap(({ status, value }) => (status === "fulfilled" ? value : []))) {
+      const name = JSON.stringify([entry.kind, entry.title]);
+      if (!known.has(name)) known.set(name, entry);
+    }
+    const all = [...known.values()];
     const ranked = all.map((entry) => ({ entry, rank: rank(entry.title, words) })).filter((each) => each.rank !== null);
     ranked.sort((a, b) => a.rank - b.rank);
     this.setState({ found: ranked.slice(0, MOST).map(({ entry }) => entry), at: 0 });
@@ -71,7 +85,7 @@ class Palette extends Component {
     return html`
       <input type="search" ref=${this.input} value=${words} autofocus role="combobox" aria-label="Search" aria-expanded="true"
         aria-controls="found" aria-autocomplete="list" aria-activedescendant=${found.length ? `found-${at}` : null}
-        placeholder="View, theme" autocomplete="off" spellcheck=${false}
+        placeholder="View, machine, stage, queue, id of a message" autocomplete="off" spellcheck=${false}
         onInput=${(event) => this.look(event.currentTarget.value)} onKeyDown=${this.key} />
       <ul id="found" role="listbox" aria-label="Found">
         ${found.map((entry, index) => html`<li id=${`found-${index}`} role="option" aria-selected=${index === at ? "true" : "false"}

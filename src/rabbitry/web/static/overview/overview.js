@@ -157,9 +157,9 @@ class Overview extends Component {
 
 // What is not shown without the broker's lists, and how to get them.
 function Missing({ source, by }) {
-  return html`<div class="notice bad" role="status"><p><b>The broker's lists are not shown:</b> ${shown(source.reason)}. ${source.todo}</p>
+  return html`<div class="notice bad" role="status"><div><p><b>The broker's lists are not shown:</b> ${shown(source.reason)}. ${source.todo}</p>
     ${by && html`<p>Shown is what workers report of themselves: their stages, and what flows between these. Missing are the messages that
-      wait in each queue, other programs, and queues that no worker consumes.</p>`}</div>`;
+      wait in each queue, other programs, and queues that no worker consumes.</p>`}</div></div>`;
 }
 
 // What is wrong, and what helps; nothing where nothing is known to be.

@@ -1,0 +1,136 @@
+"""The passages that a worker reports: all at low rates, and a share of the chains of messages at high ones.
+
+The share is chosen by a hash of the correlation id, 1, 1/2, 1/4 and so on, and a smaller share is a part of each larger
+one. A chain in the smallest share of all workers is therefore seen in all of its stages. What was not done is reported
+outside the share too. A message outside the share costs 0.4 µs, one inside it 4 µs (measured with `timeit`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+from zlib import crc32
+
+from rabbitry.amqp.protocol.properties import Properties
+from rabbitry.amqp.protocol.tables import encode_text
+from rabbitry.flow.message import Publication, Role, properties_of
+from rabbitry.telemetry import MOST_PASSAGES, Passage, masked
+
+if TYPE_CHECKING:
+    from rabbitry.flow.worker._job import Job, Result
+
+MOST_FAILURES: Final = 20
+"""Passages of one report that are outside the share, since they were not done."""
+MOST_SAMPLED: Final = MOST_PASSAGES - MOST_FAILURES
+MOST_LED: Final = 20
+"""Messages that a passage led to that are named."""
+LONGEST_ERROR: Final = 500
+LONGEST_TRACE: Final = 4_000
+_LONGEST_NAME: Final = 255
+_HIGHEST: Final = 20
+"""The smallest share is 1 of 2 to the power of it."""
+
+
+class Sampler:
+    """The passages of a worker since its last report, by stage.
+
+    Attributes:
+        mask: The bits of the hash that are 0 for what is in the share.
+    """
+
+    __slots__ = ("_failures", "_level", "_missed", "_sampled", "mask")
+
+    def __init__(self) -> None:
+        self.mask = 0
+        self._level = 0
+        self._sampled: defaultdict[str, list[tuple[int, Passage]]] = defaultdict(list)
+        self._failures: defaultdict[str, list[Passage]] = defaultdict(list)
+        self._missed: defaultdict[str, int] = defaultdict(int)
+
+    @property
+    def share(self) -> float:
+        """The share of the chains that are reported."""
+        return 1.0 / (1 << self._level)
+
+    def record(self, job: Job, result: Result, outgoing: list[Publication]) -> None:
+        """Record a passage that is in the share, or was not done; messages that it led to get their ids here."""
+        stage = job.stage.name
+        hashed = crc32(job.trail.correlation)
+        if hashed & self.mask:
+            failures = self._failures[stage]
+            if len(failures) < MOST_FAILURES:
+                failures.append(_passage(job, result, outgoing))
+            return
+        sampled = self._sampled[stage]
+        if len(sampled) >= MOST_SAMPLED and not self._narrow(sampled):
+            self._missed[stage] += 1
+        elif not hashed & self.mask:
+            sampled.append((hashed, _passage(job, result, outgoing)))
+
+    def take(self, stage: str) -> tuple[list[Passage], int]:
+        """Return the passages of a stage since the last call, and how many of the share were too many."""
+        passages = [passage for _, passage in self._sampled.pop(stage, [])] + self._failures.pop(stage, [])
+        return passages, self._missed.pop(stage, 0)
+
+    def widen(self) -> None:
+        """Double the share if few passages came: call it before the passages are taken for a report."""
+        if self._level and all(len(sampled) < MOST_SAMPLED // 4 for sampled in self._sampled.values()):
+            self._set(self._level - 1)
+
+    def _narrow(self, full: list[tuple[int, Passage]]) -> bool:
+        """Halve the share, and drop what is no longer in it. Return False if a list stays full: it is of one chain."""
+        level = self._level + 1
+        if level > _HIGHEST or all(not hashed & ((1 << level) - 1) for hashed, _ in full):
+            return False
+        self._set(level)
+        for sampled in self._sampled.values():
+            sampled[:] = [(hashed, passage) for hashed, passage in sampled if not hashed & self.mask]
+        return True
+
+    def _set(self, level: int) -> None:
+        self._level, self.mask = level, (1 << level) - 1
+
+
+def _passage(job: Job, result: Result, outgoing: list[Publication]) -> Passage:
+    properties = properties_of(job.delivery)
+    waited = max(0.0, time.monotonic() - job.received - job.seconds)
+    published = properties.timestamp
+    is_done = result.kind == "done"
+    ids = [_identified(outgoing, place) for place in range(min(len(outgoing), MOST_LED))]
+    roles = {message.role for message in outgoing}
+    return Passage(
+        job.trail.correlation[:_LONGEST_NAME].decode(errors="replace"),
+        result.kind,
+        round(job.seconds, 6),
+        [readable(message.routing_key) for message in outgoing[:MOST_LED]],
+        message_id=readable(properties.message_id or "")[:_LONGEST_NAME],
+        began=round(time.time() - job.seconds, 3),
+        waited=round(waited, 6),
+        attempt=job.attempt,
+        ids=ids,
+        error="" if is_done else masked(result.error)[:LONGEST_ERROR],
+        trace="" if is_done else masked(result.trace)[-LONGEST_TRACE:],
+        published=published if isinstance(published, int) else published.timestamp() if published else 0,
+        end="dead" if roles & {Role.DEAD, Role.BARE} else "again" if Role.AGAIN in roles else "",
+        led=len(outgoing),
+    )
+
+
+def _identified(outgoing: list[Publication], place: int) -> str:
+    """Return the id of a message; a result gets one, which otherwise the client gives."""
+    message = outgoing[place]
+    properties = message.properties
+    if isinstance(properties, Properties):
+        return readable(properties.message_id or "")[:_LONGEST_NAME]
+    identity = properties.message_id
+    if identity is None:
+        identity = uuid4().hex.encode()
+        outgoing[place] = message._replace(properties=properties._replace(message_id=identity))
+    return identity.decode(errors="replace")
+
+
+def readable(text: str) -> str:
+    """Return a name, which may be any bytes in AMQP, as text for JSON."""
+    return text if text.isascii() else encode_text(text).decode(errors="replace")
