@@ -19,7 +19,9 @@ OWN: Final = "rabbitry"
 RESERVED: Final = frozenset(
     {
         "api", "apps", "bindings", "broker",
-        "audit", "channels", "connections", "consumers", "dead", "doctor", "exchanges", "feed", "flows", "healthz", "login", "logout", "metrics", "pause", "paused", "publish", "queues", "raw", "resume", "session", "static", "topology", "up", "version", "way", "web", "worker", "ws",
+        "channels", "connections", "consumers", "dead", "doctor", "exchanges", "pause", "paused", "publish",
+        "queues", "resume", "topology", "up", "version", "web", "worker",
+        "audit", "feed", "flows", "healthz", "login", "logout", "metrics", "raw", "session", "static", "way", "ws",
     }
 )  # fmt: skip
 """Names that no app may have: Rabbitry's own commands, and paths of the dashboard."""
