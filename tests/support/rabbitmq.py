@@ -30,7 +30,7 @@ ROOT = Path(os.environ.get("RABBITRY_RABBITMQ_ROOT", "/"))
 _BIN = Path("/usr/lib/rabbitmq/bin")
 _INTO_ROOT = () if Path("/") == ROOT else ("chroot", str(ROOT))
 _START_DEADLINE = 120.0
-_CONNECT_DEADLINE = 20.0
+_CONNECT_DEADLINE = 90.0
 _STOP_DEADLINE = 90.0
 _PROBE = 10.0
 

@@ -130,12 +130,12 @@ def test_a_method_without_its_twin_and_another_default_are_found() -> None:
 
 
 def test_the_connection_waits_for_its_end_and_confirms_of_all_channels(broker_url: str) -> None:
-    with rabbitry.connect_blocking(broker_url, request_timeout=7.0) as connection:
+    with rabbitry.connect_blocking(broker_url, request_timeout=70.0) as connection:
         assert connection.url.hosts == client.parse_url(broker_url).hosts
         assert connection.server_version >= (3, 10)
         assert connection.frame_limit > 1000
         connection.request_timeout += 1
-        assert (connection.request_timeout, connection.publish_timeout) == (8.0, 60.0)
+        assert (connection.request_timeout, connection.publish_timeout) == (71.0, 60.0)
         with pytest.raises(RequestTimeout, match="still open"):
             connection.wait_closed(timeout=0.01)
         first, second = connection.channel(), connection.channel()
@@ -147,7 +147,7 @@ def test_the_connection_waits_for_its_end_and_confirms_of_all_channels(broker_ur
             connection.wait_for_confirms()
         assert [type(error) for error in raised.value.exceptions] == [rabbitry.PublishReturned]
         assert first.purge_queue(queue) == 2
-        connection.close(timeout=5.0)
+        connection.close(timeout=90.0)
         connection.wait_closed()
         assert isinstance(connection.close_reason, ConnectionClosed)
 
@@ -170,8 +170,8 @@ def test_a_consumer_is_started_and_cancelled_without_a_block(broker_url: str) ->
         assert (consumer.no_ack, consumer.restore, consumer.arguments) == (False, False, {"x-priority": 5})
         with pytest.raises(UsageError, match="iterate within"):
             consumer.next()
-        consumer.start(timeout=20.0)
-        delivery = consumer.next(timeout=20.0)
+        consumer.start(timeout=90.0)
+        delivery = consumer.next(timeout=90.0)
         assert (delivery.body, delivery.consumer_tag) == (b"1", "mine")
         with pytest.raises(RequestTimeout):
             consumer.next(timeout=0.05)

@@ -126,7 +126,7 @@ def test_alone_it_stays_up_with_a_refused_login_and_reports_it(broker_url: str, 
         Program(tmp_path, *uvicorn, module="uvicorn", **variables) as service,
     ):
         service.wait_for("refused the login")
-        service.wait_for("startup complete")
+        service.wait_for("Uvicorn running on")  # the start-up is complete before the port listens
         answer: dict[str, Any] = client.get("/publish").json()
         assert answer["status"] == "failed"
         assert "refused the login" in answer["message"]
