@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -85,8 +85,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         launcher.prepare()  # before the first test, which would take its socket for a leak
 
 
-def pytest_collection_finish() -> None:
-    gc.freeze()  # the tests and what they import stay: the garbage collector need not look through them again and again
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    gc.disable()  # the tests and what they import stay: it would look through them again and again, here and later
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
