@@ -13,7 +13,7 @@ import pytest
 from rabbitry.apps.crawl.keeper import reading, role
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.role import AT_ONCE, BUSY, Role
-from rabbitry.apps.crawl.messages import Add, Answer, Document, Link, Report
+from rabbitry.apps.crawl.messages import Add, Answer, Document, Link, Report, Tick
 from rabbitry.apps.crawl.node import Node
 from rabbitry.flow import Batch, Message
 
@@ -51,6 +51,7 @@ async def test_few_messages_and_a_full_transaction_are_applied_at_once(
 async def test_a_busy_keeper_lets_messages_gather(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     keeper = Role(Node("keeper"), database)
     await keep(keeper, 1)
+    monkeypatch.setattr(role, "_LATE", 1e6)  # no tick comes
     monkeypatch.setattr(role, "GATHERING", 1e6)
     task = asyncio.create_task(keep(keeper, BUSY))
     await asyncio.wait((task,), timeout=0.05)
@@ -88,3 +89,31 @@ async def test_documents_that_crowd_in_wait_in_the_backlog_and_commands_do_not(
     await keep(keeper, 1)
     found = database.read_now(lambda connection: reading.status(connection, 0.0))
     assert (found.backlog, sum(found.addresses.values())) == (0, 102)
+
+
+async def test_a_keeper_that_is_behind_neither_waits_for_messages_nor_applies_documents(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = Role(Node("keeper"), database)
+    start = "http://a.test/"
+    await keeper.keep([msgspec.json.encode(Add([start], delay=0.0))], [message("Command")], Batch(1))
+    body = msgspec.json.encode(Document(start, 1.0, "p1", "c1", 1.0, text="short"))
+
+    async def send_documents(first: int) -> int:
+        """Send as many documents as are otherwise delayed; return how many then wait."""
+        messages = [message("Document", f"m{number}") for number in range(first, first + BUSY)]
+        await keeper.keep([body] * BUSY, messages, Batch(BUSY))
+        return database.read_now(lambda connection: reading.status(connection, 0.0)).backlog
+
+    async def tick() -> None:
+        await keeper.keep([msgspec.json.encode(Tick("k1"))], [message("Command")], Batch(1))
+
+    monkeypatch.setattr(role, "_LATE", 1e6)
+    await tick()
+    assert await send_documents(0) == 0
+    monkeypatch.setattr(role, "GATHERING", 1e6)
+    monkeypatch.setattr(role, "_LATE", -1.0)
+    assert await send_documents(BUSY) == BUSY
+    monkeypatch.setattr(role, "_LATE", 1e6)
+    await tick()
+    assert database.read_now(lambda connection: reading.status(connection, 0.0)).backlog == 0

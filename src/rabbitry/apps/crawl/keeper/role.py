@@ -44,6 +44,9 @@ MOST_ANSWERS: Final = 1_000
 TICK: Final = 0.2
 """Seconds between two ticks."""
 _TICK_LASTS: Final = 1.0
+_LATE: Final = 2.0
+"""Seconds without a tick after which the keeper is behind: ticks expire, because messages wait longer than they last.
+Small documents crowd in too, without ever filling a transaction: 1,500 of 25 kB kept a command waiting for 15 s."""
 _PAUSES: Final = Backoff(1.0, 15.0)
 """Seconds before an unreachable database is tried again."""
 PATIENCE: Final = 20 * 60.0
@@ -68,6 +71,8 @@ class Role:
         self.answers: asyncio.Queue[tuple[str, str | None, Answer]] = asyncio.Queue(MOST_ANSWERS)
         self._applied_at = 0.0
         """The end of the last transaction, by the monotonic clock."""
+        self._ticked_at: float | None = None
+        """When the last tick came, or else the first messages, by the monotonic clock."""
         self._database = database
         self._keeper = Keeper(node.id, index, per_host=per_host)
         self._app = crawl_app()
@@ -102,9 +107,10 @@ class Role:
         Messages of each kind are applied in order of arrival.
         """
         order = sorted(range(len(messages)), key=lambda place: _ORDER.get(messages[place].type or "", 1))
-        documents = (place for place, message in enumerate(messages) if message.type == Document.__name__)
-        is_crowded = sum(len(bodies[place]) for place in documents) >= _CROWDED
-        is_urgent = is_crowded or any(message.reply_to for message in messages)
+        documents = sum(len(body) for body, it in zip(bodies, messages, strict=True) if it.type == Document.__name__)
+        is_late = self._is_late(messages)
+        is_crowded = documents >= _CROWDED or (is_late and documents > 0)
+        is_urgent = is_crowded or is_late or any(message.reply_to for message in messages)
         if not is_urgent and BUSY <= sum(message.type != COMMAND for message in messages) < AT_ONCE:
             # A full batch is not delayed: the delay limits the rate of transactions, not that of messages.
             await asyncio.sleep(self._applied_at + GATHERING - time.monotonic())
@@ -131,6 +137,13 @@ class Role:
                 decided += await self._one_by_one(inputs, places, batch, messages)
         self._applied_at = time.monotonic()
         return [Outgoing(one, key=names.BATCH_KEY) for part in decided for one in part.batches]
+
+    def _is_late(self, messages: Sequence[Message]) -> bool:
+        """Note whether a tick came; return whether none has come for so long that the keeper is behind."""
+        now = time.monotonic()
+        if self._ticked_at is None or any(one.type == COMMAND and not one.reply_to for one in messages):
+            self._ticked_at = now
+        return now - self._ticked_at > _LATE
 
     async def _one_by_one(
         self, inputs: Sequence[Input], places: Sequence[int], batch: Batch, messages: list[Message]
