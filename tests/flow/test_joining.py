@@ -298,18 +298,45 @@ def test_a_join_that_can_not_be_names_itself(options: dict[str, Any], what: str)
         declare()
 
 
-def test_the_handler_of_a_join_takes_a_list_and_returns() -> None:
+def test_the_handler_of_a_join_takes_a_list() -> None:
     app = rabbitry.App("wrong")
     with pytest.raises(rabbitry.AppError, match="in a join 'part' must be a list"):
 
         @app.join("part", of="split")
         def one(part: int) -> None: ...
 
-    with pytest.raises(rabbitry.AppError, match="the handler of a join returns its results, and does not yield"):
 
-        @app.join("part", of="split")
-        def yields(parts: list[int]) -> Iterator[int]:
-            yield from parts
+@pytest.mark.parametrize("kind", ["loop", "thread"])
+async def test_a_join_may_yield_and_runs_again_if_it_fails(kind: str) -> None:
+    app = rabbitry.App("yields")
+    runs: list[list[int]] = []
+
+    @app.stage("job", then="part")
+    async def split(number: int) -> list[int]:
+        return list(range(number))
+
+    def check(parts: list[int]) -> None:
+        runs.append(parts)
+        if len(runs) == 1:
+            raise ValueError(parts)
+
+    async def in_loop(parts: list[int]) -> AsyncIterator[int]:
+        for part in parts:
+            yield part
+        check(parts)
+
+    def in_thread(parts: list[int]) -> Iterator[int]:
+        yield from parts
+        check(parts)
+
+    app.join("part", of="split", then="done", delays=[0])(in_loop if kind == "loop" else in_thread)
+    app.output("done")
+    async with harness(app, raise_errors=False) as h:
+        await h.publish(3, key="job")
+        await h.idle()
+        assert h.all_published("done") == [0, 1, 2] * 2, "what was yielded before the error stays published"
+        assert await h.all_dead() == []
+    assert runs == [[0, 1, 2]] * 2
 
 
 async def test_a_message_to_be_split_that_is_published_again_is_the_same_job(broker_url: str, tmp_path: Path) -> None:

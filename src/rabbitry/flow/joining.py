@@ -53,8 +53,6 @@ def make_join(
     stage: Stage, what: str, *, app: str, of: str, within: float, late: Late, store: str | None
 ) -> tuple[Stage, Join]:
     """Make a join of a stage whose handler takes a list. Raises AppError for a handler that can't be one."""
-    if stage.yields:
-        raise AppError(f"{what}: the handler of a join returns its results, and does not yield")
     if not within:
         raise AppError(f"{what}: within={within!r}: a join has a limit of time: give positive seconds")
     join = Join(of, stage.queue, float(within), stage.time_limit, stage.codec)
@@ -73,7 +71,7 @@ def make_join(
         message=stage.signature.message or _MESSAGE,
         plan=Plan(plan.parameters + own.parameters, plan.providers + own.providers),
     )
-    wrap = _joined_async if stage.kind == "async" else _joined
+    wrap = _WRAPS[stage.kind, stage.yields]
     return (
         dataclasses.replace(
             stage, handler=wrap(stage, join, late), codec=Codec(bytes), signature=signature, is_plain=False
@@ -131,6 +129,51 @@ def _joined_async(stage: Stage, join: Join, late: Late) -> Handler:
     return handle
 
 
+def _yielding(stage: Stage, join: Join, late: Late) -> Handler:
+    @functools.wraps(stage.handler)
+    def handle(**arguments: Any) -> Iterator[Any]:
+        arrival = _arrival(stage, join, arguments)
+        parts = arrival.take(late)
+        if parts is None:
+            return
+        try:
+            yield from stage.handler(**arguments | {stage.signature.value: parts})
+        except Exception:
+            arrival.release()
+            raise
+        yield arrival.note(join)
+
+    return handle
+
+
+def _yielding_async(stage: Stage, join: Join, late: Late) -> Handler:
+    @functools.wraps(stage.handler)
+    async def handle(**arguments: Any) -> AsyncIterator[Any]:
+        arrival = _arrival(stage, join, arguments)
+        parts = await asyncio.to_thread(arrival.take, late)
+        if parts is None:
+            return
+        try:
+            async with contextlib.aclosing(stage.handler(**arguments | {stage.signature.value: parts})) as values:
+                async for value in values:
+                    yield value
+        except Exception:
+            await asyncio.to_thread(arrival.release)
+            raise
+        yield arrival.note(join)
+
+    return handle
+
+
+_WRAPS: Final = {
+    ("thread", False): _joined,
+    ("thread", True): _yielding,
+    ("async", False): _joined_async,
+    ("async", True): _yielding_async,
+}
+"""By the kind of the handler, and whether it yields."""
+
+
 def _arrival(stage: Stage, join: Join, arguments: dict[str, Any]) -> _Arrival:
     """Take out of a handler's arguments what the join alone needs."""
     name = stage.signature.message
@@ -173,6 +216,10 @@ class _Arrival:
             self._store.release(self._job, self._run)
 
     def joined(self, returned: Any, join: Join) -> list[Any]:
-        """Return the results of the join, and the message to itself that notes that they are confirmed."""
+        """Return the results of the join, and the message to itself after them."""
         results = [] if returned is None else returned if isinstance(returned, list) else [returned]
-        return [*results, Outgoing(b"", key=join.queue, headers={_JOINED: self._job})]
+        return [*results, self.note(join)]
+
+    def note(self, join: Join) -> Outgoing:
+        """Return the message of the join to itself that notes that its results are confirmed."""
+        return Outgoing(b"", key=join.queue, headers={_JOINED: self._job})
