@@ -82,7 +82,8 @@ def _of_joins(spec: AppSpec, job: Job, result: Result, *, waits: bool, first: in
 
     def product_of(number: int, trail: Trail, product: Product) -> Publication:
         message = _product(spec, trail, product, result.context)
-        if cause is None or not isinstance(message.properties, EncodedProperties):
+        # Copies of a part keep ids of their own: by its id a join tells the message that runs it from a copy.
+        if cause is None or trail.part or not isinstance(message.properties, EncodedProperties):
             return message
         identity = result_id(cause, job.stage.queue, first + number)
         return message._replace(properties=message.properties._replace(message_id=identity))
