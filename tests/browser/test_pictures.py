@@ -10,10 +10,11 @@ from typing import Literal
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Page, expect
 
 import rabbitry
 from rabbitry.amqp.client import Channel, Connection
+from rabbitry.flow.wiring import pausing
 from tests.support import commands
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
@@ -42,6 +43,27 @@ _TAKEN = {  # program → queues
     "mail relay": ("mail.outgoing",),
     "archive": ("sensors.archive",),
 }
+
+
+def _shop() -> rabbitry.App:
+    app = rabbitry.App("shop")
+
+    @app.stage("order", then="priced")
+    async def price(order: str) -> str:
+        await asyncio.sleep(random.uniform(0.01, 0.03))
+        return order
+
+    @app.stage("priced", then="packed")
+    async def pack(order: str) -> str:
+        await asyncio.sleep(random.uniform(0.02, 0.1))
+        return order
+
+    @app.stage("packed", attempts=2, delays=[0])
+    async def bill(order: str) -> None:
+        if random.random() < 0.1:
+            raise TimeoutError("the bank does not answer")
+
+    return app
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -139,7 +161,29 @@ async def test_pictures_are_taken(
     await expect(page.locator(".message[data-dead]")).to_contain_text("attempt 2", timeout=_WITHIN)
     await expect(page.locator(".message")).to_have_count(3, timeout=_WITHIN)
     await page.screenshot(path=folder / f"way-{scheme}.png")
+    await _take_flows(page, dashboard, broker, folder / f"flows-{scheme}.png")
     await page.goto(f"{dashboard}queues/")
     for width in (320, 1280):
         await page.set_viewport_size({"width": width, "height": 800})
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+async def _take_flows(page: Page, dashboard: str, broker: str, path: Path) -> None:
+    shop = _shop()
+    async with (
+        shop.worker(broker),
+        shop.worker(broker, stages=["pack"]),
+        shop.publisher(broker) as publisher,
+        rabbitry.connect(broker) as connection,
+    ):
+        await page.goto(f"{dashboard}flows/")
+        for number in range(200):
+            await publisher.send(f"{number}", key="order")
+        bill = page.get_by_role("article", name="bill")
+        await expect(bill).to_contain_text("µs", timeout=_WITHIN)
+        await pausing.pause(connection, "shop", "bill", by="ada, 192.0.2.7", why="the bank is down")
+        await expect(bill).to_contain_text("the bank is down", timeout=_WITHIN)
+        for number in range(50):
+            await publisher.send(f"{number}", key="order")
+        await expect(bill.locator("dd", has_text="50").first).to_be_visible(timeout=_WITHIN)
+        await page.screenshot(path=path)

@@ -32,9 +32,16 @@ WAY: Final = View(
     description="One message's way through every stage: when, where, with what result, and what it led to.",
 )
 
+FLOWS: Final = View(
+    title="Flows",
+    module="flows/flows.js",
+    styles=("flows/flows.css",),
+    path="flows",
+    description="Each app's stages in order: what waits, what is in hand, what failed, and who works on it.",
+)
 
 OWN: Final[dict[str, tuple[View, ...]]] = {
-    "": (OVERVIEW, WAY),
+    "": (OVERVIEW, FLOWS, WAY),
     "Broker": (
         _table("Queues", "The broker's queues: what waits in them, what flows through them, and who consumes them."),
         _table("Exchanges", "The broker's exchanges, and what is published to them."),

@@ -29,6 +29,7 @@ from rabbitry.web._shell import STATIC, Page, Visitor, modules, shell
 from rabbitry.web.api import routes as api_routes
 from rabbitry.web.audit import Audit, default_file
 from rabbitry.web.feed.pages import Feed
+from rabbitry.web.flows import FlowRoutes
 from rabbitry.web.history import History
 from rabbitry.web.history.routes import routes as history_routes
 from rabbitry.web.history.totals import BROKER, recorded
@@ -134,6 +135,7 @@ def create_app(
     ways = Ways(sources.telemetry)
     queues = Queues(settings.broker, management, audit)
     metrics = Metrics(settings.broker, management)
+    flows = FlowRoutes(sources.telemetry, sources.flows, audit, broker.virtual_host)
     # No pages of API documentation: they load scripts from elsewhere, which the policy forbids.
     app = FastAPI(
         title="Rabbitry", version=__version__, docs_url=None, redoc_url=None, openapi_url=None,
@@ -150,6 +152,7 @@ def create_app(
             roles.add_app(mount.router)
         _add(app, mount, live, login)
     app.include_router(queues.router, prefix="/queues/api")
+    app.include_router(flows.router, prefix="/flows/api")
     app.include_router(audit.router, prefix="/audit/api")
     app.include_router(metrics.router)
     app.include_router(api_routes(app, sources.topics), prefix="/api")

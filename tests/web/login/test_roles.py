@@ -31,7 +31,7 @@ ROUTES: Final = {
     },
     "viewer": {
         "GET /", "GET /queues/", "GET /exchanges/", "GET /connections/", "GET /channels/", "GET /consumers/",
-        "GET /audit/", "GET /audit/api/entries", "GET /api/history", "GET /api/history/series",
+        "GET /flows/", "GET /audit/", "GET /audit/api/entries", "GET /api/history", "GET /api/history/series",
         "GET /way/", "GET /way/api/chain", "GET /way/api/recent", "GET /way/api/search",
         "GET /healthz", "GET /static/views.js", "POST /logout", "WS /feed",
         "GET /monitor/", "GET /monitor/static", "WS /ws",
@@ -43,6 +43,7 @@ ROUTES: Final = {
     },
     "operator": {
         "GET /queues/api/messages", "POST /queues/api/messages",
+        "POST /flows/api/pause", "POST /flows/api/resume",
         "POST /grading/api/submissions", "POST /grading/api/inbox/{role}/{identity}", "POST /crawl/api/command",
     },
     "admin": {
@@ -53,7 +54,7 @@ ROUTES: Final = {
 TOPICS: Final = {
     "viewer": {
         "sources", "topology", "attention", "broker", "queue", "queues", "exchanges", "connections", "channels",
-        "consumers", "bindings", "stages", "nodes",
+        "consumers", "bindings", "stages", "nodes", "flows",
     },
 }  # fmt: skip
 """Role → the topics of the feed that it is the least one for."""

@@ -13,6 +13,7 @@ from rabbitry.apps import Role
 from rabbitry.apps.management import management_url
 from rabbitry.web.feed.topics import Topic, Value
 from rabbitry.web.sources.attention import Attention
+from rabbitry.web.sources.flows import Flows
 from rabbitry.web.sources.management import Management
 from rabbitry.web.sources.telemetry import Telemetry
 from rabbitry.web.sources.traffic import Traffic
@@ -20,7 +21,7 @@ from rabbitry.web.sources.traffic import Traffic
 _FOR_VIEWERS: Final = (
     "sources", "topology", "attention", "broker", "queue",
     "queues", "exchanges", "connections", "channels", "consumers", "bindings",
-    "stages", "nodes",
+    "stages", "nodes", "flows",
 )  # fmt: skip
 """Topics that a viewer may see. Others need an admin, unless their topic names another role."""
 _RESTART: Final = 30.0
@@ -41,6 +42,7 @@ class Sources:
     Attributes:
         topics: The topics by name.
         telemetry: The source of what nodes report.
+        flows: The source of the stages of all apps.
     """
 
     def __init__(self, broker: str, management: str | None = None) -> None:
@@ -51,10 +53,12 @@ class Sources:
         attention = Attention()
         self._traffic = Traffic(url, login, attention)
         self.telemetry = Telemetry(login, self._states, attention, self._traffic)
+        self.flows = Flows(self.telemetry)
         self.topics: Mapping[str, Topic] = {
             "sources": self._states,
             "topology": self._traffic.topic,
             "attention": attention,
+            "flows": self.flows.topic,
             **self._management.topics,
             **self.telemetry.topics,
         }
@@ -73,6 +77,7 @@ class Sources:
             asyncio.create_task(_run(self._management), name="source: management"),
             asyncio.create_task(_run(self._traffic), name="source: traffic"),
             asyncio.create_task(_run(self.telemetry), name="source: telemetry"),
+            asyncio.create_task(_run(self.flows), name="source: flows"),
         ]
         try:
             yield
@@ -82,7 +87,7 @@ class Sources:
             await asyncio.wait(tasks)
 
 
-async def _run(source: Management | Traffic | Telemetry) -> None:
+async def _run(source: Management | Traffic | Telemetry | Flows) -> None:
     while True:
         try:
             await source.run()

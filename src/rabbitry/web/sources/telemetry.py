@@ -49,11 +49,13 @@ class Telemetry:
     Attributes:
         nodes: The nodes that report.
         listeners: Called with each report, on the event loop; they must not raise.
+        connection: The connection that it collects over; None before there is one.
     """
 
     def __init__(self, login: BrokerURL, sources: Value, attention: Attention, traffic: Traffic) -> None:
         self.nodes = Nodes()
         self.listeners: list[Callable[[Report], None]] = []
+        self.connection: Connection | None = None
         self._login = login
         self._attention = attention
         self._traffic = traffic
@@ -101,6 +103,7 @@ class Telemetry:
             await asyncio.sleep(_AGAIN.pause(failures))
 
     async def _collect_from(self, connection: Connection) -> None:
+        self.connection = connection
         await collect(connection, self._take, self._begin)
         if connection.close_reason is not None:
             raise connection.close_reason

@@ -1,0 +1,112 @@
+"""The routes of the Flows view: pausing and resuming a stage."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from rabbitry._decode import decode_json
+from rabbitry.apps import Role, needs, user_of
+from rabbitry.apps.api import json_response, route_class
+from rabbitry.exceptions import ConnectFailed, RabbitryError, Undecodable, UsageError
+from rabbitry.flow.wiring import pausing
+from rabbitry.web.audit import Audit
+
+if TYPE_CHECKING:
+    from rabbitry.amqp.client import Connection
+    from rabbitry.web.sources.flows import Flows
+    from rabbitry.web.sources.telemetry import Telemetry
+
+_LARGEST: Final = 10_000
+
+
+class Which(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A stage, and for a pause its reason."""
+
+    app: str
+    stage: str
+    why: str = ""
+
+
+class FlowRoutes:
+    """The routes.
+
+    Args:
+        telemetry: Whose connection they use.
+        flows: The source that is to look again after a change.
+        audit: Where changes are logged.
+        vhost: The virtual host of the broker's URL, for the log.
+    """
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        flows: Flows,
+        audit: Audit,
+        vhost: str,
+    ) -> None:
+        self._telemetry = telemetry
+        self._flows = flows
+        self._audit = audit
+        self._vhost = vhost
+        self.router: APIRouter = APIRouter(route_class=route_class(_largest))
+        self.router.add_api_route("/pause", self.pause, methods=["POST"])
+        self.router.add_api_route("/resume", self.resume, methods=["POST"])
+
+    @needs(Role.OPERATOR)
+    async def pause(self, request: Request) -> Response:
+        """Pause a stage. Return the pause that holds, and whether it is this one."""
+        which, by, connection = await _read(request), user_of(request).who, self._connection()
+        async with self._logged("pause", by, which) as result:
+            held, is_new = await pausing.pause(connection, which.app, which.stage, by=by, why=which.why)
+            if not is_new:
+                result.append(f"it was paused before, by {held.by}")
+        return json_response({"paused": is_new, "by": held.by, "at": held.at, "why": held.why})
+
+    @needs(Role.OPERATOR)
+    async def resume(self, request: Request) -> Response:
+        """Resume a stage. Return whether it was paused."""
+        which, by, connection = await _read(request), user_of(request).who, self._connection()
+        async with self._logged("resume", by, which) as result:
+            was_paused = await pausing.resume(connection, which.app, which.stage)
+            if not was_paused:
+                result.append("it was not paused")
+        return json_response({"resumed": was_paused})
+
+    @contextlib.asynccontextmanager
+    async def _logged(self, action: str, by: str, which: Which) -> AsyncIterator[list[str]]:
+        """Log the change that the block makes, with the result that it appends. Without a log there is no change."""
+        queue = pausing.pause_queue(which.app, which.stage)
+        number = await self._audit.begin(by, action, self._vhost, queue)
+        result: list[str] = []
+        try:
+            yield result
+        except RabbitryError as error:
+            await self._audit.end(number, str(error))
+            if isinstance(error, pausing.NoSuchStage | pausing.Held):
+                raise UsageError(str(error)) from error
+            raise
+        finally:
+            self._flows.look_again()
+        await self._audit.end(number, *result)
+
+    def _connection(self) -> Connection:
+        connection = self._telemetry.connection
+        if connection is None or not connection.is_open:
+            raise ConnectFailed("the dashboard is not connected to the broker now: see Telemetry in the header")
+        return connection
+
+
+async def _largest() -> int:
+    return _LARGEST
+
+
+async def _read(request: Request) -> Which:
+    try:
+        return decode_json(await request.body(), Which)
+    except Undecodable as error:
+        raise UsageError(f"the request names no stage: {error}") from error

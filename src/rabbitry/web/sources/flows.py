@@ -1,0 +1,209 @@
+"""The stages of all apps as they are now: what their workers report, what waits for them, and which are paused.
+
+What waits, and whether a stage is paused, is asked over AMQP by passive declares, so that it needs no management API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from rabbitry.exceptions import AccessRefused, Closed, NotFound, RequestTimeout
+from rabbitry.flow.spec import topic_matches
+from rabbitry.flow.wiring import pausing
+from rabbitry.flow.wiring.pausing import MOMENT, Pause, State, look
+from rabbitry.web.feed.topics import Value
+
+if TYPE_CHECKING:
+    from rabbitry.amqp.client import Channel, Connection
+    from rabbitry.web.sources.nodes import NodeState
+    from rabbitry.web.sources.telemetry import Telemetry
+
+EVERY: Final = 1.0
+"""Seconds between two looks while a page shows the stages."""
+SHARE: Final = 10
+"""By how much longer than a look the time until the next one is, at least."""
+MOST_STAGES: Final = 500
+MOST_WORKERS: Final = 50
+"""Workers of a stage that are named."""
+_FIGURES: Final = {"received": "rate", "done": "done", "waiting": "retried_rate", "dead": "dead_rate"}
+
+
+@dataclass(slots=True)
+class _Stage:
+    """A stage that was seen since the dashboard began. waiting: messages in its queue; None if nobody knows."""
+
+    app: str
+    name: str
+    queue: str
+    key: str
+    exchange: str
+    waiting: int | None = None
+    state: State = State.RUNNING
+    pause: Pause | None = None
+    to: set[str] = field(default_factory=set)
+
+
+class Flows:
+    """The source of the topic `flows`.
+
+    Its members are `APP/STAGE` → a stage: `app`, `stage`, `place` (its place among the app's stages), `queue`, `key`,
+    `exchange`, `to` (the keys of its results), `waiting` (messages in its queue; null if that is not known), `state`
+    (`running`, `paused`, `silent`: no worker reports), `pause` (`by`, `at`, `why`; or null), `rate`, `done`,
+    `retried_rate` and `dead_rate` (a second), `in_hand`, `retried` and `dead` (since the workers began), `handling`
+    (`p50`, `p95`, `p99` in seconds, of the last minute), `workers` (`host`, `id`, `pid`, `started`, `in_hand`), and
+    `more_workers`, how many are not named.
+    """
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self.topic: Value = Value()
+        self._telemetry = telemetry
+        self._stages: dict[str, _Stage] = {}
+        self._channel: Channel | None = None
+        self._changed = asyncio.Event()
+
+    def look_again(self) -> None:
+        """Look at once: a stage was paused or resumed here."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Look while a page shows the stages, until cancelled."""
+        while True:
+            await self.topic.wanted.wait()
+            began = time.monotonic()
+            self._changed.clear()
+            nodes = [node for node in self._telemetry.nodes.live() if node.report.wiring is not None]
+            self._learn(nodes)
+            await self._look()
+            self.topic.put(self._picture(nodes), time.time())
+            took = time.monotonic() - began
+            try:
+                async with asyncio.timeout(max(EVERY, SHARE * took)):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+
+    def _learn(self, nodes: Iterable[NodeState]) -> None:
+        """Add stages, and take over what their workers say of them."""
+        for node in nodes:
+            report, wiring = node.report, node.report.wiring
+            key = f"{report.app}/{report.role}"
+            stage = self._stages.get(key)
+            if wiring is None or (stage is None and len(self._stages) >= MOST_STAGES):
+                continue
+            if stage is None:
+                stage = self._stages[key] = _Stage(report.app, report.role, "", "", "")
+            stage.queue, stage.key, stage.exchange = wiring.queue, wiring.key, wiring.exchange
+            stage.to.update(name.removeprefix("to.") for name in report.counters if name.startswith("to."))
+
+    async def _look(self) -> None:
+        """Ask the broker what waits, and what is paused. What can't be asked stays as it is, or is not known."""
+        connection = self._telemetry.connection
+        if connection is None or not connection.is_open:
+            return
+        for stage in list(self._stages.values()):
+            try:
+                channel = await self._open(connection)
+                stage.waiting = await _waiting(channel, stage.queue)
+                await self._see(connection, await self._open(connection), stage)
+            except (Closed, RequestTimeout):
+                return
+
+    async def _open(self, connection: Connection) -> Channel:
+        if self._channel is None or not self._channel.is_open:
+            self._channel = await connection.channel()
+        return self._channel
+
+    async def _see(self, connection: Connection, channel: Channel, stage: _Stage) -> None:
+        """Note whether a stage is paused, and by whom. Somebody may be reading it: see `pausing`."""
+        try:
+            found = await look(channel, stage.app, stage.name)
+        except NotFound:
+            found = State.RUNNING  # of a worker that is older than pauses
+        if found is State.RUNNING and stage.state is State.PAUSED:
+            await asyncio.sleep(MOMENT)
+            found = await look(channel, stage.app, stage.name)
+        if found is State.UNKNOWN or (found is stage.state and (found is State.RUNNING) is (stage.pause is None)):
+            return
+        stage.state = found
+        try:
+            stage.pause = await pausing.paused(connection, stage.app, stage.name) if found is State.PAUSED else None
+        except (AccessRefused, pausing.Held):  # it can't be read by whom
+            stage.pause = Pause(stage.app, stage.name)
+
+    def _picture(self, nodes: Iterable[NodeState]) -> dict[str, Any]:
+        sums = self._telemetry.nodes.stages()
+        workers: dict[str, list[dict[str, Any]]] = {}
+        for node in nodes:
+            workers.setdefault(f"{node.report.app}/{node.report.role}", []).append(_worker(node))
+        places = in_order(self._stages)
+        return {
+            key: _drawn(stage, sums.get(key, {}), workers.get(key, []), places[key])
+            for key, stage in self._stages.items()
+        }
+
+
+def in_order(stages: Mapping[str, _Stage]) -> dict[str, int]:
+    """Return the place of each stage: after those whose results it takes, and otherwise as they were first reported."""
+    before: dict[str, set[str]] = {key: set() for key in stages}
+    for key, stage in stages.items():
+        for target, other in stages.items():
+            if other.app == stage.app and target != key and any(topic_matches(other.key, each) for each in stage.to):
+                before[target].add(key)
+    places: dict[str, int] = {}
+    while len(places) < len(stages):
+        left = [key for key in stages if key not in places]
+        # In a circle the first one that was reported comes first.
+        free = next((key for key in left if before[key] <= places.keys()), left[0])
+        places[free] = len(places)
+    return places
+
+
+async def _waiting(channel: Channel, queue: str) -> int | None:
+    """Return how many messages are ready in a queue; None if there is no such queue."""
+    try:
+        return (await channel.declare_queue(queue, passive=True)).message_count
+    except NotFound:
+        return None
+
+
+def _worker(node: NodeState) -> dict[str, Any]:
+    report = node.report
+    return {
+        "host": report.host,
+        "id": report.id,
+        "pid": report.pid,
+        "started": report.started,
+        "in_hand": round(report.gauges.get("in_hand", 0)),
+    }
+
+
+def _drawn(stage: _Stage, sums: Mapping[str, Any], workers: list[dict[str, Any]], place: int) -> dict[str, Any]:
+    rates, counters = sums.get("rates", {}), sums.get("counters", {})
+    state = "paused" if stage.state is State.PAUSED else "running" if workers else "silent"
+    pause = None if stage.pause is None else msgspec.to_builtins(stage.pause)
+    return {
+        "app": stage.app,
+        "stage": stage.name,
+        "place": place,
+        "queue": stage.queue,
+        "key": stage.key,
+        "exchange": stage.exchange,
+        "to": sorted(stage.to),
+        "waiting": stage.waiting,
+        "state": state,
+        "pause": pause,
+        **{shown: rates.get(name, 0.0) for name, shown in _FIGURES.items()},
+        "in_hand": round(sums.get("gauges", {}).get("in_hand", 0)),
+        "retried": counters.get("waiting", 0),
+        "dead": counters.get("dead", 0),
+        "handling": sums.get("handling", {}),
+        "workers": sorted(workers, key=itemgetter("host", "id"))[:MOST_WORKERS],
+        "more_workers": max(0, len(workers) - MOST_WORKERS),
+    }

@@ -1,0 +1,40 @@
+// The stages of all apps, in the order in which messages pass them.
+import { feed, watchSources } from "../broker/live.js";
+import { count, shown } from "../format.js";
+import { Component, html, render } from "../html.js";
+import { Stage } from "./stage.js";
+
+const byName = new Intl.Collator("en", { numeric: true });
+
+class Flows extends Component {
+  state = { stages: null, sources: {} };
+
+  componentDidMount() {
+    feed.open("flows", {}, ({ value }) => this.setState({ stages: value ?? null }));
+    watchSources((sources) => this.setState({ sources }));
+    setInterval(() => this.setState({}), 1000); // how long a pause lasts
+  }
+
+  render(_, { stages, sources }) {
+    const { telemetry } = sources;
+    const away = telemetry && telemetry.state !== "live" && telemetry.state !== "connecting";
+    const apps = new Map();
+    for (const stage of Object.values(stages ?? {})) apps.set(stage.app, [...(apps.get(stage.app) ?? []), stage]);
+    const paused = Object.values(stages ?? {}).filter(({ state }) => state === "paused").length;
+    return html`<div class="flows">
+      ${away && html`<p class="notice warn" role="alert"><span>Telemetry does not come: ${telemetry.reason} ${telemetry.todo}</span></p>`}
+      <p class="unseen" role="status">${stages && paused > 0 ? `${count(paused, "stage is", "stages are")} paused` : ""}</p>
+      ${!stages && html`<p class="nothing">Waiting for the first reports of workers.</p>`}
+      ${stages && apps.size === 0 && html`<div class="nothing"><p>No worker of an app reports itself.</p><p>Start one; it appears here within 3 s:</p>
+        <pre><code>rabbitry worker MODULE:APP</code></pre></div>`}
+      ${[...apps].sort(([a], [b]) => byName.compare(a, b)).map(([app, members]) => html`<section key=${app} aria-label=${shown(app)}>
+        <h2><bdi>${shown(app)}</bdi></h2>
+        <ol class="stages">${members.sort((a, b) => a.place - b.place).map((stage) => html`<${Stage} key=${stage.stage} stage=${stage} />`)}</ol>
+      </section>`)}
+    </div>`;
+  }
+}
+
+const page = document.getElementById("page");
+page.replaceChildren();
+render(html`<${Flows} />`, page);

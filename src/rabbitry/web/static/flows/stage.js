@@ -1,0 +1,70 @@
+// One stage: its state in words, its figures, its workers, and the button that pauses or resumes it.
+import { lacking } from "../access.js";
+import { post } from "../ask.js";
+import { DASH, count, duration, shown } from "../format.js";
+import { Component, html } from "../html.js";
+
+const STATES = { running: "Running", paused: "Paused", silent: "No worker reports" };
+const FASTEST = 100; // a second; above it a decimal says nothing
+
+const number = (value) => (Number.isFinite(value) ? value.toLocaleString("en") : DASH);
+const perSecond = (value) => (Number.isFinite(value) ? `${value.toLocaleString("en", { maximumFractionDigits: value < FASTEST ? 1 : 0 })}/s` : DASH);
+
+function seconds(value) {
+  if (!Number.isFinite(value)) return DASH;
+  if (value < 0.001) return `${Math.round(value * 1e6)} µs`;
+  return value < 1 ? `${Number((value * 1000).toPrecision(3))} ms` : `${Number(value.toPrecision(3))} s`;
+}
+
+const since = (unix) => duration(Date.now() / 1000 - unix);
+
+// Props: stage, as the topic has it.
+export class Stage extends Component {
+  state = { isAsked: false, error: null };
+
+  change = async () => {
+    const { app, stage, state } = this.props.stage;
+    this.setState({ isAsked: true, error: null });
+    try {
+      await post(state === "paused" ? "resume" : "pause", { app, stage });
+    } catch (error) {
+      this.setState({ error: error.message });
+    }
+    this.setState({ isAsked: false });
+  };
+
+  render({ stage }, { isAsked, error }) {
+    const { state, pause, handling, workers } = stage;
+    const reason = lacking("operator");
+    const verb = state === "paused" ? "Resume" : "Pause";
+    return html`<li class="stage ${state}"><article aria-label=${shown(stage.stage)}>
+      <header>
+        <h3><bdi>${shown(stage.stage)}</bdi></h3>
+        <strong class="state">${STATES[state]}</strong>
+        <button type="button" aria-disabled=${isAsked || reason !== null} title=${reason} onClick=${isAsked || reason ? null : this.change}>${verb}<span class="unseen"> ${shown(stage.stage)}</span></button>
+      </header>
+      ${pause && html`<p class="pause">Paused ${pause.at && html`${since(Date.parse(pause.at) / 1000)} ago `}by <bdi>${shown(pause.by || "somebody")}</bdi>${
+        pause.why && html`: <bdi>${shown(pause.why)}</bdi>`}. What is in hand is finished; what comes waits.</p>`}
+      ${error && html`<p class="failed" role="alert">${shown(error)}</p>`}
+      <p class="way">takes <code><bdi>${shown(stage.key)}</bdi></code> from <a href=${`../queues/?${new URLSearchParams({ filter: `name=${stage.queue.split(/\s/)[0]}` })}`}><bdi>${
+        shown(stage.queue)}</bdi></a>${stage.to.length > 0 && html`, publishes ${stage.to.map((key, place) => html`${place > 0 && ", "}<code><bdi>${shown(key)}</bdi></code>`)}`}</p>
+      <dl class="figures">
+        <${Figure} term="Handled" value=${perSecond(stage.done)} />
+        <${Figure} term="Waiting" value=${number(stage.waiting)} />
+        <${Figure} term="In hand" value=${number(stage.in_hand)} />
+        <${Figure} term="Retried" value=${number(stage.retried)} />
+        <${Figure} term="Dead" value=${number(stage.dead)} />
+        <${Figure} term="50 % within" value=${seconds(handling.p50)} />
+        <${Figure} term="95 % within" value=${seconds(handling.p95)} />
+        <${Figure} term="99 % within" value=${seconds(handling.p99)} />
+      </dl>
+      ${workers.length > 0 && html`<details><summary>${count(workers.length + stage.more_workers, "worker", "workers")}</summary>
+        <ul>${workers.map((worker) => html`<li key=${worker.id}><bdi>${shown(worker.host)}</bdi>, <bdi>${shown(worker.id)}</bdi>, process ${worker.pid}: since ${since(worker.started)}, ${
+          number(worker.in_hand)} in hand</li>`)}</ul>${stage.more_workers > 0 && html`<p>and ${number(stage.more_workers)} more</p>`}</details>`}
+    </article></li>`;
+  }
+}
+
+function Figure({ term, value }) {
+  return html`<div><dt>${term}</dt><dd>${value}</dd></div>`;
+}

@@ -1,0 +1,92 @@
+"""The Flows view in a real browser: two of them, on both brokers, without a management API."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+import rabbitry
+from tests.browser.axe import serious
+from tests.browser.watched import Watched
+from tests.flow._running import eventually_holds
+from tests.support import commands
+from tests.support.embedded import BrokerProcess
+from tests.support.ports import free_port
+from tests.support.rabbitmq import RabbitMQ
+
+pytestmark = pytest.mark.timeout(240)
+_WITHIN = 90_000
+_EVIL = "<img src=x onerror=alert(1)>"
+
+
+@dataclass
+class System:
+    """A broker and the dashboard that shows it."""
+
+    broker: str
+    url: str
+
+
+@pytest.fixture(params=["embedded", "rabbitmq"])
+def system(request: pytest.FixtureRequest) -> Iterator[System]:
+    more = {"RABBITRY_MANAGEMENT": f"http://127.0.0.1:{free_port()}"}
+    if request.param == "rabbitmq":
+        server: RabbitMQ = request.getfixturevalue("module_rabbitmq")
+        with commands.service("web", "--port", "0", more=more | {"RABBITRY_BROKER": server.url}) as web:
+            yield System(server.url, web.wait_for(r"dashboard on (http://\S+/)")[1])
+        return
+    with BrokerProcess() as broker:
+        with commands.service("web", "--port", "0", more=more | {"RABBITRY_BROKER": broker.url}) as web:
+            yield System(broker.url, web.wait_for(r"dashboard on (http://\S+/)")[1])
+
+
+async def _open(browser: Browser, url: str, width: int) -> tuple[Watched, Page]:
+    page = await browser.new_page(viewport={"width": width, "height": 800})
+    watched = Watched(page)
+    await page.goto(f"{url}flows/")
+    return watched, page
+
+
+async def test_two_browsers_pause_and_resume_a_stage_by_keyboard(browser: Browser, system: System) -> None:
+    app = rabbitry.App(f"evil {_EVIL}")
+
+    @app.stage("in", then=_EVIL)
+    async def first(text: str) -> str:
+        return text
+
+    @app.stage(_EVIL, name=f"second {_EVIL}")
+    async def second(text: str) -> None: ...
+
+    queue = app.stages[f"second {_EVIL}"].queue
+    async with app.worker(system.broker) as worker, app.publisher(system.broker) as publisher:
+        await publisher.send("a", key="in")
+        watched, page = await _open(browser, system.url, 1200)
+        other, narrow = await _open(browser, system.url, 320)
+        stages = page.get_by_role("article")
+        await expect(stages).to_have_count(2, timeout=_WITHIN)
+        await expect(stages.nth(0)).to_contain_text(f"publishes {_EVIL}", timeout=_WITHIN)
+        await expect(stages.nth(1)).to_contain_text(f"takes {_EVIL} from {queue}", use_inner_text=True)
+        await expect(stages.nth(1)).to_contain_text("Running")
+        await stages.nth(1).locator("summary").press("Enter")
+        await expect(stages.nth(1)).to_contain_text(worker.id)
+        button = page.get_by_role("button", name=f"Pause second {_EVIL}")
+        await button.focus()
+        await page.keyboard.press("Enter")
+        paused = narrow.get_by_role("article").nth(1)
+        await expect(paused).to_contain_text("Paused", timeout=_WITHIN)
+        await expect(paused).to_contain_text("by this machine", timeout=_WITHIN)
+        await expect(page.locator("#page").get_by_role("status")).to_have_text("1 stage is paused")
+        await expect(page.get_by_role("button", name=f"Resume second {_EVIL}")).to_be_focused()
+        await publisher.send("b", key="in")
+        await eventually_holds(system.broker, queue, 1)
+        await expect(paused.locator(".figures div", has_text="Waiting").locator("dd")).to_have_text(
+            "1", timeout=_WITHIN
+        )
+        for each in (page, narrow):
+            assert await serious(each) == []
+        assert await narrow.evaluate("document.documentElement.scrollWidth") <= 320
+        await narrow.get_by_role("button", name=f"Resume second {_EVIL}").click()
+        await expect(stages.nth(1)).to_contain_text("Running", timeout=_WITHIN)
+        await eventually_holds(system.broker, queue, 0)
+        assert watched.complaints == other.complaints == []

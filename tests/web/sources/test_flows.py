@@ -1,0 +1,92 @@
+"""The stages of the Flows view, with real workers on both brokers and no management API."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import rabbitry
+from rabbitry.flow.wiring import pausing
+from rabbitry.web.sources import Sources
+from rabbitry.web.sources.flows import _Stage, in_order
+from tests.support.embedded import BrokerProcess
+from tests.support.ports import free_port
+from tests.support.rabbitmq import RabbitMQ
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(params=["embedded", "rabbitmq"])
+def broker(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a broker that the dashboard reaches without a management API."""
+    if request.param == "rabbitmq":
+        server: RabbitMQ = request.getfixturevalue("module_rabbitmq")
+        yield server.url
+        return
+    with BrokerProcess() as broker:
+        yield broker.url
+
+
+async def test_stages_are_shown_in_order_with_what_waits_and_who_paused_them(broker: str) -> None:
+    app = rabbitry.App("flowing")
+
+    # Not in the order in which messages pass them.
+    @app.stage("out")
+    async def last(text: str) -> None: ...
+
+    @app.stage("in", then="out")
+    async def first(text: str) -> str:
+        return text
+
+    sources = Sources(broker, f"http://127.0.0.1:{free_port()}")
+    topic = sources.flows.topic
+    topic.subscribe({}, lambda: None)
+
+    def stage(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = topic.value.get(f"flowing/{name}", {})
+        return found
+
+    async with sources.running(), rabbitry.connect(broker) as connection:
+        async with app.worker(broker) as worker, app.publisher(broker) as publisher:
+            await publisher.send("a", key="in")
+            await eventually(lambda: stage("first").get("to") == ["out"], "a result")
+            await eventually(lambda: stage("last").get("handling", {}).get("count") == 1, "how long it took")
+            assert stage("first")["place"] < stage("last")["place"]
+            assert (stage("first")["queue"], stage("first")["key"], stage("first")["pause"]) == (
+                "flowing.first", "in", None,
+            )  # fmt: skip
+            assert [one["id"] for one in stage("first")["workers"]] == [worker.id]
+            held, _ = await pausing.pause(connection, "flowing", "last", by="ada", why="so")
+            await eventually(lambda: stage("last")["state"] == "paused", "the pause")
+            assert stage("last")["pause"] == {
+                "app": "flowing",
+                "stage": "last",
+                "by": "ada",
+                "at": held.at,
+                "why": "so",
+            }
+            await eventually(lambda: worker._engine.counting.stages["last"].is_paused, "the worker to see it")
+            await publisher.send("b", key="in")
+            await eventually(lambda: stage("last")["waiting"] == 1, "what waits")
+            assert stage("first")["state"] == "running"
+        await eventually(lambda: stage("first")["state"] == "silent", "the end of the worker")
+        assert stage("last")["state"] == "paused", "without a worker too"
+        assert await pausing.resume(connection, "flowing", "last")
+        await eventually(lambda: stage("last")["pause"] is None, "the end of the pause")
+        async with await connection.channel() as channel:
+            await channel.delete_queue("flowing.last")
+            await eventually(lambda: stage("last")["waiting"] is None, "that the queue is gone")
+
+
+def test_a_circle_of_stages_has_an_order() -> None:
+    def stage(app: str, name: str, *to: str) -> _Stage:
+        return _Stage(app, name, "", name, "", to=set(to))
+
+    stages = {
+        "a": stage("x", "a", "b"),
+        "b": stage("x", "b", "a", "c"),
+        "c": stage("x", "c"),
+        "d": stage("y", "d", "c"),
+    }
+    assert in_order(stages) == {"d": 0, "a": 1, "b": 2, "c": 3}
