@@ -50,7 +50,7 @@ _PACKAGES: Final[dict[str, tuple[set[str], set[str]]]] = {
         {
             "EXCHANGE", "MASK", "MOST_PASSAGES", "SILENCE", "Collector", "Histogram", "Node", "Passage", "Report",
             "ReportKind", "Reporter", "Wiring", "collect", "decode_report", "is_secret", "masked", "masked_value",
-            "quantile",
+            "quantile", "DeclaredBinding", "DeclaredExchange", "DeclaredQueue", "Declares",
         },
         set(),
     ),

@@ -14,6 +14,7 @@ from tests.support import commands
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitMQ
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(240)
 _WITHIN = 90_000
@@ -78,6 +79,7 @@ async def test_two_browsers_pause_and_resume_a_stage_by_keyboard(browser: Browse
         await expect(paused).to_contain_text("by this machine", timeout=_WITHIN)
         await expect(page.locator("#page").get_by_role("status")).to_have_text("1 stage is paused")
         await expect(page.get_by_role("button", name=f"Resume second {_EVIL}")).to_be_focused()
+        await eventually(lambda: worker._engine.counting.stages[f"second {_EVIL}"].is_paused, "the worker to see it")
         await publisher.send("b", key="in")
         await eventually_holds(system.broker, queue, 1)
         await expect(paused.locator(".figures div", has_text="Waiting").locator("dd")).to_have_text(

@@ -18,6 +18,7 @@ from rabbitry.flow.wiring import pausing
 from tests.support import commands
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(240)
 _WITHIN = 120_000
@@ -171,7 +172,7 @@ async def test_pictures_are_taken(
 async def _take_flows(page: Page, dashboard: str, broker: str, path: Path) -> None:
     shop = _shop()
     async with (
-        shop.worker(broker),
+        shop.worker(broker) as worker,
         shop.worker(broker, stages=["pack"]),
         shop.publisher(broker) as publisher,
         rabbitry.connect(broker) as connection,
@@ -180,10 +181,13 @@ async def _take_flows(page: Page, dashboard: str, broker: str, path: Path) -> No
         for number in range(200):
             await publisher.send(f"{number}", key="order")
         bill = page.get_by_role("article", name="bill")
-        await expect(bill).to_contain_text("µs", timeout=_WITHIN)
+        within = bill.locator(".figures div", has_text="50 % within").locator("dd")
+        await expect(within).not_to_have_text("–", timeout=_WITHIN)
         await pausing.pause(connection, "shop", "bill", by="ada, 192.0.2.7", why="the bank is down")
         await expect(bill).to_contain_text("the bank is down", timeout=_WITHIN)
+        await eventually(lambda: worker._engine.counting.stages["bill"].is_paused, "the worker to see it")
         for number in range(50):
             await publisher.send(f"{number}", key="order")
-        await expect(bill.locator("dd", has_text="50").first).to_be_visible(timeout=_WITHIN)
+        waiting = bill.locator(".figures div", has_text="Waiting").locator("dd")
+        await expect(waiting).to_have_text("50", timeout=_WITHIN)
         await page.screenshot(path=path)

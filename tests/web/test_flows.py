@@ -15,8 +15,8 @@ from rabbitry.flow.wiring import pausing
 from rabbitry.runtime.http.serving import serve
 from rabbitry.runtime.listening import listen
 from rabbitry.runtime.parent import RECORDS_FOLDER
-from rabbitry.web.server import create_app
 from rabbitry.web.login.sessions import TOKEN_HEADER as HEADER
+from rabbitry.web.server import create_app
 from tests.support.waiting import eventually_awaited
 
 

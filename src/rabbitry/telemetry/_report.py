@@ -63,6 +63,40 @@ class Wiring(msgspec.Struct, frozen=True, omit_defaults=True):
     other: dict[str, str] = {}
 
 
+class DeclaredExchange(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An exchange that an app declares."""
+
+    name: str
+    type: str
+    durable: bool = True
+    auto_delete: bool = False
+
+
+class DeclaredQueue(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A queue that an app declares."""
+
+    name: str
+    durable: bool = True
+    auto_delete: bool = False
+    arguments: dict[str, str | int | float | bool] = {}
+
+
+class DeclaredBinding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A binding of a queue that an app declares."""
+
+    exchange: str
+    queue: str
+    key: str = ""
+
+
+class Declares(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All that an app declares on the broker."""
+
+    exchanges: list[DeclaredExchange] = []
+    queues: list[DeclaredQueue] = []
+    bindings: list[DeclaredBinding] = []
+
+
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     """A node's report about itself.
 
@@ -70,7 +104,8 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     histograms: name → counts, see `Histogram`. passages: of messages since the last report, or a part of them.
     share: the share of the chains of messages whose passages are reported, chosen by their correlation id; a smaller
     share is a part of a larger one. missed: passages of that share which were too many. wiring: of a node that works on
-    a stage of an app.
+    a stage of an app. declares: what its app declares; in the first report of a worker, and in one of the later ones
+    each half minute.
     """
 
     kind: ReportKind
@@ -88,6 +123,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     share: float = 1.0
     missed: int = 0
     wiring: Wiring | None = None
+    declares: Declares | None = None
 
     @property
     def routing_key(self) -> str:
@@ -113,7 +149,7 @@ def encode_report(report: Report) -> bytes:
             )
             for passage in report.passages
         ]
-        return _encoder.encode(msgspec.structs.replace(report, passages=passages))
+        return _encoder.encode(msgspec.structs.replace(report, passages=passages, declares=None))
 
 
 def decode_report(body: bytes) -> Report:

@@ -54,7 +54,7 @@ ROUTES: Final = {
 TOPICS: Final = {
     "viewer": {
         "sources", "topology", "attention", "broker", "queue", "queues", "exchanges", "connections", "channels",
-        "consumers", "bindings", "stages", "nodes", "flows",
+        "consumers", "bindings", "stages", "nodes", "flows", "drift",
     },
 }  # fmt: skip
 """Role → the topics of the feed that it is the least one for."""

@@ -7,17 +7,30 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from zlib import crc32
 
 from rabbitry.flow.message import Publication, Role, node_name
+from rabbitry.flow.wiring.topology import derive
 from rabbitry.flow.worker._job import Job, Result
 from rabbitry.flow.worker._sampling import Sampler, readable
-from rabbitry.telemetry import Histogram, Report, ReportKind, Wiring
+from rabbitry.telemetry import (
+    DeclaredBinding,
+    DeclaredExchange,
+    DeclaredQueue,
+    Declares,
+    Histogram,
+    Report,
+    ReportKind,
+    Wiring,
+)
 
 if TYPE_CHECKING:
     from rabbitry.flow.spec import AppSpec
     from rabbitry.flow.stage import Stage
+
+DECLARES_EACH: Final = 15
+"""In one of so many reports it says what the app declares: a dashboard that starts later learns it within 30 s."""
 
 
 class Taking(Protocol):
@@ -79,6 +92,9 @@ class Counting:
         self._app = spec.name
         self._started = time.time()
         self._sampler = Sampler()
+        self._declares = _declares(spec)
+        self._reported = 0
+        """How often reports were made."""
         self.stages: dict[str, StageCounts] = {}
         self._wirings: dict[str, Wiring] = {}
         for stage in stages:
@@ -146,6 +162,8 @@ class Counting:
         reports = []
         share = self._sampler.share
         self._sampler.widen()
+        declares = self._declares if self._reported % DECLARES_EACH == 0 else None
+        self._reported += 1
         for name, counts in self.stages.items():
             passages, missed = self._sampler.take(name)
             reports.append(
@@ -165,6 +183,18 @@ class Counting:
                     share=share,
                     missed=missed,
                     wiring=self._wirings[name],
+                    declares=declares,
                 )
             )
+            declares = None
         return reports
+
+
+def _declares(spec: AppSpec) -> Declares:
+    """Return what an app declares, for who compares it with what is on the broker."""
+    topology = derive(spec)
+    return Declares(
+        [DeclaredExchange(one.name, one.type, one.durable, one.auto_delete) for one in topology.exchanges],
+        [DeclaredQueue(one.name, one.durable, one.auto_delete, dict(one.arguments)) for one in topology.queues],
+        [DeclaredBinding(one.exchange, one.queue, one.key) for one in topology.bindings],
+    )

@@ -13,6 +13,7 @@ from rabbitry.apps import Role
 from rabbitry.apps.management import management_url
 from rabbitry.web.feed.topics import Topic, Value
 from rabbitry.web.sources.attention import Attention
+from rabbitry.web.sources.drift import Drift
 from rabbitry.web.sources.flows import Flows
 from rabbitry.web.sources.management import Management
 from rabbitry.web.sources.telemetry import Telemetry
@@ -21,7 +22,7 @@ from rabbitry.web.sources.traffic import Traffic
 _FOR_VIEWERS: Final = (
     "sources", "topology", "attention", "broker", "queue",
     "queues", "exchanges", "connections", "channels", "consumers", "bindings",
-    "stages", "nodes", "flows",
+    "stages", "nodes", "flows", "drift",
 )  # fmt: skip
 """Topics that a viewer may see. Others need an admin, unless their topic names another role."""
 _RESTART: Final = 30.0
@@ -54,11 +55,13 @@ class Sources:
         self._traffic = Traffic(url, login, attention)
         self.telemetry = Telemetry(login, self._states, attention, self._traffic)
         self.flows = Flows(self.telemetry)
+        self._drift = Drift(url, login, self.telemetry)
         self.topics: Mapping[str, Topic] = {
             "sources": self._states,
             "topology": self._traffic.topic,
             "attention": attention,
             "flows": self.flows.topic,
+            "drift": self._drift.topic,
             **self._management.topics,
             **self.telemetry.topics,
         }
@@ -78,6 +81,7 @@ class Sources:
             asyncio.create_task(_run(self._traffic), name="source: traffic"),
             asyncio.create_task(_run(self.telemetry), name="source: telemetry"),
             asyncio.create_task(_run(self.flows), name="source: flows"),
+            asyncio.create_task(_run(self._drift), name="source: drift"),
         ]
         try:
             yield
@@ -87,7 +91,7 @@ class Sources:
             await asyncio.wait(tasks)
 
 
-async def _run(source: Management | Traffic | Telemetry | Flows) -> None:
+async def _run(source: Management | Traffic | Telemetry | Flows | Drift) -> None:
     while True:
         try:
             await source.run()

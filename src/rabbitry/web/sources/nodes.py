@@ -234,6 +234,7 @@ def _bounded(report: Report) -> Report:
         gauges={name: _within(value) for name, value in _few(report.gauges)},
         histograms={name: [_within(count) for count in counts[:64]] for name, counts in _few(report.histograms)},
         passages=[],
+        declares=None,
     )
 
 

@@ -7,15 +7,16 @@ import { Stage } from "./stage.js";
 const byName = new Intl.Collator("en", { numeric: true });
 
 class Flows extends Component {
-  state = { stages: null, sources: {} };
+  state = { stages: null, drift: {}, sources: {} };
 
   componentDidMount() {
     feed.open("flows", {}, ({ value }) => this.setState({ stages: value ?? null }));
+    feed.open("drift", {}, ({ value }) => this.setState({ drift: value ?? {} }));
     watchSources((sources) => this.setState({ sources }));
     setInterval(() => this.setState({}), 1000); // how long a pause lasts
   }
 
-  render(_, { stages, sources }) {
+  render(_, { stages, drift, sources }) {
     const { telemetry } = sources;
     const away = telemetry && telemetry.state !== "live" && telemetry.state !== "connecting";
     const apps = new Map();
@@ -27,12 +28,21 @@ class Flows extends Component {
       ${!stages && html`<p class="nothing">Waiting for the first reports of workers.</p>`}
       ${stages && apps.size === 0 && html`<div class="nothing"><p>No worker of an app reports itself.</p><p>Start one; it appears here within 3 s:</p>
         <pre><code>rabbitry worker MODULE:APP</code></pre></div>`}
+      ${apps.size > 0 && drift.reason && html`<p class="way">What the apps declare is not compared with the broker: ${drift.reason}</p>`}
       ${[...apps].sort(([a], [b]) => byName.compare(a, b)).map(([app, members]) => html`<section key=${app} aria-label=${shown(app)}>
         <h2><bdi>${shown(app)}</bdi></h2>
+        <${Drift} found=${drift.apps?.[app]} />
         <ol class="stages">${members.sort((a, b) => a.place - b.place).map((stage) => html`<${Stage} key=${stage.stage} stage=${stage} />`)}</ol>
       </section>`)}
     </div>`;
   }
+}
+
+// What is on the broker otherwise than the app wants it. Props: found, null before it was compared.
+function Drift({ found }) {
+  if (!found?.length) return null;
+  return html`<details class="drift" open><summary>${count(found.length, "thing is", "things are")} on the broker otherwise than the app wants</summary>
+    <ul>${found.map(({ what, text, todo }) => html`<li key=${what}><bdi>${shown(what)}</bdi>: <bdi>${shown(text)}</bdi>. <span class="todo">${todo}.</span></li>`)}</ul></details>`;
 }
 
 const page = document.getElementById("page");
