@@ -5,7 +5,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 MAKEFLAGS += --no-print-directory
 
-.PHONY: up test check format faults bench bench-client bench-broker bench-fairness bench-flow bench-crawl coverage docs pictures dist lock clean
+.PHONY: up test check format faults bench bench-client bench-broker bench-fairness bench-flow bench-crawl bench-dashboard coverage docs pictures dist lock clean
 
 # The shell becomes rabbitry, so a Ctrl-C is answered by rabbitry alone.
 up: $(VENV)/.up
@@ -53,6 +53,11 @@ bench-broker: $(VENV)/.dev
 # A part, with smaller amounts:  make bench-fairness ARGS="--scale 0.1 purge close"
 bench-fairness: $(VENV)/.dev
 	@exec $(PYTHON) -m benchmarks.fairness $(ARGS)
+
+# The dashboard on a broker with 10,000 queues; writes the table in docs/performance.md.
+bench-dashboard: $(VENV)/.dev
+	@scripts/system-deps bench
+	@exec $(PYTHON) -m benchmarks.dashboard
 
 # Workers beside FastStream, Celery and Dramatiq; writes docs/img/flow.svg and the tables in docs/performance.md.
 # A shorter pipeline:  make bench-flow ARGS="--messages 100000"
