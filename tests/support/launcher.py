@@ -9,6 +9,7 @@ All processes of a test run share one launcher: pytest's first process starts it
 their environment. What they have launched may live longer than they do, and at most until the run ends.
 """
 
+import asyncio
 import atexit
 import contextlib
 import faulthandler
@@ -289,6 +290,8 @@ def _become(job: _Job) -> None:
     if job.environment.get("PYTHONDEVMODE"):  # asyncio asks for PYTHONASYNCIODEBUG itself
         faulthandler.enable()
         warnings.simplefilter("default")
+        # As in tests/conftest.py: asyncio's debug mode checks, but records no stack of each callback.
+        asyncio.BaseEventLoop.get_debug = lambda self: False  # type: ignore[method-assign] # for the whole process
     from tests.support import patience  # imports what the commands do
 
     patience.be_patient()
