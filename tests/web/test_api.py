@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from rabbitry.web import api as limits
 from rabbitry.web.feed.topics import Value
 from rabbitry.web.server import create_app, mounts
 from tests.support.embedded import BrokerProcess
+from tests.support.management import management_url
 from tests.support.ports import free_port
+from tests.support.rabbitmq import RabbitMQ
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -47,14 +49,25 @@ async def test_the_document_of_all_routes_is_valid(tmp_path: Path) -> None:
     assert [each["name"] for each in purge["parameters"]] == ["X-Rabbitry-Token"]
 
 
-async def test_topics_are_told_as_they_are_now() -> None:
+@pytest.fixture(params=["embedded", "rabbitmq"])
+def watched(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """The URLs of a broker and of its management API."""
+    if request.param == "rabbitmq":
+        server: RabbitMQ = request.getfixturevalue("module_rabbitmq")
+        yield server.url, management_url(server)
+        return
     port = free_port()
     with BrokerProcess("--management-port", str(port)) as broker:
-        async with rabbitry.connect(broker.url) as connection:
-            channel = await connection.channel()
-            for name in ("own-a", "own-b", "own-c"):
-                await channel.declare_queue(name, durable=True)
-        app = create_app(Settings(port=0, broker=broker.url), [], f"http://127.0.0.1:{port}")
+        yield broker.url, f"http://127.0.0.1:{port}"
+
+
+async def test_topics_are_told_as_they_are_now(watched: tuple[str, str]) -> None:
+    url, management = watched
+    async with rabbitry.connect(url) as connection:
+        channel = await connection.channel()
+        for name in ("own-a", "own-b", "own-c"):
+            await channel.declare_queue(name, durable=True)
+        app = create_app(Settings(port=0, broker=url), [], management)
         async with _client(app) as client:
             found = (await client.get("/api/topics/queues?sort=-name&filter=name=own-&count=2")).json()
             assert [row[found["columns"].index("name")] for row in found["rows"]] == ["own-c", "own-b"]
