@@ -47,7 +47,7 @@ PasswordFile = Annotated[
     ),
 ]
 
-app = typer.Typer(no_args_is_help=True, help="Add, remove and list the users of the dashboard.")
+app: typer.Typer = typer.Typer(no_args_is_help=True, help="Add, remove and list the users of the dashboard.")
 
 
 @app.command()

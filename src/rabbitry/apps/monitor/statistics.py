@@ -132,7 +132,7 @@ class HostSeries:
     """The series of one routing key: `cpu`, and `rx` and `tx` of each interface."""
 
     def __init__(self) -> None:
-        self.cpu = _fraction()
+        self.cpu: Series = _fraction()
         self.net: OrderedDict[str, tuple[Series, Series]] = OrderedDict()
         self.latest: list[str] = []
         """The interfaces of the latest sample."""

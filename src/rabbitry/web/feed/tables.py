@@ -53,10 +53,10 @@ class Table(Topic):
 
     def __init__(self, columns: Sequence[Column], keys: int) -> None:
         super().__init__()
-        self.columns = tuple(columns)
+        self.columns: tuple[Column, ...] = tuple(columns)
         self.keys = keys
-        self.places = {column.name: place for place, column in enumerate(columns)}
-        self.version = 0
+        self.places: dict[str, int] = {column.name: place for place, column in enumerate(columns)}
+        self.version: int = 0
         self._rows: dict[Key, Row] = {}
         self._order: list[Key] | None = []
         self._lists: WeakValueDictionary[tuple[tuple[str, ...], str], _Sorted] = WeakValueDictionary()

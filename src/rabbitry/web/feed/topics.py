@@ -33,7 +33,7 @@ class Topic(ABC):
     role: Role = Role.ADMIN
 
     def __init__(self) -> None:
-        self.wanted = asyncio.Event()
+        self.wanted: asyncio.Event = asyncio.Event()
         self.at: float | None = None
         self._bells: dict[Subscription, Callable[[], None]] = {}
 

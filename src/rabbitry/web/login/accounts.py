@@ -41,7 +41,7 @@ class TooManyGuesses(RabbitryError):
     """
 
     def __init__(self, why: str, seconds: float) -> None:
-        self.seconds = max(1, math.ceil(seconds))
+        self.seconds: int = max(1, math.ceil(seconds))
         super().__init__(f"{why}: try again in {self.seconds} s")
 
 

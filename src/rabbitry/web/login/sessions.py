@@ -37,7 +37,7 @@ class Session:
         self.is_shared = is_shared
         self.begun = now
         self.used = now
-        self.ended = asyncio.Event()
+        self.ended: asyncio.Event = asyncio.Event()
 
 
 class Sessions:

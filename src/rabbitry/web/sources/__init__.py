@@ -53,8 +53,8 @@ class Sources:
         self._management = Management(url, login, self._states)
         attention = Attention()
         self._traffic = Traffic(url, login, attention)
-        self.telemetry = Telemetry(login, self._states, attention, self._traffic)
-        self.flows = Flows(self.telemetry)
+        self.telemetry: Telemetry = Telemetry(login, self._states, attention, self._traffic)
+        self.flows: Flows = Flows(self.telemetry)
         self._drift = Drift(url, login, self.telemetry)
         self.topics: Mapping[str, Topic] = {
             "sources": self._states,

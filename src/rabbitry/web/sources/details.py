@@ -32,7 +32,7 @@ class QueueTopic(Topic):
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked = asyncio.Event()
+        self.asked: asyncio.Event = asyncio.Event()
         self._values: WeakValueDictionary[Which, Value] = WeakValueDictionary()
 
     def which(self) -> list[Which]:

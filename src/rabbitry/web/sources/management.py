@@ -65,7 +65,7 @@ class Management:
     """
 
     def __init__(self, url: str, login: BrokerURL, sources: Value) -> None:
-        self.broker = Value()
+        self.broker: Value = Value()
         self._queue = QueueTopic()
         self._tables = {listing: Table(listing.columns, listing.keys) for listing in LISTINGS}
         self._url = url

@@ -108,7 +108,7 @@ class Nodes:
         self._nodes: dict[Key, NodeState] = {}
         self._short: dict[tuple[str, str, str], deque[float]] = {}
         """App, role and host → when lives ended that were short."""
-        self.left_out = 0
+        self.left_out: int = 0
         """Nodes that were too many, since the last call of `forget`."""
 
     def take(self, report: Report) -> None:

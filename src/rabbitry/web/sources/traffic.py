@@ -68,8 +68,8 @@ class Traffic:
     """
 
     def __init__(self, url: str, login: BrokerURL, attention: Attention) -> None:
-        self.topic = Value()
-        self.fails = False
+        self.topic: Value = Value()
+        self.fails: bool = False
         self._attention = attention
         self._looks: deque[Look] = deque()
         self._url = url

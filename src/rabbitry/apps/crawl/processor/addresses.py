@@ -72,6 +72,7 @@ class Base:
 
         encoding: the page's, in which a link's query is percent-encoded ("percent-encode after encoding").
         """
+        self.url: str
         self.url, origin = _with_origin(url)
         self.encoding = encoding
         self._query_encoding = None if encoding in ("utf-8", "utf-16le", "utf-16be", "replacement") else encoding

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import psutil
 
@@ -42,8 +42,8 @@ class Running(ABC):
         if process.stdout is None or process.stderr is None:
             raise ValueError("started without pipes")
         self.process = process
-        self.stdout = process.stdout
-        self.stderr = process.stderr
+        self.stdout: IO[bytes] = process.stdout
+        self.stderr: IO[bytes] = process.stderr
         self._watch = MemoryWatch()
 
     @abstractmethod
