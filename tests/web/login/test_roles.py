@@ -34,6 +34,8 @@ ROUTES: Final = {
         "GET /flows/", "GET /audit/", "GET /audit/api/entries", "GET /api/history", "GET /api/history/series",
         "GET /way/", "GET /way/api/chain", "GET /way/api/recent", "GET /way/api/search",
         "GET /healthz", "GET /static/views.js", "POST /logout", "WS /feed",
+        "GET /metrics", "GET /metrics/detailed", "GET /api/topics", "GET /api/topics/{topic}", "GET /api/openapi.json",
+        "GET /api/machines",
         "GET /monitor/", "GET /monitor/static", "WS /ws",
         "GET /grading/", "GET /grading/static", "GET /grading/api/overview", "GET /grading/api/submissions/{identity}",
         "GET /grading/api/files/{identity}", "GET /grading/api/inbox/{role}",
