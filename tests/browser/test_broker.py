@@ -196,7 +196,7 @@ async def test_every_view_of_the_broker_shows_what_is_there(browser: Browser, sy
                 await expect(row).to_be_visible(timeout=_WITHIN)
                 assert await serious(watched.page) == []
                 assert watched.complaints == []
-    views = ["queues", "exchanges", "connections", "channels", "consumers", "audit"]
+    views = ["queues", "exchanges", "connections", "channels", "consumers", "dead", "audit"]
     assert [view.path for view in OWN["Broker"]] == views
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeGuard
 
 import msgspec
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 JSON: Final = "application/json"
 TEXT: Final = "text/plain"
 BYTES: Final = "application/octet-stream"
+LONGEST_SCHEMA: Final = 32_768
+"""Bytes of a JSON Schema that a worker announces."""
+
+_logger = logging.getLogger(__name__)
 
 _encoder = msgspec.json.Encoder()
 _decode_object = json_decoder(dict[str, msgspec.Raw])
@@ -69,6 +74,26 @@ class Codec:
         """Return the value. Raises Undecodable, which names the field."""
         return self.decode_body(body)
 
+    def schema(self) -> dict[str, Any] | None:
+        """Return the JSON Schema of the bodies, with contentMediaType where they are no JSON; None if it can't be had.
+
+        None, too, for a schema of more than LONGEST_SCHEMA bytes. A pydantic model may accept bodies that its schema
+        does not, such as "1" for a number.
+        """
+        if self.type is bytes:
+            return {"contentMediaType": BYTES}
+        if self.type is str:
+            return {"type": "string", "contentMediaType": TEXT}
+        try:
+            if _is_model(self.type):
+                found: dict[str, Any] = self.type.model_json_schema()
+            else:
+                found = msgspec.json.schema(self.type, schema_hook=_schema_hook)
+            return found if len(_encoder.encode(found)) <= LONGEST_SCHEMA else None
+        except Exception as error:  # noqa: BLE001 - a model's own hooks may raise anything, and the worker goes on
+            _logger.debug("no JSON schema of %r: %r", self.type, error)
+            return None
+
     def unknown(self, body: bytes) -> dict[str, msgspec.Raw]:
         """Return the fields of a JSON object that the type does not know, as they came."""
         try:
@@ -90,6 +115,13 @@ def _decoder(type_: object) -> Callable[[bytes], object]:
             raise TypeError(f"{part.cls!r} can't be decoded from JSON")
     decode: Callable[[bytes], object] = json_decoder(type_, _as_it_is)  # type: ignore[arg-type] # any annotation
     return decode
+
+
+def _schema_hook(type_: type) -> dict[str, Any]:
+    """Return the schema of `object`, which is any JSON value."""
+    if type_ is not object:
+        raise NotImplementedError
+    return {"title": "any value"}  # msgspec takes an empty one for none
 
 
 def _as_it_is(type_: type, value: object) -> object:

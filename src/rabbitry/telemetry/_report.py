@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -105,7 +105,8 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     share: the share of the chains of messages whose passages are reported, chosen by their correlation id; a smaller
     share is a part of a larger one. missed: passages of that share which were too many. wiring: of a node that works on
     a stage of an app. declares: what its app declares; in the first report of a worker, and in one of the later ones
-    each half minute.
+    each half minute. takes: the JSON Schema of the stage's messages, in the first report and one each 10 s, with
+    `contentMediaType` if they are no JSON.
     """
 
     kind: ReportKind
@@ -124,6 +125,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     missed: int = 0
     wiring: Wiring | None = None
     declares: Declares | None = None
+    takes: dict[str, Any] | None = None
 
     @property
     def routing_key(self) -> str:

@@ -48,6 +48,13 @@ OWN: Final[dict[str, tuple[View, ...]]] = {
         _table("Connections", "The programs that are connected to the broker."),
         _table("Channels", "The channels of the broker's connections."),
         _table("Consumers", "Who consumes which queue of the broker."),
+        View(
+            title="Dead letters",
+            module="dead/dead.js",
+            styles=("dead/dead.css",),
+            path="dead",
+            description="Messages that failed for good, by reason and error: look at them, replay, edit or drop them.",
+        ),
         _table("Audit", "What was changed through the dashboard: by whom, when, and with what result."),
     ),
 }

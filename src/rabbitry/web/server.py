@@ -28,6 +28,7 @@ from rabbitry.web._navigation import OVERVIEW, OWN, Entry, navigation, own_place
 from rabbitry.web._shell import STATIC, Page, Visitor, modules, shell
 from rabbitry.web.api import routes as api_routes
 from rabbitry.web.audit import Audit, default_file
+from rabbitry.web.dead.routes import DeadLetters
 from rabbitry.web.feed.pages import Feed
 from rabbitry.web.flows import FlowRoutes
 from rabbitry.web.history import History
@@ -129,13 +130,16 @@ def create_app(
     """
     broker = parse_url(settings.broker)
     sources = Sources(settings.broker, management)
-    feed = Feed(sources.topics)
     login, roles = Login(access or Access(password=settings.password)), Roles()
     audit = Audit(default_file())
     ways = Ways(sources.telemetry)
     queues = Queues(settings.broker, management, audit)
     metrics = Metrics(settings.broker, management)
     flows = FlowRoutes(sources.telemetry, sources.flows, audit, broker.virtual_host)
+    dead = DeadLetters(settings.broker, management, audit)
+    sources.telemetry.listeners.append(dead.types.take)
+    topics = {**sources.topics, **dead.topics}
+    feed = Feed(topics)
     # No pages of API documentation: they load scripts from elsewhere, which the policy forbids.
     app = FastAPI(
         title="Rabbitry", version=__version__, docs_url=None, redoc_url=None, openapi_url=None,
@@ -153,9 +157,10 @@ def create_app(
         _add(app, mount, live, login)
     app.include_router(queues.router, prefix="/queues/api")
     app.include_router(flows.router, prefix="/flows/api")
+    app.include_router(dead.router, prefix="/dead/api")
     app.include_router(audit.router, prefix="/audit/api")
     app.include_router(metrics.router)
-    app.include_router(api_routes(app, sources.topics), prefix="/api")
+    app.include_router(api_routes(app, topics), prefix="/api")
     if history is not None:
         app.include_router(history_routes(history), prefix="/api/history")
     app.include_router(LoginRoutes(login).router)
@@ -181,7 +186,7 @@ def create_app(
 
     app.mount("/static", _files(STATIC))
     # In place of the one that `include_router` put together, which ends the dashboard if one app's fails.
-    app.router.lifespan_context = partial(_running, live, sources, [queues, metrics, ways, login], history)
+    app.router.lifespan_context = partial(_running, live, sources, [queues, dead, metrics, ways, login], history)
     return app
 
 
@@ -189,7 +194,7 @@ def create_app(
 async def _running(
     live: list[Mount],
     sources: Sources,
-    others: Sequence[Queues | Metrics | Ways | Login],
+    others: Sequence[Queues | DeadLetters | Metrics | Ways | Login],
     history: History | None,
     app: FastAPI,
 ) -> AsyncIterator[None]:

@@ -31,7 +31,8 @@ ROUTES: Final = {
     },
     "viewer": {
         "GET /", "GET /queues/", "GET /exchanges/", "GET /connections/", "GET /channels/", "GET /consumers/",
-        "GET /flows/", "GET /audit/", "GET /audit/api/entries", "GET /api/history", "GET /api/history/series",
+        "GET /flows/", "GET /dead/",
+        "GET /audit/", "GET /audit/api/entries", "GET /api/history", "GET /api/history/series",
         "GET /way/", "GET /way/api/chain", "GET /way/api/recent", "GET /way/api/search",
         "GET /healthz", "GET /static/views.js", "POST /logout", "WS /feed",
         "GET /metrics", "GET /metrics/detailed", "GET /api/topics", "GET /api/topics/{topic}", "GET /api/openapi.json",
@@ -46,17 +47,20 @@ ROUTES: Final = {
     "operator": {
         "GET /queues/api/messages", "POST /queues/api/messages",
         "POST /flows/api/pause", "POST /flows/api/resume",
+        "GET /dead/api/groups", "POST /dead/api/groups", "GET /dead/api/letters", "POST /dead/api/letters",
+        "GET /dead/api/dry-run", "POST /dead/api/dry-run", "POST /dead/api/check", "POST /dead/api/replay",
+        "POST /dead/api/pause", "POST /dead/api/resume", "POST /dead/api/cancel",
         "POST /grading/api/submissions", "POST /grading/api/inbox/{role}/{identity}", "POST /crawl/api/command",
     },
     "admin": {
-        "POST /queues/api/purge", "POST /queues/api/delete",
+        "POST /queues/api/purge", "POST /queues/api/delete", "POST /dead/api/drop",
     },
 }  # fmt: skip
 """Role → the routes that it is the least one for. A new route is added here, with care."""
 TOPICS: Final = {
     "viewer": {
         "sources", "topology", "attention", "broker", "queue", "queues", "exchanges", "connections", "channels",
-        "consumers", "bindings", "stages", "nodes", "flows", "drift",
+        "consumers", "bindings", "stages", "nodes", "flows", "drift", "replays",
     },
 }  # fmt: skip
 """Role → the topics of the feed that it is the least one for."""

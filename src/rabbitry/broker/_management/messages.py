@@ -31,7 +31,7 @@ _WAIT: Final = 0.01
 _INTEGERS: Final = ("delivery_mode", "priority", "timestamp")
 """Properties that are integers; the others, except headers, are strings."""
 MOST_PEEKED: Final = 100
-FARTHEST_PEEKED: Final = 1000
+FARTHEST_PEEKED: Final = 100_000
 LONGEST_PEEKED: Final = 1 << 20
 """Limits of a look at a queue: messages, messages before the first one, and bytes of each body."""
 _ENCODINGS: Final = ("auto", "base64")

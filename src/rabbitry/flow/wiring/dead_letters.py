@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
@@ -14,6 +14,7 @@ from rabbitry.amqp.client import Channel, Connection, Consumer, Delivery, Proper
 from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.exceptions import AlreadySettled, PublishRefused, PublishReturned, UsageError
 from rabbitry.flow._fitting import CUT, ERROR, TRACEBACK, fit
+from rabbitry.flow._options import MOST_UNACKED
 from rabbitry.flow.message import (
     ATTEMPT,
     EXCHANGE,
@@ -31,6 +32,8 @@ from rabbitry.flow.message import (
     text_header,
 )
 
+BATCH: Final = 500
+"""Dead letters of a replay that are published and not removed yet, at most. After a kill these may exist twice."""
 _DONE_WAITING: Final = 2.0
 """Seconds without a delivery after which the rest of the queue is taken to be in other hands."""
 _OURS: Final = (
@@ -70,7 +73,11 @@ class DeadLetter:
 
 def read(delivery: Delivery) -> DeadLetter:
     """Read a dead letter."""
-    properties = properties_of(delivery)
+    return letter_of(properties_of(delivery), delivery.body)
+
+
+def letter_of(properties: Properties, body: bytes) -> DeadLetter:
+    """Read a dead letter from its properties and its body."""
     headers = properties.headers or {}
 
     def text(name: str) -> str:
@@ -92,11 +99,22 @@ def read(delivery: Delivery) -> DeadLetter:
         type=properties.type or "",
         content_type=properties.content_type or "",
         cut=text(CUT),
-        body=delivery.body,
+        body=body,
     )
 
 
+def target_of(letter: DeadLetter) -> tuple[str, str]:
+    """Return the exchange and the routing key that a replay publishes a dead letter with."""
+    return ("", letter.queue) if letter.queue else (letter.exchange, letter.routing_key)
+
+
 Which: TypeAlias = Callable[[DeadLetter], bool]
+GoOn: TypeAlias = Callable[[], Awaitable[bool]]
+"""Awaited before each chosen dead letter. False ends the pass: the dead letters that are left go back."""
+
+
+async def _always() -> bool:
+    return True
 
 
 def which(
@@ -126,56 +144,108 @@ async def find_id(connection: Connection, app: str, beginning: str) -> str:
     return pick(beginning, [letter.id async for letter in letters(connection, app)], f"dead letter of app {app!r}")
 
 
+async def waiting(connection: Connection, app: str) -> int:
+    """Return how many dead letters are ready in the queue. Raises NotFound: the app has no such queue yet."""
+    async with await connection.channel() as channel:
+        return (await channel.declare_queue(dead_queue(app), passive=True)).message_count
+
+
+async def walk(connection: Connection, app: str, most: int | None = None) -> AsyncGenerator[Delivery, None]:
+    """Yield the dead letters that are in the queue now, oldest first. All of them stay there.
+
+    Args:
+        connection: An open connection.
+        app: The app's name.
+        most: How many at most; None for all.
+
+    Raises:
+        NotFound: The app has no such queue yet.
+    """
+    async with _looking(connection, app, most, prefetch=0 if most is None else min(most, MOST_UNACKED)) as deliveries:
+        async for delivery in deliveries:
+            yield delivery
+
+
 async def letters(connection: Connection, app: str, chosen: Which | None = None) -> AsyncGenerator[DeadLetter, None]:
     """Yield the dead letters that are in the queue now, oldest first. All of them stay there.
 
     Raises:
         NotFound: The app has no such queue yet.
     """
-    async with _looking(connection, app) as walk:
-        async for delivery in walk:
+    async with aclosing(walk(connection, app)) as deliveries:
+        async for delivery in deliveries:
             letter = read(delivery)
             if chosen is None or chosen(letter):
                 yield letter
 
 
-async def drop(connection: Connection, app: str, chosen: Which) -> int:
-    """Drop the chosen dead letters; returns how many."""
+async def drop(
+    connection: Connection,
+    app: str,
+    chosen: Which,
+    progress: Callable[[int], None] | None = None,
+    *,
+    most: int | None = None,
+    go_on: GoOn = _always,
+) -> int:
+    """Drop the chosen dead letters; returns how many. See `replay` for the arguments."""
     dropped = 0
-    async with _looking(connection, app) as walk:
-        async for delivery in walk:
-            if chosen(read(delivery)):
-                delivery.ack()
-                dropped += 1
+    async with _looking(connection, app, most) as deliveries:
+        async for delivery in deliveries:
+            if not chosen(read(delivery)):
+                continue
+            if not await go_on():
+                break
+            delivery.ack()
+            dropped += 1
+            if progress is not None:
+                progress(dropped)
     return dropped
 
 
 async def replay(
-    connection: Connection, app: str, chosen: Which, progress: Callable[[int], None] | None = None
+    connection: Connection,
+    app: str,
+    chosen: Which,
+    progress: Callable[[int], None] | None = None,
+    *,
+    most: int | None = None,
+    go_on: GoOn = _always,
+    body: bytes | None = None,
+    over: Connection | None = None,
 ) -> tuple[int, list[str]]:
     """Publish the chosen dead letters to where they came from, and remove each once its copy is confirmed.
 
     A message that failed in a queue goes to that queue, as attempt 1. A message that never reached a queue is published
-    to its exchange again. If this is cancelled or killed, no message is lost; one whose copy was confirmed but which
-    was not removed yet exists twice.
+    to its exchange again. If this is cancelled or killed, no message is lost; those whose copy was confirmed but which
+    were not removed yet exist twice, at most BATCH.
 
     Args:
         connection: An open connection.
         app: The app's name.
         chosen: Selects the dead letters.
         progress: Called with the number of messages replayed so far.
+        most: How many dead letters are looked at, from the oldest on; None for those that are there now.
+        go_on: Awaited before each chosen one; False ends this, once what was published is confirmed.
+        body: A body to publish in place of the message's own.
+        over: Another connection, to publish over. Without it the whole queue is held in memory: a connection on which
+            confirms are outstanding is always read.
 
     Returns:
         The number of replayed messages, and for each other one why it stays: no queue took it, or the broker refused
         it.
     """
-    async with await connection.channel() as publishing:
-        replaying = _Replaying(progress, connection.frame_limit)
-        async with _looking(connection, app) as walk:
-            async for delivery in walk:
+    over = over or connection
+    async with await over.channel() as publishing:
+        replaying = _Replaying(progress, over.frame_limit, body)
+        async with _looking(connection, app, most) as deliveries:
+            async for delivery in deliveries:
                 letter = read(delivery)
-                if chosen(letter):
-                    await replaying.send(publishing, delivery, letter)
+                if not chosen(letter):
+                    continue
+                if not await go_on():
+                    break
+                await replaying.send(publishing, delivery, letter)
             await replaying.wait()
     return replaying.done, replaying.problems
 
@@ -183,9 +253,11 @@ async def replay(
 class _Replaying:
     """Dead letters on their way: each is acked when its copy is confirmed."""
 
-    def __init__(self, progress: Callable[[int], None] | None, frame_limit: int) -> None:
-        """progress: called with the number done so far. frame_limit: the connection's."""
+    def __init__(self, progress: Callable[[int], None] | None, frame_limit: int, body: bytes | None) -> None:
+        """progress: called with the number done so far. frame_limit: the connection's. body: in place of their own."""
         self.done = 0
+        self._body = body
+        self._room = asyncio.Semaphore(BATCH)
         self.problems: list[str] = []
         self._frame_limit = frame_limit
         self._progress = progress or (lambda done: None)
@@ -194,23 +266,27 @@ class _Replaying:
 
     async def send(self, channel: Channel, delivery: Delivery, letter: DeadLetter) -> None:
         """Publish one, having waited for room. Raises what ended an earlier one but a refusal."""
+        await self._room.acquire()  # each confirm or error releases it, so that no failure leaves this waiting
         if self._failure is not None:
             raise self._failure
+        exchange, routing_key = target_of(letter)
         try:
             future = await channel.send(
-                delivery.body,
-                exchange="" if letter.queue else letter.exchange,
-                routing_key=letter.queue or letter.routing_key,
+                delivery.body if self._body is None else self._body,
+                exchange=exchange,
+                routing_key=routing_key,
                 properties=_replayed(delivery, letter, self._frame_limit),
             )
         except UsageError as error:  # what AMQP can't carry, such as a routing key of more than 255 bytes
             self.problems.append(f"{letter.id}: {error}")
+            self._room.release()
             return
         self._open.add(future)
         future.add_done_callback(partial(self._on_done, delivery, letter))
 
     def _on_done(self, delivery: Delivery, letter: DeadLetter, future: asyncio.Future[None]) -> None:
         self._open.discard(future)
+        self._room.release()
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is None:
             try:
@@ -244,13 +320,15 @@ def _replayed(delivery: Delivery, letter: DeadLetter, limit: int) -> Properties:
 
 
 @asynccontextmanager
-async def _looking(connection: Connection, app: str) -> AsyncIterator[AsyncIterator[Delivery]]:
+async def _looking(
+    connection: Connection, app: str, most: int | None = None, *, prefetch: int = 0
+) -> AsyncIterator[AsyncIterator[Delivery]]:
     """Yield each delivery of the queue once; what is not acked goes back to its place at the end of the block."""
     queue = dead_queue(app)
-    async with await connection.channel(prefetch=0) as channel:
+    async with await connection.channel(prefetch=prefetch) as channel:
         left = (await channel.declare_queue(queue, passive=True)).message_count
         async with channel.consume(queue) as deliveries:
-            yield _first(deliveries, left)
+            yield _first(deliveries, left if most is None else min(left, most))
 
 
 async def _first(deliveries: Consumer, left: int) -> AsyncIterator[Delivery]:

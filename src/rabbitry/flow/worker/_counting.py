@@ -7,7 +7,7 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from zlib import crc32
 
 from rabbitry.flow.message import Publication, Role, node_name
@@ -26,11 +26,14 @@ from rabbitry.telemetry import (
 )
 
 if TYPE_CHECKING:
+    from rabbitry.flow.codec import Codec
     from rabbitry.flow.spec import AppSpec
     from rabbitry.flow.stage import Stage
 
 DECLARES_EACH: Final = 15
 """In one of so many reports it says what the app declares: a dashboard that starts later learns it within 30 s."""
+_TYPES_EVERY: Final = 5
+"""Reports, of which one has the types of the stages' messages: a dashboard that starts later learns them in 10 s."""
 
 
 class Taking(Protocol):
@@ -97,7 +100,12 @@ class Counting:
         """How often reports were made."""
         self.stages: dict[str, StageCounts] = {}
         self._wirings: dict[str, Wiring] = {}
+        self._codecs: dict[str, Codec] = {}
+        self._schemas: dict[str, dict[str, Any] | None] = {}
+        """Of the stages' messages; made for the first report."""
+        self._reported = 0
         for stage in stages:
+            self._codecs[stage.name] = stage.codec
             self.stages[stage.name] = StageCounts()
             own = readable(spec.exchange)
             self._wirings[stage.name] = Wiring(
@@ -159,6 +167,10 @@ class Counting:
 
     def reports(self, kind: ReportKind) -> list[Report]:
         """Make a report for each stage."""
+        if not self._reported:
+            self._schemas = {name: codec.schema() for name, codec in self._codecs.items()}
+        tells_types = self._reported % _TYPES_EVERY == 0
+        self._reported += 1
         reports = []
         share = self._sampler.share
         self._sampler.widen()
@@ -184,6 +196,7 @@ class Counting:
                     missed=missed,
                     wiring=self._wirings[name],
                     declares=declares,
+                    takes=self._schemas[name] if tells_types else None,
                 )
             )
             declares = None

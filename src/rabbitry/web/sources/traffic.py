@@ -8,12 +8,13 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from rabbitry._decode import decode_json
 from rabbitry.apps.management import NothingThere, fetch, get_object, open_client, part_of
 from rabbitry.apps.queue_checks import Look, look_at, problems
 from rabbitry.exceptions import ConnectFailed, Undecodable
+from rabbitry.flow.wiring.dead_letters import dead_queue
 from rabbitry.runtime.backoff import Backoff
 from rabbitry.web.feed.topics import Value, any_wanted
 from rabbitry.web.sources.attention import Attention
@@ -36,6 +37,8 @@ MOST_CHANNELS: Final = 40
 COMPARED: Final = 30.0
 """Seconds between two states of the queues that are compared."""
 MOST_PROBLEMS: Final = 50
+_DEAD: Final = dead_queue("")
+"""How the name of a queue of dead letters ends."""
 _PATIENCE: Final = 120.0
 _AGAIN: Final = Backoff(2.0, 30.0)
 _STATS: Final = "message_stats.publish_details.rate,message_stats.deliver_get_details.rate"
@@ -115,6 +118,9 @@ class Traffic:
             return
         found = problems(self._looks[0], now)
         told = {one.queue: {"bad": one.is_bad, "what": one.what, "todo": one.todo} for one in found[:MOST_PROBLEMS]}
+        for queue in told:
+            if app := queue.removesuffix(_DEAD) if queue.endswith(_DEAD) else "":
+                told[queue]["link"] = f"dead/?{urlencode({'vhost': mine, 'app': app})}"
         self._attention.tell("queues", told, time.time())
 
     async def _list(self, client: httpx.AsyncClient, name: str, columns: str) -> list[dict[str, Any]]:

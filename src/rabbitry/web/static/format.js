@@ -59,3 +59,9 @@ export function shown(text) {
 export function shownJson(text) {
   return text.replace(HIDDEN, (letter) => ("\n\r\t".includes(letter) ? letter : units(letter)));
 }
+
+// A point in time, given in ISO 8601, in the reader's zone; another text as it is.
+export function time(text) {
+  const at = new Date(text);
+  return text === "" ? "at an unknown time" : Number.isNaN(at.getTime()) ? shown(text) : at.toLocaleString();
+}

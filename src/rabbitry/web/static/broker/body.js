@@ -19,7 +19,7 @@ export function read(payload, encoding, size) {
   return { ...about, kind: text ? "Text" : "Empty", text: shownJson(text) };
 }
 
-function isJson(text) {
+export function isJson(text) {
   try {
     return JSON.parse(text) !== undefined;
   } catch {
@@ -30,7 +30,7 @@ function isJson(text) {
 // Only spaces change: numbers that JavaScript can't hold, and equal keys, stay as they are.
 const TOKENS = /"(?:[^"\\]|\\.)*"|[[\]{},:]|[^\s"[\]{},:]+/g;
 
-function pretty(text) {
+export function pretty(text) {
   let out = "";
   let depth = 0;
   let before = "";

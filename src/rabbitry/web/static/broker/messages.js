@@ -63,7 +63,7 @@ function Message({ payload, payload_encoding: encoding, payload_bytes: size, red
   </details></li>`;
 }
 
-function Table({ title, of }) {
+export function Table({ title, of }) {
   const members = Object.entries(of);
   if (members.length === 0) return null;
   return html`<table><caption>${title}</caption><tbody>${members.map(([name, value]) => html`<tr><th scope="row"><bdi>${shown(name)}</bdi></th>

@@ -169,8 +169,8 @@ function Attention({ found, alarms }) {
   return html`<section class="panel" aria-labelledby="attention"><h2 id="attention">Needs attention</h2><ul class="attention">
     ${alarms.map(({ node, what }) => html`<li><b>Alarm</b> ${shown(node)} is short of ${what} and blocks publishers.
       <span class="note">Free some, or raise the limit.</span></li>`)}
-    ${rows.map(([queue, { bad, what, todo }]) => html`<li key=${queue}><b>${bad ? "Wrong" : "Note"}</b> <bdi>${shown(queue)}</bdi>: ${shown(what)}.
-      <span class="note">${shown(todo)}</span></li>`)}</ul></section>`;
+    ${rows.map(([queue, { bad, what, todo, link }]) => html`<li key=${queue}><b>${bad ? "Wrong" : "Note"}</b> <bdi>${shown(queue)}</bdi>: ${shown(what)}.
+      <span class="note">${link && html`<a href=${link}>Show them</a>, or `}${shown(todo)}</span></li>`)}</ul></section>`;
 }
 
 // See totals.py.
