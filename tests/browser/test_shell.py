@@ -1,14 +1,13 @@
 """What surrounds each page: navigation, theme, search, the state of its sources; by keyboard, and at each width."""
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Literal
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 
 from tests.browser.axe import serious
+from tests.browser.proxied import behind_a_prefix
 from tests.browser.watched import Watched
 from tests.support import commands
 
@@ -138,42 +137,9 @@ async def test_on_a_phone_the_navigation_opens_and_closes_by_keys(browser: Brows
     await expect(page.get_by_role("button", name="Menu")).to_be_focused()
 
 
-async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
-        while chunk := await reader.read(65536):
-            writer.write(chunk)
-            await writer.drain()
-    writer.close()
-
-
-@contextlib.asynccontextmanager
-async def _behind_a_prefix(web: str) -> AsyncIterator[str]:
-    """Serve a dashboard under `/tools/rabbitry/`, as a reverse proxy does that removes the prefix."""
-    port = int(web.rstrip("/").rpartition(":")[2])
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = await reader.readuntil(b"\r\n\r\n")
-        except asyncio.IncompleteReadError:
-            writer.close()
-            return
-        if not head.split(b" ")[1].startswith(b"/tools/rabbitry/"):
-            writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            writer.close()
-            return
-        there, back = await asyncio.open_connection("127.0.0.1", port)
-        # One request for each connection, so that only one line needs the change; a handshake says Upgrade.
-        changed = head.replace(b" /tools/rabbitry/", b" /", 1).replace(b"keep-alive", b"close", 1)
-        back.write(changed)
-        await asyncio.gather(_pipe(reader, back), _pipe(there, writer))
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/tools/rabbitry/"
-
-
 async def test_pages_work_behind_a_proxys_prefix(browser: Browser, web: str) -> None:
     async with (
-        _behind_a_prefix(web) as url,
+        behind_a_prefix(web) as url,
         await browser.new_page(viewport={"width": 1300, "height": 900}) as page,
     ):
         complaints: list[str] = []

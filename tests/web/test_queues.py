@@ -19,6 +19,7 @@ from rabbitry.runtime.http.serving import serve
 from rabbitry.runtime.listening import listen
 from rabbitry.runtime.parent import RECORDS_FOLDER
 from rabbitry.web.login.sessions import TOKEN_HEADER as HEADER
+from rabbitry.web.masking import MASK
 from rabbitry.web.queues import AT_ONCE, LONGEST
 from rabbitry.web.server import create_app
 from tests.support.embedded import BrokerProcess
@@ -28,6 +29,7 @@ from tests.support.rabbitmq import RabbitMQ
 
 pytestmark = pytest.mark.timeout(240)
 _QUEUE = "look/at me"
+_SECRETS = b'{"password": "hunter2"}'
 
 
 @dataclass
@@ -81,8 +83,8 @@ async def _queue(broker: str) -> AsyncIterator[None]:
         channel = await connection.channel()
         await channel.declare_queue(_QUEUE)
         try:
-            for body in (b"first", b"\xff" * (LONGEST + 1), b"{}"):
-                properties = Properties(headers={"n": len(body)})
+            for body in (b"first", b"\xff" * (LONGEST + 1), _SECRETS):
+                properties = Properties(headers={"n": len(body), "x-token": "hunter2"})
                 await channel.publish(body, routing_key=_QUEUE, properties=properties)
             yield
         finally:
@@ -116,10 +118,11 @@ async def test_messages_are_looked_at_as_the_broker_can(system: System) -> None:
         assert (found["ready"], found["offset"]) == (3, 0)
         first, binary, _ = found["messages"]
         assert base64.b64decode(first["payload"]) == b"first"
-        assert first["properties"]["headers"] == {"n": 5}
+        assert first["properties"]["headers"] == {"n": 5, "x-token": MASK}
         assert (len(base64.b64decode(binary["payload"])), binary["payload_bytes"]) == (LONGEST, LONGEST + 1)
         rest = (await client.get("api/messages", params={**_named(), "offset": 2})).json()["messages"]
-        assert [base64.b64decode(each["payload"]) for each in rest] == [b"{}"]
+        assert [(each["payload_bytes"], each["is_masked"]) for each in rest] == [(len(_SECRETS), True)]
+        assert b"hunter2" not in base64.b64decode(rest[0]["payload"])
         await _ready(client, are_redelivered=False)
         assert AT_ONCE > 3
 

@@ -53,7 +53,13 @@ class NothingThere(ConnectFailed):
 
 
 async def fetch(
-    client: httpx.AsyncClient, path: str, *, method: str = "GET", json: object = None, timeout: float | None = None
+    client: httpx.AsyncClient,
+    path: str,
+    *,
+    method: str = "GET",
+    json: object = None,
+    timeout: float | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> bytes:
     """Request a path of the API and return the body; `timeout` is in seconds, the client's by default.
 
@@ -66,7 +72,7 @@ async def fetch(
 
     more = {} if timeout is None else {"timeout": timeout}
     try:
-        response = await client.request(method, path, json=json, **more)  # type: ignore[arg-type] # only a timeout
+        response = await client.request(method, path, json=json, headers=headers, **more)  # type: ignore[arg-type] # only a timeout
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ConnectFailed(
             f"no management API at {client.base_url}: {error or type(error).__name__}; "

@@ -52,6 +52,15 @@ Port = Annotated[
 ]
 
 
+Mask = Annotated[
+    str | None,
+    typer.Option(
+        envvar="RABBITRY_MASK",
+        metavar="NAMES",
+        help="Names of fields that are masked in messages, with commas between them; an empty text for none.",
+        show_default="password, token, authorization, …",
+    ),
+]
 ReadOnly = Annotated[bool, typer.Option("--read-only", help="Nobody may change anything, whatever their role is.")]
 
 
@@ -71,6 +80,7 @@ def serve(
     port: Port = None,
     management: Management = None,
     users: UsersFile = None,
+    mask: Mask = None,
     *,
     read_only: ReadOnly = False,
     plain: Plain = False,
@@ -89,13 +99,15 @@ def serve(
     from rabbitry.apps.settings import from_environment, variables
     from rabbitry.web.login.gate import Access
     from rabbitry.web.login.users import chosen_file
+    from rabbitry.web.masking import Masking
     from rabbitry.web.server import PORT, create_app, mounts, open_history
 
     url = None if broker is None else broker_url(context, broker)
     found = variables(env_file)
     file = chosen_file(users or found.get("RABBITRY_WEB_USERS"))
     settings = from_environment(found, default_port=PORT, broker=url, host=host, port=port, has_login=file.exists())
-    access = Access(password=settings.password, users=file, is_read_only=read_only)
+    masking = Masking() if mask is None else Masking(mask.split(","))
+    access = Access(password=settings.password, users=file, masking=masking, is_read_only=read_only)
     listeners = inherit_or_listen(settings.host, settings.port)
     refusals = _Refusals()
     site = Site(broker=settings.broker, plain=plain, variables=found, refused=refusals)

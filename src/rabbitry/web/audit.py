@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -21,6 +21,7 @@ from fastapi import APIRouter, Response
 from rabbitry.apps import Role, needs
 from rabbitry.apps.api import json_response, route_class
 from rabbitry.apps.exceptions import RecordsError
+from rabbitry.exceptions import RabbitryError
 from rabbitry.runtime.parent import RECORDS_FOLDER
 
 MOST_KEPT: Final = 10_000
@@ -76,6 +77,26 @@ class Audit:
             connection.execute("UPDATE entries SET result = ? WHERE id = ?", (result[:_LONGEST], number))
 
         await asyncio.to_thread(self._do, write)
+
+    async def logged(self, who: str, action: str, vhost: str, queue: str, change: Coroutine[None, None, T]) -> T:
+        """Make a change that is logged before and after, and return its result. It is not made if it can't be logged.
+
+        Args:
+            who: The user, see `User.who`.
+            action: What is done, in a few words.
+            vhost: The virtual host.
+            queue: The queue, or what else is changed.
+            change: What changes it.
+        """
+        with closing(change):
+            number = await self.begin(who, action, vhost, queue)
+            try:
+                result = await change
+            except RabbitryError as error:
+                await self.end(number, str(error))
+                raise
+        await self.end(number)
+        return result
 
     async def newest(self) -> list[dict[str, Any]]:
         """Return the newest entries, the last one first. Raises RecordsError."""

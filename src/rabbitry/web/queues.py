@@ -6,9 +6,10 @@ which marks them; therefore it is asked only by a POST, after the page has said 
 
 from __future__ import annotations
 
+import base64
+import binascii
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import closing
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -21,9 +22,10 @@ from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import json_response, route_class
 from rabbitry.apps.management import fetch, get_object, management_url, open_client
-from rabbitry.exceptions import ConnectFailed, RabbitryError, Undecodable, UsageError
+from rabbitry.exceptions import ConnectFailed, Undecodable, UsageError
 from rabbitry.web.audit import Audit
 from rabbitry.web.login.sessions import TOKEN_HEADER
+from rabbitry.web.masking import Masking
 from rabbitry.web.sources.broker import is_own
 
 if TYPE_CHECKING:
@@ -61,6 +63,14 @@ class Confirmed(Which, frozen=True, forbid_unknown_fields=True):
     confirm: str
 
 
+class _Looked(msgspec.Struct, omit_defaults=True):
+    """Messages as the broker shows them. ready: how many wait, if it tells."""
+
+    offset: int
+    messages: list[dict[str, Any]]
+    ready: int | None = None
+
+
 W = TypeVar("W", bound=Which)
 
 
@@ -71,15 +81,17 @@ class Queues:
         broker: The broker's URL, for the login.
         management: The URL of its management API; RabbitMQ's port on the broker's host if it is None.
         audit: Where changes are logged.
+        masking: What is masked in messages.
 
     Raises:
         UsageError: One of them is no URL.
     """
 
-    def __init__(self, broker: str, management: str | None, audit: Audit) -> None:
+    def __init__(self, broker: str, management: str | None, audit: Audit, masking: Masking) -> None:
         self._login = parse_url(broker)
         self._url = management_url(management, self._login)
         self._audit = audit
+        self._masking = masking
         self._client: httpx.AsyncClient
         self.router: APIRouter = APIRouter(route_class=route_class(_largest), tags=["queues"])
         self.router.add_api_route("/messages", self.look)
@@ -109,9 +121,8 @@ class Queues:
         which = await _read(request, Which)
         asked = {"count": AT_ONCE, "ackmode": "ack_requeue_true", "encoding": "base64", "truncate": LONGEST}
         path = f"/api/queues/{which.path}/get"
-        body = await self._logged(
-            request, "fetch messages", which, fetch(self._client, path, method="POST", json=asked)
-        )
+        change = fetch(self._client, path, method="POST", json=asked)
+        body = await self._audit.logged(user_of(request).who, "fetch messages", which.vhost, which.name, change)
         return self._relayed(b'{"offset":0,"messages":' + body + b"}")
 
     @needs(Role.ADMIN)
@@ -129,27 +140,29 @@ class Queues:
         if which.confirm != which.name:
             raise UsageError(f"{which.confirm!r} is not the queue's name: type {which.name!r} to {action} it")
         path = f"/api/queues/{which.path}{what}"
-        await self._logged(request, action, which, fetch(self._client, path, method="DELETE", timeout=_PATIENCE))
+        change = fetch(self._client, path, method="DELETE", timeout=_PATIENCE)
+        await self._audit.logged(user_of(request).who, action, which.vhost, which.name, change)
         return json_response({"done": action})
-
-    async def _logged(self, request: Request, action: str, which: Which, change: Coroutine[None, None, bytes]) -> bytes:
-        """Make a change that is logged before and after. It is not made if it can't be logged."""
-        with closing(change):
-            number = await self._audit.begin(user_of(request).who, action, which.vhost, which.name)
-            try:
-                answer = await change
-            except RabbitryError as error:
-                await self._audit.end(number, str(error))
-                raise
-        await self._audit.end(number)
-        return answer
 
     def _relayed(self, body: bytes) -> Response:
         try:
-            decode_json(body, msgspec.Raw)  # checks that it is JSON, and builds nothing
-        except Undecodable as error:
+            found = decode_json(body, _Looked)
+            for message in found.messages:
+                self._mask(message)
+        except (Undecodable, binascii.Error) as error:
             raise ConnectFailed(f"{self._url} answered no messages ({error}): is it a management API?") from error
-        return Response(body, media_type="application/json")
+        return json_response(found)
+
+    def _mask(self, message: dict[str, Any]) -> None:
+        """Mask the secrets of a message. `shown_bytes` is how many bytes of the body were there before."""
+        message["properties"] = self._masking.value(message.get("properties"))
+        payload = str(message.get("payload", ""))
+        is_base64 = message.get("payload_encoding") == "base64"
+        body = base64.b64decode(payload) if is_base64 else payload.encode("utf-8", "surrogatepass")
+        masked = self._masking.body(body)
+        message["shown_bytes"], message["is_masked"] = len(body), masked != body
+        if masked != body:
+            message["payload"], message["payload_encoding"] = base64.b64encode(masked).decode(), "base64"
 
 
 async def _largest() -> int:

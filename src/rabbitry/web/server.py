@@ -29,6 +29,7 @@ from rabbitry.web._shell import STATIC, Page, Visitor, modules, shell
 from rabbitry.web.api import routes as api_routes
 from rabbitry.web.audit import Audit, default_file
 from rabbitry.web.dead.routes import DeadLetters
+from rabbitry.web.declaring import Declaring
 from rabbitry.web.feed.pages import Feed
 from rabbitry.web.flows import FlowRoutes
 from rabbitry.web.history import History
@@ -130,10 +131,11 @@ def create_app(
     """
     broker = parse_url(settings.broker)
     sources = Sources(settings.broker, management)
-    login, roles = Login(access or Access(password=settings.password)), Roles()
+    access = access or Access(password=settings.password)
+    login, roles = Login(access), Roles()
     audit = Audit(default_file())
     ways = Ways(sources.telemetry)
-    queues = Queues(settings.broker, management, audit)
+    queues = Queues(settings.broker, management, audit, access.masking)
     metrics = Metrics(settings.broker, management)
     flows = FlowRoutes(sources.telemetry, sources.flows, audit, broker.virtual_host)
     dead = DeadLetters(settings.broker, management, audit)
@@ -161,6 +163,8 @@ def create_app(
     app.include_router(audit.router, prefix="/audit/api")
     app.include_router(metrics.router)
     app.include_router(api_routes(app, topics), prefix="/api")
+    declaring = Declaring(settings.broker, management, audit)
+    app.include_router(declaring.router)
     if history is not None:
         app.include_router(history_routes(history), prefix="/api/history")
     app.include_router(LoginRoutes(login).router)
@@ -186,7 +190,8 @@ def create_app(
 
     app.mount("/static", _files(STATIC))
     # In place of the one that `include_router` put together, which ends the dashboard if one app's fails.
-    app.router.lifespan_context = partial(_running, live, sources, [queues, dead, metrics, ways, login], history)
+    parts = [queues, declaring, dead, metrics, ways, login]
+    app.router.lifespan_context = partial(_running, live, sources, parts, history)
     return app
 
 
@@ -194,7 +199,7 @@ def create_app(
 async def _running(
     live: list[Mount],
     sources: Sources,
-    others: Sequence[Queues | DeadLetters | Metrics | Ways | Login],
+    others: Sequence[Queues | Declaring | DeadLetters | Metrics | Ways | Login],
     history: History | None,
     app: FastAPI,
 ) -> AsyncIterator[None]:

@@ -54,6 +54,9 @@ ROUTES: Final = {
     },
     "admin": {
         "POST /queues/api/purge", "POST /queues/api/delete", "POST /dead/api/drop",
+        "POST /queues/api/declare", "POST /exchanges/api/declare",
+        "POST /exchanges/api/delete", "POST /exchanges/api/bind", "POST /exchanges/api/unbind",
+        "POST /connections/api/close",
     },
 }  # fmt: skip
 """Role → the routes that it is the least one for. A new route is added here, with care."""

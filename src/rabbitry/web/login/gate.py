@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -22,6 +22,7 @@ from rabbitry.runtime.http.origins import SAFE_METHODS
 from rabbitry.web.login.accounts import Accounts, Person, TooManyGuesses
 from rabbitry.web.login.sessions import TOKEN_HEADER, Session, Sessions
 from rabbitry.web.login.users import usual_file
+from rabbitry.web.masking import Masking
 
 SESSION: Final = "rabbitry.session"
 """The key of a request's scope with its session, if it has one."""
@@ -40,11 +41,13 @@ class Access:
     Attributes:
         password: The shared password; None for none.
         users: The file of users, which need not exist; the one in the user's data folder if it is None.
+        masking: What is masked in messages that they look at.
         is_read_only: Whether nobody may do more than a viewer.
     """
 
     password: str | None = None
     users: Path | None = None
+    masking: Masking = field(default_factory=Masking)
     is_read_only: bool = False
 
 

@@ -4,10 +4,12 @@ import { shownJson } from "../format.js";
 export const TEXT = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
 // Returns kind, text, length (bytes that are here) and isCut.
-export function read(payload, encoding, size) {
+// `shown`: bytes that were here before secrets were masked.
+export function read(payload, encoding, size, shown) {
   const body = encoding === "base64" ? Uint8Array.from(atob(payload), (letter) => letter.charCodeAt(0)) : new TextEncoder().encode(payload);
-  const isCut = body.length < size;
-  const about = { length: body.length, isCut };
+  const length = shown ?? body.length;
+  const isCut = length < size;
+  const about = { length, isCut };
   let text;
   try {
     text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(body, { stream: isCut }); // the cut may be within a letter

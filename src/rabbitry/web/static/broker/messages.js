@@ -48,17 +48,17 @@ function Warning({ type, limit, isAsked, onFetch, onLeave }) {
   </div>`;
 }
 
-function Message({ payload, payload_encoding: encoding, payload_bytes: size, redelivered, exchange, routing_key: key, properties }) {
+function Message({ payload, payload_encoding: encoding, payload_bytes: size, redelivered, exchange, routing_key: key, properties, shown_bytes: here, is_masked: isMasked }) {
   const { headers = {}, ...others } = Array.isArray(properties) ? {} : properties;
   const { "x-death": deaths, ...rest } = headers;
-  const body = read(payload, encoding, size);
+  const body = read(payload, encoding, size, here);
   return html`<li><details>
     <summary>${key === "" ? html`<span class="zero">no key</span>` : html`<bdi>${shown(key)}</bdi>`} <span class="zero">${bytes(size)}</span>
       ${redelivered && html` <span class="tag">redelivered</span>`}</summary>
     <${Table} title="Properties" of=${{ exchange: exchange || "(default)", ...others }} />
     <${Table} title="Headers" of=${rest} />
     ${Array.isArray(deaths) && html`<${Deaths} of=${deaths} />`}
-    <p class="kind">${body.kind}${body.isCut && `, the first ${count(body.length, "byte", "bytes")} of ${size.toLocaleString("en")}`}</p>
+    <p class="kind">${body.kind}${body.isCut && `, the first ${count(body.length, "byte", "bytes")} of ${size.toLocaleString("en")}`}${isMasked && ", secrets masked"}</p>
     <pre tabindex="0" role="region" aria-label="Body">${body.text}</pre>
   </details></li>`;
 }

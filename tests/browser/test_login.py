@@ -1,0 +1,69 @@
+"""Signing in and out by keyboard, behind a proxy's prefix, and what the page offers to a viewer."""
+
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, expect
+
+import rabbitry
+from tests.browser.axe import serious
+from tests.browser.proxied import behind_a_prefix
+from tests.browser.watched import Watched
+from tests.support import commands
+from tests.support.embedded import BrokerProcess
+from tests.support.ports import free_port
+from tests.web.login.dashboards import PASSWORD, users_file
+
+pytestmark = pytest.mark.timeout(300)
+_NAME = '<img src=x onerror="alert(1)">'
+
+
+async def test_a_viewer_signs_in_sees_and_signs_out_by_keyboard(browser: Browser, tmp_path: Path) -> None:
+    users, port = users_file(tmp_path, {_NAME: "viewer"}), free_port()
+    with BrokerProcess("--management-port", str(port)) as broker:
+        async with rabbitry.connect(broker.url) as connection:
+            await (await connection.channel()).declare_queue("seen")
+            more = {
+                "RABBITRY_BROKER": broker.url,
+                "RABBITRY_MANAGEMENT": f"http://127.0.0.1:{port}",
+                "RABBITRY_WEB_USERS": str(users),
+            }
+            with commands.service("web", "--port", "0", more=more) as web:
+                inner = web.wait_for(r"dashboard on (http://\S+/)")[1]
+                async with behind_a_prefix(inner) as url:
+                    await _walk(browser, url)
+
+
+async def _walk(browser: Browser, url: str) -> None:
+    page = await browser.new_page(viewport={"width": 320, "height": 700}, color_scheme="dark")
+    watched = Watched(page, expected=["401 (Unauthorized)"])
+    await page.goto(f"{url}queues/?open=%5B%22%2F%22%2C%22seen%22%5D")
+    await expect(page.get_by_label("Name")).to_be_focused()
+    assert page.url.startswith(f"{url}login/?to=queues")
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 320
+    assert await serious(page) == []
+    await page.keyboard.type(_NAME)
+    await page.keyboard.press("Tab")
+    await page.keyboard.type("wrong")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("alert")).to_have_text("Wrong name or password.")
+    await expect(page.get_by_label("Password")).to_be_focused()
+    await page.keyboard.type(PASSWORD)
+    await page.keyboard.press("Enter")
+    await page.wait_for_url(f"{url}queues/?open=%5B%22%2F%22%2C%22seen%22%5D")
+
+    await page.set_viewport_size({"width": 1300, "height": 900})
+    await expect(page.locator(".who")).to_contain_text(f"{_NAME}, viewer")
+    await expect(page.locator(".states")).to_contain_text("WebSocket connected")
+    for name in ("Look at messages", "Purge…", "Delete…"):
+        await expect(page.get_by_role("button", name=name)).to_be_disabled()
+    await expect(page.get_by_text("This needs the role admin, and you have the role viewer.")).to_be_visible()
+    assert await serious(page) == []
+
+    await page.get_by_role("button", name="Sign out").focus()
+    await page.keyboard.press("Enter")
+    await page.wait_for_url(f"{url}login/")
+    assert [cookie for cookie in await page.context.cookies() if cookie.get("value")] == []
+    await page.goto(f"{url}queues/")
+    await expect(page.get_by_label("Name")).to_be_visible()
+    assert watched.complaints == []

@@ -1,0 +1,134 @@
+"""Declaring, binding, deleting and closing over the dashboard's routes, on both brokers."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+import rabbitry
+from rabbitry.apps.settings import Settings
+from rabbitry.runtime.http.serving import serve
+from rabbitry.runtime.listening import listen
+from rabbitry.web.declaring import Declaring
+from rabbitry.web.login.sessions import TOKEN_HEADER
+from rabbitry.web.server import create_app
+from tests.support.embedded import BrokerProcess
+from tests.support.management import management_url
+from tests.support.ports import free_port
+from tests.support.rabbitmq import RabbitMQ
+from tests.support.waiting import eventually_awaited
+from tests.web.login.dashboards import token_in
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(params=["embedded", "rabbitmq"])
+def places(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """The URLs of a broker and of its management API."""
+    if request.param == "rabbitmq":
+        server: RabbitMQ = request.getfixturevalue("module_rabbitmq")
+        yield server.url, management_url(server)
+        return
+    port = free_port()
+    with BrokerProcess("--management-port", str(port)) as broker:
+        yield broker.url, f"http://127.0.0.1:{port}"
+
+
+@contextlib.asynccontextmanager
+async def _served(broker: str, management: str) -> AsyncIterator[httpx.AsyncClient]:
+    (listener,) = listen("127.0.0.1", 0)
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve(create_app(Settings(port=0, broker=broker), [], management), [listener], stop))
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60) as client:
+            client.headers[TOKEN_HEADER] = token_in((await client.get("/audit/")).text)
+            yield client
+    finally:
+        stop.set()
+        await serving
+
+
+async def test_what_is_declared_and_bound_works_and_is_in_the_log(places: tuple[str, str]) -> None:
+    broker, management = places
+    async with _served(broker, management) as client, rabbitry.connect(broker) as connection:
+
+        async def send(path: str, **body: Any) -> None:
+            answer = await client.post(path, json=body)
+            assert answer.status_code == 200, answer.text
+
+        queue, exchange = {"vhost": "/", "name": "made/here"}, {"vhost": "/", "name": "an exchange"}
+        binding = {"vhost": "/", "source": "an exchange", "destination": "made/here"}
+        await send("/queues/api/declare", **queue, arguments={"x-max-length": 10})
+        await send("/exchanges/api/declare", **exchange, type="topic")
+        await send("/exchanges/api/bind", **binding, routing_key="a.*")
+        channel = await connection.channel()
+        await channel.publish(b"one", exchange="an exchange", routing_key="a.b")  # mandatory: it was routed
+        found = (await channel.declare_queue("made/here", durable=True, arguments={"x-max-length": 10})).message_count
+        assert found == 1
+        await send("/exchanges/api/unbind", **binding, properties_key="a.%2A")
+        with pytest.raises(rabbitry.PublishReturned):
+            await channel.publish(b"two", exchange="an exchange", routing_key="a.b")
+
+        other = await client.post("/queues/api/declare", json=queue | {"durable": True})
+        assert other.status_code == 503
+        assert "x-max-length" in other.json()["error"]  # the broker's own reason
+        wrong = await client.post("/exchanges/api/delete", json=exchange | {"confirm": "an exchang"})
+        assert (wrong.status_code, "is not the exchange's name" in wrong.json()["error"]) == (400, True)
+        await send("/exchanges/api/delete", **exchange, confirm="an exchange")
+        await send("/queues/api/delete", **queue, confirm="made/here")
+        entries = (await client.get("/audit/api/entries")).json()
+        assert [(entry["action"], entry["result"] == "done") for entry in reversed(entries)] == [
+            ("declare queue", True), ("declare exchange", True), ("bind queue", True), ("unbind queue", True),
+            ("declare queue", False), ("delete exchange", True), ("delete", True),
+        ]  # fmt: skip
+        assert {entry["who"] for entry in entries} == {"this machine"}
+
+
+async def test_a_connection_is_closed_with_a_reason(places: tuple[str, str]) -> None:
+    broker, management = places
+    async with _served(broker, management) as client, httpx.AsyncClient(auth=("guest", "guest"), timeout=60) as api:
+
+        async def names() -> list[str]:
+            listed = (await api.get(f"{management}/api/connections")).json()
+            return [one["name"] for one in listed] if isinstance(listed, list) else []  # an error while it starts
+
+        async with rabbitry.connect(broker) as connection:
+            await connection.channel()
+            (name,) = await eventually_awaited(names, "the connection is listed")
+            body = {"name": name, "confirm": name, "reason": "näch 5"}
+            assert (await client.post("/connections/api/close", json=body | {"confirm": "x"})).status_code == 400
+            assert (await client.post("/connections/api/close", json=body | {"reason": "a\r\nX: b"})).status_code == 400
+            assert name in await names()
+            assert (await client.post("/connections/api/close", json=body)).status_code == 200
+
+            async def is_gone() -> bool:
+                return name not in await names()
+
+            await eventually_awaited(is_gone, "the connection is closed; its client makes another one")
+        (entry,) = (await client.get("/audit/api/entries")).json()
+        assert (entry["action"], entry["queue"], entry["result"]) == ("close connection: näch 5", name, "done")
+
+
+async def test_wrong_requests_are_refused_in_words(places: tuple[str, str]) -> None:
+    async with _served(*places) as client:
+        for path, body in (
+            ("/queues/api/declare", {"vhost": "/", "name": ""}),
+            ("/queues/api/declare", {"vhost": "..", "name": "a"}),
+            ("/queues/api/declare", {"vhost": "/", "name": "a", "durable": "yes"}),
+            ("/exchanges/api/bind", {"vhost": "/", "source": "a", "destination": "b", "destination_type": "x"}),
+            ("/exchanges/api/declare", {"vhost": "/", "name": "a"}),
+            ("/connections/api/close", []),
+        ):
+            answer = await client.post(path, json=body)
+            assert (answer.status_code, bool(answer.json()["error"])) == (400, True), path
+        kind = await client.post("/exchanges/api/declare", json={"vhost": "/", "name": "a", "type": "nonsense"})
+        assert kind.status_code == 503
+        assert "nonsense" in kind.json()["error"]
+
+
+def test_its_routes_change_something_and_are_posts() -> None:
+    routes = Declaring("amqp://127.0.0.1/", None, None).router.routes  # type: ignore[arg-type] # no log is needed
+    assert {method for route in routes for method in getattr(route, "methods", ())} == {"POST"}
