@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Annotated, Final
 
-from fastapi import APIRouter, FastAPI, Query, Response
+from fastapi import APIRouter, FastAPI, Query, Request, Response
 
 from rabbitry._ids import NoSuchID
 from rabbitry.apps import Role, needs
@@ -16,6 +16,7 @@ from rabbitry.apps.api import json_response, route_class
 from rabbitry.exceptions import ConnectFailed
 from rabbitry.web.feed.tables import Table
 from rabbitry.web.feed.topics import Params, Part, Topic
+from rabbitry.web.login.roles import require
 from rabbitry.web.sources.details import QueueTopic
 
 FRESH: Final = 10.0
@@ -49,6 +50,7 @@ def routes(app: FastAPI, topics: Mapping[str, Topic]) -> APIRouter:
     @router.get("/topics/{topic}", summary="What the pages show live, as it is now")
     @needs(Role.VIEWER)
     async def show(
+        request: Request,
         topic: str,
         sort: Annotated[list[str] | None, Query(description="of a table: columns; -NAME for the other order")] = None,
         filter: Annotated[Text, Query(description="of a table: words that rows have to match")] = None,
@@ -60,6 +62,7 @@ def routes(app: FastAPI, topics: Mapping[str, Topic]) -> APIRouter:
         found = topics.get(topic)
         if found is None:
             raise NoSuchID(f"there is no topic {topic[:40]!r}; /api/topics lists them")
+        require(request, found.role)
         params: dict[str, object] = {}
         if isinstance(found, Table):
             params = {"sort": sort, "filter": filter, "first": first, "count": count}

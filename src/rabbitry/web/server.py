@@ -44,8 +44,6 @@ from rabbitry.web.sources import Sources
 from rabbitry.web.ways import Ways
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
-
     from starlette.types import ASGIApp
 
     from rabbitry.amqp.client.url import BrokerURL

@@ -3,24 +3,28 @@
 import asyncio
 import base64
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 import websockets
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.routing import APIRoute, APIWebSocketRoute, iter_route_contexts
+from starlette.middleware.base import RequestResponseEndpoint
 from starlette.routing import Mount as Mounted
 
 import rabbitry
-from rabbitry.apps import Plugin, Role, Site, needs
+from rabbitry.apps import Plugin, Role, Site, User, needs
+from rabbitry.apps._roles import USER
 from rabbitry.apps.exceptions import PluginError
 from rabbitry.runtime.http.serving import serve
 from rabbitry.runtime.listening import listen
+from rabbitry.web.api import routes as api_routes
 from rabbitry.web.feed.pages import Feed
 from rabbitry.web.feed.topics import Value
-from rabbitry.web.login.roles import Roles
+from rabbitry.web.login.roles import Forbidden, Roles
 from rabbitry.web.server import Mount, mounts
 from rabbitry.web.sources import Sources
 from tests.web.login.dashboards import NAMES, PASSWORD, client, dashboard, running, sign_in
@@ -115,7 +119,7 @@ def _example(path: str) -> str:
     if path.endswith("/static"):
         of_app = "web" if path == "/static" else f"apps{path.removesuffix('/static')}"
         return f"{path}/{next((folder / of_app / 'static').glob('*.js')).name}"
-    return path.replace("{identity}", "1").replace("{role}", "assistant")
+    return path.replace("{identity}", "1").replace("{topic}", "none").replace("{role}", "assistant")
 
 
 async def _served(app: FastAPI) -> AsyncIterator[int]:
@@ -214,6 +218,27 @@ async def test_a_new_topic_needs_an_admin_unless_it_says_otherwise(tmp_path: Pat
             message = page.take()
             assert isinstance(message, dict)
             assert ("error" in message["parts"][0]) == (role is not Role.ADMIN)
+
+
+async def test_a_topic_needs_its_role_over_the_api_too() -> None:
+    app, value = FastAPI(), Value({"a": 1})
+    value.at = time.time()
+    app.include_router(api_routes(app, {"new": value}), prefix="/api")
+    app.add_exception_handler(Forbidden, _refused)
+
+    @app.middleware("http")
+    async def as_user(request: Request, serve_on: RequestResponseEndpoint) -> Response:
+        request.scope[USER] = User("x", Role[request.headers["x-role"]], "127.0.0.1")
+        return await serve_on(request)
+
+    async with client(app) as http:
+        for role in (Role.VIEWER, Role.OPERATOR, Role.ADMIN):
+            answer = await http.get("/api/topics/new", headers={"x-role": role.name})
+            assert answer.status_code == (200 if role is Role.ADMIN else 403)
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    return Response(str(error), 403)
 
 
 async def test_read_only_lets_nobody_change_anything(tmp_path: Path) -> None:
