@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import quote
 
 import msgspec
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from rabbitry.apps.settings import Settings
 
 PORT: Final = 8003
+
+_Part: TypeAlias = Queues | Declaring | DeadLetters | Metrics | Ways | Login
 
 _logger = logging.getLogger(__name__)
 
@@ -190,7 +192,7 @@ def create_app(
 
     app.mount("/static", _files(STATIC))
     # In place of the one that `include_router` put together, which ends the dashboard if one app's fails.
-    parts = [queues, declaring, dead, metrics, ways, login]
+    parts: list[_Part] = [queues, declaring, dead, metrics, ways, login]
     app.router.lifespan_context = partial(_running, live, sources, parts, history)
     return app
 
@@ -199,7 +201,7 @@ def create_app(
 async def _running(
     live: list[Mount],
     sources: Sources,
-    others: Sequence[Queues | Declaring | DeadLetters | Metrics | Ways | Login],
+    others: Sequence[_Part],
     history: History | None,
     app: FastAPI,
 ) -> AsyncIterator[None]:
