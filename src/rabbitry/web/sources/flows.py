@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from rabbitry.web.sources.telemetry import Telemetry
 
 EVERY: Final = 1.0
-"""Seconds between two looks while a page shows the stages."""
-SHARE: Final = 10
-"""By how much longer than a look the time until the next one is, at least."""
+"""Seconds between two looks while a page shows the stages; more if a look takes longer."""
 MOST_STAGES: Final = 500
 MOST_WORKERS: Final = 50
 """Workers of a stage that are named."""
@@ -84,7 +82,7 @@ class Flows:
             self.topic.put(self._picture(nodes), time.time())
             took = time.monotonic() - began
             try:
-                async with asyncio.timeout(max(EVERY, SHARE * took)):
+                async with asyncio.timeout(max(EVERY, took)):
                     await self._changed.wait()
             except TimeoutError:
                 pass
