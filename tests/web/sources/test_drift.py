@@ -62,7 +62,7 @@ async def test_what_is_missing_or_otherwise_there_is_told(
             assert (first["what"], first["text"]) == (
                 "queue 'drifting.results'", "x-max-length is 7, and should not be set",
             )  # fmt: skip
-            assert "workers use it as it is" in first["todo"]
+            assert "Workers use it as it is" in first["todo"]
             await channel.unbind_queue("drifting.handle", "drifting", "in")
             await channel.delete_queue("drifting.dead")
             await eventually(lambda: len(found() or []) == 3, "what went")

@@ -28,9 +28,9 @@ MOST_APPS: Final = 100
 MOST_OBJECTS: Final = 500
 """Objects of one app that are compared."""
 _MISSING: Final = "it is missing"
-_START: Final = "workers declare it when they start or connect again"
+_START: Final = "Workers declare it when they start or connect again"
 _OTHERWISE: Final = (
-    "workers use it as it is. To have it as the app wants it: stop its programs, delete it once it is empty, and start "
+    "Workers use it as it is. To have it as the app wants it: stop its programs, delete it once it is empty, and start "
     "a worker; or change the app"
 )
 
