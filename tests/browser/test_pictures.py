@@ -1,10 +1,14 @@
 """The pictures of the documentation: taken of a real system, into RABBITRY_PICTURES if that names a folder."""
 
 import asyncio
+import json
 import os
 import random
 import re
-from collections.abc import AsyncIterator
+import time
+from array import array
+from collections.abc import AsyncIterator, Callable
+from math import nan, sin
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +18,12 @@ from playwright.async_api import Browser, Page, expect
 
 import rabbitry
 from rabbitry.amqp.client import Channel, Connection
+from rabbitry.amqp.client.url import parse_url
+from rabbitry.apps.monitor.reading import source
 from rabbitry.flow.wiring import pausing
+from rabbitry.runtime.parent import RECORDS_FOLDER
+from rabbitry.web.history._blocks import LENGTHS, POINTS, Series, packed
+from rabbitry.web.history._store import Store
 from tests.support import commands
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
@@ -37,6 +46,10 @@ _SENT = {  # program → exchange, routing keys, messages a second
     "greenhouse 2": ("sensors", ("sensor.temperature",), 30),
     "newsletter": ("mail", ("mail.monthly",), 5),
 }
+_MACHINE = {
+    "hostname": "greenhouse-pi", "cpu": 0.31, "memory": {"percent": 61.0}, "disk": {"percent": 71.0},
+    "net": {"eth0": {"rx": 2.1e6, "tx": 3.2e5}},
+}  # fmt: skip
 _TAKEN = {  # program → queues
     "payment service": ("orders.payment",),
     "warehouse": ("orders.packing",),
@@ -68,7 +81,7 @@ def _shop() -> rabbitry.App:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def company() -> AsyncIterator[tuple[str, str]]:
+async def company(tmp_path: Path) -> AsyncIterator[tuple[str, str]]:
     """The URLs of a dashboard, and of its broker, through which a small company's messages flow."""
     port = free_port()
     with BrokerProcess("--management-port", str(port)) as broker:
@@ -79,13 +92,55 @@ async def company() -> AsyncIterator[tuple[str, str]]:
         opened = {name: await connection for name, connection in connections.items()}
         working = [asyncio.create_task(_send(opened[name], *_SENT[name])) for name in _SENT]
         working += [asyncio.create_task(_take(opened[name], queue)) for name in _TAKEN for queue in _TAKEN[name]]
-        with commands.service("web", "--port", "0", more=more) as web:
+        _remember(tmp_path / "history.sqlite3", broker.url)
+        with commands.service("web", "--port", "0", more=more | {RECORDS_FOLDER: str(tmp_path)}) as web:
             yield web.wait_for(r"dashboard on (http://\S+/)")[1], broker.url
         for task in working:
             task.cancel()
         await asyncio.gather(*working, return_exceptions=True)
         for connection in opened.values():
             await connection.close()
+
+
+def _remember(file: Path, broker: str) -> None:
+    """Write the last week of a machine, of which no test can wait for more than a minute."""
+    store = Store(file, str(parse_url(broker)))
+    now = int(time.time())
+    machine = source(str(_MACHINE["hostname"]), "", str(_MACHINE["hostname"])).id
+    curves: dict[str, Callable[[int], float]] = {
+        "cpu": lambda at: 35 + 25 * sin(at / 13751) + at * 7919 % 10,
+        "memory": lambda at: 55 + at % 80000 / 8000,
+        "disk": lambda at: 71 + (at - now) / 86400,
+        "received": lambda at: 2e6 * (1.1 + sin(at / 13751)) + at * 7919 % 400_000,
+        "sent": lambda at: 4e5 * (1.1 + sin(at / 13751 + 1)),
+    }
+    for start in range(now // 3600 * 3600 - LENGTHS["week"], now, 3600):
+        hour = {
+            name: array("f", [curve(start + 60 * place) for place in range(POINTS)]) for name, curve in curves.items()
+        }
+        store.write({(Series("monitor", machine, name), start): block for name, block in hour.items()}, start)
+        with store._transaction() as connection:
+            for name, block in hour.items():
+                number = store._numbers[Series("monitor", machine, name)]
+                kept = array("f", [value if start + 60 * place < now else nan for place, value in enumerate(block)])
+                connection.execute(
+                    "UPDATE week SET numbers = ? WHERE start = ? AND series = ?", (packed(kept), start, number)
+                )
+    store.close()
+
+
+async def _take_machine(page: Page, dashboard: str, broker: str, path: Path) -> None:
+    await page.goto(f"{dashboard}monitor/")
+    async with rabbitry.connect(broker) as connection:
+        channel = await connection.channel()
+        body = json.dumps(_MACHINE).encode()
+        await channel.publish(body, exchange="system_info", routing_key=str(_MACHINE["hostname"]))
+    await page.get_by_role("button", name=str(_MACHINE["hostname"])).click(timeout=_WITHIN)
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_role("button", name="Last week").click(timeout=_WITHIN)
+    await expect(dialog.get_by_role("status")).to_contain_text("6 d", timeout=_WITHIN)
+    await expect(dialog.locator("canvas")).to_have_count(2, timeout=_WITHIN)
+    await page.screenshot(path=path)
 
 
 async def _declare(channel: Channel) -> None:
@@ -163,6 +218,7 @@ async def test_pictures_are_taken(
     await expect(page.locator(".message")).to_have_count(3, timeout=_WITHIN)
     await page.screenshot(path=folder / f"way-{scheme}.png")
     await _take_flows(page, dashboard, broker, folder / f"flows-{scheme}.png")
+    await _take_machine(page, dashboard, broker, folder / f"machine-{scheme}.png")
     await page.goto(f"{dashboard}queues/")
     for width in (320, 1280):
         await page.set_viewport_size({"width": width, "height": 800})
