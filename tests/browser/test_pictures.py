@@ -28,6 +28,7 @@ from tests.support import commands
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
+from tests.web.dead.serving import bury
 
 pytestmark = pytest.mark.timeout(240)
 _WITHIN = 120_000
@@ -247,3 +248,33 @@ async def _take_flows(page: Page, dashboard: str, broker: str, path: Path) -> No
         waiting = bill.locator(".figures div", has_text="Waiting").locator("dd")
         await expect(waiting).to_have_text("50", timeout=_WITHIN)
         await page.screenshot(path=path)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_pictures_of_dead_letters_are_taken(
+    browser: Browser, tmp_path: Path, scheme: Literal["dark", "light"]
+) -> None:
+    folder = Path(os.environ.get("RABBITRY_PICTURES", tmp_path))
+    port = free_port()
+    with BrokerProcess("--management-port", str(port)) as broker:
+        async with rabbitry.connect(broker.url) as connection:
+            channel = await connection.channel()
+            await channel.declare_queue("orders.payment", durable=True)
+            bodies = [b'{"order": %d, "items": ["tulips"], "price": null}' % number for number in range(1041, 1078)]
+            error = "ValueError: order {n} has no price"
+            await bury(channel, "orders", bodies, queue="orders.payment", error=error, stage="payment")
+            late = [b'{"order": 977}'] * 4
+            await bury(channel, "orders", late, queue="orders.packing", error="TimeoutError", stage="packing")
+        more = {"RABBITRY_BROKER": broker.url, "RABBITRY_MANAGEMENT": f"http://127.0.0.1:{port}"}
+        with commands.service("web", "--port", "0", more=more) as web:
+            page = await browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+            await page.goto(web.wait_for(r"dashboard on (http://\S+/)")[1] + "dead/")
+            await page.locator("details.group > summary").first.click(timeout=_WITHIN)
+            letter = page.locator("details.letter").first
+            await letter.locator("summary").click(timeout=_WITHIN)
+            await letter.get_by_role("button", name="Edit and replay").click()
+            body = letter.get_by_role("textbox")
+            await body.fill((await body.input_value(timeout=_WITHIN)).replace("null", "12.5"))
+            await expect(letter.get_by_label("Dry run")).to_be_visible(timeout=_WITHIN)
+            await expect(letter.get_by_label("Check of the type")).to_be_visible(timeout=_WITHIN)
+            await page.screenshot(path=folder / f"dead-{scheme}.png")
