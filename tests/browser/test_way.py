@@ -1,4 +1,4 @@
-"""The overview without a management API, and one message's way, in a browser, with a real worker on both brokers."""
+"""The overview without a management API, raw messages, and one message's way, with a real worker on both brokers."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -114,4 +114,19 @@ async def test_a_message_is_found_and_followed(browser: Browser, web: str, publi
     await page.get_by_role("searchbox").fill("nobody")
     await page.keyboard.press("Enter")
     await expect(page.locator(".nothing")).to_contain_text("No worker reported a message with the id nobody")
+
+    # Raw messages of the app's exchange, picked by keyboard.
+    await page.goto(f"{web}raw/")
+    await page.get_by_role("combobox", name="Exchange").fill("shop")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("status").filter(has_text="Watching")).to_be_visible(timeout=_WITHIN)
+    await publisher.publish(_EVIL, key="order")
+    message = page.locator(".raw .list li", has_text="order").last
+    await message.locator("summary").click(timeout=_WITHIN)
+    await expect(message.get_by_role("region", name="Body")).to_contain_text(_EVIL)
+    assert await page.locator("main img, main script").count() == 0
+    assert await _fits(page)
+    await _check(watched)
+    await page.get_by_role("button", name="Stop").click()
+    await expect(page.locator(".raw .list li")).to_have_count(0)
     assert watched.complaints == []

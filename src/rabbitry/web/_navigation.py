@@ -55,6 +55,13 @@ OWN: Final[dict[str, tuple[View, ...]]] = {
             path="dead",
             description="Messages that failed for good, by reason and error: look at them, replay, edit or drop them.",
         ),
+        View(
+            title="Raw messages",
+            module="raw/raw.js",
+            styles=("broker/broker.css", "raw/raw.css"),
+            path="raw",
+            description="Messages of an exchange as they pass, a sample of them.",
+        ),
         _table("Audit", "What was changed through the dashboard: by whom, when, and with what result."),
     ),
 }

@@ -36,7 +36,9 @@ ROUTES: Final = {
         "GET /", "GET /queues/", "GET /exchanges/", "GET /connections/", "GET /channels/", "GET /consumers/",
         "GET /flows/", "GET /dead/",
         "GET /audit/", "GET /audit/api/entries", "GET /api/history", "GET /api/history/series",
-        "GET /way/", "GET /way/api/chain", "GET /way/api/recent", "GET /way/api/search",
+        "GET /api/openapi.json", "GET /api/topics", "GET /api/topics/{topic}", "GET /api/machines",
+        "GET /metrics", "GET /metrics/detailed",
+        "GET /way/", "GET /raw/", "GET /way/api/chain", "GET /way/api/recent", "GET /way/api/search",
         "GET /healthz", "GET /static/views.js", "POST /logout", "WS /feed",
         "GET /metrics", "GET /metrics/detailed", "GET /api/topics", "GET /api/topics/{topic}", "GET /api/openapi.json",
         "GET /api/machines",
@@ -68,6 +70,7 @@ TOPICS: Final = {
         "sources", "topology", "attention", "broker", "queue", "queues", "exchanges", "connections", "channels",
         "consumers", "bindings", "stages", "nodes", "flows", "drift", "replays",
     },
+    "operator": {"raw"},
 }  # fmt: skip
 """Role → the topics of the feed that it is the least one for."""
 _ASKED: Final = {"error": "sign in first"}

@@ -16,6 +16,7 @@ from rabbitry.web.sources.attention import Attention
 from rabbitry.web.sources.drift import Drift
 from rabbitry.web.sources.flows import Flows
 from rabbitry.web.sources.management import Management
+from rabbitry.web.sources.raw import RawTopic
 from rabbitry.web.sources.telemetry import Telemetry
 from rabbitry.web.sources.traffic import Traffic
 
@@ -64,6 +65,7 @@ class Sources:
             "drift": self._drift.topic,
             **self._management.topics,
             **self.telemetry.topics,
+            "raw": RawTopic(login),
         }
         for name in _FOR_VIEWERS:
             self.topics[name].role = Role.VIEWER

@@ -48,12 +48,13 @@ function Warning({ type, limit, isAsked, onFetch, onLeave }) {
   </div>`;
 }
 
-function Message({ payload, payload_encoding: encoding, payload_bytes: size, redelivered, exchange, routing_key: key, properties, shown_bytes: here, is_masked: isMasked }) {
+// `note`: what is said beside the key.
+export function Message({ payload, payload_encoding: encoding, payload_bytes: size, redelivered, exchange, routing_key: key, properties, shown_bytes: here, is_masked: isMasked, note }) {
   const { headers = {}, ...others } = Array.isArray(properties) ? {} : properties;
   const { "x-death": deaths, ...rest } = headers;
   const body = read(payload, encoding, size, here);
   return html`<li><details>
-    <summary>${key === "" ? html`<span class="zero">no key</span>` : html`<bdi>${shown(key)}</bdi>`} <span class="zero">${bytes(size)}</span>
+    <summary>${key === "" ? html`<span class="zero">no key</span>` : html`<bdi>${shown(key)}</bdi>`} <span class="zero">${bytes(size)}${note && `, ${note}`}</span>
       ${redelivered && html` <span class="tag">redelivered</span>`}</summary>
     <${Table} title="Properties" of=${{ exchange: exchange || "(default)", ...others }} />
     <${Table} title="Headers" of=${rest} />
