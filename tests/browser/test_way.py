@@ -118,6 +118,7 @@ async def test_a_message_is_found_and_followed(browser: Browser, web: str, publi
     # Raw messages of the app's exchange, picked by keyboard.
     await page.goto(f"{web}raw/")
     await page.get_by_role("combobox", name="Exchange").fill("shop")
+    await page.get_by_role("textbox", name="Binding key").fill("order")
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("status").filter(has_text="Watching")).to_be_visible(timeout=_WITHIN)
     await publisher.publish(_EVIL, key="order")
