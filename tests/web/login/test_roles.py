@@ -36,8 +36,6 @@ ROUTES: Final = {
         "GET /", "GET /queues/", "GET /exchanges/", "GET /connections/", "GET /channels/", "GET /consumers/",
         "GET /flows/", "GET /dead/",
         "GET /audit/", "GET /audit/api/entries", "GET /api/history", "GET /api/history/series",
-        "GET /api/openapi.json", "GET /api/topics", "GET /api/topics/{topic}", "GET /api/machines",
-        "GET /metrics", "GET /metrics/detailed",
         "GET /way/", "GET /raw/", "GET /way/api/chain", "GET /way/api/recent", "GET /way/api/search",
         "GET /healthz", "GET /static/views.js", "POST /logout", "WS /feed",
         "GET /metrics", "GET /metrics/detailed", "GET /api/topics", "GET /api/topics/{topic}", "GET /api/openapi.json",
