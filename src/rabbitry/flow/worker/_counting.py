@@ -103,7 +103,6 @@ class Counting:
         self._codecs: dict[str, Codec] = {}
         self._schemas: dict[str, dict[str, Any] | None] = {}
         """Of the stages' messages; made for the first report."""
-        self._reported = 0
         for stage in stages:
             self._codecs[stage.name] = stage.codec
             self.stages[stage.name] = StageCounts()
@@ -170,12 +169,11 @@ class Counting:
         if not self._reported:
             self._schemas = {name: codec.schema() for name, codec in self._codecs.items()}
         tells_types = self._reported % _TYPES_EVERY == 0
+        declares = self._declares if self._reported % DECLARES_EACH == 0 else None
         self._reported += 1
         reports = []
         share = self._sampler.share
         self._sampler.widen()
-        declares = self._declares if self._reported % DECLARES_EACH == 0 else None
-        self._reported += 1
         for name, counts in self.stages.items():
             passages, missed = self._sampler.take(name)
             reports.append(
