@@ -22,7 +22,7 @@ from rabbitry.apps._plugin import (
     Verdict,
     View,
 )
-from rabbitry.apps._roles import Role, User, needs, user_of
+from rabbitry.apps.users import Role, User, needs, user_of
 
 __all__ = [
     "Checks",

@@ -17,8 +17,8 @@ from starlette.routing import Mount as Mounted
 
 import rabbitry
 from rabbitry.apps import Plugin, Role, Site, User, needs
-from rabbitry.apps._roles import USER
 from rabbitry.apps.exceptions import PluginError
+from rabbitry.apps.users import USER
 from rabbitry.runtime.http.serving import serve
 from rabbitry.runtime.listening import listen
 from rabbitry.web.api import routes as api_routes

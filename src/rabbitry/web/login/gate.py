@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rabbitry.apps import Role, User
-from rabbitry.apps._roles import USER
+from rabbitry.apps.users import USER
 from rabbitry.runtime.http.guard import basic, cookies, peer_of, refuse_websocket
 from rabbitry.runtime.http.origins import SAFE_METHODS
 from rabbitry.web.login.accounts import Accounts, Person, TooManyGuesses

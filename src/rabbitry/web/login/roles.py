@@ -12,8 +12,8 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rabbitry.apps import Role, user_of
-from rabbitry.apps._roles import role_needed
 from rabbitry.apps.exceptions import PluginError
+from rabbitry.apps.users import role_needed
 from rabbitry.exceptions import RabbitryError
 
 _OF_APPS: Final = {"GET": Role.VIEWER, "HEAD": Role.VIEWER, "POST": Role.OPERATOR}
