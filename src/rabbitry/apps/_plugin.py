@@ -125,7 +125,7 @@ class Plugin:
 
 
 def _forget(subject: str, numbers: Mapping[str, float | None]) -> None:
-    """Record nothing, where no dashboard keeps a history."""
+    """Record nothing: the default where no dashboard keeps a history."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +137,8 @@ class Site:
         plain: Whether exchanges and queues are declared with the flags of the original programs.
         variables: The settings of the environment and of `.env`, by name.
         refused: Called when the broker refuses the login or the virtual host for good; it ends `rabbitry web`.
-        record: Keeps numbers in the dashboard's history, at most one a second of each name. Arguments: the id of the
-            thing that they are about; name → number, or None if it is not known. To be called from the event loop.
+        record: Records numbers in the dashboard's history, at most one a second for each name. Arguments: the id of
+            the thing that they describe; name → number, or None if it is unknown. Call it on the event loop.
     """
 
     broker: str = field(repr=False)

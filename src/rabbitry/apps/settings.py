@@ -51,7 +51,7 @@ class Settings:
     password: str | None = field(default=None, repr=False)
     """Required of HTTP clients if set; needed if `host` can be reached from other machines."""
     has_login: bool = False
-    """Whether people have to sign in with names and passwords of their own."""
+    """Whether the dashboard has a file of users, who sign in with names and passwords."""
 
     def __post_init__(self) -> None:
         if self.password is None and not self.has_login and not is_loopback(self.host):

@@ -19,12 +19,12 @@ _ATTRIBUTE: Final = "__rabbitry_role__"
 
 
 class Role(enum.IntEnum):
-    """What a person may do in the dashboard. Each role may do what the roles before it may."""
+    """The rights of a person in the dashboard. Each role has the rights of those before it."""
 
     ANYONE = 0
     """A person who has not signed in."""
     VIEWER = 1
-    """See what is shown."""
+    """See everything but messages."""
     OPERATOR = 2
     """Pause, resume, replay, look at messages."""
     ADMIN = 3
@@ -32,7 +32,7 @@ class Role(enum.IntEnum):
 
     @property
     def label(self) -> str:
-        """Its name in texts, files and options."""
+        """The role's name in texts, files and options."""
         return self.name.lower()
 
 
@@ -42,7 +42,7 @@ class User:
 
     Attributes:
         name: The name that they signed in with; empty if no login is needed.
-        role: What they may do.
+        role: The person's rights.
         address: The address that the request came from.
         is_shared: Whether they signed in with the shared password, APP_PASSWORD: the name may be any then.
     """

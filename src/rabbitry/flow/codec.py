@@ -75,9 +75,9 @@ class Codec:
         return self.decode_body(body)
 
     def schema(self) -> dict[str, Any] | None:
-        """Return the JSON Schema of the bodies, with contentMediaType where they are no JSON; None if it can't be had.
+        """Return the JSON Schema of the bodies, with contentMediaType if they are not JSON; None if there is no schema.
 
-        None, too, for a schema of more than LONGEST_SCHEMA bytes. A pydantic model may accept bodies that its schema
+        A schema of more than LONGEST_SCHEMA bytes counts as none. A pydantic model may accept bodies that its schema
         does not, such as "1" for a number.
         """
         if self.type is bytes:

@@ -35,9 +35,13 @@ class Histogram:
 
 
 def quantile(counts: Sequence[int], share: float) -> float | None:
-    """Return the duration in seconds that a share of those counted is below, such as 0.95; None if there are none.
+    """Return the duration in seconds below which a share of the counted ones lies; None if none was counted.
 
-    It lies in the right bucket, whose durations differ by a factor of two; within it, it is estimated.
+    The bucket is exact, and its durations differ by a factor of two; the value within it is estimated.
+
+    Args:
+        counts: The counts of a `Histogram`, by bucket.
+        share: The share, such as 0.95.
     """
     total = sum(counts)
     wanted, before = share * total, 0

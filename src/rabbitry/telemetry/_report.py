@@ -28,8 +28,8 @@ class Passage(msgspec.Struct, array_like=True, frozen=True):
     correlation_id: of its chain. outcome: see `rabbitry.flow`: done, failed, rejected, retry, suspect … seconds: in the
     handler. keys, ids: routing keys and message ids of the first messages that it led to; an id is empty if it is not
     known. led: how many these are. message_id: its own. began: the Unix time at which the handler began. waited:
-    seconds in the worker outside the handler. attempt: 1 at first. error, trace: cut, and without secrets as far as
-    their names tell (`masked`). published: the Unix time in its properties, in whole seconds, or 0. end: `dead` if a
+    seconds in the worker outside the handler. attempt: 1 at first. error, trace: cut, with secrets masked by the
+    names before them (`masked`). published: the Unix time in its properties, in whole seconds, or 0. end: `dead` if a
     dead letter was made of it, `again` if it is to come again, or empty.
     """
 
@@ -103,10 +103,10 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     kind: start, heartbeat, stop. at, started: Unix time in seconds. counters: since the start. gauges: now.
     histograms: name → counts, see `Histogram`. passages: of messages since the last report, or a part of them.
     share: the share of the chains of messages whose passages are reported, chosen by their correlation id; a smaller
-    share is a part of a larger one. missed: passages of that share which were too many. wiring: of a node that works on
-    a stage of an app. declares: what its app declares; in the first report of a worker, and in one of the later ones
-    each half minute. takes: the JSON Schema of the stage's messages, in the first report and one each 10 s, with
-    `contentMediaType` if they are no JSON.
+    share is a part of a larger one. missed: passages of that share which did not fit into reports. wiring: of a node
+    that works on a stage of an app. declares: what its app declares; in the first report of a worker, and in one of the
+    later ones each half minute. takes: the JSON Schema of the stage's messages, in the first report and one each 10 s,
+    with `contentMediaType` if they are not JSON.
     """
 
     kind: ReportKind

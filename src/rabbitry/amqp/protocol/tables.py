@@ -22,7 +22,7 @@ _ERLANG_ESCAPES: Final = {
     **{code: b"\\" + bytes((letter,)) for code, letter in zip(b"\b\t\n\v\f\r\x1b", b"btnvfre", strict=True)},
     **{code: b"\\" + bytes((code,)) for code in b'"\\'},
 }
-"""Characters that Erlang prints as a backslash and another one."""
+"""Byte → the escape sequence that Erlang prints for it."""
 
 MAX_DEPTH: Final = 64
 """Tables and arrays nested deeper than this are refused, in both directions."""

@@ -33,12 +33,12 @@ class Exchange(abc.ABC):
 
     type: str
     description: str
-    """What RabbitMQ's management API says of the type."""
+    """The type's description in RabbitMQ's management API."""
     routes_by_properties = False
     """Whether routing depends on properties, so that the result can't be cached for a routing key."""
 
     ignores_copies = False
-    """Whether it routes by the first routing key alone, not by those of CC and BCC."""
+    """Whether only the first routing key counts, not those of CC and BCC."""
 
     def __init__(
         self, name: str, *, durable: bool = True, auto_delete: bool = False, internal: bool = False, arguments: Table

@@ -28,7 +28,7 @@ def cancelled_queue(app: str) -> str:
 
 
 def kept_arguments() -> dict[str, Argument]:
-    """Return the arguments of that queue.
+    """Return the arguments of the queue of cancellations.
 
     Its single active consumer is a worker that reads all of it and returns it; others wait for their turn. A quorum
     queue would drop what was returned too often.
@@ -45,7 +45,7 @@ def kept_arguments() -> dict[str, Argument]:
 def checked_id(id: str) -> str:
     """Return an id. Raises UsageError for one that no message can have."""
     if not id:
-        raise UsageError("a job's id, which publish returned, is not empty")
+        raise UsageError("the id of a job is empty: pass the id that publish returned")
     encode_short(id)
     return id
 
@@ -61,7 +61,8 @@ async def cancel(connection: Connection, app: str, id: str) -> None:
     """Cancel a job of an app; see `Publisher.cancel`.
 
     Raises:
-        UsageError: No such app with cancellable=True ran here; or the id is none.
+        UsageError: No worker or publisher of such an app with cancellable=True has connected here, or no message can
+            have this id.
         PublishError: The broker did not take it.
     """
     message = cancellation_of(app, id)

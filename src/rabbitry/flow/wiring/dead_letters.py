@@ -254,7 +254,10 @@ class _Replaying:
     """Dead letters on their way: each is acked when its copy is confirmed."""
 
     def __init__(self, progress: Callable[[int], None] | None, frame_limit: int, body: bytes | None) -> None:
-        """progress: called with the number done so far. frame_limit: the connection's. body: in place of their own."""
+        """Create it without messages.
+
+        progress: called with the number done so far. frame_limit: the connection's. body: replaces the messages' own.
+        """
         self.done = 0
         self._body = body
         self._room = asyncio.Semaphore(BATCH)

@@ -1,9 +1,9 @@
-"""Pausing stages: whether a stage is paused is a message in a queue of its own.
+"""Pausing stages: a stage is paused while a queue of its own holds a message.
 
 Each stage has a durable queue, `APP.paused.STAGE`. It holds one persistent message while the stage is paused, which
-says who paused it, when and why. Therefore it survives restarts of workers and of the broker, on every broker, without
-another service. Workers ask once a second by a passive declare, whose answer has the number of messages: nothing is
-taken, so that they are not in each other's way. The queue takes one message (`x-max-length`) and refuses a second one
+says who paused it, when and why. A pause therefore survives restarts of workers and of the broker, on every broker,
+without another service. Workers ask once a second by a passive declare, which returns the number of messages and takes
+none, so that workers do not disturb each other. The queue takes one message (`x-max-length`) and refuses a second one
 (`x-overflow`): if two pause a stage at once, one is told that the other did.
 
 Whoever reads the message holds it for a moment, in which the queue looks empty. The reader is a consumer, which the
@@ -25,7 +25,7 @@ from rabbitry.exceptions import NotFound, PublishRefused, RabbitryError, Undecod
 from rabbitry.flow.stage import Argument
 
 QUEUE: Final = "x-rabbitry-queue"
-"""The argument of the queue of pauses that names the stage's queue, for who looks at the broker and not at the app."""
+"""The argument of a queue of pauses that names the stage's queue, for programs that see the broker but not the app."""
 MOMENT: Final = 0.2
 """Seconds for which a reader may leave the queue empty."""
 _INFIX: Final = ".paused."
@@ -48,7 +48,7 @@ class NoSuchStage(RabbitryError):
 
 
 class Held(RabbitryError):
-    """The message of a pause is held by somebody who does not give it back."""
+    """Another consumer holds the message of a pause and does not return it."""
 
 
 class State(Enum):
@@ -102,7 +102,7 @@ async def pause(connection: Connection, app: str, stage: str, *, by: str, why: s
 
     Raises:
         NoSuchStage: The broker knows no such stage.
-        Held: The stage is paused, and somebody keeps the message that says by whom.
+        Held: The stage is paused, and another consumer holds the message that says by whom.
     """
     mine = Pause(app, stage, by, datetime.now(UTC).isoformat(timespec="seconds"), why)
     properties = Properties(content_type="application/json", delivery_mode=2, type="Pause", app_id=app)
@@ -129,7 +129,7 @@ async def resume(connection: Connection, app: str, stage: str) -> bool:
 
     Raises:
         NoSuchStage: The broker knows no such stage.
-        Held: Somebody keeps the message of the pause.
+        Held: Another consumer holds the message of the pause.
     """
     queue = pause_queue(app, stage)
     dropped = looks = 0
@@ -158,14 +158,14 @@ async def paused(connection: Connection, app: str, stage: str) -> Pause | None:
 
     Raises:
         NoSuchStage: The broker knows no such stage.
-        Held: Somebody keeps the message.
+        Held: Another consumer holds the message.
     """
     queue = pause_queue(app, stage)
     async with await _opened(connection, app, stage) as channel:
         if await look(channel, app, stage) is State.RUNNING:
             return None
-        # Leaving the block would cancel the consumer and then give the message back, between which the stage would look
-        # as if it were resumed. Closing the channel does both at once, or nearly so; see `MOMENT`.
+        # Leaving a consumer's block first cancels the consumer and then returns the message; in between, the stage
+        # would seem to be resumed. Closing the channel does both at (almost) the same time; see `MOMENT`.
         consumer = channel.consume(queue)
         await consumer.start()
         loop = asyncio.get_running_loop()
@@ -195,7 +195,7 @@ async def _opened(connection: Connection, app: str, stage: str) -> Channel:
 
 
 def _read(body: bytes, app: str, stage: str) -> Pause:
-    """Return a pause as its message tells it. One that somebody else published pauses the stage too."""
+    """Decode the message of a pause. A message of another form pauses the stage too."""
     try:
         return msgspec.structs.replace(_decode(body), app=app, stage=stage)
     except Undecodable:

@@ -1,4 +1,4 @@
-"""The cancelled jobs that a worker knows, and how it learns of them.
+"""The cancelled jobs that a worker knows, and the tasks that read them from the broker.
 
 Cancellations reach every running worker through a queue of its own. Those of the last hours are kept in a queue of the
 app, which a worker reads when it starts and whenever its connection was lost. It takes the messages out of that queue
@@ -41,7 +41,7 @@ class Cancelled:
 
     def __init__(self) -> None:
         self._until: dict[bytes, float] = {}
-        """By id, when it is forgotten, on the monotonic clock; oldest first."""
+        """Id → the time at which it is forgotten, on the monotonic clock; oldest first."""
 
     def __bool__(self) -> bool:
         return bool(self._until)
@@ -76,7 +76,7 @@ class CancelListener:
             connection: The worker's connection for consuming.
             cancelled: Where the jobs are noted.
             told: Called after jobs were noted.
-            redeclare: Declares the app's topology again after exchange or queue were deleted.
+            redeclare: Declares the app's topology again after the exchange or the queue was deleted.
         """
         self._app = app
         self._connection = connection
@@ -84,7 +84,7 @@ class CancelListener:
         self._told = told
         self._redeclare = redeclare
         self._missed = asyncio.Event()
-        """Set while there may be cancellations that reached no queue of this worker."""
+        """Set while this worker may have missed cancellations."""
         self._missed.set()
         self._listens = asyncio.Event()
         self._has_read = asyncio.Event()
@@ -94,19 +94,19 @@ class CancelListener:
         await self._again(self._listen, "cancellations")
 
     async def read(self) -> None:
-        """Read what is kept, at the start and after each loss, for ever. Raises as `listen` does."""
+        """Read the kept cancellations at the start and after each loss, without end. Raises as `listen` does."""
         await self._again(self._read, "earlier cancellations")
 
     def connected_again(self) -> None:
-        """Note that the connection was lost, and is there again."""
+        """Read the kept cancellations again: the connection was lost and has recovered."""
         self._missed.set()
 
     async def wait_read(self) -> None:
-        """Wait until all that was cancelled before is known."""
+        """Wait until all earlier cancellations are known."""
         await self._has_read.wait()
 
     async def _again(self, work: Callable[[], Coroutine[None, None, None]], what: str) -> None:
-        """Do a work for ever, again whenever the broker ends its channel."""
+        """Run `work` for ever, and anew whenever the broker closes its channel."""
         failures = 0
         while True:
             try:
@@ -138,8 +138,8 @@ class CancelListener:
                     self._listens.clear()
 
     async def _read(self) -> None:
-        """Read what is kept, once after each time that something may have been missed."""
-        await self._listens.wait()  # what is published from here on comes over the other queue
+        """Read the kept cancellations, once each time that some may have been missed."""
+        await self._listens.wait()  # later cancellations come over the queue of `listen`
         await self._missed.wait()
         self._missed.clear()
         queue, marker = cancelled_queue(self._app), secrets.token_hex(8)

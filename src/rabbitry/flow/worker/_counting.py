@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from rabbitry.flow.stage import Stage
 
 DECLARES_EACH: Final = 15
-"""In one of so many reports it says what the app declares: a dashboard that starts later learns it within 30 s."""
+"""One of so many reports has what the app declares: a dashboard that starts later knows it within 30 s."""
 _TYPES_EVERY: Final = 5
-"""Reports, of which one has the types of the stages' messages: a dashboard that starts later learns them in 10 s."""
+"""One of so many reports has the types of the stages' messages: a dashboard that starts later knows them in 10 s."""
 
 
 class Taking(Protocol):
@@ -97,7 +97,7 @@ class Counting:
         self._sampler = Sampler()
         self._declares = _declares(spec)
         self._reported = 0
-        """How often reports were made."""
+        """The number of times that reports were made."""
         self.stages: dict[str, StageCounts] = {}
         self._wirings: dict[str, Wiring] = {}
         self._codecs: dict[str, Codec] = {}
@@ -138,7 +138,7 @@ class Counting:
             self._sampler.record(job, result, outgoing)
 
     def cancelled(self, job: Job) -> None:
-        """Count a message that was dropped since its job was cancelled."""
+        """Count a message that was dropped because its job was cancelled."""
         self.stages[job.stage.name].cancelled += 1
         self._sampler.record(job, Result("cancelled"), [])
 
@@ -202,7 +202,7 @@ class Counting:
 
 
 def _declares(spec: AppSpec) -> Declares:
-    """Return what an app declares, for who compares it with what is on the broker."""
+    """Return what an app declares, for comparison with what is on the broker."""
     topology = derive(spec)
     return Declares(
         [DeclaredExchange(one.name, one.type, one.durable, one.auto_delete) for one in topology.exchanges],

@@ -53,7 +53,7 @@ class Engine:
     been cancelled. failed: called with the error that ended the engine.
     """
 
-    def __init__(  # noqa: PLR0913 - what it asks of the worker, each a keyword
+    def __init__(  # noqa: PLR0913 - the worker's settings and callbacks, each a keyword
         self,
         spec: AppSpec,
         stages: Sequence[Stage],

@@ -64,7 +64,7 @@ class Intake:
         self._channel: Channel | None = None
         self._is_stopped = False
         self._allowed = asyncio.Event()
-        """Set unless it is paused."""
+        """Set unless the consumer is paused."""
         self._allowed.set()
         self.consuming = asyncio.Event()
         self._taken_all = asyncio.Event()
@@ -91,7 +91,7 @@ class Intake:
                     raise
                 if not self._goes_on():
                     return
-                if self.is_paused:  # then its channel may have been closed for that; see ActiveIntake
+                if self.is_paused:  # `pause` may have closed the channel; see ActiveIntake
                     continue
                 if self.taken > taken:
                     failures = 0
@@ -131,7 +131,8 @@ class Intake:
         try:
             async with consumer as deliveries:
                 self.consuming.set()
-                if self.is_paused:  # while the broker was asked to begin: `pause` cancels only what has begun
+                # `pause` cancels only what has begun, and may have come before the broker's answer.
+                if self.is_paused:
                     await consumer.cancel(give_back=False)
                 async for delivery in deliveries:
                     self._on_delivery(delivery)
@@ -153,7 +154,7 @@ class Intake:
 
     @property
     def is_paused(self) -> bool:
-        """Whether it takes nothing until `resume`."""
+        """Whether the consumer is paused: it takes nothing until `resume`."""
         return not self._allowed.is_set()
 
     @property
@@ -210,7 +211,7 @@ class Intake:
             try:
                 await self._consumer.cancel(give_back=False)
             except RequestTimeout as error:
-                # The broker may still deliver to it: without the channel, that goes back.
+                # The broker may still deliver to the consumer: closing the channel returns such deliveries.
                 _logger.warning("stage '%s', queue '%s': %s; closing its channel", self.stage.name, self.queue, error)
                 with contextlib.suppress(RequestTimeout):
                     await self.restart()

@@ -139,7 +139,7 @@ class Job:
         self.is_cancelled: bool = False
         """Whether the handler's result is of no use any more; see `Context.cancelled`."""
         self.is_dropped: bool = False
-        """Whether its job was cancelled by its id; what its handler makes of it does not count."""
+        """Whether its job was cancelled by its id; the handler's result is dropped then."""
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -221,8 +221,8 @@ Work: TypeAlias = Job | BatchJob
 class Pending:
     """Deliveries to be acknowledged together, with the unconfirmed and the failed messages that they led to.
 
-    is_open: whether the handler may still yield. made: how many values it has yielded. letters: dead letters of the
-    inputs, each with whether it must be published alone. failure: why the inputs can't be settled and have to be
+    is_open: whether the handler may still yield. made: the number of values that it has yielded. letters: dead letters
+    of the inputs, each with whether it must be published alone. failure: why the inputs can't be settled and have to be
     delivered again.
     """
 

@@ -75,14 +75,14 @@ def outgoing_of(
 
 
 def _of_joins(spec: AppSpec, job: Job, result: Result, *, waits: bool, first: int) -> list[Publication]:
-    """Return what is published for a result in an app with joins: parts are numbered, and a whole job is none."""
+    """Return what is published for a result in an app with joins: parts are numbered, a whole job is not a part."""
     is_join = job.stage.name in spec.joins
     cause = cause_of(job, is_join=is_join)
     trail = outer(job.trail) if is_join else job.trail
 
     def product_of(number: int, trail: Trail, product: Product) -> Publication:
         message = _product(spec, trail, product, result.context)
-        # Copies of a part keep ids of their own: by its id a join tells the message that runs it from a copy.
+        # Copies of a part keep ids of their own: a join tells the message that runs it from a copy by its id.
         if cause is None or trail.part or not isinstance(message.properties, EncodedProperties):
             return message
         identity = result_id(cause, job.stage.queue, first + number)
@@ -111,7 +111,7 @@ def replies_of_dead(spec: AppSpec, job: Job, letter: Publication) -> list[Public
 
 
 def replies_of_cancelled(spec: AppSpec, job: Job) -> list[Publication]:
-    """Return what the caller of a message gets whose job was cancelled; nothing if nobody waits for a reply."""
+    """Return the error reply for the caller of a cancelled message; none if nobody waits for a reply."""
     if not job.stage.replies or (caller := caller_of(properties_of(job.delivery))) is None:
         return []
     return [error_reply(spec.name, caller, CANCELLED.reason, CANCELLED.error)]

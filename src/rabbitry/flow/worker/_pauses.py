@@ -1,7 +1,7 @@
 """Pausing and resuming the stages of a worker as the broker says; see `rabbitry.flow.wiring.pausing`.
 
-A stage that is paused takes nothing: its consumers are cancelled, what was not begun is published anew, as by a worker
-that stops, and what is in hand is finished. Consumers of a stage with one active worker stay until nothing is in hand,
+A paused stage takes no messages: its consumers are cancelled, jobs that have not begun are returned, as when a worker
+stops, and jobs in hand are finished. Consumers of a stage with one active worker stay until nothing is in hand,
 since another worker becomes active as soon as the consumer is gone.
 """
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from rabbitry.flow.worker._settlement import Settler
 
 LOOK: Final = 1.0
-"""Seconds between two looks whether a stage is paused."""
+"""Seconds between two questions to the broker whether a stage is paused."""
 _PAUSES: Final = Backoff(1.0, 30.0)
-"""Seconds until the broker is asked again that could not be."""
+"""Seconds before the broker is asked again after a failure."""
 _FAILURES: Final = (Closed, RequestTimeout)
 
 _logger = logging.getLogger(__name__)
@@ -54,21 +54,21 @@ class StagePause:
         self._settler = settler
         self._recall = recall
         self._wanted: bool | None = None
-        """Whether it is to be paused; None before the first answer."""
+        """Whether the stage is to be paused; None before the broker's first answer."""
         self._looks = 0
-        """How many looks in a row found it running, if it is paused."""
+        """The number of answers in a row that found the stage running while it is paused here."""
         self._changed = asyncio.Event()
 
     @property
     def is_paused(self) -> bool:
-        """Whether it is to be paused. Before the first answer it is: nothing is taken that might be paused."""
+        """Whether the stage is to be paused; true before the first answer, so that no paused stage takes a message."""
         return self._wanted is not False
 
     def seen(self, state: State) -> bool:
-        """Note an answer of the broker. Returns whether the next look is to be soon."""
+        """Note an answer of the broker. Return whether to ask again soon."""
         if state is State.RUNNING and self._wanted:
             self._looks += 1
-            if self._looks < 2:  # somebody may be reading who paused it
+            if self._looks < 2:  # a reader of the pause may hold its message for a moment
                 return True
         self._looks = 0
         if state is State.UNKNOWN:
@@ -87,7 +87,7 @@ class StagePause:
             await self._leave()
 
     async def follow(self) -> None:
-        """Pause and resume the consumers, for ever; to be cancelled."""
+        """Pause and resume the consumers, until cancelled."""
         is_away = self._intakes[0].is_paused
         while True:
             self._changed.clear()
@@ -127,7 +127,7 @@ class StagePause:
 
 
 class Pauses:
-    """Looks once a second which of a worker's stages are paused.
+    """The task that asks the broker once a second which of a worker's stages are paused.
 
     redeclare: declares the app's topology again, when the queue of a stage's pauses was deleted.
     """
@@ -146,14 +146,14 @@ class Pauses:
         self._channel: Channel | None = None
 
     async def begin(self) -> None:
-        """Look for the first time, before the first consumer begins, and pause the stages that are paused."""
+        """Ask for the first time, before the first consumer begins, and pause the consumers of paused stages."""
         with contextlib.suppress(*_FAILURES):  # `run` asks again; the stages are paused until then
             await self._look()
         for stage in self._stages:
             await stage.prepare()
 
     async def run(self) -> None:
-        """Look, for ever; to be cancelled."""
+        """Ask again and again, until cancelled."""
         async with asyncio.TaskGroup() as group:
             for stage in self._stages:
                 group.create_task(stage.follow())
@@ -169,7 +169,7 @@ class Pauses:
                     _logger.debug("can't ask which stages are paused: %s", error)
 
     async def _look(self) -> bool:
-        """Ask the broker for each stage. Returns whether it is to be asked again soon."""
+        """Ask the broker about each stage. Return whether to ask again soon."""
         if self._channel is None or not self._channel.is_open:
             self._channel = await self._connection.channel()
         is_soon = False

@@ -1,8 +1,8 @@
 """The passages that a worker reports: all at low rates, and a share of the chains of messages at high ones.
 
 The share is chosen by a hash of the correlation id, 1, 1/2, 1/4 and so on, and a smaller share is a part of each larger
-one. A chain in the smallest share of all workers is therefore seen in all of its stages. What was not done is reported
-outside the share too. A message outside the share costs 0.4 µs, one inside it 4 µs (measured with `timeit`).
+one. A chain in the smallest share of all workers is therefore seen in all of its stages. Messages that were not done
+are reported outside the share too. A message outside the share costs 0.4 µs, one inside it 4 µs (by `timeit`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rabbitry.flow.worker._job import Job, Result
 
 MOST_FAILURES: Final = 20
-"""Passages of one report that are outside the share, since they were not done."""
+"""Passages of one report that are outside the share: those that were not done."""
 MOST_SAMPLED: Final = MOST_PASSAGES - MOST_FAILURES
 MOST_LED: Final = 20
 """Messages that a passage led to that are named."""
@@ -30,14 +30,14 @@ LONGEST_ERROR: Final = 500
 LONGEST_TRACE: Final = 4_000
 _LONGEST_NAME: Final = 255
 _HIGHEST: Final = 20
-"""The smallest share is 1 of 2 to the power of it."""
+"""Halvings of the share at most."""
 
 
 class Sampler:
     """The passages of a worker since its last report, by stage.
 
     Attributes:
-        mask: The bits of the hash that are 0 for what is in the share.
+        mask: The bits of the hash that are 0 for chains in the share.
     """
 
     __slots__ = ("_failures", "_level", "_missed", "_sampled", "mask")
@@ -55,7 +55,7 @@ class Sampler:
         return 1.0 / (1 << self._level)
 
     def record(self, job: Job, result: Result, outgoing: list[Publication]) -> None:
-        """Record a passage that is in the share, or was not done; messages that it led to get their ids here."""
+        """Record a passage that is in the share or was not done, and set the ids of the messages that it led to."""
         stage = job.stage.name
         hashed = crc32(job.trail.correlation)
         if hashed & self.mask:
@@ -80,7 +80,7 @@ class Sampler:
             self._set(self._level - 1)
 
     def _narrow(self, full: list[tuple[int, Passage]]) -> bool:
-        """Halve the share, and drop what is no longer in it. Return False if a list stays full: it is of one chain."""
+        """Halve the share and drop passages outside it. Return False if a list stays full of one chain."""
         level = self._level + 1
         if level > _HIGHEST or all(not hashed & ((1 << level) - 1) for hashed, _ in full):
             return False
@@ -119,7 +119,7 @@ def _passage(job: Job, result: Result, outgoing: list[Publication]) -> Passage:
 
 
 def _identified(outgoing: list[Publication], place: int) -> str:
-    """Return the id of a message; a result gets one, which otherwise the client gives."""
+    """Return the id of a message. A result without an id gets one here, before the client would set it."""
     message = outgoing[place]
     properties = message.properties
     if isinstance(properties, Properties):

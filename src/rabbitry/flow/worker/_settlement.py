@@ -81,13 +81,13 @@ class Settler:
         self._holding: set[str] = set()
         """The names of the stages of which settlements are held."""
         self._held: list[tuple[Job, Result]] = []
-        """What was not done, of these stages, until the consumer is cancelled."""
+        """Results of these stages that were not done, held until the consumer is cancelled."""
         self._done: list[Job] = []
-        """What was done there meanwhile, and is not acked yet."""
+        """Jobs of these stages that were done and are not acked yet."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._leaving: dict[str, asyncio.Event] = {}
-        """Stages that are waited for until nothing of them is in hand but what is held."""
+        """Stage → an event that is set once nothing of it is in hand but what is held."""
         self._loop = asyncio.get_running_loop()
 
     def take(self, job: Job) -> bool:
@@ -142,11 +142,11 @@ class Settler:
         self._settle(job, (job,), outgoing)
 
     def _is_cancelled(self, job: Job) -> bool:
-        """Return whether a message is to be dropped. A stale one comes again, and is dropped then."""
+        """Return whether a message is to be dropped. A stale message is redelivered, and dropped then."""
         return bool(self._cancelled) and job.trail.correlation in self._cancelled and not job.is_stale
 
     def _drop(self, job: Job) -> None:
-        """Settle a message whose job was cancelled, whatever its handler made of it."""
+        """Settle a message of a cancelled job, whatever its handler returned."""
         identity = job.trail.correlation.decode(errors="replace")
         _logger.info("stage '%s': dropped a message of job %r, which was cancelled", job.stage.name, identity)
         self._counting.cancelled(job)

@@ -85,7 +85,7 @@ class ActiveIntake(Intake):
 
     @property
     def _can_be_cancelled(self) -> bool:
-        """Whether cancelling the consumer does its queue no harm; see the module."""
+        """Whether the consumer can be cancelled without harm to its queue; see the module."""
         has_defect = () < self._connection.server_version < _MENDED and self._queue_type == "classic"
         return not (has_defect and self.active.is_set())
 
@@ -109,7 +109,7 @@ class ActiveIntake(Intake):
         """See Intake. To be called when nothing is in hand: another worker may be the active one afterwards."""
         if self._channel is not None and not self._can_be_cancelled:
             self._allowed.clear()
-            with contextlib.suppress(RequestTimeout):  # it is closed all the same
+            with contextlib.suppress(RequestTimeout):  # the channel is closed all the same
                 await self._channel.close()
             await self._taken_all.wait()
         else:

@@ -26,7 +26,7 @@ def outer(trail: Trail) -> Trail:
 
 
 def cause_of(job: Job, *, is_join: bool) -> str | None:
-    """Return the id that those of a message's results follow from: its own, or of a join that of the whole job."""
+    """Return the id from which the ids of a message's results are derived: its own, or in a join the job's."""
     if is_join:
         part = part_of(job.trail.part)
         return None if part is None else part.job

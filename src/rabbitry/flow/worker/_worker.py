@@ -413,7 +413,7 @@ class Worker:
                 self._executors[name].submit(mine)
 
     def _recall(self, stage: Stage, is_paused: bool) -> None:  # noqa: FBT001 - a callback, whose call has no keywords
-        """Give back the jobs of a stage that have not begun, and those that come; called on the I/O thread."""
+        """Return the jobs of a stage that have not begun, and later ones as they arrive; called on the I/O thread."""
         if self._loop is not None and not self._loop.is_closed():
             # In order with the mailbox of jobs: those that were handed over before are in the executor by then.
             self._loop.call_soon_threadsafe(self._on_recall, stage.name, is_paused)
@@ -426,9 +426,9 @@ class Worker:
             self._recalled.discard(name)
 
     def _on_cancelled(self) -> None:
-        """Cancel what is in hand of cancelled jobs; called on the I/O thread.
+        """Cancel the messages in hand of cancelled jobs; called on the I/O thread.
 
-        The loop has taken, or will have taken before, every job that was handed over until now.
+        By the time that the loop runs this, it has taken every job that was handed over until now.
         """
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._cancel_jobs)

@@ -43,7 +43,7 @@ class Guesses:
             self._wrong.popitem(last=False)
 
     def right(self, peer: str) -> None:
-        """Take back one wrong password: it was counted in advance, and was right."""
+        """Uncount a password that was counted as wrong in advance and turned out to be right."""
         number, last = self._wrong.get(peer, (0, 0.0))
         if number > 1:
             self._wrong[peer] = (number - 1, last)

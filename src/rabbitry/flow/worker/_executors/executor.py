@@ -27,7 +27,7 @@ class Executor(Protocol):
         """Return jobs that have not begun. More may be submitted."""
 
     def cancel(self, cancelled: Container[bytes]) -> None:
-        """Cancel what runs or waits of cancelled jobs. Called in the loop. Batches go on."""
+        """Cancel the running and waiting messages of cancelled jobs. Called in the loop. Batches go on."""
 
     async def stop(self, deadline: float) -> None:
         """Return jobs that have not begun, wait for the others until `deadline` (the loop's clock), and end."""

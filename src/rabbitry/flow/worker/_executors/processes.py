@@ -61,7 +61,7 @@ class ProcessSlot:
         self._lock = threading.Lock()
         self._is_killed = False
         self._work: Work | None = None
-        """What the process handles."""
+        """The work that the process handles now."""
         self._is_interrupted = False
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
@@ -93,7 +93,7 @@ class ProcessSlot:
         finally:
             with self._lock:
                 self._work, is_interrupted = None, self._is_interrupted
-            if is_interrupted:  # it may have answered before it died
+            if is_interrupted:  # the process may have answered before it died
                 self._reap(at_once=True)
 
     def _call(self, work: Work, put: Put) -> Result:

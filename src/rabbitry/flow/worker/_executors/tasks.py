@@ -88,7 +88,7 @@ class AsyncExecutor:
             self._report(self._waiting.popleft(), GIVEN_BACK)
 
     def cancel(self, cancelled: Container[bytes]) -> None:
-        """See Executor. What waits is returned when its turn comes."""
+        """See Executor. Waiting messages are returned when their turn comes."""
         drop(self._waiting, cancelled)
         tasks = {id(job): task for task, (job, _) in self._running.items()}
         for job in drop([job for job, _ in self._running.values()], cancelled):
@@ -174,7 +174,7 @@ class AsyncExecutor:
         if me in self._late:
             is_only_late = self._is_only_late(me)  # it made something else of it
             if job.is_dropped:
-                return ABANDONED  # whatever it made of that
+                return ABANDONED  # whatever the handler returned
             if result.kind == "abandoned" and is_only_late and not job.is_stale:
                 return failed(too_long(stage, None))
         if self._is_stopping and me.cancelling() and result.kind in ("failed", "retry"):

@@ -163,7 +163,7 @@ class ThreadExecutor:
                     slot = self._take_slot()
                 if self._stage.yields:
                     work.stream = ThreadStream(self._bound)
-                    if work.is_dropped:  # since it was taken
+                    if work.is_dropped:  # its job was cancelled since it was taken
                         work.stream.close()
                 if slot is not None:
                     slot.start_again()
@@ -183,7 +183,7 @@ class ThreadExecutor:
                     return  # given up: another thread has this one's place, or `stop` gave the message back
                 work.seconds = time.monotonic() - began
                 if work.is_dropped:
-                    result = ABANDONED  # whatever it made of that
+                    result = ABANDONED  # whatever the handler returned
                 elif result.kind == "abandoned" and not work.is_stale:
                     result = failed(too_long(self._stage, None))
                 self._report(work, result)
@@ -193,13 +193,13 @@ class ThreadExecutor:
                 self._slots.discard(slot)
 
     def _begin(self, me: threading.Thread) -> Work | None:
-        """Return the next work, noted as running; None if there is none, or if it must not begin any more."""
+        """Return the next work, noted as running; None if none waits, or if it must not begin any more."""
         with self._lock:  # `cancel` finds it where it waits, or where it runs
             work = self._next()
             if work is None:
                 return None  # it was given back
             if not (work.is_stale or work.is_overdue or work.is_dropped):
-                self._running[me] = (work, math.inf)  # what starting a process takes is not the handler's
+                self._running[me] = (work, math.inf)  # the time to start a process does not count
                 return work
         self._report(work, GIVEN_BACK)
         return None
