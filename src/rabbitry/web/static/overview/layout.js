@@ -5,7 +5,7 @@ export const KINDS = ["publisher", "exchange", "queue", "consumer"];
 export const MOST = 150; // things that are drawn one by one; more are grouped
 export const STEP = 46; // pixels from slot to slot
 export const HEIGHT = 32;
-export const TOP = 44; // for the titles of the columns
+const TOP = 44; // for the titles of the columns
 
 const byName = new Intl.Collator("en", { numeric: true });
 const LETTERS = { publisher: "p", exchange: "x", queue: "q", consumer: "c" };
