@@ -91,7 +91,7 @@ async def test_topics_are_told_as_they_are_now(watched: tuple[str, str]) -> None
         ("/api/topics/queues?sort=nothing", 400, "there is no column 'nothing'"),
         ("/api/topics/queues?count=501", 400, "count"),
         ("/api/topics/queue", 400, "parameters of a queue"),
-        ("/api/topics/broker", 503, "nothing is known of 'broker'"),
+        ("/api/topics/broker", 503, "no data for topic 'broker'"),
     ],
 )
 async def test_a_request_that_cannot_be_answered_says_why(

@@ -1,4 +1,4 @@
-"""`/api`: what the pages show live, for programs; and the OpenAPI document of all routes of the dashboard."""
+"""`/api`: the topics of the feed for programs, and the OpenAPI document of all routes of the dashboard."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from rabbitry.web.login.roles import require
 from rabbitry.web.sources.details import QueueTopic
 
 FRESH: Final = 10.0
-"""Seconds for which what a source told last is given again."""
+"""Seconds for which the last state of a topic is returned again."""
 PATIENCE: Final = 20.0
-"""Seconds that a source has to tell something."""
+"""Seconds to wait for a newer state."""
 _LONGEST: Final = 1000
 
 Text = Annotated[str | None, Query(max_length=_LONGEST)]
@@ -32,7 +32,7 @@ def routes(app: FastAPI, topics: Mapping[str, Topic]) -> APIRouter:
     """Return the routes, below `/api`.
 
     Args:
-        app: The dashboard, of whose routes the document is.
+        app: The dashboard, whose routes the OpenAPI document describes.
         topics: The feed's topics by name.
     """
     router = APIRouter(route_class=route_class(_no_body), tags=["live"])
@@ -74,7 +74,7 @@ def routes(app: FastAPI, topics: Mapping[str, Topic]) -> APIRouter:
 
 
 async def _now(name: str, topic: Topic, params: Params) -> Part:
-    """Return all of a topic, once its source has told something lately. Raises ConnectFailed if it does not."""
+    """Return the state of a topic, once its source has updated it lately. Raises ConnectFailed if it never did."""
     told = asyncio.Event()
     waiting = topic.subscribe(params, told.set)  # wakes the source
     try:
@@ -87,7 +87,7 @@ async def _now(name: str, topic: Topic, params: Params) -> Part:
     finally:
         topic.unsubscribe(waiting)
     if "at" not in part:
-        raise ConnectFailed(f"nothing is known of {name!r}: see 'reason' in /api/topics/sources")
+        raise ConnectFailed(f"no data for topic {name!r}: see 'reason' in /api/topics/sources")
     return part
 
 
@@ -100,7 +100,7 @@ def _whole(topic: Topic, params: Params) -> Part:
 
 
 def _nothing() -> None:
-    """Ring nobody."""
+    """Do nothing: the bell of a subscription that is read only once."""
 
 
 async def _no_body() -> int:

@@ -83,10 +83,10 @@ class Audit:
 
         Args:
             who: The user, see `User.who`.
-            action: What is done, in a few words.
+            action: The action, in a few words.
             vhost: The virtual host.
-            queue: The queue, or what else is changed.
-            change: What changes it.
+            queue: The queue, or another thing that is changed.
+            change: Makes the change.
         """
         with closing(change):
             number = await self.begin(who, action, vhost, queue)

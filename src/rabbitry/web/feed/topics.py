@@ -25,7 +25,7 @@ class Topic(ABC):
     """Live data. A source changes it, and then calls `ring`.
 
     Attributes:
-        role: What a page's user needs to subscribe. It is an admin where nothing is said.
+        role: The role that a user needs to subscribe; an admin by default.
         wanted: Set while a page subscribes, so that a source need not work for nobody.
         at: The Unix time at which the source had the data; None before there is any.
     """

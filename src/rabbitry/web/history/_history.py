@@ -33,7 +33,7 @@ _logger = logging.getLogger(__name__)
 
 
 class History:
-    """The history of what one dashboard shows. It records while `running` is entered.
+    """The history of the numbers that one dashboard shows. It records while `running` is entered.
 
     Args:
         file: The SQLite file, which may be shared with other dashboards.
@@ -53,9 +53,9 @@ class History:
         """Keep numbers of this second; a later one of the same second and name replaces an earlier one.
 
         Args:
-            app: What they come from: a plug-in's name, or `broker`.
-            subject: The thing that they are about.
-            numbers: Name → number; what is None, infinite or NaN is left out.
+            app: Their origin: a plug-in's name, or `broker`.
+            subject: The id of the thing that they describe; empty for the broker.
+            numbers: Name → number; None, infinity and NaN are left out.
         """
         if not self._is_running:
             return
@@ -75,7 +75,7 @@ class History:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Write what is recorded while the block runs, and the rest at its end."""
+        """Write recorded numbers while the block runs, and the rest at its end."""
         self._is_running = True
         stop = asyncio.Event()
         writing = asyncio.create_task(self._write_until(stop), name="history")
@@ -89,7 +89,16 @@ class History:
             self._thread.shutdown(wait=False)
 
     async def chart(self, app: str, subject: str, span: Span) -> Chart:
-        """Return all series of a thing over the last hour or week. Raises RecordsError."""
+        """Return all series of a thing over the last hour or week.
+
+        Args:
+            app: As for `record`.
+            subject: As for `record`.
+            span: The time that is charted.
+
+        Raises:
+            RecordsError: The file can't be used.
+        """
         await self.flush()
         return await self._do(lambda: self._store.chart(app, subject, span, int(self._clock())))
 
@@ -99,7 +108,7 @@ class History:
         return await self._do(self._store.series)
 
     async def flush(self) -> None:
-        """Write what waits. It waits on, for two minutes at most, if another dashboard writes or the disk fails."""
+        """Write the pending numbers. They stay pending, for 2 min at most, if another dashboard writes or the disk fails."""
         taken, self._pending = self._pending, {}
         if not taken:
             return

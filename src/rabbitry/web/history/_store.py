@@ -1,7 +1,7 @@
 """The history's SQLite file. Used from one thread at a time.
 
-Blocks lie in the order of their times, so that what is written at once is written to one place, and what is too old is
-one range. The number of a minute is the mean of its seconds, written in the same transaction.
+Blocks are stored in the order of their times: numbers of one moment are written to one place, and expired ones are one
+range. The number of a minute is the mean of its seconds, written in the same transaction.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from rabbitry.web.history._blocks import (
 )
 
 LEASE: Final = 30.0
-"""Seconds after its last write from which on another dashboard may write in a dashboard's place."""
+"""Seconds after a dashboard's last write until another one may write in its place."""
 MOST_BYTES: Final = 480 * 1024 * 1024
-"""Bytes of numbers in the file; beyond that the oldest ones go before the week is over."""
+"""Bytes of numbers in the file; beyond that the oldest are removed before the week is over."""
 _SWEPT_AT_ONCE: Final = 6 * 3600
-"""Seconds of the oldest numbers that go at once if there are too many."""
+"""Seconds of the oldest numbers that are removed at once if there are too many."""
 _BUSY: Final = 20.0
 _VERSION: Final = 1
 _HOUR: Final = POINTS * STEPS["week"]
@@ -116,7 +116,7 @@ class Store:
             return [Series(*row) for row in connection.execute(query, (self._broker,))]
 
     def close(self) -> None:
-        """Let another dashboard write, and close the file."""
+        """Release the lease, so that another dashboard may write, and close the file."""
         if self._opened is None:
             return
         with contextlib.suppress(RecordsError), self._transaction() as connection:
@@ -150,7 +150,7 @@ class Store:
         return number
 
     def _sweep(self, connection: sqlite3.Connection, now: int) -> None:
-        """Remove what is too old, whatever the broker, and the oldest numbers if there are too many."""
+        """Remove expired numbers of all brokers, and the oldest numbers if there are too many."""
         for span, length in LENGTHS.items():
             horizon = now - length - STEPS[span] * POINTS
             connection.execute(f"DELETE FROM {span} WHERE start < ?", (horizon,))  # noqa: S608 # a name of ours

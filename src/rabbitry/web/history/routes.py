@@ -28,7 +28,7 @@ def routes(history: History) -> APIRouter:
     ) -> Response:
         return json_response(await history.chart(app, subject, span))
 
-    @router.get("/series", summary="What there are numbers of")
+    @router.get("/series", summary="The series that have numbers")
     @needs(Role.VIEWER)
     async def series() -> Response:
         found: list[dict[str, Any]] = [one._asdict() for one in await history.series()]

@@ -1,4 +1,4 @@
-"""The broker's totals in the history: messages that wait, and rates, each time its management API tells them."""
+"""The broker's totals in the history: waiting messages and rates, each time that its management API is asked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ BROKER: Final = "broker"
 
 @contextlib.contextmanager
 def recorded(topic: Value, record: Callable[[Mapping[str, float]], None]) -> Iterator[None]:
-    """Record what comes to the topic `broker` while the block runs; its source then asks even if no page wants it."""
+    """Record each state of the topic `broker` while the block runs, also if no page subscribes to it.
+
+    Args:
+        topic: The topic.
+        record: Called with name → number.
+    """
 
     def note() -> None:
         record(totals(topic.value))

@@ -1,4 +1,4 @@
-"""Where the topics of the feed come from: the broker's management API, and the nodes' telemetry."""
+"""The sources of the feed's topics: the broker's management API and the nodes' telemetry."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Sources:
 
     Attributes:
         topics: The topics by name.
-        telemetry: The source of what nodes report.
+        telemetry: The source of the nodes' reports.
         flows: The source of the stages of all apps.
     """
 

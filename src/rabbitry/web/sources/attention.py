@@ -1,4 +1,4 @@
-"""What needs attention, as several sources find it."""
+"""The topic `attention`: the problems that several sources find."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 from rabbitry.web.feed.topics import Value
 
 MOST: Final = 100
-"""Problems of one source that are shown: those that are bad first."""
+"""Problems of one source that are shown; the bad ones come first."""
 
 
 class Attention(Value):
@@ -19,7 +19,13 @@ class Attention(Value):
         self._found: dict[str, Mapping[str, dict[str, Any]]] = {}
 
     def tell(self, source: str, found: Mapping[str, dict[str, Any]], at: float) -> None:
-        """Replace what a source has found. at: Unix time in seconds."""
+        """Replace the problems of one source.
+
+        Args:
+            source: The source's name.
+            found: Title → `bad`, `what` and `todo`.
+            at: Unix time in seconds.
+        """
         first = sorted(found, key=lambda title: not found[title]["bad"])[:MOST]
         self._found[source] = {title: found[title] for title in first}
         self.put({title: one for some in self._found.values() for title, one in some.items()}, at)

@@ -1,4 +1,4 @@
-"""What apps declare, compared with what is on the broker: exchanges, queues and bindings, and their flags."""
+"""The topic `drift`: how the broker's exchanges, queues and bindings differ from those that apps declare."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EVERY: Final = 10.0
 """Seconds between two comparisons while a page shows them."""
 SHARE: Final = 20
-"""By how much longer than a comparison the time until the next one is, at least."""
+"""The pause after a comparison is at least this many times as long as the comparison."""
 MOST_APPS: Final = 100
 MOST_OBJECTS: Final = 500
 """Objects of one app that are compared."""
@@ -41,13 +41,13 @@ Finding = dict[str, str]
 class Drift:
     """The source of the topic `drift`.
 
-    Its members are `apps`, app → its differences: `what`, `text` and `todo`; and `reason`, why nothing can be compared,
-    which is empty otherwise.
+    Its members are `apps` (app → its differences, each with `what`, `text` and `todo`) and `reason` (why nothing can be
+    compared, or empty).
 
     Args:
         url: The URL of the broker's management API.
         login: The broker's URL.
-        telemetry: The source of the workers' reports, which tell what their apps declare.
+        telemetry: The source of the workers' reports, which have what their apps declare.
     """
 
     def __init__(self, url: str, login: BrokerURL, telemetry: Telemetry) -> None:
@@ -63,7 +63,7 @@ class Drift:
             self._wanted[report.app] = report.declares
 
     async def run(self) -> None:
-        """Compare while a page shows it, until cancelled."""
+        """Compare while a page shows the differences, until cancelled."""
         async with open_client(self._url, self._login) as client:
             while True:
                 await self.topic.wanted.wait()
@@ -80,7 +80,16 @@ class Drift:
 
 
 async def compare(client: httpx.AsyncClient, vhost: str, declares: Declares) -> list[Finding]:
-    """Return the differences between what an app declares and what a broker has. Raises ConnectFailed."""
+    """Return the differences between what an app declares and what a broker has.
+
+    Args:
+        client: A client of the broker's management API.
+        vhost: The virtual host.
+        declares: The app's declarations.
+
+    Raises:
+        ConnectFailed: The management API does not answer.
+    """
     found: list[Finding] = []
     place = quote(vhost, safe="")
     for exchange in declares.exchanges[:MOST_OBJECTS]:

@@ -1,6 +1,6 @@
-"""The stages of all apps as they are now: what their workers report, what waits for them, and which are paused.
+"""The topic `flows`: the stages of all apps with their workers' figures, waiting messages and pauses.
 
-What waits, and whether a stage is paused, is asked over AMQP by passive declares, so that it needs no management API.
+Waiting messages and pauses are asked for over AMQP by passive declares, which need no management API.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rabbitry.web.sources.telemetry import Telemetry
 
 EVERY: Final = 1.0
-"""Seconds between two looks while a page shows the stages; more if a look takes longer."""
+"""Seconds between two rounds of questions while a page shows the stages; more if a round takes longer."""
 MOST_STAGES: Final = 500
 MOST_WORKERS: Final = 50
 """Workers of a stage that are named."""
@@ -35,7 +35,7 @@ _FIGURES: Final = {"received": "rate", "done": "done", "waiting": "retried_rate"
 
 @dataclass(slots=True)
 class _Stage:
-    """A stage that was seen since the dashboard began. waiting: messages in its queue; None if nobody knows."""
+    """A stage that was seen since the dashboard started. waiting: messages in its queue; None if unknown."""
 
     app: str
     name: str
@@ -67,11 +67,11 @@ class Flows:
         self._changed = asyncio.Event()
 
     def look_again(self) -> None:
-        """Look at once: a stage was paused or resumed here."""
+        """Ask the broker at once, because a stage was paused or resumed here."""
         self._changed.set()
 
     async def run(self) -> None:
-        """Look while a page shows the stages, until cancelled."""
+        """Ask the broker while a page shows the stages, until cancelled."""
         while True:
             await self.topic.wanted.wait()
             began = time.monotonic()
@@ -88,7 +88,7 @@ class Flows:
                 pass
 
     def _learn(self, nodes: Iterable[NodeState]) -> None:
-        """Add stages, and take over what their workers say of them."""
+        """Add new stages, and update all from the reports of their workers."""
         for node in nodes:
             report, wiring = node.report, node.report.wiring
             key = f"{report.app}/{report.role}"
@@ -101,7 +101,7 @@ class Flows:
             stage.to.update(name.removeprefix("to.") for name in report.counters if name.startswith("to."))
 
     async def _look(self) -> None:
-        """Ask the broker what waits, and what is paused. What can't be asked stays as it is, or is not known."""
+        """Ask the broker for waiting messages and pauses. After a failure the stages keep their earlier values."""
         connection = self._telemetry.connection
         if connection is None or not connection.is_open:
             return
@@ -119,11 +119,11 @@ class Flows:
         return self._channel
 
     async def _see(self, connection: Connection, channel: Channel, stage: _Stage) -> None:
-        """Note whether a stage is paused, and by whom. Somebody may be reading it: see `pausing`."""
+        """Note whether a stage is paused, and by whom. A reader may hold the pause for a moment: see `pausing`."""
         try:
             found = await look(channel, stage.app, stage.name)
         except NotFound:
-            found = State.RUNNING  # of a worker that is older than pauses
+            found = State.RUNNING  # its worker is older than pauses
         if found is State.RUNNING and stage.state is State.PAUSED:
             await asyncio.sleep(MOMENT)
             found = await look(channel, stage.app, stage.name)
@@ -132,7 +132,7 @@ class Flows:
         stage.state = found
         try:
             stage.pause = await pausing.paused(connection, stage.app, stage.name) if found is State.PAUSED else None
-        except (AccessRefused, pausing.Held):  # it can't be read by whom
+        except (AccessRefused, pausing.Held):  # the pause can't be read
             stage.pause = Pause(stage.app, stage.name)
 
     def _picture(self, nodes: Iterable[NodeState]) -> dict[str, Any]:
@@ -148,7 +148,11 @@ class Flows:
 
 
 def in_order(stages: Mapping[str, _Stage]) -> dict[str, int]:
-    """Return the place of each stage: after those whose results it takes, and otherwise as they were first reported."""
+    """Return the place of each stage: after the stages whose results it takes, otherwise in order of first reports.
+
+    Args:
+        stages: `APP/STAGE` → stage, in order of first reports.
+    """
     before: dict[str, set[str]] = {key: set() for key in stages}
     for key, stage in stages.items():
         for target, other in stages.items():
@@ -157,7 +161,7 @@ def in_order(stages: Mapping[str, _Stage]) -> dict[str, int]:
     places: dict[str, int] = {}
     while len(places) < len(stages):
         left = [key for key in stages if key not in places]
-        # In a circle the first one that was reported comes first.
+        # In a cycle the stage that was reported first comes first.
         free = next((key for key in left if before[key] <= places.keys()), left[0])
         places[free] = len(places)
     return places

@@ -1,4 +1,4 @@
-"""The nodes that report themselves: what each does a second, and which are silent or end often. Without I/O."""
+"""The nodes that report themselves: their rates, and which are silent or end often. Without I/O."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_NAMES: Final = 200
 """Counters, gauges or histograms of one node."""
 LONGEST_NAME: Final = 255
 REMEMBERED: Final = 600.0
-"""Seconds for which silent nodes are listed, and lives that were short count."""
+"""Seconds for which silent nodes are listed, and short lives count."""
 SHORT: Final = 300.0
 """Seconds below which a life is a short one."""
 OFTEN: Final = 3
@@ -74,7 +74,7 @@ class NodeState:
             self.marks.append(report)
 
     def rates(self) -> dict[str, float]:
-        """Return what each counter grew by a second, over the last 5 to 15 s."""
+        """Return the growth of each counter a second, over the last 5 to 15 s."""
         report, base = self.report, self.marks[-1]
         if report.at - base.at < _MARK / 2 and len(self.marks) > 1:
             base = self.marks[-2]
@@ -86,7 +86,7 @@ class NodeState:
         }
 
     def durations(self, name: str) -> list[int]:
-        """Return the counts of a histogram of the last minute."""
+        """Return the counts of a histogram over the last minute."""
         before = self.marks[0].histograms.get(name, [])
         return [
             max(0, count - (before[place] if place < len(before) else 0))
@@ -109,7 +109,7 @@ class Nodes:
         self._short: dict[tuple[str, str, str], deque[float]] = {}
         """App, role and host → when lives ended that were short."""
         self.left_out: int = 0
-        """Nodes that were too many, since the last call of `forget`."""
+        """Nodes beyond MOST_NODES since the last call of `forget`."""
 
     def take(self, report: Report) -> None:
         """Take a report."""
@@ -131,7 +131,7 @@ class Nodes:
             self._end(self._nodes.pop(key))
 
     def excuse(self) -> None:
-        """Count no silence so far: this program was cut off from the broker, or just came."""
+        """Restart the clock of every node's silence: this program was cut off from the broker, or has just started."""
         now = self._now()
         for node in self._nodes.values():
             node.heard = now

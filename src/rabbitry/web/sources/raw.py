@@ -50,7 +50,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Which(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a page wants to see."""
+    """The exchange and the binding key that a page watches."""
 
     exchange: str
     key: str = "#"
@@ -74,7 +74,7 @@ class RawTopic(Topic):
     def subscribe(self, params: Params, bell: Callable[[], None]) -> Subscription:
         """See `Topic.subscribe`."""
         if len(self._tasks) >= MOST:
-            raise UsageError(f"{MOST} pages watch messages already: close one")
+            raise UsageError(f"{MOST} pages already watch raw messages: close one of them")
         subscription = super().subscribe(params, bell)
         assert isinstance(subscription, Watch)  # noqa: S101 # of `_subscription`; narrows the type
         self._tasks[subscription] = asyncio.create_task(subscription.run(self._login, bell), name="watched exchange")
@@ -104,7 +104,7 @@ class Watch(Subscription):
     """One page's view of an exchange.
 
     Args:
-        which: What it wants to see.
+        which: The exchange and the binding key.
     """
 
     def __init__(self, which: Which) -> None:
@@ -139,12 +139,12 @@ class Watch(Subscription):
                         self._messages.appendleft(shown(delivery, time.time()))
                         self._tell(bell, seen=self._value["seen"] + 1)
                         await asyncio.sleep(1 / A_SECOND)
-            self._tell(bell, state="failed", reason="the broker ended it")
+            self._tell(bell, state="failed", reason="the broker ended the consumer: watch again")
         except RabbitryError as error:
             self._tell(bell, state="failed", reason=str(error))
         except Exception:
             _logger.exception("an exchange can't be watched")
-            self._tell(bell, state="failed", reason="an error of the dashboard: its log has it")
+            self._tell(bell, state="failed", reason="internal error: see the dashboard's log")
 
     def _tell(self, bell: Callable[[], None], **changed: object) -> None:
         self._value |= changed
@@ -174,7 +174,7 @@ def shown(delivery: Delivery, at: float) -> dict[str, Any]:
 
 
 def _text(body: bytes) -> str | None:
-    """Return a body as text without secrets; None if it is no text."""
+    """Return a body as text without secrets; None if it is not text."""
     try:
         text = body[:LONGEST].decode(errors="ignore" if len(body) > LONGEST else "strict")
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""The topology as far as the nodes' own reports tell it, for brokers without a management API. Without I/O."""
+"""The topology from the nodes' own reports, for brokers without a management API. Without I/O."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rabbitry.web.sources.topology import Edge, Node, limited
 BY = "telemetry"
 """The member `by` of a topology that was made from reports."""
 _TO = "to."
-"""How the names of counters begin that count results by their routing keys."""
+"""The prefix of counters that count results by routing key."""
 
 
 def reported(nodes: Iterable[NodeState], vhost: str) -> dict[str, Any]:
     """Return the topology: workers, the queues of their stages, and the exchanges that their results go to.
 
-    It has the members that `Topology.update` describes, and `by`. What reports do not tell is None: how much is
-    published to a queue (`rate`), and how many messages wait in it (`ready`).
+    It has the members that `Topology.update` describes, and `by`. Figures that reports do not have are None: the rate
+    of publishes to a queue (`rate`) and the messages ready in it (`ready`).
 
     Args:
         nodes: The nodes that live.
@@ -44,7 +44,7 @@ def reported(nodes: Iterable[NodeState], vhost: str) -> dict[str, Any]:
         things[queue]["consumers"] += 1
         _flow(edges, queue, consumer, taken, [])
         exchange = _add_exchange(things, wiring.exchange, vhost, report.app)
-        # How much of it came by the exchange, and how much from elsewhere, is not told.
+        # Reports do not have the share of its messages that came through the exchange.
         _flow(edges, exchange, queue, None if things[queue]["out"] else 0.0, [wiring.key])
         for counter, rate in rates.items():
             if not counter.startswith(_TO):

@@ -2,7 +2,7 @@
 
 They are collected for as long as the dashboard runs, since a page may ask for the last hour.
 
-How to use it: `stages` and `nodes` are topics of the feed; see `Nodes.stages` and `nodes.COLUMNS` for their members,
+`stages` and `nodes` are topics of the feed; see `Nodes.stages` and `nodes.COLUMNS` for their members,
 and docs/dashboard.md. On the server, `Telemetry.nodes` is the picture as it is now, and a function in
 `Telemetry.listeners` gets every report.
 """
@@ -38,7 +38,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Telemetry:
-    """The source of the topics `stages` and `nodes`; of `topology` too where the management API does not answer.
+    """The source of the topics `stages` and `nodes`, and of `topology` if the management API does not answer.
 
     Args:
         login: The broker's URL.
@@ -90,7 +90,7 @@ class Telemetry:
                     name="rabbitry web telemetry",
                     connect_attempts=None,
                     on_recovery=self._on_recovery,
-                    log_level=logging.DEBUG,  # the page tells
+                    log_level=logging.DEBUG,  # the page shows it
                 ) as connection:
                     await self._collect_from(connection)
             except (LoginRefused, VirtualHostRefused, AccessRefused) as error:
@@ -128,7 +128,7 @@ class Telemetry:
         self._status.tell(state, reason=str(error), todo=todo)
 
     async def _draw(self) -> None:
-        """Put what the pages subscribe to."""
+        """Update the topics that pages subscribe to, every EVERY seconds."""
         while True:
             await asyncio.sleep(EVERY)
             if self._status.state != "live":

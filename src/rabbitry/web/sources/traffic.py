@@ -38,7 +38,7 @@ COMPARED: Final = 30.0
 """Seconds between two states of the queues that are compared."""
 MOST_PROBLEMS: Final = 50
 _DEAD: Final = dead_queue("")
-"""How the name of a queue of dead letters ends."""
+"""The suffix of the name of a queue of dead letters."""
 _PATIENCE: Final = 120.0
 _AGAIN: Final = Backoff(2.0, 30.0)
 _STATS: Final = "message_stats.publish_details.rate,message_stats.deliver_get_details.rate"
@@ -58,7 +58,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Traffic:
-    """The source of the topic `topology`, and of what is wrong with a queue, as `rabbitry doctor` finds it.
+    """The source of the topic `topology`, and of problems of queues as `rabbitry doctor` finds them.
 
     Args:
         url: The management API's URL.
@@ -67,7 +67,7 @@ class Traffic:
 
     Attributes:
         topic: The topology.
-        fails: Whether the API answered nothing when it was asked last.
+        fails: Whether the last request to the API failed.
     """
 
     def __init__(self, url: str, login: BrokerURL, attention: Attention) -> None:
