@@ -45,8 +45,8 @@ class Visitor:
 
     Attributes:
         user: The user.
-        token: What the page sends with requests that change something.
-        has_login: Whether people sign in.
+        token: The token that the page sends with requests that change something.
+        has_login: Whether people have to sign in.
     """
 
     user: User
@@ -60,7 +60,7 @@ def shell(page: Page, entries: Sequence[Entry], visitor: Visitor) -> str:
     Args:
         page: The page.
         entries: The navigation.
-        visitor: Who asked for it.
+        visitor: The person who requested it.
     """
     root = "../" * page.place.count("/")
     folder = f"{root}{page.folder}"
@@ -91,7 +91,7 @@ def login_page(token: str) -> str:
     """Return the HTML of the page for signing in, which lies in a folder of the root.
 
     Args:
-        token: What it sends with the name and password.
+        token: The token that the page sends with the name and password.
     """
     root = "../"
     head = [
@@ -151,7 +151,7 @@ def _places(current: str, entries: Sequence[Entry], root: str, visitor: Visitor)
 
 
 def _who(visitor: Visitor) -> Iterator[str]:
-    """Yield who is signed in, and the button for signing out."""
+    """Yield the signed-in user, and the button for signing out."""
     user = visitor.user
     if not visitor.has_login:
         if user.role < Role.ADMIN:

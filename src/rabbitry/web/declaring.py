@@ -1,4 +1,4 @@
-"""Declaring, binding and removing what is in the broker, and closing connections, over the management API."""
+"""The routes that declare, bind and delete objects of the broker, and close connections, over the management API."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class OldConnection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Declaring:
-    """The routes that change what is in the broker. They work while `running` is entered.
+    """The routes that change objects of the broker. They work while `running` is entered.
 
     Args:
         broker: The broker's URL, for the login.
@@ -169,9 +169,9 @@ class Declaring:
         old = await _read(request, OldConnection)
         _confirmed(old.name, old.confirm, "connection")
         if not old.reason.isprintable() or len(old.reason) > _LONGEST_REASON:
-            raise UsageError(f"a reason has at most {_LONGEST_REASON} visible characters")
+            raise UsageError(f"reason: use at most {_LONGEST_REASON} visible characters")
         who = user_of(request)
-        # A header holds ASCII alone; what is not is shown as `?` to the client, and in full in the audit log.
+        # A header is ASCII: the client sees `?` for other characters, and the audit log has them all.
         reason = old.reason or f"closed on the dashboard by {who.name or 'its user'}"
         headers = {"X-Reason": reason.encode("ascii", "replace").decode()}
         action = f"close connection: {old.reason}" if old.reason else "close connection"

@@ -36,8 +36,8 @@ class FlowRoutes:
     """The routes.
 
     Args:
-        telemetry: Whose connection they use.
-        flows: The source that is to look again after a change.
+        telemetry: The source whose connection the routes use.
+        flows: The source that asks the broker again after a change.
         audit: Where changes are logged.
         vhost: The virtual host of the broker's URL, for the log.
     """

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import httpx
 
 SHARE: Final = 0.05
-"""The most of the time that asking for all queues takes; until then the last answer is given again."""
+"""The largest share of the time that requests for all queues take; meanwhile the last answer is returned again."""
 SHORTEST: Final = 1.0
-"""Seconds for which an answer is given again at least."""
+"""Seconds for which an answer is returned again, at least."""
 _PATIENCE: Final = 60.0
 _MEDIA: Final = "text/plain; version=0.0.4; charset=utf-8"
 _TOTALS: Final = (
@@ -115,7 +115,7 @@ class Metrics:
 
     @needs(Role.VIEWER)
     async def show_queues(self) -> Response:
-        """Return the same, and the figures of each queue. They are a few seconds old where asking takes long."""
+        """Return the same with the figures of each queue, which are older if the broker is slow to list its queues."""
         found = await self._broker()
         async with self._asking:
             if time.monotonic() >= self._until:

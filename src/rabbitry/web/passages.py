@@ -14,9 +14,9 @@ import msgspec
 from rabbitry.telemetry import Passage, Report
 
 KEPT: Final = 3600.0
-"""Seconds."""
+"""Seconds for which passages are kept."""
 MOST_KEPT: Final = 200_000
-"""Passages; the oldest are dropped. They take some 600 bytes each, on disk."""
+"""Passages that are kept; the oldest are dropped. Each takes some 600 bytes on disk."""
 MOST_WAITING: Final = 20_000
 """Passages that wait to be written; others are left out."""
 MOST_SHOWN: Final = 1000
@@ -62,7 +62,7 @@ class Passages:
         self._waiting: list[tuple[Report, float]] = []
         self._number = 0
         self.left_out = 0
-        """Passages that came too fast to be written."""
+        """The number of passages that came too fast to be written."""
 
     def take(self, report: Report) -> None:
         """Take the passages of a report; `write` keeps them."""
@@ -75,7 +75,7 @@ class Passages:
         self._waiting.append((report, self._clock()))
 
     async def write(self) -> None:
-        """Write what was taken, and drop what is old."""
+        """Write the passages that were taken, and drop the old ones."""
         waiting, self._waiting, self._number = self._waiting, [], 0
         await self._do(lambda database: _write(database, waiting, self._clock() - KEPT))
 
@@ -113,11 +113,15 @@ class Passages:
         return await self._do(read)
 
     async def recent(self, *, failed: bool) -> list[dict[str, Any]]:
-        """Return the last passage of each of the newest chains: of those where one failed, or of the others."""
+        """Return the last passage of each of the newest chains.
+
+        Args:
+            failed: Whether to return failed passages, or the others.
+        """
         return await self._do(lambda database: _read(database.execute(_RECENT, (int(failed), MOST_FOUND))))
 
     async def close(self) -> None:
-        """Drop all."""
+        """Drop all passages."""
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:

@@ -86,7 +86,7 @@ def mounts(
     Args:
         site: The broker and the settings for the pages.
         options: App → the values of its own options; the defaults if there are none.
-        history: Where the numbers of apps are recorded, if anywhere.
+        history: Where the numbers of apps are recorded; None to record none.
     """
     found: list[Mount] = []
     for broken in installed().broken:
@@ -126,7 +126,7 @@ def create_app(
         mounted: The apps in it.
         management: The URL of the broker's management API; RabbitMQ's port on the broker's host if it is None.
         history: The history of numbers, that of `mounts`; None if none is kept.
-        access: Who may use it; if it is None, whoever has the password of `settings` and the users of the usual file.
+        access: The settings of access; None for the password of `settings` and the default file of users.
 
     Raises:
         UsageError: `management`, or the broker's URL, is no URL; the file of users can't be used.

@@ -1,4 +1,4 @@
-"""One message's way: every passage through a stage that workers reported of its chain, and the search for ids."""
+"""The routes of the Messages view: the reported passages of a message's chain, and the search for ids."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from rabbitry.web.passages import KEPT, MOST_SHOWN, Passages
 from rabbitry.web.sources.telemetry import EVERY, Telemetry
 
 LONGEST: Final = 255
-"""Characters of an id or of what is searched for."""
+"""Characters of an id, or of the words of a search."""
 SHORTEST: Final = 4
-"""Characters from which on ids are searched."""
+"""Characters of the shortest beginning of an id that is searched for."""
 MOST_FOUND: Final = 20
 _logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Ways:
     """The routes of the view, below `/way/api`.
 
     Args:
-        telemetry: Where the reports come from.
+        telemetry: The source of the reports.
     """
 
     def __init__(self, telemetry: Telemetry) -> None:
@@ -81,7 +81,7 @@ class Ways:
 
     @needs(Role.VIEWER)
     async def search(self, words: Text) -> Response:
-        """Return what has the words in its name: a list of `kind`, `title` and `path` below the dashboard's root."""
+        """Return messages, machines, stages and queues by name: a list of `kind`, `title`, and `id` or `key`."""
         text = words.strip()
         ids = await self._passages.beginning(text) if self._passages and len(text) >= SHORTEST else []
         found = [{"kind": "message", "title": identity, "id": identity} for identity in ids]
@@ -113,7 +113,7 @@ class Ways:
 
 
 def _for(request: Request, passages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return passages as a user may see them: an error's text may quote a message, which viewers do not see."""
+    """Return passages for a user. A viewer gets no error texts, since these may quote a message."""
     if user_of(request).role >= Role.OPERATOR:
         return passages
     return [one | {"error": one["error"].partition(":")[0], "trace": ""} for one in passages]

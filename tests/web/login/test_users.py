@@ -65,10 +65,10 @@ def test_a_file_that_others_can_read_or_change_is_refused(tmp_path: Path, mode: 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        (b"", "is no file of users"),
-        (b"alice:secret\n", "is no file of users"),
-        (b"\xff\xfe", "is no file of users"),
-        (b'{"users": {"alice": {"role": "root", "password": "x"}}}', "is no file of users.*root"),
+        (b"", "is not a file of users"),
+        (b"alice:secret\n", "is not a file of users"),
+        (b"\xff\xfe", "is not a file of users"),
+        (b'{"users": {"alice": {"role": "root", "password": "x"}}}', "is not a file of users.*root"),
         (b'{"users": {"alice": {"role": "admin", "password": "secret"}}}', "password of user 'alice' is not a hash"),
         (
             f'{{"users": {{"a:b": {{"role": "admin", "password": "{_HASH}"}}}}}}'.encode(),

@@ -108,7 +108,10 @@ class History:
         return await self._do(self._store.series)
 
     async def flush(self) -> None:
-        """Write the pending numbers. They stay pending, for 2 min at most, if another dashboard writes or the disk fails."""
+        """Write the pending numbers.
+
+        They stay pending, for two minutes at most, if another dashboard writes or the disk fails.
+        """
         taken, self._pending = self._pending, {}
         if not taken:
             return

@@ -1,5 +1,6 @@
-"""Who uses the dashboard: users and their passwords, sessions, and the role that each route needs.
+"""The dashboard's users with their passwords and sessions, and the role that each route needs.
 
-`users` has the file of users, `sessions` the sessions and tokens of pages, `gate` decides about each request, `roles`
-about each route, and `routes` has the page and the requests for signing in and out.
+`users` reads and writes the file of users, `passwords` hashes, `accounts` checks names and passwords, `sessions` has
+the sessions and the tokens of pages, `gate` checks each request, `roles` each route, and `routes` has the page and the
+requests for signing in and out.
 """

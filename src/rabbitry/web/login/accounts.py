@@ -21,23 +21,23 @@ from rabbitry.web.login.passwords import LOG_COST, is_password
 from rabbitry.web.login.users import LONGEST_NAME, LONGEST_PASSWORD, ROLES, Account, read_users
 
 LOOK_AGAIN: Final = 2.0
-"""Seconds between two looks at the file of users."""
+"""Seconds between two checks whether the file of users has changed."""
 _AT_ONCE: Final = 2
 """Passwords that are checked at once: each takes 32 MiB."""
 _MOST_WAITING: Final = 32
 _NO_HASH: Final = f"$scrypt$ln={LOG_COST},r=8,p=3${'A' * 22}${'A' * 43}"
-"""What a password is compared with for a name that nobody has."""
+"""The hash with which a password is compared if no user has the name."""
 _MOST_KNOWN: Final = 256
-"""Passwords that were right, and are not checked anew with each request of a program."""
+"""Right passwords that are remembered, so that not each request of a program costs a hash."""
 
 _logger = logging.getLogger(__name__)
 
 
 class TooManyGuesses(RabbitryError):
-    """Somebody has to wait before they may try another password.
+    """An address or a name has to wait before the next password is checked.
 
     Attributes:
-        seconds: How long.
+        seconds: The whole seconds to wait, at least 1.
     """
 
     def __init__(self, why: str, seconds: float) -> None:
@@ -47,7 +47,7 @@ class TooManyGuesses(RabbitryError):
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody whose password was right. is_shared: it was the shared one, with any name."""
+    """A person whose password was right. is_shared: it was the shared password, with which the name may be any."""
 
     name: str
     is_shared: bool
@@ -80,7 +80,7 @@ class Accounts:
 
     @property
     def has_login(self) -> bool:
-        """Whether people have to sign in: once there is a file of users, or a shared password."""
+        """Whether people have to sign in: true with a file of users or a shared password."""
         return self._users is not None or self._password is not None
 
     def role_of(self, person: Person) -> Role:
@@ -91,17 +91,17 @@ class Accounts:
         return Role.ANYONE if account is None else ROLES[account.role]
 
     async def check(self, name: str, password: str, peer: str) -> Person | None:
-        """Return who signs in with a name and a password; None if they are wrong.
+        """Return the person with a name and a password; None if they are wrong.
 
         Cancelling leaves the check running; its result counts.
 
         Args:
-            name: What was typed as the name.
-            password: What was typed as the password.
-            peer: The address, for the limit of wrong passwords.
+            name: The name.
+            password: The password.
+            peer: The address of the request, for the limit of wrong passwords.
 
         Raises:
-            TooManyGuesses: The address or the name has to wait first, whatever the password is.
+            TooManyGuesses: The address or the name has to wait first, even with the right password.
         """
         if len(name) > LONGEST_NAME or len(password) > LONGEST_PASSWORD:
             return None
@@ -132,7 +132,7 @@ class Accounts:
 
     async def _check(self, digest: bytes, name: str, password: str, peer: str) -> Person | None:
         account = (self._users or {}).get(name)
-        # The same work for a name that nobody has, so that the time does not tell which names there are.
+        # An unknown name costs the same work, so that the time does not reveal which names exist.
         hashed = _NO_HASH if account is None else account.password
         is_right = False
         if self._users is not None:
@@ -175,7 +175,7 @@ class Accounts:
             await asyncio.sleep(LOOK_AGAIN)
 
     async def _read_again(self) -> None:
-        """Read the file. One that can't be used any more changes nothing, and is logged."""
+        """Read the file again. A file that has become unusable is logged and changes nothing."""
         before = self._users
         try:
             if before is None and not await asyncio.to_thread(self._file.exists):
@@ -184,7 +184,7 @@ class Accounts:
         except UsageError as error:
             if str(error) != self._complaint:
                 self._complaint = str(error)
-                _logger.warning("users stay as they were: %s", error)
+                _logger.warning("the users stay as they were: %s", error)
             return
         self._complaint = ""
         if users == before:
@@ -196,7 +196,7 @@ class Accounts:
 
 
 def _state(file: Path) -> tuple[int, ...]:
-    """Return what differs once a file was changed or replaced."""
+    """Return values of which one changes when a file is changed or replaced; empty for a missing file."""
     try:
         found = file.stat()
     except OSError:

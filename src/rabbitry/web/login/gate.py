@@ -1,4 +1,4 @@
-"""Who sends a request: the check before any route of the dashboard sees it."""
+"""The check of each request before any route of the dashboard: its user, session and token."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from rabbitry.web.masking import Masking
 SESSION: Final = "rabbitry.session"
 """The key of a request's scope with its session, if it has one."""
 _OPEN: Final = frozenset({"/login/", "/session"})
-"""Paths for people who have not signed in yet; beside them, the dashboard's own scripts and styles."""
+"""Paths that need no login, besides the dashboard's own scripts and styles."""
 _OPEN_FILES: Final = "/static/"
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 _TOUCH: Final = 60.0
@@ -36,12 +36,12 @@ _TOUCH: Final = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """Who may use the dashboard.
+    """The settings of access to the dashboard.
 
     Attributes:
         password: The shared password; None for none.
         users: The file of users, which need not exist; the one in the user's data folder if it is None.
-        masking: What is masked in messages that they look at.
+        masking: Masks secrets in messages that are shown.
         is_read_only: Whether nobody may do more than a viewer.
     """
 
@@ -69,16 +69,21 @@ class Login:
         return self.accounts.has_login
 
     def user(self, person: Person, address: str) -> User:
-        """Return a signed-in person with the role that they have now."""
+        """Return a signed-in person as a user, with the role that they have now.
+
+        Args:
+            person: The person.
+            address: The address of the request.
+        """
         role = min(self.accounts.role_of(person), self._most)
         return User(person.name, role, address, is_shared=person.is_shared)
 
     def nobody(self, address: str) -> User:
-        """Return a person who did not sign in: somebody on this machine, who has all rights if no login is needed."""
+        """Return the user of a request without a login, who has all rights if no login is needed."""
         return User("", Role.ANYONE if self.has_login else self._most, address)
 
     def session_of(self, scope: Scope, headers: Headers) -> Session | None:
-        """Return the session whose cookie a request has."""
+        """Return the session of a request's cookie; None if there is none."""
         found = (self.sessions.find(key) for key in cookies(scope, headers))
         return next((session for session in found if session is not None), None)
 
@@ -127,7 +132,7 @@ class Gate:
             await refusal(scope, receive, send)
 
     async def _enter(self, scope: Scope, headers: Headers, session: Session | None) -> Response | None:
-        """Note who sends a request. Return an answer if they may not."""
+        """Note the user and the session in the scope. Return the response if the request is refused."""
         login, address = self._login, _address(scope)
         if not login.has_login and any(name in headers for name in _FORWARDED):
             return _refused(
@@ -184,7 +189,7 @@ def _address(scope: Scope) -> str:
 
 
 def _asked_to_sign_in(scope: Scope, headers: Headers) -> Response:
-    """Return the way to the page for signing in to a browser that asks for a page, and a refusal to all others."""
+    """Redirect a browser that requests a page to the page for signing in, and refuse all other requests."""
     is_page = scope["type"] == "http" and scope["method"] == "GET" and "text/html" in headers.get("accept", "")
     if not is_page:
         return _refused(401, "sign in first", {"WWW-Authenticate": "Rabbitry"})

@@ -15,7 +15,7 @@ LOG_COST: Final = 15
 _BLOCKS: Final = 8
 _PARALLEL: Final = 3
 _MEMORY: Final = 1 << 28
-"""Bytes that a hash may need. A file that asks for more is refused."""
+"""Bytes of memory that a hash may need. A file with a hash that needs more is refused."""
 _FORM: Final = re.compile(
     r"\$scrypt\$ln=([1-9]|1[0-8]),r=([1-9]|1[0-6]),p=([1-9]|1[0-6])\$([A-Za-z0-9+/]{22})\$([A-Za-z0-9+/]{43})"
 )
@@ -41,7 +41,12 @@ def is_hash(text: str) -> bool:
 
 
 def is_password(password: str, hashed: str) -> bool:
-    """Return whether a password has this hash, in a time that tells nothing of it."""
+    """Return whether a password has this hash. The time that it takes does not depend on the password.
+
+    Args:
+        password: The password.
+        hashed: A hash that `hash_password` returned.
+    """
     found = _FORM.fullmatch(hashed)
     if found is None:
         return False

@@ -1,4 +1,4 @@
-"""The role that each route needs: one dependency, which all routes of the dashboard have."""
+"""The role that each route needs, checked by one dependency of all routes of the dashboard."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rabbitry.apps.users import role_needed
 from rabbitry.exceptions import RabbitryError
 
 _OF_APPS: Final = {"GET": Role.VIEWER, "HEAD": Role.VIEWER, "POST": Role.OPERATOR}
-"""What the routes of apps need that name no role, by method. Other methods need an admin."""
+"""The roles that routes of apps need if they name none, by HTTP method. Other methods need an admin."""
 
 
 class Forbidden(RabbitryError):
@@ -37,7 +37,7 @@ class Roles:
         """Add the routes of an app, before they are included.
 
         Raises:
-            PluginError: FastAPI does not check the roles of a route, since it is of another kind.
+            PluginError: A route is of a kind whose dependencies FastAPI does not run, such as a mount.
         """
         for route in _routes(router.routes):
             if not isinstance(route, APIRoute | APIWebSocketRoute):
@@ -81,7 +81,12 @@ def require(connection: HTTPConnection, needed: Role) -> None:
 
 
 def files_for(role: Role, app: ASGIApp) -> ASGIApp:
-    """Return an application that serves files to users with a role."""
+    """Return an ASGI application that serves files to users with a role.
+
+    Args:
+        role: The role.
+        app: The application that serves the files to anyone.
+    """
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         require(HTTPConnection(scope), role)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Credentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What somebody typed to sign in."""
+    """The name and the password that somebody signs in with."""
 
     name: str
     password: str
@@ -53,7 +53,7 @@ class LoginRoutes:
 
     @needs(Role.ANYONE)
     async def show(self, request: Request) -> Response:
-        """Return who is signed in."""
+        """Return the name and role of the signed-in user, and whether a login is needed."""
         user = user_of(request)
         return json_response({"name": user.name, "role": user.role.label, "has_login": self._login.has_login})
 
@@ -75,7 +75,7 @@ class LoginRoutes:
         self._end(request)
         session = self._login.sessions.begin(person.name, is_shared=person.is_shared)
         answer = json_response({"name": person.name})
-        # A proxy in between may end TLS without saying so; the browser's Origin does.
+        # A proxy that ends TLS may not forward the scheme; the browser's Origin has it.
         is_secure = request.url.scheme == "https" or request.headers.get("origin", "").startswith("https:")
         secure = "; Secure" if is_secure else ""
         answer.headers["Set-Cookie"] = f"{cookie_name(request.scope)}={session.key}; HttpOnly; SameSite=Strict{secure}"

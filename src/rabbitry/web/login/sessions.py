@@ -14,11 +14,11 @@ from typing import Final
 IDLE: Final = 8 * 3600.0
 """Seconds after the last request at which a session ends. A WebSocket that is open counts as a request."""
 LONGEST: Final = 7 * 24 * 3600.0
-"""Seconds after which a session ends in any case."""
+"""Seconds after which a session ends even if it is in use."""
 MOST: Final = 2048
-"""Sessions at once; beyond, the one that was unused for the longest time ends."""
+"""Sessions at once; beyond it, the one that was unused for the longest time ends."""
 MOST_OF_USER: Final = 64
-"""Sessions of one name at once; beyond, the one that was unused for the longest time ends."""
+"""Sessions of one name at once; beyond it, the one that was unused for the longest time ends."""
 TOKEN_HEADER: Final = "X-Rabbitry-Token"  # noqa: S105 # a header's name
 
 
@@ -28,7 +28,7 @@ class Session:
     Attributes:
         name: The user's name.
         is_shared: Whether they signed in with the shared password.
-        ended: Set when it ends, so that its WebSockets close.
+        ended: Set when the session ends, so that its WebSockets close.
     """
 
     def __init__(self, name: str, *, is_shared: bool, now: float) -> None:
@@ -53,11 +53,11 @@ class Sessions:
         self._secret = secrets.token_bytes(32)
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of sessions."""
         return len(self._sessions)
 
     def begin(self, name: str, *, is_shared: bool = False) -> Session:
-        """Begin a session, with a key of its own (which no one could have set before)."""
+        """Begin a session with a new random key."""
         session = Session(name, is_shared=is_shared, now=self._clock())
         same = [each for each in self._sessions.values() if each.name == name]
         if len(same) >= MOST_OF_USER:
@@ -68,8 +68,8 @@ class Sessions:
         return session
 
     def find(self, key: str) -> Session | None:
-        """Return the session with a key, and note that it is used. None if it has ended."""
-        # A key has 256 random bits: how long the look-up of a wrong one takes tells nothing of a right one.
+        """Return the session with a key, and note that it is in use; None if it has ended."""
+        # A key has 256 random bits: the time of a look-up does not help to guess one.
         session = self._sessions.get(key)
         if session is None:
             return None

@@ -42,12 +42,15 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def usual_file() -> Path:
-    """Return the file that is used if none is named: in the user's data folder."""
+    """Return the default file, in the user's data folder."""
     return platformdirs.user_data_path("rabbitry") / "web-users.json"
 
 
 def chosen_file(named: Path | str | None) -> Path:
-    """Return the file of users to use; the usual one, which need not exist, if none is named.
+    """Return the file of users; the default one, which need not exist, if none is named.
+
+    Args:
+        named: The file of --users or RABBITRY_WEB_USERS; None for the default one.
 
     Raises:
         UsageError: There is no file with the given name.
@@ -79,15 +82,15 @@ def read_users(file: Path) -> dict[str, Account]:
     """Return the users of a file by name.
 
     Raises:
-        UsageError: The file can't be read, is not what `rabbitry web users` writes, or other users of the machine can
-            read or change it.
+        UsageError: The file can't be read, has another form than `rabbitry web users` writes, or other users of the
+            machine can read or change it.
     """
     try:
         with file.open("rb") as opened:
             mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
             if mode & 0o077:
                 raise UsageError(
-                    f"others than its owner have access to the file of users {file} (mode {mode:04o}): "
+                    f"other users than its owner can access the file of users {file} (mode {mode:04o}): "
                     f"run `chmod 600 {file}`"
                 )
             text = opened.read(_LARGEST + 1)
@@ -98,7 +101,7 @@ def read_users(file: Path) -> dict[str, Account]:
     try:
         found = decode_json(text, _File).users
     except Undecodable as error:
-        raise UsageError(f"{file} is no file of users, as `rabbitry web users add` makes it: {error}") from error
+        raise UsageError(f"{file} is not a file of users, as `rabbitry web users add` makes it: {error}") from error
     for name, account in found.items():
         check_name(name)
         if not is_hash(account.password):
