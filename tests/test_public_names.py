@@ -35,7 +35,7 @@ _PACKAGES: Final[dict[str, tuple[set[str], set[str]]]] = {
         },
         {
             "api", "crawl", "exceptions", "grading", "installed", "management", "monitor", "queue_checks", "settings",
-            "workqueue",
+            "users", "workqueue",
         },
     ),
     "runtime": (

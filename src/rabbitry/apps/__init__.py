@@ -1,8 +1,8 @@
 """Programs built on Rabbitry, each usable alone, and the base of every app: see docs/apps.md.
 
 Public modules: `exceptions`; for the dashboard and the `rabbitry` command `installed` (finds the apps), `settings`
-(environment and `.env`), `management` (the management API's client), `api` (routes for pages) and `queue_checks` (for
-`rabbitry doctor`).
+(environment and `.env`), `management` (the management API's client), `api` (routes for pages), `users` (the dashboard's
+users and their roles) and `queue_checks` (for `rabbitry doctor`).
 Rabbitry's own apps, `crawl`, `grading`, `monitor` and `workqueue`, are reached only through their entry points.
 """
 

@@ -172,6 +172,17 @@ def create_app(
     app.include_router(LoginRoutes(login).router)
     app.include_router(ways.router, prefix="/way/api")
 
+    _add_live(app, live, feed, broker)
+    app.mount("/static", _files(STATIC))
+    # This replaces the lifespan of `include_router`, which ends the dashboard if that of one app fails.
+    parts: list[_Part] = [queues, declaring, dead, metrics, ways, login]
+    app.router.lifespan_context = partial(_running, live, sources, parts, history)
+    return app
+
+
+def _add_live(app: FastAPI, live: Sequence[Mount], feed: Feed, broker: BrokerURL) -> None:
+    """Add the routes of what runs: the navigation, the feed, and the check of health."""
+
     @app.get("/static/views.js", include_in_schema=False)
     @needs(Role.VIEWER)
     async def views() -> Response:
@@ -187,14 +198,8 @@ def create_app(
     @app.get("/healthz", include_in_schema=False)
     @needs(Role.VIEWER)
     async def health() -> JSONResponse:
-        """Return that the dashboard runs, when no app says more."""
+        """Return that the dashboard runs, if no app adds a state of its own."""
         return JSONResponse({"broker": "unknown"})
-
-    app.mount("/static", _files(STATIC))
-    # In place of the one that `include_router` put together, which ends the dashboard if one app's fails.
-    parts: list[_Part] = [queues, declaring, dead, metrics, ways, login]
-    app.router.lifespan_context = partial(_running, live, sources, parts, history)
-    return app
 
 
 @contextlib.asynccontextmanager
