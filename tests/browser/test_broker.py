@@ -179,6 +179,100 @@ async def test_a_queue_is_purged_and_deleted_once_its_name_is_typed(browser: Bro
     assert watched.complaints == []
 
 
+async def test_things_are_declared_bound_and_removed_by_keyboard(browser: Browser, system: System) -> None:
+    queue, exchange = f"made.{_EVIL}", f"way.{_EVIL}"
+    page = await browser.new_page(viewport={"width": 320, "height": 800})
+    watched = Watched(page, expected=("status of 503",))  # what the broker refuses
+    details = page.get_by_role("complementary")
+    type_, press = page.keyboard.type, page.keyboard.press
+
+    async def enter(name: str) -> None:
+        await page.get_by_role("button", name=name, exact=True).press("Enter", timeout=_WITHIN)
+
+    async with rabbitry.connect(system.broker) as connection:
+        channel = await connection.channel()
+        await page.goto(f"{system.url}queues/")
+        await enter("Declare…")
+        await expect(details.get_by_label("Name", exact=True)).to_be_focused()
+        await type_(queue)
+        await details.get_by_role("button", name="Add an argument").press("Enter")
+        await type_("x-max-length")
+        await press("Tab")
+        await type_("many")
+        await expect(details).to_contain_text("The most messages that may be ready.")
+        await press("Enter")
+        await expect(details.get_by_role("alert")).to_have_text("x-max-length is a number, and not “many”.")
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 320
+        assert await serious(page) == []
+        await press("ControlOrMeta+a")
+        await type_("10")
+        await press("Enter")
+        await expect(details.get_by_role("heading", name=queue)).to_be_visible()
+        arguments = {"x-max-length": 10}
+        await channel.declare_queue(queue, durable=True, arguments=arguments)  # it is there, with these
+
+        await page.goto(f"{system.url}exchanges/")
+        await enter("Declare…")
+        await type_(exchange)
+        await details.get_by_label("Type").focus()
+        await press("ControlOrMeta+a")
+        await type_("nonsense")
+        await press("Enter")
+        await expect(details.get_by_role("alert")).to_contain_text(re.compile("^the broker refuses it: .*nonsense"))
+        await expect(details.get_by_label("Name", exact=True)).to_have_value(exchange)
+        await details.get_by_label("Type").focus()
+        await press("ControlOrMeta+a")
+        await type_("topic")
+        await press("Enter")
+        await enter("Bind…")
+        await details.get_by_label("Its name").focus()
+        await type_(queue)
+        await press("Tab")
+        await type_("a.*")
+        await press("Enter")
+        await expect(details.get_by_text("Bound.")).to_be_visible()
+        assert await serious(page) == []
+        await channel.publish(b"x", exchange=exchange, routing_key="a.b")  # mandatory: it was routed
+
+        await page.goto(f"{system.url}queues/?filter=made.")
+        await page.locator(".rows .space .row").click(timeout=_WITHIN)
+        unbind = details.get_by_role("button", name=f"Unbind {exchange} with key a.*")
+        await unbind.press("Enter", timeout=_WITHIN)
+        await enter("Remove the binding")
+        await expect(unbind).to_have_count(0, timeout=_WITHIN)
+        with pytest.raises(rabbitry.PublishReturned):
+            await channel.publish(b"x", exchange=exchange, routing_key="a.b")
+        await channel.delete_queue(queue)
+
+        await page.goto(f"{system.url}exchanges/?filter=way.")
+        await page.locator(".rows .space .row").click(timeout=_WITHIN)
+        await enter("Delete…")
+        await type_(exchange)
+        await press("Enter")
+        await expect(details.get_by_text("Deleted.")).to_be_visible()
+    assert watched.complaints == []
+
+
+async def test_a_connection_is_closed_with_a_reason(browser: Browser, system: System) -> None:
+    async with rabbitry.connect(system.broker, name=f"close {_EVIL}"):
+        watched = await _open(browser, f"{system.url}connections/?filter=client=close")
+        page = watched.page
+        await page.locator(".rows .space .row").click(timeout=_WITHIN)
+        details = page.get_by_role("complementary")
+        name = await details.get_by_role("heading").first.inner_text()
+        await details.get_by_role("button", name="Close…").press("Enter")
+        await page.keyboard.type("over")
+        await page.keyboard.press("Tab")
+        await page.keyboard.type(name)
+        assert await serious(page) == []
+        await page.keyboard.press("Enter")
+        await expect(details.get_by_text("Closed.")).to_be_visible()
+        await page.goto(f"{system.url}audit/")
+        row = page.locator(".audit tbody tr").first
+        await expect(row).to_contain_text(f"close connection: over{name}done")
+    assert watched.complaints == []
+
+
 async def test_every_view_of_the_broker_shows_what_is_there(browser: Browser, system: System) -> None:
     async with rabbitry.connect(system.broker, name=f"named {_EVIL}") as connection:
         channel = await connection.channel()

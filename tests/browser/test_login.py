@@ -55,9 +55,9 @@ async def _walk(browser: Browser, url: str) -> None:
     await page.set_viewport_size({"width": 1300, "height": 900})
     await expect(page.locator(".who")).to_contain_text(f"{_NAME}, viewer")
     await expect(page.locator(".states")).to_contain_text("WebSocket connected")
-    for name in ("Look at messages", "Purge…", "Delete…"):
+    for name in ("Declare…", "Look at messages", "Bind…", "Purge…", "Delete…"):
         await expect(page.get_by_role("button", name=name)).to_be_disabled()
-    await expect(page.get_by_text("This needs the role admin, and you have the role viewer.")).to_be_visible()
+    await expect(page.get_by_text("This needs the role admin, and you have the role viewer.")).to_have_count(3)
     assert await serious(page) == []
 
     await page.get_by_role("button", name="Sign out").focus()

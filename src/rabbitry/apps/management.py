@@ -48,7 +48,15 @@ def open_client(url: str, login: BrokerURL, *, timeout: float = 10) -> httpx.Asy
         raise UsageError(f"--management {url!r} is not a URL: {error}") from error
 
 
-class NothingThere(ConnectFailed):
+class RequestRefused(ConnectFailed):
+    """The management API refuses a request. reason: in its own words."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class NothingThere(RequestRefused):
     """The management API has no such object or path (404)."""
 
 
@@ -66,7 +74,8 @@ async def fetch(
     Raises:
         LoginRefused: The login is refused, or lacks the permission.
         NothingThere: There is no such object or path.
-        ConnectFailed: The API is unreachable, or refuses; the text has its reason.
+        RequestRefused: The API refuses; the text has its reason.
+        ConnectFailed: The API is unreachable.
     """
     import httpx
 
@@ -82,9 +91,10 @@ async def fetch(
         raise LoginRefused(f"the management API at {client.base_url} refused the login; see RABBITRY_BROKER")
     if response.is_success:
         return response.content
-    kind = NothingThere if response.status_code == httpx.codes.NOT_FOUND else ConnectFailed
+    kind = NothingThere if response.status_code == httpx.codes.NOT_FOUND else RequestRefused
     why = _reason(response.content)
-    raise kind(f"{client.base_url} answered {response.status_code} to {path}{why and f': {why}'}")
+    text = f"{client.base_url} answered {response.status_code} to {path}{why and f': {why}'}"
+    raise kind(text, why or f"{response.status_code} {response.reason_phrase}")
 
 
 def part_of(thing: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -14,8 +14,8 @@ from rabbitry._decode import decode_json
 from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import json_response, route_class
-from rabbitry.apps.management import fetch, management_url, open_client
-from rabbitry.exceptions import Undecodable, UsageError
+from rabbitry.apps.management import RequestRefused, fetch, management_url, open_client
+from rabbitry.exceptions import ConnectFailed, Undecodable, UsageError
 from rabbitry.web.audit import Audit
 
 if TYPE_CHECKING:
@@ -190,7 +190,10 @@ class Declaring:
         headers: dict[str, str] | None = None,
     ) -> Response:
         change = fetch(self._client, path, method=method, json=body, timeout=_PATIENCE, headers=headers)
-        await self._audit.logged(user_of(request).who, action, vhost, name, change)
+        try:
+            await self._audit.logged(user_of(request).who, action, vhost, name, change)
+        except RequestRefused as error:
+            raise ConnectFailed(f"the broker refuses it: {error.reason}") from error
         return json_response({"done": action})
 
 

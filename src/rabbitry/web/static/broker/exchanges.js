@@ -1,10 +1,12 @@
 // The exchanges of the broker.
 import { html } from "../html.js";
 import { VHOST, name, perSecond, tags } from "./cells.js";
+import { DeclareExchange } from "./declare.js";
+import { ExchangeDetails } from "./exchange.js";
 import { show } from "./page.js";
 
 show({
-  topic: "exchanges", title: "Exchanges", one: "exchange", many: "exchanges",
+  topic: "exchanges", title: "Exchanges", one: "exchange", many: "exchanges", Details: ExchangeDetails, Declare: DeclareExchange,
   sort: ["-incoming", "name"],
   hint: "name, or type=topic",
   columns: [

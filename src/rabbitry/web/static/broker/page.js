@@ -1,4 +1,5 @@
 // A page with one of the broker's tables: its filter, its rows, and the details of a chosen one.
+import { lacking } from "../access.js";
 import { Component, createRef, html, render } from "../html.js";
 import { duration } from "../format.js";
 import { feed, watchSources } from "./live.js";
@@ -27,6 +28,7 @@ class Page extends Component {
       sort: sort?.length ? sort : props.sort,
       filter: (query.get("filter") ?? "").slice(0, MOST_FILTER),
       chosen: isKey(query.get("open")) ? query.get("open") : null,
+      isNew: false, // something is being declared
       table: {},
       sources: {},
     };
@@ -67,24 +69,35 @@ class Page extends Component {
     this.keep({ filter: "" });
   };
 
-  render({ topic, title, one, many, columns, hint, nothing, Details }, { sort, filter, chosen, table, sources }) {
+  // The virtual host in which something is declared: that of the first row.
+  vhost() {
+    const { columns = [], rows = [] } = this.state.table;
+    return rows[0]?.[columns.indexOf("vhost")] || "/";
+  }
+
+  render({ topic, title, one, many, columns, hint, nothing, Details, Declare }, { sort, filter, chosen, isNew, table, sources }) {
     const count = (number) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
     const told = table.total === undefined ? "loading" : filter ? `${table.matching.toLocaleString("en")} of ${count(table.total)}` : count(table.total);
     const trouble = sources.management?.reason ? sources.management : null;
-    return html`<div class=${`broker${chosen && Details ? " with-one" : ""}`}>
+    return html`<div class=${`broker${isNew || (chosen && Details) ? " with-one" : ""}`}>
       ${trouble && html`<${Trouble} ...${trouble} />`}
       <div class="tools">
         <label class="filter"><span>Filter</span>
           <input type="search" ref=${this.field} value=${filter} maxlength=${MOST_FILTER} placeholder=${hint} spellcheck=${false} autocomplete="off" onInput=${this.type} /></label>
         <p class="told" role="status">${told}</p>
+        ${Declare && html`<p><button type="button" aria-expanded=${isNew} disabled=${lacking("admin") !== null}
+          onClick=${() => this.setState({ isNew: !isNew })}>Declare…</button> ${lacking("admin")}</p>`}
         ${table.at && html`<p class="age">${duration(feed.age(table.at))} old</p>`}
       </div>
       <${Rows} topic=${topic} label=${title} columns=${columns} sort=${sort} filter=${filter} chosen=${chosen}
         onSort=${(next) => this.keep({ sort: next })} onState=${(state) => this.setState({ table: { ...state } })}
-        onChoose=${(row) => this.keep({ chosen: JSON.stringify(row.slice(0, table.keys)) })}
+        onChoose=${(row) => this.keep({ chosen: JSON.stringify(row.slice(0, table.keys)), isNew: false })}
         empty=${table.error ? html`<p class="nothing">${table.error}</p>` : !table.at ? html`<p class="nothing">Waiting for the broker.</p>`
           : filter ? html`<p class="nothing">No ${one} matches “${filter}”. <button type="button" onClick=${this.clear}>Show all ${many}</button></p>` : nothing} />
-      ${chosen && Details && html`<aside class="one" aria-label=${`Details of the ${one}`}>
+      ${isNew && html`<aside class="one" aria-label=${`A new ${one}`}>
+        <button type="button" class="close" aria-label="Close the form" onClick=${() => this.setState({ isNew: false })}>×</button>
+        <${Declare} vhost=${this.vhost()} onDone=${(key) => this.keep({ isNew: false, chosen: JSON.stringify(key) })} /></aside>`}
+      ${chosen && Details && !isNew && html`<aside class="one" aria-label=${`Details of the ${one}`}>
         <button type="button" class="close" aria-label="Close the details" onClick=${() => this.keep({ chosen: null })}>×</button>
         <${Details} key=${chosen} of=${JSON.parse(chosen)} /></aside>`}
     </div>`;

@@ -1,10 +1,16 @@
 // The details of a queue: what waits, what flows, who consumes, and what is bound to it.
 import { shown } from "../format.js";
 import { Component, html } from "../html.js";
-import { name, number, perSecond, size, tags } from "./cells.js";
+import { Bind, Bindings } from "./bindings.js";
+import { number, perSecond, size, tags } from "./cells.js";
 import { Changes } from "./changes.js";
 import { feed } from "./live.js";
 import { Messages } from "./messages.js";
+
+const ACTIONS = [
+  { verb: "Purge", path: "purge", done: "Purged.", about: "All messages that are ready are dropped for good. Those that consumers hold stay." },
+  { verb: "Delete", path: "delete", done: "Deleted.", about: "The queue is deleted with its messages and bindings. Its consumers are cancelled." },
+];
 
 // Props: of, virtual host and name.
 export class QueueDetails extends Component {
@@ -44,10 +50,10 @@ export class QueueDetails extends Component {
         <span class="zero"> tag <bdi>${shown(each.tag)}</bdi>, prefetch ${each.prefetch || "unlimited"}, ${each.ack}</span></li>`)}</ul>`
         : html`<p class="zero">None. ${row.ready ? "What waits here stays until one comes." : ""}</p>`}
       <h3>Bindings</h3>
-      <ul class="list">${bindings.map((each) => html`<li>${name(each.source)} <span class="zero">${each.routing_key === "" ? "without a key"
-        : html`with key <code><bdi>${shown(each.routing_key)}</bdi></code>`}</span></li>`)}</ul>
+      <${Bindings} of=${bindings} end="source" />
+      <${Bind} vhost=${vhost} queue=${queue} />
       <h3>Purge or delete</h3>
-      <${Changes} vhost=${vhost} queue=${queue} />`;
+      <${Changes} thing="queue" name=${queue} data=${{ vhost, name: queue }} actions=${ACTIONS} />`;
   }
 }
 

@@ -1,6 +1,7 @@
 // The queues of the broker.
 import { html } from "../html.js";
 import { VHOST, name, number, perSecond, size, tags } from "./cells.js";
+import { DeclareQueue } from "./declare.js";
 import { QueueDetails } from "./queue.js";
 import { show } from "./page.js";
 
@@ -11,7 +12,7 @@ function consumers(value, cell) {
 }
 
 show({
-  topic: "queues", title: "Queues", one: "queue", many: "queues", Details: QueueDetails,
+  topic: "queues", title: "Queues", one: "queue", many: "queues", Details: QueueDetails, Declare: DeclareQueue,
   sort: ["-messages"],
   hint: "name, or ready>0 consumers=0",
   columns: [
