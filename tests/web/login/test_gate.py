@@ -195,6 +195,45 @@ async def test_a_websocket_ends_with_its_session_and_with_its_user(tmp_path: Pat
         await serving
 
 
+async def test_websockets_without_a_session_end_with_their_user_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rabbitry.web.login.accounts.LOOK_AGAIN", 0.1)
+    file = tmp_path / "later.json"
+    (listener,) = listen("127.0.0.1", 0)
+    port, stop = listener.getsockname()[1], asyncio.Event()
+    serving = asyncio.create_task(serve(dashboard(tmp_path, users=file), [listener], stop))
+    url = f"ws://127.0.0.1:{port}/feed"
+    otto = {"Authorization": httpx.BasicAuth("otto", PASSWORD)._auth_header}  # as httpx sends it
+    try:
+        async with websockets.connect(url, proxy=None) as nobody:
+            await nobody.recv()
+            users_file(tmp_path, {"otto": "operator", "vera": "viewer"}).replace(file)
+            assert await _close_code(nobody) == 1008
+        async with websockets.connect(url, proxy=None, additional_headers=otto) as program:
+            await program.recv()
+            users_file(tmp_path, {"otto": "viewer", "vera": "viewer"}).replace(file)
+            assert await _close_code(program) == 1008
+    finally:
+        stop.set()
+        await serving
+
+
+async def _close_code(socket: websockets.ClientConnection) -> int | None:
+    async with asyncio.timeout(90):
+        with contextlib.suppress(websockets.ConnectionClosed):
+            while True:
+                await socket.recv()
+    return socket.close_code
+
+
+async def test_the_shared_password_takes_no_name_with_control_characters(tmp_path: Path) -> None:
+    app = dashboard(tmp_path, users=tmp_path / "none.json", password=PASSWORD)
+    async with client(app) as http:
+        for name, status in (("any name", 200), ("", 200), ("two\nlines", 401), ("nul\0", 401), ("\u202ename", 401)):
+            assert (await http.get("/session", auth=(name, PASSWORD))).status_code == status
+
+
 async def test_only_a_trusted_proxy_says_where_a_request_comes_from(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -103,7 +103,8 @@ class Accounts:
         Raises:
             TooManyGuesses: The address or the name has to wait first, even with the right password.
         """
-        if len(name) > LONGEST_NAME or len(password) > LONGEST_PASSWORD:
+        # The shared password takes any name, which comes into logs and headers.
+        if len(name) > LONGEST_NAME or len(password) > LONGEST_PASSWORD or not name.isprintable():
             return None
         text = f"{name}\0{password}".encode("utf-8", "surrogatepass")
         digest = hashlib.blake2b(text, key=self._key, digest_size=32).digest()

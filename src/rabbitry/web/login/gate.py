@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -92,6 +93,17 @@ class Login:
         session: Session | None = request.scope.get(SESSION)
         return self.sessions.token("" if session is None else session.key)
 
+    def opened(self, session: Session | None, user: User) -> AbstractContextManager[Session]:
+        """Return the session that a WebSocket of a user lasts with, to be entered.
+
+        Args:
+            session: That of the request's cookie, if it has one.
+            user: The user who opens it.
+        """
+        if session is not None:
+            return contextlib.nullcontext(session)
+        return self.sessions.without_key(user.name, is_shared=user.is_shared)
+
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Follow changes of the file of users while the block runs."""
@@ -99,7 +111,11 @@ class Login:
             yield
 
     def _end_of(self, names: frozenset[str]) -> None:
-        self.sessions.end_of(lambda session: session.name in names)
+        # Whoever was let in without a name has to sign in once there are users.
+        nobodies = {""} if self.has_login else set()
+        self.sessions.end_of(
+            lambda session: session.name in names or (not session.is_shared and session.name in nobodies)
+        )
 
 
 class Gate:
@@ -121,8 +137,9 @@ class Gate:
         headers = Headers(scope=scope)
         session = self._login.session_of(scope, headers) if self._login.has_login else None
         refusal = await self._enter(scope, headers, session)
-        if refusal is None and scope["type"] == "websocket" and session is not None:
-            await self._while_signed_in(session, scope, receive, send)
+        if refusal is None and scope["type"] == "websocket":
+            with self._login.opened(session, scope[USER]) as lasting:
+                await self._while_signed_in(lasting, scope, receive, send)
         elif refusal is None:
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":

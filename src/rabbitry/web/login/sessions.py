@@ -8,7 +8,8 @@ import hmac
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 IDLE: Final = 8 * 3600.0
@@ -50,6 +51,7 @@ class Sessions:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._sessions: OrderedDict[str, Session] = OrderedDict()  # the one used last is at the end
+        self._without_key: set[Session] = set()
         self._secret = secrets.token_bytes(32)
 
     def __len__(self) -> int:
@@ -66,6 +68,16 @@ class Sessions:
             self.end(next(iter(self._sessions.values())))
         self._sessions[session.key] = session
         return session
+
+    @contextmanager
+    def without_key(self, name: str, *, is_shared: bool) -> Iterator[Session]:
+        """Open a session of a WebSocket alone, whose user has no cookie, until the block is left."""
+        session = Session(name, is_shared=is_shared, now=self._clock())
+        self._without_key.add(session)
+        try:
+            yield session
+        finally:
+            self._without_key.discard(session)
 
     def find(self, key: str) -> Session | None:
         """Return the session with a key, and note that it is in use; None if it has ended."""
@@ -95,7 +107,7 @@ class Sessions:
 
     def end_of(self, gone: Callable[[Session], bool]) -> None:
         """End the sessions for which `gone` returns true."""
-        for session in [each for each in self._sessions.values() if gone(each)]:
+        for session in [each for each in (*self._sessions.values(), *self._without_key) if gone(each)]:
             self.end(session)
 
     def token(self, key: str = "") -> str:
