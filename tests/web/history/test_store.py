@@ -127,3 +127,28 @@ def test_a_file_of_another_version_is_left_alone(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(RecordsError, match="another version"):
         Store(tmp_path / "h", "b").series()
+
+
+def test_a_damaged_block_counts_as_none_and_is_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "h"
+    store = Store(file, "b")
+    store.write({(_CPU, _HOUR): _block(0, 2)}, _HOUR + 1)
+    store.close()
+    for damaged in ("zeroblob(3)", "'text'", "zeroblob(4000)"):
+        with sqlite3.connect(file) as connection:
+            for table in ("hour", "week"):
+                connection.execute(f"UPDATE {table} SET numbers = {damaged}")  # noqa: S608 # names of ours
+        connection.close()
+        assert store.chart("monitor", "m1", "hour", _HOUR + 30).at == []
+        assert store.write({(_CPU, _HOUR): _block(1, 4)}, _HOUR + 2)
+        assert store.chart("monitor", "m1", "week", _HOUR + 30).series == {"cpu": [4]}
+        store.close()
+
+
+def test_a_lease_of_a_clock_that_was_wrong_keeps_nobody_from_writing(tmp_path: Path) -> None:
+    killed, other = Store(tmp_path / "h", "b"), Store(tmp_path / "h", "b")
+    assert killed.write({(_CPU, _HOUR): _block(0, 2)}, _HOUR + 1_000_000)
+    assert other.write({(_CPU, _HOUR): _block(0, 2)}, _HOUR)
+    assert not killed.write({(_CPU, _HOUR): _block(0, 2)}, _HOUR + LEASE)
+    other.close()
+    killed.close()

@@ -67,9 +67,11 @@ def packed(block: Block) -> bytes:
     return block.tobytes()
 
 
-def unpacked(data: bytes) -> Block:
-    """Return the block that was packed."""
+def unpacked(data: object) -> Block | None:
+    """Return the block that was packed; None if `data` is no block."""
     block = array("f")
+    if not isinstance(data, bytes) or len(data) != POINTS * block.itemsize:
+        return None
     block.frombytes(data)
     if sys.byteorder == "big":
         block.byteswap()

@@ -51,9 +51,10 @@ _TABLES: Final = (
         for table in LENGTHS
     ),
 )
+# A lease that ends later than one of now is of a clock that was wrong.
 _LEASE: Final = (
     "INSERT INTO writers (broker, owner, until) VALUES (:broker, :owner, :until) ON CONFLICT (broker) DO UPDATE "
-    "SET owner = :owner, until = :until WHERE owner = :owner OR until < :now"
+    "SET owner = :owner, until = :until WHERE owner = :owner OR until NOT BETWEEN :now AND :until"
 )
 
 
@@ -203,7 +204,7 @@ class Store:
 def _block(connection: sqlite3.Connection, table: Span, start: int, number: int) -> Block | None:
     query = f"SELECT numbers FROM {table} WHERE start = ? AND series = ?"  # noqa: S608 # a name of ours
     found = connection.execute(query, (start, number)).fetchone()
-    return None if found is None else unpacked(found[0])
+    return None if found is None else unpacked(found[0])  # a damaged one counts as none, and is replaced
 
 
 def _put(connection: sqlite3.Connection, table: Span, start: int, number: int, block: Block) -> None:
