@@ -49,7 +49,7 @@ _PACKAGES: Final[dict[str, tuple[set[str], set[str]]]] = {
     "telemetry": (
         {
             "EXCHANGE", "MASK", "MOST_PASSAGES", "SILENCE", "Collector", "Histogram", "Node", "Passage", "Report",
-            "ReportKind", "Reporter", "Wiring", "collect", "decode_report", "is_secret", "masked", "masked_value",
+            "ReportKind", "Reporter", "Wiring", "collect", "decode_report", "is_secret", "masked",
             "quantile", "DeclaredBinding", "DeclaredExchange", "DeclaredQueue", "Declares",
         },
         set(),

@@ -8,7 +8,7 @@ import typer
 
 from rabbitry.cli._apps import AppName, app_name
 from rabbitry.runtime.options import Broker, Json, broker_url
-from rabbitry.runtime.output import ExitCode, print_json
+from rabbitry.runtime.output import ExitCode, one_line, print_json
 from rabbitry.runtime.service import run_once
 
 app: typer.Typer = typer.Typer()
@@ -40,5 +40,5 @@ async def _cancel(url: str, name: str, id: str, *, as_json: bool) -> int:
     if as_json:
         print_json({"cancelled": id, "app": name})
     else:
-        print(f"cancelled job {id} of {name}")
+        print(one_line(f"cancelled job {id} of {name}"))
     return ExitCode.DONE

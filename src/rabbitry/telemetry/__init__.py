@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from rabbitry.telemetry._collector import Collector, Node, collect
 from rabbitry.telemetry._histogram import Histogram, quantile
-from rabbitry.telemetry._masking import MASK, is_secret, masked, masked_value
+from rabbitry.telemetry._masking import MASK, is_secret, masked
 from rabbitry.telemetry._report import (
     EXCHANGE,
     MOST_PASSAGES,
@@ -45,6 +45,5 @@ __all__ = [
     "decode_report",
     "is_secret",
     "masked",
-    "masked_value",
     "quantile",
 ]

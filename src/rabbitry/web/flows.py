@@ -10,16 +10,17 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from rabbitry._decode import decode_json
+from rabbitry.amqp.client import connect
 from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import json_response, route_class
-from rabbitry.exceptions import ConnectFailed, RabbitryError, Undecodable, UsageError
+from rabbitry.exceptions import RabbitryError, Undecodable, UsageError
 from rabbitry.flow.wiring import pausing
 from rabbitry.web.audit import Audit
 
 if TYPE_CHECKING:
-    from rabbitry.amqp.client import Connection
+    from rabbitry.amqp.client import BrokerURL
+    from rabbitry.amqp.client.connection import Connecting
     from rabbitry.web.sources.flows import Flows
-    from rabbitry.web.sources.telemetry import Telemetry
 
 _LARGEST: Final = 10_000
 
@@ -36,23 +37,20 @@ class FlowRoutes:
     """The routes.
 
     Args:
-        telemetry: The source whose connection the routes use.
+        login: The broker's URL.
         flows: The source that asks the broker again after a change.
         audit: Where changes are logged.
-        vhost: The virtual host of the broker's URL, for the log.
     """
 
     def __init__(
         self,
-        telemetry: Telemetry,
+        login: BrokerURL,
         flows: Flows,
         audit: Audit,
-        vhost: str,
     ) -> None:
-        self._telemetry = telemetry
+        self._login = login
         self._flows = flows
         self._audit = audit
-        self._vhost = vhost
         self.router: APIRouter = APIRouter(route_class=route_class(_largest))
         self.router.add_api_route("/pause", self.pause, methods=["POST"])
         self.router.add_api_route("/resume", self.resume, methods=["POST"])
@@ -60,8 +58,8 @@ class FlowRoutes:
     @needs(Role.OPERATOR)
     async def pause(self, request: Request) -> Response:
         """Pause a stage. Return the pause that holds, and whether it is this one."""
-        which, by, connection = await _read(request), user_of(request).who, self._connection()
-        async with self._logged("pause", by, which) as result:
+        which, by = await _read(request), user_of(request).who
+        async with self._connected() as connection, self._logged("pause", by, which) as result:
             held, is_new = await pausing.pause(connection, which.app, which.stage, by=by, why=which.why)
             if not is_new:
                 result.append(f"it was paused before, by {held.by}")
@@ -70,8 +68,8 @@ class FlowRoutes:
     @needs(Role.OPERATOR)
     async def resume(self, request: Request) -> Response:
         """Resume a stage. Return whether it was paused."""
-        which, by, connection = await _read(request), user_of(request).who, self._connection()
-        async with self._logged("resume", by, which) as result:
+        which, by = await _read(request), user_of(request).who
+        async with self._connected() as connection, self._logged("resume", by, which) as result:
             was_paused = await pausing.resume(connection, which.app, which.stage)
             if not was_paused:
                 result.append("it was not paused")
@@ -81,7 +79,7 @@ class FlowRoutes:
     async def _logged(self, action: str, by: str, which: Which) -> AsyncIterator[list[str]]:
         """Log the change that the block makes, with the result that it appends. Without a log there is no change."""
         queue = pausing.pause_queue(which.app, which.stage)
-        number = await self._audit.begin(by, action, self._vhost, queue)
+        number = await self._audit.begin(by, action, self._login.virtual_host, queue)
         result: list[str] = []
         try:
             yield result
@@ -94,11 +92,9 @@ class FlowRoutes:
             self._flows.look_again()
         await self._audit.end(number, *result)
 
-    def _connection(self) -> Connection:
-        connection = self._telemetry.connection
-        if connection is None or not connection.is_open:
-            raise ConnectFailed("the dashboard is not connected to the broker now: see Telemetry in the header")
-        return connection
+    def _connected(self) -> Connecting:
+        # Of its own: a broker with an alarm reads nothing more of a connection that published.
+        return connect(self._login, name="rabbitry dashboard", recover=False)
 
 
 async def _largest() -> int:

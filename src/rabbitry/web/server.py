@@ -132,14 +132,14 @@ def create_app(
         UsageError: `management`, or the broker's URL, is no URL; the file of users can't be used.
     """
     broker = parse_url(settings.broker)
-    sources = Sources(settings.broker, management)
     access = access or Access(password=settings.password)
+    sources = Sources(settings.broker, management, access.masking)
     login, roles = Login(access), Roles()
     audit = Audit(default_file())
     ways = Ways(sources.telemetry)
     queues = Queues(settings.broker, management, audit, access.masking)
     metrics = Metrics(settings.broker, management)
-    flows = FlowRoutes(sources.telemetry, sources.flows, audit, broker.virtual_host)
+    flows = FlowRoutes(broker, sources.flows, audit)
     dead = DeadLetters(settings.broker, management, audit)
     sources.telemetry.listeners.append(dead.types.take)
     topics = {**sources.topics, **dead.topics}

@@ -8,7 +8,11 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import Connection
-from rabbitry.flow.wiring import pausing
+from rabbitry.amqp.protocol.tables import FieldValue
+from rabbitry.broker import Broker, BrokerConfig
+from rabbitry.broker.reading import Reason
+from rabbitry.exceptions import PublishRefused, UsageError
+from rabbitry.flow.wiring import _leaving, cancelling, pausing
 from rabbitry.flow.wiring.pausing import NoSuchStage, Pause, pause_queue
 from rabbitry.flow.worker import Worker
 from tests.flow._running import counts, eventually_consumed, eventually_holds, put
@@ -203,3 +207,54 @@ async def test_a_message_of_somebody_else_pauses_too_and_a_deleted_queue_comes_b
         await eventually(lambda: not is_paused(worker), "the end of the pause")
         await pause(broker_url, "odd", "handle")
         await eventually(lambda: is_paused(worker), "another pause")
+
+
+async def _declared(connection: Connection, arguments: dict[str, FieldValue] | None = None) -> None:
+    channel = await connection.channel()
+    await channel.declare_queue(pause_queue("held", "plain"), durable=True, arguments=arguments or {})
+    await channel.close()
+
+
+async def test_a_broker_with_an_alarm_pauses_too_and_nobody_waits_for_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_leaving, "_PATIENCE", 0.1)
+    async with Broker(BrokerConfig(port=0)) as broker:
+        await broker.alarms.stop()  # it would look at the memory that there is
+        async with rabbitry.connect(broker.url) as first, rabbitry.connect(broker.url) as second:
+            await _declared(first)
+            channel = await second.channel()
+            await channel.declare_exchange(cancelling.cancel_exchange("held"), "fanout")
+            await channel.declare_queue("cancellations")
+            await channel.bind_queue("cancellations", cancelling.cancel_exchange("held"))
+            broker.alarms.set(Reason.MEMORY, is_on=True)
+            assert (await pausing.pause(first, "held", "plain", by="ada"))[1]
+            await cancelling.cancel(second, "held", "a job")
+            assert first.blocked is not None
+            assert second.blocked is not None
+            async with rabbitry.connect(broker.url) as third:
+                assert await pausing.resume(third, "held", "plain")
+            broker.alarms.set(Reason.MEMORY, is_on=False)
+
+
+async def test_a_pause_that_the_broker_keeps_refusing_ends_with_an_error(
+    embedded_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pausing, "_PATIENCE", 0.5)
+    async with rabbitry.connect(embedded_url) as connection:
+        await _declared(connection, {"x-max-length": 0, "x-overflow": "reject-publish"})
+        with pytest.raises(PublishRefused):
+            await pausing.pause(connection, "held", "plain", by="ada")
+
+
+async def test_any_reason_is_a_text_of_bounded_length(embedded_url: str) -> None:
+    async with rabbitry.connect(embedded_url) as connection:
+        await _declared(connection)
+        with pytest.raises(UsageError, match="at most 1000 characters"):
+            await pausing.pause(connection, "held", "plain", by="ada", why="x" * 1001)
+        mine, is_new = await pausing.pause(connection, "held", "plain", by="ada", why="\udcff\0")
+        assert (mine.why, is_new) == ("?\0", True)
+        await pausing.resume(connection, "held", "plain")
+        async with await connection.channel() as channel:
+            body = b'{"app": "x", "stage": "y", "why": "%s"}' % (b"x" * 5000)
+            await channel.publish(body, routing_key=pause_queue("held", "plain"))
+        found = await pausing.paused(connection, "held", "plain")
+        assert found == Pause("held", "plain", why="x" * 1000)

@@ -11,6 +11,7 @@ import rabbitry
 from rabbitry.amqp.client import Channel, Properties, parse_url
 from rabbitry.exceptions import UsageError
 from rabbitry.web.feed.topics import Subscription
+from rabbitry.web.masking import MASK, Masking
 from rabbitry.web.sources.raw import MOST, SHOWN, RawTopic
 from tests.support.waiting import eventually
 
@@ -36,7 +37,7 @@ async def _publish(channel: Channel, body: bytes, **headers: Any) -> None:
 
 
 async def test_messages_are_shown_with_their_secrets_masked(broker_url: str, no_leaks: None) -> None:
-    topic = RawTopic(parse_url(broker_url))
+    topic = RawTopic(parse_url(broker_url), Masking())
     async with rabbitry.connect(broker_url) as connection:
         channel = await connection.channel()
         await channel.declare_exchange("watched", "topic", durable=True)
@@ -47,11 +48,11 @@ async def test_messages_are_shown_with_their_secrets_masked(broker_url: str, no_
         await _publish(channel, b"secret=hunter2 text")
         await eventually(lambda: page.see()["seen"] == 3, "three messages")
         text, binary, masked = page.value["messages"]
-        assert json.loads(masked["payload"]) == {"name": _EVIL, "password": "***"}
-        assert masked["properties"]["headers"] == {"token": "***", "n": 1}
+        assert json.loads(masked["payload"]) == {"name": _EVIL, "password": "•••"}
+        assert masked["properties"]["headers"] == {"token": "•••", "n": 1}
         assert masked["properties"]["message_id"] == "m1"
         assert base64.b64decode(binary["payload"]) == b"\xff\x00"
-        assert text["payload"] == "secret=*** text"
+        assert text["payload"] == "secret=••• text"
         for number in range(200):
             await _publish(channel, b"%d" % number)
         await eventually(lambda: page.see()["messages"][0]["payload"] == "199", "the newest, for which older ones go")
@@ -61,8 +62,24 @@ async def test_messages_are_shown_with_their_secrets_masked(broker_url: str, no_
         await eventually(lambda: not topic.ending, "that its queue and connection are gone")
 
 
+async def test_the_chosen_names_are_masked_and_no_others(embedded_url: str, no_leaks: None) -> None:
+    topic = RawTopic(parse_url(embedded_url), Masking(["iban"]))
+    async with rabbitry.connect(embedded_url) as connection:
+        channel = await connection.channel()
+        await channel.declare_exchange("watched", "topic", durable=True)
+        page = _Page(topic, exchange="watched")
+        await eventually(lambda: page.see().get("state") == "live", "the watch")
+        await _publish(channel, b'{"iban": "CH93", "token": "free"}', IBAN="CH93")
+        await eventually(lambda: page.see()["seen"] == 1, "the message")
+        (message,) = page.value["messages"]
+        assert json.loads(message["payload"]) == {"iban": MASK, "token": "free"}
+        assert message["properties"]["headers"] == {"IBAN": MASK}
+        topic.unsubscribe(page.subscription)
+        await eventually(lambda: not topic.ending, "that its queue and connection are gone")
+
+
 async def test_what_cannot_be_watched_is_told(broker_url: str, no_leaks: None) -> None:
-    topic = RawTopic(parse_url(broker_url))
+    topic = RawTopic(parse_url(broker_url), Masking())
     for params in ({"exchange": ""}, {}, {"exchange": "x" * 300}, {"exchange": "a", "other": 1}):
         with pytest.raises(UsageError):
             topic.subscribe(params, lambda: None)

@@ -10,11 +10,14 @@ from rabbitry.amqp.protocol.tables import encode_short
 from rabbitry.exceptions import NotFound, UsageError
 from rabbitry.flow.message import Publication
 from rabbitry.flow.stage import Argument
+from rabbitry.flow.wiring._leaving import leaving
 
 KEPT: Final = 24 * 3600.0
 """Seconds for which a cancellation holds."""
 MOST: Final = 10_000
 """Cancellations of an app that are kept; the oldest ones are dropped first."""
+_PATIENCE: Final = 20.0
+"""Seconds that the broker may take to confirm one."""
 
 
 def cancel_exchange(app: str) -> str:
@@ -66,7 +69,7 @@ async def cancel(connection: Connection, app: str, id: str) -> None:
         PublishError: The broker did not take it.
     """
     message = cancellation_of(app, id)
-    async with await connection.channel() as channel:
+    async with leaving(await connection.channel()) as channel:
         try:
             await channel.declare_exchange(message.exchange, passive=True)
         except NotFound as error:
@@ -74,5 +77,7 @@ async def cancel(connection: Connection, app: str, id: str) -> None:
                 f"app {app!r} has no exchange {message.exchange!r} on this broker: its jobs can be cancelled once a "
                 f"worker or publisher of App({app!r}, cancellable=True) has connected"
             ) from error
-        receipt = await channel.send(message.body, exchange=message.exchange, properties=message.properties)
+        receipt = await channel.send(
+            message.body, exchange=message.exchange, properties=message.properties, timeout=_PATIENCE
+        )
         await receipt

@@ -13,6 +13,8 @@ answer counts too; and a stage is resumed only if two looks, `MOMENT` seconds ap
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Final
@@ -21,16 +23,19 @@ import msgspec
 
 from rabbitry._decode import json_decoder
 from rabbitry.amqp.client import Channel, Connection, Properties
-from rabbitry.exceptions import NotFound, PublishRefused, RabbitryError, Undecodable
+from rabbitry.exceptions import NotFound, PublishRefused, RabbitryError, Undecodable, UsageError
 from rabbitry.flow.stage import Argument
+from rabbitry.flow.wiring._leaving import leaving
 
 QUEUE: Final = "x-rabbitry-queue"
 """The argument of a queue of pauses that names the stage's queue, for programs that see the broker but not the app."""
 MOMENT: Final = 0.2
 """Seconds for which a reader may leave the queue empty."""
 _INFIX: Final = ".paused."
+LONGEST_REASON: Final = 1000
+"""Characters of a reason."""
 _PATIENCE: Final = 20.0
-"""Seconds that a reader may keep the message."""
+"""Seconds that a reader may keep the message, and that the broker may take to confirm it."""
 
 
 class Pause(msgspec.Struct, frozen=True):
@@ -95,30 +100,43 @@ async def pause(connection: Connection, app: str, stage: str, *, by: str, why: s
         app: The app's name.
         stage: The stage's name.
         by: Who pauses it.
-        why: The reason, for others to read.
+        why: The reason, for others to read, of LONGEST_REASON characters at most.
 
     Returns:
         The pause that holds, and whether it is this one; a stage that is paused already stays as it is.
 
     Raises:
+        UsageError: The reason is too long.
+        PublishTimeout: The broker did not confirm in time, for instance because it is short of disk space.
+        PublishRefused: The broker does not take the message, though the stage is not paused.
         NoSuchStage: The broker knows no such stage.
         Held: The stage is paused, and another consumer holds the message that says by whom.
     """
-    mine = Pause(app, stage, by, datetime.now(UTC).isoformat(timespec="seconds"), why)
+    if len(why) > LONGEST_REASON:
+        raise UsageError(f"the reason for a pause has at most {LONGEST_REASON} characters, and this one has {len(why)}")
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    mine = Pause(app, stage, _encodable(by), at, _encodable(why))
     properties = Properties(content_type="application/json", delivery_mode=2, type="Pause", app_id=app)
+    until = asyncio.get_running_loop().time() + _PATIENCE
     while True:
-        async with await _opened(connection, app, stage) as channel:
+        async with _opened(connection, app, stage) as channel:
             try:
                 await channel.publish(
-                    msgspec.json.encode(mine), routing_key=pause_queue(app, stage), properties=properties
+                    msgspec.json.encode(mine),
+                    routing_key=pause_queue(app, stage),
+                    properties=properties,
+                    timeout=_PATIENCE,
                 )
-            except PublishRefused:
-                pass
+            except PublishRefused as error:
+                refusal = error
             else:
                 return mine, True
         if (found := await paused(connection, app, stage)) is not None:
             return found, False
-        # It was resumed meanwhile.
+        # It was resumed meanwhile, or the broker refuses for another reason, such as a policy.
+        if asyncio.get_running_loop().time() > until:
+            raise refusal
+        await asyncio.sleep(MOMENT)
 
 
 async def resume(connection: Connection, app: str, stage: str) -> bool:
@@ -133,7 +151,7 @@ async def resume(connection: Connection, app: str, stage: str) -> bool:
     """
     queue = pause_queue(app, stage)
     dropped = looks = 0
-    async with await _opened(connection, app, stage) as channel:
+    async with _opened(connection, app, stage) as channel:
         try:
             async with asyncio.timeout(_PATIENCE):
                 while looks < 2:
@@ -161,7 +179,7 @@ async def paused(connection: Connection, app: str, stage: str) -> Pause | None:
         Held: Another consumer holds the message.
     """
     queue = pause_queue(app, stage)
-    async with await _opened(connection, app, stage) as channel:
+    async with _opened(connection, app, stage) as channel:
         if await look(channel, app, stage) is State.RUNNING:
             return None
         # Leaving a consumer's block first cancels the consumer and then returns the message; in between, the stage
@@ -181,23 +199,31 @@ async def paused(connection: Connection, app: str, stage: str) -> Pause | None:
     raise Held(f"can't read who paused stage {stage!r} of app {app!r}: another consumer keeps the message of {queue!r}")
 
 
-async def _opened(connection: Connection, app: str, stage: str) -> Channel:
-    """Open a channel, if the broker knows the stage."""
-    channel = await connection.channel(prefetch=1)
-    try:
-        await look(channel, app, stage)
-    except NotFound as error:
-        raise NoSuchStage(
-            f"app {app!r} has no stage {stage!r} on this broker: no worker or publisher of it was ever connected here, "
-            "or it is older than pauses"
-        ) from error
-    return channel
+@contextlib.asynccontextmanager
+async def _opened(connection: Connection, app: str, stage: str) -> AsyncIterator[Channel]:
+    """Open a channel while the block runs, if the broker knows the stage."""
+    async with leaving(await connection.channel(prefetch=1)) as channel:
+        try:
+            await look(channel, app, stage)
+        except NotFound as error:
+            raise NoSuchStage(
+                f"app {app!r} has no stage {stage!r} on this broker: no worker or publisher of it was ever connected "
+                "here, or it is older than pauses"
+            ) from error
+        yield channel
+
+
+def _encodable(text: str) -> str:
+    """Return text for JSON: bytes of a command line that are no UTF-8 become question marks."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _read(body: bytes, app: str, stage: str) -> Pause:
     """Decode the message of a pause. A message of another form pauses the stage too."""
     try:
-        return msgspec.structs.replace(_decode(body), app=app, stage=stage)
+        read = _decode(body)
+        by, at, why = (text[:LONGEST_REASON] for text in (read.by, read.at, read.why))
+        return Pause(app, stage, by, at, why)
     except Undecodable:
         return Pause(app, stage)
 

@@ -12,6 +12,7 @@ from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps import Role
 from rabbitry.apps.management import management_url
 from rabbitry.web.feed.topics import Topic, Value
+from rabbitry.web.masking import Masking
 from rabbitry.web.sources.attention import Attention
 from rabbitry.web.sources.drift import Drift
 from rabbitry.web.sources.flows import Flows
@@ -37,6 +38,7 @@ class Sources:
     Args:
         broker: The broker's URL.
         management: The URL of its management API; RabbitMQ's port on the broker's host if it is None.
+        masking: What is masked in messages; the usual names if it is None.
 
     Raises:
         UsageError: One of them is no URL.
@@ -47,7 +49,7 @@ class Sources:
         flows: The source of the stages of all apps.
     """
 
-    def __init__(self, broker: str, management: str | None = None) -> None:
+    def __init__(self, broker: str, management: str | None = None, masking: Masking | None = None) -> None:
         login = parse_url(broker)
         self._states = Value()
         url = management_url(management, login)
@@ -65,7 +67,7 @@ class Sources:
             "drift": self._drift.topic,
             **self._management.topics,
             **self.telemetry.topics,
-            "raw": RawTopic(login),
+            "raw": RawTopic(login, masking or Masking()),
         }
         for name in _FOR_VIEWERS:
             self.topics[name].role = Role.VIEWER

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from rabbitry._decode import decode_json
 from rabbitry.amqp.client import Delivery, Properties, connect
 from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.apps import Role
-from rabbitry.exceptions import ProtocolViolation, RabbitryError, Undecodable, UsageError
-from rabbitry.telemetry import masked, masked_value
+from rabbitry.exceptions import ProtocolViolation, RabbitryError, UsageError
 from rabbitry.web.feed.topics import Params, Part, Subscription, Topic
+from rabbitry.web.masking import Masking
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import BrokerURL
@@ -61,13 +60,15 @@ class RawTopic(Topic):
 
     Args:
         login: The broker's URL.
+        masking: What is masked in messages.
     """
 
     role = Role.OPERATOR
 
-    def __init__(self, login: BrokerURL) -> None:
+    def __init__(self, login: BrokerURL, masking: Masking) -> None:
         super().__init__()
         self._login = login
+        self._masking = masking
         self._tasks: dict[Subscription, asyncio.Task[None]] = {}
         self.ending: set[asyncio.Task[None]] = set()
 
@@ -97,7 +98,7 @@ class RawTopic(Topic):
             raise UsageError("nothing can be bound to the default exchange: look at the messages of a queue instead")
         if max(len(which.exchange.encode()), len(which.key.encode())) > _LONGEST_NAME:
             raise UsageError(f"an exchange's name and a key have at most {_LONGEST_NAME} bytes")
-        return Watch(which)
+        return Watch(which, self._masking)
 
 
 class Watch(Subscription):
@@ -105,10 +106,12 @@ class Watch(Subscription):
 
     Args:
         which: The exchange and the binding key.
+        masking: The fields that are masked in messages.
     """
 
-    def __init__(self, which: Which) -> None:
+    def __init__(self, which: Which, masking: Masking) -> None:
         self._which = which
+        self._masking = masking
         self._value: dict[str, Any] = {"state": "connecting", "reason": "", "seen": 0}
         self._messages: deque[dict[str, Any]] = deque(maxlen=SHOWN)
         self._is_new = True
@@ -136,7 +139,7 @@ class Watch(Subscription):
                     self._tell(bell, state="live")
                     async for delivery in deliveries:
                         delivery.ack()
-                        self._messages.appendleft(shown(delivery, time.time()))
+                        self._messages.appendleft(shown(delivery, time.time(), self._masking))
                         self._tell(bell, seen=self._value["seen"] + 1)
                         await asyncio.sleep(1 / A_SECOND)
             self._tell(bell, state="failed", reason="the broker ended the consumer: watch again")
@@ -152,7 +155,7 @@ class Watch(Subscription):
         bell()
 
 
-def shown(delivery: Delivery, at: float) -> dict[str, Any]:
+def shown(delivery: Delivery, at: float, masking: Masking) -> dict[str, Any]:
     """Return a message as pages get it, with secrets masked by the names of their fields."""
     try:
         properties = delivery.properties
@@ -160,33 +163,26 @@ def shown(delivery: Delivery, at: float) -> dict[str, Any]:
         properties = Properties()
     told = {name: _plain(value) for name, value in properties._asdict().items() if value is not None}
     body = delivery.body
-    text = _text(body)
+    text = _text(body, masking)
     return {
         "at": at,
         "exchange": delivery.exchange.encode(errors="replace").decode(),
         "routing_key": delivery.routing_key.encode(errors="replace").decode(),
         "redelivered": delivery.redelivered,
-        "properties": masked_value(told),
+        "properties": masking.value(told),
         "payload": base64.b64encode(body[:LONGEST]).decode() if text is None else text,
         "payload_encoding": "base64" if text is None else "string",
         "payload_bytes": len(body) if text is None or len(body) > LONGEST else len(text.encode()),
     }
 
 
-def _text(body: bytes) -> str | None:
+def _text(body: bytes, masking: Masking) -> str | None:
     """Return a body as text without secrets; None if it is not text."""
     try:
         text = body[:LONGEST].decode(errors="ignore" if len(body) > LONGEST else "strict")
     except UnicodeDecodeError:
         return None
-    if len(body) <= LONGEST:
-        try:
-            value = decode_json(body, object)
-        except Undecodable:
-            return masked(text)
-        hidden = masked_value(value)
-        return text if hidden == value else msgspec.json.encode(hidden).decode()
-    return masked(text)
+    return masking.body(text.encode()).decode()
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
