@@ -48,8 +48,8 @@ _PACKAGES: Final[dict[str, tuple[set[str], set[str]]]] = {
     "runtime.http": (set(), {"connections", "guard", "guesses", "origins", "pages", "serving"}),
     "telemetry": (
         {
-            "EXCHANGE", "MASK", "MOST_PASSAGES", "SILENCE", "Collector", "Histogram", "Node", "Passage", "Report",
-            "ReportKind", "Reporter", "Wiring", "collect", "decode_report", "is_secret", "masked",
+            "EXCHANGE", "MASK", "MOST_PASSAGES", "SILENCE", "Collector", "Histogram", "Masking", "Node", "Passage",
+            "Report", "ReportKind", "Reporter", "Wiring", "collect", "decode_report",
             "quantile", "DeclaredBinding", "DeclaredExchange", "DeclaredQueue", "Declares",
         },
         set(),

@@ -133,7 +133,7 @@ async def test_messages_are_looked_at_and_hostile_ones_are_text(browser: Browser
         await expect(messages.nth(0).locator("table", has_text="Headers")).to_contain_text(_EVIL)
         await expect(messages.nth(0).get_by_label("Dead-lettered")).to_contain_text(f"3{_EVIL}before")
         await expect(messages.nth(1).locator("pre")).to_have_text(f"plain {_EVIL} \\u202etxt")
-        await expect(messages.nth(2).locator("pre")).to_have_text(re.compile("000000  00 ff 41 42 +\\.\\.AB"))
+        await expect(messages.nth(2).locator("pre")).to_contain_text("4 bytes that are no text")
         assert await serious(page) == []
         while (taken := await channel.get("look.me")) is None:
             pass  # on RabbitMQ they are being put back

@@ -18,8 +18,8 @@ from rabbitry.apps.settings import Settings
 from rabbitry.runtime.http.serving import serve
 from rabbitry.runtime.listening import listen
 from rabbitry.runtime.parent import RECORDS_FOLDER
+from rabbitry.telemetry import MASK
 from rabbitry.web.login.sessions import TOKEN_HEADER as HEADER
-from rabbitry.web.masking import MASK
 from rabbitry.web.queues import AT_ONCE, LONGEST
 from rabbitry.web.server import create_app
 from tests.support.embedded import BrokerProcess
@@ -119,7 +119,8 @@ async def test_messages_are_looked_at_as_the_broker_can(system: System) -> None:
         first, binary, _ = found["messages"]
         assert base64.b64decode(first["payload"]) == b"first"
         assert first["properties"]["headers"] == {"n": 5, "x-token": MASK}
-        assert (len(base64.b64decode(binary["payload"])), binary["payload_bytes"]) == (LONGEST, LONGEST + 1)
+        assert (binary["payload"], binary["is_hidden"]) == ("", True)  # what is no text can't be masked
+        assert (binary["shown_bytes"], binary["payload_bytes"]) == (LONGEST, LONGEST + 1)
         rest = (await client.get("api/messages", params={**_named(), "offset": 2})).json()["messages"]
         assert [(each["payload_bytes"], each["is_masked"]) for each in rest] == [(len(_SECRETS), True)]
         assert b"hunter2" not in base64.b64decode(rest[0]["payload"])

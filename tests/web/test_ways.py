@@ -12,6 +12,7 @@ import rabbitry
 from rabbitry.apps.settings import Settings
 from rabbitry.runtime.http.serving import serve
 from rabbitry.runtime.listening import listen
+from rabbitry.telemetry import MASK
 from rabbitry.web.server import create_app
 from tests.support.ports import free_port
 from tests.support.waiting import eventually_awaited
@@ -70,7 +71,7 @@ async def test_a_message_is_followed_through_its_stages_to_its_dead_letter(broke
             attempts = [(one["attempt"], one["end"]) for one in others if one["outcome"] != "done"]
             assert sorted(attempts) == [(1, "again"), (2, "dead")]
             (dead,) = (one for one in others if one["end"] == "dead")
-            assert dead["error"] == "ValueError: password=***"
+            assert dead["error"] == f"ValueError: password={MASK}"
             assert "in send" in dead["trace"]
             assert "hunter2" not in str(passages)
             assert (await get("chain", id=dead["message"]))["chain"] == identity

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from rabbitry.telemetry._collector import Collector, Node, collect
 from rabbitry.telemetry._histogram import Histogram, quantile
-from rabbitry.telemetry._masking import MASK, is_secret, masked
+from rabbitry.telemetry._masking import MASK, Masking
 from rabbitry.telemetry._report import (
     EXCHANGE,
     MOST_PASSAGES,
@@ -35,6 +35,7 @@ __all__ = [
     "DeclaredQueue",
     "Declares",
     "Histogram",
+    "Masking",
     "Node",
     "Passage",
     "Report",
@@ -43,7 +44,5 @@ __all__ = [
     "Wiring",
     "collect",
     "decode_report",
-    "is_secret",
-    "masked",
     "quantile",
 ]

@@ -29,7 +29,7 @@ class Passage(msgspec.Struct, array_like=True, frozen=True):
     handler. keys, ids: routing keys and message ids of the first messages that it led to; an id is empty if it is not
     known. led: how many these are. message_id: its own. began: the Unix time at which the handler began. waited:
     seconds in the worker outside the handler. attempt: 1 at first. error, trace: cut, with secrets masked by the
-    names before them (`masked`). published: the Unix time in its properties, in whole seconds, or 0. end: `dead` if a
+    names before them (`Masking`). published: the Unix time in its properties, in whole seconds, or 0. end: `dead` if a
     dead letter was made of it, `again` if it is to come again, or empty.
     """
 

@@ -23,9 +23,10 @@ from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import json_response, route_class
 from rabbitry.apps.management import fetch, get_object, management_url, open_client
 from rabbitry.exceptions import ConnectFailed, Undecodable, UsageError
+from rabbitry.telemetry import Masking
 from rabbitry.web.audit import Audit
 from rabbitry.web.login.sessions import TOKEN_HEADER
-from rabbitry.web.masking import Masking
+from rabbitry.web.masking import shown_body
 from rabbitry.web.sources.broker import is_own
 
 if TYPE_CHECKING:
@@ -154,15 +155,12 @@ class Queues:
         return json_response(found)
 
     def _mask(self, message: dict[str, Any]) -> None:
-        """Mask the secrets of a message. `shown_bytes` is how many bytes of the body were there before."""
+        """Mask the secrets of a message, and add what `Body` has."""
         message["properties"] = self._masking.value(message.get("properties"))
         payload = str(message.get("payload", ""))
         is_base64 = message.get("payload_encoding") == "base64"
         body = base64.b64decode(payload) if is_base64 else payload.encode("utf-8", "surrogatepass")
-        masked = self._masking.body(body)
-        message["shown_bytes"], message["is_masked"] = len(body), masked != body
-        if masked != body:
-            message["payload"], message["payload_encoding"] = base64.b64encode(masked).decode(), "base64"
+        message.update(shown_body(body, self._masking)._asdict(), payload_encoding="base64")
 
 
 async def _largest() -> int:

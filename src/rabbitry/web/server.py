@@ -136,11 +136,11 @@ def create_app(
     sources = Sources(settings.broker, management, access.masking)
     login, roles = Login(access), Roles()
     audit = Audit(default_file())
-    ways = Ways(sources.telemetry)
+    ways = Ways(sources.telemetry, access.masking)
     queues = Queues(settings.broker, management, audit, access.masking)
     metrics = Metrics(settings.broker, management)
     flows = FlowRoutes(broker, sources.flows, audit)
-    dead = DeadLetters(settings.broker, management, audit)
+    dead = DeadLetters(settings.broker, management, audit, access.masking)
     sources.telemetry.listeners.append(dead.types.take)
     topics = {**sources.topics, **dead.topics}
     feed = Feed(topics)

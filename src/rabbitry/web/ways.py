@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import json_response, route_class
+from rabbitry.telemetry import Masking
 from rabbitry.web.passages import KEPT, MOST_SHOWN, Passages
 from rabbitry.web.sources.telemetry import EVERY, Telemetry
 
@@ -30,9 +31,11 @@ class Ways:
 
     Args:
         telemetry: The source of the reports.
+        masking: What is masked in errors, besides what the workers have masked.
     """
 
-    def __init__(self, telemetry: Telemetry) -> None:
+    def __init__(self, telemetry: Telemetry, masking: Masking) -> None:
+        self._masking = masking
         self._telemetry = telemetry
         self._passages: Passages | None = None
         self.router: APIRouter = APIRouter(route_class=route_class(_largest))
@@ -67,7 +70,7 @@ class Ways:
     async def chain(self, request: Request, id: Text) -> Response:
         """Return the passages of the chain that an id belongs to: `chain`, `passages`, `share`, `most`, `kept`."""
         chain, passages = await self._passages.chain(id.strip()) if self._passages else (id, [])
-        passages = _for(request, passages)
+        passages = self._for(request, passages)
         return json_response({"chain": chain, "passages": passages, "most": MOST_SHOWN, **self._about()})
 
     @needs(Role.VIEWER)
@@ -76,7 +79,7 @@ class Ways:
         if self._passages is None:
             return json_response({"failed": [], "others": [], **self._about()})
         failed, others = await self._passages.recent(failed=True), await self._passages.recent(failed=False)
-        told = {"failed": _for(request, failed), "others": _for(request, others)}
+        told = {"failed": self._for(request, failed), "others": self._for(request, others)}
         return json_response({**told, **self._about()})
 
     @needs(Role.VIEWER)
@@ -111,12 +114,11 @@ class Ways:
         missed = left_out + sum(node.report.missed for node in live)
         return {"share": min(shares, default=1.0), "missed": missed, "nodes": len(live), "kept": KEPT}
 
-
-def _for(request: Request, passages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return passages for a user. A viewer gets no error texts, since these may quote a message."""
-    if user_of(request).role >= Role.OPERATOR:
-        return passages
-    return [one | {"error": one["error"].partition(":")[0], "trace": ""} for one in passages]
+    def _for(self, request: Request, passages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return passages for a user. A viewer gets no error texts, since these may quote a message."""
+        if user_of(request).role < Role.OPERATOR:
+            return [one | {"error": one["error"].partition(":")[0], "trace": ""} for one in passages]
+        return [one | {name: self._masking.lines(one[name]) for name in ("error", "trace")} for one in passages]
 
 
 async def _largest() -> int:

@@ -15,6 +15,7 @@ from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.apps.settings import Settings
 from rabbitry.runtime.http.serving import serve
 from rabbitry.runtime.listening import listen
+from rabbitry.web.login.gate import Access
 from rabbitry.web.login.sessions import TOKEN_HEADER as HEADER
 from rabbitry.web.server import create_app
 from tests.support.waiting import eventually_awaited
@@ -30,11 +31,11 @@ class System:
 
 
 @contextlib.asynccontextmanager
-async def served(system: System) -> AsyncIterator[httpx.AsyncClient]:
-    """Serve a dashboard; the client has the token of its pages."""
+async def served(system: System, access: Access | None = None) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve a dashboard, to whom `access` allows; the client has the token of its pages."""
     (listener,) = listen("127.0.0.1", 0)
     stop = asyncio.Event()
-    app = create_app(Settings(port=0, broker=system.broker), [], system.management)
+    app = create_app(Settings(port=0, broker=system.broker), [], system.management, access=access)
     serving = asyncio.create_task(serve(app, [listener], stop))
     try:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/dead/"

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 from typing import Any
 
 import httpx
@@ -10,7 +11,9 @@ import pytest
 import rabbitry
 from rabbitry.amqp.client import Properties
 from rabbitry.amqp.protocol.tables import FieldValue
+from rabbitry.telemetry import MASK, Masking
 from rabbitry.web.dead.routes import AT_ONCE
+from rabbitry.web.login.gate import Access
 from rabbitry.web.login.sessions import TOKEN_HEADER as HEADER
 from tests.support.ports import free_port
 from tests.support.waiting import eventually_awaited
@@ -67,10 +70,11 @@ async def test_dead_letters_are_grouped_and_looked_at_and_stay(system: System) -
         await settled(channel, "seen.dead", total)
         group = {name: small[name] for name in ("stage", "reason", "kind")}
         (cut,) = (await _look(client, system, "letters", _of("seen", **group)))["letters"]
-        assert (len(base64.b64decode(cut["body"])), cut["size"]) == (20_000, 30_000)
+        assert (cut["is_hidden"], cut["body"]) == (True, "")  # what is no text can't be masked
+        assert (cut["shown_bytes"], cut["size"]) == (20_000, 30_000)
         await settled(channel, "seen.dead", total)
-        (whole,) = (await _look(client, system, "letters", _of("seen", mark=cut["mark"])))["letters"]
-        assert (len(base64.b64decode(whole["body"])), whole["mark"]) == (30_000, cut["mark"])
+        (same,) = (await _look(client, system, "letters", _of("seen", mark=cut["mark"])))["letters"]
+        assert same["mark"] == cut["mark"]
         await settled(channel, "seen.dead", total)
         plan = await _look(client, system, "dry-run", _of("seen", everything=True))
         assert (plan["count"], plan["whole"], plan["others"]) == (total, True, 0)
@@ -129,6 +133,44 @@ async def test_one_a_group_and_all_are_replayed_and_dropped(system: System) -> N
         result = (await finished(client, "replay", 4))[0]["result"]
         assert result.startswith("0 replayed, 1 stayed: s-0: ")
         await settled(channel, "acts.dead", 1)
+
+
+async def test_secrets_are_masked_but_in_what_is_edited(system: System) -> None:
+    body = b'{"pin": "hunter2", "n": 1}'
+    masking = Masking(["pin"])
+    async with rabbitry.connect(system.broker) as connection, served(system, Access(masking=masking)) as client:
+        channel = await connection.channel()
+        await channel.declare_queue("hide.queue", durable=True)
+        await bury(channel, "hide", [body, b"\xff"], queue="hide.queue", error="pin=hunter2 is wrong")
+        found = await _look(client, system, "groups", _of("hide"))
+        await settled(channel, "hide.dead", 2)
+        group = {name: found["groups"][0][name] for name in ("stage", "reason", "kind")}
+        assert group["kind"] == f"pin={MASK} is wrong"
+        page = await _look(client, system, "letters", _of("hide", **group))
+        assert "hunter2" not in str((found, page))
+        letter = page["letters"][0]
+        shown = base64.b64decode(letter["body"]).decode()
+        assert (json.loads(shown), letter["is_masked"]) == ({"pin": MASK, "n": 1}, True)
+        assert (letter["shown_bytes"], letter["error"]) == (len(body), f"pin={MASK} is wrong")
+        await settled(channel, "hide.dead", 2)
+        one = _of("hide", mark=letter["mark"])
+        assert (await client.post("api/body", json=_of("hide", everything=True))).status_code == 400
+        real = (await client.post("api/body", json=one)).json()["body"]
+        assert base64.b64decode(real) == body
+        await settled(channel, "hide.dead", 2)
+        assert len(await finished(client, "open a dead letter for editing")) == 1
+        # What was shown is not written back, as it is or changed.
+        for number, text in enumerate((shown, shown.replace("1", "2")), 1):
+            assert (await client.post("api/replay", json=one | {"body": text})).status_code == 200
+            result = (await finished(client, "replay", number))[0]["result"]
+            assert result.startswith("0 replayed; failed: the edited body has")
+            await settled(channel, "hide.dead", 2)
+        edited = body.replace(b"1", b"2").decode()
+        assert (await client.post("api/replay", json=one | {"body": edited})).status_code == 200
+        assert (await finished(client, "replay", 3))[0]["result"] == "1 replayed"
+        assert await taken(channel, "hide.queue") == {edited.encode(): 1}
+        gone = await client.post("api/body", json=one)
+        assert gone.json() == {"body": None}
 
 
 async def test_two_replays_at_once_publish_no_message_twice(system: System) -> None:

@@ -5,7 +5,10 @@ import pytest
 from rabbitry.amqp.client import Properties
 from rabbitry.exceptions import UsageError
 from rabbitry.flow.wiring.dead_letters import DeadLetter, letter_of
+from rabbitry.telemetry import Masking
 from rabbitry.web.dead.selection import MOST_GROUPS, Groups, Selection, kind_of, mark_of
+
+_MASKING = Masking()
 
 
 def _letter(body: bytes = b"{}", **headers: str) -> DeadLetter:
@@ -22,17 +25,18 @@ def _letter(body: bytes = b"{}", **headers: str) -> DeadLetter:
         ("<Thing at 0x7f00c0ffee>", "<Thing at #>"),
         ("a facade of decades", "a facade of decades"),
         ("\n first\nsecond", "first"),
+        ("no login token=ab12 for 7", "no login token=••• for #"),
         ("", ""),
         ("x" * 1000, "x" * 300),
     ],
 )
 def test_errors_of_one_kind_differ_by_numbers_and_ids_alone(error: str, kind: str) -> None:
-    assert kind_of(error) == kind
+    assert kind_of(error, _MASKING) == kind
 
 
 def test_errors_made_to_slow_the_sorting_down_are_cut() -> None:
     for text in ("a-" * 2000, "-" * 4000, "f" * 4000, "a" * 7 + " " * 4000):  # no backtracking that takes for ever
-        assert kind_of(text) == text.strip()[:300]
+        assert kind_of(text, _MASKING) == text.strip()[:300]
 
 
 def test_a_mark_is_of_one_message_and_its_copies() -> None:
@@ -46,7 +50,7 @@ def test_a_mark_is_of_one_message_and_its_copies() -> None:
 
 
 def test_groups_are_counted_with_their_first_and_last_time() -> None:
-    groups = Groups()
+    groups = Groups(_MASKING)
     for at in ("2026-02", "2026-01", "2026-03"):
         groups.add(_letter(stage="s", reason="failed", error=f"order {at}", failed_at=at))
     groups.add(_letter(stage="t", reason="failed", error="order 1"))
@@ -57,7 +61,7 @@ def test_groups_are_counted_with_their_first_and_last_time() -> None:
 
 
 def test_the_number_of_groups_is_bounded() -> None:
-    groups = Groups()
+    groups = Groups(_MASKING)
     for number in range(MOST_GROUPS + 5):
         groups.add(_letter(stage="abc"[number % 3] * (number // 3 + 1)))
     assert (len(groups.shown()), groups.others) == (MOST_GROUPS, 5)
@@ -70,10 +74,10 @@ def test_a_selection_is_all_a_group_or_one() -> None:
     everything = Selection("/", "shop", everything=True)
     for selection in (group, one, everything):
         selection.check()
-        assert selection.takes(letter, 2)
+        assert selection.takes(letter, 2, _MASKING)
     other = _letter(stage="s", reason="failed", error="yes")
-    assert [selection.takes(other, 2) for selection in (group, everything)] == [False, True]
-    assert not one.takes(_letter(b"other", stage="s", reason="failed", error="no 1"), 5)
+    assert [selection.takes(other, 2, _MASKING) for selection in (group, everything)] == [False, True]
+    assert not one.takes(_letter(b"other", stage="s", reason="failed", error="no 1"), 5, _MASKING)
 
 
 @pytest.mark.parametrize(

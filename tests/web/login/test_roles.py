@@ -52,7 +52,7 @@ ROUTES: Final = {
         "POST /flows/api/pause", "POST /flows/api/resume",
         "GET /dead/api/groups", "POST /dead/api/groups", "GET /dead/api/letters", "POST /dead/api/letters",
         "GET /dead/api/dry-run", "POST /dead/api/dry-run", "POST /dead/api/check", "POST /dead/api/replay",
-        "POST /dead/api/pause", "POST /dead/api/resume", "POST /dead/api/cancel",
+        "POST /dead/api/pause", "POST /dead/api/resume", "POST /dead/api/cancel", "POST /dead/api/body",
         "POST /grading/api/submissions", "POST /grading/api/inbox/{role}/{identity}", "POST /crawl/api/command",
     },
     "admin": {

@@ -16,7 +16,7 @@ from zlib import crc32
 from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.amqp.protocol.tables import encode_text
 from rabbitry.flow.message import Publication, Role, properties_of
-from rabbitry.telemetry import MOST_PASSAGES, Passage, masked
+from rabbitry.telemetry import MOST_PASSAGES, Masking, Passage
 
 if TYPE_CHECKING:
     from rabbitry.flow.worker._job import Job, Result
@@ -29,6 +29,7 @@ MOST_LED: Final = 20
 LONGEST_ERROR: Final = 500
 LONGEST_TRACE: Final = 4_000
 _LONGEST_NAME: Final = 255
+_MASKING: Final = Masking()
 _HIGHEST: Final = 20
 """Halvings of the share at most."""
 
@@ -110,8 +111,8 @@ def _passage(job: Job, result: Result, outgoing: list[Publication]) -> Passage:
         waited=round(waited, 6),
         attempt=job.attempt,
         ids=ids,
-        error="" if is_done else masked(result.error)[:LONGEST_ERROR],
-        trace="" if is_done else masked(result.trace)[-LONGEST_TRACE:],
+        error="" if is_done else _MASKING.lines(result.error)[:LONGEST_ERROR],
+        trace="" if is_done else _MASKING.lines(result.trace)[-LONGEST_TRACE:],
         published=published if isinstance(published, int) else published.timestamp() if published else 0,
         end="dead" if roles & {Role.DEAD, Role.BARE} else "again" if Role.AGAIN in roles else "",
         led=len(outgoing),

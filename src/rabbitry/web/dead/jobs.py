@@ -14,6 +14,7 @@ from rabbitry.amqp.client import Connection
 from rabbitry.apps import Role
 from rabbitry.exceptions import RabbitryError, UsageError
 from rabbitry.flow.wiring.dead_letters import DeadLetter, dead_queue, drop, replay, waiting
+from rabbitry.telemetry import MASK, Masking
 from rabbitry.web.audit import Audit
 from rabbitry.web.dead.selection import Selection, readable
 from rabbitry.web.feed.topics import Value
@@ -30,6 +31,7 @@ consumer that keeps one for 30 minutes."""
 _SHOWN_EVERY: Final = 0.2
 _LOGGED_EVERY: Final = 2.0
 _MOST_PROBLEMS: Final = 20
+_MASK: Final = MASK.encode()
 _DONE: Final = {"replay": "replayed", "drop": "dropped"}
 
 _logger = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ class Job:
         who: Who asked for it.
         rate: Dead letters a second at most; None for no limit.
         expected: How many the page counted, for the progress.
+        masking: What is masked in the errors by which groups are told apart; the usual fields if it is None.
         body: A body in place of the message's own.
     """
 
@@ -55,6 +58,7 @@ class Job:
         *,
         rate: int | None = None,
         expected: int | None = None,
+        masking: Masking | None = None,
         body: bytes | None = None,
     ) -> None:
         self.action = action
@@ -66,6 +70,7 @@ class Job:
         self.problems: list[str] = []
         self.error = ""
         self._expected = expected
+        self._masking = masking or Masking()
         self._body = body
         self._since = time.time()
         self._asked = 0
@@ -166,7 +171,15 @@ class Job:
         self.problems = list(dict.fromkeys([*self.problems, *problems]))
 
     def _takes(self, letter: DeadLetter) -> bool:
-        return self.selection.takes(letter, len(letter.body))
+        if not self.selection.takes(letter, len(letter.body), self._masking):
+            return False
+        if self._body is not None and self._body.count(_MASK) > letter.body.count(_MASK):
+            # Masked text that was edited would put the mask in place of the secret.
+            raise UsageError(
+                f"the edited body has {MASK!r}, as masked fields are shown, where the message has not: "
+                "edit the message's own body"
+            )
+        return True
 
     async def _go_on(self) -> bool:
         """Wait for this one's turn; return whether it may be done in this pass."""

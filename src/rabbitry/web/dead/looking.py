@@ -23,6 +23,7 @@ from rabbitry.exceptions import NotFound, UsageError
 from rabbitry.flow.message import properties_of
 from rabbitry.flow.wiring.dead_letters import DeadLetter, dead_queue, letter_of, waiting, walk
 from rabbitry.web.dead.selection import MARKED, mark_of, readable
+from rabbitry.web.masking import shown_body
 from rabbitry.web.sources.broker import is_own
 from rabbitry.web.sources.fields import number, text
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from rabbitry.amqp.client import BrokerURL
     from rabbitry.amqp.client.connection import Connecting
+    from rabbitry.telemetry import Masking
 
 FARTHEST: Final = 10_000
 """Dead letters that are looked at, from the oldest on."""
@@ -45,8 +47,9 @@ class Seen(NamedTuple):
     properties: Properties
     size: int
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self, masking: Masking) -> dict[str, Any]:
         """Return what a page shows."""
+        body = shown_body(self.letter.body, masking)
         texts = {
             name: readable(value)
             for name in DeadLetter.__dataclass_fields__
@@ -59,12 +62,17 @@ class Seen(NamedTuple):
         }
         return {
             **texts,
+            "error": masking.lines(texts["error"]),
+            "traceback": masking.lines(texts["traceback"]),
             "attempts": self.letter.attempts,
             "mark": mark_of(self.letter, self.size),
-            "body": base64.b64encode(self.letter.body).decode(),
+            "body": body.payload,
+            "shown_bytes": body.shown_bytes,
+            "is_masked": body.is_masked,
+            "is_hidden": body.is_hidden,
             "size": self.size,
-            "properties": others,
-            "headers": plain(self.properties.headers or {}),
+            "properties": masking.value(others),
+            "headers": masking.value(plain(self.properties.headers or {})),
         }
 
 

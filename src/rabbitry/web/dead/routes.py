@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
@@ -18,6 +19,7 @@ from rabbitry.apps.api import json_response, route_class
 from rabbitry.apps.management import NothingThere, get_object, management_url, open_client
 from rabbitry.exceptions import RabbitryError, Undecodable, UsageError
 from rabbitry.flow.wiring.dead_letters import dead_queue, target_of
+from rabbitry.telemetry import Masking
 from rabbitry.web.audit import Audit
 from rabbitry.web.dead.jobs import Job, Jobs
 from rabbitry.web.dead.looking import Looking
@@ -80,6 +82,7 @@ class DeadLetters:
         broker: The broker's URL.
         management: The URL of its management API; RabbitMQ's port on the broker's host if it is None.
         audit: Where changes are logged.
+        masking: What is masked in dead letters that are looked at.
 
     Raises:
         UsageError: One of them is no URL.
@@ -89,7 +92,8 @@ class DeadLetters:
         types: The types of stages' messages, which takes the reports of workers.
     """
 
-    def __init__(self, broker: str, management: str | None, audit: Audit) -> None:
+    def __init__(self, broker: str, management: str | None, audit: Audit, masking: Masking) -> None:
+        self._masking = masking
         self._login = parse_url(broker)
         self._url = management_url(management, self._login)
         self._audit = audit
@@ -102,6 +106,7 @@ class DeadLetters:
             self.router.add_api_route(path, look)
             self.router.add_api_route(path, look, methods=["POST"])
         for path, change in (
+            ("/body", self.body),
             ("/check", self.check),
             ("/replay", self.replay),
             ("/drop", self.drop),
@@ -128,7 +133,7 @@ class DeadLetters:
         app = await self._asked(request, App)
         if app is None:
             return json_response({"fetches": True})
-        groups, seen = Groups(), 0
+        groups, seen = Groups(self._masking), 0
         async with self._look(request, app), self._looking.walk(app.vhost, app.app) as walk:
             async for each in walk.letters:
                 groups.add(each.letter)
@@ -137,21 +142,20 @@ class DeadLetters:
 
     @needs(Role.OPERATOR)
     async def letters(self, request: Request) -> Response:
-        """Return some of a selection, or the one of a mark with the first LONGEST_EDITED bytes of its body."""
+        """Return some of a selection, with their secrets masked."""
         page = await self._asked(request, Page)
         if page is None:
             return json_response({"fetches": True})
-        longest = LONGEST if page.mark is None else LONGEST_EDITED
         found: list[dict[str, Any]] = []
         place = 0
-        async with self._look(request, page), self._looking.walk(page.vhost, page.app, longest) as walk:
+        async with self._look(request, page), self._looking.walk(page.vhost, page.app, LONGEST) as walk:
             async for each in walk.letters:
-                if not page.takes(each.letter, each.size):
+                if not page.takes(each.letter, each.size, self._masking):
                     continue
                 if len(found) == AT_ONCE or (found and page.mark is not None):
                     return json_response({"letters": found, "skip": page.skip, "more": page.mark is None})
                 if place >= page.skip:
-                    found.append(each.shown())
+                    found.append(each.shown(self._masking))
                 place += 1
         return json_response({"letters": found, "skip": page.skip, "more": False})
 
@@ -169,7 +173,7 @@ class DeadLetters:
         ):
             async for each in walk.letters:
                 seen += 1
-                if selection.takes(each.letter, each.size):
+                if selection.takes(each.letter, each.size, self._masking):
                     targets[target_of(each.letter)] += 1
                     if selection.mark is not None:
                         break
@@ -181,6 +185,22 @@ class DeadLetters:
         more = {"others": sum(targets.values()) - sum(count for _, count in targets.most_common(_MOST_TARGETS))}
         whole = seen >= walk.total or selection.mark is not None
         return json_response({"count": targets.total(), "whole": whole, "seen": seen, "targets": shown} | more)
+
+    @needs(Role.OPERATOR)
+    async def body(self, request: Request) -> Response:
+        """Return the body of the dead letter of a mark for editing: unmasked, which the audit log shows."""
+        asked = _decoded(await request.body(), Selection)
+        asked.check()
+        if asked.mark is None:
+            raise UsageError("the body of which dead letter? one by its mark")
+        async with (
+            self._look(request, asked, "open a dead letter for editing"),
+            self._looking.walk(asked.vhost, asked.app, LONGEST_EDITED) as walk,
+        ):
+            async for each in walk.letters:
+                if asked.takes(each.letter, each.size, self._masking):
+                    return json_response({"body": base64.b64encode(each.letter.body).decode()})
+        return json_response({"body": None})
 
     @needs(Role.OPERATOR)
     async def check(self, request: Request) -> Response:
@@ -201,7 +221,10 @@ class DeadLetters:
         if asked.body is not None and asked.mark is None:
             raise UsageError("an edited body is for one dead letter, by its mark")
         body = None if asked.body is None else asked.body.encode()
-        job = Job("replay", asked, user_of(request).who, rate=asked.rate, expected=_expected(asked), body=body)
+        job = Job(
+            "replay", asked, user_of(request).who,
+            rate=asked.rate, expected=_expected(asked), masking=self._masking, body=body,
+        )  # fmt: skip
         await self.jobs.start(job)
         return json_response({"started": "replay"})
 
@@ -212,7 +235,8 @@ class DeadLetters:
         name = dead_queue(asked.app)
         if asked.confirm != name:
             raise UsageError(f"{asked.confirm!r} is not the queue's name: type {name!r} to drop dead letters")
-        await self.jobs.start(Job("drop", asked, user_of(request).who, expected=_expected(asked)))
+        who = user_of(request).who
+        await self.jobs.start(Job("drop", asked, who, expected=_expected(asked), masking=self._masking))
         return json_response({"started": "drop"})
 
     @needs(Role.OPERATOR)
@@ -249,12 +273,12 @@ class DeadLetters:
         return asked if request.method == "POST" or await self._looking.is_free() else None
 
     @contextlib.asynccontextmanager
-    async def _look(self, request: Request, app: App) -> AsyncIterator[None]:
-        """Log a look that marks messages, before and after."""
+    async def _look(self, request: Request, app: App, action: str = "look at dead letters") -> AsyncIterator[None]:
+        """Log a look that marks messages or shows secrets, before and after."""
         if request.method != "POST":
             yield
             return
-        entry = await self._audit.begin(user_of(request).who, "look at dead letters", app.vhost, dead_queue(app.app))
+        entry = await self._audit.begin(user_of(request).who, action, app.vhost, dead_queue(app.app))
         try:
             yield
         except RabbitryError as error:

@@ -10,6 +10,7 @@ import msgspec
 
 from rabbitry.exceptions import UsageError
 from rabbitry.flow.wiring.dead_letters import DeadLetter
+from rabbitry.telemetry import Masking
 
 MARKED: Final = 256
 """The first bytes of a body, which tell dead letters without an id apart."""
@@ -26,10 +27,10 @@ def readable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def kind_of(error: str) -> str:
-    """Return the first line of an error with `#` in place of numbers and ids."""
+def kind_of(error: str, masking: Masking) -> str:
+    """Return the first line of an error, masked, with `#` in place of numbers and ids."""
     first, *_ = error.strip().splitlines() or [""]
-    return readable(_VARIABLE.sub("#", first[:_LONGEST_KIND]))
+    return readable(_VARIABLE.sub("#", masking.text(first[:_LONGEST_KIND])))
 
 
 def mark_of(letter: DeadLetter, size: int) -> str:
@@ -58,11 +59,11 @@ class Group:
         last: When the last one failed.
     """
 
-    def __init__(self, letter: DeadLetter) -> None:
+    def __init__(self, letter: DeadLetter, masking: Masking) -> None:
         self.stage = readable(letter.stage)
         self.reason = readable(letter.reason)
-        self.kind = kind_of(letter.error)
-        self.example = readable(letter.error)
+        self.kind = kind_of(letter.error, masking)
+        self.example = masking.lines(readable(letter.error))
         self.count = 0
         self.first = self.last = readable(letter.failed_at)
 
@@ -80,19 +81,20 @@ class Group:
 class Groups:
     """The groups of the dead letters that were added. others: dead letters of groups beyond MOST_GROUPS."""
 
-    def __init__(self) -> None:
+    def __init__(self, masking: Masking) -> None:
+        self._masking = masking
         self._groups: dict[tuple[str, str, str], Group] = {}
         self.others = 0
 
     def add(self, letter: DeadLetter) -> None:
         """Add a dead letter to its group."""
-        key = (letter.stage, letter.reason, kind_of(letter.error))
+        key = (letter.stage, letter.reason, kind_of(letter.error, self._masking))
         group = self._groups.get(key)
         if group is None:
             if len(self._groups) >= MOST_GROUPS:
                 self.others += 1
                 return
-            group = self._groups[key] = Group(letter)
+            group = self._groups[key] = Group(letter, self._masking)
         group.add(letter)
 
     def shown(self) -> list[dict[str, Any]]:
@@ -130,14 +132,14 @@ class Selection(App, frozen=True, forbid_unknown_fields=True):
         ):
             raise UsageError("which dead letters? all of them, a group (stage, reason and kind), or one by its mark")
 
-    def takes(self, letter: DeadLetter, size: int) -> bool:
+    def takes(self, letter: DeadLetter, size: int, masking: Masking) -> bool:
         """Return whether a dead letter is selected; `size` is that of its whole body."""
         if self.mark is not None:
             return mark_of(letter, size) == self.mark
         return self.everything or (
             readable(letter.stage) == self.stage
             and readable(letter.reason) == self.reason
-            and kind_of(letter.error) == self.kind
+            and kind_of(letter.error, masking) == self.kind
         )
 
     def __str__(self) -> str:

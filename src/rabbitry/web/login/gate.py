@@ -20,10 +20,10 @@ from rabbitry.apps import Role, User
 from rabbitry.apps.users import USER
 from rabbitry.runtime.http.guard import basic, cookies, peer_of, refuse_websocket
 from rabbitry.runtime.http.origins import SAFE_METHODS
+from rabbitry.telemetry import Masking
 from rabbitry.web.login.accounts import Accounts, Person, TooManyGuesses
 from rabbitry.web.login.sessions import TOKEN_HEADER, Session, Sessions
 from rabbitry.web.login.users import usual_file
-from rabbitry.web.masking import Masking
 
 SESSION: Final = "rabbitry.session"
 """The key of a request's scope with its session, if it has one."""

@@ -11,8 +11,8 @@ from typing import Final
 from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps import Role
 from rabbitry.apps.management import management_url
+from rabbitry.telemetry import Masking
 from rabbitry.web.feed.topics import Topic, Value
-from rabbitry.web.masking import Masking
 from rabbitry.web.sources.attention import Attention
 from rabbitry.web.sources.drift import Drift
 from rabbitry.web.sources.flows import Flows

@@ -7,7 +7,6 @@ therefore holds up nobody, and goes when the page goes.
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 import time
 from collections import deque
@@ -21,8 +20,9 @@ from rabbitry.amqp.client import Delivery, Properties, connect
 from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.apps import Role
 from rabbitry.exceptions import ProtocolViolation, RabbitryError, UsageError
+from rabbitry.telemetry import Masking
 from rabbitry.web.feed.topics import Params, Part, Subscription, Topic
-from rabbitry.web.masking import Masking
+from rabbitry.web.masking import shown_body
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import BrokerURL
@@ -106,7 +106,7 @@ class Watch(Subscription):
 
     Args:
         which: The exchange and the binding key.
-        masking: The fields that are masked in messages.
+        masking: What is masked.
     """
 
     def __init__(self, which: Which, masking: Masking) -> None:
@@ -162,27 +162,16 @@ def shown(delivery: Delivery, at: float, masking: Masking) -> dict[str, Any]:
     except ProtocolViolation:
         properties = Properties()
     told = {name: _plain(value) for name, value in properties._asdict().items() if value is not None}
-    body = delivery.body
-    text = _text(body, masking)
     return {
         "at": at,
         "exchange": delivery.exchange.encode(errors="replace").decode(),
         "routing_key": delivery.routing_key.encode(errors="replace").decode(),
         "redelivered": delivery.redelivered,
         "properties": masking.value(told),
-        "payload": base64.b64encode(body[:LONGEST]).decode() if text is None else text,
-        "payload_encoding": "base64" if text is None else "string",
-        "payload_bytes": len(body) if text is None or len(body) > LONGEST else len(text.encode()),
+        **shown_body(delivery.body[:LONGEST], masking)._asdict(),
+        "payload_encoding": "base64",
+        "payload_bytes": len(delivery.body),
     }
-
-
-def _text(body: bytes, masking: Masking) -> str | None:
-    """Return a body as text without secrets; None if it is not text."""
-    try:
-        text = body[:LONGEST].decode(errors="ignore" if len(body) > LONGEST else "strict")
-    except UnicodeDecodeError:
-        return None
-    return masking.body(text.encode()).decode()
 
 
 def _plain(value: Any, depth: int = 0) -> Any:

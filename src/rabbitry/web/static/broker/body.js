@@ -4,8 +4,9 @@ import { shownJson } from "../format.js";
 export const TEXT = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
 // Returns kind, text, length (bytes that are here) and isCut.
-// `shown`: bytes that were here before secrets were masked.
-export function read(payload, encoding, size, shown) {
+// `shown`: bytes that were here before secrets were masked. `isHidden`: it is no text, and is therefore not here at all.
+export function read(payload, encoding, size, shown, isHidden) {
+  if (isHidden) return { length: size, isCut: false, kind: "Binary", text: `${size.toLocaleString("en")} bytes that are no text, in which no secrets can be masked. With --mask "" the dashboard shows them.` };
   const body = encoding === "base64" ? Uint8Array.from(atob(payload), (letter) => letter.charCodeAt(0)) : new TextEncoder().encode(payload);
   const length = shown ?? body.length;
   const isCut = length < size;

@@ -49,10 +49,10 @@ function Warning({ type, limit, isAsked, onFetch, onLeave }) {
 }
 
 // `note`: what is said beside the key.
-export function Message({ payload, payload_encoding: encoding, payload_bytes: size, redelivered, exchange, routing_key: key, properties, shown_bytes: here, is_masked: isMasked, note }) {
+export function Message({ payload, payload_encoding: encoding, payload_bytes: size, redelivered, exchange, routing_key: key, properties, shown_bytes: here, is_masked: isMasked, is_hidden: isHidden, note }) {
   const { headers = {}, ...others } = Array.isArray(properties) ? {} : properties;
   const { "x-death": deaths, ...rest } = headers;
-  const body = read(payload, encoding, size, here);
+  const body = read(payload, encoding, size, here, isHidden);
   return html`<li><details>
     <summary>${key === "" ? html`<span class="zero">no key</span>` : html`<bdi>${shown(key)}</bdi>`} <span class="zero">${bytes(size)}${note && `, ${note}`}</span>
       ${redelivered && html` <span class="tag">redelivered</span>`}</summary>

@@ -1,11 +1,10 @@
-// Editing the body of a dead letter: what changes is shown beside the original.
+// Editing the body of a dead letter, which comes unmasked: what changes is shown beside the original.
 import { post } from "../ask.js";
 import { shown, shownJson } from "../format.js";
 import { Component, html } from "../html.js";
 import { isJson, pretty } from "../broker/body.js";
 import { Act } from "./act.js";
 import { changes } from "./diff.js";
-import { lookers } from "./looking.js";
 
 const LONGEST = 1 << 20; // bytes, as the server takes them
 const TYPING = 300; // milliseconds after the last key before the body is checked
@@ -28,13 +27,13 @@ export class Edit extends Component {
   state = { before: null, text: "", why: "Fetching the whole body.", check: null, isForced: false };
 
   async componentDidMount() {
-    const { letter, selection, agreed } = this.props;
+    const { letter, selection } = this.props;
     if (letter.size > LONGEST) return this.setState({ why: "This body is larger than 1 MiB: it can only be replayed as it is." });
     if (letter.properties.content_encoding) return this.setState({ why: `This body is encoded (${letter.properties.content_encoding}): it can only be replayed as it is.` });
     try {
-      const { letters: [whole] } = await lookers(agreed)("letters", selection);
-      const text = whole ? textOf(whole.body) : null;
-      this.setState(text === null ? { why: whole ? "This body is no text: it can only be replayed as it is." : "It is no longer there." } : { before: text, text, why: null });
+      const { body } = await post("body", selection);
+      const text = body === null ? null : textOf(body);
+      this.setState(text === null ? { why: body !== null ? "This body is no text: it can only be replayed as it is." : "It is no longer there." } : { before: text, text, why: null });
     } catch (error) {
       this.setState({ why: error.message });
     }

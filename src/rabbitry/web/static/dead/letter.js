@@ -41,8 +41,8 @@ function Origin({ error, stage, queue, exchange, routing_key: key, attempts, fai
   return html`<dl class="origin">${rows.filter(([, value]) => value).map(([name, value]) => html`<div><dt>${name}</dt><dd><bdi>${shown(value)}</bdi></dd></div>`)}</dl>`;
 }
 
-function Body({ body, size }) {
-  const { kind, text, length, isCut } = read(body, "base64", size);
-  return html`<h4>Body <span class="note">${kind}${isCut && `, the first ${count(length, "byte", "bytes")} of ${size.toLocaleString("en")}`}</span></h4>
+function Body({ body, size, shown_bytes: here, is_masked: isMasked, is_hidden: isHidden }) {
+  const { kind, text, length, isCut } = read(body, "base64", size, here, isHidden);
+  return html`<h4>Body <span class="note">${kind}${isCut && `, the first ${count(length, "byte", "bytes")} of ${size.toLocaleString("en")}`}${isMasked && ", secrets masked"}</span></h4>
     <pre class="raw" tabindex="0" role="region" aria-label="Body">${text}</pre>`;
 }

@@ -53,7 +53,7 @@ class Raw extends Component {
           <button type="button" aria-pressed=${frozen ? "true" : "false"} onClick=${() => this.setState({ frozen: frozen ? null : messages })}>${frozen ? "Go on" : "Freeze"}</button>`}
       </form>
       <p class="note">At most ten messages a second are shown, and the newest 50 kept. They come from a queue of this page alone, from which the broker drops
-        the oldest; nothing is held up, and the queue goes with the page. Fields with names such as password or token are masked.
+        the oldest; nothing is held up, and the queue goes with the page. Secrets are masked, as --mask says.
         The binding key # is all of a topic exchange; of a direct one, as apps have it, give the key itself.</p>
       ${(error || told?.reason) && html`<p class="failed" role="alert">${error ?? told.reason}</p>`}
       ${told?.state === "live" && html`<p role="status">${told.seen === 0 ? "Watching. Nothing came yet." : `Watching: ${count(told.seen, "message", "messages")} seen.`}</p>`}
