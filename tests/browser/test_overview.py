@@ -102,7 +102,7 @@ async def test_messages_are_seen_to_flow_from_program_to_program(browser: Browse
         await expect(page.locator(_thing(kind, name))).to_have_count(1, timeout=_WITHIN)
     await expect(page.locator(".flow .moving").nth(2)).to_be_attached(timeout=_WITHIN)
     await expect(page.locator(f"{_thing('queue', 'news.waiting')} .depth")).to_be_attached(timeout=_WITHIN)
-    await expect(page.locator(".states")).to_contain_text("Management live")
+    await expect(page.locator(".states")).to_contain_text("Management API live")
     assert await page.locator("main img, main script").count() == 0  # the name of a queue is text
     assert watched.complaints == []
 

@@ -37,7 +37,7 @@ FLOWS: Final = View(
     module="flows/flows.js",
     styles=("flows/flows.css",),
     path="flows",
-    description="Each app's stages in order: what waits, what is in hand, what failed, and who works on it.",
+    description="Each app's stages in order: messages waiting, in hand and failed, and the workers.",
 )
 
 OWN: Final[dict[str, tuple[View, ...]]] = {
@@ -60,7 +60,7 @@ OWN: Final[dict[str, tuple[View, ...]]] = {
             module="raw/raw.js",
             styles=("broker/broker.css", "raw/raw.css"),
             path="raw",
-            description="Messages of an exchange as they pass, a sample of them.",
+            description="A live sample of the messages that are published to an exchange.",
         ),
         _table("Audit", "What was changed through the dashboard: by whom, when, and with what result."),
     ),

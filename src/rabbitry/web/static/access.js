@@ -1,9 +1,9 @@
-// What the person who looks at the page may do. The server decides; here is only what the page offers.
+// The role of the page's user. The server checks each request; the page only disables what it would refuse.
 const ROLES = ["anyone", "viewer", "operator", "admin"];
 
 export const role = document.querySelector("meta[name=rabbitry-role]")?.content ?? "viewer";
 
-// Why this person may not do what needs a role; null if they may.
+// Returns why the user may not do what needs a role; null if they may.
 export const lacking = (needed) =>
   ROLES.indexOf(role) >= ROLES.indexOf(needed) ? null : `This needs the role ${needed}, and you have the role ${role}.`;
 

@@ -1,4 +1,4 @@
-// Signing in: name and password go to the server, which answers with a cookie, and then the page is shown that was asked for.
+// Signs in: sends name and password to the server, which answers with a cookie, and opens the page that was requested.
 const form = document.getElementById("sign-in");
 const failed = document.getElementById("failed");
 const button = form.querySelector("button");
@@ -16,7 +16,7 @@ form.addEventListener("submit", async (event) => {
   form.elements.password.focus();
 });
 
-// Returns why it failed; an empty text if it did not.
+// Returns the error; an empty text if there is none.
 async function signIn(name, password) {
   const headers = { "Content-Type": "application/json", "X-Rabbitry-Token": document.querySelector("meta[name=rabbitry-token]").content };
   try {
@@ -30,7 +30,7 @@ async function signIn(name, password) {
   }
 }
 
-// The page that was asked for, if it is one of this dashboard.
+// Returns the page that was requested, if it is one of this dashboard; otherwise the first page.
 function wanted() {
   try {
     const url = new URL(new URLSearchParams(location.search).get("to") ?? "", root);

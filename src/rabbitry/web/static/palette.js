@@ -18,7 +18,7 @@ const THEMES = [["System theme", "system"], ["Light theme", "light"], ["Dark the
 addProvider(() => views.map(({ title, path }) => ({ kind: "view", title, url: new URL(path, root).href })));
 addProvider(() => THEMES.map(([title, theme]) => ({ kind: "theme", title, run: () => window.rabbitryTheme.choose(theme) })));
 
-// What the server knows by name: messages by their ids, machines, stages and queues.
+// The server finds messages by their ids, and machines, stages and queues by name.
 const urlOf = ({ id, key }) => new URL(id === undefined ? `#${encodeURIComponent(key)}` : `way/?id=${encodeURIComponent(id)}`, root).href;
 addProvider(async (words) => {
   if (words.length < 2) return [];

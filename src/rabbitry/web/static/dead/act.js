@@ -1,4 +1,4 @@
-// Replaying or dropping dead letters: what would happen, and the button that does it.
+// The form that replays or drops dead letters, with a dry run.
 import { lacking } from "../access.js";
 import { post } from "../ask.js";
 import { count, shown } from "../format.js";
@@ -58,7 +58,7 @@ export class Act extends Component {
   }
 }
 
-// What a replay would publish, and where to.
+// The dry run: the messages that a replay would publish, by target.
 function Plan({ plan }) {
   if (!plan) return html`<p role="status">Finding out where they go.</p>`;
   return html`<div role="status" aria-label="Dry run"><p>Dry run: a replay publishes ${plan.whole ? "" : `, of the oldest ${plan.seen.toLocaleString("en")}, `}as a first attempt</p>

@@ -62,7 +62,7 @@ function Empty() {
       start one with <code>rabbitry worker MODULE:APP</code>, and watch <a href="../">what flows</a>.</p></div>`;
 }
 
-// One app. Props: name [vhost, app], queue (what the feed has of it), job (what is being done).
+// One app. Props: name [vhost, app], queue (its row in the feed), job (its replay or drop).
 class App extends Component {
   state = { found: null, isAsked: false, warns: false, agreed: false, error: null, action: null };
 
@@ -71,7 +71,7 @@ class App extends Component {
   }
 
   componentDidUpdate(before) {
-    // What was done is no longer there. A broker that marks what is looked at is asked again only by the button.
+    // Replayed and dropped messages are gone: look again. A broker that marks messages on a look is asked only by the button.
     const isOver = (job) => job && !["running", "paused"].includes(job.state);
     if (isOver(this.props.job) && before.job && !isOver(before.job) && !this.state.agreed) this.look();
   }

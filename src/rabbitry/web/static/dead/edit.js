@@ -49,7 +49,7 @@ export class Edit extends Component {
     this.typing = setTimeout(this.check, TYPING);
   };
 
-  // Checks the body against the type of the stage's messages. What never reached a queue has no stage that would take it.
+  // Checks the body against the type of the stage's messages. A message that never reached a queue has no stage.
   check = async () => {
     const { letter: { stage, queue }, selection: { vhost, app } } = this.props;
     const { text } = this.state;

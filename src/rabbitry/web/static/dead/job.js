@@ -25,11 +25,11 @@ export class Job extends Component {
     const { action, state, done, expected, problems, stayed, rate } = job;
     const runs = state === "running" || state === "paused";
     const told = expected === null || !runs ? done.toLocaleString("en") : `${done.toLocaleString("en")} of ${Math.max(done, expected).toLocaleString("en")}`;
-    return html`<div class="job" role="group" aria-label="What is being done">
+    return html`<div class="job" role="group" aria-label="Replay or drop">
       <p role="status"><b>${VERBS[action][runs ? 0 : 1]} ${told}</b>${runs ? `${state === "paused" ? ", paused" : ""}${rate ? `, at most ${count(rate, "message", "messages")} a second` : ""}` : ENDS[state]}${job.error && `: ${shown(job.error)}`}
         <span class="note"> ${shown(job.of)}; by <bdi>${shown(job.who)}</bdi> at ${clock(job.since)}</span></p>
       ${runs && expected > 0 && html`<progress value=${done} max=${Math.max(done, expected)} aria-label="Progress"></progress>`}
-      ${runs && html`<p class="tools">${state === "paused" ? html`<button type="button" disabled=${isAsked} onClick=${() => this.steer("resume")}>Go on</button>`
+      ${runs && html`<p class="tools">${state === "paused" ? html`<button type="button" disabled=${isAsked} onClick=${() => this.steer("resume")}>Resume</button>`
         : html`<button type="button" disabled=${isAsked} onClick=${() => this.steer("pause")}>Pause</button>`}
         <button type="button" disabled=${isAsked} onClick=${() => this.steer("cancel")}>Cancel</button></p>`}
       ${stayed > 0 && html`<p>${count(stayed, "message", "messages")} could not be published, and ${stayed === 1 ? "stays" : "stay"}:</p>

@@ -1,4 +1,4 @@
-// Looking at dead letters. By POST where a look marks them and was agreed to, which the audit log then shows.
+// Requests dead letters: by POST if a look marks them and the user agreed, which is in the audit log.
 import { ask, post } from "../ask.js";
 
 export const lookers = (agreed) => (path, params) => (agreed ? post(path, params) : ask(`${path}?${new URLSearchParams(Object.entries(params).map(([name, value]) => [name, String(value)]))}`));

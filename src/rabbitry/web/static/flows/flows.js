@@ -13,7 +13,7 @@ class Flows extends Component {
     feed.open("flows", {}, ({ value }) => this.setState({ stages: value ?? null }));
     feed.open("drift", {}, ({ value }) => this.setState({ drift: value ?? {} }));
     watchSources((sources) => this.setState({ sources }));
-    setInterval(() => this.setState({}), 1000); // how long a pause lasts
+    setInterval(() => this.setState({}), 1000); // updates the time since each pause
   }
 
   render(_, { stages, drift, sources }) {
@@ -23,7 +23,7 @@ class Flows extends Component {
     for (const stage of Object.values(stages ?? {})) apps.set(stage.app, [...(apps.get(stage.app) ?? []), stage]);
     const paused = Object.values(stages ?? {}).filter(({ state }) => state === "paused").length;
     return html`<div class="flows">
-      ${away && html`<p class="notice warn" role="alert"><span>Telemetry does not come: ${telemetry.reason} ${telemetry.todo}</span></p>`}
+      ${away && html`<p class="notice warn" role="alert"><span><b>${telemetry.title} is ${telemetry.state}.</b> ${telemetry.reason} ${telemetry.todo}</span></p>`}
       <p class="unseen" role="status">${stages && paused > 0 ? `${count(paused, "stage is", "stages are")} paused` : ""}</p>
       ${!stages && html`<p class="nothing">Waiting for the first reports of workers.</p>`}
       ${stages && apps.size === 0 && html`<div class="nothing"><p>No worker of an app reports itself.</p><p>Start one; it appears here within 3 s:</p>
@@ -38,10 +38,10 @@ class Flows extends Component {
   }
 }
 
-// What is on the broker otherwise than the app wants it. Props: found, null before it was compared.
+// The differences between what the app declares and what the broker has. Props: found, null before they are compared.
 function Drift({ found }) {
   if (!found?.length) return null;
-  return html`<details class="drift" open><summary>${count(found.length, "thing is", "things are")} on the broker otherwise than the app wants</summary>
+  return html`<details class="drift" open><summary>${count(found.length, "difference", "differences")} between what the app declares and what the broker has</summary>
     <ul>${found.map(({ what, text, todo }) => html`<li key=${what}><bdi>${shown(what)}</bdi>: <bdi>${shown(text)}</bdi>. <span class="todo">${todo}.</span></li>`)}</ul></details>`;
 }
 

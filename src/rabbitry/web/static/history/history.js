@@ -61,7 +61,7 @@ function recorded(chart) {
   return `${duration(chart.until - chart.at[0])} recorded, ${chart.step === 1 ? "by the second" : "by the minute"}.`;
 }
 
-// A chart, and its numbers in a table: for whom the chart says nothing, and for the exact ones.
+// A chart, and a table of its numbers for screen readers and exact values.
 function Group({ group, chart, span }) {
   const lines = group.lines.filter(({ name }) => chart.series[name]);
   if (lines.length === 0) return null;

@@ -1,8 +1,8 @@
-// The numbers of a history: their gaps, and what sums them up.
+// The gaps and the summary of a history's numbers.
 
 const LONGEST = 3; // usual steps between two numbers; after a longer one the line ends
 
-// Put a time without numbers into each gap, so that no line is drawn over it. A source that tells each 5 s has no gaps.
+// Puts a time without numbers into each gap, so that no line is drawn over it. Numbers every 5 s have no gaps.
 export function gapped(chart) {
   const steps = chart.at.slice(1).map((at, index) => at - chart.at[index]).sort((a, b) => a - b);
   const usual = Math.max(chart.step, steps[Math.floor(steps.length / 2)] ?? 0);

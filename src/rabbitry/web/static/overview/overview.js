@@ -96,8 +96,8 @@ class Overview extends Component {
     if (this.link) reportLink(this.link, this.feed?.connection); // the first word comes before the constructor returns
     const { source, reports, by } = this.state;
     const at = this.newest?.at;
-    if (source) reportSource("Management", source, by ? source.at : at, this.feed);
-    if (reports) reportSource("Telemetry", reports, by ? at : reports.at, this.feed);
+    if (source) reportSource(source.title, source, by ? source.at : at, this.feed);
+    if (reports) reportSource(reports.title, reports, by ? at : reports.at, this.feed);
   }
 
   select = (key) => {
@@ -155,7 +155,7 @@ class Overview extends Component {
   }
 }
 
-// What is not shown without the broker's lists, and how to get them.
+// The notice that the broker's lists are missing, and how to get them.
 function Missing({ source, by }) {
   return html`<div class="notice bad" role="status"><div><p><b>The broker's lists are not shown:</b> ${shown(source.reason)}. ${source.todo}</p>
     ${by && html`<p>Shown is what workers report of themselves: their stages, and what flows between these. Missing are the messages that
@@ -173,7 +173,7 @@ function Attention({ found, alarms }) {
       <span class="note">${link && html`<a href=${link}>Show them</a>, or `}${shown(todo)}</span></li>`)}</ul></section>`;
 }
 
-// See totals.py.
+// Opens the history of the broker's totals; its series are those of totals.py.
 async function openTotals() {
   const { openHistory } = await import("../history/history.js");
   const format = (value) => (Number.isFinite(value) ? value.toLocaleString("en", { maximumFractionDigits: 1 }) : DASH);

@@ -26,7 +26,7 @@ const time = (unix) => new Date(unix * 1000).toLocaleTimeString([], { hour: "2-d
 
 const state = ({ outcome, end }) => (end === "dead" ? "dead" : outcome === "done" ? "done" : end === "again" || outcome === "cancelled" ? "again" : "bad");
 
-// Seconds between the end of what brought the message here and its delivery.
+// Returns the seconds between the end of the passage before, or the publish, and the delivery.
 function gap(passage, before) {
   const delivered = passage.began - passage.waited;
   if (before) return delivered - before.began - before.seconds;
