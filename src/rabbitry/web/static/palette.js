@@ -42,11 +42,14 @@ class Palette extends Component {
     this.look("");
   }
 
-  look = async (text) => {
-    const words = text.trim().toLowerCase();
+  look(text) {
+    this.setState({ words: text });
+    this.looking = this.find(text.trim().toLowerCase());
+  }
+
+  async find(words) {
     this.asked += 1;
     const asked = this.asked;
-    this.setState({ words: text });
     const lists = await Promise.allSettled([...providers].map((provider) => provider(words)));
     if (asked !== this.asked) return;
     const known = new Map(); // the page and the server may know the same thing
@@ -57,8 +60,14 @@ class Palette extends Component {
     const all = [...known.values()];
     const ranked = all.map((entry) => ({ entry, rank: rank(entry.title, words) })).filter((each) => each.rank !== null);
     ranked.sort((a, b) => a.rank - b.rank);
-    this.setState({ found: ranked.slice(0, MOST).map(({ entry }) => entry), at: 0 });
-  };
+    await new Promise((drawn) => this.setState({ found: ranked.slice(0, MOST).map(({ entry }) => entry), at: 0 }, drawn));
+  }
+
+  // Enter may come before the server's answer to the last letter.
+  async enter() {
+    await this.looking;
+    if (dialog.open) this.choose(this.state.found[this.state.at]);
+  }
 
   choose(entry) {
     if (!entry) return;
@@ -77,7 +86,7 @@ class Palette extends Component {
       });
     } else if (event.key === "Enter") {
       event.preventDefault();
-      this.choose(found[at]);
+      this.enter();
     }
   };
 

@@ -72,8 +72,9 @@ class App extends Component {
 
   componentDidUpdate(before) {
     // Replayed and dropped messages are gone: look again. A broker that marks messages on a look is asked only by the button.
-    const isOver = (job) => job && !["running", "paused"].includes(job.state);
-    if (isOver(this.props.job) && before.job && !isOver(before.job) && !this.state.agreed) this.look();
+    // The page may first see a fast job when it is over.
+    const end = ({ job }) => (job && !["running", "paused"].includes(job.state) ? job.since : null);
+    if (end(this.props) !== null && end(this.props) !== end(before) && !this.state.agreed) this.look();
   }
 
   look = async (agreed = this.state.agreed) => {
