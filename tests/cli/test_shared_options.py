@@ -17,7 +17,8 @@ from rabbitry.cli._root import COMMANDS, root
 
 _OF_A_COMMAND: Final = {
     "--broker", "--concurrency", "--data", "--database", "--host", "--limit", "--management-port", "--module",
-    "--person", "--port", "--processes", "--queue", "--stage", "--vhost", "--watch", "--web-port", "-k",
+    "--password-file", "--person", "--port", "--processes", "--queue", "--role", "--stage", "--vhost", "--watch",
+    "--web-port", "-k",
 }  # fmt: skip
 """Options that mean something else, or more, to one of the commands that have them."""
 

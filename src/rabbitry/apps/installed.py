@@ -19,7 +19,7 @@ OWN: Final = "rabbitry"
 RESERVED: Final = frozenset(
     {
         "api", "apps", "bindings", "broker",
-        "channels", "connections", "consumers", "dead", "doctor", "exchanges", "pause", "paused", "publish",
+        "cancel", "channels", "connections", "consumers", "dead", "doctor", "exchanges", "pause", "paused", "publish",
         "queues", "resume", "topology", "up", "version", "web", "worker",
         "audit", "feed", "flows", "healthz", "login", "logout", "metrics", "raw", "session", "static", "way", "ws",
     }
