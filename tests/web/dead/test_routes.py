@@ -12,7 +12,8 @@ import rabbitry
 from rabbitry.amqp.client import Properties
 from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.telemetry import MASK, Masking
-from rabbitry.web.dead.routes import AT_ONCE
+from rabbitry.web.dead.looking import Looking
+from rabbitry.web.dead.routes import AT_ONCE, LONGEST_EDITED
 from rabbitry.web.login.gate import Access
 from rabbitry.web.login.sessions import TOKEN_HEADER as HEADER
 from tests.support.ports import free_port
@@ -299,3 +300,28 @@ async def test_headers_of_all_types_are_shown(system: System) -> None:
         assert letter["headers"]["list"][0] == 1
         assert letter["properties"]["timestamp"] == 1_700_000_000
         assert (letter["reason"], letter["attempts"], letter["size"]) == ("", 1, 0)
+
+
+async def test_one_is_looked_at_without_the_bodies_of_those_before_it(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    page = Looking._page
+
+    async def spied(self: Looking, vhost: str, app: str, offset: int, longest: int, count: int = 100) -> dict[str, Any]:
+        asked.append(longest * count)
+        return await page(self, vhost, app, offset, longest, count)
+
+    bodies = [b"%d" % number * 40_000 for number in range(3)]
+    async with served(system) as client, rabbitry.connect(system.broker) as connection:
+        channel = await connection.channel()
+        await bury(channel, "large", bodies, queue="gone")
+        letters = (await _look(client, system, "letters", _of("large", everything=True)))["letters"]
+        await settled(channel, "large.dead", 3)
+        monkeypatch.setattr(Looking, "_page", spied)
+        one = await client.post("api/body", json=_of("large", mark=letters[1]["mark"]))
+        assert base64.b64decode(one.json()["body"]) == bodies[1]
+        assert max(asked, default=0) <= LONGEST_EDITED
+        await settled(channel, "large.dead", 3)
+        none = await _look(client, system, "letters", _of("large", mark="of another"))
+        assert (none["letters"], none["more"]) == ([], False)

@@ -22,7 +22,7 @@ from rabbitry.apps.management import NothingThere, get_object, part_of
 from rabbitry.exceptions import NotFound, UsageError
 from rabbitry.flow.message import properties_of
 from rabbitry.flow.wiring.dead_letters import DeadLetter, dead_queue, letter_of, waiting, walk
-from rabbitry.web.dead.selection import MARKED, mark_of, readable
+from rabbitry.web.dead.selection import MARKED, Selection, mark_of, readable
 from rabbitry.web.masking import shown_body
 from rabbitry.web.sources.broker import is_own
 from rabbitry.web.sources.fields import number, text
@@ -120,6 +120,31 @@ class Looking:
         except (NothingThere, NotFound) as error:
             raise UsageError(f"app {app!r} has no dead letters in the virtual host {vhost!r}") from error
 
+    async def find(self, selection: Selection, longest: int, masking: Masking) -> Seen | None:
+        """Return the first dead letter of a selection, with the first `longest` bytes of its body, if there is one.
+
+        Raises:
+            UsageError: The app has no dead letters here.
+            ConnectFailed: The broker or its management API is away.
+        """
+        vhost, app = selection.vhost, selection.app
+        is_free = await self.is_free()
+        # Of those before it only the bytes that tell them apart are asked for: a hundred bodies could have 100 MB.
+        async with self.walk(vhost, app, MARKED if is_free else longest) as walk:
+            place = 0
+            async for each in walk.letters:
+                if selection.takes(each.letter, each.size, masking):
+                    break
+                place += 1
+            else:
+                return None
+        if is_free and each.size > MARKED:
+            found = _messages(await self._page(vhost, app, place, longest, count=1))
+            each = _seen(found[0]) if found else each
+            if not found or not selection.takes(each.letter, each.size, masking):
+                return None  # others were taken from the queue meanwhile
+        return each
+
     def connected(self, vhost: str) -> Connecting:
         """Return a connection to a virtual host, to be entered. It is not recovered: what it holds goes back."""
         return connect(replace(self._login, virtual_host=vhost), name="rabbitry dashboard", recover=False)
@@ -127,8 +152,7 @@ class Looking:
     async def _shown(self, vhost: str, app: str, page: Mapping[str, Any], longest: int) -> AsyncGenerator[Seen, None]:
         offset = 0
         while True:
-            messages = page.get("messages")
-            found = [each for each in messages if isinstance(each, dict)] if isinstance(messages, list) else []
+            found = _messages(page)
             for each in found:
                 yield _seen(each)
             offset += len(found)
@@ -136,8 +160,8 @@ class Looking:
                 return
             page = await self._page(vhost, app, offset, longest)
 
-    async def _page(self, vhost: str, app: str, offset: int, longest: int) -> dict[str, Any]:
-        query = urlencode({"count": _AT_ONCE, "offset": offset, "truncate": longest, "encoding": "base64"})
+    async def _page(self, vhost: str, app: str, offset: int, longest: int, count: int = _AT_ONCE) -> dict[str, Any]:
+        query = urlencode({"count": count, "offset": offset, "truncate": longest, "encoding": "base64"})
         place = f"{quote(vhost, safe='')}/{quote(dead_queue(app), safe='')}"
         return await get_object(self._client(), f"/api/rabbitry/queues/{place}/messages?{query}")
 
@@ -148,6 +172,11 @@ async def _delivered(connection: Connection, app: str, longest: int) -> AsyncGen
             properties = properties_of(delivery)
             letter = letter_of(properties, delivery.body[:longest])
             yield Seen(letter, properties, len(delivery.body))
+
+
+def _messages(page: Mapping[str, Any]) -> list[dict[str, Any]]:
+    messages = page.get("messages")
+    return [each for each in messages if isinstance(each, dict)] if isinstance(messages, list) else []
 
 
 def _seen(message: Mapping[str, Any]) -> Seen:

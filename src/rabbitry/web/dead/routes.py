@@ -146,14 +146,18 @@ class DeadLetters:
         page = await self._asked(request, Page)
         if page is None:
             return json_response({"fetches": True})
+        if page.mark is not None:
+            async with self._look(request, page):
+                one = await self._looking.find(page, LONGEST, self._masking)
+            return json_response({"letters": [one.shown(self._masking)] if one else [], "skip": 0, "more": False})
         found: list[dict[str, Any]] = []
         place = 0
         async with self._look(request, page), self._looking.walk(page.vhost, page.app, LONGEST) as walk:
             async for each in walk.letters:
                 if not page.takes(each.letter, each.size, self._masking):
                     continue
-                if len(found) == AT_ONCE or (found and page.mark is not None):
-                    return json_response({"letters": found, "skip": page.skip, "more": page.mark is None})
+                if len(found) == AT_ONCE:
+                    return json_response({"letters": found, "skip": page.skip, "more": True})
                 if place >= page.skip:
                     found.append(each.shown(self._masking))
                 place += 1
@@ -193,14 +197,9 @@ class DeadLetters:
         asked.check()
         if asked.mark is None:
             raise UsageError("the body of which dead letter? one by its mark")
-        async with (
-            self._look(request, asked, "open a dead letter for editing"),
-            self._looking.walk(asked.vhost, asked.app, LONGEST_EDITED) as walk,
-        ):
-            async for each in walk.letters:
-                if asked.takes(each.letter, each.size, self._masking):
-                    return json_response({"body": base64.b64encode(each.letter.body).decode()})
-        return json_response({"body": None})
+        async with self._look(request, asked, "open a dead letter for editing"):
+            one = await self._looking.find(asked, LONGEST_EDITED, self._masking)
+        return json_response({"body": base64.b64encode(one.letter.body).decode() if one else None})
 
     @needs(Role.OPERATOR)
     async def check(self, request: Request) -> Response:
