@@ -231,6 +231,7 @@ async def test_things_are_declared_bound_and_removed_by_keyboard(browser: Browse
         await type_("a.*")
         await press("Enter")
         await expect(details.get_by_text("Bound.")).to_be_visible()
+        await expect(details.get_by_role("button", name=f"Unbind {queue} with key a.*")).to_be_visible(timeout=_WITHIN)
         assert await serious(page) == []
         await channel.publish(b"x", exchange=exchange, routing_key="a.b")  # mandatory: it was routed
 
@@ -249,7 +250,7 @@ async def test_things_are_declared_bound_and_removed_by_keyboard(browser: Browse
         await enter("Delete…")
         await type_(exchange)
         await press("Enter")
-        await expect(details.get_by_text("Deleted.")).to_be_visible()
+        await expect(details).to_contain_text("This exchange is gone", timeout=_WITHIN)
     assert watched.complaints == []
 
 
@@ -266,7 +267,7 @@ async def test_a_connection_is_closed_with_a_reason(browser: Browser, system: Sy
         await page.keyboard.type(name)
         assert await serious(page) == []
         await page.keyboard.press("Enter")
-        await expect(details.get_by_text("Closed.")).to_be_visible()
+        await expect(details).to_contain_text("This connection is gone", timeout=_WITHIN)
         await page.goto(f"{system.url}audit/")
         row = page.locator(".audit tbody tr").first
         await expect(row).to_contain_text(f"close connection: over{name}done")
@@ -279,18 +280,20 @@ async def test_every_view_of_the_broker_shows_what_is_there(browser: Browser, sy
         await channel.declare_queue("view.consumed", exclusive=True)
         await channel.publish(b"x", routing_key="view.consumed")  # confirms are on from here
         async with channel.consume("view.consumed"):
-            for path, text in (
-                ("exchanges", "amq.topic"),
-                ("connections", f"named {_EVIL}"),
-                ("channels", "confirms"),
-                ("consumers", "view.consumed"),
+            for path, text, detail in (
+                ("exchanges", "amq.topic", "It is the broker's own"),
+                ("connections", f"named {_EVIL}", f"connection_namenamed {_EVIL}"),
+                ("channels", "confirms", "Modeconfirms"),
+                ("consumers", "view.consumed", "Acknowledgesmanual"),
             ):
                 watched = await _open(browser, f"{system.url}{path}/")
                 row = watched.page.locator(".rows .space .row", has_text=text).first
-                await expect(row).to_be_visible(timeout=_WITHIN)
+                await row.click(timeout=_WITHIN)
+                details = watched.page.get_by_role("complementary")
+                await expect(details).to_contain_text(detail, timeout=_WITHIN)
                 assert await serious(watched.page) == []
                 assert watched.complaints == []
-    views = ["queues", "exchanges", "connections", "channels", "consumers", "dead", "audit"]
+    views = ["queues", "exchanges", "connections", "channels", "consumers", "dead", "raw", "audit"]
     assert [view.path for view in OWN["Broker"]] == views
 
 
@@ -304,7 +307,7 @@ async def test_an_address_that_makes_no_sense_shows_the_table(browser: Browser) 
             await (await connection.channel()).declare_queue("some", exclusive=True)
             url = web.wait_for(r"dashboard on (http://\S+/)")[1]
             sort = ",".join(["name", "nothing", "-name", "vhost", "-ready", "bytes", "type"])
-            for chosen in ("x", "{}", "[]", "[1]", "null"):
+            for chosen in ("x", "{}", "[]", "[1,2]", '["x"]', "null"):
                 watched = await _open(browser, f"{url}queues/?open={chosen}&sort={sort}&filter={'some ' * 50}")
                 await expect(watched.page.locator(".rows .space .row", has_text="some")).to_be_visible(timeout=_WITHIN)
                 assert watched.complaints == []

@@ -76,6 +76,8 @@ async def test_topics_are_told_as_they_are_now(watched: tuple[str, str]) -> None
             assert whole["value"]["totals"]["queues"] >= 3  # the dashboard may have queues too
             queue = (await client.get("/api/topics/queue?name=own-a")).json()
             assert queue["value"]["queue"]["name"] == "own-a"
+            other = (await client.get("/api/topics/exchange?name=amq.topic")).json()
+            assert other["value"]["exchange"]["type"] == "topic"
             assert "queues" in (await client.get("/api/topics")).json()
             metrics = await client.get("/metrics")
             assert metrics.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
@@ -90,7 +92,7 @@ async def test_topics_are_told_as_they_are_now(watched: tuple[str, str]) -> None
         ("/api/topics/nothing", 404, "there is no topic 'nothing'"),
         ("/api/topics/queues?sort=nothing", 400, "there is no column 'nothing'"),
         ("/api/topics/queues?count=501", 400, "count"),
-        ("/api/topics/queue", 400, "parameters of a queue"),
+        ("/api/topics/queue", 400, "parameters of the topic queue"),
         ("/api/topics/broker", 503, "no data for topic 'broker'"),
     ],
 )

@@ -17,7 +17,7 @@ from rabbitry.exceptions import ConnectFailed
 from rabbitry.web.feed.tables import Table
 from rabbitry.web.feed.topics import Params, Part, Topic
 from rabbitry.web.login.roles import require
-from rabbitry.web.sources.details import QueueTopic
+from rabbitry.web.sources.details import DetailsTopic
 
 FRESH: Final = 10.0
 """Seconds for which the last state of a topic is returned again."""
@@ -56,8 +56,10 @@ def routes(app: FastAPI, topics: Mapping[str, Topic]) -> APIRouter:
         filter: Annotated[Text, Query(description="of a table: words that rows have to match")] = None,
         first: Annotated[int | None, Query(description="of a table: the first row, from 0", ge=0)] = None,
         count: Annotated[int | None, Query(description="of a table: rows, 500 at most", ge=0, le=500)] = None,
-        vhost: Annotated[Text, Query(description="of the topic queue: its virtual host")] = None,
-        name: Annotated[Text, Query(description="of the topic queue: its name")] = None,
+        vhost: Annotated[Text, Query(description="of the topics queue and exchange: its virtual host")] = None,
+        name: Annotated[
+            Text, Query(description="of the topics queue, exchange, connection and channel: its name")
+        ] = None,
     ) -> Response:
         found = topics.get(topic)
         if found is None:
@@ -66,8 +68,8 @@ def routes(app: FastAPI, topics: Mapping[str, Topic]) -> APIRouter:
         params: dict[str, object] = {}
         if isinstance(found, Table):
             params = {"sort": sort, "filter": filter, "first": first, "count": count}
-        elif isinstance(found, QueueTopic):
-            params = {"vhost": vhost or "/", "name": name}
+        elif isinstance(found, DetailsTopic):
+            params = {member: {"vhost": vhost or "/", "name": name}[member] for member in found.members}
         return json_response(await _now(topic, found, {key: value for key, value in params.items() if value}))
 
     return router

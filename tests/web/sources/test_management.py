@@ -19,8 +19,15 @@ _FIELDS = (
     "arguments", "policy", "state", "client_properties", "peer_host", "peer_port", "connection_details",
     "channel_details", "queue", "consumer_tag", "prefetch_count", "ack_required", "source", "destination",
     "destination_type", "routing_key", "properties_key", "recv_oct_details", "connected_at", "publishes", "exchange",
-    "erlang_full_version", "queue_totals", "object_totals", "mem_alarm", "consumer_details",
+    "erlang_full_version", "timeout", "effective_policy_definition",
+    "queue_totals", "object_totals", "mem_alarm", "consumer_details",
 )  # fmt: skip
+
+_LISTS = ("/bindings", "/channels", "/source", "/destination")
+"""How paths of lists within a thing end."""
+_DETAILS = {name: {"vhost": "/", "name": "a"} for name in ("queue", "exchange")} | {
+    name: {"name": "a"} for name in ("connection", "channel")
+}
 
 
 @contextlib.asynccontextmanager
@@ -49,7 +56,7 @@ def _objects(thing: dict[str, Any]) -> Answer:
     def answer(path: str) -> tuple[int, bytes]:
         if path.startswith("/api/rabbitry/"):
             return 404, b"{}"
-        is_one = path == "/api/overview" or (path.count("/") > 2 and not path.endswith("/bindings"))
+        is_one = path == "/api/overview" or (path.count("/") > 2 and not path.endswith(_LISTS))
         return 200, json.dumps(thing if is_one else [thing]).encode()
 
     return answer
@@ -70,8 +77,10 @@ def _flowing(value: object) -> Answer:
 
 def _subscribed(sources: Sources) -> dict[str, Topic]:
     for name, topic in sources.topics.items():
-        topic.subscribe({"vhost": "/", "name": "a"} if name == "queue" else {}, lambda: None)
-    elsewhere = {"attention", "queue", "sources", *sources.telemetry.topics}
+        if name == "raw":
+            continue  # it takes messages from a broker, and has a test of its own
+        topic.subscribe(_DETAILS.get(name, {}), lambda: None)
+    elsewhere = {"attention", "sources", "raw", *_DETAILS, *sources.telemetry.topics}
     return {name: topic for name, topic in sources.topics.items() if name not in elsewhere}
 
 

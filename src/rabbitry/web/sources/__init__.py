@@ -22,7 +22,7 @@ from rabbitry.web.sources.telemetry import Telemetry
 from rabbitry.web.sources.traffic import Traffic
 
 _FOR_VIEWERS: Final = (
-    "sources", "topology", "attention", "broker", "queue",
+    "sources", "topology", "attention", "broker", "queue", "exchange", "connection", "channel",
     "queues", "exchanges", "connections", "channels", "consumers", "bindings",
     "stages", "nodes", "flows", "drift",
 )  # fmt: skip

@@ -16,7 +16,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
 from rabbitry._decode import decode_json
 from rabbitry.apps.management import NothingThere, fetch, get, get_object, open_client
@@ -26,7 +25,7 @@ from rabbitry.web.feed.tables import Key, Row, SeenRows, Table
 from rabbitry.web.feed.topics import Topic, Value
 from rabbitry.web.sources.broker import broker_value
 from rabbitry.web.sources.changes import read_changes
-from rabbitry.web.sources.details import QueueTopic, queue_value
+from rabbitry.web.sources.details import DetailsTopic, details_topics
 from rabbitry.web.sources.lists import LISTINGS, Listing
 from rabbitry.web.sources.status import Status
 
@@ -53,7 +52,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Management:
-    """The source of the topics `broker`, `queue`, and of the tables in LISTINGS.
+    """The source of the topics `broker`, of those in `details`, and of the tables in LISTINGS.
 
     Args:
         url: The management API's URL.
@@ -66,7 +65,7 @@ class Management:
 
     def __init__(self, url: str, login: BrokerURL, sources: Value) -> None:
         self.broker: Value = Value()
-        self._queue = QueueTopic()
+        self._details = details_topics()
         self._tables = {listing: Table(listing.columns, listing.keys) for listing in LISTINGS}
         self._url = url
         self._login = login
@@ -77,13 +76,15 @@ class Management:
     def topics(self) -> Mapping[str, Topic]:
         """The topics by name."""
         tables = {listing.topic: table for listing, table in self._tables.items()}
-        return {"broker": self.broker, "queue": self._queue, **tables}
+        return {"broker": self.broker, **self._details, **tables}
 
     async def run(self) -> None:
         """Ask until cancelled."""
         async with open_client(self._url, self._login) as client, asyncio.TaskGroup() as tasks:
             tasks.create_task(self._repeat(self.broker, partial(self._ask_broker, client)), name="broker's overview")
-            tasks.create_task(self._repeat(self._queue, partial(self._ask_details, client)), name="details of queues")
+            for name, topic in self._details.items():
+                details = partial(self._ask_details, client, topic)
+                tasks.create_task(self._repeat(topic, details), name=f"details of each {name}")
             for listing, table in self._tables.items():
                 whole = partial(self._ask_list, client, listing, table)
                 ask = partial(self._follow_queues, client, table, whole) if listing.topic == "queues" else whole
@@ -179,24 +180,18 @@ class Management:
                 gone.append(key)
         table.update(rows, gone, time.time())
 
-    async def _ask_details(self, client: httpx.AsyncClient) -> float:
-        """Ask for each queue that a page shows in full, at once for one that is new."""
-        self._queue.asked.clear()
-        for which in self._queue.which():
-            path = f"/api/queues/{quote(which.vhost, safe='')}/{quote(which.name, safe='')}"
+    async def _ask_details(self, client: httpx.AsyncClient, topic: DetailsTopic) -> float:
+        """Ask for each thing that a page shows in full, at once for one that is new."""
+        topic.asked.clear()
+        for which in topic.which():
             try:
-                queue = await get_object(client, path)
-                bindings = await get(client, f"{path}/bindings")
+                value = await topic.ask(client, which)
             except NothingThere:
-                self._queue.put(which, {"state": "missing"}, time.time())
-                continue
-            details = queue.get("consumer_details")
-            consumers = [one for one in details if isinstance(one, dict)] if isinstance(details, list) else []
-            found = queue_value(queue, bindings, consumers)
-            self._queue.put(which, found, time.time())
+                value = {"state": "missing"}
+            topic.put(which, value, time.time())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(EVERY):
-                await self._queue.asked.wait()
+                await topic.asked.wait()
         return 0
 
 

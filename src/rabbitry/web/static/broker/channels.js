@@ -1,10 +1,11 @@
 // The channels of the broker's connections.
 import { html } from "../html.js";
 import { VHOST, name, number, perSecond } from "./cells.js";
+import { ChannelDetails } from "./channel.js";
 import { show } from "./page.js";
 
 show({
-  topic: "channels", title: "Channels", one: "channel", many: "channels",
+  topic: "channels", title: "Channels", one: "channel", many: "channels", keys: 1, Details: ChannelDetails,
   sort: ["-unacked", "name"],
   hint: "name, or unacked>0",
   columns: [

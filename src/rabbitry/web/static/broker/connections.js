@@ -5,7 +5,7 @@ import { ConnectionDetails } from "./connection.js";
 import { show } from "./page.js";
 
 show({
-  topic: "connections", title: "Connections", one: "connection", many: "connections", Details: ConnectionDetails,
+  topic: "connections", title: "Connections", one: "connection", many: "connections", keys: 1, Details: ConnectionDetails,
   sort: ["-received", "name"],
   hint: "address, client, or state=blocked",
   columns: [

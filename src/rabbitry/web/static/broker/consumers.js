@@ -1,10 +1,11 @@
 // The consumers of the broker's queues.
 import { html } from "../html.js";
 import { VHOST, name } from "./cells.js";
+import { ConsumerDetails } from "./consumer.js";
 import { show } from "./page.js";
 
 show({
-  topic: "consumers", title: "Consumers", one: "consumer", many: "consumers",
+  topic: "consumers", title: "Consumers", one: "consumer", many: "consumers", keys: 4, Details: ConsumerDetails,
   sort: ["queue"],
   hint: "queue, tag, or prefetch=0",
   columns: [

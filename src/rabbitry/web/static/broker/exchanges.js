@@ -6,7 +6,7 @@ import { ExchangeDetails } from "./exchange.js";
 import { show } from "./page.js";
 
 show({
-  topic: "exchanges", title: "Exchanges", one: "exchange", many: "exchanges", Details: ExchangeDetails, Declare: DeclareExchange,
+  topic: "exchanges", title: "Exchanges", one: "exchange", many: "exchanges", keys: 2, Details: ExchangeDetails, Declare: DeclareExchange,
   sort: ["-incoming", "name"],
   hint: "name, or type=topic",
   columns: [

@@ -9,11 +9,11 @@ const TYPING = 150; // milliseconds after the last key before a filter is asked 
 const MOST_FILTER = 200; // characters that the feed takes
 const MOST_SORTS = 4; // columns that it sorts by
 
-// Whether a text of the address is the key of a row: a list of texts, as JSON.
-function isKey(text) {
+// Whether a text of the address is the key of a row: a list of so many texts, as JSON.
+function isKey(text, keys) {
   try {
     const key = JSON.parse(text);
-    return Array.isArray(key) && key.length > 0 && key.every((each) => typeof each === "string");
+    return Array.isArray(key) && key.length === keys && key.every((each) => typeof each === "string");
   } catch {
     return false;
   }
@@ -27,7 +27,7 @@ class Page extends Component {
     this.state = {
       sort: sort?.length ? sort : props.sort,
       filter: (query.get("filter") ?? "").slice(0, MOST_FILTER),
-      chosen: isKey(query.get("open")) ? query.get("open") : null,
+      chosen: isKey(query.get("open"), props.keys) ? query.get("open") : null,
       isNew: false, // something is being declared
       table: {},
       sources: {},

@@ -12,7 +12,7 @@ function consumers(value, cell) {
 }
 
 show({
-  topic: "queues", title: "Queues", one: "queue", many: "queues", Details: QueueDetails, Declare: DeclareQueue,
+  topic: "queues", title: "Queues", one: "queue", many: "queues", keys: 2, Details: QueueDetails, Declare: DeclareQueue,
   sort: ["-messages"],
   hint: "name, or ready>0 consumers=0",
   columns: [
