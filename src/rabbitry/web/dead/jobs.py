@@ -1,4 +1,4 @@
-"""Replays and drops that run: with a rate, progress, pause and cancel, one at a time for each app."""
+"""Replays and drops of dead letters, with a rate, progress, pause and cancel, one at a time for each app."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Job:
     """A replay or a drop.
 
     Args:
-        action: What is done.
-        selection: With which dead letters.
-        who: Who asked for it.
+        action: Replay or drop.
+        selection: The dead letters.
+        who: The user, see `User.who`.
         rate: Dead letters a second at most; None for no limit.
-        expected: How many the page counted, for the progress.
+        expected: The number of dead letters that the page counted, for the progress.
         masking: What is masked in the errors by which groups are told apart; the usual fields if it is None.
         body: A body in place of the message's own.
     """
@@ -84,12 +84,12 @@ class Job:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended."""
+        """Whether the job has ended."""
         return self.state in ("done", "cancelled", "failed")
 
     @property
     def result(self) -> str:
-        """What was done, for the audit log."""
+        """The result so far, for the audit log."""
         text = f"{self.done:,} {_DONE[self.action]}"
         if not self.is_over:
             return f"{text} so far"
@@ -100,19 +100,19 @@ class Job:
         return f"{text}; {self.state}{self.error and f': {self.error}'}"
 
     def pause(self) -> None:
-        """Pause: what is in hand goes back into the queue."""
+        """Pause: dead letters in hand return to the queue."""
         if not self.is_over:
             self.state = "paused"
             self._resumed.clear()
 
     def resume(self) -> None:
-        """Go on after a pause."""
+        """Resume after a pause."""
         if self.state == "paused":
             self.state = "running"
             self._resumed.set()
 
     def cancel(self) -> None:
-        """End it once what was published is confirmed."""
+        """End the job once all published messages are confirmed."""
         self._is_cancelled = True
         self._resumed.set()
 
@@ -182,7 +182,7 @@ class Job:
         return True
 
     async def _go_on(self) -> bool:
-        """Wait for this one's turn; return whether it may be done in this pass."""
+        """Wait until the rate allows the next dead letter; return whether it belongs to this pass."""
         if self.selection.mark is not None and self._asked:
             return False  # copies of one message: only the first
         if self.rate is not None:
@@ -201,7 +201,7 @@ class Jobs:
 
     Args:
         connected: Returns a connection to a virtual host, to be entered.
-        audit: Where they are logged.
+        audit: The log of the jobs.
     """
 
     def __init__(self, connected: Connected, audit: Audit) -> None:
@@ -228,8 +228,8 @@ class Jobs:
         """Log a job and start it.
 
         Raises:
-            UsageError: Another one of this app runs.
-            RecordsError: It can't be logged, and is not done.
+            UsageError: Another job of this app runs.
+            RecordsError: The job can't be logged, and is not started.
         """
         key = (job.selection.vhost, job.selection.app)
         other = self._jobs.get(key)
@@ -256,7 +256,7 @@ class Jobs:
         """Return the job of an app that runs or is paused. Raises UsageError if there is none."""
         job = self._jobs.get((vhost, app))
         if job is None or job.is_over:
-            raise UsageError(f"nothing is being done with the dead letters of {app!r}: it has ended")
+            raise UsageError(f"no replay or drop of the dead letters of {app!r} runs: it has ended")
         return job
 
     async def steer(self, job: Job, who: str, action: Literal["pause", "resume", "cancel"]) -> None:
@@ -284,7 +284,7 @@ class Jobs:
         await self._end(job, number)
 
     async def _log(self, job: Job, number: int) -> None:
-        """Write how far it is into the log, for the case that this process is killed."""
+        """Write the progress into the audit log, in case this process is killed."""
         while True:
             await asyncio.sleep(_LOGGED_EVERY)
             await self._end(job, number)

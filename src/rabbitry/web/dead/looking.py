@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rabbitry.telemetry import Masking
 
 FARTHEST: Final = 10_000
-"""Dead letters that are looked at, from the oldest on."""
+"""Dead letters that are read at most, from the oldest on."""
 _AT_ONCE: Final = 100
 """Dead letters of one answer of the broker."""
 
@@ -84,7 +84,7 @@ class Walk(NamedTuple):
 
 
 class Looking:
-    """Looks at dead letters.
+    """Access to the dead letters of apps, all of which stay in their queues.
 
     Args:
         login: The broker's URL.

@@ -165,7 +165,7 @@ class DeadLetters:
 
     @needs(Role.OPERATOR)
     async def dry_run(self, request: Request) -> Response:
-        """Return how many dead letters a replay would publish, and where to. Nothing is published."""
+        """Return the number and the targets of the messages that a replay would publish. Nothing is published."""
         selection = await self._asked(request, Selection)
         if selection is None:
             return json_response({"fetches": True})
@@ -216,9 +216,9 @@ class DeadLetters:
         """Start a replay."""
         asked = await self._change(request, Replayed)
         if asked.rate is not None and not 1 <= asked.rate <= _FASTEST:
-            raise UsageError(f"rate: 1 to {_FASTEST:,} messages a second, or none")
+            raise UsageError(f"rate={asked.rate}: use 1 to {_FASTEST:,} messages a second, or null for no limit")
         if asked.body is not None and asked.mark is None:
-            raise UsageError("an edited body is for one dead letter, by its mark")
+            raise UsageError("an edited body replaces that of one dead letter: select it by its mark")
         body = None if asked.body is None else asked.body.encode()
         job = Job(
             "replay", asked, user_of(request).who,
@@ -240,17 +240,17 @@ class DeadLetters:
 
     @needs(Role.OPERATOR)
     async def pause(self, request: Request) -> Response:
-        """Pause what runs for an app."""
+        """Pause the replay or drop of an app."""
         return await self._steer(request, "pause")
 
     @needs(Role.OPERATOR)
     async def resume(self, request: Request) -> Response:
-        """Go on after a pause."""
+        """Resume the replay or drop of an app."""
         return await self._steer(request, "resume")
 
     @needs(Role.OPERATOR)
     async def cancel(self, request: Request) -> Response:
-        """End what runs for an app."""
+        """Cancel the replay or drop of an app."""
         return await self._steer(request, "cancel")
 
     async def _steer(self, request: Request, action: Literal["pause", "resume", "cancel"]) -> Response:

@@ -1,4 +1,4 @@
-"""Groups of dead letters, and which of them a request is about."""
+"""Groups of dead letters, and the selection that a request names."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         """Raise ValueError for no app, which msgspec turns into its error."""
         if not self.app:
-            raise ValueError("app: it is empty")
+            raise ValueError("app is empty")
 
 
 class Selection(App, frozen=True, forbid_unknown_fields=True):
@@ -130,7 +130,9 @@ class Selection(App, frozen=True, forbid_unknown_fields=True):
         if [self.everything, is_group, self.mark is not None].count(True) != 1 or (
             not is_group and group != (None, None, None)
         ):
-            raise UsageError("which dead letters? all of them, a group (stage, reason and kind), or one by its mark")
+            raise UsageError(
+                "the request selects no dead letters: name `everything`, a group (stage, reason, kind), or one `mark`"
+            )
 
     def takes(self, letter: DeadLetter, size: int, masking: Masking) -> bool:
         """Return whether a dead letter is selected; `size` is that of its whole body."""
