@@ -24,3 +24,12 @@ def reason(error: Exception, *, is_named: bool = True) -> str:
         why = error.strerror or str(error) or type(error).__name__
         return why if is_named or error.filename is None else f"{error.filename}: {why}"
     return str(error)
+
+
+def remedy(error: Exception) -> str:
+    """Return what to do about an error of a file of SQLite that can be made anew; empty if nothing is known."""
+    import sqlite3  # as above: an error is rare
+
+    damaged = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the upper bits hold the kind
+    return "; move it away, and a new one is made" if code in damaged else ""

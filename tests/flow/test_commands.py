@@ -240,6 +240,7 @@ def test_a_job_is_cancelled_by_its_id(broker_url: str) -> None:
 
     with app.publisher_blocking(broker_url) as publisher:
         assert run("cancel", "films", "of-a-call", url=broker_url).stdout == "cancelled job of-a-call of films\n"
+        assert run("cancel", "films", "a\n\x1b[1m", url=broker_url).stdout == "cancelled job a  [1m of films\n"
         asyncio.run(call(publisher))
 
 

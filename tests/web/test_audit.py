@@ -50,7 +50,7 @@ async def test_a_file_of_no_use_is_an_error_that_names_it(tmp_path: Path) -> Non
     file = tmp_path / "audit.sqlite3"
     file.write_bytes(b"no database at all" * 100)
     audit = Audit(file)
-    with pytest.raises(RecordsError, match=r"audit\.sqlite3"):
+    with pytest.raises(RecordsError, match=r"audit\.sqlite3 can't be used: .*; move it away"):
         await audit.newest()
     with pytest.raises(RecordsError, match=r"audit\.sqlite3"):
         await audit.begin("ann", "purge", "/", "q")

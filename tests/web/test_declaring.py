@@ -125,6 +125,9 @@ async def test_wrong_requests_are_refused_in_words(places: tuple[str, str]) -> N
         ):
             answer = await client.post(path, json=body)
             assert (answer.status_code, bool(answer.json()["error"])) == (400, True), path
+        long = await client.post("/queues/api/declare", json={"vhost": "/", "name": "q" * 20_000})
+        assert long.status_code == 503
+        assert len(long.json()["error"]) < 1000
         kind = await client.post("/exchanges/api/declare", json={"vhost": "/", "name": "a", "type": "nonsense"})
         assert kind.status_code == 503
         assert "nonsense" in kind.json()["error"]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _PORT = 15672
+_LONGEST_SHOWN = 300
+"""Characters of a path in an error: the path holds names that somebody typed."""
 Management = Annotated[
     str | None,
     typer.Option(
@@ -93,7 +95,7 @@ async def fetch(
         return response.content
     kind = NothingThere if response.status_code == httpx.codes.NOT_FOUND else RequestRefused
     why = _reason(response.content)
-    text = f"{client.base_url} answered {response.status_code} to {path}{why and f': {why}'}"
+    text = f"{client.base_url} answered {response.status_code} to {_cut(path)}{why and f': {why}'}"
     raise kind(text, why or f"{response.status_code} {response.reason_phrase}")
 
 
@@ -123,6 +125,10 @@ async def _get(client: httpx.AsyncClient, path: str, type_: type[T]) -> T:
         raise ConnectFailed(
             f"{client.base_url} answered no JSON {what} to {path} ({error}): is it a management API?"
         ) from error
+
+
+def _cut(path: str) -> str:
+    return path if len(path) <= _LONGEST_SHOWN else f"{path[:_LONGEST_SHOWN]}…"
 
 
 def _reason(body: bytes) -> str:

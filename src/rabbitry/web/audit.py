@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 import platformdirs
 from fastapi import APIRouter, Response
 
+from rabbitry._words import remedy
 from rabbitry.apps import Role, needs
 from rabbitry.apps.api import json_response, route_class
 from rabbitry.apps.exceptions import RecordsError
@@ -123,7 +124,7 @@ class Audit:
                     connection.execute(_TABLE)
                     return work(connection)
         except (OSError, sqlite3.Error) as error:
-            raise RecordsError(f"the audit log {self._file} can't be used: {error}") from error
+            raise RecordsError(f"the audit log {self._file} can't be used: {error}{remedy(error)}") from error
 
 
 async def _largest() -> int:

@@ -82,7 +82,7 @@ async def test_what_waits_is_bounded(
             with pytest.raises(RecordsError):
                 await history.series()
     assert "more than 2 series" in caplog.text
-    assert "can't be used" in caplog.text
+    assert "can't be used: file is not a database; move it away, and a new one is made" in caplog.text
 
 
 def test_totals_of_the_broker_are_recorded_while_it_answers() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from rabbitry._words import remedy
 from rabbitry.apps.exceptions import RecordsError
 from rabbitry.web.history._blocks import (
     LENGTHS,
@@ -176,7 +177,7 @@ class Store:
                 raise
             connection.commit()
         except (OSError, sqlite3.Error) as error:
-            raise RecordsError(f"the history {self._file} can't be used: {error}") from error
+            raise RecordsError(f"the history {self._file} can't be used: {error}{remedy(error)}") from error
 
     def _open(self) -> sqlite3.Connection:
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
