@@ -7,6 +7,7 @@ import re
 import tempfile
 import time
 from array import array
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from math import sin
@@ -23,10 +24,14 @@ from tests.support import commands
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
 from tests.support.programs import CHROMIUM, CHROMIUM_FLAGS
+from tests.web.dead.serving import finished, take_token
 from websockets.asyncio.client import ClientConnection
 
 import rabbitry
 from benchmarks._docs import write_table
+from rabbitry.amqp.client import Channel, Properties
+from rabbitry.amqp.protocol.tables import FieldValue
+from rabbitry.flow.wiring.dead_letters import BATCH
 from rabbitry.web.history._blocks import LENGTHS, POINTS, STEPS, Series
 from rabbitry.web.history._store import Store
 
@@ -36,6 +41,8 @@ CHANGES: Final = 1000
 PAGES: Final = 20
 SECONDS: Final = 15
 SERIES: Final = 1000
+LETTERS: Final = 20_000
+"""Dead letters that are replayed."""
 _KIB: Final = 1024
 _MIB: Final = 1024 * 1024
 
@@ -54,6 +61,7 @@ class Scene:
     """A dashboard on a broker with many queues."""
 
     broker: str
+    management: str
     url: str
     broker_process: psutil.Process
     dashboard: psutil.Process
@@ -234,11 +242,79 @@ def _fill(store: Store, keys: list[tuple[Series, int]], block: "array[float]") -
         connection.execute("UPDATE week SET numbers = ? WHERE start = ?", (block.tobytes(), keys[0][1]))
 
 
+async def measure_replay(scene: Scene) -> None:
+    """Measure a replay of dead letters whose dashboard is killed in the middle, and count what got lost or doubled."""
+    async with rabbitry.connect(scene.broker) as connection:
+        channel = await connection.channel()
+        for queue in ("bench.dead", "bench.replayed"):
+            await channel.declare_queue(queue, durable=True)
+        headers: dict[str, FieldValue] = {
+            "x-rabbitry-reason": "failed", "x-rabbitry-traceback": "x" * 1500, "x-rabbitry-queue": "bench.replayed",
+        }  # fmt: skip
+        for number in range(LETTERS):
+            properties = Properties(headers=headers, message_id=f"m{number}", delivery_mode=2)
+            await channel.send(b"%06d" % number + b"x" * 194, routing_key="bench.dead", properties=properties)
+        await channel.wait_for_confirms()
+        await _replay(scene, channel, LETTERS // 2, is_killed=True)
+        # The broker takes back what the killed dashboard held.
+        await _until(lambda: _both(channel), LETTERS)
+        before = await _ready(channel, "bench.replayed")
+        left = await _ready(channel, "bench.dead")
+        took = await _replay(scene, channel, before + left, is_killed=False)
+        found: Counter[bytes] = Counter()
+        while (delivery := await channel.get("bench.replayed", no_ack=True)) is not None:
+            found[delivery.body] += 1
+        for queue in ("bench.dead", "bench.replayed"):
+            await channel.delete_queue(queue)
+    lost, doubled = LETTERS - len(found), found.total() - len(found)
+    what = f"a replay of {LETTERS:,} dead letters with a kill in the middle"
+    scene.add(what, f"{lost:,} lost, {doubled:,} twice", f"0 lost, <= {BATCH:,} twice")
+    scene.add(f"the same: the {left:,} after the kill", f"{left / took:,.0f} a second", ">= 5,000 a second")
+
+
+async def _replay(scene: Scene, channel: Channel, until: int, *, is_killed: bool) -> float:
+    """Replay with a dashboard of its own until so many are replayed; return the seconds that it took."""
+    more = {"RABBITRY_BROKER": scene.broker, "RABBITRY_MANAGEMENT": scene.management}
+    with (
+        tempfile.TemporaryDirectory(prefix="rabbitry-bench-") as folder,  # an audit log of its own
+        commands.service("web", "--port", "0", more=more | {"XDG_DATA_HOME": folder}, anew=True) as web,
+    ):
+        url = web.wait_for(r"dashboard on (http://\S+/)")[1]
+        async with httpx.AsyncClient(base_url=f"{url}dead/", timeout=60) as client:
+            await take_token(client)
+            began = time.perf_counter()
+            asked = {"vhost": "/", "app": "bench", "everything": True}
+            (await client.post("api/replay", json=asked)).raise_for_status()
+            await _until(lambda: _ready(channel, "bench.replayed"), until)
+            took = time.perf_counter() - began
+            if is_killed:
+                web.process.kill()
+                await asyncio.to_thread(web.process.wait)
+            else:
+                await finished(client, "replay")
+    return took
+
+
+async def _until(asked: Callable[[], Awaitable[int]], number: int) -> None:
+    async with asyncio.timeout(300):
+        while await asked() < number:  # noqa: ASYNC110 # a broker does not tell when the depth of a queue changes
+            await asyncio.sleep(0.05)
+
+
+async def _both(channel: Channel) -> int:
+    return await _ready(channel, "bench.dead") + await _ready(channel, "bench.replayed")
+
+
+async def _ready(channel: Channel, queue: str) -> int:
+    return (await channel.declare_queue(queue, passive=True)).message_count
+
+
 MEASURES: Final[tuple[Callable[[Scene], Awaitable[None]], ...]] = (
     measure_watching,
     measure_metrics,
     measure_page,
     measure_history,
+    measure_replay,
 )
 
 
@@ -250,7 +326,13 @@ async def _measure() -> list[Row]:
         with commands.service("web", "--port", "0", more=more, anew=True) as web:
             url = web.wait_for(r"dashboard on (http://\S+/)")[1]
             web.wait_for("broker connected")
-            scene = Scene(broker.url, url, psutil.Process(broker.pid), psutil.Process(web.process.pid))
+            scene = Scene(
+                broker.url,
+                more["RABBITRY_MANAGEMENT"],
+                url,
+                psutil.Process(broker.pid),
+                psutil.Process(web.process.pid),
+            )
             for measure in MEASURES:
                 await measure(scene)
     return scene.rows
