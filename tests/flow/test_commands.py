@@ -203,7 +203,7 @@ def test_a_stage_is_paused_for_processes_that_are_killed_and_come_again_and_resu
         assert run("publish", "shop_of_tests:app", "order", url=broker_url, text='{"n": 1}\n').returncode == 0
         asyncio.run(eventually_holds(broker_url, "shop.bill", 1))  # passed on by workers that came again
         eventually_blocking(lambda: len(workers()) == 2 and not set(before) & set(workers()), "other workers")
-        assert "was paused before: shop bill, at 2" in run("pause", "shop", "bill", url=broker_url).stdout
+        assert "already paused: shop bill, at 2" in run("pause", "shop", "bill", url=broker_url).stdout
         shown = run("paused", "shop_of_tests:app", url=broker_url)
         assert (shown.returncode, shown.stdout.startswith("shop bill, at 2"), "\x1b" in shown.stdout) == (
             0,

@@ -72,5 +72,5 @@ async def test_a_stage_is_paused_and_resumed_once_and_it_is_logged(
         entries = (await client.get("../audit/api/entries")).json()
         told = {(entry["action"], entry["queue"], entry["result"]) for entry in entries}
         assert ("pause", "shop.paused.bill", "done") in told
-        assert ("pause", "shop.paused.bill", "it was paused before, by this machine") in told
+        assert ("pause", "shop.paused.bill", "already paused by this machine") in told
         assert ("resume", "shop.paused.bill", "done") in told

@@ -1,4 +1,4 @@
-"""`rabbitry pause`, `resume` and `paused`: stages that take nothing for a while."""
+"""`rabbitry pause`, `resume` and `paused`: pause and resume stages, and list the paused ones."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def pause(
         if as_json:
             print_json({**_described(found), "paused": is_new})
         else:
-            print(f"paused {app} {stage}" if is_new else f"it was paused before: {_text(found)}")
+            print(f"paused {app} {stage}" if is_new else f"already paused: {_text(found)}")
         return ExitCode.DONE
 
     raise typer.Exit(run_once(work()))
@@ -96,7 +96,7 @@ def list_paused(
 ) -> None:
     """List the stages that are paused, by whom, since when and why.
 
-    With MODULE:APP it asks for the app's stages; otherwise the broker's management API tells which there are.
+    With MODULE:APP the stages are those of the app; otherwise the broker's management API lists them.
 
     Example: rabbitry paused shop.flow:app
     """

@@ -62,7 +62,7 @@ class FlowRoutes:
         async with self._connected() as connection, self._logged("pause", by, which) as result:
             held, is_new = await pausing.pause(connection, which.app, which.stage, by=by, why=which.why)
             if not is_new:
-                result.append(f"it was paused before, by {held.by}")
+                result.append(f"already paused by {held.by}")
         return json_response({"paused": is_new, "by": held.by, "at": held.at, "why": held.why})
 
     @needs(Role.OPERATOR)

@@ -92,5 +92,5 @@ def test_a_selection_is_all_a_group_or_one() -> None:
     ],
 )
 def test_what_is_selected_must_be_explicit(selection: Selection) -> None:
-    with pytest.raises(UsageError, match="selects no dead letters"):
+    with pytest.raises(UsageError, match="select dead letters in one way"):
         selection.check()

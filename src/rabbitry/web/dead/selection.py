@@ -131,7 +131,7 @@ class Selection(App, frozen=True, forbid_unknown_fields=True):
             not is_group and group != (None, None, None)
         ):
             raise UsageError(
-                "the request selects no dead letters: name `everything`, a group (stage, reason, kind), or one `mark`"
+                "select dead letters in one way: `everything`, a group (stage, reason and kind), or a `mark`"
             )
 
     def takes(self, letter: DeadLetter, size: int, masking: Masking) -> bool:
