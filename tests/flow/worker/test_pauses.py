@@ -231,6 +231,7 @@ async def test_a_broker_with_an_alarm_pauses_too_and_nobody_waits_for_its_end(mo
             assert first.blocked is not None
             assert second.blocked is not None
             async with rabbitry.connect(broker.url) as third:
+                assert not (await pausing.pause(third, "held", "plain", by="bob"))[1]
                 assert await pausing.resume(third, "held", "plain")
             broker.alarms.set(Reason.MEMORY, is_on=False)
 

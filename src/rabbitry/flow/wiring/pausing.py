@@ -119,6 +119,9 @@ async def pause(connection: Connection, app: str, stage: str, *, by: str, why: s
     properties = Properties(content_type="application/json", delivery_mode=2, type="Pause", app_id=app)
     until = asyncio.get_running_loop().time() + _PATIENCE
     while True:
+        # First, since a broker with an alarm reads nothing more of this connection once it has published.
+        if (found := await paused(connection, app, stage)) is not None:
+            return found, False
         async with _opened(connection, app, stage) as channel:
             try:
                 await channel.publish(
@@ -131,8 +134,6 @@ async def pause(connection: Connection, app: str, stage: str, *, by: str, why: s
                 refusal = error
             else:
                 return mine, True
-        if (found := await paused(connection, app, stage)) is not None:
-            return found, False
         # It was resumed meanwhile, or the broker refuses for another reason, such as a policy.
         if asyncio.get_running_loop().time() > until:
             raise refusal
