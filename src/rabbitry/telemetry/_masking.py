@@ -36,7 +36,7 @@ class Masking:
         plain = {word for text in words if (word := text.strip("-_ \t\n").lower())}
         # The longest first: of `password` and `pass`, the match goes on behind the former.
         inner = "|".join(map(_pattern, sorted(plain, key=len, reverse=True)))
-        self.is_active = bool(plain)
+        self.is_active: bool = bool(plain)
         self._name = re.compile(inner, re.IGNORECASE)
         # A field of a text that is no JSON, or of JSON that is cut off: a name in quotes or not, and what follows it.
         self._fields = re.compile(

@@ -61,7 +61,7 @@ class Passages:
         self._database.executescript(_TABLES)
         self._waiting: list[tuple[Report, float]] = []
         self._number = 0
-        self.left_out = 0
+        self.left_out: int = 0
         """The number of passages that came too fast to be written."""
 
     def take(self, report: Report) -> None:

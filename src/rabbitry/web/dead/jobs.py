@@ -205,7 +205,7 @@ class Jobs:
     """
 
     def __init__(self, connected: Connected, audit: Audit) -> None:
-        self.topic = Value()
+        self.topic: Value = Value()
         self.topic.role = Role.VIEWER
         self._connected = connected
         self._audit = audit

@@ -99,8 +99,8 @@ class DeadLetters:
         self._audit = audit
         self._client: httpx.AsyncClient
         self._looking = Looking(self._login, lambda: self._client)
-        self.jobs = Jobs(self._looking.connected, audit)
-        self.types = Types()
+        self.jobs: Jobs = Jobs(self._looking.connected, audit)
+        self.types: Types = Types()
         self.router: APIRouter = APIRouter(route_class=route_class(_largest))
         for path, look in (("/groups", self.groups), ("/letters", self.letters), ("/dry-run", self.dry_run)):
             self.router.add_api_route(path, look)

@@ -60,12 +60,13 @@ class Group:
     """
 
     def __init__(self, letter: DeadLetter, masking: Masking) -> None:
-        self.stage = readable(letter.stage)
-        self.reason = readable(letter.reason)
-        self.kind = kind_of(letter.error, masking)
-        self.example = masking.lines(readable(letter.error))
-        self.count = 0
-        self.first = self.last = readable(letter.failed_at)
+        self.stage: str = readable(letter.stage)
+        self.reason: str = readable(letter.reason)
+        self.kind: str = kind_of(letter.error, masking)
+        self.example: str = masking.lines(readable(letter.error))
+        self.count: int = 0
+        self.first: str = readable(letter.failed_at)
+        self.last: str = self.first
 
     def add(self, letter: DeadLetter) -> None:
         """Count one."""
@@ -84,7 +85,7 @@ class Groups:
     def __init__(self, masking: Masking) -> None:
         self._masking = masking
         self._groups: dict[tuple[str, str, str], Group] = {}
-        self.others = 0
+        self.others: int = 0
 
     def add(self, letter: DeadLetter) -> None:
         """Add a dead letter to its group."""

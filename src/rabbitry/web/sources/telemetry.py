@@ -53,7 +53,7 @@ class Telemetry:
     """
 
     def __init__(self, login: BrokerURL, sources: Value, attention: Attention, traffic: Traffic) -> None:
-        self.nodes = Nodes()
+        self.nodes: Nodes = Nodes()
         self.listeners: list[Callable[[Report], None]] = []
         self.connection: Connection | None = None
         self._login = login
