@@ -148,6 +148,18 @@ async def test_another_protocol_gets_the_brokers_protocol_header(broker: Broker,
         assert await client.reader.read() == PROTOCOL_HEADER
 
 
+async def test_refusals_are_logged_as_valid_text(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "rabbitry.broker")
+    async with rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        queue = await channel.declare_queue()
+        with pytest.raises(rabbitry.ChannelClosed):  # what is no UTF-8 travels as lone surrogates
+            await channel.bind_queue(queue.name, "amq.headers", arguments={"x-match": "\udcff"})
+    logged = [record.getMessage() for record in caplog.records if "x-match" in record.getMessage()]
+    assert logged
+    assert all(line.encode() for line in logged)
+
+
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=4), st.booleans())
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 async def test_garbage_never_stops_the_broker(broker: Broker, chunks: list[bytes], logged_in: bool) -> None:

@@ -15,6 +15,7 @@ from itertools import chain, islice
 from operator import length_hint
 from typing import Final
 
+from rabbitry._errors import sendable
 from rabbitry.amqp.driver import Driver
 from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.connection import Connection as Core
@@ -475,14 +476,11 @@ class ClientConnection:
         user, is_right = log_in(method, self.driver, self.peer.rpartition(":")[0], self._shared.access)
         if user is None or not is_right:
             _logger.warning("refused a login from %s as %r", self.peer, "?" if user is None else user)
-            text = (
-                f"ACCESS_REFUSED - Login was refused using authentication mechanism {method.mechanism}. "
-                "For details see the broker logfile."
-            )
+            text = f"ACCESS_REFUSED - Login was refused using authentication mechanism {method.mechanism}. "
+            text += "For details see the broker logfile."
             self._is_known = user is not None and known.get("authentication_failure_close") is True
             raise ProtocolViolation(Reply.ACCESS_REFUSED, text)
-        self.user = user
-        self.mechanism = method.mechanism
+        self.user, self.mechanism = user, method.mechanism
         config = self._shared.config
         self.tell(0, ConnectionTune(config.channel_max, config.frame_max, config.heartbeat))
 
@@ -538,7 +536,9 @@ class ClientConnection:
     def _refuse(self, number: int, error: Refusal | ProtocolViolation, ids: tuple[int, int]) -> None:
         """Turn an error raised by a handler into channel.close or connection.close."""
         if isinstance(error, ChannelRefusal):
-            _logger.info("channel %d of %s from %s closed: %s", number, self.user, self.peer, error.reply_text)
+            _logger.info(
+                "channel %d of %s from %s closed: %s", number, self.user, self.peer, sendable(error.reply_text)
+            )
             self._drop_channel(number)
             self.tell(number, ChannelClose(error.reply_code, cut_text(error.reply_text), *ids))
             return
@@ -550,7 +550,8 @@ class ClientConnection:
         """Close the connection with a reason; close the socket when the client has answered, or after a while."""
         # Forced by an operator or a shutdown of the broker: nobody's fault, so no warning.
         level = logging.INFO if reply_code == Reply.CONNECTION_FORCED else logging.WARNING
-        _logger.log(level, "connection from %s closed: %d %s", self.peer or "a client", reply_code, reply_text)
+        peer = self.peer or "a client"
+        _logger.log(level, "connection from %s closed: %d %s", peer, reply_code, sendable(reply_text))
         self._timer.cancel()
         if self.core.state is ConnectionState.IDLE:
             # Before any login, the answer to a wrong protocol header is the broker's own header (section 4.2.2).
@@ -578,8 +579,7 @@ class ClientConnection:
         if channel is None:
             then()
         else:
-            confirms = channel.confirms
-            if confirms is not None and confirms in self._to_confirm:
+            if (confirms := channel.confirms) is not None and confirms in self._to_confirm:
                 self._to_confirm.discard(confirms)
                 # Publishes before the error are kept, so confirm those that are settled by now.
                 self._journal.confirm(confirms, confirms.published)
