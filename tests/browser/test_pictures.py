@@ -209,7 +209,7 @@ async def test_pictures_are_taken(
     await page.goto(f"{dashboard}queues/")
     row = page.locator(".rows .space .row", has_text="orders.packing")
     await row.click(timeout=_WITHIN)
-    moving = row.get_by_role("cell").filter(has_text=re.compile(r"^\s*[1-9]\d/s"))
+    moving = row.get_by_role("cell").filter(has_text=re.compile(r"^\s*[1-9][\d.,]*/s"))
     await expect(moving.first).to_be_visible(timeout=_WITHIN)  # rates take some seconds to be right
     await expect(page.get_by_role("complementary")).to_contain_text("order.paid", timeout=_WITHIN)
     await page.screenshot(path=folder / f"queues-{scheme}.png")
