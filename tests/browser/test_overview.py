@@ -14,10 +14,7 @@ from rabbitry.amqp.client import Channel
 from tests.browser.axe import serious
 from tests.browser.watched import Watched
 from tests.support import commands
-from tests.support.embedded import BrokerProcess
-from tests.support.management import management_url
-from tests.support.ports import free_port
-from tests.support.rabbitmq import RabbitMQ
+from tests.support.management import broker_and_management
 
 pytestmark = pytest.mark.timeout(300)
 _WITHIN = 120_000
@@ -36,13 +33,8 @@ async def _open(
 @pytest.fixture(params=["embedded", "rabbitmq"])
 def system(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
     """The URLs of a broker and of its management API."""
-    if request.param == "rabbitmq":
-        server: RabbitMQ = request.getfixturevalue("module_rabbitmq")
-        yield server.url, management_url(server)
-        return
-    port = free_port()
-    with BrokerProcess("--management-port", str(port)) as broker:
-        yield broker.url, f"http://127.0.0.1:{port}"
+    with broker_and_management(request) as urls:
+        yield urls
 
 
 @pytest.fixture

@@ -4,8 +4,14 @@ import base64
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
+from tests.support.embedded import BrokerProcess
+from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitMQ
 
 
@@ -47,3 +53,15 @@ def _parsed(body: bytes) -> Any:
         return json.loads(body) if body else None
     except ValueError:
         return body.decode()
+
+
+@contextmanager
+def broker_and_management(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """Yield the URLs of a broker and of its management API: RabbitMQ's if the fixture's parameter is "rabbitmq"."""
+    if request.param == "rabbitmq":
+        server: RabbitMQ = request.getfixturevalue("module_rabbitmq")
+        yield server.url, management_url(server)
+        return
+    port = free_port()
+    with BrokerProcess("--management-port", str(port)) as broker:
+        yield broker.url, f"http://127.0.0.1:{port}"

@@ -17,10 +17,8 @@ from rabbitry.apps.settings import Settings
 from rabbitry.web import api as limits
 from rabbitry.web.feed.topics import Value
 from rabbitry.web.server import create_app, mounts
-from tests.support.embedded import BrokerProcess
-from tests.support.management import management_url
+from tests.support.management import broker_and_management
 from tests.support.ports import free_port
-from tests.support.rabbitmq import RabbitMQ
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -52,13 +50,8 @@ async def test_the_document_of_all_routes_is_valid(tmp_path: Path) -> None:
 @pytest.fixture(params=["embedded", "rabbitmq"])
 def watched(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
     """The URLs of a broker and of its management API."""
-    if request.param == "rabbitmq":
-        server: RabbitMQ = request.getfixturevalue("module_rabbitmq")
-        yield server.url, management_url(server)
-        return
-    port = free_port()
-    with BrokerProcess("--management-port", str(port)) as broker:
-        yield broker.url, f"http://127.0.0.1:{port}"
+    with broker_and_management(request) as urls:
+        yield urls
 
 
 async def test_topics_are_told_as_they_are_now(watched: tuple[str, str]) -> None:

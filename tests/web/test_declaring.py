@@ -15,10 +15,7 @@ from rabbitry.runtime.listening import listen
 from rabbitry.web.declaring import Declaring
 from rabbitry.web.login.sessions import TOKEN_HEADER
 from rabbitry.web.server import create_app
-from tests.support.embedded import BrokerProcess
-from tests.support.management import management_url
-from tests.support.ports import free_port
-from tests.support.rabbitmq import RabbitMQ
+from tests.support.management import broker_and_management
 from tests.support.waiting import eventually_awaited
 from tests.web.login.dashboards import token_in
 
@@ -28,13 +25,8 @@ pytestmark = pytest.mark.timeout(240)
 @pytest.fixture(params=["embedded", "rabbitmq"])
 def places(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
     """The URLs of a broker and of its management API."""
-    if request.param == "rabbitmq":
-        server: RabbitMQ = request.getfixturevalue("module_rabbitmq")
-        yield server.url, management_url(server)
-        return
-    port = free_port()
-    with BrokerProcess("--management-port", str(port)) as broker:
-        yield broker.url, f"http://127.0.0.1:{port}"
+    with broker_and_management(request) as urls:
+        yield urls
 
 
 @contextlib.asynccontextmanager

@@ -48,7 +48,7 @@ async def served(system: System, access: Access | None = None) -> AsyncIterator[
 
 
 async def take_token(client: httpx.AsyncClient) -> None:
-    """Give the client the token of the dashboard's pages."""
+    """Send the token of the dashboard's pages with each of the client's requests."""
     page = (await client.get("")).text
     found = re.search(r'<meta name="rabbitry-token" content="([\w-]{30,})">', page)
     assert found is not None

@@ -10,10 +10,8 @@ from rabbitry.telemetry import decode_report
 from rabbitry.telemetry._report import encode_report
 from rabbitry.web.feed.topics import Value
 from rabbitry.web.sources import Sources, drift
-from tests.support.embedded import BrokerProcess
-from tests.support.management import management_url
+from tests.support.management import broker_and_management
 from tests.support.ports import free_port
-from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(240)
@@ -22,13 +20,8 @@ pytestmark = pytest.mark.timeout(240)
 @pytest.fixture(params=["embedded", "rabbitmq"])
 def system(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
     """The URLs of a broker and of its management API."""
-    if request.param == "rabbitmq":
-        server: RabbitMQ = request.getfixturevalue("module_rabbitmq")
-        yield server.url, management_url(server)
-        return
-    port = free_port()
-    with BrokerProcess("--management-port", str(port)) as broker:
-        yield broker.url, f"http://127.0.0.1:{port}"
+    with broker_and_management(request) as urls:
+        yield urls
 
 
 async def test_what_is_missing_or_otherwise_there_is_told(
