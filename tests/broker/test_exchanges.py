@@ -195,15 +195,15 @@ def test_patterns_stay_bound_when_many_others_are_unbound() -> None:
 
 
 def test_binding_twice_creates_one_binding() -> None:
-    for kind in TYPES:
+    for kind in TYPES:  # the key is a number: the weight of a binding of x-consistent-hash
         exchange, queue = _exchange(kind), _queue("q")
-        binding = Binding(exchange, queue, "k", NO_ARGUMENTS)
+        binding = Binding(exchange, queue, "1", NO_ARGUMENTS)
         assert exchange.bind(binding)
         assert not exchange.bind(binding)
-        assert len(list(exchange.match("k", Properties()))) == 1
+        assert len(list(exchange.match("1", Properties()))) == 1
         assert exchange.unbind(binding)
         assert not exchange.unbind(binding)
-        assert not list(exchange.match("k", Properties()))
+        assert not list(exchange.match("1", Properties()))
 
 
 def _vhost() -> VirtualHost:
