@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from datetime import datetime
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rabbitry.amqp.protocol.tables import (
     FieldValue,
@@ -19,6 +18,9 @@ from rabbitry.amqp.protocol.tables import (
     encode_timestamp,
 )
 from rabbitry.exceptions import ProtocolViolation, UsageError
+
+if TYPE_CHECKING:
+    from datetime import datetime  # see tables.py
 
 CONTENT_HEADER: Final = struct.Struct(">HHQH")
 """Start of every content header: class, weight, body size, property flags."""
@@ -131,9 +133,7 @@ def _encode(name: str, value: FieldValue) -> bytes:
             return bytes((value,))
         raise TypeError("it must be an integer from 0 to 255")
     if name == "timestamp":
-        if isinstance(value, datetime | int):
-            return encode_timestamp(value).to_bytes(8, "big")
-        raise TypeError("it must be a datetime")
+        return encode_timestamp(value).to_bytes(8, "big")
     if isinstance(value, str):
         return encode_short(value)
     raise TypeError("it must be a string")

@@ -11,12 +11,16 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from rabbitry.exceptions import ProtocolViolation, UsageError
+
+if TYPE_CHECKING:
+    # When the program runs, they are imported by the functions that need them: few tables hold a date or a decimal,
+    # and the two modules took a tenth of what importing the client costs beyond asyncio (benchmarks/importing.py).
+    from datetime import datetime
+    from decimal import Decimal
 
 _ERLANG_ESCAPES: Final = {
     **{code: b"\\" + bytes((letter,)) for code, letter in zip(b"\b\t\n\v\f\r\x1b", b"btnvfre", strict=True)},
@@ -98,8 +102,8 @@ _FINITE: Final = frozenset({str, int, bool, bytes, type(None)})
 """Types of values that are never NaN or infinite."""
 _ARRAY: Final = (list, tuple)
 _TABLE: Final = (dict, Mapping)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST_SECOND: Final = int((datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - _EPOCH).total_seconds())
+_LAST_SECOND: Final = 253402300799
+"""The end of the year 9999 in POSIX seconds."""
 
 
 def decode_text(raw: bytes) -> str:
@@ -169,17 +173,17 @@ def type_name(value: FieldValue) -> str:
             return _INTEGER_NAMES[tag]
         case float():
             return "float" if isinstance(value, Float32) else "double"
-        case Decimal():
-            return "decimal"
-        case datetime():
-            return "timestamp"
         case str() | LongString():
             return "longstr"
         case bytes():
             return "binary"
         case Mapping():
             return "table"
-    return "array"
+        case Sequence():
+            return "array"
+    from decimal import Decimal
+
+    return "decimal" if isinstance(value, Decimal) else "timestamp"
 
 
 def is_finite(value: FieldValue) -> bool:
@@ -314,6 +318,8 @@ def _read_value(data: bytes, offset: int, depth: int) -> tuple[FieldValue, int]:
         case 0x44:  # D
             scale = data[offset]
             (number,) = _S32.unpack_from(data, offset + 1)
+            from decimal import Decimal
+
             digits = Decimal(abs(number)).as_tuple().digits  # arithmetic would round to the caller's context
             return Decimal((int(number < 0), digits, -scale)), offset + 5
     raise _malformed(f"holds a value of the unknown type {chr(tag)!r}")
@@ -336,15 +342,23 @@ def _long_string(raw: bytes) -> str | bytes:
 
 def decode_timestamp(seconds: int) -> datetime | int:
     """Return the time for POSIX `seconds`; beyond the year 9999 a TaggedInt that travels unchanged."""
-    return _EPOCH + timedelta(seconds=seconds) if seconds <= _LAST_SECOND else TaggedInt(seconds, b"T")
+    if seconds > _LAST_SECOND:
+        return TaggedInt(seconds, b"T")
+    from datetime import UTC, datetime, timedelta
+
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
 
 
-def encode_timestamp(value: datetime | int) -> int:
-    """Return POSIX seconds. A datetime without a zone is taken as UTC."""
-    if isinstance(value, datetime):
-        aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-        value = (aware - _EPOCH) // timedelta(seconds=1)
-    return value
+def encode_timestamp(value: object) -> int:
+    """Return POSIX seconds, of an int or a datetime. A datetime without a zone is taken as UTC. Raises TypeError."""
+    if isinstance(value, int):
+        return value
+    from datetime import UTC, datetime, timedelta
+
+    if not isinstance(value, datetime):
+        raise TypeError("it must be a datetime")
+    aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+    return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
 
 
 def _write_table(table: Table, depth: int) -> bytes:
@@ -398,14 +412,10 @@ def _write_value(value: FieldValue, parts: list[bytes], depth: int) -> None:
         parts += (b"f", _FLOAT.pack(value)) if isinstance(value, Float32) else (b"d", _DOUBLE.pack(value))
     elif isinstance(value, Mapping):
         parts += (b"F", _write_table(value, depth + 1))
-    elif isinstance(value, datetime):
-        parts += (b"T", _U64.pack(encode_timestamp(value)))
-    elif isinstance(value, Decimal):
-        parts.append(_decimal(value))
     elif isinstance(value, Sequence):
         parts += (b"A", _write_array(value, depth + 1))
     else:
-        raise TypeError(f"{type(value).__name__} has no AMQP type")
+        parts.append(_date_or_decimal(value))
 
 
 def _tagged(value: int) -> tuple[bytes, bytes]:
@@ -424,7 +434,14 @@ def _write_array(items: Sequence[FieldValue], depth: int) -> bytes:
     return _U32.pack(len(packed)) + packed
 
 
-def _decimal(value: Decimal) -> bytes:
+def _date_or_decimal(value: FieldValue) -> bytes:
+    from datetime import datetime
+    from decimal import Decimal
+
+    if isinstance(value, datetime):
+        return b"T" + _U64.pack(encode_timestamp(value))
+    if not isinstance(value, Decimal):
+        raise TypeError(f"{type(value).__name__} has no AMQP type")
     sign, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int) or not -255 <= exponent <= 9:
         raise TypeError(f"{value} is a decimal that AMQP can't carry")
