@@ -10,6 +10,7 @@ from typing import Any
 import pika
 
 import rabbitry
+from rabbitry.apps.grading.files import Files
 from rabbitry.apps.grading.message import Assignment
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, course, inbox
@@ -40,10 +41,11 @@ async def role_set(
     *,
     wiring: Wiring | None = None,
     markers: Mapping[str, Marker] | None = None,
+    files: Files | None = None,
 ) -> AsyncIterator[RoleSet]:
     """Run role specs within the block, after their declarations on the broker."""
     stop = asyncio.Event()
-    made = RoleSet(wiring or Wiring(), specs, database, markers or {})
+    made = RoleSet(wiring or Wiring(), specs, database, markers or {}, files=files)
     async with rabbitry.connect(url) as connection:
         await topology.declare(connection, made.app().spec())
     task = asyncio.create_task(run(made, url, stop, connect_attempts=20))

@@ -42,8 +42,7 @@ ROUTES: Final = {
         "GET /api/machines",
         "GET /monitor/", "GET /monitor/static", "WS /ws",
         "GET /grading/", "GET /grading/static", "GET /grading/api/overview", "GET /grading/api/submissions/{identity}",
-        "GET /grading/api/files/{identity}", "GET /grading/api/inbox/{role}",
-        "GET /grading/api/inbox/{role}/{identity}",
+        "GET /grading/api/inbox/{role}",
         "GET /crawl/", "GET /crawl/static", "GET /crawl/api/status", "GET /crawl/api/hosts", "GET /crawl/api/search",
         "GET /crawl/api/why", "GET /crawl/api/outcomes", "WS /crawl/ws",
     },
@@ -53,6 +52,7 @@ ROUTES: Final = {
         "GET /dead/api/groups", "POST /dead/api/groups", "GET /dead/api/letters", "POST /dead/api/letters",
         "GET /dead/api/dry-run", "POST /dead/api/dry-run", "POST /dead/api/check", "POST /dead/api/replay",
         "POST /dead/api/pause", "POST /dead/api/resume", "POST /dead/api/cancel", "POST /dead/api/body",
+        "GET /grading/api/files/{identity}", "GET /grading/api/inbox/{role}/{identity}",
         "POST /grading/api/submissions", "POST /grading/api/inbox/{role}/{identity}", "POST /crawl/api/command",
     },
     "admin": {

@@ -1,7 +1,8 @@
-"""The errors of the assignment correction: of marking schemes, submissions and the sandbox."""
+"""The errors of the assignment correction: of marking schemes, submissions, their files and the sandbox."""
 
 from __future__ import annotations
 
+from rabbitry.apps.exceptions import RecordsError
 from rabbitry.exceptions import RabbitryError, UsageError
 
 
@@ -19,3 +20,7 @@ class SubmissionRefused(RabbitryError):
 
 class SandboxFailed(RabbitryError):
     """The sandbox itself failed, not the submission, which has no mark. Marking it again may succeed."""
+
+
+class FilesError(RecordsError):
+    """A submitted file can't be stored or read. The text names the file or its place, and the reason."""

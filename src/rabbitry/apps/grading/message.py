@@ -31,6 +31,8 @@ REMARKS: Final = "Remarks"
 MARK: Final = "Mark"
 OUT_OF: Final = "OutOf"
 FEEDBACK: Final = "Feedback"
+HASH: Final = "sha256"
+"""The key in the first hop of a History for the SHA-256 of the file as it was handed in."""
 
 LONGEST_NAME: Final = 200
 """Characters of a module's or student's name received over the wire."""
@@ -153,6 +155,13 @@ class Assignment(dict[str, Any]):
         except Reject:
             return str(self.get(SOLUTION))
 
+    def file(self) -> bytes | None:
+        """Return the file, or the answer; None if it can't be decoded."""
+        try:
+            return self.solution()
+        except Reject:
+            return None
+
     def without(self, *names: str) -> Self:
         """Return the assignment without these fields."""
         return type(self)({name: value for name, value in self.items() if name not in names})
@@ -199,12 +208,14 @@ class Assignment(dict[str, Any]):
 
 
 class Progress(dict[str, Any]):
-    """A report of a hop to the records: the assignment without the solution."""
+    """A report of a hop to the records: the assignment, with its solution only if this role took it first."""
 
     @classmethod
-    def of(cls, assignment: Assignment) -> Self:
+    def of(cls, assignment: Assignment, *, with_file: bool = False) -> Self:
         """Make the report of an assignment."""
-        kept = (ID, STUDENT, MODULE, STATUS, NAME, MARK, OUT_OF, FEEDBACK, HISTORY)
+        kept = [ID, STUDENT, MODULE, STATUS, NAME, MARK, OUT_OF, FEEDBACK, HISTORY]
+        if with_file:
+            kept += [SOLUTION, ANSWER, ENCODING]
         return cls({name: assignment[name] for name in kept if name in assignment})
 
 
@@ -223,7 +234,9 @@ def submission(
         fields[SOLUTION] = base64.b64encode(solution).decode()
         fields[ENCODING] = "base64"
     fields |= {MODULE: module, STATUS: "submitted", NAME: sendable(name), ID: identity_}
-    return Assignment(fields).moved("submitted", "student", Decision(who or user_name()))
+    made = Assignment(fields).moved("submitted", "student", Decision(who or user_name()))
+    made.history[0][HASH] = hashlib.sha256(solution).hexdigest()
+    return made
 
 
 def identity(text: str) -> str:

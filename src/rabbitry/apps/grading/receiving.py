@@ -18,6 +18,7 @@ from rabbitry._decode import MAX_DEPTH, is_deeper_than
 from rabbitry.apps.grading.message import (
     ANSWER,
     FEEDBACK,
+    HASH,
     HISTORY,
     ID,
     LONGEST_NAME,
@@ -62,6 +63,9 @@ def receive(fields: dict[str, Any], message: Message, *, first: bool) -> Assignm
     assignment[ID] = sealed(assignment.id, assignment)
     if is_new:
         assignment[HISTORY] = [_submitted(fields)]
+        data = assignment.file()
+        if data is not None:
+            assignment.history[0][HASH] = hashlib.sha256(data).hexdigest()
     return assignment
 
 
@@ -108,6 +112,11 @@ def sealed(given: str, fields: Mapping[str, Any]) -> str:
         stem = hashlib.sha256(stem.encode()).hexdigest()[:32]
     stem += "."
     return stem + _seal(stem, fields)
+
+
+def is_sealed(assignment: Assignment) -> bool:
+    """Return whether an assignment's id is bound to its student, module and solution."""
+    return assignment.id[-_SEAL:] == _seal(assignment.id[:-_SEAL], assignment)
 
 
 def _seal(stem: str, fields: Mapping[str, Any]) -> str:

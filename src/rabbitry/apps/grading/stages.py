@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections import Counter
@@ -12,9 +13,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from uuid import uuid4
 
-from rabbitry.apps.grading.message import Assignment, Decision, Progress
+from rabbitry._words import counted
+from rabbitry.apps.grading.message import ANSWER, SOLUTION, Assignment, Decision, Progress
 from rabbitry.apps.grading.modules import Course, Module
-from rabbitry.apps.grading.receiving import receive
+from rabbitry.apps.grading.receiving import is_sealed, receive
 from rabbitry.apps.grading.roles import (
     CORRECTION_KEY,
     CORRECTION_QUEUE,
@@ -34,6 +36,7 @@ from rabbitry.flow import App, Message
 from rabbitry.flow.exceptions import Reject
 
 if TYPE_CHECKING:
+    from rabbitry.apps.grading.files import Files, Kept
     from rabbitry.apps.grading.records import Database
 
 APP: Final = "grading"
@@ -94,7 +97,8 @@ class RoleSet:
 
     markers: module → function that marks its solutions; the demonstrator of a module whose marker is broken does not
     run, and its submissions wait. left_alone: how many messages of others each stage saw. found_type: returns the
-    exchange's type on the broker, where another program may have declared it first.
+    exchange's type on the broker, where another program may have declared it first. files: where a coordinator keeps
+    the files.
     """
 
     wiring: Wiring
@@ -103,6 +107,7 @@ class RoleSet:
     markers: Mapping[str, Marker] = field(default_factory=dict)
     left_alone: Counter[str] = field(default_factory=Counter)
     found_type: Callable[[], str] | None = None
+    files: Files | None = None
 
     @property
     def is_broadcast(self) -> bool:
@@ -232,7 +237,7 @@ class RoleSet:
             decision = marker(assignment.solution(), assignment.name)
         moved = decide(assignment, role, role.actions[0], decision, by_scheme=marker is not None)
         _logger.info("%s: %s", spec.name, moved)
-        return [moved, Progress.of(moved)]
+        return [moved, Progress.of(moved, with_file=_is_first(role, assignment))]
 
     async def _confirm(self, spec: RoleSpec, role: Role, fields: dict[str, Any], message: Message) -> Products:
         from rabbitry.apps.grading.records.course import confirm
@@ -241,23 +246,27 @@ class RoleSet:
         if assignment is None:
             return []
         moved = decide(assignment, role, role.actions[0], Decision(BY_ITSELF))
-        is_first = await self._db.write(partial(confirm, assignment=moved, message=message.id or uuid4().hex))
+        kept = await self._keep(moved)
+        work = partial(confirm, assignment=moved, message=message.id or uuid4().hex, kept=kept)
+        is_first = await self._db.write(work)
         _logger.info("%s: %s%s", spec.name, moved, "" if is_first else ", as once before")
         return [moved] if is_first else []
 
     async def _to_inbox(self, spec: RoleSpec, role: Role, fields: dict[str, Any], message: Message) -> Products:
+        from rabbitry.apps.grading.records.course import record
         from rabbitry.apps.grading.records.inbox import put
 
         assignment = self._take(spec, role, fields, message)
-        if assignment is not None:
-            identity = message.id or uuid4().hex
-            exchange = self.wiring.exchange
-            work = partial(put, role=role, assignment=assignment, exchange=exchange, message=identity)
-            is_new = await self._db.write(work)
-            _logger.info(
-                "%s: %s, %s", spec.name, assignment, "waits for a person" if is_new else "is in the inbox already"
-            )
-        return []
+        if assignment is None:
+            return []
+        if role.name == "coordinator":
+            # The confirmation is recorded by the page or a command, which keep no files.
+            await self._db.write(partial(record, assignment=assignment, kept=await self._keep(assignment)))
+        identity = message.id or uuid4().hex
+        work = partial(put, role=role, assignment=assignment, exchange=self.wiring.exchange, message=identity)
+        is_new = await self._db.write(work)
+        _logger.info("%s: %s, %s", spec.name, assignment, "waits for a person" if is_new else "is in the inbox already")
+        return [Progress.of(assignment, with_file=True)] if _is_first(role, assignment) else []
 
     async def _record(self, fields: dict[str, Any], message: Message) -> None:
         from rabbitry.apps.grading.records.course import CONFIRMED, record
@@ -266,12 +275,35 @@ class RoleSet:
             raise Reject("only the coordinator that keeps these records can confirm a submission")
         if fields.get("status") not in [role.takes for role in ROLES.values()]:
             raise Reject(f"unknown status {str(fields.get('status'))[:60]!r}")
-        await self._db.write(partial(record, assignment=Assignment.received(fields, message)))
+        assignment = Assignment.received(fields, message)
+        kept = None
+        if SOLUTION in assignment or ANSWER in assignment:
+            if is_sealed(assignment):
+                kept = await self._keep(assignment)
+            else:
+                _logger.warning("records: the file reported for %s is another one, and not kept", assignment)
+        await self._db.write(partial(record, assignment=assignment, kept=kept))
+
+    async def _keep(self, assignment: Assignment) -> Kept | None:
+        """Store the file of an assignment; None if there is none to store. Raises FilesError."""
+        data = assignment.file()
+        if self.files is None or data is None:
+            return None
+        kept = await asyncio.to_thread(self.files.keep, data)
+        if kept is None:
+            _logger.warning("the file of %s is not kept: %s is more than largest_submission",
+                            assignment, counted(len(data), "byte"))  # fmt: skip
+        return kept
 
     @property
     def _db(self) -> Database:
         assert self.database is not None, "a role that stores something needs a database"  # noqa: S101 # narrows
         return self.database
+
+
+def _is_first(role: Role, assignment: Assignment) -> bool:
+    """Return whether this role is the first that took a submission, and therefore sends the file to the records."""
+    return role.takes == "submitted" and assignment.step == 1
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from functools import partial
@@ -16,8 +17,10 @@ from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
 
 from rabbitry._decode import decode_json
 from rabbitry._ids import NoSuchID
+from rabbitry.apps import Role, needs
 from rabbitry.apps.api import json_response, route_class
 from rabbitry.apps.exceptions import NoRecords
+from rabbitry.apps.grading.files import VARIABLE
 from rabbitry.apps.grading.message import LONGEST_NAME, Decision, file_name, number, user_name
 from rabbitry.apps.grading.modules import Course, load_course
 from rabbitry.apps.grading.roles import ROLES, role_named
@@ -127,7 +130,7 @@ class Pages:
                 if error.is_ambiguous:
                     raise
                 return None
-            return found | {"has_file": inbox.has(connection, found["id"])}
+            return found | {"has_file": found["sha256"] is not None or inbox.has(connection, found["id"])}
 
         return json_response(await self._read(read, None))
 
@@ -144,6 +147,7 @@ class Pages:
 
         return json_response(await self._read(read, {"items": [], "total": 0}) | {"each": SHOWN})
 
+    @needs(Role.OPERATOR)
     async def item(self, role: str, identity: str) -> Response:
         """Return a waiting submission, with the solution if it is text."""
         found = await self._item(role, identity)
@@ -160,17 +164,13 @@ class Pages:
             }
         )
 
+    @needs(Role.OPERATOR)
     async def file(self, identity: str) -> Response:
         """Return the file as submitted. No browser shows it as a page of this site, whatever it contains."""
-        from rabbitry.apps.grading.records import inbox
-
-        found: Item | None = await self._read(partial(inbox.handed_in, given=identity), None)
-        if found is None:
-            raise NoSuchID(f"no assignment in an inbox has the id {identity!r}")
-        name = file_name(found.assignment.name, found.assignment.id)
+        name, data = await self._handed_in(identity)
         plain = "".join(letter if letter.isascii() and letter not in '"\\%' else "_" for letter in name)
         return Response(
-            found.assignment.solution(),
+            data,
             media_type="application/octet-stream",
             headers={
                 "Content-Disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}",
@@ -248,6 +248,27 @@ class Pages:
         if records is None:
             raise _nothing_waits(identity)
         return await records.read(partial(inbox.item, identity=identity, role=role_named(role).name))
+
+    async def _handed_in(self, given: str) -> tuple[str, bytes]:
+        """Return the safe name and content of a submitted file, from the records or an inbox. Raises NoSuchID."""
+        from rabbitry.apps.grading.exporting import opened_files
+        from rabbitry.apps.grading.records import course, default_url, inbox
+
+        records = await self._records()
+        if records is None:
+            raise NoSuchID(f"no submission with the id {given!r} is recorded")
+        try:
+            found = await records.read(partial(course.submission_of, given=given))
+        except NoSuchID as error:
+            if error.is_ambiguous:
+                raise
+        else:
+            if found.kept is not None:
+                url = self._database_url or default_url()
+                files = await asyncio.to_thread(opened_files, records, url, os.environ.get(VARIABLE))
+                return file_name(found.name, found.id), await asyncio.to_thread(files.fetch, found.kept)
+        item = await records.read(partial(inbox.handed_in, given=given))
+        return file_name(item.assignment.name, item.assignment.id), item.assignment.solution()
 
     async def _hand_in(self, submit: Callable[[Submitter], Awaitable[str]]) -> str:
         course = await self._known()

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rabbitry._ids import NoSuchID
 from rabbitry._words import counted
+from rabbitry.apps.grading.commands.files import SaveAs
+from rabbitry.apps.grading.commands.files import save as save_as
 from rabbitry.apps.grading.commands.options import Config
 from rabbitry.apps.grading.commands.records import Find, Limit, OfModule, existing, mark_of
-from rabbitry.exceptions import RabbitryError, UsageError
+from rabbitry.exceptions import UsageError
 from rabbitry.runtime.options import DatabaseURL, Json, Offset
 from rabbitry.runtime.output import many_lines, one_line, print_json, say
 
@@ -118,12 +119,7 @@ def show(
 def save(
     context: typer.Context,
     id: ItemId,
-    file: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[FILE]", help="Where to save it. Default: its name when handed in.", show_default=False
-        ),
-    ] = None,
+    file: SaveAs = None,
     database: DatabaseURL = None,
     *,
     as_json: Json = False,
@@ -132,25 +128,12 @@ def save(
 
     Example: rabbitry grading inbox save 3f2a report.zip
     """
-    from rabbitry.apps.grading.message import file_name
     from rabbitry.apps.grading.records.inbox import handed_in
 
     with _opened(context, database, id) as records:
         assignment = records.read_now(partial(handed_in, given=id)).assignment
-    data = assignment.solution()
-    own = file_name(assignment.name, assignment.id)
-    path = Path(own) if file is None else file / own if file.is_dir() else file
-    try:
-        with path.open("xb") as target:
-            target.write(data)
-    except FileExistsError as error:
-        raise UsageError(f"{path} exists; name another file: rabbitry grading inbox save {id} FILE") from error
-    except OSError as error:
-        raise RabbitryError(f"{path} can't be written: {error.strerror or error}") from error
-    if as_json:
-        print_json({"id": assignment.id, "file": str(path), "bytes": len(data)})
-    else:
-        print(one_line(str(path)))
+    command = f"inbox save {id}"
+    save_as(assignment.solution(), assignment.name, assignment.id, file, as_json=as_json, command=command)
 
 
 @app.command("decide")

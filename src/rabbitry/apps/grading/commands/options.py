@@ -49,6 +49,17 @@ People = Annotated[
     typer.Option("--person", help="A role in which people decide; may be repeated.", show_default=False),
 ]
 
+KeptFiles = Annotated[
+    str | None,
+    typer.Option(
+        "--files",
+        envvar="RABBITRY_FILES",
+        metavar="FOLDER",
+        help="Where submitted files are kept. Default: a folder beside the database.",
+        show_default=False,
+    ),
+]
+
 
 def wiring_of(config: Path | None, exchange: str, type_: ExchangeType, *, plain: bool) -> Wiring:
     """Return the course and its exchange.

@@ -5,25 +5,29 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import os
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import typer
 
 from rabbitry._ids import NoSuchID
+from rabbitry._words import counted
 from rabbitry.apps.exceptions import NoRecords
 from rabbitry.apps.grading.commands.options import EXCHANGE, ExchangeName, ExchangeType, Type, check_exchange
 from rabbitry.exceptions import UsageError
 from rabbitry.runtime.options import Broker, DatabaseURL, Json, Offset, Plain, Strict, broker_url, named_database
-from rabbitry.runtime.output import ExitCode, one_line, print_json, say
+from rabbitry.runtime.output import ExitCode, one_line, print_json, say, warn
 from rabbitry.runtime.service import run_once
 
 if TYPE_CHECKING:
     from rabbitry.apps.grading.records import Database
+    from rabbitry.apps.grading.records.course import Filter
 
 Find = Annotated[
     str, typer.Option(metavar="TEXT", help="Only those whose student number or id begins with it.", show_default=False)
@@ -185,16 +189,32 @@ def export(
     format_: Annotated[
         Format, typer.Option("--format", help="One row, or one line of JSON, for each submission.")
     ] = Format.CSV,
+    files: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write each student's latest file instead: FOLDER/MODULE/STUDENT/, archives unpacked.",
+            show_default=False,
+        ),
+    ] = None,
+    module: OfModule = None,
     database: DatabaseURL = None,
 ) -> None:
-    """Print all submissions of the records: student, module, attempt, status, mark, feedback; as JSON, their histories.
+    """Print the submissions of the records: student, module, attempt, status, mark, feedback; as JSON, their histories.
 
-    Example: rabbitry grading export --format csv > course.csv
+    With --files, write the files into a new folder, as MOSS and JPlag want them; what can't be written is named on
+    stderr (exit code 1). Examples:
+    rabbitry grading export --format csv > course.csv
+    rabbitry grading export --files handed-in --module cloud_computing
     """
-    from rabbitry.apps.grading.records.course import Submission, histories, submissions_of
+    from rabbitry.apps.grading.records.course import Filter, Submission, histories, submissions_of
 
+    wanted = Filter(module=module)
+    if files is not None:
+        _export_files(context, database, files, wanted)
+        return
     with existing(context, database) as records:
-        rows = [] if records is None else records.read_now(submissions_of)
+        rows = [] if records is None else records.read_now(partial(submissions_of, wanted=wanted))
         hops = records.read_now(histories) if records is not None and format_ is Format.JSON else {}
     if records is not None and not rows:
         say("no submissions")
@@ -210,6 +230,25 @@ def export(
     writer.writeheader()
     for row in rows:
         writer.writerow({name: _cell(value) for name, value in row.as_dict().items()})
+
+
+def _export_files(context: typer.Context, database: str | None, folder: Path, wanted: Filter) -> None:
+    from rabbitry.apps.grading.exporting import opened_files, write_files
+    from rabbitry.apps.grading.records.course import submissions_of
+
+    with existing(context, database) as records:
+        if records is None:
+            return
+        rows = [row for row in records.read_now(partial(submissions_of, wanted=wanted)) if row.latest]
+        files = opened_files(records, database_url(context, database), os.environ.get("RABBITRY_FILES"))
+        failed = 0
+        for row in rows:
+            if (why := write_files(files, row, folder)) is not None:
+                warn(one_line(f"{row.id} of student {row.student}: {why}"))
+                failed += 1
+    say(f"{counted(len(rows) - failed, 'submission')} in {folder}")
+    if failed:
+        raise typer.Exit(ExitCode.FAILED)
 
 
 _BOM: Final = "\ufeff"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -13,6 +14,7 @@ from rabbitry.apps.grading.commands.options import (
     Config,
     ExchangeName,
     ExchangeType,
+    KeptFiles,
     People,
     Person,
     Type,
@@ -36,9 +38,6 @@ from rabbitry.runtime.parent import ready
 from rabbitry.runtime.service import GRACE, run_service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rabbitry.apps.grading.roles import RoleName
     from rabbitry.apps.grading.stages import RoleSpec, Wiring
 
 DEADLINE: Final = 10.0
@@ -83,47 +82,72 @@ def demonstrator(
     )
 
 
-def _command_of(role: RoleName) -> Callable[..., None]:
-    """Return the command that runs one role without modules."""
+@app.command("assistant")
+def assistant(
+    context: typer.Context,
+    *,
+    person: Person = False,
+    config: Config = None,
+    exchange: ExchangeName = EXCHANGE,
+    exchange_type: Type = ExchangeType.DIRECT,
+    plain: Plain = False,
+    strict: Strict = False,
+    connect_attempts: ConnectAttempts = None,
+    database: DatabaseURL = None,
+    broker: Broker = None,
+    log_level: LogLevel = Level.INFO,
+    log_json: LogJson = False,
+) -> None:
+    """Validate corrected submissions, until SIGTERM or Ctrl-C; a person may also send one back.
 
-    def command(
-        context: typer.Context,
-        *,
-        person: Person = False,
-        config: Config = None,
-        exchange: ExchangeName = EXCHANGE,
-        exchange_type: Type = ExchangeType.DIRECT,
-        plain: Plain = False,
-        strict: Strict = False,
-        connect_attempts: ConnectAttempts = None,
-        database: DatabaseURL = None,
-        broker: Broker = None,
-        log_level: LogLevel = Level.INFO,
-        log_json: LogJson = False,
-    ) -> None:
-        from rabbitry.apps.grading.stages import RoleSpec
+    Example: rabbitry grading assistant --person
+    """
+    from rabbitry.apps.grading.stages import RoleSpec
 
-        start_logging(log_level, as_json=log_json)
-        _serve(
-            wiring_of(config, exchange, exchange_type, plain=plain),
-            [RoleSpec(role, person=person)],
-            broker_url(context, broker),
-            database_url(context, database),
-            strict=strict,
-            connect_attempts=connect_attempts,
-        )
-
-    return command
+    start_logging(log_level, as_json=log_json)
+    _serve(
+        wiring_of(config, exchange, exchange_type, plain=plain),
+        [RoleSpec("assistant", person=person)],
+        broker_url(context, broker),
+        database_url(context, database),
+        strict=strict,
+        connect_attempts=connect_attempts,
+    )
 
 
-_ASSISTANT = """Validate corrected submissions, until SIGTERM or Ctrl-C; a person may also send one back.
+@app.command("coordinator")
+def coordinator(
+    context: typer.Context,
+    *,
+    person: Person = False,
+    config: Config = None,
+    exchange: ExchangeName = EXCHANGE,
+    exchange_type: Type = ExchangeType.DIRECT,
+    plain: Plain = False,
+    strict: Strict = False,
+    connect_attempts: ConnectAttempts = None,
+    database: DatabaseURL = None,
+    files: KeptFiles = None,
+    broker: Broker = None,
+    log_level: LogLevel = Level.INFO,
+    log_json: LogJson = False,
+) -> None:
+    """Confirm validated submissions and keep the course's records and files, until SIGTERM or Ctrl-C.
 
-Example: rabbitry grading assistant --person"""
-_COORDINATOR = """Confirm validated submissions and keep the course's records, until SIGTERM or Ctrl-C.
+    Example: rabbitry grading coordinator
+    """
+    from rabbitry.apps.grading.stages import RoleSpec
 
-Example: rabbitry grading coordinator"""
-app.command("assistant", help=_ASSISTANT)(_command_of("assistant"))
-app.command("coordinator", help=_COORDINATOR)(_command_of("coordinator"))
+    start_logging(log_level, as_json=log_json)
+    _serve(
+        wiring_of(config, exchange, exchange_type, plain=plain),
+        [RoleSpec("coordinator", person=person)],
+        broker_url(context, broker),
+        database_url(context, database),
+        files=files,
+        strict=strict,
+        connect_attempts=connect_attempts,
+    )
 
 
 @app.command("run")
@@ -138,6 +162,7 @@ def run_all(
     strict: Strict = False,
     connect_attempts: ConnectAttempts = None,
     database: DatabaseURL = None,
+    files: KeptFiles = None,
     broker: Broker = None,
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
@@ -162,17 +187,27 @@ def run_all(
         specs,
         broker_url(context, broker),
         database_url(context, database),
+        files=files,
         strict=strict,
         connect_attempts=connect_attempts,
     )
 
 
 def _serve(
-    wiring: Wiring, specs: list[RoleSpec], url: str, database: str, *, strict: bool, connect_attempts: int | None
+    wiring: Wiring,
+    specs: list[RoleSpec],
+    url: str,
+    database: str,
+    *,
+    files: str | None = None,
+    strict: bool,
+    connect_attempts: int | None,
 ) -> None:
     """Run roles until a signal, and end the command."""
+    from rabbitry.apps.grading.files import Files, default_place
     from rabbitry.apps.grading.marks import markers_for
     from rabbitry.apps.grading.records import Database
+    from rabbitry.apps.grading.records.course import note_place
     from rabbitry.apps.grading.service import run
     from rabbitry.apps.grading.stages import RoleSet
 
@@ -184,6 +219,10 @@ def _serve(
         with contextlib.ExitStack() as stack:
             opened = stack.enter_context(Database(database)) if keeps else None
             role_set = RoleSet(wiring, specs, opened, markers)
+            if opened is not None and any(spec.role == "coordinator" for spec in specs):
+                place = files or default_place(database)
+                role_set.files = await asyncio.to_thread(Files, place, largest=wiring.course.largest_submission)
+                await opened.write(partial(note_place, place=role_set.files.place))
             is_done = await run(
                 role_set, url, stop,
                 strict=strict, connect_attempts=connect_attempts, deadline=DEADLINE, started=ready,

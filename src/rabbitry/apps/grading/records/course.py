@@ -13,6 +13,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Row, Select, Subquery, Table, and_, delete, func, or_, select, update
 
 from rabbitry._ids import NoSuchID, pick
+from rabbitry.apps.grading.files import Kept
 from rabbitry.apps.grading.message import (
     FEEDBACK,
     LONGEST_TEXT,
@@ -25,9 +26,10 @@ from rabbitry.apps.grading.message import (
 )
 from rabbitry.apps.grading.message import identity as known_as
 from rabbitry.apps.grading.receiving import taken_at
-from rabbitry.apps.grading.records.schema import history, insert_into, submissions, text
+from rabbitry.apps.grading.records.schema import history, insert_into, settings, submissions, text
 
 CONFIRMED: Final = "confirmed"
+_PLACE: Final = "files"
 _LOOKED_AT: Final = 100
 """Ids compared to find one by its prefix."""
 
@@ -36,7 +38,8 @@ _LOOKED_AT: Final = 100
 class Submission:
     """A recorded submission.
 
-    attempt: 1 for the student's first in its module. latest: whether it is the newest.
+    attempt: 1 for the student's first in its module. latest: whether it is the newest. sha256, size: of the file as it
+    was handed in, if it is kept.
     """
 
     id: str
@@ -51,10 +54,17 @@ class Submission:
     feedback: str | None
     submitted_at: str
     updated_at: str
+    sha256: str | None
+    size: int | None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON data."""
         return asdict(self)
+
+    @property
+    def kept(self) -> Kept | None:
+        """The file as it was handed in; None if it is not kept."""
+        return None if self.sha256 is None or self.size is None else Kept(self.sha256, self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +92,24 @@ _HANDED_IN: Final = {"status": "submitted", "mark": None, "out_of": None, "feedb
 """Recorded as a student's hop, instead of what the student wrote."""
 
 
-def record(connection: Connection, assignment: Assignment) -> None:
+def record(connection: Connection, assignment: Assignment, kept: Kept | None = None) -> None:
     """Record an assignment as reported by the role that moved it.
 
     A hop reported twice counts once; one that comes late, or after the confirmation, does not change the status. The
     time of submission is when the first role took it, or the first call of this function, if that is earlier. A report
     of a student's own program only announces the submission; its time, mark and hops are ignored.
+
+    kept: the file as it was handed in, if it came with the report and is stored. The first one counts: an id is bound
+    to the solution, but not to its encoding.
     """
+    _record(connection, assignment)
+    if kept is not None:
+        values = {"sha256": kept.sha256, "size": kept.size}
+        unknown = and_(submissions.c.id == assignment.id, submissions.c.sha256.is_(None))
+        connection.execute(update(submissions).where(unknown).values(values))
+
+
+def _record(connection: Connection, assignment: Assignment) -> None:
     is_confirmed = select(submissions.c.confirmed_by).where(submissions.c.id == assignment.id)
     if connection.execute(is_confirmed).scalar() is not None:
         return
@@ -119,7 +140,7 @@ def record(connection: Connection, assignment: Assignment) -> None:
     connection.execute(update(submissions).where(mine, open_, submissions.c.step < values["step"]).values(newer))
 
 
-def confirm(connection: Connection, assignment: Assignment, message: str) -> bool:
+def confirm(connection: Connection, assignment: Assignment, message: str, kept: Kept | None = None) -> bool:
     """Record a confirmation, once for each submission. Return whether to publish its result.
 
     Args:
@@ -127,6 +148,7 @@ def confirm(connection: Connection, assignment: Assignment, message: str) -> boo
         assignment: The assignment as it is confirmed.
         message: The id of the message that led to it. If the same message comes again, its result is published again,
             because the first publish may have failed; another message, of a repeated hop, changes nothing.
+        kept: The file, as for `record`.
     """
     message = text(message, 300)
     known = connection.execute(
@@ -134,7 +156,7 @@ def confirm(connection: Connection, assignment: Assignment, message: str) -> boo
     ).scalar()
     if known is not None:
         return bool(known == message)
-    record(connection, assignment)
+    record(connection, assignment, kept)
     mine = submissions.c.id == assignment.id
     values = _row(assignment, "")
     del values["submitted_at"]
@@ -181,16 +203,30 @@ def submission(connection: Connection, identity: str) -> tuple[Submission, list[
     return _submission(row), [_hop(hop) for hop in hops]
 
 
+def submission_of(connection: Connection, given: str, *, least: int = 1) -> Submission:
+    """Return a submission by its id or a prefix.
+
+    Raises:
+        NoSuchID: No id, or more than one, begins with it.
+    """
+    return _found(connection, given, least)[0]
+
+
 def described(connection: Connection, given: str, *, least: int = 1) -> dict[str, Any]:
     """Return a submission with its history as JSON data, by its id or a prefix.
 
     Raises:
         NoSuchID: No id, or more than one, begins with it.
     """
+    found, hops = _found(connection, given, least)
+    return found.as_dict() | {"history": [hop.as_dict() for hop in hops]}
+
+
+def _found(connection: Connection, given: str, least: int) -> tuple[Submission, list[Hop]]:
     found = submission(connection, find_id(connection, given, least=least))
     if found is None:
         raise NoSuchID(f"the submission {given!r} was removed in the meantime")
-    return found[0].as_dict() | {"history": [hop.as_dict() for hop in found[1]]}
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +279,17 @@ def histories(connection: Connection) -> dict[str, list[Hop]]:
     return found
 
 
+def note_place(connection: Connection, place: str) -> None:
+    """Record where the files are kept, for the page and the commands that read them."""
+    insert = insert_into(connection, settings).values(name=_PLACE, value=place)
+    connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_={"value": place}))
+
+
+def place_of_files(connection: Connection) -> str | None:
+    """Return where the coordinator keeps the files; None if none has run."""
+    return connection.execute(select(settings.c.value).where(settings.c.name == _PLACE)).scalar()
+
+
 def counts(connection: Connection) -> dict[str, int]:
     """Count the submissions by status."""
     rows = connection.execute(select(submissions.c.status, func.count()).group_by(submissions.c.status))
@@ -266,7 +313,7 @@ def _with_attempts(condition: Any) -> Select[Any]:
 def _submission(row: Row[Any]) -> Submission:
     return Submission(
         row.id, row.student, row.module, row.attempt, row.attempt == row.attempts, row.name, row.status, row.mark,
-        row.out_of, row.feedback, row.submitted_at, row.updated_at,
+        row.out_of, row.feedback, row.submitted_at, row.updated_at, row.sha256, row.size,
     )  # fmt: skip
 
 

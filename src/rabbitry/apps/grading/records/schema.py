@@ -38,6 +38,9 @@ submissions: Final = Table(
     Column("updated_at", String(40), nullable=False),
     # The message that led to the confirmation: if it comes again, its result is published again.
     Column("confirmed_by", String(300)),
+    # Of the file as it was handed in, if it is kept.
+    Column("sha256", String(64)),
+    Column("size", Integer),
     Index("submissions_of_student", "student", "module", "submitted_at"),
     Index("submissions_by_status", "status"),
     Index("submissions_by_update", "updated_at"),
@@ -102,6 +105,14 @@ outbox: Final = Table(
     Column("created_at", String(40), nullable=False),
     # Unix time until which the entry is claimed for publishing.
     Column("claimed_until", Float, nullable=False, server_default="0"),
+)
+
+
+settings: Final = Table(
+    "settings",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("value", Text, nullable=False),
 )
 
 

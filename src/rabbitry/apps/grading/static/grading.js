@@ -2,6 +2,7 @@
 import { Component, html, render } from "../../static/html.js";
 import { Pager } from "../../static/pager.js";
 import { report } from "../../static/status.js";
+import { lacking } from "../../static/access.js";
 import { ask, fileURL, mark, query, submit, time } from "./api.js";
 import * as drafts from "./drafts.js";
 import { Inbox } from "./inbox.js";
@@ -141,7 +142,8 @@ class Submission extends Component {
         <h2>Student ${visible(found.student)}, ${found.module ? visible(found.module) : "no module"}</h2>
         <p>${visible(found.name)} · attempt ${found.attempt}${!found.latest && html` <span class="tag">superseded</span>`}
           · <span class="status" data-status=${found.status}>${visible(found.status)}</span> · mark ${mark(found.mark, found.out_of)}</p>
-        ${found.has_file && html`<p><a class="download" href=${fileURL(found.id)} download>Download the file</a></p>`}
+        ${found.has_file && (lacking("operator") ? html`<p class="nothing">To download the file: ${lacking("operator")}</p>`
+          : html`<p><a class="download" href=${fileURL(found.id)} download>Download the file</a></p>`)}
         <ol class="history">${found.history.map((hop) => html`<li>
           <b>${visible(hop.status)}</b> by ${visible(hop.role)} <i>${visible(hop.who)}</i> on ${visible(hop.place)}, ${time(hop.at)}
           ${hop.mark !== null && html`, mark ${mark(hop.mark, hop.out_of)}`}

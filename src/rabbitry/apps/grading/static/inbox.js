@@ -1,5 +1,6 @@
 // A role's inbox: the list, page by page, and the opened item.
 import { Component, html } from "../../static/html.js";
+import { lacking } from "../../static/access.js";
 import { Pager } from "../../static/pager.js";
 import { ask, mark, query, time } from "./api.js";
 import { Decide } from "./decide.js";
@@ -75,7 +76,8 @@ export class Inbox extends Component {
           <td data-label="File" class="long">${item.name ? visible(item.name) : "–"}</td>
           <td data-label="Mark">${mark(item.mark, item.out_of)}</td>
           <td data-label="Arrived"><span>${time(item.arrived_at)}${item.sent_back > 0 && html` <span class="tag">sent back ${item.sent_back}×</span>`}</span></td>
-          <td><button type="button" onClick=${() => this.open(item.id)}>Open</button></td>
+          <td><button type="button" disabled=${lacking("operator") !== null} title=${lacking("operator")}
+            onClick=${() => this.open(item.id)}>Open</button></td>
         </tr>`)}</tbody>
       </table></div>`}
       <${Pager} page=${page} each=${each} total=${total} onPage=${(to) => this.show({ page: to })} />

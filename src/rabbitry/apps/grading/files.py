@@ -1,0 +1,209 @@
+"""The files of a course as they were handed in, by their SHA-256: each content once, compressed, in a folder.
+
+A file is on disk before `keep` returns. A name in the store is never written to again, so that a copy, a backup or a
+second coordinator can read it at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import tempfile
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import platformdirs
+from sqlalchemy.engine import make_url
+
+from rabbitry._words import reason
+from rabbitry.apps.grading.exceptions import FilesError
+from rabbitry.exceptions import UsageError
+from rabbitry.runtime.parent import RECORDS_FOLDER
+
+VARIABLE: Final = "RABBITRY_FILES"
+"""The environment variable that names where the files are kept."""
+_UNFINISHED: Final = "unfinished"
+"""The folder of files that are being written."""
+_ABANDONED: Final = 24 * 3600.0
+"""Seconds after which a file that was never finished is removed: its writer was killed."""
+_URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A file that is kept: the SHA-256 of its content in hexadecimal digits, and its size in bytes."""
+
+    sha256: str
+    size: int
+
+    @classmethod
+    def of(cls, data: bytes) -> Kept:
+        """Return the hash and size of a content."""
+        return cls(hashlib.sha256(data).hexdigest(), len(data))
+
+
+class Store(Protocol):
+    """A place that holds compressed files by name. Its functions block."""
+
+    def has(self, name: str) -> bool:
+        """Return whether a file is there. Raises FilesError."""
+        ...
+
+    def put(self, name: str, data: bytes) -> None:
+        """Store a file for good before returning. Raises FilesError."""
+        ...
+
+    def get(self, name: str, most: int) -> bytes | None:
+        """Return a file's first `most` bytes; None if it is not there. Raises FilesError."""
+        ...
+
+
+class Files:
+    """The kept files of a course. Its functions block."""
+
+    def __init__(self, place: str, *, largest: int | None = None) -> None:
+        """Use the files of a place, which is made with the first file.
+
+        Args:
+            place: A folder.
+            largest: The most bytes of a file to keep; None for no limit.
+
+        Raises:
+            UsageError: The place can't hold files.
+        """
+        self._store: Store = _Folder(_folder(place))
+        self._largest = largest
+        self.place: str = str(self._store)
+
+    def keep(self, data: bytes) -> Kept | None:
+        """Store a file for good; None if it is larger than the limit, and then it is not stored.
+
+        Raises:
+            FilesError: The store can't be written to.
+        """
+        if self._largest is not None and len(data) > self._largest:
+            return None
+        kept = Kept.of(data)
+        if not self._store.has(_name(kept)):
+            self._store.put(_name(kept), zlib.compress(data, 6))
+        return kept
+
+    def fetch(self, kept: Kept) -> bytes:
+        """Return a kept file.
+
+        Raises:
+            FilesError: It is not there, or damaged.
+        """
+        # zlib's worst case is data that does not compress: 5 bytes for each 16 KiB, and 6 bytes.
+        packed = self._store.get(_name(kept), kept.size + kept.size // 1000 + 1000)
+        if packed is None:
+            raise FilesError(
+                f"the file {kept.sha256} is not in {self.place}: name the place where the coordinator keeps the files, "
+                f"with --files or {VARIABLE}"
+            )
+        try:
+            data = zlib.decompressobj().decompress(packed, kept.size + 1)
+        except zlib.error as error:
+            raise FilesError(f"the file {kept.sha256} in {self.place} is damaged: {error}") from error
+        if Kept.of(data) != kept:
+            raise FilesError(f"the file {kept.sha256} in {self.place} is damaged: its content has another hash")
+        return data
+
+
+def default_place(database: str) -> str:
+    """Return where files are kept if no place is named: beside a SQLite file, else in the folder of the records.
+
+    Args:
+        database: The URL of the records.
+    """
+    url = make_url(database)
+    if url.get_backend_name() == "sqlite" and url.database:
+        file = Path(url.database)
+        return str(file.with_name(f"{file.stem}-files").absolute())
+    return str(Path(os.environ.get(RECORDS_FOLDER) or platformdirs.user_data_path("rabbitry")) / "grading-files")
+
+
+def _name(kept: Kept) -> str:
+    return f"{kept.sha256[:2]}/{kept.sha256}.z"
+
+
+def _folder(place: str) -> Path:
+    if _URL.match(place):
+        raise UsageError(f"the place of files {place!r} is not a folder")
+    if not place.strip() or "\0" in place:
+        raise UsageError("the place of files is empty: name a folder")
+    folder = Path(place).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"the place of files {str(folder)!r} is not a folder: name another one with --files")
+    return folder
+
+
+class _Folder:
+    """A folder that only its user can read."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._sweep()
+
+    def __str__(self) -> str:
+        return str(self._folder)
+
+    def has(self, name: str) -> bool:
+        return (self._folder / name).is_file()
+
+    def put(self, name: str, data: bytes) -> None:
+        path = self._folder / name
+        aside = self._folder / _UNFINISHED
+        try:
+            self._folder.parent.mkdir(parents=True, exist_ok=True)
+            made = [folder for folder in (self._folder, aside, path.parent) if not folder.is_dir()]
+            for folder in made:
+                folder.mkdir(mode=0o700, exist_ok=True)
+            file, unfinished = tempfile.mkstemp(dir=aside)
+            try:
+                with os.fdopen(file, "wb") as target:
+                    target.write(data)
+                    target.flush()
+                    os.fsync(target.fileno())
+                # A second coordinator may store the same content at the same time: the bytes are the same.
+                os.replace(unfinished, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(unfinished)
+                raise
+            for folder in {path.parent, *(folder.parent for folder in made)}:
+                _sync(folder)
+        except OSError as error:
+            raise FilesError(f"the file {path} can't be written: {reason(error, is_named=False)}") from error
+
+    def get(self, name: str, most: int) -> bytes | None:
+        path = self._folder / name
+        try:
+            with path.open("rb") as file:
+                return file.read(most)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise FilesError(f"the file {path} can't be read: {reason(error, is_named=False)}") from error
+
+    def _sweep(self) -> None:
+        """Remove what was never finished."""
+        oldest = time.time() - _ABANDONED
+        for path in (self._folder / _UNFINISHED).glob("*"):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -1,0 +1,210 @@
+"""Submitted files are kept as they were handed in, by every route, and found again or named as damaged."""
+
+import asyncio
+import hashlib
+import os
+import stat
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rabbitry.apps.grading.exceptions import FilesError
+from rabbitry.apps.grading.files import Files, Kept, default_place
+from rabbitry.apps.grading.message import HISTORY, Assignment, Decision, Progress, submission
+from rabbitry.apps.grading.receiving import new_id
+from rabbitry.apps.grading.records import Database, course
+from rabbitry.apps.grading.roles import PROGRESS_EXCHANGE, PROGRESS_KEY
+from rabbitry.apps.grading.stages import RoleSpec
+from rabbitry.exceptions import UsageError
+from tests.apps.grading import _running
+from tests.apps.grading._running import ALL, CC, PEOPLE, Plain, arrived, decide, recorded, role_set
+from tests.apps.grading.test_pipeline import FOUR, read_results
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.timeout(120)
+_BINARY = bytes(range(256)) * 9
+
+
+def _on_disk(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_content_is_kept_once_and_found_by_its_hash(tmp_path: Path) -> None:
+    files = Files(str(tmp_path / "kept"), largest=10_000)
+    for data in (b"", b"x" * 10_000, os.urandom(10_000), _BINARY):
+        kept = files.keep(data)
+        assert kept == Kept(hashlib.sha256(data).hexdigest(), len(data)) == files.keep(data)
+        assert files.fetch(kept) == data
+    (repeated,) = (tmp_path / "kept").glob(f"*/{Kept.of(b'x' * 10_000).sha256}.z")
+    assert repeated.stat().st_size < 100, "it is not compressed"
+    assert len(_on_disk(tmp_path / "kept")) == 4
+    assert {stat.S_IMODE(path.stat().st_mode) for path in _on_disk(tmp_path)} == {0o600}
+    assert stat.S_IMODE((tmp_path / "kept").stat().st_mode) == 0o700
+
+
+def test_a_file_beyond_the_limit_is_not_kept(tmp_path: Path) -> None:
+    assert Files(str(tmp_path / "kept"), largest=10).keep(b"x" * 11) is None
+    assert not (tmp_path / "kept").exists()
+
+
+def test_several_may_keep_the_same_content_at_once(tmp_path: Path) -> None:
+    data = os.urandom(200_000)
+    ready = threading.Barrier(4)
+
+    def keep() -> None:
+        files = Files(str(tmp_path))
+        ready.wait()
+        files.keep(data)
+
+    threads = [threading.Thread(target=keep) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(_on_disk(tmp_path)) == 1
+    assert Files(str(tmp_path)).fetch(Kept.of(data)) == data
+
+
+def test_a_damaged_or_missing_file_is_named(tmp_path: Path) -> None:
+    files = Files(str(tmp_path))
+    kept = files.keep(b"print('hello')\n")
+    assert kept is not None
+    with pytest.raises(FilesError, match=r"is not in .*--files or RABBITRY_FILES"):
+        files.fetch(Kept.of(b"another"))
+    (path,) = _on_disk(tmp_path)
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:-12], b"nonsense", whole.replace(whole[4:6], b"\0\0")):
+        path.write_bytes(damaged)
+        with pytest.raises(FilesError, match="is damaged"):
+            files.fetch(kept)
+    bomb = Kept(kept.sha256, 5)
+    path.write_bytes(whole)
+    with pytest.raises(FilesError, match="another hash"):
+        files.fetch(bomb)
+
+
+def test_what_was_never_finished_is_removed_after_a_day(tmp_path: Path) -> None:
+    Files(str(tmp_path)).keep(b"x")
+    old, new = (tmp_path / "unfinished" / name for name in ("old", "new"))
+    old.touch()
+    new.touch()
+    os.utime(old, (1, 1))
+    Files(str(tmp_path))
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+@pytest.mark.parametrize("place", ["", " ", "a\0b", "ftp://host/files"])
+def test_a_place_that_can_hold_no_files_is_refused(place: str) -> None:
+    with pytest.raises(UsageError, match="the place of files"):
+        Files(place)
+
+
+def test_a_place_that_can_t_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is not a folder"):
+        Files(str(tmp_path / "file"))
+    with pytest.raises(FilesError, match="can't be written"):
+        Files(str(tmp_path / "file" / "below")).keep(b"x")
+
+
+def test_files_lie_beside_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert default_place(f"sqlite:///{tmp_path}/course.sqlite3") == str(tmp_path / "course-files")
+    monkeypatch.setenv("RABBITRY_RECORDS_FOLDER", str(tmp_path))
+    assert default_place("postgresql://ann@host/course") == str(tmp_path / "grading-files")
+
+
+async def test_every_program_s_file_is_kept_as_it_was_handed_in(
+    no_leaks: None, broker_url: str, database: Database, tmp_path: Path
+) -> None:
+    files = Files(str(tmp_path / "kept"))
+    async with role_set(broker_url, database, files=files):
+        with Plain(broker_url) as plain:
+            read_results(plain)
+            mine = await _running.submit(broker_url, data=_BINARY)
+            plain.send("demonstrator_cc", FOUR)
+            plain.send("correction", {"StudentID": 9, "Answer": 42, "status": "submitted"})
+            plain.send("demonstrator_cc", FOUR | {"Solution": "no base64!", "SolutionEncoding": "base64"})
+            results = await asyncio.to_thread(plain.take, "results_queue", 4)
+        found = {one.id: one for one in await recorded(database, "confirmed", 4)}
+    assert files.fetch(_kept(found[mine])) == _BINARY
+    for result in results:
+        one, hops = found[result["SubmissionID"]], result[HISTORY]
+        if result.get("SolutionEncoding") and one.id != mine:
+            assert (one.kept, "sha256" in hops[0]) == (None, False)
+        elif one.id != mine:
+            data = files.fetch(_kept(one))
+            assert data == (b"42" if "Answer" in result else b"x")
+            assert hops[0]["sha256"] == hashlib.sha256(data).hexdigest() == one.sha256
+
+
+def _kept(found: course.Submission) -> Kept:
+    assert found.kept is not None, found
+    return found.kept
+
+
+async def test_a_file_is_kept_before_any_person_has_decided(
+    broker_url: str, database: Database, tmp_path: Path
+) -> None:
+    files = Files(str(tmp_path / "kept"))
+    async with role_set(broker_url, database, PEOPLE, files=files):
+        identity = await _running.submit(broker_url, data=b"y = 2\n")
+        (item,) = await arrived(database, "demonstrator")
+        find = partial(course.submission_of, given=identity)
+        await eventually(lambda: database.read_now(find).kept is not None, "the file", within=_running.WITHIN)
+        assert files.fetch(_kept(database.read_now(find))) == b"y = 2\n"
+        await decide(database, item, "correct", Decision("ann", 1.0))
+        for role, action in (("assistant", "validate"), ("coordinator", "confirm")):
+            (item,) = await arrived(database, role)
+            await decide(database, item, action, Decision("bob"))
+        (found,) = await recorded(database, "confirmed", 1)
+    assert (found.id, _kept(found)) == (identity, Kept.of(b"y = 2\n"))
+
+
+async def test_a_coordinator_alone_keeps_the_files_of_other_programs(
+    broker_url: str, database: Database, tmp_path: Path
+) -> None:
+    files = Files(str(tmp_path / "kept"), largest=5)
+    specs = [RoleSpec("coordinator", person=True)]
+    async with role_set(broker_url, database, specs, files=files):
+        with Plain(broker_url) as plain:
+            for solution in ("short", "longer"):
+                plain.send("confirmation", FOUR | {"Solution": solution, "status": "validated"})
+        for item in await arrived(database, "coordinator", 2):
+            await decide(database, item, "confirm", Decision("eve"))
+        found = await recorded(database, "confirmed", 2)
+    assert sorted(str(one.size) for one in found) == ["5", "None"]
+
+
+async def test_a_file_that_is_not_the_id_s_is_not_kept(
+    embedded_url: str, database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = Files(str(tmp_path / "kept"))
+    honest = submission(7, CC.name, b"mine", "x.py", "")
+    honest["SubmissionID"] = identity = new_id(honest)
+    forged = Progress.of(Assignment(honest | {"Solution": "another's"}), with_file=True)
+    async with role_set(embedded_url, database, ALL, files=files):
+        with Plain(embedded_url, PROGRESS_EXCHANGE) as plain:
+            plain.send(PROGRESS_KEY, forged)
+            await recorded(database, "submitted", 1)
+            assert _found(database, identity).kept is None
+            plain.send(PROGRESS_KEY, Progress.of(honest, with_file=True))
+            await eventually(lambda: _found(database, identity).kept is not None, "the file", within=_running.WITHIN)
+    assert _kept(_found(database, identity)) == Kept.of(b"mine")
+    assert "is another one, and not kept" in caplog.text
+
+
+def _found(database: Database, identity: str) -> course.Submission:
+    found: Any = database.read_now(partial(course.submission_of, given=identity))
+    assert isinstance(found, course.Submission)
+    return found
+
+
+def test_the_first_file_of_a_submission_counts(database: Database) -> None:
+    made = submission(7, CC.name, b"x", "x.py", "s1")
+    for data in (None, b"first", b"second"):
+        kept = None if data is None else Kept.of(data)
+        database.write_now(partial(course.record, assignment=made, kept=kept))
+    assert _kept(_found(database, "s1")) == Kept.of(b"first")
