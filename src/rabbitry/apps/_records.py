@@ -144,7 +144,10 @@ class Database:
         if found is None:
             raise NoRecords(f"there are no records yet in the database {self}")
         if found != self._schema.head:
-            raise _other_version(found)
+            raise RecordsError(
+                f"the database has schema {found!r}, and this version of Rabbitry reads {self._schema.head!r}: "
+                f"the roles of {self._schema.app} upgrade an older one when they start"
+            )
 
     def __exit__(self, *_: object) -> None:
         """Finish the work in the queue, and close."""

@@ -184,13 +184,13 @@ async def test_a_file_that_is_not_the_id_s_is_not_kept(
     files = Files(str(tmp_path / "kept"))
     honest = submission(7, CC.name, b"mine", "x.py", "")
     honest["SubmissionID"] = identity = new_id(honest)
-    forged = Progress.of(Assignment(honest | {"Solution": "another's"}), with_file=True)
+    forged = Progress.of(Assignment(honest | {"Solution": "another's"}), whole=True)
     async with role_set(embedded_url, database, ALL, files=files):
         with Plain(embedded_url, PROGRESS_EXCHANGE) as plain:
             plain.send(PROGRESS_KEY, forged)
             await recorded(database, "submitted", 1)
             assert _found(database, identity).kept is None
-            plain.send(PROGRESS_KEY, Progress.of(honest, with_file=True))
+            plain.send(PROGRESS_KEY, Progress.of(honest, whole=True))
             await eventually(lambda: _found(database, identity).kept is not None, "the file", within=_running.WITHIN)
     assert _kept(_found(database, identity)) == Kept.of(b"mine")
     assert "is another one, and not kept" in caplog.text

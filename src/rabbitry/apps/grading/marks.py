@@ -45,13 +45,18 @@ def markers_for(course: Course, specs: Sequence[RoleSpec]) -> dict[str, Marker]:
 
 def _load(path: Path, course: Course) -> Marker:
     try:
-        confinement(allow_weak=course.weak_sandbox)
-        return _marker(path, allow_weak=course.weak_sandbox)
+        return marker_of(path, course)
     except UsageError as error:
         return BrokenMarker(error)
 
 
-def _marker(path: Path, *, allow_weak: bool) -> Marker:
+def marker_of(path: Path, course: Course) -> Marker:
+    """Load a scheme, and check that its sandbox works on this machine.
+
+    Raises SchemeInvalid (file, line and reason) or SandboxUnavailable (what to install).
+    """
+    allow_weak = course.weak_sandbox
+    confinement(allow_weak=allow_weak)
     scheme = load_scheme(path)
 
     def marked(solution: bytes, name: str) -> Decision:

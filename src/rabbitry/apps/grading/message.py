@@ -208,14 +208,14 @@ class Assignment(dict[str, Any]):
 
 
 class Progress(dict[str, Any]):
-    """A report of a hop to the records: the assignment, with its solution only if this role took it first."""
+    """A report of a hop to the records: the assignment without the solution; all of it if this role took it first."""
 
     @classmethod
-    def of(cls, assignment: Assignment, *, with_file: bool = False) -> Self:
-        """Make the report of an assignment."""
-        kept = [ID, STUDENT, MODULE, STATUS, NAME, MARK, OUT_OF, FEEDBACK, HISTORY]
-        if with_file:
-            kept += [SOLUTION, ANSWER, ENCODING]
+    def of(cls, assignment: Assignment, *, whole: bool = False) -> Self:
+        """Make the report of an assignment. whole: with the solution and with the fields of other programs."""
+        if whole:
+            return cls(assignment)
+        kept = (ID, STUDENT, MODULE, STATUS, NAME, MARK, OUT_OF, FEEDBACK, HISTORY)
         return cls({name: assignment[name] for name in kept if name in assignment})
 
 
@@ -237,6 +237,16 @@ def submission(
     made = Assignment(fields).moved("submitted", "student", Decision(who or user_name()))
     made.history[0][HASH] = hashlib.sha256(solution).hexdigest()
     return made
+
+
+def as_sent(data: bytes, *, is_binary: bool) -> str | None:
+    """Return a file as the value of `Solution`; None if it is not text and should be."""
+    if is_binary:
+        return base64.b64encode(data).decode()
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def identity(text: str) -> str:

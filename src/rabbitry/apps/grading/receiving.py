@@ -30,6 +30,7 @@ from rabbitry.apps.grading.message import (
     STATUS,
     STUDENT,
     Assignment,
+    as_sent,
     identity,
     now,
 )
@@ -40,6 +41,8 @@ _SEAL: Final = 16
 """Hexadecimal digits at the end of an id that are a digest of what was submitted."""
 _LONGEST_STEM: Final = 47
 """Characters kept before them from another program's id; with the dot between, an id has up to 64."""
+_MOST_FIELDS: Final = 1_000_000
+"""Bytes of the fields beside the file that are kept."""
 _STAFF: Final = (HISTORY, REMARKS, MARK, OUT_OF, FEEDBACK)
 """Fields that only roles write."""
 
@@ -70,10 +73,10 @@ def receive(fields: dict[str, Any], message: Message, *, first: bool) -> Assignm
 
 
 def was_sent_back(fields: Mapping[str, Any]) -> bool:
-    """Return whether a submission's History says that an assistant sent it back.
+    """Return whether a submission's History says that an assistant or a coordinator sent it back.
 
-    The last hop is then an assistant's with the last remark; or the demonstrator's correction, if the assistant is
-    another program that writes no hops.
+    The last hop is then an assistant's with the last remark, or a coordinator's, who has it marked again; or it is the
+    demonstrator's correction, if the assistant is another program that writes no hops.
     """
     hops, remarks = fields.get(HISTORY), fields.get(REMARKS)
     if not (isinstance(hops, list) and hops and isinstance(remarks, list) and remarks):
@@ -81,7 +84,7 @@ def was_sent_back(fields: Mapping[str, Any]) -> bool:
     last = hops[-1]
     if not isinstance(last, dict):
         return False
-    if (last.get("role"), last.get("status")) == ("assistant", "submitted"):
+    if last.get("role") in ("assistant", "coordinator") and last.get("status") == "submitted":
         return bool(last.get("remark")) and last.get("remark") == remarks[-1]
     return (last.get("role"), last.get("status")) == ("demonstrator", "corrected")
 
@@ -112,6 +115,33 @@ def sealed(given: str, fields: Mapping[str, Any]) -> str:
         stem = hashlib.sha256(stem.encode()).hexdigest()[:32]
     stem += "."
     return stem + _seal(stem, fields)
+
+
+def fields_handed_in(assignment: Assignment) -> bytes | None:
+    """Return what was handed in beside the file, to make the message again with `again`; None if it is too large."""
+    fields = {name: value for name, value in assignment.items() if name not in (*_STAFF, STATUS, ID)}
+    key = SOLUTION if SOLUTION in fields else ANSWER
+    data = assignment.file()
+    if key in fields and data is not None and fields[key] == as_sent(data, is_binary=assignment.is_binary):
+        del fields[key]
+    else:
+        key = ""
+    packed = msgspec.json.encode({"file": key, "fields": fields})
+    return packed if len(packed) <= _MOST_FIELDS else None
+
+
+def again(fields: bytes, data: bytes) -> Assignment:
+    """Make an assignment as it was handed in, without an id, status or History.
+
+    Args:
+        fields: What `fields_handed_in` returned.
+        data: The file.
+    """
+    packed = msgspec.json.decode(fields)
+    assignment = Assignment(packed["fields"])
+    if packed["file"]:
+        assignment[packed["file"]] = as_sent(data, is_binary=assignment.is_binary)
+    return assignment
 
 
 def is_sealed(assignment: Assignment) -> bool:

@@ -86,7 +86,8 @@ def _sides(role_set: RoleSet, url: str, stop: asyncio.Event) -> list[Coroutine[A
     if database is None:
         return []
     sides = []
-    people = sorted({spec.role for spec in role_set.specs if spec.person})
+    # Without people, coordinators publish what is to be marked again.
+    people = sorted({spec.role for spec in role_set.specs if spec.person or spec.role == "coordinator"})
     if people:
         work = partial(publish_outbox, database, people, stop)
         sides.append(run_connected(url, work, name=f"{APP} outbox", stop=stop))

@@ -237,7 +237,7 @@ class RoleSet:
             decision = marker(assignment.solution(), assignment.name)
         moved = decide(assignment, role, role.actions[0], decision, by_scheme=marker is not None)
         _logger.info("%s: %s", spec.name, moved)
-        return [moved, Progress.of(moved, with_file=_is_first(role, assignment))]
+        return [moved, Progress.of(moved, whole=_is_first(role, assignment))]
 
     async def _confirm(self, spec: RoleSpec, role: Role, fields: dict[str, Any], message: Message) -> Products:
         from rabbitry.apps.grading.records.course import confirm
@@ -266,7 +266,7 @@ class RoleSet:
         work = partial(put, role=role, assignment=assignment, exchange=self.wiring.exchange, message=identity)
         is_new = await self._db.write(work)
         _logger.info("%s: %s, %s", spec.name, assignment, "waits for a person" if is_new else "is in the inbox already")
-        return [Progress.of(assignment, with_file=True)] if _is_first(role, assignment) else []
+        return [Progress.of(assignment, whole=True)] if _is_first(role, assignment) else []
 
     async def _record(self, fields: dict[str, Any], message: Message) -> None:
         from rabbitry.apps.grading.records.course import CONFIRMED, record

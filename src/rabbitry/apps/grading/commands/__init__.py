@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from rabbitry.apps.grading.commands import files, inbox, records, roles, students
+from rabbitry.apps.grading.commands import files, inbox, records, regrade, roles, students
 
 app: typer.Typer = typer.Typer()
 app.add_typer(students.app)
 app.add_typer(roles.app)
 app.add_typer(records.app)
 app.add_typer(files.app)
+app.add_typer(regrade.app)
 app.add_typer(inbox.app, name="inbox", help="Submissions that wait for a person's decision.", no_args_is_help=True)

@@ -25,8 +25,8 @@ from rabbitry.apps.grading.message import (
     number,
 )
 from rabbitry.apps.grading.message import identity as known_as
-from rabbitry.apps.grading.receiving import taken_at
-from rabbitry.apps.grading.records.schema import history, insert_into, settings, submissions, text
+from rabbitry.apps.grading.receiving import fields_handed_in, taken_at
+from rabbitry.apps.grading.records.schema import handed_in, history, insert_into, settings, submissions, text
 
 CONFIRMED: Final = "confirmed"
 _PLACE: Final = "files"
@@ -106,7 +106,10 @@ def record(connection: Connection, assignment: Assignment, kept: Kept | None = N
     if kept is not None:
         values = {"sha256": kept.sha256, "size": kept.size}
         unknown = and_(submissions.c.id == assignment.id, submissions.c.sha256.is_(None))
-        connection.execute(update(submissions).where(unknown).values(values))
+        is_first = connection.execute(update(submissions).where(unknown).values(values)).rowcount == 1
+        if is_first and (fields := fields_handed_in(assignment)) is not None:
+            row = {"submission": assignment.id, "fields": fields}
+            connection.execute(insert_into(connection, handed_in).on_conflict_do_nothing(), row)
 
 
 def _record(connection: Connection, assignment: Assignment) -> None:
@@ -141,7 +144,7 @@ def _record(connection: Connection, assignment: Assignment) -> None:
 
 
 def confirm(connection: Connection, assignment: Assignment, message: str, kept: Kept | None = None) -> bool:
-    """Record a confirmation, once for each submission. Return whether to publish its result.
+    """Record a confirmation, once for each submission, unless it was reopened. Return whether to publish its result.
 
     Args:
         connection: An open connection.
@@ -151,11 +154,12 @@ def confirm(connection: Connection, assignment: Assignment, message: str, kept: 
         kept: The file, as for `record`.
     """
     message = text(message, 300)
-    known = connection.execute(
-        select(submissions.c.confirmed_by).where(submissions.c.id == assignment.id).with_for_update()
-    ).scalar()
-    if known is not None:
-        return bool(known == message)
+    columns = select(submissions.c.confirmed_by, submissions.c.reopened_at)
+    known = connection.execute(columns.where(submissions.c.id == assignment.id).with_for_update()).first()
+    if known is not None and known.confirmed_by is not None:
+        return bool(known.confirmed_by == message)
+    if known is not None and assignment.step <= known.reopened_at:
+        return False  # of the round before it was reopened to be marked again
     record(connection, assignment, kept)
     mine = submissions.c.id == assignment.id
     values = _row(assignment, "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,8 +14,9 @@ from rabbitry.apps.grading.message import Assignment, Decision, Progress, now
 from rabbitry.apps.grading.message import identity as known_as
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import course as course_records
+from rabbitry.apps.grading.records import outbox
 from rabbitry.apps.grading.records.course import Filter
-from rabbitry.apps.grading.records.schema import decisions, inbox, insert_into, outbox, text
+from rabbitry.apps.grading.records.schema import decisions, inbox, insert_into, text
 from rabbitry.apps.grading.roles import PROGRESS_EXCHANGE, PROGRESS_KEY, Role, RoleName, decide, key_of, role_named
 from rabbitry.exceptions import UsageError
 
@@ -156,30 +156,11 @@ def settle(connection: Connection, found: Item, action: str, decision: Decision,
         raise UsageError(f"another person decided first, and this decision was not recorded: {told}")
     if role.name == "coordinator":
         if course_records.confirm(connection, next_, found.message):
-            _to_be_published(connection, role, found.exchange, key_of(next_, course), next_, required=False)
+            outbox.add(connection, role.name, found.exchange, key_of(next_, course), next_, required=False)
         return next_
-    _to_be_published(connection, role, found.exchange, key_of(next_, course), next_, required=True)
-    _to_be_published(connection, role, PROGRESS_EXCHANGE, PROGRESS_KEY, Progress.of(next_), required=False)
+    outbox.add(connection, role.name, found.exchange, key_of(next_, course), next_, required=True)
+    outbox.add(connection, role.name, PROGRESS_EXCHANGE, PROGRESS_KEY, Progress.of(next_), required=False)
     return next_
-
-
-def _to_be_published(
-    connection: Connection, role: Role, exchange: str, key: str, value: Assignment | Progress, *, required: bool
-) -> None:
-    connection.execute(
-        outbox.insert(),
-        {
-            "role": role.name,
-            "exchange": exchange,
-            "key": key,
-            "required": int(required),
-            "message": uuid.uuid4().hex,
-            "submission": value["SubmissionID"],
-            "type": type(value).__name__,
-            "body": _encode(value),
-            "created_at": now(),
-        },
-    )
 
 
 def _waiting() -> Select[Any]:

@@ -1,14 +1,17 @@
-"""Decisions to publish: each is claimed, published, confirmed, and only then removed."""
+"""Messages to publish, of decisions and regrading: each is claimed, published, confirmed, and only then removed."""
 
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import Connection, Row, delete, func, select, update
 
+from rabbitry.apps.grading.message import ID, Assignment, Progress, now
 from rabbitry.apps.grading.records.schema import outbox
 
 CLAIM: Final = 30.0
@@ -28,6 +31,26 @@ class Letter:
     submission: str
     type: str
     body: bytes
+
+
+def add(
+    connection: Connection, role: str, exchange: str, key: str, value: Assignment | Progress, *, required: bool
+) -> None:
+    """Put a message into the outbox of a role. required: it must be routable."""
+    connection.execute(
+        outbox.insert(),
+        {
+            "role": role,
+            "exchange": exchange,
+            "key": key,
+            "required": int(required),
+            "message": uuid.uuid4().hex,
+            "submission": value[ID],
+            "type": type(value).__name__,
+            "body": msgspec.json.encode(value),
+            "created_at": now(),
+        },
+    )
 
 
 def claim(connection: Connection, roles: Sequence[str], limit: int = 100) -> list[Letter]:

@@ -41,6 +41,8 @@ submissions: Final = Table(
     # Of the file as it was handed in, if it is kept.
     Column("sha256", String(64)),
     Column("size", Integer),
+    # The step of the latest hop that reopened it to be marked again: what has fewer hops is of an earlier round.
+    Column("reopened_at", Integer, nullable=False, server_default="0"),
     Index("submissions_of_student", "student", "module", "submitted_at"),
     Index("submissions_by_status", "status"),
     Index("submissions_by_update", "updated_at"),
@@ -107,6 +109,33 @@ outbox: Final = Table(
     Column("claimed_until", Float, nullable=False, server_default="0"),
 )
 
+
+handed_in: Final = Table(
+    "handed_in",
+    metadata,
+    Column("submission", String(64), primary_key=True),
+    # The message's fields but for the solution, which is a kept file, and for those that roles write.
+    Column("fields", LargeBinary, nullable=False),
+)
+
+regrades: Final = Table(
+    "regrades",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("selection", Text, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("remark", Text, nullable=False),
+    Column("begun_at", String(40), nullable=False),
+    Column("ended_at", String(40)),
+)
+
+regraded: Final = Table(
+    "regraded",
+    metadata,
+    Column("regrade", Integer, ForeignKey("regrades.id"), primary_key=True, autoincrement=False),
+    Column("submission", String(64), primary_key=True),
+    Column("is_done", Integer, nullable=False, server_default="0"),
+)
 
 settings: Final = Table(
     "settings",

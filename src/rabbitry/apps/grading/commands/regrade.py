@@ -1,0 +1,222 @@
+"""`rabbitry grading regrade`: marks submissions again, or shows what that would change."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from rabbitry._words import counted
+from rabbitry.apps.grading.commands.options import EXCHANGE, Config, ExchangeName, KeptFiles, check_exchange
+from rabbitry.apps.grading.commands.records import database_url, existing, mark_of
+from rabbitry.apps.grading.exceptions import FilesError, SandboxFailed
+from rabbitry.exceptions import UsageError
+from rabbitry.runtime.options import DatabaseURL, Json
+from rabbitry.runtime.output import ExitCode, one_line, print_json, say, warn
+
+if TYPE_CHECKING:
+    from rabbitry.apps.grading.files import Files
+    from rabbitry.apps.grading.modules import Course, Module
+    from rabbitry.apps.grading.records import Database
+    from rabbitry.apps.grading.records.course import Submission
+    from rabbitry.apps.grading.records.regrading import Run, Selection
+    from rabbitry.apps.grading.stages import Marker
+
+MOST_WAITING: Final = 50
+"""Messages in the outbox, each with its file, before the next submission is reopened."""
+_LOOK: Final = 0.1
+_PATIENCE: Final = 5.0
+"""Seconds without progress before the command says what it waits for."""
+app: typer.Typer = typer.Typer()
+
+
+@app.command("regrade")
+def regrade(
+    context: typer.Context,
+    module: Annotated[str, typer.Option("--module", metavar="NAME", help="The module.")],
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Only what was submitted since, e.g. 2026-11-01 or 2026-11-01T18:00 (this machine's time).",
+            show_default=False,
+        ),
+    ] = None,
+    student: Annotated[
+        str | None, typer.Option(metavar="NUMBER", help="Only this student's.", show_default=False)
+    ] = None,
+    *,
+    all_attempts: Annotated[
+        bool, typer.Option("--all-attempts", help="Superseded attempts too, not only each student's latest.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Mark here by the module's scheme, and print what would change.")
+    ] = False,
+    remark: Annotated[str, typer.Option(metavar="TEXT", help="The reason, for the history.")] = "marked again",
+    config: Config = None,
+    exchange: ExchangeName = EXCHANGE,
+    files: KeptFiles = None,
+    database: DatabaseURL = None,
+    as_json: Json = False,
+) -> None:
+    """Mark confirmed submissions of a module again: each goes through the roles once more, and keeps its history.
+
+    It needs the records alone; a running coordinator publishes the submissions. A command that was interrupted goes on
+    where it stopped when it is started again with the same options. Example:
+    rabbitry grading regrade --module cloud_computing --dry-run
+    """
+    from rabbitry.apps.grading.exporting import opened_files
+    from rabbitry.apps.grading.message import LONGEST_TEXT
+    from rabbitry.apps.grading.modules import load_course
+    from rabbitry.apps.grading.records.regrading import Selection
+
+    check_exchange(exchange)
+    if not remark.strip() or len(remark) > LONGEST_TEXT:
+        raise UsageError(f"--remark must have 1 to {LONGEST_TEXT} characters")
+    course = load_course(config)
+    known = course.module(module)
+    selection = Selection(known.name, None if since is None else _utc(since), student, all_attempts)
+    with existing(context, database) as records:
+        if records is None:
+            return
+        kept = opened_files(records, database_url(context, database), files)
+        if dry_run:
+            code = _dry_run(records, kept, selection, course, known, as_json=as_json)
+        else:
+            code = _regrade(records, kept, selection, course, exchange, remark, as_json=as_json)
+    raise typer.Exit(code)
+
+
+def _utc(text: str) -> str:
+    """Parse a time of a command line. Return it as the records have it."""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC).isoformat(timespec="microseconds")
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"--since {text!r} is not a time: write 2026-11-01 or 2026-11-01T18:00") from error
+
+
+def _tell_of_others(others: list[Submission]) -> None:
+    """Say which selected submissions can't be marked again."""
+    why = Counter("not confirmed yet" if one.status != "confirmed" else "the file is not kept" for one in others)
+    for reason, number in sorted(why.items()):
+        warn(f"{counted(number, 'submission')} left out: {reason}")
+
+
+# -- for good --------------------------------------------------------------------------------------------
+
+
+def _regrade(
+    records: Database, files: Files, selection: Selection, course: Course, exchange: str, remark: str, *, as_json: bool
+) -> int:
+    from rabbitry.apps.grading.message import user_name
+    from rabbitry.apps.grading.records.regrading import begin, end, reopen, wanted
+
+    run = records.write_now(partial(begin, selection=selection, who=user_name(), remark=remark))
+    if run.resumed:
+        say(f"going on: {counted(run.resumed, 'submission')} of {run.resumed + len(run.left)} reopened before")
+    else:
+        _tell_of_others(records.read_now(partial(wanted, selection=selection))[1])
+    failed = done = 0
+    for found, data in _with_files(records, files, run):
+        if isinstance(data, FilesError):
+            warn(one_line(f"{found.id} of student {found.student} is not marked again: {data}"))
+            failed += 1
+        _wait_for_room(records)
+        content = data if isinstance(data, bytes) else None
+        work = partial(reopen, run=run, identity=found.id, data=content, course=course, exchange=exchange)
+        if records.write_now(work) is None:
+            continue
+        done += 1
+        if as_json:
+            print_json({"id": found.id, "student": found.student, "mark": found.mark, "out_of": found.out_of})
+        else:
+            print(one_line(f"{found.id}  student {found.student}  {mark_of(found.mark, found.out_of)}"), flush=True)
+    records.write_now(partial(end, run=run))
+    say(f"{counted(done, 'submission')} submitted again")
+    return ExitCode.FAILED if failed else ExitCode.DONE
+
+
+def _with_files(records: Database, files: Files, run: Run) -> Iterator[tuple[Submission, bytes | FilesError]]:
+    from rabbitry.apps.grading.records.course import submission_of
+
+    for identity in run.left:
+        found = records.read_now(partial(submission_of, given=identity))
+        yield found, _file(files, found)
+
+
+def _file(files: Files, found: Submission) -> bytes | FilesError:
+    if found.kept is None:
+        return FilesError("its file is not kept")
+    try:
+        return files.fetch(found.kept)
+    except FilesError as error:
+        return error
+
+
+def _wait_for_room(records: Database) -> None:
+    """Wait until a coordinator has published enough of the outbox: each message in it holds a whole file."""
+    from rabbitry.apps.grading.records.outbox import count
+
+    least, told_at = None, time.monotonic()
+    is_told = False
+    while (waiting := records.read_now(count)) >= MOST_WAITING:
+        if least is None or waiting < least:
+            least, told_at = waiting, time.monotonic()
+        elif not is_told and time.monotonic() > told_at + _PATIENCE:
+            warn(
+                f"{counted(waiting, 'message')} not published: waiting for a coordinator; start one: "
+                "rabbitry grading coordinator"
+            )
+            is_told = True
+        time.sleep(_LOOK)
+
+
+# -- the dry run -----------------------------------------------------------------------------------------
+
+
+def _dry_run(
+    records: Database, files: Files, selection: Selection, course: Course, module: Module, *, as_json: bool
+) -> int:
+    from rabbitry.apps.grading.marks import marker_of
+    from rabbitry.apps.grading.records.regrading import wanted
+
+    if module.scheme is None:
+        raise UsageError(f"module {module.name!r} has no marking scheme, and --dry-run marks by it")
+    marker = marker_of(module.scheme, course)
+    able, others = records.read_now(partial(wanted, selection=selection))
+    _tell_of_others(others)
+    changed = failed = 0
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for found, new in zip(able, threads.map(partial(_marked, files, marker), able), strict=True):
+            if isinstance(new, str):
+                warn(one_line(f"{found.id} of student {found.student} can't be marked: {new}"))
+                failed += 1
+                continue
+            is_other = (new["mark"], new["out_of"]) != (found.mark, found.out_of)
+            changed += is_other
+            if as_json:
+                old = {"mark": found.mark, "out_of": found.out_of, "feedback": found.feedback}
+                print_json({"id": found.id, "student": found.student, "is_changed": is_other, "old": old, "new": new})
+            elif is_other:
+                was, would = mark_of(found.mark, found.out_of), mark_of(new["mark"], new["out_of"])
+                print(one_line(f"{found.id}  student {found.student}  {was} -> {would}"), flush=True)
+    say(f"{changed} of {counted(len(able), 'mark')} would change; nothing was changed")
+    return ExitCode.FAILED if failed else ExitCode.DONE
+
+
+def _marked(files: Files, marker: Marker, found: Submission) -> dict[str, Any] | str:
+    data = _file(files, found)
+    if isinstance(data, FilesError):
+        return str(data)
+    try:
+        decision = marker(data, found.name)
+    except SandboxFailed as error:
+        return str(error)
+    return {"mark": decision.mark, "out_of": decision.out_of, "feedback": decision.feedback}

@@ -1,0 +1,162 @@
+"""Marking again: a run takes a fixed set of confirmed submissions, and reopens each of them once.
+
+A reopened submission is submitted again, by the coordinator and with its whole history, so that it goes through the
+roles like one that was sent back. The transaction that reopens it also puts its message into the outbox and notes it in
+the run. Therefore a run that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection, func, insert, select, update
+
+from rabbitry.apps.grading.message import FEEDBACK, HISTORY, MARK, OUT_OF, REMARKS, Assignment, Decision, now
+from rabbitry.apps.grading.modules import Course
+from rabbitry.apps.grading.receiving import again
+from rabbitry.apps.grading.records import outbox
+from rabbitry.apps.grading.records.course import CONFIRMED, Filter, Hop, Submission, submission, submissions_of
+from rabbitry.apps.grading.records.schema import handed_in, history, insert_into, regraded, regrades, submissions, text
+from rabbitry.apps.grading.roles import ROLES, key_of
+
+COORDINATOR: Final = ROLES["coordinator"]
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The submissions to mark again. since: the earliest time of submission, in the records' form; None for all.
+
+    all_attempts: superseded attempts too, not only each student's latest.
+    """
+
+    module: str
+    since: str | None = None
+    student: str | None = None
+    all_attempts: bool = False
+
+    def selects(self, found: Submission) -> bool:
+        """Return whether a submission of the module is one to mark again."""
+        return (
+            (self.since is None or found.submitted_at >= self.since)
+            and self.student in (None, found.student)
+            and (self.all_attempts or found.latest)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run. left: the submissions still to reopen. resumed: how many were reopened before, if it goes on."""
+
+    id: int
+    who: str
+    remark: str
+    left: tuple[str, ...]
+    resumed: int
+
+
+def wanted(connection: Connection, selection: Selection) -> tuple[list[Submission], list[Submission]]:
+    """Return the selected submissions that can be marked again, and those that can't (yet), oldest first.
+
+    Those that can are confirmed, and their files are kept.
+    """
+    found = [one for one in submissions_of(connection, Filter(module=selection.module)) if selection.selects(one)]
+    found.sort(key=lambda one: (one.submitted_at, one.id))
+    whole = set(connection.execute(select(handed_in.c.submission)).scalars())
+    able = [one for one in found if one.status == CONFIRMED and one.kept is not None and one.id in whole]
+    ids = {one.id for one in able}
+    return able, [one for one in found if one.id not in ids]
+
+
+def begin(connection: Connection, selection: Selection, who: str, remark: str) -> Run:
+    """Begin a run, or return the one for the same selection that has not ended. who, remark: for a new run."""
+    named = _encode(asdict(selection)).decode()
+    same = select(regrades).where(regrades.c.selection == named, regrades.c.ended_at.is_(None))
+    row = connection.execute(same.order_by(regrades.c.id).limit(1)).first()
+    if row is None:
+        values = {"selection": named, "who": text(who, 200), "remark": text(remark), "begun_at": now()}
+        row = connection.execute(insert(regrades).returning(*regrades.c), values).one()
+        ids = [one.id for one in wanted(connection, selection)[0]]
+        if ids:
+            connection.execute(insert(regraded), [{"regrade": row.id, "submission": one} for one in ids])
+    mine = select(regraded).where(regraded.c.regrade == row.id)
+    entries = connection.execute(mine).all()
+    order = select(submissions.c.id).where(submissions.c.id.in_([one.submission for one in entries if not one.is_done]))
+    left = connection.execute(order.order_by(submissions.c.submitted_at, submissions.c.id)).scalars()
+    done = sum(bool(one.is_done) for one in entries)
+    return Run(row.id, row.who, row.remark, tuple(left), done)
+
+
+def reopen(
+    connection: Connection, run: Run, identity: str, data: bytes | None, course: Course, exchange: str
+) -> Assignment | None:
+    """Submit a submission of a run again. Return it; None if it is not confirmed any more, or done already.
+
+    Args:
+        connection: An open connection.
+        run: The run.
+        identity: The submission's id.
+        data: The file; None if it can't be read, and then the submission is only noted as done.
+        course: The course, for the key of the module's demonstrators.
+        exchange: The roles' exchange.
+    """
+    entry = (regraded.c.regrade == run.id) & (regraded.c.submission == identity) & (regraded.c.is_done == 0)
+    # The row is locked first, so that of two commands that go on with the same run, one finds it done.
+    if connection.execute(update(regraded).where(entry).values(is_done=1)).rowcount != 1 or data is None:
+        return None
+    mine = submissions.c.id == identity
+    is_confirmed = submissions.c.confirmed_by.is_not(None)
+    locked = connection.execute(select(submissions.c.id).where(mine, is_confirmed).with_for_update()).first()
+    found = submission(connection, identity) if locked is not None else None
+    fields = connection.execute(select(handed_in.c.fields).where(handed_in.c.submission == identity)).scalar()
+    if found is None or fields is None:
+        return None
+    assignment = _submitted_again(found, again(fields, data), Decision(run.who, remark=run.remark))
+    step = assignment.step
+    changed = {"status": assignment.status, "step": step, "updated_at": now(), "confirmed_by": None}
+    connection.execute(update(submissions).where(mine).values(**changed, reopened_at=step))
+    hop = assignment.history[-1]
+    row = {"submission": identity, "step": step, "place": hop["where"], "at": hop["when"]}
+    row |= {name: text(hop[name]) for name in ("role", "status", "who", "remark")}
+    connection.execute(insert_into(connection, history).on_conflict_do_nothing(), row)
+    outbox.add(connection, COORDINATOR.name, exchange, key_of(assignment, course), assignment, required=True)
+    return assignment
+
+
+def _submitted_again(found: tuple[Submission, list[Hop]], handed: Assignment, decision: Decision) -> Assignment:
+    one, hops = found
+    handed["SubmissionID"] = one.id
+    handed[HISTORY] = [_hop(hop) for hop in hops]
+    if one.sha256 is not None and hops:
+        handed.history[0]["sha256"] = one.sha256
+    handed[REMARKS] = [hop.remark for hop in hops if hop.remark is not None]
+    for field, value in ((MARK, one.mark), (OUT_OF, one.out_of), (FEEDBACK, one.feedback)):
+        if value is not None:
+            handed[field] = value
+    return handed.moved("submitted", COORDINATOR.name, decision)
+
+
+def _hop(hop: Hop) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "role": hop.role,
+        "status": hop.status,
+        "who": hop.who,
+        "where": hop.place,
+        "when": hop.at,
+        "mark": hop.mark,
+        "outOf": hop.out_of,
+        "feedback": hop.feedback,
+        "remark": hop.remark,
+    }
+    return {name: value for name, value in entry.items() if value is not None}
+
+
+def end(connection: Connection, run: Run) -> int:
+    """Note that a run has ended, if nothing of it is left. Return how many submissions are left."""
+    left = select(func.count()).where(regraded.c.regrade == run.id, regraded.c.is_done == 0)
+    number = connection.execute(left).scalar_one()
+    if number == 0:
+        connection.execute(update(regrades).where(regrades.c.id == run.id).values(ended_at=now()))
+    return number

@@ -1,0 +1,274 @@
+"""Marking again: through all roles, with the old marks in the history, each once, also after a kill."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from rabbitry.apps.grading.commands import regrade
+from rabbitry.apps.grading.files import Files, default_place
+from rabbitry.apps.grading.message import HISTORY, Assignment, Decision, submission
+from rabbitry.apps.grading.modules import Course
+from rabbitry.apps.grading.receiving import again, fields_handed_in, is_sealed, new_id
+from rabbitry.apps.grading.records import Database, course, outbox, regrading
+from rabbitry.apps.grading.records.regrading import Selection
+from rabbitry.apps.grading.roles import ROLES, decide
+from rabbitry.cli import _root
+from tests.apps.grading import _running
+from tests.apps.grading._running import CC, PEOPLE, Plain, arrived, history, recorded, role_set
+from tests.apps.grading.test_pipeline import FOUR, WAY, read_results
+from tests.support import commands
+from tests.support.waiting import eventually_blocking
+
+pytestmark = pytest.mark.timeout(180)
+_AGAIN = [*WAY, ("coordinator", "submitted"), *WAY[1:]]
+_ALL = Selection(CC.name)
+
+
+def _confirmed(database: Database, files: Files, student: int, data: bytes, *, mark: float = 1.0) -> str:
+    """Record a confirmed submission with its file."""
+    made = submission(student, CC.name, data, "x.py", "")
+    made["SubmissionID"] = identity = new_id(made)
+    for role in ROLES.values():
+        given = Decision("automatic", mark, 10.0) if role.name == "demonstrator" else Decision("automatic")
+        made = decide(made, role, role.actions[0], given)
+    work = partial(course.confirm, assignment=made, message=f"m {identity}", kept=files.keep(data))
+    assert database.write_now(work)
+    return identity
+
+
+def _reopened(database: Database, files: Files, selection: Selection = _ALL) -> list[Assignment]:
+    """Do what the command does."""
+    run = database.write_now(partial(regrading.begin, selection=selection, who="ann", remark="mended"))
+    made = []
+    for identity in run.left:
+        found = database.read_now(partial(course.submission_of, given=identity))
+        assert found.kept is not None
+        work = partial(regrading.reopen, run=run, identity=identity, data=files.fetch(found.kept), course=Course())
+        made.append(database.write_now(partial(work, exchange="assignment_exchange")))
+    assert database.write_now(partial(regrading.end, run=run)) == 0
+    return [one for one in made if one is not None]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        FOUR,
+        FOUR | {"Extra": {"deep": [1, None, "ü"]}, "StudentID": "007"},
+        {"StudentID": 9, "Answer": 42},
+        {"StudentID": 9, "Answer": None},
+        FOUR | {"Solution": "AAEC", "SolutionEncoding": "base64", "SolutionName": "x.bin"},
+        FOUR | {"Solution": "AAED\n", "SolutionEncoding": "none"},
+    ],
+)
+def test_a_message_is_made_again_from_its_file_and_its_other_fields(fields: dict[str, object]) -> None:
+    handed = Assignment(fields)
+    data, kept = handed.file(), fields_handed_in(handed)
+    assert data is not None
+    assert kept is not None
+    assert again(kept, data) == {name: value for name, value in fields.items() if name != "status"}
+    assert '"Solution":"' not in kept.decode()
+    assert fields_handed_in(Assignment(FOUR | {"Extra": "x" * 1_000_001})) is None
+
+
+async def test_submissions_are_marked_again_through_all_roles(
+    no_leaks: None, broker_url: str, database: Database, tmp_path: Path
+) -> None:
+    files = Files(str(tmp_path / "kept"))
+    marks = [3.0]
+
+    def mark(solution: bytes, name: str) -> Decision:
+        return Decision("automatic", marks[-1], 10.0, f"{len(solution)} bytes of {name}")
+
+    async with role_set(broker_url, database, files=files, markers={CC.name: mark}):
+        with Plain(broker_url) as plain:
+            read_results(plain)
+            mine = await _running.submit(broker_url, data=b"\0\1\2")
+            plain.send("demonstrator_cc", FOUR | {"Extra": [1]})
+            await recorded(database, "confirmed", 2)
+            await asyncio.to_thread(plain.take, "results_queue", 2)
+            marks.append(8.0)
+            reopened = await asyncio.to_thread(_reopened, database, files)
+            assert len(reopened) == 2
+            results = await asyncio.to_thread(plain.take, "results_queue", 2)
+        found = await recorded(database, "confirmed", 2)
+    assert {one.mark for one in found} == {result["Mark"] for result in results} == {8.0}
+    assert await history(database, mine) == _AGAIN
+    for result in results:
+        assert is_sealed(Assignment(result))
+        assert [hop.get("mark") for hop in result[HISTORY] if hop["role"] == "demonstrator"] == [3.0, 8.0]
+        assert [hop["remark"] for hop in result[HISTORY] if "remark" in hop] == result["Remarks"] == ["mended"]
+    assert [1] in [result.get("Extra") for result in results]
+    shown = await database.read(partial(course.described, given=mine))
+    assert [hop["mark"] for hop in shown["history"]] == [None, 3.0, None, None, None, 8.0, None, None]
+
+
+async def test_people_see_the_earlier_mark_and_the_reason(broker_url: str, database: Database, tmp_path: Path) -> None:
+    files = Files(str(tmp_path / "kept"))
+    _confirmed(database, files, 7, b"x", mark=4.0)
+    async with role_set(broker_url, database, PEOPLE, files=files):
+        await asyncio.to_thread(_reopened, database, files)
+        (item,) = await arrived(database, "demonstrator")
+        assert (item.assignment["Mark"], item.assignment.remarks) == (4.0, ["mended"])
+
+
+def test_what_comes_late_from_the_round_before_changes_nothing(database: Database, tmp_path: Path) -> None:
+    files = Files(str(tmp_path / "kept"))
+    identity = _confirmed(database, files, 7, b"x")
+    old = database.read_now(partial(course.submission, identity=identity))
+    (reopened,) = _reopened(database, files)
+    before = Assignment(reopened | {HISTORY: reopened.history[:4], "status": "confirmed", "Mark": 10.0})
+    for message in (f"m {identity}", "m2"):
+        assert not database.write_now(partial(course.confirm, assignment=before, message=message))
+    database.write_now(partial(course.record, assignment=Assignment(before | {HISTORY: before.history[:3]})))
+    found = database.read_now(partial(course.submission, identity=identity))
+    assert old is not None
+    assert found is not None
+    assert (found[0].status, found[0].mark, found[0].submitted_at) == ("submitted", 1.0, old[0].submitted_at)
+    assert [hop.status for hop in found[1]] == ["submitted", "corrected", "validated", "confirmed", "submitted"]
+    later = reopened
+    for role in ROLES.values():
+        given = Decision("ann", 9.0, 10.0) if role.name == "demonstrator" else Decision("ann")
+        later = decide(later, role, role.actions[0], given)
+    assert [database.write_now(partial(course.confirm, assignment=later, message=m)) for m in ("m3", "m3", "m4")] == [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_a_selection_takes_what_it_names(database: Database, tmp_path: Path) -> None:
+    files = Files(str(tmp_path / "kept"))
+    first, second, third = (_confirmed(database, files, student, b"x") for student in (7, 7, 8))
+    since = database.read_now(partial(course.submission_of, given=third)).submitted_at
+    other = submission(9, CC.name, b"x", "x.py", "open")
+    database.write_now(partial(course.record, assignment=other, kept=files.keep(b"x")))
+    for selection, ids in (
+        (_ALL, {second, third}),
+        (Selection(CC.name, all_attempts=True), {first, second, third}),
+        (Selection(CC.name, student="7"), {second}),
+        (Selection(CC.name, since=since), {third}),
+        (Selection("data_mining"), set()),
+    ):
+        able, _ = database.read_now(partial(regrading.wanted, selection=selection))
+        assert {one.id for one in able} == ids
+    assert [one.id for one in database.read_now(partial(regrading.wanted, selection=_ALL))[1]] == ["open"]
+
+
+def test_two_commands_that_go_on_with_one_run_share_it(database: Database, tmp_path: Path) -> None:
+    files = Files(str(tmp_path / "kept"))
+    ids = {_confirmed(database, files, student, b"x") for student in range(1, 21)}
+    database.write_now(partial(regrading.begin, selection=_ALL, who="ann", remark="mended"))
+    made: list[Assignment] = []
+    threads = [threading.Thread(target=lambda: made.extend(_reopened(database, files))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(one.id for one in made) == sorted(ids)
+    assert database.read_now(outbox.count) == 20
+
+
+@pytest.fixture
+def course_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Database, Files]:
+    """The records that the commands find."""
+    url = f"sqlite:///{tmp_path / 'course.sqlite3'}"
+    monkeypatch.setenv("RABBITRY_DATABASE", url)
+    return Database(url), Files(default_place(url))
+
+
+def _hops(database: Database, ids: Sequence[str]) -> list[int]:
+    """Return how often each was corrected."""
+    found = database.read_now(course.histories)
+    return [sum(hop.role == "demonstrator" for hop in found[identity]) for identity in ids]
+
+
+def test_a_killed_command_goes_on_where_it_stopped(
+    embedded_url: str, course_files: tuple[Database, Files], tmp_path: Path
+) -> None:
+    opened, files = course_files
+    number = regrade.MOST_WAITING + 10
+    with opened as database:
+        ids = [_confirmed(database, files, student, b"x") for student in range(1, number + 1)]
+        more = {"RABBITRY_DATABASE": str(database), "RABBITRY_BROKER": embedded_url}
+        with commands.service("grading", "regrade", "--module", CC.name, more=more) as command:
+            command.wait_for(r"\d+ messages not published: waiting for a coordinator")
+            assert database.read_now(outbox.count) == regrade.MOST_WAITING
+            command.process.kill()
+            command.process.wait()
+        with commands.service("grading", "run", more=more):
+            done = commands.run("grading", "regrade", "--module", CC.name, more=more)
+            assert done.returncode == 0, done.stderr
+            assert f"going on: {regrade.MOST_WAITING} submissions of {number}" in done.stderr
+            assert "10 submissions submitted again" in done.stderr
+            eventually_blocking(
+                lambda: database.read_now(course.counts) == {"confirmed": number}, "all marked again", within=90
+            )
+        assert _hops(database, ids) == [2] * number
+        again_ = commands.run("grading", "regrade", "--module", CC.name, "--student", "1", "--json", more=more)
+        assert [json.loads(line)["id"] for line in again_.stdout.splitlines()] == [ids[0]]
+
+
+_SCHEME = """
+[scheme]
+name = "Echo"
+[[part]]
+name = "it prints"
+points = 4
+command = ["python3", "solution"]
+expect = { contains = "hello" }
+"""
+
+
+def test_a_dry_run_shows_what_would_change(
+    course_files: tuple[Database, Files], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    opened, files = course_files
+    (tmp_path / "scheme.toml").write_text(_SCHEME.replace("solution", "x.py"))
+    (tmp_path / "grading.toml").write_text(
+        'weak_sandbox = true\n[modules.cloud_computing]\nshort = "cc"\nscheme = "scheme.toml"\n'
+        '[modules.none]\nshort = "no"\n'
+    )
+    monkeypatch.setenv("RABBITRY_GRADING", str(tmp_path / "grading.toml"))
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = int(_root.run(("grading", "regrade", *arguments)))
+        return code, *capsys.readouterr()
+
+    with opened as database:
+        good = _confirmed(database, files, 7, b"print('hello')", mark=0.0)
+        bad = _confirmed(database, files, 8, b"print('bye')", mark=0.0)
+        missing = _confirmed(database, files, 9, b"print('gone')")
+        for path in (tmp_path / "course-files").glob(f"*/{course_of(database, missing).sha256}.z"):
+            path.unlink()
+        before = database.read_now(course.submissions_of)
+        code, printed, told = run("--module", CC.name, "--dry-run")
+        assert (code, printed.split("\n")[0]) == (1, f"{good}  student 7  0 of 10 -> 4 of 4")
+        assert f"{bad}  student 8  0 of 10 -> 0 of 4" in printed
+        assert f"{missing} of student 9 can't be marked: the file" in told
+        assert "2 of 3 marks would change; nothing was changed" in told
+        _, printed, _ = run("--module", CC.name, "--dry-run", "--student", "7", "--json")
+        shown = json.loads(printed)
+        assert (shown["old"]["mark"], shown["new"]["mark"], shown["is_changed"]) == (0.0, 4.0, True)
+        assert database.read_now(course.submissions_of) == before
+        for arguments, why in (
+            (("--module", "none", "--dry-run"), "has no marking scheme"),
+            (("--module", "nothing"), "unknown module"),
+            (("--module", CC.name, "--since", "yesterday"), "is not a time"),
+            (("--module", CC.name, "--remark", " "), "--remark must have"),
+        ):
+            code, _, told = run(*arguments)
+            assert (code, why in told) == (2, True), told
+        code, _, told = run("--module", CC.name, "--student", "9")
+        assert (code, "is not marked again: the file" in told, "0 submissions submitted" in told) == (1, True, True)
+        assert run("--module", CC.name, "--since", "2999-01-01")[0] == 0
+
+
+def course_of(database: Database, identity: str) -> course.Submission:
+    return database.read_now(partial(course.submission_of, given=identity))
