@@ -13,9 +13,9 @@ import rabbitry.flow.worker
 _MODULES = {
     "rabbitry.flow": {
         "app", "batch", "blocking", "codec", "context", "depends", "exceptions", "joining", "key", "message",
-        "middleware", "outgoing", "publisher", "spec", "stage", "wiring", "worker",
+        "middleware", "outgoing", "publisher", "spec", "stage", "timing", "wiring", "worker",
     },
-    "rabbitry.flow.wiring": {"cancelling", "dead_letters", "declarer", "pausing", "retries", "topology"},
+    "rabbitry.flow.wiring": {"cancelling", "dead_letters", "declarer", "delays", "pausing", "retries", "topology"},
     "rabbitry.flow.worker": set(),
 }  # fmt: skip
 

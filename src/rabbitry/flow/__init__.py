@@ -1,8 +1,8 @@
 """App and its stages, workers, settlement, retries and dead letters.
 
 Public modules: `app`, `stage`, `message`, `context`, `depends`, `middleware`, `key`, `batch`, `outgoing`, `codec` and
-`exceptions` for handlers; `publisher` and `blocking` for programs that publish; `joining` for tests of joins; `spec`
-(an app, frozen), `worker` and `wiring` for programs that run or look at apps.
+`exceptions` for handlers; `publisher`, `blocking` and `timing` (delays and expiry) for programs that publish; `joining`
+for tests of joins; `spec` (an app, frozen), `worker` and `wiring` for programs that run or look at apps.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ from typing import Final
 from rabbitry.amqp.client import Channel, Connection, Receipt
 from rabbitry.exceptions import ChannelClosed, PublishError
 from rabbitry.flow.message import Publication
+from rabbitry.flow.wiring import delays
+from rabbitry.flow.wiring.declarer import Declarer
 
 _LEAST_AGE: Final = 0.5
 """Seconds that a channel serves before another one takes its place."""
@@ -31,6 +33,7 @@ class Outlet:
         self._connection = connection
         self._channel = channel
         self._redeclare = redeclare
+        self._declarer = Declarer()
         self._loop = asyncio.get_running_loop()
         self._replaced: list[Channel] = []
         """Channels with messages that were not confirmed when another one took their place."""
@@ -41,6 +44,8 @@ class Outlet:
         """The channel of messages that are sent alone; made for the first."""
         self._is_declared = False
         """Whether the topology is declared, as far as is known, so that such a message can be sent."""
+        self._has_delays = False
+        """Whether the queues of delays are declared, as far as is known."""
 
     @property
     def frame_limit(self) -> int:
@@ -57,10 +62,11 @@ class Outlet:
 
         A caller that gets PublishRefused from the receipt must call `refused`.
         """
-        channel = self._channel
-        if self._is_refused or not channel.is_open:
-            channel = await self._usable()
-        return await channel.send(
+        if self._is_refused or not self._channel.is_open:
+            await self._usable()
+        if message.exchange in delays.EXCHANGES and not self._has_delays:
+            await self._declare_delays()
+        return await self._channel.send(
             message.body,
             exchange=message.exchange,
             routing_key=message.routing_key,
@@ -76,8 +82,10 @@ class Outlet:
         """
         try:
             if not self._is_declared or self._single is None or not self._single.is_open:
-                self._is_declared = True
+                self._is_declared, self._has_delays = True, False
                 await self._redeclare()  # an exchange may have been deleted
+            if message.exchange in delays.EXCHANGES and not self._has_delays:
+                await self._declare_delays()
             if self._single is None:
                 self._single = await self._connection.channel()
             await self._single.open()
@@ -94,7 +102,7 @@ class Outlet:
 
     def declare_first(self) -> None:
         """Declare the topology again before the next message is sent alone: a queue is missing."""
-        self._is_declared = False
+        self._is_declared = self._has_delays = False
 
     def refused(self) -> None:
         """Record that the broker refused a message."""
@@ -104,11 +112,12 @@ class Outlet:
         """Wait until everything sent before is confirmed. Raises what failed since the last call as one group."""
         await self._connection.wait_for_confirms()
 
-    async def _usable(self) -> Channel:
+    async def _usable(self) -> None:
         async with self._lock:
             channel = self._channel
             if not channel.is_open:
                 _logger.warning("the publishing channel was closed (%s); opened again", channel.close_reason)
+                self._has_delays = False
                 await self._redeclare()
                 await channel.open()
             elif self._is_refused and self._loop.time() >= self._old_at:
@@ -118,7 +127,12 @@ class Outlet:
                 self._is_refused = False
                 self._old_at = self._loop.time() + _LEAST_AGE
                 await self._close_replaced()
-            return self._channel
+
+    async def _declare_delays(self) -> None:
+        async with self._lock:
+            if not self._has_delays:  # another task may have declared them meanwhile
+                await delays.declare(self._connection, self._declarer)
+                self._has_delays = True
 
     async def _close_replaced(self) -> None:
         for channel in [channel for channel in self._replaced if not channel.has_unconfirmed]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from rabbitry.amqp.client import Properties
@@ -11,20 +10,26 @@ from rabbitry.exceptions import UsageError
 from rabbitry.flow import _tracing
 from rabbitry.flow.codec import encode
 from rabbitry.flow.key import Key, check_value, name_of
-from rabbitry.flow.message import Message, Publication, first_properties, with_given
+from rabbitry.flow.message import EXPIRES, Message, Publication, first_properties, with_given
 from rabbitry.flow.outgoing import Outgoing, extra_of, properties_of
 from rabbitry.flow.spec import AppSpec
-from rabbitry.flow.wiring.retries import delayed
+from rabbitry.flow.timing import Timing, expiry_of
+from rabbitry.flow.wiring.delays import delayed
 
 
 def publication_of(
-    spec: AppSpec, value: object, key: str | Key[Any], headers: Table | None = None
+    spec: AppSpec, value: object, key: str | Key[Any], headers: Table | None = None, timing: Timing | None = None
 ) -> tuple[str, Publication]:
     """Make the message that publishes `value` with `key`, the first of its chain; its id goes before it.
 
     An Outgoing's own key and headers go before `key` and `headers`. Raises UsageError for a key that leads nowhere or a
-    value that can't be encoded or is not of the key's type.
+    value that can't be encoded or is not of the key's type, and with a delay for a key that leads to no known queue.
     """
+    identity, message = _at_once(spec, value, key, headers)
+    return identity, message if timing is None else _timed(spec, message, timing)
+
+
+def _at_once(spec: AppSpec, value: object, key: str | Key[Any], headers: Table | None) -> tuple[str, Publication]:
     given = Properties()
     if isinstance(value, Outgoing):
         extra_of(value, None)  # raises for what can't be published
@@ -59,32 +64,38 @@ def following(
     key: str | Key[Any],
     headers: Table | None,
     priority: int | None,
-    delay: float | None,
-    *,
-    waits: bool = True,
-) -> tuple[str, list[Publication]]:
-    """Make the messages that publish `value` as one that follows from a message; its id goes before them.
+    timing: Timing | None,
+) -> tuple[str, Publication]:
+    """Make the message that publishes `value` as one that follows from a message; its id goes before it.
 
-    There is one, or with a delay one for each queue that the key leads to. waits: False ignores the delay. See
-    `Context.publish` for the other arguments, and `publication_of` for the errors.
+    See `Context.publish` for the arguments, and `publication_of` for the errors.
     """
     trace = _tracing.current() or _tracing.carried(cause.headers)
-    identity, message = publication_of(spec, value, key, {**trace, **(headers or {})})
+    identity, message = _at_once(spec, value, key, {**trace, **(headers or {})})
     properties = message.properties
-    assert isinstance(properties, Properties)  # noqa: S101 # of `publication_of`; narrows the type
+    assert isinstance(properties, Properties)  # noqa: S101 # of `_at_once`; narrows the type
     if priority is not None and properties.priority is None:
         properties = properties._replace(priority=priority)
     message = message._replace(properties=properties._replace(correlation_id=cause.correlation_id or identity))
-    if delay is None:
-        return identity, [message]
-    if not (isinstance(delay, int | float) and 0 <= delay < math.inf):
-        raise UsageError(f"delay={delay!r}: give seconds, not negative")
+    return identity, message if timing is None else _timed(spec, message, timing)
+
+
+def _timed(spec: AppSpec, message: Publication, timing: Timing) -> Publication:
+    """Return the message with its times. Raises UsageError for a delay of a key that leads to no known queue."""
+    properties = message.properties
+    assert isinstance(properties, Properties)  # noqa: S101 # of `_at_once`; narrows the type
+    if timing.expires is not None and timing.expired == "drop" and not timing.delay:
+        # The broker drops it then, also while no worker runs.
+        properties = properties._replace(expiration=str(round(timing.expires * 1000)))
+    elif expiry := expiry_of(timing):
+        properties = properties._replace(expiration=None, headers={**(properties.headers or {}), EXPIRES: str(expiry)})
+    message = message._replace(properties=properties)
+    if not timing.delay:
+        return message
     queues = spec.queues_of(message.routing_key)
     if not queues:
         raise UsageError(
-            f"delay={delay!r}: key {message.routing_key!r} leads to no queue that app {spec.name!r} knows: "
-            "declare it with app.output(KEY, queue=…), or publish without a delay"
+            f"key {message.routing_key!r} leads to no queue that app {spec.name!r} knows, so that nothing can be "
+            "delivered to it later: declare it with app.output(KEY, queue=…), or publish without after= and at="
         )
-    if not waits:
-        return identity, [message]
-    return identity, [delayed(spec.name, queue, message, delay) for queue in queues]
+    return delayed(queues, message, timing.delay)

@@ -31,7 +31,7 @@ from rabbitry.amqp.protocol.properties import (
 from rabbitry.amqp.protocol.tables import FieldValue, Table, encode_short, encode_table, encode_text
 from rabbitry.flow import _tracing
 from rabbitry.flow.codec import BYTES, JSON, TEXT
-from rabbitry.flow.message import ATTEMPT, PART, WAIT, attempt_of, properties_of, text_header, wait_of
+from rabbitry.flow.message import ATTEMPT, EXPIRES, PART, WAIT, attempt_of, properties_of, text_header, wait_of
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import Delivery
@@ -49,7 +49,9 @@ _WITH_CORRELATION: Final = _FLAGS | FLAG_CORRELATION_ID
 _FLAG_BYTES: Final = _WITH_CORRELATION.to_bytes(2, "big")
 _FLAGS_AT: Final = PROPERTIES_AT - 2
 _NEEDED: Final = FLAG_CONTENT_TYPE | FLAG_HEADERS | FLAG_DELIVERY_MODE | FLAG_CORRELATION_ID
-_READ_NAMES: Final = tuple(name.encode() for name in (ATTEMPT, WAIT, PART, _tracing.TRACEPARENT, _tracing.TRACESTATE))
+_READ_NAMES: Final = tuple(
+    name.encode() for name in (ATTEMPT, WAIT, PART, EXPIRES, _tracing.TRACEPARENT, _tracing.TRACESTATE)
+)
 _TIMESTAMP: Final = struct.Struct(">Q")
 _SIZE: Final = struct.Struct(">I")
 
@@ -59,7 +61,7 @@ class Trail(NamedTuple):
 
     wait: seconds that it has still to wait. correlation: the id of the first message of its chain. trace: its
     W3C trace context, as the fields of a table; empty if it has none. part: the header that makes it a part of a job;
-    empty if it is none.
+    empty if it is none. expires: the header that says when it expires; empty if it never does.
     """
 
     attempt: int
@@ -67,6 +69,7 @@ class Trail(NamedTuple):
     correlation: bytes
     trace: bytes
     part: str = ""
+    expires: str = ""
 
 
 @lru_cache
@@ -133,6 +136,7 @@ def _read_by_name(delivery: Delivery) -> Trail:
         encode_text(properties.correlation_id or properties.message_id or ""),
         trace_fields(_tracing.carried(headers)),
         text_header(headers, PART) or "",
+        text_header(headers, EXPIRES) or "",
     )
 
 

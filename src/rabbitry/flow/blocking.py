@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
+from rabbitry.amqp.client import Receipt
 from rabbitry.amqp.client.blocking.receipts import BlockingReceipt, pass_on
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import UsageError
@@ -13,6 +15,7 @@ from rabbitry.flow.key import Key
 from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.publisher import Publisher
 from rabbitry.flow.spec import AppSpec
+from rabbitry.flow.timing import Expired, Seconds
 from rabbitry.runtime.io_thread import IOThread
 
 _T = TypeVar("_T")
@@ -49,21 +52,48 @@ class BlockingPublisher:
             finally:
                 self._io.stop()
 
-    def publish(self, value: _T | Outgoing, *, key: str | Key[_T], headers: Table | None = None) -> str:
-        """Publish a value and return the message's id once it is confirmed. Raises as `Publisher.publish` does."""
-        return self._entered().run(self._publisher.publish(value, key=key, headers=headers))
+    def publish(
+        self,
+        value: _T | Outgoing,
+        *,
+        key: str | Key[_T],
+        headers: Table | None = None,
+        after: Seconds | None = None,
+        at: datetime | None = None,
+        expires: Seconds | None = None,
+        expired: Expired = "drop",
+    ) -> str:
+        """Publish a value and return the message's id once it is confirmed.
 
-    def send(self, value: _T | Outgoing, *, key: str | Key[_T], headers: Table | None = None) -> BlockingReceipt:
+        Arguments and errors are those of `Publisher.publish`.
+        """
+        return self._entered().run(
+            self._publisher.publish(
+                value, key=key, headers=headers, after=after, at=at, expires=expires, expired=expired
+            )
+        )
+
+    def send(
+        self,
+        value: _T | Outgoing,
+        *,
+        key: str | Key[_T],
+        headers: Table | None = None,
+        after: Seconds | None = None,
+        at: datetime | None = None,
+        expires: Seconds | None = None,
+        expired: Expired = "drop",
+    ) -> BlockingReceipt:
         """Send a value and return the message's receipt, a future that is done once the broker has confirmed it.
 
-        Waits only while too many messages are unconfirmed. The errors are those of `publish`; the receipt raises those
-        that the broker causes.
+        Waits only while too many messages are unconfirmed. Arguments and errors are those of `publish`; the receipt
+        raises those that the broker causes.
         """
         io = self._entered()
-        return io.run(self._send(io, value, key, headers))
-
-    async def _send(self, io: IOThread, value: object, key: str | Key[Any], headers: Table | None) -> BlockingReceipt:
-        return pass_on(await self._publisher.send(value, key=key, headers=headers), io)
+        sending = self._publisher.send(
+            value, key=key, headers=headers, after=after, at=at, expires=expires, expired=expired
+        )
+        return io.run(_passed_on(sending, io))
 
     @overload
     def call(
@@ -122,3 +152,7 @@ class BlockingPublisher:
         if self._io is None:
             raise UsageError("enter the publisher first: `with app.publisher_blocking() as publisher:`")
         return self._io
+
+
+async def _passed_on(sending: Coroutine[Any, Any, Receipt], io: IOThread) -> BlockingReceipt:
+    return pass_on(await sending, io)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from rabbitry.flow.timing import Timing, timing_of
+
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from rabbitry.amqp.protocol.tables import Table
     from rabbitry.flow.key import Key
     from rabbitry.flow.message import Message
     from rabbitry.flow.outgoing import Outgoing
+    from rabbitry.flow.timing import Expired, Seconds
 
 _T = TypeVar("_T")
 
@@ -37,7 +42,7 @@ class Publishing(Protocol):
         *,
         headers: Table | None,
         priority: int | None,
-        delay: float | None,
+        timing: Timing | None,
     ) -> str:
         """Publish a value that follows from a message; see `Context.publish`."""
 
@@ -49,7 +54,7 @@ class Publishing(Protocol):
         *,
         headers: Table | None,
         priority: int | None,
-        delay: float | None,
+        timing: Timing | None,
     ) -> str:
         """Publish as `publish_for` does, without an event loop."""
 
@@ -97,7 +102,10 @@ class Context:
         key: str | Key[_T],
         headers: Table | None = None,
         priority: int | None = None,
-        delay: float | None = None,
+        after: Seconds | None = None,
+        at: datetime | None = None,
+        expires: Seconds | None = None,
+        expired: Expired = "drop",
     ) -> str:
         """Publish a value at once, with the message's correlation id and trace, and return its id when it is confirmed.
 
@@ -109,15 +117,19 @@ class Context:
             key: The routing key.
             headers: Of the message.
             priority: 0 to 255, for queues with priorities.
-            delay: Seconds to wait before it is delivered, rounded up to the delay of a retry queue. None: at once.
+            after: Seconds to wait before it is delivered; this and what follows are as for `Publisher.publish`.
+            at: The time at which it is delivered.
+            expires: Seconds after which it expires if no worker has taken it.
+            expired: What happens then: "drop" or "dead".
 
         Raises:
-            UsageError: The key leads nowhere, or the value can't be encoded; with a delay, the key leads to no queue
-                that this app knows.
+            UsageError: The key leads nowhere, with a delay to no queue that this app knows; the value can't be encoded;
+                or a time is invalid.
             PublishError: The broker did not take the message.
         """
+        timing = timing_of(after, at, expires, expired)
         return await self._publishing.publish_for(
-            self.message, value, key, headers=headers, priority=priority, delay=delay
+            self.message, value, key, headers=headers, priority=priority, timing=timing
         )
 
     def publish_blocking(
@@ -127,11 +139,15 @@ class Context:
         key: str | Key[_T],
         headers: Table | None = None,
         priority: int | None = None,
-        delay: float | None = None,
+        after: Seconds | None = None,
+        at: datetime | None = None,
+        expires: Seconds | None = None,
+        expired: Expired = "drop",
     ) -> str:
         """Publish as `publish` does, in a `def` handler."""
+        timing = timing_of(after, at, expires, expired)
         return self._publishing.publish_blocking_for(
-            self.message, value, key, headers=headers, priority=priority, delay=delay
+            self.message, value, key, headers=headers, priority=priority, timing=timing
         )
 
     async def progress(self, value: object) -> None:

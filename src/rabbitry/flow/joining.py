@@ -28,6 +28,7 @@ from rabbitry.flow.exceptions import AppError, Reject, Retry
 from rabbitry.flow.message import INTERRUPTED, PART, UNCOUNTED, Message, text_header
 from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.stage import Stage
+from rabbitry.flow.wiring.delays import LONGEST
 
 if TYPE_CHECKING:
     from rabbitry.flow._join_store import Store
@@ -55,6 +56,8 @@ def make_join(
     """Make a join of a stage whose handler takes a list. Raises AppError for a handler that can't be one."""
     if not within:
         raise AppError(f"{what}: within={within!r}: a join has a limit of time: give positive seconds")
+    if within > LONGEST:
+        raise AppError(f"{what}: within={within!r}: give at most {LONGEST} seconds, four years")
     join = Join(of, stage.queue, float(within), stage.time_limit, stage.codec)
 
     async def opened() -> AsyncIterator[Any]:  # resolved when the plan is made, without the store's module

@@ -39,9 +39,12 @@ UNCOUNTED: Final = "x-rabbitry-uncounted"
 PART: Final = "x-rabbitry-part"
 """The place of a part in its job; see `_parts`."""
 
+EXPIRES: Final = "x-rabbitry-expires"
+"""When a message that no worker has taken expires; see `timing`."""
+
 _OWN: Final = frozenset(
     {ATTEMPT, WAIT, REASON, STAGE, EXCHANGE, ROUTING_KEY, QUEUE, FAILED_AT, NODE, INTERRUPTED, UNCOUNTED, PART,
-     ERROR, TRACEBACK, CUT}
+     EXPIRES, ERROR, TRACEBACK, CUT}
 )  # fmt: skip
 """Headers that flow writes and reads. Other names that begin so are for the apps of Rabbitry."""
 _MOST_ATTEMPTS: Final = 1 << 31
@@ -260,6 +263,7 @@ def again(
     exchange, key = origin(delivery, headers)
     own: dict[str, FieldValue] = {ATTEMPT: attempt, EXCHANGE: exchange, ROUTING_KEY: key}
     headers.pop(WAIT, None)
+    headers.pop(EXPIRES, None)  # a worker has taken it
     if wait > 0:
         own[WAIT] = float(wait)
     if is_interrupted:
@@ -286,6 +290,7 @@ def dead_properties(properties: Properties, death: Death, limit: int) -> Propert
     """Return the properties of a dead letter, which take at most `limit` bytes; see `fit`."""
     headers = plain_headers(properties)
     headers.pop(WAIT, None)
+    headers.pop(EXPIRES, None)
     own: dict[str, FieldValue] = {
         ATTEMPT: death.attempt,
         REASON: sendable(str(death.reason)[:_LONGEST_REASON])[:_LONGEST_REASON],

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, overload
 
 from rabbitry.amqp.client import BrokerURL, Connection, Properties, Receipt, connect
 from rabbitry.amqp.protocol.tables import Table
-from rabbitry.exceptions import PublishRefused, UsageError
+from rabbitry.exceptions import PublishRefused, PublishReturned, UsageError
 from rabbitry.flow._calling import Calls
 from rabbitry.flow._outlet import Outlet
 from rabbitry.flow._publication import addressed, publication_of
@@ -17,6 +18,7 @@ from rabbitry.flow.key import Key
 from rabbitry.flow.message import Publication
 from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.spec import AppSpec
+from rabbitry.flow.timing import Expired, Seconds, delays_on, timing_of
 from rabbitry.flow.wiring import topology
 from rabbitry.flow.wiring.cancelling import cancellation_of, checked_id
 from rabbitry.flow.wiring.declarer import Declarer
@@ -51,6 +53,8 @@ class Publisher:
         self.spec = spec
         self._find_url = find_url
         self._strict = strict
+        self._waits = True
+        """Whether delays are waited for; not on the broker of a harness."""
         self._connection: Connection | None = None
         self._outlet: Outlet | None = None
         self._calls: Calls | None = None
@@ -61,6 +65,7 @@ class Publisher:
             declarer = Declarer()
             redeclare = partial(topology.declare, connection, self.spec, declarer=declarer)
             await redeclare(strict=self._strict)
+            self._waits = delays_on(connection.url)
             self._calls = Calls(connection)
             self._outlet = Outlet(connection, await connection.channel(), redeclare)
         except BaseException:
@@ -82,7 +87,17 @@ class Publisher:
         if self._outlet is not None:
             await self._outlet.wait_for_confirms()
 
-    async def publish(self, value: _T | Outgoing, *, key: str | Key[_T], headers: Table | None = None) -> str:
+    async def publish(
+        self,
+        value: _T | Outgoing,
+        *,
+        key: str | Key[_T],
+        headers: Table | None = None,
+        after: Seconds | None = None,
+        at: datetime | None = None,
+        expires: Seconds | None = None,
+        expired: Expired = "drop",
+    ) -> str:
         """Publish a value and return the message's id once the broker has confirmed it.
 
         After cancelling, the outcome is unknown.
@@ -91,14 +106,23 @@ class Publisher:
             value: The body: a value of a stage's type, text, or bytes.
             key: The routing key; with a `Key` the value must be of its type.
             headers: Headers of the message, such as a `traceparent` in place of the current span's.
+            after: Seconds to wait before it is delivered, or a timedelta; rounded up to whole seconds, four years at
+                most. It waits on the broker, in queues that all apps share, and no worker takes part.
+            at: The time at which it is delivered, in place of `after`: a datetime with a time zone.
+            expires: Seconds, or a timedelta, after which it expires if no worker has taken it; counted from its
+                delivery if it is delivered later. None: it never does.
+            expired: What happens then. "drop": it is dropped. "dead": it becomes a dead letter of the reason `expired`,
+                when a worker comes to it.
 
         Raises:
-            UsageError: The key leads nowhere, or the value can't be encoded or is not of the key's type.
+            UsageError: The key leads nowhere, with a delay to no queue that this app knows; the value can't be encoded
+                or is not of the key's type; or a time is invalid.
+            AccessRefused: The user may not declare the queues of delays (`rabbitry.delay.…`).
             PublishReturned: No queue takes the message.
             PublishRefused: The broker refused the message.
             PublishTimeout: The broker did not confirm in time.
         """
-        receipt = await self.send(value, key=key, headers=headers)
+        receipt = await self.send(value, key=key, headers=headers, after=after, at=at, expires=expires, expired=expired)
         await receipt
         return receipt.message_id
 
@@ -199,13 +223,26 @@ class Publisher:
             )
         await (await self._send(cancellation_of(self.spec.name, id)))
 
-    async def send(self, value: _T | Outgoing, *, key: str | Key[_T], headers: Table | None = None) -> Receipt:
+    async def send(
+        self,
+        value: _T | Outgoing,
+        *,
+        key: str | Key[_T],
+        headers: Table | None = None,
+        after: Seconds | None = None,
+        at: datetime | None = None,
+        expires: Seconds | None = None,
+        expired: Expired = "drop",
+    ) -> Receipt:
         """Send a value and return the message's receipt, a future that is done once the broker has confirmed it.
 
-        Waits only while too many messages are unconfirmed. The errors are those of `publish`; the receipt raises those
-        that the broker causes.
+        Waits only while too many messages are unconfirmed. Arguments and errors are those of `publish`; the receipt
+        raises those that the broker causes.
         """
-        return await self._send(publication_of(self.spec, value, key, headers)[1])
+        timing = timing_of(after, at, expires, expired)
+        if timing is not None and not self._waits:
+            timing = timing._replace(delay=0.0)
+        return await self._send(publication_of(self.spec, value, key, headers, timing)[1])
 
     async def send_body(self, body: bytes, properties: Properties, *, key: str) -> Receipt:
         """Publish a body that is encoded already; see `send`."""
@@ -222,3 +259,5 @@ class Publisher:
         # The receipt is not asked for its exception here: its failure would then count as seen by the program.
         if self._outlet is not None and isinstance(receipt.failure, PublishRefused):
             self._outlet.refused()
+        elif self._outlet is not None and isinstance(receipt.failure, PublishReturned):
+            self._outlet.declare_first()  # a queue may have been deleted

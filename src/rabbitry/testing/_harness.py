@@ -22,6 +22,7 @@ from rabbitry.flow.joining import store_given
 from rabbitry.flow.key import Key
 from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.spec import topic_matches
+from rabbitry.flow.timing import without_delays
 from rabbitry.flow.wiring import cancelling, dead_letters, topology
 from rabbitry.flow.worker import Result, Work, Worker
 from rabbitry.testing._broker import RunningBroker
@@ -338,9 +339,9 @@ async def _end(task: asyncio.Future[Any]) -> None:
 async def harness(app: App, *, raise_errors: bool = True) -> AsyncIterator[Harness]:
     """Run an app on a new embedded broker inside the block.
 
-    Inside the block, everything that publishes or connects without a URL uses that broker. Retries come at once,
-    whatever their delay. Joins keep their parts in a folder of the harness, and their limit of time does not pass. If
-    the worker fails for good, the block is cancelled, and leaving it raises the cause.
+    Inside the block, everything that publishes or connects without a URL uses that broker. Retries and what is
+    published with a delay come at once. Joins keep their parts in a folder of the harness, and their limit of time does
+    not pass. If the worker fails for good, the block is cancelled, and leaving it raises the cause.
 
     Args:
         app: The app.
@@ -355,6 +356,7 @@ async def harness(app: App, *, raise_errors: bool = True) -> AsyncIterator[Harne
         RunningBroker() as broker,
         entered(parse_url(broker.url)),
         tempfile.TemporaryDirectory(prefix="rabbitry-harness-") as folder,
+        without_delays(parse_url(broker.url)),
         store_given(f"sqlite:///{folder}/joins.sqlite3"),
     ):
         running = Harness(app, broker, raise_errors=raise_errors)

@@ -1,6 +1,7 @@
 """An app's exchanges and queues on the broker, retry queues and dead letters included.
 
 Public modules: `topology` (derived from an app, declared, checked), `declarer` (declares what other programs may have
-declared with other flags), `retries` (retry queues, and the queues of suspects), `dead_letters` (listed, replayed,
-dropped), `pausing` (stages that take nothing for a while), `cancelling` (of jobs).
+declared with other flags), `retries` (retry queues, and the queues of suspects), `delays` (the queues of delayed
+messages), `dead_letters` (listed, replayed, dropped), `pausing` (stages that take nothing for a while), `cancelling`
+(of jobs).
 """

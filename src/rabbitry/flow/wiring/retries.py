@@ -6,8 +6,8 @@ import math
 import random
 from typing import Final
 
-from rabbitry.amqp.client import Delivery, Properties
-from rabbitry.flow.message import EXCHANGE, ROUTING_KEY, WAIT, Publication, Role, again
+from rabbitry.amqp.client import Delivery
+from rabbitry.flow.message import Publication, Role, again
 
 RETRY_QUEUES: Final = ((1, "1s"), (5, "5s"), (30, "30s"), (300, "5m"), (3600, "1h"))
 """Seconds of each retry queue, and the end of its name."""
@@ -74,24 +74,6 @@ def onward(app: str, queue: str, delivery: Delivery, attempt: int, rest: float, 
     )
     properties = again(delivery, attempt, limit, wait=max(0.0, rest - seconds))
     return Publication(retry_queue(app, suffix), queue, delivery.body, properties, role=Role.AGAIN)
-
-
-def delayed(app: str, queue: str, message: Publication, delay: float) -> Publication:
-    """Return the message that delivers another, which was not published yet, to `queue` after `delay` seconds.
-
-    The delay is rounded up as for `later`.
-    """
-    properties = message.properties
-    assert isinstance(properties, Properties)  # noqa: S101 # made by name; narrows the type
-    headers = {**(properties.headers or {}), EXCHANGE: message.exchange, ROUTING_KEY: message.routing_key}
-    if delay <= 0:
-        return message._replace(exchange="", routing_key=queue, properties=properties._replace(headers=headers))
-    suffix, rest = _step(delay)
-    if rest > 0:
-        headers[WAIT] = rest
-    return Publication(
-        retry_queue(app, suffix), queue, message.body, properties._replace(headers=headers, expiration=None)
-    )
 
 
 def _step(delay: float) -> tuple[str, float]:

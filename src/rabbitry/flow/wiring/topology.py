@@ -16,6 +16,7 @@ from rabbitry.flow.stage import Argument, Output, Stage
 from rabbitry.flow.wiring.cancelling import cancel_exchange, cancelled_queue, kept_arguments
 from rabbitry.flow.wiring.dead_letters import dead_queue
 from rabbitry.flow.wiring.declarer import Declarer
+from rabbitry.flow.wiring.delays import waiting
 from rabbitry.flow.wiring.pausing import pause_arguments, pause_queue
 from rabbitry.flow.wiring.retries import RETRY_QUEUES, retry_queue, suspects_queue
 
@@ -126,24 +127,9 @@ def derive(spec: AppSpec) -> AppTopology:
     for seconds, suffix in RETRY_QUEUES:
         name = retry_queue(spec.name, suffix)
         exchanges.append(ExchangeSpec(name, "fanout"))
-        queues.append(QueueSpec(name, True, _waiting(seconds)))
+        queues.append(QueueSpec(name, True, waiting(seconds)))
         bindings.append(Binding(name, name, ""))
     return AppTopology(exchanges, queues, bindings)
-
-
-def _waiting(seconds: int) -> dict[str, str | int]:
-    """Return the arguments of a waiting queue: a message that has waited goes to the queue that its key names.
-
-    At-least-once dead-lettering exists for quorum queues alone, and asks for reject-publish (RabbitMQ's
-    docs/quorum-queues, "At-least-once dead lettering").
-    """
-    return {
-        "x-queue-type": "quorum",
-        "x-message-ttl": seconds * 1000,
-        "x-dead-letter-exchange": "",
-        "x-dead-letter-strategy": "at-least-once",
-        "x-overflow": "reject-publish",
-    }
 
 
 def misfits(spec: AppSpec, version: tuple[int, ...]) -> list[str]:

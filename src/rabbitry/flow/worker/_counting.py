@@ -45,8 +45,8 @@ class Taking(Protocol):
 class StageCounts:
     """Totals of one stage in one worker. Derivable figures are not counted, since counting costs every message."""
 
-    __slots__ = ("cancelled", "dead", "handling", "intakes", "interrupted", "is_paused", "not_done", "passing",
-                 "redelivered", "repeated", "to", "waiting")  # fmt: skip
+    __slots__ = ("cancelled", "dead", "expired", "handling", "intakes", "interrupted", "is_paused", "not_done",
+                 "passing", "redelivered", "repeated", "to", "waiting")  # fmt: skip
 
     def __init__(self) -> None:
         self.intakes: list[Taking] = []
@@ -56,6 +56,7 @@ class StageCounts:
         self.interrupted = 0
         self.repeated = 0
         self.cancelled = 0
+        self.expired = 0
         self.dead = 0
         self.waiting = 0
         self.not_done: defaultdict[str, int] = defaultdict(int)
@@ -80,7 +81,7 @@ class StageCounts:
     @property
     def counters(self) -> dict[str, int]:
         """Return all that were counted, by name."""
-        names = ("received", "redelivered", "interrupted", "repeated", "cancelled", "dead", "waiting")
+        names = ("received", "redelivered", "interrupted", "repeated", "cancelled", "expired", "dead", "waiting")
         counts = {name: getattr(self, name) for name in names}
         counts["done"] = len(self.handling) - sum(self.not_done.values())
         counts |= self.not_done | {f"to.{readable(key)}": number for key, number in self.to.items()}
@@ -141,6 +142,10 @@ class Counting:
         """Count a message that was dropped because its job was cancelled."""
         self.stages[job.stage.name].cancelled += 1
         self._sampler.record(job, Result("cancelled"), [])
+
+    def expired(self, job: Job) -> None:
+        """Count a message that was dropped because it had expired."""
+        self.stages[job.stage.name].expired += 1
 
     def interrupted(self, job: Job) -> None:
         """Count a message that was being handled when the worker had to stop."""

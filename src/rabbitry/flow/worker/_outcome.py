@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 from rabbitry._errors import described
@@ -23,6 +24,7 @@ from rabbitry.flow.message import (
     text_header,
     uncounted_of,
 )
+from rabbitry.flow.timing import Expiry, read_expiry
 from rabbitry.flow.wiring.dead_letters import dead_queue
 from rabbitry.flow.wiring.retries import later, onward, spread, suspects_queue
 from rabbitry.flow.worker._job import CANCELLED, BatchJob, Job, Product, Result
@@ -146,6 +148,14 @@ def _among_suspects(spec: AppSpec, job: Job, attempt: int, limit: int) -> Public
     return Publication("", suspects_queue(spec.name, job.stage.name), job.delivery.body, properties, role=Role.AGAIN)
 
 
+def expired(job: Job) -> Expiry | None:
+    """Return when a message expired; None if it has not, or if a worker has taken it before."""
+    if not job.trail.expires or job.attempt > 1 or job.delivery.redelivered:
+        return None
+    expiry = read_expiry(job.trail.expires)
+    return expiry if expiry is not None and expiry.at < time.time() else None
+
+
 def before_handling(spec: AppSpec, job: Job, limit: int) -> Publication | None:
     """Return what is published in place of handling a job; None if it can be handled. limit: see outgoing_of.
 
@@ -158,6 +168,9 @@ def before_handling(spec: AppSpec, job: Job, limit: int) -> Publication | None:
     """
     stage, delivery = job.stage, job.delivery
     rest = job.trail.wait
+    if (expiry := expired(job)) is not None:
+        text = f"no worker took it in time: it expired {time.time() - expiry.at:.1f} s ago"
+        return dead_letter_of(spec.name, job, Result("rejected", reason="expired", error=text), limit)
     if delivery.redelivered and not (job.is_suspect and job.source.excuses(delivery)):
         attempt = job.attempt + 1
         if job.is_suspect and attempt > max(stage.attempts, FEWEST_DELIVERIES):

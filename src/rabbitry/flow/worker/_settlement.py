@@ -39,6 +39,7 @@ from rabbitry.flow.worker._job import SUSPECT, BatchJob, Job, Pending, Result, W
 from rabbitry.flow.worker._outcome import (
     before_handling,
     dead_letter_of,
+    expired,
     instead_of,
     outgoing_of,
     outgoing_of_batch,
@@ -96,6 +97,11 @@ class Settler:
         self._idle.clear()
         if self._is_cancelled(job):
             self._drop(job)
+            return False
+        if (expiry := expired(job)) is not None and expiry.expired == "drop":
+            _logger.info("stage '%s': dropped a message that had expired", job.stage.name)
+            self._counting.expired(job)
+            self._settle(job, (job,), [])
             return False
         try:
             instead = before_handling(self._spec, job, self._outlet.frame_limit)

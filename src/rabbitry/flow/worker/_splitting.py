@@ -10,7 +10,7 @@ from rabbitry.exceptions import UsageError
 from rabbitry.flow._parts import NOTICE, Join, Part, part_of
 from rabbitry.flow.codec import BYTES
 from rabbitry.flow.message import PART, Publication, Role, first_properties, properties_of
-from rabbitry.flow.wiring.retries import delayed
+from rabbitry.flow.wiring.delays import delayed
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import Delivery
@@ -62,8 +62,8 @@ def notice(app: str, trail: Trail, delivery: Delivery, count: int, join: Join) -
         headers={**(properties.headers or {}), PART: header},
         correlation_id=properties_of(delivery).correlation_id or properties.correlation_id,
     )
-    message = Publication("", join.queue, b"", properties)
-    return delayed(app, join.queue, message, join.within if count else 0)._replace(role=Role.NOTICE)
+    message = Publication("", join.queue, b"", properties, role=Role.NOTICE)
+    return delayed([join.queue], message, join.within)._replace(role=Role.NOTICE) if count else message
 
 
 def _job(delivery: Delivery, count: int) -> str:

@@ -21,6 +21,7 @@ from rabbitry.flow.message import Message, Publication
 from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.spec import AppSpec
 from rabbitry.flow.stage import Stage
+from rabbitry.flow.timing import Timing
 from rabbitry.flow.wiring.topology import DELIVERY_TIMEOUT
 from rabbitry.flow.worker._block import Block
 from rabbitry.flow.worker._engine import Engine
@@ -317,12 +318,11 @@ class Worker:
         *,
         headers: Table | None,
         priority: int | None,
-        delay: float | None,
+        timing: Timing | None,
     ) -> str:
         """Publish a value that follows from a message; for `Context`."""
-        identity, messages = following(self.spec, cause, value, key, headers, priority, delay, waits=self._waits)
-        for message in messages:
-            await self._on_io(self._engine.publish(message))
+        identity, message = following(self.spec, cause, value, key, headers, priority, self._waited(timing))
+        await self._on_io(self._engine.publish(message))
         return identity
 
     def publish_blocking_for(
@@ -333,15 +333,18 @@ class Worker:
         *,
         headers: Table | None,
         priority: int | None,
-        delay: float | None,
+        timing: Timing | None,
     ) -> str:
         """Publish as `publish_for` does, without an event loop; for `Context`."""
         if self._io is None:
             raise UsageError(_NOT_ENTERED)
-        identity, messages = following(self.spec, cause, value, key, headers, priority, delay, waits=self._waits)
-        for message in messages:
-            self._io.run(self._engine.publish(message))
+        identity, message = following(self.spec, cause, value, key, headers, priority, self._waited(timing))
+        self._io.run(self._engine.publish(message))
         return identity
+
+    def _waited(self, timing: Timing | None) -> Timing | None:
+        """Return the times of a message: without its delay if the worker, of a harness, waits for none."""
+        return timing if timing is None or self._waits else timing._replace(delay=0.0)
 
     async def report_for(self, cause: Message, value: object) -> None:
         """Send progress to the caller of a message, unless the broker refuses it; for `Context`."""

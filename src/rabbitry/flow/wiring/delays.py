@@ -1,0 +1,106 @@
+"""Delays of any length: queues in which a message waits on the broker until it is due. No worker takes part.
+
+Each of the queues keeps a message for a power of two seconds, and has an exchange of its name before it. The binary
+digits of a delay are the words of a routing key in the message's CC header. By these an exchange passes the message to
+its queue, or directly to the exchange of half the time; a queue passes it to that exchange when its time is over. The
+last queue passes it to the queues of its other routing keys, over the default exchange. Therefore messages of all apps
+and of all delays share these few queues, and messages with the same delay stay in their order: all in one queue have
+the same time to live, so that none waits behind a later one.
+
+The queues are declared when the first such message is published, by whoever publishes it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from rabbitry.amqp.client import Connection, Properties
+from rabbitry.exceptions import UsageError
+from rabbitry.flow.message import EXCHANGE, ROUTING_KEY, Publication
+
+if TYPE_CHECKING:
+    from rabbitry.flow.wiring.declarer import Declarer
+
+_LEVELS: Final = 27
+_NAME: Final = "rabbitry.delay"
+_COPIES: Final = "CC"
+LAST: Final = f"{_NAME}.last"
+"""The last queue and its exchange."""
+LONGEST: Final = 1 << _LEVELS
+"""Seconds of the longest delay: four years."""
+
+
+def level_name(level: int) -> str:
+    """Return the name of the queue, and of its exchange, in which a message waits for 2 ** level seconds."""
+    return f"{_NAME}.{1 << level}s"
+
+
+EXCHANGES: Final = frozenset({LAST, *map(level_name, range(_LEVELS))})
+
+
+def waiting(seconds: int, exchange: str = "") -> dict[str, str | int]:
+    """Return the arguments of a queue that passes each message on after a time, to queues or exchanges by its keys.
+
+    At-least-once dead-lettering exists for quorum queues alone, and asks for reject-publish (RabbitMQ's
+    docs/quorum-queues, "At-least-once dead lettering").
+
+    Args:
+        seconds: The time.
+        exchange: Where a message goes then; empty for the default exchange.
+    """
+    return {
+        "x-queue-type": "quorum",
+        "x-message-ttl": seconds * 1000,
+        "x-dead-letter-exchange": exchange,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+
+
+def delayed(queues: list[str], message: Publication, delay: float) -> Publication:
+    """Return the message that delivers another, which was not published yet, to queues after `delay` seconds.
+
+    Args:
+        queues: The queues, at least one.
+        message: The message, with properties by name.
+        delay: Seconds, rounded up to whole ones.
+
+    Raises:
+        UsageError: The delay is longer than LONGEST, or the message has a CC or BCC header.
+    """
+    properties = message.properties
+    assert isinstance(properties, Properties)  # noqa: S101 # made by name; narrows the type
+    if delay > LONGEST:
+        raise UsageError(f"a delay of {delay:g} s is too long: {LONGEST} s (four years) is the longest")
+    headers = dict(properties.headers or {})
+    if given := next((name for name in (_COPIES, "BCC") if name in headers), None):
+        raise UsageError(f"a message with a delay can't have a {given} header, which the delay needs: publish it twice")
+    headers |= {EXCHANGE: message.exchange, ROUTING_KEY: message.routing_key}
+    rest = max(1, math.ceil(delay)) - 1  # the last queue keeps it for a second
+    digits = ".".join(f"{rest:0{_LEVELS}b}")
+    headers[_COPIES] = [f"{_NAME}.{digits}", *queues[1:]]
+    first = level_name(rest.bit_length() - 1) if rest else LAST
+    # An expiration would apply to each of the queues, and move the message on too early.
+    properties = properties._replace(headers=headers, expiration=None)
+    return Publication(first, queues[0], message.body, properties)
+
+
+async def declare(connection: Connection, declarer: Declarer) -> None:
+    """Declare the queues and exchanges of delays. Raises AccessRefused if the user may not."""
+    channel = await connection.channel()
+    try:
+        await declarer.exchange(channel, LAST, "topic", durable=True)
+        await declarer.queue(channel, LAST, durable=True, arguments=waiting(1))
+        await channel.bind_queue(LAST, LAST, f"{_NAME}.#")
+        following = LAST
+        for level in range(_LEVELS):
+            name = level_name(level)
+            digits_before = "*." * (_LEVELS - 1 - level)
+            await declarer.exchange(channel, name, "topic", durable=True)
+            await declarer.queue(channel, name, durable=True, arguments=waiting(1 << level, following))
+            await channel.bind_exchange(following, name, f"{_NAME}.{digits_before}0.#")
+            await channel.bind_queue(name, name, f"{_NAME}.{digits_before}1.#")
+            following = name
+    finally:
+        await channel.close()
