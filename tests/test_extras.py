@@ -29,6 +29,8 @@ _PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_
 _EXTRAS: dict[str, list[str]] = _PROJECT["optional-dependencies"]
 _PARTS = {"http", "records"}
 """Extras that no command names: other extras do, and joins of flow."""
+_OF_APPS = {"cron"}
+"""Extras that no command names: the apps that users write need them."""
 _TEST = "test"
 """The extra for tests of other projects: no command needs it."""
 
@@ -214,4 +216,4 @@ def test_the_extra_all_has_every_other_extra() -> None:
 
 def test_each_extra_that_a_command_names_exists() -> None:
     commands = ("broker", "monitor", "grading", "crawl", "web", "up", "worker")
-    assert {extra_of(command) for command in commands} == set(_EXTRAS) - _PARTS - {_TEST}
+    assert {extra_of(command) for command in commands} == set(_EXTRAS) - _PARTS - _OF_APPS - {_TEST}

@@ -20,7 +20,7 @@ _NAMES = {
     "ConsumerCancelled", "Context", "DeliveryTimeout", "DependencyFailed", "Depends", "Key", "LoginRefused", "Message",
     "Outgoing", "Properties", "ProtocolViolation",
     "PublishError", "PublishRefused", "PublishReturned", "PublishTimeout", "Reject", "RequestTimeout", "Retry",
-    "TopologyMismatch", "UsageError",
+    "Tick", "TopologyMismatch", "UsageError",
     "UsedAfterFork", "VirtualHostRefused", "RabbitryError", "connect", "connect_blocking",
     "BlockingChannel", "BlockingConnection", "BlockingConsumer", "BlockingDelivery", "BrokerURL", "Channel",
     "Connection", "Consumer", "Delivery", "QueueInfo", "RecoveryEvent",
@@ -49,7 +49,7 @@ _PACKAGES: Final[dict[str, tuple[set[str], set[str]]]] = {
     "telemetry": (
         {
             "EXCHANGE", "MASK", "MOST_PASSAGES", "SILENCE", "Collector", "Histogram", "Masking", "Node", "Passage",
-            "Report", "ReportKind", "Reporter", "Wiring", "collect", "decode_report",
+            "Report", "ReportKind", "Reporter", "ScheduleState", "Wiring", "collect", "decode_report",
             "quantile", "DeclaredBinding", "DeclaredExchange", "DeclaredQueue", "Declares",
         },
         set(),

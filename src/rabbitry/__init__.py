@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         UsedAfterFork,
         VirtualHostRefused,
     )
-    from rabbitry.flow import App, Batch, Context, Depends, Key, Message, Outgoing
+    from rabbitry.flow import App, Batch, Context, Depends, Key, Message, Outgoing, Tick
     from rabbitry.flow.exceptions import (
         AppError,
         CallCancelled,
@@ -110,6 +110,7 @@ __all__ = [
     "Reject",
     "RequestTimeout",
     "Retry",
+    "Tick",
     "TopologyMismatch",
     "Transaction",
     "UsageError",
@@ -158,7 +159,7 @@ _ELSEWHERE: Final = {
         ),
         "rabbitry.flow.exceptions",
     ),
-    **dict.fromkeys(("App", "Batch", "Context", "Depends", "Key", "Message", "Outgoing"), "rabbitry.flow"),
+    **dict.fromkeys(("App", "Batch", "Context", "Depends", "Key", "Message", "Outgoing", "Tick"), "rabbitry.flow"),
 }
 
 

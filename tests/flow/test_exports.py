@@ -13,15 +13,17 @@ import rabbitry.flow.worker
 _MODULES = {
     "rabbitry.flow": {
         "app", "batch", "blocking", "codec", "context", "depends", "exceptions", "joining", "key", "message",
-        "middleware", "outgoing", "publisher", "spec", "stage", "timing", "wiring", "worker",
+        "middleware", "outgoing", "publisher", "schedule", "spec", "stage", "timing", "wiring", "worker",
     },
-    "rabbitry.flow.wiring": {"cancelling", "dead_letters", "declarer", "delays", "pausing", "retries", "topology"},
+    "rabbitry.flow.wiring": {
+        "cancelling", "dead_letters", "declarer", "delays", "pausing", "retries", "schedules", "topology",
+    },
     "rabbitry.flow.worker": set(),
 }  # fmt: skip
 
 
 def test_the_public_names_are_exact() -> None:
-    assert set(rabbitry.flow.__all__) == {"App", "Batch", "Context", "Depends", "Key", "Message", "Outgoing"}
+    assert set(rabbitry.flow.__all__) == {"App", "Batch", "Context", "Depends", "Key", "Message", "Outgoing", "Tick"}
     assert set(rabbitry.flow.worker.__all__) == {"Result", "Work", "Worker"}
     for name in rabbitry.flow.__all__:
         assert getattr(rabbitry.flow, name) is getattr(rabbitry, name)
@@ -38,7 +40,7 @@ def test_the_public_modules_are_exact_and_named_by_the_package(package: str) -> 
 def test_an_app_shows_its_users_what_users_call() -> None:
     shown = {name for name in dir(rabbitry.App("shown")) if not name.startswith("_")}
     assert shown == {
-        "auto_delete", "cancellable", "exchange", "exchange_type", "join", "key", "lifespan", "middleware", "name",
-        "output", "outputs", "plain", "publish", "publish_blocking", "publisher", "publisher_blocking", "queue_type",
-        "spec", "stage", "stages", "validate", "worker", "workers",
+        "auto_delete", "cancellable", "cron", "every", "exchange", "exchange_type", "join", "key", "lifespan",
+        "middleware", "name", "output", "outputs", "plain", "publish", "publish_blocking", "publisher",
+        "publisher_blocking", "queue_type", "spec", "stage", "stages", "validate", "worker", "workers",
     }  # fmt: skip

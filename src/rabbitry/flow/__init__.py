@@ -1,8 +1,9 @@
 """App and its stages, workers, settlement, retries and dead letters.
 
-Public modules: `app`, `stage`, `message`, `context`, `depends`, `middleware`, `key`, `batch`, `outgoing`, `codec` and
-`exceptions` for handlers; `publisher`, `blocking` and `timing` (delays and expiry) for programs that publish; `joining`
-for tests of joins; `spec` (an app, frozen), `worker` and `wiring` for programs that run or look at apps.
+Public modules: `app`, `stage`, `message`, `context`, `depends`, `middleware`, `key`, `batch`, `outgoing`, `schedule`,
+`codec` and `exceptions` for handlers; `publisher`, `blocking` and `timing` (delays and expiry) for programs that
+publish; `joining` for tests of joins; `spec` (an app, frozen), `worker` and `wiring` for programs that run or look at
+apps.
 """
 
 from __future__ import annotations
@@ -14,5 +15,6 @@ from rabbitry.flow.depends import Depends
 from rabbitry.flow.key import Key
 from rabbitry.flow.message import Message
 from rabbitry.flow.outgoing import Outgoing
+from rabbitry.flow.schedule import Tick
 
-__all__ = ["App", "Batch", "Context", "Depends", "Key", "Message", "Outgoing"]
+__all__ = ["App", "Batch", "Context", "Depends", "Key", "Message", "Outgoing", "Tick"]

@@ -1,10 +1,15 @@
-"""App: the stages of a distributed system, and their names on the broker."""
+"""App: the stages of a distributed system, and their names on the broker.
+
+The class is an app's whole public interface, which its users read in one place; most of its lines are docstrings.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Never, TypeVar, overload
 
+from rabbitry.flow._annotations import called
 from rabbitry.flow._options import check_options
 from rabbitry.flow._parts import Join, Late
 from rabbitry.flow._plan import Plan, lifespan_of
@@ -14,6 +19,7 @@ from rabbitry.flow.joining import make_join
 from rabbitry.flow.key import Key, make_key, name_of
 from rabbitry.flow.middleware import Middleware, middleware_of
 from rabbitry.flow.outgoing import Outgoing
+from rabbitry.flow.schedule import Missed, Schedule, Tick, check_missed, cron, every
 from rabbitry.flow.spec import AppSpec, ExchangeType, QueueType
 from rabbitry.flow.stage import (
     ATTEMPTS,
@@ -103,6 +109,8 @@ class App:
         self._types: dict[str, Key[Any]] = {}
         """Keys whose messages have a type, by name."""
         self._joins: dict[str, Join] = {}
+        """By the name of their stage."""
+        self._schedules: dict[str, Schedule] = {}
         """By the name of their stage."""
         self._lifespans: list[Plan] = []
         self._middlewares: list[Middleware] = []
@@ -282,6 +290,69 @@ class App:
             return handler
 
         return register
+
+    def every(self, interval: str | float | timedelta, *, missed: Missed = "last") -> Callable[[_H], _H]:
+        """Call a function at the whole multiples of an interval since 1970-01-01T00:00Z: a decorator.
+
+        The function takes a `Tick`. Above `@app.stage(KEY, …)` it gives that stage a schedule; alone it makes the
+        function a stage, with its name as the key. Each tick is one message of the stage, whatever the number of
+        workers: retries, dead letters, pauses and `then` are as for every other message. The state is a message on the
+        broker, so a tick is published once even if workers are killed. A worker must run for ticks to come; several
+        may, and one takes over when another is gone.
+
+        Args:
+            interval: '30s', '5m', '1h30m', '7d', a number of whole seconds, or a timedelta; 1 second to 366 days.
+            missed: What becomes of ticks that came while no worker ran. "last": the last one is published, late. "all":
+                each is. "skip": the last one is if it is at most a minute late, and the others are not.
+
+        Raises:
+            AppError: The interval or the function is invalid, or the stage has a schedule.
+        """
+
+        def register(handler: _H) -> _H:
+            return self._schedule(handler, lambda what: every(interval, missed, what), missed)
+
+        return register
+
+    def cron(self, expression: str, *, timezone: str = "UTC", missed: Missed = "last") -> Callable[[_H], _H]:
+        """Call a function at the times of a cron expression: a decorator; see `every`. It needs the extra `cron`.
+
+        When the clock of the zone is changed, an expression with given hours and minutes ticks once, as with Debian's
+        cron: a time that is left out comes with the next minute that exists, one that comes twice counts once.
+
+        Args:
+            expression: Minute, hour, day of month, month and day of week, as `0 6 * * 1-5`; with six fields the first
+                one is the second.
+            timezone: The zone of these times, as `Europe/Dublin`.
+            missed: As for `every`.
+
+        Raises:
+            AppError: The expression, the zone or the function is invalid, or the stage has a schedule.
+        """
+
+        def register(handler: _H) -> _H:
+            return self._schedule(handler, lambda what: cron(expression, timezone, missed, what), missed)
+
+        return register
+
+    def _schedule(self, handler: _H, make: Callable[[str], Schedule], missed: object) -> _H:
+        what = described(self.name, None, handler)
+        check_missed(missed, what)
+        schedule = make(what)
+        stage = next((stage for stage in self.stages.values() if stage.handler is handler), None)
+        if stage is None:
+            self.stage(called(handler))(handler)
+            stage = self.stages[called(handler)]
+        if stage.name in self._schedules:
+            raise AppError(
+                f"{what}: it has a schedule already ({self._schedules[stage.name].when}): one for each stage"
+            )
+        if stage.signature.type not in (Tick, bytes):
+            raise AppError(
+                f"{what}: parameter {stage.signature.value!r} must be a rabbitry.Tick, since it is scheduled"
+            )
+        self._schedules[stage.name] = schedule
+        return handler
 
     def lifespan(self, function: _H) -> _H:
         """Run a function around the life of each worker of this app: a decorator.
@@ -475,6 +546,7 @@ class App:
             lifespans=tuple(self._lifespans),
             middlewares=tuple(self._middlewares),
             joins=dict(self._joins),
+            schedules=dict(self._schedules),
         )
 
     # -- running and publishing ------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from rabbitry.flow._parts import Join
 from rabbitry.flow._plan import Plan
 from rabbitry.flow.key import Key
 from rabbitry.flow.middleware import Middleware
+from rabbitry.flow.schedule import Schedule
 from rabbitry.flow.stage import Output, Stage
 
 ExchangeType: TypeAlias = Literal["direct", "topic", "fanout"]
@@ -22,7 +23,7 @@ class AppSpec:
     """The names of an app on the broker, its stages and its outputs. Made by `App.spec`; see `App` for the fields.
 
     stages: by name. outputs: by key. exchanges: by key, if it is not the app's own. types: by key, if it has one.
-    lifespans, middlewares: the first one is the outermost. joins: by the name of their stage.
+    lifespans, middlewares: the first one is the outermost. joins, schedules: by the name of their stage.
     """
 
     name: str
@@ -39,6 +40,7 @@ class AppSpec:
     lifespans: tuple[Plan, ...]
     middlewares: tuple[Middleware, ...]
     joins: Mapping[str, Join]
+    schedules: Mapping[str, Schedule]
 
     @property
     def keys(self) -> list[str]:

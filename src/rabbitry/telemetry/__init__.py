@@ -19,6 +19,7 @@ from rabbitry.telemetry._report import (
     Passage,
     Report,
     ReportKind,
+    ScheduleState,
     Wiring,
     decode_report,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "Report",
     "ReportKind",
     "Reporter",
+    "ScheduleState",
     "Wiring",
     "collect",
     "decode_report",

@@ -97,6 +97,19 @@ class Declares(msgspec.Struct, frozen=True, omit_defaults=True):
     bindings: list[DeclaredBinding] = []
 
 
+class ScheduleState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A stage's schedule.
+
+    when, missed: as the app has them. next: the Unix time of the next tick. fired: the last ticks: the Unix time of
+    each, the one at which it was published, and the machine that published it.
+    """
+
+    when: str
+    missed: str
+    next: float
+    fired: list[tuple[float, float, str]] = []
+
+
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     """A node's report about itself.
 
@@ -106,7 +119,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     share is a part of a larger one. missed: passages of that share which did not fit into reports. wiring: of a node
     that works on a stage of an app. declares: what its app declares; in the first report of a worker, and in one of the
     later ones each half minute. takes: the JSON Schema of the stage's messages, in the first report and one each 10 s,
-    with `contentMediaType` if they are not JSON.
+    with `contentMediaType` if they are not JSON. schedule: of the stage, from the one worker that publishes its ticks.
     """
 
     kind: ReportKind
@@ -126,6 +139,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     wiring: Wiring | None = None
     declares: Declares | None = None
     takes: dict[str, Any] | None = None
+    schedule: ScheduleState | None = None
 
     @property
     def routing_key(self) -> str:

@@ -39,6 +39,9 @@ async def test_stages_are_shown_in_order_with_what_waits_and_who_paused_them(bro
     async def first(text: str) -> str:
         return text
 
+    @app.every("1s")
+    async def tick(tick: rabbitry.Tick) -> None: ...
+
     sources = Sources(broker, f"http://127.0.0.1:{free_port()}")
     topic = sources.flows.topic
     topic.subscribe({}, lambda: None)
@@ -57,6 +60,8 @@ async def test_stages_are_shown_in_order_with_what_waits_and_who_paused_them(bro
                 "flowing.first", "in", None,
             )  # fmt: skip
             assert [one["id"] for one in stage("first")["workers"]] == [worker.id]
+            await eventually(lambda: (stage("tick").get("schedule") or {}).get("fired", []), "a tick")
+            assert (stage("tick")["schedule"]["when"], stage("last")["schedule"]) == ("every 1s", None)
             held, _ = await pausing.pause(connection, "flowing", "last", by="ada", why="so")
             await eventually(lambda: stage("last")["state"] == "paused", "the pause")
             assert stage("last")["pause"] == {

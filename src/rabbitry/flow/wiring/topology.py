@@ -19,6 +19,7 @@ from rabbitry.flow.wiring.declarer import Declarer
 from rabbitry.flow.wiring.delays import waiting
 from rabbitry.flow.wiring.pausing import pause_arguments, pause_queue
 from rabbitry.flow.wiring.retries import RETRY_QUEUES, retry_queue, suspects_queue
+from rabbitry.flow.wiring.schedules import schedule_queue, token_arguments
 
 DELIVERY_LIMIT: Final = 1_000_000
 """Brokers throw a quorum queue's message away past its limit (20 by default since RabbitMQ 4.0). Attempts are counted
@@ -120,6 +121,8 @@ def derive(spec: AppSpec) -> AppTopology:
     for stage in spec.stages.values():
         queues.append(QueueSpec(suspects_queue(spec.name, stage.name)))
         queues.append(QueueSpec(pause_queue(spec.name, stage.name), True, pause_arguments(stage.queue)))
+    for name in spec.schedules:
+        queues.append(QueueSpec(schedule_queue(spec.name, name), True, token_arguments(arguments), is_required=True))
     if spec.cancellable:
         exchanges.append(ExchangeSpec(cancel_exchange(spec.name), "fanout"))
         queues.append(QueueSpec(cancelled_queue(spec.name), True, kept_arguments()))

@@ -16,13 +16,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from rabbitry.amqp.client import Connection, Properties
-from rabbitry.exceptions import ChannelClosed, ConnectionClosed, ConsumerCancelled, PublishError, RequestTimeout
 from rabbitry.flow.message import properties_of
 from rabbitry.flow.wiring.cancelling import KEPT, MOST, cancel_exchange, cancelled_queue
-from rabbitry.runtime.backoff import Backoff
+from rabbitry.flow.worker._again import again
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine
+    from collections.abc import Awaitable
 
     from rabbitry.amqp.client import Delivery
 
@@ -31,7 +30,6 @@ _MARKER_KEPT: Final = "600000"
 """Milliseconds after which the marker of a worker that died is dropped."""
 _READING: Final = 60.0
 """Seconds after which a worker that has not seen its marker publishes another one."""
-_PAUSES: Final = Backoff(0.5, 30.0)
 
 _logger = logging.getLogger(__name__)
 
@@ -105,23 +103,8 @@ class CancelListener:
         """Wait until all earlier cancellations are known."""
         await self._has_read.wait()
 
-    async def _again(self, work: Callable[[], Coroutine[None, None, None]], what: str) -> None:
-        """Run `work` for ever, and anew whenever the broker closes its channel."""
-        failures = 0
-        while True:
-            try:
-                if failures:
-                    await self._redeclare()
-                await work()
-                failures = 0
-            except (ConsumerCancelled, ChannelClosed, ConnectionClosed, RequestTimeout, PublishError) as error:
-                if self._connection.close_reason is not None:
-                    raise
-                failures += 1
-                pause = _PAUSES.pause(failures)
-                _logger.warning("app '%s': %s: %s; trying again in %.1f s", self._app, what, error, pause)
-                self._missed.set()
-                await asyncio.sleep(pause)
+    async def _again(self, work: Callable[[], Awaitable[None]], what: str) -> None:
+        await again(f"app '{self._app}': {what}", work, self._connection, self._redeclare, self._missed.set)
 
     async def _listen(self) -> None:
         """Note each cancellation as it is published."""

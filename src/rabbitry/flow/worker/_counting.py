@@ -22,6 +22,7 @@ from rabbitry.telemetry import (
     Histogram,
     Report,
     ReportKind,
+    ScheduleState,
     Wiring,
 )
 
@@ -42,16 +43,23 @@ class Taking(Protocol):
     taken: int
 
 
+class Scheduled(Protocol):
+    """A scheduler; `state` is None while another worker holds the token of the schedule."""
+
+    state: ScheduleState | None
+
+
 class StageCounts:
     """Totals of one stage in one worker. Derivable figures are not counted, since counting costs every message."""
 
     __slots__ = ("cancelled", "dead", "expired", "handling", "intakes", "interrupted", "is_paused", "not_done",
-                 "passing", "redelivered", "repeated", "to", "waiting")  # fmt: skip
+                 "passing", "redelivered", "repeated", "scheduler", "to", "waiting")  # fmt: skip
 
     def __init__(self) -> None:
         self.intakes: list[Taking] = []
         """The consumers of its messages."""
         self.is_paused = False
+        self.scheduler: Scheduled | None = None
         self.redelivered = 0
         self.interrupted = 0
         self.repeated = 0
@@ -200,6 +208,7 @@ class Counting:
                     wiring=self._wirings[name],
                     declares=declares,
                     takes=self._schemas[name] if tells_types else None,
+                    schedule=None if counts.scheduler is None else counts.scheduler.state,
                 )
             )
             declares = None

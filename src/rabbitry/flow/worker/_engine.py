@@ -28,6 +28,7 @@ from rabbitry.flow.worker._counting import Counting
 from rabbitry.flow.worker._intake import Intake
 from rabbitry.flow.worker._job import Job, Result, Work
 from rabbitry.flow.worker._pauses import Pauses, StagePause
+from rabbitry.flow.worker._scheduler import Scheduler
 from rabbitry.flow.worker._settlement import Settler
 from rabbitry.flow.worker._single_active import ActiveIntake, SuspectsIntake, probe
 from rabbitry.flow.worker._standstill import watch_queues
@@ -84,6 +85,7 @@ class Engine:
         self._tasks: list[asyncio.Task[None]] = []
         self._intaking: list[asyncio.Task[None]] = []
         self._pausing: list[asyncio.Task[None]] = []
+        self._scheduling: list[asyncio.Task[None]] = []
         self._settler: Settler | None = None
         self._declarer = Declarer()
         self._own: Outlet | None = None
@@ -146,6 +148,12 @@ class Engine:
             if task.done():
                 task.result()
         self._pausing.append(self._spawn(pauses.run(), apart=True))
+        for name, counts in self.counting.stages.items():
+            if (schedule := self._spec.schedules.get(name)) is not None:
+                stage = self._spec.stages[name]
+                scheduler = Scheduler(self._spec.name, stage, schedule, publishing, self._declare_again)
+                counts.scheduler = scheduler
+                self._scheduling.append(self._spawn(scheduler.run(), apart=True))
 
     async def _learn_cancelled(self, connection: Connection) -> None:
         """Listen for cancellations, and read the earlier ones before the first message is taken."""
@@ -284,6 +292,7 @@ class Engine:
         soon as the consumer is gone.
         """
         self._is_stopping = True
+        await self._end(self._scheduling)
         await self._end(self._pausing)
         if self._settler is not None:
             self._settler.hold(self._alone)
@@ -317,6 +326,7 @@ class Engine:
         """End all tasks and close both connections; unsettled deliveries go back to their queues."""
         self._is_stopping = True
         await self._end([] if self._blocking is None else [self._blocking])
+        await self._end(self._scheduling)
         await self._end(self._pausing)
         await self._end(self._intaking)
         await self._end(self._tasks)

@@ -22,6 +22,7 @@ from rabbitry.web.feed.topics import Value
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import Channel, Connection
+    from rabbitry.telemetry import ScheduleState
     from rabbitry.web.sources.nodes import NodeState
     from rabbitry.web.sources.telemetry import Telemetry
 
@@ -46,6 +47,7 @@ class _Stage:
     state: State = State.RUNNING
     pause: Pause | None = None
     to: set[str] = field(default_factory=set)
+    schedule: ScheduleState | None = None
 
 
 class Flows:
@@ -55,7 +57,8 @@ class Flows:
     `exchange`, `to` (the keys of its results), `waiting` (messages in its queue; null if that is not known), `state`
     (`running`, `paused`, `silent`: no worker reports), `pause` (`by`, `at`, `why`; or null), `rate`, `done`,
     `retried_rate` and `dead_rate` (a second), `in_hand`, `retried` and `dead` (since the workers began), `handling`
-    (`p50`, `p95`, `p99` in seconds, of the last minute), `workers` (`host`, `id`, `pid`, `started`, `in_hand`), and
+    (`p50`, `p95`, `p99` in seconds, of the last minute), `schedule` (`when`, `missed`, `next` and `fired`, as in
+    `rabbitry.telemetry.ScheduleState`; null if it has none), `workers` (`host`, `id`, `pid`, `started`, `in_hand`), and
     `more_workers`, how many are not named.
     """
 
@@ -98,6 +101,7 @@ class Flows:
             if stage is None:
                 stage = self._stages[key] = _Stage(report.app, report.role, "", "", "")
             stage.queue, stage.key, stage.exchange = wiring.queue, wiring.key, wiring.exchange
+            stage.schedule = report.schedule or stage.schedule  # reported by one worker, and kept when that has gone
             stage.to.update(name.removeprefix("to.") for name in report.counters if name.startswith("to."))
 
     async def _look(self) -> None:
@@ -206,6 +210,7 @@ def _drawn(stage: _Stage, sums: Mapping[str, Any], workers: list[dict[str, Any]]
         "retried": counters.get("waiting", 0),
         "dead": counters.get("dead", 0),
         "handling": sums.get("handling", {}),
+        "schedule": None if stage.schedule is None else msgspec.to_builtins(stage.schedule),
         "workers": sorted(workers, key=itemgetter("host", "id"))[:MOST_WORKERS],
         "more_workers": max(0, len(workers) - MOST_WORKERS),
     }

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
-from rabbitry.telemetry import SILENCE, Report, quantile
+from rabbitry.telemetry import SILENCE, Report, ScheduleState, quantile
 from rabbitry.web.feed.tables import Column, Row
 
 MOST_NODES: Final = 5000
@@ -33,6 +33,8 @@ _MARKS: Final = 6
 _MOST: Final = 1 << 50
 """Numbers beyond it count as 0."""
 _MOST_PLACES: Final = 2000
+_MOST_TICKS: Final = 10
+"""Ticks of a schedule that are shown."""
 """Pairs of a stage and a machine whose lives are remembered."""
 
 COLUMNS: Final = (
@@ -235,7 +237,13 @@ def _bounded(report: Report) -> Report:
         histograms={name: [_within(count) for count in counts[:64]] for name, counts in _few(report.histograms)},
         passages=[],
         declares=None,
+        schedule=None if report.schedule is None else _bounded_schedule(report.schedule),
     )
+
+
+def _bounded_schedule(schedule: ScheduleState) -> ScheduleState:
+    fired = [(_within(due), _within(at), host[:LONGEST_NAME]) for due, at, host in schedule.fired[-_MOST_TICKS:]]
+    return ScheduleState(schedule.when[:LONGEST_NAME], schedule.missed[:LONGEST_NAME], _within(schedule.next), fired)
 
 
 def _within(value: N) -> N:

@@ -1,7 +1,7 @@
 // One stage: its state in words, its figures, its workers, and the button that pauses or resumes it.
 import { lacking } from "../access.js";
 import { post } from "../ask.js";
-import { DASH, count, duration, shown } from "../format.js";
+import { DASH, count, duration, shown, time } from "../format.js";
 import { Component, html } from "../html.js";
 
 const STATES = { running: "Running", paused: "Paused", silent: "No worker reports" };
@@ -34,7 +34,7 @@ export class Stage extends Component {
   };
 
   render({ stage }, { isAsked, error }) {
-    const { state, pause, handling, workers } = stage;
+    const { state, pause, handling, schedule, workers } = stage;
     const reason = lacking("operator");
     const verb = state === "paused" ? "Resume" : "Pause";
     return html`<li class="stage ${state}"><article aria-label=${shown(stage.stage)}>
@@ -48,6 +48,7 @@ export class Stage extends Component {
       ${error && html`<p class="failed" role="alert">${shown(error)}</p>`}
       <p class="way">takes <code><bdi>${shown(stage.key)}</bdi></code> from <a href=${`../queues/?${new URLSearchParams({ filter: `name=${stage.queue.split(/\s/)[0]}` })}`}><bdi>${
         shown(stage.queue)}</bdi></a>${stage.to.length > 0 && html`, publishes ${stage.to.map((key, place) => html`${place > 0 && ", "}<code><bdi>${shown(key)}</bdi></code>`)}`}</p>
+      ${schedule && html`<${Schedule} schedule=${schedule} />`}
       <dl class="figures">
         <${Figure} term="Handled" value=${perSecond(stage.done)} />
         <${Figure} term="Waiting" value=${number(stage.waiting)} />
@@ -63,6 +64,17 @@ export class Stage extends Component {
           number(worker.in_hand)} in hand</li>`)}</ul>${stage.more_workers > 0 && html`<p>and ${number(stage.more_workers)} more</p>`}</details>`}
     </article></li>`;
   }
+}
+
+const moment = (unix) => time(new Date(unix * 1000).toISOString());
+
+// When the stage ticks, and its last ticks, the newest first. Props: schedule.
+function Schedule({ schedule: { when, next, fired = [] } }) {
+  const left = next - Date.now() / 1000;
+  return html`<div class="schedule"><p>Ticks <bdi>${shown(when)}</bdi>, next ${left > 0 ? html`in ${duration(left)}` : "when a worker runs"} (${moment(next)})</p>
+    ${fired.length > 0 && html`<details><summary>${count(fired.length, "last tick", "last ticks")}</summary>
+      <ul>${fired.toReversed().map(([due, at, host]) => html`<li key=${due}>${moment(due)}, published ${seconds(Math.max(0, at - due))} later by <bdi>${shown(host)}</bdi></li>`)}</ul></details>`}
+  </div>`;
 }
 
 function Figure({ term, value }) {
