@@ -25,7 +25,7 @@ BACK = {"role": "assistant", "status": "submitted", "who": "bob", "remark": "aga
         {"History": [STUDENT, CORRECTED, BACK], "Remarks": []},
         {"History": [STUDENT, CORRECTED, BACK], "Remarks": ["another"]},
         {"History": [STUDENT, CORRECTED, BACK | {"remark": ""}], "Remarks": [""]},
-        {"History": [BACK | {"role": "coordinator"}], "Remarks": ["again"]},
+        {"History": [BACK | {"role": "student"}], "Remarks": ["again"]},
         {"History": "x", "Remarks": {"a": 1}},
         {"History": [1], "Remarks": 7},
         {"History": None, "Remarks": None, "Mark": "10"},
@@ -49,7 +49,9 @@ def test_the_submitter_is_named_by_the_students_program() -> None:
     assert (hop["who"], hop["where"]) == ("23200858", "unknown")
 
 
-@pytest.mark.parametrize("hops", [[STUDENT, CORRECTED, BACK], [STUDENT, CORRECTED], [BACK]])
+@pytest.mark.parametrize(
+    "hops", [[STUDENT, CORRECTED, BACK], [STUDENT, CORRECTED], [BACK], [BACK | {"role": "coordinator"}]]
+)
 def test_an_assignment_sent_back_keeps_its_history(hops: list[dict[str, Any]]) -> None:
     fields = FOUR | {"History": hops, "Remarks": ["first", "again"], "Mark": 3}
     assert was_sent_back(fields)
