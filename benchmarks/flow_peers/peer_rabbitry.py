@@ -11,7 +11,7 @@ import rabbitry
 from benchmarks.flow_peers import IN, OUT, URL, Item
 from rabbitry.flow.message import Publication
 from rabbitry.flow.worker._counting import Counting
-from rabbitry.flow.worker._job import Job, Result
+from rabbitry.flow.worker._job import Job, Led, Result
 from rabbitry.telemetry import Report, ReportKind
 
 app = rabbitry.App("bench")
@@ -42,7 +42,7 @@ async def fill(count: int) -> None:
 class Silent(Counting):
     """Counts nothing and reports nothing."""
 
-    def handled(self, job: Job, result: Result, outgoing: list[Publication]) -> None: ...
+    def handled(self, job: Job, result: Result, outgoing: list[Publication], led: Led | None) -> None: ...
 
     def settled(self, job: Job, now: float) -> None: ...
 

@@ -10,8 +10,8 @@ from rabbitry.amqp.client import Delivery, Properties
 from rabbitry.amqp.protocol.properties import EncodedProperties, encode_header
 from rabbitry.flow._trail import next_properties, read
 from rabbitry.flow.message import Publication, Role
-from rabbitry.flow.worker._job import DONE, Job, Result
-from rabbitry.flow.worker._sampling import MOST_FAILURES, MOST_SAMPLED, Sampler
+from rabbitry.flow.worker._job import DONE, Job, Led, Result
+from rabbitry.flow.worker._sampling import MOST_FAILURES, MOST_LED, MOST_SAMPLED, Sampler
 from rabbitry.telemetry import MOST_PASSAGES
 
 
@@ -87,6 +87,24 @@ def test_a_result_has_the_id_that_the_passage_names() -> None:
     assert passage.message_id == "chain-one"
     assert passage.published == 1000
     assert read(_as_delivery(given)).correlation == b"chain"
+
+
+def test_what_a_handler_yielded_is_named_before_its_results() -> None:
+    job, sampler = _jobs("one"), Sampler()
+    cause, led = job("one", "chain"), Led()
+
+    def results(number: int) -> list[Publication]:
+        properties = next_properties("sampled", cause.trail, "application/json", "int")
+        return [Publication("e", f"k{each}", b"", properties, role=Role.RESULT) for each in range(number)]
+
+    yielded = results(2)
+    sampler.name(cause, yielded, led)
+    sampler.record(cause, DONE, results(MOST_LED), led)
+    ((passage,), _) = sampler.take("one")
+    given = [one.properties.decoded().message_id for one in yielded if isinstance(one.properties, EncodedProperties)]
+    assert passage.ids[:2] == given
+    assert passage.keys[:3] == ["k0", "k1", "k0"]
+    assert (len(passage.ids), len(passage.keys), passage.led) == (MOST_LED, MOST_LED, MOST_LED + 2)
 
 
 def _as_delivery(given: EncodedProperties) -> Delivery:

@@ -12,7 +12,7 @@ from zlib import crc32
 
 from rabbitry.flow.message import Publication, Role, node_name
 from rabbitry.flow.wiring.topology import derive
-from rabbitry.flow.worker._job import Job, Result
+from rabbitry.flow.worker._job import Job, Led, Result
 from rabbitry.flow.worker._sampling import Sampler, readable
 from rabbitry.telemetry import (
     DeclaredBinding,
@@ -128,8 +128,8 @@ class Counting:
         """Count a redelivered message."""
         self.stages[job.stage.name].redelivered += 1
 
-    def handled(self, job: Job, result: Result, outgoing: list[Publication]) -> None:
-        """Count what a handler did, and where its results go."""
+    def handled(self, job: Job, result: Result, outgoing: list[Publication], led: Led | None) -> None:
+        """Count what a handler did, and where its results go. led: what it yielded before."""
         counts = self.stages[job.stage.name]
         counts.handling.observe(job.seconds)
         for message in outgoing:
@@ -144,7 +144,7 @@ class Counting:
         if result.kind != "done":
             counts.not_done[result.kind] += 1
         if result.kind != "done" or not crc32(job.trail.correlation) & self._sampler.mask:
-            self._sampler.record(job, result, outgoing)
+            self._sampler.record(job, result, outgoing, led)
 
     def cancelled(self, job: Job) -> None:
         """Count a message that was dropped because its job was cancelled."""
@@ -159,11 +159,12 @@ class Counting:
         """Count a message that was being handled when the worker had to stop."""
         self.stages[job.stage.name].interrupted += 1
 
-    def yielded(self, stage: Stage, outgoing: list[Publication]) -> None:
-        """Count what a handler yielded."""
-        to = self.stages[stage.name].to
+    def yielded(self, job: Job, outgoing: list[Publication], led: Led) -> None:
+        """Count what a handler yielded, and add it to what it yielded before. job: the first one of a batch."""
+        to = self.stages[job.stage.name].to
         for message in outgoing:
             to[message.routing_key] += 1
+        self._sampler.name(job, outgoing, led)
 
     def dead(self, stage: Stage, number: int) -> None:
         """Count dead letters made in place of what can't be published."""

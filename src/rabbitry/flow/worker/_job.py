@@ -218,21 +218,33 @@ Work: TypeAlias = Job | BatchJob
 """The input of one call of a handler."""
 
 
+class Led:
+    """The messages that a handler yielded: how many, and keys and ids of the first ones if its passage is reported."""
+
+    __slots__ = ("ids", "keys", "number")
+
+    def __init__(self) -> None:
+        self.number: int = 0
+        self.keys: list[str] = []
+        self.ids: list[str] = []
+
+
 class Pending:
     """Deliveries to be acknowledged together, with the unconfirmed and the failed messages that they led to.
 
     is_open: whether the handler may still yield. made: the number of values that it has yielded. letters: dead letters
     of the inputs, each with whether it must be published alone. failure: why the inputs can't be settled and have to be
-    delivered again.
+    delivered again. led: what the handler yielded, for the passage of the first input.
     """
 
-    __slots__ = ("failure", "is_open", "jobs", "left", "letters", "made", "stage", "stream")
+    __slots__ = ("failure", "is_open", "jobs", "led", "left", "letters", "made", "stage", "stream")
 
     def __init__(self, stage: Stage, jobs: Sequence[Job], stream: Stream | None = None) -> None:
         self.stage: Stage = stage
         self.jobs: Sequence[Job] = jobs
         self.stream: Stream | None = stream
         self.is_open: bool = stream is not None
+        self.led: Led | None = None
         self.left: int = 0
         self.made: int = 0
         self.letters: tuple[tuple[Publication, bool], ...] = ()

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from uuid import uuid4
 from zlib import crc32
 
 from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.amqp.protocol.tables import encode_text
 from rabbitry.flow.message import Publication, Role, properties_of
+from rabbitry.flow.worker._job import Job, Led, Result
 from rabbitry.telemetry import MOST_PASSAGES, Masking, Passage
-
-if TYPE_CHECKING:
-    from rabbitry.flow.worker._job import Job, Result
 
 MOST_FAILURES: Final = 20
 """Passages of one report that are outside the share: those that were not done."""
@@ -55,20 +53,31 @@ class Sampler:
         """The share of the chains that are reported."""
         return 1.0 / (1 << self._level)
 
-    def record(self, job: Job, result: Result, outgoing: list[Publication]) -> None:
-        """Record a passage that is in the share or was not done, and set the ids of the messages that it led to."""
+    def record(self, job: Job, result: Result, outgoing: list[Publication], led: Led | None = None) -> None:
+        """Record a passage that is in the share or was not done, and set the ids of the messages that it led to.
+
+        led: the messages that its handler yielded before.
+        """
         stage = job.stage.name
         hashed = crc32(job.trail.correlation)
         if hashed & self.mask:
             failures = self._failures[stage]
             if len(failures) < MOST_FAILURES:
-                failures.append(_passage(job, result, outgoing))
+                failures.append(_passage(job, result, outgoing, led or Led()))
             return
         sampled = self._sampled[stage]
         if len(sampled) >= MOST_SAMPLED and not self._narrow(sampled):
             self._missed[stage] += 1
         elif not hashed & self.mask:
-            sampled.append((hashed, _passage(job, result, outgoing)))
+            sampled.append((hashed, _passage(job, result, outgoing, led or Led())))
+
+    def name(self, job: Job, outgoing: list[Publication], led: Led) -> None:
+        """Count messages that a handler yielded, and set the ids of the first ones if the chain is in the share."""
+        led.number += len(outgoing)
+        if not crc32(job.trail.correlation) & self.mask:
+            for place in range(min(len(outgoing), MOST_LED - len(led.ids))):
+                led.keys.append(readable(outgoing[place].routing_key))
+                led.ids.append(_identified(outgoing, place))
 
     def take(self, stage: str) -> tuple[list[Passage], int]:
         """Return the passages of a stage since the last call, and how many of the share were too many."""
@@ -94,18 +103,19 @@ class Sampler:
         self._level, self.mask = level, (1 << level) - 1
 
 
-def _passage(job: Job, result: Result, outgoing: list[Publication]) -> Passage:
+def _passage(job: Job, result: Result, outgoing: list[Publication], led: Led) -> Passage:
     properties = properties_of(job.delivery)
     waited = max(0.0, time.monotonic() - job.received - job.seconds)
     published = properties.timestamp
     is_done = result.kind == "done"
-    ids = [_identified(outgoing, place) for place in range(min(len(outgoing), MOST_LED))]
+    named = min(len(outgoing), MOST_LED - len(led.ids))
+    ids = [*led.ids, *(_identified(outgoing, place) for place in range(named))]
     roles = {message.role for message in outgoing}
     return Passage(
         job.trail.correlation[:_LONGEST_NAME].decode(errors="replace"),
         result.kind,
         round(job.seconds, 6),
-        [readable(message.routing_key) for message in outgoing[:MOST_LED]],
+        [*led.keys, *(readable(message.routing_key) for message in outgoing[:named])],
         message_id=readable(properties.message_id or "")[:_LONGEST_NAME],
         began=round(time.time() - job.seconds, 3),
         waited=round(waited, 6),
@@ -115,7 +125,7 @@ def _passage(job: Job, result: Result, outgoing: list[Publication]) -> Passage:
         trace="" if is_done else _MASKING.lines(result.trace)[-LONGEST_TRACE:],
         published=published if isinstance(published, int) else published.timestamp() if published else 0,
         end="dead" if roles & {Role.DEAD, Role.BARE} else "again" if Role.AGAIN in roles else "",
-        led=len(outgoing),
+        led=led.number + len(outgoing),
     )
 
 

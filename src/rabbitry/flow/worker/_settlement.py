@@ -35,7 +35,7 @@ from rabbitry.exceptions import (
 )
 from rabbitry.flow._outlet import Outlet
 from rabbitry.flow.message import Publication, Role
-from rabbitry.flow.worker._job import SUSPECT, BatchJob, Job, Pending, Result, Work
+from rabbitry.flow.worker._job import SUSPECT, BatchJob, Job, Led, Pending, Result, Work
 from rabbitry.flow.worker._outcome import (
     before_handling,
     dead_letter_of,
@@ -144,7 +144,7 @@ class Settler:
         except Exception as error:  # noqa: BLE001 - told in its dead letter and the log
             outgoing = [self._unmade(job, error)]
         if is_done:
-            self._counting.handled(job, result, outgoing)
+            self._counting.handled(job, result, outgoing, _led(job))
         self._settle(job, (job,), outgoing)
 
     def _is_cancelled(self, job: Job) -> bool:
@@ -164,7 +164,8 @@ class Settler:
         done = [job for place, job in enumerate(batch.jobs) if place not in failed]
         outgoing = self._made(batch.jobs[0], partial(outgoing_of_batch, self._spec, batch, result))
         for number, job in enumerate(done):
-            self._counting.handled(job, result, outgoing if number == 0 else [])
+            first = number == 0
+            self._counting.handled(job, result, outgoing if first else [], _led(batch) if first else None)
         self._settle(batch, done, outgoing)
         for place, failure in failed.items():
             self._finish(batch.jobs[place], failure)
@@ -179,6 +180,7 @@ class Settler:
             return  # it was given back meanwhile, and comes again
         if stream.pending is None:
             stream.pending = Pending(work.stage, work.jobs, stream)
+        led = stream.pending.led = stream.pending.led or Led()
         outgoing: list[Publication] = []
         for product in result.products:  # each for itself, so that each has its place in the stream
             one = result._replace(products=(product,)) if len(result.products) > 1 else result
@@ -189,7 +191,7 @@ class Settler:
                 make = partial(outgoing_of, self._spec, work, one, limit, first=made)
             outgoing += self._made(work.jobs[0], make)
             stream.pending.made += 1
-        self._counting.yielded(work.stage, outgoing)
+        self._counting.yielded(work.jobs[0], outgoing, led)
         self._publish(stream.pending, outgoing)
 
     def _settle(self, work: Work, jobs: Sequence[Job], outgoing: list[Publication]) -> None:
@@ -455,3 +457,8 @@ _WORDS: Final = {
     Role.AGAIN: "a message for another attempt",
     Role.DEAD: "a dead letter with foreign properties",
 }
+
+
+def _led(work: Work) -> Led | None:
+    """Return what a handler yielded; None if it yielded nothing."""
+    return None if work.stream is None or work.stream.pending is None else work.stream.pending.led
