@@ -73,6 +73,22 @@ def test_wrong_usage_exits_with_2(arguments: tuple[str, ...]) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments", [("pause", "a\udcff", "x"), ("dead", "list", "a\udcff"), ("cancel", "shop", "b\udcff")]
+)
+def test_a_name_that_is_not_utf_8_is_wrong_usage_before_anything_is_asked(arguments: tuple[str, ...]) -> None:
+    done = commands.run(*arguments, more={"RABBITRY_BROKER": "amqp://127.0.0.1:1/"})
+    assert done.returncode == 2
+    assert "is not UTF-8: '" in done.stderr
+    assert "\\xff'" in done.stderr
+
+
+def test_an_unknown_stage_is_wrong_usage(embedded_url: str) -> None:
+    for command in ("pause", "resume"):
+        done = commands.run(command, "none", "such", "--broker", embedded_url)
+        assert (done.returncode, "has no stage 'such' on this broker" in done.stderr) == (2, True), done.stderr
+
+
 def test_the_broker_prints_when_it_is_ready_and_ends_at_sigterm() -> None:
     for option, page in (("--no-management", ""), ("--management-port=0", r" http://127\.0\.0\.1:\d+/")):
         with commands.service("broker", "--port", "0", option, "--log-level", "error") as broker:

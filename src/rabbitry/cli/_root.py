@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -12,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from rabbitry._version import __version__
-from rabbitry.exceptions import ConnectionClosed, RabbitryError, RequestTimeout
+from rabbitry.exceptions import ConnectionClosed, RabbitryError, RequestTimeout, UsageError
 from rabbitry.runtime.interrupt import is_interrupted
 from rabbitry.runtime.output import ExitCode, exit_code, say_last, warn
 from rabbitry.runtime.parent import parent
@@ -153,14 +154,38 @@ def _mounted(app: object, name: str, text: str) -> Any:
     if app.registered_callback is None and not app.registered_groups and len(app.registered_commands) == 1:
         holder.add_typer(app)  # without a name: its command stands beside the others
         (only,) = _commands_of(holder).values()
-        return only
+        return _strict(only)
     if name in _SHARED:
         holder.add_typer(app)
     elif is_command:
         holder.add_typer(app, name=name)  # a command of its own that has subcommands too
     else:
         holder.add_typer(app, name=name, help=text, no_args_is_help=True)
-    return _commands_of(holder)[name]
+    return _strict(_commands_of(holder)[name])
+
+
+def _strict(command: Any) -> Any:
+    """Return a command that refuses names that are not UTF-8. Those of files may be any bytes."""
+    for each in getattr(command, "commands", {}).values():
+        _strict(each)
+    invoke = command.invoke
+
+    def checked(context: Any) -> Any:
+        for each in command.params:
+            if not {"FILE", "DIR"} & {*(each.metavar or "").split("|")}:
+                _check_text(each.metavar or each.human_readable_name, context.params.get(each.name))
+        return invoke(context)
+
+    command.invoke = checked
+    return command
+
+
+def _check_text(name: str, value: object) -> None:
+    """Raise UsageError for a text that is not UTF-8, whose other bytes Python keeps as surrogates."""
+    for text in value if isinstance(value, list | tuple) else (value,):
+        if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
+            shown = os.fsencode(text).decode(errors="backslashreplace")
+            raise UsageError(f"{name} is not UTF-8: '{shown}'")
 
 
 def _commands_of(holder: typer.Typer) -> Mapping[str, Any]:

@@ -48,7 +48,7 @@ class Pause(msgspec.Struct, frozen=True):
     why: str = ""
 
 
-class NoSuchStage(RabbitryError):
+class NoSuchStage(UsageError):
     """The broker knows no stage of this name."""
 
 
