@@ -1,4 +1,4 @@
-"""The Flows view in a real browser: two of them, on both brokers, without a management API."""
+"""The Flows view in a real browser: two of them, on both brokers, and without a management API on RabbitMQ."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,23 +23,25 @@ _EVIL = "<img src=x onerror=alert(1)>"
 
 @dataclass
 class System:
-    """A broker and the dashboard that shows it."""
+    """A broker and the dashboard that shows it, with the management API or without."""
 
     broker: str
     url: str
+    has_management: bool
 
 
 @pytest.fixture(params=["embedded", "rabbitmq"])
 def system(request: pytest.FixtureRequest) -> Iterator[System]:
-    more = {"RABBITRY_MANAGEMENT": f"http://127.0.0.1:{free_port()}"}
+    port = free_port()
+    more = {"RABBITRY_MANAGEMENT": f"http://127.0.0.1:{port}"}
     if request.param == "rabbitmq":
         server: RabbitMQ = request.getfixturevalue("module_rabbitmq")
         with commands.service("web", "--port", "0", more=more | {"RABBITRY_BROKER": server.url}) as web:
-            yield System(server.url, web.wait_for(r"dashboard on (http://\S+/)")[1])
+            yield System(server.url, web.wait_for(r"dashboard on (http://\S+/)")[1], has_management=False)
         return
-    with BrokerProcess() as broker:
+    with BrokerProcess("--management-port", str(port)) as broker:
         with commands.service("web", "--port", "0", more=more | {"RABBITRY_BROKER": broker.url}) as web:
-            yield System(broker.url, web.wait_for(r"dashboard on (http://\S+/)")[1])
+            yield System(broker.url, web.wait_for(r"dashboard on (http://\S+/)")[1], has_management=True)
 
 
 async def _open(browser: Browser, url: str, width: int) -> tuple[Watched, Page]:
@@ -60,6 +62,8 @@ async def test_two_browsers_pause_and_resume_a_stage_by_keyboard(browser: Browse
     async def second(text: str) -> None: ...
 
     queue = app.stages[f"second {_EVIL}"].queue
+    async with rabbitry.connect(system.broker) as connection, await connection.channel() as channel:
+        await channel.declare_queue(queue, durable=True, arguments={"x-max-length": 1000})
     async with app.worker(system.broker) as worker, app.publisher(system.broker) as publisher:
         await publisher.send("a", key="in")
         watched, page = await _open(browser, system.url, 1200)
@@ -69,6 +73,7 @@ async def test_two_browsers_pause_and_resume_a_stage_by_keyboard(browser: Browse
         await expect(stages.nth(0)).to_contain_text(f"publishes {_EVIL}", timeout=_WITHIN)
         await expect(stages.nth(1)).to_contain_text(f"takes {_EVIL} from {queue}", use_inner_text=True)
         await expect(stages.nth(1)).to_contain_text("Running")
+        await _drift_is_told(page, queue, is_known=system.has_management)
         await stages.nth(1).locator("summary").press("Enter")
         await expect(stages.nth(1)).to_contain_text(worker.id)
         button = page.get_by_role("button", name=f"Pause second {_EVIL}")
@@ -92,3 +97,12 @@ async def test_two_browsers_pause_and_resume_a_stage_by_keyboard(browser: Browse
         await expect(stages.nth(1)).to_contain_text("Running", timeout=_WITHIN)
         await eventually_holds(system.broker, queue, 0)
         assert watched.complaints == other.complaints == []
+
+
+async def _drift_is_told(page: Page, queue: str, *, is_known: bool) -> None:
+    if not is_known:
+        await expect(page.get_by_text("What the apps declare is not compared")).to_be_visible(timeout=_WITHIN)
+        return
+    drift = page.locator(".drift")
+    await expect(drift).to_contain_text("1 difference between what the app declares", timeout=_WITHIN)
+    await expect(drift).to_contain_text(f"queue '{queue}': x-max-length is 1000, and should not be set")

@@ -220,6 +220,12 @@ async def test_pictures_are_taken(
     await page.screenshot(path=folder / f"way-{scheme}.png")
     await _take_flows(page, dashboard, broker, folder / f"flows-{scheme}.png")
     await _take_machine(page, dashboard, broker, folder / f"machine-{scheme}.png")
+    await page.goto(f"{dashboard}raw/?exchange=sensors&key=%23")
+    shown = page.locator(".sampled .list > li")
+    await expect(shown.nth(4)).to_be_visible(timeout=_WITHIN)
+    await shown.first.locator("summary").first.click()
+    await page.get_by_role("button", name="Freeze").click()
+    await page.screenshot(path=folder / f"raw-{scheme}.png")
     await page.goto(f"{dashboard}queues/")
     for width in (320, 1280):
         await page.set_viewport_size({"width": width, "height": 800})

@@ -122,12 +122,12 @@ async def test_a_message_is_found_and_followed(browser: Browser, web: str, publi
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("status").filter(has_text="Watching")).to_be_visible(timeout=_WITHIN)
     await publisher.publish(_EVIL, key="order")
-    message = page.locator(".raw .list li", has_text="order").last
+    message = page.locator(".sampled .list li", has_text="order").last
     await message.locator("summary").click(timeout=_WITHIN)
     await expect(message.get_by_role("region", name="Body")).to_contain_text(_EVIL)
     assert await page.locator("main img, main script").count() == 0
     assert await _fits(page)
     await _check(watched)
     await page.get_by_role("button", name="Stop").click()
-    await expect(page.locator(".raw .list li")).to_have_count(0)
+    await expect(page.locator(".sampled .list li")).to_have_count(0)
     assert watched.complaints == []

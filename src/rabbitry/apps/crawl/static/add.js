@@ -1,4 +1,5 @@
 // The form that adds addresses to the crawl.
+import { lacking } from "../../static/access.js";
 import { shown } from "../../static/format.js";
 import { Component, html } from "../../static/html.js";
 import { command } from "./asked.js";
@@ -34,6 +35,7 @@ export class Add extends Component {
     <input name=${name} value=${this.state[name]} onInput=${this.type(name)} ...${more} />${note && html`<small>${note}</small>`}</label>`;
 
   render({ words }, { urls, scope, answer, error, busy }) {
+    const reason = lacking("operator");
     return html`<section class="panel" id="add"><h2>Add addresses</h2>
       <form class="fields" onSubmit=${this.onSubmit}>
         <label class="wide"><span>Addresses, one a line</span><textarea name="urls" rows="4" required value=${urls} onInput=${this.type("urls")}
@@ -45,8 +47,9 @@ export class Add extends Component {
         ${this.field("Most pages", "limit", { type: "number", min: 1, step: 1, placeholder: "unlimited" })}
         ${this.field("Seconds between requests", "delay", { type: "number", min: 0, step: "any", placeholder: "1" })}
         ${this.field("Contact", "contact", { maxlength: 300, placeholder: "you@example.org" }, "A mail address or page where sites can reach you. Public sites need it.")}
-        <button type="submit" class="primary" disabled=${busy}>Add</button>
+        <button type="submit" class="primary" disabled=${busy || reason !== null}>Add</button>
       </form>
+      ${reason && html`<p class="nothing">${reason}</p>`}
       ${error && html`<p class="notice bad" role="alert">${shown(error)}</p>`}
       ${answer && html`<div role="status">
         ${answer.said?.map((line) => html`<p>${shown(line)}</p>`)}

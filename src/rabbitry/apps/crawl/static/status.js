@@ -1,4 +1,5 @@
 // The progress of the crawl as the keeper reports it; pause and resume.
+import { lacking } from "../../static/access.js";
 import { bytes, count, shown } from "../../static/format.js";
 import { Component, html } from "../../static/html.js";
 import { Asked, command } from "./asked.js";
@@ -23,6 +24,7 @@ export class Status extends Component {
   draw = (status, { reload }) => {
     const { addresses = {}, outcomes = {} } = status;
     const { is_paused: isPaused = false, pages = 0, documents = 0, rate = 0, hosts = 0 } = status;
+    const reason = lacking("operator");
     const named = Object.entries(outcomes).sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
     const figures = [
       ["queued", addresses.queued ?? 0, `${(addresses.sent ?? 0).toLocaleString("en")} out, ${(addresses.done ?? 0).toLocaleString("en")} done`],
@@ -32,7 +34,8 @@ export class Status extends Component {
     ];
     return html`
       <div class="bar-top"><p class="running" data-paused=${isPaused}>${isPaused ? "Paused: no batches are sent." : "Running."}</p>
-        <button type="button" disabled=${this.state.busy} onClick=${() => this.switch(isPaused, reload)}>${isPaused ? "Resume" : "Pause"}</button></div>
+        <button type="button" disabled=${this.state.busy || reason !== null} onClick=${() => this.switch(isPaused, reload)}>${isPaused ? "Resume" : "Pause"}</button></div>
+      ${reason && html`<p class="note">${reason}</p>`}
       ${this.state.error && html`<p class="notice bad" role="alert">${shown(this.state.error)}</p>`}
       <dl class="sums">${figures.map(([name, value, note]) =>
         html`<div data-sum=${name}><dt>${name}</dt><dd><b>${value.toLocaleString("en")}</b><span class="note">${note}</span></dd></div>`)}</dl>

@@ -1,4 +1,5 @@
 // The form in which a person decides on one assignment. Only a click on a button decides.
+import { lacking } from "../../static/access.js";
 import { Component, createRef, html } from "../../static/html.js";
 import { ask, decide, fileURL, mark } from "./api.js";
 import * as drafts from "./drafts.js";
@@ -113,6 +114,7 @@ export class Decide extends Component {
 
   render({ role, item, close }, { asks, busy, changed, error, isOlder }) {
     const can = (action) => item.actions.includes(action);
+    const reason = lacking("operator");
     return html`<form class="decide" ref=${this.form} onSubmit=${(event) => event.preventDefault()}>
       <h3>Student ${visible(item.student)}, ${item.module ? visible(item.module) : "no module"} <small>${item.id}</small></h3>
       <p><a class="download" href=${fileURL(item.id)} download>Download ${item.name ? visible(item.name) : "the file"}</a></p>
@@ -133,11 +135,12 @@ export class Decide extends Component {
       ${can("send-back") && html`<div class="fields">${this.field("remark", "Remark, if you send it back", { rows: 2 })}</div>`}
       <div class="fields">
         ${this.field("who", "Your name", { maxlength: 100, autocomplete: "name" })}
-        ${item.actions.map((action) => html`<button type="button" class=${action === "send-back" ? "" : "primary"} disabled=${busy}
+        ${item.actions.map((action) => html`<button type="button" class=${action === "send-back" ? "" : "primary"} disabled=${busy || reason !== null}
           onClick=${this.act(action)}>${TITLES[action] ?? action}</button>`)}
         <button type="button" disabled=${busy} onClick=${close}>Close</button>
         ${changed && html`<button type="button" disabled=${busy} onClick=${this.discard}>Discard</button>`}
       </div>
+      ${reason && html`<p class="nothing">${reason}</p>`}
       ${asks && html`<p class="notice warn question" role="alert">There is no mark. <button type="button" disabled=${busy}
         onClick=${this.act("correct", true)}>Correct without a mark</button></p>`}
       ${error && html`<p class="notice bad" role="alert">${visible(error)}</p>`}

@@ -1,4 +1,5 @@
 // A course's page: the pipeline, the submissions with their histories, the form, and the inboxes.
+import { lacking } from "../../static/access.js";
 import { Component, html, render } from "../../static/html.js";
 import { Pager } from "../../static/pager.js";
 import { report } from "../../static/status.js";
@@ -176,6 +177,7 @@ class Submit extends Component {
   });
 
   render({ modules }, { student, module, id, error, busy }) {
+    const reason = lacking("operator");
     return html`<section class="panel">
       <h2>Submit an assignment</h2>
       <form class="submit" onSubmit=${this.onSubmit}>
@@ -185,9 +187,10 @@ class Submit extends Component {
           <label><span>Module</span><select name="module" value=${module} onChange=${this.type("module")}>
             ${modules.map((name) => html`<option value=${name}>${plain(name)}</option>`)}</select></label>
           <label class="wide"><span>File</span><input name="file" type="file" required /></label>
-          <button type="submit" class="primary" disabled=${busy}>Submit</button>
+          <button type="submit" class="primary" disabled=${busy || reason !== null}>Submit</button>
         </div>
       </form>
+      ${reason && html`<p class="nothing">${reason}</p>`}
       ${error && html`<p class="notice bad" role="alert">${visible(error)}</p>`}
       ${id && html`<p class="notice good" role="status">Submitted: <a href=${`#/submission/${id}`}>${id}</a></p>`}
     </section>`;

@@ -16,6 +16,8 @@ export const OF_QUEUE = {
   "x-single-active-consumer": ["boolean", "true: only one consumer at a time is served."],
   "x-queue-mode": ["text", "Of a classic queue: default, or lazy, which keeps messages on disk."],
   "x-queue-leader-locator": ["text", "Where the leader runs in a cluster: client-local or balanced."],
+};
+export const OF_STREAM = {
   "x-max-age": ["text", "Of a stream: how long messages are kept, such as 7D."],
 };
 export const OF_EXCHANGE = {

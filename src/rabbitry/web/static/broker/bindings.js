@@ -4,6 +4,7 @@ import { shown } from "../format.js";
 import { Component, html } from "../html.js";
 import { Arguments, argumentsIn, OF_BINDING } from "./arguments.js";
 import { name } from "./cells.js";
+import { Members } from "./details.js";
 import { Form } from "./form.js";
 
 const PLACE = "../../exchanges/api"; // relative to the page's own api/
@@ -44,13 +45,14 @@ class Binding extends Component {
   state = { isOpen: false };
 
   render({ of, end }, { isOpen }) {
-    const { vhost, source, destination, destination_type, properties_key, routing_key } = of;
+    const { vhost, source, destination, destination_type, properties_key, routing_key, arguments: given } = of;
     const about = `${shown(of[end] || "(default)")} with key ${shown(routing_key) || "none"}`;
     const reason = lacking("admin");
     return html`<li>${end === "destination" && html`<span class="zero">${destination_type}</span> `}${name(of[end])} <span class="zero">${routing_key === "" ? "without a key"
         : html`with key <code><bdi>${shown(routing_key)}</bdi></code>`}</span>
       ${source !== "" && html` <button type="button" disabled=${reason !== null} title=${reason} aria-expanded=${isOpen} aria-label=${`Unbind ${about}`}
         onClick=${() => this.setState({ isOpen: !isOpen })}>Unbind…</button>`}
+      <${Members} of=${given} />
       ${isOpen && html`<${Form} kind="warning" label="Remove the binding" path=${`${PLACE}/unbind`} body=${() => ({ vhost, source, destination, destination_type, properties_key })}
           onDone=${() => this.setState({ isOpen: false })} onLeave=${() => this.setState({ isOpen: false })}>
         <p>Messages no longer go this way.</p>

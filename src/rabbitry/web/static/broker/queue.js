@@ -3,7 +3,7 @@ import { html } from "../html.js";
 import { Bind, Bindings } from "./bindings.js";
 import { number, perSecond, size, tags } from "./cells.js";
 import { Changes } from "./changes.js";
-import { Consumers, Details, Figure, Members, Policy, inVhost } from "./details.js";
+import { Consumers, Details, Figure, Members, Policy, inVhost, leftOut } from "./details.js";
 import { Messages } from "./messages.js";
 
 const ACTIONS = [
@@ -13,7 +13,7 @@ const ACTIONS = [
 
 // Props: of, virtual host and name.
 export function QueueDetails({ of: [vhost, queue] }) {
-  const draw = ({ queue: row, bindings, consumers, policy, arguments: given }) => html`
+  const draw = ({ queue: row, bindings, consumers, policy, arguments: given, left_out: rest }) => html`
     <dl class="figures">
       <${Figure} term="Ready" value=${number(row.ready)} /><${Figure} term="Unacked" value=${number(row.unacked)} />
       <${Figure} term="Size" value=${size(row.bytes)} /><${Figure} term="In" value=${perSecond(row.incoming)} />
@@ -29,6 +29,7 @@ export function QueueDetails({ of: [vhost, queue] }) {
     <${Consumers} of=${consumers} nobody=${`None. ${row.ready ? "What waits here stays until one comes." : ""}`} />
     <h3>Bindings</h3>
     <${Bindings} of=${bindings} end="source" />
+    ${leftOut(rest, "bindings")}
     <${Bind} vhost=${vhost} queue=${queue} />
     <h3>Purge or delete</h3>
     <${Changes} thing="queue" name=${queue} data=${{ vhost, name: queue }} actions=${ACTIONS} />`;

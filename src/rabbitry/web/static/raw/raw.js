@@ -43,7 +43,7 @@ class Raw extends Component {
     const reason = lacking("operator");
     if (reason) return html`<p class="nothing">${reason}</p>`;
     const messages = frozen ?? told?.messages ?? [];
-    return html`<div class="broker raw"><div class="messages">
+    return html`<div class="broker sampled"><div class="messages">
       <form class="tools" aria-label="What to watch" onSubmit=${this.go}>
         <label><span>Exchange</span><input name="exchange" required maxlength="255" list="exchanges" autocomplete="off" spellcheck=${false} defaultValue=${exchange} /></label>
         <datalist id="exchanges">${exchanges.map((name) => html`<option value=${name} />`)}</datalist>
