@@ -57,7 +57,7 @@ class Sources:
         attention = Attention()
         self._traffic = Traffic(url, login, attention)
         self.telemetry: Telemetry = Telemetry(login, self._states, attention, self._traffic)
-        self.flows: Flows = Flows(self.telemetry)
+        self.flows: Flows = Flows(self.telemetry, url, login)
         self._drift = Drift(url, login, self.telemetry)
         self.topics: Mapping[str, Topic] = {
             "sources": self._states,

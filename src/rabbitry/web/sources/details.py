@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import httpx
 
 MOST_LISTED: Final = 500
-"""Bindings of an exchange in one direction, or channels of a connection, that are told."""
+"""Bindings of a queue, or of an exchange in one direction, or channels of a connection, that are told."""
 
 
 class Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,8 +115,9 @@ async def _queue(client: httpx.AsyncClient, which: Which) -> dict[str, Any]:
     bindings = await get(client, f"/api/queues/{which.path}/bindings")
     return {
         **_shown("queues", queue),
-        "bindings": [_bound(each) for each in bindings],
+        "bindings": [_bound(each) for each in bindings[:MOST_LISTED]],
         "consumers": _consumers(queue),
+        "left_out": max(0, len(bindings) - MOST_LISTED),
     }
 
 

@@ -6,6 +6,7 @@ Waiting messages and pauses are asked for over AMQP by passive declares, which n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,20 +15,28 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from rabbitry.exceptions import AccessRefused, Closed, NotFound, RequestTimeout
+from rabbitry.apps.management import open_client
+from rabbitry.exceptions import AccessRefused, Closed, ConnectFailed, NotFound, RequestTimeout
 from rabbitry.flow.spec import topic_matches
 from rabbitry.flow.wiring import pausing
 from rabbitry.flow.wiring.pausing import MOMENT, Pause, State, look
 from rabbitry.web.feed.topics import Value
+from rabbitry.web.sources.stages import declared
 
 if TYPE_CHECKING:
-    from rabbitry.amqp.client import Channel, Connection
+    import httpx
+
+    from rabbitry.amqp.client import BrokerURL, Channel, Connection
     from rabbitry.telemetry import ScheduleState
     from rabbitry.web.sources.nodes import NodeState
     from rabbitry.web.sources.telemetry import Telemetry
 
 EVERY: Final = 1.0
 """Seconds between two rounds of questions while a page shows the stages; more if a round takes longer."""
+FIND_EVERY: Final = 60.0
+"""Seconds between two searches for stages without workers, while a page shows the stages."""
+SHARE: Final = 20
+"""The pause after a search is at least this many times as long as the search."""
 MOST_STAGES: Final = 500
 MOST_WORKERS: Final = 50
 """Workers of a stage that are named."""
@@ -36,7 +45,10 @@ _FIGURES: Final = {"received": "rate", "done": "done", "waiting": "retried_rate"
 
 @dataclass(slots=True)
 class _Stage:
-    """A stage that was seen since the dashboard started. waiting: messages in its queue; None if unknown."""
+    """A stage that a worker reported, or of which the broker has queues.
+
+    waiting: messages in its queue; None if unknown.
+    """
 
     app: str
     name: str
@@ -53,6 +65,11 @@ class _Stage:
 class Flows:
     """The source of the topic `flows`.
 
+    Args:
+        telemetry: The source of the workers' reports, and of the connection to the broker.
+        url: The URL of the broker's management API, which tells of stages without workers.
+        login: The broker's URL.
+
     Its members are `APP/STAGE` → a stage: `app`, `stage`, `place` (its place among the app's stages), `queue`, `key`,
     `exchange`, `to` (the keys of its results), `waiting` (messages in its queue; null if that is not known), `state`
     (`running`, `paused`, `silent`: no worker reports), `pause` (`by`, `at`, `why`; or null), `rate`, `done`,
@@ -62,8 +79,10 @@ class Flows:
     `more_workers`, how many are not named.
     """
 
-    def __init__(self, telemetry: Telemetry) -> None:
+    def __init__(self, telemetry: Telemetry, url: str, login: BrokerURL) -> None:
         self.topic: Value = Value()
+        self._url = url
+        self._login = login
         self._telemetry = telemetry
         self._stages: dict[str, _Stage] = {}
         self._channel: Channel | None = None
@@ -75,6 +94,24 @@ class Flows:
 
     async def run(self) -> None:
         """Ask the broker while a page shows the stages, until cancelled."""
+        async with open_client(self._url, self._login) as client, asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._find(client), name="stages without workers")
+            tasks.create_task(self._tell(), name="stages")
+
+    async def _find(self, client: httpx.AsyncClient) -> None:
+        """Add the stages of which the broker has queues, whose workers were gone before the dashboard began."""
+        while True:
+            await self.topic.wanted.wait()
+            began = time.monotonic()
+            with contextlib.suppress(ConnectFailed):  # the page shows the state of the management API
+                for one in await declared(client, self._login.virtual_host, self._stages.keys()):
+                    if len(self._stages) < MOST_STAGES:
+                        stage = _Stage(one.app, one.stage, one.queue, one.key, one.exchange)
+                        self._stages.setdefault(f"{one.app}/{one.stage}", stage)
+                self._changed.set()
+            await asyncio.sleep(max(FIND_EVERY, SHARE * (time.monotonic() - began)))
+
+    async def _tell(self) -> None:
         while True:
             await self.topic.wanted.wait()
             began = time.monotonic()
