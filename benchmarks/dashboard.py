@@ -24,7 +24,8 @@ from tests.support import commands
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
 from tests.support.programs import CHROMIUM, CHROMIUM_FLAGS
-from tests.web.dead.serving import finished, take_token
+from tests.web.dead.serving import finished
+from tests.web.serving import take_token
 from websockets.asyncio.client import ClientConnection
 
 import rabbitry

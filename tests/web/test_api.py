@@ -1,5 +1,6 @@
 """The API for programs: live topics, and its OpenAPI document."""
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -17,17 +18,21 @@ from rabbitry.apps.settings import Settings
 from rabbitry.web import api as limits
 from rabbitry.web.feed.topics import Value
 from rabbitry.web.server import create_app, mounts
+from rabbitry.web.sources.details import MOST_LISTED
 from tests.support.management import broker_and_management
 from tests.support.ports import free_port
+from tests.web.described import Described
 
 pytestmark = pytest.mark.timeout(240)
 
 
 @contextlib.asynccontextmanager
 async def _client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    hooks = {"response": [Described(limits.described(app)).check]}
+    transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1", timeout=90) as client,
+        httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=90, event_hooks=hooks) as client,
     ):
         yield client
 
@@ -45,6 +50,10 @@ async def test_the_document_of_all_routes_is_valid(tmp_path: Path) -> None:
     schema = purge["requestBody"]["content"]["application/json"]["schema"]
     assert schema["required"] == ["vhost", "name", "confirm"]
     assert [each["name"] for each in purge["parameters"]] == ["X-Rabbitry-Token"]
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            (media,) = operation["responses"]["200"]["content"].values()
+            assert media["schema"], f"{method} {path} has an answer of a known shape"
 
 
 @pytest.fixture(params=["embedded", "rabbitmq"])
@@ -69,8 +78,15 @@ async def test_topics_are_told_as_they_are_now(watched: tuple[str, str]) -> None
             assert whole["value"]["totals"]["queues"] >= 3  # the dashboard may have queues too
             queue = (await client.get("/api/topics/queue?name=own-a")).json()
             assert queue["value"]["queue"]["name"] == "own-a"
-            other = (await client.get("/api/topics/exchange?name=amq.topic")).json()
-            assert other["value"]["exchange"]["type"] == "topic"
+            keys = [f"key {number}" for number in range(MOST_LISTED + 2)]
+            await asyncio.gather(*(channel.bind_queue("own-b", "amq.topic", key, arguments={"x-n": 1}) for key in keys))
+            other = (await client.get("/api/topics/exchange?name=amq.topic")).json()["value"]
+            assert (other["exchange"]["type"], len(other["outgoing"]), other["left_out"]) == ("topic", MOST_LISTED, 2)
+            assert other["outgoing"][0]["arguments"] == {"x-n": 1}
+            bound = (await client.get("/api/topics/queue?name=own-b")).json()["value"]
+            assert (len(bound["bindings"]), bound["left_out"]) == (MOST_LISTED, 3)  # and that of the default exchange
+            shown = (await client.get("/api/topics/topology")).json()["value"]
+            assert shown["e:x://amq.topic>q://own-b"]["keys"] == sorted(keys)[:5]
             assert "queues" in (await client.get("/api/topics")).json()
             metrics = await client.get("/metrics")
             assert metrics.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"

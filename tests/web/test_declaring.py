@@ -1,23 +1,16 @@
 """Declaring, binding, deleting and closing over the dashboard's routes, on both brokers."""
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
 import rabbitry
-from rabbitry.apps.settings import Settings
-from rabbitry.runtime.http.serving import serve
-from rabbitry.runtime.listening import listen
 from rabbitry.web.declaring import Declaring
-from rabbitry.web.login.sessions import TOKEN_HEADER
-from rabbitry.web.server import create_app
 from tests.support.management import broker_and_management
 from tests.support.waiting import eventually_awaited
-from tests.web.login.dashboards import token_in
+from tests.web.serving import served
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -29,23 +22,9 @@ def places(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
         yield urls
 
 
-@contextlib.asynccontextmanager
-async def _served(broker: str, management: str) -> AsyncIterator[httpx.AsyncClient]:
-    (listener,) = listen("127.0.0.1", 0)
-    stop = asyncio.Event()
-    serving = asyncio.create_task(serve(create_app(Settings(port=0, broker=broker), [], management), [listener], stop))
-    try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60) as client:
-            client.headers[TOKEN_HEADER] = token_in((await client.get("/audit/")).text)
-            yield client
-    finally:
-        stop.set()
-        await serving
-
-
 async def test_what_is_declared_and_bound_works_and_is_in_the_log(places: tuple[str, str]) -> None:
     broker, management = places
-    async with _served(broker, management) as client, rabbitry.connect(broker) as connection:
+    async with served(broker, management, "") as client, rabbitry.connect(broker) as connection:
 
         async def send(path: str, **body: Any) -> None:
             answer = await client.post(path, json=body)
@@ -81,7 +60,7 @@ async def test_what_is_declared_and_bound_works_and_is_in_the_log(places: tuple[
 
 async def test_a_connection_is_closed_with_a_reason(places: tuple[str, str]) -> None:
     broker, management = places
-    async with _served(broker, management) as client, httpx.AsyncClient(auth=("guest", "guest"), timeout=60) as api:
+    async with served(broker, management, "") as client, httpx.AsyncClient(auth=("guest", "guest"), timeout=60) as api:
 
         async def names() -> list[str]:
             listed = (await api.get(f"{management.rstrip(chr(47))}/api/connections")).json()
@@ -106,7 +85,7 @@ async def test_a_connection_is_closed_with_a_reason(places: tuple[str, str]) -> 
 
 
 async def test_wrong_requests_are_refused_in_words(places: tuple[str, str]) -> None:
-    async with _served(*places) as client:
+    async with served(*places, "") as client:
         for path, body in (
             ("/queues/api/declare", {"vhost": "/", "name": ""}),
             ("/queues/api/declare", {"vhost": "..", "name": "a"}),

@@ -1,41 +1,16 @@
 """Pausing and resuming over the routes of the Flows view, with a real broker."""
 
 import asyncio
-import contextlib
-import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 import rabbitry
-from rabbitry.apps.settings import Settings
 from rabbitry.flow.wiring import pausing
-from rabbitry.runtime.http.serving import serve
-from rabbitry.runtime.listening import listen
 from rabbitry.runtime.parent import RECORDS_FOLDER
 from rabbitry.web.login.sessions import TOKEN_HEADER as HEADER
-from rabbitry.web.server import create_app
 from tests.support.waiting import eventually_awaited
-
-
-@contextlib.asynccontextmanager
-async def _served(broker: str) -> AsyncIterator[httpx.AsyncClient]:
-    """Serve a dashboard; the client has the token of its pages."""
-    (listener,) = listen("127.0.0.1", 0)
-    stop = asyncio.Event()
-    serving = asyncio.create_task(serve(create_app(Settings(port=0, broker=broker), []), [listener], stop))
-    try:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/flows/"
-        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-            found = re.search(r'<meta name="rabbitry-token" content="([\w-]{30,})">', (await client.get("")).text)
-            assert found is not None
-            client.headers[HEADER] = found[1]
-            yield client
-    finally:
-        stop.set()
-        await serving
+from tests.web.serving import served
 
 
 async def test_a_stage_is_paused_and_resumed_once_and_it_is_logged(
@@ -48,7 +23,11 @@ async def test_a_stage_is_paused_and_resumed_once_and_it_is_logged(
     async def bill(text: str) -> None: ...
 
     which = {"app": "shop", "stage": "bill"}
-    async with _served(embedded_url) as client, app.publisher(embedded_url), rabbitry.connect(embedded_url) as other:
+    async with (
+        served(embedded_url, None, "flows/") as client,
+        app.publisher(embedded_url),
+        rabbitry.connect(embedded_url) as other,
+    ):
 
         async def is_connected() -> bool:
             return (await client.post("api/resume", json=which)).status_code == 200

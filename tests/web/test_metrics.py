@@ -2,7 +2,11 @@
 
 import re
 
-from rabbitry.web.metrics import _of_broker, _of_queues
+import pytest
+
+from rabbitry.apps import Metric
+from rabbitry.apps.monitor.hub import METRICS_FOR, Hub
+from rabbitry.web.metrics import _of_apps, _of_broker, _of_queues
 
 _LINE = re.compile(r'# (?:HELP|TYPE) [a-z_]+ .+|[a-z_]+(?:\{(?:[a-z_]+="(?:[^"\\\n]|\\["\\n])*",?)+\})? -?[0-9.e+-]+')
 
@@ -41,3 +45,33 @@ def test_names_of_queues_are_escaped() -> None:
     assert all(_LINE.fullmatch(line) for line in lines)
     assert r'rabbitmq_detailed_queue_messages{vhost="/",queue="a\"\\\nb"} 3' in lines
     assert r'rabbitmq_detailed_queue_messages_unacked{vhost="/",queue="a\"\\\nb"} 0' in lines
+
+
+def test_machines_that_live_have_metrics_with_their_names() -> None:
+    now = 1000.0
+    hub = Hub("here", clock=lambda: now)
+    hub.receive(b'{"hostname": "silent", "cpu": 0.5, "net": {}}', "a")
+    now += METRICS_FOR + 1
+    sample = (
+        b'{"hostname": "ada \\"1\\"", "cpu": 0.25, "net": {"eth0": {"rx": 1200, "tx": 800}}, "disk": {"percent": 40}}'
+    )
+    hub.receive(sample, "b")
+    (machine,) = [one for one in hub.ids() if (known := hub.whole(one)) is not None and known.host != "silent"]
+    lines = "".join(_of_apps([hub.metrics])).splitlines()
+    assert all(_LINE.fullmatch(line) for line in lines)
+    labels = f'{{host="ada \\"1\\"",id="{machine}"}}'
+    for line in (
+        f"rabbitry_machine_cpu_usage_ratio{labels} 0.25",
+        f"rabbitry_machine_network_receive_bytes_per_second{labels} 1200",
+        f"rabbitry_machine_filesystem_usage_ratio{labels} 0.4",
+    ):
+        assert line in lines
+    assert not any("silent" in line or line.startswith("rabbitry_machine_memory_usage_ratio{") for line in lines)
+
+
+def test_an_app_whose_metrics_make_no_sense_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    good = Metric("rabbitry_good_ratio", "Good", [({}, 1.0)])
+    bad = Metric("not a name", "Bad", [({}, 1.0)])
+    text = "".join(_of_apps([lambda: [good, bad], lambda: [good]]))
+    assert text.count("rabbitry_good_ratio 1\n") == 1
+    assert "'not a name' is no name of a metric" in caplog.text

@@ -1,11 +1,8 @@
 """The routes of the Queues view over real sockets, with the embedded broker and RabbitMQ behind them."""
 
-import asyncio
 import base64
 import contextlib
-import re
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +11,19 @@ import pytest
 
 import rabbitry
 from rabbitry import Properties
-from rabbitry.apps.settings import Settings
-from rabbitry.runtime.http.serving import serve
-from rabbitry.runtime.listening import listen
 from rabbitry.runtime.parent import RECORDS_FOLDER
 from rabbitry.telemetry import MASK
 from rabbitry.web.login.sessions import TOKEN_HEADER as HEADER
 from rabbitry.web.queues import AT_ONCE, LONGEST
-from rabbitry.web.server import create_app
 from tests.support.embedded import BrokerProcess
 from tests.support.management import management_url
 from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitMQ
+from tests.web.serving import System, served
 
 pytestmark = pytest.mark.timeout(240)
 _QUEUE = "look/at me"
 _SECRETS = b'{"password": "hunter2"}'
-
-
-@dataclass
-class System:
-    """A broker, and whether it is RabbitMQ."""
-
-    broker: str
-    management: str
-    is_rabbitmq: bool
 
 
 @pytest.fixture(params=["embedded", "rabbitmq"])
@@ -50,30 +35,6 @@ def system(request: pytest.FixtureRequest) -> Iterator[System]:
     port = free_port()
     with BrokerProcess("--management-port", str(port)) as broker:
         yield System(broker.url, f"http://127.0.0.1:{port}", is_rabbitmq=False)
-
-
-@contextlib.asynccontextmanager
-async def _served(
-    broker: str, management: str, password: str | None = None, host: str = "127.0.0.1"
-) -> AsyncIterator[httpx.AsyncClient]:
-    """Serve a dashboard; the client has the token of its pages."""
-    (listener,) = listen("127.0.0.1", 0)
-    stop = asyncio.Event()
-    app = create_app(Settings(port=0, host=host, broker=broker, password=password), [], management)
-    serving = asyncio.create_task(serve(app, [listener], stop))
-    try:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/queues/"
-        auth = None if password is None else ("any", password)
-        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-            page = (await client.get("", auth=auth or httpx.USE_CLIENT_DEFAULT)).text
-            found = re.search(r'<meta name="rabbitry-token" content="([\w-]{30,})">', page)
-            assert found is not None
-            client.headers[HEADER] = found[1]
-            client.cookies.clear()
-            yield client
-    finally:
-        stop.set()
-        await serving
 
 
 @contextlib.asynccontextmanager
@@ -106,7 +67,7 @@ async def _ready(client: httpx.AsyncClient, *, are_redelivered: bool) -> list[di
 
 
 async def test_messages_are_looked_at_as_the_broker_can(system: System) -> None:
-    async with _queue(system.broker), _served(system.broker, system.management) as client:
+    async with _queue(system.broker), served(system.broker, system.management, "queues/") as client:
         for _ in range(3):
             looked = await client.get("api/messages", params=_named())
             assert looked.status_code == 200, looked.text
@@ -129,7 +90,7 @@ async def test_messages_are_looked_at_as_the_broker_can(system: System) -> None:
 
 
 async def test_messages_are_fetched_and_put_back(system: System) -> None:
-    async with _queue(system.broker), _served(system.broker, system.management) as client:
+    async with _queue(system.broker), served(system.broker, system.management, "queues/") as client:
         await _ready(client, are_redelivered=False)
         found = await _ready(client, are_redelivered=True)
         assert base64.b64decode(found[0]["payload"]) == b"first"
@@ -142,7 +103,7 @@ async def _entries(client: httpx.AsyncClient) -> list[tuple[str, ...]]:
 
 
 async def test_a_queue_is_purged_and_deleted_and_both_are_in_the_log(system: System) -> None:
-    async with _queue(system.broker), _served(system.broker, system.management) as client:
+    async with _queue(system.broker), served(system.broker, system.management, "queues/") as client:
         async with rabbitry.connect(system.broker) as connection:
             channel = await connection.channel()
             for typed in ("", "look", _QUEUE.upper(), f"{_QUEUE} "):
@@ -173,7 +134,7 @@ async def test_a_change_that_cannot_be_logged_is_not_made(tmp_path: Path, monkey
     monkeypatch.setenv(RECORDS_FOLDER, str(tmp_path / "file"))
     port = free_port()
     with BrokerProcess("--management-port", str(port)) as broker:
-        async with _queue(broker.url), _served(broker.url, f"http://127.0.0.1:{port}") as client:
+        async with _queue(broker.url), served(broker.url, f"http://127.0.0.1:{port}", "queues/") as client:
             answer = await client.post("api/purge", json={**_named(), "confirm": _QUEUE})
             assert answer.status_code == 503
             assert "the audit log" in answer.json()["error"]
@@ -181,7 +142,7 @@ async def test_a_change_that_cannot_be_logged_is_not_made(tmp_path: Path, monkey
 
 
 async def test_the_name_that_was_typed_with_the_password_is_in_the_log() -> None:
-    async with _served("amqp://127.0.0.1/", f"http://127.0.0.1:{free_port()}", password="secret") as client:
+    async with served("amqp://127.0.0.1/", f"http://127.0.0.1:{free_port()}", "queues/", password="secret") as client:
         body = {**_named(), "confirm": _QUEUE}
         client.auth = httpx.BasicAuth("ann", "secret")
         assert (await client.post("api/purge", json=body)).status_code == 503
@@ -189,7 +150,7 @@ async def test_the_name_that_was_typed_with_the_password_is_in_the_log() -> None
 
 
 async def test_errors_are_texts(system: System) -> None:
-    async with _served(system.broker, system.management) as client:
+    async with served(system.broker, system.management, "queues/") as client:
         answers = [
             await client.get("api/messages", params=_named("missing")),
             await client.post("api/messages", json=_named("missing")),
@@ -201,7 +162,7 @@ async def test_errors_are_texts(system: System) -> None:
         ]
         assert [answer.status_code for answer in answers] == [503, 503, 400, 400, 400, 400, 400]
         assert all(isinstance(answer.json()["error"], str) for answer in answers)
-    async with _served(system.broker, f"http://127.0.0.1:{free_port()}") as client:
+    async with served(system.broker, f"http://127.0.0.1:{free_port()}", "queues/") as client:
         answer = await client.get("api/messages", params=_named())
         assert answer.status_code == 503
         assert "no management API at" in answer.json()["error"]
@@ -215,7 +176,7 @@ _CHANGES = {"api/messages": _named(), "api/purge": _CONFIRMED, "api/delete": _CO
 async def test_changes_need_the_token_and_the_dashboards_own_page(path: str) -> None:
     port = free_port()
     with BrokerProcess("--management-port", str(port)) as broker:
-        async with _queue(broker.url), _served(broker.url, f"http://127.0.0.1:{port}") as client:
+        async with _queue(broker.url), served(broker.url, f"http://127.0.0.1:{port}", "queues/") as client:
             token = client.headers.pop(HEADER)
             wrong: list[tuple[dict[str, str], int]] = [
                 ({}, 403), ({HEADER: ""}, 403), ({HEADER: token[:-1]}, 403), ({HEADER: f"{token}x"}, 403),
@@ -238,7 +199,7 @@ async def test_changes_need_the_token_and_the_dashboards_own_page(path: str) -> 
 @pytest.mark.parametrize("path", _CHANGES)
 async def test_everything_needs_the_password(path: str) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
-    async with _served("amqp://127.0.0.1/", nowhere, password="secret") as client:
+    async with served("amqp://127.0.0.1/", nowhere, "queues/", password="secret") as client:
         for read in ("api/messages?vhost=a&name=b", "../audit/api/entries"):
             assert (await client.get(read)).status_code == 401
         assert (await client.post(path, json=_CHANGES[path])).status_code == 401

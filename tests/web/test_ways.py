@@ -1,56 +1,36 @@
 """One message's way over HTTP, with a real worker on both brokers: stages, attempts, dead letter, and the search."""
 
-import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import pytest
 
 import rabbitry
-from rabbitry.apps.settings import Settings
-from rabbitry.runtime.http.serving import serve
-from rabbitry.runtime.listening import listen
 from rabbitry.telemetry import MASK
-from rabbitry.web.server import create_app
 from tests.support.ports import free_port
 from tests.support.waiting import eventually_awaited
+from tests.web.serving import served
 
 pytestmark = pytest.mark.timeout(240)
-
-
-@contextlib.asynccontextmanager
-async def _served(broker: str) -> AsyncIterator[httpx.AsyncClient]:
-    (listener,) = listen("127.0.0.1", 0)
-    stop = asyncio.Event()
-    app = create_app(Settings(port=0, broker=broker), [], f"http://127.0.0.1:{free_port()}")
-    serving = asyncio.create_task(serve(app, [listener], stop))
-    try:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/way/api/"
-        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as client:
-            yield client
-    finally:
-        stop.set()
-        await serving
 
 
 async def test_a_message_is_followed_through_its_stages_to_its_dead_letter(broker_url: str) -> None:
     app = rabbitry.App("followed")
 
     @app.stage("order", then="parcel")
-    async def split(text: str) -> list[str]:
-        return [text, "bad"]
+    async def split(text: str) -> AsyncIterator[str]:
+        yield text
+        yield "bad"
 
     @app.stage("parcel", attempts=2, delays=[0.0])
     async def send(text: str) -> None:
         if text == "bad":
             raise ValueError("password=hunter2")
 
-    async with _served(broker_url) as client:
+    async with served(broker_url, f"http://127.0.0.1:{free_port()}", "way/") as client:
 
         async def get(path: str, **params: str) -> Any:
-            return (await client.get(path, params=params)).raise_for_status().json()
+            return (await client.get(f"api/{path}", params=params)).raise_for_status().json()
 
         async def collected() -> bool:
             return bool((await get("recent"))["nodes"])
@@ -80,4 +60,4 @@ async def test_a_message_is_followed_through_its_stages_to_its_dead_letter(broke
             assert {"kind": "message", "title": identity, "id": identity} in found
             kinds = {one["kind"] for one in await get("search", words="followed")}
             assert kinds == {"stage", "queue"}
-            assert (await client.get("chain", params={"id": "x" * 300})).status_code == 400
+            assert (await client.get("api/chain", params={"id": "x" * 300})).status_code == 400

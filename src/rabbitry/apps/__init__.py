@@ -11,6 +11,7 @@ from __future__ import annotations
 from rabbitry.apps._plugin import (
     Checks,
     Finding,
+    Metric,
     Panel,
     Plugin,
     Service,
@@ -27,6 +28,7 @@ from rabbitry.apps.users import Role, User, needs, user_of
 __all__ = [
     "Checks",
     "Finding",
+    "Metric",
     "Panel",
     "Plugin",
     "Role",

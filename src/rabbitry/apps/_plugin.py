@@ -7,10 +7,10 @@ imports only the module that holds the plug-in.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from rabbitry._words import counted
 from rabbitry.apps.exceptions import PluginError
@@ -128,6 +128,24 @@ def _forget(subject: str, numbers: Mapping[str, float | None]) -> None:
     """Record nothing: the default where no dashboard keeps a history."""
 
 
+class Metric(NamedTuple):
+    """A gauge for Prometheus.
+
+    Attributes:
+        name: Its name, which begins with `rabbitry_` and has the unit at its end.
+        help: What it tells.
+        samples: Its values, each with its labels.
+    """
+
+    name: str
+    help: str
+    samples: Sequence[tuple[Mapping[str, str], float]]
+
+
+def _measure_nothing(metrics: Callable[[], Iterable[Metric]]) -> None:
+    """Export nothing: the default where no dashboard answers Prometheus."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
     """The broker and the settings that the dashboard passes to the pages of an app.
@@ -139,6 +157,8 @@ class Site:
         refused: Called when the broker refuses the login or the virtual host for good; it ends `rabbitry web`.
         record: Records numbers in the dashboard's history, at most one a second for each name. Arguments: the id of
             the thing that they describe; name → number, or None if it is unknown. Call it on the event loop.
+        export: Adds a function that returns gauges of the app to the dashboard's `/metrics`. It is called on the event
+            loop for each answer.
     """
 
     broker: str = field(repr=False)
@@ -146,6 +166,7 @@ class Site:
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     refused: Callable[[ConnectFailed], None] | None = None
     record: Callable[[str, Mapping[str, float | None]], None] = _forget
+    export: Callable[[Callable[[], Iterable[Metric]]], None] = _measure_nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from fastapi import Request, Response
@@ -18,14 +18,20 @@ from rabbitry.apps.exceptions import RecordsError
 from rabbitry.exceptions import Closed, ConnectFailed, PublishError, RequestTimeout, UsageError
 from rabbitry.flow.exceptions import Reject
 
+SCHEMAS: Final = "#/components/schemas/{name}"
+_ERROR: Final = {
+    "type": "object",
+    "properties": {"error": {"type": "string", "description": "A text for people."}},
+    "required": ["error"],
+}
 _logger = logging.getLogger(__name__)
 
 
-def route_class(largest: Callable[[], Awaitable[int]]) -> type[APIRoute]:
+def route_class(largest: int | Callable[[], Awaitable[int]] = 0) -> type[APIRoute]:
     """Return the class of routes that answer errors as JSON, which the page shows.
 
-    largest: returns how many bytes a request may have. The length is checked before the body is read, because the
-    form parser would write the whole body to disk.
+    largest: how many bytes a request may have, or a function that returns it. The length is checked before the body is
+    read, because the form parser would write the whole body to disk.
     """
 
     class Told(APIRoute):
@@ -35,7 +41,7 @@ def route_class(largest: Callable[[], Awaitable[int]]) -> type[APIRoute]:
             async def told(request: Request) -> Response:
                 try:
                     if request.method == "POST":
-                        _check_length(request, await largest())
+                        _check_length(request, largest if isinstance(largest, int) else await largest())
                     answered: Response = await handle(request)
                 except NoSuchID as error:
                     return JSONResponse({"error": str(error)}, 404)
@@ -59,6 +65,25 @@ def route_class(largest: Callable[[], Awaitable[int]]) -> type[APIRoute]:
 def json_response(data: object) -> Response:
     """Return data as JSON."""
     return Response(msgspec.json.encode(data), media_type="application/json")
+
+
+def answers(*types: Any) -> dict[int | str, dict[str, Any]]:
+    """Return the answers of a route for its parameter `responses`, which the OpenAPI document describes.
+
+    The schemas of the types named in others lie under `$defs`; `/api/openapi.json` moves them to its components.
+
+    Args:
+        types: What the route answers as JSON, one of these: msgspec structs, typed dictionaries, lists and so on.
+    """
+    shapes, named = msgspec.json.schema_components(types, ref_template=SCHEMAS)
+    schema = {**(shapes[0] if len(shapes) == 1 else {"anyOf": [*shapes]}), "$defs": named}
+    return {
+        200: {"description": "Done", "content": {"application/json": {"schema": schema}}},
+        "default": {
+            "description": "Refused, or not possible now",
+            "content": {"application/json": {"schema": _ERROR}},
+        },
+    }
 
 
 def _check_length(request: Request, limit: int) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
-from collections.abc import Mapping
-from typing import Annotated, Final
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 
 from rabbitry._ids import NoSuchID
 from rabbitry.apps import Role, needs
-from rabbitry.apps.api import json_response, route_class
+from rabbitry.apps.api import SCHEMAS, answers, json_response, route_class
 from rabbitry.exceptions import ConnectFailed
+from rabbitry.web.answers import TopicNow
 from rabbitry.web.feed.tables import Table
 from rabbitry.web.feed.topics import Params, Part, Topic
 from rabbitry.web.login.roles import require
@@ -35,19 +37,19 @@ def routes(app: FastAPI, topics: Mapping[str, Topic]) -> APIRouter:
         app: The dashboard, whose routes the OpenAPI document describes.
         topics: The feed's topics by name.
     """
-    router = APIRouter(route_class=route_class(_no_body), tags=["live"])
+    router = APIRouter(route_class=route_class(), tags=["live"])
 
     @router.get("/openapi.json", include_in_schema=False)
     @needs(Role.VIEWER)
     async def document() -> Response:
-        return json_response(app.openapi())
+        return json_response(described(app))
 
-    @router.get("/topics", summary="The names of what the pages show live")
+    @router.get("/topics", summary="The names of what the pages show live", responses=answers(list[str]))
     @needs(Role.VIEWER)
     async def names() -> Response:
         return json_response(sorted(topics))
 
-    @router.get("/topics/{topic}", summary="What the pages show live, as it is now")
+    @router.get("/topics/{topic}", summary="What the pages show live, as it is now", responses=answers(TopicNow))
     @needs(Role.VIEWER)
     async def show(
         request: Request,
@@ -73,6 +75,44 @@ def routes(app: FastAPI, topics: Mapping[str, Topic]) -> APIRouter:
         return json_response(await _now(topic, found, {key: value for key, value in params.items() if value}))
 
     return router
+
+
+def described(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document of the routes, in which the shapes of `answers` are components.
+
+    Apps may give different shapes the same name: those of later routes get a number.
+    """
+    document: dict[str, Any] = app.openapi()  # made once
+    components = document.setdefault("components", {}).setdefault("schemas", {})
+    known: dict[str, Any] = {}
+    for operation in (each for path in document["paths"].values() for each in path.values()):
+        for answer in operation["responses"].values():
+            media = answer.get("content", {}).get("application/json", {})
+            shapes = media.get("schema", {}).pop("$defs", {})
+            suffix = next(suffix for suffix in _suffixes() if _fits(shapes, suffix, known))
+            known |= {name + suffix: shape for name, shape in shapes.items()}
+            names = {SCHEMAS.format(name=name): SCHEMAS.format(name=name + suffix) for name in shapes}
+            components.update({name + suffix: _renamed(shape, names) for name, shape in shapes.items()})
+            if shapes:
+                media["schema"] = _renamed(media["schema"], names)
+    return document
+
+
+def _suffixes() -> Iterator[str]:
+    yield ""
+    yield from map(str, itertools.count(2))
+
+
+def _fits(shapes: Mapping[str, Any], suffix: str, known: Mapping[str, Any]) -> bool:
+    """Return whether no other shapes have these names."""
+    return all(known.get(name + suffix, shape) == shape for name, shape in shapes.items())
+
+
+def _renamed(node: Any, names: Mapping[str, str]) -> Any:
+    """Return a schema with other references."""
+    if isinstance(node, dict):
+        return {key: names.get(each, each) if key == "$ref" else _renamed(each, names) for key, each in node.items()}
+    return [_renamed(each, names) for each in node] if isinstance(node, list | tuple) else node
 
 
 async def _now(name: str, topic: Topic, params: Params) -> Part:
@@ -103,7 +143,3 @@ def _whole(topic: Topic, params: Params) -> Part:
 
 def _nothing() -> None:
     """Do nothing: the bell of a subscription that is read only once."""
-
-
-async def _no_body() -> int:
-    return 0

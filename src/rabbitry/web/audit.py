@@ -20,10 +20,11 @@ from fastapi import APIRouter, Response
 
 from rabbitry._words import remedy
 from rabbitry.apps import Role, needs
-from rabbitry.apps.api import json_response, route_class
+from rabbitry.apps.api import answers, json_response, route_class
 from rabbitry.apps.exceptions import RecordsError
 from rabbitry.exceptions import RabbitryError
 from rabbitry.runtime.parent import RECORDS_FOLDER
+from rabbitry.web.answers import Entry
 
 MOST_KEPT: Final = 10_000
 """Entries in the log; older ones are removed."""
@@ -57,8 +58,8 @@ class Audit:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._lock = threading.Lock()
-        self.router: APIRouter = APIRouter(route_class=route_class(_largest), tags=["audit"])
-        self.router.add_api_route("/entries", self.show)
+        self.router: APIRouter = APIRouter(route_class=route_class(), tags=["audit"])
+        self.router.add_api_route("/entries", self.show, responses=answers(list[Entry]))
 
     async def begin(self, who: str, action: str, vhost: str, queue: str) -> int:
         """Write that a change begins. Return the entry's number. Raises RecordsError."""
@@ -125,7 +126,3 @@ class Audit:
                     return work(connection)
         except (OSError, sqlite3.Error) as error:
             raise RecordsError(f"the audit log {self._file} can't be used: {error}{remedy(error)}") from error
-
-
-async def _largest() -> int:
-    return 0

@@ -13,10 +13,12 @@ from fastapi import APIRouter, Request, Response
 from rabbitry._decode import decode_json
 from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps import Role, needs, user_of
-from rabbitry.apps.api import json_response, route_class
+from rabbitry.apps.api import answers, json_response, route_class
 from rabbitry.apps.management import RequestRefused, fetch, management_url, open_client
 from rabbitry.exceptions import ConnectFailed, Undecodable, UsageError
+from rabbitry.web.answers import Done
 from rabbitry.web.audit import Audit
+from rabbitry.web.login.requests import body_of
 
 if TYPE_CHECKING:
     import httpx
@@ -104,16 +106,17 @@ class Declaring:
         self._url = management_url(management, self._login)
         self._audit = audit
         self._client: httpx.AsyncClient
-        self.router: APIRouter = APIRouter(route_class=route_class(_largest))
-        for path, change in (
-            ("/queues/api/declare", self.declare_queue),
-            ("/exchanges/api/declare", self.declare_exchange),
-            ("/exchanges/api/delete", self.delete_exchange),
-            ("/exchanges/api/bind", self.bind),
-            ("/exchanges/api/unbind", self.unbind),
-            ("/connections/api/close", self.close),
+        self.router: APIRouter = APIRouter(route_class=route_class(_LARGEST))
+        for path, change, asked in (
+            ("/queues/api/declare", self.declare_queue, NewQueue),
+            ("/exchanges/api/declare", self.declare_exchange, NewExchange),
+            ("/exchanges/api/delete", self.delete_exchange, OldExchange),
+            ("/exchanges/api/bind", self.bind, NewBinding),
+            ("/exchanges/api/unbind", self.unbind, OldBinding),
+            ("/connections/api/close", self.close, OldConnection),
         ):
-            self.router.add_api_route(path, change, methods=["POST"])
+            add = self.router.add_api_route
+            add(path, change, methods=["POST"], openapi_extra=body_of(asked), responses=answers(Done))
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -208,10 +211,6 @@ def _path(kind: str, *parts: str) -> str:
 def _confirmed(name: str, typed: str, thing: str) -> None:
     if typed != name:
         raise UsageError(f"{typed!r} is not the {thing}'s name: type {name!r}")
-
-
-async def _largest() -> int:
-    return _LARGEST
 
 
 async def _read(request: Request, type_: type[T]) -> T:

@@ -12,10 +12,12 @@ from fastapi import APIRouter, Request, Response
 from rabbitry._decode import decode_json
 from rabbitry.amqp.client import connect
 from rabbitry.apps import Role, needs, user_of
-from rabbitry.apps.api import json_response, route_class
+from rabbitry.apps.api import answers, json_response, route_class
 from rabbitry.exceptions import RabbitryError, Undecodable, UsageError
 from rabbitry.flow.wiring import pausing
+from rabbitry.web.answers import PauseHeld, Resumed
 from rabbitry.web.audit import Audit
+from rabbitry.web.login.requests import body_of
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import BrokerURL
@@ -51,9 +53,10 @@ class FlowRoutes:
         self._login = login
         self._flows = flows
         self._audit = audit
-        self.router: APIRouter = APIRouter(route_class=route_class(_largest))
-        self.router.add_api_route("/pause", self.pause, methods=["POST"])
-        self.router.add_api_route("/resume", self.resume, methods=["POST"])
+        self.router: APIRouter = APIRouter(route_class=route_class(_LARGEST))
+        for path, change, answer in (("/pause", self.pause, PauseHeld), ("/resume", self.resume, Resumed)):
+            add = self.router.add_api_route
+            add(path, change, methods=["POST"], openapi_extra=body_of(Which), responses=answers(answer))
 
     @needs(Role.OPERATOR)
     async def pause(self, request: Request) -> Response:
@@ -85,7 +88,7 @@ class FlowRoutes:
             yield result
         except RabbitryError as error:
             await self._audit.end(number, str(error))
-            if isinstance(error, pausing.NoSuchStage | pausing.Held):
+            if isinstance(error, pausing.Held):
                 raise UsageError(str(error)) from error
             raise
         finally:
@@ -95,10 +98,6 @@ class FlowRoutes:
     def _connected(self) -> Connecting:
         # Of its own: a broker with an alarm reads nothing more of a connection that published.
         return connect(self._login, name="rabbitry dashboard", recover=False)
-
-
-async def _largest() -> int:
-    return _LARGEST
 
 
 async def _read(request: Request) -> Which:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter, Response
 
 from rabbitry._decode import decode_json
 from rabbitry.amqp.client.url import parse_url
-from rabbitry.apps import Role, needs
+from rabbitry.apps import Metric, Role, needs
 from rabbitry.apps.management import fetch, get, get_object, management_url, open_client, part_of
 from rabbitry.exceptions import ConnectFailed, Undecodable
 from rabbitry.web.sources.broker import broker_value
@@ -72,6 +73,7 @@ _QUEUE: Final = (
     ("consumers", "consumers", "Consumers of the queue"),
 )
 
+_NAME: Final = re.compile(r"[a-z_][a-z0-9_]*")
 _logger = logging.getLogger(__name__)
 
 
@@ -81,12 +83,16 @@ class Metrics:
     Args:
         broker: The broker's URL, for the login.
         management: The URL of its management API; RabbitMQ's port on the broker's host if it is None.
+        apps: Functions that return the metrics of apps.
 
     Raises:
         UsageError: One of them is no URL.
     """
 
-    def __init__(self, broker: str, management: str | None) -> None:
+    def __init__(
+        self, broker: str, management: str | None, apps: Sequence[Callable[[], Iterable[Metric]]] = ()
+    ) -> None:
+        self._apps = apps
         self._login = parse_url(broker)
         self._url = management_url(management, self._login)
         self._client: httpx.AsyncClient
@@ -136,12 +142,26 @@ class Metrics:
             overview, nodes = await get_object(self._client, "/api/overview"), await get(self._client, "/api/nodes")
         except ConnectFailed as error:
             _logger.debug("no metrics: %s", error)
-            return "".join(_up(0)).encode()
-        return "".join([*_up(1), *_of_broker(overview, nodes)]).encode()
+            return "".join([*_up(0), *_of_apps(self._apps)]).encode()
+        return "".join([*_up(1), *_of_broker(overview, nodes), *_of_apps(self._apps)]).encode()
 
 
 def _up(is_up: int) -> Iterator[str]:
     return _family("rabbitry_broker_up", "gauge", "1 if the broker's management API answers", [({}, is_up)])
+
+
+def _of_apps(apps: Iterable[Callable[[], Iterable[Metric]]]) -> Iterator[str]:
+    """Yield the metrics of apps. An app whose metrics make no sense is left out, since all others would be lost."""
+    for metrics in apps:
+        try:
+            found = list(metrics())
+            names = [each.name for each in found]
+            names += [label for each in found for labels, _ in each.samples for label in labels]
+            if wrong := [name for name in names if not _NAME.fullmatch(name)]:
+                raise ValueError(f"{wrong[0]!r} is no name of a metric or a label")
+            yield "".join(part for each in found for part in _family(each.name, "gauge", each.help, each.samples))
+        except Exception:
+            _logger.exception("an app's metrics are left out")
 
 
 def _of_broker(overview: Object, nodes: Sequence[Object]) -> Iterator[str]:

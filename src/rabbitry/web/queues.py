@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
-import msgspec.structs
 from fastapi import APIRouter, Query, Request, Response
 
 from rabbitry._decode import decode_json
 from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps import Role, needs, user_of
-from rabbitry.apps.api import json_response, route_class
+from rabbitry.apps.api import answers, json_response, route_class
 from rabbitry.apps.management import fetch, get_object, management_url, open_client
 from rabbitry.exceptions import ConnectFailed, Undecodable, UsageError
 from rabbitry.telemetry import Masking
+from rabbitry.web.answers import Done, Fetches, Messages
 from rabbitry.web.audit import Audit
-from rabbitry.web.login.sessions import TOKEN_HEADER
+from rabbitry.web.login.requests import body_of
 from rabbitry.web.masking import shown_body
 from rabbitry.web.sources.broker import is_own
 
@@ -94,11 +94,15 @@ class Queues:
         self._audit = audit
         self._masking = masking
         self._client: httpx.AsyncClient
-        self.router: APIRouter = APIRouter(route_class=route_class(_largest), tags=["queues"])
-        self.router.add_api_route("/messages", self.look)
-        self.router.add_api_route("/messages", self.fetch, methods=["POST"], openapi_extra=_body(Which))
-        self.router.add_api_route("/purge", self.purge, methods=["POST"], openapi_extra=_body(Confirmed))
-        self.router.add_api_route("/delete", self.delete, methods=["POST"], openapi_extra=_body(Confirmed))
+        self.router: APIRouter = APIRouter(route_class=route_class(_LARGEST), tags=["queues"])
+        self.router.add_api_route("/messages", self.look, responses=answers(Messages, Fetches))
+        for path, change, asked, answer in (
+            ("/messages", self.fetch, Which, Messages),
+            ("/purge", self.purge, Confirmed, Done),
+            ("/delete", self.delete, Confirmed, Done),
+        ):
+            add = self.router.add_api_route
+            add(path, change, methods=["POST"], openapi_extra=body_of(asked), responses=answers(answer))
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -161,20 +165,6 @@ class Queues:
         is_base64 = message.get("payload_encoding") == "base64"
         body = base64.b64decode(payload) if is_base64 else payload.encode("utf-8", "surrogatepass")
         message.update(shown_body(body, self._masking)._asdict(), payload_encoding="base64")
-
-
-async def _largest() -> int:
-    return _LARGEST
-
-
-def _body(type_: type[Which]) -> dict[str, Any]:
-    """Describe a request that changes something for the OpenAPI document; with Basic it needs no token."""
-    members = {field.name: {"type": "string"} for field in msgspec.structs.fields(type_)}
-    schema = {"type": "object", "properties": members, "required": [*members], "additionalProperties": False}
-    return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
-        "parameters": [{"name": TOKEN_HEADER, "in": "header", "required": False, "schema": {"type": "string"}}],
-    }
 
 
 async def _read(request: Request, type_: type[W]) -> W:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 
 from rabbitry._version import __version__
 from rabbitry.amqp.client.url import DEFAULT_URL, parse_url
-from rabbitry.apps import Panel, Plugin, Role, Site, View, needs, user_of
+from rabbitry.apps import Metric, Panel, Plugin, Role, Site, View, needs, user_of
 from rabbitry.apps.exceptions import PluginError
 from rabbitry.apps.installed import Broken, attempt, installed, resolve
 from rabbitry.runtime.addresses import is_loopback
@@ -58,10 +58,11 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """An app in the dashboard: its routes, if it has some, and its views."""
+    """An app in the dashboard: its routes, if it has some, its views, and the functions that return its metrics."""
 
     plugin: Plugin
     router: APIRouter | None = None
+    metrics: Sequence[Callable[[], Iterable[Metric]]] = ()
 
     @property
     def prefix(self) -> str:
@@ -138,7 +139,7 @@ def create_app(
     audit = Audit(default_file())
     ways = Ways(sources.telemetry, access.masking)
     queues = Queues(settings.broker, management, audit, access.masking)
-    metrics = Metrics(settings.broker, management)
+    metrics = Metrics(settings.broker, management, [each for mount in mounted for each in mount.metrics])
     flows = FlowRoutes(broker, sources.flows, audit)
     dead = DeadLetters(settings.broker, management, audit, access.masking)
     sources.telemetry.listeners.append(dead.types.take)
@@ -237,10 +238,11 @@ def _mount(plugin: Plugin, site: Site, options: Mapping[str, object]) -> Mount:
         raise PluginError(f"its static folder '{plugin.static}' is not there")
     if plugin.router is None:
         return Mount(plugin)
-    router = resolve(plugin.router)(site, **options)
+    metrics: list[Callable[[], Iterable[Metric]]] = []
+    router = resolve(plugin.router)(replace(site, export=metrics.append), **options)
     if not isinstance(router, APIRouter):
         raise PluginError(f"{plugin.router!r} returned a {type(router).__name__}, and no fastapi.APIRouter")
-    return Mount(plugin, router)
+    return Mount(plugin, router, metrics)
 
 
 def _add(app: FastAPI, mount: Mount, live: Sequence[Mount], login: Login) -> None:

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Request, Response
 
 from rabbitry.apps import Role, needs, user_of
-from rabbitry.apps.api import json_response, route_class
+from rabbitry.apps.api import answers, json_response, route_class
 from rabbitry.telemetry import Masking
+from rabbitry.web.answers import Chain, Named, Recent
 from rabbitry.web.passages import KEPT, MOST_SHOWN, Passages
 from rabbitry.web.sources.telemetry import EVERY, Telemetry
 
@@ -38,10 +39,10 @@ class Ways:
         self._masking = masking
         self._telemetry = telemetry
         self._passages: Passages | None = None
-        self.router: APIRouter = APIRouter(route_class=route_class(_largest))
-        self.router.add_api_route("/chain", self.chain)
-        self.router.add_api_route("/recent", self.recent)
-        self.router.add_api_route("/search", self.search)
+        self.router: APIRouter = APIRouter(route_class=route_class())
+        self.router.add_api_route("/chain", self.chain, responses=answers(Chain))
+        self.router.add_api_route("/recent", self.recent, responses=answers(Recent))
+        self.router.add_api_route("/search", self.search, responses=answers(list[Named]))
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -119,7 +120,3 @@ class Ways:
         if user_of(request).role < Role.OPERATOR:
             return [one | {"error": one["error"].partition(":")[0], "trace": ""} for one in passages]
         return [one | {name: self._masking.lines(one[name]) for name in ("error", "trace")} for one in passages]
-
-
-async def _largest() -> int:
-    return 0

@@ -24,10 +24,12 @@ from rabbitry.runtime.http.serving import serve
 from rabbitry.runtime.listening import listen
 from rabbitry.runtime.tasks import background
 from rabbitry.telemetry import Report, Reporter
+from rabbitry.web.api import described
 from tests.apps.crawl._fake import FakeKeeper
 from tests.flow._running import eventually_consumed
 from tests.support.embedded import BrokerProcess
 from tests.support.waiting import eventually
+from tests.web.described import Described
 
 
 @contextlib.asynccontextmanager
@@ -225,7 +227,8 @@ async def _asking(url: str, keeper: FakeKeeper) -> AsyncIterator[httpx.AsyncClie
         # The consumer starts first: the latest look at the queues decides whether there is a keeper.
         async with channel.consume("crawl.questions"), pages.open():
             await eventually(lambda: pages.picture.queues, "the first look")
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as http:
+            transport, hooks = httpx.ASGITransport(app), {"response": [Described(described(app)).check]}
+            async with httpx.AsyncClient(transport=transport, base_url="http://x", event_hooks=hooks) as http:
                 yield http
 
 

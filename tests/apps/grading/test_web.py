@@ -12,8 +12,10 @@ from fastapi import FastAPI
 from rabbitry.apps.grading.records import Database
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.web import Pages
+from rabbitry.web.api import described
 from tests.apps.grading._running import PEOPLE, Plain, arrived, role_set, submit
 from tests.support.ports import free_port
+from tests.web.described import Described
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -25,7 +27,8 @@ class Served:
         self.pages = Pages(broker, database, wiring=wiring)
         app = FastAPI()
         app.include_router(self.pages.router)
-        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
+        transport, hooks = httpx.ASGITransport(app), {"response": [Described(described(app)).check]}
+        self.http = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", event_hooks=hooks)
 
 
 @pytest.fixture

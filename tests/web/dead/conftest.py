@@ -8,7 +8,7 @@ from tests.support.embedded import BrokerProcess
 from tests.support.management import management_url
 from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitMQ
-from tests.web.dead.serving import System
+from tests.web.serving import System
 
 
 @pytest.fixture(scope="module", params=["embedded", "rabbitmq"])

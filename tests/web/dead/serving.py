@@ -1,58 +1,23 @@
 """A broker with dead letters, and a dashboard over it, for the tests of the Dead letters view."""
 
-import asyncio
-import contextlib
-import re
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import httpx
 
 from rabbitry.amqp.client import Channel, Properties
 from rabbitry.amqp.protocol.tables import FieldValue
-from rabbitry.apps.settings import Settings
-from rabbitry.runtime.http.serving import serve
-from rabbitry.runtime.listening import listen
 from rabbitry.web.login.gate import Access
-from rabbitry.web.login.sessions import TOKEN_HEADER as HEADER
-from rabbitry.web.server import create_app
 from tests.support.waiting import eventually_awaited
+from tests.web import serving
+from tests.web.serving import System
 
 
-@dataclass
-class System:
-    """A broker, and whether it is RabbitMQ."""
-
-    broker: str
-    management: str
-    is_rabbitmq: bool
-
-
-@contextlib.asynccontextmanager
-async def served(system: System, access: Access | None = None) -> AsyncIterator[httpx.AsyncClient]:
-    """Serve a dashboard, to whom `access` allows; the client has the token of its pages."""
-    (listener,) = listen("127.0.0.1", 0)
-    stop = asyncio.Event()
-    app = create_app(Settings(port=0, broker=system.broker), [], system.management, access=access)
-    serving = asyncio.create_task(serve(app, [listener], stop))
-    try:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/dead/"
-        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-            await take_token(client)
-            yield client
-    finally:
-        stop.set()
-        await serving
-
-
-async def take_token(client: httpx.AsyncClient) -> None:
-    """Send the token of the dashboard's pages with each of the client's requests."""
-    page = (await client.get("")).text
-    found = re.search(r'<meta name="rabbitry-token" content="([\w-]{30,})">', page)
-    assert found is not None
-    client.headers[HEADER] = found[1]
+def served(system: System, access: Access | None = None) -> AbstractAsyncContextManager[httpx.AsyncClient]:
+    """Serve a dashboard, to whom `access` allows; the client is at the Dead letters view."""
+    return serving.served(system.broker, system.management, "dead/", access=access)
 
 
 async def bury(

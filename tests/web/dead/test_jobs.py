@@ -12,7 +12,8 @@ from rabbitry.flow.wiring.dead_letters import BATCH
 from rabbitry.web.dead import jobs
 from tests.support import commands
 from tests.support.waiting import eventually_awaited
-from tests.web.dead.serving import System, bury, count, finished, served, settled, take_token, taken
+from tests.web.dead.serving import bury, count, finished, served, settled, taken
+from tests.web.serving import System, take_token
 
 pytestmark = pytest.mark.timeout(240)
 _ALL = {"vhost": "/", "app": "kill", "everything": True}

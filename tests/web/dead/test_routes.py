@@ -18,7 +18,8 @@ from rabbitry.web.login.gate import Access
 from rabbitry.web.login.sessions import TOKEN_HEADER as HEADER
 from tests.support.ports import free_port
 from tests.support.waiting import eventually_awaited
-from tests.web.dead.serving import System, bury, count, finished, served, settled, taken
+from tests.web.dead.serving import bury, count, finished, served, settled, taken
+from tests.web.serving import System
 
 pytestmark = pytest.mark.timeout(240)
 

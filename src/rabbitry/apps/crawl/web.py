@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from typing import Annotated, Final, Protocol, TypeAlias
+from typing import Annotated, Final, Generic, Protocol, TypeAlias, TypedDict, TypeVar
 
 import msgspec
 from fastapi import APIRouter, Query, Request, Response, WebSocket
 
 from rabbitry._decode import json_decoder
 from rabbitry.amqp.client.url import parse_url
-from rabbitry.apps.api import json_response, route_class
+from rabbitry.apps.api import answers, json_response, route_class
 from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.answers import (
     Answered,
@@ -23,8 +23,12 @@ from rabbitry.apps.crawl.answers import (
     AskSearch,
     AskStatus,
     AskWhy,
+    Found,
+    Hosts,
     Question,
     Refused,
+    Status,
+    Why,
 )
 from rabbitry.apps.crawl.asking import NO_KEEPER, Asking, Waiting
 from rabbitry.apps.crawl.feed import TICK, feeding
@@ -45,7 +49,24 @@ _LONGEST_WORDS: Final = 1_000
 _LONGEST_URL: Final = 10_000
 
 PageNumber: TypeAlias = Annotated[int, Query(ge=0, le=1_000_000)]
+T = TypeVar("T")
 _decode_command = json_decoder(Command)  # type: ignore[arg-type,var-annotated] # a union is no type
+
+
+class Known(msgspec.Struct, Generic[T]):
+    """The keeper's answer, given at `at`. now: the server's time; both in Unix seconds. each: entries of a page."""
+
+    now: float
+    at: float
+    each: int
+    answer: T
+
+
+class Missing(TypedDict):
+    """Why there is no answer, and what to do."""
+
+    now: float
+    missing: str
 
 
 class Keeper(Protocol):
@@ -68,7 +89,7 @@ class Pages:
     """
 
     def __init__(self, url: str, keeper: Keeper | None = None, *, plain: bool = False) -> None:
-        self.router: APIRouter = APIRouter(route_class=route_class(self._largest))
+        self.router: APIRouter = APIRouter(route_class=route_class(_LARGEST))
         self.picture: Picture = Picture(str(parse_url(url)))
         self._url = url
         self._plain = plain
@@ -89,12 +110,12 @@ class Pages:
     def _add_routes(self) -> None:
         add = self.router.add_api_route
         self.router.add_api_websocket_route("/ws", self.live)
-        add("/api/status", self.status)
-        add("/api/hosts", self.hosts)
-        add("/api/search", self.search)
-        add("/api/why", self.why)
-        add("/api/outcomes", self.outcomes)
-        add("/api/command", self.command, methods=["POST"])
+        add("/api/status", self.status, responses=answers(Known[Status], Missing))
+        add("/api/hosts", self.hosts, responses=answers(Known[Hosts], Missing))
+        add("/api/search", self.search, responses=answers(Known[Found], Missing))
+        add("/api/why", self.why, responses=answers(Known[Why], Missing))
+        add("/api/outcomes", self.outcomes, responses=answers(dict[str, str]))
+        add("/api/command", self.command, methods=["POST"], responses=answers(Answer))
 
     # -- reading ---------------------------------------------------------------------------------------
 
@@ -155,9 +176,6 @@ class Pages:
 
     # -- resources -------------------------------------------------------------------------------------
 
-    async def _largest(self) -> int:
-        return _LARGEST
-
     @property
     def _is_cut_off(self) -> bool:
         return self.picture.broker.state in ("away", "refused")
@@ -197,7 +215,7 @@ class Pages:
             self._answers[key] = known
             while len(self._answers) > MOST_KEPT:
                 del self._answers[next(iter(self._answers))]
-        return json_response({"now": time.time(), "at": known[0], "each": EACH, "answer": known[1]})
+        return json_response(Known(time.time(), known[0], EACH, known[1]))
 
 
 def _checked(command: Add) -> Add:

@@ -18,8 +18,9 @@ from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
 from rabbitry._decode import decode_json
 from rabbitry._ids import NoSuchID
 from rabbitry.apps import Role, needs
-from rabbitry.apps.api import json_response, route_class
+from rabbitry.apps.api import answers, json_response, route_class
 from rabbitry.apps.exceptions import NoRecords
+from rabbitry.apps.grading.answers import Decided, Described, Inbox, Opened, Overview, Submitted
 from rabbitry.apps.grading.files import VARIABLE
 from rabbitry.apps.grading.message import LONGEST_NAME, Decision, file_name, number, user_name
 from rabbitry.apps.grading.modules import Course, load_course
@@ -87,13 +88,14 @@ class Pages:
 
     def _add_routes(self) -> None:
         add = self.router.add_api_route
-        add("/api/overview", self.overview)
-        add("/api/submissions", self.submit, methods=["POST"])
-        add("/api/submissions/{identity}", self.submission)
-        add("/api/files/{identity}", self.file)
-        add("/api/inbox/{role}", self.waiting)
-        add("/api/inbox/{role}/{identity}", self.item)
-        add("/api/inbox/{role}/{identity}", self.decide, methods=["POST"])
+        add("/api/overview", self.overview, responses=answers(Overview))
+        add("/api/submissions", self.submit, methods=["POST"], responses=answers(Submitted))
+        add("/api/submissions/{identity}", self.submission, responses=answers(Described | None))
+        content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+        add("/api/files/{identity}", self.file, response_class=Response, responses={200: {"content": content}})
+        add("/api/inbox/{role}", self.waiting, responses=answers(Inbox))
+        add("/api/inbox/{role}/{identity}", self.item, responses=answers(Opened))
+        add("/api/inbox/{role}/{identity}", self.decide, methods=["POST"], responses=answers(Decided))
 
     # -- reading ---------------------------------------------------------------------------------------
 

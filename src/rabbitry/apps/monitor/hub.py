@@ -10,13 +10,14 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 
+from rabbitry.apps import Metric
 from rabbitry.apps.monitor.decode import InvalidSample, printable
 from rabbitry.apps.monitor.reading import Reading, Values, read
 from rabbitry.runtime.http.pages import OpenPages
@@ -36,6 +37,17 @@ CLOCK_SAMPLES = 5
 """Samples over which the smallest difference counts, since a message may be late."""
 WHOLE_AT_ONCE = 20
 """Hosts that one update holds with their histories, so that it stays well under a megabyte."""
+
+METRICS_FOR = 20.0
+"""Seconds after which a silent machine has no metrics."""
+_METRICS = (
+    ("cpu_usage_ratio", "Busy share of the machine's CPU", 0.01),
+    ("memory_usage_ratio", "Used share of the machine's memory", 0.01),
+    ("network_receive_bytes_per_second", "Bytes that the machine receives a second", 1.0),
+    ("network_transmit_bytes_per_second", "Bytes that the machine sends a second", 1.0),
+    ("filesystem_usage_ratio", "Used share of the machine's fullest file system", 0.01),
+)
+"""Of each value of a sample, and of the disk: name, help and factor."""
 
 BrokerState = Literal["connecting", "connected", "away", "refused"]
 """`away` will be tried again; `refused` (login, virtual host) will not."""
@@ -108,6 +120,8 @@ class _Known:
     history: deque[tuple[float, Values]]
     ahead: deque[float]
     """Seconds that the clock of the machine was ahead in its last samples."""
+    disk: float | None = None
+    """Percent of the fullest file system."""
 
 
 class Hub:
@@ -174,7 +188,7 @@ class Hub:
         )
         if known is None:
             known = _Known(sample, deque(maxlen=HISTORY), ahead)
-        known.latest = sample
+        known.latest, known.disk = sample, reading.disk
         known.history.append((now, reading.values))
         self._hosts[source.id] = known
         for page in self._pages:
@@ -215,6 +229,17 @@ class Hub:
     def ids(self) -> list[str]:
         """Return the ids of all hosts."""
         return list(self._hosts)
+
+    def metrics(self) -> Iterator[Metric]:
+        """Yield the gauges of the machines that sent a sample in the last METRICS_FOR seconds."""
+        since = self._clock() - METRICS_FOR
+        live = [known for known in self._hosts.values() if known.latest.at > since]
+        labels = [{"host": one.latest.host, "id": one.latest.id} for one in live]
+        found = [(*one.latest.values, one.disk) for one in live]
+        for place, (name, help_, scale) in enumerate(_METRICS):
+            values = zip(labels, (each[place] for each in found), strict=True)
+            samples = [(label, value * scale) for label, value in values if value is not None]
+            yield Metric(f"rabbitry_machine_{name}", help_, samples)
 
     def now(self) -> float:
         """Return the server's time, in Unix seconds."""

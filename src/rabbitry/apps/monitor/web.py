@@ -7,16 +7,16 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypedDict
 
 from fastapi import APIRouter, Response, WebSocket
 from fastapi.responses import JSONResponse
 
 from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps import Site
-from rabbitry.apps.api import json_response
+from rabbitry.apps.api import answers, json_response
 from rabbitry.apps.monitor.consumer import Connected, Lost, Received, SampleFeed
-from rabbitry.apps.monitor.hub import Hub
+from rabbitry.apps.monitor.hub import BrokerState, Hub, SampleState
 from rabbitry.apps.monitor.reading import Reading
 from rabbitry.exceptions import ConnectFailed, RabbitryError
 from rabbitry.runtime.http.pages import serve_page
@@ -28,6 +28,14 @@ Event: TypeAlias = Connected | Lost | Received
 Feed: TypeAlias = Callable[[], AbstractAsyncContextManager[AsyncIterator[Event]]]
 
 _logger = logging.getLogger(__name__)
+
+
+class Health(TypedDict):
+    """The state of the connection to the broker, how many hosts are known, and how many samples came."""
+
+    broker: BrokerState
+    hosts: int
+    samples: int
 
 
 def feed_of(broker: str, exchange: str, queue: str) -> Feed:
@@ -53,6 +61,7 @@ def pages(site: Site, feed: Feed) -> APIRouter:
         site.record(reading.source.id, numbers)
 
     hub = Hub(str(parse_url(site.broker)), record=record)
+    site.export(hub.metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
@@ -65,7 +74,7 @@ def pages(site: Site, feed: Feed) -> APIRouter:
 
     router = APIRouter(lifespan=lifespan)
 
-    @router.get("/healthz")
+    @router.get("/healthz", responses=answers(Health))
     async def health() -> JSONResponse:
         """Return whether samples can come: 200 while the broker is connected, 503 otherwise."""
         broker = hub.broker
@@ -74,7 +83,10 @@ def pages(site: Site, feed: Feed) -> APIRouter:
             200 if broker.state == "connected" else 503,
         )
 
-    @router.get("/api/machines", tags=["machines"], summary="The machines, with their last samples")
+    @router.get(
+        "/api/machines", tags=["machines"], summary="The machines, with their last samples",
+        responses=answers(list[SampleState]),
+    )  # fmt: skip
     async def machines() -> Response:
         found = [known.latest for machine in hub.ids() if (known := hub.whole(machine)) is not None]
         return json_response(found)

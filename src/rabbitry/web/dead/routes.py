@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -15,17 +15,19 @@ from fastapi import APIRouter, Request, Response
 from rabbitry._decode import decode_json
 from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps import Role, needs, user_of
-from rabbitry.apps.api import json_response, route_class
+from rabbitry.apps.api import answers, json_response, route_class
 from rabbitry.apps.management import NothingThere, get_object, management_url, open_client
 from rabbitry.exceptions import RabbitryError, Undecodable, UsageError
 from rabbitry.flow.wiring.dead_letters import dead_queue, target_of
 from rabbitry.telemetry import Masking
+from rabbitry.web.answers import BodyCheck, Done, DryRun, EditedBody, Fetches, LetterGroups, Letters, Started
 from rabbitry.web.audit import Audit
 from rabbitry.web.dead.jobs import Job, Jobs
 from rabbitry.web.dead.looking import Looking
 from rabbitry.web.dead.selection import MARKED, App, Groups, Selection, readable
 from rabbitry.web.dead.types import Types, problems
 from rabbitry.web.feed.topics import Topic
+from rabbitry.web.login.requests import body_of, query_of
 from rabbitry.web.sources.fields import number
 
 if TYPE_CHECKING:
@@ -71,6 +73,8 @@ class Checked(App, frozen=True, forbid_unknown_fields=True):
     body: str
 
 
+_Route: TypeAlias = tuple[str, Callable[[Request], Awaitable[Response]], type[App], type]
+"""A path, its function, its request, and its answer."""
 A = TypeVar("A", bound=App)
 S = TypeVar("S", bound=Selection)
 
@@ -101,20 +105,31 @@ class DeadLetters:
         self._looking = Looking(self._login, lambda: self._client)
         self.jobs: Jobs = Jobs(self._looking.connected, audit)
         self.types: Types = Types()
-        self.router: APIRouter = APIRouter(route_class=route_class(_largest))
-        for path, look in (("/groups", self.groups), ("/letters", self.letters), ("/dry-run", self.dry_run)):
-            self.router.add_api_route(path, look)
-            self.router.add_api_route(path, look, methods=["POST"])
-        for path, change in (
-            ("/body", self.body),
-            ("/check", self.check),
-            ("/replay", self.replay),
-            ("/drop", self.drop),
-            ("/pause", self.pause),
-            ("/resume", self.resume),
-            ("/cancel", self.cancel),
-        ):
-            self.router.add_api_route(path, change, methods=["POST"])
+        self.router: APIRouter = APIRouter(route_class=route_class(_LARGEST))
+        add = self.router.add_api_route
+        for path, look, asked, answer in self._looks():
+            add(path, look, openapi_extra=query_of(asked), responses=answers(answer, Fetches))
+            add(path, look, methods=["POST"], openapi_extra=body_of(asked), responses=answers(answer))
+        for path, change, asked, answer in self._changes():
+            add(path, change, methods=["POST"], openapi_extra=body_of(asked), responses=answers(answer))
+
+    def _looks(self) -> tuple[_Route, ...]:
+        return (
+            ("/groups", self.groups, App, LetterGroups),
+            ("/letters", self.letters, Page, Letters),
+            ("/dry-run", self.dry_run, Selection, DryRun),
+        )
+
+    def _changes(self) -> tuple[_Route, ...]:
+        return (
+            ("/body", self.body, Selection, EditedBody),
+            ("/check", self.check, Checked, BodyCheck),
+            ("/replay", self.replay, Replayed, Started),
+            ("/drop", self.drop, Dropped, Started),
+            ("/pause", self.pause, App, Done),
+            ("/resume", self.resume, App, Done),
+            ("/cancel", self.cancel, App, Done),
+        )
 
     @property
     def topics(self) -> Mapping[str, Topic]:
@@ -309,7 +324,3 @@ def _decoded(body: bytes, type_: type[A]) -> A:
         return decode_json(body, type_)
     except Undecodable as error:
         raise UsageError(f"the request names no dead letters: {error}") from error
-
-
-async def _largest() -> int:
-    return _LARGEST

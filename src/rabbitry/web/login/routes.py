@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -10,15 +10,19 @@ from fastapi.responses import HTMLResponse, JSONResponse
 
 from rabbitry._decode import decode_json
 from rabbitry.apps import Role, needs, user_of
-from rabbitry.apps.api import json_response, route_class
+from rabbitry.apps.api import answers, json_response, route_class
 from rabbitry.exceptions import Undecodable, UsageError
 from rabbitry.runtime.http.guard import cookie_name, peer_of
 from rabbitry.web._shell import login_page
+from rabbitry.web.answers import Done, Me, SignedIn
 from rabbitry.web.login.accounts import TooManyGuesses
 from rabbitry.web.login.gate import SESSION, Login
+from rabbitry.web.login.requests import body_of
 
 if TYPE_CHECKING:
     from rabbitry.web.login.sessions import Session
+
+_LARGEST: Final = 10_000
 
 
 class Credentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,11 +44,12 @@ class LoginRoutes:
 
     def __init__(self, login: Login) -> None:
         self._login = login
-        self.router: APIRouter = APIRouter(route_class=route_class(_largest))
+        self.router: APIRouter = APIRouter(route_class=route_class(_LARGEST))
         self.router.add_api_route("/login/", self.page, include_in_schema=False)
-        self.router.add_api_route("/session", self.show)
-        self.router.add_api_route("/session", self.sign_in, methods=["POST"])
-        self.router.add_api_route("/logout", self.sign_out, methods=["POST"])
+        self.router.add_api_route("/session", self.show, responses=answers(Me))
+        add = self.router.add_api_route
+        add("/session", self.sign_in, methods=["POST"], openapi_extra=body_of(Credentials), responses=answers(SignedIn))
+        add("/logout", self.sign_out, methods=["POST"], responses=answers(Done))
 
     @needs(Role.ANYONE)
     async def page(self, request: Request) -> HTMLResponse:
@@ -93,7 +98,3 @@ class LoginRoutes:
         session: Session | None = request.scope.get(SESSION)
         if session is not None:
             self._login.sessions.end(session)
-
-
-async def _largest() -> int:
-    return 10_000

@@ -1,0 +1,107 @@
+"""The shapes of the answers of a course's page, as the OpenAPI document describes them."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class Submission(TypedDict):
+    """A submission. attempt: 1 for the student's first in its module. latest: whether it is the newest."""
+
+    id: str
+    student: str
+    module: str
+    attempt: int
+    latest: bool
+    name: str
+    status: str
+    mark: float | None
+    out_of: float | None
+    feedback: str | None
+    submitted_at: str
+    updated_at: str
+
+
+class Hop(TypedDict):
+    """A hop of a submission: the new status, and by whom, when and where."""
+
+    role: str
+    status: str
+    who: str
+    place: str
+    at: str
+    mark: float | None
+    out_of: float | None
+    feedback: str | None
+    remark: str | None
+
+
+class Described(Submission):
+    """A submission with its hops, and whether its file is here."""
+
+    history: list[Hop]
+    has_file: bool
+
+
+class Overview(TypedDict):
+    """How many submissions are in each status and inbox, and a page of them, the last changed first.
+
+    newest: the number of the latest entry of each inbox. outbox: decisions to be published. each: of a page.
+    """
+
+    statuses: dict[str, int]
+    inboxes: dict[str, int]
+    newest: dict[str, int]
+    outbox: int
+    submissions: list[Submission]
+    total: int
+    each: int
+    modules: list[str]
+    who: str
+
+
+class Brief(TypedDict):
+    """A submission that waits in an inbox. item: the number of its entry."""
+
+    id: str
+    item: int
+    role: str
+    arrived_at: str
+    student: int | str
+    module: str | None
+    name: str | None
+    mark: float | None
+    out_of: float | None
+    feedback: str | None
+    sent_back: int
+
+
+class Inbox(TypedDict):
+    """A page of an inbox, oldest first."""
+
+    items: list[Brief]
+    total: int
+    each: int
+
+
+class Opened(Brief):
+    """A submission that waits, with its solution if that is text. is_cut: only the beginning is here."""
+
+    solution: str
+    is_cut: bool
+    is_binary: bool
+    actions: list[str]
+    remarks: list[str | None]
+
+
+class Submitted(TypedDict):
+    """The id of a new submission."""
+
+    id: str
+
+
+class Decided(TypedDict):
+    """A submission and its new status."""
+
+    id: str
+    status: str
