@@ -5,11 +5,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.docs.blocks import ROOT, Block
 from tests.support import commands
+from tests.support.launcher import launch
 
 # Commands that end by themselves, though they begin as a service does.
 _ENDING = ("rabbitry broker check", "rabbitry broker repair")
@@ -43,11 +45,12 @@ _HOSTS = "127.0.0.1 localhost\n192.0.2.7 rabbit.example broker.example\n"
 # Without the plugins of this project's own environment: Hypothesis alone takes 0.6 s of CPU to import.
 _PYTEST = "python -m pytest -q -p no:cacheprovider -p no:asyncio -p no:hypothesispytest"
 _PRELUDE = Path(__file__).parent / "prelude.sh"
+_COMMAND = Path(__file__).parent / "command.py"
 
 
 def why_missing() -> str | None:
     """Return which program a machine needs and this one has not; None when all are there."""
-    missing = [name for name in ("unshare", "ip", "ss") if not shutil.which(name)]
+    missing = [name for name in ("ip", "ss") if not shutil.which(name)]
     return f"missing: {', '.join(missing)} (as root: scripts/system-deps)" if missing else None
 
 
@@ -68,29 +71,52 @@ def run_page(blocks: Sequence[Block], folder: Path, before: Sequence[str] = ()) 
     for made in (home, logs, programs):
         made.mkdir()
     (folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
-    _make_runs_in_the_checkout(programs)
-    (logs.parent / "hosts").write_text(_HOSTS)
-    script = "\n".join([f". {_PRELUDE}", f"mount --bind {logs.parent}/hosts /etc/hosts", *_script(blocks, before)])
-    privileges = [] if os.geteuid() == 0 else ["--map-root-user"]
-    return subprocess.run(
-        ["unshare", *privileges, "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c",
-         script],
-        cwd=folder, env=_environment(home, logs, programs), stdin=subprocess.DEVNULL, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=560,
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory(
+        prefix="rabbitry-docs-"
+    ) as short:  # the path of a socket has 107 characters at most
+        launcher = f"{short}/launcher"
+        _write_programs(programs, launcher)
+        (logs.parent / "hosts").write_text(_HOSTS)
+        script = "\n".join([f". {_PRELUDE}", f"mount --bind {logs.parent}/hosts /etc/hosts", *_script(blocks, before)])
+        return _run(launcher, script, folder, _environment(home, logs, programs))
 
 
-def _make_runs_in_the_checkout(programs: Path) -> None:
-    make = programs / "make"
-    make.write_text(f'#!/bin/sh\nexec {shutil.which("make")} --directory {ROOT} "$@"\n')
-    make.chmod(0o755)
+def _run(launcher: str, script: str, folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    with tempfile.TemporaryFile("w+") as output:
+        process = launch(
+            [launcher, script], environment, output.fileno(), output.fileno(), cwd=folder,
+            module="tests.docs.namespaces",
+        )  # fmt: skip
+        try:
+            code = process.wait(560)
+        finally:
+            process.kill()
+            process.wait()
+        output.seek(0)
+        return subprocess.CompletedProcess(script, code, output.read())
+
+
+def _write_programs(programs: Path, launcher: str) -> None:
+    """Write what the page's commands mean by `make` and `rabbitry`.
+
+    `make` runs in the checkout. `rabbitry` is forked, for a tenth of the CPU; one that is to import what the page has
+    installed has a Python of its own, as `.venv/bin/rabbitry` has.
+    """
+    python = Path(sys.executable)
+    for name, body in {
+        "make": f'exec {shutil.which("make")} --directory {ROOT} "$@"',
+        "rabbitry": f'[ -z "${{PYTHONPATH:-}}" ] || exec {python.parent}/rabbitry "$@"\n'
+        f'exec {python} -IS {_COMMAND} {launcher} "$@"',
+    }.items():
+        (programs / name).write_text(f"#!/bin/sh\n{body}\n")
+        (programs / name).chmod(0o755)
 
 
 def _environment(home: Path, logs: Path, programs: Path) -> Mapping[str, str]:
     kept = {
         key: value
         for key, value in commands.environment().items()
-        if not key.startswith(("XDG_", "MAKE", "MFLAGS", "ARGS"))
+        if not key.startswith(("XDG_", "MAKE", "MFLAGS", "ARGS", "PYTHONPATH"))
     }
     path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     return kept | {"HOME": str(home), "LOGS": str(logs), "PATH": path}

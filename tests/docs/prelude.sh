@@ -31,9 +31,13 @@ run() {
     [ -z "$found" ] || id=$found
 }
 
-# up PID LOG PATTERN: a service is up when it has printed what its line says, or anything, or is connected.
+# up PID LOG PATTERN: a service is up when it has printed what its line says, or anything, or is connected. One that was
+# forked for its command is another process.
 up() {
-    if [ -n "$3" ]; then grep -qE "$3" "$2"; else [ -s "$2" ] || ss -Htnp state established | grep -q "pid=$1,"; fi
+    local pid
+    if [ -n "$3" ]; then grep -qE "$3" "$2"; return; fi
+    pid=$(cat "$LOGS.job$1" 2>/dev/null) || pid=$1
+    [ -s "$2" ] || ss -Htnp state established | grep -q "pid=$pid,"
 }
 
 # start LINE [PATTERN]: a service, which goes on beside the lines that follow.

@@ -3,7 +3,7 @@
 Importing takes a command up to a second of CPU, and the tests start some six hundred. A launcher, a process without
 threads, imports everything once and forks itself for each command. What it forks is a process like any other: with its
 own id, environment, folder, output, signals and exit code. It shows the launcher's command line in `ps`, and an import
-that a command forgot may be there already: the tests of the documentation, and some others, start commands anew.
+that a command forgot may be there already: test_extras.py, test_dist.py and some others start commands anew.
 
 All processes of a test run share one launcher: pytest's first process starts it, and the others find its address in
 their environment. What they have launched may live longer than they do, and at most until the run ends.
@@ -32,7 +32,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, NoReturn
+from typing import IO, Final, NamedTuple, NoReturn
 
 _HEAVY: Final = (
     "alembic.command",
@@ -214,7 +214,12 @@ def main() -> None:
         raise RuntimeError("an import started a thread: a process with threads can't be forked safely")
     gc.collect()
     gc.freeze()  # or each process would copy the pages of all objects with its first collection
-    if (job := _serve(listening)) is not None:
+    serve(listening, until=[sys.stdin])
+
+
+def serve(listening: socket.socket, *, until: Sequence[IO[str]] = ()) -> None:
+    """Fork for each command that is asked for; return when one of `until` can be read, and in no forked process."""
+    if (job := _next_job(listening, until)) is not None:
         _become(job)
         if job.arguments[:1] == ["up"]:
             from tests.support.forking import fork_children
@@ -224,7 +229,7 @@ def main() -> None:
         _run(job)
 
 
-def _serve(listening: socket.socket) -> _Job | None:
+def _next_job(listening: socket.socket, until: Sequence[IO[str]]) -> _Job | None:
     """Return None at the end, and in each forked process its job."""
     running: dict[int, socket.socket] = {}
     connections: list[socket.socket] = []
@@ -234,8 +239,9 @@ def _serve(listening: socket.socket) -> _Job | None:
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
     signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
     while True:
-        readable, _, _ = select.select([sys.stdin, woken, listening, *connections], [], [])
-        if sys.stdin in readable:
+        asking: list[IO[str] | socket.socket] = [*until, woken, listening, *connections]
+        readable, _, _ = select.select(asking, [], [])
+        if any(one in readable for one in until):
             return None
         if woken in readable:
             woken.recv(4096)
