@@ -15,6 +15,7 @@ from rabbitry.web._navigation import OWN
 from tests.browser.axe import serious
 from tests.browser.watched import Watched
 from tests.support import commands
+from tests.support.brokers import on_embedded
 from tests.support.embedded import BrokerProcess
 from tests.support.management import management_url
 from tests.support.ports import free_port
@@ -59,6 +60,7 @@ async def _open(browser: Browser, url: str, *, width: int = 1400) -> Watched:
     return watched
 
 
+@on_embedded("system")
 async def test_queues_are_sorted_filtered_and_shown_in_full_by_keyboard(browser: Browser, system: System) -> None:
     async with rabbitry.connect(system.broker) as connection:
         channel = await connection.channel()
@@ -143,6 +145,7 @@ async def test_messages_are_looked_at_and_hostile_ones_are_text(browser: Browser
     assert watched.complaints == []
 
 
+@on_embedded("system")
 async def test_a_queue_is_purged_and_deleted_once_its_name_is_typed(browser: Browser, system: System) -> None:
     name = f"drop.{_EVIL}"
     async with rabbitry.connect(system.broker) as connection:
@@ -179,6 +182,7 @@ async def test_a_queue_is_purged_and_deleted_once_its_name_is_typed(browser: Bro
     assert watched.complaints == []
 
 
+@on_embedded("system")
 async def test_things_are_declared_bound_and_removed_by_keyboard(browser: Browser, system: System) -> None:
     queue, exchange = f"made.{_EVIL}", f"way.{_EVIL}"
     page = await browser.new_page(viewport={"width": 320, "height": 800})
@@ -254,6 +258,7 @@ async def test_things_are_declared_bound_and_removed_by_keyboard(browser: Browse
     assert watched.complaints == []
 
 
+@on_embedded("system")
 async def test_a_connection_is_closed_with_a_reason(browser: Browser, system: System) -> None:
     async with rabbitry.connect(system.broker, name=f"close {_EVIL}"):
         watched = await _open(browser, f"{system.url}connections/?filter=client=close")

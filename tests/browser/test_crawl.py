@@ -24,6 +24,7 @@ from rabbitry.runtime.listening import listen
 from rabbitry.web.server import Mount, create_app, mounts
 from tests.apps.crawl._fake import EVIL, URL, FakeKeeper
 from tests.browser.watched import SERVER_AWAY, Watched
+from tests.support.brokers import ON_EMBEDDED
 
 pytestmark = pytest.mark.timeout(300)
 _WITHIN = 90_000
@@ -88,6 +89,7 @@ async def _opened(
     return watched
 
 
+@ON_EMBEDDED
 async def test_nodes_appear_with_their_first_message_and_go_in_silence(
     browser: Browser, broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ import rabbitry
 from tests.browser.axe import serious
 from tests.browser.watched import Watched
 from tests.support import commands
+from tests.support.brokers import on_embedded
 from tests.support.embedded import BrokerProcess
 from tests.support.management import management_url
 from tests.support.ports import free_port
@@ -69,6 +70,7 @@ async def _open_by_keyboard(page: Page, summary: Locator) -> None:
     await page.keyboard.press("Enter")
 
 
+@on_embedded("system")
 async def test_dead_letters_are_looked_at_edited_replayed_and_dropped(browser: Browser, system: System) -> None:
     app = rabbitry.App("shop")
     done: list[Order] = []

@@ -11,6 +11,7 @@ from tests.browser.axe import serious
 from tests.browser.watched import Watched
 from tests.flow._running import eventually_holds
 from tests.support import commands
+from tests.support.brokers import on_embedded
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitMQ
@@ -51,6 +52,7 @@ async def _open(browser: Browser, url: str, width: int) -> tuple[Watched, Page]:
     return watched, page
 
 
+@on_embedded("system")
 async def test_two_browsers_pause_and_resume_a_stage_by_keyboard(browser: Browser, system: System) -> None:
     app = rabbitry.App(f"evil {_EVIL}")
 

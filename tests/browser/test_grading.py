@@ -14,6 +14,7 @@ from rabbitry.apps.grading.students import Submitter
 from tests.apps.grading._running import PEOPLE, role_set
 from tests.browser.watched import SERVER_AWAY, Watched
 from tests.support import commands
+from tests.support.brokers import ON_EMBEDDED
 from tests.support.ports import free_port
 
 pytestmark = pytest.mark.timeout(300)
@@ -60,6 +61,7 @@ async def _open_item(watched: Watched, role: str) -> Locator:
     return form
 
 
+@ON_EMBEDDED
 async def test_people_decide_in_every_role_on_the_page(
     browser: Browser, broker_url: str, database_url: str, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """The overview in a real browser, with a real system behind it: what flows, on both brokers."""
 
 import asyncio
+import itertools
 import shlex
 from collections.abc import AsyncIterator, Iterator
 from typing import Literal
@@ -14,6 +15,7 @@ from rabbitry.amqp.client import Channel
 from tests.browser.axe import serious
 from tests.browser.watched import Watched
 from tests.support import commands
+from tests.support.brokers import on_embedded
 from tests.support.management import broker_and_management
 
 pytestmark = pytest.mark.timeout(300)
@@ -21,10 +23,8 @@ _WITHIN = 120_000
 _EVIL = "<img src=x onerror=alert(1)>"
 
 
-async def _open(
-    browser: Browser, url: str, *, width: int = 1300, scheme: Literal["dark", "light"] = "light"
-) -> Watched:
-    page = await browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+async def _open(browser: Browser, url: str) -> Watched:
+    page = await browser.new_page(viewport={"width": 1300, "height": 900})
     watched = Watched(page)
     await page.goto(url)
     return watched
@@ -99,6 +99,7 @@ async def test_messages_are_seen_to_flow_from_program_to_program(browser: Browse
     assert watched.complaints == []
 
 
+@on_embedded("system")
 async def test_a_thing_shows_its_figures_and_leads_to_others_by_keys(
     browser: Browser, web: str, traffic: Channel
 ) -> None:
@@ -125,6 +126,7 @@ async def test_a_thing_shows_its_figures_and_leads_to_others_by_keys(
     assert watched.complaints == []
 
 
+@on_embedded("system")
 async def test_filter_search_table_and_freeze(browser: Browser, web: str, traffic: Channel) -> None:
     watched = await _open(browser, web)
     page = watched.page
@@ -154,6 +156,7 @@ async def test_filter_search_table_and_freeze(browser: Browser, web: str, traffi
     assert watched.complaints == []
 
 
+@on_embedded("system")
 async def test_a_queue_that_grows_and_nobody_reads_needs_attention(
     browser: Browser, web: str, traffic: Channel
 ) -> None:
@@ -165,6 +168,7 @@ async def test_a_queue_that_grows_and_nobody_reads_needs_attention(
     assert watched.complaints == []
 
 
+@on_embedded("system")
 async def test_a_new_thing_moves_no_other(browser: Browser, web: str, traffic: Channel) -> None:
     watched = await _open(browser, web)
     page = watched.page
@@ -182,17 +186,18 @@ async def test_a_new_thing_moves_no_other(browser: Browser, web: str, traffic: C
     assert {key: after[key] for key in stayed} == {key: before[key] for key in stayed}
 
 
-@pytest.mark.parametrize("width", [320, 1300])
-@pytest.mark.parametrize("scheme", ["dark", "light"])
-async def test_axe_finds_nothing_serious(
-    browser: Browser, web: str, traffic: Channel, width: int, scheme: Literal["dark", "light"]
-) -> None:
-    page = (await _open(browser, web, width=width, scheme=scheme)).page
+@on_embedded("system")
+async def test_axe_finds_nothing_serious(browser: Browser, web: str, traffic: Channel) -> None:
+    page = (await _open(browser, web)).page
     await page.locator(_thing("queue", "news.read")).click(timeout=_WITHIN)
     await expect(page.get_by_role("complementary")).to_be_visible()
     await page.get_by_text("The same as a table").click()
-    assert await page.evaluate("document.documentElement.scrollWidth") <= width
-    assert await serious(page) == []
+    schemes: tuple[Literal["dark", "light"], ...] = ("dark", "light")
+    for width, scheme in itertools.product((320, 1300), schemes):
+        await page.set_viewport_size({"width": width, "height": 800})
+        await page.emulate_media(color_scheme=scheme)
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width
+        assert await serious(page) == []
 
 
 async def test_a_newcomer_tries_what_the_page_suggests(browser: Browser) -> None:
@@ -239,6 +244,7 @@ _MANY = """async () => {
 }"""
 
 
+@on_embedded("system")
 async def test_very_many_things_are_grouped_and_open(browser: Browser, web: str) -> None:
     page = (await _open(browser, web)).page
     found = await page.evaluate(_MANY)

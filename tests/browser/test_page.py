@@ -15,6 +15,7 @@ from rabbitry.runtime.http.pages import PEER_PAGE_LIMIT
 from tests.browser.axe import serious
 from tests.browser.watched import Watched
 from tests.support import commands
+from tests.support.brokers import ON_EMBEDDED
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
 
@@ -81,7 +82,7 @@ async def test_real_samples_of_this_machine_appear(browser: Browser, web: str, b
     assert watched.complaints == []
 
 
-@_ON_BOTH_BROKERS
+@ON_EMBEDDED
 async def test_data_from_the_wire_is_shown_as_text(browser: Browser, web: str, broker_url: str) -> None:
     evil = "<img src=x onerror=alert(1)><script>alert(2)</script>"
     net = {evil: {"rx": 1, "tx": 2}}
@@ -355,7 +356,7 @@ async def test_a_killed_broker_is_reported_and_the_page_recovers(browser: Browse
             assert watched.complaints == []
 
 
-@_ON_BOTH_BROKERS
+@ON_EMBEDDED
 async def test_a_killed_dashboard_is_reported_and_the_page_recovers(browser: Browser, broker_url: str) -> None:
     port = free_port()
     more = {"RABBITRY_BROKER": broker_url}

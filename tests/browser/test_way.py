@@ -11,6 +11,7 @@ from rabbitry.flow.publisher import Publisher
 from tests.browser.axe import serious
 from tests.browser.watched import Watched
 from tests.support import commands
+from tests.support.brokers import on_embedded
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
 
@@ -66,6 +67,7 @@ async def _check(watched: Watched) -> None:
     watched.complaints.clear()
 
 
+@on_embedded("broker")
 async def test_a_message_is_found_and_followed(browser: Browser, web: str, publisher: Publisher) -> None:
     page = await browser.new_page(viewport={"width": 1300, "height": 900})
     watched = Watched(page)

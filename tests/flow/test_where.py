@@ -29,33 +29,27 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningBroker]:
         assert list(broker._broker.vhosts["/"].queues) == []
 
 
-@pytest.mark.parametrize("key", ["async", "thread", "own-thread", "process", "publisher", "blocking-publisher"])
+# The stages of `_publishing`, each of which publishes in a way of its own. One worker has all of them.
+_WAYS = ("async", "thread", "own-thread", "process", "publisher", "blocking-publisher")
+
+
 async def test_a_handler_of_a_worker_publishes_where_the_worker_is(
-    no_leaks: None, broker_url: str, elsewhere: RunningBroker, key: str
+    no_leaks: None, broker_url: str, elsewhere: RunningBroker
 ) -> None:
     app = _publishing.app
     async with app.worker(broker_url, connect_attempts=1):
-        await app.publish("x", key=key)
-        await eventually_holds(broker_url, "ends", 1)
+        for number, key in enumerate([*_WAYS, "connect", "connect-blocking"], 1):
+            await app.publish(key, key=key)
+            await eventually_holds(broker_url, "ends", number)
+        await app.publish("x", key="other")
+        await eventually_holds(broker_url, "other.take", 1)
 
 
-@pytest.mark.parametrize("key", ["async", "thread", "own-thread", "process", "publisher", "blocking-publisher"])
-async def test_a_handler_under_the_harness_publishes_to_the_harness(
-    no_leaks: None, elsewhere: RunningBroker, key: str
-) -> None:
+async def test_a_handler_under_the_harness_publishes_to_the_harness(no_leaks: None, elsewhere: RunningBroker) -> None:
     async with harness(_publishing.app) as h:
-        await h.publish("x", key=key)
-        assert await h.published("end", timeout=60) == "x"
-
-
-@pytest.mark.parametrize("key", ["connect", "connect-blocking", "other"])
-async def test_connections_and_other_apps_in_a_handler_go_where_the_worker_is(
-    no_leaks: None, broker_url: str, elsewhere: RunningBroker, key: str
-) -> None:
-    app = _publishing.app
-    async with app.worker(broker_url, connect_attempts=1):
-        await app.publish("x", key=key)
-        await eventually_holds(broker_url, "other.take" if key == "other" else "ends", 1)
+        for key in _WAYS:
+            await h.publish(f"by {key}", key=key)
+            assert await h.published("end", timeout=60) == f"by {key}"
 
 
 async def test_the_block_of_a_harness_is_in_it_also_in_its_threads(elsewhere: RunningBroker) -> None:

@@ -10,6 +10,7 @@ import trustme
 
 from rabbitry.apps.crawl.answers import Status
 from tests.support import crawl_scenes
+from tests.support.brokers import ON_EMBEDDED, ON_RABBITMQ
 from tests.support.commands import run
 from tests.support.crawl_zoo import Zoo, zoo
 from tests.support.crawling import Crawl
@@ -18,13 +19,6 @@ from tests.support.sites import Answer, Request, Sites, host
 from tests.support.waiting import eventually_blocking
 
 pytestmark = pytest.mark.timeout(400)
-# Deaths and pauses of roles look alike on both brokers: `make faults` runs these on the other one.
-_ON_EMBEDDED = pytest.mark.parametrize(
-    "broker_url", ["embedded", pytest.param("rabbitmq", marks=pytest.mark.faults)], indirect=True
-)
-_ON_RABBITMQ = pytest.mark.parametrize(
-    "broker_url", ["rabbitmq", pytest.param("embedded", marks=pytest.mark.faults)], indirect=True
-)
 
 
 @dataclass
@@ -160,7 +154,7 @@ def test_a_certificate_that_does_not_verify_is_an_outcome(crawled: Crawled) -> N
         assert not sites.log
 
 
-@_ON_EMBEDDED
+@ON_EMBEDDED
 def test_one_slow_host_delays_no_other(broker_url: str, tmp_path: Path) -> None:
     def site(request: Request) -> Answer:
         if request.host == host(0):
@@ -177,27 +171,27 @@ def test_one_slow_host_delays_no_other(broker_url: str, tmp_path: Path) -> None:
         assert len({entry.host for entry in sites.log if entry.began < ended}) >= 19
 
 
-@_ON_EMBEDDED
+@ON_EMBEDDED
 def test_killed_roles_lose_no_page(broker_url: str, tmp_path: Path) -> None:
     crawl_scenes.kills(broker_url, tmp_path, pages=150, kills=3, hosts=5)
 
 
-@_ON_RABBITMQ
+@ON_RABBITMQ
 def test_no_host_is_requested_before_its_delay_is_over(broker_url: str, tmp_path: Path) -> None:
     crawl_scenes.manners(broker_url, tmp_path, hosts=12, each=3, crawlers=3, kills=4, delay=0.5, slower=1)
 
 
-@_ON_EMBEDDED
+@ON_EMBEDDED
 def test_a_paused_crawler_requests_nothing_more(broker_url: str, tmp_path: Path) -> None:
     crawl_scenes.paused(broker_url, tmp_path, seconds=4)
 
 
-@_ON_RABBITMQ
+@ON_RABBITMQ
 async def test_lost_connections_lose_no_page_and_no_manners(broker_url: str, tmp_path: Path) -> None:
     await crawl_scenes.cuts(broker_url, tmp_path, cuts=2)
 
 
-@_ON_EMBEDDED
+@ON_EMBEDDED
 def test_traps_take_few_requests(broker_url: str, tmp_path: Path) -> None:
     crawl_scenes.traps(broker_url, tmp_path, real=300)
 
@@ -213,7 +207,7 @@ socket.getaddrinfo = getaddrinfo
 """
 
 
-@_ON_RABBITMQ
+@ON_RABBITMQ
 def test_a_name_that_later_resolves_differently_has_no_effect(broker_url: str, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(_REBINDING)
     with (

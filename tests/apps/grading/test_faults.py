@@ -18,6 +18,7 @@ from rabbitry.apps.grading.students import Submitter
 from tests.apps.grading._running import CC
 from tests.flow._running import counts
 from tests.support import commands
+from tests.support.brokers import ON_EMBEDDED
 from tests.support.launcher import Launched, launch
 from tests.support.waiting import eventually
 
@@ -145,6 +146,7 @@ async def confirm_all(
 
 
 @pytest.mark.timeout(330)
+@ON_EMBEDDED
 async def test_a_hundred_assignments_survive_killed_roles(broker_url: str, tmp_path: Path) -> None:
     await confirm_all(broker_url, tmp_path, 102, kills=6, pause=0.05, seed=1, within=300)
 

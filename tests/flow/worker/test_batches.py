@@ -13,6 +13,7 @@ from rabbitry.flow.worker._executors.batching import Batcher
 from rabbitry.testing import harness
 from tests.flow._apps import Item, batches
 from tests.flow._running import bodies, counts, dead_of, eventually_dead, eventually_holds, put
+from tests.support.brokers import ON_EMBEDDED
 from tests.support.proxy import FaultProxy
 from tests.support.waiting import eventually
 
@@ -201,6 +202,7 @@ async def test_a_batch_that_fails_for_all_costs_each_one_attempt(broker_url: str
 
 
 @pytest.mark.parametrize("kind", ["async", "thread"])
+@ON_EMBEDDED
 async def test_a_message_that_hangs_its_batch_costs_no_other_an_attempt(broker_url: str, kind: str) -> None:
     app = rabbitry.App("hanging")
     done: list[tuple[int, int]] = []
@@ -233,6 +235,7 @@ async def test_a_message_that_hangs_its_batch_costs_no_other_an_attempt(broker_u
     assert sorted(done) == [(n, 1) for n in range(6) if n != 3]
 
 
+@ON_EMBEDDED
 async def test_a_worker_process_handles_batches_and_its_death_costs_the_one_that_kills_it(broker_url: str) -> None:
     await publish(broker_url, batches, "process", [Item(n) for n in range(20)])
     async with batches.worker(broker_url, connect_attempts=1):

@@ -14,6 +14,7 @@ from tests.flow._running import counts, dead_of, eventually_dead, eventually_hol
 from tests.flow.worker._accounts import lose_nothing, publish, settled
 from tests.flow.worker._victim import STEPS, app
 from tests.support import commands
+from tests.support.brokers import on_embedded
 from tests.support.embedded import BrokerProcess
 from tests.support.proxy import FaultProxy, Way
 from tests.support.rabbitmq import RabbitMQ
@@ -96,11 +97,8 @@ async def test_a_network_that_breaks_loses_nothing(broker_url: str) -> None:
     assert sum(out.values()) < 2 * len(names)
 
 
-# Each start of RabbitMQ takes five seconds of CPU. That it marks what only waited is seen in the first of the tests.
-_on_both = pytest.mark.parametrize("server", ["embedded", "rabbitmq"], indirect=True)
-_short = pytest.mark.parametrize(
-    "server", ["embedded", pytest.param("rabbitmq", marks=pytest.mark.faults)], indirect=True
-)
+# Each start of RabbitMQ takes five seconds of CPU.
+_short = on_embedded("server")
 
 
 @pytest.fixture
@@ -113,7 +111,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RabbitMQ 
         yield broker
 
 
-@_on_both
+@_short
 async def test_a_broker_crash_is_not_counted_for_waiting_suspects(server: RabbitMQ | BrokerProcess) -> None:
     waiting = rabbitry.App("waiting")
     go_on = asyncio.Event()

@@ -14,6 +14,7 @@ from rabbitry.amqp.client import Properties
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
 from tests.flow.worker.test_worker import take_and_die
 from tests.support import commands
+from tests.support.brokers import ON_EMBEDDED
 from tests.support.waiting import eventually, eventually_blocking
 
 INTERRUPTED = "x-rabbitry-interrupted"
@@ -134,6 +135,7 @@ def in_process(text: str, message: rabbitry.Message) -> None:
 
 @pytest.mark.parametrize("stage", ["thread", "process"])
 @pytest.mark.parametrize("how", ["deadline", "second signal", "signal to the group"])
+@ON_EMBEDDED
 def test_a_signal_is_not_counted_for_interrupted_messages(
     broker_url: str, tmp_path: Path, stage: str, how: str
 ) -> None:

@@ -16,6 +16,7 @@ from rabbitry.flow.worker._executors import streams, tasks
 from rabbitry.flow.worker._executors.streams import LARGEST, LARGEST_TOGETHER, MOST
 from tests.flow._apps import yielding
 from tests.flow._running import bodies, counts, dead_of, eventually_dead, eventually_holds
+from tests.support.brokers import ON_EMBEDDED
 from tests.support.proxy import FaultProxy, Way
 from tests.support.waiting import eventually
 
@@ -429,6 +430,7 @@ async def test_batches_yield_too(broker_url: str) -> None:
 
 
 @pytest.mark.usefixtures("time_to_close")
+@ON_EMBEDDED
 async def test_worker_processes_yield_too(broker_url: str, tmp_path: Path) -> None:
     async with yielding.publisher(broker_url) as publisher:
         for text in ("count 600", "fail", "die", f"endless {tmp_path / 'late'}"):

@@ -25,6 +25,7 @@ from rabbitry.flow import App
 from rabbitry.flow.exceptions import Reject
 from tests.apps.crawl.processor._messages import URL, message, packed, page_message
 from tests.apps.crawl.processor._stages import fragile_app
+from tests.support.brokers import ON_EMBEDDED
 from tests.support.commands import service
 from tests.support.waiting import eventually_blocking
 
@@ -101,6 +102,7 @@ async def test_pages_of_other_programs_are_processed(broker_url: str) -> None:
 
 @pytest.mark.timeout(300)  # several processes start, one after the other
 @pytest.mark.parametrize("fault", ["dies", "hangs", "memory"])
+@ON_EMBEDDED
 async def test_a_page_that_kills_its_process_affects_no_other(broker_url: str, fault: str) -> None:
     async with _running(broker_url, fragile_app()) as broker:
         bad = f"http://a.example/{fault}"
