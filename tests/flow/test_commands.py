@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,16 @@ def test_lines_are_published_worked_on_and_the_worker_stops_at_a_signal(shop: ra
     assert asyncio.run(counts(broker_url, ["shop.take", "shop.bill", "shop.dead"])) == {
         "shop.take": 0, "shop.bill": 0, "shop.dead": 0,
     }  # fmt: skip
+
+
+def test_a_health_port_that_is_taken_ends_the_worker_with_one_line(shop: rabbitry.App, embedded_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        done = run("worker", "shop_of_tests:app", "--log-level", "error", "--health-port", str(port), url=embedded_url)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"rabbitry: can't serve /health on 127.0.0.1 port {port}: another program listens there; choose another port\n"
+    )
 
 
 def test_several_processes_work_and_stop_together(shop: rabbitry.App, rabbitmq_url: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rabbitry.cli._apps import AppPath, load_app
-from rabbitry.exceptions import RabbitryError
+from rabbitry.exceptions import RabbitryError, UsageError
 from rabbitry.runtime.logging import Level
 from rabbitry.runtime.options import (
     Broker,
@@ -48,7 +48,8 @@ Processes = Annotated[int, typer.Option(min=1, help="The number of worker proces
 HealthPort = Annotated[
     int | None,
     port_option(
-        help="Serve GET /health on this port of 127.0.0.1; several processes use this port and the next ones.",
+        help="Serve GET /health, /live and /metrics on this port of 127.0.0.1; several processes use this port and the "
+        "next ones.",
         show_default=False,
     ),
 ]
@@ -109,7 +110,11 @@ async def _run(worker: Worker, health_port: int | None, deadline: float, stop: a
             return ExitCode.DONE if is_done else ExitCode.FAILED
         entering.result()
         if health_port is not None:
-            port = await worker.serve_health(health_port)
+            try:
+                port = await worker.serve_health(health_port)
+            except UsageError:
+                await worker.stop(0)
+                raise
             _logger.info("health: http://127.0.0.1:%d/health", port)
         ready(f"{worker.spec.name}: {', '.join(stage.name for stage in worker.stages)}")
         waiting = asyncio.ensure_future(worker.wait())

@@ -12,15 +12,18 @@ BUCKETS: Final = 40
 class Histogram:
     """Counts of durations, one for each of BUCKETS."""
 
-    __slots__ = ("counts",)
+    __slots__ = ("counts", "seconds")
 
     def __init__(self) -> None:
         self.counts: list[int] = [0] * BUCKETS
+        self.seconds = 0.0
+        """The sum of all durations."""
 
     def observe(self, seconds: float) -> None:
         """Count one duration."""
         number = int(seconds * 1e6).bit_length()
         self.counts[number if number < BUCKETS else -1] += 1
+        self.seconds += seconds
 
     def __len__(self) -> int:
         """Return how many durations were counted."""

@@ -65,6 +65,8 @@ async def test_health_shows_the_cause_of_a_failure(embedded_url: str) -> None:
             hanging.cancel()
             async with httpx.AsyncClient(timeout=90) as client:
                 answer = await client.get(f"http://127.0.0.1:{port}/health")
+                live = await client.get(f"http://127.0.0.1:{port}/live")
+    assert (live.status_code, live.json()) == (503, {"status": "failed"})
     assert answer.status_code == 503
     assert answer.json()["status"] == "unhealthy"
     assert "2 handlers hang" in answer.json()["failure"]

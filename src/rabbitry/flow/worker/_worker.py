@@ -24,12 +24,14 @@ from rabbitry.flow.stage import Stage
 from rabbitry.flow.timing import Timing
 from rabbitry.flow.wiring.topology import DELIVERY_TIMEOUT
 from rabbitry.flow.worker._block import Block
+from rabbitry.flow.worker._counting import StageCounts
 from rabbitry.flow.worker._engine import Engine
 from rabbitry.flow.worker._executors import Executor, Invoker, make_executor
 from rabbitry.flow.worker._health import Health
 from rabbitry.flow.worker._job import GIVEN_BACK, Job, Result, Work
 from rabbitry.flow.worker._life import Life
 from rabbitry.flow.worker._mailbox import Mailbox
+from rabbitry.flow.worker._metrics import exposition
 from rabbitry.runtime.io_thread import IOThread
 from rabbitry.runtime.loop_watchdog import Alarm, Watch
 
@@ -242,11 +244,15 @@ class Worker:
         await self._on_io(self._engine.ping(timeout))
 
     async def serve_health(self, port: int, host: str = "127.0.0.1") -> int:
-        """Answer `GET /health` over HTTP: 200 while healthy, 503 while not. Returns the port; 0 takes a free one.
+        """Answer over HTTP, for orchestrators and Prometheus. Returns the port; 0 takes a free one.
 
-        It is answered by the I/O thread, also while a handler keeps the loop. Raises OSError.
+        `GET /health` answers 200 while the worker is ready (connected, and consuming all its stages), and 503 while it
+        is not. `GET /live` answers 503 once it has failed for good and must be restarted. `GET /metrics` has its
+        figures in Prometheus' format, and all that handlers count with prometheus_client; it needs the extra
+        `prometheus`. All are answered by the I/O thread, also while a handler keeps the loop. Raises UsageError if it
+        can't listen there.
         """
-        health = self._health = Health(self._describe)
+        health = self._health = Health(self._describe, lambda: self._failed_with is None, self._expose)
         return await self._on_io(health.start(host, port))
 
     async def stop(self, deadline: float = DEADLINE) -> bool:
@@ -468,9 +474,6 @@ class Worker:
             self._loop.call_soon_threadsafe(fail)
 
     def _describe(self) -> tuple[bool, dict[str, object]]:
-        is_consuming: dict[str, bool] = {}
-        for intake in self._engine.intakes:
-            is_consuming[intake.stage.name] = is_consuming.get(intake.stage.name, True) and intake.is_ready
         counts = self._engine.counting.stages
         stages = {
             name: {
@@ -478,10 +481,24 @@ class Worker:
                 **({"paused": True} if counts[name].is_paused else {}),
                 **counts[name].counters,
             }
-            for name, consuming in is_consuming.items()
+            for name, consuming in self._consuming().items()
         }
         failure = {} if self._failed_with is None else {"failure": str(self._failed_with)}
         return self.is_healthy, {"app": self.spec.name, "id": self.id, **failure, "stages": stages}
+
+    def _expose(self) -> tuple[str, bytes]:
+        return exposition(self.spec.name, self._figures)
+
+    def _figures(self) -> dict[str, tuple[StageCounts, bool]]:
+        consuming = self._consuming()
+        return {name: (counts, consuming.get(name, False)) for name, counts in self._engine.counting.stages.items()}
+
+    def _consuming(self) -> dict[str, bool]:
+        """Return whether each stage is being consumed."""
+        consuming: dict[str, bool] = {}
+        for intake in self._engine.intakes:
+            consuming[intake.stage.name] = consuming.get(intake.stage.name, True) and intake.is_ready
+        return consuming
 
     def _say_limits(self) -> None:
         for stage in self.stages:
