@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 
 from rabbitry.broker import Broker, BrokerConfig
-from rabbitry.broker.config import MAX_MESSAGE_SIZE
 from rabbitry.exceptions import UsageError
 
 
 def test_a_broker_without_settings_has_the_defaults() -> None:
     broker = Broker()
     assert broker.config == BrokerConfig()
-    assert (broker.host, broker.port, broker.config.max_message_size) == ("127.0.0.1", 5672, MAX_MESSAGE_SIZE)
+    assert (broker.host, broker.port, broker.config.largest_message) == ("127.0.0.1", 5672, 128 << 20)
     assert broker.url == "amqp://guest:guest@127.0.0.1:5672/"
 
 

@@ -12,7 +12,7 @@ _HOMES = {
     "StoreFailed": "rabbitry.broker.exceptions",
 }
 
-_MODULES = {"access", "broker", "config", "definitions", "exceptions", "message", "reading", "rescue"}
+_MODULES = {"access", "broker", "compat", "config", "definitions", "exceptions", "message", "reading", "rescue"}
 
 
 def test_the_public_names_are_exact() -> None:

@@ -49,6 +49,8 @@ class Peer:
         self.is_open = True
         self.answers_closes = True
         self.tag = 0
+        self.properties: Properties | None = None
+        """Those of the last message."""
         self._data = b""
         self._pending: tuple[int, Method, bytes | None, bytes] | None = None
         self._confirmed: dict[int, set[int]] = {}
@@ -258,6 +260,7 @@ class Peer:
                 self._note(number, f"{self._words(method)} {self._content(header, body)}")
                 if isinstance(method, m.BasicDeliver | m.BasicGetOk):
                     self.tag = method.delivery_tag
+                    self.properties = decode_header(header)
                 if see is not None:
                     see(number, method)
 

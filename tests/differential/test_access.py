@@ -7,7 +7,7 @@ from rabbitry.amqp.protocol import methods as m
 from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.access import Permission, hash_password
 from tests.differential.peer import Peer
-from tests.support.rabbitmq import RabbitMQ
+from tests.support.rabbitmq import COMPAT, RabbitMQ
 
 _PATTERNS: Final = Permission("^own", "^own|^amq\\.topic$", "^own|^amq\\.direct$")
 _STEPS: Final[tuple[m.Method, ...]] = (
@@ -87,7 +87,7 @@ async def test_a_limited_user_sees_the_same_on_both_brokers(rabbitmq_server: Rab
     rabbitmq_server.delete_vhost("access")
     rabbitmq_server.eval('rabbit_auth_backend_internal:delete_user(<<"limited">>, <<"tests">>).')
 
-    async with Broker(BrokerConfig(port=0, vhosts=("/", "access"))) as broker:
+    async with Broker(BrokerConfig(port=0, vhosts=("/", "access"), compat=COMPAT)) as broker:
         broker.access.put_user("limited", hash_password("secret"))
         broker.access.put_permission("access", "limited", _PATTERNS)
         url = broker.url + "access"
@@ -106,7 +106,7 @@ async def test_an_empty_password_is_refused(rabbitmq_server: RabbitMQ) -> None:
     )
     expected = await asyncio.to_thread(_refused, rabbitmq_server.url.replace("guest:guest", "blank:"))
     rabbitmq_server.eval('rabbit_auth_backend_internal:delete_user(<<"blank">>, <<"tests">>).')
-    async with Broker(BrokerConfig(port=0)) as broker:
+    async with Broker(BrokerConfig(port=0, compat=COMPAT)) as broker:
         broker.access.put_user("blank", hash_password(""))
         broker.access.put_permission("/", "blank", Permission())
         assert await asyncio.to_thread(_refused, broker.url.replace("guest:guest", "blank:")) == expected

@@ -24,10 +24,13 @@ from types import TracebackType
 from typing import Protocol
 from urllib.parse import quote
 
+from rabbitry.broker.compat import Compat
 from tests.support.ports import free_port
 
 ROOT = Path(os.environ.get("RABBITRY_RABBITMQ_ROOT", "/"))
 _BIN = Path("/usr/lib/rabbitmq/bin")
+COMPAT: Compat = "4.0" if any(ROOT.glob("usr/lib/rabbitmq/lib/rabbitmq_server-4.*")) else "3.10"
+"""What the embedded broker is to behave like where it is compared with this RabbitMQ."""
 _INTO_ROOT = () if Path("/") == ROOT else ("chroot", str(ROOT))
 _START_DEADLINE = 120.0
 _CONNECT_DEADLINE = 90.0

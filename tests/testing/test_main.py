@@ -42,8 +42,18 @@ def test_json_names_all_requested_addresses(tmp_path: Path) -> None:
     definitions.write_text(
         '{"queues": [{"name": "paid", "vhost": "shop", "durable": true, "auto_delete": false, "arguments": {}}]}'
     )
-    options = ("--json", "--tls", "--management", "--vhost", "shop", "--definitions", str(definitions))
-    with _running(*options, "--data", str(tmp_path / "data")) as process:
+    options = (
+        "--json",
+        "--tls",
+        "--management",
+        "--vhost",
+        "shop",
+        "--definitions",
+        str(definitions),
+        "--compat",
+        "4.0",
+    )
+    with _running(*options, "--data", str(tmp_path / "data"), "--definitions", str(definitions)) as process:
         assert process.stdout is not None
         found = json.loads(process.stdout.readline())
         assert list(found) == ["url", "tls_url", "ca_file", "management_url"]
@@ -52,7 +62,7 @@ def test_json_names_all_requested_addresses(tmp_path: Path) -> None:
         with pika.BlockingConnection(parameters) as connection:
             connection.channel().queue_declare("paid", passive=True)
         overview = httpx.get(f"{found['management_url']}api/overview", auth=("guest", "guest"), timeout=60)
-        assert overview.json()["product_name"] == "RabbitMQ"
+        assert overview.json()["product_version"] == "4.0.5"
         process.terminate()
         process.wait(60)
     assert not Path(found["ca_file"]).exists()

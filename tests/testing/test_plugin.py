@@ -224,6 +224,7 @@ rabbitry_vhosts =
 rabbitry_definitions = broker/definitions.json
 rabbitry_tls = true
 rabbitry_data = kept
+rabbitry_compat = 4.0
 """
 
 _USES_CONFIGURATION = """
@@ -234,11 +235,14 @@ def test_it(rabbitry_broker):
     assert "ann:s3cret%3Awith%20colon@" in rabbitry_broker.url and rabbitry_broker.url.endswith("/shop")
     assert rabbitry_broker.queue("paid", vhost="shop").messages == []
     assert rabbitry_broker.tls_url.startswith("amqps://ann:")
+    assert rabbitry_broker.compat == "4.0"
 
 
 def test_arguments_of_the_factory_come_first(rabbitry_broker_factory):
-    broker = rabbitry_broker_factory(users={"carl": "y"}, definitions=None, tls=False, data=None, vhosts=["/"])
+    settings = {"definitions": None, "tls": False, "data": None, "vhosts": ["/"], "compat": "3.10"}
+    broker = rabbitry_broker_factory(users={"carl": "y"}, **settings)
     assert broker.url == f"amqp://carl:y@127.0.0.1:{broker.port}/"
+    assert broker.compat == "3.10"
 """
 
 
@@ -273,6 +277,7 @@ class _Configured:
         ({"rabbitry_users": ["ann:x", "bob"]}, "rabbitry_users: 'bob' has no password: write NAME:PASSWORD"),
         ({"rabbitry_users": [":x"]}, "rabbitry_users: a user has no name: write NAME:PASSWORD"),
         ({"rabbitry_port": "amqp"}, "rabbitry_port: 'amqp' is no port"),
+        ({"rabbitry_compat": "4.9"}, "rabbitry_compat: '4.9' is unknown: write 3.10 or 4.0"),
     ],
 )
 def test_a_wrong_setting_is_named(values: dict[str, object], message: str) -> None:

@@ -32,6 +32,7 @@ _LETTERS: Final = 20
 _TAKEN_AT_ONCE: Final = 5_000
 """Deliveries removed from the channel in one step: each step first skips the gap that the steps before it left."""
 _TAG: Final = itemgetter(0)
+_numbers = itertools.count()
 _DELIVER_MIDDLE: Final = struct.Struct(">QB")
 
 
@@ -81,6 +82,7 @@ class Consumer:
         "exclusive",
         "most",
         "no_ack",
+        "number",
         "parked",
         "prefetch",
         "prefix",
@@ -105,6 +107,8 @@ class Consumer:
         self.channel = channel
         self.queue = queue
         self.tag = tag
+        self.number = next(_numbers)
+        """Its place in the order of all subscriptions."""
         self.no_ack = no_ack
         self.exclusive = exclusive
         self.prefetch = prefetch
@@ -244,7 +248,7 @@ class Channel:
         return self.next_tag - 1 - self._replies - self._got - (self._sent_no_ack - self._got_no_ack)
 
     def deliver_got(self, queue: Queue, entry: Entry, *, no_ack: bool) -> None:
-        """Send a message for basic.get; one from a quorum queue always has its delivery count."""
+        """Send a message for basic.get; in some releases, one from a quorum queue always has its delivery count."""
         tag = self.hold(queue, None, entry, no_ack=no_ack)
         self._got += 1
         if no_ack:
@@ -253,7 +257,7 @@ class Channel:
         payload = hot.get_ok_payload(
             tag, redelivered=entry.redelivered, destination=entry.message.destination, message_count=len(queue)
         )
-        self.write(payload, entry, counted=queue.rules.quorum)
+        self.write(payload, entry, counted=queue.rules.quorum and self.vhost.release.counts_first_get)
 
     def got_nothing(self, queue: Queue) -> None:
         """Count a basic.get that found its queue empty."""
@@ -393,7 +397,7 @@ class Channel:
         groups: dict[str, list[Held]] = {}
         while some := list(itertools.islice(taken, _STEP)):
             for tag, held in some:
-                groups.setdefault(_holder(tag, held, outcome), []).append(held)
+                groups.setdefault(self._holder(tag, held, outcome), []).append(held)
             yield
         names = yield from in_order(list(groups), str)
         returning: set[Queue] = set()
@@ -415,6 +419,15 @@ class Channel:
             for queue in returning:
                 queue.returning -= 1
                 self.vhost.dispatcher.touch(queue)
+
+    def _holder(self, tag: int, held: Held, outcome: Outcome) -> str:
+        """Return the name by which a quorum queue sorts the holder of a delivery; a returned basic.get has one too."""
+        consumer = held[1]
+        if outcome is Outcome.RETURNED and self.vhost.release.returns_consumers_first:
+            return f"get {tag}" if consumer is None else f"consumer {consumer.number:020}"
+        if consumer is not None:
+            return consumer.tag
+        return str(tag) if outcome is Outcome.RETURNED else ""
 
     def _unpark_some(self) -> None:
         if self.parked:
@@ -583,10 +596,3 @@ def _popped(held: dict[int, Held]) -> Iterator[tuple[int, Held]]:
     """Remove deliveries from a dictionary, latest first, so that they are freed one by one."""
     while held:
         yield held.popitem()
-
-
-def _holder(tag: int, held: Held, outcome: Outcome) -> str:
-    """Return the holder of a delivery; a quorum queue treats a returned basic.get as a consumer named by its tag."""
-    if held[1] is not None:
-        return held[1].tag
-    return str(tag) if outcome is Outcome.RETURNED else ""

@@ -20,7 +20,7 @@ from rabbitry.amqp.driver import Driver
 from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.connection import Connection as Core
 from rabbitry.amqp.protocol.connection import Role
-from rabbitry.amqp.protocol.constants import FRAME_MIN_SIZE, PROTOCOL_HEADER, Reply
+from rabbitry.amqp.protocol.constants import FRAME_MIN_SIZE, Reply
 from rabbitry.amqp.protocol.encoding import encode_method
 from rabbitry.amqp.protocol.events import ACK, HEADER, METHOD, PUBLISH, VIOLATION, Event
 from rabbitry.amqp.protocol.methods import (
@@ -141,7 +141,7 @@ class ClientConnection:
             Role.BROKER,
             frame_max=FRAME_MIN_SIZE,  # until more is agreed on (section 4.2.3)
             channel_max=shared.config.channel_max,
-            max_body_size=shared.config.max_message_size,
+            max_body_size=shared.config.largest_message,
         )
         self.driver = Driver(self.core, self, self._on_connected)
         self.vhost = shared.nowhere
@@ -465,7 +465,7 @@ class ClientConnection:
     def _start(self) -> None:
         peer = self.driver.get_extra_info("peername")
         self.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "?"
-        self.tell(0, start(self.driver, self._shared.parameters.cluster_name, is_0_8=self.core.is_0_8))
+        self.tell(0, start(self.driver, self._shared.parameters, self.vhost.release, is_0_8=self.core.is_0_8))
 
     def _login(self, method: ConnectionStartOk) -> None:
         self.client_properties = method.client_properties
@@ -473,7 +473,7 @@ class ClientConnection:
         self.wants_cancel = known.get("consumer_cancel_notify") is True
         # AMQP 0-8 has no such method.
         self.wants_blocked = known.get("connection.blocked") is True and not self.core.is_0_8
-        user, is_right = log_in(method, self.driver, self.peer.rpartition(":")[0], self._shared.access)
+        user, is_right = log_in(method, self.driver, self.peer, self._shared.access, self.vhost.release)
         if user is None or not is_right:
             _logger.warning("refused a login from %s as %r", self.peer, "?" if user is None else user)
             text = f"ACCESS_REFUSED - Login was refused using authentication mechanism {method.mechanism}. "
@@ -516,7 +516,7 @@ class ClientConnection:
             permissions=self.permissions,
             replies=shared.replies,
             alarms=shared.alarms,
-            max_message_size=shared.config.max_message_size,
+            max_message_size=shared.config.largest_message,
             to_confirm=self._to_confirm,
         )
 
@@ -555,7 +555,7 @@ class ClientConnection:
         self._timer.cancel()
         if self.core.state is ConnectionState.IDLE:
             # Before any login, the answer to a wrong protocol header is the broker's own header (section 4.2.2).
-            self.driver.write(PROTOCOL_HEADER)
+            self.driver.write(self.vhost.release.protocol_header)
             self.driver.finish()
             return
         self._release()

@@ -11,11 +11,13 @@ from rabbitry.amqp.protocol.constants import FRAME_MIN_SIZE, Reply
 from rabbitry.amqp.protocol.methods import ConnectionStart, ConnectionStartOk, ConnectionTuneOk
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker._errors import ConnectionRefusal
-from rabbitry.broker._login import MECHANISMS, certificate_name, credentials, may_come_from
+from rabbitry.broker._login import certificate_name, credentials, may_come_from
+from rabbitry.broker._parameters import Parameters
 from rabbitry.broker._product import server_properties
 from rabbitry.broker._vhost import VirtualHost
 from rabbitry.broker.access import Access
-from rabbitry.broker.config import BrokerConfig
+from rabbitry.broker.compat import Release
+from rabbitry.broker.config import GUEST, BrokerConfig
 
 
 class Counted(Protocol):
@@ -34,10 +36,10 @@ class Counted(Protocol):
         """The channels that are open."""
 
 
-def start(driver: Driver, cluster_name: str, *, is_0_8: bool) -> ConnectionStart:
+def start(driver: Driver, parameters: Parameters, release: Release, *, is_0_8: bool) -> ConnectionStart:
     """Return connection.start for a client; EXTERNAL is offered only if the client has sent a certificate."""
-    mechanisms = MECHANISMS if certificate_name(driver) is None else MECHANISMS + b" EXTERNAL"
-    properties = server_properties(cluster_name)
+    mechanisms = release.mechanisms + (b"" if certificate_name(driver) is None else b" EXTERNAL")
+    properties = server_properties(parameters.cluster_name, release.version)
     if not is_0_8:
         return ConnectionStart(server_properties=properties, mechanisms=mechanisms)
     major, minor = amqp_0_8.VERSION
@@ -52,14 +54,19 @@ def capabilities_of(client_properties: Table) -> Table:
     return capabilities if isinstance(capabilities, dict) else {}
 
 
-def log_in(method: ConnectionStartOk, driver: Driver, address: str, access: Access) -> tuple[str | None, bool]:
-    """Return the user name of a login, and whether the user may log in from that address.
+def log_in(
+    method: ConnectionStartOk, driver: Driver, peer: str, access: Access, release: Release
+) -> tuple[str | None, bool]:
+    """Return the user name of a login, and whether the user may log in from the address in `peer`.
 
     The user is None if the response is malformed, or the mechanism unknown.
     """
+    address = peer.rpartition(":")[0]
     certified = certificate_name(driver) if method.mechanism == "EXTERNAL" else None
     if certified is not None:
         return certified, certified in access.users and may_come_from(certified, address)
+    if method.mechanism == "ANONYMOUS" and b"ANONYMOUS" in release.mechanisms:
+        return GUEST, GUEST in access.users and may_come_from(GUEST, address)
     given = credentials(method.mechanism, method.response)
     if given is None:
         return None, False

@@ -11,7 +11,6 @@ from rabbitry.broker.config import GUEST
 from rabbitry.exceptions import ProtocolViolation
 from rabbitry.runtime.addresses import is_loopback
 
-MECHANISMS: Final = b"PLAIN AMQPLAIN"
 Name = tuple[tuple[tuple[str, str], ...], ...]
 """A certificate's subject as ssl represents it: groups of (name, value)."""
 

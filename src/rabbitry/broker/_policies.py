@@ -15,6 +15,7 @@ from rabbitry.broker._erlang import erlang_json
 from rabbitry.broker._patterns import check_pattern, matches
 from rabbitry.broker._store.journal import Journal
 from rabbitry.broker._store.schema import record_key
+from rabbitry.broker.compat import Release
 from rabbitry.exceptions import UsageError
 
 POLICY: Final = "policy"
@@ -63,6 +64,10 @@ def _is_segment_size(value: FieldValue) -> bool:
 
 def _is_age(value: FieldValue) -> bool:
     return isinstance(value, str) and re.fullmatch("[0-9]+[YMDhms]", value) is not None
+
+
+def _is_integer(value: FieldValue) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_anything(value: FieldValue) -> bool:
@@ -117,10 +122,12 @@ class Policies:
 
     Args:
         journal: Stores them.
+        release: The behaviour of the broker's release of RabbitMQ.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, release: Release) -> None:
         self._journal = journal
+        self.release: Release = release
         self._known: dict[tuple[str, str], Policy] = {}
         self._ranked: dict[str, list[Policy]] = {}
         """Virtual host → its policies, highest priority first."""
@@ -152,7 +159,7 @@ class Policies:
         Raises:
             UsageError: A pattern, a setting or a value is invalid.
         """
-        check(policy)
+        check(policy, self.release)
         if self._journal.is_on:
             self._journal.put(POLICY, record_key(policy.vhost, policy.name), dict(policy._asdict()))
         self._known[policy.vhost, policy.name] = policy
@@ -178,7 +185,7 @@ class Policies:
         return next((policy for policy in ranked if policy.is_for(name, kind)), None)
 
 
-def check(policy: Policy) -> None:
+def check(policy: Policy, release: Release) -> None:
     """Raise UsageError for an invalid policy, with RabbitMQ's text."""
     if policy.apply_to not in APPLY_TO:
         raise UsageError(f"apply-to '{policy.apply_to}' unrecognised; should be 'queues', 'exchanges' or 'all'")
@@ -193,7 +200,7 @@ def check(policy: Policy) -> None:
     unknown = [
         f"{{{erlang_json(setting)},{erlang_json(value)}}}"
         for setting, value in sorted(policy.definition.items())
-        if setting not in _SETTINGS
+        if setting not in _SETTINGS or (setting.startswith("ha-") and not release.checks_mirroring)
     ]
     if unknown:
         raise UsageError(f"[{','.join(unknown)}] are not recognised policy settings")
@@ -202,6 +209,8 @@ def check(policy: Policy) -> None:
         raise UsageError("ha-mode must be specified to specify ha-params, ha-sync-mode or ha-promote-on-shutdown")
     for setting, value in sorted(policy.definition.items()):
         is_right, wrong = _SETTINGS[setting]
+        if setting == "delivery-limit" and release.has_negative_limits:
+            is_right = _is_integer
         if not is_right(value):
             printed = erlang_json(value)
             raise UsageError(wrong.format(printed) if "{}" in wrong else f"{printed} {wrong}")

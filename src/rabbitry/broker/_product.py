@@ -8,15 +8,17 @@ from typing import Final
 from rabbitry._version import __version__
 from rabbitry.amqp.protocol.tables import Table
 
-VERSION: Final = "3.10.8"
-"""The version of RabbitMQ that the broker behaves like."""
 PLATFORM: Final = f"Rabbitry {__version__} on Python {platform.python_version()}"
 
 
-def server_properties(cluster_name: str) -> Table:
+def server_properties(cluster_name: str, version: str) -> Table:
     """Return the properties for connection.start.
 
     Clients decide by product and version, so these are those of the RabbitMQ that this broker behaves like.
+
+    Args:
+        cluster_name: The broker's name for clients.
+        version: The version of that RabbitMQ.
     """
     return {
         "capabilities": {
@@ -35,5 +37,5 @@ def server_properties(cluster_name: str) -> Table:
         "information": f"Rabbitry {__version__}, an embedded broker; not RabbitMQ",
         "platform": PLATFORM,
         "product": "RabbitMQ",
-        "version": VERSION,
+        "version": version,
     }

@@ -37,10 +37,11 @@ from rabbitry.broker._errors import ChannelRefusal, ConnectionRefusal, access_re
 from rabbitry.broker._exchanges import Exchange
 from rabbitry.broker._permissions import Permissions
 from rabbitry.broker._queues import Queue, ReplyTo
+from rabbitry.broker._queues.dead_letter import has_foreign_deaths
 from rabbitry.broker._queues.reply_to import REPLY_TO
 from rabbitry.broker._vhost import VirtualHost
 from rabbitry.broker.access import Access
-from rabbitry.broker.message import Message, check_delivery_mode, delivery_mode
+from rabbitry.broker.message import Message, any_delivery_mode, check_delivery_mode, delivery_mode
 from rabbitry.exceptions import ProtocolViolation
 
 _MOST_EXCHANGES: Final = 100
@@ -103,6 +104,7 @@ class Publishing:
         self._alarms_on = alarms.on
         self._max_message_size = max_message_size
         self._to_confirm = to_confirm
+        self._delivery_mode = delivery_mode if vhost.release.checks_delivery_mode else any_delivery_mode
         self.exchanges: dict[str, None] = {}
         """The exchanges that were published to, the latest first-time one last; noted where a route is found anew."""
         self._routes: dict[bytes, _Route] = {}
@@ -131,7 +133,7 @@ class Publishing:
         if route is None or flags & _SPECIAL or not body or channel.transaction is not None:
             return self._publish_special(channel, route, arguments, header, body)
         return self._deliver(
-            self, channel, route, Message(route[1], header, body, delivery_mode(header, flags) == 2), arguments
+            self, channel, route, Message(route[1], header, body, self._delivery_mode(header, flags) == 2), arguments
         )
 
     def _publish_special(
@@ -153,7 +155,7 @@ class Publishing:
             limit = self._max_message_size
             raise precondition_failed(f"message size {size} is larger than configured max size {limit}")
         if properties is _NOTHING:
-            message = Message(route[1], header, body, delivery_mode(header, flags) == 2)
+            message = Message(route[1], header, body, self._delivery_mode(header, flags) == 2)
         else:
             message = _decoded(channel, route[1], header, body, properties)
         is_new = is_new or len(header) > _LONG_HEADER
@@ -170,9 +172,19 @@ class Publishing:
         """Deliver a transaction's publish at its commit.
 
         It goes to the queues that it was routed to when it arrived, if queues of these names still exist; only bindings
-        of the default exchange, which are the queues themselves, are looked up now (as on RabbitMQ).
+        of the default exchange, which are the queues themselves, are looked up now (as on RabbitMQ 3.10). In some
+        releases it goes to these very queues, and the transaction fails if one of them is deleted.
         """
-        if arguments[2]:  # the length of the exchange's name
+        if self._vhost.release.keeps_transaction_queues and route[0]:
+            kept = [queue for queue in route[0] if not (isinstance(queue, Queue) and queue.is_deleted)]
+            if len(kept) < len(route[0]) and channel.transaction is not None:
+                channel.transaction.has_failed = True
+            if not kept:
+                return
+            route = (kept, *route[1:])
+        elif self._vhost.release.keeps_transaction_queues:
+            pass
+        elif arguments[2]:  # the length of the exchange's name
             known = self._vhost.queues
             route = ([known[queue.name] for queue in route[0] if queue.name in known], *route[1:])
         else:
@@ -221,7 +233,7 @@ class Publishing:
 
     def _check(self, channel: Channel, properties: Properties) -> None:
         """Refuse invalid properties that the broker itself has to interpret (406)."""
-        if properties.delivery_mode is not None:
+        if properties.delivery_mode is not None and self._vhost.release.checks_delivery_mode:
             check_delivery_mode(properties.delivery_mode)
         self._permissions.check_user_id(properties.user_id)
         if properties.expiration is not None:
@@ -295,13 +307,16 @@ def _decoded(channel: Channel, destination: bytes, header: bytes, body: bytes, p
         changed = changed._replace(headers={name: value for name, value in properties.headers.items() if name != "BCC"})
     if properties.reply_to == REPLY_TO and channel.reply_to is not None:
         changed = changed._replace(reply_to=channel.reply_to.name)
-    if changed is not properties:
+    expiration = None if properties.expiration is None else read_expiration(properties.expiration)
+    if expiration is not None and channel.vhost.release.rewrites_expiration:
+        changed = changed._replace(expiration=str(expiration))
+    if changed != properties:
         header = encode_header(changed, len(body))
     message = Message(destination, header, body, properties.delivery_mode == 2)
-    if properties.expiration is not None:
-        message.expiration = read_expiration(properties.expiration)
+    message.expiration = expiration
     message.priority = properties.priority or 0
     message.hidden_keys = tuple(hidden)
+    message.has_foreign_deaths = has_foreign_deaths(properties.headers, channel.vhost.release)
     return message
 
 

@@ -9,6 +9,7 @@ from rabbitry.amqp.protocol.tables import FieldValue, Table, decode_table, encod
 from rabbitry.broker._exchanges import TYPES, Binding, Exchange
 from rabbitry.broker._queues import Queue
 from rabbitry.broker._store.schema import record_key
+from rabbitry.broker.compat import Release
 
 EXCHANGE: Final = "exchange"
 QUEUE: Final = "queue"
@@ -28,13 +29,14 @@ def exchange_record(vhost: str, exchange: Exchange) -> tuple[str, Table]:
     }
 
 
-def read_exchange(value: Table) -> Exchange:
+def read_exchange(value: Table, release: Release) -> Exchange:
     """Return the exchange of a record."""
     return TYPES[text_of(value, "type")](
         text_of(value, "name"),
         auto_delete=value.get("auto_delete") is True,
         internal=value.get("internal") is True,
         arguments=arguments_of(value),
+        release=release,
     )
 
 

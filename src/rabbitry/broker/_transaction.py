@@ -27,6 +27,10 @@ class Holder(Protocol):
     def tag(self) -> str:
         """Its tag."""
 
+    @property
+    def number(self) -> int:
+        """Its place in the order of all subscriptions."""
+
     unsettled: int
     """Number of its unsettled deliveries."""
 
@@ -45,6 +49,8 @@ class Transaction:
     def __init__(self) -> None:
         self.publishes: list[Callable[[], None]] = []
         self.settled: list[Settled] = []
+        self.has_failed: bool = False
+        """Whether a queue of a publish was deleted before the commit, in a release that refuses such a commit."""
 
     def noting(self, settled: dict[int, Held], outcome: Outcome) -> Iterator[None]:
         """Record deliveries as settled, in steps."""

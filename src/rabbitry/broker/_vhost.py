@@ -8,6 +8,7 @@ import secrets
 from base64 import urlsafe_b64encode
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from rabbitry.amqp.protocol.constants import Reply
@@ -19,6 +20,7 @@ from rabbitry.broker._counts import Churn, Totals
 from rabbitry.broker._dispatcher import Dispatcher
 from rabbitry.broker._errors import (
     ConnectionRefusal,
+    Refusal,
     access_refused,
     invalid_type,
     not_found,
@@ -27,9 +29,9 @@ from rabbitry.broker._errors import (
 )
 from rabbitry.broker._exchanges import TYPES, Binding, DefaultExchange, Destination, Exchange
 from rabbitry.broker._policies import Policies
-from rabbitry.broker._queues import Backlog, ClassicQueue, Owner, Queue, QuorumQueue, ReplyTo
+from rabbitry.broker._queues import Backlog, ClassicQueue, Owner, PrioritizedQuorumQueue, Queue, QuorumQueue, ReplyTo
 from rabbitry.broker._queues.arguments import Rules, check_locator, compared, read_rules
-from rabbitry.broker._queues.dead_letter import REJECTED, copies, dead_letter, is_cycle
+from rabbitry.broker._queues.dead_letter import REJECTED, dead_letter, is_cycle
 from rabbitry.broker._queues.turns import QueueConsumer
 from rabbitry.broker._records import (
     BINDING,
@@ -47,6 +49,7 @@ from rabbitry.broker._records import (
 from rabbitry.broker._shares import Shares
 from rabbitry.broker._store.journal import Journal
 from rabbitry.broker._store.schema import record_key
+from rabbitry.broker.compat import Release
 from rabbitry.broker.message import Message, origin_of
 
 VHOST_LIMITS: Final = ("max-connections", "max-queues")
@@ -66,6 +69,7 @@ class VirtualHost:
 
     Args:
         name: Its name.
+        release: The behaviour of the broker's release of RabbitMQ.
         journal: Stores durable state.
         policies: The policies of all virtual hosts.
         dispatcher: Delivers from its queues.
@@ -78,6 +82,7 @@ class VirtualHost:
         self,
         name: str,
         *,
+        release: Release,
         journal: Journal,
         policies: Policies,
         dispatcher: Dispatcher,
@@ -86,6 +91,7 @@ class VirtualHost:
         on_publish: OnPublish | None = None,
     ) -> None:
         self.name = name
+        self.release = release
         self.journal = journal
         self.dispatcher = dispatcher
         self.on_publish = on_publish
@@ -104,7 +110,7 @@ class VirtualHost:
         self._is_burying = False
         self._bound_to: dict[int, dict[tuple[int, tuple[int, str, bytes]], Binding]] = {}
         for exchange, kind in _PREDECLARED.items():
-            self.exchanges[exchange] = TYPES[kind](exchange, arguments=NO_ARGUMENTS)
+            self.exchanges[exchange] = TYPES[kind](exchange, arguments=NO_ARGUMENTS, release=release)
         self.exchanges["amq.rabbitmq.trace"] = TYPES["topic"](
             "amq.rabbitmq.trace", internal=True, arguments=NO_ARGUMENTS
         )
@@ -133,7 +139,7 @@ class VirtualHost:
 
     def restore_exchange(self, value: Table) -> None:
         """Create an exchange from its record in the store."""
-        exchange = read_exchange(value)
+        exchange = read_exchange(value, self.release)
         exchange.policy = self._policies.matching(self.name, exchange.name, "exchanges")
         self.exchanges[exchange.name] = exchange
 
@@ -170,11 +176,11 @@ class VirtualHost:
     def declare_exchange(
         self, name: str, kind: str, *, durable: bool, auto_delete: bool, internal: bool, arguments: Table
     ) -> None:
-        """Declare an exchange, or check an existing one. Raises 403, 406, or 503 for an unknown type."""
+        """Declare an exchange, or check an existing one. Raises 403, 406, 503."""
         if not kind:
-            raise ConnectionRefusal(Reply.COMMAND_INVALID, "invalid exchange type ''")
+            raise self._unusable_type("invalid exchange type ''")
         if kind not in TYPES:
-            raise ConnectionRefusal(Reply.COMMAND_INVALID, f"unknown exchange type '{kind}'")
+            raise self._unusable_type(f"unknown exchange type '{kind}'")
         known = self.exchanges.get(name)
         if known is None:
             other = arguments.get("alternate-exchange", "")
@@ -184,7 +190,12 @@ class VirtualHost:
                 raise access_refused(f"exchange name '{name}' contains reserved prefix 'amq.*'")
             TYPES[kind].check_arguments(arguments)
             exchange = TYPES[kind](
-                name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments
+                name,
+                durable=durable,
+                auto_delete=auto_delete,
+                internal=internal,
+                arguments=arguments,
+                release=self.release,
             )
             self.exchanges[name] = exchange
             exchange.policy = self._policies.matching(self.name, name, "exchanges")
@@ -202,6 +213,12 @@ class VirtualHost:
             if received != current:
                 raise inequivalent(argument, where, _flag(value=received), _flag(value=current))
         compare_arguments(("alternate-exchange",), where, arguments, known.arguments)
+
+    def _unusable_type(self, text: str) -> Refusal:
+        """Return the error for an exchange type that does not exist."""
+        if self.release.refuses_type_on_channel:
+            return precondition_failed(text)
+        return ConnectionRefusal(Reply.COMMAND_INVALID, text)
 
     def delete_exchange(self, name: str, *, if_unused: bool) -> None:
         """Delete an exchange and its bindings; one that does not exist is no error. Raises 403, 406."""
@@ -273,14 +290,22 @@ class VirtualHost:
         self._churn.queue_declared += 1
         if name.startswith("amq.") and not is_generated and name not in self.queues:
             raise access_refused(f"queue name '{name}' contains reserved prefix 'amq.*'")
+        if self.release.has_default_type and "x-queue-type" not in arguments:
+            arguments = {**arguments, "x-queue-type": "classic"}
         if name not in self.queues:
             rules = read_rules(
-                name, self.name, arguments, durable=durable, exclusive=exclusive, auto_delete=auto_delete
+                name,
+                self.name,
+                arguments,
+                self.release,
+                durable=durable,
+                exclusive=exclusive,
+                auto_delete=auto_delete,
             )
-            if user is not None:
+            if user is not None and self.release.checks_mirroring:
                 check_locator(rules, arguments)
             owner = user if exclusive else None
-            queue = _kind(rules)(
+            queue = _kind(rules, self.release)(
                 self, name, durable=durable, auto_delete=auto_delete, owner=owner, arguments=arguments, rules=rules
             )
             if durable and not exclusive and self.journal.is_on:
@@ -301,7 +326,7 @@ class VirtualHost:
         ):
             if received != current:
                 raise inequivalent(flag, where, _flag(value=received), _flag(value=current))
-        compare_arguments(compared(queue.rules), where, arguments, queue.arguments)
+        compare_arguments(compared(queue.rules, self.release), where, arguments, queue.arguments)
         queue.note_use()
         return queue
 
@@ -309,8 +334,10 @@ class VirtualHost:
         """Create a queue from its record in the store."""
         name, arguments = str(value["name"]), arguments_of(value)
         auto_delete = value["auto_delete"] is True
-        rules = read_rules(name, self.name, arguments, durable=True, exclusive=False, auto_delete=auto_delete)
-        queue = _kind(rules)(
+        # The queue may have been declared with another release's behaviour, which accepted its arguments.
+        release = replace(self.release, not_for_classic=())
+        rules = read_rules(name, self.name, arguments, release, durable=True, exclusive=False, auto_delete=auto_delete)
+        queue = _kind(rules, self.release)(
             self, name, durable=True, auto_delete=auto_delete, owner=None, arguments=arguments, rules=rules
         )
         number, recovered_to = value["id"], value["recovered_to"]
@@ -505,16 +532,18 @@ class VirtualHost:
         exchange = None if name is None else self.exchanges.get(name)
         if exchange is None:
             return
-        letter, properties = dead_letter(message, queue.name, reason, exchange.name, rules.dead_letter_routing_key)
+        letter, properties, own_copies = dead_letter(message, queue.name, reason, exchange.name, rules, self.release)
         headers = properties.headers or {}
-        keys = [origin_of(letter)[1], *copies(headers), *letter.hidden_keys]
+        keys = [origin_of(letter)[1], *own_copies, *letter.hidden_keys]
         for target in self.route(exchange, keys, properties)[0]:
             if reason == REJECTED or not is_cycle(target.name, headers):
                 target.push_letter(letter)
 
 
-def _kind(rules: Rules) -> type[Queue]:
-    return QuorumQueue if rules.quorum else ClassicQueue
+def _kind(rules: Rules, release: Release) -> type[Queue]:
+    if not rules.quorum:
+        return ClassicQueue
+    return PrioritizedQuorumQueue if release.has_quorum_priorities else QuorumQueue
 
 
 def _telling(consumers: list[QueueConsumer]) -> Iterator[None]:

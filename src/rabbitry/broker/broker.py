@@ -92,7 +92,7 @@ class Broker:
         self.management_port: int | None = config.management_port
         self._users = dict(config.users) if config.users is not None else {GUEST: GUEST}
         self.journal: Journal = Journal(on_failure=self.fail, on_full=lambda why: self.alarms.set_full(why))
-        self.policies: Policies = Policies(self.journal)
+        self.policies: Policies = Policies(self.journal, config.release)
         self.access: Access = initial_access(self._users, config.vhosts, self.journal)
         self.parameters: Parameters = Parameters(self.journal)
         self.churn: Churn = Churn()
@@ -352,6 +352,7 @@ class Broker:
     def _new_vhost(self, name: str) -> VirtualHost:
         return VirtualHost(
             name,
+            release=self.config.release,
             journal=self.journal,
             policies=self.policies,
             dispatcher=self.dispatcher,

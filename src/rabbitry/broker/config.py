@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from rabbitry.amqp.protocol.constants import DEFAULT_CHANNEL_MAX, DEFAULT_FRAME_MAX, DEFAULT_HEARTBEAT, FRAME_MIN_SIZE
+from rabbitry.broker.compat import RELEASES, Compat, Release
 from rabbitry.exceptions import UsageError
 from rabbitry.runtime.addresses import is_loopback
 
 GUEST: Final = "guest"
 """The user with the well-known password."""
-MAX_MESSAGE_SIZE: Final = 128 << 20
 _LONGEST_NAME: Final = 255
 """Most bytes of a name in AMQP."""
 _LARGEST_PORT: Final = 65535
@@ -44,15 +44,17 @@ class BrokerConfig:
         heartbeat: Seconds, offered to clients; 0 asks for no heartbeats.
         frame_max: The largest frame offered to clients, in bytes; at least 4,096.
         channel_max: The most channels of a connection, offered to clients.
-        max_message_size: The largest body, in bytes; publishing a larger one closes the channel (406).
+        max_message_size: The largest body, in bytes; publishing a larger one closes the channel (406). None is the
+            release's: 128 MiB, and 16 MiB since 4.0.
         memory_limit: Bytes of memory of this process above which publishers are blocked; None for 40% of the memory of
             the machine or its container.
         disk_free_limit: Bytes of free space for the data folder below which publishers are blocked; None for 50 MB.
+        compat: The release of RabbitMQ whose behaviour the broker has: "3.10" (3.10.8) or "4.0" (4.0.5).
         close_timeout: Seconds that clients have to answer the broker's close before they are cut off.
 
     Raises:
-        UsageError: A number is out of range, there is no virtual host, or other machines can reach the address and
-        there is no user but `guest`.
+        UsageError: A number is out of range, the release is unknown, there is no virtual host, or other machines can
+        reach the address and there is no user but `guest`.
     """
 
     host: str = "127.0.0.1"
@@ -69,9 +71,10 @@ class BrokerConfig:
     heartbeat: int = DEFAULT_HEARTBEAT
     frame_max: int = DEFAULT_FRAME_MAX
     channel_max: int = DEFAULT_CHANNEL_MAX
-    max_message_size: int = MAX_MESSAGE_SIZE
+    max_message_size: int | None = None
     memory_limit: int | None = None
     disk_free_limit: int | None = None
+    compat: Compat = "3.10"
     close_timeout: float = 1.0
 
     def __post_init__(self) -> None:
@@ -91,6 +94,9 @@ class BrokerConfig:
             if value is not None and not lowest <= value <= highest:
                 wanted = f"at least {lowest}" if highest == math.inf else f"{lowest} to {highest}"
                 raise UsageError(f"broker setting {name}={value!r} is out of range: use {wanted}")
+        if self.compat not in RELEASES:
+            known = " or ".join(repr(name) for name in RELEASES)
+            raise UsageError(f"broker setting compat={self.compat!r} is unknown: use {known}")
         if not self.vhosts or isinstance(self.vhosts, str):
             raise UsageError("a broker needs a list of virtual hosts: name one in vhosts, such as '/'")
         for name in self.vhosts:
@@ -107,3 +113,13 @@ class BrokerConfig:
                 f"a broker on {reached[0] or 'all addresses'} can be reached by others, and the user {GUEST!r} may log "
                 "in from this machine only: give it another user and a password"
             )
+
+    @property
+    def largest_message(self) -> int:
+        """The largest body, in bytes: `max_message_size`, or else the release's."""
+        return self.release.max_message_size if self.max_message_size is None else self.max_message_size
+
+    @property
+    def release(self) -> Release:
+        """The row of the table of releases that `compat` names."""
+        return RELEASES[self.compat]

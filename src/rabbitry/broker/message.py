@@ -31,7 +31,7 @@ class Message(msgspec.Struct, gc=False, eq=False):
     it survives a restart in durable queues. expiration: milliseconds, None for none. priority: 0 to 255. hidden_keys:
     routing keys of a BCC header, which consumers do not see. id: its number in the store, 0 while it is not stored.
     copies: in how many queues the store has it. is_owed: it is a dead letter or part of a transaction, so it is too
-    late to refuse it for lack of space.
+    late to refuse it for lack of space. has_foreign_deaths: its `x-death` is a client's, which the next death replaces.
     """
 
     destination: bytes
@@ -44,6 +44,7 @@ class Message(msgspec.Struct, gc=False, eq=False):
     id: int = 0
     copies: int = 0
     is_owed: bool = False
+    has_foreign_deaths: bool = False
 
     def again(self) -> Message:
         """Return a copy that replaces this message in the store."""
@@ -52,6 +53,7 @@ class Message(msgspec.Struct, gc=False, eq=False):
         message.priority = self.priority
         message.hidden_keys = self.hidden_keys
         message.is_owed = True
+        message.has_foreign_deaths = self.has_foreign_deaths
         return message
 
 
@@ -98,6 +100,13 @@ def delivery_mode(header: bytes, flags: int) -> int:
     size = len(header)
     if flags == _MODE_AND_ID and size > 15 and size == 16 + header[15] and 0 < header[14] < 3:  # the most common case
         return header[14]
+    mode = any_delivery_mode(header, flags)
+    check_delivery_mode(mode)
+    return mode
+
+
+def any_delivery_mode(header: bytes, flags: int) -> int:
+    """Return delivery_mode as `delivery_mode` does, but accept every mode."""
     steps = _STEPS.get(flags)
     if steps is None:
         steps = tuple(size for flag, size in _SIZES if flags & flag)
@@ -114,8 +123,6 @@ def delivery_mode(header: bytes, flags: int) -> int:
         offset = -1
     if offset != len(header):
         raise ProtocolViolation(Reply.INTERNAL_ERROR, "INTERNAL_ERROR")
-    if mode not in (1, 2):
-        check_delivery_mode(mode)
     return mode
 
 

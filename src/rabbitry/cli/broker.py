@@ -10,7 +10,7 @@ import os
 import socket
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -76,6 +76,7 @@ ManagementPort = Annotated[
     ),
 ]
 NoManagement = Annotated[bool, typer.Option("--no-management", help="Run without the management API.")]
+Compat = Annotated[Literal["3.10", "4.0"], typer.Option(help="The RabbitMQ whose behaviour it has: 3.10.8 or 4.0.5.")]
 TLSPort = Annotated[int, port_option(help="The port for TLS, with --tls-cert.")]
 TLSCert = Annotated[
     Path | None,
@@ -103,6 +104,7 @@ def serve(
     memory: Memory = False,
     management_port: ManagementPort = None,
     no_management: NoManagement = False,
+    compat: Compat = "3.10",
     tls_port: TLSPort = 5671,
     tls_cert: TLSCert = None,
     tls_key: TLSKey = None,
@@ -135,6 +137,7 @@ def serve(
         data=data_folder(data, memory=memory),
         tls=tls,
         tls_listeners=() if tls is None else listen(host, tls_port),
+        compat=compat,
     )
     raise typer.Exit(run_service(partial(_serve, Broker(config), management)))
 

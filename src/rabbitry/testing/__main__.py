@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from rabbitry._words import reason
+from rabbitry.broker.compat import RELEASES
 from rabbitry.exceptions import RabbitryError
 from rabbitry.testing._broker import RunningBroker
 
@@ -35,6 +36,9 @@ def main() -> int:
     parser.add_argument("--definitions", type=Path, metavar="FILE", help="declare what this file of definitions says")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="keep what is durable in this folder")
     parser.add_argument(
+        "--compat", choices=list(RELEASES), default="3.10", help="the RabbitMQ whose behaviour it has; 3.10 by default"
+    )
+    parser.add_argument(
         "--tls", action="store_true", help="listen for TLS too; print its URL and a file with its authority"
     )
     parser.add_argument("--management", action="store_true", help="serve the management API too; print its URL")
@@ -50,6 +54,7 @@ def main() -> int:
             definitions=options.definitions,
             data=options.data,
             tls=options.tls,
+            compat=options.compat,
         ) as broker:
             urls = _urls(broker, options)
             print(json.dumps(urls) if options.json else "\n".join(urls.values()), flush=True)

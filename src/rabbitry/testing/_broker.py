@@ -23,6 +23,7 @@ import msgspec
 from rabbitry._installing import missing
 from rabbitry._words import counted, reason
 from rabbitry.broker import Broker, BrokerConfig
+from rabbitry.broker.compat import Compat
 from rabbitry.broker.reading import Reason
 from rabbitry.exceptions import UsageError
 from rabbitry.runtime.listening import open_listeners
@@ -45,6 +46,7 @@ class Settings(TypedDict, total=False):
     tls: bool
     port: int
     data: str | Path | None
+    compat: Compat
 
 
 class RunningBroker:
@@ -65,6 +67,7 @@ class RunningBroker:
             `client_context` trusts. Needs the extra `test`.
         port: The AMQP port; 0 takes a free one.
         data: A folder that keeps what is durable; None keeps everything in memory, and it is gone at the end.
+        compat: The release of RabbitMQ whose behaviour it has: "3.10" or "4.0".
         debug: asyncio's debug mode for the broker's loop; None leaves it to Python (-X dev, PYTHONASYNCIODEBUG).
 
     Raises:
@@ -89,6 +92,7 @@ class RunningBroker:
         tls: bool = False,
         port: int = 0,
         data: str | Path | None = None,
+        compat: Compat = "3.10",
         debug: bool | None = None,
     ) -> None:
         self._config = BrokerConfig(
@@ -98,10 +102,13 @@ class RunningBroker:
             vhosts=vhosts,
             data=Path(data) if data is not None else None,
             tls_port=0,
+            compat=compat,
             # This process's memory is mostly the tests', and the machine's share is for a broker of its own process.
             memory_limit=sys.maxsize,
             close_timeout=_CLOSE_TIMEOUT,
         )
+        self.compat: Compat = compat
+        """The release of RabbitMQ whose behaviour it has."""
         self._definitions = definitions
         self._has_tls = tls
         self._debug = debug

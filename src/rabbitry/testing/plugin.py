@@ -57,6 +57,7 @@ _SETTINGS: Final[tuple[tuple[str, Literal["string", "linelist", "bool"], str], .
     ("definitions", "string", "a file of RabbitMQ's definitions that the fixtures' brokers declare at their start"),
     ("tls", "bool", "whether the fixtures' brokers listen for TLS too"),
     ("port", "string", "the AMQP port of the fixtures' brokers, of which one can run at a time then; else a free one"),
+    ("compat", "string", "the release of RabbitMQ whose behaviour the fixtures' brokers have: 3.10 or 4.0; else 3.10"),
     ("data", "string", "a folder in which the fixtures' brokers keep what is durable; else all is in memory"),
 )
 
@@ -80,6 +81,12 @@ def _settings(config: pytest.Config) -> Settings:
         if not port.isdecimal():
             raise pytest.UsageError(f"rabbitry_port: {port!r} is no port: write a number from 0 to 65535")
         settings["port"] = int(port)
+    if compat := config.getini("rabbitry_compat"):
+        from rabbitry.broker.compat import RELEASES
+
+        if compat not in RELEASES:
+            raise pytest.UsageError(f"rabbitry_compat: {compat!r} is unknown: write {' or '.join(RELEASES)}")
+        settings["compat"] = compat
     if data := config.getini("rabbitry_data"):
         settings["data"] = config.rootpath / data
     return settings

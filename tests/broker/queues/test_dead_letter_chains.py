@@ -11,7 +11,9 @@ from rabbitry.amqp.protocol.properties import Properties, decode_header, encode_
 from rabbitry.amqp.protocol.tables import FieldValue, Table
 from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker._queues import Queue
+from rabbitry.broker._queues.arguments import Rules
 from rabbitry.broker._queues.dead_letter import dead_letter
+from rabbitry.broker.compat import RELEASES
 from rabbitry.broker.message import Message
 from rabbitry.testing._broker import RunningBroker
 from tests.differential.peer import Peer
@@ -137,7 +139,9 @@ def test_deaths_are_counted_in_time_that_grows_with_their_number() -> None:
     deaths: list[FieldValue] = [{"queue": f"q{number % 20_000}", "reason": "expired"} for number in range(40_000)]
     deaths += [{"queue": ["no name"], "reason": {"of": "any kind"}}] * 2
     header = encode_header(Properties(headers={"x-death": deaths}), 1)
-    letter, properties = dead_letter(Message(b"\0\1q", header, b"x", False), "q7", "expired", "", None)
+    letter, properties, _ = dead_letter(
+        Message(b"\0\1q", header, b"x", False), "q7", "expired", "", Rules(), RELEASES["3.10"]
+    )
     assert len(_deaths(letter)) == 20_001
     counted = (properties.headers or {})["x-death"]
     assert isinstance(counted, list)

@@ -18,6 +18,7 @@ from rabbitry.amqp.protocol.tables import Table, encode_table, encode_text, enco
 from rabbitry.broker._errors import precondition_failed
 from rabbitry.broker._exchanges.exchange import Binding, Destination, Exchange
 from rabbitry.broker._exchanges.jump_hash import UNDEFINED, bucket, hash_field, hash_text
+from rabbitry.broker.compat import RELEASES, Release
 
 _PROPERTIES: Final = ("correlation_id", "message_id", "timestamp")
 _WEIGHT: Final = re.compile(r"[+-]?[0-9]+", re.ASCII)
@@ -33,9 +34,19 @@ class ConsistentHashExchange(Exchange):
     ignores_copies = True
 
     def __init__(
-        self, name: str, *, durable: bool = True, auto_delete: bool = False, internal: bool = False, arguments: Table
+        self,
+        name: str,
+        *,
+        durable: bool = True,
+        auto_delete: bool = False,
+        internal: bool = False,
+        arguments: Table,
+        release: Release = RELEASES["3.10"],
     ) -> None:
-        super().__init__(name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments)
+        super().__init__(
+            name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments, release=release
+        )
+        self._hashes_values = release.hashes_header_values
         self._header = arguments.get("hash-header")
         self._property = arguments.get("hash-property")
         self.routes_by_properties = self._header is not None or self._property is not None
@@ -75,15 +86,16 @@ class ConsistentHashExchange(Exchange):
             if value is None:
                 return UNDEFINED
             if isinstance(value, str):
-                return hash_field("longstr", encode_text(value))
+                text = encode_text(value)
+                return hash_text(text) if self._hashes_values else hash_field("longstr", text)
             # RabbitMQ hashes the Erlang term, which may choose another destination than this.
             return hash_field(type_name(value), encode_table({"": value}))
         if self._property == "timestamp":
             time = properties.timestamp
             return UNDEFINED if time is None else hash_text(str(encode_timestamp(time)).encode())
         if self._property is not None:
-            text = properties.correlation_id if self._property == "correlation_id" else properties.message_id
-            return UNDEFINED if text is None else hash_text(encode_text(text))
+            name = properties.correlation_id if self._property == "correlation_id" else properties.message_id
+            return UNDEFINED if name is None else hash_text(encode_text(name))
         return hash_text(encode_text(routing_key))
 
     def _add(self, binding: Binding) -> None:

@@ -9,6 +9,7 @@ from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker._exchanges.exchange import Binding, Destination, Exchange
 from rabbitry.broker._queues import Queue
+from rabbitry.broker.compat import RELEASES, Release
 
 
 class DirectExchange(Exchange):
@@ -18,9 +19,18 @@ class DirectExchange(Exchange):
     description = "AMQP direct exchange, as per the AMQP specification"
 
     def __init__(
-        self, name: str, *, durable: bool = True, auto_delete: bool = False, internal: bool = False, arguments: Table
+        self,
+        name: str,
+        *,
+        durable: bool = True,
+        auto_delete: bool = False,
+        internal: bool = False,
+        arguments: Table,
+        release: Release = RELEASES["3.10"],
     ) -> None:
-        super().__init__(name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments)
+        super().__init__(
+            name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments, release=release
+        )
         self._by_key: dict[str, dict[tuple[int, str, bytes], Destination]] = {}
 
     def match(self, routing_key: str, properties: Properties) -> Iterable[Destination]:

@@ -10,6 +10,7 @@ from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.amqp.protocol.tables import Table, encode_table
 from rabbitry.broker._policies import Policy
 from rabbitry.broker._queues import Queue
+from rabbitry.broker.compat import RELEASES, Release
 
 Destination: TypeAlias = Union[Queue, "Exchange"]
 
@@ -41,13 +42,21 @@ class Exchange(abc.ABC):
     """Whether only the first routing key counts, not those of CC and BCC."""
 
     def __init__(
-        self, name: str, *, durable: bool = True, auto_delete: bool = False, internal: bool = False, arguments: Table
+        self,
+        name: str,
+        *,
+        durable: bool = True,
+        auto_delete: bool = False,
+        internal: bool = False,
+        arguments: Table,
+        release: Release = RELEASES["3.10"],
     ) -> None:
         self.name = name
         self.durable = durable
         self.auto_delete = auto_delete
         self.internal = internal
         self.arguments = arguments
+        self.release = release
         self.policy: Policy | None = None
         self.published_in = 0
         """Number of messages that clients published to it."""

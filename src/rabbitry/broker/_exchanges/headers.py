@@ -2,12 +2,14 @@
 
 `x-match` is all (the default) or any; all-with-x and any-with-x also compare arguments that begin with x- (RabbitMQ's
 docs/tutorials/amqp-concepts, and its exchange type headers). An argument without a value (void) only requires that the
-header exists. Values are compared as Erlang terms, as in RabbitMQ 3.10: numbers of all types and timestamps by value,
-strings and byte arrays by their bytes, everything else by type and value.
+header exists. Values are compared as Erlang terms: numbers of all types and timestamps by value,
+strings and byte arrays by their bytes, everything else by type and value. In RabbitMQ 4.0 a float differs from an
+integer.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from typing import Final
 
@@ -16,6 +18,7 @@ from rabbitry.amqp.protocol.tables import FieldValue, Table, encode_table, encod
 from rabbitry.broker._erlang import erlang_term
 from rabbitry.broker._errors import precondition_failed
 from rabbitry.broker._exchanges.exchange import Binding, Destination, Exchange
+from rabbitry.broker.compat import RELEASES, Release
 
 _MATCHES: Final = ("all", "any", "all-with-x", "any-with-x")
 _PRESENT: Final = b""
@@ -52,9 +55,19 @@ class HeadersExchange(Exchange):
     routes_by_properties = True
 
     def __init__(
-        self, name: str, *, durable: bool = True, auto_delete: bool = False, internal: bool = False, arguments: Table
+        self,
+        name: str,
+        *,
+        durable: bool = True,
+        auto_delete: bool = False,
+        internal: bool = False,
+        arguments: Table,
+        release: Release = RELEASES["3.10"],
     ) -> None:
-        super().__init__(name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments)
+        super().__init__(
+            name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments, release=release
+        )
+        self._terms = _typed_term if release.has_typed_headers else _term
         self._all = _Node()
         self._any: dict[_Condition, _Bound] = {}
 
@@ -77,7 +90,7 @@ class HeadersExchange(Exchange):
         conditions: list[_Condition] = []
         if self._any or self._all.children:
             for key in sorted(headers):
-                conditions += (key, _PRESENT), (key, _term(headers[key]))
+                conditions += (key, _PRESENT), (key, self._terms(headers[key]))
         found: dict[int, Destination] = {}
         for condition in conditions:
             for destination in self._any.get(condition, {}).values():
@@ -95,8 +108,17 @@ class HeadersExchange(Exchange):
                         waiting.append((child, index - index % 2 + 2))
         return found.values()
 
+    def _conditions(self, arguments: Table) -> tuple[str, list[_Condition]]:
+        """Return the x-match kind, and the conditions ordered by key."""
+        kind, _, with_x = str(arguments.get("x-match", "all")).partition("-")
+        return kind, [
+            (key, _PRESENT if value is None else self._terms(value))
+            for key, value in sorted(arguments.items())
+            if key != "x-match" and (with_x or not key.startswith("x-"))
+        ]
+
     def _add(self, binding: Binding) -> None:
-        kind, conditions = _conditions(binding.arguments)
+        kind, conditions = self._conditions(binding.arguments)
         if kind == "any":
             for condition in conditions:
                 self._any.setdefault(condition, {})[binding.identity] = binding.destination
@@ -107,7 +129,7 @@ class HeadersExchange(Exchange):
         node.bound[binding.identity] = binding.destination
 
     def _remove(self, binding: Binding) -> None:
-        kind, conditions = _conditions(binding.arguments)
+        kind, conditions = self._conditions(binding.arguments)
         if kind == "any":
             for condition in conditions:
                 bound = self._any[condition]
@@ -126,14 +148,9 @@ class HeadersExchange(Exchange):
             del parent.children[condition]
 
 
-def _conditions(arguments: Table) -> tuple[str, list[_Condition]]:
-    """Return the x-match kind, and the conditions ordered by key."""
-    kind, _, with_x = str(arguments.get("x-match", "all")).partition("-")
-    return kind, [
-        (key, _PRESENT if value is None else _term(value))
-        for key, value in sorted(arguments.items())
-        if key != "x-match" and (with_x or not key.startswith("x-"))
-    ]
+def _typed_term(value: FieldValue) -> int | float | bytes:
+    """Return what `_term` does, except that a float never equals an integer: Erlang's `=:=` holds for the values."""
+    return b"F" + struct.pack(">d", value) if isinstance(value, float) else _term(value)
 
 
 def _term(value: FieldValue) -> int | float | bytes:

@@ -12,6 +12,7 @@ from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker._exchanges.automata import Automata
 from rabbitry.broker._exchanges.exchange import Binding, Destination, Exchange
+from rabbitry.broker.compat import RELEASES, Release
 
 _Bound = dict[tuple[int, str, bytes], Destination]
 """Destinations by their bindings' identities."""
@@ -84,9 +85,18 @@ class TopicExchange(Exchange):
     description = "AMQP topic exchange, as per the AMQP specification"
 
     def __init__(
-        self, name: str, *, durable: bool = True, auto_delete: bool = False, internal: bool = False, arguments: Table
+        self,
+        name: str,
+        *,
+        durable: bool = True,
+        auto_delete: bool = False,
+        internal: bool = False,
+        arguments: Table,
+        release: Release = RELEASES["3.10"],
     ) -> None:
-        super().__init__(name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments)
+        super().__init__(
+            name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments, release=release
+        )
         self._forwards = _Trie()
         self._backwards = _Trie()
         self._automata = Automata()

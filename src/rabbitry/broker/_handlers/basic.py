@@ -101,16 +101,18 @@ def _priority(queue: Queue, arguments: Table) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         wrong = f"expected integer, got {type_name(value)}"
         raise precondition_failed(f"invalid arg 'x-priority' for {where}: \"{wrong}\"")
-    refused = ("x-stream-offset", "x-cancel-on-ha-failover") if queue.rules.quorum else ("x-stream-offset",)
+    checks_mirroring = queue.vhost.release.checks_mirroring
+    refused = ["x-stream-offset", *(["x-cancel-on-ha-failover"] if queue.rules.quorum and checks_mirroring else [])]
     on_failover = arguments.get("x-cancel-on-ha-failover", False)
-    if "x-cancel-on-ha-failover" not in refused and not isinstance(on_failover, bool):
+    if checks_mirroring and not queue.rules.quorum and not isinstance(on_failover, bool):
         wrong = f"{{unacceptable_type,{type_name(on_failover)}}}"
         raise precondition_failed(f"invalid arg 'x-cancel-on-ha-failover' for {where}: {wrong}")
     for argument in refused:
         if argument in arguments:
             kind = "quorum" if queue.rules.quorum else "classic"
             raise precondition_failed(f"invalid arg '{argument}' for {where} of queue type rabbit_{kind}_queue")
-    if not isinstance(arguments.get("x-credit", {}), dict):  # for AMQP 1.0; RabbitMQ's channel crashes on it
+    # The argument was for AMQP 1.0; RabbitMQ's channel crashed on it.
+    if checks_mirroring and not isinstance(arguments.get("x-credit", {}), dict):
         raise ProtocolViolation(Reply.INTERNAL_ERROR, "INTERNAL_ERROR")
     return value
 

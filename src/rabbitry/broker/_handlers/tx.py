@@ -32,14 +32,20 @@ def commit(client: Client, channel: Channel, method: TxCommit) -> None:
     """Commit the publishes and settlements of the transaction. Commit-ok is sent once the store has them.
 
     They are one batch for the store, unless they are so many that other clients have turns in between: as on RabbitMQ,
-    a crash may then leave a part of them (docs/semantics).
+    a crash may then leave a part of them (docs/semantics). A commit that failed in part is refused (406) after that.
     """
+    transaction = _transaction(channel)
+    if transaction.has_failed:
+        raise precondition_failed("partial tx completion")
 
     def committed() -> None:
+        if transaction.has_failed:
+            client.carry_out_again(channel.number, method)  # only a handler can refuse
+            return
         channel.unpark()
         client.wait_for_commit(channel.number, TxCommitOk())
 
-    client.work(_committing(channel, *_transaction(channel).take()), committed)
+    client.work(_committing(channel, *transaction.take()), committed)
 
 
 def _committing(channel: Channel, publishes: list[Callable[[], None]], settled: list[Settled]) -> Iterator[None]:

@@ -18,10 +18,10 @@ from rabbitry.broker._management.encoding import Json, encode
 from rabbitry.broker._management.listing import encoded
 from rabbitry.broker._management.pace import Pace
 from rabbitry.broker._policies import Policy, check
-from rabbitry.broker._product import VERSION
 from rabbitry.broker._queues import Queue
 from rabbitry.broker._vhost import VirtualHost
 from rabbitry.broker.broker import Broker
+from rabbitry.broker.compat import Release
 from rabbitry.exceptions import RabbitryError, UsageError
 
 _QUEUE: Final = ("name", "vhost", "durable", "auto_delete", "arguments")
@@ -44,9 +44,10 @@ async def export(broker: Broker, pace: Pace, only: VirtualHost | None = None) ->
     name and without users; None means all of them.
     """
     sections = [*([] if only is not None else _of_broker(broker)), *_of_vhosts(broker, only)]
-    head: Json = {"rabbit_version": VERSION}
+    version = broker.config.release.version
+    head: Json = {"rabbit_version": version}
     if only is None:
-        head |= {"rabbitmq_version": VERSION, "product_name": "RabbitMQ", "product_version": VERSION}
+        head |= {"rabbitmq_version": version, "product_name": "RabbitMQ", "product_version": version}
     chunks = [encode(head)[:-1]]
     async with pace:
         for name, items, view in sections:
@@ -120,7 +121,7 @@ def _is_exclusive(binding: Binding) -> bool:
 # -- parsing parts from JSON -------------------------------------------------------------------------------
 
 
-def policy(vhost: str, name: str, item: Mapping[str, object]) -> Policy:
+def policy(vhost: str, name: str, item: Mapping[str, object], release: Release) -> Policy:
     """Parse a policy from JSON and check it. Raises BadDefinition with RabbitMQ's text."""
     pattern, definition = item.get("pattern"), item.get("definition")
     priority, apply_to = item.get("priority", 0), item.get("apply-to", "all")
@@ -136,7 +137,7 @@ def policy(vhost: str, name: str, item: Mapping[str, object]) -> Policy:
     made = Policy(vhost, name, pattern, definition, priority, apply_to)
     try:
         encode_table({"priority": priority})
-        check(made)
+        check(made, release)
     except UsageError as error:
         raise _invalid(str(error)) from error
     return made._replace(definition=table(definition))

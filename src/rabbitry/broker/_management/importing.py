@@ -207,7 +207,7 @@ class _Plan:
     def _policy(self, item: Json) -> _Step | None:
         vhost, name = self._known_vhost(item), named(item)
         try:
-            policy = definitions.policy(vhost, name, item)
+            policy = definitions.policy(vhost, name, item, self._broker.config.release)
         except BadDefinition as error:
             raise BadDefinition(f"{error} ({vhost}/{name})") from error
         return lambda: self._broker.putting_policy(policy) if vhost in self._broker.vhosts else None
@@ -253,7 +253,15 @@ class _Plan:
             return None
         if (vhost, name) in self._queues or (host is not None and name in host.queues):
             return None
-        read_rules(name, vhost, arguments, durable=durable, exclusive=False, auto_delete=auto_delete)
+        read_rules(
+            name,
+            vhost,
+            arguments,
+            self._broker.config.release,
+            durable=durable,
+            exclusive=False,
+            auto_delete=auto_delete,
+        )
         self._queues.add((vhost, name))
         return functools.partial(
             self._declare_queue, vhost, name, durable=durable, auto_delete=auto_delete, arguments=arguments

@@ -21,6 +21,7 @@ from rabbitry.broker._management.encoding import Json
 from rabbitry.broker._management.pace import Pace
 from rabbitry.broker._publishing import read_expiration, routing_keys
 from rabbitry.broker._queues import Queue
+from rabbitry.broker._queues.dead_letter import has_foreign_deaths
 from rabbitry.broker._queues.reply_to import REPLY_TO
 from rabbitry.broker._vhost import VirtualHost
 from rabbitry.broker.message import Entry, Message, check_delivery_mode, origin_of
@@ -49,7 +50,7 @@ def publish(vhost: VirtualHost, exchange: str, body: Json, user: str) -> bool:
         raise BadDefinition("the routing_key must be a string")
     content = _content(body["payload"], body["payload_encoding"])
     given = _properties(body["properties"])
-    if given.delivery_mode is not None:
+    if given.delivery_mode is not None and vhost.release.checks_delivery_mode:
         check_delivery_mode(given.delivery_mode)
     if given.reply_to == REPLY_TO:
         raise precondition_failed("fast reply consumer does not exist")
@@ -65,6 +66,7 @@ def publish(vhost: VirtualHost, exchange: str, body: Json, user: str) -> bool:
     )
     message.hidden_keys = tuple(keys[len(routing_keys(key, shown)) :])
     message.priority = properties.priority or 0
+    message.has_foreign_deaths = has_foreign_deaths(headers, vhost.release)
     if properties.expiration is not None:
         message.expiration = read_expiration(properties.expiration)
     if properties.user_id not in (None, user):

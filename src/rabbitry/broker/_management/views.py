@@ -24,7 +24,7 @@ from rabbitry.broker._management.rates import RETENTION, Counts, Rates
 from rabbitry.broker._management.stats import Ranges
 from rabbitry.broker._parameters import CLUSTER_NAME
 from rabbitry.broker._policies import Policy
-from rabbitry.broker._product import PLATFORM, VERSION
+from rabbitry.broker._product import PLATFORM
 from rabbitry.broker._queues.queue import Queue
 from rabbitry.broker._vhost import VirtualHost
 from rabbitry.broker.access import Permission, TopicPermission, User
@@ -60,14 +60,15 @@ def plain(value: FieldValue) -> object:
 def overview(broker: Broker, rates: Rates, totals: dict[VirtualHost, Counts], ranges: Ranges) -> Json:
     """Return the overview of the broker; `totals` are from `vhost_totals`."""
     vhosts = broker.vhosts.values()
+    version = broker.config.release.version
     return {
-        "management_version": VERSION,
+        "management_version": version,
         "rates_mode": "basic",
         "sample_retention_policies": {"global": [RETENTION], "basic": [RETENTION], "detailed": [RETENTION]},
         "exchange_types": exchange_types(),
-        "product_version": VERSION,
+        "product_version": version,
         "product_name": "RabbitMQ",
-        "rabbitmq_version": VERSION,
+        "rabbitmq_version": version,
         "cluster_name": broker.parameters.cluster_name,
         "erlang_version": "",
         "erlang_full_version": PLATFORM,
@@ -150,7 +151,7 @@ def node(broker: Broker) -> Json:
         "exchange_types": exchange_types(),
         "auth_mechanisms": [
             {"name": name, "description": f"SASL {name} authentication mechanism", "enabled": True}
-            for name in ("AMQPLAIN", "PLAIN")
+            for name in sorted(broker.config.release.mechanisms.decode().split())
         ],
         "applications": [],
         "contexts": _contexts(broker),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rabbitry.broker._queues.backlog import Backlog
 from rabbitry.broker._queues.classic import ClassicQueue
 from rabbitry.broker._queues.queue import Owner, Queue
-from rabbitry.broker._queues.quorum import QuorumQueue
+from rabbitry.broker._queues.quorum import PrioritizedQuorumQueue, QuorumQueue
 from rabbitry.broker._queues.reply_to import ReplyTo
 
-__all__ = ["Backlog", "ClassicQueue", "Owner", "Queue", "QuorumQueue", "ReplyTo"]
+__all__ = ["Backlog", "ClassicQueue", "Owner", "PrioritizedQuorumQueue", "Queue", "QuorumQueue", "ReplyTo"]

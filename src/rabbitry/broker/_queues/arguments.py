@@ -1,4 +1,4 @@
-"""Queue arguments: the checks, their order and their error texts are those of RabbitMQ 3.10."""
+"""Queue arguments: the checks, their order and their error texts are those of RabbitMQ."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.tables import FieldValue, Table, type_name
 from rabbitry.broker._erlang import check_timer
 from rabbitry.broker._errors import invalid_type, precondition_failed
+from rabbitry.broker.compat import Release
 from rabbitry.exceptions import ProtocolViolation, RabbitryError
 
 _INTEGERS: Final = ("byte", "short", "signedint", "long", "unsignedbyte", "unsignedshort", "unsignedint")
@@ -148,29 +149,20 @@ _NOT_FOR_QUORUM: Final = (
     "x-max-age",
     "x-stream-max-segment-size-bytes",
 )
-_NOT_FOR_CLASSIC: Final = (
-    "x-delivery-limit",
-    "x-dead-letter-strategy",
-    "x-quorum-initial-group-size",
-    "x-max-in-memory-length",
-    "x-max-in-memory-bytes",
-    "x-queue-leader-locator",
-    "x-initial-cluster-size",
-    "x-max-age",
-    "x-stream-max-segment-size-bytes",
-)
 
 
-def compared(rules: Rules) -> list[str]:
+def compared(rules: Rules, release: Release) -> list[str]:
     """Return the arguments that must be equal when a queue is redeclared, in the order of comparison.
 
     RabbitMQ ignores arguments of other queue types here, though it refuses a new queue with them.
     """
-    others = _NOT_FOR_QUORUM if rules.quorum else _NOT_FOR_CLASSIC
+    others = _NOT_FOR_QUORUM if rules.quorum else release.not_for_classic
     return [argument for argument in _COMPARED if argument not in others]
 
 
-def read_rules(name: str, vhost: str, arguments: Table, *, durable: bool, exclusive: bool, auto_delete: bool) -> Rules:
+def read_rules(
+    name: str, vhost: str, arguments: Table, release: Release, *, durable: bool, exclusive: bool, auto_delete: bool
+) -> Rules:
     """Check a new queue's arguments, and return its rules. Raises 406 for the first invalid argument."""
     where = f"queue '{name}' in vhost '{vhost}'"
     target = arguments.get("x-dead-letter-exchange", "")
@@ -181,7 +173,7 @@ def read_rules(name: str, vhost: str, arguments: Table, *, durable: bool, exclus
     if kind not in ("classic", "quorum"):
         raise precondition_failed(f"invalid arg 'x-queue-type' for {where}: \"unsupported queue type '{kind!s}'\"")
     quorum = kind == "quorum"
-    refused = _NOT_FOR_QUORUM if quorum else _NOT_FOR_CLASSIC
+    refused = _NOT_FOR_QUORUM if quorum else release.not_for_classic
     _check(arguments, (argument for argument in _CHECKS if argument not in refused), where)
     for argument in refused:
         if argument in arguments:
@@ -199,7 +191,7 @@ def read_rules(name: str, vhost: str, arguments: Table, *, durable: bool, exclus
         overflow=_text(arguments, "x-overflow") or "drop-head",
         max_priority=_number(arguments, "x-max-priority") or None,
         single_active_consumer=arguments.get("x-single-active-consumer") is True,
-        delivery_limit=_number(arguments, "x-delivery-limit"),
+        delivery_limit=_delivery_limit(_number(arguments, "x-delivery-limit"), release) if quorum else None,
     )
 
 
@@ -219,9 +211,16 @@ def _check(arguments: Table, names: Iterable[str], where: str) -> None:
                 raise precondition_failed(f"invalid arg '{argument}' for {where}: {wrong}") from None
 
 
-def with_policy(rules: Rules, arguments: Table, definition: Table) -> Rules:
+def _delivery_limit(limit: int | None, release: Release) -> int | None:
+    """Return the limit that holds for the one that is given."""
+    if limit is None:
+        return release.delivery_limit
+    return None if limit < 0 and release.has_negative_limits else limit
+
+
+def with_policy(rules: Rules, arguments: Table, definition: Table, release: Release) -> Rules:
     """Return a queue's rules after applying its policy's definition to `rules`, those of its arguments."""
-    changes: dict[str, int | str] = {}
+    changes: dict[str, int | str | None] = {}
     for setting, rule in _SETTINGS.items():
         value = definition.get(setting)
         if not isinstance(value, int | str) or (setting == "delivery-limit" and not rules.quorum):
@@ -230,7 +229,11 @@ def with_policy(rules: Rules, arguments: Table, definition: Table) -> Rules:
         if own is None:
             changes[rule] = value
         elif isinstance(own, int) and isinstance(value, int):
-            changes[rule] = min(own, value)
+            is_negative = setting == "delivery-limit" and min(own, value) < 0 and release.has_negative_limits
+            changes[rule] = max(own, value) if is_negative else min(own, value)
+    limit = changes.get("delivery_limit")
+    if isinstance(limit, int):
+        changes["delivery_limit"] = _delivery_limit(limit, release)
     return replace(rules, **changes)  # type: ignore[arg-type] # each setting's type was checked
 
 

@@ -1,4 +1,4 @@
-"""Dead letters: the headers and properties of dead-lettered messages (RabbitMQ's docs/dlx, as of 3.10)."""
+"""Dead letters: the headers and properties of dead-lettered messages (RabbitMQ's docs/dlx)."""
 
 from __future__ import annotations
 
@@ -15,36 +15,59 @@ from rabbitry.amqp.protocol.tables import (
     encode_table,
     encode_text,
 )
+from rabbitry.broker._queues.arguments import Rules
+from rabbitry.broker.compat import Release
 from rabbitry.broker.message import Message, origin_of
 
 REJECTED: Final = "rejected"
 EXPIRED: Final = "expired"
 MAXLEN: Final = "maxlen"
 DELIVERY_LIMIT: Final = "delivery_limit"
+_DEATHS: Final = (
+    "x-death",
+    *(f"x-{which}-death-{name}" for which in ("first", "last") for name in ("reason", "queue", "exchange")),
+)
+"""The headers of a dead letter."""
 
 
 def dead_letter(
-    message: Message, queue: str, reason: str, exchange: str, routing_key: str | None
-) -> tuple[Message, Properties]:
-    """Return the message to publish to `exchange`, and its properties.
+    message: Message, queue: str, reason: str, exchange: str, rules: Rules, release: Release
+) -> tuple[Message, Properties, list[str]]:
+    """Return the message to publish to `exchange`, its properties, and the routing keys of its CC header.
 
-    Without a dead-letter routing key, it keeps its own.
+    Without a dead-letter routing key, it keeps its own and those of CC.
+
+    Args:
+        message: The message that died.
+        queue: The name of the queue in which it died.
+        reason: Why.
+        exchange: The dead-letter exchange.
+        rules: The queue's rules.
+        release: The behaviour of the broker's release of RabbitMQ.
     """
+    routing_key = rules.dead_letter_routing_key
     origin, own_key = origin_of(message)
     properties = decode_header(message.header)
     headers = dict(properties.headers or {})
+    if message.has_foreign_deaths:
+        headers = {name: value for name, value in headers.items() if name not in _DEATHS}
+    own_copies = copies(headers)
     death: dict[str, FieldValue] = {
         "reason": reason,
         "queue": queue,
         "time": datetime.now(UTC).replace(microsecond=0),
         "exchange": origin,
-        "routing-keys": [own_key, *copies(headers)],
+        "routing-keys": [own_key, *own_copies],
     }
     if properties.expiration is not None:
         death["original-expiration"] = properties.expiration
-    _add_death(headers, death)
+    _add_death(headers, death, keeps_order=release.owns_deaths)
+    if release.owns_deaths:
+        headers |= {f"x-last-death-{name}": death[name] for name in ("reason", "queue", "exchange")}
     if routing_key is not None:
-        headers.pop("CC", None)
+        own_copies = []
+        if not release.owns_deaths:
+            headers.pop("CC", None)
     headers = dict(sorted(headers.items()))
     properties = properties._replace(headers=headers, expiration=None)
     key = encode_text(own_key if routing_key is None else routing_key)[:255]  # a queue's may exceed a short string
@@ -58,7 +81,12 @@ def dead_letter(
     letter.is_owed = True
     if routing_key is None:
         letter.hidden_keys = message.hidden_keys
-    return letter, properties
+    return letter, properties, own_copies
+
+
+def has_foreign_deaths(headers: Table | None, release: Release) -> bool:
+    """Return whether a client's message has deaths that the broker must not count on."""
+    return release.owns_deaths and headers is not None and "x-death" in headers
 
 
 def copies(headers: Table) -> list[str]:
@@ -82,7 +110,7 @@ def is_cycle(queue: str, headers: Table) -> bool:
     return False
 
 
-def _add_death(headers: dict[str, FieldValue], death: dict[str, FieldValue]) -> None:
+def _add_death(headers: dict[str, FieldValue], death: dict[str, FieldValue], *, keeps_order: bool) -> None:
     """Count a death of the same queue and reason, or insert a new one at the front."""
     deaths = headers.get("x-death")
     if not isinstance(deaths, list):
@@ -95,7 +123,8 @@ def _add_death(headers: dict[str, FieldValue], death: dict[str, FieldValue]) -> 
     others: list[FieldValue] = []
     place = _place(death)
     first: dict[str, FieldValue] = {"count": TaggedInt(1, b"l"), **death}
-    for known in _grouped(deaths):
+    known_deaths = [known for known in deaths if isinstance(known, dict)] if keeps_order else _grouped(deaths)
+    for known in known_deaths:
         if _place(known) == place:
             count = known.get("count")
             number = count + 1 if isinstance(count, int) else 1

@@ -13,6 +13,7 @@ from rabbitry.broker._queues.backlog import LONGEST_TURN, Backlog, Host
 from rabbitry.broker._queues.expiry import Timer
 from rabbitry.broker._queues.turns import QueueConsumer, Turns
 from rabbitry.broker._store.batch import Found, Wanted
+from rabbitry.broker.compat import Release
 from rabbitry.broker.message import Entry
 
 _LOOK: Final = 64
@@ -21,6 +22,10 @@ _LOOK: Final = 64
 
 class QueueHost(Host, Protocol):
     """The part of a virtual host that a queue uses."""
+
+    @property
+    def release(self) -> Release:
+        """The behaviour of the broker's release of RabbitMQ."""
 
     def work(self, steps: Iterator[None]) -> None:
         """Run the steps of a long operation, alternating with other clients."""
@@ -93,7 +98,7 @@ class Queue(Backlog):
             return
         self.policy = policy
         definition = policy.definition if policy is not None else {}
-        self.rules = with_policy(self._own_rules, self.arguments, definition)
+        self.rules = with_policy(self._own_rules, self.arguments, definition, self.vhost.release)
         self._read_rules()
         self.note_use()
         if self._is_over():

@@ -6,18 +6,28 @@ In this broker they have a single member.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
+from rabbitry.amqp.protocol.tables import Table
+from rabbitry.broker._queues.arguments import Rules
 from rabbitry.broker._queues.dead_letter import DELIVERY_LIMIT
 from rabbitry.broker._queues.lane import Lane
-from rabbitry.broker._queues.queue import Queue
-from rabbitry.broker.message import Entry
+from rabbitry.broker._queues.queue import Owner, Queue, QueueHost
+from rabbitry.broker.message import Entry, Message
+
+_FROM: Final = 5
+"""The lowest high priority."""
+_HIGH: Final = 1
+_RETURNED: Final = 2
+"""Lanes of messages with a high priority, and of requeued messages, which the store has in the lanes of their own."""
+_ROUND: Final = 3
 
 
 class QuorumQueue(Queue):
     """A quorum queue.
 
     A requeued message goes to the front, behind those requeued before it. A message that a client returns goes to the
-    end if there is no delivery limit, as in RabbitMQ 3.10's rabbit_fifo.
+    end if there is no delivery limit, as in RabbitMQ's rabbit_fifo.
     """
 
     __slots__ = ()
@@ -52,3 +62,69 @@ class QuorumQueue(Queue):
         if entry.stored:
             self.journal.remove(self, entry, is_moving=True)
         self._append(self._lane_at(entry.priority), again)
+
+
+class PrioritizedQuorumQueue(QuorumQueue):
+    """A quorum queue with two priorities (RabbitMQ 4's docs/quorum-queues, and its rabbit_fifo_q).
+
+    Of three messages taken from the queue, the third is one without a high priority, if there is one; the first two are
+    ones with a high priority, if there are any. Requeued messages of both come first.
+    """
+
+    __slots__ = ("_taken",)
+
+    def __init__(
+        self,
+        vhost: QueueHost,
+        name: str,
+        *,
+        durable: bool,
+        auto_delete: bool,
+        owner: Owner | None,
+        arguments: Table,
+        rules: Rules,
+    ) -> None:
+        self._taken = 0
+        """Number of messages of the current three that were taken."""
+        super().__init__(
+            vhost, name, durable=durable, auto_delete=auto_delete, owner=owner, arguments=arguments, rules=rules
+        )
+
+    def _read_rules(self) -> None:
+        super()._read_rules()
+        self._plain = False  # the priority of each message matters
+
+    def _lane_of(self, message: Message) -> Lane:
+        return self._lane_at(_HIGH) if message.priority >= _FROM else self._lane
+
+    def _put_back(self, entry: Entry, order: int) -> None:
+        if entry.stored:
+            self.journal.change(self, entry)
+        self.ready += 1
+        self.ready_bytes += len(entry.message.body)
+        self._lane_at(_RETURNED).put_back(entry, order)
+
+    def take(self, now: float) -> Entry | None:
+        """Take the first message as `Backlog.take` does."""
+        is_returned = self._sort_lanes()
+        entry = super().take(now)
+        if entry is not None and not is_returned:
+            self._taken = (self._taken + 1) % _ROUND
+        return entry
+
+    def _drop_what_is_over(self) -> None:
+        is_returned = self._sort_lanes()
+        before = self.ready
+        super()._drop_what_is_over()
+        if not is_returned:
+            self._taken = (self._taken + before - self.ready) % _ROUND
+
+    def _sort_lanes(self) -> bool:
+        """Order the lanes for the next message. Return whether it is a requeued one."""
+        if len(self._lanes) == 1:
+            return False
+        normal_first = self._taken == _ROUND - 1
+        self._lanes = sorted(
+            self._lanes, key=lambda lane: (lane.priority != _RETURNED, lane.priority * (1 if normal_first else -1))
+        )
+        return bool(self._lanes[0].returned)

@@ -29,6 +29,8 @@ TRANSIENT: Final = 2
 _REDELIVERED: Final = 1
 _DELIVERIES: Final = 3
 """Bits of an entry's flags; the delivery count is above them."""
+_FOREIGN_DEATHS: Final = 1 << 40
+"""Bit of an entry's flags, above the delivery count: a client sent the message's `x-death`."""
 _ROWS: Final = 128
 _LONG_RUN: Final = 32
 """Length of a run of consecutive numbers from which on a range finds them faster than a list."""
@@ -242,7 +244,7 @@ def read(connection: Connection, wanted: Wanted, path: Path) -> tuple[Found, lis
         entry.stored = True
         if flags:
             entry.redelivered = bool(flags & _REDELIVERED)
-            entry.deliveries = flags >> _DELIVERIES
+            entry.deliveries = (flags & _FOREIGN_DEATHS - 1) >> _DELIVERIES
         entries.append(entry)
         total += size
         if total >= most:
@@ -257,6 +259,7 @@ def _message(content: bytes, size: int, flags: int, priority: int) -> Message:
     body = len(content) - size
     message = Message(content[:header], content[header:body], content[body:], not flags & TRANSIENT)
     message.copies = 2 if flags & SHARED else 1
+    message.has_foreign_deaths = bool(flags & _FOREIGN_DEATHS)
     if content[header + 12] << 8 & FLAG_PRIORITY:
         try:
             message.priority = decode_header(message.header).priority or 0
@@ -285,6 +288,8 @@ def _flags(entry: Entry) -> int:
         flags |= TRANSIENT
     if entry.message.copies > 1:
         flags |= SHARED
+    if entry.message.has_foreign_deaths:
+        flags |= _FOREIGN_DEATHS
     return flags
 
 

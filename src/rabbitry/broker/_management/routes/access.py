@@ -324,7 +324,7 @@ async def _policy(call: Call) -> object:
     if call.method == "PUT":
         body = call.body()
         need_keys(body, "pattern", "definition")
-        policy = definitions.policy(vhost, name, body)
+        policy = definitions.policy(vhost, name, body, call.broker.config.release)
         await call.carry_out(call.broker.putting_policy(policy))
         return CREATED if known is None else DONE
     if known is None:

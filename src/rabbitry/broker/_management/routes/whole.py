@@ -28,9 +28,24 @@ def _whoami(call: Call) -> object:
 
 
 @route("/api/extensions")
-@route("/api/feature-flags")
 def _nothing(call: Call) -> object:
     return []
+
+
+@route("/api/feature-flags")
+def _feature_flags(call: Call) -> object:
+    flags = call.broker.config.release.feature_flags
+    fixed = {"desc": "", "doc_url": "", "state": "enabled", "provided_by": "rabbit"}
+    return [{"name": name, **fixed, "stability": stability} for name, stability in flags.items()]
+
+
+@route("/api/deprecated-features")
+def _deprecated_features(call: Call) -> object:
+    phases = call.broker.config.release.deprecated_features
+    if not phases:
+        raise not_found()  # the release has no such path
+    fixed = {"desc": "", "doc_url": "", "provided_by": "rabbit"}
+    return [{"name": name, "deprecation_phase": phase, **fixed} for name, phase in phases.items()]
 
 
 @route("/api/nodes")

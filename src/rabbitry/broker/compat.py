@@ -1,0 +1,158 @@
+"""The releases of RabbitMQ whose behaviour the broker can have, and all their differences, in one table.
+
+`RELEASES` has a `Release` for each value of `BrokerConfig.compat`. Code whose behaviour differs asks one of its fields;
+nothing compares versions. The differential tests (tests/differential) measured the values on 3.10.8 and 4.0.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Compat = Literal["3.10", "4.0"]
+"""The name of a release."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """The behaviour of one release of RabbitMQ where releases differ.
+
+    Attributes:
+        version: The version announced to clients and by the management API.
+        mechanisms: The mechanisms of a login, in the order of connection.start. ANONYMOUS logs in as `guest`.
+        protocol_header: The answer to a protocol header of another protocol.
+        max_message_size: The largest body in bytes, unless it is configured.
+        delivery_limit: The delivery limit of a quorum queue without one; None for no limit.
+        has_negative_limits: Whether a negative delivery limit means none; otherwise the first return exceeds it.
+        has_quorum_priorities: Whether a quorum queue delivers two messages of a priority above 4 for each other one.
+        counts_first_get: Whether basic.get from a quorum queue has an `x-delivery-count` of 0 for a new message.
+        returns_consumers_first: Whether the end of a channel returns messages of consumers to a quorum queue in the
+            order of their subscriptions and before those of basic.get, and not in the order of their tags.
+        owns_deaths: Whether `x-death` is the broker's own: one that a client sent is replaced, `x-last-death-…` tells
+            the latest one, and a dead letter with a new routing key keeps its CC header.
+        has_typed_headers: Whether a float differs from an equal integer for the headers exchange.
+        hashes_header_values: Whether x-consistent-hash hashes the value of a header alone, not its type too.
+        checks_delivery_mode: Whether a delivery mode must be 1 or 2.
+        rewrites_expiration: Whether consumers get an expiration as a plain number: 1 for +1.
+        refuses_type_on_channel: Whether an unknown exchange type closes the channel (406), not the connection (503).
+        checks_mirroring: Whether `x-queue-master-locator` of a queue, and `x-cancel-on-ha-failover` and `x-credit` of a
+            consumer are checked.
+        not_for_classic: The arguments that a classic queue refuses.
+        has_default_type: Whether a queue without `x-queue-type` is compared as one with `x-queue-type` classic.
+        keeps_transaction_queues: Whether a transaction's publishes go to the queues that existed when they arrived, and
+            the commit fails (406) if one of these is deleted.
+        feature_flags: The feature flags that `/api/feature-flags` lists as enabled, with their stability; those of
+            features that this broker lacks are left out.
+        deprecated_features: The deprecated features that `/api/deprecated-features` lists, with their phases.
+    """
+
+    version: str
+    mechanisms: bytes
+    protocol_header: bytes
+    max_message_size: int
+    delivery_limit: int | None
+    has_negative_limits: bool
+    has_quorum_priorities: bool
+    counts_first_get: bool
+    returns_consumers_first: bool
+    owns_deaths: bool
+    has_typed_headers: bool
+    hashes_header_values: bool
+    checks_delivery_mode: bool
+    rewrites_expiration: bool
+    refuses_type_on_channel: bool
+    checks_mirroring: bool
+    not_for_classic: tuple[str, ...]
+    has_default_type: bool
+    keeps_transaction_queues: bool
+    feature_flags: Mapping[str, str]
+    deprecated_features: Mapping[str, str]
+
+
+_NOT_FOR_CLASSIC: Final = (
+    "x-delivery-limit",
+    "x-dead-letter-strategy",
+    "x-quorum-initial-group-size",
+    "x-max-in-memory-length",
+    "x-max-in-memory-bytes",
+    "x-queue-leader-locator",
+    "x-initial-cluster-size",
+    "x-max-age",
+    "x-stream-max-segment-size-bytes",
+)
+RELEASES: Final[Mapping[Compat, Release]] = {
+    "3.10": Release(
+        version="3.10.8",
+        mechanisms=b"PLAIN AMQPLAIN",
+        protocol_header=b"AMQP\x00\x00\x09\x01",
+        max_message_size=128 << 20,
+        delivery_limit=None,
+        has_negative_limits=False,
+        has_quorum_priorities=False,
+        counts_first_get=True,
+        returns_consumers_first=False,
+        owns_deaths=False,
+        has_typed_headers=False,
+        hashes_header_values=False,
+        checks_delivery_mode=True,
+        rewrites_expiration=False,
+        refuses_type_on_channel=False,
+        checks_mirroring=True,
+        not_for_classic=_NOT_FOR_CLASSIC,
+        has_default_type=False,
+        keeps_transaction_queues=False,
+        feature_flags={},
+        deprecated_features={},
+    ),
+    "4.0": Release(
+        version="4.0.5",
+        mechanisms=b"ANONYMOUS AMQPLAIN PLAIN",
+        protocol_header=b"AMQP\x03\x01\x00\x00",
+        max_message_size=16 << 20,
+        delivery_limit=20,
+        has_negative_limits=True,
+        has_quorum_priorities=True,
+        counts_first_get=False,
+        returns_consumers_first=True,
+        owns_deaths=True,
+        has_typed_headers=True,
+        hashes_header_values=True,
+        checks_delivery_mode=False,
+        rewrites_expiration=True,
+        refuses_type_on_channel=True,
+        checks_mirroring=False,
+        not_for_classic=tuple(name for name in _NOT_FOR_CLASSIC if name != "x-queue-leader-locator"),
+        has_default_type=True,
+        keeps_transaction_queues=True,
+        feature_flags={
+            "classic_mirrored_queue_version": "required",
+            "classic_queue_type_delivery_support": "required",
+            "detailed_queues_endpoint": "stable",
+            "direct_exchange_routing_v2": "required",
+            "drop_unroutable_metric": "required",
+            "empty_basic_get_metric": "required",
+            "feature_flags_v2": "required",
+            "implicit_default_bindings": "required",
+            "listener_records_in_ets": "required",
+            "maintenance_mode_status": "required",
+            "message_containers": "required",
+            "message_containers_deaths_v2": "stable",
+            "quorum_queue": "required",
+            "quorum_queue_non_voters": "stable",
+            "rabbitmq_4.0.0": "stable",
+            "tracking_records_in_ets": "required",
+            "user_limits": "required",
+            "virtual_host_metadata": "required",
+        },
+        deprecated_features={
+            "queue_master_locator": "permitted_by_default",
+            "management_metrics_collection": "permitted_by_default",
+            "global_qos": "permitted_by_default",
+            "ram_node_type": "permitted_by_default",
+            "transient_nonexcl_queues": "permitted_by_default",
+            "amqp_address_v1": "permitted_by_default",
+            "classic_queue_mirroring": "removed",
+        },
+    ),
+}
