@@ -508,7 +508,7 @@ class ClientConnection:
         """Enter a virtual host, with the user's permissions there."""
         shared = self._shared
         self.vhost = vhost
-        self.permissions = Permissions(shared.access, vhost.name, self.user)
+        self.permissions = Permissions(shared.access, vhost.name, self.user, vhost.release)
         self._publishing = Publishing(
             self,
             vhost,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from rabbitry.broker._errors import access_refused, precondition_failed
+from rabbitry.broker._errors import ChannelRefusal, access_refused, precondition_failed
 from rabbitry.broker._exchanges import Exchange
 from rabbitry.broker.access import Access, Kind
+from rabbitry.broker.compat import Release
 
 _REMEMBERED: Final = 10_000
 
@@ -18,12 +19,14 @@ class Permissions:
         access: The users and their permissions; a change of them clears the cache.
         vhost: The name of the virtual host.
         user: The name of the user.
+        release: The behaviour of the broker's release of RabbitMQ.
     """
 
-    def __init__(self, access: Access, vhost: str, user: str) -> None:
+    def __init__(self, access: Access, vhost: str, user: str, release: Release) -> None:
         self._access = access
         self._vhost = vhost
         self._user = user
+        self._names_kind = release.names_refused_access
         self._allowed: set[tuple[Kind, str]] = set()
         self._answers_of = access.generation
 
@@ -38,7 +41,7 @@ class Permissions:
             return
         if not access.may(kind, self._vhost, self._user, name or "amq.default"):
             where = f"{what} '{name or 'amq.default'}' in vhost '{self._vhost}'"
-            raise access_refused(f"access to {where} refused for user '{self._user}'")
+            raise self._refused(kind, where)
         if len(self._allowed) >= _REMEMBERED:
             self._allowed.clear()
         self._allowed.add(question)
@@ -50,7 +53,11 @@ class Permissions:
             return
         if not access.may_use_topic(kind, self._vhost, self._user, exchange.name, routing_key):
             where = f"topic '{routing_key}' in exchange '{exchange.name}' in vhost '{self._vhost}'"
-            raise access_refused(f"access to {where} refused for user '{self._user}'")
+            raise self._refused(kind, where)
+
+    def _refused(self, kind: Kind, where: str) -> ChannelRefusal:
+        access = f"{kind} access" if self._names_kind else "access"
+        return access_refused(f"{access} to {where} refused for user '{self._user}'")
 
     def check_user_id(self, user_id: str | None) -> None:
         """Check the user-id of a message: it must be the user's own, unless the user may impersonate. Raises 406."""

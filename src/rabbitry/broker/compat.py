@@ -35,6 +35,7 @@ class Release:
         hashes_header_values: Whether x-consistent-hash hashes the value of a header alone, not its type too.
         checks_delivery_mode: Whether a delivery mode must be 1 or 2.
         rewrites_expiration: Whether consumers get an expiration as a plain number: 1 for +1.
+        names_refused_access: Whether the text of error 403 says which access was refused, such as configure.
         refuses_type_on_channel: Whether an unknown exchange type closes the channel (406), not the connection (503).
         checks_mirroring: Whether `x-queue-master-locator` of a queue, and `x-cancel-on-ha-failover` and `x-credit` of a
             consumer are checked.
@@ -61,6 +62,7 @@ class Release:
     hashes_header_values: bool
     checks_delivery_mode: bool
     rewrites_expiration: bool
+    names_refused_access: bool
     refuses_type_on_channel: bool
     checks_mirroring: bool
     not_for_classic: tuple[str, ...]
@@ -97,6 +99,7 @@ RELEASES: Final[Mapping[Compat, Release]] = {
         hashes_header_values=False,
         checks_delivery_mode=True,
         rewrites_expiration=False,
+        names_refused_access=False,
         refuses_type_on_channel=False,
         checks_mirroring=True,
         not_for_classic=_NOT_FOR_CLASSIC,
@@ -120,6 +123,7 @@ RELEASES: Final[Mapping[Compat, Release]] = {
         hashes_header_values=True,
         checks_delivery_mode=False,
         rewrites_expiration=True,
+        names_refused_access=True,
         refuses_type_on_channel=True,
         checks_mirroring=False,
         not_for_classic=tuple(name for name in _NOT_FOR_CLASSIC if name != "x-queue-leader-locator"),
