@@ -13,6 +13,7 @@ import pytest
 
 from rabbitry.amqp.protocol import methods as m
 from rabbitry.amqp.protocol.properties import Properties
+from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.compat import RELEASES, Compat
 from rabbitry.cli import broker as command
@@ -138,7 +139,7 @@ def _before_the_restart(url: str) -> None:
         peer.call(m.ConfirmSelect())
         for body, priority in ((b"1:no", 0), (b"2:no", None), (b"3:hi", 9), (b"4:hi", 5)):
             peer.publish("", "quorum", body, Properties(priority=priority, delivery_mode=2))
-        forged = {"x-death": [{"queue": "classic", "reason": "rejected", "count": 7}]}
+        forged: Table = {"x-death": [{"queue": "classic", "reason": "rejected", "count": 7}]}
         peer.publish("", "classic", b"x", Properties(headers=forged, delivery_mode=2))
         peer.quiet()
         peer.until_it_has("quorum", 4)
