@@ -11,6 +11,7 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import Properties
+from rabbitry.flow._join_store import Store
 from rabbitry.flow._parts import Part, part_of
 from rabbitry.flow.middleware import Next
 from rabbitry.flow.wiring import dead_letters
@@ -380,3 +381,38 @@ async def test_a_message_to_be_split_that_is_published_again_is_the_same_job(bro
 
 async def _are_empty(url: str, queues: list[str]) -> bool:
     return not any((await counts(url, queues)).values())
+
+
+@pytest.mark.parametrize("kind", ["thread", "async"])
+async def test_a_join_that_is_closed_half_way_gives_its_job_back(kind: str, tmp_path: Path) -> None:
+    app = rabbitry.App("closing")
+
+    @app.stage("job", then="part")
+    async def split(number: int) -> list[int]:
+        return [number]
+
+    @app.join("part", of="split", name="thread", queue="closing.thread")
+    def each(parts: list[int]) -> Iterator[int]:
+        yield from parts
+
+    @app.join("part", of="split", name="async", queue="closing.async")
+    async def each_async(parts: list[int]) -> AsyncIterator[int]:
+        for part in parts:
+            yield part
+
+    store = Store(f"sqlite:///{tmp_path}/joins.sqlite3", f"closing.{kind}", 60, 60)
+    try:
+        message = rabbitry.Message(
+            "m", "m", 1, kind, f"closing.{kind}", "", "", None, None, None, None, {"x-rabbitry-part": "j/0/1"}
+        )
+        values = app.stages[kind].handler(parts=b"7", _rabbitry_store=store, _rabbitry_message=message)
+        assert (next(values) if kind == "thread" else await anext(values)) == 7
+        with pytest.raises(rabbitry.Retry, match="is being joined"):
+            store.arrive(Part("j", 0, 1), "m", "1.0.0", b"7")
+        if kind == "thread":
+            values.close()
+        else:
+            await values.aclose()
+        assert store.arrive(Part("j", 0, 1), "m", "1.0.0", b"7") == [b"7"], "a copy runs it"
+    finally:
+        store.close()

@@ -107,7 +107,7 @@ def _joined(stage: Stage, join: Join, late: Late) -> Handler:
             return None
         try:
             returned = stage.handler(**arguments | {stage.signature.value: parts})
-        except Exception:
+        except BaseException:  # also of a generator that is closed half-way
             arrival.release()
             raise
         return arrival.joined(returned, join)
@@ -124,7 +124,7 @@ def _joined_async(stage: Stage, join: Join, late: Late) -> Handler:
             return None
         try:
             returned = await stage.handler(**arguments | {stage.signature.value: parts})
-        except Exception:
+        except BaseException:  # also of a task that is cancelled, and of a generator that is closed half-way
             await asyncio.to_thread(arrival.release)
             raise
         return arrival.joined(returned, join)
@@ -141,7 +141,7 @@ def _yielding(stage: Stage, join: Join, late: Late) -> Handler:
             return
         try:
             yield from stage.handler(**arguments | {stage.signature.value: parts})
-        except Exception:
+        except BaseException:  # also of a generator that is closed half-way
             arrival.release()
             raise
         yield arrival.note(join)
@@ -160,7 +160,7 @@ def _yielding_async(stage: Stage, join: Join, late: Late) -> Handler:
             async with contextlib.aclosing(stage.handler(**arguments | {stage.signature.value: parts})) as values:
                 async for value in values:
                     yield value
-        except Exception:
+        except BaseException:  # also of a task that is cancelled, and of a generator that is closed half-way
             await asyncio.to_thread(arrival.release)
             raise
         yield arrival.note(join)
@@ -214,7 +214,7 @@ class _Arrival:
         return None if bodies is None else [self._codec.decode(body) for body in bodies]
 
     def release(self) -> None:
-        """Note that the handler failed. While the store can't be reached, a copy of the message waits longer."""
+        """Note that the handler failed or was ended. While the store can't be reached, a copy waits longer."""
         with contextlib.suppress(Retry):
             self._store.release(self._job, self._run)
 
