@@ -1,6 +1,24 @@
 """Rabbitry: Python work and measurements across machines over RabbitMQ, seen live.
 
-The public names, imported when first used, so that `import rabbitry` costs next to nothing.
+Where to begin:
+
+- `connect` returns a `Connection` to RabbitMQ or another AMQP 0-9-1 broker, for programs with asyncio; its `Channel`
+  publishes, consumes and declares. `connect_blocking` is the same for programs without an event loop, from any thread.
+- `App` makes plain functions the stages of a distributed application, with retries, dead letters, joins and calls.
+- All errors are `RabbitryError`.
+- The command `rabbitry` starts a broker, workers and the dashboard: `rabbitry --help`. `rabbitry.testing` has a broker
+  and a harness for tests.
+
+    async with rabbitry.connect("amqp://localhost") as connection:
+        channel = await connection.channel(prefetch=10)
+        await channel.declare_queue("tasks", durable=True)
+        await channel.publish(b"work", routing_key="tasks")  # returns when the broker has confirmed it
+        async with channel.consume("tasks") as deliveries:
+            async for delivery in deliveries:
+                print(delivery.body)
+                delivery.ack()
+
+The names are imported when first used, so that `import rabbitry` costs next to nothing.
 """
 
 from __future__ import annotations

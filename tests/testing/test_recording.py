@@ -92,6 +92,18 @@ def test_a_recording_has_messages_published_after_its_start(broker: RunningBroke
         paid.wait(2, timeout=0)
 
 
+def test_a_recording_ends_with_its_block(broker: RunningBroker, channel: BlockingChannel) -> None:
+    with broker.record("", "bills") as recorded:
+        channel.basic_publish("", "bills", b"in")
+        assert recorded.wait()[0].body == b"in"
+    channel.basic_publish("", "bills", b"after")
+    broker.assert_published(body=b"after")
+    assert [message.body for message in recorded.messages] == [b"in"]
+    assert recorded.wait() == recorded.messages
+    with pytest.raises(TimeoutError, match="1 message of 2"):
+        recorded.wait(2)
+
+
 def test_a_recording_waits_for_another_thread(broker: RunningBroker) -> None:
     recorded = broker.record("", "bills")
 

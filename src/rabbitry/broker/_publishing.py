@@ -160,6 +160,7 @@ class Publishing:
             message = _decoded(channel, route[1], header, body, properties)
         is_new = is_new or len(header) > _LONG_HEADER
         if channel.transaction is None:
+            self._return_reply(channel, route, message, arguments)
             return self._deliver(self, channel, route, message, arguments) or is_new
         message.is_owed = True
         later = functools.partial(self._deliver_later, channel, route, message, arguments, properties)
@@ -192,6 +193,7 @@ class Publishing:
                 route = self._route(arguments, message.header, properties)
             except ChannelRefusal:
                 return  # the user's permissions have changed
+        self._return_reply(channel, route, message, arguments)
         self._deliver(self, channel, route, message, arguments)
 
     def _tell_and_take(self, channel: Channel, route: _Route, message: Message, arguments: bytes) -> bool:
@@ -273,6 +275,13 @@ class Publishing:
         if exchange.internal:
             raise access_refused(f"cannot publish to internal exchange '{name}' in vhost '{self._vhost.name}'")
         return exchange
+
+    def _return_reply(self, channel: Channel, route: _Route, message: Message, arguments: bytes) -> None:
+        """Return a mandatory direct reply, which is delivered too: its consumer is no queue (docs/direct-reply-to)."""
+        queues, _, mandatory, _ = route
+        if mandatory and queues and isinstance(queues[0], ReplyTo):
+            channel.returned += 1
+            self._return(channel, arguments, message)
 
     def _return(self, channel: Channel, arguments: bytes, message: Message) -> None:
         name, routing_key, _, _ = hot.parse_publish(arguments)

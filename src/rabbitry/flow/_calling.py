@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rabbitry.amqp.client import Channel, Connection, Properties
-from rabbitry.exceptions import ConnectionClosed, RabbitryError, UsageError
+from rabbitry.exceptions import ConnectionClosed, RabbitryError, Undecodable, UsageError
 from rabbitry.flow._replies import REPLY_TO, is_progress, value_of
 from rabbitry.flow.exceptions import CallTimeout
 
@@ -78,7 +78,13 @@ class Calls:
         finally:
             del self._waiting[identity]
             call.reply.cancel()
-        return value_of(delivery, type)
+        try:
+            return value_of(delivery, type)
+        except Undecodable as error:
+            key = message.routing_key
+            raise Undecodable(
+                f"the reply to message {identity} with key {key!r} is not of its type: {error}"
+            ) from error
 
     async def close(self) -> None:
         """Stop waiting for replies; calls that wait raise ConnectionClosed."""

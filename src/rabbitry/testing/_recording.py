@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from rabbitry._decode import decode_json
 from rabbitry._words import counted
@@ -197,25 +198,45 @@ class Recorder:
 
 
 class Recording:
-    """What is published to one exchange with one key from `RunningBroker.record` on."""
+    """What is published to one exchange with one key from `RunningBroker.record` on.
+
+    It may be entered with `with`, and ends with that block then.
+    """
 
     def __init__(self, recorder: Recorder, vhost: str, exchange: str, key: str) -> None:
         self._recorder = recorder
         self._since = recorder.count
         self._wanted = Wanted(vhost=vhost, exchange=exchange, routing_key=key)
+        self._ended: list[Published] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End the recording. Its messages stay."""
+        self._ended = self.messages
 
     @property
     def messages(self) -> list[Published]:
         """The messages published so far, oldest first."""
+        if self._ended is not None:
+            return self._ended
         return list(self._wanted.among(self._recorder.messages(self._since)))
 
     def wait(self, count: int = 1, *, timeout: float = 10.0) -> list[Published]:
         """Wait until so many messages were published, and return all of them, oldest first.
 
+        After the end of its block there will be no more, and it does not wait.
+
         Raises:
             TimeoutError: There were fewer after `timeout` seconds; the text shows what was published instead.
         """
-        found, seen = self._recorder.wait_for(self._wanted, count, self._since, timeout)
+        if self._ended is None:
+            found, seen = self._recorder.wait_for(self._wanted, count, self._since, timeout)
+        else:
+            found = seen = self._ended
         if len(found) < count:
             raise TimeoutError(
                 f"{counted(len(found), 'message')} of {count} came within {timeout:g} s with {self._wanted}; "

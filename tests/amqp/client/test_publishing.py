@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pika
 import pytest
 
 import rabbitry
@@ -206,3 +207,37 @@ async def test_a_lone_message_goes_at_once_with_the_acks_before_it_and_others_to
             assert driver.bytes_sent == sent
             assert driver.unsent > 100
             await channel.wait_for_confirms()
+
+
+async def test_a_direct_reply_is_no_failure_although_the_broker_returns_it(broker_url: str) -> None:
+    """RabbitMQ returns a mandatory direct reply, and delivers it: its consumer is no queue."""
+    asked = Properties(reply_to="amq.rabbitmq.reply-to", correlation_id="1")
+    async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
+        await channel.declare_queue("requests")
+        async with channel.consume("amq.rabbitmq.reply-to", no_ack=True) as replies:
+            for _ in range(2):
+                await channel.publish(b"?", routing_key="requests", properties=asked)
+            addresses = []
+            for _ in range(2):
+                request = await channel.get("requests", no_ack=True)
+                assert request is not None
+                addresses.append(request.properties.reply_to or "")
+            await channel.publish(b"ours", routing_key=addresses[0])
+            returned = await asyncio.to_thread(_reply_of_pika, broker_url, addresses[1])
+            assert [(await anext(replies)).body for _ in range(2)] == [b"ours", b"pika's"]
+    assert returned == [b"pika's"]
+
+
+def _reply_of_pika(url: str, address: str) -> list[bytes]:
+    """Publish a mandatory reply with pika, and return what the broker returned."""
+    returned: list[bytes] = []
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    try:
+        channel = connection.channel()
+        channel.add_on_return_callback(lambda _channel, _method, _properties, body: returned.append(body))
+        channel.basic_publish("", address, b"pika's", mandatory=True)
+        channel.queue_declare("requests", passive=True)  # answered after the publish
+        connection.process_data_events(0)
+    finally:
+        connection.close()
+    return returned

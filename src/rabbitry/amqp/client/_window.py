@@ -30,6 +30,8 @@ from rabbitry.amqp.protocol.tables import encode_short, encode_table, encode_tex
 from rabbitry.exceptions import Closed, ProtocolViolation, PublishRefused, PublishReturned, PublishTimeout, UsageError
 
 _logger = logging.getLogger(__name__)
+_REPLY_TO: Final = "amq.rabbitmq.reply-to."
+"""The beginning of the addresses of direct replies."""
 WINDOW_MESSAGES: Final = 4096
 WINDOW_BYTES: Final = 64 << 20
 _CACHED_ROUTES: Final = 1024
@@ -429,8 +431,13 @@ class PublishWindow:
         Brokers change properties on the way: RabbitMQ removes BCC from the headers, 4.x sorts them, and interceptors
         may add some. A message is therefore recognized by its id and body too, and if even these differ, by either. A
         return that matches nothing is logged once per channel, and the confirm behind it settles its publish.
+
+        A direct reply is returned although it was delivered, since its consumer is no queue (RabbitMQ's
+        docs/direct-reply-to). Its return therefore tells nothing, and is ignored.
         """
         reply_code, reply_text, exchange, routing_key = hot.parse_return(arguments)
+        if not exchange and routing_key.startswith(_REPLY_TO):
+            return
         if not self.confirms:
             returned = Receipt(loop=self._loop)
             returned._encoded_id = _id_of(header) or b""

@@ -26,9 +26,21 @@ class BlockingDeclaring:
         arguments: Table | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Declare an exchange; with `passive` only check that it exists (NotFound if not).
+        """Declare an exchange. One that exists already must have the same type, flags and arguments.
 
-        Raises PreconditionFailed if it exists with other properties.
+        Args:
+            name: Its name, not beginning with `amq.`.
+            type: "direct", "topic", "fanout", "headers", or another that the broker knows.
+            durable: Whether it survives a restart of the broker.
+            auto_delete: Whether it is deleted with the last binding from it.
+            internal: Whether clients can't publish to it, only other exchanges can pass messages on to it.
+            passive: Only check that it exists; the rest is ignored.
+            arguments: Further arguments for the broker.
+            timeout: Seconds; None for the connection's `request_timeout`.
+
+        Raises:
+            PreconditionFailed: It exists with other properties. The broker has closed the channel: `open` it again.
+            NotFound: Passive, and it does not exist; the channel is closed, too.
         """
         self._io.run(
             self._channel.declare_exchange(
@@ -86,10 +98,23 @@ class BlockingDeclaring:
         arguments: Table | None = None,
         timeout: float | None = None,
     ) -> QueueInfo:
-        """Declare a queue (the broker names it if `name` is empty); with `passive` only check that it exists.
+        """Declare a queue, and return its name and the numbers of its ready messages and consumers.
 
-        Raises PreconditionFailed if it exists with other properties, ResourceLocked if it is exclusive to another
-        connection, NotFound with `passive` if it does not exist.
+        One that exists already must have the same flags and arguments.
+
+        Args:
+            name: Its name; empty for one that the broker chooses.
+            durable: Whether it survives a restart of the broker, with its persistent messages.
+            exclusive: Whether only this connection may use it; it is deleted with the connection.
+            auto_delete: Whether it is deleted with its last consumer.
+            passive: Only check that it exists, and count; the rest is ignored.
+            arguments: Further arguments for the broker, such as `{"x-queue-type": "quorum"}`.
+            timeout: Seconds; None for the connection's `request_timeout`.
+
+        Raises:
+            PreconditionFailed: It exists with other properties. The broker has closed the channel: `open` it again.
+            ResourceLocked: It is exclusive to another connection; the channel is closed, too.
+            NotFound: Passive, and it does not exist; the channel is closed, too.
         """
         return self._io.run(
             self._channel.declare_queue(
