@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from rabbitry.apps.crawl.keeper import reading, role
+from rabbitry.apps.crawl.keeper.costs import LIMIT, most_of
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.role import AT_ONCE, BUSY, Role
 from rabbitry.apps.crawl.messages import Add, Answer, Document, Link, Report, Tick
@@ -79,7 +80,7 @@ async def test_documents_that_crowd_in_wait_in_the_backlog_and_commands_do_not(
     messages[-1] = replace(messages[-1], reply_to="asker")
     bodies = [document, document, report, report, add]
 
-    monkeypatch.setattr(role, "_CROWDED", 2 * len(document))
+    monkeypatch.setattr(role, "_CROWDED", 2 * most_of(document))
     await keeper.keep(bodies, messages, Batch(len(bodies)))
     found = database.read_now(lambda connection: reading.status(connection, 0.0))
     assert (found.backlog, sum(found.addresses.values())) == (2, 2)
@@ -117,3 +118,14 @@ async def test_a_keeper_that_is_behind_neither_waits_for_messages_nor_applies_do
     monkeypatch.setattr(role, "_LATE", 1e6)
     await tick()
     assert database.read_now(lambda connection: reading.status(connection, 0.0)).backlog == 0
+
+
+def test_the_most_that_an_encoded_document_costs_follows_its_links_and_its_text() -> None:
+    def cost(links: int, text: str) -> int:
+        found = [Link(f"http://a.test/{number}") for number in range(links)]
+        return most_of(msgspec.json.encode(Document("http://a.test/", 1.0, "p1", text=text, links=found)))
+
+    assert 5_000 <= cost(5_000, "") < 1.2 * 5_000
+    assert cost(150, '["quoted"] ' * 4_000) < cost(500, ""), "a text's brackets are no links"
+    assert 100 * cost(150, "x" * 44_000) < role._CROWDED, "a batch of ordinary pages is applied at once"
+    assert 12 * cost(5_000, "") > role._CROWDED > LIMIT

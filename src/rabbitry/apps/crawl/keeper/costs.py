@@ -22,7 +22,8 @@ RULES: Final = 50
 HEEDED: Final = 100
 """Rules matched with an address per unit."""
 _MESSAGE: Final = 10
-_LETTERS: Final = 250
+_LETTERS: Final = 600
+"""Characters of a text that are indexed and stored per unit: 44,000 take 0.9 ms on SQLite."""
 _BYTES: Final = 4_000
 """Units for a page or a robots.txt that is stored."""
 
@@ -41,3 +42,11 @@ def cost_of(one: Input, state: State) -> int:
     if isinstance(one, Asked) and isinstance(one.command, Add):
         return _MESSAGE + ADDRESS * len(one.command.urls)
     return _MESSAGE
+
+
+def most_of(document: bytes) -> int:
+    """Return about the most that an encoded document costs: all its links are new. It is not decoded.
+
+    Each link begins with `["`, which occurs nowhere else but at the begin of keywords: a text's quotes are escaped.
+    """
+    return _MESSAGE + document.count(b'["') + len(document) // _LETTERS

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.keeper import index
-from rabbitry.apps.crawl.keeper.costs import LIMIT
+from rabbitry.apps.crawl.keeper.costs import LIMIT, most_of
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.decoding import decode
 from rabbitry.apps.crawl.keeper.failures import Failure, failure_of
@@ -35,9 +35,10 @@ GATHERING: Final = 0.25
 the same for few pages as for many: a page of links takes a quarter less CPU in all roles (`make bench-crawl`)."""
 _DECODED: Final = 4_000_000
 """Bytes of JSON decoded at once."""
-_CROWDED: Final = 3_000_000
-"""Bytes of documents above which more probably wait on the broker, with commands behind them. All then go to the
-backlog: 4 MB take 15 ms of CPU, while applying them takes a second."""
+_CROWDED: Final = 40_000
+"""The most that a batch's documents may cost (`costs.py`) above which more probably wait on the broker, with commands
+behind them. All then go to the backlog: 4 MB of links take 15 ms of CPU, while applying them takes a second. Documents
+of long texts and few links cost little by the byte: the backlog would add a quarter to each (`make bench-crawl`)."""
 _ORDER: Final = {COMMAND: 0, Document.__name__: 2}
 MOST_ANSWERS: Final = 1_000
 """Answers to commands that wait to be published."""
@@ -107,7 +108,9 @@ class Role:
         Messages of each kind are applied in order of arrival.
         """
         order = sorted(range(len(messages)), key=lambda place: _ORDER.get(messages[place].type or "", 1))
-        documents = sum(len(body) for body, it in zip(bodies, messages, strict=True) if it.type == Document.__name__)
+        documents = sum(
+            most_of(body) for body, it in zip(bodies, messages, strict=True) if it.type == Document.__name__
+        )
         is_late = self._is_late(messages)
         is_crowded = documents >= _CROWDED or (is_late and documents > 0)
         is_urgent = is_crowded or is_late or any(message.reply_to for message in messages)
