@@ -14,7 +14,7 @@ from rabbitry.apps.grading.files import Files, default_place
 from rabbitry.apps.grading.message import HISTORY, Assignment, Decision, submission
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.receiving import again, fields_handed_in, is_sealed, new_id
-from rabbitry.apps.grading.records import Database, course, outbox, regrading
+from rabbitry.apps.grading.records import Database, course, judging, outbox, regrading
 from rabbitry.apps.grading.records.regrading import Selection
 from rabbitry.apps.grading.roles import ROLES, decide
 from rabbitry.cli import _root
@@ -103,7 +103,7 @@ async def test_submissions_are_marked_again_through_all_roles(
         assert [hop.get("mark") for hop in result[HISTORY] if hop["role"] == "demonstrator"] == [3.0, 8.0]
         assert [hop["remark"] for hop in result[HISTORY] if "remark" in hop] == result["Remarks"] == ["mended"]
     assert [1] in [result.get("Extra") for result in results]
-    shown = await database.read(partial(course.described, given=mine))
+    shown = await database.read(partial(judging.described, given=mine, course=Course()))
     assert [hop["mark"] for hop in shown["history"]] == [None, 3.0, None, None, None, 8.0, None, None]
 
 

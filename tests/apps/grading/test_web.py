@@ -43,19 +43,19 @@ async def served(embedded_url: str, database_url: str) -> AsyncIterator[Served]:
         yield made
 
 
-def _form(student: str = "7", module: str = "cloud_computing", data: bytes = b"x") -> dict[str, Any]:
+def form(student: str = "7", module: str = "cloud_computing", data: bytes = b"x") -> dict[str, Any]:
     return {"data": {"student": student, "module": module}, "files": {"file": ("x.py", data)}}
 
 
 @pytest.mark.parametrize(
     ("form", "why"),
     [
-        (_form(student="abc"), "not a student number"),
-        (_form(student="0"), "not a student number"),
-        (_form(module="basket_weaving"), "unknown module"),
-        (_form(data=b""), "the file is empty"),
-        (_form(data=b"x" * 101), "too large"),
-        (_form(data=b"x" * 30_000), "too large: more than 20100 bytes"),
+        (form(student="abc"), "not a student number"),
+        (form(student="0"), "not a student number"),
+        (form(module="basket_weaving"), "unknown module"),
+        (form(data=b""), "the file is empty"),
+        (form(data=b"x" * 101), "too large"),
+        (form(data=b"x" * 30_000), "too large: more than 20100 bytes"),
     ],
 )
 async def test_invalid_submissions_are_refused(
@@ -134,11 +134,11 @@ async def test_an_unreachable_broker_is_reported_and_a_later_submission_works(tm
         broker.kill()
         made = Served(broker.url, f"sqlite:///{tmp_path / 'course.sqlite3'}")
         async with made.pages.open(), made.http:
-            answer = await made.http.post("/api/submissions", **_form())
+            answer = await made.http.post("/api/submissions", **form())
             assert answer.status_code == 503
             assert "error" in answer.json()
             broker.start()
-            answer = await made.http.post("/api/submissions", **_form())
+            answer = await made.http.post("/api/submissions", **form())
             assert answer.status_code == 200, answer.text
 
 
@@ -153,7 +153,7 @@ async def test_an_unreachable_database_is_shown_without_its_password(embedded_ur
 async def test_plain_programs_join_after_a_submission_on_the_page(broker_url: str, database_url: str) -> None:
     made = Served(broker_url, database_url, wiring=Wiring(plain=True))
     async with made.pages.open(), made.http:
-        answer = await made.http.post("/api/submissions", **_form())
+        answer = await made.http.post("/api/submissions", **form())
         assert answer.status_code == 200, answer.text
     with Plain(broker_url) as plain:
         plain.declare("correction_queue_cc", "demonstrator_cc")  # raises 406 if the page had declared them durable

@@ -3,6 +3,7 @@
 [modules.cloud_computing]
 short = "cc"
 scheme = "schemes/cloud_computing.toml"     # relative to this file; without it, only the status changes
+due = 2026-11-15T23:59:00+01:00             # and further deadlines, see deadlines.py
 
 largest_submission = 1000000                # bytes; must come before the tables
 student_number = "s?[0-9]{7}"               # a regular expression; default: 1 to 18 digits
@@ -20,6 +21,8 @@ import platformdirs
 
 from rabbitry._decode import decode_toml
 from rabbitry._words import reason
+from rabbitry.apps.grading.deadlines import KEYS as DEADLINE_KEYS
+from rabbitry.apps.grading.deadlines import Deadlines, deadlines_of
 from rabbitry.apps.grading.message import LONGEST_NAME
 from rabbitry.exceptions import Undecodable, UsageError
 
@@ -33,11 +36,15 @@ VARIABLE: Final = "RABBITRY_GRADING"
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A module. short: the suffix of its queue and routing key. scheme: its marking scheme's file."""
+    """A module. short: the suffix of its queue and routing key. scheme: its marking scheme's file.
+
+    deadlines: None if it has none: then each student's latest attempt counts.
+    """
 
     name: str
     short: str
     scheme: Path | None = None
+    deadlines: Deadlines | None = None
 
     @property
     def key(self) -> str:
@@ -136,11 +143,11 @@ def _module(name: str, table: object, file: Path) -> Module:
         raise UsageError(f"{where}: a module's name must have 1 to {LONGEST_NAME} characters")
     if not isinstance(table, dict):
         raise UsageError(f"{where} must be a table")
-    if unknown := sorted(set(table) - {"short", "scheme"}):
-        raise UsageError(f"{where}: unknown key {unknown[0]!r}; use short and scheme")
+    if unknown := sorted(set(table) - {"short", "scheme", *DEADLINE_KEYS}):
+        raise UsageError(f"{where}: unknown key {unknown[0]!r}; use short, scheme, {', '.join(DEADLINE_KEYS)}")
     short, scheme = table.get("short"), table.get("scheme")
     if not isinstance(short, str) or not _SHORT.fullmatch(short):
         raise UsageError(f"{where}: short is {short!r}: use 1 to 32 of a-z, 0-9, - and _")
     if scheme is not None and not isinstance(scheme, str):
         raise UsageError(f"{where}: scheme is {scheme!r}, which is not a file's name")
-    return Module(name, short, None if scheme is None else file.parent / scheme)
+    return Module(name, short, None if scheme is None else file.parent / scheme, deadlines_of(table, where))

@@ -18,17 +18,22 @@ from rabbitry._decode import MAX_DEPTH, is_deeper_than
 from rabbitry.apps.grading.message import (
     ANSWER,
     FEEDBACK,
+    FINAL_MARK,
     HASH,
     HISTORY,
     ID,
+    LATE,
     LONGEST_NAME,
     MARK,
     MODULE,
     OUT_OF,
+    PENALTY,
     REMARKS,
     SOLUTION,
     STATUS,
     STUDENT,
+    SUBMITTED_AT,
+    TIMING,
     Assignment,
     as_sent,
     identity,
@@ -43,7 +48,9 @@ _LONGEST_STEM: Final = 47
 """Characters kept before them from another program's id; with the dot between, an id has up to 64."""
 _MOST_FIELDS: Final = 1_000_000
 """Bytes of the fields beside the file that are kept."""
-_STAFF: Final = (HISTORY, REMARKS, MARK, OUT_OF, FEEDBACK)
+_STAFF: Final = (
+    HISTORY, REMARKS, MARK, OUT_OF, FEEDBACK, SUBMITTED_AT, TIMING, LATE, PENALTY, FINAL_MARK
+)  # fmt: skip
 """Fields that only roles write."""
 
 

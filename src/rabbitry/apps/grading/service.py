@@ -17,8 +17,9 @@ from rabbitry.amqp.client import Channel, Connection, Properties
 from rabbitry.apps._connected import run_connected
 from rabbitry.apps.exceptions import RecordsError
 from rabbitry.apps.grading.message import Assignment
+from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, outbox
-from rabbitry.apps.grading.records.course import described
+from rabbitry.apps.grading.records.judging import described
 from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, RoleSet
 from rabbitry.exceptions import ProtocolViolation, PublishError, Undecodable
 from rabbitry.flow.codec import JSON
@@ -92,7 +93,7 @@ def _sides(role_set: RoleSet, url: str, stop: asyncio.Event) -> list[Coroutine[A
         work = partial(publish_outbox, database, people, stop)
         sides.append(run_connected(url, work, name=f"{APP} outbox", stop=stop))
     if any(spec.role == "coordinator" for spec in role_set.specs):
-        work = partial(answer_questions, database, stop)
+        work = partial(answer_questions, database, role_set.wiring.course, stop)
         sides.append(run_connected(url, work, name=f"{APP} status", stop=stop))
     return sides
 
@@ -170,7 +171,7 @@ class Question(msgspec.Struct):
 _decode_question = json_decoder(Question)
 
 
-async def answer_questions(database: Database, stop: asyncio.Event, connection: Connection) -> None:
+async def answer_questions(database: Database, course: Course, stop: asyncio.Event, connection: Connection) -> None:
     """Answer queries about submissions from the records until `stop` is set.
 
     Raises:
@@ -178,17 +179,17 @@ async def answer_questions(database: Database, stop: asyncio.Event, connection: 
     """
     async with await connection.channel() as channel:
         await channel.declare_queue(STATUS_QUEUE, durable=True)
-        await until(stop, _answer_all(database, channel))
+        await until(stop, _answer_all(database, course, channel))
 
 
-async def _answer_all(database: Database, channel: Channel) -> None:
+async def _answer_all(database: Database, course: Course, channel: Channel) -> None:
     # Without acks: the asker repeats its query, and one that can't be answered must not be redelivered.
     async with channel.consume(STATUS_QUEUE, no_ack=True) as questions:
         async for delivery in questions:
             try:
                 properties = delivery.properties
                 question = _decode_question(delivery.body)
-                body = await answer(database, question.SubmissionID)
+                body = await answer(database, course, question.SubmissionID)
                 if properties.reply_to:
                     # The asker may be gone; then the answer is not needed.
                     await channel.publish(
@@ -201,13 +202,13 @@ async def _answer_all(database: Database, channel: Channel) -> None:
                 _logger.warning("a question about a submission is not answered: %s", error)
 
 
-async def answer(database: Database, identity: str) -> bytes:
+async def answer(database: Database, course: Course, identity: str) -> bytes:
     """Return the record of a submission as JSON, by its id or a prefix of it.
 
     The JSON is an object; `null` if nothing is known; a text if several submissions match the prefix.
     """
     try:
-        found = await database.read(partial(described, given=identity, least=LEAST))
+        found = await database.read(partial(described, given=identity, course=course, least=LEAST))
     except NoSuchID as error:
         return msgspec.json.encode(str(error) if error.is_ambiguous else None)
     return msgspec.json.encode(found)

@@ -36,6 +36,8 @@ from rabbitry.flow import App, Message
 from rabbitry.flow.exceptions import Reject
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from rabbitry.apps.grading.files import Files, Kept
     from rabbitry.apps.grading.records import Database
 
@@ -241,16 +243,23 @@ class RoleSet:
 
     async def _confirm(self, spec: RoleSpec, role: Role, fields: dict[str, Any], message: Message) -> Products:
         from rabbitry.apps.grading.records.course import confirm
+        from rabbitry.apps.grading.records.judging import with_judgement
 
         assignment = self._take(spec, role, fields, message)
         if assignment is None:
             return []
         moved = decide(assignment, role, role.actions[0], Decision(BY_ITSELF))
         kept = await self._keep(moved)
-        work = partial(confirm, assignment=moved, message=message.id or uuid4().hex, kept=kept)
-        is_first = await self._db.write(work)
-        _logger.info("%s: %s%s", spec.name, moved, "" if is_first else ", as once before")
-        return [moved] if is_first else []
+        identity = message.id or uuid4().hex
+
+        def work(connection: Connection) -> Assignment | None:
+            if not confirm(connection, moved, identity, kept):
+                return None
+            return with_judgement(connection, moved, self.wiring.course)
+
+        result = await self._db.write(work)
+        _logger.info("%s: %s%s", spec.name, moved, "" if result is not None else ", as once before")
+        return [] if result is None else [result]
 
     async def _to_inbox(self, spec: RoleSpec, role: Role, fields: dict[str, Any], message: Message) -> Products:
         from rabbitry.apps.grading.records.course import record

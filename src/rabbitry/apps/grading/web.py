@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
 from urllib.parse import quote
@@ -23,13 +24,14 @@ from rabbitry.apps.exceptions import NoRecords
 from rabbitry.apps.grading.answers import Decided, Described, Inbox, Opened, Overview, Submitted
 from rabbitry.apps.grading.files import VARIABLE
 from rabbitry.apps.grading.message import LONGEST_NAME, Decision, file_name, number, user_name
-from rabbitry.apps.grading.modules import Course, load_course
+from rabbitry.apps.grading.modules import Course, Module, load_course
 from rabbitry.apps.grading.roles import ROLES, role_named
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.students import Submitter, checked, student_number
 from rabbitry.exceptions import Closed, RabbitryError, Undecodable, UsageError
 
 if TYPE_CHECKING:
+    from rabbitry.apps.grading.deadlines import Attempt
     from rabbitry.apps.grading.records import Database
     from rabbitry.apps.grading.records.inbox import Item
 
@@ -101,18 +103,20 @@ class Pages:
 
     async def overview(self, find: str = "", module: str = "", status: str = "", page: PageNumber = 0) -> Response:
         """Count the stages, and list a page of submissions, the last changed first."""
-        from rabbitry.apps.grading.records import course, inbox, outbox
+        from rabbitry.apps.grading.records import course, inbox, judging, outbox
 
         known = await self._known()
         wanted = course.Filter(find.strip()[:200], module or None, status or None, SHOWN, page * SHOWN)
 
         def read(connection: Any) -> dict[str, Any]:
+            rows = course.submissions_of(connection, wanted)
+            judged = judging.judged(connection, rows, known)
             return {
                 "statuses": course.counts(connection),
                 "inboxes": inbox.counts(connection),
                 "newest": inbox.newest(connection),
                 "outbox": outbox.count(connection),
-                "submissions": [one.as_dict() for one in course.submissions_of(connection, wanted)],
+                "submissions": [row.as_dict() | judged[row.id].as_dict() for row in rows],
                 "total": course.count(connection, wanted),
             }
 
@@ -122,12 +126,14 @@ class Pages:
 
     async def submission(self, identity: str) -> Response:
         """Return a submission with its history, and whether its file is here; `null` if it is unknown."""
-        from rabbitry.apps.grading.records import course, inbox
+        from rabbitry.apps.grading.records import inbox, judging
         from rabbitry.apps.grading.service import LEAST
+
+        known = await self._known()
 
         def read(connection: Any) -> dict[str, Any] | None:
             try:
-                found = course.described(connection, identity, least=LEAST)
+                found = judging.described(connection, identity, known, least=LEAST)
             except NoSuchID as error:
                 if error.is_ambiguous:
                     raise
@@ -190,9 +196,23 @@ class Pages:
         """Submit a file; answer with its id once the broker has confirmed it."""
         known = await self._known()
         who, wanted = student_number(student.strip(), known), known.module(module)
+        await self._check_deadlines(str(who), wanted)
         data = checked(await file.read(known.largest_submission + 1), "the file", known)
         identity = await self._hand_in(partial(_submit, who, wanted, data, file.filename or "solution"))
         return json_response({"id": identity})
+
+    async def _check_deadlines(self, student: str, module: Module) -> None:
+        """Raise UsageError if an attempt now could not count: here this machine's clock is that of the first taker."""
+        from rabbitry.apps.grading.records import judging
+
+        rules = module.deadlines
+        if rules is None:
+            return
+        nothing: list[Attempt] = []
+        before = await self._read(partial(judging.attempts_of, student=student, module=module.name), nothing)
+        refused = rules.refusal(student, before, datetime.now(UTC))
+        if refused is not None:
+            raise UsageError(f"module {module.name!r} takes no submission of student {student} now: it is {refused}")
 
     async def decide(self, role: str, identity: str, request: Request) -> Response:
         """Record a decision; the role that runs with --person publishes it."""

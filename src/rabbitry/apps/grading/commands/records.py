@@ -19,7 +19,7 @@ import typer
 from rabbitry._ids import NoSuchID
 from rabbitry._words import counted
 from rabbitry.apps.exceptions import NoRecords
-from rabbitry.apps.grading.commands.options import EXCHANGE, ExchangeName, ExchangeType, Type, check_exchange
+from rabbitry.apps.grading.commands.options import EXCHANGE, Config, ExchangeName, ExchangeType, Type, check_exchange
 from rabbitry.exceptions import UsageError
 from rabbitry.runtime.options import Broker, DatabaseURL, Json, Offset, Plain, Strict, broker_url, named_database
 from rabbitry.runtime.output import ExitCode, one_line, print_json, say, warn
@@ -80,14 +80,16 @@ async def asking(database: str | None, broker: str) -> AsyncIterator[Ask]:
         async with Asking(broker) as asked:
             yield asked.ask
         return
+    from rabbitry.apps.grading.modules import load_course
     from rabbitry.apps.grading.records import Database
-    from rabbitry.apps.grading.records.course import described
+    from rabbitry.apps.grading.records.judging import described
 
+    course = load_course()
     with Database(database, existing=True) as records:
 
         async def ask(identity: str) -> dict[str, Any] | None:
             try:
-                return await records.read(partial(described, given=identity))
+                return await records.read(partial(described, given=identity, course=course))
             except NoSuchID as error:
                 if error.is_ambiguous:
                     raise
@@ -198,38 +200,46 @@ def export(
         ),
     ] = None,
     module: OfModule = None,
+    config: Config = None,
     database: DatabaseURL = None,
 ) -> None:
-    """Print the submissions of the records: student, module, attempt, status, mark, feedback; as JSON, their histories.
+    """Print the submissions of the records: student, module, attempt, mark, deadlines; as JSON, their histories.
 
     With --files, write the files into a new folder, as MOSS and JPlag want them; what can't be written is named on
     stderr (exit code 1). Examples:
     rabbitry grading export --format csv > course.csv
     rabbitry grading export --files handed-in --module cloud_computing
     """
+    from rabbitry.apps.grading.deadlines import Judged
+    from rabbitry.apps.grading.modules import load_course
     from rabbitry.apps.grading.records.course import Filter, Submission, histories, submissions_of
+    from rabbitry.apps.grading.records.judging import judged
 
+    course = load_course(config)
     wanted = Filter(module=module)
     if files is not None:
         _export_files(context, database, files, wanted)
         return
     with existing(context, database) as records:
         rows = [] if records is None else records.read_now(partial(submissions_of, wanted=wanted))
+        judgements = {} if records is None else records.read_now(partial(judged, rows=rows, course=course))
         hops = records.read_now(histories) if records is not None and format_ is Format.JSON else {}
     if records is not None and not rows:
         say("no submissions")
     if format_ is Format.JSON:
         for row in rows:
-            print_json(row.as_dict() | {"history": [hop.as_dict() for hop in hops.get(row.id, [])]})
+            told = row.as_dict() | judgements[row.id].as_dict()
+            print_json(told | {"history": [hop.as_dict() for hop in hops.get(row.id, [])]})
         return
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # whatever the terminal's encoding
     sys.stdout.write(_BOM)
     # All text in quotes: a spreadsheet that splits at `;` would find a formula after one.
-    writer = csv.DictWriter(sys.stdout, list(Submission.__dataclass_fields__), quoting=csv.QUOTE_NONNUMERIC)
+    names = [*Submission.__dataclass_fields__, *Judged.__dataclass_fields__]
+    writer = csv.DictWriter(sys.stdout, names, quoting=csv.QUOTE_NONNUMERIC)
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: _cell(value) for name, value in row.as_dict().items()})
+        writer.writerow({name: _cell(value) for name, value in (row.as_dict() | judgements[row.id].as_dict()).items()})
 
 
 def _export_files(context: typer.Context, database: str | None, folder: Path, wanted: Filter) -> None:

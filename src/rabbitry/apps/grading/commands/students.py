@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -75,6 +76,7 @@ def submit(
     if not path:  # e.g. an unset variable in a script; Path("") is the working directory
         raise UsageError("the file's name is empty")
     wanted = entries(Path(path), student, module, wiring.course)
+    _warn_of_deadlines(wanted)
 
     def tell(entry: Entry, identity: str) -> None:
         if as_json:
@@ -95,6 +97,17 @@ def submit(
         return ExitCode.DONE
 
     raise typer.Exit(run_once(work()))
+
+
+def _warn_of_deadlines(wanted: Sequence[Entry]) -> None:
+    """Warn of a module that takes nothing now. This machine's clock may be wrong, so the records decide."""
+    refused = {}
+    for entry in wanted:
+        if (rules := entry.module.deadlines) is not None:
+            refused[entry.student] = rules.refusal(str(entry.student), [], datetime.now(UTC))
+    for student, why in refused.items():
+        if why is not None:
+            warn(f"by this machine's clock, the submission of student {student} comes {why}; the records decide")
 
 
 @contextlib.contextmanager
@@ -181,6 +194,8 @@ async def _watch_status(id: str, ask: Ask, url: str, *, as_json: bool) -> int:
 
 
 def _show_status(found: Mapping[str, Any], before: Mapping[str, Any] | None, *, as_json: bool) -> None:
+    from rabbitry.apps.grading.deadlines import said
+
     if as_json:
         print_json(dict(found))
         return
@@ -188,6 +203,8 @@ def _show_status(found: Mapping[str, Any], before: Mapping[str, Any] | None, *, 
         late = "" if found["latest"] else ", and there is a newer one"
         module = found["module"] or "no module"
         print(one_line(f"student {found['student']}, {module}, attempt {found['attempt']}{late}"))
+        if timing := said(found):
+            print(one_line(timing))
     for hop in found["history"][len(before["history"]) if before else 0 :]:
         mark = "" if hop["mark"] is None else f"  {hop['mark']:g}"
         mark += "" if not mark or hop["out_of"] is None else f" of {hop['out_of']:g}"

@@ -213,24 +213,19 @@ def submission_of(connection: Connection, given: str, *, least: int = 1) -> Subm
     Raises:
         NoSuchID: No id, or more than one, begins with it.
     """
-    return _found(connection, given, least)[0]
+    return found(connection, given, least)[0]
 
 
-def described(connection: Connection, given: str, *, least: int = 1) -> dict[str, Any]:
-    """Return a submission with its history as JSON data, by its id or a prefix.
+def found(connection: Connection, given: str, least: int = 1) -> tuple[Submission, list[Hop]]:
+    """Return a submission with its hops, by its id or a prefix.
 
     Raises:
         NoSuchID: No id, or more than one, begins with it.
     """
-    found, hops = _found(connection, given, least)
-    return found.as_dict() | {"history": [hop.as_dict() for hop in hops]}
-
-
-def _found(connection: Connection, given: str, least: int) -> tuple[Submission, list[Hop]]:
-    found = submission(connection, find_id(connection, given, least=least))
-    if found is None:
+    whole = submission(connection, find_id(connection, given, least=least))
+    if whole is None:
         raise NoSuchID(f"the submission {given!r} was removed in the meantime")
-    return found
+    return whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import course as course_records
 from rabbitry.apps.grading.records import outbox
 from rabbitry.apps.grading.records.course import Filter
+from rabbitry.apps.grading.records.judging import with_judgement
 from rabbitry.apps.grading.records.schema import decisions, inbox, insert_into, text
 from rabbitry.apps.grading.roles import PROGRESS_EXCHANGE, PROGRESS_KEY, Role, RoleName, decide, key_of, role_named
 from rabbitry.exceptions import UsageError
@@ -156,6 +157,7 @@ def settle(connection: Connection, found: Item, action: str, decision: Decision,
         raise UsageError(f"another person decided first, and this decision was not recorded: {told}")
     if role.name == "coordinator":
         if course_records.confirm(connection, next_, found.message):
+            next_ = with_judgement(connection, next_, course)
             outbox.add(connection, role.name, found.exchange, key_of(next_, course), next_, required=False)
         return next_
     outbox.add(connection, role.name, found.exchange, key_of(next_, course), next_, required=True)

@@ -17,3 +17,14 @@ export function mark(given, total) {
   const text = (value) => (typeof value === "number" ? String(Math.round(value * 100) / 100) : value);
   return total === null || total === undefined ? text(given) : `${text(given)} / ${text(total)}`;
 }
+
+// A duration by its two largest units: 93600 -> "1 d 2 h".
+export function duration(seconds) {
+  let left = Math.max(Math.floor(seconds), 1);
+  const parts = [];
+  for (const [name, length] of [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]]) {
+    if (left >= length) parts.push(`${Math.floor(left / length)} ${name}`);
+    left %= length;
+  }
+  return parts.slice(0, 2).join(" ");
+}

@@ -4,7 +4,7 @@ import { Component, html, render } from "../../static/html.js";
 import { Pager } from "../../static/pager.js";
 import { report } from "../../static/status.js";
 import { lacking } from "../../static/access.js";
-import { ask, fileURL, mark, query, submit, time } from "./api.js";
+import { ask, duration, fileURL, mark, query, submit, time } from "./api.js";
 import * as drafts from "./drafts.js";
 import { Inbox } from "./inbox.js";
 import { Filter } from "./lists.js";
@@ -109,11 +109,20 @@ function Submissions({ overview, filter, show }) {
         <td data-label="Module">${one.module ? visible(one.module) : "–"}</td>
         <td data-label="Attempt"><span>${one.attempt}${!one.latest && html` <span class="tag">superseded</span>`}</span></td>
         <td data-label="Status"><span class="status" data-status=${one.status}>${visible(one.status)}</span></td>
-        <td data-label="Mark">${mark(one.mark, one.out_of)}</td><td data-label="Changed">${time(one.updated_at)}</td>
+        <td data-label="Mark"><span>${mark(one.mark, one.out_of)}<${Timing} of=${one} /></span></td>
+        <td data-label="Changed">${time(one.updated_at)}</td>
       </tr>`)}</tbody>
     </table></div>`}
     <${Pager} page=${filter.page} each=${overview.each} total=${overview.total} onPage=${(page) => show({ page })} />
   </section>`;
+}
+
+// What a deadline makes of a submission. Props: of (a submission).
+function Timing({ of }) {
+  if (!of.timing || of.timing === "on time") return null;
+  if (of.timing !== "late") return html` <span class="tag">${of.timing}</span>`;
+  const off = of.penalty > 0 ? `, ${mark(of.penalty)} off` : "";
+  return html` <span class="tag">${duration(of.late_seconds)} late${off}</span>`;
 }
 
 class Submission extends Component {
@@ -142,7 +151,10 @@ class Submission extends Component {
       ${found && html`
         <h2>Student ${visible(found.student)}, ${found.module ? visible(found.module) : "no module"}</h2>
         <p>${visible(found.name)} · attempt ${found.attempt}${!found.latest && html` <span class="tag">superseded</span>`}
-          · <span class="status" data-status=${found.status}>${visible(found.status)}</span> · mark ${mark(found.mark, found.out_of)}</p>
+          · <span class="status" data-status=${found.status}>${visible(found.status)}</span> · mark ${mark(found.mark, found.out_of)}
+          <${Timing} of=${found} /></p>
+        ${found.timing && html`<p>Submitted ${time(found.submitted_at)}, ${found.timing}${found.penalty > 0 && html`; final mark
+          <b class="final"> ${mark(found.final_mark, found.out_of)}</b>`}. ${found.counts ? "It counts." : "It does not count."}</p>`}
         ${found.has_file && (lacking("operator") ? html`<p class="nothing">To download the file: ${lacking("operator")}</p>`
           : html`<p><a class="download" href=${fileURL(found.id)} download>Download the file</a></p>`)}
         <ol class="history">${found.history.map((hop) => html`<li>

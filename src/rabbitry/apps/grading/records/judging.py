@@ -1,0 +1,81 @@
+"""The judgement of recorded submissions by the deadlines of their modules."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, select, tuple_
+
+from rabbitry.apps.grading.deadlines import Attempt, Deadlines, Judged
+from rabbitry.apps.grading.message import FINAL_MARK, LATE, PENALTY, SUBMITTED_AT, TIMING, Assignment
+from rabbitry.apps.grading.modules import Course
+from rabbitry.apps.grading.records import course as course_records
+from rabbitry.apps.grading.records.course import CONFIRMED, Submission
+from rabbitry.apps.grading.records.schema import submissions, text
+
+_AT_ONCE: Final = 400
+"""Students and modules in one query: SQLite bounds the parameters."""
+_NO_RULES: Final = Deadlines()
+
+
+def judged(connection: Connection, rows: Sequence[Submission], course: Course) -> dict[str, Judged]:
+    """Judge submissions, by their ids, beside all other attempts of their students."""
+    wanted = {row.id for row in rows}
+    pairs = sorted({(row.student, row.module) for row in rows})
+    found: dict[str, Judged] = {}
+    for first in range(0, len(pairs), _AT_ONCE):
+        for (student, module), attempts in _attempts(connection, pairs[first : first + _AT_ONCE]).items():
+            known = course.modules.get(module)
+            rules = None if known is None else known.deadlines
+            for identity, one in (rules or _NO_RULES).judge(student, attempts).items():
+                if identity in wanted:
+                    timing = None if rules is None else one.timing
+                    found[identity] = Judged(timing, one.late_seconds, one.penalty, one.final_mark, one.counts)
+    return found
+
+
+def described(connection: Connection, given: str, course: Course, *, least: int = 1) -> dict[str, Any]:
+    """Return a submission with its history and its judgement as JSON data, by its id or a prefix.
+
+    Raises:
+        NoSuchID: No id, or more than one, begins with it.
+    """
+    found, hops = course_records.found(connection, given, least)
+    return {
+        **found.as_dict(),
+        **judged(connection, [found], course)[found.id].as_dict(),
+        "history": [hop.as_dict() for hop in hops],
+    }
+
+
+def with_judgement(connection: Connection, assignment: Assignment, course: Course) -> Assignment:
+    """Return a confirmed assignment with how it stands to the deadlines of its module, if there are any."""
+    known = course.modules.get(assignment.module)
+    if known is None or known.deadlines is None:
+        return assignment
+    found = course_records.submission_of(connection, assignment.id)
+    one = judged(connection, [found], course)[found.id]
+    told = Assignment(assignment)
+    told[SUBMITTED_AT], told[TIMING], told[LATE] = found.submitted_at, str(one.timing), one.late_seconds
+    told[PENALTY], told[FINAL_MARK] = one.penalty, one.final_mark
+    return told
+
+
+def attempts_of(connection: Connection, student: str, module: str) -> list[Attempt]:
+    """Return a student's attempts in a module."""
+    pair = (text(student, 200), text(module, 200))
+    return _attempts(connection, [pair]).get(pair, [])
+
+
+def _attempts(connection: Connection, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[Attempt]]:
+    columns = submissions.c
+    query = select(
+        columns.student, columns.module, columns.id, columns.submitted_at, columns.mark, columns.out_of, columns.status
+    ).where(tuple_(columns.student, columns.module).in_(pairs))
+    found: dict[tuple[str, str], list[Attempt]] = defaultdict(list)
+    for row in connection.execute(query):
+        attempt = Attempt(row.id, row.submitted_at, row.mark, row.out_of, row.status == CONFIRMED)
+        found[row.student, row.module].append(attempt)
+    return found
