@@ -120,10 +120,14 @@ class Deadlines:
         ordered = sorted(attempts, key=lambda one: (one.submitted_at, one.id))
         found: dict[str, Judged] = {}
         allowed: list[Attempt] = []
+        before: datetime | None = None
+        due, closes = self.due_for(student)
         for one in ordered:
-            timing, late = self._timing(student, one, allowed)
+            at = _time(one)
+            timing, late = self._timing(at, due, closes, before, len(allowed))
             if timing in (Timing.ON_TIME, Timing.LATE):
                 allowed.append(one)
+                before = at
                 penalty = self._penalty(one, late)
                 final = None if one.mark is None else max(0.0, round(one.mark - penalty, 6))
             else:
@@ -135,17 +139,22 @@ class Deadlines:
             found[chosen] = Judged(it.timing, it.late_seconds, it.penalty, it.final_mark, True)
         return found
 
-    def _timing(self, student: str, one: Attempt, allowed: Sequence[Attempt]) -> tuple[Timing, float]:
-        at, grace = _time(one), timedelta(seconds=self.grace)
-        due, closes = self.due_for(student)
+    def _timing(
+        self, at: datetime, due: datetime | None, closes: datetime | None, before: datetime | None, used: int
+    ) -> tuple[Timing, float]:
+        """Return the timing of an attempt, and by how many seconds it is late.
+
+        before: when the last attempt came that can count. used: how many there were.
+        """
+        grace = timedelta(seconds=self.grace)
         late = 0.0 if due is None or at <= due + grace else (at - due).total_seconds()
         if self.opens is not None and at < self.opens:
             return Timing.EARLY, 0.0
         if closes is not None and at > closes + grace:
             return Timing.CLOSED, late
-        if self.attempts is not None and len(allowed) >= self.attempts:
+        if self.attempts is not None and used >= self.attempts:
             return Timing.MANY, late
-        if allowed and (at - _time(allowed[-1])).total_seconds() < self.pause:
+        if before is not None and (at - before).total_seconds() < self.pause:
             return Timing.SOON, late
         return (Timing.LATE if late else Timing.ON_TIME), late
 

@@ -4,35 +4,34 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import Connection, select, tuple_
+from sqlalchemy import Connection, select
 
 from rabbitry.apps.grading.deadlines import Attempt, Deadlines, Judged
 from rabbitry.apps.grading.message import FINAL_MARK, LATE, PENALTY, SUBMITTED_AT, TIMING, Assignment
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import course as course_records
-from rabbitry.apps.grading.records.course import CONFIRMED, Submission
+from rabbitry.apps.grading.records.course import CONFIRMED, FEW, Submission
 from rabbitry.apps.grading.records.schema import submissions, text
-
-_AT_ONCE: Final = 400
-"""Students and modules in one query: SQLite bounds the parameters."""
-_NO_RULES: Final = Deadlines()
 
 
 def judged(connection: Connection, rows: Sequence[Submission], course: Course) -> dict[str, Judged]:
     """Judge submissions, by their ids, beside all other attempts of their students."""
-    wanted = {row.id for row in rows}
-    pairs = sorted({(row.student, row.module) for row in rows})
     found: dict[str, Judged] = {}
-    for first in range(0, len(pairs), _AT_ONCE):
-        for (student, module), attempts in _attempts(connection, pairs[first : first + _AT_ONCE]).items():
-            known = course.modules.get(module)
-            rules = None if known is None else known.deadlines
-            for identity, one in (rules or _NO_RULES).judge(student, attempts).items():
+    pairs: dict[tuple[str, str], Deadlines] = {}
+    for row in rows:
+        known = course.modules.get(row.module)
+        if known is None or known.deadlines is None:
+            found[row.id] = Judged(None, 0.0, 0.0, row.mark, row.latest)
+        else:
+            pairs[row.student, row.module] = known.deadlines
+    wanted = {row.id for row in rows} - found.keys()
+    for first in range(0, len(pairs), FEW):
+        for (student, module), attempts in _attempts(connection, [*pairs][first : first + FEW]).items():
+            for identity, one in pairs[student, module].judge(student, attempts).items():
                 if identity in wanted:
-                    timing = None if rules is None else one.timing
-                    found[identity] = Judged(timing, one.late_seconds, one.penalty, one.final_mark, one.counts)
+                    found[identity] = one
     return found
 
 
@@ -73,7 +72,7 @@ def _attempts(connection: Connection, pairs: Sequence[tuple[str, str]]) -> dict[
     columns = submissions.c
     query = select(
         columns.student, columns.module, columns.id, columns.submitted_at, columns.mark, columns.out_of, columns.status
-    ).where(tuple_(columns.student, columns.module).in_(pairs))
+    ).where(course_records.of_students(pairs))
     found: dict[tuple[str, str], list[Attempt]] = defaultdict(list)
     for row in connection.execute(query):
         attempt = Attempt(row.id, row.submitted_at, row.mark, row.out_of, row.status == CONFIRMED)
