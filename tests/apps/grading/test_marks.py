@@ -10,7 +10,7 @@ import pytest
 
 import rabbitry
 from rabbitry.apps.grading.exceptions import SchemeInvalid
-from rabbitry.apps.grading.marks import markers_for
+from rabbitry.apps.grading.marks import marker_of, markers_for
 from rabbitry.apps.grading.modules import Course, load_course
 from rabbitry.apps.grading.records import Database
 from rabbitry.apps.grading.stages import RoleSpec, Wiring
@@ -123,3 +123,28 @@ async def test_a_submission_for_a_broken_scheme_by_the_common_key_is_a_dead_lett
                     letter = await anext(aiter(letters))
                     letter.ack()
     assert "scheme.toml:1" in str((letter.properties.headers or {})["x-rabbitry-error"])
+
+
+def test_a_scheme_is_loaded_again_when_its_file_has_changed(
+    course: Course, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    programs.require(None if shutil.which("bwrap") else "bubblewrap is not installed")
+    caplog.set_level("INFO")
+    path = tmp_path / "scheme.toml"
+    mark = marker_of(path, course)
+    text = path.read_text()
+
+    def points() -> float | None:
+        return mark(b"print('hello')\n", "hello.py").mark
+
+    assert points() == 3.0
+    path.write_text(text.replace("points = 3", "points = 4.5"))
+    assert points() == 4.5
+    assert "has changed, and was loaded again" in caplog.text
+    path.write_text("[scheme")
+    assert (points(), points()) == (4.5, 4.5)
+    assert caplog.text.count("is not used, but the one before it") == 1
+    path.unlink()
+    assert points() == 4.5
+    path.write_text(text.replace("points = 3", "points = 5"))
+    assert points() == 5.0

@@ -4,12 +4,14 @@ import asyncio
 import json
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from rabbitry.apps.grading.commands import regrade
+from rabbitry.apps.grading.deadlines import Counts, Deadlines
 from rabbitry.apps.grading.files import Files, default_place
 from rabbitry.apps.grading.message import HISTORY, Assignment, Decision, submission
 from rabbitry.apps.grading.modules import Course
@@ -43,7 +45,7 @@ def _confirmed(database: Database, files: Files, student: int, data: bytes, *, m
 
 def _reopened(database: Database, files: Files, selection: Selection = _ALL) -> list[Assignment]:
     """Do what the command does."""
-    run = database.write_now(partial(regrading.begin, selection=selection, who="ann", remark="mended"))
+    run = database.write_now(partial(regrading.begin, selection=selection, course=Course(), who="ann", remark="mended"))
     made = []
     for identity in run.left:
         found = database.read_now(partial(course.submission_of, given=identity))
@@ -154,15 +156,29 @@ def test_a_selection_takes_what_it_names(database: Database, tmp_path: Path) -> 
         (Selection(CC.name, since=since), {third}),
         (Selection("data_mining"), set()),
     ):
-        able, _ = database.read_now(partial(regrading.wanted, selection=selection))
+        able, _ = database.read_now(partial(regrading.wanted, selection=selection, course=Course()))
         assert {one.id for one in able} == ids
-    assert [one.id for one in database.read_now(partial(regrading.wanted, selection=_ALL))[1]] == ["open"]
+    assert [one.id for one in database.read_now(partial(regrading.wanted, selection=_ALL, course=Course()))[1]] == [
+        "open"
+    ]
+
+
+def test_with_deadlines_what_can_count_is_marked_again(database: Database, tmp_path: Path) -> None:
+    files = Files(str(tmp_path / "kept"))
+    first, second, third = (_confirmed(database, files, 7, b"x", mark=mark) for mark in (5.0, 9.0, 1.0))
+    for counts, ids in ((Counts.BEST, {first, second}), (Counts.LATEST, {second})):
+        known = Course({CC.name: replace(CC, deadlines=Deadlines(attempts=2, counts=counts))})
+        able, _ = database.read_now(partial(regrading.wanted, selection=_ALL, course=known))
+        assert {one.id for one in able} == ids
+    every = Selection(CC.name, all_attempts=True)
+    able, _ = database.read_now(partial(regrading.wanted, selection=every, course=known))
+    assert {one.id for one in able} == {first, second, third}
 
 
 def test_two_commands_that_go_on_with_one_run_share_it(database: Database, tmp_path: Path) -> None:
     files = Files(str(tmp_path / "kept"))
     ids = {_confirmed(database, files, student, b"x") for student in range(1, 21)}
-    database.write_now(partial(regrading.begin, selection=_ALL, who="ann", remark="mended"))
+    database.write_now(partial(regrading.begin, selection=_ALL, course=Course(), who="ann", remark="mended"))
     made: list[Assignment] = []
     threads = [threading.Thread(target=lambda: made.extend(_reopened(database, files))) for _ in range(2)]
     for thread in threads:

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from rabbitry.apps.grading.exceptions import SubmissionRefused
-from rabbitry.apps.grading.marking import load_scheme, mark
+from rabbitry.apps.grading.exceptions import SchemeInvalid, SubmissionRefused
+from rabbitry.apps.grading.marking import Scheme, load_scheme, mark
 from rabbitry.apps.grading.marking.sandbox import confinement
 from rabbitry.apps.grading.message import Decision
 from rabbitry.apps.grading.modules import Course
@@ -57,9 +57,10 @@ def marker_of(path: Path, course: Course) -> Marker:
     """
     allow_weak = course.weak_sandbox
     confinement(allow_weak=allow_weak)
-    scheme = load_scheme(path)
+    loaded = _Loaded(path)
 
     def marked(solution: bytes, name: str) -> Decision:
+        scheme = loaded.scheme()
         try:
             done = mark(scheme, solution, name or "solution", allow_weak=allow_weak)
         except SubmissionRefused as error:
@@ -68,3 +69,35 @@ def marker_of(path: Path, course: Course) -> Marker:
         return Decision(BY_ITSELF, done.mark, done.out_of, done.feedback)
 
     return marked
+
+
+class _Loaded:
+    """A scheme that is loaded again when its file has changed, so that a mended one needs no restart.
+
+    Several threads mark at a time; if two see the change, both load it, and the result is the same.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._state = (_stamp(path), load_scheme(path))
+
+    def scheme(self) -> Scheme:
+        """Return the scheme; the one before if its file does not load any more, which is logged once."""
+        stamp = _stamp(self._path)
+        if stamp != self._state[0]:
+            scheme = self._state[1]
+            try:
+                scheme = load_scheme(self._path)
+                _logger.info("the marking scheme %s has changed, and was loaded again", self._path)
+            except SchemeInvalid as error:
+                _logger.error("the changed marking scheme is not used, but the one before it: %s", error)  # noqa: TRY400 # the text says all
+            self._state = (stamp, scheme)
+        return self._state[1]
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size

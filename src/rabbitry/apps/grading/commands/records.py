@@ -26,6 +26,7 @@ from rabbitry.runtime.output import ExitCode, one_line, print_json, say, warn
 from rabbitry.runtime.service import run_once
 
 if TYPE_CHECKING:
+    from rabbitry.apps.grading.modules import Course
     from rabbitry.apps.grading.records import Database
     from rabbitry.apps.grading.records.course import Filter
 
@@ -195,7 +196,7 @@ def export(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Write each student's latest file instead: FOLDER/MODULE/STUDENT/, archives unpacked.",
+            help="Write each student's file that counts instead: FOLDER/MODULE/STUDENT/, archives unpacked.",
             show_default=False,
         ),
     ] = None,
@@ -218,7 +219,7 @@ def export(
     course = load_course(config)
     wanted = Filter(module=module)
     if files is not None:
-        _export_files(context, database, files, wanted)
+        _export_files(context, database, files, wanted, course)
         return
     with existing(context, database) as records:
         rows = [] if records is None else records.read_now(partial(submissions_of, wanted=wanted))
@@ -242,14 +243,17 @@ def export(
         writer.writerow({name: _cell(value) for name, value in (row.as_dict() | judgements[row.id].as_dict()).items()})
 
 
-def _export_files(context: typer.Context, database: str | None, folder: Path, wanted: Filter) -> None:
+def _export_files(context: typer.Context, database: str | None, folder: Path, wanted: Filter, course: Course) -> None:
     from rabbitry.apps.grading.exporting import opened_files, write_files
     from rabbitry.apps.grading.records.course import submissions_of
+    from rabbitry.apps.grading.records.judging import judged
 
     with existing(context, database) as records:
         if records is None:
             return
-        rows = [row for row in records.read_now(partial(submissions_of, wanted=wanted)) if row.latest]
+        rows = records.read_now(partial(submissions_of, wanted=wanted))
+        judgements = records.read_now(partial(judged, rows=rows, course=course))
+        rows = [row for row in rows if judgements[row.id].counts]
         files = opened_files(records, database_url(context, database), os.environ.get("RABBITRY_FILES"))
         failed = 0
         for row in rows:

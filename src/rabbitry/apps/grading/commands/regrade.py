@@ -54,7 +54,7 @@ def regrade(
     ] = None,
     *,
     all_attempts: Annotated[
-        bool, typer.Option("--all-attempts", help="Superseded attempts too, not only each student's latest.")
+        bool, typer.Option("--all-attempts", help="All attempts of each student, not only what counts.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Mark here by the module's scheme, and print what would change.")
@@ -118,11 +118,11 @@ def _regrade(
     from rabbitry.apps.grading.message import user_name
     from rabbitry.apps.grading.records.regrading import begin, end, reopen, wanted
 
-    run = records.write_now(partial(begin, selection=selection, who=user_name(), remark=remark))
+    run = records.write_now(partial(begin, selection=selection, course=course, who=user_name(), remark=remark))
     if run.resumed:
         say(f"going on: {counted(run.resumed, 'submission')} of {run.resumed + len(run.left)} reopened before")
     else:
-        _tell_of_others(records.read_now(partial(wanted, selection=selection))[1])
+        _tell_of_others(records.read_now(partial(wanted, selection=selection, course=course))[1])
     failed = done = 0
     for found, data in _with_files(records, files, run):
         if isinstance(data, FilesError):
@@ -190,7 +190,7 @@ def _dry_run(
     if module.scheme is None:
         raise UsageError(f"module {module.name!r} has no marking scheme, and --dry-run marks by it")
     marker = marker_of(module.scheme, course)
-    able, others = records.read_now(partial(wanted, selection=selection))
+    able, others = records.read_now(partial(wanted, selection=selection, course=course))
     _tell_of_others(others)
     changed = failed = 0
     with ThreadPoolExecutor(os.cpu_count()) as threads:

@@ -13,11 +13,13 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, func, insert, select, update
 
+from rabbitry.apps.grading.deadlines import Counts, Deadlines, Judged, Timing
 from rabbitry.apps.grading.message import FEEDBACK, HISTORY, MARK, OUT_OF, REMARKS, Assignment, Decision, now
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.receiving import again
 from rabbitry.apps.grading.records import outbox
 from rabbitry.apps.grading.records.course import CONFIRMED, Filter, Hop, Submission, submission, submissions_of
+from rabbitry.apps.grading.records.judging import judged
 from rabbitry.apps.grading.records.schema import handed_in, history, insert_into, regraded, regrades, submissions, text
 from rabbitry.apps.grading.roles import ROLES, key_of
 
@@ -29,7 +31,7 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 class Selection:
     """The submissions to mark again. since: the earliest time of submission, in the records' form; None for all.
 
-    all_attempts: superseded attempts too, not only each student's latest.
+    all_attempts: all of each student's attempts, not only those that count or, where the best one counts, that can.
     """
 
     module: str
@@ -37,12 +39,15 @@ class Selection:
     student: str | None = None
     all_attempts: bool = False
 
-    def selects(self, found: Submission) -> bool:
+    def selects(self, found: Submission, judged: Judged, rules: Deadlines | None) -> bool:
         """Return whether a submission of the module is one to mark again."""
+        # Where the best attempt counts, another mark may make another one the best.
+        is_best = rules is not None and rules.counts is Counts.BEST
+        could_count = judged.counts or (is_best and judged.timing in (Timing.ON_TIME, Timing.LATE))
         return (
             (self.since is None or found.submitted_at >= self.since)
             and self.student in (None, found.student)
-            and (self.all_attempts or found.latest)
+            and (self.all_attempts or could_count)
         )
 
 
@@ -57,12 +62,16 @@ class Run:
     resumed: int
 
 
-def wanted(connection: Connection, selection: Selection) -> tuple[list[Submission], list[Submission]]:
+def wanted(connection: Connection, selection: Selection, course: Course) -> tuple[list[Submission], list[Submission]]:
     """Return the selected submissions that can be marked again, and those that can't (yet), oldest first.
 
     Those that can are confirmed, and their files are kept.
     """
-    found = [one for one in submissions_of(connection, Filter(module=selection.module)) if selection.selects(one)]
+    rows = submissions_of(connection, Filter(module=selection.module))
+    known = judged(connection, rows, course)
+    module = course.modules.get(selection.module)
+    rules = None if module is None else module.deadlines
+    found = [one for one in rows if selection.selects(one, known[one.id], rules)]
     found.sort(key=lambda one: (one.submitted_at, one.id))
     whole = set(connection.execute(select(handed_in.c.submission)).scalars())
     able = [one for one in found if one.status == CONFIRMED and one.kept is not None and one.id in whole]
@@ -70,7 +79,7 @@ def wanted(connection: Connection, selection: Selection) -> tuple[list[Submissio
     return able, [one for one in found if one.id not in ids]
 
 
-def begin(connection: Connection, selection: Selection, who: str, remark: str) -> Run:
+def begin(connection: Connection, selection: Selection, course: Course, who: str, remark: str) -> Run:
     """Begin a run, or return the one for the same selection that has not ended. who, remark: for a new run."""
     named = _encode(asdict(selection)).decode()
     same = select(regrades).where(regrades.c.selection == named, regrades.c.ended_at.is_(None))
@@ -78,7 +87,7 @@ def begin(connection: Connection, selection: Selection, who: str, remark: str) -
     if row is None:
         values = {"selection": named, "who": text(who, 200), "remark": text(remark), "begun_at": now()}
         row = connection.execute(insert(regrades).returning(*regrades.c), values).one()
-        ids = [one.id for one in wanted(connection, selection)[0]]
+        ids = [one.id for one in wanted(connection, selection, course)[0]]
         if ids:
             connection.execute(insert(regraded), [{"regrade": row.id, "submission": one} for one in ids])
     mine = select(regraded).where(regraded.c.regrade == row.id)

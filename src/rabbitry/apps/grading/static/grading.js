@@ -107,7 +107,7 @@ function Submissions({ overview, filter, show }) {
       <tbody>${found.map((one) => html`<tr key=${one.id} data-id=${one.id}>
         <td data-label="Student"><a href=${`#/submission/${encodeURIComponent(one.id)}`}>${visible(one.student)}</a></td>
         <td data-label="Module">${one.module ? visible(one.module) : "–"}</td>
-        <td data-label="Attempt"><span>${one.attempt}${!one.latest && html` <span class="tag">superseded</span>`}</span></td>
+        <td data-label="Attempt"><span>${one.attempt}<${Uncounted} of=${one} /></span></td>
         <td data-label="Status"><span class="status" data-status=${one.status}>${visible(one.status)}</span></td>
         <td data-label="Mark"><span>${mark(one.mark, one.out_of)}<${Timing} of=${one} /></span></td>
         <td data-label="Changed">${time(one.updated_at)}</td>
@@ -115,6 +115,11 @@ function Submissions({ overview, filter, show }) {
     </table></div>`}
     <${Pager} page=${filter.page} each=${overview.each} total=${overview.total} onPage=${(page) => show({ page })} />
   </section>`;
+}
+
+// Props: of (a submission).
+function Uncounted({ of }) {
+  return of.counts ? null : html` <span class="tag">${of.timing ? "does not count" : "superseded"}</span>`;
 }
 
 // What a deadline makes of a submission. Props: of (a submission).
@@ -150,7 +155,7 @@ class Submission extends Component {
       ${found === null && html`<p class="nothing">No submission ${visible(id)} is recorded yet.</p>`}
       ${found && html`
         <h2>Student ${visible(found.student)}, ${found.module ? visible(found.module) : "no module"}</h2>
-        <p>${visible(found.name)} · attempt ${found.attempt}${!found.latest && html` <span class="tag">superseded</span>`}
+        <p>${visible(found.name)} · attempt ${found.attempt}<${Uncounted} of=${found} />
           · <span class="status" data-status=${found.status}>${visible(found.status)}</span> · mark ${mark(found.mark, found.out_of)}
           <${Timing} of=${found} /></p>
         ${found.timing && html`<p>Submitted ${time(found.submitted_at)}, ${found.timing}${found.penalty > 0 && html`; final mark
