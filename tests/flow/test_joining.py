@@ -1,5 +1,6 @@
 """Joins: a job is split, and one call of a handler takes all its parts."""
 
+import asyncio
 import re
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -262,6 +263,8 @@ async def test_a_join_without_sqlalchemy_names_its_extra(monkeypatch: pytest.Mon
 def test_parts_are_read_from_their_header() -> None:
     assert part_of(str(Part("a/b", 1, 3))) == Part("a/b", 1, 3)
     assert part_of(f"{Part('outer', 0, 1)}\n{Part('inner', 2, 3)}") == Part("inner", 2, 3)
+    called = Part("a job/1", 0, 2, "amq.rabbitmq.reply-to.g1h2/AA= =.x\n")
+    assert part_of(f"{Part('outer', 0, 1)}\n{called}") == called
     assert [part_of(text) for text in ("", "a", "a/1", "a/x/3")] == [None] * 4
 
 
@@ -416,3 +419,61 @@ async def test_a_join_that_is_closed_half_way_gives_its_job_back(kind: str, tmp_
         assert store.arrive(Part("j", 0, 1), "m", "1.0.0", b"7") == [b"7"], "a copy runs it"
     finally:
         store.close()
+
+
+async def test_the_caller_of_a_job_gets_the_result_of_its_join(broker_url: str, tmp_path: Path) -> None:
+    app = rabbitry.App("called")
+
+    @app.stage("text", then="word", attempts=1)
+    async def split(text: str, context: rabbitry.Context) -> list[str]:
+        if text == "no":
+            raise rabbitry.Reject("it is no text")
+        await context.progress("split")
+        return text.split()
+
+    @app.stage("word", then="length")
+    def measure(word: str) -> list[int]:
+        return [] if word == "lost" else [len(word)] * 2  # each part comes twice
+
+    store = f"sqlite:///{tmp_path}/joins.sqlite3"
+
+    @app.join("length", of="split", then="total", within=2, attempts=1, store=store, replies=True)
+    def total(lengths: list[int]) -> int | None:
+        if 7 in lengths:
+            raise ValueError("seven")
+        return sum(lengths) or None
+
+    app.output("total", required=False)
+    seen: list[str] = []
+    async with app.worker(broker_url, connect_attempts=1), app.publisher(broker_url) as publisher:
+
+        async def call(text: str) -> object:
+            return await publisher.call(text, key="text", timeout=90, on_progress=seen.append)
+
+        assert await asyncio.gather(*(call(f"to be or {'x' * n}") for n in range(1, 5))) == [7, 8, 9, 10]
+        assert seen == ["split"] * 4
+        assert await call("") is None, "a job without parts"
+        for text, reason, error in (
+            ("no", "rejected", "it is no text"),
+            ("seventy one 1234567", "failed", "seven"),
+            ("a lost one", "late", "1 part of 3 missing after 2 s"),
+        ):
+            with pytest.raises(rabbitry.CallFailed, match=error) as caught:
+                await call(text)
+            assert caught.value.reason == reason
+        with pytest.raises(rabbitry.UsageError, match="no stage that takes it has replies=True"):
+            await publisher.call(1, key="length", timeout=1)
+
+
+def test_a_job_has_one_reply() -> None:
+    app = rabbitry.App("twice")
+
+    @app.stage("job", then="part", replies=True)
+    async def split(number: int) -> list[int]:
+        return [number]
+
+    @app.join("part", of="split", replies=True)
+    async def join(parts: list[int]) -> None: ...
+
+    with pytest.raises(rabbitry.AppError, match="the caller of stage 'split' gets one reply"):
+        app.validate()

@@ -1,13 +1,15 @@
 """Parts of a job: the header that numbers them.
 
-The header `x-rabbitry-part` is text: `JOB/NUMBER/TOTAL`, where JOB is the id of the message that was split. Every
-message that follows from a part carries it on. If a part is split again, its parts have a line for each job, the outer
-one first.
+The header `x-rabbitry-part` is text: `JOB/NUMBER/TOTAL`, where JOB is the id of the message that was split, or
+`JOB/NUMBER/TOTAL CALLER` if somebody waits for the result of the join: CALLER is where the reply goes, quoted as in a
+URL. Every message that follows from a part carries it on. If a part is split again, its parts have a line for each job,
+the outer one first.
 """
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from urllib.parse import quote, unquote
 
 from rabbitry.flow.codec import Codec
 
@@ -17,11 +19,12 @@ NOTICE: Final = -1
 
 
 class Part(NamedTuple):
-    """The place of a message in a job: its number of so many."""
+    """The place of a message in a job: its number of so many. caller: where the job's reply goes; empty for nowhere."""
 
     job: str
     number: int
     total: int
+    caller: str = ""
 
     @property
     def is_notice(self) -> bool:
@@ -29,7 +32,8 @@ class Part(NamedTuple):
         return self.number == NOTICE
 
     def __str__(self) -> str:
-        return f"{self.job}/{self.number}/{self.total}"
+        caller = f" {quote(self.caller, safe='')}" if self.caller else ""
+        return f"{self.job}/{self.number}/{self.total}{caller}"
 
 
 class Join(NamedTuple):
@@ -46,10 +50,23 @@ class Join(NamedTuple):
     codec: Codec
 
 
+class Joined(list[Any]):
+    """What the handler of a join is published as: its results, and a message to the join itself; nothing if it waits.
+
+    answer: what it returned, for the caller of the job. is_whole: False while parts are missing.
+    """
+
+    def __init__(self, messages: list[Any], answer: object = None, *, is_whole: bool = True) -> None:
+        super().__init__(messages)
+        self.answer = answer
+        self.is_whole = is_whole
+
+
 def part_of(text: str) -> Part | None:
     """Read the innermost part of a header; None if there is none."""
     try:
-        job, number, total = text.rpartition("\n")[2].rsplit("/", 2)
-        return Part(job, int(number), int(total))
+        job, number, rest = text.rpartition("\n")[2].rsplit("/", 2)
+        total, _, caller = rest.partition(" ")
+        return Part(job, int(number), int(total), unquote(caller))
     except ValueError:
         return None

@@ -52,7 +52,6 @@ _JOINS_HAVE_NO: Final[dict[str, Any]] = {
     "uncounted": UNCOUNTED,
     "queue_arguments": None,
     "priorities": None,
-    "replies": False,
 }
 """Options of a stage that a join does not have, and what they are there."""
 _LONGEST_NAME: Final = 200  # a short string has 255 bytes, and ours append to it
@@ -234,6 +233,7 @@ class App:
         concurrency: int | None = None,
         exchange: str | None = None,
         jitter: float = 0.0,
+        replies: bool = False,
     ) -> Callable[[_H], _H]:
         """Make a function a stage that runs once for all parts of a job, when the last one has arrived.
 
@@ -260,6 +260,8 @@ class App:
             concurrency: Calls at once in one worker.
             exchange: An exchange of its own.
             jitter: Lengthens the delays at random.
+            replies: Send what the handler returns to the caller of the message that was split (`Publisher.call`); and
+                the error of a job that failed for good.
 
         Raises:
             AppError: The function or an option is invalid. That `of` names no stage is raised by `validate`.
@@ -276,6 +278,7 @@ class App:
             "concurrency": concurrency,
             "exchange": exchange,
             "jitter": jitter,
+            "replies": replies,
         }
 
         def register(handler: _H) -> _H:
@@ -510,6 +513,13 @@ class App:
             raise AppError(
                 f"{stage.where}: of={join.of!r}: the handler of that stage must take one message and return the list "
                 f"of its parts; it may not yield, take batches or be a join: {split.where}"
+            )
+
+        others = [join.of == other.of and self.stages[name].replies for name, other in self._joins.items()]
+        if stage.replies and (split.replies or sum(others) > 1):
+            raise AppError(
+                f"{stage.where}: replies=True: the caller of stage {join.of!r} gets one reply: leave it out of the "
+                "others, that stage or its other joins"
             )
 
     def _check_plain(self, stage: Stage) -> None:

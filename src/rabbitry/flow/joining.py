@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import platformdirs
 
 from rabbitry._installing import missing
-from rabbitry.flow._parts import Join, Late, part_of
+from rabbitry.flow._parts import Join, Joined, Late, part_of
 from rabbitry.flow._plan import Plan, plan_of
 from rabbitry.flow._signature import Handler
 from rabbitry.flow.codec import Codec
@@ -104,7 +104,7 @@ def _joined(stage: Stage, join: Join, late: Late) -> Handler:
         arrival = _arrival(stage, join, arguments)
         parts = arrival.take(late)
         if parts is None:
-            return None
+            return Joined([], is_whole=False)
         try:
             returned = stage.handler(**arguments | {stage.signature.value: parts})
         except BaseException:  # also of a generator that is closed half-way
@@ -121,7 +121,7 @@ def _joined_async(stage: Stage, join: Join, late: Late) -> Handler:
         arrival = _arrival(stage, join, arguments)
         parts = await asyncio.to_thread(arrival.take, late)
         if parts is None:
-            return None
+            return Joined([], is_whole=False)
         try:
             returned = await stage.handler(**arguments | {stage.signature.value: parts})
         except BaseException:  # also of a task that is cancelled, and of a generator that is closed half-way
@@ -218,10 +218,10 @@ class _Arrival:
         with contextlib.suppress(Retry):
             self._store.release(self._job, self._run)
 
-    def joined(self, returned: Any, join: Join) -> list[Any]:
+    def joined(self, returned: Any, join: Join) -> Joined:
         """Return the results of the join, and the message to itself after them."""
         results = [] if returned is None else returned if isinstance(returned, list) else [returned]
-        return [*results, self.note(join)]
+        return Joined([*results, self.note(join)], returned)
 
     def note(self, join: Join) -> Outgoing:
         """Return the message of the join to itself that notes that its results are confirmed."""

@@ -88,7 +88,15 @@ class AppSpec:
     def replies_to(self, key: str) -> bool:
         """Return whether a stage that takes messages with `key` replies to their callers."""
         queues = self.queues_of(key)
-        return any(stage.replies and stage.queue in queues for stage in self.stages.values())
+        return any(self.is_answered(stage) and stage.queue in queues for stage in self.stages.values())
+
+    def is_answered(self, stage: Stage) -> bool:
+        """Return whether the caller of a stage's message gets a reply, from the stage or from the join of its parts."""
+        return (stage.replies and stage.name not in self.joins) or self.is_joined_for_caller(stage)
+
+    def is_joined_for_caller(self, stage: Stage) -> bool:
+        """Return whether a join of the stage's results replies to the caller of the stage's message."""
+        return any(join.of == stage.name and self.stages[name].replies for name, join in self.joins.items())
 
     def exchange_of(self, key: str) -> str:
         """Return the name of the exchange that messages with `key` are published to."""

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Final
 from rabbitry._errors import described
 from rabbitry.amqp.client import Properties
 from rabbitry.amqp.protocol.properties import EncodedProperties
+from rabbitry.amqp.protocol.tables import decode_text
 from rabbitry.exceptions import PreconditionFailed, PublishReturned
 from rabbitry.flow._fitting import ERROR
-from rabbitry.flow._replies import caller_of, error_reply, reply
+from rabbitry.flow._parts import part_of
+from rabbitry.flow._replies import ReplyTo, caller_of, error_reply, reply
 from rabbitry.flow._trail import Trail, next_properties, next_properties_with
 from rabbitry.flow.message import (
     REASON,
@@ -54,7 +56,7 @@ def outgoing_of(
             outgoing = _of_joins(spec, job, result, waits=waits, first=first)
         else:
             outgoing = [_product(spec, job.trail, product, result.context) for product in result.products]
-        if stage.replies and result.reply is not None and (caller := caller_of(properties_of(delivery))):
+        if result.reply is not None and (caller := _caller(spec, job)):
             outgoing.append(reply(spec.name, caller, result.reply))
         return outgoing
     if result.kind in ("given-back", "abandoned"):
@@ -94,18 +96,25 @@ def _of_joins(spec: AppSpec, job: Job, result: Result, *, waits: bool, first: in
     if not joins:
         return [product_of(number, trail, product) for number, product in enumerate(result.products)]
     count = len(result.products)
-    trails = parts(trail, job.delivery, count)
-    outgoing = [notice(spec.name, trail, job.delivery, count, join) for join in joins if waits or not count]
+    caller = (properties_of(job.delivery).reply_to or "") if spec.is_joined_for_caller(job.stage) else ""
+    trails = parts(trail, job.delivery, count, caller)
+    outgoing = [notice(spec.name, trail, job.delivery, count, join, caller) for join in joins if waits or not count]
     for number, (own, product) in enumerate(zip(trails, result.products, strict=True)):
         outgoing.append(product_of(number, own, product))
     return outgoing
 
 
+def _caller(spec: AppSpec, job: Job) -> ReplyTo | None:
+    """Return who waits for the result of a message, or of the job that it is a part of; None if nobody does."""
+    if job.stage.name in spec.joins:
+        part = part_of(job.trail.part) if job.stage.replies else None
+        return ReplyTo(part.caller, decode_text(job.trail.correlation)) if part is not None and part.caller else None
+    return caller_of(properties_of(job.delivery)) if spec.is_answered(job.stage) else None
+
+
 def replies_of_dead(spec: AppSpec, job: Job, letter: Publication) -> list[Publication]:
     """Return what the caller of a message gets if this is its dead letter; nothing if nobody waits for a reply."""
-    if letter.role not in (Role.DEAD, Role.BARE) or not job.stage.replies:
-        return []
-    if (caller := caller_of(properties_of(job.delivery))) is None:
+    if letter.role not in (Role.DEAD, Role.BARE) or (caller := _caller(spec, job)) is None:
         return []
     headers = letter.properties.headers if isinstance(letter.properties, Properties) else None
     reason, error = (text_header(headers or {}, name) or "" for name in (REASON, ERROR))
@@ -114,7 +123,7 @@ def replies_of_dead(spec: AppSpec, job: Job, letter: Publication) -> list[Public
 
 def replies_of_cancelled(spec: AppSpec, job: Job) -> list[Publication]:
     """Return the error reply for the caller of a cancelled message; none if nobody waits for a reply."""
-    if not job.stage.replies or (caller := caller_of(properties_of(job.delivery))) is None:
+    if (caller := _caller(spec, job)) is None:
         return []
     return [error_reply(spec.name, caller, CANCELLED.reason, CANCELLED.error)]
 
@@ -195,7 +204,7 @@ def instead_of(spec: AppSpec, job: Job, message: Publication, error: BaseExcepti
             key = message.routing_key if message.role is Role.RESULT else "of its dead letter"
             text = f"a result of {len(message.body)} bytes (key {key!r}) can't be published: {described(error)}"
             return dead_letter_of(spec.name, job, Result("rejected", reason="refused", error=text), limit)
-        case Role.REPLY if (caller := caller_of(properties_of(job.delivery))) is not None:
+        case Role.REPLY if (caller := _caller(spec, job)) is not None:
             text = f"the reply of {len(message.body)} bytes can't be published: {described(error)}"
             return error_reply(spec.name, caller, "refused", text)
         case Role.AGAIN | Role.NOTICE:

@@ -42,21 +42,24 @@ def result_id(cause: str, queue: str, number: int) -> bytes:
     return hashlib.blake2b(encode_text(f"{cause}\n{queue}\n{number}"), digest_size=16).hexdigest().encode()
 
 
-def parts(trail: Trail, delivery: Delivery, count: int) -> list[Trail]:
+def parts(trail: Trail, delivery: Delivery, count: int, caller: str) -> list[Trail]:
     """Return the trail of each of the parts that a message is split into.
 
-    The numbers follow from the message alone, so that a message that is split again has the same parts. Raises
-    UsageError for a message that can't be split.
+    The numbers follow from the message alone, so that a message that is split again has the same parts. caller: where
+    the reply of the join goes; empty for nowhere. Raises UsageError for a message that can't be split.
     """
     before = f"{trail.part}\n" if trail.part else ""
     job = _job(delivery, count)
-    return [trail._replace(part=f"{before}{Part(job, number, count)}") for number in range(count)]
+    return [trail._replace(part=f"{before}{Part(job, number, count, caller)}") for number in range(count)]
 
 
-def notice(app: str, trail: Trail, delivery: Delivery, count: int, join: Join) -> Publication:
-    """Return the message that tells a join that a job's time is over, delivered then; at once if it has no parts."""
+def notice(app: str, trail: Trail, delivery: Delivery, count: int, join: Join, caller: str) -> Publication:
+    """Return the message that tells a join that a job's time is over, delivered then; at once if it has no parts.
+
+    See `parts` for the arguments.
+    """
     before = f"{trail.part}\n" if trail.part else ""
-    header = f"{before}{Part(_job(delivery, count), NOTICE, count)}"
+    header = f"{before}{Part(_job(delivery, count), NOTICE, count, caller)}"
     properties = first_properties(app, BYTES, "")
     properties = properties._replace(
         headers={**(properties.headers or {}), PART: header},

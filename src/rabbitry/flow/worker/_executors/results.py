@@ -10,6 +10,7 @@ import msgspec
 from rabbitry._errors import described, sendable, text_of, traced
 from rabbitry.exceptions import Undecodable
 from rabbitry.flow import _tracing
+from rabbitry.flow._parts import Joined
 from rabbitry.flow._trail import trace_fields
 from rabbitry.flow.codec import encode, with_unknown
 from rabbitry.flow.exceptions import Reject, Retry
@@ -38,7 +39,13 @@ def succeeded(stage: Stage, body: Body, returned: object, places: list[int] | No
             "a function that yields, with what stays one (functools.wraps), or return a list for several results"
         )
     if stage.replies:
-        answer = [_value_of(value) for value in returned] if isinstance(returned, list) else _value_of(returned)
+        if isinstance(returned, Joined):
+            if not returned.is_whole:
+                return DONE
+            answered: object = returned.answer
+        else:
+            answered = returned
+        answer = [_value_of(value) for value in answered] if isinstance(answered, list) else _value_of(answered)
         return _with_results(stage, body, returned, places)._replace(reply=encode(answer))
     return DONE if returned is None else _with_results(stage, body, returned, places)
 
