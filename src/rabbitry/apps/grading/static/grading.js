@@ -3,7 +3,6 @@ import { lacking } from "../../static/access.js";
 import { Component, html, render } from "../../static/html.js";
 import { Pager } from "../../static/pager.js";
 import { report } from "../../static/status.js";
-import { lacking } from "../../static/access.js";
 import { ask, duration, fileURL, mark, query, submit, time } from "./api.js";
 import * as drafts from "./drafts.js";
 import { Inbox } from "./inbox.js";
