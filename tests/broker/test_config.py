@@ -42,6 +42,8 @@ def test_passwords_are_not_shown() -> None:
         ({"memory_limit": -1}, "memory_limit=-1 is out of range"),
         ({"disk_free_limit": -1}, "disk_free_limit=-1 is out of range"),
         ({"close_timeout": float("nan")}, "close_timeout=nan is out of range"),
+        ({"port": "5"}, "broker setting port='5' is not a number: use 0 to 65535"),
+        ({"close_timeout": "1"}, "broker setting close_timeout='1' is not a number: use at least 0"),
         ({"vhosts": ()}, "a broker needs a list of virtual hosts"),
         ({"vhosts": "work"}, "a broker needs a list of virtual hosts"),
         ({"vhosts": ["/", ""]}, "a virtual host can't be called '': use 1 to 255 bytes"),

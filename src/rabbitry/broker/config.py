@@ -91,8 +91,10 @@ class BrokerConfig:
             ("close_timeout", 0, math.inf),
         ):
             value = getattr(self, name)
+            wanted = f"at least {lowest}" if highest == math.inf else f"{lowest} to {highest}"
+            if not isinstance(value, int | float | None):
+                raise UsageError(f"broker setting {name}={value!r} is not a number: use {wanted}")
             if value is not None and not lowest <= value <= highest:
-                wanted = f"at least {lowest}" if highest == math.inf else f"{lowest} to {highest}"
                 raise UsageError(f"broker setting {name}={value!r} is out of range: use {wanted}")
         if self.compat not in RELEASES:
             known = " or ".join(repr(name) for name in RELEASES)
