@@ -298,6 +298,7 @@ async def test_every_view_of_the_broker_shows_what_is_there(browser: Browser, sy
                 await expect(details).to_contain_text(detail, timeout=_WITHIN)
                 assert await serious(watched.page) == []
                 assert watched.complaints == []
+                await watched.page.context.close()  # an open page goes on drawing what comes
     views = ["queues", "exchanges", "connections", "channels", "consumers", "dead", "raw", "audit"]
     assert [view.path for view in OWN["Broker"]] == views
 
@@ -312,8 +313,9 @@ async def test_an_address_that_makes_no_sense_shows_the_table(browser: Browser) 
             await (await connection.channel()).declare_queue("some", exclusive=True)
             url = web.wait_for(r"dashboard on (http://\S+/)")[1]
             sort = ",".join(["name", "nothing", "-name", "vhost", "-ready", "bytes", "type"])
+            watched = await _open(browser, url)
             for chosen in ("x", "{}", "[]", "[1,2]", '["x"]', "null"):
-                watched = await _open(browser, f"{url}queues/?open={chosen}&sort={sort}&filter={'some ' * 50}")
+                await watched.page.goto(f"{url}queues/?open={chosen}&sort={sort}&filter={'some ' * 50}")
                 await expect(watched.page.locator(".rows .space .row", has_text="some")).to_be_visible(timeout=_WITHIN)
                 assert watched.complaints == []
 

@@ -4,7 +4,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Final, Literal
 
 import pytest
 import websockets
@@ -21,6 +21,7 @@ from tests.support.ports import free_port
 
 pytestmark = pytest.mark.timeout(240)
 _WITHIN = 90_000
+_SCHEMES: Final[tuple[Literal["dark", "light"], ...]] = ("dark", "light")
 
 
 async def _open(
@@ -119,20 +120,20 @@ async def test_impossible_percentages_are_not_shown(browser: Browser, web: str, 
     assert watched.complaints == []
 
 
-@pytest.mark.parametrize("scheme", ["dark", "light"])
-async def test_a_phone_needs_no_scrolling_sideways(
-    browser: Browser, web: str, broker_url: str, scheme: Literal["dark", "light"]
-) -> None:
-    watched = await _open(browser, web, width=360, scheme=scheme)
+async def test_a_phone_needs_no_scrolling_sideways(browser: Browser, web: str, broker_url: str) -> None:
+    watched = await _open(browser, web, width=360)
     long = "a-host-with-a-very-long-name." * 5
     await _publish(broker_url, {"hostname": long, "cpu": 0.5, "net": {"eth0": {"rx": 1e9, "tx": 2e9}}})
     page = watched.page
     await expect(page.locator(".card")).to_have_count(1, timeout=_WITHIN)
-    width = await page.evaluate("document.documentElement.scrollWidth")
-    assert width <= 360
-    background = await page.evaluate("getComputedStyle(document.body).backgroundColor")
-    brightness = sum(int(part) for part in background.strip("rgb()").split(",")[:3]) / 3
-    assert (brightness < 80) is (scheme == "dark")
+    for scheme in _SCHEMES:
+        await page.emulate_media(color_scheme=scheme)
+        await expect(page.locator("html")).to_have_css("color-scheme", scheme)
+        width = await page.evaluate("document.documentElement.scrollWidth")
+        assert width <= 360
+        background = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+        brightness = sum(int(part) for part in background.strip("rgb()").split(",")[:3]) / 3
+        assert (brightness < 80) is (scheme == "dark")
     assert watched.complaints == []
 
 
@@ -311,11 +312,8 @@ async def test_a_refused_websocket_shows_the_reason(browser: Browser, web: str) 
     assert watched.complaints == []
 
 
-@pytest.mark.parametrize("scheme", ["dark", "light"])
-async def test_the_narrowest_phone_needs_no_scrolling_sideways(
-    browser: Browser, web: str, broker_url: str, scheme: Literal["dark", "light"]
-) -> None:
-    watched = await _open(browser, web, width=320, scheme=scheme)
+async def test_the_narrowest_phone_needs_no_scrolling_sideways(browser: Browser, web: str, broker_url: str) -> None:
+    watched = await _open(browser, web, width=320)
     page = watched.page
     long = "word" * 60
     space = {"total": 1e15, "used": 9.9e14, "free": 1e13, "percent": 99}
@@ -329,11 +327,14 @@ async def test_the_narrowest_phone_needs_no_scrolling_sideways(
     await expect(page.locator(".card")).to_have_count(3, timeout=_WITHIN)
     for summary in await page.locator("summary").all():
         await summary.click()
-    assert await page.evaluate("document.documentElement.scrollWidth") <= 320
     cut = """[...document.querySelectorAll('.figures *, table *, .list *, .legend *')]
         .filter((each) => each.scrollWidth > each.clientWidth + 1 && getComputedStyle(each).display !== 'inline')
         .map((each) => each.textContent)"""
-    assert await page.evaluate(cut) == []
+    for scheme in _SCHEMES:
+        await page.emulate_media(color_scheme=scheme)
+        await expect(page.locator("html")).to_have_css("color-scheme", scheme)
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 320
+        assert await page.evaluate(cut) == []
     assert watched.complaints == []
 
 

@@ -130,7 +130,7 @@ def _remember(file: Path, broker: str) -> None:
     store.close()
 
 
-async def _take_machine(page: Page, dashboard: str, broker: str, path: Path) -> None:
+async def _take_machine(page: Page, dashboard: str, broker: str, folder: Path) -> None:
     await page.goto(f"{dashboard}monitor/")
     async with rabbitry.connect(broker) as connection:
         channel = await connection.channel()
@@ -141,7 +141,7 @@ async def _take_machine(page: Page, dashboard: str, broker: str, path: Path) -> 
     await dialog.get_by_role("button", name="Last week").click(timeout=_WITHIN)
     await expect(dialog.get_by_role("status")).to_contain_text("6 d", timeout=_WITHIN)
     await expect(dialog.locator("canvas")).to_have_count(2, timeout=_WITHIN)
-    await page.screenshot(path=path)
+    await _shoot(page, folder, "machine")
 
 
 async def _declare(channel: Channel) -> None:
@@ -191,13 +191,20 @@ async def _order(broker: str) -> str:
     return identity
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_pictures_are_taken(
-    browser: Browser, company: tuple[str, str], tmp_path: Path, scheme: Literal["dark", "light"]
-) -> None:
+async def _shoot(page: Page, folder: Path, name: str) -> None:
+    """Take a picture in each theme; the charts are drawn anew in the frames after a change of it."""
+    schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+    for scheme in schemes:
+        await page.emulate_media(color_scheme=scheme)
+        await expect(page.locator("html")).to_have_css("color-scheme", scheme)
+        await page.evaluate("() => new Promise((drawn) => setTimeout(() => requestAnimationFrame(drawn), 200))")
+        await page.screenshot(path=folder / f"{name}-{scheme}.png")
+
+
+async def test_pictures_are_taken(browser: Browser, company: tuple[str, str], tmp_path: Path) -> None:
     dashboard, broker = company
     folder = Path(os.environ.get("RABBITRY_PICTURES", tmp_path))
-    page = await browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme=scheme)
+    page = await browser.new_page(viewport={"width": 1280, "height": 800})
     await page.goto(dashboard)
     for kind, names in (("publisher", _SENT), ("consumer", _TAKEN)):
         for name in names:
@@ -205,34 +212,34 @@ async def test_pictures_are_taken(
     await expect(page.locator(".flow .moving").nth(10)).to_be_attached(timeout=_WITHIN)
     await expect(page.get_by_role("region", name="Needs attention")).to_contain_text("sensors.alerts", timeout=_WITHIN)
     await page.get_by_role("region", name="To try").get_by_role("button", name="Dismiss").click()
-    await page.screenshot(path=folder / f"overview-{scheme}.png")
+    await _shoot(page, folder, "overview")
     await page.goto(f"{dashboard}queues/")
     row = page.locator(".rows .space .row", has_text="orders.packing")
     await row.click(timeout=_WITHIN)
     moving = row.get_by_role("cell").filter(has_text=re.compile(r"^\s*[1-9][\d.,]*/s"))
     await expect(moving.first).to_be_visible(timeout=_WITHIN)  # rates take some seconds to be right
     await expect(page.get_by_role("complementary")).to_contain_text("order.paid", timeout=_WITHIN)
-    await page.screenshot(path=folder / f"queues-{scheme}.png")
+    await _shoot(page, folder, "queues")
     identity = await _order(broker)
     await page.goto(f"{dashboard}way/?id={identity}")
     await expect(page.locator(".message[data-dead]")).to_contain_text("attempt 2", timeout=_WITHIN)
     await expect(page.locator(".message")).to_have_count(3, timeout=_WITHIN)
-    await page.screenshot(path=folder / f"way-{scheme}.png")
-    await _take_flows(page, dashboard, broker, folder / f"flows-{scheme}.png")
-    await _take_machine(page, dashboard, broker, folder / f"machine-{scheme}.png")
+    await _shoot(page, folder, "way")
+    await _take_flows(page, dashboard, broker, folder)
+    await _take_machine(page, dashboard, broker, folder)
     await page.goto(f"{dashboard}raw/?exchange=sensors&key=%23")
     shown = page.locator(".sampled .list > li")
     await expect(shown.nth(4)).to_be_visible(timeout=_WITHIN)
     await shown.first.locator("summary").first.click()
     await page.get_by_role("button", name="Freeze").click()
-    await page.screenshot(path=folder / f"raw-{scheme}.png")
+    await _shoot(page, folder, "raw")
     await page.goto(f"{dashboard}queues/")
     for width in (320, 1280):
         await page.set_viewport_size({"width": width, "height": 800})
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-async def _take_flows(page: Page, dashboard: str, broker: str, path: Path) -> None:
+async def _take_flows(page: Page, dashboard: str, broker: str, folder: Path) -> None:
     shop = _shop()
     async with (
         shop.worker(broker) as worker,
@@ -253,13 +260,10 @@ async def _take_flows(page: Page, dashboard: str, broker: str, path: Path) -> No
             await publisher.send(f"{number}", key="order")
         waiting = bill.locator(".figures div", has_text="Waiting").locator("dd")
         await expect(waiting).to_have_text("50", timeout=_WITHIN)
-        await page.screenshot(path=path)
+        await _shoot(page, folder, "flows")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_pictures_of_dead_letters_are_taken(
-    browser: Browser, tmp_path: Path, scheme: Literal["dark", "light"]
-) -> None:
+async def test_pictures_of_dead_letters_are_taken(browser: Browser, tmp_path: Path) -> None:
     folder = Path(os.environ.get("RABBITRY_PICTURES", tmp_path))
     port = free_port()
     with BrokerProcess("--management-port", str(port)) as broker:
@@ -273,7 +277,7 @@ async def test_pictures_of_dead_letters_are_taken(
             await bury(channel, "orders", late, queue="orders.packing", error="TimeoutError", stage="packing")
         more = {"RABBITRY_BROKER": broker.url, "RABBITRY_MANAGEMENT": f"http://127.0.0.1:{port}"}
         with commands.service("web", "--port", "0", more=more) as web:
-            page = await browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+            page = await browser.new_page(viewport={"width": 1280, "height": 900})
             await page.goto(web.wait_for(r"dashboard on (http://\S+/)")[1] + "dead/")
             await page.locator("details.group > summary").first.click(timeout=_WITHIN)
             letter = page.locator("details.letter").first
@@ -283,4 +287,4 @@ async def test_pictures_of_dead_letters_are_taken(
             await body.fill((await body.input_value(timeout=_WITHIN)).replace("null", "12.5"))
             await expect(letter.get_by_label("Dry run")).to_be_visible(timeout=_WITHIN)
             await expect(letter.get_by_label("Check of the type")).to_be_visible(timeout=_WITHIN)
-            await page.screenshot(path=folder / f"dead-{scheme}.png")
+            await _shoot(page, folder, "dead")

@@ -1,5 +1,6 @@
 """What surrounds each page: navigation, theme, search, the state of its sources; by keyboard, and at each width."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Literal
 
@@ -58,11 +59,10 @@ async def test_a_chosen_theme_holds_on_each_page_and_after_a_reload(browser: Bro
     assert watched.complaints == []
 
 
-@pytest.mark.parametrize("key", ["/", "Control+k"])
-async def test_the_search_is_a_dialog_that_keys_open_use_and_close(browser: Browser, web: str, key: str) -> None:
+async def test_the_search_is_a_dialog_that_keys_open_use_and_close(browser: Browser, web: str) -> None:
     watched = await _open(browser, f"{web}monitor/")
     page = watched.page
-    await page.keyboard.press(key)
+    await page.keyboard.press("/")
     dialog = page.get_by_role("dialog", name="Search")
     search = dialog.get_by_role("combobox")
     await expect(search).to_be_focused()
@@ -73,7 +73,8 @@ async def test_the_search_is_a_dialog_that_keys_open_use_and_close(browser: Brow
         )
     await page.keyboard.press("Escape")
     await expect(dialog).to_have_count(0)
-    await page.keyboard.press(key)
+    await page.keyboard.press("Control+k")
+    await expect(search).to_be_focused()
     await page.keyboard.type("<b>none</b>")
     await expect(dialog).to_contain_text("Nothing is called “<b>none</b>”.")
     await search.fill("")
@@ -161,18 +162,22 @@ async def test_the_age_of_what_is_shown_is_told(browser: Browser, web: str) -> N
     await expect(watched.page.locator("article.card")).to_have_count(1, timeout=_WITHIN)  # the machines' panel
 
 
-@pytest.mark.parametrize("scheme", ["dark", "light"])
-@pytest.mark.parametrize("width", [320, 1200])
-async def test_axe_finds_nothing_serious_on_any_page(
-    browser: Browser, web: str, width: int, scheme: Literal["dark", "light"]
-) -> None:
+async def test_axe_finds_nothing_serious_on_any_page(browser: Browser, web: str) -> None:
+    schemes: tuple[Literal["dark", "light"], ...] = ("dark", "light")
     for place in _PLACES:
-        watched = await _open(browser, f"{web}{place}", width=width, scheme=scheme)
-        page = watched.page
+        page = (await _open(browser, f"{web}{place}")).page
         await expect(page.locator("main > *").first).to_be_visible(timeout=_WITHIN)
-        assert await page.evaluate("document.documentElement.scrollWidth") <= width, place
-        assert await serious(page) == [], place
-        await page.keyboard.press("Control+k")
-        await expect(page.get_by_role("combobox", name="Search")).to_be_focused()
-        assert await serious(page) == [], f"{place}, its search"
-        await page.close()
+        for width, scheme in itertools.product((320, 1200), schemes):
+            what = f"{place} in {scheme}, {width} px wide"
+            await page.set_viewport_size({"width": width, "height": 800})
+            await page.emulate_media(color_scheme=scheme)
+            await _expect_theme(page, scheme)
+            assert await page.evaluate("document.documentElement.scrollWidth") <= width, what
+            assert await serious(page) == [], what
+            if not place:  # the search is the same on each page
+                await page.keyboard.press("Control+k")
+                await expect(page.get_by_role("combobox", name="Search")).to_be_focused()
+                assert await serious(page) == [], f"the search of {what}"
+                await page.keyboard.press("Escape")
+                await expect(page.get_by_role("dialog", name="Search")).to_have_count(0)
+        await page.context.close()
