@@ -177,3 +177,29 @@ def sleep_or_return(what: str) -> str:
 
 
 cancelled.output("end", queue="cancelled-process.end")
+
+
+joining = rabbitry.App("joining")
+"""Joins in processes. The first part is the path of a file: the run that makes it dies."""
+
+
+@joining.stage("job", then="part")
+async def split(text: str) -> list[str]:
+    return text.split()
+
+
+@joining.join("part", of="split", processes=True, concurrency=2, delays=[0], replies=True)
+def joined(parts: list[str]) -> str:
+    path = pathlib.Path(parts[0])
+    if not path.exists():
+        path.touch()
+        os._exit(3)
+    return " ".join([*parts[1:], str(os.getpid())])
+
+
+@joining.join("part", of="split", processes=True, concurrency=1, then="each", delays=[0])
+def each(parts: list[str]) -> Iterator[str]:
+    yield from parts[1:]
+
+
+joining.output("each", queue="joining.each.out")

@@ -1,6 +1,7 @@
 """Joins: a job is split, and one call of a handler takes all its parts."""
 
 import asyncio
+import os
 import re
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -14,10 +15,12 @@ import rabbitry
 from rabbitry.amqp.client import Properties
 from rabbitry.flow._join_store import Store
 from rabbitry.flow._parts import Part, part_of
+from rabbitry.flow.joining import store_given
 from rabbitry.flow.middleware import Next
 from rabbitry.flow.wiring import dead_letters
 from rabbitry.flow.worker import _splitting
 from rabbitry.testing import harness
+from tests.flow._apps import joining
 from tests.flow._running import bodies, counts, dead_of, eventually_holds, put
 from tests.support.waiting import eventually_awaited
 
@@ -477,3 +480,19 @@ def test_a_job_has_one_reply() -> None:
 
     with pytest.raises(rabbitry.AppError, match="the caller of stage 'split' gets one reply"):
         app.validate()
+
+
+async def test_a_join_runs_in_processes(broker_url: str, tmp_path: Path) -> None:
+    with store_given(f"sqlite:///{tmp_path}/joins.sqlite3"):
+        async with (
+            joining.worker(broker_url, connect_attempts=1),
+            joining.publisher(broker_url) as publisher,
+        ):
+            joined = await publisher.call(f"{tmp_path}/mark a b c", key="job", timeout=90)
+            await eventually_holds(broker_url, "joining.each.out", 3)
+    assert (tmp_path / "mark").exists(), "the first process died"
+    *parts, process = str(joined).split()
+    assert parts == ["a", "b", "c"]
+    assert int(process) != os.getpid()
+    assert await bodies(broker_url, "joining.each.out") == [b"a", b"b", b"c"]
+    assert await dead_of(broker_url, joining) == []

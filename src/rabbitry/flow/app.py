@@ -45,7 +45,6 @@ _H = TypeVar("_H", bound=Handler)
 _T = TypeVar("_T")
 _EXCHANGE_TYPES: Final = ("direct", "topic", "fanout")
 _JOINS_HAVE_NO: Final[dict[str, Any]] = {
-    "processes": False,
     "batch": None,
     "keep_unknown": False,
     "single_active": False,
@@ -227,6 +226,7 @@ class App:
         queue: str | None = None,
         then: Then = None,
         name: str | None = None,
+        processes: bool = False,
         attempts: int = ATTEMPTS,
         delays: Sequence[float] = DELAYS,
         time_limit: float = TIME_LIMIT,
@@ -254,6 +254,7 @@ class App:
             queue: As for a stage, as are the other arguments.
             then: The key of the results.
             name: The stage's name.
+            processes: Run the handler, a `def`, in processes of its own, which open the database.
             attempts: How often a message is tried.
             delays: Seconds to wait after each failed attempt.
             time_limit: Seconds that one call of the handler may take.
@@ -271,6 +272,7 @@ class App:
             "queue": queue,
             "then": name_of(then) if isinstance(then, Key) else then,
             "name": name,
+            "processes": processes,
             "within": within,
             "attempts": attempts,
             "delays": delays,
@@ -471,7 +473,7 @@ class App:
         if stage.exchange:
             self._exchanges.setdefault(stage.key, stage.exchange)
         if stage.kind == "process":
-            stage.handler.__rabbitry_stage__ = stage  # type: ignore[attr-defined] # worker processes find it there
+            handler.__rabbitry_stage__ = stage  # type: ignore[attr-defined] # worker processes find it there
         return handler
 
     def validate(self) -> None:

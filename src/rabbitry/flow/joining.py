@@ -37,17 +37,24 @@ _JOINED: Final = "x-rabbitry-joined"
 """The job whose join is done, in a message to the join itself."""
 _STORE: Final = "_rabbitry_store"
 _MESSAGE: Final = "_rabbitry_message"
+_GIVEN: Final = "RABBITRY_HARNESS_STORE"
+"""Names the store of a harness to the processes of its worker."""
 _given: ContextVar[str | None] = ContextVar("store of joins", default=None)
 
 
 @contextlib.contextmanager
 def store_given(url: str) -> Iterator[None]:
     """Have the joins of workers that are entered within the block use this store, for tests."""
-    token = _given.set(url)
+    token, before = _given.set(url), os.environ.get(_GIVEN)
+    os.environ[_GIVEN] = url
     try:
         yield
     finally:
         _given.reset(token)
+        if before is None:
+            del os.environ[_GIVEN]
+        else:
+            os.environ[_GIVEN] = before
 
 
 def make_join(
@@ -67,7 +74,12 @@ def make_join(
         finally:
             await asyncio.to_thread(found.close)
 
-    own = plan_of([(_STORE, Depends(opened, scope="worker"))], what)
+    def opened_in_process() -> Iterator[Any]:
+        with contextlib.closing(_open(os.environ.get(_GIVEN) or store or _default_store(app), join, what)) as found:
+            yield found
+
+    opening = opened_in_process if stage.kind == "process" else opened
+    own = plan_of([(_STORE, Depends(opening, scope="worker"))], what)
     plan = stage.signature.plan
     signature = stage.signature._replace(
         type=bytes,
@@ -171,6 +183,8 @@ def _yielding_async(stage: Stage, join: Join, late: Late) -> Handler:
 _WRAPS: Final = {
     ("thread", False): _joined,
     ("thread", True): _yielding,
+    ("process", False): _joined,
+    ("process", True): _yielding,
     ("async", False): _joined_async,
     ("async", True): _yielding_async,
 }
