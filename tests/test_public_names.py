@@ -30,8 +30,8 @@ _NAMES = {
 _PACKAGES: Final[dict[str, tuple[set[str], set[str]]]] = {
     "apps": (
         {
-            "Checks", "Finding", "Panel", "Plugin", "Role", "Service", "Services", "Site", "Trial", "Untaken", "Up",
-            "User", "Verdict", "View", "needs", "user_of",
+            "Checks", "Finding", "Metric", "Panel", "Plugin", "Role", "Service", "Services", "Site", "Trial",
+            "Untaken", "Up", "User", "Verdict", "View", "needs", "user_of",
         },
         {
             "api", "crawl", "exceptions", "grading", "installed", "management", "monitor", "queue_checks", "settings",

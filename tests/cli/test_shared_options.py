@@ -16,9 +16,9 @@ from rabbitry.apps.installed import installed
 from rabbitry.cli._root import COMMANDS, root
 
 _OF_A_COMMAND: Final = {
-    "--broker", "--concurrency", "--data", "--database", "--host", "--limit", "--management-port", "--module",
-    "--password-file", "--person", "--port", "--processes", "--queue", "--role", "--stage", "--vhost", "--watch",
-    "--web-port", "-k",
+    "--broker", "--concurrency", "--data", "--database", "--files", "--host", "--limit", "--management-port",
+    "--module", "--password-file", "--person", "--port", "--processes", "--queue", "--role", "--stage", "--student",
+    "--vhost", "--watch", "--web-port", "-k",
 }  # fmt: skip
 """Options that mean something else, or more, to one of the commands that have them."""
 

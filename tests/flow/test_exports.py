@@ -13,7 +13,7 @@ import rabbitry.flow.worker
 _MODULES = {
     "rabbitry.flow": {
         "app", "batch", "blocking", "codec", "context", "depends", "exceptions", "joining", "key", "message",
-        "middleware", "outgoing", "publisher", "schedule", "spec", "stage", "timing", "wiring", "worker",
+        "middleware", "outgoing", "publisher", "schedule", "schemas", "spec", "stage", "timing", "wiring", "worker",
     },
     "rabbitry.flow.wiring": {
         "cancelling", "dead_letters", "declarer", "delays", "pausing", "retries", "schedules", "topology",

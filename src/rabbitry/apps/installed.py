@@ -20,7 +20,7 @@ RESERVED: Final = frozenset(
     {
         "api", "apps", "bindings", "broker",
         "cancel", "channels", "connections", "consumers", "dead", "doctor", "exchanges", "pause", "paused", "publish",
-        "queues", "resume", "topology", "up", "version", "web", "worker",
+        "queues", "resume", "schema", "topology", "up", "version", "web", "worker",
         "audit", "feed", "flows", "healthz", "login", "logout", "metrics", "raw", "session", "static", "way", "ws",
     }
 )  # fmt: skip

@@ -34,6 +34,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "cancel": "Cancel a job of an app.",
         "dead": "Look at an app's dead letters, replay and drop them.",
         "topology": "Show, check and export what an app needs on the broker.",
+        "schema": "Export the messages of an app, and compare two versions.",
         "queues": "List the broker's queues.",
         "exchanges": "List the broker's exchanges.",
         "bindings": "List the broker's bindings.",
