@@ -289,7 +289,9 @@ class _Replaying:
 
     def _on_done(self, delivery: Delivery, letter: DeadLetter, future: asyncio.Future[None]) -> None:
         self._open.discard(future)
-        self._room.release()
+        # Behind the write of this turn's acks: the next publish would otherwise leave before them, and a kill in
+        # between leave more than BATCH messages twice.
+        asyncio.get_running_loop().call_soon(self._room.release)
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is None:
             try:
