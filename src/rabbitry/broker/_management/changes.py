@@ -46,6 +46,7 @@ class _Seen(NamedTuple):
     row: Row
     counts: tuple[int, int, int]
     rates: tuple[float, float, float]
+    state: tuple[object, ...]
 
 
 class News(NamedTuple):
@@ -110,20 +111,28 @@ class Changes:
             now = time.monotonic()
             seconds = max(now - self._looked_at, 0.001)
             version = self._version + 1
-            queues = {queue: None for vhost in self._broker.vhosts.values() for queue in vhost.queues.values()}
+            queues = [queue for vhost in self._broker.vhosts.values() for queue in vhost.queues.values()]
             async with self._pace as pace:
                 for number, queue in enumerate(queues):
                     self._note(queue, version, seconds)
                     if number % 16 == 0:
                         await pace.rest()
-            for queue in [queue for queue in self._seen if queue not in queues]:
-                del self._seen[queue]
-                self._forget(queue, version)
+            if len(self._seen) > len(queues):
+                for queue in self._seen.keys() - set(queues):
+                    del self._seen[queue]
+                    self._forget(queue, version)
             self._looked_at = now
 
     def _note(self, queue: Queue, version: int, seconds: float) -> None:
-        counts = (queue.published, queue.delivered, queue.settlements)
+        state = (
+            queue.ready, queue.delivered, queue.settlements, queue.given_back, queue.ready_bytes, queue.policy,
+            len(queue.turns), queue.published,
+        )  # fmt: skip
         before = self._seen.get(queue)
+        # Most queues of a large broker are idle: comparing them so takes a third of making their rows.
+        if before is not None and before.rates is _NOTHING and state == before.state:
+            return
+        counts = (queue.published, queue.delivered, queue.settlements)
         # After a pause in which nobody asked, the rate is as unknown as that of a new queue.
         if before is None or seconds > _PAUSE or (before.rates is _NOTHING and counts == before.counts):
             rates = _NOTHING
@@ -146,11 +155,11 @@ class Changes:
         )
         if before is not None and row == before.row:
             if counts != before.counts:
-                self._seen[queue] = before._replace(counts=counts, rates=rates)  # keeps its place
+                self._seen[queue] = before._replace(counts=counts, rates=rates, state=state)  # keeps its place
             return
         if before is not None:
             del self._seen[queue]  # to the end
-        self._seen[queue] = _Seen(version, row, counts, rates)
+        self._seen[queue] = _Seen(version, row, counts, rates, state)
         self._version = version
 
     def _forget(self, queue: Queue, version: int) -> None:

@@ -15,7 +15,7 @@ from rabbitry.broker._management import definitions, messages, views
 from rabbitry.broker._management.call import CREATED, DONE, Answer, Call, bad, need_keys, not_found, route
 from rabbitry.broker._management.changes import COLUMNS
 from rabbitry.broker._management.encoding import Json, encode
-from rabbitry.broker._management.listing import Listed, answer, encoded, streamed
+from rabbitry.broker._management.listing import Listed, answer, streamed
 from rabbitry.broker._queues import Queue
 from rabbitry.broker._vhost import VirtualHost
 
@@ -132,8 +132,14 @@ async def _changed_queues(call: Call) -> object:
     seen = {vhost.name for vhost in call.vhosts()}
     head = {"version": news.version, "whole": news.is_whole, "columns": COLUMNS}
     gone = [key for key in news.gone if key[0] in seen]
+    rows = [row for row in news.rows if row[0] in seen]
+    chunks: list[bytes] = []
     async with call.pace as pace:
-        chunks = await encoded((row for row in news.rows if row[0] in seen), lambda row: row, pace)
+        for first in range(0, len(rows), _ROWS):
+            if first:
+                chunks.append(b",")
+            chunks.append(encode(rows[first : first + _ROWS])[1:-1])
+            await pace.rest()
     return streamed([encode(head)[:-1], b',"gone":', encode(gone), b',"rows":[', *chunks, b"]}"])
 
 
@@ -144,6 +150,8 @@ def _whole(text: str, name: str) -> int:
 
 
 _MOST_DIGITS: Final = 20
+_ROWS: Final = 100
+"""Rows that are encoded together, which takes 0.1 ms: each by itself takes three times as long."""
 _QUEUE_FIELDS: Final[dict[str, Callable[[Queue], object]]] = {
     "name": lambda item: item.name,
     "vhost": lambda item: item.vhost.name,
