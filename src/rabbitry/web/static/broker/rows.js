@@ -6,12 +6,14 @@ import { feed } from "./live.js";
 const HEIGHT = 34; // of a row, as in broker.css
 const BESIDE = 40; // rows that are loaded above and below those in sight
 const STEP = 20; // the window moves in steps, so that slow scrolling asks for few windows
+const MARGIN = 10; // rows that are drawn above and below those in sight
+const STRIDE = 5; // what is drawn moves in steps, too
 
 // Props: topic, columns [{name, title, draw(value, row), kind, from, isWide}], where from
 // 1 to 4 leaves a column out of narrow pages, sort, filter, chosen (key as JSON),
 // onSort(sort), onChoose(row), onState(state), empty (what is shown where there are no rows).
 export class Rows extends Component {
-  state = { table: {}, first: 0, count: 0, at: 0 };
+  state = { table: {}, first: 0, count: 0, from: 0, until: 0, at: 0 };
   box = createRef();
 
   componentDidMount() {
@@ -47,6 +49,9 @@ export class Rows extends Component {
     const seen = Math.ceil(box.clientHeight / HEIGHT) + 1;
     const first = Math.max(0, Math.floor((top - BESIDE) / STEP) * STEP);
     const count = Math.min(500, seen + 2 * BESIDE + STEP);
+    const from = Math.floor((top - MARGIN) / STRIDE) * STRIDE;
+    const until = from + seen + 2 * MARGIN + STRIDE;
+    if (from !== this.state.from || until !== this.state.until) this.setState({ from, until });
     if (first === this.state.first && count === this.state.count) return;
     this.setState({ first, count });
     this.subscription?.change(this.params(first, count));
@@ -85,9 +90,24 @@ export class Rows extends Component {
     this.props.onSort((old === undefined ? [...sort, next] : sort.map((each) => (each === old ? next : each))).slice(-4));
   }
 
-  render({ columns, sort, chosen, empty, label }, { table, at }) {
-    const places = Object.fromEntries((table.columns ?? []).map((name, place) => [name, place]));
-    const rows = table.rows ?? [];
+  pick = (place, row) => {
+    this.setState({ at: place });
+    this.props.onChoose(row);
+  };
+
+  // Rows are told apart by their places: where the order changes, texts change and no element moves.
+  drawn({ columns, chosen }, { table, at, from, until }) {
+    const { rows = [], first = 0, keys } = table;
+    const found = [];
+    for (let place = Math.max(first, from); place < Math.min(first + rows.length, until); place += 1) {
+      const row = rows[place - first];
+      found.push(html`<${Row} key=${place} row=${row} place=${place} columns=${columns} names=${table.columns} isAt=${place === at}
+        isChosen=${chosen !== null && JSON.stringify(row.slice(0, keys)) === chosen} onPick=${this.pick} />`);
+    }
+    return found;
+  }
+
+  render({ columns, sort, empty, label }, { table }) {
     return html`<div class="rows" ref=${this.box} tabindex="0" role="table" aria-label=${label} aria-rowcount=${(table.matching ?? 0) + 1}
         onScroll=${this.look} onKeyDown=${this.key}>
       <div class="row head" role="row" aria-rowindex="1">
@@ -95,20 +115,27 @@ export class Rows extends Component {
           onSort=${(isAdded) => this.sorted(column.name, column.kind, isAdded)} />`)}
       </div>
       ${(table.matching ?? 0) === 0 ? empty : html`<div class="space" role="rowgroup" style=${{ height: `${(table.matching ?? 0) * HEIGHT}px` }}>
-        ${rows.map((row, index) => {
-          const key = JSON.stringify(row.slice(0, table.keys));
-          const place = table.first + index;
-          const kind = `row${key === chosen ? " chosen" : ""}${place === at ? " at" : ""}`;
-          return html`<div class=${kind} key=${key} role="row" aria-rowindex=${place + 2} style=${{ transform: `translateY(${place * HEIGHT}px)` }}
-              onClick=${() => (this.setState({ at: place }), this.props.onChoose(row))}>
-            ${columns.map(({ name, kind: type, draw, from = 0, isWide }) => {
-              const value = row[places[name]];
-              return html`<div role="cell" class=${`${type ?? "text"} from-${from}${isWide ? " wide" : ""}`} title=${typeof value === "string" ? shown(value) : null}>
-                ${draw ? draw(value, (other) => row[places[other]]) : shown(String(value))}</div>`;
-            })}
-          </div>`;
-        })}
+        ${this.drawn(this.props, this.state)}
       </div>`}
+    </div>`;
+  }
+}
+
+// A row of the server stays the same object until it changes.
+class Row extends Component {
+  shouldComponentUpdate(props) {
+    return ["row", "place", "columns", "names", "isAt", "isChosen"].some((name) => this.props[name] !== props[name]);
+  }
+
+  render({ row, place, columns, names, isAt, isChosen, onPick }) {
+    const cell = (name) => row[names.indexOf(name)];
+    return html`<div class=${`row${isChosen ? " chosen" : ""}${isAt ? " at" : ""}`} role="row" aria-rowindex=${place + 2}
+        style=${{ transform: `translateY(${place * HEIGHT}px)` }} onClick=${() => onPick(place, row)}>
+      ${columns.map(({ name, kind, draw, from = 0, isWide }) => {
+        const value = cell(name);
+        return html`<div role="cell" class=${`${kind ?? "text"} from-${from}${isWide ? " wide" : ""}`} title=${typeof value === "string" ? shown(value) : null}>
+          ${draw ? draw(value, cell) : shown(String(value))}</div>`;
+      })}
     </div>`;
   }
 }
