@@ -55,9 +55,10 @@ bench-fairness: $(VENV)/.dev
 	@exec $(PYTHON) -m benchmarks.fairness $(ARGS)
 
 # The dashboard on a broker with 10,000 queues; writes the table in docs/performance.md.
+# A part, or the server's memory over an hour:  make bench-dashboard ARGS=rows   make bench-dashboard ARGS="memory --minutes 60"
 bench-dashboard: $(VENV)/.dev
 	@scripts/system-deps bench
-	@exec $(PYTHON) -m benchmarks.dashboard
+	@exec $(PYTHON) -m benchmarks.dashboard $(ARGS)
 
 # Workers beside FastStream, Celery and Dramatiq; writes docs/img/flow.svg and the tables in docs/performance.md.
 # A shorter pipeline:  make bench-flow ARGS="--messages 100000"

@@ -1,0 +1,1 @@
+"""The parts of the dashboard's benchmark, a module for each kind."""
