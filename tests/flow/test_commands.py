@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -14,6 +15,7 @@ import pytest
 
 import rabbitry
 from rabbitry.flow.blocking import BlockingPublisher
+from rabbitry.flow.wiring.delays import level_name
 from tests.flow._running import counts, dead_of, eventually_consumed, eventually_dead, eventually_holds, put
 from tests.support import commands
 from tests.support.ports import free_port
@@ -178,6 +180,21 @@ def test_an_undecodable_line_ends_publishing(shop: rabbitry.App, embedded_url: s
     assert "line 2: Expected `int`, got `str` - at `$.n`" in done.stderr
     assert asyncio.run(counts(embedded_url, ["shop.take"])) == {"shop.take": 1}
     assert run("publish", "shop_of_tests:app", "nowhere", url=embedded_url, text="{}\n").returncode == 2
+
+
+def test_lines_are_published_for_later(shop: rabbitry.App, embedded_url: str) -> None:
+    words = ("publish", "shop_of_tests:app", "slow")
+    both = run(*words, "--after", "5", "--at", "2028-02-29T08:00:00+0100", url=embedded_url, text="1\n")
+    assert both.returncode == 2
+    assert "give one of them" in both.stderr
+    at = f"{datetime.now(UTC) + timedelta(days=30):%Y-%m-%dT%H:%M:%S%z}"
+    later = run(*words, "--at", at, "--expires", "60", "--dead", url=embedded_url, text="1\n")
+    assert later.returncode == 0, later.stderr
+    now = run(*words, "--after", "0", "--expires", "600", url=embedded_url, text="1\n")
+    assert now.returncode == 0, now.stderr
+    assert asyncio.run(counts(embedded_url, ["shop.slow"])) == {"shop.slow": 1}
+    names = [level_name(level) for level in range(27)]
+    assert sum(asyncio.run(counts(embedded_url, names)).values()) == 1
 
 
 def test_publishing_shows_its_progress_on_a_terminal(shop: rabbitry.App, embedded_url: str, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +20,7 @@ from rabbitry.runtime.service import run_once
 if TYPE_CHECKING:
     from rabbitry.flow import App
     from rabbitry.flow.codec import Codec
+    from rabbitry.flow.timing import Times
 
 app: typer.Typer = typer.Typer()
 _EACH = 1000
@@ -30,6 +32,17 @@ def publish(
     path: AppPath,
     key: str = typer.Argument(metavar="KEY", help="The routing key of the first stage."),
     *,
+    after: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Deliver them so much later, at most four years.")
+    ] = None,
+    at: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z"], metavar="TIME", help="Deliver them at 2028-02-29T08:00:00+0100."),
+    ] = None,
+    expires: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Drop those that no worker has taken so long after that.")
+    ] = None,
+    dead: Annotated[bool, typer.Option("--dead", help="Make these dead letters, instead of dropping them.")] = False,
     plain: Plain = False,
     strict: Strict = False,
     broker: Broker = None,
@@ -42,10 +55,11 @@ def publish(
     """
     url = broker_url(context, broker)
     flow = load_app(path, plain=plain)
-    raise typer.Exit(run_once(_publish(flow, key, url, strict=strict, as_json=as_json)))
+    times: Times = {"after": after, "at": at, "expires": expires, "expired": "dead" if dead else "drop"}
+    raise typer.Exit(run_once(_publish(flow, key, url, times, strict=strict, as_json=as_json)))
 
 
-async def _publish(flow: App, key: str, url: str, *, strict: bool, as_json: bool) -> int:
+async def _publish(flow: App, key: str, url: str, times: Times, *, strict: bool, as_json: bool) -> int:
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -73,7 +87,7 @@ async def _publish(flow: App, key: str, url: str, *, strict: bool, as_json: bool
                     bad = f"line {sent + 1}: {error}"
                     break
                 properties = first_properties(flow.name, content_type, type_name)
-                pending.append(await publisher.send_body(body, properties, key=key))
+                pending.append(await publisher.send_body(body, properties, key=key, **times))
                 sent += 1
                 if sent % _EACH == 0:
                     while len(pending) > _EACH:

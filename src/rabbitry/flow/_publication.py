@@ -49,12 +49,15 @@ def _at_once(spec: AppSpec, value: object, key: str | Key[Any], headers: Table |
     return properties.message_id or "", addressed(spec, encoded.body, properties, name)
 
 
-def addressed(spec: AppSpec, body: bytes, properties: Properties, key: str) -> Publication:
-    """Make the message that publishes an encoded body with `key`. Raises UsageError for a key that leads nowhere."""
+def addressed(
+    spec: AppSpec, body: bytes, properties: Properties, key: str, timing: Timing | None = None
+) -> Publication:
+    """Make the message that publishes an encoded body with `key`. Raises UsageError as `publication_of` does."""
     if not spec.leads_somewhere(key):
         keys = ", ".join(sorted(set(spec.keys)))
         raise UsageError(f"key {key!r} leads nowhere in app {spec.name!r}; it has {keys}")
-    return Publication(spec.exchange_of(key), key, body, properties, mandatory=spec.is_required(key))
+    message = Publication(spec.exchange_of(key), key, body, properties, mandatory=spec.is_required(key))
+    return message if timing is None else _timed(spec, message, timing)
 
 
 def following(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Never, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Never, TypeVar, Unpack, overload
 
 from rabbitry.flow._annotations import called
 from rabbitry.flow._options import check_options
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from rabbitry.amqp.protocol.tables import Table
     from rabbitry.flow.blocking import BlockingPublisher
     from rabbitry.flow.publisher import Publisher
+    from rabbitry.flow.timing import Times
     from rabbitry.flow.worker import Worker
 
 _H = TypeVar("_H", bound=Handler)
@@ -627,6 +628,7 @@ class App:
         key: str | Key[_T],
         headers: Table | None = None,
         url: str | BrokerURL | None = None,
+        **times: Unpack[Times],
     ) -> str:
         """Publish one value and return the message's id once the broker has confirmed it.
 
@@ -639,6 +641,7 @@ class App:
             url: The broker. None uses the connection of the app's worker if one runs in this process, as in a handler;
                 otherwise see `rabbitry.connect`. Without such a worker, each call opens a connection: to publish more
                 than a few messages, keep a `publisher`.
+            times: `after`, `at`, `expires` and `expired`, as for `Publisher.publish`.
 
         Raises:
             UsageError: The key leads nowhere, or the value can't be encoded.
@@ -646,9 +649,9 @@ class App:
             ConnectFailed: No broker can be reached.
         """
         if url is None and (worker := self._worker()) is not None:
-            return await worker.publish(value, key=key, headers=headers)
+            return await worker.publish(value, key=key, headers=headers, **times)
         async with self.publisher(url) as publisher:
-            return await publisher.publish(value, key=key, headers=headers)
+            return await publisher.publish(value, key=key, headers=headers, **times)
 
     def publish_blocking(
         self,
@@ -657,12 +660,13 @@ class App:
         key: str | Key[_T],
         headers: Table | None = None,
         url: str | BrokerURL | None = None,
+        **times: Unpack[Times],
     ) -> str:
         """Publish one value as `publish` does, without an event loop."""
         if url is None and (worker := self._worker()) is not None:
-            return worker.publish_blocking(value, key=key, headers=headers)
+            return worker.publish_blocking(value, key=key, headers=headers, **times)
         with self.publisher_blocking(url) as publisher:
-            return publisher.publish(value, key=key, headers=headers)
+            return publisher.publish(value, key=key, headers=headers, **times)
 
     def _worker(self) -> Worker | None:
         """Return the worker that the app publishes through if it is given no URL; None if none runs here.

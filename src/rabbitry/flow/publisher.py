@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, overload
+from typing import Any, Final, Self, TypeVar, Unpack, overload
 
 from rabbitry.amqp.client import BrokerURL, Connection, Properties, Receipt, connect
 from rabbitry.amqp.protocol.tables import Table
@@ -18,7 +18,7 @@ from rabbitry.flow.key import Key
 from rabbitry.flow.message import Publication
 from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.spec import AppSpec
-from rabbitry.flow.timing import Expired, Seconds, delays_on, timing_of
+from rabbitry.flow.timing import Expired, Seconds, Times, Timing, delays_on, timing_of
 from rabbitry.flow.wiring import topology
 from rabbitry.flow.wiring.cancelling import cancellation_of, checked_id
 from rabbitry.flow.wiring.declarer import Declarer
@@ -239,14 +239,15 @@ class Publisher:
         Waits only while too many messages are unconfirmed. Arguments and errors are those of `publish`; the receipt
         raises those that the broker causes.
         """
-        timing = timing_of(after, at, expires, expired)
-        if timing is not None and not self._waits:
-            timing = timing._replace(delay=0.0)
+        timing = self._timing(timing_of(after, at, expires, expired))
         return await self._send(publication_of(self.spec, value, key, headers, timing)[1])
 
-    async def send_body(self, body: bytes, properties: Properties, *, key: str) -> Receipt:
+    def _timing(self, timing: Timing | None) -> Timing | None:
+        return timing if timing is None or self._waits else timing._replace(delay=0.0)
+
+    async def send_body(self, body: bytes, properties: Properties, *, key: str, **times: Unpack[Times]) -> Receipt:
         """Publish a body that is encoded already; see `send`."""
-        return await self._send(addressed(self.spec, body, properties, key))
+        return await self._send(addressed(self.spec, body, properties, key, self._timing(timing_of(**times))))
 
     async def _send(self, message: Publication) -> Receipt:
         if self._outlet is None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import Final, Literal, NamedTuple, TypeAlias, TypedDict, get_args
 
 from rabbitry.amqp.client import BrokerURL
 from rabbitry.exceptions import UsageError
@@ -50,6 +50,15 @@ class Timing(NamedTuple):
     expired: Expired
 
 
+class Times(TypedDict, total=False):
+    """The arguments of `Publisher.publish` for the times of a message, each with its default if it is absent."""
+
+    after: Seconds | None
+    at: datetime | None
+    expires: Seconds | None
+    expired: Expired
+
+
 class Expiry(NamedTuple):
     """When a message expires, in POSIX seconds. Its text is the value of the header `x-rabbitry-expires`."""
 
@@ -60,7 +69,12 @@ class Expiry(NamedTuple):
         return f"{self.expired} {self.at:.3f}"
 
 
-def timing_of(after: Seconds | None, at: datetime | None, expires: Seconds | None, expired: Expired) -> Timing | None:
+def timing_of(
+    after: Seconds | None = None,
+    at: datetime | None = None,
+    expires: Seconds | None = None,
+    expired: Expired = "drop",
+) -> Timing | None:
     """Check the times of a message; None if it is delivered at once and never expires. Raises UsageError."""
     if after is None and at is None and expires is None:
         return None

@@ -138,6 +138,26 @@ def test_the_blocking_publisher_delays_too(embedded_url: str) -> None:
                 delivery.ack()
 
 
+async def test_an_app_delays_what_it_publishes_over_its_worker_and_without_one(embedded_url: str) -> None:
+    app = rabbitry.App("own")
+    came: list[str] = []
+
+    @app.stage("out", queue="own.out")
+    async def take(text: str) -> None:
+        came.append(text)
+
+    await app.publish("alone", key="out", url=embedded_url, after=1)
+    await asyncio.to_thread(app.publish_blocking, "script", key="out", url=embedded_url, after=timedelta(seconds=1))
+    await app.publish("expired", key="out", url=embedded_url, after=1, expires=0.001, expired="dead")
+    async with app.worker(embedded_url, connect_attempts=1):
+        await app.publish("worker", key="out", after=1)
+        with pytest.raises(rabbitry.UsageError, match="after=-1"):
+            await app.publish("never", key="out", after=-1)
+        await eventually(lambda: len(came) == 3, "all")
+        await eventually_dead(embedded_url, app, 1)
+    assert set(came) == {"alone", "script", "worker"}
+
+
 async def test_deleted_queues_of_delays_are_declared_again(embedded_url: str) -> None:
     app = _app("again")
     async with app.publisher(embedded_url) as publisher:

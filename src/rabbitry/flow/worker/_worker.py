@@ -8,7 +8,7 @@ import contextvars
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, Unpack
 
 from rabbitry.amqp.client import BrokerURL, parse_url
 from rabbitry.amqp.client.url import current, default_url
@@ -21,7 +21,7 @@ from rabbitry.flow.message import Message, Publication
 from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.spec import AppSpec
 from rabbitry.flow.stage import Stage
-from rabbitry.flow.timing import Timing
+from rabbitry.flow.timing import Times, Timing, timing_of
 from rabbitry.flow.wiring.topology import DELIVERY_TIMEOUT
 from rabbitry.flow.worker._block import Block
 from rabbitry.flow.worker._counting import StageCounts
@@ -302,17 +302,21 @@ class Worker:
 
     # -- publishing for handlers -----------------------------------------------------------------------
 
-    async def publish(self, value: _T | Outgoing, *, key: str | Key[_T], headers: Table | None = None) -> str:
+    async def publish(
+        self, value: _T | Outgoing, *, key: str | Key[_T], headers: Table | None = None, **times: Unpack[Times]
+    ) -> str:
         """Publish a value over the worker's connection; see `App.publish`."""
-        identity, message = publication_of(self.spec, value, key, headers)
+        identity, message = publication_of(self.spec, value, key, headers, self._waited(timing_of(**times)))
         await self._on_io(self._engine.publish(message))
         return identity
 
-    def publish_blocking(self, value: _T | Outgoing, *, key: str | Key[_T], headers: Table | None = None) -> str:
+    def publish_blocking(
+        self, value: _T | Outgoing, *, key: str | Key[_T], headers: Table | None = None, **times: Unpack[Times]
+    ) -> str:
         """Publish a value over the worker's connection; see `App.publish_blocking`."""
         if self._io is None:
             raise UsageError(_NOT_ENTERED)
-        identity, message = publication_of(self.spec, value, key, headers)
+        identity, message = publication_of(self.spec, value, key, headers, self._waited(timing_of(**times)))
         self._io.run(self._engine.publish(message))
         return identity
 
