@@ -6,7 +6,11 @@ from typing import TypedDict
 
 
 class Submission(TypedDict):
-    """A submission. attempt: 1 for the student's first in its module. latest: whether it is the newest."""
+    """A submission. attempt: 1 for the student's first in its module. latest: whether it is the newest.
+
+    sha256, size: of the file as it was handed in, if it is kept. timing: how it stands to the deadlines of its module,
+    if there are any. final_mark: the mark less the penalty. counts: whether it is the student's one that counts.
+    """
 
     id: str
     student: str
@@ -20,6 +24,13 @@ class Submission(TypedDict):
     feedback: str | None
     submitted_at: str
     updated_at: str
+    sha256: str | None
+    size: int | None
+    timing: str | None
+    late_seconds: float
+    penalty: float
+    final_mark: float | None
+    counts: bool
 
 
 class Hop(TypedDict):
