@@ -1,4 +1,4 @@
-"""The files of a course as they were handed in, by their SHA-256: each content once, compressed, in a folder.
+"""The files of a course as they were handed in, by their SHA-256: each content once, compressed, in a folder or bucket.
 
 A file is on disk before `keep` returns. A name in the store is never written to again, so that a copy, a backup or a
 second coordinator can read it at any time.
@@ -21,6 +21,7 @@ import platformdirs
 from sqlalchemy.engine import make_url
 
 from rabbitry._words import reason
+from rabbitry.apps.grading.buckets import Bucket
 from rabbitry.apps.grading.exceptions import FilesError
 from rabbitry.exceptions import UsageError
 from rabbitry.runtime.parent import RECORDS_FOLDER
@@ -70,13 +71,13 @@ class Files:
         """Use the files of a place, which is made with the first file.
 
         Args:
-            place: A folder.
+            place: A folder, or a bucket as s3://BUCKET/PREFIX?endpoint=URL&region=NAME.
             largest: The most bytes of a file to keep; None for no limit.
 
         Raises:
             UsageError: The place can't hold files.
         """
-        self._store: Store = _Folder(_folder(place))
+        self._store: Store = Bucket.at(place) if place.startswith("s3://") else _Folder(_folder(place))
         self._largest = largest
         self.place: str = str(self._store)
 
@@ -134,7 +135,7 @@ def _name(kept: Kept) -> str:
 
 def _folder(place: str) -> Path:
     if _URL.match(place):
-        raise UsageError(f"the place of files {place!r} is not a folder")
+        raise UsageError(f"the place of files {place!r} is neither a folder nor an s3:// URL")
     if not place.strip() or "\0" in place:
         raise UsageError("the place of files is empty: name a folder")
     folder = Path(place).absolute()

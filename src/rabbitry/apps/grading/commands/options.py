@@ -54,8 +54,8 @@ KeptFiles = Annotated[
     typer.Option(
         "--files",
         envvar="RABBITRY_FILES",
-        metavar="FOLDER",
-        help="Where submitted files are kept. Default: a folder beside the database.",
+        metavar="FOLDER|URL",
+        help="Where submitted files are kept: a folder or s3://BUCKET. Default: a folder beside the database.",
         show_default=False,
     ),
 ]

@@ -1,0 +1,108 @@
+"""Kept files in a bucket of S3-compatible storage, named by a URL: s3://BUCKET/PREFIX?endpoint=URL&region=NAME."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import parse_qs, urlsplit
+
+from rabbitry._installing import missing
+from rabbitry.apps.grading.exceptions import FilesError
+from rabbitry.exceptions import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_KEYS: Final = {"endpoint", "region"}
+_CONNECT_SECONDS: Final = 10
+_READ_SECONDS: Final = 60
+_ATTEMPTS: Final = 3
+
+
+class Bucket:
+    """A bucket. Several threads may use it at once."""
+
+    def __init__(self, client: Any, bucket: str, prefix: str, place: str) -> None:
+        self._client = client  # of boto3, which brings no types
+        self._bucket = bucket
+        self._prefix = prefix
+        self._place = place
+
+    @classmethod
+    def at(cls, url: str) -> Self:
+        """Return the bucket of a URL. Nothing is sent yet. The keys are found as by all of AWS's tools.
+
+        Raises:
+            UsageError: The URL is malformed or has a password, or boto3 is not installed.
+        """
+        parts = urlsplit(url)
+        given = parse_qs(parts.query, keep_blank_values=True)
+        bucket, prefix = parts.netloc, parts.path.strip("/")
+        if "@" in bucket:
+            raise UsageError(
+                "the place of files has keys in its URL: put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
+        if not bucket or set(given) - _KEYS or any(len(values) != 1 or not values[0] for values in given.values()):
+            raise UsageError(f"the place of files {url!r} is not s3://BUCKET/PREFIX?endpoint=URL&region=NAME")
+        try:
+            import boto3
+            from botocore.config import Config
+            from botocore.exceptions import BotoCoreError
+        except ModuleNotFoundError as error:
+            raise UsageError(missing("keeping files in a bucket", error, "s3")) from error
+        endpoint, region = (given.get(name, [None])[0] for name in ("endpoint", "region"))
+        config = Config(
+            connect_timeout=_CONNECT_SECONDS,
+            read_timeout=_READ_SECONDS,
+            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+            # Storages other than Amazon's have names for buckets, not for hosts, and not all know checksums.
+            s3={"addressing_style": "auto" if endpoint is None else "path"},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
+        try:
+            client = boto3.client("s3", endpoint_url=endpoint, region_name=region, config=config)
+        except (BotoCoreError, ValueError) as error:
+            raise UsageError(f"the place of files {url!r} can't be used: {error}") from error
+        return cls(client, bucket, f"{prefix}/" if prefix else "", url)
+
+    def __str__(self) -> str:
+        return self._place
+
+    def has(self, name: str) -> bool:
+        """Return whether an object is there. Raises FilesError."""
+        return self._ask("head_object", name) is not None
+
+    def put(self, name: str, data: bytes) -> None:
+        """Store an object: it is durable when the storage answers. Raises FilesError."""
+        if self._ask("put_object", name, Body=data) is None:
+            raise FilesError(f"the bucket {self._bucket!r} of {self._place} does not exist: make it")
+
+    def get(self, name: str, most: int) -> bytes | None:
+        """Return an object's first `most` bytes; None if it is not there. Raises FilesError."""
+        from botocore.exceptions import BotoCoreError
+
+        found = self._ask("get_object", name)
+        if found is None:
+            return None
+        try:
+            with found["Body"] as body:
+                data: bytes = body.read(most)
+        except BotoCoreError as error:
+            raise FilesError(f"{name} of {self._place} can't be read: {error}") from error
+        return data
+
+    def _ask(self, operation: str, name: str, **more: object) -> Mapping[str, Any] | None:
+        """Return the answer to a request for an object; None if object or bucket are not there."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            found: Mapping[str, Any] = getattr(self._client, operation)(
+                Bucket=self._bucket, Key=self._prefix + name, **more
+            )
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+                return None
+            raise FilesError(f"the storage {self._place} refused {name}: {error}") from error
+        except BotoCoreError as error:
+            raise FilesError(f"the storage {self._place} can't be used: {error}") from error
+        return found

@@ -1,0 +1,113 @@
+"""Files kept in S3-compatible storage: moto's server, as a process on this machine."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import pytest
+
+from rabbitry.apps.grading.exceptions import FilesError
+from rabbitry.apps.grading.files import Files, Kept
+from rabbitry.apps.grading.message import submission
+from rabbitry.apps.grading.records import Database, course
+from rabbitry.cli import _root
+from rabbitry.exceptions import UsageError
+from tests.apps.grading import _running
+from tests.apps.grading._running import recorded, role_set
+from tests.support.ports import free_port
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def storage() -> Iterator[str]:
+    """The URL of a storage with the bucket `course`."""
+    argv = [sys.executable, "-m", "tests.support.s3"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        try:
+            urlopen(Request(f"{url}/course", method="PUT", headers={"Host": "s3.amazonaws.com"}))  # noqa: S310 # of this machine
+            yield url
+        finally:
+            server.kill()
+
+
+@pytest.fixture(autouse=True)
+def _keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "of-the-tests")
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # nothing is asked outside of this machine
+
+
+def _place(storage: str, bucket: str = "course", prefix: str = "/2026/autumn") -> str:
+    return f"s3://{bucket}{prefix}?endpoint={storage}&region=eu-west-1"
+
+
+def test_files_are_kept_in_a_bucket(storage: str) -> None:
+    for prefix in ("", "/2026/autumn/"):
+        files = Files(_place(storage, prefix=prefix), largest=1_000_000)
+        for data in (b"", b"x" * 1_000_000, bytes(range(256)) * 40):
+            kept = files.keep(data)
+            assert kept == files.keep(data) == Kept.of(data)
+            assert files.fetch(kept) == data
+        with pytest.raises(FilesError, match="is not in s3://course"):
+            files.fetch(Kept.of(b"another"))
+
+
+def test_a_storage_that_can_t_be_used_is_named(storage: str) -> None:
+    with pytest.raises(FilesError, match=r"the bucket 'nowhere' of .* does not exist: make it"):
+        Files(_place(storage, "nowhere")).keep(b"x")
+    with pytest.raises(FilesError, match=r"the storage s3://course.* can't be used"):
+        Files(_place(f"http://127.0.0.1:{free_port()}")).keep(b"x")
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("s3://", "is not s3://BUCKET/PREFIX"),
+        ("s3:///prefix", "is not s3://BUCKET/PREFIX"),
+        ("s3://course?zone=x", "is not s3://BUCKET/PREFIX"),
+        ("s3://course?endpoint=", "is not s3://BUCKET/PREFIX"),
+        ("s3://course?endpoint=nonsense&region=x", "can't be used"),
+        ("s3://key:secret@course", "put them into AWS_ACCESS_KEY_ID"),
+    ],
+)
+def test_a_url_that_makes_no_sense_is_refused(place: str, why: str) -> None:
+    with pytest.raises(UsageError) as error:
+        Files(place)
+    assert why in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+async def test_a_course_keeps_its_files_in_a_bucket(
+    embedded_url: str, database: Database, storage: str, tmp_path: Path
+) -> None:
+    files = Files(_place(storage))
+    async with role_set(embedded_url, database, files=files):
+        identity = await _running.submit(embedded_url, data=b"in a bucket")
+        (found,) = await recorded(database, "confirmed", 1)
+    assert found.kept is not None
+    assert (found.id, files.fetch(found.kept)) == (identity, b"in a bucket")
+
+
+def test_a_file_is_fetched_from_the_bucket_that_the_records_name(
+    storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path / 'course.sqlite3'}"
+    monkeypatch.setenv("RABBITRY_DATABASE", url)
+    monkeypatch.chdir(tmp_path)
+    files = Files(_place(storage))
+    with Database(url) as database:
+        made = submission(7, "cloud_computing", b"x = 1\n", "x.py", "a1")
+        database.write_now(partial(course.record, assignment=made, kept=files.keep(b"x = 1\n")))
+        database.write_now(partial(course.note_place, place=files.place))
+    assert _root.run(("grading", "fetch", "a1")) == 0
+    assert (tmp_path / "x.py").read_bytes() == b"x = 1\n"
+    assert _root.run(("grading", "fetch", "a1", "y.py", "--files", _place(storage, "nowhere"))) == 1
+    assert "is not in s3://nowhere" in capsys.readouterr().err
