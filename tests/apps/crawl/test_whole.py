@@ -191,7 +191,7 @@ async def test_lost_connections_lose_no_page_and_no_manners(broker_url: str, tmp
     await crawl_scenes.cuts(broker_url, tmp_path, cuts=2)
 
 
-@ON_EMBEDDED
+@pytest.mark.faults  # tests/apps/crawl/keeper/test_traps.py has the short form
 def test_traps_take_few_requests(broker_url: str, tmp_path: Path) -> None:
     crawl_scenes.traps(broker_url, tmp_path, real=300)
 
