@@ -1,6 +1,7 @@
 """The commands and blocks of the README, docs/ and CONTRIBUTING.md run as printed."""
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -18,6 +19,9 @@ _LANGUAGES = {
     "json": {""},
     "text": {""},
 }
+_FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"(`+)(?!`).*?\1")
+_CELL_END = re.compile(r"(?<!\\)\|")
 _BROKER = "rabbitry broker --memory"
 # What a page takes for granted.
 _BEFORE = {
@@ -81,6 +85,19 @@ def test_data_blocks_can_be_parsed(page: str) -> None:
             tomllib.loads(block.text)
         elif block.language == "json":
             json.loads(block.text)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_rows_of_a_table_have_as_many_cells_as_its_header(page: str) -> None:
+    odd = []
+    text = _FENCED.sub(lambda block: "\n" * block[0].count("\n"), (ROOT / page).read_text())
+    wanted = 0
+    for number, line in enumerate(text.splitlines(), 1):
+        cells = len(_CELL_END.findall(_CODE.sub("", line))) if line.startswith("|") else 0
+        wanted = cells if not wanted or not cells else wanted
+        if cells != wanted:
+            odd.append(f"{page}:{number}: {line}")
+    assert odd == []
 
 
 def test_the_program_for_pypi_is_the_one_of_the_readme() -> None:
