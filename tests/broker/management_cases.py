@@ -241,7 +241,6 @@ REFUSED_HERE: Final = (
     {**_GOOD, "queues": {}},
     {**_GOOD, "bindings": ["x"]},
     {**_GOOD, "vhosts": [*_GOOD["vhosts"], {"name": "traced", "tracing": True}]},
-    {**_GOOD, "parameters": [{"component": "operator_policy", "vhost": "/", "name": "n", "value": {}}]},
 )
 """More documents, which RabbitMQ accepts or crashes on."""
 

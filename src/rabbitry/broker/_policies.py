@@ -1,7 +1,9 @@
 """Policies: settings for all queues or exchanges whose names match a pattern (RabbitMQ's docs/parameters).
 
 The matching policy of highest priority applies to a queue or exchange. If a queue's own arguments set the same thing,
-the smaller of two numbers applies, and of two texts the argument.
+the smaller of two numbers applies, and of two texts the argument. So it is with the operator policy that applies to a
+queue: the smaller of two numbers, and the operator's text. A policy with a setting that a kind of queue does not have
+applies to none of that kind.
 """
 
 from __future__ import annotations
@@ -19,7 +21,11 @@ from rabbitry.broker.compat import Release
 from rabbitry.exceptions import UsageError
 
 POLICY: Final = "policy"
-APPLY_TO: Final = ("all", "queues", "exchanges")
+OPERATOR_POLICY: Final = "operator_policy"
+APPLY_TO: Final = ("queues", "exchanges", "all")
+_KINDS: Final = ("queues", "classic_queues", "quorum_queues", "streams", "exchanges", "all")
+Kind = Literal["exchanges", "classic", "quorum"]
+"""What a policy applies to: exchanges, or a kind of queue."""
 ALTERNATE_EXCHANGE: Final = "alternate-exchange"
 
 
@@ -33,9 +39,34 @@ class Policy(NamedTuple):
     priority: float = 0
     apply_to: str = "all"
 
-    def is_for(self, name: str, kind: Literal["queues", "exchanges"]) -> bool:
-        """Return whether it matches a queue or exchange of that name."""
-        return self.apply_to in ("all", kind) and matches(self.pattern, name)
+    def is_for(self, name: str, kind: Kind, release: Release) -> bool:
+        """Return whether it applies to a queue or exchange of that name."""
+        targets = ("all", "exchanges") if kind == "exchanges" else ("all", "queues", f"{kind}_queues")
+        unsuitable = release.not_by_policy.get(kind, ())
+        return (
+            self.apply_to in targets
+            and not any(setting in unsuitable for setting in self.definition)
+            and matches(self.pattern, name)
+        )
+
+
+def merged(policy: Policy | None, operator_policy: Policy | None, release: Release) -> Table:
+    """Return the settings that apply: those of both policies, and of a setting of both the stricter value."""
+    settings = dict(policy.definition) if policy is not None else {}
+    for setting, value in operator_policy.definition.items() if operator_policy is not None else ():
+        own = settings.get(setting)
+        if isinstance(own, int) and isinstance(value, int):
+            settings[setting] = smaller(setting, own, value, release)
+        else:
+            settings[setting] = value
+    return settings
+
+
+def smaller(setting: str, one: int, other: int, release: Release) -> int:
+    """Return the stricter of two numbers; a negative delivery limit is none in some releases."""
+    if setting == "delivery-limit" and release.has_negative_limits and min(one, other) < 0:
+        return max(one, other)
+    return min(one, other)
 
 
 def _is_count(value: FieldValue) -> bool:
@@ -98,6 +129,8 @@ _SETTINGS: Final[Mapping[str, tuple[Callable[[FieldValue], bool], str]]] = {
     "max-age": (_is_age, "is not a valid max age"),
     "stream-max-segment-size-bytes": (_is_segment_size, "is not a valid segment size"),
     "initial-cluster-size": (_is_count, "is not a valid cluster size"),
+    "target-group-size": (_is_count, "is not a valid target group size"),
+    "consumer-timeout": (_is_count, "is not a valid consumer timeout"),
     "ha-mode": (_is_one_of("all", "exactly", "nodes"), "is not a valid ha-mode value"),
     "ha-params": (_is_anything, ""),
     "ha-sync-mode": (
@@ -118,16 +151,18 @@ _SETTINGS: Final[Mapping[str, tuple[Callable[[FieldValue], bool], str]]] = {
 
 
 class Policies:
-    """The policies of a broker.
+    """The policies of a broker, or its operator policies.
 
     Args:
         journal: Stores them.
         release: The behaviour of the broker's release of RabbitMQ.
+        component: POLICY or OPERATOR_POLICY.
     """
 
-    def __init__(self, journal: Journal, release: Release) -> None:
+    def __init__(self, journal: Journal, release: Release, component: str = POLICY) -> None:
         self._journal = journal
-        self.release: Release = release
+        self._release = release
+        self.component: str = component
         self._known: dict[tuple[str, str], Policy] = {}
         self._ranked: dict[str, list[Policy]] = {}
         """Virtual host → its policies, highest priority first."""
@@ -159,9 +194,9 @@ class Policies:
         Raises:
             UsageError: A pattern, a setting or a value is invalid.
         """
-        check(policy, self.release)
+        check(policy, self._release, self.component)
         if self._journal.is_on:
-            self._journal.put(POLICY, record_key(policy.vhost, policy.name), dict(policy._asdict()))
+            self._journal.put(self.component, record_key(policy.vhost, policy.name), dict(policy._asdict()))
         self._known[policy.vhost, policy.name] = policy
         self._ranked.clear()
 
@@ -174,21 +209,23 @@ class Policies:
         del self._known[vhost, name]
         self._ranked.clear()
         if self._journal.is_on:
-            self._journal.put(POLICY, record_key(vhost, name), None)
+            self._journal.put(self.component, record_key(vhost, name), None)
 
-    def matching(self, vhost: str, name: str, kind: Literal["queues", "exchanges"]) -> Policy | None:
+    def matching(self, vhost: str, name: str, kind: Kind) -> Policy | None:
         """Return the policy that applies to a queue or exchange."""
         ranked = self._ranked.get(vhost)
         if ranked is None:
             own = [policy for policy in self._known.values() if policy.vhost == vhost]
             ranked = self._ranked[vhost] = sorted(own, key=lambda policy: -policy.priority)
-        return next((policy for policy in ranked if policy.is_for(name, kind)), None)
+        return next((policy for policy in ranked if policy.is_for(name, kind, self._release)), None)
 
 
-def check(policy: Policy, release: Release) -> None:
+def check(policy: Policy, release: Release, component: str = POLICY) -> None:
     """Raise UsageError for an invalid policy, with RabbitMQ's text."""
-    if policy.apply_to not in APPLY_TO:
-        raise UsageError(f"apply-to '{policy.apply_to}' unrecognised; should be 'queues', 'exchanges' or 'all'")
+    if policy.apply_to not in (_KINDS if release.applies_to_kinds else APPLY_TO):
+        known = "one of: 'queues', 'classic_queues',  'quorum_queues', 'streams', 'exchanges', or 'all'"
+        known = known if release.applies_to_kinds else "'queues', 'exchanges' or 'all'"
+        raise UsageError(f"apply-to '{policy.apply_to}' unrecognised; should be {known}")
     try:
         check_pattern(policy.pattern)
     except UsageError as error:
@@ -197,10 +234,13 @@ def check(policy: Policy, release: Release) -> None:
         raise UsageError(f"pattern should be regular expression but is invalid: {wrong}") from error
     if not policy.definition:
         raise UsageError("no policy provided")
+    known_settings = _SETTINGS.keys() - release.unknown_settings
+    if component == OPERATOR_POLICY:
+        known_settings = known_settings & set(release.operator_settings)
     unknown = [
         f"{{{erlang_json(setting)},{erlang_json(value)}}}"
         for setting, value in sorted(policy.definition.items())
-        if setting not in _SETTINGS or (setting.startswith("ha-") and not release.checks_mirroring)
+        if setting not in known_settings
     ]
     if unknown:
         raise UsageError(f"[{','.join(unknown)}] are not recognised policy settings")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker._errors import ChannelRefusal, ConnectionRefusal
 from rabbitry.broker._parameters import PARAMETER, Parameters
-from rabbitry.broker._policies import POLICY, Policies
+from rabbitry.broker._policies import Policies
 from rabbitry.broker._queues import Queue
 from rabbitry.broker._records import BINDING, EXCHANGE, QUEUE, VHOST, queue_record
 from rabbitry.broker._store.batch import DELETED, Contents, Unusable
@@ -37,7 +37,7 @@ class Recovery:
         folder: The data folder.
         access: The users that the broker starts with, and their permissions.
         parameters: The global parameters.
-        policies: The policies.
+        policies: The policies, and the operator policies.
         vhosts: The virtual hosts, by name.
         new_vhost: Creates a virtual host.
         has_users: Whether users were configured, whose passwords then take precedence.
@@ -51,7 +51,7 @@ class Recovery:
         *,
         access: Access,
         parameters: Parameters,
-        policies: Policies,
+        policies: Sequence[Policies],
         vhosts: dict[str, VirtualHost],
         new_vhost: Callable[[str], VirtualHost],
         has_users: bool,
@@ -75,7 +75,7 @@ class Recovery:
         """
         self._restore_access()
         for kind, restore in (
-            (POLICY, self._policies.restore),
+            *((policies.component, policies.restore) for policies in self._policies),
             (EXCHANGE, self._restore_exchange),
             (QUEUE, self._restore_queue),
             (BINDING, self._restore_binding),  # needs its ends

@@ -10,20 +10,22 @@ from rabbitry.broker._records import binding_record, exchange_record, queue_reco
 from rabbitry.broker._vhost import VirtualHost
 from rabbitry.broker.access import Access
 
+_Settings = tuple[Access, Parameters, Policies, Policies]
 
-def take_over_settings(
-    before: tuple[Access, Parameters, Policies], access: Access, parameters: Parameters, policies: Policies
-) -> None:
-    """Take over users, permissions, parameters and policies, instead of the initial ones."""
-    known, its_parameters, its_policies = before
+
+def take_over_settings(before: _Settings, now: _Settings) -> None:
+    """Take over users, permissions, parameters, policies and operator policies, instead of the initial ones."""
+    known, its_parameters, *its_policies = before
+    access, parameters, *own_policies = now
     access.clear()
     access.users |= known.users
     access.permissions |= known.permissions
     access.topic_permissions |= known.topic_permissions
     for name, value in its_parameters.values.items():
         parameters.put(name, value)
-    for policy in its_policies:
-        policies.put(policy)
+    for theirs, own in zip(its_policies, own_policies, strict=True):
+        for policy in theirs:
+            own.put(policy)
 
 
 def take_over_vhosts(

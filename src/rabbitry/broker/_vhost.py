@@ -9,7 +9,7 @@ from base64 import urlsafe_b64encode
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, Literal
 
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
@@ -71,7 +71,7 @@ class VirtualHost:
         name: Its name.
         release: The behaviour of the broker's release of RabbitMQ.
         journal: Stores durable state.
-        policies: The policies of all virtual hosts.
+        policies: The policies of all virtual hosts, and their operator policies.
         dispatcher: Delivers from its queues.
         shares: Schedules long operations.
         churn: Counts created and deleted queues.
@@ -84,7 +84,7 @@ class VirtualHost:
         *,
         release: Release,
         journal: Journal,
-        policies: Policies,
+        policies: tuple[Policies, Policies],
         dispatcher: Dispatcher,
         shares: Shares,
         churn: Churn,
@@ -95,7 +95,7 @@ class VirtualHost:
         self.journal = journal
         self.dispatcher = dispatcher
         self.on_publish = on_publish
-        self._policies = policies
+        self._policies, self._operator_policies = policies
         self._shares = shares
         self._churn = churn
         self.queues: dict[str, Queue] = {}
@@ -143,26 +143,31 @@ class VirtualHost:
         exchange.policy = self._policies.matching(self.name, exchange.name, "exchanges")
         self.exchanges[exchange.name] = exchange
 
-    def follow_policies(self, changed: str) -> Iterator[None]:
+    def follow_policies(self, changed: str, policies: Policies) -> Iterator[None]:
         """Apply a policy that was set or cleared to the queues and exchanges that it matches or applied to.
 
         Takes a step for each exchange and queue; they and the policies may change between steps.
         """
-        policies = self._policies
+        is_operator = policies is self._operator_policies
         policy = policies.get(self.name, changed)
-        for exchange in list(self.exchanges.values()):
+        for exchange in [] if is_operator else list(self.exchanges.values()):
             yield
             held = exchange.policy is not None and exchange.policy.name == changed
-            if held or (policy is not None and exchange.name and policy.is_for(exchange.name, "exchanges")):
+            if held or (policy and exchange.name and policy.is_for(exchange.name, "exchanges", self.release)):
                 exchange.policy = policies.matching(self.name, exchange.name, "exchanges")
         for queue in list(self.queues.values()):
             yield
             if queue.is_deleted:
                 continue
-            held = queue.policy is not None and queue.policy.name == changed
-            if held or (policy is not None and policy.is_for(queue.name, "queues")):
-                queue.follow(policies.matching(self.name, queue.name, "queues"))
+            its = queue.operator_policy if is_operator else queue.policy
+            if (its and its.name == changed) or (policy and policy.is_for(queue.name, _kind_of(queue), self.release)):
+                self._follow(queue)
         self.generation += 1
+
+    def _follow(self, queue: Queue) -> None:
+        """Apply the policies that match a queue."""
+        both = (self._policies, self._operator_policies)
+        queue.follow(*(policies.matching(self.name, queue.name, _kind_of(queue)) for policies in both))
 
     # -- exchanges -------------------------------------------------------------------------------------
 
@@ -312,7 +317,7 @@ class VirtualHost:
                 queue.id = self.journal.new_queue_number()
                 self.journal.put(QUEUE, *queue_record(self.name, queue))
             self.queues[name] = queue
-            queue.follow(self._policies.matching(self.name, name, "queues"))
+            self._follow(queue)
             self.generation += 1
             self._churn.queue_created += 1
             return queue
@@ -346,7 +351,7 @@ class VirtualHost:
         queue.id, queue.recovered_to = number, recovered_to
         self.journal.note_queue_number(number)
         self.queues[name] = queue
-        queue.follow(self._policies.matching(self.name, name, "queues"))
+        self._follow(queue)
         self.generation += 1
         return queue
 
@@ -544,6 +549,10 @@ def _kind(rules: Rules, release: Release) -> type[Queue]:
     if not rules.quorum:
         return ClassicQueue
     return PrioritizedQuorumQueue if release.has_quorum_priorities else QuorumQueue
+
+
+def _kind_of(queue: Queue) -> Literal["classic", "quorum"]:
+    return "quorum" if queue.rules.quorum else "classic"
 
 
 def _telling(consumers: list[QueueConsumer]) -> Iterator[None]:

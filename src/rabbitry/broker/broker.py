@@ -22,7 +22,7 @@ from rabbitry.broker._connection import ClientConnection, Shared
 from rabbitry.broker._counts import Churn
 from rabbitry.broker._dispatcher import Dispatcher
 from rabbitry.broker._parameters import Parameters
-from rabbitry.broker._policies import Policies, Policy
+from rabbitry.broker._policies import OPERATOR_POLICY, Policies, Policy
 from rabbitry.broker._records import VHOST
 from rabbitry.broker._recovery import Recovery
 from rabbitry.broker._shares import Shares
@@ -93,6 +93,7 @@ class Broker:
         self._users = dict(config.users) if config.users is not None else {GUEST: GUEST}
         self.journal: Journal = Journal(on_failure=self.fail, on_full=lambda why: self.alarms.set_full(why))
         self.policies: Policies = Policies(self.journal, config.release)
+        self.operator_policies: Policies = Policies(self.journal, config.release, OPERATOR_POLICY)
         self.access: Access = initial_access(self._users, config.vhosts, self.journal)
         self.parameters: Parameters = Parameters(self.journal)
         self.churn: Churn = Churn()
@@ -177,7 +178,8 @@ class Broker:
             before, self._after = self._after, None
             before.shares.finish()  # unsettled deliveries of its clients may still be returning to their queues
             take_over_settings(
-                (before.access, before.parameters, before.policies), self.access, self.parameters, self.policies
+                (before.access, before.parameters, before.policies, before.operator_policies),
+                (self.access, self.parameters, self.policies, self.operator_policies),
             )
             take_over_vhosts(before.vhosts.values(), self.vhosts, self._new_vhost)
             for vhost in self.vhosts.values():
@@ -230,7 +232,7 @@ class Broker:
                 folder,
                 access=self.access,
                 parameters=self.parameters,
-                policies=self.policies,
+                policies=(self.policies, self.operator_policies),
                 vhosts=self.vhosts,
                 new_vhost=self._new_vhost,
                 has_users=self.config.users is not None,
@@ -354,7 +356,7 @@ class Broker:
             name,
             release=self.config.release,
             journal=self.journal,
-            policies=self.policies,
+            policies=(self.policies, self.operator_policies),
             dispatcher=self.dispatcher,
             shares=self.shares,
             churn=self.churn,
@@ -406,10 +408,11 @@ class Broker:
             found = [connection for connection in self.connections if connection.vhost is vhost]
             yield from _hanging_up(found, f"vhost '{name}' is deleted")
             yield from vhost.clearing()
-            for policy in self.policies:
-                if policy.vhost == name:
-                    self.policies.delete(name, policy.name)
-                    yield
+            for policies in (self.policies, self.operator_policies):
+                for policy in policies:
+                    if policy.vhost == name:
+                        policies.delete(name, policy.name)
+                        yield
             for its_vhost, user in list(access.permissions):
                 if its_vhost == name and (its_vhost, user) in access.permissions:
                     access.delete_permission(name, user)
@@ -423,19 +426,24 @@ class Broker:
         finally:
             del self._leaving[name]
 
-    def putting_policy(self, policy: Policy) -> Iterator[None]:
-        """Set a policy at once, and apply it in small steps that the caller has to run. Raises UsageError."""
-        self.policies.put(policy)
-        return self.vhosts[policy.vhost].follow_policies(policy.name)
+    def putting_policy(self, policy: Policy, policies: Policies | None = None) -> Iterator[None]:
+        """Set a policy at once, and apply it in small steps that the caller has to run. Raises UsageError.
 
-    def deleting_policy(self, vhost: str, name: str) -> Iterator[None]:
+        policies: `operator_policies` for one of these.
+        """
+        policies = policies or self.policies
+        policies.put(policy)
+        return self.vhosts[policy.vhost].follow_policies(policy.name, policies)
+
+    def deleting_policy(self, vhost: str, name: str, policies: Policies | None = None) -> Iterator[None]:
         """Clear a policy at once, and apply the change in small steps that the caller has to run.
 
         Raises:
             KeyError: The policy does not exist.
         """
-        self.policies.delete(vhost, name)
-        return self.vhosts[vhost].follow_policies(name)
+        policies = policies or self.policies
+        policies.delete(vhost, name)
+        return self.vhosts[vhost].follow_policies(name, policies)
 
     @property
     def failed(self) -> asyncio.Future[Exception]:

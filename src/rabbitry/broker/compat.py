@@ -37,6 +37,10 @@ class Release:
         rewrites_expiration: Whether consumers get an expiration as a plain number: 1 for +1.
         names_refused_access: Whether the text of error 403 says which access was refused, such as configure.
         refuses_type_on_channel: Whether an unknown exchange type closes the channel (406), not the connection (503).
+        unknown_settings: The settings of policies that it does not know.
+        operator_settings: The settings that an operator policy may have.
+        not_by_policy: Kind of queue → the settings with which no policy applies to it.
+        applies_to_kinds: Whether a policy may apply to queues of one kind.
         checks_mirroring: Whether `x-queue-master-locator` of a queue, and `x-cancel-on-ha-failover` and `x-credit` of a
             consumer are checked.
         not_for_classic: The arguments that a classic queue refuses.
@@ -64,6 +68,10 @@ class Release:
     rewrites_expiration: bool
     names_refused_access: bool
     refuses_type_on_channel: bool
+    unknown_settings: tuple[str, ...]
+    operator_settings: tuple[str, ...]
+    not_by_policy: Mapping[str, tuple[str, ...]]
+    applies_to_kinds: bool
     checks_mirroring: bool
     not_for_classic: tuple[str, ...]
     has_default_type: bool
@@ -83,6 +91,24 @@ _NOT_FOR_CLASSIC: Final = (
     "x-max-age",
     "x-stream-max-segment-size-bytes",
 )
+_OPERATOR_SETTINGS: Final = (
+    "message-ttl",
+    "expires",
+    "max-length",
+    "max-length-bytes",
+    "delivery-limit",
+    "max-in-memory-length",
+    "max-in-memory-bytes",
+)
+_OF_STREAMS: Final = ("max-age", "stream-max-segment-size-bytes", "initial-cluster-size")
+_OF_MIRRORS: Final = (
+    "ha-mode",
+    "ha-params",
+    "ha-sync-mode",
+    "ha-sync-batch-size",
+    "ha-promote-on-shutdown",
+    "ha-promote-on-failure",
+)
 RELEASES: Final[Mapping[Compat, Release]] = {
     "3.10": Release(
         version="3.10.8",
@@ -101,6 +127,13 @@ RELEASES: Final[Mapping[Compat, Release]] = {
         rewrites_expiration=False,
         names_refused_access=False,
         refuses_type_on_channel=False,
+        unknown_settings=("target-group-size", "consumer-timeout"),
+        operator_settings=_OPERATOR_SETTINGS,
+        not_by_policy={
+            "classic": ("delivery-limit", "dead-letter-strategy", "queue-leader-locator", *_OF_STREAMS),
+            "quorum": ("queue-mode", "queue-master-locator", *_OF_MIRRORS, *_OF_STREAMS),
+        },
+        applies_to_kinds=False,
         checks_mirroring=True,
         not_for_classic=_NOT_FOR_CLASSIC,
         has_default_type=False,
@@ -125,6 +158,26 @@ RELEASES: Final[Mapping[Compat, Release]] = {
         rewrites_expiration=True,
         names_refused_access=True,
         refuses_type_on_channel=True,
+        unknown_settings=_OF_MIRRORS,
+        operator_settings=(
+            *_OPERATOR_SETTINGS,
+            "overflow",
+            "queue-version",
+            "queue-master-locator",
+            "target-group-size",
+        ),
+        not_by_policy={
+            "classic": (
+                "delivery-limit",
+                "dead-letter-strategy",
+                "max-in-memory-length",
+                "max-in-memory-bytes",
+                "target-group-size",
+                *_OF_STREAMS,
+            ),
+            "quorum": ("queue-mode", "queue-master-locator", *_OF_STREAMS),
+        },
+        applies_to_kinds=True,
         checks_mirroring=False,
         not_for_classic=tuple(name for name in _NOT_FOR_CLASSIC if name != "x-queue-leader-locator"),
         has_default_type=True,

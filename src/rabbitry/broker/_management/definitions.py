@@ -17,7 +17,7 @@ from rabbitry.broker._management import views
 from rabbitry.broker._management.encoding import Json, encode
 from rabbitry.broker._management.listing import encoded
 from rabbitry.broker._management.pace import Pace
-from rabbitry.broker._policies import Policy, check
+from rabbitry.broker._policies import POLICY, Policy, check
 from rabbitry.broker._queues import Queue
 from rabbitry.broker._vhost import VirtualHost
 from rabbitry.broker.broker import Broker
@@ -90,7 +90,7 @@ def _of_vhosts(broker: Broker, only: VirtualHost | None) -> list[_Section]:
     bindings = [(host, list(host.all_bindings())) for host in hosts]
     policies = [item for item in broker.policies if only is None or item.vhost == only.name]
     return [
-        ("parameters", [item for host in hosts for item in views.parameters(host)], picked(dict)),
+        ("parameters", [item for host in hosts for item in views.parameters(broker, host)], picked(dict)),
         ("policies", policies, picked(views.policy)),
         (
             "queues",
@@ -121,7 +121,7 @@ def _is_exclusive(binding: Binding) -> bool:
 # -- parsing parts from JSON -------------------------------------------------------------------------------
 
 
-def policy(vhost: str, name: str, item: Mapping[str, object], release: Release) -> Policy:
+def policy(vhost: str, name: str, item: Mapping[str, object], release: Release, component: str = POLICY) -> Policy:
     """Parse a policy from JSON and check it. Raises BadDefinition with RabbitMQ's text."""
     pattern, definition = item.get("pattern"), item.get("definition")
     priority, apply_to = item.get("priority", 0), item.get("apply-to", "all")
@@ -137,7 +137,7 @@ def policy(vhost: str, name: str, item: Mapping[str, object], release: Release) 
     made = Policy(vhost, name, pattern, definition, priority, apply_to)
     try:
         encode_table({"priority": priority})
-        check(made, release)
+        check(made, release, component)
     except UsageError as error:
         raise _invalid(str(error)) from error
     return made._replace(definition=table(definition))

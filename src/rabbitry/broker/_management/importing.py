@@ -22,6 +22,7 @@ from rabbitry.broker._management.encoding import Json
 from rabbitry.broker._management.pace import Pace
 from rabbitry.broker._management.reading import Document
 from rabbitry.broker._patterns import check_pattern
+from rabbitry.broker._policies import OPERATOR_POLICY, POLICY, Policies
 from rabbitry.broker._queues.arguments import read_rules
 from rabbitry.broker._vhost import VHOST_LIMITS, VirtualHost
 from rabbitry.broker.access import USER_LIMITS, Permission, TopicPermission
@@ -191,9 +192,12 @@ class _Plan:
 
     def _parameter(self, item: Json) -> _Step | None:
         vhost, component, name = self._known_vhost(item), text(item, "component"), text(item, "name")
+        value = item.get("value")
+        if component == OPERATOR_POLICY and isinstance(value, dict):
+            return self._policy({**value, "vhost": vhost, "name": name}, self._broker.operator_policies)
         where = f" ({vhost}/{component}/{name})"
         try:
-            limits = parameter(component, name, item.get("value"))
+            limits = parameter(component, name, value)
         except BadDefinition as error:
             raise BadDefinition(f"{error}{where}") from error
         return functools.partial(self._set_limits, vhost, limits)
@@ -204,13 +208,14 @@ class _Plan:
             vhost.limits = limits
             vhost.store()
 
-    def _policy(self, item: Json) -> _Step | None:
+    def _policy(self, item: Json, policies: Policies | None = None) -> _Step | None:
         vhost, name = self._known_vhost(item), named(item)
         try:
-            policy = definitions.policy(vhost, name, item, self._broker.config.release)
+            release, component = self._broker.config.release, POLICY if policies is None else OPERATOR_POLICY
+            policy = definitions.policy(vhost, name, item, release, component)
         except BadDefinition as error:
             raise BadDefinition(f"{error} ({vhost}/{name})") from error
-        return lambda: self._broker.putting_policy(policy) if vhost in self._broker.vhosts else None
+        return lambda: self._broker.putting_policy(policy, policies) if vhost in self._broker.vhosts else None
 
     def _exchange(self, item: Json) -> _Step | None:
         vhost, name, kind = self._known_vhost(item), short(item, "name"), text(item, "type")
@@ -331,8 +336,8 @@ def parameter(component: str, name: str, value: object) -> dict[str, int]:
     """
     if component == "policy":
         raise BadDefinition("policies may not be set using this method")
-    if component == "operator_policy":
-        raise BadDefinition("operator policies are not available in this broker: use a policy")
+    if component == OPERATOR_POLICY:
+        raise BadDefinition("operator policies are set at /api/operator-policies")
     if component != "vhost-limits":
         raise BadDefinition(f"Validation failed\n\ncomponent {component} not found\n")
     if name != "limits":

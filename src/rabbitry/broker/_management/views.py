@@ -23,7 +23,7 @@ from rabbitry.broker._management.encoding import Json
 from rabbitry.broker._management.rates import RETENTION, Counts, Rates
 from rabbitry.broker._management.stats import Ranges
 from rabbitry.broker._parameters import CLUSTER_NAME
-from rabbitry.broker._policies import Policy
+from rabbitry.broker._policies import OPERATOR_POLICY, Policy
 from rabbitry.broker._product import PLATFORM
 from rabbitry.broker._queues.queue import Queue
 from rabbitry.broker._vhost import VirtualHost
@@ -184,8 +184,8 @@ def queue(item: Queue, rates: Rates, ranges: Ranges) -> Json:
         "exclusive_consumer_tag": exclusive,
         "single_active_consumer_tag": active.tag if active is not None else None,
         "policy": item.policy.name if item.policy is not None else None,
-        "operator_policy": None,
-        "effective_policy_definition": plain(item.policy.definition) if item.policy is not None else {},
+        "operator_policy": item.operator_policy.name if item.operator_policy is not None else None,
+        "effective_policy_definition": plain(item.settings),
         "memory": 0,
         "message_bytes_ready": item.ready_bytes,
         "message_bytes": item.ready_bytes,
@@ -461,11 +461,18 @@ def topic_permission(vhost_name: str, user_name: str, exchange_name: str, item: 
     return {"user": user_name, "vhost": vhost_name, "exchange": exchange_name, **item._asdict()}
 
 
-def parameters(item: VirtualHost) -> list[Json]:
-    """Return a virtual host's parameters: its limits, if any are set."""
-    if not item.limits:
-        return []
-    return [{"value": dict(item.limits), "vhost": item.name, "component": "vhost-limits", "name": "limits"}]
+def parameters(broker: Broker, item: VirtualHost) -> list[Json]:
+    """Return a virtual host's parameters: its operator policies, and its limits if any are set."""
+    found: list[Json] = []
+    for known in broker.operator_policies:
+        if known.vhost == item.name:
+            value = policy(known)
+            place = {"vhost": value.pop("vhost"), "component": OPERATOR_POLICY, "name": value.pop("name")}
+            found.append({"value": value, **place})
+    if item.limits:
+        limits = {"component": "vhost-limits", "name": "limits"}
+        found.append({"value": dict(item.limits), "vhost": item.name, **limits})
+    return found
 
 
 def global_parameters(broker: Broker) -> list[Json]:

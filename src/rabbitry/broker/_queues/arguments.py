@@ -10,6 +10,7 @@ from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.tables import FieldValue, Table, type_name
 from rabbitry.broker._erlang import check_timer
 from rabbitry.broker._errors import invalid_type, precondition_failed
+from rabbitry.broker._policies import smaller
 from rabbitry.broker.compat import Release
 from rabbitry.exceptions import ProtocolViolation, RabbitryError
 
@@ -219,18 +220,17 @@ def _delivery_limit(limit: int | None, release: Release) -> int | None:
 
 
 def with_policy(rules: Rules, arguments: Table, definition: Table, release: Release) -> Rules:
-    """Return a queue's rules after applying its policy's definition to `rules`, those of its arguments."""
+    """Return a queue's rules after applying the settings of its policies to `rules`, those of its arguments."""
     changes: dict[str, int | str | None] = {}
     for setting, rule in _SETTINGS.items():
         value = definition.get(setting)
-        if not isinstance(value, int | str) or (setting == "delivery-limit" and not rules.quorum):
+        if not isinstance(value, int | str):
             continue
         own = arguments.get(f"x-{setting}")
         if own is None:
             changes[rule] = value
         elif isinstance(own, int) and isinstance(value, int):
-            is_negative = setting == "delivery-limit" and min(own, value) < 0 and release.has_negative_limits
-            changes[rule] = max(own, value) if is_negative else min(own, value)
+            changes[rule] = smaller(setting, own, value, release)
     limit = changes.get("delivery_limit")
     if isinstance(limit, int):
         changes["delivery_limit"] = _delivery_limit(limit, release)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final, Protocol
 
 from rabbitry.amqp.protocol.tables import Table
-from rabbitry.broker._policies import Policy
+from rabbitry.broker._policies import Policy, merged
 from rabbitry.broker._queues.arguments import Rules, with_policy
 from rabbitry.broker._queues.backlog import LONGEST_TURN, Backlog, Host
 from rabbitry.broker._queues.expiry import Timer
@@ -63,6 +63,7 @@ class Queue(Backlog):
         "arguments",
         "auto_delete",
         "durable",
+        "operator_policy",
         "owner",
         "policy",
         "turns",
@@ -86,23 +87,28 @@ class Queue(Backlog):
         self.arguments: Table = arguments
         self._own_rules = rules
         self.policy: Policy | None = None
+        self.operator_policy: Policy | None = None
         self.turns: Turns = Turns(alone=rules.single_active_consumer)
         self._unused_timer = Timer()
         self._is_overdue = False
         """Whether it was unused for x-expires, and is to be deleted in its turn."""
         self.note_use()
 
-    def follow(self, policy: Policy | None) -> None:
-        """Apply arguments and policy from now on. Messages beyond the new limits are dropped at once."""
-        if policy == self.policy:
+    def follow(self, policy: Policy | None, operator_policy: Policy | None) -> None:
+        """Apply arguments and policies from now on. Messages beyond the new limits are dropped at once."""
+        if (policy, operator_policy) == (self.policy, self.operator_policy):
             return
-        self.policy = policy
-        definition = policy.definition if policy is not None else {}
-        self.rules = with_policy(self._own_rules, self.arguments, definition, self.vhost.release)
+        self.policy, self.operator_policy = policy, operator_policy
+        self.rules = with_policy(self._own_rules, self.arguments, self.settings, self.vhost.release)
         self._read_rules()
         self.note_use()
         if self._is_over():
             self.dispatch()
+
+    @property
+    def settings(self) -> Table:
+        """The settings of its policies that apply."""
+        return merged(self.policy, self.operator_policy, self.vhost.release)
 
     # -- consumers -------------------------------------------------------------------------------------
 

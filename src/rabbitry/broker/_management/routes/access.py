@@ -11,6 +11,7 @@ from rabbitry.broker._management.call import CREATED, DONE, Answer, Call, bad, n
 from rabbitry.broker._management.encoding import Json
 from rabbitry.broker._management.listing import Listed, answer
 from rabbitry.broker._management.rates import vhost_totals
+from rabbitry.broker._policies import Policies
 from rabbitry.broker._vhost import VHOST_LIMITS, VirtualHost
 from rabbitry.broker.access import USER_LIMITS, Permission, TopicPermission
 from rabbitry.exceptions import UsageError
@@ -312,23 +313,45 @@ def _vhost_limit(call: Call) -> object:
 @route("/api/policies/{vhost}")
 def _policies(call: Call) -> object:
     call.policymaker()
+    return _listed(call, call.broker.policies)
+
+
+@route("/api/operator-policies")
+@route("/api/operator-policies/{vhost}")
+def _operator_policies(call: Call) -> object:
+    call.policymaker()
+    return _listed(call, call.broker.operator_policies)
+
+
+def _listed(call: Call, policies: Policies) -> object:
     names = {vhost.name for vhost in call.vhosts()}
-    return answer(call, Listed([policy for policy in call.broker.policies if policy.vhost in names], views.policy))
+    return answer(call, Listed([policy for policy in policies if policy.vhost in names], views.policy))
 
 
 @route("/api/policies/{vhost}/{name}", "GET", "PUT", "DELETE")
 async def _policy(call: Call) -> object:
     call.policymaker()
+    return await _carried_out(call, call.broker.policies)
+
+
+@route("/api/operator-policies/{vhost}/{name}", "GET", "PUT", "DELETE")
+async def _operator_policy(call: Call) -> object:
+    call.administrator()
+    return await _carried_out(call, call.broker.operator_policies)
+
+
+async def _carried_out(call: Call, policies: Policies) -> object:
+    """Show, set or clear a policy or an operator policy."""
     vhost, name = call.vhost().name, call.path("name")
-    known = call.broker.policies.get(vhost, name)
+    known = policies.get(vhost, name)
     if call.method == "PUT":
         body = call.body()
         need_keys(body, "pattern", "definition")
-        policy = definitions.policy(vhost, name, body, call.broker.config.release)
-        await call.carry_out(call.broker.putting_policy(policy))
+        policy = definitions.policy(vhost, name, body, call.broker.config.release, policies.component)
+        await call.carry_out(call.broker.putting_policy(policy, policies))
         return CREATED if known is None else DONE
     if known is None:
         raise not_found()
     if call.method == "DELETE":
-        return await call.carry_out(call.broker.deleting_policy(vhost, name))
+        return await call.carry_out(call.broker.deleting_policy(vhost, name, policies))
     return views.policy(known)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rabbitry.broker._management import definitions, importing, views
 from rabbitry.broker._management.call import CREATED, DONE, Call, bad, need_keys, not_found, route
+from rabbitry.broker._policies import OPERATOR_POLICY
 
 
 @route("/api/cluster-name", "GET", "PUT")
@@ -49,15 +50,17 @@ def _global_parameter(call: Call) -> object:
 def _parameters(call: Call) -> object:
     call.policymaker()
     component = call.request.path_params.get("component")
-    found = [item for vhost in call.vhosts() for item in views.parameters(vhost)]
+    found = [item for vhost in call.vhosts() for item in views.parameters(call.broker, vhost)]
     return [item for item in found if component in (None, item["component"])]
 
 
 @route("/api/parameters/{component}/{vhost}/{name}", "GET", "PUT", "DELETE")
-def _parameter(call: Call) -> object:
+async def _parameter(call: Call) -> object:
     call.policymaker()
     vhost, component, name = call.vhost(), call.path("component"), call.path("name")
-    known = [item for item in views.parameters(vhost) if (item["component"], item["name"]) == (component, name)]
+    known = [
+        item for item in views.parameters(call.broker, vhost) if (item["component"], item["name"]) == (component, name)
+    ]
     if call.method == "PUT":
         body = call.body()
         need_keys(body, "value")
@@ -66,6 +69,9 @@ def _parameter(call: Call) -> object:
         return DONE if known else CREATED
     if not known:
         raise not_found()
+    if call.method == "DELETE" and component == OPERATOR_POLICY:
+        broker = call.broker
+        return await call.carry_out(broker.deleting_policy(vhost.name, name, broker.operator_policies))
     if call.method == "DELETE":
         vhost.limits = {}
         vhost.store()
@@ -74,23 +80,6 @@ def _parameter(call: Call) -> object:
 
 
 # -- not available here ------------------------------------------------------------------------------------
-
-
-@route("/api/operator-policies")
-@route("/api/operator-policies/{vhost}")
-def _operator_policies(call: Call) -> object:
-    call.policymaker()
-    call.vhosts()
-    return []
-
-
-@route("/api/operator-policies/{vhost}/{name}", "GET", "PUT", "DELETE")
-def _operator_policy(call: Call) -> object:
-    call.administrator()
-    call.vhost()
-    if call.method == "PUT":
-        raise bad("operator policies are not available in this broker: use a policy")
-    raise not_found()
 
 
 @route("/api/feature-flags/{name}/enable", "PUT")
