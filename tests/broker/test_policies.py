@@ -229,3 +229,19 @@ def test_the_policy_of_highest_priority_applies_after_any_change(
                 mine = [one for one in known.values() if one.apply_to in ("all", kind) and thing.name]
                 mine = [one for one in mine if re.search(one.pattern, thing.name)]
                 assert thing.policy == max(mine, key=lambda one: one.priority, default=None)
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+async def test_an_operator_policy_survives_a_restart(is_kept: bool, tmp_path: Path) -> None:
+    config = BrokerConfig(port=0, data=tmp_path if is_kept else None)
+    async with Broker(config) as broker, rabbitry.connect(broker.url) as connection, await connection.channel() as one:
+        await one.declare_queue("a", durable=True, arguments={"x-max-length": 9})
+        take_all(broker.putting_policy(Policy("/", "p", "^a", {"max-length": 7})))
+        operators = broker.operator_policies
+        take_all(broker.putting_policy(Policy("/", "limits", "^a", {"max-length": 5, "expires": 90_000}), operators))
+        assert broker.vhosts["/"].queues["a"].settings == {"max-length": 5, "expires": 90_000}
+    async with Broker(config, after=None if is_kept else broker) as again:
+        queue = again.vhosts["/"].queues["a"]
+        assert (queue.rules.max_length, queue.rules.expires) == (5, 90_000)
+        take_all(again.deleting_policy("/", "limits", again.operator_policies))
+        assert (queue.rules.max_length, queue.rules.expires) == (7, None)

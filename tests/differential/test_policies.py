@@ -41,10 +41,10 @@ _BOTH: Final[tuple[tuple[Mapping[str, Any], Mapping[str, Any]], ...]] = (
 class _Tool:
     """A client of the management API, which logs answers."""
 
-    def __init__(self, management: str, url: str) -> None:
+    def __init__(self, http: httpx.Client, url: str) -> None:
         self.log: list[object] = []
         self.url = url
-        self._http = httpx.Client(base_url=f"{management}api/", auth=("guest", "guest"), timeout=WITHIN)
+        self._http = http
 
     def call(self, method: str, path: str, **body: object) -> None:
         answer = self._http.request(method, path, json=body or None)
@@ -120,11 +120,17 @@ def _limited(tool: _Tool) -> list[str]:
         return peer.log
 
 
+def _client(management_url: str | None) -> httpx.Client:
+    return httpx.Client(base_url=f"{management_url}api/", auth=("guest", "guest"), timeout=WITHIN)
+
+
 def test_policies_apply_the_same_on_both_brokers(own_rabbitmq: RabbitMQ) -> None:
-    assert own_rabbitmq.management_url is not None
-    theirs = _Tool(own_rabbitmq.management_url, own_rabbitmq.url)
-    with RunningBroker(compat=COMPAT) as broker:
-        ours = _Tool(broker.management_url, broker.url)
-        for got, expected in zip(_script(ours), _script(theirs), strict=True):
+    with (
+        RunningBroker(compat=COMPAT) as broker,
+        _client(broker.management_url) as ours,
+        _client(own_rabbitmq.management_url) as theirs,
+    ):
+        tool, their_tool = _Tool(ours, broker.url), _Tool(theirs, own_rabbitmq.url)
+        for got, expected in zip(_script(tool), _script(their_tool), strict=True):
             assert got == expected
-        assert _limited(ours) == _limited(theirs)
+        assert _limited(tool) == _limited(their_tool)
