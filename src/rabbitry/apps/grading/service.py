@@ -65,6 +65,7 @@ async def run(
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         ending.set()
+        role_set.turns.close()
         is_done = await worker.stop(deadline)
         for task in waiting:
             if task.done() and not task.cancelled():

@@ -31,9 +31,11 @@ from rabbitry.apps.grading.roles import (
     decide,
     key_of,
 )
+from rabbitry.apps.grading.turns import IN_HAND, PUT_OFF, Turns
 from rabbitry.exceptions import UsageError
 from rabbitry.flow import App, Message
 from rabbitry.flow.exceptions import Reject
+from rabbitry.flow.stage import UNCOUNTED
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -100,7 +102,7 @@ class RoleSet:
     markers: module → function that marks its solutions; the demonstrator of a module whose marker is broken does not
     run, and its submissions wait. left_alone: how many messages of others each stage saw. found_type: returns the
     exchange's type on the broker, where another program may have declared it first. files: where a coordinator keeps
-    the files.
+    the files. turns: shares the markings at the same time among the students.
     """
 
     wiring: Wiring
@@ -110,6 +112,7 @@ class RoleSet:
     left_alone: Counter[str] = field(default_factory=Counter)
     found_type: Callable[[], str] | None = None
     files: Files | None = None
+    turns: Turns = field(default_factory=lambda: Turns(os.cpu_count() or 1))
 
     @property
     def is_broadcast(self) -> bool:
@@ -147,7 +150,8 @@ class RoleSet:
             queue=role.queue if spec.module is None else spec.module.queue,
             name=spec.name,
             then=self._key,
-            concurrency=os.cpu_count() if marks else None,
+            concurrency=IN_HAND if marks else None,
+            uncounted=PUT_OFF if marks else UNCOUNTED,
         )(self._handler(spec, role, marks=marks))
 
     def _markers(self, spec: RoleSpec) -> list[Marker]:
@@ -185,7 +189,7 @@ class RoleSet:
 
     # -- handling --------------------------------------------------------------------------------------
 
-    def _handler(self, spec: RoleSpec, role: Role, *, marks: bool) -> Callable[..., Products | Awaitable[Products]]:
+    def _handler(self, spec: RoleSpec, role: Role, *, marks: bool) -> Callable[..., Awaitable[Products]]:
         async def to_inbox(fields: dict[str, Any], message: Message) -> Products:
             with _telling_of_refusals(spec):
                 return await self._to_inbox(spec, role, fields, message)
@@ -198,9 +202,9 @@ class RoleSet:
             with _telling_of_refusals(spec):
                 return self._pass_on(spec, role, fields, message)
 
-        def marked(fields: dict[str, Any], message: Message) -> Products:
+        async def marked(fields: dict[str, Any], message: Message) -> Products:
             with _telling_of_refusals(spec):
-                return self._pass_on(spec, role, fields, message)
+                return await self._mark(spec, role, fields, message)
 
         if spec.person:
             return to_inbox
@@ -231,13 +235,23 @@ class RoleSet:
 
     def _pass_on(self, spec: RoleSpec, role: Role, fields: dict[str, Any], message: Message) -> Products:
         assignment = self._take(spec, role, fields, message)
+        return [] if assignment is None else self._decided(spec, role, assignment, None)
+
+    async def _mark(self, spec: RoleSpec, role: Role, fields: dict[str, Any], message: Message) -> Products:
+        assignment = self._take(spec, role, fields, message)
         if assignment is None:
             return []
-        decision = Decision(BY_ITSELF)
-        marker = self.markers.get(assignment.module) if role.name == "demonstrator" else None
-        if marker is not None:
-            decision = marker(assignment.solution(), assignment.name)
-        moved = decide(assignment, role, role.actions[0], decision, by_scheme=marker is not None)
+        marker = self.markers.get(assignment.module)
+        if marker is None:
+            return self._decided(spec, role, assignment, None)
+        async with self.turns.turn(assignment.student):
+            decision = await asyncio.to_thread(marker, assignment.solution(), assignment.name)
+        return self._decided(spec, role, assignment, decision)
+
+    def _decided(self, spec: RoleSpec, role: Role, assignment: Assignment, marked: Decision | None) -> Products:
+        """Return what to publish. marked: the decision of a marking scheme, if there is one."""
+        decision = marked or Decision(BY_ITSELF)
+        moved = decide(assignment, role, role.actions[0], decision, by_scheme=marked is not None)
         _logger.info("%s: %s", spec.name, moved)
         return [moved, Progress.of(moved, whole=_is_first(role, assignment))]
 
