@@ -8,10 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from rabbitry.apps.crawl.crawler.fetching import SITEMAP_LARGEST
 from tests.support import pages
 from tests.support.pages import Page, page, redirect, routes, words
 from tests.support.sites import NOT_FOUND, Answer, Request, Site, host
 
+_PIECE: Final = 100_000
 PNG: Final = Answer(b"\x89PNG\r\n\x1a\n" + bytes(100), kind="image/png")
 
 
@@ -249,10 +251,11 @@ def _nasty(zoo: Zoo) -> None:
     maps: dict[str, tuple[Answer, str]] = {
         "/lax.xml": (Answer(lax, kind="application/xml"), "sitemap"),
         "/bomb.xml.gz": (Answer(gzip.compress(bytes(100_000_000), 1), kind="application/gzip"), "bomb"),
+        "/largest.xml": (_largest_sitemap(b"<urlset><url><loc>/three</loc></url>" + entry * 100), "sitemap"),
         "/endless.xml": (pages.endless(b"<urlset>" + entry * 10_000), "too-large"),
         "/broken.xml": (Answer(b"<urlset><url><loc>/one?a=1", kind="application/xml"), "unreadable"),
     }
-    pairs = {target: page(target, (), words(target)) for target in ("/", "/one?a=1&b=2", "/two")}
+    pairs = {target: page(target, (), words(target)) for target in ("/", "/one?a=1&b=2", "/two", "/three")}
 
     def site(request: Request) -> Answer:
         if request.target == "/robots.txt":
@@ -262,3 +265,10 @@ def _nasty(zoo: Zoo) -> None:
 
     outcomes = {target: outcome for target, (_, outcome) in maps.items()}
     zoo.add(site, outcomes | dict.fromkeys(pairs, "document"))
+
+
+def _largest_sitemap(beginning: bytes) -> Answer:
+    """Return a sitemap of 50 MB, the most that is read, all but its beginning white space."""
+    end = b"</urlset>"
+    count, rest = divmod(SITEMAP_LARGEST - len(beginning) - len(end), _PIECE)
+    return Answer(pieces=lambda: [beginning, *itertools.repeat(b"\n" * _PIECE, count), b"\n" * rest, end])

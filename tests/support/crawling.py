@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import sqlite3
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ T = TypeVar("T")
 Role: TypeAlias = Literal["crawler", "processor", "keeper", "run"]
 
 LOOPBACK: Final = "127.0.0.0/8"
+_PEAK: Final = re.compile(r"^VmHWM:\s*(\d+) kB$", re.MULTILINE)
 
 
 class Crawl:
@@ -128,6 +130,17 @@ class Crawl:
         """See that all roles that were not killed or stopped still run."""
         for one, role in self.running.items():
             assert one.process.poll() is None, f"{role} ended with {one.process.returncode}: {one.output}"
+
+    def peak_memory(self, role: Role) -> int:
+        """Return the most resident memory in bytes that a role's process, or a process of its own, ever had; Linux."""
+        most = 0
+        for one in self.of(role):
+            process = psutil.Process(one.process.pid)
+            for each in (process, *process.children(recursive=True)):
+                with contextlib.suppress(FileNotFoundError):  # it has just ended
+                    found = _PEAK.search(Path(f"/proc/{each.pid}/status").read_text())
+                    most = max(most, int(found[1]) << 10 if found else 0)
+        return most
 
     def add(self, *urls: str, **options: str | int | float | bool) -> list[dict[str, Any]]:
         """Add addresses, with `delay=0` unless another one is given. Return the answer for each."""

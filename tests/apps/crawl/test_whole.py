@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import pytest
 import trustme
@@ -13,12 +14,16 @@ from tests.support import crawl_scenes
 from tests.support.brokers import ON_EMBEDDED, ON_RABBITMQ
 from tests.support.commands import run
 from tests.support.crawl_zoo import Zoo, zoo
-from tests.support.crawling import Crawl
+from tests.support.crawling import Crawl, Role
 from tests.support.pages import Graph, page, words
 from tests.support.sites import Answer, Request, Sites, host
 from tests.support.waiting import eventually_blocking
 
 pytestmark = pytest.mark.timeout(400)
+
+
+_MOST_MEMORY: Final[dict[Role, int]] = {"crawler": 200, "processor": 300, "keeper": 200}
+"""MiB of a process of each role."""
 
 
 @dataclass
@@ -119,6 +124,13 @@ def test_bad_input_is_counted(crawled: Crawled) -> None:
         *("bomb", "broken-encoding", "too-slow", "slow-down", "unreadable"),
     ):
         assert counted.get(outcome, 0) > 0, (outcome, counted)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process's peak memory")
+def test_bad_input_takes_bounded_memory(crawled: Crawled) -> None:
+    # A sitemap of 50 MB, bombs of 100 and 200 MB, and bodies without end were among it.
+    peaks = {role: crawled.crawl.peak_memory(role) >> 20 for role in _MOST_MEMORY}
+    assert all(0 < peak < _MOST_MEMORY[role] for role, peak in peaks.items()), peaks
 
 
 def test_every_role_still_runs(crawled: Crawled) -> None:
