@@ -184,9 +184,13 @@ async def test_a_faulty_waiting_document_returns_to_the_broker_and_fails_alone(
 
 
 async def test_a_command_among_very_many_links_is_answered_and_all_links_are_found(
-    broker_url: str, tmp_path: Path
+    broker_url: str, database_url: str, tmp_path: Path
 ) -> None:
-    async with keeping(broker_url, tmp_path), Asking(broker_url) as asking, rabbitry.connect(broker_url) as connection:
+    async with (
+        keeping(broker_url, tmp_path, database_url),
+        Asking(broker_url) as asking,
+        rabbitry.connect(broker_url) as connection,
+    ):
         assert not (await asking.tell(Add([START], delay=0.0))).error
         channel = await connection.channel()
         for part in range(40):

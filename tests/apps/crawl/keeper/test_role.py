@@ -31,10 +31,10 @@ START = "http://site.test/p/0"
 
 
 @contextlib.asynccontextmanager
-async def keeping(broker: str, folder: Path) -> AsyncIterator[None]:
-    """Run a keeper within the block."""
+async def keeping(broker: str, folder: Path, database: str | None = None) -> AsyncIterator[None]:
+    """Run a keeper within the block. database: its URL; None for one on SQLite in the folder."""
     stop, started = asyncio.Event(), asyncio.Event()
-    options = Options(f"sqlite:///{folder / 'crawl.sqlite3'}")
+    options = Options(database or f"sqlite:///{folder / 'crawl.sqlite3'}")
     task = asyncio.create_task(run(options, broker, stop, started=lambda name: started.set()))
     try:
         waiting = asyncio.create_task(started.wait())

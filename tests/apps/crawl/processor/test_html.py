@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rabbitry.apps.crawl.processor.addresses import LONGEST, MOST_LONG
 from rabbitry.apps.crawl.processor.directives import Directives
-from rabbitry.apps.crawl.processor.html import LONGEST_TEXT, MOST_LINKS, read_html
+from rabbitry.apps.crawl.processor.html import LONGEST_TEXT, MOST_LETTERS, MOST_LINKS, read_html
 
 URL = "http://site.example/dir/page"
 ARTICLE = """<!DOCTYPE html>
@@ -118,6 +118,14 @@ def test_links_are_bounded_in_number_and_length() -> None:
     found = read_html(page, URL)
     assert len(found.links) == MOST_LINKS
     assert found.cut == 10
+
+
+def test_links_relative_to_a_long_address_do_not_multiply_it_without_bound() -> None:
+    base = f"http://site.example/{'x' * 1_900}/"
+    count = 2 * MOST_LETTERS // len(base)
+    found = read_html("".join(f"<a href={number}>" for number in range(count)), base)
+    assert MOST_LETTERS - 2_000 < sum(map(len, found.links)) <= MOST_LETTERS
+    assert found.cut == count - len(found.links)
 
 
 def test_a_link_that_is_too_long_is_cut_so_that_it_stays_too_long() -> None:

@@ -90,6 +90,14 @@ def test_a_long_sitemap_becomes_several_documents() -> None:
     assert len(set(_urls(documents))) == 2 * AT_ONCE + 1
 
 
+def test_long_links_of_a_sitemap_come_in_smaller_documents() -> None:
+    count = AT_ONCE // 2
+    urls = [f"http://a.example/{number}/{'x' * 1_900}" for number in range(count)]
+    documents = _read(HEAD + "".join(f"<url><loc>{url}</loc></url>" for url in urls) + "</urlset>")
+    assert [link.url for document in documents for link in document.links] == urls
+    assert max(sum(len(link.url) for link in document.links) for document in documents) < 210_000
+
+
 def test_a_sitemap_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sitemaps, "_MOST", 2 * AT_ONCE)
     documents = _read("".join(f"http://a.example/{number}\n" for number in range(5 * AT_ONCE)))

@@ -17,6 +17,8 @@ from rabbitry.apps.crawl.processor.sanitizing import sanitize
 
 MOST_LINKS: Final = 5_000
 """The most links kept of a page."""
+MOST_LETTERS: Final = 1_000_000
+"""Characters of these in all: relative links multiply a long address, and a keeper holds 128 documents at once."""
 LONGEST_TEXT: Final = 500_000
 LONGEST_TITLE: Final = 500
 _READ: Final = "title,base[href],a[href],area[href],frame[src],iframe[src],link[href],meta[content]"
@@ -48,23 +50,26 @@ class Found:
 def unique(urls: Iterable[str | None]) -> tuple[list[str], int]:
     """Return the addresses of a page's links, unique and in order, and how many more there were.
 
-    urls: None for a link without an address. At most MOST_LINKS are kept, MOST_LONG of them longer than the limit:
-    these are shortened, but stay too long, so that the keeper can name them.
+    urls: None for a link without an address. At most MOST_LINKS are kept, of MOST_LETTERS in all, and MOST_LONG of them
+    longer than the limit: these are shortened, but stay too long, so that the keeper can name them.
     """
     found = [url for url in dict.fromkeys(urls) if url is not None]
-    if len(found) <= MOST_LINKS and max(map(len, found), default=0) <= LONGEST:
+    lengths = list(map(len, found))
+    if len(found) <= MOST_LINKS and max(lengths, default=0) <= LONGEST and sum(lengths) <= MOST_LETTERS:
         return found, 0
     kept: dict[str, None] = {}
-    long, cut = 0, 0
+    long, cut, letters = 0, 0, 0
     for url in found:
         is_long = len(url) > LONGEST
         short = shortened(url) if is_long else url
         if short in kept:
             continue
-        if len(kept) >= MOST_LINKS or (is_long and long >= MOST_LONG):
+        is_full = len(kept) >= MOST_LINKS or letters + len(short) > MOST_LETTERS
+        if is_full or (is_long and long >= MOST_LONG):
             cut += 1
             continue
         long += is_long
+        letters += len(short)
         kept[short] = None
     return list(kept), cut
 

@@ -22,11 +22,13 @@ _CHUNK: Final = 64 * 1024
 _BLANKS: Final = "\ufeff \t"
 _MOST: Final = 1_000_000
 """The most links read of a sitemap, which may have 50,000 (sitemaps.org)."""
+_MOST_LETTERS: Final = 200_000
+"""Characters of a group's links; a keeper holds 128 documents at once."""
 _LONGEST_LINE: Final = 4 * LONGEST
 
 
 class Sitemap:
-    """A sitemap, or a sitemap of sitemaps; its links come in groups of AT_ONCE.
+    """A sitemap, or a sitemap of sitemaps; its links come in groups of AT_ONCE, fewer if they are long.
 
     is_index: whether its links are sitemaps. cut: links left out so far because they are too long, after MOST_LONG.
     """
@@ -43,6 +45,7 @@ class Sitemap:
     def links(self) -> Iterator[list[Link]]:
         """Return the links, unique within a group. Raises Problem if it breaks off, after the links before."""
         found: dict[str, Link] = {}
+        letters = 0
         problem = None
         try:
             for entry in self._entries():
@@ -56,10 +59,11 @@ class Sitemap:
                         continue
                     url = shortened(url)
                 found[url] = Link(url, entry.modified)
-                if len(found) >= AT_ONCE:
+                letters += len(url)
+                if len(found) >= AT_ONCE or letters >= _MOST_LETTERS:
                     yield list(found.values())
                     self._count += len(found)
-                    found = {}
+                    found, letters = {}, 0
                     if self._count >= _MOST:
                         raise Problem("too-large", f"it has more than {_MOST} links")
         except Problem as error:
