@@ -274,3 +274,38 @@ def test_bonus_points_come_on_top(scheme: MakeScheme) -> None:
 
 def test_a_part_ends_with_its_command_not_with_its_time(run: Run) -> None:
     assert run("print(1)", wall_seconds=3600).mark == 4  # far below the test's own limit
+
+
+_HIDDEN = """
+[[part]]
+name = "shown"
+points = 1.5
+command = ["python3", "main.py"]
+
+[[part]]
+name = "secret one"
+points = 0.1
+hidden = true
+command = "echo SECRET; exit 1"
+
+[[part]]
+name = "secret two"
+points = 0.2
+hidden = true
+command = ["python3", "main.py"]
+"""
+
+
+def test_hidden_parts_show_their_points_alone_until_they_are_revealed(scheme: MakeScheme) -> None:
+    told = mark(scheme(_HIDDEN), b"x=1", "main.py")
+    assert told.feedback == "Homework: 1.7 of 1.8 points\n\n✔ shown: 1.5 of 1.5\n… 2 parts not shown: 0.2 of 0.3\n"
+    assert [part.name for part in told.parts] == ["shown", "secret one", "secret two"]
+    later = mark(scheme("reveal = 2999-12-01T12:00:00+01:00\n" + _HIDDEN), b"x=1", "main.py")
+    assert "2 parts not shown before 2999-12-01 11:00 UTC: 0.2 of 0.3" in later.feedback
+    assert "SECRET" not in later.feedback
+    assert "secret" not in later.feedback
+    past = mark(scheme("hidden = true\nreveal = 2001-12-01T12:00:00Z\n" + _HIDDEN), b"x=1", "main.py")
+    assert "✘ secret one: 0 of 0.1" in past.feedback
+    assert "SECRET" in past.feedback
+    every = scheme("hidden = true\n" + _HIDDEN)
+    assert {part.name for part in every.part if part.hidden} == {"shown", "secret one", "secret two"}

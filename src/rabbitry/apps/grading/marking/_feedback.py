@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Final, Self
 
+from rabbitry._words import counted
 from rabbitry.apps.grading.marking.sandbox import Outcome
 from rabbitry.apps.grading.marking.scheme import exact
 
@@ -71,15 +74,41 @@ class Line:
     shown: Shown
 
 
-def feedback(scheme: str, total: float, out_of: float, parts: Iterable[Line]) -> str:
-    """Return the text for the student: a line for each part, each followed by what went wrong."""
+def feedback(
+    scheme: str,
+    total: float,
+    out_of: float,
+    parts: Iterable[Line],
+    hidden: Collection[str] = (),
+    reveal: datetime | None = None,
+) -> str:
+    """Return the text for the student: a line for each part, each followed by what went wrong.
+
+    Args:
+        scheme: The scheme's title.
+        total: The mark.
+        out_of: The maximum.
+        parts: The results.
+        hidden: The names of parts of which only the points are told, all together.
+        reveal: When these will be shown; None if never.
+    """
     lines = [f"{_name(scheme)}: {number(total)} of {number(out_of)} points", ""]
+    unseen = []
     for part in parts:
+        if part.name in hidden:
+            unseen.append(part)
+            continue
         sign = "✔" if part.passed else "✘"
         bonus = " (bonus)" if part.bonus else ""
         lines.append(f"{sign} {_name(part.name)}: {number(part.points)} of {number(part.out_of)}{bonus}")
         if not part.passed:
             lines += ["    " + line for line in part.shown.lines()]
+    if unseen:
+        until = "" if reveal is None else f" before {reveal.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        got = sum((exact(part.points) for part in unseen), Decimal())
+        most = sum((exact(part.out_of) for part in unseen), Decimal())
+        what = counted(len(unseen), "part")
+        lines.append(f"… {what} not shown{until}: {number(float(got))} of {number(float(most))}")
     return _cut("\n".join(lines), MAX_FEEDBACK) + "\n"
 
 

@@ -6,6 +6,7 @@ import json
 import secrets
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Final
@@ -48,7 +49,7 @@ class Marking(Struct):
     """The exact decimal sum of the parts' points; bonus parts may raise it above `out_of`."""
     out_of: float
     feedback: str
-    """For the student: a line for each part, each followed by what went wrong."""
+    """For the student: a line for each part, each followed by what went wrong; of hidden parts the points together."""
     parts: list[PartResult]
 
 
@@ -74,11 +75,12 @@ def mark(scheme: Scheme, solution: bytes, name: str, *, allow_weak: bool = False
         room = min(part.limits.disk for part in scheme.part) // 2
         unpack(solution, name, folder / "submission", room=room, file=scheme.scheme.file, shut_in=shut_in)
         marked = [_mark_part(part, scheme.folder, shut_in, folder) for part in scheme.part]
+    hidden = scheme.hidden(datetime.now(UTC))
     total = float(sum((exact(line.points) for line in marked), Decimal(0)))
     return Marking(
         mark=total,
         out_of=scheme.out_of,
-        feedback=feedback(scheme.name, total, scheme.out_of, marked),
+        feedback=feedback(scheme.name, total, scheme.out_of, marked, hidden, scheme.scheme.reveal),
         parts=[
             PartResult(line.name, line.points, line.out_of, line.passed, line.shown.text(), line.bonus)
             for line in marked

@@ -9,6 +9,7 @@ import importlib.util
 import re
 import sys
 import tomllib
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
@@ -78,6 +79,8 @@ class Part(Struct, frozen=True, forbid_unknown_fields=True):
     """The expected exit code."""
     pytest: str | None = None
     """A file beside the scheme; its tests share the points."""
+    hidden: bool = False
+    """Whether the feedback has only the points, together with those of the other hidden parts."""
     limits: Limits = Limits()
 
 
@@ -87,6 +90,10 @@ class Head(Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     file: str | None = None
     """The file name for a submission of one file; its own name by default."""
+    hidden: bool = False
+    """The default of the parts."""
+    reveal: Annotated[datetime, Meta(tz=True)] | None = None
+    """When hidden parts are shown like others in what is marked from then on."""
     limits: Limits = Limits()
 
 
@@ -106,6 +113,11 @@ class Scheme(Struct, frozen=True, forbid_unknown_fields=True):
     def out_of(self) -> float:
         """The sum of the points of all parts except bonus parts."""
         return float(sum((exact(part.points) for part in self.part if not part.bonus), Decimal(0)))
+
+    def hidden(self, at: datetime) -> frozenset[str]:
+        """Return the names of the parts that a feedback does not show at a time."""
+        is_shown = self.scheme.reveal is not None and at >= self.scheme.reveal
+        return frozenset() if is_shown else frozenset(part.name for part in self.part if part.hidden)
 
 
 def exact(points: float) -> Decimal:
@@ -163,7 +175,7 @@ def _check(document: dict[str, object], folder: Path) -> Scheme:
     parts = document.get("part")
     if isinstance(parts, list):
         defaults = document["scheme"].get("limits", {})  # type: ignore[attr-defined]  # a table: Head was made of it
-        document["part"] = [_with_defaults(part, defaults) for part in parts]
+        document["part"] = [_with_defaults(part, defaults, is_hidden=head.hidden) for part in parts]
     scheme = _convert(document, Scheme, ())
     if not head.name.strip():
         raise _Wrong(("scheme", "name"), "`name` is empty")
@@ -185,11 +197,11 @@ def _is_file_name(name: str) -> bool:
     return name not in {"", ".", ".."} and "/" not in name and len(name) <= 100 and name.isprintable()
 
 
-def _with_defaults(part: object, defaults: dict[str, object]) -> object:
+def _with_defaults(part: object, defaults: dict[str, object], *, is_hidden: bool) -> object:
     if not isinstance(part, dict):
         return part
     limits = part.get("limits", {})
-    return {**part, "limits": {**defaults, **limits} if isinstance(limits, dict) else limits}
+    return {"hidden": is_hidden, **part, "limits": {**defaults, **limits} if isinstance(limits, dict) else limits}
 
 
 def _check_part(part: Part, place: Place, folder: Path) -> None:
