@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from opentelemetry import context as otel_context
@@ -10,7 +11,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, Trace
 
 import rabbitry
 from rabbitry.amqp.client import Properties
-from rabbitry.flow import _tracing
+from rabbitry.flow import _spans
 from tests.flow._running import eventually_dead, eventually_holds, put
 from tests.support import commands
 from tests.support.waiting import eventually
@@ -135,9 +136,10 @@ async def _keep(text: str, message: rabbitry.Message) -> None:
 
 @pytest.mark.parametrize("odd", ["", "x", "00-0-0-0", CAME.upper(), "00-" + "0" * 32 + CAME[35:], 7, [CAME], b"\xff"])
 def test_an_odd_trace_context_makes_no_span_current(odd: object) -> None:
-    before = trace.get_current_span().get_span_context()
-    _tracing.enter({"traceparent": odd, "tracestate": 1})  # type: ignore[dict-item] # as any program may send
-    assert trace.get_current_span().get_span_context() == before
+    headers: Any = {"traceparent": odd, "tracestate": 1}  # as any program may send
+    message = rabbitry.Message("m", "m", 1, "s", "q", "", "k", None, None, None, None, headers)
+    with trace.use_span(span(5)), _spans.handling("q", message, 1):
+        assert not trace.get_current_span().get_span_context().is_valid
 
 
 def test_opentelemetry_is_not_imported_for_programs_that_do_not_use_it() -> None:
@@ -145,7 +147,7 @@ def test_opentelemetry_is_not_imported_for_programs_that_do_not_use_it() -> None
         "import sys, rabbitry\nfrom rabbitry.flow.message import first_properties\n"
         "import rabbitry.flow.worker, rabbitry.flow.publisher\nfrom rabbitry.flow import _tracing as tracing\n"
         "assert first_properties('app', 'text/plain', 'str').headers == {'x-rabbitry-attempt': 1}\n"
-        f"tracing.enter({{'traceparent': {CAME!r}}})\n"
+        "assert not tracing.is_used()\n"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]\n"
     )
     subprocess.run([sys.executable, "-c", program], env=commands.environment(), timeout=60, check=True)

@@ -31,18 +31,6 @@ def current() -> dict[str, str]:
     return carrier
 
 
-def enter(headers: Table) -> None:
-    """Make the span that a message names the current one, for the rest of this context.
-
-    Spans that are begun in it are its children. Does nothing if the message names none.
-    """
-    if is_used() and (carrier := carried(headers)):
-        from opentelemetry import context
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-        context.attach(TraceContextTextMapPropagator().extract(carrier))
-
-
 def carried(headers: Table) -> dict[str, str]:
     """Return the trace context in a message's headers, for the messages that it leads to."""
     if TRACEPARENT not in headers:

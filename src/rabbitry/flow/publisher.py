@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
 
 from rabbitry.amqp.client import BrokerURL, Connection, Properties, Receipt, connect
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import PublishRefused, PublishReturned, UsageError
+from rabbitry.flow import _tracing
 from rabbitry.flow._calling import Calls
 from rabbitry.flow._outlet import Outlet
 from rabbitry.flow._publication import addressed, publication_of
-from rabbitry.flow.key import Key
+from rabbitry.flow.key import Key, name_of
 from rabbitry.flow.message import Publication
 from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.spec import AppSpec
@@ -22,6 +24,9 @@ from rabbitry.flow.timing import Expired, Seconds, Times, Timing, delays_on, tim
 from rabbitry.flow.wiring import topology
 from rabbitry.flow.wiring.cancelling import cancellation_of, checked_id
 from rabbitry.flow.wiring.declarer import Declarer
+
+if TYPE_CHECKING:
+    from rabbitry.flow._spans import Publishing
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -186,16 +191,22 @@ class Publisher:
             PublishError: The broker did not take the message.
             ConnectionClosed: The publisher was closed meanwhile.
         """
-        identity, message = publication_of(self.spec, value, key, headers)
-        if not self.spec.replies_to(message.routing_key):
-            raise UsageError(
-                f"key {message.routing_key!r}: no stage that takes it has replies=True, so no reply would come"
-            )
-        if self._calls is None:
-            raise UsageError(_NOT_ENTERED)
-        if id is not None:
-            identity = checked_id(id)
-        return await self._calls.call(identity, message, timeout=timeout, type=type, on_progress=on_progress)
+        with self._span(key) as span:
+            identity, message = publication_of(self.spec, value, key, headers)
+            if not self.spec.replies_to(message.routing_key):
+                raise UsageError(
+                    f"key {message.routing_key!r}: no stage that takes it has replies=True, so no reply would come"
+                )
+            if self._calls is None:
+                raise UsageError(_NOT_ENTERED)
+            if id is not None:
+                identity = checked_id(id)
+            if span is not None:
+                span.describe(message, identity)
+            answer = await self._calls.call(identity, message, timeout=timeout, type=type, on_progress=on_progress)
+        if span is not None:
+            span.end(None)
+        return answer
 
     async def cancel(self, id: str) -> None:
         """Cancel a job by the id of its first message, which `publish` returned, before or while it is handled.
@@ -240,7 +251,22 @@ class Publisher:
         raises those that the broker causes.
         """
         timing = self._timing(timing_of(after, at, expires, expired))
-        return await self._send(publication_of(self.spec, value, key, headers, timing)[1])
+        with self._span(key) as span:
+            identity, message = publication_of(self.spec, value, key, headers, timing)
+            if span is not None:
+                span.describe(message, identity)
+            receipt = await self._send(message)
+        if span is not None:
+            receipt.add_done_callback(partial(_end_span, span, receipt))
+        return receipt
+
+    def _span(self, key: str | Key[Any]) -> AbstractContextManager[Publishing | None]:
+        """Return the span of a message, None if the program does not use OpenTelemetry."""
+        if not _tracing.is_used():
+            return nullcontext()
+        from rabbitry.flow import _spans
+
+        return _spans.publishing(self.spec.name, name_of(key))
 
     def _timing(self, timing: Timing | None) -> Timing | None:
         return timing if timing is None or self._waits else timing._replace(delay=0.0)
@@ -262,3 +288,7 @@ class Publisher:
             self._outlet.refused()
         elif self._outlet is not None and isinstance(receipt.failure, PublishReturned):
             self._outlet.declare_first()  # a queue may have been deleted
+
+
+def _end_span(span: Publishing, receipt: Receipt, _: object) -> None:
+    span.end(receipt.failure)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rabbitry.flow import _tracing
 from rabbitry.flow.message import Message
@@ -29,16 +29,24 @@ def _arguments(stage: Stage, body: Body, message: Metadata) -> tuple[dict[str, o
 
 
 def _single_arguments(stage: Stage, body: bytes, message: Metadata) -> dict[str, object]:
-    value = stage.codec.decode(body)
-    if _tracing.is_used():
-        found = message()
-        assert isinstance(found, Message)  # noqa: S101 # a single body's; narrows the type
-        _tracing.enter(found.headers)
-    return stage.arguments(value, message)
+    return stage.arguments(stage.codec.decode(body), message)
 
 
-async def call_async(invoker: Invoker, work: Input, put: PutAsync) -> Result:
+def call_async(invoker: Invoker, work: Input, put: PutAsync) -> Coroutine[Any, Any, Result]:
     """Run an `async def` handler; errors become results. Raises CancelledError, which may not be the handler's."""
+    return (_call_traced_async if _tracing.is_used() else _call_async)(invoker, work, put)
+
+
+async def _call_traced_async(invoker: Invoker, work: Input, put: PutAsync) -> Result:
+    from rabbitry.flow import _spans
+
+    with _spans.handling(invoker.stage.queue, work.message(), _size(work.body)) as note:
+        result = await _call_async(invoker, work, put)
+        note(result.kind, result.reason, result.error)
+        return result
+
+
+async def _call_async(invoker: Invoker, work: Input, put: PutAsync) -> Result:
     stage, body = invoker.stage, work.body
     try:
         if invoker.is_plain and isinstance(body, bytes):  # each call more costs every message (`make bench-flow`)
@@ -60,6 +68,17 @@ async def call_async(invoker: Invoker, work: Input, put: PutAsync) -> Result:
 
 def call(invoker: Invoker, work: Input, put: Put) -> Result:
     """Run a `def` handler; its errors become results, also SystemExit and other BaseExceptions."""
+    if not _tracing.is_used():
+        return _call(invoker, work, put)
+    from rabbitry.flow import _spans
+
+    with _spans.handling(invoker.stage.queue, work.message(), _size(work.body)) as note:
+        result = _call(invoker, work, put)
+        note(result.kind, result.reason, result.error)
+        return result
+
+
+def _call(invoker: Invoker, work: Input, put: Put) -> Result:
     stage, body = invoker.stage, work.body
     try:
         if invoker.is_plain and isinstance(body, bytes):
@@ -72,6 +91,10 @@ def call(invoker: Invoker, work: Input, put: Put) -> Result:
         return opened.settled(invoker.call(work, body, arguments, opened.places, put))
     except BaseException as error:  # noqa: BLE001 - the thread belongs to the worker, not to the handler
         return failed(error)
+
+
+def _size(body: Body) -> int:
+    return sum(map(len, body)) if isinstance(body, list) else len(body)
 
 
 def _is_loop_running() -> bool:

@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 from rabbitry._errors import described
 from rabbitry.amqp.client import BrokerURL
 from rabbitry.amqp.client.url import entered
+from rabbitry.flow import _tracing
 from rabbitry.flow.exceptions import AppError, TimeLimitExceeded, WorkerProcessDied
 from rabbitry.flow.message import Message, Undecoded, metadata
 from rabbitry.flow.stage import Stage
@@ -100,7 +101,7 @@ class ProcessSlot:
         stage = work.stage
         try:
             pipe = self._pipe or self._start()
-            is_asked = stage.batch is None or stage.signature.message is not None
+            is_asked = stage.batch is None or stage.signature.message is not None or _tracing.is_used()
             pipe.send((work.body, [job.undecoded for job in work.jobs] if is_asked else []))
             result = self._answer(stage, pipe, put)
         except (EOFError, OSError) as error:

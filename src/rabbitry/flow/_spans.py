@@ -1,0 +1,154 @@
+"""OpenTelemetry's spans of publishing and of handling, named and described by its conventions for messaging.
+
+Used only if the program has imported OpenTelemetry (`_tracing.is_used`). Without its SDK, spans are not recorded, and
+the trace context is passed on as it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from rabbitry._version import __version__
+from rabbitry.flow import _tracing
+from rabbitry.flow.message import Message
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span, Tracer
+    from opentelemetry.util.types import AttributeValue
+
+    from rabbitry.flow.message import Publication
+
+_MOST_LINKS: Final = 128
+"""Links of the span of a batch; the SDK keeps no more unless it is told to."""
+
+
+@lru_cache
+def _tracer() -> Tracer:
+    from opentelemetry import trace
+
+    return trace.get_tracer("rabbitry", __version__)
+
+
+class Publishing:
+    """The span of one message that is published. It ends with `end`."""
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    def describe(self, message: Publication, identity: str) -> None:
+        """Note what is published."""
+        if self._span.is_recording():
+            where = f"{message.exchange}:{message.routing_key}" if message.exchange else message.routing_key
+            self._span.set_attributes(
+                {
+                    "messaging.destination.name": where,
+                    "messaging.rabbitmq.destination.routing_key": message.routing_key,
+                    "messaging.message.id": identity,
+                    "messaging.message.body.size": len(message.body),
+                }
+            )
+
+    def end(self, error: BaseException | None) -> None:
+        """End the span, when the broker has confirmed the message, or with an error."""
+        if error is not None:
+            _fail(self._span, type(error).__name__, str(error))
+        self._span.end()
+
+
+@contextmanager
+def publishing(app: str, key: str) -> Iterator[Publishing]:
+    """Begin the span of a message, which is the current one within the block. An error in the block ends it."""
+    from opentelemetry.trace import SpanKind
+
+    attributes: dict[str, AttributeValue] = {
+        "messaging.system": "rabbitmq",
+        "messaging.operation.name": "publish",
+        "messaging.operation.type": "send",
+        "messaging.client.id": app,
+    }
+    with _tracer().start_as_current_span(
+        f"publish {key}", kind=SpanKind.PRODUCER, attributes=attributes, end_on_exit=False,
+        record_exception=False, set_status_on_exception=False,
+    ) as span:  # fmt: skip
+        own = Publishing(span)
+        try:
+            yield own
+        except BaseException as error:
+            own.end(error)
+            raise
+
+
+@contextmanager
+def handling(queue: str, found: Message | list[Message], size: int) -> Iterator[Callable[[str, str, str], None]]:
+    """Begin the span of a call of a handler, which is the current one within the block.
+
+    The span of a message is a child of the one that the message names. That of a batch begins a trace, with a link to
+    each of them.
+
+    Args:
+        queue: The stage's.
+        found: The metadata of the message, or of all of a batch.
+        size: Bytes of the bodies.
+
+    Yields:
+        A function that notes the result: its kind, its reason and its error.
+    """
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Link, SpanKind, get_current_span
+
+    contexts = [_context_of(message) for message in found] if isinstance(found, list) else []
+    causes = [get_current_span(context).get_span_context() for context in contexts]
+    links = [Link(cause) for cause in causes if cause.is_valid]
+    with _tracer().start_as_current_span(
+        f"process {queue}", context=Context() if isinstance(found, list) else _context_of(found),
+        kind=SpanKind.CONSUMER, links=links[:_MOST_LINKS], record_exception=False, set_status_on_exception=False,
+    ) as span:  # fmt: skip
+        if span.is_recording():
+            span.set_attributes(_attributes(queue, found, size))
+
+        def note(kind: str, reason: str, error: str) -> None:
+            if span.is_recording() and kind != "done":
+                span.set_attribute("rabbitry.outcome", kind)
+                if kind in ("failed", "rejected"):
+                    _fail(span, error.partition(":")[0] if kind == "failed" else reason, error)
+
+        yield note
+
+
+def _context_of(message: Message) -> Context:
+    """Return the context whose span is the one that a message names; an empty one if it names none."""
+    from opentelemetry.context import Context
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    return TraceContextTextMapPropagator().extract(_tracing.carried(message.headers), Context())
+
+
+def _attributes(queue: str, found: Message | list[Message], size: int) -> dict[str, AttributeValue]:
+    attributes: dict[str, AttributeValue] = {
+        "messaging.system": "rabbitmq",
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+    }
+    if isinstance(found, list):
+        return attributes | {"messaging.destination.name": queue, "messaging.batch.message_count": len(found)}
+    origin = f"{found.exchange}:{found.routing_key}:{queue}" if found.exchange else queue
+    return attributes | {
+        "messaging.destination.name": origin,
+        "messaging.rabbitmq.destination.routing_key": found.routing_key,
+        "messaging.message.id": found.id,
+        "messaging.message.conversation_id": found.correlation_id,
+        "messaging.message.body.size": size,
+        "rabbitry.attempt": found.attempt,
+    }
+
+
+def _fail(span: Span, kind: str, text: str) -> None:
+    from opentelemetry.trace import Status, StatusCode
+
+    if span.is_recording():
+        span.set_attribute("error.type", kind)
+        span.set_status(Status(StatusCode.ERROR, text))

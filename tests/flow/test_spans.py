@@ -1,0 +1,66 @@
+"""Spans of publishing and handling, as OpenTelemetry's SDK has them in a program of its own."""
+
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from typing import Any
+
+from tests.support import commands
+
+
+def test_each_publish_and_each_call_of_a_handler_is_a_span(broker_url: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.flow._traced", broker_url],
+        capture_output=True,
+        text=True,
+        timeout=150,
+        env=commands.environment({}),
+    )
+    assert done.returncode == 0, done.stderr
+    spans: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for span in json.loads(done.stdout.splitlines()[-1]):
+        spans[span["name"]].append(span)
+    by_id = {span["context"]["span_id"]: span["name"] for found in spans.values() for span in found}
+
+    def parent(span: dict[str, Any]) -> str | None:
+        return by_id.get(span["parent_id"] or "")
+
+    (request,) = spans["request"]
+    good, bad = spans["publish in"]
+    assert (parent(good), parent(bad)) == ("request", None)
+    assert good["kind"] == "SpanKind.PRODUCER"
+    assert good["attributes"]["messaging.system"] == "rabbitmq"
+    assert good["attributes"]["messaging.operation.type"] == "send"
+    assert good["attributes"]["messaging.destination.name"] == "spans:in"
+    assert good["attributes"]["messaging.message.body.size"] == 4
+
+    first = next(span for span in spans["process spans.first"] if span["parent_id"] == good["context"]["span_id"])
+    assert first["kind"] == "SpanKind.CONSUMER"
+    assert first["context"]["trace_id"] == request["context"]["trace_id"]
+    assert first["attributes"]["messaging.message.id"] == good["attributes"]["messaging.message.id"]
+    assert first["attributes"]["messaging.destination.name"] == "spans:in:spans.first"
+    assert [event["name"] for event in first["events"]] == ["in the handler"]
+    assert first["status"]["status_code"] == "UNSET"
+
+    assert [parent(span) for span in spans["process spans.second"]] == ["process spans.first"] * 2
+    (rejected,) = [span for span in spans["process spans.second"] if span["status"]["status_code"] == "ERROR"]
+    assert rejected["status"]["description"] == "it is bad"
+    assert rejected["attributes"]["error.type"] == "rejected"
+
+    batches = spans["process spans.third"]
+    assert sum(span["attributes"]["messaging.batch.message_count"] for span in batches) == 2
+    links = [link["context"]["span_id"] for span in batches for link in span["links"]]
+    assert [by_id[link] for link in links] == ["process spans.second"] * 2
+    assert {span["parent_id"] for span in batches} == {None}
+
+    assert [span["attributes"]["rabbitry.attempt"] for span in spans["process spans.fails"]] == [1, 2]
+    for span in spans["process spans.fails"]:
+        assert span["attributes"]["error.type"] == "ValueError"
+        assert parent(span) == "publish fails"
+    (call,) = spans["publish asked"]
+    assert parent(call) == "caller"
+    assert call["end_time"] <= spans["caller"][0]["end_time"]
+    (returned,) = spans["publish nowhere"]
+    assert returned["attributes"]["error.type"] == "PublishReturned"
+    assert returned["status"]["status_code"] == "ERROR"
