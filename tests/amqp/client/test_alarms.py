@@ -150,6 +150,24 @@ async def test_a_connection_made_while_the_alarm_is_on_is_blocked_at_its_first_m
         assert await channel.delete_queue("q") == 2
 
 
+async def test_a_channel_is_left_while_the_broker_blocks_its_connection(alarmed: _AlarmedBroker) -> None:
+    """The broker answers channel.close when the alarm ends; nobody waits for that, and the number is free then."""
+    async with rabbitry.connect(alarmed.url, request_timeout=600) as connection:
+        blocked = await connection.channel()
+        async with await connection.channel() as left:
+            await left.declare_queue("q", durable=True)
+            await alarmed.alarm(True)
+            first = await blocked.send(b"first", routing_key="q")
+            await eventually(lambda: connection.blocked is not None, "the block")
+        assert not left.is_open
+        used = set(connection._session.link.channels)  # type: ignore[union-attr] # it is connected
+        assert left.number in used
+        await alarmed.alarm(False)
+        await asyncio.wait_for(first, 90)
+        await eventually(lambda: left.number not in connection._session.link.channels, "the late answer")  # type: ignore[union-attr] # it is connected
+        assert await blocked.delete_queue("q") == 1
+
+
 async def test_the_blocking_client_times_out_waiting_for_unsent_messages(
     alarmed: _AlarmedBroker,
 ) -> None:

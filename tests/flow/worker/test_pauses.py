@@ -12,7 +12,7 @@ from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.reading import Reason
 from rabbitry.exceptions import PublishRefused, UsageError
-from rabbitry.flow.wiring import _leaving, cancelling, pausing
+from rabbitry.flow.wiring import cancelling, pausing
 from rabbitry.flow.wiring.pausing import NoSuchStage, Pause, pause_queue
 from rabbitry.flow.worker import Worker
 from tests.flow._running import counts, eventually_consumed, eventually_holds, put
@@ -215,8 +215,7 @@ async def _declared(connection: Connection, arguments: dict[str, FieldValue] | N
     await channel.close()
 
 
-async def test_a_broker_with_an_alarm_pauses_too_and_nobody_waits_for_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_leaving, "_PATIENCE", 0.1)
+async def test_a_broker_with_an_alarm_pauses_too_and_nobody_waits_for_its_end() -> None:
     async with Broker(BrokerConfig(port=0)) as broker:
         await broker.alarms.stop()  # it would look at the memory that there is
         async with rabbitry.connect(broker.url) as first, rabbitry.connect(broker.url) as second:

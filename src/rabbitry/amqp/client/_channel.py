@@ -116,8 +116,10 @@ class ChannelCore:
         """Close the channel in order if it is open. Raises as `Channel.close` does."""
         if self.is_open:
             self.session.check_loop()
+            answer = self._begin_close()
+            self.session.until_blocked(answer)
             with contextlib.suppress(ConnectionClosed):  # lost before the answer: the channel is closed too
-                await self.line.until_answered(self._begin_close(), "channel.close", timeout)
+                await self.line.until_answered(answer, "channel.close", timeout)
 
     async def leave(self, error: BaseException | None) -> None:
         """Close the channel at the end of its block, which raised `error`, or None.

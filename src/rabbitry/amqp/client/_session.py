@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from rabbitry.amqp.client import _fork
 from rabbitry.amqp.client._declare_hook import DeclareHook
@@ -19,6 +19,7 @@ from rabbitry.amqp.client._subscription import Subscription
 from rabbitry.amqp.client._topology import Topology
 from rabbitry.amqp.client._window import PublishWindow
 from rabbitry.amqp.client.url import BrokerURL
+from rabbitry.amqp.protocol.methods import ChannelCloseOk
 from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.exceptions import Closed, ConnectionClosed, RequestTimeout, UsageError, UsedAfterFork
 
@@ -72,6 +73,8 @@ class Session:
         """Why the broker blocks publishers; None while it does not."""
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.link: Link | None = None
+        self.closing: set[asyncio.Future[Any]] = set()
+        """The answers to channel.close that are waited for."""
         self.channels: set[SessionChannel] = set()
         """The channels that are open, or will be restored with the connection."""
         self.topology: Topology = Topology()
@@ -184,7 +187,25 @@ class Session:
         self.blocked = reason
         if reason is None:
             self.on_link_writable()
+        else:
+            self._answer_closing()
         self._tell_blocked(reason)
+
+    def until_blocked(self, answer: asyncio.Future[Any]) -> None:
+        """Wait for the answer to a channel.close no longer than until the broker blocks the connection.
+
+        A broker with an alarm reads nothing more of a connection that has published; RabbitMQ 3.10 does not answer
+        channel.close then. The answer comes when the alarm ends, and frees the channel's number.
+        """
+        self.closing.add(answer)
+        answer.add_done_callback(self.closing.discard)
+        if self.blocked is not None:
+            self._answer_closing()
+
+    def _answer_closing(self) -> None:
+        for answer in list(self.closing):
+            if not answer.done():
+                answer.set_result(ChannelCloseOk())
 
     def _tell_blocked(self, reason: str | None) -> None:
         listener = self._on_blocked

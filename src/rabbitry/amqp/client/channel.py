@@ -77,7 +77,8 @@ class Channel(Declaring):
         """Close in order: send channel.close, and wait for close-ok.
 
         Unconfirmed messages fail, and unsettled deliveries return to their queues. Does nothing if the channel is
-        closed. When cancelled, it leaves the rest to the broker.
+        closed. When cancelled, it leaves the rest to the broker; and also while the broker blocks the connection, which
+        it does not read then.
         """
         await self._core.close(timeout)
 

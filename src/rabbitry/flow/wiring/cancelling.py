@@ -10,7 +10,6 @@ from rabbitry.amqp.protocol.tables import encode_short
 from rabbitry.exceptions import NotFound, UsageError
 from rabbitry.flow.message import Publication
 from rabbitry.flow.stage import Argument
-from rabbitry.flow.wiring._leaving import leaving
 
 KEPT: Final = 24 * 3600.0
 """Seconds for which a cancellation holds."""
@@ -69,7 +68,7 @@ async def cancel(connection: Connection, app: str, id: str) -> None:
         PublishError: The broker did not take it.
     """
     message = cancellation_of(app, id)
-    async with leaving(await connection.channel()) as channel:
+    async with await connection.channel() as channel:
         try:
             await channel.declare_exchange(message.exchange, passive=True)
         except NotFound as error:

@@ -25,7 +25,6 @@ from rabbitry._decode import json_decoder
 from rabbitry.amqp.client import Channel, Connection, Properties
 from rabbitry.exceptions import NotFound, PublishRefused, RabbitryError, Undecodable, UsageError
 from rabbitry.flow.stage import Argument
-from rabbitry.flow.wiring._leaving import leaving
 
 QUEUE: Final = "x-rabbitry-queue"
 """The argument of a queue of pauses that names the stage's queue, for programs that see the broker but not the app."""
@@ -203,7 +202,7 @@ async def paused(connection: Connection, app: str, stage: str) -> Pause | None:
 @contextlib.asynccontextmanager
 async def _opened(connection: Connection, app: str, stage: str) -> AsyncIterator[Channel]:
     """Open a channel while the block runs, if the broker knows the stage."""
-    async with leaving(await connection.channel(prefetch=1)) as channel:
+    async with await connection.channel(prefetch=1) as channel:
         try:
             await look(channel, app, stage)
         except NotFound as error:
