@@ -84,7 +84,7 @@ async def test_two_alarms_block_a_client_once_until_both_end(last: Reason) -> No
             await channel.send(b"1", routing_key="q")
             await eventually(lambda: told == [f"low on {first}"], "connection.blocked")
             broker.alarms.set(last, is_on=True)
-            assert served.gate.reasons == {first, last}
+            assert served.gate.reasons == {first, last, Reason.ALARM}
             late = asyncio.create_task(channel.publish(b"2", routing_key="q"))  # the client waits, too
             broker.alarms.set(first, is_on=False)
             assert served.gate.state == "blocked"

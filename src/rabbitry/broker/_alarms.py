@@ -47,6 +47,9 @@ class Blockable(Protocol):
     def tell(self, channel: int, method: Method) -> None:
         """Send a method, unless the connection is closed."""
 
+    def on_unblocked(self) -> None:
+        """Take what was held when the connection was blocked."""
+
 
 class Alarms:
     """The active alarms, and the connections that they block.
@@ -151,8 +154,10 @@ class Alarms:
     def _unblock(self, connection: Blockable, what: Reason) -> None:
         was_blocked = connection.gate.is_blocked
         connection.gate.resume(what)
-        if was_blocked and connection.wants_blocked and not connection.gate.is_blocked:
-            connection.tell(0, ConnectionUnblocked())
+        if was_blocked and not connection.gate.is_blocked:
+            if connection.wants_blocked:
+                connection.tell(0, ConnectionUnblocked())
+            connection.on_unblocked()
 
     async def _watch(self) -> None:
         while True:

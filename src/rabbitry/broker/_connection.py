@@ -268,6 +268,15 @@ class ClientConnection:
         self._hold(Reason.LOADING, [(METHOD, number, method)])
         self._journal.when_loaded(queue, self._take_held)
 
+    def hold_publish(self, event: Event) -> None:
+        """Hold a publish, and the client's later frames, until the alarm ends that blocks the connection."""
+        self._hold(Reason.ALARM, [event])
+
+    def on_unblocked(self) -> None:
+        """Take what was held when an alarm blocked the connection."""
+        if Reason.ALARM in self.gate.reasons:
+            self._take_held()
+
     def carry_out_again(self, number: int, method: Method) -> None:
         """Hold a method and the client's later frames until other clients have had their turn."""
         self._yield([(METHOD, number, method)])

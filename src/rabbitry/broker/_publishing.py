@@ -17,6 +17,7 @@ from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.connection import Connection as Core
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.encoding import encode_method
+from rabbitry.amqp.protocol.events import PUBLISH, Event
 from rabbitry.amqp.protocol.methods import BasicReturn
 from rabbitry.amqp.protocol.properties import (
     FLAG_EXPIRATION,
@@ -65,6 +66,9 @@ class Publisher(Blockable, Protocol):
     @property
     def core(self) -> Core:
         """The protocol core, which has the agreed frame size."""
+
+    def hold_publish(self, event: Event) -> None:
+        """Hold a publish, and the client's later frames, until the alarm ends that blocks the connection."""
 
 
 class Publishing:
@@ -128,6 +132,9 @@ class Publishing:
         """
         if self._alarms_on:
             self._alarms.block(self._connection)
+            if body:  # RabbitMQ stops reading behind the header, and so takes a publish without a body alone
+                self._connection.hold_publish((PUBLISH, channel.number, arguments, header, body))
+                return True
         flags = header[12] << 8 | header[13]
         route = self._routes.get(arguments)
         if route is None or flags & _SPECIAL or not body or channel.transaction is not None:

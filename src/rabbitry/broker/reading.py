@@ -17,6 +17,8 @@ class Reason(StrEnum):
     """It is other clients' turn, or a long operation of the client continues in steps."""
     UNREAD = "unread"
     """The client has not read its answers."""
+    ALARM = "alarm"
+    """A publish that came during an alarm, and the frames after it, are held until the alarm ends."""
     FLOW = "flow"
     """The client adds to a store with many pending writes."""
     MEMORY = "memory"
@@ -27,7 +29,7 @@ class Reason(StrEnum):
     """Its login was refused; it is disconnected after a while."""
 
 
-_HOLDS_FRAMES: Final = (Reason.COMMIT, Reason.LOADING, Reason.TURN, Reason.UNREAD)
+_HOLDS_FRAMES: Final = (Reason.COMMIT, Reason.LOADING, Reason.TURN, Reason.UNREAD, Reason.ALARM)
 _ALARMS: Final = frozenset((Reason.MEMORY, Reason.DISK))
 
 

@@ -133,13 +133,17 @@ async def test_acks_on_a_blocked_connection_wait_and_are_not_lost(alarmed: _Alar
 async def test_a_connection_made_while_the_alarm_is_on_is_blocked_at_its_first_message(
     alarmed: _AlarmedBroker,
 ) -> None:
-    """The broker blocks only connections that publish, so the first message is already sent."""
+    """The broker blocks only connections that publish; the first message is sent, and taken after the alarm."""
     await alarmed.alarm(True)
     async with rabbitry.connect(alarmed.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q", durable=True)
         first = await channel.send(b"first", routing_key="q")
         await eventually(lambda: connection.blocked is not None, "the block")
+        async with rabbitry.connect(alarmed.url) as other:
+            looking = await other.channel()
+            assert (await looking.declare_queue("q", passive=True)).message_count == 0, "it is held"
+        assert not first.done()
         second = asyncio.create_task(channel.publish(b"second", routing_key="q"))
         await asyncio.sleep(0.1)
         assert not second.done()

@@ -11,14 +11,14 @@ from rabbitry.amqp.client import Connection
 from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker.reading import Reason
-from rabbitry.exceptions import PublishRefused, UsageError
-from rabbitry.flow.wiring import cancelling, pausing
+from rabbitry.exceptions import PublishRefused, PublishTimeout, UsageError
+from rabbitry.flow.wiring import pausing
 from rabbitry.flow.wiring.pausing import NoSuchStage, Pause, pause_queue
 from rabbitry.flow.worker import Worker
 from tests.flow._running import counts, eventually_consumed, eventually_holds, put
 from tests.support.embedded import BrokerProcess
 from tests.support.rabbitmq import RabbitMQ
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_awaited
 
 
 async def pause(url: str, app: str, stage: str) -> None:
@@ -215,24 +215,19 @@ async def _declared(connection: Connection, arguments: dict[str, FieldValue] | N
     await channel.close()
 
 
-async def test_a_broker_with_an_alarm_pauses_too_and_nobody_waits_for_its_end() -> None:
+async def test_a_pause_during_an_alarm_ends_in_time_and_takes_effect_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pausing, "_PATIENCE", 0.5)
     async with Broker(BrokerConfig(port=0)) as broker:
         await broker.alarms.stop()  # it would look at the memory that there is
         async with rabbitry.connect(broker.url) as first, rabbitry.connect(broker.url) as second:
             await _declared(first)
-            channel = await second.channel()
-            await channel.declare_exchange(cancelling.cancel_exchange("held"), "fanout")
-            await channel.declare_queue("cancellations")
-            await channel.bind_queue("cancellations", cancelling.cancel_exchange("held"))
             broker.alarms.set(Reason.MEMORY, is_on=True)
-            assert (await pausing.pause(first, "held", "plain", by="ada"))[1]
-            await cancelling.cancel(second, "held", "a job")
+            with pytest.raises(PublishTimeout):
+                await pausing.pause(first, "held", "plain", by="ada")
             assert first.blocked is not None
-            assert second.blocked is not None
-            async with rabbitry.connect(broker.url) as third:
-                assert not (await pausing.pause(third, "held", "plain", by="bob"))[1]
-                assert await pausing.resume(third, "held", "plain")
+            assert await pausing.paused(second, "held", "plain") is None
             broker.alarms.set(Reason.MEMORY, is_on=False)
+            await eventually_awaited(lambda: pausing.paused(second, "held", "plain"), "the pause, after the alarm")
 
 
 async def test_a_pause_that_the_broker_keeps_refusing_ends_with_an_error(
