@@ -205,3 +205,15 @@ async def test_a_channels_limit_holds_after_a_loss(url: BrokerURL, proxy: FaultP
                 delivery = await anext(deliveries)
             # The broker delivers before it answers later requests.
             assert (await channel.declare_queue("q", passive=True)).message_count == 4
+
+
+async def test_the_log_names_the_connection(
+    url: BrokerURL, proxy: FaultProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with rabbitry.connect(url, name="the shop"), rabbitry.connect(url):
+        await proxy.cut()
+        await eventually(lambda: caplog.text.count("connected again") == 2, "both to come back")
+    for text in ("connecting again", "connected again"):
+        labels = sorted(line.message.split(": ")[0] for line in caplog.records if text in line.message)
+        assert labels == [str(url), f"{url} (the shop)"]

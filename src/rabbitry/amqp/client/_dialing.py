@@ -37,6 +37,12 @@ class Dialing:
         self._context = context
         self._credentials = credentials
 
+    @property
+    def label(self) -> str:
+        """The broker's URL, without the password, and the connection's name if it has one; for the log."""
+        name = self._properties.get("connection_name")
+        return str(self.url) if name is None else f"{self.url} ({name})"
+
     async def new_link(self, owner: LinkOwner) -> Link:
         """Try the hosts in order until one accepts the connection.
 

@@ -56,8 +56,9 @@ class RecoveryEvent(NamedTuple):
 class Listener:
     """The program's `on_recovery`, and the log level of losses and failed attempts."""
 
-    def __init__(self, url: str, on_recovery: Callable[[RecoveryEvent], None] | None, level: int) -> None:
-        self._url = url
+    def __init__(self, label: str, on_recovery: Callable[[RecoveryEvent], None] | None, level: int) -> None:
+        """label: of the connection, in the log."""
+        self._label = label
         self._on_recovery = on_recovery
         self._level = level
 
@@ -71,7 +72,7 @@ class Listener:
 
     def log_loss(self, error: Exception) -> None:
         """Log that the connection was lost."""
-        _logger.log(self._level, "%s: %s; connecting again", self._url, error)
+        _logger.log(self._level, "%s: %s; connecting again", self._label, error)
 
     def log_failure(self, error: Exception, attempt: int, most: int | None, seconds: float) -> None:
         """Log a failed attempt, and the time of the next one. most: the number of attempts, None: no limit."""
@@ -158,12 +159,12 @@ class Recovery:
             session.end(_ended(f"{error}; it did not come back: {why}", final))
         except Exception as defect:
             # Nobody awaits this task, so log the error.
-            _logger.exception("%s: recovering failed", session.url)
+            _logger.exception("%s: recovering failed", session.dialing.label)
             session.end(_ended(f"{error}; recovering failed: {defect!r}", defect))
         else:
             if is_back:
                 self._recovered_at = session.loop.time()
-                _logger.info("%s: connected again, at attempt %d", session.url, self._attempt)
+                _logger.info("%s: connected again, at attempt %d", session.dialing.label, self._attempt)
                 self._listener.tell(RecoveryEvent("recovered", self._attempt, None))
 
     async def _try(self, error: ConnectionClosed) -> bool:

@@ -65,7 +65,7 @@ class Session:
         publish_timeout: float,
         on_blocked: Callable[[str | None], None] | None,
     ) -> None:
-        name = str(dialing.url)
+        name = dialing.label
         self.dialing = dialing
         self.request_timeout = request_timeout
         self.publish_timeout = publish_timeout

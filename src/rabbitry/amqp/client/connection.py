@@ -283,7 +283,7 @@ async def _open(options: Options, url: BrokerURL) -> Connection:
     connection = Connection(session)
     if (declare := options.declare) is not None:
         session.declaring.function = lambda: declare(connection)
-    listener = Listener(str(url), options.on_recovery, options.log_level)
+    listener = Listener(session.dialing.label, options.on_recovery, options.log_level)
     if options.recover:
         session.recover = Recovery(session, options.recovery_timeout, options.recovery_attempts, listener).run
     await connect_first(session, options.connect_attempts, listener)
@@ -317,7 +317,7 @@ def connect(  # noqa: PLR0913 - the options of a connection, each a keyword with
     Args:
         url: See `rabbitry.amqp.client.url`. None means the broker of the worker that runs this handler, or of the test
             harness; otherwise RABBITRY_BROKER, or guest on this machine (neither of the two in a pytest run).
-        name: The connection's name at the broker.
+        name: The connection's name at the broker and in the log.
         timeout: Seconds for each host; None for the URL's, or 10.
         request_timeout: Seconds for the answer to a request.
         publish_timeout: Seconds for a confirm.
