@@ -1,14 +1,18 @@
 """The page of a course in a real browser: handing in, deciding in every role, and nothing that came in is markup."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, Locator, expect
 
-from rabbitry.apps.grading.records import Database
+from rabbitry.apps.grading.message import submission
+from rabbitry.apps.grading.records import Database, inbox, outbox
+from rabbitry.apps.grading.roles import ROLES
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.students import Submitter
 from tests.apps.grading._running import PEOPLE, role_set
@@ -28,10 +32,10 @@ def database_url(tmp_path: Path) -> str:
 
 
 @asynccontextmanager
-async def _web(broker: str, database_url: str) -> AsyncIterator[str]:
+async def _web(broker: str, database_url: str, course: Mapping[str, str] | None = None) -> AsyncIterator[str]:
     """Serve a course's page; gives its URL."""
     port = free_port()
-    more = {"RABBITRY_BROKER": broker, "RABBITRY_DATABASE": database_url}
+    more = {"RABBITRY_BROKER": broker, "RABBITRY_DATABASE": database_url, **(course or {})}
     with commands.service("web", "--port", str(port), more=more) as service:
         service.wait_for("broker connected")
         yield f"http://127.0.0.1:{port}/grading/"
@@ -118,6 +122,42 @@ async def test_people_decide_in_every_role_on_the_page(
             assert await page.locator("main img, main script").count() == 0
             assert watched.complaints == []
             await page.close()
+
+
+async def test_a_demonstrator_judges_by_the_rubric_and_typed_points_outlive_a_reload(
+    browser: Browser, embedded_url: str, database_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "grading.toml").write_text(
+        '[modules.cloud_computing]\nshort = "cc"\n[[modules.cloud_computing.rubric]]\n'
+        f'name = "{EVIL}"\npoints = 2.5\ncomments = ["Too long {EVIL}"]\n'
+    )
+    course = {"RABBITRY_GRADING": str(tmp_path / "grading.toml")}
+    made = submission(7, "cloud_computing", b"x", "x.py", "a1")
+    put = partial(inbox.put, role=ROLES["demonstrator"], assignment=made, exchange="e", message="m")
+    with Database(database_url) as database:
+        database.write_now(put)
+        async with _web(embedded_url, database_url, course) as web:
+            watched = await _opened(browser, f"{web}#/inbox/demonstrator")
+            form = await _open_item(watched, "demonstrator")
+            await form.get_by_label("Points").fill("2,x")
+            await form.get_by_role("button", name="Correct").click()
+            await expect(form.locator(".notice.bad")).to_contain_text("“2,x” is not a number of points for")
+            await form.get_by_label("Points").fill("2,25")
+            await form.get_by_label(f"Too long {EVIL}").check()
+            await watched.page.reload()
+            form = await _open_item(watched, "demonstrator")
+            await expect(form.get_by_label("Points")).to_have_value("2,25")
+            await form.get_by_role("button", name="Correct").click()
+            await expect(watched.page.locator(".notice.good")).to_contain_text("corrected")
+            assert watched.complaints == []
+            await watched.page.close()
+        (sent,) = [
+            json.loads(one.body)
+            for one in database.write_now(partial(outbox.claim, roles=["demonstrator"]))
+            if one.type == "Assignment"
+        ]
+    assert (sent["Mark"], sent["OutOf"]) == (2.25, 2.5)
+    assert sent["Feedback"] == f"{EVIL}: 2.25 of 2.5\n    Too long {EVIL}"
 
 
 async def test_a_refused_submission_shows_the_reason(

@@ -95,12 +95,24 @@ class Inbox(TypedDict):
     each: int
 
 
+class Criterion(TypedDict):
+    """A criterion of a rubric. points: the most that it gives. comments: texts to choose from."""
+
+    name: str
+    points: float
+    comments: list[str]
+
+
 class Opened(Brief):
-    """A submission that waits, with its solution if that is text. is_cut: only the beginning is here."""
+    """A submission that waits, with its solution if that is text. is_cut: only the beginning is here.
+
+    rubric: the criteria by which the role's people judge it; empty if they give a mark as they like, or none.
+    """
 
     solution: str
     is_cut: bool
     is_binary: bool
+    rubric: list[Criterion]
     actions: list[str]
     remarks: list[str | None]
 

@@ -24,6 +24,7 @@ from rabbitry._words import reason
 from rabbitry.apps.grading.deadlines import KEYS as DEADLINE_KEYS
 from rabbitry.apps.grading.deadlines import Deadlines, deadlines_of
 from rabbitry.apps.grading.message import LONGEST_NAME
+from rabbitry.apps.grading.rubric import Criterion, rubric_of
 from rabbitry.exceptions import Undecodable, UsageError
 
 LARGEST_SUBMISSION: Final = 10_000_000
@@ -38,13 +39,15 @@ VARIABLE: Final = "RABBITRY_GRADING"
 class Module:
     """A module. short: the suffix of its queue and routing key. scheme: its marking scheme's file.
 
-    deadlines: None if it has none: then each student's latest attempt counts.
+    deadlines: None if it has none: then each student's latest attempt counts. rubric: the criteria by which people
+    judge; empty if they give a mark as they like.
     """
 
     name: str
     short: str
     scheme: Path | None = None
     deadlines: Deadlines | None = None
+    rubric: tuple[Criterion, ...] = ()
 
     @property
     def key(self) -> str:
@@ -80,6 +83,11 @@ class Course:
         if found is None:
             raise UsageError(f"unknown module {name!r}: known modules: {', '.join(self.modules)}")
         return found
+
+    def rubric(self, module: str, role: str) -> tuple[Criterion, ...]:
+        """Return the criteria by which a role's people judge a module; none if they give no mark, or a free one."""
+        found = self.modules.get(module)
+        return found.rubric if found is not None and role == "demonstrator" else ()
 
 
 def load_course(path: Path | None = None) -> Course:
@@ -143,11 +151,12 @@ def _module(name: str, table: object, file: Path) -> Module:
         raise UsageError(f"{where}: a module's name must have 1 to {LONGEST_NAME} characters")
     if not isinstance(table, dict):
         raise UsageError(f"{where} must be a table")
-    if unknown := sorted(set(table) - {"short", "scheme", *DEADLINE_KEYS}):
-        raise UsageError(f"{where}: unknown key {unknown[0]!r}; use short, scheme, {', '.join(DEADLINE_KEYS)}")
+    if unknown := sorted(set(table) - {"short", "scheme", "rubric", *DEADLINE_KEYS}):
+        raise UsageError(f"{where}: unknown key {unknown[0]!r}; use short, scheme, rubric, {', '.join(DEADLINE_KEYS)}")
     short, scheme = table.get("short"), table.get("scheme")
     if not isinstance(short, str) or not _SHORT.fullmatch(short):
         raise UsageError(f"{where}: short is {short!r}: use 1 to 32 of a-z, 0-9, - and _")
     if scheme is not None and not isinstance(scheme, str):
         raise UsageError(f"{where}: scheme is {scheme!r}, which is not a file's name")
-    return Module(name, short, None if scheme is None else file.parent / scheme, deadlines_of(table, where))
+    path = None if scheme is None else file.parent / scheme
+    return Module(name, short, path, deadlines_of(table, where), rubric_of(table.get("rubric", []), where))

@@ -26,6 +26,7 @@ from rabbitry.apps.grading.files import VARIABLE
 from rabbitry.apps.grading.message import LONGEST_NAME, Decision, file_name, number, user_name
 from rabbitry.apps.grading.modules import Course, Module, load_course
 from rabbitry.apps.grading.roles import ROLES, role_named
+from rabbitry.apps.grading.rubric import Score, scored
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.students import Submitter, checked, student_number
 from rabbitry.exceptions import Closed, RabbitryError, Undecodable, UsageError
@@ -48,7 +49,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Verdict(msgspec.Struct, forbid_unknown_fields=True):
-    """A decision sent by the page. item: the number of the inbox entry that was shown."""
+    """A decision sent by the page. item: the number of the inbox entry that was shown. scores: by the rubric."""
 
     action: str
     item: int | None = None
@@ -57,6 +58,7 @@ class Verdict(msgspec.Struct, forbid_unknown_fields=True):
     out_of: float | None = None
     feedback: str | None = None
     remark: str | None = None
+    scores: dict[str, Score] | None = None
 
 
 class Pages:
@@ -167,6 +169,7 @@ class Pages:
                 "solution": text[:_LONGEST_SHOWN],
                 "is_cut": len(text) > _LONGEST_SHOWN,
                 "is_binary": assignment.is_binary,
+                "rubric": msgspec.to_builtins((await self._known()).rubric(assignment.module, found.role)),
                 "actions": list(ROLES[role_named(role).name].actions),
                 "remarks": [_shown(remark) for remark in assignment.remarks],
             }
@@ -225,6 +228,12 @@ class Pages:
         who = verdict.who.strip()[:LONGEST_NAME] or user_name()
         decision = Decision(who, verdict.mark, verdict.out_of, verdict.feedback or None, verdict.remark)
         found = await self._item(role, identity)
+        if verdict.scores is not None:
+            known = await self._known()
+            mark, out_of, feedback = scored(
+                known.rubric(found.assignment.module, found.role), verdict.scores, verdict.feedback
+            )
+            decision = replace(decision, mark=mark, out_of=out_of, feedback=feedback)
         if verdict.item not in (None, found.id):
             raise UsageError("this assignment was sent again after you opened it: open it again")
         known = await self._known()

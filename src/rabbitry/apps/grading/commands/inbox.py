@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rabbitry.apps.grading.records import Database
     from rabbitry.apps.grading.records.inbox import Item
     from rabbitry.apps.grading.roles import RoleName
+    from rabbitry.apps.grading.rubric import Score
 
 app: typer.Typer = typer.Typer()
 RoleOption = Annotated[
@@ -148,6 +149,14 @@ def decide(
     feedback: Annotated[
         str | None, typer.Option(metavar="TEXT", help="The reason for the mark.", show_default=False)
     ] = None,
+    score: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CRITERION=POINTS",
+            help="Points by a criterion of the module's rubric; once for each.",
+            show_default=False,
+        ),
+    ] = None,
     send_back: Annotated[
         str | None,
         typer.Option(
@@ -164,10 +173,13 @@ def decide(
     the demonstrator's earlier ones are kept. Example:
     rabbitry grading inbox decide 3f2a --mark 8 --out-of 10 --feedback "Good, but slow"
     """
+    from dataclasses import replace
+
     from rabbitry.apps.grading.message import Decision, user_name
     from rabbitry.apps.grading.modules import load_course
     from rabbitry.apps.grading.records.inbox import item, settle
     from rabbitry.apps.grading.roles import role_named
+    from rabbitry.apps.grading.rubric import scored
 
     if no_mark and (mark is not None or out_of is not None):
         raise UsageError("--no-mark can't be combined with --mark or --out-of")
@@ -177,7 +189,13 @@ def decide(
     with _opened(context, database, id) as records:
         found = records.read_now(partial(item, identity=id, role=wanted))
         action = "send-back" if send_back is not None else role_named(found.role).actions[0]
-        if action == "correct":
+        if score:
+            if action != "correct" or no_mark or mark is not None or out_of is not None:
+                raise UsageError("--score is for a correction, without --mark, --out-of and --no-mark")
+            rubric = course.rubric(found.assignment.module, found.role)
+            total, most, text = scored(rubric, _scores(score), feedback)
+            decision = replace(decision, mark=total, out_of=most, feedback=text)
+        elif action == "correct":
             decision = _with_mark(found, decision, no_mark=no_mark)
         done = records.write_now(partial(settle, found=found, action=action, decision=decision, course=course))
     if as_json:
@@ -187,6 +205,21 @@ def decide(
             f"{done.id}  {done.status}"
             + (f"  {mark_of(decision.mark, decision.out_of)}" if action == "correct" else "")
         )
+
+
+def _scores(texts: list[str]) -> dict[str, Score]:
+    from rabbitry.apps.grading.rubric import Score
+
+    found = {}
+    for text in texts:
+        name, equals, points = text.rpartition("=")
+        try:
+            found[name.strip()] = Score(float(points.replace(",", ".")))
+        except ValueError as error:
+            raise UsageError(f"--score {text!r} is not CRITERION=POINTS") from error
+        if not equals:
+            raise UsageError(f"--score {text!r} is not CRITERION=POINTS")
+    return found
 
 
 def _with_mark(found: Item, decision: Decision, *, no_mark: bool) -> Decision:

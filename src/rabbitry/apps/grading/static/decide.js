@@ -23,7 +23,7 @@ function initial(item) {
   return {
     mark: isAgain ? shown(item.mark) : "",
     out_of: isAgain ? shown(item.out_of) : "",
-    feedback: isAgain ? (item.feedback ?? "") : "",
+    feedback: isAgain && item.rubric.length === 0 ? (item.feedback ?? "") : "", // by a rubric it is written anew
     remark: "",
   };
 }
@@ -40,6 +40,7 @@ export class Decide extends Component {
     this.state = {
       ...initial(item),
       ...Object.fromEntries(FIELDS.filter((name) => typeof draft?.[name] === "string").map((name) => [name, draft[name]])),
+      scores: Object.fromEntries(item.rubric.map(({ name }) => [name, { points: "", comments: [], ...draft?.scores?.[name] }])),
       who: drafts.load("who") ?? props.who ?? "",
       isOlder: draft !== null && draft.item !== item.item,
       changed: null,
@@ -70,16 +71,42 @@ export class Decide extends Component {
 
   type = (name) => (event) => {
     const value = event.currentTarget.value;
-    this.setState({ [name]: value, asks: false }, () => {
-      if (name === "who") drafts.save("who", value);
-      else drafts.save(this.key, { ...Object.fromEntries(FIELDS.map((field) => [field, this.state[field]])), item: this.props.item.item });
-    });
+    this.setState({ [name]: value, asks: false }, () => (name === "who" ? drafts.save("who", value) : this.keep()));
   };
+
+  keep() {
+    const typed = Object.fromEntries([...FIELDS, "scores"].map((field) => [field, this.state[field]]));
+    drafts.save(this.key, { ...typed, item: this.props.item.item });
+  }
+
+  // Changes the judgement by a criterion.
+  score(name, change) {
+    this.setState(({ scores }) => ({ scores: { ...scores, [name]: { ...scores[name], ...change } } }), () => this.keep());
+  }
+
+  // The judgement by the rubric as the server takes it, or the text of what is wrong with it.
+  scores() {
+    const scores = {};
+    for (const { name } of this.props.item.rubric) {
+      const { points, comments } = this.state.scores[name];
+      const given = number(points);
+      if (given === null || Number.isNaN(given)) return `“${points}” is not a number of points for ${name}`;
+      scores[name] = { points: given, comments };
+    }
+    return scores;
+  }
 
   act = (action, isSure = false) => async () => {
     const { role, item } = this.props;
     const verdict = { action, item: item.item, who: this.state.who.trim() };
-    if (action === "correct") {
+    if (action === "correct" && item.rubric.length > 0) {
+      const scores = this.scores();
+      if (typeof scores === "string") {
+        this.setState({ error: `${scores}.` });
+        return;
+      }
+      Object.assign(verdict, { scores, feedback: this.state.feedback.trim() || null });
+    } else if (action === "correct") {
       Object.assign(verdict, { mark: number(this.state.mark), out_of: number(this.state.out_of), feedback: this.state.feedback.trim() || null });
       if (Number.isNaN(verdict.mark) || Number.isNaN(verdict.out_of)) {
         this.setState({ error: `“${Number.isNaN(verdict.mark) ? this.state.mark : this.state.out_of}” is not a number.` });
@@ -112,6 +139,20 @@ export class Decide extends Component {
       <${Tag} name=${name} value=${this.state[name]} onInput=${this.type(name)} autocomplete="off" ...${options} /></label>`;
   }
 
+  criterion({ name, points, comments }) {
+    const given = this.state.scores[name];
+    const choose = (comment) => (event) => {
+      const others = given.comments.filter((one) => one !== comment);
+      this.score(name, { comments: event.currentTarget.checked ? [...others, comment] : others });
+    };
+    return html`<fieldset class="criterion"><legend>${visible(name)}</legend>
+      <label><span>Points</span><input name=${`points of ${name}`} value=${given.points} inputmode="decimal" size="6" autocomplete="off"
+        onInput=${(event) => this.score(name, { points: event.currentTarget.value })} /> of ${points}</label>
+      ${comments.map((comment) => html`<label class="comment"><input type="checkbox" checked=${given.comments.includes(comment)}
+        onChange=${choose(comment)} /> <span>${visible(comment)}</span></label>`)}
+    </fieldset>`;
+  }
+
   render({ role, item, close }, { asks, busy, changed, error, isOlder }) {
     const can = (action) => item.actions.includes(action);
     const reason = lacking("operator");
@@ -127,9 +168,10 @@ export class Decide extends Component {
       ${item.feedback !== null && html`<pre class="feedback">${visible(item.feedback)}</pre>`}
       ${isOlder && html`<p class="notice warn">You typed the text below before this assignment was sent again.</p>`}
       ${changed && html`<p class="notice warn changed" role="status">${visible(changed)}</p>`}
+      ${can("correct") && item.rubric.map((criterion) => this.criterion(criterion))}
       ${can("correct") && html`<div class="fields">
-        ${this.field("mark", "Mark", { inputmode: "decimal", size: 6 })}
-        ${this.field("out_of", "out of", { inputmode: "decimal", size: 6 })}
+        ${item.rubric.length === 0 && this.field("mark", "Mark", { inputmode: "decimal", size: 6 })}
+        ${item.rubric.length === 0 && this.field("out_of", "out of", { inputmode: "decimal", size: 6 })}
         ${this.field("feedback", "Feedback", { rows: 4 })}
       </div>`}
       ${can("send-back") && html`<div class="fields">${this.field("remark", "Remark, if you send it back", { rows: 2 })}</div>`}
