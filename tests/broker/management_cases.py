@@ -240,7 +240,6 @@ REFUSED_HERE: Final = (
     {**_GOOD, "nonsense": [1]},
     {**_GOOD, "queues": {}},
     {**_GOOD, "bindings": ["x"]},
-    {**_GOOD, "vhosts": [*_GOOD["vhosts"], {"name": "traced", "tracing": True}]},
 )
 """More documents, which RabbitMQ accepts or crashes on."""
 

@@ -250,6 +250,8 @@ class Channel:
     def deliver_got(self, queue: Queue, entry: Entry, *, no_ack: bool) -> None:
         """Send a message for basic.get; in some releases, one from a quorum queue always has its delivery count."""
         tag = self.hold(queue, None, entry, no_ack=no_ack)
+        if self.vhost.firehose is not None:
+            self.vhost.firehose.delivered(queue.name, self, entry)
         self._got += 1
         if no_ack:
             self._got_no_ack += 1

@@ -11,6 +11,11 @@ from rabbitry.amqp.protocol.tables import Table
 PLATFORM: Final = f"Rabbitry {__version__} on Python {platform.python_version()}"
 
 
+def node_name() -> str:
+    """Return the broker's name where RabbitMQ has a node's name."""
+    return f"rabbitry@{platform.node()}"
+
+
 def server_properties(cluster_name: str, version: str) -> Table:
     """Return the properties for connection.start.
 

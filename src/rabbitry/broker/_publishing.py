@@ -114,7 +114,7 @@ class Publishing:
         self._routes: dict[bytes, _Route] = {}
         self._routes_of = -1
         # Plain functions: a bound method would refer to this object, which only the garbage collector could free then.
-        self._deliver = Publishing._take if vhost.on_publish is None else Publishing._tell_and_take
+        self._deliver = Publishing._take
 
     def follow_changes(self) -> None:
         """Empty the cache if routing may have changed. Called before publishes, in each loop iteration."""
@@ -122,6 +122,8 @@ class Publishing:
         if self._routes_of != generation:
             self._routes.clear()
             self._routes_of = generation
+            is_watched = self._vhost.on_publish is not None or self._vhost.firehose is not None
+            self._deliver = Publishing._tell_and_take if is_watched else Publishing._take
 
     def publish(self, channel: Channel, arguments: bytes, header: bytes, body: bytes) -> bool:
         """Process a publish: put it into its queues, return it if it is mandatory and has none, and confirm it.
@@ -206,6 +208,8 @@ class Publishing:
     def _tell_and_take(self, channel: Channel, route: _Route, message: Message, arguments: bytes) -> bool:
         if self._vhost.on_publish is not None:
             self._vhost.on_publish(self._vhost.name, message, route[0])
+        if self._vhost.firehose is not None:
+            self._vhost.firehose.published(channel, message, [queue.name for queue in route[0]])
         return self._take(channel, route, message, arguments)
 
     def _take(self, channel: Channel, route: _Route, message: Message, arguments: bytes) -> bool:

@@ -28,6 +28,7 @@ from rabbitry.broker._errors import (
     resource_locked,
 )
 from rabbitry.broker._exchanges import TYPES, Binding, DefaultExchange, Destination, Exchange
+from rabbitry.broker._firehose import TRACE, Firehose
 from rabbitry.broker._policies import Policies
 from rabbitry.broker._queues import Backlog, ClassicQueue, Owner, PrioritizedQuorumQueue, Queue, QuorumQueue, ReplyTo
 from rabbitry.broker._queues.arguments import Rules, check_locator, compared, read_rules
@@ -106,14 +107,14 @@ class VirtualHost:
         self.tags: tuple[str, ...] = ()
         self.limits: Mapping[str, int] = {}
         """Limits by names of VHOST_LIMITS; a negative value means none."""
+        self.firehose: Firehose | None = None
+        """Copies messages while tracing is on; off after a restart, as on RabbitMQ."""
         self._dying: deque[tuple[Backlog, Message, str]] = deque()
         self._is_burying = False
         self._bound_to: dict[int, dict[tuple[int, tuple[int, str, bytes]], Binding]] = {}
         for exchange, kind in _PREDECLARED.items():
             self.exchanges[exchange] = TYPES[kind](exchange, arguments=NO_ARGUMENTS, release=release)
-        self.exchanges["amq.rabbitmq.trace"] = TYPES["topic"](
-            "amq.rabbitmq.trace", internal=True, arguments=NO_ARGUMENTS
-        )
+        self.exchanges[TRACE] = TYPES["topic"](TRACE, internal=True, arguments=NO_ARGUMENTS)
 
     # -- the virtual host itself -----------------------------------------------------------------------
 
@@ -136,6 +137,15 @@ class VirtualHost:
         limits = value.get("limits")
         items = limits.items() if isinstance(limits, dict) else ()
         self.limits = {name: limit for name, limit in items if isinstance(limit, int)}
+
+    def trace(self, *, is_on: bool) -> None:
+        """Turn tracing on or off."""
+        self.firehose = Firehose(self.name, self._publish_copy) if is_on else None
+        self.generation += 1  # connections look at it with their next publish
+
+    def _publish_copy(self, message: Message, key: str, properties: Properties) -> None:
+        for queue in self.route(self.exchanges[TRACE], [key], properties)[0]:
+            queue.push_letter(message)
 
     def restore_exchange(self, value: Table) -> None:
         """Create an exchange from its record in the store."""

@@ -140,8 +140,6 @@ class _Plan:
         description, tags = given.get("description"), accounts.read_tags(given) if "tags" in given else None
         if description is not None and not isinstance(description, str):
             raise BadDefinition(f"description of virtual host {name!r} must be a string")
-        if given.get("tracing") is True:
-            raise BadDefinition("tracing (the firehose) is not available in this broker")
         limits = definitions.limits(item["limits"], VHOST_LIMITS, "limits") if item.get("limits") else None
         self._vhosts.add(name)
         return functools.partial(self._make_vhost, name, description, tags, limits)

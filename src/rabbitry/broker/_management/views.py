@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import math
 import os
-import platform
 import resource
 import time
 import zlib
@@ -24,16 +23,11 @@ from rabbitry.broker._management.rates import RETENTION, Counts, Rates
 from rabbitry.broker._management.stats import Ranges
 from rabbitry.broker._parameters import CLUSTER_NAME
 from rabbitry.broker._policies import OPERATOR_POLICY, Policy
-from rabbitry.broker._product import PLATFORM
+from rabbitry.broker._product import PLATFORM, node_name
 from rabbitry.broker._queues.queue import Queue
 from rabbitry.broker._vhost import VirtualHost
 from rabbitry.broker.access import Permission, TopicPermission, User
 from rabbitry.broker.broker import Broker
-
-
-def node_name() -> str:
-    """Return the broker's name where RabbitMQ has a node's name."""
-    return f"rabbitry@{platform.node()}"
 
 
 def plain(value: FieldValue) -> object:
@@ -430,7 +424,7 @@ def vhost(item: VirtualHost) -> Json:
         "tags": list(item.tags),
         "metadata": {"description": item.description, "tags": list(item.tags)},
         "default_queue_type": "undefined",
-        "tracing": False,
+        "tracing": item.firehose is not None,
         "cluster_state": {node_name(): "running"},
     }
 

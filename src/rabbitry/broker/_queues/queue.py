@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final, Protocol
 
 from rabbitry.amqp.protocol.tables import Table
+from rabbitry.broker._firehose import Firehose
 from rabbitry.broker._policies import Policy, merged
 from rabbitry.broker._queues.arguments import Rules, with_policy
 from rabbitry.broker._queues.backlog import LONGEST_TURN, Backlog, Host
@@ -26,6 +27,10 @@ class QueueHost(Host, Protocol):
     @property
     def release(self) -> Release:
         """The behaviour of the broker's release of RabbitMQ."""
+
+    @property
+    def firehose(self) -> Firehose | None:
+        """Gets a copy of each delivery; None while tracing is off."""
 
     def work(self, steps: Iterator[None]) -> None:
         """Run the steps of a long operation, alternating with other clients."""
@@ -168,6 +173,7 @@ class Queue(Backlog):
         """Deliver while consumers have room. Return False if that takes long and continues in a later iteration."""
         delivered = 0
         ends_at = 0.0
+        firehose = self.vhost.firehose
         for circle in self.turns.circles:
             while circle and self.ready:
                 consumer = circle[0]
@@ -180,6 +186,8 @@ class Queue(Backlog):
                     break
                 circle.rotate(-1)
                 consumer.deliver(entry)
+                if firehose is not None:
+                    firehose.delivered(self.name, consumer.channel, entry)
                 delivered += 1
                 if not delivered % _LOOK:
                     ends_at = ends_at or time.monotonic() + LONGEST_TURN

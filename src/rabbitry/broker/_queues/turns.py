@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Protocol
 
+from rabbitry.broker._firehose import TracedChannel
 from rabbitry.broker.message import Entry
 
 
@@ -23,6 +24,10 @@ class QueueConsumer(Protocol):
     @property
     def exclusive(self) -> bool:
         """Whether it is the queue's only consumer (exclusive)."""
+
+    @property
+    def channel(self) -> TracedChannel:
+        """Its channel."""
 
     parked: bool
     """Whether it left the round robin for lack of room."""

@@ -12,6 +12,7 @@ from rabbitry.broker._management.encoding import Json
 from rabbitry.broker._management.listing import Listed, answer
 from rabbitry.broker._management.rates import vhost_totals
 from rabbitry.broker._policies import Policies
+from rabbitry.broker._product import node_name
 from rabbitry.broker._vhost import VHOST_LIMITS, VirtualHost
 from rabbitry.broker.access import USER_LIMITS, Permission, TopicPermission
 from rabbitry.exceptions import UsageError
@@ -52,8 +53,6 @@ async def _put_vhost(call: Call, name: str, body: Json) -> object:
     description, tags = body.get("description") or "", accounts.read_tags(body)
     if not isinstance(description, str):
         raise bad("the description must be a string")
-    if body.get("tracing") in (True, "true"):
-        raise bad("tracing (the firehose) is not available in this broker")
     if body.get("default_queue_type") not in (None, "", "classic", "undefined"):
         raise bad("default_queue_type is not available in this broker: name x-queue-type in a queue's arguments")
     await call.carry_out(broker.rest_of_deletion(name))
@@ -63,6 +62,8 @@ async def _put_vhost(call: Call, name: str, body: Json) -> object:
     if "description" in body or "tags" in body:
         vhost.description, vhost.tags = description, tuple(tags)
         vhost.store()
+    if "tracing" in body:
+        vhost.trace(is_on=body["tracing"] in (True, "true"))
     if is_new:
         broker.access.put_permission(name, call.user.name, Permission())
     return CREATED if is_new else DONE
@@ -72,7 +73,7 @@ async def _put_vhost(call: Call, name: str, body: Json) -> object:
 def _start_vhost(call: Call) -> object:
     call.administrator()
     call.vhost()
-    if call.path("node") != views.node_name():
+    if call.path("node") != node_name():
         raise bad(f"Request to node {call.path('node')} failed with nodedown")
     return DONE  # it is running
 

@@ -16,6 +16,7 @@ from rabbitry.broker._management.call import CREATED, DONE, Answer, Call, bad, n
 from rabbitry.broker._management.changes import COLUMNS
 from rabbitry.broker._management.encoding import Json, encode
 from rabbitry.broker._management.listing import Listed, answer, streamed
+from rabbitry.broker._product import node_name
 from rabbitry.broker._queues import Queue
 from rabbitry.broker._vhost import VirtualHost
 
@@ -172,7 +173,7 @@ def _queue(call: Call) -> object:
     if call.method == "PUT":
         vhost, name, body = call.vhost(), call.path("name"), call.body()
         call.need("configure", vhost.name, name)
-        if body.get("node") not in (None, views.node_name()):
+        if body.get("node") not in (None, node_name()):
             raise bad(f"Node {body['node']} could not be contacted")
         vhost.check_queue_limit(name)
         is_new = name not in vhost.queues

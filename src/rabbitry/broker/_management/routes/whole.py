@@ -12,6 +12,7 @@ from rabbitry.broker._management.call import DONE, Answer, Call, bad, not_found,
 from rabbitry.broker._management.encoding import Json
 from rabbitry.broker._management.listing import streamed
 from rabbitry.broker._management.rates import vhost_totals
+from rabbitry.broker._product import node_name
 
 
 @route("/api/overview")
@@ -55,7 +56,7 @@ def _nodes(call: Call) -> object:
 
 @route("/api/nodes/{name}")
 def _node(call: Call) -> object:
-    if call.path("name") != views.node_name():
+    if call.path("name") != node_name():
         raise not_found()
     return views.node(call.broker)
 
@@ -65,7 +66,7 @@ _RESOURCES: Final = {"disk": "disk space", "memory": "memory"}
 
 @route("/api/nodes/{name}/memory")
 def _memory(call: Call) -> object:
-    if call.path("name") != views.node_name():
+    if call.path("name") != node_name():
         raise not_found()
     used = used_memory()
     return {"memory": {"strategy": "rss", "total": {"rss": used, "allocated": used, "erlang": 0}}}
@@ -92,7 +93,7 @@ def _local_alarms(call: Call) -> object:
 
 
 def _no_alarms(call: Call, otherwise: str) -> object:
-    alarms = [{"node": views.node_name(), "resource": _RESOURCES[what]} for what in sorted(call.broker.alarms.on)]
+    alarms = [{"node": node_name(), "resource": _RESOURCES[what]} for what in sorted(call.broker.alarms.on)]
     if not alarms:
         return {"status": "ok"}
     body: Json = {"status": "failed", "reason": otherwise, "alarms": alarms}
@@ -108,9 +109,9 @@ def _fine(call: Call) -> object:
 @route("/api/healthchecks/node")
 @route("/api/healthchecks/node/{name}")
 def _is_healthy(call: Call) -> object:
-    if call.request.path_params.get("name", views.node_name()) != views.node_name():
+    if call.request.path_params.get("name", node_name()) != node_name():
         raise not_found()
-    alarms = [f"{{resource_limit,{what},'{views.node_name()}'}}" for what in sorted(call.broker.alarms.on)]
+    alarms = [f"{{resource_limit,{what},'{node_name()}'}}" for what in sorted(call.broker.alarms.on)]
     if not alarms:
         return {"status": "ok"}
     body: Json = {"status": "failed", "reason": f"resource alarm(s) in effect:[{','.join(alarms)}]"}
