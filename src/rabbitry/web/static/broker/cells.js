@@ -2,8 +2,13 @@
 import { bytes, rate, shown } from "../format.js";
 import { html } from "../html.js";
 
-export const number = (value) => (value ? value.toLocaleString("en") : html`<span class="zero">0</span>`);
-export const perSecond = (value) => (value ? `${value.toLocaleString("en", { maximumFractionDigits: value < 10 ? 1 : 0 })}/s` : html`<span class="zero">0/s</span>`);
+// Made once: toLocaleString with options makes one at each call.
+const PLAIN = new Intl.NumberFormat("en");
+const TENTHS = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+
+export const number = (value) => (value ? PLAIN.format(value) : html`<span class="zero">0</span>`);
+export const perSecond = (value) => (value ? `${(value < 10 ? TENTHS : WHOLE).format(value)}/s` : html`<span class="zero">0/s</span>`);
 export const size = (value) => (value ? bytes(value) : html`<span class="zero">0 B</span>`);
 export const traffic = (value) => (value ? rate(value) : html`<span class="zero">0 B/s</span>`);
 export const name = (value) => (value ? html`<bdi>${shown(value)}</bdi>` : html`<span class="zero">(default)</span>`);
