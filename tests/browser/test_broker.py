@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import pytest
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Page, expect
 
 import rabbitry
 from rabbitry import Properties
@@ -182,80 +182,112 @@ async def test_a_queue_is_purged_and_deleted_once_its_name_is_typed(browser: Bro
     assert watched.complaints == []
 
 
+class _Keyboard:
+    """A narrow page of the broker's things, and somebody who has a keyboard alone."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.url = url
+        self.details = page.get_by_role("complementary")
+
+    async def open(self, place: str) -> None:
+        """Go to a page; where it has a filter, open its only row."""
+        await self.page.goto(f"{self.url}{place}")
+        if "filter=" in place:
+            await self.page.locator(".rows .space .row").click(timeout=_WITHIN)
+
+    async def enter(self, name: str) -> None:
+        """Press a button."""
+        await self.page.get_by_role("button", name=name, exact=True).press("Enter", timeout=_WITHIN)
+
+    async def type(self, *texts: str) -> None:
+        """Type texts into one field after the other, and press Enter."""
+        for number, text in enumerate(texts):
+            if number:
+                await self.page.keyboard.press("Tab")
+            await self.page.keyboard.type(text)
+        await self.page.keyboard.press("Enter")
+
+    async def replace(self, field: str, text: str) -> None:
+        """Replace what is in a field, and press Enter."""
+        await self.details.get_by_label(field).focus()
+        await self.page.keyboard.press("ControlOrMeta+a")
+        await self.type(text)
+
+    async def argue(self, name: str, value: str) -> None:
+        """Add an argument, and press Enter."""
+        await self.details.get_by_role("button", name="Add an argument").press("Enter")
+        await self.type(name, value)
+
+
 @on_embedded("system")
 async def test_things_are_declared_bound_and_removed_by_keyboard(browser: Browser, system: System) -> None:
     queue, exchange = f"made.{_EVIL}", f"way.{_EVIL}"
     page = await browser.new_page(viewport={"width": 320, "height": 800})
     watched = Watched(page, expected=("status of 503",))  # what the broker refuses
-    details = page.get_by_role("complementary")
-    type_, press = page.keyboard.type, page.keyboard.press
-
-    async def enter(name: str) -> None:
-        await page.get_by_role("button", name=name, exact=True).press("Enter", timeout=_WITHIN)
-
+    keyboard = _Keyboard(page, system.url)
     async with rabbitry.connect(system.broker) as connection:
         channel = await connection.channel()
-        await page.goto(f"{system.url}queues/")
-        await enter("Declare…")
-        await expect(details.get_by_label("Name", exact=True)).to_be_focused()
-        await type_(queue)
-        await details.get_by_role("button", name="Add an argument").press("Enter")
-        await type_("x-max-length")
-        await press("Tab")
-        await type_("many")
-        await expect(details).to_contain_text("The most messages that may be ready.")
-        await press("Enter")
-        await expect(details.get_by_role("alert")).to_have_text("x-max-length is a number, and not “many”.")
-        assert await page.evaluate("document.documentElement.scrollWidth") <= 320
-        assert await serious(page) == []
-        await press("ControlOrMeta+a")
-        await type_("10")
-        await press("Enter")
-        await expect(details.get_by_role("heading", name=queue)).to_be_visible()
-        arguments = {"x-max-length": 10}
-        await channel.declare_queue(queue, durable=True, arguments=arguments)  # it is there, with these
-
-        await page.goto(f"{system.url}exchanges/")
-        await enter("Declare…")
-        await type_(exchange)
-        await details.get_by_label("Type").focus()
-        await press("ControlOrMeta+a")
-        await type_("nonsense")
-        await press("Enter")
-        await expect(details.get_by_role("alert")).to_contain_text(re.compile("^the broker refuses it: .*nonsense"))
-        await expect(details.get_by_label("Name", exact=True)).to_have_value(exchange)
-        await details.get_by_label("Type").focus()
-        await press("ControlOrMeta+a")
-        await type_("topic")
-        await press("Enter")
-        await enter("Bind…")
-        await details.get_by_label("Its name").focus()
-        await type_(queue)
-        await press("Tab")
-        await type_("a.*")
-        await press("Enter")
-        await expect(details.get_by_text("Bound.")).to_be_visible()
-        await expect(details.get_by_role("button", name=f"Unbind {queue} with key a.*")).to_be_visible(timeout=_WITHIN)
-        assert await serious(page) == []
+        await _declare_queue(keyboard, queue)
+        await channel.declare_queue(queue, durable=True, arguments={"x-max-length": 10})  # it is there, with these
+        await _declare_and_bind(keyboard, exchange, queue)
         await channel.publish(b"x", exchange=exchange, routing_key="a.b")  # mandatory: it was routed
 
-        await page.goto(f"{system.url}queues/?filter=made.")
-        await page.locator(".rows .space .row").click(timeout=_WITHIN)
-        unbind = details.get_by_role("button", name=f"Unbind {exchange} with key a.*")
+        await keyboard.open("queues/?filter=made.")
+        unbind = keyboard.details.get_by_role("button", name=f"Unbind {exchange} with key a.*")
         await unbind.press("Enter", timeout=_WITHIN)
-        await enter("Remove the binding")
+        await keyboard.enter("Remove the binding")
         await expect(unbind).to_have_count(0, timeout=_WITHIN)
         with pytest.raises(rabbitry.PublishReturned):
             await channel.publish(b"x", exchange=exchange, routing_key="a.b")
         await channel.delete_queue(queue)
 
-        await page.goto(f"{system.url}exchanges/?filter=way.")
-        await page.locator(".rows .space .row").click(timeout=_WITHIN)
-        await enter("Delete…")
-        await type_(exchange)
-        await press("Enter")
-        await expect(details).to_contain_text("This exchange is gone", timeout=_WITHIN)
+        await keyboard.open("exchanges/?filter=way.")
+        await keyboard.enter("Delete…")
+        await keyboard.type(exchange)
+        await expect(keyboard.details).to_contain_text("This exchange is gone", timeout=_WITHIN)
     assert watched.complaints == []
+
+
+async def _declare_queue(keyboard: _Keyboard, queue: str) -> None:
+    page, details = keyboard.page, keyboard.details
+    await keyboard.open("queues/")
+    await keyboard.enter("Declare…")
+    await expect(details.get_by_label("Name", exact=True)).to_be_focused()
+    types = details.get_by_label("Type").locator("option")
+    await expect(types).to_have_text(["as the virtual host has it", "classic", "quorum"])  # no streams: it has none
+    await page.keyboard.type(queue)
+    await keyboard.argue("x-max-length", "many")
+    await expect(details).to_contain_text("The most messages that may be ready.")
+    await expect(details.get_by_role("alert")).to_have_text("x-max-length is a number, and not “many”.")
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 320
+    assert await serious(page) == []
+    await page.keyboard.press("ControlOrMeta+a")
+    await keyboard.type("10")
+    await expect(details.get_by_role("heading", name=queue)).to_be_visible()
+
+
+async def _declare_and_bind(keyboard: _Keyboard, exchange: str, queue: str) -> None:
+    page, details = keyboard.page, keyboard.details
+    await keyboard.open("exchanges/")
+    await keyboard.enter("Declare…")
+    await page.keyboard.type(exchange)
+    await keyboard.replace("Type", "nonsense")
+    await expect(details.get_by_role("alert")).to_contain_text(re.compile("^the broker refuses it: .*nonsense"))
+    await expect(details.get_by_label("Name", exact=True)).to_have_value(exchange)
+    await keyboard.replace("Type", "topic")
+    await keyboard.enter("Bind…")
+    await details.get_by_label("Its name").focus()
+    await page.keyboard.type(queue)
+    await page.keyboard.press("Tab")
+    await page.keyboard.type("a.*")
+    await keyboard.argue("x-why", _EVIL)
+    await expect(details.get_by_text("Bound.")).to_be_visible()
+    binding = details.get_by_role("listitem").filter(has_text=queue)
+    await expect(binding.get_by_role("button", name=f"Unbind {queue} with key a.*")).to_be_visible(timeout=_WITHIN)
+    await expect(binding).to_contain_text(f"x-why{_EVIL}", use_inner_text=False)
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 320
+    assert await serious(page) == []
 
 
 @on_embedded("system")

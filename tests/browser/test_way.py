@@ -69,9 +69,18 @@ async def _check(watched: Watched) -> None:
 
 @on_embedded("broker")
 async def test_a_message_is_found_and_followed(browser: Browser, web: str, publisher: Publisher) -> None:
-    page = await browser.new_page(viewport={"width": 1300, "height": 900})
-    watched = Watched(page)
-    await page.goto(web)
+    watched = Watched(await browser.new_page(viewport={"width": 1300, "height": 900}))
+    await watched.page.goto(web)
+    identity = await _reported(watched, publisher)
+    await _followed(watched, identity)
+    await _listed(watched.page, identity)
+    await watched.page.goto(f"{web}raw/")
+    await _watched_raw(watched, publisher)
+
+
+async def _reported(watched: Watched, publisher: Publisher) -> str:
+    """Look at the overview while a message passes; return its id."""
+    page = watched.page
     # The overview lives on what workers report, and says what is missing.
     await expect(page.locator(".notice")).to_contain_text("Shown is what workers report", timeout=_WITHIN)
     await expect(page.locator(".notice")).to_contain_text("rabbitmq-plugins enable rabbitmq_management")
@@ -84,8 +93,12 @@ async def test_a_message_is_found_and_followed(browser: Browser, web: str, publi
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("complementary", name="Queue shop.send")).to_contain_text("not told")
     await _check(watched)
+    return identity
 
-    # The search finds the message by the beginning of its id, without a mouse.
+
+async def _followed(watched: Watched, identity: str) -> None:
+    """Find the message by the beginning of its id, without a mouse, and look at its way."""
+    page = watched.page
     await page.keyboard.press("Escape")
     await page.keyboard.press("/")
     await page.keyboard.type(identity[:12])
@@ -109,7 +122,9 @@ async def test_a_message_is_found_and_followed(browser: Browser, web: str, publi
     assert await _fits(page)
     await _check(watched)
 
-    # Without an id, the page lists the newest; one that nobody knows says so.
+
+async def _listed(page: Page, identity: str) -> None:
+    """Look at the page without an id, which lists the newest messages, and with one that nobody knows."""
     await page.get_by_role("link", name="Newest messages").click()
     await expect(page.get_by_role("region", name="Newest that failed")).to_contain_text(identity, timeout=_WITHIN)
     assert await _fits(page)
@@ -117,8 +132,10 @@ async def test_a_message_is_found_and_followed(browser: Browser, web: str, publi
     await page.keyboard.press("Enter")
     await expect(page.locator(".nothing")).to_contain_text("No worker reported a message with the id nobody")
 
-    # Raw messages of the app's exchange, picked by keyboard.
-    await page.goto(f"{web}raw/")
+
+async def _watched_raw(watched: Watched, publisher: Publisher) -> None:
+    """Watch the messages of the app's exchange, picked by keyboard."""
+    page = watched.page
     await page.get_by_role("combobox", name="Exchange").fill("shop")
     await page.get_by_role("textbox", name="Binding key").fill("order")
     await page.keyboard.press("Enter")

@@ -153,13 +153,7 @@ def create_app(
     app.add_exception_handler(Forbidden, _forbidden)
     app.add_middleware(Gate, login=login)
     app.add_middleware(Guard, names=[settings.host], has_login=lambda: login.has_login)
-    live = [*mounted]
-    for view in (view for views in OWN.values() for view in views):
-        _add_view(app, f"/{own_place(view)}", partial(_own_page, view), live, login)
-    for mount in mounted:
-        if mount.router is not None:
-            roles.add_app(mount.router)
-        _add(app, mount, live, login)
+    live = _add_pages(app, mounted, roles, login)
     app.include_router(queues.router, prefix="/queues/api")
     app.include_router(flows.router, prefix="/flows/api")
     app.include_router(dead.router, prefix="/dead/api")
@@ -179,6 +173,18 @@ def create_app(
     parts: list[_Part] = [queues, declaring, dead, metrics, ways, login]
     app.router.lifespan_context = partial(_running, live, sources, parts, history)
     return app
+
+
+def _add_pages(app: FastAPI, mounted: Sequence[Mount], roles: Roles, login: Login) -> list[Mount]:
+    """Add the dashboard's own pages and the apps. Return the apps; those that can't start are removed later."""
+    live = [*mounted]
+    for view in (view for views in OWN.values() for view in views):
+        _add_view(app, f"/{own_place(view)}", partial(_own_page, view), live, login)
+    for mount in mounted:
+        if mount.router is not None:
+            roles.add_app(mount.router)
+        _add(app, mount, live, login)
+    return live
 
 
 def _add_live(app: FastAPI, live: Sequence[Mount], feed: Feed, broker: BrokerURL) -> None:
