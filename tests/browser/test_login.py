@@ -59,6 +59,11 @@ async def _walk(browser: Browser, url: str) -> None:
         await expect(page.get_by_role("button", name=name)).to_be_disabled()
     await expect(page.get_by_text("This needs the role admin, and you have the role viewer.")).to_have_count(3)
     assert await serious(page) == []
+    for place, name in (("grading/#/submit", "Submit"), ("crawl/#/add", "Add")):
+        await page.goto(f"{url}{place}")
+        await expect(page.locator("#page").get_by_role("button", name=name, exact=True)).to_be_disabled()
+        await expect(page.get_by_text("This needs the role operator, and you have the role viewer.")).to_be_visible()
+        assert await serious(page) == []
 
     await page.get_by_role("button", name="Sign out").focus()
     await page.keyboard.press("Enter")
