@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import rabbitry
+from rabbitry.exceptions import NotFound
 from rabbitry.runtime.io_thread import IOThread
 from tests.support.proxy import FaultProxy
 from tests.support.waiting import WITHIN, eventually_blocking
@@ -42,6 +43,27 @@ def test_publish_get_and_consume(broker_url: str) -> None:
         assert channel.declare_queue(queue, passive=True).message_count == 0
     assert not connection.is_open
     connection.close()
+
+
+def test_exchanges_and_bindings_are_declared_and_removed(broker_url: str) -> None:
+    with rabbitry.connect_blocking(broker_url) as connection, connection.channel() as channel:
+        channel.declare_exchange("first", "topic", auto_delete=False)
+        channel.declare_exchange("second", "direct", auto_delete=False)
+        queue = channel.declare_queue(exclusive=True).name
+        channel.bind_exchange("second", "first", "a.#")
+        channel.bind_queue(queue, "second", "a.b")
+        channel.publish(b"1", exchange="first", routing_key="a.b")
+        assert channel.purge_queue(queue) == 1
+        channel.unbind_queue(queue, "second", "a.b")
+        with pytest.raises(rabbitry.PublishReturned, match="NO_ROUTE"):
+            channel.publish(b"2", exchange="second", routing_key="a.b")
+        channel.bind_queue(queue, "second", "a.b")
+        channel.unbind_exchange("second", "first", "a.#")
+        with pytest.raises(rabbitry.PublishReturned, match="NO_ROUTE"):
+            channel.publish(b"3", exchange="first", routing_key="a.b")
+        channel.delete_exchange("second")
+        with pytest.raises(NotFound, match="second"):
+            channel.publish(b"4", exchange="second", routing_key="a.b")
 
 
 def test_leaving_the_consumer_requeues_unsettled_messages(broker_url: str) -> None:
