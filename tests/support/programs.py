@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 STRICT = os.environ.get("RABBITRY_STRICT") == "1"
-CHROMIUM = Path("/usr/bin/chromium")
+# The shell is Chromium without a user interface: it takes a third less CPU to open a page.
+_SHELL = Path("/usr/bin/chromium-headless-shell")
+CHROMIUM = _SHELL if _SHELL.exists() else Path("/usr/bin/chromium")
 CHROMIUM_FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
