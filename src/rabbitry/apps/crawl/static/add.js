@@ -49,7 +49,7 @@ export class Add extends Component {
         ${this.field("Contact", "contact", { maxlength: 300, placeholder: "you@example.org" }, "A mail address or page where sites can reach you. Public sites need it.")}
         <button type="submit" class="primary" disabled=${busy || reason !== null}>Add</button>
       </form>
-      ${reason && html`<p class="nothing">${reason}</p>`}
+      ${reason && html`<p class="notice warn">${reason}</p>`}
       ${error && html`<p class="notice bad" role="alert">${shown(error)}</p>`}
       ${answer && html`<div role="status">
         ${answer.said?.map((line) => html`<p>${shown(line)}</p>`)}

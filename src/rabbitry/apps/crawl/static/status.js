@@ -35,7 +35,7 @@ export class Status extends Component {
     return html`
       <div class="bar-top"><p class="running" data-paused=${isPaused}>${isPaused ? "Paused: no batches are sent." : "Running."}</p>
         <button type="button" disabled=${this.state.busy || reason !== null} onClick=${() => this.switch(isPaused, reload)}>${isPaused ? "Resume" : "Pause"}</button></div>
-      ${reason && html`<p class="note">${reason}</p>`}
+      ${reason && html`<p class="notice warn">${reason}</p>`}
       ${this.state.error && html`<p class="notice bad" role="alert">${shown(this.state.error)}</p>`}
       <dl class="sums">${figures.map(([name, value, note]) =>
         html`<div data-sum=${name}><dt>${name}</dt><dd><b>${value.toLocaleString("en")}</b><span class="note">${note}</span></dd></div>`)}</dl>

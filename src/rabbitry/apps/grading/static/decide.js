@@ -182,7 +182,7 @@ export class Decide extends Component {
         <button type="button" disabled=${busy} onClick=${close}>Close</button>
         ${changed && html`<button type="button" disabled=${busy} onClick=${this.discard}>Discard</button>`}
       </div>
-      ${reason && html`<p class="nothing">${reason}</p>`}
+      ${reason && html`<p class="notice warn">${reason}</p>`}
       ${asks && html`<p class="notice warn question" role="alert">There is no mark. <button type="button" disabled=${busy}
         onClick=${this.act("correct", true)}>Correct without a mark</button></p>`}
       ${error && html`<p class="notice bad" role="alert">${visible(error)}</p>`}

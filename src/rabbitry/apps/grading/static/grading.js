@@ -206,7 +206,7 @@ class Submit extends Component {
           <button type="submit" class="primary" disabled=${busy || reason !== null}>Submit</button>
         </div>
       </form>
-      ${reason && html`<p class="nothing">${reason}</p>`}
+      ${reason && html`<p class="notice warn">${reason}</p>`}
       ${error && html`<p class="notice bad" role="alert">${visible(error)}</p>`}
       ${id && html`<p class="notice good" role="status">Submitted: <a href=${`#/submission/${id}`}>${id}</a></p>`}
     </section>`;
