@@ -206,7 +206,8 @@ def test_why_and_hosts_answer_if_nothing_is_known(run: Run, source: tuple[str, s
     assert (done.code, "not seen" in done.out) == (0, True), done
     found = json.loads(run("why", "ftp://a.example/", "--json", *source).out)
     assert (found["state"], found["would"], found["decisions"]) == ("unknown", "bad-scheme", [])
-    assert run("why", "\udcff", *source).code == 0
+    wrong = run("why", "\udcff", *source)
+    assert (wrong.code, wrong.err) == (2, "rabbitry: URL is not UTF-8: '\\xff'\n")
     hosts = run("hosts", *source)
     assert (hosts.code, hosts.out, "no hosts yet" in hosts.err) == (0, "", True)
     assert run("hosts", "--json", *source).out == ""

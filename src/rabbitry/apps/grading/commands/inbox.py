@@ -137,32 +137,38 @@ def save(
     save_as(assignment.solution(), assignment.name, assignment.id, file, as_json=as_json, command=command)
 
 
+Mark = Annotated[float | None, typer.Option(help="The demonstrator's mark.", show_default=False)]
+OutOf = Annotated[float | None, typer.Option(help="The maximum mark.", show_default=False)]
+NoMark = Annotated[bool, typer.Option("--no-mark", help="Correct without a mark.")]
+Feedback = Annotated[str | None, typer.Option(metavar="TEXT", help="The reason for the mark.", show_default=False)]
+Points = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CRITERION=POINTS",
+        help="Points by a criterion of the module's rubric; once for each.",
+        show_default=False,
+    ),
+]
+SendBack = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REMARK", help="Send it back to the demonstrator, with this remark (assistant).", show_default=False
+    ),
+]
+
+
 @app.command("decide")
 def decide(
     context: typer.Context,
     id: ItemId,
     role: RoleOption = None,
-    mark: Annotated[float | None, typer.Option(help="The demonstrator's mark.", show_default=False)] = None,
-    out_of: Annotated[float | None, typer.Option(help="The maximum mark.", show_default=False)] = None,
+    mark: Mark = None,
+    out_of: OutOf = None,
     *,
-    no_mark: Annotated[bool, typer.Option("--no-mark", help="Correct without a mark.")] = False,
-    feedback: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="The reason for the mark.", show_default=False)
-    ] = None,
-    score: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CRITERION=POINTS",
-            help="Points by a criterion of the module's rubric; once for each.",
-            show_default=False,
-        ),
-    ] = None,
-    send_back: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REMARK", help="Send it back to the demonstrator, with this remark (assistant).", show_default=False
-        ),
-    ] = None,
+    no_mark: NoMark = False,
+    feedback: Feedback = None,
+    score: Points = None,
+    send_back: SendBack = None,
     config: Config = None,
     database: DatabaseURL = None,
     as_json: Json = False,
