@@ -211,6 +211,14 @@ class Policies:
         if self._journal.is_on:
             self._journal.put(self.component, record_key(vhost, name), None)
 
+    def deleting_all(self, vhost: str) -> Iterator[None]:
+        """Return the steps that clear all policies of a deleted virtual host."""
+        for policy in self:
+            if policy.vhost == vhost:
+                self.delete(vhost, policy.name)
+                yield
+        self._ranked.pop(vhost, None)
+
     def matching(self, vhost: str, name: str, kind: Kind) -> Policy | None:
         """Return the policy that applies to a queue or exchange."""
         ranked = self._ranked.get(vhost)

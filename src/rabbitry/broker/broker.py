@@ -409,10 +409,7 @@ class Broker:
             yield from _hanging_up(found, f"vhost '{name}' is deleted")
             yield from vhost.clearing()
             for policies in (self.policies, self.operator_policies):
-                for policy in policies:
-                    if policy.vhost == name:
-                        policies.delete(name, policy.name)
-                        yield
+                yield from policies.deleting_all(name)
             for its_vhost, user in list(access.permissions):
                 if its_vhost == name and (its_vhost, user) in access.permissions:
                     access.delete_permission(name, user)
