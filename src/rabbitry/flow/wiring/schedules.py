@@ -6,8 +6,9 @@ consumer. When a tick is due, the holder publishes it and the next token and ack
 goes to another worker. A worker that was cut off cannot publish a tick a second time, because the acknowledgement is
 a part of the transaction and the token is no longer its own.
 
-A worker that finds neither token nor consumer publishes a first token. Two may do so at once: the holder takes all
-tokens that there are, the latest one counts, and the next transaction leaves one.
+No worker can see whether there is a token, since another one may hold it. Therefore each worker publishes a token
+without a time when it begins, and again while it waits. The holder takes all tokens that there are, the latest one
+counts, and the next transaction leaves one. If none has a time, the schedule begins now.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from rabbitry.flow.stage import Argument
 KEPT: Final = 10
 """Ticks that a token remembers, for people to look at."""
 _INFIX: Final = ".schedule."
+_FARTHEST: Final = 10 * 366 * 86_400
+"""Seconds by which a clock may have been ahead. Later times are near the end of what datetimes and cron can count."""
 
 
 class Fired(msgspec.Struct, frozen=True):
@@ -36,9 +39,12 @@ class Fired(msgspec.Struct, frozen=True):
 
 
 class Token(msgspec.Struct, frozen=True):
-    """The state of a schedule. done: the Unix time up to which ticks were published. fired: the last ones."""
+    """The state of a schedule.
 
-    done: int
+    done: the Unix time up to which ticks were published; 0 in a token without a time. fired: the last ones.
+    """
+
+    done: int = 0
     fired: list[Fired] = []
 
     @property
@@ -58,13 +64,15 @@ def token_arguments(own: Mapping[str, Argument]) -> dict[str, Argument]:
 
 
 def read_token(body: bytes, now: float) -> Token:
-    """Decode a token. One that is malformed counts as a first one, so that ticks go on from now."""
+    """Decode a token. A malformed one, or one with a time that no clock has, counts as one without a time.
+
+    now: the Unix time.
+    """
     try:
         token = _decode(body)
-        datetime.fromtimestamp(token.done, UTC)
-    except (Undecodable, ValueError, OverflowError, OSError):  # no token, or a time that there is not
-        return Token(int(now))
-    return token
+    except Undecodable:
+        return Token()
+    return Token(token.done, token.fired[-KEPT:]) if 0 <= token.done <= now + _FARTHEST else Token()
 
 
 _decode: Final = json_decoder(Token)

@@ -43,8 +43,10 @@ async def again(
     Raises:
         ConnectionClosed: The connection is closed for good.
     """
+    loop = asyncio.get_running_loop()
     failures = 0
     while True:
+        began = loop.time()
         try:
             if failures:
                 await redeclare()
@@ -53,7 +55,8 @@ async def again(
         except _FAILURES as error:
             if connection.close_reason is not None:
                 raise connection.close_reason from error
-            failures += 1
+            # Work that ran for longer than any pause had succeeded: its failure is a first one.
+            failures = 1 if loop.time() - began > _PAUSES.longest else failures + 1
             pause = _PAUSES.pause(failures)
             _logger.warning("%s: %s; trying again in %.1f s", what, error, pause)
             failed()

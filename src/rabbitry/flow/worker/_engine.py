@@ -292,7 +292,7 @@ class Engine:
         soon as the consumer is gone.
         """
         self._is_stopping = True
-        await self._end(self._scheduling)
+        await self._end(self._scheduling, seconds)
         await self._end(self._pausing)
         if self._settler is not None:
             self._settler.hold(self._alone)
@@ -326,7 +326,7 @@ class Engine:
         """End all tasks and close both connections; unsettled deliveries go back to their queues."""
         self._is_stopping = True
         await self._end([] if self._blocking is None else [self._blocking])
-        await self._end(self._scheduling)
+        await self._end(self._scheduling, _CLOSE_PATIENCE)
         await self._end(self._pausing)
         await self._end(self._intaking)
         await self._end(self._tasks)
@@ -335,11 +335,12 @@ class Engine:
             if isinstance(outcome, BaseException) and not isinstance(outcome, ConnectionClosed):
                 raise outcome
 
-    async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
+    async def _end(self, tasks: list[asyncio.Task[None]], seconds: float | None = None) -> None:
+        """Cancel tasks, and wait at most `seconds` for their end; None: for ever."""
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks)
+            await asyncio.wait(tasks, timeout=seconds)
 
 
 async def _within(seconds: float, *works: Coroutine[Any, Any, None]) -> None:

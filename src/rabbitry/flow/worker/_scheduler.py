@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from rabbitry.amqp.client import Channel, Connection, Properties
-from rabbitry.exceptions import AlreadySettled
+from rabbitry.exceptions import AlreadySettled, ConnectionClosed, RequestTimeout
 from rabbitry.flow.codec import JSON, encode
 from rabbitry.flow.message import first_properties, node_name
 from rabbitry.flow.schedule import GRACE, Schedule, Tick
@@ -27,10 +27,13 @@ if TYPE_CHECKING:
 
 RENEWED: Final = 300.0
 """Seconds after which a token that waits is published anew: brokers close the channel of a consumer that keeps a
-message for 30 minutes (RabbitMQ's docs/consumers, "Delivery Acknowledgement Timeout")."""
+message for 30 minutes (RabbitMQ's docs/consumers, "Delivery Acknowledgement Timeout"). A worker that has waited so long
+for a token publishes another one without a time: the broker may have lost the token."""
 _LOOK: Final = 30.0
 """Seconds after which the clock is looked at again: it may have been set, or the machine may have slept."""
 _MOST_TOKENS: Final = 100
+_LOOKS: Final = 10
+"""Most looks whether the queue has more tokens."""
 _MOST_AT_ONCE: Final = 100
 """Missed ticks that one transaction publishes."""
 _IDS: Final = uuid.UUID("6f1e3b1c-7a2f-5d7e-9c53-0a4bb3f0b8a1")
@@ -79,23 +82,57 @@ class Scheduler:
     async def _hold(self) -> None:
         try:
             async with await self._connection.channel(prefetch=_MOST_TOKENS, confirms=False) as channel:
-                found = await channel.declare_queue(self._queue, passive=True)
-                if not found.message_count and not found.consumer_count:
-                    async with channel.transaction():
-                        await self._publish_token(channel, Token(int(time.time())))
-                async with channel.consume(self._queue) as tokens:
-                    while True:
-                        await self._advance(channel, *await self._until_due(tokens))
+                tokens = channel.consume(self._queue)
+                await tokens.start()  # closing the channel ends it, and returns the token
+                held, token = await self._take(channel, tokens)
+                while True:
+                    token = await self._advance(channel, held, token)
+                    held = [await _returned(tokens)]
+                    token = await self._until_due(tokens, held, token)
         finally:
             self.state = None
 
-    async def _until_due(self, tokens: Consumer) -> tuple[list[Delivery], Token]:
-        """Wait for the token, and until a tick is due or the token must be renewed. Return it with its deliveries."""
-        first = await anext(tokens)
-        held, token = [first], self._read(first)
+    async def _take(self, channel: Channel, tokens: Consumer) -> tuple[list[Delivery], Token]:
+        """Wait until this worker is the one that gets the tokens. Return all deliveries, and the latest token."""
+        first = None
+        while first is None:
+            async with channel.transaction():
+                await self._publish_token(channel, Token())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RENEWED):
+                    first = await anext(tokens)
+        for _ in range(_LOOKS):
+            if not (await channel.declare_queue(self._queue, passive=True)).message_count:
+                break
+        # RabbitMQ may answer one request before it sends the deliveries that its channel has. After the answer to a
+        # second one, all of them are here; the latest may be the last.
+        await channel.declare_queue(self._queue, passive=True)
+        held = [first, *await _arrived(tokens)]
+        token = latest(Token(), held)
+        if token.done > time.time() + GRACE:
+            _logger.warning(
+                "app '%s', stage '%s': ticks up to %s were published already, by a machine whose clock was ahead of "
+                "this one's; the next ones come after that, or once queue '%s' was deleted",
+                self._app, self._stage.name, token.since.isoformat(), self._queue,
+            )  # fmt: skip
+        return held, token if token.done else Token(int(time.time()))
+
+    async def _until_due(self, tokens: Consumer, held: list[Delivery], token: Token) -> Token:
+        """Wait until a tick is due or the token must be renewed. Return the latest token.
+
+        Args:
+            tokens: The consumer.
+            held: The deliveries of tokens; those that come meanwhile are added.
+            token: The last token that this worker published. An earlier one may come from the queue before it: another
+                worker's without a time.
+
+        Raises:
+            ConnectionClosed: The connection was lost, and with it all that are held.
+        """
         loop = asyncio.get_running_loop()
         renewed_at = loop.time() + RENEWED
         while True:
+            token = latest(token, held)
             due = self._schedule.after(token.since).timestamp()
             self.state = ScheduleState(
                 self._schedule.when,
@@ -104,31 +141,24 @@ class Scheduler:
                 [(each.due, each.at, each.host) for each in token.fired],
             )
             seconds = min(due - time.time(), renewed_at - loop.time())
-            if seconds <= 0:
-                return held, token
+            if seconds <= 0 or len(held) > 1:  # several become one at once
+                return token
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(seconds, _LOOK)):
-                    delivery = await anext(tokens)
-                # A first token that another worker published at the same time, or this one again after a reconnect.
-                held.append(delivery)
-                token = max(token, self._read(delivery), key=lambda each: each.done)
+                    held.append(await anext(tokens))
+            if all(each.is_lost for each in held):
+                raise ConnectionClosed(0, "the connection was lost, so that another worker may have the token")
 
-    def _read(self, delivery: Delivery) -> Token:
-        now = time.time()
-        token = read_token(delivery.body, now)
-        if token.done > now + GRACE:
-            _logger.warning(
-                "app '%s', stage '%s': ticks up to %s were published already, by a machine whose clock was ahead of "
-                "this one's; the next ones come after that, or once queue '%s' was deleted",
-                self._app, self._stage.name, token.since.isoformat(), self._queue,
-            )  # fmt: skip
-        return token
+    async def _advance(self, channel: Channel, held: Sequence[Delivery], token: Token) -> Token:
+        """Publish the ticks that are due and the next token, and acknowledge those held, in one transaction.
 
-    async def _advance(self, channel: Channel, held: Sequence[Delivery], token: Token) -> None:
-        """Publish the ticks that are due and the next token, and acknowledge this one, in one transaction."""
+        Returns:
+            The next token.
+        """
         now = datetime.now(UTC)
         ticks, done = due_ticks(self._schedule, token.since, now)
         fired = [Fired(int(tick.timestamp()), time.time(), node_name()) for tick in ticks]
+        following = Token(int(done.timestamp()), [*token.fired, *fired][-KEPT:])
         if ticks:  # its queue may have been deleted, and a commit does not say that a message went nowhere
             await channel.declare_queue(self._stage.queue, passive=True)
         async with channel.transaction():
@@ -136,9 +166,10 @@ class Scheduler:
             settle(held)
             for tick in ticks:
                 await self._publish_tick(channel, tick)
-            await self._publish_token(channel, Token(int(done.timestamp()), [*token.fired, *fired][-KEPT:]))
+            await self._publish_token(channel, following)
         for tick in ticks:
             _logger.debug("app '%s', stage '%s': tick of %s", self._app, self._stage.name, tick.isoformat())
+        return following
 
     async def _publish_tick(self, channel: Channel, tick: datetime) -> None:
         encoded = encode(Tick(self._stage.name, tick))
@@ -166,6 +197,31 @@ def due_ticks(schedule: Schedule, since: datetime, now: datetime) -> tuple[list[
     if schedule.missed == "skip" and now - last > timedelta(seconds=GRACE):
         return [], last
     return [last], last
+
+
+async def _arrived(tokens: Consumer) -> list[Delivery]:
+    """Return the deliveries that are here already."""
+    found = []
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0):
+            while True:
+                found.append(await anext(tokens))
+    return found
+
+
+async def _returned(tokens: Consumer) -> Delivery:
+    """Wait for the token that was just published. Raises RequestTimeout: another worker may be active by then."""
+    try:
+        async with asyncio.timeout(_LOOK):
+            return await anext(tokens)
+    except TimeoutError as error:
+        raise RequestTimeout(f"the broker has not delivered the token within {_LOOK:g} s") from error
+
+
+def latest(token: Token, held: Sequence[Delivery]) -> Token:
+    """Return the latest of a token and those of deliveries."""
+    now = time.time()
+    return max((token, *(read_token(delivery.body, now) for delivery in held)), key=lambda each: each.done)
 
 
 def settle(held: Sequence[Delivery]) -> None:
