@@ -2,6 +2,8 @@
 
 import asyncio
 import sys
+import threading
+from collections.abc import Iterator
 
 import httpx
 import prometheus_client
@@ -92,6 +94,44 @@ async def test_without_prometheus_client_the_answer_says_which_extra_brings_it(
         answer = await client.get(f"http://127.0.0.1:{await worker.serve_health(0)}/metrics")
     assert answer.status_code == 501
     assert "it comes with the extra 'prometheus'" in answer.json()["error"]
+
+
+class Stuck:
+    """A collector that waits, and then fails."""
+
+    def __init__(self) -> None:
+        self.is_waiting = threading.Event()
+        self.release = threading.Event()
+
+    def describe(self) -> list[prometheus_client.Metric]:
+        return []
+
+    def collect(self) -> Iterator[prometheus_client.Metric]:
+        self.is_waiting.set()
+        self.release.wait(90)
+        raise ValueError("no figures")
+
+
+async def test_a_collector_that_blocks_does_not_block_the_connections(embedded_url: str) -> None:
+    app = rabbitry.App("stuck")
+
+    @app.stage("in")
+    async def handle(text: str) -> None: ...
+
+    stuck = Stuck()
+    async with app.worker(embedded_url) as worker, httpx.AsyncClient(timeout=90) as client:
+        url = f"http://127.0.0.1:{await worker.serve_health(0)}"
+        prometheus_client.REGISTRY.register(stuck)
+        try:
+            asking = asyncio.create_task(client.get(f"{url}/metrics"))
+            await eventually(stuck.is_waiting.is_set, "the collector")
+            assert (await client.get(f"{url}/live")).status_code == 200
+            stuck.release.set()
+            answer = await asking
+        finally:
+            stuck.release.set()
+            prometheus_client.REGISTRY.unregister(stuck)
+    assert (answer.status_code, answer.json()) == (500, {"error": "a collector failed: ValueError: no figures"})
 
 
 def test_buckets_are_cumulative() -> None:

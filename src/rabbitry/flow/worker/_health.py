@@ -6,16 +6,20 @@ import asyncio
 import contextlib
 import errno
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
+from rabbitry._errors import described
 from rabbitry.exceptions import UsageError
 
 Describe: TypeAlias = Callable[[], tuple[bool, dict[str, object]]]
-Expose: TypeAlias = Callable[[], tuple[str, bytes]]
+Expose: TypeAlias = Callable[[], Awaitable[tuple[str, bytes]]]
 _PATHS: Final = "GET /health, /live or /metrics"
 _TIMEOUT: Final = 5.0
 _LONGEST_REQUEST: Final = 8192
+
+_logger = logging.getLogger(__name__)
 
 
 class Health:
@@ -27,7 +31,8 @@ class Health:
         Args:
             describe: Returns whether the worker is healthy, and details as plain data.
             is_alive: Returns whether it has not failed for good.
-            expose: Returns the media type and the text of the metrics; raises UsageError if they can't be made.
+            expose: Returns the media type and the text of the metrics; raises UsageError without prometheus_client, and
+                errors of the program's own collectors.
         """
         self._describe = describe
         self._is_alive = is_alive
@@ -55,7 +60,7 @@ class Health:
         try:
             async with asyncio.timeout(_TIMEOUT):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(self._answer(head))
+                writer.write(await self._answer(head))
                 await writer.drain()
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
             pass  # no HTTP, or nobody there any more
@@ -64,16 +69,13 @@ class Health:
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
-    def _answer(self, head: bytes) -> bytes:
+    async def _answer(self, head: bytes) -> bytes:
         words = head.split(b"\r\n", 1)[0].split(b" ")
         if len(words) != 3 or words[0] != b"GET":
             return _json("405 Method Not Allowed", {"error": _PATHS})
         path = words[1].partition(b"?")[0]
         if path == b"/metrics":
-            try:
-                return _response("200 OK", *self._expose())
-            except UsageError as error:
-                return _json("501 Not Implemented", {"error": str(error)})
+            return await self._metrics()
         if path == b"/live":
             is_alive = self._is_alive()
             return _json(_STATUS[is_alive], {"status": "alive" if is_alive else "failed"})
@@ -81,6 +83,15 @@ class Health:
             return _json("404 Not Found", {"error": _PATHS})
         is_healthy, data = self._describe()
         return _json(_STATUS[is_healthy], {"status": "healthy" if is_healthy else "unhealthy", **data})
+
+    async def _metrics(self) -> bytes:
+        try:
+            return _response("200 OK", *await self._expose())
+        except UsageError as error:
+            return _json("501 Not Implemented", {"error": str(error)})
+        except Exception as error:
+            _logger.exception("can't answer GET /metrics: a collector of this program failed")
+            return _json("500 Internal Server Error", {"error": f"a collector failed: {described(error)}"})
 
 
 _STATUS: Final = {True: "200 OK", False: "503 Service Unavailable"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
@@ -77,19 +78,35 @@ class Figures:
         yield from (failures, results, in_hand, paused, consuming, handling, passing)
 
 
-def exposition(app: str, stages: Stages) -> tuple[str, bytes]:
-    """Return the media type and the text of all metrics: those of prometheus_client's own registry, then the worker's.
+class Exposition:
+    """All metrics of a process: those of prometheus_client's own registry, and the worker's."""
 
-    Raises:
-        UsageError: prometheus_client is not installed.
-    """
-    try:
-        from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
-    except ModuleNotFoundError as error:
-        raise UsageError(missing("/metrics", error, "prometheus")) from error
-    own = CollectorRegistry()
-    own.register(Figures(app, stages))
-    return CONTENT_TYPE_LATEST, generate_latest(REGISTRY) + generate_latest(own)
+    def __init__(self, app: str, stages: Stages) -> None:
+        """Create an exposition. app: the app's name."""
+        self._figures = Figures(app, stages)
+        self._others: asyncio.Future[bytes] | None = None
+        """The text of the other metrics, while it is made."""
+
+    async def page(self) -> tuple[str, bytes]:
+        """Return the media type and the text of all metrics.
+
+        The program's own collectors run in a thread, so that a slow one costs the connections no heartbeat. One call
+        of them runs at a time: while they hang, all requests wait for the same one.
+
+        Raises:
+            UsageError: prometheus_client is not installed.
+            Exception: A collector of the program raised it.
+        """
+        try:
+            from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+        except ModuleNotFoundError as error:
+            raise UsageError(missing("/metrics", error, "prometheus")) from error
+        if self._others is None or self._others.done():
+            self._others = asyncio.ensure_future(asyncio.to_thread(generate_latest, REGISTRY))
+        others = await asyncio.shield(self._others)
+        own = CollectorRegistry()
+        own.register(self._figures)
+        return CONTENT_TYPE_LATEST, others + generate_latest(own)
 
 
 def _cumulative(histogram: Histogram) -> tuple[list[tuple[str, float]], float]:

@@ -31,7 +31,7 @@ from rabbitry.flow.worker._health import Health
 from rabbitry.flow.worker._job import GIVEN_BACK, Job, Result, Work
 from rabbitry.flow.worker._life import Life
 from rabbitry.flow.worker._mailbox import Mailbox
-from rabbitry.flow.worker._metrics import exposition
+from rabbitry.flow.worker._metrics import Exposition
 from rabbitry.runtime.io_thread import IOThread
 from rabbitry.runtime.loop_watchdog import Alarm, Watch
 
@@ -252,7 +252,8 @@ class Worker:
         `prometheus`. All are answered by the I/O thread, also while a handler keeps the loop. Raises UsageError if it
         can't listen there.
         """
-        health = self._health = Health(self._describe, lambda: self._failed_with is None, self._expose)
+        expose = Exposition(self.spec.name, self._figures).page
+        health = self._health = Health(self._describe, lambda: self._failed_with is None, expose)
         return await self._on_io(health.start(host, port))
 
     async def stop(self, deadline: float = DEADLINE) -> bool:
@@ -489,9 +490,6 @@ class Worker:
         }
         failure = {} if self._failed_with is None else {"failure": str(self._failed_with)}
         return self.is_healthy, {"app": self.spec.name, "id": self.id, **failure, "stages": stages}
-
-    def _expose(self) -> tuple[str, bytes]:
-        return exposition(self.spec.name, self._figures)
 
     def _figures(self) -> dict[str, tuple[StageCounts, bool]]:
         consuming = self._consuming()
