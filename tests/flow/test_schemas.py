@@ -1,6 +1,7 @@
 """An app's messages as an AsyncAPI document, and the comparison of two versions."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,29 @@ def test_stages_receive_and_outputs_are_sent() -> None:
     }
     assert components["messages"]["keep_it"] == {"name": "keep_it", "contentType": "application/octet-stream"}
     assert components["messages"]["bill"]["payload"] == {"type": "string"}
+
+
+class Cat(msgspec.Struct, tag=True):
+    lives: int
+
+
+class Dog(msgspec.Struct, tag=True):
+    discriminator: str
+
+
+class Pets(msgspec.Struct):
+    pets: list[Cat | Dog]
+
+
+def test_every_reference_of_a_document_leads_somewhere() -> None:
+    found = shop(Pets)
+    references = set(re.findall(r'"(#/[^"]+)"', json.dumps(found)))
+    assert "#/components/schemas/price.Cat" in references
+    for reference in references:
+        part = found
+        for name in reference.removeprefix("#/").split("/"):
+            part = part[name]
+    assert "discriminator" in found["components"]["schemas"]["price.Dog"]["properties"]
 
 
 def test_a_change_is_told_for_messages_that_wait_and_for_workers_that_are_still_there() -> None:

@@ -215,7 +215,9 @@ def _moved(part: Any, prefix: str) -> Any:
         return [_moved(each, prefix) for each in part]
     if not isinstance(part, dict):
         return part
-    moved = {key: _moved(value, prefix) for key, value in part.items()}
+    # OpenAPI's discriminator repeats what `const` or `enum` says in each alternative; AsyncAPI has it in another form.
+    left_out = "discriminator" if "anyOf" in part or "oneOf" in part else None
+    moved = {key: _moved(value, prefix) for key, value in part.items() if key != left_out}
     if isinstance(reference := part.get("$ref"), str) and reference.startswith(_DEFS):
         moved["$ref"] = prefix + _ODD.sub("_", reference.removeprefix(_DEFS))
     return moved
