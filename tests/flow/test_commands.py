@@ -187,6 +187,8 @@ def test_lines_are_published_for_later(shop: rabbitry.App, embedded_url: str) ->
     both = run(*words, "--after", "5", "--at", "2028-02-29T08:00:00+0100", url=embedded_url, text="1\n")
     assert both.returncode == 2
     assert "give one of them" in both.stderr
+    alone = run(*words, "--dead", url=embedded_url, text="1\n")
+    assert (alone.returncode, "give --expires SECONDS too" in alone.stderr) == (2, True)
     at = f"{datetime.now(UTC) + timedelta(days=30):%Y-%m-%dT%H:%M:%S%z}"
     later = run(*words, "--at", at, "--expires", "60", "--dead", url=embedded_url, text="1\n")
     assert later.returncode == 0, later.stderr

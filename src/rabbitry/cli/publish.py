@@ -12,7 +12,7 @@ import typer
 
 from rabbitry._words import counted
 from rabbitry.cli._apps import AppPath, load_app
-from rabbitry.exceptions import Undecodable
+from rabbitry.exceptions import Undecodable, UsageError
 from rabbitry.runtime.options import Broker, Json, Plain, Strict, broker_url
 from rabbitry.runtime.output import ExitCode, fail, print_json
 from rabbitry.runtime.service import run_once
@@ -53,6 +53,8 @@ def publish(
     Lines are JSON, or text if the stage takes text. At a line that the stage could not decode, publishing stops with
     exit code 1; the lines before it are published. Example: rabbitry publish shop.flow:app order < orders.jsonl
     """
+    if dead and expires is None:
+        raise UsageError("--dead says what becomes of messages that expire: give --expires SECONDS too")
     url = broker_url(context, broker)
     flow = load_app(path, plain=plain)
     times: Times = {"after": after, "at": at, "expires": expires, "expired": "dead" if dead else "drop"}

@@ -87,6 +87,10 @@ def _timed(spec: AppSpec, message: Publication, timing: Timing) -> Publication:
     """Return the message with its times. Raises UsageError for a delay of a key that leads to no known queue."""
     properties = message.properties
     assert isinstance(properties, Properties)  # noqa: S101 # of `_at_once`; narrows the type
+    own = properties.expiration
+    if timing.delay and timing.expires is None and own is not None and own.isdecimal():
+        # An Outgoing's expiration counts from the delivery too: on the way it would apply to each queue of delays.
+        timing = timing._replace(expires=int(own) / 1000, expired="drop")
     if timing.expires is not None and timing.expired == "drop" and not timing.delay:
         # The broker drops it then, also while no worker runs.
         properties = properties._replace(expiration=str(round(timing.expires * 1000)))

@@ -76,6 +76,7 @@ def delayed(queues: list[str], message: Publication, delay: float) -> Publicatio
     headers = dict(properties.headers or {})
     if given := next((name for name in (_COPIES, "BCC") if name in headers), None):
         raise UsageError(f"a message with a delay can't have a {given} header, which the delay needs: publish it twice")
+    headers.pop("x-death", None)  # a queue that it names would not be entered again: brokers take that for a cycle
     headers |= {EXCHANGE: message.exchange, ROUTING_KEY: message.routing_key}
     rest = max(1, math.ceil(delay)) - 1  # the last queue keeps it for a second
     digits = ".".join(f"{rest:0{_LEVELS}b}")
