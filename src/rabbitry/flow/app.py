@@ -14,6 +14,7 @@ from rabbitry.flow._options import check_options
 from rabbitry.flow._parts import Join, Late
 from rabbitry.flow._plan import Plan, lifespan_of
 from rabbitry.flow._signature import Handler
+from rabbitry.flow._validating import check_app, check_queue
 from rabbitry.flow.exceptions import AppError
 from rabbitry.flow.joining import make_join
 from rabbitry.flow.key import Key, make_key, name_of
@@ -464,7 +465,7 @@ class App:
             self._exchanges.setdefault(key, exchange)
 
     def _register(self, handler: _H, stage: Stage) -> _H:
-        self._check_plain(stage)
+        check_queue(stage, plain=self.plain, queue_type=self.queue_type)
         for other in self.stages.values():
             if other.name == stage.name:
                 raise AppError(f"{stage.where}: stage {stage.name!r} is there already: {other.where}")
@@ -483,64 +484,7 @@ class App:
         Raises:
             AppError: There is no stage, a `then` leads nowhere, or a middleware does not fit a stage.
         """
-        spec = self.spec()
-        if not self.stages:
-            raise AppError(f"app {self.name!r} has no stages: decorate a function with @app.stage(KEY)")
-        for middleware in spec.middlewares:
-            if absent := sorted((middleware.stages or frozenset()) - set(self.stages)):
-                raise AppError(
-                    f"app {self.name!r}, middleware {middleware.name!r} ({middleware.place}): "
-                    f"there is no stage {absent[0]!r}"
-                )
-        for name, join in self._joins.items():
-            self._check_join(self.stages[name], join)
-        for stage in self.stages.values():
-            self._check_plain(stage)
-            for middleware in spec.middlewares:
-                if middleware.is_around(stage):
-                    middleware.check(self.name, stage)
-            then = name_of(stage.then) if isinstance(stage.then, Key) else stage.then
-            if isinstance(then, str) and not spec.leads_somewhere(then):
-                raise AppError(
-                    f"{stage.where}: then={then!r} leads nowhere: no stage has this key; "
-                    f"say app.output({then!r}) if another program reads it"
-                )
-
-    def _check_join(self, stage: Stage, join: Join) -> None:
-        if stage.queue in self.spec().keys:
-            raise AppError(f"{stage.where}: queue {stage.queue!r} has the name of a key: give the join another queue=…")
-        split = self.stages.get(join.of)
-        if split is None:
-            raise AppError(f"{stage.where}: of={join.of!r}: app {self.name!r} has no such stage")
-        if split.yields or split.batch is not None or split.name in self._joins:
-            raise AppError(
-                f"{stage.where}: of={join.of!r}: the handler of that stage must take one message and return the list "
-                f"of its parts; it may not yield, take batches or be a join: {split.where}"
-            )
-
-        others = [join.of == other.of and self.stages[name].replies for name, other in self._joins.items()]
-        if stage.replies and (split.replies or sum(others) > 1):
-            raise AppError(
-                f"{stage.where}: replies=True: the caller of stage {join.of!r} gets one reply: leave it out of the "
-                "others, that stage or its other joins"
-            )
-
-    def _check_plain(self, stage: Stage) -> None:
-        if stage.single_active and self.plain:
-            raise AppError(
-                f"{stage.where}: single_active=True needs a queue with an argument (x-single-active-consumer), and a "
-                "plain app declares queues without any: leave out plain, or single_active"
-            )
-        if stage.queue_arguments and self.plain:
-            raise AppError(
-                f"{stage.where}: queue_arguments=… and priorities=… are for queues with arguments, and a plain app "
-                "declares queues without any: leave out plain, or these"
-            )
-        if "x-max-priority" in stage.queue_arguments and self.queue_type == "quorum":
-            raise AppError(
-                f"{stage.where}: priorities=… needs a classic queue: a quorum queue has two priorities of its own "
-                "(up to 4, and above; RabbitMQ 4.0 and later)"
-            )
+        check_app(self.spec())
 
     def spec(self) -> AppSpec:
         """Return the app's frozen description, which workers and publishers made now will use."""
