@@ -53,7 +53,7 @@ def test_json_names_all_requested_addresses(tmp_path: Path) -> None:
         "--compat",
         "4.0",
     )
-    with _running(*options, "--data", str(tmp_path / "data"), "--definitions", str(definitions)) as process:
+    with _running(*options, "--data", str(tmp_path / "data")) as process:
         assert process.stdout is not None
         found = json.loads(process.stdout.readline())
         assert list(found) == ["url", "tls_url", "ca_file", "management_url"]

@@ -183,7 +183,6 @@ class ChannelLink:
 
         An answer sent by RabbitMQ's queue process, not its channel process, may arrive after the answers to later
         requests.
-        late.
         """
         for request in self._requests:
             if issubclass(kind, request.kinds):
