@@ -8,6 +8,7 @@ import pytest
 import rabbitry
 from rabbitry.amqp.protocol import methods as m
 from rabbitry.amqp.protocol.properties import Properties
+from rabbitry.amqp.protocol.tables import MAX_DEPTH, FieldValue, Table
 from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker._policies import Policy
 from tests.differential.peer import Peer
@@ -105,3 +106,28 @@ async def test_others_have_their_turn_while_a_queue_drops_many_messages(
             letter = await channel.get("dead", no_ack=True)
             assert letter is not None
             assert letter.body == b"%d" % number
+
+
+async def test_a_message_whose_headers_are_as_deep_as_a_table_may_be_is_traced() -> None:
+    """A copy for the firehose holds them two levels deeper."""
+    async with Broker(BrokerConfig(port=0)) as broker, rabbitry.connect(broker.url) as connection:
+        vhost = broker.vhosts["/"]
+        vhost.trace(is_on=True)
+        channel = await connection.channel()
+        await channel.declare_queue("trace")
+        await channel.bind_queue("trace", "amq.rabbitmq.trace", "#")
+        await channel.declare_queue("q")
+        value: FieldValue = "deep"
+        for _ in range(MAX_DEPTH):
+            value = {"deeper": value}
+        wanted: list[Table] = [{"flat": 1}, {"deeper": value}]
+        for headers in wanted:
+            await channel.publish(b"x", routing_key="q", properties=Properties(message_id="m", headers=headers))
+            assert await channel.get("q", no_ack=True) is not None
+        await eventually(lambda: len(vhost.queues["trace"]) == 4, "a copy of each publish and delivery")
+        copies = [await channel.get("trace", no_ack=True) for _ in range(4)]
+    for copy, expected in zip(copies, ({"flat": 1}, {"flat": 1}, None, None), strict=True):
+        assert copy is not None
+        told = (copy.properties.headers or {})["properties"]
+        assert isinstance(told, dict)
+        assert (copy.body, told["message_id"], told.get("headers")) == (b"x", "m", expected)

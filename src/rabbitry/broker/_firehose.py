@@ -10,6 +10,7 @@ from rabbitry.amqp.protocol.properties import Properties, decode_header, encode_
 from rabbitry.amqp.protocol.tables import FieldValue, Table, encode_short, encode_text, encode_timestamp
 from rabbitry.broker._product import node_name
 from rabbitry.broker.message import Entry, Message, origin_of
+from rabbitry.exceptions import UsageError
 
 TRACE: Final = "amq.rabbitmq.trace"
 """The exchange of the copies; its own messages are not copied."""
@@ -81,9 +82,15 @@ class Firehose:
             **more,
         }
         about = Properties(headers=headers)
+        try:
+            header = encode_header(about, len(message.body))
+        except UsageError:
+            # The copy's own headers hold those of the message two levels deeper, which may be one too deep for a table.
+            given.pop("headers", None)
+            header = encode_header(about, len(message.body))
         raw_key = encode_text(key)[:255]  # the names in it may take more than a short string has room for
         destination = encode_short(TRACE) + bytes((len(raw_key),)) + raw_key
-        self._publish(Message(destination, encode_header(about, len(message.body)), message.body, False), key, about)
+        self._publish(Message(destination, header, message.body, False), key, about)
 
 
 def _plain(value: FieldValue) -> FieldValue:

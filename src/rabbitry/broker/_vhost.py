@@ -114,7 +114,7 @@ class VirtualHost:
         self._bound_to: dict[int, dict[tuple[int, tuple[int, str, bytes]], Binding]] = {}
         for exchange, kind in _PREDECLARED.items():
             self.exchanges[exchange] = TYPES[kind](exchange, arguments=NO_ARGUMENTS, release=release)
-        self.exchanges[TRACE] = TYPES["topic"](TRACE, internal=True, arguments=NO_ARGUMENTS)
+        self.exchanges[TRACE] = TYPES["topic"](TRACE, internal=True, arguments=NO_ARGUMENTS, release=release)
 
     # -- the virtual host itself -----------------------------------------------------------------------
 
