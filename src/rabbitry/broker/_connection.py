@@ -24,7 +24,6 @@ from rabbitry.amqp.protocol.constants import FRAME_MIN_SIZE, Reply
 from rabbitry.amqp.protocol.encoding import encode_method
 from rabbitry.amqp.protocol.events import ACK, HEADER, METHOD, PUBLISH, VIOLATION, Event
 from rabbitry.amqp.protocol.methods import (
-    BY_TYPE,
     ChannelClose,
     ChannelCloseOk,
     ChannelOpen,
@@ -47,7 +46,7 @@ from rabbitry.broker._channel import Channel
 from rabbitry.broker._confirms import Confirms
 from rabbitry.broker._counts import Churn
 from rabbitry.broker._dispatcher import Dispatcher
-from rabbitry.broker._errors import ChannelRefusal, ConnectionRefusal, Refusal, cut_text
+from rabbitry.broker._errors import ChannelRefusal, ConnectionRefusal, Refusal, cut_text, ids_of
 from rabbitry.broker._handlers import HANDLERS
 from rabbitry.broker._handshake import (
     capabilities_of,
@@ -83,7 +82,6 @@ _MOST_UNSENT: Final = 32 << 20
 """Bytes of answers unread by the client above which the broker stops reading from it."""
 _OVER: Final = (ConnectionState.CLOSING, ConnectionState.CLOSE_RECEIVED, ConnectionState.CLOSED)
 """States in which a connection accepts only the end of its closing handshake."""
-_PUBLISH_IDS: Final = (60, 40)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,7 +242,7 @@ class ClientConnection:
                 elif event[0] == VIOLATION:
                     raise event[2]
             except (Refusal, ProtocolViolation) as error:
-                self._refuse(event[1], error, self._ids(event))
+                self._refuse(event[1], error, ids_of(event))
                 return isinstance(error, ChannelRefusal) and self._has_taken(rest)
         return True
 
@@ -534,13 +532,6 @@ class ClientConnection:
         self.driver.abort()
 
     # -- closing ---------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _ids(event: Event) -> tuple[int, int]:
-        if event[0] == METHOD:
-            layout = BY_TYPE[type(event[2])]
-            return layout.class_id, layout.method_id
-        return _PUBLISH_IDS if event[0] == PUBLISH else (60, 80) if event[0] == ACK else (0, 0)
 
     def _refuse(self, number: int, error: Refusal | ProtocolViolation, ids: tuple[int, int]) -> None:
         """Turn an error raised by a handler into channel.close or connection.close."""

@@ -1,13 +1,20 @@
 """Errors with which handlers refuse a request; `_connection.py` turns them into channel.close or connection.close.
 
-The texts are RabbitMQ 3.10's, word for word, since programs match on them.
+The texts are RabbitMQ's, word for word, since programs match on them.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from rabbitry.amqp.protocol.constants import Reply
+from rabbitry.amqp.protocol.events import ACK, METHOD, PUBLISH, Event
+from rabbitry.amqp.protocol.methods import BY_TYPE
 from rabbitry.amqp.protocol.tables import FieldValue, type_name
 from rabbitry.exceptions import RabbitryError
+
+_PUBLISH_IDS: Final = (60, 40)
+_ACK_IDS: Final = (60, 80)
 
 
 class Refusal(RabbitryError):
@@ -60,6 +67,14 @@ def resource_locked(queue: str, vhost: str) -> ChannelRefusal:
 def not_implemented(text: str) -> ConnectionRefusal:
     """Return error 540: this broker does not implement it."""
     return ConnectionRefusal(Reply.NOT_IMPLEMENTED, text)
+
+
+def ids_of(event: Event) -> tuple[int, int]:
+    """Return the class id and method id of the method at fault, as a close names it; (0, 0) if it is no method."""
+    if event[0] == METHOD:
+        layout = BY_TYPE[type(event[2])]
+        return layout.class_id, layout.method_id
+    return _PUBLISH_IDS if event[0] == PUBLISH else _ACK_IDS if event[0] == ACK else (0, 0)
 
 
 def cut_text(text: str) -> str:

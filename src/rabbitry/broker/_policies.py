@@ -51,7 +51,10 @@ class Policy(NamedTuple):
 
 
 def merged(policy: Policy | None, operator_policy: Policy | None, release: Release) -> Table:
-    """Return the settings that apply: those of both policies, and of a setting of both the stricter value."""
+    """Return the settings that apply: those of both policies.
+
+    Of two numbers for one setting the stricter applies, of two texts the operator's.
+    """
     settings = dict(policy.definition) if policy is not None else {}
     for setting, value in operator_policy.definition.items() if operator_policy is not None else ():
         own = settings.get(setting)
