@@ -76,6 +76,16 @@ def test_a_storage_that_can_t_be_used_is_named(storage: str) -> None:
         ("s3://course?endpoint=", "is not s3://BUCKET/PREFIX"),
         ("s3://course?endpoint=nonsense&region=x", "can't be used"),
         ("s3://key:secret@course", "put them into AWS_ACCESS_KEY_ID"),
+        ("s3://course?endpoint=https://key:secret@127.0.0.1", "put them into AWS_ACCESS_KEY_ID"),
+        ("s3://course?endpoint=https://key%3Asecret%40127.0.0.1", "put them into AWS_ACCESS_KEY_ID"),
+        ("s3://course?endpoint=https://127.0.0.1/%3FX-Amz-Signature%3Dsecret", "is not s3://BUCKET/PREFIX"),
+        ("s3://course/?secret_key=secret", "is not s3://BUCKET/PREFIX"),
+        ("s3://course?region=a&region=secret", "is not s3://BUCKET/PREFIX"),
+        ("s3://key:secret/prefix", "is not s3://BUCKET/PREFIX"),
+        ("s3://course/prefix#secret", "is not s3://BUCKET/PREFIX"),
+        ("s3://[secret", "is not s3://BUCKET/PREFIX"),
+        ("https://key:secret@course", "is a URL with https://"),
+        ("S3://key:secret@course", "is a URL with S3://"),
     ],
 )
 def test_a_url_that_makes_no_sense_is_refused(place: str, why: str) -> None:
@@ -83,6 +93,14 @@ def test_a_url_that_makes_no_sense_is_refused(place: str, why: str) -> None:
         Files(place)
     assert why in str(error.value)
     assert "secret" not in str(error.value)
+
+
+def test_the_session_that_threads_would_share_is_not_used(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import boto3
+
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    Files(_place(storage)).keep(b"x")
+    assert boto3.DEFAULT_SESSION is None
 
 
 async def test_a_course_keeps_its_files_in_a_bucket(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,9 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _KEYS: Final = {"endpoint", "region"}
+_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}")
 _CONNECT_SECONDS: Final = 10
 _READ_SECONDS: Final = 60
 _ATTEMPTS: Final = 3
+_MALFORMED: Final = (
+    "the place of files is not s3://BUCKET/PREFIX?endpoint=URL&region=NAME; it is not shown, since it may hold keys"
+)
 
 
 class Bucket:
@@ -32,24 +37,15 @@ class Bucket:
         """Return the bucket of a URL. Nothing is sent yet. The keys are found as by all of AWS's tools.
 
         Raises:
-            UsageError: The URL is malformed or has a password, or boto3 is not installed.
+            UsageError: The URL is malformed or has keys, or boto3 is not installed.
         """
-        parts = urlsplit(url)
-        given = parse_qs(parts.query, keep_blank_values=True)
-        bucket, prefix = parts.netloc, parts.path.strip("/")
-        if "@" in bucket:
-            raise UsageError(
-                "the place of files has keys in its URL: put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-            )
-        if not bucket or set(given) - _KEYS or any(len(values) != 1 or not values[0] for values in given.values()):
-            raise UsageError(f"the place of files {url!r} is not s3://BUCKET/PREFIX?endpoint=URL&region=NAME")
+        bucket, prefix, endpoint, region = _parsed(url)
         try:
             import boto3
             from botocore.config import Config
             from botocore.exceptions import BotoCoreError
         except ModuleNotFoundError as error:
             raise UsageError(missing("keeping files in a bucket", error, "s3")) from error
-        endpoint, region = (given.get(name, [None])[0] for name in ("endpoint", "region"))
         config = Config(
             connect_timeout=_CONNECT_SECONDS,
             read_timeout=_READ_SECONDS,
@@ -60,7 +56,8 @@ class Bucket:
             response_checksum_validation="when_required",
         )
         try:
-            client = boto3.client("s3", endpoint_url=endpoint, region_name=region, config=config)
+            # A session for each: the shared one of `boto3.client` must not be used by several threads at once.
+            client = boto3.Session().client("s3", endpoint_url=endpoint, region_name=region, config=config)
         except (BotoCoreError, ValueError) as error:
             raise UsageError(f"the place of files {url!r} can't be used: {error}") from error
         return cls(client, bucket, f"{prefix}/" if prefix else "", url)
@@ -106,3 +103,27 @@ class Bucket:
         except BotoCoreError as error:
             raise FilesError(f"the storage {self._place} can't be used: {error}") from error
         return found
+
+
+def _parsed(url: str) -> tuple[str, str, str | None, str | None]:
+    """Return a URL's bucket, prefix, endpoint and region.
+
+    Raises:
+        UsageError: The URL is malformed or has keys; therefore the text does not show it.
+    """
+    try:
+        parts = urlsplit(url)
+        given = parse_qs(parts.query, keep_blank_values=True)
+    except ValueError as error:
+        raise UsageError(_MALFORMED) from error
+    endpoint, region = (given.get(name, [None])[0] for name in ("endpoint", "region"))
+    if "@" in parts.netloc or "@" in (endpoint or ""):
+        raise UsageError(
+            "the place of files has keys in its URL: put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    is_single = all(len(values) == 1 and values[0] for values in given.values())
+    # A presigned URL has its keys in the query.
+    is_plain = not parts.fragment and not {"?", "#"} & set(endpoint or "")
+    if not _BUCKET.fullmatch(parts.netloc) or given.keys() - _KEYS or not is_single or not is_plain:
+        raise UsageError(_MALFORMED)
+    return parts.netloc, parts.path.strip("/"), endpoint, region
