@@ -5,6 +5,7 @@ import hashlib
 import os
 import stat
 import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,14 +87,34 @@ def test_a_damaged_or_missing_file_is_named(tmp_path: Path) -> None:
         files.fetch(bomb)
 
 
-def test_what_was_never_finished_is_removed_after_a_day(tmp_path: Path) -> None:
-    Files(str(tmp_path)).keep(b"x")
+def test_what_was_never_finished_is_removed_after_an_hour_by_who_stores_files(tmp_path: Path) -> None:
+    kept = Files(str(tmp_path)).keep(b"x")
+    assert kept is not None
     old, new = (tmp_path / "unfinished" / name for name in ("old", "new"))
     old.touch()
     new.touch()
-    os.utime(old, (1, 1))
-    Files(str(tmp_path))
+    hour_ago = time.time() - 3700
+    os.utime(old, (hour_ago, hour_ago))
+    files = Files(str(tmp_path))
+    files.fetch(kept)
+    assert old.exists(), "who only reads removes nothing"
+    files.keep(b"y")
     assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_a_file_is_durable_if_a_killed_process_stored_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Files(str(tmp_path / "kept")).keep(b"x")  # and killed before it made any name durable
+    synced = set()
+    sync = os.fsync
+
+    def noted(file: int) -> None:
+        synced.add(os.readlink(f"/proc/self/fd/{file}"))
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    kept = Files(str(tmp_path / "kept")).keep(b"x")
+    assert kept is not None
+    assert synced == {str(tmp_path), str(tmp_path / "kept"), str(tmp_path / "kept" / kept.sha256[:2])}
 
 
 @pytest.mark.parametrize("place", ["", " ", "a\0b", "ftp://host/files"])
@@ -108,6 +129,8 @@ def test_a_place_that_can_t_be_written_is_named(tmp_path: Path) -> None:
         Files(str(tmp_path / "file"))
     with pytest.raises(FilesError, match="can't be written"):
         Files(str(tmp_path / "file" / "below")).keep(b"x")
+    with pytest.raises((UsageError, FilesError), match=r"can't be (used|written)"):
+        Files(str(tmp_path / ("x" * 300))).keep(b"x")
 
 
 def test_files_lie_beside_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

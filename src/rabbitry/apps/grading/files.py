@@ -30,9 +30,9 @@ VARIABLE: Final = "RABBITRY_FILES"
 """The environment variable that names where the files are kept."""
 _UNFINISHED: Final = "unfinished"
 """The folder of files that are being written."""
-_ABANDONED: Final = 24 * 3600.0
+_ABANDONED: Final = 3600.0
 """Seconds after which a file that was never finished is removed: its writer was killed."""
-_URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://")
+_URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +134,16 @@ def _name(kept: Kept) -> str:
 
 
 def _folder(place: str) -> Path:
-    if _URL.match(place):
-        raise UsageError(f"the place of files {place!r} is neither a folder nor an s3:// URL")
+    if found := _URL.match(place):  # the rest may hold a password
+        raise UsageError(f"the place of files is a URL with {found[0]}: use a folder or an s3:// URL")
     if not place.strip() or "\0" in place:
         raise UsageError("the place of files is empty: name a folder")
     folder = Path(place).absolute()
-    if folder.exists() and not folder.is_dir():
+    try:
+        is_other = folder.exists() and not folder.is_dir()
+    except OSError as error:
+        raise UsageError(f"the place of files {str(folder)!r} can't be used: {reason(error)}") from error
+    if is_other:
         raise UsageError(f"the place of files {str(folder)!r} is not a folder: name another one with --files")
     return folder
 
@@ -149,22 +153,32 @@ class _Folder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._sweep()
+        self._is_swept = False
+        self._durable: set[Path] = set()
+        """Folders whose own names are durable. Another process may have made them, and been killed before they were."""
 
     def __str__(self) -> str:
         return str(self._folder)
 
     def has(self, name: str) -> bool:
-        return (self._folder / name).is_file()
+        path = self._folder / name
+        try:
+            if not path.is_file():
+                return False
+            # Another thread, or a process that was killed, may have stored it without making its name durable yet.
+            self._make_durable(path.parent)
+        except OSError as error:
+            raise FilesError(f"the file {path} can't be looked up: {reason(error, is_named=False)}") from error
+        return True
 
     def put(self, name: str, data: bytes) -> None:
         path = self._folder / name
         aside = self._folder / _UNFINISHED
         try:
             self._folder.parent.mkdir(parents=True, exist_ok=True)
-            made = [folder for folder in (self._folder, aside, path.parent) if not folder.is_dir()]
-            for folder in made:
+            for folder in (self._folder, aside, path.parent):
                 folder.mkdir(mode=0o700, exist_ok=True)
+            self._sweep()
             file, unfinished = tempfile.mkstemp(dir=aside)
             try:
                 with os.fdopen(file, "wb") as target:
@@ -177,8 +191,7 @@ class _Folder:
                 with contextlib.suppress(OSError):
                     os.unlink(unfinished)
                 raise
-            for folder in {path.parent, *(folder.parent for folder in made)}:
-                _sync(folder)
+            self._make_durable(path.parent)
         except OSError as error:
             raise FilesError(f"the file {path} can't be written: {reason(error, is_named=False)}") from error
 
@@ -192,8 +205,20 @@ class _Folder:
         except OSError as error:
             raise FilesError(f"the file {path} can't be read: {reason(error, is_named=False)}") from error
 
+    def _make_durable(self, folder: Path) -> None:
+        """Make the names in a folder durable; with its first use also its own, and that of the folder around it."""
+        _sync(folder)
+        if folder not in self._durable:
+            _sync(self._folder)
+            with contextlib.suppress(PermissionError):  # then another user made the folder there
+                _sync(self._folder.parent)
+            self._durable.add(folder)
+
     def _sweep(self) -> None:
-        """Remove what was never finished."""
+        """Remove what was never finished, once: only a process that stores files may remove any."""
+        if self._is_swept:
+            return
+        self._is_swept = True
         oldest = time.time() - _ABANDONED
         for path in (self._folder / _UNFINISHED).glob("*"):
             with contextlib.suppress(OSError):
