@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,11 +10,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from rabbitry.apps.grading.commands import regrade
 from rabbitry.apps.grading.deadlines import Counts, Deadlines
 from rabbitry.apps.grading.files import Files, default_place
-from rabbitry.apps.grading.message import HISTORY, Assignment, Decision, submission
+from rabbitry.apps.grading.message import HISTORY, LONGEST_TEXT, Assignment, Decision, submission
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.receiving import again, fields_handed_in, is_sealed, new_id
 from rabbitry.apps.grading.records import Database, course, judging, outbox, regrading
@@ -187,6 +189,22 @@ def test_two_commands_that_go_on_with_one_run_share_it(database: Database, tmp_p
         thread.join()
     assert sorted(one.id for one in made) == sorted(ids)
     assert database.read_now(outbox.count) == 20
+
+
+def test_a_run_may_have_more_submissions_than_a_query_has_parameters(database: Database, tmp_path: Path) -> None:
+    files = Files(str(tmp_path / "kept"))
+    for _ in range(60):
+        _confirmed(database, files, 7, b"x")
+
+    def begin(connection: Connection) -> regrading.Run:
+        raw = connection.connection.driver_connection
+        if isinstance(raw, sqlite3.Connection):
+            raw.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 50)
+        every = Selection(CC.name, all_attempts=True)
+        return regrading.begin(connection, every, Course(), "ann", "r" * LONGEST_TEXT)
+
+    run = database.write_now(begin)
+    assert (len(run.left), run.resumed, len(run.remark)) == (60, 0, LONGEST_TEXT)
 
 
 @pytest.fixture

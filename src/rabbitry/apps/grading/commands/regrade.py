@@ -104,9 +104,15 @@ def _utc(text: str) -> str:
 
 def _tell_of_others(others: list[Submission]) -> None:
     """Say which selected submissions can't be marked again."""
-    why = Counter("not confirmed yet" if one.status != "confirmed" else "the file is not kept" for one in others)
+    why = Counter(_reason(one) for one in others)
     for reason, number in sorted(why.items()):
         warn(f"{counted(number, 'submission')} left out: {reason}")
+
+
+def _reason(other: Submission) -> str:
+    if other.status != "confirmed":
+        return "not confirmed yet"
+    return "the file is not kept" if other.kept is None else "only the file is kept, not the message's other fields"
 
 
 # -- for good --------------------------------------------------------------------------------------------

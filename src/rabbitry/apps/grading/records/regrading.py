@@ -14,7 +14,17 @@ import msgspec
 from sqlalchemy import Connection, func, insert, select, update
 
 from rabbitry.apps.grading.deadlines import Counts, Deadlines, Judged, Timing
-from rabbitry.apps.grading.message import FEEDBACK, HISTORY, MARK, OUT_OF, REMARKS, Assignment, Decision, now
+from rabbitry.apps.grading.message import (
+    FEEDBACK,
+    HISTORY,
+    LONGEST_TEXT,
+    MARK,
+    OUT_OF,
+    REMARKS,
+    Assignment,
+    Decision,
+    now,
+)
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.receiving import again
 from rabbitry.apps.grading.records import outbox
@@ -85,17 +95,17 @@ def begin(connection: Connection, selection: Selection, course: Course, who: str
     same = select(regrades).where(regrades.c.selection == named, regrades.c.ended_at.is_(None))
     row = connection.execute(same.order_by(regrades.c.id).limit(1)).first()
     if row is None:
-        values = {"selection": named, "who": text(who, 200), "remark": text(remark), "begun_at": now()}
+        values = {"selection": named, "who": text(who, 200), "remark": text(remark, LONGEST_TEXT), "begun_at": now()}
         row = connection.execute(insert(regrades).returning(*regrades.c), values).one()
-        ids = [one.id for one in wanted(connection, selection, course)[0]]
-        if ids:
-            connection.execute(insert(regraded), [{"regrade": row.id, "submission": one} for one in ids])
-    mine = select(regraded).where(regraded.c.regrade == row.id)
-    entries = connection.execute(mine).all()
-    order = select(submissions.c.id).where(submissions.c.id.in_([one.submission for one in entries if not one.is_done]))
-    left = connection.execute(order.order_by(submissions.c.submitted_at, submissions.c.id)).scalars()
-    done = sum(bool(one.is_done) for one in entries)
-    return Run(row.id, row.who, row.remark, tuple(left), done)
+        able = wanted(connection, selection, course)[0]
+        if able:
+            connection.execute(insert(regraded), [{"regrade": row.id, "submission": one.id} for one in able])
+    mine = regraded.c.regrade == row.id
+    ids = select(submissions.c.id).join(regraded, regraded.c.submission == submissions.c.id)
+    ids = ids.where(mine, regraded.c.is_done == 0).order_by(submissions.c.submitted_at, submissions.c.id)
+    done = select(func.count()).select_from(regraded).where(mine, regraded.c.is_done != 0)
+    left = tuple(connection.execute(ids).scalars())
+    return Run(row.id, row.who, row.remark, left, connection.execute(done).scalar_one())
 
 
 def reopen(
@@ -128,7 +138,7 @@ def reopen(
     connection.execute(update(submissions).where(mine).values(**changed, reopened_at=step))
     hop = assignment.history[-1]
     row = {"submission": identity, "step": step, "place": hop["where"], "at": hop["when"]}
-    row |= {name: text(hop[name]) for name in ("role", "status", "who", "remark")}
+    row |= {name: text(hop[name], LONGEST_TEXT) for name in ("role", "status", "who", "remark")}
     connection.execute(insert_into(connection, history).on_conflict_do_nothing(), row)
     outbox.add(connection, COORDINATOR.name, exchange, key_of(assignment, course), assignment, required=True)
     return assignment
