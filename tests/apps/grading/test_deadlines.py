@@ -165,7 +165,7 @@ def test_a_configuration_with_everything(tmp_path: Path) -> None:
         ("due = 2026-11-15T12:00:00", "not a time with an offset from UTC"),
         ('due = "2026-11-15T12:00:00Z"', "without quotes"),
         ("due = 2026-11-15", "not a time"),
-        ("due = 0001-01-01T00:00:00Z", "millennium"),
+        ("due = 0001-01-01T00:00:00Z", "use a year from 1971 to 2999"),
         ("opens = 2026-11-15T12:00:00Z\ndue = 2026-11-14T12:00:00Z", "due is before opens"),
         ("due = 2026-11-15T12:00:00Z\ncloses = 2026-11-14T12:00:00Z", "closes is before due"),
         ('late = "always"', "late must be"),

@@ -53,6 +53,11 @@ def test_an_incomplete_judgement_is_refused(scores: dict[str, Score], why: str) 
         scored(_RUBRIC, scores, None)
 
 
+def test_points_without_a_rubric_are_no_mark_of_0_out_of_0() -> None:
+    with pytest.raises(UsageError, match="the module has no rubric"):
+        scored((), {}, None)
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

@@ -8,7 +8,7 @@ anew.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
@@ -58,9 +58,9 @@ class Attempt:
 class Judged:
     """The judgement of an attempt.
 
-    late_seconds: after the time that it was due; 0 if it was on time. penalty: points off the mark. final_mark: the
-    mark less the penalty; 0 if the attempt can't count; None without a mark. counts: whether it is the student's one
-    that counts. timing: None in a module without deadlines.
+    timing: None in a module without deadlines. late_seconds: the seconds since it was due; 0 if it was on time.
+    penalty: points off the mark. final_mark: the mark less the penalty; 0 if the attempt can't count; None without a
+    mark. counts: whether it is the student's one that counts.
     """
 
     timing: Timing | None
@@ -135,8 +135,7 @@ class Deadlines:
             found[one.id] = Judged(timing, late, penalty, final, False)
         chosen = self._chosen(allowed, found)
         if chosen is not None:
-            it = found[chosen]
-            found[chosen] = Judged(it.timing, it.late_seconds, it.penalty, it.final_mark, True)
+            found[chosen] = replace(found[chosen], counts=True)
         return found
 
     def _timing(
@@ -264,7 +263,7 @@ def _moment(value: object, name: str, where: str) -> datetime | None:
             "as 2026-11-15T23:59:00+01:00"
         )
     if not 1970 < value.year < 3000:
-        raise UsageError(f"{where}: {name} is {value}, which is not in this millennium")
+        raise UsageError(f"{where}: {name} is {value}: use a year from 1971 to 2999")
     return value.astimezone(UTC)
 
 

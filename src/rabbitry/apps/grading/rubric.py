@@ -14,6 +14,7 @@ from rabbitry.exceptions import UsageError
 _MOST: Final = 100
 """Criteria of a rubric, and stock comments of a criterion."""
 _LONGEST_COMMENT: Final = 1_000
+_MOST_POINTS: Final = 1_000_000
 
 
 class Criterion(msgspec.Struct, frozen=True):
@@ -40,8 +41,10 @@ def scored(rubric: Sequence[Criterion], scores: Mapping[str, Score], remark: str
         remark: Further feedback.
 
     Raises:
-        UsageError: A criterion is missing or unknown, or has more points than it gives.
+        UsageError: There is no rubric, or a criterion is missing or unknown, or has more points than it gives.
     """
+    if not rubric:
+        raise UsageError("points by criteria, and the module has no rubric: give a mark instead")
     names = [criterion.name for criterion in rubric]
     if unknown := [name for name in scores if name not in names]:
         raise UsageError(f"unknown criterion {unknown[0][:LONGEST_NAME]!r}: use {', '.join(names) or 'none'}")
@@ -83,8 +86,8 @@ def _criterion(table: Mapping[str, Any], where: str) -> Criterion:
     name, comments, most = table.get("name"), table.get("comments", []), number(table.get("points"))
     if not isinstance(name, str) or not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
         raise UsageError(f"{where}: name is {name!r}: use 1 to {LONGEST_NAME} printable characters")
-    if most is None or not 0 < most <= 1_000_000:
-        raise UsageError(f"{where}: points is {table.get('points')!r}, which is not a number above 0")
+    if most is None or not 0 < most <= _MOST_POINTS:
+        raise UsageError(f"{where}: points is {table.get('points')!r}: use a number above 0, up to {_MOST_POINTS}")
     is_texts = isinstance(comments, list) and all(isinstance(one, str) and one.strip() for one in comments)
     if not is_texts or len(comments) > _MOST or any(len(one) > _LONGEST_COMMENT for one in comments):
         raise UsageError(f"{where}: comments must be at most {_MOST} texts of up to {_LONGEST_COMMENT} characters")

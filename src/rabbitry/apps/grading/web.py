@@ -228,15 +228,14 @@ class Pages:
         who = verdict.who.strip()[:LONGEST_NAME] or user_name()
         decision = Decision(who, verdict.mark, verdict.out_of, verdict.feedback or None, verdict.remark)
         found = await self._item(role, identity)
+        known = await self._known()
         if verdict.scores is not None:
-            known = await self._known()
             mark, out_of, feedback = scored(
                 known.rubric(found.assignment.module, found.role), verdict.scores, verdict.feedback
             )
             decision = replace(decision, mark=mark, out_of=out_of, feedback=feedback)
         if verdict.item not in (None, found.id):
             raise UsageError("this assignment was sent again after you opened it: open it again")
-        known = await self._known()
         settle = partial(inbox.settle, found=found, action=verdict.action, decision=decision, course=known)
         records = await self._records()
         if records is None:

@@ -47,6 +47,7 @@ def cost_of(one: Input, state: State) -> int:
 def most_of(document: bytes) -> int:
     """Return about the most that an encoded document costs: all its links are new. It is not decoded.
 
-    Each link begins with `["`, which occurs nowhere else but at the begin of keywords: a text's quotes are escaped.
+    Each link begins with `["`, which occurs nowhere else but at the beginning of the keywords: a text's quotes are
+    escaped.
     """
     return _MESSAGE + document.count(b'["') + len(document) // _LETTERS

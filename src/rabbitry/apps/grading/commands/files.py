@@ -68,12 +68,16 @@ def save(data: bytes, name: str, identity: str, file: Path | None, *, as_json: b
 
     own = file_name(name, identity)
     path = Path(own) if file is None else file / own if file.is_dir() else file
+    is_new = False
     try:
         with path.open("xb") as target:
+            is_new = True
             target.write(data)
     except FileExistsError as error:
         raise UsageError(f"{path} exists; name another file: rabbitry grading {command} FILE") from error
     except OSError as error:
+        if is_new:
+            path.unlink(missing_ok=True)  # part of a file, on a full disk: the next attempt would find it there
         raise RabbitryError(f"{path} can't be written: {error.strerror or error}") from error
     if as_json:
         print_json({"id": identity, "file": str(path), "bytes": len(data)})

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rabbitry.apps.grading.message import Decision
+    from rabbitry.apps.grading.modules import Course
     from rabbitry.apps.grading.records import Database
     from rabbitry.apps.grading.records.inbox import Item
     from rabbitry.apps.grading.roles import RoleName
@@ -179,13 +180,10 @@ def decide(
     the demonstrator's earlier ones are kept. Example:
     rabbitry grading inbox decide 3f2a --mark 8 --out-of 10 --feedback "Good, but slow"
     """
-    from dataclasses import replace
-
     from rabbitry.apps.grading.message import Decision, user_name
     from rabbitry.apps.grading.modules import load_course
     from rabbitry.apps.grading.records.inbox import item, settle
     from rabbitry.apps.grading.roles import role_named
-    from rabbitry.apps.grading.rubric import scored
 
     if no_mark and (mark is not None or out_of is not None):
         raise UsageError("--no-mark can't be combined with --mark or --out-of")
@@ -198,9 +196,7 @@ def decide(
         if score:
             if action != "correct" or no_mark or mark is not None or out_of is not None:
                 raise UsageError("--score is for a correction, without --mark, --out-of and --no-mark")
-            rubric = course.rubric(found.assignment.module, found.role)
-            total, most, text = scored(rubric, _scores(score), feedback)
-            decision = replace(decision, mark=total, out_of=most, feedback=text)
+            decision = _with_scores(found, decision, _scores(score), course)
         elif action == "correct":
             decision = _with_mark(found, decision, no_mark=no_mark)
         done = records.write_now(partial(settle, found=found, action=action, decision=decision, course=course))
@@ -216,16 +212,30 @@ def decide(
 def _scores(texts: list[str]) -> dict[str, Score]:
     from rabbitry.apps.grading.rubric import Score
 
-    found = {}
+    found: dict[str, Score] = {}
     for text in texts:
         name, equals, points = text.rpartition("=")
         try:
-            found[name.strip()] = Score(float(points.replace(",", ".")))
+            score = Score(float(points.replace(",", ".")))
         except ValueError as error:
             raise UsageError(f"--score {text!r} is not CRITERION=POINTS") from error
         if not equals:
             raise UsageError(f"--score {text!r} is not CRITERION=POINTS")
+        if name.strip() in found:
+            raise UsageError(f"--score names criterion {name.strip()!r} twice: give its points once")
+        found[name.strip()] = score
     return found
+
+
+def _with_scores(found: Item, decision: Decision, scores: dict[str, Score], course: Course) -> Decision:
+    """Complete a correction with the mark, maximum and feedback by the module's rubric."""
+    from dataclasses import replace
+
+    from rabbitry.apps.grading.rubric import scored
+
+    rubric = course.rubric(found.assignment.module, found.role)
+    mark, out_of, feedback = scored(rubric, scores, decision.feedback)
+    return replace(decision, mark=mark, out_of=out_of, feedback=feedback)
 
 
 def _with_mark(found: Item, decision: Decision, *, no_mark: bool) -> Decision:

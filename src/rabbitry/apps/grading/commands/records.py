@@ -245,6 +245,7 @@ def export(
 
 def _export_files(context: typer.Context, database: str | None, folder: Path, wanted: Filter, course: Course) -> None:
     from rabbitry.apps.grading.exporting import opened_files, write_files
+    from rabbitry.apps.grading.files import VARIABLE
     from rabbitry.apps.grading.records.course import submissions_of
     from rabbitry.apps.grading.records.judging import judged
 
@@ -254,7 +255,7 @@ def _export_files(context: typer.Context, database: str | None, folder: Path, wa
         rows = records.read_now(partial(submissions_of, wanted=wanted))
         judgements = records.read_now(partial(judged, rows=rows, course=course))
         rows = [row for row in rows if judgements[row.id].counts]
-        files = opened_files(records, database_url(context, database), os.environ.get("RABBITRY_FILES"))
+        files = opened_files(records, database_url(context, database), os.environ.get(VARIABLE))
         failed = 0
         for row in rows:
             if (why := write_files(files, row, folder)) is not None:
