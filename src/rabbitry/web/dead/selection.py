@@ -19,7 +19,8 @@ MOST_GROUPS: Final = 200
 _LONGEST_KIND: Final = 300
 """Characters of an error's first line by which dead letters are grouped."""
 # Addresses, ids and numbers differ between errors of one kind. A word of letters alone is no id.
-_VARIABLE: Final = re.compile(r"\b0x[0-9a-f]+\b|\b(?=[a-f-]*[0-9])[0-9a-f][0-9a-f-]{7,}\b|\d+", re.IGNORECASE)
+_VARIABLE: Final = re.compile(r"\b0x[0-9a-f]+\b|\b[0-9a-f][0-9a-f-]{7,}\b|\d+", re.IGNORECASE)
+_DIGIT: Final = re.compile(r"\d")
 
 
 def readable(text: str) -> str:
@@ -30,7 +31,12 @@ def readable(text: str) -> str:
 def kind_of(error: str, masking: Masking) -> str:
     """Return the first line of an error, masked, with `#` in place of numbers and ids."""
     first, *_ = error.strip().splitlines() or [""]
-    return readable(_VARIABLE.sub("#", masking.text(first[:_LONGEST_KIND])))
+    return readable(_VARIABLE.sub(_shortened, masking.text(first[:_LONGEST_KIND])))
+
+
+def _shortened(found: re.Match[str]) -> str:
+    """Return `#` for a number or an id, and a word of letters as it is."""
+    return "#" if _DIGIT.search(found[0]) else found[0]
 
 
 def mark_of(letter: DeadLetter, size: int) -> str:
