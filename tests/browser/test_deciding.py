@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Locator, Page, Route, expect
+from sqlalchemy import Connection
 
 from rabbitry.apps.grading.message import Assignment, submission
 from rabbitry.apps.grading.records import Database, course, inbox
@@ -28,11 +29,14 @@ def database_url(tmp_path: Path) -> str:
 
 def _put(database: Database, number: int, role: RoleName = "demonstrator", **more: Any) -> str:
     """Put an assignment into a role's inbox, and into the records; gives its id."""
+    return database.write_now(partial(_write, number=number, role=role, more=more))
+
+
+def _write(connection: Connection, number: int, role: RoleName, more: Mapping[str, Any]) -> str:
     identity = f"id{number:04}"
-    fields = submission(1000 + number, "data_mining", b"x = 1\n", "hw.py", identity) | more
-    put = partial(inbox.put, role=ROLES[role], assignment=Assignment(fields), exchange="x", message="m")
-    assert database.write_now(put)
-    database.write_now(partial(course.record, assignment=Assignment(fields)))
+    assignment = Assignment({**submission(1000 + number, "data_mining", b"x = 1\n", "hw.py", identity), **more})
+    assert inbox.put(connection, role=ROLES[role], assignment=assignment, exchange="x", message="m")
+    course.record(connection, assignment=assignment)
     return identity
 
 
@@ -219,8 +223,13 @@ async def test_lists_go_beyond_their_first_page_and_are_filtered(
     browser: Browser, embedded_url: str, database_url: str
 ) -> None:
     with Database(database_url) as database:
-        for number in range(250):
-            _put(database, number, Module="cloud_computing" if number == 7 else "data_mining")
+        module = {7: "cloud_computing"}
+        database.write_now(
+            lambda connection: [
+                _write(connection, number, "demonstrator", {"Module": module.get(number, "data_mining")})
+                for number in range(250)
+            ]
+        )
         async with _page(browser, embedded_url, database_url) as (watched, _):
             page = watched.page
             for place in ("", "inbox/demonstrator"):
