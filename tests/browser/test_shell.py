@@ -11,6 +11,7 @@ from tests.browser.axe import serious
 from tests.browser.proxied import behind_a_prefix
 from tests.browser.watched import Watched
 from tests.support import commands
+from tests.support.waiting import eventually_awaited
 
 pytestmark = pytest.mark.timeout(240)
 _WITHIN = 90_000
@@ -160,6 +161,28 @@ async def test_the_age_of_what_is_shown_is_told(browser: Browser, web: str) -> N
     await expect(watched.page.locator(".states")).to_contain_text("WebSocket connected", timeout=_WITHIN)
     await expect(watched.page.locator(".states .state-age").first).to_contain_text("s old")
     await expect(watched.page.locator("article.card")).to_have_count(1, timeout=_WITHIN)  # the machines' panel
+
+
+_COVERED = """() => {
+  scrollTo(0, document.body.scrollHeight);
+  const [header, first] = [document.querySelector(".top"), document.querySelector(".side a")];
+  return [scrollY > 0, header.offsetHeight, header.getBoundingClientRect().bottom - first.getBoundingClientRect().top];
+}"""
+
+
+async def test_the_header_never_covers_the_navigation(browser: Browser, web: str) -> None:
+    page = (await _open(browser, web, width=1280)).page
+    await expect(page.locator(".states .state")).to_have_count(4, timeout=_WITHIN)
+    for width, height, has_one_line in ((1280, 500, True), (970, 500, False)):
+        await page.set_viewport_size({"width": width, "height": height})
+
+        async def is_below() -> bool:
+            is_scrolled, _, covered = await page.evaluate(_COVERED)
+            return bool(is_scrolled and covered <= 0)
+
+        await eventually_awaited(is_below, f"the navigation below the header at {width} px")
+        _, tall, _ = await page.evaluate(_COVERED)
+        assert (tall < 60) is has_one_line, f"the header is {tall} px high at {width} px"
 
 
 async def test_axe_finds_nothing_serious_on_any_page(browser: Browser, web: str) -> None:

@@ -1,6 +1,10 @@
-// What surrounds each page: the choice of a theme, and the search.
+// What surrounds each page: the place of the navigation, the choice of a theme, and the search.
 import { signOut } from "./access.js";
 import { openPalette } from "./palette.js";
+
+// The navigation sticks below the header, which has two lines where its states do not fit beside the title.
+const header = document.querySelector(".top");
+new ResizeObserver(() => document.documentElement.style.setProperty("--top", `${header.offsetHeight}px`)).observe(header);
 
 const theme = document.getElementById("theme");
 theme.value = window.rabbitryTheme.chosen;

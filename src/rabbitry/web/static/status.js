@@ -45,7 +45,7 @@ function Source({ name, kind, text, title, at, button }) {
   const age = at === undefined ? null : (performance.now() - at) / 1000;
   return html`<p class=${`state ${kind}`} title=${title}><span class="dot" aria-hidden="true"></span>
     <span><span class="state-name">${name}</span> <span role="status">${text}</span>
-      ${age !== null && html` <span class="state-age" title="How old the newest of what is shown is">${duration(age)} old</span>`}</span>
+      ${age !== null && html` <span class="state-age" title="How old the newest of what is shown is">${duration(age)}<span class="state-old"> old</span></span>`}</span>
     ${button && html`<button type="button" onClick=${button.onClick}>${button.text}</button>`}</p>`;
 }
 
