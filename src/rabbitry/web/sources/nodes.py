@@ -33,9 +33,11 @@ _MARKS: Final = 6
 _MOST: Final = 1 << 50
 """Numbers beyond it count as 0."""
 _MOST_PLACES: Final = 2000
+"""Pairs of a stage and a machine whose lives are remembered."""
 _MOST_TICKS: Final = 10
 """Ticks of a schedule that are shown."""
-"""Pairs of a stage and a machine whose lives are remembered."""
+_FARTHEST: Final = 1e11
+"""Times of a schedule after this Unix time count as 0, because a browser's `Date` can't hold every number."""
 
 COLUMNS: Final = (
     Column("app"),
@@ -242,13 +244,17 @@ def _bounded(report: Report) -> Report:
 
 
 def _bounded_schedule(schedule: ScheduleState) -> ScheduleState:
-    fired = [(_within(due), _within(at), host[:LONGEST_NAME]) for due, at, host in schedule.fired[-_MOST_TICKS:]]
-    return ScheduleState(schedule.when[:LONGEST_NAME], schedule.missed[:LONGEST_NAME], _within(schedule.next), fired)
+    fired = [
+        (_within(due, _FARTHEST), _within(at, _FARTHEST), host[:LONGEST_NAME])
+        for due, at, host in schedule.fired[-_MOST_TICKS:]
+    ]
+    due = _within(schedule.next, _FARTHEST)
+    return ScheduleState(schedule.when[:LONGEST_NAME], schedule.missed[:LONGEST_NAME], due, fired)
 
 
-def _within(value: N) -> N:
+def _within(value: N, most: float = _MOST) -> N:
     """Return a number that can be added up and written as JSON: reports may hold any."""
-    return value if 0 <= value <= _MOST else type(value)(0)
+    return value if 0 <= value <= most else type(value)(0)
 
 
 def _few(named: Mapping[str, T]) -> Iterator[tuple[str, T]]:

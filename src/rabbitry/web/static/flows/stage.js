@@ -1,7 +1,7 @@
 // One stage: its state in words, its figures, its workers, and the button that pauses or resumes it.
 import { lacking } from "../access.js";
 import { post } from "../ask.js";
-import { DASH, count, duration, shown, time } from "../format.js";
+import { DASH, count, duration, shown } from "../format.js";
 import { Component, html } from "../html.js";
 
 const STATES = { running: "Running", paused: "Paused", silent: "No worker reports" };
@@ -66,7 +66,7 @@ export class Stage extends Component {
   }
 }
 
-const moment = (unix) => time(new Date(unix * 1000).toISOString());
+const moment = (unix) => new Date(unix * 1000).toLocaleString();
 
 // When the stage ticks, and its last ticks, the newest first. Props: schedule.
 function Schedule({ schedule: { when, next, fired = [] } }) {
