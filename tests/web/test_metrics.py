@@ -1,6 +1,8 @@
 """Prometheus' text format."""
 
 import re
+from functools import partial
+from typing import cast
 
 import pytest
 
@@ -57,7 +59,7 @@ def test_machines_that_live_have_metrics_with_their_names() -> None:
     )
     hub.receive(sample, "b")
     (machine,) = [one for one in hub.ids() if (known := hub.whole(one)) is not None and known.host != "silent"]
-    lines = "".join(_of_apps([hub.metrics])).splitlines()
+    lines = "".join(_of_apps([("monitor", hub.metrics)])).splitlines()
     assert all(_LINE.fullmatch(line) for line in lines)
     labels = f'{{host="ada \\"1\\"",id="{machine}"}}'
     for line in (
@@ -70,8 +72,19 @@ def test_machines_that_live_have_metrics_with_their_names() -> None:
 
 
 def test_an_app_whose_metrics_make_no_sense_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    good = Metric("rabbitry_good_ratio", "Good", [({}, 1.0)])
-    bad = Metric("not a name", "Bad", [({}, 1.0)])
-    text = "".join(_of_apps([lambda: [good, bad], lambda: [good]]))
+    good = Metric("rabbitry_good_ratio", "Good\nor not", [({}, 1.0)])
+    bad = {
+        "named": [good, Metric("not a name", "Bad", [({}, 1.0)])],
+        "brokers": [good, Metric("rabbitmq_queues", "Of the broker", [({}, 1.0)])],
+        "labelled": [good, Metric("rabbitry_bad", "Bad", [({"a b": ""}, 1.0)])],
+        "twice": [good, good],
+        "textual": [good, Metric("rabbitry_bad", "Bad", [({}, cast("float", "much"))])],
+        "good": [good],
+        "repeated": [good],
+    }
+    text = "".join(_of_apps([(name, partial(list, metrics)) for name, metrics in bad.items()]))
+    assert all(_LINE.fullmatch(line) for line in text.splitlines())
     assert text.count("rabbitry_good_ratio 1\n") == 1
-    assert "'not a name' is no name of a metric" in caplog.text
+    assert "rabbitmq_queues" not in text
+    left_out = [record.args for record in caplog.records]
+    assert left_out == [(name,) for name in bad if name != "good"]

@@ -132,9 +132,9 @@ class Metric(NamedTuple):
     """A gauge for Prometheus.
 
     Attributes:
-        name: Its name, which begins with `rabbitry_` and has the unit at its end.
-        help: What it tells.
-        samples: Its values, each with its labels.
+        name: Its name: `rabbitry_`, then letters a to z, digits and underscores, with the unit at its end.
+        help: Its description.
+        samples: Its values, each with its labels: name → value.
     """
 
     name: str
@@ -142,7 +142,7 @@ class Metric(NamedTuple):
     samples: Sequence[tuple[Mapping[str, str], float]]
 
 
-def _measure_nothing(metrics: Callable[[], Iterable[Metric]]) -> None:
+def _export_nothing(metrics: Callable[[], Iterable[Metric]]) -> None:
     """Export nothing: the default where no dashboard answers Prometheus."""
 
 
@@ -166,7 +166,7 @@ class Site:
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     refused: Callable[[ConnectFailed], None] | None = None
     record: Callable[[str, Mapping[str, float | None]], None] = _forget
-    export: Callable[[Callable[[], Iterable[Metric]]], None] = _measure_nothing
+    export: Callable[[Callable[[], Iterable[Metric]]], None] = _export_nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

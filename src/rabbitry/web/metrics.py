@@ -7,8 +7,8 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from fastapi import APIRouter, Response
 
@@ -73,7 +73,9 @@ _QUEUE: Final = (
     ("consumers", "consumers", "Consumers of the queue"),
 )
 
-_NAME: Final = re.compile(r"[a-z_][a-z0-9_]*")
+_NAME: Final = re.compile(r"rabbitry_[a-z0-9_]+")
+_LABEL: Final = re.compile(r"[a-z_][a-z0-9_]*")
+_App: TypeAlias = tuple[str, Callable[[], Iterable[Metric]]]
 _logger = logging.getLogger(__name__)
 
 
@@ -83,15 +85,13 @@ class Metrics:
     Args:
         broker: The broker's URL, for the login.
         management: The URL of its management API; RabbitMQ's port on the broker's host if it is None.
-        apps: Functions that return the metrics of apps.
+        apps: Pairs of an app's name and a function that returns its metrics.
 
     Raises:
         UsageError: One of them is no URL.
     """
 
-    def __init__(
-        self, broker: str, management: str | None, apps: Sequence[Callable[[], Iterable[Metric]]] = ()
-    ) -> None:
+    def __init__(self, broker: str, management: str | None, apps: Sequence[_App] = ()) -> None:
         self._apps = apps
         self._login = parse_url(broker)
         self._url = management_url(management, self._login)
@@ -150,18 +150,34 @@ def _up(is_up: int) -> Iterator[str]:
     return _family("rabbitry_broker_up", "gauge", "1 if the broker's management API answers", [({}, is_up)])
 
 
-def _of_apps(apps: Iterable[Callable[[], Iterable[Metric]]]) -> Iterator[str]:
-    """Yield the metrics of apps. An app whose metrics make no sense is left out, since all others would be lost."""
-    for metrics in apps:
+def _of_apps(apps: Iterable[_App]) -> Iterator[str]:
+    """Yield the metrics of apps. Invalid ones of an app are left out, because Prometheus would refuse all metrics."""
+    seen = {"rabbitry_broker_up"}
+    for app, metrics in apps:
         try:
             found = list(metrics())
-            names = [each.name for each in found]
-            names += [label for each in found for labels, _ in each.samples for label in labels]
-            if wrong := [name for name in names if not _NAME.fullmatch(name)]:
-                raise ValueError(f"{wrong[0]!r} is no name of a metric or a label")
-            yield "".join(part for each in found for part in _family(each.name, "gauge", each.help, each.samples))
+            names = _checked(found, seen)
+            lines = "".join(part for each in found for part in _family(each.name, "gauge", each.help, each.samples))
         except Exception:
-            _logger.exception("an app's metrics are left out")
+            _logger.exception("/metrics leaves out metrics of the app '%s', because they are invalid", app)
+        else:
+            seen |= names
+            yield lines
+
+
+def _checked(metrics: Iterable[Metric], seen: Collection[str]) -> set[str]:
+    """Return the names of an app's metrics. Raises ValueError for names that Prometheus refuses, and repeated ones."""
+    names: set[str] = set()
+    for each in metrics:
+        if not _NAME.fullmatch(each.name):
+            raise ValueError(f"metric {each.name!r}: a name is rabbitry_, then letters a to z, digits and underscores")
+        if each.name in names or each.name in seen:
+            raise ValueError(f"metric {each.name!r}: another one has this name; put all samples into one")
+        for label in (label for labels, _ in each.samples for label in labels):
+            if not _LABEL.fullmatch(label):
+                raise ValueError(f"metric {each.name!r}: label {label!r}: use letters a to z, digits and underscores")
+        names.add(each.name)
+    return names
 
 
 def _of_broker(overview: Object, nodes: Sequence[Object]) -> Iterator[str]:
@@ -206,7 +222,8 @@ def _of_queues(body: bytes) -> bytes:
 
 def _family(name: str, kind: str, help_: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> Iterator[str]:
     """Yield a family of metrics in Prometheus' text format."""
-    yield f"# HELP {name} {help_}\n# TYPE {name} {kind}\n"
+    described = help_.replace("\\", "\\\\").replace("\n", "\\n")
+    yield f"# HELP {name} {described}\n# TYPE {name} {kind}\n"
     for labels, value in samples:
         shown = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
         yield f"{name}{{{shown}}} {value:.15g}\n" if shown else f"{name} {value:.15g}\n"

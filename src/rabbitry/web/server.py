@@ -139,7 +139,8 @@ def create_app(
     audit = Audit(default_file())
     ways = Ways(sources.telemetry, access.masking)
     queues = Queues(settings.broker, management, audit, access.masking)
-    metrics = Metrics(settings.broker, management, [each for mount in mounted for each in mount.metrics])
+    apps = [(mount.plugin.name, each) for mount in mounted for each in mount.metrics]
+    metrics = Metrics(settings.broker, management, apps)
     flows = FlowRoutes(broker, sources.flows, audit)
     dead = DeadLetters(settings.broker, management, audit, access.masking)
     sources.telemetry.listeners.append(dead.types.take)
