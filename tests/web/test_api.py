@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from openapi_spec_validator import validate
 
 import rabbitry
 from rabbitry.apps import Site
+from rabbitry.apps.api import answers
 from rabbitry.apps.settings import Settings
 from rabbitry.web import api as limits
 from rabbitry.web.feed.topics import Value
@@ -54,6 +56,29 @@ async def test_the_document_of_all_routes_is_valid(tmp_path: Path) -> None:
         for method, operation in operations.items():
             (media,) = operation["responses"]["200"]["content"].values()
             assert media["schema"], f"{method} {path} has an answer of a known shape"
+
+
+def test_shapes_of_one_name_are_told_apart() -> None:
+    async def route() -> Response:
+        return Response()
+
+    app = FastAPI()
+    plain = msgspec.defstruct("Entry", [("number", int)])
+    tagged = [msgspec.defstruct(name, [(name.lower(), str)], tag=True) for name in ("Entry", "Other")]
+    for path, shape in {"/plain": plain, "/again": plain, "/tagged": tagged[0] | tagged[1]}.items():
+        app.add_api_route(path, route, responses=answers(shape))
+    document = limits.described(app)
+    validate(document)
+    assert document == limits.described(app)
+    shapes = [
+        document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+        for path in ("/plain", "/again", "/tagged")
+    ]
+    assert shapes[0] == shapes[1] == {"$ref": "#/components/schemas/Entry"}
+    others = {name: f"#/components/schemas/{name}2" for name in ("Entry", "Other")}
+    assert [each["$ref"] for each in shapes[2]["anyOf"]] == [*others.values()]
+    assert shapes[2]["discriminator"]["mapping"] == others
+    assert others["Entry"].rpartition("/")[2] in document["components"]["schemas"]
 
 
 @pytest.fixture(params=["embedded", "rabbitmq"])

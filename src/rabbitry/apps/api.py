@@ -19,6 +19,7 @@ from rabbitry.exceptions import Closed, ConnectFailed, PublishError, RequestTime
 from rabbitry.flow.exceptions import Reject
 
 SCHEMAS: Final = "#/components/schemas/{name}"
+"""A reference to a schema in an OpenAPI document."""
 _ERROR: Final = {
     "type": "object",
     "properties": {"error": {"type": "string", "description": "A text for people."}},
@@ -30,8 +31,11 @@ _logger = logging.getLogger(__name__)
 def route_class(largest: int | Callable[[], Awaitable[int]] = 0) -> type[APIRoute]:
     """Return the class of routes that answer errors as JSON, which the page shows.
 
-    largest: how many bytes a request may have, or a function that returns it. The length is checked before the body is
-    read, because the form parser would write the whole body to disk.
+    The length of a request is checked before its body is read, because the form parser would write the whole body to
+    disk.
+
+    Args:
+        largest: The most bytes that the body of a POST may have, or a function that returns the number.
     """
 
     class Told(APIRoute):
@@ -68,12 +72,16 @@ def json_response(data: object) -> Response:
 
 
 def answers(*types: Any) -> dict[int | str, dict[str, Any]]:
-    """Return the answers of a route for its parameter `responses`, which the OpenAPI document describes.
+    """Return the `responses` of a route, for its description in the OpenAPI document.
 
-    The schemas of the types named in others lie under `$defs`; `/api/openapi.json` moves them to its components.
+    Schemas of types that others refer to are under `$defs`; `/api/openapi.json` moves them to its components.
 
     Args:
-        types: What the route answers as JSON, one of these: msgspec structs, typed dictionaries, lists and so on.
+        types: The types of the route's JSON answers: msgspec structs, typed dictionaries, lists and so on. Each answer
+            has one of these.
+
+    Returns:
+        An answer 200 with these types, and as the default one an object with an `error` text.
     """
     shapes, named = msgspec.json.schema_components(types, ref_template=SCHEMAS)
     schema = {**(shapes[0] if len(shapes) == 1 else {"anyOf": [*shapes]}), "$defs": named}

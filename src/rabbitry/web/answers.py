@@ -9,19 +9,19 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 
 class Done(TypedDict):
-    """A change was made; `done` says which one."""
+    """A change that was made. done: which one."""
 
     done: str
 
 
 class Fetches(TypedDict):
-    """The broker can show messages only by delivering them: send the same as a POST if it may."""
+    """The answer of a broker that can show messages only by delivering them: send a POST to have it do so."""
 
     fetches: Literal[True]
 
 
 class Message(TypedDict):
-    """A message of a queue, as the management API has it. `payload` is base64, masked; empty if it is hidden."""
+    """A message of a queue, as the management API has it. payload: its beginning in base64, masked; empty if hidden."""
 
     exchange: str
     routing_key: str
@@ -36,7 +36,7 @@ class Message(TypedDict):
 
 
 class Messages(TypedDict):
-    """Messages of a queue, after the first `offset`. ready: how many wait, if the broker tells."""
+    """Messages of a queue, after the first `offset`. ready: the number of ready messages, if the broker tells it."""
 
     offset: int
     messages: list[Message]
@@ -44,7 +44,7 @@ class Messages(TypedDict):
 
 
 class PauseHeld(TypedDict):
-    """The pause that holds. paused: whether this request made it; by, at (ISO 8601) and why: of the one that did."""
+    """The pause of a stage. paused: whether this request made it. by, at (ISO 8601), why: of the request that did."""
 
     paused: bool
     by: str
@@ -53,7 +53,7 @@ class PauseHeld(TypedDict):
 
 
 class Resumed(TypedDict):
-    """resumed: whether the stage was paused."""
+    """The end of a pause. resumed: whether the stage was paused."""
 
     resumed: bool
 
@@ -71,7 +71,7 @@ class LetterGroup(TypedDict):
 
 
 class LetterGroups(TypedDict):
-    """The groups of an app's dead letters. seen: how many of `total` were read. others: beyond the groups."""
+    """The groups of an app's dead letters. seen: how many of `total` were read. others: those in no group of these."""
 
     total: int
     seen: int
@@ -108,7 +108,7 @@ class Letter(TypedDict):
 
 
 class Letters(TypedDict):
-    """Some of a selection of dead letters, after the first `skip`. more: whether others follow."""
+    """A page of selected dead letters, after the first `skip`. more: whether others follow."""
 
     letters: list[Letter]
     skip: int
@@ -116,7 +116,7 @@ class Letters(TypedDict):
 
 
 class Target(TypedDict):
-    """Where a replay would publish `count` messages: missing, or with so many consumers, if it is a queue."""
+    """A target of a replay, and how many messages go there. missing: whether it is not there. consumers: of a queue."""
 
     exchange: str
     key: str
@@ -126,7 +126,7 @@ class Target(TypedDict):
 
 
 class DryRun(TypedDict):
-    """What a replay would publish. whole: whether all were read. others: messages for targets that are not listed."""
+    """The dry run of a replay. whole: whether all were read. others: messages for targets that are not listed."""
 
     count: int
     whole: bool
@@ -142,14 +142,14 @@ class EditedBody(TypedDict):
 
 
 class BodyCheck(TypedDict):
-    """Whether the stage's type is known, and what is wrong with the body."""
+    """A check of a body. known: whether the type of the stage's messages is known. problems: errors of the body."""
 
     known: bool
     problems: list[str]
 
 
 class Started(TypedDict):
-    """A replay or a drop that runs; the topic `replays` has its progress."""
+    """A replay or drop that has begun. The topic `replays` has its progress."""
 
     started: Literal["replay", "drop"]
 
@@ -191,7 +191,7 @@ class TopicNow(TypedDict):
 
 
 class Me(TypedDict):
-    """The signed-in user, their role, and whether the dashboard has a login."""
+    """The user, their role, and whether the dashboard has a login."""
 
     name: str
     role: str
@@ -260,7 +260,7 @@ class Recent(Reporting):
 
 
 class Named(TypedDict):
-    """Something that was found. id: of a message; key: of something in the topology."""
+    """A result of a search. id: of a message. key: of a member of the topic `topology`."""
 
     kind: Literal["message", "host", "stage", "queue"]
     title: str

@@ -78,13 +78,16 @@ def routes(app: FastAPI, topics: Mapping[str, Topic]) -> APIRouter:
 
 
 def described(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document of the routes, in which the shapes of `answers` are components.
+    """Return the OpenAPI document of a dashboard, in which the shapes of `answers` are components.
 
     Apps may give different shapes the same name: those of later routes get a number.
+
+    Args:
+        app: The dashboard.
     """
     document: dict[str, Any] = app.openapi()  # made once
     components = document.setdefault("components", {}).setdefault("schemas", {})
-    known: dict[str, Any] = {}
+    known: dict[str, Any] = dict(components)
     for operation in (each for path in document["paths"].values() for each in path.values()):
         for answer in operation["responses"].values():
             media = answer.get("content", {}).get("application/json", {})
@@ -109,9 +112,11 @@ def _fits(shapes: Mapping[str, Any], suffix: str, known: Mapping[str, Any]) -> b
 
 
 def _renamed(node: Any, names: Mapping[str, str]) -> Any:
-    """Return a schema with other references."""
+    """Return a schema with other references, those of a discriminator included."""
+    if isinstance(node, str):
+        return names.get(node, node)
     if isinstance(node, dict):
-        return {key: names.get(each, each) if key == "$ref" else _renamed(each, names) for key, each in node.items()}
+        return {key: _renamed(each, names) for key, each in node.items()}
     return [_renamed(each, names) for each in node] if isinstance(node, list | tuple) else node
 
 

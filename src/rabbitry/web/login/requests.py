@@ -1,4 +1,4 @@
-"""The requests of routes that read their bodies themselves, as the OpenAPI document describes them."""
+"""OpenAPI descriptions of requests, for routes that decode queries and bodies themselves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from rabbitry.web.login.sessions import TOKEN_HEADER
 
 
 def body_of(type_: type[msgspec.Struct]) -> dict[str, Any]:
-    """Return a request that changes something, for `openapi_extra`. With Basic it needs no token."""
+    """Return the `openapi_extra` of a route that changes something: its body, and the header with the page's token.
+
+    Requests with a name and password in the header Authorization need no token.
+
+    Args:
+        type_: The type of the body.
+    """
     token = {"name": TOKEN_HEADER, "in": "header", "required": False, "schema": {"type": "string"}}
     return {
         "requestBody": {"required": True, "content": {"application/json": {"schema": _schema(type_)}}},
@@ -20,7 +26,11 @@ def body_of(type_: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def query_of(type_: type[msgspec.Struct]) -> dict[str, Any]:
-    """Return the parameters of a query, for `openapi_extra`."""
+    """Return the `openapi_extra` of a route with a query.
+
+    Args:
+        type_: The type of the query, a member for each parameter.
+    """
     schema = _schema(type_)
     required = schema.get("required", [])
     return {
