@@ -15,7 +15,7 @@ import psutil
 from playwright.async_api import Browser, Page
 
 import rabbitry
-from benchmarks.dashboard_parts.scene import Scene, change, chromium, cpu
+from benchmarks.dashboard_parts.scene import PATIENCE, Scene, change, chromium, cpu
 from benchmarks.dashboard_parts.scene import scene as scene_of
 
 _WITHIN: Final = 90_000
@@ -160,11 +160,12 @@ async def _measure_nodes(scene: Scene, own: Scene) -> None:
     async with chromium() as browser, httpx.AsyncClient(base_url=own.url, timeout=60) as client:
         page = await _timed(browser, own.url)
         await page.locator(".flow .moving").first.wait_for(state="attached")
-        while True:
-            value = (await client.get("/api/topics/topology")).raise_for_status().json()["value"]
-            if sum(1 for key, each in value.items() if key.startswith("q:") and each["at"]) >= scene.nodes:
-                break
-            await asyncio.sleep(1)
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                value = (await client.get("/api/topics/topology")).raise_for_status().json()["value"]
+                if sum(1 for key, each in value.items() if key.startswith("q:") and each["at"]) >= scene.nodes:
+                    break
+                await asyncio.sleep(1)
         number, took, moved, is_there = await page.evaluate(_LAID_OUT, value)
         assert is_there
         what = f"overview of {number:,} things that flow"

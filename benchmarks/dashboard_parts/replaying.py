@@ -15,7 +15,7 @@ from tests.web.dead.serving import finished
 from tests.web.serving import take_token
 
 import rabbitry
-from benchmarks.dashboard_parts.scene import Scene, cpu
+from benchmarks.dashboard_parts.scene import PATIENCE, Scene, cpu
 from rabbitry.amqp.client import Channel, Properties
 from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.flow.wiring.dead_letters import BATCH
@@ -79,7 +79,7 @@ async def _replay(scene: Scene, channel: Channel, until: int, *, is_killed: bool
 
 
 async def _until(asked: Callable[[], Awaitable[int]], number: int) -> None:
-    async with asyncio.timeout(300):
+    async with asyncio.timeout(PATIENCE):
         while await asked() < number:  # noqa: ASYNC110 # a broker does not tell when the depth of a queue changes
             await asyncio.sleep(0.05)
 

@@ -21,6 +21,8 @@ import rabbitry
 
 CHANGES: Final = 1000
 """Messages a second, each to another queue."""
+PATIENCE: Final = 300.0
+"""Seconds after which a wait for a page, a machine or a queue fails."""
 KIB: Final = 1024
 MIB: Final = 1024 * 1024
 

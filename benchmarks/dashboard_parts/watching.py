@@ -14,7 +14,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection
 
 import rabbitry
-from benchmarks.dashboard_parts.scene import CHANGES, KIB, MIB, Scene, change, cpu
+from benchmarks.dashboard_parts.scene import CHANGES, KIB, MIB, PATIENCE, Scene, change, cpu
 from rabbitry.apps.monitor import sampling
 
 PAGES: Final = 20
@@ -62,7 +62,8 @@ async def measure_watching(scene: Scene) -> None:
     alone = cpu(scene.broker_process) - before
     opened = [asyncio.Event() for _ in range(PAGES)]
     pages = [asyncio.create_task(_look(scene, number, one)) for number, one in enumerate(opened)]
-    await asyncio.gather(*(one.wait() for one in opened))
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.gather(*(one.wait() for one in opened))
     before, dashboard, began = cpu(scene.broker_process), cpu(scene.dashboard), time.perf_counter()
     await change(scene, scene.seconds)
     took = time.perf_counter() - began
@@ -98,9 +99,10 @@ async def measure_memory(scene: Scene) -> None:
     ]
     tasks += [asyncio.create_task(_sample(scene)), asyncio.create_task(_changes(scene))]
     try:
-        await asyncio.gather(*(one.wait() for one in opened))
-        while len(await _machines(scene)) < scene.machines:  # noqa: ASYNC110 # no one tells
-            await asyncio.sleep(1)
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*(one.wait() for one in opened))
+            while len(await _machines(scene)) < scene.machines:  # noqa: ASYNC110 # the route does not wait for changes
+                await asyncio.sleep(1)
         sizes, until = [scene.dashboard.memory_info().rss / MIB], time.monotonic() + 60 * scene.minutes
         while time.monotonic() < until:
             await asyncio.sleep(min(_LOOK, 60 * scene.minutes))
