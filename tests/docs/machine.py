@@ -71,9 +71,8 @@ def run_page(blocks: Sequence[Block], folder: Path, before: Sequence[str] = ()) 
     for made in (home, logs, programs):
         made.mkdir()
     (folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
-    with tempfile.TemporaryDirectory(
-        prefix="rabbitry-docs-"
-    ) as short:  # the path of a socket has 107 characters at most
+    # The path of a socket has 107 characters at most, and pytest's folders are longer.
+    with tempfile.TemporaryDirectory(prefix="rabbitry-docs-") as short:
         launcher = f"{short}/launcher"
         _write_programs(programs, launcher)
         (logs.parent / "hosts").write_text(_HOSTS)
@@ -99,8 +98,8 @@ def _run(launcher: str, script: str, folder: Path, environment: Mapping[str, str
 def _write_programs(programs: Path, launcher: str) -> None:
     """Write what the page's commands mean by `make` and `rabbitry`.
 
-    `make` runs in the checkout. `rabbitry` is forked, for a tenth of the CPU; one that is to import what the page has
-    installed has a Python of its own, as `.venv/bin/rabbitry` has.
+    `make` runs in the checkout. `rabbitry` is forked, for a tenth of the CPU. With PYTHONPATH it is started anew, as
+    `.venv/bin/rabbitry` is, because it imports modules of the page.
     """
     python = Path(sys.executable)
     for name, body in {
