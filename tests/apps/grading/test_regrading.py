@@ -247,6 +247,27 @@ def test_a_killed_command_goes_on_where_it_stopped(
         assert [json.loads(line)["id"] for line in again_.stdout.splitlines()] == [ids[0]]
 
 
+def test_a_run_stops_while_the_files_are_away_and_goes_on_later(
+    course_files: tuple[Database, Files], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened, files = course_files
+    with opened as database:
+        _confirmed(database, files, 7, b"here")
+        away = _confirmed(database, files, 8, b"away")
+        (path,) = (tmp_path / "course-files").glob(f"*/{course_of(database, away).sha256}.z")
+        aside = path.rename(tmp_path / "aside")
+        path.mkdir()
+        assert _root.run(("grading", "regrade", "--module", CC.name)) == 1
+        assert "can't be read" in capsys.readouterr().err
+        path.rmdir()
+        aside.rename(path)
+        assert _root.run(("grading", "regrade", "--module", CC.name)) == 0
+        told = capsys.readouterr().err
+        assert "going on: 1 submission of 2 reopened before" in told
+        assert "1 submission submitted again" in told
+        assert database.read_now(outbox.count) == 2
+
+
 _SCHEME = """
 [scheme]
 name = "Echo"

@@ -24,3 +24,7 @@ class SandboxFailed(RabbitryError):
 
 class FilesError(RecordsError):
     """A submitted file can't be stored or read. The text names the file or its place, and the reason."""
+
+
+class FileLost(FilesError):
+    """A submitted file is missing or damaged where it is kept. Reading it again will not help."""

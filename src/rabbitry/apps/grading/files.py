@@ -22,7 +22,7 @@ from sqlalchemy.engine import make_url
 
 from rabbitry._words import reason
 from rabbitry.apps.grading.buckets import Bucket
-from rabbitry.apps.grading.exceptions import FilesError
+from rabbitry.apps.grading.exceptions import FileLost, FilesError
 from rabbitry.exceptions import UsageError
 from rabbitry.runtime.parent import RECORDS_FOLDER
 
@@ -98,21 +98,22 @@ class Files:
         """Return a kept file.
 
         Raises:
-            FilesError: It is not there, or damaged.
+            FileLost: It is not there, or damaged.
+            FilesError: The store can't be read.
         """
         # zlib's worst case is data that does not compress: 5 bytes for each 16 KiB, and 6 bytes.
         packed = self._store.get(_name(kept), kept.size + kept.size // 1000 + 1000)
         if packed is None:
-            raise FilesError(
+            raise FileLost(
                 f"the file {kept.sha256} is not in {self.place}: name the place where the coordinator keeps the files, "
                 f"with --files or {VARIABLE}"
             )
         try:
             data = zlib.decompressobj().decompress(packed, kept.size + 1)
         except zlib.error as error:
-            raise FilesError(f"the file {kept.sha256} in {self.place} is damaged: {error}") from error
+            raise FileLost(f"the file {kept.sha256} in {self.place} is damaged: {error}") from error
         if Kept.of(data) != kept:
-            raise FilesError(f"the file {kept.sha256} in {self.place} is damaged: its content has another hash")
+            raise FileLost(f"the file {kept.sha256} in {self.place} is damaged: its content has another hash")
         return data
 
 

@@ -16,7 +16,7 @@ import typer
 from rabbitry._words import counted
 from rabbitry.apps.grading.commands.options import EXCHANGE, Config, ExchangeName, KeptFiles, check_exchange
 from rabbitry.apps.grading.commands.records import database_url, existing, mark_of
-from rabbitry.apps.grading.exceptions import FilesError, SandboxFailed
+from rabbitry.apps.grading.exceptions import FileLost, FilesError, SandboxFailed
 from rabbitry.exceptions import UsageError
 from rabbitry.runtime.options import DatabaseURL, Json
 from rabbitry.runtime.output import ExitCode, one_line, print_json, say, warn
@@ -131,7 +131,7 @@ def _regrade(
         _tell_of_others(records.read_now(partial(wanted, selection=selection, course=course))[1])
     failed = done = 0
     for found, data in _with_files(records, files, run):
-        if isinstance(data, FilesError):
+        if isinstance(data, FileLost):
             warn(one_line(f"{found.id} of student {found.student} is not marked again: {data}"))
             failed += 1
         _wait_for_room(records)
@@ -149,7 +149,8 @@ def _regrade(
     return ExitCode.FAILED if failed else ExitCode.DONE
 
 
-def _with_files(records: Database, files: Files, run: Run) -> Iterator[tuple[Submission, bytes | FilesError]]:
+def _with_files(records: Database, files: Files, run: Run) -> Iterator[tuple[Submission, bytes | FileLost]]:
+    """Yield what is left of a run, each with its file. Raises FilesError while the store can't be read."""
     from rabbitry.apps.grading.records.course import submission_of
 
     for identity in run.left:
@@ -157,12 +158,12 @@ def _with_files(records: Database, files: Files, run: Run) -> Iterator[tuple[Sub
         yield found, _file(files, found)
 
 
-def _file(files: Files, found: Submission) -> bytes | FilesError:
+def _file(files: Files, found: Submission) -> bytes | FileLost:
     if found.kept is None:
-        return FilesError("its file is not kept")
+        return FileLost("its file is not kept")
     try:
         return files.fetch(found.kept)
-    except FilesError as error:
+    except FileLost as error:
         return error
 
 
@@ -218,11 +219,11 @@ def _dry_run(
 
 
 def _marked(files: Files, marker: Marker, found: Submission) -> dict[str, Any] | str:
-    data = _file(files, found)
-    if isinstance(data, FilesError):
-        return str(data)
     try:
+        data = _file(files, found)
+        if isinstance(data, FileLost):
+            return str(data)
         decision = marker(data, found.name)
-    except SandboxFailed as error:
+    except (FilesError, SandboxFailed) as error:
         return str(error)
     return {"mark": decision.mark, "out_of": decision.out_of, "feedback": decision.feedback}
