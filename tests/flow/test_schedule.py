@@ -64,6 +64,35 @@ def test_the_last_tick_is_that_of_all(away: int) -> None:
         assert schedule.last(since, now) == next(iter([*schedule.ticks(since, now)][-1:]), None)
 
 
+@pytest.mark.parametrize(
+    ("expression", "last"),
+    [
+        ("* * * * 1 *", "2026-01-31T23:59:59"),
+        ("* * * 1 *", "2026-01-31T23:59:00"),
+        ("0 0 29 2 *", "2024-02-29T00:00:00"),
+    ],
+)
+def test_the_last_of_millions_of_ticks_is_found_without_a_walk_through_them(expression: str, last: str) -> None:
+    schedule = cron(expression, "UTC", "last", "app")
+    steps: list[datetime] = []
+
+    def after(moment: datetime) -> datetime:
+        steps.append(moment)
+        return schedule.after(moment)
+
+    counted = Schedule(schedule.when, schedule.missed, after)
+    assert counted.last(at("2020-06-01T00:00:00"), at("2026-11-27T10:00:30")) == at(last)
+    assert len(steps) < 100
+
+
+def test_in_an_hour_that_comes_twice_no_tick_is_before_the_moment() -> None:
+    schedule = cron("30 2 * * *", "Europe/Berlin", "last", "app")
+    second = at("2026-10-25T01:15:00")  # 02:15 for the second time; 02:30 was at 00:30 UTC
+    assert schedule.after(second) == at("2026-10-26T01:30:00")
+    assert schedule.last(at("2026-10-20T00:00:00"), second) == at("2026-10-25T00:30:00")
+    assert schedule.last(second, at("2026-10-25T12:00:00")) is None
+
+
 def test_a_tick_at_the_end_counts_and_one_at_the_beginning_does_not() -> None:
     schedule = every("1m", "last", "app")
     begin, end = at("2026-11-27T10:00:00"), at("2026-11-27T10:02:00")
@@ -82,7 +111,10 @@ def test_an_interval_that_is_none_is_named(interval: str) -> None:
     assert not app.stages
 
 
-@pytest.mark.parametrize("expression", ["", "* * * *", "61 * * * *", "0 0 30 2 *", "x * * * *", "0 0 31 2-2 *"])
+@pytest.mark.parametrize(
+    "expression",
+    ["", "* * * *", "61 * * * *", "0 0 30 2 *", "x * * * *", "0 0 31 2-2 *", "*/" + "9" * 5000 + " * * * *"],
+)
 def test_a_cron_expression_that_is_none_is_named(expression: str) -> None:
     app = rabbitry.App("wrong")
 
@@ -92,6 +124,8 @@ def test_a_cron_expression_that_is_none_is_named(expression: str) -> None:
         app.cron(expression)(handle)
     with pytest.raises(rabbitry.AppError, match="timezone='Mars/Olympus' is no time zone"):
         app.cron("0 6 * * *", timezone="Mars/Olympus")(handle)
+    with pytest.raises(rabbitry.AppError, match="timezone=None is no time zone"):
+        app.cron("0 6 * * *", timezone=None)(handle)  # type: ignore[arg-type] # what is refused
 
 
 def test_without_cronsim_the_error_says_which_extra_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:

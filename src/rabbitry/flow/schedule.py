@@ -24,9 +24,7 @@ _LONGEST: Final = 366 * 24 * 3600
 """Seconds of an interval."""
 _UNITS: Final = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 _DURATION: Final = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
-_SPANS: Final = (timedelta(minutes=2), timedelta(hours=1), timedelta(days=1), timedelta(days=31), timedelta(days=366))
-"""The stretches of time before now in which the last tick is looked for, one after the other: a schedule may have many
-ticks in a stretch that no worker saw."""
+_SECOND: Final = timedelta(seconds=1)
 
 
 class Tick(msgspec.Struct, frozen=True):
@@ -55,17 +53,21 @@ class Schedule:
         return takewhile(lambda tick: tick <= until, self._from(since))
 
     def last(self, since: datetime, until: datetime) -> datetime | None:
-        """Return the last tick after `since`, up to `until` and with it; None if there is none."""
-        for span in _SPANS:
-            begin = max(since, until - span)
-            if found := list(self.ticks(begin, until)):
-                return found[-1]
-            if begin == since:
-                return None
-        tick = None
-        for tick in self.ticks(since, until - _SPANS[-1]):  # noqa: B007 - the last one is wanted: at most a few years'
-            pass
-        return tick
+        """Return the last tick after `since`, up to `until` and with it; None if there is none.
+
+        It bisects, since there may be millions of ticks that no worker saw.
+        """
+        last = self.after(since)
+        if last > until:
+            return None
+        while until - last >= _SECOND:  # ticks are whole seconds apart
+            middle = last + (until - last) / 2
+            tick = self.after(middle)
+            if tick <= until:
+                last = tick
+            else:
+                until = middle
+        return last
 
     def _from(self, moment: datetime) -> Iterator[datetime]:
         while True:
@@ -110,17 +112,21 @@ def cron(expression: str, timezone: str, missed: Missed, what: str) -> Schedule:
         raise AppError(missing(f"{what}: cron", error, "cron")) from error
     try:
         zone = ZoneInfo(timezone)
-    except (KeyError, ValueError, OSError) as error:  # ZoneInfoNotFoundError is a KeyError
+    except (KeyError, ValueError, TypeError, OSError) as error:  # ZoneInfoNotFoundError is a KeyError
         raise AppError(
             f"{what}: timezone={timezone!r} is no time zone of this machine: give a name as 'Europe/Dublin', or 'UTC'"
         ) from error
 
     def after(moment: datetime) -> datetime:
-        return next(CronSim(expression, moment.astimezone(zone))).astimezone(UTC)
+        # In an hour that comes twice, CronSim takes a moment of the second time for one of the first, and may return a
+        # tick that is over.
+        ticks = (tick.astimezone(UTC) for tick in CronSim(expression, moment.astimezone(zone)))
+        return next(tick for tick in ticks if tick > moment)
 
     try:
         after(datetime.now(UTC))
-    except (CronSimError, StopIteration, AttributeError) as error:  # AttributeError: the expression is no string
+    except (CronSimError, StopIteration, ValueError, AttributeError) as error:
+        # ValueError: a number of more digits than int() takes. AttributeError: the expression is no string.
         raise AppError(
             f"{what}: cron({expression!r}): {error or 'it has no tick within 50 years'}; give minute, hour, day of "
             "month, month and day of week, as '0 6 * * 1-5'"
