@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 import rabbitry
+from rabbitry.amqp.client import Properties
+from rabbitry.flow._publication import publication_of
+from rabbitry.flow.message import EXPIRES
 from rabbitry.flow.timing import Expiry, Timing, expiry_of, read_expiry, timing_of
 
 
@@ -56,6 +59,22 @@ def test_what_is_no_time_is_refused(times: dict[str, Any], text: str) -> None:
     with pytest.raises(rabbitry.UsageError, match="=") as caught:
         timing_of(**given)
     assert text in str(caught.value)
+
+
+def test_an_expiry_beyond_what_brokers_take_is_left_to_the_worker() -> None:
+    app = rabbitry.App("shop")
+
+    @app.stage("order")
+    def take(order: str) -> None: ...
+
+    def published(years: int) -> tuple[str | None, bool]:
+        timing = timing_of(expires=timedelta(days=365 * years))
+        properties = publication_of(app.spec(), "x", "order", None, timing)[1].properties
+        assert isinstance(properties, Properties)
+        return properties.expiration, EXPIRES in (properties.headers or {})
+
+    assert published(10) == (str(10 * 365 * 86_400_000), False)
+    assert published(11) == (None, True)
 
 
 def test_a_message_expires_after_it_is_delivered() -> None:

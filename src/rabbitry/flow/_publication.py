@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from rabbitry.amqp.client import Properties
 from rabbitry.amqp.protocol.tables import Table
@@ -15,6 +15,9 @@ from rabbitry.flow.outgoing import Outgoing, extra_of, properties_of
 from rabbitry.flow.spec import AppSpec
 from rabbitry.flow.timing import Timing, expiry_of
 from rabbitry.flow.wiring.delays import delayed
+
+_LONGEST_EXPIRATION: Final = 10 * 365 * 86_400.0
+"""Seconds of the longest `expiration` that RabbitMQ takes."""
 
 
 def publication_of(
@@ -91,9 +94,10 @@ def _timed(spec: AppSpec, message: Publication, timing: Timing) -> Publication:
     if timing.delay and timing.expires is None and own is not None and own.isdecimal():
         # An Outgoing's expiration counts from the delivery too: on the way it would apply to each queue of delays.
         timing = timing._replace(expires=int(own) / 1000, expired="drop")
-    if timing.expires is not None and timing.expired == "drop" and not timing.delay:
+    expires = timing.expires if timing.expired == "drop" and not timing.delay else None
+    if expires is not None and expires <= _LONGEST_EXPIRATION:
         # The broker drops it then, also while no worker runs.
-        properties = properties._replace(expiration=str(round(timing.expires * 1000)))
+        properties = properties._replace(expiration=str(round(expires * 1000)))
     elif expiry := expiry_of(timing):
         properties = properties._replace(expiration=None, headers={**(properties.headers or {}), EXPIRES: str(expiry)})
     message = message._replace(properties=properties)
