@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 import rabbitry
-from rabbitry.flow.schemas import changes, document
+from rabbitry.flow.schemas import changes, check_document, document
 from tests.support import commands
 
 
@@ -114,6 +114,25 @@ def test_a_change_is_told_for_messages_that_wait_and_for_workers_that_are_still_
     ]
 
 
+@pytest.mark.parametrize(
+    ("schema", "place"),
+    [
+        ({"type": 5}, "type"),
+        ({"anyOf": {"a": 1}}, "anyOf"),
+        ({"properties": [1]}, "properties"),
+        ({"properties": {"a": {"required": 3}}}, "properties[...].required"),
+        ({"prefixItems": 5}, "prefixItems"),
+        ({"minimum": "1"}, "minimum"),
+    ],
+)
+def test_a_document_with_a_malformed_schema_is_refused_with_its_place(schema: dict[str, object], place: str) -> None:
+    messages = {"price": {"payload": schema}}
+    for components in ({"messages": messages}, {"messages": {}, "schemas": {"Order": schema}}):
+        with pytest.raises(rabbitry.UsageError, match=r"'shop\.json' is no document") as caught:
+            check_document({"operations": {}, "components": components}, "shop.json")
+        assert place in str(caught.value)
+
+
 _APP = """
 import msgspec, rabbitry
 app = rabbitry.App("versions")
@@ -145,6 +164,12 @@ def test_two_versions_are_compared_on_the_command_line(tmp_path: Path, monkeypat
     worse = commands.run("schema", "check", "old.json", "versions:app", "--json")
     assert (worse.returncode, [json.loads(line)["what"] for line in worse.stdout.splitlines()]) == (1, ["waiting"])
     (tmp_path / "none.json").write_text('{"operations": 5}')
-    for source, text in (("away.json", "can't read 'away.json'"), ("none.json", "'none.json' is no document")):
+    long = "a" * 5000
+    for source, text in (
+        ("away.json", "can't read 'away.json'"),
+        ("none.json", "'none.json' is no document"),
+        (long, "File name too long"),
+        (f"{long}:app", "does not import"),
+    ):
         wrong = commands.run("schema", "check", source, "versions:app")
         assert (wrong.returncode, text in wrong.stderr, wrong.stderr.count("\n")) == (2, True, 1), wrong.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,7 +60,7 @@ def _read(source: str) -> dict[str, Any]:
     from rabbitry.flow.schemas import check_document, document
 
     path = Path(source)
-    if ":" in source and not path.exists():
+    if ":" in source and not os.path.exists(path):  # Path.exists raises for a name that is too long
         return document(load_app(source).spec())
     try:
         found = decode_json(path.read_bytes(), dict[str, Any])

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from rabbitry._decode import json_decoder
 from rabbitry.exceptions import Undecodable, UsageError
@@ -109,6 +110,30 @@ def check_document(found: object, source: str) -> None:
         raise UsageError(f"'{source}' is no document of `rabbitry schema export`: {error}") from error
 
 
+class _Schema(msgspec.Struct, rename="camel"):
+    """The members of a JSON Schema by which two are compared."""
+
+    type: str | list[str] | UnsetType = UNSET
+    enum: list[Any] | UnsetType = UNSET
+    any_of: list[_Schema | bool] | UnsetType = UNSET
+    one_of: list[_Schema | bool] | UnsetType = UNSET
+    properties: dict[str, _Schema | bool] | UnsetType = UNSET
+    required: list[str] | UnsetType = UNSET
+    additional_properties: _Schema | bool | UnsetType = UNSET
+    prefix_items: list[_Schema | bool] | UnsetType = UNSET
+    items: _Schema | bool | UnsetType = UNSET
+    minimum: float | UnsetType = UNSET
+    maximum: float | UnsetType = UNSET
+    exclusive_minimum: float | UnsetType = UNSET
+    exclusive_maximum: float | UnsetType = UNSET
+    min_length: float | UnsetType = UNSET
+    max_length: float | UnsetType = UNSET
+    min_items: float | UnsetType = UNSET
+    max_items: float | UnsetType = UNSET
+    min_properties: float | UnsetType = UNSET
+    max_properties: float | UnsetType = UNSET
+
+
 class _Operation(msgspec.Struct):
     action: str
     queue: str | None = msgspec.field(default=None, name=QUEUE)
@@ -116,11 +141,12 @@ class _Operation(msgspec.Struct):
 
 class _Message(msgspec.Struct):
     contentType: str = JSON  # noqa: N815 - AsyncAPI's name
-    payload: dict[str, Any] = {}
+    payload: _Schema | UnsetType = UNSET
 
 
 class _Components(msgspec.Struct):
     messages: dict[str, _Message]
+    schemas: dict[str, _Schema | bool] = {}
 
 
 class _Document(msgspec.Struct):
