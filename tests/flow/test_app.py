@@ -1,6 +1,8 @@
 """What an app says about handlers, stages and keys that make no sense, before anything is declared."""
 
+import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -102,3 +104,18 @@ def test_invalid_stages_and_keys_are_refused() -> None:
 def test_invalid_apps_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(rabbitry.AppError):
         rabbitry.App(**options)
+
+
+def test_a_decorator_without_its_arguments_is_named() -> None:
+    app = rabbitry.App("bare")
+
+    def handle(text: str) -> None: ...
+
+    for decorator, text in (
+        (app.stage, "stage(KEY)"),
+        (app.every, 'every("5m")'),
+        (app.cron, 'cron("0 6 * * *")'),
+        (partial(app.join, of="x"), "join(KEY, of=…)"),
+    ):
+        with pytest.raises(rabbitry.AppError, match=re.escape(f"app 'bare': write @app.{text} above 'handle'")):
+            decorator(handle)  # type: ignore[arg-type] # as a user may write it

@@ -189,6 +189,7 @@ class App:
         Raises:
             AppError: The function or an option is invalid; the text names the app, the stage and the parameter.
         """
+        _check_given(self.name, "stage(KEY)", key)
         options: dict[str, Any] = {
             "key": name_of(key),
             "queue": queue,
@@ -269,6 +270,7 @@ class App:
         Raises:
             AppError: The function or an option is invalid. That `of` names no stage is raised by `validate`.
         """
+        _check_given(self.name, "join(KEY, of=…)", key)
         options: dict[str, Any] = {
             "key": name_of(key),
             "queue": queue,
@@ -315,6 +317,7 @@ class App:
         Raises:
             AppError: The interval or the function is invalid, or the stage has a schedule.
         """
+        _check_given(self.name, 'every("5m")', interval)
 
         def register(handler: _H) -> _H:
             return self._schedule(handler, lambda what: every(interval, missed, what), missed)
@@ -336,6 +339,7 @@ class App:
         Raises:
             AppError: The expression, the zone or the function is invalid, or the stage has a schedule.
         """
+        _check_given(self.name, 'cron("0 6 * * *")', expression)
 
         def register(handler: _H) -> _H:
             return self._schedule(handler, lambda what: cron(expression, timezone, missed, what), missed)
@@ -626,3 +630,9 @@ class App:
     def _default_url(self) -> BrokerURL | None:
         worker = self._worker()
         return None if worker is None else worker.url
+
+
+def _check_given(app: str, decorator: str, first: object) -> None:
+    """Raise AppError for a decorator without arguments, which Python calls with the function."""
+    if callable(first):
+        raise AppError(f"app {app!r}: write @app.{decorator} above {called(first)!r}, with its arguments")
