@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+import signal
 import subprocess
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
@@ -27,6 +28,9 @@ from rabbitry.apps.grading.marking.sandbox import Outcome, confinement, run_in_b
 from rabbitry.apps.grading.marking.scheme import Expect, Part, Scheme, exact
 
 _MAX_REGEX_SECONDS: Final = 2
+"""Of CPU time."""
+_SEARCH_PATIENCE: Final = 120.0
+"""Seconds after which a busy machine is blamed, and not the submission."""
 
 
 class PartResult(Struct):
@@ -187,19 +191,28 @@ def _trimmed(text: str) -> list[str]:
     return [line.rstrip() for line in text.rstrip().splitlines()]
 
 
-_SEARCH: Final = "import json, re, sys; sys.exit(0 if re.search(*json.load(sys.stdin), re.MULTILINE) else 3)"
+_SEARCH: Final = (
+    "import json, re, resource, sys; "
+    "resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[1]), int(sys.argv[1]) + 1)); "
+    "sys.exit(0 if re.search(*json.load(sys.stdin), re.MULTILINE) else 3)"
+)
 
 
 def _why_no_match(regex: str, printed: str) -> str | None:
     # In a separate process: some patterns take for ever on some texts, and a submission may print one on purpose.
-    argv = [str(interpreter()), "-I", "-c", _SEARCH]
+    # The limit is CPU time, so that a mark does not depend on what else the machine does.
+    argv = [str(interpreter()), "-I", "-c", _SEARCH, str(_MAX_REGEX_SECONDS)]
     try:
         text = json.dumps([regex, printed]).encode()
         done = subprocess.run(  # noqa: S603  # no argument comes from a submission
-            argv, input=text, capture_output=True, timeout=_MAX_REGEX_SECONDS, check=False
+            argv, input=text, capture_output=True, timeout=_SEARCH_PATIENCE, check=False
         )
-    except subprocess.TimeoutExpired:
-        return f"the output could not be searched within {_MAX_REGEX_SECONDS} s"
+    except subprocess.TimeoutExpired as error:
+        raise SandboxFailed(
+            f"the output could not be searched within {_SEARCH_PATIENCE:g} s: this machine is too busy"
+        ) from error
+    if done.returncode == -signal.SIGXCPU:
+        return f"the output could not be searched within {_MAX_REGEX_SECONDS} s of CPU time"
     if done.returncode not in {0, 3}:
         raise SandboxFailed(
             f"the output could not be searched: {done.stderr.decode('utf-8', 'replace').strip()[-300:]}"
