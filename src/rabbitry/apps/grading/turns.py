@@ -75,7 +75,7 @@ class Turns:
             raise
 
     def _give_back(self) -> None:
-        """Give a place to the student whose turn it is."""
+        """Hand a place to the student whose turn it is, or free it."""
         while self._waiting:
             student, own = self._waiting.popitem(last=False)
             place = own.popleft()
