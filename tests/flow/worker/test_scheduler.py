@@ -1,7 +1,6 @@
 """Ticks: each is published once, whatever becomes of the workers; on both brokers."""
 
 import asyncio
-import itertools
 import logging
 import os
 import random
@@ -15,7 +14,7 @@ import pytest
 import rabbitry
 from rabbitry.flow.schedule import every
 from rabbitry.flow.wiring import pausing, topology
-from rabbitry.flow.wiring.schedules import Fired, Token, encode_token
+from rabbitry.flow.wiring.schedules import KEPT, Fired, Token, encode_token, read_token
 from rabbitry.flow.worker import _scheduler
 from rabbitry.flow.worker._scheduler import due_ticks
 from rabbitry.telemetry import Report, collect
@@ -113,24 +112,29 @@ async def test_a_tick_is_a_message_of_its_stage(broker_url: str, queue_type: str
 
 
 async def test_ticks_that_were_missed_come_as_the_schedule_says(broker_url: str) -> None:
-    since = int(time.time()) // 3600 * 3600 - 3 * 3600
+    day = 24 * 3600  # so long that none ends during the test, but one a day
+    since = int(time.time()) // day * day - 3 * day
     app = rabbitry.App("away")
     for missed in ("last", "all", "skip"):
 
-        @app.every("1h", missed=missed)
+        @app.every("1d", missed=missed)
         @app.stage(missed, name=missed)
         def handle(tick: rabbitry.Tick) -> None: ...
 
     for missed in ("last", "all", "skip"):
         await pause_and_declare(broker_url, app, missed)
-        await put(broker_url, f"away.schedule.{missed}", encode_token(Token(since)))
-    hours = [since + 3600, since + 7200, since + 10800]
+        earlier = [Fired(since - number, since - number + 0.5, "ada") for number in reversed(range(KEPT))]
+        await put(broker_url, f"away.schedule.{missed}", encode_token(Token(since, earlier)))
+    days = [since + day, since + 2 * day, since + 3 * day]
     async with app.worker(broker_url):
         await eventually_holds(broker_url, "away.all", 3)
         await eventually_holds(broker_url, "away.last", 1)
-    assert due_in(await bodies(broker_url, "away.all")) == hours
-    assert due_in(await bodies(broker_url, "away.last")) == hours[-1:]
-    if time.time() - hours[-1] > 600:  # else the last tick may have come in time
+    assert due_in(await bodies(broker_url, "away.all")) == days
+    assert due_in(await bodies(broker_url, "away.last")) == days[-1:]
+    [body] = await bodies(broker_url, "away.schedule.all")
+    remembered = [fired.due for fired in read_token(body, time.time()).fired]
+    assert (len(remembered), remembered[-4:]) == (KEPT, [since, *days])
+    if time.time() - days[-1] > 600:  # else the last tick may have come in time
         assert (await counts(broker_url, ["away.skip"]))["away.skip"] == 0
 
 
@@ -263,8 +267,3 @@ def test_missed_ticks_are_published_a_part_at_a_time() -> None:
         parts.append(len(part[0]))
         since = part[1]
     assert (parts, since) == ([100, 100, 50], until)
-
-
-def test_a_token_remembers_a_few_ticks() -> None:
-    fired = [Fired(number, float(number), "ada") for number in range(3)]
-    assert len(encode_token(Token(3, list(itertools.islice(itertools.cycle(fired), 10))))) < 1000
