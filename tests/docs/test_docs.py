@@ -43,6 +43,7 @@ _ELSEWHERE = {
     "pip install": "tests/test_dist.py",
     "rabbitry up": "docs/first-steps.md",
     "rabbitry web": "tests/cli/test_web_users.py",
+    "rabbitry grading requests": "tests/apps/grading/test_requesting.py",
     "make ": "tests/test_repository.py: each target is there",
     "docker compose": "tests/deploy",
     "python -m rabbitry.testing": "tests/testing/test_main.py",

@@ -9,11 +9,14 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from rabbitry.apps.grading import students
+from rabbitry.apps.grading.files import Files, default_place
 from rabbitry.apps.grading.records import Database
-from rabbitry.apps.grading.stages import Wiring
+from rabbitry.apps.grading.stages import RoleSpec, Wiring
 from rabbitry.apps.grading.web import Pages
 from rabbitry.web.api import described
 from tests.apps.grading._running import PEOPLE, Plain, arrived, role_set, submit
+from tests.apps.grading.test_regrading import _confirmed
 from tests.support.ports import free_port
 from tests.web.described import Described
 
@@ -159,3 +162,27 @@ async def test_plain_programs_join_after_a_submission_on_the_page(broker_url: st
         plain.declare("correction_queue_cc", "demonstrator_cc")  # raises 406 if the page had declared them durable
         (fields,) = await asyncio.to_thread(plain.take, "correction_queue_cc")
     assert (fields["StudentID"], fields["Module"], fields["status"]) == (7, "cloud_computing", "submitted")
+
+
+async def test_another_look_is_asked_for_and_answered(
+    served: Served, embedded_url: str, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(students, "REPLY_WITHIN", 60.0)
+    with Database(database_url) as database:
+        identity = await asyncio.to_thread(_confirmed, database, Files(default_place(database_url)), 7, b"x")
+        async with role_set(embedded_url, database, [RoleSpec("coordinator")]):
+            where = f"/api/submissions/{identity}/requests"
+            answer = await served.http.post(where, json={"student": "8", "reason": "mine"})
+            assert (answer.status_code, "no submission of student 8" in answer.json()["error"]) == (404, True)
+            number = (await served.http.post(where, json={"student": "7", "reason": "why?"})).json()["request"]
+            (waiting,) = (await served.http.get("/api/requests")).json()["requests"]
+            assert (waiting["id"], waiting["submission"], waiting["reason"]) == (number, identity, "why?")
+            assert (await served.http.get("/api/overview")).json()["requests"] == 1
+            given = {"answer": "refused", "role": "demonstrator", "who": "Ann"}
+            answer = await served.http.post(f"/api/requests/{number}", json=given)
+            assert (answer.status_code, "write why" in answer.json()["error"]) == (400, True)
+            answer = await served.http.post(f"/api/requests/{number}", json=given | {"answer": "upheld"})
+            assert answer.json()["answer"] == "upheld", answer.text
+            shown = (await served.http.get(f"/api/submissions/{identity}")).json()
+            assert [hop["status"] for hop in shown["history"]][-3:] == ["asked", "upheld", "submitted"]
+            assert [one["who"] for one in shown["requests"]] == ["Ann"]

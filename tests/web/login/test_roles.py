@@ -42,7 +42,7 @@ ROUTES: Final = {
         "GET /api/machines",
         "GET /monitor/", "GET /monitor/static", "WS /ws",
         "GET /grading/", "GET /grading/static", "GET /grading/api/overview", "GET /grading/api/submissions/{identity}",
-        "GET /grading/api/inbox/{role}",
+        "GET /grading/api/inbox/{role}", "GET /grading/api/requests",
         "GET /crawl/", "GET /crawl/static", "GET /crawl/api/status", "GET /crawl/api/hosts", "GET /crawl/api/search",
         "GET /crawl/api/why", "GET /crawl/api/outcomes", "WS /crawl/ws",
     },
@@ -54,6 +54,7 @@ ROUTES: Final = {
         "POST /dead/api/pause", "POST /dead/api/resume", "POST /dead/api/cancel", "POST /dead/api/body",
         "GET /grading/api/files/{identity}", "GET /grading/api/inbox/{role}/{identity}",
         "POST /grading/api/submissions", "POST /grading/api/inbox/{role}/{identity}", "POST /crawl/api/command",
+        "POST /grading/api/submissions/{identity}/requests", "POST /grading/api/requests/{number}",
     },
     "admin": {
         "POST /queues/api/purge", "POST /queues/api/delete", "POST /dead/api/drop",

@@ -47,23 +47,58 @@ class Hop(TypedDict):
     remark: str | None
 
 
+class Request(TypedDict):
+    """A student's request for another look. answer: upheld or refused; None while it waits."""
+
+    id: int
+    submission: str
+    student: str
+    module: str
+    mark: float | None
+    out_of: float | None
+    reason: str
+    asked_at: str
+    answer: str | None
+    role: str | None
+    who: str | None
+    remark: str | None
+    answered_at: str | None
+
+
+class Requests(TypedDict):
+    """A page of the requests that wait, oldest first."""
+
+    requests: list[Request]
+    total: int
+    each: int
+
+
+class Asked(TypedDict):
+    """The number of a new request."""
+
+    request: int
+
+
 class Described(Submission):
-    """A submission with its hops, and whether its file is here."""
+    """A submission with its hops and the requests about it, and whether its file is here."""
 
     history: list[Hop]
+    requests: list[Request]
     has_file: bool
 
 
 class Overview(TypedDict):
     """How many submissions are in each status and inbox, and a page of them, the last changed first.
 
-    newest: the number of the latest entry of each inbox. outbox: decisions to be published. each: of a page.
+    newest: the number of the latest entry of each inbox. outbox: decisions to be published. requests: those for another
+    look that wait. each: of a page.
     """
 
     statuses: dict[str, int]
     inboxes: dict[str, int]
     newest: dict[str, int]
     outbox: int
+    requests: int
     submissions: list[Submission]
     total: int
     each: int

@@ -17,6 +17,10 @@ from rabbitry._words import counted
 from rabbitry.apps.grading.message import ANSWER, SOLUTION, Assignment, Decision, Progress
 from rabbitry.apps.grading.modules import Course, Module
 from rabbitry.apps.grading.receiving import is_sealed, receive
+from rabbitry.apps.grading.requesting import KEY as REQUESTS_KEY
+from rabbitry.apps.grading.requesting import QUEUE as REQUESTS_QUEUE
+from rabbitry.apps.grading.requesting import Asked, Reply
+from rabbitry.apps.grading.requesting import record as record_request
 from rabbitry.apps.grading.roles import (
     CORRECTION_KEY,
     CORRECTION_QUEUE,
@@ -129,6 +133,9 @@ class RoleSet:
         if self._keeps_records:
             app.stage(PROGRESS_KEY, queue=PROGRESS_QUEUE, name="records", exchange=PROGRESS_EXCHANGE, concurrency=200)(
                 self._record
+            )
+            app.stage(REQUESTS_KEY, queue=REQUESTS_QUEUE, name="requests", exchange=PROGRESS_EXCHANGE, replies=True)(
+                self._ask
             )
         self._add_outputs(app)
         return app
@@ -306,6 +313,9 @@ class RoleSet:
             else:
                 _logger.warning("records: the file reported for %s is another one, and not kept", assignment)
         await self._db.write(partial(record, assignment=assignment, kept=kept))
+
+    async def _ask(self, asked: Asked, message: Message) -> Reply:
+        return await record_request(asked, message, self._db)
 
     async def _keep(self, assignment: Assignment) -> Kept | None:
         """Store the file of an assignment; None if there is none to store. Raises FilesError."""

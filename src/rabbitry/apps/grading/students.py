@@ -1,4 +1,4 @@
-"""The student's side: checking files before any is sent, submitting, status queries, and results as they come."""
+"""The student's side: checking files before any is sent, submitting, status queries, requests, and results."""
 
 from __future__ import annotations
 
@@ -21,16 +21,21 @@ from rabbitry.amqp.client import Properties, connect
 from rabbitry.apps.grading.message import ID, LONGEST_NAME, Assignment, Progress, sendable, submission
 from rabbitry.apps.grading.modules import Course, Module
 from rabbitry.apps.grading.receiving import new_id
+from rabbitry.apps.grading.requesting import KEY as REQUESTS_KEY
+from rabbitry.apps.grading.requesting import Asked, Reply
 from rabbitry.apps.grading.roles import PROGRESS_KEY, RESULTS
 from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, RoleSet, RoleSpec, Wiring
 from rabbitry.exceptions import PublishReturned, RequestTimeout, Undecodable, UsageError
 from rabbitry.flow.codec import JSON
+from rabbitry.flow.exceptions import CallTimeout
 from rabbitry.flow.message import first_properties
 from rabbitry.flow.publisher import Publisher
 from rabbitry.flow.wiring.declarer import Declarer
 
 ANSWER_WITHIN: Final = 5.0
 """Seconds that a coordinator has for its answer."""
+REPLY_WITHIN: Final = 5.0
+"""Seconds that a coordinator has for its reply to a request. The request waits in its queue for as long as it takes."""
 _LONGEST_NUMBER: Final = 18
 _MATCH_WITHIN: Final = 0.1
 """Seconds that the configured expression may take to match a student's number."""
@@ -289,6 +294,39 @@ class Asking:
         if isinstance(found, str):
             raise NoSuchID(found, is_ambiguous=True)
         return found
+
+
+async def request(
+    wiring: Wiring, url: str, identity: str, student: int | str, reason: str, *, strict: bool = False
+) -> int:
+    """Ask for another look at a confirmed submission. Return the request's number.
+
+    Args:
+        wiring: The course's settings.
+        url: The broker.
+        identity: The submission's id or a prefix of it.
+        student: The student whose submission it is.
+        reason: Why.
+        strict: Raise TopologyMismatch if something exists on the broker with other flags.
+
+    Raises:
+        NoSuchID: The student has no such submission.
+        UsageError: The request is refused; the text says why.
+        RequestTimeout: No coordinator has replied yet. The request waits on the broker.
+        ConnectFailed: The broker can't be reached.
+    """
+    asked = Asked(sendable(identity), student, sendable(reason))
+    async with RoleSet(wiring, [RoleSpec("coordinator")]).app().publisher(url, strict=strict) as publisher:
+        try:
+            reply = await publisher.call(asked, key=REQUESTS_KEY, timeout=REPLY_WITHIN, type=Reply)
+        except CallTimeout as error:
+            raise RequestTimeout(
+                "no coordinator has replied; the request waits on the broker until one runs"
+            ) from error
+    if reply.request is None:
+        said = reply.error or "the request was refused"
+        raise NoSuchID(said) if reply.is_unknown else UsageError(said)
+    return reply.request
 
 
 async def results(wiring: Wiring, url: str, *, strict: bool = False) -> AsyncGenerator[dict[str, Any], None]:

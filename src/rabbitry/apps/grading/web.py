@@ -29,10 +29,12 @@ from rabbitry.apps.grading.roles import ROLES, role_named
 from rabbitry.apps.grading.rubric import Score, scored
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.students import Submitter, checked, student_number
+from rabbitry.apps.grading.web_requests import RequestRoutes
 from rabbitry.exceptions import Closed, RabbitryError, Undecodable, UsageError
 
 if TYPE_CHECKING:
     from rabbitry.apps.grading.deadlines import Attempt
+    from rabbitry.apps.grading.files import Kept
     from rabbitry.apps.grading.records import Database
     from rabbitry.apps.grading.records.inbox import Item
 
@@ -79,6 +81,7 @@ class Pages:
         self._submitter: Submitter | None = None
         self._opening = asyncio.Lock()
         self._add_routes()
+        RequestRoutes(url, self._wired, self._records, self._fetched).add_to(self.router)
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -105,7 +108,7 @@ class Pages:
 
     async def overview(self, find: str = "", module: str = "", status: str = "", page: PageNumber = 0) -> Response:
         """Count the stages, and list a page of submissions, the last changed first."""
-        from rabbitry.apps.grading.records import course, inbox, judging, outbox
+        from rabbitry.apps.grading.records import course, inbox, judging, outbox, requests
 
         known = await self._known()
         wanted = course.Filter(find.strip()[:200], module or None, status or None, SHOWN, page * SHOWN)
@@ -118,17 +121,26 @@ class Pages:
                 "inboxes": inbox.counts(connection),
                 "newest": inbox.newest(connection),
                 "outbox": outbox.count(connection),
+                "requests": requests.count(connection),
                 "submissions": [row.as_dict() | judged[row.id].as_dict() for row in rows],
                 "total": course.count(connection, wanted),
             }
 
-        nothing = {"statuses": {}, "inboxes": {}, "newest": {}, "outbox": 0, "submissions": [], "total": 0}
+        nothing = {
+            "statuses": {},
+            "inboxes": {},
+            "newest": {},
+            "outbox": 0,
+            "requests": 0,
+            "submissions": [],
+            "total": 0,
+        }
         found = await self._read(read, nothing)
         return json_response(found | {"each": SHOWN, "modules": list(known.modules), "who": user_name()})
 
     async def submission(self, identity: str) -> Response:
         """Return a submission with its history, and whether its file is here; `null` if it is unknown."""
-        from rabbitry.apps.grading.records import inbox, judging
+        from rabbitry.apps.grading.records import inbox, judging, requests
         from rabbitry.apps.grading.service import LEAST
 
         known = await self._known()
@@ -140,7 +152,9 @@ class Pages:
                 if error.is_ambiguous:
                     raise
                 return None
-            return found | {"has_file": found["sha256"] is not None or inbox.has(connection, found["id"])}
+            has_file = found["sha256"] is not None or inbox.has(connection, found["id"])
+            asked = [one.as_dict() for one in requests.requests_of(connection, found["id"])]
+            return found | {"has_file": has_file, "requests": asked}
 
         return json_response(await self._read(read, None))
 
@@ -250,6 +264,9 @@ class Pages:
             self._course = await asyncio.to_thread(load_course)
         return self._course
 
+    async def _wired(self) -> Wiring:
+        return replace(self._wiring, course=await self._known())
+
     async def _largest(self) -> int:
         return (await self._known()).largest_submission + _FORM_BYTES
 
@@ -281,8 +298,7 @@ class Pages:
 
     async def _handed_in(self, given: str) -> tuple[str, bytes]:
         """Return the safe name and content of a submitted file, from the records or an inbox. Raises NoSuchID."""
-        from rabbitry.apps.grading.exporting import opened_files
-        from rabbitry.apps.grading.records import course, default_url, inbox
+        from rabbitry.apps.grading.records import course, inbox
 
         records = await self._records()
         if records is None:
@@ -294,16 +310,21 @@ class Pages:
                 raise
         else:
             if found.kept is not None:
-                url = self._database_url or default_url()
-                files = await asyncio.to_thread(opened_files, records, url, os.environ.get(VARIABLE))
-                return file_name(found.name, found.id), await asyncio.to_thread(files.fetch, found.kept)
+                return file_name(found.name, found.id), await self._fetched(records, found.kept)
         item = await records.read(partial(inbox.handed_in, given=given))
         return file_name(item.assignment.name, item.assignment.id), item.assignment.solution()
 
+    async def _fetched(self, records: Database, kept: Kept) -> bytes:
+        from rabbitry.apps.grading.exporting import opened_files
+        from rabbitry.apps.grading.records import default_url
+
+        url = self._database_url or default_url()
+        files = await asyncio.to_thread(opened_files, records, url, os.environ.get(VARIABLE))
+        return await asyncio.to_thread(files.fetch, kept)
+
     async def _hand_in(self, submit: Callable[[Submitter], Awaitable[str]]) -> str:
-        course = await self._known()
         if self._submitter is None:
-            self._submitter = Submitter(replace(self._wiring, course=course), self._url)
+            self._submitter = Submitter(await self._wired(), self._url)
         try:
             return await submit(self._submitter)
         except Closed:

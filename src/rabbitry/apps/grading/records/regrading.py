@@ -125,6 +125,25 @@ def reopen(
     # The row is locked first, so that of two commands that go on with the same run, one finds it done.
     if connection.execute(update(regraded).where(entry).values(is_done=1)).rowcount != 1 or data is None:
         return None
+    return submit_again(connection, identity, data, Decision(run.who, remark=run.remark), course, exchange)
+
+
+def submit_again(
+    connection: Connection, identity: str, data: bytes, decision: Decision, course: Course, exchange: str
+) -> Assignment | None:
+    """Reopen a confirmed submission, and put its message into the coordinator's outbox. Return it.
+
+    Args:
+        connection: An open connection.
+        identity: The submission's id.
+        data: The file.
+        decision: Who reopens it, and the remark that says why.
+        course: The course, for the key of the module's demonstrators.
+        exchange: The roles' exchange.
+
+    Returns:
+        The assignment; None if it is not confirmed (any more), or the message's other fields are not kept.
+    """
     mine = submissions.c.id == identity
     is_confirmed = submissions.c.confirmed_by.is_not(None)
     locked = connection.execute(select(submissions.c.id).where(mine, is_confirmed).with_for_update()).first()
@@ -132,7 +151,7 @@ def reopen(
     fields = connection.execute(select(handed_in.c.fields).where(handed_in.c.submission == identity)).scalar()
     if found is None or fields is None:
         return None
-    assignment = _submitted_again(found, again(fields, data), Decision(run.who, remark=run.remark))
+    assignment = _submitted_again(found, again(fields, data), decision)
     step = assignment.step
     changed = {"status": assignment.status, "step": step, "updated_at": now(), "confirmed_by": None}
     connection.execute(update(submissions).where(mine).values(**changed, reopened_at=step))
@@ -150,7 +169,8 @@ def _submitted_again(found: tuple[Submission, list[Hop]], handed: Assignment, de
     handed[HISTORY] = [_hop(hop) for hop in hops]
     if one.sha256 is not None and hops:
         handed.history[0]["sha256"] = one.sha256
-    handed[REMARKS] = [hop.remark for hop in hops if hop.remark is not None]
+    # Requests for another look have remarks, too, but were not sent back.
+    handed[REMARKS] = [hop.remark for hop in hops if hop.remark is not None and hop.status == "submitted"]
     for field, value in ((MARK, one.mark), (OUT_OF, one.out_of), (FEEDBACK, one.feedback)):
         if value is not None:
             handed[field] = value

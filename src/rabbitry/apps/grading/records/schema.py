@@ -137,6 +137,24 @@ regraded: Final = Table(
     Column("is_done", Integer, nullable=False, server_default="0"),
 )
 
+requests: Final = Table(
+    "requests",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("submission", String(64), nullable=False),
+    # The message that asked: one that comes again is not another request.
+    Column("message", String(300), nullable=False, unique=True),
+    Column("reason", Text, nullable=False),
+    Column("asked_at", String(40), nullable=False),
+    # Null until a demonstrator or an assistant has answered.
+    Column("answer", String(20)),
+    Column("role", String(20)),
+    Column("who", Text),
+    Column("remark", Text),
+    Column("answered_at", String(40)),
+    Index("requests_of_submission", "submission"),
+)
+
 settings: Final = Table(
     "settings",
     metadata,

@@ -8,6 +8,10 @@ export const fileURL = (id) => `api/files/${encodeURIComponent(id)}`;
 export const decide = (role, id, verdict) =>
   post(`inbox/${role}/${encodeURIComponent(id)}`, verdict);
 
+export const askAgain = (id, asked) => post(`submissions/${encodeURIComponent(id)}/requests`, asked);
+
+export const answer = (number, given) => post(`requests/${number}`, given);
+
 export const submit = (form) => ask("submissions", { method: "POST", body: new FormData(form) });
 
 export const time = (iso) => (iso ? new Date(iso).toLocaleString([], { dateStyle: "short", timeStyle: "medium" }) : "");

@@ -7,6 +7,7 @@ import { ask, duration, fileURL, mark, query, submit, time } from "./api.js";
 import * as drafts from "./drafts.js";
 import { Inbox } from "./inbox.js";
 import { Filter } from "./lists.js";
+import { AnswerRequest, AskAgain, Requests } from "./requests.js";
 import { plain, visible } from "./text.js";
 
 const STATUSES = ["submitted", "corrected", "validated", "confirmed"];
@@ -68,7 +69,8 @@ class Course extends Component {
       const stamp = `${overview.inboxes[name]} ${overview.newest[name]}`;
       return html`<${Inbox} role=${name} stamp=${stamp} modules=${overview.modules} who=${overview.who} />`;
     }
-    if (place === "submission" && name) return html`<${Submission} key=${name} id=${name} tick=${tick} />`;
+    if (place === "requests") return html`<${Requests} stamp=${overview.requests} modules=${overview.modules} />`;
+    if (place === "submission" && name) return html`<${Submission} key=${name} id=${name} tick=${tick} who=${overview.who} />`;
     return html`<${Submissions} overview=${overview} filter=${filter} show=${this.show} />`;
   }
 
@@ -80,6 +82,8 @@ class Course extends Component {
           html`<a href=${`#/${to}`} aria-current=${place === to ? "page" : null}>${title}</a>`)}
         ${ROLES.map(({ name: role, title }) => html`<a href=${`#/inbox/${role}`} aria-current=${name === role ? "page" : null}>${title}
           ${overview?.inboxes[role] > 0 && html` <b class="number">${overview.inboxes[role]}</b>`}</a>`)}
+        <a href="#/requests" aria-current=${place === "requests" ? "page" : null}>Requests
+          ${overview?.requests > 0 && html` <b class="number">${overview.requests}</b>`}</a>
       </nav>
       ${error && html`<p class="notice bad" role="alert">The page may be out of date: ${visible(error)}.</p>`}
       ${overview && html`<${Pipeline} overview=${overview} />${this.view(route)}`}`;
@@ -148,7 +152,9 @@ class Submission extends Component {
     }
   }
 
-  render({ id }, { found, error }) {
+  render({ id, who }, { found, error }) {
+    const waiting = found?.requests.find((one) => one.answer === null);
+    const reload = () => this.load();
     return html`<section class="panel submission" data-id=${id}>
       ${error && html`<p class="notice bad" role="alert">${visible(error)}</p>`}
       ${found === null && html`<p class="nothing">No submission ${visible(id)} is recorded yet.</p>`}
@@ -166,7 +172,9 @@ class Submission extends Component {
           ${hop.mark !== null && html`, mark ${mark(hop.mark, hop.out_of)}`}
           ${hop.remark !== null && html`<p class="notice warn">${visible(hop.remark)}</p>`}
           ${hop.feedback !== null && html`<pre class="feedback">${visible(hop.feedback)}</pre>`}
-        </li>`)}</ol>`}
+        </li>`)}</ol>
+        ${waiting && html`<${AnswerRequest} key=${waiting.id} to=${waiting} who=${who} done=${reload} />`}
+        ${!waiting && found.status === "confirmed" && html`<${AskAgain} of=${found} done=${reload} />`}`}
     </section>`;
   }
 }

@@ -1,0 +1,121 @@
+"""The page's routes for requests for another look."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from rabbitry._decode import decode_json
+from rabbitry._ids import NoSuchID
+from rabbitry.apps import Role, needs
+from rabbitry.apps.api import answers, json_response
+from rabbitry.apps.grading.answers import Asked, Requests
+from rabbitry.apps.grading.answers import Request as Answered
+from rabbitry.apps.grading.message import LONGEST_NAME, Decision, user_name
+from rabbitry.apps.grading.students import request as ask
+from rabbitry.apps.grading.students import student_number
+from rabbitry.exceptions import Undecodable, UsageError
+
+if TYPE_CHECKING:
+    from rabbitry.apps.grading.files import Kept
+    from rabbitry.apps.grading.records import Database
+    from rabbitry.apps.grading.stages import Wiring
+
+SHOWN: Final = 100
+"""Requests on one page of the list."""
+Fetch: TypeAlias = "Callable[[Database, Kept], Awaitable[bytes]]"
+
+
+class Asking(msgspec.Struct, forbid_unknown_fields=True):
+    """A request as the page sends it."""
+
+    student: str
+    reason: str
+
+
+class Answering(msgspec.Struct, forbid_unknown_fields=True):
+    """An answer as the page sends it. answer: upheld or refused."""
+
+    answer: str
+    role: str
+    who: str = ""
+    remark: str = ""
+
+
+class RequestRoutes:
+    """The routes. wiring, records, fetch: functions that return the exchange and course, the open database, a file."""
+
+    def __init__(
+        self,
+        url: str,
+        wiring: Callable[[], Awaitable[Wiring]],
+        records: Callable[[], Awaitable[Database | None]],
+        fetch: Fetch,
+    ) -> None:
+        self._url = url
+        self._wiring = wiring
+        self._records = records
+        self._fetch = fetch
+
+    def add_to(self, router: APIRouter) -> None:
+        """Add the routes."""
+        router.add_api_route("/api/requests", self.waiting, responses=answers(Requests))
+        router.add_api_route(
+            "/api/submissions/{identity}/requests", self.ask, methods=["POST"], responses=answers(Asked)
+        )
+        router.add_api_route("/api/requests/{number}", self.answer, methods=["POST"], responses=answers(Answered))
+
+    async def waiting(self, find: str = "", module: str = "", page: int = 0) -> Response:
+        """List a page of the requests that wait for an answer, oldest first."""
+        from rabbitry.apps.grading.records import requests
+        from rabbitry.apps.grading.records.course import Filter
+
+        wanted = Filter(find.strip()[:200], module or None, None, SHOWN, min(max(page, 0), 1_000_000) * SHOWN)
+
+        def read(connection: Any) -> dict[str, Any]:
+            found = requests.waiting(connection, wanted)
+            return {"requests": [one.as_dict() for one in found], "total": requests.count(connection, wanted)}
+
+        records = await self._records()
+        found = {"requests": [], "total": 0} if records is None else await records.read(read)
+        return json_response(found | {"each": SHOWN})
+
+    @needs(Role.OPERATOR)
+    async def ask(self, identity: str, request: Request) -> Response:
+        """Ask for another look at a confirmed submission, over the broker."""
+        asked = _decoded(await request.body(), Asking)
+        wiring = await self._wiring()
+        student = student_number(asked.student.strip(), wiring.course)
+        return json_response({"request": await ask(wiring, self._url, identity, student, asked.reason)})
+
+    @needs(Role.OPERATOR)
+    async def answer(self, number: int, request: Request) -> Response:
+        """Answer a request. One that is upheld is published by a coordinator."""
+        from rabbitry.apps.grading.records import requests
+        from rabbitry.apps.grading.records.course import submission_of
+
+        given = _decoded(await request.body(), Answering)
+        wiring = await self._wiring()
+        records = await self._records()
+        if records is None:
+            raise NoSuchID(f"there is no request {number}")
+        data = None
+        if given.answer == "upheld":
+            asked = await records.read(partial(requests.one, number=number))
+            found = await records.read(partial(submission_of, given=asked.submission))
+            data = None if found.kept is None else await self._fetch(records, found.kept)
+        decision = Decision(given.who.strip()[:LONGEST_NAME] or user_name(), remark=given.remark)
+        work = partial(requests.answer, number=number, given=given.answer, role=given.role, decision=decision)
+        done = await records.write(partial(work, data=data, course=wiring.course, exchange=wiring.exchange))
+        return json_response(done.as_dict())
+
+
+def _decoded(body: bytes, kind: type[Any]) -> Any:
+    try:
+        return decode_json(body, kind)
+    except Undecodable as error:
+        raise UsageError(f"invalid request: {error}") from error

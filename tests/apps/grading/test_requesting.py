@@ -1,0 +1,156 @@
+"""Requests for another look: over the broker to the records, answered by people, kept in the history."""
+
+import asyncio
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from rabbitry._ids import NoSuchID
+from rabbitry.apps.grading import requesting, students
+from rabbitry.apps.grading.files import Files, default_place
+from rabbitry.apps.grading.message import HISTORY, Decision
+from rabbitry.apps.grading.modules import Course
+from rabbitry.apps.grading.records import Database, course, requests
+from rabbitry.apps.grading.stages import Wiring
+from rabbitry.cli import _root
+from rabbitry.exceptions import RequestTimeout, UsageError
+from tests.apps.grading._running import ALL, CC, Plain, history, recorded, role_set, submit
+from tests.apps.grading.test_pipeline import WAY, read_results
+from tests.apps.grading.test_regrading import _confirmed
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accept late replies of a coordinator, as a busy machine gives them."""
+    monkeypatch.setattr(students, "REPLY_WITHIN", 60.0)
+
+
+def _asked(database: Database, identity: str, message: str = "m1", reason: str = "why?") -> requests.Request:
+    work = partial(requests.ask, given=identity, student="7", reason=reason, message=message, least=4)
+    return database.write_now(work)
+
+
+def _answered(
+    database: Database, number: int, given: str, *, remark: str | None = None, data: bytes | None = None
+) -> requests.Request:
+    decision = Decision("ann", remark=remark)
+    work = partial(requests.answer, number=number, given=given, role="assistant", decision=decision, data=data)
+    return database.write_now(partial(work, course=Course(), exchange="assignment_exchange"))
+
+
+async def test_a_request_is_upheld_and_the_submission_marked_again(
+    no_leaks: None, broker_url: str, database: Database, tmp_path: Path
+) -> None:
+    files = Files(str(tmp_path / "kept"))
+    marks = [3.0]
+
+    def mark(solution: bytes, name: str) -> Decision:
+        return Decision("automatic", marks[-1], 10.0)
+
+    async with role_set(broker_url, database, ALL, files=files, markers={CC.name: mark}):
+        with Plain(broker_url) as plain:
+            read_results(plain)
+            identity = await submit(broker_url)
+            await recorded(database, "confirmed", 1)
+            await asyncio.to_thread(plain.take, "results_queue", 1)
+            with pytest.raises(NoSuchID, match="no submission of student 8"):
+                await students.request(Wiring(), broker_url, identity, 8, "mine")
+            number = await students.request(Wiring(), broker_url, identity, 7, "test 3 is wrong")
+            with pytest.raises(UsageError, match="waits for its answer already"):
+                await students.request(Wiring(), broker_url, identity[:8], 7, "again")
+            marks.append(8.0)
+            await asyncio.to_thread(_answered, database, number, "upheld", remark="right", data=b"x = 1\n")
+            (result,) = await asyncio.to_thread(plain.take, "results_queue", 1)
+        await recorded(database, "confirmed", 1)
+    asked = [("student", "asked"), ("assistant", "upheld"), ("coordinator", "submitted")]
+    assert await history(database, identity) == [*WAY, *asked, *WAY[1:]]
+    assert result["Mark"] == 8.0
+    assert [hop["remark"] for hop in result[HISTORY] if "remark" in hop][:2] == ["test 3 is wrong", "right"]
+    assert result["Remarks"] == ["Another look was asked for: test 3 is wrong"]
+
+
+async def test_a_plain_program_asks_and_a_request_waits_for_a_coordinator(
+    broker_url: str, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = await asyncio.to_thread(_confirmed, database, Files(str(tmp_path)), 7, b"x")
+    monkeypatch.setattr(students, "REPLY_WITHIN", 0.1)
+    with pytest.raises(RequestTimeout, match="waits on the broker"):
+        await students.request(Wiring(), broker_url, identity, 7, "first")
+    async with role_set(broker_url, database):
+
+        def waits() -> list[requests.Request]:
+            return database.read_now(requests.waiting)
+
+        await eventually(lambda: len(waits()) == 1, "the request that waited is recorded")
+        await asyncio.to_thread(_answered, database, waits()[0].id, "refused", remark="no")
+        with Plain(broker_url) as plain:
+            told = {"SubmissionID": identity, "StudentID": 7, "Reason": "second"}
+            body = json.dumps(told).encode()
+            plain.channel.basic_publish(exchange="", routing_key=requesting.QUEUE, body=body)
+        await eventually(lambda: [one.reason for one in waits()] == ["second"], "the plain program's request")
+
+
+def test_a_refused_request_leaves_the_mark_and_its_reason_in_the_history(database: Database, tmp_path: Path) -> None:
+    identity = _confirmed(database, Files(str(tmp_path)), 7, b"x", mark=4.0)
+    asked = _asked(database, identity)
+    assert asked == _asked(database, identity), "the same message made two requests"
+    with pytest.raises(UsageError, match="write why"):
+        _answered(database, asked.id, "refused", remark=" ")
+    with pytest.raises(UsageError, match="is no answer"):
+        _answered(database, asked.id, "perhaps", remark="x")
+    done = _answered(database, asked.id, "refused", remark="see the sheet")
+    assert (done.answer, done.who, done.role, done.remark) == ("refused", "ann", "assistant", "see the sheet")
+    with pytest.raises(UsageError, match="answered already: refused by ann"):
+        _answered(database, asked.id, "upheld", data=b"x")
+    found = database.read_now(partial(course.submission, identity=identity))
+    assert found is not None
+    assert (found[0].status, found[0].mark) == ("confirmed", 4.0)
+    assert [(hop.status, hop.remark) for hop in found[1][-2:]] == [("asked", "why?"), ("refused", "see the sheet")]
+    assert database.read_now(requests.waiting) == []
+
+
+def test_what_can_not_be_asked_or_upheld_is_refused(database: Database, tmp_path: Path) -> None:
+    identity = _confirmed(database, Files(str(tmp_path)), 7, b"x")
+    with pytest.raises(NoSuchID, match="no submission"):
+        _asked(database, "nothing")
+    with pytest.raises(UsageError, match="1 to 10000 characters"):
+        _asked(database, identity, reason=" ")
+    first = _asked(database, identity)
+    with pytest.raises(UsageError, match="its file is not kept"):
+        _answered(database, first.id, "upheld")
+    assert [one.id for one in database.read_now(requests.waiting)] == [first.id], "a failed answer was recorded"
+    _answered(database, first.id, "upheld", data=b"x")
+    with pytest.raises(UsageError, match="once it is confirmed"):
+        _asked(database, identity, "m2")
+
+
+def test_a_submission_has_a_limited_number_of_requests(database: Database, tmp_path: Path) -> None:
+    identity = _confirmed(database, Files(str(tmp_path)), 7, b"x")
+    for number in range(requests.MOST):
+        _answered(database, _asked(database, identity, f"m{number}").id, "refused", remark="no")
+    with pytest.raises(UsageError, match="can't have another"):
+        _asked(database, identity, "more")
+
+
+def test_people_answer_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path / 'course.sqlite3'}"
+    monkeypatch.setenv("RABBITRY_DATABASE", url)
+    with Database(url) as database:
+        one, other = (_confirmed(database, Files(default_place(url)), 7, data) for data in (b"x", b"y"))
+        _asked(database, one, reason="look")
+        _asked(database, other, "m2")
+        assert _root.run(("grading", "requests", "list", "--json")) == 0
+        told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [(each["submission"], each["reason"]) for each in told] == [(one, "look"), (other, "why?")]
+        assert _root.run(("grading", "requests", "uphold", one, "--role", "assistant")) == 0
+        assert _root.run(("grading", "requests", "refuse", other, "--reason", "it is right")) == 0
+        assert _root.run(("grading", "requests", "refuse", other, "--reason", "it is right")) == 1
+        assert "no request about" in capsys.readouterr().err
+        assert database.read_now(course.counts) == {"submitted": 1, "confirmed": 1}
