@@ -311,6 +311,52 @@ async def test_a_connection_is_closed_with_a_reason(browser: Browser, system: Sy
     assert watched.complaints == []
 
 
+@on_embedded("system")
+async def test_rows_stay_where_they_are_under_the_pointer(browser: Browser, system: System) -> None:
+    async with rabbitry.connect(system.broker) as connection:
+        channel = await connection.channel()
+        for name, count in (("stay.a", 2), ("stay.b", 1)):
+            await channel.declare_queue(name)
+            for _ in range(count):
+                await channel.publish(b"x", routing_key=name)
+        watched = await _open(browser, f"{system.url}queues/?filter=stay.&sort=-ready")
+        page = watched.page
+        rows = page.locator(".rows .space .row")
+        await expect(rows).to_contain_text(["stay.a", "stay.b"], timeout=_WITHIN)
+        held = page.get_by_text("order held")
+        await expect(held).to_be_hidden()
+
+        await rows.first.hover()
+        await expect(held).to_be_visible()
+        for _ in range(8):
+            await channel.publish(b"x", routing_key="stay.b")
+        await expect(rows.nth(1).get_by_role("cell", name="9", exact=True).first).to_be_visible(timeout=_WITHIN)
+        await channel.declare_queue("stay.c")
+        await expect(rows).to_contain_text(["stay.a", "stay.b", "stay.c"], timeout=_WITHIN)
+        await channel.delete_queue("stay.c")
+        await expect(page.get_by_role("status")).to_contain_text(["2 of"], timeout=_WITHIN)
+        await page.mouse.down()
+        await page.mouse.up()
+        details = page.get_by_role("complementary")
+        await expect(details.get_by_role("heading", name="stay.a")).to_be_visible(timeout=_WITHIN)
+        await page.get_by_label("Filter").hover()
+        await expect(rows).to_contain_text(["stay.b", "stay.a"])
+        await expect(held).to_be_hidden()
+
+        await page.get_by_role("button", name="Ready").focus()
+        await page.keyboard.press("Enter")  # the fewest first
+        await expect(rows).to_contain_text(["stay.a", "stay.b"])
+        await page.locator(".rows").press("Home")
+        for _ in range(17):
+            await channel.publish(b"x", routing_key="stay.a")
+        await expect(rows.first.get_by_role("cell", name="19", exact=True).first).to_be_visible(timeout=_WITHIN)
+        await expect(rows).to_contain_text(["stay.a", "stay.b"])
+        await page.keyboard.press("ArrowDown")
+        await page.keyboard.press("Enter")
+        await expect(details.get_by_role("heading", name="stay.b")).to_be_visible(timeout=_WITHIN)
+    assert watched.complaints == []
+
+
 async def test_every_view_of_the_broker_shows_what_is_there(browser: Browser, system: System) -> None:
     async with rabbitry.connect(system.broker, name=f"named {_EVIL}") as connection:
         channel = await connection.channel()
@@ -324,8 +370,10 @@ async def test_every_view_of_the_broker_shows_what_is_there(browser: Browser, sy
                 ("consumers", "view.consumed", "Acknowledgesmanual"),
             ):
                 watched = await _open(browser, f"{system.url}{path}/")
-                row = watched.page.locator(".rows .space .row", has_text=text).first
-                await row.click(timeout=_WITHIN)
+                rows = watched.page.locator(".rows")
+                await expect(rows.get_by_role("row", name=text).first).to_be_visible(timeout=_WITHIN)
+                await rows.hover()  # from here on no row moves
+                await rows.locator(".space .row", has_text=text).first.click(timeout=_WITHIN)
                 details = watched.page.get_by_role("complementary")
                 await expect(details).to_contain_text(detail, timeout=_WITHIN)
                 assert await serious(watched.page) == []

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from math import nan, sin
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlencode
 
 import pytest
 import pytest_asyncio
@@ -191,13 +192,20 @@ async def _order(broker: str) -> str:
     return identity
 
 
+_STILL = """async () => {
+    const ending = document.getAnimations().filter(({effect}) => effect.getComputedTiming().iterations !== Infinity);
+    await Promise.allSettled(ending.map(({finished}) => finished));
+    for (let frame = 0; frame < 2; frame += 1) await new Promise(requestAnimationFrame);
+}"""
+
+
 async def _shoot(page: Page, folder: Path, name: str) -> None:
-    """Take a picture in each theme; the charts are drawn anew in the frames after a change of it."""
+    """Take a picture in each theme, once nothing fades; the charts are drawn anew in the frame after a change of it."""
     schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
     for scheme in schemes:
         await page.emulate_media(color_scheme=scheme)
         await expect(page.locator("html")).to_have_css("color-scheme", scheme)
-        await page.evaluate("() => new Promise((drawn) => setTimeout(() => requestAnimationFrame(drawn), 200))")
+        await page.evaluate(_STILL)
         await page.screenshot(path=folder / f"{name}-{scheme}.png")
 
 
@@ -213,9 +221,9 @@ async def test_pictures_are_taken(browser: Browser, company: tuple[str, str], tm
     await expect(page.get_by_role("region", name="Needs attention")).to_contain_text("sensors.alerts", timeout=_WITHIN)
     await page.get_by_role("region", name="To try").get_by_role("button", name="Dismiss").click()
     await _shoot(page, folder, "overview")
-    await page.goto(f"{dashboard}queues/")
-    row = page.locator(".rows .space .row", has_text="orders.packing")
-    await row.click(timeout=_WITHIN)
+    opened = urlencode({"open": json.dumps(["/", "orders.packing"], separators=(",", ":"))})
+    await page.goto(f"{dashboard}queues/?{opened}")
+    row = page.locator(".rows .row.chosen")
     moving = row.get_by_role("cell").filter(has_text=re.compile(r"^\s*[1-9][\d.,]*/s"))
     await expect(moving.first).to_be_visible(timeout=_WITHIN)  # rates take some seconds to be right
     await expect(page.get_by_role("complementary")).to_contain_text("order.paid", timeout=_WITHIN)

@@ -3,4 +3,5 @@ import { h } from "./vendor/preact/preact.mjs";
 import htm from "./vendor/htm/htm.module.js";
 
 export { Component, createRef, render } from "./vendor/preact/preact.mjs";
+export { h };
 export const html = htm.bind(h);

@@ -1,5 +1,6 @@
 // A course's page: the pipeline, the submissions with their histories, the form, and the inboxes.
 import { lacking } from "../../static/access.js";
+import { Held } from "../../static/held.js";
 import { Component, html, render } from "../../static/html.js";
 import { Pager } from "../../static/pager.js";
 import { report } from "../../static/status.js";
@@ -50,7 +51,7 @@ class Course extends Component {
       if (overview.submissions.length === 0 && filter.page > 0) {
         this.show({ page: Math.max(0, Math.ceil(overview.total / overview.each) - 1) });
       } else {
-        this.setState({ overview, error: null, tick: this.state.tick + 1 });
+        this.setState({ overview: { ...overview, asked: query(filter) }, error: null, tick: this.state.tick + 1 });
         report("Records", { kind: "good", text: "read", at: performance.now() });
       }
     } catch (error) {
@@ -107,14 +108,14 @@ function Submissions({ overview, filter, show }) {
     ${found.length === 0 && html`<p class="nothing">${isFiltered ? "No matches." : "No submissions are recorded yet."}</p>`}
     ${found.length > 0 && html`<div class="scroll"><table class="rows">
       <thead><tr><th>Student</th><th>Module</th><th>Attempt</th><th>Status</th><th>Mark</th><th>Changed</th></tr></thead>
-      <tbody>${found.map((one) => html`<tr key=${one.id} data-id=${one.id}>
+      <${Held} as="tbody" asked=${overview.asked} entries=${found} keyOf=${({ id }) => id} draw=${(one) => html`<tr key=${one.id} data-id=${one.id}>
         <td data-label="Student"><a href=${`#/submission/${encodeURIComponent(one.id)}`}>${visible(one.student)}</a></td>
         <td data-label="Module">${one.module ? visible(one.module) : "–"}</td>
         <td data-label="Attempt"><span>${one.attempt}<${Uncounted} of=${one} /></span></td>
         <td data-label="Status"><span class="status" data-status=${one.status}>${visible(one.status)}</span></td>
         <td data-label="Mark"><span>${mark(one.mark, one.out_of)}<${Timing} of=${one} /></span></td>
         <td data-label="Changed">${time(one.updated_at)}</td>
-      </tr>`)}</tbody>
+      </tr>`} />
     </table></div>`}
     <${Pager} page=${filter.page} each=${overview.each} total=${overview.total} onPage=${(page) => show({ page })} />
   </section>`;

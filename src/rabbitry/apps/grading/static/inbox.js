@@ -1,4 +1,5 @@
 // A role's inbox: the list, page by page, and the opened item.
+import { Held } from "../../static/held.js";
 import { Component, html } from "../../static/html.js";
 import { lacking } from "../../static/access.js";
 import { Pager } from "../../static/pager.js";
@@ -27,12 +28,13 @@ export class Inbox extends Component {
     const { role } = this.props;
     const { find, module, page } = this.state;
     const number = ++this.asked;
+    const asked = query({ find, module, page });
     const isMeant = () => number === this.asked && role === this.props.role;
     try {
-      const found = await ask(`inbox/${role}?${query({ find, module, page })}`);
+      const found = await ask(`inbox/${role}?${asked}`);
       if (!isMeant()) return;
       if (found.items.length === 0 && page > 0) this.show({ page: Math.max(0, Math.ceil(found.total / found.each) - 1) });
-      else this.setState({ ...found, error: null });
+      else this.setState({ ...found, asked, error: null });
     } catch (error) {
       if (isMeant()) this.setState({ error: error.message });
     }
@@ -58,7 +60,7 @@ export class Inbox extends Component {
 
   close = () => this.setState({ open: null });
 
-  render({ role, stamp, modules, who }, { items, total, each, page, find, module, open, error, said }) {
+  render({ role, stamp, modules, who }, { items, asked, total, each, page, find, module, open, error, said }) {
     const isFiltered = find !== "" || module !== "";
     return html`<section class="panel inbox" data-role=${role}>
       <div class="bar-top"><h2>Waiting for the ${role}</h2>
@@ -71,14 +73,14 @@ export class Inbox extends Component {
         They come from a role that runs with <code>--person</code>.`}</p>`}
       ${items !== null && items.length > 0 && html`<div class="scroll"><table class="rows">
         <thead><tr><th>Student</th><th>Module</th><th>File</th><th>Mark</th><th>Arrived</th><th></th></tr></thead>
-        <tbody>${items.map((item) => html`<tr key=${item.item} data-id=${item.id} class=${open?.item === item.item ? "open" : ""}>
+        <${Held} as="tbody" asked=${`${role} ${asked}`} entries=${items} keyOf=${({ item }) => item} draw=${(item) => html`<tr key=${item.item} data-id=${item.id} class=${open?.item === item.item ? "open" : ""}>
           <td data-label="Student">${visible(item.student)}</td><td data-label="Module">${item.module ? visible(item.module) : "–"}</td>
           <td data-label="File" class="long">${item.name ? visible(item.name) : "–"}</td>
           <td data-label="Mark">${mark(item.mark, item.out_of)}</td>
           <td data-label="Arrived"><span>${time(item.arrived_at)}${item.sent_back > 0 && html` <span class="tag">sent back ${item.sent_back}×</span>`}</span></td>
           <td><button type="button" disabled=${lacking("operator") !== null} title=${lacking("operator")}
             onClick=${() => this.open(item.id)}>Open</button></td>
-        </tr>`)}</tbody>
+        </tr>`} />
       </table></div>`}
       <${Pager} page=${page} each=${each} total=${total} onPage=${(to) => this.show({ page: to })} />
     </section>`;

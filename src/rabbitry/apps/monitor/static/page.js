@@ -1,6 +1,7 @@
 // The whole page: what state it is in, and the cards.
 import { Card } from "./card.js";
 import { clock, count, shown } from "../../static/format.js";
+import { Held } from "../../static/held.js";
 import { Component, html } from "../../static/html.js";
 import { labels } from "./twins.js";
 
@@ -63,12 +64,9 @@ export class Page extends Component {
                   </label>
                 </div>`}
               </div>
-              <div class="grid">
-                ${rows.map(
-                  ({ host, label }) => html`<${Card} key=${host.id} host=${host} label=${label} version=${host.version}
-                    alone=${density === "one"} height=${height} />`,
-                )}
-              </div>
+              <${Held} as="div" class="grid" asked=${`${order.name} ${filter}`} entries=${rows} keyOf=${({ host }) => host.id}
+                draw=${({ host, label }) => html`<${Card} key=${host.id} host=${host} label=${label} version=${host.version}
+                  alone=${density === "one"} height=${height} />`} />
               ${rows.length === 0 && html`<p class="nothing">No host's name holds “${filter}”.</p>`}
             `}
       </div>

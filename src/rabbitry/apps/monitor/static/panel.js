@@ -1,4 +1,5 @@
 // The machines on the dashboard's first page: the busiest few, as cards.
+import { Held } from "../../static/held.js";
 import { Component, html } from "../../static/html.js";
 import { Card } from "./card.js";
 import { live } from "./live.js";
@@ -24,10 +25,8 @@ export default class Machines extends Component {
         <a href=${place}>${all.length > MOST ? `All ${all.length.toLocaleString("en")} machines` : "All about machines"}</a></div>
       ${all.length === 0 && html`<p class="nothing">No samples have come yet. On each machine that you want to see here, run
         <code>rabbitry monitor publish</code>.</p>`}
-      <div class="grid" data-density=${all.length === 1 ? "few" : "many"}>
-        ${sorted.slice(0, MOST).map((host) => html`<${Card} key=${host.id} host=${host} label=${told.get(host.id)}
-          version=${host.version} alone=${false} height=${64} />`)}
-      </div>
+      <${Held} as="div" class="grid" data-density=${all.length === 1 ? "few" : "many"} entries=${sorted.slice(0, MOST)} keyOf=${({ id }) => id}
+        draw=${(host) => html`<${Card} key=${host.id} host=${host} label=${told.get(host.id)} version=${host.version} alone=${false} height=${64} />`} />
     </section>`;
   }
 }

@@ -1,6 +1,7 @@
 // Binding and unbinding.
 import { lacking } from "../access.js";
 import { shown } from "../format.js";
+import { Held } from "../held.js";
 import { Component, html } from "../html.js";
 import { Arguments, argumentsIn, OF_BINDING } from "./arguments.js";
 import { name } from "./cells.js";
@@ -38,7 +39,8 @@ export class Bind extends Component {
 
 // Props: of (rows of the topic `bindings` as objects), end ("source" or "destination": which one is named).
 export function Bindings({ of, end }) {
-  return html`<ul class="list">${of.map((each) => html`<${Binding} key=${[each.source, each.destination_type, each.destination, each.properties_key].join("\0")} of=${each} end=${end} />`)}</ul>`;
+  const keyOf = (each) => [each.source, each.destination_type, each.destination, each.properties_key].join("\0");
+  return html`<${Held} as="ul" class="list" entries=${of} keyOf=${keyOf} draw=${(each) => html`<${Binding} key=${keyOf(each)} of=${each} end=${end} />`} />`;
 }
 
 class Binding extends Component {

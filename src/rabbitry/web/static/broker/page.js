@@ -29,6 +29,7 @@ class Page extends Component {
       filter: (query.get("filter") ?? "").slice(0, MOST_FILTER),
       chosen: isKey(query.get("open"), props.keys) ? query.get("open") : null,
       isNew: false, // something is being declared
+      isHeld: false, // the order of the rows
       table: {},
       sources: {},
     };
@@ -75,7 +76,7 @@ class Page extends Component {
     return rows[0]?.[columns.indexOf("vhost")] || "/";
   }
 
-  render({ topic, title, one, many, columns, hint, nothing, Details, Declare }, { sort, filter, chosen, isNew, table, sources }) {
+  render({ topic, title, one, many, columns, hint, nothing, Details, Declare }, { sort, filter, chosen, isNew, isHeld, table, sources }) {
     const count = (number) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
     const told = table.total === undefined ? "loading" : filter ? `${table.matching.toLocaleString("en")} of ${count(table.total)}` : count(table.total);
     const trouble = sources.management?.reason ? sources.management : null;
@@ -87,10 +88,11 @@ class Page extends Component {
         <p class="told" role="status">${told}</p>
         ${Declare && html`<p><button type="button" aria-expanded=${isNew} disabled=${lacking("admin") !== null}
           onClick=${() => this.setState({ isNew: !isNew })}>Declare…</button> ${lacking("admin")}</p>`}
+        <p class="held" data-held=${isHeld} title="While you point at the rows or go through them by keyboard, they stay where they are">order held</p>
         ${table.at && html`<p class="age">${duration(feed.age(table.at))} old</p>`}
       </div>
       <${Rows} topic=${topic} label=${title} columns=${columns} sort=${sort} filter=${filter} chosen=${chosen}
-        onSort=${(next) => this.keep({ sort: next })} onState=${(state) => this.setState({ table: { ...state } })}
+        onSort=${(next) => this.keep({ sort: next })} onHold=${(held) => this.setState({ isHeld: held })} onState=${(state) => this.setState({ table: { ...state } })}
         onChoose=${(row) => this.keep({ chosen: JSON.stringify(row.slice(0, table.keys)), isNew: false })}
         empty=${table.error ? html`<p class="nothing">${table.error}</p>` : !table.at ? html`<p class="nothing">Waiting for the broker.</p>`
           : filter ? html`<p class="nothing">No ${one} matches “${filter}”. <button type="button" onClick=${this.clear}>Show all ${many}</button></p>` : nothing} />

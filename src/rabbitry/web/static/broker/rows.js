@@ -1,6 +1,7 @@
 // A table of many rows, of which only those in sight are in the document.
 import { Component, createRef, html } from "../html.js";
 import { shown } from "../format.js";
+import { Hold } from "../held.js";
 import { feed } from "./live.js";
 
 const HEIGHT = 34; // of a row, as in broker.css
@@ -11,15 +12,24 @@ const STRIDE = 5; // what is drawn moves in steps, too
 
 // Props: topic, columns [{name, title, draw(value, row), kind, from, isWide}], where from
 // 1 to 4 leaves a column out of narrow pages, sort, filter, chosen (key as JSON),
-// onSort(sort), onChoose(row), onState(state), empty (what is shown where there are no rows).
+// onSort(sort), onChoose(row), onState(state), onHold(isHeld),
+// empty (what is shown where there are no rows).
 export class Rows extends Component {
   state = { table: {}, first: 0, count: 0, from: 0, until: 0, at: 0 };
   box = createRef();
+  hold = new Hold(() => {
+    this.setState({});
+    this.props.onHold(this.hold.isHeld);
+  });
 
   componentDidMount() {
     this.resized = new ResizeObserver(() => this.look());
     this.resized.observe(this.box.current);
     this.subscription = feed.open(this.props.topic, this.params(), (table) => {
+      if (this.isOther && table !== this.state.table) {
+        this.isOther = false;
+        this.hold.forget();
+      }
       this.setState({ table });
       this.props.onState(table);
     });
@@ -29,10 +39,12 @@ export class Rows extends Component {
   componentDidUpdate(before) {
     if (before.sort === this.props.sort && before.filter === this.props.filter) return;
     if (before.filter !== this.props.filter) this.box.current.scrollTop = 0;
+    this.isOther = true; // another order or filter: until its rows come, the old ones stay
     this.subscription.change(this.params());
   }
 
   componentWillUnmount() {
+    this.hold.close();
     this.resized.disconnect();
     this.subscription.close();
   }
@@ -59,15 +71,15 @@ export class Rows extends Component {
 
   key = (event) => {
     if (event.target !== this.box.current) return;
-    const { table } = this.state;
+    const count = this.count();
     const page = Math.max(1, Math.floor(this.box.current.clientHeight / HEIGHT) - 2);
     const to = {
       ArrowDown: this.state.at + 1, ArrowUp: this.state.at - 1, PageDown: this.state.at + page, PageUp: this.state.at - page,
-      Home: 0, End: (table.matching ?? 1) - 1,
+      Home: 0, End: count - 1,
     }[event.key];
     if (to !== undefined) {
       event.preventDefault();
-      const at = Math.max(0, Math.min(to, (table.matching ?? 1) - 1));
+      const at = Math.max(0, Math.min(to, count - 1));
       this.setState({ at });
       const box = this.box.current;
       const [top, bottom] = [at * HEIGHT, (at + 2) * HEIGHT]; // the header covers one row
@@ -75,7 +87,7 @@ export class Rows extends Component {
       else if (bottom > box.scrollTop + box.clientHeight) box.scrollTop = bottom - box.clientHeight;
     } else if (event.key === "Enter" || event.key === " ") {
       event.preventDefault();
-      const row = table.rows?.[this.state.at - table.first];
+      const row = this.hold.drawn?.entries[this.state.at - this.hold.drawn.first];
       if (row) this.props.onChoose(row);
     }
   };
@@ -95,9 +107,15 @@ export class Rows extends Component {
     this.props.onChoose(row);
   };
 
+  // How many rows there are; while the order is held, those that are gone are among them.
+  count() {
+    const { drawn } = this.hold;
+    return Math.max(this.state.table.matching ?? 0, drawn?.entries.length ? drawn.first + drawn.entries.length : 0);
+  }
+
   // Rows are told apart by their places: where the order changes, texts change and no element moves.
-  drawn({ columns, chosen }, { table, at, from, until }) {
-    const { rows = [], first = 0, keys } = table;
+  drawn({ columns, chosen }, { table, at, from, until }, rows) {
+    const { first = 0, keys } = table;
     const found = [];
     for (let place = Math.max(first, from); place < Math.min(first + rows.length, until); place += 1) {
       const row = rows[place - first];
@@ -108,14 +126,16 @@ export class Rows extends Component {
   }
 
   render({ columns, sort, empty, label }, { table }) {
-    return html`<div class="rows" ref=${this.box} tabindex="0" role="table" aria-label=${label} aria-rowcount=${(table.matching ?? 0) + 1}
-        onScroll=${this.look} onKeyDown=${this.key}>
+    const rows = this.hold.order(table.rows ?? [], (row) => JSON.stringify(row.slice(0, table.keys)), table.first ?? 0);
+    const count = this.count();
+    return html`<div class="rows" ref=${this.box} tabindex="0" role="table" aria-label=${label} aria-rowcount=${count + 1}
+        onScroll=${this.look} onKeyDown=${this.key} ...${this.hold.listeners}>
       <div class="row head" role="row" aria-rowindex="1">
         ${columns.map((column) => html`<${Head} key=${column.name} column=${column} sort=${sort}
           onSort=${(isAdded) => this.sorted(column.name, column.kind, isAdded)} />`)}
       </div>
-      ${(table.matching ?? 0) === 0 ? empty : html`<div class="space" role="rowgroup" style=${{ height: `${(table.matching ?? 0) * HEIGHT}px` }}>
-        ${this.drawn(this.props, this.state)}
+      ${count === 0 ? empty : html`<div class="space" role="rowgroup" style=${{ height: `${count * HEIGHT}px` }}>
+        ${this.drawn(this.props, this.state, rows)}
       </div>`}
     </div>`;
   }

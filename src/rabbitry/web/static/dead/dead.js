@@ -1,6 +1,7 @@
 // The dead letters of the apps: grouped, looked at, replayed, edited and dropped.
 import { count, shown } from "../format.js";
 import { Component, html, render } from "../html.js";
+import { Held } from "../held.js";
 import { feed, watchSources } from "../broker/live.js";
 import { Act } from "./act.js";
 import { Group } from "./group.js";
@@ -45,11 +46,11 @@ class DeadLetters extends Component {
       ${trouble && html`<div class="notice bad" role="alert"><p><b>${trouble.title} is ${trouble.state}.</b> ${trouble.reason}</p>${trouble.todo && html`<p>${trouble.todo}</p>`}</div>`}
       ${apps === null && chosen === null && html`<p class="nothing">Waiting for the broker’s queues.</p>`}
       ${apps !== null && open === null && html`<${Empty} />`}
-      ${listed.length > 1 && html`<ul class="apps" aria-label="Apps with dead letters">${listed.map((key) => {
+      ${listed.length > 1 && html`<${Held} as="ul" class="apps" aria-label="Apps with dead letters" entries=${listed} keyOf=${(key) => key} draw=${(key) => {
         const [vhost, app] = JSON.parse(key);
         return html`<li key=${key}><button type="button" aria-pressed=${key === open ? "true" : "false"} onClick=${() => this.choose(key)}>
           <bdi>${shown(app)}</bdi>${vhost !== "/" && html` <span class="note">in <bdi>${shown(vhost)}</bdi></span>`} <b>${(apps?.get(key)?.ready ?? 0).toLocaleString("en")}</b></button></li>`;
-      })}</ul>`}
+      }} />`}
       ${open !== null && html`<${App} key=${open} name=${JSON.parse(open)} queue=${apps?.get(open)} isKnown=${apps !== null}
         job=${jobs[JSON.parse(open).join("/")]} />`}
     </div>`;

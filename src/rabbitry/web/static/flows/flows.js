@@ -1,6 +1,7 @@
 // The stages of all apps, in the order in which messages pass them.
 import { feed, watchSources } from "../broker/live.js";
 import { count, shown } from "../format.js";
+import { Held } from "../held.js";
 import { Component, html, render } from "../html.js";
 import { Stage } from "./stage.js";
 
@@ -29,11 +30,12 @@ class Flows extends Component {
       ${stages && apps.size === 0 && html`<div class="nothing"><p>No worker of an app reports itself.</p><p>Start one; it appears here within 3 s:</p>
         <pre><code>rabbitry worker MODULE:APP</code></pre></div>`}
       ${apps.size > 0 && drift.reason && html`<p class="way">What the apps declare is not compared with the broker: ${drift.reason}</p>`}
-      ${[...apps].sort(([a], [b]) => byName.compare(a, b)).map(([app, members]) => html`<section key=${app} aria-label=${shown(app)}>
+      <${Held} as="div" entries=${[...apps].sort(([a], [b]) => byName.compare(a, b))} keyOf=${([app]) => app} draw=${([app, members]) => html`<section key=${app} aria-label=${shown(app)}>
         <h2><bdi>${shown(app)}</bdi></h2>
         <${Drift} found=${drift.apps?.[app]} />
-        <ol class="stages">${members.sort((a, b) => a.place - b.place).map((stage) => html`<${Stage} key=${stage.stage} stage=${stage} />`)}</ol>
-      </section>`)}
+        <${Held} as="ol" class="stages" entries=${members.sort((a, b) => a.place - b.place)} keyOf=${({ stage }) => stage}
+          draw=${(stage) => html`<${Stage} key=${stage.stage} stage=${stage} />`} />
+      </section>`} />
     </div>`;
   }
 }

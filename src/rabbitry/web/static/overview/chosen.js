@@ -1,5 +1,6 @@
 // One thing of the topology: its figures, and what it is connected with.
 import { duration, shown } from "../format.js";
+import { Held } from "../held.js";
 import { html } from "../html.js";
 import { NOT_TOLD, nameOf, perSecond } from "./picture.js";
 
@@ -22,14 +23,14 @@ function figures(node) {
   return found;
 }
 
-function Links({ title, edges, end, topology, onSelect }) {
+function Links({ id, title, edges, end, topology, onSelect }) {
   const found = edges.filter((edge) => topology.nodes.has(edge[end]));
   if (found.length === 0) return null;
   found.sort((a, b) => (b.rate ?? 0) - (a.rate ?? 0));
-  return html`<h4>${title}</h4><ul>${found.slice(0, 50).map((edge) => html`<li>
+  return html`<h4>${title}</h4><${Held} as="ul" asked=${id} entries=${found.slice(0, 50)} keyOf=${(edge) => edge[end]} draw=${(edge) => html`<li key=${edge[end]}>
     <button type="button" class="link" onClick=${() => onSelect(edge[end])}><bdi>${shown(nameOf(topology.nodes.get(edge[end])))}</bdi></button>
     <span class="note">${edge.rate === null ? "its share is not told" : `${perSecond(edge.rate)} a second`}
-      ${edge.keys.filter(Boolean).length > 0 && html`, key <bdi>${edge.keys.map((key) => shown(key)).join(", ")}</bdi>`}</span></li>`)}</ul>
+      ${edge.keys.filter(Boolean).length > 0 && html`, key <bdi>${edge.keys.map((key) => shown(key)).join(", ")}</bdi>`}</span></li>`} />
     ${found.length > 50 && html`<p class="note">and ${(found.length - 50).toLocaleString("en")} more</p>`}`;
 }
 
@@ -44,7 +45,7 @@ export function Chosen({ id, topology, onSelect, onClose }) {
     ${node.untold && html`<p class="note">This broker does not tell which exchange it publishes to. RabbitMQ does with
       <code>management.rates_mode = detailed</code> in rabbitmq.conf.</p>`}
     <dl class="list">${figures(node).map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
-    <${Links} title="From" edges=${edges.filter((edge) => edge.to === id)} end="from" topology=${topology} onSelect=${onSelect} />
-    <${Links} title="To" edges=${edges.filter((edge) => edge.from === id)} end="to" topology=${topology} onSelect=${onSelect} />
+    <${Links} id=${id} title="From" edges=${edges.filter((edge) => edge.to === id)} end="from" topology=${topology} onSelect=${onSelect} />
+    <${Links} id=${id} title="To" edges=${edges.filter((edge) => edge.from === id)} end="to" topology=${topology} onSelect=${onSelect} />
   </aside>`;
 }

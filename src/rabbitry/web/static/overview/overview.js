@@ -1,6 +1,7 @@
 // The first page: what flows, what needs attention, and the panels of the apps.
 import { Feed } from "../feed.js";
 import { DASH, shown } from "../format.js";
+import { Held } from "../held.js";
 import { Component, html, render } from "../html.js";
 import { addProvider } from "../palette.js";
 import { reportLink, reportSource } from "../status.js";
@@ -149,7 +150,7 @@ class Overview extends Component {
             : html`<p class="nothing">${!heard ? "Waiting for the broker's lists." : isFiltered ? "Nothing matches the filter." : by ? "No worker reports itself yet. Start one: rabbitry worker MODULE:APP" : "The broker has no queues yet."}</p>`}
           ${chosen && html`<${Chosen} id=${chosen} topology=${topology} onSelect=${this.select} onClose=${this.close} />`}
         </div>
-        <details><summary>The same as a table</summary><${Table} topology=${seen} onSelect=${this.select} now=${now} /></details>
+        <details><summary>The same as a table</summary><${Table} topology=${seen} asked=${`${mode} ${words}`} onSelect=${this.select} now=${now} /></details>
       </section>
       ${loaded.map((Panel) => Panel && html`<${Panel} />`)}`;
   }
@@ -166,11 +167,12 @@ function Missing({ source, by }) {
 function Attention({ found, alarms }) {
   const rows = Object.entries(found ?? {}).sort(([, a], [, b]) => b.bad - a.bad);
   if (rows.length + alarms.length === 0) return null;
-  return html`<section class="panel" aria-labelledby="attention"><h2 id="attention">Needs attention</h2><ul class="attention">
-    ${alarms.map(({ node, what }) => html`<li><b>Alarm</b> ${shown(node)} is short of ${what} and blocks publishers.
-      <span class="note">Free some, or raise the limit.</span></li>`)}
-    ${rows.map(([queue, { bad, what, todo, link }]) => html`<li key=${queue}><b>${bad ? "Wrong" : "Note"}</b> <bdi>${shown(queue)}</bdi>: ${shown(what)}.
-      <span class="note">${link && html`<a href=${link}>Show them</a>, or `}${shown(todo)}</span></li>`)}</ul></section>`;
+  return html`<section class="panel" aria-labelledby="attention"><h2 id="attention">Needs attention</h2>
+    ${alarms.length > 0 && html`<ul class="attention">${alarms.map(({ node, what }) => html`<li><b>Alarm</b> ${shown(node)} is short of ${what} and blocks publishers.
+      <span class="note">Free some, or raise the limit.</span></li>`)}</ul>`}
+    <${Held} as="ul" class="attention" entries=${rows} keyOf=${([title]) => title} draw=${([title, { bad, what, todo, link }]) => html`<li key=${title}>
+      <b>${bad ? "Wrong" : "Note"}</b> <bdi>${shown(title)}</bdi>: ${shown(what)}.
+      <span class="note">${link && html`<a href=${link}>Show them</a>, or `}${shown(todo)}</span></li>`} /></section>`;
 }
 
 // Opens the history of the broker's totals; its series are those of totals.py.

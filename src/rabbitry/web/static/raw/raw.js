@@ -3,6 +3,7 @@ import { lacking } from "../access.js";
 import { feed } from "../broker/live.js";
 import { Message } from "../broker/messages.js";
 import { clock, count } from "../format.js";
+import { Held } from "../held.js";
 import { Component, html, render } from "../html.js";
 
 class Raw extends Component {
@@ -57,7 +58,8 @@ class Raw extends Component {
         The binding key # is all of a topic exchange; of a direct one, as apps have it, give the key itself.</p>
       ${(error || told?.reason) && html`<p class="failed" role="alert">${error ?? told.reason}</p>`}
       ${told?.state === "live" && html`<p role="status">${told.seen === 0 ? "Watching. Nothing came yet." : `Watching: ${count(told.seen, "message", "messages")} seen.`}</p>`}
-      <ol class="list">${messages.map((message) => html`<${Message} key=${`${message.at}`} ...${message} note=${clock(message.at)} />`)}</ol>
+      <${Held} as="ol" class="list" isStill entries=${messages} asked=${told === null} keyOf=${({ at }) => at}
+        draw=${(message) => html`<${Message} key=${`${message.at}`} ...${message} note=${clock(message.at)} />`} />
     </div></div>`;
   }
 }

@@ -2,6 +2,7 @@
 import { ask } from "../ask.js";
 import "../broker/live.js"; // the header's states
 import { shown, shownJson } from "../format.js";
+import { Held } from "../held.js";
 import { Component, html, render } from "../html.js";
 import { tree } from "./tree.js";
 
@@ -65,11 +66,11 @@ function Message({ of, cause, level }) {
 
 function Recent({ title, passages, empty }) {
   return html`<section class="panel" aria-label=${title}><h2>${title}</h2>
-    ${passages.length === 0 ? html`<p class="nothing">${empty}</p>` : html`<ul class="recent">${passages.map((passage) => html`<li data-state=${state(passage)}>
+    ${passages.length === 0 ? html`<p class="nothing">${empty}</p>` : html`<${Held} as="ul" class="recent" isStill entries=${passages} draw=${(passage) => html`<li data-state=${state(passage)}>
       <a href=${`?id=${encodeURIComponent(passage.chain)}`}><code>${shown(passage.chain)}</code></a>
       <span><bdi>${shown(`${passage.app} ${passage.stage}`)}</bdi> ${shown(WORDS[passage.outcome] ?? passage.outcome)}
         ${passage.error && html`: <bdi>${shown(passage.error)}</bdi>`}</span>
-      <time datetime=${new Date(passage.began * 1000).toISOString()}>${time(passage.began)}</time></li>`)}</ul>`}</section>`;
+      <time datetime=${new Date(passage.began * 1000).toISOString()}>${time(passage.began)}</time></li>`} />`}</section>`;
 }
 
 function Sampled({ share, missed }) {
