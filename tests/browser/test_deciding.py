@@ -57,7 +57,7 @@ async def _page(browser: Browser, broker: str, database_url: str) -> AsyncIterat
 
 async def _open(page: Page, role: str = "demonstrator", identity: str = "") -> Locator:
     await page.locator(f".places a[href='#/inbox/{role}']").click()
-    row = page.locator(f"tbody tr[data-id='{identity}']" if identity else "tbody tr").first
+    row = page.locator(f"tbody tr[data-id='{identity}']" if identity else "tbody tr:has(button)").first
     await row.get_by_role("button", name="Open").click(timeout=_WITHIN)
     form = page.locator("form.decide")
     await expect(form).to_be_visible()
@@ -185,7 +185,7 @@ async def test_a_late_answer_closes_no_other_assignment(browser: Browser, embedd
             await form.get_by_label("Feedback").fill("of the second")
             async with page.expect_response(lambda response: response.request.method == "POST"):
                 go_on.set()
-            await expect(page.locator(f"tbody tr[data-id='{first}']")).to_have_count(0)
+            await expect(page.locator(f"tbody tr[data-id='{first}'] button")).to_have_count(0)
             await expect(form.get_by_label("Feedback")).to_have_value("of the second")
             assert [mark for _, mark in _decided(database)] == [3.0]
 

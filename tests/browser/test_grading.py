@@ -59,7 +59,7 @@ async def _hand_in(watched: Watched, student: str, file: Path) -> None:
 
 async def _open_item(watched: Watched, role: str) -> Locator:
     panel = await watched.go(f"inbox/{role}")
-    await panel.locator("tbody tr").first.get_by_role("button", name="Open").click(timeout=_WITHIN)
+    await panel.locator("tbody tr:has(button)").first.get_by_role("button", name="Open").click(timeout=_WITHIN)
     form = panel.locator("form.decide")
     await expect(form).to_be_visible()
     return form

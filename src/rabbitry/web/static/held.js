@@ -75,8 +75,8 @@ function held(drawn, entries, keyOf, first) {
   return first === null ? [...found, ...added] : found; // a window has no room for more
 }
 
-// A live list. Props: as (the element around it), entries, keyOf(entry), draw(entry), isStill (while it is held nothing
-// of it changes), asked (another order is taken when this changes), and attributes of the element.
+// A live list. Props: as (the element around it), entries, keyOf(entry), draw(entry, isGone), isStill (while it is held
+// nothing of it changes), asked (another order is taken when this changes), and attributes of the element.
 export class Held extends Component {
   hold = new Hold(() => this.setState({}));
 
@@ -88,7 +88,8 @@ export class Held extends Component {
     const { hold } = this;
     if (asked !== this.asked) hold.forget();
     this.asked = asked;
+    const known = new Set(isStill ? [] : entries);
     const shown = isStill && hold.isHeld && hold.drawn ? hold.drawn.entries : hold.order(entries, keyOf);
-    return h(as, { ...attributes, ...hold.listeners }, shown.map(draw));
+    return h(as, { ...attributes, ...hold.listeners }, shown.map((entry) => draw(entry, !isStill && !known.has(entry))));
   }
 }

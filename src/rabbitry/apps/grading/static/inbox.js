@@ -73,13 +73,13 @@ export class Inbox extends Component {
         They come from a role that runs with <code>--person</code>.`}</p>`}
       ${items !== null && items.length > 0 && html`<div class="scroll"><table class="rows">
         <thead><tr><th>Student</th><th>Module</th><th>File</th><th>Mark</th><th>Arrived</th><th></th></tr></thead>
-        <${Held} as="tbody" asked=${`${role} ${asked}`} entries=${items} keyOf=${({ item }) => item} draw=${(item) => html`<tr key=${item.item} data-id=${item.id} class=${open?.item === item.item ? "open" : ""}>
+        <${Held} as="tbody" asked=${`${role} ${asked}`} entries=${items} keyOf=${({ item }) => item} draw=${(item, isGone) => html`<tr key=${item.item} data-id=${item.id} class=${open?.item === item.item ? "open" : ""}>
           <td data-label="Student">${visible(item.student)}</td><td data-label="Module">${item.module ? visible(item.module) : "–"}</td>
           <td data-label="File" class="long">${item.name ? visible(item.name) : "–"}</td>
           <td data-label="Mark">${mark(item.mark, item.out_of)}</td>
           <td data-label="Arrived"><span>${time(item.arrived_at)}${item.sent_back > 0 && html` <span class="tag">sent back ${item.sent_back}×</span>`}</span></td>
-          <td><button type="button" disabled=${lacking("operator") !== null} title=${lacking("operator")}
-            onClick=${() => this.open(item.id)}>Open</button></td>
+          <td>${isGone ? "no longer here" : html`<button type="button" disabled=${lacking("operator") !== null} title=${lacking("operator")}
+            onClick=${() => this.open(item.id)}>Open</button>`}</td>
         </tr>`} />
       </table></div>`}
       <${Pager} page=${page} each=${each} total=${total} onPage=${(to) => this.show({ page: to })} />
