@@ -12,7 +12,14 @@ from typing import Final, TypeAlias
 from rabbitry._ids import pick
 from rabbitry.amqp.client import Channel, Connection, Consumer, Delivery, Properties
 from rabbitry.amqp.protocol.tables import FieldValue
-from rabbitry.exceptions import AlreadySettled, PublishRefused, PublishReturned, UsageError
+from rabbitry.exceptions import (
+    AlreadySettled,
+    ConnectionClosed,
+    PublishRefused,
+    PublishReturned,
+    RabbitryError,
+    UsageError,
+)
 from rabbitry.flow._fitting import CUT, ERROR, TRACEBACK, fit
 from rabbitry.flow._options import MOST_UNACKED
 from rabbitry.flow.message import (
@@ -33,7 +40,7 @@ from rabbitry.flow.message import (
 )
 
 BATCH: Final = 500
-"""Dead letters of a replay that are published and not removed yet, at most. After a kill these may exist twice."""
+"""Dead letters of a replay that are published and perhaps not removed, at most: after a kill they may exist twice."""
 _DONE_WAITING: Final = 2.0
 """Seconds without a delivery after which the rest of the queue is taken to be in other hands."""
 _OURS: Final = (
@@ -161,7 +168,8 @@ async def walk(connection: Connection, app: str, most: int | None = None) -> Asy
     Raises:
         NotFound: The app has no such queue yet.
     """
-    async with _looking(connection, app, most, prefetch=0 if most is None else min(most, MOST_UNACKED)) as deliveries:
+    prefetch = 0 if most is None else min(most, MOST_UNACKED)
+    async with _looking(connection, app, most, prefetch=prefetch) as (_, deliveries):
         async for delivery in deliveries:
             yield delivery
 
@@ -190,7 +198,7 @@ async def drop(
 ) -> int:
     """Drop the chosen dead letters; returns how many. See `replay` for the arguments."""
     dropped = 0
-    async with _looking(connection, app, most) as deliveries:
+    async with _looking(connection, app, most) as (_, deliveries):
         async for delivery in deliveries:
             if not chosen(read(delivery)):
                 continue
@@ -217,8 +225,8 @@ async def replay(
     """Publish the chosen dead letters to where they came from, and remove each once its copy is confirmed.
 
     A message that failed in a queue goes to that queue, as attempt 1. A message that never reached a queue is published
-    to its exchange again. If this is cancelled or killed, no message is lost; those whose copy was confirmed but which
-    were not removed yet exist twice, at most BATCH.
+    to its exchange again. If this is cancelled or killed, no message is lost, and at most BATCH exist twice: a dead
+    letter counts as removed when the broker has answered a request that was sent behind its ack.
 
     Args:
         connection: An open connection.
@@ -238,7 +246,7 @@ async def replay(
     over = over or connection
     async with await over.channel() as publishing:
         replaying = _Replaying(progress, over.frame_limit, body)
-        async with _looking(connection, app, most) as deliveries:
+        async with _looking(connection, app, most) as (taking, deliveries), replaying.removing(taking):
             async for delivery in deliveries:
                 letter = read(delivery)
                 if not chosen(letter):
@@ -251,7 +259,11 @@ async def replay(
 
 
 class _Replaying:
-    """Dead letters on their way: each is acked when its copy is confirmed."""
+    """Dead letters on their way: each is acked when its copy is confirmed.
+
+    A sent ack proves nothing: of a killed program's two sockets the broker may read the publishes of one and never the
+    acks of the other. Therefore the room of a letter is free again only when the broker has processed its ack.
+    """
 
     def __init__(self, progress: Callable[[int], None] | None, frame_limit: int, body: bytes | None) -> None:
         """Create it without messages.
@@ -264,14 +276,54 @@ class _Replaying:
         self.problems: list[str] = []
         self._frame_limit = frame_limit
         self._progress = progress or (lambda done: None)
-        self._open: set[asyncio.Future[None]] = set()
         self._failure: BaseException | None = None
+        self._acked: list[Delivery] = []
+        """Those acked since the broker was last asked."""
+        self._is_acked = asyncio.Event()
 
-    async def send(self, channel: Channel, delivery: Delivery, letter: DeadLetter) -> None:
-        """Publish one, having waited for room. Raises what ended an earlier one but a refusal."""
+    @asynccontextmanager
+    async def removing(self, channel: Channel) -> AsyncIterator[None]:
+        """Make room for as many letters as the broker has removed, while the block runs. channel: that of the acks."""
+        task = asyncio.create_task(self._remove(channel), name="removal of dead letters")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait((task,))
+
+    async def _remove(self, channel: Channel) -> None:
+        """Ask for an answer behind the acks, which a channel processes in order, and release their room."""
+        while True:
+            await self._is_acked.wait()
+            self._is_acked.clear()
+            acked, self._acked = self._acked, []
+            try:
+                await channel.qos(0)
+            except RabbitryError as error:
+                self._fail(error)
+                return
+            if any(one.is_lost for one in acked):  # then the answer came over the next connection
+                self._fail(
+                    ConnectionClosed(0, "the connection was lost: the last replayed messages may be there twice")
+                )
+                return
+            for _ in acked:
+                self._room.release()
+
+    def _fail(self, error: BaseException) -> None:
+        """Keep what ends the replay, and let it out of its wait for room."""
+        self._failure = self._failure or error
+        self._room.release()
+
+    async def _take_room(self) -> None:
+        """Wait for room for one letter. Raises what ended an earlier one but a refusal."""
         await self._room.acquire()  # each confirm or error releases it, so that no failure leaves this waiting
         if self._failure is not None:
             raise self._failure
+
+    async def send(self, channel: Channel, delivery: Delivery, letter: DeadLetter) -> None:
+        """Publish one, having waited for room. Raises what ended an earlier one but a refusal."""
+        await self._take_room()
         exchange, routing_key = target_of(letter)
         try:
             future = await channel.send(
@@ -284,35 +336,30 @@ class _Replaying:
             self.problems.append(f"{letter.id}: {error}")
             self._room.release()
             return
-        self._open.add(future)
         future.add_done_callback(partial(self._on_done, delivery, letter))
 
     def _on_done(self, delivery: Delivery, letter: DeadLetter, future: asyncio.Future[None]) -> None:
-        self._open.discard(future)
-        # Behind the write of this turn's acks: the next publish would otherwise leave before them, and a kill in
-        # between leave more than BATCH messages twice.
-        asyncio.get_running_loop().call_soon(self._room.release)
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is None:
             try:
                 delivery.ack()
             except AlreadySettled as lost:
-                self._failure = lost
+                self._fail(lost)
                 return
+            self._acked.append(delivery)
+            self._is_acked.set()
             self.done += 1
             self._progress(self.done)
         elif isinstance(error, PublishReturned | PublishRefused):
             self.problems.append(f"{letter.id}: {error}")
+            self._room.release()
         else:
-            self._failure = error
+            self._fail(error)
 
     async def wait(self) -> None:
-        """Wait for what is on its way."""
-        while self._open:
-            await asyncio.wait(set(self._open))
-            await asyncio.sleep(0)  # callbacks come in the turn after
-        if self._failure is not None:
-            raise self._failure
+        """Wait until the broker has removed all letters on their way, which is when all of the room is free."""
+        for _ in range(BATCH):
+            await self._take_room()
 
 
 def _replayed(delivery: Delivery, letter: DeadLetter, limit: int) -> Properties:
@@ -327,13 +374,13 @@ def _replayed(delivery: Delivery, letter: DeadLetter, limit: int) -> Properties:
 @asynccontextmanager
 async def _looking(
     connection: Connection, app: str, most: int | None = None, *, prefetch: int = 0
-) -> AsyncIterator[AsyncIterator[Delivery]]:
-    """Yield each delivery of the queue once; what is not acked goes back to its place at the end of the block."""
+) -> AsyncIterator[tuple[Channel, AsyncIterator[Delivery]]]:
+    """Yield a channel and each delivery of the queue once; what is not acked goes back to its place after the block."""
     queue = dead_queue(app)
     async with await connection.channel(prefetch=prefetch) as channel:
         left = (await channel.declare_queue(queue, passive=True)).message_count
         async with channel.consume(queue) as deliveries:
-            yield _first(deliveries, left if most is None else min(left, most))
+            yield channel, _first(deliveries, left if most is None else min(left, most))
 
 
 async def _first(deliveries: Consumer, left: int) -> AsyncIterator[Delivery]:
