@@ -18,6 +18,7 @@ from tests.support.ports import free_port
 from tests.support.programs import CHROMIUM, CHROMIUM_FLAGS
 
 import rabbitry
+from rabbitry.amqp.client import Properties
 
 CHANGES: Final = 1000
 """Messages a second, each to another queue."""
@@ -93,13 +94,14 @@ def cpu(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-async def change(scene: Scene, seconds: float) -> None:
-    """Publish to one queue after the other, spread over each second."""
+async def change(scene: Scene, seconds: float, *, expires: float | None = None) -> None:
+    """Publish to one queue after the other, spread over each second. expires: seconds after which a message does."""
+    properties = None if expires is None else Properties(expiration=str(round(expires * 1000)))
     async with rabbitry.connect(scene.broker) as connection:
         channel = await connection.channel()
         began = time.perf_counter()
         for number in range(int(CHANGES * seconds)):
-            await channel.send(b"x", routing_key=f"tasks.{number * 7 % scene.queues}")
+            await channel.send(b"x", routing_key=f"tasks.{number * 7 % scene.queues}", properties=properties)
             if number % 20 == 0:
                 await asyncio.sleep(max(0.0, began + number / CHANGES - time.perf_counter()))
         await channel.wait_for_confirms()

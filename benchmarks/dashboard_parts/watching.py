@@ -16,10 +16,13 @@ from websockets.asyncio.client import ClientConnection
 import rabbitry
 from benchmarks.dashboard_parts.scene import CHANGES, KIB, MIB, PATIENCE, Scene, change, cpu
 from rabbitry.apps.monitor import sampling
+from rabbitry.runtime.http.pages import PEER_PAGE_LIMIT
 
 PAGES: Final = 20
 _LOOK: Final = 15
 """Seconds between two looks at the server's memory."""
+_LIFE: Final = 60
+"""Seconds after which the changes of the hour expire, so that the broker's queues do not grow."""
 
 
 class _Counted(ClientConnection):
@@ -41,7 +44,9 @@ def _parts(message: str | bytes) -> list[dict[str, int]]:
 async def _look(scene: Scene, number: int, opened: asyncio.Event) -> _Counted:
     """Open a page's subscription of 50 rows, and read until cancelled."""
     address = scene.url.replace("http", "ws") + "feed"
-    async with websockets.connect(address, proxy=None, max_size=None, create_connection=_Counted) as socket:
+    local = (f"127.0.0.{1 + number // PEER_PAGE_LIMIT}", 0)  # one address may open no more
+    connecting = websockets.connect(address, proxy=None, max_size=None, create_connection=_Counted, local_addr=local)
+    async with connecting as socket:
         assert isinstance(socket, _Counted)
         params = {"sort": ["-messages", "name"], "first": number * 10 % scene.queues, "count": 50}
         await socket.send(json.dumps({"open": 1, "topic": "queues", "params": params}))
@@ -55,6 +60,25 @@ async def _look(scene: Scene, number: int, opened: asyncio.Event) -> _Counted:
     raise RuntimeError("the dashboard closed a page's WebSocket")
 
 
+async def _until_open(opened: list[asyncio.Event], tasks: list[asyncio.Task[Any]]) -> None:
+    """Wait until all pages have their rows. Raises the error of a task that ends before."""
+    waiting = asyncio.gather(*(one.wait() for one in opened))
+    try:
+        await asyncio.wait((waiting, *tasks), timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        _check(tasks)
+        if not waiting.done():
+            raise TimeoutError(f"{sum(not one.is_set() for one in opened)} pages have no rows after {PATIENCE:.0f} s")
+    finally:
+        waiting.cancel()
+
+
+def _check(tasks: list[asyncio.Task[Any]]) -> None:
+    """Raise the error of a task that has ended."""
+    for task in tasks:
+        if task.done():
+            task.result()
+
+
 async def measure_watching(scene: Scene) -> None:
     """Measure many changes while many pages look, and what being watched costs the broker."""
     before = cpu(scene.broker_process)
@@ -62,8 +86,7 @@ async def measure_watching(scene: Scene) -> None:
     alone = cpu(scene.broker_process) - before
     opened = [asyncio.Event() for _ in range(PAGES)]
     pages = [asyncio.create_task(_look(scene, number, one)) for number, one in enumerate(opened)]
-    async with asyncio.timeout(PATIENCE):
-        await asyncio.gather(*(one.wait() for one in opened))
+    await _until_open(opened, pages)
     before, dashboard, began = cpu(scene.broker_process), cpu(scene.dashboard), time.perf_counter()
     await change(scene, scene.seconds)
     took = time.perf_counter() - began
@@ -99,16 +122,16 @@ async def measure_memory(scene: Scene) -> None:
     ]
     tasks += [asyncio.create_task(_sample(scene)), asyncio.create_task(_changes(scene))]
     try:
+        await _until_open(opened, tasks)
         async with asyncio.timeout(PATIENCE):
-            await asyncio.gather(*(one.wait() for one in opened))
-            while len(await _machines(scene)) < scene.machines:  # noqa: ASYNC110 # the route does not wait for changes
+            while len(await _machines(scene)) < scene.machines:
+                _check(tasks)
                 await asyncio.sleep(1)
         sizes, until = [scene.dashboard.memory_info().rss / MIB], time.monotonic() + 60 * scene.minutes
         while time.monotonic() < until:
             await asyncio.sleep(min(_LOOK, 60 * scene.minutes))
+            _check(tasks)
             sizes.append(scene.dashboard.memory_info().rss / MIB)
-        if failed := [task for task in tasks if task.done()]:
-            failed[0].result()
     finally:
         for task in tasks:
             task.cancel()
@@ -129,7 +152,7 @@ async def _machines(scene: Scene) -> list[object]:
 
 async def _changes(scene: Scene) -> None:
     while True:
-        await change(scene, 10)
+        await change(scene, 10, expires=_LIFE)
 
 
 async def _sample(scene: Scene) -> None:
