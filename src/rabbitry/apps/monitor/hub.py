@@ -20,6 +20,7 @@ import msgspec
 from rabbitry.apps import Metric
 from rabbitry.apps.monitor.decode import InvalidSample, printable
 from rabbitry.apps.monitor.reading import Reading, Values, read
+from rabbitry.apps.monitor.recent import Recent
 from rabbitry.runtime.http.pages import OpenPages
 
 HOST_LIMIT = 1000
@@ -117,7 +118,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 @dataclass(slots=True)
 class _Known:
     latest: SampleState
-    history: deque[tuple[float, Values]]
+    history: Recent
     ahead: deque[float]
     """Seconds that the clock of the machine was ahead in its last samples."""
     disk: float | None = None
@@ -187,9 +188,9 @@ class Hub:
             clock=_clock_error(ahead),
         )
         if known is None:
-            known = _Known(sample, deque(maxlen=HISTORY), ahead)
+            known = _Known(sample, Recent(HISTORY), ahead)
         known.latest, known.disk = sample, reading.disk
-        known.history.append((now, reading.values))
+        known.history.add(now, reading.values)
         self._hosts[source.id] = known
         for page in self._pages:
             page.add(sample)
