@@ -8,7 +8,6 @@ import pytest
 import rabbitry
 from rabbitry.flow.wiring import pausing
 from rabbitry.web.sources import Sources
-from rabbitry.web.sources.flows import _Stage, in_order
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitMQ
@@ -82,16 +81,3 @@ async def test_stages_are_shown_in_order_with_what_waits_and_who_paused_them(bro
         async with await connection.channel() as channel:
             await channel.delete_queue("flowing.last")
             await eventually(lambda: stage("last")["waiting"] is None, "that the queue is gone")
-
-
-def test_a_circle_of_stages_has_an_order() -> None:
-    def stage(app: str, name: str, *to: str) -> _Stage:
-        return _Stage(app, name, "", name, "", to=set(to))
-
-    stages = {
-        "a": stage("x", "a", "b"),
-        "b": stage("x", "b", "a", "c"),
-        "c": stage("x", "c"),
-        "d": stage("y", "d", "c"),
-    }
-    assert in_order(stages) == {"d": 0, "a": 1, "b": 2, "c": 3}

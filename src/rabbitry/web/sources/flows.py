@@ -17,10 +17,10 @@ import msgspec
 
 from rabbitry.apps.management import open_client
 from rabbitry.exceptions import AccessRefused, Closed, ConnectFailed, NotFound, RequestTimeout
-from rabbitry.flow.spec import topic_matches
 from rabbitry.flow.wiring import pausing
 from rabbitry.flow.wiring.pausing import MOMENT, Pause, State, look
 from rabbitry.web.feed.topics import Value
+from rabbitry.web.sources.ordering import in_order
 from rabbitry.web.sources.stages import declared
 
 if TYPE_CHECKING:
@@ -186,26 +186,6 @@ class Flows:
             key: _drawn(stage, sums.get(key, {}), workers.get(key, []), places[key])
             for key, stage in self._stages.items()
         }
-
-
-def in_order(stages: Mapping[str, _Stage]) -> dict[str, int]:
-    """Return the place of each stage: after the stages whose results it takes, otherwise in order of first reports.
-
-    Args:
-        stages: `APP/STAGE` → stage, in order of first reports.
-    """
-    before: dict[str, set[str]] = {key: set() for key in stages}
-    for key, stage in stages.items():
-        for target, other in stages.items():
-            if other.app == stage.app and target != key and any(topic_matches(other.key, each) for each in stage.to):
-                before[target].add(key)
-    places: dict[str, int] = {}
-    while len(places) < len(stages):
-        left = [key for key in stages if key not in places]
-        # In a cycle the stage that was reported first comes first.
-        free = next((key for key in left if before[key] <= places.keys()), left[0])
-        places[free] = len(places)
-    return places
 
 
 async def _waiting(channel: Channel, queue: str) -> int | None:
