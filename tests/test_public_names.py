@@ -1,8 +1,10 @@
 """The public names, word for word, and that importing Rabbitry costs next to nothing."""
 
 import importlib
+import inspect
 import pkgutil
 import pydoc
+import re
 import subprocess
 import sys
 from typing import Final
@@ -93,6 +95,16 @@ def test_help_describes_every_name(name: str) -> None:
     value = getattr(rabbitry, name)
     assert (value.__doc__ or "").strip()
     assert name in pydoc.plain(pydoc.render_doc(value))
+
+
+@pytest.mark.parametrize("name", ["App", "Channel", "Connection", "Delivery"])
+def test_help_describes_each_member_in_public_names(name: str) -> None:
+    value = getattr(rabbitry, name)
+    members = {member: getattr(value, member) for member in dir(value) if not member.startswith("_")}
+    assert [member for member, found in members.items() if not inspect.getdoc(found)] == []
+    signatures = re.findall(r"^ \|  (?:async )?[a-z].*\(self.*", pydoc.plain(pydoc.render_doc(value)), re.MULTILINE)
+    assert signatures
+    assert [line for line in signatures if re.search(r"\b_[A-Z]", line)] == [], "a private type in a signature"
 
 
 def test_other_names_are_an_attribute_error_which_type_checkers_see_too() -> None:

@@ -1,7 +1,6 @@
 """Work over a connection that recovers, and the errors after which it begins anew or gives up."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -85,7 +84,7 @@ async def test_a_refused_login_or_virtual_host_is_not_retried(
     broker_url: str, no_leaks: None, changes: dict[str, str], error: type[Exception]
 ) -> None:
     work = Work()
-    url = replace(parse_url(broker_url), **changes)  # type: ignore[arg-type] # names of string fields only
+    url = parse_url(broker_url)._replace(**changes)  # type: ignore[arg-type] # names of string fields only
     with pytest.raises(error):
         await run_connected(url, work.run, name="test", stop=asyncio.Event(), on_recovery=work.events.append)
     assert work.events == []

@@ -8,7 +8,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -133,7 +133,7 @@ async def _soak(broker_url: str, seconds: float, each_round: int, broker: int | 
     measures: list[_Measure] = []
     end = asyncio.get_running_loop().time() + seconds
     async with FaultProxy(parse_url(broker_url).hosts[0][1]) as proxy:
-        url = replace(parse_url(broker_url), hosts=(("127.0.0.1", proxy.port),), heartbeat=1, connection_timeout=3.0)
+        url = parse_url(broker_url)._replace(hosts=(("127.0.0.1", proxy.port),), heartbeat=1, connection_timeout=3.0)
         async with running_load(url) as load, rabbitry.connect(url) as connection:
             channel = await connection.channel()
             queue = (await channel.declare_queue(exclusive=True)).name

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from rabbitry.flow.timing import Times
     from rabbitry.flow.worker import Worker
 
-_H = TypeVar("_H", bound=Handler)
-_T = TypeVar("_T")
+H = TypeVar("H", bound=Handler)
+T = TypeVar("T")
 _EXCHANGE_TYPES: Final = ("direct", "topic", "fanout")
 _JOINS_HAVE_NO: Final[dict[str, Any]] = {
     "batch": None,
@@ -60,6 +60,16 @@ _LONGEST_NAME: Final = 200  # a short string has 255 bytes, and ours append to i
 
 class App:
     """A distributed application: plain functions, each a stage, joined by an exchange.
+
+        app = rabbitry.App("shop")
+
+        @app.stage("order", then="bill")
+        async def price(order: Order) -> Bill: ...
+
+        app.output("bill", queue="bills")
+
+    `stage`, `join`, `every` and `cron` make functions stages; `key` and `output` declare what they exchange; `worker`
+    runs them, as does the command `rabbitry worker MODULE:app`; `publish` and `publisher` send messages to them.
 
     Args:
         name: The `app_id` of its messages, and the prefix of the names of the queues that Rabbitry makes for it.
@@ -144,7 +154,7 @@ class App:
         priorities: int | None = None,
         replies: bool = False,
         **unknown: Never,
-    ) -> Callable[[_H], _H]:
+    ) -> Callable[[H], H]:
         """Make a function a stage: it is called with each message that is published with `key`.
 
         A handler is a function, a `functools.partial` of one, or an object that can be called. It takes one value;
@@ -212,7 +222,7 @@ class App:
             "replies": replies,
         }
 
-        def register(handler: _H) -> _H:
+        def register(handler: H) -> H:
             check_options(described(self.name, name, handler), options, unknown)
             return self._register(handler, make_stage(handler, app=self.name, **options | {"key": key, "then": then}))
 
@@ -237,7 +247,7 @@ class App:
         exchange: str | None = None,
         jitter: float = 0.0,
         replies: bool = False,
-    ) -> Callable[[_H], _H]:
+    ) -> Callable[[H], H]:
         """Make a function a stage that runs once for all parts of a job, when the last one has arrived.
 
         The job is a message of the stage `of`, whose handler returns the list of its parts. Whatever follows from a
@@ -287,7 +297,7 @@ class App:
             "replies": replies,
         }
 
-        def register(handler: _H) -> _H:
+        def register(handler: H) -> H:
             what = described(self.name, name, handler)
             check_options(what, options | {"of": of, "late": late, "store": store}, ())
             options_of_stage = _JOINS_HAVE_NO | options | {"key": key, "then": then, "within": None}
@@ -300,7 +310,7 @@ class App:
 
         return register
 
-    def every(self, interval: str | float | timedelta, *, missed: Missed = "last") -> Callable[[_H], _H]:
+    def every(self, interval: str | float | timedelta, *, missed: Missed = "last") -> Callable[[H], H]:
         """Call a function at the whole multiples of an interval since 1970-01-01T00:00Z: a decorator.
 
         The function takes a `Tick`. Above `@app.stage(KEY, …)` it gives that stage a schedule; alone it makes the
@@ -319,12 +329,12 @@ class App:
         """
         _check_given(self.name, 'every("5m")', interval)
 
-        def register(handler: _H) -> _H:
+        def register(handler: H) -> H:
             return self._schedule(handler, lambda what: every(interval, missed, what), missed)
 
         return register
 
-    def cron(self, expression: str, *, timezone: str = "UTC", missed: Missed = "last") -> Callable[[_H], _H]:
+    def cron(self, expression: str, *, timezone: str = "UTC", missed: Missed = "last") -> Callable[[H], H]:
         """Call a function at the times of a cron expression: a decorator; see `every`. It needs the extra `cron`.
 
         When the clock of the zone is changed, an expression with given hours and minutes ticks once, as with Debian's
@@ -341,12 +351,12 @@ class App:
         """
         _check_given(self.name, 'cron("0 6 * * *")', expression)
 
-        def register(handler: _H) -> _H:
+        def register(handler: H) -> H:
             return self._schedule(handler, lambda what: cron(expression, timezone, missed, what), missed)
 
         return register
 
-    def _schedule(self, handler: _H, make: Callable[[str], Schedule], missed: object) -> _H:
+    def _schedule(self, handler: H, make: Callable[[str], Schedule], missed: object) -> H:
         what = described(self.name, None, handler)
         check_missed(missed, what)
         schedule = make(what)
@@ -365,7 +375,7 @@ class App:
         self._schedules[stage.name] = schedule
         return handler
 
-    def lifespan(self, function: _H) -> _H:
+    def lifespan(self, function: H) -> H:
         """Run a function around the life of each worker of this app: a decorator.
 
         The function yields once (`async def` or `def`), or was made by `contextlib.asynccontextmanager` or
@@ -381,9 +391,9 @@ class App:
         return function
 
     @overload
-    def middleware(self, function: _H, /) -> _H: ...
+    def middleware(self, function: H, /) -> H: ...
     @overload
-    def middleware(self, /, *, stages: Collection[str] | None = None) -> Callable[[_H], _H]: ...
+    def middleware(self, /, *, stages: Collection[str] | None = None) -> Callable[[H], H]: ...
     def middleware(self, function: Any = None, /, *, stages: Collection[str] | None = None) -> Any:
         """Run a function around each call of a handler: a decorator, with or without arguments.
 
@@ -401,13 +411,13 @@ class App:
             AppError: The function is no middleware. That it does not fit a stage is raised by `validate`.
         """
 
-        def register(function: _H) -> _H:
+        def register(function: H) -> H:
             self._middlewares.append(middleware_of(function, stages, self.name))
             return function
 
         return register if function is None else register(function)
 
-    def key(self, name: str, type: type[_T]) -> Key[_T]:
+    def key(self, name: str, type: type[T]) -> Key[T]:
         """Declare the type of the messages with a routing key, and return a `Key` to be used in its place.
 
         What is published with it, or with its name, must be of this type: type checkers see it with the `Key`, and
@@ -468,7 +478,7 @@ class App:
         if exchange:
             self._exchanges.setdefault(key, exchange)
 
-    def _register(self, handler: _H, stage: Stage) -> _H:
+    def _register(self, handler: H, stage: Stage) -> H:
         check_queue(stage, plain=self.plain, queue_type=self.queue_type)
         for other in self.stages.values():
             if other.name == stage.name:
@@ -571,9 +581,9 @@ class App:
 
     async def publish(
         self,
-        value: _T | Outgoing,
+        value: T | Outgoing,
         *,
-        key: str | Key[_T],
+        key: str | Key[T],
         headers: Table | None = None,
         url: str | BrokerURL | None = None,
         **times: Unpack[Times],
@@ -603,9 +613,9 @@ class App:
 
     def publish_blocking(
         self,
-        value: _T | Outgoing,
+        value: T | Outgoing,
         *,
-        key: str | Key[_T],
+        key: str | Key[T],
         headers: Table | None = None,
         url: str | BrokerURL | None = None,
         **times: Unpack[Times],

@@ -18,8 +18,8 @@ from rabbitry.flow.spec import AppSpec
 from rabbitry.flow.timing import Expired, Seconds
 from rabbitry.runtime.io_thread import IOThread
 
-_T = TypeVar("_T")
-_R = TypeVar("_R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class BlockingPublisher:
@@ -54,9 +54,9 @@ class BlockingPublisher:
 
     def publish(
         self,
-        value: _T | Outgoing,
+        value: T | Outgoing,
         *,
-        key: str | Key[_T],
+        key: str | Key[T],
         headers: Table | None = None,
         after: Seconds | None = None,
         at: datetime | None = None,
@@ -75,9 +75,9 @@ class BlockingPublisher:
 
     def send(
         self,
-        value: _T | Outgoing,
+        value: T | Outgoing,
         *,
-        key: str | Key[_T],
+        key: str | Key[T],
         headers: Table | None = None,
         after: Seconds | None = None,
         at: datetime | None = None,
@@ -98,21 +98,21 @@ class BlockingPublisher:
     @overload
     def call(
         self,
-        value: _T | Outgoing,
+        value: T | Outgoing,
         *,
-        key: str | Key[_T],
+        key: str | Key[T],
         timeout: float,
-        type: type[_R],
+        type: type[R],
         headers: Table | None = None,
         on_progress: Callable[[Any], None] | None = None,
         id: str | None = None,
-    ) -> _R: ...
+    ) -> R: ...
     @overload
     def call(
         self,
-        value: _T | Outgoing,
+        value: T | Outgoing,
         *,
-        key: str | Key[_T],
+        key: str | Key[T],
         timeout: float,
         type: None = None,
         headers: Table | None = None,

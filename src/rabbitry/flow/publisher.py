@@ -28,8 +28,8 @@ from rabbitry.flow.wiring.declarer import Declarer
 if TYPE_CHECKING:
     from rabbitry.flow._spans import Publishing
 
-_T = TypeVar("_T")
-_R = TypeVar("_R")
+T = TypeVar("T")
+R = TypeVar("R")
 _NOT_ENTERED: Final = "enter the publisher first: `async with app.publisher() as publisher:`"
 
 
@@ -94,9 +94,9 @@ class Publisher:
 
     async def publish(
         self,
-        value: _T | Outgoing,
+        value: T | Outgoing,
         *,
-        key: str | Key[_T],
+        key: str | Key[T],
         headers: Table | None = None,
         after: Seconds | None = None,
         at: datetime | None = None,
@@ -134,21 +134,21 @@ class Publisher:
     @overload
     async def call(
         self,
-        value: _T | Outgoing,
+        value: T | Outgoing,
         *,
-        key: str | Key[_T],
+        key: str | Key[T],
         timeout: float,
-        type: type[_R],
+        type: type[R],
         headers: Table | None = None,
         on_progress: Callable[[Any], None] | None = None,
         id: str | None = None,
-    ) -> _R: ...
+    ) -> R: ...
     @overload
     async def call(
         self,
-        value: _T | Outgoing,
+        value: T | Outgoing,
         *,
-        key: str | Key[_T],
+        key: str | Key[T],
         timeout: float,
         type: None = None,
         headers: Table | None = None,
@@ -236,9 +236,9 @@ class Publisher:
 
     async def send(
         self,
-        value: _T | Outgoing,
+        value: T | Outgoing,
         *,
-        key: str | Key[_T],
+        key: str | Key[T],
         headers: Table | None = None,
         after: Seconds | None = None,
         at: datetime | None = None,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Final
+
+from rabbitry._fields import Fields
 
 _MOST_STEPS: Final = 64
 """Growth beyond it would make no difference, and in the end overflow."""
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(Fields):
     """Pauses that grow from attempt to attempt, with a random part so that programs do not retry in step."""
 
     first: float

@@ -12,12 +12,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
+
+from rabbitry._fields import Fields
 
 _LEAST_PERIOD: Final = 0.05
 
 
-class Alarm(NamedTuple):
+class Alarm(Fields):
     """The functions that are called when a loop is blocked, once each time."""
 
     blocked: Callable[[float, float, str], None]

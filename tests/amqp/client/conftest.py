@@ -1,7 +1,6 @@
 """Fixtures for the client's tests: a broker behind a proxy that breaks connections."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 
@@ -18,4 +17,4 @@ async def proxy(broker_url: str) -> AsyncIterator[FaultProxy]:
 @pytest.fixture
 def url(broker_url: str, proxy: FaultProxy) -> BrokerURL:
     """The broker behind the proxy."""
-    return replace(parse_url(broker_url), hosts=(("127.0.0.1", proxy.port),))
+    return parse_url(broker_url)._replace(hosts=(("127.0.0.1", proxy.port),))

@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 
 import pytest
 
@@ -20,7 +19,7 @@ async def slow_url(broker_url: str) -> AsyncIterator[BrokerURL]:
     """The broker behind a proxy that keeps each answer for a while."""
     async with FaultProxy(parse_url(broker_url).hosts[0][1]) as proxy:
         proxy.delay(_DELAY, Way.TO_CLIENT)
-        yield replace(parse_url(broker_url), hosts=(("127.0.0.1", proxy.port),))
+        yield parse_url(broker_url)._replace(hosts=(("127.0.0.1", proxy.port),))
 
 
 async def _open(channel: Channel) -> None:

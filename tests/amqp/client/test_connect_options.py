@@ -4,7 +4,6 @@ import asyncio
 import inspect
 import ssl
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -26,7 +25,7 @@ def _link(connection: Connection) -> Link:
 
 
 async def test_the_heartbeat_option_overrides_the_url(broker_url: str) -> None:
-    url = replace(parse_url(broker_url), heartbeat=40)
+    url = parse_url(broker_url)._replace(heartbeat=40)
     async with rabbitry.connect(url, heartbeat=7) as connection:
         assert _link(connection).heartbeat == 7
     async with rabbitry.connect(url) as connection:
@@ -76,7 +75,7 @@ async def test_credentials_are_asked_for_at_each_login(broker_url: str, is_async
         return plain()
 
     async with FaultProxy(parsed.hosts[0][1]) as proxy:
-        url = replace(parsed, hosts=(("127.0.0.1", proxy.port),), user="nobody", password="expired")
+        url = parsed._replace(hosts=(("127.0.0.1", proxy.port),), user="nobody", password="expired")
         async with rabbitry.connect(url, credentials=awaited if is_async else plain) as connection:
             assert len(asked) == 1
             channel = await connection.channel()
@@ -100,7 +99,7 @@ async def test_wrong_or_failing_credentials_raise_an_error(broker_url: str) -> N
 def test_connect_blocking_takes_the_same_options(broker_url: str) -> None:
     parsed = parse_url(broker_url)
     with rabbitry.connect_blocking(
-        replace(parsed, password="expired"),
+        parsed._replace(password="expired"),
         heartbeat=9,
         credentials=lambda: (parsed.user, parsed.password),
         client_properties={"commit": "4ab2"},

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-from dataclasses import replace
 
 import pytest
 
@@ -23,7 +22,7 @@ from tests.support.waiting import eventually
 
 
 def _changed(url: str, *, password: str = "guest", virtual_host: str = "/") -> BrokerURL:
-    return replace(parse_url(url), password=password, virtual_host=virtual_host)
+    return parse_url(url)._replace(password=password, virtual_host=virtual_host)
 
 
 async def test_a_connection_opens_and_closes_in_order(broker_url: str, no_leaks: None) -> None:
@@ -184,7 +183,7 @@ async def test_a_socket_closed_after_the_login_is_not_a_refusal(broker_url: str)
             proxy.pause(Way.TO_CLIENT)  # the login is not answered any more
 
     async with FaultProxy(parse_url(broker_url).hosts[0][1], tap=count) as proxy:
-        url = replace(parse_url(broker_url), hosts=(("127.0.0.1", proxy.port),))
+        url = parse_url(broker_url)._replace(hosts=(("127.0.0.1", proxy.port),))
 
         async def connect() -> None:
             await rabbitry.connect(url)

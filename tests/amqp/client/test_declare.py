@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -276,7 +275,7 @@ async def test_a_refused_login_or_virtual_host_is_not_retried(
     broker_url: str, no_leaks: None, changes: dict[str, str], error: type[Exception]
 ) -> None:
     events = Events()
-    url = replace(parse_url(broker_url), **changes)  # type: ignore[arg-type] # names of string fields only
+    url = parse_url(broker_url)._replace(**changes)  # type: ignore[arg-type] # names of string fields only
     with pytest.raises(error):
         await rabbitry.connect(url, connect_attempts=None, on_recovery=events)
     assert events.seen == []

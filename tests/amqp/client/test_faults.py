@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 import pytest
 
@@ -49,7 +48,7 @@ _BREAKS: dict[str, Callable[[FaultProxy], Awaitable[None]]] = {
 @pytest.fixture
 def quick_url(url: BrokerURL) -> BrokerURL:
     """The broker behind the proxy, with a heartbeat and a timeout that find a silent one soon."""
-    return replace(url, heartbeat=1, connection_timeout=_TIMEOUT)
+    return url._replace(heartbeat=1, connection_timeout=_TIMEOUT)
 
 
 # -- publishing and consuming --------------------------------------------------------------------------
@@ -61,8 +60,8 @@ async def test_a_silent_network_under_load_loses_nothing(no_leaks: None, broker_
     async def suffer(fault: str) -> None:
         begin, end = _STALLS[fault]
         async with FaultProxy(parse_url(broker_url).hosts[0][1]) as proxy:
-            url = replace(parse_url(broker_url), hosts=(("127.0.0.1", proxy.port),), heartbeat=1)
-            url = replace(url, connection_timeout=_TIMEOUT)
+            url = parse_url(broker_url)._replace(hosts=(("127.0.0.1", proxy.port),), heartbeat=1)
+            url = url._replace(connection_timeout=_TIMEOUT)
             async with running_load(url, queue=fault, batch=5) as load:
                 await load.arrives(50)
                 begin(proxy)
@@ -95,7 +94,7 @@ async def test_breaks_in_the_middle_of_frames_lose_nothing(
     no_leaks: None, quick_url: BrokerURL, proxy: FaultProxy, fault: str
 ) -> None:
     # With one of 1 s, a machine that is busy for 2 s loses the connection more often than the faults do.
-    async with running_load(replace(quick_url, heartbeat=3)) as load:
+    async with running_load(quick_url._replace(heartbeat=3)) as load:
         for chunk in (1, 7):
             proxy.chunk(chunk)
             await load.arrives(50)
@@ -314,7 +313,7 @@ async def test_an_exclusive_queue_that_stays_locked_ends_its_consumer_alone(
 ) -> None:
     monkeypatch.setattr(_restoring, "LOCKED_PATIENCE", 0.2)
     monkeypatch.setattr(_restoring, "LOCKED_PAUSE", 0.05)
-    async with rabbitry.connect(replace(url, heartbeat=0)) as connection:  # the broker will never notice
+    async with rabbitry.connect(url._replace(heartbeat=0)) as connection:  # the broker will never notice
         channel, other = await connection.channel(), await connection.channel()
         await channel.declare_queue("mine", exclusive=True)
         await other.declare_queue("q", durable=True)

@@ -1,7 +1,6 @@
 """A message or declaration too large for a frame is refused at the call, and nothing is sent."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 
@@ -20,7 +19,7 @@ _LONG = rabbitry.Properties(headers={"short": 1, "x-trace": "t" * 5000, "x-origi
 @pytest.fixture
 def small(broker_url: str) -> BrokerURL:
     """A broker, over a connection with the smallest frames."""
-    return replace(parse_url(broker_url), frame_max=4096)
+    return parse_url(broker_url)._replace(frame_max=4096)
 
 
 @pytest.fixture

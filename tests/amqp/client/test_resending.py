@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import ClassVar
 
 import pytest
@@ -131,20 +130,16 @@ async def test_an_unstable_network_is_not_blamed_on_a_publish(monkeypatch: pytes
         assert len(broker.links) == 6
 
 
-@dataclass(frozen=True)
-class _Pauses(Backoff):
-    """Short pauses, and the attempts that they were asked for."""
-
-    asked: list[int] = field(default_factory=list)
-
-    def pause(self, attempt: int) -> float:
-        self.asked.append(attempt)
-        return super().pause(attempt)
-
-
 async def test_recoveries_that_do_not_last_have_growing_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A load balancer that accepts every connection and drops it."""
-    pauses = _Pauses(0.001, 0.001)
+    asked: list[int] = []
+
+    class Pauses(Backoff):
+        def pause(self, attempt: int) -> float:
+            asked.append(attempt)
+            return super().pause(attempt)
+
+    pauses = Pauses(0.001, 0.001)
     monkeypatch.setattr(backoff, "AGAIN", pauses)
     monkeypatch.setattr(_recovery, "HELD", 3600.0)
     kinds: list[str] = []
@@ -158,17 +153,24 @@ async def test_recoveries_that_do_not_last_have_growing_pauses(monkeypatch: pyte
         await connection.channel()
         broker.links[0].driver.abort()
         await eventually(lambda: kinds.count("recovered") == 6, "the last recovery")
-        assert pauses.asked == [1, 2, 3, 4], "two are made at once"
+        assert asked == [1, 2, 3, 4], "two are made at once"
         monkeypatch.setattr(_recovery, "HELD", 0.0)
         broker.links[-1].driver.abort()
         await eventually(lambda: kinds.count("recovered") == 7, "a recovery after one that held")
-        assert pauses.asked == [1, 2, 3, 4]
+        assert asked == [1, 2, 3, 4]
 
 
 async def test_closes_after_each_handshake_lead_to_growing_pauses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pauses = _Pauses(0.001, 0.001)
+    asked: list[int] = []
+
+    class Pauses(Backoff):
+        def pause(self, attempt: int) -> float:
+            asked.append(attempt)
+            return super().pause(attempt)
+
+    pauses = Pauses(0.001, 0.001)
     monkeypatch.setattr(backoff, "AGAIN", pauses)
     monkeypatch.setattr(_recovery, "HELD", 3600.0)
 
@@ -183,7 +185,7 @@ async def test_closes_after_each_handshake_lead_to_growing_pauses(
         channel = await connection.channel()
         broker.links[0].driver.abort()
         await channel.qos(5)
-        assert pauses.asked == [1, 2, 3, 4]
+        assert asked == [1, 2, 3, 4]
 
 
 async def test_a_request_over_which_the_connection_is_lost_each_time_fails_with_the_loss() -> None:

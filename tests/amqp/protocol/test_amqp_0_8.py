@@ -2,9 +2,9 @@
 
 import pytest
 
-from rabbitry.amqp.protocol.amqp_0_8 import HEADERS, LAYOUTS_BY_SIGNATURE, LAYOUTS_BY_TYPE
+from rabbitry.amqp.protocol.amqp_0_8 import LAYOUTS_BY_SIGNATURE, LAYOUTS_BY_TYPE
 from rabbitry.amqp.protocol.connection import Connection, Role
-from rabbitry.amqp.protocol.constants import PROTOCOL_HEADER
+from rabbitry.amqp.protocol.constants import HEADERS_0_8, PROTOCOL_HEADER
 from rabbitry.amqp.protocol.encoding import decode_method, encode_method
 from rabbitry.amqp.protocol.events import HEADER, METHOD, VIOLATION
 from rabbitry.amqp.protocol.methods import (
@@ -52,7 +52,7 @@ def _open(header: bytes) -> Connection:
     return core
 
 
-@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("header", HEADERS_0_8)
 def test_a_client_consumes_and_closes_by_the_numbers_of_0_8(header: bytes) -> None:
     core = _open(header)
     consume = b"\x01\x00\x01\x00\x00\x00\x0e\x00\x3c\x00\x14" + b"\x00\x00\x04proc\x01t\x02" + b"\xce"
@@ -63,7 +63,7 @@ def test_a_client_consumes_and_closes_by_the_numbers_of_0_8(header: bytes) -> No
 
 
 def test_after_our_close_only_close_ok_of_0_8_is_accepted() -> None:
-    core = _open(HEADERS[0])
+    core = _open(HEADERS_0_8[0])
     assert core.send_method(0, ConnectionClose(320, "bye"))[7:11] == b"\x00\x0a\x00\x3c"
     assert core.receive(_frame(1, BasicConsume("q"))) == []
     assert core.receive(_frame(0, ConnectionCloseOk())) == [(METHOD, 0, ConnectionCloseOk())]
@@ -72,7 +72,7 @@ def test_after_our_close_only_close_ok_of_0_8_is_accepted() -> None:
 
 @pytest.mark.parametrize("method", [BasicNack(1), ConfirmSelect()])
 def test_methods_added_after_0_8_are_unknown(method: Method) -> None:
-    core = _open(HEADERS[1])
+    core = _open(HEADERS_0_8[1])
     payload = encode_method(method)
     (event,) = core.receive(b"\x01\x00\x01" + len(payload).to_bytes(4, "big") + payload + b"\xce")
     assert event[0] == VIOLATION

@@ -1,7 +1,6 @@
 """The feed of samples for the page."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -121,7 +120,7 @@ async def test_flags_that_differ_are_used_as_they_are_unless_strict(broker_url: 
 
 
 async def test_a_refused_login_ends_it(broker_url: str, no_leaks: None) -> None:
-    async with SampleFeed(replace(parse_url(broker_url), password="wrong")) as feed:
+    async with SampleFeed(parse_url(broker_url)._replace(password="wrong")) as feed:
         with pytest.raises(LoginRefused):
             await anext(feed)
 

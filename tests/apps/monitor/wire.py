@@ -1,7 +1,6 @@
 """AMQP methods that a program sent to a broker, read from the bytes that passed a proxy."""
 
 import struct
-from dataclasses import replace
 
 from rabbitry.amqp.client import BrokerURL, parse_url
 from tests.support.proxy import FaultProxy, Way
@@ -43,7 +42,7 @@ class Tap:
 
 def through(proxy: FaultProxy, url: str) -> BrokerURL:
     """Return the URL of a broker behind a proxy."""
-    return replace(parse_url(url), hosts=(("127.0.0.1", proxy.port),))
+    return parse_url(url)._replace(hosts=(("127.0.0.1", proxy.port),))
 
 
 def as_options(url: str | BrokerURL) -> list[str]:

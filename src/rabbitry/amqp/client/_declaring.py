@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from rabbitry._fields import Fields
 from rabbitry.amqp.client._channel import ChannelCore
 from rabbitry.amqp.protocol.methods import (
     NO_ARGUMENTS,
@@ -29,7 +28,7 @@ from rabbitry.amqp.protocol.methods import (
 from rabbitry.amqp.protocol.tables import Table
 
 
-class QueueInfo(NamedTuple):
+class QueueInfo(Fields):
     """The broker's figures for a queue: name, ready messages, consumers."""
 
     name: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import inspect
 import ssl
 from collections.abc import Awaitable, Callable
@@ -82,8 +81,8 @@ class Dialing:
             raise ConnectFailed(f"the credentials function returned nothing within {self._timeout} s") from error
         except Exception as error:
             raise ConnectFailed(f"the credentials function raised {type(error).__name__}: {error}") from error
-        return dataclasses.replace(self.url, user=user, password=password)
+        return self.url._replace(user=user, password=password)
 
     def replace_password(self, password: str) -> None:
         """Use another password for the next logins."""
-        self.url = dataclasses.replace(self.url, password=password)
+        self.url = self.url._replace(password=password)

@@ -13,8 +13,9 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Callable
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
+from rabbitry._fields import Fields
 from rabbitry.amqp.client._channel import ChannelCore
 from rabbitry.amqp.client._restoring import restore_topology
 from rabbitry.amqp.client._session import CLOSE_TIMEOUT, RECOVERABLE, Session
@@ -38,7 +39,7 @@ FAILURES: Final = (ConnectFailed, ConnectionClosed, RequestTimeout, NotFound)
 _logger = logging.getLogger(__name__)
 
 
-class RecoveryEvent(NamedTuple):
+class RecoveryEvent(Fields):
     """A step in making or recovering a connection.
 
     The first connection: `connecting` after each failed attempt that is followed by another. A recovery: `lost`, then

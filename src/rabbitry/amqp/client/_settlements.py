@@ -101,8 +101,17 @@ class Settlements:
 class Delivery:
     """A message from a consumer or from `get`, to be settled once with `ack`, `nack` or `reject`."""
 
-    __slots__ = ("_arguments", "_destination_at", "_header", "_properties", "_settlements", "body", "consumer_tag",
-                 "delivery_tag", "redelivered")  # fmt: skip
+    __slots__ = {  # with the texts that `help` shows
+        "_arguments": "",
+        "_destination_at": "",
+        "_header": "",
+        "_properties": "",
+        "_settlements": "",
+        "body": "The message's body, in bytes.",
+        "consumer_tag": "The tag of the consumer that it was delivered to; empty for one from `get`.",
+        "delivery_tag": "Its number on the channel.",
+        "redelivered": "Whether the broker delivered it before, and it was not acknowledged then.",
+    }
 
     def __init__(
         self,

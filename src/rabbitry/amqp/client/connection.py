@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
-import ssl as _ssl
 from collections.abc import Awaitable, Callable, Generator
+from ssl import SSLContext
 from types import TracebackType
-from typing import Final, NamedTuple, Self, TypeAlias
+from typing import Final, Self, TypeAlias
 
+from rabbitry._fields import Fields
 from rabbitry.amqp.client._channel import DEFAULT_PREFETCH, ChannelCore
 from rabbitry.amqp.client._dialing import Credentials, Dialing
 from rabbitry.amqp.client._loops import check_asyncio
@@ -193,7 +193,7 @@ Declare: TypeAlias = Callable[[Connection], Awaitable[None]]
 """A function that declares the topology that a program needs over a connection."""
 
 
-class Options(NamedTuple):
+class Options(Fields):
     """The arguments of `connect` with the same names."""
 
     url: str | BrokerURL | None
@@ -210,7 +210,7 @@ class Options(NamedTuple):
     declare: Declare | None
     log_level: int
     heartbeat: int | None
-    ssl: _ssl.SSLContext | None
+    ssl: SSLContext | None
     credentials: Credentials | None
     client_properties: Table | None
 
@@ -223,7 +223,7 @@ class Options(NamedTuple):
                 raise UsageError(
                     f"heartbeat={self.heartbeat} is out of range: pass whole seconds from 0 (none) to 65535"
                 )
-            parsed = dataclasses.replace(parsed, heartbeat=self.heartbeat)
+            parsed = parsed._replace(heartbeat=self.heartbeat)
         if self.ssl is not None and not parsed.tls:
             raise UsageError(f"ssl= needs a URL that begins with amqps://, not {parsed}")
         attempts = {"connect_attempts": self.connect_attempts, "recovery_attempts": self.recovery_attempts}
@@ -306,17 +306,22 @@ def connect(  # noqa: PLR0913 - the options of a connection, each a keyword with
     declare: Declare | None = None,
     log_level: int = logging.WARNING,
     heartbeat: int | None = None,
-    ssl: _ssl.SSLContext | None = None,
+    ssl: SSLContext | None = None,
     credentials: Credentials | None = None,
     client_properties: Table | None = None,
 ) -> Connecting:
     """Return a connection to a broker, to be entered with `async with` or awaited.
 
-    Use `async with connect(url) as connection`, or `connection = await connect(url)`.
+        async with rabbitry.connect("amqp://user:password@localhost:5672/vhost") as connection:
+            channel = await connection.channel()
+
+    Without a block: `connection = await rabbitry.connect(url)`, and `await connection.close()` at the end.
 
     Args:
-        url: See `rabbitry.amqp.client.url`. None means the broker of the worker that runs this handler, or of the test
-            harness; otherwise RABBITRY_BROKER, or guest on this machine (neither of the two in a pytest run).
+        url: `amqp://user:password@host:port/vhost`, or `amqps://` for TLS; everything after the scheme is optional, and
+            further hosts follow as `,host2:port2`. Options such as `?heartbeat=30`: see `rabbitry.amqp.client.url`.
+            None means the broker of the worker that runs this handler, or of the test harness; otherwise
+            RABBITRY_BROKER, or guest on this machine (neither of the two in a pytest run).
         name: The connection's name at the broker and in the log.
         timeout: Seconds for each host; None for the URL's, or 10.
         request_timeout: Seconds for the answer to a request.
@@ -335,7 +340,7 @@ def connect(  # noqa: PLR0913 - the options of a connection, each a keyword with
             redeclare those objects itself. If the connection is lost meanwhile, an answer does not come in time, or
             NotFound is raised, the attempt has failed. Any other error ends the connection: it is raised for the first
             connection, and is the cause of `close_reason` for a later one.
-        log_level: The level at which losses and failed attempts are logged.
+        log_level: The level at which losses and failed attempts are logged; `logging.WARNING`, which is 30.
         heartbeat: Seconds, instead of the URL's; 0 for none.
         ssl: The TLS context of an amqps URL, instead of the URL's parameters.
         credentials: A function that returns (user, password), or an awaitable of them, instead of those in the URL. It

@@ -18,9 +18,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
 from typing import Final
 
+from rabbitry._fields import Fields
 from rabbitry.exceptions import UsageError
 
 DEFAULT_URL: Final = "amqp://guest:guest@127.0.0.1:5672/"
@@ -38,8 +38,7 @@ _PARAMETERS: Final = {
 _TEXT_PARAMETERS: Final = ("cacertfile", "certfile", "keyfile", "verify", "server_name_indication", "auth_mechanism")
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerURL:
+class BrokerURL(Fields):
     """A parsed broker URL. Its representations never show the password.
 
     hosts: (name or address, port) pairs, in the order in which they are tried. heartbeat: seconds, or None for the
@@ -50,7 +49,7 @@ class BrokerURL:
 
     hosts: tuple[tuple[str, int], ...]
     user: str = "guest"
-    password: str = field(default="guest", repr=False)
+    password: str = "guest"  # noqa: S105 - RabbitMQ's default
     virtual_host: str = "/"
     tls: bool = False
     heartbeat: int | None = None
@@ -63,6 +62,11 @@ class BrokerURL:
     verify: bool = True
     server_name: str | None = None
     external: bool = False
+
+    def __repr__(self) -> str:
+        """Return the fields without the password."""
+        shown = ", ".join(f"{name}={value!r}" for name, value in self._asdict().items() if name != "password")
+        return f"BrokerURL({shown})"
 
     def __str__(self) -> str:
         """Return the URL without user and password, for logs and messages."""
@@ -140,11 +144,11 @@ def parse_url(url: str | None = None) -> BrokerURL:
     parsed = BrokerURL(hosts=hosts, tls=scheme == "amqps")
     if userinfo:
         user, colon, password = userinfo.partition(":")
-        parsed = replace(parsed, user=_unquoted(user))
+        parsed = parsed._replace(user=_unquoted(user))
         if colon:
-            parsed = replace(parsed, password=_unquoted(password))
+            parsed = parsed._replace(password=_unquoted(password))
     if slash and vhost:
-        parsed = replace(parsed, virtual_host=_unquoted(vhost))
+        parsed = parsed._replace(virtual_host=_unquoted(vhost))
     return _with_query(parsed, query)
 
 
@@ -206,7 +210,7 @@ def _with_query(parsed: BrokerURL, query: str) -> BrokerURL:
             raise UsageError(f"broker URL: {key} must be a whole number from 0 to {highest}")
         # connection_timeout is in milliseconds, as in RabbitMQ's clients.
         changes[key] = int(value) / 1000 if key == "connection_timeout" else int(value)
-    return replace(parsed, **changes)  # type: ignore[arg-type] # each key got its field's type above
+    return parsed._replace(**changes)  # type: ignore[arg-type] # each key got its field's type above
 
 
 def _text_parameter(key: str, value: str, *, tls: bool) -> dict[str, str | bool]:

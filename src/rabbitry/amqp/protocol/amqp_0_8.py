@@ -29,8 +29,6 @@ from rabbitry.amqp.protocol.methods import (
     Layout,
 )
 
-HEADERS: Final = (b"AMQP\x01\x01\x08\x00", b"AMQP\x01\x01\x09\x01")
-"""The protocol headers of 0-8: most clients send the first, py-amqplib the second."""
 VERSION: Final = (8, 0)
 """The version in connection.start, as the specification of 0-8 defines it."""
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from rabbitry.amqp.protocol import amqp_0_8, hot
+from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol._contents import Content, CutFrame, no_content
 from rabbitry.amqp.protocol.constants import (
     CLASS_BASIC,
@@ -22,6 +22,7 @@ from rabbitry.amqp.protocol.constants import (
     FRAME_METHOD,
     FRAME_MIN_SIZE,
     FRAME_OVERHEAD,
+    HEADERS_0_8,
     HEARTBEAT_FRAME,
     PROTOCOL_HEADER,
     Reply,
@@ -100,7 +101,7 @@ _CONTENT_EVENTS: Final = {
 _CLASS_CONNECTION: Final = 10
 _CLOSES: Final = (ConnectionClose, ConnectionCloseOk)
 _ON_ZERO: Final = "CHANNEL_ERROR - unexpected method in connection state running"
-_HEADERS: Final = (PROTOCOL_HEADER, b"AMQP\x01\x01\x00\x09", *amqp_0_8.HEADERS)
+_HEADERS: Final = (PROTOCOL_HEADER, b"AMQP\x01\x01\x00\x09", *HEADERS_0_8)
 """The protocol headers that RabbitMQ accepts: those of 0-9-1, of 0-9 (treated as 0-9-1) and of 0-8."""
 _LONG_PART: Final = 4096
 """Size of a body frame, in bytes, from which on its first part is processed before the rest has arrived."""
@@ -301,7 +302,9 @@ class Connection:
         if header not in _HEADERS:
             raise self._lose_framing(f"protocol header {header!r} is not AMQP 0-9-1")
         self.state = step_connection(self.state, ConnectionEvent.HEADER)
-        if header in amqp_0_8.HEADERS:
+        if header in HEADERS_0_8:
+            from rabbitry.amqp.protocol import amqp_0_8  # the broker has imported it; a client never needs it
+
             self.is_0_8 = True
             self._by_signature = amqp_0_8.LAYOUTS_BY_SIGNATURE
             self._by_type = amqp_0_8.LAYOUTS_BY_TYPE

@@ -6,6 +6,8 @@ from enum import IntEnum
 from typing import Final
 
 PROTOCOL_HEADER: Final = b"AMQP\x00\x00\x09\x01"
+HEADERS_0_8: Final = (b"AMQP\x01\x01\x08\x00", b"AMQP\x01\x01\x09\x01")
+"""The protocol headers of 0-8: most clients send the first, py-amqplib the second."""
 
 FRAME_METHOD: Final = 1
 FRAME_HEADER: Final = 2

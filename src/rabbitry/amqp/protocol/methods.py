@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Flag
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
-from rabbitry.amqp.protocol._arguments import Arguments
+from rabbitry._fields import Fields
 from rabbitry.amqp.protocol.tables import Table
 
 NO_ARGUMENTS: Final[Table] = {}
@@ -32,7 +32,7 @@ class Sender(Flag):
 CLIENT, SERVER, BOTH = Sender.CLIENT, Sender.SERVER, Sender.BOTH
 
 
-class Layout(NamedTuple):
+class Layout(Fields):
     """The wire layout of a method: its ids, its sender, its class and the types of its arguments."""
 
     class_id: int
@@ -64,7 +64,7 @@ def _method(class_id: int, method_id: int, sender: Sender, letters: str) -> Call
 
 
 @_method(10, 10, SERVER, "ootSS")
-class ConnectionStart(Arguments):
+class ConnectionStart(Fields):
     version_major: int = 0
     version_minor: int = 9
     server_properties: Table = NO_ARGUMENTS
@@ -73,7 +73,7 @@ class ConnectionStart(Arguments):
 
 
 @_method(10, 11, CLIENT, "tsSs")
-class ConnectionStartOk(Arguments):
+class ConnectionStartOk(Fields):
     client_properties: Table = NO_ARGUMENTS
     mechanism: str = "PLAIN"
     response: bytes = b""
@@ -81,41 +81,41 @@ class ConnectionStartOk(Arguments):
 
 
 @_method(10, 20, SERVER, "S")
-class ConnectionSecure(Arguments):
+class ConnectionSecure(Fields):
     challenge: bytes = b""
 
 
 @_method(10, 21, CLIENT, "S")
-class ConnectionSecureOk(Arguments):
+class ConnectionSecureOk(Fields):
     response: bytes = b""
 
 
 @_method(10, 30, SERVER, "hlh")
-class ConnectionTune(Arguments):
+class ConnectionTune(Fields):
     channel_max: int = 0
     frame_max: int = 0
     heartbeat: int = 0
 
 
 @_method(10, 31, CLIENT, "hlh")
-class ConnectionTuneOk(Arguments):
+class ConnectionTuneOk(Fields):
     channel_max: int = 0
     frame_max: int = 0
     heartbeat: int = 0
 
 
 @_method(10, 40, CLIENT, "s12")
-class ConnectionOpen(Arguments):
+class ConnectionOpen(Fields):
     virtual_host: str = "/"
 
 
 @_method(10, 41, SERVER, "1")
-class ConnectionOpenOk(Arguments):
+class ConnectionOpenOk(Fields):
     pass
 
 
 @_method(10, 50, BOTH, "hshh")
-class ConnectionClose(Arguments):
+class ConnectionClose(Fields):
     reply_code: int = 0
     reply_text: str = ""
     class_id: int = 0
@@ -123,53 +123,53 @@ class ConnectionClose(Arguments):
 
 
 @_method(10, 51, BOTH, "")
-class ConnectionCloseOk(Arguments):
+class ConnectionCloseOk(Fields):
     pass
 
 
 @_method(10, 60, SERVER, "s")
-class ConnectionBlocked(Arguments):
+class ConnectionBlocked(Fields):
     reason: str = ""
 
 
 @_method(10, 61, SERVER, "")
-class ConnectionUnblocked(Arguments):
+class ConnectionUnblocked(Fields):
     pass
 
 
 @_method(10, 70, CLIENT, "Ss")
-class ConnectionUpdateSecret(Arguments):
+class ConnectionUpdateSecret(Fields):
     new_secret: bytes = b""
     reason: str = ""
 
 
 @_method(10, 71, SERVER, "")
-class ConnectionUpdateSecretOk(Arguments):
+class ConnectionUpdateSecretOk(Fields):
     pass
 
 
 @_method(20, 10, CLIENT, "1")
-class ChannelOpen(Arguments):
+class ChannelOpen(Fields):
     pass
 
 
 @_method(20, 11, SERVER, "3")
-class ChannelOpenOk(Arguments):
+class ChannelOpenOk(Fields):
     pass
 
 
 @_method(20, 20, BOTH, "b")
-class ChannelFlow(Arguments):
+class ChannelFlow(Fields):
     active: bool = True
 
 
 @_method(20, 21, BOTH, "b")
-class ChannelFlowOk(Arguments):
+class ChannelFlowOk(Fields):
     active: bool = True
 
 
 @_method(20, 40, BOTH, "hshh")
-class ChannelClose(Arguments):
+class ChannelClose(Fields):
     reply_code: int = 0
     reply_text: str = ""
     class_id: int = 0
@@ -177,12 +177,12 @@ class ChannelClose(Arguments):
 
 
 @_method(20, 41, BOTH, "")
-class ChannelCloseOk(Arguments):
+class ChannelCloseOk(Fields):
     pass
 
 
 @_method(30, 10, CLIENT, "sbbbbb")
-class AccessRequest(Arguments):
+class AccessRequest(Fields):
     realm: str = ""
     exclusive: bool = False
     passive: bool = False
@@ -192,12 +192,12 @@ class AccessRequest(Arguments):
 
 
 @_method(30, 11, SERVER, "h")
-class AccessRequestOk(Arguments):
+class AccessRequestOk(Fields):
     ticket: int = 1
 
 
 @_method(40, 10, CLIENT, "0ssbbbbbt")
-class ExchangeDeclare(Arguments):
+class ExchangeDeclare(Fields):
     exchange: str = ""
     type: str = "direct"
     passive: bool = False
@@ -209,24 +209,24 @@ class ExchangeDeclare(Arguments):
 
 
 @_method(40, 11, SERVER, "")
-class ExchangeDeclareOk(Arguments):
+class ExchangeDeclareOk(Fields):
     pass
 
 
 @_method(40, 20, CLIENT, "0sbb")
-class ExchangeDelete(Arguments):
+class ExchangeDelete(Fields):
     exchange: str = ""
     if_unused: bool = False
     nowait: bool = False
 
 
 @_method(40, 21, SERVER, "")
-class ExchangeDeleteOk(Arguments):
+class ExchangeDeleteOk(Fields):
     pass
 
 
 @_method(40, 30, CLIENT, "0sssbt")
-class ExchangeBind(Arguments):
+class ExchangeBind(Fields):
     destination: str = ""
     source: str = ""
     routing_key: str = ""
@@ -235,12 +235,12 @@ class ExchangeBind(Arguments):
 
 
 @_method(40, 31, SERVER, "")
-class ExchangeBindOk(Arguments):
+class ExchangeBindOk(Fields):
     pass
 
 
 @_method(40, 40, CLIENT, "0sssbt")
-class ExchangeUnbind(Arguments):
+class ExchangeUnbind(Fields):
     destination: str = ""
     source: str = ""
     routing_key: str = ""
@@ -249,12 +249,12 @@ class ExchangeUnbind(Arguments):
 
 
 @_method(40, 51, SERVER, "")
-class ExchangeUnbindOk(Arguments):
+class ExchangeUnbindOk(Fields):
     pass
 
 
 @_method(50, 10, CLIENT, "0sbbbbbt")
-class QueueDeclare(Arguments):
+class QueueDeclare(Fields):
     queue: str = ""
     passive: bool = False
     durable: bool = False
@@ -265,14 +265,14 @@ class QueueDeclare(Arguments):
 
 
 @_method(50, 11, SERVER, "sll")
-class QueueDeclareOk(Arguments):
+class QueueDeclareOk(Fields):
     queue: str = ""
     message_count: int = 0
     consumer_count: int = 0
 
 
 @_method(50, 20, CLIENT, "0sssbt")
-class QueueBind(Arguments):
+class QueueBind(Fields):
     queue: str = ""
     exchange: str = ""
     routing_key: str = ""
@@ -281,23 +281,23 @@ class QueueBind(Arguments):
 
 
 @_method(50, 21, SERVER, "")
-class QueueBindOk(Arguments):
+class QueueBindOk(Fields):
     pass
 
 
 @_method(50, 30, CLIENT, "0sb")
-class QueuePurge(Arguments):
+class QueuePurge(Fields):
     queue: str = ""
     nowait: bool = False
 
 
 @_method(50, 31, SERVER, "l")
-class QueuePurgeOk(Arguments):
+class QueuePurgeOk(Fields):
     message_count: int = 0
 
 
 @_method(50, 40, CLIENT, "0sbbb")
-class QueueDelete(Arguments):
+class QueueDelete(Fields):
     queue: str = ""
     if_unused: bool = False
     if_empty: bool = False
@@ -305,12 +305,12 @@ class QueueDelete(Arguments):
 
 
 @_method(50, 41, SERVER, "l")
-class QueueDeleteOk(Arguments):
+class QueueDeleteOk(Fields):
     message_count: int = 0
 
 
 @_method(50, 50, CLIENT, "0ssst")
-class QueueUnbind(Arguments):
+class QueueUnbind(Fields):
     queue: str = ""
     exchange: str = ""
     routing_key: str = ""
@@ -318,24 +318,24 @@ class QueueUnbind(Arguments):
 
 
 @_method(50, 51, SERVER, "")
-class QueueUnbindOk(Arguments):
+class QueueUnbindOk(Fields):
     pass
 
 
 @_method(60, 10, CLIENT, "lhb")
-class BasicQos(Arguments):
+class BasicQos(Fields):
     prefetch_size: int = 0
     prefetch_count: int = 0
     global_: bool = False
 
 
 @_method(60, 11, SERVER, "")
-class BasicQosOk(Arguments):
+class BasicQosOk(Fields):
     pass
 
 
 @_method(60, 20, CLIENT, "0ssbbbbt")
-class BasicConsume(Arguments):
+class BasicConsume(Fields):
     queue: str = ""
     consumer_tag: str = ""
     no_local: bool = False
@@ -346,23 +346,23 @@ class BasicConsume(Arguments):
 
 
 @_method(60, 21, SERVER, "s")
-class BasicConsumeOk(Arguments):
+class BasicConsumeOk(Fields):
     consumer_tag: str = ""
 
 
 @_method(60, 30, BOTH, "sb")
-class BasicCancel(Arguments):
+class BasicCancel(Fields):
     consumer_tag: str = ""
     nowait: bool = False
 
 
 @_method(60, 31, BOTH, "s")
-class BasicCancelOk(Arguments):
+class BasicCancelOk(Fields):
     consumer_tag: str = ""
 
 
 @_method(60, 40, CLIENT, "0ssbb")
-class BasicPublish(Arguments):
+class BasicPublish(Fields):
     exchange: str = ""
     routing_key: str = ""
     mandatory: bool = False
@@ -370,7 +370,7 @@ class BasicPublish(Arguments):
 
 
 @_method(60, 50, SERVER, "hsss")
-class BasicReturn(Arguments):
+class BasicReturn(Fields):
     reply_code: int = 0
     reply_text: str = ""
     exchange: str = ""
@@ -378,7 +378,7 @@ class BasicReturn(Arguments):
 
 
 @_method(60, 60, SERVER, "sqbss")
-class BasicDeliver(Arguments):
+class BasicDeliver(Fields):
     consumer_tag: str = ""
     delivery_tag: int = 0
     redelivered: bool = False
@@ -387,13 +387,13 @@ class BasicDeliver(Arguments):
 
 
 @_method(60, 70, CLIENT, "0sb")
-class BasicGet(Arguments):
+class BasicGet(Fields):
     queue: str = ""
     no_ack: bool = False
 
 
 @_method(60, 71, SERVER, "qbssl")
-class BasicGetOk(Arguments):
+class BasicGetOk(Fields):
     delivery_tag: int = 0
     redelivered: bool = False
     exchange: str = ""
@@ -402,81 +402,81 @@ class BasicGetOk(Arguments):
 
 
 @_method(60, 72, SERVER, "1")
-class BasicGetEmpty(Arguments):
+class BasicGetEmpty(Fields):
     pass
 
 
 @_method(60, 80, BOTH, "qb")
-class BasicAck(Arguments):
+class BasicAck(Fields):
     delivery_tag: int = 0
     multiple: bool = False
 
 
 @_method(60, 90, CLIENT, "qb")
-class BasicReject(Arguments):
+class BasicReject(Fields):
     delivery_tag: int = 0
     requeue: bool = True
 
 
 @_method(60, 100, CLIENT, "b")
-class BasicRecoverAsync(Arguments):
+class BasicRecoverAsync(Fields):
     requeue: bool = False
 
 
 @_method(60, 110, CLIENT, "b")
-class BasicRecover(Arguments):
+class BasicRecover(Fields):
     requeue: bool = False
 
 
 @_method(60, 111, SERVER, "")
-class BasicRecoverOk(Arguments):
+class BasicRecoverOk(Fields):
     pass
 
 
 @_method(60, 120, BOTH, "qbb")
-class BasicNack(Arguments):
+class BasicNack(Fields):
     delivery_tag: int = 0
     multiple: bool = False
     requeue: bool = True
 
 
 @_method(85, 10, CLIENT, "b")
-class ConfirmSelect(Arguments):
+class ConfirmSelect(Fields):
     nowait: bool = False
 
 
 @_method(85, 11, SERVER, "")
-class ConfirmSelectOk(Arguments):
+class ConfirmSelectOk(Fields):
     pass
 
 
 @_method(90, 10, CLIENT, "")
-class TxSelect(Arguments):
+class TxSelect(Fields):
     pass
 
 
 @_method(90, 11, SERVER, "")
-class TxSelectOk(Arguments):
+class TxSelectOk(Fields):
     pass
 
 
 @_method(90, 20, CLIENT, "")
-class TxCommit(Arguments):
+class TxCommit(Fields):
     pass
 
 
 @_method(90, 21, SERVER, "")
-class TxCommitOk(Arguments):
+class TxCommitOk(Fields):
     pass
 
 
 @_method(90, 30, CLIENT, "")
-class TxRollback(Arguments):
+class TxRollback(Fields):
     pass
 
 
 @_method(90, 31, SERVER, "")
-class TxRollbackOk(Arguments):
+class TxRollbackOk(Fields):
     pass
 
 
@@ -550,7 +550,7 @@ if TYPE_CHECKING:
         | TxRollbackOk
     )
 else:  # a union of 66 classes takes 2 ms to make
-    Method = Arguments
+    Method = Fields
 
 
 def method_name(class_id: int, method_id: int) -> str:

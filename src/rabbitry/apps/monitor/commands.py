@@ -238,8 +238,6 @@ def _broker(
     Raises:
         UsageError: both `--broker` and `-b` name one, or a value is malformed.
     """
-    from dataclasses import replace
-
     from rabbitry.amqp.client import parse_url
     from rabbitry.apps import settings
 
@@ -259,11 +257,11 @@ def _broker(
         text = settings.broker_url(found)
     broker = parse_url(text or DEFAULT_BROKER)
     if host is not None:
-        broker = replace(broker, hosts=parse_url(f"amqp://{host}").hosts)
+        broker = broker._replace(hosts=parse_url(f"amqp://{host}").hosts)
     if virtual_host is not None:
-        broker = replace(broker, virtual_host=virtual_host)
+        broker = broker._replace(virtual_host=virtual_host)
     user, password = _login(credentials, password_file, found)
-    return replace(broker, user=user or broker.user, password=password or broker.password)
+    return broker._replace(user=user or broker.user, password=password or broker.password)
 
 
 def _login(

@@ -10,7 +10,6 @@ import base64
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -147,7 +146,7 @@ class Looking:
 
     def connected(self, vhost: str) -> Connecting:
         """Return a connection to a virtual host, to be entered. It is not recovered: what it holds goes back."""
-        return connect(replace(self._login, virtual_host=vhost), name="rabbitry dashboard", recover=False)
+        return connect(self._login._replace(virtual_host=vhost), name="rabbitry dashboard", recover=False)
 
     async def _shown(self, vhost: str, app: str, page: Mapping[str, Any], longest: int) -> AsyncGenerator[Seen, None]:
         offset = 0

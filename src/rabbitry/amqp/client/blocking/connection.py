@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import ssl as _ssl
 import warnings
 import weakref
 from collections.abc import Callable
+from ssl import SSLContext
 from types import TracebackType
 from typing import Self
 
@@ -221,7 +221,7 @@ def connect_blocking(  # noqa: PLR0913 - the options of `connect`
     declare: Callable[[BlockingConnection], None] | None = None,
     log_level: int = logging.WARNING,
     heartbeat: int | None = None,
-    ssl: _ssl.SSLContext | None = None,
+    ssl: SSLContext | None = None,
     credentials: Credentials | None = None,
     client_properties: Table | None = None,
 ) -> BlockingConnection:

@@ -1,4 +1,4 @@
-"""Classes of methods behave as NamedTuples do."""
+"""Records made with `Fields` behave as NamedTuples do."""
 
 import copy
 import pickle
@@ -8,6 +8,7 @@ import pytest
 
 from rabbitry.amqp.protocol import methods
 from rabbitry.amqp.protocol.methods import BasicAck, BasicQos, ConnectionTune, QueueBind, TxSelect
+from rabbitry.runtime.backoff import Backoff
 
 
 class Plain(NamedTuple):
@@ -48,6 +49,12 @@ def test_wrong_arguments_are_a_type_error(args: tuple[Any, ...], named: dict[str
         ConnectionTune(*args, **named)
     with pytest.raises(TypeError):
         Plain(*args, **named)
+
+
+def test_a_field_without_a_default_must_be_given() -> None:
+    assert Backoff(1.0, longest=2.0)._replace(first=0.5) == (0.5, 2.0, 2.0, 0.5)
+    with pytest.raises(TypeError, match="Backoff lacks the argument 'longest'"):
+        Backoff(1.0)  # type: ignore[call-arg] # on purpose
 
 
 def test_a_replaced_name_must_be_one_of_the_fields() -> None:
