@@ -73,8 +73,8 @@ def test_processes_need_a_plain_function_at_the_top_of_its_module() -> None:
 
 def test_invalid_stages_and_keys_are_refused() -> None:
     app = rabbitry.App("wrong")
-    with pytest.raises(rabbitry.AppError, match="no stages"):
-        app.validate()
+    with pytest.raises(rabbitry.AppError, match="no stages to run"):
+        app.worker()
 
     async def one(value: str) -> str:
         return value

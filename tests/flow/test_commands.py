@@ -189,6 +189,9 @@ def test_lines_are_published_for_later(shop: rabbitry.App, embedded_url: str) ->
     assert "give one of them" in both.stderr
     alone = run(*words, "--dead", url=embedded_url, text="1\n")
     assert (alone.returncode, "give --expires SECONDS too" in alone.stderr) == (2, True)
+    for option, text in (("--after", "--after -1: give seconds"), ("--expires", "--expires -1: give positive seconds")):
+        wrong = run(*words, option, "-1", url=embedded_url, text="1\n")
+        assert (wrong.returncode, text in wrong.stderr) == (2, True), wrong.stderr
     at = f"{datetime.now(UTC) + timedelta(days=30):%Y-%m-%dT%H:%M:%S%z}"
     later = run(*words, "--at", at, "--expires", "60", "--dead", url=embedded_url, text="1\n")
     assert later.returncode == 0, later.stderr

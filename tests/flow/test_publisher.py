@@ -7,7 +7,8 @@ import pytest
 
 import rabbitry
 from rabbitry.exceptions import PublishReturned
-from tests.flow._running import counts
+from rabbitry.testing import harness
+from tests.flow._running import counts, eventually_holds
 
 
 def _app(name: str) -> rabbitry.App:
@@ -30,6 +31,29 @@ async def test_leaving_waits_for_all_that_was_sent(broker_url: str, no_leaks: No
         for number in range(500):
             await publisher.send(str(number), key="in")
     assert (await counts(broker_url, ["waits.handle"]))["waits.handle"] == 500
+
+
+async def test_an_app_without_stages_publishes(broker_url: str, no_leaks: None) -> None:
+    web = rabbitry.App("web")
+    web.output("order", queue="web.orders")
+    async with web.publisher(broker_url) as publisher:
+        await publisher.publish("now", key="order")
+        await publisher.publish("later", key="order", after=1)
+        with pytest.raises(rabbitry.UsageError, match="key 'bill' leads nowhere in app 'web'; it has order"):
+            await publisher.publish("lost", key="bill")
+    await eventually_holds(broker_url, "web.orders", 2)
+    assert await counts(broker_url, ["web.dead", "web.retry.1s"]) == {"web.dead": -1, "web.retry.1s": -1}
+    with pytest.raises(rabbitry.AppError, match="app 'web' has no stages to run"):
+        web.worker(broker_url)
+
+
+async def test_a_harness_shows_what_an_app_without_stages_publishes() -> None:
+    web = rabbitry.App("web")
+    web.output("order", queue="web.orders")
+    async with harness(web) as h:
+        await web.publish("tea", key="order")
+        assert await h.published("order") == "tea"
+        await h.idle()
 
 
 async def test_leaving_raises_failures_that_were_not_handled(broker_url: str) -> None:

@@ -15,16 +15,15 @@ from rabbitry.flow.timing import Expiry, Timing, expiry_of, read_expiry, timing_
 
 def test_a_message_without_times_has_none() -> None:
     assert timing_of(None, None, None, "drop") is None
-    assert timing_of(None, None, None, "dead") is None
 
 
 @pytest.mark.parametrize(
     ("after", "expires", "timing"),
     [
-        (2, None, Timing(2.0, None, "dead")),
+        (2, 3, Timing(2.0, 3.0, "dead")),
         (timedelta(days=60), timedelta(minutes=1), Timing(5_184_000.0, 60.0, "dead")),
         (None, 0.5, Timing(0.0, 0.5, "dead")),
-        (0, None, Timing(0.0, None, "dead")),
+        (0, 1, Timing(0.0, 1.0, "dead")),
     ],
 )
 def test_times_are_seconds_or_timedeltas(after: Any, expires: Any, timing: Timing) -> None:
@@ -52,6 +51,9 @@ def test_a_time_of_day_is_a_delay_and_one_that_is_over_is_none() -> None:
         ({"expires": 0}, "expires=0: give positive seconds"),
         ({"expires": 1e12}, "at most 100 years"),
         ({"expires": 1, "expired": "keep"}, "expired='keep': give 'drop' or 'dead'"),
+        ({"expired": "keep"}, "expired='keep': give 'drop' or 'dead'"),
+        ({"expired": "dead"}, "give expires=SECONDS too"),
+        ({"after": 1, "expired": "dead"}, "give expires=SECONDS too"),
     ],
 )
 def test_what_is_no_time_is_refused(times: dict[str, Any], text: str) -> None:

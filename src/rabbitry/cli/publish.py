@@ -33,14 +33,16 @@ def publish(
     key: str = typer.Argument(metavar="KEY", help="The routing key of the first stage."),
     *,
     after: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Deliver them so much later, at most four years.")
+        float | None,
+        typer.Option(metavar="SECONDS", help="Deliver them so much later, at most four years."),
     ] = None,
     at: Annotated[
         datetime | None,
         typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z"], metavar="TIME", help="Deliver them at 2028-02-29T08:00:00+0100."),
     ] = None,
     expires: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Drop those that no worker has taken so long after that.")
+        float | None,
+        typer.Option(metavar="SECONDS", help="Drop those that no worker has taken so long after that."),
     ] = None,
     dead: Annotated[bool, typer.Option("--dead", help="Make these dead letters, instead of dropping them.")] = False,
     plain: Plain = False,
@@ -53,12 +55,26 @@ def publish(
     Lines are JSON, or text if the stage takes text. At a line that the stage could not decode, publishing stops with
     exit code 1; the lines before it are published. Example: rabbitry publish shop.flow:app order < orders.jsonl
     """
-    if dead and expires is None:
-        raise UsageError("--dead says what becomes of messages that expire: give --expires SECONDS too")
+    times = _times(after, at, expires, dead=dead)
     url = broker_url(context, broker)
     flow = load_app(path, plain=plain)
-    times: Times = {"after": after, "at": at, "expires": expires, "expired": "dead" if dead else "drop"}
     raise typer.Exit(run_once(_publish(flow, key, url, times, strict=strict, as_json=as_json)))
+
+
+def _times(after: float | None, at: datetime | None, expires: float | None, *, dead: bool) -> Times:
+    """Check the options of times, and return the arguments that they stand for. Raises UsageError."""
+    from rabbitry.flow.timing import LONGEST_EXPIRY
+    from rabbitry.flow.wiring.delays import LONGEST
+
+    if after is not None and not 0 <= after <= LONGEST:
+        raise UsageError(f"--after {after:g}: give seconds from 0 to {LONGEST}, which is four years")
+    if expires is not None and not 0 < expires <= LONGEST_EXPIRY:
+        raise UsageError(f"--expires {expires:g}: give positive seconds, at most those of 100 years")
+    if after is not None and at is not None:
+        raise UsageError("--after and --at both say when the messages are delivered: give one of them")
+    if dead and expires is None:
+        raise UsageError("--dead says what becomes of messages that expire: give --expires SECONDS too")
+    return {"after": after, "at": at, "expires": expires, "expired": "dead" if dead else "drop"}
 
 
 async def _publish(flow: App, key: str, url: str, times: Times, *, strict: bool, as_json: bool) -> int:
@@ -70,7 +86,7 @@ async def _publish(flow: App, key: str, url: str, times: Times, *, strict: bool,
 
     stage = next((stage for stage in flow.stages.values() if stage.key == key), None)
     codec: Codec = stage.codec if stage is not None else Codec(object if key in flow.outputs else dict)
-    content_type = BYTES if codec.type is bytes else TEXT if codec.type is str else JSON
+    content_type = BYTES if codec.type is bytes else TEXT if codec.is_text else JSON
     type_name = codec.type.__name__ if isinstance(codec.type, type) else str(codec.type)
     sent, pending = 0, deque[asyncio.Future[None]]()
     columns = (SpinnerColumn(), TextColumn("published"), MofNCompleteColumn(), TimeElapsedColumn())

@@ -107,6 +107,6 @@ def _timed(spec: AppSpec, message: Publication, timing: Timing) -> Publication:
     if not queues:
         raise UsageError(
             f"key {message.routing_key!r} leads to no queue that app {spec.name!r} knows, so that nothing can be "
-            "delivered to it later: declare it with app.output(KEY, queue=…), or publish without after= and at="
+            "delivered to it later: declare its queue with app.output(KEY, queue=…), or have it delivered at once"
         )
     return delayed(queues, message, timing.delay)

@@ -77,7 +77,7 @@ def value_of(delivery: Delivery, type_: Any = None) -> Any:
         kind = CallCancelled if reason == CANCELLED else CallFailed
         raise kind(text_header(headers, ERROR) or reason, reason=reason)
     if type_ is not None:
-        return Codec(type_).decode(delivery.body)
+        return Codec(type_).decode(delivery.body, properties.content_type)
     if properties.content_type == JSON:
         return Codec(object).decode(delivery.body)
     return decode_text(delivery.body) if properties.content_type == TEXT else delivery.body

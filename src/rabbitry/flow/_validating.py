@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 def check_app(spec: AppSpec) -> None:
     """Raise AppError for an app that can't run; see `App.validate`."""
-    if not spec.stages:
-        raise AppError(f"app {spec.name!r} has no stages: decorate a function with @app.stage(KEY)")
     for middleware in spec.middlewares:
         if absent := sorted((middleware.stages or frozenset()) - set(spec.stages)):
             raise AppError(

@@ -496,7 +496,7 @@ class App:
         """Check the app as a whole.
 
         Raises:
-            AppError: There is no stage, a `then` leads nowhere, or a middleware does not fit a stage.
+            AppError: A `then` leads nowhere, or a middleware does not fit a stage.
         """
         check_app(self.spec())
 
@@ -549,6 +549,8 @@ class App:
         from rabbitry.flow.worker import Worker
 
         self.validate()
+        if not self.stages:
+            raise AppError(f"app {self.name!r} has no stages to run: decorate a function with @app.stage(KEY)")
         return Worker(
             self.spec(),
             url,
@@ -562,6 +564,9 @@ class App:
 
     def publisher(self, url: str | BrokerURL | None = None, *, strict: bool = False) -> Publisher:
         """Return a publisher, to be entered with `async with`; it declares the app's topology first.
+
+        An app without stages has one too: with `app.output(KEY, queue=…)` a web process that only publishes names the
+        queues of other programs.
 
         Args:
             url: The broker. None means that of the app's worker if one runs in this process; otherwise see

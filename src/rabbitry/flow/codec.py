@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeGuard
 
 import msgspec
@@ -23,8 +25,17 @@ LONGEST_SCHEMA: Final = 32_768
 
 _logger = logging.getLogger(__name__)
 
-_encoder = msgspec.json.Encoder()
 _decode_object = json_decoder(dict[str, msgspec.Raw])
+
+
+def _plain_text(value: object) -> str:
+    """Return a value of a subclass of `str` as text, also within other values."""
+    if isinstance(value, str):
+        return str(value)
+    raise NotImplementedError  # msgspec's error names the type
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_plain_text)
 
 
 class Encoded(NamedTuple):
@@ -63,16 +74,50 @@ class Codec:
     """Decodes bodies to one type.
 
     Raises TypeError at once for a type that no JSON document can be decoded to.
+
+    `encode` makes text of a `str` and bytes of `bytes`, and JSON of all other values. A type whose values are all text,
+    such as `Literal["a", "b"]`, is therefore read from text. If only some are, as those of `str | int`, the content
+    type decides.
     """
 
     def __init__(self, type_: object) -> None:
         self.type = type_
-        self.decode_body: Callable[[bytes], object] = _decoder(type_)
+        self.needs_content_type: bool = False
+        """Whether the content type decides how a body is read."""
+        self.decode_body: Callable[[bytes], object] = self._made(type_)
         self._known = _known_fields(type_)
 
-    def decode(self, body: bytes) -> object:
-        """Return the value. Raises Undecodable, which names the field."""
+    def _made(self, type_: object) -> Callable[[bytes], object]:
+        forms = _forms(type_)
+        self.is_text: bool = forms == {TEXT}
+        """Whether all values are text, and the bodies too."""
+        self._by_content_type: dict[str | None, Callable[[bytes], object]] = {}
+        if forms == {JSON}:
+            return _json_decoder(type_)
+        raw = {TEXT: partial(_from_text, type_), BYTES: partial(_from_bytes, type_)}
+        if forms <= {TEXT}:
+            return decode_text if type_ is str else raw[TEXT]
+        if forms <= {BYTES}:
+            return bytes if type_ is bytes else raw[BYTES]
+        self.needs_content_type = True
+        self._by_content_type = {form: raw[form] for form in forms if form in raw}
+        return _json_decoder(type_)
+
+    def decode(self, body: bytes, content_type: str | None = None) -> object:
+        """Return the value. Raises Undecodable, which names the field.
+
+        Args:
+            body: The body.
+            content_type: The message's, if `needs_content_type`; otherwise it is ignored.
+        """
+        if self.needs_content_type:
+            return self._by_content_type.get(content_type, self.decode_body)(body)
         return self.decode_body(body)
+
+    def kept(self, body: bytes, content_type: str | None) -> bytes:
+        """Return the body as it can be kept without its content type. Raises Undecodable, which names the field."""
+        value = self.decode(body, content_type)
+        return _encoder.encode(value) if self.needs_content_type else body
 
     def schema(self) -> dict[str, Any] | None:
         """Return the JSON Schema of the bodies, with contentMediaType if they are not JSON; None if there is no schema.
@@ -84,11 +129,12 @@ class Codec:
             return {"contentMediaType": BYTES}
         if self.type is str:
             return {"type": "string", "contentMediaType": TEXT}
+        media = {"contentMediaType": TEXT} if self.is_text else {}
         try:
             if _is_model(self.type):
                 found: dict[str, Any] = self.type.model_json_schema()
             else:
-                found = msgspec.json.schema(self.type, schema_hook=_schema_hook)
+                found = msgspec.json.schema(self.type, schema_hook=_schema_hook) | media
             return found if len(_encoder.encode(found)) <= LONGEST_SCHEMA else None
         except Exception as error:  # noqa: BLE001 - a model's own hooks may raise anything, and the worker goes on
             _logger.debug("no JSON schema of %r: %r", self.type, error)
@@ -103,30 +149,77 @@ class Codec:
         return {name: raw for name, raw in fields.items() if name not in self._known}
 
 
-def _decoder(type_: object) -> Callable[[bytes], object]:
-    if type_ is bytes:
-        return bytes
-    if type_ is str:
-        return decode_text
+def _forms(type_: object) -> set[str]:
+    """Return the content types that `encode` gives the values of a type."""
+    if _is_model(type_):
+        return {JSON}
+    info = msgspec.inspect.type_info(type_)
+    kinds = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
+    return set().union(*map(_forms_of, kinds))
+
+
+def _forms_of(info: msgspec.inspect.Type) -> set[str]:
+    match info:
+        case msgspec.inspect.StrType():
+            return {TEXT}
+        case msgspec.inspect.BytesType() | msgspec.inspect.ByteArrayType():
+            return {BYTES}
+        case msgspec.inspect.LiteralType(values=values):
+            return {TEXT if isinstance(value, str) else JSON for value in values}
+        case msgspec.inspect.EnumType(cls=kind) | msgspec.inspect.CustomType(cls=kind) if issubclass(kind, str):
+            return {TEXT}
+        case msgspec.inspect.AnyType() | msgspec.inspect.CustomType():  # of `object`, as `_json_decoder` checks
+            return {TEXT, BYTES, JSON}
+    return {JSON}
+
+
+def _from_text(type_: Any, body: bytes) -> object:
+    """Decode text to a type. JSON is read too where it is no text of this type: others may send `"a"`."""
+    text = decode_text(body)
+    try:
+        return msgspec.convert(text, type_, dec_hook=_from_json)
+    except msgspec.ValidationError as error:
+        with contextlib.suppress(Undecodable):
+            if text.startswith('"'):
+                return json_decoder(type_, _from_json)(body)
+        raise Undecodable(str(error)) from error
+
+
+def _from_bytes(type_: Any, body: bytes) -> object:
+    if type_ is bytearray:
+        return bytearray(body)
+    try:
+        return msgspec.convert(body, type_, dec_hook=_from_json)
+    except msgspec.ValidationError as error:
+        raise Undecodable(str(error)) from error
+
+
+def _json_decoder(type_: object) -> Callable[[bytes], object]:
     if _is_model(type_):
         return _model_decoder(type_)
     for part in _parts(msgspec.inspect.type_info(type_)):
-        if isinstance(part, msgspec.inspect.CustomType) and part.cls is not object:
+        if isinstance(part, msgspec.inspect.CustomType) and part.cls is not object and not issubclass(part.cls, str):
             raise TypeError(f"{part.cls!r} can't be decoded from JSON")
-    decode: Callable[[bytes], object] = json_decoder(type_, _as_it_is)  # type: ignore[arg-type] # any annotation
+    decode: Callable[[bytes], object] = json_decoder(type_, _from_json)  # type: ignore[arg-type] # any annotation
     return decode
 
 
 def _schema_hook(type_: type) -> dict[str, Any]:
-    """Return the schema of `object`, which is any JSON value."""
+    """Return the schema of `object`, which is any JSON value, and of a subclass of `str`."""
+    if issubclass(type_, str):
+        return {"type": "string"}
     if type_ is not object:
         raise NotImplementedError
     return {"title": "any value"}  # msgspec takes an empty one for none
 
 
-def _as_it_is(type_: type, value: object) -> object:
-    """Return any JSON value where a type says `object`, the one custom type that is let through."""
-    return value
+def _from_json(type_: type, value: object) -> object:
+    """Return any JSON value where a type says `object`, and an object of a subclass of `str`."""
+    if type_ is object:
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
+    return type_(value)
 
 
 def _is_model(type_: object) -> TypeGuard[type[BaseModel]]:

@@ -223,8 +223,9 @@ class _Arrival:
         if part.is_notice:
             bodies = self._store.end(part, self._message.id, self._run, late)
         else:
-            self._codec.decode(self._body)  # one that can't be decoded is a dead letter of its own
-            bodies = self._store.arrive(part, self._message.id, self._run, self._body)
+            # One that can't be decoded is a dead letter of its own.
+            body = self._codec.kept(self._body, self._message.content_type)
+            bodies = self._store.arrive(part, self._message.id, self._run, body)
         return None if bodies is None else [self._codec.decode(body) for body in bodies]
 
     def release(self) -> None:

@@ -49,7 +49,7 @@ def check_value(key: Key[Any], value: object, encoded: Encoded) -> None:
             raise UsageError(f"key {key.name!r} takes {_called(type_)}, and not {_called(type(value))}")
         return
     try:
-        key._codec.decode(encoded.body)
+        key._codec.decode(encoded.body, encoded.content_type)
     except Undecodable as error:
         raise UsageError(f"key {key.name!r} takes {_called(type_)}, and not this value: {error}") from error
 

@@ -16,7 +16,7 @@ Expired: TypeAlias = Literal["drop", "dead"]
 """What happens to a message that no worker took in time: it is dropped, or becomes a dead letter."""
 Seconds: TypeAlias = float | timedelta
 
-_LONGEST: Final = 100 * 365 * 86400.0
+LONGEST_EXPIRY: Final = 100 * 365 * 86400.0
 """Seconds of the longest time after which a message expires."""
 
 
@@ -76,6 +76,10 @@ def timing_of(
     expired: Expired = "drop",
 ) -> Timing | None:
     """Check the times of a message; None if it is delivered at once and never expires. Raises UsageError."""
+    if expired not in get_args(Expired):
+        raise UsageError(f"expired={expired!r}: give 'drop' or 'dead'")
+    if expired == "dead" and expires is None:
+        raise UsageError("expired='dead' without expires=: the message would never expire: give expires=SECONDS too")
     if after is None and at is None and expires is None:
         return None
     if after is not None and at is not None:
@@ -87,12 +91,10 @@ def timing_of(
         if not isinstance(at, datetime) or at.utcoffset() is None:
             raise UsageError(f"at={at!r}: give a datetime with a time zone, such as datetime.now(UTC) + timedelta(…)")
         delay = max(0.0, (at - datetime.now(UTC)).total_seconds())  # a time that is over: at once
-    if expired not in get_args(Expired):
-        raise UsageError(f"expired={expired!r}: give 'drop' or 'dead'")
     limit = None
     if expires is not None:
         limit = _seconds("expires", expires)
-        if not 0 < limit <= _LONGEST:
+        if not 0 < limit <= LONGEST_EXPIRY:
             raise UsageError(f"expires={expires!r}: give positive seconds, or a timedelta, of at most 100 years")
     return Timing(delay, limit, expired)
 

@@ -317,10 +317,10 @@ class Harness:
         if type_ is None and (typed := self.app.spec().types.get(key)) is not None:
             type_ = typed.type
         if type_ is not None:
-            return Codec(type_).decode(body)
+            return Codec(type_).decode(body, content_type)
         if stage is not None:
             join = self.app.spec().joins.get(stage.name)
-            return (stage if join is None else join).codec.decode(body)
+            return (stage if join is None else join).codec.decode(body, content_type)
         if content_type == JSON:
             return Codec(object).decode(body)
         return decode_text(body) if content_type == TEXT else body

@@ -1,12 +1,16 @@
 """`delivery.process()`, which settles a message at the end of a block."""
 
 import asyncio
+import contextlib
 
 import pytest
 
 import rabbitry
 from rabbitry.amqp.client.channel import Channel
 from rabbitry.amqp.client.consuming import Delivery
+from rabbitry.amqp.client.url import BrokerURL
+from tests.support.proxy import FaultProxy
+from tests.support.waiting import eventually
 
 
 async def _got(channel: Channel, queue: str) -> Delivery:
@@ -33,6 +37,10 @@ async def test_a_block_that_ends_acknowledges(broker_url: str) -> None:
         await channel.close()
         await channel.open()
         assert await channel.get(queue) is None
+
+
+async def _lost(delivery: Delivery) -> None:
+    await eventually(lambda: delivery.is_lost, "the connection is lost")
 
 
 @pytest.mark.parametrize(
@@ -123,3 +131,35 @@ def test_blocking_deliveries_are_settled_by_the_same_rules(broker_url: str) -> N
         with second.process():
             assert second.body == b"work"
         assert channel.get(queue) is None
+
+
+async def test_a_consumer_goes_on_over_lost_connections(broker_url: str, url: BrokerURL, proxy: FaultProxy) -> None:
+    """The robust consumer of docs/howto/from-aio-pika.md, which is cut off twice while it handles a message."""
+    bodies = [b"%d" % number for number in range(30)]
+    faults = {b"5": proxy.cut, b"15": proxy.reset}
+    handled: list[bytes] = []
+    failed: list[bytes] = []
+    async with rabbitry.connect(broker_url) as outside, rabbitry.connect(url) as connection:
+        feed = await outside.channel()
+        await feed.declare_queue("robust", durable=True)
+        for body in bodies:
+            await feed.send(body, routing_key="robust")
+        await feed.wait_for_confirms()
+        channel = await connection.channel(prefetch=10)
+        await channel.declare_queue("robust", durable=True)
+        async with channel.consume("robust", restore=True) as deliveries:
+            async for delivery in deliveries:
+                with contextlib.suppress(LookupError):
+                    async with delivery.process(requeue=True, requeue_once=True):
+                        if fault := faults.pop(delivery.body, None):
+                            await fault()
+                            await _lost(delivery)
+                        if delivery.body == b"28" and not failed:
+                            failed.append(delivery.body)
+                            raise LookupError
+                        handled.append(delivery.body)
+                if handled.count(b"5") > 1 and handled.count(b"15") > 1 and set(handled) == set(bodies):
+                    break
+        await connection.close()
+        assert (await feed.declare_queue("robust", passive=True)).message_count == 0
+    assert failed == [b"28"]

@@ -117,7 +117,8 @@ def derive(spec: AppSpec) -> AppTopology:
                 is_durable = durable or item.exchange is not None
                 queues.append(QueueSpec(item.queue, is_durable, own, is_required, item.queue in passing))
             bindings.append(Binding(exchange, item.queue, item.key))
-    queues.append(QueueSpec(dead_queue(spec.name)))
+    if spec.stages:  # of an app that only publishes, nothing fails
+        queues.append(QueueSpec(dead_queue(spec.name)))
     for stage in spec.stages.values():
         queues.append(QueueSpec(suspects_queue(spec.name, stage.name)))
         queues.append(QueueSpec(pause_queue(spec.name, stage.name), True, pause_arguments(stage.queue)))
@@ -127,7 +128,7 @@ def derive(spec: AppSpec) -> AppTopology:
         exchanges.append(ExchangeSpec(cancel_exchange(spec.name), "fanout"))
         queues.append(QueueSpec(cancelled_queue(spec.name), True, kept_arguments()))
         bindings.append(Binding(cancel_exchange(spec.name), cancelled_queue(spec.name), ""))
-    for seconds, suffix in RETRY_QUEUES:
+    for seconds, suffix in RETRY_QUEUES if spec.stages else ():
         name = retry_queue(spec.name, suffix)
         exchanges.append(ExchangeSpec(name, "fanout"))
         queues.append(QueueSpec(name, True, waiting(seconds)))

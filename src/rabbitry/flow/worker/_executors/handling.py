@@ -29,7 +29,12 @@ def _arguments(stage: Stage, body: Body, message: Metadata) -> tuple[dict[str, o
 
 
 def _single_arguments(stage: Stage, body: bytes, message: Metadata) -> dict[str, object]:
-    return stage.arguments(stage.codec.decode(body), message)
+    codec = stage.codec
+    if not codec.needs_content_type:
+        return stage.arguments(codec.decode_body(body), message)
+    metadata = message()
+    assert isinstance(metadata, Message)  # noqa: S101 # of a single body; narrows the type
+    return stage.arguments(codec.decode(body, metadata.content_type), message)
 
 
 def call_async(invoker: Invoker, work: Input, put: PutAsync) -> Coroutine[Any, Any, Result]:

@@ -32,9 +32,13 @@ class OpenedBatch:
         self._failures: list[tuple[int, Result]] = []
         self.places: list[int] = []
         values: list[object] = []
-        for place, body in enumerate(bodies):
+        needs_all = stage.signature.message is not None or stage.codec.needs_content_type
+        found = messages() if needs_all else []
+        assert isinstance(found, list)  # noqa: S101 # a batch's; narrows the type
+        types = [message.content_type for message in found] or [None] * len(bodies)
+        for place, (body, content_type) in enumerate(zip(bodies, types, strict=True)):
             try:
-                values.append(stage.codec.decode(body))
+                values.append(stage.codec.decode(body, content_type))
             except Undecodable as error:
                 self._failures.append((place, failed(error)))
             else:
@@ -43,8 +47,6 @@ class OpenedBatch:
         signature = stage.signature
         self.arguments: dict[str, object] = {signature.value: values}
         if signature.message is not None:
-            found = messages()
-            assert isinstance(found, list)  # noqa: S101 # a batch's; narrows the type
             self.arguments[signature.message] = [found[place] for place in self.places]
         if signature.batch is not None:
             self.arguments[signature.batch] = self._batch
