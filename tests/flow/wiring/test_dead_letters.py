@@ -1,7 +1,6 @@
 """A replay publishes at most one batch of copies whose originals the broker may still have. Others test the rest."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -23,7 +22,7 @@ async def test_unread_acks_leave_at_most_one_batch_twice(
     async with (
         FaultProxy(url.hosts[0][1]) as proxy,
         rabbitry.connect(broker_url) as over,
-        rabbitry.connect(replace(url, hosts=(("127.0.0.1", proxy.port),))) as taking,
+        rabbitry.connect(url._replace(hosts=(("127.0.0.1", proxy.port),))) as taking,
     ):
         channel = await over.channel()
         await channel.declare_queue("again.queue", durable=True)
