@@ -13,6 +13,9 @@ from rabbitry.flow.exceptions import AppError
 
 MOST_UNACKED: Final = 65_535
 """The largest prefetch (AMQP 0-9-1, basic.qos), and so the largest batch."""
+MOST_BATCH_BYTES: Final = 4 << 20
+"""The most bytes of the bodies of a batch, and the default: half of what a consumer has in hand (`worker/_window.py`),
+so that the next batch gathers meanwhile."""
 _MOST_PRIORITIES: Final = 255
 _NOT_GIVEN: Final = ("x-queue-type", "x-single-active-consumer", "x-delivery-limit")
 """Arguments that App(queue_type=…) and single_active=… stand for."""
@@ -78,6 +81,10 @@ _RULES: Final[Mapping[str, _Rule]] = {
         f"a number of messages, 1 to {MOST_UNACKED}, or None",
     ),
     "within": (_optional(lambda value: _is_number(value) and value >= 0), "seconds, not negative, or None"),  # type: ignore[operator] # a number
+    "batch_bytes": (
+        _optional(lambda value: _is_count(value) and value <= MOST_BATCH_BYTES),  # type: ignore[operator] # a count
+        f"bytes, 1 to {MOST_BATCH_BYTES}, or None",
+    ),
     "attempts": (_is_count, "a positive whole number"),
     "delays": (_are_delays, "a list of seconds, not negative"),
     "time_limit": (lambda value: _is_number(value) and value > 0, "positive seconds"),  # type: ignore[operator] # a number

@@ -48,6 +48,7 @@ T = TypeVar("T")
 _EXCHANGE_TYPES: Final = ("direct", "topic", "fanout")
 _JOINS_HAVE_NO: Final[dict[str, Any]] = {
     "batch": None,
+    "batch_bytes": None,
     "keep_unknown": False,
     "single_active": False,
     "uncounted": UNCOUNTED,
@@ -141,6 +142,7 @@ class App:
         processes: bool = False,
         batch: int | None = None,
         within: float | None = None,
+        batch_bytes: int | None = None,
         attempts: int = ATTEMPTS,
         delays: Sequence[float] = DELAYS,
         time_limit: float = TIME_LIMIT,
@@ -175,6 +177,7 @@ class App:
             batch: The most messages of the list that the handler takes; see `Batch`. None: it takes one message.
             within: Seconds after its first message at which a batch is handed over even if it is not full; None for
                 0.05.
+            batch_bytes: The most bytes of the bodies of a batch, unless one message has more; None for 4 MiB, the most.
             attempts: How often a message is tried before it becomes a dead letter.
             delays: Seconds to wait after the first, second, … failed attempt; the last one holds for all further ones.
                 0 tries again at once: `delays=[0, 5, 60]` for what the first failure often mends.
@@ -208,6 +211,7 @@ class App:
             "processes": processes,
             "batch": batch,
             "within": within,
+            "batch_bytes": batch_bytes,
             "attempts": attempts,
             "delays": delays,
             "time_limit": time_limit,

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from rabbitry.amqp.protocol.tables import encode_short
 from rabbitry.flow._annotations import called, where, written
-from rabbitry.flow._options import MOST_UNACKED
+from rabbitry.flow._options import MOST_BATCH_BYTES, MOST_UNACKED
 from rabbitry.flow._signature import Handler, Signature, signature_of
 from rabbitry.flow.codec import Codec
 from rabbitry.flow.exceptions import AppError
@@ -65,6 +65,8 @@ class Stage:
     batch: int | None
     """Messages that the handler gets at once at most; None if it gets one."""
     within: float
+    batch_bytes: int
+    """The most bytes of the bodies of a batch, unless a single message has more."""
     attempts: int
     delays: Sequence[float]
     jitter: float
@@ -137,6 +139,7 @@ def make_stage(  # noqa: PLR0913 - the options of `App.stage`
     processes: bool,
     batch: int | None,
     within: float | None,
+    batch_bytes: int | None,
     attempts: int,
     delays: Sequence[float],
     jitter: float,
@@ -157,7 +160,7 @@ def make_stage(  # noqa: PLR0913 - the options of `App.stage`
     """
     what = described(app, name, handler)
     kind = _kind_of(handler, what, processes=processes)
-    _check_batch(what, batch, within, keep_unknown=keep_unknown)
+    _check_batch(what, batch, within, batch_bytes, keep_unknown=keep_unknown)
     signature = signature_of(handler, what, takes_batches=batch is not None, takes_parts=takes_parts)
     _check_dependencies(what, kind, signature)
     source = written(handler)
@@ -176,6 +179,7 @@ def make_stage(  # noqa: PLR0913 - the options of `App.stage`
         signature=signature,
         batch=batch,
         within=WITHIN if within is None else within,
+        batch_bytes=batch_bytes or MOST_BATCH_BYTES,
         attempts=attempts,
         delays=tuple(delays),
         jitter=float(jitter),
@@ -256,10 +260,13 @@ def _check_dependencies(what: str, kind: HandlerKind, signature: Signature) -> N
             )
 
 
-def _check_batch(what: str, batch: int | None, within: float | None, *, keep_unknown: bool) -> None:
+def _check_batch(
+    what: str, batch: int | None, within: float | None, batch_bytes: int | None, *, keep_unknown: bool
+) -> None:
     if batch is None:
-        if within is not None:
-            raise AppError(f"{what}: within=… is for stages with batch=…")
+        for name, value in (("within", within), ("batch_bytes", batch_bytes)):
+            if value is not None:
+                raise AppError(f"{what}: {name}=… is for stages with batch=…")
     elif keep_unknown:
         raise AppError(f"{what}: keep_unknown=True can't go with batch=…: a result has no single input there")
 

@@ -8,8 +8,8 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import Properties
+from rabbitry.flow._options import MOST_BATCH_BYTES
 from rabbitry.flow.worker import Worker, _window
-from rabbitry.flow.worker._executors.batching import MOST_BYTES
 from rabbitry.flow.worker._window import FIRST, LARGEST, Window
 from tests.flow._running import counts, eventually_holds
 from tests.support.waiting import eventually, eventually_awaited
@@ -132,20 +132,22 @@ async def test_small_messages_are_prefetched_up_to_the_limit(broker_url: str, no
         await eventually_holds(broker_url, "small.handle", 10)
 
 
-async def test_a_batch_is_cut_by_its_bytes(broker_url: str) -> None:
-    app = rabbitry.App("cut")
+@pytest.mark.parametrize("batch_bytes", [None, 3000])
+async def test_a_batch_is_cut_by_its_bytes(broker_url: str, batch_bytes: int | None) -> None:
+    app = rabbitry.App(f"cut{batch_bytes}")
     seen: list[int] = []
 
-    @app.stage("in", batch=500, within=100)
+    @app.stage("in", batch=500, within=100, batch_bytes=batch_bytes)
     async def handle(bodies: list[bytes]) -> None:
         seen.append(len(bodies))
 
-    third = b"x" * (MOST_BYTES // 3)
+    most = batch_bytes or MOST_BATCH_BYTES
+    third = b"x" * (most // 3)
     async with app.worker(broker_url, connect_attempts=1):
         async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
             for _ in range(6):
-                await channel.send(third, routing_key="cut.handle")
-            await channel.send(b"x" * 2 * MOST_BYTES, routing_key="cut.handle")
+                await channel.send(third, routing_key=f"{app.name}.handle")
+            await channel.send(b"x" * 2 * most, routing_key=f"{app.name}.handle")
             await channel.wait_for_confirms()
         await eventually(lambda: sum(seen) == 7, "all messages, though no time was up")
     assert seen == [3, 3, 1]

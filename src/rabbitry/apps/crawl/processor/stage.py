@@ -29,6 +29,8 @@ READINGS: Final = 4
 """Attempts to read a page; one more reports the failure."""
 BATCH: Final = 32
 """Pages passed to a process at once, which halves the CPU of everything but extraction."""
+BATCH_BYTES: Final = 1 << 20
+"""Compressed bytes of these pages: about 8 MB of HTML, a fifth of the time limit. Average pages do not reach it."""
 GATHERING: Final = 0.1
 """Seconds that a page waits for others to be passed on together. At 100 pages a second, passing them one by one takes
 half as much CPU again in the processor, most of it for waking threads and the process."""
@@ -60,6 +62,7 @@ def processor_app(processes: int = 1, *, plain: bool = False) -> App:
         concurrency=processes,
         batch=BATCH,
         within=GATHERING,
+        batch_bytes=BATCH_BYTES,
         attempts=READINGS + 1,
         delays=DELAYS,
         time_limit=TIME_LIMIT,

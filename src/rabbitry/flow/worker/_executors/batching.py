@@ -1,6 +1,6 @@
 """Gathering single messages into the batches that a handler takes, and splitting a batch that failed.
 
-A batch is handed over when it is full, by its messages or by MOST_BYTES, or `within` seconds after its first message
+A batch is handed over when it is full, by its messages or by its bytes, or `within` seconds after its first message
 came; while all handlers are busy it continues to fill. A batch that fails as a whole is handled again at once in
 halves, and these in halves again, until the message at fault fails alone. Only that message is charged an attempt. For
 500 messages this takes about 18 calls. If the batch's time limit ends before that, the remaining messages go to the
@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Container, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from rabbitry.flow.stage import Stage
 from rabbitry.flow.worker._executors.executor import drop
@@ -23,10 +23,6 @@ from rabbitry.flow.worker._job import GIVEN_BACK, SUSPECT, BatchJob, Job, Result
 
 if TYPE_CHECKING:
     from rabbitry.flow.worker._executors.executor import Report, WorkExecutor
-
-MOST_BYTES: Final = 4 << 20
-"""Bytes of the bodies of a batch, unless a single message has more: half of what a consumer has in hand (`_window`), so
-that the next batch gathers meanwhile."""
 
 _logger = logging.getLogger(__name__)
 
@@ -39,6 +35,7 @@ class Batcher:
         assert stage.batch is not None  # noqa: S101 # narrows the type
         self._stage = stage
         self._size = stage.batch
+        self._most_bytes = stage.batch_bytes
         self._concurrency = concurrency
         self._tell = report
         self._loop = asyncio.get_running_loop()
@@ -89,7 +86,7 @@ class Batcher:
         """Hand over the batches that are due while handlers are free."""
         while self._waiting and self._running < self._concurrency and not self._is_stopping:
             left = self._waiting[0].received + self._stage.within - time.monotonic()
-            if len(self._waiting) < self._size and self._bytes < MOST_BYTES and left > 0:
+            if len(self._waiting) < self._size and self._bytes < self._most_bytes and left > 0:
                 if self._timer is None:
                     self._timer = self._loop.call_later(left, self._on_time)
                 return
@@ -106,7 +103,7 @@ class Batcher:
         size = 0
         while self._waiting and len(taken) < self._size:
             size += len(self._waiting[0].body)
-            if taken and size > MOST_BYTES:
+            if taken and size > self._most_bytes:
                 break
             self._bytes -= len(self._waiting[0].body)
             taken.append(self._waiting.popleft())
