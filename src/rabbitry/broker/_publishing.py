@@ -2,8 +2,8 @@
 
 Each connection caches routes by the bytes of a publish's arguments; the cache is emptied when it is full, and at any
 change that routing depends on. Errors are never cached, nor routes that a message's properties decided (by an exchange
-type that reads them, or CC or BCC). A message stays undecoded unless it has headers, expiration, priority, user-id or
-reply-to.
+type that reads them, or CC or BCC). A message stays undecoded unless it has a user-id, a reply-to, or headers that
+`_skimming` does not know.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from rabbitry.broker._permissions import Permissions
 from rabbitry.broker._queues import Queue, ReplyTo
 from rabbitry.broker._queues.dead_letter import has_foreign_deaths
 from rabbitry.broker._queues.reply_to import REPLY_TO
+from rabbitry.broker._skimming import skimmed
 from rabbitry.broker._vhost import VirtualHost
 from rabbitry.broker.access import Access
 from rabbitry.broker.message import Message, any_delivery_mode, check_delivery_mode, delivery_mode
@@ -139,8 +140,13 @@ class Publishing:
                 return True
         flags = header[12] << 8 | header[13]
         route = self._routes.get(arguments)
-        if route is None or flags & _SPECIAL or not body or channel.transaction is not None:
+        if route is None or not body or channel.transaction is not None:
             return self._publish_special(channel, route, arguments, header, body)
+        if flags & _SPECIAL:
+            message = skimmed(route[1], header, body, flags)
+            if message is None:
+                return self._publish_special(channel, route, arguments, header, body)
+            return self._deliver(self, channel, route, message, arguments)
         return self._deliver(
             self, channel, route, Message(route[1], header, body, self._delivery_mode(header, flags) == 2), arguments
         )

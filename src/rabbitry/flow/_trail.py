@@ -28,7 +28,7 @@ from rabbitry.amqp.protocol.properties import (
     EncodedProperties,
     encode_properties,
 )
-from rabbitry.amqp.protocol.tables import FieldValue, Table, encode_short, encode_table, encode_text
+from rabbitry.amqp.protocol.tables import Table, encode_short, encode_table, encode_text
 from rabbitry.flow import _tracing
 from rabbitry.flow.codec import BYTES, JSON, TEXT
 from rabbitry.flow.message import ATTEMPT, EXPIRES, PART, WAIT, attempt_of, properties_of, text_header, wait_of
@@ -182,28 +182,11 @@ class Given(NamedTuple):
 def given_of(properties: Properties) -> Given:
     """Encode what a handler gives. Raises UsageError for what AMQP can't carry."""
     headers = properties.headers
-    others = properties if headers is None else properties._replace(headers=None)
-    try:
-        given = _given_but_headers(*others)
-    except TypeError:  # a value that can't be hashed can't be carried either: this says which
-        given = _given_but_headers.__wrapped__(*others)
-    if headers is None:
-        return given
-    has_trace = _tracing.TRACEPARENT in headers or _tracing.TRACESTATE in headers
-    return given._replace(flags=given.flags | FLAG_HEADERS, headers=trace_fields(headers), has_trace=has_trace)
-
-
-@lru_cache(maxsize=512, typed=True)
-def _given_but_headers(*values: FieldValue) -> Given:
-    """Encode properties without headers: a handler gives the same ones to message after message.
-
-    values: of the properties, as arguments, so that the cache tells 1 from True and 1.0.
-    """
-    properties = Properties._make(values)
-    flags, parts = encode_properties(properties)
-    present = [name for name, value in zip(Properties._fields, properties, strict=True) if value is not None]
+    others = properties._replace(headers=None)
+    flags, parts = encode_properties(others)
+    present = [name for name, value in zip(Properties._fields, others, strict=True) if value is not None]
     encoded = dict(zip(present, parts, strict=True))
-    return Given(
+    given = Given(
         flags,
         encoded.get("content_type", b""),
         encoded.get("content_encoding", b""),
@@ -213,6 +196,22 @@ def _given_but_headers(*values: FieldValue) -> Given:
         encoded.get("expiration", b""),
         encoded.get("type", b""),
         has_trace=False,
+    )
+    return given if headers is None else with_headers(given, headers)
+
+
+def with_headers(given: Given, headers: Table) -> Given:
+    """Return what a handler gives with these headers too. Raises UsageError for what AMQP can't carry."""
+    return Given(
+        given.flags | FLAG_HEADERS,
+        given.content_type,
+        given.content_encoding,
+        trace_fields(headers),
+        given.delivery_mode,
+        given.priority,
+        given.expiration,
+        given.type,
+        has_trace=_tracing.TRACEPARENT in headers or _tracing.TRACESTATE in headers,
     )
 
 

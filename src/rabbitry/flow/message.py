@@ -191,7 +191,8 @@ def origin(delivery: Delivery | Undecoded, headers: Table) -> tuple[str, str]:
 
 def check_headers(headers: Table | None) -> None:
     """Raise UsageError for a header of flow's own among those that a user gives."""
-    if own := next((name for name in headers or () if name in _OWN), None):
+    if headers and not _OWN.isdisjoint(headers):
+        own = next(name for name in headers if name in _OWN)
         raise UsageError(f"header {own!r} can't be given: it is one of Rabbitry's own")
 
 

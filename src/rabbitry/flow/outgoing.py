@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from rabbitry.amqp.client import Properties
 from rabbitry.amqp.protocol.tables import Table, encode_short
 from rabbitry.exceptions import UsageError
-from rabbitry.flow._trail import Given, given_of
+from rabbitry.flow._trail import Given, given_of, with_headers
 from rabbitry.flow.key import Key, name_of
 from rabbitry.flow.message import check_headers
 
-_NOTHING: Final = given_of(Properties())
-_NO_PROPERTIES: Final = (None,) * 5
 _PLAIN_INDEX: Final = "index={} is for handlers of batches: this one gets one message"
 
 
@@ -76,19 +75,53 @@ def extra_of(outgoing: Outgoing, places: list[int] | None) -> Extra:
         if not 0 <= index < len(places):
             raise IndexError(f"index={index} is none of the batch's messages: there are {len(places)}")
         place = places[index]
-    given = given_of(properties_of(outgoing)) if _gives_properties(outgoing) else _NOTHING
+    given = _given_but_headers(outgoing)
+    if outgoing.headers:
+        check_headers(outgoing.headers)
+        given = with_headers(given, outgoing.headers)
     if outgoing.key is not None:
         encode_short(name_of(outgoing.key))
     return Extra(given, place)
 
 
-def _gives_properties(outgoing: Outgoing) -> bool:
-    return (
-        bool(outgoing.headers)
-        or not outgoing.persistent
-        or (outgoing.content_type, outgoing.content_encoding, outgoing.type, outgoing.expiration, outgoing.priority)
-        != _NO_PROPERTIES
+def _given_but_headers(outgoing: Outgoing) -> Given:
+    values = (
+        outgoing.content_type,
+        outgoing.content_encoding,
+        outgoing.type,
+        outgoing.expiration,
+        outgoing.priority,
+        outgoing.persistent,
     )
+    try:
+        return _encoded(*values)
+    except TypeError:  # a value that can't be hashed can't be carried either: this says which
+        return _encoded.__wrapped__(*values)
+
+
+@lru_cache(maxsize=512, typed=True)
+def _encoded(
+    content_type: str | None,
+    content_encoding: str | None,
+    type_: str | None,
+    expiration: float | None,
+    priority: int | None,
+    persistent: bool,  # noqa: FBT001 - a keyword costs the cache half as much time again
+) -> Given:
+    """Encode properties without headers: a handler gives the same ones to message after message.
+
+    The cache tells 1 from True and 1.0.
+    """
+    outgoing = Outgoing(
+        None,
+        content_type=content_type,
+        content_encoding=content_encoding,
+        type=type_,
+        expiration=expiration,
+        priority=priority,
+        persistent=persistent,
+    )
+    return given_of(properties_of(outgoing))
 
 
 def properties_of(outgoing: Outgoing) -> Properties:

@@ -340,8 +340,12 @@ def _long_string(raw: bytes) -> str | bytes:
         return LongString(raw)
 
 
+@lru_cache(maxsize=128)
 def decode_timestamp(seconds: int) -> datetime | int:
-    """Return the time for POSIX `seconds`; beyond the year 9999 a TaggedInt that travels unchanged."""
+    """Return the time for POSIX `seconds`; beyond the year 9999 a TaggedInt that travels unchanged.
+
+    From a cache: messages that come together were published within few seconds.
+    """
     if seconds > _LAST_SECOND:
         return TaggedInt(seconds, b"T")
     from datetime import UTC, datetime, timedelta
@@ -377,6 +381,8 @@ def _write_table(table: Table, depth: int) -> bytes:
                 parts += (_STRING_HEAD.pack(b"S", len(raw)), raw)
             elif kind is int and -0x80000000 <= value <= 0x7FFFFFFF:  # type: ignore[operator] # as its type says
                 parts.append(_INTEGER.pack(b"I", value))
+            elif kind is dict:
+                parts += (b"F", _write_table(value, depth + 1))  # type: ignore[arg-type] # as its type says
             else:
                 _write_value(value, parts, depth)
         except (struct.error, OverflowError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
 from rabbitry.apps.crawl import names
@@ -40,7 +41,7 @@ class Node:
 
         Characters that would end a field or the line are replaced: `|` in an address by `%7C`, in the text by `/`.
         """
-        moment = datetime.fromtimestamp(time.time() if at is None else at, UTC).isoformat(timespec="seconds")
+        moment = _moment(int(time.time() if at is None else at))
         address = _printable(url[:_LONGEST_URL]).replace(" ", "%20").replace(_FIELD_END, "%7C")
         said = _printable(text[:_LONGEST_TEXT]).replace(_FIELD_END, "/")
         return f"{self.kind}|{self.id}|{moment}|{address}|{said}"
@@ -66,6 +67,12 @@ class Node:
             persistent=False,
             index=index,
         )
+
+
+@lru_cache(maxsize=8)
+def _moment(seconds: int) -> str:
+    """Return a time in ISO form, from a cache: many lines are written in one second."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _printable(text: str) -> str:
