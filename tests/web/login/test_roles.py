@@ -55,6 +55,7 @@ ROUTES: Final = {
         "GET /grading/api/files/{identity}", "GET /grading/api/inbox/{role}/{identity}",
         "POST /grading/api/submissions", "POST /grading/api/inbox/{role}/{identity}", "POST /crawl/api/command",
         "POST /grading/api/submissions/{identity}/requests", "POST /grading/api/requests/{number}",
+        "GET /grading/api/similar", "POST /grading/api/similar", "GET /grading/api/similar/{one}/{other}",
     },
     "admin": {
         "POST /queues/api/purge", "POST /queues/api/delete", "POST /dead/api/drop",

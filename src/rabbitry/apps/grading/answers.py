@@ -163,3 +163,55 @@ class Decided(TypedDict):
 
     id: str
     status: str
+
+
+class Solution(TypedDict):
+    """A submission beside a similar one."""
+
+    id: str
+    student: str
+    name: str
+
+
+class Pair(TypedDict):
+    """Two similar submissions. similarity, contained: shares of fingerprints, 0 to 1. shared: their number."""
+
+    one: Solution
+    other: Solution
+    similarity: float
+    contained: float
+    shared: int
+
+
+class Similar(TypedDict):
+    """The similar solutions of a module, as they were found at a time; None if they were not sought yet.
+
+    left_out: submissions that could not be compared, with the reason. error: why nothing was found.
+    """
+
+    pairs: list[Pair]
+    compared: int
+    left_out: dict[str, str]
+    at: str | None
+    error: str | None
+    is_running: bool
+
+
+class Part(TypedDict):
+    """A part of a text. block: the number of the match that it is a part of; None if it matches nothing."""
+
+    text: str
+    block: int | None
+
+
+class Side(Solution):
+    """A text of two, in parts."""
+
+    parts: list[Part]
+
+
+class Compared(TypedDict):
+    """Two texts side by side."""
+
+    one: Side
+    other: Side

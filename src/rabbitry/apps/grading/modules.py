@@ -3,6 +3,7 @@
 [modules.cloud_computing]
 short = "cc"
 scheme = "schemes/cloud_computing.toml"     # relative to this file; without it, only the status changes
+starter = ["starter/queue.py"]              # files and folders that students began with, for `similar`
 due = 2026-11-15T23:59:00+01:00             # and further deadlines, see deadlines.py
 
 largest_submission = 1000000                # bytes; must come before the tables
@@ -31,6 +32,7 @@ LARGEST_SUBMISSION: Final = 10_000_000
 """The default limit of a submitted file, in bytes."""
 _SHORT: Final = re.compile(r"[a-z0-9_-]{1,32}")
 _KEYS: Final = ("modules", "largest_submission", "weak_sandbox", "student_number")
+_MODULE_KEYS: Final = ("short", "scheme", "rubric", "starter")
 VARIABLE: Final = "RABBITRY_GRADING"
 """The environment variable that names the configuration file."""
 
@@ -40,7 +42,7 @@ class Module:
     """A module. short: the suffix of its queue and routing key. scheme: its marking scheme's file.
 
     deadlines: None if it has none: then each student's latest attempt counts. rubric: the criteria by which people
-    judge; empty if they give a mark as they like.
+    judge; empty if they give a mark as they like. starter: code that students began with.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Module:
     scheme: Path | None = None
     deadlines: Deadlines | None = None
     rubric: tuple[Criterion, ...] = ()
+    starter: tuple[Path, ...] = ()
 
     @property
     def key(self) -> str:
@@ -151,12 +154,17 @@ def _module(name: str, table: object, file: Path) -> Module:
         raise UsageError(f"{where}: a module's name must have 1 to {LONGEST_NAME} characters")
     if not isinstance(table, dict):
         raise UsageError(f"{where} must be a table")
-    if unknown := sorted(set(table) - {"short", "scheme", "rubric", *DEADLINE_KEYS}):
-        raise UsageError(f"{where}: unknown key {unknown[0]!r}; use short, scheme, rubric, {', '.join(DEADLINE_KEYS)}")
+    if unknown := sorted(set(table) - {*_MODULE_KEYS, *DEADLINE_KEYS}):
+        names = ", ".join((*_MODULE_KEYS, *DEADLINE_KEYS))
+        raise UsageError(f"{where}: unknown key {unknown[0]!r}; use {names}")
     short, scheme = table.get("short"), table.get("scheme")
     if not isinstance(short, str) or not _SHORT.fullmatch(short):
         raise UsageError(f"{where}: short is {short!r}: use 1 to 32 of a-z, 0-9, - and _")
     if scheme is not None and not isinstance(scheme, str):
         raise UsageError(f"{where}: scheme is {scheme!r}, which is not a file's name")
     path = None if scheme is None else file.parent / scheme
-    return Module(name, short, path, deadlines_of(table, where), rubric_of(table.get("rubric", []), where))
+    starter = table.get("starter", [])
+    if not isinstance(starter, list) or not all(isinstance(one, str) and one for one in starter):
+        raise UsageError(f"{where}: starter is {starter!r}, which is no list of files and folders")
+    begun = tuple(file.parent / one for one in starter)
+    return Module(name, short, path, deadlines_of(table, where), rubric_of(table.get("rubric", []), where), begun)

@@ -30,11 +30,12 @@ from rabbitry.apps.grading.rubric import Score, scored
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.students import Submitter, checked, student_number
 from rabbitry.apps.grading.web_requests import RequestRoutes
+from rabbitry.apps.grading.web_similar import SimilarRoutes
 from rabbitry.exceptions import Closed, RabbitryError, Undecodable, UsageError
 
 if TYPE_CHECKING:
     from rabbitry.apps.grading.deadlines import Attempt
-    from rabbitry.apps.grading.files import Kept
+    from rabbitry.apps.grading.files import Files, Kept
     from rabbitry.apps.grading.records import Database
     from rabbitry.apps.grading.records.inbox import Item
 
@@ -82,6 +83,8 @@ class Pages:
         self._opening = asyncio.Lock()
         self._add_routes()
         RequestRoutes(url, self._wired, self._records, self._fetched).add_to(self.router)
+        self._similar = SimilarRoutes(self._known, self._records, self._files)
+        self._similar.add_to(self.router)
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -90,6 +93,7 @@ class Pages:
             yield
         finally:
             await self._close_submitter()
+            await self._similar.close()
             if self._database is not None:
                 await asyncio.to_thread(self._database.__exit__)
 
@@ -314,13 +318,15 @@ class Pages:
         item = await records.read(partial(inbox.handed_in, given=given))
         return file_name(item.assignment.name, item.assignment.id), item.assignment.solution()
 
-    async def _fetched(self, records: Database, kept: Kept) -> bytes:
+    def _files(self, records: Database) -> Files:
+        """Return the kept files. Blocks."""
         from rabbitry.apps.grading.exporting import opened_files
         from rabbitry.apps.grading.records import default_url
 
-        url = self._database_url or default_url()
-        files = await asyncio.to_thread(opened_files, records, url, os.environ.get(VARIABLE))
-        return await asyncio.to_thread(files.fetch, kept)
+        return opened_files(records, self._database_url or default_url(), os.environ.get(VARIABLE))
+
+    async def _fetched(self, records: Database, kept: Kept) -> bytes:
+        return await asyncio.to_thread(lambda: self._files(records).fetch(kept))
 
     async def _hand_in(self, submit: Callable[[Submitter], Awaitable[str]]) -> str:
         if self._submitter is None:

@@ -12,6 +12,8 @@ export const askAgain = (id, asked) => post(`submissions/${encodeURIComponent(id
 
 export const answer = (number, given) => post(`requests/${number}`, given);
 
+export const compare = (wanted) => post("similar", wanted);
+
 export const submit = (form) => ask("submissions", { method: "POST", body: new FormData(form) });
 
 export const time = (iso) => (iso ? new Date(iso).toLocaleString([], { dateStyle: "short", timeStyle: "medium" }) : "");

@@ -9,6 +9,7 @@ import * as drafts from "./drafts.js";
 import { Inbox } from "./inbox.js";
 import { Filter } from "./lists.js";
 import { AnswerRequest, AskAgain, Requests } from "./requests.js";
+import { Similar, SideBySide } from "./similar.js";
 import { plain, visible } from "./text.js";
 
 const STATUSES = ["submitted", "corrected", "validated", "confirmed"];
@@ -63,7 +64,7 @@ class Course extends Component {
 
   show = (change) => this.setState({ filter: { ...this.state.filter, page: 0, ...change } }, () => this.load());
 
-  view([place, name]) {
+  view([place, name, other]) {
     const { overview, tick, filter } = this.state;
     if (place === "submit") return html`<${Submit} modules=${overview.modules} />`;
     if (place === "inbox" && ROLES.some((role) => role.name === name)) {
@@ -71,6 +72,8 @@ class Course extends Component {
       return html`<${Inbox} role=${name} stamp=${stamp} modules=${overview.modules} who=${overview.who} />`;
     }
     if (place === "requests") return html`<${Requests} stamp=${overview.requests} modules=${overview.modules} />`;
+    if (place === "similar" && name && other) return html`<${SideBySide} key=${`${name} ${other}`} one=${name} other=${other} />`;
+    if (place === "similar") return html`<${Similar} modules=${overview.modules} />`;
     if (place === "submission" && name) return html`<${Submission} key=${name} id=${name} tick=${tick} who=${overview.who} />`;
     return html`<${Submissions} overview=${overview} filter=${filter} show=${this.show} />`;
   }
@@ -85,6 +88,7 @@ class Course extends Component {
           ${overview?.inboxes[role] > 0 && html` <b class="number">${overview.inboxes[role]}</b>`}</a>`)}
         <a href="#/requests" aria-current=${place === "requests" ? "page" : null}>Requests
           ${overview?.requests > 0 && html` <b class="number">${overview.requests}</b>`}</a>
+        <a href="#/similar" aria-current=${place === "similar" ? "page" : null}>Similar</a>
       </nav>
       ${error && html`<p class="notice bad" role="alert">The page may be out of date: ${visible(error)}.</p>`}
       ${overview && html`<${Pipeline} overview=${overview} />${this.view(route)}`}`;

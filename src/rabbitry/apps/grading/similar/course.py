@@ -1,0 +1,214 @@
+"""The similar solutions of a module: of each student the submission that counts, from the kept files."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rabbitry._words import reason
+from rabbitry.apps.grading.exceptions import FilesError
+from rabbitry.apps.grading.files import Files
+from rabbitry.apps.grading.modules import Course
+from rabbitry.apps.grading.records.course import Filter, Submission, submission_of, submissions_of
+from rabbitry.apps.grading.records.judging import judged
+from rabbitry.apps.grading.similar.comparing import Part, pairs, parts
+from rabbitry.apps.grading.similar.documents import Document, document_of, document_of_folder
+from rabbitry.apps.grading.similar.fingerprints import all_runs, lexed, winnowed
+from rabbitry.exceptions import RabbitryError, UsageError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from rabbitry.apps.grading.records import Database
+
+LEAST: Final = 0.3
+"""The least similarity of a pair that is listed, by default."""
+MOST_SUBMISSIONS: Final = 10_000
+"""Submissions that are compared at a time."""
+_AT_ONCE: Final = 4
+"""Files in the hands of each process: each is in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What is sought. starter: hashes of runs that don't count. least: the least similarity that is listed, 0 to 1.
+
+    common: how many submissions may share a fingerprint before it counts as common; None for the usual number.
+    """
+
+    module: str
+    starter: frozenset[int] = frozenset()
+    least: float = LEAST
+    common: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The pairs of a module. compared: submissions; left_out: those that could not be read, with the reason."""
+
+    pairs: list[dict[str, Any]]
+    compared: int
+    left_out: dict[str, str]
+
+
+def starter_runs(paths: Iterable[Path]) -> frozenset[int]:
+    """Return the hashes of the runs of starter code. Blocks.
+
+    Raises:
+        UsageError: A file or folder can't be read, or has no source text.
+    """
+    documents = []
+    for path in paths:
+        try:
+            found = document_of_folder(path) if path.is_dir() else document_of(path.read_bytes(), path.name)
+        except OSError as error:
+            raise UsageError(f"starter code {path}: {reason(error, is_named=False)}") from error
+        if found is None:
+            raise UsageError(f"starter code {path}: there is no source text")
+        documents.append(found)
+    return all_runs(documents)
+
+
+def counting(connection: Connection, module: str, course: Course) -> list[Submission]:
+    """Return the submissions of a module that count, one for each student."""
+    rows = submissions_of(connection, Filter(module=module))
+    known = judged(connection, rows, course)
+    return [row for row in rows if known[row.id].counts]
+
+
+def similar(
+    records: Database,
+    files: Files,
+    search: Search,
+    course: Course,
+    *,
+    processes: int | None = None,
+    is_wanted: Callable[[], bool] = lambda: True,
+) -> Result:
+    """Return the similar solutions of a module. Blocks, for seconds to minutes.
+
+    Args:
+        records: The open records.
+        files: The kept files.
+        search: What is sought.
+        course: The course, which says what counts.
+        processes: How many processes read tokens; None for one for each CPU.
+        is_wanted: Called after each submission; if it returns False, the comparison ends with an error.
+
+    Raises:
+        RabbitryError: The comparison is not wanted any more.
+        UsageError: The module has too many submissions.
+        RecordsError: The records or the files can't be read.
+    """
+    module = search.module
+    rows = records.read_now(partial(counting, module=module, course=course))
+    if len(rows) > MOST_SUBMISSIONS:
+        raise UsageError(f"module {module!r} has {len(rows)} submissions, and at most {MOST_SUBMISSIONS} are compared")
+    left_out: dict[str, str] = {}
+    compared: list[Submission] = []
+    found: list[array[int]] = []
+    for row, own in zip(
+        rows, _fingerprints(files, rows, search.starter, processes or os.cpu_count() or 1), strict=True
+    ):
+        if not is_wanted():
+            raise RabbitryError(f"the comparison of module {module!r} was stopped")
+        if isinstance(own, str):
+            left_out[row.id] = own
+        else:
+            compared.append(row)
+            found.append(own)
+    listed = [
+        {
+            "one": _described(compared[pair.one]),
+            "other": _described(compared[pair.other]),
+            "similarity": round(pair.similarity, 4),
+            "contained": round(pair.contained, 4),
+            "shared": pair.shared,
+        }
+        for pair in pairs(found, least=search.least, common=search.common)
+    ]
+    return Result(listed, len(compared), left_out)
+
+
+def compared(records: Database, files: Files, one: str, other: str, course: Course) -> dict[str, Any]:
+    """Return two submissions' texts in parts, those that match with a number. Blocks.
+
+    Args:
+        records: The open records.
+        files: The kept files.
+        one: A submission's id or a prefix.
+        other: That of another one.
+        course: The course, for the starter code of the first one's module.
+
+    Raises:
+        NoSuchID: No id, or more than one, begins so.
+        UsageError: A submission has no text to compare.
+        FilesError: A file can't be read.
+    """
+    rows = [records.read_now(partial(submission_of, given=given)) for given in (one, other)]
+    known = course.modules.get(rows[0].module)
+    documents = [_document(files, row) for row in rows]
+    both = parts(documents[0], documents[1], starter_runs(known.starter if known is not None else ()))
+    return {name: _described(row) | {"parts": [_as_dict(part) for part in own]}
+            for name, row, own in zip(("one", "other"), rows, both, strict=True)}  # fmt: skip
+
+
+def _document(files: Files, row: Submission) -> Document:
+    found = None if row.kept is None else document_of(files.fetch(row.kept), row.name)
+    if found is None:
+        raise UsageError(f"submission {row.id} has no text to compare, or its file is not kept")
+    return found
+
+
+def _described(row: Submission) -> dict[str, Any]:
+    return {"id": row.id, "student": row.student, "name": row.name}
+
+
+def _as_dict(part: Part) -> dict[str, Any]:
+    return {"text": part.text, "block": part.block}
+
+
+def _fingerprints(
+    files: Files, rows: Sequence[Submission], starter: frozenset[int], processes: int
+) -> Iterator[array[int] | str]:
+    """Yield the fingerprints of each submission, or why it has none, in order; a few files are in memory at a time."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, _begin, (starter,)) as pool:
+        work = (_submitted(pool, files, row) for row in rows)
+        waiting = list(islice(work, processes * _AT_ONCE))
+        while waiting:
+            first = waiting.pop(0)
+            yield first if isinstance(first, str) else first.result()
+            waiting += islice(work, 1)
+
+
+def _submitted(pool: ProcessPoolExecutor, files: Files, row: Submission) -> Future[array[int] | str] | str:
+    if row.kept is None:
+        return "its file is not kept"
+    try:
+        data = files.fetch(row.kept)
+    except FilesError as error:
+        return str(error)
+    return pool.submit(_of_file, data, row.name)
+
+
+_starter: frozenset[int] = frozenset()
+
+
+def _begin(starter: frozenset[int]) -> None:
+    """Keep the starter code's runs in this process, which would else come with each file."""
+    global _starter  # a process of the pool has no other place
+    _starter = starter
+
+
+def _of_file(data: bytes, name: str) -> array[int] | str:
+    found = document_of(data, name)
+    return "there is no text to compare" if found is None else winnowed(lexed(found), _starter)

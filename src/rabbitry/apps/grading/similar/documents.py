@@ -1,0 +1,115 @@
+"""The text of a submission that is compared: one file, the source files of an archive, or a notebook's code."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from rabbitry._decode import decode_json
+from rabbitry.apps.grading.exceptions import SandboxFailed, SubmissionRefused
+from rabbitry.apps.grading.marking import is_archive
+from rabbitry.apps.grading.marking.archives import unpack
+from rabbitry.exceptions import Undecodable
+
+MOST: Final = 1_000_000
+"""Bytes of text that are compared of one submission; what is over is left out."""
+_ROOM: Final = 64 * 1024 * 1024
+"""Bytes that an unpacked archive may take on disk."""
+_SOURCES: Final = frozenset({
+    ".py", ".ipynb", ".java", ".c", ".h", ".cc", ".cpp", ".cxx", ".hpp", ".cs", ".js", ".mjs", ".ts", ".jsx", ".tsx",
+    ".go", ".rs", ".rb", ".pl", ".php", ".r", ".hs", ".ml", ".kt", ".scala", ".swift", ".lua", ".sh", ".sql", ".m",
+    ".asm", ".s", ".f90", ".jl", ".lisp", ".scm", ".txt", ".md", ".tex",
+})  # fmt: skip
+
+
+class File(NamedTuple):
+    """A file in a document: its name, and where its text begins and ends."""
+
+    name: str
+    begin: int
+    end: int
+
+
+class Document(NamedTuple):
+    """The text of a submission. Each file begins with its name if there are several."""
+
+    text: str
+    files: tuple[File, ...]
+
+
+class _Cell(msgspec.Struct):
+    cell_type: str = ""
+    source: list[str] | str = ""
+
+
+class _Notebook(msgspec.Struct):
+    cells: list[_Cell]
+
+
+def document_of(data: bytes, name: str) -> Document | None:
+    """Return the text of a submission; None if there is none to compare. Blocks, for an archive in the sandbox.
+
+    Args:
+        data: The file as it was handed in.
+        name: Its name.
+    """
+    if not is_archive(name, data):
+        return joined([(name or "solution", data)])
+    with tempfile.TemporaryDirectory(prefix="rabbitry-similar-") as folder:
+        try:
+            unpack(data, name, Path(folder), room=_ROOM)
+        except (SubmissionRefused, SandboxFailed):
+            return None
+        return document_of_folder(Path(folder))
+
+
+def document_of_folder(folder: Path) -> Document | None:
+    """Return the text of a folder's source files; None if there is none. Blocks."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SOURCES)
+    return joined((str(path.relative_to(folder)), _beginning(path)) for path in paths if _is_plain(path))
+
+
+def joined(files: Iterable[tuple[str, bytes]]) -> Document | None:
+    """Return a document of files, given by name and content; None if none of them is text."""
+    texts = []
+    left = MOST
+    for name, data in files:
+        if left > 0 and (text := _text(name, data[:left])) is not None and text.strip():
+            texts.append((name, text))
+            left -= len(data)
+    if not texts:
+        return None
+    whole, parts = "", []
+    for name, text in texts:
+        if len(texts) > 1:
+            whole += f"{'' if not whole else chr(10)}===== {name} =====\n"
+        parts.append(File(name.removesuffix(".ipynb") + ".py" if name.endswith(".ipynb") else name,
+                          len(whole), len(whole) + len(text)))  # fmt: skip
+        whole += text
+    return Document(whole, tuple(parts))
+
+
+def _is_plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MOST)
+
+
+def _text(name: str, data: bytes) -> str | None:
+    if b"\0" in data:
+        return None
+    if name.endswith(".ipynb"):
+        try:
+            cells = decode_json(data, _Notebook).cells
+        except Undecodable:
+            return None
+        sources = (cell.source for cell in cells if cell.cell_type == "code")
+        return "\n\n".join(source if isinstance(source, str) else "".join(source) for source in sources)
+    return data.decode(errors="replace").replace("\r\n", "\n")

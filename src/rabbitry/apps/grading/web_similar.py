@@ -1,0 +1,126 @@
+"""The page's routes for similar solutions. Comparing takes long, so the page starts it and asks for its result."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from rabbitry._decode import decode_json
+from rabbitry._ids import NoSuchID
+from rabbitry.apps import Role, needs
+from rabbitry.apps.api import answers, json_response
+from rabbitry.apps.grading.answers import Compared, Similar
+from rabbitry.apps.grading.message import now
+from rabbitry.apps.grading.modules import Course
+from rabbitry.exceptions import RabbitryError, Undecodable, UsageError
+
+if TYPE_CHECKING:
+    from rabbitry.apps.grading.files import Files
+    from rabbitry.apps.grading.records import Database
+
+Opened: TypeAlias = "Callable[[Database], Files]"
+_MOST_KEPT: Final = 20
+"""Modules whose results are kept in memory."""
+
+
+class Wanted(msgspec.Struct, forbid_unknown_fields=True):
+    """The module to compare."""
+
+    module: str
+
+
+class SimilarRoutes:
+    """The routes. known, records, files: functions that return the course, the open database and the kept files."""
+
+    def __init__(
+        self,
+        known: Callable[[], Awaitable[Course]],
+        records: Callable[[], Awaitable[Database | None]],
+        files: Opened,
+    ) -> None:
+        self._known = known
+        self._records = records
+        self._files = files
+        self._found: dict[str, dict[str, Any]] = {}
+        self._running: tuple[str, asyncio.Task[None]] | None = None
+        self._is_open = True
+
+    def add_to(self, router: APIRouter) -> None:
+        """Add the routes."""
+        router.add_api_route("/api/similar", self.result, responses=answers(Similar))
+        router.add_api_route("/api/similar", self.start, methods=["POST"], responses=answers(Similar))
+        router.add_api_route("/api/similar/{one}/{other}", self.compared, responses=answers(Compared))
+
+    async def close(self) -> None:
+        """Stop the comparison that runs, and wait for its process."""
+        self._is_open = False
+        if self._running is not None:
+            await asyncio.gather(self._running[1], return_exceptions=True)
+
+    @needs(Role.OPERATOR)
+    async def result(self, module: str) -> Response:
+        """Return the pairs of a module as they were found last, and whether a comparison of it runs."""
+        return json_response(self._told((await self._known()).module(module).name))
+
+    @needs(Role.OPERATOR)
+    async def start(self, request: Request) -> Response:
+        """Begin to compare the submissions of a module, one module at a time."""
+        try:
+            wanted = decode_json(await request.body(), Wanted)
+        except Undecodable as error:
+            raise UsageError(f"invalid request: {error}") from error
+        module = (await self._known()).module(wanted.module).name
+        if self._running is not None and not self._running[1].done():
+            if self._running[0] != module:
+                raise UsageError(f"the submissions of module {self._running[0]!r} are being compared: wait for the end")
+        else:
+            self._running = module, asyncio.create_task(self._compare(module), name=f"similar {module}")
+        return json_response(self._told(module))
+
+    @needs(Role.OPERATOR)
+    async def compared(self, one: str, other: str) -> Response:
+        """Return two submissions' texts, in parts."""
+        from rabbitry.apps.grading.similar import course as compare
+
+        records = await self._records()
+        if records is None:
+            raise NoSuchID(f"no submission with the id {one!r} is recorded")
+        known = await self._known()
+        work = partial(compare.compared, records, one=one, other=other, course=known)
+        return json_response(await asyncio.to_thread(lambda: work(self._files(records))))
+
+    async def _compare(self, module: str) -> None:
+        try:
+            told = await self._compared(module)
+        except RabbitryError as error:
+            told = {"error": str(error)}
+        while len(self._found) >= _MOST_KEPT:
+            self._found.pop(next(iter(self._found)))
+        self._found[module] = told | {"at": now()}
+
+    async def _compared(self, module: str) -> dict[str, Any]:
+        from rabbitry.apps.grading.similar.course import Search, similar, starter_runs
+
+        records = await self._records()
+        if records is None:
+            return {}
+        known = await self._known()
+
+        def work() -> dict[str, Any]:
+            starter = starter_runs(known.module(module).starter)
+            # One process: the page, and what else runs on this machine, go on meanwhile.
+            search, files = Search(module, starter), self._files(records)
+            return asdict(similar(records, files, search, known, processes=1, is_wanted=lambda: self._is_open))
+
+        return await asyncio.to_thread(work)
+
+    def _told(self, module: str) -> dict[str, Any]:
+        nothing = {"pairs": [], "compared": 0, "left_out": {}, "at": None, "error": None}
+        is_running = self._running is not None and self._running[0] == module and not self._running[1].done()
+        return nothing | self._found.get(module, {}) | {"is_running": is_running}

@@ -1,0 +1,83 @@
+"""The similar solutions of a module: from the records, on the command line and the page."""
+
+import asyncio
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from rabbitry.apps.grading.files import Files, default_place
+from rabbitry.apps.grading.modules import Course, load_course
+from rabbitry.apps.grading.records import Database
+from rabbitry.apps.grading.similar.course import Search, similar
+from rabbitry.cli import _root
+from rabbitry.exceptions import RabbitryError
+from tests.apps.grading.similar.programs import DISGUISED, ORIGINAL, OWN, STARTER
+from tests.apps.grading.test_regrading import _confirmed
+from tests.apps.grading.test_web import Served
+from tests.support.waiting import eventually_awaited
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def _filled(database: Database, url: str) -> list[str]:
+    """Record a superseded copy of a program and what counts: of three students, two are similar."""
+    files = Files(default_place(url))
+    texts = [(7, ORIGINAL), (8, ORIGINAL), (8, DISGUISED), (9, OWN), (10, "\0")]
+    return [_confirmed(database, files, student, text.encode()) for student, text in texts]
+
+
+def test_the_submissions_that_count_are_compared(database: Database, database_url: str) -> None:
+    ids = _filled(database, database_url)
+    files = Files(default_place(database_url))
+    found = similar(database, files, Search("cloud_computing"), Course(), processes=1)
+    assert [(pair["one"]["student"], pair["other"]["student"]) for pair in found.pairs] in ([("7", "8")], [("8", "7")])
+    assert {found.pairs[0]["one"]["id"], found.pairs[0]["other"]["id"]} == {ids[0], ids[2]}
+    assert (found.compared, found.left_out) == (3, {ids[4]: "there is no text to compare"})
+    stopped = partial(similar, processes=1, is_wanted=lambda: False)
+    with pytest.raises(RabbitryError, match="was stopped"):
+        stopped(database, files, Search("cloud_computing"), Course())
+
+
+async def test_the_command_and_the_page_find_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path / 'course.sqlite3'}"
+    (tmp_path / "starter.py").write_text(STARTER)
+    config = tmp_path / "course.toml"
+    config.write_text('[modules.cloud_computing]\nshort = "cc"\nstarter = ["starter.py"]\n')
+    monkeypatch.setenv("RABBITRY_DATABASE", url)
+    monkeypatch.setenv("RABBITRY_GRADING", str(config))
+    assert load_course().module("cloud_computing").starter == (tmp_path / "starter.py",)
+    with Database(url) as database:
+        ids = await asyncio.to_thread(_filled, database, url)
+    command = ("grading", "similar", "--module", "cloud_computing", "--json")
+    assert await asyncio.to_thread(_root.run, command) == 0
+    said = capsys.readouterr()
+    (pair,) = [json.loads(line) for line in said.out.splitlines()]
+    assert {pair["one"]["id"], pair["other"]["id"]} == {ids[0], ids[2]}
+    assert "there is no text to compare" in said.err
+    assert await asyncio.to_thread(_root.run, (*command, "--starter", str(tmp_path / "nothing"))) == 2
+
+    served = Served("amqp://127.0.0.1:1/", url)
+    async with served.pages.open(), served.http:
+        wanted = {"module": "cloud_computing"}
+        assert (await served.http.get("/api/similar", params=wanted)).json()["at"] is None
+        assert (await served.http.post("/api/similar", json=wanted)).json()["is_running"]
+
+        async def found() -> bool:
+            return not (await served.http.get("/api/similar", params=wanted)).json()["is_running"]
+
+        await eventually_awaited(found, "the comparison has ended")
+        (pair,) = (await served.http.get("/api/similar", params=wanted)).json()["pairs"]
+        both = (await served.http.get(f"/api/similar/{pair['one']['id']}/{pair['other']['id']}")).json()
+        assert {"".join(part["text"] for part in both[side]["parts"]) for side in ("one", "other")} == {
+            ORIGINAL,
+            DISGUISED,
+        }
+        marked = "".join(part["text"] for part in both["one"]["parts"] if part["block"])
+        assert "heappop" in marked
+        assert "enumerate" not in marked
+        answer = await served.http.get(f"/api/similar/{ids[0]}/{ids[4]}")
+        assert (answer.status_code, "no text to compare" in answer.json()["error"]) == (400, True)
