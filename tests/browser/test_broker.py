@@ -255,7 +255,7 @@ async def _declare_queue(keyboard: _Keyboard, queue: str) -> None:
     await keyboard.enter("Declare…")
     await expect(details.get_by_label("Name", exact=True)).to_be_focused()
     types = details.get_by_label("Type").locator("option")
-    await expect(types).to_have_text(["as the virtual host has it", "classic", "quorum"])  # no streams: it has none
+    await expect(types).to_have_text(["as the virtual host has it", "classic", "quorum", "stream"])
     await page.keyboard.type(queue)
     await keyboard.argue("x-max-length", "many")
     await expect(details).to_contain_text("The most messages that may be ready.")

@@ -25,6 +25,7 @@ from tests.differential import (  # noqa: F401 - importing registers the scripts
     redeclare_cases,
     release_cases,
     requeue_cases,
+    stream_cases,
 )
 from tests.differential.peer import Peer
 from tests.differential.registry import CASES
@@ -43,6 +44,7 @@ DIFFERENT: Final[dict[str, str]] = {
         f"argument_queue_classic_x-queue-master-locator_{kind}": "RabbitMQ never answers; here it is 541, as for a word"
         for kind in ("floats", "decimals")
     },
+    "stream_recover": "RabbitMQ's channel crashes with 541; here it is 540, as for basic.nack",
     "frame_body_too_long": "RabbitMQ waits for ever once a body is longer than its header says; here it is 501",
 }
 """Scripts that differ on purpose, with the reason."""

@@ -259,7 +259,7 @@ class Channel:
         payload = hot.get_ok_payload(
             tag, redelivered=entry.redelivered, destination=entry.message.destination, message_count=len(queue)
         )
-        self.write(payload, entry, counted=queue.rules.quorum and self.vhost.release.counts_first_get)
+        self.write(payload, entry, counted=queue.rules.kind == "quorum" and self.vhost.release.counts_first_get)
 
     def got_nothing(self, queue: Queue) -> None:
         """Count a basic.get that found its queue empty."""

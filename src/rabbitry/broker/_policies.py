@@ -24,7 +24,7 @@ POLICY: Final = "policy"
 OPERATOR_POLICY: Final = "operator_policy"
 APPLY_TO: Final = ("queues", "exchanges", "all")
 _KINDS: Final = ("queues", "classic_queues", "quorum_queues", "streams", "exchanges", "all")
-Kind = Literal["exchanges", "classic", "quorum"]
+Kind = Literal["exchanges", "classic", "quorum", "stream"]
 """What a policy applies to: exchanges, or a kind of queue."""
 ALTERNATE_EXCHANGE: Final = "alternate-exchange"
 
@@ -41,7 +41,8 @@ class Policy(NamedTuple):
 
     def is_for(self, name: str, kind: Kind, release: Release) -> bool:
         """Return whether it applies to a queue or exchange of that name."""
-        targets = ("all", "exchanges") if kind == "exchanges" else ("all", "queues", f"{kind}_queues")
+        queues = ("all", "queues", "streams" if kind == "stream" else f"{kind}_queues")
+        targets = ("all", "exchanges") if kind == "exchanges" else queues
         unsuitable = release.not_by_policy.get(kind, ())
         return (
             self.apply_to in targets

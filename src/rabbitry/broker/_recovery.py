@@ -12,7 +12,8 @@ from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker._errors import ChannelRefusal, ConnectionRefusal
 from rabbitry.broker._parameters import PARAMETER, Parameters
 from rabbitry.broker._policies import Policies
-from rabbitry.broker._queues import Queue
+from rabbitry.broker._queues import Queue, Stream
+from rabbitry.broker._queues.stream import SEGMENT, segment_key
 from rabbitry.broker._records import BINDING, EXCHANGE, QUEUE, VHOST, queue_record
 from rabbitry.broker._store.batch import DELETED, Contents, Unusable
 from rabbitry.broker._store.journal import Journal
@@ -66,6 +67,8 @@ class Recovery:
         self._new_vhost = new_vhost
         self._has_users = has_users
         self._unusable: list[Unusable] = []
+        self._ownerless: dict[int, list[tuple[int, int, float]]] = {}
+        """Number of a stream without a record → the first offset, size and latest arrival of its segments."""
 
     async def run(self) -> None:
         """Restore everything; records that can't be used are set aside.
@@ -78,6 +81,7 @@ class Recovery:
             *((policies.component, policies.restore) for policies in self._policies),
             (EXCHANGE, self._restore_exchange),
             (QUEUE, self._restore_queue),
+            (SEGMENT, self._restore_segment),
             (BINDING, self._restore_binding),  # needs its ends
         ):
             self._restore_each(kind, restore)
@@ -88,7 +92,7 @@ class Recovery:
     def _restore_each(self, kind: str, restore: Callable[[Table], None]) -> bool:
         """Restore the records of one kind. Return whether there are any, usable or not."""
         found = [(name, value) for (known, name), value in self._contents.records.items() if known == kind]
-        for name, value in found:
+        for name, value in sorted(found, key=lambda record: record[0]):
             try:
                 restore(value)
             except _INVALID as error:
@@ -136,6 +140,18 @@ class Recovery:
     def _restore_queue(self, value: Table) -> None:
         self._vhost(str(value["vhost"])).restore_queue(value)
 
+    def _restore_segment(self, value: Table) -> None:
+        """Restore a stream's segment, or keep its record for a stream whose own record is lost."""
+        queue = self._vhost(str(value["vhost"])).queues.get(str(value["name"]))
+        number, first, size, latest = (value[name] for name in ("queue", "first", "size", "latest"))
+        if not (isinstance(number, int) and isinstance(first, int) and isinstance(size, int)):
+            raise TypeError("its numbers are none")
+        segment = (first, size, latest if isinstance(latest, float) else 0.0)
+        if isinstance(queue, Stream) and queue.id == number:
+            queue.restore_segment(*segment)
+        else:
+            self._ownerless.setdefault(number, []).append(segment)
+
     def _restore_binding(self, value: Table) -> None:
         self._vhost(str(value["vhost"])).restore_binding(value)
 
@@ -162,6 +178,9 @@ class Recovery:
         if has_crashed:
             for queue in restored.values():
                 self._journal.put(QUEUE, *queue_record(queue.vhost.name, queue))
+        for number, segments in self._ownerless.items():  # of streams that were deleted just before a crash
+            for first, _, _ in segments:
+                self._journal.put(SEGMENT, segment_key(number, first), None)
 
     def _adopt(self, number: int) -> Queue:
         """Create a queue for messages whose queue has no record."""
@@ -170,8 +189,13 @@ class Recovery:
         name = f"rabbitry.recovered.{number}"
         while name in vhost.queues:
             name += "-"
-        value: Table = {"name": name, "id": number, "auto_delete": False, "recovered_to": 0, "arguments": {}}
+        segments = self._ownerless.pop(number, [])
+        arguments: Table = {"x-queue-type": "stream"} if segments else {}
+        value: Table = {"name": name, "id": number, "auto_delete": False, "recovered_to": 0, "arguments": arguments}
         queue = vhost.restore_queue(value)
+        if isinstance(queue, Stream):
+            for segment in segments:
+                queue.adopt_segment(*segment)
         self._journal.put(QUEUE, *queue_record(vhost.name, queue))
         _logger.error(
             "the store in %s is damaged: it has no record of the queue with number %d; its messages are in the queue "

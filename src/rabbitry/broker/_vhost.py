@@ -9,7 +9,7 @@ from base64 import urlsafe_b64encode
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, Literal
+from typing import Final
 
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
@@ -30,8 +30,17 @@ from rabbitry.broker._errors import (
 from rabbitry.broker._exchanges import TYPES, Binding, DefaultExchange, Destination, Exchange
 from rabbitry.broker._firehose import TRACE, Firehose
 from rabbitry.broker._policies import Policies
-from rabbitry.broker._queues import Backlog, ClassicQueue, Owner, PrioritizedQuorumQueue, Queue, QuorumQueue, ReplyTo
-from rabbitry.broker._queues.arguments import Rules, check_locator, compared, read_rules
+from rabbitry.broker._queues import (
+    Backlog,
+    ClassicQueue,
+    Owner,
+    PrioritizedQuorumQueue,
+    Queue,
+    QuorumQueue,
+    ReplyTo,
+    Stream,
+)
+from rabbitry.broker._queues.arguments import Kind, Rules, check_locator, compared, read_rules
 from rabbitry.broker._queues.dead_letter import REJECTED, dead_letter, is_cycle
 from rabbitry.broker._queues.turns import QueueConsumer
 from rabbitry.broker._records import (
@@ -170,14 +179,14 @@ class VirtualHost:
             if queue.is_deleted:
                 continue
             its = queue.operator_policy if is_operator else queue.policy
-            if (its and its.name == changed) or (policy and policy.is_for(queue.name, _kind_of(queue), self.release)):
+            if (its and its.name == changed) or (policy and policy.is_for(queue.name, queue.rules.kind, self.release)):
                 self._follow(queue)
         self.generation += 1
 
     def _follow(self, queue: Queue) -> None:
         """Apply the policies that match a queue."""
         both = (self._policies, self._operator_policies)
-        queue.follow(*(policies.matching(self.name, queue.name, _kind_of(queue)) for policies in both))
+        queue.follow(*(policies.matching(self.name, queue.name, queue.rules.kind) for policies in both))
 
     # -- exchanges -------------------------------------------------------------------------------------
 
@@ -382,13 +391,11 @@ class VirtualHost:
             asyncio.get_running_loop().call_soon(self.journal.after_commit, tell)
         if queue.owner is not None:
             queue.owner.exclusive_queues.discard(queue)
-        count = len(queue)
         if queue.id:
             self.journal.put(QUEUE, record_key(self.name, queue.name), None)
             self.journal.drop_queue(queue.id)
             queue.id = 0
-        queue.delete()
-        return count
+        return queue.delete()
 
     def clearing(self) -> Iterator[None]:
         """Delete all queues, exchanges and bindings, in steps."""
@@ -556,13 +563,9 @@ class VirtualHost:
 
 
 def _kind(rules: Rules, release: Release) -> type[Queue]:
-    if not rules.quorum:
-        return ClassicQueue
-    return PrioritizedQuorumQueue if release.has_quorum_priorities else QuorumQueue
-
-
-def _kind_of(queue: Queue) -> Literal["classic", "quorum"]:
-    return "quorum" if queue.rules.quorum else "classic"
+    quorum = PrioritizedQuorumQueue if release.has_quorum_priorities else QuorumQueue
+    kinds: dict[Kind, type[Queue]] = {"classic": ClassicQueue, "quorum": quorum, "stream": Stream}
+    return kinds[rules.kind]
 
 
 def _telling(consumers: list[QueueConsumer]) -> Iterator[None]:

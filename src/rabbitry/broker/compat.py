@@ -47,6 +47,11 @@ class Release:
         has_default_type: Whether a queue without `x-queue-type` is compared as one with `x-queue-type` classic.
         keeps_transaction_queues: Whether a transaction's publishes go to the queues that existed when they arrived, and
             the commit fails (406) if one of these is deleted.
+        has_stream_filters: Whether a stream may have filters; this broker checks their size and applies none.
+        returns_to_streams: Whether nack, reject and recover are credit for a stream; otherwise they end the connection.
+        streams_keep_nested: Whether a stream keeps headers that are arrays or tables, such as CC.
+        streams_set_mode: Whether a message from a stream has a delivery mode even if it was published without.
+        stream_noun: The noun for a stream in two of its error texts.
         feature_flags: The feature flags that `/api/feature-flags` lists as enabled, with their stability; those of
             features that this broker lacks are left out.
         deprecated_features: The deprecated features that `/api/deprecated-features` lists, with their phases.
@@ -76,6 +81,11 @@ class Release:
     not_for_classic: tuple[str, ...]
     has_default_type: bool
     keeps_transaction_queues: bool
+    has_stream_filters: bool
+    returns_to_streams: bool
+    streams_keep_nested: bool
+    streams_set_mode: bool
+    stream_noun: str
     feature_flags: Mapping[str, str]
     deprecated_features: Mapping[str, str]
 
@@ -101,6 +111,20 @@ _OPERATOR_SETTINGS: Final = (
     "max-in-memory-bytes",
 )
 _OF_STREAMS: Final = ("max-age", "stream-max-segment-size-bytes", "initial-cluster-size")
+_NOT_BY_STREAM_POLICY: Final = (
+    "expires",
+    "message-ttl",
+    "dead-letter-exchange",
+    "dead-letter-routing-key",
+    "dead-letter-strategy",
+    "max-length",
+    "max-in-memory-length",
+    "max-in-memory-bytes",
+    "overflow",
+    "queue-mode",
+    "delivery-limit",
+    "queue-master-locator",
+)
 _OF_MIRRORS: Final = (
     "ha-mode",
     "ha-params",
@@ -132,12 +156,18 @@ RELEASES: Final[Mapping[Compat, Release]] = {
         not_by_policy={
             "classic": ("delivery-limit", "dead-letter-strategy", "queue-leader-locator", *_OF_STREAMS),
             "quorum": ("queue-mode", "queue-master-locator", *_OF_MIRRORS, *_OF_STREAMS),
+            "stream": (*_NOT_BY_STREAM_POLICY, *_OF_MIRRORS),
         },
         applies_to_kinds=False,
         checks_mirroring=True,
         not_for_classic=_NOT_FOR_CLASSIC,
         has_default_type=False,
         keeps_transaction_queues=False,
+        has_stream_filters=False,
+        returns_to_streams=False,
+        streams_keep_nested=False,
+        streams_set_mode=False,
+        stream_noun="stream queues",
         feature_flags={},
         deprecated_features={},
     ),
@@ -176,12 +206,18 @@ RELEASES: Final[Mapping[Compat, Release]] = {
                 *_OF_STREAMS,
             ),
             "quorum": ("queue-mode", "queue-master-locator", *_OF_STREAMS),
+            "stream": (*_NOT_BY_STREAM_POLICY, "target-group-size"),
         },
         applies_to_kinds=True,
         checks_mirroring=False,
         not_for_classic=tuple(name for name in _NOT_FOR_CLASSIC if name != "x-queue-leader-locator"),
         has_default_type=True,
         keeps_transaction_queues=True,
+        has_stream_filters=True,
+        returns_to_streams=True,
+        streams_keep_nested=True,
+        streams_set_mode=True,
+        stream_noun="stream",
         feature_flags={
             "classic_mirrored_queue_version": "required",
             "classic_queue_type_delivery_support": "required",
@@ -198,6 +234,7 @@ RELEASES: Final[Mapping[Compat, Release]] = {
             "quorum_queue": "required",
             "quorum_queue_non_voters": "stable",
             "rabbitmq_4.0.0": "stable",
+            "stream_queue": "required",
             "tracking_records_in_ets": "required",
             "user_limits": "required",
             "virtual_host_metadata": "required",

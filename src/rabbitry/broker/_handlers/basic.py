@@ -23,16 +23,10 @@ from rabbitry.amqp.protocol.methods import (
 )
 from rabbitry.amqp.protocol.tables import Table, type_name
 from rabbitry.broker._channel import Channel, Consumer
-from rabbitry.broker._errors import (
-    ChannelRefusal,
-    ConnectionRefusal,
-    access_refused,
-    not_implemented,
-    precondition_failed,
-)
+from rabbitry.broker._errors import ConnectionRefusal, access_refused, not_implemented, precondition_failed
 from rabbitry.broker._handlers.client import Client
 from rabbitry.broker._handlers.queue import named
-from rabbitry.broker._queues import Queue, ReplyTo
+from rabbitry.broker._queues import Queue, ReplyTo, Subscription
 from rabbitry.broker._queues.reply_to import REPLY_TO
 from rabbitry.broker._transaction import Outcome
 from rabbitry.exceptions import ProtocolViolation
@@ -64,11 +58,12 @@ def consume(client: Client, channel: Channel, method: BasicConsume) -> BasicCons
         return None if method.nowait else BasicConsumeOk(tag)
     client.permissions.check("read", "queue", method.queue or channel.last_queue)
     queue = named(client, channel, method.queue)
-    alone = method.exclusive and not queue.rules.quorum  # quorum queues ignore it
+    alone = method.exclusive and queue.has_exclusive_consumers
     if queue.turns.has_exclusive or (alone and (len(queue.turns) or queue.rules.single_active_consumer)):
         raise access_refused(f"queue '{queue.name}' in vhost '{channel.vhost.name}' in exclusive use")
-    if queue.rules.quorum and channel.channel_prefetch:
-        raise not_implemented(f"queue '{queue.name}' in vhost '{channel.vhost.name}' does not support global qos")
+    priority = _priority(queue, method.arguments)
+    shares = channel.channel_prefetch > 0
+    queue.check_consumer(Subscription(method.arguments, channel.consumer_prefetch, method.no_ack, shares))
     consumer = Consumer(
         channel,
         queue,
@@ -76,7 +71,7 @@ def consume(client: Client, channel: Channel, method: BasicConsume) -> BasicCons
         no_ack=method.no_ack,
         exclusive=alone,
         prefetch=channel.consumer_prefetch,
-        priority=_priority(queue, method.arguments),
+        priority=priority,
         arguments=method.arguments,
     )
     channel.consumers[tag] = consumer
@@ -96,25 +91,25 @@ def _consume_replies(channel: Channel, tag: str, *, no_ack: bool) -> None:
 
 def _priority(queue: Queue, arguments: Table) -> int:
     """Check a consumer's arguments, and return its priority (RabbitMQ's docs/consumer-priority)."""
-    where = f"queue '{queue.name}' in vhost '{queue.vhost.name}'"
+    where = queue.where
+    refused = queue.refused_of_consumers
     value = arguments.get("x-priority", 0)
-    if isinstance(value, bool) or not isinstance(value, int):
+    if "x-priority" not in refused and (isinstance(value, bool) or not isinstance(value, int)):
         wrong = f"expected integer, got {type_name(value)}"
         raise precondition_failed(f"invalid arg 'x-priority' for {where}: \"{wrong}\"")
     checks_mirroring = queue.vhost.release.checks_mirroring
-    refused = ["x-stream-offset", *(["x-cancel-on-ha-failover"] if queue.rules.quorum and checks_mirroring else [])]
     on_failover = arguments.get("x-cancel-on-ha-failover", False)
-    if checks_mirroring and not queue.rules.quorum and not isinstance(on_failover, bool):
+    if checks_mirroring and "x-cancel-on-ha-failover" not in refused and not isinstance(on_failover, bool):
         wrong = f"{{unacceptable_type,{type_name(on_failover)}}}"
         raise precondition_failed(f"invalid arg 'x-cancel-on-ha-failover' for {where}: {wrong}")
     for argument in refused:
         if argument in arguments:
-            kind = "quorum" if queue.rules.quorum else "classic"
+            kind = queue.rules.kind
             raise precondition_failed(f"invalid arg '{argument}' for {where} of queue type rabbit_{kind}_queue")
     # The argument was for AMQP 1.0; RabbitMQ's channel crashed on it.
-    if checks_mirroring and not isinstance(arguments.get("x-credit", {}), dict):
+    if checks_mirroring and queue.rules.kind != "stream" and not isinstance(arguments.get("x-credit", {}), dict):
         raise ProtocolViolation(Reply.INTERNAL_ERROR, "INTERNAL_ERROR")
-    return value
+    return value if isinstance(value, int) else 0
 
 
 def cancel(client: Client, channel: Channel, method: BasicCancel) -> BasicCancelOk | None:
@@ -133,12 +128,7 @@ def get(client: Client, channel: Channel, method: BasicGet) -> BasicGetEmpty | N
     """Send the first message of a queue."""
     client.permissions.check("read", "queue", method.queue or channel.last_queue)
     queue = named(client, channel, method.queue)
-    if queue.rules.quorum and queue.rules.single_active_consumer:
-        text = (
-            f"cannot obtain access to locked queue '{queue.name}' in vhost '{channel.vhost.name}'. "
-            "basic.get operations are not supported by quorum queues with single active consumer"
-        )
-        raise ChannelRefusal(Reply.RESOURCE_LOCKED, text)
+    queue.check_get()
     entry = queue.get()
     if entry is None and queue.is_busy:
         client.carry_out_again(channel.number, method)

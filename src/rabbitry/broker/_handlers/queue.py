@@ -18,7 +18,7 @@ from rabbitry.amqp.protocol.methods import (
     QueueUnbindOk,
 )
 from rabbitry.broker._channel import Channel
-from rabbitry.broker._errors import ChannelRefusal, not_found, not_implemented, precondition_failed
+from rabbitry.broker._errors import ChannelRefusal, not_found
 from rabbitry.broker._handlers.client import Client
 from rabbitry.broker._queues import Queue
 from rabbitry.broker._queues.reply_to import REPLY_TO
@@ -57,7 +57,7 @@ def declare(client: Client, channel: Channel, method: QueueDeclare) -> QueueDecl
         if method.exclusive:
             client.exclusive_queues.add(queue)
     channel.last_queue = queue.name
-    return None if method.nowait else QueueDeclareOk(queue.name, len(queue), len(queue.turns))
+    return None if method.nowait else QueueDeclareOk(queue.name, *queue.declared_counts)
 
 
 def _check_declare(client: Client, method: QueueDeclare) -> None:
@@ -109,6 +109,7 @@ def purge(client: Client, channel: Channel, method: QueuePurge) -> None:
     """Drop ready messages. For a stored queue, the answer waits until they are deleted from the store."""
     client.permissions.check("read", "queue", method.queue or channel.last_queue)
     queue = named(client, channel, method.queue)
+    queue.check_purge()
     count, steps = queue.purge()
     answer = None if method.nowait else QueuePurgeOk(count)
 
@@ -130,16 +131,7 @@ def delete(client: Client, channel: Channel, method: QueueDelete) -> None:
     queue = None
     if (method.queue or channel.last_queue) in vhost.queues:
         queue = named(client, channel, method.queue)
-        for flag, given in (("if-unused", method.if_unused), ("if-empty", method.if_empty)):
-            if given and queue.rules.quorum:
-                raise not_implemented(
-                    f"cannot delete queue '{queue.name}' in vhost '{vhost.name}'. queue.delete operations with "
-                    f"{flag} flag set are not supported by quorum queues"
-                )
-        if method.if_unused and len(queue.turns):
-            raise precondition_failed(f"queue '{queue.name}' in vhost '{vhost.name}' in use")
-        if method.if_empty and len(queue):
-            raise precondition_failed(f"queue '{queue.name}' in vhost '{vhost.name}' not empty")
+        queue.check_delete(if_unused=method.if_unused, if_empty=method.if_empty)
     count = 0
 
     def deleting() -> Iterator[None]:

@@ -170,9 +170,8 @@ class Changes:
 
 
 def _declared(queue: Queue) -> Row:
-    kind = "quorum" if queue.rules.quorum else "classic"
     flags = (queue.durable, queue.auto_delete, queue.owner is not None)
-    return (queue.vhost.name, queue.name, kind, *flags, plain(queue.arguments))
+    return (queue.vhost.name, queue.name, queue.rules.kind, *flags, plain(queue.arguments))
 
 
 def _smoothed(before: float, now: float, weight: float) -> float:

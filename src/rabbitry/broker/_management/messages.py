@@ -130,7 +130,7 @@ def _properties(given: object) -> Properties:
 async def get(vhost: VirtualHost, queue: Queue, body: Json) -> list[Json]:
     """Get messages from a queue as JSON, according to count, ackmode and encoding in the body.
 
-    Raises Answer for invalid ones.
+    Raises Answer for invalid ones, Refusal if the queue can't be read in this way.
     """
     count, mode, encoding = _integer(body["count"]), body["ackmode"], body["encoding"]
     truncate = _integer(body["truncate"]) if "truncate" in body else None
@@ -138,6 +138,7 @@ async def get(vhost: VirtualHost, queue: Queue, body: Json) -> list[Json]:
         raise bad(f"ackmode must be one of {', '.join(_ACK_MODES)}")
     if encoding not in _ENCODINGS:
         raise bad("Unsupported encoding. Please use auto or base64.")
+    queue.check_get()
     entries: list[Entry] = []
     shown: list[Json] = []
     while len(entries) < count:

@@ -165,7 +165,7 @@ def queue(item: Queue, rates: Rates, ranges: Ranges) -> Json:
     shown: Json = {
         "name": item.name,
         "vhost": item.vhost.name,
-        "type": "quorum" if item.rules.quorum else "classic",
+        "type": item.rules.kind,
         "node": node_name(),
         "state": "running",
         "durable": item.durable,
@@ -209,7 +209,7 @@ def queue_as_declared(item: Queue, *, has_totals: bool = False) -> Json:
     shown: Json = {
         "name": item.name,
         "vhost": item.vhost.name,
-        "type": "quorum" if item.rules.quorum else "classic",
+        "type": item.rules.kind,
         "node": node_name(),
         "state": "running" if has_totals else "live",
         "durable": item.durable,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal, get_args
 
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.tables import FieldValue, Table, type_name
@@ -14,14 +14,19 @@ from rabbitry.broker._policies import smaller
 from rabbitry.broker.compat import Release
 from rabbitry.exceptions import ProtocolViolation, RabbitryError
 
+Kind = Literal["classic", "quorum", "stream"]
+"""The value of `x-queue-type`."""
 _INTEGERS: Final = ("byte", "short", "signedint", "long", "unsignedbyte", "unsignedshort", "unsignedint")
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The behaviour that arguments and policies configure. Times in milliseconds; None if not set."""
+    """The behaviour that arguments and policies configure. Times in milliseconds; None if not set.
 
-    quorum: bool = False
+    max_age: of a stream's messages. segment_size: bytes of a stream's segment.
+    """
+
+    kind: Kind = "classic"
     expires: int | None = None
     message_ttl: int | None = None
     dead_letter_exchange: str | None = None
@@ -32,6 +37,8 @@ class Rules:
     max_priority: int | None = None
     single_active_consumer: bool = False
     delivery_limit: int | None = None
+    max_age: int | None = None
+    segment_size: int | None = None
 
 
 class _Bad(RabbitryError):
@@ -100,6 +107,24 @@ def _boolean(value: FieldValue, arguments: Table) -> None:
         raise _Bad(f"{{unacceptable_type,{type_name(value)}}}")
 
 
+def _age(value: FieldValue, arguments: Table) -> None:
+    _string(value, arguments)
+    if interval(str(value)) is None:
+        raise _Bad("invalid_max_age")
+
+
+def interval(text: str) -> int | None:
+    """Return the milliseconds of an age such as "7D" or "1h"; None for an invalid one.
+
+    Raises 541 for one that does not begin with a digit, as RabbitMQ does.
+    """
+    unit = text.lstrip("0123456789")
+    number = text[: len(text) - len(unit)]
+    if not number:
+        raise ProtocolViolation(Reply.INTERNAL_ERROR, "INTERNAL_ERROR")
+    return int(number) * _UNITS[unit] * 1000 if unit in _UNITS and int(number) else None
+
+
 def _version(value: FieldValue, arguments: Table) -> None:
     _not_negative(value, arguments)
     if value not in (1, 2):
@@ -123,7 +148,9 @@ _CHECKS: Final[Mapping[str, Callable[[FieldValue, Table], None]]] = {
     "x-single-active-consumer": _boolean,
     "x-queue-type": _string,
     "x-quorum-initial-group-size": _positive,
+    "x-max-age": _age,
     "x-stream-max-segment-size-bytes": _not_negative,
+    "x-initial-cluster-size": _positive,
     "x-queue-leader-locator": _one_of(
         "invalid_queue_locator_arg", "client-local", "balanced", "random", "least-leaders"
     ),
@@ -139,8 +166,20 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "dead-letter-exchange": "dead_letter_exchange",
     "dead-letter-routing-key": "dead_letter_routing_key",
     "delivery-limit": "delivery_limit",
+    "stream-max-segment-size-bytes": "segment_size",
 }
 """Setting of a policy → the rule of a queue; the argument has the prefix `x-`."""
+_LONGEST_SEGMENT: Final = 3_000_000_000
+_UNITS: Final = {"Y": 365 * 86_400, "M": 30 * 86_400, "D": 86_400, "h": 3600, "m": 60, "s": 1}
+"""Unit of an age → seconds."""
+_FOR_STREAM: Final = (
+    "x-max-length-bytes",
+    "x-queue-type",
+    "x-max-age",
+    "x-stream-max-segment-size-bytes",
+    "x-initial-cluster-size",
+    "x-queue-leader-locator",
+)
 _NOT_FOR_QUORUM: Final = (
     "x-max-priority",
     "x-queue-mode",
@@ -157,8 +196,15 @@ def compared(rules: Rules, release: Release) -> list[str]:
 
     RabbitMQ ignores arguments of other queue types here, though it refuses a new queue with them.
     """
-    others = _NOT_FOR_QUORUM if rules.quorum else release.not_for_classic
+    others = _refused(rules.kind, release)
     return [argument for argument in _COMPARED if argument not in others]
+
+
+def _refused(kind: Kind, release: Release) -> Sequence[str]:
+    """Return the arguments that a kind of queue refuses."""
+    if kind == "stream":
+        return [argument for argument in _COMPARED if argument not in _FOR_STREAM]
+    return _NOT_FOR_QUORUM if kind == "quorum" else release.not_for_classic
 
 
 def read_rules(
@@ -170,19 +216,21 @@ def read_rules(
     if not isinstance(target, str):
         raise invalid_type("x-dead-letter-exchange", target, f"queue '{name}'", vhost)
     _check(arguments, ("x-queue-type",), where)
-    kind = arguments.get("x-queue-type", "classic")
-    if kind not in ("classic", "quorum"):
-        raise precondition_failed(f"invalid arg 'x-queue-type' for {where}: \"unsupported queue type '{kind!s}'\"")
-    quorum = kind == "quorum"
-    refused = _NOT_FOR_QUORUM if quorum else release.not_for_classic
+    given = arguments.get("x-queue-type", "classic")
+    kind = next((known for known in get_args(Kind) if known == given), None)
+    if kind is None:
+        raise precondition_failed(f"invalid arg 'x-queue-type' for {where}: \"unsupported queue type '{given!s}'\"")
+    refused = _refused(kind, release)
     _check(arguments, (argument for argument in _CHECKS if argument not in refused), where)
     for argument in refused:
         if argument in arguments:
             raise precondition_failed(f"invalid arg '{argument}' for {where} of queue type rabbit_{kind}_queue")
-    if quorum:
-        _check_quorum(where, durable=durable, exclusive=exclusive, auto_delete=auto_delete)
+    if kind != "classic":
+        _check_properties(where, durable=durable, exclusive=exclusive, auto_delete=auto_delete)
+    if kind == "stream":
+        _check_stream(arguments, release)
     return Rules(
-        quorum=quorum,
+        kind=kind,
         expires=_number(arguments, "x-expires"),
         message_ttl=_number(arguments, "x-message-ttl"),
         dead_letter_exchange=_text(arguments, "x-dead-letter-exchange"),
@@ -192,13 +240,15 @@ def read_rules(
         overflow=_text(arguments, "x-overflow") or "drop-head",
         max_priority=_number(arguments, "x-max-priority") or None,
         single_active_consumer=arguments.get("x-single-active-consumer") is True,
-        delivery_limit=_delivery_limit(_number(arguments, "x-delivery-limit"), release) if quorum else None,
+        delivery_limit=_delivery_limit(_number(arguments, "x-delivery-limit"), release) if kind == "quorum" else None,
+        max_age=interval(_text(arguments, "x-max-age") or "0"),
+        segment_size=_number(arguments, "x-stream-max-segment-size-bytes"),
     )
 
 
 def check_locator(rules: Rules, arguments: Table) -> None:
     """Raise 541 for an `x-queue-master-locator` unknown to RabbitMQ 3.10, where declaring fails with it."""
-    if not rules.quorum and arguments.get("x-queue-master-locator", "client-local") not in _LOCATORS:
+    if rules.kind == "classic" and arguments.get("x-queue-master-locator", "client-local") not in _LOCATORS:
         raise ProtocolViolation(Reply.INTERNAL_ERROR, "INTERNAL_ERROR")
 
 
@@ -231,14 +281,27 @@ def with_policy(rules: Rules, arguments: Table, definition: Table, release: Rele
             changes[rule] = value
         elif isinstance(own, int) and isinstance(value, int):
             changes[rule] = smaller(setting, own, value, release)
+    if isinstance(age := definition.get("max-age"), str):
+        ages = [rules.max_age, interval(age)]
+        changes["max_age"] = min((one for one in ages if one is not None), default=None)
     limit = changes.get("delivery_limit")
     if isinstance(limit, int):
         changes["delivery_limit"] = _delivery_limit(limit, release)
     return replace(rules, **changes)  # type: ignore[arg-type] # each setting's type was checked
 
 
-def _check_quorum(where: str, *, durable: bool, exclusive: bool, auto_delete: bool) -> None:
-    """Refuse properties that a quorum queue can't have (RabbitMQ's docs/quorum-queues)."""
+def _check_stream(arguments: Table, release: Release) -> None:
+    """Check the sizes that only streams have. Raises 406."""
+    size = _number(arguments, "x-stream-max-segment-size-bytes")
+    if size is not None and size > _LONGEST_SEGMENT:
+        raise precondition_failed("Exceeded max value for x-stream-max-segment-size-bytes")
+    bits = arguments.get("x-stream-filter-size-bytes", 16)
+    if release.has_stream_filters and (not isinstance(bits, int) or not 16 <= bits <= 255):
+        raise precondition_failed("Invalid value for  x-stream-filter-size-bytes")
+
+
+def _check_properties(where: str, *, durable: bool, exclusive: bool, auto_delete: bool) -> None:
+    """Refuse properties that a quorum queue and a stream can't have (RabbitMQ's docs/quorum-queues)."""
     for name, wrong in (("auto-delete", auto_delete), ("exclusive-owner", exclusive), ("non-durable", not durable)):
         if wrong:
             raise precondition_failed(f"invalid property '{name}' for {where}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Final, Protocol
+from typing import ClassVar, Final, NamedTuple, Protocol
 
 from rabbitry.amqp.protocol.tables import Table
+from rabbitry.broker._errors import precondition_failed
 from rabbitry.broker._firehose import Firehose
 from rabbitry.broker._policies import Policy, merged
 from rabbitry.broker._queues.arguments import Rules, with_policy
@@ -50,14 +51,25 @@ class Owner(Protocol):
         """The name of the connection, for operators."""
 
 
+class Subscription(NamedTuple):
+    """A consumer that a client asks for. shares_prefetch: whether the channel has a prefetch of its own."""
+
+    arguments: Table
+    prefetch: int
+    no_ack: bool
+    shares_prefetch: bool
+
+
 class Queue(Backlog):
     """A queue of one virtual host.
 
-    Each kind of queue is a subclass, which decides where requeued messages go. owner: the connection of an exclusive
-    queue.
+    Each kind of queue is a subclass, which decides where requeued messages go and which operations it refuses. owner:
+    the connection of an exclusive queue.
     """
 
     vhost: QueueHost
+    has_exclusive_consumers: ClassVar[bool] = True
+    """Whether a consumer may be exclusive; other kinds ignore the flag."""
 
     # Attributes in slots are read faster than those of an instance with more than 30 of them.
     __slots__ = (
@@ -114,6 +126,39 @@ class Queue(Backlog):
     def settings(self) -> Table:
         """The settings of its policies that apply."""
         return merged(self.policy, self.operator_policy, self.vhost.release)
+
+    @property
+    def where(self) -> str:
+        """Its name in error texts."""
+        return f"queue '{self.name}' in vhost '{self.vhost.name}'"
+
+    @property
+    def declared_counts(self) -> tuple[int, int]:
+        """The numbers of messages and consumers in the answer to a declare."""
+        return len(self), len(self.turns)
+
+    # -- refusals: each kind has its own ---------------------------------------------------------------
+
+    @property
+    def refused_of_consumers(self) -> tuple[str, ...]:
+        """The arguments of consumers that this kind of queue refuses."""
+        return ("x-stream-offset",)
+
+    def check_consumer(self, wanted: Subscription) -> None:
+        """Raise Refusal if the queue can't have such a consumer."""
+
+    def check_get(self) -> None:
+        """Raise Refusal if basic.get is not possible."""
+
+    def check_purge(self) -> None:
+        """Raise Refusal if the queue can't be purged."""
+
+    def check_delete(self, *, if_unused: bool, if_empty: bool) -> None:
+        """Raise Refusal if a condition of its deletion is not met."""
+        if if_unused and len(self.turns):
+            raise precondition_failed(f"{self.where} in use")
+        if if_empty and len(self):
+            raise precondition_failed(f"{self.where} not empty")
 
     # -- consumers -------------------------------------------------------------------------------------
 
@@ -214,12 +259,16 @@ class Queue(Backlog):
         if self._is_overdue and not self.is_deleted:
             self.vhost.expire_queue(self)
 
-    def delete(self) -> None:
-        """End the queue: its unsettled deliveries are dropped, and later settlements of them are ignored."""
+    def delete(self) -> int:
+        """End the queue, and return the number of its ready messages.
+
+        Its unsettled deliveries are dropped, and later settlements of them are ignored.
+        """
         self.is_deleted = True
-        _, steps = self.purge()
+        count, steps = self.purge()
         self.vhost.work(steps)
         self.close()
+        return count
 
     def close(self) -> None:
         """Stop the timers."""

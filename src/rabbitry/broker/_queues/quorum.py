@@ -6,13 +6,15 @@ In this broker they have a single member.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import ClassVar, Final
 
+from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.tables import Table
+from rabbitry.broker._errors import ChannelRefusal, not_implemented
 from rabbitry.broker._queues.arguments import Rules
 from rabbitry.broker._queues.dead_letter import DELIVERY_LIMIT
 from rabbitry.broker._queues.lane import Lane
-from rabbitry.broker._queues.queue import Owner, Queue, QueueHost
+from rabbitry.broker._queues.queue import Owner, Queue, QueueHost, Subscription
 from rabbitry.broker.message import Entry, Message
 
 _FROM: Final = 5
@@ -31,6 +33,36 @@ class QuorumQueue(Queue):
     """
 
     __slots__ = ()
+    has_exclusive_consumers: ClassVar[bool] = False
+
+    @property
+    def refused_of_consumers(self) -> tuple[str, ...]:
+        """The arguments of consumers that a quorum queue refuses."""
+        more = ("x-cancel-on-ha-failover",) if self.vhost.release.checks_mirroring else ()
+        return (*super().refused_of_consumers, *more)
+
+    def check_consumer(self, wanted: Subscription) -> None:
+        """Refuse consumers that share the channel's prefetch (540)."""
+        if wanted.shares_prefetch:
+            raise not_implemented(f"{self.where} does not support global qos")
+
+    def check_get(self) -> None:
+        """Refuse basic.get beside a single active consumer (405)."""
+        if self.rules.single_active_consumer:
+            text = (
+                f"cannot obtain access to locked {self.where}. "
+                "basic.get operations are not supported by quorum queues with single active consumer"
+            )
+            raise ChannelRefusal(Reply.RESOURCE_LOCKED, text)
+
+    def check_delete(self, *, if_unused: bool, if_empty: bool) -> None:
+        """Refuse conditions (540)."""
+        for flag, given in (("if-unused", if_unused), ("if-empty", if_empty)):
+            if given:
+                raise not_implemented(
+                    f"cannot delete {self.where}. queue.delete operations with {flag} flag set are not supported by "
+                    "quorum queues"
+                )
 
     def _append(self, lane: Lane, entry: Entry) -> None:
         if self.id:

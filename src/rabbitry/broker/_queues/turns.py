@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Protocol
 
+from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker._firehose import TracedChannel
 from rabbitry.broker.message import Entry
 
@@ -24,6 +25,10 @@ class QueueConsumer(Protocol):
     @property
     def exclusive(self) -> bool:
         """Whether it is the queue's only consumer (exclusive)."""
+
+    @property
+    def arguments(self) -> Table:
+        """The arguments that it was started with."""
 
     @property
     def channel(self) -> TracedChannel:

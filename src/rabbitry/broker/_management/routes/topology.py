@@ -222,6 +222,7 @@ async def _contents(call: Call) -> object:
             purged.set_result(None)
 
     journal = vhost.journal
+    queue.check_purge()
     _, steps = queue.purge()
     if not call.broker.shares.work(steps, then, journal.may_grow):
         await purged

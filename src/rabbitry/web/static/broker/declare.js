@@ -1,17 +1,16 @@
 // Declaring a queue or an exchange.
 import { lacking } from "../access.js";
-import { Component, html } from "../html.js";
+import { html } from "../html.js";
 import { Arguments, argumentsIn, OF_EXCHANGE, OF_QUEUE, OF_STREAM } from "./arguments.js";
 import { Form } from "./form.js";
-import { feed } from "./live.js";
 
-const QUEUE_TYPES = { "": "as the virtual host has it", classic: "classic", quorum: "quorum" };
+const QUEUE_TYPES = { "": "as the virtual host has it", classic: "classic", quorum: "quorum", stream: "stream" };
 const EXCHANGE_TYPES = ["direct", "fanout", "topic", "headers", "x-consistent-hash"];
 
-// Props: thing ("queue" or "exchange"), vhost (where it is declared if no other is typed), onDone(key), hasStreams.
-function Declare({ thing, vhost, onDone, hasStreams }) {
+// Props: thing ("queue" or "exchange"), vhost (where it is declared if no other is typed), onDone(key).
+function Declare({ thing, vhost, onDone }) {
   const isQueue = thing === "queue";
-  const known = !isQueue ? OF_EXCHANGE : hasStreams ? { ...OF_QUEUE, ...OF_STREAM } : OF_QUEUE;
+  const known = isQueue ? { ...OF_QUEUE, ...OF_STREAM } : OF_EXCHANGE;
   const reason = lacking("admin");
   const request = (fields) => {
     const found = { vhost: fields.vhost.value, name: fields.name.value, durable: fields.durable.checked, auto_delete: fields.auto_delete.checked };
@@ -24,8 +23,7 @@ function Declare({ thing, vhost, onDone, hasStreams }) {
         onDone=${(asked) => onDone([asked.vhost, asked.name])}>
       <label>Name <input name="name" required maxlength="255" autocomplete="off" spellcheck=${false} /></label>
       <label>Virtual host <input name="vhost" required maxlength="255" autocomplete="off" spellcheck=${false} defaultValue=${vhost} /></label>
-      ${isQueue ? html`<label>Type <select name="type">${Object.entries(QUEUE_TYPES).map(([name, title]) => html`<option value=${name}>${title}</option>`)}
-          ${hasStreams && html`<option value="stream">stream</option>`}</select></label>`
+      ${isQueue ? html`<label>Type <select name="type">${Object.entries(QUEUE_TYPES).map(([name, title]) => html`<option value=${name}>${title}</option>`)}</select></label>`
         : html`<label>Type <input name="type" required maxlength="255" list="exchange-types" autocomplete="off" spellcheck=${false} defaultValue="direct" /></label>
           <datalist id="exchange-types">${EXCHANGE_TYPES.map((name) => html`<option value=${name} />`)}</datalist>`}
       <${Check} name="durable" isOn=${true}>Durable: it is there after a restart of the broker<//>
@@ -39,21 +37,5 @@ function Check({ name, isOn = false, children }) {
   return html`<label class="check"><input type="checkbox" name=${name} defaultChecked=${isOn} /> <span>${children}</span></label>`;
 }
 
-// Rabbitry's own broker has no streams. Whether the broker has any is known a moment after the form opens.
-export class DeclareQueue extends Component {
-  state = { hasStreams: false };
-
-  componentDidMount() {
-    this.subscription = feed.open("broker", {}, ({ value }) => this.setState({ hasStreams: value?.embedded === false }));
-  }
-
-  componentWillUnmount() {
-    this.subscription.close();
-  }
-
-  render(props, { hasStreams }) {
-    return html`<${Declare} thing="queue" ...${props} hasStreams=${hasStreams} />`;
-  }
-}
-
+export const DeclareQueue = (props) => html`<${Declare} thing="queue" ...${props} />`;
 export const DeclareExchange = (props) => html`<${Declare} thing="exchange" ...${props} />`;

@@ -1,0 +1,228 @@
+"""Streams: what clients see on both brokers, and what survives restarts and kills."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pika
+import pytest
+
+import rabbitry
+from rabbitry.amqp.client import Channel
+from rabbitry.amqp.protocol.properties import Properties, decode_header, encode_header
+from rabbitry.amqp.protocol.tables import FieldValue, Table
+from rabbitry.broker import Broker, BrokerConfig
+from rabbitry.broker._policies import Policy
+from rabbitry.broker._queues import Stream
+from rabbitry.broker._queues import stream as stream_module
+from rabbitry.broker._queues import stream_log as log_module
+from rabbitry.broker._queues.stream import with_offset
+from rabbitry.broker.compat import RELEASES, Release
+from rabbitry.broker.message import Message
+from tests.support.embedded import BrokerProcess
+from tests.support.waiting import eventually
+
+_STREAM: Table = {"x-queue-type": "stream"}
+
+
+async def _declare(channel: Channel, **arguments: FieldValue) -> None:
+    named = {key.replace("_", "-"): value for key, value in arguments.items()}
+    await channel.declare_queue("s", durable=True, arguments={**_STREAM, **named})
+
+
+async def _fill(channel: Channel, numbers: Sequence[int], body: bytes = b"") -> None:
+    for number in numbers:
+        await channel.send(b"%d" % number + body, routing_key="s")
+    await channel.wait_for_confirms()
+
+
+async def _read(url: str, count: int, offset: FieldValue = "first", prefetch: int = 50) -> list[tuple[int, bytes]]:
+    """Return offset and body of a stream's messages, read by a consumer of its own."""
+    async with rabbitry.connect(url) as connection:
+        channel = await connection.channel(prefetch=prefetch)
+        found: list[tuple[int, bytes]] = []
+        async with asyncio.timeout(120), channel.consume("s", arguments={"x-stream-offset": offset}) as deliveries:
+            while len(found) < count:
+                delivery = await anext(deliveries)
+                at = (delivery.properties.headers or {})["x-stream-offset"]
+                assert isinstance(at, int)
+                found.append((at, delivery.body))
+                delivery.ack()
+        return found
+
+
+def _numbered(first: int, end: int) -> list[tuple[int, bytes]]:
+    return [(number, b"%d" % number) for number in range(first, end)]
+
+
+async def test_consumers_read_a_stream_each_from_its_own_offset(broker_url: str) -> None:
+    async with rabbitry.connect(broker_url) as connection:
+        channel = await connection.channel()
+        await _declare(channel)
+        await _fill(channel, range(200))
+        one, other = await asyncio.gather(_read(broker_url, 200), _read(broker_url, 100, 100, prefetch=7))
+        assert (one, other) == (_numbered(0, 200), _numbered(100, 200))
+        following = asyncio.create_task(_read(broker_url, 3, 199))
+        await _fill(channel, range(200, 202))
+        assert await following == _numbered(199, 202)
+        assert await _read(broker_url, 202, datetime(2020, 1, 1, tzinfo=UTC)) == _numbered(0, 202)
+        await channel.delete_queue("s")
+
+
+def test_pika_reads_a_stream_and_acknowledges(broker_url: str) -> None:
+    with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.queue_declare("s", durable=True, arguments={"x-queue-type": "stream", "x-max-age": "1h"})
+        for number in range(20):
+            channel.basic_publish("", "s", b"%d" % number, mandatory=True)
+        channel.basic_qos(prefetch_count=5)
+        found: list[tuple[int, bytes]] = []
+        for method, properties, body in channel.consume("s", arguments={"x-stream-offset": 4}):
+            found.append((properties.headers["x-stream-offset"], body))
+            channel.basic_ack(method.delivery_tag)
+            if len(found) == 16:
+                break
+        channel.cancel()
+        channel.queue_delete("s")
+    assert found == _numbered(4, 20)
+
+
+@pytest.fixture
+def small_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a stream keep so few messages in memory that a test reads most of them from the store."""
+    monkeypatch.setattr(log_module, "WINDOW", 50)
+    monkeypatch.setattr(log_module, "_SPARE", 10)
+    monkeypatch.setattr(stream_module, "READ_AT_ONCE", 64)
+
+
+async def test_messages_beyond_the_window_are_read_from_the_store(tmp_path: Path, small_window: None) -> None:
+    config = BrokerConfig(port=0, data=tmp_path)
+    async with Broker(config) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await _declare(channel)
+        await _fill(channel, range(500))
+        stream = broker.vhosts["/"].queues["s"]
+        assert isinstance(stream, Stream)
+        assert len(list(stream.held())) < 61
+        assert await _read(broker.url, 500) == _numbered(0, 500)
+        middle = time.time()
+        await eventually(lambda: time.time() > middle, "time passes")
+        await _fill(channel, range(500, 900))
+        since = datetime.fromtimestamp(middle, UTC)
+        many = await asyncio.gather(_read(broker.url, 1, 123), *(_read(broker.url, 900, prefetch=n) for n in (1, 300)))
+        assert many == [_numbered(123, 124), _numbered(0, 900), _numbered(0, 900)]
+        # A timestamp travels in whole seconds, so it may come before the first messages.
+        (first, _), *_ = await _read(broker.url, 1, since)
+        assert first <= 500
+    async with Broker(config) as broker:
+        assert len(broker.vhosts["/"].queues["s"]) == 900
+        assert await _read(broker.url, 900) == _numbered(0, 900)
+        assert await _read(broker.url, 1, "last") == _numbered(899, 900)
+        assert await _read(broker.url, 900, "1h") == _numbered(0, 900)
+
+
+async def _publish_at(channel: Channel, times: Sequence[float]) -> None:
+    """Publish messages that come to the stream at these times."""
+    for number, at in enumerate(times):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(stream_module, "mark_arrival", lambda entry, _, at=at: log_module.mark_arrival(entry, at))
+            await channel.publish(b"%d" % number, routing_key="s")
+
+
+async def test_a_time_is_found_by_bisection_of_the_store(tmp_path: Path, small_window: None) -> None:
+    config = BrokerConfig(port=0, data=tmp_path)
+    async with Broker(config) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await _declare(channel)
+        await _publish_at(channel, [1_000_000 + number for number in range(120)])
+        for wanted in (0, 1, 40, 69, 70, 119):
+            since = datetime.fromtimestamp(1_000_000 + wanted, UTC)
+            assert await _read(broker.url, 1, since) == _numbered(wanted, wanted + 1)
+
+
+async def test_retention_drops_whole_segments(tmp_path: Path) -> None:
+    config = BrokerConfig(port=0, data=tmp_path)
+    arguments: Table = {"x-max-length-bytes": 20_000, "x-stream-max-segment-size-bytes": 5_000}
+    async with Broker(config) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await _declare(channel, **arguments)
+        await _fill(channel, range(1000), b"x" * 100)
+        left = len(broker.vhosts["/"].queues["s"])
+        assert 20_000 / 240 * 0.7 < left < 20_000 / 220 + 25
+        (first, body), *_ = await _read(broker.url, 1)
+        assert (first, body) == (1000 - left, b"%d" % first + b"x" * 100)
+        assert (await _read(broker.url, 1, 3))[0][0] == first
+    async with Broker(config) as broker:
+        assert len(broker.vhosts["/"].queues["s"]) == left
+        found = await _read(broker.url, left)
+        assert [at for at, _ in found] == list(range(first, 1000))
+
+
+async def test_age_drops_segments_of_a_stream_in_memory() -> None:
+    async with Broker(BrokerConfig(port=0)) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await _declare(channel, x_max_age="1h", x_stream_max_segment_size_bytes=1)
+        now = time.time()
+        await _publish_at(channel, [now - 1000 * age for age in range(9, -1, -1)])
+        assert await _read(broker.url, 4) == _numbered(6, 10)
+
+
+async def test_confirmed_messages_survive_kills_at_their_offsets(tmp_path: Path) -> None:
+    with BrokerProcess("--data", str(tmp_path)) as broker:
+        for round_ in range(3):
+            async with rabbitry.connect(broker.url) as connection:
+                channel = await connection.channel()
+                await _declare(channel, x_stream_max_segment_size_bytes=10_000)
+                await _fill(channel, range(round_ * 200, round_ * 200 + 200))
+                broker.kill()
+            broker.start()
+            assert await _read(broker.url, (round_ + 1) * 200) == _numbered(0, (round_ + 1) * 200)
+
+
+async def test_a_deleted_stream_begins_anew(tmp_path: Path) -> None:
+    config = BrokerConfig(port=0, data=tmp_path)
+    async with Broker(config) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await _declare(channel, x_stream_max_segment_size_bytes=1)
+        await _fill(channel, range(20))
+        await channel.delete_queue("s")
+        await _declare(channel)
+        await _fill(channel, range(3))
+    async with Broker(config) as broker:
+        assert await _read(broker.url, 3) == _numbered(0, 3)
+
+
+async def test_a_policy_limits_a_stream_at_once() -> None:
+    async with Broker(BrokerConfig(port=0)) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await _declare(channel, x_stream_max_segment_size_bytes=1)
+        await _fill(channel, range(50))
+        for _ in broker.putting_policy(Policy("/", "short", "s", {"max-length-bytes": 10 * 130})):
+            pass
+        left = len(broker.vhosts["/"].queues["s"])
+        assert left == 10
+        assert await _read(broker.url, left) == _numbered(40, 50)
+
+
+@pytest.mark.parametrize("release", RELEASES.values(), ids=RELEASES.keys())
+@pytest.mark.parametrize(
+    "properties",
+    [
+        Properties(),
+        Properties(delivery_mode=2),
+        Properties(content_type="a/b", content_encoding="c", delivery_mode=1, priority=3, app_id="d"),
+        Properties(content_encoding="c", message_id="i"),
+        Properties(headers={}),
+        Properties(headers={"a": 1, "x-stream-offset": "own", "nested": [1]}, type="t"),
+    ],
+)
+def test_the_offset_is_added_to_a_header(properties: Properties, release: Release) -> None:
+    message = Message(b"\0\1s", encode_header(properties, 3), b"abc", True)
+    given = properties.headers or {}
+    kept = {name: value for name, value in given.items() if release.streams_keep_nested or name != "nested"}
+    headers: Table = {**kept, "x-stream-offset": 7}
+    mode = properties.delivery_mode or (1 if release.streams_set_mode else None)
+    assert decode_header(with_offset(message, 7, release)) == properties._replace(headers=headers, delivery_mode=mode)
