@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import launcher, postgresql, programs, rabbitmq, rabbitmq_lent
+from tests.support import authorities, launcher, postgresql, programs, rabbitmq, rabbitmq_lent
 from tests.support.launcher import Launcher
 from tests.support.leaks import no_leaks_in_block
 from tests.support.postgresql import PostgreSQL
@@ -37,6 +37,8 @@ logging.getLogger("asyncio").addFilter(lambda record: record.msg != "Executing %
 # Without the compiled modules each Python that a test starts compiles them again, which takes as long as running them.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+authorities.share()
 
 # What a shell starts in the background ignores Ctrl-C, and so would all programs that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

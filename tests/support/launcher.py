@@ -34,32 +34,33 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final, NamedTuple, NoReturn
 
-_HEAVY: Final = (
+_IMPORTED: Final = (
     "alembic.command",
+    "alembic.config",
+    "anyio._backends._asyncio",
+    "encodings.ascii",
+    "encodings.idna",
+    "fastapi.telemetry._runtime",
+    "h11",
+    "httpcore._backends.anyio",
     "httpx",
+    "multiprocessing.popen_fork",
+    "multiprocessing.popen_spawn_posix",
     "pika",
     "psutil",
-    "rabbitry.amqp.client",
-    "rabbitry.apps.crawl.commands",
-    "rabbitry.apps.crawl.crawler.service",
-    "rabbitry.apps.crawl.keeper.service",
-    "rabbitry.apps.crawl.processor.service",
-    "rabbitry.apps.grading.commands",
-    "rabbitry.apps.grading.marking",
-    "rabbitry.apps.grading.service",
-    "rabbitry.apps.monitor.commands",
-    "rabbitry.apps.monitor.publisher",
-    "rabbitry.apps.workqueue.commands",
-    "rabbitry.broker",
-    "rabbitry.broker._management",
-    "rabbitry.flow.worker",
-    "rabbitry.web.server",
     "sqlalchemy.dialects.sqlite",
     "tests.support.patience",
+    "typer._click.decorators",
     "uvicorn",
+    "uvicorn.lifespan.on",
+    "uvicorn.protocols.http.h11_impl",
+    "uvicorn.protocols.websockets.websockets_sansio_impl",
+    "uvloop",
     "websockets",
 )
-"""What commands and programs import when they run; the modules in `rabbitry.cli` are all imported too."""
+"""What commands and programs import when they run, beside the modules of Rabbitry itself."""
+_NOT_IMPORTED: Final = ("__main__", ".migrations.", ".testing.")
+"""Parts of names: what runs when it is imported, and what imports pytest, as no command does."""
 _ADDRESS: Final = "TESTS_LAUNCHER"
 _LARGEST: Final = 200_000
 
@@ -206,10 +207,13 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     if listening not in select.select([listening, sys.stdin], [], [])[0]:
         return  # no test launches anything
-    from rabbitry import cli
+    import rabbitry
+    from tests.support import authorities
 
-    for name in [*_HEAVY, *(f"rabbitry.cli.{module.name}" for module in pkgutil.iter_modules(cli.__path__))]:
+    own = [module.name for module in pkgutil.walk_packages(rabbitry.__path__, "rabbitry.")]
+    for name in [*_IMPORTED, *(name for name in own if not any(part in name for part in _NOT_IMPORTED))]:
         importlib.import_module(name)
+    authorities.share()
     if threading.active_count() > 1:
         raise RuntimeError("an import started a thread: a process with threads can't be forked safely")
     gc.collect()
