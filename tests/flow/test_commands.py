@@ -18,6 +18,7 @@ from rabbitry.flow.blocking import BlockingPublisher
 from rabbitry.flow.wiring.delays import level_name
 from tests.flow._running import counts, dead_of, eventually_consumed, eventually_dead, eventually_holds, put
 from tests.support import commands
+from tests.support.brokers import ON_EMBEDDED
 from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.terminals import shown_by
@@ -365,6 +366,7 @@ def test_both_kinds_of_subscriber_get_the_news(broker_url: str) -> None:
             assert worker.process.wait(60) == 0, worker.output
 
 
+@ON_EMBEDDED
 def test_plain_declares_an_app_as_programs_with_the_defaults_do(broker_url: str, shop: rabbitry.App) -> None:
     more = {"RABBITRY_BROKER": broker_url}
     for number, options in enumerate([(), ("--processes", "2")], 1):

@@ -14,6 +14,7 @@ from rabbitry.amqp.client import Properties
 from rabbitry.flow import _spans
 from tests.flow._running import eventually_dead, eventually_holds, put
 from tests.support import commands
+from tests.support.brokers import ON_EMBEDDED
 from tests.support.waiting import eventually
 
 CAME = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -67,6 +68,7 @@ async def last(text: str, message: rabbitry.Message) -> None:
     raise ValueError("comes again")
 
 
+@ON_EMBEDDED
 @pytest.mark.parametrize("text", ["own", "carried", "none"])
 async def test_results_carry_the_handlers_context_or_the_received_one(broker_url: str, text: str) -> None:
     seen.clear()

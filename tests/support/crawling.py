@@ -64,14 +64,14 @@ class Crawl:
     ) -> None:
         self._stack.close()
 
-    def start(self, role: Role, *options: str, private: str = LOOPBACK) -> Service:
-        """Start a role; private: the networks that a crawler may reach beside the public ones."""
+    def start(self, role: Role, *options: str, private: str = LOOPBACK, anew: bool = False) -> Service:
+        """Start a role; private: the networks that a crawler may reach beside the public ones; anew: this role."""
         arguments = ["crawl", role, "--broker", self.broker, *options]
         if role in ("keeper", "run"):
             arguments += ["--database", self.database]
         if role in ("crawler", "run"):
             arguments += ["--allow-private", private]
-        started = self._stack.enter_context(service(*arguments, more=self._more, anew=self._anew))
+        started = self._stack.enter_context(service(*arguments, more=self._more, anew=anew or self._anew))
         self.running[started] = role
         return started
 

@@ -55,7 +55,7 @@ values: st.SearchStrategy[FieldValue] = st.recursive(
 tables = st.dictionaries(names, values, max_size=6)
 
 plain_tables = st.dictionaries(
-    st.text(st.characters(codec="ascii"), min_size=1, max_size=20),
+    st.text(st.characters(max_codepoint=127), min_size=1, max_size=20),
     st.one_of(
         st.none(),
         st.booleans(),

@@ -14,6 +14,7 @@ import pika
 import pytest
 import zstandard
 
+from tests.support.brokers import ON_EMBEDDED
 from tests.support.crawling import Crawl
 from tests.support.pages import Graph, page, words
 from tests.support.sites import Sites
@@ -192,6 +193,7 @@ def test_a_page_of_ours_has_all_metadata_in_its_headers(broker_url: str, tmp_pat
     assert len(html) == sites.log.pages()[0].size
 
 
+@ON_EMBEDDED
 def test_a_processor_that_dies_loses_no_page_of_another_crawler(broker_url: str, tmp_path: Path) -> None:
     with Crawl(broker_url, tmp_path) as crawl:
         crawl.start("processor")

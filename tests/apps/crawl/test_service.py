@@ -10,6 +10,7 @@ from rabbitry.apps.crawl.answers import AskSearch, AskStatus, Found, Status
 from rabbitry.apps.crawl.asking import Asking
 from rabbitry.apps.crawl.messages import Add
 from tests.support import pages
+from tests.support.brokers import ON_EMBEDDED
 from tests.support.commands import service
 from tests.support.sites import Sites, host
 from tests.support.waiting import eventually_awaited
@@ -17,6 +18,7 @@ from tests.support.waiting import eventually_awaited
 PAGES = 30
 
 
+@ON_EMBEDDED
 async def test_all_roles_run_in_one_process(broker_url: str, tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path / 'crawl.sqlite3'}"
     arguments = ("crawl", "run", "--broker", broker_url, "--database", database, "--allow-private", "127.0.0.0/8")

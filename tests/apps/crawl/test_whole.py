@@ -224,11 +224,11 @@ def test_a_name_that_later_resolves_differently_has_no_effect(broker_url: str, t
     (tmp_path / "sitecustomize.py").write_text(_REBINDING)
     with (
         Sites(Graph(10, links=3), addresses=["127.2.0.1"]) as sites,
-        Crawl(broker_url, tmp_path, more={"PYTHONPATH": str(tmp_path)}, anew=True) as crawl,
+        Crawl(broker_url, tmp_path, more={"PYTHONPATH": str(tmp_path)}) as crawl,
     ):
         crawl.start("keeper")
         crawl.start("processor")
-        crawl.start("crawler", private="127.1.0.0/16")
+        crawl.start("crawler", private="127.1.0.0/16", anew=True)
         url = f"http://rebinding.example:{sites.port}/p/0"
         crawl.add(url)
         eventually_blocking(lambda: "private" in crawl.outcomes(url), "the outcome", within=120)

@@ -16,6 +16,7 @@ from tests.web.dead.serving import bury, count, finished, served, settled, taken
 from tests.web.serving import System, take_token
 
 pytestmark = pytest.mark.timeout(240)
+_LETTERS = 1000
 _ALL = {"vhost": "/", "app": "kill", "everything": True}
 
 
@@ -25,18 +26,18 @@ async def test_a_kill_in_the_middle_loses_nothing(system: System) -> None:
     async with rabbitry.connect(system.broker) as connection:
         channel = await connection.channel()
         await channel.declare_queue("kill.queue", durable=True)
-        bodies = [b"%d" % number for number in range(3000)]
+        bodies = [b"%d" % number for number in range(_LETTERS)]
         await bury(channel, "kill", bodies, queue="kill.queue")
         with commands.service("web", "--port", "0", more=more) as web:
             url = web.wait_for(r"dashboard on (http://\S+/)")[1]
             async with httpx.AsyncClient(base_url=f"{url}dead/", timeout=60) as client:
                 await take_token(client)
-                assert (await client.post("api/replay", json={**_ALL, "rate": 500})).status_code == 200
+                assert (await client.post("api/replay", json={**_ALL, "rate": 100})).status_code == 200
 
             async def is_in_the_middle() -> bool:
-                return await count(channel, "kill.queue") > 300
+                return await count(channel, "kill.queue") > 100
 
-            await eventually_awaited(is_in_the_middle, "300 are replayed")
+            await eventually_awaited(is_in_the_middle, "100 are replayed")
             web.process.kill()
             await asyncio.to_thread(web.process.wait)
         replayed: Counter[bytes] = Counter()
@@ -44,10 +45,10 @@ async def test_a_kill_in_the_middle_loses_nothing(system: System) -> None:
         async def all_are_there() -> bool:
             nonlocal replayed
             replayed += await taken(channel, "kill.queue")
-            return await count(channel, "kill.dead") + len(replayed) >= 3000
+            return await count(channel, "kill.dead") + len(replayed) >= _LETTERS
 
         await eventually_awaited(all_are_there, "what the dashboard held is back")
-        assert len(replayed) < 3000
+        assert len(replayed) < _LETTERS
         async with served(system) as client:
             killed = [
                 entry
@@ -59,7 +60,7 @@ async def test_a_kill_in_the_middle_loses_nothing(system: System) -> None:
             await finished(client, "replay")
         replayed += await taken(channel, "kill.queue")
         assert set(replayed) == set(bodies)
-        assert sum(replayed.values()) - 3000 <= BATCH
+        assert sum(replayed.values()) - _LETTERS <= BATCH
         assert max(replayed.values()) <= 2
 
 
