@@ -231,3 +231,14 @@ def test_the_first_file_of_a_submission_counts(database: Database) -> None:
         kept = None if data is None else Kept.of(data)
         database.write_now(partial(course.record, assignment=made, kept=kept))
     assert _kept(_found(database, "s1")) == Kept.of(b"first")
+
+
+def test_all_files_of_a_folder_are_bounded(tmp_path: Path) -> None:
+    contents = [os.urandom(1000) for _ in range(4)]
+    files = Files(str(tmp_path / "kept"), total=3500)
+    kept = [files.keep(data) for data in contents[:3]]
+    for another in (files, Files(str(tmp_path / "kept"), total=3500)):
+        with pytest.raises(FilesError, match=r"take 30\d\d bytes, .* exceed the limit of 3500: raise largest_total"):
+            another.keep(contents[3])
+    assert files.keep(contents[0]) == kept[0], "what is there already needs no room"
+    assert Files(str(tmp_path / "kept"), total=10_000).keep(contents[3]) is not None

@@ -38,6 +38,8 @@ def test_a_file_adds_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         ("x = 1", "unknown key 'x'"),
         ("largest_submission = true", "number of bytes"),
         ("largest_submission = 0", "number of bytes"),
+        ("largest_total = 0", "largest_total is 0, which is not a number of bytes"),
+        ('[modules.x]\nshort = "x"\nstarter = "x.py"', "no list of files and folders"),
         ("weak_sandbox = 1", "neither true nor false"),
         ("modules = 3", "must be tables"),
         ("[modules]", "must be tables"),

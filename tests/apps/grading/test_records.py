@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, select, text
 
 from rabbitry._ids import NoSuchID
 from rabbitry.apps.exceptions import RecordsError
 from rabbitry.apps.grading.message import Assignment, Decision, Progress, now, submission
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, course, inbox, outbox
+from rabbitry.apps.grading.records.beginning import begins
+from rabbitry.apps.grading.records.schema import submissions
 from rabbitry.apps.grading.roles import ROLES, decide
 from rabbitry.exceptions import UsageError
 from tests.apps.grading.test_message import FOUR, message
@@ -327,3 +329,33 @@ def test_a_new_file_is_its_user_s_alone_and_an_old_one_stays_as_it_is(tmp_path: 
         with Database(f"sqlite:///{file}"):
             modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob(f"{file.name}*")}
         assert modes == {mode}
+
+
+def test_a_search_by_a_beginning_takes_its_letters_as_they_are(database: Database) -> None:
+    for student, identity in (("7", "abc1"), ("70", "ABC2"), ("a_b", "x%y"), ("a/b", "zz")):
+        made = Assignment(submission(student, "cloud_computing", b"x", "f.py", identity))
+        made["SubmissionID"] = identity
+        database.write_now(partial(course.record, assignment=made))
+
+    def found(find: str) -> set[str]:
+        return {one.student for one in database.read_now(partial(course.submissions_of, wanted=course.Filter(find)))}
+
+    assert found("abc") == {"7"}, "upper and lower case were equal"
+    assert found("7") == {"7", "70"}
+    assert found("a_") == {"a_b"}
+    assert found("a/") == {"a/b"}
+    assert found("x%") == {"a_b"}
+    assert found("%") == found("_") == set()
+
+
+def test_a_search_by_a_beginning_reads_an_index(database: Database) -> None:
+    query = select(submissions.c.id).where(begins(submissions.c.student, "232"))
+
+    def plan(connection: Connection) -> str:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SET LOCAL enable_seqscan = off"))
+        told = query.compile(connection, compile_kwargs={"literal_binds": True})
+        explain = "EXPLAIN" if connection.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN"
+        return str(connection.exec_driver_sql(f"{explain} {told}".replace("%", "%%")).all())
+
+    assert "submissions_student_begins" in (said := database.read_now(plan)) or "SEARCH submissions" in said, said

@@ -215,3 +215,45 @@ class Compared(TypedDict):
 
     one: Side
     other: Side
+
+
+class Marks(TypedDict):
+    """The distribution of marks. classes: students by tenths of the maximum. The others are shares of the maximum."""
+
+    given: int
+    without: int
+    classes: list[int]
+    mean: float | None
+    median: float | None
+    least: float | None
+    most: float | None
+
+
+class Stage(TypedDict):
+    """How long a role takes, in seconds; stage `all`: from the submission to its confirmation."""
+
+    stage: str
+    number: int
+    p50: float | None
+    p95: float | None
+
+
+class Wait(TypedDict):
+    """A submission that waits. role: for whom; seconds: since its last hop."""
+
+    id: str
+    student: str
+    status: str
+    role: str | None
+    seconds: float
+
+
+class Statistics(TypedDict):
+    """The statistics of a module. waiting: those that wait longest."""
+
+    module: str
+    submissions: int
+    students: int
+    marks: Marks
+    stages: list[Stage]
+    waiting: list[Wait]

@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import tempfile
+import threading
 import time
 import zlib
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ _UNFINISHED: Final = "unfinished"
 """The folder of files that are being written."""
 _ABANDONED: Final = 3600.0
 """Seconds after which a file that was never finished is removed: its writer was killed."""
+_COUNTED_FOR: Final = 300.0
+"""Seconds after which the files are counted again."""
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
@@ -67,17 +70,19 @@ class Store(Protocol):
 class Files:
     """The kept files of a course. Its functions block."""
 
-    def __init__(self, place: str, *, largest: int | None = None) -> None:
+    def __init__(self, place: str, *, largest: int | None = None, total: int | None = None) -> None:
         """Use the files of a place, which is made with the first file.
 
         Args:
             place: A folder, or a bucket as s3://BUCKET/PREFIX?endpoint=URL&region=NAME.
             largest: The most bytes of a file to keep; None for no limit.
+            total: The most bytes that all files may take in a folder, compressed; None for no limit. A bucket has
+                limits of its own.
 
         Raises:
             UsageError: The place can't hold files.
         """
-        self._store: Store = Bucket.at(place) if place.startswith("s3://") else _Folder(_folder(place))
+        self._store: Store = Bucket.at(place) if place.startswith("s3://") else _Folder(_folder(place), total)
         self._largest = largest
         self.place: str = str(self._store)
 
@@ -85,7 +90,7 @@ class Files:
         """Store a file for good; None if it is larger than the limit, and then it is not stored.
 
         Raises:
-            FilesError: The store can't be written to.
+            FilesError: The store can't be written to, or is full.
         """
         if self._largest is not None and len(data) > self._largest:
             return None
@@ -152,8 +157,13 @@ def _folder(place: str) -> Path:
 class _Folder:
     """A folder that only its user can read."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, total: int | None) -> None:
         self._folder = folder
+        self._total = total
+        self._room = threading.Lock()
+        self._used = 0
+        """Bytes of all files when they were counted last, and of those stored since."""
+        self._counted_at: float | None = None
         self._is_swept = False
         self._durable: set[Path] = set()
         """Folders whose own names are durable. Another process may have made them, and been killed before they were."""
@@ -180,6 +190,7 @@ class _Folder:
             for folder in (self._folder, aside, path.parent):
                 folder.mkdir(mode=0o700, exist_ok=True)
             self._sweep()
+            self._reserve(len(data))
             file, unfinished = tempfile.mkstemp(dir=aside)
             try:
                 with os.fdopen(file, "wb") as target:
@@ -214,6 +225,22 @@ class _Folder:
             with contextlib.suppress(PermissionError):  # then another user made the folder there
                 _sync(self._folder.parent)
             self._durable.add(folder)
+
+    def _reserve(self, size: int) -> None:
+        """Count a new file. Raises FilesError if all files would take more than the limit."""
+        if self._total is None:
+            return
+        with self._room:
+            # Other coordinators store files here, too, and people remove some.
+            if self._counted_at is None or time.monotonic() > self._counted_at + _COUNTED_FOR:
+                self._used = sum(path.stat().st_size for path in self._folder.glob("??/*"))
+                self._counted_at = time.monotonic()
+            if self._used + size > self._total:
+                raise FilesError(
+                    f"the files in {self._folder} take {self._used} bytes, and a file of {size} more would exceed the "
+                    f"limit of {self._total}: raise largest_total in the course's configuration, or use a bucket"
+                )
+            self._used += size
 
     def _sweep(self) -> None:
         """Remove what was never finished, once: only a process that stores files may remove any."""

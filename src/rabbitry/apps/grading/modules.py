@@ -7,6 +7,7 @@ starter = ["starter/queue.py"]              # files and folders that students be
 due = 2026-11-15T23:59:00+01:00             # and further deadlines, see deadlines.py
 
 largest_submission = 1000000                # bytes; must come before the tables
+largest_total = 50000000000                 # bytes of all kept files, compressed
 student_number = "s?[0-9]{7}"               # a regular expression; default: 1 to 18 digits
 """
 
@@ -31,7 +32,9 @@ from rabbitry.exceptions import Undecodable, UsageError
 LARGEST_SUBMISSION: Final = 10_000_000
 """The default limit of a submitted file, in bytes."""
 _SHORT: Final = re.compile(r"[a-z0-9_-]{1,32}")
-_KEYS: Final = ("modules", "largest_submission", "weak_sandbox", "student_number")
+LARGEST_TOTAL: Final = 100_000_000_000
+"""The default limit of all kept files in a folder, in bytes."""
+_KEYS: Final = ("modules", "largest_submission", "largest_total", "weak_sandbox", "student_number")
 _MODULE_KEYS: Final = ("short", "scheme", "rubric", "starter")
 VARIABLE: Final = "RABBITRY_GRADING"
 """The environment variable that names the configuration file."""
@@ -79,6 +82,7 @@ class Course:
     largest_submission: int = LARGEST_SUBMISSION
     weak_sandbox: bool = False
     student_number: str | None = None
+    largest_total: int = LARGEST_TOTAL
 
     def module(self, name: str) -> Module:
         """Return a module. Raises UsageError, which lists the known modules."""
@@ -114,16 +118,17 @@ def load_course(path: Path | None = None) -> Course:
 def _course(data: dict[str, Any], file: Path) -> Course:
     if unknown := sorted(set(data) - set(_KEYS)):
         raise UsageError(f"{file}: unknown key {unknown[0]!r}; use {', '.join(_KEYS)}")
-    largest = data.get("largest_submission", LARGEST_SUBMISSION)
-    if isinstance(largest, bool) or not isinstance(largest, int) or largest < 1:
-        raise UsageError(f"{file}: largest_submission is {largest!r}, which is not a number of bytes")
+    largest, total = (
+        _bytes(data.get(name, default), name, file)
+        for name, default in (("largest_submission", LARGEST_SUBMISSION), ("largest_total", LARGEST_TOTAL))
+    )
     weak = data.get("weak_sandbox", False)
     if not isinstance(weak, bool):
         raise UsageError(f"{file}: weak_sandbox is {weak!r}, which is neither true nor false")
     number = _student_number(data.get("student_number"), file)
     tables = data.get("modules")
     if tables is None:
-        return Course(largest_submission=largest, weak_sandbox=weak, student_number=number)
+        return Course(largest_submission=largest, weak_sandbox=weak, student_number=number, largest_total=total)
     if not isinstance(tables, dict) or not tables:
         raise UsageError(f"{file}: modules must be tables, [modules.NAME]")
     modules = {name: _module(name, table, file) for name, table in tables.items()}
@@ -131,7 +136,13 @@ def _course(data: dict[str, Any], file: Path) -> Course:
     for module in modules.values():
         if shorts.count(module.short) > 1:
             raise UsageError(f"{file}: two modules have the short name {module.short!r}")
-    return Course(modules, largest, weak, number)
+    return Course(modules, largest, weak, number, total)
+
+
+def _bytes(value: object, name: str, file: Path) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"{file}: {name} is {value!r}, which is not a number of bytes")
+    return value
 
 
 def _student_number(pattern: object, file: Path) -> str | None:

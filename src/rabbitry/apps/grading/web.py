@@ -21,7 +21,7 @@ from rabbitry._ids import NoSuchID
 from rabbitry.apps import Role, needs
 from rabbitry.apps.api import answers, json_response, route_class
 from rabbitry.apps.exceptions import NoRecords
-from rabbitry.apps.grading.answers import Decided, Described, Inbox, Opened, Overview, Submitted
+from rabbitry.apps.grading.answers import Decided, Described, Inbox, Opened, Overview, Statistics, Submitted
 from rabbitry.apps.grading.files import VARIABLE
 from rabbitry.apps.grading.message import LONGEST_NAME, Decision, file_name, number, user_name
 from rabbitry.apps.grading.modules import Course, Module, load_course
@@ -100,6 +100,7 @@ class Pages:
     def _add_routes(self) -> None:
         add = self.router.add_api_route
         add("/api/overview", self.overview, responses=answers(Overview))
+        add("/api/stats", self.statistics, responses=answers(Statistics | None))
         add("/api/submissions", self.submit, methods=["POST"], responses=answers(Submitted))
         add("/api/submissions/{identity}", self.submission, responses=answers(Described | None))
         content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
@@ -141,6 +142,16 @@ class Pages:
         }
         found = await self._read(read, nothing)
         return json_response(found | {"each": SHOWN, "modules": list(known.modules), "who": user_name()})
+
+    async def statistics(self, module: str) -> Response:
+        """Return the statistics of a module; `null` if nothing is recorded yet."""
+        from rabbitry.apps.grading.records.statistics import statistics_of
+
+        known = await self._known()
+        nothing: dict[str, Any] | None = None
+        return json_response(
+            await self._read(partial(statistics_of, module=known.module(module).name, course=known), nothing)
+        )
 
     async def submission(self, identity: str) -> Response:
         """Return a submission with its history, and whether its file is here; `null` if it is unknown."""

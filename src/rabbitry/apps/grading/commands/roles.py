@@ -221,7 +221,8 @@ def _serve(
             role_set = RoleSet(wiring, specs, opened, markers)
             if opened is not None and any(spec.role == "coordinator" for spec in specs):
                 place = files or default_place(database)
-                role_set.files = await asyncio.to_thread(Files, place, largest=wiring.course.largest_submission)
+                bounds = {"largest": wiring.course.largest_submission, "total": wiring.course.largest_total}
+                role_set.files = await asyncio.to_thread(partial(Files, place, **bounds))
                 await opened.write(partial(note_place, place=role_set.files.place))
             is_done = await run(
                 role_set, url, stop,

@@ -40,6 +40,7 @@ from rabbitry.apps.grading.message import (
 )
 from rabbitry.apps.grading.message import identity as known_as
 from rabbitry.apps.grading.receiving import fields_handed_in, taken_at
+from rabbitry.apps.grading.records.beginning import begins
 from rabbitry.apps.grading.records.schema import handed_in, history, insert_into, settings, submissions, text
 
 CONFIRMED: Final = "confirmed"
@@ -206,7 +207,7 @@ def find_id(connection: Connection, given: str, *, least: int = 1) -> str:
     Raises:
         NoSuchID: No id, or more than one, begins with it.
     """
-    ids = select(submissions.c.id).where(_begins(submissions.c.id, given)).order_by(submissions.c.id).limit(_LOOKED_AT)
+    ids = select(submissions.c.id).where(begins(submissions.c.id, given)).order_by(submissions.c.id).limit(_LOOKED_AT)
     return pick(known_as(given), connection.execute(ids).scalars(), "submission", typed=given, least=least)
 
 
@@ -265,7 +266,7 @@ class Filter:
         if self.status is not None:
             conditions.append(table.c.status == text(self.status, 200))
         if self.find:
-            conditions.append(or_(_begins(identity, self.find), _begins(table.c.student, self.find)))
+            conditions.append(or_(begins(identity, self.find), begins(table.c.student, self.find)))
         return conditions
 
 
@@ -325,10 +326,6 @@ def counts(connection: Connection) -> dict[str, int]:
     """Count the submissions by status."""
     rows = connection.execute(select(submissions.c.status, func.count()).group_by(submissions.c.status))
     return {row[0]: row[1] for row in rows}
-
-
-def _begins(column: ColumnElement[str], beginning: str) -> ColumnElement[bool]:
-    return column.startswith(text(beginning, 200), autoescape=True)
 
 
 def _with_attempts(condition: ColumnElement[bool] | None, *columns: ColumnElement[Any]) -> Select[Any]:

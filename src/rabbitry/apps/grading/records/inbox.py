@@ -15,6 +15,7 @@ from rabbitry.apps.grading.message import identity as known_as
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import course as course_records
 from rabbitry.apps.grading.records import outbox
+from rabbitry.apps.grading.records.beginning import begins
 from rabbitry.apps.grading.records.course import Filter
 from rabbitry.apps.grading.records.judging import with_judgement
 from rabbitry.apps.grading.records.schema import decisions, inbox, insert_into, text
@@ -131,7 +132,7 @@ def _last_decision(connection: Connection, given: str, role: RoleName | None) ->
 
 
 def _begins(given: str) -> ColumnElement[bool]:
-    return inbox.c.submission.startswith(text(known_as(given), 64), autoescape=True)
+    return begins(inbox.c.submission, known_as(given))
 
 
 def settle(connection: Connection, found: Item, action: str, decision: Decision, course: Course) -> Assignment:

@@ -10,6 +10,7 @@ import { Inbox } from "./inbox.js";
 import { Filter } from "./lists.js";
 import { AnswerRequest, AskAgain, Requests } from "./requests.js";
 import { Similar, SideBySide } from "./similar.js";
+import { Stats } from "./stats.js";
 import { plain, visible } from "./text.js";
 
 const STATUSES = ["submitted", "corrected", "validated", "confirmed"];
@@ -74,6 +75,7 @@ class Course extends Component {
     if (place === "requests") return html`<${Requests} stamp=${overview.requests} modules=${overview.modules} />`;
     if (place === "similar" && name && other) return html`<${SideBySide} key=${`${name} ${other}`} one=${name} other=${other} />`;
     if (place === "similar") return html`<${Similar} modules=${overview.modules} />`;
+    if (place === "stats") return html`<${Stats} modules=${overview.modules} />`;
     if (place === "submission" && name) return html`<${Submission} key=${name} id=${name} tick=${tick} who=${overview.who} />`;
     return html`<${Submissions} overview=${overview} filter=${filter} show=${this.show} />`;
   }
@@ -88,6 +90,7 @@ class Course extends Component {
           ${overview?.inboxes[role] > 0 && html` <b class="number">${overview.inboxes[role]}</b>`}</a>`)}
         <a href="#/requests" aria-current=${place === "requests" ? "page" : null}>Requests
           ${overview?.requests > 0 && html` <b class="number">${overview.requests}</b>`}</a>
+        <a href="#/stats" aria-current=${place === "stats" ? "page" : null}>Statistics</a>
         <a href="#/similar" aria-current=${place === "similar" ? "page" : null}>Similar</a>
       </nav>
       ${error && html`<p class="notice bad" role="alert">The page may be out of date: ${visible(error)}.</p>`}

@@ -1,0 +1,73 @@
+"""`rabbitry grading stats`: marks, durations and waits of the modules."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import typer
+
+from rabbitry.apps.grading.commands.options import Config
+from rabbitry.apps.grading.commands.records import OfModule, existing
+from rabbitry.runtime.options import DatabaseURL, Json
+from rabbitry.runtime.output import one_line, print_json
+
+app: typer.Typer = typer.Typer()
+
+
+@app.command("stats")
+def stats(
+    context: typer.Context,
+    module: OfModule = None,
+    config: Config = None,
+    database: DatabaseURL = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Show the marks of each module, how long each role takes (median and 95th percentile), and who waits longest.
+
+    Example: rabbitry grading stats --module cloud_computing
+    """
+    from rabbitry.apps.grading.modules import load_course
+    from rabbitry.apps.grading.records.statistics import statistics_of
+
+    course = load_course(config)
+    names = list(course.modules) if module is None else [course.module(module).name]
+    with existing(context, database) as records:
+        if records is None:
+            return
+        for name in names:
+            found = records.read_now(partial(statistics_of, module=name, course=course))
+            if as_json:
+                print_json(found)
+            else:
+                _print(found)
+
+
+def _print(found: dict[str, Any]) -> None:
+    marks = found["marks"]
+    print(one_line(f"{found['module']}: {found['submissions']} submissions of {found['students']} students"))
+    if marks["mean"] is not None:
+        print(
+            f"  marks: {marks['given']}, mean {marks['mean']:.0%}, median {marks['median']:.0%}, "
+            f"{marks['least']:.0%} to {marks['most']:.0%}; without a mark: {marks['without']}"
+        )
+        most = max(marks["classes"])
+        for place, number in enumerate(marks["classes"]):
+            bar = "#" * round(40 * number / most)
+            print(f"  {place * 10:3} to {place * 10 + 10:3} %  {number:6}  {bar}".rstrip())
+    for stage in found["stages"]:
+        if stage["number"]:
+            name = "all roles" if stage["stage"] == "all" else stage["stage"]
+            took = f"median {_shown(stage['p50'])}, 95 % within {_shown(stage['p95'])}"
+            print(f"  {name:12}  {stage['number']:6} times, {took}")
+    for one in found["waiting"]:
+        role = f"the {one['role']}" if one["role"] else "nobody"
+        print(one_line(f"  {one['id']}  student {one['student']} waits for {role} since {_shown(one['seconds'])}"))
+
+
+def _shown(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} s"

@@ -1,0 +1,66 @@
+// Statistics of a module: marks, how long each role takes, who waits longest.
+import { Component, html } from "../../static/html.js";
+import { ask, duration, query } from "./api.js";
+import { plain, visible } from "./text.js";
+
+const percent = (share) => (share === null ? "–" : `${Math.round(share * 100)} %`);
+const seconds = (value) => (value === null ? "–" : value < 60 ? `${value.toFixed(1)} s` : duration(value));
+const ROLES = { all: "all roles" };
+
+// Props: modules.
+export class Stats extends Component {
+  state = { module: this.props.modules[0] ?? "", found: undefined, error: null };
+
+  componentDidMount() {
+    this.load();
+  }
+
+  async load() {
+    const { module } = this.state;
+    if (!module) return;
+    try {
+      const found = await ask(`stats?${query({ module })}`);
+      if (module === this.state.module) this.setState({ found, error: null });
+    } catch (error) {
+      if (module === this.state.module) this.setState({ error: error.message });
+    }
+  }
+
+  choose = (event) => this.setState({ module: event.currentTarget.value, found: undefined, error: null }, () => this.load());
+
+  marks({ given, without, classes, mean, median, least, most }) {
+    const top = Math.max(...classes, 1);
+    return html`<h3>Marks</h3>
+      <p>${given} given, ${without} submissions without one${mean !== null && html`; mean <b>${percent(mean)}</b>, median <b>${percent(median)}</b>,
+        ${percent(least)} to ${percent(most)}`}. Of each student what counts, less penalties.</p>
+      ${mean !== null && html`<table class="classes"><caption>Students by marks, in percent of the maximum</caption><tbody>
+        ${classes.map((number, place) => html`<tr><th scope="row">${place * 10}–${place * 10 + 10} %</th>
+          <td><i style=${`width: ${(100 * number) / top}%`}></i><b>${number}</b></td></tr>`)}
+      </tbody></table>`}`;
+  }
+
+  render({ modules }, { module, found, error }) {
+    return html`<section class="panel stats">
+      <div class="bar-top"><h2>Statistics</h2>
+        <div class="filter"><label class="find"><span>Module</span><select name="module" value=${module} onChange=${this.choose}>
+          ${modules.map((name) => html`<option value=${name}>${plain(name)}</option>`)}</select></label></div></div>
+      ${error && html`<p class="notice bad" role="alert">${visible(error)}</p>`}
+      ${found === null && !error && html`<p class="nothing">Nothing is recorded yet.</p>`}
+      ${found && html`<p>${found.submissions} submissions of ${found.students} students.</p>
+        ${this.marks(found.marks)}
+        <h3>How long each role takes</h3>
+        <div class="scroll"><table class="rows">
+          <thead><tr><th>Role</th><th>Times</th><th>Median</th><th>95 % within</th></tr></thead>
+          <tbody>${found.stages.map((one) => html`<tr key=${one.stage}><td data-label="Role">${ROLES[one.stage] ?? one.stage}</td>
+            <td data-label="Times">${one.number}</td><td data-label="Median">${seconds(one.p50)}</td>
+            <td data-label="95 % within">${seconds(one.p95)}</td></tr>`)}</tbody></table></div>
+        <h3>Who waits longest</h3>
+        ${found.waiting.length === 0 ? html`<p class="nothing">Nobody waits.</p>` : html`<div class="scroll"><table class="rows">
+          <thead><tr><th>Student</th><th>Status</th><th>Waits for</th><th>Since</th></tr></thead>
+          <tbody>${found.waiting.map((one) => html`<tr key=${one.id}>
+            <td data-label="Student"><a href=${`#/submission/${encodeURIComponent(one.id)}`}>${visible(one.student)}</a></td>
+            <td data-label="Status">${visible(one.status)}</td><td data-label="Waits for">${one.role ?? "–"}</td>
+            <td data-label="Since">${seconds(one.seconds)}</td></tr>`)}</tbody></table></div>`}`}
+    </section>`;
+  }
+}

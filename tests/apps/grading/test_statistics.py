@@ -1,0 +1,80 @@
+"""Statistics of a module: marks of what counts, how long each role takes, who waits longest."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import pytest
+
+from rabbitry.apps.grading.message import Assignment, Decision, submission
+from rabbitry.apps.grading.modules import Course
+from rabbitry.apps.grading.records import Database, course
+from rabbitry.apps.grading.records.statistics import statistics_of
+from rabbitry.apps.grading.roles import ROLES, decide
+from rabbitry.cli import _root
+
+
+def _recorded(database: Database, student: int, mark: float | None, seconds: tuple[float, ...]) -> str:
+    """Record a submission whose hops came so many seconds after one another, and confirm it after the third."""
+    begun = datetime(2026, 11, 1, tzinfo=UTC) + timedelta(minutes=student)
+    made = Assignment(submission(student, "cloud_computing", b"x", "x.py", f"id{student}"))
+    way = [made]
+    for role in list(ROLES.values())[: len(seconds)]:
+        given = Decision("ann", mark, 10.0) if role.name == "demonstrator" and mark is not None else Decision("ann")
+        way.append(decide(way[-1], role, role.actions[0], given, by_scheme=True))
+    last = way[-1]
+    for place, hop in enumerate(last.history):
+        hop["when"] = (begun + timedelta(seconds=sum(seconds[:place]))).isoformat(timespec="microseconds")
+    if len(seconds) == len(ROLES):
+        database.write_now(partial(course.confirm, assignment=last, message=f"m{student}"))
+    else:
+        database.write_now(partial(course.record, assignment=last))
+    return last.id
+
+
+@pytest.fixture
+def filled(database: Database) -> Database:
+    """Records of four confirmed submissions, and two that wait."""
+    for student, (mark, took) in enumerate([(0.0, 10.0), (4.9, 20.0), (5.0, 30.0), (11.0, 400.0)], 1):
+        _recorded(database, student, mark, (took, 1.0, 2.0))
+    _recorded(database, 5, None, (5.0,))
+    _recorded(database, 6, None, ())
+    return database
+
+
+def test_marks_durations_and_waits_of_a_module(filled: Database) -> None:
+    found = filled.read_now(partial(statistics_of, module="cloud_computing", course=Course()))
+    assert (found["submissions"], found["students"]) == (6, 6)
+    marks = found["marks"]
+    assert marks["classes"] == [1, 0, 0, 0, 1, 1, 0, 0, 0, 1]
+    assert (marks["given"], marks["without"], marks["least"], marks["most"]) == (4, 2, 0.0, 1.1)
+    assert (marks["median"], round(marks["mean"], 4)) == (0.495, 0.5225)
+    stages = {one["stage"]: (one["number"], one["p50"], one["p95"]) for one in found["stages"]}
+    assert stages["demonstrator"] == (5, 20.0, 400.0)
+    assert stages["assistant"] == (4, 1.0, 1.0)
+    assert stages["coordinator"] == (4, 2.0, 2.0)
+    assert stages["all"] == (4, 23.0, 403.0)
+    assert [(one["student"], one["status"], one["role"]) for one in found["waiting"]] == [
+        ("5", "corrected", "assistant"),
+        ("6", "submitted", "demonstrator"),
+    ]
+    assert all(0 <= one["seconds"] < 600 for one in found["waiting"])
+
+
+def test_a_module_without_submissions_has_none(database: Database) -> None:
+    found = database.read_now(partial(statistics_of, module="data_mining", course=Course()))
+    assert (found["submissions"], found["waiting"], found["marks"]["mean"]) == (0, [], None)
+    assert {one["p50"] for one in found["stages"]} == {None}
+
+
+def test_the_command_prints_them(
+    filled: Database, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RABBITRY_DATABASE", database_url)
+    assert _root.run(("grading", "stats")) == 0
+    said = capsys.readouterr().out
+    assert "cloud_computing: 6 submissions of 6 students" in said
+    assert "demonstrator       5 times, median 20.0 s, 95 % within 6.7 min" in said
+    assert "data_mining: 0 submissions" in said
+    assert _root.run(("grading", "stats", "--module", "cloud_computing", "--json")) == 0
+    assert json.loads(capsys.readouterr().out)["marks"]["given"] == 4
