@@ -147,6 +147,8 @@ async def test_all_who_ask_share_a_look(broker: Broker, monkeypatch: pytest.Monk
     news = await asyncio.gather(*(changes.since(0, 0) for _ in range(20)))
     assert len(looks) == 1
     assert all(each.is_whole and len(each.rows) == 1 for each in news)
+    await changes.since(0, 0)
+    assert len(looks) == 1, "an idle queue is noted once"
 
 
 @pytest.mark.parametrize("version", [1, 1 << 62])

@@ -32,13 +32,16 @@ COLUMNS: Final = (
 """The members of a row."""
 _DECLARED: Final = 7
 """Members that stay as they were declared."""
-_WEIGHT: Final = 0.4
+_WEIGHT: Final = 0.5
 """The weight of the last second in a rate, which is thus an average over a few seconds."""
+_LEAST: Final = 0.2
+"""Messages a second; a falling rate that is no larger counts as 0. Each step of its fall is a change of the queue."""
 _PAUSE: Final = 10.0
 """Seconds between two looks after which rates begin anew."""
 _NOTHING: Final = (0.0, 0.0, 0.0)
 
 Row = tuple[Any, ...]
+_State = tuple[object, ...]
 
 
 class _Seen(NamedTuple):
@@ -46,7 +49,7 @@ class _Seen(NamedTuple):
     row: Row
     counts: tuple[int, int, int]
     rates: tuple[float, float, float]
-    state: tuple[object, ...]
+    state: _State
 
 
 class News(NamedTuple):
@@ -88,10 +91,10 @@ class Changes:
                 return News(self._version, True, [seen.row for seen in self._seen.values()], [])
             if version < self._version or self._ending.is_set() or time.monotonic() >= until:
                 rows = list(self._newer(version))
-                present = {row[:2] for row in rows}
-                gone = [
-                    (vhost, name) for at, vhost, name in self._gone if at > version and (vhost, name) not in present
-                ]
+                gone = [(vhost, name) for at, vhost, name in self._gone if at > version]
+                if gone:
+                    present = {row[:2] for row in rows}
+                    gone = [key for key in gone if key not in present]
                 return News(self._version, False, rows, gone)
 
     def _newer(self, version: int) -> Iterator[Row]:
@@ -112,10 +115,18 @@ class Changes:
             seconds = max(now - self._looked_at, 0.001)
             version = self._version + 1
             queues = [queue for vhost in self._broker.vhosts.values() for queue in vhost.queues.values()]
+            seen = self._seen.get
             async with self._pace as pace:
                 for number, queue in enumerate(queues):
-                    self._note(queue, version, seconds)
-                    if number % 16 == 0:
+                    # Most queues of a large broker are idle: that they are is seen without any call.
+                    state = (
+                        queue.ready, queue.delivered, queue.settlements, queue.given_back, queue.ready_bytes,
+                        queue.policy, len(queue.turns.consumers), queue.next_position,
+                    )  # fmt: skip
+                    before = seen(queue)
+                    if before is None or before.rates is not _NOTHING or state != before.state:
+                        self._note(queue, before, state, version, seconds)
+                    if number % 16 == 0 and pace.is_over:
                         await pace.rest()
             if len(self._seen) > len(queues):
                 for queue in self._seen.keys() - set(queues):
@@ -123,26 +134,21 @@ class Changes:
                     self._forget(queue, version)
             self._looked_at = now
 
-    def _note(self, queue: Queue, version: int, seconds: float) -> None:
-        state = (
-            queue.ready, queue.delivered, queue.settlements, queue.given_back, queue.ready_bytes, queue.policy,
-            len(queue.turns), queue.published,
-        )  # fmt: skip
-        before = self._seen.get(queue)
-        # Most queues of a large broker are idle: comparing them so takes a third of making their rows.
-        if before is not None and before.rates is _NOTHING and state == before.state:
-            return
+    def _note(self, queue: Queue, before: _Seen | None, state: _State, version: int, seconds: float) -> None:
         counts = (queue.published, queue.delivered, queue.settlements)
         # After a pause in which nobody asked, the rate is as unknown as that of a new queue.
         if before is None or seconds > _PAUSE or (before.rates is _NOTHING and counts == before.counts):
             rates = _NOTHING
         else:
             weight = 1.0 if before.rates is _NOTHING else _WEIGHT
-            one, two, three = (
-                _smoothed(rate, (count - old) / seconds, weight)
-                for rate, count, old in zip(before.rates, counts, before.counts, strict=True)
+            (one, two, three), (first, second, third), (a, b, c) = before.rates, counts, before.counts
+            rates = (
+                _smoothed(one, (first - a) / seconds, weight),
+                _smoothed(two, (second - b) / seconds, weight),
+                _smoothed(three, (third - c) / seconds, weight),
             )
-            rates = (one, two, three) if one or two or three else _NOTHING
+            if rates == _NOTHING:
+                rates = _NOTHING
         declared = _declared(queue) if before is None else before.row[:_DECLARED]
         row = (
             *declared,
@@ -175,5 +181,7 @@ def _declared(queue: Queue) -> Row:
 
 
 def _smoothed(before: float, now: float, weight: float) -> float:
+    if not before and not now:
+        return 0.0
     rate = round(before + weight * (now - before), 1)
-    return rate if rate > 0.1 or now else 0.0
+    return rate if rate > _LEAST or now else 0.0

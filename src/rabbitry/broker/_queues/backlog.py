@@ -132,8 +132,8 @@ class Backlog(Contents):
     def push(self, message: Message) -> bool:
         """Append a message. Return whether the queue accepted it: a full one may refuse."""
         if self._plain and message.expiration is None:
-            position = self._next_position
-            self._next_position = position + 1
+            position = self.next_position
+            self.next_position = position + 1
             self._append(self._lane, Entry(position, message))
             return True
         taken = self._put(message)
@@ -160,8 +160,8 @@ class Backlog(Contents):
             if self._limits.dead_letter_refused:
                 self.vhost.dead_letter(self, message, MAXLEN)
             return None
-        entry = Entry(self._next_position, message)
-        self._next_position += 1
+        entry = Entry(self.next_position, message)
+        self.next_position += 1
         lane = self._lane_of(message)
         entry.priority = lane.priority
         if expires := expires_at(message, self.rules.message_ttl):

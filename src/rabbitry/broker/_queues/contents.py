@@ -38,10 +38,10 @@ class Contents:
         "_expiring",
         "_lane",
         "_lanes",
-        "_next_position",
         "_unpublished",
         "id",
         "journal",
+        "next_position",
         "ready",
         "ready_bytes",
         "recovered_to",
@@ -57,7 +57,8 @@ class Contents:
         self.ready_bytes: int = 0
         self._lane = Lane(0)
         self._lanes = [self._lane]
-        self._next_position = 0
+        self.next_position: int = 0
+        """The position of the next message that comes; it grows with each."""
         self._unpublished = 0
         """Number of positions not used by publishes: `published` excludes them."""
         self._expiring = False
@@ -70,7 +71,7 @@ class Contents:
     @property
     def published(self) -> int:
         """Number of messages published to the queue since it was declared or restored, without dead letters."""
-        return self._next_position - self._unpublished
+        return self.next_position - self._unpublished
 
     def _append(self, lane: Lane, entry: Entry) -> None:
         """Append an entry to its lane, and to the store if it is to be kept."""
@@ -121,8 +122,8 @@ class Contents:
 
     def restore(self, entry: Entry) -> None:
         """Append an entry that this queue had before a restart."""
-        entry.position = self._next_position
-        self._next_position += 1
+        entry.position = self.next_position
+        self.next_position += 1
         self._unpublished += 1
         self._expiring = self._expiring or bool(entry.expires)
         self._append(self._lane_at(entry.priority), entry)
@@ -136,8 +137,8 @@ class Contents:
         gone: list[Iterator[Entry]] = []
         for lane in self._lanes:
             if lane.tail:
-                self.journal.drop_tail(self, lane.priority, lane.loaded_to, self._next_position)
-                lane.loaded_to = self._next_position - 1
+                self.journal.drop_tail(self, lane.priority, lane.loaded_to, self.next_position)
+                lane.loaded_to = self.next_position - 1
             gone.append(lane.clear())
         self.ready = self.ready_bytes = 0
         return count, self._forgetting(chain.from_iterable(gone))
@@ -158,7 +159,7 @@ class Contents:
         lane.tail = count
         self.ready += count
         self.ready_bytes += size
-        self._next_position = self._unpublished = max(self._next_position, last_position + 1)
+        self.next_position = self._unpublished = max(self.next_position, last_position + 1)
         self._expiring = True  # some may have a time-to-live; checked with the first head
         self._load(lane)
 

@@ -86,8 +86,8 @@ class QuorumQueue(Queue):
 
     def _append_again(self, entry: Entry) -> None:
         """Move a message to the end; for the store it is a new one."""
-        again = Entry(self._next_position, entry.message.again())
-        self._next_position += 1
+        again = Entry(self.next_position, entry.message.again())
+        self.next_position += 1
         self._unpublished += 1
         again.priority, again.expires = entry.priority, entry.expires
         again.redelivered, again.deliveries = True, entry.deliveries

@@ -120,9 +120,9 @@ class Stream(Queue):
 
     def push(self, message: Message) -> bool:
         """Append a message. It is delivered once it is committed."""
-        entry = Entry(self._next_position, message)
+        entry = Entry(self.next_position, message)
         mark_arrival(entry, time.time())
-        self._next_position += 1
+        self.next_position += 1
         self._append_entry(entry)
         return True
 
@@ -134,7 +134,7 @@ class Stream(Queue):
 
     def restore(self, entry: Entry) -> None:
         """Append a message that this stream had before a restart without a store, at its old offset."""
-        self._next_position = self._unpublished = entry.position + 1
+        self.next_position = self._unpublished = entry.position + 1
         self._append_entry(entry)
 
     def _append_entry(self, entry: Entry) -> None:
@@ -170,7 +170,7 @@ class Stream(Queue):
     @property
     def _end(self) -> int:
         """The offset behind the last committed message."""
-        return self._batches[0][1] if self._batches else self._next_position
+        return self._batches[0][1] if self._batches else self.next_position
 
     def withdraw(self, entries: list[Entry]) -> None:
         """Remove messages for which the store had no room; their offsets are not used again."""
@@ -202,7 +202,7 @@ class Stream(Queue):
         self._count()
 
     def _count(self) -> None:
-        self.ready = self._next_position - self._log.first
+        self.ready = self.next_position - self._log.first
         self.ready_bytes = max(0, self._log.size - OVERHEAD * self.ready)
 
     def _store_segment(self, segment: Segment) -> None:
@@ -223,7 +223,7 @@ class Stream(Queue):
 
     def recover(self, priority: int, count: int, size: int, last_position: int) -> None:
         """Record the contents of the store: `count` messages with `size` bytes in all."""
-        self._next_position = self._unpublished = last_position + 1
+        self.next_position = self._unpublished = last_position + 1
         self._log.has_all = False
         if not self._log.segments:  # its record was damaged
             self.restore_segment(0, size, 0.0)
@@ -262,7 +262,7 @@ class Stream(Queue):
                 reader.position = search.low
                 reader.search = search if search.low < search.high else None
             return reader
-        named = {"first": first, "last": max(first, end - 1), "next": self._next_position}
+        named = {"first": first, "last": max(first, end - 1), "next": self.next_position}
         return Reader(named[start] if isinstance(start, str) else max(start, first))
 
     def remove_consumer(self, consumer: QueueConsumer) -> None:
