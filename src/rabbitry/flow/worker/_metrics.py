@@ -48,10 +48,11 @@ class Figures:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
         stages = [((self._app, name), *each) for name, each in self._stages().items()]
+        counted = [(labels, counts.counters) for labels, counts, _ in stages]
         for counter, (name, text) in _COUNTERS.items():
             family = CounterMetricFamily(f"rabbitry_stage_{name}", text, labels=_LABELS)
-            for labels, counts, _ in stages:
-                family.add_metric(labels, counts.counters.get(counter, 0))
+            for labels, numbers in counted:
+                family.add_metric(labels, numbers.get(counter, 0))
             yield family
         failures = CounterMetricFamily(
             "rabbitry_stage_not_done", "Messages whose handler did not return a result", labels=(*_LABELS, "outcome")
