@@ -10,9 +10,11 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urljoin, urlsplit
 
 import pytest
+from sqlalchemy import Connection
 
+from rabbitry.apps.crawl.keeper import traps
 from rabbitry.apps.crawl.keeper.database import Database
-from rabbitry.apps.crawl.keeper.traps import grows, shapes_of
+from rabbitry.apps.crawl.keeper.traps import Shapes, grows, shapes_of
 from tests.apps.crawl.keeper.simulation import MISSING, Answered, World, words
 from tests.support.pages import Trapped
 from tests.support.sites import Request, Site
@@ -186,6 +188,29 @@ def test_a_site_whose_pages_all_look_alike_is_not_a_trap(tmp_path: Path) -> None
         world.add(f"{SITE}/")
         world.run()
         assert len(world.index.stored) == 501
+
+
+def test_shapes_stay_in_memory_until_the_end_of_the_transaction_that_loaded_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(traps, "_MOST_CACHED", 3)
+    with Database(f"sqlite:///{tmp_path / 'crawl.sqlite3'}") as database:
+        shapes = Shapes()
+
+        def work(connection: Connection) -> None:
+            shapes.load(connection, [(1, "a.test", "http://a.test/x/1")])
+            (first, *_) = shapes.of(1, "http://a.test/x/1")
+            first.sent = 7
+            shapes.change(first)
+            for number in range(9):
+                shapes.load(connection, [(1, "a.test", f"http://a.test/{number}/other/{number}")])
+            assert shapes.of(1, "http://a.test/x/1")[0] is first
+            shapes.flush(connection)
+            assert len(shapes._known) == 3
+            shapes.load(connection, [(1, "a.test", "http://a.test/x/1")])
+            assert shapes.of(1, "http://a.test/x/1")[0].sent == 7
+
+        database.write_now(work)
 
 
 def test_addresses_are_folded_to_shapes() -> None:

@@ -122,7 +122,10 @@ def grows(url: str) -> bool:
 
 
 class Shapes:
-    """The shapes of hosts in memory; bounded."""
+    """The shapes of hosts in memory.
+
+    Those that a transaction has loaded stay until its end, and beyond it the _MOST_CACHED that were used last.
+    """
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[int, str], Shape] = OrderedDict()
@@ -152,8 +155,6 @@ class Shapes:
         for row in found:
             one = missing[row.key]
             _, _, _, one.sent, one.answered, one.documents, one.repeats, one.streak, one.prints = row
-        while len(known) > _MOST_CACHED + len(missing):
-            known.popitem(last=False)
 
     def of(self, host: int, url: str) -> list[Shape]:
         """Return the loaded shapes of an address, narrowest first."""
@@ -164,7 +165,7 @@ class Shapes:
         self._changed[shape.key] = shape
 
     def flush(self, connection: Connection) -> None:
-        """Write the changed shapes."""
+        """Write the changed shapes, and forget those that were not used for longest."""
         if self._changed:
             values = [
                 (
@@ -182,6 +183,8 @@ class Shapes:
             ]
             sets.change_many(connection, _PUT, values)
             self._changed.clear()
+        while len(self._known) > _MOST_CACHED:
+            self._known.popitem(last=False)
 
 
 def verdict(shapes: Sequence[Shape], now: float) -> tuple[Verdict, Shape | None]:
