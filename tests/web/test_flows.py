@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import rabbitry
+from rabbitry.flow import schemas
 from rabbitry.flow.wiring import pausing
 from rabbitry.runtime.parent import RECORDS_FOLDER
 from rabbitry.web.login.sessions import TOKEN_HEADER as HEADER
@@ -45,6 +46,14 @@ async def test_a_stage_is_paused_and_resumed_once_and_it_is_logged(
             assert (await client.post(f"api/{path}", json=body)).status_code == 400
         unknown = await client.post("api/pause", json={"app": "shop", "stage": "none"})
         assert (unknown.status_code, "no stage 'none'" in unknown.json()["error"]) == (400, True), unknown.text
+        assert (await client.get("api/asyncapi", params={"app": "shop"})).status_code == 404, "no worker ran"
+        async with app.worker(embedded_url):
+
+            async def is_announced() -> bool:
+                answer = await client.get("api/asyncapi", params={"app": "shop"})
+                return answer.status_code == 200 and answer.json() == schemas.document(app.spec())
+
+            await eventually_awaited(is_announced, "the app's document")
         del client.headers[HEADER]
         assert (await client.post("api/pause", json=which)).status_code == 403
         assert await pausing.paused(other, "shop", "bill") is None

@@ -117,9 +117,10 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     histograms: name → counts, see `Histogram`. passages: of messages since the last report, or a part of them.
     share: the share of the chains of messages whose passages are reported, chosen by their correlation id; a smaller
     share is a part of a larger one. missed: passages of that share which did not fit into reports. wiring: of a node
-    that works on a stage of an app. declares: what its app declares; in the first report of a worker, and in one of the
-    later ones each half minute. takes: the JSON Schema of the stage's messages, in the first report and one each 10 s,
-    with `contentMediaType` if they are not JSON. schedule: of the stage, from the one worker that publishes its ticks.
+    that works on a stage of an app. declares, document: what its app declares, and its AsyncAPI document; in the first
+    report of a worker, and in one of the later ones each half minute. takes: the JSON Schema of the stage's messages,
+    in the first report and one each 10 s, with `contentMediaType` if they are not JSON. schedule: of the stage, from
+    the one worker that publishes its ticks.
     """
 
     kind: ReportKind
@@ -138,6 +139,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     missed: int = 0
     wiring: Wiring | None = None
     declares: Declares | None = None
+    document: dict[str, Any] | None = None
     takes: dict[str, Any] | None = None
     schedule: ScheduleState | None = None
 
@@ -165,7 +167,7 @@ def encode_report(report: Report) -> bytes:
             )
             for passage in report.passages
         ]
-        return _encoder.encode(msgspec.structs.replace(report, passages=passages, declares=None))
+        return _encoder.encode(msgspec.structs.replace(report, passages=passages, declares=None, document=None))
 
 
 def decode_report(body: bytes) -> Report:

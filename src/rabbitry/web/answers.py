@@ -58,6 +58,17 @@ class Resumed(TypedDict):
     resumed: bool
 
 
+class AsyncAPI(TypedDict):
+    """The AsyncAPI 3.0 document of an app (https://www.asyncapi.com/docs/reference/specification/v3.0.0)."""
+
+    asyncapi: str
+    info: dict[str, Any]
+    defaultContentType: str
+    channels: dict[str, Any]
+    operations: dict[str, Any]
+    components: dict[str, Any]
+
+
 class LetterGroup(TypedDict):
     """Dead letters of one stage, reason and kind of error. example: an error. first, last: when they failed."""
 

@@ -1,4 +1,4 @@
-"""The routes of the Flows view: pausing and resuming a stage."""
+"""The routes of the Flows view: pausing and resuming a stage, and the AsyncAPI document of an app."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from rabbitry._decode import decode_json
+from rabbitry._ids import NoSuchID
 from rabbitry.amqp.client import connect
 from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import answers, json_response, route_class
 from rabbitry.exceptions import RabbitryError, Undecodable, UsageError
 from rabbitry.flow.wiring import pausing
-from rabbitry.web.answers import PauseHeld, Resumed
+from rabbitry.web.answers import AsyncAPI, PauseHeld, Resumed
 from rabbitry.web.audit import Audit
 from rabbitry.web.login.requests import body_of
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import BrokerURL
     from rabbitry.amqp.client.connection import Connecting
+    from rabbitry.web.sources.documents import Documents
     from rabbitry.web.sources.flows import Flows
 
 _LARGEST: Final = 10_000
@@ -41,6 +43,7 @@ class FlowRoutes:
     Args:
         login: The broker's URL.
         flows: The source that asks the broker again after a change.
+        documents: The AsyncAPI documents of apps.
         audit: Where changes are logged.
     """
 
@@ -48,15 +51,26 @@ class FlowRoutes:
         self,
         login: BrokerURL,
         flows: Flows,
+        documents: Documents,
         audit: Audit,
     ) -> None:
         self._login = login
         self._flows = flows
+        self._documents = documents
         self._audit = audit
         self.router: APIRouter = APIRouter(route_class=route_class(_LARGEST))
         for path, change, answer in (("/pause", self.pause, PauseHeld), ("/resume", self.resume, Resumed)):
             add = self.router.add_api_route
             add(path, change, methods=["POST"], openapi_extra=body_of(Which), responses=answers(answer))
+        self.router.add_api_route("/asyncapi", self.document, methods=["GET"], responses=answers(AsyncAPI))
+
+    @needs(Role.VIEWER)
+    async def document(self, app: str) -> Response:
+        """Return the AsyncAPI document of an app, as its workers announce it."""
+        body = self._documents.find(app)
+        if body is None:
+            raise NoSuchID(f"no worker of app {app[:100]!r} has announced its messages yet: each does within 30 s")
+        return Response(body, media_type="application/json")
 
     @needs(Role.OPERATOR)
     async def pause(self, request: Request) -> Response:

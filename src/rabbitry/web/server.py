@@ -141,7 +141,7 @@ def create_app(
     queues = Queues(settings.broker, management, audit, access.masking)
     apps = [(mount.plugin.name, each) for mount in mounted for each in mount.metrics]
     metrics = Metrics(settings.broker, management, apps)
-    flows = FlowRoutes(broker, sources.flows, audit)
+    flows = FlowRoutes(broker, sources.flows, sources.documents, audit)
     dead = DeadLetters(settings.broker, management, audit, access.masking)
     sources.telemetry.listeners.append(dead.types.take)
     topics = {**sources.topics, **dead.topics}

@@ -34,7 +34,7 @@ ROUTES: Final = {
     },
     "viewer": {
         "GET /", "GET /queues/", "GET /exchanges/", "GET /connections/", "GET /channels/", "GET /consumers/",
-        "GET /flows/", "GET /dead/",
+        "GET /flows/", "GET /flows/api/asyncapi", "GET /dead/",
         "GET /audit/", "GET /audit/api/entries", "GET /api/history", "GET /api/history/series",
         "GET /way/", "GET /raw/", "GET /way/api/chain", "GET /way/api/recent", "GET /way/api/search",
         "GET /healthz", "GET /static/views.js", "POST /logout", "WS /feed",

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 import rabbitry
+from rabbitry.flow import schemas
 from rabbitry.telemetry import decode_report
 from rabbitry.telemetry._report import encode_report
 from rabbitry.web.feed.topics import Value
@@ -96,6 +97,7 @@ def test_a_worker_says_what_its_app_declares_in_its_first_report_and_again() -> 
     reports = [decode_report(encode_report(report)) for _ in range(31) for report in counting.reports("heartbeat")]
     declares = [report.declares for report in reports if report.declares is not None]
     assert len(declares) == 3
+    assert [report.document for report in reports if report.declares is not None] == [schemas.document(app.spec())] * 3
     queues = {queue.name: queue.arguments for queue in declares[0].queues}
     assert queues["often.handle"] == {"x-max-length": 3}
     assert "often.paused.another" in queues

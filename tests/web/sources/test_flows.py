@@ -1,11 +1,13 @@
 """The stages of the Flows view, with real workers on both brokers and no management API."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 import rabbitry
+from rabbitry.flow import schemas
 from rabbitry.flow.wiring import pausing
 from rabbitry.web.sources import Sources
 from tests.support.embedded import BrokerProcess
@@ -55,6 +57,8 @@ async def test_stages_are_shown_in_order_with_what_waits_and_who_paused_them(bro
             await eventually(lambda: stage("first").get("to") == ["out"], "a result")
             await eventually(lambda: stage("last").get("handling", {}).get("count") == 1, "how long it took")
             assert stage("first")["place"] < stage("last")["place"]
+            assert stage("first")["described"] is stage("last")["described"] is True
+            assert json.loads(sources.documents.find("flowing") or b"") == schemas.document(app.spec())
             assert (stage("first")["queue"], stage("first")["key"], stage("first")["pause"]) == (
                 "flowing.first", "in", None,
             )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import time
@@ -9,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from zlib import crc32
+
+import msgspec
 
 from rabbitry.flow.message import Publication, Role, node_name
 from rabbitry.flow.wiring.topology import derive
@@ -31,8 +34,12 @@ if TYPE_CHECKING:
     from rabbitry.flow.spec import AppSpec
     from rabbitry.flow.stage import Stage
 
+_logger = logging.getLogger(__name__)
+
 DECLARES_EACH: Final = 15
-"""One of so many reports has what the app declares: a dashboard that starts later knows it within 30 s."""
+"""One of so many reports has what the app declares and its document: a dashboard that starts later has it in 30 s."""
+LARGEST_DOCUMENT: Final = 1 << 18
+"""Bytes of an AsyncAPI document that is announced; a larger one is left out."""
 _TYPES_EVERY: Final = 5
 """One of so many reports has the types of the stages' messages: a dashboard that starts later knows them in 10 s."""
 
@@ -104,7 +111,10 @@ class Counting:
         self._app = spec.name
         self._started = time.time()
         self._sampler = Sampler()
+        self._spec = spec
         self._declares = _declares(spec)
+        self._document: dict[str, Any] | None = None
+        """The app's AsyncAPI document; made for the first report."""
         self._reported = 0
         """The number of times that reports were made."""
         self.stages: dict[str, StageCounts] = {}
@@ -182,8 +192,9 @@ class Counting:
         """Make a report for each stage."""
         if not self._reported:
             self._schemas = {name: codec.schema() for name, codec in self._codecs.items()}
+            self._document = _document(self._spec)
         tells_types = self._reported % _TYPES_EVERY == 0
-        declares = self._declares if self._reported % DECLARES_EACH == 0 else None
+        tells_app = self._reported % DECLARES_EACH == 0  # in the report of the first stage
         self._reported += 1
         reports = []
         share = self._sampler.share
@@ -207,13 +218,28 @@ class Counting:
                     share=share,
                     missed=missed,
                     wiring=self._wirings[name],
-                    declares=declares,
+                    declares=self._declares if tells_app else None,
+                    document=self._document if tells_app else None,
                     takes=self._schemas[name] if tells_types else None,
                     schedule=None if counts.scheduler is None else counts.scheduler.state,
                 )
             )
-            declares = None
+            tells_app = False
         return reports
+
+
+def _document(spec: AppSpec) -> dict[str, Any] | None:
+    """Return the AsyncAPI document of an app; None if it is too large for a report."""
+    from rabbitry.flow.schemas import document  # a worker starts without it
+
+    found = document(spec)
+    size = len(msgspec.json.encode(found))
+    if size > LARGEST_DOCUMENT:
+        _logger.info(
+            "the AsyncAPI document of app %r has %d bytes: too many to show it on the dashboard", spec.name, size
+        )
+        return None
+    return found
 
 
 def _declares(spec: AppSpec) -> Declares:

@@ -14,6 +14,7 @@ from rabbitry.apps.management import management_url
 from rabbitry.telemetry import Masking
 from rabbitry.web.feed.topics import Topic, Value
 from rabbitry.web.sources.attention import Attention
+from rabbitry.web.sources.documents import Documents
 from rabbitry.web.sources.drift import Drift
 from rabbitry.web.sources.flows import Flows
 from rabbitry.web.sources.management import Management
@@ -47,6 +48,7 @@ class Sources:
         topics: The topics by name.
         telemetry: The source of the nodes' reports.
         flows: The source of the stages of all apps.
+        documents: The AsyncAPI documents of apps.
     """
 
     def __init__(self, broker: str, management: str | None = None, masking: Masking | None = None) -> None:
@@ -57,7 +59,9 @@ class Sources:
         attention = Attention()
         self._traffic = Traffic(url, login, attention)
         self.telemetry: Telemetry = Telemetry(login, self._states, attention, self._traffic)
-        self.flows: Flows = Flows(self.telemetry, url, login)
+        self.documents: Documents = Documents()
+        self.telemetry.listeners.append(self.documents.take)
+        self.flows: Flows = Flows(self.telemetry, self.documents, url, login)
         self._drift = Drift(url, login, self.telemetry)
         self.topics: Mapping[str, Topic] = {
             "sources": self._states,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from rabbitry.amqp.client import BrokerURL, Channel, Connection
     from rabbitry.telemetry import ScheduleState
+    from rabbitry.web.sources.documents import Documents
     from rabbitry.web.sources.nodes import NodeState
     from rabbitry.web.sources.telemetry import Telemetry
 
@@ -67,6 +68,7 @@ class Flows:
 
     Args:
         telemetry: The source of the workers' reports, and of the connection to the broker.
+        documents: The AsyncAPI documents of the apps.
         url: The URL of the broker's management API, which tells of stages without workers.
         login: The broker's URL.
 
@@ -75,15 +77,16 @@ class Flows:
     (`running`, `paused`, `silent`: no worker reports), `pause` (`by`, `at`, `why`; or null), `rate`, `done`,
     `retried_rate` and `dead_rate` (a second), `in_hand`, `retried` and `dead` (since the workers began), `handling`
     (`p50`, `p95`, `p99` in seconds, of the last minute), `schedule` (`when`, `missed`, `next` and `fired`, as in
-    `rabbitry.telemetry.ScheduleState`; null if it has none), `workers` (`host`, `id`, `pid`, `started`, `in_hand`), and
-    `more_workers`, how many are not named.
+    `rabbitry.telemetry.ScheduleState`; null if it has none), `described` (whether its app's AsyncAPI document is
+    known), `workers` (`host`, `id`, `pid`, `started`, `in_hand`), and `more_workers`, how many are not named.
     """
 
-    def __init__(self, telemetry: Telemetry, url: str, login: BrokerURL) -> None:
+    def __init__(self, telemetry: Telemetry, documents: Documents, url: str, login: BrokerURL) -> None:
         self.topic: Value = Value()
         self._url = url
         self._login = login
         self._telemetry = telemetry
+        self._documents = documents
         self._stages: dict[str, _Stage] = {}
         self._channel: Channel | None = None
         self._changed = asyncio.Event()
@@ -183,7 +186,10 @@ class Flows:
             workers.setdefault(f"{node.report.app}/{node.report.role}", []).append(_worker(node))
         places = in_order(self._stages)
         return {
-            key: _drawn(stage, sums.get(key, {}), workers.get(key, []), places[key])
+            key: {
+                **_drawn(stage, sums.get(key, {}), workers.get(key, []), places[key]),
+                "described": stage.app in self._documents,
+            }
             for key, stage in self._stages.items()
         }
 
