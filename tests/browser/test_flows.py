@@ -1,12 +1,16 @@
 """The Flows view in a real browser: two of them, on both brokers, and without a management API on RabbitMQ."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
+import msgspec
 import pytest
 from playwright.async_api import Browser, Page, expect
 
 import rabbitry
+from rabbitry.flow import schemas
 from tests.browser.axe import serious
 from tests.browser.watched import Watched
 from tests.flow._running import eventually_holds
@@ -20,6 +24,12 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.timeout(240)
 _WITHIN = 90_000
 _EVIL = "<img src=x onerror=alert(1)>"
+
+
+class Order(msgspec.Struct):
+    """A message whose type has hostile text."""
+
+    note: Annotated[str, msgspec.Meta(description=_EVIL)]
 
 
 @dataclass
@@ -57,8 +67,8 @@ async def test_two_browsers_pause_and_resume_a_stage_by_keyboard(browser: Browse
     app = rabbitry.App(f"evil {_EVIL}")
 
     @app.stage("in", then=_EVIL)
-    async def first(text: str) -> str:
-        return text
+    async def first(order: Order) -> str:
+        return order.note
 
     @app.stage(_EVIL, name=f"second {_EVIL}")
     async def second(text: str) -> None: ...
@@ -67,7 +77,7 @@ async def test_two_browsers_pause_and_resume_a_stage_by_keyboard(browser: Browse
     async with rabbitry.connect(system.broker) as connection, await connection.channel() as channel:
         await channel.declare_queue(queue, durable=True, arguments={"x-max-length": 1000})
     async with app.worker(system.broker) as worker, app.publisher(system.broker) as publisher:
-        await publisher.send("a", key="in")
+        await publisher.send(Order("a"), key="in")
         watched, page = await _open(browser, system.url, 1200)
         other, narrow = await _open(browser, system.url, 320)
         stages = page.get_by_role("article")
@@ -76,8 +86,9 @@ async def test_two_browsers_pause_and_resume_a_stage_by_keyboard(browser: Browse
         await expect(stages.nth(1)).to_contain_text(f"takes {_EVIL} from {queue}", use_inner_text=True)
         await expect(stages.nth(1)).to_contain_text("Running")
         await _drift_is_told(page, queue, is_known=system.has_management)
-        await stages.nth(1).locator("summary").press("Enter")
+        await stages.nth(1).locator("summary", has_text="1 worker").press("Enter")
         await expect(stages.nth(1)).to_contain_text(worker.id)
+        await _message_is_described(page, app)
         button = page.get_by_role("button", name=f"Pause second {_EVIL}")
         await button.focus()
         await page.keyboard.press("Enter")
@@ -87,7 +98,7 @@ async def test_two_browsers_pause_and_resume_a_stage_by_keyboard(browser: Browse
         await expect(page.locator("#page").get_by_role("status")).to_have_text("1 stage is paused")
         await expect(page.get_by_role("button", name=f"Resume second {_EVIL}")).to_be_focused()
         await eventually(lambda: worker._engine.counting.stages[f"second {_EVIL}"].is_paused, "the worker to see it")
-        await publisher.send("b", key="in")
+        await publisher.send(Order("b"), key="in")
         await eventually_holds(system.broker, queue, 1)
         await expect(paused.locator(".figures div", has_text="Waiting").locator("dd")).to_have_text(
             "1", timeout=_WITHIN
@@ -99,6 +110,17 @@ async def test_two_browsers_pause_and_resume_a_stage_by_keyboard(browser: Browse
         await expect(stages.nth(1)).to_contain_text("Running", timeout=_WITHIN)
         await eventually_holds(system.broker, queue, 0)
         assert watched.complaints == other.complaints == []
+
+
+async def _message_is_described(page: Page, app: rabbitry.App) -> None:
+    message = page.get_by_role("article").nth(0).locator(".message")
+    await message.locator("summary").press("Enter", timeout=_WITHIN)
+    await expect(message.get_by_role("region", name="Schema", exact=True)).to_contain_text("first.Order")
+    order = message.get_by_role("region", name="Schema first.Order")
+    await expect(order).to_contain_text(f'"description": "{_EVIL}"')
+    async with page.expect_download(timeout=_WITHIN) as download:
+        await page.get_by_role("link", name=f"AsyncAPI document of {app.name}").press("Enter")
+    assert json.loads((await (await download.value).path()).read_bytes()) == schemas.document(app.spec())
 
 
 async def _drift_is_told(page: Page, queue: str, *, is_known: bool) -> None:

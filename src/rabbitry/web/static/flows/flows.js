@@ -3,6 +3,7 @@ import { feed, watchSources } from "../broker/live.js";
 import { count, shown } from "../format.js";
 import { Held } from "../held.js";
 import { Component, html, render } from "../html.js";
+import { Document } from "./message.js";
 import { Stage } from "./stage.js";
 
 const byName = new Intl.Collator("en", { numeric: true });
@@ -32,6 +33,7 @@ class Flows extends Component {
       ${apps.size > 0 && drift.reason && html`<p class="way">What the apps declare is not compared with the broker: ${drift.reason}</p>`}
       <${Held} as="div" entries=${[...apps].sort(([a], [b]) => byName.compare(a, b))} keyOf=${([app]) => app} draw=${([app, members]) => html`<section key=${app} aria-label=${shown(app)}>
         <h2><bdi>${shown(app)}</bdi></h2>
+        ${members.some(({ described }) => described) && html`<${Document} app=${app} />`}
         <${Drift} found=${drift.apps?.[app]} />
         <${Held} as="ol" class="stages" entries=${members.sort((a, b) => a.place - b.place)} keyOf=${({ stage }) => stage}
           draw=${(stage) => html`<${Stage} key=${stage.stage} stage=${stage} />`} />

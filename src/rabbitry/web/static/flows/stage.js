@@ -3,6 +3,7 @@ import { lacking } from "../access.js";
 import { post } from "../ask.js";
 import { DASH, count, duration, shown } from "../format.js";
 import { Component, html } from "../html.js";
+import { Message } from "./message.js";
 
 const STATES = { running: "Running", paused: "Paused", silent: "No worker reports" };
 const FASTEST = 100; // a second; above it a decimal says nothing
@@ -59,6 +60,7 @@ export class Stage extends Component {
         <${Figure} term="95 % within" value=${seconds(handling.p95)} />
         <${Figure} term="99 % within" value=${seconds(handling.p99)} />
       </dl>
+      ${stage.described && html`<${Message} stage=${stage} />`}
       ${workers.length > 0 && html`<details><summary>${count(workers.length + stage.more_workers, "worker", "workers")}</summary>
         <ul>${workers.map((worker) => html`<li key=${worker.id}><bdi>${shown(worker.host)}</bdi>, <bdi>${shown(worker.id)}</bdi>, process ${worker.pid}: since ${since(worker.started)}, ${
           number(worker.in_hand)} in hand</li>`)}</ul>${stage.more_workers > 0 && html`<p>and ${number(stage.more_workers)} more</p>`}</details>`}
