@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 import shlex
 from collections.abc import AsyncIterator, Iterator
 from typing import Literal
@@ -92,7 +93,7 @@ async def test_messages_are_seen_to_flow_from_program_to_program(browser: Browse
         ("consumer", "the taker"),
     ):
         await expect(page.locator(_thing(kind, name))).to_have_count(1, timeout=_WITHIN)
-    await expect(page.locator(".flow .moving").nth(2)).to_be_attached(timeout=_WITHIN)
+    await expect(page.locator(".flow[data-moving]").nth(2)).to_be_attached(timeout=_WITHIN)
     await expect(page.locator(f"{_thing('queue', 'news.waiting')} .depth")).to_be_attached(timeout=_WITHIN)
     await expect(page.locator(".states")).to_contain_text("Management API live")
     assert await page.locator("main img, main script").count() == 0  # the name of a queue is text
@@ -221,8 +222,10 @@ async def test_a_newcomer_tries_what_the_page_suggests(browser: Browser) -> None
         await expect(suggested).to_have_count(0)
 
 
-_MANY = """async () => {
-  const { Slots, grouped, measure, MOST } = await import("./static/overview/layout.js");
+_MANY = r"""async () => {
+  const { Slots, grouped, measure, part, MOST } = await import("./static/overview/layout.js");
+  const { Picture } = await import("./static/overview/picture.js");
+  const { html, render } = await import("./static/html.js");
   const nodes = new Map(), edges = new Map();
   for (let at = 0; at < 1000; at += 1) {
     const kind = ["publisher", "exchange", "queue", "consumer"][at % 4];
@@ -236,7 +239,13 @@ _MANY = """async () => {
   const whole = measure(slots, edges, 1200);
   const few = grouped(nodes, edges, new Set());
   const opened = grouped(nodes, edges, new Set(["g:q:app3"]));
+  const place = document.getElementById("page");
+  render(null, place);
+  const given = { drawn: { nodes, edges }, slots, now: 1, selected: null, onSelect: () => {} };
+  render(html`<${Picture} ...${given} />`, place);
+  const steep = part({ x1: 0, y1: 900, c: 50, x2: 100, y2: 0 }, 300, 600).match(/[\d.]+/g).map(Number);
   return {
+    part: [steep.length, Math.round(steep[1]), Math.round(steep[7])],
     places: new Set([...whole.boxes.values()].map(({ x, y }) => `${x} ${y}`)).size, curves: whole.curves.size,
     few: few.nodes.size, rate: [...few.nodes.values()].reduce((sum, node) => sum + node.rate, 0), most: MOST,
     opened: [...opened.nodes.values()].filter((node) => !node.members).length,
@@ -248,4 +257,14 @@ _MANY = """async () => {
 async def test_very_many_things_are_grouped_and_open(browser: Browser, web: str) -> None:
     page = (await _open(browser, web)).page
     found = await page.evaluate(_MANY)
+    assert found.pop("part") == [8, 600, 300]
     assert found == {"places": 1000, "curves": 750, "few": 52, "rate": 1000, "most": 150, "opened": 19}
+    things = page.locator(".thing")
+    assert 20 < await things.count() < 150
+    await page.locator(".thing[tabindex='0']").focus()
+    for _ in range(25):
+        await page.keyboard.press("ArrowDown")
+    await expect(page.locator(".thing:focus")).to_have_attribute("transform", re.compile(rf" {44 + 25 * 46}\)"))
+    await expect(page.locator(".thing:focus")).to_be_in_viewport()
+    await expect(page.locator(".thing[data-kind=consumer]").nth(3)).to_be_attached()
+    assert await things.count() < 150

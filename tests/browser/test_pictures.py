@@ -217,7 +217,7 @@ async def test_pictures_are_taken(browser: Browser, company: tuple[str, str], tm
     for kind, names in (("publisher", _SENT), ("consumer", _TAKEN)):
         for name in names:
             await expect(page.locator(f".thing[aria-label^='{kind} {name} ']")).to_have_count(1, timeout=_WITHIN)
-    await expect(page.locator(".flow .moving").nth(10)).to_be_attached(timeout=_WITHIN)
+    await expect(page.locator(".flow[data-moving]").nth(10)).to_be_attached(timeout=_WITHIN)
     await expect(page.get_by_role("region", name="Needs attention")).to_contain_text("sensors.alerts", timeout=_WITHIN)
     await page.get_by_role("region", name="To try").get_by_role("button", name="Dismiss").click()
     await _shoot(page, folder, "overview")

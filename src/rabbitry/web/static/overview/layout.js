@@ -66,6 +66,7 @@ export class Slots {
       this.places.delete(key);
       this.columns.get(kind)[slot] = null;
     }
+    if ([...nodes.keys()].every((key) => this.places.has(key))) return this.trim();
     const heights = neighbours(nodes, edges);
     for (const kind of KINDS) {
       const column = this.columns.get(kind);
@@ -81,8 +82,13 @@ export class Slots {
         column[free] = key;
         this.places.set(key, [kind, free]);
       }
-      while (column.length && column.at(-1) == null) column.pop();
     }
+    this.trim();
+  }
+
+  // Drop the free slots at the columns' ends.
+  trim() {
+    for (const column of this.columns.values()) while (column.length && column.at(-1) == null) column.pop();
   }
 
   get rows() {
@@ -105,7 +111,8 @@ function neighbours(nodes, edges) {
   };
 }
 
-// Pixels for a picture of `width`: {width, height, box, boxes: Map(key → {x, y, width}), curves: Map(key → path)}.
+// Pixels for a picture of `width`: {width, height, box, boxes: Map(key → {x, y, width}), curves: Map(key → curve)}.
+// A curve has the ends {x1, y1, x2, y2} of a cubic Bézier curve, whose inner points are at the heights of its ends.
 export function measure(slots, edges, width) {
   const wide = Math.max(860, width); // narrower ones scroll sideways, so that names can be read
   const box = Math.floor(Math.min(230, wide * 0.19));
@@ -124,13 +131,43 @@ export function measure(slots, edges, width) {
 
 function curve(from, to) {
   const [y1, y2] = [from.y + HEIGHT / 2, to.y + HEIGHT / 2];
-  const round = (value) => Math.round(value * 10) / 10;
   if (from.x === to.x) {
     // Exchange to exchange: around the right side.
     const x = from.x + from.width;
-    return `M${round(x)} ${y1}C${round(x + 40)} ${y1} ${round(x + 40)} ${y2} ${round(x)} ${y2}`;
+    return { x1: x, y1, c: x + 40, x2: x, y2 };
   }
   const [x1, x2] = [from.x + from.width, to.x];
-  const middle = (x1 + x2) / 2;
-  return `M${round(x1)} ${y1}C${round(middle)} ${y1} ${round(middle)} ${y2} ${round(x2)} ${y2}`;
+  return { x1, y1, c: (x1 + x2) / 2, x2, y2 };
+}
+
+const round = (value) => Math.round(value * 10) / 10;
+
+export const path = ({ x1, y1, c, x2, y2 }) => `M${round(x1)} ${y1}C${round(c)} ${y1} ${round(c)} ${y2} ${round(x2)} ${y2}`;
+
+// Returns the part of a curve that lies between two heights, as a path. A picture may be a hundred screens high.
+export function part(curve, from, until) {
+  const { x1, y1, c, x2, y2 } = curve;
+  if (Math.min(y1, y2) >= from && Math.max(y1, y2) <= until) return path(curve);
+  const [first, last] = [at(curve, y1 < y2 ? from : until), at(curve, y1 < y2 ? until : from)];
+  const place = (...at) => `${round(blossom([x1, c, c, x2], at))} ${round(blossom([y1, y1, y2, y2], at))}`;
+  return `M${place(first, first, first)}C${place(first, first, last)} ${place(first, last, last)} ${place(last, last, last)}`;
+}
+
+// The polar form of a cubic Bézier curve: de Casteljau's steps, each with a parameter of its own.
+function blossom(points, parameters) {
+  let left = points;
+  for (const t of parameters) left = left.slice(1).map((point, index) => left[index] + (point - left[index]) * t);
+  return left[0];
+}
+
+// Returns the parameter from 0 to 1 at which a curve is at a height: it only rises, or only falls.
+function at({ y1, y2 }, y) {
+  const share = Math.min(1, Math.max(0, (y - y1) / (y2 - y1)));
+  let [low, high] = [0, 1];
+  for (let step = 0; step < 20; step += 1) {
+    const middle = (low + high) / 2;
+    if (middle * middle * (3 - 2 * middle) < share) low = middle;
+    else high = middle;
+  }
+  return low;
 }

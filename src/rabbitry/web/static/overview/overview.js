@@ -62,7 +62,7 @@ const wanted = () => {
 };
 
 class Overview extends Component {
-  state = { panels: [], topology: NOTHING, heard: false, leftOut: 0, by: null, at: null, broker: null, attention: null, source: null, reports: null, words: "", mode: "used", frozen: false, selected: wanted(), opened: new Set() };
+  state = { panels: [], topology: NOTHING, heard: false, leftOut: 0, by: null, at: null, broker: null, attention: null, source: null, reports: null, words: "", mode: "used", frozen: false, isTable: false, selected: wanted(), opened: new Set() };
   slots = new Slots();
 
   componentDidMount() {
@@ -119,11 +119,21 @@ class Overview extends Component {
 
   freeze = () => this.setState(({ frozen }) => ({ frozen: !frozen, ...(frozen ? this.newest : {}) }));
 
-  render(_, { panels: loaded, topology, heard, leftOut, by, at, broker, attention, source, words, mode, frozen, selected, opened }) {
-    const now = at ?? 0;
-    const seen = filtered(topology, words, mode, now);
+  // What is seen of the topology, and how it is drawn: the same objects until one of these changes.
+  derive() {
+    const { topology, words, mode, at, opened } = this.state;
+    const given = [topology, words, mode, at, opened];
+    if (this.derived?.given.every((each, place) => each === given[place])) return this.derived;
+    const seen = filtered(topology, words, mode, at ?? 0);
     const drawn = grouped(seen.nodes, seen.edges, opened);
     this.slots.fit(drawn.nodes, drawn.edges);
+    this.derived = { given, seen, drawn };
+    return this.derived;
+  }
+
+  render(_, { panels: loaded, topology, heard, leftOut, by, at, broker, attention, source, words, mode, frozen, isTable, selected, opened }) {
+    const now = at ?? 0;
+    const { seen, drawn } = this.derive();
     const chosen = selected !== null && topology.nodes.has(selected) ? selected : null;
     const isFiltered = words !== "" || mode === "moving";
     return html`
@@ -146,11 +156,12 @@ class Overview extends Component {
         </div>
         ${leftOut > 0 && html`<p class="note">${leftOut.toLocaleString("en")} things that move nothing are left out.</p>`}
         <div class=${chosen ? "beside" : ""}>
-          ${drawn.nodes.size > 0 ? html`<${Picture} drawn=${drawn} slots=${this.slots} now=${now} selected=${chosen} onSelect=${this.select} />`
+          ${drawn.nodes.size > 0 ? html`<${Picture} drawn=${drawn} slots=${this.slots} now=${now} selected=${chosen} isFrozen=${frozen} onSelect=${this.select} />`
             : html`<p class="nothing">${!heard ? "Waiting for the broker's lists." : isFiltered ? "Nothing matches the filter." : by ? "No worker reports itself yet. Start one: rabbitry worker MODULE:APP" : "The broker has no queues yet."}</p>`}
           ${chosen && html`<${Chosen} id=${chosen} topology=${topology} onSelect=${this.select} onClose=${this.close} />`}
         </div>
-        <details><summary>The same as a table</summary><${Table} topology=${seen} asked=${`${mode} ${words}`} onSelect=${this.select} now=${now} /></details>
+        <details onToggle=${({ currentTarget }) => this.setState({ isTable: currentTarget.open })}><summary>The same as a table</summary>
+          ${isTable && html`<${Table} topology=${seen} asked=${`${mode} ${words}`} onSelect=${this.select} now=${now} />`}</details>
       </section>
       ${loaded.map((Panel) => Panel && html`<${Panel} />`)}`;
   }
