@@ -109,8 +109,9 @@ async def test_files_are_compressed(tmp_path: Path) -> None:
 
 
 async def test_an_app_brings_a_page_and_a_panel(tmp_path: Path) -> None:
-    (tmp_path / "main.js").touch()
+    (tmp_path / "main.js").write_text('import { html } from "../../static/html.js";\nimport "./part.js";\n')
     (tmp_path / "part.js").touch()
+    (tmp_path / "other.js").touch()
     panel = Panel(module="panel.js", styles=("panel.css",))
     async with _client(create_app(Settings(port=0), [Mount(_plugin("a", "A", tmp_path, panel=panel))])) as client:
         described = (await client.get("/static/views.js")).text
@@ -121,6 +122,8 @@ async def test_an_app_brings_a_page_and_a_panel(tmp_path: Path) -> None:
         assert "<title>A – Rabbitry</title>" in page
         assert '<script type="module" src="../a/static/main.js"></script>' in page
         assert '<link rel="modulepreload" href="../a/static/part.js">' in page
+        assert '<link rel="modulepreload" href="../static/vendor/preact/preact.mjs">' in page  # html.js imports it
+        assert "other.js" not in page
         assert '<meta name="description" content="a &quot;view&quot; &amp; more">' in page
         assert "panel.css" not in page
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -15,8 +18,7 @@ from rabbitry.web._navigation import Entry
 STATIC: Final = Path(__file__).parent / "static"
 """The files that all pages share, and those of the dashboard's own views."""
 _NAME: Final = "Rabbitry"
-_ALONE: Final = ("theme.js", "login.js")
-"""Scripts that no page imports."""
+_IMPORT: Final = re.compile(r"""^(?:import|export)\b(?:[^"';()]*\bfrom)?\s*"(\.[^"]+)";""", re.MULTILINE)
 _THEMES: Final = (("system", "System"), ("light", "Light"), ("dark", "Dark"))
 
 
@@ -28,7 +30,7 @@ class Page:
         view: The view that it shows.
         place: Its place in the dashboard; it ends with a slash, or is empty for the first page.
         folder: The place of the view's modules and style sheets; it ends with a slash.
-        modules: Modules to fetch at once, relative to `folder`, beside those that all pages share.
+        modules: Modules to fetch at once, relative to the dashboard's root, beside those that all pages share.
         styles: Style sheets, relative to the dashboard's root.
     """
 
@@ -65,8 +67,7 @@ def shell(page: Page, entries: Sequence[Entry], visitor: Visitor) -> str:
     root = "../" * page.place.count("/")
     folder = f"{root}{page.folder}"
     view = page.view
-    preloaded = [f"{root}static/{name}" for name in [*modules(STATIC), "views.js"]]
-    preloaded += [f"{folder}{name}" for name in page.modules if name != view.module]
+    preloaded = {f"{root}{name}": None for name in (*imported("static/shell.js", STATIC), *page.modules)}
     head = [
         *_head(f"{view.title} – {_NAME}", view.description, root),
         f'<meta name="rabbitry-token" content="{escape(visitor.token)}">',
@@ -115,9 +116,22 @@ def login_page(token: str) -> str:
     return _document(head, body)
 
 
-def modules(folder: Path | None) -> tuple[str, ...]:
-    """Return the names of the ES modules of a folder."""
-    return () if folder is None else tuple(sorted(path.name for path in folder.glob("*.js") if path.name not in _ALONE))
+@cache
+def imported(module: str, folder: Path | None) -> tuple[str, ...]:
+    """Return the places of the modules that a module imports, all the way down, so that none waits for another's text.
+
+    Args:
+        module: The module's place, relative to the dashboard's root: in `static` or in `APP/static`.
+        folder: The folder that `APP/static` is.
+    """
+    found = [module]
+    for place in found:
+        where, _, name = place.partition("static/")
+        path = STATIC / name if where == "" else folder / name if folder is not None else None
+        text = path.read_text("utf-8") if path is not None and path.is_file() else ""
+        targets = (posixpath.normpath(posixpath.join(posixpath.dirname(place), each)) for each in _IMPORT.findall(text))
+        found += [target for target in dict.fromkeys(targets) if target not in found]
+    return tuple(found[1:])
 
 
 def _header(title: str, root: str) -> Iterator[str]:

@@ -25,7 +25,7 @@ from rabbitry.apps.installed import Broken, attempt, installed, resolve
 from rabbitry.runtime.addresses import is_loopback
 from rabbitry.runtime.http.guard import Guard
 from rabbitry.web._navigation import OVERVIEW, OWN, Entry, navigation, own_place
-from rabbitry.web._shell import STATIC, Page, Visitor, modules, shell
+from rabbitry.web._shell import STATIC, Page, Visitor, imported, shell
 from rabbitry.web.api import routes as api_routes
 from rabbitry.web.audit import Audit, default_file
 from rabbitry.web.dead.routes import DeadLetters
@@ -258,7 +258,8 @@ def _add(app: FastAPI, mount: Mount, live: Sequence[Mount], login: Login) -> Non
         app.include_router(mount.router, prefix=mount.prefix)
     for view in plugin.views:
         # After the router, which may serve a page of its own there.
-        page = Page(view, mount.place(view), mount.static, modules(plugin.static))
+        own = imported(f"{mount.static}{view.module}", plugin.static)
+        page = Page(view, mount.place(view), mount.static, own)
         _add_view(app, f"/{page.place}", partial(_same, page), live, login)
     if plugin.static is not None:
         app.mount(f"/{plugin.name}/static", files_for(Role.VIEWER, _files(plugin.static)))
@@ -293,8 +294,7 @@ def _same(page: Page, _: Sequence[Mount]) -> Page:
 
 def _own_page(view: View, live: Sequence[Mount]) -> Page:
     """Return the page of one of the dashboard's own views. The first page has the panels of the apps."""
-    folder = Path(view.module).parent
-    own = tuple(f"{folder}/{name}" for name in modules(STATIC / folder))
+    own = imported(f"static/{view.module}", None)
     styles = [f"{mount.static}{style}" for mount, panel in _panels(live) for style in panel.styles]
     return Page(view, own_place(view), "static/", own, tuple(styles) if view is OVERVIEW else ())
 

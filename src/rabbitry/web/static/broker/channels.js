@@ -1,11 +1,10 @@
 // The channels of the broker's connections.
 import { html } from "../html.js";
 import { VHOST, name, number, perSecond } from "./cells.js";
-import { ChannelDetails } from "./channel.js";
 import { show } from "./page.js";
 
 show({
-  topic: "channels", title: "Channels", one: "channel", many: "channels", keys: 1, Details: ChannelDetails,
+  topic: "channels", title: "Channels", one: "channel", many: "channels", keys: 1, details: async () => (await import("./channel.js")).ChannelDetails,
   sort: ["-unacked", "name"],
   hint: "name, or unacked>0",
   columns: [

@@ -1,11 +1,10 @@
 // The connections of the broker's clients.
 import { html } from "../html.js";
 import { VHOST, name, number, time, traffic } from "./cells.js";
-import { ConnectionDetails } from "./connection.js";
 import { show } from "./page.js";
 
 show({
-  topic: "connections", title: "Connections", one: "connection", many: "connections", keys: 1, Details: ConnectionDetails,
+  topic: "connections", title: "Connections", one: "connection", many: "connections", keys: 1, details: async () => (await import("./connection.js")).ConnectionDetails,
   sort: ["-received", "name"],
   hint: "address, client, or state=blocked",
   columns: [

@@ -1,11 +1,10 @@
 // The consumers of the broker's queues.
 import { html } from "../html.js";
 import { VHOST, name } from "./cells.js";
-import { ConsumerDetails } from "./consumer.js";
 import { show } from "./page.js";
 
 show({
-  topic: "consumers", title: "Consumers", one: "consumer", many: "consumers", keys: 4, Details: ConsumerDetails,
+  topic: "consumers", title: "Consumers", one: "consumer", many: "consumers", keys: 4, details: async () => (await import("./consumer.js")).ConsumerDetails,
   sort: ["queue"],
   hint: "queue, tag, or prefetch=0",
   columns: [

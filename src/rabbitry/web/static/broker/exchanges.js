@@ -2,11 +2,11 @@
 import { html } from "../html.js";
 import { VHOST, name, perSecond, tags } from "./cells.js";
 import { DeclareExchange } from "./declare.js";
-import { ExchangeDetails } from "./exchange.js";
 import { show } from "./page.js";
 
 show({
-  topic: "exchanges", title: "Exchanges", one: "exchange", many: "exchanges", keys: 2, Details: ExchangeDetails, Declare: DeclareExchange,
+  topic: "exchanges", title: "Exchanges", one: "exchange", many: "exchanges", keys: 2, details: async () => (await import("./exchange.js")).ExchangeDetails,
+  Declare: DeclareExchange,
   sort: ["-incoming", "name"],
   hint: "name, or type=topic",
   columns: [

@@ -76,11 +76,11 @@ class Page extends Component {
     return rows[0]?.[columns.indexOf("vhost")] || "/";
   }
 
-  render({ topic, title, one, many, columns, hint, nothing, Details, Declare }, { sort, filter, chosen, isNew, isHeld, table, sources }) {
+  render({ topic, title, one, many, columns, hint, nothing, details, Declare }, { sort, filter, chosen, isNew, isHeld, table, sources }) {
     const count = (number) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
     const told = table.total === undefined ? "loading" : filter ? `${table.matching.toLocaleString("en")} of ${count(table.total)}` : count(table.total);
     const trouble = sources.management?.reason ? sources.management : null;
-    return html`<div class=${`broker${isNew || (chosen && Details) ? " with-one" : ""}`}>
+    return html`<div class=${`broker${isNew || (chosen && details) ? " with-one" : ""}`}>
       ${trouble && html`<${Trouble} ...${trouble} />`}
       <div class="tools">
         <label class="filter"><span>Filter</span>
@@ -99,10 +99,23 @@ class Page extends Component {
       ${isNew && html`<aside class="one" aria-label=${`A new ${one}`}>
         <button type="button" class="close" aria-label="Close the form" onClick=${() => this.setState({ isNew: false })}>×</button>
         <${Declare} vhost=${this.vhost()} onDone=${(key) => this.keep({ isNew: false, chosen: JSON.stringify(key) })} /></aside>`}
-      ${chosen && Details && !isNew && html`<aside class="one" aria-label=${`Details of the ${one}`}>
+      ${chosen && details && !isNew && html`<aside class="one" aria-label=${`Details of the ${one}`}>
         <button type="button" class="close" aria-label="Close the details" onClick=${() => this.keep({ chosen: null })}>×</button>
-        <${Details} key=${chosen} of=${JSON.parse(chosen)} /></aside>`}
+        <${Later} key=${chosen} load=${details} of=${JSON.parse(chosen)} /></aside>`}
     </div>`;
+  }
+}
+
+// A part whose module is fetched when it is first shown. Props: load() (a promise of its class), and those of the part.
+class Later extends Component {
+  state = { Part: null, error: null };
+
+  componentDidMount() {
+    this.props.load().then((Part) => this.setState({ Part }), () => this.setState({ error: "This part of the page was not loaded: close it and open it again." }));
+  }
+
+  render({ load, ...props }, { Part, error }) {
+    return Part ? html`<${Part} ...${props} />` : html`<p class="nothing" role=${error ? "alert" : null}>${error ?? "Loading."}</p>`;
   }
 }
 

@@ -2,7 +2,6 @@
 import { html } from "../html.js";
 import { VHOST, name, number, perSecond, size, tags } from "./cells.js";
 import { DeclareQueue } from "./declare.js";
-import { QueueDetails } from "./queue.js";
 import { show } from "./page.js";
 
 // A queue that holds messages and has no consumer is marked, in words too.
@@ -12,7 +11,8 @@ function consumers(value, cell) {
 }
 
 show({
-  topic: "queues", title: "Queues", one: "queue", many: "queues", keys: 2, Details: QueueDetails, Declare: DeclareQueue,
+  topic: "queues", title: "Queues", one: "queue", many: "queues", keys: 2, details: async () => (await import("./queue.js")).QueueDetails,
+  Declare: DeclareQueue,
   sort: ["-messages"],
   hint: "name, or ready>0 consumers=0",
   columns: [
