@@ -22,7 +22,7 @@ class Zoo:
     """The sites, the start of a crawl, and the expected outcome of each address.
 
     outcomes: of addresses, by host number and target; several where either is right. never: what must not be asked
-    for. elsewhere: outcomes of addresses on no host of ours.
+    for. elsewhere: outcomes of addresses on no host of ours. slow: hosts that answer until the time limit, or never.
     """
 
     sites: dict[int, Site] = field(default_factory=dict)
@@ -30,6 +30,7 @@ class Zoo:
     outcomes: dict[tuple[int, str], set[str]] = field(default_factory=dict)
     never: set[tuple[int, str]] = field(default_factory=set)
     elsewhere: dict[str, set[str]] = field(default_factory=dict)
+    slow: set[int] = field(default_factory=set)
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def add(
@@ -245,7 +246,7 @@ def _nasty(zoo: Zoo) -> None:
     zoo.add(routes({"/": front}), {"/": "document"})
     zoo.elsewhere[no_name] = {"no-such-host"}
     for slow in (pages.drop(), Answer(never=True)):
-        zoo.add(pages.with_robots(routes({"/": slow}), Answer(status=404)), {"/": "too-slow"})
+        zoo.slow.add(zoo.add(pages.with_robots(routes({"/": slow}), Answer(status=404)), {"/": "too-slow"}))
     entry = b"<url><loc>http://127.0.0.1/</loc></url>\n"
     lax = b"<urlset><url><loc>/one?a=1&b=2</loc></url><url><loc>/two</loc></url></urlset>"
     maps: dict[str, tuple[Answer, str]] = {

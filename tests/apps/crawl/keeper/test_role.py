@@ -171,20 +171,23 @@ async def test_a_malformed_message_is_a_dead_letter_and_the_others_continue(brok
 @pytest.mark.timeout(280)
 async def test_a_standby_keeper_takes_over_from_a_killed_one(broker_url: str, tmp_path: Path) -> None:
     arguments = ("crawl", "keeper", "--broker", broker_url, "--database", f"sqlite:///{tmp_path / 'crawl.sqlite3'}")
-    with service(*arguments) as first, service(*arguments) as second:
-        for one in (first, second):
-            await asyncio.to_thread(one.wait_for, "keeper [0-9a-f]+")
-        async with fetching(broker_url) as crawler, Asking(broker_url) as asking:
-            await asking.tell(Add([START], delay=0.0))
-            await eventually(lambda: len(crawler.fetched) > 5, "some pages are fetched", within=60)
-            first.process.send_signal(signal.SIGKILL)
+    with service(*arguments) as first:
+        await asyncio.to_thread(first.wait_for, "keeper [0-9a-f]+")  # it is the active one
+        with service(*arguments) as second:
+            await asyncio.to_thread(second.wait_for, "keeper [0-9a-f]+")
+            async with fetching(broker_url) as crawler, Asking(broker_url, patience=100) as asking:
+                await asking.tell(Add([START], delay=0.0))
+                await eventually(lambda: len(crawler.fetched) > 5, "some pages are fetched", within=60)
+                first.process.send_signal(signal.SIGKILL)
+                # The other one takes over at once: it answers long before that batch is taken back.
+                assert not (await asking.tell(Resume())).error
 
-            async def done() -> bool:
-                return await documents(asking) == PAGES
+                async def done() -> bool:
+                    return await documents(asking) == PAGES
 
-            await eventually_awaited(done, "all pages are in the index", within=200)
-            pages = [url for url in crawler.fetched if not url.endswith("robots.txt")]
-            assert len(pages) == len(set(pages)) == PAGES
+                await eventually_awaited(done, "all pages are in the index", within=200)
+                pages = [url for url in crawler.fetched if not url.endswith("robots.txt")]
+                assert len(pages) == len(set(pages)) == PAGES
 
 
 async def test_a_keeper_whose_database_is_gone_ends_and_returns_its_messages(broker_url: str, tmp_path: Path) -> None:
