@@ -23,6 +23,8 @@ _HOSTS: Final = 8
 _PAGES: Final = 3000
 _PEERS_PAGES: Final = 1000
 WARM: Final = 0.1
+_WITHIN: Final = 900.0
+"""Seconds that a crawl may take for its first tenth of the pages, and for all others."""
 
 
 def beside(share: float) -> list[Row]:
@@ -76,8 +78,11 @@ def ours(sites: SitesProcess, count: int, *, links_only: bool) -> Run:
 
 
 def _documents(crawl: Crawl, wanted: int) -> int:
-    """Wait for `wanted` documents in the index. Return their number."""
+    """Wait for `wanted` documents in the index. Return their number. Raises TimeoutError after _WITHIN seconds."""
+    end = time.monotonic() + _WITHIN
     while (found := crawl.status().documents) < wanted:
         crawl.check()
+        if time.monotonic() > end:
+            raise TimeoutError(f"{found} of {wanted} documents after {_WITHIN:g} s")
         time.sleep(0.1)
     return found
