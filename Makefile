@@ -42,7 +42,7 @@ bench: $(VENV)/.dev
 # The client beside pika, aio-pika and C; writes docs/img/client.svg and the table in docs/performance.md.
 bench-client: $(VENV)/.dev
 	@scripts/system-deps bench
-	@exec $(PYTHON) -m benchmarks.client
+	@exec $(PYTHON) -m benchmarks.client $(ARGS)
 
 # The embedded broker beside RabbitMQ; writes docs/img/broker.svg and the table in docs/performance.md.
 bench-broker: $(VENV)/.dev

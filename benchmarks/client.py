@@ -5,6 +5,7 @@ runs in a separate child process; the clients take turns, and the median counts.
 docs/img/client.svg and writes the table in docs/performance.md.
 """
 
+import argparse
 import json
 import os
 import statistics
@@ -62,10 +63,10 @@ def _prepare(url: str, messages: int, size: int = 200) -> None:
 
 
 def _rounds(
-    peers: Peers, url: str, names: list[str], scenario: Scenario, count: int, size: int
+    peers: Peers, url: str, names: list[str], scenario: Scenario, count: int, size: int, rounds: int
 ) -> dict[str, list[Result]]:
     results: dict[str, list[Result]] = {name: [] for name in names}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name in names:
             _prepare(url, count if scenario == "consume" else 0, size)
             results[name].append(peers.run(name, scenario, url, QUEUE, count, size=size))
@@ -108,11 +109,12 @@ def _median(runs: list[Result], name: str) -> float:
     return statistics.median(float(getattr(run, name)) for run in runs)
 
 
-def _measure(peers: Peers, broker: str, url: str) -> list[Row]:
+def _measure(peers: Peers, broker: str, url: str, share: float) -> list[Row]:
     rows = []
+    rounds = ROUNDS if share == 1 else 1
     for scenario, count in COUNTS.items():
         names = [name for name in peers.names if scenario != "ping" or name != "aio-pika"]
-        results = _rounds(peers, url, names, scenario, count, 200)
+        results = _rounds(peers, url, names, scenario, int(count * share), 200, rounds)
         if scenario == "ping":
             for which in ("50", "99"):
                 values = {
@@ -124,7 +126,7 @@ def _measure(peers: Peers, broker: str, url: str) -> list[Row]:
         rows += _rows(broker, scenario.replace("-one", ", one", 1).replace("-", " "), "messages/s", values)
     large: tuple[Scenario, ...] = ("publish", "consume")
     for scenario in large:
-        results = _rounds(peers, url, [RABBITRY, C], scenario, LARGE_COUNT, LARGE)
+        results = _rounds(peers, url, [RABBITRY, C], scenario, int(LARGE_COUNT * share), LARGE, rounds)
         values = {
             name: (_median(runs, "per_second") * LARGE / 1e6, _median(runs, "cpu_us")) for name, runs in results.items()
         }
@@ -132,13 +134,14 @@ def _measure(peers: Peers, broker: str, url: str) -> list[Row]:
     return rows
 
 
-def _memory(peers: Peers, url: str) -> str:
+def _memory(peers: Peers, url: str, share: float) -> str:
     """Describe the client's memory over a million messages published and consumed."""
+    count = int(THROUGH * share)
     _prepare(url, 0)
-    result = peers.run(RABBITRY, "through", url, QUEUE, THROUGH)
+    result = peers.run(RABBITRY, "through", url, QUEUE, count)
     first, last, most = (value / (1 << 20) for value in (result.rss[0], result.rss[-1], max(result.rss)))
-    line = f"{first:.1f} MiB after the first {THROUGH // 20:,}, {last:.1f} MiB at the end, {most:.1f} MiB at most"
-    print(json.dumps({"measure": "memory", "messages": THROUGH, "rss": result.rss}), flush=True)
+    line = f"{first:.1f} MiB after the first {count // 20:,}, {last:.1f} MiB at the end, {most:.1f} MiB at most"
+    print(json.dumps({"measure": "memory", "messages": count, "rss": result.rss}), flush=True)
     return line
 
 
@@ -164,16 +167,22 @@ def _table(rows: list[Row], memory: str, note: str) -> str:
 
 def main() -> int:
     """Measure, print, draw and write."""
+    parser = argparse.ArgumentParser(description="Rabbitry's client beside others.")
+    parser.add_argument("--quick", action="store_true", help="a tenth of all amounts, one round; write nothing")
+    options = parser.parse_args()
+    share = 0.1 if options.quick else 1.0
     with Peers() as peers:
         if peers.missing:
             print(*peers.missing.values(), sep="\n", file=sys.stderr)
             return 1
         rows: list[Row] = []
         with RabbitMQ() as rabbitmq:
-            rows += _measure(peers, RABBITMQ, rabbitmq.url)
+            rows += _measure(peers, RABBITMQ, rabbitmq.url, share)
         with BrokerProcess(anew=True) as embedded:
-            rows += _measure(peers, EMBEDDED, embedded.url)
-            memory = _memory(peers, embedded.url)
+            rows += _measure(peers, EMBEDDED, embedded.url, share)
+            memory = _memory(peers, embedded.url, share)
+    if options.quick:
+        return 0
     note = f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, median of {ROUNDS} rounds"
     measures = [
         Measure(f"{row.measure}\n{row.broker}, beside {row.client}", {RABBITRY: row.times}, row.target)
