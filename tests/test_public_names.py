@@ -22,7 +22,7 @@ _NAMES = {
     "ConsumerCancelled", "Context", "DeliveryTimeout", "DependencyFailed", "Depends", "Key", "LoginRefused", "Message",
     "Outgoing", "Properties", "ProtocolViolation",
     "PublishError", "PublishRefused", "PublishReturned", "PublishTimeout", "Reject", "RequestTimeout", "Retry",
-    "Tick", "TopologyMismatch", "UsageError",
+    "StoreError", "Tick", "TopologyMismatch", "UsageError",
     "UsedAfterFork", "VirtualHostRefused", "RabbitryError", "connect", "connect_blocking",
     "BlockingChannel", "BlockingConnection", "BlockingConsumer", "BlockingDelivery", "BrokerURL", "Channel",
     "Connection", "Consumer", "Delivery", "QueueInfo", "RecoveryEvent",

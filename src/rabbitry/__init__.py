@@ -79,6 +79,7 @@ if TYPE_CHECKING:
         DependencyFailed,
         Reject,
         Retry,
+        StoreError,
         TopologyMismatch,
     )
 
@@ -128,6 +129,7 @@ __all__ = [
     "Reject",
     "RequestTimeout",
     "Retry",
+    "StoreError",
     "Tick",
     "TopologyMismatch",
     "Transaction",
@@ -173,6 +175,7 @@ _ELSEWHERE: Final = {
             "DependencyFailed",
             "Reject",
             "Retry",
+            "StoreError",
             "TopologyMismatch",
         ),
         "rabbitry.flow.exceptions",

@@ -13,7 +13,8 @@ import rabbitry.flow.worker
 _MODULES = {
     "rabbitry.flow": {
         "app", "batch", "blocking", "codec", "context", "depends", "exceptions", "joining", "key", "message",
-        "middleware", "outgoing", "publisher", "schedule", "schemas", "spec", "stage", "timing", "wiring", "worker",
+        "middleware", "once", "outgoing", "publisher", "schedule", "schemas", "spec", "stage", "timing", "wiring",
+        "worker",
     },
     "rabbitry.flow.wiring": {
         "cancelling", "dead_letters", "declarer", "delays", "pausing", "retries", "schedules", "topology",
@@ -42,5 +43,6 @@ def test_an_app_shows_its_users_what_users_call() -> None:
     assert shown == {
         "auto_delete", "cancellable", "cron", "every", "exchange", "exchange_type", "join", "key", "lifespan",
         "middleware", "name", "output", "outputs", "plain", "publish", "publish_blocking", "publisher",
-        "publisher_blocking", "queue_type", "spec", "stage", "stages", "validate", "worker", "workers",
+        "publisher_blocking", "queue_type", "spec", "stage", "stages", "store", "validate", "window",
+        "worker", "workers",
     }  # fmt: skip

@@ -25,7 +25,7 @@ def store(database_url: str) -> Iterator[Store]:
 
 
 def rows(store: Store, table: str) -> list[tuple[object, ...]]:
-    with store._engine.begin() as transaction:
+    with store._tables.transaction() as transaction:
         return [tuple(row) for row in transaction.execute(sa.text(f"SELECT * FROM {table}"))]  # noqa: S608 # a constant
 
 
@@ -142,9 +142,9 @@ def test_another_store_is_refused(url: str) -> None:
 
 
 def test_while_the_store_does_not_answer_parts_are_tried_again_without_an_attempt(store: Store) -> None:
-    store._engine.dispose()
-    store._engine = sa.create_engine(f"postgresql+psycopg://ann:secret@127.0.0.1:{free_port()}/jobs")
-    with pytest.raises(Retry, match=r"store of joins postgresql.*does not answer") as caught:
+    store._tables.close()
+    store._tables._engine = sa.create_engine(f"postgresql+psycopg://ann:secret@127.0.0.1:{free_port()}/jobs")
+    with pytest.raises(Retry, match=r"a join's store postgresql.*does not answer") as caught:
         store.arrive(Part("a", 0, 1), "m", "1", b"")
     assert not caught.value.count
     assert "secret" not in str(caught.value)

@@ -15,8 +15,8 @@ import rabbitry
 from rabbitry.amqp.client import Properties
 from rabbitry.flow._join_store import Store
 from rabbitry.flow._parts import Part, part_of
-from rabbitry.flow.joining import store_given
 from rabbitry.flow.middleware import Next
+from rabbitry.flow.once import store_given
 from rabbitry.flow.wiring import dead_letters
 from rabbitry.flow.worker import _splitting
 from rabbitry.testing import harness

@@ -85,7 +85,7 @@ async def _publish(flow: App, key: str, url: str, times: Times, *, strict: bool,
     from rabbitry.flow.message import first_properties
 
     stage = next((stage for stage in flow.stages.values() if stage.key == key), None)
-    codec: Codec = stage.codec if stage is not None else Codec(object if key in flow.outputs else dict)
+    codec: Codec = stage.value_codec if stage is not None else Codec(object if key in flow.outputs else dict)
     content_type = BYTES if codec.type is bytes else TEXT if codec.is_text else JSON
     type_name = codec.type.__name__ if isinstance(codec.type, type) else str(codec.type)
     sent, pending = 0, deque[asyncio.Future[None]]()

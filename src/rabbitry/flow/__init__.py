@@ -2,8 +2,8 @@
 
 Public modules: `app`, `stage`, `message`, `context`, `depends`, `middleware`, `key`, `batch`, `outgoing`, `schedule`,
 `codec` and `exceptions` for handlers; `publisher`, `blocking` and `timing` (delays and expiry) for programs that
-publish; `joining` for tests of joins; `spec` (an app, frozen), `schemas` (its messages as a document), `worker` and
-`wiring` for programs that run or look at apps.
+publish; `joining` and `once` (stages behind a store); `spec` (an app, frozen), `schemas` (its messages as a document),
+`worker` and `wiring` for programs that run or look at apps.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The store of joins: which parts of each job have arrived, and which message runs the join.
 
-SQLite or PostgreSQL through SQLAlchemy, which comes with the extra `records`; this module is imported when a worker of
-a join starts. What is decided about a job is decided in one transaction that holds the job's row, so that of any number
-of workers one runs the join.
+SQLite or PostgreSQL (`_stores`); this module is imported when a worker of a join starts. What is decided about a job is
+decided in one transaction that holds the job's row, so that of any number of workers one runs the join.
 """
 
 from __future__ import annotations
@@ -10,25 +9,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from rabbitry._words import counted
-from rabbitry.exceptions import UsageError
 from rabbitry.flow._parts import Late, Part
-from rabbitry.flow.exceptions import Reject, Retry
+from rabbitry.flow._stores import Tables
+from rabbitry.flow.exceptions import Reject, Retry, StoreError
 
 MOST_BYTES: Final = 64 << 20
 """Bytes of the bodies of a job's parts. They are in memory at once when the join runs."""
 KEPT: Final = 7 * 86400.0
 """Seconds after its limit of time for which a job is known, so that a part that comes again does not begin it anew."""
 _MOST_NAMED: Final = 20
-_BUSY_SECONDS: Final = 30
 _OPEN, _CLAIMED, _EXPIRED, _FINISHED = "open", "claimed", "expired", "finished"
 
 _metadata = sa.MetaData()
@@ -67,23 +61,18 @@ class Store:
 
     Raises:
         UsageError: The URL is malformed, or names another kind of database.
-        SQLAlchemyError: It can't be opened.
+        StoreError: It can't be opened.
     """
 
     def __init__(self, url: str, queue: str, within: float, time_limit: float) -> None:
         self._queue = queue
         self._within = within
         self._time_limit = time_limit
-        self._engine = _engine(url)
-        self._insert: Any = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
-        try:
-            _metadata.create_all(self._engine)
-        except (IntegrityError, ProgrammingError):
-            _metadata.create_all(self._engine)  # another worker made the tables at the same moment
+        self._tables = Tables(url, "a join's store", _metadata)
 
     def close(self) -> None:
         """Close the connections."""
-        self._engine.dispose()
+        self._tables.close()
 
     def arrive(self, part: Part, message: str, run: str, body: bytes) -> list[bytes] | None:
         """Keep a part. Return the bodies of all in their order if this message is to run the join, and None if not.
@@ -165,13 +154,10 @@ class Store:
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
         try:
-            with self._engine.begin() as transaction:
+            with self._tables.transaction() as transaction:
                 yield transaction
-        except SQLAlchemyError as error:
-            # The driver's text alone: SQLAlchemy's holds the statement and its values.
-            text = str(getattr(error, "orig", None) or type(error).__name__).strip().partition("\n")[0]
-            shown = self._engine.url.render_as_string(hide_password=True)
-            raise Retry(f"the store of joins {shown} does not answer: {text}", count=False) from error
+        except StoreError as error:
+            raise Retry(str(error), count=False) from error
 
     def _job(self, transaction: sa.Connection, part: Part) -> sa.Row[Any]:
         """Return a job's row, locked until the transaction ends; a new one if there is none. Raises Reject."""
@@ -184,7 +170,7 @@ class Store:
             "size": 0,
             "kept_until": time.time() + self._within + KEPT,
         }
-        transaction.execute(self._insert(_jobs).values(values).on_conflict_do_nothing())
+        transaction.execute(self._tables.insert(_jobs).values(values).on_conflict_do_nothing())
         mine = (_jobs.c.queue == self._queue) & (_jobs.c.job == part.job)
         job = transaction.execute(sa.select(_jobs).where(mine).with_for_update()).one()
         if job.total != part.total:
@@ -228,33 +214,3 @@ class Store:
         mine = (_parts.c.queue == self._queue) & (_parts.c.job == part.job)
         found = sa.select(_parts.c.body).where(mine).order_by(_parts.c.number)
         return [bytes(body) for body in transaction.execute(found).scalars()]
-
-
-def _engine(url: str) -> sa.Engine:
-    wrong = "a join's store is sqlite:///FILE or postgresql://user@host/name"
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise UsageError(wrong) from error
-    if parsed.get_backend_name() == "postgresql":
-        return sa.create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
-    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
-        raise UsageError(wrong)
-    path = Path(parsed.database)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.touch(mode=0o600)  # bodies are nobody else's; SQLite's journal gets the same mode
-    engine = sa.create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS})
-    sa.event.listen(engine, "connect", _prepare_sqlite)
-    sa.event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, _: object) -> None:
-    connection.isolation_level = None  # otherwise sqlite3 begins transactions itself, too late
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    # A transaction that reads first and then writes would fail, instead of waiting, if another one writes.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")

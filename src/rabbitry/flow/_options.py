@@ -99,6 +99,7 @@ _RULES: Final[Mapping[str, _Rule]] = {
         _optional(_are_arguments),
         f"arguments of a queue by name, none of {', '.join(_NOT_GIVEN)}, or None",
     ),
+    "idempotent": (lambda value: isinstance(value, bool) or callable(value), "True, or a function of the value"),
     "priorities": (_optional(lambda value: _is_count(value) and value <= _MOST_PRIORITIES), "1 to 255, or None"),  # type: ignore[operator] # a count
 }
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import quote, unquote
 
-from rabbitry.flow.codec import Codec
-
 Late: TypeAlias = Literal["dead", "join"]
 NOTICE: Final = -1
 """The number of the message that a split sends to the join itself."""
@@ -39,27 +37,29 @@ class Part(NamedTuple):
 class Join(NamedTuple):
     """A stage that runs once for all parts of a job. Made by `App.join`.
 
-    of: the name of the stage whose results are the parts. queue: its own. within, time_limit: seconds. codec: of one
-    part.
+    of: the name of the stage whose results are the parts. queue: its own. within, time_limit: seconds.
     """
 
     of: str
     queue: str
     within: float
     time_limit: float
-    codec: Codec
 
 
 class Joined(list[Any]):
-    """What the handler of a join is published as: its results, and a message to the join itself; nothing if it waits.
+    """What a handler behind a gate is published as: its results, and a note to its stage; nothing if it did not run.
 
-    answer: what it returned, for the caller of the job. is_whole: False while parts are missing.
+    answer: what it returned, for the caller of the job. is_whole: False if it did not run, since parts of a join are
+    missing or the message is a note. is_skipped: whether it did not run since the message was handled before.
     """
 
-    def __init__(self, messages: list[Any], answer: object = None, *, is_whole: bool = True) -> None:
+    def __init__(
+        self, messages: list[Any], answer: object = None, *, is_whole: bool = True, is_skipped: bool = False
+    ) -> None:
         super().__init__(messages)
         self.answer = answer
         self.is_whole = is_whole
+        self.is_skipped = is_skipped
 
 
 def part_of(text: str) -> Part | None:

@@ -21,14 +21,26 @@ _LONGEST_EXPIRATION: Final = 10 * 365 * 86_400.0
 
 
 def publication_of(
-    spec: AppSpec, value: object, key: str | Key[Any], headers: Table | None = None, timing: Timing | None = None
+    spec: AppSpec,
+    value: object,
+    key: str | Key[Any],
+    headers: Table | None = None,
+    timing: Timing | None = None,
+    identity: str | None = None,
 ) -> tuple[str, Publication]:
     """Make the message that publishes `value` with `key`, the first of its chain; its id goes before it.
 
     An Outgoing's own key and headers go before `key` and `headers`. Raises UsageError for a key that leads nowhere or a
     value that can't be encoded or is not of the key's type, and with a delay for a key that leads to no known queue.
+
+    identity: the message's id, None for a random one.
     """
-    identity, message = _at_once(spec, value, key, headers)
+    made, message = _at_once(spec, value, key, headers)
+    if identity is None:
+        identity = made
+    elif isinstance(message.properties, Properties):
+        properties = message.properties._replace(message_id=identity, correlation_id=identity)
+        message = message._replace(properties=properties)
     return identity, message if timing is None else _timed(spec, message, timing)
 
 

@@ -24,6 +24,8 @@ def check_app(spec: AppSpec) -> None:
     for name, join in spec.joins.items():
         _check_join(spec, spec.stages[name], join)
     for stage in spec.stages.values():
+        if stage.takes is not None and stage.queue in spec.keys:
+            raise AppError(f"{stage.where}: queue {stage.queue!r} has the name of a key: give it another queue=…")
         check_queue(stage, plain=spec.plain, queue_type=spec.queue_type)
         for middleware in spec.middlewares:
             if middleware.is_around(stage):
@@ -37,9 +39,12 @@ def check_app(spec: AppSpec) -> None:
 
 
 def _check_join(spec: AppSpec, stage: Stage, join: Join) -> None:
-    if stage.queue in spec.keys:
-        raise AppError(f"{stage.where}: queue {stage.queue!r} has the name of a key: give the join another queue=…")
     split = spec.stages.get(join.of)
+    if split is not None and split.takes is not None and split.name not in spec.joins:
+        raise AppError(
+            f"{stage.where}: of={join.of!r}: that stage can't be idempotent too: a message that comes again makes the "
+            "same parts, and the join runs once"
+        )
     if split is None:
         raise AppError(f"{stage.where}: of={join.of!r}: app {spec.name!r} has no such stage")
     if split.yields or split.batch is not None or split.name in spec.joins:

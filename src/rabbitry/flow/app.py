@@ -5,6 +5,7 @@ The class is an app's whole public interface, which its users read in one place;
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Never, TypeVar, Unpack, overload
@@ -19,6 +20,7 @@ from rabbitry.flow.exceptions import AppError
 from rabbitry.flow.joining import make_join
 from rabbitry.flow.key import Key, make_key, name_of
 from rabbitry.flow.middleware import Middleware, middleware_of
+from rabbitry.flow.once import WINDOW, Idempotent, make_idempotent
 from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.schedule import Missed, Schedule, Tick, check_missed, cron, every
 from rabbitry.flow.spec import AppSpec, ExchangeType, QueueType
@@ -82,12 +84,15 @@ class App:
         cancellable: Let its jobs be cancelled by `Publisher.cancel` and `rabbitry cancel`. Each worker then listens for
             that, over an exclusive queue of its own.
         auto_delete: Names of the exchange and of queues that a plain app declares auto-delete too, as amqplib does.
+        store: The URL of the store of joins, idempotent stages and unique messages: `sqlite:///FILE` or
+            `postgresql://USER@HOST/NAME`. None: RABBITRY_DATABASE, or SQLite in the user's data folder.
+        window: Seconds, or a timedelta, for which idempotent stages and unique messages know what was done.
 
     Raises:
         AppError: A name, type or combination is invalid.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the options of an app, each a keyword with a default
         self,
         name: str,
         *,
@@ -97,6 +102,8 @@ class App:
         plain: bool = False,
         cancellable: bool = False,
         auto_delete: Collection[str] = (),
+        store: str | None = None,
+        window: float | timedelta = WINDOW,
     ) -> None:
         if not name or len(name.encode()) > _LONGEST_NAME or name.startswith("amq."):
             raise AppError(f"an app can't be called {name!r}: 1 to {_LONGEST_NAME} bytes, not beginning with 'amq.'")
@@ -113,6 +120,10 @@ class App:
         self.plain = plain
         self.cancellable = cancellable
         self.auto_delete: frozenset[str] = frozenset(auto_delete)
+        self.store: str | None = store
+        self.window: float = window.total_seconds() if isinstance(window, timedelta) else float(window)
+        if not 0 < self.window < math.inf:
+            raise AppError(f"app {name!r}: window={window!r}: give positive seconds, or a timedelta")
         self.stages: dict[str, Stage] = {}
         self.outputs: dict[str, Output] = {}
         self._exchanges: dict[str, str] = {}
@@ -155,6 +166,7 @@ class App:
         queue_arguments: Mapping[str, Argument] | None = None,
         priorities: int | None = None,
         replies: bool = False,
+        idempotent: Idempotent = False,
         **unknown: Never,
     ) -> Callable[[H], H]:
         """Make a function a stage: it is called with each message that is published with `key`.
@@ -197,6 +209,9 @@ class App:
             replies: Send what the handler returns to the caller of its message (`Publisher.call`, or any program that
                 sets `reply_to`), whether `then` leads somewhere or not; and the error of a message that failed for
                 good.
+            idempotent: Handle a message once, whatever copies of it come within the app's `window`. True: messages
+                with one id are one. A function: those for whose value it returns the same key, such as
+                `lambda order: order.number`. What was handled is kept in the app's `store`.
             unknown: None; an error names the option that was meant.
 
         Raises:
@@ -227,8 +242,13 @@ class App:
         }
 
         def register(handler: H) -> H:
-            check_options(described(self.name, name, handler), options, unknown)
-            return self._register(handler, make_stage(handler, app=self.name, **options | {"key": key, "then": then}))
+            what = described(self.name, name, handler)
+            check_options(what, options | {"idempotent": idempotent}, unknown)
+            stage = make_stage(handler, app=self.name, **options | {"key": key, "then": then})
+            if idempotent:
+                stage = make_idempotent(stage, what, idempotent, app=self.name, store=self.store, window=self.window)
+                self._exchanges[stage.queue] = ""  # it sends messages to itself
+            return self._register(handler, stage)
 
         return register
 
@@ -267,7 +287,7 @@ class App:
             late: What happens then. "dead": a dead letter of the reason `late` names the missing parts. "join": the
                 handler gets the list of those that are there. Parts that come later are dead letters either way.
             store: The URL of the database, `sqlite:///FILE` or `postgresql://…`, which all workers of this stage share.
-                None: RABBITRY_DATABASE, or SQLite in the user's data folder.
+                None: that of the app.
             queue: As for a stage, as are the other arguments.
             then: The key of the results.
             name: The stage's name.
@@ -306,7 +326,9 @@ class App:
             check_options(what, options | {"of": of, "late": late, "store": store}, ())
             options_of_stage = _JOINS_HAVE_NO | options | {"key": key, "then": then, "within": None}
             plain = make_stage(handler, app=self.name, takes_parts=True, **options_of_stage)
-            stage, join = make_join(plain, what, app=self.name, of=of, within=within, late=late, store=store)
+            stage, join = make_join(
+                plain, what, app=self.name, of=of, within=within, late=late, store=store or self.store
+            )
             self._register(handler, stage)
             self._joins[stage.name] = join
             self._exchanges[stage.queue] = ""  # a join sends messages to itself
@@ -522,6 +544,8 @@ class App:
             middlewares=tuple(self._middlewares),
             joins=dict(self._joins),
             schedules=dict(self._schedules),
+            store=self.store,
+            window=self.window,
         )
 
     # -- running and publishing ------------------------------------------------------------------------
@@ -594,6 +618,7 @@ class App:
         *,
         key: str | Key[T],
         headers: Table | None = None,
+        unique: str | None = None,
         url: str | BrokerURL | None = None,
         **times: Unpack[Times],
     ) -> str:
@@ -605,6 +630,7 @@ class App:
             value: The body: a value of a stage's type, text, or bytes.
             key: The routing key.
             headers: See `Publisher.publish`.
+            unique: See `Publisher.publish`; with it, each call opens a connection.
             url: The broker. None uses the connection of the app's worker if one runs in this process, as in a handler;
                 otherwise see `rabbitry.connect`. Without such a worker, each call opens a connection: to publish more
                 than a few messages, keep a `publisher`.
@@ -615,10 +641,10 @@ class App:
             PublishError: The broker did not take the message.
             ConnectFailed: No broker can be reached.
         """
-        if url is None and (worker := self._worker()) is not None:
+        if url is None and unique is None and (worker := self._worker()) is not None:
             return await worker.publish(value, key=key, headers=headers, **times)
         async with self.publisher(url) as publisher:
-            return await publisher.publish(value, key=key, headers=headers, **times)
+            return await publisher.publish(value, key=key, headers=headers, unique=unique, **times)
 
     def publish_blocking(
         self,
@@ -626,14 +652,15 @@ class App:
         *,
         key: str | Key[T],
         headers: Table | None = None,
+        unique: str | None = None,
         url: str | BrokerURL | None = None,
         **times: Unpack[Times],
     ) -> str:
         """Publish one value as `publish` does, without an event loop."""
-        if url is None and (worker := self._worker()) is not None:
+        if url is None and unique is None and (worker := self._worker()) is not None:
             return worker.publish_blocking(value, key=key, headers=headers, **times)
         with self.publisher_blocking(url) as publisher:
-            return publisher.publish(value, key=key, headers=headers, **times)
+            return publisher.publish(value, key=key, headers=headers, unique=unique, **times)
 
     def _worker(self) -> Worker | None:
         """Return the worker that the app publishes through if it is given no URL; None if none runs here.

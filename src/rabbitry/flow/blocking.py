@@ -58,6 +58,7 @@ class BlockingPublisher:
         *,
         key: str | Key[T],
         headers: Table | None = None,
+        unique: str | None = None,
         after: Seconds | None = None,
         at: datetime | None = None,
         expires: Seconds | None = None,
@@ -69,7 +70,14 @@ class BlockingPublisher:
         """
         return self._entered().run(
             self._publisher.publish(
-                value, key=key, headers=headers, after=after, at=at, expires=expires, expired=expired
+                value,
+                key=key,
+                headers=headers,
+                unique=unique,
+                after=after,
+                at=at,
+                expires=expires,
+                expired=expired,
             )
         )
 

@@ -86,6 +86,10 @@ class DependencyFailed(RabbitryError):
     """A dependency, or a lifespan, failed in its set-up or clean-up. The text names it; the cause is its own error."""
 
 
+class StoreError(RabbitryError):
+    """The store of a unique message, of an idempotent stage or of a join can't be opened, or does not answer."""
+
+
 class TimeLimitExceeded(RabbitryError, TimeoutError):
     """A handler took longer than its stage's time limit."""
 

@@ -18,6 +18,7 @@ from rabbitry.flow._outlet import Outlet
 from rabbitry.flow._publication import addressed, publication_of
 from rabbitry.flow.key import Key, name_of
 from rabbitry.flow.message import Publication
+from rabbitry.flow.once import Unique
 from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.spec import AppSpec
 from rabbitry.flow.timing import Expired, Seconds, Times, Timing, delays_on, timing_of
@@ -63,6 +64,7 @@ class Publisher:
         self._connection: Connection | None = None
         self._outlet: Outlet | None = None
         self._calls: Calls | None = None
+        self._unique = Unique(spec)
 
     async def __aenter__(self) -> Self:
         connection = await connect(self._find_url(), name=f"{self.spec.name} publisher")
@@ -84,6 +86,7 @@ class Publisher:
     ) -> None:
         if self._calls is not None:
             await self._calls.close()
+        await self._unique.close()
         if self._connection is not None:
             await self._connection.__aexit__(kind, error, traceback)
 
@@ -98,6 +101,7 @@ class Publisher:
         *,
         key: str | Key[T],
         headers: Table | None = None,
+        unique: str | None = None,
         after: Seconds | None = None,
         at: datetime | None = None,
         expires: Seconds | None = None,
@@ -111,6 +115,8 @@ class Publisher:
             value: The body: a value of a stage's type, text, or bytes.
             key: The routing key; with a `Key` the value must be of its type.
             headers: Headers of the message, such as a `traceparent` in place of the current span's.
+            unique: Publish nothing if a message with this text and key was published within the app's `window`, and
+                return the id of that one. Texts are kept in the app's `store`.
             after: Seconds to wait before it is delivered, or a timedelta; rounded up to whole seconds, four years at
                 most. It waits on the broker, in queues that all apps share, and no worker takes part.
             at: The time at which it is delivered, in place of `after`: a datetime with a time zone.
@@ -122,14 +128,22 @@ class Publisher:
         Raises:
             UsageError: The key leads nowhere, with a delay to no queue that this app knows; the value can't be encoded
                 or is not of the key's type; or a time is invalid.
+            StoreError: Of a unique message: the store does not answer. Nothing was published.
             AccessRefused: The user may not declare the queues of delays (`rabbitry.delay.…`).
             PublishReturned: No queue takes the message.
             PublishRefused: The broker refused the message.
             PublishTimeout: The broker did not confirm in time.
         """
-        receipt = await self.send(value, key=key, headers=headers, after=after, at=at, expires=expires, expired=expired)
-        await receipt
-        return receipt.message_id
+        timing = self._timing(timing_of(after, at, expires, expired))
+        if unique is None:
+            receipt = await self._send_value(value, key, headers, timing)
+            await receipt
+            return receipt.message_id
+
+        async def send(identity: str) -> None:
+            await (await self._send_value(value, key, headers, timing, identity))
+
+        return await self._unique.publish(unique, name_of(key), send)
 
     @overload
     async def call(
@@ -250,9 +264,19 @@ class Publisher:
         Waits only while too many messages are unconfirmed. Arguments and errors are those of `publish`; the receipt
         raises those that the broker causes.
         """
-        timing = self._timing(timing_of(after, at, expires, expired))
+        return await self._send_value(value, key, headers, self._timing(timing_of(after, at, expires, expired)))
+
+    async def _send_value(
+        self,
+        value: object,
+        key: str | Key[Any],
+        headers: Table | None,
+        timing: Timing | None,
+        identity: str | None = None,
+    ) -> Receipt:
+        """Send a value; identity: the message's id, None for a random one."""
         with self._span(key) as span:
-            identity, message = publication_of(self.spec, value, key, headers, timing)
+            identity, message = publication_of(self.spec, value, key, headers, timing, identity)
             if span is not None:
                 span.describe(message, identity)
             receipt = await self._send(message)

@@ -61,7 +61,7 @@ def document(spec: AppSpec) -> dict[str, Any]:
     schemas: dict[str, Any] = {}
     for stage in spec.stages.values():
         name = _name(stage.name, operations)
-        messages[name] = _message(name, stage.codec, schemas)
+        messages[name] = _message(name, stage.value_codec, schemas)
         operations[name] = _operation("receive", _channel(channels, spec, stage, name), name) | {QUEUE: stage.queue}
     for key, output in spec.outputs.items():
         name = _name(key, operations)

@@ -41,6 +41,8 @@ class AppSpec:
     middlewares: tuple[Middleware, ...]
     joins: Mapping[str, Join]
     schedules: Mapping[str, Schedule]
+    store: str | None
+    window: float
 
     @property
     def keys(self) -> list[str]:

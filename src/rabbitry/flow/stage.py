@@ -81,6 +81,13 @@ class Stage:
     replies: bool
     is_plain: bool
     """Whether the handler takes a message's value and metadata, returns its results, and nothing else is to be done."""
+    takes: Codec | None = None
+    """Decodes the messages' values, if the wrapped handler takes undecoded bodies; see `_gates`."""
+
+    @property
+    def value_codec(self) -> Codec:
+        """Decodes the values of the stage's messages, for other programs than its worker."""
+        return self.takes or self.codec
 
     @property
     def where(self) -> str:

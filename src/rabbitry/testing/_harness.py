@@ -18,8 +18,8 @@ from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import UsageError
 from rabbitry.flow import App
 from rabbitry.flow.codec import JSON, TEXT, Codec
-from rabbitry.flow.joining import store_given
 from rabbitry.flow.key import Key
+from rabbitry.flow.once import store_given
 from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.spec import topic_matches
 from rabbitry.flow.timing import without_delays
@@ -319,8 +319,7 @@ class Harness:
         if type_ is not None:
             return Codec(type_).decode(body, content_type)
         if stage is not None:
-            join = self.app.spec().joins.get(stage.name)
-            return (stage if join is None else join).codec.decode(body, content_type)
+            return stage.value_codec.decode(body, content_type)
         if content_type == JSON:
             return Codec(object).decode(body)
         return decode_text(body) if content_type == TEXT else body
@@ -357,7 +356,7 @@ async def harness(app: App, *, raise_errors: bool = True) -> AsyncIterator[Harne
         entered(parse_url(broker.url)),
         tempfile.TemporaryDirectory(prefix="rabbitry-harness-") as folder,
         without_delays(parse_url(broker.url)),
-        store_given(f"sqlite:///{folder}/joins.sqlite3"),
+        store_given(f"sqlite:///{folder}/store.sqlite3"),
     ):
         running = Harness(app, broker, raise_errors=raise_errors)
         async with running.run():

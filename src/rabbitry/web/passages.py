@@ -145,7 +145,7 @@ def _write(database: sqlite3.Connection, waiting: list[tuple[Report, float]], ol
         for passage in report.passages:
             told = _told(report, passage, heard)
             failed = (
-                passage.outcome not in ("done", "suspect", "given-back", "abandoned", "cancelled")
+                passage.outcome not in ("done", "suspect", "given-back", "abandoned", "cancelled", "skipped")
                 or passage.end == "dead"
             )
             row = (told["chain"], told["message"], heard, failed, msgspec.json.encode(told))

@@ -123,7 +123,7 @@ class Counting:
         self._schemas: dict[str, dict[str, Any] | None] = {}
         """Of the stages' messages; made for the first report."""
         for stage in stages:
-            self._codecs[stage.name] = stage.codec
+            self._codecs[stage.name] = stage.value_codec
             self.stages[stage.name] = StageCounts()
             own = readable(spec.exchange)
             self._wirings[stage.name] = Wiring(

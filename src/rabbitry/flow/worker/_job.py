@@ -25,6 +25,7 @@ ResultKind: TypeAlias = Literal[
     "abandoned",
     "suspect",
     "cancelled",
+    "skipped",
 ]
 
 
@@ -67,6 +68,8 @@ ABANDONED: Final = Result("abandoned")
 SUSPECT: Final = Result("suspect")
 """It was in a batch that failed, and nobody knows whether it was the cause: it is to be handled alone."""
 
+SKIPPED: Final = Result("skipped")
+"""It was handled before: its stage is idempotent."""
 CANCELLED: Final = Result("cancelled", reason="cancelled", error="the job was cancelled")
 
 

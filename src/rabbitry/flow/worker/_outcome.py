@@ -51,7 +51,7 @@ def outgoing_of(
     many values its handler has yielded before.
     """
     stage, delivery = job.stage, job.delivery
-    if result.kind in ("done", "yielded"):
+    if result.kind in ("done", "yielded", "skipped"):
         if spec.joins:
             outgoing = _of_joins(spec, job, result, waits=waits, first=first)
         else:

@@ -17,7 +17,7 @@ from rabbitry.flow.exceptions import Reject, Retry
 from rabbitry.flow.key import Key, check_value
 from rabbitry.flow.outgoing import Outgoing, extra_of
 from rabbitry.flow.stage import Stage
-from rabbitry.flow.worker._job import DONE, Product, Result, ResultKind
+from rabbitry.flow.worker._job import DONE, SKIPPED, Product, Result, ResultKind
 
 Body: TypeAlias = bytes | list[bytes]
 """A message's body, or those of a batch."""
@@ -38,6 +38,8 @@ def succeeded(stage: Stage, body: Body, returned: object, places: list[int] | No
             f"the handler returned a {type(returned).__name__}, of which nothing has run: decorate an `async def`, or "
             "a function that yields, with what stays one (functools.wraps), or return a list for several results"
         )
+    if isinstance(returned, Joined) and returned.is_skipped:
+        return SKIPPED
     if stage.replies:
         if isinstance(returned, Joined):
             if not returned.is_whole:

@@ -12,7 +12,7 @@ const DEEPEST = 30; // levels that are indented one by one
 const WORDS = {
   done: "done", failed: "failed", rejected: "rejected", retry: "asked to come again", suspect: "put aside, to be handled alone",
   "given-back": "given back, not begun", abandoned: "interrupted",
-  cancelled: "dropped, since its job was cancelled",
+  cancelled: "dropped, since its job was cancelled", skipped: "skipped, since it was handled before",
 };
 
 const whole = (number) => number.toLocaleString("en");
@@ -25,7 +25,7 @@ function span(seconds) {
 
 const time = (unix) => new Date(unix * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 });
 
-const state = ({ outcome, end }) => (end === "dead" ? "dead" : outcome === "done" ? "done" : end === "again" || outcome === "cancelled" ? "again" : "bad");
+const state = ({ outcome, end }) => (end === "dead" ? "dead" : outcome === "done" || outcome === "skipped" ? "done" : end === "again" || outcome === "cancelled" ? "again" : "bad");
 
 // Returns the seconds between the end of the passage before, or the publish, and the delivery.
 function gap(passage, before) {

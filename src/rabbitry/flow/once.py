@@ -1,0 +1,175 @@
+"""What is done once: idempotent stages, and unique messages.
+
+An idempotent stage claims the key of a message in a store, calls its handler, and publishes a note to itself with the
+results; the note marks the key as done. Until then the message runs again if its worker dies, and others with the key
+wait. A unique message is claimed, published, confirmed and then marked; if its publisher dies in between, the next one
+publishes it again with the same id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from rabbitry._installing import missing
+from rabbitry.exceptions import PublishRefused, PublishReturned, UsageError
+from rabbitry.flow._gates import Taken, gated, store_url
+from rabbitry.flow._gates import store_given as store_given  # for tests
+from rabbitry.flow.exceptions import AppError, Retry, StoreError
+from rabbitry.flow.message import INTERRUPTED, UNCOUNTED, Message, text_header
+from rabbitry.flow.outgoing import Outgoing
+from rabbitry.flow.stage import Stage
+
+if TYPE_CHECKING:
+    from rabbitry.flow._once_store import OnceStore
+    from rabbitry.flow.codec import Codec
+    from rabbitry.flow.spec import AppSpec
+
+Idempotent: TypeAlias = bool | Callable[[Any], object]
+"""Whether a stage handles each message once, by its id; or a function that returns the key of a value."""
+
+WINDOW: Final = 86400.0
+"""Seconds for which what was done is known."""
+LEASE: Final = 90.0
+"""Seconds that a publisher may take for a unique message, longer than its deadline for the confirm."""
+_MARGIN: Final = 30.0
+"""Seconds beyond the time limit of its handler for which a message keeps its claim: its results are confirmed then."""
+_HANDLED: Final = "x-rabbitry-handled"
+"""The key that is done, in a message of an idempotent stage to itself."""
+_LONGEST_PAUSE: Final = 30.0
+_LOOK_EACH: Final = 0.1
+
+
+def make_idempotent(
+    stage: Stage, what: str, key_of: Idempotent, *, app: str, store: str | None, window: float
+) -> Stage:
+    """Make a stage call its handler once for each key. Raises AppError for a stage that can't be idempotent."""
+    if stage.yields or stage.batch is not None or stage.replies or stage.keep_unknown:
+        raise AppError(
+            f"{what}: idempotent=… is for handlers of single messages that return; it goes with none of batch, "
+            "replies, keep_unknown and handlers that yield"
+        )
+
+    def opened() -> OnceStore:
+        return _open(f"{what}: an idempotent stage", store_url(app, store, "once"), stage.queue, window)
+
+    def gate(store: OnceStore, message: Message, body: bytes) -> _Arrival:
+        return _Arrival(store, message, body, stage, key_of)
+
+    return gated(stage, what, opened, gate)
+
+
+def _open(what: str, url: str, scope: str, window: float) -> OnceStore:
+    """Open the store at a URL, for keys that are unique in a scope and known for a window of seconds."""
+    try:
+        from rabbitry.flow._once_sql import SqlStore
+
+        return SqlStore(url, scope, window)
+    except ModuleNotFoundError as error:
+        raise AppError(missing(what, error, "records")) from error
+
+
+class _Arrival:
+    """A message of an idempotent stage: a `Gate`."""
+
+    def __init__(self, store: OnceStore, message: Message, body: bytes, stage: Stage, key_of: Idempotent) -> None:
+        self.is_skipped = False
+        self._store = store
+        self._message = message
+        self._body = body
+        self._stage = stage
+        self._codec: Codec = stage.codec
+        self._key_of = key_of
+        self._key = ""
+        # A copy waits for the message that has the claim, and comes again uncounted: that must not tell it from a copy.
+        self._run = f"{message.attempt}.{message.headers.get(INTERRUPTED, 0)}"
+
+    def take(self) -> Taken | None:
+        """Return the value if the handler is to be called. Raises Retry and Undecodable, and what `key_of` raises."""
+        message = self._message
+        if (done := text_header(message.headers, _HANDLED)) is not None:
+            self._do(lambda: self._store.done(done, message.correlation_id))
+            return None
+        value = self._codec.decode(self._body, message.content_type)
+        self._key = message.id if self._key_of is True else str(self._key_of(value)) if callable(self._key_of) else ""
+        if not self._key:  # of a program that gives its messages no ids
+            return Taken(value)
+        claim = self._do(lambda: self._store.claim(self._key, message.id, self._run, self._stage.time_limit + _MARGIN))
+        if claim.state == "mine":
+            return Taken(value)
+        if claim.state == "busy":
+            count = message.headers.get(UNCOUNTED, 0)
+            pause = min(2.0 ** (count if isinstance(count, int) else 0), _LONGEST_PAUSE)
+            raise Retry(f"{self._key!r} is being handled: message {claim.owner}", after=pause, count=False)
+        self.is_skipped = True
+        return None
+
+    def _do(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except StoreError as error:
+            raise Retry(str(error), count=False) from error
+
+    def release(self) -> None:
+        """Note that the handler failed or was ended. While the store can't be reached, others wait longer."""
+        with contextlib.suppress(StoreError):
+            if self._key:
+                self._store.release(self._key, self._message.id, self._run)
+
+    def note(self) -> Outgoing | None:
+        """Return the message of the stage to itself that notes that its results are confirmed."""
+        return Outgoing(b"", key=self._stage.queue, headers={_HANDLED: self._key}) if self._key else None
+
+
+class Unique:
+    """The unique messages of a publisher. Its store is opened for the first one."""
+
+    def __init__(self, spec: AppSpec) -> None:
+        self._spec = spec
+        self._store: OnceStore | None = None
+        self._opening = asyncio.Lock()
+
+    async def publish(self, unique: str, key: str, send: Callable[[str], Awaitable[object]]) -> str:
+        """Publish a message, unless one of the same text and key was published, and return the id of that one.
+
+        Waits while another publisher has claimed it. send: publishes the message with this id, and waits for the
+        confirm. Raises StoreError before anything is published, and what `send` raises.
+        """
+        if not unique:
+            raise UsageError("unique='': give the text that tells the message from others")
+        store = await self._opened()
+        text, run = f"{key} {unique}", uuid.uuid4().hex
+        while True:
+            claim = await asyncio.to_thread(store.claim, text, uuid.uuid4().hex, run, LEASE, keeps_owner=True)
+            if claim.state == "done":
+                return claim.owner
+            if claim.state == "mine":
+                break
+            await asyncio.sleep(_LOOK_EACH)  # at most for its lease
+        try:
+            await send(claim.owner)
+        except (PublishReturned, PublishRefused, UsageError):  # it is not on the broker
+            with contextlib.suppress(StoreError):
+                await asyncio.to_thread(store.release, text, claim.owner, run)
+            raise
+        # If this fails, the message is on the broker; the next one with this text has the same id.
+        with contextlib.suppress(StoreError):
+            await asyncio.to_thread(store.done, text, claim.owner)
+        return claim.owner
+
+    async def close(self) -> None:
+        """Close the store."""
+        if self._store is not None:
+            await asyncio.to_thread(self._store.close)
+
+    async def _opened(self) -> OnceStore:
+        async with self._opening:
+            if self._store is None:
+                spec = self._spec
+                url = store_url(spec.name, spec.store, "once")
+                what = f"app {spec.name!r}: unique=…"
+                self._store = await asyncio.to_thread(_open, what, url, f"{spec.name} unique", spec.window)
+            return self._store

@@ -1,0 +1,186 @@
+"""What is done once: idempotent stages under duplicates, failures and kills, and unique messages."""
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rabbitry
+from rabbitry.amqp.client import Properties
+from rabbitry.exceptions import PublishReturned
+from rabbitry.testing import harness
+from tests.flow._running import bodies, eventually_holds, put
+from tests.flow.worker._once_victim import make_app
+from tests.support import commands
+from tests.support.launcher import Launched, launch
+from tests.support.ports import free_port
+from tests.support.waiting import eventually
+
+
+async def test_a_message_is_handled_once_by_its_id_and_by_a_key(broker_url: str, tmp_path: Path) -> None:
+    app = rabbitry.App("once", store=f"sqlite:///{tmp_path}/once.sqlite3")
+    calls: list[str] = []
+
+    @app.stage("id", idempotent=True, then="out")
+    async def by_id(text: str) -> str:
+        calls.append(text)
+        return text
+
+    @app.stage("key", idempotent=lambda order: order["number"], then="out", attempts=2, delays=[0])
+    def by_key(order: dict[str, int]) -> list[str]:
+        calls.append(f"order {order['number']}")
+        if calls.count("order 7") == 1 and order["number"] == 7:
+            raise ValueError("the first attempt fails")
+        return [f"order {order['number']}"]
+
+    app.output("out", queue="once.out")
+    async with app.worker(broker_url, connect_attempts=1) as worker, app.publisher(broker_url) as publisher:
+        for _ in range(3):
+            await put(broker_url, "once.by_id", b"a", Properties(message_id="m1"))
+        await put(broker_url, "once.by_id", b"b", Properties(message_id="m2"))
+        for _ in range(2):
+            await put(broker_url, "once.by_id", b"no id")
+        for number in (7, 7, 8):
+            await publisher.publish({"number": number}, key="key")
+        counts = worker._engine.counting.stages
+        await eventually(lambda: counts["by_id"].not_done["skipped"] == 2, "the copies are skipped")
+        await eventually(lambda: counts["by_key"].not_done["skipped"] == 1, "the second order is skipped")
+        await eventually_holds(broker_url, "once.out", 6)
+    assert Counter(await bodies(broker_url, "once.out")) == {
+        b"a": 1, b"b": 1, b"no id": 2, b"order 7": 1, b"order 8": 1
+    }  # fmt: skip
+    assert Counter(calls) == {"a": 1, "b": 1, "no id": 2, "order 7": 2, "order 8": 1}
+
+
+def _victim(arguments: list[str]) -> Launched:
+    with open(os.devnull, "wb") as nowhere:
+        output = nowhere.fileno()
+        return launch(arguments, commands.environment(), output, output, module="tests.flow.worker._once_victim")
+
+
+async def _kill(arguments: list[str]) -> None:
+    process = _victim(arguments)
+    try:
+        code = await asyncio.get_running_loop().run_in_executor(None, process.wait, 120)
+    finally:
+        process.kill()
+        process.wait()
+    assert code == -signal.SIGKILL, f"exit code {code}"
+
+
+@pytest.mark.timeout(400)
+async def test_no_message_is_lost_and_none_repeated_but_by_kills(broker_url: str, tmp_path: Path) -> None:
+    store, log = f"sqlite:///{tmp_path}/once.sqlite3", tmp_path / "log"
+    app = make_app(store, str(log))
+    wanted = [str(number) for number in range(15)]
+    async with app.publisher(broker_url):  # declares the queues
+        for number in wanted * 2:
+            await put(broker_url, "once.charge", number.encode(), Properties(message_id=f"m{number}"))
+    kills = ("handled", "sent", "confirmed")
+    for step in kills:
+        await _kill([broker_url, store, str(log), step, "4"])
+    async with app.worker(broker_url, connect_attempts=1) as worker:
+        counted = worker._engine.counting.stages["charge"].counters
+        await eventually_holds(broker_url, "once.bills", len(wanted), at_least=True)
+        for queue in ("once.charge", "once.suspects.charge", "once.retry.1s", "once.retry.5s"):
+            await eventually_holds(broker_url, queue, 0)
+        await eventually(lambda: not worker._engine.counting.stages["charge"].in_hand, "all to be settled")
+    assert "dead" not in counted
+    handled = Counter(log.read_text().split())
+    assert set(handled) == set(wanted)
+    # Five run at once, and each kill may take those with it whose results were not confirmed.
+    assert sum(handled.values()) - len(wanted) <= 5 * len(kills)
+    assert {body.decode() for body in await bodies(broker_url, "once.bills")} == set(wanted)
+
+
+async def test_a_unique_message_is_published_once(broker_url: str, tmp_path: Path) -> None:
+    app = rabbitry.App("unique", store=f"sqlite:///{tmp_path}/once.sqlite3")
+    app.output("order", queue="unique.orders")
+    app.output("lost")
+    async with app.publisher(broker_url) as publisher:
+        first = await publisher.publish("tea", key="order", unique="17")
+        found = await asyncio.gather(
+            *(publisher.publish("tea", key="order", unique=unique) for unique in ("17", "18", "18", "18"))
+        )
+        assert found[0] == first
+        assert len(set(found)) == 2
+        for _ in range(2):  # what was not published is not done
+            with pytest.raises(PublishReturned):
+                await publisher.publish("tea", key="lost", unique="17")
+        with pytest.raises(rabbitry.UsageError, match="unique=''"):
+            await publisher.publish("tea", key="order", unique="")
+    assert await app.publish("tea", key="order", unique="17", url=broker_url) == first
+    with app.publisher_blocking(broker_url) as blocking:
+        assert blocking.publish("tea", key="order", unique="17") == first
+    await eventually_holds(broker_url, "unique.orders", 2)
+
+
+async def test_what_a_killed_publisher_left_is_published_with_its_id(embedded_url: str, tmp_path: Path) -> None:
+    from rabbitry.flow._once_sql import SqlStore
+
+    app = rabbitry.App("unique", store=f"sqlite:///{tmp_path}/once.sqlite3")
+    app.output("order", queue="unique.orders")
+    store = SqlStore(f"sqlite:///{tmp_path}/once.sqlite3", "unique unique", 60)
+    store.claim("order 17", "its-id", "run", 0.5)
+    async with app.publisher(embedded_url) as publisher:
+        assert await publisher.publish("tea", key="order", unique="17") == "its-id"
+    assert store.claim("order 17", "x", "y", 1).state == "done"
+    store.close()
+    await eventually_holds(embedded_url, "unique.orders", 1)
+
+
+async def test_without_its_store_nothing_is_handled_or_published(embedded_url: str) -> None:
+    app = rabbitry.App("away", store=f"postgresql://ann:secret@127.0.0.1:{free_port()}/shop")
+    app.output("order", queue="away.orders")
+    async with app.publisher(embedded_url) as publisher:
+        with pytest.raises(rabbitry.StoreError, match="does not answer"):
+            await publisher.publish("tea", key="order", unique="17")
+    await eventually_holds(embedded_url, "away.orders", 0)
+
+
+async def test_a_harness_skips_copies() -> None:
+    app = rabbitry.App("once")
+
+    @app.stage("order", then="bill", idempotent=lambda order: order)
+    async def charge(order: str) -> str:
+        return f"a bill for {order}"
+
+    app.output("bill")
+    async with harness(app) as h:
+        for order in ("tea", "tea", "milk"):
+            await h.publish(order, key="order")
+            await h.idle()
+        assert await h.published("order") == "tea"
+        assert h.all_published("bill") == ["a bill for tea", "a bill for milk"]
+
+
+def _yields(order: str) -> Iterator[str]:
+    yield order
+
+
+def _takes(order: str) -> None: ...
+
+
+@pytest.mark.parametrize("options", [{"replies": True}, {"keep_unknown": True}])
+def test_a_stage_that_can_not_be_idempotent_is_refused(options: dict[str, Any]) -> None:
+    app = rabbitry.App("wrong")
+    with pytest.raises(rabbitry.AppError, match="idempotent=… is for handlers of single messages that return"):
+        app.stage("order", idempotent=True, **options)(_takes)
+
+
+def test_wrong_options_are_refused() -> None:
+    app = rabbitry.App("wrong")
+    with pytest.raises(rabbitry.AppError, match="idempotent=… is for handlers"):
+        app.stage("order", idempotent=True)(_yields)
+    with pytest.raises(rabbitry.AppError, match="idempotent='yes': must be True, or a function of the value"):
+        app.stage("order", idempotent="yes")(_takes)  # type: ignore[arg-type] # the mistake that is tested
+    with pytest.raises(rabbitry.AppError, match="window=0: give positive seconds"):
+        rabbitry.App("wrong", window=0)
+    app.stage("order", idempotent=True, queue="order")(_takes)
+    with pytest.raises(rabbitry.AppError, match="queue 'order' has the name of a key"):
+        app.validate()

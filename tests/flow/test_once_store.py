@@ -1,0 +1,95 @@
+"""The store of what is done once, on SQLite and on PostgreSQL."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import sqlalchemy as sa
+
+from rabbitry.exceptions import UsageError
+from rabbitry.flow import _once_sql
+from rabbitry.flow._once_sql import SqlStore
+from rabbitry.flow._once_store import Claim, kept
+from rabbitry.flow.exceptions import StoreError
+from tests.support.ports import free_port
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[SqlStore]:
+    """An empty store."""
+    opened = SqlStore(database_url, "shop.charge", 3600)
+    yield opened
+    opened.close()
+
+
+def _keys(store: SqlStore) -> list[str]:
+    with store._tables.transaction() as transaction:
+        return sorted(transaction.execute(sa.text("SELECT key FROM rabbitry_once")).scalars())
+
+
+def test_a_key_is_claimed_done_and_known(store: SqlStore, database_url: str) -> None:
+    assert store.claim("a", "m1", "1", 60) == Claim("mine", "m1")
+    assert store.claim("a", "m2", "1", 60) == Claim("busy", "m1"), "another message"
+    assert store.claim("a", "m1", "1", 60) == Claim("busy", "m1"), "a copy"
+    assert store.claim("a", "m1", "2", 60) == Claim("mine", "m1"), "the message again, since its worker died"
+    store.release("a", "m1", "1")
+    assert store.claim("a", "m2", "1", 60).state == "busy", "what was released is not the claim any more"
+    store.release("a", "m1", "2")
+    assert store.claim("a", "m2", "1", 60) == Claim("mine", "m2")
+    store.done("a", "m2")
+    store.release("a", "m2", "1")
+    assert store.claim("a", "m1", "3", 60) == Claim("done", "m2")
+    other = SqlStore(database_url, "shop.other", 3600)
+    assert other.claim("a", "m1", "1", 60).state == "mine", "another scope"
+    other.close()
+
+
+def test_a_claim_whose_lease_is_over_is_taken(store: SqlStore) -> None:
+    assert store.claim("a", "m1", "x", -1).state == "mine"
+    assert store.claim("a", "m2", "y", -1, keeps_owner=True) == Claim("mine", "m1")
+    assert store.claim("a", "m3", "z", 60) == Claim("mine", "m3")
+
+
+def test_what_was_done_is_forgotten_after_the_window(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_once_sql, "_PURGED_EACH", 1)
+    store = SqlStore(database_url, "shop.charge", -1)
+    for key in ("a", "b"):
+        store.done(key, "m1")
+    assert store.claim("a", "m2", "1", 60).state == "mine"
+    assert _keys(store) == ["a"], "what is over is deleted"
+    store.close()
+
+
+def test_a_key_of_any_length_is_kept_in_few_bytes(store: SqlStore) -> None:
+    long = "x" * 10_000
+    assert store.claim(long, "m1", "1", 60).state == "mine"
+    assert store.claim(long, "m2", "1", 60).state == "busy"
+    assert store.claim(long + "y", "m2", "1", 60).state == "mine"
+    assert all(len(key) < 100 for key in _keys(store))
+    assert kept("short") == "short"
+
+
+def test_of_many_one_has_the_claim(store: SqlStore, database_url: str) -> None:
+    others = [SqlStore(database_url, "shop.charge", 3600) for _ in range(3)]
+    ready = threading.Barrier(8)
+
+    def claim(number: int) -> list[str]:
+        ready.wait()
+        at = (store, *others)[number % 4]
+        return [at.claim(f"key{key}", f"m{number}", "1", 60).state for key in range(10)]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(claim, range(8)))
+    for other in others:
+        other.close()
+    for states in zip(*found, strict=True):
+        assert sorted(states) == ["busy"] * 7 + ["mine"]
+
+
+def test_a_store_that_does_not_answer_names_itself_without_its_password() -> None:
+    with pytest.raises(StoreError, match=r"the store of what is done once postgresql.*does not answer") as caught:
+        SqlStore(f"postgresql://ann:secret@127.0.0.1:{free_port()}/shop", "shop.charge", 60)
+    assert "secret" not in str(caught.value)
+    with pytest.raises(UsageError, match="sqlite:///FILE or postgresql://"):
+        SqlStore("mysql://a/b", "shop.charge", 60)
