@@ -32,12 +32,12 @@ _NAMES = {
 _PACKAGES: Final[dict[str, tuple[set[str], set[str]]]] = {
     "apps": (
         {
-            "Checks", "Finding", "Metric", "Panel", "Plugin", "Role", "Service", "Services", "Site", "Trial",
+            "AppRole", "Checks", "Finding", "Metric", "Panel", "Plugin", "Role", "Service", "Services", "Site", "Trial",
             "Untaken", "Up", "User", "Verdict", "View", "needs", "user_of",
         },
         {
-            "api", "crawl", "exceptions", "grading", "installed", "management", "monitor", "queue_checks", "settings",
-            "users", "workqueue",
+            "api", "crawl", "exceptions", "grading", "installed", "management", "monitor", "passwords", "queue_checks",
+            "settings", "users", "users_file", "workqueue",
         },
     ),
     "runtime": (

@@ -2,7 +2,7 @@
 
 Public modules: `exceptions`; for the dashboard and the `rabbitry` command `installed` (finds the apps), `settings`
 (environment and `.env`), `management` (the management API's client), `api` (routes for pages), `users` (the dashboard's
-users and their roles) and `queue_checks` (for `rabbitry doctor`).
+users and their roles), `users_file` and `passwords` (where they are kept) and `queue_checks` (for `rabbitry doctor`).
 Rabbitry's own apps, `crawl`, `grading`, `monitor` and `workqueue`, are reached only through their entry points.
 """
 
@@ -23,9 +23,10 @@ from rabbitry.apps._plugin import (
     Verdict,
     View,
 )
-from rabbitry.apps.users import Role, User, needs, user_of
+from rabbitry.apps.users import AppRole, Role, User, needs, user_of
 
 __all__ = [
+    "AppRole",
     "Checks",
     "Finding",
     "Metric",

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from rabbitry._ids import NoSuchID
-from rabbitry.apps.exceptions import RecordsError
+from rabbitry.apps.exceptions import Forbidden, RecordsError
 from rabbitry.exceptions import Closed, ConnectFailed, PublishError, RequestTimeout, UsageError
 from rabbitry.flow.exceptions import Reject
 
@@ -49,6 +49,8 @@ def route_class(largest: int | Callable[[], Awaitable[int]] = 0) -> type[APIRout
                     answered: Response = await handle(request)
                 except NoSuchID as error:
                     return JSONResponse({"error": str(error)}, 404)
+                except Forbidden as error:
+                    return JSONResponse({"error": str(error)}, 403)
                 except (UsageError, Reject) as error:
                     return JSONResponse({"error": str(error)}, 400)
                 except RequestValidationError as error:

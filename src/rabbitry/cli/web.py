@@ -97,9 +97,9 @@ def serve(
     start_logging(log_level, as_json=log_json)
     from rabbitry.apps import Site
     from rabbitry.apps.settings import from_environment, variables
+    from rabbitry.apps.users_file import chosen_file
     from rabbitry.telemetry import Masking
     from rabbitry.web.login.gate import Access
-    from rabbitry.web.login.users import chosen_file
     from rabbitry.web.server import PORT, create_app, mounts, open_history
 
     url = None if broker is None else broker_url(context, broker)

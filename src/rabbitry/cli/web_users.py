@@ -59,8 +59,8 @@ def add(name: Name, role: Given, password_file: PasswordFile = None, users: User
 
     Example: rabbitry web users add alice --role operator
     """
-    from rabbitry.web.login.passwords import hash_password
-    from rabbitry.web.login.users import Account, changed_users, check_name, check_password, usual_file
+    from rabbitry.apps.passwords import hash_password
+    from rabbitry.apps.users_file import Account, changed_users, check_name, check_password, usual_file
 
     check_name(name)
     password = check_password(_password(name, password_file))
@@ -78,7 +78,7 @@ def remove(name: Name, users: UsersFile = None) -> None:
 
     Example: rabbitry web users remove alice
     """
-    from rabbitry.web.login.users import changed_users, usual_file
+    from rabbitry.apps.users_file import changed_users, usual_file
 
     file = users or usual_file()
     if not file.exists():
@@ -96,7 +96,7 @@ def show(users: UsersFile = None, *, as_json: Json = False) -> None:
 
     Example: rabbitry web users list --json
     """
-    from rabbitry.web.login.users import read_users, usual_file
+    from rabbitry.apps.users_file import read_users, usual_file
 
     file = users or usual_file()
     known = read_users(file) if file.exists() or users is not None else {}

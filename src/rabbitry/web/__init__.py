@@ -24,8 +24,8 @@ if not TYPE_CHECKING:  # type checkers would accept any name
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from rabbitry.apps import Site
         from rabbitry.apps.settings import from_environment, variables
+        from rabbitry.apps.users_file import chosen_file
         from rabbitry.web.login.gate import Access
-        from rabbitry.web.login.users import chosen_file
         from rabbitry.web.server import PORT, create_app, mounts, open_history
 
         found = variables()

@@ -79,14 +79,15 @@ class Entry:
     path: str
 
 
-def navigation(apps: Iterable[tuple[str, str]]) -> list[Entry]:
+def navigation(apps: Iterable[tuple[str, str]], *, with_own: bool = True) -> list[Entry]:
     """Return the entries: the dashboard's own views, then those of the apps by title.
 
     Args:
         apps: Title and place of each app's view.
+        with_own: Whether the dashboard's own views are in it.
     """
     own = [Entry(section, view.title, own_place(view)) for section, views in OWN.items() for view in views]
-    return own + [Entry(APPS, title, place) for title, place in sorted(apps)]
+    return (own if with_own else []) + [Entry(APPS, title, place) for title, place in sorted(apps)]
 
 
 def own_place(view: View) -> str:

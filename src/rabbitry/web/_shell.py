@@ -107,6 +107,7 @@ def login_page(token: str) -> str:
         "    <label>Name",
         '      <input name="name" autocomplete="username" autocapitalize="none" spellcheck="false" autofocus></label>',
         '    <label>Password <input name="password" type="password" autocomplete="current-password"></label>',
+        '    <label hidden>Once more <input name="again" type="password" autocomplete="new-password"></label>',
         '    <p class="failed" id="failed" role="alert"></p>',
         '    <button type="submit">Sign in</button>',
         "  </form>",
@@ -172,7 +173,9 @@ def _who(visitor: Visitor) -> Iterator[str]:
             yield '  <p class="who">Read-only</p>'
         return
     name = escape(user.name) if user.name else "shared password"
-    yield f'  <p class="who"><span><bdi>{name}</bdi>, {user.role.label}</span>'
+    roles = [] if user.role is Role.MEMBER else [user.role.label]
+    roles += sorted({role.name for role in user.apps.values()})
+    yield f'  <p class="who"><span><bdi>{name}</bdi>, {escape(", ".join(roles) or user.role.label)}</span>'
     yield '    <button type="button" id="sign-out">Sign out</button></p>'
 
 

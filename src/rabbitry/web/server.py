@@ -13,14 +13,14 @@ from urllib.parse import quote
 
 import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Request, Response, WebSocket
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
 from rabbitry._version import __version__
 from rabbitry.amqp.client.url import DEFAULT_URL, parse_url
-from rabbitry.apps import Metric, Panel, Plugin, Role, Site, View, needs, user_of
-from rabbitry.apps.exceptions import PluginError
+from rabbitry.apps import Metric, Panel, Plugin, Role, Site, User, View, needs, user_of
+from rabbitry.apps.exceptions import Forbidden, PluginError
 from rabbitry.apps.installed import Broken, attempt, installed, resolve
 from rabbitry.runtime.addresses import is_loopback
 from rabbitry.runtime.http.guard import Guard
@@ -36,7 +36,7 @@ from rabbitry.web.history import History
 from rabbitry.web.history.routes import routes as history_routes
 from rabbitry.web.history.totals import BROKER, recorded
 from rabbitry.web.login.gate import Access, Gate, Login
-from rabbitry.web.login.roles import Forbidden, Roles, files_for
+from rabbitry.web.login.roles import Roles, files_of, require_to_see
 from rabbitry.web.login.routes import LoginRoutes
 from rabbitry.web.metrics import Metrics
 from rabbitry.web.queues import Queues
@@ -135,7 +135,7 @@ def create_app(
     broker = parse_url(settings.broker)
     access = access or Access(password=settings.password)
     sources = Sources(settings.broker, management, access.masking)
-    login, roles = Login(access), Roles()
+    login, roles = Login(access), Roles(is_read_only=access.is_read_only)
     audit = Audit(default_file())
     ways = Ways(sources.telemetry, access.masking)
     queues = Queues(settings.broker, management, audit, access.masking)
@@ -183,7 +183,7 @@ def _add_pages(app: FastAPI, mounted: Sequence[Mount], roles: Roles, login: Logi
         _add_view(app, f"/{own_place(view)}", partial(_own_page, view), live, login)
     for mount in mounted:
         if mount.router is not None:
-            roles.add_app(mount.router)
+            roles.add_app(mount.plugin.name, mount.router)
         _add(app, mount, live, login)
     return live
 
@@ -192,10 +192,11 @@ def _add_live(app: FastAPI, live: Sequence[Mount], feed: Feed, broker: BrokerURL
     """Add the routes of what runs: the navigation, the feed, and the check of health."""
 
     @app.get("/static/views.js", include_in_schema=False)
-    @needs(Role.VIEWER)
-    async def views() -> Response:
+    @needs(Role.MEMBER)
+    async def views(request: Request) -> Response:
         """Return the navigation, and the modules of the first page's panels."""
-        return Response(_described(live, broker), media_type="text/javascript")
+        described = _described(_seen(live, user_of(request)), broker, user_of(request))
+        return Response(described, media_type="text/javascript")
 
     @app.websocket("/feed")
     @needs(Role.VIEWER)
@@ -260,9 +261,9 @@ def _add(app: FastAPI, mount: Mount, live: Sequence[Mount], login: Login) -> Non
         # After the router, which may serve a page of its own there.
         own = imported(f"{mount.static}{view.module}", plugin.static)
         page = Page(view, mount.place(view), mount.static, own)
-        _add_view(app, f"/{page.place}", partial(_same, page), live, login)
+        _add_view(app, f"/{page.place}", partial(_same, page), live, login, plugin.name)
     if plugin.static is not None:
-        app.mount(f"/{plugin.name}/static", files_for(Role.VIEWER, _files(plugin.static)))
+        app.mount(f"/{plugin.name}/static", files_of(plugin.name, _files(plugin.static)))
 
 
 def _files(folder: Path) -> ASGIApp:
@@ -274,12 +275,24 @@ def _files(folder: Path) -> ASGIApp:
 
 
 def _add_view(
-    app: FastAPI, path: str, page: Callable[[Sequence[Mount]], Page], live: Sequence[Mount], login: Login
+    app: FastAPI,
+    path: str,
+    page: Callable[[Sequence[Mount]], Page],
+    live: Sequence[Mount],
+    login: Login,
+    of_app: str | None = None,
 ) -> None:
-    @needs(Role.VIEWER)
-    async def show(request: Request) -> HTMLResponse:
-        visitor = Visitor(user_of(request), login.token_for(request), login.has_login)
-        return HTMLResponse(shell(page(live), _entries(live), visitor))
+    """Add a page. of_app: the app that it belongs to; None if it is one of the dashboard's own."""
+
+    @needs(Role.MEMBER)
+    async def show(request: Request) -> Response:
+        user = user_of(request)
+        entries = _entries(_seen(live, user), user)
+        if path == "/" and user.role is Role.MEMBER and entries:
+            return RedirectResponse(entries[0].path, 303)  # relative: a proxy may have removed a prefix
+        require_to_see(user, of_app)
+        visitor = Visitor(user, login.token_for(request), login.has_login)
+        return HTMLResponse(shell(page(live), entries, visitor))
 
     app.add_api_route(path, show, include_in_schema=False)
 
@@ -299,19 +312,25 @@ def _own_page(view: View, live: Sequence[Mount]) -> Page:
     return Page(view, own_place(view), "static/", own, tuple(styles) if view is OVERVIEW else ())
 
 
-def _entries(live: Sequence[Mount]) -> list[Entry]:
-    return navigation((view.title, mount.place(view)) for mount in live for view in mount.plugin.views)
+def _seen(live: Sequence[Mount], user: User) -> list[Mount]:
+    """Return the apps whose pages a user may see."""
+    return [mount for mount in live if user.role >= Role.VIEWER or mount.plugin.name in user.apps]
+
+
+def _entries(live: Sequence[Mount], user: User) -> list[Entry]:
+    places = ((view.title, mount.place(view)) for mount in live for view in mount.plugin.views)
+    return navigation(places, with_own=user.role >= Role.VIEWER)
 
 
 def _panels(live: Sequence[Mount]) -> list[tuple[Mount, Panel]]:
     return [(mount, mount.plugin.panel) for mount in live if mount.plugin.panel is not None]
 
 
-def _described(live: Sequence[Mount], broker: BrokerURL) -> str:
-    """Return the module `views.js`."""
-    views = msgspec.json.encode(_entries(live)).decode()
+def _described(live: Sequence[Mount], broker: BrokerURL, user: User) -> str:
+    """Return the module `views.js`, with the apps that a user may see."""
+    views = msgspec.json.encode(_entries(live, user)).decode()
     panels = msgspec.json.encode([f"{mount.static}{panel.module}" for mount, panel in _panels(live)]).decode()
-    trials = msgspec.json.encode(_trials(broker)).decode()
+    trials = msgspec.json.encode(_trials(broker) if user.role >= Role.VIEWER else []).decode()
     return f"export const views = {views};\nexport const panels = {panels};\nexport const trials = {trials};\n"
 
 

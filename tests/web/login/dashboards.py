@@ -3,21 +3,24 @@
 import contextlib
 import os
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import httpx
 import msgspec
 from fastapi import FastAPI
+from fastapi.routing import APIRoute, APIWebSocketRoute, iter_route_contexts
+from starlette.routing import Mount as Mounted
 
+import rabbitry
+from rabbitry.apps.passwords import hash_password
 from rabbitry.apps.settings import Settings
 from rabbitry.web.login.gate import Access
-from rabbitry.web.login.passwords import hash_password
 from rabbitry.web.login.sessions import TOKEN_HEADER
 from rabbitry.web.server import Mount, create_app, open_history
 
 PASSWORD = "correct horse"
-NAMES = {"viewer": "vera", "operator": "otto", "admin": "ada"}
+NAMES = {"member": "mia", "viewer": "vera", "operator": "otto", "admin": "ada"}
 """Role → the name of a user who has it."""
 
 
@@ -66,5 +69,28 @@ async def sign_in(http: httpx.AsyncClient, name: str, password: str = PASSWORD) 
     http.headers[TOKEN_HEADER] = token_in((await http.get("/login/")).text)
     answer = await http.post("/session", json={"name": name, "password": password})
     if answer.is_success:
-        http.headers[TOKEN_HEADER] = token_in((await http.get("/audit/")).text)
+        http.headers[TOKEN_HEADER] = token_in((await http.get("/login/")).text)
     return answer
+
+
+def routes_of(app: FastAPI) -> Iterator[str]:
+    """Yield the routes of a dashboard: method and path, where a folder of files is a GET of its place."""
+    for context in iter_route_contexts(app.routes):
+        route = context.original_route
+        if isinstance(route, Mounted):
+            yield f"GET {route.path}"
+        elif isinstance(route, APIWebSocketRoute):
+            yield f"WS {context.path}"
+        else:
+            assert isinstance(route, APIRoute), route
+            for method in route.methods or ():
+                yield f"{method} {context.path}"
+
+
+def example(path: str, role: str = "assistant") -> str:
+    """Return a path that a route serves. role: whose inbox, in routes of grading."""
+    folder = Path(rabbitry.__file__).parent
+    if path.endswith("/static"):
+        of_app = "web" if path == "/static" else f"apps{path.removesuffix('/static')}"
+        return f"{path}/{next((folder / of_app / 'static').glob('*.js')).name}"
+    return path.replace("{identity}", "1").replace("{topic}", "none").replace("{role}", role)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import websockets
 
+from rabbitry.apps.users_file import Account, changed_users, invited
 from rabbitry.runtime.http.guesses import FREE, Guesses
 from rabbitry.runtime.http.serving import serve
 from rabbitry.runtime.listening import listen
@@ -251,3 +252,25 @@ async def test_only_a_trusted_proxy_says_where_a_request_comes_from(
     finally:
         stop.set()
         await serving
+
+
+async def test_an_invited_person_sets_a_password_and_is_signed_in(tmp_path: Path) -> None:
+    file = users_file(tmp_path)
+    with changed_users(file) as users:
+        users["zoë"], token = invited(Account("viewer", ""), 60)
+    app = dashboard(tmp_path, users=file)
+    async with running(app), client(app) as http:
+        assert (await http.get("/session", auth=("zoë", ""))).status_code == 401  # no password is not an empty one
+        http.headers[TOKEN_HEADER] = token_in((await http.get("/login/")).text)
+        short = await http.post("/invitation", json={"token": token, "password": "short"})
+        assert (short.status_code, "8 to 1024" in short.text) == (400, True)
+        answer = await http.post("/invitation", json={"token": token, "password": PASSWORD})
+        assert (answer.status_code, answer.json()) == (200, {"name": "zoë"})
+        assert (await http.get("/audit/")).status_code == 200
+        http.cookies.clear()
+        assert (await http.get("/session", auth=("zoë", PASSWORD))).json()["role"] == "viewer"
+        statuses = []
+        for number in range(FREE):
+            given = {"token": token if number == 0 else f"guess {number}", "password": PASSWORD}
+            statuses.append((await http.post("/invitation", json=given)).status_code)
+        assert statuses == [403] * (FREE - 1) + [429]  # the wrong password above counts too

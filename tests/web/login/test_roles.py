@@ -4,40 +4,38 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 import websockets
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.routing import APIRoute, APIWebSocketRoute, iter_route_contexts
 from starlette.middleware.base import RequestResponseEndpoint
-from starlette.routing import Mount as Mounted
 
-import rabbitry
 from rabbitry.apps import Plugin, Role, Site, User, needs
-from rabbitry.apps.exceptions import PluginError
+from rabbitry.apps.exceptions import Forbidden, PluginError
 from rabbitry.apps.users import USER
 from rabbitry.runtime.http.serving import serve
 from rabbitry.runtime.listening import listen
 from rabbitry.web.api import routes as api_routes
 from rabbitry.web.feed.pages import Feed
 from rabbitry.web.feed.topics import Value
-from rabbitry.web.login.roles import Forbidden, Roles
+from rabbitry.web.login.roles import Roles
 from rabbitry.web.server import Mount, mounts
-from tests.web.login.dashboards import NAMES, PASSWORD, client, dashboard, running, sign_in
+from tests.web.login.dashboards import NAMES, PASSWORD, client, dashboard, example, routes_of, running, sign_in
 
 ROUTES: Final = {
     "anyone": {
-        "GET /login/", "GET /session", "POST /session", "GET /static",
+        "GET /login/", "GET /session", "POST /session", "POST /invitation", "GET /static",
     },
+    "member": {"GET /static/views.js", "POST /logout"},
     "viewer": {
         "GET /", "GET /queues/", "GET /exchanges/", "GET /connections/", "GET /channels/", "GET /consumers/",
         "GET /flows/", "GET /flows/api/asyncapi", "GET /dead/",
         "GET /audit/", "GET /audit/api/entries", "GET /api/history", "GET /api/history/series",
         "GET /way/", "GET /raw/", "GET /way/api/chain", "GET /way/api/recent", "GET /way/api/search",
-        "GET /healthz", "GET /static/views.js", "POST /logout", "WS /feed",
+        "GET /healthz", "WS /feed",
         "GET /metrics", "GET /metrics/detailed", "GET /api/topics", "GET /api/topics/{topic}", "GET /api/openapi.json",
         "GET /api/machines",
         "GET /monitor/", "GET /monitor/static", "WS /ws",
@@ -80,27 +78,13 @@ _ASKED: Final = {"error": "sign in first"}
 _NEEDED: Final = {route: Role[role.upper()] for role, routes in ROUTES.items() for route in routes}
 
 
-def _routes(app: FastAPI) -> Iterator[str]:
-    """Yield the routes of a dashboard: method and path, where a folder of files is a GET of its place."""
-    for context in iter_route_contexts(app.routes):
-        route = context.original_route
-        if isinstance(route, Mounted):
-            yield f"GET {route.path}"
-        elif isinstance(route, APIWebSocketRoute):
-            yield f"WS {context.path}"
-        else:
-            assert isinstance(route, APIRoute), route
-            for method in route.methods or ():
-                yield f"{method} {context.path}"
-
-
 @pytest.fixture
 def app(tmp_path: Path) -> FastAPI:
     return dashboard(tmp_path, mounts(Site(broker="amqp://127.0.0.1:1/")))
 
 
 def test_every_route_is_in_the_table(app: FastAPI) -> None:
-    assert {*_routes(app)} == {*_NEEDED}
+    assert {*routes_of(app)} == {*_NEEDED}
 
 
 @pytest.mark.parametrize("role", ["anyone", *NAMES])
@@ -112,19 +96,10 @@ async def test_every_route_is_refused_to_every_lesser_role(app: FastAPI, role: s
             method, _, path = route.partition(" ")
             if method == "WS" or route == "POST /logout":
                 continue  # the one has a test of its own; the other would end the session
-            answer = await http.request(method, _example(path))
+            answer = await http.request(method, example(path))
             is_refused = "needs the role" in answer.text or answer.json() == _ASKED if answer.is_client_error else False
             assert is_refused == (needed > Role[role.upper()]), (route, answer.status_code, answer.text)
             assert not is_refused or answer.status_code in (401, 403)
-
-
-def _example(path: str) -> str:
-    """Return a path that a route serves."""
-    folder = Path(rabbitry.__file__).parent
-    if path.endswith("/static"):
-        of_app = "web" if path == "/static" else f"apps{path.removesuffix('/static')}"
-        return f"{path}/{next((folder / of_app / 'static').glob('*.js')).name}"
-    return path.replace("{identity}", "1").replace("{topic}", "none").replace("{role}", "assistant")
 
 
 async def _served(app: FastAPI) -> AsyncIterator[int]:
@@ -153,6 +128,12 @@ async def test_every_websocket_and_every_topic_asks_for_its_role(app: FastAPI) -
             assert error.value.response.status_code == 401
         for role, name in NAMES.items():
             headers = [("Authorization", _basic(name))]
+            if role == "member":
+                for path in sockets:
+                    with pytest.raises(websockets.InvalidStatus) as error:
+                        await websockets.connect(f"ws://127.0.0.1:{port}{path}", proxy=None, additional_headers=headers)
+                    assert error.value.response.status_code == 403
+                continue
             async with asyncio.timeout(120):
                 async with websockets.connect(
                     f"ws://127.0.0.1:{port}/feed", proxy=None, additional_headers=headers
@@ -199,7 +180,8 @@ async def test_what_names_no_role_needs_an_admin_and_apps_have_their_own_rule(tm
     async def forgotten() -> str:
         return "forgotten"
 
-    allowed = {
+    allowed: dict[str, set[str]] = {
+        "mia": set(),
         "vera": {"GET /board/seen"},
         "otto": {"GET /board/seen", "POST /board/seen"},
         "ada": {"GET /board/seen", "POST /board/seen", "DELETE /board/seen", "POST /board/purge", "GET /forgotten"},
@@ -217,7 +199,7 @@ def test_a_route_whose_role_can_not_be_checked_is_refused() -> None:
     inner.mount("/files", FastAPI())
     outer.include_router(inner)
     with pytest.raises(PluginError, match="'/files' is a Mount"):
-        Roles().add_app(outer)
+        Roles().add_app("board", outer)
 
 
 async def test_a_new_topic_needs_an_admin_unless_it_says_otherwise(tmp_path: Path) -> None:

@@ -87,11 +87,27 @@ class Described(Submission):
     has_file: bool
 
 
+class Person(TypedDict):
+    """What the page's user may see and do.
+
+    role: in the course; null for users of the dashboard alone. name: under which decisions are recorded; null if it can
+    be typed. student: the number of a student, who sees only their own. modules: a demonstrator's; null for all.
+    inboxes: the roles whose inboxes they see.
+    """
+
+    role: str | None
+    name: str | None
+    student: str | None
+    modules: list[str] | None
+    inboxes: list[str]
+    submits: bool
+
+
 class Overview(TypedDict):
     """How many submissions are in each status and inbox, and a page of them, the last changed first.
 
     newest: the number of the latest entry of each inbox. outbox: decisions to be published. requests: those for another
-    look that wait. each: of a page.
+    look that wait. each: of a page. All of it as far as the page's user, `person`, may see it.
     """
 
     statuses: dict[str, int]
@@ -104,6 +120,7 @@ class Overview(TypedDict):
     each: int
     modules: list[str]
     who: str
+    person: Person
 
 
 class Brief(TypedDict):

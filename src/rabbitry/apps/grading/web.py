@@ -18,13 +18,14 @@ from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
 
 from rabbitry._decode import decode_json
 from rabbitry._ids import NoSuchID
-from rabbitry.apps import Role, needs
+from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import answers, json_response, route_class
 from rabbitry.apps.exceptions import NoRecords
 from rabbitry.apps.grading.answers import Decided, Described, Inbox, Opened, Overview, Statistics, Submitted
 from rabbitry.apps.grading.files import VARIABLE
-from rabbitry.apps.grading.message import LONGEST_NAME, Decision, file_name, number, user_name
+from rabbitry.apps.grading.message import LONGEST_NAME, Decision, file_name, number
 from rabbitry.apps.grading.modules import Course, Module, load_course
+from rabbitry.apps.grading.people import COORDINATOR, EVERYBODY, STAFF, STUDENT, Person, person_of
 from rabbitry.apps.grading.roles import ROLES, role_named
 from rabbitry.apps.grading.rubric import Score, scored
 from rabbitry.apps.grading.stages import Wiring
@@ -111,22 +112,29 @@ class Pages:
 
     # -- reading ---------------------------------------------------------------------------------------
 
-    async def overview(self, find: str = "", module: str = "", status: str = "", page: PageNumber = 0) -> Response:
+    @needs(Role.VIEWER, *EVERYBODY)
+    async def overview(
+        self, request: Request, find: str = "", module: str = "", status: str = "", page: PageNumber = 0
+    ) -> Response:
         """Count the stages, and list a page of submissions, the last changed first."""
         from rabbitry.apps.grading.records import course, inbox, judging, outbox, requests
 
-        known = await self._known()
-        wanted = course.Filter(find.strip()[:200], module or None, status or None, SHOWN, page * SHOWN)
+        known, person = await self._known(), person_of(user_of(request))
+        every = person.within(course.Filter())
+        wanted = person.within(course.Filter(find.strip()[:200], module or None, status or None, SHOWN, page * SHOWN))
+
+        def of_inboxes(numbers: dict[str, int]) -> dict[str, int]:
+            return {role: number for role, number in numbers.items() if role in person.inboxes}
 
         def read(connection: Any) -> dict[str, Any]:
             rows = course.submissions_of(connection, wanted)
             judged = judging.judged(connection, rows, known)
             return {
-                "statuses": course.counts(connection),
-                "inboxes": inbox.counts(connection),
-                "newest": inbox.newest(connection),
-                "outbox": outbox.count(connection),
-                "requests": requests.count(connection),
+                "statuses": course.counts(connection, every),
+                "inboxes": of_inboxes(inbox.counts(connection, every)),
+                "newest": of_inboxes(inbox.newest(connection)),
+                "outbox": outbox.count(connection) if person.inboxes else 0,
+                "requests": requests.count(connection, every),
                 "submissions": [row.as_dict() | judged[row.id].as_dict() for row in rows],
                 "total": course.count(connection, wanted),
             }
@@ -141,31 +149,38 @@ class Pages:
             "total": 0,
         }
         found = await self._read(read, nothing)
-        return json_response(found | {"each": SHOWN, "modules": list(known.modules), "who": user_name()})
+        modules = [name for name in known.modules if person.modules is None or name in person.modules]
+        return json_response(
+            found | {"each": SHOWN, "modules": modules, "who": person.who, "person": msgspec.to_builtins(person)}
+        )
 
-    async def statistics(self, module: str) -> Response:
+    @needs(Role.VIEWER, *STAFF)
+    async def statistics(self, request: Request, module: str) -> Response:
         """Return the statistics of a module; `null` if nothing is recorded yet."""
         from rabbitry.apps.grading.records.statistics import statistics_of
 
         known = await self._known()
+        name = known.module(module).name
+        person_of(user_of(request)).check_module(name)
         nothing: dict[str, Any] | None = None
-        return json_response(
-            await self._read(partial(statistics_of, module=known.module(module).name, course=known), nothing)
-        )
+        return json_response(await self._read(partial(statistics_of, module=name, course=known), nothing))
 
-    async def submission(self, identity: str) -> Response:
+    @needs(Role.VIEWER, *EVERYBODY)
+    async def submission(self, request: Request, identity: str) -> Response:
         """Return a submission with its history, and whether its file is here; `null` if it is unknown."""
         from rabbitry.apps.grading.records import inbox, judging, requests
         from rabbitry.apps.grading.service import LEAST
 
-        known = await self._known()
+        known, person = await self._known(), person_of(user_of(request))
 
         def read(connection: Any) -> dict[str, Any] | None:
             try:
                 found = judging.described(connection, identity, known, least=LEAST)
             except NoSuchID as error:
-                if error.is_ambiguous:
+                if error.is_ambiguous and person.student is None:  # a student learns nothing of others' ids
                     raise
+                return None
+            if not person.sees(found["student"], found["module"]):
                 return None
             has_file = found["sha256"] is not None or inbox.has(connection, found["id"])
             asked = [one.as_dict() for one in requests.requests_of(connection, found["id"])]
@@ -173,12 +188,16 @@ class Pages:
 
         return json_response(await self._read(read, None))
 
-    async def waiting(self, role: str, find: str = "", module: str = "", page: PageNumber = 0) -> Response:
+    @needs(Role.VIEWER, *STAFF)
+    async def waiting(
+        self, request: Request, role: str, find: str = "", module: str = "", page: PageNumber = 0
+    ) -> Response:
         """List a page of the submissions that wait for a role's people, oldest first."""
         from rabbitry.apps.grading.records import course, inbox
 
-        name = role_named(role).name
-        wanted = course.Filter(find.strip()[:200], module or None, None, SHOWN, page * SHOWN)
+        name, person = role_named(role).name, person_of(user_of(request))
+        person.check_inbox(name)
+        wanted = person.within(course.Filter(find.strip()[:200], module or None, None, SHOWN, page * SHOWN))
 
         def read(connection: Any) -> dict[str, Any]:
             items = inbox.waiting(connection, name, wanted)
@@ -186,10 +205,10 @@ class Pages:
 
         return json_response(await self._read(read, {"items": [], "total": 0}) | {"each": SHOWN})
 
-    @needs(Role.OPERATOR)
-    async def item(self, role: str, identity: str) -> Response:
+    @needs(Role.OPERATOR, *STAFF)
+    async def item(self, request: Request, role: str, identity: str) -> Response:
         """Return a waiting submission, with the solution if it is text."""
-        found = await self._item(role, identity)
+        found = await self._item(person_of(user_of(request)), role, identity)
         assignment = found.assignment
         text = "" if assignment.is_binary else assignment.solution_text()
         return json_response(
@@ -204,10 +223,10 @@ class Pages:
             }
         )
 
-    @needs(Role.OPERATOR)
-    async def file(self, identity: str) -> Response:
+    @needs(Role.OPERATOR, *EVERYBODY)
+    async def file(self, request: Request, identity: str) -> Response:
         """Return the file as submitted. No browser shows it as a page of this site, whatever it contains."""
-        name, data = await self._handed_in(identity)
+        name, data = await self._handed_in(person_of(user_of(request)), identity)
         plain = "".join(letter if letter.isascii() and letter not in '"\\%' else "_" for letter in name)
         return Response(
             data,
@@ -222,12 +241,13 @@ class Pages:
 
     # -- writing ---------------------------------------------------------------------------------------
 
+    @needs(Role.OPERATOR, STUDENT, COORDINATOR)
     async def submit(
-        self, request: Request, student: Annotated[str, Form()], module: Annotated[str, Form()], file: UploadFile
+        self, request: Request, module: Annotated[str, Form()], file: UploadFile, student: Annotated[str, Form()] = ""
     ) -> Response:
-        """Submit a file; answer with its id once the broker has confirmed it."""
-        known = await self._known()
-        who, wanted = student_number(student.strip(), known), known.module(module)
+        """Submit a file; answer with its id once the broker has confirmed it. A student need not name their number."""
+        known, person = await self._known(), person_of(user_of(request))
+        who, wanted = student_number(person.number(student.strip()), known), known.module(module)
         await self._check_deadlines(str(who), wanted)
         data = checked(await file.read(known.largest_submission + 1), "the file", known)
         identity = await self._hand_in(partial(_submit, who, wanted, data, file.filename or "solution"))
@@ -246,6 +266,7 @@ class Pages:
         if refused is not None:
             raise UsageError(f"module {module.name!r} takes no submission of student {student} now: it is {refused}")
 
+    @needs(Role.OPERATOR, *STAFF)
     async def decide(self, role: str, identity: str, request: Request) -> Response:
         """Record a decision; the role that runs with --person publishes it."""
         from rabbitry.apps.grading.records import inbox
@@ -254,9 +275,10 @@ class Pages:
             verdict = decode_json(await request.body(), Verdict)
         except Undecodable as error:
             raise UsageError(f"invalid decision: {error}") from error
-        who = verdict.who.strip()[:LONGEST_NAME] or user_name()
+        person = person_of(user_of(request))
+        who = person.name or verdict.who.strip()[:LONGEST_NAME] or person.who
         decision = Decision(who, verdict.mark, verdict.out_of, verdict.feedback or None, verdict.remark)
-        found = await self._item(role, identity)
+        found = await self._item(person, role, identity)
         known = await self._known()
         if verdict.scores is not None:
             mark, out_of, feedback = scored(
@@ -303,30 +325,40 @@ class Pages:
         records = await self._records()
         return otherwise if records is None else await records.read(work)
 
-    async def _item(self, role: str, identity: str) -> Item:
+    async def _item(self, person: Person, role: str, identity: str) -> Item:
         from rabbitry.apps.grading.records import inbox
 
+        name = role_named(role).name
+        person.check_inbox(name)
         records = await self._records()
         if records is None:
             raise _nothing_waits(identity)
-        return await records.read(partial(inbox.item, identity=identity, role=role_named(role).name))
+        found = await records.read(partial(inbox.item, identity=identity, role=name))
+        if not person.sees(found.assignment.student, found.assignment.module):
+            raise _nothing_waits(identity)
+        return found
 
-    async def _handed_in(self, given: str) -> tuple[str, bytes]:
+    async def _handed_in(self, person: Person, given: str) -> tuple[str, bytes]:
         """Return the safe name and content of a submitted file, from the records or an inbox. Raises NoSuchID."""
         from rabbitry.apps.grading.records import course, inbox
 
         records = await self._records()
+        unknown = NoSuchID(f"no submission with the id {given!r} is recorded")
         if records is None:
-            raise NoSuchID(f"no submission with the id {given!r} is recorded")
+            raise unknown
         try:
             found = await records.read(partial(course.submission_of, given=given))
         except NoSuchID as error:
             if error.is_ambiguous:
-                raise
+                raise unknown if person.student is not None else error from error
         else:
+            if not person.sees_submission(found):
+                raise unknown
             if found.kept is not None:
                 return file_name(found.name, found.id), await self._fetched(records, found.kept)
         item = await records.read(partial(inbox.handed_in, given=given))
+        if not person.sees(item.assignment.student, item.assignment.module):
+            raise unknown
         return file_name(item.assignment.name, item.assignment.id), item.assignment.solution()
 
     def _files(self, records: Database) -> Files:

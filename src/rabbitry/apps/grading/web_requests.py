@@ -11,11 +11,12 @@ from fastapi import APIRouter, Request, Response
 
 from rabbitry._decode import decode_json
 from rabbitry._ids import NoSuchID
-from rabbitry.apps import Role, needs
+from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import answers, json_response
 from rabbitry.apps.grading.answers import Asked, Requests
 from rabbitry.apps.grading.answers import Request as Answered
-from rabbitry.apps.grading.message import LONGEST_NAME, Decision, user_name
+from rabbitry.apps.grading.message import LONGEST_NAME, Decision
+from rabbitry.apps.grading.people import ASSISTANT, COORDINATOR, DEMONSTRATOR, STAFF, STUDENT, person_of
 from rabbitry.apps.grading.students import request as ask
 from rabbitry.apps.grading.students import student_number
 from rabbitry.exceptions import Undecodable, UsageError
@@ -69,12 +70,14 @@ class RequestRoutes:
         )
         router.add_api_route("/api/requests/{number}", self.answer, methods=["POST"], responses=answers(Answered))
 
-    async def waiting(self, find: str = "", module: str = "", page: int = 0) -> Response:
+    @needs(Role.VIEWER, *STAFF)
+    async def waiting(self, request: Request, find: str = "", module: str = "", page: int = 0) -> Response:
         """List a page of the requests that wait for an answer, oldest first."""
         from rabbitry.apps.grading.records import requests
         from rabbitry.apps.grading.records.course import Filter
 
-        wanted = Filter(find.strip()[:200], module or None, None, SHOWN, min(max(page, 0), 1_000_000) * SHOWN)
+        asked = Filter(find.strip()[:200], module or None, None, SHOWN, min(max(page, 0), 1_000_000) * SHOWN)
+        wanted = person_of(user_of(request)).within(asked)
 
         def read(connection: Any) -> dict[str, Any]:
             found = requests.waiting(connection, wanted)
@@ -84,15 +87,16 @@ class RequestRoutes:
         found = {"requests": [], "total": 0} if records is None else await records.read(read)
         return json_response(found | {"each": SHOWN})
 
-    @needs(Role.OPERATOR)
+    @needs(Role.OPERATOR, STUDENT, COORDINATOR)
     async def ask(self, identity: str, request: Request) -> Response:
         """Ask for another look at a confirmed submission, over the broker."""
         asked = _decoded(await request.body(), Asking)
         wiring = await self._wiring()
-        student = student_number(asked.student.strip(), wiring.course)
+        number = person_of(user_of(request)).number(asked.student.strip())
+        student = student_number(number, wiring.course)
         return json_response({"request": await ask(wiring, self._url, identity, student, asked.reason)})
 
-    @needs(Role.OPERATOR)
+    @needs(Role.OPERATOR, DEMONSTRATOR, ASSISTANT)
     async def answer(self, number: int, request: Request) -> Response:
         """Answer a request. One that is upheld is published by a coordinator."""
         from rabbitry.apps.grading.records import requests
@@ -103,12 +107,15 @@ class RequestRoutes:
         records = await self._records()
         if records is None:
             raise NoSuchID(f"there is no request {number}")
-        data = None
+        data, person = None, person_of(user_of(request))
+        person.check_inbox(given.role)
+        asked = await records.read(partial(requests.one, number=number))
+        if not person.sees(asked.student, asked.module):
+            raise NoSuchID(f"there is no request {number}")
         if given.answer == "upheld":
-            asked = await records.read(partial(requests.one, number=number))
             found = await records.read(partial(submission_of, given=asked.submission))
             data = None if found.kept is None else await self._fetch(records, found.kept)
-        decision = Decision(given.who.strip()[:LONGEST_NAME] or user_name(), remark=given.remark)
+        decision = Decision(person.name or given.who.strip()[:LONGEST_NAME] or person.who, remark=given.remark)
         work = partial(requests.answer, number=number, given=given.answer, role=given.role, decision=decision)
         done = await records.write(partial(work, data=data, course=wiring.course, exchange=wiring.exchange))
         return json_response(done.as_dict())

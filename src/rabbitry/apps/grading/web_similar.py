@@ -13,11 +13,12 @@ from fastapi import APIRouter, Request, Response
 
 from rabbitry._decode import decode_json
 from rabbitry._ids import NoSuchID
-from rabbitry.apps import Role, needs
+from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import answers, json_response
 from rabbitry.apps.grading.answers import Compared, Similar
 from rabbitry.apps.grading.message import now
 from rabbitry.apps.grading.modules import Course
+from rabbitry.apps.grading.people import STAFF, person_of
 from rabbitry.exceptions import RabbitryError, Undecodable, UsageError
 
 if TYPE_CHECKING:
@@ -63,12 +64,14 @@ class SimilarRoutes:
         if self._running is not None:
             await asyncio.gather(self._running[1], return_exceptions=True)
 
-    @needs(Role.OPERATOR)
-    async def result(self, module: str) -> Response:
+    @needs(Role.OPERATOR, *STAFF)
+    async def result(self, request: Request, module: str) -> Response:
         """Return the pairs of a module as they were found last, and whether a comparison of it runs."""
-        return json_response(self._told((await self._known()).module(module).name))
+        name = (await self._known()).module(module).name
+        person_of(user_of(request)).check_module(name)
+        return json_response(self._told(name))
 
-    @needs(Role.OPERATOR)
+    @needs(Role.OPERATOR, *STAFF)
     async def start(self, request: Request) -> Response:
         """Begin to compare the submissions of a module, one module at a time."""
         try:
@@ -76,6 +79,7 @@ class SimilarRoutes:
         except Undecodable as error:
             raise UsageError(f"invalid request: {error}") from error
         module = (await self._known()).module(wanted.module).name
+        person_of(user_of(request)).check_module(module)
         if self._running is not None and not self._running[1].done():
             if self._running[0] != module:
                 raise UsageError(f"the submissions of module {self._running[0]!r} are being compared: wait for the end")
@@ -83,15 +87,19 @@ class SimilarRoutes:
             self._running = module, asyncio.create_task(self._compare(module), name=f"similar {module}")
         return json_response(self._told(module))
 
-    @needs(Role.OPERATOR)
-    async def compared(self, one: str, other: str) -> Response:
+    @needs(Role.OPERATOR, *STAFF)
+    async def compared(self, request: Request, one: str, other: str) -> Response:
         """Return two submissions' texts, in parts."""
+        from rabbitry.apps.grading.records.course import submission_of
         from rabbitry.apps.grading.similar import course as compare
 
         records = await self._records()
         if records is None:
             raise NoSuchID(f"no submission with the id {one!r} is recorded")
-        known = await self._known()
+        known, person = await self._known(), person_of(user_of(request))
+        for given in (one, other):
+            found = await records.read(partial(submission_of, given=given))
+            person.check_module(found.module)
         work = partial(compare.compared, records, one=one, other=other, course=known)
         return json_response(await asyncio.to_thread(lambda: work(self._files(records))))
 

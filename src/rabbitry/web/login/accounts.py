@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rabbitry.apps import Role
+from rabbitry.apps import AppRole, Role
+from rabbitry.apps.exceptions import InvitationRefused
+from rabbitry.apps.passwords import LOG_COST, is_password
+from rabbitry.apps.users_file import LONGEST_NAME, LONGEST_PASSWORD, ROLES, Account, accept, read_users
 from rabbitry.exceptions import RabbitryError, UsageError
 from rabbitry.runtime.http.guesses import Guesses
-from rabbitry.web.login.passwords import LOG_COST, is_password
-from rabbitry.web.login.users import LONGEST_NAME, LONGEST_PASSWORD, ROLES, Account, read_users
 
 LOOK_AGAIN: Final = 2.0
 """Seconds between two checks whether the file of users has changed."""
@@ -77,6 +78,7 @@ class Accounts:
         self._known: OrderedDict[bytes, Person] = OrderedDict()
         self._checking: dict[bytes, asyncio.Task[Person | None]] = {}
         self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._reading = asyncio.Lock()
 
     @property
     def has_login(self) -> bool:
@@ -89,6 +91,35 @@ class Accounts:
         if person.is_shared:
             return Role.ADMIN if self._password is not None and account is None else Role.ANYONE
         return Role.ANYONE if account is None else ROLES[account.role]
+
+    def apps_of(self, person: Person) -> Mapping[str, AppRole]:
+        """Return a person's roles in apps, by app."""
+        account = None if person.is_shared else (self._users or {}).get(person.name)
+        return {} if account is None else account.apps
+
+    async def accept(self, token: str, password: str, peer: str) -> Person:
+        """Set the password of an invited person, and return the person.
+
+        Args:
+            token: The token of the invitation, which is used up.
+            password: The new password.
+            peer: The address of the request, for the limit of wrong tokens.
+
+        Raises:
+            TooManyGuesses: The address has to wait first.
+            InvitationRefused: The invitation was used or replaced, has expired, or never was.
+            UsageError: The password is too short or too long, or the file of users can't be changed.
+        """
+        self._check_limit(self._addresses, peer, f"from {peer}")
+        try:
+            async with self._turns:
+                name = await asyncio.to_thread(accept, self._file, token, password)
+        except InvitationRefused:
+            self._addresses.wrong(peer)
+            _logger.warning("an invitation was refused from %s", peer)
+            raise
+        await self._read_again()
+        return Person(name, is_shared=False)
 
     async def check(self, name: str, password: str, peer: str) -> Person | None:
         """Return the person with a name and a password; None if they are wrong.
@@ -118,9 +149,8 @@ class Accounts:
         return await asyncio.shield(checking)
 
     def _begin(self, digest: bytes, name: str, password: str, peer: str) -> asyncio.Task[Person | None]:
-        for limits, who, of in ((self._addresses, peer, f"from {peer}"), (self._names, name, "for this name")):
-            if (seconds := limits.wait(who)) > 0:
-                raise TooManyGuesses(f"Too many wrong passwords {of}", seconds)
+        self._check_limit(self._addresses, peer, f"from {peer}")
+        self._check_limit(self._names, name, "for this name")
         if len(self._checking) >= _MOST_WAITING:
             raise TooManyGuesses("Too many people sign in at once", 1)
         # Counted in advance, so that guesses sent at once can't all pass before the first one has failed.
@@ -131,10 +161,14 @@ class Accounts:
         task.add_done_callback(lambda _: self._checking.pop(digest, None))
         return task
 
+    def _check_limit(self, limits: Guesses, who: str, of: str) -> None:
+        if (seconds := limits.wait(who)) > 0:
+            raise TooManyGuesses(f"Too many wrong passwords {of}", seconds)
+
     async def _check(self, digest: bytes, name: str, password: str, peer: str) -> Person | None:
         account = (self._users or {}).get(name)
         # An unknown name costs the same work, so that the time does not reveal which names exist.
-        hashed = _NO_HASH if account is None else account.password
+        hashed = _NO_HASH if account is None or not account.password else account.password
         is_right = False
         if self._users is not None:
             async with self._turns:
@@ -177,6 +211,11 @@ class Accounts:
 
     async def _read_again(self) -> None:
         """Read the file again. A file that has become unusable is logged and changes nothing."""
+        # One after another, so that what was read later can't be replaced by what was read before.
+        async with self._reading:
+            await self._take_file()
+
+    async def _take_file(self) -> None:
         before = self._users
         try:
             if before is None and not await asyncio.to_thread(self._file.exists):

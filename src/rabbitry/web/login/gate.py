@@ -18,16 +18,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rabbitry.apps import Role, User
 from rabbitry.apps.users import USER
+from rabbitry.apps.users_file import usual_file
 from rabbitry.runtime.http.guard import basic, cookies, peer_of, refuse_websocket
 from rabbitry.runtime.http.origins import SAFE_METHODS
 from rabbitry.telemetry import Masking
 from rabbitry.web.login.accounts import Accounts, Person, TooManyGuesses
 from rabbitry.web.login.sessions import TOKEN_HEADER, Session, Sessions
-from rabbitry.web.login.users import usual_file
 
 SESSION: Final = "rabbitry.session"
 """The key of a request's scope with its session, if it has one."""
-_OPEN: Final = frozenset({"/login/", "/session"})
+_OPEN: Final = frozenset({"/login/", "/session", "/invitation"})
 """Paths that need no login, besides the dashboard's own scripts and styles."""
 _OPEN_FILES: Final = "/static/"
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
@@ -77,7 +77,7 @@ class Login:
             address: The address of the request.
         """
         role = min(self.accounts.role_of(person), self._most)
-        return User(person.name, role, address, is_shared=person.is_shared)
+        return User(person.name, role, address, person.is_shared, self.accounts.apps_of(person))
 
     def nobody(self, address: str) -> User:
         """Return the user of a request without a login, who has all rights if no login is needed."""

@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from rabbitry._decode import decode_json
 from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import answers, json_response, route_class
+from rabbitry.apps.exceptions import InvitationRefused
 from rabbitry.exceptions import Undecodable, UsageError
 from rabbitry.runtime.http.guard import cookie_name, peer_of
 from rabbitry.web._shell import login_page
@@ -20,6 +21,7 @@ from rabbitry.web.login.gate import SESSION, Login
 from rabbitry.web.login.requests import body_of
 
 if TYPE_CHECKING:
+    from rabbitry.web.login.accounts import Person
     from rabbitry.web.login.sessions import Session
 
 _LARGEST: Final = 10_000
@@ -29,6 +31,13 @@ class Credentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The name and the password that somebody signs in with."""
 
     name: str
+    password: str
+
+
+class Accepted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The token of an invitation, and the password that the invited person chose."""
+
+    token: str
     password: str
 
 
@@ -49,6 +58,7 @@ class LoginRoutes:
         self.router.add_api_route("/session", self.show, responses=answers(Me))
         add = self.router.add_api_route
         add("/session", self.sign_in, methods=["POST"], openapi_extra=body_of(Credentials), responses=answers(SignedIn))
+        add("/invitation", self.accept, methods=["POST"], openapi_extra=body_of(Accepted), responses=answers(SignedIn))
         add("/logout", self.sign_out, methods=["POST"], responses=answers(Done))
 
     @needs(Role.ANYONE)
@@ -77,6 +87,25 @@ class LoginRoutes:
             return JSONResponse({"error": str(error)}, 429, {"Retry-After": str(error.seconds)})
         if person is None:
             return JSONResponse({"error": "wrong name or password"}, 401, {"WWW-Authenticate": "Rabbitry"})
+        return self._signed_in(request, person)
+
+    @needs(Role.ANYONE)
+    async def accept(self, request: Request) -> Response:
+        """Set the password of an invited user, and begin a session."""
+        try:
+            given = decode_json(await request.body(), Accepted)
+        except Undecodable as error:
+            raise UsageError(f"the request has no token and password: {error}") from error
+        try:
+            person = await self._login.accounts.accept(given.token, given.password, peer_of(request.scope))
+        except TooManyGuesses as error:
+            return JSONResponse({"error": str(error)}, 429, {"Retry-After": str(error.seconds)})
+        except InvitationRefused as error:
+            return JSONResponse({"error": str(error)}, 403)
+        return self._signed_in(request, person)
+
+    def _signed_in(self, request: Request, person: Person) -> Response:
+        """Begin a session, and return its answer with the cookie."""
         self._end(request)
         session = self._login.sessions.begin(person.name, is_shared=person.is_shared)
         answer = json_response({"name": person.name})
@@ -86,7 +115,7 @@ class LoginRoutes:
         answer.headers["Set-Cookie"] = f"{cookie_name(request.scope)}={session.key}; HttpOnly; SameSite=Strict{secure}"
         return answer
 
-    @needs(Role.VIEWER)
+    @needs(Role.MEMBER)
     async def sign_out(self, request: Request) -> Response:
         """End the session."""
         self._end(request)

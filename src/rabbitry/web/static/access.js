@@ -1,5 +1,5 @@
 // The role of the page's user. The server checks each request; the page only disables what it would refuse.
-const ROLES = ["anyone", "viewer", "operator", "admin"];
+const ROLES = ["anyone", "member", "viewer", "operator", "admin"];
 
 export const role = document.querySelector("meta[name=rabbitry-role]")?.content ?? "viewer";
 

@@ -1,27 +1,49 @@
 // Signs in: sends name and password to the server, which answers with a cookie, and opens the page that was requested.
+// The link of an invitation brings its token in the fragment, which browsers do not send; then a new password is set.
 const form = document.getElementById("sign-in");
 const failed = document.getElementById("failed");
 const button = form.querySelector("button");
 const root = new URL("../", location.href);
+const link = new URLSearchParams(location.hash.slice(1));
+const token = link.get("invitation");
+const { name, password, again } = form.elements;
+
+if (token !== null) {
+  document.title = document.title.replace("Sign in", "Choose a password");
+  name.value = link.get("name") ?? "";
+  name.readOnly = true;
+  password.autocomplete = "new-password";
+  again.closest("label").hidden = false;
+  button.textContent = "Set the password";
+  password.focus();
+}
+// Another link opened in this tab changes only the fragment.
+addEventListener("hashchange", () => location.reload());
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
+  if (token !== null && password.value !== again.value) return fail("The passwords differ.");
   button.disabled = true;
   failed.textContent = "";
-  const error = await signIn(form.elements.name.value.trim(), form.elements.password.value);
+  const error = token === null ? await send("session", { name: name.value.trim(), password: password.value })
+    : await send("invitation", { token, password: password.value });
   if (!error) return location.replace(wanted());
   button.disabled = false;
-  failed.textContent = error;
-  form.elements.password.select();
-  form.elements.password.focus();
+  fail(error);
 });
 
+function fail(error) {
+  failed.textContent = error;
+  password.select();
+  password.focus();
+}
+
 // Returns the error; an empty text if there is none.
-async function signIn(name, password) {
+async function send(place, body) {
   const headers = { "Content-Type": "application/json", "X-Rabbitry-Token": document.querySelector("meta[name=rabbitry-token]").content };
   try {
     const signal = AbortSignal.timeout(30_000);
-    const answer = await fetch(new URL("session", root), { method: "POST", headers, signal, body: JSON.stringify({ name, password }) });
+    const answer = await fetch(new URL(place, root), { method: "POST", headers, signal, body: JSON.stringify(body) });
     if (answer.ok) return "";
     const { error } = await answer.json();
     return `${error[0].toUpperCase()}${error.slice(1)}.`;

@@ -1,4 +1,5 @@
 // The search over everything: a dialog, opened by / or Ctrl-K. Modules of pages and apps add what can be found.
+import { lacking } from "./access.js";
 import { shown } from "./format.js";
 import { Component, createRef, html, render } from "./html.js";
 import { views } from "./views.js";
@@ -21,7 +22,7 @@ addProvider(() => THEMES.map(([title, theme]) => ({ kind: "theme", title, run: (
 // The server finds messages by their ids, and machines, stages and queues by name.
 const urlOf = ({ id, key }) => new URL(id === undefined ? `#${encodeURIComponent(key)}` : `way/?id=${encodeURIComponent(id)}`, root).href;
 addProvider(async (words) => {
-  if (words.length < 2) return [];
+  if (words.length < 2 || lacking("viewer")) return [];
   const place = new URL(`way/api/search?words=${encodeURIComponent(words.slice(0, 255))}`, root);
   const answer = await fetch(place, { signal: AbortSignal.timeout(5000) });
   return answer.ok ? (await answer.json()).map((one) => ({ kind: one.kind, title: one.title, url: urlOf(one) })) : [];

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from rabbitry.apps.grading.commands import files, inbox, records, regrade, requests, roles, similar, stats, students
+from rabbitry.apps.grading.commands import (
+    files,
+    inbox,
+    invite,
+    records,
+    regrade,
+    requests,
+    roles,
+    similar,
+    stats,
+    students,
+)
 
 app: typer.Typer = typer.Typer()
 app.add_typer(students.app)
@@ -14,5 +25,6 @@ app.add_typer(files.app)
 app.add_typer(regrade.app)
 app.add_typer(similar.app)
 app.add_typer(stats.app)
+app.add_typer(invite.app)
 app.add_typer(inbox.app, name="inbox", help="Submissions that wait for a person's decision.", no_args_is_help=True)
 app.add_typer(requests.app, name="requests", help="Requests for another look at a mark.", no_args_is_help=True)

@@ -249,7 +249,8 @@ def found(connection: Connection, given: str, least: int = 1) -> tuple[Submissio
 class Filter:
     """The filter of a list; all entries by default.
 
-    find: a prefix of a student's number or of an id. limit: the most entries, after the first `offset`.
+    find: a prefix of a student's number or of an id. limit: the most entries, after the first `offset`. student: only
+    those of this student. modules: only those of these modules.
     """
 
     find: str = ""
@@ -257,12 +258,18 @@ class Filter:
     status: str | None = None
     limit: int | None = None
     offset: int = 0
+    student: str | None = None
+    modules: tuple[str, ...] | None = None
 
     def conditions(self, table: Table | Subquery, identity: ColumnElement[str]) -> list[ColumnElement[bool]]:
         """Return the conditions for a table with students and modules; `identity` is its column of ids."""
         conditions: list[ColumnElement[bool]] = []
         if self.module is not None:
             conditions.append(table.c.module == text(self.module, 200))
+        if self.student is not None:
+            conditions.append(table.c.student == text(self.student, 200))
+        if self.modules is not None:
+            conditions.append(table.c.module.in_([text(name, 200) for name in self.modules]))
         if self.status is not None:
             conditions.append(table.c.status == text(self.status, 200))
         if self.find:
@@ -322,9 +329,10 @@ def place_of_files(connection: Connection) -> str | None:
     return connection.execute(select(settings.c.value).where(settings.c.name == _PLACE)).scalar()
 
 
-def counts(connection: Connection) -> dict[str, int]:
-    """Count the submissions by status."""
-    rows = connection.execute(select(submissions.c.status, func.count()).group_by(submissions.c.status))
+def counts(connection: Connection, wanted: Filter = _ALL) -> dict[str, int]:
+    """Count the submissions that a filter matches by status, without its limit."""
+    query = select(submissions.c.status, func.count()).where(*wanted.conditions(submissions, submissions.c.id))
+    rows = connection.execute(query.group_by(submissions.c.status))
     return {row[0]: row[1] for row in rows}
 
 

@@ -72,9 +72,9 @@ def count(connection: Connection, role: RoleName, wanted: Filter = _ALL) -> int:
     return connection.execute(select(func.count()).select_from(query.subquery())).scalar_one()
 
 
-def counts(connection: Connection) -> dict[str, int]:
-    """Count the entries waiting in each role's inbox."""
-    open_ = _waiting().order_by(None).subquery()
+def counts(connection: Connection, wanted: Filter = _ALL) -> dict[str, int]:
+    """Count the entries waiting in each role's inbox that match a filter, without its limit."""
+    open_ = _waiting().where(*wanted.conditions(inbox, inbox.c.submission)).order_by(None).subquery()
     rows = connection.execute(select(open_.c.role, func.count()).group_by(open_.c.role))
     return {row[0]: row[1] for row in rows}
 

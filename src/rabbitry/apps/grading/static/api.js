@@ -1,7 +1,16 @@
 // The page's requests to the server, and formats for the answers.
+import { lacking } from "../../static/access.js";
 import { ask, post, query } from "../../static/ask.js";
 
 export { ask, query };
+
+// What the page's user may see and do: `person` of the server's overview. It is the same until the page is loaded again.
+let person = { role: null, name: null, student: null, inboxes: [], submits: true };
+export const me = () => person;
+export const meet = (found) => (person = found);
+
+// Returns why the user may not download or decide; null if they may. The server checks each request.
+export const refused = () => (person.role === null ? lacking("operator") : null);
 
 export const fileURL = (id) => `api/files/${encodeURIComponent(id)}`;
 

@@ -1,7 +1,6 @@
 // The form in which a person decides on one assignment. Only a click on a button decides.
-import { lacking } from "../../static/access.js";
 import { Component, createRef, html } from "../../static/html.js";
-import { ask, decide, fileURL, mark } from "./api.js";
+import { ask, decide, fileURL, mark, me, refused } from "./api.js";
 import * as drafts from "./drafts.js";
 import { visible } from "./text.js";
 
@@ -155,7 +154,7 @@ export class Decide extends Component {
 
   render({ role, item, close }, { asks, busy, changed, error, isOlder }) {
     const can = (action) => item.actions.includes(action);
-    const reason = lacking("operator");
+    const reason = refused();
     return html`<form class="decide" ref=${this.form} onSubmit=${(event) => event.preventDefault()}>
       <h3>Student ${visible(item.student)}, ${item.module ? visible(item.module) : "no module"} <small>${item.id}</small></h3>
       <p><a class="download" href=${fileURL(item.id)} download>Download ${item.name ? visible(item.name) : "the file"}</a></p>
@@ -176,7 +175,7 @@ export class Decide extends Component {
       </div>`}
       ${can("send-back") && html`<div class="fields">${this.field("remark", "Remark, if you send it back", { rows: 2 })}</div>`}
       <div class="fields">
-        ${this.field("who", "Your name", { maxlength: 100, autocomplete: "name" })}
+        ${me().name === null && this.field("who", "Your name", { maxlength: 100, autocomplete: "name" })}
         ${item.actions.map((action) => html`<button type="button" class=${action === "send-back" ? "" : "primary"} disabled=${busy || reason !== null}
           onClick=${this.act(action)}>${TITLES[action] ?? action}</button>`)}
         <button type="button" disabled=${busy} onClick=${close}>Close</button>

@@ -1,10 +1,9 @@
 // A course's page: the pipeline, the submissions with their histories, the form, and the inboxes.
-import { lacking } from "../../static/access.js";
 import { Held } from "../../static/held.js";
 import { Component, html, render } from "../../static/html.js";
 import { Pager } from "../../static/pager.js";
 import { report } from "../../static/status.js";
-import { ask, duration, fileURL, mark, query, submit, time } from "./api.js";
+import { ask, duration, fileURL, mark, me, meet, query, refused, submit, time } from "./api.js";
 import * as drafts from "./drafts.js";
 import { Inbox } from "./inbox.js";
 import { Filter } from "./lists.js";
@@ -19,6 +18,7 @@ const ROLES = [
   { name: "assistant", title: "Assistant" },
   { name: "coordinator", title: "Coordinator" },
 ];
+const ANSWERING = ["demonstrator", "assistant"]; // to requests for another look
 const EACH = 1000; // milliseconds between two requests while the page is visible
 
 // The parts of the address; a part that is not UTF-8 stays as it is.
@@ -50,6 +50,7 @@ class Course extends Component {
     try {
       const overview = await ask(`overview?${query(filter)}`);
       if (filter !== this.state.filter) return;
+      meet(overview.person);
       if (overview.submissions.length === 0 && filter.page > 0) {
         this.show({ page: Math.max(0, Math.ceil(overview.total / overview.each) - 1) });
       } else {
@@ -67,15 +68,17 @@ class Course extends Component {
 
   view([place, name, other]) {
     const { overview, tick, filter } = this.state;
-    if (place === "submit") return html`<${Submit} modules=${overview.modules} />`;
-    if (place === "inbox" && ROLES.some((role) => role.name === name)) {
+    if (place === "submit" && me().submits) return html`<${Submit} modules=${overview.modules} />`;
+    if (place === "inbox" && me().inboxes.includes(name)) {
       const stamp = `${overview.inboxes[name]} ${overview.newest[name]}`;
       return html`<${Inbox} role=${name} stamp=${stamp} modules=${overview.modules} who=${overview.who} />`;
     }
-    if (place === "requests") return html`<${Requests} stamp=${overview.requests} modules=${overview.modules} />`;
-    if (place === "similar" && name && other) return html`<${SideBySide} key=${`${name} ${other}`} one=${name} other=${other} />`;
-    if (place === "similar") return html`<${Similar} modules=${overview.modules} />`;
-    if (place === "stats") return html`<${Stats} modules=${overview.modules} />`;
+    if (place === "requests" && me().inboxes.length > 0) return html`<${Requests} stamp=${overview.requests} modules=${overview.modules} />`;
+    if (place === "similar" && me().inboxes.length > 0) {
+      if (name && other) return html`<${SideBySide} key=${`${name} ${other}`} one=${name} other=${other} />`;
+      return html`<${Similar} modules=${overview.modules} />`;
+    }
+    if (place === "stats" && me().inboxes.length > 0) return html`<${Stats} modules=${overview.modules} />`;
     if (place === "submission" && name) return html`<${Submission} key=${name} id=${name} tick=${tick} who=${overview.who} />`;
     return html`<${Submissions} overview=${overview} filter=${filter} show=${this.show} />`;
   }
@@ -84,14 +87,14 @@ class Course extends Component {
     const [place = "", name] = route;
     return html`
       <nav class="places tabs" aria-label="Assignments">
-        ${[["", "Submissions"], ["submit", "Submit"]].map(([to, title]) =>
+        ${[["", "Submissions"], ...(me().submits ? [["submit", "Submit"]] : [])].map(([to, title]) =>
           html`<a href=${`#/${to}`} aria-current=${place === to ? "page" : null}>${title}</a>`)}
-        ${ROLES.map(({ name: role, title }) => html`<a href=${`#/inbox/${role}`} aria-current=${name === role ? "page" : null}>${title}
+        ${ROLES.filter((role) => me().inboxes.includes(role.name)).map(({ name: role, title }) => html`<a href=${`#/inbox/${role}`} aria-current=${name === role ? "page" : null}>${title}
           ${overview?.inboxes[role] > 0 && html` <b class="number">${overview.inboxes[role]}</b>`}</a>`)}
-        <a href="#/requests" aria-current=${place === "requests" ? "page" : null}>Requests
+        ${me().inboxes.length > 0 && html`<a href="#/requests" aria-current=${place === "requests" ? "page" : null}>Requests
           ${overview?.requests > 0 && html` <b class="number">${overview.requests}</b>`}</a>
-        <a href="#/stats" aria-current=${place === "stats" ? "page" : null}>Statistics</a>
-        <a href="#/similar" aria-current=${place === "similar" ? "page" : null}>Similar</a>
+          <a href="#/stats" aria-current=${place === "stats" ? "page" : null}>Statistics</a>
+          <a href="#/similar" aria-current=${place === "similar" ? "page" : null}>Similar</a>`}
       </nav>
       ${error && html`<p class="notice bad" role="alert">The page may be out of date: ${visible(error)}.</p>`}
       ${overview && html`<${Pipeline} overview=${overview} />${this.view(route)}`}`;
@@ -173,7 +176,7 @@ class Submission extends Component {
           <${Timing} of=${found} /></p>
         ${found.timing && html`<p>Submitted ${time(found.submitted_at)}, ${found.timing}${found.penalty > 0 && html`; final mark
           <b class="final"> ${mark(found.final_mark, found.out_of)}</b>`}. ${found.counts ? "It counts." : "It does not count."}</p>`}
-        ${found.has_file && (lacking("operator") ? html`<p class="nothing">To download the file: ${lacking("operator")}</p>`
+        ${found.has_file && (refused() ? html`<p class="nothing">To download the file: ${refused()}</p>`
           : html`<p><a class="download" href=${fileURL(found.id)} download>Download the file</a></p>`)}
         <ol class="history">${found.history.map((hop) => html`<li>
           <b>${visible(hop.status)}</b> by ${visible(hop.role)} <i>${visible(hop.who)}</i> on ${visible(hop.place)}, ${time(hop.at)}
@@ -181,8 +184,8 @@ class Submission extends Component {
           ${hop.remark !== null && html`<p class="notice warn">${visible(hop.remark)}</p>`}
           ${hop.feedback !== null && html`<pre class="feedback">${visible(hop.feedback)}</pre>`}
         </li>`)}</ol>
-        ${waiting && html`<${AnswerRequest} key=${waiting.id} to=${waiting} who=${who} done=${reload} />`}
-        ${!waiting && found.status === "confirmed" && html`<${AskAgain} of=${found} done=${reload} />`}`}
+        ${waiting && ANSWERING.some((role) => me().inboxes.includes(role)) && html`<${AnswerRequest} key=${waiting.id} to=${waiting} who=${who} done=${reload} />`}
+        ${!waiting && found.status === "confirmed" && me().submits && html`<${AskAgain} of=${found} done=${reload} />`}`}
     </section>`;
   }
 }
@@ -209,13 +212,15 @@ class Submit extends Component {
   });
 
   render({ modules }, { student, module, id, error, busy }) {
-    const reason = lacking("operator");
+    const reason = refused();
     return html`<section class="panel">
       <h2>Submit an assignment</h2>
       <form class="submit" onSubmit=${this.onSubmit}>
         <div class="fields">
-          <label><span>Student number</span><input name="student" value=${student} onInput=${this.type("student")} required
-            maxlength="200" autocomplete="off" /></label>
+          ${me().student === null
+            ? html`<label><span>Student number</span><input name="student" value=${student} onInput=${this.type("student")} required
+              maxlength="200" autocomplete="off" /></label>`
+            : html`<p>Student ${visible(me().student)}</p>`}
           <label><span>Module</span><select name="module" value=${module} onChange=${this.type("module")}>
             ${modules.map((name) => html`<option value=${name}>${plain(name)}</option>`)}</select></label>
           <label class="wide"><span>File</span><input name="file" type="file" required /></label>

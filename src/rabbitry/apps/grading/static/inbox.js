@@ -1,9 +1,8 @@
 // A role's inbox: the list, page by page, and the opened item.
 import { Held } from "../../static/held.js";
 import { Component, html } from "../../static/html.js";
-import { lacking } from "../../static/access.js";
 import { Pager } from "../../static/pager.js";
-import { ask, mark, query, time } from "./api.js";
+import { ask, mark, query, refused, time } from "./api.js";
 import { Decide } from "./decide.js";
 import { Filter } from "./lists.js";
 import { visible } from "./text.js";
@@ -78,7 +77,7 @@ export class Inbox extends Component {
           <td data-label="File" class="long">${item.name ? visible(item.name) : "–"}</td>
           <td data-label="Mark">${mark(item.mark, item.out_of)}</td>
           <td data-label="Arrived"><span>${time(item.arrived_at)}${item.sent_back > 0 && html` <span class="tag">sent back ${item.sent_back}×</span>`}</span></td>
-          <td>${isGone ? "no longer here" : html`<button type="button" disabled=${lacking("operator") !== null} title=${lacking("operator")}
+          <td>${isGone ? "no longer here" : html`<button type="button" disabled=${refused() !== null} title=${refused()}
             onClick=${() => this.open(item.id)}>Open</button>`}</td>
         </tr>`} />
       </table></div>`}

@@ -1,8 +1,7 @@
 // Requests for another look: the list of those that wait, the form of who asks, and the form of who answers.
-import { lacking } from "../../static/access.js";
 import { Component, html } from "../../static/html.js";
 import { Pager } from "../../static/pager.js";
-import { answer, ask, askAgain, mark, query, time } from "./api.js";
+import { answer, ask, askAgain, mark, me, query, refused, time } from "./api.js";
 import * as drafts from "./drafts.js";
 import { Filter } from "./lists.js";
 import { visible } from "./text.js";
@@ -82,7 +81,7 @@ export class AskAgain extends Sending {
   }
 
   render({ of }, { reason, busy, error }) {
-    const lacks = lacking("operator");
+    const lacks = refused();
     return html`<details class="again" open=${reason !== ""}><summary>Ask for another look</summary>
       <form onSubmit=${(event) => {
         event.preventDefault();
@@ -104,7 +103,7 @@ export class AnswerRequest extends Sending {
   constructor(props) {
     super(props);
     const remark = drafts.load(`answer.${props.to.id}`)?.remark ?? "";
-    this.state = { ...this.state, remark, role: "demonstrator", who: drafts.load("who") ?? props.who ?? "" };
+    this.state = { ...this.state, remark, role: me().role ?? "demonstrator", who: drafts.load("who") ?? props.who ?? "" };
   }
 
   give = (given) => () => this.send(() => {
@@ -114,7 +113,7 @@ export class AnswerRequest extends Sending {
   });
 
   render({ to }, { remark, role, who, busy, error }) {
-    const lacks = lacking("operator");
+    const lacks = refused();
     const isOff = busy || lacks !== null;
     return html`<form class="answer" onSubmit=${(event) => event.preventDefault()}>
       <h3>Another look was asked for</h3>
@@ -122,10 +121,10 @@ export class AnswerRequest extends Sending {
       <div class="fields">
         <label class="wide"><span>Remark (needed to refuse)</span>
           <textarea name="remark" rows="2" value=${remark} onInput=${this.type("remark")}></textarea></label>
-        <label><span>As</span><select name="role" value=${role} onChange=${(event) => this.setState({ role: event.currentTarget.value })}>
-          <option value="demonstrator">demonstrator</option><option value="assistant">assistant</option></select></label>
-        <label><span>Your name</span><input name="who" value=${who} maxlength="100" autocomplete="name"
-          onInput=${(event) => this.setState({ who: event.currentTarget.value })} /></label>
+        ${me().role === null && html`<label><span>As</span><select name="role" value=${role} onChange=${(event) => this.setState({ role: event.currentTarget.value })}>
+          <option value="demonstrator">demonstrator</option><option value="assistant">assistant</option></select></label>`}
+        ${me().name === null && html`<label><span>Your name</span><input name="who" value=${who} maxlength="100" autocomplete="name"
+          onInput=${(event) => this.setState({ who: event.currentTarget.value })} /></label>`}
         <button type="button" class="primary" disabled=${isOff} onClick=${this.give("upheld")}>Uphold: mark it again</button>
         <button type="button" disabled=${isOff} onClick=${this.give("refused")}>Refuse</button>
       </div>

@@ -1,7 +1,6 @@
 // Similar solutions: the pairs of a module, and two texts side by side with the parts that match.
-import { lacking } from "../../static/access.js";
 import { Component, html } from "../../static/html.js";
-import { ask, compare, query, time } from "./api.js";
+import { ask, compare, query, refused, time } from "./api.js";
 import { plain, visible } from "./text.js";
 
 const EACH = 1000; // milliseconds between two questions while a comparison runs
@@ -22,7 +21,7 @@ export class Similar extends Component {
   async load(start = false) {
     clearTimeout(this.timer);
     const { module } = this.state;
-    if (lacking("operator") || !module) return;
+    if (refused() || !module) return;
     try {
       const found = await (start ? compare({ module }) : ask(`similar?${query({ module })}`));
       if (module !== this.state.module) return;
@@ -36,7 +35,7 @@ export class Similar extends Component {
   choose = (event) => this.setState({ module: event.currentTarget.value, found: null, error: null }, () => this.load());
 
   render({ modules }, { module, found, error }) {
-    const lacks = lacking("operator");
+    const lacks = refused();
     const leftOut = Object.entries(found?.left_out ?? {});
     return html`<section class="panel similar">
       <div class="bar-top"><h2>Similar solutions</h2>

@@ -1,12 +1,15 @@
-"""The file of users: names, roles and hashed passwords, as `rabbitry web users` writes it."""
+"""The file of the dashboard's users: names, roles, hashed passwords and invitations."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
+import secrets
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, Literal
@@ -16,9 +19,10 @@ import platformdirs
 
 from rabbitry._decode import decode_json
 from rabbitry._words import reason
-from rabbitry.apps import Role
+from rabbitry.apps.exceptions import InvitationRefused
+from rabbitry.apps.passwords import hash_password, is_hash
+from rabbitry.apps.users import AppRole, Role
 from rabbitry.exceptions import Undecodable, UsageError
-from rabbitry.web.login.passwords import is_hash
 
 VARIABLE: Final = "RABBITRY_WEB_USERS"
 """The environment variable of the option --users."""
@@ -26,15 +30,31 @@ ROLES: Final[Mapping[str, Role]] = {role.label: role for role in Role if role is
 LONGEST_NAME: Final = 64
 LONGEST_PASSWORD: Final = 1024
 SHORTEST_PASSWORD: Final = 8
-_LARGEST: Final = 1 << 20
-"""Bytes of a file."""
+_LARGEST: Final = 1 << 23
+"""Bytes of a file: 10,000 users with invitations take 5 MB."""
 
 
-class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A user: the role, and the password's hash."""
+class Invitation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A link with which a user sets the password, once. digest: SHA-256 of its token. until: Unix time of its end."""
 
-    role: Literal["viewer", "operator", "admin"]
+    digest: str
+    until: float
+
+
+class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A user.
+
+    Attributes:
+        role: The role in the dashboard.
+        password: The password's hash; empty until an invited user has set it.
+        apps: App → the user's role in it.
+        invitation: The invitation that is open, if there is one.
+    """
+
+    role: Literal["member", "viewer", "operator", "admin"]
     password: str
+    apps: dict[str, AppRole] = {}
+    invitation: Invitation | None = None
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,7 +124,8 @@ def read_users(file: Path) -> dict[str, Account]:
         raise UsageError(f"{file} is not a file of users, as `rabbitry web users add` makes it: {error}") from error
     for name, account in found.items():
         check_name(name)
-        if not is_hash(account.password):
+        is_to_be_set = account.password == "" and account.invitation is not None
+        if not is_to_be_set and not is_hash(account.password):
             raise UsageError(f"{file}: the password of user {name!r} is not a hash that `rabbitry web users` makes")
     return found
 
@@ -127,6 +148,58 @@ def changed_users(file: Path) -> Iterator[dict[str, Account]]:
             _replace(file, msgspec.json.format(msgspec.json.encode(_File(users))) + b"\n")
     except OSError as error:
         raise UsageError(f"the file of users {file} can't be written: {reason(error)}") from error
+
+
+def invited(account: Account, seconds: float) -> tuple[Account, str]:
+    """Return an account with a new invitation instead of an earlier one, and the invitation's token.
+
+    A password that was set before holds until the invitation is accepted.
+
+    Args:
+        account: The account.
+        seconds: How long the invitation holds.
+    """
+    token = secrets.token_urlsafe(32)
+    invitation = Invitation(_digest(token), time.time() + seconds)
+    return msgspec.structs.replace(account, invitation=invitation), token
+
+
+def accept(file: Path, token: str, password: str) -> str:
+    """Set the password of an invited user, which uses up the invitation. Return the user's name. Blocks.
+
+    Args:
+        file: The file of users.
+        token: The invitation's token.
+        password: The new password.
+
+    Raises:
+        InvitationRefused: There is no such invitation: it was used or replaced, or has expired.
+        UsageError: The password is too short or too long, or the file can't be used.
+    """
+    check_password(password)
+    if _invited_with(read_users(file), token) is None:  # before the slow hash, which nobody may order in advance
+        raise InvitationRefused
+    hashed = hash_password(password)
+    with changed_users(file) as users:
+        # Of two requests with the same token, the second one finds no invitation.
+        name = _invited_with(users, token)
+        if name is None:
+            raise InvitationRefused
+        users[name] = msgspec.structs.replace(users[name], password=hashed, invitation=None)
+    return name
+
+
+def _invited_with(users: Mapping[str, Account], token: str) -> str | None:
+    # A token has 256 random bits, so its digest needs no salt, and the time of a comparison does not help to guess it.
+    digest, now = _digest(token), time.time()
+    for name, account in users.items():
+        if account.invitation is not None and account.invitation.digest == digest and now < account.invitation.until:
+            return name
+    return None
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _replace(file: Path, text: bytes) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rabbitry.web.login.passwords import LOG_COST, hash_password, is_hash, is_password
+from rabbitry.apps.passwords import LOG_COST, hash_password, is_hash, is_password
 
 _LIGHT = hash_password("pässword", log_cost=1)
 _OTHER = f"$scrypt$ln=1,r=8,p=3${'a' * 22}${'b' * 43}"  # the same in all processes of a run

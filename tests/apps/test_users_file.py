@@ -7,8 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from rabbitry.apps.exceptions import InvitationRefused
+from rabbitry.apps.users_file import (
+    Account,
+    accept,
+    changed_users,
+    check_name,
+    check_password,
+    chosen_file,
+    invited,
+    read_users,
+)
 from rabbitry.exceptions import UsageError
-from rabbitry.web.login.users import Account, changed_users, check_name, check_password, chosen_file, read_users
 
 _HASH = f"$scrypt$ln=1,r=8,p=3${'a' * 22}${'b' * 43}"
 
@@ -74,7 +84,7 @@ def test_a_file_that_others_can_read_or_change_is_refused(tmp_path: Path, mode: 
             f'{{"users": {{"a:b": {{"role": "admin", "password": "{_HASH}"}}}}}}'.encode(),
             "'a:b' can't be a user's name",
         ),
-        (b'{"users": {}}' + b" " * (1 << 20), "larger than 1048576 bytes"),
+        (b'{"users": {}}' + b" " * (1 << 23), "larger than 8388608 bytes"),
     ],
 )
 def test_a_bad_file_is_refused_and_its_secrets_are_not_shown(tmp_path: Path, text: bytes, why: str) -> None:
@@ -116,3 +126,37 @@ def test_a_lock_is_let_go(tmp_path: Path) -> None:
         with changed_users(tmp_path / "users.json") as users:
             users[str(number)] = Account("viewer", _HASH)
     assert len(os.listdir(tmp_path)) == 2
+
+
+def _invited(file: Path, seconds: float) -> str:
+    with changed_users(file) as users:
+        users["alice"], token = invited(users.get("alice", Account("member", "")), seconds)
+    return token
+
+
+def test_an_invitation_sets_a_password_once_and_only_in_time(tmp_path: Path) -> None:
+    file = tmp_path / "users.json"
+    replaced, expired = _invited(file, 60), _invited(file, -1)
+    for token in (replaced, expired, "", "x" * 10_000, "\ud800"):
+        with pytest.raises(InvitationRefused, match="ask for a new one"):
+            accept(file, token, "correct horse")
+    token = _invited(file, 60)
+    assert token not in file.read_text()
+    with pytest.raises(UsageError, match="8 to 1024 characters"):
+        accept(file, token, "short")  # and it is not used up
+    outcomes: list[str] = []
+
+    def try_it(password: str) -> None:
+        try:
+            outcomes.append(accept(file, token, password))
+        except InvitationRefused:
+            outcomes.append("refused")
+
+    threads = [threading.Thread(target=try_it, args=(f"password {number}",)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["alice", "refused", "refused"]
+    assert read_users(file)["alice"].invitation is None
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600

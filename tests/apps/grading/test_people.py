@@ -1,0 +1,233 @@
+"""What each role in the course may do in the dashboard: every route with every role, and only one's own submissions."""
+
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import httpx
+import msgspec
+import pytest
+from fastapi import FastAPI
+
+from rabbitry.apps import AppRole, Role, Site, User
+from rabbitry.apps.grading.message import Decision, submission
+from rabbitry.apps.grading.people import EVERYBODY, Person, person_of
+from rabbitry.apps.grading.receiving import new_id
+from rabbitry.apps.grading.records import Database, course, inbox
+from rabbitry.apps.grading.roles import ROLES, decide
+from rabbitry.apps.passwords import hash_password
+from rabbitry.apps.users_file import Account, changed_users
+from rabbitry.exceptions import UsageError
+from rabbitry.web.server import mounts
+from tests.web.login.dashboards import PASSWORD, client, dashboard, example, routes_of
+
+_READ: Final = {*EVERYBODY}
+_STAFF: Final = {*EVERYBODY} - {"student"}
+ALLOWED: Final = {
+    "GET /grading/api/overview": _READ,
+    "GET /grading/api/submissions/{identity}": _READ,
+    "GET /grading/api/files/{identity}": _READ,
+    "POST /grading/api/submissions": {"student", "coordinator"},
+    "GET /grading/api/inbox/{role}": _STAFF,
+    "GET /grading/api/inbox/{role}/{identity}": _STAFF,
+    "POST /grading/api/inbox/{role}/{identity}": _STAFF,
+    "POST /grading/api/submissions/{identity}/requests": {"student", "coordinator"},
+    "GET /grading/api/requests": _STAFF,
+    "POST /grading/api/requests/{number}": {"demonstrator", "assistant"},
+    "GET /grading/api/stats": _STAFF,
+    "GET /grading/api/similar": _STAFF,
+    "POST /grading/api/similar": _STAFF,
+    "GET /grading/api/similar/{one}/{other}": _STAFF,
+    "GET /grading/": _READ,
+    "GET /grading/static": _READ,
+    # Of the dashboard: what everybody who can sign in uses.
+    "GET /": _READ,
+    "GET /login/": _READ,
+    "GET /session": _READ,
+    "POST /session": _READ,
+    "POST /invitation": _READ,
+    "POST /logout": _READ,
+    "GET /static": _READ,
+    "GET /static/views.js": _READ,
+}
+"""Route → the roles in the course that may use it; all other routes of the dashboard are closed to people who have one.
+
+A new route of grading is closed to them too until its `needs` names roles, and it is added here with care.
+"""
+_OWN: Final = {
+    "demonstrator": AppRole("demonstrator", ("cloud_computing",)),
+    "assistant": AppRole("assistant"),
+    "coordinator": AppRole("coordinator"),
+    "student": AppRole("student", ("7",)),
+}
+
+
+def _account(role: AppRole, dashboard_role: str = "member") -> Account:
+    hashed = hash_password(PASSWORD, log_cost=1)
+    return msgspec.convert({"role": dashboard_role, "password": hashed, "apps": {"grading": role}}, Account)
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    url = f"sqlite:///{tmp_path / 'course.sqlite3'}"
+    monkeypatch.setenv("RABBITRY_DATABASE", url)
+    return url
+
+
+@pytest.fixture
+def app(tmp_path: Path, database: str) -> FastAPI:
+    """A dashboard with a user for each role in the course, of the same name."""
+    assert database
+    file = tmp_path / "users.json"
+    with changed_users(file) as users:
+        users |= {name: _account(role) for name, role in _OWN.items()}
+        users["overseer"] = _account(_OWN["student"], "operator")
+        users["head"] = _account(_OWN["student"], "admin")
+    return dashboard(tmp_path, mounts(Site(broker="amqp://127.0.0.1:1/")), users=file)
+
+
+@pytest.mark.parametrize("role", EVERYBODY)
+async def test_every_route_is_open_to_the_roles_of_its_row_and_closed_to_all_others(app: FastAPI, role: str) -> None:
+    routes = {*routes_of(app)}
+    assert {*ALLOWED} <= routes
+    async with client(app) as http:
+        for route in sorted(routes):
+            method, _, path = route.partition(" ")
+            if method == "WS":
+                continue  # tests/web/login/test_roles.py: closed to members
+            answer = await http.request(method, example(path, role), auth=(role, PASSWORD))
+            is_refused = answer.status_code == 403 and "needs the role" in answer.text
+            assert is_refused == (role not in ALLOWED.get(route, ())), (route, answer.status_code, answer.text)
+            assert is_refused or answer.status_code != 401
+
+
+@pytest.mark.parametrize("role", sorted(_STAFF))
+async def test_the_inboxes_of_other_roles_are_closed(app: FastAPI, role: str) -> None:
+    async with client(app) as http:
+        for other in ROLES:
+            for method, path in (("GET", ""), ("GET", "/1"), ("POST", "/1")):
+                body = b'{"action": "confirm"}' if method == "POST" else None
+                place = f"/grading/api/inbox/{other}{path}"
+                answer = await http.request(method, place, auth=(role, PASSWORD), content=body)
+                assert (answer.status_code == 403) == (other != role), (method, other, path, answer.text)
+
+
+async def test_a_role_in_the_course_counts_there_instead_of_that_in_the_dashboard_except_for_an_admin(
+    app: FastAPI,
+) -> None:
+    async with client(app) as http:
+        inbox_ = "/grading/api/inbox/assistant"
+        assert (await http.get(inbox_, auth=("overseer", PASSWORD))).status_code == 403
+        assert (await http.get("/queues/", auth=("overseer", PASSWORD))).status_code == 200
+        assert (await http.get(inbox_, auth=("head", PASSWORD))).status_code == 200
+
+
+def _record(database: Database, student: str, module: str, *, waits: bool) -> str:
+    """Record a submission, which waits for a demonstrator or for an assistant."""
+    made = submission(student, module, f"of {student}".encode(), "x.py", "")
+    made["SubmissionID"] = new_id(made)
+    role = ROLES["demonstrator"]
+    if not waits:
+        made = decide(made, role, "correct", Decision("ann", 5, 10))
+        role = ROLES["assistant"]
+    database.write_now(partial(course.record, assignment=made))
+    database.write_now(partial(inbox.put, role=role, assignment=made, exchange="x", message=f"m {made.id}"))
+    return made.id
+
+
+async def test_each_person_sees_only_what_they_may(app: FastAPI, database: str) -> None:
+    with Database(database) as records:
+        own = _record(records, "7", "cloud_computing", waits=True)
+        others = _record(records, "77", "cloud_computing", waits=False)
+        elsewhere = _record(records, "77", "data_mining", waits=True)
+    seen = {
+        "student": {own},
+        "demonstrator": {own, others},
+        "assistant": {own, others, elsewhere},
+        "coordinator": {own, others, elsewhere},
+    }
+    inboxes = {"student": {}, "demonstrator": {"demonstrator": 1}, "assistant": {"assistant": 1}, "coordinator": {}}
+    async with client(app) as http:
+        for name, wanted in seen.items():
+            auth = (name, PASSWORD)
+            overview = (await http.get("/grading/api/overview", auth=auth)).json()
+            assert {one["id"] for one in overview["submissions"]} == wanted
+            assert (overview["total"], sum(overview["statuses"].values())) == (len(wanted), len(wanted))
+            assert (overview["inboxes"], overview["person"]["role"]) == (inboxes[name], name)
+            for identity in (own, others, elsewhere):
+                found = await http.get(f"/grading/api/submissions/{identity}", auth=auth)
+                assert (found.status_code, found.json() is not None) == (200, identity in wanted)
+                # Their records have no kept files: what waits in an inbox is there.
+                file = await http.get(f"/grading/api/files/{identity}", auth=auth)
+                assert file.status_code == (200 if identity in wanted else 404), (name, file.text)
+        for role, identity, status in (
+            ("demonstrator", own, 200),
+            ("demonstrator", elsewhere, 404),
+            ("assistant", others, 200),
+        ):
+            answer = await http.get(f"/grading/api/inbox/{role}/{identity}", auth=(role, PASSWORD))
+            assert answer.status_code == status, answer.text
+        verdict = {"action": "correct", "mark": 10, "out_of": 10, "who": "somebody else"}
+        refused = await http.post(
+            f"/grading/api/inbox/demonstrator/{elsewhere}", auth=("demonstrator", PASSWORD), json=verdict
+        )
+        assert refused.status_code == 404
+        for place in ("stats?module=data_mining", "similar?module=data_mining", f"similar/{own}/{elsewhere}"):
+            assert (await http.get(f"/grading/api/{place}", auth=("demonstrator", PASSWORD))).status_code == 403
+        own_module = await http.get("/grading/api/similar?module=cloud_computing", auth=("demonstrator", PASSWORD))
+        assert own_module.status_code == 200
+        done = await http.post(f"/grading/api/inbox/demonstrator/{own}", auth=("demonstrator", PASSWORD), json=verdict)
+        assert done.json() == {"id": own, "status": "corrected"}
+        later = await http.get(f"/grading/api/inbox/demonstrator/{own}", auth=("demonstrator", PASSWORD))
+        assert "demonstrator decided as the demonstrator" in later.text  # under the name of the account
+
+
+async def test_a_student_hands_in_only_their_own_work(app: FastAPI) -> None:
+    async with client(app) as http:
+
+        async def hand_in(name: str, student: str) -> httpx.Response:
+            data, files = {"module": "cloud_computing", "student": student}, {"file": ("x.py", b"x")}
+            return await http.post("/grading/api/submissions", auth=(name, PASSWORD), data=data, files=files)
+
+        answer = await hand_in("student", "77")
+        assert (answer.status_code, "only your own work, as student 7" in answer.text) == (400, True)
+        assert (await hand_in("student", "")).status_code == 503  # all is well but the broker, which is not there
+        answer = await hand_in("coordinator", "")
+        assert (answer.status_code, "missing student number" in answer.text) == (400, True)
+
+
+async def test_a_member_sees_only_the_pages_of_their_apps(app: FastAPI) -> None:
+    async with client(app) as http:
+        first = await http.get("/", auth=("student", PASSWORD))
+        assert (first.status_code, first.headers["location"]) == (303, "grading/")
+        page = (await http.get("/grading/", auth=("student", PASSWORD))).text
+        assert "queues/" not in page
+        assert "<bdi>student</bdi>, student" in page
+        views = (await http.get("/static/views.js", auth=("student", PASSWORD))).text
+        assert "grading/" in views
+        assert "queues" not in views
+        assert "monitor" not in views
+
+
+async def test_read_only_holds_for_roles_in_the_course(tmp_path: Path, app: FastAPI) -> None:
+    assert app
+    site = mounts(Site(broker="amqp://127.0.0.1:1/"))
+    closed = dashboard(tmp_path, site, users=tmp_path / "users.json", is_read_only=True)
+    async with client(closed) as http:
+        assert (await http.get("/grading/api/overview", auth=("student", PASSWORD))).status_code == 200
+        answer = await http.post("/grading/api/submissions", auth=("student", PASSWORD))
+        assert (answer.status_code, "--read-only" in answer.text) == (403, True)
+
+
+def test_what_a_user_may_do() -> None:
+    def user(role: AppRole, **more: object) -> User:
+        return User("ann", Role.MEMBER, "127.0.0.1", apps={"grading": role}, **more)  # type: ignore[arg-type] # a test's own
+
+    assert person_of(User("", Role.ADMIN, "127.0.0.1")) == Person()
+    assert person_of(User("x", Role.ADMIN, "127.0.0.1", is_shared=True)).name is None
+    assert person_of(user(AppRole("student"))).sees("", "") is True  # of nobody: no number is empty
+    assert person_of(user(AppRole("student"))).sees("7", "cloud_computing") is False
+    assert person_of(user(AppRole("demonstrator"))).sees("7", "cloud_computing") is False
+    assert person_of(user(AppRole("no such role"))).inboxes == ()
+    with pytest.raises(UsageError, match="only your own work"):
+        person_of(user(_OWN["student"])).number("8")

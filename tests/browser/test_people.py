@@ -1,0 +1,112 @@
+"""A course's people on its page, from their invitations to a confirmed mark."""
+
+import json
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from rabbitry.apps.grading.records import Database
+from tests.apps.grading._running import PEOPLE, role_set
+from tests.browser.axe import serious
+from tests.browser.watched import Watched
+from tests.support import commands
+from tests.support.brokers import ON_EMBEDDED
+from tests.support.ports import free_port
+
+pytestmark = pytest.mark.timeout(600)
+_PASSWORD = "correct horse battery"
+
+
+def _invite(users: Path, url: str, *arguments: str) -> str:
+    done = commands.run("grading", "invite", "--users", str(users), "--url", url, "--json", *arguments)
+    assert done.returncode == 0, done.stderr
+    link: str = json.loads(done.stdout)["link"]
+    return link
+
+
+async def _accept(browser: Browser, link: str, width: int = 1200) -> Watched:
+    """Set the password behind a link, in a browser of the person's own; the page of the course follows."""
+    page = await browser.new_page(viewport={"width": width, "height": 800})
+    watched = Watched(page, expected=["403 (Forbidden)"])
+    await page.goto(link)
+    await expect(page.get_by_role("button", name="Set the password")).to_be_visible()
+    await page.get_by_label("Password").fill(_PASSWORD)
+    await page.get_by_label("Once more").fill(_PASSWORD)
+    await page.get_by_role("button", name="Set the password").click()
+    await page.wait_for_url("**/grading/")
+    return watched
+
+
+async def _tabs(page: Page) -> list[str]:
+    await expect(page.locator(".pipeline")).to_be_visible()
+    return [text.split("\n")[0].strip() for text in await page.locator(".tabs a").all_inner_texts()]
+
+
+async def _decide(browser: Browser, link: str, role: str, action: str) -> list[str]:
+    """Accept an invitation, and decide on what waits. Return the complaints of the page."""
+    watched = await _accept(browser, link)
+    page = watched.page
+    inboxes = {"Demonstrator", "Assistant", "Coordinator"} & {text.split()[0] for text in await _tabs(page)}
+    assert inboxes == {role.capitalize()}
+    panel = await watched.go(f"inbox/{role}")
+    await panel.get_by_role("button", name="Open").click()
+    await expect(panel.locator("pre.solution")).to_contain_text("print")
+    if role == "demonstrator":
+        await panel.get_by_label("Mark", exact=True).fill("8")
+        await panel.get_by_label("out of").fill("10")
+    await expect(panel.get_by_label("Your name")).to_have_count(0)
+    await panel.get_by_role("button", name=action, exact=True).click()
+    await expect(page.locator(".notice.good")).to_be_visible()
+    return watched.complaints
+
+
+@ON_EMBEDDED
+async def test_people_are_invited_and_bring_a_submission_to_its_confirmed_mark(
+    browser: Browser, broker_url: str, tmp_path: Path
+) -> None:
+    users, file, database_url = tmp_path / "users.json", tmp_path / "x.py", f"sqlite:///{tmp_path / 'course.sqlite3'}"
+    file.write_text("print('hello')\n")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/"
+    links = {
+        "student": _invite(users, url, "7"),
+        "other": _invite(users, url, "77"),
+        "demonstrator": _invite(users, url, "dora", "--role", "demonstrator", "--module", "cloud_computing"),
+        "assistant": _invite(users, url, "anna", "--role", "assistant"),
+        "coordinator": _invite(users, url, "cora", "--role", "coordinator"),
+    }
+    more = {"RABBITRY_BROKER": broker_url, "RABBITRY_DATABASE": database_url, "RABBITRY_WEB_USERS": str(users)}
+    with Database(database_url) as database, commands.service("web", "--port", str(port), more=more) as web:
+        web.wait_for("broker connected")
+        async with role_set(broker_url, database, PEOPLE):
+            student = await _accept(browser, links["student"], width=320)
+            page = student.page
+            assert await _tabs(page) == ["Submissions", "Submit"]
+            panel = await student.go("submit")
+            await panel.get_by_label("Module").select_option("cloud_computing")
+            await panel.get_by_label("File").set_input_files(file)
+            await panel.get_by_role("button", name="Submit").click()
+            await page.locator(".notice.good a").click()
+            await expect(page.locator(".history > li")).to_have_count(1)
+            assert await page.evaluate("document.documentElement.scrollWidth") <= 320
+            assert await serious(page) == []
+
+            for role, action in (("demonstrator", "Correct"), ("assistant", "Validate"), ("coordinator", "Confirm")):
+                assert await _decide(browser, links[role], role, action) == []
+            await expect(page.locator(".history > li")).to_have_count(4)
+            await expect(page.locator(".history > li").nth(3)).to_contain_text("confirmed by coordinator cora")
+            await expect(page.locator(".submission")).to_contain_text("mark 8 / 10")
+
+            other = await _accept(browser, links["other"])
+            await expect(other.page.get_by_text("No submissions are recorded yet.")).to_be_visible()
+            await other.page.goto(page.url)
+            await expect(other.page.locator(".submission .nothing")).to_contain_text("is recorded yet")
+            assert (student.complaints, other.complaints) == ([], [])
+
+            again = await browser.new_page()
+            await again.goto(links["student"])
+            await again.get_by_label("Password").fill(_PASSWORD)
+            await again.get_by_label("Once more").fill(_PASSWORD)
+            await again.get_by_role("button", name="Set the password").click()
+            await expect(again.get_by_role("alert")).to_contain_text("This link was used already")
