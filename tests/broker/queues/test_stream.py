@@ -22,6 +22,7 @@ from rabbitry.broker._queues.stream import with_offset
 from rabbitry.broker.compat import RELEASES, Release
 from rabbitry.broker.message import Message
 from tests.support.embedded import BrokerProcess
+from tests.support.management import Api
 from tests.support.waiting import eventually
 
 _STREAM: Table = {"x-queue-type": "stream"}
@@ -205,6 +206,29 @@ async def test_a_policy_limits_a_stream_at_once() -> None:
         left = len(broker.vhosts["/"].queues["s"])
         assert left == 10
         assert await _read(broker.url, left) == _numbered(40, 50)
+
+
+async def test_the_management_api_shows_a_stream_and_imports_it() -> None:
+    config = BrokerConfig(port=0, management_port=0)
+    async with Broker(config) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await _declare(channel, x_max_age="1h")
+        await _fill(channel, range(5))
+        api = Api(broker.management_url)
+        assert await _read(broker.url, 5) == _numbered(0, 5)
+        _, shown = await asyncio.to_thread(api, "GET", "/api/queues/%2F/s")
+        assert isinstance(shown, dict)
+        assert (shown["type"], shown["messages"], shown["messages_unacknowledged"]) == ("stream", 5, 0)
+        status, _ = await asyncio.to_thread(api, "DELETE", "/api/queues/%2F/s/contents")
+        assert status >= 400
+        _, exported = await asyncio.to_thread(api, "GET", "/api/definitions")
+        await channel.delete_queue("s")
+        status, _ = await asyncio.to_thread(api, "POST", "/api/definitions", exported)
+        assert status < 300
+        stream = broker.vhosts["/"].queues["s"]
+        assert isinstance(stream, Stream)
+        assert stream.arguments == {"x-queue-type": "stream", "x-max-age": "1h"}
+        assert len(stream) == 0
 
 
 @pytest.mark.parametrize("release", RELEASES.values(), ids=RELEASES.keys())

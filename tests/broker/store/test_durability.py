@@ -69,6 +69,30 @@ async def test_durable_state_survives_a_restart(tmp_path: Path) -> None:
         assert "logs" not in broker.vhosts["/"].exchanges
 
 
+async def test_the_keys_of_bcc_survive_a_restart(tmp_path: Path) -> None:
+    """A dead letter goes to them too, and no consumer sees them."""
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        for name in ("dead", "hidden"):
+            await channel.declare_queue(name, durable=True)
+            await channel.bind_queue(name, "amq.direct", f"to.{name}")
+        await channel.declare_queue("q", durable=True, arguments={"x-dead-letter-exchange": "amq.direct"})
+        headers: Table = {"BCC": ["to.hidden", "nowhere"], "CC": ["to.dead"], "a": 1}
+        await channel.publish(b"m", routing_key="q", properties=rabbitry.Properties(headers=headers))
+        await channel.publish(b"n", routing_key="q", properties=rabbitry.Properties(headers={"BCC": ["to.hidden"]}))
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        seen: list[Table | None] = []
+        for _ in range(2):
+            delivery = await channel.get("q")
+            assert delivery is not None
+            seen.append(delivery.properties.headers)
+            delivery.reject(requeue=False)
+        assert seen == [{"CC": ["to.dead"], "a": 1}, {}]
+        assert [body for body, _ in await _drain(channel, "hidden")] == [b"m", b"n"]
+        assert [body for body, _ in await _drain(channel, "dead")] == [b"m"]
+
+
 @pytest.fixture
 def small_window(monkeypatch: pytest.MonkeyPatch) -> int:
     """Let queues keep so few messages in memory that a test can have many more."""

@@ -17,7 +17,7 @@ from sqlite3 import Connection
 from typing import Final
 from zlib import crc32
 
-from rabbitry.amqp.protocol.properties import FLAG_PRIORITY, decode_header
+from rabbitry.amqp.protocol.properties import FLAG_PRIORITY, decode_header, encode_header
 from rabbitry.amqp.protocol.tables import Table, encode_table
 from rabbitry.broker._store.batch import DELETED, Batch, Dropped, Found, Wanted
 from rabbitry.broker._store.schema import BODY_KEY, ENTRY_KEY, SHARED, record_checksum
@@ -31,6 +31,8 @@ _DELIVERIES: Final = 3
 """Bits of an entry's flags; the delivery count is above them."""
 _FOREIGN_DEATHS: Final = 1 << 40
 """Bit of an entry's flags, above the delivery count: a client sent the message's `x-death`."""
+_HIDDEN_KEYS: Final = 1 << 41
+"""Bit of an entry's flags: the stored header has the message's hidden keys as its BCC header."""
 _ROWS: Final = 128
 _LONG_RUN: Final = 32
 """Length of a run of consecutive numbers from which on a range finds them faster than a list."""
@@ -260,6 +262,8 @@ def _message(content: bytes, size: int, flags: int, priority: int) -> Message:
     message = Message(content[:header], content[header:body], content[body:], not flags & TRANSIENT)
     message.copies = 2 if flags & SHARED else 1
     message.has_foreign_deaths = bool(flags & _FOREIGN_DEATHS)
+    if flags & _HIDDEN_KEYS:
+        _hide_keys(message)
     if content[header + 12] << 8 & FLAG_PRIORITY:
         try:
             message.priority = decode_header(message.header).priority or 0
@@ -268,8 +272,25 @@ def _message(content: bytes, size: int, flags: int, priority: int) -> Message:
     return message
 
 
+def _hide_keys(message: Message) -> None:
+    """Move the keys of a BCC header from a message's header to its hidden keys."""
+    properties = decode_header(message.header)
+    headers = dict(properties.headers or {})
+    keys = headers.pop("BCC", None)
+    message.hidden_keys = tuple(str(key) for key in keys) if isinstance(keys, list) else ()
+    message.header = encode_header(properties._replace(headers=headers), len(message.body))
+
+
+def _shown_keys(message: Message) -> bytes:
+    """Return a message's header with its hidden keys as a BCC header."""
+    properties = decode_header(message.header)
+    headers: Table = {**(properties.headers or {}), "BCC": list(message.hidden_keys)}
+    return encode_header(properties._replace(headers=headers), len(message.body))
+
+
 def _body_row(message: Message, refs: int) -> tuple[int, int, bytearray, int]:
-    content = bytearray().join((message.destination, message.header, message.body))
+    header = _shown_keys(message) if message.hidden_keys else message.header
+    content = bytearray().join((message.destination, header, message.body))
     return message.id, refs, content, crc32(content, crc32(BODY_KEY.pack(message.id)))
 
 
@@ -290,6 +311,8 @@ def _flags(entry: Entry) -> int:
         flags |= SHARED
     if entry.message.has_foreign_deaths:
         flags |= _FOREIGN_DEATHS
+    if entry.message.hidden_keys:
+        flags |= _HIDDEN_KEYS
     return flags
 
 
