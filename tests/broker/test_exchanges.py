@@ -33,7 +33,8 @@ _known_queue = functools.cache(_queue)
 
 
 def _exchange(kind: str, name: str = "e") -> Exchange:
-    return TYPES[kind](name, arguments=NO_ARGUMENTS)
+    arguments: Table = {"x-delayed-type": "direct"} if kind == "x-delayed-message" else NO_ARGUMENTS
+    return TYPES[kind](name, arguments=arguments)
 
 
 def _matches(pattern: list[str], words: list[str]) -> bool:

@@ -39,6 +39,7 @@ DIFFERENT: Final[dict[str, str]] = {
     "declare_nan": "RabbitMQ's reader crashes and closes the socket without a word; here it is 501",
     "declare_infinity": "RabbitMQ's reader crashes and closes the socket without a word; here it is 501",
     "frame_deliver": "RabbitMQ waits for a content before it refuses a method that only it may send; here it is 503",
+    "exchange_of_a_plugin_x-delayed-message": "a type of a plugin that the tests' RabbitMQ lacks",
     "exchange_of_a_plugin_system": "RabbitMQ calls a type invalid where Erlang has the word; here it is unknown",
     **{
         f"argument_queue_classic_x-queue-master-locator_{kind}": "RabbitMQ never answers; here it is 541, as for a word"

@@ -26,6 +26,11 @@ def inequivalent(argument: str, where: str, received: str, current: str) -> Chan
     )
 
 
+def flag_text(*, value: bool | str) -> str:
+    """Return a flag, or another property, as the error text has it."""
+    return f"'{value}'" if isinstance(value, str) else f"'{str(value).lower()}'"
+
+
 def compare_arguments(names: Sequence[str], where: str, received: Table, current: Table) -> None:
     """Check that the arguments of these names are equal. Raises 406, or 541 for a decimal, as RabbitMQ does."""
     for argument in names:

@@ -25,6 +25,7 @@ def exchange_record(vhost: str, exchange: Exchange) -> tuple[str, Table]:
         "type": exchange.type,
         "auto_delete": exchange.auto_delete,
         "internal": exchange.internal,
+        "waiting": 0 if exchange.waiting is None else exchange.waiting.id,
         "arguments": encode_table(exchange.arguments),
     }
 

@@ -163,10 +163,16 @@ class Recovery:
             self._journal.note_queue_number(number)
             self._journal.drop_queue(number)
         queues = {queue.id: queue for vhost in self._vhosts.values() for queue in vhost.queues.values()}
+        exchanges = [exchange for vhost in self._vhosts.values() for exchange in vhost.exchanges.values()]
+        waiting = {exchange.waiting.id: exchange.waiting for exchange in exchanges if exchange.waiting is not None}
         has_crashed = not self._contents.clean
         restored: dict[int, Queue] = {}
         for backlog in self._contents.backlogs:
             self._journal.note_queue_number(backlog.queue)
+            if backlog.queue in waiting:
+                room = waiting[backlog.queue]
+                room.recover(backlog.priority, backlog.messages, backlog.size, backlog.last_position)
+                continue
             if backlog.queue not in queues:
                 if backlog.queue in deleted:
                     continue

@@ -41,11 +41,15 @@ def take_over_vhosts(
         for exchange in known.exchanges.values():
             if exchange.durable and exchange.name not in vhost.exchanges:
                 vhost.restore_exchange(exchange_record(known.name, exchange)[1])
+                successor = vhost.exchanges[exchange.name].waiting
+                if exchange.waiting is not None and successor is not None:
+                    for entry in exchange.waiting.kept():
+                        successor.restore(entry)
         for queue in known.queues.values():
             if queue.durable and queue.owner is None:
-                successor = vhost.restore_queue(queue_record(known.name, queue)[1])
+                restored = vhost.restore_queue(queue_record(known.name, queue)[1])
                 for entry in queue.kept():
-                    successor.restore(entry)
+                    restored.restore(entry)
         for binding in known.all_bindings():
             if binding.source.durable and binding.destination.durable:
                 vhost.restore_binding(binding_record(known.name, binding)[1])

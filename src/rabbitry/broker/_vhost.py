@@ -13,9 +13,9 @@ from typing import Final
 
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
-from rabbitry.amqp.protocol.properties import Properties
+from rabbitry.amqp.protocol.properties import Properties, decode_header
 from rabbitry.amqp.protocol.tables import Table
-from rabbitry.broker._comparing import compare_arguments, inequivalent
+from rabbitry.broker._comparing import compare_arguments, flag_text, inequivalent
 from rabbitry.broker._counts import Churn, Totals
 from rabbitry.broker._dispatcher import Dispatcher
 from rabbitry.broker._errors import (
@@ -41,8 +41,9 @@ from rabbitry.broker._queues import (
     Stream,
 )
 from rabbitry.broker._queues.arguments import Kind, Rules, check_locator, compared, read_rules
-from rabbitry.broker._queues.dead_letter import REJECTED, dead_letter, is_cycle
+from rabbitry.broker._queues.dead_letter import REJECTED, copies, dead_letter, is_cycle
 from rabbitry.broker._queues.turns import QueueConsumer
+from rabbitry.broker._queues.waiting import WaitingRoom, after_delay
 from rabbitry.broker._records import (
     BINDING,
     EXCHANGE,
@@ -159,6 +160,8 @@ class VirtualHost:
     def restore_exchange(self, value: Table) -> None:
         """Create an exchange from its record in the store."""
         exchange = read_exchange(value, self.release)
+        number = value.get("waiting", 0)
+        self._set_up_delays(exchange, number if isinstance(number, int) else 0)
         exchange.policy = self._policies.matching(self.name, exchange.name, "exchanges")
         self.exchanges[exchange.name] = exchange
 
@@ -221,6 +224,7 @@ class VirtualHost:
                 arguments=arguments,
                 release=self.release,
             )
+            self._set_up_delays(exchange, self.journal.new_queue_number() if durable and self.journal.is_on else 0)
             self.exchanges[name] = exchange
             exchange.policy = self._policies.matching(self.name, name, "exchanges")
             self.generation += 1
@@ -235,8 +239,23 @@ class VirtualHost:
             ("internal", internal, known.internal),
         ):
             if received != current:
-                raise inequivalent(argument, where, _flag(value=received), _flag(value=current))
+                raise inequivalent(argument, where, flag_text(value=received), flag_text(value=current))
         compare_arguments(("alternate-exchange",), where, arguments, known.arguments)
+
+    def _set_up_delays(self, exchange: Exchange, number: int) -> None:
+        """Give an exchange with delays a place for its messages; `number` is that of this place in the store."""
+        if exchange.has_delays:
+            exchange.waiting = WaitingRoom(self, exchange.name, functools.partial(self._route_late, exchange))
+            exchange.waiting.id = number
+            self.journal.note_queue_number(number)
+
+    def _route_late(self, exchange: Exchange, message: Message) -> None:
+        """Publish a message whose delay is over."""
+        late = after_delay(message)
+        properties = decode_header(late.header)
+        keys = [origin_of(late)[1], *copies(properties.headers or {}), *late.hidden_keys]
+        for queue in self.route(exchange, keys, properties)[0]:
+            queue.push_letter(late)
 
     def _unusable_type(self, text: str) -> Refusal:
         """Return the error for an exchange type that does not exist."""
@@ -268,6 +287,11 @@ class VirtualHost:
         """Remove an exchange, and return its bindings, which have to be removed with it."""
         del self.exchanges[exchange.name]
         self.generation += 1
+        if exchange.waiting is not None:
+            if exchange.waiting.id:
+                self.journal.drop_queue(exchange.waiting.id)
+                exchange.waiting.id = 0
+            exchange.waiting.delete()
         if exchange.durable and self.journal.is_on:
             self.journal.put(EXCHANGE, record_key(self.name, exchange.name), None)
         return [*exchange.bindings.values(), *self.bindings_to(exchange)]
@@ -349,7 +373,7 @@ class VirtualHost:
             ("auto_delete", auto_delete, queue.auto_delete),
         ):
             if received != current:
-                raise inequivalent(flag, where, _flag(value=received), _flag(value=current))
+                raise inequivalent(flag, where, flag_text(value=received), flag_text(value=current))
         compare_arguments(compared(queue.rules, self.release), where, arguments, queue.arguments)
         queue.note_use()
         return queue
@@ -573,12 +597,3 @@ def _telling(consumers: list[QueueConsumer]) -> Iterator[None]:
     for consumer in consumers:
         consumer.tell_cancelled()
         yield
-
-
-def _flag(*, value: bool | str) -> str:
-    return f"'{value}'" if isinstance(value, str) else f"'{str(value).lower()}'"
-
-
-def plain_name(name: str) -> str:
-    """Remove line ends from a name, as RabbitMQ does."""
-    return name.replace("\r", "").replace("\n", "")

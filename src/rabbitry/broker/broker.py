@@ -250,6 +250,9 @@ class Broker:
         for vhost in self.vhosts.values():
             for queue in vhost.queues.values():
                 queue.close()
+            for exchange in vhost.exchanges.values():
+                if exchange.waiting is not None:
+                    exchange.waiting.close()
 
     async def _close_connections(self) -> None:
         """Close each client's connection (320), and abort those without an answer after `close_timeout`."""

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from rabbitry.broker._exchanges.consistent_hash import ConsistentHashExchange
-from rabbitry.broker._exchanges.direct import DefaultExchange, DirectExchange
+from rabbitry.broker._exchanges.delayed import ROUTING_TYPES, DelayedExchange
+from rabbitry.broker._exchanges.direct import DefaultExchange
 from rabbitry.broker._exchanges.exchange import Binding, Destination, Exchange
-from rabbitry.broker._exchanges.fanout import FanoutExchange
-from rabbitry.broker._exchanges.headers import HeadersExchange
-from rabbitry.broker._exchanges.topic import TopicExchange
 
-TYPES: Final[dict[str, type[Exchange]]] = {
-    cls.type: cls for cls in (DirectExchange, FanoutExchange, TopicExchange, HeadersExchange, ConsistentHashExchange)
-}
+TYPES: Final[dict[str, type[Exchange]]] = {**ROUTING_TYPES, DelayedExchange.type: DelayedExchange}
 
 __all__ = ["TYPES", "Binding", "DefaultExchange", "Destination", "Exchange"]

@@ -10,6 +10,7 @@ from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.amqp.protocol.tables import Table, encode_table
 from rabbitry.broker._policies import Policy
 from rabbitry.broker._queues import Queue
+from rabbitry.broker._queues.waiting import WaitingRoom
 from rabbitry.broker.compat import RELEASES, Release
 
 Destination: TypeAlias = Union[Queue, "Exchange"]
@@ -35,6 +36,9 @@ class Exchange(abc.ABC):
     type: str
     description: str
     """The type's description in RabbitMQ's management API."""
+    has_delays = False
+    """Whether messages may have to wait before they are routed."""
+
     routes_by_properties = False
     """Whether routing depends on properties, so that the result can't be cached for a routing key."""
 
@@ -63,6 +67,8 @@ class Exchange(abc.ABC):
         self.more_out = 0
         """Number of queues that those messages reached, via other exchanges too, minus one for each message."""
         self.bindings: dict[tuple[int, str, bytes], Binding] = {}
+        self.waiting: WaitingRoom | None = None
+        """Messages to be routed later; only a type with delays has any."""
 
     @property
     def published_out(self) -> int:

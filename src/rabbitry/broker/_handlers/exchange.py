@@ -14,7 +14,7 @@ from rabbitry.amqp.protocol.methods import (
 )
 from rabbitry.broker._channel import Channel
 from rabbitry.broker._handlers.client import Client
-from rabbitry.broker._vhost import plain_name
+from rabbitry.broker._handlers.queue import plain_name
 
 
 def declare(client: Client, channel: Channel, method: ExchangeDeclare) -> ExchangeDeclareOk | None:

@@ -22,7 +22,11 @@ from rabbitry.broker._errors import ChannelRefusal, not_found
 from rabbitry.broker._handlers.client import Client
 from rabbitry.broker._queues import Queue
 from rabbitry.broker._queues.reply_to import REPLY_TO
-from rabbitry.broker._vhost import plain_name
+
+
+def plain_name(name: str) -> str:
+    """Remove line ends from a name, as RabbitMQ does."""
+    return name.replace("\r", "").replace("\n", "")
 
 
 def named(client: Client, channel: Channel, name: str) -> Queue:

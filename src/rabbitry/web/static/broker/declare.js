@@ -5,7 +5,7 @@ import { Arguments, argumentsIn, OF_EXCHANGE, OF_QUEUE, OF_STREAM } from "./argu
 import { Form } from "./form.js";
 
 const QUEUE_TYPES = { "": "as the virtual host has it", classic: "classic", quorum: "quorum", stream: "stream" };
-const EXCHANGE_TYPES = ["direct", "fanout", "topic", "headers", "x-consistent-hash"];
+const EXCHANGE_TYPES = ["direct", "fanout", "topic", "headers", "x-consistent-hash", "x-delayed-message"];
 
 // Props: thing ("queue" or "exchange"), vhost (where it is declared if no other is typed), onDone(key).
 function Declare({ thing, vhost, onDone }) {
