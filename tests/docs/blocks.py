@@ -11,6 +11,7 @@ The word after the fence says what a block is, and a second word how it is run:
 | `python` | a program whose first line is its name, `# name.py`; `test_….py` is run by pytest |
 | `toml`, `json` | parsed; written to a file where the first line is its name, `# name.toml` |
 | `js` | written to a file; its first line is its name, `// name.js` |
+| `c`, `cpp`, `java` | compiled and run by tests/apps/grading/marking/test_languages.py |
 | `text` | shown, not run |
 
 A file in a folder, `# folder/name.py`, is part of a package: it is written, and used by other blocks.

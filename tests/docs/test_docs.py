@@ -16,6 +16,9 @@ _LANGUAGES = {
     "python": {"", "elsewhere"},
     "toml": {""},
     "js": {""},
+    "c": {""},
+    "cpp": {""},
+    "java": {""},
     "json": {""},
     "text": {""},
 }

@@ -1,5 +1,5 @@
 // Similar solutions: the pairs of a module, and two texts side by side with the parts that match.
-import { Component, html } from "../../static/html.js";
+import { Component, createRef, html } from "../../static/html.js";
 import { ask, compare, query, refused, time } from "./api.js";
 import { plain, visible } from "./text.js";
 
@@ -66,6 +66,7 @@ export class Similar extends Component {
 // Props: one, other (ids).
 export class SideBySide extends Component {
   state = { found: null, error: null, block: null };
+  texts = createRef();
 
   async componentDidMount() {
     try {
@@ -78,7 +79,7 @@ export class SideBySide extends Component {
   // Shows a match in both texts.
   show(block) {
     this.setState({ block }, () => {
-      for (const part of this.base.querySelectorAll(`[data-block="${block}"]`)) {
+      for (const part of this.texts.current.querySelectorAll(`[data-block="${block}"]`)) {
         const box = part.closest("pre");
         box.scrollTop += part.getBoundingClientRect().top - box.getBoundingClientRect().top - box.clientHeight / 3;
       }
@@ -86,7 +87,7 @@ export class SideBySide extends Component {
   }
 
   side({ id, student, name, parts }, block) {
-    return html`<div class="side"><h3><a href=${`#/submission/${encodeURIComponent(id)}`}>Student ${visible(student)}</a> <small>${visible(name)}</small></h3>
+    return html`<div class="solution-side"><h3><a href=${`#/submission/${encodeURIComponent(id)}`}>Student ${visible(student)}</a> <small>${visible(name)}</small></h3>
       <pre class="solution" tabindex="0">${parts.map((part) => part.block === null ? visible(part.text)
         : html`<mark data-block=${part.block} class=${part.block === block ? "chosen" : ""} title=${`match ${part.block}`}
             onClick=${() => this.show(part.block)}>${visible(part.text)}</mark>`)}</pre></div>`;
@@ -101,7 +102,7 @@ export class SideBySide extends Component {
       ${found && html`
         <p class="matches">${matches.size === 0 ? "Nothing matches." : "Matches: "}${[...matches].map((number) =>
           html`<button type="button" aria-pressed=${number === block} onClick=${() => this.show(number)}>${number}</button> `)}</p>
-        <div class="sides">${this.side(found.one, block)}${this.side(found.other, block)}</div>`}
+        <div class="sides" ref=${this.texts}>${this.side(found.one, block)}${this.side(found.other, block)}</div>`}
     </section>`;
   }
 }

@@ -31,8 +31,7 @@ export class Stats extends Component {
   marks({ given, without, classes, mean, median, least, most }) {
     const top = Math.max(...classes, 1);
     return html`<h3>Marks</h3>
-      <p>${given} given, ${without} submissions without one${mean !== null && html`; mean <b>${percent(mean)}</b>, median <b>${percent(median)}</b>,
-        ${percent(least)} to ${percent(most)}`}. Of each student what counts, less penalties.</p>
+      <p>${given} given, ${without} submissions without one${mean !== null && html`; mean <b>${percent(mean)}</b>, median <b>${percent(median)}</b>, from ${percent(least)} to ${percent(most)}`}. Of each student what counts, less penalties.</p>
       ${mean !== null && html`<table class="classes"><caption>Students by marks, in percent of the maximum</caption><tbody>
         ${classes.map((number, place) => html`<tr><th scope="row">${place * 10}–${place * 10 + 10} %</th>
           <td><i style=${`width: ${(100 * number) / top}%`}></i><b>${number}</b></td></tr>`)}
