@@ -85,7 +85,8 @@ class App:
             that, over an exclusive queue of its own.
         auto_delete: Names of the exchange and of queues that a plain app declares auto-delete too, as amqplib does.
         store: The URL of the store of joins, idempotent stages and unique messages: `sqlite:///FILE` or
-            `postgresql://USER@HOST/NAME`. None: RABBITRY_DATABASE, or SQLite in the user's data folder.
+            `postgresql://USER@HOST/NAME`; without joins `redis://HOST/NUMBER` too. None: RABBITRY_DATABASE, or SQLite
+            in the user's data folder.
         window: Seconds, or a timedelta, for which idempotent stages and unique messages know what was done.
 
     Raises:

@@ -64,12 +64,17 @@ def make_idempotent(
 
 def _open(what: str, url: str, scope: str, window: float) -> OnceStore:
     """Open the store at a URL, for keys that are unique in a scope and known for a window of seconds."""
+    is_redis = url.partition("://")[0] in ("redis", "rediss", "unix")
     try:
+        if is_redis:
+            from rabbitry.flow._once_redis import RedisStore
+
+            return RedisStore(url, scope, window)
         from rabbitry.flow._once_sql import SqlStore
 
         return SqlStore(url, scope, window)
     except ModuleNotFoundError as error:
-        raise AppError(missing(what, error, "records")) from error
+        raise AppError(missing(what, error, "redis" if is_redis else "records")) from error
 
 
 class _Arrival:
