@@ -88,8 +88,8 @@ class Page extends Component {
         <p class="told" role="status">${told}</p>
         ${Declare && html`<p><button type="button" aria-expanded=${isNew} disabled=${lacking("admin") !== null}
           onClick=${() => this.setState({ isNew: !isNew })}>Declare…</button> ${lacking("admin")}</p>`}
-        <p class="held" data-held=${isHeld} title="While you point at the rows or go through them by keyboard, they stay where they are">order held</p>
-        ${table.at && html`<p class="age">${duration(feed.age(table.at))} old</p>`}
+        <div class="age"><p class="held" data-held=${isHeld} title="While you point at the rows or go through them by keyboard, they stay where they are">order held</p>
+          ${table.at && html`<p>${duration(feed.age(table.at))} old</p>`}</div>
       </div>
       <${Rows} topic=${topic} label=${title} columns=${columns} sort=${sort} filter=${filter} chosen=${chosen}
         onSort=${(next) => this.keep({ sort: next })} onHold=${(held) => this.setState({ isHeld: held })} onState=${(state) => this.setState({ table: { ...state } })}

@@ -7,7 +7,7 @@ import { feed } from "./live.js";
 const HEIGHT = 34; // of a row, as in broker.css
 const BESIDE = 40; // rows that are loaded above and below those in sight
 const STEP = 20; // the window moves in steps, so that slow scrolling asks for few windows
-const MARGIN = 5; // rows that are drawn above and below those in sight
+const MARGIN = 2; // rows that are drawn above and below those in sight
 const STRIDE = 5; // what is drawn moves in steps, too
 
 // Props: topic, columns [{name, title, draw(value, row), kind, from, isWide}], where from

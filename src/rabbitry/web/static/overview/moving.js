@@ -18,6 +18,7 @@ export class Moving extends Component {
 
   componentDidMount() {
     this.ticking = setInterval(() => this.tick(), EVERY);
+    addEventListener("themechange", this.draw);
     this.fit();
   }
 
@@ -27,6 +28,7 @@ export class Moving extends Component {
 
   componentWillUnmount() {
     clearInterval(this.ticking);
+    removeEventListener("themechange", this.draw);
   }
 
   tick() {
@@ -46,7 +48,7 @@ export class Moving extends Component {
     this.draw();
   }
 
-  draw() {
+  draw = () => {
     const { from } = this.props;
     const canvas = this.box.current;
     const pen = canvas.getContext("2d");
@@ -61,7 +63,7 @@ export class Moving extends Component {
       pen.lineDashOffset = LENGTH - ((this.ticks * pace(rate)) % LENGTH);
       pen.stroke(path);
     }
-  }
+  };
 
   render({ from, until, width }) {
     return html`<canvas class="moving" aria-hidden="true" ref=${this.box} style=${{ top: `${from}px`, width: `${width}px`, height: `${until - from}px` }} />`;
