@@ -440,7 +440,7 @@ async def test_the_caller_of_a_job_gets_the_result_of_its_join(broker_url: str, 
 
     store = f"sqlite:///{tmp_path}/joins.sqlite3"
 
-    @app.join("length", of="split", then="total", within=2, attempts=1, store=store, replies=True)
+    @app.join("length", of="split", then="total", within=12, attempts=1, store=store, replies=True)
     def total(lengths: list[int]) -> int | None:
         if 7 in lengths:
             raise ValueError("seven")
@@ -459,7 +459,7 @@ async def test_the_caller_of_a_job_gets_the_result_of_its_join(broker_url: str, 
         for text, reason, error in (
             ("no", "rejected", "it is no text"),
             ("seventy one 1234567", "failed", "seven"),
-            ("a lost one", "late", "1 part of 3 missing after 2 s"),
+            ("a lost one", "late", "1 part of 3 missing after 12 s"),
         ):
             with pytest.raises(rabbitry.CallFailed, match=error) as caught:
                 await call(text)

@@ -50,6 +50,8 @@ async def test_a_message_is_handled_once_by_its_id_and_by_a_key(broker_url: str,
         counts = worker._engine.counting.stages
         await eventually(lambda: counts["by_id"].not_done["skipped"] == 2, "the copies are skipped")
         await eventually(lambda: counts["by_key"].not_done["skipped"] == 1, "the second order is skipped")
+        assert counts["by_id"].counters["to.out"] == 4
+        assert not [name for name in counts["by_id"].counters if name.startswith("to.once")], "notes are no results"
         await eventually_holds(broker_url, "once.out", 6)
     assert Counter(await bodies(broker_url, "once.out")) == {
         b"a": 1, b"b": 1, b"no id": 2, b"order 7": 1, b"order 8": 1
@@ -157,6 +159,25 @@ async def test_a_harness_skips_copies() -> None:
             await h.idle()
         assert await h.published("order") == "tea"
         assert h.all_published("bill") == ["a bill for tea", "a bill for milk"]
+
+
+processed = rabbitry.App("processed")
+
+
+@processed.stage("order", then="bill", idempotent=True, processes=True, concurrency=1)
+def charge_in_process(order: str) -> str:
+    return order
+
+
+processed.output("bill")
+
+
+async def test_a_handler_in_a_process_is_called_once() -> None:
+    async with harness(processed) as h:
+        for _ in range(2):
+            await put(h.url, "processed.charge_in_process", b"tea", Properties(message_id="m1"))
+            await h.idle()
+        assert h.all_published("bill") == ["tea"]
 
 
 def _yields(order: str) -> Iterator[str]:

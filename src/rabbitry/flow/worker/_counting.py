@@ -144,7 +144,8 @@ class Counting:
         counts.handling.observe(job.seconds)
         for message in outgoing:
             if message.role is Role.RESULT:
-                counts.to[message.routing_key] += 1
+                if message.exchange or message.routing_key != job.stage.queue:  # not a note to itself (`_gates`)
+                    counts.to[message.routing_key] += 1
             elif message.role in (Role.REPLY, Role.ERROR_REPLY, Role.NOTICE):
                 continue  # counted as done, or dead
             elif message.role is Role.AGAIN:
