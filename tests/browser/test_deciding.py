@@ -70,6 +70,13 @@ async def test_enter_decides_nothing_and_a_missing_mark_is_asked_about(
     with Database(database_url) as database:
         _put(database, 1)
         async with _page(browser, embedded_url, database_url) as (watched, _):
+            await watched.page.locator(".places a[href='#/inbox/demonstrator']").click()
+            await expect(watched.page.get_by_role("button", name="Open", exact=True)).to_be_visible()
+            for key in ("j", "Enter"):
+                await watched.page.keyboard.press(key)
+            await expect(watched.page.locator("form.decide")).to_be_visible()
+            await watched.page.keyboard.press("Escape")
+            await expect(watched.page.locator("form.decide")).to_have_count(0)
             form = await _open(watched.page)
             for label in ("Mark", "out of", "Your name"):
                 await form.get_by_label(label, exact=True).press("Enter")

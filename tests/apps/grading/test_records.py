@@ -13,6 +13,7 @@ from sqlalchemy import Connection, select, text
 
 from rabbitry._ids import NoSuchID
 from rabbitry.apps.exceptions import RecordsError
+from rabbitry.apps.grading.files import Kept
 from rabbitry.apps.grading.message import Assignment, Decision, Progress, now, submission
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, course, inbox, outbox
@@ -359,3 +360,12 @@ def test_a_search_by_a_beginning_reads_an_index(database: Database) -> None:
         return str(connection.exec_driver_sql(f"{explain} {told}".replace("%", "%%")).all())
 
     assert "submissions_student_begins" in (said := database.read_now(plan)) or "SEARCH submissions" in said, said
+
+
+def test_the_attempt_before_is_the_last_earlier_one_whose_file_is_kept(database: Database) -> None:
+    for identity, student, is_kept in (("a", 7, True), ("b", 8, True), ("c", 7, False), ("d", 7, True)):
+        made = Assignment(submission(student, "cloud_computing", b"x", "f.py", identity))
+        kept = Kept.of(b"x") if is_kept else None
+        database.write_now(partial(course.record, assignment=made, kept=kept))
+    before = {each: database.read_now(partial(course.attempt_before, identity=each)) for each in "abcdx"}
+    assert before == {"a": None, "b": None, "c": "a", "d": "a", "x": None}

@@ -113,6 +113,8 @@ async def test_invalid_decisions_are_refused(served: Served, embedded_url: str, 
             where = f"/api/inbox/demonstrator/{identity}"
             item = (await served.http.get(where)).json()
             assert (item["student"], item["solution"], item["actions"]) == ("7", "x = 1\n", ["correct"])
+            assert "".join(text for text, _ in item["pieces"]) == item["solution"]
+            assert (["1", "number"] in item["pieces"], item["previous"]) == (True, None)
             for body in (
                 b"{",
                 b'{"action": "confirm"}',

@@ -158,10 +158,15 @@ class Criterion(TypedDict):
 class Opened(Brief):
     """A submission that waits, with its solution if that is text. is_cut: only the beginning is here.
 
+    pieces: the same text in pieces, each with the kind of its tokens or `null`, for syntax colours. previous: the id of
+    the student's attempt before this one, if its file is kept.
+
     rubric: the criteria by which the role's people judge it; empty if they give a mark as they like, or none.
     """
 
     solution: str
+    pieces: list[tuple[str, str | None]]
+    previous: str | None
     is_cut: bool
     is_binary: bool
     rubric: list[Criterion]

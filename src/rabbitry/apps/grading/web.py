@@ -208,13 +208,19 @@ class Pages:
     @needs(Role.OPERATOR, *STAFF)
     async def item(self, request: Request, role: str, identity: str) -> Response:
         """Return a waiting submission, with the solution if it is text."""
+        from rabbitry.apps.grading.colours import coloured
+        from rabbitry.apps.grading.records.course import attempt_before
+
         found = await self._item(person_of(user_of(request)), role, identity)
         assignment = found.assignment
         text = "" if assignment.is_binary else assignment.solution_text()
+        shown = text[:_LONGEST_SHOWN]
         return json_response(
             _brief(found)
             | {
-                "solution": text[:_LONGEST_SHOWN],
+                "solution": shown,
+                "pieces": await asyncio.to_thread(coloured, shown, assignment.name),
+                "previous": await self._read(partial(attempt_before, identity=assignment.id), None),
                 "is_cut": len(text) > _LONGEST_SHOWN,
                 "is_binary": assignment.is_binary,
                 "rubric": msgspec.to_builtins((await self._known()).rubric(assignment.module, found.role)),

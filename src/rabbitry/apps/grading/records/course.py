@@ -196,6 +196,19 @@ def confirm(connection: Connection, assignment: Assignment, message: str, kept: 
     return True
 
 
+def attempt_before(connection: Connection, identity: str) -> str | None:
+    """Return the id of the student's attempt before a submission, if there is one whose file is kept."""
+    columns = submissions.c
+    found = connection.execute(
+        select(columns.student, columns.module, columns.submitted_at).where(columns.id == identity)
+    ).first()
+    if found is None:
+        return None
+    same = and_(columns.student == found.student, columns.module == found.module, columns.sha256.is_not(None))
+    earlier = select(columns.id).where(same, columns.submitted_at < found.submitted_at)
+    return connection.execute(earlier.order_by(columns.submitted_at.desc()).limit(1)).scalar()
+
+
 def find_id(connection: Connection, given: str, *, least: int = 1) -> str:
     """Return the full id of a submission, by that id or a prefix.
 

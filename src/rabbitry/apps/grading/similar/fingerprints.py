@@ -10,14 +10,11 @@ from __future__ import annotations
 import zlib
 from array import array
 from collections.abc import Collection, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from pygments.lexer import Lexer
-from pygments.lexers import get_lexer_for_filename
-from pygments.lexers.special import TextLexer
-from pygments.token import Comment, Keyword, Name, Number, String, Text, Token, _TokenType
-from pygments.util import ClassNotFound
+from pygments.token import Comment, Keyword, Name, Number, String, Text, Token
 
+from rabbitry.apps.grading.colours import lexer_for
 from rabbitry.apps.grading.similar.documents import Document
 
 RUN: Final = 16
@@ -47,7 +44,7 @@ def lexed(document: Document) -> Lexed:
     for file in document.files:
         found.files.append(len(found.kinds))
         text = document.text[file.begin : file.end]
-        for at, kind, value in _lexer(file.name).get_tokens_unprocessed(text):
+        for at, kind, value in lexer_for(file.name).get_tokens_unprocessed(text):
             if (same := _same(kind, value)) is None:
                 continue
             if len(found.kinds) >= MOST_TOKENS:
@@ -86,15 +83,7 @@ def all_runs(documents: Sequence[Document]) -> frozenset[int]:
     return frozenset(found for document in documents for _, found in runs(lexed(document)))
 
 
-def _lexer(name: str) -> Lexer:
-    try:
-        lexer = get_lexer_for_filename(name)
-    except ClassNotFound:
-        lexer = TextLexer()
-    return lexer
-
-
-def _same(kind: _TokenType, value: str) -> str | None:
+def _same(kind: Any, value: str) -> str | None:
     """Return what a token is compared as; None if it does not count."""
     if kind in Comment or not value.strip():
         return None

@@ -157,10 +157,13 @@ export class Decide extends Component {
     const reason = refused();
     return html`<form class="decide" ref=${this.form} onSubmit=${(event) => event.preventDefault()}>
       <h3>Student ${visible(item.student)}, ${item.module ? visible(item.module) : "no module"} <small>${item.id}</small></h3>
-      <p><a class="download" href=${fileURL(item.id)} download>Download ${item.name ? visible(item.name) : "the file"}</a></p>
+      <p><a class="download" href=${fileURL(item.id)} download>Download ${item.name ? visible(item.name) : "the file"}</a>
+        ${item.previous && html` · <a href=${`#/similar/${encodeURIComponent(item.previous)}/${encodeURIComponent(item.id)}`}
+          target="_blank" rel="noopener">Beside the attempt before</a>`}</p>
       ${item.is_binary
         ? html`<p class="nothing">The file is not text and can't be shown here.</p>`
-        : html`<pre class="solution">${visible(item.solution)}</pre>`}
+        : html`<pre class="solution">${item.pieces.map(([text, kind]) => (kind === null ? visible(text)
+          : html`<span class=${`code-${kind}`}>${visible(text)}</span>`))}</pre>`}
       ${item.is_cut && html`<p class="nothing">Only the beginning is shown.</p>`}
       ${item.remarks.map((remark) => html`<p class="notice warn"><b>Sent back:</b> ${visible(remark)}</p>`)}
       ${item.mark !== null && html`<p><b>Mark:</b> ${mark(item.mark, item.out_of)}</p>`}

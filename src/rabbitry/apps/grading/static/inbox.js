@@ -10,13 +10,30 @@ import { visible } from "./text.js";
 const FRESH = { items: null, total: 0, each: 1, page: 0, find: "", module: "", open: null, error: null, said: null };
 
 // Props: role, stamp (changes with the inbox or a decision), modules, who.
+// Keys: j and k move the focus from entry to entry, Enter opens one as its button does, Escape closes it.
 export class Inbox extends Component {
   state = FRESH;
   asked = 0; // number of the latest request: answers may overtake each other, and only the latest counts
 
   componentDidMount() {
+    addEventListener("keydown", this.onKey);
     this.load();
   }
+
+  componentWillUnmount() {
+    removeEventListener("keydown", this.onKey);
+  }
+
+  onKey = (event) => {
+    const isTyping = event.target.closest?.("input, textarea, select, dialog");
+    if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
+    const step = { j: 1, k: -1 }[event.key];
+    if (step) {
+      const buttons = [...document.querySelectorAll(".inbox tbody button")];
+      const next = buttons.indexOf(document.activeElement) + step;
+      buttons[Math.min(Math.max(next, 0), buttons.length - 1)]?.focus();
+    } else if (event.key === "Escape" && this.state.open) this.close();
+  };
 
   componentDidUpdate(before) {
     if (before.role !== this.props.role) this.setState(FRESH, () => this.load());
@@ -81,6 +98,7 @@ export class Inbox extends Component {
             onClick=${() => this.open(item.id)}>Open</button>`}</td>
         </tr>`} />
       </table></div>`}
+      ${items !== null && items.length > 0 && html`<p class="keys"><kbd>j</kbd> <kbd>k</kbd> choose, <kbd>Enter</kbd> opens, <kbd>Esc</kbd> closes.</p>`}
       <${Pager} page=${page} each=${each} total=${total} onPage=${(to) => this.show({ page: to })} />
     </section>`;
   }
