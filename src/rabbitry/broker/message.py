@@ -61,7 +61,8 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     """A message's place in one queue.
 
     position: orders entries, including requeued ones. expires: POSIX seconds, 0 for never. deliveries: how often it was
-    returned to a quorum queue. stored: whether it is in the store, or will be.
+    returned to a quorum queue. returns: of those that a quorum queue has at its front, the run that it came back in, 0
+    if it is not among them. stored: whether it is in the store, or will be.
     """
 
     position: int
@@ -70,6 +71,7 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     expires: float = 0.0
     redelivered: bool = False
     deliveries: int = 0
+    returns: int = 0
     stored: bool = False
 
 

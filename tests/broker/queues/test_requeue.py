@@ -1,4 +1,4 @@
-"""Messages returned to a quorum queue go to its end, in the store too."""
+"""Messages returned to a quorum queue go to its end or its front, in the store too."""
 
 import contextlib
 import sqlite3
@@ -10,7 +10,9 @@ import rabbitry
 from rabbitry.amqp.client import Channel
 from rabbitry.amqp.protocol import methods as m
 from rabbitry.amqp.protocol.properties import Properties
+from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker import Broker, BrokerConfig
+from rabbitry.broker.compat import Compat
 from tests.differential.peer import Peer
 from tests.support.embedded import BrokerProcess
 from tests.support.rabbitmq import RabbitMQ
@@ -87,3 +89,37 @@ def test_a_quorum_queue_stores_transient_messages(broker: str, tmp_path: Path, r
             while "b'transient'" not in peer.log[-1]:  # pytest-timeout ends it
                 peer.quiet()
             assert peer.log[-1].endswith("{delivery_mode: 1} b'transient'")
+
+
+@pytest.mark.parametrize("compat", ["3.10", "4.0"])
+async def test_the_order_of_what_came_back_to_the_front_survives_a_restart(tmp_path: Path, compat: Compat) -> None:
+    """Twice: what is there at the second restart came back before the first one, or after it."""
+    config = BrokerConfig(port=0, data=tmp_path, compat=compat)
+    arguments: Table = {"x-queue-type": "quorum", "x-delivery-limit": 10}
+    async with Broker(config) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("q", durable=True, arguments=arguments)
+        for number in range(100):  # more than the window has
+            await channel.publish(b"%d" % number, routing_key="q", properties=Properties(priority=number % 2 * 9))
+        taken = [await channel.get("q") for _ in range(8)]
+        held = [delivery for delivery in taken if delivery is not None]
+        bodies = [delivery.body for delivery in held]
+        for place in (5, 1, 3, 7, 0):
+            held[place].nack(requeue=True)
+        await channel.declare_queue("q", passive=True)
+        front = [bodies[place] for place in (5, 1, 3, 7, 0, 2, 4, 6)]  # the last three come back with their channel
+    async with Broker(config) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        first = [await channel.get("q") for _ in range(3)]
+        assert [delivery.body for delivery in first if delivery is not None] == front[:3]
+        for place in (2, 0, 1):
+            delivery = first[place]
+            assert delivery is not None
+            delivery.nack(requeue=True)
+        await channel.declare_queue("q", passive=True)
+        front = [*front[3:], front[2], front[0], front[1]]
+    async with Broker(config) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        found = [body for body, _ in await _drain(channel)]
+    assert found[:8] == front
+    assert sorted(found) == sorted(b"%d" % number for number in range(100))

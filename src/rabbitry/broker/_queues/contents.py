@@ -188,8 +188,13 @@ class Contents:
             for entry in found.entries:
                 if entry.position <= self.recovered_to:
                     entry.redelivered = True
-        lane.ready.extend(found.entries)
-        lane.size += found.size
+        ready = self._put_first(lane, found.entries)
+        lane.ready.extend(ready)
+        lane.size += found.size if ready is found.entries else sum(len(entry.message.body) for entry in ready)
+
+    def _put_first(self, lane: Lane, entries: list[Entry]) -> list[Entry]:
+        """Put entries from the store that had been returned before a restart to the front. Return the others."""
+        return entries
 
     def withdraw(self, entries: list[Entry]) -> None:
         """Remove entries for which the store had no room. Those delivered already stay with their consumers."""

@@ -15,6 +15,7 @@ from rabbitry.broker._queues.arguments import Rules
 from rabbitry.broker._queues.dead_letter import DELIVERY_LIMIT
 from rabbitry.broker._queues.lane import Lane
 from rabbitry.broker._queues.queue import Owner, Queue, QueueHost, Subscription
+from rabbitry.broker._store.rows import MOST_RETURNS
 from rabbitry.broker.message import Entry, Message
 
 _FROM: Final = 5
@@ -32,8 +33,31 @@ class QuorumQueue(Queue):
     end if there is no delivery limit, as in RabbitMQ's rabbit_fifo.
     """
 
-    __slots__ = ()
+    __slots__ = ("_latest", "_run")
     has_exclusive_consumers: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        vhost: QueueHost,
+        name: str,
+        *,
+        durable: bool,
+        auto_delete: bool,
+        owner: Owner | None,
+        arguments: Table,
+        rules: Rules,
+    ) -> None:
+        self._latest = -1
+        """The position of the last message that came back to the front."""
+        self._run = 1
+        """The number of the run that it is part of, which the store keeps for the order after a restart.
+
+        Messages of one run came back in the order of their positions: most often all that a channel returns, so that
+        the store writes the same into all of them.
+        """
+        super().__init__(
+            vhost, name, durable=durable, auto_delete=auto_delete, owner=owner, arguments=arguments, rules=rules
+        )
 
     @property
     def refused_of_consumers(self) -> tuple[str, ...]:
@@ -81,8 +105,33 @@ class QuorumQueue(Queue):
         elif asked and limit is None:
             self._append_again(entry)
         else:
+            entry.returns = self._next_run(entry.position)
             self._returns += 1
             self._put_back(entry, self._returns)
+
+    def _next_run(self, position: int) -> int:
+        """Return the run of a message that comes back to the front."""
+        if not any(lane.returned for lane in self._lanes):
+            self._run = 1
+        elif position < self._latest:
+            self._run = min(self._run + 1, MOST_RETURNS)
+        self._latest = position
+        return self._run
+
+    def _put_first(self, lane: Lane, entries: list[Entry]) -> list[Entry]:
+        returned = [entry for entry in entries if entry.returns]
+        if not returned:
+            return entries
+        front = self._lane_of_returned(lane)
+        for entry in returned:  # before all that come back from now on: their order is negative
+            front.put_back(entry, (entry.returns - MOST_RETURNS - 1 << 64) + entry.position)
+        self._run = max(self._run, *(entry.returns for entry in returned))
+        self._latest = max(self._latest, *(entry.position for entry in returned))
+        return [entry for entry in entries if not entry.returns]
+
+    def _lane_of_returned(self, lane: Lane) -> Lane:
+        """Return the lane for messages that came back, given the one that the store has them in."""
+        return lane
 
     def _append_again(self, entry: Entry) -> None:
         """Move a message to the end; for the store it is a new one."""
@@ -135,6 +184,9 @@ class PrioritizedQuorumQueue(QuorumQueue):
         self.ready += 1
         self.ready_bytes += len(entry.message.body)
         self._lane_at(_RETURNED).put_back(entry, order)
+
+    def _lane_of_returned(self, lane: Lane) -> Lane:
+        return self._lane_at(_RETURNED)
 
     def take(self, now: float) -> Entry | None:
         """Take the first message as `Backlog.take` does."""

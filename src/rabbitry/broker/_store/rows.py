@@ -33,6 +33,10 @@ _FOREIGN_DEATHS: Final = 1 << 40
 """Bit of an entry's flags, above the delivery count: a client sent the message's `x-death`."""
 _HIDDEN_KEYS: Final = 1 << 41
 """Bit of an entry's flags: the stored header has the message's hidden keys as its BCC header."""
+_RETURNS: Final = 42
+"""Bits of an entry's flags above all others: the run of returns in which it came back to a quorum queue."""
+MOST_RETURNS: Final = (1 << 63 - _RETURNS) - 1
+"""The highest number of such a run."""
 _ROWS: Final = 128
 _LONG_RUN: Final = 32
 """Length of a run of consecutive numbers from which on a range finds them faster than a list."""
@@ -247,6 +251,7 @@ def read(connection: Connection, wanted: Wanted, path: Path) -> tuple[Found, lis
         if flags:
             entry.redelivered = bool(flags & _REDELIVERED)
             entry.deliveries = (flags & _FOREIGN_DEATHS - 1) >> _DELIVERIES
+            entry.returns = flags >> _RETURNS
         entries.append(entry)
         total += size
         if total >= most:
@@ -302,7 +307,7 @@ def _entry_row(entry: Entry, queue: int) -> _Row:
 
 
 def _flags(entry: Entry) -> int:
-    flags = entry.deliveries << _DELIVERIES
+    flags = entry.deliveries << _DELIVERIES | entry.returns << _RETURNS
     if entry.redelivered:
         flags |= _REDELIVERED
     if not entry.message.persistent:
