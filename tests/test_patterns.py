@@ -17,7 +17,7 @@ import json, re, sys
 for method, pattern, units in json.load(sys.stdin):
     tried = getattr(re.compile(pattern, re.MULTILINE), method)
     for unit in units:
-        body = unit * (20_000 // len(unit))
+        body = unit * (10_000 // len(unit))
         for text in (body, f"a{body}!"):
             tried(*([text] if method != "sub" else ["", text]))
     print(ascii(pattern), flush=True)
