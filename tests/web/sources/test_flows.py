@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,14 +30,14 @@ def broker(request: pytest.FixtureRequest) -> Iterator[str]:
         yield broker.url
 
 
-async def test_stages_are_shown_in_order_with_what_waits_and_who_paused_them(broker: str) -> None:
-    app = rabbitry.App("flowing")
+async def test_stages_are_shown_in_order_with_what_waits_and_who_paused_them(broker: str, tmp_path: Path) -> None:
+    app = rabbitry.App("flowing", store=f"sqlite:///{tmp_path}/once.sqlite3")
 
     # Not in the order in which messages pass them.
     @app.stage("out")
     async def last(text: str) -> None: ...
 
-    @app.stage("in", then="out")
+    @app.stage("in", then="out", idempotent=lambda text: text)
     async def first(text: str) -> str:
         return text
 
@@ -56,6 +57,8 @@ async def test_stages_are_shown_in_order_with_what_waits_and_who_paused_them(bro
             await publisher.send("a", key="in")
             await eventually(lambda: stage("first").get("to") == ["out"], "a result")
             await eventually(lambda: stage("last").get("handling", {}).get("count") == 1, "how long it took")
+            await publisher.send("a", key="in")
+            await eventually(lambda: stage("first")["skipped"] == 1, "what was handled before")
             assert stage("first")["place"] < stage("last")["place"]
             assert stage("first")["described"] is stage("last")["described"] is True
             assert json.loads(sources.documents.find("flowing") or b"") == schemas.document(app.spec())

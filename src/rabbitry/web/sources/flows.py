@@ -75,9 +75,9 @@ class Flows:
     Its members are `APP/STAGE` → a stage: `app`, `stage`, `place` (its place among the app's stages), `queue`, `key`,
     `exchange`, `to` (the keys of its results), `waiting` (messages in its queue; null if that is not known), `state`
     (`running`, `paused`, `silent`: no worker reports), `pause` (`by`, `at`, `why`; or null), `rate`, `done`,
-    `retried_rate` and `dead_rate` (a second), `in_hand`, `retried` and `dead` (since the workers began), `handling`
-    (`p50`, `p95`, `p99` in seconds, of the last minute), `schedule` (`when`, `missed`, `next` and `fired`, as in
-    `rabbitry.telemetry.ScheduleState`; null if it has none), `described` (whether its app's AsyncAPI document is
+    `retried_rate` and `dead_rate` (a second), `in_hand`, `retried`, `dead` and `skipped` (since the workers began),
+    `handling` (`p50`, `p95`, `p99` in seconds, of the last minute), `schedule` (`when`, `missed`, `next` and `fired`,
+    as in `rabbitry.telemetry.ScheduleState`; null if it has none), `described` (whether its app's AsyncAPI document is
     known), `workers` (`host`, `id`, `pid`, `started`, `in_hand`), and `more_workers`, how many are not named.
     """
 
@@ -232,6 +232,7 @@ def _drawn(stage: _Stage, sums: Mapping[str, Any], workers: list[dict[str, Any]]
         "in_hand": round(sums.get("gauges", {}).get("in_hand", 0)),
         "retried": counters.get("waiting", 0),
         "dead": counters.get("dead", 0),
+        "skipped": counters.get("skipped", 0),
         "handling": sums.get("handling", {}),
         "schedule": None if stage.schedule is None else msgspec.to_builtins(stage.schedule),
         "workers": sorted(workers, key=itemgetter("host", "id"))[:MOST_WORKERS],

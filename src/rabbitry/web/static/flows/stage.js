@@ -56,6 +56,7 @@ export class Stage extends Component {
         <${Figure} term="In hand" value=${number(stage.in_hand)} />
         <${Figure} term="Retried" value=${number(stage.retried)} />
         <${Figure} term="Dead" value=${number(stage.dead)} />
+        ${stage.skipped > 0 && html`<${Figure} term="Skipped" value=${number(stage.skipped)} />`}
         <${Figure} term="50 % within" value=${seconds(handling.p50)} />
         <${Figure} term="95 % within" value=${seconds(handling.p95)} />
         <${Figure} term="99 % within" value=${seconds(handling.p99)} />
