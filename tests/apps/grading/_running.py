@@ -15,6 +15,7 @@ from rabbitry.apps.grading.message import Assignment
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, course, inbox
 from rabbitry.apps.grading.service import run
+from rabbitry.apps.grading.signatures import Signer
 from rabbitry.apps.grading.stages import Marker, RoleSet, RoleSpec, Wiring
 from rabbitry.apps.grading.students import Submitter
 from rabbitry.flow.wiring import topology
@@ -42,10 +43,11 @@ async def role_set(
     wiring: Wiring | None = None,
     markers: Mapping[str, Marker] | None = None,
     files: Files | None = None,
+    signer: Signer | None = None,
 ) -> AsyncIterator[RoleSet]:
     """Run role specs within the block, after their declarations on the broker."""
     stop = asyncio.Event()
-    made = RoleSet(wiring or Wiring(), specs, database, markers or {}, files=files)
+    made = RoleSet(wiring or Wiring(), specs, database, markers or {}, files=files, signer=signer)
     async with rabbitry.connect(url) as connection:
         await topology.declare(connection, made.app().spec())
     task = asyncio.create_task(run(made, url, stop, connect_attempts=20))

@@ -32,7 +32,8 @@ WAY = [
 ]
 
 
-async def _dead(url: str, number: int) -> list[Any]:
+async def dead_letters(url: str, number: int) -> list[Any]:
+    """Wait for so many dead letters of grading, and return them."""
     app = RoleSet(Wiring(), ALL).app()
     await eventually_dead(url, app, number)
     return await dead_of(url, app)
@@ -157,7 +158,7 @@ async def test_forged_reports_confirm_nothing(broker_url: str, one_database: Dat
         async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
             body = json.dumps(FOUR | {"status": "confirmed", "Mark": 10, "SubmissionID": "mine"}).encode()
             await channel.publish(body, exchange="assignment_progress", routing_key="progress")
-        (letter,) = await _dead(broker_url, 1)
+        (letter,) = await dead_letters(broker_url, 1)
         assert (letter.reason, "only the coordinator" in letter.error) == ("rejected", True)
     assert one_database.read_now(course.counts) == {}
 
@@ -170,7 +171,7 @@ async def test_reports_with_an_unknown_status_are_not_recorded(
         async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
             body = json.dumps(FOUR | {"status": status, "SubmissionID": "mine"}).encode()
             await channel.publish(body, exchange="assignment_progress", routing_key="progress")
-        assert len(await _dead(broker_url, 1)) == 1
+        assert len(await dead_letters(broker_url, 1)) == 1
     assert one_database.read_now(course.counts) == {}
 
 
@@ -207,7 +208,7 @@ async def test_an_assignment_in_another_status_is_a_dead_letter(
             read_results(plain)
             body = {name: value for name, value in (FOUR | {"status": status}).items() if value is not None}
             plain.channel.basic_publish("", queue, json.dumps(body).encode())
-        (letter,) = await _dead(broker_url, 1)
+        (letter,) = await dead_letters(broker_url, 1)
     assert (letter.reason, letter.queue, json.loads(letter.body)) == ("wrong-status", queue, body)
     assert "takes" in letter.error
 
@@ -226,7 +227,7 @@ async def test_bodies_that_are_no_assignments_are_dead_letters(broker_url: str, 
             read_results(plain)
             for body in bodies:
                 plain.channel.basic_publish("", "correction_queue_cc", body)
-        letters = await _dead(broker_url, len(bodies))
+        letters = await dead_letters(broker_url, len(bodies))
     assert {letter.body: letter.reason for letter in letters} == bodies
 
 
@@ -483,7 +484,7 @@ async def test_each_role_logs_a_line_for_each_assignment(
         await recorded(one_database, "confirmed", 1)
         with Plain(broker_url) as plain:
             plain.send("validation", {"status": "corrected", "Solution": "nobody's"})
-        await _dead(broker_url, 1)
+        await dead_letters(broker_url, 1)
         what = "student 7, cloud_computing:"
         said = [
             f"demonstrator_cc: {what} corrected, mark 8.5 of 10 ({identity})",

@@ -34,7 +34,10 @@ class Submission(TypedDict):
 
 
 class Hop(TypedDict):
-    """A hop of a submission: the new status, and by whom, when and where."""
+    """A hop of a submission: the new status, and by whom, when and where.
+
+    signer: the name of the key that signed it. doubt: why it is not taken as signed; null if it is, or need not be.
+    """
 
     role: str
     status: str
@@ -45,6 +48,8 @@ class Hop(TypedDict):
     out_of: float | None
     feedback: str | None
     remark: str | None
+    signer: str | None
+    doubt: str | None
 
 
 class Request(TypedDict):

@@ -36,6 +36,10 @@ TIMING: Final = "Timing"
 LATE: Final = "LateSeconds"
 PENALTY: Final = "Penalty"
 FINAL_MARK: Final = "FinalMark"
+COVERED: Final = (
+    ID, STUDENT, MODULE, STATUS, NAME, MARK, OUT_OF, FEEDBACK, REMARKS, SUBMITTED_AT, TIMING, LATE, PENALTY, FINAL_MARK,
+)  # fmt: skip
+"""The fields that a role's signature covers, beside the History. The file is covered by its hash in the hop."""
 HASH: Final = "sha256"
 """The key in the first hop of a History for the SHA-256 of the file as it was handed in."""
 
@@ -212,7 +216,7 @@ class Assignment(dict[str, Any]):
             raise Reject(f"{REMARKS} is not a list")
 
 
-class Progress(dict[str, Any]):
+class Progress(Assignment):
     """A report of a hop to the records: the assignment without the solution; all of it if this role took it first."""
 
     @classmethod
@@ -220,8 +224,7 @@ class Progress(dict[str, Any]):
         """Make the report of an assignment. whole: with the solution and with the fields of other programs."""
         if whole:
             return cls(assignment)
-        kept = (ID, STUDENT, MODULE, STATUS, NAME, MARK, OUT_OF, FEEDBACK, HISTORY)
-        return cls({name: assignment[name] for name in kept if name in assignment})
+        return cls({name: assignment[name] for name in (*COVERED, HISTORY) if name in assignment})
 
 
 def submission(

@@ -27,6 +27,7 @@ from rabbitry.apps.grading.deadlines import KEYS as DEADLINE_KEYS
 from rabbitry.apps.grading.deadlines import Deadlines, deadlines_of
 from rabbitry.apps.grading.message import LONGEST_NAME
 from rabbitry.apps.grading.rubric import Criterion, rubric_of
+from rabbitry.apps.grading.signatures import Signatures, signatures_of
 from rabbitry.exceptions import Undecodable, UsageError
 
 LARGEST_SUBMISSION: Final = 10_000_000
@@ -34,7 +35,7 @@ LARGEST_SUBMISSION: Final = 10_000_000
 _SHORT: Final = re.compile(r"[a-z0-9_-]{1,32}")
 LARGEST_TOTAL: Final = 100_000_000_000
 """The default limit of all kept files in a folder, in bytes."""
-_KEYS: Final = ("modules", "largest_submission", "largest_total", "weak_sandbox", "student_number")
+_KEYS: Final = ("modules", "largest_submission", "largest_total", "weak_sandbox", "student_number", "signatures")
 _MODULE_KEYS: Final = ("short", "scheme", "rubric", "starter")
 VARIABLE: Final = "RABBITRY_GRADING"
 """The environment variable that names the configuration file."""
@@ -75,7 +76,8 @@ def _originals() -> dict[str, Module]:
 class Course:
     """The modules by name, by default those of the original programs.
 
-    student_number: a regular expression for students' numbers; None for digits.
+    student_number: a regular expression for students' numbers; None for digits. signatures: the roles' public keys;
+    None if nobody signs.
     """
 
     modules: dict[str, Module] = field(default_factory=_originals)
@@ -83,6 +85,7 @@ class Course:
     weak_sandbox: bool = False
     student_number: str | None = None
     largest_total: int = LARGEST_TOTAL
+    signatures: Signatures | None = None
 
     def module(self, name: str) -> Module:
         """Return a module. Raises UsageError, which lists the known modules."""
@@ -127,8 +130,16 @@ def _course(data: dict[str, Any], file: Path) -> Course:
         raise UsageError(f"{file}: weak_sandbox is {weak!r}, which is neither true nor false")
     number = _student_number(data.get("student_number"), file)
     tables = data.get("modules")
+    where = f"{file}: [signatures]"
     if tables is None:
-        return Course(largest_submission=largest, weak_sandbox=weak, student_number=number, largest_total=total)
+        found = signatures_of(data.get("signatures"), list(_originals()), where)
+        return Course(
+            largest_submission=largest,
+            weak_sandbox=weak,
+            student_number=number,
+            largest_total=total,
+            signatures=found,
+        )
     if not isinstance(tables, dict) or not tables:
         raise UsageError(f"{file}: modules must be tables, [modules.NAME]")
     modules = {name: _module(name, table, file) for name, table in tables.items()}
@@ -136,7 +147,7 @@ def _course(data: dict[str, Any], file: Path) -> Course:
     for module in modules.values():
         if shorts.count(module.short) > 1:
             raise UsageError(f"{file}: two modules have the short name {module.short!r}")
-    return Course(modules, largest, weak, number, total)
+    return Course(modules, largest, weak, number, total, signatures_of(data.get("signatures"), list(modules), where))
 
 
 def _bytes(value: object, name: str, file: Path) -> int:

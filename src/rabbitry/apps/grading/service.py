@@ -20,6 +20,7 @@ from rabbitry.apps.grading.message import Assignment
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, outbox
 from rabbitry.apps.grading.records.judging import described
+from rabbitry.apps.grading.signatures import Signer
 from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, RoleSet
 from rabbitry.exceptions import ProtocolViolation, PublishError, Undecodable
 from rabbitry.flow.codec import JSON
@@ -91,7 +92,7 @@ def _sides(role_set: RoleSet, url: str, stop: asyncio.Event) -> list[Coroutine[A
     # Without people, coordinators publish what is to be marked again.
     people = sorted({spec.role for spec in role_set.specs if spec.person or spec.role == "coordinator"})
     if people:
-        work = partial(publish_outbox, database, people, stop)
+        work = partial(publish_outbox, database, people, stop, signer=role_set.signer)
         sides.append(run_connected(url, work, name=f"{APP} outbox", stop=stop))
     if any(spec.role == "coordinator" for spec in role_set.specs):
         work = partial(answer_questions, database, role_set.wiring.course, stop)
@@ -102,8 +103,17 @@ def _sides(role_set: RoleSet, url: str, stop: asyncio.Event) -> list[Coroutine[A
 # -- the outbox ------------------------------------------------------------------------------------------
 
 
-async def publish_outbox(database: Database, roles: Sequence[str], stop: asyncio.Event, connection: Connection) -> None:
+async def publish_outbox(
+    database: Database,
+    roles: Sequence[str],
+    stop: asyncio.Event,
+    connection: Connection,
+    *,
+    signer: Signer | None = None,
+) -> None:
     """Publish people's decisions for these roles until `stop` is set; each leaves the outbox once confirmed.
+
+    The decisions are signed here, so that the page and the commands need no key.
 
     Raises:
         ConnectionClosed: The connection was closed, or lost for good.
@@ -114,7 +124,7 @@ async def publish_outbox(database: Database, roles: Sequence[str], stop: asyncio
         try:
             if not await database.read(partial(outbox.is_empty, roles=roles)):
                 letters = await database.write(partial(outbox.claim, roles=roles))
-                pause = 0.0 if await _publish(database, channel, letters) else PAUSE
+                pause = 0.0 if await _publish(database, channel, letters, signer) else PAUSE
         except RecordsError as error:
             _logger.warning("the outbox: %s; trying again in %g s", error, PAUSE)
             pause = PAUSE
@@ -123,14 +133,14 @@ async def publish_outbox(database: Database, roles: Sequence[str], stop: asyncio
     await channel.close()
 
 
-async def _publish(database: Database, channel: Channel, letters: list[outbox.Letter]) -> bool:
+async def _publish(database: Database, channel: Channel, letters: list[outbox.Letter], signer: Signer | None) -> bool:
     """Publish decisions and remove the confirmed ones. Return whether all were confirmed."""
     confirmed: list[int] = []
     try:
         if not channel.is_open:
             await channel.open()
         futures = [await channel.send(
-            letter.body,
+            letter.body if signer is None else _signed(letter, signer),
             exchange=letter.exchange,
             routing_key=letter.key,
             properties=_properties(letter),
@@ -153,6 +163,10 @@ async def _publish(database: Database, channel: Channel, letters: list[outbox.Le
         if left:
             await database.write(partial(outbox.release, letters=left))
     return not left
+
+
+def _signed(letter: outbox.Letter, signer: Signer) -> bytes:
+    return msgspec.json.encode(signer.sign(Assignment(decode_object(letter.body))))
 
 
 def _properties(letter: outbox.Letter) -> Properties:

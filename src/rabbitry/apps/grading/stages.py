@@ -35,6 +35,7 @@ from rabbitry.apps.grading.roles import (
     decide,
     key_of,
 )
+from rabbitry.apps.grading.signatures import Finding, Signer
 from rabbitry.apps.grading.turns import IN_HAND, PUT_OFF, Turns
 from rabbitry.exceptions import UsageError
 from rabbitry.flow import App, Message
@@ -106,7 +107,7 @@ class RoleSet:
     markers: module → function that marks its solutions; the demonstrator of a module whose marker is broken does not
     run, and its submissions wait. left_alone: how many messages of others each stage saw. found_type: returns the
     exchange's type on the broker, where another program may have declared it first. files: where a coordinator keeps
-    the files. turns: shares the markings at the same time among the students.
+    the files. turns: shares the markings at the same time among the students. signer: signs what the roles publish.
     """
 
     wiring: Wiring
@@ -116,6 +117,7 @@ class RoleSet:
     left_alone: Counter[str] = field(default_factory=Counter)
     found_type: Callable[[], str] | None = None
     files: Files | None = None
+    signer: Signer | None = None
     turns: Turns = field(default_factory=lambda: Turns(os.cpu_count() or 1))
 
     @property
@@ -230,8 +232,19 @@ class RoleSet:
             said = repr(status)[:60] if "status" in fields else "none"
             raise Reject(f"status {said}, and the {role.name} takes {role.takes!r}", reason="wrong-status")
         assignment = receive(fields, message, first=role.takes == "submitted")
+        finding = self._finding(assignment)
+        if finding.doubt is not None:
+            _logger.warning("%s: %s is not signed by a role that may: %s", spec.name, assignment, finding.doubt)
         _logger.debug("%s: received %s", spec.name, assignment)
         return assignment
+
+    def _finding(self, assignment: Assignment) -> Finding:
+        """Return what the signature of the last hop is worth. Raises Reject if the course's policy refuses it."""
+        signatures = self.wiring.course.signatures
+        return Finding() if signatures is None else signatures.check(assignment)
+
+    def _sign(self, assignment: Assignment) -> Assignment:
+        return assignment if self.signer is None else self.signer.sign(assignment)
 
     def _is_for(self, spec: RoleSpec, module: object) -> bool:
         if spec.role != "demonstrator":
@@ -258,7 +271,7 @@ class RoleSet:
     def _decided(self, spec: RoleSpec, role: Role, assignment: Assignment, marked: Decision | None) -> Products:
         """Return what to publish. marked: the decision of a marking scheme, if there is one."""
         decision = marked or Decision(BY_ITSELF)
-        moved = decide(assignment, role, role.actions[0], decision, by_scheme=marked is not None)
+        moved = self._sign(decide(assignment, role, role.actions[0], decision, by_scheme=marked is not None))
         _logger.info("%s: %s", spec.name, moved)
         return [moved, Progress.of(moved, whole=_is_first(role, assignment))]
 
@@ -274,13 +287,15 @@ class RoleSet:
         identity = message.id or uuid4().hex
 
         def work(connection: Connection) -> Assignment | None:
-            if not confirm(connection, moved, identity, kept):
+            signatures = self.wiring.course.signatures
+            findings = [] if signatures is None else signatures.findings(assignment)
+            if not confirm(connection, moved, identity, kept, findings=findings):
                 return None
             return with_judgement(connection, moved, self.wiring.course)
 
         result = await self._db.write(work)
         _logger.info("%s: %s%s", spec.name, moved, "" if result is not None else ", as once before")
-        return [] if result is None else [result]
+        return [] if result is None else [self._sign(result)]
 
     async def _to_inbox(self, spec: RoleSpec, role: Role, fields: dict[str, Any], message: Message) -> Products:
         from rabbitry.apps.grading.records.course import record
@@ -291,7 +306,8 @@ class RoleSet:
             return []
         if role.name == "coordinator":
             # The confirmation is recorded by the page or a command, which keep no files.
-            await self._db.write(partial(record, assignment=assignment, kept=await self._keep(assignment)))
+            kept, finding = await self._keep(assignment), self._finding(assignment)
+            await self._db.write(partial(record, assignment=assignment, kept=kept, finding=finding))
         identity = message.id or uuid4().hex
         work = partial(put, role=role, assignment=assignment, exchange=self.wiring.exchange, message=identity)
         is_new = await self._db.write(work)
@@ -305,14 +321,15 @@ class RoleSet:
             raise Reject("only the coordinator that keeps these records can confirm a submission")
         if fields.get("status") not in [role.takes for role in ROLES.values()]:
             raise Reject(f"unknown status {str(fields.get('status'))[:60]!r}")
-        assignment = Assignment.received(fields, message)
+        assignment = Progress.received(fields, message)
+        finding = self._finding(assignment)
         kept = None
         if SOLUTION in assignment or ANSWER in assignment:
             if is_sealed(assignment):
                 kept = await self._keep(assignment)
             else:
                 _logger.warning("records: the file reported for %s is another one, and not kept", assignment)
-        await self._db.write(partial(record, assignment=assignment, kept=kept))
+        await self._db.write(partial(record, assignment=assignment, kept=kept, finding=finding))
 
     async def _ask(self, asked: Asked, message: Message) -> Reply:
         return await record_request(asked, message, self._db)

@@ -8,6 +8,7 @@ from rabbitry.apps.grading.commands import (
     files,
     inbox,
     invite,
+    keys,
     records,
     regrade,
     requests,
@@ -26,5 +27,6 @@ app.add_typer(regrade.app)
 app.add_typer(similar.app)
 app.add_typer(stats.app)
 app.add_typer(invite.app)
+app.add_typer(keys.app)
 app.add_typer(inbox.app, name="inbox", help="Submissions that wait for a person's decision.", no_args_is_help=True)
 app.add_typer(requests.app, name="requests", help="Requests for another look at a mark.", no_args_is_help=True)

@@ -61,6 +61,18 @@ KeptFiles = Annotated[
 ]
 
 
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--key",
+        envvar="RABBITRY_GRADING_KEY",
+        metavar="FILE",
+        help="The private key with which the roles sign (`rabbitry grading keys`). Default: they don't sign.",
+        show_default=False,
+    ),
+]
+
+
 def wiring_of(config: Path | None, exchange: str, type_: ExchangeType, *, plain: bool) -> Wiring:
     """Return the course and its exchange.
 

@@ -15,6 +15,7 @@ from rabbitry.apps.grading.commands.options import (
     ExchangeName,
     ExchangeType,
     KeptFiles,
+    KeyFile,
     People,
     Person,
     Type,
@@ -38,6 +39,8 @@ from rabbitry.runtime.parent import ready
 from rabbitry.runtime.service import GRACE, run_service
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rabbitry.apps.grading.stages import RoleSpec, Wiring
 
 DEADLINE: Final = 10.0
@@ -59,6 +62,7 @@ def demonstrator(
     strict: Strict = False,
     connect_attempts: ConnectAttempts = None,
     database: DatabaseURL = None,
+    key: KeyFile = None,
     broker: Broker = None,
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
@@ -77,6 +81,7 @@ def demonstrator(
         [spec],
         broker_url(context, broker),
         database_url(context, database),
+        key=key,
         strict=strict,
         connect_attempts=connect_attempts,
     )
@@ -94,6 +99,7 @@ def assistant(
     strict: Strict = False,
     connect_attempts: ConnectAttempts = None,
     database: DatabaseURL = None,
+    key: KeyFile = None,
     broker: Broker = None,
     log_level: LogLevel = Level.INFO,
     log_json: LogJson = False,
@@ -110,6 +116,7 @@ def assistant(
         [RoleSpec("assistant", person=person)],
         broker_url(context, broker),
         database_url(context, database),
+        key=key,
         strict=strict,
         connect_attempts=connect_attempts,
     )
@@ -127,6 +134,7 @@ def coordinator(
     strict: Strict = False,
     connect_attempts: ConnectAttempts = None,
     database: DatabaseURL = None,
+    key: KeyFile = None,
     files: KeptFiles = None,
     broker: Broker = None,
     log_level: LogLevel = Level.INFO,
@@ -145,6 +153,7 @@ def coordinator(
         broker_url(context, broker),
         database_url(context, database),
         files=files,
+        key=key,
         strict=strict,
         connect_attempts=connect_attempts,
     )
@@ -162,6 +171,7 @@ def run_all(
     strict: Strict = False,
     connect_attempts: ConnectAttempts = None,
     database: DatabaseURL = None,
+    key: KeyFile = None,
     files: KeptFiles = None,
     broker: Broker = None,
     log_level: LogLevel = Level.INFO,
@@ -188,6 +198,7 @@ def run_all(
         broker_url(context, broker),
         database_url(context, database),
         files=files,
+        key=key,
         strict=strict,
         connect_attempts=connect_attempts,
     )
@@ -200,10 +211,12 @@ def _serve(
     database: str,
     *,
     files: str | None = None,
+    key: Path | None,
     strict: bool,
     connect_attempts: int | None,
 ) -> None:
     """Run roles until a signal, and end the command."""
+    from rabbitry.apps.grading.commands.keys import signer_of
     from rabbitry.apps.grading.files import Files, default_place
     from rabbitry.apps.grading.marks import markers_for
     from rabbitry.apps.grading.records import Database
@@ -211,6 +224,7 @@ def _serve(
     from rabbitry.apps.grading.service import run
     from rabbitry.apps.grading.stages import RoleSet
 
+    signer = signer_of(key, wiring.course, specs)
     markers = markers_for(wiring.course, specs)
 
     async def service(stop: asyncio.Event) -> int:
@@ -218,7 +232,7 @@ def _serve(
         keeps = any(spec.person or spec.role == "coordinator" for spec in specs)
         with contextlib.ExitStack() as stack:
             opened = stack.enter_context(Database(database)) if keeps else None
-            role_set = RoleSet(wiring, specs, opened, markers)
+            role_set = RoleSet(wiring, specs, opened, markers, signer=signer)
             if opened is not None and any(spec.role == "coordinator" for spec in specs):
                 place = files or default_place(database)
                 bounds = {"largest": wiring.course.largest_submission, "total": wiring.course.largest_total}

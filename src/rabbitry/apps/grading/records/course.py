@@ -5,7 +5,7 @@ All functions take a connection and run in its transaction.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -42,8 +42,10 @@ from rabbitry.apps.grading.message import identity as known_as
 from rabbitry.apps.grading.receiving import fields_handed_in, taken_at
 from rabbitry.apps.grading.records.beginning import begins
 from rabbitry.apps.grading.records.schema import handed_in, history, insert_into, settings, submissions, text
+from rabbitry.apps.grading.signatures import Finding
 
 CONFIRMED: Final = "confirmed"
+_UNCHECKED: Final = Finding()
 _PLACE: Final = "files"
 FEW: Final = 400
 """Students and modules in one query; databases bound the parameters."""
@@ -86,7 +88,10 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """A hop of a submission: the new status, and by whom, when and where."""
+    """A hop of a submission: the new status, and by whom, when and where.
+
+    signer: the name of the key that signed it. doubt: why it is not taken as signed; None if it is, or need not be.
+    """
 
     role: str
     status: str
@@ -97,6 +102,8 @@ class Hop:
     out_of: float | None
     feedback: str | None
     remark: str | None
+    signer: str | None
+    doubt: str | None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON data."""
@@ -109,7 +116,9 @@ _HANDED_IN: Final = {"status": "submitted", "mark": None, "out_of": None, "feedb
 """Recorded as a student's hop, instead of what the student wrote."""
 
 
-def record(connection: Connection, assignment: Assignment, kept: Kept | None = None) -> None:
+def record(
+    connection: Connection, assignment: Assignment, kept: Kept | None = None, *, finding: Finding = _UNCHECKED
+) -> None:
     """Record an assignment as reported by the role that moved it.
 
     A hop reported twice counts once; one that comes late, or after the confirmation, does not change the status. The
@@ -117,9 +126,9 @@ def record(connection: Connection, assignment: Assignment, kept: Kept | None = N
     of a student's own program only announces the submission; its time, mark and hops are ignored.
 
     kept: the file as it was handed in, if it came with the report and is stored. The first one counts: an id is bound
-    to the solution, but not to its encoding.
+    to the solution, but not to its encoding. finding: what the last hop's signature is worth.
     """
-    _record(connection, assignment)
+    _record(connection, assignment, finding)
     if kept is not None:
         values = {"sha256": kept.sha256, "size": kept.size}
         unknown = and_(submissions.c.id == assignment.id, submissions.c.sha256.is_(None))
@@ -129,14 +138,14 @@ def record(connection: Connection, assignment: Assignment, kept: Kept | None = N
             connection.execute(insert_into(connection, handed_in).on_conflict_do_nothing(), row)
 
 
-def _record(connection: Connection, assignment: Assignment) -> None:
+def _record(connection: Connection, assignment: Assignment, finding: Finding) -> None:
     is_confirmed = select(submissions.c.confirmed_by).where(submissions.c.id == assignment.id)
     if connection.execute(is_confirmed).scalar() is not None:
         return
     hops = assignment.history
     taken = _taken_at(hops)
     if len(hops) > 1 and hops[-1].get("role") != "student":
-        rows = [_hop_row(assignment.id, len(hops), hops[-1])]
+        rows = [_hop_row(assignment.id, len(hops), hops[-1], finding)]
         values = _row(assignment, taken)
     else:
         rows = []
@@ -160,7 +169,14 @@ def _record(connection: Connection, assignment: Assignment) -> None:
     connection.execute(update(submissions).where(mine, open_, submissions.c.step < values["step"]).values(newer))
 
 
-def confirm(connection: Connection, assignment: Assignment, message: str, kept: Kept | None = None) -> bool:
+def confirm(
+    connection: Connection,
+    assignment: Assignment,
+    message: str,
+    kept: Kept | None = None,
+    *,
+    findings: Sequence[Finding] = (),
+) -> bool:
     """Record a confirmation, once for each submission, unless it was reopened. Return whether to publish its result.
 
     Args:
@@ -169,6 +185,7 @@ def confirm(connection: Connection, assignment: Assignment, message: str, kept: 
         message: The id of the message that led to it. If the same message comes again, its result is published again,
             because the first publish may have failed; another message, of a repeated hop, changes nothing.
         kept: The file, as for `record`.
+        findings: What the signatures of the hops before the confirmation are worth; empty if nothing checks them.
     """
     message = text(message, 300)
     columns = select(submissions.c.confirmed_by, submissions.c.reopened_at)
@@ -177,6 +194,9 @@ def confirm(connection: Connection, assignment: Assignment, message: str, kept: 
         return bool(known.confirmed_by == message)
     if known is not None and assignment.step <= known.reopened_at:
         return False  # of the round before it was reopened to be marked again
+    since = 0 if known is None else known.reopened_at
+    if _contradicts(connection, assignment, since):
+        return False
     record(connection, assignment, kept)
     mine = submissions.c.id == assignment.id
     values = _row(assignment, "")
@@ -188,8 +208,11 @@ def confirm(connection: Connection, assignment: Assignment, message: str, kept: 
     if taken.rowcount != 1:
         return False
     at = connection.execute(select(submissions.c.submitted_at).where(mine)).scalar_one()
-    rows = [_hop_row(assignment.id, step, hop) for step, hop in enumerate(assignment.history, 1)]
-    connection.execute(delete(history).where(history.c.submission == assignment.id))
+    worth = [*findings, *[_UNCHECKED] * len(assignment.history)]
+    rows = [_hop_row(assignment.id, step, hop, worth[step - 1]) for step, hop in enumerate(assignment.history, 1)]
+    # What was recorded before it was reopened stays: the records themselves sent it out, without the signatures.
+    rows = [row for row in rows if row["step"] > since]
+    connection.execute(delete(history).where(history.c.submission == assignment.id, history.c.step > since))
     for row in rows:
         is_first = row["step"] == 1 and row["role"] == "student"
         connection.execute(history.insert(), row | _HANDED_IN | {"at": at} if is_first else row)
@@ -207,6 +230,22 @@ def attempt_before(connection: Connection, identity: str) -> str | None:
     same = and_(columns.student == found.student, columns.module == found.module, columns.sha256.is_not(None))
     earlier = select(columns.id).where(same, columns.submitted_at < found.submitted_at)
     return connection.execute(earlier.order_by(columns.submitted_at.desc()).limit(1)).scalar()
+
+
+def _contradicts(connection: Connection, assignment: Assignment, since: int) -> bool:
+    """Return whether a signed hop of the present round is recorded that an assignment lacks: it is an older one again.
+
+    A message of a round before the submission was sent back may be published anew by anybody who saw it.
+    """
+    signed = select(history.c.step, history.c.role, history.c.status).where(
+        history.c.submission == assignment.id, history.c.step > since, history.c.signer.is_not(None)
+    )
+    hops = assignment.history
+    return any(
+        row.step > len(hops)
+        or (row.role, row.status) != (hops[row.step - 1].get("role"), hops[row.step - 1].get("status"))
+        for row in connection.execute(signed)
+    )
 
 
 def find_id(connection: Connection, given: str, *, least: int = 1) -> str:
@@ -368,7 +407,8 @@ def _submission(row: Row[Any], attempt: int, attempts: int) -> Submission:
 
 def _hop(row: Row[Any]) -> Hop:
     return Hop(
-        row.role, row.status, row.who, row.place, row.at, row.mark, row.out_of, row.feedback, row.remark
+        row.role, row.status, row.who, row.place, row.at, row.mark, row.out_of, row.feedback, row.remark,
+        row.signer, row.doubt,
     )  # fmt: skip
 
 
@@ -394,7 +434,7 @@ def _taken_at(hops: list[dict[str, Any]]) -> str:
     return now() if told is None else min(_time(told), now())
 
 
-def _hop_row(identity: str, step: int, hop: Mapping[str, Any]) -> dict[str, Any]:
+def _hop_row(identity: str, step: int, hop: Mapping[str, Any], finding: Finding = _UNCHECKED) -> dict[str, Any]:
     return {
         "submission": identity,
         "step": step,
@@ -407,6 +447,8 @@ def _hop_row(identity: str, step: int, hop: Mapping[str, Any]) -> dict[str, Any]
         "out_of": number(hop.get("outOf")),
         "feedback": _optional(hop.get("feedback")),
         "remark": _optional(hop.get("remark")),
+        "signer": finding.signer,
+        "doubt": _optional(finding.doubt),
     }
 
 

@@ -157,7 +157,9 @@ def settle(connection: Connection, found: Item, action: str, decision: Decision,
         told = _last_decision(connection, found.assignment.id, role.name)
         raise UsageError(f"another person decided first, and this decision was not recorded: {told}")
     if role.name == "coordinator":
-        if course_records.confirm(connection, next_, found.message):
+        signatures = course.signatures
+        findings = [] if signatures is None else signatures.findings(found.assignment)
+        if course_records.confirm(connection, next_, found.message, findings=findings):
             next_ = with_judgement(connection, next_, course)
             outbox.add(connection, role.name, found.exchange, key_of(next_, course), next_, required=False)
         return next_

@@ -62,6 +62,9 @@ history: Final = Table(
     Column("out_of", Float),
     Column("feedback", Text),
     Column("remark", Text),
+    # The name of the key that signed it, and why it is not taken as signed; both null where the course checks nothing.
+    Column("signer", Text),
+    Column("doubt", Text),
 )
 
 inbox: Final = Table(

@@ -181,6 +181,8 @@ class Submission extends Component {
         <ol class="history">${found.history.map((hop) => html`<li>
           <b>${visible(hop.status)}</b> by ${visible(hop.role)} <i>${visible(hop.who)}</i> on ${visible(hop.place)}, ${time(hop.at)}
           ${hop.mark !== null && html`, mark ${mark(hop.mark, hop.out_of)}`}
+          ${hop.signer !== null && html` <span class="tag">signed: ${visible(hop.signer)}</span>`}
+          ${hop.doubt !== null && html`<p class="notice warn">Not signed by a role that may: ${visible(hop.doubt)}.</p>`}
           ${hop.remark !== null && html`<p class="notice warn">${visible(hop.remark)}</p>`}
           ${hop.feedback !== null && html`<pre class="feedback">${visible(hop.feedback)}</pre>`}
         </li>`)}</ol>
