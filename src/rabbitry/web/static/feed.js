@@ -41,7 +41,9 @@ export class Feed {
   }
 
   subscribe() {
-    for (const [id, subscription] of this.subscriptions) this.ask(id, subscription);
+    // The last one first: it is what the page is about, those before it are what all pages have. The server may answer
+    // the first one alone, and the others 0.2 s later.
+    for (const [id, subscription] of [...this.subscriptions].reverse()) this.ask(id, subscription);
   }
 
   receive({ now, parts = [] }) {

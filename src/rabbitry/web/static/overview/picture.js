@@ -53,10 +53,10 @@ export class Picture extends Component {
 
   // Finds which part of the picture is in sight: pixels from its top.
   look = () => {
-    const { top, height } = this.box.current.getBoundingClientRect();
+    const { top } = this.box.current.getBoundingClientRect();
     const step = (value) => Math.floor(value / BESIDE) * BESIDE;
     const from = Math.max(0, step(-top - BESIDE));
-    const until = Math.max(from, Math.min(Math.ceil(height), step(innerHeight - top) + 2 * BESIDE));
+    const until = Math.max(from, Math.min(this.box.current.clientHeight, step(innerHeight - top) + 2 * BESIDE));
     if (from !== this.state.from || until !== this.state.until) this.setState({ from, until });
   };
 
