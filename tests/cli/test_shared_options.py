@@ -17,8 +17,8 @@ from rabbitry.cli._root import COMMANDS, root
 
 _OF_A_COMMAND: Final = {
     "--broker", "--concurrency", "--data", "--database", "--files", "--host", "--limit", "--management-port",
-    "--module", "--password-file", "--person", "--port", "--processes", "--queue", "--role", "--stage", "--student",
-    "--vhost", "--watch", "--web-port", "-k",
+    "--module", "--password-file", "--person", "--port", "--processes", "--queue", "--reason", "--remark", "--role",
+    "--stage", "--student", "--vhost", "--watch", "--web-port", "-k",
 }  # fmt: skip
 """Options that mean something else, or more, to one of the commands that have them."""
 

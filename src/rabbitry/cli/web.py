@@ -12,7 +12,6 @@ import typer
 from rabbitry.apps.management import Management
 from rabbitry.cli import web_users
 from rabbitry.cli._app_options import AppOptions, with_app_options
-from rabbitry.cli.web_users import UsersFile
 from rabbitry.runtime.addresses import in_url
 from rabbitry.runtime.listening import inherit_or_listen
 from rabbitry.runtime.logging import Level
@@ -22,6 +21,7 @@ from rabbitry.runtime.options import (
     LogJson,
     LogLevel,
     Plain,
+    UsersFile,
     broker_url,
     port_option,
     start_logging,

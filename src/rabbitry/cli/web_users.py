@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import typer
 
 from rabbitry.exceptions import UsageError
-from rabbitry.runtime.options import Json, read_password
+from rabbitry.runtime.options import Json, UsersFile, read_password
 
 VARIABLE: Final = "RABBITRY_WEB_PASSWORD"
 """The environment variable with the password of a new user."""
@@ -26,16 +26,6 @@ class RoleName(enum.StrEnum):
     ADMIN = "admin"
 
 
-UsersFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--users",
-        envvar="RABBITRY_WEB_USERS",
-        metavar="FILE",
-        help="The file of the dashboard's users.",
-        show_default="web-users.json in the user's data folder",
-    ),
-]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The user's name.")]
 Given = Annotated[RoleName, typer.Option("--role", case_sensitive=False, help="What they may do.")]
 PasswordFile = Annotated[

@@ -60,6 +60,16 @@ PasswordFile = Annotated[
         show_default=False,
     ),
 ]
+UsersFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--users",
+        envvar="RABBITRY_WEB_USERS",
+        metavar="FILE",
+        help="The file of the dashboard's users.",
+        show_default="web-users.json in the user's data folder",
+    ),
+]
 Memory = Annotated[bool, typer.Option("--memory", help="Keep everything in memory: it is lost when the process ends.")]
 Offset = Annotated[int, typer.Option(min=0, max=1_000_000_000, metavar="N", help="How many to skip.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]

@@ -14,7 +14,7 @@ import typer
 from rabbitry._words import reason
 from rabbitry.apps.grading.commands.options import Config
 from rabbitry.exceptions import UsageError
-from rabbitry.runtime.options import Json
+from rabbitry.runtime.options import Json, UsersFile
 from rabbitry.runtime.output import one_line, print_json, say, warn
 
 if TYPE_CHECKING:
@@ -60,19 +60,10 @@ def invite(
         ),
     ] = None,
     days: Annotated[float, typer.Option("--days", min=0.001, max=365, help="How long the links hold.")] = 7,
-    url: Annotated[str, typer.Option("--url", metavar="URL", help="The dashboard's address.")] = (
+    url: Annotated[str, typer.Option("--url", metavar="URL", help="The dashboard in the links.")] = (
         "http://127.0.0.1:8003/"
     ),
-    users: Annotated[
-        Path | None,
-        typer.Option(
-            "--users",
-            envvar="RABBITRY_WEB_USERS",
-            metavar="FILE",
-            help="The file of the dashboard's users.",
-            show_default="web-users.json in the user's data folder",
-        ),
-    ] = None,
+    users: UsersFile = None,
     config: Config = None,
     *,
     as_json: Json = False,

@@ -39,6 +39,7 @@ Config = Annotated[
         show_default=False,
     ),
 ]
+ModuleName = Annotated[str, typer.Option("--module", metavar="NAME", help="The module.")]
 ExchangeName = Annotated[str, typer.Option("--exchange", metavar="NAME", help="The exchange.")]
 Type = Annotated[ExchangeType, typer.Option("--exchange-type", help="fanout: every role sees every message.")]
 Person = Annotated[

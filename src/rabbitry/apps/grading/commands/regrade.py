@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from rabbitry._words import counted
-from rabbitry.apps.grading.commands.options import EXCHANGE, Config, ExchangeName, KeptFiles, check_exchange
+from rabbitry.apps.grading.commands.options import EXCHANGE, Config, ExchangeName, KeptFiles, ModuleName, check_exchange
 from rabbitry.apps.grading.commands.records import database_url, existing, mark_of
 from rabbitry.apps.grading.exceptions import FileLost, FilesError, SandboxFailed
 from rabbitry.exceptions import UsageError
@@ -40,7 +40,7 @@ app: typer.Typer = typer.Typer()
 @app.command("regrade")
 def regrade(
     context: typer.Context,
-    module: Annotated[str, typer.Option("--module", metavar="NAME", help="The module.")],
+    module: ModuleName,
     since: Annotated[
         str | None,
         typer.Option(

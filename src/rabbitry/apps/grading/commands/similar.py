@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rabbitry._words import counted
-from rabbitry.apps.grading.commands.options import Config, KeptFiles
+from rabbitry.apps.grading.commands.options import Config, KeptFiles, ModuleName
 from rabbitry.apps.grading.commands.records import database_url, existing
 from rabbitry.runtime.options import DatabaseURL, Json
 from rabbitry.runtime.output import one_line, print_json, say, warn
@@ -19,7 +19,7 @@ app: typer.Typer = typer.Typer()
 @app.command("similar")
 def similar(
     context: typer.Context,
-    module: Annotated[str, typer.Option("--module", metavar="NAME", help="The module.")],
+    module: ModuleName,
     starter: Annotated[
         list[Path] | None,
         typer.Option(
