@@ -359,6 +359,8 @@ def stream_message_properties(peer: Peer) -> None:
         "CC": ["other"],
         "BCC": ["third"],
         "t": {"a": 1},
+        "x-t": {"a": 1},
+        "x-list": [1],
     }
     _declare(peer)
     _fill(peer, 1)

@@ -49,7 +49,8 @@ class Release:
             the commit fails (406) if one of these is deleted.
         has_stream_filters: Whether a stream may have filters; this broker checks their size and applies none.
         returns_to_streams: Whether nack, reject and recover are credit for a stream; otherwise they end the connection.
-        streams_keep_nested: Whether a stream keeps headers that are arrays or tables, such as CC.
+        streams_keep_nested: Whether a stream keeps CC, and other headers with `x-` that are arrays or tables, but not
+            `x-death`. It keeps no arrays and tables without `x-`.
         streams_set_mode: Whether a message from a stream has a delivery mode even if it was published without.
         stream_noun: The noun for a stream in two of its error texts.
         feature_flags: The feature flags that `/api/feature-flags` lists as enabled, with their stability; those of

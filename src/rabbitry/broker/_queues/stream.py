@@ -20,7 +20,7 @@ from rabbitry.amqp.protocol.properties import (
     decode_header,
     encode_header,
 )
-from rabbitry.amqp.protocol.tables import Table, TaggedInt, encode_table
+from rabbitry.amqp.protocol.tables import FieldValue, Table, TaggedInt, encode_table
 from rabbitry.broker._errors import not_implemented, precondition_failed
 from rabbitry.broker._policies import Policy
 from rabbitry.broker._queues.arguments import Rules
@@ -425,10 +425,15 @@ def with_offset(message: Message, offset: int, release: Release) -> bytes:
 
 def _reencoded(message: Message, offset: int, release: Release) -> bytes:
     properties = decode_header(message.header)
-    kept = properties.headers or {}
-    if not release.streams_keep_nested:
-        kept = {name: value for name, value in kept.items() if not isinstance(value, dict | list)}
+    kept = {name: value for name, value in (properties.headers or {}).items() if _is_kept(name, value, release)}
     changed = properties._replace(headers={**kept, "x-stream-offset": TaggedInt(offset, b"l")})
     if release.streams_set_mode and changed.delivery_mode is None:
         changed = changed._replace(delivery_mode=1)
     return encode_header(changed, len(message.body))
+
+
+def _is_kept(name: str, value: FieldValue, release: Release) -> bool:
+    """Return whether RabbitMQ, which stores streams in the format of AMQP 1.0, keeps a header."""
+    if not isinstance(value, dict | list):
+        return True
+    return release.streams_keep_nested and (name == "CC" or (name.startswith("x-") and name != "x-death"))
