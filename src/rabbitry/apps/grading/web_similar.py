@@ -59,7 +59,7 @@ class SimilarRoutes:
         router.add_api_route("/api/similar/{one}/{other}", self.compared, responses=answers(Compared))
 
     async def close(self) -> None:
-        """Stop the comparison that runs, and wait for its process."""
+        """Stop the comparison that runs, and wait for its end."""
         self._is_open = False
         if self._running is not None:
             await asyncio.gather(self._running[1], return_exceptions=True)
@@ -122,9 +122,8 @@ class SimilarRoutes:
 
         def work() -> dict[str, Any]:
             starter = starter_runs(known.module(module).starter)
-            # One process: the page, and what else runs on this machine, go on meanwhile.
             search, files = Search(module, starter), self._files(records)
-            return asdict(similar(records, files, search, known, processes=1, is_wanted=lambda: self._is_open))
+            return asdict(similar(records, files, search, known, is_wanted=lambda: self._is_open))
 
         return await asyncio.to_thread(work)
 

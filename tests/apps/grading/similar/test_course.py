@@ -31,11 +31,11 @@ def _filled(database: Database, url: str) -> list[str]:
 def test_the_submissions_that_count_are_compared(database: Database, database_url: str) -> None:
     ids = _filled(database, database_url)
     files = Files(default_place(database_url))
-    found = similar(database, files, Search("cloud_computing"), Course(), processes=1)
+    found = similar(database, files, Search("cloud_computing"), Course())
     assert [(pair["one"]["student"], pair["other"]["student"]) for pair in found.pairs] in ([("7", "8")], [("8", "7")])
     assert {found.pairs[0]["one"]["id"], found.pairs[0]["other"]["id"]} == {ids[0], ids[2]}
     assert (found.compared, found.left_out) == (3, {ids[4]: "there is no text to compare"})
-    stopped = partial(similar, processes=1, is_wanted=lambda: False)
+    stopped = partial(similar, is_wanted=lambda: False)
     with pytest.raises(RabbitryError, match="was stopped"):
         stopped(database, files, Search("cloud_computing"), Course())
 

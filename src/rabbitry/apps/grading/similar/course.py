@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,8 +29,6 @@ LEAST: Final = 0.3
 """The least similarity of a pair that is listed, by default."""
 MOST_SUBMISSIONS: Final = 10_000
 """Submissions that are compared at a time."""
-_AT_ONCE: Final = 4
-"""Files in the hands of each process: each is in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +84,18 @@ def similar(
     search: Search,
     course: Course,
     *,
-    processes: int | None = None,
     is_wanted: Callable[[], bool] = lambda: True,
 ) -> Result:
-    """Return the similar solutions of a module. Blocks, for seconds to minutes.
+    """Return the similar solutions of a module. Blocks, for seconds to minutes; one file is in memory at a time.
+
+    It starts no processes: Python looks for a new process's modules in the working directory first, and this may be a
+    folder of students' files.
 
     Args:
         records: The open records.
         files: The kept files.
         search: What is sought.
         course: The course, which says what counts.
-        processes: How many processes read tokens; None for one for each CPU.
         is_wanted: Called after each submission; if it returns False, the comparison ends with an error.
 
     Raises:
@@ -115,11 +110,10 @@ def similar(
     left_out: dict[str, str] = {}
     compared: list[Submission] = []
     found: list[array[int]] = []
-    for row, own in zip(
-        rows, _fingerprints(files, rows, search.starter, processes or os.cpu_count() or 1), strict=True
-    ):
+    for row in rows:
         if not is_wanted():
             raise RabbitryError(f"the comparison of module {module!r} was stopped")
+        own = _fingerprints(files, row, search.starter)
         if isinstance(own, str):
             left_out[row.id] = own
         else:
@@ -176,39 +170,12 @@ def _as_dict(part: Part) -> dict[str, Any]:
     return {"text": part.text, "block": part.block}
 
 
-def _fingerprints(
-    files: Files, rows: Sequence[Submission], starter: frozenset[int], processes: int
-) -> Iterator[array[int] | str]:
-    """Yield the fingerprints of each submission, or why it has none, in order; a few files are in memory at a time."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, _begin, (starter,)) as pool:
-        work = (_submitted(pool, files, row) for row in rows)
-        waiting = list(islice(work, processes * _AT_ONCE))
-        while waiting:
-            first = waiting.pop(0)
-            yield first if isinstance(first, str) else first.result()
-            waiting += islice(work, 1)
-
-
-def _submitted(pool: ProcessPoolExecutor, files: Files, row: Submission) -> Future[array[int] | str] | str:
+def _fingerprints(files: Files, row: Submission, starter: frozenset[int]) -> array[int] | str:
+    """Return the fingerprints of a submission, or why it has none."""
     if row.kept is None:
         return "its file is not kept"
     try:
-        data = files.fetch(row.kept)
+        found = document_of(files.fetch(row.kept), row.name)
     except FilesError as error:
         return str(error)
-    return pool.submit(_of_file, data, row.name)
-
-
-_starter: frozenset[int] = frozenset()
-
-
-def _begin(starter: frozenset[int]) -> None:
-    """Keep the starter code's runs in this process, which would else come with each file."""
-    global _starter  # a process of the pool has no other place
-    _starter = starter
-
-
-def _of_file(data: bytes, name: str) -> array[int] | str:
-    found = document_of(data, name)
-    return "there is no text to compare" if found is None else winnowed(lexed(found), _starter)
+    return "there is no text to compare" if found is None else winnowed(lexed(found), starter)
