@@ -1,7 +1,7 @@
 """Streams: declaring, offsets, credit, and what they refuse.
 
 Each message is published after the confirm of the one before, so that RabbitMQ puts it into a chunk of its own:
-RabbitMQ 3.10 delivers whole chunks, whatever the prefetch.
+RabbitMQ 3.10 delivers whole chunks, whatever the prefetch. The cases named `argument_…` are run by `make faults`.
 """
 
 from datetime import UTC, datetime
@@ -127,7 +127,7 @@ def _with_argument(argument: str, values: tuple[FieldValue, ...], peer: Peer) ->
 
 
 for _argument, _values in _VALUES.items():
-    add(f"stream_argument_{_argument}", of(_with_argument, _argument, _values))
+    add(f"argument_stream_{_argument}", of(_with_argument, _argument, _values))
 
 
 def _age_without_a_number(age: str, peer: Peer) -> None:
@@ -135,7 +135,7 @@ def _age_without_a_number(age: str, peer: Peer) -> None:
 
 
 for _age in ("", "s", "-1s", "+5h"):
-    add(f"stream_age_{_age}", of(_age_without_a_number, _age))
+    add(f"argument_stream_age_{_age}", of(_age_without_a_number, _age))
 
 _LIMITED: Final[Table] = {**_STREAM, "x-max-age": "1h", "x-max-length-bytes": 5_000_000}
 
@@ -214,7 +214,7 @@ for _key, _offset in {
     "nothing": None,
     "list": [1],
 }.items():
-    add(f"stream_no_offset_{_key}", of(_no_offset, _offset))
+    add(f"argument_stream_offset_{_key}", of(_no_offset, _offset))
 
 
 @case
@@ -327,7 +327,7 @@ _ARGUMENTS: Final[dict[str, Table]] = {
     "own": {"own": 1},
 }
 for _key, _more in _ARGUMENTS.items():
-    add(f"stream_consumer_argument_{_key}", of(_consuming, 3, 0, _more))
+    add(f"argument_stream_consumer_{_key}", of(_consuming, 3, 0, _more))
 
 
 @case
