@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from rabbitry._words import counted
 from rabbitry.apps.grading.commands.options import Config
 from rabbitry.apps.grading.commands.records import OfModule, existing
 from rabbitry.runtime.options import DatabaseURL, Json
@@ -46,7 +47,8 @@ def stats(
 
 def _print(found: dict[str, Any]) -> None:
     marks = found["marks"]
-    print(one_line(f"{found['module']}: {found['submissions']} submissions of {found['students']} students"))
+    handed_in = f"{counted(found['submissions'], 'submission')} of {counted(found['students'], 'student')}"
+    print(one_line(f"{found['module']}: {handed_in}"))
     if marks["mean"] is not None:
         print(
             f"  marks: {marks['given']}, mean {marks['mean']:.0%}, median {marks['median']:.0%}, "
