@@ -88,7 +88,7 @@ async def _reported(watched: Watched, publisher: Publisher) -> str:
     identity = await publisher.publish("bad", key="order")
     queue = page.locator(".thing[data-kind=queue][aria-label^='queue shop.send']")
     await expect(queue).to_be_visible(timeout=_WITHIN)
-    await expect(page.locator(".flow .moving").first).to_be_attached(timeout=_WITHIN)
+    await expect(page.locator(".flow[data-moving]").first).to_be_attached(timeout=_WITHIN)
     await queue.focus()
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("complementary", name="Queue shop.send")).to_contain_text("not told")
