@@ -10,6 +10,7 @@ import pytest
 from rabbitry.runtime import children
 from rabbitry.runtime.backoff import Backoff
 from rabbitry.runtime.children import SHORT_RUNS, Child
+from rabbitry.runtime.output import ExitCode
 from tests.support.waiting import eventually
 
 
@@ -55,3 +56,12 @@ async def test_a_child_that_ends_early_each_time_is_given_up(
         assert await asyncio.wait_for(child.keep(), 240) == -signal.SIGSEGV
     assert caplog.text.count("started again") == SHORT_RUNS - 1
     assert caplog.text.count("is back") == SHORT_RUNS - 1
+
+
+async def test_files_of_the_current_folder_are_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("copy.py", "asyncio.py"):  # a submission that somebody saved here
+        (tmp_path / name).write_text("raise SystemExit('imported')\n")
+    monkeypatch.chdir(tmp_path)
+    # With a PYTHONPATH it is started, not forked by tests/support/forking.py.
+    child = Child("broker", ["broker", "--no-such-option"], {"PYTHONPATH": str(tmp_path / "other")})
+    assert await asyncio.wait_for(child.keep(), 240) == ExitCode.USAGE

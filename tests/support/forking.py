@@ -21,7 +21,7 @@ from rabbitry.runtime.parent import parent
 
 EXECUTED: Final = {"TESTS_EXECUTE_CHILDREN": "1"}
 """The environment of a `rabbitry up` that starts its children as it does for users."""
-_START: Final = (sys.executable, "-m", "rabbitry")
+_START: Final = (sys.executable, "-P", "-m", "rabbitry")
 
 Run = Callable[[Sequence[str], Mapping[str, str]], None]
 """Runs the command with these arguments in this environment, and ends the process."""

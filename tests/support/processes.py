@@ -20,8 +20,8 @@ def children_of(pid: int) -> dict[str, psutil.Process]:
         except psutil.NoSuchProcess:  # it ended since it was listed
             continue
         # Before it executes that, or names itself as `tests/support/forking.py` does, it is a copy of its parent.
-        if words[1:3] == ["-m", "rabbitry"]:
-            found[words[3]] = child
+        if words[1:4] == ["-P", "-m", "rabbitry"]:
+            found[words[4]] = child
         elif name.startswith(":"):
             found[name[1:]] = child
     return found

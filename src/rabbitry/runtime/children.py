@@ -113,6 +113,7 @@ class Child:
             with theirs:
                 process = self._process = await asyncio.create_subprocess_exec(
                     sys.executable,
+                    "-P",  # else a copy.py in the current folder would be taken for the standard library's
                     "-m",
                     "rabbitry",
                     *self._arguments,
