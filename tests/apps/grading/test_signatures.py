@@ -121,7 +121,7 @@ def test_what_has_no_signature_is_flagged_or_refused() -> None:
     moved = Assignment(_corrected() | {"status": "validated"})  # by a program that writes no hops
     bare = Assignment({"StudentID": 7, "Solution": "x", "Module": CC.name, "status": "validated"})
     for made, why in (
-        (unsigned, "it is not signed"),
+        (unsigned, "it has no signature"),
         (foreign, "configuration lacks"),
         (moved, "the status is not signed: the last hop is 'corrected'"),
         (bare, "no hop tells"),
@@ -140,7 +140,7 @@ def test_each_hop_can_be_checked_later() -> None:
     made = _OURS.sign(decide(made, ROLES["assistant"], "validate", Decision("bob")))
     found = _signatures().findings(made)
     assert [one.signer for one in found] == [None, "office", "office", None, "office"]
-    assert [one.doubt for one in found] == [None, None, None, "it is not signed", None]
+    assert [one.doubt for one in found] == [None, None, None, "it has no signature", None]
 
 
 @pytest.fixture

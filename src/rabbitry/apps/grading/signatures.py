@@ -123,7 +123,7 @@ class Signatures:
     def _finding(self, assignment: Assignment, before: str, hop: Mapping[str, Any]) -> Finding:
         public, signature = hop.get(KEY), hop.get(SIGNATURE)
         if not (isinstance(public, str) and isinstance(signature, str)):
-            return Finding(doubt="it is not signed")
+            return Finding(doubt="it has no signature")
         key = self.keys.get(public)
         if key is None:
             return Finding(doubt="it is signed with a key that the course's configuration lacks")
