@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -78,11 +79,8 @@ def invite(
     rabbitry grading invite ann --role demonstrator --module cloud_computing
     rabbitry grading invite --list students.csv --url https://course.example.org/ > links.txt
     """
-    import msgspec
-
     from rabbitry.apps.grading.modules import load_course
-    from rabbitry.apps.grading.people import APP
-    from rabbitry.apps.users_file import Account, changed_users, invited, usual_file
+    from rabbitry.apps.users_file import usual_file
 
     course = load_course(config)
     place = _address(url)
@@ -93,8 +91,30 @@ def invite(
         if list_ is not None
         else {str(name): _app_role(str(name), role, student, modules or [], course)}
     )
-    links: dict[str, str] = {}
     file = users or usual_file()
+    for one, token in _invited(file, wanted, days * _DAY).items():
+        link = f"{place}login/#name={quote(one, safe='')}&invitation={token}"
+        if as_json:
+            print_json({"name": one, "role": role.value, "link": link})
+        else:
+            print(one_line(f"{one}  {link}") if list_ is not None else link)
+    say(f"each link sets a password once, within {days:g} days; the accounts are in {file}")
+
+
+def _invited(file: Path, wanted: Mapping[str, AppRole | None], seconds: float) -> dict[str, str]:
+    """Make or change accounts, each with a new invitation. Return the invitations' tokens by name.
+
+    Args:
+        file: The file of users.
+        wanted: Name → role in the course; None for an admin of the dashboard.
+        seconds: How long the invitations hold.
+    """
+    import msgspec
+
+    from rabbitry.apps.grading.people import APP
+    from rabbitry.apps.users_file import Account, changed_users, invited
+
+    tokens: dict[str, str] = {}
     with changed_users(file) as known:
         for one, in_course in wanted.items():
             account = known.get(one, Account("member", ""))
@@ -102,20 +122,14 @@ def invite(
                 account = msgspec.structs.replace(account, role="admin")
             else:
                 account = msgspec.structs.replace(account, apps={**account.apps, APP: in_course})
-            known[one], token = invited(account, days * _DAY)
-            links[one] = f"{place}login/#name={quote(one, safe='')}&invitation={token}"
+            known[one], tokens[one] = invited(account, seconds)
         has_admin = any(account.role == "admin" for account in known.values())
         admins = [one for one in wanted if known[one].role == "admin" and wanted[one] is not None]
-    for one, link in links.items():
-        if as_json:
-            print_json({"name": one, "role": role.value, "link": link})
-        else:
-            print(one_line(f"{one}  {link}") if list_ is not None else link)
-    say(f"each link sets a password once, within {days:g} days; the accounts are in {file}")
     for one in admins:
         warn(one_line(f"{one!r} is an admin of the dashboard, and has all rights in the course too"))
     if not has_admin and not os.environ.get("APP_PASSWORD"):
         warn("nobody is an admin of this dashboard: add one with `rabbitry web users add NAME --role admin`")
+    return tokens
 
 
 def _app_role(name: str, role: CourseRole, student: str | None, modules: list[str], course: Course) -> AppRole | None:
