@@ -1,4 +1,4 @@
-"""TLS of the management API's client; tests/cli/test_listings.py tests its requests."""
+"""TLS of the management API's client, and empty objects; tests/cli/test_listings.py tests its requests."""
 
 import asyncio
 import ssl
@@ -9,7 +9,7 @@ import trustme
 
 from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps import management
-from rabbitry.apps.management import fetch, open_client
+from rabbitry.apps.management import fetch, get_object, open_client
 from rabbitry.exceptions import ConnectFailed
 
 _LOGIN = parse_url("amqp://localhost/")
@@ -50,3 +50,10 @@ async def test_plain_http_needs_no_authority() -> None:
         port = server.sockets[0].getsockname()[1]
         async with open_client(f"http://127.0.0.1:{port}", _LOGIN) as client:
             assert await fetch(client, "/api/queues") == b"[]"
+
+
+async def test_an_object_without_members_is_one_though_rabbitmq_writes_a_list() -> None:
+    async with await asyncio.start_server(_answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with open_client(f"http://127.0.0.1:{port}", _LOGIN) as client:
+            assert await get_object(client, "/api/queues/%2F/q?columns=consumers") == {}

@@ -133,8 +133,11 @@ async def get_object(client: httpx.AsyncClient, path: str) -> dict[str, Any]:
 async def _get(client: httpx.AsyncClient, path: str, type_: type[T]) -> T:
     from rabbitry._decode import decode_json
 
+    body = await fetch(client, path)
+    if type_ == dict[str, Any] and body == b"[]":
+        body = b"{}"  # RabbitMQ writes an object without members so, as that of a queue whose figures it has not yet
     try:
-        return decode_json(await fetch(client, path), type_)
+        return decode_json(body, type_)
     except Undecodable as error:
         what = "list" if type_ == list[dict[str, Any]] else "object"
         raise ConnectFailed(
