@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
 from rabbitry.cli._apps import AppPath, load_app
-from rabbitry.exceptions import RabbitryError, UsageError
+from rabbitry.cli._scaling import Backlog, Bounds, Range, Rules, parse_range
+from rabbitry.exceptions import UsageError
 from rabbitry.runtime.logging import Level
 from rabbitry.runtime.options import (
     Broker,
@@ -33,9 +33,13 @@ from rabbitry.runtime.service import GRACE, run_service
 
 if TYPE_CHECKING:
     from rabbitry.flow.worker import Worker
+    from rabbitry.runtime.children import Child
 
 _logger = logging.getLogger(__name__)
 app: typer.Typer = typer.Typer()
+LAST_PORT: Final = 65535
+_OF_PARENT: Final = ("processes", "scale_backlog", "scale_age", "scale_quiet", "health_port", "broker")
+"""Parameters that are not passed on to worker processes as they are."""
 
 
 Stages = Annotated[
@@ -44,7 +48,21 @@ Stages = Annotated[
 Concurrency = Annotated[
     int | None, typer.Option(min=1, help="How many messages of a stage are handled at once.", show_default=False)
 ]
-Processes = Annotated[int, typer.Option(min=1, help="The number of worker processes.")]
+Processes = Annotated[
+    str,
+    typer.Option(
+        metavar="N|MIN:MAX", help="The number of worker processes; with MIN:MAX it follows what waits in the queues."
+    ),
+]
+ScaleBacklog = Annotated[
+    int, typer.Option(min=1, help="With MIN:MAX: waiting messages for each process, beyond which there are more.")
+]
+ScaleAge = Annotated[
+    float, typer.Option(min=1, help="With MIN:MAX: seconds without an empty queue, after which there is one more.")
+]
+ScaleQuiet = Annotated[
+    float, typer.Option(min=1, help="With MIN:MAX: seconds in which fewer would do, after which there is one less.")
+]
 HealthPort = Annotated[
     int | None,
     port_option(
@@ -62,7 +80,10 @@ def work(
     path: AppPath,
     stage: Stages = None,
     concurrency: Concurrency = None,
-    processes: Processes = 1,
+    processes: Processes = "1",
+    scale_backlog: ScaleBacklog = 100,
+    scale_age: ScaleAge = 10.0,
+    scale_quiet: ScaleQuiet = 60.0,
     health_port: HealthPort = None,
     deadline: Deadline = 10.0,
     *,
@@ -75,23 +96,26 @@ def work(
 ) -> None:
     """Run an app's stages until SIGTERM or Ctrl-C, finishing messages in hand; a second signal returns them.
 
-    Example: rabbitry worker shop.flow:app --stage validate --concurrency 20
+    Example: rabbitry worker shop.flow:app --stage validate --concurrency 20 --processes 1:4
     """
     start_logging(log_level, as_json=log_json)
+    size = parse_range(processes)
+    if health_port and health_port + size.most - 1 > LAST_PORT:
+        raise UsageError(f"--health-port {health_port} leaves no ports for {size.most} processes: choose a lower one")
     url = broker_url(context, broker)
     flow = load_app(path, plain=plain)
     worker = flow.worker(
         url, stages=stage or None, concurrency=concurrency, strict=strict, connect_attempts=connect_attempts
     )
-    if processes == 1:
+    if size == (1, 1):
         code = run_service(
             partial(_run, worker, health_port, deadline), deadline=deadline + 2 * GRACE, give_up=worker.give_up
         )
     else:
-        # A password must not be an argument: the broker's URL goes into the environment.
-        again = ["worker", *same_arguments(context, without=("processes", "health_port", "broker"))]
-        ports = [health_port and health_port + number for number in range(processes)]
-        supervise = partial(_supervise, arguments=again, ports=ports, url=url, patience=deadline + 3 * GRACE)
+        again = ["worker", *same_arguments(context, without=_OF_PARENT)]
+        making = _Making(again, health_port, url, patience=deadline + 3 * GRACE)
+        bounds = Bounds(scale_backlog, scale_age, scale_quiet)
+        supervise = partial(_supervise, worker=worker, size=size, bounds=bounds, make=making)
         code = run_service(supervise, deadline=deadline + 4 * GRACE)
     raise typer.Exit(code)
 
@@ -130,36 +154,47 @@ async def _run(worker: Worker, health_port: int | None, deadline: float, stop: a
         stopping.cancel()
 
 
-async def _supervise(
-    stop: asyncio.Event, arguments: list[str], ports: list[int | None], url: str, patience: float
-) -> int:
-    """Keep worker processes running until a signal, and restart those that end by themselves.
+async def _supervise(stop: asyncio.Event, worker: Worker, size: Range, bounds: Bounds, make: _Making) -> int:
+    """Keep worker processes running until a signal, as many as `size` and the backlog say."""
+    from rabbitry.cli._backlog import watch
+    from rabbitry.cli._supervising import Workers
 
-    patience: seconds that they have to end; more than they need to return their messages.
-    """
-    from rabbitry.runtime.children import Child
+    workers = Workers(make.child, size, make.patience)
+    workers.resize(size.least)
+    if size.least == size.most:
+        return await workers.supervise(stop)
+    rules, loop = Rules(size, bounds), asyncio.get_running_loop()
 
-    environment = {"RABBITRY_BROKER": url}  # a password must not be an argument
-    children = []
-    for number, port in enumerate(ports, 1):
-        own = [*arguments, *as_arguments(health_port=port)]
-        children.append(Child(f"worker {number}", own, environment, prints=True))
-    keeping = [asyncio.ensure_future(child.keep()) for child in children]
-    stopping = asyncio.ensure_future(stop.wait())
-    refused: Child | None = None
+    def scale(backlog: Backlog) -> None:
+        before = workers.size
+        if (step := rules.decide(loop.time(), before, backlog)) is not None:
+            workers.resize(step.size)
+            if workers.size != before:
+                _logger.info("worker processes: %d, %d before: %s", workers.size, before, step.why)
+
+    watching = asyncio.create_task(watch(make.url, worker.spec.name, worker.stages, scale))
     try:
-        # One that ends for good can't start, and neither can the others.
-        await asyncio.wait((stopping, *keeping), return_when=asyncio.FIRST_COMPLETED)
-        if not stop.is_set():
-            refused = next(child for child, task in zip(children, keeping, strict=True) if task.done())
+        return await workers.supervise(stop)
     finally:
-        stopping.cancel()
-        await asyncio.gather(*(child.end(patience) for child in children))
-    # One that had not started yet when it was asked to end died of that; it had nothing in hand.
-    codes = [0 if code == -signal.SIGTERM else code for code in [await task for task in keeping]]
-    for child, code in zip(children, codes, strict=True):
-        if code < 0:
-            raise RabbitryError(f"{child.name} was ended by signal {-code}; its unsettled messages are redelivered")
-    if refused is not None:
-        refused.say_end(keeping[children.index(refused)].result())
-    return max(codes)
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+
+
+class _Making(NamedTuple):
+    """How a worker process is made."""
+
+    arguments: list[str]
+    health_port: int | None
+    url: str
+    patience: float
+    """Seconds that it has to end; more than it needs to return its messages."""
+
+    def child(self, number: int) -> Child:
+        """Return the process of a number, from 1 on."""
+        from rabbitry.runtime.children import Child
+
+        port = self.health_port and self.health_port + number - 1
+        # A password must not be an argument: the broker's URL goes into the environment.
+        environment = {"RABBITRY_BROKER": self.url}
+        return Child(f"worker {number}", [*self.arguments, *as_arguments(health_port=port)], environment, prints=True)

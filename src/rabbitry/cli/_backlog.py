@@ -1,0 +1,80 @@
+"""Looking at what waits in the queues of an app's stages."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from rabbitry.cli._scaling import Backlog
+from rabbitry.exceptions import ChannelClosed, NotFound, RabbitryError
+from rabbitry.runtime.backoff import AT_START
+
+if TYPE_CHECKING:
+    from rabbitry.amqp.client import Connection
+    from rabbitry.flow.stage import Stage
+
+LOOK: Final = 1.0
+"""Seconds between two looks."""
+
+_logger = logging.getLogger(__name__)
+
+
+async def watch(url: str, app: str, stages: Sequence[Stage], on_look: Callable[[Backlog], None]) -> None:
+    """Call `on_look` with what waits, once a second, for as long as it runs.
+
+    While the broker is away nothing is called: the workers wait for it as well.
+
+    Args:
+        url: The broker.
+        app: The app's name.
+        stages: The stages whose queues count. Paused stages are left out, and those of which one worker at a time is
+            active: more processes do not help them.
+        on_look: Called in the event loop.
+    """
+    from rabbitry.amqp.client import connect
+
+    shared = [stage for stage in stages if not stage.single_active]
+    failures = 0
+    while True:
+        try:
+            async with connect(url, name="rabbitry worker --processes", recover=False) as connection:
+                failures = 0
+                await _watch(connection, app, shared, on_look)
+        except RabbitryError as error:
+            failures += 1
+            _logger.debug("can't look at the queues of app '%s': %s", app, error)
+            await asyncio.sleep(AT_START.pause(failures))
+
+
+async def _watch(connection: Connection, app: str, stages: Sequence[Stage], on_look: Callable[[Backlog], None]) -> None:
+    """Look until the connection is lost. `empty`: when each queue was last seen empty, or at first."""
+    loop = asyncio.get_running_loop()
+    empty: dict[str, float] = {}
+    while True:
+        waiting, age = 0, 0.0
+        for stage in stages:
+            found = await _waiting(connection, app, stage)
+            now = loop.time()
+            if not found:
+                empty[stage.queue] = now
+            waiting += found
+            age = max(age, now - empty.setdefault(stage.queue, now))
+        on_look(Backlog(waiting, age))
+        await asyncio.sleep(LOOK)
+
+
+async def _waiting(connection: Connection, app: str, stage: Stage) -> int:
+    """Return how many messages wait for a stage's workers: none if it is paused or not declared yet."""
+    from rabbitry.flow.wiring.pausing import State, look
+
+    with contextlib.suppress(ChannelClosed):
+        async with await connection.channel() as channel:
+            count = (await channel.declare_queue(stage.queue, passive=True)).message_count
+            with contextlib.suppress(NotFound):  # an app of another version declared the queue
+                if count and await look(channel, app, stage.name) is not State.RUNNING:
+                    return 0
+            return count
+    return 0

@@ -1,0 +1,102 @@
+"""Worker processes that follow what waits in an app's queues."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+import rabbitry
+from rabbitry.amqp.client import Channel
+from rabbitry.cli import _backlog
+from rabbitry.cli._scaling import Backlog
+from rabbitry.flow.wiring import pausing
+from tests.flow._running import counts, eventually_consumed, gathered
+from tests.support import commands
+from tests.support.waiting import eventually, eventually_blocking
+
+_APP = """
+import time
+from pathlib import Path
+import rabbitry
+
+app = rabbitry.App("jam")
+
+@app.stage("in", then="out", concurrency=1)
+def wait(name: str) -> str:
+    while not Path(__file__).with_name("go").exists():
+        time.sleep(0.02)
+    return name
+
+app.output("out", queue="jam.out")
+"""
+
+
+def test_processes_follow_the_backlog_and_nothing_is_lost(broker_url: str, tmp_path: Path) -> None:
+    (tmp_path / "jam_of_tests.py").write_text(_APP)
+    lines = "".join(f"{number}\n" for number in range(60))
+    more = {"RABBITRY_BROKER": broker_url, "PYTHONPATH": str(tmp_path)}
+    scaled = ["--processes", "1:3", "--scale-backlog", "10", "--scale-quiet", "1"]
+    with commands.service("worker", "jam_of_tests:app", *scaled, more=more) as worker:
+        children = Path(f"/proc/{worker.process.pid}/task/{worker.process.pid}/children")
+        asyncio.run(eventually_consumed(broker_url, "jam.wait", 1))
+        assert commands.run("publish", "jam_of_tests:app", "in", more=more, text=lines).returncode == 0
+        asyncio.run(eventually_consumed(broker_url, "jam.wait", 3))
+        worker.wait_for(r"worker processes: 3, \d before: messages waiting: \d+")
+        killed = int(children.read_text().split()[-1])
+        os.kill(killed, signal.SIGKILL)
+        eventually_blocking(lambda: str(killed) not in children.read_text().split(), "the end of it")
+        asyncio.run(eventually_consumed(broker_url, "jam.wait", 3))
+        (tmp_path / "go").touch()
+        wanted = {f"{number}" for number in range(60)}
+        asyncio.run(gathered(broker_url, ["jam.out"], wanted))
+        worker.wait_for(r"worker processes: 1, 2 before: fewer were enough for \d+ s")
+        asyncio.run(eventually_consumed(broker_url, "jam.wait", 1))
+        worker.process.terminate()
+        assert worker.process.wait(60) == 0, worker.output
+    assert asyncio.run(counts(broker_url, ["jam.wait", "jam.dead"])) == {"jam.wait": 0, "jam.dead": 0}
+
+
+async def test_the_stages_that_more_processes_help_are_counted(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_backlog, "LOOK", 0.02)
+    app = rabbitry.App("kinds")
+
+    @app.stage("shared")
+    async def shared(text: str) -> None: ...
+
+    @app.stage("paused")
+    async def paused(text: str) -> None: ...
+
+    @app.stage("one", single_active=True)
+    async def one(text: str) -> None: ...
+
+    seen: list[Backlog] = []
+    stages = app.spec().select(None)
+    watching = asyncio.create_task(_backlog.watch(broker_url, app.name, stages, seen.append))
+    try:
+        await eventually(lambda: Backlog(0, 0.0) in seen, "a look at queues that are not there yet")
+        async with app.worker(broker_url):
+            pass
+        async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
+            await pausing.pause(connection, app.name, "paused", by="a test")
+            for stage in stages:
+                await _put(channel, stage.queue, 3)
+            await eventually(lambda: seen[-1].waiting == 3, "the shared stage's messages alone")
+            since = seen[-1].age
+            await eventually(lambda: seen[-1].age > since, "their age to grow")
+            await pausing.resume(connection, app.name, "paused")
+            await eventually(lambda: seen[-1].waiting == 6, "those of the stage that was paused")
+            for queue in ("kinds.shared", "kinds.paused"):
+                await channel.purge_queue(queue)
+            await eventually(lambda: seen[-1] == (0, 0.0), "queues that are empty again")
+            assert not watching.done()
+    finally:
+        watching.cancel()
+
+
+async def _put(channel: Channel, queue: str, number: int) -> None:
+    for _ in range(number):
+        await channel.publish(b'"x"', routing_key=queue)
