@@ -17,7 +17,7 @@ _MODULES = {
         "worker",
     },
     "rabbitry.flow.wiring": {
-        "cancelling", "dead_letters", "declarer", "delays", "pausing", "retries", "schedules", "topology",
+        "cancelling", "dead_letters", "declarer", "delays", "pausing", "rates", "retries", "schedules", "topology",
     },
     "rabbitry.flow.worker": set(),
 }  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Final
 
 from rabbitry.amqp.protocol.tables import encode_short
 from rabbitry.exceptions import UsageError
+from rabbitry.flow._rate import MOST, parse_rate
 from rabbitry.flow.exceptions import AppError
 
 MOST_UNACKED: Final = 65_535
@@ -64,6 +65,13 @@ def _is_flag(value: object) -> bool:
     return isinstance(value, bool)
 
 
+def _is_rate(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(parse_rate(value))
+    except ValueError:
+        return False
+
+
 _Rule = tuple[Callable[[object], bool], str]
 _NAME: Final[_Rule] = (_optional(lambda value: bool(value) and _is_name(value)), "a name of 1 to 255 bytes, or None")
 _FLAG: Final[_Rule] = (_is_flag, "True or False")
@@ -89,6 +97,10 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "delays": (_are_delays, "a list of seconds, not negative"),
     "time_limit": (lambda value: _is_number(value) and value > 0, "positive seconds"),  # type: ignore[operator] # a number
     "concurrency": (_optional(_is_count), "a positive whole number, or None"),
+    "rate": (
+        _optional(_is_rate),
+        f"messages in a time, such as '10/s', '100/m', '5000/h' or '1/d', at most {MOST:g}/s, or None",
+    ),
     "keep_unknown": _FLAG,
     "exchange": _NAME,
     "single_active": _FLAG,

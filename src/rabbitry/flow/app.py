@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Never, TypeVar, Unpack, overload
 
@@ -14,6 +15,7 @@ from rabbitry.flow._annotations import called
 from rabbitry.flow._options import check_options
 from rabbitry.flow._parts import Join, Late
 from rabbitry.flow._plan import Plan, lifespan_of
+from rabbitry.flow._rate import Rate, parse_rate
 from rabbitry.flow._signature import Handler
 from rabbitry.flow._validating import check_app, check_queue
 from rabbitry.flow.exceptions import AppError
@@ -135,6 +137,8 @@ class App:
         """By the name of their stage."""
         self._schedules: dict[str, Schedule] = {}
         """By the name of their stage."""
+        self._rates: dict[str, Rate] = {}
+        """By the name of their stage."""
         self._lifespans: list[Plan] = []
         self._middlewares: list[Middleware] = []
         self.workers: list[Worker] = []
@@ -159,6 +163,7 @@ class App:
         delays: Sequence[float] = DELAYS,
         time_limit: float = TIME_LIMIT,
         concurrency: int | None = None,
+        rate: str | None = None,
         keep_unknown: bool = False,
         exchange: str | None = None,
         single_active: bool = False,
@@ -197,6 +202,8 @@ class App:
             time_limit: Seconds that one call of the handler may take, for a message or for a batch.
             concurrency: Calls at once in one worker. None: 100 of an `async def`, 8 threads, or a process for each CPU;
                 with `batch`, one call, or a process for each CPU.
+            rate: Messages that all workers together may begin in a time: "10/s", "100/m", "5000/h" or "1/d". Each
+                attempt counts, and each message of a batch. After a pause, those of a second may begin at once.
             keep_unknown: Copy the fields of a JSON object that the handler's type does not know to the result.
             exchange: A direct, durable exchange for messages that other stages must not see; None for the app's own.
             single_active: Only one of all workers handles this stage's messages; another takes over when it is gone.
@@ -244,11 +251,18 @@ class App:
 
         def register(handler: H) -> H:
             what = described(self.name, name, handler)
-            check_options(what, options | {"idempotent": idempotent}, unknown)
+            check_options(what, options | {"rate": rate, "idempotent": idempotent}, unknown)
             stage = make_stage(handler, app=self.name, **options | {"key": key, "then": then})
             if idempotent:
                 stage = make_idempotent(stage, what, idempotent, app=self.name, store=self.store, window=self.window)
                 self._exchanges[stage.queue] = ""  # it sends messages to itself
+            if rate is not None:
+                limit = parse_rate(rate)
+                if concurrency is None:  # a worker would hold more messages than it may begin for long
+                    stage = replace(stage, concurrency=min(stage.concurrency, limit.ahead))
+                self._register(handler, stage)
+                self._rates[stage.name] = limit
+                return handler
             return self._register(handler, stage)
 
         return register
@@ -545,6 +559,7 @@ class App:
             middlewares=tuple(self._middlewares),
             joins=dict(self._joins),
             schedules=dict(self._schedules),
+            rates=dict(self._rates),
             store=self.store,
             window=self.window,
         )

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 from rabbitry.exceptions import UsageError
 from rabbitry.flow._parts import Join
 from rabbitry.flow._plan import Plan
+from rabbitry.flow._rate import Rate
 from rabbitry.flow.key import Key
 from rabbitry.flow.middleware import Middleware
 from rabbitry.flow.schedule import Schedule
@@ -23,7 +24,8 @@ class AppSpec:
     """The names of an app on the broker, its stages and its outputs. Made by `App.spec`; see `App` for the fields.
 
     stages: by name. outputs: by key. exchanges: by key, if it is not the app's own. types: by key, if it has one.
-    lifespans, middlewares: the first one is the outermost. joins, schedules: by the name of their stage.
+    lifespans, middlewares: the first one is the outermost. joins, schedules, rates: by the name of
+    their stage.
     """
 
     name: str
@@ -41,6 +43,7 @@ class AppSpec:
     middlewares: tuple[Middleware, ...]
     joins: Mapping[str, Join]
     schedules: Mapping[str, Schedule]
+    rates: Mapping[str, Rate]
     store: str | None
     window: float
 

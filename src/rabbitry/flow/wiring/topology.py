@@ -18,6 +18,7 @@ from rabbitry.flow.wiring.dead_letters import dead_queue
 from rabbitry.flow.wiring.declarer import Declarer
 from rabbitry.flow.wiring.delays import waiting
 from rabbitry.flow.wiring.pausing import pause_arguments, pause_queue
+from rabbitry.flow.wiring.rates import rate_arguments, rate_queue, tokens_arguments, tokens_queue
 from rabbitry.flow.wiring.retries import RETRY_QUEUES, retry_queue, suspects_queue
 from rabbitry.flow.wiring.schedules import schedule_queue, token_arguments
 
@@ -124,6 +125,9 @@ def derive(spec: AppSpec) -> AppTopology:
         queues.append(QueueSpec(pause_queue(spec.name, stage.name), True, pause_arguments(stage.queue)))
     for name in spec.schedules:
         queues.append(QueueSpec(schedule_queue(spec.name, name), True, token_arguments(arguments), is_required=True))
+    for name in spec.rates:
+        queues.append(QueueSpec(tokens_queue(spec.name, name), True, tokens_arguments(arguments)))
+        queues.append(QueueSpec(rate_queue(spec.name, name), True, rate_arguments(arguments), is_required=True))
     if spec.cancellable:
         exchanges.append(ExchangeSpec(cancel_exchange(spec.name), "fanout"))
         queues.append(QueueSpec(cancelled_queue(spec.name), True, kept_arguments()))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Final
 
 from rabbitry.amqp.client import BrokerURL, Connection, RecoveryEvent, connect
@@ -27,6 +28,8 @@ from rabbitry.flow.worker._cancelling import Cancelled, CancelListener
 from rabbitry.flow.worker._counting import Counting
 from rabbitry.flow.worker._intake import Intake
 from rabbitry.flow.worker._job import Job, Result, Work
+from rabbitry.flow.worker._limiter import Limiter
+from rabbitry.flow.worker._minter import Minter
 from rabbitry.flow.worker._pauses import Pauses, StagePause
 from rabbitry.flow.worker._scheduler import Scheduler
 from rabbitry.flow.worker._settlement import Settler
@@ -86,6 +89,8 @@ class Engine:
         self._intaking: list[asyncio.Task[None]] = []
         self._pausing: list[asyncio.Task[None]] = []
         self._scheduling: list[asyncio.Task[None]] = []
+        self._limiters: dict[str, Limiter] = {}
+        """By the names of the stages with a rate."""
         self._settler: Settler | None = None
         self._declarer = Declarer()
         self._own: Outlet | None = None
@@ -130,10 +135,12 @@ class Engine:
             await self._learn_cancelled(consuming)
         pausing = []
         for stage in self._stages:
+            if self._waits and stage.name in self._spec.rates:
+                self._limit(stage, settler)
             intakes, counts = self._intakes_of(stage, consuming, outlet), self.counting.stages[stage.name]
             self.intakes += intakes
             counts.intakes += intakes
-            pausing.append(StagePause(stage, intakes, counts, settler, self._recall))
+            pausing.append(StagePause(stage, intakes, counts, settler, self._recall_stage))
         pauses = Pauses(self._spec.name, consuming, pausing, self._declare_again)
         await pauses.begin()
         for intake in self.intakes:
@@ -154,6 +161,21 @@ class Engine:
                 scheduler = Scheduler(self._spec.name, stage, schedule, publishing, self._declare_again)
                 counts.scheduler = scheduler
                 self._scheduling.append(self._spawn(scheduler.run(), apart=True))
+
+    def _limit(self, stage: Stage, settler: Settler) -> None:
+        """Let the messages of a stage wait for the tokens of its rate."""
+        consuming, publishing = self._connections
+        app, rate = self._spec.name, self._spec.rates[stage.name]
+        limiter = Limiter(app, stage.name, consuming, settler, self._hand_over, self._declare_again)
+        minter = Minter(app, stage.name, rate, publishing, self._declare_again)
+        self._limiters[stage.name] = limiter
+        self._scheduling += [self._spawn(limiter.run(), apart=True), self._spawn(minter.run(), apart=True)]
+
+    def _recall_stage(self, stage: Stage, is_paused: bool) -> None:  # noqa: FBT001 - a callback, as in the worker
+        limiter = self._limiters.get(stage.name)
+        if limiter is not None:
+            (limiter.close if is_paused else limiter.open)()
+        self._recall(stage, is_paused)
 
     async def _learn_cancelled(self, connection: Connection) -> None:
         """Listen for cancellations, and read the earlier ones before the first message is taken."""
@@ -176,18 +198,20 @@ class Engine:
     def _intakes_of(self, stage: Stage, connection: Connection, outlet: Outlet) -> tuple[Intake, Intake]:
         """Make the consumers of a stage's queue and of its suspects."""
         suspects, prefetch = suspects_queue(self._spec.name, stage.name), self._prefetch(stage)
+        limiter = self._limiters.get(stage.name)
+        take = partial(self._take, hand_over=self._hand_over if limiter is None else limiter.take)
         # A quorum queue has no limit but the prefetch of each consumer (RabbitMQ's docs/quorum-queues, "Global QoS").
         window = Window(self._running(stage), prefetch) if self._spec.queue_type == "classic" else None
         if not stage.single_active:
             return (
-                Intake(stage, stage.queue, connection, prefetch, self._take, self._declare_again, window),
-                Intake(stage, suspects, connection, 1, self._take, self._declare_again),
+                Intake(stage, stage.queue, connection, prefetch, take, self._declare_again, window),
+                Intake(stage, suspects, connection, 1, take, self._declare_again),
             )
         leader = ActiveIntake(
-            stage, stage.queue, connection, prefetch, self._take, self._declare_again, self._spec.queue_type, window
+            stage, stage.queue, connection, prefetch, take, self._declare_again, self._spec.queue_type, window
         )
         self._spawn(probe(leader, suspects, connection, outlet))
-        return leader, SuspectsIntake(leader, suspects, connection, self._take, self._declare_again)
+        return leader, SuspectsIntake(leader, suspects, connection, take, self._declare_again)
 
     async def _connect(
         self, purpose: str, attempts: int | None, on_recovery: Callable[[RecoveryEvent], None] | None
@@ -231,13 +255,13 @@ class Engine:
 
     # -- jobs ------------------------------------------------------------------------------------------
 
-    def _take(self, job: Job) -> None:
+    def _take(self, job: Job, hand_over: Callable[[Job], None]) -> None:
         settler = self._settler
         assert settler is not None  # noqa: S101 # intakes begin after it; narrows the type
         if job.delivery.redelivered:
             self.counting.redelivered(job)
         if settler.take(job):
-            self._hand_over(job)
+            hand_over(job)
 
     def finish(self, results: list[tuple[Work, Result]]) -> None:
         """Settle jobs that were handled. An error here ends the worker; otherwise the jobs would stay unsettled."""
@@ -296,6 +320,8 @@ class Engine:
         await self._end(self._pausing)
         if self._settler is not None:
             self._settler.hold(self._alone)
+        for limiter in self._limiters.values():
+            limiter.close()
         leaders = [intake for intake in self.intakes if isinstance(intake, ActiveIntake)]
         if leaders and self._blocking is None:
             self._blocking = asyncio.create_task(_within(_BLOCK_PATIENCE, *(leader.block() for leader in leaders)))

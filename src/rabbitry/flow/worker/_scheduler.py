@@ -87,7 +87,7 @@ class Scheduler:
                 held, token = await self._take(channel, tokens)
                 while True:
                     token = await self._advance(channel, held, token)
-                    held = [await _returned(tokens)]
+                    held = [await returned(tokens)]
                     token = await self._until_due(tokens, held, token)
         finally:
             self.state = None
@@ -107,7 +107,7 @@ class Scheduler:
         # RabbitMQ may answer one request before it sends the deliveries that its channel has. After the answer to a
         # second one, all of them are here; the latest may be the last.
         await channel.declare_queue(self._queue, passive=True)
-        held = [first, *await _arrived(tokens)]
+        held = [first, *await arrived(tokens)]
         token = latest(Token(), held)
         if token.done > time.time() + GRACE:
             _logger.warning(
@@ -199,7 +199,7 @@ def due_ticks(schedule: Schedule, since: datetime, now: datetime) -> tuple[list[
     return [last], last
 
 
-async def _arrived(tokens: Consumer) -> list[Delivery]:
+async def arrived(tokens: Consumer) -> list[Delivery]:
     """Return the deliveries that are here already."""
     found = []
     with contextlib.suppress(TimeoutError):
@@ -209,7 +209,7 @@ async def _arrived(tokens: Consumer) -> list[Delivery]:
     return found
 
 
-async def _returned(tokens: Consumer) -> Delivery:
+async def returned(tokens: Consumer) -> Delivery:
     """Wait for the token that was just published. Raises RequestTimeout: another worker may be active by then."""
     try:
         async with asyncio.timeout(_LOOK):

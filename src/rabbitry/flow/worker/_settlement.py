@@ -95,13 +95,7 @@ class Settler:
         """Note that a job is in hand. Returns whether it can be handled; if not, it is settled from here on."""
         self.in_hand += 1
         self._idle.clear()
-        if self._is_cancelled(job):
-            self._drop(job)
-            return False
-        if (expiry := expired(job)) is not None and expiry.expired == "drop":
-            _logger.info("stage '%s': dropped a message that had expired", job.stage.name)
-            self._counting.expired(job)
-            self._settle(job, (job,), [])
+        if self.drops(job):
             return False
         try:
             instead = before_handling(self._spec, job, self._outlet.frame_limit)
@@ -111,6 +105,18 @@ class Settler:
             return True
         replies = replies_of_dead(self._spec, job, instead)
         self._settle(job, (job,), [instead, *replies])
+        return False
+
+    def drops(self, job: Job) -> bool:
+        """Settle a message that is not to be handled: its job was cancelled, or it expired. Return whether it is."""
+        if self._is_cancelled(job):
+            self._drop(job)
+            return True
+        if (expiry := expired(job)) is not None and expiry.expired == "drop":
+            _logger.info("stage '%s': dropped a message that had expired", job.stage.name)
+            self._counting.expired(job)
+            self._settle(job, (job,), [])
+            return True
         return False
 
     def finish(self, work: Work, result: Result) -> None:

@@ -405,7 +405,10 @@ class Worker:
         The next message is then here while the last one is settled. If a handler may take so long that a waiting
         message could exceed the broker's delivery timeout, no message waits.
         """
-        return stage.prefetch(self._concurrency_of(stage), ahead=2 * stage.time_limit < DELIVERY_TIMEOUT)
+        running, rate = self._concurrency_of(stage), self.spec.rates.get(stage.name)
+        if rate is not None:  # its messages wait for tokens, and what has one begins at once
+            return min(stage.prefetch(running, ahead=False), max(running, rate.ahead))
+        return stage.prefetch(running, ahead=2 * stage.time_limit < DELIVERY_TIMEOUT)
 
     def _hand_over(self, job: Job) -> None:
         """Pass a job on; called on the I/O thread."""

@@ -1,0 +1,147 @@
+"""Rates of stages hold over all workers, whatever becomes of these; on both brokers."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+import rabbitry
+from rabbitry.flow.wiring import pausing, topology
+from tests.flow._running import counts, eventually_holds
+from tests.flow.worker._limited import app as limited
+from tests.support import commands
+from tests.support.launcher import Launched, launch
+from tests.support.waiting import eventually, eventually_awaited
+
+RATE = 20
+
+
+def worker(url: str, path: Path) -> Launched:
+    with open(os.devnull, "wb") as nowhere:
+        output = nowhere.fileno()
+        arguments = [url, str(path)]
+        return launch(arguments, commands.environment(), output, output, module="tests.flow.worker._limited")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return an empty file."""
+    path = tmp_path / "begun"
+    path.touch()
+    return path
+
+
+async def begun_over_kills(url: str, path: Path, number: int, kills: int) -> tuple[float, list[float]]:
+    """Run four workers until so many handlers have begun, and kill one after the other.
+
+    Return the time before the first one ran, and those at which handlers began.
+    """
+
+    def begun() -> list[float]:
+        return sorted(float(line) for line in path.read_text().split())
+
+    async with rabbitry.connect(url) as connection:
+        await topology.declare(connection, limited.spec())
+    async with limited.publisher(url) as publisher:
+        await asyncio.gather(*(publisher.publish(each, key="ask") for each in range(2 * number)))
+    loop = asyncio.get_running_loop()
+    since = time.time()
+    workers = [worker(url, path) for _ in range(4)]
+    try:
+        for kill in range(1, kills + 1):
+            part = number * kill // (kills + 1)
+            await eventually(lambda part=part: len(begun()) >= part, "handlers to begin", within=120)  # type: ignore[misc] # of a lambda
+            victim = workers.pop(0)
+            victim.kill()
+            await loop.run_in_executor(None, victim.wait)
+            workers.append(worker(url, path))
+        await eventually(lambda: len(begun()) >= number, "the last handlers to begin", within=120)
+    finally:
+        for each in workers:
+            each.kill()
+            each.wait()
+    return since, begun()
+
+
+@pytest.mark.timeout(300)
+async def test_workers_that_are_killed_never_begin_more_than_the_rate(broker_url: str, path: Path) -> None:
+    since, begun = await begun_over_kills(broker_url, path, 50, 2)
+    for number, moment in enumerate(begun):
+        assert number <= 1 + RATE * (moment - since), f"handler {number} began too early"
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+async def test_over_a_minute_with_kills_the_rate_is_held(broker_url: str, path: Path) -> None:
+    _, begun = await begun_over_kills(broker_url, path, 65 * RATE, 12)
+    first = begun[0] + 2  # when all four work
+    rate = sum(first <= moment < first + 60 for moment in begun) / 60
+    print(f"{rate:.2f} a second of {RATE}")
+    assert abs(rate / RATE - 1) <= 0.02
+
+
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+async def test_each_kind_of_handler_has_its_messages(broker_url: str, queue_type: str, no_leaks: None) -> None:
+    app = rabbitry.App("kinds", queue_type=queue_type)  # type: ignore[arg-type] # one of the two
+    tried = []
+
+    @app.stage("one", then="out", rate="100/s", attempts=2, delays=[0])
+    async def one(number: int) -> int:
+        tried.append(number)
+        if tried.count(number) == 1:
+            raise ValueError("once more")
+        return number
+
+    @app.stage("parts", then="out", rate="100/s")
+    async def parts(number: int) -> AsyncIterator[int]:
+        yield number
+
+    @app.stage("many", then="out", rate="100/s", batch=5)
+    def many(numbers: list[int]) -> list[int]:
+        return numbers
+
+    app.output("out", queue="kinds.out")
+    async with app.worker(broker_url) as worker, rabbitry.connect(broker_url) as connection:
+        await asyncio.gather(*(worker.publish(n, key=key) for key in ("one", "parts", "many") for n in range(5)))
+        await eventually_holds(broker_url, "kinds.out", 15)
+        async with await connection.channel() as channel:  # a broker that lost its data
+            for queue in ("kinds.tokens.one", "kinds.rate.one"):
+                await channel.delete_queue(queue)
+        await worker.publish(7, key="one")
+        await eventually_holds(broker_url, "kinds.out", 16)
+    assert sorted(tried) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 7, 7]
+
+
+async def test_what_waits_is_returned_unattempted_and_the_state_stays(broker_url: str, no_leaks: None) -> None:
+    app = rabbitry.App("daily")
+    seen: list[rabbitry.Message] = []
+
+    @app.stage("ask", rate="1/d")
+    async def ask(number: int, message: rabbitry.Message) -> None:
+        seen.append(message)
+
+    async with app.worker(broker_url) as worker:
+        for number in range(3):
+            await worker.publish(number, key="ask")
+        await eventually(lambda: len(seen) == 1, "the first message")
+        # One waits here for its token, since no more than one does at this rate; the other one in the queue.
+        await eventually_holds(broker_url, "daily.ask", 1)
+        async with rabbitry.connect(broker_url) as connection:
+            await pausing.pause(connection, "daily", "ask", by="a test")
+            await eventually_holds(broker_url, "daily.ask", 2)
+            await pausing.resume(connection, "daily", "ask")
+            await eventually_holds(broker_url, "daily.ask", 1)
+    assert await counts(broker_url, ["daily.ask", "daily.tokens.ask", "daily.rate.ask"]) == {
+        "daily.ask": 2, "daily.tokens.ask": 0, "daily.rate.ask": 1,
+    }  # fmt: skip
+    async with app.worker(broker_url):
+        await eventually_awaited(lambda: _holds_nothing(broker_url), "the state to be taken")
+        await eventually_holds(broker_url, "daily.ask", 1)
+    assert len(seen) == 1  # the second token is due tomorrow
+
+
+async def _holds_nothing(url: str) -> bool:
+    return (await counts(url, ["daily.rate.ask"]))["daily.rate.ask"] == 0
