@@ -103,6 +103,17 @@ def test_a_health_port_that_is_taken_ends_the_worker_with_one_line(shop: rabbitr
     )
 
 
+def test_a_worker_that_waits_for_its_broker_is_alive_and_not_ready(shop: rabbitry.App) -> None:
+    more = {"RABBITRY_BROKER": f"amqp://127.0.0.1:{free_port()}/"}
+    options = ("--health-port", "0", "--health-host", "127.0.0.2")
+    with commands.service("worker", "shop_of_tests:app", *options, more=more) as worker:
+        url = worker.wait_for(r"health: (http://127\.0\.0\.2:\d+)/health")[1]
+        codes = [httpx.get(f"{url}/{path}", timeout=60).status_code for path in ("live", "health", "metrics")]
+        assert codes == [200, 503, 200]
+        worker.process.terminate()
+        assert worker.process.wait(60) == 0, worker.output
+
+
 def test_several_processes_work_and_stop_together(shop: rabbitry.App, rabbitmq_url: str) -> None:
     lines = "".join(f'{{"n": {n}}}\n' for n in range(200))
     assert run("publish", "shop_of_tests:app", "order", url=rabbitmq_url, text=lines).returncode == 0

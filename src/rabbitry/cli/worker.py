@@ -13,6 +13,7 @@ import typer
 from rabbitry.cli._apps import AppPath, load_app
 from rabbitry.cli._scaling import Backlog, Bounds, Range, Rules, parse_range
 from rabbitry.exceptions import UsageError
+from rabbitry.runtime.addresses import in_url
 from rabbitry.runtime.logging import Level
 from rabbitry.runtime.options import (
     Broker,
@@ -66,11 +67,11 @@ ScaleQuiet = Annotated[
 HealthPort = Annotated[
     int | None,
     port_option(
-        help="Serve GET /health, /live and /metrics on this port of 127.0.0.1; several processes use this port and the "
-        "next ones.",
+        help="Serve GET /health, /live and /metrics on this port; several processes use this port and the next ones.",
         show_default=False,
     ),
 ]
+HealthHost = Annotated[str, typer.Option(metavar="ADDRESS", help="The address of the health port.")]
 Deadline = Annotated[float, typer.Option(min=0, help="Seconds to finish handling messages after a signal.")]
 
 
@@ -85,6 +86,7 @@ def work(
     scale_age: ScaleAge = 10.0,
     scale_quiet: ScaleQuiet = 60.0,
     health_port: HealthPort = None,
+    health_host: HealthHost = "127.0.0.1",
     deadline: Deadline = 10.0,
     *,
     plain: Plain = False,
@@ -108,8 +110,9 @@ def work(
         url, stages=stage or None, concurrency=concurrency, strict=strict, connect_attempts=connect_attempts
     )
     if size == (1, 1):
+        health = None if health_port is None else _Address(health_host, health_port)
         code = run_service(
-            partial(_run, worker, health_port, deadline), deadline=deadline + 2 * GRACE, give_up=worker.give_up
+            partial(_run, worker, health, deadline), deadline=deadline + 2 * GRACE, give_up=worker.give_up
         )
     else:
         again = ["worker", *same_arguments(context, without=_OF_PARENT)]
@@ -120,11 +123,26 @@ def work(
     raise typer.Exit(code)
 
 
-async def _run(worker: Worker, health_port: int | None, deadline: float, stop: asyncio.Event) -> int:
+class _Address(NamedTuple):
+    host: str
+    port: int
+
+
+async def _run(worker: Worker, health: _Address | None, deadline: float, stop: asyncio.Event) -> int:
     """Run a worker until it is told to stop or fails."""
     stopping = asyncio.ensure_future(stop.wait())
     entering = asyncio.ensure_future(worker.__aenter__())
     try:
+        if health is not None:
+            # A worker that waits for its broker is alive, and an orchestrator that got no answer would restart it.
+            await asyncio.wait((entering,), timeout=0)  # its first step starts the thread that answers
+            try:
+                port = await worker.serve_health(health.port, health.host)
+            except UsageError:
+                entering.cancel()
+                await asyncio.wait((entering,))
+                raise
+            _logger.info("health: http://%s:%d/health", in_url(health.host), port)
         await asyncio.wait((stopping, entering), return_when=asyncio.FIRST_COMPLETED)
         if not entering.done():
             entering.cancel()
@@ -133,13 +151,6 @@ async def _run(worker: Worker, health_port: int | None, deadline: float, stop: a
             await asyncio.wait((entering,))
             return ExitCode.DONE if is_done else ExitCode.FAILED
         entering.result()
-        if health_port is not None:
-            try:
-                port = await worker.serve_health(health_port)
-            except UsageError:
-                await worker.stop(0)
-                raise
-            _logger.info("health: http://127.0.0.1:%d/health", port)
         ready(f"{worker.spec.name}: {', '.join(stage.name for stage in worker.stages)}")
         waiting = asyncio.ensure_future(worker.wait())
         await asyncio.wait((stopping, waiting), return_when=asyncio.FIRST_COMPLETED)

@@ -159,7 +159,8 @@ class Worker:
     @property
     def is_healthy(self) -> bool:
         """Whether it is connected, consumes all its stages, and has not failed."""
-        return not self._is_stopping and self._failed_with is None and self._engine.is_healthy
+        has_started = self._watch is not None  # before, it may be connected and have no stage to consume yet
+        return has_started and not self._is_stopping and self._failed_with is None and self._engine.is_healthy
 
     @property
     def exchange_type(self) -> str:
