@@ -29,7 +29,9 @@ def load_app(path: str, *, plain: bool = False) -> App:
     from rabbitry.flow import App
 
     if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # the command is installed elsewhere, the module lies here
+        # The command is installed elsewhere, the module lies here. The folder is first, as for a script of Python, and
+        # as uvicorn and celery do it: an installed module must not replace the one that the user named.
+        sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
     except AppError:

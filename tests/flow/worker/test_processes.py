@@ -1,15 +1,17 @@
-"""Values that a worker process sends: at once or together, in their order, each answered."""
+"""A worker process starts, and the values that it sends: at once or together, in their order, each answered."""
 
 import multiprocessing
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import pytest
 
 from rabbitry.flow.worker._executors import processes
-from rabbitry.flow.worker._executors.processes import _Sent, _Values
+from rabbitry.flow.worker._executors.processes import ProcessSlot, _Sent, _Values
 from rabbitry.flow.worker._job import DONE, Product, Result
+from tests.flow import _apps
 
 WITHIN = 60.0
 
@@ -116,3 +118,13 @@ def test_a_group_has_so_many_bytes_at_most(
     worker.answer(True)
     values.end(DONE)
     assert worker.next() == (1, [b"1"], DONE)
+
+
+def test_files_of_the_current_folder_are_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pickle.py").write_text("raise SystemExit('imported')\n")  # a submission that somebody saved here
+    monkeypatch.chdir(tmp_path)
+    slot = ProcessSlot(_apps.dangerous.stages["work"])
+    try:
+        slot.start()
+    finally:
+        slot.close()

@@ -27,7 +27,7 @@ from rabbitry.flow.exceptions import AppError, TimeLimitExceeded, WorkerProcessD
 from rabbitry.flow.message import Message, Undecoded, metadata
 from rabbitry.flow.stage import Stage
 from rabbitry.flow.worker._dependencies import Given, set_up
-from rabbitry.flow.worker._executors import handling
+from rabbitry.flow.worker._executors import handling, spawning
 from rabbitry.flow.worker._executors.invoker import Invoker, Put
 from rabbitry.flow.worker._executors.results import Body, failed
 from rabbitry.flow.worker._job import ABANDONED, Product, Result, Work
@@ -180,7 +180,7 @@ class ProcessSlot:
         with self._lock:
             if self._is_killed:
                 raise EOFError("the worker stops")
-            process.start()
+            spawning.start(process)
             self._process = process
         theirs.close()  # so that its end is seen here
         self._pipe = ours
