@@ -15,6 +15,8 @@ from rabbitry.apps.grading.marking._pytest_report import read_report
 from tests.apps.grading.marking.conftest import MakeScheme
 
 _TESTS = """
+import statistics
+
 import main
 
 def test_first():
@@ -24,7 +26,7 @@ def test_second():
     assert main.double(2) == 4
 
 def test_third():
-    assert main.double(3) == 6
+    assert main.double(3) == statistics.mean([5, 7])
 """
 _PART = '[[part]]\nname = "tests"\npoints = 3\npytest = "test_main.py"\n'
 _RIGHT = "def double(x): return 2 * x\n"
@@ -121,6 +123,7 @@ def pytest_runtest_makereport(item, call):
         {"test_main.py": "def test_nothing(): pass\n"},
         {"pytest.py": "def main(*_, **__): print('3 passed')\n"},
         {"json.py": "raise SystemExit\n", "hmac.py": "raise SystemExit\n"},
+        {"statistics.py": "def mean(numbers): return 0\n"},
         {"sitecustomize.py": "import os; os._exit(0)\n", "usercustomize.py": "import os; os._exit(0)\n"},
     ],
     ids=lambda files: " ".join(files),

@@ -59,8 +59,9 @@ def main() -> None:
                 send(event="done", test=self._tests.get(report.nodeid, ""), passed=self._passed, why=self._why)
 
     send(event="began")
-    # Extended only now, so that none of the imports above can come from the submission.
-    sys.path.insert(0, os.getcwd())
+    # Last, so that what the tests import of Python or of an installed package never comes from the submission: they
+    # may compare its answers with those of statistics.mean.
+    sys.path.append(os.getcwd())
     options = ["-q", "--tb=short", "--import-mode=importlib", "-p", "no:cacheprovider"]
     # No configuration file of the submission is read.
     options += ["--noconftest", "-c", os.devnull, "--rootdir", os.path.dirname(test_file)]
