@@ -1,5 +1,7 @@
 """Syntax colours: nothing of a text is lost, and its parts have their kinds."""
 
+import sys
+
 import pytest
 
 from rabbitry.apps.grading.colours import MOST, coloured
@@ -24,3 +26,11 @@ def test_pieces_have_the_kinds_of_their_tokens() -> None:
 
 def test_a_long_text_is_not_coloured() -> None:
     assert coloured("x = 1\n" * MOST, "a.py") == [("x = 1\n" * MOST, None)]
+
+
+def test_a_text_that_cannot_be_read_is_not_coloured(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nonexistent")
+    assert coloured("a = 1", "a.py") == [("a = 1", None)]
+    assert "without colours: not read: FileNotFoundError" in caplog.text

@@ -22,6 +22,10 @@ class SandboxFailed(RabbitryError):
     """The sandbox itself failed, not the submission, which has no mark. Marking it again may succeed."""
 
 
+class LexingFailed(RabbitryError):
+    """A submission's text can't be read within limits, to be coloured or compared. The text names the reason."""
+
+
 class FilesError(RecordsError):
     """A submitted file can't be stored or read. The text names the file or its place, and the reason."""
 

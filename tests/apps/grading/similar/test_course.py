@@ -2,18 +2,22 @@
 
 import asyncio
 import json
+import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from rabbitry.apps.grading.files import Files, default_place
+from rabbitry.apps.grading.lexing import Lexing
 from rabbitry.apps.grading.modules import Course, load_course
 from rabbitry.apps.grading.records import Database
-from rabbitry.apps.grading.similar.course import Search, similar
+from rabbitry.apps.grading.similar import course
+from rabbitry.apps.grading.similar.course import Search, compared, similar
 from rabbitry.cli import _root
-from rabbitry.exceptions import RabbitryError
+from rabbitry.exceptions import RabbitryError, UsageError
 from tests.apps.grading.similar.programs import DISGUISED, ORIGINAL, OWN, STARTER
+from tests.apps.grading.test_lexing import HOSTILE
 from tests.apps.grading.test_regrading import _confirmed
 from tests.apps.grading.test_web import Served
 from tests.support.waiting import eventually_awaited
@@ -38,6 +42,21 @@ def test_the_submissions_that_count_are_compared(database: Database, database_ur
     stopped = partial(similar, is_wanted=lambda: False)
     with pytest.raises(RabbitryError, match="was stopped"):
         stopped(database, files, Search("cloud_computing"), Course())
+
+
+def test_a_submission_that_takes_too_long_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(course, "Lexing", partial(Lexing, 1))
+    url = f"sqlite:///{tmp_path / 'course.sqlite3'}"
+    files = Files(default_place(url))
+    with Database(url) as database:
+        hostile = _confirmed(database, files, 7, f"a = 1{HOSTILE}".encode())
+        own = _confirmed(database, files, 8, b"a = 1")
+        found = similar(database, files, Search("cloud_computing"), Course())
+        why = "it could not be compared: not read within 1 s of CPU time"
+        assert (found.compared, found.left_out) == (1, {hostile: why})
+        monkeypatch.setattr(sys, "executable", "/nonexistent")
+        with pytest.raises(UsageError, match=f"{hostile} and {own} could not be compared: not read: FileNotFoundError"):
+            compared(database, files, hostile, own, Course())
 
 
 async def test_the_command_and_the_page_find_them(

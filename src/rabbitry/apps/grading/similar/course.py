@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rabbitry._words import reason
-from rabbitry.apps.grading.exceptions import FilesError
+from rabbitry.apps.grading.exceptions import FilesError, LexingFailed
 from rabbitry.apps.grading.files import Files
+from rabbitry.apps.grading.lexing import Lexing
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records.course import Filter, Submission, submission_of, submissions_of
 from rabbitry.apps.grading.records.judging import judged
 from rabbitry.apps.grading.similar.comparing import Part, pairs, parts
 from rabbitry.apps.grading.similar.documents import Document, document_of, document_of_folder
-from rabbitry.apps.grading.similar.fingerprints import all_runs, lexed, winnowed
+from rabbitry.apps.grading.similar.fingerprints import all_runs, fingerprints
 from rabbitry.exceptions import RabbitryError, UsageError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def starter_runs(paths: Iterable[Path]) -> frozenset[int]:
     """Return the hashes of the runs of starter code. Blocks.
 
     Raises:
-        UsageError: A file or folder can't be read, or has no source text.
+        UsageError: A file or folder can't be read, has no source text, or takes too long to compare.
     """
     documents = []
     for path in paths:
@@ -68,7 +69,13 @@ def starter_runs(paths: Iterable[Path]) -> frozenset[int]:
         if found is None:
             raise UsageError(f"starter code {path}: there is no source text")
         documents.append(found)
-    return all_runs(documents)
+    if not documents:
+        return frozenset()
+    try:
+        with Lexing() as lexing:
+            return lexing.run(all_runs, documents)
+    except LexingFailed as error:
+        raise UsageError(f"the starter code can't be compared: {error}") from error
 
 
 def counting(connection: Connection, module: str, course: Course) -> list[Submission]:
@@ -88,8 +95,7 @@ def similar(
 ) -> Result:
     """Return the similar solutions of a module. Blocks, for seconds to minutes; one file is in memory at a time.
 
-    It starts no processes: Python looks for a new process's modules in the working directory first, and this may be a
-    folder of students' files.
+    The texts are read in a process of its own; a submission that takes too long there is left out.
 
     Args:
         records: The open records.
@@ -110,15 +116,16 @@ def similar(
     left_out: dict[str, str] = {}
     compared: list[Submission] = []
     found: list[array[int]] = []
-    for row in rows:
-        if not is_wanted():
-            raise RabbitryError(f"the comparison of module {module!r} was stopped")
-        own = _fingerprints(files, row, search.starter)
-        if isinstance(own, str):
-            left_out[row.id] = own
-        else:
-            compared.append(row)
-            found.append(own)
+    with Lexing() as lexing:
+        for row in rows:
+            if not is_wanted():
+                raise RabbitryError(f"the comparison of module {module!r} was stopped")
+            own = _fingerprints(files, row, search.starter, lexing)
+            if isinstance(own, str):
+                left_out[row.id] = own
+            else:
+                compared.append(row)
+                found.append(own)
     listed = [
         {
             "one": _described(compared[pair.one]),
@@ -144,13 +151,18 @@ def compared(records: Database, files: Files, one: str, other: str, course: Cour
 
     Raises:
         NoSuchID: No id, or more than one, begins so.
-        UsageError: A submission has no text to compare.
+        UsageError: A submission has no text to compare, or one that takes too long.
         FilesError: A file can't be read.
     """
     rows = [records.read_now(partial(submission_of, given=given)) for given in (one, other)]
     known = course.modules.get(rows[0].module)
     documents = [_document(files, row) for row in rows]
-    both = parts(documents[0], documents[1], starter_runs(known.starter if known is not None else ()))
+    starter = starter_runs(known.starter if known is not None else ())
+    try:
+        with Lexing() as lexing:
+            both = lexing.run(parts, documents[0], documents[1], starter)
+    except LexingFailed as error:
+        raise UsageError(f"submissions {rows[0].id} and {rows[1].id} could not be compared: {error}") from error
     return {name: _described(row) | {"parts": [_as_dict(part) for part in own]}
             for name, row, own in zip(("one", "other"), rows, both, strict=True)}  # fmt: skip
 
@@ -170,12 +182,14 @@ def _as_dict(part: Part) -> dict[str, Any]:
     return {"text": part.text, "block": part.block}
 
 
-def _fingerprints(files: Files, row: Submission, starter: frozenset[int]) -> array[int] | str:
+def _fingerprints(files: Files, row: Submission, starter: frozenset[int], lexing: Lexing) -> array[int] | str:
     """Return the fingerprints of a submission, or why it has none."""
     if row.kept is None:
         return "its file is not kept"
     try:
         found = document_of(files.fetch(row.kept), row.name)
+        return "there is no text to compare" if found is None else lexing.run(fingerprints, found, starter)
     except FilesError as error:
         return str(error)
-    return "there is no text to compare" if found is None else winnowed(lexed(found), starter)
+    except LexingFailed as error:
+        return f"it could not be compared: {error}"
