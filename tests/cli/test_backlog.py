@@ -12,8 +12,11 @@ from rabbitry.amqp.client import Channel
 from rabbitry.cli import _backlog
 from rabbitry.cli._scaling import Backlog
 from rabbitry.flow.wiring import pausing
+from rabbitry.runtime.backoff import Backoff
+from rabbitry.testing import RunningBroker
 from tests.flow._running import counts, eventually_consumed, gathered
 from tests.support import commands
+from tests.support.ports import free_port
 from tests.support.waiting import eventually, eventually_blocking
 
 _APP = """
@@ -93,6 +96,31 @@ async def test_the_stages_that_more_processes_help_are_counted(
                 await channel.purge_queue(queue)
             await eventually(lambda: seen[-1] == (0, 0.0), "queues that are empty again")
             assert not watching.done()
+    finally:
+        watching.cancel()
+
+
+async def test_looking_goes_on_when_the_broker_comes_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_backlog, "LOOK", 0.02)
+    monkeypatch.setattr(_backlog, "AT_START", Backoff(0.05, 0.05))
+    app = rabbitry.App("late")
+
+    @app.stage("in")
+    async def handle(text: str) -> None: ...
+
+    seen: list[Backlog] = []
+    port = free_port()
+    url = f"amqp://guest:guest@127.0.0.1:{port}/"
+    watching = asyncio.create_task(_backlog.watch(url, app.name, app.spec().select(None), seen.append))
+    try:
+        for _ in range(2):
+            with RunningBroker(port=port) as broker:
+                async with rabbitry.connect(broker.url) as connection, await connection.channel() as channel:
+                    await channel.declare_queue("late.handle", durable=True)
+                    await _put(channel, "late.handle", 2)
+                    await eventually(lambda: any(look.waiting == 2 for look in seen), "a look")
+            seen.clear()
+        assert not watching.done()
     finally:
         watching.cancel()
 
