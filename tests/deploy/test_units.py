@@ -31,7 +31,7 @@ def _verify(folder: Path, *edits: tuple[str, str]) -> str:
     program = folder / "rabbitry"
     program.touch(mode=0o755)
     for unit in _UNITS:
-        text = unit.read_text().replace("/opt/rabbitry/bin/rabbitry", str(program))
+        text = unit.read_text().replace("/usr/local/lib/rabbitry/bin/rabbitry", str(program))
         for old, new in edits:
             text = text.replace(old, new)
         (folder / unit.name).write_text(text)
@@ -64,7 +64,7 @@ def test_they_start_again_without_rights_that_they_do_not_need(unit: Path) -> No
 def test_the_command_knows_what_they_start(unit: Path) -> None:
     values = {"$APP": ["no_such_module:app"], "$OPTIONS": ["--processes", "1:4", "--health-port", "8080"]}
     words = [word for item in shlex.split(_options(unit)["ExecStart"]) for word in values.get(item, [item])]
-    assert words[0] == "/opt/rabbitry/bin/rabbitry"
+    assert words[0] == "/usr/local/lib/rabbitry/bin/rabbitry"
     if words[1] == "worker":
         done = commands.run(*words[1:])
         assert (done.returncode, "'no_such_module' does not import" in done.stderr) == (2, True), done.stderr
