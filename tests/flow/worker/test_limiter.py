@@ -10,7 +10,7 @@ import pytest
 
 import rabbitry
 from rabbitry.flow.wiring import pausing, topology
-from tests.flow._running import counts, eventually_holds
+from tests.flow._running import counts, eventually_holds, put
 from tests.flow.worker._limited import app as limited
 from tests.support import commands
 from tests.support.launcher import Launched, launch
@@ -137,10 +137,19 @@ async def test_what_waits_is_returned_unattempted_and_the_state_stays(broker_url
     assert await counts(broker_url, ["daily.ask", "daily.tokens.ask", "daily.rate.ask"]) == {
         "daily.ask": 2, "daily.tokens.ask": 0, "daily.rate.ask": 1,
     }  # fmt: skip
-    async with app.worker(broker_url):
+    async with app.worker(broker_url) as worker:
         await eventually_awaited(lambda: _holds_nothing(broker_url), "the state to be taken")
         await eventually_holds(broker_url, "daily.ask", 1)
-    assert len(seen) == 1  # the second token is due tomorrow
+        assert len(seen) == 1  # the second token is due tomorrow
+        async with rabbitry.connect(broker_url) as connection:
+            await pausing.pause(connection, "daily", "ask", by="a test")
+            await eventually_holds(broker_url, "daily.ask", 2)
+            # A token that comes while nothing waits is there for the next message.
+            await put(broker_url, "daily.tokens.ask", b"")
+            await eventually_holds(broker_url, "daily.tokens.ask", 1)
+            await pausing.resume(connection, "daily", "ask")
+        await eventually(lambda: len(seen) == 2, "the second message")
+    assert [message.attempt for message in seen] == [1, 1]
 
 
 async def _holds_nothing(url: str) -> bool:

@@ -9,12 +9,13 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from rabbitry.amqp.client import Connection
+from rabbitry.exceptions import AlreadySettled
 from rabbitry.flow.wiring.rates import tokens_queue
 from rabbitry.flow.worker._again import again
 from rabbitry.flow.worker._job import GIVEN_BACK, Job
 
 if TYPE_CHECKING:
-    from rabbitry.amqp.client import Consumer, Delivery
+    from rabbitry.amqp.client import Channel, Consumer, Delivery
     from rabbitry.flow.worker._settlement import Settler
 
 PATIENCE: Final = 300.0
@@ -58,6 +59,7 @@ class Limiter:
         self._waiting: deque[Job] = deque()
         """At most as many as the prefetch, and those that a lost connection left until the next one comes."""
         self._wanted = asyncio.Event()
+        """Set since a message waits, until a token was used for the last one."""
         self._is_closed = False
         """Whether messages are returned at once: the stage is paused, or the worker stops."""
 
@@ -107,16 +109,14 @@ class Limiter:
 
     async def _consume(self) -> None:
         async with await self._connection.channel(prefetch=1) as channel:
-            if self._waiting:  # since before a failure
-                self._wanted.set()
             while True:
                 await self._wanted.wait()
                 async with channel.consume(self._queue) as tokens:
                     async for token in tokens:
-                        await self._use(token, tokens)
+                        await self._use(token, tokens, channel)
 
-    async def _use(self, token: Delivery, tokens: Consumer) -> None:
-        """Use a token for the first message that waits. The iteration ends if it was the last one."""
+    async def _use(self, token: Delivery, tokens: Consumer, channel: Channel) -> None:
+        """Use a token for the first message that waits. The iteration ends if no other message waits."""
         # A worker that was killed may have used it. A token too few in place of each that a killed worker had is the
         # price for never one too many.
         if token.redelivered:
@@ -125,11 +125,18 @@ class Limiter:
         self._drop_stale()
         if len(self._waiting) <= 1:
             # Before the ack, which makes the broker send the next token, that nothing here would use.
-            self._wanted.clear()
             await tokens.cancel(give_back=False)
             self._drop_stale()
-            if len(self._waiting) > 1:
-                self._wanted.set()  # more came meanwhile
-        token.ack()  # raises AlreadySettled if its connection was lost, when it may be another worker's
-        if self._waiting:
-            self._hand_over(self._waiting.popleft())
+        job = self._waiting.popleft() if self._waiting else None
+        try:
+            if job is None:  # it was returned meanwhile; if requeued, the token would come redelivered
+                await channel.publish(token.body, routing_key=self._queue, properties=token.properties)
+            token.ack()
+        except AlreadySettled:  # its connection was lost, and it may be another worker's
+            if job is not None:
+                self._waiting.appendleft(job)
+            raise
+        if job is not None:
+            self._hand_over(job)
+        if not self._waiting:
+            self._wanted.clear()
