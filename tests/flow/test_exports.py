@@ -17,7 +17,8 @@ _MODULES = {
         "worker",
     },
     "rabbitry.flow.wiring": {
-        "cancelling", "dead_letters", "declarer", "delays", "pausing", "rates", "retries", "schedules", "topology",
+        "cancelling", "dead_letters", "declarer", "delays", "pausing", "rates", "retries", "schedules", "slots",
+        "topology",
     },
     "rabbitry.flow.worker": set(),
 }  # fmt: skip

@@ -19,6 +19,7 @@ async def handler(value: str) -> None: ...
         ({"concurrency": 0}, "concurrency=0: must be a positive whole number, or None"),
         ({"rate": "fast"}, "rate='fast': must be messages in a time, such as '10/s'"),
         ({"rate": 10}, "rate=10: must be messages in a time"),
+        ({"total_concurrency": 101}, "total_concurrency=101: must be a number of calls, 1 to 100, or None"),
         ({"time_limit": 0}, "time_limit=0: must be positive seconds"),
         ({"time_limit": float("inf")}, "time_limit=inf: must be positive seconds"),
         ({"delays": [-1]}, r"delays=\[-1\]: must be a list of seconds"),

@@ -12,6 +12,8 @@ from rabbitry.exceptions import UsageError
 from rabbitry.flow._rate import MOST, parse_rate
 from rabbitry.flow.exceptions import AppError
 
+MOST_TOTAL: Final = 100
+"""The most calls at once of all workers together: each has a queue."""
 MOST_UNACKED: Final = 65_535
 """The largest prefetch (AMQP 0-9-1, basic.qos), and so the largest batch."""
 MOST_BATCH_BYTES: Final = 4 << 20
@@ -97,6 +99,10 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "delays": (_are_delays, "a list of seconds, not negative"),
     "time_limit": (lambda value: _is_number(value) and value > 0, "positive seconds"),  # type: ignore[operator] # a number
     "concurrency": (_optional(_is_count), "a positive whole number, or None"),
+    "total_concurrency": (
+        _optional(lambda value: _is_count(value) and value <= MOST_TOTAL),  # type: ignore[operator] # a count
+        f"a number of calls, 1 to {MOST_TOTAL}, or None",
+    ),
     "rate": (
         _optional(_is_rate),
         f"messages in a time, such as '10/s', '100/m', '5000/h' or '1/d', at most {MOST:g}/s, or None",

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Never, TypeVar, Unpack, overload
 
 from rabbitry.flow._annotations import called
-from rabbitry.flow._options import check_options
+from rabbitry.flow._options import MOST_UNACKED, check_options
 from rabbitry.flow._parts import Join, Late
 from rabbitry.flow._plan import Plan, lifespan_of
 from rabbitry.flow._rate import Rate, parse_rate
@@ -139,6 +139,8 @@ class App:
         """By the name of their stage."""
         self._rates: dict[str, Rate] = {}
         """By the name of their stage."""
+        self._totals: dict[str, int] = {}
+        """By the name of their stage."""
         self._lifespans: list[Plan] = []
         self._middlewares: list[Middleware] = []
         self.workers: list[Worker] = []
@@ -164,6 +166,7 @@ class App:
         time_limit: float = TIME_LIMIT,
         concurrency: int | None = None,
         rate: str | None = None,
+        total_concurrency: int | None = None,
         keep_unknown: bool = False,
         exchange: str | None = None,
         single_active: bool = False,
@@ -204,6 +207,7 @@ class App:
                 with `batch`, one call, or a process for each CPU.
             rate: Messages that all workers together may begin in a time: "10/s", "100/m", "5000/h" or "1/d". Each
                 attempt counts, and each message of a batch. After a pause, those of a second may begin at once.
+            total_concurrency: Calls at once of all workers together, 1 to 100; `concurrency` still limits those of one.
             keep_unknown: Copy the fields of a JSON object that the handler's type does not know to the result.
             exchange: A direct, durable exchange for messages that other stages must not see; None for the app's own.
             single_active: Only one of all workers handles this stage's messages; another takes over when it is gone.
@@ -249,21 +253,27 @@ class App:
             "replies": replies,
         }
 
+        limits = {"rate": rate, "total_concurrency": total_concurrency}
+
         def register(handler: H) -> H:
             what = described(self.name, name, handler)
-            check_options(what, options | {"rate": rate, "idempotent": idempotent}, unknown)
+            check_options(what, options | limits | {"idempotent": idempotent}, unknown)
             stage = make_stage(handler, app=self.name, **options | {"key": key, "then": then})
             if idempotent:
                 stage = make_idempotent(stage, what, idempotent, app=self.name, store=self.store, window=self.window)
                 self._exchanges[stage.queue] = ""  # it sends messages to itself
+            if concurrency is None and (
+                rate or total_concurrency
+            ):  # a worker would hold more messages than it may begin for long
+                stage = replace(stage, concurrency=min(stage.concurrency, _most_at_once(rate, total_concurrency)))
+            if total_concurrency is not None and batch is not None:
+                raise AppError(f"{what}: total_concurrency=… is for stages without batch=…")
+            self._register(handler, stage)
             if rate is not None:
-                limit = parse_rate(rate)
-                if concurrency is None:  # a worker would hold more messages than it may begin for long
-                    stage = replace(stage, concurrency=min(stage.concurrency, limit.ahead))
-                self._register(handler, stage)
-                self._rates[stage.name] = limit
-                return handler
-            return self._register(handler, stage)
+                self._rates[stage.name] = parse_rate(rate)
+            if total_concurrency is not None:
+                self._totals[stage.name] = total_concurrency
+            return handler
 
         return register
 
@@ -560,6 +570,7 @@ class App:
             joins=dict(self._joins),
             schedules=dict(self._schedules),
             rates=dict(self._rates),
+            totals=dict(self._totals),
             store=self.store,
             window=self.window,
         )
@@ -692,6 +703,12 @@ class App:
     def _default_url(self) -> BrokerURL | None:
         worker = self._worker()
         return None if worker is None else worker.url
+
+
+def _most_at_once(rate: str | None, total: int | None) -> int:
+    """Return how many calls at once a worker of a stage with these limits needs at most."""
+    limits = [MOST_UNACKED if total is None else total, MOST_UNACKED if rate is None else parse_rate(rate).ahead]
+    return min(limits)
 
 
 def _check_given(app: str, decorator: str, first: object) -> None:

@@ -24,8 +24,8 @@ class AppSpec:
     """The names of an app on the broker, its stages and its outputs. Made by `App.spec`; see `App` for the fields.
 
     stages: by name. outputs: by key. exchanges: by key, if it is not the app's own. types: by key, if it has one.
-    lifespans, middlewares: the first one is the outermost. joins, schedules, rates: by the name of
-    their stage.
+    lifespans, middlewares: the first one is the outermost. joins, schedules, rates, totals (of
+    calls at once): by the name of their stage.
     """
 
     name: str
@@ -44,6 +44,7 @@ class AppSpec:
     joins: Mapping[str, Join]
     schedules: Mapping[str, Schedule]
     rates: Mapping[str, Rate]
+    totals: Mapping[str, int]
     store: str | None
     window: float
 

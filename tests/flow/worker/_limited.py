@@ -1,4 +1,4 @@
-"""A worker of a stage with a rate that notes when each handler begins, for tests: URL FILE."""
+"""A worker of stages with limits that notes when its handlers begin and end, for tests: URL FILE."""
 
 import asyncio
 import os
@@ -15,6 +15,14 @@ _file = -1
 async def ask(number: int) -> None:
     """Note the time in one write, which a kill does not cut."""
     os.write(_file, f"{time.time()}\n".encode())
+
+
+@app.stage("run", total_concurrency=2)
+async def run(number: int) -> None:
+    """Note the beginning and the end."""
+    os.write(_file, f"+ {os.getpid()} {number}\n".encode())
+    await asyncio.sleep(0.03)
+    os.write(_file, f"- {os.getpid()} {number}\n".encode())
 
 
 async def main() -> None:

@@ -21,6 +21,7 @@ from rabbitry.flow.wiring.pausing import pause_arguments, pause_queue
 from rabbitry.flow.wiring.rates import rate_arguments, rate_queue, tokens_arguments, tokens_queue
 from rabbitry.flow.wiring.retries import RETRY_QUEUES, retry_queue, suspects_queue
 from rabbitry.flow.wiring.schedules import schedule_queue, token_arguments
+from rabbitry.flow.wiring.slots import slot_arguments, slot_queues
 
 DELIVERY_LIMIT: Final = 1_000_000
 """Brokers throw a quorum queue's message away past its limit (20 by default since RabbitMQ 4.0). Attempts are counted
@@ -128,6 +129,9 @@ def derive(spec: AppSpec) -> AppTopology:
     for name in spec.rates:
         queues.append(QueueSpec(tokens_queue(spec.name, name), True, tokens_arguments(arguments)))
         queues.append(QueueSpec(rate_queue(spec.name, name), True, rate_arguments(arguments), is_required=True))
+    for name, number in spec.totals.items():
+        for queue in slot_queues(spec.name, name, number):
+            queues.append(QueueSpec(queue, True, slot_arguments(arguments), is_required=True))
     if spec.cancellable:
         exchanges.append(ExchangeSpec(cancel_exchange(spec.name), "fanout"))
         queues.append(QueueSpec(cancelled_queue(spec.name), True, kept_arguments()))

@@ -24,6 +24,7 @@ from rabbitry.flow.stage import Stage
 from rabbitry.flow.wiring import topology
 from rabbitry.flow.wiring.declarer import Declarer
 from rabbitry.flow.wiring.retries import suspects_queue
+from rabbitry.flow.wiring.slots import slot_queues
 from rabbitry.flow.worker._cancelling import Cancelled, CancelListener
 from rabbitry.flow.worker._counting import Counting
 from rabbitry.flow.worker._intake import Intake
@@ -34,7 +35,9 @@ from rabbitry.flow.worker._pauses import Pauses, StagePause
 from rabbitry.flow.worker._scheduler import Scheduler
 from rabbitry.flow.worker._settlement import Settler
 from rabbitry.flow.worker._single_active import ActiveIntake, SuspectsIntake, probe
+from rabbitry.flow.worker._slots import Slots
 from rabbitry.flow.worker._standstill import watch_queues
+from rabbitry.flow.worker._waiting import Waiting
 from rabbitry.flow.worker._window import Window
 from rabbitry.telemetry import Reporter
 
@@ -89,8 +92,9 @@ class Engine:
         self._intaking: list[asyncio.Task[None]] = []
         self._pausing: list[asyncio.Task[None]] = []
         self._scheduling: list[asyncio.Task[None]] = []
-        self._limiters: dict[str, Limiter] = {}
-        """By the names of the stages with a rate."""
+        self._waiting: dict[str, list[Waiting]] = {}
+        """By the names of the stages with limits: where their messages wait; the last one is the first on the way."""
+        self._slots: dict[str, Slots] = {}
         self._settler: Settler | None = None
         self._declarer = Declarer()
         self._own: Outlet | None = None
@@ -135,10 +139,13 @@ class Engine:
             await self._learn_cancelled(consuming)
         pausing = []
         for stage in self._stages:
-            if self._waits and stage.name in self._spec.rates:
+            if self._waits and (stage.name in self._spec.rates or stage.name in self._spec.totals):
                 self._limit(stage, settler)
             intakes, counts = self._intakes_of(stage, consuming, outlet), self.counting.stages[stage.name]
             self.intakes += intakes
+            if (slots := self._slots.get(stage.name)) is not None:
+                for intake in intakes:
+                    intake.on_settled = slots.settled
             counts.intakes += intakes
             pausing.append(StagePause(stage, intakes, counts, settler, self._recall_stage))
         pauses = Pauses(self._spec.name, consuming, pausing, self._declare_again)
@@ -163,18 +170,27 @@ class Engine:
                 self._scheduling.append(self._spawn(scheduler.run(), apart=True))
 
     def _limit(self, stage: Stage, settler: Settler) -> None:
-        """Let the messages of a stage wait for the tokens of its rate."""
+        """Let the messages of a stage wait for their slots, and then for the tokens of its rate."""
         consuming, publishing = self._connections
-        app, rate = self._spec.name, self._spec.rates[stage.name]
-        limiter = Limiter(app, stage.name, consuming, settler, self._hand_over, self._declare_again)
-        minter = Minter(app, stage.name, rate, publishing, self._declare_again)
-        self._limiters[stage.name] = limiter
-        self._scheduling += [self._spawn(limiter.run(), apart=True), self._spawn(minter.run(), apart=True)]
+        app, name, waiting = self._spec.name, stage.name, []
+        if (rate := self._spec.rates.get(name)) is not None:
+            waiting.append(Waiting(settler, self._hand_over))
+            limiter = Limiter(app, name, consuming, waiting[0], self._declare_again)
+            minter = Minter(app, name, rate, publishing, self._declare_again)
+            self._scheduling += [self._spawn(each.run(), apart=True) for each in (limiter, minter)]
+        if total := self._spec.totals.get(name):
+            waiting.append(Waiting(settler, waiting[0].take if waiting else self._hand_over))
+            what, queues = f"app '{app}', slots of stage '{name}'", slot_queues(app, name, total)
+            self._slots[name] = Slots(what, queues, consuming, waiting[-1], self._declare_again)
+            for work in self._slots[name].works():  # until the end, since what is in hand keeps its slot
+                self._spawn(work)
+        self._waiting[name] = waiting
+        for each in waiting:
+            self._spawn(each.watch())
 
     def _recall_stage(self, stage: Stage, is_paused: bool) -> None:  # noqa: FBT001 - a callback, as in the worker
-        limiter = self._limiters.get(stage.name)
-        if limiter is not None:
-            (limiter.close if is_paused else limiter.open)()
+        for waiting in self._waiting.get(stage.name, ()):
+            (waiting.close if is_paused else waiting.open)()
         self._recall(stage, is_paused)
 
     async def _learn_cancelled(self, connection: Connection) -> None:
@@ -198,8 +214,8 @@ class Engine:
     def _intakes_of(self, stage: Stage, connection: Connection, outlet: Outlet) -> tuple[Intake, Intake]:
         """Make the consumers of a stage's queue and of its suspects."""
         suspects, prefetch = suspects_queue(self._spec.name, stage.name), self._prefetch(stage)
-        limiter = self._limiters.get(stage.name)
-        take = partial(self._take, hand_over=self._hand_over if limiter is None else limiter.take)
+        waiting = self._waiting.get(stage.name)
+        take = partial(self._take, hand_over=waiting[-1].take if waiting else self._hand_over)
         # A quorum queue has no limit but the prefetch of each consumer (RabbitMQ's docs/quorum-queues, "Global QoS").
         window = Window(self._running(stage), prefetch) if self._spec.queue_type == "classic" else None
         if not stage.single_active:
@@ -320,8 +336,9 @@ class Engine:
         await self._end(self._pausing)
         if self._settler is not None:
             self._settler.hold(self._alone)
-        for limiter in self._limiters.values():
-            limiter.close()
+        for waiting in self._waiting.values():
+            for each in waiting:
+                each.close()
         leaders = [intake for intake in self.intakes if isinstance(intake, ActiveIntake)]
         if leaders and self._blocking is None:
             self._blocking = asyncio.create_task(_within(_BLOCK_PATIENCE, *(leader.block() for leader in leaders)))

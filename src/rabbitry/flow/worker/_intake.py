@@ -60,6 +60,8 @@ class Intake:
         """Whether the connection was lost, and every delivery since then came redelivered."""
         self._in_hand: bytes | str | None = None
         """The identity of the latest message when the connection was lost."""
+        self.on_settled: Callable[[Job], None] | None = None
+        """Called with each job that is in hand no more, if the stage has limits that need it."""
         self._consumer: Consumer | None = None
         self._channel: Channel | None = None
         self._is_stopped = False
@@ -180,6 +182,8 @@ class Intake:
         """Note that a job of this consumer is in hand no more."""
         if self._window is not None and not job.is_stale:
             self._window.settle(len(job.body))
+        if self.on_settled is not None:
+            self.on_settled(job)
 
     def excuses(self, delivery: Delivery) -> bool:
         """Return whether a redelivered suspect only waited in the queue and was not handled by a worker.

@@ -409,6 +409,8 @@ class Worker:
         running, rate = self._concurrency_of(stage), self.spec.rates.get(stage.name)
         if rate is not None:  # its messages wait for tokens, and what has one begins at once
             return min(stage.prefetch(running, ahead=False), max(running, rate.ahead))
+        if stage.name in self.spec.totals:
+            return stage.prefetch(running, ahead=False)
         return stage.prefetch(running, ahead=2 * stage.time_limit < DELIVERY_TIMEOUT)
 
     def _hand_over(self, job: Job) -> None:

@@ -1,0 +1,91 @@
+"""The messages of a stage that wait in a worker before they may begin."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from rabbitry.flow.worker._job import GIVEN_BACK, Job
+
+if TYPE_CHECKING:
+    from rabbitry.flow.worker._settlement import Settler
+
+PATIENCE: Final = 300.0
+"""Seconds after which a message that waits is returned to the end of its queue: brokers close the channel
+of a consumer that keeps a message for 30 minutes (RabbitMQ's docs/consumers, "Delivery Acknowledgement Timeout")."""
+_LOOK: Final = 30.0
+"""Seconds between two looks whether a message has waited too long."""
+
+
+class Waiting:
+    """Messages in the order in which they came; on the I/O thread.
+
+    At most as many as the prefetch, and those that a lost connection left until the next one comes.
+    """
+
+    def __init__(self, settler: Settler, hand_over: Callable[[Job], None]) -> None:
+        """settler: settles the messages that are returned. hand_over: called with each message that may begin."""
+        self._settler = settler
+        self._hand_over = hand_over
+        self._jobs: deque[Job] = deque()
+        self.wanted = asyncio.Event()
+        """Set since a message waits, until whoever passes them on finds none."""
+        self._is_closed = False
+        """Whether messages are returned at once: the stage is paused, or the worker stops."""
+
+    def count(self) -> int:
+        """Return how many wait and are to be handled, as far as the first one tells."""
+        self._drop_stale()
+        return len(self._jobs)
+
+    def next(self) -> Job | None:
+        """Take out the first message; None if none waits."""
+        self._drop_stale()
+        return self._jobs.popleft() if self._jobs else None
+
+    def put_back(self, job: Job) -> None:
+        """Put a message before all others."""
+        self._jobs.appendleft(job)
+
+    def begin(self, job: Job) -> None:
+        """Pass a message on."""
+        self._hand_over(job)
+
+    def take(self, job: Job) -> None:
+        """Keep a message until it may begin."""
+        if self._is_closed:
+            self._settler.finish(job, GIVEN_BACK)
+            return
+        self._drop_stale()
+        self._jobs.append(job)
+        self.wanted.set()
+
+    def close(self) -> None:
+        """Return the messages that wait, and later ones as they arrive."""
+        self._is_closed = True
+        self._give_back(time.monotonic())
+
+    def open(self) -> None:
+        """Take messages again."""
+        self._is_closed = False
+
+    async def watch(self) -> NoReturn:
+        """Return those that have waited too long, until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            self._give_back(time.monotonic() - PATIENCE)
+
+    def _give_back(self, received: float) -> None:
+        """Return the messages that were received until then, on the monotonic clock."""
+        while self._jobs and self._jobs[0].received <= received:
+            self._settler.finish(self._jobs.popleft(), GIVEN_BACK)
+
+    def _drop_stale(self) -> None:
+        """Leave out the messages of a lost connection, which come again, and those that are not to be handled."""
+        while self._jobs and (self._jobs[0].is_stale or self._settler.drops(self._jobs[0])):
+            job = self._jobs.popleft()
+            if job.is_stale:
+                self._settler.finish(job, GIVEN_BACK)
