@@ -46,9 +46,13 @@ class Few(msgspec.Struct):
     amount: Annotated[int, msgspec.Meta(ge=1, le=10)]
 
 
-class Colour(enum.Enum):
+class Colour(enum.StrEnum):
     RED = "red"
     BLUE = "blue"
+
+
+class Quoted(enum.Enum):  # its values are JSON, unlike those of an enum whose members are text themselves
+    RED = "red"
 
 
 class Tree(msgspec.Struct):
@@ -163,6 +167,7 @@ def test_a_change_that_both_can_read_is_none(writer: object, reader: object) -> 
         (Order, Few, ["$.amount: minimum is not given, and 1 where it is read",
                       "$.amount: maximum is not given, and 10 where it is read"]),
         (Colour, Literal["red"], ['$: "blue" is not read']),
+        (Literal["red"], Quoted, ["they are text/plain, and application/json is read"]),
         (str, Tree, ["they are text/plain, and application/json is read"]),
         (Tree, Numbered, ["$.name: text is not read, but a whole number"]),
         (list[float], list[int], ["$[]: a number is not read, but a whole number"]),
