@@ -9,7 +9,7 @@ type that reads them, or CC or BCC). A message stays undecoded unless it has a u
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Protocol
 
 from rabbitry.amqp.driver import Driver
@@ -40,6 +40,7 @@ from rabbitry.broker._permissions import Permissions
 from rabbitry.broker._queues import Queue, ReplyTo
 from rabbitry.broker._queues.dead_letter import has_foreign_deaths
 from rabbitry.broker._queues.reply_to import REPLY_TO
+from rabbitry.broker._queues.waiting import WaitingRoom
 from rabbitry.broker._skimming import skimmed
 from rabbitry.broker._vhost import VirtualHost
 from rabbitry.broker.access import Access
@@ -201,8 +202,7 @@ class Publishing:
         elif self._vhost.release.keeps_transaction_queues:
             pass
         elif arguments[2]:  # the length of the exchange's name
-            known = self._vhost.queues
-            route = ([known[queue.name] for queue in route[0] if queue.name in known], *route[1:])
+            route = ([*self._known(route[0])], *route[1:])
         else:
             try:
                 route = self._route(arguments, message.header, properties)
@@ -210,6 +210,16 @@ class Publishing:
                 return  # the user's permissions have changed
         self._return_reply(channel, route, message, arguments)
         self._deliver(self, channel, route, message, arguments)
+
+    def _known(self, queues: Iterable[Queue | ReplyTo]) -> Iterator[Queue | ReplyTo]:
+        """Yield the queues that have the names of `queues` now; messages may wait as long as their exchange exists."""
+        known = self._vhost.queues
+        for queue in queues:
+            if isinstance(queue, WaitingRoom):
+                if not queue.is_deleted:
+                    yield queue
+            elif queue.name in known:
+                yield known[queue.name]
 
     def _tell_and_take(self, channel: Channel, route: _Route, message: Message, arguments: bytes) -> bool:
         if self._vhost.on_publish is not None:

@@ -582,7 +582,8 @@ class VirtualHost:
         headers = properties.headers or {}
         keys = [origin_of(letter)[1], *own_copies, *letter.hidden_keys]
         for target in self.route(exchange, keys, properties)[0]:
-            if reason == REJECTED or not is_cycle(target.name, headers):
+            # Messages that wait for a delay are in no queue; the exchange's name may be that of one, however.
+            if reason == REJECTED or isinstance(target, WaitingRoom) or not is_cycle(target.name, headers):
                 target.push_letter(letter)
 
 

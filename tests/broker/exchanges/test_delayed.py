@@ -12,10 +12,15 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import Channel
+from rabbitry.amqp.protocol import methods as m
+from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.amqp.protocol.tables import FieldValue, Table
 from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker._queues import waiting
 from rabbitry.broker._queues.waiting import WaitingRoom, delay_of
+from rabbitry.broker.compat import RELEASES, Compat
+from rabbitry.testing import RunningBroker
+from tests.differential.peer import Peer
 from tests.support.embedded import BrokerProcess
 from tests.support.waiting import eventually
 
@@ -60,10 +65,11 @@ async def test_messages_come_in_the_order_of_their_times_with_a_negated_header()
     async with Broker(BrokerConfig(port=0)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await _declare(channel, "topic")
-        await _publish(channel, b"last", 600)
-        await _publish(channel, b"first", 300)
         await channel.publish(b"at once", exchange="later", routing_key="key")
-        assert await _take(channel, 3) == [(b"at once", None), (b"first", -300), (b"last", -600)]
+        assert await _take(channel, 1) == [(b"at once", None)]
+        await _publish(channel, b"last", 1800)
+        await _publish(channel, b"first", 300)
+        assert await _take(channel, 2) == [(b"first", -300), (b"last", -1800)]
         await channel.unbind_queue("q", "later", "key")
         await _publish(channel, b"to nobody", 1)  # mandatory, and not returned: the route is known later
         room = broker.vhosts["/"].exchanges["later"].waiting
@@ -72,6 +78,32 @@ async def test_messages_come_in_the_order_of_their_times_with_a_negated_header()
         await channel.bind_queue("q", "later", "key")
         await _publish(channel, b"to a queue", 200)
         assert await _take(channel, 1) == [(b"to a queue", -200)]
+
+
+@pytest.mark.parametrize("compat", RELEASES)
+def test_a_transaction_keeps_messages_that_wait(compat: Compat) -> None:
+    with RunningBroker(compat=compat) as broker, Peer(broker.url) as peer:
+        peer.call(m.ExchangeDeclare("later", "x-delayed-message", arguments={"x-delayed-type": "direct"}))
+        peer.queue("later")  # a queue with the exchange's name gets none of its messages
+        peer.queue("q")
+        peer.call(m.QueueBind("q", "later", "key"))
+        peer.call(m.TxSelect())
+        peer.publish("later", "key", b"waits", Properties(headers={"x-delay": 200}))
+        peer.call(m.TxCommit())
+        peer.until_it_has("q", 1)
+        peer.count("later")
+        assert "message_count=0," in peer.log[-1]
+
+
+async def test_an_expired_message_waits_in_an_exchange_named_as_its_queue() -> None:
+    async with Broker(BrokerConfig(port=0)) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await _declare(channel)
+        arguments: Table = {"x-dead-letter-exchange": "later", "x-dead-letter-routing-key": "key"}
+        await channel.declare_queue("later", arguments=arguments)
+        properties = rabbitry.Properties(headers={"x-delay": 20}, expiration="1")
+        await channel.publish(b"expires", routing_key="later", properties=properties)
+        assert await _take(channel, 1) == [(b"expires", -20)]
 
 
 async def test_the_type_is_required_and_checked() -> None:
@@ -97,7 +129,7 @@ async def test_persistent_messages_wait_over_a_kill(tmp_path: Path) -> None:
         async with rabbitry.connect(broker.url) as connection:
             channel = await connection.channel()
             await _declare(channel)
-            await _publish(channel, b"third", 1500)
+            await _publish(channel, b"third", 2500)
             await _publish(channel, b"second", 1000)
             await _publish(channel, b"lost", 1000, mode=1)
             await _publish(channel, b"much later", _LONG)
@@ -105,9 +137,9 @@ async def test_persistent_messages_wait_over_a_kill(tmp_path: Path) -> None:
         broker.start()
         async with rabbitry.connect(broker.url) as connection:
             channel = await connection.channel()
-            await _publish(channel, b"fourth", 2000)
+            await _publish(channel, b"fourth", 2500)
             found = await _take(channel, 3)
-        assert found == [(b"second", -1000), (b"third", -1500), (b"fourth", -2000)]
+        assert found == [(b"second", -1000), (b"third", -2500), (b"fourth", -2500)]
 
 
 def _has_all(room: WaitingRoom) -> bool:

@@ -26,8 +26,6 @@ _DUE: Final = float(1 << 40)
 
 If the exchange's record is lost with a damaged store, these entries come into a queue, where they must not expire.
 """
-
-
 _LONGEST: Final = 2**32 - 1
 """The longest delay in milliseconds; a longer one is none, as in the plugin, whose timers end there."""
 
