@@ -19,7 +19,7 @@ from rabbitry.broker._confirms import Confirms
 from rabbitry.broker._errors import precondition_failed
 from rabbitry.broker._ordering import in_order
 from rabbitry.broker._queues import Queue, ReplyTo
-from rabbitry.broker._transaction import Held, Holder, Outcome, Transaction
+from rabbitry.broker._transaction import Held, Holder, Outcome, Transaction, check_returns, popped
 from rabbitry.broker._vhost import VirtualHost
 from rabbitry.broker.message import Entry, Message, with_delivery_count
 
@@ -326,14 +326,17 @@ class Channel:
             self._unpark_after(consumer)
 
     def settle(self, tag: int, *, multiple: bool, outcome: Outcome = Outcome.ACKED) -> None:
-        """Settle a delivery, or with `multiple` all up to it (0: all). Raises 406 for an unknown tag.
+        """Settle a delivery, or with `multiple` all up to it (0: all).
 
-        In a transaction, it takes effect with the commit.
+        In a transaction, it takes effect with the commit. Raises 406 for an unknown tag, 540 if a stream can't take a
+        delivery back.
         """
         if not multiple:
             held = self.unsettled.pop(tag, None)
             if held is None:
                 raise precondition_failed(f"unknown delivery tag {tag}")
+            if outcome is not Outcome.ACKED:
+                held[0].check_return()
             if self.transaction is not None:
                 self.transaction.settled.append((tag, held, outcome))
                 return
@@ -343,6 +346,8 @@ class Channel:
             return
         if tag and tag not in self.unsettled:
             raise precondition_failed(f"unknown delivery tag {tag}")
+        if outcome is not Outcome.ACKED:
+            check_returns(self.unsettled, tag)
         if outcome is Outcome.ACKED and self.transaction is None and (few := self._take_few(tag)) is not None:
             for held in few:
                 self.release(held, outcome)
@@ -380,7 +385,7 @@ class Channel:
         if self.transaction is not None:
             yield from self.transaction.noting(settled, outcome)
         else:
-            yield from self.settling(_popped(settled), outcome)
+            yield from self.settling(popped(settled), outcome)
 
     def settling(self, latest_first: Iterable[tuple[int, Held]], outcome: Outcome) -> Iterator[None]:
         """Settle many deliveries, given with their tags, in steps.
@@ -458,13 +463,14 @@ class Channel:
             queue.rejected(entry)
 
     def recover(self, then: Callable[[], None] = lambda: None) -> None:
-        """Requeue all unsettled deliveries (basic.recover), then call `then`."""
+        """Requeue all unsettled deliveries (basic.recover), then call `then`. Raises 540 if a stream has one of them."""
+        check_returns(self.unsettled, 0)
 
         def recovered() -> None:
             self.unpark()
             then()
 
-        self.connection.work(self.settling(_popped(self._take_all()), Outcome.REQUEUED), recovered)
+        self.connection.work(self.settling(popped(self._take_all()), Outcome.REQUEUED), recovered)
 
     def unpark(self) -> None:
         """Return consumers that have room again to the round robin.
@@ -591,10 +597,4 @@ class Channel:
         yield from self._operation
         if self.transaction is not None:
             yield from self.rolling_back(self.transaction)
-        yield from self.settling(_popped(self._take_all()), Outcome.RETURNED)
-
-
-def _popped(held: dict[int, Held]) -> Iterator[tuple[int, Held]]:
-    """Remove deliveries from a dictionary, latest first, so that they are freed one by one."""
-    while held:
-        yield held.popitem()
+        yield from self.settling(popped(self._take_all()), Outcome.RETURNED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol
 
 from rabbitry.broker._queues import Queue
@@ -64,3 +64,19 @@ class Transaction:
         taken = self.publishes, self.settled
         self.publishes, self.settled = [], []
         return taken
+
+
+def check_returns(unsettled: Mapping[int, Held], tag: int) -> None:
+    """Raise Refusal if a queue can't take back one of the deliveries up to a tag (0: all).
+
+    The caller takes none of them before: those of other queues return to these when the channel ends.
+    """
+    queues = dict.fromkeys(queue for known, (queue, _, _) in unsettled.items() if not tag or known <= tag)
+    for queue in queues:
+        queue.check_return()
+
+
+def popped(held: dict[int, Held]) -> Iterator[tuple[int, Held]]:
+    """Remove deliveries from a dictionary, latest first, so that they are freed one by one."""
+    while held:
+        yield held.popitem()

@@ -150,6 +150,9 @@ class Queue(Backlog):
     def check_get(self) -> None:
         """Raise Refusal if basic.get is not possible."""
 
+    def check_return(self) -> None:
+        """Raise Refusal if a client can't requeue or reject deliveries."""
+
     def check_purge(self) -> None:
         """Raise Refusal if the queue can't be purged."""
 

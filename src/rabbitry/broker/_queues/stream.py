@@ -109,6 +109,11 @@ class Stream(Queue):
         """Refuse basic.get (540)."""
         raise not_implemented(f"basic.get not supported by stream queues {self.where}")
 
+    def check_return(self) -> None:
+        """Refuse to take deliveries back (540) in releases whose streams do not."""
+        if not self.is_deleted and not self.vhost.release.returns_to_streams:
+            raise not_implemented(f"basic.nack and basic.reject not supported by stream queues {self.where}")
+
     def check_purge(self) -> None:
         """Refuse queue.purge (540)."""
         raise not_implemented(f"queue.purge not supported by stream queues {self.where}")
@@ -375,13 +380,11 @@ class Stream(Queue):
         self.settlements += 1
 
     def rejected(self, entry: Entry) -> None:
-        """Count a rejected delivery, or refuse it (540) in releases whose streams know no rejecting."""
-        self.requeue(entry)
+        """Count a rejected delivery."""
+        self.given_back += 1
 
     def requeue(self, entry: Entry, *, asked: bool = True) -> None:
-        """Count a returned delivery, or refuse it (540) if a client asked for it, as `rejected` does."""
-        if asked and not self.is_deleted and not self.vhost.release.returns_to_streams:
-            raise not_implemented(f"basic.nack and basic.reject not supported by stream queues {self.where}")
+        """Count a returned delivery."""
         self.given_back += 1
 
     # -- the end ---------------------------------------------------------------------------------------
