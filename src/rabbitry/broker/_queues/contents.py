@@ -137,7 +137,7 @@ class Contents:
         gone: list[Iterator[Entry]] = []
         for lane in self._lanes:
             if lane.tail:
-                self.journal.drop_tail(self, lane.priority, lane.loaded_to, self.next_position)
+                self.journal.drop_range(self, lane.priority, lane.loaded_to, self.next_position, is_awaited=True)
                 lane.loaded_to = self.next_position - 1
             gone.append(lane.clear())
         self.ready = self.ready_bytes = 0

@@ -203,7 +203,7 @@ class Stream(Queue):
         if self._log.first == first:
             return
         if self.id:
-            self.journal.drop_tail(self, 0, first - 1, self._log.first)
+            self.journal.drop_range(self, 0, first - 1, self._log.first)
         self._count()
 
     def _count(self) -> None:
@@ -236,7 +236,7 @@ class Stream(Queue):
         self._log.segments[-1].latest = time.time()
         first = self._log.first
         if first:
-            self.journal.drop_tail(self, priority, -1, first)  # a crash may have left some of the dropped messages
+            self.journal.drop_range(self, priority, -1, first)  # a crash may have left some of the dropped messages
         self._count()
         self._retain()
 

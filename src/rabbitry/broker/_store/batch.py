@@ -42,12 +42,16 @@ class Found(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """Entries to delete: a whole queue, or those of one priority above `after` and below `before`."""
+    """Entries to delete: a whole queue, or those of one priority above `after` and below `before`.
+
+    is_awaited: whether callbacks after the commit wait until the last of them is deleted.
+    """
 
     queue: int
     priority: int | None = None
     after: int = -1
     before: int = 0
+    is_awaited: bool = False
 
     def covers(self, entry: Entry, queue: int) -> bool:
         """Return whether an entry of a queue is among the dropped ones."""

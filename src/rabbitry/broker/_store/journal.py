@@ -199,9 +199,19 @@ class Journal:
             if is_moving or self.is_moving:
                 waiting.moved.add(entry)
 
-    def drop_tail(self, queue: StoredQueue, priority: int, after: int, before: int) -> None:
-        """Delete entries of one priority at positions above `after` and below `before`."""
-        self._open().drop(Dropped(queue.id, priority, after, before))
+    def drop_range(
+        self, queue: StoredQueue, priority: int, after: int, before: int, *, is_awaited: bool = False
+    ) -> None:
+        """Delete entries of one priority at positions above `after` and below `before`.
+
+        Args:
+            queue: The queue of the entries.
+            priority: Their priority.
+            after: The position before the first of them.
+            before: The position behind the last of them.
+            is_awaited: Whether callbacks after the commit wait until the last of them is deleted, as a purge has to.
+        """
+        self._open().drop(Dropped(queue.id, priority, after, before, is_awaited))
 
     def drop_queue(self, number: int) -> None:
         """Delete all entries of the queue with this number."""
@@ -395,13 +405,13 @@ class Journal:
     def _drop_on(self, writing: Waiting) -> None:
         """Continue deletions that exceeded one transaction in the next batch.
 
-        A purge is answered after the last of them. A deleted queue is gone once its record is, even while some of its
-        entries are left.
+        A purge is answered after the last of them. A deleted queue is gone once its record is, and old segments of a
+        stream once their records are, even while some of their entries are left.
         """
         following = self._open()
         following.batch.dropped[:0] = writing.batch.dropped
         following.batch.noted = len(writing.batch.dropped)
-        if any(dropped.priority is not None for dropped in writing.batch.dropped):
+        if any(dropped.is_awaited for dropped in writing.batch.dropped):
             following.callbacks[:0] = writing.callbacks
             writing.callbacks = []
 

@@ -163,7 +163,7 @@ def drop(connection: Connection, waiting: list[Dropped], most: int) -> int:
     """
     if _drop_empty(connection, waiting):
         return 0
-    queue, priority, after, before = waiting[0]
+    queue, priority, after, before, _ = waiting[0]
     condition, values = "queue = ?", [queue]
     if priority is not None:
         condition += " AND priority = ? AND position > ? AND position < ?"
