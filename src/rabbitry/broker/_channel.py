@@ -463,7 +463,7 @@ class Channel:
             queue.rejected(entry)
 
     def recover(self, then: Callable[[], None] = lambda: None) -> None:
-        """Requeue all unsettled deliveries (basic.recover), then call `then`. Raises 540 if a stream has one of them."""
+        """Requeue all unsettled deliveries (basic.recover), then call `then`. Raises 540 if one is a stream's."""
         check_returns(self.unsettled, 0)
 
         def recovered() -> None:

@@ -11,16 +11,23 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import Channel
+from rabbitry.amqp.protocol import methods as m
+from rabbitry.amqp.protocol.methods import Method
 from rabbitry.amqp.protocol.properties import Properties, decode_header, encode_header
-from rabbitry.amqp.protocol.tables import FieldValue, Table
+from rabbitry.amqp.protocol.tables import FieldValue, Table, TaggedInt
 from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker._policies import Policy
 from rabbitry.broker._queues import Stream
 from rabbitry.broker._queues import stream as stream_module
 from rabbitry.broker._queues import stream_log as log_module
 from rabbitry.broker._queues.stream import with_offset
+from rabbitry.broker._queues.stream_reader import Since, parse_offset
+from rabbitry.broker._store.batch import Batch, Dropped, Found, StoreFull
+from rabbitry.broker._store.sqlite import SQLiteStore
 from rabbitry.broker.compat import RELEASES, Release
 from rabbitry.broker.message import Message
+from rabbitry.testing import RunningBroker
+from tests.differential.peer import Peer
 from tests.support.embedded import BrokerProcess
 from tests.support.management import Api
 from tests.support.waiting import eventually
@@ -183,6 +190,101 @@ async def test_confirmed_messages_survive_kills_at_their_offsets(tmp_path: Path)
             assert await _read(broker.url, (round_ + 1) * 200) == _numbered(0, (round_ + 1) * 200)
 
 
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
+    """A disk that has no room for messages while it is `full`."""
+    disk = {"full": False}
+    apply = SQLiteStore.apply
+
+    def apply_or_refuse(store: SQLiteStore, batch: Batch) -> list[Found]:
+        if disk["full"] and batch.added:
+            raise StoreFull("no room in the test")
+        return apply(store, batch)
+
+    monkeypatch.setattr(SQLiteStore, "apply", apply_or_refuse)
+    return disk
+
+
+async def test_consumers_pass_the_offsets_of_messages_without_room(tmp_path: Path, disk: dict[str, bool]) -> None:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await _declare(channel)
+        await _fill(channel, range(5))
+        following = asyncio.create_task(_read(broker.url, 6))
+        stream = broker.vhosts["/"].queues["s"]
+        await eventually(lambda: stream.settlements == 5, "the consumer is at the end")
+        disk["full"] = True
+        with pytest.raises(rabbitry.PublishError):
+            await channel.publish(b"refused", routing_key="s")
+        disk["full"] = False
+        await channel.publish(b"6", routing_key="s", timeout=100)  # once the alarm has ended
+        assert await following == [*_numbered(0, 5), *_numbered(6, 7)]
+        assert len(stream) == 6
+        assert await _read(broker.url, 6) == [*_numbered(0, 5), *_numbered(6, 7)]
+
+
+async def test_offsets_go_on_behind_a_segment_without_messages(tmp_path: Path, disk: dict[str, bool]) -> None:
+    config = BrokerConfig(port=0, data=tmp_path)
+    async with Broker(config) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await _declare(channel, x_max_length_bytes=1, x_stream_max_segment_size_bytes=1)
+        await _fill(channel, range(3))
+        disk["full"] = True
+        with pytest.raises(rabbitry.PublishError):
+            await channel.publish(b"refused", routing_key="s")
+        disk["full"] = False
+    async with Broker(config) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await _fill(channel, range(3, 4))
+        assert await _read(broker.url, 1) == _numbered(3, 4)
+
+
+async def test_deleting_old_segments_delays_neither_consumers_nor_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = {"deletes": False}
+    drop = SQLiteStore._drop_some
+
+    def drop_later(self: SQLiteStore, waiting: list[Dropped], most: int) -> None:
+        if store["deletes"]:
+            drop(self, waiting, most)
+
+    monkeypatch.setattr(SQLiteStore, "_drop_some", drop_later)
+    arguments: Table = {"x-max-length-bytes": 1, "x-stream-max-segment-size-bytes": 5_000}
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await _declare(channel, **arguments)
+        try:
+            await _fill(channel, range(60))
+            assert len(broker.vhosts["/"].queues["s"]) < 50, "a segment was dropped"
+            assert await _read(broker.url, 1, "last") == _numbered(59, 60)
+            await channel.declare_queue("answered", durable=True)
+        finally:
+            store["deletes"] = True  # the broker waits for it when it stops
+
+
+@pytest.mark.parametrize("refused", [m.BasicNack(0, multiple=True, requeue=True), m.BasicRecover(requeue=True)])
+def test_a_refused_return_loses_no_delivery_of_another_queue(refused: Method) -> None:
+    with RunningBroker() as broker:
+        with Peer(broker.url) as peer:
+            peer.queue("s", durable=True, x_queue_type="stream")
+            peer.queue("q")
+            peer.publish("", "q", b"kept")
+            peer.publish("", "s", b"read")
+            peer.call(m.BasicQos(0, 10))
+            peer.consume("q", "q")
+            peer.consume("s", "s", arguments={"x-stream-offset": "first"})
+            peer.quiet()
+            assert sum("BasicDeliver" in line for line in peer.log) == 2
+            peer.send(refused)
+            peer.quiet()
+            assert not peer.is_open
+        with Peer(broker.url) as peer:
+            peer.until_it_has("q", 1)
+            peer.get("q")
+            assert "kept" in peer.log[-1]
+
+
 async def test_a_deleted_stream_begins_anew(tmp_path: Path) -> None:
     config = BrokerConfig(port=0, data=tmp_path)
     async with Broker(config) as broker, rabbitry.connect(broker.url) as connection:
@@ -194,6 +296,24 @@ async def test_a_deleted_stream_begins_anew(tmp_path: Path) -> None:
         await _fill(channel, range(3))
     async with Broker(config) as broker:
         assert await _read(broker.url, 3) == _numbered(0, 3)
+
+
+@pytest.mark.parametrize("age", ["9" * 400 + "s", "9" * 5000 + "Y", "0" * 5000 + "1Y"])
+async def test_very_long_ages_are_no_limit(tmp_path: Path, age: str) -> None:
+    config = BrokerConfig(port=0, data=tmp_path)
+    async with Broker(config) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await _declare(channel, x_max_age=age)
+        await _fill(channel, range(3))
+        assert await _read(broker.url, 3, age) == _numbered(0, 3)
+    async with Broker(config) as broker:
+        assert await _read(broker.url, 3) == _numbered(0, 3)
+
+
+def test_a_time_beyond_the_year_9999_is_no_offset() -> None:
+    start = parse_offset(TaggedInt(1 << 63, b"T"), "stream")
+    assert isinstance(start, Since)
+    assert start.time == 1 << 63
 
 
 async def test_a_policy_limits_a_stream_at_once() -> None:

@@ -114,7 +114,7 @@ def _age(value: FieldValue, arguments: Table) -> None:
 
 
 def interval(text: str) -> int | None:
-    """Return the milliseconds of an age such as "7D" or "1h"; None for an invalid one.
+    """Return the milliseconds of an age such as "7D" or "1h", at most _LONGEST_AGE; None for an invalid one.
 
     Raises 541 for one that does not begin with a digit, as RabbitMQ does.
     """
@@ -122,7 +122,12 @@ def interval(text: str) -> int | None:
     number = text[: len(text) - len(unit)]
     if not number:
         raise ProtocolViolation(Reply.INTERNAL_ERROR, "INTERNAL_ERROR")
-    return int(number) * _UNITS[unit] * 1000 if unit in _UNITS and int(number) else None
+    digits = number.lstrip("0")
+    if unit not in _UNITS or not digits:
+        return None
+    if len(digits) > _AGE_DIGITS:  # Python refuses to read very many, and can't divide so large a number
+        return _LONGEST_AGE
+    return min(int(digits) * _UNITS[unit] * 1000, _LONGEST_AGE)
 
 
 def _version(value: FieldValue, arguments: Table) -> None:
@@ -170,6 +175,9 @@ _SETTINGS: Final[Mapping[str, str]] = {
 }
 """Setting of a policy → the rule of a queue; the argument has the prefix `x-`."""
 _LONGEST_SEGMENT: Final = 3_000_000_000
+_LONGEST_AGE: Final = 10**15
+"""Milliseconds, 30,000 years: a longer age counts as this one."""
+_AGE_DIGITS: Final = 15
 _UNITS: Final = {"Y": 365 * 86_400, "M": 30 * 86_400, "D": 86_400, "h": 3600, "m": 60, "s": 1}
 """Unit of an age → seconds."""
 _FOR_STREAM: Final = (

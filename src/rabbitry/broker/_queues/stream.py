@@ -181,9 +181,10 @@ class Stream(Queue):
         """Remove messages for which the store had no room; their offsets are not used again."""
         for entry in entries:
             entry.stored = False
-        self._log.withdraw(set(entries))
-        self.ready -= len(entries)
-        self.ready_bytes -= sum(len(entry.message.body) for entry in entries)
+        gone = {entry for entry in entries if entry.position >= self._log.first}  # retention may have dropped others
+        self._log.withdraw(gone)
+        self.ready -= len(gone)
+        self.ready_bytes -= sum(len(entry.message.body) for entry in gone)
 
     # -- segments and retention ------------------------------------------------------------------------
 
@@ -219,6 +220,8 @@ class Stream(Queue):
 
     def restore_segment(self, first: int, size: int, latest: float) -> None:
         """Add a segment from its record in the store; the oldest comes first."""
+        # The store may have had no room for the segment's messages.
+        self.next_position = self._unpublished = max(self.next_position, first)
         self._log.segments.append(Segment(first, size, latest, segment_key(self.id, first)))
 
     def adopt_segment(self, first: int, size: int, latest: float) -> None:
@@ -228,7 +231,7 @@ class Stream(Queue):
 
     def recover(self, priority: int, count: int, size: int, last_position: int) -> None:
         """Record the contents of the store: `count` messages with `size` bytes in all."""
-        self.next_position = self._unpublished = last_position + 1
+        self.next_position = self._unpublished = max(self.next_position, last_position + 1)
         self._log.has_all = False
         if not self._log.segments:  # its record was damaged
             self.restore_segment(0, size, 0.0)
@@ -289,7 +292,7 @@ class Stream(Queue):
                 if self._deliver_to(consumer):
                     self._go_on_later()
                 elif consumer.parked:
-                    circle.remove(consumer)
+                    circle.pop()
                 if time.monotonic() > ends_at:
                     self._go_on_later()
                     return
@@ -355,8 +358,9 @@ class Stream(Queue):
             reader.read.extend(found.entries)
             if found.last_position > wanted.after:
                 reader.position = found.last_position + 1
-            else:  # the store lacks the messages up to those in memory
-                reader.position = self._log.window[0].position if self._log.window else self._end
+            else:  # the store lacks the messages up to the next one in memory, or had no room for the last ones
+                following = self._log.following(wanted.after)
+                reader.position = self._end if following is None else following.position
         self._dispatcher.touch(self)
         self._dispatcher.dispatch()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -118,9 +118,14 @@ class StreamLog:
         return dropped
 
     def withdraw(self, gone: Collection[Entry]) -> None:
-        """Remove messages that the store had no room for."""
+        """Remove messages of the segments that are left: the store had no room for them."""
         self.window = [entry for entry in self.window if entry not in gone]
         self._window_size = sum(len(entry.message.body) for entry in self.window)
+        for entry in gone:
+            size = len(entry.message.body) + OVERHEAD
+            place = bisect_right(self.segments, entry.position, key=lambda segment: segment.first)
+            self.segments[place - 1].size -= size
+            self.size -= size
 
     def at(self, offset: int) -> Entry | None:
         """Return the first message in memory at or behind an offset; None if earlier ones may be in the store."""
@@ -131,6 +136,11 @@ class StreamLog:
         if place >= len(window) or window[place].position != offset:
             place = self._place_of(offset)
         return window[place] if place < len(window) else None
+
+    def following(self, offset: int) -> Entry | None:
+        """Return the first message in memory behind an offset."""
+        place = self._place_of(offset + 1)
+        return self.window[place] if place < len(self.window) else None
 
     def since(self, time: float) -> int | None:
         """Return the offset of the first message that came at a time or later; None if it may be only in the store."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from rabbitry.amqp.protocol.constants import Reply
-from rabbitry.amqp.protocol.tables import FieldValue, type_name
+from rabbitry.amqp.protocol.tables import FieldValue, TaggedInt, type_name
 from rabbitry.broker._erlang import erlang_term
 from rabbitry.broker._errors import precondition_failed
 from rabbitry.broker._queues.arguments import interval
@@ -35,6 +35,8 @@ def parse_offset(value: FieldValue, where: str) -> Offset:
     """Return the start that a consumer's `x-stream-offset` means. Raises 406, or 541 for what RabbitMQ fails at."""
     if isinstance(value, datetime):
         return Since(value.timestamp())
+    if isinstance(value, TaggedInt) and value.tag == b"T":  # beyond the year 9999
+        return Since(float(value))
     word = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
     if word in ("first", "last", "next"):
         return str(word)
