@@ -15,7 +15,7 @@ _DEADLINE = 120.0
 
 
 def why_missing() -> str | None:
-    """Why no server can be started and used here, or None when one can."""
+    """Return why no server can be started and used here; None if one can."""
     if shutil.which("redis-server") is None:
         return "redis-server is not installed (as root: scripts/system-deps)"
     if importlib.util.find_spec("redis") is None:
@@ -25,7 +25,7 @@ def why_missing() -> str | None:
 
 @contextmanager
 def running() -> Iterator[str]:
-    """Run a server; return its URL, without the number of a database."""
+    """Run a server, and yield its URL without the number of a database."""
     port = free_port()
     options = {"port": port, "bind": "127.0.0.1", "save": "", "appendonly": "no"}
     words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
