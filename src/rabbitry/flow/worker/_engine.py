@@ -175,13 +175,13 @@ class Engine:
         app, name, waiting = self._spec.name, stage.name, []
         if (rate := self._spec.rates.get(name)) is not None:
             waiting.append(Waiting(settler, self._hand_over))
-            limiter = Limiter(app, name, consuming, waiting[0], self._declare_again)
+            limiter = Limiter(app, name, consuming, waiting[0], self.publish, self._declare_again)
             minter = Minter(app, name, rate, publishing, self._declare_again)
             self._scheduling += [self._spawn(each.run(), apart=True) for each in (limiter, minter)]
         if total := self._spec.totals.get(name):
             waiting.append(Waiting(settler, waiting[0].take if waiting else self._hand_over))
             what, queues = f"app '{app}', slots of stage '{name}'", slot_queues(app, name, total)
-            self._slots[name] = Slots(what, queues, consuming, waiting[-1], self._declare_again)
+            self._slots[name] = Slots(what, queues, consuming, waiting[-1], self.publish, self._declare_again)
             for work in self._slots[name].works():  # until the end, since what is in hand keeps its slot
                 self._spawn(work)
         self._waiting[name] = waiting

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 from rabbitry.amqp.client import Connection
 from rabbitry.exceptions import AlreadySettled
+from rabbitry.flow.message import Publication
 from rabbitry.flow.wiring.rates import tokens_queue
 from rabbitry.flow.worker._again import again
 
 if TYPE_CHECKING:
-    from rabbitry.amqp.client import Channel, Consumer, Delivery
+    from rabbitry.amqp.client import Consumer, Delivery
     from rabbitry.flow.worker._waiting import Waiting
 
 
@@ -27,6 +28,7 @@ class Limiter:
         stage: str,
         connection: Connection,
         waiting: Waiting,
+        publish: Callable[[Publication], Awaitable[None]],
         redeclare: Callable[[], Awaitable[None]],
     ) -> None:
         """Create a limiter.
@@ -36,12 +38,14 @@ class Limiter:
             stage: The stage's name.
             connection: The worker's connection for consuming.
             waiting: The messages.
+            publish: Publishes a message over another connection; see `Slots`.
             redeclare: Declares the app's topology again.
         """
         self._what = f"app '{app}', tokens of stage '{stage}'"
         self._queue = tokens_queue(app, stage)
         self._connection = connection
         self._waiting = waiting
+        self._publish = publish
         self._redeclare = redeclare
 
     async def run(self) -> NoReturn:
@@ -54,9 +58,9 @@ class Limiter:
                 await self._waiting.wanted.wait()
                 async with channel.consume(self._queue) as tokens:
                     async for token in tokens:
-                        await self._use(token, tokens, channel)
+                        await self._use(token, tokens)
 
-    async def _use(self, token: Delivery, tokens: Consumer, channel: Channel) -> None:
+    async def _use(self, token: Delivery, tokens: Consumer) -> None:
         """Use a token for the first message that waits. The iteration ends if no other message waits."""
         # A worker that was killed may have used it. A token too few in place of each that a killed worker had is the
         # price for never one too many.
@@ -69,7 +73,7 @@ class Limiter:
         job = self._waiting.next()
         try:
             if job is None:  # it was returned meanwhile; if requeued, the token would come redelivered
-                await channel.publish(token.body, routing_key=self._queue, properties=token.properties)
+                await self._publish(Publication("", self._queue, token.body, token.properties, mandatory=False))
             token.ack()
         except AlreadySettled:  # its connection was lost, and it may be another worker's
             if job is not None:

@@ -9,14 +9,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from rabbitry.amqp.client import Connection, Properties
+from rabbitry.exceptions import Closed, PublishError, RequestTimeout
+from rabbitry.flow.message import Publication
 from rabbitry.flow.worker._again import again
 
 if TYPE_CHECKING:
     from rabbitry.flow.worker._job import Job
     from rabbitry.flow.worker._waiting import Waiting
 
+_FIRST: Final = 0.25
+"""Seconds after which a worker that waits for a token publishes one."""
 _LOOK: Final = 30.0
-"""Seconds after which a worker that waits for a token publishes another one."""
+"""Seconds after which it publishes another one."""
 _TURN: Final = 1.0
 """Seconds after which a slot is given to the next worker that waits for it, once the call in it has ended."""
 
@@ -30,6 +34,7 @@ class Slots:
         queues: Sequence[str],
         connection: Connection,
         waiting: Waiting,
+        publish: Callable[[Publication], Awaitable[None]],
         redeclare: Callable[[], Awaitable[None]],
     ) -> None:
         """Create the slots.
@@ -39,12 +44,15 @@ class Slots:
             queues: The queue of each slot.
             connection: The worker's connection for consuming.
             waiting: The messages.
+            publish: Publishes a message over another connection: a broker short of memory stops reading one over which
+                something is published (RabbitMQ's docs/alarms), and with it the acks.
             redeclare: Declares the app's topology again.
         """
         self._what = what
         self._queues = queues
         self._connection = connection
         self._waiting = waiting
+        self._publish = publish
         self._redeclare = redeclare
         self._running: dict[Job, asyncio.Event] = {}
         """The messages that hold a slot, with the event of each that it is settled."""
@@ -61,21 +69,30 @@ class Slots:
         if (event := self._running.pop(job, None)) is not None:
             event.set()
 
+    async def _offer(self, queue: str) -> NoReturn:
+        """Publish a token while none comes: it may be the first one, or the broker may have lost it."""
+        seconds = _FIRST
+        while True:
+            await asyncio.sleep(seconds)
+            with contextlib.suppress(Closed, PublishError, RequestTimeout):  # then the consumer of the slot fails too
+                await self._publish(Publication("", queue, b"", Properties(delivery_mode=1), mandatory=False))
+            seconds = _LOOK
+
     async def _hold(self, queue: str) -> None:
         """Wait until a message waits, then for the slot, and handle messages in it."""
         loop = asyncio.get_running_loop()
         await self._waiting.wanted.wait()
         # Leaving the channel's block gives the slot back. Cancelling the consumer would not do on RabbitMQ before 3.12:
         # see `_single_active`.
-        async with await self._connection.channel(prefetch=1, confirms=False) as channel:
+        async with await self._connection.channel(prefetch=1) as channel:
             tokens = channel.consume(queue)
             await tokens.start()  # raises if the queue was deleted
-            token = None
-            while token is None:  # the broker may lose the token
-                await channel.publish(b"", routing_key=queue, properties=Properties(delivery_mode=1))
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_LOOK):
-                        token = await anext(tokens)
+            offering = asyncio.create_task(self._offer(queue))
+            try:
+                token = await anext(tokens)
+            finally:
+                offering.cancel()
+                await asyncio.wait((offering,))
             until = loop.time() + _TURN
             while not token.is_lost and (job := self._waiting.next()) is not None:
                 event = self._running[job] = asyncio.Event()
