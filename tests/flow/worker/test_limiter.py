@@ -10,6 +10,7 @@ import pytest
 
 import rabbitry
 from rabbitry.flow.wiring import pausing, topology
+from rabbitry.testing import harness
 from tests.flow._running import counts, eventually_holds, put
 from tests.flow.worker._limited import app as limited
 from tests.support import commands
@@ -150,6 +151,47 @@ async def test_what_waits_is_returned_unattempted_and_the_state_stays(broker_url
             await pausing.resume(connection, "daily", "ask")
         await eventually(lambda: len(seen) == 2, "the second message")
     assert [message.attempt for message in seen] == [1, 1]
+
+
+async def test_what_is_cancelled_while_it_waits_is_dropped(broker_url: str, no_leaks: None) -> None:
+    app = rabbitry.App("hourly", cancellable=True)
+    seen: list[int] = []
+
+    @app.stage("ask", rate="2/h", concurrency=3, replies=True)
+    async def ask(number: int) -> int:
+        seen.append(number)
+        return number
+
+    async with app.publisher(broker_url) as publisher:
+        calls = [
+            asyncio.create_task(publisher.call(number, key="ask", timeout=100, id=f"call {number}", type=int))
+            for number in range(3)
+        ]
+        await eventually_holds(broker_url, "hourly.ask", 3)
+        async with app.worker(broker_url):
+            await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+            waits = [number for number in range(3) if number not in seen]
+            for number in waits:
+                await publisher.cancel(f"call {number}")
+            for number in waits:
+                with pytest.raises(rabbitry.CallCancelled):
+                    await calls[number]
+        assert [await calls[number] for number in seen] == seen
+    assert len(seen) == 1
+
+
+async def test_the_harness_waits_for_no_limit(no_leaks: None) -> None:
+    app = rabbitry.App("tested")
+
+    @app.stage("in", then="out", rate="1/d", total_concurrency=1)
+    async def handle(number: int) -> int:
+        return number
+
+    app.output("out", required=False)
+    async with harness(app) as h:
+        for number in range(3):
+            await h.publish(number, key="in")
+            assert await h.published("out", type=int) == number
 
 
 async def _holds_nothing(url: str) -> bool:

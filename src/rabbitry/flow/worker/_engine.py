@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, Final
 
 from rabbitry.amqp.client import BrokerURL, Connection, RecoveryEvent, connect
@@ -188,6 +189,11 @@ class Engine:
         for each in waiting:
             self._spawn(each.watch())
 
+    def _on_cancelled(self) -> None:
+        for each in chain.from_iterable(self._waiting.values()):
+            each.sweep()
+        self._cancel()
+
     def _recall_stage(self, stage: Stage, is_paused: bool) -> None:  # noqa: FBT001 - a callback, as in the worker
         for waiting in self._waiting.get(stage.name, ()):
             (waiting.close if is_paused else waiting.open)()
@@ -196,7 +202,7 @@ class Engine:
     async def _learn_cancelled(self, connection: Connection) -> None:
         """Listen for cancellations, and read the earlier ones before the first message is taken."""
         listener = self._listener = CancelListener(
-            self._spec.name, connection, self.cancelled, self._cancel, self._declare_again
+            self._spec.name, connection, self.cancelled, self._on_cancelled, self._declare_again
         )
         tasks = [self._spawn(listener.listen()), self._spawn(listener.read())]
         known = asyncio.create_task(listener.wait_read())
@@ -336,9 +342,8 @@ class Engine:
         await self._end(self._pausing)
         if self._settler is not None:
             self._settler.hold(self._alone)
-        for waiting in self._waiting.values():
-            for each in waiting:
-                each.close()
+        for each in chain.from_iterable(self._waiting.values()):
+            each.close()
         leaders = [intake for intake in self.intakes if isinstance(intake, ActiveIntake)]
         if leaders and self._blocking is None:
             self._blocking = asyncio.create_task(_within(_BLOCK_PATIENCE, *(leader.block() for leader in leaders)))

@@ -76,6 +76,7 @@ class Waiting:
         """Return those that have waited too long, until cancelled."""
         while True:
             await asyncio.sleep(_LOOK)
+            self.sweep()
             self._give_back(time.monotonic() - PATIENCE)
 
     def _give_back(self, received: float) -> None:
@@ -83,9 +84,18 @@ class Waiting:
         while self._jobs and self._jobs[0].received <= received:
             self._settler.finish(self._jobs.popleft(), GIVEN_BACK)
 
-    def _drop_stale(self) -> None:
+    def sweep(self) -> None:
         """Leave out the messages of a lost connection, which come again, and those that are not to be handled."""
-        while self._jobs and (self._jobs[0].is_stale or self._settler.drops(self._jobs[0])):
-            job = self._jobs.popleft()
-            if job.is_stale:
-                self._settler.finish(job, GIVEN_BACK)
+        self._jobs = deque(job for job in self._jobs if not self._is_out(job))
+
+    def _drop_stale(self) -> None:
+        """Do as `sweep` does with the first messages."""
+        while self._jobs and self._is_out(self._jobs[0]):
+            self._jobs.popleft()
+
+    def _is_out(self, job: Job) -> bool:
+        """Return whether a message is not to be handled; it is settled then."""
+        if job.is_stale:
+            self._settler.finish(job, GIVEN_BACK)
+            return True
+        return self._settler.drops(job)
