@@ -5,11 +5,13 @@ import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import rabbitry
 from rabbitry.flow.wiring import pausing, topology
+from rabbitry.flow.worker import _minter
 from rabbitry.testing import harness
 from tests.flow._running import counts, eventually_holds, put
 from tests.flow.worker._limited import app as limited
@@ -192,6 +194,41 @@ async def test_the_harness_waits_for_no_limit(no_leaks: None) -> None:
         for number in range(3):
             await h.publish(number, key="in")
             assert await h.published("out", type=int) == number
+
+
+async def test_a_clock_that_is_set_back_stops_no_stage(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch, no_leaks: None
+) -> None:
+    ahead = 3600.0
+    monkeypatch.setattr(_minter, "time", SimpleNamespace(time=lambda: time.time() + ahead))
+    app = rabbitry.App("late")
+    seen: list[int] = []
+
+    @app.stage("ask", rate="20/s")
+    async def ask(number: int) -> None:
+        seen.append(number)
+
+    async with app.worker(broker_url) as worker:
+        await worker.publish(0, key="ask")
+        await eventually(lambda: len(seen) == 1, "the first message")
+        ahead = 0.0
+        # More than the tokens that may be there already.
+        await asyncio.gather(*(worker.publish(number, key="ask") for number in range(1, 41)))
+        await eventually(lambda: len(seen) == 41, "the messages after the clock was set back", within=60)
+
+
+async def test_the_tokens_of_a_higher_rate_are_dropped(broker_url: str, no_leaks: None) -> None:
+    app = rabbitry.App("slower")
+
+    @app.stage("ask", rate="3/s")
+    async def ask(number: int) -> None: ...
+
+    async with rabbitry.connect(broker_url) as connection:
+        await topology.declare(connection, app.spec())
+    for _ in range(9):
+        await put(broker_url, "slower.tokens.ask", b"")
+    async with app.worker(broker_url):
+        await eventually_holds(broker_url, "slower.tokens.ask", 3)
 
 
 async def _holds_nothing(url: str) -> bool:

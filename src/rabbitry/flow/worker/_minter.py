@@ -108,7 +108,9 @@ class Minter:
             renewed = loop.time()
             while True:
                 bucket, number = await self._look(channel, bucket)
-                if number or len(held) > 1 or loop.time() - renewed > RENEWED:
+                # A state that is ahead of a clock that was set back is replaced at once: else it would count again.
+                is_ahead = bucket.until < _latest(held)
+                if number or is_ahead or len(held) > 1 or loop.time() - renewed > RENEWED:
                     async with channel.transaction():
                         settle(held)  # first, so that nothing is published once the state is another worker's
                         for _ in range(number):
@@ -139,8 +141,11 @@ class Minter:
         return [first, *await arrived(states)]
 
     async def _look(self, channel: Channel, bucket: Bucket) -> tuple[Bucket, int]:
-        """Return the bucket with the tokens that are due, and their number."""
+        """Drop tokens that are too many; return the bucket with those that are due, and their number."""
         waiting = (await channel.declare_queue(self._tokens, passive=True)).message_count
+        for _ in range(waiting - self._rate.burst):  # the tokens of a version of the app with a higher rate
+            if await channel.get(self._tokens, no_ack=True) is None:
+                break
         number, bucket = bucket.due(self._rate, waiting, time.time())
         return bucket, number
 
