@@ -32,7 +32,7 @@ def _plain_text(value: object) -> str:
     """Return a value of a subclass of `str` as text, also within other values."""
     if isinstance(value, str):
         return str(value)
-    raise NotImplementedError  # msgspec's error names the type
+    raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")  # msgspec's, without a hook
 
 
 _encoder = msgspec.json.Encoder(enc_hook=_plain_text)
@@ -91,7 +91,7 @@ class Codec:
         forms = _forms(type_)
         self.is_text: bool = forms == {TEXT}
         """Whether all values are text, and the bodies too."""
-        self._by_content_type: dict[str | None, Callable[[bytes], object]] = {}
+        self._by_content_type: dict[str, Callable[[bytes], object]] = {}
         if forms == {JSON}:
             return _json_decoder(type_)
         raw = {TEXT: partial(_from_text, type_), BYTES: partial(_from_bytes, type_)}
@@ -111,13 +111,23 @@ class Codec:
             content_type: The message's, if `needs_content_type`; otherwise it is ignored.
         """
         if self.needs_content_type:
-            return self._by_content_type.get(content_type, self.decode_body)(body)
+            return self._by_content_type.get(_bare(content_type), self.decode_body)(body)
         return self.decode_body(body)
 
     def kept(self, body: bytes, content_type: str | None) -> bytes:
-        """Return the body as it can be kept without its content type. Raises Undecodable, which names the field."""
-        value = self.decode(body, content_type)
-        return _encoder.encode(value) if self.needs_content_type else body
+        """Return the body as it can be kept without its message; see `restored`. Raises Undecodable."""
+        self.decode(body, content_type)
+        if not self.needs_content_type:
+            return body
+        form = _bare(content_type)
+        return f"{form if form in self._by_content_type else JSON}\n".encode() + body
+
+    def restored(self, kept: bytes) -> object:
+        """Return the value of a body that `kept` returned."""
+        if not self.needs_content_type:
+            return self.decode_body(kept)
+        content_type, _, body = kept.partition(b"\n")
+        return self.decode(body, content_type.decode())
 
     def schema(self) -> dict[str, Any] | None:
         """Return the JSON Schema of the bodies, with contentMediaType if they are not JSON; None if there is no schema.
@@ -147,6 +157,11 @@ class Codec:
         except Undecodable:
             return {}
         return {name: raw for name, raw in fields.items() if name not in self._known}
+
+
+def _bare(content_type: str | None) -> str:
+    """Return a content type without its parameters, such as the charset."""
+    return (content_type or "").partition(";")[0].strip().lower()
 
 
 def _forms(type_: object) -> set[str]:

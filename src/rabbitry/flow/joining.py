@@ -14,7 +14,7 @@ from rabbitry.flow._gates import Taken, gated, store_url
 from rabbitry.flow._parts import Join, Late, part_of
 from rabbitry.flow.codec import Codec
 from rabbitry.flow.exceptions import AppError, Reject, Retry
-from rabbitry.flow.message import INTERRUPTED, PART, UNCOUNTED, Message, text_header
+from rabbitry.flow.message import INTERRUPTED, PART, REPLAYED, UNCOUNTED, Message, count_in, text_header
 from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.stage import Stage
 from rabbitry.flow.wiring.delays import LONGEST
@@ -62,7 +62,7 @@ class _Arrival:
         self._join = join
         self._late = late
         self._job = ""
-        counts = (message.headers.get(name, 0) for name in (UNCOUNTED, INTERRUPTED))
+        counts = (count_in(message.headers, name) for name in (UNCOUNTED, INTERRUPTED, REPLAYED))
         self._run = ".".join(str(count) for count in (message.attempt, *counts))
 
     def take(self) -> Taken | None:
@@ -81,7 +81,7 @@ class _Arrival:
             # One that can't be decoded is a dead letter of its own.
             body = self._codec.kept(self._body, self._message.content_type)
             bodies = self._store.arrive(part, self._message.id, self._run, body)
-        return None if bodies is None else Taken([self._codec.decode(body) for body in bodies])
+        return None if bodies is None else Taken([self._codec.restored(body) for body in bodies])
 
     def release(self) -> None:
         """Note that the handler failed or was ended. While the store can't be reached, a copy waits longer."""

@@ -36,6 +36,9 @@ INTERRUPTED: Final = "x-rabbitry-interrupted"
 UNCOUNTED: Final = "x-rabbitry-uncounted"
 """How often a handler asked for the message again without counting the attempt."""
 
+REPLAYED: Final = "x-rabbitry-replayed"
+"""How often the message was a dead letter and was replayed. Its attempts are counted anew each time."""
+
 PART: Final = "x-rabbitry-part"
 """The place of a part in its job; see `_parts`."""
 
@@ -43,8 +46,8 @@ EXPIRES: Final = "x-rabbitry-expires"
 """When a message that no worker has taken expires; see `timing`."""
 
 _OWN: Final = frozenset(
-    {ATTEMPT, WAIT, REASON, STAGE, EXCHANGE, ROUTING_KEY, QUEUE, FAILED_AT, NODE, INTERRUPTED, UNCOUNTED, PART,
-     EXPIRES, ERROR, TRACEBACK, CUT}
+    {ATTEMPT, WAIT, REASON, STAGE, EXCHANGE, ROUTING_KEY, QUEUE, FAILED_AT, NODE, INTERRUPTED, UNCOUNTED, REPLAYED,
+     PART, EXPIRES, ERROR, TRACEBACK, CUT}
 )  # fmt: skip
 """Headers that flow writes and reads. Other names that begin so are for the apps of Rabbitry."""
 _MOST_ATTEMPTS: Final = 1 << 31
@@ -94,6 +97,8 @@ class Role(Enum):
     """The error of an input, for its caller."""
     NOTICE = auto()
     """What a stage tells the join of its parts."""
+    NOTE = auto()
+    """A stage's message to itself, by which its store learns that the results are confirmed; see `_gates`."""
     AGAIN = auto()
     """An input that comes again."""
     DEAD_RESULT = auto()
@@ -232,10 +237,11 @@ def with_given(properties: Properties, given: Properties) -> Properties:
 
 def uncounted_of(properties: Properties) -> int:
     """Return how many retries of a message were not counted."""
-    return _count_in(properties.headers or {}, UNCOUNTED)
+    return count_in(properties.headers or {}, UNCOUNTED)
 
 
-def _count_in(headers: Table, name: str) -> int:
+def count_in(headers: Table, name: str) -> int:
+    """Return the count in a header, which any program may have written; 0 if it holds none."""
     value = headers.get(name)
     return min(max(0, value), _MOST_ATTEMPTS) if isinstance(value, int) else 0
 
@@ -268,9 +274,9 @@ def again(
     if wait > 0:
         own[WAIT] = float(wait)
     if is_interrupted:
-        own[INTERRUPTED] = 1 + _count_in(headers, INTERRUPTED)
+        own[INTERRUPTED] = 1 + count_in(headers, INTERRUPTED)
     if not is_counted:
-        own[UNCOUNTED] = 1 + _count_in(headers, UNCOUNTED)
+        own[UNCOUNTED] = 1 + count_in(headers, UNCOUNTED)
     return fit(_kept(properties), headers, own, limit)
 
 

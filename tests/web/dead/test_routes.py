@@ -114,7 +114,8 @@ async def test_one_a_group_and_all_are_replayed_and_dropped(system: System) -> N
         assert delivery is not None
         assert (delivery.body.decode(), delivery.properties.message_id) == ('{"more": "é"}', "s-1")
         assert delivery.properties.headers == {
-            "tenant": "blue", "x-rabbitry-attempt": 1, "x-rabbitry-exchange": "", "x-rabbitry-routing-key": "",
+            "tenant": "blue", "x-rabbitry-attempt": 1, "x-rabbitry-replayed": 1, "x-rabbitry-exchange": "",
+            "x-rabbitry-routing-key": "",
         }  # fmt: skip
         await settled(channel, "acts.dead", 5)
         assert (await client.post("api/replay", json=edited)).status_code == 200

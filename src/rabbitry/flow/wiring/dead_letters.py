@@ -30,10 +30,12 @@ from rabbitry.flow.message import (
     NODE,
     QUEUE,
     REASON,
+    REPLAYED,
     ROUTING_KEY,
     STAGE,
     UNCOUNTED,
     attempt_of,
+    count_in,
     plain_headers,
     properties_of,
     text_header,
@@ -45,6 +47,7 @@ _DONE_WAITING: Final = 2.0
 """Seconds without a delivery after which the rest of the queue is taken to be in other hands."""
 _OURS: Final = (
     ATTEMPT, REASON, ERROR, TRACEBACK, STAGE, EXCHANGE, ROUTING_KEY, QUEUE, FAILED_AT, NODE, INTERRUPTED, UNCOUNTED,
+    REPLAYED,
 )  # fmt: skip
 
 
@@ -365,7 +368,8 @@ class _Replaying:
 def _replayed(delivery: Delivery, letter: DeadLetter, limit: int) -> Properties:
     properties = properties_of(delivery)
     foreign = {name: value for name, value in plain_headers(properties).items() if name not in _OURS}
-    own: dict[str, FieldValue] = {ATTEMPT: 1}
+    # By the count, a stage behind a store tells the message from a copy of the delivery that failed.
+    own: dict[str, FieldValue] = {ATTEMPT: 1, REPLAYED: 1 + count_in(properties.headers or {}, REPLAYED)}
     if letter.queue:  # its origin stays with it, though it goes straight to the queue
         own |= {EXCHANGE: letter.exchange, ROUTING_KEY: letter.routing_key}
     return fit(properties._replace(user_id=None), foreign, own, limit)
