@@ -31,6 +31,7 @@ def test_a_method_is_a_tuple_with_names_and_defaults(made: tuple[int, ...]) -> N
     assert hash(ours) == hash(plain)
     assert tuple(ours._replace(heartbeat=9)) == tuple(plain._replace(heartbeat=9))
     assert type(ours._replace(heartbeat=9)) is ConnectionTune
+    assert tuple(ConnectionTune._make(iter((1, 2, 3)))) == tuple(Plain._make(iter((1, 2, 3))))
 
 
 def test_arguments_are_given_by_position_and_by_name() -> None:

@@ -66,11 +66,17 @@ else:
         def __getnewargs__(self):
             return tuple(self)
 
+        @classmethod
+        def _make(cls, values):
+            return cls(*values)
+
         def _asdict(self):
             return dict(zip(self._fields, self, strict=True))
 
         def _replace(self, **named):
             return type(self)(**(self._asdict() | named))
+
+        __replace__ = _replace  # of copy.replace, from Python 3.13 on
 
 
 __all__ = ["Fields"]
