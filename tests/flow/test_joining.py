@@ -414,12 +414,12 @@ async def test_a_join_that_is_closed_half_way_gives_its_job_back(kind: str, tmp_
         values = app.stages[kind].handler(parts=b"7", _rabbitry_store=store, _rabbitry_message=message)
         assert (next(values) if kind == "thread" else await anext(values)) == 7
         with pytest.raises(rabbitry.Retry, match="is being joined"):
-            store.arrive(Part("j", 0, 1), "m", "1.0.0", b"7")
+            store.arrive(Part("j", 0, 1), "m", "1.0.0.0", b"7")
         if kind == "thread":
             values.close()
         else:
             await values.aclose()
-        assert store.arrive(Part("j", 0, 1), "m", "1.0.0", b"7") == [b"7"], "a copy runs it"
+        assert store.arrive(Part("j", 0, 1), "m", "1.0.0.0", b"7") == [b"7"], "a copy runs it"
     finally:
         store.close()
 

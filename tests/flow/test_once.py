@@ -1,8 +1,9 @@
-"""What is done once: idempotent stages under duplicates, failures and kills, and unique messages."""
+"""Idempotent stages under duplicates, failures and kills, and unique messages."""
 
 import asyncio
 import os
 import signal
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,15 @@ import pytest
 import rabbitry
 from rabbitry.amqp.client import Properties
 from rabbitry.exceptions import PublishReturned
+from rabbitry.flow import _gates, once
+from rabbitry.flow._once_sql import SqlStore
+from rabbitry.flow._once_store import Claim
+from rabbitry.flow._outlet import Outlet
+from rabbitry.flow.message import Publication, Role
+from rabbitry.flow.wiring.dead_letters import replay
+from rabbitry.flow.worker import _settlement
 from rabbitry.testing import harness
-from tests.flow._running import bodies, eventually_holds, put
+from tests.flow._running import bodies, eventually_dead, eventually_holds, put
 from tests.flow.worker._once_victim import make_app
 from tests.support import commands
 from tests.support.launcher import Launched, launch
@@ -123,8 +131,6 @@ async def test_a_unique_message_is_published_once(broker_url: str, tmp_path: Pat
 
 
 async def test_what_a_killed_publisher_left_is_published_with_its_id(embedded_url: str, tmp_path: Path) -> None:
-    from rabbitry.flow._once_sql import SqlStore
-
     app = rabbitry.App("unique", store=f"sqlite:///{tmp_path}/once.sqlite3")
     app.output("order", queue="unique.orders")
     store = SqlStore(f"sqlite:///{tmp_path}/once.sqlite3", "unique unique", 60)
@@ -134,6 +140,175 @@ async def test_what_a_killed_publisher_left_is_published_with_its_id(embedded_ur
     assert store.claim("order 17", "x", "y", 1).state == "done"
     store.close()
     await eventually_holds(embedded_url, "unique.orders", 1)
+
+
+async def test_a_message_whose_result_was_not_confirmed_is_handled_again(
+    broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_settlement, "PAUSE", 0.05)
+    app = rabbitry.App("unconfirmed", store=f"sqlite:///{tmp_path}/once.sqlite3")
+    calls: list[str] = []
+
+    @app.stage("order", then="bill", idempotent=True)
+    async def charge(order: str) -> str:
+        calls.append(order)
+        return f"a bill for {order}"
+
+    app.output("bill", queue="unconfirmed.bills")
+    send = Outlet.send
+
+    async def fail_once(outlet: Outlet, message: Publication) -> "asyncio.Future[None]":
+        if message.role is Role.RESULT and len(calls) == 1:
+            raise OSError("no confirm")
+        return await send(outlet, message)
+
+    monkeypatch.setattr(Outlet, "send", fail_once)
+    async with app.worker(broker_url, connect_attempts=1) as worker, app.publisher(broker_url) as publisher:
+        await publisher.publish("tea", key="order")
+        await eventually_holds(broker_url, "unconfirmed.bills", 1)
+        stage = worker._engine.counting.stages["charge"]
+        await eventually(lambda: not stage.in_hand, "all to be settled")
+    assert calls == ["tea", "tea"]
+
+
+async def test_a_note_that_the_broker_refuses_does_not_repeat_its_message(
+    embedded_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = rabbitry.App("unnoted", store=f"sqlite:///{tmp_path}/once.sqlite3")
+    calls: list[str] = []
+
+    @app.stage("order", idempotent=True)
+    async def charge(order: str) -> None:
+        calls.append(order)
+
+    send = Outlet.send
+
+    async def fail(outlet: Outlet, message: Publication) -> "asyncio.Future[None]":
+        if message.role is Role.NOTE:
+            raise OSError("no confirm")
+        return await send(outlet, message)
+
+    monkeypatch.setattr(Outlet, "send", fail)
+    async with app.worker(embedded_url, connect_attempts=1) as worker, app.publisher(embedded_url) as publisher:
+        await publisher.publish("tea", key="order")
+        stage = worker._engine.counting.stages["charge"]
+        await eventually(lambda: calls and not stage.in_hand, "all to be settled")
+    await eventually_holds(embedded_url, "unnoted.charge", 0)
+    assert calls == ["tea"]
+    assert "stage 'charge': the note that a message is done is dropped, so that a copy may be handled" in caplog.text
+
+
+async def test_a_copy_waits_for_a_note_that_comes_after_the_lease(
+    embedded_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(once, "_MARGIN", -601.0)  # each lease is over when it begins, before the note is read
+    app = rabbitry.App("backlog", store=f"sqlite:///{tmp_path}/once.sqlite3")
+    calls: list[str] = []
+
+    @app.stage("order", idempotent=lambda order: order, concurrency=1, time_limit=600)
+    async def charge(order: str) -> None:
+        calls.append(order)
+
+    async with app.publisher(embedded_url) as publisher:
+        for _ in range(2):  # the note of the first comes behind the second
+            await publisher.publish("tea", key="order")
+    async with app.worker(embedded_url, connect_attempts=1) as worker:
+        counts = worker._engine.counting.stages["charge"]
+        await eventually(lambda: counts.not_done["skipped"] == 1, "the copy is skipped")
+    assert calls == ["tea"]
+
+
+async def test_a_replayed_message_is_no_copy_of_the_one_that_failed(embedded_url: str, tmp_path: Path) -> None:
+    app = rabbitry.App("replayed", store=f"sqlite:///{tmp_path}/once.sqlite3")
+    calls: list[str] = []
+
+    @app.stage("order", then="bill", idempotent=True, attempts=1)
+    async def charge(order: str) -> object:
+        calls.append(order)
+        return object() if len(calls) == 1 else order  # an object can't be encoded: the handler had returned
+
+    app.output("bill", queue="replayed.bills")
+    async with app.worker(embedded_url, connect_attempts=1), app.publisher(embedded_url) as publisher:
+        await publisher.publish("tea", key="order")
+        await eventually_dead(embedded_url, app, 1)
+        async with rabbitry.connect(embedded_url) as connection:
+            assert await replay(connection, "replayed", lambda letter: True) == (1, [])
+        await eventually_holds(embedded_url, "replayed.bills", 1)
+    assert calls == ["tea", "tea"]
+
+
+async def test_messages_without_a_key_are_all_handled() -> None:
+    app = rabbitry.App("keyless")
+
+    @app.stage("order", then="bill", idempotent=lambda order: order.get("number"))
+    async def charge(order: dict[str, int]) -> str:
+        return f"a bill for {order['price']}"
+
+    app.output("bill")
+    async with harness(app) as h:
+        for price in (1, 2):
+            await h.publish({"price": price}, key="order")
+        await h.idle()
+        assert sorted(h.all_published("bill")) == ["a bill for 1", "a bill for 2"]
+
+
+async def test_a_publisher_that_is_cancelled_while_it_waits_leaves_no_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = rabbitry.App("cancelled", store=f"sqlite:///{tmp_path}/once.sqlite3")
+    unique, claim = once.Unique(app.spec()), SqlStore.claim
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(store: SqlStore, *args: Any, **named: Any) -> Any:
+        entered.set()
+        go_on.wait()
+        return claim(store, *args, **named)
+
+    async def send(_identity: str) -> None:
+        pytest.fail("it was cancelled before")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqlStore, "claim", slow)
+        task = asyncio.create_task(unique.publish("17", "order", send))
+        try:
+            await eventually(entered.is_set, "the claim")
+            task.cancel()
+        finally:
+            go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await unique.close()
+    store = SqlStore(f"sqlite:///{tmp_path}/once.sqlite3", "cancelled unique", 60)
+    assert store.claim("order 17", "x", "y", 1) == Claim("mine", "x")
+    store.close()
+
+
+async def test_what_a_cancelled_handler_claims_meanwhile_is_released() -> None:
+    entered, go_on = threading.Event(), threading.Event()
+    released: list[str] = []
+
+    class Slow:
+        is_skipped = False
+
+        def take(self) -> _gates.Taken | None:
+            entered.set()
+            go_on.wait()
+            return _gates.Taken("tea")
+
+        def release(self) -> None:
+            released.append("tea")
+
+        def note(self) -> None: ...
+
+    task = asyncio.create_task(_gates._taken(Slow()))
+    try:
+        await eventually(entered.is_set, "the gate to be asked")
+        task.cancel()
+    finally:
+        go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert released == ["tea"]
 
 
 async def test_without_its_store_nothing_is_handled_or_published(embedded_url: str) -> None:
@@ -202,6 +377,8 @@ def test_wrong_options_are_refused() -> None:
         app.stage("order", idempotent="yes")(_takes)  # type: ignore[arg-type] # the mistake that is tested
     with pytest.raises(rabbitry.AppError, match="window=0: give positive seconds"):
         rabbitry.App("wrong", window=0)
+    with pytest.raises(rabbitry.AppError, match="window='1d': give positive seconds"):
+        rabbitry.App("wrong", window="1d")  # type: ignore[arg-type] # the mistake that is tested
     app.stage("order", idempotent=True, queue="order")(_takes)
     with pytest.raises(rabbitry.AppError, match="queue 'order' has the name of a key"):
         app.validate()

@@ -1,4 +1,4 @@
-"""The store of what is done once, on SQLite, on PostgreSQL and on Redis."""
+"""The store of done keys, on SQLite, on PostgreSQL and on Redis."""
 
 import itertools
 import threading
@@ -106,6 +106,61 @@ def test_a_key_of_any_length_is_kept_in_few_bytes(store: OnceStore) -> None:
     assert (kept("short"), len(kept(long)) < 100) == ("short", True)
 
 
+def test_keys_that_a_database_refuses_are_kept(store: OnceStore) -> None:
+    for key in ("a\0", "a\0b", "\ud800"):
+        assert store.claim(key, "m1", "1", 60).state == "mine"
+        assert store.claim(key, "m2", "1", 60).state == "busy"
+
+
+def test_a_claim_is_held_until_its_window_is_over(store: OnceStore) -> None:
+    assert store.claim("a", "m1", "1", -1).state == "mine"
+    store.hold("a", "m1", "0")
+    assert store.claim("a", "m1", "2", -1).state == "mine", "what another run holds is not held"
+    store.hold("a", "m1", "2")
+    assert store.claim("a", "m2", "1", 60) == Claim("busy", "m1"), "its lease was over, and it is held"
+    assert store.claim("a", "m1", "3", 60).state == "mine", "the message again, since its worker died"
+    store.done("a", "m1")
+    store.hold("a", "m1", "3")
+    assert store.claim("a", "m2", "1", 60).state == "done"
+
+
+def test_scopes_and_keys_with_colons_are_told_apart(url: str) -> None:
+    for scope, key in (("a:b", "c"), ("a", "b:c")):
+        opened = _open("a test", url, scope, 3600)
+        assert opened.claim(key, "m1", "1", 60).state == "mine"
+        opened.close()
+
+
+def test_a_key_that_is_released_between_the_statements_of_a_claim_is_claimed(postgresql_server: PostgreSQL) -> None:
+    url = postgresql_server.create_database()
+    store, other = (SqlStore(url, "shop.charge", 3600) for _ in range(2))
+    other.claim("a", "m1", "1", 60)
+
+    def release(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if statement.startswith("INSERT"):
+            other.release("a", "m1", "1")
+
+    sa.event.listen(store._tables._engine, "after_cursor_execute", release)
+    assert store.claim("a", "m2", "1", 60) == Claim("mine", "m2")
+    store.close()
+    other.close()
+
+
+@pytest.mark.timeout(120)
+def test_rows_that_another_program_deletes_are_left_to_it(
+    postgresql_server: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_once_sql, "_PURGED_EACH", 1)
+    url = postgresql_server.create_database()
+    store, other = (SqlStore(url, "shop.charge", -1) for _ in range(2))
+    store.done("a", "m1")
+    with other._tables.transaction() as transaction:
+        transaction.execute(sa.text("DELETE FROM rabbitry_once"))
+        assert store.claim("b", "m2", "1", 60).state == "mine", "it does not wait for the other one"
+    store.close()
+    other.close()
+
+
 def test_of_many_one_has_the_claim(store: OnceStore, url: str) -> None:
     others = [_open("a test", url, "shop.charge", 3600) for _ in range(3)]
     ready = threading.Barrier(8)
@@ -124,10 +179,10 @@ def test_of_many_one_has_the_claim(store: OnceStore, url: str) -> None:
 
 
 def test_a_store_that_does_not_answer_names_itself_without_its_password() -> None:
-    with pytest.raises(StoreError, match=r"the store of what is done once postgresql.*does not answer") as caught:
+    with pytest.raises(StoreError, match=r"the store of done keys postgresql.*does not answer") as caught:
         SqlStore(f"postgresql://ann:secret@127.0.0.1:{free_port()}/shop", "shop.charge", 60)
     assert "secret" not in str(caught.value)
-    with pytest.raises(StoreError, match=r"done once redis://127\.0\.0\.1:\d+/0 does not answer") as caught:
+    with pytest.raises(StoreError, match=r"done keys redis://127\.0\.0\.1:\d+/0 does not answer") as caught:
         RedisStore(f"redis://ann:secret@127.0.0.1:{free_port()}/0", "shop.charge", 60)
     assert "secret" not in str(caught.value)
     with pytest.raises(UsageError, match="is no URL of Redis"):

@@ -1,8 +1,8 @@
-"""Gates: what decides, in front of a handler and with a store, whether a message is handled.
+"""Gates, which decide in front of a handler, with a store, whether a message is handled.
 
 A join's handler runs once for all parts of a job, and an idempotent stage's once for each key. The handler is wrapped:
-the wrapper asks the gate, which uses a store that lives as long as the worker, and with the results it publishes a
-note, a message to the stage itself, by which the store learns that they are confirmed.
+the wrapper asks the gate, which uses a store that lives as long as the worker, and adds a note to the results: a
+message to the stage itself, which is published after them, and by which the store learns that they are confirmed.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ class Gate(Protocol):
         """Note that the handler failed or was ended."""
 
     def note(self) -> Outgoing | None:
-        """Return the message to the stage itself which notes that the results are confirmed; None if none is needed."""
+        """Return the message to the stage itself which notes that the results are confirmed; None if none is needed.
+
+        Called in a thread, when the handler has returned. The worker publishes it once all results are confirmed.
+        """
 
 
 GateOf: TypeAlias = Callable[[Any, Message, bytes], Gate]
@@ -135,6 +138,18 @@ def _published(gate: Gate, returned: Any) -> Joined:
     return Joined(results if note is None else [*results, note], returned)
 
 
+async def _taken(gate: Gate) -> Taken | None:
+    """Return what `Gate.take` returns. If this is cancelled, what it takes meanwhile is released."""
+    taking = asyncio.ensure_future(asyncio.to_thread(gate.take))
+    try:
+        return await asyncio.shield(taking)
+    except asyncio.CancelledError:
+        with contextlib.suppress(Exception):  # the message's outcome is that it was cancelled
+            if await taking is not None:  # the thread can't be ended
+                await asyncio.to_thread(gate.release)
+        raise
+
+
 _Gated: TypeAlias = Callable[[dict[str, Any]], Gate]
 
 
@@ -147,7 +162,7 @@ def _joined(stage: Stage, gate_of: _Gated) -> Handler:
             return Joined([], is_whole=False, is_skipped=gate.is_skipped)
         try:
             returned = stage.handler(**arguments | {stage.signature.value: taken.value})
-        except BaseException:  # also of a generator that is closed half-way
+        except BaseException:  # also an exit
             gate.release()
             raise
         return _published(gate, returned)
@@ -159,15 +174,15 @@ def _joined_async(stage: Stage, gate_of: _Gated) -> Handler:
     @functools.wraps(stage.handler)
     async def handle(**arguments: Any) -> Any:
         gate = gate_of(arguments)
-        taken = await asyncio.to_thread(gate.take)
+        taken = await _taken(gate)
         if taken is None:
             return Joined([], is_whole=False, is_skipped=gate.is_skipped)
         try:
             returned = await stage.handler(**arguments | {stage.signature.value: taken.value})
-        except BaseException:  # also of a task that is cancelled, and of a generator that is closed half-way
+            return await asyncio.to_thread(_published, gate, returned)
+        except BaseException:  # also of a task that is cancelled
             await asyncio.to_thread(gate.release)
             raise
-        return _published(gate, returned)
 
     return handle
 
@@ -193,7 +208,7 @@ def _yielding_async(stage: Stage, gate_of: _Gated) -> Handler:
     @functools.wraps(stage.handler)
     async def handle(**arguments: Any) -> AsyncIterator[Any]:
         gate = gate_of(arguments)
-        taken = await asyncio.to_thread(gate.take)
+        taken = await _taken(gate)
         if taken is None:
             return
         try:
@@ -203,7 +218,7 @@ def _yielding_async(stage: Stage, gate_of: _Gated) -> Handler:
         except BaseException:  # also of a task that is cancelled, and of a generator that is closed half-way
             await asyncio.to_thread(gate.release)
             raise
-        yield gate.note()
+        yield await asyncio.to_thread(gate.note)
 
     return handle
 

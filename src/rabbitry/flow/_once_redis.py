@@ -1,4 +1,4 @@
-"""The store of what is done once, in Redis: a hash for each key, which Redis deletes when it is over.
+"""The store of done keys, in Redis: a hash for each key, which Redis deletes when it is over.
 
 What is decided about a key is decided in one script, which Redis runs alone. The library comes with the extra `redis`.
 """
@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from rabbitry.exceptions import UsageError
 from rabbitry.flow._once_store import Claim, kept
@@ -38,6 +38,14 @@ _DONE: Final = """
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'run', '', 'lease', '')
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
+# ARGV: owner, run, the end of the lease, milliseconds to keep the key.
+_HOLD: Final = """
+local owner, run, lease = unpack(redis.call('HMGET', KEYS[1], 'owner', 'run', 'lease'))
+if owner == ARGV[1] and run == ARGV[2] and lease ~= '' then
+    redis.call('HSET', KEYS[1], 'lease', ARGV[3])
+    redis.call('PEXPIRE', KEYS[1], ARGV[4])
+end
+"""
 # ARGV: owner, run.
 _RELEASE: Final = """
 local owner, run, lease = unpack(redis.call('HMGET', KEYS[1], 'owner', 'run', 'lease'))
@@ -51,7 +59,7 @@ class RedisStore:
     def __init__(self, url: str, scope: str, window: float) -> None:
         # Not imported by name: its annotations join the answers of its two clients, of no use to a type checker.
         self._redis: Any = importlib.import_module("redis")
-        self._prefix = f"rabbitry:once:{scope}:"
+        self._prefix = f"rabbitry:once:{quote(scope, safe='')}:"  # without a colon in the scope, which may have some
         self._window = window
         parsed = urlsplit(url)
         self._shown = f"{parsed.scheme}://{parsed.netloc.rpartition('@')[2]}{parsed.path}"
@@ -60,8 +68,9 @@ class RedisStore:
                 url, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS, decode_responses=True
             )
         except ValueError as error:
-            raise UsageError(f"the store of what is done once: {self._shown} is no URL of Redis: {error}") from error
-        self._claim, self._done, self._release = map(self._client.register_script, (_CLAIM, _DONE, _RELEASE))
+            raise UsageError(f"the store of done keys: {self._shown} is no URL of Redis: {error}") from error
+        scripts = (_CLAIM, _DONE, _HOLD, _RELEASE)
+        self._claim, self._done, self._hold, self._release = map(self._client.register_script, scripts)
         with self._errors():
             self._client.ping()
 
@@ -80,6 +89,12 @@ class RedisStore:
         with self._errors():
             self._done(keys=[self._prefix + kept(key)], args=[owner, _milliseconds(self._window)])
 
+    def hold(self, key: str, owner: str, run: str) -> None:
+        """See `OnceStore`."""
+        end, kept_for = time.time() + self._window, _milliseconds(self._window)
+        with self._errors():
+            self._hold(keys=[self._prefix + kept(key)], args=[owner, run, repr(end), kept_for])
+
     def release(self, key: str, owner: str, run: str) -> None:
         """See `OnceStore`."""
         with self._errors():
@@ -95,7 +110,7 @@ class RedisStore:
             yield
         except self._redis.RedisError as error:
             text = str(error).partition("\n")[0]
-            raise StoreError(f"the store of what is done once {self._shown} does not answer: {text}") from error
+            raise StoreError(f"the store of done keys {self._shown} does not answer: {text}") from error
 
 
 def _milliseconds(seconds: float) -> int:

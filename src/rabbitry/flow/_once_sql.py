@@ -1,4 +1,4 @@
-"""The store of what is done once, in SQLite or PostgreSQL."""
+"""The store of done keys, in SQLite or PostgreSQL."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SqlStore:
     def __init__(self, url: str, scope: str, window: float) -> None:
         self._scope = scope
         self._window = window
-        self._tables = Tables(url, "the store of what is done once", _metadata)
+        self._tables = Tables(url, "the store of done keys", _metadata)
         self._claims = 0
 
     def claim(self, key: str, owner: str, run: str, lease: float, *, keeps_owner: bool = False) -> Claim:
@@ -49,9 +49,11 @@ class SqlStore:
             self._purge(transaction, now)
             values = {"scope": self._scope, "key": kept(key), **claimed}
             insert = self._tables.insert(_once).values(values).on_conflict_do_nothing().returning(_once.c.key)
-            if transaction.execute(insert).first() is not None:
-                return Claim("mine", owner)
-            row = transaction.execute(sa.select(_once).where(self._is(key)).with_for_update()).one()
+            row = None
+            while row is None:  # PostgreSQL: another transaction may delete the row between the two statements
+                if transaction.execute(insert).first() is not None:
+                    return Claim("mine", owner)
+                row = transaction.execute(sa.select(_once).where(self._is(key)).with_for_update()).first()
             if row.kept_until >= now:
                 if row.lease is None:
                     return Claim("done", row.owner)
@@ -70,11 +72,17 @@ class SqlStore:
             insert = self._tables.insert(_once).values(values)
             transaction.execute(insert.on_conflict_do_update(index_elements=["scope", "key"], set_=done))
 
+    def hold(self, key: str, owner: str, run: str) -> None:
+        """See `OnceStore`."""
+        until = time.time() + self._window
+        with self._tables.transaction() as transaction:
+            claimed = sa.update(_once).where(self._is_claim(key, owner, run))
+            transaction.execute(claimed.values(lease=until, kept_until=until))
+
     def release(self, key: str, owner: str, run: str) -> None:
         """See `OnceStore`."""
-        mine = self._is(key) & (_once.c.owner == owner) & (_once.c.run == run) & _once.c.lease.is_not(None)
         with self._tables.transaction() as transaction:
-            transaction.execute(sa.delete(_once).where(mine))
+            transaction.execute(sa.delete(_once).where(self._is_claim(key, owner, run)))
 
     def close(self) -> None:
         """Close the connections."""
@@ -83,8 +91,13 @@ class SqlStore:
     def _is(self, key: str) -> sa.ColumnElement[bool]:
         return (_once.c.scope == self._scope) & (_once.c.key == kept(key))
 
+    def _is_claim(self, key: str, owner: str, run: str) -> sa.ColumnElement[bool]:
+        return self._is(key) & (_once.c.owner == owner) & (_once.c.run == run) & _once.c.lease.is_not(None)
+
     def _purge(self, transaction: sa.Connection, now: float) -> None:
         if self._claims % _PURGED_EACH == 0:
             over = sa.select(_once.c.scope, _once.c.key).where(_once.c.kept_until < now).limit(_PURGED)
+            # Two programs that delete the same rows in different orders would wait for each other in PostgreSQL.
+            over = over.with_for_update(skip_locked=True)
             transaction.execute(sa.delete(_once).where(sa.tuple_(_once.c.scope, _once.c.key).in_(over)))
         self._claims += 1

@@ -1,4 +1,4 @@
-"""The store of what is done once: which messages were published, and which were handled.
+"""The store of done keys: those of the messages that were published, or handled, once.
 
 What is decided about a key is decided in one transaction that holds its row, so that of any number of programs one does
 it. A key is claimed before and done afterwards. A claim whose lease is over may be taken: the program that made it was
@@ -40,6 +40,9 @@ class OnceStore(Protocol):
     def done(self, key: str, owner: str) -> None:
         """Note that a key is done. It is forgotten when the window is over."""
 
+    def hold(self, key: str, owner: str, run: str) -> None:
+        """Let a claim, if it is still that of this owner and run, hold until the window is over."""
+
     def release(self, key: str, owner: str, run: str) -> None:
         """Drop a claim, if it is still that of this owner and run."""
 
@@ -48,5 +51,10 @@ class OnceStore(Protocol):
 
 
 def kept(key: str) -> str:
-    """Return the text that is stored for a key, which may be long."""
-    return key if len(key) <= _LONGEST_KEY else "sha256:" + hashlib.sha256(key.encode()).hexdigest()
+    """Return the text that is stored for a key, or for an id, which may come from any program.
+
+    It is short, and every database can store it: PostgreSQL refuses NUL, and half a surrogate pair can't be encoded.
+    """
+    if len(key) <= _LONGEST_KEY and key.isprintable():
+        return key
+    return "sha256:" + hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()

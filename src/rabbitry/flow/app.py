@@ -124,9 +124,10 @@ class App:
         self.cancellable = cancellable
         self.auto_delete: frozenset[str] = frozenset(auto_delete)
         self.store: str | None = store
-        self.window: float = window.total_seconds() if isinstance(window, timedelta) else float(window)
-        if not 0 < self.window < math.inf:
+        seconds = window.total_seconds() if isinstance(window, timedelta) else window
+        if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
             raise AppError(f"app {name!r}: window={window!r}: give positive seconds, or a timedelta")
+        self.window: float = float(seconds)
         self.stages: dict[str, Stage] = {}
         self.outputs: dict[str, Output] = {}
         self._exchanges: dict[str, str] = {}
@@ -223,7 +224,8 @@ class App:
                 good.
             idempotent: Handle a message once, whatever copies of it come within the app's `window`. True: messages
                 with one id are one. A function: those for whose value it returns the same key, such as
-                `lambda order: order.number`. What was handled is kept in the app's `store`.
+                `lambda order: order.number`, or None for one that is always handled. Keys are kept in the app's
+                `store`.
             unknown: None; an error names the option that was meant.
 
         Raises:

@@ -1,7 +1,7 @@
-"""What is done once: idempotent stages, and unique messages.
+"""Idempotent stages and unique messages, which a store keeps from being handled or published twice.
 
-An idempotent stage claims the key of a message in a store, calls its handler, and publishes a note to itself with the
-results; the note marks the key as done. Until then the message runs again if its worker dies, and others with the key
+An idempotent stage claims the key of a message in the store, calls its handler, publishes the results, and then a note
+to itself, which marks the key as done. Until then the message runs again if its worker dies, and others with the key
 wait. A unique message is claimed, published, confirmed and then marked; if its publisher dies in between, the next one
 publishes it again with the same id.
 """
@@ -10,21 +10,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from urllib.parse import quote
 
 from rabbitry._installing import missing
 from rabbitry.exceptions import PublishRefused, PublishReturned, UsageError
 from rabbitry.flow._gates import Taken, gated, store_url
 from rabbitry.flow._gates import store_given as store_given  # for tests
+from rabbitry.flow._once_store import kept
 from rabbitry.flow.exceptions import AppError, Retry, StoreError
-from rabbitry.flow.message import INTERRUPTED, UNCOUNTED, Message, text_header
+from rabbitry.flow.message import INTERRUPTED, REPLAYED, UNCOUNTED, Message, count_in, text_header
 from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.stage import Stage
 
 if TYPE_CHECKING:
-    from rabbitry.flow._once_store import OnceStore
+    from rabbitry.flow._once_store import Claim, OnceStore
     from rabbitry.flow.codec import Codec
     from rabbitry.flow.spec import AppSpec
 
@@ -40,7 +43,11 @@ _MARGIN: Final = 30.0
 _HANDLED: Final = "x-rabbitry-handled"
 """The key that is done, in a message of an idempotent stage to itself."""
 _LONGEST_PAUSE: Final = 30.0
+_DOUBLINGS: Final = 5
+"""How often a copy's pause of a second is doubled: then it is the longest one."""
 _LOOK_EACH: Final = 0.1
+
+_logger = logging.getLogger(__name__)
 
 
 def make_idempotent(
@@ -89,28 +96,36 @@ class _Arrival:
         self._codec: Codec = stage.codec
         self._key_of = key_of
         self._key = ""
+        self._owner = kept(message.id)
         # A copy waits for the message that has the claim, and comes again uncounted: that must not tell it from a copy.
-        self._run = f"{message.attempt}.{message.headers.get(INTERRUPTED, 0)}"
+        counts = (count_in(message.headers, name) for name in (INTERRUPTED, REPLAYED))
+        self._run = ".".join(str(count) for count in (message.attempt, *counts))
 
     def take(self) -> Taken | None:
         """Return the value if the handler is to be called. Raises Retry and Undecodable, and what `key_of` raises."""
         message = self._message
         if (done := text_header(message.headers, _HANDLED)) is not None:
-            self._do(lambda: self._store.done(done, message.correlation_id))
+            self._do(lambda: self._store.done(done, kept(message.correlation_id)))
             return None
         value = self._codec.decode(self._body, message.content_type)
-        self._key = message.id if self._key_of is True else str(self._key_of(value)) if callable(self._key_of) else ""
-        if not self._key:  # of a program that gives its messages no ids
+        self._key = self._key_for(value)
+        if not self._key:
             return Taken(value)
-        claim = self._do(lambda: self._store.claim(self._key, message.id, self._run, self._stage.time_limit + _MARGIN))
+        claim = self._do(lambda: self._store.claim(self._key, self._owner, self._run, self._stage.time_limit + _MARGIN))
         if claim.state == "mine":
             return Taken(value)
         if claim.state == "busy":
-            count = message.headers.get(UNCOUNTED, 0)
-            pause = min(2.0 ** (count if isinstance(count, int) else 0), _LONGEST_PAUSE)
+            pause = min(2.0 ** min(count_in(message.headers, UNCOUNTED), _DOUBLINGS), _LONGEST_PAUSE)
             raise Retry(f"{self._key!r} is being handled: message {claim.owner}", after=pause, count=False)
         self.is_skipped = True
         return None
+
+    def _key_for(self, value: object) -> str:
+        """Return the key of the message; empty if it has none: such messages can't be told from each other."""
+        if not callable(self._key_of):
+            return self._owner
+        key = self._key_of(value)
+        return "" if key is None else kept(str(key))
 
     def _do(self, call: Callable[[], Any]) -> Any:
         try:
@@ -122,11 +137,19 @@ class _Arrival:
         """Note that the handler failed or was ended. While the store can't be reached, others wait longer."""
         with contextlib.suppress(StoreError):
             if self._key:
-                self._store.release(self._key, self._message.id, self._run)
+                self._store.release(self._key, self._owner, self._run)
 
     def note(self) -> Outgoing | None:
-        """Return the message of the stage to itself that notes that its results are confirmed."""
-        return Outgoing(b"", key=self._stage.queue, headers={_HANDLED: self._key}) if self._key else None
+        """Return the message of the stage to itself that notes that its results are confirmed.
+
+        It waits behind all that is in the stage's queue, which may take longer than the claim's lease: therefore the
+        claim holds from now on until the window is over. If the store does not answer, it ends with the lease.
+        """
+        if not self._key:
+            return None
+        with contextlib.suppress(StoreError):
+            self._store.hold(self._key, self._owner, self._run)
+        return Outgoing(b"", key=self._stage.queue, headers={_HANDLED: self._key})
 
 
 class Unique:
@@ -141,14 +164,16 @@ class Unique:
         """Publish a message, unless one of the same text and key was published, and return the id of that one.
 
         Waits while another publisher has claimed it. send: publishes the message with this id, and waits for the
-        confirm. Raises StoreError before anything is published, and what `send` raises.
+        confirm. Raises StoreError before anything is published, and what `send` raises. Cancelling while it waits
+        leaves no claim; while the message is sent, the claim stays until its lease is over.
         """
         if not unique:
             raise UsageError("unique='': give the text that tells the message from others")
         store = await self._opened()
-        text, run = f"{key} {unique}", uuid.uuid4().hex
+        text = f"{quote(key, errors='surrogatepass')} {unique}"  # a key may have spaces
+        owner, run = uuid.uuid4().hex, uuid.uuid4().hex
         while True:
-            claim = await asyncio.to_thread(store.claim, text, uuid.uuid4().hex, run, LEASE, keeps_owner=True)
+            claim = await self._claim(store, text, owner, run)
             if claim.state == "done":
                 return claim.owner
             if claim.state == "mine":
@@ -157,18 +182,42 @@ class Unique:
         try:
             await send(claim.owner)
         except (PublishReturned, PublishRefused, UsageError):  # it is not on the broker
-            with contextlib.suppress(StoreError):
-                await asyncio.to_thread(store.release, text, claim.owner, run)
+            await self._release(store, text, owner, run)
             raise
-        # If this fails, the message is on the broker; the next one with this text has the same id.
-        with contextlib.suppress(StoreError):
+        try:
             await asyncio.to_thread(store.done, text, claim.owner)
+        except StoreError as error:
+            _logger.warning(
+                "app '%s': message %s of unique=%r is published, but not noted as done: another one after %g s is "
+                "published with the same id: %s",
+                self._spec.name,
+                claim.owner,
+                unique,
+                LEASE,
+                error,
+            )
         return claim.owner
+
+    async def _claim(self, store: OnceStore, text: str, owner: str, run: str) -> Claim:
+        claiming = asyncio.ensure_future(asyncio.to_thread(store.claim, text, owner, run, LEASE, keeps_owner=True))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            with contextlib.suppress(StoreError):
+                await claiming  # the thread can't be ended, and may get the claim
+            await self._release(store, text, owner, run)
+            raise
+
+    async def _release(self, store: OnceStore, text: str, owner: str, run: str) -> None:
+        """Drop a claim, unless it is that of another publisher whose lease was over: its message may be published."""
+        with contextlib.suppress(StoreError):  # it ends with its lease
+            await asyncio.to_thread(store.release, text, owner, run)
 
     async def close(self) -> None:
         """Close the store."""
-        if self._store is not None:
-            await asyncio.to_thread(self._store.close)
+        store, self._store = self._store, None
+        if store is not None:
+            await asyncio.to_thread(store.close)
 
     async def _opened(self) -> OnceStore:
         async with self._opening:

@@ -84,11 +84,13 @@ class Publisher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._calls is not None:
-            await self._calls.close()
-        await self._unique.close()
-        if self._connection is not None:
-            await self._connection.__aexit__(kind, error, traceback)
+        try:
+            if self._calls is not None:
+                await self._calls.close()
+            await self._unique.close()
+        finally:
+            if self._connection is not None:
+                await self._connection.__aexit__(kind, error, traceback)
 
     async def wait_for_confirms(self) -> None:
         """Wait until everything sent before is confirmed. Raises what failed since the last call as one group."""

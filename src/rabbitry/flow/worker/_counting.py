@@ -144,9 +144,8 @@ class Counting:
         counts.handling.observe(job.seconds)
         for message in outgoing:
             if message.role is Role.RESULT:
-                if message.exchange or message.routing_key != job.stage.queue:  # not a note to itself (`_gates`)
-                    counts.to[message.routing_key] += 1
-            elif message.role in (Role.REPLY, Role.ERROR_REPLY, Role.NOTICE):
+                counts.to[message.routing_key] += 1
+            elif message.role in (Role.REPLY, Role.ERROR_REPLY, Role.NOTICE, Role.NOTE):
                 continue  # counted as done, or dead
             elif message.role is Role.AGAIN:
                 counts.waiting += 1
@@ -174,7 +173,8 @@ class Counting:
         """Count what a handler yielded, and add it to what it yielded before. job: the first one of a batch."""
         to = self.stages[job.stage.name].to
         for message in outgoing:
-            to[message.routing_key] += 1
+            if message.role is not Role.NOTE:
+                to[message.routing_key] += 1
         self._sampler.name(job, outgoing, led)
 
     def dead(self, stage: Stage, number: int) -> None:

@@ -236,11 +236,12 @@ class Pending:
     """Deliveries to be acknowledged together, with the unconfirmed and the failed messages that they led to.
 
     is_open: whether the handler may still yield. made: the number of values that it has yielded. letters: dead letters
-    of the inputs, each with whether it must be published alone. failure: why the inputs can't be settled and have to be
-    delivered again. led: what the handler yielded, for the passage of the first input.
+    of the inputs, each with whether it must be published alone. note: what is published once all else is confirmed.
+    failure: why the inputs can't be settled and have to be delivered again. led: what the handler yielded, for the
+    passage of the first input.
     """
 
-    __slots__ = ("failure", "is_open", "jobs", "led", "left", "letters", "made", "stage", "stream")
+    __slots__ = ("failure", "is_open", "jobs", "led", "left", "letters", "made", "note", "stage", "stream")
 
     def __init__(self, stage: Stage, jobs: Sequence[Job], stream: Stream | None = None) -> None:
         self.stage: Stage = stage
@@ -251,4 +252,5 @@ class Pending:
         self.left: int = 0
         self.made: int = 0
         self.letters: tuple[tuple[Publication, bool], ...] = ()
+        self.note: Publication | None = None
         self.failure: BaseException | None = None

@@ -34,6 +34,7 @@ from rabbitry.flow.worker._splitting import cause_of, notice, outer, parts, resu
 
 if TYPE_CHECKING:
     from rabbitry.flow.spec import AppSpec
+    from rabbitry.flow.stage import Stage
 
 FEWEST_DELIVERIES: Final = 3
 """The least number of attempts before a suspect becomes a dead letter, even if its stage allows only one: the worker
@@ -55,7 +56,7 @@ def outgoing_of(
         if spec.joins:
             outgoing = _of_joins(spec, job, result, waits=waits, first=first)
         else:
-            outgoing = [_product(spec, job.trail, product, result.context) for product in result.products]
+            outgoing = [_product(spec, stage, job.trail, product, result.context) for product in result.products]
         if result.reply is not None and (caller := _caller(spec, job)):
             outgoing.append(reply(spec.name, caller, result.reply))
         return outgoing
@@ -85,7 +86,7 @@ def _of_joins(spec: AppSpec, job: Job, result: Result, *, waits: bool, first: in
     trail = outer(job.trail) if is_join else job.trail
 
     def product_of(number: int, trail: Trail, product: Product) -> Publication:
-        message = _product(spec, trail, product, result.context)
+        message = _product(spec, job.stage, trail, product, result.context)
         # Copies of a part keep ids of their own: a join tells the message that runs it from a copy by its id.
         if cause is None or trail.part or not isinstance(message.properties, EncodedProperties):
             return message
@@ -136,20 +137,19 @@ def outgoing_of_batch(spec: AppSpec, batch: BatchJob, result: Result) -> list[Pu
         if place is None and len(batch.jobs) == 1:
             place = 0
         trail = _FIRST if place is None else batch.jobs[place].trail
-        outgoing.append(_product(spec, trail, product, result.context))
+        outgoing.append(_product(spec, batch.stage, trail, product, result.context))
     return outgoing
 
 
-def _product(spec: AppSpec, trail: Trail, product: Product, context: bytes | None) -> Publication:
+def _product(spec: AppSpec, stage: Stage, trail: Trail, product: Product, context: bytes | None) -> Publication:
     if product.extra is None:
         properties = next_properties(spec.name, trail, product.content_type, product.type_name, context)
     else:
         given = product.extra.given
         properties = next_properties_with(spec.name, trail, product.content_type, product.type_name, given, context)
     key = product.key
-    return Publication(
-        spec.exchange_of(key), key, product.body, properties, mandatory=spec.is_required(key), role=Role.RESULT
-    )
+    role = Role.NOTE if stage.takes is not None and key == stage.queue else Role.RESULT
+    return Publication(spec.exchange_of(key), key, product.body, properties, mandatory=spec.is_required(key), role=role)
 
 
 def _among_suspects(spec: AppSpec, job: Job, attempt: int, limit: int) -> Publication:

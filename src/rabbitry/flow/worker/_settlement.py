@@ -10,6 +10,9 @@ dead letter of a result, then the dead letter of the input, then that without th
 broker closed the channel, each message that was on its way is published alone over another channel, so that the one at
 fault is found and the others are settled. If the fault lies elsewhere (no confirm in time), the delivery is returned
 after a pause and comes again as another attempt.
+
+The note of a stage behind a store (`_gates`) is published when all else is confirmed: a message that comes again since
+the broker did not take one of its results must not be found to be done, or the result would be lost.
 """
 
 from __future__ import annotations
@@ -233,6 +236,12 @@ class Settler:
         return dead_letter_of(self._spec.name, job, result, self._outlet.frame_limit, is_bare=True)
 
     def _publish(self, pending: Pending, outgoing: list[Publication]) -> None:
+        if pending.stage.takes is not None:
+            pending.note = next((message for message in outgoing if message.role is Role.NOTE), pending.note)
+            outgoing = [message for message in outgoing if message.role is not Role.NOTE]
+            if not outgoing and not pending.left and not pending.is_open:
+                self._complete(pending)
+                return
         pending.left += len(outgoing)
         self._waiting.extend([(pending, message, 0) for message in outgoing])
         self._woken.set()
@@ -342,7 +351,7 @@ class Settler:
         pending.left -= 1
         if pending.left or pending.is_open:
             return
-        if pending.failure is None and not pending.letters:
+        if pending.failure is None and not pending.letters and pending.note is None:
             for job in pending.jobs:
                 self._ack(job)
         else:
@@ -350,6 +359,15 @@ class Settler:
 
     def _on_failure(self, pending: Pending, message: Publication, error: BaseException) -> bool:
         """Note that a message can't be published. Returns whether another message is on its way in its place."""
+        if message.role is Role.NOTE:
+            # The results are confirmed: if the message came again for its note, they would be published twice.
+            _logger.warning(
+                "stage '%s': %s is dropped, so that a copy may be handled too: %s",
+                pending.stage.name,
+                _WORDS[message.role],
+                described(error),
+            )
+            return False
         is_of_it = self._is_of(message, error)
         is_refused_reply = message.role is Role.REPLY and isinstance(error, PublishRefused)
         if is_of_it and (is_refused_reply or message.role is Role.ERROR_REPLY):
@@ -374,7 +392,7 @@ class Settler:
         return False
 
     def _complete(self, pending: Pending) -> None:
-        """Acknowledge once all is confirmed, or publish dead letters of the inputs, or requeue the inputs."""
+        """Publish the note and acknowledge if all is confirmed, or publish dead letters of the inputs, or requeue."""
         if pending.failure is not None:
             self._say_unsettled(pending.stage, pending.failure)
             for job in pending.jobs:
@@ -384,10 +402,15 @@ class Settler:
                 self._finish(job, SUSPECT)
         elif pending.letters:
             letters, pending.letters = pending.letters, ()
+            pending.note = None  # it is not done: the dead letter may be replayed
             self._counting.dead(pending.stage, len(letters))
             pending.left = len(letters)
             for letter, is_at_fault in letters:
                 (self._put_alone if is_at_fault else self._put)(pending, letter, 0)
+        elif pending.note is not None:
+            note, pending.note = pending.note, None
+            pending.left = 1
+            self._put(pending, note, 0)
         else:
             for job in pending.jobs:
                 self._ack(job)
@@ -460,6 +483,7 @@ _WORDS: Final = {
     Role.ERROR_REPLY: "the error for a caller",
     Role.DEAD_RESULT: "the dead letter of a result",
     Role.NOTICE: "what a stage tells the join of its parts",
+    Role.NOTE: "the note that a message is done",
     Role.AGAIN: "a message for another attempt",
     Role.DEAD: "a dead letter with foreign properties",
 }
