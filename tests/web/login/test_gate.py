@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import threading
 from pathlib import Path
 
 import httpx
@@ -10,10 +11,13 @@ import msgspec
 import pytest
 import websockets
 
+from rabbitry.apps.exceptions import InvitationRefused
+from rabbitry.apps.passwords import hash_password, is_password
 from rabbitry.apps.users_file import Account, changed_users, invited
 from rabbitry.runtime.http.guesses import FREE, Guesses
 from rabbitry.runtime.http.serving import serve
 from rabbitry.runtime.listening import listen
+from rabbitry.web.login.accounts import Accounts, TooManyGuesses
 from rabbitry.web.login.sessions import TOKEN_HEADER
 from tests.support.waiting import eventually_awaited
 from tests.web.login.dashboards import PASSWORD, client, dashboard, running, sign_in, token_in, users_file
@@ -274,3 +278,35 @@ async def test_an_invited_person_sets_a_password_and_is_signed_in(tmp_path: Path
             given = {"token": token if number == 0 else f"guess {number}", "password": PASSWORD}
             statuses.append((await http.post("/invitation", json=given)).status_code)
         assert statuses == [403] * (FREE - 1) + [429]  # the wrong password above counts too
+
+
+async def test_a_password_that_is_replaced_while_it_is_checked_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, begun, go_on = users_file(tmp_path), threading.Event(), threading.Event()
+
+    def slowly(password: str, hashed: str) -> bool:
+        begun.set()
+        return go_on.wait(60) and is_password(password, hashed)
+
+    monkeypatch.setattr("rabbitry.web.login.accounts.is_password", slowly)
+    changed = asyncio.Event()
+    accounts = Accounts(file, None, lambda _: changed.set())
+    async with accounts.running():
+        checking = asyncio.create_task(accounts.check("ada", PASSWORD, "127.0.0.1"))
+        await asyncio.to_thread(begun.wait, 60)
+        with changed_users(file) as users:
+            users["ada"] = Account("admin", hash_password("another horse", log_cost=1))
+        await changed.wait()
+        go_on.set()
+        assert await checking is None
+        assert await accounts.check("ada", PASSWORD, "127.0.0.1") is None  # it is not remembered as right either
+        assert await accounts.check("ada", "another horse", "127.0.0.1") is not None
+
+
+async def test_wrong_tokens_sent_at_once_are_all_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rabbitry.web.login.accounts.Guesses", lambda: Guesses(lambda: 0.0))
+    accounts = Accounts(users_file(tmp_path), None, lambda _: None)
+    sent = [accounts.accept(f"guess {number}", PASSWORD, "198.51.100.1") for number in range(2 * FREE)]
+    kinds = [type(found) for found in await asyncio.gather(*sent, return_exceptions=True)]
+    assert kinds == [InvitationRefused] * FREE + [TooManyGuesses] * FREE

@@ -17,7 +17,15 @@ from typing import Final
 from rabbitry.apps import AppRole, Role
 from rabbitry.apps.exceptions import InvitationRefused
 from rabbitry.apps.passwords import LOG_COST, is_password
-from rabbitry.apps.users_file import LONGEST_NAME, LONGEST_PASSWORD, ROLES, Account, accept, read_users
+from rabbitry.apps.users_file import (
+    LONGEST_NAME,
+    LONGEST_PASSWORD,
+    ROLES,
+    Account,
+    accept,
+    check_password,
+    read_users,
+)
 from rabbitry.exceptions import RabbitryError, UsageError
 from rabbitry.runtime.http.guesses import Guesses
 
@@ -110,14 +118,20 @@ class Accounts:
             InvitationRefused: The invitation was used or replaced, has expired, or never was.
             UsageError: The password is too short or too long, or the file of users can't be changed.
         """
+        check_password(password)
         self._check_limit(self._addresses, peer, f"from {peer}")
+        # Counted in advance as in `_begin`: each wrong token costs reading the file of users.
+        self._addresses.wrong(peer)
         try:
             async with self._turns:
                 name = await asyncio.to_thread(accept, self._file, token, password)
         except InvitationRefused:
-            self._addresses.wrong(peer)
             _logger.warning("an invitation was refused from %s", peer)
             raise
+        except UsageError:
+            self._addresses.right(peer)  # the fault is the file's
+            raise
+        self._addresses.right(peer)
         await self._read_again()
         return Person(name, is_shared=False)
 
@@ -166,14 +180,16 @@ class Accounts:
             raise TooManyGuesses(f"Too many wrong passwords {of}", seconds)
 
     async def _check(self, digest: bytes, name: str, password: str, peer: str) -> Person | None:
-        account = (self._users or {}).get(name)
+        stored = self._stored(name)
         # An unknown name costs the same work, so that the time does not reveal which names exist.
-        hashed = _NO_HASH if account is None or not account.password else account.password
+        hashed = stored or _NO_HASH
         is_right = False
         if self._users is not None:
             async with self._turns:
                 is_right = await asyncio.to_thread(is_password, password, hashed)
-        is_shared = account is None
+        if self._stored(name) != stored:
+            is_right = False  # it was replaced, or the user removed, while the old one was checked
+        is_shared = stored is None
         if is_shared:
             given, shared = password.encode("utf-8", "surrogatepass"), (self._password or "").encode()
             is_right = secrets.compare_digest(given, shared) and self._password is not None
@@ -187,6 +203,11 @@ class Accounts:
         if len(self._known) > _MOST_KNOWN:
             self._known.popitem(last=False)
         return person
+
+    def _stored(self, name: str) -> str | None:
+        """Return the hash of a user's password; empty if none is set yet, None if nobody has the name."""
+        account = (self._users or {}).get(name)
+        return None if account is None else account.password
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
