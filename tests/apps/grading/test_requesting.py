@@ -30,8 +30,10 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(students, "REPLY_WITHIN", 60.0)
 
 
-def _asked(database: Database, identity: str, message: str = "m1", reason: str = "why?") -> requests.Request:
-    work = partial(requests.ask, given=identity, student="7", reason=reason, message=message, least=4)
+def _asked(
+    database: Database, identity: str, message: str = "m1", reason: str = "why?", student: str = "7"
+) -> requests.Request:
+    work = partial(requests.ask, given=identity, student=student, reason=reason, message=message, least=4)
     return database.write_now(work)
 
 
@@ -89,10 +91,14 @@ async def test_a_plain_program_asks_and_a_request_waits_for_a_coordinator(
         await eventually(lambda: len(waits()) == 1, "the request that waited is recorded")
         await asyncio.to_thread(_answered, database, waits()[0].id, "refused", remark="no")
         with Plain(broker_url) as plain:
-            told = {"SubmissionID": identity, "StudentID": 7, "Reason": "second"}
-            body = json.dumps(told).encode()
-            plain.channel.basic_publish(exchange="", routing_key=requesting.QUEUE, body=body)
-        await eventually(lambda: [one.reason for one in waits()] == ["second"], "the plain program's request")
+            for reason in ("second", "third"):  # without a message id, and still two requests
+                told = {"SubmissionID": identity, "StudentID": 7, "Reason": reason}
+                body = json.dumps(told).encode()
+                plain.channel.basic_publish(exchange="", routing_key=requesting.QUEUE, body=body)
+                await eventually(lambda: len(waits()) == 1, "the plain program's request")
+                (one,) = waits()
+                assert one.reason == reason
+                await asyncio.to_thread(_answered, database, one.id, "refused", remark="no")
 
 
 def test_a_refused_request_leaves_the_mark_and_its_reason_in_the_history(database: Database, tmp_path: Path) -> None:
@@ -127,6 +133,21 @@ def test_what_can_not_be_asked_or_upheld_is_refused(database: Database, tmp_path
     _answered(database, first.id, "upheld", data=b"x")
     with pytest.raises(UsageError, match="once it is confirmed"):
         _asked(database, identity, "m2")
+
+
+def test_who_asks_learns_nothing_of_the_ids_of_others(database: Database, tmp_path: Path) -> None:
+    files = Files(str(tmp_path))
+    identity = _confirmed(database, files, 7, b"x")
+    _confirmed(database, files, 8, b"y")
+    wrong = {}
+    for given in (identity, identity[:4], "f00d", "nothing"):
+        with pytest.raises(NoSuchID) as caught:
+            _asked(database, given, student="8")
+        wrong[given] = str(caught.value).replace(repr(given), "ID")
+    assert set(wrong.values()) == {"no submission of student 8 has the id ID, or an id that begins so"}
+    _asked(database, identity, "m1")
+    with pytest.raises(NoSuchID, match="no submission of student 8"):
+        _asked(database, identity, "m1", student="8")  # the message id of another's request
 
 
 def test_a_submission_has_a_limited_number_of_requests(database: Database, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 from typing import TYPE_CHECKING, Final
+from uuid import uuid4
 
 import msgspec
 
@@ -48,7 +49,9 @@ async def record(asked: Asked, message: Message, database: Database) -> Reply:
     from rabbitry.apps.grading.records.requests import ask
 
     given, student = sendable(asked.SubmissionID), sendable(str(asked.StudentID))
-    work = partial(ask, given=given, student=student, reason=sendable(asked.Reason), message=message.id, least=LEAST)
+    # Plain programs set no message id, and two requests without one are not the same request.
+    identity = message.id or uuid4().hex
+    work = partial(ask, given=given, student=student, reason=sendable(asked.Reason), message=identity, least=LEAST)
     try:
         found = await database.write(work)
     except (NoSuchID, UsageError) as error:

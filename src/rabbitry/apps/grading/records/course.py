@@ -248,19 +248,25 @@ def _contradicts(connection: Connection, assignment: Assignment, since: int) -> 
     )
 
 
-def find_id(connection: Connection, given: str, *, least: int = 1) -> str:
+def find_id(connection: Connection, given: str, *, least: int = 1, student: str | None = None) -> str:
     """Return the full id of a submission, by that id or a prefix.
 
     Args:
         connection: An open connection.
         given: What the user typed.
         least: The fewest characters of a prefix.
+        student: Only this student's submissions are searched, so that an error tells nothing of others' ids; None for
+            all.
 
     Raises:
         NoSuchID: No id, or more than one, begins with it.
     """
     ids = select(submissions.c.id).where(begins(submissions.c.id, given)).order_by(submissions.c.id).limit(_LOOKED_AT)
-    return pick(known_as(given), connection.execute(ids).scalars(), "submission", typed=given, least=least)
+    what = "submission"
+    if student is not None:
+        ids = ids.where(submissions.c.student == (owner := text(student, 200)))
+        what = f"submission of student {owner}"
+    return pick(known_as(given), connection.execute(ids).scalars(), what, typed=given, least=least)
 
 
 def submission(connection: Connection, identity: str) -> tuple[Submission, list[Hop]] | None:
@@ -276,22 +282,24 @@ def submission(connection: Connection, identity: str) -> tuple[Submission, list[
     return _submission(row, attempt, attempts), [_hop(hop) for hop in hops]
 
 
-def submission_of(connection: Connection, given: str, *, least: int = 1) -> Submission:
-    """Return a submission by its id or a prefix.
+def submission_of(connection: Connection, given: str, *, least: int = 1, student: str | None = None) -> Submission:
+    """Return a submission by its id or a prefix. The arguments are those of `find_id`.
 
     Raises:
         NoSuchID: No id, or more than one, begins with it.
     """
-    return found(connection, given, least)[0]
+    return found(connection, given, least, student)[0]
 
 
-def found(connection: Connection, given: str, least: int = 1) -> tuple[Submission, list[Hop]]:
-    """Return a submission with its hops, by its id or a prefix.
+def found(
+    connection: Connection, given: str, least: int = 1, student: str | None = None
+) -> tuple[Submission, list[Hop]]:
+    """Return a submission with its hops, by its id or a prefix. The arguments are those of `find_id`.
 
     Raises:
         NoSuchID: No id, or more than one, begins with it.
     """
-    whole = submission(connection, find_id(connection, given, least=least))
+    whole = submission(connection, find_id(connection, given, least=least, student=student))
     if whole is None:
         raise NoSuchID(f"the submission {given!r} was removed in the meantime")
     return whole

@@ -59,8 +59,8 @@ def ask(connection: Connection, given: str, student: str, reason: str, message: 
 
     Args:
         connection: An open connection.
-        given: The submission's id or a prefix.
-        student: The student who asks; the submission must be that student's.
+        given: The id, or a prefix, of one of the student's submissions.
+        student: The student who asks.
         reason: Why.
         message: The id of the message that asks.
         least: The fewest characters of a prefix.
@@ -69,12 +69,11 @@ def ask(connection: Connection, given: str, student: str, reason: str, message: 
         NoSuchID: The student has no such submission.
         UsageError: The submission is not confirmed, a request waits already, or there were too many.
     """
-    known = connection.execute(_requests().where(requests.c.message == text(message, 300))).first()
+    same = requests.c.message == text(message, 300), submissions.c.student == text(student, 200)
+    known = connection.execute(_requests().where(*same)).first()
     if known is not None:
         return _request(known)
-    found = submission_of(connection, given, least=least)
-    if found.student != text(student, 200):
-        raise NoSuchID(f"no submission of student {student} has the id {given!r}, or an id that begins so")
+    found = submission_of(connection, given, least=least, student=student)
     if not reason.strip() or len(reason) > LONGEST_REASON:
         raise UsageError(f"the reason of a request must have 1 to {LONGEST_REASON} characters")
     mine = submissions.c.id == found.id
