@@ -83,6 +83,7 @@ def _field(change: dict[str, Any]) -> Callable[[Assignment], None]:
         (_field({"StudentID": 8}), "a field differs"),
         (_field({"Module": "data_mining"}), "a field differs"),
         (_field({"Solution": "x = 2\n"}), "the file is not the one"),
+        (_field({"Solution": "?", "SolutionEncoding": "base64"}), "the file is not the one"),  # it can't be decoded
         (_field({"SubmissionID": "other"}), "does not match"),
         (_last({"mark": 10.0}), "does not match"),
         (_last({"when": "2026-11-01T00:00:00+00:00"}), "does not match"),
@@ -113,6 +114,14 @@ def test_a_key_signs_only_for_its_roles_and_modules(key: Key, why: str) -> None:
         _signatures("flag", key).check(_corrected())
     own = Key("lab", _PUBLIC, ("demonstrator",), (CC.name,))
     assert _signatures("refuse", own).check(_corrected()).signer == "lab"
+
+
+def test_a_file_that_can_not_be_decoded_is_signed_without_a_hash() -> None:
+    broken = _corrected().without("History") | {"Solution": "?", "SolutionEncoding": "base64", "status": "submitted"}
+    made = _OURS.sign(decide(Assignment(broken), ROLES["demonstrator"], "correct", Decision("ann")))
+    assert _signatures("refuse").check(made).signer == "office"
+    with pytest.raises(Reject, match="the file is not the one"):
+        _signatures("flag").check(Assignment(made | {"Solution": "eA=="}))
 
 
 def test_what_has_no_signature_is_flagged_or_refused() -> None:
@@ -322,6 +331,7 @@ def test_keys_are_made_for_roles_and_the_private_one_is_its_owners(tmp_path: Pat
         ("[signatures]\nunsigned = 'drop'\n[signatures.keys.a]", "use flag or refuse"),
         ("[signatures.keys.a]\npublic = 'x'\nroles = ['assistant']", "not a public key"),
         ("[signatures.keys.a]\npublic = 'KEY'\nroles = ['student']", "roles is"),
+        ("[signatures.keys.a]\npublic = 'KEY'\nroles = [['assistant']]", "roles is"),
         ("[signatures.keys.a]\npublic = 'KEY'\nroles = ['assistant']\nmodules = ['x']", "modules is"),
     ],
 )

@@ -104,8 +104,8 @@ class Signatures:
             return last
         if hops[-1].get(COVERS) != _covers(assignment):
             return Finding(None, "a field differs from what was signed", is_forged=True)
-        digest = _file_digest(assignment)
-        if digest is not None and digest != hops[-1].get(HASH):
+        # A file that can't be decoded has no digest, and was signed without one.
+        if _has_file(assignment) and _file_digest(assignment) != hops[-1].get(HASH):
             return Finding(None, "the file is not the one that was signed", is_forged=True)
         return last
 
@@ -214,7 +214,7 @@ def _key_of(name: str, table: object, modules: Sequence[str], where: str) -> Key
     public, roles, only = table.get("public"), table.get("roles"), table.get("modules")
     if _decoded(public, "public") is None:
         raise UsageError(f"{where}: public is not a public key, as `rabbitry grading keys` prints it")
-    if not isinstance(roles, list) or not roles or any(role not in _GIVES for role in roles):
+    if not isinstance(roles, list) or not roles or any(role not in [*_GIVES] for role in roles):
         raise UsageError(f"{where}: roles is {roles!r}: list some of {', '.join(_GIVES)}")
     if only is not None and (not isinstance(only, list) or any(module not in modules for module in only)):
         raise UsageError(f"{where}: modules is {only!r}: list modules of the course")
@@ -233,8 +233,12 @@ def _chained(before: str, hop: Mapping[str, Any]) -> str:
 
 def _file_digest(assignment: Assignment) -> str | None:
     """Return the SHA-256 of the file; None for a report without it, or a file that can't be decoded."""
-    data = assignment.file() if SOLUTION in assignment or ANSWER in assignment else None
+    data = assignment.file() if _has_file(assignment) else None
     return None if data is None else hashlib.sha256(data).hexdigest()
+
+
+def _has_file(assignment: Assignment) -> bool:
+    return SOLUTION in assignment or ANSWER in assignment
 
 
 def _covers(assignment: Assignment) -> str:
