@@ -15,6 +15,7 @@ from rabbitry.apps.grading.people import EVERYBODY, Person, person_of
 from rabbitry.apps.grading.receiving import new_id
 from rabbitry.apps.grading.records import Database, course, inbox
 from rabbitry.apps.grading.roles import ROLES, decide
+from rabbitry.apps.grading.students import Submitter
 from rabbitry.apps.passwords import hash_password
 from rabbitry.apps.users_file import Account, changed_users
 from rabbitry.exceptions import UsageError
@@ -182,7 +183,13 @@ async def test_each_person_sees_only_what_they_may(app: FastAPI, database: str) 
         assert "demonstrator decided as the demonstrator" in later.text  # under the name of the account
 
 
-async def test_a_student_hands_in_only_their_own_work(app: FastAPI) -> None:
+async def test_a_student_hands_in_only_their_own_work(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int | str, str | None]] = []
+
+    async def submit(self: Submitter, student: int | str, *_: object, who: str | None = None) -> str:
+        told.append((student, who))
+        return "1"
+
     async with client(app) as http:
 
         async def hand_in(name: str, student: str) -> httpx.Response:
@@ -192,6 +199,10 @@ async def test_a_student_hands_in_only_their_own_work(app: FastAPI) -> None:
         answer = await hand_in("student", "77")
         assert (answer.status_code, "only your own work, as student 7" in answer.text) == (400, True)
         assert (await hand_in("student", "")).status_code == 503  # all is well but the broker, which is not there
+        with monkeypatch.context() as patched:
+            patched.setattr(Submitter, "submit", submit)
+            assert (await hand_in("student", "7")).status_code == 200
+        assert told == [(7, "student")]  # under the name of the account
         answer = await hand_in("coordinator", "")
         assert (answer.status_code, "missing student number" in answer.text) == (400, True)
 

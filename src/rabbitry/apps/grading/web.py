@@ -256,7 +256,7 @@ class Pages:
         who, wanted = student_number(person.number(student.strip()), known), known.module(module)
         await self._check_deadlines(str(who), wanted)
         data = checked(await file.read(known.largest_submission + 1), "the file", known)
-        identity = await self._hand_in(partial(_submit, who, wanted, data, file.filename or "solution"))
+        identity = await self._hand_in(partial(_submit, who, wanted, data, file.filename or "solution", person.name))
         return json_response({"id": identity})
 
     async def _check_deadlines(self, student: str, module: Module) -> None:
@@ -393,8 +393,10 @@ class Pages:
                 await submitter.__aexit__(None, None, None)
 
 
-async def _submit(student: int | str, module: Any, data: bytes, name: str, submitter: Submitter) -> str:
-    return await submitter.submit(student, module, data, name[:200])
+async def _submit(
+    student: int | str, module: Any, data: bytes, name: str, who: str | None, submitter: Submitter
+) -> str:
+    return await submitter.submit(student, module, data, name[:200], who=who)
 
 
 def _nothing_waits(identity: str) -> NoSuchID:
