@@ -42,8 +42,28 @@ def test_a_notebook_is_its_code() -> None:
     assert document_of(b"{", "a.ipynb") is None
 
 
+def test_the_pictures_of_a_notebook_leave_room_for_its_code() -> None:
+    picture = {"output_type": "display_data", "data": {"image/png": "A" * 2 * MOST}}
+    cells = [{"cell_type": "code", "source": "x = 1", "outputs": [picture]}, {"cell_type": "code", "source": "y = 2"}]
+    notebook = json.dumps({"cells": cells}).encode()
+    assert document_of(notebook + b" " * 5_000_000, "a.ipynb") is None
+    found = document_of(notebook, "a.ipynb")
+    assert found is not None
+    assert found.text == "x = 1\n\ny = 2"
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.ipynb", notebook)
+        archive.writestr("b.py", "z = 3")
+    found = document_of(data.getvalue(), "all.zip")
+    assert found is not None
+    assert [found.text[file.begin : file.end] for file in found.files] == ["x = 1\n\ny = 2", "z = 3"]
+
+
 @pytest.mark.parametrize("sizes", [(MOST + 9,), (MOST - 9, 100)])
 def test_the_text_of_a_submission_is_bounded(sizes: tuple[int, ...]) -> None:
     found = joined((f"{number}.py", b"x" * size) for number, size in enumerate(sizes))
     assert found is not None
     assert sum(file.end - file.begin for file in found.files) == MOST
+    found = document_of(json.dumps({"cells": [{"cell_type": "code", "source": "x" * sum(sizes)}]}).encode(), "a.ipynb")
+    assert found is not None
+    assert len(found.text) == MOST

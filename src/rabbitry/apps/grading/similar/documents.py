@@ -16,7 +16,9 @@ from rabbitry.apps.grading.marking.archives import unpack
 from rabbitry.exceptions import Undecodable
 
 MOST: Final = 1_000_000
-"""Bytes of text that are compared of one submission; what is over is left out."""
+"""Bytes of text (of notebooks, characters of code) that are compared of one submission; what is over is left out."""
+_NOTEBOOK: Final = 5_000_000
+"""Bytes of the largest notebook that is read, with its pictures. One of empty cells takes 23 times as much memory."""
 _ROOM: Final = 64 * 1024 * 1024
 """Bytes that an unpacked archive may take on disk."""
 _SOURCES: Final = frozenset({
@@ -78,9 +80,9 @@ def joined(files: Iterable[tuple[str, bytes]]) -> Document | None:
     texts = []
     left = MOST
     for name, data in files:
-        if left > 0 and (text := _text(name, data[:left])) is not None and text.strip():
+        if left > 0 and (text := _text(name, data, left)) is not None and text.strip():
             texts.append((name, text))
-            left -= len(data)
+            left -= len(text)
     if not texts:
         return None
     whole, parts = "", []
@@ -99,17 +101,20 @@ def _is_plain(path: Path) -> bool:
 
 def _beginning(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(MOST)
+        return file.read(_NOTEBOOK + 1 if path.name.endswith(".ipynb") else MOST)
 
 
-def _text(name: str, data: bytes) -> str | None:
-    if b"\0" in data:
-        return None
+def _text(name: str, data: bytes, most: int) -> str | None:
+    """Return the text of a file, at most so many characters; None if it is no text, or too large a notebook."""
     if name.endswith(".ipynb"):
+        if len(data) > _NOTEBOOK:
+            return None
         try:
             cells = decode_json(data, _Notebook).cells
         except Undecodable:
             return None
         sources = (cell.source for cell in cells if cell.cell_type == "code")
-        return "\n\n".join(source if isinstance(source, str) else "".join(source) for source in sources)
-    return data.decode(errors="replace").replace("\r\n", "\n")
+        return "\n\n".join(source if isinstance(source, str) else "".join(source) for source in sources)[:most]
+    if b"\0" in data[:most]:
+        return None
+    return data[:most].decode(errors="replace").replace("\r\n", "\n")
