@@ -124,6 +124,24 @@ def test_a_file_that_can_not_be_decoded_is_signed_without_a_hash() -> None:
         _signatures("flag").check(Assignment(made | {"Solution": "eA=="}))
 
 
+def test_a_students_hop_is_no_way_around_the_roles() -> None:
+    """Everybody can compute the digests in a hop; only its signature proves who wrote it."""
+    fields = _corrected() | {"status": "validated", "Mark": 10.0}
+    copied = {name: _corrected_hop(fields)[name] for name in ("covers", "sha256")}
+    for key in ({}, {"key": _PUBLIC, "signature": "A" * 86 + "=="}):
+        hop = {"role": "student", "status": "validated", "who": "eve"} | copied | key
+        made = Assignment(fields | {"History": [hop]})
+        with pytest.raises(Reject, match="not accepted as 'validated'"):
+            _signatures("refuse").check(made)
+        assert _signatures().findings(made)[0].doubt is not None
+
+
+def _corrected_hop(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return a hop with the right digests of an assignment's fields and file, signed by somebody else."""
+    hop: dict[str, Any] = Signer(_OTHER_PEM).sign(Assignment(fields)).history[-1]
+    return hop
+
+
 def test_what_has_no_signature_is_flagged_or_refused() -> None:
     unsigned = decide(submission(7, CC.name, b"x", "x.py", "id"), ROLES["demonstrator"], "correct", Decision("ann"))
     foreign = _corrected(Signer(_OTHER_PEM))

@@ -72,6 +72,9 @@ class Finding:
     is_forged: bool = False
 
 
+_TOO_DEEP: Final = Finding(doubt="its History is nested too deep to be signed")
+
+
 @dataclass(frozen=True, slots=True)
 class Signatures:
     """The keys of a course by their public bytes. unsigned: whether a message without a signature is refused."""
@@ -97,7 +100,10 @@ class Signatures:
         if not hops or (len(hops) == 1 and hops[0].get("role") == "student" and assignment.status == "submitted"):
             is_new = assignment.status == "submitted"
             return Finding() if is_new else Finding(doubt="no hop tells who changed its status, so none is signed")
-        last = self.findings(assignment)[-1]
+        if is_deeper_than(hops, MAX_DEPTH):
+            return _TOO_DEEP
+        # No hop but the one above may lack a signature here, whatever role it names.
+        last = self._finding(assignment, _digest_of(hops[:-1]), hops[-1])
         if assignment.status != hops[-1].get("status"):
             return Finding(doubt=f"the status is not signed: the last hop is {str(hops[-1].get('status'))[:40]!r}")
         if last.doubt is not None:
@@ -112,10 +118,10 @@ class Signatures:
     def findings(self, assignment: Assignment) -> list[Finding]:
         """Return what the signature of each hop is worth, without a look at the fields outside of the History."""
         if is_deeper_than(assignment.history, MAX_DEPTH):
-            return [Finding(doubt="its History is nested too deep to be signed")] * len(assignment.history)
+            return [_TOO_DEEP] * len(assignment.history)
         before, found = "", []
         for number, hop in enumerate(assignment.history):
-            is_students = number == 0 and hop.get("role") == "student"
+            is_students = number == 0 and (hop.get("role"), hop.get("status")) == ("student", "submitted")
             found.append(Finding() if is_students else self._finding(assignment, before, hop))
             before = _chained(before, hop)
         return found
@@ -165,9 +171,7 @@ class Signer:
         hops = assignment.history
         if not hops or is_deeper_than(hops, MAX_DEPTH):
             return assignment
-        before = ""
-        for hop in hops[:-1]:
-            before = _chained(before, hop)
+        before = _digest_of(hops[:-1])
         last = {name: value for name, value in hops[-1].items() if name != SIGNATURE}
         last |= {COVERS: _covers(assignment), KEY: self.public}
         if (digest := _file_digest(assignment)) is not None:
@@ -229,6 +233,14 @@ def _signed(assignment: Assignment, before: str, hop: Mapping[str, Any]) -> byte
 
 def _chained(before: str, hop: Mapping[str, Any]) -> str:
     return hashlib.sha256(before.encode() + _canonical(hop)).hexdigest()
+
+
+def _digest_of(hops: Sequence[Mapping[str, Any]]) -> str:
+    """Return the digest of hops, oldest first."""
+    before = ""
+    for hop in hops:
+        before = _chained(before, hop)
+    return before
 
 
 def _file_digest(assignment: Assignment) -> str | None:
