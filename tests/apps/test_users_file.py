@@ -134,6 +134,11 @@ def _invited(file: Path, seconds: float) -> str:
     return token
 
 
+def test_without_a_file_there_is_no_invitation(tmp_path: Path) -> None:
+    with pytest.raises(InvitationRefused):
+        accept(tmp_path / "users.json", "token", "correct horse")
+
+
 def test_an_invitation_sets_a_password_once_and_only_in_time(tmp_path: Path) -> None:
     file = tmp_path / "users.json"
     replaced, expired = _invited(file, 60), _invited(file, -1)

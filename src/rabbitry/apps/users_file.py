@@ -177,7 +177,8 @@ def accept(file: Path, token: str, password: str) -> str:
         UsageError: The password is too short or too long, or the file can't be used.
     """
     check_password(password)
-    if _invited_with(read_users(file), token) is None:  # before the slow hash, which nobody may order in advance
+    # Before the slow hash, which nobody may order in advance. A missing file's path is nothing for strangers.
+    if not file.exists() or _invited_with(read_users(file), token) is None:
         raise InvitationRefused
     hashed = hash_password(password)
     with changed_users(file) as users:

@@ -181,6 +181,13 @@ async def test_each_person_sees_only_what_they_may(app: FastAPI, database: str) 
         assert done.json() == {"id": own, "status": "corrected"}
         later = await http.get(f"/grading/api/inbox/demonstrator/{own}", auth=("demonstrator", PASSWORD))
         assert "demonstrator decided as the demonstrator" in later.text  # under the name of the account
+        with Database(database) as records:
+            for identity in ("twin1", "twin2"):  # in an inbox already, and not yet recorded
+                made = submission("77", "data_mining", b"x", "x.py", identity)
+                put = partial(inbox.put, role=ROLES["demonstrator"], assignment=made, exchange="x", message=identity)
+                records.write_now(put)
+        refused = await http.get("/grading/api/files/twin", auth=("student", PASSWORD))
+        assert (refused.status_code, "twin1" in refused.text) == (404, False)
 
 
 async def test_a_student_hands_in_only_their_own_work(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:

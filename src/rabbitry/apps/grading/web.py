@@ -353,7 +353,7 @@ class Pages:
         if records is None:
             raise unknown
         try:
-            found = await records.read(partial(course.submission_of, given=given))
+            found = await records.read(partial(course.submission_of, given=given, student=person.student))
         except NoSuchID as error:
             if error.is_ambiguous:
                 raise unknown if person.student is not None else error from error
@@ -362,7 +362,11 @@ class Pages:
                 raise unknown
             if found.kept is not None:
                 return file_name(found.name, found.id), await self._fetched(records, found.kept)
-        item = await records.read(partial(inbox.handed_in, given=given))
+            given = found.id
+        try:
+            item = await records.read(partial(inbox.handed_in, given=given))
+        except NoSuchID as error:  # its text may name others' ids
+            raise unknown if person.student is not None else error from error
         if not person.sees(item.assignment.student, item.assignment.module):
             raise unknown
         return file_name(item.assignment.name, item.assignment.id), item.assignment.solution()
