@@ -76,15 +76,19 @@ async def test_the_stages_that_more_processes_help_are_counted(
     @app.stage("one", single_active=True)
     async def one(text: str) -> None: ...
 
+    @app.stage("paced", rate="4/s")
+    async def paced(text: str) -> None: ...
+
     seen: list[Backlog] = []
     stages = app.spec().select(None)
-    watching = asyncio.create_task(_backlog.watch(broker_url, app.name, stages, seen.append))
+    watching = asyncio.create_task(_backlog.watch(broker_url, app.spec(), stages, seen.append))
     try:
         await eventually(lambda: Backlog(0, 0.0) in seen, "a look at queues that are not there yet")
         async with app.worker(broker_url):
             pass
         async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
             await pausing.pause(connection, app.name, "paused", by="a test")
+            await channel.purge_queue("kinds.tokens.paced")  # the worker may have published some
             for stage in stages:
                 await _put(channel, stage.queue, 3)
             await eventually(lambda: seen[-1].waiting == 3, "the shared stage's messages alone")
@@ -92,7 +96,12 @@ async def test_the_stages_that_more_processes_help_are_counted(
             await eventually(lambda: seen[-1].age > since, "their age to grow")
             await pausing.resume(connection, app.name, "paused")
             await eventually(lambda: seen[-1].waiting == 6, "those of the stage that was paused")
-            for queue in ("kinds.shared", "kinds.paused"):
+            await _put(channel, "kinds.tokens.paced", 1)
+            await _put(channel, "kinds.shared", 1)
+            await eventually(lambda: seen[-1].waiting == 7, "a look after the first token")
+            await _put(channel, "kinds.tokens.paced", 1)
+            await eventually(lambda: seen[-1].waiting == 10, "those that have tokens and no worker")
+            for queue in ("kinds.shared", "kinds.paused", "kinds.paced"):
                 await channel.purge_queue(queue)
             await eventually(lambda: seen[-1] == (0, 0.0), "queues that are empty again")
             assert not watching.done()
@@ -111,7 +120,7 @@ async def test_looking_goes_on_when_the_broker_comes_and_comes_back(monkeypatch:
     seen: list[Backlog] = []
     port = free_port()
     url = f"amqp://guest:guest@127.0.0.1:{port}/"
-    watching = asyncio.create_task(_backlog.watch(url, app.name, app.spec().select(None), seen.append))
+    watching = asyncio.create_task(_backlog.watch(url, app.spec(), app.spec().select(None), seen.append))
     try:
         for _ in range(2):
             with RunningBroker(port=port) as broker:

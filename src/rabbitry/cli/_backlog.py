@@ -13,7 +13,8 @@ from rabbitry.exceptions import ChannelClosed, NotFound, RabbitryError
 from rabbitry.runtime.backoff import AT_START
 
 if TYPE_CHECKING:
-    from rabbitry.amqp.client import Connection
+    from rabbitry.amqp.client import Channel, Connection
+    from rabbitry.flow.spec import AppSpec
     from rabbitry.flow.stage import Stage
 
 LOOK: Final = 1.0
@@ -22,16 +23,16 @@ LOOK: Final = 1.0
 _logger = logging.getLogger(__name__)
 
 
-async def watch(url: str, app: str, stages: Sequence[Stage], on_look: Callable[[Backlog], None]) -> None:
+async def watch(url: str, spec: AppSpec, stages: Sequence[Stage], on_look: Callable[[Backlog], None]) -> None:
     """Call `on_look` with what waits, once a second, for as long as it runs.
 
     While the broker is away nothing is called: the workers wait for it as well.
 
     Args:
         url: The broker.
-        app: The app's name.
-        stages: The stages whose queues count. Paused stages are left out, and those of which one worker at a time is
-            active: more processes do not help them.
+        spec: The app.
+        stages: The stages whose queues count. Left out are those that more processes do not help: paused ones, those of
+            which one worker at a time is active, and those whose messages wait for their rate.
         on_look: Called in the event loop.
     """
     from rabbitry.amqp.client import connect
@@ -42,21 +43,23 @@ async def watch(url: str, app: str, stages: Sequence[Stage], on_look: Callable[[
         try:
             async with connect(url, name="rabbitry worker --processes", recover=False) as connection:
                 failures = 0
-                await _watch(connection, app, shared, on_look)
+                await _watch(connection, spec, shared, on_look)
         except RabbitryError as error:
             failures += 1
-            _logger.debug("can't look at the queues of app '%s': %s", app, error)
+            _logger.debug("can't look at the queues of app '%s': %s", spec.name, error)
             await asyncio.sleep(AT_START.pause(failures))
 
 
-async def _watch(connection: Connection, app: str, stages: Sequence[Stage], on_look: Callable[[Backlog], None]) -> None:
+async def _watch(
+    connection: Connection, spec: AppSpec, stages: Sequence[Stage], on_look: Callable[[Backlog], None]
+) -> None:
     """Look until the connection is lost. `empty`: when each queue was last seen empty, or at first."""
     loop = asyncio.get_running_loop()
     empty: dict[str, float] = {}
     while True:
         waiting, age = 0, 0.0
         for stage in stages:
-            found = await _waiting(connection, app, stage)
+            found = await _waiting(connection, spec, stage)
             now = loop.time()
             if not found:
                 empty[stage.queue] = now
@@ -66,15 +69,31 @@ async def _watch(connection: Connection, app: str, stages: Sequence[Stage], on_l
         await asyncio.sleep(LOOK)
 
 
-async def _waiting(connection: Connection, app: str, stage: Stage) -> int:
-    """Return how many messages wait for a stage's workers: none if it is paused or not declared yet."""
+async def _waiting(connection: Connection, spec: AppSpec, stage: Stage) -> int:
+    """Return how many messages wait for a stage's workers: none if it is paused, not declared yet, or at its rate."""
     from rabbitry.flow.wiring.pausing import State, look
 
     with contextlib.suppress(ChannelClosed):
         async with await connection.channel() as channel:
             count = (await channel.declare_queue(stage.queue, passive=True)).message_count
             with contextlib.suppress(NotFound):  # an app of another version declared the queue
-                if count and await look(channel, app, stage.name) is not State.RUNNING:
+                if count and await _is_at_rate(channel, spec, stage):
+                    return 0
+                if count and await look(channel, spec.name, stage.name) is not State.RUNNING:
                     return 0
             return count
     return 0
+
+
+async def _is_at_rate(channel: Channel, spec: AppSpec, stage: Stage) -> bool:
+    """Return whether a stage begins as many messages as its rate allows, as its tokens tell.
+
+    The workers use each token at once while they can begin messages. If at least half of the most tokens are left, more
+    processes would begin more.
+    """
+    from rabbitry.flow.wiring.rates import tokens_queue
+
+    if (rate := spec.rates.get(stage.name)) is None:
+        return False
+    left = (await channel.declare_queue(tokens_queue(spec.name, stage.name), passive=True)).message_count
+    return 2 * left < rate.burst

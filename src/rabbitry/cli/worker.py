@@ -183,7 +183,7 @@ async def _supervise(stop: asyncio.Event, worker: Worker, size: Range, bounds: B
             if workers.size != before:
                 _logger.info("worker processes: %d, %d before: %s", workers.size, before, step.why)
 
-    watching = asyncio.create_task(watch(make.url, worker.spec.name, worker.stages, scale))
+    watching = asyncio.create_task(watch(make.url, worker.spec, worker.stages, scale))
     try:
         return await workers.supervise(stop)
     finally:
