@@ -18,7 +18,7 @@ from rabbitry.apps.grading.files import Files
 from rabbitry.apps.grading.message import Assignment, Decision, Progress, submission
 from rabbitry.apps.grading.modules import Course, load_course
 from rabbitry.apps.grading.receiving import new_id
-from rabbitry.apps.grading.records import Database, course, regrading
+from rabbitry.apps.grading.records import Database, course, inbox, outbox, regrading
 from rabbitry.apps.grading.roles import ROLES, decide
 from rabbitry.apps.grading.signatures import Key, Policy, Signatures, Signer, new_key
 from rabbitry.apps.grading.stages import RoleSpec, Wiring
@@ -340,6 +340,37 @@ def test_keys_are_made_for_roles_and_the_private_one_is_its_owners(tmp_path: Pat
     os.chmod(file, 0o640)
     with pytest.raises(UsageError, match="run `chmod 600"):
         signer_of(file, load_course(config), [])
+
+
+async def test_a_decision_waits_for_a_key_of_its_module(embedded_url: str, one_database: Database) -> None:
+    wiring = Wiring(
+        replace(
+            Course(),
+            signatures=_signatures(
+                "refuse",
+                Key("office", _PUBLIC, _EVERY),
+                Key("mining", _OTHER, ("demonstrator",), ("data_mining",)),
+            ),
+        )
+    )
+    demonstrator = [RoleSpec("demonstrator", CC, person=True)]
+    async with role_set(embedded_url, one_database, [RoleSpec("coordinator")], wiring=wiring, signer=_OURS):
+        async with role_set(embedded_url, one_database, demonstrator, wiring=wiring, signer=Signer(_OTHER_PEM)):
+            identity = await _running.submit(embedded_url, wiring=wiring)
+            (item,) = await arrived(one_database, "demonstrator")
+            settle = partial(inbox.settle, found=item, action="correct", decision=Decision("ann", 8.0, 10.0))
+            await one_database.write(partial(settle, course=wiring.course))
+        assert await one_database.read(outbox.count) == 2
+        for modules, is_empty in ((("data_mining",), True), ((CC.name, "data_mining"), False), (None, False)):
+            empty = partial(outbox.is_empty, roles=["demonstrator"], modules=modules)
+            assert await one_database.read(empty) is is_empty
+        claim = partial(outbox.claim, roles=["demonstrator"], modules=("data_mining",))
+        assert await one_database.write(claim) == []
+        async with role_set(embedded_url, one_database, demonstrator, wiring=wiring, signer=_OURS):
+            await recorded(one_database, "corrected", 1)
+    found = await one_database.read(partial(course.submission, identity=identity))
+    assert found is not None
+    assert [(hop.status, hop.signer) for hop in found[1]] == [("submitted", None), ("corrected", "office")]
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,9 @@ def _sides(role_set: RoleSet, url: str, stop: asyncio.Event) -> list[Coroutine[A
     # Without people, coordinators publish what is to be marked again.
     people = sorted({spec.role for spec in role_set.specs if spec.person or spec.role == "coordinator"})
     if people:
-        work = partial(publish_outbox, database, people, stop, signer=role_set.signer)
+        signer, signatures = role_set.signer, role_set.wiring.course.signatures
+        modules = None if signer is None or signatures is None else signatures.modules_of(signer)
+        work = partial(publish_outbox, database, people, stop, signer=signer, modules=modules)
         sides.append(run_connected(url, work, name=f"{APP} outbox", stop=stop))
     if any(spec.role == "coordinator" for spec in role_set.specs):
         work = partial(answer_questions, database, role_set.wiring.course, stop)
@@ -110,10 +112,12 @@ async def publish_outbox(
     connection: Connection,
     *,
     signer: Signer | None = None,
+    modules: Sequence[str] | None = None,
 ) -> None:
     """Publish people's decisions for these roles until `stop` is set; each leaves the outbox once confirmed.
 
-    The decisions are signed here, so that the page and the commands need no key.
+    The decisions are signed here, so that the page and the commands need no key. Those of other modules than `modules`
+    are left to a role whose key may sign them; None publishes all.
 
     Raises:
         ConnectionClosed: The connection was closed, or lost for good.
@@ -122,8 +126,8 @@ async def publish_outbox(
     while not stop.is_set():
         pause = LOOK
         try:
-            if not await database.read(partial(outbox.is_empty, roles=roles)):
-                letters = await database.write(partial(outbox.claim, roles=roles))
+            if not await database.read(partial(outbox.is_empty, roles=roles, modules=modules)):
+                letters = await database.write(partial(outbox.claim, roles=roles, modules=modules))
                 pause = 0.0 if await _publish(database, channel, letters, signer) else PAUSE
         except RecordsError as error:
             _logger.warning("the outbox: %s; trying again in %g s", error, PAUSE)

@@ -82,6 +82,11 @@ class Signatures:
     keys: Mapping[str, Key]
     unsigned: Policy = "flag"
 
+    def modules_of(self, signer: Signer) -> tuple[str, ...] | None:
+        """Return the only modules for which a role's key holds; None for all."""
+        key = self.keys.get(signer.public)
+        return None if key is None else key.modules
+
     def check(self, assignment: Assignment) -> Finding:
         """Check the last hop of a received assignment or report, and the file if it is there.
 

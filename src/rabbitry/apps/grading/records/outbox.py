@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Row, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, func, or_, select, update
 
 from rabbitry.apps.grading.message import ID, Assignment, Progress, now
-from rabbitry.apps.grading.records.schema import outbox
+from rabbitry.apps.grading.records.schema import inbox, outbox, submissions, text
 
 CLAIM: Final = 30.0
 """Seconds after which another publisher may take a claimed entry: the first may have died."""
@@ -53,12 +53,14 @@ def add(
     )
 
 
-def claim(connection: Connection, roles: Sequence[str], limit: int = 100) -> list[Letter]:
-    """Claim the entries to publish for these roles, oldest first."""
+def claim(
+    connection: Connection, roles: Sequence[str], limit: int = 100, *, modules: Sequence[str] | None = None
+) -> list[Letter]:
+    """Claim the entries to publish for these roles, oldest first. modules: only for their submissions; None for all."""
     seconds = time.time()
     free = (
         select(outbox)
-        .where(outbox.c.role.in_(roles), outbox.c.claimed_until < seconds)
+        .where(outbox.c.role.in_(roles), outbox.c.claimed_until < seconds, *_of(modules))
         .order_by(outbox.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -76,10 +78,21 @@ def _letter(row: Row[Any]) -> Letter:
     )  # fmt: skip
 
 
-def is_empty(connection: Connection, roles: Sequence[str]) -> bool:
+def is_empty(connection: Connection, roles: Sequence[str], *, modules: Sequence[str] | None = None) -> bool:
     """Return whether nothing can be claimed; cheaper than a claim."""
-    free = select(outbox.c.id).where(outbox.c.role.in_(roles), outbox.c.claimed_until < time.time())
+    free = select(outbox.c.id).where(outbox.c.role.in_(roles), outbox.c.claimed_until < time.time(), *_of(modules))
     return connection.execute(free.limit(1)).first() is None
+
+
+def _of(modules: Sequence[str] | None) -> list[ColumnElement[bool]]:
+    """Return the conditions for entries about submissions of modules; none for all modules."""
+    if modules is None:
+        return []
+    names = [text(name, 200) for name in modules]
+    # A decided submission was in an inbox; one that is marked again is recorded, but perhaps was in none.
+    decided = select(inbox.c.submission).where(inbox.c.module.in_(names))
+    known = select(submissions.c.id).where(submissions.c.module.in_(names))
+    return [or_(outbox.c.submission.in_(decided), outbox.c.submission.in_(known))]
 
 
 def published(connection: Connection, letters: Sequence[int]) -> None:
