@@ -66,6 +66,23 @@ async def test_an_added_one_that_can_not_start_leaves_the_others_alone(caplog: p
     assert await asyncio.wait_for(supervising, 90) == ExitCode.DONE
 
 
+async def test_none_is_added_while_all_are_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = _Scene(Range(1, 3))
+    end = Child.end
+
+    async def end_under_a_backlog(child: Child, patience: float) -> None:
+        scene.workers.resize(3)
+        await end(child, patience)
+
+    monkeypatch.setattr(Child, "end", end_under_a_backlog)
+    scene.workers.resize(1)
+    supervising = asyncio.create_task(scene.workers.supervise(scene.stop))
+    await scene.children[1].ready.wait()
+    scene.stop.set()
+    assert await asyncio.wait_for(supervising, 90) == ExitCode.DONE
+    assert scene.made == [1]
+
+
 async def test_one_of_the_first_that_can_not_start_ends_all() -> None:
     scene = _Scene(Range(2, 3), 2)
     scene.workers.resize(2)

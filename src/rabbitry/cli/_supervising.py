@@ -46,6 +46,7 @@ class Workers:
         """The ends of those that were taken away. Their numbers, and so their ports, are in use until then."""
         self._failed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """The number of a process that ended for good without being told to."""
+        self._are_ending = False
 
     @property
     def size(self) -> int:
@@ -53,7 +54,9 @@ class Workers:
         return len(self._running)
 
     def resize(self, size: int) -> None:
-        """Start or end processes, until there are `size` or as many as numbers are free for."""
+        """Start or end processes, until there are `size` or as many as numbers are free for; not once all end."""
+        if self._are_ending:  # the messages that they return look like a backlog
+            return
         size = min(size, self._most)
         while self.size > size:
             number = max(self._running)
@@ -76,6 +79,7 @@ class Workers:
             # One that ends for good can't start, and neither can the others.
             await asyncio.wait((stopping, self._failed), return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._are_ending = True
             stopping.cancel()
             refused = self._running[self._failed.result()] if self._failed.done() and not stop.is_set() else None
             self._failed.cancel()
