@@ -4,7 +4,10 @@ import json
 from pathlib import Path
 
 import httpx
+import msgspec
 
+from rabbitry.apps import AppRole
+from rabbitry.apps.users_file import changed_users, read_users
 from tests.support import commands
 from tests.support.waiting import eventually_blocking
 
@@ -18,10 +21,15 @@ def test_users_are_added_changed_listed_and_removed(tmp_path: Path) -> None:
     assert "added user 'alice' with the role operator" in commands.run(*add, "operator").stdout
     assert "changed user 'alice' with the role viewer" in commands.run(*add, "VIEWER").stdout
     assert _SECRET not in users.read_text()
+    with changed_users(users) as known:
+        known["alice"] = msgspec.structs.replace(known["alice"], apps={"grading": AppRole("student", ("7",))})
+    assert "changed user 'alice' with the role viewer" in commands.run(*add, "viewer").stdout
     listed = commands.run("web", "users", "list", "--users", str(users), "--json").stdout
-    assert [json.loads(line) for line in listed.splitlines()] == [{"name": "alice", "role": "viewer"}]
+    alice = {"name": "alice", "role": "viewer", "apps": {"grading": "student"}}
+    assert [json.loads(line) for line in listed.splitlines()] == [alice]
+    assert read_users(users)["alice"].apps == {"grading": AppRole("student", ("7",))}
     more = {"RABBITRY_WEB_USERS": str(users)}
-    assert commands.run("web", "users", "list", more=more).stdout == "viewer    alice\n"
+    assert commands.run("web", "users", "list", more=more).stdout == "viewer    alice  grading: student\n"
 
     with commands.service("web", "--port", "0", "--broker", "amqp://127.0.0.1:1/", more=more) as web:
         url = web.wait_for(r"dashboard on (http://\S+)/")[1]

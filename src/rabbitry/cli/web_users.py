@@ -13,6 +13,7 @@ import typer
 
 from rabbitry.exceptions import UsageError
 from rabbitry.runtime.options import Json, UsersFile, read_password
+from rabbitry.runtime.output import one_line
 
 VARIABLE: Final = "RABBITRY_WEB_PASSWORD"
 """The environment variable with the password of a new user."""
@@ -44,6 +45,8 @@ app: typer.Typer = typer.Typer(no_args_is_help=True, help="Add, remove and list 
 def add(name: Name, role: Given, password_file: PasswordFile = None, users: UsersFile = None) -> None:
     """Add a user, or change the role and password of one. A dashboard that runs takes it within seconds.
 
+    Roles in apps stay, such as that of a student.
+
     viewer: sees everything. operator: also pauses, resumes, replays and looks at messages. admin: also purges, deletes,
     declares and binds.
 
@@ -55,10 +58,11 @@ def add(name: Name, role: Given, password_file: PasswordFile = None, users: User
     check_name(name)
     password = check_password(_password(name, password_file))
     file = users or usual_file()
-    account = Account(role.value, hash_password(password))
+    hashed = hash_password(password)
     with changed_users(file) as known:
         is_new = name not in known
-        known[name] = account
+        # Without the role in an app, the role in the dashboard would count there: a student would see everybody's work.
+        known[name] = Account(role.value, hashed, {} if is_new else known[name].apps)
     print(f"{'added' if is_new else 'changed'} user {name!r} with the role {role.value} in {file}")
 
 
@@ -82,7 +86,7 @@ def remove(name: Name, users: UsersFile = None) -> None:
 
 @app.command("list")
 def show(users: UsersFile = None, *, as_json: Json = False) -> None:
-    """List the users and their roles.
+    """List the users and their roles, those in apps included.
 
     Example: rabbitry web users list --json
     """
@@ -91,7 +95,11 @@ def show(users: UsersFile = None, *, as_json: Json = False) -> None:
     file = users or usual_file()
     known = read_users(file) if file.exists() or users is not None else {}
     for name, account in sorted(known.items()):
-        print(json.dumps({"name": name, "role": account.role}) if as_json else f"{account.role:<9} {name}")
+        apps = {app: in_app.name for app, in_app in account.apps.items()}
+        if as_json:
+            print(json.dumps({"name": name, "role": account.role} | ({"apps": apps} if apps else {})))
+        else:
+            print(one_line("  ".join([f"{account.role:<9} {name}", *(f"{app}: {of}" for app, of in apps.items())])))
 
 
 def _password(name: str, file: Path | None) -> str:
