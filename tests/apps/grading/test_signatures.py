@@ -337,6 +337,10 @@ def test_keys_are_made_for_roles_and_the_private_one_is_its_owners(tmp_path: Pat
     ):
         refused = commands.run("grading", *arguments, "--config", str(config), "--key", str(file))
         assert (refused.returncode, why in refused.stderr) == (2, True), refused.stderr
+    of_all = replace(load_course(config), signatures=_signatures("flag", Key("lab", key["public"], _EVERY, (CC.name,))))
+    for role in ("demonstrator", "assistant"):
+        with pytest.raises(UsageError, match=f"this {role} takes every module"):
+            signer_of(file, of_all, [RoleSpec(role)])
     os.chmod(file, 0o640)
     with pytest.raises(UsageError, match="run `chmod 600"):
         signer_of(file, load_course(config), [])

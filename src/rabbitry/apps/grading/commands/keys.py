@@ -94,6 +94,11 @@ def signer_of(file: Path | None, course: Course, specs: Sequence[RoleSpec]) -> S
             )
         if spec.module is not None and known.modules is not None and spec.module.name not in known.modules:
             raise UsageError(f"the key {file} ({known.name!r}) may not sign for the module {spec.module.name!r}")
+        if spec.module is None and known.modules is not None:  # what it signs of other modules would be refused
+            raise UsageError(
+                f"the key {file} ({known.name!r}) may sign only for {', '.join(known.modules)}, and this {spec.role} "
+                "takes every module, and what has none: use a key without `modules`"
+            )
     return signer
 
 
