@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from functools import partial
@@ -12,6 +13,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from rabbitry._decode import decode_json
+from rabbitry._errors import described
 from rabbitry._ids import NoSuchID
 from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import answers, json_response
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from rabbitry.apps.grading.files import Files
     from rabbitry.apps.grading.records import Database
 
+_logger = logging.getLogger(__name__)
 Opened: TypeAlias = "Callable[[Database], Files]"
 _MOST_KEPT: Final = 20
 """Modules whose results are kept in memory."""
@@ -108,6 +111,9 @@ class SimilarRoutes:
             told = await self._compared(module)
         except RabbitryError as error:
             told = {"error": str(error)}
+        except Exception as error:  # else the page would tell of nothing, and offer to compare again
+            _logger.exception("comparing the submissions of module %r failed", module)
+            told = {"error": f"comparing failed: {described(error)}"}
         while len(self._found) >= _MOST_KEPT:
             self._found.pop(next(iter(self._found)))
         self._found[module] = told | {"at": now()}

@@ -98,5 +98,10 @@ async def test_the_command_and_the_page_find_them(
         marked = "".join(part["text"] for part in both["one"]["parts"] if part["block"])
         assert "heappop" in marked
         assert "enumerate" not in marked
+        monkeypatch.setattr(course, "pairs", None)  # as a fault in the comparison
+        assert (await served.http.post("/api/similar", json=wanted)).json()["is_running"]
+        await eventually_awaited(found, "the comparison has failed")
+        told = (await served.http.get("/api/similar", params=wanted)).json()["error"]
+        assert told.startswith("comparing failed: TypeError")
         answer = await served.http.get(f"/api/similar/{ids[0]}/{ids[4]}")
         assert (answer.status_code, "no text to compare" in answer.json()["error"]) == (400, True)

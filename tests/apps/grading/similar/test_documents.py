@@ -2,10 +2,12 @@
 
 import io
 import json
+import tempfile
 import zipfile
 
 import pytest
 
+from rabbitry.apps.grading.exceptions import FilesError
 from rabbitry.apps.grading.similar.documents import MOST, document_of, joined
 
 
@@ -28,6 +30,12 @@ def test_an_archive_is_its_source_files_each_with_its_name() -> None:
     assert found.text == "===== src/a.py =====\na = 1\n\n===== src/b.py =====\nb = 2\n"
     assert [found.text[file.begin : file.end] for file in found.files] == ["a = 1\n", "b = 2\n"]
     assert document_of(b"PK\3\4 no archive", "all.zip") is None
+
+
+def test_an_archive_that_the_machine_can_not_unpack_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+    with pytest.raises(FilesError, match=r"the archive 'all.zip' can't be unpacked: .*No such file or directory"):
+        document_of(b"PK\3\4", "all.zip")
 
 
 def test_a_notebook_is_its_code() -> None:

@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from rabbitry._decode import decode_json
-from rabbitry.apps.grading.exceptions import SandboxFailed, SubmissionRefused
+from rabbitry._words import reason
+from rabbitry.apps.grading.exceptions import FilesError, SandboxFailed, SubmissionRefused
 from rabbitry.apps.grading.marking import is_archive
 from rabbitry.apps.grading.marking.archives import unpack
 from rabbitry.exceptions import Undecodable
@@ -58,15 +59,21 @@ def document_of(data: bytes, name: str) -> Document | None:
     Args:
         data: The file as it was handed in.
         name: Its name.
+
+    Raises:
+        FilesError: This machine can't unpack the archive, because a disk is full, for instance.
     """
     if not is_archive(name, data):
         return joined([(name or "solution", data)])
-    with tempfile.TemporaryDirectory(prefix="rabbitry-similar-") as folder:
-        try:
-            unpack(data, name, Path(folder), room=_ROOM)
-        except (SubmissionRefused, SandboxFailed):
-            return None
-        return document_of_folder(Path(folder))
+    try:
+        with tempfile.TemporaryDirectory(prefix="rabbitry-similar-") as folder:
+            try:
+                unpack(data, name, Path(folder), room=_ROOM)
+            except (SubmissionRefused, SandboxFailed):
+                return None
+            return document_of_folder(Path(folder))
+    except OSError as error:
+        raise FilesError(f"the archive {name!r} can't be unpacked: {reason(error, is_named=False)}") from error
 
 
 def document_of_folder(folder: Path) -> Document | None:
