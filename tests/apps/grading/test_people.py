@@ -1,5 +1,6 @@
 """What each role in the course may do in the dashboard: every route with every role, and only one's own submissions."""
 
+import asyncio
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -212,6 +213,31 @@ async def test_a_student_hands_in_only_their_own_work(app: FastAPI, monkeypatch:
         assert told == [(7, "student")]  # under the name of the account
         answer = await hand_in("coordinator", "")
         assert (answer.status_code, "missing student number" in answer.text) == (400, True)
+
+
+async def test_a_student_sends_one_request_at_a_time(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def ask(*_: object) -> int:
+        begun.set()
+        await go_on.wait()
+        return 1
+
+    monkeypatch.setattr("rabbitry.apps.grading.web_requests.ask", ask)
+    async with client(app) as http:
+
+        async def send(student: str) -> httpx.Response:
+            typed = {"student": student, "reason": "why?"}
+            return await http.post("/grading/api/submissions/1/requests", auth=("coordinator", PASSWORD), json=typed)
+
+        first = asyncio.create_task(send("7"))
+        await begun.wait()
+        again = await send("7")
+        assert (again.status_code, "wait for its reply" in again.text) == (400, True)
+        go_on.set()
+        assert (await send("8")).status_code == 200
+        assert (await first).json() == {"request": 1}
+        assert (await send("7")).status_code == 200
 
 
 async def test_a_member_sees_only_the_pages_of_their_apps(app: FastAPI) -> None:

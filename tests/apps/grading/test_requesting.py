@@ -80,6 +80,8 @@ async def test_a_plain_program_asks_and_a_request_waits_for_a_coordinator(
     broker_url: str, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     identity = await asyncio.to_thread(_confirmed, database, Files(str(tmp_path)), 7, b"x")
+    with pytest.raises(UsageError, match="1 to 10000 characters"):  # before it is sent: nobody reads it yet
+        await students.request(Wiring(), broker_url, identity, 7, "x" * 10_001)
     monkeypatch.setattr(students, "REPLY_WITHIN", 0.1)
     with pytest.raises(RequestTimeout, match="waits on the broker"):
         await students.request(Wiring(), broker_url, identity, 7, "first")

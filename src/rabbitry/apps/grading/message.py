@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final, Self
 
+from rabbitry.exceptions import UsageError
 from rabbitry.flow import Message
 from rabbitry.flow.exceptions import Reject
 from rabbitry.flow.message import node_name
@@ -47,6 +48,8 @@ LONGEST_NAME: Final = 200
 """Characters of a module's or student's name received over the wire."""
 LONGEST_TEXT: Final = 100_000
 """Characters of a feedback or a remark; each hop carries all of them on."""
+LONGEST_REASON: Final = 10_000
+"""Characters of the reason of a request for another look."""
 MOST_HOPS: Final = 1_000
 """Entries of a History; an assignment that is sent back more often is in a loop."""
 _NO_TEXT: Final = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f]")
@@ -260,6 +263,12 @@ def as_sent(data: bytes, *, is_binary: bool) -> str | None:
 def identity(text: str) -> str:
     """Return an id that can be shown and typed: the text itself if possible, else a digest of it."""
     return text if _GOOD_ID.fullmatch(text) else hashlib.sha256(text.encode(errors="replace")).hexdigest()[:32]
+
+
+def check_reason(text: str) -> None:
+    """Raise UsageError if a text can't be the reason of a request for another look."""
+    if not text.strip() or len(text) > LONGEST_REASON:
+        raise UsageError(f"the reason of a request must have 1 to {LONGEST_REASON} characters")
 
 
 def sendable(text: str) -> str:

@@ -18,7 +18,7 @@ import msgspec
 from rabbitry._decode import decode_object, json_decoder
 from rabbitry._ids import NoSuchID
 from rabbitry.amqp.client import Properties, connect
-from rabbitry.apps.grading.message import ID, LONGEST_NAME, Assignment, Progress, sendable, submission
+from rabbitry.apps.grading.message import ID, LONGEST_NAME, Assignment, Progress, check_reason, sendable, submission
 from rabbitry.apps.grading.modules import Course, Module
 from rabbitry.apps.grading.receiving import new_id
 from rabbitry.apps.grading.requesting import KEY as REQUESTS_KEY
@@ -315,6 +315,7 @@ async def request(
         RequestTimeout: No coordinator has replied yet. The request waits on the broker.
         ConnectFailed: The broker can't be reached.
     """
+    check_reason(reason)  # before it waits on the broker
     asked = Asked(sendable(identity), student, sendable(reason))
     async with RoleSet(wiring, [RoleSpec("coordinator")]).app().publisher(url, strict=strict) as publisher:
         try:

@@ -61,6 +61,7 @@ class RequestRoutes:
         self._wiring = wiring
         self._records = records
         self._fetch = fetch
+        self._asking: set[str] = set()
 
     def add_to(self, router: APIRouter) -> None:
         """Add the routes."""
@@ -94,7 +95,14 @@ class RequestRoutes:
         wiring = await self._wiring()
         number = person_of(user_of(request)).number(asked.student.strip())
         student = student_number(number, wiring.course)
-        return json_response({"request": await ask(wiring, self._url, identity, student, asked.reason)})
+        # Without a coordinator each request waits on the broker, and its page for a reply: a student has one at a time.
+        if str(student) in self._asking:
+            raise UsageError(f"a request of student {student} is being sent: wait for its reply")
+        self._asking.add(str(student))
+        try:
+            return json_response({"request": await ask(wiring, self._url, identity, student, asked.reason)})
+        finally:
+            self._asking.discard(str(student))
 
     @needs(Role.OPERATOR, DEMONSTRATOR, ASSISTANT)
     async def answer(self, number: int, request: Request) -> Response:

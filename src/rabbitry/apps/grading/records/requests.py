@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, Select, func, insert, select, update
 
 from rabbitry._ids import NoSuchID
-from rabbitry.apps.grading.message import LONGEST_TEXT, Decision, now
+from rabbitry.apps.grading.message import LONGEST_TEXT, Decision, check_reason, now
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records.course import Filter, submission_of
 from rabbitry.apps.grading.records.regrading import submit_again
@@ -24,8 +24,6 @@ from rabbitry.flow.message import node_name
 ANSWERS: Final = ("upheld", "refused")
 MOST: Final = 3
 """Requests of one submission."""
-LONGEST_REASON: Final = 10_000
-"""Characters of a request's reason."""
 ANSWERING: Final = ("demonstrator", "assistant")
 """The roles that answer."""
 _ALL: Final = Filter()
@@ -74,8 +72,7 @@ def ask(connection: Connection, given: str, student: str, reason: str, message: 
     if known is not None:
         return _request(known)
     found = submission_of(connection, given, least=least, student=student)
-    if not reason.strip() or len(reason) > LONGEST_REASON:
-        raise UsageError(f"the reason of a request must have 1 to {LONGEST_REASON} characters")
+    check_reason(reason)
     mine = submissions.c.id == found.id
     locked = connection.execute(select(submissions.c.confirmed_by).where(mine).with_for_update()).scalar()
     if locked is None:
