@@ -5,10 +5,12 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
+from sqlalchemy import update
 
 from rabbitry.apps.grading.message import Assignment, Decision, submission
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, course
+from rabbitry.apps.grading.records.schema import submissions
 from rabbitry.apps.grading.records.statistics import statistics_of
 from rabbitry.apps.grading.roles import ROLES, decide
 from rabbitry.cli import _root
@@ -65,6 +67,15 @@ def test_a_module_without_submissions_has_none(database: Database) -> None:
     found = database.read_now(partial(statistics_of, module="data_mining", course=Course()))
     assert (found["submissions"], found["waiting"], found["marks"]["mean"]) == (0, [], None)
     assert {one["p50"] for one in found["stages"]} == {None}
+
+
+@pytest.mark.parametrize(("mark", "out_of"), [(1e308, 1e-300), (-1e308, 1.0), (1e308, 1.0)])
+def test_forged_marks_are_in_no_mean(filled: Database, mark: float, out_of: float) -> None:
+    forged = [_recorded(filled, student, 1.0, (1.0, 1.0, 1.0)) for student in range(10, 13)]
+    values = update(submissions).where(submissions.c.id.in_(forged)).values(mark=mark, out_of=out_of)
+    filled.write_now(lambda connection: connection.execute(values))
+    marks = filled.read_now(partial(statistics_of, module="cloud_computing", course=Course()))["marks"]
+    assert (marks["given"], sum(marks["classes"]), round(marks["mean"], 4)) == (7, 4, 0.5225)
 
 
 def test_the_command_prints_them(

@@ -18,6 +18,8 @@ from rabbitry.apps.grading.roles import ROLES
 
 BINS: Final = 10
 """Classes of marks, each a tenth of the maximum."""
+_MOST_SHARE: Final = 1000.0
+"""How many times its maximum a mark may be. A message may bring any numbers, of which the mean would be none."""
 LONGEST: Final = 10
 """Submissions that wait longest."""
 _STAGES: Final = {(role.takes, role.gives): role.name for role in ROLES.values()}
@@ -57,8 +59,8 @@ def statistics_of(connection: Connection, module: str, course: Course) -> dict[s
 
 
 def _marks(given: Sequence[tuple[float, float | None]]) -> dict[str, Any]:
-    """Describe marks, each with its maximum; the classes have those with a maximum, bonus points in the last one."""
-    shares = [mark / total for mark, total in given if total]
+    """Describe marks, given with their maxima, if these are sound; bonus points are in the last class."""
+    shares = [share for mark, total in given if total and abs(share := mark / total) <= _MOST_SHARE]
     classes = [0] * BINS
     for share in shares:
         classes[min(max(int(share * BINS), 0), BINS - 1)] += 1
