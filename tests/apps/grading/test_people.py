@@ -187,8 +187,13 @@ async def test_each_person_sees_only_what_they_may(app: FastAPI, database: str) 
                 made = submission("77", "data_mining", b"x", "x.py", identity)
                 put = partial(inbox.put, role=ROLES["demonstrator"], assignment=made, exchange="x", message=identity)
                 records.write_now(put)
-        refused = await http.get("/grading/api/files/twin", auth=("student", PASSWORD))
-        assert (refused.status_code, "twin1" in refused.text) == (404, False)
+        for name, place in (
+            ("student", "files/twin"),
+            ("demonstrator", "files/twin"),
+            ("demonstrator", "inbox/demonstrator/twin"),
+        ):
+            refused = await http.get(f"/grading/api/{place}", auth=(name, PASSWORD))
+            assert (refused.status_code, "twin1" in refused.text) == (404, False), place
 
 
 async def test_a_student_hands_in_only_their_own_work(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:

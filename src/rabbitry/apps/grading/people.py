@@ -50,6 +50,11 @@ class Person:
         """The name under which a decision is recorded if the person types none."""
         return self.name or user_name()
 
+    @property
+    def sees_all(self) -> bool:
+        """Whether the person may see all submissions. Others learn nothing of the ids that they may not see."""
+        return self.student is None and self.modules is None
+
     def within(self, wanted: Filter) -> Filter:
         """Return a filter that selects only what the person may see."""
         return replace(wanted, student=self.student, modules=self.modules)

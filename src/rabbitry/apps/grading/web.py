@@ -177,7 +177,7 @@ class Pages:
             try:
                 found = judging.described(connection, identity, known, least=LEAST)
             except NoSuchID as error:
-                if error.is_ambiguous and person.student is None:  # a student learns nothing of others' ids
+                if error.is_ambiguous and person.sees_all:
                     raise
                 return None
             if not person.sees(found["student"], found["module"]):
@@ -339,7 +339,10 @@ class Pages:
         records = await self._records()
         if records is None:
             raise _nothing_waits(identity)
-        found = await records.read(partial(inbox.item, identity=identity, role=name))
+        try:
+            found = await records.read(partial(inbox.item, identity=identity, role=name))
+        except NoSuchID as error:
+            raise _nothing_waits(identity) if error.is_ambiguous and not person.sees_all else error from error
         if not person.sees(found.assignment.student, found.assignment.module):
             raise _nothing_waits(identity)
         return found
@@ -356,7 +359,7 @@ class Pages:
             found = await records.read(partial(course.submission_of, given=given, student=person.student))
         except NoSuchID as error:
             if error.is_ambiguous:
-                raise unknown if person.student is not None else error from error
+                raise error if person.sees_all else unknown from error
         else:
             if not person.sees_submission(found):
                 raise unknown
@@ -366,7 +369,7 @@ class Pages:
         try:
             item = await records.read(partial(inbox.handed_in, given=given))
         except NoSuchID as error:  # its text may name others' ids
-            raise unknown if person.student is not None else error from error
+            raise error if person.sees_all else unknown from error
         if not person.sees(item.assignment.student, item.assignment.module):
             raise unknown
         return file_name(item.assignment.name, item.assignment.id), item.assignment.solution()
