@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Locator, expect
+from playwright.async_api import Browser, Locator, Route, expect
 
 from rabbitry.apps.grading.message import submission
 from rabbitry.apps.grading.records import Database, inbox, outbox
@@ -215,3 +215,24 @@ async def test_a_phone_needs_no_scrolling_sideways(browser: Browser, embedded_ur
                 await expect(page.locator(".history > li")).to_have_count(4, timeout=_WITHIN)
                 assert await page.evaluate("document.documentElement.scrollWidth") <= 360
                 await page.close()
+
+
+@ON_EMBEDDED
+async def test_a_comparison_is_followed_over_a_failed_request(
+    browser: Browser, broker_url: str, database_url: str
+) -> None:
+    nothing = {"pairs": [], "compared": 0, "left_out": {}, "at": None, "error": None, "is_running": True}
+    ended = nothing | {"compared": 3, "at": "2026-11-01T12:00:00+00:00", "is_running": False}
+    answers = [(200, nothing), (400, {"error": "not this time"}), (200, ended)]
+
+    async def answer(route: Route) -> None:
+        status, data = answers.pop(0)
+        await route.fulfill(status=status, content_type="application/json", body=json.dumps(data))
+
+    async with _web(broker_url, database_url) as web:
+        watched = await _opened(browser, web)
+        await watched.page.route("**/api/similar?*", answer)
+        panel = await watched.go("similar")
+        await expect(panel.get_by_role("status")).to_contain_text("3 submissions compared", timeout=_WITHIN)
+        await expect(panel.get_by_role("alert")).to_have_count(0)
+        assert (answers, watched.complaints) == ([], [])

@@ -15,6 +15,7 @@ export class Similar extends Component {
   }
 
   componentWillUnmount() {
+    this.isGone = true; // an answer that is still on its way must not ask again
     clearTimeout(this.timer);
   }
 
@@ -24,12 +25,19 @@ export class Similar extends Component {
     if (refused() || !module) return;
     try {
       const found = await (start ? compare({ module }) : ask(`similar?${query({ module })}`));
-      if (module !== this.state.module) return;
+      if (this.isGone || module !== this.state.module) return;
       this.setState({ found, error: null });
-      if (found.is_running) this.timer = setTimeout(() => this.load(), EACH);
+      this.askAgain(found.is_running);
     } catch (error) {
-      if (module === this.state.module) this.setState({ error: error.message });
+      if (this.isGone || module !== this.state.module) return;
+      this.setState({ error: error.message });
+      this.askAgain(this.state.found?.is_running); // it goes on, whatever became of one question
     }
+  }
+
+  askAgain(isRunning) {
+    clearTimeout(this.timer);
+    if (isRunning) this.timer = setTimeout(() => this.load(), EACH);
   }
 
   choose = (event) => this.setState({ module: event.currentTarget.value, found: null, error: null }, () => this.load());
