@@ -243,7 +243,7 @@ class VirtualHost:
         compare_arguments(("alternate-exchange",), where, arguments, known.arguments)
 
     def _set_up_delays(self, exchange: Exchange, number: int) -> None:
-        """Give an exchange with delays a place for its messages; `number` is that of this place in the store."""
+        """Assign an exchange with delays a place for its messages; `number` is that of this place in the store."""
         if exchange.has_delays:
             exchange.waiting = WaitingRoom(self, exchange.name, functools.partial(self._route_late, exchange))
             exchange.waiting.id = number
