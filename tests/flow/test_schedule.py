@@ -164,3 +164,19 @@ def test_a_schedule_belongs_to_one_stage_that_takes_ticks() -> None:
 
     with pytest.raises(rabbitry.AppError, match="missed='none': must be"):
         app.every("1h", missed="none")(daily)  # type: ignore[arg-type] # as a user may write it
+
+
+def test_an_idempotent_stage_has_a_schedule_if_it_takes_ticks() -> None:
+    app = rabbitry.App("once")
+
+    @app.every("1h")
+    @app.stage("hourly", idempotent=True)
+    def clean(tick: rabbitry.Tick) -> None: ...
+
+    assert list(app.spec().schedules) == ["clean"]
+    assert list(app.stages) == ["clean"]
+    with pytest.raises(rabbitry.AppError, match="parameter 'text' must be a rabbitry"):
+
+        @app.every("1h")
+        @app.stage("texts", idempotent=True)
+        def other(text: str) -> None: ...

@@ -138,6 +138,8 @@ class App:
         """By the name of their stage."""
         self._schedules: dict[str, Schedule] = {}
         """By the name of their stage."""
+        self._functions: dict[str, Handler] = {}
+        """By the name of their stage, whose own handler may be a wrapper; see `_gates`."""
         self._rates: dict[str, Rate] = {}
         """By the name of their stage."""
         self._totals: dict[str, int] = {}
@@ -264,9 +266,8 @@ class App:
             if idempotent:
                 stage = make_idempotent(stage, what, idempotent, app=self.name, store=self.store, window=self.window)
                 self._exchanges[stage.queue] = ""  # it sends messages to itself
-            if concurrency is None and (
-                rate or total_concurrency
-            ):  # a worker would hold more messages than it may begin for long
+            if concurrency is None and (rate or total_concurrency):
+                # Else a worker would hold more messages than it may begin for long.
                 stage = replace(stage, concurrency=min(stage.concurrency, _most_at_once(rate, total_concurrency)))
             if total_concurrency is not None and batch is not None:
                 raise AppError(f"{what}: total_concurrency=… is for stages without batch=…")
@@ -413,15 +414,16 @@ class App:
         what = described(self.name, None, handler)
         check_missed(missed, what)
         schedule = make(what)
-        stage = next((stage for stage in self.stages.values() if stage.handler is handler), None)
-        if stage is None:
-            self.stage(called(handler))(handler)
-            stage = self.stages[called(handler)]
+        name = next((name for name, function in self._functions.items() if function is handler), None)
+        if name is None:
+            name = called(handler)
+            self.stage(name)(handler)
+        stage = self.stages[name]
         if stage.name in self._schedules:
             raise AppError(
                 f"{what}: it has a schedule already ({self._schedules[stage.name].when}): one for each stage"
             )
-        if stage.signature.type not in (Tick, bytes):
+        if stage.value_codec.type not in (Tick, bytes):
             raise AppError(
                 f"{what}: parameter {stage.signature.value!r} must be a rabbitry.Tick, since it is scheduled"
             )
@@ -539,6 +541,7 @@ class App:
             if other.queue == stage.queue:
                 raise AppError(f"{stage.where}: queue {stage.queue!r} is already that of {other.where}")
         self.stages[stage.name] = stage
+        self._functions[stage.name] = handler
         if stage.exchange:
             self._exchanges.setdefault(stage.key, stage.exchange)
         if stage.kind == "process":
