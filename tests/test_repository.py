@@ -45,6 +45,12 @@ def test_no_python_cache_or_database_is_tracked() -> None:
     assert [path for path in _tracked() if path.suffix in {".pyc", ".db", ".log", ".env"}] == []
 
 
+def test_the_top_folder_holds_only_what_its_readers_look_for_there() -> None:
+    files = {path.name for path in _tracked() if path.parent == ROOT}
+    named = {"LICENSE", "Makefile", "mkdocs.yml", "pyproject.toml"}
+    assert {name for name in files if not name.startswith(".") and not name.endswith((".md", ".lock"))} == named
+
+
 def _packages() -> list[Path]:
     return sorted(path for top in ("src/rabbitry", "tests") for path in (ROOT / top).rglob("__init__.py"))
 

@@ -68,8 +68,9 @@ async def answered(url: str, database: Database) -> AsyncIterator[None]:
     with database:
         async with rabbitry.connect(url) as connection:
             # Questions from before the keeper consumes wait in the queue.
-            await (await connection.channel()).declare_queue(names.QUESTION_QUEUE, durable=True)
-            task = asyncio.create_task(answer_questions(database, stop, connection))
+            answering = asyncio.Event()
+            task = asyncio.create_task(answer_questions(database, stop, answering, connection))
+            await answering.wait()
             yield
             stop.set()
             await task

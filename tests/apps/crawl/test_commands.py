@@ -129,7 +129,7 @@ def keeper(url: str, database_url: str, replies: Callable[[Command], Answer] | N
             await (await connection.channel()).declare_queue(names.QUESTION_QUEUE, durable=True)
             task = asyncio.create_task(commands(connection))
             with Database(database_url) as database:
-                await answer_questions(database, stop, connection)
+                await answer_questions(database, stop, asyncio.Event(), connection)
             task.cancel()
             await asyncio.wait((task,))
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pika
 
-import rabbitry
 from rabbitry.apps.grading.files import Files
 from rabbitry.apps.grading.message import Assignment
 from rabbitry.apps.grading.modules import Course
@@ -18,7 +17,6 @@ from rabbitry.apps.grading.service import run
 from rabbitry.apps.grading.signatures import Signer
 from rabbitry.apps.grading.stages import Marker, RoleSet, RoleSpec, Wiring
 from rabbitry.apps.grading.students import Submitter
-from rabbitry.flow.wiring import topology
 from tests.support.waiting import eventually
 
 CC = Course().module("cloud_computing")
@@ -45,13 +43,12 @@ async def role_set(
     files: Files | None = None,
     signer: Signer | None = None,
 ) -> AsyncIterator[RoleSet]:
-    """Run role specs within the block, after their declarations on the broker."""
-    stop = asyncio.Event()
+    """Run role specs within the block, after they have started."""
+    stop, started = asyncio.Event(), asyncio.get_running_loop().create_future()
     made = RoleSet(wiring or Wiring(), specs, database, markers or {}, files=files, signer=signer)
-    async with rabbitry.connect(url) as connection:
-        await topology.declare(connection, made.app().spec())
-    task = asyncio.create_task(run(made, url, stop, connect_attempts=20))
+    task = asyncio.create_task(run(made, url, stop, connect_attempts=20, started=started.set_result))
     try:
+        await asyncio.wait((task, started), return_when=asyncio.FIRST_COMPLETED)
         yield made
     finally:
         stop.set()

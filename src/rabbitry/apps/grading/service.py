@@ -50,7 +50,7 @@ async def run(
 ) -> bool:
     """Run roles until `stop` is set. Return whether handlers in progress finished within `deadline`.
 
-    `started` is called with the names of the app and its stages when all of them consume.
+    `started` is called with the names of the app and its stages when all of them consume and queries are answered.
     Raises the errors of `Worker`: ConnectFailed past `connect_attempts`, LoginRefused, TopologyMismatch and so on.
     """
     app = role_set.app()
@@ -58,12 +58,14 @@ async def run(
     role_set.found_type = lambda: worker.exchange_type
     if await until(stop, worker.__aenter__()) is None:
         return True
-    if started is not None:
-        started(f"{app.name}: {', '.join(stage.name for stage in worker.stages)}")
-    ending = asyncio.Event()
-    sides = [asyncio.create_task(side) for side in _sides(role_set, url, ending)]
+    ending, answering = asyncio.Event(), asyncio.Event()
+    sides = [asyncio.create_task(side) for side in _sides(role_set, url, ending, answering)]
     waiting = [asyncio.create_task(worker.wait()), asyncio.create_task(stop.wait()), *sides]
+    ready = asyncio.create_task(answering.wait())
     try:
+        await asyncio.wait([ready, *waiting], return_when=asyncio.FIRST_COMPLETED)
+        if started is not None and answering.is_set():
+            started(f"{app.name}: {', '.join(stage.name for stage in worker.stages)}")
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         ending.set()
         role_set.turns.close()
@@ -75,17 +77,22 @@ async def run(
         ending.set()
         if sides:
             await asyncio.wait(sides, timeout=deadline)
-        for task in waiting:
+        for task in (ready, *waiting):
             task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
+        await asyncio.gather(ready, *waiting, return_exceptions=True)
     for name, number in sorted(role_set.left_alone.items()):
         _logger.info("%s: %s of others left alone", name, counted(number, "message"))
     return is_done
 
 
-def _sides(role_set: RoleSet, url: str, stop: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
-    """Return the tasks beside the worker, each with its own connection."""
+def _sides(
+    role_set: RoleSet, url: str, stop: asyncio.Event, answering: asyncio.Event
+) -> list[Coroutine[Any, Any, None]]:
+    """Return the tasks beside the worker, each with its own connection. `answering` is set once queries are taken."""
     database = role_set.database
+    is_asked = database is not None and any(spec.role == "coordinator" for spec in role_set.specs)
+    if not is_asked:
+        answering.set()
     if database is None:
         return []
     sides = []
@@ -96,8 +103,8 @@ def _sides(role_set: RoleSet, url: str, stop: asyncio.Event) -> list[Coroutine[A
         modules = None if signer is None or signatures is None else signatures.modules_of(signer)
         work = partial(publish_outbox, database, people, stop, signer=signer, modules=modules)
         sides.append(run_connected(url, work, name=f"{APP} outbox", stop=stop))
-    if any(spec.role == "coordinator" for spec in role_set.specs):
-        work = partial(answer_questions, database, role_set.wiring.course, stop)
+    if is_asked:
+        work = partial(answer_questions, database, role_set.wiring.course, stop, answering)
         sides.append(run_connected(url, work, name=f"{APP} status", stop=stop))
     return sides
 
@@ -190,14 +197,19 @@ class Question(msgspec.Struct):
 _decode_question = json_decoder(Question)
 
 
-async def answer_questions(database: Database, course: Course, stop: asyncio.Event, connection: Connection) -> None:
+async def answer_questions(
+    database: Database, course: Course, stop: asyncio.Event, answering: asyncio.Event, connection: Connection
+) -> None:
     """Answer queries about submissions from the records until `stop` is set.
+
+    `answering` is set once the queue for queries exists.
 
     Raises:
         ConnectionClosed: The connection was closed, or lost for good.
     """
     async with await connection.channel() as channel:
         await channel.declare_queue(STATUS_QUEUE, durable=True)
+        answering.set()
         await until(stop, _answer_all(database, course, channel))
 
 

@@ -104,15 +104,18 @@ def _limited(transaction: Transaction) -> Iterator[None]:
 # -- over the broker -------------------------------------------------------------------------------------
 
 
-async def answer_questions(database: Database, stop: asyncio.Event, connection: Connection) -> None:
+async def answer_questions(
+    database: Database, stop: asyncio.Event, answering: asyncio.Event, connection: Connection
+) -> None:
     """Answer queries from the database until `stop` is set. Raises ConnectionClosed, ConsumerCancelled.
 
-    Any number of keepers answer in parallel, active or not.
+    `answering` is set once the queue for queries exists. Any number of keepers answer in parallel, active or not.
     """
     collector = Collector()
     async with background(_collect(collector, connection)):
         async with await connection.channel(prefetch=AT_ONCE) as channel:
             await channel.declare_queue(names.QUESTION_QUEUE, durable=True)
+            answering.set()
             await until(stop, _Answering(database, channel, collector).run())
 
 

@@ -59,8 +59,9 @@ async def run(
 ) -> bool:
     """Run a keeper until `stop` is set; return whether it finished its work in progress within `deadline` seconds.
 
-    `started` is called with the node's name when it consumes. Raises the errors of `Worker`, RecordsError if the
-    database can't be opened or becomes unusable, and UsageError if another keeper has another database.
+    `started` is called with the node's name when it consumes and answers queries. Raises the errors of `Worker`,
+    RecordsError if the database can't be opened or becomes unusable, and UsageError if another keeper has another
+    database.
     """
     database = Database(options.database)
     await asyncio.to_thread(database.__enter__)
@@ -75,8 +76,8 @@ async def run(
         except BaseException:
             await worker.stop(0.0)
             raise
-        if started is not None:
-            started(str(node))
+        answering = asyncio.Event()
+        answers = partial(answer_questions, database, stop, answering)
         tasks = [
             asyncio.create_task(part)
             for part in (
@@ -84,10 +85,14 @@ async def run(
                 _tick(role, worker),
                 _fail(role),
                 run_connected(url, partial(_publish_answers, role), name=f"{names.APP} answers", stop=stop),
-                run_connected(url, partial(answer_questions, database, stop), name=f"{names.APP} questions", stop=stop),
+                run_connected(url, answers, name=f"{names.APP} questions", stop=stop),
             )
         ]
+        ready = asyncio.create_task(answering.wait())
         try:
+            await until(stop, asyncio.wait([ready, *tasks], return_when=asyncio.FIRST_COMPLETED))
+            if started is not None and answering.is_set():
+                started(str(node))
             await until(stop, asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))
             tasks[_TICKING].cancel()  # a stopped worker can't publish them
             await asyncio.wait((tasks[_TICKING],))
@@ -98,9 +103,10 @@ async def run(
                     task.result()
             return is_done
         finally:
+            ready.cancel()
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(ready, *tasks, return_exceptions=True)
     finally:
         await asyncio.to_thread(database.__exit__, None, None, None)
 
