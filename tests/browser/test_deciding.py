@@ -266,7 +266,7 @@ async def test_hidden_characters_are_shown_and_no_address_breaks_the_page(
         async with _page(browser, embedded_url, database_url) as (watched, web):
             page = watched.page
             form = await _open(page)
-            shown = await form.locator("pre.solution .hidden-letter").all_inner_texts()
+            shown = await form.locator(".solution .hidden-letter").all_inner_texts()
             assert shown == ["U+202E", "U+2066", "U+2069", "U+2066", "U+200B", "U+001B", "U+0085"]
             assert not re.search("[\u202a-\u202e\u2066-\u2069\u200b]", await page.locator("main").inner_text())
             for bad in ("submission/%E0%A4%A", "submission/%", "inbox/%FF", "%E0%A4%A", "submission/"):

@@ -65,12 +65,31 @@ async def _open_item(watched: Watched, role: str) -> Locator:
     return form
 
 
+async def _comment(form: Locator) -> None:
+    """Comment on the first line by keyboard, and on the third by pointer; a comment that is left empty is none."""
+    page = form.page
+    await form.get_by_role("button", name="Comment on line 1", exact=True).focus()
+    for key in ("j", "ArrowDown", "k", "Enter"):
+        await page.keyboard.press(key)
+    await expect(form.get_by_label("Your comment on line 2")).to_be_focused()
+    await page.keyboard.press("Escape")
+    await expect(form.get_by_label("Your comment on line 2")).to_have_count(0)
+    for key in ("Home", "Enter"):
+        await page.keyboard.press(key)
+    await page.keyboard.type(f"Why {EVIL}?")
+    await form.get_by_role("button", name="Comment on line 3", exact=True).click()
+    await page.keyboard.type("By pointer")
+    for key in ("Escape", "p"):
+        await page.keyboard.press(key)
+    await expect(form.get_by_role("button", name="Comment on line 1", exact=True)).to_be_focused()
+
+
 @ON_EMBEDDED
 async def test_people_decide_in_every_role_on_the_page(
     browser: Browser, broker_url: str, database_url: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "solution.py"
-    file.write_text(f"print('{EVIL}')\n")
+    file.write_text(f"print('{EVIL}')\n\nprint(2)\n")
     with Database(database_url) as database:
         async with _web(broker_url, database_url) as web, role_set(broker_url, database, PEOPLE):
             watched = await _opened(browser, web)
@@ -81,19 +100,22 @@ async def test_people_decide_in_every_role_on_the_page(
             identity = await said.inner_text()
 
             form = await _open_item(watched, "demonstrator")
-            await expect(form.locator("pre.solution")).to_contain_text(EVIL)
+            await expect(form.locator(".solution")).to_contain_text(EVIL)
             await form.get_by_label("Mark", exact=True).fill("11")
             await form.get_by_label("out of").fill("10")
             await form.get_by_role("button", name="Correct").click()
             await expect(form.locator(".notice.bad")).to_contain_text("is not possible")
             await form.get_by_label("Mark", exact=True).fill("3")
             await form.get_by_label("Feedback").fill(f"poor {EVIL}")
+            await _comment(form)
             await form.get_by_label("Your name").fill("Ann")
             await form.get_by_role("button", name="Correct").click()
             await expect(page.locator(".notice.good")).to_contain_text("corrected")
 
             form = await _open_item(watched, "assistant")
             await expect(form).to_contain_text("3 / 10")
+            await expect(form.locator("[data-line='1'] p.said")).to_have_text(f"demonstrator Ann: Why {EVIL}?")
+            await expect(form.locator("[data-line='3'] p.said")).to_have_text("demonstrator Ann: By pointer")
             await form.get_by_role("button", name="Send back").click()
             await expect(form.locator(".notice.bad")).to_contain_text("write why")
             await form.get_by_label("Remark").fill(f"again {EVIL}")
@@ -118,6 +140,9 @@ async def test_people_decide_in_every_role_on_the_page(
             await expect(hops).to_have_count(6, timeout=_WITHIN)
             await expect(hops.nth(5)).to_contain_text("confirmed by coordinator Ann")
             await expect(page.locator(".history")).to_contain_text(f"poor {EVIL}")
+            await page.get_by_role("button", name="Show it, with the comments (2)").click()
+            await expect(page.locator("[data-line='1'] code")).to_have_text(f"print('{EVIL}')")
+            await expect(page.locator("[data-line='1'] p.said")).to_have_text(f"demonstrator Ann: Why {EVIL}?")
             assert await page.locator("script:not([src])").count() == 0
             assert await page.locator("main img, main script").count() == 0
             assert watched.complaints == []

@@ -264,12 +264,20 @@ def test_people_work_on_the_command_line(more: dict[str, str], run: Run, file: P
         assert "print('hello')" in shown.stdout
         wrong = run("inbox", "decide", identity, "--mark", "12", "--out-of", "10")
         assert (wrong.returncode, "is not possible" in wrong.stderr) == (2, True)
-        assert "corrected" in decide("demonstrator", "--mark", "8", "--out-of", "10", "--feedback", "good")
+        for comment, why in (("x=y", "is not LINE=TEXT"), ("9=far", "has the lines 1 to 1")):
+            wrong = run("inbox", "decide", identity, "--mark", "8", "--comment", comment)
+            assert (wrong.returncode, why in wrong.stderr) == (2, True), wrong.stderr
+        first = ("--mark", "8", "--out-of", "10", "--feedback", "good", "--comment", "1=why = hello?")
+        assert "corrected" in decide("demonstrator", *first)
+        eventually_blocking(lambda: waits("assistant"), f"{identity} in assistant")
+        numbered = run("inbox", "show", identity, "--lines").stdout
+        assert ("): why = hello?" in numbered, "1  print('hello')" in numbered) == (True, True), numbered
         assert "submitted" in decide("assistant", "--send-back", "why only 8?")
         assert "corrected" in decide("demonstrator", "--mark", "9.5", "--out-of", "10", "--feedback", "=1+1")
         assert "validated" in decide("assistant")
         assert "confirmed" in decide("coordinator")
         assert _followed(identity, run) == [*_WAY[:2], "submitted", *_WAY[1:]]
+        assert "\n    line 1: why = hello?\n" in run("status", identity).stdout
     gone = run("inbox", "decide", identity)
     assert (gone.returncode, "is decided already" in gone.stderr, "as the coordinator" in gone.stderr) == (
         1,

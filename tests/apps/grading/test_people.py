@@ -29,6 +29,7 @@ ALLOWED: Final = {
     "GET /grading/api/overview": _READ,
     "GET /grading/api/submissions/{identity}": _READ,
     "GET /grading/api/files/{identity}": _READ,
+    "GET /grading/api/texts/{identity}": _READ,
     "POST /grading/api/submissions": {"student", "coordinator"},
     "GET /grading/api/inbox/{role}": _STAFF,
     "GET /grading/api/inbox/{role}/{identity}": _STAFF,
@@ -162,6 +163,8 @@ async def test_each_person_sees_only_what_they_may(app: FastAPI, database: str) 
                 # Their records have no kept files: what waits in an inbox is there.
                 file = await http.get(f"/grading/api/files/{identity}", auth=auth)
                 assert file.status_code == (200 if identity in wanted else 404), (name, file.text)
+                text = await http.get(f"/grading/api/texts/{identity}", auth=auth)
+                assert text.status_code == file.status_code, (name, text.text)
         for role, identity, status in (
             ("demonstrator", own, 200),
             ("demonstrator", elsewhere, 404),

@@ -33,10 +33,18 @@ class Submission(TypedDict):
     counts: bool
 
 
+class Comment(TypedDict):
+    """A comment on a line of the file, counted from 1."""
+
+    line: int
+    text: str
+
+
 class Hop(TypedDict):
     """A hop of a submission: the new status, and by whom, when and where.
 
     signer: the name of the key that signed it. doubt: why it is not taken as signed; null if it is, or need not be.
+    comments: on lines of the file.
     """
 
     role: str
@@ -50,6 +58,7 @@ class Hop(TypedDict):
     remark: str | None
     signer: str | None
     doubt: str | None
+    comments: list[Comment]
 
 
 class Request(TypedDict):
@@ -160,20 +169,35 @@ class Criterion(TypedDict):
     comments: list[str]
 
 
-class Opened(Brief):
+class Said(Comment):
+    """A comment, and the role and name of the person who made it."""
+
+    role: str
+    who: str
+
+
+class Text(TypedDict):
+    """The text of a file; empty if it is none. pieces, is_cut: those of `Opened`."""
+
+    pieces: list[tuple[str, str | None]]
+    is_cut: bool
+    is_binary: bool
+
+
+class Opened(Brief, Text):
     """A submission that waits, with its solution if that is text. is_cut: only the beginning is here.
 
     pieces: the same text in pieces, each with the kind of its tokens or `null`, for syntax colours. previous: the id of
     the student's attempt before this one, if its file is kept.
 
+    comments: on lines of the text, of the hops so far.
+
     rubric: the criteria by which the role's people judge it; empty if they give a mark as they like, or none.
     """
 
     solution: str
-    pieces: list[tuple[str, str | None]]
     previous: str | None
-    is_cut: bool
-    is_binary: bool
+    comments: list[Said]
     rubric: list[Criterion]
     actions: list[str]
     remarks: list[str | None]

@@ -9,11 +9,13 @@ import hashlib
 import math
 import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final, Self
 
+from rabbitry.apps.grading.comments import COMMENTS, LineComment
+from rabbitry.apps.grading.comments import as_sent as comments_as_sent
 from rabbitry.exceptions import UsageError
 from rabbitry.flow import Message
 from rabbitry.flow.exceptions import Reject
@@ -59,13 +61,14 @@ _GOOD_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A role's decision. mark, out_of: None if it gives no mark. remark: why it was sent back."""
+    """A role's decision. mark, out_of: None if it gives no mark. remark: why it was sent back. comments: on lines."""
 
     who: str
     mark: float | None = None
     out_of: float | None = None
     feedback: str | None = None
     remark: str | None = None
+    comments: tuple[LineComment, ...] = ()
 
     def __post_init__(self) -> None:
         """Replace the bytes of a command line that are not UTF-8, so that the text can be sent."""
@@ -73,6 +76,8 @@ class Decision:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, sendable(value))
+        comments = tuple(replace(one, text=sendable(one.text)) for one in self.comments)
+        object.__setattr__(self, "comments", comments)
 
 
 class Assignment(dict[str, Any]):
@@ -198,6 +203,8 @@ class Assignment(dict[str, Any]):
         if decision.remark is not None:
             entry["remark"] = decision.remark
             moved[REMARKS] = [*self.remarks, decision.remark]
+        if decision.comments:
+            entry[COMMENTS] = comments_as_sent(decision.comments)
         moved[STATUS] = status
         moved[HISTORY] = [*self.history, entry]
         return moved
@@ -235,19 +242,24 @@ def submission(
 ) -> Assignment:
     """Make the assignment that a student submits. A solution that is not UTF-8 text is encoded as base64."""
     fields: dict[str, Any] = {STUDENT: student}
-    try:
+    if is_text(solution):
         fields[SOLUTION] = solution.decode()
-    except UnicodeDecodeError:
-        is_text = False
     else:
-        is_text = _NO_TEXT.search(solution) is None
-    if not is_text:
         fields[SOLUTION] = base64.b64encode(solution).decode()
         fields[ENCODING] = "base64"
     fields |= {MODULE: module, STATUS: "submitted", NAME: sendable(name), ID: identity_}
     made = Assignment(fields).moved("submitted", "student", Decision(who or user_name()))
     made.history[0][HASH] = hashlib.sha256(solution).hexdigest()
     return made
+
+
+def is_text(data: bytes) -> bool:
+    """Return whether a file is UTF-8 text."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return _NO_TEXT.search(data) is None
 
 
 def as_sent(data: bytes, *, is_binary: bool) -> str | None:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from rabbitry.apps.grading.comments import check_comments
 from rabbitry.apps.grading.message import FEEDBACK, LONGEST_TEXT, MARK, OUT_OF, Assignment, Decision, number
 from rabbitry.apps.grading.modules import Course
 from rabbitry.exceptions import UsageError
@@ -100,6 +101,8 @@ def decide(
     _check_mark(decision.mark, decision.out_of, may_exceed=by_scheme or is_kept)
     if max(len(decision.feedback or ""), len(decision.remark or "")) > LONGEST_TEXT:
         raise UsageError(f"feedback and remark may have at most {LONGEST_TEXT} characters")
+    if decision.comments:
+        check_comments(decision.comments, None if assignment.is_binary else assignment.solution_text())
     if action == "send-back":
         if not (decision.remark or "").strip():
             raise UsageError("no remark: write why it is sent back")

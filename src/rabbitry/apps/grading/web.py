@@ -21,13 +21,15 @@ from rabbitry._ids import NoSuchID
 from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import answers, json_response, route_class
 from rabbitry.apps.exceptions import NoRecords
-from rabbitry.apps.grading.answers import Decided, Described, Inbox, Opened, Overview, Statistics, Submitted
+from rabbitry.apps.grading.answers import Decided, Described, Inbox, Opened, Overview, Statistics, Submitted, Text
+from rabbitry.apps.grading.comments import LineComment
 from rabbitry.apps.grading.files import VARIABLE
 from rabbitry.apps.grading.message import LONGEST_NAME, Decision, file_name, number
 from rabbitry.apps.grading.modules import Course, Module, load_course
 from rabbitry.apps.grading.people import COORDINATOR, EVERYBODY, STAFF, STUDENT, Person, person_of
 from rabbitry.apps.grading.roles import ROLES, role_named
 from rabbitry.apps.grading.rubric import Score, scored
+from rabbitry.apps.grading.showing import LONGEST, comments_in, shown, shown_text
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.students import Submitter, checked, student_number
 from rabbitry.apps.grading.web_requests import RequestRoutes
@@ -44,8 +46,6 @@ SHOWN: Final = 100
 """Submissions and waiting items on one page of a list."""
 _FORM_BYTES: Final = 20_000
 """Bytes that a form may have beside the file."""
-_LONGEST_SHOWN: Final = 200_000
-"""Characters of a solution that the page shows."""
 
 PageNumber: TypeAlias = Annotated[int, Query(ge=0, le=1_000_000)]
 T = TypeVar("T")
@@ -53,7 +53,10 @@ _logger = logging.getLogger(__name__)
 
 
 class Verdict(msgspec.Struct, forbid_unknown_fields=True):
-    """A decision sent by the page. item: the number of the inbox entry that was shown. scores: by the rubric."""
+    """A decision sent by the page.
+
+    item: the number of the inbox entry that was shown. scores: by the rubric. comments: on lines of the file.
+    """
 
     action: str
     item: int | None = None
@@ -63,6 +66,7 @@ class Verdict(msgspec.Struct, forbid_unknown_fields=True):
     feedback: str | None = None
     remark: str | None = None
     scores: dict[str, Score] | None = None
+    comments: tuple[LineComment, ...] = ()
 
 
 class Pages:
@@ -106,6 +110,7 @@ class Pages:
         add("/api/submissions/{identity}", self.submission, responses=answers(Described | None))
         content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
         add("/api/files/{identity}", self.file, response_class=Response, responses={200: {"content": content}})
+        add("/api/texts/{identity}", self.text, responses=answers(Text))
         add("/api/inbox/{role}", self.waiting, responses=answers(Inbox))
         add("/api/inbox/{role}/{identity}", self.item, responses=answers(Opened))
         add("/api/inbox/{role}/{identity}", self.decide, methods=["POST"], responses=answers(Decided))
@@ -208,21 +213,18 @@ class Pages:
     @needs(Role.OPERATOR, *STAFF)
     async def item(self, request: Request, role: str, identity: str) -> Response:
         """Return a waiting submission, with the solution if it is text."""
-        from rabbitry.apps.grading.colours import coloured
         from rabbitry.apps.grading.records.course import attempt_before
 
         found = await self._item(person_of(user_of(request)), role, identity)
         assignment = found.assignment
-        text = "" if assignment.is_binary else assignment.solution_text()
-        shown = text[:_LONGEST_SHOWN]
+        text = None if assignment.is_binary else assignment.solution_text()
         return json_response(
             _brief(found)
+            | await asyncio.to_thread(shown_text, text, assignment.name)
             | {
-                "solution": shown,
-                "pieces": await asyncio.to_thread(coloured, shown, assignment.name),
+                "solution": (text or "")[:LONGEST],
+                "comments": comments_in(assignment.history),
                 "previous": await self._read(partial(attempt_before, identity=assignment.id), None),
-                "is_cut": len(text) > _LONGEST_SHOWN,
-                "is_binary": assignment.is_binary,
                 "rubric": msgspec.to_builtins((await self._known()).rubric(assignment.module, found.role)),
                 "actions": list(ROLES[role_named(role).name].actions),
                 "remarks": [_shown(remark) for remark in assignment.remarks],
@@ -244,6 +246,12 @@ class Pages:
                 "Cache-Control": "no-store",
             },
         )
+
+    @needs(Role.OPERATOR, *EVERYBODY)
+    async def text(self, request: Request, identity: str) -> Response:
+        """Return the text of a submitted file with its syntax colours."""
+        name, data = await self._handed_in(person_of(user_of(request)), identity)
+        return json_response(await asyncio.to_thread(shown, data, name))
 
     # -- writing ---------------------------------------------------------------------------------------
 
@@ -283,7 +291,9 @@ class Pages:
             raise UsageError(f"invalid decision: {error}") from error
         person = person_of(user_of(request))
         who = person.name or verdict.who.strip()[:LONGEST_NAME] or person.who
-        decision = Decision(who, verdict.mark, verdict.out_of, verdict.feedback or None, verdict.remark)
+        decision = Decision(
+            who, verdict.mark, verdict.out_of, verdict.feedback or None, verdict.remark, verdict.comments
+        )
         found = await self._item(person, role, identity)
         known = await self._known()
         if verdict.scores is not None:
@@ -429,5 +439,5 @@ def _brief(item: Item) -> dict[str, Any]:
 
 def _shown(value: object) -> str | None:
     if value is None or isinstance(value, str):
-        return value if value is None else value[:_LONGEST_SHOWN]
-    return msgspec.json.encode(value).decode()[:_LONGEST_SHOWN]
+        return value if value is None else value[:LONGEST]
+    return msgspec.json.encode(value).decode()[:LONGEST]

@@ -22,6 +22,7 @@ from rabbitry.runtime.output import many_lines, one_line, print_json, say
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rabbitry.apps.grading.comments import LineComment
     from rabbitry.apps.grading.message import Decision
     from rabbitry.apps.grading.modules import Course
     from rabbitry.apps.grading.records import Database
@@ -80,13 +81,20 @@ def list_(
 
 @app.command("show")
 def show(
-    context: typer.Context, id: ItemId, role: RoleOption = None, database: DatabaseURL = None, *, as_json: Json = False
+    context: typer.Context,
+    id: ItemId,
+    role: RoleOption = None,
+    database: DatabaseURL = None,
+    *,
+    lines: Annotated[bool, typer.Option("--lines", help="Number the lines of the solution.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show one waiting submission: the solution, and its history.
 
     Example: rabbitry grading inbox show 3f2a
     """
     from rabbitry.apps.grading.records.inbox import item
+    from rabbitry.apps.grading.showing import comments_in
 
     with _opened(context, database, id) as records:
         found = records.read_now(partial(item, identity=id, role=None if role is None else _role(role)))
@@ -106,6 +114,7 @@ def show(
         ("mark", mark_of(assignment.get("Mark"), assignment.get("OutOf"))),
         ("feedback", assignment.get("Feedback") or ""),
         *(("remark", remark) for remark in assignment.remarks),
+        *(("comment", f"line {one['line']} ({one['who']}): {one['text']}") for one in comments_in(assignment.history)),
     ):
         if value:
             print(f"{name:10}{one_line(str(value))}")
@@ -114,7 +123,13 @@ def show(
         what = f"{counted(size, 'byte')} of binary data"
         print(f"{what}; save the file with: rabbitry grading inbox save {assignment.id}")
     else:
-        print(many_lines(assignment.solution_text()))
+        text = assignment.solution_text()
+        print(many_lines(_numbered(text) if lines else text))
+
+
+def _numbered(text: str) -> str:
+    rows = text.removesuffix("\n").split("\n")
+    return "\n".join(f"{number:{len(str(len(rows)))}}  {row}" for number, row in enumerate(rows, 1))
 
 
 @app.command("save")
@@ -150,6 +165,10 @@ Points = Annotated[
         show_default=False,
     ),
 ]
+Comment = Annotated[
+    list[str] | None,
+    typer.Option(metavar="LINE=TEXT", help="A comment on a line of the file; once for each.", show_default=False),
+]
 SendBack = Annotated[
     str | None,
     typer.Option(
@@ -169,6 +188,7 @@ def decide(
     no_mark: NoMark = False,
     feedback: Feedback = None,
     score: Points = None,
+    comment: Comment = None,
     send_back: SendBack = None,
     config: Config = None,
     database: DatabaseURL = None,
@@ -188,7 +208,7 @@ def decide(
     if no_mark and (mark is not None or out_of is not None):
         raise UsageError("--no-mark can't be combined with --mark or --out-of")
     course = load_course(config)
-    decision = Decision(user_name(), mark, out_of, feedback, send_back)
+    decision = Decision(user_name(), mark, out_of, feedback, send_back, _comments(comment or []))
     wanted = None if role is None else _role(role)
     with _opened(context, database, id) as records:
         found = records.read_now(partial(item, identity=id, role=wanted))
@@ -207,6 +227,18 @@ def decide(
             f"{done.id}  {done.status}"
             + (f"  {mark_of(decision.mark, decision.out_of)}" if action == "correct" else "")
         )
+
+
+def _comments(texts: list[str]) -> tuple[LineComment, ...]:
+    from rabbitry.apps.grading.comments import LineComment
+
+    found = []
+    for text in texts:
+        line, _, said = text.partition("=")
+        if not (line.isascii() and line.isdecimal() and len(line) < 10 and said.strip()):
+            raise UsageError(f"--comment {text!r} is not LINE=TEXT")
+        found.append(LineComment(int(line), said.strip()))
+    return tuple(found)
 
 
 def _scores(texts: list[str]) -> dict[str, Score]:

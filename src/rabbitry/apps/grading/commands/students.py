@@ -210,5 +210,7 @@ def _show_status(found: Mapping[str, Any], before: Mapping[str, Any] | None, *, 
         mark += "" if not mark or hop["out_of"] is None else f" of {hop['out_of']:g}"
         text = hop["remark"] or hop["feedback"] or ""
         print(one_line(f"{hop['at'][:19]}  {hop['status']:10} by {hop['role']} {hop['who']}{mark}  {text}"), flush=True)
+        for one in hop.get("comments", ()):  # an older coordinator answers without
+            print("   ", one_line(f"line {one['line']}: {one['text']}"), flush=True)
     if not found["history"]:
         print(one_line(found["status"]))

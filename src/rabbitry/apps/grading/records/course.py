@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -27,6 +28,7 @@ from sqlalchemy import (
 )
 
 from rabbitry._ids import NoSuchID, pick
+from rabbitry.apps.grading.comments import LineComment, as_sent, comments_of
 from rabbitry.apps.grading.files import Kept
 from rabbitry.apps.grading.message import (
     FEEDBACK,
@@ -91,6 +93,7 @@ class Hop:
     """A hop of a submission: the new status, and by whom, when and where.
 
     signer: the name of the key that signed it. doubt: why it is not taken as signed; None if it is, or need not be.
+    comments: on lines of the file, by line.
     """
 
     role: str
@@ -104,6 +107,7 @@ class Hop:
     remark: str | None
     signer: str | None
     doubt: str | None
+    comments: tuple[LineComment, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON data."""
@@ -112,7 +116,14 @@ class Hop:
 
 _CHANGING: Final = ("status", "step", "mark", "out_of", "feedback", "updated_at")
 """Columns of a submission that its next hop changes."""
-_HANDED_IN: Final = {"status": "submitted", "mark": None, "out_of": None, "feedback": None, "remark": None}
+_HANDED_IN: Final = {
+    "status": "submitted",
+    "mark": None,
+    "out_of": None,
+    "feedback": None,
+    "remark": None,
+    "comments": None,
+}
 """Recorded as a student's hop, instead of what the student wrote."""
 
 
@@ -416,7 +427,7 @@ def _submission(row: Row[Any], attempt: int, attempts: int) -> Submission:
 def _hop(row: Row[Any]) -> Hop:
     return Hop(
         row.role, row.status, row.who, row.place, row.at, row.mark, row.out_of, row.feedback, row.remark,
-        row.signer, row.doubt,
+        row.signer, row.doubt, _comments(row.comments),
     )  # fmt: skip
 
 
@@ -457,7 +468,12 @@ def _hop_row(identity: str, step: int, hop: Mapping[str, Any], finding: Finding 
         "remark": _optional(hop.get("remark")),
         "signer": finding.signer,
         "doubt": _optional(finding.doubt),
+        "comments": msgspec.json.encode(as_sent(told)).decode() if (told := comments_of(hop)) else None,
     }
+
+
+def _comments(value: str | None) -> tuple[LineComment, ...]:
+    return () if value is None else msgspec.json.decode(value, type=tuple[LineComment, ...])
 
 
 def _optional(value: object) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, func, insert, select, update
 
+from rabbitry.apps.grading.comments import COMMENTS, as_sent
 from rabbitry.apps.grading.deadlines import Counts, Deadlines, Judged, Timing
 from rabbitry.apps.grading.message import (
     FEEDBACK,
@@ -188,6 +189,7 @@ def _hop(hop: Hop) -> dict[str, Any]:
         "outOf": hop.out_of,
         "feedback": hop.feedback,
         "remark": hop.remark,
+        COMMENTS: as_sent(hop.comments) or None,
     }
     return {name: value for name, value in entry.items() if value is not None}
 

@@ -65,6 +65,8 @@ history: Final = Table(
     # The name of the key that signed it, and why it is not taken as signed; both null where the course checks nothing.
     Column("signer", Text),
     Column("doubt", Text),
+    # The comments on lines of the file, as JSON; null if there are none.
+    Column("comments", Text),
 )
 
 inbox: Final = Table(

@@ -2,6 +2,7 @@
 import { Component, createRef, html } from "../../static/html.js";
 import { ask, decide, fileURL, mark, me, refused } from "./api.js";
 import * as drafts from "./drafts.js";
+import { Solution } from "./solution.js";
 import { visible } from "./text.js";
 
 const TITLES = { correct: "Correct", validate: "Validate", "send-back": "Send back", confirm: "Confirm" };
@@ -40,6 +41,7 @@ export class Decide extends Component {
       ...initial(item),
       ...Object.fromEntries(FIELDS.filter((name) => typeof draft?.[name] === "string").map((name) => [name, draft[name]])),
       scores: Object.fromEntries(item.rubric.map(({ name }) => [name, { points: "", comments: [], ...draft?.scores?.[name] }])),
+      comments: draft?.comments ?? {},
       who: drafts.load("who") ?? props.who ?? "",
       isOlder: draft !== null && draft.item !== item.item,
       changed: null,
@@ -74,7 +76,7 @@ export class Decide extends Component {
   };
 
   keep() {
-    const typed = Object.fromEntries([...FIELDS, "scores"].map((field) => [field, this.state[field]]));
+    const typed = Object.fromEntries([...FIELDS, "scores", "comments"].map((field) => [field, this.state[field]]));
     drafts.save(this.key, { ...typed, item: this.props.item.item });
   }
 
@@ -82,6 +84,8 @@ export class Decide extends Component {
   score(name, change) {
     this.setState(({ scores }) => ({ scores: { ...scores, [name]: { ...scores[name], ...change } } }), () => this.keep());
   }
+
+  comment = (comments) => this.setState({ comments }, () => this.keep());
 
   // The judgement by the rubric as the server takes it, or the text of what is wrong with it.
   scores() {
@@ -98,6 +102,8 @@ export class Decide extends Component {
   act = (action, isSure = false) => async () => {
     const { role, item } = this.props;
     const verdict = { action, item: item.item, who: this.state.who.trim() };
+    const comments = Object.entries(this.state.comments).map(([line, text]) => ({ line: Number(line), text: text.trim() }));
+    verdict.comments = comments.filter(({ text }) => text !== "");
     if (action === "correct" && item.rubric.length > 0) {
       const scores = this.scores();
       if (typeof scores === "string") {
@@ -152,7 +158,7 @@ export class Decide extends Component {
     </fieldset>`;
   }
 
-  render({ role, item, close }, { asks, busy, changed, error, isOlder }) {
+  render({ role, item, close }, { asks, busy, changed, comments, error, isOlder }) {
     const can = (action) => item.actions.includes(action);
     const reason = refused();
     return html`<form class="decide" ref=${this.form} onSubmit=${(event) => event.preventDefault()}>
@@ -160,11 +166,7 @@ export class Decide extends Component {
       <p><a class="download" href=${fileURL(item.id)} download>Download ${item.name ? visible(item.name) : "the file"}</a>
         ${item.previous && html` · <a href=${`#/similar/${encodeURIComponent(item.previous)}/${encodeURIComponent(item.id)}`}
           target="_blank" rel="noopener">Beside the attempt before</a>`}</p>
-      ${item.is_binary
-        ? html`<p class="nothing">The file is not text and can't be shown here.</p>`
-        : html`<pre class="solution">${item.pieces.map(([text, kind]) => (kind === null ? visible(text)
-          : html`<span class=${`code-${kind}`}>${visible(text)}</span>`))}</pre>`}
-      ${item.is_cut && html`<p class="nothing">Only the beginning is shown.</p>`}
+      <${Solution} of=${item} earlier=${item.comments} mine=${comments} change=${this.comment} />
       ${item.remarks.map((remark) => html`<p class="notice warn"><b>Sent back:</b> ${visible(remark)}</p>`)}
       ${item.mark !== null && html`<p><b>Mark:</b> ${mark(item.mark, item.out_of)}</p>`}
       ${item.feedback !== null && html`<pre class="feedback">${visible(item.feedback)}</pre>`}

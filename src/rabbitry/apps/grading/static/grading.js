@@ -9,6 +9,7 @@ import { Inbox } from "./inbox.js";
 import { Filter } from "./lists.js";
 import { AnswerRequest, AskAgain, Requests } from "./requests.js";
 import { Similar, SideBySide } from "./similar.js";
+import { Solution } from "./solution.js";
 import { Stats } from "./stats.js";
 import { plain, visible } from "./text.js";
 
@@ -144,8 +145,11 @@ function Timing({ of }) {
   return html` <span class="tag">${duration(of.late_seconds)} late${off}</span>`;
 }
 
+// The comments on lines of a submission's history, with their authors.
+const commentsOf = (history) => history.flatMap(({ role, who, comments }) => comments.map((one) => ({ ...one, role, who })));
+
 class Submission extends Component {
-  state = { found: undefined, error: null };
+  state = { found: undefined, error: null, text: null };
 
   componentDidMount() {
     this.load();
@@ -163,7 +167,17 @@ class Submission extends Component {
     }
   }
 
-  render({ id, who }, { found, error }) {
+  // Shows the file's text with the comments on its lines.
+  showText = async () => {
+    try {
+      this.setState({ text: await ask(`texts/${encodeURIComponent(this.props.id)}`) });
+    } catch (error) {
+      this.setState({ error: error.message });
+    }
+  };
+
+  render({ id, who }, { found, error, text }) {
+    const comments = commentsOf(found?.history ?? []);
     const waiting = found?.requests.find((one) => one.answer === null);
     const reload = () => this.load();
     return html`<section class="panel submission" data-id=${id}>
@@ -177,7 +191,9 @@ class Submission extends Component {
         ${found.timing && html`<p>Submitted ${time(found.submitted_at)}, ${found.timing}${found.penalty > 0 && html`; final mark
           <b class="final"> ${mark(found.final_mark, found.out_of)}</b>`}. ${found.counts ? "It counts." : "It does not count."}</p>`}
         ${found.has_file && (refused() ? html`<p class="nothing">To download the file: ${refused()}</p>`
-          : html`<p><a class="download" href=${fileURL(found.id)} download>Download the file</a></p>`)}
+          : html`<p><a class="download" href=${fileURL(found.id)} download>Download the file</a>
+            ${text === null && html` <button type="button" onClick=${this.showText}>Show it${comments.length > 0 && `, with the comments (${comments.length})`}</button>`}</p>
+            ${text !== null && html`<${Solution} key=${comments.length} of=${text} earlier=${comments} mine=${null} />`}`)}
         <ol class="history">${found.history.map((hop) => html`<li>
           <b>${visible(hop.status)}</b> by ${visible(hop.role)} <i>${visible(hop.who)}</i> on ${visible(hop.place)}, ${time(hop.at)}
           ${hop.mark !== null && html`, mark ${mark(hop.mark, hop.out_of)}`}
@@ -185,6 +201,7 @@ class Submission extends Component {
           ${hop.doubt !== null && html`<p class="notice warn">Not signed by a role that may: ${visible(hop.doubt)}.</p>`}
           ${hop.remark !== null && html`<p class="notice warn">${visible(hop.remark)}</p>`}
           ${hop.feedback !== null && html`<pre class="feedback">${visible(hop.feedback)}</pre>`}
+          ${hop.comments.map(({ line, text: said }) => html`<p class="said">Line ${line}: ${visible(said)}</p>`)}
         </li>`)}</ol>
         ${waiting && ANSWERING.some((role) => me().inboxes.includes(role)) && html`<${AnswerRequest} key=${waiting.id} to=${waiting} who=${who} done=${reload} />`}
         ${!waiting && found.status === "confirmed" && me().submits && html`<${AskAgain} of=${found} done=${reload} />`}`}

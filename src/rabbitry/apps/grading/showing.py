@@ -1,0 +1,45 @@
+"""Submitted files as the page shows them: text in pieces with syntax colours, and the comments on its lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from rabbitry.apps.grading.comments import as_sent, comments_of
+from rabbitry.apps.grading.message import is_text
+
+LONGEST: Final = 200_000
+"""Characters of a text that are shown."""
+MOST_LINES: Final = 5_000
+"""Lines of a text that are shown; the page draws a row for each."""
+
+
+def shown(data: bytes, name: str) -> dict[str, Any]:
+    """Return a file as the page shows it. Blocks, for up to some seconds.
+
+    Args:
+        data: The file.
+        name: Its name, which tells the language.
+    """
+    return shown_text(data.decode(), name) if is_text(data) else shown_text(None, name)
+
+
+def shown_text(text: str | None, name: str) -> dict[str, Any]:
+    """Return a text as the page shows it; None for a file that is not text. Blocks, for up to some seconds."""
+    from rabbitry.apps.grading.colours import coloured
+
+    if text is None:
+        return {"pieces": [], "is_cut": False, "is_binary": True}
+    part = "\n".join(text[:LONGEST].split("\n", MOST_LINES)[:MOST_LINES])
+    # The line feed of the last line shown stays, so that a text which is not cut is shown whole.
+    part = text[: len(part) + 1] if text[len(part) :] == "\n" else part
+    return {"pieces": coloured(part, name), "is_cut": len(part) < len(text), "is_binary": False}
+
+
+def comments_in(hops: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the comments on lines of a History with the role and the name of the person who made each."""
+    return [
+        {**one, "role": str(hop.get("role") or ""), "who": str(hop.get("who") or "")}
+        for hop in hops
+        for one in as_sent(comments_of(hop))
+    ]

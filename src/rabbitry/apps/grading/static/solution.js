@@ -1,0 +1,107 @@
+// A solution in numbered lines, with the comments on them. By keyboard or pointer, a person adds comments of their own.
+import { Component, createRef, html } from "../../static/html.js";
+import { visible } from "./text.js";
+
+const LONGEST = 2000; // characters of a comment
+const STEPS = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1, PageDown: 20, PageUp: -20, Home: -Infinity, End: Infinity };
+const NEXT = { n: 1, p: -1 }; // to the next line with a comment, and to the one before
+
+// Splits pieces of a text ([text, kind]) into lines of pieces.
+function linesOf(pieces) {
+  const lines = [[]];
+  for (const [text, kind] of pieces) {
+    const [first, ...others] = text.split("\n");
+    if (first !== "") lines.at(-1).push([first, kind]);
+    for (const part of others) lines.push(part === "" ? [] : [[part, kind]]);
+  }
+  if (lines.length > 1 && lines.at(-1).length === 0) lines.pop();
+  return lines;
+}
+
+const coloured = ([text, kind]) => (kind === null ? visible(text) : html`<span class=${`code-${kind}`}>${visible(text)}</span>`);
+
+// Props: number, pieces, mine (the text of one's own comment, if any), earlier (comments), isCurrent, on (functions; null to read).
+class Line extends Component {
+  shouldComponentUpdate(next) {
+    return ["mine", "earlier", "isCurrent", "pieces"].some((name) => next[name] !== this.props[name]);
+  }
+
+  render({ number, pieces, mine, earlier, isCurrent, on }) {
+    return html`<li data-line=${number}>
+      ${on === null ? html`<span class="line-number">${number}</span>`
+        : html`<button type="button" class="line-number" tabindex=${isCurrent ? 0 : -1} aria-label=${`Comment on line ${number}`}
+            onClick=${() => on.open(number)}>${number}</button>`}
+      <code>${pieces.map(coloured)}</code>
+      ${earlier?.map(({ text, role, who }) => html`<p class="said"><b>${visible(role)} ${visible(who)}:</b> ${visible(text)}</p>`)}
+      ${mine !== undefined && html`<textarea class="said" rows="2" maxlength=${LONGEST} aria-label=${`Your comment on line ${number}`}
+        value=${mine} onInput=${(event) => on.type(number, event.currentTarget.value)} onBlur=${() => on.leave(number)} />`}
+    </li>`;
+  }
+}
+
+// Props: of (pieces, is_binary, is_cut), earlier ([{line, text, role, who}]), mine ({line: text}; null to read only),
+// change(comments).
+// Keys: j, k and the arrows choose a line, Enter comments on it, Escape leaves the comment, n and p go to the next and
+// the previous comment.
+export class Solution extends Component {
+  list = createRef();
+
+  constructor(props) {
+    super(props);
+    this.lines = linesOf(props.of.pieces);
+    this.state = { current: 1 };
+    this.byLine = new Map();
+    for (const one of props.earlier) this.byLine.set(one.line, [...(this.byLine.get(one.line) ?? []), one]);
+    this.on = props.mine === null ? null : { open: this.open, type: this.type, leave: this.leave };
+  }
+
+  // Moves the focus to a line's number or comment.
+  focus(line, what) {
+    this.setState({ current: line }, () => this.list.current.querySelector(`[data-line="${line}"] ${what}`)?.focus());
+  }
+
+  open = (line) => {
+    this.props.change({ [line]: "", ...this.props.mine });
+    this.focus(line, "textarea");
+  };
+
+  type = (line, text) => this.props.change({ ...this.props.mine, [line]: text });
+
+  leave = (line) => {
+    const { [line]: text, ...others } = this.props.mine;
+    if (text?.trim() === "") this.props.change(others);
+  };
+
+  onKey = (event) => {
+    const line = Number(event.target.closest("[data-line]")?.dataset.line);
+    if (event.target.tagName === "TEXTAREA") {
+      if (event.key !== "Escape") return;
+      this.focus(line, "button");
+    } else {
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      const to = event.key in NEXT ? this.commented(line, NEXT[event.key]) : line + STEPS[event.key];
+      if (Number.isNaN(to) || to === undefined) return;
+      this.focus(Math.min(Math.max(to, 1), this.lines.length), "button");
+    }
+    event.preventDefault();
+    event.stopPropagation(); // the inbox has j, k and Escape of its own
+  };
+
+  // Returns the next line with a comment in a direction; the line itself if there is none.
+  commented(line, step) {
+    const lines = [...this.byLine.keys(), ...Object.keys(this.props.mine).map(Number)].sort((one, other) => step * (one - other));
+    return lines.find((one) => step * (one - line) > 0) ?? line;
+  }
+
+  render({ of, mine }, { current }) {
+    if (of.is_binary) return html`<p class="nothing">The file is not text and can't be shown here.</p>`;
+    return html`<ol class="solution lines" ref=${this.list} onKeyDown=${this.on && this.onKey} tabindex=${this.on ? null : 0}
+        aria-label="The solution">
+      ${this.lines.map((pieces, index) => html`<${Line} key=${index} number=${index + 1} pieces=${pieces} on=${this.on}
+        isCurrent=${index + 1 === current} mine=${mine?.[index + 1]} earlier=${this.byLine.get(index + 1)} />`)}
+    </ol>
+    ${of.is_cut && html`<p class="nothing">Only the beginning is shown.</p>`}
+    ${this.on && html`<p class="keys">On a line's number: <kbd>j</kbd> <kbd>k</kbd> choose a line, <kbd>Enter</kbd> comments on it, <kbd>Esc</kbd> goes back to the
+      line, <kbd>n</kbd> <kbd>p</kbd> go to the next and previous comment.</p>`}`;
+  }
+}

@@ -1,0 +1,121 @@
+"""Comments on lines of a submitted file: through all roles, signed, kept when it is marked again, and their limits."""
+
+import asyncio
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rabbitry.apps.grading.comments import LONGEST, MOST, LineComment, check_comments, comments_of, number_of_lines
+from rabbitry.apps.grading.files import Files
+from rabbitry.apps.grading.message import HISTORY, Assignment, Decision, submission
+from rabbitry.apps.grading.modules import Course
+from rabbitry.apps.grading.records import Database, course, judging, regrading
+from rabbitry.apps.grading.records.regrading import Selection
+from rabbitry.apps.grading.roles import ROLES, decide
+from rabbitry.apps.grading.signatures import Key, Signatures, Signer, new_key
+from rabbitry.apps.grading.stages import Wiring
+from rabbitry.exceptions import UsageError
+from tests.apps.grading import _running
+from tests.apps.grading._running import CC, PEOPLE, Plain, arrived, recorded, role_set
+from tests.apps.grading.test_pipeline import read_results
+
+pytestmark = pytest.mark.timeout(180)
+_PEM, _PUBLIC = new_key()
+_OFFICE = Key("office", _PUBLIC, ("demonstrator", "assistant", "coordinator"))
+
+
+def test_a_line_feed_at_the_end_begins_no_line() -> None:
+    assert [number_of_lines(text) for text in ("", "a", "a\n", "a\r\nb", "\n\n")] == [1, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("comments", "solution", "why"),
+    [
+        ([LineComment(0, "x")], "a\nb\n", "line 0, and the file has the lines 1 to 2"),
+        ([LineComment(3, "x")], "a\nb\n", "line 3, and the file has the lines 1 to 2"),
+        ([LineComment(1, " \n")], "a", "must have 1 to"),
+        ([LineComment(1, "x" * (LONGEST + 1))], "a", "must have 1 to"),
+        ([LineComment(1, "x")] * (MOST + 1), "a", f"at most {MOST}"),
+        ([LineComment(1, "x" * LONGEST)] * 51, "a", "characters in all"),
+        ([LineComment(1, "x")], None, "is not text"),
+    ],
+)
+def test_what_can_be_no_comment_is_refused(comments: list[LineComment], solution: str | None, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        check_comments(comments, solution)
+
+
+def test_comments_of_other_programs_are_checked_one_by_one() -> None:
+    good: dict[str, Any] = {"line": 2, "text": "good", "more": 1}
+    bad: list[Any] = [
+        None, [], 7, {}, {"line": 1}, {"line": True, "text": "x"}, {"line": 1.0, "text": "x"}, {"line": 0, "text": "x"},
+        {"line": 1 << 40, "text": "x"}, {"line": 1, "text": 7}, {"line": 1, "text": ""},
+        {"line": 1, "text": "x" * (LONGEST + 1)},
+    ]  # fmt: skip
+    first = {"line": 1, "text": "\ud800"}
+    assert comments_of({"comments": [*bad, good, first]}) == (LineComment(1, "?"), LineComment(2, "good"))
+    assert len(comments_of({"comments": [good] * 1_000})) == MOST
+    assert len(comments_of({"comments": [{"line": 1, "text": "x" * LONGEST}] * MOST})) == 50
+    for given in (None, "x", 7, {"line": 1, "text": "x"}):
+        assert comments_of({"comments": given}) == ()
+
+
+def test_comments_are_signed_with_their_hop() -> None:
+    signatures = Signatures({_PUBLIC: _OFFICE}, "refuse")
+    made = submission(7, CC.name, b"x = 1\n", "x.py", "a1")
+    decision = Decision("ann", 8.0, 10.0, comments=(LineComment(1, "why?"),))
+    made = Signer(_PEM).sign(decide(made, ROLES["demonstrator"], "correct", decision))
+    assert made[HISTORY][1]["comments"] == [{"line": 1, "text": "why?"}]
+    assert signatures.findings(made)[1].signer == "office"
+    made[HISTORY][1]["comments"][0]["text"] = "well done"
+    assert signatures.findings(made)[1].is_forged
+
+
+async def test_comments_travel_through_all_roles_and_stay_when_it_is_marked_again(
+    no_leaks: None, broker_url: str, database: Database, tmp_path: Path
+) -> None:
+    files, signer = Files(str(tmp_path / "kept")), Signer(_PEM)
+    signatures = Signatures({_PUBLIC: _OFFICE}, "refuse")
+    wiring = Wiring(replace(Course(), signatures=signatures))
+    first = LineComment(1, "a name that says more?\n\0 ü")
+    second = LineComment(2, "right")
+
+    async def decided(role: str, action: str, decision: Decision) -> None:
+        (item,) = await arrived(database, role)
+        await _running.decide(database, item, action, decision)
+
+    async def all_decide(comments: tuple[LineComment, ...]) -> None:
+        await decided("demonstrator", "correct", Decision("ann", 5.0, 10.0, comments=comments))
+        await decided("assistant", "validate", Decision("ben", comments=(second,)))
+        await decided("coordinator", "confirm", Decision("cleo"))
+
+    async with role_set(broker_url, database, PEOPLE, wiring=wiring, files=files, signer=signer):
+        with Plain(broker_url) as plain:
+            read_results(plain)
+            mine = await _running.submit(broker_url, data=b"x = 1\ny = 2\n")
+            await all_decide((first,))
+            await asyncio.to_thread(plain.take, "results_queue")
+            assert await database.write(partial(_reopened, mine))
+            await all_decide(())
+            (result,) = await asyncio.to_thread(plain.take, "results_queue")
+        await recorded(database, "confirmed", 1)
+    shown = await database.read(partial(judging.described, given=mine, course=Course()))
+    by_role = [(hop["role"], [one["text"] for one in hop["comments"]]) for hop in shown["history"] if hop["comments"]]
+    assert by_role == [
+        ("demonstrator", [first.text]), ("assistant", ["right"]), ("assistant", ["right"])
+    ]  # fmt: skip
+    assert [hop.get("comments") for hop in result[HISTORY] if hop["role"] == "demonstrator"] == [
+        [{"line": 1, "text": first.text}], None
+    ]  # fmt: skip
+    assert signatures.check(Assignment(result)).signer == "office"
+
+
+def _reopened(identity: str, connection: Any) -> Assignment | None:
+    """Have a submission marked again, as the command does."""
+    run = regrading.begin(connection, Selection(CC.name), Course(), "cleo", "once more")
+    assert run.left == (identity,)
+    assert course.submission_of(connection, identity).status == "confirmed"
+    return regrading.reopen(connection, run, identity, b"x = 1\ny = 2\n", Course(), "assignment_exchange")
