@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Locator, Route, expect
 
+from rabbitry.apps.grading.files import Files, default_place
 from rabbitry.apps.grading.message import submission
-from rabbitry.apps.grading.records import Database, inbox, outbox
+from rabbitry.apps.grading.records import Database, course, inbox, outbox
 from rabbitry.apps.grading.roles import ROLES
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.students import Submitter
@@ -156,14 +157,27 @@ async def test_a_demonstrator_judges_by_the_rubric_and_typed_points_outlive_a_re
         '[modules.cloud_computing]\nshort = "cc"\n[[modules.cloud_computing.rubric]]\n'
         f'name = "{EVIL}"\npoints = 2.5\ncomments = ["Too long {EVIL}"]\n'
     )
-    course = {"RABBITRY_GRADING": str(tmp_path / "grading.toml")}
-    made = submission(7, "cloud_computing", b"x", "x.py", "a1")
+    settings = {"RABBITRY_GRADING": str(tmp_path / "grading.toml")}
+    files = Files(default_place(database_url))
+    earlier, made = (
+        submission(7, "cloud_computing", data, "x.py", identity)
+        for identity, data in (("a0", b"x\ny\n"), ("a1", b"x\nz\n"))
+    )
     put = partial(inbox.put, role=ROLES["demonstrator"], assignment=made, exchange="e", message="m")
     with Database(database_url) as database:
+        for one in (earlier, made):
+            database.write_now(partial(course.record, assignment=one, kept=files.keep(one.solution())))
         database.write_now(put)
-        async with _web(embedded_url, database_url, course) as web:
+        async with _web(embedded_url, database_url, settings) as web:
             watched = await _opened(browser, f"{web}#/inbox/demonstrator")
             form = await _open_item(watched, "demonstrator")
+            await watched.page.keyboard.press("d")
+            await expect(form.locator(".changes .removed")).to_have_text("y")
+            await expect(form.locator(".changes .added")).to_have_text("z")
+            await watched.page.keyboard.press("n")
+            await expect(form.locator(".changes tr.changed")).to_be_focused()
+            await watched.page.keyboard.press("d")
+            await expect(form.locator(".changes")).to_have_count(0)
             await form.get_by_label("Points").fill("2,x")
             await form.get_by_role("button", name="Correct").click()
             await expect(form.locator(".notice.bad")).to_contain_text("“2,x” is not a number of points for")

@@ -30,6 +30,7 @@ ALLOWED: Final = {
     "GET /grading/api/submissions/{identity}": _READ,
     "GET /grading/api/files/{identity}": _READ,
     "GET /grading/api/texts/{identity}": _READ,
+    "GET /grading/api/changes/{identity}": _READ,
     "POST /grading/api/submissions": {"student", "coordinator"},
     "GET /grading/api/inbox/{role}": _STAFF,
     "GET /grading/api/inbox/{role}/{identity}": _STAFF,

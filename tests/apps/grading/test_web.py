@@ -166,6 +166,24 @@ async def test_plain_programs_join_after_a_submission_on_the_page(broker_url: st
     assert (fields["StudentID"], fields["Module"], fields["status"]) == (7, "cloud_computing", "submitted")
 
 
+async def test_what_changed_since_the_attempt_before_is_shown(served: Served, database_url: str) -> None:
+    with Database(database_url) as database:
+        files = Files(default_place(database_url))
+        first, second, third = [
+            await asyncio.to_thread(_confirmed, database, files, 7, data) for data in (b"a\nb\n", b"a\nc\n", b"\0")
+        ]
+        answer = (await served.http.get(f"/api/changes/{second}")).json()
+        assert (answer["id"], answer["name"], answer["is_cut"]) == (first, "x.py", False)
+        assert [(row["kind"], row["before"], row["after"]) for row in answer["rows"]] == [
+            ("same", "a", "a"), ("changed", "b", "c")
+        ]  # fmt: skip
+        for identity, why in ((first, "no attempt before"), (third, "is not text")):
+            refused = await served.http.get(f"/api/changes/{identity}")
+            assert (refused.status_code, why in refused.json()["error"]) == (400, True)
+        shown = (await served.http.get(f"/api/texts/{third}")).json()
+        assert (shown["pieces"], shown["is_binary"]) == ([], True)
+
+
 async def test_another_look_is_asked_for_and_answered(
     served: Served, embedded_url: str, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

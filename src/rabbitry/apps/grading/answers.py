@@ -184,6 +184,26 @@ class Text(TypedDict):
     is_binary: bool
 
 
+class Row(TypedDict):
+    """A row of two texts side by side. kind: same, changed or skipped (lines that are equal and not shown)."""
+
+    kind: str
+    old: int | None
+    new: int | None
+    before: str
+    after: str
+    skipped: int
+
+
+class Changes(TypedDict):
+    """The lines that changed since the attempt before, which has this id and file name."""
+
+    id: str
+    name: str
+    rows: list[Row]
+    is_cut: bool
+
+
 class Opened(Brief, Text):
     """A submission that waits, with its solution if that is text. is_cut: only the beginning is here.
 

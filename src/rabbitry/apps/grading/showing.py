@@ -30,10 +30,15 @@ def shown_text(text: str | None, name: str) -> dict[str, Any]:
 
     if text is None:
         return {"pieces": [], "is_cut": False, "is_binary": True}
+    part = beginning(text)
+    return {"pieces": coloured(part, name), "is_cut": len(part) < len(text), "is_binary": False}
+
+
+def beginning(text: str) -> str:
+    """Return as much of a text as is shown."""
     part = "\n".join(text[:LONGEST].split("\n", MOST_LINES)[:MOST_LINES])
     # The line feed of the last line shown stays, so that a text which is not cut is shown whole.
-    part = text[: len(part) + 1] if text[len(part) :] == "\n" else part
-    return {"pieces": coloured(part, name), "is_cut": len(part) < len(text), "is_binary": False}
+    return text if text[len(part) :] == "\n" else part
 
 
 def comments_in(hops: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
-from urllib.parse import quote
 
 import msgspec
 from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
@@ -21,24 +19,23 @@ from rabbitry._ids import NoSuchID
 from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import answers, json_response, route_class
 from rabbitry.apps.exceptions import NoRecords
-from rabbitry.apps.grading.answers import Decided, Described, Inbox, Opened, Overview, Statistics, Submitted, Text
+from rabbitry.apps.grading.answers import Decided, Described, Inbox, Opened, Overview, Statistics, Submitted
 from rabbitry.apps.grading.comments import LineComment
-from rabbitry.apps.grading.files import VARIABLE
-from rabbitry.apps.grading.message import LONGEST_NAME, Decision, file_name, number
+from rabbitry.apps.grading.message import LONGEST_NAME, Decision, number
 from rabbitry.apps.grading.modules import Course, Module, load_course
 from rabbitry.apps.grading.people import COORDINATOR, EVERYBODY, STAFF, STUDENT, Person, person_of
 from rabbitry.apps.grading.roles import ROLES, role_named
 from rabbitry.apps.grading.rubric import Score, scored
-from rabbitry.apps.grading.showing import LONGEST, comments_in, shown, shown_text
+from rabbitry.apps.grading.showing import LONGEST, comments_in, shown_text
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.students import Submitter, checked, student_number
+from rabbitry.apps.grading.web_files import FileRoutes
 from rabbitry.apps.grading.web_requests import RequestRoutes
 from rabbitry.apps.grading.web_similar import SimilarRoutes
 from rabbitry.exceptions import Closed, RabbitryError, Undecodable, UsageError
 
 if TYPE_CHECKING:
     from rabbitry.apps.grading.deadlines import Attempt
-    from rabbitry.apps.grading.files import Files, Kept
     from rabbitry.apps.grading.records import Database
     from rabbitry.apps.grading.records.inbox import Item
 
@@ -87,8 +84,10 @@ class Pages:
         self._submitter: Submitter | None = None
         self._opening = asyncio.Lock()
         self._add_routes()
-        RequestRoutes(url, self._wired, self._records, self._fetched).add_to(self.router)
-        self._similar = SimilarRoutes(self._known, self._records, self._files)
+        files = FileRoutes(self._records, self._database_url)
+        files.add_to(self.router)
+        RequestRoutes(url, self._wired, self._records, files.fetched).add_to(self.router)
+        self._similar = SimilarRoutes(self._known, self._records, files.kept)
         self._similar.add_to(self.router)
 
     @contextlib.asynccontextmanager
@@ -108,9 +107,6 @@ class Pages:
         add("/api/stats", self.statistics, responses=answers(Statistics | None))
         add("/api/submissions", self.submit, methods=["POST"], responses=answers(Submitted))
         add("/api/submissions/{identity}", self.submission, responses=answers(Described | None))
-        content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-        add("/api/files/{identity}", self.file, response_class=Response, responses={200: {"content": content}})
-        add("/api/texts/{identity}", self.text, responses=answers(Text))
         add("/api/inbox/{role}", self.waiting, responses=answers(Inbox))
         add("/api/inbox/{role}/{identity}", self.item, responses=answers(Opened))
         add("/api/inbox/{role}/{identity}", self.decide, methods=["POST"], responses=answers(Decided))
@@ -231,28 +227,6 @@ class Pages:
             }
         )
 
-    @needs(Role.OPERATOR, *EVERYBODY)
-    async def file(self, request: Request, identity: str) -> Response:
-        """Return the file as submitted. No browser shows it as a page of this site, whatever it contains."""
-        name, data = await self._handed_in(person_of(user_of(request)), identity)
-        plain = "".join(letter if letter.isascii() and letter not in '"\\%' else "_" for letter in name)
-        return Response(
-            data,
-            media_type="application/octet-stream",
-            headers={
-                "Content-Disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}",
-                "Content-Security-Policy": "sandbox; default-src 'none'",
-                "X-Content-Type-Options": "nosniff",
-                "Cache-Control": "no-store",
-            },
-        )
-
-    @needs(Role.OPERATOR, *EVERYBODY)
-    async def text(self, request: Request, identity: str) -> Response:
-        """Return the text of a submitted file with its syntax colours."""
-        name, data = await self._handed_in(person_of(user_of(request)), identity)
-        return json_response(await asyncio.to_thread(shown, data, name))
-
     # -- writing ---------------------------------------------------------------------------------------
 
     @needs(Role.OPERATOR, STUDENT, COORDINATOR)
@@ -356,43 +330,6 @@ class Pages:
         if not person.sees(found.assignment.student, found.assignment.module):
             raise _nothing_waits(identity)
         return found
-
-    async def _handed_in(self, person: Person, given: str) -> tuple[str, bytes]:
-        """Return the safe name and content of a submitted file, from the records or an inbox. Raises NoSuchID."""
-        from rabbitry.apps.grading.records import course, inbox
-
-        records = await self._records()
-        unknown = NoSuchID(f"no submission with the id {given!r} is recorded")
-        if records is None:
-            raise unknown
-        try:
-            found = await records.read(partial(course.submission_of, given=given, student=person.student))
-        except NoSuchID as error:
-            if error.is_ambiguous:
-                raise error if person.sees_all else unknown from error
-        else:
-            if not person.sees_submission(found):
-                raise unknown
-            if found.kept is not None:
-                return file_name(found.name, found.id), await self._fetched(records, found.kept)
-            given = found.id
-        try:
-            item = await records.read(partial(inbox.handed_in, given=given))
-        except NoSuchID as error:  # its text may name others' ids
-            raise error if person.sees_all else unknown from error
-        if not person.sees(item.assignment.student, item.assignment.module):
-            raise unknown
-        return file_name(item.assignment.name, item.assignment.id), item.assignment.solution()
-
-    def _files(self, records: Database) -> Files:
-        """Return the kept files. Blocks."""
-        from rabbitry.apps.grading.exporting import opened_files
-        from rabbitry.apps.grading.records import default_url
-
-        return opened_files(records, self._database_url or default_url(), os.environ.get(VARIABLE))
-
-    async def _fetched(self, records: Database, kept: Kept) -> bytes:
-        return await asyncio.to_thread(lambda: self._files(records).fetch(kept))
 
     async def _hand_in(self, submit: Callable[[Submitter], Awaitable[str]]) -> str:
         if self._submitter is None:

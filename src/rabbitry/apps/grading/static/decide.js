@@ -1,6 +1,7 @@
 // The form in which a person decides on one assignment. Only a click on a button decides.
 import { Component, createRef, html } from "../../static/html.js";
 import { ask, decide, fileURL, mark, me, refused } from "./api.js";
+import { Changes } from "./changes.js";
 import * as drafts from "./drafts.js";
 import { Solution } from "./solution.js";
 import { visible } from "./text.js";
@@ -46,6 +47,7 @@ export class Decide extends Component {
       isOlder: draft !== null && draft.item !== item.item,
       changed: null,
       asks: false,
+      isCompared: false,
       error: null,
       busy: false,
     };
@@ -53,7 +55,20 @@ export class Decide extends Component {
 
   componentDidMount() {
     this.form.current.scrollIntoView({ block: "start" });
+    addEventListener("keydown", this.onKey);
   }
+
+  componentWillUnmount() {
+    removeEventListener("keydown", this.onKey);
+  }
+
+  onKey = (event) => {
+    const isTyping = event.target.closest?.("input, textarea, select, dialog");
+    if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "d" && this.props.item.previous) this.compare();
+  };
+
+  compare = () => this.setState(({ isCompared }) => ({ isCompared: !isCompared }));
 
   componentDidUpdate(before) {
     if (before.stamp !== this.props.stamp) this.look();
@@ -158,14 +173,16 @@ export class Decide extends Component {
     </fieldset>`;
   }
 
-  render({ role, item, close }, { asks, busy, changed, comments, error, isOlder }) {
+  render({ role, item, close }, { asks, busy, changed, comments, error, isCompared, isOlder }) {
     const can = (action) => item.actions.includes(action);
     const reason = refused();
     return html`<form class="decide" ref=${this.form} onSubmit=${(event) => event.preventDefault()}>
       <h3>Student ${visible(item.student)}, ${item.module ? visible(item.module) : "no module"} <small>${item.id}</small></h3>
       <p><a class="download" href=${fileURL(item.id)} download>Download ${item.name ? visible(item.name) : "the file"}</a>
-        ${item.previous && html` · <a href=${`#/similar/${encodeURIComponent(item.previous)}/${encodeURIComponent(item.id)}`}
-          target="_blank" rel="noopener">Beside the attempt before</a>`}</p>
+        ${item.previous && html` · <button type="button" aria-expanded=${isCompared} onClick=${this.compare}>Changes since the attempt
+          before <kbd>d</kbd></button> · <a href=${`#/similar/${encodeURIComponent(item.previous)}/${encodeURIComponent(item.id)}`}
+          target="_blank" rel="noopener">Similar parts of both</a>`}</p>
+      ${isCompared && html`<${Changes} id=${item.id} />`}
       <${Solution} of=${item} earlier=${item.comments} mine=${comments} change=${this.comment} />
       ${item.remarks.map((remark) => html`<p class="notice warn"><b>Sent back:</b> ${visible(remark)}</p>`)}
       ${item.mark !== null && html`<p><b>Mark:</b> ${mark(item.mark, item.out_of)}</p>`}

@@ -1,0 +1,128 @@
+"""The page's routes for submitted files: to download, as text, and beside the student's attempt before."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request, Response
+
+from rabbitry._ids import NoSuchID
+from rabbitry.apps import Role, needs, user_of
+from rabbitry.apps.api import answers, json_response
+from rabbitry.apps.grading.answers import Changes, Text
+from rabbitry.apps.grading.changes import changes
+from rabbitry.apps.grading.files import VARIABLE
+from rabbitry.apps.grading.message import file_name, is_text
+from rabbitry.apps.grading.people import EVERYBODY, Person, person_of
+from rabbitry.apps.grading.showing import beginning, shown
+from rabbitry.exceptions import UsageError
+
+if TYPE_CHECKING:
+    from rabbitry.apps.grading.files import Files, Kept
+    from rabbitry.apps.grading.records import Database
+
+
+class FileRoutes:
+    """The routes. records: a function that returns the open database. database: its URL; None for the user's."""
+
+    def __init__(self, records: Callable[[], Awaitable[Database | None]], database: str | None) -> None:
+        self._records = records
+        self._database_url = database
+
+    def add_to(self, router: APIRouter) -> None:
+        """Add the routes."""
+        content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+        router.add_api_route(
+            "/api/files/{identity}", self.file, response_class=Response, responses={200: {"content": content}}
+        )
+        router.add_api_route("/api/texts/{identity}", self.text, responses=answers(Text))
+        router.add_api_route("/api/changes/{identity}", self.changes, responses=answers(Changes))
+
+    @needs(Role.OPERATOR, *EVERYBODY)
+    async def file(self, request: Request, identity: str) -> Response:
+        """Return the file as submitted. No browser shows it as a page of this site, whatever it contains."""
+        _, name, data = await self._handed_in(person_of(user_of(request)), identity)
+        plain = "".join(letter if letter.isascii() and letter not in '"\\%' else "_" for letter in name)
+        return Response(
+            data,
+            media_type="application/octet-stream",
+            headers={
+                "Content-Disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}",
+                "Content-Security-Policy": "sandbox; default-src 'none'",
+                "X-Content-Type-Options": "nosniff",
+                "Cache-Control": "no-store",
+            },
+        )
+
+    @needs(Role.OPERATOR, *EVERYBODY)
+    async def text(self, request: Request, identity: str) -> Response:
+        """Return the text of a submitted file with its syntax colours."""
+        _, name, data = await self._handed_in(person_of(user_of(request)), identity)
+        return json_response(await asyncio.to_thread(shown, data, name))
+
+    @needs(Role.OPERATOR, *EVERYBODY)
+    async def changes(self, request: Request, identity: str) -> Response:
+        """Return the lines that changed since the student's attempt before."""
+        from rabbitry.apps.grading.records.course import attempt_before
+
+        person = person_of(user_of(request))
+        whole, _, after = await self._handed_in(person, identity)
+        records = await self._records()
+        previous = None if records is None else await records.read(partial(attempt_before, identity=whole))
+        if previous is None:
+            raise UsageError(f"no attempt before {whole} is kept")
+        _, name, before = await self._handed_in(person, previous)
+        if not (is_text(before) and is_text(after)):
+            raise UsageError("one of the two attempts is not text: download both")
+        texts = [beginning(data.decode()) for data in (before, after)]
+        rows = await asyncio.to_thread(changes, *texts)
+        is_cut = texts != [before.decode(), after.decode()]
+        return json_response({"id": previous, "name": name, "rows": rows, "is_cut": is_cut})
+
+    def kept(self, records: Database) -> Files:
+        """Return the kept files. Blocks."""
+        from rabbitry.apps.grading.exporting import opened_files
+        from rabbitry.apps.grading.records import default_url
+
+        return opened_files(records, self._database_url or default_url(), os.environ.get(VARIABLE))
+
+    async def fetched(self, records: Database, kept: Kept) -> bytes:
+        """Return a kept file."""
+        return await asyncio.to_thread(lambda: self.kept(records).fetch(kept))
+
+    async def _handed_in(self, person: Person, given: str) -> tuple[str, str, bytes]:
+        """Return the id, the safe name and the content of a submitted file, from the records or an inbox.
+
+        Raises:
+            NoSuchID: The person sees no such submission.
+        """
+        from rabbitry.apps.grading.records import course, inbox
+
+        records = await self._records()
+        unknown = NoSuchID(f"no submission with the id {given!r} is recorded")
+        if records is None:
+            raise unknown
+        try:
+            found = await records.read(partial(course.submission_of, given=given, student=person.student))
+        except NoSuchID as error:
+            if error.is_ambiguous:
+                raise error if person.sees_all else unknown from error
+        else:
+            if not person.sees_submission(found):
+                raise unknown
+            if found.kept is not None:
+                return found.id, file_name(found.name, found.id), await self.fetched(records, found.kept)
+            given = found.id
+        try:
+            item = await records.read(partial(inbox.handed_in, given=given))
+        except NoSuchID as error:  # its text may name others' ids
+            raise error if person.sees_all else unknown from error
+        assignment = item.assignment
+        if not person.sees(assignment.student, assignment.module):
+            raise unknown
+        return assignment.id, file_name(assignment.name, assignment.id), assignment.solution()
