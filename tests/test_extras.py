@@ -29,8 +29,8 @@ _PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_
 _EXTRAS: dict[str, list[str]] = _PROJECT["optional-dependencies"]
 _PARTS = {"http", "records"}
 """Extras that no command names: other extras do, and joins of flow."""
-_OF_APPS = {"cron", "otel", "prometheus", "redis", "s3"}
-"""Extras that no command names: the apps that users write need them."""
+_OF_APPS = {"cron", "oidc", "otel", "prometheus", "redis", "s3"}
+"""Extras that no command names: the apps that users write need them, or settings do."""
 _TEST = "test"
 """The extra for tests of other projects: no command needs it."""
 
@@ -206,6 +206,27 @@ def test_a_command_that_lacks_a_package_names_its_own_extra() -> None:
     assert re.match(
         r"rabbitry: `rabbitry web` needs '\w+', which is not installed; it comes with the extra 'web': ", done.stderr
     )
+
+
+_PROVIDER = """
+from rabbitry.exceptions import UsageError
+from rabbitry.web.login.gate import Access, Login
+from rabbitry.web.login.oidc.settings import Provider
+
+provider = Provider(issuer="https://id.example.org", client_id="rabbitry", address="https://course.example.org/")
+try:
+    print(Login(Access(provider=provider)).provider_title)
+except UsageError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("extra", "printed"), [("oidc", "single sign-on\n"), ("web", "it comes with the extra 'oidc'")]
+)
+def test_the_extra_oidc_brings_what_a_provider_needs(extra: str, printed: str) -> None:
+    done = _run(extra, _PROVIDER)
+    assert (done.returncode, printed in done.stdout) == (0, True), done.stdout + done.stderr
 
 
 def test_the_extra_all_has_every_other_extra() -> None:

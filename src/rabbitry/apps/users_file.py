@@ -30,6 +30,7 @@ ROLES: Final[Mapping[str, Role]] = {role.label: role for role in Role if role is
 LONGEST_NAME: Final = 64
 LONGEST_PASSWORD: Final = 1024
 SHORTEST_PASSWORD: Final = 8
+_TYPED: Final = "abcdefghjkmnpqrstuvwxyz23456789"
 _LARGEST: Final = 1 << 23
 """Bytes of a file: 10,000 users with invitations take 5 MB."""
 
@@ -46,7 +47,8 @@ class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
     Attributes:
         role: The role in the dashboard.
-        password: The password's hash; empty until an invited user has set it.
+        password: The password's hash; empty until an invited user has set it, and for one who signs in through an
+            OpenID Connect provider alone.
         apps: App → the user's role in it.
         invitation: The invitation that is open, if there is one.
     """
@@ -124,8 +126,7 @@ def read_users(file: Path) -> dict[str, Account]:
         raise UsageError(f"{file} is not a file of users, as `rabbitry web users add` makes it: {error}") from error
     for name, account in found.items():
         check_name(name)
-        is_to_be_set = account.password == "" and account.invitation is not None
-        if not is_to_be_set and not is_hash(account.password):
+        if account.password and not is_hash(account.password):
             raise UsageError(f"{file}: the password of user {name!r} is not a hash that `rabbitry web users` makes")
     return found
 
@@ -150,7 +151,7 @@ def changed_users(file: Path) -> Iterator[dict[str, Account]]:
         raise UsageError(f"the file of users {file} can't be written: {reason(error)}") from error
 
 
-def invited(account: Account, seconds: float) -> tuple[Account, str]:
+def invited(account: Account, seconds: float, *, is_typed: bool = False) -> tuple[Account, str]:
     """Return an account with a new invitation instead of an earlier one, and the invitation's token.
 
     A password that was set before holds until the invitation is accepted.
@@ -158,10 +159,18 @@ def invited(account: Account, seconds: float) -> tuple[Account, str]:
     Args:
         account: The account.
         seconds: How long the invitation holds.
+        is_typed: Whether the token is a first password that a person types, rather than a part of a link.
     """
-    token = secrets.token_urlsafe(32)
+    token = _typed() if is_typed else secrets.token_urlsafe(32)
     invitation = Invitation(_digest(token), time.time() + seconds)
     return msgspec.structs.replace(account, invitation=invitation), token
+
+
+def is_invitation(account: Account, token: str) -> bool:
+    """Return whether a token is that of an account's open invitation."""
+    # A token has at least 99 random bits: its digest needs no salt, and the time of a comparison helps nobody guess.
+    found = account.invitation
+    return found is not None and found.digest == _digest(token) and time.time() < found.until
 
 
 def accept(file: Path, token: str, password: str) -> str:
@@ -174,9 +183,11 @@ def accept(file: Path, token: str, password: str) -> str:
 
     Raises:
         InvitationRefused: There is no such invitation: it was used or replaced, or has expired.
-        UsageError: The password is too short or too long, or the file can't be used.
+        UsageError: The password is too short or too long, or is the token, or the file can't be used.
     """
     check_password(password)
+    if password == token:
+        raise UsageError("the new password is the first one: choose another")
     # Before the slow hash, which nobody may order in advance. A missing file's path is nothing for strangers.
     if not file.exists() or _invited_with(read_users(file), token) is None:
         raise InvitationRefused
@@ -191,12 +202,13 @@ def accept(file: Path, token: str, password: str) -> str:
 
 
 def _invited_with(users: Mapping[str, Account], token: str) -> str | None:
-    # A token has 256 random bits, so its digest needs no salt, and the time of a comparison does not help to guess it.
-    digest, now = _digest(token), time.time()
-    for name, account in users.items():
-        if account.invitation is not None and account.invitation.digest == digest and now < account.invitation.until:
-            return name
-    return None
+    return next((name for name, account in users.items() if is_invitation(account, token)), None)
+
+
+def _typed() -> str:
+    """Return a new first password: 20 letters and digits that can be told apart in any font, of 99 random bits."""
+    signs = [secrets.choice(_TYPED) for _ in range(20)]
+    return "-".join("".join(signs[first : first + 5]) for first in range(0, 20, 5))
 
 
 def _digest(token: str) -> str:

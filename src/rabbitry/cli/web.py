@@ -100,14 +100,17 @@ def serve(
     from rabbitry.apps.users_file import chosen_file
     from rabbitry.telemetry import Masking
     from rabbitry.web.login.gate import Access
+    from rabbitry.web.login.oidc.settings import provider_of
     from rabbitry.web.server import PORT, create_app, mounts, open_history
 
     url = None if broker is None else broker_url(context, broker)
     found = variables(env_file)
     file = chosen_file(users or found.get("RABBITRY_WEB_USERS"))
-    settings = from_environment(found, default_port=PORT, broker=url, host=host, port=port, has_login=file.exists())
+    provider = provider_of(found)
+    has_login = file.exists() or provider is not None
+    settings = from_environment(found, default_port=PORT, broker=url, host=host, port=port, has_login=has_login)
     masking = Masking() if mask is None else Masking(mask.split(","))
-    access = Access(password=settings.password, users=file, masking=masking, is_read_only=read_only)
+    access = Access(password=settings.password, users=file, masking=masking, is_read_only=read_only, provider=provider)
     listeners = inherit_or_listen(settings.host, settings.port)
     refusals = _Refusals()
     site = Site(broker=settings.broker, plain=plain, variables=found, refused=refusals)

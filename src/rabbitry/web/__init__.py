@@ -26,14 +26,16 @@ if not TYPE_CHECKING:  # type checkers would accept any name
         from rabbitry.apps.settings import from_environment, variables
         from rabbitry.apps.users_file import chosen_file
         from rabbitry.web.login.gate import Access
+        from rabbitry.web.login.oidc.settings import provider_of
         from rabbitry.web.server import PORT, create_app, mounts, open_history
 
         found = variables()
         users = chosen_file(found.get("RABBITRY_WEB_USERS"))
-        settings = from_environment(found, default_port=PORT, has_login=users.exists())
+        provider = provider_of(found)
+        settings = from_environment(found, default_port=PORT, has_login=users.exists() or provider is not None)
         history = open_history(settings.broker)
         mounted = mounts(Site(broker=settings.broker, variables=found), history=history)
-        access = Access(password=settings.password, users=users)
+        access = Access(password=settings.password, users=users, provider=provider)
         made = create_app(settings, mounted, found.get("RABBITRY_MANAGEMENT"), history, access)
         globals()["app"] = made
         return made

@@ -88,13 +88,15 @@ def shell(page: Page, entries: Sequence[Entry], visitor: Visitor) -> str:
     return _document(head, body)
 
 
-def login_page(token: str) -> str:
+def login_page(token: str, provider: str = "") -> str:
     """Return the HTML of the page for signing in, which lies in a folder of the root.
 
     Args:
         token: The token that the page sends with the name and password.
+        provider: The name of the OpenID Connect provider that people may use instead; empty if there is none.
     """
     root = "../"
+    other = [f'  <p id="other"><a href="{root}oidc">Sign in with {escape(provider)}</a></p>'] if provider else []
     head = [
         *_head(f"Sign in – {_NAME}", "", root),
         f'<meta name="rabbitry-token" content="{escape(token)}">',
@@ -111,10 +113,33 @@ def login_page(token: str) -> str:
         '    <p class="failed" id="failed" role="alert"></p>',
         '    <button type="submit">Sign in</button>',
         "  </form>",
+        *other,
         "  <noscript>This page signs in with JavaScript, which is switched off here.</noscript>",
         "</main>",
     ]
     return _document(head, body)
+
+
+def notice_page(title: str, text: str, to: str, link: str, *, at_once: bool = False) -> str:
+    """Return the HTML of a page at the root that has one text and one link.
+
+    Args:
+        title: The heading.
+        text: The text.
+        to: The link's target, relative to the root.
+        link: The link's text.
+        at_once: Whether browsers follow the link by themselves.
+    """
+    # The page itself asks, so that browsers send a `SameSite=Strict` cookie even if another site led to the page.
+    refresh = [f'<meta http-equiv="refresh" content="0; url=./{escape(to)}">'] if at_once else []
+    body = [
+        '<main class="login" id="page">',
+        f'  <h1><img src="static/icon.svg" alt="" width="40" height="40"> {escape(title)}</h1>',
+        *([f"  <p>{escape(text)}</p>"] if text else []),
+        f'  <p><a href="./{escape(to)}">{escape(link)}</a></p>',
+        "</main>",
+    ]
+    return _document([*_head(f"{title} – {_NAME}", "", ""), *refresh], body)
 
 
 @cache

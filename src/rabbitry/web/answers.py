@@ -209,6 +209,13 @@ class Me(TypedDict):
     has_login: bool
 
 
+class SignedOut(TypedDict):
+    """A session that ended. leave: where the user leaves the provider through which they signed in."""
+
+    done: str
+    leave: NotRequired[str]
+
+
 class SignedIn(TypedDict):
     """The user whose session began."""
 

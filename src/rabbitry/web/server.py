@@ -36,6 +36,7 @@ from rabbitry.web.history import History
 from rabbitry.web.history.routes import routes as history_routes
 from rabbitry.web.history.totals import BROKER, recorded
 from rabbitry.web.login.gate import Access, Gate, Login
+from rabbitry.web.login.oidc_routes import OidcRoutes
 from rabbitry.web.login.roles import Roles, files_of, require_to_see
 from rabbitry.web.login.routes import LoginRoutes
 from rabbitry.web.metrics import Metrics
@@ -166,6 +167,7 @@ def create_app(
     if history is not None:
         app.include_router(history_routes(history), prefix="/api/history")
     app.include_router(LoginRoutes(login).router)
+    app.include_router(OidcRoutes(login).router)
     app.include_router(ways.router, prefix="/way/api")
 
     _add_live(app, live, feed, broker)

@@ -1,6 +1,7 @@
 """`rabbitry grading invite`: accounts with single-use links, of which the file holds only digests."""
 
 import json
+import re
 import stat
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -10,6 +11,7 @@ import pytest
 from rabbitry.apps import AppRole
 from rabbitry.apps.passwords import hash_password
 from rabbitry.apps.users_file import Account, accept, changed_users, read_users
+from rabbitry.web.login.accounts import Accounts
 from tests.support import commands
 
 
@@ -45,6 +47,26 @@ def test_people_are_invited_and_set_a_password_once(tmp_path: Path) -> None:
     assert accept(users, _token(otto["link"]), "a new password") == "otto"
     assert read_users(users)["otto"].invitation is None
     assert read_users(users)["23200858"].invitation is not None
+
+
+def test_people_may_get_a_first_password_or_none(tmp_path: Path) -> None:
+    users = tmp_path / "users.json"
+    (first,) = _invite(users, "ben", "--role", "assistant", "--sign-in", "password")
+    password = first["password"]
+    assert re.fullmatch(r"([a-z2-9]{5}-){3}[a-z2-9]{5}", password)
+    assert password not in users.read_text()
+    (other,) = _invite(users, "cleo", "--role", "coordinator", "--sign-in", "oidc")
+    assert other == {"name": "cleo", "role": "coordinator"}
+    assert read_users(users)["cleo"].invitation is None
+
+    accounts = Accounts(users, None, lambda _: None)
+    assert accounts.is_first("ben", password)
+    assert not any(accounts.is_first(*wrong) for wrong in [("cleo", password), ("ben", ""), ("nobody", password)])
+    assert accept(users, password, "a new password") == "ben"
+    assert not Accounts(users, None, lambda _: None).is_first("ben", password)
+    done = commands.run("grading", "invite", "--users", str(users), "7", "--sign-in", "password")
+    assert (done.returncode, len(done.stdout.strip())) == (0, 23)
+    assert "each first password holds once, within 7 days, on http://127.0.0.1:8003/login/" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -266,6 +266,10 @@ async def test_an_invited_person_sets_a_password_and_is_signed_in(tmp_path: Path
     async with running(app), client(app) as http:
         assert (await http.get("/session", auth=("zoë", ""))).status_code == 401  # no password is not an empty one
         http.headers[TOKEN_HEADER] = token_in((await http.get("/login/")).text)
+        first = await http.post("/session", json={"name": "zoë", "password": token})  # as a first password is typed
+        assert (first.status_code, first.json()["is_first"], "set-cookie" in first.headers) == (403, True, False)
+        same = await http.post("/invitation", json={"token": token, "password": token})
+        assert (same.status_code, "choose another" in same.text) == (400, True)
         short = await http.post("/invitation", json={"token": token, "password": "short"})
         assert (short.status_code, "8 to 1024" in short.text) == (400, True)
         answer = await http.post("/invitation", json={"token": token, "password": PASSWORD})

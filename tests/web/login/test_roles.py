@@ -27,7 +27,8 @@ from tests.web.login.dashboards import NAMES, PASSWORD, client, dashboard, examp
 
 ROUTES: Final = {
     "anyone": {
-        "GET /login/", "GET /session", "POST /session", "POST /invitation", "GET /static",
+        "GET /login/", "GET /session", "POST /session", "POST /invitation", "GET /static", "GET /oidc",
+        "GET /oidc-callback",
     },
     "member": {"GET /static/views.js", "POST /logout"},
     "viewer": {

@@ -24,6 +24,7 @@ from rabbitry.apps.users_file import (
     Account,
     accept,
     check_password,
+    is_invitation,
     read_users,
 )
 from rabbitry.exceptions import RabbitryError, UsageError
@@ -104,6 +105,14 @@ class Accounts:
         """Return a person's roles in apps, by app."""
         account = None if person.is_shared else (self._users or {}).get(person.name)
         return {} if account is None else account.apps
+
+    def is_first(self, name: str, password: str) -> bool:
+        """Return whether a password is the first one of an invited person, with which they choose their own.
+
+        It is compared as the token of a link is, whose guesses need no limit.
+        """
+        account = (self._users or {}).get(name)
+        return account is not None and is_invitation(account, password)
 
     async def accept(self, token: str, password: str, peer: str) -> Person:
         """Set the password of an invited person, and return the person.

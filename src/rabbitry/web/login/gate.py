@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from starlette.datastructures import Headers
@@ -16,18 +16,25 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from rabbitry._installing import missing
 from rabbitry.apps import Role, User
 from rabbitry.apps.users import USER
 from rabbitry.apps.users_file import usual_file
+from rabbitry.exceptions import UsageError
 from rabbitry.runtime.http.guard import basic, cookies, peer_of, refuse_websocket
 from rabbitry.runtime.http.origins import SAFE_METHODS
 from rabbitry.telemetry import Masking
 from rabbitry.web.login.accounts import Accounts, Person, TooManyGuesses
+from rabbitry.web.login.oidc.settings import CALLBACK
 from rabbitry.web.login.sessions import TOKEN_HEADER, Session, Sessions
+
+if TYPE_CHECKING:
+    from rabbitry.web.login.oidc.provider import Conversation
+    from rabbitry.web.login.oidc.settings import Provider
 
 SESSION: Final = "rabbitry.session"
 """The key of a request's scope with its session, if it has one."""
-_OPEN: Final = frozenset({"/login/", "/session", "/invitation"})
+_OPEN: Final = frozenset({"/login/", "/session", "/invitation", "/oidc", f"/{CALLBACK}"})
 """Paths that need no login, besides the dashboard's own scripts and styles."""
 _OPEN_FILES: Final = "/static/"
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
@@ -44,30 +51,38 @@ class Access:
         users: The file of users, which need not exist; the one in the user's data folder if it is None.
         masking: Masks secrets in messages that are shown.
         is_read_only: Whether nobody may do more than a viewer.
+        provider: The OpenID Connect provider through which people may sign in; None for none.
     """
 
     password: str | None = None
     users: Path | None = None
     masking: Masking = field(default_factory=Masking)
     is_read_only: bool = False
+    provider: Provider | None = None
 
 
 class Login:
     """The accounts and sessions of one dashboard.
 
     Raises:
-        UsageError: The file of users can't be used.
+        UsageError: The file of users can't be used, or the packages for the provider are missing.
     """
 
     def __init__(self, access: Access) -> None:
         self.sessions: Sessions = Sessions()
+        self.provider: Conversation | None = None if access.provider is None else _conversation(access.provider)
         self.accounts: Accounts = Accounts(access.users or usual_file(), access.password, self._end_of)
         self._most = Role.VIEWER if access.is_read_only else Role.ADMIN
 
     @property
     def has_login(self) -> bool:
         """Whether people have to sign in."""
-        return self.accounts.has_login
+        return self.accounts.has_login or self.provider is not None
+
+    @property
+    def provider_title(self) -> str:
+        """The provider's name on pages; empty if there is no provider."""
+        return "" if self.provider is None else self.provider.provider.title
 
     def user(self, person: Person, address: str) -> User:
         """Return a signed-in person as a user, with the role that they have now.
@@ -198,6 +213,14 @@ class Gate:
             serving.cancel()
             ending.cancel()
             await asyncio.wait((serving, ending))
+
+
+def _conversation(provider: Provider) -> Conversation:
+    try:
+        from rabbitry.web.login.oidc.provider import Conversation as OfProvider
+    except ModuleNotFoundError as error:
+        raise UsageError(missing("signing in through RABBITRY_OIDC_ISSUER", error, "oidc")) from error
+    return OfProvider(provider)
 
 
 def _address(scope: Scope) -> str:

@@ -15,7 +15,7 @@ from rabbitry.apps.exceptions import InvitationRefused
 from rabbitry.exceptions import Undecodable, UsageError
 from rabbitry.runtime.http.guard import cookie_name, peer_of
 from rabbitry.web._shell import login_page
-from rabbitry.web.answers import Done, Me, SignedIn
+from rabbitry.web.answers import Me, SignedIn, SignedOut
 from rabbitry.web.login.accounts import TooManyGuesses
 from rabbitry.web.login.gate import SESSION, Login
 from rabbitry.web.login.requests import body_of
@@ -59,12 +59,12 @@ class LoginRoutes:
         add = self.router.add_api_route
         add("/session", self.sign_in, methods=["POST"], openapi_extra=body_of(Credentials), responses=answers(SignedIn))
         add("/invitation", self.accept, methods=["POST"], openapi_extra=body_of(Accepted), responses=answers(SignedIn))
-        add("/logout", self.sign_out, methods=["POST"], responses=answers(Done))
+        add("/logout", self.sign_out, methods=["POST"], responses=answers(SignedOut))
 
     @needs(Role.ANYONE)
     async def page(self, request: Request) -> HTMLResponse:
         """Return the page for signing in."""
-        return HTMLResponse(login_page(self._login.token_for(request)))
+        return HTMLResponse(login_page(self._login.token_for(request), self._login.provider_title))
 
     @needs(Role.ANYONE)
     async def show(self, request: Request) -> Response:
@@ -81,6 +81,9 @@ class LoginRoutes:
             raise UsageError(f"the request has no name and password: {error}") from error
         if not self._login.has_login:
             raise UsageError("this dashboard has no login")
+        if self._login.accounts.is_first(typed.name, typed.password):
+            why = "this is your first password: choose one of your own"
+            return JSONResponse({"error": why, "is_first": True}, 403)
         try:
             person = await self._login.accounts.check(typed.name, typed.password, peer_of(request.scope))
         except TooManyGuesses as error:
@@ -106,24 +109,34 @@ class LoginRoutes:
 
     def _signed_in(self, request: Request, person: Person) -> Response:
         """Begin a session, and return its answer with the cookie."""
-        self._end(request)
+        end_session(self._login, request)
         session = self._login.sessions.begin(person.name, is_shared=person.is_shared)
         answer = json_response({"name": person.name})
         # A proxy that ends TLS may not forward the scheme; the browser's Origin has it.
         is_secure = request.url.scheme == "https" or request.headers.get("origin", "").startswith("https:")
-        secure = "; Secure" if is_secure else ""
-        answer.headers["Set-Cookie"] = f"{cookie_name(request.scope)}={session.key}; HttpOnly; SameSite=Strict{secure}"
+        answer.headers["Set-Cookie"] = session_cookie(request, session, is_secure=is_secure)
         return answer
 
     @needs(Role.MEMBER)
     async def sign_out(self, request: Request) -> Response:
-        """End the session."""
-        self._end(request)
-        answer = json_response({"done": "signed out"})
+        """End the session. The answer names the page for leaving the provider, if the user signed in through it."""
+        session: Session | None = request.scope.get(SESSION)
+        end_session(self._login, request)
+        provider = self._login.provider
+        leave = provider.leaving if session is not None and session.by_provider and provider is not None else ""
+        answer = json_response({"done": "signed out"} | ({"leave": leave} if leave else {}))
         answer.headers["Set-Cookie"] = f"{cookie_name(request.scope)}=; Max-Age=0; HttpOnly; SameSite=Strict"
         return answer
 
-    def _end(self, request: Request) -> None:
-        session: Session | None = request.scope.get(SESSION)
-        if session is not None:
-            self._login.sessions.end(session)
+
+def end_session(login: Login, request: Request) -> None:
+    """End the session of a request, if it has one."""
+    session: Session | None = request.scope.get(SESSION)
+    if session is not None:
+        login.sessions.end(session)
+
+
+def session_cookie(request: Request, session: Session, *, is_secure: bool) -> str:
+    """Return the header that makes a browser keep a session's key. is_secure: whether the browser uses TLS."""
+    secure = "; Secure" if is_secure else ""
+    return f"{cookie_name(request.scope)}={session.key}; HttpOnly; SameSite=Strict{secure}"

@@ -29,13 +29,15 @@ class Session:
     Attributes:
         name: The user's name.
         is_shared: Whether they signed in with the shared password.
+        by_provider: Whether they signed in through the OpenID Connect provider.
         ended: Set when the session ends, so that its WebSockets close.
     """
 
-    def __init__(self, name: str, *, is_shared: bool, now: float) -> None:
+    def __init__(self, name: str, *, is_shared: bool, now: float, by_provider: bool = False) -> None:
         self.key: str = secrets.token_urlsafe(32)
         self.name = name
         self.is_shared = is_shared
+        self.by_provider: bool = by_provider
         self.begun = now
         self.used = now
         self.ended: asyncio.Event = asyncio.Event()
@@ -58,9 +60,9 @@ class Sessions:
         """Return the number of sessions."""
         return len(self._sessions)
 
-    def begin(self, name: str, *, is_shared: bool = False) -> Session:
+    def begin(self, name: str, *, is_shared: bool = False, by_provider: bool = False) -> Session:
         """Begin a session with a new random key."""
-        session = Session(name, is_shared=is_shared, now=self._clock())
+        session = Session(name, is_shared=is_shared, now=self._clock(), by_provider=by_provider)
         same = [each for each in self._sessions.values() if each.name == name]
         if len(same) >= MOST_OF_USER:
             self.end(same[0])

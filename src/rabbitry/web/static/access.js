@@ -10,9 +10,12 @@ export const lacking = (needed) =>
 export async function signOut() {
   const root = new URL("../", import.meta.url);
   const headers = { "X-Rabbitry-Token": document.querySelector("meta[name=rabbitry-token]").content };
+  let next = new URL("login/", root);
   try {
-    await fetch(new URL("logout", root), { method: "POST", headers, signal: AbortSignal.timeout(30_000) });
+    const answer = await fetch(new URL("logout", root), { method: "POST", headers, signal: AbortSignal.timeout(30_000) });
+    const { leave } = await answer.json();
+    if (leave) next = leave; // the session with the provider that the user signed in with
   } finally {
-    location.href = new URL("login/", root);
+    location.href = next;
   }
 }

@@ -1,4 +1,4 @@
-"""`rabbitry grading invite`: accounts in the dashboard for a course's people, with single-use links."""
+"""`rabbitry grading invite`: accounts for a course's people, with single-use links or first passwords."""
 
 from __future__ import annotations
 
@@ -37,6 +37,14 @@ class CourseRole(StrEnum):
     ADMIN = "admin"
 
 
+class SignIn(StrEnum):
+    """The values of `--sign-in`."""
+
+    LINK = "link"
+    PASSWORD = "password"  # noqa: S105 # a word
+    OIDC = "oidc"
+
+
 app: typer.Typer = typer.Typer()
 
 
@@ -60,7 +68,14 @@ def invite(
             "--list", metavar="FILE", help="Invite students: lines NAME or NAME,NUMBER (CSV).", show_default=False
         ),
     ] = None,
-    days: Annotated[float, typer.Option("--days", min=0.001, max=365, help="How long the links hold.")] = 7,
+    sign_in: Annotated[
+        SignIn,
+        typer.Option(
+            "--sign-in",
+            help="What the person signs in with first: a link, a first password, or the OpenID Connect provider alone.",
+        ),
+    ] = SignIn.LINK,
+    days: Annotated[float, typer.Option("--days", min=0.001, max=365, help="How long they hold.")] = 7,
     url: Annotated[str, typer.Option("--url", metavar="URL", help="The dashboard in the links.")] = (
         "http://127.0.0.1:8003/"
     ),
@@ -72,7 +87,8 @@ def invite(
     """Make accounts for the course's page, and print for each a link with which its owner sets the password, once.
 
     Whoever has the link can use it: send it to its owner alone. For an existing name it sets the role anew, and an
-    earlier link ends; the password holds until the new link is used.
+    earlier link ends; the password holds until the new link is used. A first password (--sign-in password) is typed on
+    the page instead, which asks for a password of one's own then.
 
     Examples:
     rabbitry grading invite 23200858
@@ -92,22 +108,30 @@ def invite(
         else {str(name): _app_role(str(name), role, student, modules or [], course)}
     )
     file = users or usual_file()
-    for one, token in _invited(file, wanted, days * _DAY).items():
-        link = f"{place}login/#name={quote(one, safe='')}&invitation={token}"
+    for one, token in _invited(file, wanted, days * _DAY, sign_in).items():
+        shown = f"{place}login/#name={quote(one, safe='')}&invitation={token}" if sign_in is SignIn.LINK else token
         if as_json:
-            print_json({"name": one, "role": role.value, "link": link})
-        else:
-            print(one_line(f"{one}  {link}") if list_ is not None else link)
-    say(f"each link sets a password once, within {days:g} days; the accounts are in {file}")
+            print_json({"name": one, "role": role.value} | ({sign_in.value: shown} if token else {}))
+        elif token:
+            print(one_line(f"{one}  {shown}") if list_ is not None else shown)
+    say(_HOLDS[sign_in].format(days=days, place=place) + f"; the accounts are in {file}")
 
 
-def _invited(file: Path, wanted: Mapping[str, AppRole | None], seconds: float) -> dict[str, str]:
-    """Make or change accounts, each with a new invitation. Return the invitations' tokens by name.
+_HOLDS: Final = {
+    SignIn.LINK: "each link sets a password once, within {days:g} days",
+    SignIn.PASSWORD: "each first password holds once, within {days:g} days, on {place}login/",
+    SignIn.OIDC: "these people sign in through the OpenID Connect provider of {place}",
+}
+
+
+def _invited(file: Path, wanted: Mapping[str, AppRole | None], seconds: float, sign_in: SignIn) -> dict[str, str]:
+    """Make or change accounts, each with a new invitation. Return the invitations' tokens by name; empty without one.
 
     Args:
         file: The file of users.
         wanted: Name → role in the course; None for an admin of the dashboard.
         seconds: How long the invitations hold.
+        sign_in: What the tokens are; people who sign in through the provider alone get none.
     """
     import msgspec
 
@@ -122,7 +146,10 @@ def _invited(file: Path, wanted: Mapping[str, AppRole | None], seconds: float) -
                 account = msgspec.structs.replace(account, role="admin")
             else:
                 account = msgspec.structs.replace(account, apps={**account.apps, APP: in_course})
-            known[one], tokens[one] = invited(account, seconds)
+            if sign_in is SignIn.OIDC:
+                known[one], tokens[one] = msgspec.structs.replace(account, invitation=None), ""
+            else:
+                known[one], tokens[one] = invited(account, seconds, is_typed=sign_in is SignIn.PASSWORD)
         has_admin = any(account.role == "admin" for account in known.values())
         admins = [one for one in wanted if known[one].role == "admin" and wanted[one] is not None]
     for one in admins:
