@@ -10,6 +10,7 @@ from playwright.async_api import Browser, Page, expect
 
 import rabbitry
 from rabbitry import Properties
+from rabbitry.amqp.client import Channel
 from rabbitry.amqp.protocol.tables import FieldValue
 from rabbitry.web._navigation import OWN
 from tests.browser.axe import serious
@@ -354,6 +355,34 @@ async def test_rows_stay_where_they_are_under_the_pointer(browser: Browser, syst
         await page.keyboard.press("ArrowDown")
         await page.keyboard.press("Enter")
         await expect(details.get_by_role("heading", name="stay.b")).to_be_visible(timeout=_WITHIN)
+        await page.context.close()
+        await _rows_stay_after_a_touch(browser, system, channel)
+    assert watched.complaints == []
+
+
+# The order is held for some seconds after a touch. They pass when the test says so, however long its steps take.
+_TOUCH_LINGERS = """const later = window.setTimeout;
+window.setTimeout = (run, delay, ...more) => delay === 6000 ? ((window.letGo = run), 0) : later(run, delay, ...more)"""
+
+
+async def _rows_stay_after_a_touch(browser: Browser, system: System, channel: Channel) -> None:
+    """Touch the first of the rows `stay.a` with 19 messages and `stay.b` with 9, and let the second overtake it."""
+    page = await browser.new_page(viewport={"width": 1400, "height": 800}, has_touch=True)
+    watched = Watched(page)
+    await page.add_init_script(_TOUCH_LINGERS)
+    await page.goto(f"{system.url}queues/?filter=stay.&sort=-ready")
+    rows = page.locator(".rows .space .row")
+    await expect(rows).to_contain_text(["stay.a", "stay.b"], timeout=_WITHIN)
+    await rows.first.tap()
+    await expect(page.get_by_role("complementary").get_by_role("heading", name="stay.a")).to_be_visible(timeout=_WITHIN)
+    for _ in range(20):
+        await channel.publish(b"x", routing_key="stay.b")
+    await expect(rows.nth(1).get_by_role("cell", name="29", exact=True).first).to_be_visible(timeout=_WITHIN)
+    await expect(rows).to_contain_text(["stay.a", "stay.b"])
+    await expect(page.get_by_text("order held")).to_be_visible()
+    await page.evaluate("letGo()")
+    await expect(rows).to_contain_text(["stay.b", "stay.a"])
+    await expect(page.get_by_text("order held")).to_be_hidden()
     assert watched.complaints == []
 
 
@@ -400,6 +429,23 @@ async def test_an_address_that_makes_no_sense_shows_the_table(browser: Browser) 
                 assert watched.complaints == []
 
 
+_HELD = """async () => {
+  const { Hold } = await import("../static/held.js");
+  const made = (first, count) => Array.from({ length: count }, (_, at) => `r${first + at}`);
+  const hold = new Hold(() => {});
+  hold.begin("pointer");
+  const windowed = (first) => {
+    const found = hold.order(made(first, 100), (row) => row, { first, count: 100 });
+    return [found.length, found[0], found.at(-1)];
+  };
+  windowed(9000);
+  const found = { far: windowed(0), beside: windowed(50), near: windowed(0) };
+  hold.forget();
+  hold.order(made(0, 300), (row) => row);
+  return { ...found, gone: hold.order([], (row) => row).length };
+}"""
+
+
 async def test_thousands_of_rows_are_a_few_in_the_document(browser: Browser) -> None:
     port = free_port()
     with BrokerProcess("--management-port", str(port)) as broker:
@@ -420,6 +466,12 @@ async def test_thousands_of_rows_are_a_few_in_the_document(browser: Browser) -> 
                 await expect(page.locator(".rows .space .row", has_text="many.1999")).to_be_visible(timeout=_WITHIN)
                 assert await rows.count() < 300
                 await expect(page.locator(".rows .row.at")).to_contain_text("many.1999")
+                await page.keyboard.press("Home")
+                await expect(page.locator(".rows .row.at")).to_contain_text("many.0000", timeout=_WITHIN)
+                kept = await page.evaluate(_HELD)
+                assert kept["far"] == kept["near"] == [100, "r0", "r99"]
+                assert kept["beside"] == [100, "r50", "r149"]
+                assert kept["gone"] == 200
     assert watched.complaints == []
 
 

@@ -106,26 +106,6 @@ async def test_the_search_opens_again_before_its_close_is_reported(browser: Brow
     assert watched.complaints == []
 
 
-async def test_a_slash_in_a_field_is_a_slash(browser: Browser, web: str) -> None:
-    watched = await _open(browser, f"{web}grading/")
-    field = watched.page.get_by_label("Find")
-    await field.fill("a")
-    await field.press("/")
-    await expect(field).to_have_value("a/")
-    await expect(watched.page.get_by_role("dialog")).to_have_count(0)
-
-
-async def test_the_first_tab_leads_past_the_navigation(browser: Browser, web: str) -> None:
-    watched = await _open(browser, f"{web}grading/")
-    page = watched.page
-    await page.keyboard.press("Tab")
-    await expect(page.get_by_text("Skip to the content")).to_be_focused()
-    await expect(page.get_by_text("Skip to the content")).to_be_in_viewport()
-    await page.keyboard.press("Enter")
-    await page.keyboard.press("Tab")
-    assert await page.evaluate("!!document.activeElement.closest('main')")
-
-
 async def test_on_a_phone_the_navigation_opens_and_closes_by_keys(browser: Browser, web: str) -> None:
     watched = await _open(browser, web, width=320)
     page = watched.page

@@ -1,8 +1,11 @@
 // Live lists that hold their order while somebody points at them or goes through them by keyboard, so that no other entry
-// comes under the pointer between looking and clicking. New values still show.
+// comes under the pointer between looking and clicking. New values still show. A finger points only while it touches:
+// after that the order is held for as long as it takes to read, and to touch again.
 import { Component, h } from "./html.js";
 
-const LINGER = 300; // milliseconds: the click of a finger comes after its pointer has left
+const LINGER = 300; // milliseconds
+const LINGER_OF_TOUCH = 6000; // milliseconds
+const MOST_GONE = 200; // entries that are gone, of a list that is held for long
 
 export class Hold {
   isHeld = false;
@@ -14,7 +17,7 @@ export class Hold {
     this.changed = changed;
     this.listeners = {
       onPointerEnter: () => this.begin("pointer"),
-      onPointerLeave: () => this.end("pointer"),
+      onPointerLeave: ({ pointerType }) => this.end("pointer", pointerType === "touch" ? LINGER_OF_TOUCH : LINGER),
       onFocusIn: ({ target }) => target.matches(":focus-visible") && this.begin("focus"),
       onFocusOut: ({ currentTarget, relatedTarget }) => currentTarget.contains(relatedTarget) || this.end("focus"),
     };
@@ -28,12 +31,13 @@ export class Hold {
     this.changed();
   }
 
-  end(reason) {
+  end(reason, linger = LINGER) {
     if (!this.reasons.delete(reason) || this.reasons.size > 0) return;
+    clearTimeout(this.ending);
     this.ending = setTimeout(() => {
       this.isHeld = false;
       this.changed();
-    }, LINGER);
+    }, linger);
   }
 
   close() {
@@ -46,33 +50,32 @@ export class Hold {
   }
 
   // Returns the entries in the order to be drawn. While it is held they stay at their places, those that are gone
-  // included, and new ones follow at the end. first: where `entries` are a window on a longer list, its first place.
-  order(entries, keyOf, first = null) {
-    const found = this.isHeld && this.drawn ? held(this.drawn, entries, keyOf, first) : [...entries];
-    this.drawn = { entries: found, first: first ?? 0 };
+  // included, and new ones follow at the end. span: {first, count} where `entries` are a window on a longer list, which has
+  // so many places from the first one on; a place at which nothing is known to stand is undefined.
+  order(entries, keyOf, span = null) {
+    const found = this.isHeld && this.drawn ? held(this.drawn, entries, keyOf, span) : [...entries];
+    this.drawn = { entries: found, first: span?.first ?? 0 };
     return found;
   }
 }
 
-function held(drawn, entries, keyOf, first) {
-  const start = first ?? 0;
+function held(drawn, entries, keyOf, span) {
+  const first = span?.first ?? 0;
   const fresh = new Map(entries.map((entry) => [keyOf(entry), entry]));
   const kept = new Map(); // place → entry
+  let gone = 0;
   drawn.entries.forEach((entry, index) => {
     const place = drawn.first + index;
-    if (place < start) return;
+    if (!entry || place < first || (span && place >= first + span.count)) return;
     const key = keyOf(entry);
+    if (!fresh.has(key) && !span && ++gone > MOST_GONE) return;
     kept.set(place, fresh.get(key) ?? entry);
     fresh.delete(key);
   });
   const added = [...fresh.values()];
-  const end = Math.max(start + entries.length, drawn.first + drawn.entries.length);
-  const found = [];
-  for (let place = start; place < end; place += 1) {
-    const entry = kept.get(place) ?? added.shift();
-    if (entry !== undefined) found.push(entry);
-  }
-  return first === null ? [...found, ...added] : found; // a window has no room for more
+  if (!span) return [...kept.values(), ...added];
+  const end = Math.min(first + span.count, Math.max(first + entries.length, drawn.first + drawn.entries.length));
+  return Array.from({ length: Math.max(0, end - first) }, (_, index) => kept.get(first + index) ?? added.shift());
 }
 
 // A live list. Props: as (the element around it), entries, keyOf(entry), draw(entry, isGone), isStill (while it is held

@@ -5,9 +5,11 @@ import { html } from "./html.js";
 export function Pager({ page, each, total, onPage }) {
   if (total <= each && page === 0) return null;
   const first = page * each + 1;
+  // A button that is reached by keyboard keeps the focus at the first and last page, too.
+  const button = (title, isAtEnd, to) => html`<button type="button" aria-disabled=${isAtEnd} onClick=${isAtEnd ? null : () => onPage(to)}>${title}</button>`;
   return html`<nav class="pager" aria-label="Pages">
-    <button type="button" disabled=${page === 0} onClick=${() => onPage(page - 1)}>Previous</button>
+    ${button("Previous", page === 0, page - 1)}
     <span>${first.toLocaleString()}–${Math.min(total, first + each - 1).toLocaleString()} of ${total.toLocaleString()}</span>
-    <button type="button" disabled=${first + each > total} onClick=${() => onPage(page + 1)}>Next</button>
+    ${button("Next", first + each > total, page + 1)}
   </nav>`;
 }

@@ -1,5 +1,6 @@
 // What surrounds each page: the place of the navigation, the choice of a theme, and the search.
 import { signOut } from "./access.js";
+import "./focus.js";
 import { openPalette } from "./palette.js";
 
 // The navigation sticks below the header, which has two lines where its states do not fit beside the title.

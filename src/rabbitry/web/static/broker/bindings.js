@@ -40,22 +40,23 @@ export class Bind extends Component {
 // Props: of (rows of the topic `bindings` as objects), end ("source" or "destination": which one is named).
 export function Bindings({ of, end }) {
   const keyOf = (each) => [each.source, each.destination_type, each.destination, each.properties_key].join("\0");
-  return html`<${Held} as="ul" class="list" entries=${of} keyOf=${keyOf} draw=${(each) => html`<${Binding} key=${keyOf(each)} of=${each} end=${end} />`} />`;
+  return html`<${Held} as="ul" class="list" entries=${of} keyOf=${keyOf} draw=${(each, isGone) => html`<${Binding} key=${keyOf(each)} of=${each}
+    end=${end} isGone=${isGone} />`} />`;
 }
 
 class Binding extends Component {
   state = { isOpen: false };
 
-  render({ of, end }, { isOpen }) {
+  render({ of, end, isGone }, { isOpen }) {
     const { vhost, source, destination, destination_type, properties_key, routing_key, arguments: given } = of;
     const about = `${shown(of[end] || "(default)")} with key ${shown(routing_key) || "none"}`;
     const reason = lacking("admin");
     return html`<li>${end === "destination" && html`<span class="zero">${destination_type}</span> `}${name(of[end])} <span class="zero">${routing_key === "" ? "without a key"
         : html`with key <code><bdi>${shown(routing_key)}</bdi></code>`}</span>
-      ${source !== "" && html` <button type="button" disabled=${reason !== null} title=${reason} aria-expanded=${isOpen} aria-label=${`Unbind ${about}`}
+      ${isGone ? html` <span class="tag">gone</span>` : source !== "" && html` <button type="button" disabled=${reason !== null} title=${reason} aria-expanded=${isOpen} aria-label=${`Unbind ${about}`}
         onClick=${() => this.setState({ isOpen: !isOpen })}>Unbind…</button>`}
       <${Members} of=${given} />
-      ${isOpen && html`<${Form} kind="warning" label="Remove the binding" path=${`${PLACE}/unbind`} body=${() => ({ vhost, source, destination, destination_type, properties_key })}
+      ${isOpen && !isGone && html`<${Form} kind="warning" label="Remove the binding" path=${`${PLACE}/unbind`} body=${() => ({ vhost, source, destination, destination_type, properties_key })}
           onDone=${() => this.setState({ isOpen: false })} onLeave=${() => this.setState({ isOpen: false })}>
         <p>Messages no longer go this way.</p>
       <//>`}</li>`;

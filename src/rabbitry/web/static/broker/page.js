@@ -70,6 +70,12 @@ class Page extends Component {
     this.keep({ filter: "" });
   };
 
+  // Whoever closes the details by keyboard goes on in the rows, where they were opened.
+  close = () => {
+    this.keep({ chosen: null });
+    document.querySelector(".rows").focus({ preventScroll: true });
+  };
+
   // The virtual host in which something is declared: that of the first row.
   vhost() {
     const { columns = [], rows = [] } = this.state.table;
@@ -100,7 +106,7 @@ class Page extends Component {
         <button type="button" class="close" aria-label="Close the form" onClick=${() => this.setState({ isNew: false })}>×</button>
         <${Declare} vhost=${this.vhost()} onDone=${(key) => this.keep({ isNew: false, chosen: JSON.stringify(key) })} /></aside>`}
       ${chosen && details && !isNew && html`<aside class="one" aria-label=${`Details of the ${one}`}>
-        <button type="button" class="close" aria-label="Close the details" onClick=${() => this.keep({ chosen: null })}>×</button>
+        <button type="button" class="close" aria-label="Close the details" onClick=${this.close}>×</button>
         <${Later} key=${chosen} load=${details} of=${JSON.parse(chosen)} /></aside>`}
     </div>`;
   }

@@ -119,14 +119,15 @@ export class Rows extends Component {
     const found = [];
     for (let place = Math.max(first, from); place < Math.min(first + rows.length, until); place += 1) {
       const row = rows[place - first];
-      found.push(html`<${Row} key=${place} row=${row} place=${place} columns=${columns} names=${table.columns} isAt=${place === at}
+      if (row) found.push(html`<${Row} key=${place} row=${row} place=${place} columns=${columns} names=${table.columns} isAt=${place === at}
         isChosen=${chosen !== null && JSON.stringify(row.slice(0, keys)) === chosen} onPick=${this.pick} />`);
     }
     return found;
   }
 
   render({ columns, sort, empty, label }, { table }) {
-    const rows = this.hold.order(table.rows ?? [], (row) => JSON.stringify(row.slice(0, table.keys)), table.first ?? 0);
+    const span = { first: table.first ?? 0, count: this.params().count };
+    const rows = this.hold.order(table.rows ?? [], (row) => JSON.stringify(row.slice(0, table.keys)), span);
     const count = this.count();
     return html`<div class="rows" ref=${this.box} tabindex="0" role="table" aria-label=${label} aria-rowcount=${count + 1}
         onScroll=${this.look} onKeyDown=${this.key} ...${this.hold.listeners}>
