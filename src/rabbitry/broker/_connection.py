@@ -1,6 +1,6 @@
 """A client's connection to the broker: handshake, channels, the hot path of publishing, and closing.
 
-Handlers raise; only `_refuse` turns an error into channel.close or connection.close.
+Handlers raise; only `refuse` turns an error into channel.close or connection.close.
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ class ClientConnection:
                 elif event[0] == VIOLATION:
                     raise event[2]
             except (Refusal, ProtocolViolation) as error:
-                self._refuse(event[1], error, ids_of(event))
+                self.refuse(event[1], error, ids_of(event))
                 return isinstance(error, ChannelRefusal) and self._has_taken(rest)
         return True
 
@@ -252,7 +252,8 @@ class ClientConnection:
             self._held += rest
             return False
         if self.driver.unsent > _MOST_UNSENT:
-            self._wait_for_room([*rest])
+            # Hold its requests until it has read its answers, which could fill the memory.
+            self._hold(Reason.UNREAD, [*rest])
             return False
         return True
 
@@ -306,12 +307,14 @@ class ClientConnection:
             self._dispatcher.dispatch()  # delivers the messages that the steps requeued
             return
         then()
-        if self._is_held():  # `then` may have put it on hold again
+        if self.is_held:  # `then` may have put it on hold again
             self.on_events(events)
             events = []
         self._carry_out(events)
 
-    def _is_held(self) -> bool:
+    @property
+    def is_held(self) -> bool:
+        """Whether its frames wait for something."""
         return self._held is not None
 
     def _yield(self, events: list[Event], *, adds: bool = False) -> None:
@@ -325,10 +328,6 @@ class ClientConnection:
 
     def _wait_for_turn(self) -> None:
         self._shares.wait(self._take_held)
-
-    def _wait_for_room(self, events: list[Event]) -> None:
-        """Hold the client's requests until it has read its answers: otherwise they could fill the memory."""
-        self._hold(Reason.UNREAD, events)
 
     def _take_held(self, number: int = 0, answer: Method | None = None) -> None:
         events = self._take_out()
@@ -419,7 +418,7 @@ class ClientConnection:
             journal = self._journal
             changes = journal.changes
             answer = handler(self, self.channels[number], method)
-            if self._is_held():
+            if self.is_held:
                 pass  # the operation that holds the client's frames answers
             elif journal.changes != changes:
                 self.wait_for_commit(number, answer)
@@ -533,7 +532,7 @@ class ClientConnection:
 
     # -- closing ---------------------------------------------------------------------------------------
 
-    def _refuse(self, number: int, error: Refusal | ProtocolViolation, ids: tuple[int, int]) -> None:
+    def refuse(self, number: int, error: Refusal | ProtocolViolation, ids: tuple[int, int]) -> None:
         """Turn an error raised by a handler into channel.close or connection.close."""
         if isinstance(error, ChannelRefusal):
             _logger.info(

@@ -21,6 +21,7 @@ from rabbitry.broker._alarms import Alarms
 from rabbitry.broker._connection import ClientConnection, Shared
 from rabbitry.broker._counts import Churn
 from rabbitry.broker._dispatcher import Dispatcher
+from rabbitry.broker._overdue import Overdue
 from rabbitry.broker._parameters import Parameters
 from rabbitry.broker._policies import OPERATOR_POLICY, Policies, Policy
 from rabbitry.broker._records import VHOST
@@ -111,6 +112,7 @@ class Broker:
             memory_limit=config.memory_limit,
             disk_free_limit=config.disk_free_limit,
         )
+        self._overdue = Overdue(self.connections, self.dispatcher, config.release, config.consumer_timeout)
         self.shared: Shared = Shared(
             config=config,
             parameters=self.parameters,
@@ -198,6 +200,8 @@ class Broker:
         for listener in encrypted:
             self.tls_port = listener.getsockname()[1]
             self.acceptor.add(listener, self._serve, config.tls)
+        self._overdue.start()
+        stack.callback(self._overdue.stop)
         self.alarms.start()
         stack.push_async_callback(self.alarms.stop)
         if has_management:

@@ -47,10 +47,14 @@ class Release:
         has_default_type: Whether a queue without `x-queue-type` is compared as one with `x-queue-type` classic.
         keeps_transaction_queues: Whether a transaction's publishes go to the queues that existed when they arrived, and
             the commit fails (406) if one of these is deleted.
-        has_stream_filters: Whether a stream may have filters; this broker checks their size and applies none.
+        has_stream_filters: Whether a stream's consumers may filter its messages by their `x-stream-filter-value`.
+        streams_take_letters: Whether a stream gets dead letters, delayed messages and copies of the firehose.
+            Otherwise it gets only dead letters of quorum queues with `x-dead-letter-strategy` at-least-once.
+        has_consumer_timeouts: Whether queues may have a timeout for acknowledgements of their own.
+        has_local_random: Whether it has the exchange type x-local-random.
         returns_to_streams: Whether nack, reject and recover are credit for a stream; otherwise they end the connection.
         streams_keep_nested: Whether a stream keeps CC, and other headers with `x-` that are arrays or tables, but not
-            `x-death`. It keeps no arrays and tables without `x-`.
+            an `x-death` that a client sent. It keeps no arrays and tables without `x-`.
         streams_set_mode: Whether a message from a stream has a delivery mode even if it was published without.
         stream_noun: The noun for a stream in two of its error texts.
         feature_flags: The feature flags that `/api/feature-flags` lists as enabled, with their stability; those of
@@ -83,6 +87,9 @@ class Release:
     has_default_type: bool
     keeps_transaction_queues: bool
     has_stream_filters: bool
+    streams_take_letters: bool
+    has_consumer_timeouts: bool
+    has_local_random: bool
     returns_to_streams: bool
     streams_keep_nested: bool
     streams_set_mode: bool
@@ -165,6 +172,9 @@ RELEASES: Final[Mapping[Compat, Release]] = {
         has_default_type=False,
         keeps_transaction_queues=False,
         has_stream_filters=False,
+        streams_take_letters=False,
+        has_consumer_timeouts=False,
+        has_local_random=False,
         returns_to_streams=False,
         streams_keep_nested=False,
         streams_set_mode=False,
@@ -215,6 +225,9 @@ RELEASES: Final[Mapping[Compat, Release]] = {
         has_default_type=True,
         keeps_transaction_queues=True,
         has_stream_filters=True,
+        streams_take_letters=True,
+        has_consumer_timeouts=True,
+        has_local_random=True,
         returns_to_streams=True,
         streams_keep_nested=True,
         streams_set_mode=True,
@@ -234,7 +247,9 @@ RELEASES: Final[Mapping[Compat, Release]] = {
             "message_containers_deaths_v2": "stable",
             "quorum_queue": "required",
             "quorum_queue_non_voters": "stable",
+            "rabbit_exchange_type_local_random": "stable",
             "rabbitmq_4.0.0": "stable",
+            "stream_filtering": "required",
             "stream_queue": "required",
             "tracking_records_in_ets": "required",
             "user_limits": "required",

@@ -17,6 +17,8 @@ from rabbitry.runtime.addresses import is_loopback
 
 GUEST: Final = "guest"
 """The user with the well-known password."""
+CONSUMER_TIMEOUT: Final = 1800.0
+"""Seconds for an acknowledgement, RabbitMQ's default."""
 _LONGEST_NAME: Final = 255
 """Most bytes of a name in AMQP."""
 _LARGEST_PORT: Final = 65535
@@ -50,6 +52,8 @@ class BrokerConfig:
             the machine or its container.
         disk_free_limit: Bytes of free space for the data folder below which publishers are blocked; None for 50 MB.
         compat: The release of RabbitMQ whose behaviour the broker has: "3.10" (3.10.8) or "4.0" (4.0.5).
+        consumer_timeout: Seconds within which a delivery has to be acknowledged; then its channel is closed (406), as
+            RabbitMQ does it. None for no limit. Queues may have a limit of their own in 4.0.
         close_timeout: Seconds that clients have to answer the broker's close before they are cut off.
 
     Raises:
@@ -75,6 +79,7 @@ class BrokerConfig:
     memory_limit: int | None = None
     disk_free_limit: int | None = None
     compat: Compat = "3.10"
+    consumer_timeout: float | None = CONSUMER_TIMEOUT
     close_timeout: float = 1.0
 
     def __post_init__(self) -> None:
@@ -88,6 +93,7 @@ class BrokerConfig:
             ("max_message_size", 0, math.inf),
             ("memory_limit", 0, math.inf),
             ("disk_free_limit", 0, math.inf),
+            ("consumer_timeout", 0, math.inf),
             ("close_timeout", 0, math.inf),
         ):
             value = getattr(self, name)

@@ -77,6 +77,10 @@ ManagementPort = Annotated[
 ]
 NoManagement = Annotated[bool, typer.Option("--no-management", help="Run without the management API.")]
 Compat = Annotated[Literal["3.10", "4.0"], typer.Option(help="The RabbitMQ whose behaviour it has: 3.10.8 or 4.0.5.")]
+ConsumerTimeout = Annotated[
+    float,
+    typer.Option(min=0, metavar="SECONDS", help="Close channels that acknowledge later than this; 0 for no limit."),
+]
 TLSPort = Annotated[int, port_option(help="The port for TLS, with --tls-cert.")]
 TLSCert = Annotated[
     Path | None,
@@ -105,6 +109,7 @@ def serve(
     management_port: ManagementPort = None,
     no_management: NoManagement = False,
     compat: Compat = "3.10",
+    consumer_timeout: ConsumerTimeout = 1800,
     tls_port: TLSPort = 5671,
     tls_cert: TLSCert = None,
     tls_key: TLSKey = None,
@@ -138,6 +143,7 @@ def serve(
         tls=tls,
         tls_listeners=() if tls is None else listen(host, tls_port),
         compat=compat,
+        consumer_timeout=consumer_timeout or None,
     )
     raise typer.Exit(run_service(partial(_serve, Broker(config), management)))
 
