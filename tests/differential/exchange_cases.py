@@ -295,3 +295,55 @@ def binding_with_both_ends_missing(peer: Peer) -> None:
     peer.call(m.ExchangeBind("destination", "source", "k"))
     peer.open(1)
     peer.call(m.QueueBind("destination", "source", "k"))
+
+
+@case
+def local_random_bindings(peer: Peer) -> None:
+    peer.call(m.ExchangeDeclare("e", "x-local-random"))
+    if not peer.is_open:
+        return  # RabbitMQ 3.10 does not know it
+    peer.queue("a")
+    for kind in ("quorum", "stream"):
+        peer.call(m.QueueDeclare(kind, durable=True, arguments={"x-queue-type": kind}))
+        peer.queues.add(kind)
+    peer.call(m.ExchangeDeclare("f", "fanout"))
+    for name in ("a", "quorum", "stream", "missing"):
+        for key in ("", "key"):
+            before = len(peer.log)
+            peer.call(m.QueueBind(name, "e", key))
+            if any("ChannelClose" in line for line in peer.log[before:]):
+                peer.open(1)
+    for key in ("", "key"):
+        peer.call(m.ExchangeBind("f", "e", key))
+        peer.open(1)
+    peer.call(m.ExchangeBind("e", "f", "any"))
+    peer.call(m.ConfirmSelect())
+    for exchange in ("e", "f"):
+        peer.publish(exchange, "whatever", exchange.encode(), mandatory=True)
+        peer.quiet()
+        peer.get("a")
+    peer.call(m.QueueUnbind("a", "e", "key"))
+    peer.call(m.QueueUnbind("a", "e", ""))
+    peer.publish("e", "", b"unroutable", mandatory=True)
+    peer.quiet()
+
+
+@case
+def local_random_ignores_copies(peer: Peer) -> None:
+    peer.call(m.ExchangeDeclare("e", "x-local-random"))
+    if not peer.is_open:
+        return  # RabbitMQ 3.10 does not know it
+    names = ("a", "b", "c")
+    for name in names:
+        peer.queue(name)
+        peer.call(m.QueueBind(name, "e", ""))
+    peer.call(m.ConfirmSelect())
+    for _ in range(30):
+        peer.publish("e", "key", b"x", Properties(headers={"CC": ["a", "b"]}))
+    peer.quiet()
+    peer.log = [line for line in peer.log if "ack" not in line]
+    counts = []
+    for name in names:
+        peer.count(name)
+        counts.append(int(peer.log.pop().partition("message_count=")[2].partition(",")[0]))
+    peer.log.append(f"{sum(counts)} messages in all, some everywhere: {all(counts)}")

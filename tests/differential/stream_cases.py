@@ -398,3 +398,83 @@ def stream_behind_an_exchange(peer: Peer) -> None:
     peer.call(m.BasicQos(0, 10))
     _consume(peer)
     peer.call(m.QueueUnbind("s", "e", "a.*"))
+
+
+# -- messages of the broker's own ----------------------------------------------------------------------
+
+
+def _dead_letters(queue: Table, peer: Peer) -> None:
+    """Dead-letter a message to a stream and to a queue, and read both."""
+    _declare(peer)
+    peer.queue("letters")
+    peer.call(m.ExchangeDeclare("dlx", "fanout"))
+    for name in ("s", "letters"):
+        peer.call(m.QueueBind(name, "dlx", ""))
+    peer.call(m.QueueDeclare("q", durable=True, arguments={**queue, "x-dead-letter-exchange": "dlx"}))
+    peer.queues.add("q")
+    peer.call(m.ConfirmSelect())
+    peer.publish("", "q", b"dead", Properties(headers={"a": 1}))
+    peer.quiet()
+    peer.get("q", no_ack=False)
+    peer.send(m.BasicReject(peer.tag, requeue=False))
+    peer.until_it_has("letters", 1)
+    peer.get("letters")
+    peer.call(m.BasicQos(0, 10))
+    _consume(peer)
+    peer.quiet(0.3)
+
+
+for _key, _queue in {
+    "classic": {"x-queue-type": "classic"},
+    "quorum": {"x-queue-type": "quorum"},
+    "quorum_that_drops": {"x-queue-type": "quorum", "x-dead-letter-strategy": "at-least-once"},
+    "quorum_at_least_once": {
+        "x-queue-type": "quorum",
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    },
+}.items():
+    add(f"stream_of_dead_letters_of_{_key}", of(_dead_letters, _queue))
+
+
+# -- filters -------------------------------------------------------------------------------------------
+
+
+def _filtered(peer: Peer) -> None:
+    """Publish messages with different values for filters, each after the confirm of the one before."""
+    _declare(peer)
+    for value in ("a", "b", None, "5", "a"):
+        _fill(peer, 1, Properties(headers={} if value is None else {"x-stream-filter-value": value}))
+    peer.call(m.BasicQos(0, 10))
+
+
+@case
+def stream_filters(peer: Peer) -> None:
+    _filtered(peer)
+    filters: tuple[FieldValue, ...] = ("a", ["a", "b"], "zzz", ["a", 5], 5, None, True, b"a", {"a": 1}, "5")
+    for number, wanted in enumerate(filters):
+        for unfiltered in (None, True, *((False, "yes") if wanted == "zzz" else ())):
+            tag = f"c{number}{unfiltered}"
+            more: Table = {} if unfiltered is None else {"x_stream_match_unfiltered": unfiltered}
+            _consume(peer, "first", tag, x_stream_filter=wanted, **more)
+            peer.call(m.BasicCancel(tag))
+
+
+def _bad_filter(wanted: FieldValue, peer: Peer) -> None:
+    _filtered(peer)
+    _consume(peer, x_stream_filter=wanted)
+
+
+for _key, _wanted in {"nothing": [], "bytes": [b"a"], "number": [5]}.items():
+    add(f"stream_filter_of_{_key}", of(_bad_filter, _wanted))
+
+
+def _filter_value(value: FieldValue, peer: Peer) -> None:
+    _declare(peer)
+    peer.call(m.ConfirmSelect())
+    peer.publish("", "s", b"x", Properties(headers={"x-stream-filter-value": value}))
+    peer.quiet()
+
+
+for _key, _value in {"number": 5, "true": True, "bytes": b"a", "nothing": None, "list": ["a"], "empty": ""}.items():
+    add(f"stream_filter_value_{_key}", of(_filter_value, _value))

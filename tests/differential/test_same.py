@@ -53,7 +53,6 @@ if COMPAT == "4.0":
     _UTF_8 = "RabbitMQ prints text that is not ASCII in another way"
     DIFFERENT.update(
         {
-            "exchange_of_a_plugin_x-local-random": "a type that this broker does not have",
             "greeting_3": "RabbitMQ speaks AMQP 1.0",
             "a_long_text_is_cut": "RabbitMQ cuts within a character, and then fails with 541",
             "published_names_that_are_no_utf8": _UTF_8,

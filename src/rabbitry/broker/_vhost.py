@@ -27,20 +27,11 @@ from rabbitry.broker._errors import (
     precondition_failed,
     resource_locked,
 )
-from rabbitry.broker._exchanges import TYPES, Binding, DefaultExchange, Destination, Exchange
+from rabbitry.broker._exchanges import TYPES, Binding, DefaultExchange, Destination, Exchange, types_of
 from rabbitry.broker._firehose import TRACE, Firehose
 from rabbitry.broker._policies import Policies
-from rabbitry.broker._queues import (
-    Backlog,
-    ClassicQueue,
-    Owner,
-    PrioritizedQuorumQueue,
-    Queue,
-    QuorumQueue,
-    ReplyTo,
-    Stream,
-)
-from rabbitry.broker._queues.arguments import Kind, Rules, check_locator, compared, read_rules
+from rabbitry.broker._queues import Backlog, Owner, Queue, ReplyTo, queue_class
+from rabbitry.broker._queues.arguments import check_locator, compared, read_rules
 from rabbitry.broker._queues.dead_letter import REJECTED, copies, dead_letter, is_cycle
 from rabbitry.broker._queues.turns import QueueConsumer
 from rabbitry.broker._queues.waiting import WaitingRoom, after_delay
@@ -206,7 +197,7 @@ class VirtualHost:
         """Declare an exchange, or check an existing one. Raises 403, 406, 503."""
         if not kind:
             raise self._unusable_type("invalid exchange type ''")
-        if kind not in TYPES:
+        if kind not in types_of(self.release):
             raise self._unusable_type(f"unknown exchange type '{kind}'")
         known = self.exchanges.get(name)
         if known is None:
@@ -353,7 +344,7 @@ class VirtualHost:
             if user is not None and self.release.checks_mirroring:
                 check_locator(rules, arguments)
             owner = user if exclusive else None
-            queue = _kind(rules, self.release)(
+            queue = queue_class(rules.kind, self.release)(
                 self, name, durable=durable, auto_delete=auto_delete, owner=owner, arguments=arguments, rules=rules
             )
             if durable and not exclusive and self.journal.is_on:
@@ -385,7 +376,7 @@ class VirtualHost:
         # The queue may have been declared with another release's behaviour, which accepted its arguments.
         release = replace(self.release, not_for_classic=())
         rules = read_rules(name, self.name, arguments, release, durable=True, exclusive=False, auto_delete=auto_delete)
-        queue = _kind(rules, self.release)(
+        queue = queue_class(rules.kind, self.release)(
             self, name, durable=True, auto_delete=auto_delete, owner=None, arguments=arguments, rules=rules
         )
         number, recovered_to = value["id"], value["recovered_to"]
@@ -459,6 +450,7 @@ class VirtualHost:
         self.refuse_default(source)
         exchange = self.exchange(source)
         exchange.check_binding(routing_key, arguments)
+        exchange.check_destination(destination.rules.kind if isinstance(destination, Queue) else None)
         binding = Binding(exchange, destination, routing_key, arguments)
         if not exchange.bind(binding):
             return None
@@ -584,13 +576,7 @@ class VirtualHost:
         for target in self.route(exchange, keys, properties)[0]:
             # Messages that wait for a delay are in no queue; the exchange's name may be that of one, however.
             if reason == REJECTED or isinstance(target, WaitingRoom) or not is_cycle(target.name, headers):
-                target.push_letter(letter)
-
-
-def _kind(rules: Rules, release: Release) -> type[Queue]:
-    quorum = PrioritizedQuorumQueue if release.has_quorum_priorities else QuorumQueue
-    kinds: dict[Kind, type[Queue]] = {"classic": ClassicQueue, "quorum": quorum, "stream": Stream}
-    return kinds[rules.kind]
+                target.push_letter(letter, surely=rules.dead_letters_surely)
 
 
 def _telling(consumers: list[QueueConsumer]) -> Iterator[None]:

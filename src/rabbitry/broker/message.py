@@ -62,7 +62,8 @@ class Entry(msgspec.Struct, gc=False, eq=False):
 
     position: orders entries, including requeued ones. expires: POSIX seconds, 0 for never. deliveries: how often it was
     returned to a quorum queue. returns: of those that a quorum queue has at its front, the run that it came back in, 0
-    if it is not among them. stored: whether it is in the store, or will be.
+    if it is not among them. stored: whether it is in the store, or will be. is_kept: its queue keeps it over a restart
+    though the message is transient; other queues with the message do not.
     """
 
     position: int
@@ -73,6 +74,7 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     deliveries: int = 0
     returns: int = 0
     stored: bool = False
+    is_kept: bool = False
 
 
 _MODE_AND_ID: Final = FLAG_DELIVERY_MODE | FLAG_MESSAGE_ID

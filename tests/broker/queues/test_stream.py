@@ -351,6 +351,42 @@ async def test_the_management_api_shows_a_stream_and_imports_it() -> None:
         assert len(stream) == 0
 
 
+async def test_a_filter_applies_to_messages_of_the_store_too(tmp_path: Path, small_window: None) -> None:
+    async with Broker(BrokerConfig(port=0, data=tmp_path, compat="4.0")) as broker:
+        async with rabbitry.connect(broker.url) as connection:
+            channel = await connection.channel(prefetch=10)
+            await _declare(channel)
+            for number in range(600):
+                value = {"x-stream-filter-value": "few"} if not number % 100 else {}
+                properties = rabbitry.Properties(headers=dict(value))
+                await channel.send(b"%d" % number, routing_key="s", properties=properties)
+            await channel.wait_for_confirms()
+            arguments: Table = {"x-stream-offset": "first", "x-stream-filter": ["few"]}
+            async with asyncio.timeout(120), channel.consume("s", arguments=arguments) as deliveries:
+                found: list[bytes] = []
+                while len(found) < 6:
+                    found.append((await anext(deliveries)).body)
+            assert found == [b"0", b"100", b"200", b"300", b"400", b"500"]
+
+
+async def test_a_transient_message_is_kept_by_the_queues_that_keep_all(tmp_path: Path) -> None:
+    kinds = ("stream", "quorum", "classic")
+    for names in (kinds, kinds[::-1]):
+        folder = tmp_path / names[0]
+        async with Broker(BrokerConfig(port=0, data=folder)) as broker, rabbitry.connect(broker.url) as connection:
+            channel = await connection.channel()
+            await channel.declare_exchange("all", "fanout", durable=True)
+            for name in names:
+                await channel.declare_queue(name, durable=True, arguments={"x-queue-type": name})
+                await channel.bind_queue(name, "all")
+            for mode in (1, 2):
+                await channel.publish(b"%d" % mode, exchange="all", properties=rabbitry.Properties(delivery_mode=mode))
+            assert {name: len(broker.vhosts["/"].queues[name]) for name in names} == dict.fromkeys(names, 2)
+        async with Broker(BrokerConfig(port=0, data=folder)) as broker:
+            left = {name: len(broker.vhosts["/"].queues[name]) for name in names}
+            assert left == {"stream": 2, "quorum": 2, "classic": 1}
+
+
 @pytest.mark.parametrize("release", RELEASES.values(), ids=RELEASES.keys())
 @pytest.mark.parametrize(
     "properties",

@@ -10,6 +10,7 @@ from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.amqp.protocol.tables import Table, encode_table
 from rabbitry.broker._policies import Policy
 from rabbitry.broker._queues import Queue
+from rabbitry.broker._queues.arguments import Kind
 from rabbitry.broker._queues.waiting import WaitingRoom
 from rabbitry.broker.compat import RELEASES, Release
 
@@ -98,6 +99,11 @@ class Exchange(abc.ABC):
         self._remove(known)
         return True
 
+    @staticmethod
+    def exists_in(release: Release) -> bool:
+        """Return whether a release of RabbitMQ has this type, itself or as a plugin."""
+        return True
+
     @staticmethod  # noqa: B027 - most types accept all
     def check_arguments(arguments: Table) -> None:
         """Refuse invalid arguments of a new exchange (406)."""
@@ -105,6 +111,10 @@ class Exchange(abc.ABC):
     @staticmethod  # noqa: B027 - most types accept all
     def check_binding(routing_key: str, arguments: Table) -> None:
         """Refuse a binding that the type cannot use (406)."""
+
+    @staticmethod  # noqa: B027 - most types accept all
+    def check_destination(kind: Kind | None) -> None:
+        """Refuse a binding to a kind of queue, or to an exchange (None), that the type cannot use (406)."""
 
     @abc.abstractmethod
     def match(self, routing_key: str, properties: Properties) -> Iterable[Destination]:

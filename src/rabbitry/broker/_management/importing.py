@@ -14,7 +14,7 @@ from typing import Final
 
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker._errors import Refusal
-from rabbitry.broker._exchanges import TYPES, Exchange
+from rabbitry.broker._exchanges import TYPES, Exchange, types_of
 from rabbitry.broker._management import accounts, definitions
 from rabbitry.broker._management.call import Answer, bad
 from rabbitry.broker._management.definitions import BadDefinition, flag, named, short, table, text
@@ -23,7 +23,7 @@ from rabbitry.broker._management.pace import Pace
 from rabbitry.broker._management.reading import Document
 from rabbitry.broker._patterns import check_pattern
 from rabbitry.broker._policies import OPERATOR_POLICY, POLICY, Policies
-from rabbitry.broker._queues.arguments import read_rules
+from rabbitry.broker._queues.arguments import Kind, read_rules
 from rabbitry.broker._vhost import VHOST_LIMITS, VirtualHost
 from rabbitry.broker.access import USER_LIMITS, Permission, TopicPermission
 from rabbitry.broker.broker import Broker
@@ -91,7 +91,8 @@ class _Plan:
         self._only = only
         self._users = set(broker.access.users)
         self._vhosts = set(broker.vhosts)
-        self._queues: set[tuple[str, str]] = set()
+        self._queues: dict[tuple[str, str], Kind] = {}
+        """Virtual host and name of queues to declare → their kinds."""
         self._exchanges: dict[tuple[str, str], str] = {}
         """Virtual host and name of exchanges to declare → their types."""
 
@@ -225,7 +226,7 @@ class _Plan:
             return None
         if (vhost, name) in self._exchanges or (host is not None and name in host.exchanges):
             return None
-        if kind not in TYPES:
+        if kind not in types_of(self._broker.config.release):
             raise BadDefinition(f"unknown exchange type '{kind}'" if kind else "invalid exchange type ''")
         other = arguments.get("alternate-exchange", "")
         if not isinstance(other, str):
@@ -256,7 +257,7 @@ class _Plan:
             return None
         if (vhost, name) in self._queues or (host is not None and name in host.queues):
             return None
-        read_rules(
+        rules = read_rules(
             name,
             vhost,
             arguments,
@@ -265,7 +266,7 @@ class _Plan:
             exclusive=False,
             auto_delete=auto_delete,
         )
-        self._queues.add((vhost, name))
+        self._queues[vhost, name] = rules.kind
         return functools.partial(
             self._declare_queue, vhost, name, durable=durable, auto_delete=auto_delete, arguments=arguments
         )
@@ -284,12 +285,13 @@ class _Plan:
         if kind not in ("queue", "exchange"):
             raise BadDefinition(f"destination_type must be queue or exchange, not {kind!r}")
         kinds = self._type_of(vhost, source), self._type_of(vhost, destination) if kind == "exchange" else ""
-        is_queue_there = kind != "queue" or self._has_queue(vhost, destination)
-        if not source or None in kinds or not is_queue_there:
+        queue = self._kind_of(vhost, destination) if kind == "queue" else None
+        if not source or None in kinds or (kind == "queue" and queue is None):
             self.left_out += 1
             return None
-        if kinds[0] is not None:
+        if kinds[0]:
             TYPES[kinds[0]].check_binding(key, arguments)
+            TYPES[kinds[0]].check_destination(queue)
         return functools.partial(self._bind, vhost, source, kind, destination, key, arguments)
 
     def _bind(self, vhost: str, source: str, kind: str, name: str, key: str, arguments: Table) -> None:
@@ -305,9 +307,10 @@ class _Plan:
         is_given = name.startswith(_RESERVED) and vhost in self._vhosts  # each virtual host has them
         return known.type if known is not None else self._exchanges.get((vhost, name), "" if is_given else None)
 
-    def _has_queue(self, vhost: str, name: str) -> bool:
+    def _kind_of(self, vhost: str, name: str) -> Kind | None:
         host = self._broker.vhosts.get(vhost)
-        return (vhost, name) in self._queues or (host is not None and name in host.queues)
+        known = host.queues.get(name) if host is not None else None
+        return known.rules.kind if known is not None else self._queues.get((vhost, name))
 
     # -- names -----------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from rabbitry.amqp.protocol.tables import FieldValue, Table, encode_table
 from rabbitry.broker._alarms import used_memory
 from rabbitry.broker._channel import Channel, Connection, Consumer
 from rabbitry.broker._connection import ClientConnection
-from rabbitry.broker._exchanges import TYPES, Binding, Exchange
+from rabbitry.broker._exchanges import Binding, Exchange, types_of
 from rabbitry.broker._management import stats
 from rabbitry.broker._management.encoding import Json
 from rabbitry.broker._management.rates import RETENTION, Counts, Rates
@@ -59,7 +59,7 @@ def overview(broker: Broker, rates: Rates, totals: dict[VirtualHost, Counts], ra
         "management_version": version,
         "rates_mode": "basic",
         "sample_retention_policies": {"global": [RETENTION], "basic": [RETENTION], "detailed": [RETENTION]},
-        "exchange_types": exchange_types(),
+        "exchange_types": exchange_types(broker),
         "product_version": version,
         "product_name": "RabbitMQ",
         "rabbitmq_version": version,
@@ -100,9 +100,10 @@ def _contexts(broker: Broker) -> list[Json]:
     ]
 
 
-def exchange_types() -> list[Json]:
+def exchange_types(broker: Broker) -> list[Json]:
     """List the exchange types."""
-    return [{"name": name, "description": kind.description, "enabled": True} for name, kind in sorted(TYPES.items())]
+    types = sorted(types_of(broker.config.release).items())
+    return [{"name": name, "description": kind.description, "enabled": True} for name, kind in types]
 
 
 def listeners(broker: Broker) -> list[Json]:
@@ -142,7 +143,7 @@ def node(broker: Broker) -> Json:
         "rates_mode": "basic",
         "run_queue": 0,
         "partitions": [],
-        "exchange_types": exchange_types(),
+        "exchange_types": exchange_types(broker),
         "auth_mechanisms": [
             {"name": name, "description": f"SASL {name} authentication mechanism", "enabled": True}
             for name in sorted(broker.config.release.mechanisms.decode().split())

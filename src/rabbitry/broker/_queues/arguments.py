@@ -31,6 +31,7 @@ class Rules:
     message_ttl: int | None = None
     dead_letter_exchange: str | None = None
     dead_letter_routing_key: str | None = None
+    dead_letter_strategy: str | None = None
     max_length: int | None = None
     max_length_bytes: int | None = None
     overflow: str = "drop-head"
@@ -39,6 +40,12 @@ class Rules:
     delivery_limit: int | None = None
     max_age: int | None = None
     segment_size: int | None = None
+
+    @property
+    def dead_letters_surely(self) -> bool:
+        """Whether RabbitMQ moves dead letters at least once."""
+        strategy = self.dead_letter_strategy if self.kind == "quorum" else None
+        return strategy == "at-least-once" and self.overflow == "reject-publish"
 
 
 class _Bad(RabbitryError):
@@ -170,6 +177,7 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "overflow": "overflow",
     "dead-letter-exchange": "dead_letter_exchange",
     "dead-letter-routing-key": "dead_letter_routing_key",
+    "dead-letter-strategy": "dead_letter_strategy",
     "delivery-limit": "delivery_limit",
     "stream-max-segment-size-bytes": "segment_size",
 }
@@ -243,6 +251,7 @@ def read_rules(
         message_ttl=_number(arguments, "x-message-ttl"),
         dead_letter_exchange=_text(arguments, "x-dead-letter-exchange"),
         dead_letter_routing_key=_text(arguments, "x-dead-letter-routing-key"),
+        dead_letter_strategy=_text(arguments, "x-dead-letter-strategy"),
         max_length=_number(arguments, "x-max-length"),
         max_length_bytes=_number(arguments, "x-max-length-bytes"),
         overflow=_text(arguments, "x-overflow") or "drop-head",

@@ -146,8 +146,13 @@ class Backlog(Contents):
             self.dispatch()
         return True
 
-    def push_letter(self, letter: Message) -> None:
-        """Append a dead letter if there is room. The next round of the dispatcher delivers it."""
+    def push_letter(self, letter: Message, *, surely: bool = False) -> None:
+        """Append a dead letter if there is room. The next round of the dispatcher delivers it.
+
+        Args:
+            letter: The message.
+            surely: Whether RabbitMQ waits until the queue has it. Only streams make a difference.
+        """
         entry = self._put(letter)
         self._unpublished += entry is not None
         if entry is not None and entry.expires and not self._as_of and entry.expires <= time.time():

@@ -84,7 +84,7 @@ class Contents:
                 lane.tail += 1
                 self.journal.add(self, entry)
                 return
-            if message.persistent:
+            if message.persistent or entry.is_kept:
                 self.journal.add(self, entry)
             lane.loaded_to = entry.position
         lane.ready.append(entry)

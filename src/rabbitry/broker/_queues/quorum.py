@@ -90,7 +90,7 @@ class QuorumQueue(Queue):
 
     def _append(self, lane: Lane, entry: Entry) -> None:
         if self.id:
-            entry.message.persistent = True  # a quorum queue stores every message
+            entry.is_kept = True  # a quorum queue stores every message
         super()._append(lane, entry)
 
     def kept(self) -> Iterator[Entry]:

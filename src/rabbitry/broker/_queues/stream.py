@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from typing import ClassVar, Final
 
+from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.properties import (
     FLAG_CONTENT_ENCODING,
     FLAG_CONTENT_TYPE,
@@ -26,12 +27,14 @@ from rabbitry.broker._policies import Policy
 from rabbitry.broker._queues.arguments import Rules
 from rabbitry.broker._queues.backlog import LONGEST_TURN
 from rabbitry.broker._queues.queue import Owner, Queue, QueueHost, Subscription
+from rabbitry.broker._queues.stream_filter import is_bad_value, parse_filter
 from rabbitry.broker._queues.stream_log import OVERHEAD, Segment, StreamLog, arrival_of, mark_arrival
 from rabbitry.broker._queues.stream_reader import READ_AT_ONCE, READ_BYTES, Offset, Reader, Search, Since, parse_offset
 from rabbitry.broker._queues.turns import QueueConsumer
 from rabbitry.broker._store.batch import Found, Wanted
 from rabbitry.broker.compat import Release
 from rabbitry.broker.message import Entry, Message
+from rabbitry.exceptions import ProtocolViolation
 
 SEGMENT: Final = "segment"
 """Kind of the records of segments in the store."""
@@ -96,6 +99,7 @@ class Stream(Queue):
     def check_consumer(self, wanted: Subscription) -> None:
         """Refuse an invalid offset, and a consumer that does not acknowledge, or has no prefetch of its own."""
         parse_offset(wanted.arguments.get("x-stream-offset", "next"), self.where)
+        parse_filter(wanted.arguments, self.vhost.release)
         noun = self.vhost.release.stream_noun
         if not wanted.prefetch:
             named = f"stream {self.where}" if noun == "stream" else f"'{self.where}'"
@@ -124,16 +128,26 @@ class Stream(Queue):
     # -- appending -------------------------------------------------------------------------------------
 
     def push(self, message: Message) -> bool:
-        """Append a message. It is delivered once it is committed."""
+        """Append a message. It is delivered once it is committed.
+
+        Raises 541, as RabbitMQ does, if it has a value for filters that is not text.
+        """
+        if self.vhost.release.has_stream_filters and is_bad_value(message.header):
+            raise ProtocolViolation(Reply.INTERNAL_ERROR, "INTERNAL_ERROR")
+        return self._put_behind(message)
+
+    def _put_behind(self, message: Message) -> bool:
         entry = Entry(self.next_position, message)
         mark_arrival(entry, time.time())
         self.next_position += 1
         self._append_entry(entry)
         return True
 
-    def push_letter(self, letter: Message) -> None:
-        """Append a dead letter."""
-        self.push(letter)
+    def push_letter(self, letter: Message, *, surely: bool = False) -> None:
+        """Append a message of the broker's own. In some releases, streams drop those that nobody waits for."""
+        if not surely and not self.vhost.release.streams_take_letters:
+            return
+        self._put_behind(letter)
         self._unpublished += 1
         self._dispatcher.touch(self)
 
@@ -148,7 +162,7 @@ class Stream(Queue):
         self.ready_bytes += size
         if self.id:
             self._log.has_all = False
-            entry.message.persistent = True  # a stream stores every message
+            entry.is_kept = True  # a stream stores every message
             self.journal.add(self, entry)
             self._await_commit(entry.position)
         is_first = not self._log.segments
@@ -256,7 +270,8 @@ class Stream(Queue):
     def add_consumer(self, consumer: QueueConsumer) -> None:
         """Add a consumer at the offset that its arguments name."""
         start = parse_offset(consumer.arguments.get("x-stream-offset", "next"), self.where)
-        self._readers[consumer] = self._reader_at(start)
+        reader = self._readers[consumer] = self._reader_at(start)
+        reader.filter = parse_filter(consumer.arguments, self.vhost.release)
         super().add_consumer(consumer)
 
     def _reader_at(self, start: Offset) -> Reader:
@@ -307,7 +322,8 @@ class Stream(Queue):
             entry = self._next_of(consumer, reader)
             if entry is None:
                 return False
-            self._send(consumer, entry)
+            if reader.filter is None or reader.filter.takes(entry.message.header):
+                self._send(consumer, entry)
         return True
 
     def _next_of(self, consumer: QueueConsumer, reader: Reader) -> Entry | None:
@@ -432,15 +448,17 @@ def with_offset(message: Message, offset: int, release: Release) -> bytes:
 
 def _reencoded(message: Message, offset: int, release: Release) -> bytes:
     properties = decode_header(message.header)
-    kept = {name: value for name, value in (properties.headers or {}).items() if _is_kept(name, value, release)}
+    headers = properties.headers or {}
+    kept = {name: value for name, value in headers.items() if _is_kept(name, value, message, release)}
     changed = properties._replace(headers={**kept, "x-stream-offset": TaggedInt(offset, b"l")})
     if release.streams_set_mode and changed.delivery_mode is None:
         changed = changed._replace(delivery_mode=1)
     return encode_header(changed, len(message.body))
 
 
-def _is_kept(name: str, value: FieldValue, release: Release) -> bool:
+def _is_kept(name: str, value: FieldValue, message: Message, release: Release) -> bool:
     """Return whether RabbitMQ, which stores streams in the format of AMQP 1.0, keeps a header."""
     if not isinstance(value, dict | list):
         return True
-    return release.streams_keep_nested and (name == "CC" or (name.startswith("x-") and name != "x-death"))
+    is_foreign = name == "x-death" and message.has_foreign_deaths
+    return release.streams_keep_nested and (name == "CC" or (name.startswith("x-") and not is_foreign))

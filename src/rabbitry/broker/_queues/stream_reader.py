@@ -12,6 +12,7 @@ from rabbitry.amqp.protocol.tables import FieldValue, TaggedInt, type_name
 from rabbitry.broker._erlang import erlang_term
 from rabbitry.broker._errors import precondition_failed
 from rabbitry.broker._queues.arguments import interval
+from rabbitry.broker._queues.stream_filter import Filter
 from rabbitry.broker.message import Entry
 from rabbitry.exceptions import ProtocolViolation
 
@@ -69,10 +70,11 @@ class Reader:
     """A consumer's place.
 
     position: the offset of its next message. read: messages from the store, before those at `position`. number: of its
-    last read, by which the answer is recognized. search: what it waits for before it has a position.
+    last read, by which the answer is recognized. search: what it waits for before it has a position. filter: which
+    messages it gets; None for all.
     """
 
-    __slots__ = ("is_reading", "number", "position", "read", "search")
+    __slots__ = ("filter", "is_reading", "number", "position", "read", "search")
 
     def __init__(self, position: int) -> None:
         self.position = position
@@ -80,3 +82,4 @@ class Reader:
         self.number = 0
         self.is_reading = False
         self.search: Search | None = None
+        self.filter: Filter | None = None

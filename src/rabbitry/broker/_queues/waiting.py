@@ -66,7 +66,7 @@ class WaitingRoom(Queue):
         self._wait_for(entry)
         return True
 
-    def push_letter(self, letter: Message) -> None:
+    def push_letter(self, letter: Message, *, surely: bool = False) -> None:
         """Keep a dead letter until its delay is over."""
         self.push(letter)
 

@@ -310,7 +310,7 @@ def _flags(entry: Entry) -> int:
     flags = entry.deliveries << _DELIVERIES | entry.returns << _RETURNS
     if entry.redelivered:
         flags |= _REDELIVERED
-    if not entry.message.persistent:
+    if not (entry.message.persistent or entry.is_kept):
         flags |= TRANSIENT
     if entry.message.copies > 1:
         flags |= SHARED
