@@ -17,6 +17,7 @@ _NOW_DURABLE: Final = re.compile(r"inequivalent arg 'durable' .*: received 'fals
 _REFUSES_OTHERS: Final = (
     "; programs that declare it not durable are refused: delete it, or take a broker or a data folder without it"
 )
+HOW_TO_REPLACE: Final = "`rabbitry topology plan MODULE:APP` shows how it is replaced without losing a message"
 _REMEMBERED: Final = 1000
 """Differences that are logged, once each. More come only from names that are made up without end."""
 
@@ -68,7 +69,7 @@ class Declarer:
         durable: bool,
         auto_delete: bool = False,
         arguments: Mapping[str, str | int | float | bool] | None = None,
-        is_required: bool = False,
+        required_by: str = "",
     ) -> None:
         """Declare a queue; see `exchange`.
 
@@ -78,15 +79,15 @@ class Declarer:
             durable: Whether the queue survives a restart of the broker.
             auto_delete: Whether the queue goes with its last consumer.
             arguments: The queue's arguments.
-            is_required: Raise TopologyMismatch if the queue exists with other flags, since it can't be used as it is.
+            required_by: What can't use a queue that exists with other flags; TopologyMismatch is raised then.
         """
         try:
             await channel.declare_queue(name, durable=durable, auto_delete=auto_delete, arguments=dict(arguments or {}))
         except PreconditionFailed as error:
-            if is_required and not self._strict:
+            if required_by and not self._strict:
                 raise TopologyMismatch(
-                    f"queue '{name}' exists with other flags and can't be used by a stage with single_active=True "
-                    f"({error.reply_text}): delete it once it is empty, or give the stage another with queue=…"
+                    f"queue '{name}' exists with other flags and can't be used by {required_by} ({error.reply_text}); "
+                    f"{HOW_TO_REPLACE}"
                 ) from error
             await self._use(channel, f"queue '{name}'", error)
 

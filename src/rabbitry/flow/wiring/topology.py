@@ -15,7 +15,7 @@ from rabbitry.flow.spec import AppSpec
 from rabbitry.flow.stage import Argument, Output, Stage
 from rabbitry.flow.wiring.cancelling import cancel_exchange, cancelled_queue, kept_arguments
 from rabbitry.flow.wiring.dead_letters import dead_queue
-from rabbitry.flow.wiring.declarer import Declarer
+from rabbitry.flow.wiring.declarer import HOW_TO_REPLACE, Declarer
 from rabbitry.flow.wiring.delays import waiting
 from rabbitry.flow.wiring.pausing import pause_arguments, pause_queue
 from rabbitry.flow.wiring.rates import rate_arguments, rate_queue, tokens_arguments, tokens_queue
@@ -52,8 +52,8 @@ class QueueSpec:
     name: str
     durable: bool = True
     arguments: Mapping[str, Argument] = field(default_factory=dict)
-    is_required: bool = False
-    """Whether one that exists with other flags can't be used."""
+    required_by: str = ""
+    """What can't use one that exists with other flags; empty if it is used as it is."""
     auto_delete: bool = False
 
 
@@ -115,9 +115,11 @@ def derive(spec: AppSpec) -> AppTopology:
                 # An exchange of its own is no plain program's, and so is its queue.
                 own = arguments | {"x-single-active-consumer": True} if item.single_active else arguments
                 own = own | dict(item.queue_arguments)
-                is_required = isinstance(item, Stage) and item.single_active
+                needs = ""
+                if isinstance(item, Stage) and item.single_active:
+                    needs = f"stage '{item.name}' with single_active=True"
                 is_durable = durable or item.exchange is not None
-                queues.append(QueueSpec(item.queue, is_durable, own, is_required, item.queue in passing))
+                queues.append(QueueSpec(item.queue, is_durable, own, needs, item.queue in passing))
             bindings.append(Binding(exchange, item.queue, item.key))
     if spec.stages:  # of an app that only publishes, nothing fails
         queues.append(QueueSpec(dead_queue(spec.name)))
@@ -125,13 +127,19 @@ def derive(spec: AppSpec) -> AppTopology:
         queues.append(QueueSpec(suspects_queue(spec.name, stage.name)))
         queues.append(QueueSpec(pause_queue(spec.name, stage.name), True, pause_arguments(stage.queue)))
     for name in spec.schedules:
-        queues.append(QueueSpec(schedule_queue(spec.name, name), True, token_arguments(arguments), is_required=True))
+        queues.append(
+            QueueSpec(
+                schedule_queue(spec.name, name), True, token_arguments(arguments), f"the schedule of stage '{name}'"
+            )
+        )
     for name in spec.rates:
         queues.append(QueueSpec(tokens_queue(spec.name, name), True, tokens_arguments(arguments)))
-        queues.append(QueueSpec(rate_queue(spec.name, name), True, rate_arguments(arguments), is_required=True))
+        queues.append(
+            QueueSpec(rate_queue(spec.name, name), True, rate_arguments(arguments), f"the rate of stage '{name}'")
+        )
     for name, number in spec.totals.items():
         for queue in slot_queues(spec.name, name, number):
-            queues.append(QueueSpec(queue, True, slot_arguments(arguments), is_required=True))
+            queues.append(QueueSpec(queue, True, slot_arguments(arguments), f"stage '{name}' with total_concurrency"))
     if spec.cancellable:
         exchanges.append(ExchangeSpec(cancel_exchange(spec.name), "fanout"))
         queues.append(QueueSpec(cancelled_queue(spec.name), True, kept_arguments()))
@@ -178,7 +186,7 @@ async def declare(
     if strict:
         findings = [finding for finding in await check(connection, spec) if finding.is_different]
         if findings:
-            raise TopologyMismatch("; ".join(str(finding) for finding in findings) + "; nothing was changed")
+            raise TopologyMismatch("; ".join(map(str, findings)) + f"; nothing was changed; {HOW_TO_REPLACE}")
     declarer = declarer or Declarer()
     channel = await connection.channel()
     try:
@@ -193,7 +201,7 @@ async def declare(
                 durable=queue.durable,
                 auto_delete=queue.auto_delete,
                 arguments=queue.arguments,
-                is_required=queue.is_required,
+                required_by=queue.required_by,
             )
         for binding in topology.bindings:
             await channel.bind_queue(binding.queue, binding.exchange, binding.key)
@@ -207,6 +215,8 @@ class Finding:
 
     what: str
     text: str
+    item: ExchangeSpec | QueueSpec | None = None
+    """The exchange or the queue as the app declares it; None if it is a binding."""
 
     def __str__(self) -> str:
         return f"{self.what}: {self.text}"
@@ -230,14 +240,15 @@ async def check(connection: Connection, spec: AppSpec) -> list[Finding]:
     findings: list[Finding] = []
     channel = await connection.channel()
     try:
-        for what, passive, act in _declarations(channel, topology):
+        for item, passive, act in _declarations(channel, topology):
+            what = f"{'queue' if isinstance(item, QueueSpec) else 'exchange'} '{item.name}'"
             try:
                 await passive()
                 await act()
             except NotFound:
-                findings.append(Finding(what, _MISSING))
+                findings.append(Finding(what, _MISSING, item))
             except PreconditionFailed as error:
-                findings.append(Finding(what, error.reply_text))
+                findings.append(Finding(what, error.reply_text, item))
             if not channel.is_open:
                 await channel.open()
     finally:
@@ -258,9 +269,9 @@ def missing_bindings(topology: AppTopology, present: Sequence[Mapping[str, objec
 _Act = Callable[[], Awaitable[object]]
 
 
-def _declarations(channel: Channel, topology: AppTopology) -> list[tuple[str, _Act, _Act]]:
-    """Return, for each exchange and queue, its name, a passive check, and its declaration."""
-    steps: list[tuple[str, _Act, _Act]] = []
+def _declarations(channel: Channel, topology: AppTopology) -> list[tuple[ExchangeSpec | QueueSpec, _Act, _Act]]:
+    """Return each exchange and queue with a passive check and its declaration."""
+    steps: list[tuple[ExchangeSpec | QueueSpec, _Act, _Act]] = []
     for exchange in topology.exchanges:
         look = partial(channel.declare_exchange, exchange.name, passive=True)
         act = partial(
@@ -270,7 +281,7 @@ def _declarations(channel: Channel, topology: AppTopology) -> list[tuple[str, _A
             durable=exchange.durable,
             auto_delete=exchange.auto_delete,
         )
-        steps.append((f"exchange '{exchange.name}'", look, act))
+        steps.append((exchange, look, act))
     for queue in topology.queues:
         look_at = partial(channel.declare_queue, queue.name, passive=True)
         make = partial(
@@ -280,5 +291,5 @@ def _declarations(channel: Channel, topology: AppTopology) -> list[tuple[str, _A
             auto_delete=queue.auto_delete,
             arguments=dict(queue.arguments),
         )
-        steps.append((f"queue '{queue.name}'", look_at, make))
+        steps.append((queue, look_at, make))
     return steps

@@ -1,0 +1,219 @@
+"""Queues and exchanges are replaced with all their messages, also if each step is interrupted and done again."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Final
+
+import pytest
+
+import rabbitry
+from rabbitry.amqp.client import Connection, Properties
+from rabbitry.apps.management import open_client
+from rabbitry.cli._sight import ManagementSight
+from rabbitry.flow.wiring import _replacer, pausing, replacing, topology
+from rabbitry.flow.wiring.moving import BATCH, NotMoved
+from rabbitry.flow.wiring.replacing import Replacement, Sight, Step, shadow
+from tests.flow._running import counts, gathered, put
+from tests.support.management import Api, broker_and_management
+from tests.support.waiting import eventually, eventually_awaited
+
+_ACTIONS: Final = (
+    "pause", "wait", "shadow", "move-out", "rebind-out", "swap", "move-back", "rebind-back", "remove", "resume"
+)  # fmt: skip
+
+
+class Killed(Exception):
+    """The end of a run, at a step."""
+
+
+@pytest.fixture(scope="module", params=["embedded", "rabbitmq"])
+def brokers(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """The URLs of a broker and of its management API."""
+    with broker_and_management(request) as urls:
+        yield urls
+
+
+@pytest.fixture(autouse=True)
+def figures_each_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RabbitMQ's figures are gathered each second here, and not each five."""
+    monkeypatch.setattr(_replacer, "STALE", 3.0)
+
+
+@contextlib.asynccontextmanager
+async def _seeing(urls: tuple[str, str]) -> AsyncIterator[tuple[Connection, Sight]]:
+    url, management = urls
+    async with rabbitry.connect(url, recover=False) as connection:
+        login = connection.url
+        async with open_client(management, login) as client:
+            yield connection, ManagementSight(client, login.virtual_host)
+
+
+async def _plan(urls: tuple[str, str], app: rabbitry.App) -> list[Replacement]:
+    async with _seeing(urls) as (connection, sight):
+        return await replacing.plan(connection, app.spec(), sight)
+
+
+async def _apply(urls: tuple[str, str], app: rabbitry.App, kill_at: str = "", *, wait: float = 60) -> list[str]:
+    """Carry out all that is to do, or end at a step; returns the actions."""
+    done: list[str] = []
+
+    def report(step: Step, moved: int) -> None:
+        done.append(step.action)
+        if kill_at == step.action or (moved and kill_at == f"{step.action} moved"):
+            raise Killed
+
+    with contextlib.suppress(Killed):
+        async with _seeing(urls) as (connection, sight):
+            for item in await replacing.plan(connection, app.spec(), sight):
+                await _replacer.apply(connection, app.name, sight, item, report, wait)
+    return done
+
+
+def _app(name: str, handled: Counter[str] | None = None, **options: Any) -> rabbitry.App:
+    """Return an app whose stage has these options."""
+    app = rabbitry.App(name)
+
+    @app.stage("in", then="out", **options)
+    async def work(text: str) -> str:
+        if handled is not None:
+            handled[text] += 1
+        return text
+
+    app.output("out", queue=f"{name}.out")
+    return app
+
+
+async def test_nothing_is_lost_if_each_step_is_interrupted(brokers: tuple[str, str]) -> None:
+    url = brokers[0]
+    handled: Counter[str] = Counter()
+    old, new = _app("replaced", handled), _app("replaced", priorities=3)
+    published: list[str] = []
+    stop = asyncio.Event()
+
+    async def publish() -> None:
+        async with old.publisher(url) as publisher:
+            while not stop.is_set():
+                for _ in range(20):
+                    text = str(len(published))
+                    await publisher.send(text, key="in")
+                    published.append(text)
+                await asyncio.sleep(0.05)
+
+    async with old.worker(url, connect_attempts=1):
+        publishing = asyncio.create_task(publish())
+        await eventually(lambda: handled, "a message is handled")
+        plan = (await _plan(brokers, new))[0]
+        assert [step.action for step in plan.steps] == list(_ACTIONS)
+        for action in _ACTIONS:
+            kills = [action, f"{action} moved"] if action in ("move-out", "move-back") else [action]
+            for kill in kills:
+                assert action in await _apply(brokers, new, kill), kill
+        assert await _apply(brokers, new) == ["resume"]
+        assert await _plan(brokers, new) == []
+        stop.set()
+        await publishing
+        came = await gathered(url, ["replaced.out"], set(published), within=120)
+    assert set(came["replaced.out"]) == set(published)
+    async with rabbitry.connect(url) as connection:
+        assert [found for found in await topology.check(connection, new.spec()) if found.is_different] == []
+        assert await pausing.paused(connection, "replaced", "work") is None
+    assert await counts(url, [shadow("replaced.work")]) == {shadow("replaced.work"): -1}
+
+
+async def test_messages_keep_order_properties_and_bindings_of_others(brokers: tuple[str, str]) -> None:
+    url = brokers[0]
+    async with rabbitry.connect(url) as connection, await connection.channel() as channel:
+        await topology.declare(connection, _app("ordered").spec())
+        await channel.declare_exchange("others", "topic", durable=True)
+        await channel.bind_queue("ordered.work", "others", "#.in", arguments={"why": "theirs"})
+        total = BATCH + 20
+        for number in range(total):
+            properties = Properties(message_id=f"id{number}", headers={"CC": ["ordered.out"]})
+            await channel.send(str(number).encode(), exchange="others", routing_key="x.in", properties=properties)
+        await channel.wait_for_confirms()
+    new = _app("ordered", queue_arguments={"x-max-length": 10_000})
+    plan = (await _plan(brokers, new))[0]
+    assert [step.messages for step in plan.steps if step.action.startswith("move-")] == [total, total]
+    await _apply(brokers, new)
+    async with rabbitry.connect(url) as connection, await connection.channel(prefetch=0) as channel:
+        await channel.publish(b"last", exchange="others", routing_key="y.in")
+        async with channel.consume("ordered.work") as deliveries:
+            came = [await anext(deliveries) for _ in range(total + 1)]
+            assert [one.body for one in came] == [*(str(number).encode() for number in range(total)), b"last"]
+            assert came[7].properties.message_id == "id7"
+            assert (came[7].properties.headers or {})["x-rabbitry-routing-key"] == "x.in"
+            for one in came:
+                one.ack()
+    _, bindings = Api(brokers[1])("GET", "/api/queues/%2F/ordered.work/bindings")
+    found = {(one["source"], one["routing_key"], str(one["arguments"])) for one in bindings if one["source"]}
+    assert found == {("ordered", "in", "{}"), ("others", "#.in", "{'why': 'theirs'}")}
+
+
+async def test_an_exchange_gets_another_type_with_its_bindings(brokers: tuple[str, str]) -> None:
+    url = brokers[0]
+    app = rabbitry.App("retyped", exchange_type="topic")
+    app.output("a.*", queue="retyped.out")
+    async with rabbitry.connect(url) as connection, await connection.channel() as channel:
+        await channel.declare_exchange("retyped", "direct", durable=True)
+        await channel.declare_queue("theirs", durable=True)
+        await channel.bind_queue("theirs", "retyped", "b.c")
+    for kill in ("shadow", "swap", "remove", ""):
+        await _apply(brokers, app, kill)
+    async with rabbitry.connect(url) as connection, await connection.channel() as channel:
+        await topology.declare(connection, app.spec(), strict=True)
+        await channel.publish(b"1", exchange="retyped", routing_key="b.c")
+        await channel.publish(b"2", exchange="retyped", routing_key="a.x")
+    assert await counts(url, ["theirs", "retyped.out"]) == {"theirs": 1, "retyped.out": 1}
+    assert await _plan(brokers, app) == []
+
+
+async def test_a_queue_that_others_consume_is_left_alone(brokers: tuple[str, str]) -> None:
+    url = brokers[0]
+    app = rabbitry.App("busy")
+    app.output("a", queue="busy.out", queue_arguments={"x-max-length": 1})
+    async with rabbitry.connect(url) as connection, await connection.channel() as channel:
+        await channel.declare_queue("busy.out", durable=True)
+        async with channel.consume("busy.out") as deliveries:
+            with pytest.raises(NotMoved, match=r"still has 1 consumers.*stop the programs"):
+                await _apply(brokers, app, wait=0.1)
+            await channel.publish(b"held", routing_key="busy.out")
+            held = await anext(deliveries)
+            await deliveries.cancel(give_back=False)
+            with pytest.raises(NotMoved, match="0 consumers and 1 messages in hand"):
+                await _apply_late(brokers, app)
+            held.ack()
+        assert await counts(url, ["busy.out", shadow("busy.out")]) == {"busy.out": 0, shadow("busy.out"): -1}
+        for text in (b"1", b"2"):
+            await put(url, "busy.out", text)
+    assert (await _plan(brokers, app))[
+        0
+    ].problem == "it has 2 messages, and x-max-length would be 1: some would be lost"
+    with pytest.raises(NotMoved, match="some would be lost"):
+        await _apply(brokers, app)
+
+
+async def _apply_late(brokers: tuple[str, str], app: rabbitry.App) -> None:
+    """Carry out the plan once the figures show the message in hand."""
+    api = Api(brokers[1])
+
+    async def is_shown() -> bool:
+        return bool(api("GET", "/api/queues/%2F/busy.out")[1].get("messages_unacknowledged"))
+
+    await eventually_awaited(is_shown, "the message in hand")
+    await _apply(brokers, app, wait=0.1)
+
+
+async def test_a_policy_that_would_drop_messages_of_the_shadow_ends_it(brokers: tuple[str, str]) -> None:
+    url, api = brokers[0], Api(brokers[1])
+    async with rabbitry.connect(url) as connection:
+        await topology.declare(connection, _app("ruled").spec())
+    policy = {"pattern": "^ruled[.]work[.]moving$", "definition": {"max-length": 1}, "apply-to": "queues"}
+    assert api("PUT", "/api/policies/%2F/short", policy)[0] in (201, 204)
+    with pytest.raises(NotMoved, match=r"a policy sets max-length for queue 'ruled.work.moving'"):
+        await _apply(brokers, _app("ruled", priorities=1))
+    assert (await counts(url, [shadow("ruled.work")])) == {shadow("ruled.work"): -1}
+    assert api("DELETE", "/api/policies/%2F/short")[0] == 204
+    await _apply(brokers, _app("ruled", priorities=1))
+    assert await _plan(brokers, _app("ruled", priorities=1)) == []
