@@ -37,6 +37,7 @@ _BEFORE = {
     "docs/howto/from-celery.md": [_BROKER],
     "docs/howto/from-dramatiq.md": [_BROKER],
     "docs/howto/from-pika.md": [_BROKER],
+    "docs/versions.md": [_BROKER],
     "docs/monitor.md": ["RABBITMQ_PASSWORD=secret rabbitry broker --memory --host 0.0.0.0 --user ann"],
 }
 # Commands of blocks that are run elsewhere, by how they begin, and the tests that run them.

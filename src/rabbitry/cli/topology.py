@@ -168,7 +168,7 @@ def apply(
 
 
 async def _apply(flow: App, url: str, management: str | None, wait: float, *, as_json: bool) -> int:
-    from rabbitry.flow.wiring import _replacer, replacing
+    from rabbitry.flow.wiring import replacer, replacing
 
     def report(item: Replacement, step: Step, moved: int) -> None:
         if as_json:
@@ -185,7 +185,7 @@ async def _apply(flow: App, url: str, management: str | None, wait: float, *, as
                 warn(f"{item.what} can't be replaced: {item.problem}")
                 problems += 1
                 continue
-            await _replacer.apply(connection, flow.name, sight, item, partial(report, item), wait)
+            await replacer.apply(connection, flow.name, sight, item, partial(report, item), wait)
     if not problems and not as_json:
         say("done: nothing is declared with other flags")
     return ExitCode.FAILED if problems else ExitCode.DONE

@@ -12,7 +12,7 @@ import rabbitry
 from rabbitry.amqp.client import Connection, Properties
 from rabbitry.apps.management import open_client
 from rabbitry.cli._sight import ManagementSight
-from rabbitry.flow.wiring import _replacer, pausing, replacing, topology
+from rabbitry.flow.wiring import pausing, replacer, replacing, topology
 from rabbitry.flow.wiring.moving import BATCH, NotMoved
 from rabbitry.flow.wiring.replacing import Replacement, Sight, Step, shadow
 from tests.flow._running import counts, gathered, put
@@ -38,7 +38,7 @@ def brokers(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
 @pytest.fixture(autouse=True)
 def figures_each_second(monkeypatch: pytest.MonkeyPatch) -> None:
     """RabbitMQ's figures are gathered each second here, and not each five."""
-    monkeypatch.setattr(_replacer, "STALE", 3.0)
+    monkeypatch.setattr(replacer, "STALE", 3.0)
 
 
 @contextlib.asynccontextmanager
@@ -67,7 +67,7 @@ async def _apply(urls: tuple[str, str], app: rabbitry.App, kill_at: str = "", *,
     with contextlib.suppress(Killed):
         async with _seeing(urls) as (connection, sight):
             for item in await replacing.plan(connection, app.spec(), sight):
-                await _replacer.apply(connection, app.name, sight, item, report, wait)
+                await replacer.apply(connection, app.name, sight, item, report, wait)
     return done
 
 
