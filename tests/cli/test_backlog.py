@@ -9,10 +9,11 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import Channel
-from rabbitry.cli import _backlog
-from rabbitry.cli._scaling import Backlog
+from rabbitry.cli import _backlog, worker
+from rabbitry.cli._scaling import Backlog, Bounds, Range
 from rabbitry.flow.wiring import pausing
 from rabbitry.runtime.backoff import Backoff
+from rabbitry.runtime.children import Child
 from rabbitry.testing import RunningBroker
 from tests.flow._running import counts, eventually_consumed, gathered
 from tests.support import commands
@@ -79,6 +80,9 @@ async def test_the_stages_that_more_processes_help_are_counted(
     @app.stage("paced", rate="4/s")
     async def paced(text: str) -> None: ...
 
+    @app.stage("few", total_concurrency=2)
+    async def few(text: str) -> None: ...
+
     seen: list[Backlog] = []
     stages = app.spec().select(None)
     watching = asyncio.create_task(_backlog.watch(broker_url, app.spec(), stages, seen.append))
@@ -89,9 +93,16 @@ async def test_the_stages_that_more_processes_help_are_counted(
         async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
             await pausing.pause(connection, app.name, "paused", by="a test")
             await channel.purge_queue("kinds.tokens.paced")  # the worker may have published some
+            slots = [channel.consume(f"kinds.slot.few.{number}") for number in (1, 2)]
+            for slot in slots:
+                await slot.start()  # as workers that run two calls do
             for stage in stages:
                 await _put(channel, stage.queue, 3)
             await eventually(lambda: seen[-1].waiting == 3, "the shared stage's messages alone")
+            await slots[0].cancel()
+            await eventually(lambda: seen[-1].waiting == 6, "those that have a slot and no worker")
+            await channel.purge_queue("kinds.few")
+            await eventually(lambda: seen[-1].waiting == 3, "the shared stage's messages alone again")
             since = seen[-1].age
             await eventually(lambda: seen[-1].age > since, "their age to grow")
             await pausing.resume(connection, app.name, "paused")
@@ -132,6 +143,35 @@ async def test_looking_goes_on_when_the_broker_comes_and_comes_back(monkeypatch:
         assert not watching.done()
     finally:
         watching.cancel()
+
+
+async def test_an_error_of_the_look_ends_all_and_is_raised(embedded_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = rabbitry.App("kinds")
+
+    @app.stage("in")
+    async def shared(text: str) -> None: ...
+
+    ready = asyncio.Event()
+    children: list[Child] = []
+
+    async def fail(*_: object) -> None:
+        await ready.wait()
+        raise LookupError("a fault of this program")
+
+    class Making(worker._Making):
+        def child(self, number: int) -> Child:
+            made = Child(f"worker {number}", ["broker", "--memory", "--port", "0", "--no-management"], {})
+            children.append(made)
+            return made
+
+    monkeypatch.setattr(_backlog, "watch", fail)
+    make = Making([], None, embedded_url, 60.0)
+    running = worker._supervise(asyncio.Event(), app.worker(embedded_url), Range(1, 2), Bounds(1, 1.0, 1.0), make)
+    supervising = asyncio.create_task(running)
+    await eventually(lambda: children and children[0].ready.is_set(), "the first process")
+    ready.set()
+    with pytest.raises(LookupError, match="a fault of this program"):
+        await asyncio.wait_for(supervising, 90)
 
 
 async def _put(channel: Channel, queue: str, number: int) -> None:

@@ -283,6 +283,35 @@ async def test_a_publisher_that_is_cancelled_while_it_waits_leaves_no_claim(
     store.close()
 
 
+async def test_a_message_that_could_not_be_sent_leaves_no_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = rabbitry.App("unsent", store=f"sqlite:///{tmp_path}/once.sqlite3")
+    unique, claim = once.Unique(app.spec()), SqlStore.claim
+    sent: list[str] = []
+
+    async def send(identity: str) -> None:
+        sent.append(identity)
+
+    async def fail(_identity: str) -> None:
+        raise LookupError("no such codec")
+
+    def lost(store: SqlStore, *args: Any, **named: Any) -> Any:
+        claim(store, *args, **named)
+        raise rabbitry.StoreError("the answer was lost")
+
+    async with asyncio.timeout(once.LEASE / 2):
+        with pytest.raises(LookupError):
+            await unique.publish("17", "order", fail)
+        with monkeypatch.context() as patched:
+            patched.setattr(SqlStore, "claim", lost)
+            with pytest.raises(rabbitry.StoreError):
+                await unique.publish("17", "order", send)
+        assert await unique.publish("17", "order", send) == sent[0]
+    await unique.close()
+    assert len(sent) == 1
+
+
 async def test_what_a_cancelled_handler_claims_meanwhile_is_released() -> None:
     entered, go_on = threading.Event(), threading.Event()
     released: list[str] = []

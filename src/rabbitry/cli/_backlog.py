@@ -32,7 +32,7 @@ async def watch(url: str, spec: AppSpec, stages: Sequence[Stage], on_look: Calla
         url: The broker.
         spec: The app.
         stages: The stages whose queues count. Left out are those that more processes do not help: paused ones, those of
-            which one worker at a time is active, and those whose messages wait for their rate.
+            which one worker at a time is active, and those whose messages wait for their rate or for a slot.
         on_look: Called in the event loop.
     """
     from rabbitry.amqp.client import connect
@@ -70,14 +70,14 @@ async def _watch(
 
 
 async def _waiting(connection: Connection, spec: AppSpec, stage: Stage) -> int:
-    """Return how many messages wait for a stage's workers: none if it is paused, not declared yet, or at its rate."""
+    """Return how many messages wait for a stage's workers: none if it is paused, not declared yet, or at its limit."""
     from rabbitry.flow.wiring.pausing import State, look
 
     with contextlib.suppress(ChannelClosed):
         async with await connection.channel() as channel:
             count = (await channel.declare_queue(stage.queue, passive=True)).message_count
             with contextlib.suppress(NotFound):  # an app of another version declared the queue
-                if count and await _is_at_rate(channel, spec, stage):
+                if count and (await _is_at_rate(channel, spec, stage) or await _is_at_total(channel, spec, stage)):
                     return 0
                 if count and await look(channel, spec.name, stage.name) is not State.RUNNING:
                     return 0
@@ -97,3 +97,24 @@ async def _is_at_rate(channel: Channel, spec: AppSpec, stage: Stage) -> bool:
         return False
     left = (await channel.declare_queue(tokens_queue(spec.name, stage.name), passive=True)).message_count
     return 2 * left < rate.burst
+
+
+async def _is_at_total(channel: Channel, spec: AppSpec, stage: Stage) -> bool:
+    """Return whether all calls of a stage that may run at once do: each of its slots is held.
+
+    A token lies in the queue of a free slot, unless none was published yet; then nobody consumes it. A slot that passes
+    from one call to the next is free for a moment, which two looks tell from a free one.
+    """
+    from rabbitry.flow.wiring.pausing import MOMENT
+    from rabbitry.flow.wiring.slots import slot_queues
+
+    if (total := spec.totals.get(stage.name)) is None:
+        return False
+    for is_last in (False, True):
+        queues = slot_queues(spec.name, stage.name, total)
+        found = [await channel.declare_queue(queue, passive=True) for queue in queues]
+        if all(one.consumer_count and not one.message_count for one in found):
+            return True
+        if not is_last:
+            await asyncio.sleep(MOMENT)
+    return False

@@ -184,6 +184,8 @@ async def _supervise(stop: asyncio.Event, worker: Worker, size: Range, bounds: B
                 _logger.info("worker processes: %d, %d before: %s", workers.size, before, step.why)
 
     watching = asyncio.create_task(watch(make.url, worker.spec, worker.stages, scale))
+    # It ends by itself only if it fails. Then all processes end as at a signal, and its error is raised.
+    watching.add_done_callback(lambda _: stop.set())
     try:
         return await workers.supervise(stop)
     finally:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import quote
 
 from rabbitry._installing import missing
-from rabbitry.exceptions import PublishRefused, PublishReturned, UsageError
+from rabbitry.exceptions import Closed, PublishTimeout, UsageError
 from rabbitry.flow._gates import Taken, gated, store_url
 from rabbitry.flow._gates import store_given as store_given  # for tests
 from rabbitry.flow._once_store import kept
@@ -181,7 +181,9 @@ class Unique:
             await asyncio.sleep(_LOOK_EACH)  # at most for its lease
         try:
             await send(claim.owner)
-        except (PublishReturned, PublishRefused, UsageError):  # it is not on the broker
+        except (PublishTimeout, Closed):  # it may be on the broker
+            raise
+        except Exception:  # it is not: it was refused, or could not be sent
             await self._release(store, text, owner, run)
             raise
         try:
@@ -205,6 +207,9 @@ class Unique:
         except asyncio.CancelledError:
             with contextlib.suppress(StoreError):
                 await claiming  # the thread can't be ended, and may get the claim
+            await self._release(store, text, owner, run)
+            raise
+        except StoreError:  # perhaps of the answer alone, so that the store has the claim
             await self._release(store, text, owner, run)
             raise
 
