@@ -93,6 +93,14 @@ async def test_enter_decides_nothing_and_a_missing_mark_is_asked_about(
             await form.get_by_role("button", name="Correct without a mark").click()
             await expect(watched.page.locator(".notice.good")).to_contain_text("corrected")
             assert _decided(database) == [("Ann", None)]
+            # Until it is sent, which no role does here, the decision can be taken back.
+            unsent = watched.page.get_by_role("list", name="Decisions that are not sent yet").locator("li")
+            await expect(unsent).to_contain_text("Student 1001: corrected, not sent yet", timeout=_WITHIN)
+            await unsent.get_by_role("button", name="Take back").click()
+            await expect(watched.page.locator(".notice.good")).to_contain_text("taken back, and waits here again")
+            await expect(watched.page.get_by_role("button", name="Open", exact=True)).to_be_visible()
+            await expect(unsent).to_have_count(0)
+            assert _decided(database) == []
 
 
 async def test_typed_text_survives_reloads_refusals_and_a_lost_server(

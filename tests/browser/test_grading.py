@@ -154,7 +154,7 @@ async def test_a_demonstrator_judges_by_the_rubric_and_typed_points_outlive_a_re
     browser: Browser, embedded_url: str, database_url: str, tmp_path: Path
 ) -> None:
     (tmp_path / "grading.toml").write_text(
-        '[modules.cloud_computing]\nshort = "cc"\n[[modules.cloud_computing.rubric]]\n'
+        'undo = 0\n[modules.cloud_computing]\nshort = "cc"\n[[modules.cloud_computing.rubric]]\n'
         f'name = "{EVIL}"\npoints = 2.5\ncomments = ["Too long {EVIL}"]\n'
     )
     settings = {"RABBITRY_GRADING": str(tmp_path / "grading.toml")}

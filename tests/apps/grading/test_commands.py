@@ -494,9 +494,14 @@ def test_a_saved_file_is_as_submitted(run: Run, tmp_path: Path, monkeypatch: pyt
     assert (as_json["encoding"], as_json["student"]) == ("base64", "007")
 
 
-def test_a_mark_is_never_dropped_silently(run: Run, three: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mark_is_never_dropped_silently(
+    run: Run, three: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = tmp_path / "course.toml"
+    config.write_text("undo = 0\n")  # what is decided may be claimed at once
+
     def decide(*arguments: str) -> Done:
-        return run("inbox", "decide", *arguments, "--database", three)
+        return run("inbox", "decide", *arguments, "--database", three, "--config", str(config))
 
     refused = decide("9c")
     assert (refused.returncode, "--no-mark" in refused.stderr) == (2, True)

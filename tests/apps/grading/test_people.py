@@ -35,6 +35,8 @@ ALLOWED: Final = {
     "GET /grading/api/inbox/{role}": _STAFF,
     "GET /grading/api/inbox/{role}/{identity}": _STAFF,
     "POST /grading/api/inbox/{role}/{identity}": _STAFF,
+    "GET /grading/api/unsent/{role}": _STAFF,
+    "POST /grading/api/unsent/{role}/{identity}": _STAFF,
     "POST /grading/api/submissions/{identity}/requests": {"student", "coordinator"},
     "GET /grading/api/requests": _STAFF,
     "POST /grading/api/requests/{number}": {"demonstrator", "assistant"},
@@ -50,6 +52,8 @@ ALLOWED: Final = {
     "GET /session": _READ,
     "POST /session": _READ,
     "POST /invitation": _READ,
+    "GET /oidc": _READ,
+    "GET /oidc-callback": _READ,
     "POST /logout": _READ,
     "GET /static": _READ,
     "GET /static/views.js": _READ,
@@ -111,9 +115,11 @@ async def test_the_inboxes_of_other_roles_are_closed(app: FastAPI, role: str) ->
         for other in ROLES:
             for method, path in (("GET", ""), ("GET", "/1"), ("POST", "/1")):
                 body = b'{"action": "confirm"}' if method == "POST" else None
-                place = f"/grading/api/inbox/{other}{path}"
-                answer = await http.request(method, place, auth=(role, PASSWORD), content=body)
-                assert (answer.status_code == 403) == (other != role), (method, other, path, answer.text)
+                for list_ in ("inbox", "unsent"):
+                    place = f"/grading/api/{list_}/{other}{path}"
+                    answer = await http.request(method, place, auth=(role, PASSWORD), content=body)
+                    is_refused = answer.status_code == 403
+                    assert is_refused == (other != role) or answer.status_code == 405, (method, place, answer.text)
 
 
 async def test_a_role_in_the_course_counts_there_instead_of_that_in_the_dashboard_except_for_an_admin(

@@ -17,6 +17,7 @@ from tests.apps.grading.test_web import Served
 
 _RUBRIC = (Criterion("Style", 0.3, ("Name things.", "Too long.")), Criterion("Analysis", 7.5))
 _TOML = """
+undo = 0
 [modules.cloud_computing]
 short = "cc"
 [[modules.cloud_computing.rubric]]

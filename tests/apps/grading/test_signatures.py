@@ -196,13 +196,13 @@ async def test_signed_roles_and_what_nobody_signed_is_in_the_record(broker_url: 
     assert own is not None
     assert [(hop.status, hop.signer, hop.doubt) for hop in own[1]] == [
         ("submitted", None, None), ("corrected", "office", None), ("validated", "office", None),
-        ("confirmed", None, None),
+        ("confirmed", "office", None),
     ]  # fmt: skip
     (plains,) = [row.id for row in rows if row.id != identity]
     other = await one_database.read(partial(course.submission, identity=plains))
     assert other is not None
     # The plain program wrote no hop; the assistant that took its message signed its own.
-    assert [(hop.status, hop.signer) for hop in other[1]] == [("validated", "office"), ("confirmed", None)]
+    assert [(hop.status, hop.signer) for hop in other[1]] == [("validated", "office"), ("confirmed", "office")]
 
 
 async def test_forged_messages_are_dead_letters_under_refuse(broker_url: str, one_database: Database) -> None:
@@ -302,7 +302,7 @@ async def test_marking_again_is_signed_and_keeps_what_was_known_of_the_first_rou
         await recorded(one_database, "confirmed", 1)
     found = await one_database.read(partial(course.submission, identity=identity))
     assert found is not None
-    signed = [("submitted", None), ("corrected", "office"), ("validated", "office"), ("confirmed", None)]
+    signed = [("submitted", None), ("corrected", "office"), ("validated", "office"), ("confirmed", "office")]
     assert [(hop.status, hop.signer) for hop in found[1]] == signed * 2
     assert {hop.doubt for hop in found[1]} == {None}
 

@@ -236,6 +236,31 @@ class Decided(TypedDict):
     status: str
 
 
+class UnsentDecision(TypedDict):
+    """A decision that can be taken back. item: the inbox entry. seconds: how long it is held at least."""
+
+    item: int
+    id: str
+    student: str
+    module: str
+    action: str
+    who: str
+    seconds: float
+
+
+class Unsent(TypedDict):
+    """The person's decisions that can be taken back."""
+
+    decisions: list[UnsentDecision]
+
+
+class TakenBack(TypedDict):
+    """A submission that waits in the inbox again. item: the number of its entry."""
+
+    id: str
+    item: int
+
+
 class Solution(TypedDict):
     """A submission beside a similar one."""
 

@@ -8,6 +8,7 @@ due = 2026-11-15T23:59:00+01:00             # and further deadlines, see deadlin
 
 largest_submission = 1000000                # bytes; must come before the tables
 largest_total = 50000000000                 # bytes of all kept files, compressed
+undo = 10                                   # seconds in which people can take a decision back; default: 5
 student_number = "s?[0-9]{7}"               # a regular expression; default: 1 to 18 digits
 """
 
@@ -35,7 +36,18 @@ LARGEST_SUBMISSION: Final = 10_000_000
 _SHORT: Final = re.compile(r"[a-z0-9_-]{1,32}")
 LARGEST_TOTAL: Final = 100_000_000_000
 """The default limit of all kept files in a folder, in bytes."""
-_KEYS: Final = ("modules", "largest_submission", "largest_total", "weak_sandbox", "student_number", "signatures")
+UNDO: Final = 5.0
+"""Seconds in which a decision can be taken back, unless the configuration has others."""
+_LONGEST_UNDO: Final = 3600
+_KEYS: Final = (
+    "modules",
+    "largest_submission",
+    "largest_total",
+    "weak_sandbox",
+    "student_number",
+    "signatures",
+    "undo",
+)
 _MODULE_KEYS: Final = ("short", "scheme", "rubric", "starter")
 VARIABLE: Final = "RABBITRY_GRADING"
 """The environment variable that names the configuration file."""
@@ -77,7 +89,7 @@ class Course:
     """The modules by name, by default those of the original programs.
 
     student_number: a regular expression for students' numbers; None for digits. signatures: the roles' public keys;
-    None if nobody signs.
+    None if nobody signs. undo: the seconds in which a person's decision can be taken back at least.
     """
 
     modules: dict[str, Module] = field(default_factory=_originals)
@@ -86,6 +98,7 @@ class Course:
     student_number: str | None = None
     largest_total: int = LARGEST_TOTAL
     signatures: Signatures | None = None
+    undo: float = 0.0
 
     def module(self, name: str) -> Module:
         """Return a module. Raises UsageError, which lists the known modules."""
@@ -111,7 +124,7 @@ def load_course(path: Path | None = None) -> Course:
         data = decode_toml(file.read_bytes())
     except FileNotFoundError as error:
         if named is None:
-            return Course()
+            return Course(undo=UNDO)
         raise UsageError(f"{file}: no such file") from error
     except (OSError, Undecodable) as error:
         raise UsageError(f"{file}: {reason(error)}") from error
@@ -129,6 +142,7 @@ def _course(data: dict[str, Any], file: Path) -> Course:
     if not isinstance(weak, bool):
         raise UsageError(f"{file}: weak_sandbox is {weak!r}, which is neither true nor false")
     number = _student_number(data.get("student_number"), file)
+    undo = _seconds(data.get("undo", UNDO), file)
     tables = data.get("modules")
     where = f"{file}: [signatures]"
     if tables is None:
@@ -139,6 +153,7 @@ def _course(data: dict[str, Any], file: Path) -> Course:
             student_number=number,
             largest_total=total,
             signatures=found,
+            undo=undo,
         )
     if not isinstance(tables, dict) or not tables:
         raise UsageError(f"{file}: modules must be tables, [modules.NAME]")
@@ -147,13 +162,20 @@ def _course(data: dict[str, Any], file: Path) -> Course:
     for module in modules.values():
         if shorts.count(module.short) > 1:
             raise UsageError(f"{file}: two modules have the short name {module.short!r}")
-    return Course(modules, largest, weak, number, total, signatures_of(data.get("signatures"), list(modules), where))
+    signatures = signatures_of(data.get("signatures"), list(modules), where)
+    return Course(modules, largest, weak, number, total, signatures, undo)
 
 
 def _bytes(value: object, name: str, file: Path) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UsageError(f"{file}: {name} is {value!r}, which is not a number of bytes")
     return value
+
+
+def _seconds(value: object, file: Path) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LONGEST_UNDO:
+        raise UsageError(f"{file}: undo is {value!r}: write 0 to {_LONGEST_UNDO} seconds")
+    return float(value)
 
 
 def _student_number(pattern: object, file: Path) -> str | None:

@@ -18,7 +18,7 @@ from rabbitry.apps._connected import run_connected
 from rabbitry.apps.exceptions import RecordsError
 from rabbitry.apps.grading.message import Assignment
 from rabbitry.apps.grading.modules import Course
-from rabbitry.apps.grading.records import Database, outbox
+from rabbitry.apps.grading.records import Database, inbox, outbox
 from rabbitry.apps.grading.records.judging import described
 from rabbitry.apps.grading.signatures import Signer
 from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, RoleSet
@@ -101,7 +101,9 @@ def _sides(
     if people:
         signer, signatures = role_set.signer, role_set.wiring.course.signatures
         modules = None if signer is None or signatures is None else signatures.modules_of(signer)
-        work = partial(publish_outbox, database, people, stop, signer=signer, modules=modules)
+        work = partial(
+            publish_outbox, database, people, stop, course=role_set.wiring.course, signer=signer, modules=modules
+        )
         sides.append(run_connected(url, work, name=f"{APP} outbox", stop=stop))
     if is_asked:
         work = partial(answer_questions, database, role_set.wiring.course, stop, answering)
@@ -118,6 +120,7 @@ async def publish_outbox(
     stop: asyncio.Event,
     connection: Connection,
     *,
+    course: Course,
     signer: Signer | None = None,
     modules: Sequence[str] | None = None,
 ) -> None:
@@ -134,7 +137,8 @@ async def publish_outbox(
         pause = LOOK
         try:
             if not await database.read(partial(outbox.is_empty, roles=roles, modules=modules)):
-                letters = await database.write(partial(outbox.claim, roles=roles, modules=modules))
+                claimed = partial(inbox.claimed, roles=roles, course=course, modules=modules, signer=signer)
+                letters = await database.write(claimed)
                 pause = 0.0 if await _publish(database, channel, letters, signer) else PAUSE
         except RecordsError as error:
             _logger.warning("the outbox: %s; trying again in %g s", error, PAUSE)

@@ -187,6 +187,19 @@ class Signer:
         return signed
 
 
+def findings_of(signatures: Signatures | None, signer: Signer | None, confirmed: Assignment) -> list[Finding]:
+    """Return what the signature of each hop of a confirmed assignment is worth, the coordinator's own included.
+
+    Args:
+        signatures: The course's keys; None if nobody signs, which finds nothing.
+        signer: The key with which the confirmation is going to be signed; None for none.
+        confirmed: The assignment, before it is signed.
+    """
+    if signatures is None:
+        return []
+    return signatures.findings(confirmed if signer is None else signer.sign(confirmed))
+
+
 def new_key() -> tuple[bytes, str]:
     """Return a new private key as PEM, and its public key as base64."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

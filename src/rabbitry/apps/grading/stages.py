@@ -35,7 +35,7 @@ from rabbitry.apps.grading.roles import (
     decide,
     key_of,
 )
-from rabbitry.apps.grading.signatures import Finding, Signer
+from rabbitry.apps.grading.signatures import Finding, Signer, findings_of
 from rabbitry.apps.grading.turns import IN_HAND, PUT_OFF, Turns
 from rabbitry.exceptions import UsageError
 from rabbitry.flow import App, Message
@@ -287,8 +287,7 @@ class RoleSet:
         identity = message.id or uuid4().hex
 
         def work(connection: Connection) -> Assignment | None:
-            signatures = self.wiring.course.signatures
-            findings = [] if signatures is None else signatures.findings(assignment)
+            findings = findings_of(self.wiring.course.signatures, self.signer, moved)
             if not confirm(connection, moved, identity, kept, findings=findings):
                 return None
             return with_judgement(connection, moved, self.wiring.course)

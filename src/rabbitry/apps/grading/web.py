@@ -32,6 +32,7 @@ from rabbitry.apps.grading.students import Submitter, checked, student_number
 from rabbitry.apps.grading.web_files import FileRoutes
 from rabbitry.apps.grading.web_requests import RequestRoutes
 from rabbitry.apps.grading.web_similar import SimilarRoutes
+from rabbitry.apps.grading.web_undo import UndoRoutes
 from rabbitry.exceptions import Closed, RabbitryError, Undecodable, UsageError
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class Pages:
         files = FileRoutes(self._records, self._database_url)
         files.add_to(self.router)
         RequestRoutes(url, self._wired, self._records, files.fetched).add_to(self.router)
+        UndoRoutes(self._records).add_to(self.router)
         self._similar = SimilarRoutes(self._known, self._records, files.kept)
         self._similar.add_to(self.router)
 
@@ -324,7 +326,7 @@ class Pages:
         if records is None:
             raise _nothing_waits(identity)
         try:
-            found = await records.read(partial(inbox.item, identity=identity, role=name))
+            found = await records.read(partial(inbox.item, identity=identity, role=name, sees=person.sees))
         except NoSuchID as error:
             raise _nothing_waits(identity) if error.is_ambiguous and not person.sees_all else error from error
         if not person.sees(found.assignment.student, found.assignment.module):

@@ -241,6 +241,32 @@ def _comments(texts: list[str]) -> tuple[LineComment, ...]:
     return tuple(found)
 
 
+@app.command("undo")
+def undo(
+    context: typer.Context,
+    id: ItemId,
+    role: RoleOption = None,
+    database: DatabaseURL = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Take back your last decision on a submission, as long as it has not been sent. It waits in the inbox again.
+
+    The role that runs with --person sends it after the pause of the configuration (undo, 5 s by default). Example:
+    rabbitry grading inbox undo 3f2a
+    """
+    from rabbitry.apps.grading.message import user_name
+    from rabbitry.apps.grading.records.undoing import take_back
+
+    wanted = None if role is None else _role(role)
+    with _opened(context, database, id) as records:
+        done = records.write_now(partial(take_back, identity=id, who=user_name(), role=wanted))
+    if as_json:
+        print_json({"id": done.assignment.id, "role": done.role})
+    else:
+        print(f"{done.assignment.id}  waits for the {done.role} again")
+
+
 def _scores(texts: list[str]) -> dict[str, Score]:
     from rabbitry.apps.grading.rubric import Score
 

@@ -196,7 +196,7 @@ def confirm(
         message: The id of the message that led to it. If the same message comes again, its result is published again,
             because the first publish may have failed; another message, of a repeated hop, changes nothing.
         kept: The file, as for `record`.
-        findings: What the signatures of the hops before the confirmation are worth; empty if nothing checks them.
+        findings: What the signatures of the hops are worth; empty if nothing checks them.
     """
     message = text(message, 300)
     columns = select(submissions.c.confirmed_by, submissions.c.reopened_at)

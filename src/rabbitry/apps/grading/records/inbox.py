@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -20,10 +23,11 @@ from rabbitry.apps.grading.records.course import Filter
 from rabbitry.apps.grading.records.judging import with_judgement
 from rabbitry.apps.grading.records.schema import decisions, inbox, insert_into, text
 from rabbitry.apps.grading.roles import PROGRESS_EXCHANGE, PROGRESS_KEY, Role, RoleName, decide, key_of, role_named
+from rabbitry.apps.grading.signatures import Signer, findings_of
 from rabbitry.exceptions import UsageError
 
 _ALL: Final = Filter()
-_LOOKED_AT: Final = 100
+LOOKED_AT: Final = 100
 """Rows compared to find an id by its prefix."""
 _encode = msgspec.json.Encoder().encode
 
@@ -63,7 +67,7 @@ def put(connection: Connection, role: Role, assignment: Assignment, exchange: st
 def waiting(connection: Connection, role: RoleName, wanted: Filter = _ALL) -> list[Item]:
     """List the entries that wait for a role's people, oldest first."""
     query = _waiting().where(inbox.c.role == role, *wanted.conditions(inbox, inbox.c.submission))
-    return [_item(row) for row in connection.execute(query.limit(wanted.limit).offset(wanted.offset))]
+    return [item_of(row) for row in connection.execute(query.limit(wanted.limit).offset(wanted.offset))]
 
 
 def count(connection: Connection, role: RoleName, wanted: Filter = _ALL) -> int:
@@ -85,8 +89,25 @@ def newest(connection: Connection) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
-def item(connection: Connection, identity: str, role: RoleName | None = None) -> Item:
+def everybody(student: str, module: str) -> bool:
+    """Return true: whoever asks may see all submissions."""
+    return True
+
+
+def item(
+    connection: Connection,
+    identity: str,
+    role: RoleName | None = None,
+    *,
+    sees: Callable[[str, str], bool] = everybody,
+) -> Item:
     """Return a waiting entry by the submission's id or a prefix.
+
+    Args:
+        connection: An open connection.
+        identity: The id or a prefix.
+        role: The role in whose inbox it is; None for any.
+        sees: Returns whether the asker may see a submission of a student in a module, and learn who decided on it.
 
     Raises:
         NoSuchID: No entry with such an id waits (the text then names the last decision), or several do.
@@ -94,15 +115,15 @@ def item(connection: Connection, identity: str, role: RoleName | None = None) ->
     wanted = _waiting()
     if role is not None:
         wanted = wanted.where(inbox.c.role == role)
-    rows = connection.execute(wanted.where(_begins(identity)).limit(_LOOKED_AT)).all()
+    rows = connection.execute(wanted.where(begins_with(identity)).limit(LOOKED_AT)).all()
     try:
         whole = pick(
             known_as(identity), [row.submission for row in rows], "assignment that waits for a decision", typed=identity
         )
     except NoSuchID as error:
-        decided = None if rows else _last_decision(connection, identity, role)
+        decided = None if rows else _last_decision(connection, identity, role, sees)
         raise error if decided is None else NoSuchID(f"{identity!r} is decided already: {decided}") from error
-    return _item(next(row for row in rows if row.submission == whole))
+    return item_of(next(row for row in rows if row.submission == whole))
 
 
 def handed_in(connection: Connection, given: str) -> Item:
@@ -111,9 +132,11 @@ def handed_in(connection: Connection, given: str) -> Item:
     Raises:
         NoSuchID: No id, or more than one, begins with it.
     """
-    rows = connection.execute(select(inbox).where(_begins(given)).order_by(inbox.c.id.desc()).limit(_LOOKED_AT)).all()
+    rows = connection.execute(
+        select(inbox).where(begins_with(given)).order_by(inbox.c.id.desc()).limit(LOOKED_AT)
+    ).all()
     identity = pick(known_as(given), [row.submission for row in rows], "assignment in an inbox", typed=given)
-    return _item(next(row for row in rows if row.submission == identity))
+    return item_of(next(row for row in rows if row.submission == identity))
 
 
 def has(connection: Connection, identity: str) -> bool:
@@ -121,22 +144,34 @@ def has(connection: Connection, identity: str) -> bool:
     return connection.execute(select(inbox.c.id).where(inbox.c.submission == identity).limit(1)).first() is not None
 
 
-def _last_decision(connection: Connection, given: str, role: RoleName | None) -> str | None:
-    query = select(inbox.c.role, decisions).join(decisions, decisions.c.item == inbox.c.id).where(_begins(given))
+def _last_decision(
+    connection: Connection,
+    given: str,
+    role: RoleName | None,
+    sees: Callable[[str, str], bool] = everybody,
+) -> str | None:
+    query = (
+        select(inbox.c.role, inbox.c.student, inbox.c.module, decisions)
+        .join(decisions, decisions.c.item == inbox.c.id)
+        .where(begins_with(given))
+    )
     if role is not None:
         query = query.where(inbox.c.role == role)
     row = connection.execute(query.order_by(decisions.c.at.desc()).limit(1)).first()
-    if row is None:
+    if row is None or not sees(row.student, row.module):
         return None
     return f"{row.who} decided as the {row.role} at {row.at[:19]} UTC ({row.action})"
 
 
-def _begins(given: str) -> ColumnElement[bool]:
+def begins_with(given: str) -> ColumnElement[bool]:
+    """Return the condition that an entry's submission has an id or a prefix of it."""
     return begins(inbox.c.submission, known_as(given))
 
 
 def settle(connection: Connection, found: Item, action: str, decision: Decision, course: Course) -> Assignment:
-    """Record a decision and put the resulting message into the outbox.
+    """Record a decision and put the resulting message into the outbox, where it is held as long as the course says.
+
+    A coordinator's confirmation is recorded when the message leaves the outbox.
 
     Raises:
         UsageError: The role can't make this decision, or another person decided before.
@@ -156,16 +191,53 @@ def settle(connection: Connection, found: Item, action: str, decision: Decision,
     if connection.execute(first, values).first() is None:
         told = _last_decision(connection, found.assignment.id, role.name)
         raise UsageError(f"another person decided first, and this decision was not recorded: {told}")
-    if role.name == "coordinator":
-        signatures = course.signatures
-        findings = [] if signatures is None else signatures.findings(found.assignment)
-        if course_records.confirm(connection, next_, found.message, findings=findings):
-            next_ = with_judgement(connection, next_, course)
-            outbox.add(connection, role.name, found.exchange, key_of(next_, course), next_, required=False)
-        return next_
-    outbox.add(connection, role.name, found.exchange, key_of(next_, course), next_, required=True)
-    outbox.add(connection, role.name, PROGRESS_EXCHANGE, PROGRESS_KEY, Progress.of(next_), required=False)
+    held = outbox.Held(found.id, time.time() + course.undo if course.undo else 0.0)
+    add = partial(outbox.add, connection, role.name, held=held)
+    add(found.exchange, key_of(next_, course), next_, required=role.name != "coordinator")
+    if role.name != "coordinator":
+        add(PROGRESS_EXCHANGE, PROGRESS_KEY, Progress.of(next_), required=False)
     return next_
+
+
+def claimed(
+    connection: Connection,
+    roles: Sequence[str],
+    course: Course,
+    *,
+    modules: Sequence[str] | None = None,
+    signer: Signer | None = None,
+) -> list[outbox.Letter]:
+    """Claim messages to publish. Confirmations among them are recorded first; those that change nothing are removed.
+
+    Args:
+        connection: An open connection.
+        roles: The roles whose messages are published.
+        course: The course.
+        modules: As for `outbox.claim`.
+        signer: The key that signs what is published; None signs nothing.
+    """
+    found: list[outbox.Letter] = []
+    for letter in outbox.claim(connection, roles, modules=modules):
+        if letter.role == "coordinator" and letter.item is not None:
+            result = _confirmed(connection, letter, course, signer)
+            if result is None:
+                outbox.published(connection, [letter.id])
+                continue
+            letter = replace(letter, body=_encode(result))
+        found.append(letter)
+    return found
+
+
+def _confirmed(
+    connection: Connection, letter: outbox.Letter, course: Course, signer: Signer | None
+) -> Assignment | None:
+    """Record a coordinator's confirmation. Return what to publish; None if the submission is confirmed already."""
+    message = connection.execute(select(inbox.c.message).where(inbox.c.id == letter.item)).scalar_one()
+    decided = Assignment(decode_object(letter.body))
+    findings = findings_of(course.signatures, signer, decided)
+    if not course_records.confirm(connection, decided, message, findings=findings):
+        return None
+    return with_judgement(connection, decided, course)
 
 
 def _waiting() -> Select[Any]:
@@ -173,5 +245,6 @@ def _waiting() -> Select[Any]:
     return select(inbox).where(undecided).order_by(inbox.c.id)
 
 
-def _item(row: Row[Any]) -> Item:
+def item_of(row: Row[Any]) -> Item:
+    """Return the entry in a row of the table."""
     return Item(row.id, row.role, row.arrived_at, row.message, row.exchange, Assignment(decode_object(row.body)))

@@ -9,18 +9,20 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, or_, select, update
 
 from rabbitry.apps.grading.message import ID, Assignment, Progress, now
 from rabbitry.apps.grading.records.schema import inbox, outbox, submissions, text
 
 CLAIM: Final = 30.0
 """Seconds after which another publisher may take a claimed entry: the first may have died."""
+_RELEASED: Final = 1.0
+"""`claimed_until` of an entry that was not published; whether it reached the broker may be unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A message to publish. message: its id, the same each time it is published."""
+    """A message to publish. message: its id, the same each time it is published. item: the inbox entry decided on."""
 
     id: int
     role: str
@@ -31,12 +33,41 @@ class Letter:
     submission: str
     type: str
     body: bytes
+    item: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The decision of an outbox entry. item: the inbox entry. until: Unix time until which it is held."""
+
+    item: int | None = None
+    until: float = 0.0
+
+
+_NOT_HELD: Final = Held()
 
 
 def add(
-    connection: Connection, role: str, exchange: str, key: str, value: Assignment | Progress, *, required: bool
+    connection: Connection,
+    role: str,
+    exchange: str,
+    key: str,
+    value: Assignment | Progress,
+    *,
+    required: bool,
+    held: Held = _NOT_HELD,
 ) -> None:
-    """Put a message into the outbox of a role. required: it must be routable."""
+    """Put a message into the outbox of a role.
+
+    Args:
+        connection: An open connection.
+        role: The role that publishes it.
+        exchange: The exchange.
+        key: The routing key.
+        value: The message.
+        required: Whether it must be routable.
+        held: The decision that it follows, if it follows one.
+    """
     connection.execute(
         outbox.insert(),
         {
@@ -49,6 +80,8 @@ def add(
             "type": type(value).__name__,
             "body": msgspec.json.encode(value),
             "created_at": now(),
+            "item": held.item,
+            "held_until": held.until,
         },
     )
 
@@ -60,7 +93,7 @@ def claim(
     seconds = time.time()
     free = (
         select(outbox)
-        .where(outbox.c.role.in_(roles), outbox.c.claimed_until < seconds, *_of(modules))
+        .where(outbox.c.role.in_(roles), _is_free(seconds), *_of(modules))
         .order_by(outbox.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -74,14 +107,19 @@ def claim(
 
 def _letter(row: Row[Any]) -> Letter:
     return Letter(
-        row.id, row.role, row.exchange, row.key, bool(row.required), row.message, row.submission, row.type, row.body
+        row.id, row.role, row.exchange, row.key, bool(row.required), row.message, row.submission, row.type, row.body,
+        row.item,
     )  # fmt: skip
 
 
 def is_empty(connection: Connection, roles: Sequence[str], *, modules: Sequence[str] | None = None) -> bool:
     """Return whether nothing can be claimed; cheaper than a claim."""
-    free = select(outbox.c.id).where(outbox.c.role.in_(roles), outbox.c.claimed_until < time.time(), *_of(modules))
+    free = select(outbox.c.id).where(outbox.c.role.in_(roles), _is_free(time.time()), *_of(modules))
     return connection.execute(free.limit(1)).first() is None
+
+
+def _is_free(seconds: float) -> ColumnElement[bool]:
+    return and_(outbox.c.claimed_until < seconds, outbox.c.held_until <= seconds)
 
 
 def _of(modules: Sequence[str] | None) -> list[ColumnElement[bool]]:
@@ -102,7 +140,18 @@ def published(connection: Connection, letters: Sequence[int]) -> None:
 
 def release(connection: Connection, letters: Sequence[int]) -> None:
     """Return entries that could not be published to the outbox."""
-    connection.execute(update(outbox).where(outbox.c.id.in_(letters)).values(claimed_until=0.0))
+    connection.execute(update(outbox).where(outbox.c.id.in_(letters)).values(claimed_until=_RELEASED))
+
+
+def take_back(connection: Connection, item: int) -> bool:
+    """Remove the entries of a decision. Return false, and change nothing, if a publisher has claimed one already."""
+    # The rows are locked, so that a publisher that claims at the same time skips them, or is waited for and seen.
+    mine = select(outbox.c.claimed_until).where(outbox.c.item == item).with_for_update()
+    claimed = connection.execute(mine).scalars().all()
+    if not claimed or any(claimed):
+        return False
+    connection.execute(delete(outbox).where(outbox.c.item == item))
+    return True
 
 
 def count(connection: Connection) -> int:

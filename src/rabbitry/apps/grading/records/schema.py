@@ -110,8 +110,12 @@ outbox: Final = Table(
     Column("type", String(40), nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("created_at", String(40), nullable=False),
-    # Unix time until which the entry is claimed for publishing.
+    # Unix time until which the entry is claimed for publishing; 0 if it never was, and can still be taken back.
     Column("claimed_until", Float, nullable=False, server_default="0"),
+    # The inbox entry that was decided; null for other messages. It is held until then (Unix time) for a change of mind.
+    Column("item", Integer),
+    Column("held_until", Float, nullable=False, server_default="0"),
+    Index("outbox_of_item", "item"),
 )
 
 

@@ -17,6 +17,8 @@ export const fileURL = (id) => `api/files/${encodeURIComponent(id)}`;
 export const decide = (role, id, verdict) =>
   post(`inbox/${role}/${encodeURIComponent(id)}`, verdict);
 
+export const takeBack = (role, id) => post(`unsent/${role}/${encodeURIComponent(id)}`, {});
+
 export const askAgain = (id, asked) => post(`submissions/${encodeURIComponent(id)}/requests`, asked);
 
 export const answer = (number, given) => post(`requests/${number}`, given);

@@ -6,6 +6,7 @@ import { ask, mark, query, refused, time } from "./api.js";
 import { Decide } from "./decide.js";
 import { Filter } from "./lists.js";
 import { visible } from "./text.js";
+import { Unsent } from "./unsent.js";
 
 const FRESH = { items: null, total: 0, each: 1, page: 0, find: "", module: "", open: null, error: null, said: null };
 
@@ -74,6 +75,11 @@ export class Inbox extends Component {
     this.load();
   }
 
+  takenBack = (said) => {
+    this.setState({ said });
+    this.load();
+  };
+
   close = () => this.setState({ open: null });
 
   render({ role, stamp, modules, who }, { items, asked, total, each, page, find, module, open, error, said }) {
@@ -83,6 +89,7 @@ export class Inbox extends Component {
         <${Filter} find=${find} module=${module} modules=${modules} onChange=${this.show} /></div>
       ${error && html`<p class="notice bad" role="alert">${visible(error)}</p>`}
       ${said && html`<p class="notice good" role="status">${visible(said)}</p>`}
+      <${Unsent} key=${`unsent ${role}`} role=${role} stamp=${`${stamp} ${said}`} done=${this.takenBack} />
       ${open && html`<${Decide} key=${`${role} ${open.item}`} item=${open} role=${role} stamp=${stamp} who=${who}
         done=${(said) => this.done(open, said)} close=${this.close} />`}
       ${items !== null && items.length === 0 && html`<p class="nothing">${isFiltered ? "No matches." : html`No submission waits here.
