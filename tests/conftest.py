@@ -44,27 +44,32 @@ authorities.share()
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _vhosts = itertools.count(1)
+_data_folders = itertools.count(1)
 _LONGEST_NAME = 40
-# What takes minutes comes first, the longest at the head, so that none of it is still to be done when all else is.
+# What waits or takes minutes comes first, so that none of it is still to be done when all else is. Short tests that
+# only compute come last: they use both cores to the end.
 _FIRST = [
     Path(__file__).parent / name
     for name in (
         "docs",
+        "apps/crawl/test_whole.py",
+        "browser",
         "differential",
-        "flow/worker/test_faults.py",
-        "apps/crawl",
-        "cli",
+        "web",
+        "flow/worker",
+        "faults",
         "interop",
+        "deploy",
+        "cli",
+        "apps/crawl",
         "apps",
         "flow",
-        "browser",
-        "deploy",
         "amqp/client",
-        "broker/test_management.py",
-        "broker/test_cycles.py",
-        "broker/test_fairness.py",
         "testing",
         "test_extras.py",
+        "test_patterns.py",
+        "test_dist.py",
+        "broker",
     )
 ]
 
@@ -109,8 +114,11 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 @pytest.fixture(autouse=True)
 def user_data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what programs write into the user's data folder out of it, each test apart."""
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+    """Keep what programs write into the user's data folder out of it, each test apart.
+
+    Who writes there makes the folder: few of the tests have one.
+    """
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.getbasetemp() / f"data-{next(_data_folders)}"))
 
 
 @pytest.fixture(scope="session")
