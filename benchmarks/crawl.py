@@ -18,10 +18,12 @@ from typing import Final
 import psutil
 
 from benchmarks._docs import write_table
-from benchmarks.crawl_parts import Row, crawling, keeping, looking, peers
+from benchmarks.crawl_parts import Row, carrying, crawling, floor, keeping, looking, peers
 
 PARTS: Final[dict[str, Callable[[float], list[Row]]]] = {
     "beside": peers.beside,
+    "floor": floor.floor,
+    "messages": carrying.carrying,
     "crawler": crawling.alone,
     "processors": crawling.processors,
     "memory": crawling.memory,

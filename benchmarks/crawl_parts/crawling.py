@@ -37,7 +37,7 @@ _AGAIN_WITHIN: Final = 900.0
 fetched in these."""
 
 
-async def _publish(url: str, sites: SitesProcess, count: int) -> None:
+async def publish(url: str, sites: SitesProcess, count: int) -> None:
     """Publish batches of `count` pages of site A, spread over its hosts."""
     async with rabbitry.connect(url) as connection:
         channel = await connection.channel()
@@ -77,7 +77,7 @@ def _crawler_cpu(count: int, authority: trustme.CA | None) -> float:
         sites = stack.enter_context(SitesProcess(SITE_A, _HOSTS, authority=authority))
         broker = stack.enter_context(BrokerProcess("--log-level", "error", anew=True))
         crawl = stack.enter_context(Crawl(broker.url, folder, more=more, anew=True))
-        asyncio.run(_publish(broker.url, sites, count))
+        asyncio.run(publish(broker.url, sites, count))
         crawler = crawl.start("crawler")
         pid = crawler.process.pid
         first = count // 5
@@ -124,7 +124,7 @@ def start(share: float) -> list[Row]:
         BrokerProcess("--log-level", "error", anew=True) as broker,
     ):
         for _ in range(5 if share == 1 else 1):
-            asyncio.run(_publish(broker.url, sites, 100))
+            asyncio.run(publish(broker.url, sites, 100))
             sites.clear()
             with Crawl(broker.url, Path(folder), anew=True) as crawl:
                 began = time.perf_counter()
@@ -148,7 +148,7 @@ def processors(share: float) -> list[Row]:
             for _ in range(_ROUNDS if share == 1 else 1):
                 for number, measured in rates.items():
                     with Crawl(broker.url, Path(folder), anew=True) as crawl, Queues(broker.url) as queues:
-                        asyncio.run(_publish(broker.url, sites, count))
+                        asyncio.run(publish(broker.url, sites, count))
                         crawler = crawl.start("crawler")
                         eventually_blocking(
                             lambda: queues.count(names.PAGE_QUEUE) >= count,

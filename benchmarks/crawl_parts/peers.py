@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-import json
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -22,28 +22,47 @@ LINKS: Final = "Rabbitry, links only"
 _HOSTS: Final = 8
 _PAGES: Final = 3000
 _PEERS_PAGES: Final = 1000
+_ROUNDS: Final = 3
 WARM: Final = 0.1
 _WITHIN: Final = 900.0
 """Seconds that a crawl may take for its first tenth of the pages, and for all others."""
 
 
 def beside(share: float) -> list[Row]:
-    """Crawl sites A and B with each crawler."""
+    """Crawl sites A and B with each crawler in turn; each figure is the median of the rounds."""
     rows: list[Row] = []
     for name, site in (("A", SITE_A), ("B", SITE_B)):
-        runs: dict[str, Run] = {}
+        runs: dict[str, list[Run]] = {who: [] for who in (*PEERS, LINKS, OURS)}
+        costs: dict[str, list[dict[str, float]]] = {LINKS: [], OURS: []}
         with SitesProcess(dataclasses.replace(site, hosts=_HOSTS), _HOSTS) as sites:
-            for peer in PEERS:
-                runs[peer] = measure(peer, sites.url("/p/0"), max(100, int(_PEERS_PAGES * share)))
-            for who in (LINKS, OURS):
-                runs[who] = ours(sites, int(_PAGES * share), links_only=who == LINKS)
-        for who, run in runs.items():
-            rows.append(Row(f"{name}: {who}, pages a second and core", f"{run.rate:,.0f}"))
-            rows.append(Row(f"{name}: {who}, pages a second", f"{run.pages / run.seconds:,.0f}"))
-        for who, target in ((LINKS, ">= 10"), (OURS, ">= 6" if name == "A" else "")):
-            for peer in PEERS:
-                times = runs[who].rate / runs[peer].rate
-                rows.append(Row(f"{name}: {who}, times {peer}", f"{times:.1f}", target if peer == "Scrapy" else ""))
+            for _ in range(_ROUNDS if share == 1 else 1):
+                for peer in PEERS:
+                    runs[peer].append(measure(peer, sites.url("/p/0"), max(100, int(_PEERS_PAGES * share))))
+                for who, measured in costs.items():
+                    run, roles = ours(sites, int(_PAGES * share), links_only=who == LINKS)
+                    runs[who].append(run)
+                    measured.append(roles)
+        rows += _rows(name, runs, costs)
+    return rows
+
+
+def _rows(site: str, runs: dict[str, list[Run]], costs: dict[str, list[dict[str, float]]]) -> list[Row]:
+    rates = {who: statistics.median(run.rate for run in its) for who, its in runs.items()}
+    rows = []
+    for who, its in runs.items():
+        rows.append(Row(f"{site}: {who}, pages a second and core", f"{rates[who]:,.0f}"))
+        rows.append(
+            Row(f"{site}: {who}, pages a second", f"{statistics.median(run.pages / run.seconds for run in its):,.0f}")
+        )
+    for who, measured in costs.items():
+        roles = {role: statistics.median(cost[role] for cost in measured) for role in measured[0]}
+        rows.append(
+            Row(f"{site}: {who}, CPU a page, ms: {', '.join(roles)}", ", ".join(f"{one:.2f}" for one in roles.values()))
+        )
+    for who, target in ((LINKS, ">= 10"), (OURS, ">= 6" if site == "A" else "")):
+        for peer in PEERS:
+            times = rates[who] / rates[peer]
+            rows.append(Row(f"{site}: {who}, times {peer}", f"{times:.1f}", target if peer == "Scrapy" else ""))
     return rows
 
 
@@ -54,8 +73,11 @@ html.main_text = lambda *page: ""
 """Injected into each process of a crawl of links only: it leaves no work for main text, fingerprint and index."""
 
 
-def ours(sites: SitesProcess, count: int, *, links_only: bool) -> Run:
-    """Crawl `count` pages with all roles in separate processes, measured after the first tenth like the peers."""
+def ours(sites: SitesProcess, count: int, *, links_only: bool) -> tuple[Run, dict[str, float]]:
+    """Crawl `count` pages with all roles in separate processes, measured after the first tenth like the peers.
+
+    Returns the run, and the milliseconds of CPU for each page by role.
+    """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         more = {}
@@ -73,8 +95,8 @@ def ours(sites: SitesProcess, count: int, *, links_only: bool) -> Run:
         pages = _documents(crawl, count) - first
         seconds = time.perf_counter() - began
         cpu = {name: cpu_seconds(pid) - before[name] for name, pid in pids.items()}
-    print(json.dumps({name: f"{used / pages * 1000:.2f} ms a page" for name, used in cpu.items()}), flush=True)
-    return Run(pages, seconds, sum(cpu.values()))
+    roles = {name: cpu[name] / pages * 1000 for name in ("broker", "crawler", "processor", "keeper")}
+    return Run(pages, seconds, sum(cpu.values())), roles
 
 
 def _documents(crawl: Crawl, wanted: int) -> int:
