@@ -1,13 +1,19 @@
-"""Records made with `Fields` behave as NamedTuples do."""
+"""Records made with `Fields` behave as NamedTuples do, and `Members` as enumerations."""
 
 import copy
+import inspect
 import pickle
+import pydoc
 from typing import Any, NamedTuple
 
 import pytest
 
+from rabbitry import BrokerURL, Properties, QueueInfo
 from rabbitry.amqp.protocol import methods
+from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.methods import BasicAck, BasicQos, ConnectionTune, QueueBind, TxSelect
+from rabbitry.amqp.protocol.properties import EncodedProperties
+from rabbitry.amqp.protocol.states import ChannelState
 from rabbitry.runtime.backoff import Backoff
 
 
@@ -92,3 +98,40 @@ def test_methods_are_copied_pickled_and_matched() -> None:
 def test_each_method_has_a_field_for_each_letter(layout: methods.Layout) -> None:
     fields = layout.make()._fields
     assert len(fields) == sum(not letter.isdigit() for letter in layout.letters)
+
+
+@pytest.mark.parametrize("kind", [ConnectionTune, Properties, BrokerURL, QueueInfo])
+def test_help_shows_the_fields_as_parameters(kind: Any) -> None:
+    parameters = inspect.signature(kind).parameters
+    assert tuple(parameters) == kind._fields
+    assert {name: one.default for name, one in parameters.items() if one.default is not one.empty} == (
+        kind._field_defaults
+    )
+    assert f"{kind.__name__}({kind._fields[0]}: " in pydoc.plain(pydoc.render_doc(kind))
+
+
+def test_properties_take_all_of_their_fields() -> None:
+    values = {name: index for index, name in enumerate(Properties._fields)}
+    assert tuple(Properties(**values)) == tuple(Properties(*values.values())) == tuple(range(14))  # type: ignore[arg-type] # their order is what is tested
+    assert Properties() == (None,) * 14
+    assert EncodedProperties(1, b"a", b"b") == (1, b"a", b"b", None)
+    assert EncodedProperties(1, b"a", after=b"b", message_id=b"c") == (1, b"a", b"b", b"c")
+    assert Properties(type="a")._replace(app_id="b") == Properties(type="a", app_id="b")
+    with pytest.raises(TypeError):
+        Properties(nonsense=1)  # type: ignore[call-arg] # on purpose
+
+
+def test_members_are_found_by_name_and_value() -> None:
+    assert [state.value for state in ChannelState][:2] == ["closed", "opening"]
+    assert ChannelState("open") is ChannelState.OPEN
+    assert (ChannelState.OPEN.name, repr(ChannelState.OPEN)) == ("OPEN", "<ChannelState.OPEN: 'open'>")
+    assert copy.deepcopy(ChannelState.OPEN) is ChannelState.OPEN  # by the protocol of pickle
+    with pytest.raises(ValueError, match="'opened' is not a valid ChannelState"):
+        ChannelState("opened")
+
+
+def test_numbers_with_names_are_numbers() -> None:
+    assert Reply(404) is Reply.NOT_FOUND
+    assert (Reply.NOT_FOUND, Reply.NOT_FOUND.name, Reply.NOT_FOUND + 1) == (404, "NOT_FOUND", 405)
+    assert f"{Reply.NOT_FOUND} {Reply.NOT_FOUND!s}" == "404 404"
+    assert {404: "no such queue"}[Reply.NOT_FOUND] == "no such queue"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from rabbitry.amqp.protocol.connection import Connection
 from rabbitry.amqp.protocol.constants import HEARTBEAT_FRAME
@@ -33,17 +33,19 @@ class HeartbeatMissed(ConnectionError):
     """The peer was silent for two heartbeat intervals."""
 
 
-class Handler(Protocol):
-    """The user of a driver: a connection of the client or of the broker."""
+if TYPE_CHECKING:
 
-    def on_events(self, events: list[Event]) -> None:
-        """Process the events of one chunk from the socket, in wire order."""
+    class Handler(Protocol):
+        """The user of a driver: a connection of the client or of the broker."""
 
-    def on_lost(self, error: Exception | None) -> None:
-        """Handle the end of the socket: None after our close or an end of file, else the error. Called once."""
+        def on_events(self, events: list[Event]) -> None:
+            """Process the events of one chunk from the socket, in wire order."""
 
-    def on_writable(self) -> None:
-        """Resume writing: the socket takes data again after `can_write` was false."""
+        def on_lost(self, error: Exception | None) -> None:
+            """Handle the end of the socket: None after our close or an end of file, else the error. Called once."""
+
+        def on_writable(self) -> None:
+            """Resume writing: the socket takes data again after `can_write` was false."""
 
 
 class _Nobody:

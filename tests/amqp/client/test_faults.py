@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 import rabbitry
-from rabbitry.amqp.client import BrokerURL, RecoveryEvent, _restoring, parse_url
+from rabbitry.amqp.client import BrokerURL, RecoveryEvent, _session, parse_url
 from rabbitry.exceptions import (
     ConnectFailed,
     ConnectionClosed,
@@ -294,8 +294,8 @@ async def test_an_exclusive_queue_that_the_dead_connection_holds_is_tried_again(
     no_leaks: None, quick_url: BrokerURL, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client's machine lost its power, as the broker sees it: 405 until a heartbeat is missed."""
-    monkeypatch.setattr(_restoring, "LOCKED_PATIENCE", 0.0)  # the heartbeat says how long
-    monkeypatch.setattr(_restoring, "LOCKED_HEARTBEATS", 20)  # a busy broker may notice late
+    monkeypatch.setattr(_session, "LOCKED_PATIENCE", 0.0)  # the heartbeat says how long
+    monkeypatch.setattr(_session, "LOCKED_HEARTBEATS", 20)  # a busy broker may notice late
     async with rabbitry.connect(quick_url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("mine", exclusive=True)
@@ -311,8 +311,8 @@ async def test_an_exclusive_queue_that_the_dead_connection_holds_is_tried_again(
 async def test_an_exclusive_queue_that_stays_locked_ends_its_consumer_alone(
     no_leaks: None, url: BrokerURL, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_restoring, "LOCKED_PATIENCE", 0.2)
-    monkeypatch.setattr(_restoring, "LOCKED_PAUSE", 0.05)
+    monkeypatch.setattr(_session, "LOCKED_PATIENCE", 0.2)
+    monkeypatch.setattr(_session, "LOCKED_PAUSE", 0.05)
     async with rabbitry.connect(url._replace(heartbeat=0)) as connection:  # the broker will never notice
         channel, other = await connection.channel(), await connection.channel()
         await channel.declare_queue("mine", exclusive=True)

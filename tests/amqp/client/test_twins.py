@@ -10,7 +10,7 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp import client
-from rabbitry.amqp.client._processing import BlockingProcessing, Processing
+from rabbitry.amqp.client._settlements import BlockingProcessing, Processing
 from rabbitry.exceptions import ConnectionClosed, RequestTimeout, UsageError
 from rabbitry.flow.blocking import BlockingPublisher
 from rabbitry.flow.publisher import Publisher

@@ -244,8 +244,8 @@ def test_a_too_large_body_is_discarded() -> None:
 # -- states ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", ConnectionState)
-@pytest.mark.parametrize("event", ConnectionEvent)
+@pytest.mark.parametrize("state", list(ConnectionState))
+@pytest.mark.parametrize("event", list(ConnectionEvent))
 def test_connection_transitions_follow_the_table(state: ConnectionState, event: ConnectionEvent) -> None:
     known = CONNECTION_TRANSITIONS.get((state, event))
     if known is not None:
@@ -255,8 +255,8 @@ def test_connection_transitions_follow_the_table(state: ConnectionState, event: 
             step_connection(state, event)
 
 
-@pytest.mark.parametrize("state", ChannelState)
-@pytest.mark.parametrize("event", ChannelEvent)
+@pytest.mark.parametrize("state", list(ChannelState))
+@pytest.mark.parametrize("event", list(ChannelEvent))
 def test_channel_transitions_follow_the_table(state: ChannelState, event: ChannelEvent) -> None:
     known = CHANNEL_TRANSITIONS.get((state, event))
     if known is not None:

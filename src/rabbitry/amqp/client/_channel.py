@@ -10,8 +10,7 @@ from typing import Final, TypeVar
 from rabbitry.amqp.client._channel_link import Answer, ChannelLink
 from rabbitry.amqp.client._link import Link
 from rabbitry.amqp.client._publishing import Publishing
-from rabbitry.amqp.client._restoring import restore_topology
-from rabbitry.amqp.client._session import Session
+from rabbitry.amqp.client._session import Session, restore_topology
 from rabbitry.amqp.client._settlements import Delivery
 from rabbitry.amqp.client._subscription import Subscription
 from rabbitry.amqp.client._subscriptions import Subscriptions

@@ -8,14 +8,17 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
-from rabbitry.amqp.client._link import ChannelHandler, Link
+from rabbitry.amqp.client._link import Link
 from rabbitry.amqp.client._receipts import fail
 from rabbitry.amqp.client._session import Session
 from rabbitry.amqp.client._settlements import Delivery, Settlements
 from rabbitry.amqp.protocol.methods import BasicCancelOk, BasicConsumeOk, ChannelCloseOk, Method
 from rabbitry.exceptions import ChannelClosed, Closed, ConnectionClosed, RequestTimeout, UsageError
+
+if TYPE_CHECKING:
+    from rabbitry.amqp.client._link import ChannelHandler
 
 Answer: TypeAlias = Method | Delivery
 """An answer of the broker; the answer to basic.get is a delivery."""

@@ -6,12 +6,15 @@ import asyncio
 import inspect
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from rabbitry.amqp.client._link import Link, LinkOwner
+from rabbitry.amqp.client._link import Link
 from rabbitry.amqp.client.url import BrokerURL
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import ConnectFailed, LoginRefused, VirtualHostRefused
+
+if TYPE_CHECKING:
+    from rabbitry.amqp.client._link import LinkOwner
 
 Credentials: TypeAlias = Callable[[], tuple[str, str] | Awaitable[tuple[str, str]]]
 """A function that returns (user, password), or an awaitable of them. It is called in a thread for each login."""

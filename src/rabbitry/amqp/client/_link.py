@@ -11,7 +11,7 @@ import os
 import ssl
 import sys
 from collections import deque
-from typing import Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from rabbitry._version import __version__
 from rabbitry.amqp.client._receipts import fail
@@ -92,43 +92,44 @@ class _ClosedByBroker(ConnectFailed):
         self.reply_code = reply_code
 
 
-class ChannelHandler(Protocol):
-    """The receiver of one channel's events."""
+if TYPE_CHECKING:
 
-    def on_content(self, event: ContentEvent) -> None:
-        """Process a delivery, a returned message, or the answer to a get."""
+    class ChannelHandler(Protocol):
+        """The receiver of one channel's events."""
 
-    def on_confirm(self, delivery_tag: int, *, multiple: bool) -> None:
-        """Process an ack of the broker."""
+        def on_content(self, event: ContentEvent) -> None:
+            """Process a delivery, a returned message, or the answer to a get."""
 
-    def on_method(self, method: Method) -> None:
-        """Process any other method."""
+        def on_confirm(self, delivery_tag: int, *, multiple: bool) -> None:
+            """Process an ack of the broker."""
 
-    def on_link_gone(self, error: Closed) -> None:
-        """Handle the final loss of the link."""
+        def on_method(self, method: Method) -> None:
+            """Process any other method."""
 
-    @property
-    def awaits_answer(self) -> bool:
-        """Whether an answer or a confirm is outstanding, or a publisher waits."""
+        def on_link_gone(self, error: Closed) -> None:
+            """Handle the final loss of the link."""
 
-    def measure_buffers(self) -> None:
-        """Update the size of each consumer's buffer."""
+        @property
+        def awaits_answer(self) -> bool:
+            """Whether an answer or a confirm is outstanding, or a publisher waits."""
 
+        def measure_buffers(self) -> None:
+            """Update the size of each consumer's buffer."""
 
-class LinkOwner(Protocol):
-    """The owner of a link, which is told of its end: the connection."""
+    class LinkOwner(Protocol):
+        """The owner of a link, which is told of its end: the connection."""
 
-    blocked: str | None
-    """Why the broker blocks publishers; None while it does not."""
+        blocked: str | None
+        """Why the broker blocks publishers; None while it does not."""
 
-    def on_blocked(self, reason: str | None) -> None:
-        """Handle that the broker blocks publishers (with its reason), or no longer does (None)."""
+        def on_blocked(self, reason: str | None) -> None:
+            """Handle that the broker blocks publishers (with its reason), or no longer does (None)."""
 
-    def on_link_lost(self, link: Link, error: ConnectionClosed) -> None:
-        """Handle the loss of the socket. Called once, and only if the handshake was completed."""
+        def on_link_lost(self, link: Link, error: ConnectionClosed) -> None:
+            """Handle the loss of the socket. Called once, and only if the handshake was completed."""
 
-    def on_link_writable(self) -> None:
-        """Resume writing: the socket has room again."""
+        def on_link_writable(self) -> None:
+            """Resume writing: the socket has room again."""
 
 
 class Link:

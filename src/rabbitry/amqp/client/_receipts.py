@@ -7,7 +7,7 @@ import logging
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from rabbitry.amqp.protocol.tables import decode_text
 from rabbitry.exceptions import UsageError
@@ -63,14 +63,16 @@ def fail(future: asyncio.Future[Any], error: Exception) -> None:
         future.exception()  # marks it as retrieved; a waiter still gets it
 
 
-class Failure(Protocol):
-    """A receipt of either client that has failed."""
+if TYPE_CHECKING:
 
-    failure: Exception | None
+    class Failure(Protocol):
+        """A receipt of either client that has failed."""
 
-    @property
-    def _is_unseen(self) -> bool:
-        """Whether nobody has retrieved it."""
+        failure: Exception | None
+
+        @property
+        def _is_unseen(self) -> bool:
+            """Whether nobody has retrieved it."""
 
 
 class Failures:

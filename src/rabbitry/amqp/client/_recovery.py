@@ -17,8 +17,7 @@ from typing import Final, Literal
 
 from rabbitry._fields import Fields
 from rabbitry.amqp.client._channel import ChannelCore
-from rabbitry.amqp.client._restoring import restore_topology
-from rabbitry.amqp.client._session import CLOSE_TIMEOUT, RECOVERABLE, Session
+from rabbitry.amqp.client._session import CLOSE_TIMEOUT, RECOVERABLE, Session, restore_topology
 from rabbitry.exceptions import (
     ChannelClosed,
     ConnectFailed,

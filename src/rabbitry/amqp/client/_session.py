@@ -5,54 +5,69 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from rabbitry.amqp.client import _fork
-from rabbitry.amqp.client._declare_hook import DeclareHook
-from rabbitry.amqp.client._deletions import Deletions
+from rabbitry.amqp.client import _owner
 from rabbitry.amqp.client._dialing import Dialing
-from rabbitry.amqp.client._link import ChannelHandler, Link
-from rabbitry.amqp.client._loops import check_loop
+from rabbitry.amqp.client._link import Link
+from rabbitry.amqp.client._owner import check_loop
 from rabbitry.amqp.client._receipts import Failures
 from rabbitry.amqp.client._resending import Resending
 from rabbitry.amqp.client._subscription import Subscription
-from rabbitry.amqp.client._topology import Topology
+from rabbitry.amqp.client._topology import DeclareHook, Deletions, Topology
 from rabbitry.amqp.client._window import PublishWindow
 from rabbitry.amqp.client.url import BrokerURL
 from rabbitry.amqp.protocol.methods import ChannelCloseOk
 from rabbitry.amqp.protocol.tables import FieldValue
-from rabbitry.exceptions import Closed, ConnectionClosed, RequestTimeout, UsageError, UsedAfterFork
+from rabbitry.exceptions import (
+    ChannelClosed,
+    Closed,
+    ConnectionClosed,
+    RequestTimeout,
+    ResourceLocked,
+    UsageError,
+    UsedAfterFork,
+)
 
 RECOVERABLE: Final = (0, 320, 541)
 """Reply codes after which to reconnect: none (lost), forced by an operator, internal error."""
 CLOSE_TIMEOUT: Final = 5.0
 """Seconds that a broker has to answer when a connection is closed."""
+LOCKED_PAUSE: Final = 0.5
+LOCKED_PATIENCE: Final = 30.0
+LOCKED_HEARTBEATS: Final = 4
+"""An exclusive queue stays locked until the broker notices that the old connection is dead, after two to three
+heartbeats. It is retried for four heartbeats, and for at least LOCKED_PATIENCE seconds."""
 _logger = logging.getLogger(__name__)
 
 
-class SessionChannel(ChannelHandler, Protocol):
-    """The part of an open channel that its connection calls."""
+if TYPE_CHECKING:
+    from rabbitry.amqp.client._link import ChannelHandler
+    from rabbitry.amqp.client._topology import Declarer
 
-    window: PublishWindow
+    class SessionChannel(ChannelHandler, Protocol):
+        """The part of an open channel that its connection calls."""
 
-    @property
-    def subscriptions(self) -> list[Subscription]:
-        """The consumers that are consuming or will be restarted."""
+        window: PublishWindow
 
-    def on_fork(self, error: Closed) -> None:
-        """Abandon the channel in a child process."""
+        @property
+        def subscriptions(self) -> list[Subscription]:
+            """The consumers that are consuming or will be restarted."""
 
-    def suspend(self, error: Closed) -> None:
-        """Suspend: the connection was lost and is being recovered."""
+        def on_fork(self, error: Closed) -> None:
+            """Abandon the channel in a child process."""
 
-    async def restore(self, link: Link) -> None:
-        """Reopen the channel on a new link."""
+        def suspend(self, error: Closed) -> None:
+            """Suspend: the connection was lost and is being recovered."""
 
-    async def resume(self, link: Link) -> None:
-        """Restart the consumers, and resend the unconfirmed messages."""
+        async def restore(self, link: Link) -> None:
+            """Reopen the channel on a new link."""
 
-    def wake_publishers(self) -> None:
-        """Resume publishers."""
+        async def resume(self, link: Link) -> None:
+            """Restart the consumers, and resend the unconfirmed messages."""
+
+        def wake_publishers(self) -> None:
+            """Resume publishers."""
 
 
 class Session:
@@ -90,7 +105,7 @@ class Session:
         self._usable = asyncio.Event()
         self._close_reason: ConnectionClosed | None = None
         self._closed: asyncio.Future[None] = self.loop.create_future()
-        _fork.note(self)
+        _owner.note(self)
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closed" if self._close_reason else "recovering"
@@ -289,3 +304,55 @@ class Session:
         self._usable.set()
         if not self._closed.done():
             self._closed.set_result(None)
+
+
+if TYPE_CHECKING:
+
+    class DeclaringChannel(Declarer, Protocol):
+        """A channel to declare over, not opened yet."""
+
+        @property
+        def is_open(self) -> bool:
+            """Whether it can be used."""
+
+        async def restore(self, link: Link) -> None:
+            """Open it on `link`."""
+
+        async def close(self) -> None:
+            """Close it."""
+
+
+async def restore_topology(session: Session, link: Link, new_channel: Callable[[], DeclaringChannel]) -> None:
+    """Run the program's declarations, and redeclare everything else.
+
+    Uses a channel of its own, created by `new_channel`, and another one after each refusal. Raises ConnectionClosed,
+    and any error of the program's `declare`.
+    """
+    await session.declaring.run()
+    patience = max(LOCKED_PATIENCE, LOCKED_HEARTBEATS * link.heartbeat)
+    locked_until = session.loop.time() + patience
+    channel: DeclaringChannel | None = None
+    session.deletions.forget_expired()
+    for step in session.topology.steps():
+        while True:
+            if channel is None or not channel.is_open:
+                channel = new_channel()
+                await channel.restore(link)
+            try:
+                await step(channel)
+            except ResourceLocked as error:
+                if session.loop.time() > locked_until:
+                    text = "%s: not restored, still locked after %d s: %s"
+                    _logger.error(text, session.url, patience, error)  # noqa: TRY400 - not a defect of this code
+                    break
+                await asyncio.sleep(LOCKED_PAUSE)
+            except (ChannelClosed, UsageError) as error:  # UsageError: too long for the new connection's frames
+                # A queue that exists with other flags by now must not keep the others from being restored.
+                _logger.error("%s: not restored: %s", session.url, error)  # noqa: TRY400 - not a defect of this code
+                break
+            else:
+                break
+    if channel is not None:
+        await channel.close()
+    if not link.is_open:
+        raise ConnectionClosed(0, "the new connection was lost before everything was redeclared")

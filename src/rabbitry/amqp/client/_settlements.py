@@ -1,17 +1,21 @@
-"""Deliveries and their settlement."""
+"""Deliveries and their settlement, one by one or by the block of `delivery.process()`."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
 
-from rabbitry.amqp.client._loops import check_loop
-from rabbitry.amqp.client._processing import Processing, Requeue
+from rabbitry.amqp.client._owner import check_loop
 from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.methods import BasicNack, BasicReject, Method
 from rabbitry.amqp.protocol.properties import Properties, decode_header
 from rabbitry.amqp.protocol.tables import decode_text
 from rabbitry.exceptions import AlreadySettled, Closed
+
+Requeue: TypeAlias = bool | type[Exception] | tuple[type[Exception], ...]
+"""Whether a message is requeued when its block raises; exception classes requeue it for these exceptions alone."""
 
 
 class Settlements:
@@ -96,6 +100,71 @@ class Settlements:
         """Requeue all unsettled deliveries of one consumer."""
         for tag in [tag for tag, owner in self.open.items() if owner is consumer]:
             self.nack(tag, multiple=False, requeue=True)
+
+
+if TYPE_CHECKING:
+
+    class _Settled(Protocol):
+        """The part of `Delivery` and `BlockingDelivery` that a block needs."""
+
+        @property
+        def redelivered(self) -> bool: ...
+
+        @property
+        def is_open(self) -> bool: ...
+
+        def ack(self) -> None: ...
+
+        def reject(self, *, requeue: bool = True) -> None: ...
+
+
+class _Settling:
+    """The block of one delivery. Made by `Delivery.process` and `BlockingDelivery.process`."""
+
+    def __init__(self, delivery: _Settled, requeue: Requeue, *, requeue_once: bool) -> None:
+        self._delivery = delivery
+        self._requeue = requeue
+        self._once = requeue_once
+
+    def settle(self, error: BaseException | None) -> None:
+        """Acknowledge the delivery, or reject it if the block raised `error`.
+
+        A delivery that the block has settled, or whose channel is closed, is left alone.
+        """
+        delivery = self._delivery
+        if not delivery.is_open:
+            return
+        if error is None:
+            delivery.ack()
+        elif not isinstance(error, Exception):
+            delivery.reject(requeue=True)  # cancelled or interrupted: nothing is wrong with the message
+        else:
+            requeue = self._requeue if isinstance(self._requeue, bool) else isinstance(error, self._requeue)
+            delivery.reject(requeue=requeue and not (self._once and delivery.redelivered))
+
+
+class Processing(_Settling):
+    """The block of one delivery, for `async with`."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.settle(error)
+
+
+class BlockingProcessing(_Settling):
+    """The block of one delivery, for `with`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.settle(error)
 
 
 class Delivery:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from rabbitry.amqp.client._settlements import Delivery
 from rabbitry.amqp.protocol.tables import Table
@@ -14,21 +14,23 @@ _BUFFER_MESSAGES: Final = 10_000
 _BUFFER_BYTES: Final = 64 << 20
 
 
-class Host(Protocol):
-    """The part of a channel that a subscription calls."""
+if TYPE_CHECKING:
 
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop of the connection."""
+    class Host(Protocol):
+        """The part of a channel that a subscription calls."""
 
-    def check_loop(self) -> None:
-        """Raise UsageError outside the connection's event loop, UsedAfterFork in a child process."""
+        @property
+        def loop(self) -> asyncio.AbstractEventLoop:
+            """The event loop of the connection."""
 
-    def hold_reading(self, holder: object) -> None:
-        """Stop reading the socket on behalf of `holder`."""
+        def check_loop(self) -> None:
+            """Raise UsageError outside the connection's event loop, UsedAfterFork in a child process."""
 
-    def release_reading(self, holder: object) -> None:
-        """Undo `hold_reading`."""
+        def hold_reading(self, holder: object) -> None:
+            """Stop reading the socket on behalf of `holder`."""
+
+        def release_reading(self, holder: object) -> None:
+            """Undo `hold_reading`."""
 
 
 class Subscription:

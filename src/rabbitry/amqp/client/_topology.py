@@ -8,9 +8,11 @@ and bindings of this connection count.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from rabbitry.amqp.protocol.methods import (
     ExchangeBind,
@@ -24,17 +26,21 @@ from rabbitry.amqp.protocol.methods import (
     QueueDeclareOk,
 )
 from rabbitry.amqp.protocol.tables import encode_table
+from rabbitry.exceptions import RabbitryError, RequestTimeout
 
 _Key = tuple[str, str, str, bytes]
 _EXPIRES: Final = "x-expires"
 _T = TypeVar("_T")
+_call: contextvars.ContextVar[object] = contextvars.ContextVar("the call of `declare` that this code runs in")
 
 
-class Declarer(Protocol):
-    """A channel to declare over."""
+if TYPE_CHECKING:
 
-    async def request_now(self, method: Method, kind: type[_T], /) -> _T:
-        """Send a method and wait for its answer of type `kind`, even while the connection recovers."""
+    class Declarer(Protocol):
+        """A channel to declare over."""
+
+        async def request_now(self, method: Method, kind: type[_T], /) -> _T:
+            """Send a method and wait for its answer of type `kind`, even while the connection recovers."""
 
 
 class Topology:
@@ -163,3 +169,92 @@ async def _request(channel: Declarer, method: Method, answer: type) -> None:
 
 def _key(destination: str, source: str, method: QueueBind | ExchangeBind) -> _Key:
     return destination, source, method.routing_key, encode_table(method.arguments)
+
+
+if TYPE_CHECKING:
+
+    class Consuming(Protocol):
+        """The part of a consumer that the life of its queue depends on."""
+
+        queue: str
+        restore: bool
+        has_started: bool
+
+
+class Deletions:
+    """Forgets the queues and exchanges of one connection that no longer exist on the broker."""
+
+    def __init__(
+        self, topology: Topology, loop: asyncio.AbstractEventLoop, consumers: Callable[[], Iterable[Consuming]]
+    ) -> None:
+        """consumers: returns the consumers of all channels of the connection."""
+        self._topology = topology
+        self._loop = loop
+        self._consumers = consumers
+
+    def _consumers_of(self, queue: str) -> list[Consuming]:
+        """Return the consumers of a queue, by the name that the program uses."""
+        known = self._topology.known
+        return [consumer for consumer in self._consumers() if known(consumer.queue) == queue]
+
+    def consumer_gone(self, consumer: Consuming) -> None:
+        """Forget an auto-delete queue with its last consumer; for one with x-expires, the time without use starts."""
+        queue = self._topology.known(consumer.queue)
+        self._topology.queue_used(queue, self._loop.time())
+        if consumer.has_started and not self._consumers_of(queue):
+            self._topology.last_consumer_gone(queue)
+
+    def queue_gone(self, queue: str) -> None:
+        """Forget a queue that no longer exists on the broker, unless a consumer here redeclares it."""
+        name = self._topology.known(queue)
+        if not any(consumer.restore for consumer in self._consumers_of(name)):
+            self._topology.queue_deleted(name)
+
+    def not_found(self, reply_text: str) -> None:
+        """Forget the queue or exchange named in RabbitMQ's text of a 404."""
+        for kind, forget in ("queue", self.queue_gone), ("exchange", self._topology.exchange_deleted):
+            before, after = f"NOT_FOUND - no {kind} '", "' in vhost '"
+            if reply_text.startswith(before) and after in reply_text:
+                forget(reply_text[len(before) : reply_text.rindex(after)])
+
+    def forget_expired(self) -> None:
+        """Forget queues whose x-expires has passed."""
+        known = self._topology.known
+        consumed = {known(consumer.queue) for consumer in self._consumers()}
+        self._topology.forget_expired(self._loop.time(), consumed)
+
+
+class DeclareHook:
+    """The `declare` function of one connection, and its calls in progress.
+
+    Code within such a call uses the link at once, and its declarations are not recorded for recovery.
+    """
+
+    def __init__(self) -> None:
+        self.function: Callable[[], Awaitable[None]] | None = None
+        self._calls: set[object] = set()
+
+    async def run(self) -> None:
+        """Run the program's declarations over the current link.
+
+        Raises ConnectionClosed, RequestTimeout, and any error of the program's function.
+        """
+        if self.function is None:
+            return
+        call = object()
+        self._calls.add(call)
+        token = _call.set(call)
+        try:
+            await self.function()
+        except RabbitryError:
+            raise
+        except TimeoutError as error:  # the function's own; the limit of a recovery cancels instead
+            raise RequestTimeout(f"declare= did not end in time: {error!r}") from error
+        finally:
+            _call.reset(token)
+            self._calls.discard(call)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the current code runs within a call of the function."""
+        return _call.get(None) in self._calls

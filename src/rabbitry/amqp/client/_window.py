@@ -12,11 +12,9 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from rabbitry._words import counted
 from rabbitry.amqp.client._receipts import Failures, Receipt
-from rabbitry.amqp.client._returns import ReturnIndex
 from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.properties import (
     CONTENT_HEADER,
@@ -28,6 +26,9 @@ from rabbitry.amqp.protocol.properties import (
 )
 from rabbitry.amqp.protocol.tables import encode_short, encode_table, encode_text
 from rabbitry.exceptions import Closed, ProtocolViolation, PublishRefused, PublishReturned, PublishTimeout, UsageError
+
+if TYPE_CHECKING:
+    from rabbitry.amqp.client._returns import ReturnIndex
 
 _logger = logging.getLogger(__name__)
 _REPLY_TO: Final = "amq.rabbitmq.reply-to."
@@ -109,7 +110,8 @@ class PublishWindow:
         self._next_tag = 1
         self._sent = 0
         self._current_name: Callable[[str], str] = str
-        self._returns: ReturnIndex[Unconfirmed] = ReturnIndex(2 * WINDOW_MESSAGES)
+        self._returns: ReturnIndex[Unconfirmed] | None = None
+        """Made when a message is returned."""
         self._write: Callable[[bytes], None] | None = None
         self._flush: Callable[[], None] = lambda: None
         self._channel = 0
@@ -154,7 +156,7 @@ class PublishWindow:
         self._closed = None
         self._routes.clear()
         self._next_tag = 1
-        self._returns = ReturnIndex(2 * WINDOW_MESSAGES)
+        self._returns = None
         unconfirmed = [entry for entry in self._unconfirmed() if not entry.future.done()]
         self._pending, self._held = {}, deque()
         self._bytes = 0
@@ -446,6 +448,10 @@ class PublishWindow:
             return
         message_id = _id_of(header)
         best, most = None, 0
+        if self._returns is None:
+            from rabbitry.amqp.client._returns import ReturnIndex  # few programs have a message returned
+
+            self._returns = ReturnIndex(2 * WINDOW_MESSAGES)
         same_id = () if message_id is None else self._returns.find(message_id, self._pending, self._next_tag)
         for entry in same_id:
             if entry.exchange != exchange or entry.routing_key != routing_key:
@@ -489,6 +495,8 @@ class PublishWindow:
                 async with asyncio.timeout(timeout):
                     await waiter
             except TimeoutError as error:
+                from rabbitry._words import counted  # an error is rare, and each import of the client would pay for it
+
                 count = len(self._pending) + len(self._held)
                 raise PublishTimeout(f"{counted(count, 'message')} not confirmed within {timeout} s") from error
             finally:

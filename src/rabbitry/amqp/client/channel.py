@@ -10,9 +10,9 @@ from typing import Self
 
 from rabbitry.amqp.client._channel import ChannelCore
 from rabbitry.amqp.client._declaring import Declaring, QueueInfo
+from rabbitry.amqp.client._publishing import Transaction
 from rabbitry.amqp.client._receipts import Receipt
 from rabbitry.amqp.client._subscription import Subscription
-from rabbitry.amqp.client._transaction import Transaction
 from rabbitry.amqp.client.consuming import Consumer, Consumers, Delivery
 from rabbitry.amqp.protocol.properties import EncodedProperties, Properties
 from rabbitry.amqp.protocol.tables import Table

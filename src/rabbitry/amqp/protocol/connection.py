@@ -6,11 +6,11 @@ A driver passes `receive` what it reads from the socket, and writes what the enc
 
 from __future__ import annotations
 
-import enum
 import re
 from collections.abc import Mapping
 from typing import Final
 
+from rabbitry._fields import Members
 from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol._contents import Content, CutFrame, no_content
 from rabbitry.amqp.protocol.constants import (
@@ -43,6 +43,8 @@ from rabbitry.amqp.protocol.events import (
 from rabbitry.amqp.protocol.methods import (
     BY_SIGNATURE,
     BY_TYPE,
+    CLIENT,
+    SERVER,
     BasicAck,
     ChannelClose,
     ChannelCloseOk,
@@ -60,7 +62,6 @@ from rabbitry.amqp.protocol.methods import (
     ConnectionTuneOk,
     Layout,
     Method,
-    Sender,
     method_name,
 )
 from rabbitry.amqp.protocol.states import (
@@ -75,11 +76,11 @@ from rabbitry.amqp.protocol.tables import is_finite, octets
 from rabbitry.exceptions import ProtocolViolation, UsageError
 
 
-class Role(enum.Enum):
+class Role(Members):
     """Which side of the connection this is."""
 
-    CLIENT = Sender.CLIENT
-    BROKER = Sender.SERVER
+    CLIENT = CLIENT
+    BROKER = SERVER
 
 
 _CONNECTION_EVENTS: Final[dict[type, ConnectionEvent]] = {
@@ -175,7 +176,7 @@ class Connection:
         self._ends_here = False
         """Whether this call of `receive` ends with the events found so far."""
         self._cut: CutFrame | None = None
-        self._peer = Sender.SERVER if role is Role.CLIENT else Sender.CLIENT
+        self._peer = SERVER if role is Role.CLIENT else CLIENT
         self._hot_contents = hot.CLIENT_TAKES if role is Role.CLIENT else hot.BROKER_TAKES
 
     @property
@@ -209,7 +210,7 @@ class Connection:
         """
         layout = BY_TYPE[type(method)]
         name = method_name(layout.class_id, layout.method_id)
-        if self.role.value not in layout.sender:
+        if not self.role.value & layout.sender:
             raise UsageError(f"{name} is not for the {self.role.name.lower()} to send")
         payload = encode_method(method, self._by_type)
         if len(payload) > self._method_limit:
@@ -418,7 +419,7 @@ class Connection:
             return
         if channel in self._contents:
             raise no_content(self._contents[channel])
-        if layout is not None and self._peer not in layout.sender:
+        if layout is not None and not self._peer & layout.sender:
             text = "COMMAND_INVALID - unimplemented method"
             raise ProtocolViolation(Reply.COMMAND_INVALID, text, layout.class_id, layout.method_id)
         event = _CONTENT_EVENTS.get(signature)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Final
+
+from rabbitry._fields import IntMembers
 
 PROTOCOL_HEADER: Final = b"AMQP\x00\x00\x09\x01"
 HEADERS_0_8: Final = (b"AMQP\x01\x01\x08\x00", b"AMQP\x01\x01\x09\x01")
@@ -26,7 +27,7 @@ DEFAULT_CHANNEL_MAX: Final = 2047
 DEFAULT_HEARTBEAT: Final = 60
 
 
-class Reply(IntEnum):
+class Reply(IntMembers):
     """Reply codes (section 1.2 of the specification, and RabbitMQ's use of them)."""
 
     SUCCESS = 200

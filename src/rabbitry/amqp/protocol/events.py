@@ -15,10 +15,11 @@ content header's payload (properties.py decodes it), `body` the whole body.
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from rabbitry.amqp.protocol.methods import Method
-from rabbitry.exceptions import ProtocolViolation
+if TYPE_CHECKING:
+    from rabbitry.amqp.protocol.methods import Method
+    from rabbitry.exceptions import ProtocolViolation
 
 PUBLISH: Final = 1
 DELIVER: Final = 2
@@ -29,9 +30,12 @@ METHOD: Final = 6
 HEADER: Final = 7
 VIOLATION: Final = 8
 
-ContentEvent: TypeAlias = tuple[Literal[1, 2, 3, 4], int, bytes, bytes, bytes]
-AckEvent: TypeAlias = tuple[Literal[5], int, int, bool]
-MethodEvent: TypeAlias = tuple[Literal[6], int, Method]
-HeaderEvent: TypeAlias = tuple[Literal[7], int, bytes]
-ViolationEvent: TypeAlias = tuple[Literal[8], int, ProtocolViolation]
-Event: TypeAlias = ContentEvent | AckEvent | MethodEvent | HeaderEvent | ViolationEvent
+if TYPE_CHECKING:
+    ContentEvent: TypeAlias = tuple[Literal[1, 2, 3, 4], int, bytes, bytes, bytes]
+    AckEvent: TypeAlias = tuple[Literal[5], int, int, bool]
+    MethodEvent: TypeAlias = tuple[Literal[6], int, Method]
+    HeaderEvent: TypeAlias = tuple[Literal[7], int, bytes]
+    ViolationEvent: TypeAlias = tuple[Literal[8], int, ProtocolViolation]
+    Event: TypeAlias = ContentEvent | AckEvent | MethodEvent | HeaderEvent | ViolationEvent
+else:  # creating the aliases takes longer than loading this module
+    ContentEvent = AckEvent = MethodEvent = HeaderEvent = ViolationEvent = Event = tuple

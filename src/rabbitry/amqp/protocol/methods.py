@@ -12,7 +12,6 @@ bytes and back.
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Flag
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from rabbitry._fields import Fields
@@ -21,15 +20,10 @@ from rabbitry.amqp.protocol.tables import Table
 NO_ARGUMENTS: Final[Table] = {}
 
 
-class Sender(Flag):
-    """The sides that may send a method."""
-
-    CLIENT = 1
-    SERVER = 2
-    BOTH = 3
-
-
-CLIENT, SERVER, BOTH = Sender.CLIENT, Sender.SERVER, Sender.BOTH
+CLIENT: Final = 1
+SERVER: Final = 2
+BOTH: Final = CLIENT | SERVER
+"""The sides that may send a method, a bit for each."""
 
 
 class Layout(Fields):
@@ -37,7 +31,7 @@ class Layout(Fields):
 
     class_id: int
     method_id: int
-    sender: Sender
+    sender: int
     make: Callable[..., Method]
     letters: str
 
@@ -53,7 +47,7 @@ BY_TYPE: dict[type, Layout] = {}
 _T = TypeVar("_T", bound=type)
 
 
-def _method(class_id: int, method_id: int, sender: Sender, letters: str) -> Callable[[_T], _T]:
+def _method(class_id: int, method_id: int, sender: int, letters: str) -> Callable[[_T], _T]:
     def register(cls: _T) -> _T:
         layout = Layout(class_id, method_id, sender, cls, letters)
         BY_SIGNATURE[layout.signature] = layout

@@ -5,8 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from rabbitry._fields import Fields
 from rabbitry.amqp.protocol.tables import (
     FieldValue,
     Table,
@@ -39,7 +40,7 @@ FLAG_USER_ID: Final = 1 << 4
 FLAG_APP_ID: Final = 1 << 3
 
 
-class Properties(NamedTuple):
+class Properties(Fields):
     """A message's properties; None for one that is absent.
 
     delivery_mode: 1 transient, 2 persistent. priority: 0 to 255. expiration: milliseconds, as a string.
@@ -63,7 +64,7 @@ class Properties(NamedTuple):
     cluster_id: str | None = None
 
 
-class EncodedProperties(NamedTuple):
+class EncodedProperties(Fields):
     """Encoded properties, except for the message id.
 
     flags: include the flag of the message id. before, after: the properties before and after it on the wire.
@@ -83,6 +84,48 @@ class EncodedProperties(NamedTuple):
         flags = self.flags & ~FLAG_MESSAGE_ID
         return decode_header(CONTENT_HEADER.pack(60, 0, 0, flags) + self.before + self.after)
 
+
+if not TYPE_CHECKING:  # the constructor of `Fields` takes three times as long, and each message may have properties
+
+    def _properties(  # noqa: PLR0913 - all properties of AMQP
+        cls,
+        content_type=None,
+        content_encoding=None,
+        headers=None,
+        delivery_mode=None,
+        priority=None,
+        correlation_id=None,
+        reply_to=None,
+        expiration=None,
+        message_id=None,
+        timestamp=None,
+        type=None,
+        user_id=None,
+        app_id=None,
+        cluster_id=None,
+    ):
+        values = (
+            content_type,
+            content_encoding,
+            headers,
+            delivery_mode,
+            priority,
+            correlation_id,
+            reply_to,
+            expiration,
+            message_id,
+            timestamp,
+            type,
+            user_id,
+            app_id,
+            cluster_id,
+        )
+        return tuple.__new__(cls, values)
+
+    def _encoded_properties(cls, flags, before, after, message_id=None):
+        return tuple.__new__(cls, (flags, before, after, message_id))
+
+    Properties.__new__, EncodedProperties.__new__ = _properties, _encoded_properties
 
 _NAMES: Final = Properties._fields
 _FLAGS: Final = tuple(1 << (15 - index) for index in range(len(_NAMES)))

@@ -7,14 +7,14 @@ table is illegal: `step_connection` and `step_channel` raise, and the state stay
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Final
 
+from rabbitry._fields import Members
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.exceptions import ProtocolViolation
 
 
-class ConnectionState(Enum):
+class ConnectionState(Members):
     """The states of a connection."""
 
     IDLE = "idle"
@@ -31,7 +31,7 @@ class ConnectionState(Enum):
     CLOSED = "closed"
 
 
-class ConnectionEvent(Enum):
+class ConnectionEvent(Members):
     """The events that change a connection's state; those of a close include the direction."""
 
     HEADER = "protocol header"
@@ -49,7 +49,7 @@ class ConnectionEvent(Enum):
     RECEIVE_CLOSE_OK = "the peer's connection.close-ok"
 
 
-class ChannelState(Enum):
+class ChannelState(Members):
     """The states of a channel."""
 
     CLOSED = "closed"
@@ -59,7 +59,7 @@ class ChannelState(Enum):
     CLOSE_RECEIVED = "close received"  # the peer sent close and waits for our close-ok
 
 
-class ChannelEvent(Enum):
+class ChannelEvent(Members):
     """The events that change a channel's state; METHOD is any method other than those that open and close."""
 
     OPEN = "channel.open"

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
-from rabbitry.amqp.client._processing import BlockingProcessing, Requeue
-from rabbitry.amqp.client._settlements import Delivery, check_open
+from rabbitry.amqp.client._settlements import BlockingProcessing, Delivery, Requeue, check_open
 from rabbitry.amqp.client.consuming import Consumer, Consumers
 from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.amqp.protocol.tables import Table

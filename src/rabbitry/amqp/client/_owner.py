@@ -1,21 +1,46 @@
-"""The check that a connection is used in its own event loop: writes from another one would race."""
+"""The process and the event loop that a connection belongs to.
+
+A forked child must not write to its parent's socket, and writes from another event loop would race.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+import os
+import weakref
+from typing import TYPE_CHECKING, Final, Protocol
 
 from rabbitry.exceptions import UsageError
 
+if TYPE_CHECKING:
 
-class Owned(Protocol):
-    """A connection of one process."""
+    class Owned(Protocol):
+        """A connection of one process and one event loop."""
 
-    def check_process(self) -> None:
-        """Raise UsedAfterFork if the connection belongs to the parent process."""
+        def on_fork(self, parent: int) -> None:
+            """Abandon the connection in a child of the process that opened it."""
+
+        def check_process(self) -> None:
+            """Raise UsedAfterFork if the connection belongs to the parent process."""
 
 
-_NO_LOOP = (
+_connections: Final[weakref.WeakSet[Owned]] = weakref.WeakSet()
+
+
+def note(connection: Owned) -> None:
+    """Register a connection, which is then told when it is in a child process."""
+    _connections.add(connection)
+
+
+def _in_the_child() -> None:
+    for connection in list(_connections):
+        connection.on_fork(os.getppid())
+
+
+os.register_at_fork(after_in_child=_in_the_child)
+
+
+_NO_LOOP: Final = (
     "no asyncio event loop is running: the client works on asyncio only (not on trio), in the loop that it was "
     "connected in; use rabbitry.connect_blocking, or asyncio.run_coroutine_threadsafe"
 )
