@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from enum import IntEnum as IntMembers
     from typing import NamedTuple as Fields
 else:
-    from collections import _tuplegetter  # as fast to read as a slot; named tuples are made of it
+    from collections import namedtuple
 
+    _Place = type(namedtuple("_First", "first").first)
+    """The type of the descriptors of named tuples, which are as fast to read as slots."""
     _places = []
     """The descriptors of the fields of all classes: that of the first field, the second, …"""
 
@@ -30,7 +32,7 @@ else:
         def __new__(mcs, name, bases, namespace):
             if names := tuple(namespace.get("__annotations__", ())):
                 while len(_places) < len(names):
-                    _places.append(_tuplegetter(len(_places), ""))
+                    _places.append(_Place(len(_places), ""))
                 defaults = {}
                 for field, place in zip(names, _places, strict=False):
                     if field in namespace:

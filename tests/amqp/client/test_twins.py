@@ -10,7 +10,8 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp import client
-from rabbitry.amqp.client._settlements import BlockingProcessing, Processing
+from rabbitry.amqp.client._settlements import Processing
+from rabbitry.amqp.client.blocking.consuming import BlockingProcessing
 from rabbitry.exceptions import ConnectionClosed, RequestTimeout, UsageError
 from rabbitry.flow.blocking import BlockingPublisher
 from rabbitry.flow.publisher import Publisher

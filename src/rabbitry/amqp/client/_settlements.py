@@ -118,7 +118,7 @@ if TYPE_CHECKING:
         def reject(self, *, requeue: bool = True) -> None: ...
 
 
-class _Settling:
+class Settling:
     """The block of one delivery. Made by `Delivery.process` and `BlockingDelivery.process`."""
 
     def __init__(self, delivery: _Settled, requeue: Requeue, *, requeue_once: bool) -> None:
@@ -143,25 +143,13 @@ class _Settling:
             delivery.reject(requeue=requeue and not (self._once and delivery.redelivered))
 
 
-class Processing(_Settling):
+class Processing(Settling):
     """The block of one delivery, for `async with`."""
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.settle(error)
-
-
-class BlockingProcessing(_Settling):
-    """The block of one delivery, for `with`."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.settle(error)

@@ -11,7 +11,7 @@ from typing import Final, Self, TypeAlias
 
 from rabbitry._fields import Fields
 from rabbitry.amqp.client._channel import DEFAULT_PREFETCH, ChannelCore
-from rabbitry.amqp.client._dialing import Credentials, Dialing
+from rabbitry.amqp.client._link import Credentials, Dialing
 from rabbitry.amqp.client._owner import check_asyncio
 from rabbitry.amqp.client._receipts import raise_all
 from rabbitry.amqp.client._recovery import Listener, Recovery, RecoveryEvent, connect_first

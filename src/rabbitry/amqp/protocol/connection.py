@@ -12,7 +12,6 @@ from typing import Final
 
 from rabbitry._fields import Members
 from rabbitry.amqp.protocol import hot
-from rabbitry.amqp.protocol._contents import Content, CutFrame, no_content
 from rabbitry.amqp.protocol.constants import (
     CLASS_BASIC,
     FRAME_BODY,
@@ -27,7 +26,7 @@ from rabbitry.amqp.protocol.constants import (
     PROTOCOL_HEADER,
     Reply,
 )
-from rabbitry.amqp.protocol.encoding import decode_method, encode_method
+from rabbitry.amqp.protocol.encoding import Content, CutFrame, decode_method, encode_method, no_content
 from rabbitry.amqp.protocol.events import (
     ACK,
     DELIVER,

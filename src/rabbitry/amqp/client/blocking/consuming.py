@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
-from rabbitry.amqp.client._settlements import BlockingProcessing, Delivery, Requeue, check_open
+from rabbitry.amqp.client._settlements import Delivery, Requeue, Settling, check_open
 from rabbitry.amqp.client.consuming import Consumer, Consumers
 from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.amqp.protocol.tables import Table
@@ -22,6 +22,18 @@ from rabbitry.runtime.io_thread import IOThread
 _INBOX_MESSAGES: Final = 10_000
 _INBOX_BYTES: Final = 64 << 20
 _logger = logging.getLogger(__name__)
+
+
+class BlockingProcessing(Settling):
+    """The block of one delivery, for `with`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.settle(error)
 
 
 class BlockingDelivery:
