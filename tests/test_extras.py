@@ -29,7 +29,7 @@ _PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_
 _EXTRAS: dict[str, list[str]] = _PROJECT["optional-dependencies"]
 _PARTS = {"http", "records"}
 """Extras that no command names: other extras do, and joins of flow."""
-_OF_APPS = {"cron", "oidc", "otel", "prometheus", "redis", "s3"}
+_OF_APPS = {"cron", "notebooks", "oidc", "otel", "prometheus", "redis", "s3"}
 """Extras that no command names: the apps that users write need them, or settings do."""
 _TEST = "test"
 """The extra for tests of other projects: no command needs it."""

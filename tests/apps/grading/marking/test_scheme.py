@@ -74,7 +74,7 @@ def test_limits_of_a_part_override_those_of_the_scheme_and_the_defaults(tmp_path
         ('name = "Sorting"', 'name = "Sorting"\nreveal = "soon"', 3, "`reveal`: "),
         ('name = "Sorting"', 'name = "Sorting"\nreveal = 2026-12-01T12:00:00', 3, "`reveal`: .*timezone"),
         ('name = "Sorting"', 'name = "Sorting"\nhidden = "all"', 3, "`hidden`: expected `bool`, got `str`"),
-        ('command = ["python3", "sort.py"]', "", 6, "needs either `command` or `pytest`"),
+        ('command = ["python3", "sort.py"]', "", 6, "needs one of `command`, `pytest` and `notebook`"),
         ('command = ["python3", "sort.py"]', "command = []", 9, "`command` is empty"),
         ('command = ["python3", "sort.py"]', 'command = ["a\\u0000"]', 9, "NUL"),
         ('expect = { exact = "1 2 3" }', "expect = { }", 14, "needs one of"),

@@ -78,7 +78,7 @@ def mark(scheme: Scheme, solution: bytes, name: str, *, allow_weak: bool = False
     with workspace() as folder:
         room = min(part.limits.disk for part in scheme.part) // 2
         unpack(solution, name, folder / "submission", room=room, file=scheme.scheme.file, shut_in=shut_in)
-        marked = [_mark_part(part, scheme.folder, shut_in, folder) for part in scheme.part]
+        marked = [_mark_part(part, scheme, shut_in, folder) for part in scheme.part]
     hidden = scheme.hidden(datetime.now(UTC))
     total = float(sum((exact(line.points) for line in marked), Decimal(0)))
     return Marking(
@@ -92,13 +92,15 @@ def mark(scheme: Scheme, solution: bytes, name: str, *, allow_weak: bool = False
     )
 
 
-def _mark_part(part: Part, tests: Path, shut_in: Confinement, folder: Path) -> Line:
+def _mark_part(part: Part, scheme: Scheme, shut_in: Confinement, folder: Path) -> Line:
     own = folder / "part"
     put(folder, "part")
     put_tools(own, part.limits)
     try:
         if part.pytest is not None:
-            return _run_tests(part, tests / part.pytest, shut_in, folder)
+            return _run_tests(part, scheme.folder / part.pytest, [], shut_in, folder)
+        if part.notebook is not None:
+            return _run_tests(part, scheme.folder / part.notebook, [str(scheme.scheme.file)], shut_in, folder)
         return _run_command(part, shut_in, folder)
     finally:
         shutil.rmtree(own)
@@ -116,7 +118,9 @@ def _run_command(part: Part, shut_in: Confinement, folder: Path) -> Line:
     return _line(part, part.points if why is None else 0.0, why, outcome)
 
 
-def _run_tests(part: Part, file: Path, shut_in: Confinement, folder: Path) -> Line:
+def _run_tests(part: Part, file: Path, more: list[str], shut_in: Confinement, folder: Path) -> Line:
+    """Run a file of tests. more: the further arguments of the reporter: for a notebook, its name."""
+    kind = "pytest" if part.notebook is None else "notebook"
     own = folder / "part"
     put(own, "stdin", b"")
     put(own, "reporter.py", Path(_reporter.__file__).read_bytes())
@@ -127,16 +131,17 @@ def _run_tests(part: Part, file: Path, shut_in: Confinement, folder: Path) -> Li
         raise SandboxFailed(f"the tests of part {part.name!r} can't be read: {reason(error)}") from error
     inside = shut_in.inside(folder)
     # -I: Python's and pytest's modules can't be replaced by the submission's.
-    argv = [str(interpreter()), "-I", "-B", f"{inside}/part/reporter.py", f"{inside}/part/tests/{file.name}"]
+    reporter = [str(interpreter()), "-I", "-B", f"{inside}/part/reporter.py"]
+    argv = [*reporter, kind, f"{inside}/part/tests/{file.name}", *more]
     key = secrets.token_bytes(32)
     outcome = run_in_bounds(shut_in, folder, argv, part.limits, key=key)
     report = read_report(outcome.report, key)
     if not report.began and outcome.stopped is None:
         said = outcome.stderr.decode("utf-8", "replace").strip()[-300:]
-        raise SandboxFailed(f"pytest could not be started in the sandbox for part {part.name!r}: {said}")
+        raise SandboxFailed(f"{kind} could not be started in the sandbox for part {part.name!r}: {said}")
     if report.passed == len(report.tests) > 0:
         return _line(part, part.points, None, outcome)
-    why = _why_tests_failed(report, why_it_ended(outcome, part.limits))
+    why = _why_tests_failed(report, why_it_ended(outcome, part.limits), "tests" if kind == "pytest" else "checks")
     return _line(part, _share(part.points, report.passed, len(report.tests)), why, outcome)
 
 
@@ -150,14 +155,14 @@ def _share(points: float, passed: int, tests: int) -> float:
     return float(min(exact(points), share.quantize(Decimal("0.01"), ROUND_HALF_UP)))
 
 
-def _why_tests_failed(report: TestReport, ended: str | None) -> str:
-    lines = [f"{report.passed} of {counted(len(report.tests), 'test')} passed"]
+def _why_tests_failed(report: TestReport, ended: str | None, what: str) -> str:
+    lines = [f"{report.passed} of {counted(len(report.tests), what.removesuffix('s'))} passed"]
     if ended is not None:
         lines.append(ended)
     elif not report.ended:
-        lines.append("the program ended before all tests were run")
+        lines.append(f"the program ended before all {what} were run")
     if report.broken is not None:
-        lines.append("the tests could not be loaded: " + _last_lines(report.broken))
+        lines.append(f"the {what} could not be {'loaded' if what == 'tests' else 'run'}: " + _last_lines(report.broken))
     elif not report.tests:
         lines.append("no test was found")
     for test, why in report.tests.items():

@@ -20,6 +20,7 @@ from msgspec import Meta, Struct
 from rabbitry._installing import how_to_install
 from rabbitry._words import reason
 from rabbitry.apps.grading.exceptions import SchemeInvalid
+from rabbitry.apps.grading.marking._reporter import checks_in
 from rabbitry.apps.grading.marking._toml_lines import Place, find_line, syntax_error
 from rabbitry.exceptions import RabbitryError
 
@@ -65,7 +66,7 @@ class Expect(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Part(Struct, frozen=True, forbid_unknown_fields=True):
-    """One part of a scheme: a command, or a file of tests for pytest."""
+    """One part of a scheme: a command, a file of tests for pytest, or a file of checks for a notebook."""
 
     name: str
     points: Annotated[float, Meta(gt=0, le=1_000_000)]
@@ -79,6 +80,8 @@ class Part(Struct, frozen=True, forbid_unknown_fields=True):
     """The expected exit code."""
     pytest: str | None = None
     """A file beside the scheme; its tests share the points."""
+    notebook: str | None = None
+    """A file beside the scheme; the checks in its cells run after the cells of the notebook, and share the points."""
     hidden: bool = False
     """Whether the feedback has only the points, together with those of the other hidden parts."""
     limits: Limits = Limits()
@@ -187,7 +190,7 @@ def _check(document: dict[str, object], folder: Path) -> Scheme:
             why = f"there are two parts named {part.name!r}" if part.name in names else "`name` is empty"
             raise _Wrong(("part", index, "name"), why)
         names.add(part.name)
-        _check_part(part, ("part", index), folder)
+        _check_part(part, ("part", index), folder, head.file)
     if all(part.bonus for part in scheme.part):
         raise _Wrong(("part", 0, "bonus"), "every part is a bonus: at least one must count for the maximum")
     return msgspec.structs.replace(scheme, folder=folder)
@@ -204,14 +207,24 @@ def _with_defaults(part: object, defaults: dict[str, object], *, is_hidden: bool
     return {"hidden": is_hidden, **part, "limits": {**defaults, **limits} if isinstance(limits, dict) else limits}
 
 
-def _check_part(part: Part, place: Place, folder: Path) -> None:
-    if (part.command is None) == (part.pytest is None):
-        raise _Wrong(place, f"part {part.name!r} needs either `command` or `pytest`")
+def _check_part(part: Part, place: Place, folder: Path, file: str | None) -> None:
+    given = {"command": part.command, "pytest": part.pytest, "notebook": part.notebook}
+    kinds = [name for name, value in given.items() if value is not None]
+    if len(kinds) != 1:
+        raise _Wrong(place, f"part {part.name!r} needs one of `command`, `pytest` and `notebook`")
+    if part.command is None:
+        for key, value in {"stdin": part.stdin, "expect": part.expect, "exit": part.exit}.items():
+            if value:
+                raise _Wrong((*place, key), f"`{key}` is for `command`, not for `{kinds[0]}`")
     if part.pytest is not None:
-        for key, given in {"stdin": part.stdin, "expect": part.expect, "exit": part.exit}.items():
-            if given:
-                raise _Wrong((*place, key), f"`{key}` is for `command`, not for `pytest`")
-        _check_pytest(part.pytest, (*place, "pytest"), folder)
+        _check_tests(part.pytest, (*place, "pytest"), folder, {"pytest": "grading"})
+    if part.notebook is not None:
+        where = (*place, "notebook")
+        _check_tests(part.notebook, where, folder, {"nbclient": "notebooks", "ipykernel": "notebooks"})
+        if file is None or not file.endswith(".ipynb"):
+            raise _Wrong(where, "`notebook` needs the name of the notebook: set `file` of [scheme] to one in .ipynb")
+        if not checks_in((folder / part.notebook).read_text(encoding="utf-8", errors="replace"))[1]:
+            raise _Wrong(where, f"{part.notebook!r} has no checks: begin each with a line `# %% TITLE`")
     if part.command is not None and (not part.command or not part.command[0].strip()):
         raise _Wrong((*place, "command"), "`command` is empty")
     if any("\0" in word for word in part.command or ()):
@@ -232,7 +245,8 @@ def _check_expect(expect: Expect, place: Place) -> None:
             raise _Wrong((*place, "regex"), f"not a regular expression: {error}") from error
 
 
-def _check_pytest(name: str, place: Place, folder: Path) -> None:
+def _check_tests(name: str, place: Place, folder: Path, packages: dict[str, str]) -> None:
+    """Check a file of tests. packages: what runs them → the extra that brings it."""
     try:
         file = (folder / name).resolve()
         if not file.is_relative_to(folder):
@@ -243,11 +257,14 @@ def _check_pytest(name: str, place: Place, folder: Path) -> None:
         raise _Wrong(place, f"{name!r} can't be read: {reason(error)}") from error
     if file.suffix != ".py":
         raise _Wrong(place, f"{name!r} does not end in .py")
-    spec = importlib.util.find_spec("pytest")
     prefixes = (Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve())
-    if spec is None or spec.origin is None or not any(Path(spec.origin).resolve().is_relative_to(p) for p in prefixes):
-        # A sandbox shows this Python's own folders, but not the user's or those of PYTHONPATH.
-        raise _Wrong(place, f"pytest is not installed for {sys.executable}; it comes with {how_to_install('grading')}")
+    for package, extra in packages.items():
+        spec = importlib.util.find_spec(package)
+        origin = None if spec is None or spec.origin is None else Path(spec.origin).resolve()
+        if origin is None or not any(origin.is_relative_to(prefix) for prefix in prefixes):
+            # A sandbox shows this Python's own folders, but not the user's or those of PYTHONPATH.
+            why = f"{package} is not installed for {sys.executable}; it comes with {how_to_install(extra)}"
+            raise _Wrong(place, why)
 
 
 def _convert(document: object, cls: type[_T], place: Place) -> _T:
