@@ -31,6 +31,7 @@ ALLOWED: Final = {
     "GET /grading/api/files/{identity}": _READ,
     "GET /grading/api/texts/{identity}": _READ,
     "GET /grading/api/changes/{identity}": _READ,
+    "GET /grading/api/pictures/{identity}/{number}": _READ,
     "POST /grading/api/submissions": {"student", "coordinator"},
     "GET /grading/api/inbox/{role}": _STAFF,
     "GET /grading/api/inbox/{role}/{identity}": _STAFF,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from fastapi import FastAPI
 
 from rabbitry.apps.grading import students
 from rabbitry.apps.grading.files import Files, default_place
-from rabbitry.apps.grading.records import Database
+from rabbitry.apps.grading.message import submission
+from rabbitry.apps.grading.records import Database, course
 from rabbitry.apps.grading.stages import RoleSpec, Wiring
 from rabbitry.apps.grading.web import Pages
 from rabbitry.web.api import described
 from tests.apps.grading._running import PEOPLE, Plain, arrived, role_set, submit
+from tests.apps.grading.test_notebooks import code, markdown, notebook, png, shows
 from tests.apps.grading.test_regrading import _confirmed
 from tests.support.ports import free_port
 from tests.web.described import Described
@@ -182,6 +185,21 @@ async def test_what_changed_since_the_attempt_before_is_shown(served: Served, da
             assert (refused.status_code, why in refused.json()["error"]) == (400, True)
         shown = (await served.http.get(f"/api/texts/{third}")).json()
         assert (shown["pieces"], shown["is_binary"]) == ([], True)
+
+
+async def test_a_notebook_is_shown_with_its_pictures(served: Served, database_url: str) -> None:
+    data = notebook(markdown("*a*"), code("x", shows(image_png=png())))
+    with Database(database_url) as database:
+        made = submission(7, "cloud_computing", data, "x.ipynb", "n1")
+        kept = Files(default_place(database_url)).keep(data)
+        database.write_now(partial(course.record, assignment=made, kept=kept))
+    cells = (await served.http.get("/api/texts/n1")).json()["notebook"]
+    assert [cell["kind"] for cell in cells] == ["markdown", "code"]
+    assert cells[1]["outputs"] == [{"kind": "picture", "text": "", "picture": 0}]
+    picture = await served.http.get("/api/pictures/n1/0")
+    assert (picture.status_code, picture.content[:4]) == (200, b"\x89PNG")
+    assert (picture.headers["Content-Type"], picture.headers["X-Content-Type-Options"]) == ("image/png", "nosniff")
+    assert (await served.http.get("/api/pictures/n1/1")).status_code == 404
 
 
 async def test_another_look_is_asked_for_and_answered(

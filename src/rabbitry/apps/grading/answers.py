@@ -176,10 +176,28 @@ class Said(Comment):
     who: str
 
 
+class Output(TypedDict):
+    """An output of a notebook's cell. kind: text, error, picture (its number) or other (the names of its types)."""
+
+    kind: str
+    text: str
+    picture: int | None
+
+
+class Cell(TypedDict):
+    """A cell of a notebook. kind: code, with pieces and outputs, or markdown, with marks: parts that open and close."""
+
+    kind: str
+    marks: list[tuple[str, str]]
+    pieces: list[tuple[str, str | None]]
+    outputs: list[Output]
+
+
 class Text(TypedDict):
-    """The text of a file; empty if it is none. pieces, is_cut: those of `Opened`."""
+    """The text of a file; empty if it is none. pieces, is_cut: those of `Opened`. notebook: its cells, if it is one."""
 
     pieces: list[tuple[str, str | None]]
+    notebook: list[Cell] | None
     is_cut: bool
     is_binary: bool
 

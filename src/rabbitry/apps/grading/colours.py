@@ -56,13 +56,14 @@ def coloured(text: str, name: str) -> list[tuple[str, str | None]]:
         return [(text, None)]
     try:
         with Lexing(_CPU_SECONDS) as lexing:
-            return lexing.run(_pieces, text, name)
+            return lexing.run(pieces_of, text, name)
     except LexingFailed as error:
         _logger.warning("a submission is shown without colours: %s", error)
         return [(text, None)]
 
 
-def _pieces(text: str, name: str) -> list[tuple[str, str | None]]:
+def pieces_of(text: str, name: str) -> list[tuple[str, str | None]]:
+    """Return a text in pieces, without limits: for a process that has them."""
     tokens = ((_kind(kind), value) for _, kind, value in lexer_for(name).get_tokens_unprocessed(text))
     return [("".join(value for _, value in same), kind) for kind, same in groupby(tokens, lambda token: token[0])]
 

@@ -27,11 +27,14 @@ def shown(data: bytes, name: str) -> dict[str, Any]:
 def shown_text(text: str | None, name: str) -> dict[str, Any]:
     """Return a text as the page shows it; None for a file that is not text. Blocks, for up to some seconds."""
     from rabbitry.apps.grading.colours import coloured
+    from rabbitry.apps.grading.notebooks import SUFFIX, cells_of
 
     if text is None:
-        return {"pieces": [], "is_cut": False, "is_binary": True}
+        return {"pieces": [], "notebook": None, "is_cut": False, "is_binary": True}
     part = beginning(text)
-    return {"pieces": coloured(part, name), "is_cut": len(part) < len(text), "is_binary": False}
+    cells = cells_of(text.encode()) if name.lower().endswith(SUFFIX) else None
+    pieces = coloured(part, name) if cells is None else [(part, None)]
+    return {"pieces": pieces, "notebook": cells, "is_cut": len(part) < len(text), "is_binary": False}
 
 
 def beginning(text: str) -> str:

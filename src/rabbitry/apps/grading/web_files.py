@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     from rabbitry.apps.grading.files import Files, Kept
     from rabbitry.apps.grading.records import Database
 
+OCTETS: Final = "application/octet-stream"
+_HARMLESS: Final = {
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+"""Headers with which no browser shows a file of others as a page of this site, or runs it."""
+
 
 class FileRoutes:
     """The routes. records: a function that returns the open database. database: its URL; None for the user's."""
@@ -36,11 +44,18 @@ class FileRoutes:
 
     def add_to(self, router: APIRouter) -> None:
         """Add the routes."""
-        content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+        content = {OCTETS: {"schema": {"type": "string", "format": "binary"}}}
         router.add_api_route(
             "/api/files/{identity}", self.file, response_class=Response, responses={200: {"content": content}}
         )
         router.add_api_route("/api/texts/{identity}", self.text, responses=answers(Text))
+        image = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
+        router.add_api_route(
+            "/api/pictures/{identity}/{number}",
+            self.picture,
+            response_class=Response,
+            responses={200: {"content": image}},
+        )
         router.add_api_route("/api/changes/{identity}", self.changes, responses=answers(Changes))
 
     @needs(Role.OPERATOR, *EVERYBODY)
@@ -50,12 +65,10 @@ class FileRoutes:
         plain = "".join(letter if letter.isascii() and letter not in '"\\%' else "_" for letter in name)
         return Response(
             data,
-            media_type="application/octet-stream",
+            media_type=OCTETS,
             headers={
                 "Content-Disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}",
-                "Content-Security-Policy": "sandbox; default-src 'none'",
-                "X-Content-Type-Options": "nosniff",
-                "Cache-Control": "no-store",
+                **_HARMLESS,
             },
         )
 
@@ -64,6 +77,17 @@ class FileRoutes:
         """Return the text of a submitted file with its syntax colours."""
         _, name, data = await self._handed_in(person_of(user_of(request)), identity)
         return json_response(await asyncio.to_thread(shown, data, name))
+
+    @needs(Role.OPERATOR, *EVERYBODY)
+    async def picture(self, request: Request, identity: str, number: int) -> Response:
+        """Return a picture (PNG) that a cell of a submitted notebook shows, by its number."""
+        from rabbitry.apps.grading.notebooks import picture_of
+
+        _, _, data = await self._handed_in(person_of(user_of(request)), identity)
+        png = await asyncio.to_thread(picture_of, data, number)
+        if png is None:
+            raise NoSuchID(f"submission {identity!r} shows no picture {number}")
+        return Response(png, media_type="image/png", headers=_HARMLESS)
 
     @needs(Role.OPERATOR, *EVERYBODY)
     async def changes(self, request: Request, identity: str) -> Response:

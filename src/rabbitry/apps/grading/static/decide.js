@@ -183,7 +183,7 @@ export class Decide extends Component {
           before <kbd>d</kbd></button> · <a href=${`#/similar/${encodeURIComponent(item.previous)}/${encodeURIComponent(item.id)}`}
           target="_blank" rel="noopener">Similar parts of both</a>`}</p>
       ${isCompared && html`<${Changes} id=${item.id} />`}
-      <${Solution} of=${item} earlier=${item.comments} mine=${comments} change=${this.comment} />
+      <${Solution} id=${item.id} of=${item} earlier=${item.comments} mine=${comments} change=${this.comment} />
       ${item.remarks.map((remark) => html`<p class="notice warn"><b>Sent back:</b> ${visible(remark)}</p>`)}
       ${item.mark !== null && html`<p><b>Mark:</b> ${mark(item.mark, item.out_of)}</p>`}
       ${item.feedback !== null && html`<pre class="feedback">${visible(item.feedback)}</pre>`}

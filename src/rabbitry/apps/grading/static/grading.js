@@ -193,7 +193,7 @@ class Submission extends Component {
         ${found.has_file && (refused() ? html`<p class="nothing">To download the file: ${refused()}</p>`
           : html`<p><a class="download" href=${fileURL(found.id)} download>Download the file</a>
             ${text === null && html` <button type="button" onClick=${this.showText}>Show it${comments.length > 0 && `, with the comments (${comments.length})`}</button>`}</p>
-            ${text !== null && html`<${Solution} key=${comments.length} of=${text} earlier=${comments} mine=${null} />`}`)}
+            ${text !== null && html`<${Solution} key=${comments.length} id=${found.id} of=${text} earlier=${comments} mine=${null} />`}`)}
         <ol class="history">${found.history.map((hop) => html`<li>
           <b>${visible(hop.status)}</b> by ${visible(hop.role)} <i>${visible(hop.who)}</i> on ${visible(hop.place)}, ${time(hop.at)}
           ${hop.mark !== null && html`, mark ${mark(hop.mark, hop.out_of)}`}

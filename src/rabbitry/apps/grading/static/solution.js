@@ -1,5 +1,6 @@
 // A solution in numbered lines, with the comments on them. By keyboard or pointer, a person adds comments of their own.
 import { Component, createRef, html } from "../../static/html.js";
+import { Notebook } from "./notebook.js";
 import { visible } from "./text.js";
 
 const LONGEST = 2000; // characters of a comment
@@ -39,11 +40,11 @@ class Line extends Component {
   }
 }
 
-// Props: of (pieces, is_binary, is_cut), earlier ([{line, text, role, who}]), mine ({line: text}; null to read only),
+// Props: of (pieces, is_cut), earlier ([{line, text, role, who}]), mine ({line: text}; null to read only),
 // change(comments).
 // Keys: j, k and the arrows choose a line, Enter comments on it, Escape leaves the comment, n and p go to the next and
 // the previous comment.
-export class Solution extends Component {
+class Lines extends Component {
   list = createRef();
 
   constructor(props) {
@@ -94,7 +95,6 @@ export class Solution extends Component {
   }
 
   render({ of, mine }, { current }) {
-    if (of.is_binary) return html`<p class="nothing">The file is not text and can't be shown here.</p>`;
     return html`<ol class="solution lines" ref=${this.list} onKeyDown=${this.on && this.onKey} tabindex=${this.on ? null : 0}
         aria-label="The solution">
       ${this.lines.map((pieces, index) => html`<${Line} key=${index} number=${index + 1} pieces=${pieces} on=${this.on}
@@ -104,4 +104,13 @@ export class Solution extends Component {
     ${this.on && html`<p class="keys">On a line's number: <kbd>j</kbd> <kbd>k</kbd> choose a line, <kbd>Enter</kbd> comments on it, <kbd>Esc</kbd> goes back to the
       line, <kbd>n</kbd> <kbd>p</kbd> go to the next and previous comment.</p>`}`;
   }
+}
+
+// A solution as a person can read it best. Props: id (of the submission), those of Lines, and of.is_binary, of.notebook.
+export function Solution(props) {
+  const { id, of } = props;
+  if (of.is_binary) return html`<p class="nothing">The file is not text and can't be shown here.</p>`;
+  if (of.notebook === null) return html`<${Lines} ...${props} />`;
+  return html`<${Notebook} id=${id} cells=${of.notebook} />
+    <details><summary>The notebook's file, line by line</summary><${Lines} ...${props} /></details>`;
 }
