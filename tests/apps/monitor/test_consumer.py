@@ -7,6 +7,7 @@ import pytest
 import rabbitry
 from rabbitry.amqp.client import Channel, Delivery, parse_url
 from rabbitry.amqp.client._settlements import Settlements
+from rabbitry.apps.monitor import consumer
 from rabbitry.apps.monitor.consumer import Connected, Lost, Received, SampleFeed, _Events
 from rabbitry.exceptions import ConnectFailed, LoginRefused, NotFound, PreconditionFailed, ResourceLocked
 from tests.apps.monitor.wire import through
@@ -33,6 +34,25 @@ async def test_its_queue_is_the_contract_s_and_gone_at_the_end(broker_url: str, 
         await channel.open()
         with pytest.raises(NotFound):
             await channel.declare_queue("Consumer", passive=True)
+
+
+async def test_of_what_a_slow_reader_leaves_on_the_broker_the_oldest_goes(
+    broker_url: str, no_leaks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "PREFETCH", 20)
+    monkeypatch.setattr(consumer, "LONGEST", 10)
+    async with rabbitry.connect(broker_url) as connection, SampleFeed(broker_url) as feed:
+        assert await anext(feed) == Connected()
+        channel = await connection.channel()
+        for number in range(100):
+            await channel.publish(f"{number}".encode(), exchange="system_info")
+        found: list[int] = []
+        while 99 not in found:
+            event = await anext(feed)
+            assert isinstance(event, Received)
+            found.append(int(event.body))
+    assert found[-10:] == [*range(90, 100)]
+    assert len(found) <= 30
 
 
 async def test_a_second_one_gets_a_queue_of_the_broker_s_naming(

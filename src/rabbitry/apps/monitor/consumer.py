@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from rabbitry.amqp.client import BrokerURL, Connection, Delivery, RecoveryEvent
 from rabbitry.apps._connected import run_connected
@@ -14,6 +14,10 @@ from rabbitry.flow.wiring.declarer import Declarer
 
 PREFETCH = 200
 """Messages that may wait here for a slow reader; the others wait on the broker."""
+LONGEST: Final = 10_000
+"""Messages that wait on the broker, which drops the oldest beyond them: a slow reader gets what is now."""
+LARGEST: Final = 32_000_000
+"""Bytes that wait on the broker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,8 @@ class SampleFeed:
         # After a loss another program may have the queue's name, and then this one gets another queue.
         async with await connection.channel() as channel:
             await self._declarer.exchange(channel, self._exchange, SYSTEM_INFO.type, durable=SYSTEM_INFO.durable)
-            self._own_queue = await self._declarer.exclusive_queue(channel, self._queue)
+            bounds = {"x-max-length": LONGEST, "x-max-length-bytes": LARGEST}
+            self._own_queue = await self._declarer.exclusive_queue(channel, self._queue, bounds)
             await channel.bind_queue(self._own_queue, self._exchange)
 
     async def _receive(self, connection: Connection) -> None:

@@ -91,23 +91,25 @@ class Declarer:
                 ) from error
             await self._use(channel, f"queue '{name}'", error)
 
-    async def exclusive_queue(self, channel: Channel, name: str) -> str:
+    async def exclusive_queue(
+        self, channel: Channel, name: str, arguments: Mapping[str, str | int] | None = None
+    ) -> str:
         """Declare an exclusive queue and return its name: one of the broker's if `name` can't be had (405).
 
-        The channel is open again afterwards if the broker closed it.
+        The channel is open again afterwards if the broker closed it. arguments: the queue's, as in `declare_queue`.
 
         Raises:
             AccessRefused: The user lacks a permission.
         """
         try:
-            return (await channel.declare_queue(name, exclusive=True)).name
+            return (await channel.declare_queue(name, exclusive=True, arguments=arguments)).name
         except ResourceLocked:
             self._say(
                 f"queue '{name}' can't be exclusive to this connection: another one holds it, or declared it with "
                 "other flags; using a queue named by the broker instead"
             )
             await channel.open()
-            return (await channel.declare_queue("", exclusive=True)).name
+            return (await channel.declare_queue("", exclusive=True, arguments=arguments)).name
 
     async def _use(self, channel: Channel, what: str, error: PreconditionFailed) -> None:
         """Log that an object is used as it is, and reopen the channel that the broker closed for it (406).
