@@ -26,8 +26,11 @@ from rabbitry.runtime.parent import RECORDS_FOLDER
 from rabbitry.web.history._blocks import LENGTHS, POINTS, Series, packed
 from rabbitry.web.history._store import Store
 from tests.support import commands
+from tests.support.crawling import Crawl
 from tests.support.embedded import BrokerProcess
+from tests.support.pages import Graph
 from tests.support.ports import free_port
+from tests.support.sites import Sites
 from tests.support.waiting import eventually
 from tests.web.dead.serving import bury
 
@@ -296,3 +299,27 @@ async def test_pictures_of_dead_letters_are_taken(browser: Browser, tmp_path: Pa
             await expect(letter.get_by_label("Dry run")).to_be_visible(timeout=_WITHIN)
             await expect(letter.get_by_label("Check of the type")).to_be_visible(timeout=_WITHIN)
             await _shoot(page, folder, "dead")
+
+
+async def test_pictures_of_a_crawl_are_taken(browser: Browser, tmp_path: Path) -> None:
+    folder = Path(os.environ.get("RABBITRY_PICTURES", tmp_path))
+    hosts = 4
+    with (
+        Sites(Graph(2000, hosts=hosts), hosts) as sites,
+        BrokerProcess() as broker,
+        Crawl(broker.url, tmp_path) as crawl,
+        commands.service("web", "--port", "0", more={"RABBITRY_BROKER": broker.url}) as web,
+    ):
+        page = await browser.new_page(viewport={"width": 1280, "height": 800})
+        await page.goto(web.wait_for(r"dashboard on (http://\S+/)")[1] + "crawl/")
+        await expect(page.locator(".states")).to_contain_text("Broker connected", timeout=_WITHIN)
+        crawl.start_all(crawlers=2, processors=2)
+        urls = [sites.url(f"/p/{number}", number) for number in range(hosts)]
+        await asyncio.to_thread(crawl.add, *urls, delay=0.1)
+        for kind, count in (("crawler", 2), ("processor", 2), ("keeper", 1)):
+            await expect(page.locator(f".entry[data-kind={kind}]")).to_have_count(count, timeout=_WITHIN)
+        await expect(page.locator(".edge .moving").nth(3)).to_be_attached(timeout=_WITHIN)
+        await expect(page.locator("#status .outcomes")).to_contain_text("page", timeout=_WITHIN)
+        indexed = page.locator("#status [data-sum=documents] b")
+        await expect(indexed).to_have_text(re.compile(r"^\d{2,}$"), timeout=_WITHIN)
+        await _shoot(page, folder, "crawl")
