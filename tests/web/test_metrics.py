@@ -2,13 +2,15 @@
 
 import re
 from functools import partial
-from typing import cast
+from typing import Final, cast
 
 import pytest
 
+import rabbitry
 from rabbitry.apps import Metric
 from rabbitry.apps.monitor.hub import METRICS_FOR, Hub
-from rabbitry.web.metrics import _of_apps, _of_broker, _of_queues
+from rabbitry.broker import Broker, BrokerConfig
+from rabbitry.web.metrics import Metrics, _of_apps, _of_broker, _of_queues
 
 _LINE = re.compile(r'# (?:HELP|TYPE) [a-z_]+ .+|[a-z_]+(?:\{(?:[a-z_]+="(?:[^"\\\n]|\\["\\n])*",?)+\})? -?[0-9.e+-]+')
 
@@ -39,6 +41,76 @@ def test_the_brokers_figures_have_the_names_of_the_plug_in() -> None:
         assert line in text.splitlines()
     families = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
     assert len(families) == len(set(families))
+
+
+_OF_NODE: Final = """
+    build_info identity_info process_resident_memory_bytes resident_memory_limit_bytes disk_space_available_bytes
+    process_open_fds process_max_fds process_open_tcp_sockets process_max_tcp_sockets
+"""
+_PLAIN: Final = """
+    queue_messages_ready queue_messages_unacked connections channels queues channel_consumers
+    connections_opened_total connections_closed_total channels_opened_total channels_closed_total
+    queues_declared_total queues_created_total queues_deleted_total channel_messages_published_total
+    channel_messages_confirmed_total channel_messages_unroutable_dropped_total
+    channel_messages_unroutable_returned_total channel_messages_delivered_total channel_messages_delivered_ack_total
+    channel_messages_redelivered_total channel_messages_acked_total channel_get_total channel_get_ack_total
+    channel_get_empty_total
+"""
+_OF_PROTOCOL: Final = """
+    global_publishers global_consumers global_messages_received_total global_messages_received_confirm_total
+    global_messages_confirmed_total global_messages_routed_total global_messages_unroutable_dropped_total
+    global_messages_unroutable_returned_total
+"""
+_OF_QUEUES: Final = """
+    global_messages_delivered_total global_messages_delivered_consume_manual_ack_total
+    global_messages_delivered_consume_auto_ack_total global_messages_delivered_get_manual_ack_total
+    global_messages_delivered_get_auto_ack_total global_messages_get_empty_total global_messages_redelivered_total
+    global_messages_acknowledged_total
+"""
+_OVERVIEW: Final[tuple[tuple[str, dict[str, str] | None], ...]] = (
+    (_OF_NODE, None),
+    (_PLAIN, {}),
+    (_OF_PROTOCOL, {"protocol": "amqp091"}),
+    (_OF_QUEUES, {"protocol": "amqp091", "queue_type": "all"}),
+)
+"""The metrics that versions of Grafana's dashboard RabbitMQ-Overview query, and their labels; None for further ones.
+
+The labels are those of rabbitmq_prometheus 3.10.8 and 4.0.5, whose `queue_type` is that of a queue.
+"""
+
+
+async def test_the_dashboard_rabbitmq_overview_finds_its_metrics() -> None:
+    async with Broker(BrokerConfig(port=0, management_port=0)) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("q")
+        for _ in range(3):
+            await channel.publish(b"x", routing_key="q")
+        async with channel.consume("q") as deliveries:
+            (await anext(deliveries)).ack()
+            metrics = Metrics(broker.url, broker.management_url)
+            async with metrics.running():
+                text = bytes((await metrics.show()).body).decode()
+    found = {line.partition(" ")[0].partition("{")[0]: line for line in text.splitlines() if not line.startswith("#")}
+    for names, labels in _OVERVIEW:
+        for name in names.split():
+            line = found[f"rabbitmq_{name}"]
+            if labels is not None:
+                assert dict(re.findall(r'([a-z_]+)="([^"]*)"', line)) == labels
+    for name, value in {
+        "rabbitmq_global_publishers": 1,
+        "rabbitmq_global_consumers": 1,
+        "rabbitmq_global_messages_received_total": 3,
+        "rabbitmq_global_messages_routed_total": 3,
+        "rabbitmq_queues_created_total": 1,
+    }.items():
+        assert found[name].rpartition(" ")[2] == str(value)
+    # Queries multiply by the one series of this metric, matched by the instance, for its name of node and cluster.
+    identity = [line for line in text.splitlines() if line.startswith("rabbitmq_identity_info{")]
+    assert len(identity) == 1
+    assert re.search(
+        r'rabbitmq_node="[^"]+",rabbitmq_cluster="[^"]+",rabbitmq_cluster_permanent_id="[^"]+"', identity[0]
+    )
+    assert re.search(r'rabbitmq_version="3\.10\.8",prometheus_plugin_version="', found["rabbitmq_build_info"])
 
 
 def test_names_of_queues_are_escaped() -> None:

@@ -49,8 +49,34 @@ _COUNTERS: Final = (
     ("deliver_no_ack", "messages_delivered", "Messages delivered that need no acknowledgement"),
     ("get", "get_ack", "Messages fetched that have to be acknowledged"),
     ("get_no_ack", "get", "Messages fetched that need no acknowledgement"),
+    ("get_empty", "get_empty", "Attempts to fetch a message from an empty queue"),
     ("redeliver", "messages_redelivered", "Messages delivered again"),
     ("ack", "messages_acked", "Messages acknowledged"),
+)
+_GLOBAL: Final = (
+    (("publish",), "messages_received", "Messages published", False),
+    (("confirm",), "messages_received_confirm", "Messages published that are to be confirmed", False),
+    (("confirm",), "messages_confirmed", "Messages published and confirmed", False),
+    (("return_unroutable",), "messages_unroutable_returned", "Unroutable messages returned to publishers", False),
+    (("drop_unroutable",), "messages_unroutable_dropped", "Unroutable messages dropped", False),
+    (("deliver", "deliver_no_ack", "get", "get_no_ack"), "messages_delivered", "Messages delivered or fetched", True),
+    (("deliver",), "messages_delivered_consume_manual_ack", "Messages delivered that have to be acknowledged", True),
+    (("deliver_no_ack",), "messages_delivered_consume_auto_ack", "Messages delivered without acknowledgement", True),
+    (("get",), "messages_delivered_get_manual_ack", "Messages fetched that have to be acknowledged", True),
+    (("get_no_ack",), "messages_delivered_get_auto_ack", "Messages fetched without acknowledgement", True),
+    (("get_empty",), "messages_get_empty", "Attempts to fetch a message from an empty queue", True),
+    (("redeliver",), "messages_redelivered", "Messages delivered again", True),
+    (("ack",), "messages_acknowledged", "Messages acknowledged", True),
+)
+"""Fields of `message_stats` that add up to a counter, its name, its description, and whether it is of queues."""
+_CHURN: Final = (
+    ("connection_created", "connections_opened", "Connections opened"),
+    ("connection_closed", "connections_closed", "Connections closed"),
+    ("channel_created", "channels_opened", "Channels opened"),
+    ("channel_closed", "channels_closed", "Channels closed"),
+    ("queue_declared", "queues_declared", "Declarations of queues, of those that existed too"),
+    ("queue_created", "queues_created", "Queues created"),
+    ("queue_deleted", "queues_deleted", "Queues deleted"),
 )
 _NODE: Final = (
     ("mem_used", "process_resident_memory_bytes", "Memory used", 1.0),
@@ -59,6 +85,8 @@ _NODE: Final = (
     ("disk_free_limit", "disk_space_available_limit_bytes", "Free disk space below which publishers are blocked", 1.0),
     ("fd_used", "process_open_fds", "File descriptors open", 1.0),
     ("fd_total", "process_max_fds", "File descriptors that may be open", 1.0),
+    ("sockets_used", "process_open_tcp_sockets", "Connections of clients open", 1.0),
+    ("sockets_total", "process_max_tcp_sockets", "Connections of clients that may be open", 1.0),
     ("uptime", "erlang_uptime_seconds", "Time since the start", 0.001),
 )
 _ALARMS: Final = (
@@ -73,6 +101,9 @@ _QUEUE: Final = (
     ("consumers", "consumers", "Consumers of the queue"),
 )
 
+_PROTOCOL: Final = {"protocol": "amqp091"}
+_ALL_TYPES: Final = "all"
+"""In place of the type of a queue: the management API has the totals of all types together."""
 _NAME: Final = re.compile(r"rabbitry_[a-z0-9_]+")
 _LABEL: Final = re.compile(r"[a-z_][a-z0-9_]*")
 _App: TypeAlias = tuple[str, Callable[[], Iterable[Metric]]]
@@ -140,10 +171,11 @@ class Metrics:
     async def _broker(self) -> bytes:
         try:
             overview, nodes = await get_object(self._client, "/api/overview"), await get(self._client, "/api/nodes")
+            channels = await get(self._client, "/api/channels?columns=message_stats.publish")
         except ConnectFailed as error:
             _logger.debug("no metrics: %s", error)
             return "".join([*_up(0), *_of_apps(self._apps)]).encode()
-        return "".join([*_up(1), *_of_broker(overview, nodes), *_of_apps(self._apps)]).encode()
+        return "".join([*_up(1), *_of_broker(overview, nodes, channels), *_of_apps(self._apps)]).encode()
 
 
 def _up(is_up: int) -> Iterator[str]:
@@ -180,11 +212,22 @@ def _checked(metrics: Iterable[Metric], seen: Collection[str]) -> set[str]:
     return names
 
 
-def _of_broker(overview: Object, nodes: Sequence[Object]) -> Iterator[str]:
+def _of_broker(overview: Object, nodes: Sequence[Object], channels: Sequence[Object] = ()) -> Iterator[str]:
     value = broker_value(overview, nodes)
-    about = {"product_name": value["product"], "product_version": value["version"]}
+    about = {
+        "rabbitmq_version": text(overview.get("rabbitmq_version")),
+        "prometheus_plugin_version": text(overview.get("management_version")),
+        "prometheus_client_version": value["version"],
+        "erlang_version": text(overview.get("erlang_version")),
+        "product_name": value["product"],
+        "product_version": value["version"],
+    }
     yield from _family("rabbitmq_build_info", "gauge", "The broker's product and version", [(about, 1)])
-    identity = {"rabbitmq_node": value["node"], "rabbitmq_cluster": value["cluster"]}
+    identity = {
+        "rabbitmq_node": value["node"],
+        "rabbitmq_cluster": value["cluster"],
+        "rabbitmq_cluster_permanent_id": value["cluster"],
+    }
     yield from _family("rabbitmq_identity_info", "gauge", "The broker's name", [(identity, 1)])
     for field, name, help_ in _TOTALS:
         yield from _family(f"rabbitmq_{name}", "gauge", help_, [({}, value["totals"][field])])
@@ -194,6 +237,22 @@ def _of_broker(overview: Object, nodes: Sequence[Object]) -> Iterator[str]:
     stats = part_of(overview, "message_stats")
     for field, name, help_ in _COUNTERS:
         yield from _family(f"rabbitmq_channel_{name}_total", "counter", help_, [({}, number(stats.get(field)))])
+    for fields, name, help_, is_of_queues in _GLOBAL:
+        labels = {**_PROTOCOL, "queue_type": _ALL_TYPES} if is_of_queues else _PROTOCOL
+        total = sum(number(stats.get(field)) for field in fields)
+        yield from _family(f"rabbitmq_global_{name}_total", "counter", help_, [(labels, total)])
+    routed = number(stats.get("publish")) - sum(number(stats.get(f"{how}_unroutable")) for how in ("return", "drop"))
+    name = "rabbitmq_global_messages_routed_total"
+    yield from _family(name, "counter", "Messages routed to a queue", [(_PROTOCOL, max(0, routed))])
+    publishers = sum(number(part_of(channel, "message_stats").get("publish")) > 0 for channel in channels)
+    name, help_ = "rabbitmq_global_publishers", "Channels that have published"
+    yield from _family(name, "gauge", help_, [(_PROTOCOL, publishers)])
+    consumers = value["totals"]["consumers"]
+    yield from _family("rabbitmq_global_consumers", "gauge", "Consumers of queues", [(_PROTOCOL, consumers)])
+    yield from _family("rabbitmq_channel_consumers", "gauge", "Consumers of queues", [({}, consumers)])
+    churn = part_of(overview, "churn_rates")
+    for field, name, help_ in _CHURN:
+        yield from _family(f"rabbitmq_{name}_total", "counter", help_, [({}, number(churn.get(field)))])
     named = [({"rabbitmq_node": text(node.get("name"))}, node) for node in nodes]
     for field, name, help_, unit in _NODE:
         values = [(labels, number(node.get(field)) * unit) for labels, node in named]
