@@ -135,3 +135,8 @@ def test_unknown_flags_are_refused(flags: int) -> None:
 def test_values_that_do_not_fit_raise_a_usage_error(name: str, value: object) -> None:
     with pytest.raises(UsageError):
         encode_header(Properties(**{name: value}), 0)  # type: ignore[arg-type] # on purpose
+
+
+def test_an_expiration_that_is_a_number_is_refused_with_its_unit() -> None:
+    with pytest.raises(UsageError, match="expiration can't be 60: it must be the milliseconds as a string, such as '6"):
+        encode_header(Properties(expiration=60), 0)  # type: ignore[arg-type] # as in a program ported from aio-pika

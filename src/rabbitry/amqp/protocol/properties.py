@@ -179,6 +179,8 @@ def _encode(name: str, value: FieldValue) -> bytes:
         return encode_timestamp(value).to_bytes(8, "big")
     if isinstance(value, str):
         return encode_short(value)
+    if name == "expiration":
+        raise TypeError("it must be the milliseconds as a string, such as '60000'")
     raise TypeError("it must be a string")
 
 
