@@ -30,6 +30,7 @@ def test_what_is_written_is_read_and_only_the_owner_may(tmp_path: Path) -> None:
     assert read_users(file) == {"alice": Account("operator", _HASH)}
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert sorted(path.name for path in file.parent.iterdir()) == [".users.json.lock", "users.json"]
+    assert stat.S_IMODE((file.parent / ".users.json.lock").stat().st_mode) == 0o600
 
 
 def test_commands_at_once_lose_nothing(tmp_path: Path) -> None:

@@ -142,13 +142,25 @@ def changed_users(file: Path) -> Iterator[dict[str, Account]]:
     """
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (file.parent / f".{file.name}.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _locked(file.parent / f".{file.name}.lock"):
             users = read_users(file) if file.exists() else {}
             yield users
             _replace(file, msgspec.json.format(msgspec.json.encode(_File(users))) + b"\n")
     except OSError as error:
         raise UsageError(f"the file of users {file} can't be written: {reason(error)}") from error
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file for its owner alone: who can open it can hold the lock for ever."""
+    opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        with contextlib.suppress(PermissionError):  # of another owner, who shares it on purpose
+            os.fchmod(opened, 0o600)
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
 
 
 def invited(account: Account, seconds: float, *, is_typed: bool = False) -> tuple[Account, str]:

@@ -1,5 +1,6 @@
 """Files kept in S3-compatible storage: moto's server, as a process on this machine."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -58,6 +59,22 @@ def test_files_are_kept_in_a_bucket(storage: str) -> None:
             assert files.fetch(kept) == data
         with pytest.raises(FilesError, match="is not in s3://course"):
             files.fetch(Kept.of(b"another"))
+
+
+def test_all_files_of_a_bucket_are_bounded(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = [os.urandom(1000) for _ in range(4)]
+    files = Files(_place(storage, prefix="/bounded"), total=3500)
+    kept = [files.keep(data) for data in contents[:3]]
+    other = Files(_place(storage, prefix="/bounded"), total=3500)
+    for another in (files, other):
+        with pytest.raises(FilesError, match=r"take 30\d\d bytes, .* exceed the limit of 3500: raise largest_total"):
+            another.keep(contents[3])
+    assert files.keep(contents[0]) == kept[0], "what is there already needs no room"
+    assert Files(_place(storage, prefix="/bounded-2"), total=3500).keep(contents[3]) is not None
+    client = vars(vars(other)["_store"])["_client"]
+    monkeypatch.setattr(client, "list_objects_v2", partial(client.list_objects_v2, MaxKeys=1))  # a page for each
+    assert 3000 < other.used() < 3100
+    assert Files(_place(storage, "nowhere")).used() == 0
 
 
 def test_a_storage_that_can_t_be_used_is_named(storage: str) -> None:

@@ -42,6 +42,7 @@ ALLOWED: Final = {
     "GET /grading/api/requests": _STAFF,
     "POST /grading/api/requests/{number}": {"demonstrator", "assistant"},
     "GET /grading/api/stats": _STAFF,
+    "GET /grading/api/room": _STAFF,
     "GET /grading/api/similar": _STAFF,
     "POST /grading/api/similar": _STAFF,
     "GET /grading/api/similar/{one}/{other}": _STAFF,

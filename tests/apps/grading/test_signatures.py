@@ -1,6 +1,7 @@
 """Signatures of roles: what they cover, who may sign what, and forged and replayed messages on both brokers."""
 
 import asyncio
+import errno
 import json
 import os
 import stat
@@ -22,6 +23,7 @@ from rabbitry.apps.grading.records import Database, course, inbox, outbox, regra
 from rabbitry.apps.grading.roles import ROLES, decide
 from rabbitry.apps.grading.signatures import Key, Policy, Signatures, Signer, new_key
 from rabbitry.apps.grading.stages import RoleSpec, Wiring
+from rabbitry.cli import _root
 from rabbitry.exceptions import UsageError
 from rabbitry.flow.exceptions import Reject
 from tests.apps.grading import _running
@@ -325,7 +327,7 @@ def test_keys_are_made_for_roles_and_the_private_one_is_its_owners(tmp_path: Pat
     assert Signer(file.read_bytes()).public == key["public"]
     again = commands.run(*make)
     assert (again.returncode, "can't be written" in again.stderr) == (2, True)  # a key is never overwritten
-
+    assert os.listdir(tmp_path) == ["lab.key"]
     config = tmp_path / "grading.toml"
     config.write_text(f"[signatures]\nunsigned = 'refuse'\n{done.stdout}")
     assert load_course(config).signatures == Signatures(
@@ -392,3 +394,16 @@ def test_a_configuration_that_makes_no_sense_is_refused(tmp_path: Path, text: st
     (tmp_path / "grading.toml").write_text(text.replace("KEY", _PUBLIC))
     with pytest.raises(UsageError, match=why):
         load_course(tmp_path / "grading.toml")
+
+
+def test_a_key_that_can_t_be_written_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert _root.run(("grading", "keys", "lab", "--role", "demonstrator", "--out", str(tmp_path / "lab.key"))) == 2
+    said = capsys.readouterr()
+    assert ("No space left on device" in said.err, said.out) == (True, "")
+    assert os.listdir(tmp_path) == []

@@ -3,10 +3,12 @@
 import json
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 
 import pytest
 from sqlalchemy import update
 
+from rabbitry.apps.grading.files import Files
 from rabbitry.apps.grading.message import Assignment, Decision, submission
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, course
@@ -79,13 +81,22 @@ def test_forged_marks_are_in_no_mean(filled: Database, mark: float, out_of: floa
 
 
 def test_the_command_prints_them(
-    filled: Database, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    filled: Database,
+    database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("RABBITRY_DATABASE", database_url)
+    monkeypatch.delenv("RABBITRY_FILES", raising=False)
+    files = Files(str(tmp_path / "kept"))
+    files.keep(b"x")
+    filled.write_now(partial(course.note_place, place=files.place))
     assert _root.run(("grading", "stats")) == 0
     said = capsys.readouterr().out
     assert "cloud_computing: 6 submissions of 6 students" in said
     assert "demonstrator       5 times, median 20.0 s, 95 % within 6.7 min" in said
     assert "data_mining: 0 submissions" in said
+    assert f"kept files: 0.0% of largest_total ({files.used()} of 100000000000 bytes)" in said
     assert _root.run(("grading", "stats", "--module", "cloud_computing", "--json")) == 0
     assert json.loads(capsys.readouterr().out)["marks"]["given"] == 4

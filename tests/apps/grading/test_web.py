@@ -183,6 +183,9 @@ async def test_what_changed_since_the_attempt_before_is_shown(served: Served, da
         for identity, why in ((first, "no attempt before"), (third, "is not text")):
             refused = await served.http.get(f"/api/changes/{identity}")
             assert (refused.status_code, why in refused.json()["error"]) == (400, True)
+        assert (await served.http.get("/api/room")).json() == {"used": None, "total": 100_000_000_000}
+        database.write_now(partial(course.note_place, place=files.place))
+        assert (await served.http.get("/api/room")).json()["used"] == files.used() > 20
         shown = (await served.http.get(f"/api/texts/{third}")).json()
         assert (shown["pieces"], shown["is_binary"]) == ([], True)
 

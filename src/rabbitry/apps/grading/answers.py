@@ -362,6 +362,13 @@ class Wait(TypedDict):
     seconds: float
 
 
+class Room(TypedDict):
+    """How many bytes the kept files take, compressed, and may take. used: null if no file is kept yet."""
+
+    used: int | None
+    total: int
+
+
 class Statistics(TypedDict):
     """The statistics of a module. waiting: those that wait longest."""
 

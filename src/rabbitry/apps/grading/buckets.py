@@ -88,18 +88,30 @@ class Bucket:
             raise FilesError(f"{name} of {self._place} can't be read: {error}") from error
         return data
 
+    def used(self) -> int:
+        """Return the bytes of all objects below the prefix: a request for each 1,000. Raises FilesError."""
+        used = 0
+        more: dict[str, str] = {}
+        while True:
+            found = self._ask("list_objects_v2", "", Prefix=self._prefix, **more)
+            if found is None:
+                return 0
+            used += sum(int(one["Size"]) for one in found.get("Contents", ()))
+            if not found.get("IsTruncated"):
+                return used
+            more = {"ContinuationToken": found["NextContinuationToken"]}
+
     def _ask(self, operation: str, name: str, **more: object) -> Mapping[str, Any] | None:
-        """Return the answer to a request for an object; None if object or bucket are not there."""
+        """Return the answer to a request for an object, or about all; None if object or bucket are not there."""
         from botocore.exceptions import BotoCoreError, ClientError
 
+        key = {"Key": self._prefix + name} if name else {}
         try:
-            found: Mapping[str, Any] = getattr(self._client, operation)(
-                Bucket=self._bucket, Key=self._prefix + name, **more
-            )
+            found: Mapping[str, Any] = getattr(self._client, operation)(Bucket=self._bucket, **key, **more)
         except ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
                 return None
-            raise FilesError(f"the storage {self._place} refused {name}: {error}") from error
+            raise FilesError(f"the storage {self._place} refused {name or 'to list it'}: {error}") from error
         except BotoCoreError as error:
             raise FilesError(f"the storage {self._place} can't be used: {error}") from error
         return found

@@ -66,6 +66,10 @@ class Store(Protocol):
         """Return a file's first `most` bytes; None if it is not there. Raises FilesError."""
         ...
 
+    def used(self) -> int:
+        """Return the bytes that all files take. Raises FilesError."""
+        ...
+
 
 class Files:
     """The kept files of a course. Its functions block."""
@@ -76,13 +80,13 @@ class Files:
         Args:
             place: A folder, or a bucket as s3://BUCKET/PREFIX?endpoint=URL&region=NAME.
             largest: The most bytes of a file to keep; None for no limit.
-            total: The most bytes that all files may take in a folder, compressed; None for no limit. A bucket has
-                limits of its own.
+            total: The most bytes that all files may take there, compressed; None for no limit.
 
         Raises:
             UsageError: The place can't hold files.
         """
-        self._store: Store = Bucket.at(place) if place.startswith("s3://") else _Folder(_folder(place), total)
+        self._store: Store = Bucket.at(place) if place.startswith("s3://") else _Folder(_folder(place))
+        self._room = _Room(self._store, total)
         self._largest = largest
         self.place: str = str(self._store)
 
@@ -96,8 +100,14 @@ class Files:
             return None
         kept = Kept.of(data)
         if not self._store.has(_name(kept)):
-            self._store.put(_name(kept), zlib.compress(data, 6))
+            packed = zlib.compress(data, 6)
+            self._room.take(len(packed))
+            self._store.put(_name(kept), packed)
         return kept
+
+    def used(self) -> int:
+        """Return the bytes that all files take, compressed. Raises FilesError."""
+        return self._store.used()
 
     def fetch(self, kept: Kept) -> bytes:
         """Return a kept file.
@@ -154,16 +164,43 @@ def _folder(place: str) -> Path:
     return folder
 
 
-class _Folder:
-    """A folder that only its user can read."""
+class _Room:
+    """The room for files in a place: it counts them at times, since other coordinators store files there, too."""
 
-    def __init__(self, folder: Path, total: int | None) -> None:
-        self._folder = folder
+    def __init__(self, store: Store, total: int | None) -> None:
+        self._store = store
         self._total = total
-        self._room = threading.Lock()
+        self._lock = threading.Lock()
         self._used = 0
         """Bytes of all files when they were counted last, and of those stored since."""
         self._counted_at: float | None = None
+        self._takes = 0.0
+        """Seconds that counting took."""
+
+    def take(self, size: int) -> None:
+        """Count a new file. Raises FilesError if all files would take more than the limit."""
+        if self._total is None:
+            return
+        with self._lock:
+            # A bucket of 100,000 objects takes 100 requests to count: at most a hundredth of the time goes into it.
+            if self._counted_at is None or time.monotonic() > self._counted_at + max(_COUNTED_FOR, 100 * self._takes):
+                begun = time.monotonic()
+                self._used = self._store.used()
+                self._counted_at = time.monotonic()
+                self._takes = self._counted_at - begun
+            if self._used + size > self._total:
+                raise FilesError(
+                    f"the files in {self._store} take {self._used} bytes, and a file of {size} more would exceed the "
+                    f"limit of {self._total}: raise largest_total in the course's configuration, or remove some"
+                )
+            self._used += size
+
+
+class _Folder:
+    """A folder that only its user can read."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._is_swept = False
         self._durable: set[Path] = set()
         """Folders whose own names are durable. Another process may have made them, and been killed before they were."""
@@ -190,7 +227,6 @@ class _Folder:
             for folder in (self._folder, aside, path.parent):
                 folder.mkdir(mode=0o700, exist_ok=True)
             self._sweep()
-            self._reserve(len(data))
             file, unfinished = tempfile.mkstemp(dir=aside)
             try:
                 with os.fdopen(file, "wb") as target:
@@ -226,21 +262,11 @@ class _Folder:
                 _sync(self._folder.parent)
             self._durable.add(folder)
 
-    def _reserve(self, size: int) -> None:
-        """Count a new file. Raises FilesError if all files would take more than the limit."""
-        if self._total is None:
-            return
-        with self._room:
-            # Other coordinators store files here, too, and people remove some.
-            if self._counted_at is None or time.monotonic() > self._counted_at + _COUNTED_FOR:
-                self._used = sum(path.stat().st_size for path in self._folder.glob("??/*"))
-                self._counted_at = time.monotonic()
-            if self._used + size > self._total:
-                raise FilesError(
-                    f"the files in {self._folder} take {self._used} bytes, and a file of {size} more would exceed the "
-                    f"limit of {self._total}: raise largest_total in the course's configuration, or use a bucket"
-                )
-            self._used += size
+    def used(self) -> int:
+        try:
+            return sum(path.stat().st_size for path in self._folder.glob("??/*"))
+        except OSError as error:
+            raise FilesError(f"the files in {self._folder} can't be counted: {reason(error)}") from error
 
     def _sweep(self) -> None:
         """Remove what was never finished, once: only a process that stores files may remove any."""

@@ -85,7 +85,7 @@ class Pages:
         self._submitter: Submitter | None = None
         self._opening = asyncio.Lock()
         self._add_routes()
-        files = FileRoutes(self._records, self._database_url)
+        files = FileRoutes(self._known, self._records, self._database_url)
         files.add_to(self.router)
         RequestRoutes(url, self._wired, self._records, files.fetched).add_to(self.router)
         UndoRoutes(self._records).add_to(self.router)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -14,18 +15,21 @@ from fastapi import APIRouter, Request, Response
 from rabbitry._ids import NoSuchID
 from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import answers, json_response
-from rabbitry.apps.grading.answers import Changes, Text
+from rabbitry.apps.grading.answers import Changes, Room, Text
 from rabbitry.apps.grading.changes import changes
 from rabbitry.apps.grading.files import VARIABLE
 from rabbitry.apps.grading.message import file_name, is_text
-from rabbitry.apps.grading.people import EVERYBODY, Person, person_of
+from rabbitry.apps.grading.people import EVERYBODY, STAFF, Person, person_of
 from rabbitry.apps.grading.showing import beginning, shown
 from rabbitry.exceptions import UsageError
 
 if TYPE_CHECKING:
     from rabbitry.apps.grading.files import Files, Kept
+    from rabbitry.apps.grading.modules import Course
     from rabbitry.apps.grading.records import Database
 
+_COUNTED_FOR: Final = 300.0
+"""Seconds after which the kept files are counted again."""
 OCTETS: Final = "application/octet-stream"
 _HARMLESS: Final = {
     "Content-Security-Policy": "sandbox; default-src 'none'",
@@ -36,10 +40,19 @@ _HARMLESS: Final = {
 
 
 class FileRoutes:
-    """The routes. records: a function that returns the open database. database: its URL; None for the user's."""
+    """The routes. course, records: return the course and the open database. database: its URL; None for the user's."""
 
-    def __init__(self, records: Callable[[], Awaitable[Database | None]], database: str | None) -> None:
+    def __init__(
+        self,
+        course: Callable[[], Awaitable[Course]],
+        records: Callable[[], Awaitable[Database | None]],
+        database: str | None,
+    ) -> None:
+        self._course = course
         self._records = records
+        self._counting = asyncio.Lock()
+        self._counted: tuple[int, float] | None = None
+        """The bytes of the kept files, and when they were counted."""
         self._database_url = database
 
     def add_to(self, router: APIRouter) -> None:
@@ -56,6 +69,7 @@ class FileRoutes:
             response_class=Response,
             responses={200: {"content": image}},
         )
+        router.add_api_route("/api/room", self.room, responses=answers(Room))
         router.add_api_route("/api/changes/{identity}", self.changes, responses=answers(Changes))
 
     @needs(Role.OPERATOR, *EVERYBODY)
@@ -107,6 +121,21 @@ class FileRoutes:
         rows = await asyncio.to_thread(changes, *texts)
         is_cut = texts != [before.decode(), after.decode()]
         return json_response({"id": previous, "name": name, "rows": rows, "is_cut": is_cut})
+
+    @needs(Role.VIEWER, *STAFF)
+    async def room(self) -> Response:
+        """Return how much of the room for kept files is taken. They are counted at most every five minutes."""
+        from rabbitry.apps.grading.records.course import place_of_files
+
+        records = await self._records()
+        total = (await self._course()).largest_total
+        if records is None or await records.read(place_of_files) is None:
+            return json_response({"used": None, "total": total})
+        async with self._counting:
+            if self._counted is None or time.monotonic() > self._counted[1] + _COUNTED_FOR:
+                used = await asyncio.to_thread(lambda: self.kept(records).used())
+                self._counted = used, time.monotonic()
+        return json_response({"used": self._counted[0], "total": total})
 
     def kept(self, records: Database) -> Files:
         """Return the kept files. Blocks."""

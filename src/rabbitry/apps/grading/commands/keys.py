@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -60,17 +61,28 @@ def keys(
     file = out or Path(f"{name}.key")
     private, public = new_key()
     try:
-        number = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(number, "wb") as opened:
-            opened.write(private)
+        _write(file, private)
     except OSError as error:
-        raise UsageError(f"the key can't be written to {file}: {reason(error)}") from error
+        raise UsageError(f"the key can't be written to {file}: {reason(error, is_named=False)}") from error
     print(f"[signatures.keys.{name}]")
     print(f'public = "{public}"')
     print(f"roles = {json.dumps([role.value for role in roles])}")
     if modules:
         print(f"modules = {json.dumps(modules, ensure_ascii=False)}")
     say(f"the private key is in {file}: pass it with --key; add these lines to the course's configuration everywhere")
+
+
+def _write(file: Path, private: bytes) -> None:
+    """Write a new file that only its owner can read; it has its name once it is whole. Raises OSError."""
+    number, aside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")  # with mode 0600
+    try:
+        with open(number, "wb") as opened:
+            opened.write(private)
+            opened.flush()
+            os.fsync(number)
+        os.link(aside, file)  # unlike a rename, it never replaces another key
+    finally:
+        os.unlink(aside)
 
 
 def signer_of(file: Path | None, course: Course, specs: Sequence[RoleSpec]) -> Signer | None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from rabbitry._words import counted
 from rabbitry.apps.grading.commands.options import Config
-from rabbitry.apps.grading.commands.records import OfModule, existing
+from rabbitry.apps.grading.commands.records import OfModule, database_url, existing
 from rabbitry.runtime.options import DatabaseURL, Json
-from rabbitry.runtime.output import one_line, print_json
+from rabbitry.runtime.output import one_line, print_json, warn
+
+if TYPE_CHECKING:
+    from rabbitry.apps.grading.records import Database
 
 app: typer.Typer = typer.Typer()
 
@@ -43,6 +46,24 @@ def stats(
                 print_json(found)
             else:
                 _print(found)
+        if not as_json:
+            _print_files(records, database_url(context, database), course.largest_total)
+
+
+def _print_files(records: Database, url: str, total: int) -> None:
+    """Print how full the place of the files is, if the coordinator has noted one."""
+    from rabbitry.apps.grading.exceptions import FilesError
+    from rabbitry.apps.grading.exporting import opened_files
+    from rabbitry.apps.grading.records.course import place_of_files
+
+    if records.read_now(place_of_files) is None:
+        return
+    try:
+        used = opened_files(records, url, None).used()
+    except FilesError as error:
+        warn(str(error))
+    else:
+        print(f"kept files: {used / total:.1%} of largest_total ({used} of {total} bytes)")
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -9,10 +9,19 @@ const ROLES = { all: "all roles" };
 
 // Props: modules.
 export class Stats extends Component {
-  state = { module: this.props.modules[0] ?? "", found: undefined, error: null };
+  state = { module: this.props.modules[0] ?? "", found: undefined, room: null, error: null };
 
   componentDidMount() {
     this.load();
+    this.loadRoom();
+  }
+
+  async loadRoom() {
+    try {
+      this.setState({ room: await ask("room") });
+    } catch (error) {
+      this.setState({ error: error.message });
+    }
   }
 
   async load() {
@@ -38,14 +47,15 @@ export class Stats extends Component {
       </tbody></table>`}`;
   }
 
-  render({ modules }, { module, found, error }) {
+  render({ modules }, { module, found, room, error }) {
     return html`<section class="panel stats">
       <div class="bar-top"><h2>Statistics</h2>
         <div class="filter"><label class="find"><span>Module</span><select name="module" value=${module} onChange=${this.choose}>
           ${modules.map((name) => html`<option value=${name}>${plain(name)}</option>`)}</select></label></div></div>
       ${error && html`<p class="notice bad" role="alert">${visible(error)}</p>`}
       ${found === null && !error && html`<p class="nothing">Nothing is recorded yet.</p>`}
-      ${found && html`<p>${found.submissions} submissions of ${found.students} students.</p>
+      ${found && html`<p>${found.submissions} submissions of ${found.students} students.${room?.used != null && html` The kept files of
+          all modules take <b>${(room.used / room.total).toLocaleString([], { style: "percent", maximumFractionDigits: 1 })}</b> of the room for them.`}</p>
         ${this.marks(found.marks)}
         <h3>How long each role takes</h3>
         <div class="scroll"><table class="rows">
