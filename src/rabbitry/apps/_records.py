@@ -7,6 +7,7 @@ whatever it holds. If one of them fails, each is done again in a transaction of 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import queue
@@ -27,6 +28,7 @@ from sqlalchemy import text as sql
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, ProgrammingError, SQLAlchemyError
 
+from rabbitry._words import counted
 from rabbitry.apps._records_file import OpenedFile, is_at_rest, make
 from rabbitry.apps.exceptions import NoRecords, RecordsError
 from rabbitry.exceptions import UsageError
@@ -37,7 +39,10 @@ _MOST_AT_ONCE: Final = 200
 _BUSY_SECONDS: Final = 30
 _BUSY_PAUSES: Final = Backoff(0.001, 0.1)
 _READERS: Final = 4
+_STOPPED_SECONDS: Final = 60.0
+"""Seconds after which a program inside a transaction that sends nothing counts as stopped."""
 _POSTGRESQL: Final[dict[str, str | tuple[str, ...]]] = {
+    "application_name": "rabbitry",
     # A server that vanishes without closing the connection is noticed within a minute.
     "connect_timeout": "10",
     "keepalives_idle": "15",
@@ -46,6 +51,8 @@ _POSTGRESQL: Final[dict[str, str | tuple[str, ...]]] = {
     "tcp_user_timeout": "30000",
 }
 """Connection parameters, see libpq's documentation (34.1.2); those in the URL take precedence."""
+
+_logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[[Connection], T]
@@ -162,7 +169,22 @@ class Database:
 
     async def write(self, work: Work[T]) -> T:
         """Do work in a transaction. Raises RecordsError and the work's errors. Cancelled, the outcome is unknown."""
-        return await asyncio.wrap_future(self._submit(work))
+        writing = asyncio.wrap_future(self._submit(work))
+        if self._path is not None:
+            return await writing
+        try:
+            while not (await asyncio.wait((writing,), timeout=_STOPPED_SECONDS))[0]:
+                await self._end_stopped()
+            return writing.result()
+        finally:
+            writing.cancel()  # no effect if it is done
+
+    async def _end_stopped(self) -> None:
+        """End the transactions of programs that were stopped inside them, and whose locks a write may wait for."""
+        with contextlib.suppress(RecordsError):  # the write itself reports that the server can't be reached
+            if ended := await self.read(partial(_end_stopped, seconds=_STOPPED_SECONDS)):
+                text = "database %s: ended %s whose program stopped inside a transaction, for at least %.0f s"
+                _logger.warning(text, self, counted(ended, "connection"), _STOPPED_SECONDS)
 
     def write_now(self, work: Work[T]) -> T:
         """Do the same as `write`, without an event loop."""
@@ -251,6 +273,23 @@ def _prepare_postgresql(connection: Any, _: object) -> None:
     # Without it, the locks of a program that vanished inside a transaction would be held for two hours.
     connection.execute("SET idle_in_transaction_session_timeout = '60s'")
     connection.commit()
+
+
+def _end_stopped(connection: Connection, seconds: float) -> int:
+    """End the connections of this user's programs that wait for their program inside a transaction for so long.
+
+    Return their number. idle_in_transaction_session_timeout does not cover a program that stopped between statements
+    that it sends together, as psycopg's `executemany` does: to PostgreSQL such a connection is active.
+    """
+    return len(connection.execute(_END_STOPPED, {"seconds": seconds}).all())
+
+
+_END_STOPPED: Final = sql(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND usename = current_user AND application_name = current_setting('application_name')"
+    " AND pid <> pg_backend_pid() AND xact_start IS NOT NULL AND wait_event_type = 'Client'"
+    " AND state_change < clock_timestamp() - make_interval(secs => :seconds)"
+)
 
 
 def _prepare_sqlite(pragmas: tuple[str, ...], connection: Any, _: object) -> None:

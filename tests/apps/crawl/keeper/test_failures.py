@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
+from rabbitry.apps import _records
 from rabbitry.apps.crawl.keeper import index, sets
 from rabbitry.apps.crawl.keeper import role as role_module
 from rabbitry.apps.crawl.keeper.costs import LIMIT
@@ -170,6 +172,23 @@ async def test_a_keeper_goes_on_when_postgresql_is_back(
 
         assert await kept(role, is_cut), "its messages are acked"
         assert begun
+
+
+async def test_a_keeper_goes_on_when_another_stopped_inside_a_transaction(
+    postgresql_server: PostgreSQL, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = postgresql_server.create_database()
+    monkeypatch.setattr(_records, "_STOPPED_SECONDS", 0.1)
+    with Database(url) as database, closing(psycopg.connect(url, application_name="rabbitry")) as stopped:
+        # It stops between statements that it sends together, as `executemany` does: no time limit of the server counts.
+        stopped.execute("UPDATE crawl_keeper SET is_paused = 1")
+        stopped.pgconn.enter_pipeline_mode()
+        stopped.pgconn.send_query_params(b"UPDATE crawl_keeper SET is_paused = 1", [])
+        stopped.pgconn.send_flush_request()
+        stopped.pgconn.flush()
+        role = Role(Node("keeper"), database)
+        assert await kept(role, role.ended.done), "its messages are acked"
+    assert "ended 1 connection whose program stopped inside a transaction" in caplog.text
 
 
 def test_a_user_without_create_permission_gets_a_clear_error(postgresql_server: PostgreSQL) -> None:
