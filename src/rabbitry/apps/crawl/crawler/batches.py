@@ -121,7 +121,7 @@ class _Run:
         self._lanes = 1 if batch.delay > 0 else max(1, min(batch.connections, MOST_CONNECTIONS, len(batch.addresses)))
         self._items: asyncio.Queue[Page | Outcome | None] = asyncio.Queue()
         """Bounded by `_places`; None marks the end."""
-        # Nothing is requested while the broker has not taken earlier items.
+        # Nothing is requested while the worker has not taken earlier items; it takes at most 1 MiB unconfirmed.
         self._places = asyncio.Semaphore(self._lanes)
 
     def wait(self) -> float:
