@@ -194,10 +194,11 @@ def seen(share: float) -> list[Row]:
         bench = _Bench(database)
         for size in sizes:
             bench.fill(size)
-            bench.pages(3_000, 0)  # so that hosts and shapes are known, and the caches are warm
+            bench.pages(int(3_000 * share), 0)  # so that hosts and shapes are known, and the caches are warm
             for mix, new in _MIXES.items():
                 # The mean of enough pages that new addresses are moved to their table once or twice.
-                costs[mix].append(statistics.mean(bench.pages(MOST // new * 2 if new else _PAGES, new)))
+                count = int((MOST // new * 2 if new else _PAGES) * share)
+                costs[mix].append(statistics.mean(bench.pages(count, new)))
             disk.append(bench.bytes_a_seen_address())
     named = ", ".join(f"{size:,}" for size in sizes)
     rows = [Row(f"disk for a seen address, at {named}, bytes", ", ".join(f"{one:.1f}" for one in disk), "<= 20")]
