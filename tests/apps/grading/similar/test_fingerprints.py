@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from rabbitry.apps.grading.similar.documents import joined
-from rabbitry.apps.grading.similar.fingerprints import MOST_TOKENS, all_runs, lexed, winnowed
+from rabbitry.apps.grading.similar.fingerprints import MOST_TOKENS, all_runs, lexed, read, winnowed
 from tests.apps.grading.similar.programs import JAVA, ORIGINAL, STARTER
 
 
@@ -35,4 +35,11 @@ def test_a_short_text_has_none_and_a_long_one_is_cut() -> None:
     assert len(fingerprints("x = 1\n")) == 0
     long = joined([("a.py", b"x\n" * (MOST_TOKENS + 9))])
     assert long is not None
-    assert len(lexed(long).kinds) == MOST_TOKENS
+    assert read(long)[1] == "only its first 100000 tokens are compared"
+
+
+def test_comments_hide_no_code() -> None:
+    hidden, plain = joined([("a.py", f"{'# x' * 400_000}\n{ORIGINAL}".encode())]), joined([("a.py", ORIGINAL.encode())])
+    assert hidden is not None
+    assert plain is not None
+    assert read(hidden) == (read(plain)[0], None)

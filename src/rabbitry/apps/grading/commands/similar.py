@@ -65,7 +65,7 @@ def similar(
         search = compare.Search(known.name, begun, least / 100, common)
         found = compare.similar(records, kept, search, course)
     for identity, why in found.left_out.items():
-        warn(one_line(f"{identity} is not compared: {why}"))
+        warn(one_line(f"{identity} is not compared, or only in part: {why}"))
     for pair in found.pairs:
         if as_json:
             print_json(pair)

@@ -18,7 +18,7 @@ from rabbitry.apps.grading.records.course import Filter, Submission, submission_
 from rabbitry.apps.grading.records.judging import judged
 from rabbitry.apps.grading.similar.comparing import Part, pairs, parts
 from rabbitry.apps.grading.similar.documents import Document, document_of, document_of_folder
-from rabbitry.apps.grading.similar.fingerprints import all_runs, fingerprints
+from rabbitry.apps.grading.similar.fingerprints import all_runs, read
 from rabbitry.exceptions import RabbitryError, UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 LEAST: Final = 0.3
 """The least similarity of a pair that is listed, by default."""
+_SHOWN: Final = 10_000
+"""Characters shown of the beginning and of the end of a part that matches nothing."""
 MOST_SUBMISSIONS: Final = 10_000
 """Submissions that are compared at a time."""
 
@@ -47,7 +49,7 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The pairs of a module. compared: submissions; left_out: those that could not be read, with the reason."""
+    """The pairs of a module. compared: submissions; left_out: those not read, or not wholly, with the reason."""
 
     pairs: list[dict[str, Any]]
     compared: int
@@ -123,9 +125,11 @@ def similar(
             own = _fingerprints(files, row, search.starter, lexing)
             if isinstance(own, str):
                 left_out[row.id] = own
-            else:
-                compared.append(row)
-                found.append(own)
+                continue
+            compared.append(row)
+            found.append(own[0])
+            if own[1] is not None:
+                left_out[row.id] = own[1]
     listed = [
         {
             "one": _described(compared[pair.one]),
@@ -179,16 +183,23 @@ def _described(row: Submission) -> dict[str, Any]:
 
 
 def _as_dict(part: Part) -> dict[str, Any]:
-    return {"text": part.text, "block": part.block}
+    """Return a part as JSON data; of a long one that matches nothing, its beginning and end."""
+    text = part.text
+    if part.block is None and len(text) > 2 * _SHOWN:
+        left_out = f"\n… {len(text) - 2 * _SHOWN} characters that match nothing …\n"
+        text = text[:_SHOWN] + left_out + text[-_SHOWN:]
+    return {"text": text, "block": part.block}
 
 
-def _fingerprints(files: Files, row: Submission, starter: frozenset[int], lexing: Lexing) -> array[int] | str:
-    """Return the fingerprints of a submission, or why it has none."""
+def _fingerprints(
+    files: Files, row: Submission, starter: frozenset[int], lexing: Lexing
+) -> tuple[array[int], str | None] | str:
+    """Return the fingerprints of a submission and what of it is not compared, or why it has none."""
     if row.kept is None:
         return "its file is not kept"
     try:
         found = document_of(files.fetch(row.kept), row.name)
-        return "there is no text to compare" if found is None else lexing.run(fingerprints, found, starter)
+        return "there is no text to compare" if found is None else lexing.run(read, found, starter)
     except FilesError as error:
         return str(error)
     except LexingFailed as error:

@@ -16,8 +16,11 @@ from rabbitry.apps.grading.marking import is_archive
 from rabbitry.apps.grading.marking.archives import unpack
 from rabbitry.exceptions import Undecodable
 
-MOST: Final = 1_000_000
-"""Bytes of text (of notebooks, characters of code) that are compared of one submission; what is over is left out."""
+MOST: Final = 10_000_000
+"""Bytes of text (of notebooks, characters of code) that are compared of one submission; what is over is left out.
+
+It is as much as a submission may have by default, so that no file begins with comments that hide the rest of it.
+"""
 _NOTEBOOK: Final = 5_000_000
 """Bytes of the largest notebook that is read, with its pictures. One of empty cells takes 23 times as much memory."""
 _ROOM: Final = 64 * 1024 * 1024
@@ -38,10 +41,11 @@ class File(NamedTuple):
 
 
 class Document(NamedTuple):
-    """The text of a submission. Each file begins with its name if there are several."""
+    """The text of a submission. Each file begins with its name if there are several. is_cut: some text is left out."""
 
     text: str
     files: tuple[File, ...]
+    is_cut: bool = False
 
 
 class _Cell(msgspec.Struct):
@@ -85,11 +89,15 @@ def document_of_folder(folder: Path) -> Document | None:
 def joined(files: Iterable[tuple[str, bytes]]) -> Document | None:
     """Return a document of files, given by name and content; None if none of them is text."""
     texts = []
-    left = MOST
+    left, is_cut = MOST, False
     for name, data in files:
-        if left > 0 and (text := _text(name, data, left)) is not None and text.strip():
-            texts.append((name, text))
-            left -= len(text)
+        # One character more than there is room for shows that something is left out.
+        if (text := _text(name, data, left + 1)) is None or not text.strip():
+            continue
+        is_cut = is_cut or len(text) > left
+        if left > 0:
+            texts.append((name, text[:left]))
+            left -= len(text[:left])
     if not texts:
         return None
     whole, parts = "", []
@@ -99,7 +107,7 @@ def joined(files: Iterable[tuple[str, bytes]]) -> Document | None:
         parts.append(File(name.removesuffix(".ipynb") + ".py" if name.endswith(".ipynb") else name,
                           len(whole), len(whole) + len(text)))  # fmt: skip
         whole += text
-    return Document(whole, tuple(parts))
+    return Document(whole, tuple(parts), is_cut)
 
 
 def _is_plain(path: Path) -> bool:
@@ -108,7 +116,7 @@ def _is_plain(path: Path) -> bool:
 
 def _beginning(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(_NOTEBOOK + 1 if path.name.endswith(".ipynb") else MOST)
+        return file.read(_NOTEBOOK + 1 if path.name.endswith(".ipynb") else MOST + 1)
 
 
 def _text(name: str, data: bytes, most: int) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from pygments.token import Comment, Keyword, Name, Number, String, Text, Token
 
 from rabbitry.apps.grading.colours import lexer_for
-from rabbitry.apps.grading.similar.documents import Document
+from rabbitry.apps.grading.similar.documents import MOST, Document
 
 RUN: Final = 16
 """Tokens of a run. Shorter matches are ignored: unrelated programs have them."""
@@ -81,6 +81,14 @@ def winnowed(tokens: Lexed, known: Collection[int] = ()) -> array[int]:
 def fingerprints(document: Document, known: Collection[int] = ()) -> array[int]:
     """Return the fingerprints of a document; see `winnowed`."""
     return winnowed(lexed(document), known)
+
+
+def read(document: Document, known: Collection[int] = ()) -> tuple[array[int], str | None]:
+    """Return the fingerprints of a document, and what of it is not compared; None if all is."""
+    tokens = lexed(document)
+    if len(tokens.kinds) >= MOST_TOKENS:
+        return winnowed(tokens, known), f"only its first {MOST_TOKENS} tokens are compared"
+    return winnowed(tokens, known), f"only the first {MOST} bytes of its text are compared" if document.is_cut else None
 
 
 def all_runs(documents: Sequence[Document]) -> frozenset[int]:

@@ -65,7 +65,7 @@ export class Similar extends Component {
             aria-label=${`Compare students ${plain(one.student)} and ${plain(other.student)}`}>Side by side</a></td>
         </tr>`)}</tbody>
       </table></div>`}
-      ${leftOut.length > 0 && html`<details><summary>${leftOut.length} not compared</summary><ul>
+      ${leftOut.length > 0 && html`<details><summary>${leftOut.length} not compared, or only in part</summary><ul>
         ${leftOut.map(([id, why]) => html`<li><a href=${`#/submission/${id}`}>${id}</a>: ${visible(why)}</li>`)}</ul></details>`}
     </section>`;
   }
