@@ -13,10 +13,11 @@ from rabbitry.apps.grading.files import Files, default_place
 from rabbitry.apps.grading.message import HISTORY, Decision
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, course, requests
+from rabbitry.apps.grading.rows import Request
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.cli import _root
 from rabbitry.exceptions import RequestTimeout, UsageError
-from tests.apps.grading._running import ALL, CC, Plain, history, recorded, role_set, submit
+from tests.apps.grading._running import ALL, CC, ON_BOTH_DATABASES, Plain, history, recorded, role_set, submit
 from tests.apps.grading.test_pipeline import WAY, read_results
 from tests.apps.grading.test_regrading import _confirmed
 from tests.support.waiting import eventually
@@ -30,16 +31,14 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(students, "REPLY_WITHIN", 60.0)
 
 
-def _asked(
-    database: Database, identity: str, message: str = "m1", reason: str = "why?", student: str = "7"
-) -> requests.Request:
+def _asked(database: Database, identity: str, message: str = "m1", reason: str = "why?", student: str = "7") -> Request:
     work = partial(requests.ask, given=identity, student=student, reason=reason, message=message, least=4)
     return database.write_now(work)
 
 
 def _answered(
     database: Database, number: int, given: str, *, remark: str | None = None, data: bytes | None = None
-) -> requests.Request:
+) -> Request:
     decision = Decision("ann", remark=remark)
     work = partial(requests.answer, number=number, given=given, role="assistant", decision=decision, data=data)
     return database.write_now(partial(work, course=Course(), exchange="assignment_exchange"))
@@ -87,7 +86,7 @@ async def test_a_plain_program_asks_and_a_request_waits_for_a_coordinator(
         await students.request(Wiring(), broker_url, identity, 7, "first")
     async with role_set(broker_url, database):
 
-        def waits() -> list[requests.Request]:
+        def waits() -> list[Request]:
             return database.read_now(requests.waiting)
 
         await eventually(lambda: len(waits()) == 1, "the request that waited is recorded")
@@ -160,13 +159,10 @@ def test_a_submission_has_a_limited_number_of_requests(database: Database, tmp_p
         _asked(database, identity, "more")
 
 
-def test_people_answer_on_the_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    url = f"sqlite:///{tmp_path / 'course.sqlite3'}"
-    monkeypatch.setenv("RABBITRY_DATABASE", url)
-    with Database(url) as database:
-        one, other = (_confirmed(database, Files(default_place(url)), 7, data) for data in (b"x", b"y"))
+@ON_BOTH_DATABASES
+def test_people_answer_on_the_command_line(found_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with Database(found_url) as database:
+        one, other = (_confirmed(database, Files(default_place(found_url)), 7, data) for data in (b"x", b"y"))
         _asked(database, one, reason="look")
         _asked(database, other, "m2")
         assert _root.run(("grading", "requests", "list", "--json")) == 0

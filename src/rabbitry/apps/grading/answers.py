@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+from rabbitry.apps.grading.rows import Request
+
 
 class Submission(TypedDict):
     """A submission. attempt: 1 for the student's first in its module. latest: whether it is the newest.
@@ -59,24 +61,6 @@ class Hop(TypedDict):
     signer: str | None
     doubt: str | None
     comments: list[Comment]
-
-
-class Request(TypedDict):
-    """A student's request for another look. answer: upheld or refused; None while it waits."""
-
-    id: int
-    submission: str
-    student: str
-    module: str
-    mark: float | None
-    out_of: float | None
-    reason: str
-    asked_at: str
-    answer: str | None
-    role: str | None
-    who: str | None
-    remark: str | None
-    answered_at: str | None
 
 
 class Requests(TypedDict):
@@ -300,7 +284,7 @@ class Pair(TypedDict):
 class Similar(TypedDict):
     """The similar solutions of a module, as they were found at a time; None if they were not sought yet.
 
-    left_out: submissions that could not be compared, with the reason. error: why nothing was found.
+    left_out: submissions that were not compared, or only in part, with the reason. error: why nothing was found.
     """
 
     pairs: list[Pair]

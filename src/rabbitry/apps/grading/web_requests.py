@@ -14,9 +14,9 @@ from rabbitry._ids import NoSuchID
 from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import answers, json_response
 from rabbitry.apps.grading.answers import Asked, Requests
-from rabbitry.apps.grading.answers import Request as Answered
 from rabbitry.apps.grading.message import LONGEST_NAME, Decision
 from rabbitry.apps.grading.people import ASSISTANT, COORDINATOR, DEMONSTRATOR, STAFF, STUDENT, person_of
+from rabbitry.apps.grading.rows import Request as Answered
 from rabbitry.apps.grading.students import request as ask
 from rabbitry.apps.grading.students import student_number
 from rabbitry.exceptions import Undecodable, UsageError

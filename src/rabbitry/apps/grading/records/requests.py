@@ -7,7 +7,6 @@ submission once more, as when it is marked again; if it is refused, the mark sta
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, func, insert, select, update
@@ -18,6 +17,7 @@ from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records.course import Filter, submission_of
 from rabbitry.apps.grading.records.regrading import submit_again
 from rabbitry.apps.grading.records.schema import history, requests, submissions, text
+from rabbitry.apps.grading.rows import Request
 from rabbitry.exceptions import UsageError
 from rabbitry.flow.message import node_name
 
@@ -27,29 +27,6 @@ MOST: Final = 3
 ANSWERING: Final = ("demonstrator", "assistant")
 """The roles that answer."""
 _ALL: Final = Filter()
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A request. answer: None while it waits; role, who, remark: of the answer."""
-
-    id: int
-    submission: str
-    student: str
-    module: str
-    mark: float | None
-    out_of: float | None
-    reason: str
-    asked_at: str
-    answer: str | None
-    role: str | None
-    who: str | None
-    remark: str | None
-    answered_at: str | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON data."""
-        return asdict(self)
 
 
 def ask(connection: Connection, given: str, student: str, reason: str, message: str, *, least: int) -> Request:
