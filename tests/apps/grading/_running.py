@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import pika
+import pytest
 
 from rabbitry.apps.grading.files import Files
 from rabbitry.apps.grading.message import Assignment
@@ -30,6 +31,8 @@ ALL = (
 )
 PEOPLE = tuple(RoleSpec(spec.role, spec.module, person=True) for spec in ALL)
 WITHIN = 80.0
+ON_BOTH_DATABASES = pytest.mark.parametrize("found_url", ["sqlite", "postgresql"], indirect=True)
+"""Runs a test with the fixture `found_url` once on SQLite and once on PostgreSQL."""
 
 
 @asynccontextmanager

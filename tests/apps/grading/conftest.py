@@ -1,11 +1,13 @@
 """Databases for the tests of grading."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from rabbitry.apps.grading import students
 from rabbitry.apps.grading.records import Database
+from tests.support.postgresql import PostgreSQL
 from tests.support.waiting import WITHIN
 
 
@@ -13,6 +15,18 @@ from tests.support.waiting import WITHIN
 def _patient_questions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Accept late answers of a coordinator, as a busy machine gives them."""
     monkeypatch.setattr(students, "ANSWER_WITHIN", WITHIN)
+
+
+@pytest.fixture
+def found_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of an empty database that commands and the page find: SQLite, or with ON_BOTH_DATABASES each in turn."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    url = f"sqlite:///{tmp_path / 'course.sqlite3'}"
+    if getattr(request, "param", "sqlite") == "postgresql":
+        server: PostgreSQL = request.getfixturevalue("postgresql_server")
+        url = server.create_database()
+    monkeypatch.setenv("RABBITRY_DATABASE", url)
+    return url
 
 
 @pytest.fixture

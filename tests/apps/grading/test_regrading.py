@@ -23,7 +23,7 @@ from rabbitry.apps.grading.records.regrading import Selection
 from rabbitry.apps.grading.roles import ROLES, decide
 from rabbitry.cli import _root
 from tests.apps.grading import _running
-from tests.apps.grading._running import CC, PEOPLE, Plain, arrived, history, recorded, role_set
+from tests.apps.grading._running import CC, ON_BOTH_DATABASES, PEOPLE, Plain, arrived, history, recorded, role_set
 from tests.apps.grading.test_pipeline import FOUR, WAY, read_results
 from tests.support import commands
 from tests.support.waiting import eventually_blocking
@@ -208,11 +208,9 @@ def test_a_run_may_have_more_submissions_than_a_query_has_parameters(database: D
 
 
 @pytest.fixture
-def course_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Database, Files]:
+def course_files(found_url: str) -> tuple[Database, Files]:
     """The records that the commands find."""
-    url = f"sqlite:///{tmp_path / 'course.sqlite3'}"
-    monkeypatch.setenv("RABBITRY_DATABASE", url)
-    return Database(url), Files(default_place(url))
+    return Database(found_url), Files(default_place(found_url))
 
 
 def _hops(database: Database, ids: Sequence[str]) -> list[int]:
@@ -221,14 +219,19 @@ def _hops(database: Database, ids: Sequence[str]) -> list[int]:
     return [sum(hop.role == "demonstrator" for hop in found[identity]) for identity in ids]
 
 
+@ON_BOTH_DATABASES
 def test_a_killed_command_goes_on_where_it_stopped(
-    embedded_url: str, course_files: tuple[Database, Files], tmp_path: Path
+    embedded_url: str, course_files: tuple[Database, Files], found_url: str, tmp_path: Path
 ) -> None:
     opened, files = course_files
     number = regrade.MOST_WAITING + 10
     with opened as database:
         ids = [_confirmed(database, files, student, b"x") for student in range(1, number + 1)]
-        more = {"RABBITRY_DATABASE": str(database), "RABBITRY_BROKER": embedded_url}
+        more = {
+            "RABBITRY_DATABASE": found_url,
+            "RABBITRY_BROKER": embedded_url,
+            "XDG_DATA_HOME": str(tmp_path / "data"),
+        }
         with commands.service("grading", "regrade", "--module", CC.name, more=more) as command:
             command.wait_for(r"\d+ messages not published: waiting for a coordinator")
             assert database.read_now(outbox.count) == regrade.MOST_WAITING

@@ -30,6 +30,7 @@ from tests.apps.grading import _running
 from tests.apps.grading._running import ALL, CC, PEOPLE, Plain, arrived, history, recorded, role_set
 from tests.apps.grading.test_pipeline import WAY, dead_letters, read_results
 from tests.support import commands
+from tests.support.postgresql import PostgreSQL
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(180)
@@ -173,8 +174,13 @@ def test_each_hop_can_be_checked_later() -> None:
 
 
 @pytest.fixture
-def one_database(tmp_path: Path) -> Iterator[Database]:
-    with Database(f"sqlite:///{tmp_path / 'records.sqlite3'}") as database:
+def one_database(request: pytest.FixtureRequest, broker_url: str, tmp_path: Path) -> Iterator[Database]:
+    """PostgreSQL beside RabbitMQ and SQLite beside the embedded broker: each is used, and not in all combinations."""
+    url = f"sqlite:///{tmp_path / 'records.sqlite3'}"
+    if request.node.callspec.params["broker_url"] != "embedded":
+        server: PostgreSQL = request.getfixturevalue("postgresql_server")
+        url = server.create_database()
+    with Database(url) as database:
         yield database
 
 

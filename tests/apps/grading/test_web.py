@@ -17,7 +17,7 @@ from rabbitry.apps.grading.records import Database, course
 from rabbitry.apps.grading.stages import RoleSpec, Wiring
 from rabbitry.apps.grading.web import Pages
 from rabbitry.web.api import described
-from tests.apps.grading._running import PEOPLE, Plain, arrived, role_set, submit
+from tests.apps.grading._running import ON_BOTH_DATABASES, PEOPLE, Plain, arrived, role_set, submit
 from tests.apps.grading.test_notebooks import code, markdown, notebook, png, shows
 from tests.apps.grading.test_regrading import _confirmed
 from tests.support.ports import free_port
@@ -38,13 +38,8 @@ class Served:
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'course.sqlite3'}"
-
-
-@pytest.fixture
-async def served(embedded_url: str, database_url: str) -> AsyncIterator[Served]:
-    made = Served(embedded_url, database_url)
+async def served(embedded_url: str, found_url: str) -> AsyncIterator[Served]:
+    made = Served(embedded_url, found_url)
     async with made.pages.open(), made.http:
         yield made
 
@@ -108,8 +103,9 @@ async def test_a_malformed_form_gets_a_readable_error(served: Served, request_: 
     assert (list(answer.json()), why in answer.json()["error"]) == (["error"], True), answer.text
 
 
-async def test_invalid_decisions_are_refused(served: Served, embedded_url: str, database_url: str) -> None:
-    with Database(database_url) as database:
+@ON_BOTH_DATABASES
+async def test_invalid_decisions_are_refused(served: Served, embedded_url: str, found_url: str) -> None:
+    with Database(found_url) as database:
         async with role_set(embedded_url, database, PEOPLE):
             identity = await submit(embedded_url)
             await arrived(database, "demonstrator")
@@ -158,8 +154,8 @@ async def test_an_unreachable_database_is_shown_without_its_password(embedded_ur
         assert "secret" not in answer.text
 
 
-async def test_plain_programs_join_after_a_submission_on_the_page(broker_url: str, database_url: str) -> None:
-    made = Served(broker_url, database_url, wiring=Wiring(plain=True))
+async def test_plain_programs_join_after_a_submission_on_the_page(broker_url: str, found_url: str) -> None:
+    made = Served(broker_url, found_url, wiring=Wiring(plain=True))
     async with made.pages.open(), made.http:
         answer = await made.http.post("/api/submissions", **form())
         assert answer.status_code == 200, answer.text
@@ -169,9 +165,10 @@ async def test_plain_programs_join_after_a_submission_on_the_page(broker_url: st
     assert (fields["StudentID"], fields["Module"], fields["status"]) == (7, "cloud_computing", "submitted")
 
 
-async def test_what_changed_since_the_attempt_before_is_shown(served: Served, database_url: str) -> None:
-    with Database(database_url) as database:
-        files = Files(default_place(database_url))
+@ON_BOTH_DATABASES
+async def test_what_changed_since_the_attempt_before_is_shown(served: Served, found_url: str) -> None:
+    with Database(found_url) as database:
+        files = Files(default_place(found_url))
         first, second, third = [
             await asyncio.to_thread(_confirmed, database, files, 7, data) for data in (b"a\nb\n", b"a\nc\n", b"\0")
         ]
@@ -190,11 +187,12 @@ async def test_what_changed_since_the_attempt_before_is_shown(served: Served, da
         assert (shown["pieces"], shown["is_binary"]) == ([], True)
 
 
-async def test_a_notebook_is_shown_with_its_pictures(served: Served, database_url: str) -> None:
+@ON_BOTH_DATABASES
+async def test_a_notebook_is_shown_with_its_pictures(served: Served, found_url: str) -> None:
     data = notebook(markdown("*a*"), code("x", shows(image_png=png())))
-    with Database(database_url) as database:
+    with Database(found_url) as database:
         made = submission(7, "cloud_computing", data, "x.ipynb", "n1")
-        kept = Files(default_place(database_url)).keep(data)
+        kept = Files(default_place(found_url)).keep(data)
         database.write_now(partial(course.record, assignment=made, kept=kept))
     cells = (await served.http.get("/api/texts/n1")).json()["notebook"]
     assert [cell["kind"] for cell in cells] == ["markdown", "code"]
@@ -205,12 +203,13 @@ async def test_a_notebook_is_shown_with_its_pictures(served: Served, database_ur
     assert (await served.http.get("/api/pictures/n1/1")).status_code == 404
 
 
+@ON_BOTH_DATABASES
 async def test_another_look_is_asked_for_and_answered(
-    served: Served, embedded_url: str, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    served: Served, embedded_url: str, found_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(students, "REPLY_WITHIN", 60.0)
-    with Database(database_url) as database:
-        identity = await asyncio.to_thread(_confirmed, database, Files(default_place(database_url)), 7, b"x")
+    with Database(found_url) as database:
+        identity = await asyncio.to_thread(_confirmed, database, Files(default_place(found_url)), 7, b"x")
         async with role_set(embedded_url, database, [RoleSpec("coordinator")]):
             where = f"/api/submissions/{identity}/requests"
             answer = await served.http.post(where, json={"student": "8", "reason": "mine"})

@@ -16,6 +16,7 @@ from rabbitry.apps.grading.similar import course
 from rabbitry.apps.grading.similar.course import Search, compared, similar
 from rabbitry.cli import _root
 from rabbitry.exceptions import RabbitryError, UsageError
+from tests.apps.grading._running import ON_BOTH_DATABASES
 from tests.apps.grading.similar.programs import DISGUISED, ORIGINAL, OWN, STARTER
 from tests.apps.grading.test_lexing import HOSTILE
 from tests.apps.grading.test_regrading import _confirmed
@@ -59,18 +60,17 @@ def test_a_submission_that_takes_too_long_is_left_out(tmp_path: Path, monkeypatc
             compared(database, files, hostile, own, Course())
 
 
+@ON_BOTH_DATABASES
 async def test_the_command_and_the_page_find_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    found_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    url = f"sqlite:///{tmp_path / 'course.sqlite3'}"
     (tmp_path / "starter.py").write_text(STARTER)
     config = tmp_path / "course.toml"
     config.write_text('[modules.cloud_computing]\nshort = "cc"\nstarter = ["starter.py"]\n')
-    monkeypatch.setenv("RABBITRY_DATABASE", url)
     monkeypatch.setenv("RABBITRY_GRADING", str(config))
     assert load_course().module("cloud_computing").starter == (tmp_path / "starter.py",)
-    with Database(url) as database:
-        ids = await asyncio.to_thread(_filled, database, url)
+    with Database(found_url) as database:
+        ids = await asyncio.to_thread(_filled, database, found_url)
     command = ("grading", "similar", "--module", "cloud_computing", "--json")
     assert await asyncio.to_thread(_root.run, command) == 0
     said = capsys.readouterr()
@@ -79,7 +79,7 @@ async def test_the_command_and_the_page_find_them(
     assert "there is no text to compare" in said.err
     assert await asyncio.to_thread(_root.run, (*command, "--starter", str(tmp_path / "nothing"))) == 2
 
-    served = Served("amqp://127.0.0.1:1/", url)
+    served = Served("amqp://127.0.0.1:1/", found_url)
     async with served.pages.open(), served.http:
         wanted = {"module": "cloud_computing"}
         assert (await served.http.get("/api/similar", params=wanted)).json()["at"] is None
