@@ -89,6 +89,8 @@ async def test_enter_decides_nothing_and_a_missing_mark_is_asked_about(
                 await expect(form.locator(".notice.bad")).to_contain_text(f"“{wrong}” is not a number")
             await form.get_by_label("Mark", exact=True).fill("")
             await form.get_by_label("Your name").fill("Ann")
+            await form.get_by_role("button", name="Comment on line 1", exact=True).click()
+            await form.get_by_label("Your comment on line 1").fill("Why?")
             await form.get_by_role("button", name="Correct", exact=True).click()
             await form.get_by_role("button", name="Correct without a mark").click()
             await expect(watched.page.locator(".notice.good")).to_contain_text("corrected")
@@ -101,6 +103,8 @@ async def test_enter_decides_nothing_and_a_missing_mark_is_asked_about(
             await expect(watched.page.get_by_role("button", name="Open", exact=True)).to_be_visible()
             await expect(unsent).to_have_count(0)
             assert _decided(database) == []
+            form = await _open(watched.page)
+            await expect(form.get_by_label("Your comment on line 1")).to_have_value("Why?")
 
 
 async def test_typed_text_survives_reloads_refusals_and_a_lost_server(

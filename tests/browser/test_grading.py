@@ -17,6 +17,7 @@ from rabbitry.apps.grading.roles import ROLES
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.students import Submitter
 from tests.apps.grading._running import PEOPLE, role_set
+from tests.apps.grading.test_notebooks import code, markdown, notebook, shows
 from tests.browser.watched import SERVER_AWAY, Watched
 from tests.support import commands
 from tests.support.brokers import ON_EMBEDDED
@@ -24,6 +25,8 @@ from tests.support.ports import free_port
 
 pytestmark = pytest.mark.timeout(300)
 _WITHIN = 90_000
+_PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+"""A PNG of one pixel."""
 EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 
 
@@ -243,15 +246,22 @@ async def test_the_page_updates_and_shows_solutions_as_text(
 async def test_a_phone_needs_no_scrolling_sideways(browser: Browser, embedded_url: str, database_url: str) -> None:
     async with _web(embedded_url, database_url) as web:
         with Database(database_url) as database:
-            async with role_set(embedded_url, database), Submitter(Wiring(), embedded_url) as submitter:
+            files = Files(default_place(database_url))
+            async with role_set(embedded_url, database, files=files), Submitter(Wiring(), embedded_url) as submitter:
                 module = Wiring().course.module("cloud_computing")
-                await submitter.submit(10**17, module, b"x", "a-very-long-file-name" * 9)
+                cells = (markdown(f"# {EVIL}"), code("x" * 300, shows(text_html=EVIL), shows(image_png=_PICTURE)))
+                await submitter.submit(10**17, module, notebook(*cells), f"{'a-very-long-file-name' * 8}.ipynb")
                 page = await browser.new_page(viewport={"width": 360, "height": 800})
                 await page.goto(web)
                 await expect(page.locator(".pipeline [data-status=confirmed] b")).to_have_text("1", timeout=_WITHIN)
                 assert await page.evaluate("document.documentElement.scrollWidth") <= 360
                 await page.locator("tbody tr a").click()
                 await expect(page.locator(".history > li")).to_have_count(4, timeout=_WITHIN)
+                await page.get_by_role("button", name="Show it").click()
+                await expect(page.locator(".notebook h1")).to_have_text(EVIL, timeout=_WITHIN)
+                await expect(page.locator(".notebook .nothing")).to_have_text("An output that is not shown: text/html")
+                await expect(page.locator(".notebook img")).to_have_js_property("naturalWidth", 1, timeout=_WITHIN)
+                assert await page.locator(".notebook img, .notebook script").count() == 1
                 assert await page.evaluate("document.documentElement.scrollWidth") <= 360
                 await page.close()
 

@@ -37,7 +37,7 @@ export class Decide extends Component {
     super(props);
     const { role, item } = props;
     this.key = `draft.${role}.${item.id}`;
-    const draft = drafts.load(this.key);
+    const draft = drafts.load(this.key) ?? drafts.takenBack(this.key, item.item);
     this.state = {
       ...initial(item),
       ...Object.fromEntries(FIELDS.filter((name) => typeof draft?.[name] === "string").map((name) => [name, draft[name]])),
@@ -141,7 +141,7 @@ export class Decide extends Component {
     this.setState({ busy: true, error: null, asks: false });
     try {
       const { status } = await decide(role, item.id, verdict);
-      drafts.drop(this.key);
+      drafts.sent(this.key);
       this.props.done(`Student ${item.student}: ${action === "send-back" ? "sent back" : status}.`);
     } catch (error) {
       this.setState({ error: `${error.message}. Your input is kept.`, busy: false });

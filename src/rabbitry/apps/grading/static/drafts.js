@@ -1,5 +1,7 @@
 // Typed text that is not sent yet, kept in the browser over reloads, refusals and lost connections.
 const PREFIX = "rabbitry.grading.";
+const SENT = "sent";
+const MOST_SENT = 20; // drafts of decisions, which may be taken back, that are kept
 
 function store(work, otherwise) {
   try {
@@ -19,4 +21,17 @@ export function save(key, value) {
 
 export function drop(key) {
   store((storage) => storage.removeItem(PREFIX + key));
+}
+
+// Drops a draft, but keeps it apart: its decision may be taken back.
+export function sent(key) {
+  const others = (load(SENT) ?? []).filter(([other]) => other !== key);
+  save(SENT, [[key, load(key)], ...others].slice(0, MOST_SENT));
+  drop(key);
+}
+
+// Returns the draft of a decision on an inbox entry that was sent; null if there is none.
+export function takenBack(key, item) {
+  const found = (load(SENT) ?? []).find(([other]) => other === key)?.[1];
+  return found?.item === item ? found : null;
 }
