@@ -178,6 +178,10 @@ async def test_machines_of_one_name_are_cards_named_apart(browser: Browser, web:
     assert watched.complaints == []
 
 
+_SLOW_CLOCK = """const now = performance.now.bind(performance), begun = now(); window.later = 0;
+performance.now = () => begun + (now() - begun) / 1000 + window.later"""
+
+
 async def test_silence_full_disks_and_wrong_clocks_are_marked(browser: Browser, web: str, broker_url: str) -> None:
     def disk(percent: float) -> dict[str, float]:
         return {"total": 100, "used": percent, "free": 100 - percent, "percent": percent}
@@ -185,10 +189,7 @@ async def test_silence_full_disks_and_wrong_clocks_are_marked(browser: Browser, 
     watched = await _open(browser, web)
     page = watched.page
     # 20 s without a sample are silence. They pass when this test says so, however long its steps take.
-    await page.evaluate(
-        "const now = performance.now.bind(performance), begun = now(); window.later = 0;"
-        "performance.now = () => begun + (now() - begun) / 1000 + window.later"
-    )
+    await page.evaluate(_SLOW_CLOCK)
     behind = (datetime.now(UTC) - timedelta(hours=3)).isoformat()
     await _publish(
         broker_url,
@@ -215,6 +216,19 @@ async def test_silence_full_disks_and_wrong_clocks_are_marked(browser: Browser, 
     await expect(page.locator(".card h2").last).to_have_text("calm", timeout=_WITHIN)
     await expect(page.locator(".totals")).to_contain_text("3 silent")
     assert watched.complaints == []
+    await _overview_tells_of_silence(browser, web.removesuffix("monitor/"))
+
+
+async def _overview_tells_of_silence(browser: Browser, url: str) -> None:
+    page = await browser.new_page()
+    await page.add_init_script(_SLOW_CLOCK)
+    await page.goto(url)
+    await expect(page.locator(".card")).to_have_count(4, timeout=_WITHIN)
+    await page.evaluate("window.later = 20_000")
+    told = page.get_by_role("region", name="Needs attention").get_by_role("listitem").filter(has_text="machine store")
+    await expect(told).to_contain_text("no sample since", timeout=_WITHIN)
+    await told.get_by_role("link").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Machines")
 
 
 async def test_bytes_and_percentages_agree_and_a_container_s_stand_beside_them(

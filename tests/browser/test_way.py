@@ -91,7 +91,10 @@ async def _reported(watched: Watched, publisher: Publisher) -> str:
     await expect(page.locator(".flow[data-moving]").first).to_be_attached(timeout=_WITHIN)
     await queue.focus()
     await page.keyboard.press("Enter")
-    await expect(page.get_by_role("complementary", name="Queue shop.send")).to_contain_text("not told")
+    chosen = page.get_by_role("complementary", name="Queue shop.send")
+    await expect(chosen).to_contain_text("not told")
+    await expect(chosen.locator(".last li", has_text="dead letter, attempt 2")).to_have_count(1, timeout=_WITHIN)
+    await expect(chosen.get_by_role("link", name="The queue in full")).to_be_visible()
     await _check(watched)
     return identity
 

@@ -56,6 +56,10 @@ async def test_a_message_is_followed_through_its_stages_to_its_dead_letter(broke
             assert "hunter2" not in str(passages)
             assert (await get("chain", id=dead["message"]))["chain"] == identity
             assert identity in [one["chain"] for one in (await get("recent"))["failed"]]
+            passed = await get("queue", name="followed.send")
+            assert {one["message"] for one in passed} == {one["message"] for one in others}
+            assert passed[0]["began"] >= passed[-1]["began"]
+            assert await get("queue", name="none") == []
             found = await get("search", words=identity[:8].upper())
             assert {"kind": "message", "title": identity, "id": identity} in found
             kinds = {one["kind"] for one in await get("search", words="followed")}

@@ -28,16 +28,18 @@ _MOST_LED: Final = 50
 _FARTHEST: Final = 1e11
 _TABLES: Final = """
 CREATE TABLE passages (id INTEGER PRIMARY KEY AUTOINCREMENT, chain TEXT NOT NULL COLLATE NOCASE, message TEXT NOT NULL
-    COLLATE NOCASE, heard REAL NOT NULL, failed INTEGER NOT NULL, data BLOB NOT NULL);
+    COLLATE NOCASE, queue TEXT NOT NULL, heard REAL NOT NULL, failed INTEGER NOT NULL, data BLOB NOT NULL);
 CREATE INDEX chains ON passages (chain);
 CREATE INDEX messages ON passages (message);
 CREATE INDEX failures ON passages (failed, id);
+CREATE INDEX queues ON passages (queue, id);
 CREATE TABLE led (passage INTEGER NOT NULL, message TEXT NOT NULL COLLATE NOCASE, chain TEXT NOT NULL);
 CREATE INDEX led_messages ON led (message);
 CREATE INDEX led_passages ON led (passage);
 """
-_INSERT: Final = "INSERT INTO passages (chain, message, heard, failed, data) VALUES (?, ?, ?, ?, ?)"
+_INSERT: Final = "INSERT INTO passages (chain, message, queue, heard, failed, data) VALUES (?, ?, ?, ?, ?, ?)"
 _CHAIN: Final = "SELECT data FROM passages WHERE chain = ? ORDER BY id LIMIT ?"
+_OF_QUEUE: Final = "SELECT data FROM passages WHERE queue = ? ORDER BY id DESC LIMIT ?"
 _RECENT: Final = (
     "SELECT data FROM passages WHERE id IN (SELECT max(id) FROM (SELECT id, chain FROM passages WHERE failed = ? "
     "ORDER BY id DESC LIMIT 500) GROUP BY chain) ORDER BY id DESC LIMIT ?"
@@ -120,6 +122,10 @@ class Passages:
         """
         return await self._do(lambda database: _read(database.execute(_RECENT, (int(failed), MOST_FOUND))))
 
+    async def of_queue(self, queue: str) -> list[dict[str, Any]]:
+        """Return the newest passages through the stage of a queue."""
+        return await self._do(lambda database: _read(database.execute(_OF_QUEUE, (queue[:_LONGEST], MOST_FOUND))))
+
     async def close(self) -> None:
         """Drop all passages."""
         await asyncio.to_thread(self._close)
@@ -148,7 +154,7 @@ def _write(database: sqlite3.Connection, waiting: list[tuple[Report, float]], ol
                 passage.outcome not in ("done", "suspect", "given-back", "abandoned", "cancelled", "skipped")
                 or passage.end == "dead"
             )
-            row = (told["chain"], told["message"], heard, failed, msgspec.json.encode(told))
+            row = (told["chain"], told["message"], told["queue"], heard, failed, msgspec.json.encode(told))
             number = database.execute(_INSERT, row).lastrowid
             led = {
                 (number, identity, told["chain"]) for identity in told["ids"] if identity not in ("", told["message"])

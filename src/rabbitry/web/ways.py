@@ -13,7 +13,7 @@ from fastapi import APIRouter, Query, Request, Response
 from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import answers, json_response, route_class
 from rabbitry.telemetry import Masking
-from rabbitry.web.answers import Chain, Named, Recent
+from rabbitry.web.answers import Chain, Named, Recent, ReportedPassage
 from rabbitry.web.passages import KEPT, MOST_SHOWN, Passages
 from rabbitry.web.sources.telemetry import EVERY, Telemetry
 
@@ -42,6 +42,7 @@ class Ways:
         self.router: APIRouter = APIRouter(route_class=route_class())
         self.router.add_api_route("/chain", self.chain, responses=answers(Chain))
         self.router.add_api_route("/recent", self.recent, responses=answers(Recent))
+        self.router.add_api_route("/queue", self.of_queue, responses=answers(list[ReportedPassage]))
         self.router.add_api_route("/search", self.search, responses=answers(list[Named]))
 
     @contextlib.asynccontextmanager
@@ -82,6 +83,12 @@ class Ways:
         failed, others = await self._passages.recent(failed=True), await self._passages.recent(failed=False)
         told = {"failed": self._for(request, failed), "others": self._for(request, others)}
         return json_response({**told, **self._about()})
+
+    @needs(Role.VIEWER)
+    async def of_queue(self, request: Request, name: Text) -> Response:
+        """Return the newest passages through the stage of a queue of the broker URL's virtual host, newest first."""
+        passages = await self._passages.of_queue(name) if self._passages else []
+        return json_response(self._for(request, passages))
 
     @needs(Role.VIEWER)
     async def search(self, words: Text) -> Response:

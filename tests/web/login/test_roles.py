@@ -36,6 +36,7 @@ ROUTES: Final = {
         "GET /flows/", "GET /flows/api/asyncapi", "GET /dead/",
         "GET /audit/", "GET /audit/api/entries", "GET /api/history", "GET /api/history/series",
         "GET /way/", "GET /raw/", "GET /way/api/chain", "GET /way/api/recent", "GET /way/api/search",
+        "GET /way/api/queue",
         "GET /healthz", "WS /feed",
         "GET /metrics", "GET /metrics/detailed", "GET /api/topics", "GET /api/topics/{topic}", "GET /api/openapi.json",
         "GET /api/machines",
@@ -56,6 +57,7 @@ ROUTES: Final = {
         "GET /grading/api/changes/{identity}", "GET /grading/api/inbox/{role}/{identity}",
         "POST /grading/api/submissions", "POST /grading/api/inbox/{role}/{identity}", "POST /crawl/api/command",
         "POST /grading/api/submissions/{identity}/requests", "POST /grading/api/requests/{number}",
+        "GET /grading/api/pictures/{identity}/{number}",
         "GET /grading/api/similar", "POST /grading/api/similar", "GET /grading/api/similar/{one}/{other}",
     },
     "admin": {

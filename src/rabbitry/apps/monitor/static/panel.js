@@ -1,4 +1,6 @@
 // The machines on the dashboard's first page: the busiest few, as cards.
+import { attend } from "../../static/attention.js";
+import { clock } from "../../static/format.js";
 import { Held } from "../../static/held.js";
 import { Component, html } from "../../static/html.js";
 import { Card } from "./card.js";
@@ -6,12 +8,27 @@ import { live } from "./live.js";
 import { labels } from "./twins.js";
 
 const MOST = 6;
+const MOST_SILENT = 100;
 const place = new URL("../", import.meta.url).pathname;
 const byName = new Intl.Collator("en", { numeric: true });
 
+// The machines that fell silent, while the page would hear them.
+function silent({ hosts, link, broker }) {
+  if (link.state !== "live" || ["away", "refused"].includes(broker?.state)) return {};
+  const all = [...hosts.values()];
+  const told = labels(all);
+  return Object.fromEntries(all.filter(({ stale }) => stale).slice(0, MOST_SILENT).map(({ id, name, at }) => [
+    `machine ${[name, told.get(id)].filter(Boolean).join(", ")}`,
+    { bad: true, what: `no sample since ${clock(at)}`, todo: "see whether it runs, and its agent: rabbitry monitor publish", link: place },
+  ]));
+}
+
 export default class Machines extends Component {
   componentDidMount() {
-    live().listen(() => this.setState({}));
+    live().listen(() => {
+      attend("monitor", silent(live()));
+      this.setState({});
+    });
   }
 
   render() {

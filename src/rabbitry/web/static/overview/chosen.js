@@ -2,6 +2,7 @@
 import { duration, shown } from "../format.js";
 import { Held } from "../held.js";
 import { html } from "../html.js";
+import { More } from "./last.js";
 import { NOT_TOLD, nameOf, perSecond } from "./picture.js";
 
 const words = { publisher: "Publisher", exchange: "Exchange", queue: "Queue", consumer: "Consumer" };
@@ -47,5 +48,6 @@ export function Chosen({ id, topology, onSelect, onClose }) {
     <dl class="list">${figures(node).map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
     <${Links} id=${id} title="From" edges=${edges.filter((edge) => edge.to === id)} end="from" topology=${topology} onSelect=${onSelect} />
     <${Links} id=${id} title="To" edges=${edges.filter((edge) => edge.from === id)} end="to" topology=${topology} onSelect=${onSelect} />
+    <${More} node=${node} />
   </aside>`;
 }

@@ -1,4 +1,5 @@
 // The first page: what flows, what needs attention, and the panels of the apps.
+import { watchAttention } from "../attention.js";
 import { Feed } from "../feed.js";
 import { DASH, shown } from "../format.js";
 import { Held } from "../held.js";
@@ -62,7 +63,7 @@ const wanted = () => {
 };
 
 class Overview extends Component {
-  state = { panels: [], topology: NOTHING, heard: false, leftOut: 0, by: null, at: null, broker: null, attention: null, source: null, reports: null, words: "", mode: "used", frozen: false, isTable: false, selected: wanted(), opened: new Set() };
+  state = { panels: [], topology: NOTHING, heard: false, leftOut: 0, by: null, at: null, broker: null, attention: null, ofApps: {}, source: null, reports: null, words: "", mode: "used", frozen: false, isTable: false, selected: wanted(), opened: new Set() };
   slots = new Slots();
 
   componentDidMount() {
@@ -86,6 +87,7 @@ class Overview extends Component {
       this.setState({ source: value?.management ?? null, reports: value?.telemetry ?? null });
       this.tell();
     });
+    watchAttention((ofApps) => this.setState({ ofApps }));
     addEventListener("hashchange", () => this.setState({ selected: wanted() }));
     setInterval(() => this.tell(), 1000);
     addProvider(() => [...this.state.topology.nodes].map(([key, node]) => ({
@@ -131,14 +133,14 @@ class Overview extends Component {
     return this.derived;
   }
 
-  render(_, { panels: loaded, topology, heard, leftOut, by, at, broker, attention, source, words, mode, frozen, isTable, selected, opened }) {
+  render(_, { panels: loaded, topology, heard, leftOut, by, at, broker, attention, ofApps, source, words, mode, frozen, isTable, selected, opened }) {
     const now = at ?? 0;
     const { seen, drawn } = this.derive();
     const chosen = selected !== null && topology.nodes.has(selected) ? selected : null;
     const isFiltered = words !== "" || mode === "moving";
     return html`
       ${source?.todo && html`<${Missing} source=${source} by=${by} />`}
-      <${Attention} found=${attention} alarms=${broker?.alarms ?? []} />
+      <${Attention} found=${{ ...attention, ...ofApps }} alarms=${broker?.alarms ?? []} />
       ${heard && html`<${Trials} nodes=${topology.nodes} />`}
       <section class="panel flows" aria-labelledby="flows" data-frozen=${frozen ? "true" : null}>
         <div class="bar-top">
@@ -176,7 +178,7 @@ function Missing({ source, by }) {
 
 // What is wrong, and what helps; nothing where nothing is known to be.
 function Attention({ found, alarms }) {
-  const rows = Object.entries(found ?? {}).sort(([, a], [, b]) => b.bad - a.bad);
+  const rows = Object.entries(found).sort(([, a], [, b]) => b.bad - a.bad);
   if (rows.length + alarms.length === 0) return null;
   return html`<section class="panel" aria-labelledby="attention"><h2 id="attention">Needs attention</h2>
     ${alarms.length > 0 && html`<ul class="attention">${alarms.map(({ node, what }) => html`<li><b>Alarm</b> ${shown(node)} is short of ${what} and blocks publishers.
