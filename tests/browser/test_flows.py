@@ -1,18 +1,20 @@
 """The Flows view in a real browser: two of them, on both brokers, and without a management API on RabbitMQ."""
 
+import asyncio
+import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 import rabbitry
 from rabbitry.flow import schemas
 from tests.browser.axe import serious
-from tests.browser.watched import Watched
+from tests.browser.watched import SERVER_AWAY, Watched
 from tests.flow._running import eventually_holds
 from tests.support import commands
 from tests.support.brokers import on_embedded
@@ -20,6 +22,7 @@ from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually
+from tests.web.dead.serving import bury
 
 pytestmark = pytest.mark.timeout(240)
 _WITHIN = 90_000
@@ -57,7 +60,7 @@ def system(request: pytest.FixtureRequest) -> Iterator[System]:
 
 async def _open(browser: Browser, url: str, width: int) -> tuple[Watched, Page]:
     page = await browser.new_page(viewport={"width": width, "height": 800})
-    watched = Watched(page)
+    watched = Watched(page, (*SERVER_AWAY, "status of 400"))  # of the second of two replays
     await page.goto(f"{url}flows/")
     return watched, page
 
@@ -89,9 +92,11 @@ async def test_two_browsers_pause_and_resume_a_stage_by_keyboard(browser: Browse
         await stages.nth(1).locator("summary", has_text="1 worker").press("Enter")
         await expect(stages.nth(1)).to_contain_text(worker.id)
         await _message_is_described(page, app)
-        button = page.get_by_role("button", name=f"Pause second {_EVIL}")
-        await button.focus()
-        await page.keyboard.press("Enter")
+        async with _at_once("pause", page, narrow) as answers:
+            await page.get_by_role("button", name=f"Pause second {_EVIL}").focus()
+            await page.keyboard.press("Enter")
+            await narrow.get_by_role("button", name=f"Pause second {_EVIL}").click()
+        assert sorted(bool(answer["paused"]) for answer in answers) == [False, True]
         paused = narrow.get_by_role("article").nth(1)
         await expect(paused).to_contain_text("Paused", timeout=_WITHIN)
         await expect(paused).to_contain_text("by this machine", timeout=_WITHIN)
@@ -109,7 +114,64 @@ async def test_two_browsers_pause_and_resume_a_stage_by_keyboard(browser: Browse
         await narrow.get_by_role("button", name=f"Resume second {_EVIL}").click()
         await expect(stages.nth(1)).to_contain_text("Running", timeout=_WITHIN)
         await eventually_holds(system.broker, queue, 0)
+        if system.has_management:  # the view of dead letters lists queues
+            await _two_replay_at_once(system, page, narrow)
         assert watched.complaints == other.complaints == []
+
+
+@contextlib.asynccontextmanager
+async def _at_once(path: str, *pages: Page) -> AsyncIterator[list[dict[str, object]]]:
+    """Hold the requests of pages to a route until each has sent one, and yield the list of their answers."""
+    answers: list[dict[str, object]] = []
+    held: list[Route] = []
+    all_held, all_answered = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        held.append(route)
+        if len(held) == len(pages):
+            all_held.set()
+        await all_held.wait()
+        response = await route.fetch()
+        answers.append(await response.json())
+        await route.fulfill(response=response)
+        if len(answers) == len(pages):
+            all_answered.set()
+
+    for page in pages:
+        await page.route(f"**/api/{path}", hold)
+    yield answers
+    await asyncio.wait_for(all_answered.wait(), 120)
+    for page in pages:
+        await page.unroute(f"**/api/{path}")
+
+
+async def _two_replay_at_once(system: System, page: Page, other: Page) -> None:
+    """Replay the same dead letters in two browsers at once, pause it in one, and resume it in the other one."""
+    async with rabbitry.connect(system.broker) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("many.queue")
+        await bury(channel, "many", [b"1"] * 600, queue="many.queue")
+        for each in (page, other):
+            await each.goto(f"{system.url}dead/?app=many")
+            await each.get_by_role("button", name="Replay all…").click(timeout=_WITHIN)
+            await each.get_by_label("Messages a second, at most").fill("1")
+            await expect(each.get_by_role("button", name="Replay 600 messages")).to_be_enabled()
+        async with _at_once("replay", page, other) as answers:
+            for each in (page, other):
+                await each.get_by_role("button", name="Replay 600 messages").click()
+        (refused,) = (str(answer["error"]) for answer in answers if "error" in answer)
+        assert "a replay of the dead letters of 'many' by this machine is running" in refused
+        jobs = [each.get_by_label("Replay or drop") for each in (page, other)]
+        await jobs[0].get_by_role("button", name="Pause").click()
+        await expect(jobs[1]).to_contain_text("paused", timeout=_WITHIN)
+        await jobs[1].get_by_role("button", name="Resume").click()
+        await jobs[0].get_by_role("button", name="Cancel").click(timeout=_WITHIN)
+        for job in jobs:
+            await expect(job).to_contain_text("then cancelled", timeout=_WITHIN)
+        done = [int((await job.inner_text()).split()[1].rstrip(",")) for job in jobs]
+        assert done[0] == done[1]
+        await eventually_holds(system.broker, "many.queue", done[0])
+        await eventually_holds(system.broker, "many.dead", 600 - done[0])
 
 
 async def _message_is_described(page: Page, app: rabbitry.App) -> None:

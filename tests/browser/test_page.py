@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Final, Literal
 
 import pytest
@@ -17,7 +18,9 @@ from tests.browser.watched import Watched
 from tests.support import commands
 from tests.support.brokers import ON_EMBEDDED
 from tests.support.embedded import BrokerProcess
+from tests.support.management import management_url
 from tests.support.ports import free_port
+from tests.support.rabbitmq import RabbitMQ
 
 pytestmark = pytest.mark.timeout(240)
 _WITHIN = 90_000
@@ -352,23 +355,51 @@ async def test_the_narrowest_phone_needs_no_scrolling_sideways(browser: Browser,
     assert watched.complaints == []
 
 
-async def test_a_killed_broker_is_reported_and_the_page_recovers(browser: Browser) -> None:
+@pytest.fixture(params=["embedded", pytest.param("rabbitmq", marks=pytest.mark.faults)])
+def mortal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[BrokerProcess | RabbitMQ, str]]:
+    """A broker to be killed and started again, and the URL of its management API."""
+    if request.param == "rabbitmq":
+        server: RabbitMQ = request.getfixturevalue("own_rabbitmq")
+        yield server, management_url(server)
+        return
     port = free_port()
-    with BrokerProcess() as broker:
-        more = {"RABBITRY_BROKER": broker.url}
-        with commands.service("web", "--port", str(port), more=more) as web:
-            web.wait_for("broker connected")
-            watched = await _open(browser, f"http://127.0.0.1:{port}/monitor/")
-            states = watched.page.locator(".states")
-            await expect(states).to_contain_text("Broker connected", timeout=_WITHIN)
-            broker.kill()
-            await expect(states).to_contain_text("Broker away since", timeout=_WITHIN)
-            await expect(watched.page.locator(".notice.bad")).to_contain_text("The broker is away")
-            broker.start()
-            await expect(states).to_contain_text("Broker connected", timeout=_WITHIN)
-            await _publish(broker.url, {"hostname": "after", "cpu": 0.5, "net": {}})
-            await expect(watched.page.locator(".card[data-host='after']")).to_have_count(1, timeout=_WITHIN)
-            assert watched.complaints == []
+    with BrokerProcess("--data", str(tmp_path), "--management-port", str(port)) as broker:
+        yield broker, f"http://127.0.0.1:{port}"
+
+
+async def test_a_killed_broker_is_reported_and_the_pages_recover(
+    browser: Browser, mortal: tuple[BrokerProcess | RabbitMQ, str]
+) -> None:
+    broker, management = mortal
+    more = {"RABBITRY_BROKER": broker.url, "RABBITRY_MANAGEMENT": management}
+    with commands.service("web", "--port", "0", more=more) as web:
+        web.wait_for("broker connected")
+        url = web.wait_for(r"dashboard on (http://\S+/)")[1]
+        await _declare(broker.url, "before")
+        watched, queues = await _open(browser, f"{url}monitor/"), await _open(browser, f"{url}queues/")
+        states, table = watched.page.locator(".states"), queues.page.locator(".rows")
+        await expect(states).to_contain_text("Broker connected", timeout=_WITHIN)
+        await expect(table).to_contain_text("before", timeout=_WITHIN)
+        broker.kill()
+        await expect(states).to_contain_text("Broker away since", timeout=_WITHIN)
+        await expect(watched.page.locator(".notice.bad")).to_contain_text("The broker is away")
+        await expect(queues.page.locator(".states")).to_contain_text("Management API away", timeout=_WITHIN)
+        await expect(table).to_contain_text("before")  # the last that is known
+        broker.start()
+        await expect(states).to_contain_text("Broker connected", timeout=_WITHIN)
+        await _publish(broker.url, {"hostname": "after", "cpu": 0.5, "net": {}})
+        await expect(watched.page.locator(".card[data-host='after']")).to_have_count(1, timeout=_WITHIN)
+        await _declare(broker.url, "later")
+        await expect(table).to_contain_text("later", timeout=_WITHIN)
+        await expect(table).to_contain_text("before")
+        await expect(queues.page.locator(".states")).to_contain_text("Management API live")
+        await expect(queues.page.locator(".states")).to_contain_text("Telemetry live", timeout=_WITHIN)
+        assert watched.complaints == queues.complaints == []
+
+
+async def _declare(url: str, queue: str) -> None:
+    async with rabbitry.connect(url) as connection:
+        await (await connection.channel()).declare_queue(queue, durable=True)
 
 
 @ON_EMBEDDED

@@ -83,7 +83,9 @@ class App extends Component {
     this.setState({ isAsked: true, error: null });
     try {
       const found = await lookers(agreed)("groups", { vhost, app });
-      this.setState(found.fetches ? { warns: true } : { found, warns: false, agreed, action: null });
+      // A form that was opened before the first answer stays; one about what was there at an earlier look does not.
+      const action = this.state.found ? null : this.state.action;
+      this.setState(found.fetches ? { warns: true } : { found, warns: false, agreed, action });
     } catch (error) {
       this.setState({ error: error.message });
     }
