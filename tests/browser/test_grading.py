@@ -163,8 +163,8 @@ async def test_a_demonstrator_judges_by_the_rubric_and_typed_points_outlive_a_re
     settings = {"RABBITRY_GRADING": str(tmp_path / "grading.toml")}
     files = Files(default_place(database_url))
     earlier, made = (
-        submission(7, "cloud_computing", data, "x.py", identity)
-        for identity, data in (("a0", b"x\ny\n"), ("a1", b"x\nz\n"))
+        submission(7, "cloud_computing", notebook(code(source)), "x.ipynb", identity)
+        for identity, source in (("a0", "x\ny"), ("a1", "x\nz"))
     )
     put = partial(inbox.put, role=ROLES["demonstrator"], assignment=made, exchange="e", message="m")
     with Database(database_url) as database:
@@ -175,8 +175,8 @@ async def test_a_demonstrator_judges_by_the_rubric_and_typed_points_outlive_a_re
             watched = await _opened(browser, f"{web}#/inbox/demonstrator")
             form = await _open_item(watched, "demonstrator")
             await watched.page.keyboard.press("d")
-            await expect(form.locator(".changes .removed")).to_have_text("y")
-            await expect(form.locator(".changes .added")).to_have_text("z")
+            await expect(form.locator(".changes .removed")).to_contain_text("x\\ny")
+            await expect(form.locator(".changes .added")).to_contain_text("x\\nz")
             await watched.page.keyboard.press("n")
             await expect(form.locator(".changes tr.changed")).to_be_focused()
             await watched.page.keyboard.press("d")
@@ -186,8 +186,11 @@ async def test_a_demonstrator_judges_by_the_rubric_and_typed_points_outlive_a_re
             await expect(form.locator(".notice.bad")).to_contain_text("“2,x” is not a number of points for")
             await form.get_by_label("Points").fill("2,25")
             await form.get_by_label(f"Too long {EVIL}").check()
+            await form.get_by_role("button", name="Comment on line 2 of cell 1").click()
+            await form.get_by_label("Your comment on line 2 of cell 1").fill("Why?")
             await watched.page.reload()
             form = await _open_item(watched, "demonstrator")
+            await expect(form.get_by_label("Your comment on line 2 of cell 1")).to_have_value("Why?")
             await expect(form.get_by_label("Points")).to_have_value("2,25")
             await form.get_by_role("button", name="Correct").click()
             await expect(watched.page.locator(".notice.good")).to_contain_text("corrected")
@@ -199,6 +202,7 @@ async def test_a_demonstrator_judges_by_the_rubric_and_typed_points_outlive_a_re
             if one.type == "Assignment"
         ]
     assert (sent["Mark"], sent["OutOf"]) == (2.25, 2.5)
+    assert sent["History"][-1]["comments"] == [{"line": 2, "text": "Why?", "cell": 1}]
     assert sent["Feedback"] == f"{EVIL}: 2.25 of 2.5\n    Too long {EVIL}"
 
 

@@ -264,7 +264,7 @@ def test_people_work_on_the_command_line(more: dict[str, str], run: Run, file: P
         assert "print('hello')" in shown.stdout
         wrong = run("inbox", "decide", identity, "--mark", "12", "--out-of", "10")
         assert (wrong.returncode, "is not possible" in wrong.stderr) == (2, True)
-        for comment, why in (("x=y", "is not LINE=TEXT"), ("9=far", "has the lines 1 to 1")):
+        for comment, why in (("x=y", "is not LINE=TEXT"), ("9=far", "lines here to 1")):
             wrong = run("inbox", "decide", identity, "--mark", "8", "--comment", comment)
             assert (wrong.returncode, why in wrong.stderr) == (2, True), wrong.stderr
         first = ("--mark", "8", "--out-of", "10", "--feedback", "good", "--comment", "1=why = hello?")

@@ -34,8 +34,9 @@ def test_a_line_feed_at_the_end_begins_no_line() -> None:
 @pytest.mark.parametrize(
     ("comments", "solution", "why"),
     [
-        ([LineComment(0, "x")], "a\nb\n", "line 0, and the file has the lines 1 to 2"),
-        ([LineComment(3, "x")], "a\nb\n", "line 3, and the file has the lines 1 to 2"),
+        ([LineComment(0, "x")], "a\nb\n", "line 0, and lines and cells are counted from 1, lines here to 2"),
+        ([LineComment(3, "x")], "a\nb\n", "line 3, and lines .* to 2"),
+        ([LineComment(1, "x", cell=0)], "a", "a comment on cell 0, line 1"),
         ([LineComment(1, " \n")], "a", "must have 1 to"),
         ([LineComment(1, "x" * (LONGEST + 1))], "a", "must have 1 to"),
         ([LineComment(1, "x")] * (MOST + 1), "a", f"at most {MOST}"),
@@ -52,7 +53,8 @@ def test_comments_of_other_programs_are_checked_one_by_one() -> None:
     good: dict[str, Any] = {"line": 2, "text": "good", "more": 1}
     bad: list[Any] = [
         None, [], 7, {}, {"line": 1}, {"line": True, "text": "x"}, {"line": 1.0, "text": "x"}, {"line": 0, "text": "x"},
-        {"line": 1 << 40, "text": "x"}, {"line": 1, "text": 7}, {"line": 1, "text": ""},
+        {"line": 1 << 40, "text": "x"}, {"line": 1, "text": "x", "cell": "1"},
+        {"line": 1, "text": 7}, {"line": 1, "text": ""},
         {"line": 1, "text": "x" * (LONGEST + 1)},
     ]  # fmt: skip
     first = {"line": 1, "text": "\ud800"}
@@ -81,7 +83,7 @@ async def test_comments_travel_through_all_roles_and_stay_when_it_is_marked_agai
     signatures = Signatures({_PUBLIC: _OFFICE}, "refuse")
     wiring = Wiring(replace(Course(), signatures=signatures))
     first = LineComment(1, "a name that says more?\n\0 ü")
-    second = LineComment(2, "right")
+    second = LineComment(2, "right", cell=3)
 
     async def decided(role: str, action: str, decision: Decision) -> None:
         (item,) = await arrived(database, role)

@@ -36,10 +36,11 @@ class Submission(TypedDict):
 
 
 class Comment(TypedDict):
-    """A comment on a line of the file, counted from 1."""
+    """A comment on a line, counted from 1. cell: of a notebook, in which the line is; null for a line of the file."""
 
     line: int
     text: str
+    cell: int | None
 
 
 class Hop(TypedDict):

@@ -1,17 +1,19 @@
 """Comments on lines of a submitted file. They travel in the History, in the hop of the person who made them.
 
-A hop has them as `comments`, a list of objects with `line` and `text`, so that its signature covers them and programs
-that know nothing of them pass them on.
+A hop has them as `comments`, a list of objects with `line`, `text` and, in a notebook, `cell`. Therefore its signature
+covers them, and programs that know nothing of them pass them on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from rabbitry.exceptions import UsageError
 
+MOST_LINES: Final = 1_000_000_000
+"""The largest number of a line or cell."""
 COMMENTS: Final = "comments"
 """The key of a hop."""
 MOST: Final = 200
@@ -24,10 +26,14 @@ MOST_TEXT: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class LineComment:
-    """A comment on a line. line: counted from 1; lines end with a line feed, and are those of the file as text."""
+    """A comment on a line. line: counted from 1; lines end with a line feed, and are those of the file as text.
+
+    cell: of a notebook, counted from 1, in which the line is; None for a line of the file.
+    """
 
     line: int
     text: str
+    cell: int | None = None
 
 
 def check_comments(comments: Sequence[LineComment], solution: str | None) -> None:
@@ -40,10 +46,13 @@ def check_comments(comments: Sequence[LineComment], solution: str | None) -> Non
         raise UsageError(f"a decision has at most {MOST} comments on lines, with {MOST_TEXT} characters in all")
     last = number_of_lines(solution)
     for one in comments:
-        if not 1 <= one.line <= last:
-            raise UsageError(f"a comment on line {one.line}, and the file has the lines 1 to {last}")
+        # A notebook's cells are not counted: reading it takes a process with limits.
+        most = last if one.cell is None else MOST_LINES
+        if not 1 <= one.line <= most or not (one.cell is None or 1 <= one.cell <= MOST_LINES):
+            place = place_of(asdict(one))
+            raise UsageError(f"a comment on {place}, and lines and cells are counted from 1, lines here to {most}")
         if not one.text.strip() or len(one.text) > LONGEST:
-            raise UsageError(f"the comment on line {one.line} must have 1 to {LONGEST} characters")
+            raise UsageError(f"the comment on {place_of(asdict(one))} must have 1 to {LONGEST} characters")
 
 
 def number_of_lines(text: str) -> int:
@@ -56,15 +65,25 @@ def comments_of(hop: Mapping[str, Any]) -> tuple[LineComment, ...]:
     given = hop.get(COMMENTS)
     found, room = [], MOST_TEXT
     for one in given[:MOST] if isinstance(given, list) else ():
-        line, text = (one.get("line"), one.get("text")) if isinstance(one, dict) else (None, None)
-        if not isinstance(line, int) or isinstance(line, bool) or not 1 <= line < 1 << 31 or not isinstance(text, str):
+        line, text, cell = (one.get("line"), one.get("text"), one.get("cell")) if isinstance(one, dict) else [None] * 3
+        if not _is_number(line) or not (cell is None or _is_number(cell)) or not isinstance(text, str):
             continue
         room -= len(text)
         if text.strip() and len(text) <= LONGEST and room >= 0:
-            found.append(LineComment(line, text.encode(errors="replace").decode()))
-    return tuple(sorted(found, key=lambda one: one.line))
+            found.append(LineComment(line, text.encode(errors="replace").decode(), cell))
+    return tuple(sorted(found, key=lambda one: (one.cell or 0, one.line)))
+
+
+def _is_number(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_LINES
 
 
 def as_sent(comments: Sequence[LineComment]) -> list[dict[str, Any]]:
     """Return comments as the value of a hop's `comments`."""
-    return [asdict(one) for one in comments]
+    return [{name: value for name, value in asdict(one).items() if value is not None} for one in comments]
+
+
+def place_of(comment: Mapping[str, Any]) -> str:
+    """Return the place of a comment, given as JSON data, for people."""
+    cell = comment.get("cell")
+    return f"line {comment['line']}" if cell is None else f"cell {cell}, line {comment['line']}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
-from rabbitry.apps.grading.comments import as_sent, comments_of
+from rabbitry.apps.grading.comments import comments_of
 from rabbitry.apps.grading.message import is_text
 
 LONGEST: Final = 200_000
@@ -47,7 +48,7 @@ def beginning(text: str) -> str:
 def comments_in(hops: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the comments on lines of a History with the role and the name of the person who made each."""
     return [
-        {**one, "role": str(hop.get("role") or ""), "who": str(hop.get("who") or "")}
+        {**asdict(one), "role": str(hop.get("role") or ""), "who": str(hop.get("who") or "")}
         for hop in hops
-        for one in as_sent(comments_of(hop))
+        for one in comments_of(hop)
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from rabbitry.apps.grading.rubric import Score
 
 app: typer.Typer = typer.Typer()
+_PLACE = re.compile(r"(?:([0-9]{1,9}):)?([0-9]{1,9})=(.*\S.*)", re.DOTALL)
+"""A comment as it is typed: cell, line and text."""
 RoleOption = Annotated[
     str | None, typer.Option("--role", metavar="ROLE", help="demonstrator, assistant or coordinator.")
 ]
@@ -93,6 +96,7 @@ def show(
 
     Example: rabbitry grading inbox show 3f2a
     """
+    from rabbitry.apps.grading.comments import place_of
     from rabbitry.apps.grading.records.inbox import item
     from rabbitry.apps.grading.showing import comments_in
 
@@ -114,7 +118,7 @@ def show(
         ("mark", mark_of(assignment.get("Mark"), assignment.get("OutOf"))),
         ("feedback", assignment.get("Feedback") or ""),
         *(("remark", remark) for remark in assignment.remarks),
-        *(("comment", f"line {one['line']} ({one['who']}): {one['text']}") for one in comments_in(assignment.history)),
+        *(("comment", f"{place_of(one)} ({one['who']}): {one['text']}") for one in comments_in(assignment.history)),
     ):
         if value:
             print(f"{name:10}{one_line(str(value))}")
@@ -167,7 +171,11 @@ Points = Annotated[
 ]
 Comment = Annotated[
     list[str] | None,
-    typer.Option(metavar="LINE=TEXT", help="A comment on a line of the file; once for each.", show_default=False),
+    typer.Option(
+        metavar="[CELL:]LINE=TEXT",
+        help="A comment on a line of the file, or of a notebook's cell; once for each.",
+        show_default=False,
+    ),
 ]
 SendBack = Annotated[
     str | None,
@@ -234,10 +242,10 @@ def _comments(texts: list[str]) -> tuple[LineComment, ...]:
 
     found = []
     for text in texts:
-        line, _, said = text.partition("=")
-        if not (line.isascii() and line.isdecimal() and len(line) < 10 and said.strip()):
-            raise UsageError(f"--comment {text!r} is not LINE=TEXT")
-        found.append(LineComment(int(line), said.strip()))
+        place = _PLACE.fullmatch(text)
+        if place is None:
+            raise UsageError(f"--comment {text!r} is not LINE=TEXT, or CELL:LINE=TEXT for a notebook")
+        found.append(LineComment(int(place[2]), place[3].strip(), None if place[1] is None else int(place[1])))
     return tuple(found)
 
 

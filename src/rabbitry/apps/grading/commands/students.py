@@ -194,6 +194,7 @@ async def _watch_status(id: str, ask: Ask, url: str, *, as_json: bool) -> int:
 
 
 def _show_status(found: Mapping[str, Any], before: Mapping[str, Any] | None, *, as_json: bool) -> None:
+    from rabbitry.apps.grading.comments import place_of
     from rabbitry.apps.grading.deadlines import said
 
     if as_json:
@@ -211,6 +212,6 @@ def _show_status(found: Mapping[str, Any], before: Mapping[str, Any] | None, *, 
         text = hop["remark"] or hop["feedback"] or ""
         print(one_line(f"{hop['at'][:19]}  {hop['status']:10} by {hop['role']} {hop['who']}{mark}  {text}"), flush=True)
         for one in hop.get("comments", ()):  # an older coordinator answers without
-            print("   ", one_line(f"line {one['line']}: {one['text']}"), flush=True)
+            print("   ", one_line(f"{place_of(one)}: {one['text']}"), flush=True)
     if not found["history"]:
         print(one_line(found["status"]))

@@ -117,7 +117,10 @@ export class Decide extends Component {
   act = (action, isSure = false) => async () => {
     const { role, item } = this.props;
     const verdict = { action, item: item.item, who: this.state.who.trim() };
-    const comments = Object.entries(this.state.comments).map(([line, text]) => ({ line: Number(line), text: text.trim() }));
+    const comments = Object.entries(this.state.comments).map(([at, text]) => {
+      const [line, cell] = at.split(":").map(Number).reverse(); // "line", or "cell:line" in a notebook
+      return { line, text: text.trim(), cell: cell ?? null };
+    });
     verdict.comments = comments.filter(({ text }) => text !== "");
     if (action === "correct" && item.rubric.length > 0) {
       const scores = this.scores();

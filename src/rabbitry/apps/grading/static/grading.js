@@ -201,7 +201,7 @@ class Submission extends Component {
           ${hop.doubt !== null && html`<p class="notice warn">Not signed by a role that may: ${visible(hop.doubt)}.</p>`}
           ${hop.remark !== null && html`<p class="notice warn">${visible(hop.remark)}</p>`}
           ${hop.feedback !== null && html`<pre class="feedback">${visible(hop.feedback)}</pre>`}
-          ${hop.comments.map(({ line, text: said }) => html`<p class="said">Line ${line}: ${visible(said)}</p>`)}
+          ${hop.comments.map(({ cell, line, text: said }) => html`<p class="said">${cell === null ? "" : `Cell ${cell}, `}Line ${line}: ${visible(said)}</p>`)}
         </li>`)}</ol>
         ${waiting && ANSWERING.some((role) => me().inboxes.includes(role)) && html`<${AnswerRequest} key=${waiting.id} to=${waiting} who=${who} done=${reload} />`}
         ${!waiting && found.status === "confirmed" && me().submits && html`<${AskAgain} of=${found} done=${reload} />`}`}

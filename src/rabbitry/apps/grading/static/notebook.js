@@ -2,8 +2,6 @@
 import { html } from "../../static/html.js";
 import { visible } from "./text.js";
 
-const coloured = ([text, kind]) => (kind === null ? visible(text) : html`<span class=${`code-${kind}`}>${visible(text)}</span>`);
-
 // Draws marks ([kind, text]) of a text in Markdown: elements open and close as in the list.
 function markdown(marks) {
   const open = [{ children: [] }];
@@ -27,11 +25,11 @@ function output(id, { kind, text, picture }) {
   return html`<pre class=${`output ${kind}`}>${visible(text)}</pre>`;
 }
 
-// Props: id (of the submission), cells.
-export function Notebook({ id, cells }) {
+// Props: id (of the submission), cells, code(cell, number) (draws the code of a cell, counted from 1).
+export function Notebook({ id, cells, code }) {
   return html`<div class="notebook" tabindex="0" role="region" aria-label="The notebook">
-    ${cells.map((cell) => html`<section class=${cell.kind}>
-      ${cell.kind === "code" ? html`<pre class="source"><code>${cell.pieces.map(coloured)}</code></pre>` : markdown(cell.marks)}
+    ${cells.map((cell, index) => html`<section key=${index} class=${cell.kind}>
+      ${cell.kind === "code" ? code(cell, index + 1) : markdown(cell.marks)}
       ${cell.outputs.map((one) => output(id, one))}</section>`)}
   </div>`;
 }

@@ -21,27 +21,26 @@ function linesOf(pieces) {
 
 const coloured = ([text, kind]) => (kind === null ? visible(text) : html`<span class=${`code-${kind}`}>${visible(text)}</span>`);
 
-// Props: number, pieces, mine (the text of one's own comment, if any), earlier (comments), isCurrent, on (functions; null to read).
+// Props: number, place (of the lines, for their labels), pieces, mine (the text of one's own comment, if any), earlier (comments), isCurrent, on (functions; null to read).
 class Line extends Component {
   shouldComponentUpdate(next) {
     return ["mine", "earlier", "isCurrent", "pieces"].some((name) => next[name] !== this.props[name]);
   }
 
-  render({ number, pieces, mine, earlier, isCurrent, on }) {
+  render({ number, pieces, mine, earlier, isCurrent, on, place }) {
     return html`<li data-line=${number}>
       ${on === null ? html`<span class="line-number">${number}</span>`
-        : html`<button type="button" class="line-number" tabindex=${isCurrent ? 0 : -1} aria-label=${`Comment on line ${number}`}
+        : html`<button type="button" class="line-number" tabindex=${isCurrent ? 0 : -1} aria-label=${`Comment on line ${number}${place}`}
             onClick=${() => on.open(number)}>${number}</button>`}
       <code>${pieces.map(coloured)}</code>
       ${earlier?.map(({ text, role, who }) => html`<p class="said"><b>${visible(role)} ${visible(who)}:</b> ${visible(text)}</p>`)}
-      ${mine !== undefined && html`<textarea class="said" rows="2" maxlength=${LONGEST} aria-label=${`Your comment on line ${number}`}
+      ${mine !== undefined && html`<textarea class="said" rows="2" maxlength=${LONGEST} aria-label=${`Your comment on line ${number}${place}`}
         value=${mine} onInput=${(event) => on.type(number, event.currentTarget.value)} onBlur=${() => on.leave(number)} />`}
     </li>`;
   }
 }
 
-// Props: of (pieces, is_cut), earlier ([{line, text, role, who}]), mine ({line: text}; null to read only),
-// change(comments).
+// Props: pieces, earlier ([{line, text, role, who}]), mine ({line: text}; null to read only), change(comments), place.
 // Keys: j, k and the arrows choose a line, Enter comments on it, Escape leaves the comment, n and p go to the next and
 // the previous comment.
 class Lines extends Component {
@@ -49,7 +48,7 @@ class Lines extends Component {
 
   constructor(props) {
     super(props);
-    this.lines = linesOf(props.of.pieces);
+    this.lines = linesOf(props.pieces);
     this.state = { current: 1 };
     this.byLine = new Map();
     for (const one of props.earlier) this.byLine.set(one.line, [...(this.byLine.get(one.line) ?? []), one]);
@@ -94,23 +93,47 @@ class Lines extends Component {
     return lines.find((one) => step * (one - line) > 0) ?? line;
   }
 
-  render({ of, mine }, { current }) {
+  render({ mine, place = "" }, { current }) {
     return html`<ol class="solution lines" ref=${this.list} onKeyDown=${this.on && this.onKey} tabindex=${this.on ? null : 0}
-        aria-label="The solution">
-      ${this.lines.map((pieces, index) => html`<${Line} key=${index} number=${index + 1} pieces=${pieces} on=${this.on}
+        aria-label=${`The solution${place}`}>
+      ${this.lines.map((pieces, index) => html`<${Line} key=${index} number=${index + 1} place=${place} pieces=${pieces} on=${this.on}
         isCurrent=${index + 1 === current} mine=${mine?.[index + 1]} earlier=${this.byLine.get(index + 1)} />`)}
-    </ol>
-    ${of.is_cut && html`<p class="nothing">Only the beginning is shown.</p>`}
-    ${this.on && html`<p class="keys">On a line's number: <kbd>j</kbd> <kbd>k</kbd> choose a line, <kbd>Enter</kbd> comments on it, <kbd>Esc</kbd> goes back to the
-      line, <kbd>n</kbd> <kbd>p</kbd> go to the next and previous comment.</p>`}`;
+    </ol>`;
   }
 }
 
-// A solution as a person can read it best. Props: id (of the submission), those of Lines, and of.is_binary, of.notebook.
-export function Solution(props) {
-  const { id, of } = props;
+// The comments in a cell, with their lines as keys. mine: {"line": text, "cell:line": text}.
+function inCell(mine, cell) {
+  if (mine === null) return null;
+  const start = `${cell}:`;
+  return Object.fromEntries(Object.entries(mine).filter(([at]) => at.startsWith(start)).map(([at, text]) => [at.slice(start.length), text]));
+}
+
+// Props: cell (its number), of (the cell), and earlier, mine and change of the whole notebook.
+class Cell extends Component {
+  earlier = this.props.earlier.filter(({ cell }) => cell === this.props.cell);
+
+  change = (comments) => {
+    const { cell, mine, change } = this.props;
+    const others = Object.entries(mine).filter(([at]) => !at.startsWith(`${cell}:`));
+    change(Object.fromEntries([...others, ...Object.entries(comments).map(([line, text]) => [`${cell}:${line}`, text])]));
+  };
+
+  render({ cell, of, mine }) {
+    return html`<${Lines} pieces=${of.pieces} earlier=${this.earlier} mine=${inCell(mine, cell)} change=${this.change} place=${` of cell ${cell}`} />`;
+  }
+}
+
+// A solution as a person can read it best. Props: id (of the submission), of (pieces, notebook, is_binary, is_cut), earlier
+// ([{cell, line, text, role, who}]), mine ({line: text}, in a notebook {"cell:line": text}; null to read only), change(comments).
+export function Solution({ id, of, earlier, mine, change }) {
   if (of.is_binary) return html`<p class="nothing">The file is not text and can't be shown here.</p>`;
-  if (of.notebook === null) return html`<${Lines} ...${props} />`;
-  return html`<${Notebook} id=${id} cells=${of.notebook} />
-    <details><summary>The notebook's file, line by line</summary><${Lines} ...${props} /></details>`;
+  return html`
+    ${of.notebook === null
+      ? html`<${Lines} pieces=${of.pieces} earlier=${earlier.filter(({ cell }) => cell === null)} mine=${mine} change=${change} />`
+      : html`<${Notebook} id=${id} cells=${of.notebook} code=${(cell, number) => html`<${Cell} cell=${number} of=${cell} earlier=${earlier}
+          mine=${mine} change=${change} />`} />`}
+    ${of.is_cut && of.notebook === null && html`<p class="nothing">Only the beginning is shown.</p>`}
+    ${mine !== null && html`<p class="keys">On a line's number: <kbd>j</kbd> <kbd>k</kbd> choose a line, <kbd>Enter</kbd> comments on it, <kbd>Esc</kbd> goes
+      back to the line, <kbd>n</kbd> <kbd>p</kbd> go to the next and previous comment.</p>`}`;
 }
