@@ -1,4 +1,4 @@
-"""The command `rabbitry` of a page, as a fork of the launcher of its machine: `command.py SOCKET ARGUMENT…`.
+"""A module that a page runs, as a fork of the launcher of its machine: `command.py SOCKET MODULE ARGUMENT…`.
 
 It imports little, is started without the modules of the environment, and passes on signals and the exit code.
 """
@@ -14,11 +14,11 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Have the command forked, and end as it does."""
+    """Have the module forked, and end as it does."""
     launcher = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     launcher.connect(sys.argv[1])
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    job = ("rabbitry", sys.argv[2:], dict(os.environ), os.getcwd())
+    job = (sys.argv[2], sys.argv[3:], dict(os.environ), os.getcwd())
     socket.send_fds(launcher, [json.dumps(job).encode()], [theirs.fileno(), 0, 1, 2])
     theirs.close()
     pid, [descriptor], _, _ = socket.recv_fds(ours, 64, 1)
