@@ -91,7 +91,7 @@ docs: $(VENV)/.dev
 
 # Takes the pictures of the dashboard in docs/img anew, of a real system in a headless Chromium.
 pictures: $(VENV)/.dev
-	@RABBITRY_PICTURES=docs/img exec $(PYTHON) -m pytest -q tests/browser/test_pictures.py
+	@RABBITRY_PICTURES=docs/img exec $(PYTHON) -m pytest -q -m "" tests/browser/test_pictures.py
 
 # Builds sdist and wheel into dist/, and tries the wheel alone with each of these Pythons that is here; others:
 # make dist ARGS=3.14

@@ -212,6 +212,7 @@ async def _shoot(page: Page, folder: Path, name: str) -> None:
         await page.screenshot(path=folder / f"{name}-{scheme}.png")
 
 
+@pytest.mark.faults  # 15 s of CPU, for pages that have tests of their own
 async def test_pictures_are_taken(browser: Browser, company: tuple[str, str], tmp_path: Path) -> None:
     dashboard, broker = company
     folder = Path(os.environ.get("RABBITRY_PICTURES", tmp_path))
