@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from enum import IntEnum as IntMembers
     from typing import NamedTuple as Fields
 else:
-    from collections import namedtuple
+    import inspect  # asyncio has imported it
 
-    _Place = type(namedtuple("_First", "first").first)
+    _Place = type(inspect.FullArgSpec.args)
     """The type of the descriptors of named tuples, which are as fast to read as slots."""
     _places = []
     """The descriptors of the fields of all classes: that of the first field, the second, …"""
@@ -46,8 +46,6 @@ else:
         @property
         def __signature__(cls):
             """The parameters of a class's constructor, for `help` and `inspect.signature`."""
-            import inspect  # takes a tenth of the client's import time
-
             made, types, defaults = inspect.Parameter, inspect.get_annotations(cls), cls._field_defaults
             return inspect.Signature(
                 made(name, made.POSITIONAL_OR_KEYWORD, default=defaults.get(name, made.empty), annotation=types[name])
@@ -112,11 +110,10 @@ else:
             cls._members = {}
             for member, value in namespace.items():
                 if not member.startswith("_"):
-                    made = cls._members[value] = (
-                        int.__new__(cls, value) if issubclass(cls, int) else object.__new__(cls)
-                    )
+                    made = int.__new__(cls, value) if issubclass(cls, int) else object.__new__(cls)
                     made.name, made.value = member, value
                     setattr(cls, member, made)
+                    cls._members[value] = made
             return cls
 
         def __iter__(cls):
