@@ -19,7 +19,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 _MOST_CELLS = 1_000  # of a notebook's code
 _MOST_ERRORS = 20  # of a notebook's cells that are shown
@@ -116,12 +116,12 @@ def _run_notebook(checks_file: str, notebook: str, send: Callable[..., None]) ->
             code = client.km.provisioner.process.poll()
             why = "used more CPU time than the part allows" if code == -signal.SIGXCPU else type(error).__name__
             print(f"{place}: the kernel ended: {why}", file=sys.stderr, flush=True)
-            os._exit(1)
+            _end(client, 1)
         reply = replies[0] if replies else {}
         if any(one.get("source") == "ask_exit" for one in reply.get("payload") or ()):
             # The kernel may take some further cells before it ends; how many depends on how busy the machine is.
             print(f"{place}: it ends the kernel", file=sys.stderr, flush=True)
-            os._exit(1)
+            _end(client, 1)
         if reply.get("status") == "ok":
             return None
         return _sendable(f"{reply.get('ename', 'stopped')}: {reply.get('evalue', '')}")
@@ -140,7 +140,13 @@ def _run_notebook(checks_file: str, notebook: str, send: Callable[..., None]) ->
         send(event="done", test=name, passed=why is None, why=why or "")
     send(event="ended")
     sys.stdout.flush()
-    os._exit(0)  # the sandbox ends the kernel
+    _end(client, 0)
+
+
+def _end(client: Any, code: int) -> NoReturn:
+    """End the kernel, which has a session of its own, so that the weak sandbox may not reach it, and this process."""
+    client.km.provisioner.process.kill()
+    os._exit(code)
 
 
 def _client() -> tuple[Any, list[dict[str, Any]]]:
