@@ -78,7 +78,7 @@ class Paid(TypedDict):
 def test_numbers_and_typed_dictionaries_are_compared_too(
     type_: type[object], fitting: list[object], wrong: list[object]
 ) -> None:
-    key = make_key("key", type_)
+    key = make_key("key", type_, 1)
     for value in fitting:
         check_value(key, value, encode(value))
     for value in wrong:
@@ -114,7 +114,7 @@ def test_handlers_take_the_type_of_their_key() -> None:
         app.stage(order)(wrong)
     app.stage(order)(raw)
     assert app.stages["raw"].key == "order"
-    with pytest.raises(rabbitry.AppError, match=r"app 'typed', key 'order': its type is .*Order.* already"):
+    with pytest.raises(rabbitry.AppError, match=r"app 'typed', key 'order': it is version 1 of .*Order.* already"):
         app.key("order", str)
     with pytest.raises(rabbitry.AppError, match=r"key 'odd': type=.*can't be decoded"):
         app.key("odd", rabbitry.App)

@@ -144,6 +144,24 @@ def take(order: Order) -> None: ...
 """
 
 
+def test_old_workers_leave_messages_of_a_version_that_has_risen_to_new_ones() -> None:
+    def version_of(type_: type[object], version: int) -> dict[str, Any]:
+        app = rabbitry.App("risen")
+        key = app.key("in", type_, version=version)
+
+        def take(value: bytes) -> None: ...
+
+        take.__annotations__["value"] = type_
+        app.stage(key)(take)
+        return document(app.spec())
+
+    old, new = version_of(int, 1), version_of(str, 1)
+    assert [change.what for change in changes(old, new)] == ["waiting", "rolling"]
+    risen = version_of(str, 2)
+    assert [change.what for change in changes(old, risen)] == ["waiting"]
+    check_document(risen, "the new one")
+
+
 def test_two_versions_are_compared_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 

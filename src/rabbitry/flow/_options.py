@@ -12,6 +12,7 @@ from rabbitry.exceptions import UsageError
 from rabbitry.flow._rate import MOST, parse_rate
 from rabbitry.flow.exceptions import AppError
 
+MOST_VERSION: Final = (1 << 31) - 1
 MOST_TOTAL: Final = 100
 """The most calls at once of all workers together: each has a queue."""
 MOST_UNACKED: Final = 65_535
@@ -122,12 +123,13 @@ _RULES: Final[Mapping[str, _Rule]] = {
 }
 
 
-_OF_JOINS: Final[Mapping[str, _Rule]] = {
+_OF_OTHERS: Final[Mapping[str, _Rule]] = {
+    "version": (lambda value: _is_count(value) and value <= MOST_VERSION, f"a whole number, 1 to {MOST_VERSION}"),  # type: ignore[operator] # a count
     "of": (lambda value: bool(value) and _is_name(value), "the name of a stage"),
     "late": (lambda value: value in ("dead", "join"), "'dead' or 'join'"),
     "store": (_optional(lambda value: isinstance(value, str)), "the URL of a database, or None"),
 }
-"""Options that only a join has."""
+"""Options that stages do not have: those of joins, and of keys."""
 
 
 def check_options(what: str, options: Mapping[str, object], unknown: Iterable[str]) -> None:
@@ -137,6 +139,6 @@ def check_options(what: str, options: Mapping[str, object], unknown: Iterable[st
         hint = f"; did you mean {close[0]}=?" if close else ""
         raise AppError(f"{what}: unknown option {name}={hint or ''}" + f" (options are {', '.join(_RULES)})")
     for name, value in options.items():
-        check, words = _RULES.get(name) or _OF_JOINS[name]
+        check, words = _RULES.get(name) or _OF_OTHERS[name]
         if not check(value):
             raise AppError(f"{what}: {name}={value!r}: must be {words}")

@@ -10,7 +10,7 @@ from rabbitry.exceptions import UsageError
 from rabbitry.flow import _tracing
 from rabbitry.flow.codec import encode
 from rabbitry.flow.key import Key, check_value, name_of
-from rabbitry.flow.message import EXPIRES, Message, Publication, first_properties, with_given
+from rabbitry.flow.message import EXPIRES, VERSION, Message, Publication, first_properties, with_given
 from rabbitry.flow.outgoing import Outgoing, extra_of, properties_of
 from rabbitry.flow.spec import AppSpec
 from rabbitry.flow.timing import Timing, expiry_of
@@ -71,6 +71,8 @@ def addressed(
     if not spec.leads_somewhere(key):
         keys = ", ".join(sorted(set(spec.keys)))
         raise UsageError(f"key {key!r} leads nowhere in app {spec.name!r}; it has {keys}")
+    if (version := spec.version_of(key)) > 1:
+        properties = properties._replace(headers={**(properties.headers or {}), VERSION: version})
     message = Publication(spec.exchange_of(key), key, body, properties, mandatory=spec.is_required(key))
     return message if timing is None else _timed(spec, message, timing)
 

@@ -31,7 +31,18 @@ from rabbitry.amqp.protocol.properties import (
 from rabbitry.amqp.protocol.tables import Table, encode_short, encode_table, encode_text
 from rabbitry.flow import _tracing
 from rabbitry.flow.codec import BYTES, JSON, TEXT
-from rabbitry.flow.message import ATTEMPT, EXPIRES, PART, WAIT, attempt_of, properties_of, text_header, wait_of
+from rabbitry.flow.message import (
+    ATTEMPT,
+    EXPIRES,
+    PART,
+    VERSION,
+    WAIT,
+    attempt_of,
+    properties_of,
+    text_header,
+    version_of,
+    wait_of,
+)
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import Delivery
@@ -50,7 +61,7 @@ _FLAG_BYTES: Final = _WITH_CORRELATION.to_bytes(2, "big")
 _FLAGS_AT: Final = PROPERTIES_AT - 2
 _NEEDED: Final = FLAG_CONTENT_TYPE | FLAG_HEADERS | FLAG_DELIVERY_MODE | FLAG_CORRELATION_ID
 _READ_NAMES: Final = tuple(
-    name.encode() for name in (ATTEMPT, WAIT, PART, EXPIRES, _tracing.TRACEPARENT, _tracing.TRACESTATE)
+    name.encode() for name in (ATTEMPT, WAIT, PART, EXPIRES, VERSION, _tracing.TRACEPARENT, _tracing.TRACESTATE)
 )
 _TIMESTAMP: Final = struct.Struct(">Q")
 _SIZE: Final = struct.Struct(">I")
@@ -61,7 +72,8 @@ class Trail(NamedTuple):
 
     wait: seconds that it has still to wait. correlation: the id of the first message of its chain. trace: its
     W3C trace context, as the fields of a table; empty if it has none. part: the header that makes it a part of a job;
-    empty if it is none. expires: the header that says when it expires; empty if it never does.
+    empty if it is none. expires: the header that says when it expires; empty if it never does. version: that of its
+    type.
     """
 
     attempt: int
@@ -70,6 +82,7 @@ class Trail(NamedTuple):
     trace: bytes
     part: str = ""
     expires: str = ""
+    version: int = 1
 
 
 @lru_cache
@@ -137,6 +150,7 @@ def _read_by_name(delivery: Delivery) -> Trail:
         trace_fields(_tracing.carried(headers)),
         text_header(headers, PART) or "",
         text_header(headers, EXPIRES) or "",
+        version_of(headers),
     )
 
 
@@ -146,15 +160,17 @@ def trace_fields(headers: Table) -> bytes:
 
 
 def next_properties(
-    app: str, cause: Trail, content_type: str, type_name: str, trace: bytes | None = None
+    app: str, cause: Trail, content_type: str, type_name: str, trace: bytes | None = None, version: int = 1
 ) -> EncodedProperties:
     """Return the properties of what a stage makes of a message; the client gives the id.
 
-    trace: the trace context in the handler at its end, None if that is the message's.
+    trace: the trace context in the handler at its end, None if that is the message's. version: of the result's type.
     """
     trace = cause.trace if trace is None else trace
     if cause.part:
         trace += trace_fields({PART: cause.part})
+    if version > 1:
+        trace += trace_fields({VERSION: version})
     before = _head(content_type, len(trace)) + trace + _PERSISTENT
     after = _TIMESTAMP.pack(int(time.time())) + _tail(type_name, app)
     if not cause.correlation:
@@ -216,7 +232,13 @@ def with_headers(given: Given, headers: Table) -> Given:
 
 
 def next_properties_with(
-    app: str, cause: Trail, content_type: str, type_name: str, given: Given, trace: bytes | None = None
+    app: str,
+    cause: Trail,
+    content_type: str,
+    type_name: str,
+    given: Given,
+    trace: bytes | None = None,
+    version: int = 1,
 ) -> EncodedProperties:
     """Return the properties of a value for which its handler gives some; see `next_properties`.
 
@@ -226,6 +248,8 @@ def next_properties_with(
     fields = _ATTEMPT_FIELD + own + given.headers
     if cause.part:
         fields += trace_fields({PART: cause.part})
+    if version > 1:
+        fields += trace_fields({VERSION: version})
     correlation = b"%c%b" % (len(cause.correlation), cause.correlation) if cause.correlation else b""
     before = b"".join(
         (

@@ -472,7 +472,7 @@ class App:
 
         return register if function is None else register(function)
 
-    def key(self, name: str, type: type[T]) -> Key[T]:
+    def key(self, name: str, type: type[T], *, version: int = 1) -> Key[T]:
         """Declare the type of the messages with a routing key, and return a `Key` to be used in its place.
 
         What is published with it, or with its name, must be of this type: type checkers see it with the `Key`, and
@@ -482,19 +482,24 @@ class App:
         Args:
             name: The routing key.
             type: The type of a message's value, as a handler's.
+            version: Raised with a change of the type after which older workers can't read the messages. Each message
+                says its version; workers leave one that is newer than their own to workers that know it.
 
         Raises:
-            AppError: The key has another type already, or the type can't be decoded.
+            AppError: The key has another type or version already, or the type can't be decoded.
         """
         what = f"app {self.name!r}, key {name!r}"
-        check_options(what, {"key": name}, ())
+        check_options(what, {"key": name, "version": version}, ())
         try:
-            key = make_key(name, type)
+            key = make_key(name, type, version)
         except (TypeError, ValueError) as error:
             raise AppError(f"{what}: type={type!r} can't be decoded: {error}") from error
         known = self._types.setdefault(name, key)
-        if known.type != type:
-            raise AppError(f"{what}: its type is {known.type} already, and can't be {type} too")
+        if (known.type, known.version) != (type, version):
+            raise AppError(
+                f"{what}: it is version {known.version} of {known.type} already, and can't be version {version} of "
+                f"{type} too"
+            )
         return key
 
     def output(

@@ -20,10 +20,12 @@ class Key(Generic[_T]):
     Attributes:
         name: The routing key.
         type: The type of a message's value.
+        version: Rises with each change of the type after which older workers can't read the messages.
     """
 
     name: str
     type: type[_T]
+    version: int
     _codec: Codec = field(repr=False, compare=False)
 
     def __str__(self) -> str:
@@ -31,9 +33,9 @@ class Key(Generic[_T]):
         return self.name
 
 
-def make_key(name: str, type_: type[_T]) -> Key[_T]:
+def make_key(name: str, type_: type[_T], version: int) -> Key[_T]:
     """Make a key. Raises TypeError for a type that no JSON can be decoded to."""
-    return Key(name, type_, Codec(type_))
+    return Key(name, type_, version, Codec(type_))
 
 
 def check_value(key: Key[Any], value: object, encoded: Encoded) -> None:

@@ -45,9 +45,12 @@ PART: Final = "x-rabbitry-part"
 EXPIRES: Final = "x-rabbitry-expires"
 """When a message that no worker has taken expires; see `timing`."""
 
+VERSION: Final = "x-rabbitry-version"
+"""The version of the type of a message, if it is above 1; see `Key`."""
+
 _OWN: Final = frozenset(
     {ATTEMPT, WAIT, REASON, STAGE, EXCHANGE, ROUTING_KEY, QUEUE, FAILED_AT, NODE, INTERRUPTED, UNCOUNTED, REPLAYED,
-     PART, EXPIRES, ERROR, TRACEBACK, CUT}
+     PART, EXPIRES, VERSION, ERROR, TRACEBACK, CUT}
 )  # fmt: skip
 """Headers that flow writes and reads. Other names that begin so are for the apps of Rabbitry."""
 _MOST_ATTEMPTS: Final = 1 << 31
@@ -278,6 +281,11 @@ def again(
     if not is_counted:
         own[UNCOUNTED] = 1 + count_in(headers, UNCOUNTED)
     return fit(_kept(properties), headers, own, limit)
+
+
+def version_of(headers: Table) -> int:
+    """Return the version of a message's type."""
+    return max(1, count_in(headers, VERSION))
 
 
 class Death(NamedTuple):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 VERSION: Final = "3.0.0"
 """The version of AsyncAPI (https://www.asyncapi.com/docs/reference/specification/v3.0.0)."""
 QUEUE: Final = "x-rabbitry-queue"
+VERSION_OF_TYPE: Final = "x-rabbitry-version"
+"""The member of a message with the version of its type, if that is above 1; see `Key`."""
 _BINDING: Final = "0.3.0"
 """The version of AsyncAPI's AMQP bindings."""
 _DEFS: Final = "#/$defs/"
@@ -61,12 +63,13 @@ def document(spec: AppSpec) -> dict[str, Any]:
     schemas: dict[str, Any] = {}
     for stage in spec.stages.values():
         name = _name(stage.name, operations)
-        messages[name] = _message(name, stage.value_codec, schemas)
+        messages[name] = _message(name, stage.value_codec, schemas) | _version(spec, stage.key)
         operations[name] = _operation("receive", _channel(channels, spec, stage, name), name) | {QUEUE: stage.queue}
     for key, output in spec.outputs.items():
         name = _name(key, operations)
         typed = spec.types.get(key)
         messages[name] = {"name": name} if typed is None else _message(name, Codec(typed.type), schemas)
+        messages[name] |= _version(spec, key)
         operations[name] = _operation("send", _channel(channels, spec, output, name), name)
         if output.queue is not None:
             operations[name][QUEUE] = output.queue
@@ -84,7 +87,8 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
     """Compare two documents of an app, and return what programs of one version can't read of the other.
 
     A field that is new needs a default, and one that is no longer there must have had one: then either version reads
-    the messages of the other. An unknown field is ignored, unless the type forbids it.
+    the messages of the other. An unknown field is ignored, unless the type forbids it. If the version of a type has
+    risen, old workers leave its messages to new ones.
     """
     mine, others = _received(old), _received(new)
     for name, operation in mine.items():
@@ -98,6 +102,8 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
         was, will = _payload(old, name), _payload(new, name)
         for gap in gaps(was, old, will, new):
             yield Change(name, "waiting", gap)
+        if _version_in(new, name) > _version_in(old, name):
+            continue  # old workers leave them to new ones
         for gap in gaps(will, new, was, old):
             yield Change(name, "rolling", gap)
 
@@ -141,6 +147,7 @@ class _Operation(msgspec.Struct):
 
 class _Message(msgspec.Struct):
     contentType: str = JSON  # noqa: N815 - AsyncAPI's name
+    version: int = msgspec.field(default=1, name=VERSION_OF_TYPE)
     payload: _Schema | UnsetType = UNSET
 
 
@@ -167,6 +174,17 @@ def _payload(document: Mapping[str, Any], name: str) -> dict[str, Any]:
     media = message.get("contentType", JSON)
     payload: dict[str, Any] = message.get("payload", {})
     return payload | ({} if media == JSON else {"contentMediaType": media})
+
+
+def _version(spec: AppSpec, key: str) -> dict[str, Any]:
+    version = spec.version_of(key)
+    return {VERSION_OF_TYPE: version} if version > 1 else {}
+
+
+def _version_in(document: Mapping[str, Any], name: str) -> int:
+    """Return the version of the type of an operation's messages."""
+    found: int = document["components"]["messages"].get(name, {}).get(VERSION_OF_TYPE, 1)
+    return found
 
 
 def _name(text: str, taken: Mapping[str, object]) -> str:

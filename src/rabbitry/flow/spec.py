@@ -108,6 +108,11 @@ class AppSpec:
         """Return the name of the exchange that messages with `key` are published to."""
         return self.exchanges.get(key, self.exchange)
 
+    def version_of(self, key: str) -> int:
+        """Return the version of the type of the messages with `key`."""
+        typed = self.types.get(key)
+        return 1 if typed is None else typed.version
+
     def is_required(self, key: str) -> bool:
         """Return whether somebody must take a message with `key`."""
         output = self.outputs.get(key)

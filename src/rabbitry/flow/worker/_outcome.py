@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 FEWEST_DELIVERIES: Final = 3
 """The least number of attempts before a suspect becomes a dead letter, even if its stage allows only one: the worker
 may have died for another reason."""
+_LONGEST_PAUSE: Final = 30.0
+"""Seconds after which a message of a version that is not known comes again, at most."""
+_DOUBLINGS: Final = 5
 _FIRST: Final = Trail(1, 0.0, b"", b"")
 """The trail of what begins a chain of its own."""
 
@@ -142,12 +145,14 @@ def outgoing_of_batch(spec: AppSpec, batch: BatchJob, result: Result) -> list[Pu
 
 
 def _product(spec: AppSpec, stage: Stage, trail: Trail, product: Product, context: bytes | None) -> Publication:
-    if product.extra is None:
-        properties = next_properties(spec.name, trail, product.content_type, product.type_name, context)
-    else:
-        given = product.extra.given
-        properties = next_properties_with(spec.name, trail, product.content_type, product.type_name, given, context)
     key = product.key
+    version = spec.version_of(key)
+    if product.extra is None:
+        properties = next_properties(spec.name, trail, product.content_type, product.type_name, context, version)
+    else:
+        properties = next_properties_with(
+            spec.name, trail, product.content_type, product.type_name, product.extra.given, context, version
+        )
     role = Role.NOTE if stage.takes is not None and key == stage.queue else Role.RESULT
     return Publication(spec.exchange_of(key), key, product.body, properties, mandatory=spec.is_required(key), role=role)
 
@@ -173,7 +178,7 @@ def before_handling(spec: AppSpec, job: Job, limit: int) -> Publication | None:
     is redelivered from there was therefore handled alone, or only waited there when the broker crashed, which does not
     count. The messages of a batch get one more chance together before that, because hundreds of them were in hand, and
     alone each costs what a batch costs. A message that came from a retry queue before its delay was over goes to
-    another retry queue.
+    another retry queue. One whose type has a newer version is left to newer workers.
     """
     stage, delivery = job.stage, job.delivery
     rest = job.trail.wait
@@ -192,7 +197,28 @@ def before_handling(spec: AppSpec, job: Job, limit: int) -> Publication | None:
         if stage.batch is not None and job.attempt == 1 and not job.is_suspect:
             return later(spec.name, stage.queue, delivery, attempt, 0.0, limit)
         return _among_suspects(spec, job, attempt, limit)
-    return onward(spec.name, stage.queue, job.delivery, job.attempt, rest, limit) if rest else None
+    if rest:
+        return onward(spec.name, stage.queue, job.delivery, job.attempt, rest, limit)
+    return _left_to_newer(spec, job, limit) if job.trail.version > 1 else None
+
+
+def _left_to_newer(spec: AppSpec, job: Job, limit: int) -> Publication | None:
+    """Return what is published if this worker does not know the version of the message's type; None if it does.
+
+    The message comes again after 1, 2, 4, … 30 seconds, as one whose retries are not counted: newer workers run, or
+    will.
+    """
+    stage, properties = job.stage, properties_of(job.delivery)
+    _, key = origin(job.delivery, properties.headers or {})
+    known = spec.version_of(key if key in spec.types else stage.key)
+    if job.trail.version <= known:
+        return None
+    number = uncounted_of(properties)
+    if number < stage.uncounted:
+        pause = min(2.0 ** min(number, _DOUBLINGS), _LONGEST_PAUSE)
+        return later(spec.name, stage.queue, job.delivery, job.attempt, pause, limit, is_counted=False)
+    text = f"version {job.trail.version} of its type, and the workers know version {known}: replay it to newer ones"
+    return dead_letter_of(spec.name, job, Result("rejected", reason="version", error=text), limit)
 
 
 def instead_of(spec: AppSpec, job: Job, message: Publication, error: BaseException, limit: int) -> Publication | None:
