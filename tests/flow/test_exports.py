@@ -17,8 +17,8 @@ _MODULES = {
         "worker",
     },
     "rabbitry.flow.wiring": {
-        "cancelling", "dead_letters", "declarer", "delays", "pausing", "rates", "retries", "schedules", "slots",
-        "topology",
+        "cancelling", "dead_letters", "declarer", "delays", "moving", "pausing", "rates", "replacer", "replacing",
+        "retries", "schedules", "slots", "topology",
     },
     "rabbitry.flow.worker": set(),
 }  # fmt: skip
