@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-Scenario = Literal["publish", "publish-one-by-one", "consume", "ping", "through"]
+Scenario = Literal["publish", "publish-one-by-one", "consume", "ping", "ping-confirmed", "through"]
 C: Final = "librabbitmq (C)"
 
 _FOLDER = Path(__file__).parent / "peers"
@@ -25,7 +25,7 @@ class Result:
     cpu_us: float
     """User and system time of the client per message, in microseconds."""
     p50_us: float = 0.0
-    """For "ping": half of the messages came back within this, in microseconds."""
+    """For both pings: half of the messages came back within this, in microseconds."""
     p99_us: float = 0.0
     rss: tuple[int, ...] = ()
     """For "through": bytes of the client's memory, at equal distances."""

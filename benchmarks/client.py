@@ -30,6 +30,7 @@ COUNTS: Final[dict[Scenario, int]] = {
     "publish-one-by-one": 2_000,
     "consume": 30_000,
     "ping": 3_000,
+    "ping-confirmed": 2_000,
 }
 LARGE: Final = 1 << 20
 LARGE_COUNT: Final = 150
@@ -50,6 +51,10 @@ class Row:
     cpu_us: float
     times: float = 1.0
     target: float | None = None
+
+
+_PINGING: Final[dict[Scenario, list[str]]] = {"ping": [RABBITRY, "pika", C], "ping-confirmed": [RABBITRY, "pika"]}
+"""The scenarios of pings, and the clients that take part."""
 
 
 def _prepare(url: str, messages: int, size: int = 200) -> None:
@@ -86,6 +91,8 @@ _TARGETS: Final = {
     (RABBITMQ, "consume, 1 MiB", C): 0.9,
     (EMBEDDED, "publish, 1 MiB", C): 0.9,
     (EMBEDDED, "consume, 1 MiB", C): 0.9,
+    (RABBITMQ, "ping, confirmed, 50th percentile", "pika"): 1,
+    (EMBEDDED, "ping, confirmed, 50th percentile", "pika"): 1,
     (RABBITMQ, "ping, 50th percentile", "pika"): 1,
     (RABBITMQ, "ping, 99th percentile", "pika"): 1,
     (EMBEDDED, "ping, 50th percentile", "pika"): 1,
@@ -113,14 +120,14 @@ def _measure(peers: Peers, broker: str, url: str, share: float) -> list[Row]:
     rows = []
     rounds = ROUNDS if share == 1 else 1
     for scenario, count in COUNTS.items():
-        names = [name for name in peers.names if scenario != "ping" or name != "aio-pika"]
+        names = _PINGING.get(scenario, peers.names)
         results = _rounds(peers, url, names, scenario, int(count * share), 200, rounds)
-        if scenario == "ping":
+        if scenario in _PINGING:
             for which in ("50", "99"):
                 values = {
                     name: (_median(runs, f"p{which}_us"), _median(runs, "cpu_us")) for name, runs in results.items()
                 }
-                rows += _rows(broker, f"ping, {which}th percentile", "µs", values, more=False)
+                rows += _rows(broker, f"{scenario.replace('-', ', ')}, {which}th percentile", "µs", values, more=False)
             continue
         values = {name: (_median(runs, "per_second"), _median(runs, "cpu_us")) for name, runs in results.items()}
         rows += _rows(broker, scenario.replace("-one", ", one", 1).replace("-", " "), "messages/s", values)

@@ -111,10 +111,12 @@ def consume(task: Task) -> None:
         task.end()
 
 
-def ping(task: Task) -> None:
-    """Send a message to itself, one at a time."""
+def ping(task: Task, *, confirms: bool = False) -> None:
+    """Send a message to itself, one at a time; with `confirms` it waits for each confirm, too."""
     with pika.BlockingConnection(pika.URLParameters(task.url)) as connection:
         channel = connection.channel()
+        if confirms:
+            channel.confirm_delivery()
         deliveries = channel.consume(task.queue)
         task.begin()
         for _ in range(task.count):
@@ -127,4 +129,12 @@ def ping(task: Task) -> None:
 
 
 if __name__ == "__main__":
-    Task({"publish": publish, "publish-one-by-one": publish_one_by_one, "consume": consume, "ping": ping}).run()
+    Task(
+        {
+            "publish": publish,
+            "publish-one-by-one": publish_one_by_one,
+            "consume": consume,
+            "ping": ping,
+            "ping-confirmed": lambda task: ping(task, confirms=True),
+        }
+    ).run()

@@ -42,9 +42,9 @@ async def _consume(task: Task) -> None:
         task.end()
 
 
-async def _ping(task: Task) -> None:
+async def _ping(task: Task, *, confirms: bool) -> None:
     async with rabbitry.connect(task.url) as connection:
-        channel = await connection.channel(prefetch=task.prefetch)
+        channel = await connection.channel(prefetch=task.prefetch, confirms=confirms)
         async with channel.consume(task.queue) as deliveries:
             task.begin()
             for _ in range(task.count):
@@ -87,7 +87,8 @@ if __name__ == "__main__":
             "publish": lambda task: asyncio.run(_publish(task)),
             "publish-one-by-one": lambda task: asyncio.run(_publish_one_by_one(task)),
             "consume": lambda task: asyncio.run(_consume(task)),
-            "ping": lambda task: asyncio.run(_ping(task)),
+            "ping": lambda task: asyncio.run(_ping(task, confirms=False)),
+            "ping-confirmed": lambda task: asyncio.run(_ping(task, confirms=True)),
             "through": lambda task: asyncio.run(_through(task)),
         }
     ).run()
