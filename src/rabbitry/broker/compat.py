@@ -179,7 +179,20 @@ RELEASES: Final[Mapping[Compat, Release]] = {
         streams_keep_nested=False,
         streams_set_mode=False,
         stream_noun="stream queues",
-        feature_flags={},
+        feature_flags=dict.fromkeys(
+            (
+                "classic_mirrored_queue_version",
+                "drop_unroutable_metric",
+                "empty_basic_get_metric",
+                "implicit_default_bindings",
+                "maintenance_mode_status",
+                "quorum_queue",
+                "stream_queue",
+                "user_limits",
+                "virtual_host_metadata",
+            ),
+            "stable",
+        ),
         deprecated_features={},
     ),
     "4.0": Release(
