@@ -89,6 +89,8 @@ async def test_queues_are_sorted_filtered_and_shown_in_full_by_keyboard(browser:
         await expect(details).to_contain_text(_EVIL)
         await page.get_by_label("Filter").fill("view. ready>0")
         await expect(rows).to_have_count(1)
+        await page.get_by_label("Filter").fill("view. ready>many")
+        await expect(page.locator(".rows .nothing")).to_contain_text("'many' is not a number")
         await page.get_by_label("Filter").fill("nothing-is-called-so")
         await page.get_by_role("button", name="Show all queues").click()
         await expect(page.get_by_label("Filter")).to_have_value("")

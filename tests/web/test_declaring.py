@@ -89,6 +89,8 @@ async def test_wrong_requests_are_refused_in_words(places: tuple[str, str]) -> N
         for path, body in (
             ("/queues/api/declare", {"vhost": "/", "name": ""}),
             ("/queues/api/declare", {"vhost": "..", "name": "a"}),
+            ("/queues/api/declare", {"vhost": "/", "name": "amq.mine"}),
+            ("/exchanges/api/declare", {"vhost": "/", "name": "amq.mine", "type": "topic"}),
             ("/queues/api/declare", {"vhost": "/", "name": "a", "durable": "yes"}),
             ("/exchanges/api/bind", {"vhost": "/", "source": "a", "destination": "b", "destination_type": "x"}),
             ("/exchanges/api/declare", {"vhost": "/", "name": "a"}),
@@ -99,6 +101,8 @@ async def test_wrong_requests_are_refused_in_words(places: tuple[str, str]) -> N
         long = await client.post("/queues/api/declare", json={"vhost": "/", "name": "q" * 20_000})
         assert long.status_code == 503
         assert len(long.json()["error"]) < 1000
+        nowhere = await client.post("/queues/api/declare", json={"vhost": "none", "name": "a"})
+        assert nowhere.json()["error"] == "the broker refuses it: there is no virtual host 'none'"
         kind = await client.post("/exchanges/api/declare", json={"vhost": "/", "name": "a", "type": "nonsense"})
         assert kind.status_code == 503
         assert "nonsense" in kind.json()["error"]

@@ -105,7 +105,13 @@ async def fetch(
             "--management URL or RABBITRY_MANAGEMENT names another"
         ) from error
     if response.status_code == httpx.codes.UNAUTHORIZED:
-        raise LoginRefused(f"the management API at {client.base_url} refused the login; see RABBITRY_BROKER")
+        why = _reason(response.content)
+        if why in ("", "Login failed"):
+            raise LoginRefused(f"the management API at {client.base_url} refused the login; see RABBITRY_BROKER")
+        raise LoginRefused(
+            f"the management API at {client.base_url} refuses this to the user of the broker's URL ({why}); "
+            "see the user's tags and permissions"
+        )
     if response.is_success:
         return response.content
     kind = NothingThere if response.status_code == httpx.codes.NOT_FOUND else RequestRefused

@@ -129,6 +129,7 @@ class Declaring:
         """Declare a queue. One that exists with other properties is an error."""
         new = await _read(request, NewQueue)
         body = {"durable": new.durable, "auto_delete": new.auto_delete, "arguments": new.arguments}
+        _free("queue", new.name)
         path = _path("queues", new.vhost, new.name)
         return await self._change(request, "declare queue", new.vhost, new.name, path, "PUT", body)
 
@@ -137,6 +138,7 @@ class Declaring:
         """Declare an exchange. One that exists with other properties is an error."""
         new = await _read(request, NewExchange)
         body = {name: getattr(new, name) for name in ("type", "durable", "auto_delete", "internal", "arguments")}
+        _free("exchange", new.name)
         path = _path("exchanges", new.vhost, new.name)
         return await self._change(request, "declare exchange", new.vhost, new.name, path, "PUT", body)
 
@@ -196,8 +198,15 @@ class Declaring:
         try:
             await self._audit.logged(user_of(request).who, action, vhost, name, change)
         except RequestRefused as error:
-            raise ConnectFailed(f"the broker refuses it: {error.reason}") from error
+            why = f"there is no virtual host '{vhost}'" if error.reason == "vhost_not_found" else error.reason
+            raise ConnectFailed(f"the broker refuses it: {why}") from error
         return json_response({"done": action})
+
+
+def _free(thing: str, name: str) -> None:
+    """Raise UsageError for a name of the broker's own, which it refuses without a reason."""
+    if name.startswith("amq."):
+        raise UsageError(f"no {thing} can be declared as '{name}': names that begin with 'amq.' are the broker's own")
 
 
 def _path(kind: str, *parts: str) -> str:

@@ -112,6 +112,7 @@ def test_filters(text: str, names: list[str]) -> None:
         {"sort": "name"},
         {"sort": ["name"] * 5},
         {"filter": "x" * 201},
+        {"filter": "a ready>many"},
         {"first": -1},
         {"first": (1 << 64) - 1},
         {"count": 501},

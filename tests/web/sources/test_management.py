@@ -101,6 +101,7 @@ async def test_members_of_wrong_types_count_as_missing(answers: Callable[[object
     ("status", "body", "state", "reason"),
     [
         (401, b"{}", "refused", "refused the login"),
+        (401, b'{"reason": "Not monitor user"}', "refused", "(Not monitor user); see the user's tags and permissions"),
         (404, b"", "missing", "answered 404 to"),
         (500, b'{"reason": "<b>\\nno"}', "missing", ": <b> no"),
         (200, b"<html>", "missing", "JSON is malformed"),

@@ -206,7 +206,7 @@ def _test(table: Table, word: str) -> Callable[[Row], bool]:
     if found is not None and found[1] in table.places:
         place = table.places[found[1]]
         if table.columns[place].kind == "number":
-            return _comparison(place, found[2], found[3])
+            return _comparison(found[1], place, found[2], found[3])
         if found[2] == "=":
             wanted = found[3].casefold()
             return lambda row: wanted in row[place].casefold()
@@ -215,11 +215,13 @@ def _test(table: Table, word: str) -> Callable[[Row], bool]:
     return lambda row: any(folded in row[place].casefold() for place in texts)
 
 
-def _comparison(place: int, sign: str, text: str) -> Callable[[Row], bool]:
+def _comparison(name: str, place: int, sign: str, text: str) -> Callable[[Row], bool]:
+    if text in ("", "-"):
+        return lambda _: True  # the number is still being typed
     try:
         number = float(text)
     except ValueError:
-        return lambda _: True  # the number is still being typed
+        raise UsageError(f"'{text}' is not a number: compare {name} with one, as in {name}{sign}5") from None
     tests: dict[str, Callable[[Row], bool]] = {
         ">": lambda row: row[place] > number,
         ">=": lambda row: row[place] >= number,

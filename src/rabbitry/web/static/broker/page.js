@@ -84,7 +84,7 @@ class Page extends Component {
 
   render({ topic, title, one, many, columns, hint, nothing, details, Declare }, { sort, filter, chosen, isNew, isHeld, table, sources }) {
     const count = (number) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
-    const told = table.total === undefined ? "loading" : filter ? `${table.matching.toLocaleString("en")} of ${count(table.total)}` : count(table.total);
+    const told = table.error ? "" : table.total === undefined ? "loading" : filter ? `${table.matching.toLocaleString("en")} of ${count(table.total)}` : count(table.total);
     const trouble = sources.management?.reason ? sources.management : null;
     return html`<div class=${`broker${isNew || (chosen && details) ? " with-one" : ""}`}>
       ${trouble && html`<${Trouble} ...${trouble} />`}
