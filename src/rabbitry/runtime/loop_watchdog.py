@@ -80,7 +80,8 @@ def _in_the_child() -> None:
     _watched.clear()
 
 
-os.register_at_fork(after_in_child=_in_the_child)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_in_the_child)
 
 
 class Watch:

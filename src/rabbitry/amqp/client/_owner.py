@@ -37,7 +37,8 @@ def _in_the_child() -> None:
         connection.on_fork(os.getppid())
 
 
-os.register_at_fork(after_in_child=_in_the_child)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_in_the_child)
 
 
 _NO_LOOP: Final = (
