@@ -7,7 +7,9 @@ import sys
 import threading
 from collections import Counter
 
-from opentelemetry import trace
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -55,6 +57,8 @@ async def main(url: str) -> None:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
+    reader = InMemoryMetricReader()
+    metrics.set_meter_provider(MeterProvider([reader]))
     app.output("nowhere")
     async with app.worker(url, connect_attempts=1), app.publisher(url) as publisher:
         with trace.get_tracer("test").start_as_current_span("request"):
@@ -73,6 +77,8 @@ async def main(url: str) -> None:
             return batched.is_set() and all(names[name] >= count for name, count in wanted.items())
 
         await eventually(are_there, "the spans of all calls")
+    found = reader.get_metrics_data()
+    print("none" if found is None else " ".join(found.to_json().split()))
     print(json.dumps([json.loads(span.to_json()) for span in exporter.get_finished_spans()]))
 
 

@@ -6,6 +6,9 @@ import sys
 from collections import defaultdict
 from typing import Any
 
+from opentelemetry.semconv._incubating.attributes import messaging_attributes
+from opentelemetry.semconv._incubating.metrics import messaging_metrics
+
 from tests.support import commands
 
 
@@ -21,6 +24,7 @@ def test_each_publish_and_each_call_of_a_handler_is_a_span(broker_url: str) -> N
     spans: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for span in json.loads(done.stdout.splitlines()[-1]):
         spans[span["name"]].append(span)
+    _check_metrics(json.loads(done.stdout.splitlines()[-2]))
     by_id = {span["context"]["span_id"]: span["name"] for found in spans.values() for span in found}
 
     def parent(span: dict[str, Any]) -> str | None:
@@ -64,3 +68,39 @@ def test_each_publish_and_each_call_of_a_handler_is_a_span(broker_url: str) -> N
     (returned,) = spans["publish nowhere"]
     assert returned["attributes"]["error.type"] == "PublishReturned"
     assert returned["status"]["status_code"] == "ERROR"
+
+
+def _check_metrics(found: dict[str, Any]) -> None:
+    """Compare names, units and attributes with those of the conventions' own package."""
+    scopes = [scope for each in found["resource_metrics"] for scope in each["scope_metrics"]]
+    (own,) = [scope["metrics"] for scope in scopes if scope["scope"]["name"] == "rabbitry"]
+    points = {each["name"]: (each["unit"], each["data"]["data_points"]) for each in own}
+    assert {name: unit for name, (unit, _) in points.items()} == {
+        messaging_metrics.MESSAGING_CLIENT_SENT_MESSAGES: "{message}",
+        messaging_metrics.MESSAGING_CLIENT_CONSUMED_MESSAGES: "{message}",
+        messaging_metrics.MESSAGING_CLIENT_OPERATION_DURATION: "s",
+        messaging_metrics.MESSAGING_PROCESS_DURATION: "s",
+    }
+    named = {value for name, value in vars(messaging_attributes).items() if name.startswith("MESSAGING_")}
+    assert {key for _, each in points.values() for point in each for key in point["attributes"]} <= named | {
+        "error.type"
+    }
+
+    def counted(name: str, **wanted: str | None) -> int:
+        keys = {"error": "error.type", "at": "messaging.destination.name"}
+        return sum(
+            int(point.get("value", point.get("count")))
+            for point in points[name][1]
+            if all(point["attributes"].get(keys[key]) == value for key, value in wanted.items())
+        )
+
+    sent = messaging_metrics.MESSAGING_CLIENT_SENT_MESSAGES
+    assert (counted(sent, error=None), counted(sent, error="PublishReturned")) == (4, 1)
+    assert counted(sent, at="spans") == counted(messaging_metrics.MESSAGING_CLIENT_OPERATION_DURATION) == 5
+    consumed, process = (
+        messaging_metrics.MESSAGING_CLIENT_CONSUMED_MESSAGES,
+        messaging_metrics.MESSAGING_PROCESS_DURATION,
+    )
+    assert counted(consumed, at="spans.third") == 2
+    assert counted(process, at="spans.second", error="rejected") == 1
+    assert counted(process, at="spans.fails", error="ValueError") == 2

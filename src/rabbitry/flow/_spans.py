@@ -1,4 +1,4 @@
-"""OpenTelemetry's spans of publishing and of handling, named and described by its conventions for messaging.
+"""OpenTelemetry's spans and metrics of publishing and of handling, by its conventions for messaging.
 
 Used only if the program has imported OpenTelemetry (`_tracing.is_used`). Without its SDK, spans are not recorded, and
 the trace context is passed on as it came.
@@ -6,13 +6,14 @@ the trace context is passed on as it came.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from rabbitry._version import __version__
-from rabbitry.flow import _tracing
+from rabbitry.flow import _meters, _tracing
 from rabbitry.flow.message import Message
 
 if TYPE_CHECKING:
@@ -38,9 +39,12 @@ class Publishing:
 
     def __init__(self, span: Span) -> None:
         self._span = span
+        self._began = time.perf_counter()
+        self._exchange: str | None = None
 
     def describe(self, message: Publication, identity: str) -> None:
         """Note what is published."""
+        self._exchange = message.exchange
         if self._span.is_recording():
             where = f"{message.exchange}:{message.routing_key}" if message.exchange else message.routing_key
             self._span.set_attributes(
@@ -54,9 +58,11 @@ class Publishing:
 
     def end(self, error: BaseException | None) -> None:
         """End the span, when the broker has confirmed the message, or with an error."""
+        kind = "" if error is None else type(error).__name__
         if error is not None:
-            _fail(self._span, type(error).__name__, str(error))
+            _fail(self._span, kind, str(error))
         self._span.end()
+        _meters.published(self._exchange, time.perf_counter() - self._began, kind)
 
 
 @contextmanager
@@ -110,13 +116,19 @@ def handling(queue: str, found: Message | list[Message], size: int) -> Iterator[
         if span.is_recording():
             span.set_attributes(_attributes(queue, found, size))
 
+        began, failure = time.perf_counter(), ""
+
         def note(kind: str, reason: str, error: str) -> None:
+            nonlocal failure
+            failure = {"failed": error.partition(":")[0], "rejected": reason}.get(kind, "")
             if span.is_recording() and kind != "done":
                 span.set_attribute("rabbitry.outcome", kind)
-                if kind in ("failed", "rejected"):
-                    _fail(span, error.partition(":")[0] if kind == "failed" else reason, error)
+                if failure:
+                    _fail(span, failure, error)
 
         yield note
+        messages = len(found) if isinstance(found, list) else 1
+        _meters.processed(queue, messages, time.perf_counter() - began, failure)
 
 
 def _context_of(message: Message) -> Context:
