@@ -46,6 +46,13 @@ class SignIn(StrEnum):
 
 
 app: typer.Typer = typer.Typer()
+FirstSignIn = Annotated[
+    SignIn,
+    typer.Option(
+        "--sign-in",
+        help="What the person signs in with first: a link, a first password, or the OpenID Connect provider alone.",
+    ),
+]
 
 
 @app.command("invite")
@@ -68,13 +75,7 @@ def invite(
             "--list", metavar="FILE", help="Invite students: lines NAME or NAME,NUMBER (CSV).", show_default=False
         ),
     ] = None,
-    sign_in: Annotated[
-        SignIn,
-        typer.Option(
-            "--sign-in",
-            help="What the person signs in with first: a link, a first password, or the OpenID Connect provider alone.",
-        ),
-    ] = SignIn.LINK,
+    sign_in: FirstSignIn = SignIn.LINK,
     days: Annotated[float, typer.Option("--days", min=0.001, max=365, help="How long they hold.")] = 7,
     url: Annotated[str, typer.Option("--url", metavar="URL", help="The dashboard in the links.")] = (
         "http://127.0.0.1:8003/"
