@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Final
 
 from rabbitry._fields import Members
@@ -105,7 +106,6 @@ _HEADERS: Final = (PROTOCOL_HEADER, b"AMQP\x01\x01\x00\x09", *HEADERS_0_8)
 """The protocol headers that RabbitMQ accepts: those of 0-9-1, of 0-9 (treated as 0-9-1) and of 0-8."""
 _LONG_PART: Final = 4096
 """Size of a body frame, in bytes, from which on its first part is processed before the rest has arrived."""
-_HEARTBEATS: Final = re.compile(b"(?:%b)+" % re.escape(HEARTBEAT_FRAME))
 _MOST_PLAIN: Final = 200
 """Most events of frames decoded one by one that one call returns: a chunk can hold thousands, too many for one
 iteration of the loop."""
@@ -127,6 +127,12 @@ def _check_arguments(method: Method) -> None:
                 value.encode()
             except UnicodeEncodeError as error:
                 raise ProtocolViolation(Reply.FRAME_ERROR, "FRAME_ERROR - Malformed UTF-8 in shortstr") from error
+
+
+@cache
+def _heartbeats() -> re.Pattern[bytes]:
+    """Return the pattern of heartbeat frames in a row. Many connections end before their first one."""
+    return re.compile(b"(?:%b)+" % re.escape(HEARTBEAT_FRAME))
 
 
 def _unexpected(kind: int, payload: bytes) -> ProtocolViolation:
@@ -358,7 +364,7 @@ class Connection:
                 raise self._lose_framing(f"type {kind}, {octets(payload)}: unknown_frame")
             if channel:
                 raise _unexpected(kind, payload)
-            return _HEARTBEATS.match(data, offset).end()  # type: ignore[union-attr] # it matches this one at least
+            return _heartbeats().match(data, offset).end()  # type: ignore[union-attr] # it matches this one at least
         elif channel == 0:
             raise _unexpected(kind, payload)
         else:

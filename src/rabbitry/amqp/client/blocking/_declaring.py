@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from rabbitry.amqp.client._declaring import QueueInfo
-from rabbitry.amqp.client.channel import Channel
+from rabbitry.amqp.client.channel import Channel, QueueInfo
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.runtime.io_thread import IOThread
 
