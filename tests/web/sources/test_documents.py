@@ -48,6 +48,15 @@ def test_what_is_no_document_or_too_much_is_left_out(monkeypatch: pytest.MonkeyP
     documents.take(_report("shop", good))
     documents.take(_report("other", good))
     assert ("shop" in documents, "other" in documents) == (True, False)
+    monkeypatch.setattr(limits, "MOST_APPS", 2)
+    size = len(msgspec.json.encode(good))
+    monkeypatch.setattr(limits, "MOST_BYTES", 2 * size - 1)
+    documents.take(_report("other", good))
+    documents.take(_report("shop", good, started=2.0))
+    assert ("shop" in documents, "other" in documents) == (True, False), "there is no room for a second one"
+    monkeypatch.setattr(limits, "MOST_BYTES", 2 * size)
+    documents.take(_report("other", good))
+    assert "other" in documents
     monkeypatch.setattr(limits, "LARGEST", 10)
     documents.take(_report("shop", good | {"defaultContentType": "text/plain"}))
     assert json.loads(documents.find("shop") or b"") == good

@@ -15,6 +15,8 @@ MOST_APPS: Final = 100
 """Apps whose documents are kept; those of others are left out."""
 LARGEST: Final = 1 << 20
 """Bytes of a document that is kept. Workers announce at most 256 KiB."""
+MOST_BYTES: Final = 16 << 20
+"""Bytes of all documents that are kept."""
 
 _logger = logging.getLogger(__name__)
 
@@ -51,6 +53,11 @@ class Documents:
                 check_document(report.document, f"the announcement of app {app[:100]!r}")
                 if len(body) > LARGEST:
                     raise UsageError(f"the document of app {app[:100]!r} has {len(body)} bytes, more than {LARGEST}")
+                others = sum(len(each.body) for name, each in self._found.items() if name != app)
+                if others + len(body) > MOST_BYTES:
+                    raise UsageError(
+                        f"no room for the document of app {app[:100]!r}: those of others have {others} bytes"
+                    )
             except UsageError as error:
                 _logger.info("%s", error)
                 return
