@@ -171,7 +171,8 @@ class Metrics:
     async def _broker(self) -> bytes:
         try:
             overview, nodes = await get_object(self._client, "/api/overview"), await get(self._client, "/api/nodes")
-            channels = await get(self._client, "/api/channels?columns=message_stats.publish")
+            # With `name`: RabbitMQ answers a list, not an object, for a channel that has none of the columns.
+            channels = await get(self._client, "/api/channels?columns=name,message_stats.publish")
         except ConnectFailed as error:
             _logger.debug("no metrics: %s", error)
             return "".join([*_up(0), *_of_apps(self._apps)]).encode()
