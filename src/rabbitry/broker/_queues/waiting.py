@@ -61,7 +61,8 @@ class WaitingRoom(Queue):
         entry = Entry(self.next_position, message)
         self.next_position += 1
         entry.expires = time.time() + delay_of(decode_header(message.header).headers) / 1000 + _DUE
-        if self.id and message.persistent:
+        if self.id:
+            entry.is_kept = True  # the plugin keeps transient messages, too
             self.journal.add(self, entry)
         self._wait_for(entry)
         return True
@@ -109,6 +110,10 @@ class WaitingRoom(Queue):
         """Yield the messages that wait."""
         return (entry for _, _, entry in sorted(self._due))
 
+    def kept(self) -> Iterator[Entry]:
+        """Yield the messages that wait, all of which survive a restart."""
+        return self.held()
+
     # -- the store -------------------------------------------------------------------------------------
 
     def recover(self, priority: int, count: int, size: int, last_position: int) -> None:
@@ -150,5 +155,6 @@ def after_delay(message: Message) -> Message:
     headers = dict(properties.headers or {})
     headers["x-delay"] = -delay_of(headers)
     late = message.again()
+    late.persistent = properties.delivery_mode == 2  # the store has every message that waits as one to keep
     late.header = encode_header(properties._replace(headers=headers), len(message.body))
     return late
