@@ -478,3 +478,47 @@ def _filter_value(value: FieldValue, peer: Peer) -> None:
 
 for _key, _value in {"number": 5, "true": True, "bytes": b"a", "nothing": None, "list": ["a"], "empty": ""}.items():
     add(f"stream_filter_value_{_key}", of(_filter_value, _value))
+
+
+# -- transactions --------------------------------------------------------------------------------------
+
+
+def _settled_in_a_transaction(outcome: Method, peer: Peer) -> None:
+    """Settle deliveries in a transaction: they make room for others when it is committed, in no other way."""
+    _declare(peer)
+    peer.open(2)
+    peer.call(m.ConfirmSelect(), 2)
+    for number in range(6):
+        peer.publish("", "s", b"m%d" % number, channel=2)
+        peer.quiet(0.1)
+    peer.call(m.TxSelect())
+    peer.call(m.BasicQos(0, 2))
+    _consume(peer)
+    _settle(peer, m.BasicAck(2), m.BasicAck(1))
+    peer.call(outcome)
+    peer.quiet(0.2)
+    _settle(peer, m.BasicAck(0, multiple=True))
+    peer.call(m.TxCommit())
+    peer.quiet(0.2)
+
+
+for _end in (m.TxCommit(), m.TxRollback()):
+    add(f"stream_{type(_end).__name__}", of(_settled_in_a_transaction, _end))
+
+
+@case
+def stream_published_in_a_transaction(peer: Peer) -> None:
+    _declare(peer)
+    peer.open(2)
+    peer.call(m.BasicQos(0, 10), 2)
+    peer.consume("s", "c", channel=2, arguments={"x-stream-offset": "first"})
+    peer.call(m.TxSelect())
+    peer.publish("", "s", b"rolled back")
+    peer.quiet()
+    peer.call(m.TxRollback())
+    for body in (b"one", b"two"):
+        peer.publish("", "s", body)
+    peer.quiet()
+    peer.call(m.TxCommit())
+    peer.quiet(0.3)
+    peer.log.sort()  # the two channels are independent of each other

@@ -43,6 +43,9 @@ def commit(client: Client, channel: Channel, method: TxCommit) -> None:
             client.carry_out_again(channel.number, method)  # only a handler can refuse
             return
         channel.unpark()
+        for consumer in list(channel.consumers.values()):
+            if consumer.queue.rules.kind == "stream":
+                consumer.queue.dispatch()  # RabbitMQ's channel reads streams itself, and so delivers before it answers
         client.wait_for_commit(channel.number, TxCommitOk())
 
     client.work(_committing(channel, *transaction.take()), committed)
