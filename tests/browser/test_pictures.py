@@ -302,6 +302,7 @@ async def test_pictures_of_dead_letters_are_taken(browser: Browser, tmp_path: Pa
             await _shoot(page, folder, "dead")
 
 
+@pytest.mark.faults  # seven processes; the page has tests of its own
 async def test_pictures_of_a_crawl_are_taken(browser: Browser, tmp_path: Path) -> None:
     folder = Path(os.environ.get("RABBITRY_PICTURES", tmp_path))
     hosts = 4
