@@ -116,3 +116,19 @@ def test_missing_bindings_are_told_from_those_that_a_management_api_lists() -> N
     present = [{"source": item.exchange, "destination": item.queue, "routing_key": item.key} for item in shape.bindings]
     assert topology.missing_bindings(shape, present) == []
     assert len(topology.missing_bindings(shape, present[1:])) == 1
+
+
+def test_a_queue_says_what_can_not_use_another_one() -> None:
+    app = rabbitry.App("needs")
+
+    @app.every("5m")
+    @app.stage("in", rate="1/s", total_concurrency=1, single_active=True)
+    async def work(tick: rabbitry.Tick) -> None: ...
+
+    needed = {queue.name: queue.required_by for queue in topology.derive(app.spec()).queues if queue.required_by}
+    assert needed == {
+        "needs.work": "stage 'work' with single_active=True",
+        "needs.schedule.work": "the schedule of stage 'work'",
+        "needs.rate.work": "the rate of stage 'work'",
+        "needs.slot.work.1": "stage 'work' with total_concurrency",
+    }
