@@ -3,14 +3,13 @@
 import base64
 import json
 import struct
+import sys
 from typing import Any
 
 import pytest
 
-from rabbitry.apps.grading import notebooks
 from rabbitry.apps.grading.notebooks import MOST_CELLS, _cells, cells_of, picture_of
 from rabbitry.apps.grading.showing import shown
-from tests.apps.grading.test_lexing import HOSTILE
 
 EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 
@@ -93,7 +92,11 @@ def test_what_is_no_notebook_is_shown_as_text(data: bytes) -> None:
 
 def test_limits_hold_for_the_whole_page() -> None:
     found = _cells(notebook(*[code("pass")] * 100_000)) or []
-    assert len(found) == MOST_CELLS
+    assert len(found) == MOST_CELLS + 1
+    assert ("text", f"Only the first {MOST_CELLS} of 100000 cells are shown.") in found[-1]["marks"]
+    found = _cells(notebook(code("\n" * 4_000), code("\n" * 4_000), code("x"))) or []
+    assert sum(text.count("\n") for cell in found for text, _ in cell["pieces"]) < 5_010
+    assert [cell["kind"] for cell in found] == ["code", "code", "markdown"]
     stream = {"output_type": "stream", "text": "x" * 10_000}
     found = _cells(notebook(*[code("y" * 1_000, *[stream] * 100)] * 6)) or []
     outputs = [one for cell in found for one in cell["outputs"]]
@@ -104,6 +107,6 @@ def test_limits_hold_for_the_whole_page() -> None:
     assert sum(kind == "open" for kind, _ in cell["marks"]) < 50
 
 
-def test_a_notebook_that_takes_too_long_is_shown_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notebooks, "_CPU_SECONDS", 1)
-    assert cells_of(notebook(code(HOSTILE))) is None
+def test_a_notebook_that_can_t_be_read_within_limits_is_shown_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nonexistent")  # as a process that is killed at a limit: no answer comes
+    assert (cells_of(notebook(code("x"))), picture_of(notebook(code("x")), 0)) == (None, None)

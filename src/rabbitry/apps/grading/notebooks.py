@@ -26,6 +26,8 @@ MOST_CELLS: Final = 500
 """Cells that are shown, and outputs of all of them."""
 _MOST_TEXT: Final = 200_000
 """Characters of all cells and outputs that are shown."""
+_MOST_LINES: Final = 5_000
+"""Lines of all cells and outputs that are shown; the page draws a row for each of a cell."""
 _MOST_OUTPUT: Final = 5_000
 """Characters of an output that are shown."""
 _MOST_PICTURE: Final = 2_000_000
@@ -89,7 +91,7 @@ def _cells(data: bytes) -> list[dict[str, Any]] | None:
     room = _Room()
     found = []
     for cell in read[:MOST_CELLS]:
-        if room.left <= 0:
+        if room.left <= 0 or room.lines <= 0:
             break
         source = room.take(_text(cell.source), _MOST_TEXT)
         is_code = cell.cell_type == "code"
@@ -99,22 +101,30 @@ def _cells(data: bytes) -> list[dict[str, Any]] | None:
             "pieces": pieces_of(source, "a.py") if is_code else [],
             "outputs": [_output(one, room) for one in cell.outputs[: room.outputs()]] if is_code else [],
         })  # fmt: skip
+    if len(found) < len(read):
+        said = f"Only the first {len(found)} of {len(read)} cells are shown."
+        found.append({"kind": "markdown", "marks": [("open", "p"), ("text", said), ("close", "")], **_NO_CODE})
     return found
 
 
+_NO_CODE: Final[dict[str, Any]] = {"pieces": [], "outputs": []}
+
+
 class _Room:
-    """What may still be shown: characters and outputs. pictures: how many were counted."""
+    """What may still be shown: characters, lines and outputs. pictures: how many were counted."""
 
     def __init__(self) -> None:
         self.left = _MOST_TEXT
+        self.lines = _MOST_LINES
         self.pictures = 0
         self._outputs = MOST_CELLS
 
     def take(self, text: str, most: int) -> str:
         """Return as much of a text as may be shown."""
-        most = min(most, max(self.left, 0))
-        self.left -= min(len(text), most)
-        return text if len(text) <= most else f"{text[:most]}\n…"
+        part = "\n".join(text[: min(most, max(self.left, 0))].split("\n", max(self.lines, 1))[: max(self.lines, 1)])
+        self.left -= len(part)
+        self.lines -= part.count("\n") + 1
+        return part if part == text else f"{part}\n…"
 
     def outputs(self) -> int:
         """Return how many more outputs may be shown."""
