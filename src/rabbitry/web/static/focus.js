@@ -12,10 +12,11 @@ function canHaveIt(element) {
   return element.isConnected && !element.matches(":disabled") && element.checkVisibility({ visibilityProperty: true });
 }
 
-function mend(isWaiting) {
+// isTaken: the element that had the focus could not keep it, even if it could have it again now.
+function mend(isTaken) {
   const last = path.at(-1);
   if (!isByKeys || !last || document.activeElement !== document.body) return;
-  if (!isWaiting && canHaveIt(last)) return; // it went to the browser's own controls
+  if (!isTaken && canHaveIt(last)) return; // it went to the browser's own controls
   if (last.isConnected && last.matches(":disabled")) {
     waiting.observe(document.body, CHANGES);
     return;
@@ -37,5 +38,9 @@ addEventListener("focusin", ({ target }) => {
   waiting.disconnect();
   path = [...path.filter((one) => one !== target && one.isConnected), target].slice(-MOST);
 });
-// The page may give the focus to something else in the same turn.
-addEventListener("focusout", ({ relatedTarget }) => relatedTarget ?? setTimeout(() => mend(false)));
+// The page may give the focus to something else in the same turn, and may enable a button again before it ends.
+addEventListener("focusout", ({ target, relatedTarget }) => {
+  if (relatedTarget) return;
+  const isTaken = !canHaveIt(target);
+  setTimeout(() => mend(isTaken));
+});
