@@ -190,6 +190,8 @@ class PrioritizedQuorumQueue(QuorumQueue):
 
     def take(self, now: float) -> Entry | None:
         """Take the first message as `Backlog.take` does."""
+        if any(lane.tail and lane.loaded_to < 0 for lane in self._lanes):
+            return None  # after a restart, requeued messages come first, in whichever lane the store has them
         is_returned = self._sort_lanes()
         entry = super().take(now)
         if entry is not None and not is_returned:
