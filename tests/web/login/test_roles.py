@@ -42,7 +42,7 @@ ROUTES: Final = {
         "GET /api/machines",
         "GET /monitor/", "GET /monitor/static", "WS /ws",
         "GET /grading/", "GET /grading/static", "GET /grading/api/overview", "GET /grading/api/submissions/{identity}",
-        "GET /grading/api/inbox/{role}", "GET /grading/api/requests", "GET /grading/api/stats",
+        "GET /grading/api/inbox/{role}", "GET /grading/api/requests", "GET /grading/api/stats", "GET /grading/api/room",
         "GET /crawl/", "GET /crawl/static", "GET /crawl/api/status", "GET /crawl/api/hosts", "GET /crawl/api/search",
         "GET /crawl/api/why", "GET /crawl/api/outcomes", "WS /crawl/ws",
     },
