@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rabbitry.apps.grading.modules import Course, load_course
+from rabbitry.apps.grading.modules import UNDO, Course, load_course
 from rabbitry.exceptions import UsageError
 
 
@@ -12,7 +12,7 @@ def test_without_a_file_the_original_modules_are_configured(monkeypatch: pytest.
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.delenv("RABBITRY_GRADING", raising=False)
     course = load_course()
-    assert course == Course()
+    assert course == Course(undo=UNDO)
     module = course.module("cloud_computing")
     assert (module.key, module.queue) == ("demonstrator_cc", "correction_queue_cc")
     assert course.module("data_mining").key == "demonstrator_dm"
@@ -41,6 +41,9 @@ def test_a_file_adds_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         ("largest_total = 0", "largest_total is 0, which is not a number of bytes"),
         ('[modules.x]\nshort = "x"\nstarter = "x.py"', "no list of files and folders"),
         ("weak_sandbox = 1", "neither true nor false"),
+        ("undo = -1", "undo is -1: write 0 to 3600 seconds"),
+        ("undo = true", "undo is True: write 0 to 3600 seconds"),
+        ("undo = nan", "undo is nan: write 0 to 3600 seconds"),
         ("modules = 3", "must be tables"),
         ("[modules]", "must be tables"),
         ("[modules]\na = 1", "must be a table"),
