@@ -175,6 +175,7 @@ async def test_a_file_is_kept_before_any_person_has_decided(
     async with role_set(broker_url, database, PEOPLE, files=files):
         identity = await _running.submit(broker_url, data=b"y = 2\n")
         (item,) = await arrived(database, "demonstrator")
+        await recorded(database, "submitted", 1)  # the report may come later than the assignment
         find = partial(course.submission_of, given=identity)
         await eventually(lambda: database.read_now(find).kept is not None, "the file", within=_running.WITHIN)
         assert files.fetch(_kept(database.read_now(find))) == b"y = 2\n"
@@ -242,3 +243,17 @@ def test_all_files_of_a_folder_are_bounded(tmp_path: Path) -> None:
             another.keep(contents[3])
     assert files.keep(contents[0]) == kept[0], "what is there already needs no room"
     assert Files(str(tmp_path / "kept"), total=10_000).keep(contents[3]) is not None
+
+
+def test_a_file_that_could_not_be_stored_takes_no_room(tmp_path: Path) -> None:
+    place = tmp_path / "kept"
+    files = Files(str(place), total=3500)
+    content = os.urandom(1000)
+    folder = Kept.of(content).sha256[:2]
+    place.mkdir()
+    (place / folder).write_text("in the way of the folder of that name")
+    for _ in range(5):
+        with pytest.raises(FilesError, match="can't be written"):
+            files.keep(content)
+    others = [data for data in (os.urandom(1000) for _ in range(200)) if Kept.of(data).sha256[:2] != folder]
+    assert [files.keep(data) is not None for data in others[:3]] == [True] * 3
