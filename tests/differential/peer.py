@@ -21,6 +21,8 @@ _ANSWER: Final = 90.0
 """Seconds for an answer, enough for every call unless the machine stalls."""
 _SILENCE: Final = 0.06
 """Seconds of silence after which nothing more is expected, times the patience."""
+_CONFIRMS: Final = 10.0
+"""Seconds for the confirms of what was published; some scripts publish what is never confirmed."""
 _CONTENT: Final = (m.BasicDeliver, m.BasicGetOk, m.BasicReturn)
 _UNASKED: Final = (m.BasicDeliver, m.BasicReturn, m.BasicAck, m.BasicNack, m.BasicCancel)
 CAPABILITIES: Final[Table] = {
@@ -54,6 +56,8 @@ class Peer:
         self._data = b""
         self._pending: tuple[int, Method, bytes | None, bytes] | None = None
         self._confirmed: dict[int, set[int]] = {}
+        self._published: dict[int, int] = {}
+        """Messages sent on each channel since it confirms."""
         self._waits_for_content = 0
         self._socket = socket.create_connection((parts.hostname or "", parts.port or 0))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -134,6 +138,8 @@ class Peer:
         channel: int = 1,
     ) -> None:
         """Send a message."""
+        if channel in self._published:
+            self._published[channel] += 1
         self.send(m.BasicPublish(exchange, routing_key, mandatory, immediate), channel)
         self.frame(2, channel, encode_header(properties or Properties(), len(body)))
         if body:
@@ -175,7 +181,10 @@ class Peer:
         while time.monotonic() < deadline:
             self.quiet()
             self.count(queue)
-            if f"message_count={messages}," in self.log.pop():
+            # A confirm may stand behind the answer.
+            answers = [place for place, line in enumerate(self.log) if line.startswith("1: QueueDeclareOk(")]
+            answer = answers[-1] if answers else -1
+            if f"message_count={messages}," in self.log.pop(answer):
                 return
         self.log.append(f"{queue} NEVER HAD {messages}")
 
@@ -188,11 +197,12 @@ class Peer:
         self.call(m.ChannelOpen(), channel)
 
     def quiet(self, silence: float = _SILENCE) -> None:
-        """Read until nothing more arrives."""
+        """Read until nothing more arrives, and confirms are no longer waited for."""
         silence *= self.patience
+        given_up_at = time.monotonic() + _CONFIRMS
         quiet_at = time.monotonic() + silence
         while self.is_open and (left := quiet_at - time.monotonic()) > 0:
-            if self._read(left, None):
+            if self._read(left, None) or (self._awaits_confirms() and time.monotonic() < given_up_at):
                 quiet_at = time.monotonic() + silence
         # Confirms may arrive in any order.
         for index in range(len(self.log)):
@@ -269,8 +279,12 @@ class Peer:
             self._on_confirm(channel, method)
             return
         self._note(channel, self._words(method))
-        if isinstance(method, m.ChannelClose):
+        if isinstance(method, m.ConfirmSelectOk):
+            self._published.setdefault(channel, 0)
+        elif isinstance(method, m.ChannelClose | m.ChannelCloseOk):
+            self._published.pop(channel, None)
             self._confirmed.pop(channel, None)
+        if isinstance(method, m.ChannelClose):
             if self.answers_closes:
                 self.send(m.ChannelCloseOk(), channel)
         elif isinstance(method, m.ConnectionClose):
@@ -287,6 +301,9 @@ class Peer:
             if tag not in confirmed:
                 confirmed.add(tag)
                 self._note(channel, f"{'ack' if isinstance(method, m.BasicAck) else 'nack'} {tag}")
+
+    def _awaits_confirms(self) -> bool:
+        return any(number > len(self._confirmed.get(channel, ())) for channel, number in self._published.items())
 
     def _note(self, channel: int, text: str) -> None:
         self.log.append(f"{channel}: {text}")

@@ -187,6 +187,7 @@ async def test_parts_and_retries_of_a_cancelled_job_are_dropped() -> None:
         for _ in range(5):
             await h.published("part")
         await h.cancel(job)
+        await eventually(lambda: h._worker._engine.cancelled, "the worker has read it")
         gate.set()
         await h.idle()
         assert h.all_published("done") == []
