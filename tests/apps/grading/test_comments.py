@@ -10,11 +10,12 @@ import pytest
 
 from rabbitry.apps.grading.comments import LONGEST, MOST, LineComment, check_comments, comments_of, number_of_lines
 from rabbitry.apps.grading.files import Files
-from rabbitry.apps.grading.message import HISTORY, Assignment, Decision, submission
+from rabbitry.apps.grading.message import HISTORY, LONGEST_NAME, Assignment, Decision, submission
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, course, judging, regrading
 from rabbitry.apps.grading.records.regrading import Selection
 from rabbitry.apps.grading.roles import ROLES, decide
+from rabbitry.apps.grading.showing import MOST_COMMENTS, comments_in
 from rabbitry.apps.grading.signatures import Key, Signatures, Signer, new_key
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.exceptions import UsageError
@@ -74,6 +75,17 @@ def test_comments_are_signed_with_their_hop() -> None:
     assert signatures.findings(made)[1].signer == "office"
     made[HISTORY][1]["comments"][0]["text"] = "well done"
     assert signatures.findings(made)[1].is_forged
+
+
+def test_names_and_number_of_comments_shown_are_bounded() -> None:
+    hop = {"role": ["x"] * 1_000, "who": "w" * 1_000_000, "comments": [{"line": 1, "text": "x"}] * MOST}
+    last = {"role": "assistant", "who": "ben", "comments": [{"line": 2, "text": "y"}]}
+    found = comments_in([hop] * 10 + [last])
+    assert len(found) == MOST_COMMENTS
+    assert found[-1] == {"line": 2, "text": "y", "cell": None, "role": "assistant", "who": "ben"}
+    assert max(len(one[name]) for one in found for name in ("role", "who")) == LONGEST_NAME
+    assert comments_in([last, hop])[0]["who"] == "ben"
+    assert comments_in([{"comments": 7}, {}]) == []
 
 
 async def test_comments_travel_through_all_roles_and_stay_when_it_is_marked_again(

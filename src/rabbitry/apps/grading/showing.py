@@ -7,12 +7,14 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from rabbitry.apps.grading.comments import comments_of
-from rabbitry.apps.grading.message import is_text
+from rabbitry.apps.grading.message import LONGEST_NAME, is_text
 
 LONGEST: Final = 200_000
 """Characters of a text that are shown."""
 MOST_LINES: Final = 5_000
 """Lines of a text that are shown; the page draws a row for each."""
+MOST_COMMENTS: Final = 1_000
+"""Comments of a History that are shown: its latest ones."""
 
 
 def shown(data: bytes, name: str) -> dict[str, Any]:
@@ -46,9 +48,15 @@ def beginning(text: str) -> str:
 
 
 def comments_in(hops: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the comments on lines of a History with the role and the name of the person who made each."""
-    return [
-        {**asdict(one), "role": str(hop.get("role") or ""), "who": str(hop.get("who") or "")}
-        for hop in hops
-        for one in comments_of(hop)
-    ]
+    """Return the comments on lines of a History with the role and the name of the person who made each.
+
+    The History may have come over the wire. Each comment repeats both names, therefore these are cut: a name of 10 MB
+    would otherwise be sent 200 times.
+    """
+    found: list[dict[str, Any]] = []
+    for hop in reversed(hops):
+        names = {name: str(hop.get(name) or "")[:LONGEST_NAME] for name in ("role", "who")}
+        found[:0] = [{**asdict(one), **names} for one in comments_of(hop)]
+        if len(found) >= MOST_COMMENTS:
+            break
+    return found[-MOST_COMMENTS:]

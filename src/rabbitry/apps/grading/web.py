@@ -221,7 +221,7 @@ class Pages:
             | await asyncio.to_thread(shown_text, text, assignment.name)
             | {
                 "solution": (text or "")[:LONGEST],
-                "comments": comments_in(assignment.history),
+                "comments": await asyncio.to_thread(comments_in, assignment.history),
                 "previous": await self._read(partial(attempt_before, identity=assignment.id), None),
                 "rubric": msgspec.to_builtins((await self._known()).rubric(assignment.module, found.role)),
                 "actions": list(ROLES[role_named(role).name].actions),
