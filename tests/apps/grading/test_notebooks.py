@@ -51,6 +51,17 @@ def test_markdown_becomes_marks_without_markup_of_its_own() -> None:
     assert opened == sum(kind == "close" for kind, _ in marks)
 
 
+def test_markdown_is_not_drawn_deeper_than_a_browser_s_stack() -> None:
+    for source in ("**" * 2_000 + "x" + "**" * 2_000, "*a " * 2_000 + "x" + " b*" * 2_000):
+        ((cell),) = _cells(notebook(markdown(source))) or []
+        depth = deepest = 0
+        for kind, _ in cell["marks"]:
+            depth += {"open": 1, "link": 1, "close": -1}.get(kind, 0)
+            deepest = max(deepest, depth)
+        assert (depth, deepest) == (0, 50)
+        assert "x" in "".join(said for kind, said in cell["marks"] if kind == "text")
+
+
 def test_outputs_are_text_and_pictures_and_others_are_named() -> None:
     outputs = [
         {"output_type": "stream", "text": ["a\n", "b"]},

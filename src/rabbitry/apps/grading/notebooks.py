@@ -10,7 +10,7 @@ import base64
 import binascii
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -34,6 +34,8 @@ _MOST_PICTURE: Final = 2_000_000
 """Bytes of a picture."""
 _MOST_SIDE: Final = 5_000
 """Pixels of each side of a picture: a browser unpacks all of them."""
+_DEEPEST: Final = 50
+"""Elements of Markdown inside each other that are shown: the page draws them by recursion."""
 _CPU_SECONDS: Final = 5
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _TERMINAL: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -190,7 +192,21 @@ def _marks(source: str) -> list[Mark]:
     from markdown_it import MarkdownIt
 
     tokens = MarkdownIt("commonmark", {"html": False}).enable("table").parse(source)
-    return [mark for token in tokens for mark in _marks_of(token)]
+    return list(_shallow(mark for token in tokens for mark in _marks_of(token)))
+
+
+def _shallow(marks: Iterable[Mark]) -> Iterator[Mark]:
+    """Drop what opens and closes elements that are too deep, and keep their text.
+
+    The parser bounds how deep quotes, lists and links are, but not emphasis: of `****…x****…` each two stars open an
+    element.
+    """
+    depth = 0
+    for mark in marks:
+        depth -= mark[0] == "close"
+        if mark[0] not in ("open", "link", "close") or depth < _DEEPEST:
+            yield mark
+        depth += mark[0] in ("open", "link")
 
 
 def _marks_of(token: Any) -> Iterator[Mark]:
