@@ -76,3 +76,34 @@ def test_the_text_of_a_submission_is_bounded(sizes: tuple[int, ...]) -> None:
     found = joined((f"{number}.py", b"x" * size) for number, size in enumerate((MOST - 100, 100)))
     assert found is not None
     assert not found.is_cut
+
+
+def test_text_that_is_left_out_is_noted_wherever_it_hides() -> None:
+    half, copied = "#" * (MOST // 2), "\nx = 1\n"
+    hidden: list[dict[str, str]] = [  # made here, and not at collection, for their size
+        {"a.py": "é" * (MOST // 2) + copied},  # fewer characters than bytes
+        {"a.py": "#\r\n" * (MOST // 3) + copied},
+        {"a.py": " " * MOST + copied, "b.py": "y = 2\n"},
+        {"a.py": half, "b.py": half, "c.py": copied},
+        {"a.ipynb": '{"cells": [{"cell_type": "code", "source": "x = 1"}]}' + " " * 5_000_000, "b.py": "y = 2\n"},
+        {"a.ipynb": "{", "b.py": "y = 2\n"},
+        {"a.c": "\0", "b.py": "y = 2\n"},
+    ]
+    for files in hidden:
+        found = joined((name, text.encode()) for name, text in files.items())
+        assert found is not None, [*files]
+        assert found.is_cut, [*files]
+
+
+def test_files_without_text_of_the_student_are_no_loss() -> None:
+    files = {"__MACOSX/._b.py": b"\0\5\x16\7\0\2", "a.ipynb": b"", "b.py": b"y = 2\n", "c.py": b" \n"}
+    found = joined(files.items())
+    assert found is not None
+    assert (found.text, found.is_cut) == ("y = 2\n", False)
+
+
+def test_the_case_of_a_notebook_s_name_makes_no_difference() -> None:
+    notebook = json.dumps({"cells": [{"cell_type": "code", "source": "x = 1"}]}).encode()
+    found = document_of(notebook, "A.IPYNB")
+    assert found is not None
+    assert (found.text, found.files[0].name) == ("x = 1", "A.py")

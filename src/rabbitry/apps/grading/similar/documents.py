@@ -14,6 +14,7 @@ from rabbitry._words import reason
 from rabbitry.apps.grading.exceptions import FilesError, SandboxFailed, SubmissionRefused
 from rabbitry.apps.grading.marking import is_archive
 from rabbitry.apps.grading.marking.archives import unpack
+from rabbitry.apps.grading.notebooks import SUFFIX
 from rabbitry.exceptions import Undecodable
 
 MOST: Final = 10_000_000
@@ -21,8 +22,10 @@ MOST: Final = 10_000_000
 
 It is as much as a submission may have by default, so that no file begins with comments that hide the rest of it.
 """
-_NOTEBOOK: Final = 5_000_000
+LARGEST_NOTEBOOK: Final = 5_000_000
 """Bytes of the largest notebook that is read, with its pictures. One of empty cells takes 23 times as much memory."""
+_APPLE_DOUBLE: Final = b"\0\5\x16\7"
+"""The beginning of the files that macOS puts into archives beside each file, under names that end as its does."""
 _ROOM: Final = 64 * 1024 * 1024
 """Bytes that an unpacked archive may take on disk."""
 _SOURCES: Final = frozenset({
@@ -41,7 +44,10 @@ class File(NamedTuple):
 
 
 class Document(NamedTuple):
-    """The text of a submission. Each file begins with its name if there are several. is_cut: some text is left out."""
+    """The text of a submission. Each file begins with its name if there are several.
+
+    is_cut: some text is left out, or a source file that can't be read as text.
+    """
 
     text: str
     files: tuple[File, ...]
@@ -91,11 +97,14 @@ def joined(files: Iterable[tuple[str, bytes]]) -> Document | None:
     texts = []
     left, is_cut = MOST, False
     for name, data in files:
-        # One character more than there is room for shows that something is left out.
-        if (text := _text(name, data, left + 1)) is None or not text.strip():
+        found = _text(name, data)
+        if found is None:
+            is_cut = is_cut or (data != b"" and not data.startswith(_APPLE_DOUBLE))
             continue
-        is_cut = is_cut or len(text) > left
-        if left > 0:
+        text, is_longer = found
+        # Also if the part that is read is blank: what follows it may be copied.
+        is_cut = is_cut or is_longer or len(text.rstrip()) > left
+        if left > 0 and text.strip():
             texts.append((name, text[:left]))
             left -= len(text[:left])
     if not texts:
@@ -104,8 +113,8 @@ def joined(files: Iterable[tuple[str, bytes]]) -> Document | None:
     for name, text in texts:
         if len(texts) > 1:
             whole += f"{'' if not whole else chr(10)}===== {name} =====\n"
-        parts.append(File(name.removesuffix(".ipynb") + ".py" if name.endswith(".ipynb") else name,
-                          len(whole), len(whole) + len(text)))  # fmt: skip
+        known_as = f"{name[: -len(SUFFIX)]}.py" if _is_notebook(name) else name
+        parts.append(File(known_as, len(whole), len(whole) + len(text)))
         whole += text
     return Document(whole, tuple(parts), is_cut)
 
@@ -116,20 +125,25 @@ def _is_plain(path: Path) -> bool:
 
 def _beginning(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(_NOTEBOOK + 1 if path.name.endswith(".ipynb") else MOST + 1)
+        return file.read(LARGEST_NOTEBOOK + 1 if _is_notebook(path.name) else MOST + 1)
 
 
-def _text(name: str, data: bytes, most: int) -> str | None:
-    """Return the text of a file, at most so many characters; None if it is no text, or too large a notebook."""
-    if name.endswith(".ipynb"):
-        if len(data) > _NOTEBOOK:
+def _is_notebook(name: str) -> bool:
+    return name.lower().endswith(SUFFIX)
+
+
+def _text(name: str, data: bytes) -> tuple[str, bool] | None:
+    """Return the text of a file's first MOST bytes, and whether it has more; None if no text of it can be read."""
+    if _is_notebook(name):
+        if len(data) > LARGEST_NOTEBOOK:
             return None
         try:
             cells = decode_json(data, _Notebook).cells
         except Undecodable:
             return None
         sources = (cell.source for cell in cells if cell.cell_type == "code")
-        return "\n\n".join(source if isinstance(source, str) else "".join(source) for source in sources)[:most]
-    if b"\0" in data[:most]:
+        return "\n\n".join(source if isinstance(source, str) else "".join(source) for source in sources), False
+    part = data[:MOST]
+    if b"\0" in part:
         return None
-    return data[:most].decode(errors="replace").replace("\r\n", "\n")
+    return part.decode(errors="replace").replace("\r\n", "\n"), len(data) > MOST

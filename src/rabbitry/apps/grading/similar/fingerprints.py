@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from pygments.token import Comment, Keyword, Name, Number, String, Text, Token
 
 from rabbitry.apps.grading.colours import lexer_for
-from rabbitry.apps.grading.similar.documents import MOST, Document
+from rabbitry.apps.grading.similar.documents import LARGEST_NOTEBOOK, MOST, Document
 
 RUN: Final = 16
 """Tokens of a run. Shorter matches are ignored: unrelated programs have them."""
@@ -23,6 +23,10 @@ WINDOW: Final = 8
 """Neighbouring runs of which one is kept. A match of RUN + WINDOW - 1 tokens is always found."""
 MOST_TOKENS: Final = 100_000
 """Tokens of a document that are compared; those after them are left out."""
+_CUT: Final = (
+    f"text beyond {MOST} bytes, a file with binary data, or a notebook that can't be read or has more than "
+    f"{LARGEST_NOTEBOOK} bytes is left out"
+)
 _NAME, _NUMBER, _TEXT = "n", "0", "''"
 
 
@@ -88,7 +92,7 @@ def read(document: Document, known: Collection[int] = ()) -> tuple[array[int], s
     tokens = lexed(document)
     if len(tokens.kinds) >= MOST_TOKENS:
         return winnowed(tokens, known), f"only its first {MOST_TOKENS} tokens are compared"
-    return winnowed(tokens, known), f"only the first {MOST} bytes of its text are compared" if document.is_cut else None
+    return winnowed(tokens, known), _CUT if document.is_cut else None
 
 
 def all_runs(documents: Sequence[Document]) -> frozenset[int]:
