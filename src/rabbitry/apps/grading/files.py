@@ -102,7 +102,11 @@ class Files:
         if not self._store.has(_name(kept)):
             packed = zlib.compress(data, 6)
             self._room.take(len(packed))
-            self._store.put(_name(kept), packed)
+            try:
+                self._store.put(_name(kept), packed)
+            except BaseException:  # its message comes again, and is not to take the room each time
+                self._room.give_back(len(packed))
+                raise
         return kept
 
     def used(self) -> int:
@@ -194,6 +198,12 @@ class _Room:
                     f"limit of {self._total}: raise largest_total in the course's configuration, or remove some"
                 )
             self._used += size
+
+    def give_back(self, size: int) -> None:
+        """Count a file that could not be stored no longer."""
+        with self._lock:
+            # Another thread may have counted the files anew in the meantime, without this one.
+            self._used = max(0, self._used - size)
 
 
 class _Folder:
