@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
@@ -115,11 +115,7 @@ class FileRoutes:
         if previous is None:
             raise UsageError(f"no attempt before {whole} is kept")
         _, name, before = await self._handed_in(person, previous)
-        if not (is_text(before) and is_text(after)):
-            raise UsageError("one of the two attempts is not text: download both")
-        texts = [beginning(data.decode()) for data in (before, after)]
-        rows = await asyncio.to_thread(changes, *texts)
-        is_cut = texts != [before.decode(), after.decode()]
+        rows, is_cut = await asyncio.to_thread(_compared, before, after)
         return json_response({"id": previous, "name": name, "rows": rows, "is_cut": is_cut})
 
     @needs(Role.VIEWER, *STAFF)
@@ -179,3 +175,12 @@ class FileRoutes:
         if not person.sees(assignment.student, assignment.module):
             raise unknown
         return assignment.id, file_name(assignment.name, assignment.id), assignment.solution()
+
+
+def _compared(before: bytes, after: bytes) -> tuple[list[dict[str, Any]], bool]:
+    """Return the changed lines of two files, and whether only their beginnings are compared. Blocks."""
+    if not (is_text(before) and is_text(after)):
+        raise UsageError("one of the two attempts is not text: download both")
+    whole = [before.decode(), after.decode()]
+    parts = [beginning(text) for text in whole]
+    return changes(*parts), parts != whole
