@@ -8,7 +8,7 @@ import pytest
 
 from rabbitry.apps.grading.exceptions import SchemeInvalid
 from rabbitry.apps.grading.marking import Marking, load_scheme, mark
-from rabbitry.apps.grading.marking._reporter import _code_of, checks_in
+from rabbitry.apps.grading.marking._reporter import _asks_to_end, _code_of, checks_in
 from tests.docs.blocks import blocks
 
 pytestmark = pytest.mark.timeout(300)
@@ -88,6 +88,12 @@ def test_strange_cells_are_run_as_far_as_they_are_text(tmp_path: Path) -> None:
     file.write_text(json.dumps({"cells": cells, "metadata": 7}))
     assert _code_of(str(file)) == ["", "a\nb"]
     assert "there is no file" in _code_of(str(tmp_path / "y.ipynb"))
+
+
+@pytest.mark.parametrize("payload", [None, 7, "ask_exit", {"source": "ask_exit"}, ["ask_exit", 7, {"source": "page"}]])
+def test_an_answer_of_another_form_does_not_end_the_kernel(payload: object) -> None:
+    assert not _asks_to_end({"payload": payload})
+    assert _asks_to_end({"payload": [payload, {"source": "ask_exit"}]})
 
 
 def test_checks_begin_at_their_titles() -> None:

@@ -118,7 +118,7 @@ def _run_notebook(checks_file: str, notebook: str, send: Callable[..., None]) ->
             print(f"{place}: the kernel ended: {why}", file=sys.stderr, flush=True)
             _end(client, 1)
         reply = replies[0] if replies else {}
-        if any(one.get("source") == "ask_exit" for one in reply.get("payload") or ()):
+        if _asks_to_end(reply):
             # The kernel may take some further cells before it ends; how many depends on how busy the machine is.
             print(f"{place}: it ends the kernel", file=sys.stderr, flush=True)
             _end(client, 1)
@@ -141,6 +141,13 @@ def _run_notebook(checks_file: str, notebook: str, send: Callable[..., None]) ->
     send(event="ended")
     sys.stdout.flush()
     _end(client, 0)
+
+
+def _asks_to_end(reply: dict[str, Any]) -> bool:
+    """Return whether an answer says that the cell ends the kernel. Code in the kernel may have written the answer."""
+    payload = reply.get("payload")
+    asked = payload if isinstance(payload, list) else []
+    return any(isinstance(one, dict) and one.get("source") == "ask_exit" for one in asked)
 
 
 def _end(client: Any, code: int) -> NoReturn:

@@ -223,7 +223,11 @@ def _check_part(part: Part, place: Place, folder: Path, file: str | None) -> Non
         _check_tests(part.notebook, where, folder, {"nbclient": "notebooks", "ipykernel": "notebooks"})
         if file is None or not file.endswith(".ipynb"):
             raise _Wrong(where, "`notebook` needs the name of the notebook: set `file` of [scheme] to one in .ipynb")
-        if not checks_in((folder / part.notebook).read_text(encoding="utf-8", errors="replace"))[1]:
+        try:
+            text = (folder / part.notebook).read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise _Wrong(where, f"{part.notebook!r} can't be read: {reason(error)}") from error
+        if not checks_in(text)[1]:
             raise _Wrong(where, f"{part.notebook!r} has no checks: begin each with a line `# %% TITLE`")
     if part.command is not None and (not part.command or not part.command[0].strip()):
         raise _Wrong((*place, "command"), "`command` is empty")
