@@ -338,7 +338,7 @@ def _upgrade(connection: Connection, schema: Schema) -> None:
     config.attributes["connection"] = connection
     config.attributes["version_table"] = schema.version_table
     try:
-        command.upgrade(config, "head")
+        command.upgrade(config, schema.head)
     except CommandError as error:
         raise _other_version(found) from error
 

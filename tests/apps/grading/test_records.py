@@ -4,20 +4,23 @@ import sqlite3
 import stat
 import threading
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, column, select, table, text
 
 from rabbitry._ids import NoSuchID
+from rabbitry.apps._records import Database as OlderDatabase
 from rabbitry.apps.exceptions import RecordsError
 from rabbitry.apps.grading.files import Kept
 from rabbitry.apps.grading.message import Assignment, Decision, Progress, now, submission
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, course, inbox, outbox
 from rabbitry.apps.grading.records.beginning import begins
+from rabbitry.apps.grading.records.database import SCHEMA
 from rabbitry.apps.grading.records.schema import submissions
 from rabbitry.apps.grading.roles import ROLES, decide
 from rabbitry.exceptions import UsageError
@@ -292,6 +295,48 @@ def test_the_migrations_make_what_the_schema_says(database: Database) -> None:
     extra = [kind for kind, index in differences if kind == "remove_index" and index.name.endswith("_begins")]
     assert len(extra) == (2 if str(database).startswith("postgresql") else 0)
     assert len(differences) == len(extra), differences
+
+
+def _insert(connection: Connection, name: str, row: dict[str, Any]) -> None:
+    """Insert a row into a table with the columns of an older version."""
+    connection.execute(table(name, *map(column, row)).insert().values(row))
+
+
+@pytest.mark.parametrize("version", [str(number) for number in range(1, int(SCHEMA.head))])
+def test_the_records_of_each_older_version_are_upgraded(database_url: str, version: str) -> None:
+    at = "2026-01-01T00:00:00.000000+00:00"
+    of: dict[str, Any] = {"role": "assistant", "submission": "a1"}
+    rows: dict[str, dict[str, Any]] = {
+        "submissions": {
+            "id": "a1", "student": "7", "module": "m", "name": "x.py", "status": "corrected", "step": 2, "mark": 8.0,
+            "out_of": 10.0, "feedback": "good", "submitted_at": at, "updated_at": at,
+        },
+        "history": {
+            "submission": "a1", "step": 2, "role": "demonstrator", "status": "corrected", "who": "ann", "place": "here",
+            "at": at, "mark": 8.0,
+        },
+        "inbox": of | {
+            "id": 1, "step": 2, "student": "7", "module": "m", "exchange": "e", "message": "m1",
+            "body": b'{"SubmissionID":"a1","StudentID":7}', "arrived_at": at,
+        },
+        "decisions": {"item": 1, "action": "validate", "who": "ben", "at": at},
+        "outbox": of | {
+            "exchange": "e", "key": "k", "required": 1, "message": "m2", "type": "Assignment", "body": b"{}",
+            "created_at": at,
+        },
+    }  # fmt: skip
+    with OlderDatabase(replace(SCHEMA, head=version), database_url) as older:
+        for name, row in rows.items():
+            older.write_now(partial(_insert, name=name, row=row))
+    with Database(database_url) as database:
+        found = database.read_now(partial(course.submission, identity="a1"))
+        letters = database.write_now(partial(outbox.claim, roles=["assistant"]))
+        assert not database.read_now(partial(inbox.waiting, role="assistant"))
+    assert found is not None
+    one, (hop,) = found
+    assert (one.student, one.mark, one.feedback, one.kept) == ("7", 8.0, "good", None)
+    assert (hop.who, hop.mark, hop.signer, hop.comments) == ("ann", 8.0, None, ())
+    assert [(letter.message, letter.body, letter.item) for letter in letters] == [("m2", b"{}", None)]
 
 
 @pytest.mark.parametrize("url", ["mysql://u:secret@h/d", "sqlite://", "nonsense", "sqlite:///:memory:"])
