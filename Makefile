@@ -12,11 +12,11 @@ up: $(VENV)/.up
 	@exec $(VENV)/bin/rabbitry up $(ARGS)
 
 # With RABBITRY_STRICT=1 a test fails, and is not skipped, where a program that it needs is missing.
-# Fourteen processes share the tests, a file at a time: on two cores too, since most tests wait for programs that they
+# Eight processes share the tests, a file at a time: on two cores too, since most tests wait for programs that they
 # started. In one, to debug:  make test ARGS="-n 0 --pdb tests/amqp"
 test: $(VENV)/.dev
 	@scripts/system-deps
-	@exec env -u PYTHONDONTWRITEBYTECODE $(PYTHON) -m pytest -n 14 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@exec env -u PYTHONDONTWRITEBYTECODE $(PYTHON) -m pytest -n 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
