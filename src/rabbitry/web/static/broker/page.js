@@ -90,7 +90,7 @@ class Page extends Component {
       ${trouble && html`<${Trouble} ...${trouble} />`}
       <div class="tools">
         <label class="filter"><span>Filter</span>
-          <input type="search" ref=${this.field} value=${filter} maxlength=${MOST_FILTER} placeholder=${hint} spellcheck=${false} autocomplete="off" onInput=${this.type} /></label>
+          <input type="search" ref=${this.field} defaultValue=${filter} maxlength=${MOST_FILTER} placeholder=${hint} spellcheck=${false} autocomplete="off" onInput=${this.type} /></label>
         <p class="told" role="status">${told}</p>
         ${Declare && html`<p><button type="button" aria-expanded=${isNew} disabled=${lacking("admin") !== null}
           onClick=${() => this.setState({ isNew: !isNew })}>Declare…</button> ${lacking("admin")}</p>`}
