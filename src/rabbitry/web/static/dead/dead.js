@@ -18,6 +18,7 @@ function wanted() {
 
 class DeadLetters extends Component {
   state = { apps: null, chosen: wanted(), jobs: {}, sources: {} };
+  first = null; // the app that is open before one is chosen
 
   componentDidMount() {
     watchSources((sources) => this.setState({ sources }));
@@ -40,7 +41,10 @@ class DeadLetters extends Component {
   render(_, { apps, chosen, jobs, sources }) {
     const trouble = Object.values(sources).find(({ reason }) => reason);
     const full = [...(apps ?? [])].filter(([, { ready, held }]) => ready + held > 0).map(([key]) => key);
-    const open = chosen ?? full[0] ?? null;
+    // It stays open when it has no dead letters left: the result of the last replay or drop is there, and no other app
+    // comes under the pointer.
+    this.first ??= full[0] ?? null;
+    const open = chosen ?? this.first;
     const listed = [...new Set([...full, ...(open === null ? [] : [open])])];
     return html`<div class="dead">
       ${trouble && html`<div class="notice bad" role="alert"><p><b>${trouble.title} is ${trouble.state}.</b> ${trouble.reason}</p>${trouble.todo && html`<p>${trouble.todo}</p>`}</div>`}
