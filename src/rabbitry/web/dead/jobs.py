@@ -267,7 +267,8 @@ class Jobs:
         await self._audit.end(number)
 
     async def _run(self, job: Job, number: int) -> None:
-        logging_ = asyncio.create_task(self._log(job, number), name="progress in the audit log")
+        is_over = asyncio.Event()
+        logging_ = asyncio.create_task(self._log(job, number, is_over), name="progress in the audit log")
         try:
             await job.run(self._connected, self._progress)
         except asyncio.CancelledError:
@@ -278,15 +279,20 @@ class Jobs:
             _logger.exception("a %s of dead letters failed", job.action)
             job.state, job.error = "failed", repr(error)
         finally:
-            logging_.cancel()
-            await asyncio.wait((logging_,))
+            is_over.set()
         self._show()
+        # Not cancelled: its write goes on in a thread, and could replace the result that is written next.
+        await asyncio.wait((logging_,))
         await self._end(job, number)
 
-    async def _log(self, job: Job, number: int) -> None:
-        """Write the progress into the audit log, in case this process is killed."""
+    async def _log(self, job: Job, number: int, is_over: asyncio.Event) -> None:
+        """Write the progress into the audit log, in case this process is killed, and show what was held back."""
         while True:
-            await asyncio.sleep(_LOGGED_EVERY)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOGGED_EVERY):
+                    await is_over.wait()
+                return
+            self._show()
             await self._end(job, number)
 
     async def _end(self, job: Job, number: int) -> None:
