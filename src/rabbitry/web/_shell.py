@@ -120,8 +120,8 @@ def login_page(token: str, provider: str = "") -> str:
     return _document(head, body)
 
 
-def notice_page(title: str, text: str, to: str, link: str, *, at_once: bool = False) -> str:
-    """Return the HTML of a page at the root that has one text and one link.
+def notice_page(title: str, text: str, to: str, link: str, *, at_once: bool = False, root: str = "./") -> str:
+    """Return the HTML of a page that has one text and one link.
 
     Args:
         title: The heading.
@@ -129,17 +129,18 @@ def notice_page(title: str, text: str, to: str, link: str, *, at_once: bool = Fa
         to: The link's target, relative to the root.
         link: The link's text.
         at_once: Whether browsers follow the link by themselves.
+        root: The dashboard's root, relative to the page; it ends with a slash.
     """
     # The page itself asks, so that browsers send a `SameSite=Strict` cookie even if another site led to the page.
-    refresh = [f'<meta http-equiv="refresh" content="0; url=./{escape(to)}">'] if at_once else []
+    refresh = [f'<meta http-equiv="refresh" content="0; url={root}{escape(to)}">'] if at_once else []
     body = [
         '<main class="login" id="page">',
-        f'  <h1><img src="static/icon.svg" alt="" width="40" height="40"> {escape(title)}</h1>',
+        f'  <h1><img src="{root}static/icon.svg" alt="" width="40" height="40"> {escape(title)}</h1>',
         *([f"  <p>{escape(text)}</p>"] if text else []),
-        f'  <p><a href="./{escape(to)}">{escape(link)}</a></p>',
+        f'  <p><a href="{root}{escape(to)}">{escape(link)}</a></p>',
         "</main>",
     ]
-    return _document([*_head(f"{title} – {_NAME}", "", ""), *refresh], body)
+    return _document([*_head(f"{title} – {_NAME}", "", root), *refresh], body)
 
 
 @cache

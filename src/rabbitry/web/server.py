@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 from rabbitry._version import __version__
 from rabbitry.amqp.client.url import DEFAULT_URL, parse_url
 from rabbitry.apps import Metric, Panel, Plugin, Role, Site, User, View, needs, user_of
-from rabbitry.apps.exceptions import Forbidden, PluginError
+from rabbitry.apps.exceptions import PluginError
 from rabbitry.apps.installed import Broken, attempt, installed, resolve
 from rabbitry.runtime.addresses import is_loopback
 from rabbitry.runtime.http.guard import Guard
@@ -41,6 +41,7 @@ from rabbitry.web.login.roles import Roles, files_of, require_to_see
 from rabbitry.web.login.routes import LoginRoutes
 from rabbitry.web.metrics import Metrics
 from rabbitry.web.queues import Queues
+from rabbitry.web.refusals import add_refusals
 from rabbitry.web.sources import Sources
 from rabbitry.web.ways import Ways
 
@@ -152,7 +153,7 @@ def create_app(
         title="Rabbitry", version=__version__, docs_url=None, redoc_url=None, openapi_url=None,
         dependencies=[Depends(roles.check)],
     )  # fmt: skip
-    app.add_exception_handler(Forbidden, _forbidden)
+    add_refusals(app)
     app.add_middleware(Gate, login=login)
     app.add_middleware(Guard, names=[settings.host], has_login=lambda: login.has_login)
     live = _add_pages(app, mounted, roles, login)
@@ -297,10 +298,6 @@ def _add_view(
         return HTMLResponse(shell(page(live), entries, visitor))
 
     app.add_api_route(path, show, include_in_schema=False)
-
-
-async def _forbidden(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 403)
 
 
 def _same(page: Page, _: Sequence[Mount]) -> Page:
