@@ -130,13 +130,12 @@ class _Process:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self._born = psutil.Process(pid).create_time()
+        self._born = _born(pid)
 
     def poll(self) -> int | None:
         """Return None while it runs."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(self.pid)
-            if process.create_time() == self._born and not is_gone(process):
+        with contextlib.suppress(psutil.NoSuchProcess, OSError):
+            if _born(self.pid) == self._born and not is_gone(psutil.Process(self.pid)):
                 return None
         return 0
 
@@ -158,6 +157,16 @@ class _Process:
     def kill(self) -> None:
         """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
+
+
+def _born(pid: int) -> int:
+    """Return when a process began, in clock ticks since the machine did. Raises OSError if there is none.
+
+    psutil's time for it moves when the machine's clock is set: a stopped server would count as another process, and
+    would never be continued.
+    """
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[19])  # field 22, proc_pid_stat(5)
 
 
 def _spawn(command: list[str], environment: Mapping[str, str], output: int, cwd: str | None) -> _Process:
