@@ -246,6 +246,7 @@ def _next_job(listening: socket.socket, until: Sequence[IO[str]]) -> _Job | None
         asking: list[IO[str] | socket.socket] = [*until, woken, listening, *connections]
         readable, _, _ = select.select(asking, [], [])
         if any(one in readable for one in until):
+            signal.set_wakeup_fd(-1)  # what still runs ends later: its signal must find no closed socket
             return None
         if woken in readable:
             woken.recv(4096)
