@@ -195,7 +195,7 @@ class Publishing:
         if self._vhost.release.keeps_transaction_queues and route[0]:
             kept = [queue for queue in route[0] if not (isinstance(queue, Queue) and queue.is_deleted)]
             if len(kept) < len(route[0]) and channel.transaction is not None:
-                channel.transaction.has_failed = True
+                channel.transaction.failure = precondition_failed("partial tx completion")
             if not kept:
                 return
             route = (kept, *route[1:])

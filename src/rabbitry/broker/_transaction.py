@@ -6,8 +6,10 @@ import enum
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol
 
+from rabbitry.broker._errors import Refusal
 from rabbitry.broker._queues import Queue
 from rabbitry.broker.message import Entry
+from rabbitry.exceptions import ProtocolViolation
 
 
 class Outcome(enum.Enum):
@@ -49,8 +51,8 @@ class Transaction:
     def __init__(self) -> None:
         self.publishes: list[Callable[[], None]] = []
         self.settled: list[Settled] = []
-        self.has_failed: bool = False
-        """Whether a queue of a publish was deleted before the commit, in a release that refuses such a commit."""
+        self.failure: Refusal | ProtocolViolation | None = None
+        """The error of a publish that could not be carried out, with which the commit is refused."""
 
     def noting(self, settled: dict[int, Held], outcome: Outcome) -> Iterator[None]:
         """Record deliveries as settled, in steps."""

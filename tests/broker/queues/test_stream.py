@@ -15,7 +15,7 @@ from rabbitry.amqp.protocol import methods as m
 from rabbitry.amqp.protocol.methods import Method
 from rabbitry.amqp.protocol.properties import Properties, decode_header, encode_header
 from rabbitry.amqp.protocol.tables import FieldValue, Table, TaggedInt
-from rabbitry.broker import Broker, BrokerConfig
+from rabbitry.broker import Broker, BrokerConfig, _shares
 from rabbitry.broker._policies import Policy
 from rabbitry.broker._queues import Stream
 from rabbitry.broker._queues import stream as stream_module
@@ -26,6 +26,7 @@ from rabbitry.broker._store.batch import Batch, Dropped, Found, StoreFull
 from rabbitry.broker._store.sqlite import SQLiteStore
 from rabbitry.broker.compat import RELEASES, Release
 from rabbitry.broker.message import Message
+from rabbitry.exceptions import InternalError
 from rabbitry.testing import RunningBroker
 from tests.differential.peer import Peer
 from tests.support.embedded import BrokerProcess
@@ -367,6 +368,30 @@ async def test_a_filter_applies_to_messages_of_the_store_too(tmp_path: Path, sma
                 while len(found) < 6:
                     found.append((await anext(deliveries)).body)
             assert found == [b"0", b"100", b"200", b"300", b"400", b"500"]
+
+
+async def _commit_a_bad_value(url: str) -> None:
+    """Commit an ack, and messages to a stream of which the last has an invalid value for filters."""
+    async with rabbitry.connect(url, recover=False) as connection:
+        channel = await connection.channel(confirms=False)
+        await _declare(channel)
+        await channel.declare_queue("q", durable=True)
+        await channel.send(b"1", routing_key="q")
+        async with channel.transaction():
+            delivery = await channel.get("q")
+            assert delivery is not None
+            delivery.ack()
+            for value in ("a", "a", "a", 5):
+                properties = Properties(headers={"x-stream-filter-value": value})
+                await channel.send(b"x", routing_key="s", properties=properties)
+
+
+async def test_a_bad_value_for_filters_ends_a_long_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_shares, "_SECONDS", 0.0)  # each later step has a turn of its own, with no handler around it
+    async with Broker(BrokerConfig(port=0, compat="4.0")) as broker:
+        with pytest.raises(InternalError, match="541"):
+            await _commit_a_bad_value(broker.url)
+        await eventually(lambda: len(broker.vhosts["/"].queues["q"]) == 1, "the return of the message")
 
 
 async def test_a_transient_message_is_kept_by_the_queues_that_keep_all(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from operator import itemgetter
 from typing import Final
 
@@ -13,6 +13,7 @@ from rabbitry.broker._errors import precondition_failed
 from rabbitry.broker._handlers.client import Client
 from rabbitry.broker._ordering import in_order
 from rabbitry.broker._transaction import Holder, Settled, Transaction
+from rabbitry.exceptions import ProtocolViolation
 
 _OVER: Final = object()
 _STEP: Final = 200
@@ -32,14 +33,15 @@ def commit(client: Client, channel: Channel, method: TxCommit) -> None:
     """Commit the publishes and settlements of the transaction. Commit-ok is sent once the store has them.
 
     They are one batch for the store, unless they are so many that other clients have turns in between: as on RabbitMQ,
-    a crash may then leave a part of them (docs/semantics). A commit that failed in part is refused (406) after that.
+    a crash may then leave a part of them (docs/semantics). A commit that failed in part is refused after that: 406 if
+    a queue of a publish was deleted before, in a release that refuses such a commit; 541 if a stream took no message.
     """
     transaction = _transaction(channel)
-    if transaction.has_failed:
-        raise precondition_failed("partial tx completion")
+    if transaction.failure is not None:
+        raise transaction.failure
 
     def committed() -> None:
-        if transaction.has_failed:
+        if transaction.failure is not None:
             client.carry_out_again(channel.number, method)  # only a handler can refuse
             return
         channel.unpark()
@@ -48,16 +50,22 @@ def commit(client: Client, channel: Channel, method: TxCommit) -> None:
                 consumer.queue.dispatch()  # RabbitMQ's channel reads streams itself, and so delivers before it answers
         client.wait_for_commit(channel.number, TxCommitOk())
 
-    client.work(_committing(channel, *transaction.take()), committed)
+    client.work(_committing(channel, transaction), committed)
 
 
-def _committing(channel: Channel, publishes: list[Callable[[], None]], settled: list[Settled]) -> Iterator[None]:
-    """Run the publishes and settlements of a transaction in steps."""
+def _committing(channel: Channel, transaction: Transaction) -> Iterator[None]:
+    """Run the publishes and settlements of a transaction in steps, up to an error that ends the connection."""
+    publishes, settled = transaction.take()
     journal = channel.vhost.journal
     is_moving = bool(publishes)
     publishes.reverse()
     while publishes:
-        publishes.pop()()
+        try:
+            publishes.pop()()
+        except ProtocolViolation as error:
+            # A later step has no handler around it: raised there, the error would leave the client without an answer.
+            transaction.failure, transaction.settled = error, settled  # closing the channel returns those deliveries
+            return
         yield
     settled.reverse()
     while settled:
