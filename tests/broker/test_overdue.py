@@ -1,11 +1,16 @@
 """Overdue deliveries, at times that the test chooses; tests/differential/test_overdue.py compares with RabbitMQ."""
 
+import asyncio
+import math
+from unittest.mock import patch
+
 import pytest
 
 import rabbitry
 from rabbitry.amqp.client import Channel
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker import Broker, BrokerConfig
+from rabbitry.broker import _overdue as _overdue_module
 from rabbitry.broker._channel import Channel as BrokerChannel
 from rabbitry.broker._overdue import Overdue
 from rabbitry.broker._policies import Policy
@@ -85,15 +90,46 @@ async def test_argument_and_policy_of_a_queue_come_before_the_setting(
         assert _open_channels(broker) == 0
 
 
-async def test_without_a_limit_nothing_is_closed() -> None:
+@pytest.mark.parametrize("unlimited", [None, math.inf])
+async def test_without_a_limit_nothing_is_closed(unlimited: float | None) -> None:
     async with (
-        Broker(BrokerConfig(port=0, consumer_timeout=None)) as broker,
+        Broker(BrokerConfig(port=0, consumer_timeout=unlimited)) as broker,
         rabbitry.connect(broker.url) as connection,
     ):
         channel = await connection.channel()
         await _declare(channel)
         await channel.get("q")
-        overdue = _overdue(broker, None)
+        overdue = _overdue(broker, unlimited)
         overdue.look(0)
         overdue.look(1e9)
         assert _open_channels(broker) == 1
+
+
+async def test_the_shortest_limit_leaves_time_for_clients() -> None:
+    async with Broker(BrokerConfig(port=0)) as broker:
+        overdue = _overdue(broker, 0)
+        loop = asyncio.get_running_loop()
+        with patch.object(loop, "call_later", wraps=loop.call_later) as called:
+            overdue.start()
+            overdue.stop()
+        assert called.call_args.args[0] > 0
+
+
+async def test_the_notes_of_a_channel_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_overdue_module, "_MOST_NOTES", 3)
+    async with Broker(BrokerConfig(port=0)) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await _declare(channel)
+        overdue = _overdue(broker, 1000)
+        oldest = await channel.get("q")
+        assert oldest is not None
+        for now in range(10):
+            overdue.look(now)
+            await channel.publish(b"x", routing_key="q")
+            assert await channel.get("q", no_ack=True) is not None
+        (notes,) = overdue._notes.values()
+        assert len(notes) == 3
+        overdue.look(999.9)
+        assert _open_channels(broker) == 1
+        overdue.look(1000)
+        assert _open_channels(broker) == 0

@@ -7,6 +7,7 @@ and then: a delivery with a smaller tag was sent before that note.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Collection
@@ -21,8 +22,12 @@ from rabbitry.broker.compat import Release
 
 _LONGEST: Final = 60.0
 """Most seconds between two looks at all channels; RabbitMQ looks as often."""
+_SHORTEST: Final = 0.01
+"""Least seconds between two looks: with a timeout of 0 they would take all of the loop's time."""
 _PARTS: Final = 10
 """Looks within the usual timeout, if that is shorter than ten minutes."""
+_MOST_NOTES: Final = 1000
+"""Notes of one channel. A delivery without a limit, ahead of all others, would otherwise let them grow for ever."""
 
 
 class Connection(Protocol):
@@ -54,8 +59,8 @@ class Overdue:
         self._connections = connections
         self._dispatcher = dispatcher
         self._has_own = release.has_consumer_timeouts
-        self._usual = None if usual is None else int(usual * 1000)
-        self._pause = _LONGEST if usual is None else min(_LONGEST, usual / _PARTS)
+        self._usual = None if usual is None or usual == math.inf else int(usual * 1000)
+        self._pause = _LONGEST if usual is None else max(_SHORTEST, min(_LONGEST, usual / _PARTS))
         self._notes: WeakKeyDictionary[Channel, deque[tuple[int, float]]] = WeakKeyDictionary()
         """Channel → its next delivery tags, each with the time at which it was noted; the oldest first."""
         self._timer: asyncio.TimerHandle | None = None
@@ -94,10 +99,10 @@ class Overdue:
             self._notes.pop(channel, None)
             return None
         notes = self._notes.setdefault(channel, deque())
-        if not notes or notes[-1][0] != channel.next_tag:
-            notes.append((channel.next_tag, now))
-        while notes[0][0] <= oldest:
+        while notes and notes[0][0] <= oldest:
             notes.popleft()
+        if not notes or (notes[-1][0] != channel.next_tag and len(notes) < _MOST_NOTES):
+            notes.append((channel.next_tag, now))
         timeout = self._timeout_of(channel.unsettled[oldest][0])
         return timeout if timeout is not None and (now - notes[0][1]) * 1000 >= timeout else None
 
