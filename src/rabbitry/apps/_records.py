@@ -180,7 +180,7 @@ class Database:
             writing.cancel()  # no effect if it is done
 
     async def _end_stopped(self) -> None:
-        """End the transactions of programs that were stopped inside them, and whose locks a write may wait for."""
+        """End the transactions of programs that were stopped inside them, and for whose locks others wait."""
         with contextlib.suppress(RecordsError):  # the write itself reports that the server can't be reached
             if ended := await self.read(partial(_end_stopped, seconds=_STOPPED_SECONDS)):
                 text = "database %s: ended %s whose program stopped inside a transaction, for at least %.0f s"
@@ -276,10 +276,12 @@ def _prepare_postgresql(connection: Any, _: object) -> None:
 
 
 def _end_stopped(connection: Connection, seconds: float) -> int:
-    """End the connections of this user's programs that wait for their program inside a transaction for so long.
+    """End connections whose program stopped inside a transaction so long ago, and for whose locks others wait.
 
-    Return their number. idle_in_transaction_session_timeout does not cover a program that stopped between statements
-    that it sends together, as psycopg's `executemany` does: to PostgreSQL such a connection is active.
+    Return their number. Only connections of this user's programs count. idle_in_transaction_session_timeout does not
+    cover a program that stopped between statements that it sends together, as psycopg's `executemany` does: to
+    PostgreSQL such a connection is active. A healthy one is not ended, however long its transaction takes: each
+    statement that it sends changes `state_change`, and while the server works, it does not wait for its client.
     """
     return len(connection.execute(_END_STOPPED, {"seconds": seconds}).all())
 
@@ -289,6 +291,7 @@ _END_STOPPED: Final = sql(
     " AND usename = current_user AND application_name = current_setting('application_name')"
     " AND pid <> pg_backend_pid() AND xact_start IS NOT NULL AND wait_event_type = 'Client'"
     " AND state_change < clock_timestamp() - make_interval(secs => :seconds)"
+    " AND pid IN (SELECT unnest(pg_blocking_pids(pid)) FROM pg_stat_activity WHERE wait_event_type = 'Lock')"
 )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import psycopg
@@ -28,6 +29,7 @@ from rabbitry.apps.exceptions import RecordsError
 from rabbitry.flow import App, Batch
 from rabbitry.runtime.backoff import Backoff
 from tests.support.postgresql import PostgreSQL
+from tests.support.waiting import eventually
 
 
 def failure(database: Database, *statements: str) -> Failure:
@@ -179,16 +181,45 @@ async def test_a_keeper_goes_on_when_another_stopped_inside_a_transaction(
 ) -> None:
     url = postgresql_server.create_database()
     monkeypatch.setattr(_records, "_STOPPED_SECONDS", 0.1)
-    with Database(url) as database, closing(psycopg.connect(url, application_name="rabbitry")) as stopped:
+    with (
+        Database(url) as database,
+        closing(psycopg.connect(url, application_name="rabbitry")) as stopped,
+        closing(psycopg.connect(url, application_name="rabbitry")) as reader,
+    ):
         # It stops between statements that it sends together, as `executemany` does: no time limit of the server counts.
         stopped.execute("UPDATE crawl_keeper SET is_paused = 1")
-        stopped.pgconn.enter_pipeline_mode()
-        stopped.pgconn.send_query_params(b"UPDATE crawl_keeper SET is_paused = 1", [])
-        stopped.pgconn.send_flush_request()
-        stopped.pgconn.flush()
+        send_and_stop(stopped, b"UPDATE crawl_keeper SET is_paused = 1")
+        send_and_stop(reader, b"SELECT 1 FROM crawl_counts")
         role = Role(Node("keeper"), database)
         assert await kept(role, role.ended.done), "its messages are acked"
+        assert changed_at(database, reader) is not None, "one that nobody waits for goes on"
     assert "ended 1 connection whose program stopped inside a transaction" in caplog.text
+
+
+def send_and_stop(connection: psycopg.Connection, statement: bytes) -> None:
+    """Send one of the statements of a pipeline, and no end of the pipeline."""
+    if connection.pgconn.pipeline_status == psycopg.pq.PipelineStatus.OFF:
+        connection.pgconn.enter_pipeline_mode()
+    connection.pgconn.send_query_params(statement, [])
+    connection.pgconn.send_flush_request()
+    connection.pgconn.flush()
+
+
+def changed_at(database: Database, connection: psycopg.Connection) -> datetime | None:
+    """Return the time of the last statement that the server got from an active connection; None if it has ended."""
+    query = text("SELECT state_change FROM pg_stat_activity WHERE pid = :pid AND state = 'active'")
+    return database.read_now(lambda reading: reading.execute(query, {"pid": connection.info.backend_pid}).scalar())
+
+
+async def test_each_statement_of_a_pipeline_shows_that_its_program_runs(postgresql_server: PostgreSQL) -> None:
+    url = postgresql_server.create_database()
+    with Database(url) as database, closing(psycopg.connect(url)) as running:
+        send_and_stop(running, b"SELECT 1")
+        await eventually(lambda: changed_at(database, running) is not None, "the first statement")
+        first = changed_at(database, running)
+        send_and_stop(running, b"SELECT 2")
+        await eventually(lambda: changed_at(database, running) != first, "the second statement")
+        assert changed_at(database, running) is not None
 
 
 def test_a_user_without_create_permission_gets_a_clear_error(postgresql_server: PostgreSQL) -> None:
