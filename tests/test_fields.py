@@ -1,7 +1,9 @@
 """Records made with `Fields` behave as NamedTuples do, and `Members` as enumerations."""
 
 import copy
+import enum
 import inspect
+import json
 import pickle
 import pydoc
 from typing import Any, NamedTuple
@@ -117,8 +119,76 @@ def test_properties_take_all_of_their_fields() -> None:
     assert EncodedProperties(1, b"a", b"b") == (1, b"a", b"b", None)
     assert EncodedProperties(1, b"a", after=b"b", message_id=b"c") == (1, b"a", b"b", b"c")
     assert Properties(type="a")._replace(app_id="b") == Properties(type="a", app_id="b")
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=r"^Properties\.__new__\(\) got an unexpected keyword argument 'nonsense'"):
         Properties(nonsense=1)  # type: ignore[call-arg] # on purpose
+
+
+class Named(Properties):
+    """A program's own class of properties."""
+
+    origin: str = "here"
+
+    @property
+    def label(self) -> str:
+        """A property of a subclass."""
+        return f"{self.type} of {self.app_id}"
+
+
+def test_a_subclass_of_a_record_behaves_as_one_of_a_named_tuple() -> None:
+    made = Named(type="a", app_id="b")
+    assert made == Properties(type="a", app_id="b")
+    assert Named._fields == Properties._fields
+    assert repr(made).startswith("Named(content_type=None, ")
+    assert (made.label, made.origin) == ("a of b", "here")
+    made.note = 1  # type: ignore[attr-defined] # a subclass without `__slots__` has a `__dict__`
+    assert type(made._replace(type="c")) is Named
+    assert pickle.loads(pickle.dumps(made)) == made  # noqa: S301 - its own
+
+
+class PlainState(enum.Enum):
+    """As ChannelState, made by enum."""
+
+    CLOSED = "closed"
+    OPENING = "opening"
+
+
+class PlainReply(enum.IntEnum):
+    """As Reply, made by enum."""
+
+    SUCCESS = 200
+    CONTENT_TOO_LARGE = 311
+
+
+@pytest.mark.parametrize(("ours", "plain"), [(ChannelState, PlainState), (Reply, PlainReply)])
+def test_members_behave_as_those_of_enum(ours: Any, plain: Any) -> None:
+    def as_ours(text: str) -> str:
+        return text.replace(plain.__name__, ours.__name__)
+
+    assert list(ours.__members__)[:2] == list(plain.__members__)
+    assert list(ours.__members__.values()) == list(ours)
+    assert len(ours) == len(list(ours))
+    assert list(reversed(ours)) == list(ours)[::-1]
+    assert bool(ours)
+    for member in plain:
+        found = ours[member.name]
+        assert (found.name, found.value) == (member.name, member.value)
+        assert ours(member.value) is ours(found) is found
+        assert (repr(found), str(found), f"{found}") == (
+            as_ours(repr(member)),
+            as_ours(str(member)),
+            as_ours(f"{member}"),
+        )
+        assert found in ours
+        assert member.value in ours
+        assert pickle.loads(pickle.dumps(found)) is copy.copy(found) is found  # noqa: S301 - its own
+        assert json.dumps({"a": found.value}) == json.dumps({"a": member.value})
+    assert "nonsense" not in ours
+    assert [] not in ours
+    for kind in ours, plain:
+        with pytest.raises(KeyError, match="NONSENSE"):
+            kind["NONSENSE"]
+        with pytest.raises(ValueError, match=r"\[\] is not a valid"):
+            kind([])
 
 
 def test_members_are_found_by_name_and_value() -> None:
@@ -135,3 +205,4 @@ def test_numbers_with_names_are_numbers() -> None:
     assert (Reply.NOT_FOUND, Reply.NOT_FOUND.name, Reply.NOT_FOUND + 1) == (404, "NOT_FOUND", 405)
     assert f"{Reply.NOT_FOUND} {Reply.NOT_FOUND!s}" == "404 404"
     assert {404: "no such queue"}[Reply.NOT_FOUND] == "no such queue"
+    assert json.dumps([Reply.NOT_FOUND]) == "[404]"

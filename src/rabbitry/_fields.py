@@ -3,7 +3,8 @@
 `typing.NamedTuple` and `dataclasses.dataclass` compile code for each class, `typing.NamedTuple` also each annotation.
 For the 66 methods of AMQP and the options of a connection that was the largest part of the cost of importing the client
 (benchmarks/importing.py). `enum` takes 6 µs for each of the protocol's 56 states, events and reply codes, these bases a
-tenth. Type checkers see the standard library's classes.
+tenth. Type checkers see the standard library's classes. Lookups, texts, copies and subclasses are as there; members are
+no instances of `enum.Enum`, however, and libraries that ask for these, such as msgspec, do not encode them.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ else:
         """
 
         def __new__(mcs, name, bases, namespace):
+            if any(getattr(base, "_fields", ()) for base in bases):
+                # As with NamedTuple, a subclass has the fields of its base, and its instances have a `__dict__`.
+                return type.__new__(mcs, name, bases, namespace)
             if names := tuple(namespace.get("__annotations__", ())):
                 while len(_places) < len(names):
                     _places.append(_Place(len(_places), ""))
@@ -116,14 +120,38 @@ else:
                     cls._members[value] = made
             return cls
 
+        @property
+        def __members__(cls):
+            """The members by name."""
+            return {made.name: made for made in cls}
+
         def __iter__(cls):
             return iter(cls._members.values())
 
+        def __reversed__(cls):
+            return reversed(cls._members.values())
+
+        def __len__(cls):
+            return len(cls._members)
+
+        def __bool__(cls):
+            return True  # a class is never empty, as with Enum
+
+        def __contains__(cls, value):
+            """Return whether a value is a member or that of one, as from Python 3.12 on."""
+            return any(value is made or value == made.value for made in cls)
+
+        def __getitem__(cls, name):
+            """Return the member of this name. Raises KeyError if there is none."""
+            return cls.__members__[name]
+
         def __call__(cls, value):
-            """Return the member of this value. Raises ValueError if there is none."""
+            """Return the member of this value, or the member given. Raises ValueError if there is none."""
+            if isinstance(value, cls):
+                return value
             try:
                 return cls._members[value]
-            except KeyError:
+            except (KeyError, TypeError):  # TypeError: a list, which can't be looked up
                 raise ValueError(f"{value!r} is not a valid {cls.__name__}") from None
 
     class Members(metaclass=_Enumeration):
@@ -132,12 +160,16 @@ else:
         def __repr__(self):
             return f"<{type(self).__name__}.{self.name}: {self.value!r}>"
 
+        def __str__(self):
+            return f"{type(self).__name__}.{self.name}"
+
         def __reduce__(self):
             return type(self), (self.value,)
 
     class IntMembers(int, Members):
         """Numbers with names."""
 
+        __repr__ = Members.__repr__
         __str__ = int.__repr__
 
 

@@ -126,6 +126,8 @@ if not TYPE_CHECKING:  # the constructor of `Fields` takes three times as long, 
         return tuple.__new__(cls, (flags, before, after, message_id))
 
     Properties.__new__, EncodedProperties.__new__ = _properties, _encoded_properties
+    _properties.__qualname__ = "Properties.__new__"  # errors about its arguments begin with that
+    _encoded_properties.__qualname__ = "EncodedProperties.__new__"
 
 _NAMES: Final = Properties._fields
 _FLAGS: Final = tuple(1 << (15 - index) for index in range(len(_NAMES)))
