@@ -7,6 +7,7 @@ from typing import Final
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
 from rabbitry.apps.exceptions import Forbidden
 from rabbitry.web._shell import notice_page
@@ -32,10 +33,12 @@ async def _on_forbidden(request: Request, error: Exception) -> Response:
     return _refused(request, 403, "Not allowed", str(error))
 
 
-def _refused(request: Request, status: int, title: str, why: str) -> Response:
+def _refused(request: HTTPConnection, status: int, title: str, why: str) -> Response:
+    scope = request.scope
     # Not `request.url.path`: a proxy may have removed a prefix that only the browser knows.
-    path = request.scope.get("raw_path", request.scope["path"].encode()).decode("latin-1").partition("?")[0]
-    is_opened = request.method == "GET" and "text/html" in request.headers.get("accept", "")
+    path = scope.get("raw_path", scope["path"].encode()).decode("latin-1").partition("?")[0]
+    # A WebSocket has no method; its refusal is an answer to its handshake.
+    is_opened = scope.get("method") == "GET" and "text/html" in request.headers.get("accept", "")
     if not is_opened or _API in path.split("/"):
         return JSONResponse({"error": why}, status)
     text = f"{why[0].upper()}{why[1:]}."
