@@ -116,6 +116,7 @@ class RunningProvider:
         algorithm: The algorithm that it signs with.
         issuer: Its URL.
         description: Members of its description that differ.
+        raw: Path → the body and headers that it answers with instead.
     """
 
     redirect_uri: str = ""
@@ -127,6 +128,7 @@ class RunningProvider:
     algorithm: str = "RS256"
     issuer: str = ""
     description: dict[str, Any] = field(default_factory=dict)
+    raw: dict[str, tuple[bytes, dict[str, str]]] = field(default_factory=dict)
     verifiers: list[str] = field(default_factory=list)
     codes: dict[str, _Code] = field(default_factory=dict)
     tokens: dict[str, _Token] = field(default_factory=dict)
@@ -200,6 +202,11 @@ def _application(state: RunningProvider) -> Flask:
 
     protect = ResourceProtector()
     protect.register_token_validator(Validator())
+
+    @app.before_request
+    def answer_otherwise() -> Response | None:
+        found = state.raw.get(request.path)
+        return None if found is None else Response(found[0], headers=found[1])
 
     @app.get("/.well-known/openid-configuration")
     def describe() -> Response:

@@ -1,5 +1,7 @@
 """Signing in through an OpenID Connect provider: Authlib's own server, over loopback."""
 
+import gzip
+import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from html import unescape
@@ -149,6 +151,57 @@ async def test_a_forged_or_repeated_answer_is_refused(http: httpx.AsyncClient, p
     assert _text(await http.get(denied)).startswith("You are not signed in Single sign-on did not sign you in.")
 
 
+async def test_the_answer_of_another_tab_leaves_this_tabs_sign_in(http: httpx.AsyncClient) -> None:
+    first, second = await _there(http), await _there(http)
+    answer = await http.get(first)
+    assert (answer.status_code, f"was not begun in this browser at {_PAGE}/" in _text(answer)) == (400, True)
+    assert (await http.get("/oidc-callback?code=x&state=x")).status_code == 400  # nor does anybody's link end it
+    assert (await http.get(second)).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/token", "/keys", "/userinfo"])
+async def test_an_answer_of_another_form_is_refused_in_words(
+    http: httpx.AsyncClient, provider: RunningProvider, path: str
+) -> None:
+    provider.only_userinfo = {"preferred_username"}
+    for body in (b"", b"[]", b"5", b"null", b'{"a":' + b"[" * 100_000, b"\xff", b"{}"):
+        provider.raw = {path: (body, {})}
+        answer = await _back(http)
+        assert (answer.status_code, "does not answer as it should" in _text(answer)) == (502, True), body[:9]
+
+
+async def test_a_compressed_answer_is_refused_before_it_is_unpacked(
+    http: httpx.AsyncClient, provider: RunningProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    bomb = gzip.compress(b" " * (1 << 24))
+    assert len(bomb) < 1 << 20
+    provider.raw = {"/keys": (bomb, {"Content-Encoding": "gzip"})}
+    assert (await _back(http)).status_code == 502
+    assert "answers with a compressed body, which was not asked for" in caplog.text
+
+
+async def test_keys_of_unknown_kinds_do_not_hide_the_others(
+    http: httpx.AsyncClient, provider: RunningProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    strange = [
+        {"kty": "EC", "crv": "BP-256", "x": "AQ", "y": "AQ", "kid": "one"},
+        {"kty": "AKP", "alg": "ML-DSA-44", "pub": "AQ", "kid": "two"},
+        {"kty": "RSA", "n": "AQ", "kid": "three"},
+        {"use": "sig"},
+    ]
+    keys = [*strange, provider.key.as_dict(private=False)]
+    provider.raw = {"/keys": (json.dumps({"keys": keys}).encode(), {})}
+    assert (await _back(http)).status_code == 200
+
+
+async def test_a_set_without_a_usable_key_is_refused(
+    http: httpx.AsyncClient, provider: RunningProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider.raw = {"/keys": (b'{"keys": [{"kty": "AKP"}]}', {})}
+    assert (await _back(http)).status_code == 502
+    assert "/keys has no key that can be used, among 1" in caplog.text
+
+
 async def test_unknown_people_are_refused_by_their_name_as_text(
     http: httpx.AsyncClient, provider: RunningProvider
 ) -> None:
@@ -158,8 +211,9 @@ async def test_unknown_people_are_refused_by_their_name_as_text(
         assert answer.status_code == 403, name
         assert "<b>" not in answer.text
         assert ("nobody of that name has an account here" in _text(answer)) is (name != "")
-    provider.person = {"sub": "18", "preferred_username": ["vera"]}
-    assert "does not tell who you are" in _text(await _back(http))
+    for strange in (["vera"], "ve\nra", "\u202evera", "vera\0"):
+        provider.person = {"sub": "18", "preferred_username": strange}
+        assert "does not tell who you are" in _text(await _back(http))
 
 
 async def test_only_a_verified_address_names_an_account_and_userinfo_may_have_it(
@@ -197,6 +251,7 @@ async def test_a_description_that_is_not_the_providers_is_refused(
         "issuer": "https://another.example",
         "token_endpoint": "http://192.0.2.1/token",
         "jwks_uri": None,
+        "end_session_endpoint": "https://id.example.org:port/",
         "padding": "x" * (1 << 20),
     }.items():
         provider.description = {member: value}
@@ -220,7 +275,16 @@ async def test_failed_sign_ins_cost_the_address_a_pause(
 
 
 async def test_a_page_elsewhere_is_not_gone_to(http: httpx.AsyncClient) -> None:
-    for to in ("//evil.example", "https:\\\\evil.example", "../../other", "a\nb", "x" * 2000, "https://evil.example"):
+    wide = "\u20ac" * 600  # 1800 bytes: with them the cookie would be too large for browsers
+    for to in (
+        wide,
+        "//evil.example",
+        "https:\\\\evil.example",
+        "../../other",
+        "a\nb",
+        "x" * 2000,
+        "https://evil.example",
+    ):
         answer = await _back(http, to)
         assert answer.status_code == 200
         found = re.search(r'content="0; url=\./([^"]*)"', answer.text)

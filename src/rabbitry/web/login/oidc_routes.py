@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 _LASTS: Final = 600.0
 """Seconds that somebody may spend on the provider's pages."""
 _LONGEST_TO: Final = 1500
-"""Characters of a requested page's place: a cookie has 4096 bytes."""
-_AGAIN: Final = "This sign-in was not begun in this browser, or it took longer than 10 minutes. Begin again."
+"""Bytes of a requested page's place: a cookie has 4096."""
 
 _logger = logging.getLogger(__name__)
 
@@ -92,20 +91,21 @@ class OidcRoutes:
         provider = self._login.provider
         if provider is None:
             return _absent()
-        answer = await self._finish(request, provider)
+        begun, state = self._begun(request), request.query_params.get("state", "")
+        if begun is None or not secrets.compare_digest(state.encode(), begun.state.encode()):
+            # The cookie stays: it may be that of another tab, whose sign-in any link to here could end otherwise.
+            return _failed(400, _again(provider))
+        answer = await self._finish(request, provider, begun)
         self._set_cookie(request, answer, "", 0)  # it serves once
         return answer
 
-    async def _finish(self, request: Request, provider: Conversation) -> Response:
+    async def _finish(self, request: Request, provider: Conversation, begun: _Begun) -> Response:
         from rabbitry.web.login.oidc.provider import Attempt, SignInFailed
 
         query, peer = request.query_params, peer_of(request.scope)
-        begun = self._begun(request)
-        if begun is None or not secrets.compare_digest(query.get("state", "").encode(), begun.state.encode()):
-            return _failed(400, _AGAIN)
         issuer, title = query.get("iss", provider.provider.issuer), provider.provider.title
         if issuer != provider.provider.issuer:  # RFC 9207: an answer of another provider
-            return _failed(400, _AGAIN)
+            return _failed(400, _again(provider))
         if "error" in query or not query.get("code"):
             _logger.warning("the provider %s ended a sign-in: %.80r", issuer, query.get("error", "no code"))
             return _failed(403, f"{title} did not sign you in.")
@@ -177,6 +177,12 @@ def _absent() -> Response:
     return JSONResponse({"error": "this dashboard has no provider for signing in"}, 404)
 
 
+def _again(provider: Conversation) -> str:
+    # Somebody who uses another address of this dashboard has begun, but the cookie is that address's.
+    place = provider.provider.address
+    return f"This sign-in was not begun in this browser at {place}, or it took longer than 10 minutes. Begin again."
+
+
 def _failed(status: int, why: str) -> Response:
     text = f"{why[0].upper()}{why[1:]}"
     return HTMLResponse(notice_page("You are not signed in", text, "login/", "Sign in again"), status)
@@ -184,5 +190,7 @@ def _failed(status: int, why: str) -> Response:
 
 def _within(to: str) -> str:
     """Return the place of a page of this dashboard; the first page's for one that is elsewhere or too long."""
-    is_strange = len(to) > _LONGEST_TO or not to.isprintable() or "\\" in to or to.startswith("/")
+    is_strange = (
+        len(to.encode("utf-8", "replace")) > _LONGEST_TO or not to.isprintable() or "\\" in to or to.startswith("/")
+    )
     return "" if is_strange or ".." in to.partition("?")[0].split("/") else to
