@@ -1,13 +1,15 @@
 """A person's decision can be taken back until its message leaves the outbox, and only by that person."""
 
+import time
 from functools import partial
 from pathlib import Path
-from typing import Final
+from types import SimpleNamespace
+from typing import Any, Final
 
 import pytest
 from fastapi import FastAPI
 
-from rabbitry._ids import NoSuchID
+from rabbitry._ids import NoSuchID, pick
 from rabbitry.apps import AppRole, Site
 from rabbitry.apps.grading.message import Decision, submission, user_name
 from rabbitry.apps.grading.modules import UNDO, Course, load_course
@@ -81,6 +83,39 @@ def test_what_was_claimed_once_is_not_taken_back_even_if_it_was_not_sent(databas
         with pytest.raises(UsageError, match="has been sent already"):
             database.write_now(take)
     assert database.read_now(inbox.counts) == {}
+
+
+def test_a_decision_that_somebody_made_in_between_is_not_taken_back(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _put(database)
+    _decide(database, "correct", _ANN)
+
+    def work(connection: Any) -> None:
+        def late(*given: Any, **options: Any) -> str:
+            # PostgreSQL lets other transactions commit between two statements of this one.
+            monkeypatch.setattr(undoing, "pick", pick)
+            undoing.take_back(connection, "s1", "ann")
+            found = inbox.item(connection, "s1")
+            inbox.settle(connection, found, "correct", Decision("bob", 9.0, 10.0), _HELD)
+            return pick(*given, **options)
+
+        monkeypatch.setattr(undoing, "pick", late)
+        undoing.take_back(connection, "s1", "ann")
+
+    with pytest.raises(UsageError, match="the decision on s1 was taken back already, perhaps in another window"):
+        database.write_now(work)
+
+
+@pytest.mark.parametrize(("ahead", "is_sent"), [(3600.0, False), (86400.0, True)])
+def test_a_clock_that_was_put_back_holds_no_decision_for_days(
+    database: Database, monkeypatch: pytest.MonkeyPatch, ahead: float, *, is_sent: bool
+) -> None:
+    _put(database)
+    with monkeypatch.context() as patched:
+        patched.setattr(inbox, "time", SimpleNamespace(time=lambda: time.time() + ahead))
+        _decide(database, "correct", _ANN)
+    assert bool(_claimed(database, "demonstrator")) is is_sent
 
 
 def test_a_confirmation_is_recorded_when_it_leaves_the_outbox(database: Database) -> None:

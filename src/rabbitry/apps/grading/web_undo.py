@@ -35,7 +35,10 @@ class UndoRoutes:
 
     @needs(Role.OPERATOR, *STAFF)
     async def unsent(self, role: str, request: Request) -> Response:
-        """List the person's decisions that can still be taken back, the latest first."""
+        """List the person's decisions that can still be taken back, the latest first.
+
+        Whoever has no name here, by the shared password or without a login, types one, and sees everybody's.
+        """
         from rabbitry.apps.grading.records import undoing
 
         name, person = role_named(role).name, person_of(user_of(request))

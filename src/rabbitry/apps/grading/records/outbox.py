@@ -16,6 +16,8 @@ from rabbitry.apps.grading.records.schema import inbox, outbox, submissions, tex
 
 CLAIM: Final = 30.0
 """Seconds after which another publisher may take a claimed entry: the first may have died."""
+_LONGEST_HELD: Final = 7200.0
+"""Seconds beyond which no entry is held, twice the longest pause of a course: the clock was put back since then."""
 _RELEASED: Final = 1.0
 """`claimed_until` of an entry that was not published; whether it reached the broker may be unknown."""
 
@@ -119,7 +121,8 @@ def is_empty(connection: Connection, roles: Sequence[str], *, modules: Sequence[
 
 
 def _is_free(seconds: float) -> ColumnElement[bool]:
-    return and_(outbox.c.claimed_until < seconds, outbox.c.held_until <= seconds)
+    held = outbox.c.held_until
+    return and_(outbox.c.claimed_until < seconds, or_(held <= seconds, held > seconds + _LONGEST_HELD))
 
 
 def _of(modules: Sequence[str] | None) -> list[ColumnElement[bool]]:

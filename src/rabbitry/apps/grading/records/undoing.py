@@ -85,9 +85,13 @@ def take_back(
 
     Raises:
         NoSuchID: There is no such decision, or several submissions match.
-        UsageError: Another person decided, or the message has left the outbox.
+        UsageError: Another person decided, the decision was taken back already, or its message has left the outbox.
     """
-    query = select(inbox, decisions.c.who).join(decisions, decisions.c.item == inbox.c.id).where(begins_with(identity))
+    query = (
+        select(inbox, decisions.c.who, decisions.c.at)
+        .join(decisions, decisions.c.item == inbox.c.id)
+        .where(begins_with(identity))
+    )
     if role is not None:
         query = query.where(inbox.c.role == role)
     rows = connection.execute(query.order_by(inbox.c.id.desc()).limit(LOOKED_AT)).all()
@@ -96,7 +100,10 @@ def take_back(
     row = next(row for row in rows if row.submission == whole)
     if who is not None and row.who != text(who, 200):
         raise UsageError(f"{row.who} decided on {whole} as the {row.role}, and alone can take that back")
+    # PostgreSQL lets others commit between two statements: this very decision goes, not one that was made since.
+    this = (decisions.c.item == row.id, decisions.c.who == row.who, decisions.c.at == row.at)
+    if connection.execute(delete(decisions).where(*this)).rowcount != 1:
+        raise UsageError(f"the decision on {whole} was taken back already, perhaps in another window")
     if not letters.take_back(connection, row.id):
         raise UsageError(f"the decision on {whole} has been sent already, and can't be taken back")
-    connection.execute(delete(decisions).where(decisions.c.item == row.id))
     return item_of(row)

@@ -10,6 +10,7 @@ const SOON = 1000; // ms between two looks while something waits
 export class Unsent extends Component {
   state = { decisions: [], error: null, busy: null };
   asked = 0;
+  isGone = false; // an answer may come after the person has left
 
   componentDidMount() {
     this.load();
@@ -17,6 +18,7 @@ export class Unsent extends Component {
 
   componentWillUnmount() {
     clearTimeout(this.timer);
+    this.isGone = true;
     this.asked = -1;
   }
 
@@ -25,7 +27,7 @@ export class Unsent extends Component {
   }
 
   async load() {
-    if (refused() !== null) return;
+    if (this.isGone || refused() !== null) return;
     clearTimeout(this.timer);
     const number = ++this.asked;
     try {
