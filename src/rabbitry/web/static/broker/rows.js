@@ -135,7 +135,7 @@ export class Rows extends Component {
         ${columns.map((column) => html`<${Head} key=${column.name} column=${column} sort=${sort}
           onSort=${(isAdded) => this.sorted(column.name, column.kind, isAdded)} />`)}
       </div>
-      ${count === 0 ? empty : html`<div class="space" role="rowgroup" style=${{ height: `${count * HEIGHT}px` }}>
+      ${count === 0 ? html`<div role="row"><div role="cell">${empty}</div></div>` : html`<div class="space" role="rowgroup" style=${{ height: `${count * HEIGHT}px` }}>
         ${this.drawn(this.props, this.state, rows)}
       </div>`}
     </div>`;
