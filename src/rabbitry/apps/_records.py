@@ -37,10 +37,14 @@ from rabbitry.runtime.parent import DATABASE, RECORDS_FOLDER
 
 _MOST_AT_ONCE: Final = 200
 _BUSY_SECONDS: Final = 30
+_LOCK_NOT_AVAILABLE: Final = "55P03"
+"""PostgreSQL's error code for a lock that was not had within `lock_timeout`."""
 _BUSY_PAUSES: Final = Backoff(0.001, 0.1)
 _READERS: Final = 4
 _STOPPED_SECONDS: Final = 60.0
 """Seconds after which a program inside a transaction that sends nothing counts as stopped."""
+_LOCK_SECONDS: Final = 300.0
+"""Seconds that a statement waits for a lock on PostgreSQL. Not every stopped program's connection can be ended."""
 _POSTGRESQL: Final[dict[str, str | tuple[str, ...]]] = {
     "application_name": "rabbitry",
     # A server that vanishes without closing the connection is noticed within a minute.
@@ -180,15 +184,27 @@ class Database:
             writing.cancel()  # no effect if it is done
 
     async def _end_stopped(self) -> None:
+        """Do the same as `_end_stopped_now`, off the event loop."""
+        await asyncio.get_running_loop().run_in_executor(self._readers, self._end_stopped_now)
+
+    def _end_stopped_now(self) -> None:
         """End the transactions of programs that were stopped inside them, and for whose locks others wait."""
         with contextlib.suppress(RecordsError):  # the write itself reports that the server can't be reached
-            if ended := await self.read(partial(_end_stopped, seconds=_STOPPED_SECONDS)):
+            if ended := self.read_now(partial(_end_stopped, seconds=_STOPPED_SECONDS)):
                 text = "database %s: ended %s whose program stopped inside a transaction, for at least %.0f s"
                 _logger.warning(text, self, counted(ended, "connection"), _STOPPED_SECONDS)
 
     def write_now(self, work: Work[T]) -> T:
         """Do the same as `write`, without an event loop."""
-        return self._submit(work).result()
+        writing = self._submit(work)
+        while self._path is None:
+            try:
+                return writing.result(_STOPPED_SECONDS)
+            except TimeoutError:
+                if writing.done():  # the work itself raised it
+                    raise
+                self._end_stopped_now()
+        return writing.result()
 
     async def read(self, work: Work[T]) -> T:
         """Do work that only reads. Raises RecordsError."""
@@ -272,6 +288,7 @@ def _engine(url: str, *, existing: bool, pragmas: tuple[str, ...]) -> Engine:
 def _prepare_postgresql(connection: Any, _: object) -> None:
     # Without it, the locks of a program that vanished inside a transaction would be held for two hours.
     connection.execute("SET idle_in_transaction_session_timeout = '60s'")
+    connection.execute(f"SET lock_timeout = {round(1000 * _LOCK_SECONDS)}")
     connection.commit()
 
 
@@ -361,5 +378,12 @@ def _other_version(found: str | None) -> RecordsError:
 def _named(error: SQLAlchemyError, where: str) -> RecordsError:
     # Only the driver's text: SQLAlchemy's holds the statement and its values, which may be a student's answers.
     cause = getattr(error, "orig", None)
+    is_busy = isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+    if is_busy or getattr(cause, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
+        seconds = _BUSY_SECONDS if is_busy else _LOCK_SECONDS
+        return RecordsError(
+            f"database {where}: another program has kept it locked for {seconds:g} s: if one was stopped, let it go on "
+            "or end it"
+        )
     text = str(cause).strip().splitlines() if cause is not None else []
     return RecordsError(f"database {where}: {text[0] if text else type(error).__name__}")

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import Connection, column, select, table, text
 
 from rabbitry._ids import NoSuchID
+from rabbitry.apps import _records
 from rabbitry.apps._records import Database as OlderDatabase
 from rabbitry.apps.exceptions import RecordsError
 from rabbitry.apps.grading.files import Kept
@@ -241,6 +242,30 @@ def test_a_failing_write_does_not_affect_the_others(database: Database) -> None:
     with pytest.raises(RecordsError, match="nowhere"):
         bad.result(90)
     assert database.read_now(course.counts) == {"submitted": 5}
+
+
+def test_a_write_does_not_wait_for_a_stopped_program_for_ever(
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_records, "_BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(_records, "_LOCK_SECONDS", 0.2)
+    begun, held = threading.Event(), threading.Event()
+
+    def stop(connection: Connection) -> None:
+        connection.execute(submissions.update().values(step=1))
+        begun.set()
+        held.wait(90)
+
+    record = partial(course.record, assignment=_way()[0])
+    database.write_now(record)
+    stopped = database._submit(stop)
+    assert begun.wait(90)
+    with Database(database_url, existing=True) as other:
+        with pytest.raises(RecordsError, match=r"kept it locked for 0\.2 s: if one was stopped, let it go on or end it"):
+            other.write_now(lambda connection: connection.execute(submissions.update().values(step=2)))
+        held.set()
+        stopped.result(90)
+        other.write_now(lambda connection: connection.execute(submissions.update().values(step=2)))
 
 
 def test_several_processes_may_open_it_at_once(database_url: str) -> None:
