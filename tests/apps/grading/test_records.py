@@ -261,7 +261,7 @@ def test_a_write_does_not_wait_for_a_stopped_program_for_ever(
     stopped = database._submit(stop)
     assert begun.wait(90)
     with Database(database_url, existing=True) as other:
-        with pytest.raises(RecordsError, match=r"kept it locked for 0\.2 s: if one was stopped, let it go on or end it"):
+        with pytest.raises(RecordsError, match=r"kept it locked for 0\.2 s: if one was stopped, let it go on"):
             other.write_now(lambda connection: connection.execute(submissions.update().values(step=2)))
         held.set()
         stopped.result(90)

@@ -2,24 +2,30 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
+import msgspec
 import pytest
 
 from rabbitry._ids import NoSuchID
-from rabbitry.apps.grading import requesting, students
+from rabbitry.apps.grading import requesting, staff, students
+from rabbitry.apps.grading.answering import Answer
 from rabbitry.apps.grading.files import Files, default_place
 from rabbitry.apps.grading.message import HISTORY, Decision
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, course, requests
 from rabbitry.apps.grading.rows import Request
-from rabbitry.apps.grading.stages import Wiring
+from rabbitry.apps.grading.signatures import Key, Policy, Signatures, Signer, new_key
+from rabbitry.apps.grading.stages import RoleSpec, Wiring
 from rabbitry.cli import _root
 from rabbitry.exceptions import RequestTimeout, UsageError
 from tests.apps.grading._running import ALL, CC, ON_BOTH_DATABASES, Plain, history, recorded, role_set, submit
 from tests.apps.grading.test_pipeline import WAY, read_results
 from tests.apps.grading.test_regrading import _confirmed
+from tests.support import commands
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(180)
@@ -29,6 +35,7 @@ pytestmark = pytest.mark.timeout(180)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Accept late replies of a coordinator, as a busy machine gives them."""
     monkeypatch.setattr(students, "REPLY_WITHIN", 60.0)
+    monkeypatch.setattr(staff, "REPLY_WITHIN", 60.0)
 
 
 def _asked(database: Database, identity: str, message: str = "m1", reason: str = "why?", student: str = "7") -> Request:
@@ -39,8 +46,8 @@ def _asked(database: Database, identity: str, message: str = "m1", reason: str =
 def _answered(
     database: Database, number: int, given: str, *, remark: str | None = None, data: bytes | None = None
 ) -> Request:
-    decision = Decision("ann", remark=remark)
-    work = partial(requests.answer, number=number, given=given, role="assistant", decision=decision, data=data)
+    told = requests.Given(given, "assistant", Decision("ann", remark=remark))
+    work = partial(requests.answer, number=number, given=told, data=data)
     return database.write_now(partial(work, course=Course(), exchange="assignment_exchange"))
 
 
@@ -65,7 +72,17 @@ async def test_a_request_is_upheld_and_the_submission_marked_again(
             with pytest.raises(UsageError, match="waits for its answer already"):
                 await students.request(Wiring(), broker_url, identity[:8], 7, "again")
             marks.append(8.0)
-            await asyncio.to_thread(_answered, database, number, "upheld", remark="right", data=b"x = 1\n")
+            told = staff.made(identity, number, "upheld", "assistant", "ann", " right ")
+            with pytest.raises(NoSuchID, match="there is no request 99"):
+                await staff.answer(Wiring(), broker_url, msgspec.structs.replace(told, Request=99))
+            with pytest.raises(NoSuchID, match="about submission other"):
+                await staff.answer(Wiring(), broker_url, msgspec.structs.replace(told, SubmissionID="other"))
+            done = await staff.answer(Wiring(), broker_url, told)
+            assert (done.answer, done.who, done.remark) == ("upheld", "ann", "right")
+            repeated = await staff.answer(Wiring(), broker_url, told)
+            assert repeated.answered_at == done.answered_at, "the same answer was another one"
+            with pytest.raises(UsageError, match="answered already: upheld by ann"):
+                await staff.answer(Wiring(), broker_url, msgspec.structs.replace(told, Who="ben"))
             (result,) = await asyncio.to_thread(plain.take, "results_queue", 1)
         await recorded(database, "confirmed", 1)
     asked = [("student", "asked"), ("assistant", "upheld"), ("coordinator", "submitted")]
@@ -160,16 +177,81 @@ def test_a_submission_has_a_limited_number_of_requests(database: Database, tmp_p
 
 
 @ON_BOTH_DATABASES
-def test_people_answer_on_the_command_line(found_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_people_answer_on_the_command_line(
+    found_url: str,
+    embedded_url: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = int(_root.run(("grading", "requests", *arguments)))
+        return code, *capsys.readouterr()
+
+    monkeypatch.setenv("RABBITRY_BROKER", embedded_url)
     with Database(found_url) as database:
         one, other = (_confirmed(database, Files(default_place(found_url)), 7, data) for data in (b"x", b"y"))
         _asked(database, one, reason="look")
         _asked(database, other, "m2")
-        assert _root.run(("grading", "requests", "list", "--json")) == 0
-        told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        told = [json.loads(line) for line in run("list", "--json")[1].splitlines()]
         assert [(each["submission"], each["reason"]) for each in told] == [(one, "look"), (other, "why?")]
-        assert _root.run(("grading", "requests", "uphold", one, "--role", "assistant")) == 0
-        assert _root.run(("grading", "requests", "refuse", other, "--reason", "it is right")) == 0
-        assert _root.run(("grading", "requests", "refuse", other, "--reason", "it is right")) == 1
-        assert "no request about" in capsys.readouterr().err
+        more = {
+            "RABBITRY_BROKER": embedded_url,
+            "RABBITRY_DATABASE": found_url,
+            "XDG_DATA_HOME": str(tmp_path / "data"),
+        }
+        with commands.service("grading", "coordinator", more=more) as coordinator:
+            coordinator.wait_for("coordinator, records")
+            monkeypatch.delenv("RABBITRY_DATABASE")  # on another machine: only the broker is there
+            code, _, err = run("uphold", one, "--role", "assistant")
+            assert code == 0, err
+            code, out, err = run("refuse", other, "--reason", "it is right", "--json")
+            assert (code, json.loads(out)["answer"]) == (0, "refused"), err
+            code, _, err = run("refuse", other, "--reason", "it is right")
+            assert (code, "no request about" in err) == (1, True)
         assert database.read_now(course.counts) == {"submitted": 1, "confirmed": 1}
+
+
+async def test_answers_are_signed_as_the_policy_wants(embedded_url: str, database: Database, tmp_path: Path) -> None:
+    pem, public = new_key()
+    mine, foreign = Signer(pem), Signer(new_key()[0])
+    keys = {public: Key("desk", public, ("assistant",), (CC.name,))}
+
+    def wiring(policy: Policy) -> Wiring:
+        return Wiring(replace(Course(), signatures=Signatures(keys, policy)))
+
+    async def answered(told: Answer, policy: Policy, signer: Signer | None) -> Request:
+        async with role_set(embedded_url, database, [RoleSpec("coordinator")], wiring=wiring(policy)):
+            return await staff.answer(Wiring(), embedded_url, told, signer=signer)
+
+    files = Files(str(tmp_path))
+    for data, policy, signer, role, why in (
+        (b"1", "refuse", None, "assistant", "it has no signature"),
+        (b"2", "refuse", foreign, "assistant", "configuration lacks"),
+        (b"3", "flag", mine, "demonstrator", "may not sign for 'demonstrator'"),
+    ):
+        identity = await asyncio.to_thread(_confirmed, database, files, 7, data)
+        asked = await asyncio.to_thread(_asked, database, identity, f"m{identity}")
+        told = staff.made(identity, asked.id, "refused", role, "ann", "no")
+        with pytest.raises(UsageError, match=why):
+            await answered(told, cast("Policy", policy), signer)
+        assert [hop.status for hop in (await _hops(database, identity))][-1] == "asked"
+        told = staff.made(identity, asked.id, "refused", "assistant", "ann", "no")
+        assert (await answered(told, "refuse", mine)).answer == "refused"
+        last = (await _hops(database, identity))[-1]
+        assert (last.status, last.signer, last.doubt, last.place) == ("refused", "desk", None, told.Where)
+    identity = await asyncio.to_thread(_confirmed, database, files, 7, b"4")
+    asked = await asyncio.to_thread(_asked, database, identity, "m4")
+    told = staff.made(identity, asked.id, "refused", "assistant", "ann", "no")
+    forged = msgspec.structs.replace(msgspec.convert(mine.sign_answer(msgspec.to_builtins(told)), Answer), Remark="yes")
+    with pytest.raises(UsageError, match="does not match"):
+        await answered(forged, "flag", None)
+    assert (await answered(told, "flag", None)).answer == "refused"
+    last = (await _hops(database, identity))[-1]
+    assert (last.signer, last.doubt) == (None, "it has no signature")
+
+
+async def _hops(database: Database, identity: str) -> list[course.Hop]:
+    found = await database.read(partial(course.submission, identity=identity))
+    assert found is not None
+    return found[1]

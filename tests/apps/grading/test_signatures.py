@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import pytest
 
-from rabbitry.apps.grading.commands.keys import signer_of
 from rabbitry.apps.grading.files import Files
 from rabbitry.apps.grading.message import Assignment, Decision, Progress, submission
 from rabbitry.apps.grading.modules import Course, load_course
@@ -22,6 +21,7 @@ from rabbitry.apps.grading.receiving import new_id
 from rabbitry.apps.grading.records import Database, course, inbox, outbox, regrading
 from rabbitry.apps.grading.roles import ROLES, decide
 from rabbitry.apps.grading.signatures import Key, Policy, Signatures, Signer, new_key
+from rabbitry.apps.grading.signing import signer_for
 from rabbitry.apps.grading.stages import RoleSpec, Wiring
 from rabbitry.cli import _root
 from rabbitry.exceptions import UsageError
@@ -348,10 +348,10 @@ def test_keys_are_made_for_roles_and_the_private_one_is_its_owners(tmp_path: Pat
     of_all = replace(load_course(config), signatures=_signatures("flag", Key("lab", key["public"], _EVERY, (CC.name,))))
     for role in ("demonstrator", "assistant"):
         with pytest.raises(UsageError, match=f"this {role} takes every module"):
-            signer_of(file, of_all, [RoleSpec(role)])
+            signer_for([RoleSpec(role)], file, of_all)
     os.chmod(file, 0o640)
     with pytest.raises(UsageError, match="run `chmod 600"):
-        signer_of(file, load_course(config), [])
+        signer_for([], file, load_course(config))
 
 
 async def test_a_decision_waits_for_a_key_of_its_module(embedded_url: str, one_database: Database) -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from rabbitry.apps.grading import students
+from rabbitry.apps.grading import staff, students
 from rabbitry.apps.grading.files import Files, default_place
 from rabbitry.apps.grading.message import submission
 from rabbitry.apps.grading.records import Database, course
@@ -208,9 +208,11 @@ async def test_another_look_is_asked_for_and_answered(
     served: Served, embedded_url: str, found_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(students, "REPLY_WITHIN", 60.0)
+    monkeypatch.setattr(staff, "REPLY_WITHIN", 60.0)
+    files = Files(default_place(found_url))
     with Database(found_url) as database:
-        identity = await asyncio.to_thread(_confirmed, database, Files(default_place(found_url)), 7, b"x")
-        async with role_set(embedded_url, database, [RoleSpec("coordinator")]):
+        identity = await asyncio.to_thread(_confirmed, database, files, 7, b"x")
+        async with role_set(embedded_url, database, [RoleSpec("coordinator")], files=files):
             where = f"/api/submissions/{identity}/requests"
             answer = await served.http.post(where, json={"student": "8", "reason": "mine"})
             assert (answer.status_code, "no submission of student 8" in answer.json()["error"]) == (404, True)

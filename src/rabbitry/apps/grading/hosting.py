@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rabbitry.apps import Service, Services, Site, Up
@@ -17,10 +18,13 @@ def router(site: Site, exchange_type: Type = ExchangeType.DIRECT) -> APIRouter:
     """Return the routes of the course's page."""
     from fastapi import APIRouter
 
+    from rabbitry.apps.grading.signing import VARIABLE
     from rabbitry.apps.grading.stages import Wiring
     from rabbitry.apps.grading.web import Pages
 
-    pages = Pages(site.broker, wiring=Wiring(exchange_type=exchange_type.value, plain=site.plain))
+    wiring = Wiring(exchange_type=exchange_type.value, plain=site.plain)
+    named = site.variables.get(VARIABLE)
+    pages = Pages(site.broker, wiring=wiring, key=Path(named) if named else None)
     found = APIRouter(lifespan=lambda _: pages.open())
     found.include_router(pages.router)
     return found

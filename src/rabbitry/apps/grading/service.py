@@ -19,7 +19,7 @@ from rabbitry.apps.exceptions import RecordsError
 from rabbitry.apps.grading.message import Assignment
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, inbox, outbox
-from rabbitry.apps.grading.records.judging import described
+from rabbitry.apps.grading.records.requests import described
 from rabbitry.apps.grading.signatures import Signer
 from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, RoleSet
 from rabbitry.exceptions import ProtocolViolation, PublishError, Undecodable

@@ -4,7 +4,7 @@ A role signs the hop that it appends to a History. The History is in the body, w
 signatures keep; headers and properties of a message would be lost there. Signed are, in a canonical form, the
 submission's id, all earlier hops, and this hop with its time, the hash of the file, and a digest of the other fields
 (`covers`). Each hop's signature can therefore be checked later from the History alone, and the last one also against
-the fields.
+the fields. Answers to requests for another look are messages of their own, and signed as a whole.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
@@ -32,12 +33,17 @@ SIGNATURE: Final = "signature"
 Policy: TypeAlias = Literal["flag", "refuse"]
 _CONTEXT: Final = "rabbitry grading hop 1"
 """Signed with each hop, so that a signature for anything else is none of a hop."""
+_ANSWER: Final = "rabbitry grading answer 1"
+"""Signed with each answer to a request for another look."""
 _GIVES: Final = {
-    "demonstrator": ("corrected",),
-    "assistant": ("validated", "submitted"),
+    "demonstrator": ("corrected", "upheld", "refused"),
+    "assistant": ("validated", "submitted", "upheld", "refused"),
     "coordinator": ("confirmed", "submitted"),
 }
-"""Role → the statuses that it gives; `submitted` sends back, or has a submission marked again."""
+"""Role → the statuses that it gives; `submitted` sends back, or has a submission marked again.
+
+The last two of demonstrators and assistants answer a request for another look.
+"""
 _LENGTHS: Final = {"public": 32, "signature": 64}
 _encode = msgspec.json.Encoder(order="sorted").encode
 
@@ -95,9 +101,20 @@ class Signatures:
         Raises:
             Reject: The signature is wrong, or there is none and the policy is to refuse.
         """
-        found = self._found(assignment)
+        return self._accepted(self._found(assignment), assignment.status)
+
+    def check_answer(self, told: Mapping[str, Any], module: str) -> Finding:
+        """Check an answer to a request for another look at a submission of a module.
+
+        Raises:
+            Reject: As for `check`.
+        """
+        found = self._worth(told, told.get("Role"), told.get("Answer"), module, partial(_signed_answer, told))
+        return self._accepted(found, str(told.get("Answer"))[:40])
+
+    def _accepted(self, found: Finding, status: str) -> Finding:
         if found.doubt is not None and (found.is_forged or self.unsigned == "refuse"):
-            raise Reject(f"not accepted as {assignment.status!r}: {found.doubt}")
+            raise Reject(f"not accepted as {status!r}: {found.doubt}")
         return found
 
     def _found(self, assignment: Assignment) -> Finding:
@@ -132,17 +149,23 @@ class Signatures:
         return found
 
     def _finding(self, assignment: Assignment, before: str, hop: Mapping[str, Any]) -> Finding:
-        public, signature = hop.get(KEY), hop.get(SIGNATURE)
+        signed = partial(_signed, assignment, before, hop)
+        return self._worth(hop, hop.get("role"), hop.get("status"), assignment.module, signed)
+
+    def _worth(
+        self, told: Mapping[str, Any], role: object, status: object, module: str, signed: Callable[[], bytes]
+    ) -> Finding:
+        """Return what a signature is worth. told: has it, with its key. signed: returns what it is of."""
+        public, signature = told.get(KEY), told.get(SIGNATURE)
         if not (isinstance(public, str) and isinstance(signature, str)):
             return Finding(doubt="it has no signature")
         key = self.keys.get(public)
         if key is None:
             return Finding(doubt="it is signed with a key that the course's configuration lacks")
-        role, status = hop.get("role"), hop.get("status")
-        if not key.may_sign(role, status, assignment.module):
+        if not key.may_sign(role, status, module):
             why = f"the key {key.name!r} may not sign for {str(role)[:40]!r} giving {str(status)[:40]!r} in this module"
             return Finding(None, why, is_forged=True)
-        if not _is_signed(public, signature, _signed(assignment, before, hop)):
+        if not _is_signed(public, signature, signed()):
             return Finding(None, f"the signature of the key {key.name!r} does not match", is_forged=True)
         return Finding(key.name)
 
@@ -184,6 +207,12 @@ class Signer:
         last[SIGNATURE] = base64.b64encode(self._key.sign(_signed(assignment, before, last))).decode()
         signed = type(assignment)(assignment)
         signed[HISTORY] = [*hops[:-1], last]
+        return signed
+
+    def sign_answer(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        """Return an answer to a request for another look, signed."""
+        signed = {**told, KEY: self.public}
+        signed[SIGNATURE] = base64.b64encode(self._key.sign(_signed_answer(signed))).decode()
         return signed
 
 
@@ -247,6 +276,11 @@ def _signed(assignment: Assignment, before: str, hop: Mapping[str, Any]) -> byte
     """Return what is signed of a hop. before: the digest of the earlier ones."""
     told = {name: value for name, value in hop.items() if name != SIGNATURE}
     return _canonical([_CONTEXT, assignment.get(ID), before, told])
+
+
+def _signed_answer(told: Mapping[str, Any]) -> bytes:
+    """Return what is signed of an answer."""
+    return _canonical([_ANSWER, {name: value for name, value in told.items() if name != SIGNATURE}])
 
 
 def _chained(before: str, hop: Mapping[str, Any]) -> str:

@@ -14,6 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from uuid import uuid4
 
 from rabbitry._words import counted
+from rabbitry.apps.grading.answering import KEY as ANSWERS_KEY
+from rabbitry.apps.grading.answering import QUEUE as ANSWERS_QUEUE
+from rabbitry.apps.grading.answering import Answer
+from rabbitry.apps.grading.answering import Reply as AnswerReply
+from rabbitry.apps.grading.answering import record as record_answer
 from rabbitry.apps.grading.message import ANSWER, SOLUTION, Assignment, Decision, Progress
 from rabbitry.apps.grading.modules import Course, Module
 from rabbitry.apps.grading.receiving import is_sealed, receive
@@ -138,6 +143,9 @@ class RoleSet:
             )
             app.stage(REQUESTS_KEY, queue=REQUESTS_QUEUE, name="requests", exchange=PROGRESS_EXCHANGE, replies=True)(
                 self._ask
+            )
+            app.stage(ANSWERS_KEY, queue=ANSWERS_QUEUE, name="answers", exchange=PROGRESS_EXCHANGE, replies=True)(
+                self._answer
             )
         self._add_outputs(app)
         return app
@@ -332,6 +340,13 @@ class RoleSet:
 
     async def _ask(self, asked: Asked, message: Message) -> Reply:
         return await record_request(asked, message, self._db)
+
+    async def _answer(self, told: Answer, message: Message) -> AnswerReply:
+        try:
+            return await record_answer(told, self._db, self.wiring.course, self.wiring.exchange, self.files)
+        except Reject as error:
+            _logger.warning("answers: the answer to request %s becomes a dead letter: %s", told.Request, error)
+            raise
 
     async def _keep(self, assignment: Assignment) -> Kept | None:
         """Store the file of an assignment; None if there is none to store. Raises FilesError."""

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
 
 import msgspec
@@ -72,10 +73,13 @@ class Pages:
 
     Code that needs a database is imported on first use, because it would slow each start of the dashboard.
 
-    url: the broker. database: its URL; None for the user's. wiring: the exchange; its course is not used.
+    url: the broker. database: its URL; None for the user's. wiring: the exchange; its course is not used. key: the file
+    with the private key that signs answers to requests; None signs nothing.
     """
 
-    def __init__(self, url: str, database: str | None = None, *, wiring: Wiring | None = None) -> None:
+    def __init__(
+        self, url: str, database: str | None = None, *, wiring: Wiring | None = None, key: Path | None = None
+    ) -> None:
         self.router: APIRouter = APIRouter(route_class=route_class(self._largest))
         self._url = url
         self._database_url = database
@@ -87,7 +91,7 @@ class Pages:
         self._add_routes()
         files = FileRoutes(self._known, self._records, self._database_url)
         files.add_to(self.router)
-        RequestRoutes(url, self._wired, self._records, files.fetched).add_to(self.router)
+        RequestRoutes(url, self._wired, self._records, key).add_to(self.router)
         UndoRoutes(self._records).add_to(self.router)
         self._similar = SimilarRoutes(self._known, self._records, files.kept)
         self._similar.add_to(self.router)
@@ -171,14 +175,14 @@ class Pages:
     @needs(Role.VIEWER, *EVERYBODY)
     async def submission(self, request: Request, identity: str) -> Response:
         """Return a submission with its history, and whether its file is here; `null` if it is unknown."""
-        from rabbitry.apps.grading.records import inbox, judging, requests
+        from rabbitry.apps.grading.records import inbox, requests
         from rabbitry.apps.grading.service import LEAST
 
         known, person = await self._known(), person_of(user_of(request))
 
         def read(connection: Any) -> dict[str, Any] | None:
             try:
-                found = judging.described(connection, identity, known, least=LEAST)
+                found = requests.described(connection, identity, known, least=LEAST)
             except NoSuchID as error:
                 if error.is_ambiguous and person.sees_all:
                     raise
@@ -186,8 +190,7 @@ class Pages:
             if not person.sees(found["student"], found["module"]):
                 return None
             has_file = found["sha256"] is not None or inbox.has(connection, found["id"])
-            asked = [one.as_dict() for one in requests.requests_of(connection, found["id"])]
-            return found | {"has_file": has_file, "requests": asked}
+            return found | {"has_file": has_file}
 
         return json_response(await self._read(read, None))
 

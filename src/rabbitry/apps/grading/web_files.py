@@ -140,8 +140,7 @@ class FileRoutes:
 
         return opened_files(records, self._database_url or default_url(), os.environ.get(VARIABLE))
 
-    async def fetched(self, records: Database, kept: Kept) -> bytes:
-        """Return a kept file."""
+    async def _fetched(self, records: Database, kept: Kept) -> bytes:
         return await asyncio.to_thread(lambda: self.kept(records).fetch(kept))
 
     async def _handed_in(self, person: Person, given: str) -> tuple[str, str, bytes]:
@@ -165,7 +164,7 @@ class FileRoutes:
             if not person.sees_submission(found):
                 raise unknown
             if found.kept is not None:
-                return found.id, file_name(found.name, found.id), await self.fetched(records, found.kept)
+                return found.id, file_name(found.name, found.id), await self._fetched(records, found.kept)
             given = found.id
         try:
             item = await records.read(partial(inbox.handed_in, given=given))

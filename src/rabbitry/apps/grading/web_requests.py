@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -13,22 +15,22 @@ from rabbitry._decode import decode_json
 from rabbitry._ids import NoSuchID
 from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import answers, json_response
+from rabbitry.apps.grading import staff
 from rabbitry.apps.grading.answers import Asked, Requests
-from rabbitry.apps.grading.message import LONGEST_NAME, Decision
+from rabbitry.apps.grading.message import LONGEST_NAME
 from rabbitry.apps.grading.people import ASSISTANT, COORDINATOR, DEMONSTRATOR, STAFF, STUDENT, person_of
 from rabbitry.apps.grading.rows import Request as Answered
+from rabbitry.apps.grading.signing import signer_of
 from rabbitry.apps.grading.students import request as ask
 from rabbitry.apps.grading.students import student_number
 from rabbitry.exceptions import Undecodable, UsageError
 
 if TYPE_CHECKING:
-    from rabbitry.apps.grading.files import Kept
     from rabbitry.apps.grading.records import Database
     from rabbitry.apps.grading.stages import Wiring
 
 SHOWN: Final = 100
 """Requests on one page of the list."""
-Fetch: TypeAlias = "Callable[[Database, Kept], Awaitable[bytes]]"
 
 
 class Asking(msgspec.Struct, forbid_unknown_fields=True):
@@ -48,19 +50,22 @@ class Answering(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class RequestRoutes:
-    """The routes. wiring, records, fetch: functions that return the exchange and course, the open database, a file."""
+    """The routes. wiring, records: functions that return the exchange and course, and the open database.
+
+    key: the file with the private key that signs answers; None signs nothing.
+    """
 
     def __init__(
         self,
         url: str,
         wiring: Callable[[], Awaitable[Wiring]],
         records: Callable[[], Awaitable[Database | None]],
-        fetch: Fetch,
+        key: Path | None = None,
     ) -> None:
         self._url = url
         self._wiring = wiring
         self._records = records
-        self._fetch = fetch
+        self._key = key
         self._asking: set[str] = set()
 
     def add_to(self, router: APIRouter) -> None:
@@ -106,27 +111,24 @@ class RequestRoutes:
 
     @needs(Role.OPERATOR, DEMONSTRATOR, ASSISTANT)
     async def answer(self, number: int, request: Request) -> Response:
-        """Answer a request. One that is upheld is published by a coordinator."""
+        """Answer a request, over the broker. One that is upheld is marked again."""
         from rabbitry.apps.grading.records import requests
-        from rabbitry.apps.grading.records.course import submission_of
 
         given = _decoded(await request.body(), Answering)
         wiring = await self._wiring()
+        unknown = NoSuchID(f"there is no request {number}")
         records = await self._records()
         if records is None:
-            raise NoSuchID(f"there is no request {number}")
-        data, person = None, person_of(user_of(request))
+            raise unknown
+        person = person_of(user_of(request))
         person.check_inbox(given.role)
         asked = await records.read(partial(requests.one, number=number))
         if not person.sees(asked.student, asked.module):
-            raise NoSuchID(f"there is no request {number}")
-        if given.answer == "upheld":
-            found = await records.read(partial(submission_of, given=asked.submission))
-            data = None if found.kept is None else await self._fetch(records, found.kept)
-        decision = Decision(person.name or given.who.strip()[:LONGEST_NAME] or person.who, remark=given.remark)
-        work = partial(requests.answer, number=number, given=given.answer, role=given.role, decision=decision)
-        done = await records.write(partial(work, data=data, course=wiring.course, exchange=wiring.exchange))
-        return json_response(done.as_dict())
+            raise unknown
+        who = person.name or given.who.strip()[:LONGEST_NAME] or person.who
+        told = staff.made(asked.submission, number, given.answer, given.role, who, given.remark)
+        signer = await asyncio.to_thread(signer_of, self._key, wiring.course)
+        return json_response((await staff.answer(wiring, self._url, told, signer=signer)).as_dict())
 
 
 def _decoded(body: bytes, kind: type[Any]) -> Any:

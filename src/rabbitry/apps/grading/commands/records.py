@@ -83,7 +83,7 @@ async def asking(database: str | None, broker: str) -> AsyncIterator[Ask]:
         return
     from rabbitry.apps.grading.modules import load_course
     from rabbitry.apps.grading.records import Database
-    from rabbitry.apps.grading.records.judging import described
+    from rabbitry.apps.grading.records.requests import described
 
     course = load_course()
     with Database(database, existing=True) as records:

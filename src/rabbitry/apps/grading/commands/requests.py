@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,15 +15,17 @@ from rabbitry.apps.grading.commands.options import (
     Config,
     ExchangeName,
     ExchangeType,
-    KeptFiles,
+    KeyFile,
     Type,
-    check_exchange,
     wiring_of,
 )
-from rabbitry.apps.grading.commands.records import Find, Limit, OfModule, database_url, existing, mark_of
-from rabbitry.runtime.options import Broker, DatabaseURL, Json, Offset, Plain, Strict, broker_url
+from rabbitry.apps.grading.commands.records import Find, Limit, OfModule, asking, existing, mark_of
+from rabbitry.runtime.options import Broker, DatabaseURL, Json, Offset, Plain, Strict, broker_url, named_database
 from rabbitry.runtime.output import ExitCode, one_line, print_json, say
 from rabbitry.runtime.service import run_once
+
+if TYPE_CHECKING:
+    from rabbitry.apps.grading.stages import Wiring
 
 app: typer.Typer = typer.Typer()
 ID = Annotated[str, typer.Argument(metavar="ID", help="The submission's id, or a unique prefix of it.")]
@@ -107,18 +111,22 @@ def uphold(
     remark: Annotated[str, typer.Option(metavar="TEXT", help="A remark for the history.")] = "",
     config: Config = None,
     exchange: ExchangeName = EXCHANGE,
-    files: KeptFiles = None,
-    database: DatabaseURL = None,
+    exchange_type: Type = ExchangeType.DIRECT,
     *,
+    plain: Plain = False,
+    strict: Strict = False,
+    key: KeyFile = None,
+    database: DatabaseURL = None,
+    broker: Broker = None,
     as_json: Json = False,
 ) -> None:
-    """Uphold a request: the submission is marked again, by all roles; a running coordinator publishes it.
+    """Uphold a request: the submission is marked again, by all roles. The answer goes to the coordinator.
 
     Example: rabbitry grading requests uphold 3f2a --role assistant
     """
-    check_exchange(exchange)
-    kept = True, files
-    _answer(context, id, "upheld", role, remark, config, exchange, kept, database, as_json=as_json)
+    wiring = wiring_of(config, exchange, exchange_type, plain=plain)
+    given = _Given(id, "upheld", role, remark)
+    _answer(context, given, wiring, key, database, broker, strict=strict, as_json=as_json)
 
 
 @app.command("refuse")
@@ -128,52 +136,68 @@ def refuse(
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why the mark stays.")],
     role: By = "demonstrator",
     config: Config = None,
-    database: DatabaseURL = None,
+    exchange: ExchangeName = EXCHANGE,
+    exchange_type: Type = ExchangeType.DIRECT,
     *,
+    plain: Plain = False,
+    strict: Strict = False,
+    key: KeyFile = None,
+    database: DatabaseURL = None,
+    broker: Broker = None,
     as_json: Json = False,
 ) -> None:
     """Refuse a request: the mark stays, and the student finds the reason in the history.
 
     Example: rabbitry grading requests refuse 3f2a --reason "The expectation is right: see the sheet"
     """
-    kept = False, None
-    _answer(context, id, "refused", role, reason, config, EXCHANGE, kept, database, as_json=as_json)
+    wiring = wiring_of(config, exchange, exchange_type, plain=plain)
+    given = _Given(id, "refused", role, reason)
+    _answer(context, given, wiring, key, database, broker, strict=strict, as_json=as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """An answer as it was typed. id: of the submission, or a prefix."""
+
+    id: str
+    answer: str
+    role: str
+    remark: str
 
 
 def _answer(
     context: typer.Context,
-    id: str,
-    given: str,
-    role: str,
-    remark: str,
-    config: Config,
-    exchange: str,
-    kept: tuple[bool, str | None],
+    given: _Given,
+    wiring: Wiring,
+    key: Path | None,
     database: str | None,
+    broker: str | None,
     *,
+    strict: bool,
     as_json: bool,
 ) -> None:
-    """Record an answer. kept: whether the file is needed, and the place that was named for it."""
-    from rabbitry.apps.grading.exporting import opened_files
-    from rabbitry.apps.grading.message import Decision, user_name
-    from rabbitry.apps.grading.modules import load_course
-    from rabbitry.apps.grading.records.course import submission_of
-    from rabbitry.apps.grading.records.requests import answer, request_of
+    """Send an answer, and end the command."""
+    from rabbitry.apps.grading import staff
+    from rabbitry.apps.grading.message import user_name
+    from rabbitry.apps.grading.signing import signer_of
 
-    course = load_course(config)
-    with existing(context, database) as records:
-        if records is None:
-            raise NoSuchID(f"no submission with the id {id!r} is recorded")
-        found = records.read_now(partial(request_of, given=id))
-        data = None
-        if kept[0]:
-            one = records.read_now(partial(submission_of, given=found.submission))
-            files = opened_files(records, database_url(context, database), kept[1])
-            data = None if one.kept is None else files.fetch(one.kept)
-        decision = Decision(user_name(), remark=remark)
-        work = partial(answer, number=found.id, given=given, role=role, decision=decision, data=data, course=course)
-        done = records.write_now(partial(work, exchange=exchange))
-    if as_json:
-        print_json(done.as_dict())
-    else:
-        print(one_line(f"{done.submission}  request {done.id} {done.answer} by {done.who} ({done.role})"))
+    url, named = broker_url(context, broker), named_database(context, database)
+    signer = signer_of(key, wiring.course)
+
+    async def work() -> int:
+        async with asking(named, url) as ask:
+            found = await ask(given.id)
+        if found is None:
+            raise NoSuchID(f"no submission with the id {given.id!r} is recorded")
+        waiting = next((one for one in found["requests"] if one["answer"] is None), None)
+        if waiting is None:
+            raise NoSuchID(f"no request about submission {found['id']} waits for an answer")
+        told = staff.made(found["id"], waiting["id"], given.answer, given.role, user_name(), given.remark)
+        done = await staff.answer(wiring, url, told, signer=signer, strict=strict)
+        if as_json:
+            print_json(done.as_dict())
+        else:
+            print(one_line(f"{done.submission}  request {done.id} {done.answer} by {done.who} ({done.role})"))
+        return ExitCode.DONE
+
+    raise typer.Exit(run_once(work()))

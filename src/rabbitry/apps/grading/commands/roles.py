@@ -216,15 +216,15 @@ def _serve(
     connect_attempts: int | None,
 ) -> None:
     """Run roles until a signal, and end the command."""
-    from rabbitry.apps.grading.commands.keys import signer_of
     from rabbitry.apps.grading.files import Files, default_place
     from rabbitry.apps.grading.marks import markers_for
     from rabbitry.apps.grading.records import Database
     from rabbitry.apps.grading.records.course import note_place
     from rabbitry.apps.grading.service import run
+    from rabbitry.apps.grading.signing import signer_for
     from rabbitry.apps.grading.stages import RoleSet
 
-    signer = signer_of(key, wiring.course, specs)
+    signer = signer_for(specs, key, wiring.course)
     markers = markers_for(wiring.course, specs)
 
     async def service(stop: asyncio.Event) -> int:

@@ -35,13 +35,17 @@ def judged(connection: Connection, rows: Sequence[Submission], course: Course) -
     return found
 
 
-def described(connection: Connection, given: str, course: Course, *, least: int = 1) -> dict[str, Any]:
+def described(
+    connection: Connection, given: str, course: Course, *, least: int = 1, student: str | None = None
+) -> dict[str, Any]:
     """Return a submission with its history and its judgement as JSON data, by its id or a prefix.
+
+    The arguments are those of `find_id`.
 
     Raises:
         NoSuchID: No id, or more than one, begins with it.
     """
-    found, hops = course_records.found(connection, given, least)
+    found, hops = course_records.found(connection, given, least, student)
     return {
         **found.as_dict(),
         **judged(connection, [found], course)[found.id].as_dict(),

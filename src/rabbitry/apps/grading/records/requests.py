@@ -7,6 +7,7 @@ submission once more, as when it is marked again; if it is refused, the mark sta
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, func, insert, select, update
@@ -14,10 +15,12 @@ from sqlalchemy import Connection, Row, Select, func, insert, select, update
 from rabbitry._ids import NoSuchID
 from rabbitry.apps.grading.message import LONGEST_TEXT, Decision, check_reason, now
 from rabbitry.apps.grading.modules import Course
+from rabbitry.apps.grading.records import judging
 from rabbitry.apps.grading.records.course import Filter, submission_of
 from rabbitry.apps.grading.records.regrading import submit_again
 from rabbitry.apps.grading.records.schema import history, requests, submissions, text
 from rabbitry.apps.grading.rows import Request
+from rabbitry.apps.grading.signatures import Finding
 from rabbitry.exceptions import UsageError
 from rabbitry.flow.message import node_name
 
@@ -67,24 +70,32 @@ def ask(connection: Connection, given: str, student: str, reason: str, message: 
     return one(connection, number)
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An answer. answer: `upheld` or `refused`. role: that answers. decision: who answers, and the remark.
+
+    place: the machine it was given on; empty for this one. finding: what its signature is worth; None if the course
+    checks none.
+    """
+
+    answer: str
+    role: str
+    decision: Decision
+    place: str = ""
+    finding: Finding | None = None
+
+
 def answer(
-    connection: Connection,
-    number: int,
-    given: str,
-    role: str,
-    decision: Decision,
-    data: bytes | None,
-    course: Course,
-    exchange: str,
+    connection: Connection, number: int, given: Given, data: bytes | None, course: Course, exchange: str
 ) -> Request:
     """Record the answer to a request. One that is upheld submits the submission again, in the same transaction.
+
+    The same answer of the same person again changes nothing.
 
     Args:
         connection: An open connection.
         number: The request's.
-        given: `upheld` or `refused`.
-        role: The role that answers.
-        decision: Who answers, and the remark; to refuse, it is needed.
+        given: The answer. To refuse, its decision needs a remark.
         data: The submission's file, to uphold; None if it is not kept.
         course: The course.
         exchange: The roles' exchange.
@@ -93,25 +104,30 @@ def answer(
         NoSuchID: There is no such request.
         UsageError: It is answered already, the answer is incomplete, or the submission can't be marked again.
     """
-    if given not in ANSWERS or role not in ANSWERING:
-        raise UsageError(f"{given[:60]!r} by {role[:60]!r} is no answer: use {' or '.join(ANSWERS)}, "
+    if given.answer not in ANSWERS or given.role not in ANSWERING:
+        raise UsageError(f"{given.answer[:60]!r} by {given.role[:60]!r} is no answer: use {' or '.join(ANSWERS)}, "
                          f"by {' or '.join(ANSWERING)}")  # fmt: skip
-    remark = (decision.remark or "").strip()
-    if given == "refused" and not remark:
+    remark, who = (given.decision.remark or "").strip(), given.decision.who
+    if given.answer == "refused" and not remark:
         raise UsageError("no remark: write why the request is refused")
     if len(remark) > LONGEST_TEXT:
         raise UsageError(f"a remark may have at most {LONGEST_TEXT} characters")
-    values = {"answer": given, "role": role, "who": text(decision.who, 200), "remark": text(remark, LONGEST_TEXT)}
+    told = (given.answer, given.role, text(who, 200), text(remark, LONGEST_TEXT))
+    values = dict(zip(("answer", "role", "who", "remark"), told, strict=True))
     # One statement decides which of two people at the same time answers.
     waiting = update(requests).where(requests.c.id == number, requests.c.answer.is_(None))
     is_first = connection.execute(waiting.values(**values, answered_at=now())).rowcount == 1
     found = one(connection, number)
     if not is_first:
+        if (found.answer, found.role, found.who, found.remark) == told:
+            return found  # the message was delivered again
         raise UsageError(f"request {number} is answered already: {found.answer} by {found.who} ({found.role})")
-    hop = {"role": role, "status": given, "who": decision.who, "remark": remark or None}
+    finding = given.finding or Finding()
+    hop = {"role": given.role, "status": given.answer, "who": who, "remark": remark or None}
+    hop |= {"place": given.place or None, "signer": finding.signer, "doubt": finding.doubt}
     _add_hop(connection, found.submission, hop)
-    if given == "upheld":
-        _mark_again(connection, found, decision.who, data, course, exchange)
+    if given.answer == "upheld":
+        _mark_again(connection, found, who, data, course, exchange)
     return one(connection, number)
 
 
@@ -145,17 +161,12 @@ def requests_of(connection: Connection, submission: str) -> list[Request]:
     return [_request(row) for row in rows]
 
 
-def request_of(connection: Connection, given: str) -> Request:
-    """Return the request about a submission that waits for its answer, by the submission's id or a prefix.
-
-    Raises:
-        NoSuchID: No id, or more than one, begins with it; or no request about it waits.
-    """
-    found = submission_of(connection, given)
-    for request in requests_of(connection, found.id):
-        if request.answer is None:
-            return request
-    raise NoSuchID(f"no request about submission {found.id} waits for an answer")
+def described(
+    connection: Connection, given: str, course: Course, *, least: int = 1, student: str | None = None
+) -> dict[str, Any]:
+    """Return a submission as `judging.described` does, with the requests about it, oldest first."""
+    found = judging.described(connection, given, course, least=least, student=student)
+    return found | {"requests": [request.as_dict() for request in requests_of(connection, found["id"])]}
 
 
 def _requests() -> Select[Any]:
@@ -188,8 +199,8 @@ def _add_hop(connection: Connection, identity: str, hop: Mapping[str, str | None
     last = select(func.max(history.c.step)).where(history.c.submission == identity)
     step = (connection.execute(last).scalar() or 0) + 1
     at = now()
-    known = {name: None if value is None else text(value, LONGEST_TEXT) for name, value in hop.items()}
-    row = {"submission": identity, "step": step, "place": text(node_name(), 200), "at": at}
-    connection.execute(insert(history), row | known)
+    known = {name: text(value, LONGEST_TEXT) for name, value in hop.items() if value is not None}
+    row = {"submission": identity, "step": step, "place": node_name(), "at": at} | known
+    connection.execute(insert(history), row | {"place": text(row["place"], 200)})
     mine = submissions.c.id == identity
     connection.execute(update(submissions).where(mine).values(step=step, updated_at=at))
