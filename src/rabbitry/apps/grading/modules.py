@@ -10,6 +10,7 @@ largest_submission = 1000000                # bytes; must come before the tables
 largest_total = 50000000000                 # bytes of all kept files, compressed
 undo = 10                                   # seconds in which people can take a decision back; default: 5
 student_number = "s?[0-9]{7}"               # a regular expression; default: 1 to 18 digits
+status_logins = ["office"]                  # logins of the broker that may ask for any submission's status
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ _KEYS: Final = (
     "student_number",
     "signatures",
     "undo",
+    "status_logins",
 )
 _MODULE_KEYS: Final = ("short", "scheme", "rubric", "starter")
 VARIABLE: Final = "RABBITRY_GRADING"
@@ -89,7 +91,8 @@ class Course:
     """The modules by name, by default those of the original programs.
 
     student_number: a regular expression for students' numbers; None for digits. signatures: the roles' public keys;
-    None if nobody signs. undo: the seconds in which a person's decision can be taken back at least.
+    None if nobody signs. undo: the seconds in which a person's decision can be taken back at least. status_logins: the
+    broker's logins that may ask for the status of any submission; None lets everybody ask who reaches the queue.
     """
 
     modules: dict[str, Module] = field(default_factory=_originals)
@@ -99,6 +102,7 @@ class Course:
     largest_total: int = LARGEST_TOTAL
     signatures: Signatures | None = None
     undo: float = 0.0
+    status_logins: tuple[str, ...] | None = None
 
     def module(self, name: str) -> Module:
         """Return a module. Raises UsageError, which lists the known modules."""
@@ -143,6 +147,7 @@ def _course(data: dict[str, Any], file: Path) -> Course:
         raise UsageError(f"{file}: weak_sandbox is {weak!r}, which is neither true nor false")
     number = _student_number(data.get("student_number"), file)
     undo = _seconds(data.get("undo", UNDO), file)
+    logins = _logins(data.get("status_logins"), file)
     tables = data.get("modules")
     where = f"{file}: [signatures]"
     if tables is None:
@@ -154,6 +159,7 @@ def _course(data: dict[str, Any], file: Path) -> Course:
             largest_total=total,
             signatures=found,
             undo=undo,
+            status_logins=logins,
         )
     if not isinstance(tables, dict) or not tables:
         raise UsageError(f"{file}: modules must be tables, [modules.NAME]")
@@ -163,7 +169,7 @@ def _course(data: dict[str, Any], file: Path) -> Course:
         if shorts.count(module.short) > 1:
             raise UsageError(f"{file}: two modules have the short name {module.short!r}")
     signatures = signatures_of(data.get("signatures"), list(modules), where)
-    return Course(modules, largest, weak, number, total, signatures, undo)
+    return Course(modules, largest, weak, number, total, signatures, undo, logins)
 
 
 def _bytes(value: object, name: str, file: Path) -> int:
@@ -176,6 +182,14 @@ def _seconds(value: object, file: Path) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LONGEST_UNDO:
         raise UsageError(f"{file}: undo is {value!r}: write 0 to {_LONGEST_UNDO} seconds")
     return float(value)
+
+
+def _logins(value: object, file: Path) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
+        raise UsageError(f"{file}: status_logins is {value!r}, which is no list of the broker's logins")
+    return tuple(value)
 
 
 def _student_number(pattern: object, file: Path) -> str | None:

@@ -32,6 +32,10 @@ LOOK: Final = 0.2
 PAUSE: Final = 5.0
 """Seconds before a failed publish is tried again."""
 
+_NAMELESS: Final = (
+    "this course answers only questions that name their login: "
+    "set the message's property user-id, which the broker checks"
+)
 LEAST: Final = 4
 """Characters of an id that a query needs: with fewer, students could find each other's ids by trying."""
 
@@ -224,7 +228,7 @@ async def _answer_all(database: Database, course: Course, channel: Channel) -> N
             try:
                 properties = delivery.properties
                 question = _decode_question(delivery.body)
-                body = await answer(database, course, question.SubmissionID)
+                body = await answer(database, course, question.SubmissionID, properties.user_id)
                 if properties.reply_to:
                     # The asker may be gone; then the answer is not needed.
                     await channel.publish(
@@ -237,13 +241,26 @@ async def _answer_all(database: Database, course: Course, channel: Channel) -> N
                 _logger.warning("a question about a submission is not answered: %s", error)
 
 
-async def answer(database: Database, course: Course, identity: str) -> bytes:
+async def answer(database: Database, course: Course, identity: str, asker: str | None) -> bytes:
     """Return the record of a submission as JSON, by its id or a prefix of it.
 
-    The JSON is an object; `null` if nothing is known; a text if several submissions match the prefix.
+    The JSON is an object; `null` if the asker may see no such submission; a text if several match the prefix, or if
+    nothing tells who asks.
+
+    Args:
+        database: The records.
+        course: The course, which says which logins may ask for all submissions.
+        identity: The id or a prefix.
+        asker: The login that the broker vouches for: the message's property user-id.
     """
+    student = None
+    if course.status_logins is not None and asker not in course.status_logins:
+        if asker is None:
+            return msgspec.json.encode(_NAMELESS)
+        student = asker
     try:
-        found = await database.read(partial(described, given=identity, course=course, least=LEAST))
+        work = partial(described, given=identity, course=course, least=LEAST, student=student)
+        found = await database.read(work)
     except NoSuchID as error:
         return msgspec.json.encode(str(error) if error.is_ambiguous else None)
     return msgspec.json.encode(found)

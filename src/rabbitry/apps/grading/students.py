@@ -254,6 +254,8 @@ class Asking:
     async def __aenter__(self) -> Self:
         try:
             connection = await self._stack.enter_async_context(connect(self._url, name=f"{APP} status"))
+            # The broker checks it. The name in a client's certificate is not known here.
+            self._login = None if connection.url.external else connection.url.user
             self._channel = await connection.channel()
             self._queue = (await self._channel.declare_queue("", exclusive=True)).name
             self._answers = await self._stack.enter_async_context(self._channel.consume(self._queue, no_ack=True))
@@ -279,6 +281,7 @@ class Asking:
             correlation_id=(question := uuid.uuid4().hex),
             reply_to=self._queue,
             expiration=str(int(ANSWER_WITHIN * 1000)),
+            user_id=self._login,
         )
         try:
             body = msgspec.json.encode({ID: sendable(identity)})
