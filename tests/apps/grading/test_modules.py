@@ -40,7 +40,7 @@ def test_a_file_adds_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         ("largest_submission = 0", "number of bytes"),
         ("largest_total = 0", "largest_total is 0, which is not a number of bytes"),
         ('status_logins = "office"', "status_logins is 'office', which is no list of the broker's logins"),
-        ("status_logins = [7]", "status_logins is [7], which is no list of the broker's logins"),
+        ("status_logins = [7]", r"status_logins is \[7\], which is no list of the broker's logins"),
         ('[modules.x]\nshort = "x"\nstarter = "x.py"', "no list of files and folders"),
         ("weak_sandbox = 1", "neither true nor false"),
         ("undo = -1", "undo is -1: write 0 to 3600 seconds"),
