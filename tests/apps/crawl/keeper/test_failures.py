@@ -72,7 +72,7 @@ def test_damage_and_other_tables_last(file: Path) -> None:
         assert failure(database, "SELECT missing FROM crawl_keeper") is Failure.LASTING
         assert failure(database, "DROP TABLE crawl_later", "SELECT * FROM crawl_later") is Failure.LASTING
     data = bytearray(file.read_bytes())
-    data[4096:] = b"\xff" * (len(data) - 4096)  # everything except the schema
+    data[8192:] = b"\xff" * (len(data) - 8192)  # everything except the schema
     file.write_bytes(data)
     with closing(sqlite3.connect(file)) as connection, pytest.raises(sqlite3.DatabaseError, match="malformed"):
         connection.execute("SELECT * FROM crawl_keeper").fetchall()
@@ -115,12 +115,14 @@ def failing(database: Database, monkeypatch: pytest.MonkeyPatch, *statements: st
 
     def work(
         keeper: Keeper, connection: Connection, inputs: Sequence[Input], now: float, *, comes_again: bool = False,
-        limit: int = LIMIT, is_alone: bool = False,
+        limit: int = LIMIT, is_alone: bool = False, is_late: bool = False,
     ) -> Decided:  # fmt: skip
         begun.append(len(inputs))
         for statement in statements:
             connection.execute(text(statement))
-        return apply(keeper, connection, inputs, now, comes_again=comes_again, limit=limit, is_alone=is_alone)
+        return apply(
+            keeper, connection, inputs, now, comes_again=comes_again, limit=limit, is_alone=is_alone, is_late=is_late
+        )
 
     monkeypatch.setattr(Keeper, "apply", work)
     yield begun

@@ -10,10 +10,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.keeper import reading, role
 from rabbitry.apps.crawl.keeper.costs import LIMIT, most_of
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.role import AT_ONCE, BUSY, Role
+from rabbitry.apps.crawl.keeper.state import FIRST_WINDOW, SMALLEST_WINDOW, State
 from rabbitry.apps.crawl.messages import Add, Answer, Document, Link, Report, Tick
 from rabbitry.apps.crawl.node import Node
 from rabbitry.flow import Batch, Message
@@ -118,6 +120,30 @@ async def test_a_keeper_that_is_behind_neither_waits_for_messages_nor_applies_do
     monkeypatch.setattr(role, "_LATE", 1e6)
     await tick()
     assert database.read_now(lambda connection: reading.status(connection, 0.0)).backlog == 0
+
+
+async def test_a_keeper_that_is_behind_sends_no_batch_until_it_has_caught_up(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = Role(Node("keeper"), database)
+    tick = msgspec.json.encode(Tick("k1"))
+    add = msgspec.json.encode(Add(["http://a.test/"], delay=0.0))
+    await keeper.keep([tick], [message("Command")], Batch(1))
+    monkeypatch.setattr(role, "_LATE", -1.0)
+    assert await keeper.keep([add], [message("Command")], Batch(1)) == []
+    monkeypatch.setattr(role, "_LATE", 1e6)
+    [sent] = await keeper.keep([tick], [message("Command")], Batch(1))
+    assert sent.key == names.BATCH_KEY
+
+
+def test_each_time_that_a_keeper_falls_behind_fewer_batches_may_be_out() -> None:
+    state = State(1)
+    for is_late in (True, True, False, True, False):
+        state.note_pace(is_late=is_late)
+    assert state.window == pytest.approx(FIRST_WINDOW * 0.7**2)
+    for is_late in [True, False] * 20:
+        state.note_pace(is_late=is_late)
+    assert state.window == SMALLEST_WINDOW
 
 
 def test_the_most_that_an_encoded_document_costs_follows_its_links_and_its_text() -> None:

@@ -65,6 +65,7 @@ class Keeper:
         comes_again: bool = False,
         limit: int = LIMIT,
         is_alone: bool = False,
+        is_late: bool = False,
     ) -> Decided:
         """Apply messages, as many as a transaction has room for, and decide what to publish.
 
@@ -80,12 +81,14 @@ class Keeper:
             comes_again: Whether a message is redelivered, so that another keeper had it.
             limit: The room for work (`costs.py`). With 0 all documents wait.
             is_alone: Leave waiting documents alone.
+            is_late: Whether the keeper is behind: it sends no batch, because their pages would only wait, too.
         """
         state = self._current(connection, now)
         for one in inputs:
             if not isinstance(one, Asked):
                 identity.check(one.batch, state.crawl)
         state.note_time(now, comes_again=comes_again)
+        state.note_pace(is_late=is_late)
         work = Work(connection, state, now, f"keeper {self._node}", self._per_host)
         decided = Decided()
         taking = Taking(work, self._index, limit, lambda asked: self._command(work, asked, decided))
@@ -98,7 +101,7 @@ class Keeper:
         if state.full:
             drain_full(work)
             work.flush()
-        if not state.is_paused and len(state.pages) <= MOST_WAITING:
+        if not state.is_paused and not is_late and len(state.pages) <= MOST_WAITING:
             decided.batches = dispatch(work)
             work.flush()
         state.seen.move(connection)

@@ -131,13 +131,14 @@ class Role:
                         comes_again=comes_again,
                         limit=0 if is_full or (is_crowded and kind is Document) else LIMIT,
                         is_alone=kind is Asked or (is_crowded and kind is not Document),
+                        is_late=is_late,
                     )
                     self._answer(part, messages)
                     decided.append(part)
                     del inputs[: part.taken], places[: part.taken]
             except Exception as error:  # noqa: BLE001 - it is reported below, message by message
                 _logger.warning("a transaction of %d messages failed: %s; applying each alone", len(inputs), error)
-                decided += await self._one_by_one(inputs, places, batch, messages)
+                decided += await self._one_by_one(inputs, places, batch, messages, is_late=is_late)
         self._applied_at = time.monotonic()
         return [Outgoing(one, key=names.BATCH_KEY) for part in decided for one in part.batches]
 
@@ -149,12 +150,12 @@ class Role:
         return now - self._ticked_at > _LATE
 
     async def _one_by_one(
-        self, inputs: Sequence[Input], places: Sequence[int], batch: Batch, messages: list[Message]
+        self, inputs: Sequence[Input], places: Sequence[int], batch: Batch, messages: list[Message], *, is_late: bool
     ) -> list[Decided]:
         decided: list[Decided] = []
         for one, place in zip(inputs, places, strict=True):
             try:
-                part = await self._apply([one], is_alone=True)
+                part = await self._apply([one], is_alone=True, is_late=is_late)
             except Exception as error:  # noqa: BLE001 - the message becomes a dead letter with it
                 batch.fail(place, error)
             else:
@@ -173,14 +174,21 @@ class Role:
             await self._transact(partial(self._keeper.drop_waiting, now=time.time(), documents=documents))
 
     async def _apply(
-        self, inputs: Sequence[Input], *, comes_again: bool = False, limit: int = LIMIT, is_alone: bool = False
+        self,
+        inputs: Sequence[Input],
+        *,
+        comes_again: bool = False,
+        limit: int = LIMIT,
+        is_alone: bool = False,
+        is_late: bool = False,
     ) -> Decided:
         """Apply inputs in one transaction; see `_transact`."""
         return await self._transact(
             lambda connection: self._keeper.apply(
-                connection, inputs, time.time(), comes_again=comes_again, limit=limit, is_alone=is_alone
+                connection, inputs, time.time(), comes_again=comes_again, limit=limit, is_alone=is_alone,
+                is_late=is_late,
             )
-        )
+        )  # fmt: skip
 
     async def _transact(self, work: Callable[[Connection], T]) -> T:
         """Do the keeper's work in one transaction; if the database can't be reached, wait for it.

@@ -142,8 +142,11 @@ class State:
     came_again_at: float = 0.0
     """When the last redelivered message came; extended by times in which none could come."""
     worked_at: float = 0.0
+    is_late: bool = False
+    """Whether the keeper is behind: its ticks expired while messages waited before them."""
     window: float = FIRST_WINDOW
-    """Batches that may be out at once: more if crawlers take them soon, fewer if they return late."""
+    """Batches that may be out at once: more if crawlers take them soon, fewer if they return late, or if the keeper
+    falls behind."""
     untried: float = FIRST_UNTRIED
     """Batches of possibly dead hosts that may be out at once, half of all at most: more if such hosts answer, fewer if
     they do not. Each takes a place and time in a crawler that others would wait for."""
@@ -183,6 +186,12 @@ class State:
     def next_due(self) -> float | None:
         """Return when the next host is due."""
         return min((due for one in (self._tried, self._untried) if (due := one.next_due()) is not None), default=None)
+
+    def note_pace(self, *, is_late: bool) -> None:
+        """Record whether the keeper is behind. Each time that it falls behind, fewer batches may be out at once."""
+        if is_late and not self.is_late:
+            self.window = max(SMALLEST_WINDOW, self.window * 0.7)
+        self.is_late = is_late
 
     def note_time(self, now: float, *, comes_again: bool) -> None:
         """Record that the keeper works at a time. comes_again: whether a message is redelivered."""
