@@ -188,10 +188,8 @@ def _rows(connection: Connection, urls: dict[bytes, str]) -> dict[bytes, _Row]:
 
 
 def _find(connection: Connection, keys: Sequence[bytes]) -> dict[bytes, _Row]:
-    return {
-        bytes(row.key): _Row(row.id, row.gone_at, row.document_at)
-        for row in connection.execute(_FIND, {"keys": list(keys)})
-    }
+    rows = sets.rows_of_keys(connection, _FIND, keys)
+    return {bytes(key): _Row(identity, gone_at, document_at) for key, identity, gone_at, document_at in rows}
 
 
 def _forget_words(connection: Connection, ids: Sequence[int]) -> None:
@@ -219,10 +217,9 @@ def _with(name: str, statement: str) -> TextClause:
     return sql(statement).bindparams(bindparam(name, expanding=True))
 
 
-_FIND: Final = _with(
-    "keys",
-    "SELECT p.key, p.id, p.gone_at, d.fetched_at AS document_at"
-    " FROM index_pages p LEFT JOIN index_documents d ON d.id = p.id WHERE p.key IN :keys",
+_FIND: Final = (
+    "SELECT p.key, p.id, p.gone_at, d.fetched_at"
+    " FROM index_pages p LEFT JOIN index_documents d ON d.id = p.id WHERE p.key IN {keys}"
 )
 _ADD_PAGE: Final = "INSERT INTO index_pages (key, url) VALUES (?, ?) ON CONFLICT (key) DO NOTHING"
 _PUT_SQLITE: Final = (
