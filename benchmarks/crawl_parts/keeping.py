@@ -33,7 +33,8 @@ _LINKS: Final = 150
 _MIXES: Final = {"1 in 10 new": _LINKS // 10, "all known": 0}
 _NEAR: Final = 0.8
 """The share of links to the page's own host."""
-_PAGES: Final = 2_000
+_PAGES: Final = 5_000
+"""Pages of a round in which each host gets one batch: the keeper chooses the batches of all hosts together."""
 _AT_ONCE: Final = 100_000
 _BATCHES: Final = 25
 _OF_A_BATCH: Final = 10
@@ -95,6 +96,13 @@ class _Bench:
                 urls.append(_url(host, self._known[host]))
                 self._known[host] += 1
             self._database.write_now(partial(self._add, urls=urls))
+        self._database.write_now(self._cover)
+
+    def _cover(self, connection: Connection) -> None:
+        """Have the keeper read all addresses into its filter, which takes it some minutes of a crawl."""
+        seen = self._keeper._current(connection, self._now).seen
+        while not seen.is_covered:
+            seen.tend(connection)
 
     def _add(self, connection: Connection, urls: list[str]) -> None:
         state = self._keeper._current(connection, self._now)
@@ -122,6 +130,7 @@ class _Bench:
         work.counts["state:queued"] += len(urls)
         work.flush()
         state.known.add(urls, crawl.id, -1)
+        state.seen.moved([one.key for one in addresses])
 
     def pages(self, count: int, new: int) -> list[float]:
         """Crawl and process pages; return for each transaction the milliseconds of CPU per page."""

@@ -104,7 +104,7 @@ class Keeper:
         if not state.is_paused and not is_late and len(state.pages) <= MOST_WAITING:
             decided.batches = dispatch(work)
             work.flush()
-        state.seen.move(connection)
+        state.seen.tend(connection)
         return decided
 
     def first_waiting(self, connection: Connection, now: float) -> list[Document]:

@@ -8,10 +8,10 @@ so that no site can craft addresses that collide.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from rabbitry.apps.crawl.keeper.memory import memory_of
 from rabbitry.apps.crawl.messages import Link
 
 SMALLEST: Final = 1 << 14
@@ -38,7 +38,7 @@ class Known:
 
     def clear(self) -> None:
         """Forget all of them."""
-        self._table = array("q", bytes(8 * self._smallest))
+        self._table = memory_of(8 * self._smallest).cast("q")
         self._count = 0
 
     def unknown(self, links: Iterable[Link], crawl: int, depth: int) -> list[Link]:
@@ -60,7 +60,7 @@ class Known:
         """Add links that were not known."""
         salt = hash((crawl, depth))
         while self._count + len(urls) > _FULL * len(self._table) and len(self._table) < self._largest:
-            self._table.extend(self._table)
+            self._double()
         table, mask = self._table, len(self._table) - 1
         pair = mask - 1
         for url in urls:
@@ -85,6 +85,11 @@ class Known:
                 if table[place] == number:
                     table[place] = 0
                     self._count -= 1
+
+    def _double(self) -> None:
+        old = self._table
+        self._table = memory_of(2 * old.nbytes).cast("q")
+        self._table[: len(old)] = self._table[len(old) :] = old
 
     def _put(self, number: int) -> None:
         """Store a hash, moving others to their other slots if there is no room; the last one moved may be lost."""
