@@ -185,7 +185,8 @@ def _disturb(
 
     No page is lost, each is once in the index, and no host is asked before its delay is over. At most 2 % of the pages
     are fetched twice; in a short crawl two of each host for each happening: one that was under way, and one that the
-    broker had not confirmed. hits_all: each happening costs all hosts at once what is under way, over four connections.
+    broker had not confirmed. hits_all: each happening costs all hosts at once what is under way over four connections,
+    and as much that waits to be published or confirmed for each of these: on a busy machine that is more than one.
     """
     with SitesProcess(graph, graph.hosts) as sites:
         crawl.add(sites.url("/p/0"), delay=delay)
@@ -196,7 +197,7 @@ def _disturb(
             happen(crawl)
         crawl.settled(documents=graph.count, within=_LONG)
         pages = graph.count
-        each = 4 if hits_all else 2
+        each = 16 if hits_all else 2
         most = pages * 0.02 if pages > 1_000 and not hits_all else each * graph.hosts * len(happenings)
         checked(
             scene,
