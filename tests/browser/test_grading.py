@@ -11,13 +11,14 @@ import pytest
 from playwright.async_api import Browser, Locator, Route, expect
 
 from rabbitry.apps.grading.files import Files, default_place
-from rabbitry.apps.grading.message import submission
+from rabbitry.apps.grading.message import Decision, submission
 from rabbitry.apps.grading.records import Database, course, inbox, outbox
 from rabbitry.apps.grading.roles import ROLES
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.students import Submitter
 from tests.apps.grading._running import PEOPLE, role_set
 from tests.apps.grading.test_notebooks import code, markdown, notebook, shows
+from tests.apps.grading.test_regrading import _confirmed
 from tests.browser.watched import SERVER_AWAY, Watched
 from tests.support import commands
 from tests.support.brokers import ON_EMBEDDED
@@ -151,6 +152,35 @@ async def test_people_decide_in_every_role_on_the_page(
             assert await page.locator("main img, main script").count() == 0
             assert watched.complaints == []
             await page.close()
+
+
+@ON_EMBEDDED
+async def test_a_module_is_marked_again_on_the_page(browser: Browser, broker_url: str, database_url: str) -> None:
+    files = Files(default_place(database_url))
+    with Database(database_url) as database:
+        await asyncio.to_thread(_confirmed, database, files, 7, b"x", mark=4.0)
+
+        def mark(solution: bytes, name: str) -> Decision:
+            return Decision("automatic", 8.0, 10.0)
+
+        roles = role_set(broker_url, database, files=files, markers={"cloud_computing": mark})
+        async with _web(broker_url, database_url) as web, roles:
+            watched = await _opened(browser, f"{web}#/regrades")
+            panel = watched.page.locator(".regrades")
+            await expect(panel.get_by_role("button", name="Mark again…")).to_be_disabled()
+            await panel.get_by_label("Reason").fill("test 3 was wrong")
+            await panel.get_by_role("button", name="Show what would change").click()
+            await expect(panel.get_by_role("alert")).to_contain_text("has no marking scheme on this machine")
+            await panel.get_by_role("button", name="Mark again…").click()
+            await panel.get_by_role("button", name="Yes, mark cloud_computing again").click()
+            run = panel.locator("[data-run]")
+            await expect(run).to_contain_text("1 of 1 submission submitted again", timeout=_WITHIN)
+            await expect(run).to_contain_text("test 3 was wrong")
+            await run.get_by_text("The result").click()
+            await expect(run).to_contain_text("1 of 1 submission confirmed again; 1 mark changed", timeout=_WITHIN)
+            await expect(run.locator("tbody tr")).to_contain_text("4 / 10")
+            await expect(run.locator("tbody tr")).to_contain_text("8 / 10")
+            assert watched.complaints == []
 
 
 async def test_a_demonstrator_judges_by_the_rubric_and_typed_points_outlive_a_reload(

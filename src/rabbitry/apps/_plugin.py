@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
@@ -146,6 +147,12 @@ def _export_nothing(metrics: Callable[[], Iterable[Metric]]) -> None:
     """Export nothing: the default where no dashboard answers Prometheus."""
 
 
+@asynccontextmanager
+async def _audit_nothing(who: str, action: str, what: str) -> AsyncIterator[None]:
+    """Log nothing: the default where no dashboard keeps an audit log."""
+    yield
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
     """The broker and the settings that the dashboard passes to the pages of an app.
@@ -159,6 +166,9 @@ class Site:
             the thing that they describe; name → number, or None if it is unknown. Call it on the event loop.
         export: Adds a function that returns gauges of the app to the dashboard's `/metrics`. It is called on the event
             loop for each answer.
+        audit: Logs a change before and after it: `async with site.audit(user_of(request).who, "purge", "board x"):`.
+            Arguments: the user, the action in a few words, and what is changed. A change that can't be logged raises
+            RecordsError, and is not made.
     """
 
     broker: str = field(repr=False)
@@ -167,6 +177,7 @@ class Site:
     refused: Callable[[ConnectFailed], None] | None = None
     record: Callable[[str, Mapping[str, float | None]], None] = _forget
     export: Callable[[Callable[[], Iterable[Metric]]], None] = _export_nothing
+    audit: Callable[[str, str, str], AbstractAsyncContextManager[None]] = _audit_nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,8 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -41,6 +41,8 @@ _SELECT: Final = "SELECT at, who, action, vhost, queue, result FROM entries ORDE
 _COLUMNS: Final = ("at", "who", "action", "vhost", "queue", "result")
 
 T = TypeVar("T")
+_lock: Final = threading.Lock()
+"""Held while the file is used, by all logs of this process: closing it would release the locks of another one."""
 
 
 def default_file() -> Path:
@@ -57,7 +59,6 @@ class Audit:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._lock = threading.Lock()
         self.router: APIRouter = APIRouter(route_class=route_class(), tags=["audit"])
         self.router.add_api_route("/entries", self.show, responses=answers(list[Entry]))
 
@@ -91,14 +92,19 @@ class Audit:
             change: Makes the change.
         """
         with closing(change):
-            number = await self.begin(who, action, vhost, queue)
-            try:
-                result = await change
-            except RabbitryError as error:
-                await self.end(number, str(error))
-                raise
+            async with self.entry(who, action, vhost, queue):
+                return await change
+
+    @asynccontextmanager
+    async def entry(self, who: str, action: str, vhost: str, queue: str) -> AsyncIterator[None]:
+        """Log the change that the block makes, before and after it. The arguments are those of `logged`."""
+        number = await self.begin(who, action, vhost, queue)
+        try:
+            yield
+        except RabbitryError as error:
+            await self.end(number, str(error))
+            raise
         await self.end(number)
-        return result
 
     async def newest(self) -> list[dict[str, Any]]:
         """Return the newest entries, the last one first. Raises RecordsError."""
@@ -117,7 +123,7 @@ class Audit:
     def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do work in a transaction of its own, in a thread."""
         try:
-            with self._lock:
+            with _lock:
                 self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 # Only this user may read it. No connection of this process is open, whose locks closing would release.
                 os.close(os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))

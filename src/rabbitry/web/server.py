@@ -92,6 +92,7 @@ def mounts(
         history: Where the numbers of apps are recorded; None to record none.
     """
     found: list[Mount] = []
+    site = replace(site, audit=partial(_audited, Audit(default_file()), parse_url(site.broker).virtual_host))
     for broken in installed().broken:
         _logger.warning("%s", broken)
     for name, plugin in installed().plugins.items():
@@ -104,6 +105,13 @@ def mounts(
         else:
             found.append(made)
     return found
+
+
+def _audited(
+    audit: Audit, vhost: str, who: str, action: str, what: str
+) -> contextlib.AbstractAsyncContextManager[None]:
+    """Log an app's change, see `Site.audit`."""
+    return audit.entry(who, action, vhost, what)
 
 
 def open_history(broker: str) -> History:

@@ -47,6 +47,10 @@ ALLOWED: Final = {
     "GET /grading/api/similar": _STAFF,
     "POST /grading/api/similar": _STAFF,
     "GET /grading/api/similar/{one}/{other}": _STAFF,
+    "GET /grading/api/regrades": {"coordinator"},
+    "POST /grading/api/regrades": {"coordinator"},
+    "POST /grading/api/regrades/trial": {"coordinator"},
+    "GET /grading/api/regrades/{run}": {"coordinator"},
     "GET /grading/": _READ,
     "GET /grading/static": _READ,
     # Of the dashboard: what everybody who can sign in uses.
@@ -103,6 +107,21 @@ async def test_every_route_is_open_to_the_roles_of_its_row_and_closed_to_all_oth
             is_refused = answer.status_code == 403 and "needs the role" in answer.text
             assert is_refused == (role not in ALLOWED.get(route, ())), (route, answer.status_code, answer.text)
             assert is_refused or answer.status_code != 401
+
+
+async def test_marking_again_is_in_the_audit_log(app: FastAPI, found_url: str) -> None:
+    with Database(found_url):
+        async with client(app) as http:
+            wanted = {"module": "cloud_computing", "remark": "mended"}
+            answer = await http.post("/grading/api/regrades", json=wanted, auth=("coordinator", PASSWORD))
+            assert (answer.status_code, answer.json()["who"]) == (200, "coordinator"), answer.text
+            entries = (await http.get("/audit/api/entries", auth=("head", PASSWORD))).json()
+    assert (entries[0]["action"], entries[0]["queue"], entries[0]["result"]) == (
+        "mark again",
+        "cloud_computing",
+        "done",
+    )
+    assert entries[0]["who"].startswith("coordinator, ")
 
 
 @pytest.mark.parametrize("role", sorted(_STAFF))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from rabbitry.apps.grading.commands import regrade
+from rabbitry.apps.grading import regrading as doing
 from rabbitry.apps.grading.deadlines import Counts, Deadlines
 from rabbitry.apps.grading.files import Files, default_place
 from rabbitry.apps.grading.message import HISTORY, LONGEST_TEXT, Assignment, Decision, submission
@@ -224,7 +224,7 @@ def test_a_killed_command_goes_on_where_it_stopped(
     embedded_url: str, course_files: tuple[Database, Files], found_url: str, tmp_path: Path
 ) -> None:
     opened, files = course_files
-    number = regrade.MOST_WAITING + 10
+    number = doing.MOST_WAITING + 10
     with opened as database:
         ids = [_confirmed(database, files, student, b"x") for student in range(1, number + 1)]
         more = {
@@ -234,13 +234,13 @@ def test_a_killed_command_goes_on_where_it_stopped(
         }
         with commands.service("grading", "regrade", "--module", CC.name, more=more) as command:
             command.wait_for(r"\d+ messages not published: waiting for a coordinator")
-            assert database.read_now(outbox.count) == regrade.MOST_WAITING
+            assert database.read_now(outbox.count) == doing.MOST_WAITING
             command.process.kill()
             command.process.wait()
         with commands.service("grading", "run", more=more):
             done = commands.run("grading", "regrade", "--module", CC.name, more=more)
             assert done.returncode == 0, done.stderr
-            assert f"going on: {regrade.MOST_WAITING} submissions of {number}" in done.stderr
+            assert f"going on: {doing.MOST_WAITING} submissions of {number}" in done.stderr
             assert "10 submissions submitted again" in done.stderr
             eventually_blocking(
                 lambda: database.read_now(course.counts) == {"confirmed": number}, "all marked again", within=90

@@ -16,6 +16,7 @@ from rabbitry.apps.grading.message import submission
 from rabbitry.apps.grading.records import Database, course
 from rabbitry.apps.grading.stages import RoleSpec, Wiring
 from rabbitry.apps.grading.web import Pages
+from rabbitry.apps.grading.web_regrades import Audited
 from rabbitry.web.api import described
 from tests.apps.grading._running import ON_BOTH_DATABASES, PEOPLE, Plain, arrived, role_set, submit
 from tests.apps.grading.test_notebooks import code, markdown, notebook, png, shows
@@ -29,8 +30,10 @@ pytestmark = pytest.mark.timeout(120)
 class Served:
     """The page's API with a broker and a database."""
 
-    def __init__(self, broker: str, database: str, *, wiring: Wiring | None = None) -> None:
-        self.pages = Pages(broker, database, wiring=wiring)
+    def __init__(
+        self, broker: str, database: str, *, wiring: Wiring | None = None, audit: Audited | None = None
+    ) -> None:
+        self.pages = Pages(broker, database, wiring=wiring, audit=audit)
         app = FastAPI()
         app.include_router(self.pages.router)
         transport, hooks = httpx.ASGITransport(app), {"response": [Described(described(app)).check]}

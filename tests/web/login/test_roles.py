@@ -65,6 +65,8 @@ ROUTES: Final = {
         "POST /queues/api/declare", "POST /exchanges/api/declare",
         "POST /exchanges/api/delete", "POST /exchanges/api/bind", "POST /exchanges/api/unbind",
         "POST /connections/api/close",
+        "GET /grading/api/regrades", "POST /grading/api/regrades", "POST /grading/api/regrades/trial",
+        "GET /grading/api/regrades/{run}",
     },
 }  # fmt: skip
 """Role → the routes that it is the least one for. A new route is added here, with care."""

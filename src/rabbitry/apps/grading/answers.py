@@ -363,3 +363,96 @@ class Statistics(TypedDict):
     marks: Marks
     stages: list[Stage]
     waiting: list[Wait]
+
+
+class Given(TypedDict):
+    """A mark, and its maximum."""
+
+    mark: float | None
+    out_of: float | None
+
+
+class Change(TypedDict):
+    """A mark that changed, or would."""
+
+    id: str
+    student: str
+    old: Given
+    new: Given
+
+
+class Failure(TypedDict):
+    """A submission that could not be marked, and why."""
+
+    id: str
+    student: str
+    error: str
+
+
+class RegradeWanted(TypedDict):
+    """The submissions that were chosen to be marked again. since: in UTC; null for all."""
+
+    module: str
+    since: str | None
+    student: str | None
+    all_attempts: bool
+    remark: str
+
+
+class RegradeTrial(TypedDict):
+    """A dry run. able: the submissions that it marks. left_out: reason → how many can't be marked again.
+
+    marked, changed, failed: so far; the first of them are in `changes` and `failures`. error: why it ended before.
+    """
+
+    wanted: RegradeWanted
+    able: int
+    left_out: dict[str, int]
+    at: str
+    is_running: bool
+    marked: int
+    changed: int
+    failed: int
+    changes: list[Change]
+    failures: list[Failure]
+    error: str | None
+
+
+class RegradeRun(TypedDict):
+    """A run of marking again. ended_at: null while something is left. is_coordinators: whether a coordinator does it.
+
+    submissions: all of it. reopened: those that were submitted again. lost: whose files can't be had. unconfirmed: that
+    were not confirmed any more.
+    """
+
+    id: int
+    module: str
+    since: str | None
+    student: str | None
+    all_attempts: bool
+    who: str
+    remark: str
+    begun_at: str
+    ended_at: str | None
+    is_coordinators: bool
+    submissions: int
+    reopened: int
+    lost: int
+    unconfirmed: int
+
+
+class Regrades(TypedDict):
+    """The runs of a module, the latest first, and its last dry run."""
+
+    runs: list[RegradeRun]
+    trial: RegradeTrial | None
+
+
+class Regraded(TypedDict):
+    """The result of a run. confirmed: how many are confirmed again. changes: the first of the marks that changed."""
+
+    id: int
+    module: str
+    confirmed: int
+    changed: int
+    changes: list[Change]

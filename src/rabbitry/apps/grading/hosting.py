@@ -24,7 +24,7 @@ def router(site: Site, exchange_type: Type = ExchangeType.DIRECT) -> APIRouter:
 
     wiring = Wiring(exchange_type=exchange_type.value, plain=site.plain)
     named = site.variables.get(VARIABLE)
-    pages = Pages(site.broker, wiring=wiring, key=Path(named) if named else None)
+    pages = Pages(site.broker, wiring=wiring, key=Path(named) if named else None, audit=site.audit)
     found = APIRouter(lifespan=lambda _: pages.open())
     found.include_router(pages.router)
     return found

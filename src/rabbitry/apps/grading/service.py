@@ -20,6 +20,7 @@ from rabbitry.apps.grading.message import Assignment
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, inbox, outbox
 from rabbitry.apps.grading.records.requests import described
+from rabbitry.apps.grading.regrading import reopen_begun
 from rabbitry.apps.grading.signatures import Signer
 from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, RoleSet
 from rabbitry.exceptions import ProtocolViolation, PublishError, Undecodable
@@ -92,7 +93,7 @@ async def run(
 def _sides(
     role_set: RoleSet, url: str, stop: asyncio.Event, answering: asyncio.Event
 ) -> list[Coroutine[Any, Any, None]]:
-    """Return the tasks beside the worker, each with its own connection. `answering` is set once queries are taken."""
+    """Return the tasks beside the worker, with connections of their own. `answering` is set once queries are taken."""
     database = role_set.database
     is_asked = database is not None and any(spec.role == "coordinator" for spec in role_set.specs)
     if not is_asked:
@@ -110,8 +111,11 @@ def _sides(
         )
         sides.append(run_connected(url, work, name=f"{APP} outbox", stop=stop))
     if is_asked:
-        work = partial(answer_questions, database, role_set.wiring.course, stop, answering)
+        course, exchange = role_set.wiring.course, role_set.wiring.exchange
+        work = partial(answer_questions, database, course, stop, answering)
         sides.append(run_connected(url, work, name=f"{APP} status", stop=stop))
+        if role_set.files is not None:
+            sides.append(reopen_begun(database, role_set.files, course, exchange, stop))
     return sides
 
 

@@ -17,7 +17,7 @@ from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
 
 from rabbitry._decode import decode_json
 from rabbitry._ids import NoSuchID
-from rabbitry.apps import Role, needs, user_of
+from rabbitry.apps import Role, Site, needs, user_of
 from rabbitry.apps.api import answers, json_response, route_class
 from rabbitry.apps.exceptions import NoRecords
 from rabbitry.apps.grading.answers import Decided, Described, Inbox, Opened, Overview, Statistics, Submitted
@@ -31,6 +31,7 @@ from rabbitry.apps.grading.showing import LONGEST, comments_in, shown_text
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.students import Submitter, checked, student_number
 from rabbitry.apps.grading.web_files import FileRoutes
+from rabbitry.apps.grading.web_regrades import Audited, RegradeRoutes
 from rabbitry.apps.grading.web_requests import RequestRoutes
 from rabbitry.apps.grading.web_similar import SimilarRoutes
 from rabbitry.apps.grading.web_undo import UndoRoutes
@@ -74,11 +75,17 @@ class Pages:
     Code that needs a database is imported on first use, because it would slow each start of the dashboard.
 
     url: the broker. database: its URL; None for the user's. wiring: the exchange; its course is not used. key: the file
-    with the private key that signs answers to requests; None signs nothing.
+    with the private key that signs answers to requests; None signs nothing. audit: see `Site`; None logs nothing.
     """
 
     def __init__(
-        self, url: str, database: str | None = None, *, wiring: Wiring | None = None, key: Path | None = None
+        self,
+        url: str,
+        database: str | None = None,
+        *,
+        wiring: Wiring | None = None,
+        key: Path | None = None,
+        audit: Audited | None = None,
     ) -> None:
         self.router: APIRouter = APIRouter(route_class=route_class(self._largest))
         self._url = url
@@ -95,6 +102,8 @@ class Pages:
         UndoRoutes(self._records).add_to(self.router)
         self._similar = SimilarRoutes(self._known, self._records, files.kept)
         self._similar.add_to(self.router)
+        self._regrades = RegradeRoutes(self._known, self._records, self._database_url, audit or Site(broker=url).audit)
+        self._regrades.add_to(self.router)
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -104,6 +113,7 @@ class Pages:
         finally:
             await self._close_submitter()
             await self._similar.close()
+            await self._regrades.close()
             if self._database is not None:
                 await asyncio.to_thread(self._database.__exit__)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -26,12 +24,9 @@ if TYPE_CHECKING:
     from rabbitry.apps.grading.modules import Course, Module
     from rabbitry.apps.grading.records import Database
     from rabbitry.apps.grading.records.course import Submission
-    from rabbitry.apps.grading.records.regrading import Run, Selection
+    from rabbitry.apps.grading.records.regrading import Selection
     from rabbitry.apps.grading.stages import Marker
 
-MOST_WAITING: Final = 50
-"""Messages in the outbox, each with its file, before the next submission is reopened."""
-_LOOK: Final = 0.1
 _PATIENCE: Final = 5.0
 """Seconds without progress before the command says what it waits for."""
 app: typer.Typer = typer.Typer()
@@ -104,15 +99,10 @@ def _utc(text: str) -> str:
 
 def _tell_of_others(others: list[Submission]) -> None:
     """Say which selected submissions can't be marked again."""
-    why = Counter(_reason(one) for one in others)
-    for reason, number in sorted(why.items()):
+    from rabbitry.apps.grading.records.regrading import reasons
+
+    for reason, number in reasons(others).items():
         warn(f"{counted(number, 'submission')} left out: {reason}")
-
-
-def _reason(other: Submission) -> str:
-    if other.status != "confirmed":
-        return "not confirmed yet"
-    return "the file is not kept" if other.kept is None else "only the file is kept, not the message's other fields"
 
 
 # -- for good --------------------------------------------------------------------------------------------
@@ -122,7 +112,8 @@ def _regrade(
     records: Database, files: Files, selection: Selection, course: Course, exchange: str, remark: str, *, as_json: bool
 ) -> int:
     from rabbitry.apps.grading.message import user_name
-    from rabbitry.apps.grading.records.regrading import begin, end, reopen, wanted
+    from rabbitry.apps.grading.records.regrading import begin, wanted
+    from rabbitry.apps.grading.regrading import reopened
 
     run = records.write_now(partial(begin, selection=selection, course=course, who=user_name(), remark=remark))
     if run.resumed:
@@ -130,59 +121,41 @@ def _regrade(
     else:
         _tell_of_others(records.read_now(partial(wanted, selection=selection, course=course))[1])
     failed = done = 0
-    for found, data in _with_files(records, files, run):
-        if isinstance(data, FileLost):
-            warn(one_line(f"{found.id} of student {found.student} is not marked again: {data}"))
+    for step in reopened(records, files, run, course, exchange, has_room=_Patience().has_room):
+        found = step.submission
+        if step.lost is not None:
+            warn(one_line(f"{found.id} of student {found.student} is not marked again: {step.lost}"))
             failed += 1
-        _wait_for_room(records)
-        content = data if isinstance(data, bytes) else None
-        work = partial(reopen, run=run, identity=found.id, data=content, course=course, exchange=exchange)
-        if records.write_now(work) is None:
+        if not step.is_reopened:
             continue
         done += 1
         if as_json:
             print_json({"id": found.id, "student": found.student, "mark": found.mark, "out_of": found.out_of})
         else:
             print(one_line(f"{found.id}  student {found.student}  {mark_of(found.mark, found.out_of)}"), flush=True)
-    records.write_now(partial(end, run=run))
     say(f"{counted(done, 'submission')} submitted again")
     return ExitCode.FAILED if failed else ExitCode.DONE
 
 
-def _with_files(records: Database, files: Files, run: Run) -> Iterator[tuple[Submission, bytes | FileLost]]:
-    """Yield what is left of a run, each with its file. Raises FilesError while the store can't be read."""
-    from rabbitry.apps.grading.records.course import submission_of
+class _Patience:
+    """Says once what the command waits for, if no coordinator publishes the messages in the outbox."""
 
-    for identity in run.left:
-        found = records.read_now(partial(submission_of, given=identity))
-        yield found, _file(files, found)
+    def __init__(self) -> None:
+        self._least: int | None = None
+        self._since = time.monotonic()
+        self._is_told = False
 
-
-def _file(files: Files, found: Submission) -> bytes | FileLost:
-    if found.kept is None:
-        return FileLost("its file is not kept")
-    try:
-        return files.fetch(found.kept)
-    except FileLost as error:
-        return error
-
-
-def _wait_for_room(records: Database) -> None:
-    """Wait until a coordinator has published enough of the outbox: each message in it holds a whole file."""
-    from rabbitry.apps.grading.records.outbox import count
-
-    least, told_at = None, time.monotonic()
-    is_told = False
-    while (waiting := records.read_now(count)) >= MOST_WAITING:
-        if least is None or waiting < least:
-            least, told_at = waiting, time.monotonic()
-        elif not is_told and time.monotonic() > told_at + _PATIENCE:
+    def has_room(self, waiting: int) -> bool:
+        """Return true: the command waits for as long as it takes. waiting: the messages in the outbox."""
+        if self._least is None or waiting < self._least:
+            self._least, self._since = waiting, time.monotonic()
+        elif not self._is_told and time.monotonic() > self._since + _PATIENCE:
             warn(
                 f"{counted(waiting, 'message')} not published: waiting for a coordinator; start one: "
                 "rabbitry grading coordinator"
             )
-            is_told = True
-        time.sleep(_LOOK)
+            self._is_told = True
+        return True
 
 
 # -- the dry run -----------------------------------------------------------------------------------------
@@ -204,6 +177,8 @@ def _dry_run(
         for found, new in zip(able, threads.map(partial(_marked, files, marker), able), strict=True):
             if isinstance(new, str):
                 warn(one_line(f"{found.id} of student {found.student} can't be marked: {new}"))
+                if as_json:
+                    print_json({"id": found.id, "student": found.student, "error": new})
                 failed += 1
                 continue
             is_other = (new["mark"], new["out_of"]) != (found.mark, found.out_of)
@@ -219,8 +194,10 @@ def _dry_run(
 
 
 def _marked(files: Files, marker: Marker, found: Submission) -> dict[str, Any] | str:
+    from rabbitry.apps.grading.regrading import file_of
+
     try:
-        data = _file(files, found)
+        data = file_of(files, found)
         if isinstance(data, FileLost):
             return str(data)
         decision = marker(data, found.name)

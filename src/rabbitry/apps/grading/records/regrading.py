@@ -7,11 +7,13 @@ the run. Therefore a run that was killed goes on where it stopped.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from rabbitry.apps.grading.comments import COMMENTS, as_sent
 from rabbitry.apps.grading.deadlines import Counts, Deadlines, Judged, Timing
@@ -35,6 +37,10 @@ from rabbitry.apps.grading.records.schema import handed_in, history, insert_into
 from rabbitry.apps.grading.roles import ROLES, key_of
 
 COORDINATOR: Final = ROLES["coordinator"]
+REOPENED: Final = 1
+LOST: Final = 2
+UNCONFIRMED: Final = 3
+"""The outcomes of a submission in a run, see the column `is_done`."""
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -90,8 +96,30 @@ def wanted(connection: Connection, selection: Selection, course: Course) -> tupl
     return able, [one for one in found if one.id not in ids]
 
 
-def begin(connection: Connection, selection: Selection, course: Course, who: str, remark: str) -> Run:
-    """Begin a run, or return the one for the same selection that has not ended. who, remark: for a new run."""
+def reasons(others: Sequence[Submission]) -> dict[str, int]:
+    """Count selected submissions that can't be marked again by the reason."""
+    return dict(sorted(Counter(_reason(one) for one in others).items()))
+
+
+def _reason(other: Submission) -> str:
+    if other.status != CONFIRMED:
+        return "not confirmed yet"
+    return "the file is not kept" if other.kept is None else "only the file is kept, not the message's other fields"
+
+
+def begin(
+    connection: Connection, selection: Selection, course: Course, who: str, remark: str, *, by_coordinator: bool = False
+) -> Run:
+    """Begin a run, or return the one for the same selection that has not ended.
+
+    Args:
+        connection: An open connection.
+        selection: The submissions.
+        course: The course, which says what counts.
+        who: Who begins a new run.
+        remark: The reason, for a new run.
+        by_coordinator: Whether a coordinator does the run, also one that a command has begun.
+    """
     named = _encode(asdict(selection)).decode()
     same = select(regrades).where(regrades.c.selection == named, regrades.c.ended_at.is_(None))
     row = connection.execute(same.order_by(regrades.c.id).limit(1)).first()
@@ -101,6 +129,19 @@ def begin(connection: Connection, selection: Selection, course: Course, who: str
         able = wanted(connection, selection, course)[0]
         if able:
             connection.execute(insert(regraded), [{"regrade": row.id, "submission": one.id} for one in able])
+    if by_coordinator:
+        connection.execute(update(regrades).where(regrades.c.id == row.id).values(by_coordinator=1))
+    return _run(connection, row)
+
+
+def begun(connection: Connection) -> Run | None:
+    """Return the oldest run that a coordinator has still to do; None if there is none."""
+    open_ = select(regrades).where(regrades.c.ended_at.is_(None), regrades.c.by_coordinator != 0)
+    row = connection.execute(open_.order_by(regrades.c.id).limit(1)).first()
+    return None if row is None else _run(connection, row)
+
+
+def _run(connection: Connection, row: Row[Any]) -> Run:
     mine = regraded.c.regrade == row.id
     ids = select(submissions.c.id).join(regraded, regraded.c.submission == submissions.c.id)
     ids = ids.where(mine, regraded.c.is_done == 0).order_by(submissions.c.submitted_at, submissions.c.id)
@@ -122,11 +163,16 @@ def reopen(
         course: The course, for the key of the module's demonstrators.
         exchange: The roles' exchange.
     """
-    entry = (regraded.c.regrade == run.id) & (regraded.c.submission == identity) & (regraded.c.is_done == 0)
+    mine = (regraded.c.regrade == run.id) & (regraded.c.submission == identity)
     # The row is locked first, so that of two commands that go on with the same run, one finds it done.
-    if connection.execute(update(regraded).where(entry).values(is_done=1)).rowcount != 1 or data is None:
+    outcome = LOST if data is None else REOPENED
+    locked = connection.execute(update(regraded).where(mine, regraded.c.is_done == 0).values(is_done=outcome))
+    if locked.rowcount != 1 or data is None:
         return None
-    return submit_again(connection, identity, data, Decision(run.who, remark=run.remark), course, exchange)
+    made = submit_again(connection, identity, data, Decision(run.who, remark=run.remark), course, exchange)
+    if made is None:
+        connection.execute(update(regraded).where(mine).values(is_done=UNCONFIRMED))
+    return made
 
 
 def submit_again(

@@ -136,6 +136,8 @@ regrades: Final = Table(
     Column("remark", Text, nullable=False),
     Column("begun_at", String(40), nullable=False),
     Column("ended_at", String(40)),
+    # Whether a coordinator does it, because it was begun on the page; else the command that began it does.
+    Column("by_coordinator", Integer, nullable=False, server_default="0"),
 )
 
 regraded: Final = Table(
@@ -143,6 +145,7 @@ regraded: Final = Table(
     metadata,
     Column("regrade", Integer, ForeignKey("regrades.id"), primary_key=True, autoincrement=False),
     Column("submission", String(64), primary_key=True),
+    # 0: still to do. 1: it was submitted again. 2: its file can't be had. 3: it was not confirmed any more.
     Column("is_done", Integer, nullable=False, server_default="0"),
 )
 

@@ -23,6 +23,13 @@ export const askAgain = (id, asked) => post(`submissions/${encodeURIComponent(id
 
 export const answer = (number, given) => post(`requests/${number}`, given);
 
+// Whether the user may have a module marked again: a coordinator, or an admin of the dashboard.
+export const regrades = () => person.role === "coordinator" || (person.role === null && lacking("admin") === null);
+
+export const regrade = (wanted) => post("regrades", wanted);
+
+export const tryRegrade = (wanted) => post("regrades/trial", wanted);
+
 export const compare = (wanted) => post("similar", wanted);
 
 export const submit = (form) => ask("submissions", { method: "POST", body: new FormData(form) });

@@ -3,10 +3,11 @@ import { Held } from "../../static/held.js";
 import { Component, html, render } from "../../static/html.js";
 import { Pager } from "../../static/pager.js";
 import { report } from "../../static/status.js";
-import { ask, duration, fileURL, mark, me, meet, query, refused, submit, time } from "./api.js";
+import { ask, duration, fileURL, mark, me, meet, query, refused, regrades, submit, time } from "./api.js";
 import * as drafts from "./drafts.js";
 import { Inbox } from "./inbox.js";
 import { Filter } from "./lists.js";
+import { Regrades } from "./regrades.js";
 import { AnswerRequest, AskAgain, Requests } from "./requests.js";
 import { Similar, SideBySide } from "./similar.js";
 import { Solution } from "./solution.js";
@@ -79,6 +80,7 @@ class Course extends Component {
       if (name && other) return html`<${SideBySide} key=${`${name} ${other}`} one=${name} other=${other} />`;
       return html`<${Similar} modules=${overview.modules} />`;
     }
+    if (place === "regrades" && regrades()) return html`<${Regrades} modules=${overview.modules} />`;
     if (place === "stats" && me().inboxes.length > 0) return html`<${Stats} modules=${overview.modules} />`;
     if (place === "submission" && name) return html`<${Submission} key=${name} id=${name} tick=${tick} who=${overview.who} />`;
     return html`<${Submissions} overview=${overview} filter=${filter} show=${this.show} />`;
@@ -96,6 +98,7 @@ class Course extends Component {
           ${overview?.requests > 0 && html` <b class="number">${overview.requests}</b>`}</a>
           <a href="#/stats" aria-current=${place === "stats" ? "page" : null}>Statistics</a>
           <a href="#/similar" aria-current=${place === "similar" ? "page" : null}>Similar</a>`}
+        ${regrades() && html`<a href="#/regrades" aria-current=${place === "regrades" ? "page" : null}>Mark again</a>`}
       </nav>
       ${error && html`<p class="notice bad" role="alert">The page may be out of date: ${visible(error)}.</p>`}
       ${overview && html`<${Pipeline} overview=${overview} />${this.view(route)}`}`;
