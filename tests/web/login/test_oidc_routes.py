@@ -15,6 +15,7 @@ from joserfc.jwk import RSAKey
 
 from rabbitry.runtime.http.guesses import FREE, Guesses
 from rabbitry.web.login.oidc.settings import provider_of
+from rabbitry.web.login.oidc_routes import _BURST
 from rabbitry.web.login.sessions import TOKEN_HEADER
 from tests.support.oidc_provider import RunningProvider, running_provider
 from tests.web.login.dashboards import client, dashboard, sign_in, token_in
@@ -274,6 +275,19 @@ async def test_failed_sign_ins_cost_the_address_a_pause(
         assert statuses == [403] * FREE + [429]
 
 
+async def test_an_address_that_begins_too_often_has_to_wait(
+    provider: RunningProvider, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("rabbitry.web.login.oidc_routes._PAUSE", 3600.0)
+    app = dashboard(tmp_path, provider=provider_of(provider.settings()))
+    async with client(app) as http, client(app, "192.0.2.7") as elsewhere:
+        assert {(await http.get("/oidc")).status_code for _ in range(_BURST)} == {303}
+        refused = await http.get("/oidc")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "3600")
+        assert "Too many sign-ins begin at your address now." in _text(refused)
+        assert (await elsewhere.get("/oidc")).status_code == 303
+
+
 async def test_a_page_elsewhere_is_not_gone_to(http: httpx.AsyncClient) -> None:
     wide = "\u20ac" * 600  # 1800 bytes: with them the cookie would be too large for browsers
     for to in (
@@ -290,6 +304,12 @@ async def test_a_page_elsewhere_is_not_gone_to(http: httpx.AsyncClient) -> None:
         found = re.search(r'content="0; url=\./([^"]*)"', answer.text)
         assert found is not None
         assert found[1] in ("", "https://evil.example")  # a path of this dashboard
+
+
+async def test_a_secret_may_have_any_characters(provider: RunningProvider, tmp_path: Path) -> None:
+    provider.secret = "100%25+a:b /ü&"  # read wrongly unless it is form-encoded
+    async with client(dashboard(tmp_path, provider=provider_of(provider.settings()))) as http:
+        assert (await _back(http)).status_code == 200
 
 
 async def test_a_public_client_has_pkce_alone(provider: RunningProvider, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import hmac
 import logging
+import math
 import secrets
 import time
 from typing import TYPE_CHECKING, Final
@@ -20,6 +21,7 @@ from rabbitry.apps import Role, needs
 from rabbitry.apps.users_file import LONGEST_NAME
 from rabbitry.runtime.http.guard import cookie_name, peer_of
 from rabbitry.runtime.http.guesses import Guesses
+from rabbitry.runtime.http.rates import Rates
 from rabbitry.web._shell import notice_page
 from rabbitry.web.login.accounts import Person
 from rabbitry.web.login.oidc.settings import CALLBACK
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 
 _LASTS: Final = 600.0
 """Seconds that somebody may spend on the provider's pages."""
+_BURST: Final = 100
+"""Sign-ins that may begin at one address at once: a class may sit behind one router."""
+_PAUSE: Final = 0.2
+"""Seconds after which one more may begin there."""
 _LONGEST_TO: Final = 1500
 """Bytes of a requested page's place: a cookie has 4096."""
 
@@ -62,6 +68,7 @@ class OidcRoutes:
         self._login = login
         self._secret = secrets.token_bytes(32)
         self._guesses = Guesses()
+        self._rates = Rates(_BURST, _PAUSE)
         self.router: APIRouter = APIRouter()
         self.router.add_api_route("/oidc", self.begin, include_in_schema=False)
         self.router.add_api_route(f"/{CALLBACK}", self.finish, include_in_schema=False)
@@ -72,6 +79,8 @@ class OidcRoutes:
         provider = self._login.provider
         if provider is None:
             return _absent()
+        if (seconds := self._rates.take(peer_of(request.scope))) > 0:
+            return _too_many("Too many sign-ins begin at your address now. Try again in a moment.", seconds)
         from rabbitry.web.login.oidc.provider import Attempt, SignInFailed
 
         new = [secrets.token_urlsafe(32) for _ in range(3)]
@@ -110,9 +119,7 @@ class OidcRoutes:
             _logger.warning("the provider %s ended a sign-in: %.80r", issuer, query.get("error", "no code"))
             return _failed(403, f"{title} did not sign you in.")
         if (seconds := self._guesses.wait(peer)) > 0:
-            answer = _failed(429, "Too many sign-ins from your address failed. Try again later.")
-            answer.headers["Retry-After"] = str(max(1, round(seconds)))
-            return answer
+            return _too_many("Too many sign-ins from your address failed. Try again later.", seconds)
         self._guesses.wrong(peer)  # counted in advance, as each costs requests to the provider
         try:
             name = await provider.finish(Attempt(begun.state, begun.nonce, begun.verifier), query["code"])
@@ -186,6 +193,12 @@ def _again(provider: Conversation) -> str:
 def _failed(status: int, why: str) -> Response:
     text = f"{why[0].upper()}{why[1:]}"
     return HTMLResponse(notice_page("You are not signed in", text, "login/", "Sign in again"), status)
+
+
+def _too_many(why: str, seconds: float) -> Response:
+    answer = _failed(429, why)
+    answer.headers["Retry-After"] = str(max(1, math.ceil(seconds)))
+    return answer
 
 
 def _within(to: str) -> str:

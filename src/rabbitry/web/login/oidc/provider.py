@@ -13,9 +13,11 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 import httpx
 import msgspec
+from authlib.oauth2.auth import ClientAuth
 from authlib.oauth2.client import OAuth2Client
 from authlib.oauth2.rfc6749.parameters import prepare_token_request
 from authlib.oidc.core import CodeIDToken
@@ -180,6 +182,15 @@ class Conversation:
             redirect_uri=self.provider.redirect_uri, code_challenge_method="S256",
         )  # fmt: skip
 
+    def _proof(self, method: str) -> ClientAuth:
+        """Return what adds the dashboard's id and secret to a request for a token."""
+        pair = (self.provider.client_id, self.provider.client_secret)
+        if method == "client_secret_basic":
+            # Form-encoded by RFC 6749, section 2.3.1, which Authlib leaves to its caller. A space as `%20`, because
+            # some providers decode no `+`.
+            pair = (quote(pair[0], safe=""), quote(pair[1], safe=""))
+        return ClientAuth(*pair, method)
+
     def _known(self) -> _Description | None:
         """Return the provider's description if it is not too old."""
         if self._described is not None and time.monotonic() - self._described[1] < _DESCRIBED_FOR:
@@ -228,8 +239,8 @@ class Conversation:
             "authorization_code", code=code, redirect_uri=self.provider.redirect_uri, code_verifier=attempt.verifier
         )
         headers = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded;charset=UTF-8"}
-        method = client.client_auth(client.token_endpoint_auth_method)
-        url, headers, body = method.prepare("POST", described.token_endpoint, headers, body)
+        proof = self._proof(client.token_endpoint_auth_method)
+        url, headers, body = proof.prepare("POST", described.token_endpoint, headers, body)
         answer = await self._fetch("POST", url, headers, body, refusals=True)
         try:
             token = decode_object(answer.content)
