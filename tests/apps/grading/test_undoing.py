@@ -3,7 +3,6 @@
 import time
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
@@ -13,13 +12,14 @@ from rabbitry._ids import NoSuchID, pick
 from rabbitry.apps import AppRole, Site
 from rabbitry.apps.grading.message import Decision, submission, user_name
 from rabbitry.apps.grading.modules import UNDO, Course, load_course
-from rabbitry.apps.grading.records import Database, course, inbox, outbox, undoing
+from rabbitry.apps.grading.records import Database, course, inbox, outbox, schema, undoing
 from rabbitry.apps.grading.roles import ROLES, RoleName, decide
 from rabbitry.apps.passwords import hash_password
 from rabbitry.apps.users_file import Account, changed_users
 from rabbitry.exceptions import UsageError
 from rabbitry.web.server import mounts
 from tests.support import commands
+from tests.support.postgresql import PostgreSQL
 from tests.web.login.dashboards import PASSWORD, client, dashboard, sign_in
 
 _HELD: Final = Course(undo=3600)
@@ -113,9 +113,24 @@ def test_a_clock_that_was_put_back_holds_no_decision_for_days(
 ) -> None:
     _put(database)
     with monkeypatch.context() as patched:
-        patched.setattr(inbox, "time", SimpleNamespace(time=lambda: time.time() + ahead))
+        patched.setattr(outbox, "clock", lambda connection: schema.clock(connection) + ahead)
         _decide(database, "correct", _ANN)
     assert bool(_claimed(database, "demonstrator")) is is_sent
+
+
+@pytest.mark.parametrize("wrong", [-86_400.0, 86_400.0])
+def test_a_page_on_a_machine_with_a_wrong_clock_holds_a_decision_as_long(
+    postgresql_server: PostgreSQL, monkeypatch: pytest.MonkeyPatch, wrong: float
+) -> None:
+    with Database(postgresql_server.create_database()) as database:
+        _put(database)
+        with monkeypatch.context() as patched:
+            patched.setattr(time, "time", lambda right=time.time: right() + wrong)
+            _decide(database, "correct", _ANN)
+            (one,) = database.read_now(partial(undoing.unsent, role="demonstrator", who="ann"))
+        assert 3_000 < one.seconds <= 3_600
+        assert _claimed(database, "demonstrator") == []
+        assert database.read_now(partial(outbox.is_empty, roles=["demonstrator"]))
 
 
 def test_a_confirmation_is_recorded_when_it_leaves_the_outbox(database: Database) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -191,7 +190,7 @@ def settle(connection: Connection, found: Item, action: str, decision: Decision,
     if connection.execute(first, values).first() is None:
         told = _last_decision(connection, found.assignment.id, role.name)
         raise UsageError(f"another person decided first, and this decision was not recorded: {told}")
-    held = outbox.Held(found.id, time.time() + course.undo if course.undo else 0.0)
+    held = outbox.Held(found.id, course.undo)
     add = partial(outbox.add, connection, role.name, held=held)
     add(found.exchange, key_of(next_, course), next_, required=role.name != "coordinator")
     if role.name != "coordinator":

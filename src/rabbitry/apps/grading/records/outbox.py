@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, or_, select, update
 
 from rabbitry.apps.grading.message import ID, Assignment, Progress, now
-from rabbitry.apps.grading.records.schema import inbox, outbox, submissions, text
+from rabbitry.apps.grading.records.schema import clock, inbox, outbox, submissions, text
 
 CLAIM: Final = 30.0
 """Seconds after which another publisher may take a claimed entry: the first may have died."""
@@ -40,10 +39,10 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The decision of an outbox entry. item: the inbox entry. until: Unix time until which it is held."""
+    """The decision of an outbox entry. item: the inbox entry. seconds: how long it is held."""
 
     item: int | None = None
-    until: float = 0.0
+    seconds: float = 0.0
 
 
 _NOT_HELD: Final = Held()
@@ -71,20 +70,19 @@ def add(
         held: The decision that it follows, if it follows one.
     """
     connection.execute(
-        outbox.insert(),
-        {
-            "role": role,
-            "exchange": exchange,
-            "key": key,
-            "required": int(required),
-            "message": uuid.uuid4().hex,
-            "submission": value[ID],
-            "type": type(value).__name__,
-            "body": msgspec.json.encode(value),
-            "created_at": now(),
-            "item": held.item,
-            "held_until": held.until,
-        },
+        outbox.insert().values(
+            role=role,
+            exchange=exchange,
+            key=key,
+            required=int(required),
+            message=uuid.uuid4().hex,
+            submission=value[ID],
+            type=type(value).__name__,
+            body=msgspec.json.encode(value),
+            created_at=now(),
+            item=held.item,
+            held_until=clock(connection) + held.seconds if held.seconds else 0.0,
+        )
     )
 
 
@@ -92,7 +90,7 @@ def claim(
     connection: Connection, roles: Sequence[str], limit: int = 100, *, modules: Sequence[str] | None = None
 ) -> list[Letter]:
     """Claim the entries to publish for these roles, oldest first. modules: only for their submissions; None for all."""
-    seconds = time.time()
+    seconds = clock(connection)
     free = (
         select(outbox)
         .where(outbox.c.role.in_(roles), _is_free(seconds), *_of(modules))
@@ -116,11 +114,11 @@ def _letter(row: Row[Any]) -> Letter:
 
 def is_empty(connection: Connection, roles: Sequence[str], *, modules: Sequence[str] | None = None) -> bool:
     """Return whether nothing can be claimed; cheaper than a claim."""
-    free = select(outbox.c.id).where(outbox.c.role.in_(roles), _is_free(time.time()), *_of(modules))
+    free = select(outbox.c.id).where(outbox.c.role.in_(roles), _is_free(clock(connection)), *_of(modules))
     return connection.execute(free.limit(1)).first() is None
 
 
-def _is_free(seconds: float) -> ColumnElement[bool]:
+def _is_free(seconds: ColumnElement[float]) -> ColumnElement[bool]:
     held = outbox.c.held_until
     return and_(outbox.c.claimed_until < seconds, or_(held <= seconds, held > seconds + _LONGEST_HELD))
 

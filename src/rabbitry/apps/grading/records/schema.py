@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Connection,
     Float,
     ForeignKey,
@@ -17,6 +19,8 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    func,
+    literal,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -178,6 +182,16 @@ settings: Final = Table(
 def insert_into(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
     """Return an insert that supports `on conflict`: both databases have it, standard SQL does not."""
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+def clock(connection: Connection) -> ColumnElement[float]:
+    """Return the Unix time by the clock that all who share the records have, for use in a statement.
+
+    It is PostgreSQL's own. A SQLite file is on one machine, and so are all who share it.
+    """
+    if connection.dialect.name != "postgresql":
+        return literal(time.time())
+    return func.extract("epoch", func.statement_timestamp()).cast(Float)
 
 
 def text(value: object, limit: int = 10_000) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from rabbitry._ids import pick
 from rabbitry.apps.grading.message import identity as known_as
 from rabbitry.apps.grading.records import outbox as letters
 from rabbitry.apps.grading.records.inbox import LOOKED_AT, Item, begins_with, everybody, item_of
-from rabbitry.apps.grading.records.schema import decisions, inbox, outbox, text
+from rabbitry.apps.grading.records.schema import clock, decisions, inbox, outbox, text
 from rabbitry.apps.grading.roles import RoleName
 from rabbitry.exceptions import UsageError
 
@@ -41,14 +40,14 @@ def unsent(connection: Connection, role: RoleName, who: str | None, limit: int =
     """
     entry = outbox.c
     held = (
-        select(entry.item, func.max(entry.held_until).label("until"))
+        select(entry.item, (func.max(entry.held_until) - clock(connection)).label("seconds"))
         .where(entry.item.is_not(None))
         .group_by(entry.item)
         .having(func.max(entry.claimed_until) == 0)
         .subquery()
     )
     query = (
-        select(inbox.c.id, inbox.c.submission, inbox.c.student, inbox.c.module, decisions, held.c.until)
+        select(inbox.c.id, inbox.c.submission, inbox.c.student, inbox.c.module, decisions, held.c.seconds)
         .join(decisions, decisions.c.item == inbox.c.id)
         .join(held, held.c.item == inbox.c.id)
         .where(inbox.c.role == role)
@@ -57,11 +56,8 @@ def unsent(connection: Connection, role: RoleName, who: str | None, limit: int =
     )
     if who is not None:
         query = query.where(decisions.c.who == text(who, 200))
-    now_ = time.time()
     return [
-        Unsent(
-            row.id, row.submission, row.student, row.module, row.action, row.who, round(max(row.until - now_, 0.0), 1)
-        )
+        Unsent(row.id, row.submission, row.student, row.module, row.action, row.who, round(max(row.seconds, 0.0), 1))
         for row in connection.execute(query)
     ]
 
