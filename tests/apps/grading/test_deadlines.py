@@ -303,10 +303,26 @@ def test_the_export_has_the_judgements(url: str, capsys: pytest.CaptureFixture[s
     assert '"timing","late_seconds","penalty","final_mark","counts"' in capsys.readouterr().out
 
 
+def test_the_seconds_that_are_left_are_those_of_the_student() -> None:
+    rules = Deadlines(due=_DUE, closes=_DUE + _HOUR, extensions={"9": _DUE + 3 * _HOUR})
+    at = _DUE + _HOUR / 2
+    assert rules.left("7", at) == {
+        "opens": None,
+        "due": {"at": "2026-11-15T12:00:00.000000+00:00", "seconds": -1800},
+        "closes": {"at": "2026-11-15T13:00:00.000000+00:00", "seconds": 1800},
+    }
+    assert [rules.left("9", at)[name]["seconds"] for name in ("due", "closes")] == [9000, 12600]
+
+
 async def test_the_page_refuses_what_could_not_count(url: str, embedded_url: str) -> None:
     served = Served(embedded_url, url)
     async with served.pages.open(), served.http as http:
-        found = (await http.get("/api/overview")).json()["submissions"]
+        overview = (await http.get("/api/overview")).json()
+        found, deadlines = overview["submissions"], overview["deadlines"]
+        assert {*deadlines} == {"cloud_computing", "shut"}
+        assert [-7300 < deadlines[name]["due"]["seconds"] < -7000 for name in sorted(deadlines)] == [True, True]
+        assert 3000 < deadlines["cloud_computing"]["closes"]["seconds"] < 3600
+        assert deadlines["shut"]["opens"] is None
         assert {one["student"]: (one["timing"], one["final_mark"]) for one in found} == {
             "7": ("late", 6.0),
             "9": ("on time", 8.0),

@@ -102,11 +102,27 @@ class Person(TypedDict):
     submits: bool
 
 
+class Moment(TypedDict):
+    """A time, and the seconds until it by the server's clock, negative once it has passed: a browser's may be wrong."""
+
+    at: str
+    seconds: float
+
+
+class Deadlines(TypedDict):
+    """When a module opens, is due and closes for the page's user; null for never."""
+
+    opens: Moment | None
+    due: Moment | None
+    closes: Moment | None
+
+
 class Overview(TypedDict):
     """How many submissions are in each status and inbox, and a page of them, the last changed first.
 
     newest: the number of the latest entry of each inbox. outbox: decisions to be published. requests: those for another
-    look that wait. each: of a page. All of it as far as the page's user, `person`, may see it.
+    look that wait. each: of a page. deadlines: of the modules that have any, for users who submit. All of it as far as
+    the page's user, `person`, may see it.
     """
 
     statuses: dict[str, int]
@@ -118,6 +134,7 @@ class Overview(TypedDict):
     total: int
     each: int
     modules: list[str]
+    deadlines: dict[str, Deadlines]
     who: str
     person: Person
 

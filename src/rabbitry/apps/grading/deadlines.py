@@ -109,6 +109,14 @@ class Deadlines:
             return due, closes
         return extended, None if closes is None else closes + max(extended - due, timedelta())
 
+    def left(self, student: str, at: datetime) -> dict[str, Any]:
+        """Return as JSON data when it opens, is due and closes for a student, each with the seconds from `at` on."""
+        due, closes = self.due_for(student)
+        return {
+            name: None if moment is None else {"at": _written(moment), "seconds": (moment - at).total_seconds()}
+            for name, moment in (("opens", self.opens), ("due", due), ("closes", closes))
+        }
+
     def refusal(self, student: str, before: Sequence[Attempt], at: datetime) -> Timing | None:
         """Return why an attempt at this time could not count; None if it could. before: the student's attempts."""
         attempt = Attempt("\uffff", _written(at))

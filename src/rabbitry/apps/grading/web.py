@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -167,9 +167,9 @@ class Pages:
         }
         found = await self._read(read, nothing)
         modules = [name for name in known.modules if person.modules is None or name in person.modules]
-        return json_response(
-            found | {"each": SHOWN, "modules": modules, "who": person.who, "person": msgspec.to_builtins(person)}
-        )
+        deadlines = _deadlines(known, modules, person.student or "") if person.submits else {}
+        about = {"modules": modules, "deadlines": deadlines, "who": person.who, "person": msgspec.to_builtins(person)}
+        return json_response(found | {"each": SHOWN} | about)
 
     @needs(Role.VIEWER, *STAFF)
     async def statistics(self, request: Request, module: str) -> Response:
@@ -366,6 +366,12 @@ async def _submit(
     student: int | str, module: Any, data: bytes, name: str, who: str | None, submitter: Submitter
 ) -> str:
     return await submitter.submit(student, module, data, name[:200], who=who)
+
+
+def _deadlines(course: Course, modules: Sequence[str], student: str) -> dict[str, Any]:
+    rules = {name: course.modules[name].deadlines for name in modules}
+    at = datetime.now(UTC)
+    return {name: found.left(student, at) for name, found in rules.items() if found is not None}
 
 
 def _nothing_waits(identity: str) -> NoSuchID:

@@ -43,7 +43,10 @@ class Course extends Component {
   }
 
   async loop() {
-    if (!document.hidden) await this.load();
+    if (!document.hidden) {
+      await this.load();
+      await drafts.tidy();
+    }
     setTimeout(() => this.loop(), EACH);
   }
 
@@ -70,7 +73,7 @@ class Course extends Component {
 
   view([place, name, other]) {
     const { overview, tick, filter } = this.state;
-    if (place === "submit" && me().submits) return html`<${Submit} modules=${overview.modules} />`;
+    if (place === "submit" && me().submits) return html`<${Submit} modules=${overview.modules} deadlines=${overview.deadlines} />`;
     if (place === "inbox" && me().inboxes.includes(name)) {
       const stamp = `${overview.inboxes[name]} ${overview.newest[name]}`;
       return html`<${Inbox} role=${name} stamp=${stamp} modules=${overview.modules} who=${overview.who} />`;
@@ -212,6 +215,17 @@ class Submission extends Component {
   }
 }
 
+// What a student reads of a module's deadlines ({opens, due, closes}: {at, seconds} or null). The server counts the seconds:
+// the clock of a student may be wrong.
+function untilThen({ opens, due, closes }) {
+  const until = ({ at, seconds }) => html`<b>${duration(seconds)}</b> (${time(at)})`;
+  if (opens?.seconds > 0) return html`Opens in ${until(opens)}.`;
+  if (closes?.seconds <= 0) return html`Closed since ${time(closes.at)}.`;
+  const closing = closes !== null && closes.at !== due.at && html` Closes in ${until(closes)}.`;
+  if (due?.seconds > 0) return html`Due in ${until(due)}.${closing}`;
+  return html`${due && html`Was due ${time(due.at)}: what comes now is late.`}${closing}`;
+}
+
 class Submit extends Component {
   state = { student: "", module: this.props.modules[0], ...drafts.load("submit"), id: null, error: null, busy: false };
 
@@ -233,7 +247,7 @@ class Submit extends Component {
     drafts.save("submit", { student: this.state.student, module: this.state.module });
   });
 
-  render({ modules }, { student, module, id, error, busy }) {
+  render({ modules, deadlines }, { student, module, id, error, busy }) {
     const reason = refused();
     return html`<section class="panel">
       <h2>Submit an assignment</h2>
@@ -245,6 +259,7 @@ class Submit extends Component {
             : html`<p>Student ${visible(me().student)}</p>`}
           <label><span>Module</span><select name="module" value=${module} onChange=${this.type("module")}>
             ${modules.map((name) => html`<option value=${name}>${plain(name)}</option>`)}</select></label>
+          ${deadlines[module] && html`<p class="wide deadlines" role="timer">${untilThen(deadlines[module])}</p>`}
           <label class="wide"><span>File</span><input name="file" type="file" required /></label>
           <button type="submit" class="primary" disabled=${busy || reason !== null}>Submit</button>
         </div>
