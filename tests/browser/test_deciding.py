@@ -17,9 +17,12 @@ from rabbitry.apps.grading.records import Database, course, inbox
 from rabbitry.apps.grading.roles import ROLES, RoleName
 from tests.browser.test_grading import _opened, _web
 from tests.browser.watched import Watched
+from tests.support.waiting import eventually_awaited
 
 pytestmark = pytest.mark.timeout(300)
 _WITHIN = 90_000
+_KEPT = "JSON.stringify(localStorage)"
+"""What the browser keeps."""
 
 
 @pytest.fixture
@@ -105,6 +108,13 @@ async def test_enter_decides_nothing_and_a_missing_mark_is_asked_about(
             assert _decided(database) == []
             form = await _open(watched.page)
             await expect(form.get_by_label("Your comment on line 1")).to_have_value("Why?")
+            await form.get_by_role("button", name="Correct", exact=True).click()
+            await form.get_by_role("button", name="Correct without a mark").click()
+            await expect(unsent).to_have_count(1)
+            assert "Why?" in await watched.page.evaluate(_KEPT)
+            database.write_now(lambda connection: connection.exec_driver_sql("DELETE FROM outbox"))  # it is sent
+            gone = partial(watched.page.evaluate, f"!({_KEPT}).includes('Why?')")
+            await eventually_awaited(gone, "the draft goes")
 
 
 async def test_typed_text_survives_reloads_refusals_and_a_lost_server(

@@ -72,6 +72,7 @@ def shell(page: Page, entries: Sequence[Entry], visitor: Visitor) -> str:
         *_head(f"{view.title} – {_NAME}", view.description, root),
         f'<meta name="rabbitry-token" content="{escape(visitor.token)}">',
         f'<meta name="rabbitry-role" content="{visitor.user.role.label}">',
+        f'<meta name="rabbitry-user" content="{escape(visitor.user.name)}">',
         *(f'<link rel="stylesheet" href="{escape(folder + style)}">' for style in view.styles),
         *(f'<link rel="stylesheet" href="{escape(root + style)}">' for style in page.styles),
         *(f'<link rel="modulepreload" href="{escape(module)}">' for module in preloaded),

@@ -1,3 +1,5 @@
+import { forget } from "./typed.js";
+
 // The role of the page's user. The server checks each request; the page only disables what it would refuse.
 const ROLES = ["anyone", "member", "viewer", "operator", "admin"];
 
@@ -7,7 +9,9 @@ export const role = document.querySelector("meta[name=rabbitry-role]")?.content 
 export const lacking = (needed) =>
   ROLES.indexOf(role) >= ROLES.indexOf(needed) ? null : `This needs the role ${needed}, and you have the role ${role}.`;
 
+// Ends the session, and removes what its user typed.
 export async function signOut() {
+  forget();
   const root = new URL("../", import.meta.url);
   const headers = { "X-Rabbitry-Token": document.querySelector("meta[name=rabbitry-token]").content };
   let next = new URL("login/", root);

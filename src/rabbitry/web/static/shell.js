@@ -13,6 +13,8 @@ theme.addEventListener("change", () => window.rabbitryTheme.choose(theme.value))
 addEventListener("themechange", () => (theme.value = window.rabbitryTheme.chosen));
 
 document.getElementById("sign-out")?.addEventListener("click", signOut);
+// A page to which the browser goes back as it was left may be that of somebody who has signed out since.
+addEventListener("pageshow", ({ persisted }) => persisted && location.reload());
 document.getElementById("search").addEventListener("click", openPalette);
 addEventListener("keydown", (event) => {
   const isTyping = event.target.closest?.("input, textarea, select, [contenteditable]");

@@ -36,8 +36,8 @@ export class Decide extends Component {
   constructor(props) {
     super(props);
     const { role, item } = props;
-    this.key = `draft.${role}.${item.id}`;
-    const draft = drafts.load(this.key) ?? drafts.takenBack(this.key, item.item);
+    this.key = drafts.keyOf(role, item.id);
+    const draft = drafts.opened(role, item.id, item.item);
     this.state = {
       ...initial(item),
       ...Object.fromEntries(FIELDS.filter((name) => typeof draft?.[name] === "string").map((name) => [name, draft[name]])),
@@ -144,7 +144,7 @@ export class Decide extends Component {
     this.setState({ busy: true, error: null, asks: false });
     try {
       const { status } = await decide(role, item.id, verdict);
-      drafts.sent(this.key);
+      drafts.sent(role, item.id);
       this.props.done(`Student ${item.student}: ${action === "send-back" ? "sent back" : status}.`);
     } catch (error) {
       this.setState({ error: `${error.message}. Your input is kept.`, busy: false });
