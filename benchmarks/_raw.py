@@ -10,6 +10,7 @@ from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol import methods as m
 from rabbitry.amqp.protocol.constants import PROTOCOL_HEADER
 from rabbitry.amqp.protocol.encoding import decode_method, encode_method
+from rabbitry.amqp.protocol.layouts import NO_ARGUMENTS
 from rabbitry.amqp.protocol.methods import Method
 from rabbitry.amqp.protocol.properties import Properties, encode_header
 from rabbitry.amqp.protocol.tables import Table
@@ -91,7 +92,7 @@ class Raw:
         del data[:at]
         return frames
 
-    def declare(self, queue: str, *, durable: bool = False, arguments: Table = m.NO_ARGUMENTS) -> None:
+    def declare(self, queue: str, *, durable: bool = False, arguments: Table = NO_ARGUMENTS) -> None:
         """Declare a queue."""
         self.call(m.QueueDeclare(queue, durable=durable, arguments=arguments), m.QueueDeclareOk)
 

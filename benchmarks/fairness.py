@@ -25,6 +25,7 @@ from tests.support.embedded import BrokerProcess
 from benchmarks._docs import write_table
 from benchmarks._raw import HEADER, METHOD, Raw, frame, publish
 from rabbitry.amqp.protocol import methods as m
+from rabbitry.amqp.protocol.layouts import NO_ARGUMENTS
 from rabbitry.amqp.protocol.tables import Table
 
 _PAUSE: Final = 0.002
@@ -81,7 +82,7 @@ def _publish_to_fanout(client: Raw, url: str, amount: int) -> Iterator[None]:
     client.call(m.BasicQos(), m.BasicQosOk)
 
 
-def _hold(client: Raw, amount: int, *, durable: bool, arguments: Table = m.NO_ARGUMENTS) -> None:
+def _hold(client: Raw, amount: int, *, durable: bool, arguments: Table = NO_ARGUMENTS) -> None:
     """Fill a queue, and take all of it without settling any message."""
     client.declare("q", durable=durable, arguments=arguments)
     client.fill("q", amount, persistent=durable)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from rabbitry import BrokerURL, Properties, QueueInfo
-from rabbitry.amqp.protocol import methods
+from rabbitry.amqp.protocol import layouts
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.methods import BasicAck, BasicQos, ConnectionTune, QueueBind, TxSelect
 from rabbitry.amqp.protocol.properties import EncodedProperties
@@ -76,8 +76,8 @@ def test_a_field_can_not_be_set() -> None:
         BasicQos().prefetch_count = 1  # type: ignore[misc] # on purpose
 
 
-@pytest.mark.parametrize("layout", methods.BY_TYPE.values(), ids=lambda layout: layout.make.__name__)
-def test_no_other_attribute_can_be_set(layout: methods.Layout) -> None:
+@pytest.mark.parametrize("layout", layouts.BY_TYPE.values(), ids=lambda layout: layout.make.__name__)
+def test_no_other_attribute_can_be_set(layout: layouts.Layout) -> None:
     made = layout.make()
     with pytest.raises(AttributeError):
         setattr(made, "prefetch", 1)  # noqa: B010 - mypy would refuse an assignment
@@ -96,8 +96,8 @@ def test_methods_are_copied_pickled_and_matched() -> None:
             pytest.fail("the pattern does not match")
 
 
-@pytest.mark.parametrize("layout", methods.BY_TYPE.values(), ids=lambda layout: layout.make.__name__)
-def test_each_method_has_a_field_for_each_letter(layout: methods.Layout) -> None:
+@pytest.mark.parametrize("layout", layouts.BY_TYPE.values(), ids=lambda layout: layout.make.__name__)
+def test_each_method_has_a_field_for_each_letter(layout: layouts.Layout) -> None:
     fields = layout.make()._fields
     assert len(fields) == sum(not letter.isdigit() for letter in layout.letters)
 

@@ -13,7 +13,8 @@ from urllib.parse import unquote, urlsplit
 from rabbitry.amqp.protocol import methods as m
 from rabbitry.amqp.protocol.constants import PROTOCOL_HEADER
 from rabbitry.amqp.protocol.encoding import decode_method, encode_method
-from rabbitry.amqp.protocol.methods import BY_TYPE, Method
+from rabbitry.amqp.protocol.layouts import BY_TYPE
+from rabbitry.amqp.protocol.methods import Method
 from rabbitry.amqp.protocol.properties import Properties, decode_header, encode_header
 from rabbitry.amqp.protocol.tables import FieldValue, Table
 

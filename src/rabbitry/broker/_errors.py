@@ -9,7 +9,7 @@ from typing import Final
 
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.events import ACK, METHOD, PUBLISH, Event
-from rabbitry.amqp.protocol.methods import BY_TYPE
+from rabbitry.amqp.protocol.layouts import BY_TYPE
 from rabbitry.amqp.protocol.tables import FieldValue, type_name
 from rabbitry.exceptions import RabbitryError
 

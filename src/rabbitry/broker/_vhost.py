@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from rabbitry.amqp.protocol.constants import Reply
-from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
+from rabbitry.amqp.protocol.layouts import NO_ARGUMENTS
 from rabbitry.amqp.protocol.properties import Properties, decode_header
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker._comparing import compare_arguments, flag_text, inequivalent

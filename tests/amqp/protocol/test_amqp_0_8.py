@@ -7,9 +7,8 @@ from rabbitry.amqp.protocol.connection import Connection, Role
 from rabbitry.amqp.protocol.constants import HEADERS_0_8, PROTOCOL_HEADER
 from rabbitry.amqp.protocol.encoding import decode_method, encode_method
 from rabbitry.amqp.protocol.events import HEADER, METHOD, VIOLATION
+from rabbitry.amqp.protocol.layouts import BY_SIGNATURE, BY_TYPE
 from rabbitry.amqp.protocol.methods import (
-    BY_SIGNATURE,
-    BY_TYPE,
     BasicConsume,
     BasicNack,
     ChannelOpen,

@@ -7,16 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import base, commands
 
+from rabbitry.amqp.protocol import _seldom, methods
 from rabbitry.amqp.protocol.encoding import decode_method, encode_method
-from rabbitry.amqp.protocol.methods import (
-    BY_SIGNATURE,
-    BY_TYPE,
-    BasicAck,
-    Layout,
-    Method,
-    QueueDeclare,
-    method_name,
-)
+from rabbitry.amqp.protocol.layouts import BY_SIGNATURE, BY_TYPE, Layout
+from rabbitry.amqp.protocol.methods import BasicAck, Method, QueueDeclare, method_name
 from rabbitry.exceptions import ProtocolViolation, UsageError
 from tests.amqp.protocol import strategies
 
@@ -47,7 +41,8 @@ _BEYOND_PAMQP = {(30, 10), (30, 11)}  # access.request, which RabbitMQ still ans
 @st.composite
 def _methods(draw: st.DrawFn) -> Method:
     layout = BY_SIGNATURE[draw(st.sampled_from(sorted(BY_SIGNATURE)))]
-    return layout.make(*(draw(_VALUES[letter]) for letter in layout.letters if letter not in _RESERVED))
+    method: Method = layout.make(*(draw(_VALUES[letter]) for letter in layout.letters if letter not in _RESERVED))
+    return method
 
 
 @given(_methods())
@@ -126,3 +121,9 @@ def test_names_equal_the_specifications() -> None:
     assert method_name(60, 100) == "basic.recover-async"
     assert method_name(85, 11) == "confirm.select-ok"
     assert method_name(99, 1) == "99.1"
+
+
+def test_methods_that_few_clients_send_are_imported_like_all_others() -> None:
+    assert methods.QueuePurge is _seldom.QueuePurge
+    with pytest.raises(AttributeError, match="QueuePrune"):
+        getattr(methods, "QueuePrune")  # noqa: B009 - type checkers know that there is none

@@ -6,7 +6,7 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.protocol import methods as m
-from rabbitry.amqp.protocol.methods import NO_ARGUMENTS
+from rabbitry.amqp.protocol.layouts import NO_ARGUMENTS
 from rabbitry.amqp.protocol.properties import Properties, decode_header, encode_header
 from rabbitry.amqp.protocol.tables import FieldValue, Table
 from rabbitry.broker import Broker, BrokerConfig

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from rabbitry.amqp.client._channel_link import Answer, ChannelLink
 from rabbitry.amqp.client._link import Link
 from rabbitry.amqp.client._publishing import Publishing
 from rabbitry.amqp.client._session import Session, restore_topology
 from rabbitry.amqp.client._settlements import Delivery
-from rabbitry.amqp.client._subscription import Subscription
 from rabbitry.amqp.client._subscriptions import Subscriptions
 from rabbitry.amqp.client._topology import Topology
 from rabbitry.amqp.client._window import PublishWindow
@@ -46,6 +45,9 @@ from rabbitry.exceptions import (
     RequestTimeout,
     channel_closed,
 )
+
+if TYPE_CHECKING:
+    from rabbitry.amqp.client._subscription import Subscription
 
 DEFAULT_PREFETCH: Final = 100
 LEAVE_TIMEOUT: Final = 5.0

@@ -28,7 +28,6 @@ from rabbitry.exceptions import (
     RequestTimeout,
     VirtualHostRefused,
 )
-from rabbitry.runtime import backoff
 
 HELD: Final = 3.0
 """Seconds after which a connection counts as stable: one that is lost earlier is another failed attempt."""
@@ -112,7 +111,7 @@ async def _try_first(session: Session, most: int | None, listener: Listener) -> 
                 if isinstance(error, ConnectionClosed) and error.reply_code in RECOVERABLE:
                     raise ConnectFailed(f"{error}, before the connection could be used") from error
                 raise
-            seconds = backoff.AT_START.pause(attempt)
+            seconds = _pause(attempt, at_start=True)
             listener.log_failure(error, attempt, most, seconds)
             listener.tell(RecoveryEvent("connecting", attempt + 1, error))
             if session.link is not None:
@@ -120,6 +119,13 @@ async def _try_first(session: Session, most: int | None, listener: Listener) -> 
             await asyncio.sleep(seconds)
         else:
             return
+
+
+def _pause(attempt: int, *, at_start: bool = False) -> float:
+    """Return the seconds to wait after the failed attempt of this number."""
+    from rabbitry.runtime import backoff  # most connections are neither refused nor lost
+
+    return (backoff.AT_START if at_start else backoff.AGAIN).pause(attempt)
 
 
 class Recovery:
@@ -148,7 +154,7 @@ class Recovery:
         is_new = self._recovered_at is not None and session.loop.time() - self._recovered_at < HELD
         self._short_lived = self._short_lived + 1 if is_new else 0
         if self._short_lived > 1:  # a single one may be chance
-            await asyncio.sleep(backoff.AGAIN.pause(self._short_lived - 1))
+            await asyncio.sleep(_pause(self._short_lived - 1))
         self._attempt = 1
         try:
             async with asyncio.timeout(self._timeout):
@@ -186,7 +192,7 @@ class Recovery:
                     session.link.driver.abort()
                 if self._attempt == self._most:
                     raise
-                seconds = backoff.AGAIN.pause(self._short_lived + self._attempt)
+                seconds = _pause(self._short_lived + self._attempt)
                 self._listener.log_failure(failed, self._attempt, self._most, seconds)
                 self._attempt += 1
                 self._listener.tell(RecoveryEvent("recovering", self._attempt, failed))

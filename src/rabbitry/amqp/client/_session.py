@@ -11,7 +11,6 @@ from rabbitry.amqp.client import _owner
 from rabbitry.amqp.client._link import Dialing, Link
 from rabbitry.amqp.client._owner import check_loop
 from rabbitry.amqp.client._receipts import Failures
-from rabbitry.amqp.client._subscription import Subscription
 from rabbitry.amqp.client._topology import DeclareHook, Deletions, Topology
 from rabbitry.amqp.client._window import PublishWindow, Unconfirmed
 from rabbitry.amqp.client.url import BrokerURL
@@ -47,6 +46,7 @@ _logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client._link import ChannelHandler
+    from rabbitry.amqp.client._subscription import Subscription
     from rabbitry.amqp.client._topology import Declarer
 
     class SessionChannel(ChannelHandler, Protocol):

@@ -6,16 +6,11 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from rabbitry.amqp.client._channel_link import Answer, ChannelLink
-from rabbitry.amqp.client._subscription import Subscription
-from rabbitry.amqp.protocol.methods import (
-    NO_ARGUMENTS,
-    BasicCancel,
-    BasicCancelOk,
-    BasicConsume,
-    BasicConsumeOk,
-)
+from rabbitry.amqp.protocol.layouts import NO_ARGUMENTS
+from rabbitry.amqp.protocol.methods import BasicCancel, BasicCancelOk, BasicConsume, BasicConsumeOk
 from rabbitry.amqp.protocol.tables import encode_short
 from rabbitry.exceptions import (
     ChannelClosed,
@@ -26,7 +21,9 @@ from rabbitry.exceptions import (
     RequestTimeout,
     UsageError,
 )
-from rabbitry.runtime import backoff
+
+if TYPE_CHECKING:
+    from rabbitry.amqp.client._subscription import Subscription
 
 _logger = logging.getLogger(__name__)
 
@@ -280,6 +277,8 @@ class Subscriptions:
         after_recovery: everything was redeclared just now, so try at once; otherwise redeclare everything before each
         attempt.
         """
+        from rabbitry.runtime import backoff  # few consumers are ever restarted
+
         for attempt in itertools.count(0 if after_recovery else 1):
             if attempt:
                 await asyncio.sleep(backoff.AGAIN.pause(attempt))

@@ -15,8 +15,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from rabbitry.amqp.protocol.methods import (
-    ExchangeBind,
-    ExchangeBindOk,
     ExchangeDeclare,
     ExchangeDeclareOk,
     Method,
@@ -35,6 +33,7 @@ _call: contextvars.ContextVar[object] = contextvars.ContextVar("the call of `dec
 
 
 if TYPE_CHECKING:
+    from rabbitry.amqp.protocol.methods import ExchangeBind
 
     class Declarer(Protocol):
         """A channel to declare over."""
@@ -150,7 +149,7 @@ class Topology:
         return [
             *(partial(_request, method=method, answer=ExchangeDeclareOk) for method in self.exchanges.values()),
             *(partial(self._restore_queue, name=name, method=method) for name, method in self.queues.items()),
-            *(partial(_request, method=method, answer=ExchangeBindOk) for method in self.exchange_bindings.values()),
+            *(partial(_restore_exchange_binding, method=method) for method in self.exchange_bindings.values()),
             *(partial(self._restore_binding, method=method) for method in self.queue_bindings.values()),
         ]
 
@@ -161,6 +160,12 @@ class Topology:
 
     async def _restore_binding(self, channel: Declarer, method: QueueBind) -> None:
         await channel.request_now(method._replace(queue=self.current(method.queue)), QueueBindOk)
+
+
+async def _restore_exchange_binding(channel: Declarer, method: ExchangeBind) -> None:
+    from rabbitry.amqp.protocol.methods import ExchangeBindOk  # loaded with the method
+
+    await channel.request_now(method, ExchangeBindOk)
 
 
 async def _request(channel: Declarer, method: Method, answer: type) -> None:

@@ -6,40 +6,32 @@ import itertools
 import os
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rabbitry._fields import Fields
 from rabbitry.amqp.client._channel import ChannelCore
-from rabbitry.amqp.client._publishing import Transaction
 from rabbitry.amqp.client._receipts import Receipt
-from rabbitry.amqp.client._subscription import Subscription
-from rabbitry.amqp.client.consuming import Consumer, Consumers, Delivery
+from rabbitry.amqp.client._settlements import Delivery
+from rabbitry.amqp.protocol.layouts import NO_ARGUMENTS
 from rabbitry.amqp.protocol.methods import (
-    NO_ARGUMENTS,
-    ExchangeBind,
-    ExchangeBindOk,
     ExchangeDeclare,
     ExchangeDeclareOk,
-    ExchangeDelete,
-    ExchangeDeleteOk,
-    ExchangeUnbind,
-    ExchangeUnbindOk,
     QueueBind,
     QueueBindOk,
     QueueDeclare,
     QueueDeclareOk,
-    QueueDelete,
-    QueueDeleteOk,
-    QueuePurge,
-    QueuePurgeOk,
-    QueueUnbind,
-    QueueUnbindOk,
 )
 from rabbitry.amqp.protocol.properties import EncodedProperties, Properties
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import Closed, UsageError
 
-__all__ = ["Channel", "QueueInfo", "Receipt", "Transaction"]
+if TYPE_CHECKING:
+    # When the program runs, they are imported by the methods that return them: many programs only publish, few have
+    # transactions (benchmarks/importing.py).
+    from rabbitry.amqp.client._transaction import Transaction
+    from rabbitry.amqp.client.consuming import Consumer, Consumers
+
+__all__ = ["Channel", "QueueInfo", "Receipt"]
 
 
 class QueueInfo(Fields):
@@ -160,6 +152,8 @@ class Channel:
 
     async def delete_exchange(self, name: str, *, if_unused: bool = False, timeout: float | None = None) -> None:
         """Delete an exchange with its bindings. One that does not exist is no error."""
+        from rabbitry.amqp.protocol.methods import ExchangeDelete, ExchangeDeleteOk
+
         await self._core.line.request(ExchangeDelete(name, if_unused), ExchangeDeleteOk, timeout=timeout)
         self._core.topology.exchange_deleted(name)
 
@@ -173,6 +167,8 @@ class Channel:
         timeout: float | None = None,
     ) -> None:
         """Bind exchange `destination` to `source`, which then routes messages on to it (RabbitMQ's docs/e2e)."""
+        from rabbitry.amqp.protocol.methods import ExchangeBind, ExchangeBindOk
+
         method = ExchangeBind(destination, source, routing_key, arguments=arguments or NO_ARGUMENTS)
         await self._core.line.request(method, ExchangeBindOk, timeout=timeout)
         self._core.notes.exchange_bound(method)
@@ -187,6 +183,8 @@ class Channel:
         timeout: float | None = None,
     ) -> None:
         """Undo `bind_exchange`. A binding that does not exist is no error."""
+        from rabbitry.amqp.protocol.methods import ExchangeBind, ExchangeUnbind, ExchangeUnbindOk
+
         method = ExchangeUnbind(destination, source, routing_key, arguments=arguments or NO_ARGUMENTS)
         await self._core.line.request(method, ExchangeUnbindOk, timeout=timeout)
         self._core.topology.exchange_unbound(ExchangeBind(destination, source, routing_key, arguments=method.arguments))
@@ -257,12 +255,16 @@ class Channel:
         timeout: float | None = None,
     ) -> None:
         """Undo `bind_queue`. A binding that does not exist is no error."""
+        from rabbitry.amqp.protocol.methods import QueueUnbind, QueueUnbindOk
+
         method = QueueUnbind(self._core.topology.current(queue), exchange, routing_key, arguments or NO_ARGUMENTS)
         await self._core.line.request(method, QueueUnbindOk, timeout=timeout)
         self._core.topology.queue_unbound(QueueBind(queue, exchange, routing_key, arguments=method.arguments), queue)
 
     async def purge_queue(self, queue: str, *, timeout: float | None = None) -> int:
         """Drop all ready messages of a queue, and return their number."""
+        from rabbitry.amqp.protocol.methods import QueuePurge, QueuePurgeOk
+
         method = QueuePurge(self._core.topology.current(queue))
         return (await self._core.line.request(method, QueuePurgeOk, timeout=timeout)).message_count
 
@@ -270,6 +272,8 @@ class Channel:
         self, queue: str, *, if_unused: bool = False, if_empty: bool = False, timeout: float | None = None
     ) -> int:
         """Delete a queue with its messages, and return their number. One that does not exist is no error."""
+        from rabbitry.amqp.protocol.methods import QueueDelete, QueueDeleteOk
+
         method = QueueDelete(self._core.topology.current(queue), if_unused, if_empty)
         count = (await self._core.line.request(method, QueueDeleteOk, timeout=timeout)).message_count
         self._core.topology.queue_deleted(queue)
@@ -361,6 +365,8 @@ class Channel:
             ChannelClosed: when the block ends, if the broker closed the channel. Nothing took effect.
             RequestTimeout: when the broker does not answer within the connection's `request_timeout`.
         """
+        from rabbitry.amqp.client._transaction import Transaction
+
         return Transaction(self._core.line, self._publishing)
 
     # -- consuming -------------------------------------------------------------------------------------
@@ -387,6 +393,9 @@ class Channel:
                 cancels it (its queue was deleted, its node went down). Otherwise the iteration raises
                 ConsumerCancelled.
         """
+        from rabbitry.amqp.client._subscription import Subscription
+        from rabbitry.amqp.client.consuming import Consumer
+
         consumers = self._core.consumers
         subscription = Subscription(
             consumers,
@@ -408,6 +417,8 @@ class Channel:
         Raises:
             UsageError: `queues` is empty.
         """
+        from rabbitry.amqp.client.consuming import Consumers
+
         consumers = [self.consume(queue, no_ack=no_ack, restore=restore) for queue in queues]
         if not consumers:
             raise UsageError("consume_all needs at least one queue: pass a list of their names")

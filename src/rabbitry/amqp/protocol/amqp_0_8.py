@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from rabbitry.amqp.protocol.layouts import BY_TYPE, Layout
 from rabbitry.amqp.protocol.methods import (
-    BY_TYPE,
     BasicConsume,
     BasicNack,
     ChannelOpenOk,
@@ -26,7 +26,6 @@ from rabbitry.amqp.protocol.methods import (
     ExchangeBindOk,
     ExchangeUnbind,
     ExchangeUnbindOk,
-    Layout,
 )
 
 VERSION: Final = (8, 0)

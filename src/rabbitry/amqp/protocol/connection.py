@@ -40,11 +40,8 @@ from rabbitry.amqp.protocol.events import (
     ContentEvent,
     Event,
 )
+from rabbitry.amqp.protocol.layouts import BY_SIGNATURE, BY_TYPE, CLIENT, SERVER, Layout
 from rabbitry.amqp.protocol.methods import (
-    BY_SIGNATURE,
-    BY_TYPE,
-    CLIENT,
-    SERVER,
     BasicAck,
     ChannelClose,
     ChannelCloseOk,
@@ -60,7 +57,6 @@ from rabbitry.amqp.protocol.methods import (
     ConnectionStartOk,
     ConnectionTune,
     ConnectionTuneOk,
-    Layout,
     Method,
     method_name,
 )

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from rabbitry.amqp.protocol.constants import Reply
-from rabbitry.amqp.protocol.methods import BY_SIGNATURE, BY_TYPE, Layout, Method, method_name
+from rabbitry.amqp.protocol.layouts import BY_SIGNATURE, BY_TYPE, Layout
+from rabbitry.amqp.protocol.methods import Method, method_name
 from rabbitry.amqp.protocol.tables import (
     decode_table,
     decode_text,
@@ -115,7 +116,8 @@ def _decode_arguments(layout: Layout, payload: bytes) -> Method:
             values.append(value)
     if offset != len(payload):
         raise IndexError("the arguments do not fill the frame")
-    return layout.make(*values)
+    method: Method = layout.make(*values)
+    return method
 
 
 def _decode(letter: str, payload: bytes, offset: int) -> tuple[object, int]:

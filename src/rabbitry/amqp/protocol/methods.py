@@ -1,63 +1,20 @@
 """The methods of AMQP 0-9-1 with RabbitMQ's extensions, each a NamedTuple of its arguments.
 
-The decorator names class and method id, the sender, and the wire layout, a letter for each argument: o octet, h short,
-l long, q longlong, s short string, S long string, b bit, t table. Reserved arguments are sent as zero and discarded on
-receipt: 0 short, 1 short string, 2 bit, 3 long string.
-(Specification, section 1, and amqp0-9-1.xml.)
-
-Fields have the specification's names, except `global_`, since `global` is a keyword. encoding.py turns methods into
-bytes and back.
+Fields have the specification's names, except `global_`, since `global` is a keyword. layouts.py has the decorator, and
+encoding.py turns methods into bytes and back. The methods that few clients send are in _seldom.py. They are imported
+from here like all others, and loaded when the first of them is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias
 
 from rabbitry._fields import Fields
+from rabbitry.amqp.protocol.layouts import BOTH, BY_SIGNATURE, CLIENT, NO_ARGUMENTS, SERVER, method
 from rabbitry.amqp.protocol.tables import Table
 
-NO_ARGUMENTS: Final[Table] = {}
 
-
-CLIENT: Final = 1
-SERVER: Final = 2
-BOTH: Final = CLIENT | SERVER
-"""The sides that may send a method, a bit for each."""
-
-
-class Layout(Fields):
-    """The wire layout of a method: its ids, its sender, its class and the types of its arguments."""
-
-    class_id: int
-    method_id: int
-    sender: int
-    make: Callable[..., Method]
-    letters: str
-
-    @property
-    def signature(self) -> int:
-        """Class and method id as one number, class first."""
-        return self.class_id << 16 | self.method_id
-
-
-BY_SIGNATURE: dict[int, Layout] = {}
-BY_TYPE: dict[type, Layout] = {}
-
-_T = TypeVar("_T", bound=type)
-
-
-def _method(class_id: int, method_id: int, sender: int, letters: str) -> Callable[[_T], _T]:
-    def register(cls: _T) -> _T:
-        layout = Layout(class_id, method_id, sender, cls, letters)
-        BY_SIGNATURE[layout.signature] = layout
-        BY_TYPE[cls] = layout
-        return cls
-
-    return register
-
-
-@_method(10, 10, SERVER, "ootSS")
+@method(10, 10, SERVER, "ootSS")
 class ConnectionStart(Fields):
     version_major: int = 0
     version_minor: int = 9
@@ -66,7 +23,7 @@ class ConnectionStart(Fields):
     locales: bytes = b"en_US"
 
 
-@_method(10, 11, CLIENT, "tsSs")
+@method(10, 11, CLIENT, "tsSs")
 class ConnectionStartOk(Fields):
     client_properties: Table = NO_ARGUMENTS
     mechanism: str = "PLAIN"
@@ -74,41 +31,41 @@ class ConnectionStartOk(Fields):
     locale: str = "en_US"
 
 
-@_method(10, 20, SERVER, "S")
+@method(10, 20, SERVER, "S")
 class ConnectionSecure(Fields):
     challenge: bytes = b""
 
 
-@_method(10, 21, CLIENT, "S")
+@method(10, 21, CLIENT, "S")
 class ConnectionSecureOk(Fields):
     response: bytes = b""
 
 
-@_method(10, 30, SERVER, "hlh")
+@method(10, 30, SERVER, "hlh")
 class ConnectionTune(Fields):
     channel_max: int = 0
     frame_max: int = 0
     heartbeat: int = 0
 
 
-@_method(10, 31, CLIENT, "hlh")
+@method(10, 31, CLIENT, "hlh")
 class ConnectionTuneOk(Fields):
     channel_max: int = 0
     frame_max: int = 0
     heartbeat: int = 0
 
 
-@_method(10, 40, CLIENT, "s12")
+@method(10, 40, CLIENT, "s12")
 class ConnectionOpen(Fields):
     virtual_host: str = "/"
 
 
-@_method(10, 41, SERVER, "1")
+@method(10, 41, SERVER, "1")
 class ConnectionOpenOk(Fields):
     pass
 
 
-@_method(10, 50, BOTH, "hshh")
+@method(10, 50, BOTH, "hshh")
 class ConnectionClose(Fields):
     reply_code: int = 0
     reply_text: str = ""
@@ -116,53 +73,53 @@ class ConnectionClose(Fields):
     method_id: int = 0
 
 
-@_method(10, 51, BOTH, "")
+@method(10, 51, BOTH, "")
 class ConnectionCloseOk(Fields):
     pass
 
 
-@_method(10, 60, SERVER, "s")
+@method(10, 60, SERVER, "s")
 class ConnectionBlocked(Fields):
     reason: str = ""
 
 
-@_method(10, 61, SERVER, "")
+@method(10, 61, SERVER, "")
 class ConnectionUnblocked(Fields):
     pass
 
 
-@_method(10, 70, CLIENT, "Ss")
+@method(10, 70, CLIENT, "Ss")
 class ConnectionUpdateSecret(Fields):
     new_secret: bytes = b""
     reason: str = ""
 
 
-@_method(10, 71, SERVER, "")
+@method(10, 71, SERVER, "")
 class ConnectionUpdateSecretOk(Fields):
     pass
 
 
-@_method(20, 10, CLIENT, "1")
+@method(20, 10, CLIENT, "1")
 class ChannelOpen(Fields):
     pass
 
 
-@_method(20, 11, SERVER, "3")
+@method(20, 11, SERVER, "3")
 class ChannelOpenOk(Fields):
     pass
 
 
-@_method(20, 20, BOTH, "b")
+@method(20, 20, BOTH, "b")
 class ChannelFlow(Fields):
     active: bool = True
 
 
-@_method(20, 21, BOTH, "b")
+@method(20, 21, BOTH, "b")
 class ChannelFlowOk(Fields):
     active: bool = True
 
 
-@_method(20, 40, BOTH, "hshh")
+@method(20, 40, BOTH, "hshh")
 class ChannelClose(Fields):
     reply_code: int = 0
     reply_text: str = ""
@@ -170,27 +127,12 @@ class ChannelClose(Fields):
     method_id: int = 0
 
 
-@_method(20, 41, BOTH, "")
+@method(20, 41, BOTH, "")
 class ChannelCloseOk(Fields):
     pass
 
 
-@_method(30, 10, CLIENT, "sbbbbb")
-class AccessRequest(Fields):
-    realm: str = ""
-    exclusive: bool = False
-    passive: bool = False
-    active: bool = False
-    write: bool = False
-    read: bool = False
-
-
-@_method(30, 11, SERVER, "h")
-class AccessRequestOk(Fields):
-    ticket: int = 1
-
-
-@_method(40, 10, CLIENT, "0ssbbbbbt")
+@method(40, 10, CLIENT, "0ssbbbbbt")
 class ExchangeDeclare(Fields):
     exchange: str = ""
     type: str = "direct"
@@ -202,52 +144,12 @@ class ExchangeDeclare(Fields):
     arguments: Table = NO_ARGUMENTS
 
 
-@_method(40, 11, SERVER, "")
+@method(40, 11, SERVER, "")
 class ExchangeDeclareOk(Fields):
     pass
 
 
-@_method(40, 20, CLIENT, "0sbb")
-class ExchangeDelete(Fields):
-    exchange: str = ""
-    if_unused: bool = False
-    nowait: bool = False
-
-
-@_method(40, 21, SERVER, "")
-class ExchangeDeleteOk(Fields):
-    pass
-
-
-@_method(40, 30, CLIENT, "0sssbt")
-class ExchangeBind(Fields):
-    destination: str = ""
-    source: str = ""
-    routing_key: str = ""
-    nowait: bool = False
-    arguments: Table = NO_ARGUMENTS
-
-
-@_method(40, 31, SERVER, "")
-class ExchangeBindOk(Fields):
-    pass
-
-
-@_method(40, 40, CLIENT, "0sssbt")
-class ExchangeUnbind(Fields):
-    destination: str = ""
-    source: str = ""
-    routing_key: str = ""
-    nowait: bool = False
-    arguments: Table = NO_ARGUMENTS
-
-
-@_method(40, 51, SERVER, "")
-class ExchangeUnbindOk(Fields):
-    pass
-
-
-@_method(50, 10, CLIENT, "0sbbbbbt")
+@method(50, 10, CLIENT, "0sbbbbbt")
 class QueueDeclare(Fields):
     queue: str = ""
     passive: bool = False
@@ -258,14 +160,14 @@ class QueueDeclare(Fields):
     arguments: Table = NO_ARGUMENTS
 
 
-@_method(50, 11, SERVER, "sll")
+@method(50, 11, SERVER, "sll")
 class QueueDeclareOk(Fields):
     queue: str = ""
     message_count: int = 0
     consumer_count: int = 0
 
 
-@_method(50, 20, CLIENT, "0sssbt")
+@method(50, 20, CLIENT, "0sssbt")
 class QueueBind(Fields):
     queue: str = ""
     exchange: str = ""
@@ -274,61 +176,24 @@ class QueueBind(Fields):
     arguments: Table = NO_ARGUMENTS
 
 
-@_method(50, 21, SERVER, "")
+@method(50, 21, SERVER, "")
 class QueueBindOk(Fields):
     pass
 
 
-@_method(50, 30, CLIENT, "0sb")
-class QueuePurge(Fields):
-    queue: str = ""
-    nowait: bool = False
-
-
-@_method(50, 31, SERVER, "l")
-class QueuePurgeOk(Fields):
-    message_count: int = 0
-
-
-@_method(50, 40, CLIENT, "0sbbb")
-class QueueDelete(Fields):
-    queue: str = ""
-    if_unused: bool = False
-    if_empty: bool = False
-    nowait: bool = False
-
-
-@_method(50, 41, SERVER, "l")
-class QueueDeleteOk(Fields):
-    message_count: int = 0
-
-
-@_method(50, 50, CLIENT, "0ssst")
-class QueueUnbind(Fields):
-    queue: str = ""
-    exchange: str = ""
-    routing_key: str = ""
-    arguments: Table = NO_ARGUMENTS
-
-
-@_method(50, 51, SERVER, "")
-class QueueUnbindOk(Fields):
-    pass
-
-
-@_method(60, 10, CLIENT, "lhb")
+@method(60, 10, CLIENT, "lhb")
 class BasicQos(Fields):
     prefetch_size: int = 0
     prefetch_count: int = 0
     global_: bool = False
 
 
-@_method(60, 11, SERVER, "")
+@method(60, 11, SERVER, "")
 class BasicQosOk(Fields):
     pass
 
 
-@_method(60, 20, CLIENT, "0ssbbbbt")
+@method(60, 20, CLIENT, "0ssbbbbt")
 class BasicConsume(Fields):
     queue: str = ""
     consumer_tag: str = ""
@@ -339,23 +204,23 @@ class BasicConsume(Fields):
     arguments: Table = NO_ARGUMENTS
 
 
-@_method(60, 21, SERVER, "s")
+@method(60, 21, SERVER, "s")
 class BasicConsumeOk(Fields):
     consumer_tag: str = ""
 
 
-@_method(60, 30, BOTH, "sb")
+@method(60, 30, BOTH, "sb")
 class BasicCancel(Fields):
     consumer_tag: str = ""
     nowait: bool = False
 
 
-@_method(60, 31, BOTH, "s")
+@method(60, 31, BOTH, "s")
 class BasicCancelOk(Fields):
     consumer_tag: str = ""
 
 
-@_method(60, 40, CLIENT, "0ssbb")
+@method(60, 40, CLIENT, "0ssbb")
 class BasicPublish(Fields):
     exchange: str = ""
     routing_key: str = ""
@@ -363,7 +228,7 @@ class BasicPublish(Fields):
     immediate: bool = False
 
 
-@_method(60, 50, SERVER, "hsss")
+@method(60, 50, SERVER, "hsss")
 class BasicReturn(Fields):
     reply_code: int = 0
     reply_text: str = ""
@@ -371,7 +236,7 @@ class BasicReturn(Fields):
     routing_key: str = ""
 
 
-@_method(60, 60, SERVER, "sqbss")
+@method(60, 60, SERVER, "sqbss")
 class BasicDeliver(Fields):
     consumer_tag: str = ""
     delivery_tag: int = 0
@@ -380,13 +245,13 @@ class BasicDeliver(Fields):
     routing_key: str = ""
 
 
-@_method(60, 70, CLIENT, "0sb")
+@method(60, 70, CLIENT, "0sb")
 class BasicGet(Fields):
     queue: str = ""
     no_ack: bool = False
 
 
-@_method(60, 71, SERVER, "qbssl")
+@method(60, 71, SERVER, "qbssl")
 class BasicGetOk(Fields):
     delivery_tag: int = 0
     redelivered: bool = False
@@ -395,86 +260,111 @@ class BasicGetOk(Fields):
     message_count: int = 0
 
 
-@_method(60, 72, SERVER, "1")
+@method(60, 72, SERVER, "1")
 class BasicGetEmpty(Fields):
     pass
 
 
-@_method(60, 80, BOTH, "qb")
+@method(60, 80, BOTH, "qb")
 class BasicAck(Fields):
     delivery_tag: int = 0
     multiple: bool = False
 
 
-@_method(60, 90, CLIENT, "qb")
+@method(60, 90, CLIENT, "qb")
 class BasicReject(Fields):
     delivery_tag: int = 0
     requeue: bool = True
 
 
-@_method(60, 100, CLIENT, "b")
-class BasicRecoverAsync(Fields):
-    requeue: bool = False
-
-
-@_method(60, 110, CLIENT, "b")
-class BasicRecover(Fields):
-    requeue: bool = False
-
-
-@_method(60, 111, SERVER, "")
-class BasicRecoverOk(Fields):
-    pass
-
-
-@_method(60, 120, BOTH, "qbb")
+@method(60, 120, BOTH, "qbb")
 class BasicNack(Fields):
     delivery_tag: int = 0
     multiple: bool = False
     requeue: bool = True
 
 
-@_method(85, 10, CLIENT, "b")
+@method(85, 10, CLIENT, "b")
 class ConfirmSelect(Fields):
     nowait: bool = False
 
 
-@_method(85, 11, SERVER, "")
+@method(85, 11, SERVER, "")
 class ConfirmSelectOk(Fields):
     pass
 
 
-@_method(90, 10, CLIENT, "")
-class TxSelect(Fields):
-    pass
-
-
-@_method(90, 11, SERVER, "")
-class TxSelectOk(Fields):
-    pass
-
-
-@_method(90, 20, CLIENT, "")
-class TxCommit(Fields):
-    pass
-
-
-@_method(90, 21, SERVER, "")
-class TxCommitOk(Fields):
-    pass
-
-
-@_method(90, 30, CLIENT, "")
-class TxRollback(Fields):
-    pass
-
-
-@_method(90, 31, SERVER, "")
-class TxRollbackOk(Fields):
-    pass
-
-
 if TYPE_CHECKING:
+    from rabbitry.amqp.protocol._seldom import (
+        AccessRequest as AccessRequest,
+    )
+    from rabbitry.amqp.protocol._seldom import (
+        AccessRequestOk as AccessRequestOk,
+    )
+    from rabbitry.amqp.protocol._seldom import (
+        BasicRecover as BasicRecover,
+    )
+    from rabbitry.amqp.protocol._seldom import (
+        BasicRecoverAsync as BasicRecoverAsync,
+    )
+    from rabbitry.amqp.protocol._seldom import (
+        BasicRecoverOk as BasicRecoverOk,
+    )
+    from rabbitry.amqp.protocol._seldom import (
+        ExchangeBind as ExchangeBind,
+    )
+    from rabbitry.amqp.protocol._seldom import (
+        ExchangeBindOk as ExchangeBindOk,
+    )
+    from rabbitry.amqp.protocol._seldom import (
+        ExchangeDelete as ExchangeDelete,
+    )
+    from rabbitry.amqp.protocol._seldom import (
+        ExchangeDeleteOk as ExchangeDeleteOk,
+    )
+    from rabbitry.amqp.protocol._seldom import (
+        ExchangeUnbind as ExchangeUnbind,
+    )
+    from rabbitry.amqp.protocol._seldom import (
+        ExchangeUnbindOk as ExchangeUnbindOk,
+    )
+    from rabbitry.amqp.protocol._seldom import (
+        QueueDelete as QueueDelete,
+    )
+    from rabbitry.amqp.protocol._seldom import (
+        QueueDeleteOk as QueueDeleteOk,
+    )
+    from rabbitry.amqp.protocol._seldom import (
+        QueuePurge as QueuePurge,
+    )
+    from rabbitry.amqp.protocol._seldom import (
+        QueuePurgeOk as QueuePurgeOk,
+    )
+    from rabbitry.amqp.protocol._seldom import (
+        QueueUnbind as QueueUnbind,
+    )
+    from rabbitry.amqp.protocol._seldom import (
+        QueueUnbindOk as QueueUnbindOk,
+    )
+    from rabbitry.amqp.protocol._seldom import (
+        TxCommit as TxCommit,
+    )
+    from rabbitry.amqp.protocol._seldom import (
+        TxCommitOk as TxCommitOk,
+    )
+    from rabbitry.amqp.protocol._seldom import (
+        TxRollback as TxRollback,
+    )
+    from rabbitry.amqp.protocol._seldom import (
+        TxRollbackOk as TxRollbackOk,
+    )
+    from rabbitry.amqp.protocol._seldom import (
+        TxSelect as TxSelect,
+    )
+    from rabbitry.amqp.protocol._seldom import (
+        TxSelectOk as TxSelectOk,
+    )
+
     Method: TypeAlias = (
         ConnectionStart
         | ConnectionStartOk
@@ -545,6 +435,13 @@ if TYPE_CHECKING:
     )
 else:  # a union of 66 classes takes 2 ms to make
     Method = Fields
+
+    def __getattr__(name):
+        if name.startswith("__"):  # an import asks for `__path__`
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from rabbitry.amqp.protocol import _seldom
+
+        return getattr(_seldom, name)
 
 
 def method_name(class_id: int, method_id: int) -> str:

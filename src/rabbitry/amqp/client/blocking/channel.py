@@ -8,12 +8,13 @@ from types import TracebackType
 from typing import Self
 
 from rabbitry.amqp.client._receipts import Receipt
+from rabbitry.amqp.client._transaction import Transaction
 from rabbitry.amqp.client._window import as_body, header_too_large
 from rabbitry.amqp.client.blocking._declaring import BlockingDeclaring
 from rabbitry.amqp.client.blocking._outbox import Outbox
 from rabbitry.amqp.client.blocking.consuming import BlockingConsumer, BlockingConsumers, BlockingDelivery
 from rabbitry.amqp.client.blocking.receipts import BlockingReceipt
-from rabbitry.amqp.client.channel import Channel, Transaction
+from rabbitry.amqp.client.channel import Channel
 from rabbitry.amqp.client.consuming import Consumers
 from rabbitry.amqp.protocol.properties import EncodedProperties, Properties, encode_header
 from rabbitry.amqp.protocol.tables import Table
