@@ -5,6 +5,10 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 MAKEFLAGS += --no-print-directory
 
+# What runs on Windows and macOS, too: all but crawling and grading.
+PORTABLE := $(wildcard src/rabbitry/*.py src/rabbitry/apps/*.py) \
+	$(addprefix src/rabbitry/,amqp apps/monitor apps/workqueue broker cli flow runtime telemetry testing web)
+
 .PHONY: up test check format faults bench bench-client bench-broker bench-fairness bench-flow bench-crawl bench-dashboard bench-grading coverage docs pictures dist lock clean
 
 # The shell becomes rabbitry, so a Ctrl-C is answered by rabbitry alone.
@@ -22,6 +26,8 @@ check: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy --platform win32 --cache-dir .mypy_cache/win32 $(PORTABLE)
+	$(VENV)/bin/mypy --platform darwin --cache-dir .mypy_cache/darwin $(PORTABLE)
 	$(VENV)/bin/lint-imports
 	$(PYTHON) scripts/check_types.py
 

@@ -43,8 +43,8 @@ _PACKAGES: Final[dict[str, tuple[set[str], set[str]]]] = {
     "runtime": (
         set(),
         {
-            "accepting", "addresses", "backoff", "children", "http", "interrupt", "io_thread", "listening", "logging",
-            "loop_watchdog", "options", "output", "parent", "service", "tasks", "tls",
+            "accepting", "addresses", "backoff", "children", "files", "http", "interrupt", "io_thread", "listening",
+            "logging", "loop_watchdog", "options", "output", "parent", "resources", "service", "tasks", "tls",
         },
     ),
     "runtime.http": (set(), {"connections", "guard", "guesses", "origins", "pages", "rates", "serving"}),

@@ -103,7 +103,7 @@ def test_the_management_api_is_available_on_request() -> None:
 
 
 def test_the_memory_of_the_tests_raises_no_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rabbitry.broker._alarms.used_memory", lambda: 1 << 60)
+    monkeypatch.setattr("rabbitry.broker._alarms.memory_in_use", lambda: 1 << 60)
     monkeypatch.setattr("rabbitry.broker._alarms.total_memory", lambda: 1)
     with RunningBroker() as broker, rabbitry.connect_blocking(broker.url) as connection:
         channel = connection.channel()

@@ -25,7 +25,7 @@ def make(file: Path) -> None:
     if file.is_dir():
         raise UsageError(f"the database {file} is a folder: name a file in it")
     try:
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
         # An existing file keeps its permissions. Opening and closing it here would release the locks that this
         # process may hold on it (sqlite.org/howtocorrupt.html, section 2.2).

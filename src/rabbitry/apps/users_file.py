@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import secrets
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -23,6 +23,7 @@ from rabbitry.apps.exceptions import InvitationRefused
 from rabbitry.apps.passwords import hash_password, is_hash
 from rabbitry.apps.users import AppRole, Role
 from rabbitry.exceptions import Undecodable, UsageError
+from rabbitry.runtime.files import lock_file
 
 VARIABLE: Final = "RABBITRY_WEB_USERS"
 """The environment variable of the option --users."""
@@ -110,7 +111,7 @@ def read_users(file: Path) -> dict[str, Account]:
     try:
         with file.open("rb") as opened:
             mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
-            if mode & 0o077:
+            if mode & 0o077 and sys.platform != "win32":  # where access is not a matter of the mode
                 raise UsageError(
                     f"other users than its owner can access the file of users {file} (mode {mode:04o}): "
                     f"run `chmod 600 {file}`"
@@ -153,11 +154,12 @@ def changed_users(file: Path) -> Iterator[dict[str, Account]]:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file for its owner alone: who can open it can hold the lock for ever."""
-    opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        with contextlib.suppress(PermissionError):  # of another owner, who shares it on purpose
-            os.fchmod(opened, 0o600)
-        fcntl.flock(opened, fcntl.LOCK_EX)
+        if sys.platform != "win32":
+            with contextlib.suppress(PermissionError):  # of another owner, who shares it on purpose
+                os.fchmod(opened, 0o600)
+        lock_file(opened, waits=True)
         yield
     finally:
         os.close(opened)

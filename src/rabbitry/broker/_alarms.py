@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
@@ -19,6 +18,7 @@ from rabbitry.broker._store.journal import Journal
 from rabbitry.broker._store.sqlite import free_bytes
 from rabbitry.broker.exceptions import StoreFailed
 from rabbitry.broker.reading import ReadingGate, Reason
+from rabbitry.runtime.resources import memory_in_use, memory_of_machine
 
 _logger = logging.getLogger(__name__)
 PERIOD: Final = 2.5
@@ -173,7 +173,7 @@ class Alarms:
             await asyncio.sleep(_PERIOD_OF_ALARMS if self.on else PERIOD)
 
     def _look_at_memory(self) -> None:
-        used = used_memory()
+        used = memory_in_use()
         is_on = used > self.memory_limit
         if is_on and Reason.MEMORY not in self.on:
             _logger.warning(
@@ -200,15 +200,6 @@ def _megabytes(size: int) -> str:
     return f"{size / 1_000_000:,.1f} MB"
 
 
-def used_memory() -> int:
-    """Return the memory of this process in bytes; 0 if the system does not report it."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
-
-
 def total_memory(root: Path = Path("/")) -> int:
     """Return the memory that this process may use, in bytes: the machine's, or its container's limit if that is lower.
 
@@ -216,7 +207,7 @@ def total_memory(root: Path = Path("/")) -> int:
         root: Parent of /proc and /sys. The limits of the process's control groups and all their parents count, of
             version 2 (memory.max) and version 1 (memory.limit_in_bytes).
     """
-    return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *_limits_of_groups(root)])
+    return min([memory_of_machine(), *_limits_of_groups(root)])
 
 
 def _limits_of_groups(root: Path) -> Iterator[int]:

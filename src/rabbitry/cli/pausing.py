@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import sys
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
@@ -154,8 +155,11 @@ def _named(name: str, stage: str) -> str:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return str(os.getuid())
+    except (ImportError, KeyError, OSError):  # a container's user without a name
+        if sys.platform == "win32":
+            return "unknown"
+        else:
+            return str(os.getuid())
 
 
 def _described(pause: Pause) -> dict[str, str]:

@@ -2,5 +2,6 @@
 
 Apps use `options` (what commands share), `output` (tables, errors, exit codes), `logging`, `service` (runs until a
 signal) and `parent` (reports to `rabbitry up`): docs/apps.md shows how. The others are for Rabbitry alone: `accepting`,
-`addresses`, `backoff`, `children`, `http`, `interrupt`, `io_thread`, `listening`, `loop_watchdog`, `tasks` and `tls`.
+`addresses`, `backoff`, `children`, `files`, `http`, `interrupt`, `io_thread`, `listening`, `loop_watchdog`,
+`resources`, `tasks` and `tls`.
 """

@@ -11,12 +11,12 @@ import asyncio
 import contextlib
 import errno
 import logging
-import os
-import resource
 import socket
 import ssl
 from collections.abc import Callable
 from typing import Final, cast
+
+from rabbitry.runtime.resources import descriptor_limit, descriptors_in_use
 
 _logger = logging.getLogger(__name__)
 KEPT: Final = 32
@@ -28,6 +28,8 @@ _LOOK_AGAIN: Final = 1.0
 _HANDSHAKE_WITHIN: Final = 10.0
 """Seconds that a client has for the TLS handshake."""
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_NAME_DELETED: Final = 64
+"""Windows' error of an accept whose client was gone before."""
 
 
 class Visitor:
@@ -76,10 +78,10 @@ class Acceptor:
         self.kept = kept
         self._waiting: dict[Visitor, None] = {}
         self._listeners: dict[socket.socket, tuple[Factory, ssl.SSLContext | None]] = {}
+        self._accepting: dict[socket.socket, asyncio.Task[None]] = {}
         self._connecting: set[asyncio.Task[None]] = set()
         self._look: asyncio.TimerHandle | None = None
         self._closed_before = 0
-        self._in_use = 0
 
     @property
     def is_short(self) -> bool:
@@ -95,13 +97,23 @@ class Acceptor:
         """Accept the connections of a socket that listens."""
         listener.setblocking(False)
         self._listeners[listener] = (factory, tls)
-        asyncio.get_running_loop().add_reader(listener.fileno(), self._accept, listener)
+        self._accepting[listener] = asyncio.create_task(self._accept(listener), name="accept")
 
     def remove(self, listener: socket.socket) -> None:
-        """Stop accepting on a listening socket and close it. Connections accepted before stay open."""
-        if self._listeners.pop(listener, None) is not None:
-            asyncio.get_running_loop().remove_reader(listener.fileno())
-        listener.close()
+        """Stop accepting on a listening socket and close it soon. Connections accepted before stay open."""
+        self._listeners.pop(listener, None)
+        accepting = self._accepting.get(listener)
+        if accepting is None:
+            listener.close()
+            return
+
+        def end(_: asyncio.Task[None]) -> None:
+            self._accepting.pop(listener, None)
+            listener.close()
+
+        # Not before the event loop has stopped to watch it: a new socket with its number would not be watched then.
+        accepting.add_done_callback(end)
+        accepting.cancel()
 
     async def close(self) -> None:
         """Close every listening socket, and the connections whose handshake is not over."""
@@ -113,32 +125,33 @@ class Acceptor:
         for visitor in list(self._waiting):
             if visitor.transport is None:
                 visitor.drop()
-        if self._connecting:
-            await asyncio.wait(self._connecting)
+        if ending := {*self._accepting.values(), *self._connecting}:
+            await asyncio.wait(ending)
 
-    def _accept(self, listener: socket.socket) -> None:
-        if self.is_short:
-            self._in_use = _descriptors_in_use() + 1
-        for accepted in range(_AT_ONCE):
-            try:
-                connection, _ = listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                if error.errno not in _EXHAUSTED:
-                    raise
-                # Other code has used up the reserve. The listening socket stays readable, so its reader would be called
-                # in every turn of the loop: it is removed until `_look_again`.
-                self._run_short(error.strerror or "no descriptors")
-                asyncio.get_running_loop().remove_reader(listener.fileno())
-                return
-            if self._makes_room(connection.fileno(), accepted):
-                self._welcome(listener, connection)
-            else:
-                self.closed += 1
-                connection.close()
+    async def _accept(self, listener: socket.socket) -> None:
+        """Accept for ever. The event loop's `sock_accept` is the one way that Windows' loop has, too."""
+        loop = asyncio.get_running_loop()
+        while True:
+            for _ in range(_AT_ONCE):
+                try:
+                    connection, _address = await loop.sock_accept(listener)
+                except OSError as error:
+                    if isinstance(error, ConnectionError) or getattr(error, "winerror", None) == _NAME_DELETED:
+                        continue  # the client was gone first
+                    if error.errno in _EXHAUSTED:  # other code has used up the reserve
+                        self._run_short(error.strerror or "no descriptors")
+                    else:
+                        _logger.error("can't accept connections: %s", error)  # noqa: TRY400 # the system's, not a defect
+                    await asyncio.sleep(_LOOK_AGAIN)
+                    continue
+                if self._makes_room(connection.fileno()):
+                    self._welcome(listener, connection)
+                else:
+                    self.closed += 1
+                    connection.close()
+            await asyncio.sleep(0)  # a connection that waits is accepted at once: others have their turn
 
-    def _makes_room(self, number: int, accepted: int) -> bool:
+    def _makes_room(self, number: int) -> bool:
         """Return whether a new connection may stay. If descriptors are short, drop one without a login for it.
 
         The system gives a new descriptor the lowest free number. A number below the reserve therefore proves that the
@@ -147,13 +160,12 @@ class Acceptor:
 
         Args:
             number: the descriptor of the new connection.
-            accepted: how many connections this call of `_accept` has taken before.
         """
         limit, kept = self._limits()
         if number < limit - kept and not self.is_short:
             return True
+        in_use = descriptors_in_use()
         self._run_short(f"the limit is {limit}")
-        in_use = self._in_use + accepted
         if in_use <= limit - kept:
             return True
         if in_use > limit - kept // 2 or not self._waiting:
@@ -164,15 +176,13 @@ class Acceptor:
 
     def _limits(self) -> tuple[int, int]:
         """Return how many descriptors the process may have, and how many of them are kept."""
-        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if limit == resource.RLIM_INFINITY:
-            return 1 << 30, 0
+        limit = descriptor_limit()
+        if limit is None:
+            return 1 << 62, 0
         return limit, min(KEPT, limit // 4) if self.kept is None else self.kept
 
     def _welcome(self, listener: socket.socket, connection: socket.socket) -> None:
         factory, tls = self._listeners[listener]
-        connection.setblocking(False)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         visitor = Visitor(connection, self._waiting)
         task = asyncio.create_task(self._connect(factory, tls, connection, visitor), name="accept")
         self._connecting.add(task)
@@ -184,6 +194,7 @@ class Acceptor:
         within = _HANDSHAKE_WITHIN if tls is not None else None
         loop = asyncio.get_running_loop()
         try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # macOS refuses it if the client is gone
             transport, _ = await loop.connect_accepted_socket(
                 lambda: factory(visitor), connection, ssl=tls, ssl_handshake_timeout=within
             )
@@ -196,7 +207,6 @@ class Acceptor:
 
     def _run_short(self, why: str) -> None:
         if self._look is None:
-            self._in_use = _descriptors_in_use()
             self._closed_before = self.closed
             _logger.error(
                 "out of file descriptors for connections (%s, and some are kept for files): those without a login "
@@ -206,23 +216,12 @@ class Acceptor:
             self._look = asyncio.get_running_loop().call_later(_LOOK_AGAIN, self._look_again)
 
     def _look_again(self) -> None:
-        loop = asyncio.get_running_loop()
         limit, kept = self._limits()
-        if _descriptors_in_use() < limit - kept - kept // 2:
+        if descriptors_in_use() < limit - kept - kept // 2:
             self._look = None
             closed = self.closed - self._closed_before
             _logger.warning(
                 "there are file descriptors for connections again; %d connections were closed meanwhile", closed
             )
         else:
-            self._look = loop.call_later(_LOOK_AGAIN, self._look_again)
-        for listener in self._listeners:
-            loop.add_reader(listener.fileno(), self._accept, listener)  # `_accept` may have removed it
-
-
-def _descriptors_in_use() -> int:
-    """Return how many file descriptors this process has open; 1 << 30 if none is left to open the listing."""
-    try:
-        return len(os.listdir("/dev/fd")) - 1  # without the one that lists them
-    except OSError:
-        return 1 << 30
+            self._look = asyncio.get_running_loop().call_later(_LOOK_AGAIN, self._look_again)

@@ -36,6 +36,14 @@ def is_interrupted() -> bool:
     return _came.is_set()
 
 
+def signal_self(number: int) -> None:
+    """Send a signal to this process, from any of its threads."""
+    if sys.platform == "win32":
+        signal.raise_signal(number)  # where os.kill ends the process at once
+    else:
+        os.kill(os.getpid(), number)
+
+
 def raise_when_interrupted() -> None:
     """Let the first SIGINT or SIGTERM raise Interrupted in the main thread; the second one ends the process with 130.
 
@@ -65,7 +73,7 @@ def raise_when_interrupted() -> None:
             return
         # By then this hook has returned, which would drop the next Interrupted as well.
         handle()
-        again = threading.Timer(_AGAIN, os.kill, (os.getpid(), unraisable.exc_value.number))
+        again = threading.Timer(_AGAIN, signal_self, (unraisable.exc_value.number,))
         again.daemon = True
         again.start()
 

@@ -19,6 +19,8 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from rabbitry.runtime.interrupt import signal_self
+
 PARENT: Final = "RABBITRY_PARENT"
 """Environment variable with the number of the child's end of the socket."""
 LISTENER: Final = "RABBITRY_LISTENER"
@@ -63,7 +65,7 @@ class Parent:
         def watch() -> None:
             with contextlib.suppress(OSError):
                 self._end.recv(1)  # the parent writes nothing: it returns when the other end is closed
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal_self(signal.SIGTERM)
             time.sleep(patience)
             os._exit(1)
 

@@ -55,8 +55,7 @@ def run_service(
         above.watch(deadline + 2 * GRACE)
     with _wakeups() as wakeups, asyncio.Runner(loop_factory=new_loop) as runner:
         loop = runner.get_loop()
-        loop.add_reader(wakeups, wakeups.recv, 4096)
-        supervisor = _Supervisor(loop, deadline, give_up)
+        supervisor = _Supervisor(loop, wakeups, deadline, give_up)
         for number in SIGNALS:
             # Before the loop runs, which would log and drop an Interrupted that is raised in one of its callbacks; and
             # not by the loop's add_signal_handler: uvloop's works in a loop that runs alone, and asyncio's goes with
@@ -112,10 +111,12 @@ class _Supervisor:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        wakeups: socket.socket,
         deadline: float,
         give_up: Callable[[], Coroutine[Any, Any, None]] | None,
     ) -> None:
         self._loop = loop
+        self._wakeups = wakeups
         self._deadline = deadline
         self._give_up = give_up
         self._stop = asyncio.Event()
@@ -126,6 +127,7 @@ class _Supervisor:
     async def run(self, service: Callable[[asyncio.Event], Coroutine[Any, Any, int]]) -> int:
         """Run the service and return its exit code."""
         self._task = asyncio.ensure_future(service(self._stop))
+        draining = asyncio.create_task(self._drain(), name="wakeups")
         try:
             code = await self._task
             if self._giving_up is not None:
@@ -135,6 +137,13 @@ class _Supervisor:
             if not self._is_expired:
                 raise
             return ExitCode.FAILED
+        finally:
+            draining.cancel()
+
+    async def _drain(self) -> None:
+        """Read what signals send, so that each wakes up the loop. Windows' loop gets them itself, and reads nothing."""
+        while True:
+            await self._loop.sock_recv(self._wakeups, 4096)
 
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
         """Handle a signal: in the loop, and at once if the loop has been closed."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import socket
 import sys
 from pathlib import Path
 
 from rabbitry._words import reason
 from rabbitry.broker.compat import RELEASES
 from rabbitry.exceptions import RabbitryError
+from rabbitry.runtime.interrupt import SIGNALS
 from rabbitry.testing._broker import RunningBroker
 
 _EXAMPLE = """
@@ -44,9 +46,12 @@ def main() -> int:
     parser.add_argument("--management", action="store_true", help="serve the management API too; print its URL")
     parser.add_argument("--json", action="store_true", help="print a JSON object in place of lines")
     options = parser.parse_args()
-    # Blocked before the broker's thread begins, which inherits it, so that `sigwait` below gets them.
-    signals = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    # Before the broker begins: a signal while it starts ends it once it has started.
+    came, wakes = socket.socketpair()
+    wakes.setblocking(False)
+    signal.set_wakeup_fd(wakes.fileno())
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: None)
     try:
         with RunningBroker(
             port=options.port,
@@ -58,7 +63,7 @@ def main() -> int:
         ) as broker:
             urls = _urls(broker, options)
             print(json.dumps(urls) if options.json else "\n".join(urls.values()), flush=True)
-            signal.sigwait(signals)
+            came.recv(1)  # whatever thread gets the signal; Windows has no sigwait
     except (RabbitryError, OSError) as error:
         print(f"python -m rabbitry.testing: {reason(error, is_named=False)}", file=sys.stderr)
         return 1

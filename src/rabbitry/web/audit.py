@@ -126,7 +126,7 @@ class Audit:
             with _lock:
                 self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 # Only this user may read it. No connection of this process is open, whose locks closing would release.
-                os.close(os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                os.close(os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600))
                 with closing(sqlite3.connect(self._file)) as connection, connection:
                     connection.execute(_TABLE)
                     return work(connection)

@@ -20,6 +20,7 @@ from rabbitry.broker._store.rescue import alone, rebuild, room_for_repair, surve
 from rabbitry.broker._store.sqlite import SQLiteStore
 from rabbitry.broker.exceptions import StoreFailed
 from rabbitry.broker.message import Entry, Message
+from rabbitry.runtime.files import sync
 from tests.broker.store import test_damage as damage
 
 _NOBODY: Final = 65534
@@ -66,7 +67,7 @@ def test_a_repair_that_is_killed_is_done_again_or_finished(
     expected = damage._served(whole)
     assert damage._content(105) in expected
     assert len(expected) >= damage._COUNT + 10 - 8
-    sync, done = rescue._sync, 0
+    done = 0
 
     def dying(path: Path) -> None:
         nonlocal done
@@ -75,7 +76,7 @@ def test_a_repair_that_is_killed_is_done_again_or_finished(
         done += 1
         sync(path)
 
-    monkeypatch.setattr(rescue, "_sync", dying)
+    monkeypatch.setattr(rescue, "sync", dying)
     try:
         rebuild(damaged)
     except _Killed:

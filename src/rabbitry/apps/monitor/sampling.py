@@ -11,6 +11,7 @@ import itertools
 import os
 import platform
 import socket
+import sys
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -87,7 +88,7 @@ def read() -> Reading:
         filesystems={_text(point): found for point, found in local_filesystems().items()},
         load=[round(load, 2) for load in psutil.getloadavg()],
         temperatures=_temperatures(),
-        uptime=int(time.clock_gettime(time.CLOCK_BOOTTIME)),
+        uptime=_uptime(),
         processes=len(psutil.pids()),
         limits=limits(memory.total, len(cores)),
     )
@@ -233,10 +234,19 @@ def _grown(before: int, now: int) -> int:
     return wrapped if before < _WRAP and wrapped < _WRAP_LIMIT else now
 
 
+def _uptime() -> int:
+    """Return the seconds since this machine started, with those that it slept."""
+    if sys.platform == "linux":
+        return int(time.clock_gettime(time.CLOCK_BOOTTIME))  # which nobody sets
+    else:
+        return int(time.time() - psutil.boot_time())
+
+
 def _disks() -> dict[str, tuple[int, int]]:
     try:
         counters = psutil.disk_io_counters(perdisk=True, nowrap=False)
-        whole = set(os.listdir("/sys/block"))  # the counters are of partitions too
+        # Linux counts partitions, too.
+        whole = os.listdir("/sys/block") if sys.platform == "linux" else list(counters)
     except (OSError, NotImplementedError):  # a container that hides them
         return {}
     return {

@@ -5,15 +5,14 @@ from __future__ import annotations
 import base64
 import math
 import os
-import resource
 import time
 import zlib
 from datetime import datetime
 from decimal import Decimal
+from typing import Final
 from urllib.parse import quote_plus
 
 from rabbitry.amqp.protocol.tables import FieldValue, Table, encode_table
-from rabbitry.broker._alarms import used_memory
 from rabbitry.broker._channel import Channel, Connection, Consumer
 from rabbitry.broker._connection import ClientConnection
 from rabbitry.broker._exchanges import Binding, Exchange, types_of
@@ -28,6 +27,10 @@ from rabbitry.broker._queues.queue import Queue
 from rabbitry.broker._vhost import VirtualHost
 from rabbitry.broker.access import Permission, TopicPermission, User
 from rabbitry.broker.broker import Broker
+from rabbitry.runtime.resources import descriptor_limit, descriptors_in_use, memory_in_use
+
+_MOST_FILES: Final = 1 << 24
+"""Shown where there is no limit: the most that Windows gives a process."""
 
 
 def plain(value: FieldValue) -> object:
@@ -120,7 +123,7 @@ def listeners(broker: Broker) -> list[Json]:
 
 def node(broker: Broker) -> Json:
     """Return the only node."""
-    most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    most_files = descriptor_limit() or _MOST_FILES
     return {
         "name": node_name(),
         "type": "disc" if broker.config.data else "ram",
@@ -128,13 +131,13 @@ def node(broker: Broker) -> Json:
         "os_pid": str(os.getpid()),
         "uptime": int((time.time() - broker.started_at) * 1000),
         "processors": os.cpu_count() or 1,
-        "mem_used": used_memory(),
+        "mem_used": memory_in_use(),
         "mem_limit": broker.alarms.memory_limit,
         "mem_alarm": "memory" in broker.alarms.on,
         "disk_free": broker.alarms.disk_free,
         "disk_free_limit": broker.alarms.disk_free_limit,
         "disk_free_alarm": "disk" in broker.alarms.on,
-        "fd_used": len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0,
+        "fd_used": descriptors_in_use(),
         "fd_total": most_files,
         "sockets_used": len(broker.connections),
         "sockets_total": most_files,

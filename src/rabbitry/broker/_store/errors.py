@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -42,8 +43,11 @@ def failure(error: Exception, path: Path) -> str:
 
 
 def is_read_only(folder: Path) -> bool:
-    """Return whether a folder's file system is mounted read-only."""
-    try:
-        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
-    except OSError:
+    """Return whether a folder's file system is mounted read-only. Windows does not tell."""
+    if sys.platform == "win32":
         return False
+    else:
+        try:
+            return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+        except OSError:
+            return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from rabbitry.broker._store.room import is_no_room
 from rabbitry.broker.exceptions import StoreFailed
+from rabbitry.runtime.files import BINARY, lock_file
 
 
 def lock_folder(folder: Path, address: str) -> FileIO:
@@ -25,7 +25,7 @@ def lock_folder(folder: Path, address: str) -> FileIO:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | BINARY, 0o666)
         lock = open(descriptor, "r+b", buffering=0)  # noqa: SIM115 # the caller closes it
     except OSError as error:
         why = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror
@@ -38,6 +38,7 @@ def lock_folder(folder: Path, address: str) -> FileIO:
         ),
     )
     try:
+        lock.seek(0)
         written = lock.write(f"{os.getpid()} {address}\n".encode())  # in place: it needs no room
         lock.truncate(written)
     except OSError as error:
@@ -72,8 +73,9 @@ def _acquire(lock: FileIO, refusal: Callable[[str, str], str]) -> None:
     refusal: returns the error text, given the contents of the lock file: the holder's process and its broker's URL.
     """
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(lock.fileno(), waits=False)
     except OSError as error:
+        lock.seek(0)
         process, _, url = lock.read(200).decode(errors="replace").strip().partition(" ")
         lock.close()
         raise StoreFailed(refusal(process or "unknown", url or "URL")) from error

@@ -13,7 +13,6 @@ import sqlite3
 import struct
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import quote
 from zlib import crc32
 
 from rabbitry.broker._store.files import head_of, log_path, mark_path
@@ -95,7 +94,7 @@ def missing(note: Note, log: tuple[int, bytes], frames: int) -> str:
 def read_identity(database: Path) -> bytes:
     """Return the identity in a database's file, ignoring its log; b"" if it can't be read."""
     try:
-        connection = sqlite3.connect(f"file:{quote(str(database))}?mode=ro&immutable=1", uri=True)
+        connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
     except sqlite3.Error:
         return b""
     try:
@@ -121,6 +120,11 @@ def make_identity(connection: sqlite3.Connection) -> bytes:
     return identity
 
 
+def _own(path: str, flags: int) -> int:
+    """Open a file, made if it is missing, that only its owner can read."""
+    return os.open(path, flags | os.O_CREAT, 0o600)
+
+
 class Mark:
     """The note of a running store. All methods are called on the store's thread, and raise OSError."""
 
@@ -128,18 +132,18 @@ class Mark:
         """Start the note, while SQLite has the database and its log open."""
         self._identity = identity
         self._size = _FRAME + page_size
-        self._log = os.open(log_path(database), os.O_RDONLY | os.O_CLOEXEC)
+        self._log = open(log_path(database), "rb", buffering=0)  # noqa: SIM115 # closed by close()
         try:
-            self._file = os.open(mark_path(database), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._file = open(mark_path(database), "r+b", buffering=0, opener=_own)  # noqa: SIM115 # closed by close()
         except OSError:
-            os.close(self._log)
+            self._log.close()
             raise
         self._number = b""
         self._frames = 0
 
     def note(self) -> None:
         """Record how far the log is committed. Call it after each commit."""
-        header = os.pread(self._log, _HEADER, 0)
+        header = self._read(_HEADER, 0)
         number, salts = header[12:16], header[16:24]
         if number + salts != self._number:
             self._number, self._frames = number + salts, 0
@@ -167,7 +171,11 @@ class Mark:
 
     def _frame(self, number: int) -> bytes:
         """Return the header of a frame, or what there is of it."""
-        return os.pread(self._log, _FRAME, _HEADER + number * self._size)
+        return self._read(_FRAME, _HEADER + number * self._size)
+
+    def _read(self, size: int, at: int) -> bytes:
+        self._log.seek(at)
+        return self._log.read(size)
 
     def clear(self) -> None:
         """Record that the log is no longer needed, since all of it is in the database."""
@@ -176,7 +184,8 @@ class Mark:
     def _write(self, number: int, salts: bytes, frames: int) -> None:
         note = _NOTE.pack(self._identity, number, salts, frames)
         try:
-            os.pwrite(self._file, note + _CRC.pack(crc32(note)), 0)
+            self._file.seek(0)
+            self._file.write(note + _CRC.pack(crc32(note)))
         except OSError as error:
             if not is_no_room(error):
                 raise
@@ -184,5 +193,5 @@ class Mark:
 
     def close(self) -> None:
         """Close the files."""
-        os.close(self._log)
-        os.close(self._file)
+        self._log.close()
+        self._file.close()

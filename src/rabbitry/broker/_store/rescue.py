@@ -24,6 +24,7 @@ from rabbitry.broker._store.pages import Image, Malformed, Row, Value
 from rabbitry.broker._store.schema import APPLICATION, BODY_KEY, ENTRY_KEY, SCHEMA, SHARED, VERSION, record_checksum
 from rabbitry.broker.exceptions import StoreFailed
 from rabbitry.exceptions import RabbitryError, UsageError
+from rabbitry.runtime.files import sync
 
 NAME: Final = "broker.sqlite"
 _REBUILT: Final = f"{NAME}-rebuilt"
@@ -414,9 +415,9 @@ def rebuild(
         finally:
             target.close()
         aside = _set_aside(folder, found)
-        _sync(new)
+        sync(new)
         new.rename(folder / _REBUILT)  # from here on the new database is the valid one, even if this process dies
-        _sync(folder)
+        sync(folder)
     except (OSError, sqlite3.Error) as error:
         raise StoreFailed(f"the store {path} can't be repaired: {error}; the old files are unchanged") from error
     finish(folder)
@@ -437,12 +438,12 @@ def finish(folder: Path) -> None:
             return
         log = folder / f"{NAME}-wal-new"
         log.write_bytes(bytes(32))  # an empty log, since a start without a log reports a lost one
-        _sync(log)
+        sync(log)
         log.replace(log_path(path))
         mark_path(path).unlink(missing_ok=True)  # it is about the old log
-        _sync(folder)
+        sync(folder)
         rebuilt.replace(path)
-        _sync(folder)
+        sync(folder)
     except OSError as error:
         raise StoreFailed(f"the repaired store {rebuilt} can't take its place: {error}; try again") from error
 
@@ -497,14 +498,14 @@ def _set_aside(folder: Path, found: Survey) -> Path:
                 os.link(file, aside / file.name)
             except OSError:  # a file system without links
                 shutil.copyfile(file, aside / file.name)
-                _sync(aside / file.name)
+                sync(aside / file.name)
     with open(aside / "lost.jsonl", "w", encoding="utf-8") as lost:
         for line in found.lines():
             print(json.dumps({"damage": line}), file=lost)
         for kind, key, value in found.records:
             print(json.dumps({"kind": kind, "key": key, "value": base64.b64encode(value).decode()}), file=lost)
-    _sync(aside / "lost.jsonl")
-    _sync(aside)
+    sync(aside / "lost.jsonl")
+    sync(aside)
     return aside
 
 
@@ -518,14 +519,6 @@ def set_records_aside(folder: Path, records: list[tuple[str, str, bytes]]) -> Pa
     with open(path, "a", encoding="utf-8") as file:
         for kind, key, value in records:
             print(json.dumps({"kind": kind, "key": key, "value": base64.b64encode(value).decode()}), file=file)
-    _sync(path)
-    _sync(folder)
+    sync(path)
+    sync(folder)
     return path
-
-
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

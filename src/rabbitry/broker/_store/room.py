@@ -10,11 +10,13 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Final, Literal
 
 from rabbitry.broker._store.files import head_of, log_path
 from rabbitry.broker.exceptions import StoreFailed
+from rabbitry.runtime.files import BINARY
 
 _logger = logging.getLogger(__name__)
 RESERVE: Final = 4 << 20
@@ -97,8 +99,8 @@ class Room:
     def take(self) -> None:
         """Reserve the log's blocks, or log that the disk is too full. Call it while SQLite has the database open."""
         # Closing any descriptor of the database would release SQLite's POSIX locks on it, so this one stays open.
-        self._file = os.open(self._database, os.O_RDWR | os.O_CLOEXEC)
-        self._database_id = _identity(os.fstat(self._file))
+        self._file = os.open(self._database, os.O_RDWR | BINARY)
+        self._database_id = _identity(self._database.stat())
         self._wal_id = _identity(self._wal.stat())
         try:
             self._grow_log(RESERVE)
@@ -164,7 +166,8 @@ class Room:
     def set_aside(self) -> None:
         """Keep the log's blocks for the next start. Call it after a checkpoint: the file is then no log any more."""
         try:
-            self._wal.replace(self._reserve)
+            if sys.platform != "win32":  # where a file that SQLite has open can't be moved
+                self._wal.replace(self._reserve)
         except OSError as error:
             _logger.warning(
                 "no disk blocks can be reserved in %s for the next start: %s", self._reserve, error.strerror
@@ -178,7 +181,7 @@ class Room:
             self._database_id = self._wal_id = None
 
     def _grow_log(self, size: int) -> None:
-        file = os.open(self._wal, os.O_RDWR | os.O_CLOEXEC)
+        file = os.open(self._wal, os.O_RDWR | BINARY)
         try:
             _grow(file, size)
         finally:
@@ -202,12 +205,18 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def _grow(file: int, size: int) -> None:
-    """Extend a file to `size` bytes with reserved blocks. Raises OSError if the disk is full."""
+    """Extend a file to `size` bytes with reserved blocks. Raises OSError if the disk is full.
+
+    macOS does nothing: it writes to other blocks than those that were reserved.
+    """
     there = os.fstat(file).st_size
     if there >= size:
         return
-    try:
-        os.posix_fallocate(file, there, size - there)
-    except OSError as error:
-        if error.errno not in _NOT_HERE:
-            raise
+    if sys.platform == "linux":
+        try:
+            os.posix_fallocate(file, there, size - there)
+        except OSError as error:
+            if error.errno not in _NOT_HERE:
+                raise
+    elif sys.platform == "win32":
+        os.ftruncate(file, size)  # it writes zeros

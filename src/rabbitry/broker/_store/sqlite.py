@@ -209,6 +209,7 @@ class SQLiteStore:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA fullfsync = ON")  # macOS leaves it in the disk's cache otherwise
         connection.execute(f"PRAGMA journal_size_limit = {_LONGEST_LOG}")
         connection.execute("PRAGMA wal_autocheckpoint = 4096")
         connection.execute("PRAGMA cache_size = -16384")
@@ -352,12 +353,12 @@ class SQLiteStore:
         return StoreFailed(failure(error, self.path))
 
     def _let_go(self) -> None:
+        if self._mark is not None:  # first: Windows removes no log that is open here
+            self._mark.close()
+            self._mark = None
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        if self._mark is not None:
-            self._mark.close()
-            self._mark = None
         self._room.close()
 
     def _abandon(self) -> None:

@@ -182,7 +182,7 @@ class Store:
     def _open(self) -> sqlite3.Connection:
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):  # only this user may read it
-            os.close(os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.close(os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         connection = sqlite3.connect(self._file, timeout=_BUSY, isolation_level=None, check_same_thread=False)
         try:
             # Without synchronous = FULL a power failure may cost the last transactions, and never the file.

@@ -6,13 +6,13 @@ from typing import Final
 
 from starlette.responses import JSONResponse
 
-from rabbitry.broker._alarms import used_memory
 from rabbitry.broker._management import definitions, importing, messages, views
 from rabbitry.broker._management.call import DONE, Answer, Call, bad, not_found, number, route
 from rabbitry.broker._management.encoding import Json
 from rabbitry.broker._management.listing import streamed
 from rabbitry.broker._management.rates import vhost_totals
 from rabbitry.broker._product import node_name
+from rabbitry.runtime.resources import memory_in_use
 
 
 @route("/api/overview")
@@ -68,7 +68,7 @@ _RESOURCES: Final = {"disk": "disk space", "memory": "memory"}
 def _memory(call: Call) -> object:
     if call.path("name") != node_name():
         raise not_found()
-    used = used_memory()
+    used = memory_in_use()
     return {"memory": {"strategy": "rss", "total": {"rss": used, "allocated": used, "erlang": 0}}}
 
 

@@ -15,9 +15,8 @@ import signal
 import threading
 import time
 from contextlib import ExitStack, nullcontext, suppress
-from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rabbitry._errors import described
 from rabbitry.amqp.client import BrokerURL
@@ -31,6 +30,14 @@ from rabbitry.flow.worker._executors import handling, spawning
 from rabbitry.flow.worker._executors.invoker import Invoker, Put
 from rabbitry.flow.worker._executors.results import Body, failed
 from rabbitry.flow.worker._job import ABANDONED, Product, Result, Work
+
+if TYPE_CHECKING:
+    import sys
+
+    if sys.platform == "win32":
+        from multiprocessing.connection import PipeConnection as Connection
+    else:
+        from multiprocessing.connection import Connection
 
 _context: Final = multiprocessing.get_context("spawn")
 _PATIENCE: Final = 5.0

@@ -1,0 +1,36 @@
+"""Locks of files, and syncing."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from rabbitry.runtime.files import lock_file, sync
+
+
+def test_a_lock_holds_until_its_file_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    with open(path, "r+b") as first, open(path, "r+b") as second, open(path, "r+b") as third:
+        lock_file(first.fileno(), waits=False)
+        with pytest.raises(OSError, match=r"temporarily unavailable|denied"):
+            lock_file(second.fileno(), waits=False)
+        has_it = threading.Event()
+
+        def wait() -> None:
+            lock_file(third.fileno(), waits=True)
+            has_it.set()
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        first.close()
+        waiting.join(60)
+        assert has_it.is_set()
+
+
+def test_a_file_and_a_folder_are_synced(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"contents")
+    sync(tmp_path / "file")
+    sync(tmp_path)
+    with pytest.raises(OSError, match="missing"):
+        sync(tmp_path / "missing")
