@@ -11,7 +11,7 @@ import pytest
 from playwright.async_api import Browser, Locator, Route, expect
 
 from rabbitry.apps.grading.files import Files, default_place
-from rabbitry.apps.grading.message import Decision, submission
+from rabbitry.apps.grading.message import Assignment, Decision, submission
 from rabbitry.apps.grading.records import Database, course, inbox, outbox
 from rabbitry.apps.grading.roles import ROLES
 from rabbitry.apps.grading.stages import Wiring
@@ -193,9 +193,13 @@ async def test_a_demonstrator_judges_by_the_rubric_and_typed_points_outlive_a_re
     settings = {"RABBITRY_GRADING": str(tmp_path / "grading.toml")}
     files = Files(default_place(database_url))
     earlier, made = (
-        submission(7, "cloud_computing", notebook(code(source)), "x.ipynb", identity)
+        submission(7, "cloud_computing", notebook(code(source), markdown("# Why\n\n*so*")), "x.ipynb", identity)
         for identity, source in (("a0", "x\ny"), ("a1", "x\nz"))
     )
+    # On the text of Markdown; and where the page has no line: of the raw text, beyond a cell, and on a cell too far.
+    said = [{"line": 3, "cell": 2}, {"line": 1}, {"line": 9, "cell": 1}, {"line": 1, "cell": 7}]
+    before = {"role": "demonstrator", "who": "ben", "comments": [{**at, "text": f"{EVIL} {at}"} for at in said]}
+    made = Assignment({**made, "History": [{"role": "student"}, before, {"role": "assistant", "status": "submitted"}]})
     put = partial(inbox.put, role=ROLES["demonstrator"], assignment=made, exchange="e", message="m")
     with Database(database_url) as database:
         for one in (earlier, made):
@@ -216,6 +220,13 @@ async def test_a_demonstrator_judges_by_the_rubric_and_typed_points_outlive_a_re
             await expect(form.locator(".notice.bad")).to_contain_text("“2,x” is not a number of points for")
             await form.get_by_label("Points").fill("2,25")
             await form.get_by_label(f"Too long {EVIL}").check()
+            await expect(form.locator(".markdown [data-line='3'] p.said")).to_contain_text(f"ben: {EVIL} {said[0]}")
+            elsewhere = form.get_by_role("region", name="Comments on lines that are not shown").locator("p")
+            assert [text.partition(":")[0] for text in await elsewhere.all_inner_texts()] == [
+                "demonstrator ben, line 1", "demonstrator ben, cell 1, line 9", "demonstrator ben, cell 7, line 1"
+            ]  # fmt: skip
+            await form.get_by_role("button", name="Comment on line 1 of cell 2").click()
+            await form.get_by_label("Your comment on line 1 of cell 2").fill("A title")
             await form.get_by_role("button", name="Comment on line 2 of cell 1").click()
             await form.get_by_label("Your comment on line 2 of cell 1").fill("Why?")
             await watched.page.reload()
@@ -232,7 +243,9 @@ async def test_a_demonstrator_judges_by_the_rubric_and_typed_points_outlive_a_re
             if one.type == "Assignment"
         ]
     assert (sent["Mark"], sent["OutOf"]) == (2.25, 2.5)
-    assert sent["History"][-1]["comments"] == [{"line": 2, "text": "Why?", "cell": 1}]
+    assert sent["History"][-1]["comments"] == [
+        {"line": 1, "text": "A title", "cell": 2}, {"line": 2, "text": "Why?", "cell": 1}
+    ]  # fmt: skip
     assert sent["Feedback"] == f"{EVIL}: 2.25 of 2.5\n    Too long {EVIL}"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rabbitry.apps.grading.notebooks import MOST_CELLS, _cells, cells_of, picture_of
+from rabbitry.apps.grading.notebooks import MOST_CELLS, _cells, _picture, cells_of, picture_of
 from rabbitry.apps.grading.showing import shown
 
 EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>"
@@ -39,7 +39,8 @@ def markdown(source: str) -> dict[str, Any]:
 
 def test_markdown_becomes_marks_without_markup_of_its_own() -> None:
     source = f"# A *title*\n\n{EVIL}\n\n[bad](javascript:alert(1)) [data](data:text/html,x) [good](https://a.b) ![a picture](https://a.b/c.png)"
-    ((cell),) = _cells(notebook(markdown(source))) or []
+    cell, raw = _cells(notebook(markdown(source), {"cell_type": "raw", "source": "*a*"})) or []
+    assert (cell["pieces"], raw["kind"], raw["marks"], raw["pieces"]) == ([(source, None)], "raw", [], [("*a*", None)])
     marks = cell["marks"]
     assert marks[:7] == [
         ("open", "h1"), ("text", "A "), ("open", "em"), ("text", "title"), ("close", ""), ("close", ""), ("open", "p")
@@ -91,6 +92,17 @@ def test_outputs_are_text_and_pictures_and_others_are_named() -> None:
 def test_a_picture_that_is_none_or_too_large_is_not_shown(given: Any) -> None:
     (cell,) = _cells(notebook(code("", shows(image_png=given)))) or []
     assert [one["kind"] for one in cell["outputs"]] == ["other"]
+
+
+def test_the_pictures_of_a_notebook_are_bounded_together() -> None:
+    large, wide, small = png(more=1_999_000), png(5_000, 3_000), png()
+    data = notebook(code("", *[shows(image_png=large)] * 11, shows(image_png=small)), code("", shows(image_png=wide)))
+    first, second = _cells(data) or []
+    assert [one["picture"] for one in first["outputs"]] == [*range(10), None, 10]
+    assert first["outputs"][10]["text"] == "a picture beyond those that are shown"
+    assert (second["outputs"][0]["picture"], _picture(data, 10)) == (11, base64.b64decode(small))
+    (cell,) = _cells(notebook(code("", *[shows(image_png=wide)] * 7))) or []
+    assert [one["picture"] for one in cell["outputs"]] == [*range(6), None]
 
 
 @pytest.mark.parametrize("data", [b"{", b"[" * 100_000, b"[]", b"{}", b'{"cells": 7}', b'{"cells": [7]}'])

@@ -187,7 +187,10 @@ class Output(TypedDict):
 
 
 class Cell(TypedDict):
-    """A cell of a notebook. kind: code, with pieces and outputs, or markdown, with marks: parts that open and close."""
+    """A cell of a notebook. kind: code, with outputs, raw, or markdown, with marks: parts that open and close.
+
+    pieces: its text.
+    """
 
     kind: str
     marks: list[tuple[str, str]]

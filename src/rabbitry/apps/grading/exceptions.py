@@ -30,5 +30,9 @@ class FilesError(RecordsError):
     """A submitted file can't be stored or read. The text names the file or its place, and the reason."""
 
 
+class ReadingBusy(FilesError):
+    """A submitted file can't be shown now, because too many others are being read. Trying again will help."""
+
+
 class FileLost(FilesError):
     """A submitted file is missing or damaged where it is kept. Reading it again will not help."""

@@ -34,6 +34,10 @@ _MOST_PICTURE: Final = 2_000_000
 """Bytes of a picture."""
 _MOST_SIDE: Final = 5_000
 """Pixels of each side of a picture: a browser unpacks all of them."""
+_MOST_PICTURES: Final = 20_000_000
+"""Bytes of all pictures of a notebook."""
+_MOST_PIXELS: Final = 100_000_000
+"""Pixels of all pictures of a notebook, of which a browser takes four bytes each."""
 _DEEPEST: Final = 50
 """Elements of Markdown inside each other that are shown: the page draws them by recursion."""
 _CPU_SECONDS: Final = 5
@@ -96,11 +100,11 @@ def _cells(data: bytes) -> list[dict[str, Any]] | None:
         if room.left <= 0 or room.lines <= 0:
             break
         source = room.take(_text(cell.source), _MOST_TEXT)
-        is_code = cell.cell_type == "code"
+        is_code, is_markdown = cell.cell_type == "code", cell.cell_type == "markdown"
         found.append({
-            "kind": "code" if is_code else "markdown",
-            "marks": [] if is_code else _marks(source) if cell.cell_type == "markdown" else [("block", source)],
-            "pieces": pieces_of(source, "a.py") if is_code else [],
+            "kind": "code" if is_code else "markdown" if is_markdown else "raw",
+            "marks": _marks(source) if is_markdown else [],
+            "pieces": pieces_of(source, "a.py") if is_code else [(source, None)],
             "outputs": [_output(one, room) for one in cell.outputs[: room.outputs()]] if is_code else [],
         })  # fmt: skip
     if len(found) < len(read):
@@ -113,12 +117,12 @@ _NO_CODE: Final[dict[str, Any]] = {"pieces": [], "outputs": []}
 
 
 class _Room:
-    """What may still be shown: characters, lines and outputs. pictures: how many were counted."""
+    """What may still be shown: characters, lines, outputs and pictures."""
 
     def __init__(self) -> None:
         self.left = _MOST_TEXT
         self.lines = _MOST_LINES
-        self.pictures = 0
+        self.pictures = _Pictures()
         self._outputs = MOST_CELLS
 
     def take(self, text: str, most: int) -> str:
@@ -132,19 +136,37 @@ class _Room:
         """Return how many more outputs may be shown."""
         return max(self._outputs, 0)
 
-    def count(self, *, is_picture: bool) -> int | None:
-        """Count an output; return the number of a picture."""
+    def count(self) -> None:
+        """Count an output."""
         self._outputs -= 1
-        if not is_picture:
+
+
+class _Pictures:
+    """Counts the pictures of a notebook in their order, and the room that is left for further ones."""
+
+    def __init__(self) -> None:
+        self._shown = 0
+        self._bytes = _MOST_PICTURES
+        self._pixels = _MOST_PIXELS
+
+    def number(self, png: bytes) -> int | None:
+        """Return the number under which a picture is shown; None if there is no room for it."""
+        width, height = _sides(png)
+        if len(png) > self._bytes or width * height > self._pixels:
             return None
-        self.pictures += 1
-        return self.pictures - 1
+        self._bytes -= len(png)
+        self._pixels -= width * height
+        self._shown += 1
+        return self._shown - 1
 
 
 def _output(one: _Output, room: _Room) -> dict[str, Any]:
-    picture = room.count(is_picture=_png(one) is not None)
-    if picture is not None:
+    room.count()
+    png = _png(one)
+    if png is not None and (picture := room.pictures.number(png)) is not None:
         return {"kind": "picture", "text": "", "picture": picture}
+    if png is not None:
+        return {"kind": "other", "text": "a picture beyond those that are shown", "picture": None}
     if one.output_type == "error":
         said = _text(one.traceback, "\n") or f"{one.ename}: {one.evalue}"
         return {"kind": "error", "text": room.take(_TERMINAL.sub("", said), _MOST_OUTPUT), "picture": None}
@@ -157,8 +179,9 @@ def _output(one: _Output, room: _Room) -> dict[str, Any]:
 
 def _picture(data: bytes, number: int) -> bytes | None:
     outputs = [one for cell in _read(data) or [] if cell.cell_type == "code" for one in cell.outputs]
+    counted = _Pictures()
     found = (png for png in map(_png, outputs) if png is not None)
-    return next((png for place, png in enumerate(found) if place == number), None)
+    return next((png for png in found if counted.number(png) == number), None)
 
 
 def _png(one: _Output) -> bytes | None:
@@ -172,8 +195,13 @@ def _png(one: _Output) -> bytes | None:
         return None
     if len(png) > _MOST_PICTURE or png[:8] != _PNG or png[12:16] != b"IHDR" or len(png) < 24:
         return None
-    sides = struct.unpack(">II", png[16:24])
-    return png if all(1 <= side <= _MOST_SIDE for side in sides) else None
+    return png if all(1 <= side <= _MOST_SIDE for side in _sides(png)) else None
+
+
+def _sides(png: bytes) -> tuple[int, int]:
+    """Return the width and height in a PNG's header."""
+    width, height = struct.unpack(">II", png[16:24])
+    return width, height
 
 
 def _read(data: bytes) -> list[_Cell] | None:

@@ -25,6 +25,7 @@ from rabbitry.apps.grading.comments import LineComment
 from rabbitry.apps.grading.message import LONGEST_NAME, Decision, number
 from rabbitry.apps.grading.modules import Course, Module, load_course
 from rabbitry.apps.grading.people import COORDINATOR, EVERYBODY, STAFF, STUDENT, Person, person_of
+from rabbitry.apps.grading.reading import Reading
 from rabbitry.apps.grading.roles import ROLES, role_named
 from rabbitry.apps.grading.rubric import Score, scored
 from rabbitry.apps.grading.showing import LONGEST, comments_in, shown_text
@@ -95,8 +96,9 @@ class Pages:
         self._database: Database | None = None
         self._submitter: Submitter | None = None
         self._opening = asyncio.Lock()
+        self._reading = Reading()
         self._add_routes()
-        files = FileRoutes(self._known, self._records, self._database_url)
+        files = FileRoutes(self._known, self._records, self._reading, self._database_url)
         files.add_to(self.router)
         RequestRoutes(url, self._wired, self._records, key).add_to(self.router)
         UndoRoutes(self._records).add_to(self.router)
@@ -231,7 +233,7 @@ class Pages:
         text = None if assignment.is_binary else assignment.solution_text()
         return json_response(
             _brief(found)
-            | await asyncio.to_thread(shown_text, text, assignment.name)
+            | await self._reading.run(partial(shown_text, text, assignment.name))
             | {
                 "solution": (text or "")[:LONGEST],
                 "comments": await asyncio.to_thread(comments_in, assignment.history),

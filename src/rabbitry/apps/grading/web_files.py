@@ -26,6 +26,7 @@ from rabbitry.exceptions import UsageError
 if TYPE_CHECKING:
     from rabbitry.apps.grading.files import Files, Kept
     from rabbitry.apps.grading.modules import Course
+    from rabbitry.apps.grading.reading import Reading
     from rabbitry.apps.grading.records import Database
 
 _COUNTED_FOR: Final = 300.0
@@ -40,16 +41,21 @@ _HARMLESS: Final = {
 
 
 class FileRoutes:
-    """The routes. course, records: return the course and the open database. database: its URL; None for the user's."""
+    """The routes. course, records: return the course and the open database. database: its URL; None for the user's.
+
+    reading: the turns at reading files.
+    """
 
     def __init__(
         self,
         course: Callable[[], Awaitable[Course]],
         records: Callable[[], Awaitable[Database | None]],
+        reading: Reading,
         database: str | None,
     ) -> None:
         self._course = course
         self._records = records
+        self._reading = reading
         self._counting = asyncio.Lock()
         self._counted: tuple[int, float] | None = None
         """The bytes of the kept files, and when they were counted."""
@@ -90,7 +96,7 @@ class FileRoutes:
     async def text(self, request: Request, identity: str) -> Response:
         """Return the text of a submitted file with its syntax colours."""
         _, name, data = await self._handed_in(person_of(user_of(request)), identity)
-        return json_response(await asyncio.to_thread(shown, data, name))
+        return json_response(await self._reading.run(partial(shown, data, name)))
 
     @needs(Role.OPERATOR, *EVERYBODY)
     async def picture(self, request: Request, identity: str, number: int) -> Response:
@@ -98,7 +104,7 @@ class FileRoutes:
         from rabbitry.apps.grading.notebooks import picture_of
 
         _, _, data = await self._handed_in(person_of(user_of(request)), identity)
-        png = await asyncio.to_thread(picture_of, data, number)
+        png = await self._reading.run(partial(picture_of, data, number))
         if png is None:
             raise NoSuchID(f"submission {identity!r} shows no picture {number}")
         return Response(png, media_type="image/png", headers=_HARMLESS)
@@ -115,7 +121,7 @@ class FileRoutes:
         if previous is None:
             raise UsageError(f"no attempt before {whole} is kept")
         _, name, before = await self._handed_in(person, previous)
-        rows, is_cut = await asyncio.to_thread(_compared, before, after)
+        rows, is_cut = await self._reading.run(partial(_compared, before, after))
         return json_response({"id": previous, "name": name, "rows": rows, "is_cut": is_cut})
 
     @needs(Role.VIEWER, *STAFF)

@@ -1,5 +1,5 @@
 // A notebook as a page. Its texts are drawn as text, whatever they contain.
-import { html } from "../../static/html.js";
+import { Component, html } from "../../static/html.js";
 import { visible } from "./text.js";
 
 // Draws marks ([kind, text]) of a text in Markdown: elements open and close as in the list.
@@ -25,11 +25,27 @@ function output(id, { kind, text, picture }) {
   return html`<pre class=${`output ${kind}`}>${visible(text)}</pre>`;
 }
 
-// Props: id (of the submission), cells, code(cell, number) (draws the code of a cell, counted from 1).
-export function Notebook({ id, cells, code }) {
+// The text of a cell of Markdown, on request; at once if it has comments. Props: cell, number, lines, commented.
+class Source extends Component {
+  wasCommented = this.props.commented(this.props.number) > 0;
+
+  render({ cell, number, lines, commented }) {
+    const comments = commented(number);
+    return html`<details open=${this.wasCommented}>
+      <summary>The lines of cell ${number}${comments > 0 && `, with comments (${comments})`}</summary>${lines(cell, number)}</details>`;
+  }
+}
+
+// Whether the lines of a cell can be shown: those of a cell that only says how many are left out can't.
+export const hasLines = (cell) => cell.kind !== "markdown" || cell.pieces.length > 0;
+
+// Props: id (of the submission), cells, lines(cell, number) (draws the lines of a cell, counted from 1), commented(number) (how
+// many comments are on a cell).
+export function Notebook({ id, cells, lines, commented }) {
   return html`<div class="notebook" tabindex="0" role="region" aria-label="The notebook">
     ${cells.map((cell, index) => html`<section key=${index} class=${cell.kind}>
-      ${cell.kind === "code" ? code(cell, index + 1) : markdown(cell.marks)}
+      ${cell.kind === "markdown" ? markdown(cell.marks) : lines(cell, index + 1)}
+      ${cell.kind === "markdown" && hasLines(cell) && html`<${Source} cell=${cell} number=${index + 1} lines=${lines} commented=${commented} />`}
       ${cell.outputs.map((one) => output(id, one))}</section>`)}
   </div>`;
 }

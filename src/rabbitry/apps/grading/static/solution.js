@@ -1,6 +1,6 @@
 // A solution in numbered lines, with the comments on them. By keyboard or pointer, a person adds comments of their own.
 import { Component, createRef, html } from "../../static/html.js";
-import { Notebook } from "./notebook.js";
+import { hasLines, Notebook } from "./notebook.js";
 import { visible } from "./text.js";
 
 const LONGEST = 2000; // characters of a comment
@@ -124,16 +124,50 @@ class Cell extends Component {
   }
 }
 
+// Returns whether a comment is on a line that is drawn. count: returns how many lines pieces have.
+function isDrawn({ cell, line }, of, count) {
+  if (of.is_binary || (cell === null) !== (of.notebook === null)) return false;
+  if (cell === null) return line <= count(of.pieces);
+  const drawn = of.notebook[cell - 1];
+  return drawn !== undefined && hasLines(drawn) && line <= count(drawn.pieces);
+}
+
+// The earlier comments on lines that are not drawn: beyond what is shown, of a notebook's raw text, or made by another program.
+class Elsewhere extends Component {
+  shouldComponentUpdate(next) {
+    return next.of !== this.props.of || next.earlier !== this.props.earlier;
+  }
+
+  render({ of, earlier }) {
+    const counted = new Map();
+    const count = (pieces) => counted.get(pieces) ?? counted.set(pieces, linesOf(pieces).length).get(pieces);
+    const others = earlier.filter((one) => !isDrawn(one, of, count));
+    if (others.length === 0) return null;
+    return html`<section class="elsewhere" aria-label="Comments on lines that are not shown">
+      <h4>Comments on lines that are not shown here</h4>
+      ${others.map(({ cell, line, text, role, who }) => html`<p class="said"><b>${visible(role)} ${visible(who)}</b>,${" "}
+        ${cell === null ? "" : `cell ${cell}, `}line ${line}: ${visible(text)}</p>`)}
+    </section>`;
+  }
+}
+
+// How many comments are on a cell.
+const onCell = (earlier, mine, number) => earlier.filter(({ cell }) => cell === number).length
+  + Object.keys(mine ?? {}).filter((at) => at.startsWith(`${number}:`)).length;
+
 // A solution as a person can read it best. Props: id (of the submission), of (pieces, notebook, is_binary, is_cut), earlier
 // ([{cell, line, text, role, who}]), mine ({line: text}, in a notebook {"cell:line": text}; null to read only), change(comments).
 export function Solution({ id, of, earlier, mine, change }) {
-  if (of.is_binary) return html`<p class="nothing">The file is not text and can't be shown here.</p>`;
+  const elsewhere = html`<${Elsewhere} of=${of} earlier=${earlier} />`;
+  if (of.is_binary) return html`<p class="nothing">The file is not text and can't be shown here.</p>${elsewhere}`;
   return html`
     ${of.notebook === null
       ? html`<${Lines} pieces=${of.pieces} earlier=${earlier.filter(({ cell }) => cell === null)} mine=${mine} change=${change} />`
-      : html`<${Notebook} id=${id} cells=${of.notebook} code=${(cell, number) => html`<${Cell} cell=${number} of=${cell} earlier=${earlier}
+      : html`<${Notebook} id=${id} cells=${of.notebook} commented=${(number) => onCell(earlier, mine, number)}
+          lines=${(cell, number) => html`<${Cell} cell=${number} of=${cell} earlier=${earlier}
           mine=${mine} change=${change} />`} />`}
     ${of.is_cut && of.notebook === null && html`<p class="nothing">Only the beginning is shown.</p>`}
+    ${elsewhere}
     ${mine !== null && html`<p class="keys">On a line's number: <kbd>j</kbd> <kbd>k</kbd> choose a line, <kbd>Enter</kbd> comments on it, <kbd>Esc</kbd> goes
       back to the line, <kbd>n</kbd> <kbd>p</kbd> go to the next and previous comment.</p>`}`;
 }
