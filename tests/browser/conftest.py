@@ -4,7 +4,7 @@ All of them run in one event loop, that of the session, because Playwright's obj
 An asynchronous fixture of theirs is therefore a `pytest_asyncio.fixture(loop_scope="session")`.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, async_playwright, expect
 
 from tests.support import programs
+from tests.support.oidc_provider import RunningProvider, running_provider
 
 _FOLDER = Path(__file__).parent
 # Playwright's own 5 seconds pass on a busy machine.
@@ -42,3 +43,10 @@ async def browser(_chromium: Browser) -> AsyncIterator[Browser]:
     yield _chromium
     for context in _chromium.contexts:
         await context.close()
+
+
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningProvider]:
+    """An OpenID Connect provider on this machine."""
+    with running_provider(monkeypatch) as running:
+        yield running

@@ -234,6 +234,10 @@ def _application(state: RunningProvider) -> Flask:
     def keys() -> Response:
         return jsonify(KeySet([*state.published] or [state.key]).as_dict(private=False))
 
+    @app.get("/leave")
+    def leave() -> str:
+        return "<!doctype html><link rel=icon href=data:,><p>You have left."
+
     @app.get("/userinfo")
     @protect("openid")  # type: ignore[untyped-decorator] # Authlib brings no types
     def userinfo() -> Response:
