@@ -11,10 +11,10 @@ from sqlalchemy import update
 from rabbitry.apps.grading.files import Files
 from rabbitry.apps.grading.message import Assignment, Decision, submission
 from rabbitry.apps.grading.modules import Course
-from rabbitry.apps.grading.records import Database, course
+from rabbitry.apps.grading.records import Database, course, requests
 from rabbitry.apps.grading.records.schema import submissions
 from rabbitry.apps.grading.records.statistics import statistics_of
-from rabbitry.apps.grading.roles import ROLES, decide
+from rabbitry.apps.grading.roles import ROLES, decide, role_named
 from rabbitry.cli import _root
 
 
@@ -65,9 +65,41 @@ def test_marks_durations_and_waits_of_a_module(filled: Database) -> None:
     assert all(0 <= one["seconds"] < 600 for one in found["waiting"])
 
 
+def test_open_work_is_told_for_each_person(filled: Database) -> None:
+    """A submission that was sent back waits for who corrected it, and a request for who gave the mark."""
+    back = Assignment(submission(7, "cloud_computing", b"x", "x.py", "id7"))
+    for role, action, decision in (
+        ("demonstrator", "correct", Decision("ben", 3.0, 10.0)),
+        ("assistant", "send-back", Decision("cleo", remark="why?")),
+    ):
+        back = decide(back, role_named(role), action, decision)
+        filled.write_now(partial(course.record, assignment=back))
+    automatic = submission(8, "cloud_computing", b"x", "x.py", "id8")
+    filled.write_now(
+        partial(course.record, assignment=decide(automatic, ROLES["demonstrator"], "correct", Decision("automatic")))
+    )
+    filled.write_now(partial(requests.ask, given="id1", student="1", reason="why?", message="m", least=1))
+    found = filled.read_now(partial(statistics_of, module="cloud_computing", course=Course()))
+    work = {(one["role"], one["who"]): one for one in found["work"]}
+    told = {who: (one["waiting"], one["requests"], one["decided"]) for who, one in work.items()}
+    assert told == {
+        ("demonstrator", None): (1, 0, 0),
+        ("demonstrator", "ann"): (0, 1, 5),
+        ("demonstrator", "ben"): (1, 0, 1),
+        ("assistant", None): (2, 0, 0),
+        ("assistant", "ann"): (0, 0, 4),
+        ("assistant", "cleo"): (0, 0, 1),
+        ("coordinator", "ann"): (0, 0, 4),
+    }
+    waits = [one["seconds"] for one in found["work"]]
+    assert waits[4:] == [None] * 3, "who has nothing to do comes last"
+    assert sorted(waits[:4], reverse=True) == waits[:4]
+    assert work["demonstrator", "ben"]["last_at"] == back.history[1]["when"]
+
+
 def test_a_module_without_submissions_has_none(database: Database) -> None:
     found = database.read_now(partial(statistics_of, module="data_mining", course=Course()))
-    assert (found["submissions"], found["waiting"], found["marks"]["mean"]) == (0, [], None)
+    assert (found["submissions"], found["waiting"], found["work"], found["marks"]["mean"]) == (0, [], [], None)
     assert {one["p50"] for one in found["stages"]} == {None}
 
 
@@ -96,6 +128,8 @@ def test_the_command_prints_them(
     said = capsys.readouterr().out
     assert "cloud_computing: 6 submissions of 6 students" in said
     assert "demonstrator       5 times, median 20.0 s, 95 % within 6.7 min" in said
+    assert "any assistant: 1 submission to do since" in said
+    assert "demonstrator ann: 0 submissions to do; 5 decided, the last 2026-11-01T00:10:40 UTC" in said
     assert "data_mining: 0 submissions" in said
     assert f"kept files: 0.0% of largest_total ({files.used()} of 100000000000 bytes)" in said
     assert _root.run(("grading", "stats", "--module", "cloud_computing", "--json")) == 0

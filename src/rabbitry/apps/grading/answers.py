@@ -367,6 +367,21 @@ class Wait(TypedDict):
     seconds: float
 
 
+class Work(TypedDict):
+    """What waits for a person of a role, or for anybody of it if `who` is null, and what they have decided.
+
+    waiting: submissions. requests: for another look. seconds: how long the first of these has waited; null if none.
+    """
+
+    role: str
+    who: str | None
+    waiting: int
+    requests: int
+    seconds: float | None
+    decided: int
+    last_at: str | None
+
+
 class Room(TypedDict):
     """How many bytes the kept files take, compressed, and may take. used: null if no file is kept yet."""
 
@@ -375,13 +390,14 @@ class Room(TypedDict):
 
 
 class Statistics(TypedDict):
-    """The statistics of a module. waiting: those that wait longest."""
+    """The statistics of a module. waiting: those that wait longest. work: what waits for whom, the longest first."""
 
     module: str
     submissions: int
     students: int
     marks: Marks
     stages: list[Stage]
+    work: list[Work]
     waiting: list[Wait]
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from rabbitry.apps.grading.exceptions import SchemeInvalid, SubmissionRefused
 from rabbitry.apps.grading.marking import Scheme, load_scheme, mark
 from rabbitry.apps.grading.marking.sandbox import confinement
-from rabbitry.apps.grading.message import Decision
+from rabbitry.apps.grading.message import BY_ITSELF, Decision
 from rabbitry.apps.grading.modules import Course
-from rabbitry.apps.grading.stages import BY_ITSELF, BrokenMarker, Marker, RoleSpec
+from rabbitry.apps.grading.stages import BrokenMarker, Marker, RoleSpec
 from rabbitry.exceptions import UsageError
 
 _logger = logging.getLogger(__name__)

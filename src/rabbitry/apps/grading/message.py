@@ -46,6 +46,8 @@ COVERED: Final = (
 HASH: Final = "sha256"
 """The key in the first hop of a History for the SHA-256 of the file as it was handed in."""
 
+BY_ITSELF: Final = "automatic"
+"""Recorded as the decider if no person decided."""
 LONGEST_NAME: Final = 200
 """Characters of a module's or student's name received over the wire."""
 LONGEST_TEXT: Final = 100_000

@@ -19,7 +19,7 @@ from rabbitry.apps.grading.answering import QUEUE as ANSWERS_QUEUE
 from rabbitry.apps.grading.answering import Answer
 from rabbitry.apps.grading.answering import Reply as AnswerReply
 from rabbitry.apps.grading.answering import record as record_answer
-from rabbitry.apps.grading.message import ANSWER, SOLUTION, Assignment, Decision, Progress
+from rabbitry.apps.grading.message import ANSWER, BY_ITSELF, SOLUTION, Assignment, Decision, Progress
 from rabbitry.apps.grading.modules import Course, Module
 from rabbitry.apps.grading.receiving import is_sealed, receive
 from rabbitry.apps.grading.requesting import KEY as REQUESTS_KEY
@@ -56,8 +56,6 @@ if TYPE_CHECKING:
 APP: Final = "grading"
 STATUS_QUEUE: Final = f"{APP}.status"
 """The queue of queries about submissions, which coordinators answer from the records."""
-BY_ITSELF: Final = "automatic"
-"""Recorded as the decider if no person decided."""
 
 _logger = logging.getLogger(__name__)
 

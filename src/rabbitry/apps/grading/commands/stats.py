@@ -28,7 +28,7 @@ def stats(
     *,
     as_json: Json = False,
 ) -> None:
-    """Show the marks of each module, how long each role takes (median and 95th percentile), and who waits longest.
+    """Show of each module the marks, how long each role takes, what waits for whom, and who waits longest.
 
     Example: rabbitry grading stats --module cloud_computing
     """
@@ -84,9 +84,22 @@ def _print(found: dict[str, Any]) -> None:
             name = "all roles" if stage["stage"] == "all" else stage["stage"]
             took = f"median {_shown(stage['p50'])}, 95 % within {_shown(stage['p95'])}"
             print(f"  {name:12}  {stage['number']:6} times, {took}")
+    for one in found["work"]:
+        print(one_line(f"  {_work(one)}"))
     for one in found["waiting"]:
         role = f"the {one['role']}" if one["role"] else "nobody"
         print(one_line(f"  {one['id']}  student {one['student']} waits for {role} since {_shown(one['seconds'])}"))
+
+
+def _work(one: dict[str, Any]) -> str:
+    """Describe what waits for a person, or for anybody of a role, and what they have decided."""
+    who = f"{one['role']} {one['who']}" if one["who"] is not None else f"any {one['role']}"
+    waits = counted(one["waiting"], "submission")
+    if one["requests"]:
+        waits += f" and {counted(one['requests'], 'request')}"
+    since = "" if one["seconds"] is None else f" since {_shown(one['seconds'])}"
+    decided = f"; {one['decided']} decided, the last {one['last_at'][:19]} UTC" if one["decided"] else ""
+    return f"{who}: {waits} to do{since}{decided}"
 
 
 def _shown(seconds: float) -> str:

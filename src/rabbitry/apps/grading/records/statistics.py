@@ -1,20 +1,24 @@
-"""Statistics of a module: the distribution of marks, how long each stage takes, and who waits longest."""
+"""Statistics of a module: the distribution of marks, how long each stage takes, who waits longest, and for whom."""
 
 from __future__ import annotations
 
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row, select
 
+from rabbitry.apps.grading.message import BY_ITSELF
 from rabbitry.apps.grading.modules import Course
-from rabbitry.apps.grading.records.course import CONFIRMED, Filter, submissions_of
+from rabbitry.apps.grading.records.course import CONFIRMED, Filter, Submission, submissions_of
 from rabbitry.apps.grading.records.judging import judged
+from rabbitry.apps.grading.records.requests import waiting
 from rabbitry.apps.grading.records.schema import history, submissions, text
 from rabbitry.apps.grading.roles import ROLES
+from rabbitry.apps.grading.rows import Request
 
 BINS: Final = 10
 """Classes of marks, each a tenth of the maximum."""
@@ -22,6 +26,9 @@ _MOST_SHARE: Final = 1000.0
 """How many times its maximum a mark may be. A message may bring any numbers, of which the mean would be none."""
 LONGEST: Final = 10
 """Submissions that wait longest."""
+_TAKES: Final = {role.takes: role.name for role in ROLES.values()}
+_GIVEN: Final = {"demonstrator": ("corrected",), "assistant": ("validated", "submitted"), "coordinator": (CONFIRMED,)}
+"""Role → the statuses that it gives when it decides."""
 _STAGES: Final = {(role.takes, role.gives): role.name for role in ROLES.values()}
 
 
@@ -38,19 +45,20 @@ def statistics_of(connection: Connection, module: str, course: Course) -> dict[s
     counting = [row for row in rows if known[row.id].counts]
     given = [(mark, row.out_of) for row in counting if (mark := known[row.id].final_mark) is not None]
     open_ = sorted((row for row in rows if row.status != CONFIRMED), key=lambda row: (row.updated_at, row.id))
-    now = datetime.now(UTC)
+    now, hops = datetime.now(UTC), _hops(connection, module)
     return {
         "module": module,
         "submissions": len(rows),
         "students": len({row.student for row in rows}),
         "marks": _marks(given) | {"without": len(counting) - len(given)},
-        "stages": _stages(connection, module),
+        "stages": _stages(hops),
+        "work": _work(rows, hops, waiting(connection, Filter(module=module)), now),
         "waiting": [
             {
                 "id": row.id,
                 "student": row.student,
                 "status": row.status,
-                "role": next((role.name for role in ROLES.values() if role.takes == row.status), None),
+                "role": _TAKES.get(row.status),
                 "seconds": max((now - datetime.fromisoformat(row.updated_at)).total_seconds(), 0.0),
             }
             for row in open_[:LONGEST]
@@ -74,17 +82,75 @@ def _marks(given: Sequence[tuple[float, float | None]]) -> dict[str, Any]:
     }
 
 
-def _stages(connection: Connection, module: str) -> list[dict[str, Any]]:
-    """Describe how long each role took from the hop before to its own, and all of them, in seconds."""
+def _hops(connection: Connection, module: str) -> list[Row[Any]]:
+    """Return the hops of a module's submissions, those of one after another."""
     columns = history.c
+    hops = select(columns.submission, columns.role, columns.status, columns.who, columns.at)
+    hops = hops.join(submissions, submissions.c.id == columns.submission)
     of_module = submissions.c.module == text(module, 200)
-    hops = select(columns.submission, columns.status, columns.at).join(
-        submissions, submissions.c.id == columns.submission
-    )
+    return [*connection.execute(hops.where(of_module).order_by(columns.submission, columns.step))]
+
+
+def _work(
+    rows: Sequence[Submission], hops: Sequence[Row[Any]], requests: Sequence[Request], now: datetime
+) -> list[dict[str, Any]]:
+    """Describe what waits for whom, the longest first, and what each person has decided.
+
+    A submission that comes to a role again waits for the person who decided there before; others wait for anybody of
+    the role. A request for another look waits for the demonstrator who gave the mark.
+    """
+    before: dict[tuple[str, str], str] = {}
+    work: dict[tuple[str, str | None], _Work] = defaultdict(_Work)
+    for hop in hops:
+        if hop.status in _GIVEN.get(hop.role, ()) and hop.who != BY_ITSELF:
+            before[hop.submission, hop.role] = hop.who
+            person = work[hop.role, hop.who]
+            person.decided, person.last_at = person.decided + 1, max(person.last_at or "", hop.at)
+    for row in rows:
+        if (role := _TAKES.get(row.status)) is not None:
+            work[role, before.get((row.id, role))].wait(row.updated_at)
+    for request in requests:
+        work["demonstrator", before.get((request.submission, "demonstrator"))].ask(request.asked_at)
+    found = sorted(work.items(), key=lambda one: (one[1].since or "~", one[0][0], one[0][1] or ""))
+    return [{"role": role, "who": who, **one.as_dict(now)} for (role, who), one in found]
+
+
+@dataclass(slots=True)
+class _Work:
+    """What waits for a person, or for anybody of a role. since: when the first of it came."""
+
+    waiting: int = 0
+    requests: int = 0
+    since: str | None = None
+    decided: int = 0
+    last_at: str | None = None
+
+    def wait(self, at: str) -> None:
+        self.waiting += 1
+        self.since = min(self.since or at, at)
+
+    def ask(self, at: str) -> None:
+        self.requests += 1
+        self.since = min(self.since or at, at)
+
+    def as_dict(self, now: datetime) -> dict[str, Any]:
+        seconds = None if self.since is None else max((now - datetime.fromisoformat(self.since)).total_seconds(), 0.0)
+        return {
+            "waiting": self.waiting,
+            "requests": self.requests,
+            "seconds": seconds,
+            "decided": self.decided,
+            "last_at": self.last_at,
+        }
+
+
+def _stages(hops: Sequence[Row[Any]]) -> list[dict[str, Any]]:
+    """Describe how long each role took from the hop before to its own, and all of them, in seconds."""
     took: dict[str, list[float]] = defaultdict(list)
     last, begun = ("", "", 0.0), 0.0
-    for identity, status, at in connection.execute(hops.where(of_module).order_by(columns.submission, columns.step)):
-        moment = datetime.fromisoformat(at).timestamp()
+    for hop in hops:
+        identity, status = hop.submission, hop.status
+        moment = datetime.fromisoformat(hop.at).timestamp()
         if identity != last[0]:
             begun = moment
         elif (name := _STAGES.get((last[1], status))) is not None:

@@ -1,6 +1,6 @@
-// Statistics of a module: marks, how long each role takes, who waits longest.
+// Statistics of a module: marks, how long each role takes, what waits for whom, who waits longest.
 import { Component, html } from "../../static/html.js";
-import { ask, duration, query } from "./api.js";
+import { ask, duration, query, time } from "./api.js";
 import { plain, visible } from "./text.js";
 
 const percent = (share) => (share === null ? "–" : `${Math.round(share * 100)} %`);
@@ -63,6 +63,15 @@ export class Stats extends Component {
           <tbody>${found.stages.map((one) => html`<tr key=${one.stage}><td data-label="Role">${ROLES[one.stage] ?? one.stage}</td>
             <td data-label="Times">${one.number}</td><td data-label="Median">${seconds(one.p50)}</td>
             <td data-label="95 % within">${seconds(one.p95)}</td></tr>`)}</tbody></table></div>
+        <h3>Open work</h3>
+        <p>What comes to a role again waits for the person who decided before, and a request for the demonstrator who gave the mark.</p>
+        ${found.work.length === 0 ? html`<p class="nothing">Nothing waits, and nobody has decided.</p>` : html`<div class="scroll"><table class="rows work">
+          <thead><tr><th>Role</th><th>Who</th><th>Submissions</th><th>Requests</th><th>Since</th><th>Decided</th><th>Last</th></tr></thead>
+          <tbody>${found.work.map((one) => html`<tr key=${`${one.role} ${one.who}`}>
+            <td data-label="Role">${one.role}</td><td data-label="Who">${one.who === null ? "anybody" : visible(one.who)}</td>
+            <td data-label="Submissions">${one.waiting}</td><td data-label="Requests">${one.requests}</td>
+            <td data-label="Since">${seconds(one.seconds)}</td><td data-label="Decided">${one.decided}</td>
+            <td data-label="Last">${one.last_at ? time(one.last_at) : "–"}</td></tr>`)}</tbody></table></div>`}
         <h3>Who waits longest</h3>
         ${found.waiting.length === 0 ? html`<p class="nothing">Nobody waits.</p>` : html`<div class="scroll"><table class="rows">
           <thead><tr><th>Student</th><th>Status</th><th>Waits for</th><th>Since</th></tr></thead>
