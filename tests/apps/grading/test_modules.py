@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rabbitry.apps.grading.modules import UNDO, Course, load_course
+from rabbitry.apps.grading.modules import PER_HOUR, UNDO, Course, load_course
 from rabbitry.exceptions import UsageError
 
 
@@ -12,7 +12,7 @@ def test_without_a_file_the_original_modules_are_configured(monkeypatch: pytest.
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.delenv("RABBITRY_GRADING", raising=False)
     course = load_course()
-    assert course == Course(undo=UNDO)
+    assert course == Course(undo=UNDO, per_hour=PER_HOUR)
     module = course.module("cloud_computing")
     assert (module.key, module.queue) == ("demonstrator_cc", "correction_queue_cc")
     assert course.module("data_mining").key == "demonstrator_dm"
@@ -39,6 +39,7 @@ def test_a_file_adds_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         ("largest_submission = true", "number of bytes"),
         ("largest_submission = 0", "number of bytes"),
         ("largest_total = 0", "largest_total is 0, which is not a number of bytes"),
+        ("submissions_per_hour = -1", "submissions_per_hour is -1, which is not a number of submissions"),
         ('status_logins = "office"', "status_logins is 'office', which is no list of the broker's logins"),
         ("status_logins = [7]", r"status_logins is \[7\], which is no list of the broker's logins"),
         ('[modules.x]\nshort = "x"\nstarter = "x.py"', "no list of files and folders"),

@@ -390,10 +390,14 @@ class Room(TypedDict):
 
 
 class Statistics(TypedDict):
-    """The statistics of a module. waiting: those that wait longest. work: what waits for whom, the longest first."""
+    """The statistics of a module. declined: submissions that were too large or too many.
+
+    waiting: those that wait longest. work: what waits for whom, the longest first.
+    """
 
     module: str
     submissions: int
+    declined: int
     students: int
     marks: Marks
     stages: list[Stage]

@@ -46,6 +46,8 @@ COVERED: Final = (
 HASH: Final = "sha256"
 """The key in the first hop of a History for the SHA-256 of the file as it was handed in."""
 
+DECLINED: Final = "declined"
+"""The status of a submission that is too large, or one too many: no role handles it further."""
 BY_ITSELF: Final = "automatic"
 """Recorded as the decider if no person decided."""
 LONGEST_NAME: Final = 200

@@ -10,6 +10,7 @@ largest_submission = 1000000                # bytes; must come before the tables
 largest_total = 50000000000                 # bytes of all kept files, compressed
 undo = 10                                   # seconds in which people can take a decision back; default: 5
 student_number = "s?[0-9]{7}"               # a regular expression; default: 1 to 18 digits
+submissions_per_hour = 100                 # of a student in a module; default: 100; 0: any number
 status_logins = ["office"]                  # logins of the broker that may ask for any submission's status
 """
 
@@ -37,6 +38,8 @@ LARGEST_SUBMISSION: Final = 10_000_000
 _SHORT: Final = re.compile(r"[a-z0-9_-]{1,32}")
 LARGEST_TOTAL: Final = 100_000_000_000
 """The default limit of all kept files in a folder, in bytes."""
+PER_HOUR: Final = 100
+"""Submissions of a student in a module within an hour, unless the configuration has another number."""
 UNDO: Final = 5.0
 """Seconds in which a decision can be taken back, unless the configuration has others."""
 _LONGEST_UNDO: Final = 3600
@@ -49,6 +52,7 @@ _KEYS: Final = (
     "signatures",
     "undo",
     "status_logins",
+    "submissions_per_hour",
 )
 _MODULE_KEYS: Final = ("short", "scheme", "rubric", "starter")
 VARIABLE: Final = "RABBITRY_GRADING"
@@ -93,6 +97,7 @@ class Course:
     student_number: a regular expression for students' numbers; None for digits. signatures: the roles' public keys;
     None if nobody signs. undo: the seconds in which a person's decision can be taken back at least. status_logins: the
     broker's logins that may ask for the status of any submission; None lets everybody ask who reaches the queue.
+    per_hour: the submissions of a student in a module that are taken within an hour; None for any number.
     """
 
     modules: dict[str, Module] = field(default_factory=_originals)
@@ -103,6 +108,7 @@ class Course:
     signatures: Signatures | None = None
     undo: float = 0.0
     status_logins: tuple[str, ...] | None = None
+    per_hour: int | None = None
 
     def module(self, name: str) -> Module:
         """Return a module. Raises UsageError, which lists the known modules."""
@@ -128,7 +134,7 @@ def load_course(path: Path | None = None) -> Course:
         data = decode_toml(file.read_bytes())
     except FileNotFoundError as error:
         if named is None:
-            return Course(undo=UNDO)
+            return Course(undo=UNDO, per_hour=PER_HOUR)
         raise UsageError(f"{file}: no such file") from error
     except (OSError, Undecodable) as error:
         raise UsageError(f"{file}: {reason(error)}") from error
@@ -147,6 +153,7 @@ def _course(data: dict[str, Any], file: Path) -> Course:
         raise UsageError(f"{file}: weak_sandbox is {weak!r}, which is neither true nor false")
     number = _student_number(data.get("student_number"), file)
     undo = _seconds(data.get("undo", UNDO), file)
+    per_hour = _per_hour(data.get("submissions_per_hour", PER_HOUR), file)
     logins = _logins(data.get("status_logins"), file)
     tables = data.get("modules")
     where = f"{file}: [signatures]"
@@ -160,6 +167,7 @@ def _course(data: dict[str, Any], file: Path) -> Course:
             signatures=found,
             undo=undo,
             status_logins=logins,
+            per_hour=per_hour,
         )
     if not isinstance(tables, dict) or not tables:
         raise UsageError(f"{file}: modules must be tables, [modules.NAME]")
@@ -169,7 +177,7 @@ def _course(data: dict[str, Any], file: Path) -> Course:
         if shorts.count(module.short) > 1:
             raise UsageError(f"{file}: two modules have the short name {module.short!r}")
     signatures = signatures_of(data.get("signatures"), list(modules), where)
-    return Course(modules, largest, weak, number, total, signatures, undo, logins)
+    return Course(modules, largest, weak, number, total, signatures, undo, logins, per_hour)
 
 
 def _bytes(value: object, name: str, file: Path) -> int:
@@ -182,6 +190,12 @@ def _seconds(value: object, file: Path) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LONGEST_UNDO:
         raise UsageError(f"{file}: undo is {value!r}: write 0 to {_LONGEST_UNDO} seconds")
     return float(value)
+
+
+def _per_hour(value: object, file: Path) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise UsageError(f"{file}: submissions_per_hour is {value!r}, which is not a number of submissions")
+    return value or None
 
 
 def _logins(value: object, file: Path) -> tuple[str, ...] | None:

@@ -87,6 +87,8 @@ async def run(
         await asyncio.gather(ready, *waiting, return_exceptions=True)
     for name, number in sorted(role_set.left_alone.items()):
         _logger.info("%s: %s of others left alone", name, counted(number, "message"))
+    for name, number in sorted(role_set.declined.items()):
+        _logger.info("%s: %s declined", name, counted(number, "submission"))
     return is_done
 
 

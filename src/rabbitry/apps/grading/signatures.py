@@ -36,7 +36,7 @@ _CONTEXT: Final = "rabbitry grading hop 1"
 _ANSWER: Final = "rabbitry grading answer 1"
 """Signed with each answer to a request for another look."""
 _GIVES: Final = {
-    "demonstrator": ("corrected", "upheld", "refused"),
+    "demonstrator": ("corrected", "declined", "upheld", "refused"),
     "assistant": ("validated", "submitted", "upheld", "refused"),
     "coordinator": ("confirmed", "submitted"),
 }

@@ -19,7 +19,8 @@ from rabbitry.apps.grading.answering import QUEUE as ANSWERS_QUEUE
 from rabbitry.apps.grading.answering import Answer
 from rabbitry.apps.grading.answering import Reply as AnswerReply
 from rabbitry.apps.grading.answering import record as record_answer
-from rabbitry.apps.grading.message import ANSWER, BY_ITSELF, SOLUTION, Assignment, Decision, Progress
+from rabbitry.apps.grading.floods import Floods
+from rabbitry.apps.grading.message import ANSWER, BY_ITSELF, DECLINED, SOLUTION, Assignment, Decision, Progress
 from rabbitry.apps.grading.modules import Course, Module
 from rabbitry.apps.grading.receiving import is_sealed, receive
 from rabbitry.apps.grading.requesting import KEY as REQUESTS_KEY
@@ -56,6 +57,9 @@ if TYPE_CHECKING:
 APP: Final = "grading"
 STATUS_QUEUE: Final = f"{APP}.status"
 """The queue of queries about submissions, which coordinators answer from the records."""
+
+_DECLINED_AT: Final = 2
+"""The step of a report that a submission was declined: the role that did it was the first."""
 
 _logger = logging.getLogger(__name__)
 
@@ -111,6 +115,7 @@ class RoleSet:
     run, and its submissions wait. left_alone: how many messages of others each stage saw. found_type: returns the
     exchange's type on the broker, where another program may have declared it first. files: where a coordinator keeps
     the files. turns: shares the markings at the same time among the students. signer: signs what the roles publish.
+    declined: how many submissions each stage did not take. floods: the students' submissions within an hour.
     """
 
     wiring: Wiring
@@ -122,6 +127,12 @@ class RoleSet:
     files: Files | None = None
     signer: Signer | None = None
     turns: Turns = field(default_factory=lambda: Turns(os.cpu_count() or 1))
+    declined: Counter[str] = field(default_factory=Counter)
+    floods: Floods = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin to count the submissions of each student."""
+        self.floods = Floods(self.wiring.course.per_hour)
 
     @property
     def is_broadcast(self) -> bool:
@@ -205,30 +216,29 @@ class RoleSet:
     # -- handling --------------------------------------------------------------------------------------
 
     def _handler(self, spec: RoleSpec, role: Role, *, marks: bool) -> Callable[..., Awaitable[Products]]:
-        async def to_inbox(fields: dict[str, Any], message: Message) -> Products:
-            with _telling_of_refusals(spec):
-                return await self._to_inbox(spec, role, fields, message)
-
-        async def confirmed(fields: dict[str, Any], message: Message) -> Products:
-            with _telling_of_refusals(spec):
-                return await self._confirm(spec, role, fields, message)
-
-        async def passed_on(fields: dict[str, Any], message: Message) -> Products:
-            with _telling_of_refusals(spec):
-                return self._pass_on(spec, role, fields, message)
-
-        async def marked(fields: dict[str, Any], message: Message) -> Products:
-            with _telling_of_refusals(spec):
-                return await self._mark(spec, role, fields, message)
-
         if spec.person:
-            return to_inbox
-        if role.name == "coordinator":
-            return confirmed
-        return marked if marks else passed_on
+            work = self._to_inbox
+        elif role.name == "coordinator":
+            work = self._confirm
+        else:
+            work = self._mark if marks else self._pass_on
+
+        async def handled(fields: dict[str, Any], message: Message) -> Products:
+            with _telling_of_refusals(spec):
+                try:
+                    return await work(spec, role, fields, message)
+                except _Declined as error:
+                    return self._declined(spec, role, error)
+
+        return handled
 
     def _take(self, spec: RoleSpec, role: Role, fields: dict[str, Any], message: Message) -> Assignment | None:
-        """Return the assignment if it is for this role; None to ignore it. Raises Reject."""
+        """Return the assignment if it is for this role; None to ignore it.
+
+        Raises:
+            Reject: It can't be handled.
+            _Declined: It is too large, or one too many.
+        """
         status = fields.get("status")
         if self.is_broadcast:
             if status != role.takes or not self._is_for(spec, fields.get("Module")):
@@ -242,7 +252,23 @@ class RoleSet:
         if finding.doubt is not None:
             _logger.warning("%s: %s is not signed by a role that may: %s", spec.name, assignment, finding.doubt)
         _logger.debug("%s: received %s", spec.name, assignment)
+        if _is_first(role, assignment) and (why := self._refusal(assignment)) is not None:
+            raise _Declined(assignment, why)
         return assignment
+
+    def _refusal(self, assignment: Assignment) -> str | None:
+        """Return why a new submission is not taken; None if it is."""
+        data, most = assignment.file(), self.wiring.course.largest_submission
+        if data is not None and len(data) > most:
+            return f"the file is too large: it has {counted(len(data), 'byte')}, and at most {most} are taken"
+        return self.floods.refusal(assignment.student, assignment.module, assignment.id)
+
+    def _declined(self, spec: RoleSpec, role: Role, error: _Declined) -> Products:
+        """Return the report of a submission that is not taken: it goes to nobody else, and its file is not kept."""
+        moved = error.assignment.moved(DECLINED, role.name, Decision(BY_ITSELF, remark=error.why))
+        self.declined[spec.name] += 1
+        _logger.warning("%s: %s: %s", spec.name, moved, error.why)
+        return [self._sign(Progress.of(moved))]
 
     def _finding(self, assignment: Assignment) -> Finding:
         """Return what the signature of the last hop is worth. Raises Reject if the course's policy refuses it."""
@@ -259,7 +285,7 @@ class RoleSet:
             return module == spec.module.name
         return module not in [other.module.name for other in self.specs if other.module is not None]
 
-    def _pass_on(self, spec: RoleSpec, role: Role, fields: dict[str, Any], message: Message) -> Products:
+    async def _pass_on(self, spec: RoleSpec, role: Role, fields: dict[str, Any], message: Message) -> Products:
         assignment = self._take(spec, role, fields, message)
         return [] if assignment is None else self._decided(spec, role, assignment, None)
 
@@ -324,9 +350,11 @@ class RoleSet:
 
         if fields.get("status") == CONFIRMED:
             raise Reject("only the coordinator that keeps these records can confirm a submission")
-        if fields.get("status") not in [role.takes for role in ROLES.values()]:
+        if fields.get("status") not in [DECLINED, *(role.takes for role in ROLES.values())]:
             raise Reject(f"unknown status {str(fields.get('status'))[:60]!r}")
         assignment = Progress.received(fields, message)
+        if assignment.status == DECLINED and assignment.step != _DECLINED_AT:
+            raise Reject("only a submission that no role has handled can be declined")
         finding = self._finding(assignment)
         kept = None
         if SOLUTION in assignment or ANSWER in assignment:
@@ -361,6 +389,15 @@ class RoleSet:
     def _db(self) -> Database:
         assert self.database is not None, "a role that stores something needs a database"  # noqa: S101 # narrows
         return self.database
+
+
+class _Declined(Exception):
+    """A submission that is not taken, and why."""
+
+    def __init__(self, assignment: Assignment, why: str) -> None:
+        super().__init__(why)
+        self.assignment = assignment
+        self.why = why
 
 
 def _is_first(role: Role, assignment: Assignment) -> bool:

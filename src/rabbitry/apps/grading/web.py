@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
@@ -22,6 +22,7 @@ from rabbitry.apps.api import answers, json_response, route_class
 from rabbitry.apps.exceptions import NoRecords
 from rabbitry.apps.grading.answers import Decided, Described, Inbox, Opened, Overview, Statistics, Submitted
 from rabbitry.apps.grading.comments import LineComment
+from rabbitry.apps.grading.floods import HOUR, too_many
 from rabbitry.apps.grading.message import LONGEST_NAME, Decision, number
 from rabbitry.apps.grading.modules import Course, Module, load_course
 from rabbitry.apps.grading.people import COORDINATOR, EVERYBODY, STAFF, STUDENT, Person, person_of
@@ -253,21 +254,32 @@ class Pages:
         """Submit a file; answer with its id once the broker has confirmed it. A student need not name their number."""
         known, person = await self._known(), person_of(user_of(request))
         who, wanted = student_number(person.number(student.strip()), known), known.module(module)
-        await self._check_deadlines(str(who), wanted)
+        await self._check_attempt(str(who), wanted)
         data = checked(await file.read(known.largest_submission + 1), "the file", known)
         identity = await self._hand_in(partial(_submit, who, wanted, data, file.filename or "solution", person.name))
         return json_response({"id": identity})
 
-    async def _check_deadlines(self, student: str, module: Module) -> None:
-        """Raise UsageError if an attempt now could not count: here this machine's clock is that of the first taker."""
+    async def _check_attempt(self, student: str, module: Module) -> None:
+        """Raise UsageError if an attempt now could not count, or is one too many.
+
+        Here this machine's clock is that of the first taker.
+        """
         from rabbitry.apps.grading.records import judging
 
+        most, now = (await self._known()).per_hour, datetime.now(UTC)
+        if most is not None:
+            since = (now - timedelta(seconds=HOUR)).isoformat(timespec="microseconds")
+            work = partial(judging.taken_since, student=student, module=module.name, since=since)
+            taken: list[str] = await self._read(work, [])
+            if len(taken) >= most:
+                seconds = HOUR - (now - datetime.fromisoformat(taken[-most])).total_seconds()
+                raise UsageError(too_many(student, module.name, most, seconds))
         rules = module.deadlines
         if rules is None:
             return
         nothing: list[Attempt] = []
         before = await self._read(partial(judging.attempts_of, student=student, module=module.name), nothing)
-        refused = rules.refusal(student, before, datetime.now(UTC))
+        refused = rules.refusal(student, before, now)
         if refused is not None:
             raise UsageError(f"module {module.name!r} takes no submission of student {student} now: it is {refused}")
 

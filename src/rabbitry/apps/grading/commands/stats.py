@@ -69,7 +69,8 @@ def _print_files(records: Database, url: str, total: int) -> None:
 def _print(found: dict[str, Any]) -> None:
     marks = found["marks"]
     handed_in = f"{counted(found['submissions'], 'submission')} of {counted(found['students'], 'student')}"
-    print(one_line(f"{found['module']}: {handed_in}"))
+    declined = f", {found['declined']} of them declined" if found["declined"] else ""
+    print(one_line(f"{found['module']}: {handed_in}{declined}"))
     if marks["mean"] is not None:
         print(
             f"  marks: {marks['given']}, mean {marks['mean']:.0%}, median {marks['median']:.0%}, "

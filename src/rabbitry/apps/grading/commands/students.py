@@ -160,6 +160,7 @@ def status(
 
 async def _watch_status(id: str, ask: Ask, url: str, *, as_json: bool) -> int:
     """Print each change of a submission until it is confirmed, and the role it waits for if that role does not run."""
+    from rabbitry.apps.grading.message import DECLINED
     from rabbitry.apps.grading.modules import load_course
     from rabbitry.apps.grading.waiting import missing_role
 
@@ -185,6 +186,8 @@ async def _watch_status(id: str, ask: Ask, url: str, *, as_json: bool) -> int:
                 look_at = clock()
             if found["status"] == "confirmed":
                 return ExitCode.DONE
+            if found["status"] == DECLINED:
+                return ExitCode.FAILED
             if clock() >= look_at:
                 said = await missing_role(url, found, course) or ""
                 if said != missing and said:

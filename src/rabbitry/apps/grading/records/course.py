@@ -31,6 +31,7 @@ from rabbitry._ids import NoSuchID, pick
 from rabbitry.apps.grading.comments import LineComment, as_sent, comments_of
 from rabbitry.apps.grading.files import Kept
 from rabbitry.apps.grading.message import (
+    DECLINED,
     FEEDBACK,
     LONGEST_TEXT,
     MARK,
@@ -409,7 +410,8 @@ def counts(connection: Connection, wanted: Filter = _ALL) -> dict[str, int]:
 
 def _with_attempts(condition: ColumnElement[bool] | None, *columns: ColumnElement[Any]) -> Select[Any]:
     """Number each student's submissions in a module by time of submission."""
-    within = [submissions.c.student, submissions.c.module]
+    # What was declined is no attempt: it is numbered apart.
+    within = [submissions.c.student, submissions.c.module, submissions.c.status == DECLINED]
     order = [submissions.c.submitted_at, submissions.c.id]
     attempt = func.row_number().over(partition_by=within, order_by=order).label("attempt")
     attempts = func.count().over(partition_by=within).label("attempts")
@@ -419,8 +421,8 @@ def _with_attempts(condition: ColumnElement[bool] | None, *columns: ColumnElemen
 
 def _submission(row: Row[Any], attempt: int, attempts: int) -> Submission:
     return Submission(
-        row.id, row.student, row.module, attempt, attempt == attempts, row.name, row.status, row.mark,
-        row.out_of, row.feedback, row.submitted_at, row.updated_at, row.sha256, row.size,
+        row.id, row.student, row.module, attempt, attempt == attempts and row.status != DECLINED, row.name,
+        row.status, row.mark, row.out_of, row.feedback, row.submitted_at, row.updated_at, row.sha256, row.size,
     )  # fmt: skip
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
 from rabbitry.apps.grading.deadlines import Attempt, Deadlines, Judged
-from rabbitry.apps.grading.message import FINAL_MARK, LATE, PENALTY, SUBMITTED_AT, TIMING, Assignment
+from rabbitry.apps.grading.message import DECLINED, FINAL_MARK, LATE, PENALTY, SUBMITTED_AT, TIMING, Assignment
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import course as course_records
 from rabbitry.apps.grading.records.course import CONFIRMED, FEW, Submission
 from rabbitry.apps.grading.records.schema import submissions, text
+
+_NO_ATTEMPT: Final = Judged(None, 0.0, 0.0, None, counts=False)
+"""The judgement of a submission that was declined."""
 
 
 def judged(connection: Connection, rows: Sequence[Submission], course: Course) -> dict[str, Judged]:
@@ -26,6 +29,7 @@ def judged(connection: Connection, rows: Sequence[Submission], course: Course) -
             found[row.id] = Judged(None, 0.0, 0.0, row.mark, row.latest)
         else:
             pairs[row.student, row.module] = known.deadlines
+    found |= {row.id: _NO_ATTEMPT for row in rows if row.status == DECLINED}
     wanted = {row.id for row in rows} - found.keys()
     for first in range(0, len(pairs), FEW):
         for (student, module), attempts in _attempts(connection, [*pairs][first : first + FEW]).items():
@@ -66,6 +70,14 @@ def with_judgement(connection: Connection, assignment: Assignment, course: Cours
     return told
 
 
+def taken_since(connection: Connection, student: str, module: str, since: str) -> list[str]:
+    """Return when a student's submissions in a module were taken since a time, the first one first."""
+    columns = submissions.c
+    mine = columns.student == text(student, 200), columns.module == text(module, 200), columns.status != DECLINED
+    query = select(columns.submitted_at).where(*mine, columns.submitted_at > since).order_by(columns.submitted_at)
+    return [*connection.execute(query).scalars()]
+
+
 def attempts_of(connection: Connection, student: str, module: str) -> list[Attempt]:
     """Return a student's attempts in a module."""
     pair = (text(student, 200), text(module, 200))
@@ -76,7 +88,7 @@ def _attempts(connection: Connection, pairs: Sequence[tuple[str, str]]) -> dict[
     columns = submissions.c
     query = select(
         columns.student, columns.module, columns.id, columns.submitted_at, columns.mark, columns.out_of, columns.status
-    ).where(course_records.of_students(pairs))
+    ).where(course_records.of_students(pairs), columns.status != DECLINED)
     found: dict[tuple[str, str], list[Attempt]] = defaultdict(list)
     for row in connection.execute(query):
         attempt = Attempt(row.id, row.submitted_at, row.mark, row.out_of, row.status == CONFIRMED)

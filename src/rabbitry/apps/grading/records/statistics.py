@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, select
 
-from rabbitry.apps.grading.message import BY_ITSELF
+from rabbitry.apps.grading.message import BY_ITSELF, DECLINED
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records.course import CONFIRMED, Filter, Submission, submissions_of
 from rabbitry.apps.grading.records.judging import judged
@@ -44,11 +44,14 @@ def statistics_of(connection: Connection, module: str, course: Course) -> dict[s
     known = judged(connection, rows, course)
     counting = [row for row in rows if known[row.id].counts]
     given = [(mark, row.out_of) for row in counting if (mark := known[row.id].final_mark) is not None]
-    open_ = sorted((row for row in rows if row.status != CONFIRMED), key=lambda row: (row.updated_at, row.id))
+    open_ = sorted(
+        (row for row in rows if row.status not in (CONFIRMED, DECLINED)), key=lambda row: (row.updated_at, row.id)
+    )
     now, hops = datetime.now(UTC), _hops(connection, module)
     return {
         "module": module,
         "submissions": len(rows),
+        "declined": sum(row.status == DECLINED for row in rows),
         "students": len({row.student for row in rows}),
         "marks": _marks(given) | {"without": len(counting) - len(given)},
         "stages": _stages(hops),

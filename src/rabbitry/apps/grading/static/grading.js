@@ -15,6 +15,7 @@ import { Stats } from "./stats.js";
 import { plain, visible } from "./text.js";
 
 const STATUSES = ["submitted", "corrected", "validated", "confirmed"];
+const DECLINED = "declined"; // too large, or one too many
 const ROLES = [
   { name: "demonstrator", title: "Demonstrator" },
   { name: "assistant", title: "Assistant" },
@@ -111,6 +112,8 @@ class Course extends Component {
 function Pipeline({ overview }) {
   return html`<ol class="pipeline">
     ${STATUSES.map((status) => html`<li data-status=${status}><b>${overview.statuses[status] ?? 0}</b> ${status}</li>`)}
+    ${overview.statuses[DECLINED] > 0 && html`<li data-status=${DECLINED} title="Too large, or too many of one student within an hour.">
+      <b>${overview.statuses[DECLINED]}</b> ${DECLINED}</li>`}
     ${overview.outbox > 0 && html`<li class="outbox" title="Decided here; a role that runs with --person publishes it.">
       <b>${overview.outbox}</b> to be sent</li>`}
   </ol>`;
@@ -121,7 +124,7 @@ function Submissions({ overview, filter, show }) {
   const isFiltered = filter.find !== "" || filter.module !== "" || filter.status !== "";
   return html`<section class="panel">
     <div class="bar-top"><h2>Submissions</h2>
-      <${Filter} ...${filter} modules=${overview.modules} statuses=${STATUSES} onChange=${show} /></div>
+      <${Filter} ...${filter} modules=${overview.modules} statuses=${[...STATUSES, DECLINED]} onChange=${show} /></div>
     ${found.length === 0 && html`<p class="nothing">${isFiltered ? "No matches." : "No submissions are recorded yet."}</p>`}
     ${found.length > 0 && html`<div class="scroll"><table class="rows">
       <thead><tr><th>Student</th><th>Module</th><th>Attempt</th><th>Status</th><th>Mark</th><th>Changed</th></tr></thead>
@@ -140,7 +143,7 @@ function Submissions({ overview, filter, show }) {
 
 // Props: of (a submission).
 function Uncounted({ of }) {
-  return of.counts ? null : html` <span class="tag">${of.timing ? "does not count" : "superseded"}</span>`;
+  return of.counts || of.status === DECLINED ? null : html` <span class="tag">${of.timing ? "does not count" : "superseded"}</span>`;
 }
 
 // What a deadline makes of a submission. Props: of (a submission).

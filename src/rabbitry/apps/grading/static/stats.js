@@ -54,7 +54,7 @@ export class Stats extends Component {
           ${modules.map((name) => html`<option value=${name}>${plain(name)}</option>`)}</select></label></div></div>
       ${error && html`<p class="notice bad" role="alert">${visible(error)}</p>`}
       ${found === null && !error && html`<p class="nothing">Nothing is recorded yet.</p>`}
-      ${found && html`<p>${found.submissions} submissions of ${found.students} students.${room?.used != null && html` The kept files of
+      ${found && html`<p>${found.submissions} submissions of ${found.students} students${found.declined > 0 && `, ${found.declined} of them declined`}.${room?.used != null && html` The kept files of
           all modules take <b>${(room.used / room.total).toLocaleString([], { style: "percent", maximumFractionDigits: 1 })}</b> of the room for them.`}</p>
         ${this.marks(found.marks)}
         <h3>How long each role takes</h3>
