@@ -54,7 +54,8 @@ async def test_few_messages_and_a_full_transaction_are_applied_at_once(
 async def test_a_busy_keeper_lets_messages_gather(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     keeper = Role(Node("keeper"), database)
     await keep(keeper, 1)
-    monkeypatch.setattr(role, "_LATE", 1e6)  # no tick comes
+    monkeypatch.setattr(role, "_WAITING", 1e6)  # no tick comes
+    monkeypatch.setattr(role, "_LATE", 1e6)
     monkeypatch.setattr(role, "GATHERING", 1e6)
     task = asyncio.create_task(keep(keeper, BUSY))
     await asyncio.wait((task,), timeout=0.05)
@@ -64,6 +65,18 @@ async def test_a_busy_keeper_lets_messages_gather(database: Database, monkeypatc
     assert task.cancelled(), "its messages go back to the broker"
     monkeypatch.setattr(role, "GATHERING", 0.0)
     await keep(keeper, BUSY)
+
+
+async def test_a_busy_keeper_does_not_let_messages_gather_while_more_wait_on_the_broker(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = Role(Node("keeper"), database)
+    await keep(keeper, 1)
+    monkeypatch.setattr(role, "_WAITING", -1.0)
+    monkeypatch.setattr(role, "_LATE", 1e6)
+    monkeypatch.setattr(role, "GATHERING", 1e6)
+    async with asyncio.timeout(60):
+        await keep(keeper, BUSY)
 
 
 async def test_documents_that_crowd_in_wait_in_the_backlog_and_commands_do_not(
@@ -152,6 +165,8 @@ def test_the_most_that_an_encoded_document_costs_follows_its_links_and_its_text(
         return most_of(msgspec.json.encode(Document("http://a.test/", 1.0, "p1", text=text, links=found)))
 
     assert 5_000 <= cost(5_000, "") < 1.2 * 5_000
+    other = b'{"url": "http://a.test/", "links": [' + b", ".join([b'["http://a.test/x"]'] * 5_000) + b"]}"
+    assert most_of(other) >= 5_000, "another program's encoding"
     assert cost(150, '["quoted"] ' * 4_000) < cost(500, ""), "a text's brackets are no links"
     assert 100 * cost(150, "x" * 44_000) < role._CROWDED, "a batch of ordinary pages is applied at once"
     assert 12 * cost(5_000, "") > role._CROWDED > LIMIT

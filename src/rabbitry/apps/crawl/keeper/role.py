@@ -33,6 +33,9 @@ BUSY: Final = 16
 GATHERING: Final = 0.25
 """Seconds of that delay, from the end of the previous transaction. Commits, index merges and crawlers' wake-ups cost
 the same for few pages as for many: a page of links takes a quarter less CPU in all roles (`make bench-crawl`)."""
+_WAITING: Final = 0.5
+"""Seconds without a tick after which more messages wait on the broker than this batch could take: it is not delayed.
+Batches of long documents are never full, and with a delay for each a keeper would fall behind while it sleeps."""
 _DECODED: Final = 4_000_000
 """Bytes of JSON decoded at once."""
 _CROWDED: Final = 40_000
@@ -111,9 +114,10 @@ class Role:
         documents = sum(
             most_of(body) for body, it in zip(bodies, messages, strict=True) if it.type == Document.__name__
         )
-        is_late = self._is_late(messages)
+        seconds = self._seconds_without_tick(messages)
+        is_late = seconds > _LATE
         is_crowded = documents >= _CROWDED or (is_late and documents > 0)
-        is_urgent = is_crowded or is_late or any(message.reply_to for message in messages)
+        is_urgent = is_crowded or seconds > _WAITING or any(message.reply_to for message in messages)
         if not is_urgent and BUSY <= sum(message.type != COMMAND for message in messages) < AT_ONCE:
             # A full batch is not delayed: the delay limits the rate of transactions, not that of messages.
             await asyncio.sleep(self._applied_at + GATHERING - time.monotonic())
@@ -142,12 +146,12 @@ class Role:
         self._applied_at = time.monotonic()
         return [Outgoing(one, key=names.BATCH_KEY) for part in decided for one in part.batches]
 
-    def _is_late(self, messages: Sequence[Message]) -> bool:
-        """Note whether a tick came; return whether none has come for so long that the keeper is behind."""
+    def _seconds_without_tick(self, messages: Sequence[Message]) -> float:
+        """Note whether a tick came; return how long none has come. If it is long, the keeper is behind."""
         now = time.monotonic()
         if self._ticked_at is None or any(one.type == COMMAND and not one.reply_to for one in messages):
             self._ticked_at = now
-        return now - self._ticked_at > _LATE
+        return now - self._ticked_at
 
     async def _one_by_one(
         self, inputs: Sequence[Input], places: Sequence[int], batch: Batch, messages: list[Message], *, is_late: bool
