@@ -242,9 +242,10 @@ def _mapped(zoo: Zoo) -> None:
 
 def _nasty(zoo: Zoo) -> None:
     no_name = f"http://{'x' * 64}.example/"  # a label has 63 characters at most, so no name server is asked
-    front = page("front", [no_name, "/" + "x" * 100_000], words("nasty links"))
+    blocked = "http://127.0.0.1:25/"  # the port of mail servers
+    front = page("front", [no_name, blocked, "/" + "x" * 100_000], words("nasty links"))
     zoo.add(routes({"/": front}), {"/": "document"})
-    zoo.elsewhere[no_name] = {"no-such-host"}
+    zoo.elsewhere |= {no_name: {"no-such-host"}, blocked: {"bad-address"}}
     for slow in (pages.drop(), Answer(never=True)):
         zoo.slow.add(zoo.add(pages.with_robots(routes({"/": slow}), Answer(status=404)), {"/": "too-slow"}))
     entry = b"<url><loc>http://127.0.0.1/</loc></url>\n"

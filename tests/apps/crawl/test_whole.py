@@ -121,7 +121,7 @@ def test_bad_input_is_counted(crawled: Crawled) -> None:
     for outcome in (
         *("document", "sitemap", "redirect", "disallowed", "private", "not-text", "client-error", "server-error"),
         *("bad-answer", "header-too-large", "bad-scheme", "no-such-host", "no-connection", "too-long", "too-large"),
-        *("bomb", "broken-encoding", "too-slow", "slow-down", "unreadable"),
+        *("bad-address", "bomb", "broken-encoding", "too-slow", "slow-down", "unreadable"),
     ):
         assert counted.get(outcome, 0) > 0, (outcome, counted)
 

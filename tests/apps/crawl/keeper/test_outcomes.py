@@ -64,6 +64,20 @@ def test_a_redirect_to_an_unfetchable_target_has_its_outcome(location: str, word
     assert len(last.detail) <= 300
 
 
+@pytest.mark.parametrize("word", ["extractor-died", "unreadable", "bomb", "broken-encoding"])
+def test_a_page_that_no_processor_could_read_is_named_and_counted_and_not_fetched_again(
+    simple: Database, word: str
+) -> None:
+    world = World(simple, lambda url: Answered(problem=word) if url == START else MISSING)
+    world.add(START)
+    world.run()
+    told = simple.read_now(lambda connection: why(connection, START, world.now))
+    assert (told.state, [one.outcome for one in told.decisions]) == ("done", ["queued", "sent", "page", word])
+    counted = simple.read_now(lambda connection: status(connection, world.now))
+    assert (counted.outcomes[word], counted.documents) == (1, 0)
+    assert world.requests()[START] == 1
+
+
 def test_a_server_without_content_is_no_failure(database: Database) -> None:
     world = World(database, lambda url: Answered(outcome="no-content") if url == START else MISSING)
     world.add(START)
