@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 # What runs on Windows and macOS, too: all but crawling and grading.
 PORTABLE := $(wildcard src/rabbitry/*.py src/rabbitry/apps/*.py) \
-	$(addprefix src/rabbitry/,amqp apps/monitor apps/workqueue broker cli flow runtime telemetry testing web)
+	$(addprefix src/rabbitry/,amqp apps/monitor apps/workqueue broker cli flow runtime telemetry testing web) tests/portable
 
 .PHONY: up test check format faults bench bench-client bench-broker bench-fairness bench-flow bench-crawl bench-dashboard bench-grading coverage docs pictures dist lock clean
 

@@ -87,6 +87,10 @@ def _put_doubles() -> None:
 
     msvcrt.__dict__.update(LK_LOCK=1, LK_NBLCK=2, locking=locking)
     sys.modules["msvcrt"] = msvcrt
+    import signal
+
+    system: Any = signal
+    system.SIGBREAK = signal.SIGUSR2
     process: Any = psutil.Process
     process.num_handles = psutil.Process.num_fds
 

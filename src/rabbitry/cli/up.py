@@ -122,6 +122,7 @@ def up(
     Example: rabbitry up --port 0 --web-port 9000
     """
     start_logging(log_level, as_json=log_json)
+    _check_system()
     chosen = wanted(apps, has_broker=broker is not None)
     check_data(data, memory=memory)
     # Beside another `rabbitry up`, which has the usual ports, the next best will do.
@@ -150,6 +151,15 @@ def up(
             return await _run(plan, plan.children(folder), stop)
 
     raise typer.Exit(run_service(service, deadline=30.0))
+
+
+def _check_system() -> None:
+    """Raise UsageError on Windows, whose child processes inherit no sockets as those of POSIX do."""
+    if sys.platform == "win32":
+        raise UsageError(
+            "`rabbitry up` does not run on Windows: start `rabbitry broker`, `rabbitry web` and `rabbitry worker` "
+            "each by itself"
+        )
 
 
 def _folder(data: Path | None, *, plain: bool) -> Path | None:

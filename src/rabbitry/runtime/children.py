@@ -7,10 +7,9 @@ import contextlib
 import logging
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Mapping
-from typing import Final, TypedDict
+from typing import Final
 
 from rabbitry.runtime.backoff import Backoff
 from rabbitry.runtime.output import ExitCode, say
@@ -60,7 +59,6 @@ class Child:
         self._descriptors = descriptors
         self._prints = prints
         self._process: asyncio.subprocess.Process | None = None
-        self._writer: asyncio.StreamWriter | None = None
         self._ending = asyncio.Event()
         self._is_ready = False
         self._error: Report | None = None
@@ -122,12 +120,12 @@ class Child:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=None if self._prints else asyncio.subprocess.DEVNULL,
                     env=os.environ | self._environment | {PARENT: str(theirs.fileno())},
-                    **_handing_over(*self._descriptors, theirs.fileno()),
+                    pass_fds=(*self._descriptors, theirs.fileno()),
+                    start_new_session=True,
                 )
-            reader, writer = await asyncio.open_connection(sock=ours)
-            self._writer = writer
             if self._ending.is_set():  # `end` found no process while this one was being started
-                self._tell(process)
+                process.terminate()
+            reader, writer = await asyncio.open_connection(sock=ours)
             listening = asyncio.create_task(self._listen(reader))
             try:
                 code = await process.wait()
@@ -157,7 +155,7 @@ class Child:
         if process is None or process.returncode is not None:
             return
         with contextlib.suppress(ProcessLookupError):
-            self._tell(process)
+            process.terminate()
         try:
             async with asyncio.timeout(patience):
                 await process.wait()
@@ -166,31 +164,3 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-
-    def _tell(self, process: asyncio.subprocess.Process) -> None:
-        """Ask the child to end: by SIGTERM, or on Windows, which would kill it, as if this process had ended."""
-        if sys.platform == "win32":
-            if self._writer is not None and self._writer.can_write_eof():
-                self._writer.write_eof()
-        else:
-            process.terminate()
-
-
-class _Handing(TypedDict, total=False):
-    """Arguments for starting a process, which differ between the systems."""
-
-    pass_fds: tuple[int, ...]
-    start_new_session: bool
-    startupinfo: object
-    creationflags: int
-
-
-def _handing_over(*sockets: int) -> _Handing:
-    """Return the arguments that start a child which inherits these sockets, and gets no Ctrl-C."""
-    if sys.platform == "win32":
-        for number in sockets:
-            os.set_handle_inheritable(number, True)  # only for this child: others are given a list without them
-        inherited = subprocess.STARTUPINFO(lpAttributeList={"handle_list": list(sockets)})
-        return {"startupinfo": inherited, "creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-    else:
-        return {"pass_fds": sockets, "start_new_session": True}

@@ -461,15 +461,19 @@ def _hold(stack: ExitStack, port: int) -> int:
     """Keep a port of the host, or a free one for 0, until `stack` ends: only who listens on it on purpose gets it.
 
     The socket is bound and never listens, so nobody gets the port by chance while the broker is stopped. The broker's
-    socket has SO_REUSEADDR as well, with which two may be bound to a port as long as only one listens.
+    socket has SO_REUSEADDR as well, with which two may be bound to a port as long as only one listens. On Windows no
+    two may: the port is only looked for.
     """
     holder = stack.enter_context(socket.socket())
-    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sys.platform != "win32":
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         holder.bind((HOST, port))
     except OSError as error:
         raise OSError(error.errno, f"can't listen on {HOST} port {port}: {error.strerror}") from error
     held: int = holder.getsockname()[1]
+    if sys.platform == "win32":
+        holder.close()
     return held
 
 

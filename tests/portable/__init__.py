@@ -1,0 +1,1 @@
+"""Tests that run on each system: Linux, macOS and Windows."""
