@@ -1,7 +1,8 @@
 """The RabbitMQ servers shared by the processes of a test run, since each start takes five seconds of CPU.
 
-A server is a file in a folder of the run, which holds a pickled `RabbitMQ`, and is lent to the process that has locked
-it. The launcher starts the servers, so that they outlive who started them. They end with the run.
+A server is a file in a folder of the run, its note, which holds a pickled `RabbitMQ`, and is lent to the process that
+has locked the file beside it. The launcher starts the servers, so that they outlive who started them. They end with the
+run.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final, NamedTuple
 
 import psutil
 
@@ -25,6 +26,8 @@ from tests.support.waiting import WITHIN, eventually_blocking
 
 _FOLDER: Final = "TESTS_RABBITMQ"
 _FOR_ALL: Final = "for-all"
+_LOCK: Final = ".lock"
+"""A note has its lock in a file of its own, since it is replaced each time."""
 _PLUGINS: Final = ("rabbitmq_consistent_hash_exchange",)
 """Plugins whose exchange types the embedded broker has too."""
 _numbers = itertools.count(1)
@@ -39,90 +42,111 @@ class Servers:
 
     def close(self) -> None:
         """End all of them."""
-        for path in Path(self._folder.name).iterdir():
-            with path.open("rb") as file:
-                if (server := _read(file)) is not None:
-                    server.close()
+        for lock in Path(self._folder.name).glob(f"*{_LOCK}"):
+            if (note := _read(lock.with_suffix(""))) is not None:
+                note.end()
         self._folder.cleanup()
+
+
+class _Note(NamedTuple):
+    """What is known of a server."""
+
+    server: RabbitMQ
+    is_lent: bool
+
+    def end(self) -> None:
+        """End the server, also where who had it was killed and may have restarted it: as a process not known here."""
+        if self.is_lent:
+            for process in psutil.process_iter():
+                with contextlib.suppress(psutil.Error):
+                    if process.cwd() == str(self.server.directory):
+                        process.kill()
+        self.server.close()
 
 
 def for_all() -> RabbitMQ:
     """Return the server that all tests share, which no test may stop, kill or pause."""
-    with (Path(os.environ[_FOLDER]) / _FOR_ALL).open("a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # while it starts, the others wait
-        return _read(file) or _started(file, RabbitMQ(spawn=_spawn, plugins=_PLUGINS))
+    path = Path(os.environ[_FOLDER]) / _FOR_ALL
+    with path.with_suffix(_LOCK).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # while it starts, the others wait
+        if (note := _read(path)) is not None:
+            return note.server
+        server = _started(RabbitMQ(spawn=_spawn, plugins=_PLUGINS))
+        _write(path, _Note(server, is_lent=False))
+        return server
 
 
 @contextlib.contextmanager
 def lent() -> Iterator[RabbitMQ]:
     """Lend a server with the management API, as empty as a new one, to stop, kill, pause, configure and start again."""
-    with _locked() as file:
-        server = _read(file)
-        if server is not None:
-            server.resume()
-        if server is not None and not _is_emptied(server):
-            server.close()
-            server = None
-        if server is None:
-            server = _started(file, RabbitMQ(management=True, spawn=_spawn))
+    with _locked() as path:
+        server = _emptied(path) or _started(RabbitMQ(management=True, spawn=_spawn))
+        _write(path, _Note(server, is_lent=True))
         try:
             yield server
         finally:
             if server.is_running:
                 server.pause()  # until it is lent again: its statistics would take half a percent of the processor
-                _write(file, server)
+                _write(path, _Note(server, is_lent=False))
             else:
+                path.unlink()
                 server.close()
-                file.truncate(0)
 
 
 @contextlib.contextmanager
-def _locked() -> Iterator[BinaryIO]:
-    """Lock the file of a server that is free; a new, empty file if there is none."""
+def _locked() -> Iterator[Path]:
+    """Lock a note that is free; a new one if there is none."""
     folder = Path(os.environ[_FOLDER])
-    there = [path for path in sorted(folder.iterdir()) if path.name != _FOR_ALL]
+    there = [path for path in sorted(folder.glob(f"*{_LOCK}")) if path.stem != _FOR_ALL]
     # Another process may list and lock a new file before this one does, and has its server then: the next one is tried.
-    new = (folder / f"lent-{os.getpid()}-{number}" for number in _numbers)
+    new = (folder / f"lent-{os.getpid()}-{number}{_LOCK}" for number in _numbers)
     for path in itertools.chain(there, new):
-        with path.open("a+b") as file:
+        with path.open("a") as lock:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            yield file  # closing it unlocks it
+            yield path.with_suffix("")  # closing the lock unlocks it
             return
 
 
-def _is_emptied(server: RabbitMQ) -> bool:
-    with contextlib.suppress(RuntimeError, subprocess.TimeoutExpired):  # it ended, or is paused
-        if server.is_ready():
-            server.reset()
-            return True
-    return False
+def _emptied(path: Path) -> RabbitMQ | None:
+    """Return the server of a note, emptied; None, with the server ended, where that fails or its holder was killed."""
+    note = _read(path)
+    if note is None:
+        return None
+    if not note.is_lent:
+        note.server.resume()
+        with contextlib.suppress(RuntimeError, subprocess.TimeoutExpired):  # it ended, or is paused
+            if note.server.is_ready():
+                note.server.reset()
+                return note.server
+    note.end()
+    path.unlink()
+    return None
 
 
-def _started(file: BinaryIO, server: RabbitMQ) -> RabbitMQ:
+def _started(server: RabbitMQ) -> RabbitMQ:
     try:
         server.start()
     except BaseException:
         server.close()
         raise
-    _write(file, server)
     return server
 
 
-def _read(file: BinaryIO) -> RabbitMQ | None:
-    file.seek(0)
-    if content := file.read():
-        server: RabbitMQ = pickle.loads(content)  # noqa: S301 - a process of this run has written it
-        return server
+def _read(path: Path) -> _Note | None:
+    with contextlib.suppress(FileNotFoundError):
+        note: _Note = pickle.loads(path.read_bytes())  # noqa: S301 - a process of this run has written it
+        return note
     return None
 
 
-def _write(file: BinaryIO, server: RabbitMQ) -> None:
-    file.truncate(0)
-    file.write(pickle.dumps(server))
-    file.flush()
+def _write(path: Path, note: _Note) -> None:
+    """Replace a note: who reads it meanwhile, or after a kill in the middle, finds all of the one or the other."""
+    new = path.with_suffix(".new")
+    new.write_bytes(pickle.dumps(note))
+    new.replace(path)
 
 
 class _Process:
