@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import authorities, launcher, postgresql, programs, rabbitmq, rabbitmq_lent
+from tests.support import authorities, launcher, postgresql, programs, rabbitmq, rabbitmq_lent, workers
 from tests.support.launcher import Launcher
 from tests.support.leaks import no_leaks_in_block
 from tests.support.postgresql import PostgreSQL
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.rabbitmq_lent import Servers
+from tests.support.workers import Workers
 
 # How long an example takes, or its making, says nothing on a machine that does other things too.
 settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -75,19 +76,27 @@ _FIRST = [
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if hasattr(config, "workerinput"):
+    if hasattr(config, "workerinput") or config.option.collectonly:
         return  # one of the processes that share the tests; the first one has started what they share
     launched = Launcher()
     config.add_cleanup(launched.close)
     config.add_cleanup(Servers().close)  # comes before the launcher's
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_xdist_setupnodes(config: pytest.Config, specs: list[workers.Spec]) -> None:
+    shared = Workers([str(argument) for argument in config.invocation_params.args])
+    config.add_cleanup(shared.close)
+    shared.fork(specs)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     files = {item.path for item in items}
     places = {
         file: next((n for n, path in enumerate(_FIRST) if file.is_relative_to(path)), len(_FIRST)) for file in files
     }
     items.sort(key=lambda item: places[item.path])
+    if config.option.collectonly:
+        return
     if {"tests.support.commands", "tests.support.embedded", "tests.apps.monitor.program"} & sys.modules.keys():
         launcher.prepare()  # before the first test, which would take its socket for a leak
 

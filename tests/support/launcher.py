@@ -65,7 +65,7 @@ _ADDRESS: Final = "TESTS_LAUNCHER"
 _LARGEST: Final = 200_000
 
 
-class _Job(NamedTuple):
+class Job(NamedTuple):
     """What a process is to be."""
 
     module: str
@@ -130,19 +130,24 @@ class Launched:
 
 
 class Launcher:
-    """The process that launches, as the one that started it sees it; it ends when that one does."""
+    """The process that launches, as the one that started it sees it; it ends when that one does.
 
-    def __init__(self) -> None:
+    It is `python -m module`, which imports what its forks need, and whose address is in the environment under `name`.
+    """
+
+    def __init__(
+        self, module: str = "tests.support.launcher", arguments: Sequence[str] = (), *, name: str = _ADDRESS
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="rabbitry-launcher-")
         address = f"{self._folder.name}/socket"
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
             listening.bind(address)
             listening.listen()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.launcher", str(listening.fileno())],
+                [sys.executable, "-m", module, str(listening.fileno()), *arguments],
                 cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, pass_fds=[listening.fileno()],
             )  # fmt: skip
-        os.environ[_ADDRESS] = address
+        os.environ[name] = address
 
     def close(self) -> None:
         """End the launcher."""
@@ -161,7 +166,7 @@ class _Connection:
         self._socket.connect(os.environ[_ADDRESS])
         self._lock = threading.Lock()
 
-    def launch(self, job: _Job, standard: Sequence[int]) -> Launched:
+    def launch(self, job: Job, standard: Sequence[int]) -> Launched:
         """Have a process forked; `standard` are its standard input, output and error."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, self._lock:
@@ -193,7 +198,7 @@ def launch(
 
     It writes to these descriptors, and reads from `stdin`, or nothing where that is None.
     """
-    job = _Job(module, list(arguments), dict(environment), os.getcwd() if cwd is None else str(cwd))
+    job = Job(module, list(arguments), dict(environment), os.getcwd() if cwd is None else str(cwd))
     if stdin is not None:
         return _connection().launch(job, (stdin, stdout, stderr))
     with open(os.devnull, "rb") as nothing:
@@ -202,10 +207,8 @@ def launch(
 
 def main() -> None:
     """Fork for each command that is asked for, until the input is closed."""
-    listening = socket.socket(fileno=int(sys.argv[1]))
-    # A Ctrl-C at the terminal is for the tests. One that is sent to a process just forked waits until that is ready.
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    if listening not in select.select([listening, sys.stdin], [], [])[0]:
+    listening = wait_for_first()
+    if listening is None:
         return  # no test launches anything
     import rabbitry
     from tests.support import authorities
@@ -214,16 +217,29 @@ def main() -> None:
     for name in [*_IMPORTED, *(name for name in own if not any(part in name for part in _NOT_IMPORTED))]:
         importlib.import_module(name)
     authorities.share()
+    freeze()
+    serve(listening, until=[sys.stdin])
+
+
+def wait_for_first() -> socket.socket | None:
+    """Return the socket that the command line names when somebody connects to it; None if the input is closed."""
+    listening = socket.socket(fileno=int(sys.argv[1]))
+    # A Ctrl-C at the terminal is for the tests. One that is sent to a process just forked waits until that is ready.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    return listening if listening in select.select([listening, sys.stdin], [], [])[0] else None
+
+
+def freeze() -> None:
+    """Make this process, which has imported everything, ready to be forked."""
     if threading.active_count() > 1:
         raise RuntimeError("an import started a thread: a process with threads can't be forked safely")
     gc.collect()
     gc.freeze()  # or each process would copy the pages of all objects with its first collection
-    serve(listening, until=[sys.stdin])
 
 
 def serve(listening: socket.socket, *, until: Sequence[IO[str]] = ()) -> None:
     """Fork for each command that is asked for; return when one of `until` can be read, and in no forked process."""
-    if (job := _next_job(listening, until)) is not None:
+    if (job := next_job(listening, until)) is not None:
         _become(job)
         if job.arguments[:1] == ["up"]:
             from tests.support.forking import fork_children
@@ -233,8 +249,8 @@ def serve(listening: socket.socket, *, until: Sequence[IO[str]] = ()) -> None:
         _run(job)
 
 
-def _next_job(listening: socket.socket, until: Sequence[IO[str]]) -> _Job | None:
-    """Return None at the end, and in each forked process its job."""
+def next_job(listening: socket.socket, until: Sequence[IO[str]]) -> Job | None:
+    """Return None when one of `until` can be read, and in each forked process its job."""
     running: dict[int, socket.socket] = {}
     connections: list[socket.socket] = []
     woken, waker = socket.socketpair()
@@ -264,7 +280,7 @@ def _next_job(listening: socket.socket, until: Sequence[IO[str]]) -> _Job | None
                 for number, descriptor in enumerate(descriptors[1:]):
                     os.dup2(descriptor, number)
                 _forget([listening, woken, waker, channel, *connections, *running.values()])
-                return _Job(*json.loads(message))
+                return Job(*json.loads(message))
             for descriptor in descriptors[1:]:
                 os.close(descriptor)
             own = os.pidfd_open(pid)
@@ -292,7 +308,7 @@ def _forget(sockets: Sequence[socket.socket]) -> None:
     os.closerange(3, max(map(int, os.listdir("/proc/self/fd"))) + 1)
 
 
-def _become(job: _Job) -> None:
+def _become(job: Job) -> None:
     """Turn into the process that `python -u -m` with the job's module would start as."""
     os.environ.clear()
     os.environ.update(job.environment)
@@ -317,12 +333,12 @@ def _become(job: _Job) -> None:
 
 
 def _run_child(arguments: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
-    job = _Job("rabbitry", [*arguments], {**environment}, os.getcwd())
+    job = Job("rabbitry", [*arguments], {**environment}, os.getcwd())
     _become(job)
     _run(job)
 
 
-def _run(job: _Job) -> NoReturn:
+def _run(job: Job) -> NoReturn:
     """Run the module and end as Python does, but without freeing each object.
 
     Freeing them copies the pages that are shared with the launcher: 80 of a command's 100 ms of CPU.
@@ -342,6 +358,11 @@ def _run(job: _Job) -> NoReturn:
         code = 1
     if job.environment.get("PYTHONDEVMODE"):
         sys.exit(code)  # frees them, and warns of what is still open
+    finish(code)
+
+
+def finish(code: int) -> NoReturn:
+    """End this process as Python does, but without freeing each object."""
     threading._shutdown()  # type: ignore[attr-defined] # waits for the threads, as at each end of Python
     atexit._run_exitfuncs()
     sys.stdout.flush()

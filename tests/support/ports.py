@@ -1,26 +1,32 @@
 """Free TCP ports on the loopback interface for servers that must be told their port."""
 
+import functools
 import itertools
 import os
 import random
 import socket
+from collections.abc import Iterator
 
 # Below the range from which Linux takes ports for outgoing connections (32768 to 60999), so that a
 # port found free is not taken by somebody's connection before its server listens.
 _FIRST, _LAST = 20000, 31999
 
 
-def _own_ports() -> list[int]:
-    """Return the ports of this process: each of the processes that share the tests has others."""
+@functools.cache
+def _own_ports() -> Iterator[int]:
+    """Yield the ports of this process without end: each of the processes that share the tests has others.
+
+    One after the other: a server may take seconds until it listens, and its port is not given to another one meanwhile.
+    Other runs on this machine begin elsewhere.
+    """
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
     count = max(1, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
-    return list(range(_FIRST + (int(worker) if worker.isdecimal() else 0) % count, _LAST + 1, count))
+    ports = range(_FIRST + (int(worker) if worker.isdecimal() else 0) % count, _LAST + 1, count)
+    begin = random.randrange(len(ports))
+    return itertools.cycle([*ports[begin:], *ports[:begin]])
 
 
-_ports = _own_ports()
-# One after the other: a server may take seconds until it listens, and its port is not given to another one meanwhile.
-# Other runs on this machine begin elsewhere.
-_places = itertools.count(random.randrange(len(_ports)))
+os.register_at_fork(after_in_child=_own_ports.cache_clear)
 
 
 def free_port() -> int:
@@ -29,7 +35,7 @@ def free_port() -> int:
     Raises OSError when 100 of them are all taken.
     """
     for _ in range(100):
-        port = _ports[next(_places) % len(_ports)]
+        port = next(_own_ports())
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

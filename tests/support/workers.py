@@ -1,0 +1,78 @@
+"""The process of which pytest-xdist's workers are forks: it has imported the tests, so that none of them has to.
+
+To import them takes a worker four seconds of CPU, and eleven where no compiled modules are there.
+"""
+
+import ast
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+import pytest
+
+from tests.support import launcher
+from tests.support.launcher import Launcher
+
+_ADDRESS: Final = "TESTS_WORKERS"
+_WORKER: Final = Path(__file__).with_name("worker.py")
+
+
+class Spec(Protocol):
+    """What is used here of execnet's description of a worker."""
+
+    python: str | None
+
+
+class Workers:
+    """The process that forks the workers of a run, as pytest's first process sees it; the tests are `arguments`."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self._launcher = Launcher(__name__, arguments, name=_ADDRESS)
+
+    def fork(self, specs: Sequence[Spec]) -> None:
+        """Make these workers forks of the process."""
+        for spec in specs:
+            spec.python = shlex.join([sys.executable, "-I", "-S", str(_WORKER)])
+
+    def close(self) -> None:
+        """End the process."""
+        self._launcher.close()
+
+
+class _Importing:
+    """A plugin of pytest that imports all modules, but makes no tests of them."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pycollect_makeitem(self) -> list[pytest.Item]:
+        """Return no test."""
+        return []
+
+
+def main() -> None:
+    """Import the tests that the command line names, and fork for each worker, until the input is closed."""
+    listening = launcher.wait_for_first()
+    if listening is None:
+        return
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        # A module that can't be imported is reported by the workers, who try it again.
+        pytest.main([*sys.argv[2:], "-n", "0", "--collect-only"], plugins=[_Importing()])
+    launcher.freeze()
+    if launcher.next_job(listening, [sys.stdin]) is not None:
+        _serve()
+
+
+def _serve() -> None:
+    """Be the worker that execnet's first line makes of a Python, to the end."""
+    line = b""
+    while not line.endswith(b"\n"):
+        line += os.read(0, 1)  # what comes after it is for what it starts
+    exec(ast.literal_eval(line.decode()), {"__name__": "__main__"})  # noqa: S102 - execnet's way to start a worker
+    launcher.finish(0)
+
+
+if __name__ == "__main__":
+    main()
