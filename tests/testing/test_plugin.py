@@ -218,13 +218,10 @@ _CONFIGURED = """
 rabbitry_users =
     ann:s3cret:with colon
     bob:x
-rabbitry_vhosts =
-    shop
-    /
+rabbitry_vhosts = another
 rabbitry_definitions = broker/definitions.json
-rabbitry_tls = true
 rabbitry_data = kept
-rabbitry_compat = 4.0
+rabbitry_compat = 3.10
 """
 
 _USES_CONFIGURATION = """
@@ -246,14 +243,15 @@ def test_arguments_of_the_factory_come_first(rabbitry_broker_factory):
 """
 
 
-def test_brokers_are_as_the_project_configures_them(tmp_path: Path) -> None:
+def test_brokers_are_as_configuration_and_command_line_have_it(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text(_CONFIGURED)
     (tmp_path / "broker").mkdir()
     (tmp_path / "broker/definitions.json").write_text(
         '{"queues": [{"name": "paid", "vhost": "shop", "durable": true, "auto_delete": false, "arguments": {}}]}'
     )
     (tmp_path / "test_configured.py").write_text(_USES_CONFIGURATION)
-    done = _pytest(tmp_path)
+    given = ("-o", "rabbitry_vhosts=shop\n/", "-o", "rabbitry_tls=true", "-o", "rabbitry_compat=4.0")
+    done = _pytest(tmp_path, *given)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout
     assert list((tmp_path / "kept").iterdir()) != []

@@ -46,6 +46,8 @@ class Outlet:
         """Whether the topology is declared, as far as is known, so that such a message can be sent."""
         self._has_delays = False
         """Whether the queues of delays are declared, as far as is known."""
+        self._targets: set[str] = set()
+        """The queues that are bound for delayed messages, as far as is known."""
 
     @property
     def frame_limit(self) -> int:
@@ -64,8 +66,8 @@ class Outlet:
         """
         if self._is_refused or not self._channel.is_open:
             await self._usable()
-        if message.exchange in delays.EXCHANGES and not self._has_delays:
-            await self._declare_delays()
+        if message.exchange in delays.EXCHANGES:
+            await self._declare_delays(message.routing_key)
         return await self._channel.send(
             message.body,
             exchange=message.exchange,
@@ -84,8 +86,8 @@ class Outlet:
             if not self._is_declared or self._single is None or not self._single.is_open:
                 self._is_declared, self._has_delays = True, False
                 await self._redeclare()  # an exchange may have been deleted
-            if message.exchange in delays.EXCHANGES and not self._has_delays:
-                await self._declare_delays()
+            if message.exchange in delays.EXCHANGES:
+                await self._declare_delays(message.routing_key)
             if self._single is None:
                 self._single = await self._connection.channel()
             await self._single.open()
@@ -128,11 +130,18 @@ class Outlet:
                 self._old_at = self._loop.time() + _LEAST_AGE
                 await self._close_replaced()
 
-    async def _declare_delays(self) -> None:
+    async def _declare_delays(self, target: str) -> None:
+        """Declare the queues of delays and bind `target`, if that was not done yet."""
+        if self._has_delays and target in self._targets:
+            return
         async with self._lock:
             if not self._has_delays:  # another task may have declared them meanwhile
                 await delays.declare(self._connection, self._declarer)
                 self._has_delays = True
+                self._targets.clear()
+            if target not in self._targets:
+                await delays.bind(self._connection, target)
+                self._targets.add(target)
 
     async def _close_replaced(self) -> None:
         for channel in [channel for channel in self._replaced if not channel.has_unconfirmed]:

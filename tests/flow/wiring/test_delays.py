@@ -13,7 +13,7 @@ import pytest
 import rabbitry
 from rabbitry.amqp.client import Properties
 from rabbitry.flow.message import Publication
-from rabbitry.flow.wiring.delays import EXCHANGES, LAST, LONGEST, delayed, level_name
+from rabbitry.flow.wiring.delays import DUE, EXCHANGES, LAST, LONGEST, delayed, level_name
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds
 from tests.support.embedded import BrokerProcess
 from tests.support.rabbitmq import RabbitMQ
@@ -40,7 +40,7 @@ def _walked(publication: Publication) -> list[int]:
     headers = publication.properties.headers or {}
     copies = headers["CC"]
     assert isinstance(copies, list)
-    digits = str(copies[0]).removeprefix("rabbitry.delay.").split(".")
+    digits = str(copies[0]).removeprefix("rabbitry.delay.").removesuffix(".one").split(".")
     assert len(digits) == 27
     if publication.exchange == LAST:
         assert set(digits) == {"0"}
@@ -165,7 +165,7 @@ async def test_deleted_queues_of_delays_are_declared_again(embedded_url: str) ->
         await publisher.publish("one", key="out", after=1)
         async with rabbitry.connect(embedded_url) as connection, await connection.channel() as channel:
             await eventually_holds(embedded_url, "again.out", 1)
-            await channel.delete_queue(LAST)
+            await channel.delete_queue(DUE)
             with pytest.raises(rabbitry.PublishReturned):
                 await publisher.publish("two", key="out", after=1)
             await publisher.publish("three", key="out", after=1)
@@ -237,3 +237,27 @@ async def test_a_killed_broker_loses_no_delayed_message(server: RabbitMQ | Broke
     assert taken == [f"{number}".encode() for number in range(50)]
     waiting = await counts(server.url, [level_name(level) for level in range(12)])
     assert waiting[level_name(11)] == 1, "the one of an hour waits where it did: 3599 begins with 2048"
+
+
+async def test_messages_without_a_queue_hold_up_no_others(broker_url: str) -> None:
+    gone, there = _app("gone"), _app("there")
+    async with gone.publisher(broker_url) as publisher, there.publisher(broker_url) as other:
+        for number in range(40):  # RabbitMQ passes on nothing more while 32 wait for a queue
+            await publisher.send(f"{number}", key="out", after=2)
+        await publisher.wait_for_confirms()
+        async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
+            await channel.delete_queue("gone.out")
+            await eventually_holds(broker_url, DUE, 0)
+            await other.publish("x", key="out", after=4)
+            await other.publish("y", key="out", after=1)
+            await eventually_holds(broker_url, "there.out", 2)
+
+
+async def test_a_queue_declared_again_gets_its_delayed_messages(broker_url: str) -> None:
+    app = _app("anew")
+    async with app.publisher(broker_url) as publisher:
+        await publisher.publish("x", key="out", after=3)
+        async with rabbitry.connect(broker_url) as connection, await connection.channel() as channel:
+            await channel.delete_queue("anew.out")
+            await channel.declare_queue("anew.out", durable=True)  # without its binding
+        await eventually_holds(broker_url, "anew.out", 1)

@@ -43,7 +43,14 @@ class Declarer:
         """The types of exchanges that exist with another one than was asked for, by their names."""
 
     async def exchange(
-        self, channel: Channel, name: str, type_: str, *, durable: bool, auto_delete: bool = False
+        self,
+        channel: Channel,
+        name: str,
+        type_: str,
+        *,
+        durable: bool,
+        auto_delete: bool = False,
+        arguments: Mapping[str, str] | None = None,
     ) -> None:
         """Declare an exchange. The channel is open again afterwards if the broker closed it.
 
@@ -52,7 +59,9 @@ class Declarer:
             AccessRefused: this user may not declare it.
         """
         try:
-            await channel.declare_exchange(name, type_, durable=durable, auto_delete=auto_delete)
+            await channel.declare_exchange(
+                name, type_, durable=durable, auto_delete=auto_delete, arguments=dict(arguments or {})
+            )
         except PreconditionFailed as error:
             found = _OTHER_TYPE.search(error.reply_text)
             if found is not None:

@@ -3,20 +3,27 @@
 Each of the queues keeps a message for a power of two seconds, and has an exchange of its name before it. The binary
 digits of a delay are the words of a routing key in the message's CC header. By these an exchange passes the message to
 its queue, or directly to the exchange of half the time; a queue passes it to that exchange when its time is over. The
-last queue passes it to the queues of its other routing keys, over the default exchange. Therefore messages of all apps
-and of all delays share these few queues, and messages with the same delay stay in their order: all in one queue have
-the same time to live, so that none waits behind a later one.
+last queue passes it to the queue of its other routing key. Therefore messages of all apps and of all delays share these
+few queues, and messages with the same delay stay in their order: all in one queue have the same time to live, so that
+none waits behind a later one.
+
+There are two last queues. RabbitMQ keeps a message that it can't pass on, and passes nothing else on while 32 such
+messages of one queue wait. The first, `rabbitry.delay.due`, can pass on everything: its exchange has a binding for each
+target, made by whoever publishes, and an alternate exchange. That leads to the second, `rabbitry.delay.last`, which
+uses the default exchange. A message whose target is gone waits there, and holds up only those that come there too:
+messages to several queues, and to a queue that was deleted and declared again since it was bound.
 
 The queues are declared when the first such message is published, by whoever publishes it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import TYPE_CHECKING, Final
 
 from rabbitry.amqp.client import Connection, Properties
-from rabbitry.exceptions import UsageError
+from rabbitry.exceptions import AccessRefused, NotFound, ResourceLocked, UsageError
 from rabbitry.flow.message import EXCHANGE, ROUTING_KEY, Publication
 
 if TYPE_CHECKING:
@@ -26,7 +33,13 @@ _LEVELS: Final = 27
 _NAME: Final = "rabbitry.delay"
 _COPIES: Final = "CC"
 LAST: Final = f"{_NAME}.last"
-"""The last queue and its exchange."""
+"""The exchange of the last queues, and the queue that passes messages on over the default exchange."""
+DUE: Final = f"{_NAME}.due"
+"""The queue that passes messages on to bound queues, and the exchange of these bindings."""
+_UNBOUND: Final = f"{_NAME}.unbound"
+"""The exchange of messages that no binding of DUE takes."""
+_ONE: Final = "one"
+"""The last word of the key of a message to a single queue."""
 LONGEST: Final = 1 << _LEVELS
 """Seconds of the longest delay: four years."""
 
@@ -80,7 +93,9 @@ def delayed(queues: list[str], message: Publication, delay: float) -> Publicatio
     headers |= {EXCHANGE: message.exchange, ROUTING_KEY: message.routing_key}
     rest = max(1, math.ceil(delay)) - 1  # the last queue keeps it for a second
     digits = ".".join(f"{rest:0{_LEVELS}b}")
-    headers[_COPIES] = [f"{_NAME}.{digits}", *queues[1:]]
+    # Those to several queues don't pass DUE: a binding for one of them would hide that another queue has none.
+    words = digits if queues[1:] else f"{digits}.{_ONE}"
+    headers[_COPIES] = [f"{_NAME}.{words}", *queues[1:]]
     first = level_name(rest.bit_length() - 1) if rest else LAST
     # An expiration would apply to each of the queues, and move the message on too early.
     properties = properties._replace(headers=headers, expiration=None)
@@ -93,7 +108,14 @@ async def declare(connection: Connection, declarer: Declarer) -> None:
     try:
         await declarer.exchange(channel, LAST, "topic", durable=True)
         await declarer.queue(channel, LAST, durable=True, arguments=waiting(1))
-        await channel.bind_queue(LAST, LAST, f"{_NAME}.#")
+        words = f"{_NAME}{'.*' * _LEVELS}"
+        await channel.bind_queue(LAST, LAST, words)
+        await channel.unbind_queue(LAST, LAST, f"{_NAME}.#")  # of earlier versions: it would take all messages
+        await declarer.exchange(channel, _UNBOUND, "fanout", durable=True)
+        await channel.bind_queue(LAST, _UNBOUND)
+        await declarer.exchange(channel, DUE, "direct", durable=True, arguments={"alternate-exchange": _UNBOUND})
+        await declarer.queue(channel, DUE, durable=True, arguments=waiting(1, DUE))
+        await channel.bind_queue(DUE, LAST, f"{words}.{_ONE}")
         following = LAST
         for level in range(_LEVELS):
             name = level_name(level)
@@ -105,3 +127,13 @@ async def declare(connection: Connection, declarer: Declarer) -> None:
             following = name
     finally:
         await channel.close()
+
+
+async def bind(connection: Connection, queue: str) -> None:
+    """Bind the target of delayed messages, so that they need not wait in the queue of those without a target.
+
+    Without the binding they come a second later: if the queue does not exist, or the user may not bind it.
+    """
+    with contextlib.suppress(AccessRefused, NotFound, ResourceLocked):
+        async with await connection.channel() as channel:
+            await channel.bind_queue(queue, DUE, queue)

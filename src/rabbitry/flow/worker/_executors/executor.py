@@ -67,6 +67,6 @@ def drop(works: Iterable[Work], cancelled: Container[bytes]) -> list[Job]:
 
 def too_long(stage: Stage, cause: BaseException | None) -> TimeLimitExceeded:
     """Return the error of a handler that took longer than its stage's time limit."""
-    error = TimeLimitExceeded(f"stage '{stage.name}': not done within its time limit of {stage.time_limit:g} s")
+    error = TimeLimitExceeded(f"not done within the stage's time limit of {stage.time_limit:g} s")
     error.__cause__ = cause
     return error

@@ -82,7 +82,9 @@ class ProcessSlot:
         try:
             self._start()
         except (EOFError, OSError) as error:
-            raise self._died(error, "before it was ready; what it printed says why") from error
+            raise self._died(
+                error, f"stage '{self._stage.name}': ", " before it was ready; what it printed says why"
+            ) from error
 
     def start_again(self) -> None:
         """Start the process if there is none, so that `call` need not. If this fails, `call` reports the error."""
@@ -134,7 +136,7 @@ class ProcessSlot:
                 if not self._close_generator(pipe):
                     self._reap(at_once=True)
                 return ABANDONED
-        limit = f"stage '{stage.name}': not done within its time limit of {stage.time_limit:g} s"
+        limit = f"not done within the stage's time limit of {stage.time_limit:g} s"
         if not stage.yields or not self._close_generator(pipe):
             self._reap(at_once=True)
             limit = f"{limit}; its process was killed"
@@ -150,12 +152,10 @@ class ProcessSlot:
             pipe.send(False)
         return False
 
-    def _died(self, cause: Exception, more: str = "") -> WorkerProcessDied:
+    def _died(self, cause: Exception, before: str = "", more: str = "") -> WorkerProcessDied:
         code = self._reap()
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        died = WorkerProcessDied(
-            f"stage '{self._stage.name}': the process of the handler ended with {how} {more}".strip()
-        )
+        died = WorkerProcessDied(f"{before}the process of the handler ended with {how}{more}")
         died.__cause__ = cause
         return died
 
