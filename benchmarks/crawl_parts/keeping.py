@@ -6,7 +6,6 @@ large crawl of the web (IRLbot: 41 of 394 thousand million), or none is.
 """
 
 import random
-import statistics
 import tempfile
 import time
 from collections import deque
@@ -132,18 +131,16 @@ class _Bench:
         state.known.add(urls, crawl.id, -1)
         state.seen.moved([one.key for one in addresses])
 
-    def pages(self, count: int, new: int) -> list[float]:
-        """Crawl and process pages; return for each transaction the milliseconds of CPU per page."""
-        costs: list[float] = []
-        while count > 0:
+    def pages(self, count: int, new: int) -> float:
+        """Crawl and process pages; return the milliseconds of CPU per page, all transactions included."""
+        seconds, done = 0.0, 0
+        while done < count:
             inputs = self._answers(new)
-            pages = sum(isinstance(one, Page) for one in inputs)
             began = time.process_time()
             self._apply(inputs)
-            if pages:
-                costs.append((time.process_time() - began) * 1000 / pages)
-            count -= pages
-        return costs
+            seconds += time.process_time() - began
+            done += sum(isinstance(one, Page) for one in inputs)
+        return seconds * 1000 / done
 
     def _answers(self, new: int) -> list[Input]:
         """Return the messages of crawlers and processors for the oldest batches."""
@@ -207,7 +204,7 @@ def seen(share: float) -> list[Row]:
             for mix, new in _MIXES.items():
                 # The mean of enough pages that new addresses are moved to their table once or twice.
                 count = int((MOST // new * 2 if new else _PAGES) * share)
-                costs[mix].append(statistics.mean(bench.pages(count, new)))
+                costs[mix].append(bench.pages(count, new))
             disk.append(bench.bytes_a_seen_address())
     named = ", ".join(f"{size:,}" for size in sizes)
     rows = [Row(f"disk for a seen address, at {named}, bytes", ", ".join(f"{one:.1f}" for one in disk), "<= 20")]
