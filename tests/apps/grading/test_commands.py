@@ -244,7 +244,14 @@ def test_roles_that_started_before_their_broker_find_it(
             assert _followed(identity, run) == _WAY
 
 
-def test_people_work_on_the_command_line(more: dict[str, str], run: Run, file: Path) -> None:
+def test_people_work_on_the_command_line(
+    more: dict[str, str], run: Run, file: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = file.with_name("course.toml")
+    config.write_text("undo = 0\n")  # no decision waits to be taken back
+    for name, value in {"RABBITRY_DATABASE": database_url, "RABBITRY_GRADING": str(config)}.items():
+        monkeypatch.setenv(name, value)
+        more[name] = value
     people = ("--person", "demonstrator", "--person", "assistant", "--person", "coordinator")
     identity = run("submit", str(file), *_WHO).stdout.strip()
 
@@ -279,11 +286,8 @@ def test_people_work_on_the_command_line(more: dict[str, str], run: Run, file: P
         assert _followed(identity, run) == [*_WAY[:2], "submitted", *_WAY[1:]]
         assert "\n    line 1: why = hello?\n" in run("status", identity).stdout
     gone = run("inbox", "decide", identity)
-    assert (gone.returncode, "is decided already" in gone.stderr, "as the coordinator" in gone.stderr) == (
-        1,
-        True,
-        True,
-    )
+    assert gone.returncode == 1
+    assert re.search("is decided already.* as the coordinator", gone.stderr)
     (row,) = csv.DictReader(io.StringIO(run("export").stdout.removeprefix("\ufeff")))
     assert (row["student"], row["mark"], row["feedback"], row["attempt"]) == ("23200858", "9.5", "'=1+1", "1")
     exported = json.loads(run("export", "--format", "json").stdout)
@@ -367,11 +371,10 @@ def test_an_unreadable_path_is_refused(run: Run, tmp_path: Path) -> None:
         assert (done.returncode, why in done.stderr, done.stderr.count("\n")) == (2, True, 1)
 
 
-def test_students_text_controls_neither_terminal_nor_spreadsheet(run: Run, tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/records.sqlite3"
+def test_students_text_controls_neither_terminal_nor_spreadsheet(run: Run, database_url: str) -> None:
     solution = "def f():\n\tif 1:\n        return 2  # \x1b]0;x\x07 \x9b31m\n"
     texts = ["=1+1", " =1+1", "\uff1d1+1", "\n-1", "a;=1+1", "one\ntwo\x1b[31m\x9b0m"]
-    with Database(url) as database:
+    with Database(database_url) as database:
         for number, text in enumerate(texts):
             fields = {"StudentID": 100 + number, "Feedback": text, "status": "corrected", "SubmissionID": str(number)}
             fields["History"] = [{"role": "student"}, {"role": "demonstrator"}]
@@ -380,14 +383,14 @@ def test_students_text_controls_neither_terminal_nor_spreadsheet(run: Run, tmp_p
         waits["Feedback"] = "\x9b31m"
         put = partial(inbox.put, role=ROLES["demonstrator"], assignment=waits, exchange="x", message="m")
         assert database.write_now(put)
-    shown = run("inbox", "show", "waits", "--database", url).stdout
+    shown = run("inbox", "show", "waits", "--database", database_url).stdout
     assert "def f():\n    if 1:\n        return 2  #" in shown
-    exported = run("export", "--database", url).stdout
+    exported = run("export", "--database", database_url).stdout
     cells = {row["student"]: row["feedback"] for row in csv.DictReader(io.StringIO(exported.removeprefix("\ufeff")))}
     assert [cells[str(100 + number)] for number in range(4)] == ["'=1+1", "' =1+1", "'\uff1d1+1", "'\n-1"]
     assert '"a;=1+1"' in exported
     assert cells["105"] == "one\ntwo [31m 0m"
-    as_json = run("inbox", "show", "waits", "--json", "--database", url).stdout
+    as_json = run("inbox", "show", "waits", "--json", "--database", database_url).stdout
     assert json.loads(as_json)["solution"] == solution
     assert not {"\x1b", "\x9b", "\x07"} & set(shown + exported + as_json)
 
@@ -427,16 +430,15 @@ def _put(database: Database, assignment: Assignment, role: RoleName = "demonstra
 
 
 @pytest.fixture
-def three(tmp_path: Path) -> str:
+def three(database_url: str) -> str:
     """The URL of a database with three recorded assignments in the demonstrator's inbox."""
-    url = f"sqlite:///{tmp_path}/three.sqlite3"
-    with Database(url) as database:
+    with Database(database_url) as database:
         for number, identity in enumerate(("3f2a11", "3f2a22", "9c0000")):
             fields = {"StudentID": f"s{number}", "Solution": "x", "Module": "data_mining", "status": "submitted"}
             one = Assignment(fields | {"SubmissionID": identity, "SolutionName": f"{identity}.py"})
             _put(database, one)
             database.write_now(partial(course.record, assignment=one))
-    return url
+    return database_url
 
 
 COMMANDS = [("inbox", "show"), ("inbox", "save"), ("inbox", "decide", "--mark", "1"), ("status",)]
@@ -471,25 +473,28 @@ def test_lists_are_filtered_and_cut(run: Run, three: str) -> None:
     assert run("results", "--follow", "--limit", "1").returncode == 2
 
 
-def test_a_saved_file_is_as_submitted(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_saved_file_is_as_submitted(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> None:
     monkeypatch.chdir(tmp_path)
-    url = f"sqlite:///{tmp_path}/records.sqlite3"
     data = bytes(range(256)) * 3
-    with Database(url) as database:
+    with Database(database_url) as database:
         one = submission("007", "data_mining", data, "../.hidden/../r\u202eport.zip", "3f2a11")
         _put(database, one)
         _put(database, Assignment(one | {"History": []}), "assistant")
-    done = run("inbox", "save", "3f2a", "--database", url)
+    done = run("inbox", "save", "3f2a", "--database", database_url)
     assert (done.returncode, done.stdout) == (0, "r_port.zip\n")
     assert (tmp_path / "r_port.zip").read_bytes() == data
-    again = run("inbox", "save", "3f2a", "--database", url)
+    again = run("inbox", "save", "3f2a", "--database", database_url)
     assert (again.returncode, "exists" in again.stderr) == (2, True)
-    assert run("inbox", "save", "3f2a", "other.zip", "--database", url).returncode == 0
+    assert run("inbox", "save", "3f2a", "other.zip", "--database", database_url).returncode == 0
     assert (tmp_path / "other.zip").read_bytes() == data
-    assert run("inbox", "save", "3f2a", "no/folder.zip", "--database", url).returncode == 1
-    shown = run("inbox", "show", "3f2a", "--role", "demonstrator", "--database", url).stdout
+    assert run("inbox", "save", "3f2a", "no/folder.zip", "--database", database_url).returncode == 1
+    shown = run("inbox", "show", "3f2a", "--role", "demonstrator", "--database", database_url).stdout
     assert "768 bytes of binary data" in shown
-    as_json = json.loads(run("inbox", "show", "3f2a", "--role", "demonstrator", "--json", "--database", url).stdout)
+    as_json = json.loads(
+        run("inbox", "show", "3f2a", "--role", "demonstrator", "--json", "--database", database_url).stdout
+    )
     assert base64.b64decode(as_json["solution"]) == data
     assert (as_json["encoding"], as_json["student"]) == ("base64", "007")
 
@@ -507,17 +512,16 @@ def test_a_mark_is_never_dropped_silently(
     assert (refused.returncode, "--no-mark" in refused.stderr) == (2, True)
     assert decide("9c", "--no-mark", "--mark", "1").returncode == 2
     assert "no mark" in decide("9c", "--no-mark").stdout
-    url = three
     back = [{"role": "assistant", "status": "submitted", "remark": "again"}]
     fields = {"StudentID": 7, "Solution": "x", "status": "submitted", "Mark": 8, "OutOf": 10, "Feedback": "good"}
-    with Database(url) as database:
+    with Database(three) as database:
         for number in range(3):
             one = Assignment(fields | {"SubmissionID": f"back{number}", "History": back, "Remarks": ["again"]})
             _put(database, one)
     assert decide("back0").stdout == "back0  corrected  8 of 10\n"
     assert decide("back1", "--feedback", "better").stdout == "back1  corrected  8 of 10\n"
     assert decide("back2", "--mark", "9.25", "--out-of", "12").stdout == "back2  corrected  9.25 of 12\n"
-    with Database(url) as database:
+    with Database(three) as database:
         sent = [
             json.loads(letter.body)
             for letter in database.write_now(partial(outbox.claim, roles=["demonstrator"]))
@@ -526,17 +530,16 @@ def test_a_mark_is_never_dropped_silently(
     assert [one.get("Feedback") for one in sent[-3:]] == ["good", "better", "good"]
 
 
-def test_a_spreadsheet_shows_what_is_in_the_csv(run: Run, tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/records.sqlite3"
+def test_a_spreadsheet_shows_what_is_in_the_csv(run: Run, database_url: str) -> None:
     altered = ["007", "123456789012345678", "1e5", "mar1", "3-4", "TRUE"]
     students = {name: f"'{name}" for name in altered} | {name: name for name in ("s1234567", "23200858")}
     moved = [{"role": "student"}, {"role": "demonstrator"}]
-    with Database(url) as database:
+    with Database(database_url) as database:
         for number, student in enumerate(students):
             fields = {"StudentID": student, "status": "corrected", "SubmissionID": f"id{number}", "History": moved}
             one = Assignment(fields | {"Mark": 1 / 3, "OutOf": 0.1 + 0.2, "Feedback": "✔ é"})
             database.write_now(partial(course.record, assignment=one))
-    exported = run("export", "--database", url).stdout
+    exported = run("export", "--database", database_url).stdout
     assert exported.startswith("\ufeff")
     rows = {row["student"]: row for row in csv.DictReader(io.StringIO(exported.removeprefix("\ufeff")))}
     assert set(rows) == set(students.values())
@@ -577,13 +580,9 @@ def test_a_number_that_begins_with_zero_keeps_it(more: dict[str, str], run: Run,
 
 def test_direction_control_characters_are_shown(run: Run, three: str) -> None:
     with Database(three) as database:
-        fields = {
-            "StudentID": 7,
-            "Solution": "if admin\u202e # x\u2066:\n\ty",
-            "status": "submitted",
-            "SubmissionID": "bidi",
-        }
-        _put(database, Assignment(fields | {"SolutionName": "a\u202eyp.b", "Remarks": ["\u200fx"]}))
+        fields = {"StudentID": 7, "Solution": "if admin\u202e # x\u2066:\n\ty", "status": "submitted"}
+        more = {"SubmissionID": "bidi", "SolutionName": "a\u202eyp.b", "Remarks": ["\u200fx"]}
+        _put(database, Assignment(fields | more))
     shown = run("inbox", "show", "bidi", "--database", three).stdout
     assert "if admin<U+202E> # x<U+2066>:\n    y" in shown
     assert "a<U+202E>yp.b" in shown

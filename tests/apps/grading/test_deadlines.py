@@ -273,7 +273,7 @@ async def test_without_deadlines_a_result_has_no_more_fields(embedded_url: str, 
 
 
 @pytest.fixture
-def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def url(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Records with a late submission of 7 and one of 9 in time, in a course that the commands find."""
     due, soon = datetime.now(UTC) - 2 * _HOUR, datetime.now(UTC) + _HOUR
     _configured(
@@ -283,7 +283,7 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         f'[modules.shut]\nshort = "shut"\ncloses = {due.isoformat()}\n',
     )
     monkeypatch.setenv("RABBITRY_GRADING", str(tmp_path / "grading.toml"))
-    url = f"sqlite:///{tmp_path}/course.sqlite3"
+    url = database_url
     monkeypatch.setenv("RABBITRY_DATABASE", url)
     with Database(url) as database:
         for student in (7, 9):

@@ -81,11 +81,11 @@ def test_a_rubric_that_makes_no_sense_is_named(tmp_path: Path, text: str, why: s
 
 
 @pytest.fixture
-def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def url(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Records with two submissions in the inbox of the demonstrator of a module with a rubric."""
     (tmp_path / "grading.toml").write_text(_TOML)
     monkeypatch.setenv("RABBITRY_GRADING", str(tmp_path / "grading.toml"))
-    url = f"sqlite:///{tmp_path}/course.sqlite3"
+    url = database_url
     monkeypatch.setenv("RABBITRY_DATABASE", url)
     put = partial(inbox.put, role=ROLES["demonstrator"], exchange="assignment_exchange", message="m")
     with Database(url) as database:

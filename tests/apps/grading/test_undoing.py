@@ -172,9 +172,9 @@ def test_the_pause_is_a_number_of_seconds(tmp_path: Path, value: str) -> None:
 
 
 async def test_on_the_page_each_takes_back_their_own_and_learns_of_no_other_module(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> None:
-    url = f"sqlite:///{tmp_path / 'course.sqlite3'}"
+    url = database_url
     monkeypatch.setenv("RABBITRY_DATABASE", url)
     (tmp_path / "grading.toml").write_text("undo = 3600\n")
     monkeypatch.setenv("RABBITRY_GRADING", str(tmp_path / "grading.toml"))
@@ -213,8 +213,8 @@ def _app(folder: Path) -> FastAPI:
     return dashboard(folder, mounts(Site(broker="amqp://127.0.0.1:1/")), users=file)
 
 
-def test_the_command_takes_back_the_users_own(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'course.sqlite3'}"
+def test_the_command_takes_back_the_users_own(database_url: str) -> None:
+    url = database_url
     with Database(url) as database:
         _put(database)
         _decide(database, "correct", Decision(user_name(), 5.0, 10.0))
