@@ -237,11 +237,20 @@ class Delivery:
         return self._settlements.lost is None and self.delivery_tag in self._settlements.open
 
     def nack(self, *, requeue: bool = True, multiple: bool = False) -> None:
-        """Requeue this delivery; without `requeue`, the broker drops or dead-letters it. Raises as `ack` does."""
+        """Return this delivery to the broker, which requeues it and delivers it again. Raises as `ack` does.
+
+        Args:
+            requeue: False has the broker drop or dead-letter it.
+            multiple: Whether all unsettled deliveries before it on its channel are returned too.
+        """
         self._settlements.nack(self.delivery_tag, multiple=multiple, requeue=requeue)
 
     def reject(self, *, requeue: bool = True) -> None:
-        """Requeue this one delivery; without `requeue`, the broker drops or dead-letters it. Raises as `ack` does."""
+        """Return this one delivery to the broker, which requeues it and delivers it again. Raises as `ack` does.
+
+        Args:
+            requeue: False has the broker drop or dead-letter it.
+        """
         self._settlements.reject(self.delivery_tag, requeue=requeue)
 
     def process(self, *, requeue: Requeue = False, requeue_once: bool = False) -> Processing:

@@ -23,9 +23,9 @@ _AHEAD: Final = 100
 class Consumer:
     """One consumer: an async context manager, and an async iterator over its deliveries.
 
-    Leaving the block cancels the consumer and requeues unsettled deliveries. The iteration ends when this program
-    cancels the consumer; it raises ConsumerCancelled when the broker cancels it, and ChannelClosed or ConnectionClosed
-    when its channel is closed.
+    Created by `Channel.consume`. Entering the block starts it. Leaving the block cancels it and requeues unsettled
+    deliveries. The iteration ends when this program cancels the consumer; it raises ConsumerCancelled when the broker
+    cancels it, and ChannelClosed or ConnectionClosed when its channel is closed.
     """
 
     def __init__(self, host: Subscriptions, subscription: Subscription) -> None:
@@ -68,7 +68,17 @@ class Consumer:
         return self
 
     async def start(self, *, timeout: float | None = None) -> None:
-        """Start consuming, as entering the block does. timeout: seconds, as for the channel's methods."""
+        """Start consuming, as entering the block does.
+
+        Args:
+            timeout: Seconds for the broker's answer; None for the connection's `request_timeout`.
+
+        Raises:
+            UsageError: The consumer was started before.
+            ChannelClosed: The broker refuses: the queue does not exist, or another consumer is exclusive.
+            ConnectionClosed: The connection is closed.
+            RequestTimeout: The answer did not come in time.
+        """
         if self._subscription.is_entered:
             raise UsageError("a consumer can be entered once; ask the channel for another one")
         self._subscription.is_entered = True

@@ -108,11 +108,20 @@ class BlockingDelivery:
         self._settle(functools.partial(self._delivery.ack, multiple=multiple))
 
     def nack(self, *, requeue: bool = True, multiple: bool = False) -> None:
-        """Requeue this delivery; without `requeue`, the broker drops or dead-letters it. Raises as `ack` does."""
+        """Return this delivery to the broker, which requeues it and delivers it again. Raises as `ack` does.
+
+        Args:
+            requeue: False has the broker drop or dead-letter it.
+            multiple: Whether all unsettled deliveries before it on its channel are returned too.
+        """
         self._settle(functools.partial(self._delivery.nack, requeue=requeue, multiple=multiple))
 
     def reject(self, *, requeue: bool = True) -> None:
-        """Requeue this one delivery; without `requeue`, the broker drops or dead-letters it. Raises as `ack` does."""
+        """Return this one delivery to the broker, which requeues it and delivers it again. Raises as `ack` does.
+
+        Args:
+            requeue: False has the broker drop or dead-letter it.
+        """
         self._settle(functools.partial(self._delivery.reject, requeue=requeue))
 
     def process(self, *, requeue: Requeue = False, requeue_once: bool = False) -> BlockingProcessing:
