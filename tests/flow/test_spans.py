@@ -62,12 +62,38 @@ def test_each_publish_and_each_call_of_a_handler_is_a_span(broker_url: str) -> N
     for span in spans["process spans.fails"]:
         assert span["attributes"]["error.type"] == "ValueError"
         assert parent(span) == "publish fails"
+    _check_worker(spans, by_id)
     (call,) = spans["publish asked"]
     assert parent(call) == "caller"
     assert call["end_time"] <= spans["caller"][0]["end_time"]
     (returned,) = spans["publish nowhere"]
     assert returned["attributes"]["error.type"] == "PublishReturned"
     assert returned["status"]["status_code"] == "ERROR"
+
+
+def _check_worker(spans: dict[str, list[dict[str, Any]]], by_id: dict[str, str]) -> None:
+    """Look at what a worker does beside its handlers."""
+    for key, handler in (("next", "process spans.first"), ("many", "process spans.second")):
+        published = spans[f"publish {key}"]
+        assert [by_id[span["parent_id"]] for span in published] == [handler] * 2
+        assert {span["attributes"]["messaging.operation.type"] for span in published} == {"send"}
+        assert {span["attributes"]["messaging.destination.name"] for span in published} == {f"spans:{key}"}
+    for name in ("first", "second", "third", "asked"):
+        handled = {span["parent_id"]: span for span in spans[f"process spans.{name}"] if span["parent_id"]}
+        for kind, found in (("receive", spans[f"receive spans.{name}"]), ("settle", spans[f"ack spans.{name}"])):
+            assert len(found) == (1 if name == "asked" else 2)
+            for span in found:
+                assert span["kind"] == "SpanKind.CLIENT"
+                assert span["attributes"]["messaging.operation.type"] == kind
+                assert span["attributes"]["messaging.message.id"]
+                assert span["start_time"] <= span["end_time"]
+                assert name in ("third", "asked") or span["parent_id"] in handled, "it is in the trace of its message"
+    for result in spans["publish next"]:
+        (ack,) = (
+            span for span in spans["ack spans.first"]
+            if span["context"]["trace_id"] == result["context"]["trace_id"]
+        )  # fmt: skip
+        assert result["end_time"] <= ack["end_time"], "an input is settled once its result is confirmed"
 
 
 def _check_metrics(found: dict[str, Any]) -> None:
@@ -95,8 +121,9 @@ def _check_metrics(found: dict[str, Any]) -> None:
         )
 
     sent = messaging_metrics.MESSAGING_CLIENT_SENT_MESSAGES
-    assert (counted(sent, error=None), counted(sent, error="PublishReturned")) == (4, 1)
-    assert counted(sent, at="spans") == counted(messaging_metrics.MESSAGING_CLIENT_OPERATION_DURATION) == 5
+    assert (counted(sent, error=None), counted(sent, error="PublishReturned")) == (9, 1)
+    assert counted(sent) == counted(messaging_metrics.MESSAGING_CLIENT_OPERATION_DURATION) == 10
+    assert counted(sent, at="spans") == 9, "all but the reply"
     consumed, process = (
         messaging_metrics.MESSAGING_CLIENT_CONSUMED_MESSAGES,
         messaging_metrics.MESSAGING_PROCESS_DURATION,

@@ -13,6 +13,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from rabbitry._version import __version__
+from rabbitry.amqp.protocol.properties import EncodedProperties
+from rabbitry.amqp.protocol.tables import Table
 from rabbitry.flow import _meters, _tracing
 from rabbitry.flow.message import Message
 
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 
     from rabbitry.flow.message import Publication
 
+_PUBLISHES: Final[dict[str, AttributeValue]] = {
+    "messaging.system": "rabbitmq",
+    "messaging.operation.name": "publish",
+    "messaging.operation.type": "send",
+}
 _MOST_LINKS: Final = 128
 """Links of the span of a batch; the SDK keeps no more unless it is told to."""
 
@@ -61,8 +68,8 @@ class Publishing:
         kind = "" if error is None else type(error).__name__
         if error is not None:
             _fail(self._span, kind, str(error))
-        self._span.end()
         _meters.published(self._exchange, time.perf_counter() - self._began, kind)
+        self._span.end()
 
 
 @contextmanager
@@ -70,12 +77,7 @@ def publishing(app: str, key: str) -> Iterator[Publishing]:
     """Begin the span of a message, which is the current one within the block. An error in the block ends it."""
     from opentelemetry.trace import SpanKind
 
-    attributes: dict[str, AttributeValue] = {
-        "messaging.system": "rabbitmq",
-        "messaging.operation.name": "publish",
-        "messaging.operation.type": "send",
-        "messaging.client.id": app,
-    }
+    attributes = _PUBLISHES | {"messaging.client.id": app}
     with _tracer().start_as_current_span(
         f"publish {key}", kind=SpanKind.PRODUCER, attributes=attributes, end_on_exit=False,
         record_exception=False, set_status_on_exception=False,
@@ -86,6 +88,48 @@ def publishing(app: str, key: str) -> Iterator[Publishing]:
         except BaseException as error:
             own.end(error)
             raise
+
+
+def publishing_result(message: Publication) -> Publishing:
+    """Begin the span of what a handler returned or yielded: a child of the handler's span, which the message names."""
+    from opentelemetry.trace import SpanKind
+
+    properties = message.properties
+    found = properties.decoded() if isinstance(properties, EncodedProperties) else properties
+    span = _tracer().start_span(
+        f"publish {message.routing_key}",
+        context=_context_in(found.headers or {}), kind=SpanKind.PRODUCER, attributes=_PUBLISHES,
+    )  # fmt: skip
+    own = Publishing(span)
+    own.describe(message, found.message_id or "")
+    return own
+
+
+def received(message: Message, queue: str, came: int, began: int) -> None:
+    """Record that a message came to a worker and waited there for its handler. Both times in ns since 1970."""
+    _record(message, queue, "receive", "receive", came).end(began)
+
+
+def settled(message: Message, queue: str, how: str, since: int, error: Exception | None) -> None:
+    """Record the settlement of a message. since: the end of its handler, in ns since 1970; 0 if it had none."""
+    span = _record(message, queue, how, "settle", since or time.time_ns())
+    if error is not None:
+        _fail(span, type(error).__name__, str(error))
+    span.end()
+
+
+def _record(message: Message, queue: str, name: str, kind: str, since: int) -> Span:
+    """Begin the span of an operation of the worker itself: a child of the span that the message names."""
+    from opentelemetry.trace import SpanKind
+
+    span = _tracer().start_span(
+        f"{name} {queue}", context=_context_of(message), kind=SpanKind.CLIENT, start_time=since
+    )  # fmt: skip
+    if span.is_recording():
+        span.set_attributes(
+            _attributes(queue, message, None) | {"messaging.operation.name": name, "messaging.operation.type": kind}
+        )
+    return span
 
 
 @contextmanager
@@ -133,13 +177,17 @@ def handling(queue: str, found: Message | list[Message], size: int) -> Iterator[
 
 def _context_of(message: Message) -> Context:
     """Return the context whose span is the one that a message names; an empty one if it names none."""
+    return _context_in(message.headers)
+
+
+def _context_in(headers: Table) -> Context:
     from opentelemetry.context import Context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-    return TraceContextTextMapPropagator().extract(_tracing.carried(message.headers), Context())
+    return TraceContextTextMapPropagator().extract(_tracing.carried(headers), Context())
 
 
-def _attributes(queue: str, found: Message | list[Message], size: int) -> dict[str, AttributeValue]:
+def _attributes(queue: str, found: Message | list[Message], size: int | None) -> dict[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {
         "messaging.system": "rabbitmq",
         "messaging.operation.name": "process",
@@ -148,12 +196,13 @@ def _attributes(queue: str, found: Message | list[Message], size: int) -> dict[s
     if isinstance(found, list):
         return attributes | {"messaging.destination.name": queue, "messaging.batch.message_count": len(found)}
     origin = f"{found.exchange}:{found.routing_key}:{queue}" if found.exchange else queue
+    if size is not None:
+        attributes["messaging.message.body.size"] = size
     return attributes | {
         "messaging.destination.name": origin,
         "messaging.rabbitmq.destination.routing_key": found.routing_key,
         "messaging.message.id": found.id,
         "messaging.message.conversation_id": found.correlation_id,
-        "messaging.message.body.size": size,
         "rabbitry.attempt": found.attempt,
     }
 

@@ -10,6 +10,8 @@ from typing import Final
 
 from rabbitry.amqp.protocol.tables import Table
 
+MODULE: Final = "opentelemetry.trace"
+"""The module that a program has imported if it uses OpenTelemetry."""
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 LONGEST: Final = 512
@@ -18,7 +20,7 @@ LONGEST: Final = 512
 
 def is_used() -> bool:
     """Return whether this program has imported OpenTelemetry."""
-    return "opentelemetry.trace" in sys.modules
+    return MODULE in sys.modules
 
 
 def current() -> dict[str, str]:

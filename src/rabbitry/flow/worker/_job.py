@@ -115,6 +115,7 @@ class Job:
         "body",
         "delivery",
         "generation",
+        "handled_at",
         "is_cancelled",
         "is_dropped",
         "received",
@@ -143,6 +144,8 @@ class Job:
         """Whether the handler's result is of no use any more; see `Context.cancelled`."""
         self.is_dropped: bool = False
         """Whether its job was cancelled by its id; the handler's result is dropped then."""
+        self.handled_at: int = 0
+        """When its handler ended, in nanoseconds since 1970, for its span; 0 if it has none."""
 
     @property
     def jobs(self) -> tuple[Job, ...]:

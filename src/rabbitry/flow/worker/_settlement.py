@@ -23,6 +23,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from sys import modules
 from typing import TYPE_CHECKING, Final
 
 from rabbitry._errors import described
@@ -37,7 +38,9 @@ from rabbitry.exceptions import (
     RequestTimeout,
 )
 from rabbitry.flow._outlet import Outlet
+from rabbitry.flow._tracing import MODULE
 from rabbitry.flow.message import Publication, Role
+from rabbitry.flow.worker import _spanned
 from rabbitry.flow.worker._job import SUSPECT, BatchJob, Job, Led, Pending, Result, Work
 from rabbitry.flow.worker._outcome import (
     before_handling,
@@ -126,7 +129,10 @@ class Settler:
         """Settle what was handled, or given back; or publish what its handler yielded so far."""
         if result.kind == "yielded":
             self._publish_yielded(work, result)
-        elif isinstance(work, Job):
+            return
+        if MODULE in modules and result.kind not in _NOT_DONE:  # a call of `is_used` would cost every message
+            _spanned.received(work)
+        if isinstance(work, Job):
             self._finish(work, result)
         else:
             self._finish_batch(work, result)
@@ -304,11 +310,16 @@ class Settler:
             await self._woken.wait()
 
     async def _send(self, pending: Pending, message: Publication, refusals: int) -> None:
+        span = _spanned.publishing(message) if MODULE in modules else None
         try:
             future = await self._outlet.send(message)
         except Exception as error:  # noqa: BLE001 - what can't be published must not end the others; it is logged
+            if span is not None:
+                span.end(error)
             self._on_outcome(pending, message, refusals, error)
         else:
+            if span is not None:
+                future.add_done_callback(partial(_spanned.end, span))
             future.add_done_callback(partial(self._confirmed, pending, message, refusals))
 
     def _confirmed(self, pending: Pending, message: Publication, refusals: int, future: asyncio.Future[None]) -> None:
@@ -446,7 +457,11 @@ class Settler:
             return
         try:
             job.delivery.ack()
+            if job.handled_at:
+                _spanned.settled(job, "ack")
         except AlreadySettled as error:
+            if job.handled_at:
+                _spanned.settled(job, "ack", error)
             # It was done, and comes again: at least once.
             _logger.debug("stage '%s': %s", job.stage.name, error)
             self._counting.lost(job)
@@ -455,7 +470,11 @@ class Settler:
     def _give_back(self, job: Job) -> None:
         try:
             job.delivery.nack()
+            if job.handled_at:
+                _spanned.settled(job, "nack")
         except (AlreadySettled, Closed) as error:
+            if job.handled_at:
+                _spanned.settled(job, "nack", error)
             _logger.debug("stage '%s': %s", job.stage.name, error)
         self._ended(job)
 

@@ -1,0 +1,53 @@
+"""OpenTelemetry's spans of what a worker does around its handlers: receiving, publishing results, and settling.
+
+Called only if the program has imported OpenTelemetry (`_tracing.MODULE`).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from rabbitry.flow.message import Role
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from rabbitry.flow._spans import Publishing
+    from rabbitry.flow.message import Publication
+    from rabbitry.flow.worker._job import Job, Work
+
+_RESULTS: Final = (Role.RESULT, Role.REPLY, Role.ERROR_REPLY)
+
+
+def received(work: Work) -> None:
+    """Record for each message how long it waited in this worker until its handler began; that has ended just now."""
+    from rabbitry.flow import _spans
+
+    now, clock = time.time_ns(), time.monotonic()
+    for job in work.jobs:
+        job.handled_at = now
+        began = now - int(work.seconds * 1e9)
+        came = min(now - int((clock - job.received) * 1e9), began)
+        _spans.received(job.message(), job.source.queue, came, began)
+
+
+def settled(job: Job, how: str, error: Exception | None = None) -> None:
+    """Record the settlement of a message, from the end of its handler on: its results were confirmed within it."""
+    from rabbitry.flow import _spans
+
+    _spans.settled(job.message(), job.source.queue, how, job.handled_at, error)
+
+
+def publishing(message: Publication) -> Publishing | None:
+    """Begin the span of a result or a reply; None for other messages."""
+    if message.role not in _RESULTS:
+        return None
+    from rabbitry.flow import _spans
+
+    return _spans.publishing_result(message)
+
+
+def end(span: Publishing, future: asyncio.Future[None]) -> None:
+    """End the span of a result whose outcome is known."""
+    span.end(None if future.cancelled() else future.exception())
