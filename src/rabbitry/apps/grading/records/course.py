@@ -19,12 +19,10 @@ from sqlalchemy import (
     Subquery,
     Table,
     and_,
-    delete,
     false,
     func,
     or_,
     select,
-    update,
 )
 
 from rabbitry._ids import NoSuchID, pick
@@ -43,8 +41,9 @@ from rabbitry.apps.grading.message import (
 )
 from rabbitry.apps.grading.message import identity as known_as
 from rabbitry.apps.grading.receiving import fields_handed_in, taken_at
+from rabbitry.apps.grading.records import statements
 from rabbitry.apps.grading.records.beginning import begins
-from rabbitry.apps.grading.records.schema import handed_in, history, insert_into, settings, submissions, text
+from rabbitry.apps.grading.records.schema import history, insert_into, settings, submissions, text
 from rabbitry.apps.grading.signatures import Finding
 
 CONFIRMED: Final = "confirmed"
@@ -115,8 +114,6 @@ class Hop:
         return asdict(self)
 
 
-_CHANGING: Final = ("status", "step", "mark", "out_of", "feedback", "updated_at")
-"""Columns of a submission that its next hop changes."""
 _HANDED_IN: Final = {
     "status": "submitted",
     "mark": None,
@@ -142,17 +139,17 @@ def record(
     """
     _record(connection, assignment, finding)
     if kept is not None:
-        values = {"sha256": kept.sha256, "size": kept.size}
-        unknown = and_(submissions.c.id == assignment.id, submissions.c.sha256.is_(None))
-        is_first = connection.execute(update(submissions).where(unknown).values(values)).rowcount == 1
+        mine = {"mine": assignment.id, "to_sha256": kept.sha256, "to_size": kept.size}
+        is_first = connection.execute(statements.KEPT, mine).rowcount == 1
         if is_first and (fields := fields_handed_in(assignment)) is not None:
             row = {"submission": assignment.id, "fields": fields}
-            connection.execute(insert_into(connection, handed_in).on_conflict_do_nothing(), row)
+            connection.execute(statements.inserts(connection.dialect.name).handed_in, row)
 
 
 def _record(connection: Connection, assignment: Assignment, finding: Finding) -> None:
-    is_confirmed = select(submissions.c.confirmed_by).where(submissions.c.id == assignment.id)
-    if connection.execute(is_confirmed).scalar() is not None:
+    mine, insert = {"mine": assignment.id}, statements.inserts(connection.dialect.name)
+    known = connection.execute(statements.KNOWN, mine).first()
+    if known is not None and known.confirmed_by is not None:
         return
     hops = assignment.history
     taken = _taken_at(hops)
@@ -164,21 +161,16 @@ def _record(connection: Connection, assignment: Assignment, finding: Finding) ->
         values = _row(assignment.without(MARK, OUT_OF, FEEDBACK), taken) | {"step": 1}
     if hops and hops[0].get("role") == "student":
         rows.append(_hop_row(assignment.id, 1, hops[0]) | _HANDED_IN | {"at": taken})
-    insert_hops = insert_into(connection, history)
-    earlier = insert_hops.on_conflict_do_update(
-        index_elements=["submission", "step"],
-        set_={"at": insert_hops.excluded.at},
-        where=and_(history.c.step == 1, insert_hops.excluded.at < history.c.at),
-    )
-    for row in rows:
-        connection.execute(earlier, row)
-    insert = insert_into(connection, submissions)
-    connection.execute(insert.on_conflict_do_nothing(), values)
-    mine = submissions.c.id == assignment.id
-    connection.execute(update(submissions).where(mine, submissions.c.submitted_at > taken).values(submitted_at=taken))
-    newer = {name: values[name] for name in _CHANGING}
-    open_ = submissions.c.confirmed_by.is_(None)  # another coordinator may have confirmed it since the row was read
-    connection.execute(update(submissions).where(mine, open_, submissions.c.step < values["step"]).values(newer))
+    if rows:
+        connection.execute(insert.hop, rows)
+    if known is None and connection.execute(insert.submission, values).rowcount == 1:
+        return
+    # Steps only grow, and times of submission only become earlier: what is not newer or earlier now never will be.
+    if known is None or known.submitted_at > taken:
+        connection.execute(statements.EARLIER, mine | {"taken": taken})
+    if known is None or known.step < values["step"]:
+        # Another coordinator may have confirmed it since the row was read, and then it stays as it is.
+        connection.execute(statements.NEWER, mine | statements.to({name: values[name] for name in statements.CHANGING}))
 
 
 def confirm(
@@ -199,9 +191,8 @@ def confirm(
         kept: The file, as for `record`.
         findings: What the signatures of the hops are worth; empty if nothing checks them.
     """
-    message = text(message, 300)
-    columns = select(submissions.c.confirmed_by, submissions.c.reopened_at)
-    known = connection.execute(columns.where(submissions.c.id == assignment.id).with_for_update()).first()
+    message, mine = text(message, 300), {"mine": assignment.id}
+    known = connection.execute(statements.LOCKED, mine).first()
     if known is not None and known.confirmed_by is not None:
         return bool(known.confirmed_by == message)
     if known is not None and assignment.step <= known.reopened_at:
@@ -210,24 +201,21 @@ def confirm(
     if _contradicts(connection, assignment, since):
         return False
     record(connection, assignment, kept)
-    mine = submissions.c.id == assignment.id
-    values = _row(assignment, "")
-    del values["submitted_at"]
+    values = _row(assignment, "") | {"confirmed_by": message}
+    del values["submitted_at"], values["id"]
     # The id is bound to what was submitted, so its student is right whatever was recorded before.
-    taken = connection.execute(
-        update(submissions).where(mine, submissions.c.confirmed_by.is_(None)).values(values | {"confirmed_by": message})
-    )
-    if taken.rowcount != 1:
+    if connection.execute(statements.CONFIRM, mine | statements.to(values)).rowcount != 1:
         return False
-    at = connection.execute(select(submissions.c.submitted_at).where(mine)).scalar_one()
+    at = connection.execute(statements.TAKEN_AT, mine).scalar_one()
     worth = [*findings, *[_UNCHECKED] * len(assignment.history)]
     rows = [_hop_row(assignment.id, step, hop, worth[step - 1]) for step, hop in enumerate(assignment.history, 1)]
     # What was recorded before it was reopened stays: the records themselves sent it out, without the signatures.
     rows = [row for row in rows if row["step"] > since]
-    connection.execute(delete(history).where(history.c.submission == assignment.id, history.c.step > since))
-    for row in rows:
-        is_first = row["step"] == 1 and row["role"] == "student"
-        connection.execute(history.insert(), row | _HANDED_IN | {"at": at} if is_first else row)
+    connection.execute(statements.FORGET, mine | {"since": since})
+    first = (1, "student")
+    rows = [row | _HANDED_IN | {"at": at} if (row["step"], row["role"]) == first else row for row in rows]
+    if rows:
+        connection.execute(statements.HOP, rows)
     return True
 
 
@@ -249,14 +237,11 @@ def _contradicts(connection: Connection, assignment: Assignment, since: int) -> 
 
     A message of a round before the submission was sent back may be published anew by anybody who saw it.
     """
-    signed = select(history.c.step, history.c.role, history.c.status).where(
-        history.c.submission == assignment.id, history.c.step > since, history.c.signer.is_not(None)
-    )
     hops = assignment.history
     return any(
         row.step > len(hops)
         or (row.role, row.status) != (hops[row.step - 1].get("role"), hops[row.step - 1].get("status"))
-        for row in connection.execute(signed)
+        for row in connection.execute(statements.SIGNED, {"mine": assignment.id, "since": since})
     )
 
 
