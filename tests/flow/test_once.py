@@ -18,6 +18,7 @@ from rabbitry.flow import _gates, once
 from rabbitry.flow._once_sql import SqlStore
 from rabbitry.flow._once_store import Claim
 from rabbitry.flow._outlet import Outlet
+from rabbitry.flow.context import Context
 from rabbitry.flow.message import Publication, Role
 from rabbitry.flow.wiring.dead_letters import replay
 from rabbitry.flow.worker import _settlement
@@ -128,6 +129,52 @@ async def test_a_unique_message_is_published_once(broker_url: str, tmp_path: Pat
     with app.publisher_blocking(broker_url) as blocking:
         assert blocking.publish("tea", key="order", unique="17") == first
     await eventually_holds(broker_url, "unique.orders", 2)
+
+
+async def test_a_unique_message_is_sent_once(broker_url: str, tmp_path: Path) -> None:
+    app = rabbitry.App("unique", store=f"sqlite:///{tmp_path}/once.sqlite3")
+    app.output("order", queue="unique.orders")
+    app.output("lost")
+    async with app.publisher(broker_url) as publisher:
+        receipts = [await publisher.send("tea", key="order", unique=unique) for unique in ("17", "18", "17")]
+        for receipt in receipts:
+            await receipt
+        assert receipts[0].message_id == receipts[2].message_id != receipts[1].message_id
+        for _ in range(2):  # what was not published is not done
+            with pytest.raises(PublishReturned):
+                await (await publisher.send("tea", key="lost", unique="17"))
+        last = await publisher.send("tea", key="order", unique="19")
+    with app.publisher_blocking(broker_url) as blocking:
+        again = blocking.send("tea", key="order", unique="19")
+        again.result()
+        assert again.message_id == last.message_id
+    await eventually_holds(broker_url, "unique.orders", 3)
+
+
+async def test_a_handler_publishes_a_unique_message_once_over_its_attempts(broker_url: str, tmp_path: Path) -> None:
+    app = rabbitry.App("unique", store=f"sqlite:///{tmp_path}/once.sqlite3")
+    ids: list[str] = []
+
+    @app.stage("order", attempts=3, delays=[0])
+    async def order(text: str, context: Context) -> None:
+        ids.append(await context.publish(text, key="mail", unique=text, expires=3600))
+        if len(ids) == 1:
+            raise ValueError("the first attempt fails")
+
+    @app.stage("slow", attempts=3, delays=[0])
+    def slow(text: str, context: Context) -> None:
+        ids.append(context.publish_blocking(text, key="mail", unique=text))
+
+    app.output("mail", queue="unique.mails")
+    async with app.worker(broker_url, connect_attempts=1):
+        await app.publish("tea", key="order")
+        await eventually(lambda: len(ids) == 2, "two attempts")
+        await app.publish("tea", key="slow")
+        await eventually(lambda: len(ids) == 3, "another handler")
+        ids.append(await app.publish("tea", key="mail", unique="tea"))
+        ids.append(await asyncio.to_thread(app.publish_blocking, "tea", key="mail", unique="tea"))
+    assert len(set(ids)) == 1
+    await eventually_holds(broker_url, "unique.mails", 1)
 
 
 async def test_what_a_killed_publisher_left_is_published_with_its_id(embedded_url: str, tmp_path: Path) -> None:

@@ -38,10 +38,18 @@ def publication_of(
     made, message = _at_once(spec, value, key, headers)
     if identity is None:
         identity = made
-    elif isinstance(message.properties, Properties):
-        properties = message.properties._replace(message_id=identity, correlation_id=identity)
-        message = message._replace(properties=properties)
+    else:
+        message = with_id(message, identity)
     return identity, message if timing is None else _timed(spec, message, timing)
+
+
+def with_id(message: Publication, identity: str) -> Publication:
+    """Return a message with another id, which is its correlation id too if it begins a chain."""
+    properties = message.properties
+    assert isinstance(properties, Properties)  # noqa: S101 # of `_at_once`; narrows the type
+    if properties.correlation_id == properties.message_id:
+        properties = properties._replace(correlation_id=identity)
+    return message._replace(properties=properties._replace(message_id=identity))
 
 
 def _at_once(spec: AppSpec, value: object, key: str | Key[Any], headers: Table | None) -> tuple[str, Publication]:

@@ -667,7 +667,7 @@ class App:
             value: The body: a value of a stage's type, text, or bytes.
             key: The routing key.
             headers: See `Publisher.publish`.
-            unique: See `Publisher.publish`; with it, each call opens a connection.
+            unique: See `Publisher.publish`.
             url: The broker. None uses the connection of the app's worker if one runs in this process, as in a handler;
                 otherwise see `rabbitry.connect`. Without such a worker, each call opens a connection: to publish more
                 than a few messages, keep a `publisher`.
@@ -678,8 +678,8 @@ class App:
             PublishError: The broker did not take the message.
             ConnectFailed: No broker can be reached.
         """
-        if url is None and unique is None and (worker := self._worker()) is not None:
-            return await worker.publish(value, key=key, headers=headers, **times)
+        if url is None and (worker := self._worker()) is not None:
+            return await worker.publish(value, key=key, headers=headers, unique=unique, **times)
         async with self.publisher(url) as publisher:
             return await publisher.publish(value, key=key, headers=headers, unique=unique, **times)
 
@@ -694,8 +694,8 @@ class App:
         **times: Unpack[Times],
     ) -> str:
         """Publish one value as `publish` does, without an event loop."""
-        if url is None and unique is None and (worker := self._worker()) is not None:
-            return worker.publish_blocking(value, key=key, headers=headers, **times)
+        if url is None and (worker := self._worker()) is not None:
+            return worker.publish_blocking(value, key=key, headers=headers, unique=unique, **times)
         with self.publisher_blocking(url) as publisher:
             return publisher.publish(value, key=key, headers=headers, unique=unique, **times)
 

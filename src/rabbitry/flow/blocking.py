@@ -87,6 +87,7 @@ class BlockingPublisher:
         *,
         key: str | Key[T],
         headers: Table | None = None,
+        unique: str | None = None,
         after: Seconds | None = None,
         at: datetime | None = None,
         expires: Seconds | None = None,
@@ -99,7 +100,7 @@ class BlockingPublisher:
         """
         io = self._entered()
         sending = self._publisher.send(
-            value, key=key, headers=headers, after=after, at=at, expires=expires, expired=expired
+            value, key=key, headers=headers, unique=unique, after=after, at=at, expires=expires, expired=expired
         )
         return io.run(_passed_on(sending, io))
 

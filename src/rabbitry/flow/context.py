@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack
 
 from rabbitry.flow.timing import Timing, timing_of
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from rabbitry.amqp.protocol.tables import Table
     from rabbitry.flow.key import Key
     from rabbitry.flow.message import Message
     from rabbitry.flow.outgoing import Outgoing
-    from rabbitry.flow.timing import Expired, Seconds
+    from rabbitry.flow.timing import Times
 
 _T = TypeVar("_T")
 
@@ -43,6 +41,7 @@ class Publishing(Protocol):
         headers: Table | None,
         priority: int | None,
         timing: Timing | None,
+        unique: str | None,
     ) -> str:
         """Publish a value that follows from a message; see `Context.publish`."""
 
@@ -55,6 +54,7 @@ class Publishing(Protocol):
         headers: Table | None,
         priority: int | None,
         timing: Timing | None,
+        unique: str | None,
     ) -> str:
         """Publish as `publish_for` does, without an event loop."""
 
@@ -102,10 +102,8 @@ class Context:
         key: str | Key[_T],
         headers: Table | None = None,
         priority: int | None = None,
-        after: Seconds | None = None,
-        at: datetime | None = None,
-        expires: Seconds | None = None,
-        expired: Expired = "drop",
+        unique: str | None = None,
+        **times: Unpack[Times],
     ) -> str:
         """Publish a value at once, with the message's correlation id and trace, and return its id when it is confirmed.
 
@@ -117,19 +115,19 @@ class Context:
             key: The routing key.
             headers: Of the message.
             priority: 0 to 255, for queues with priorities.
-            after: Seconds to wait before it is delivered; this and what follows are as for `Publisher.publish`.
-            at: The time at which it is delivered.
-            expires: Seconds after which it expires if no worker has taken it.
-            expired: What happens then: "drop" or "dead".
+            unique: Publish nothing if a message with this text and key was published, also by another attempt; this
+                is as for `Publisher.publish`.
+            times: `after`, `at`, `expires` and `expired`, as for `Publisher.publish`.
 
         Raises:
             UsageError: The key leads nowhere, with a delay to no queue that this app knows; the value can't be encoded;
                 or a time is invalid.
+            StoreError: Of a unique message: the store does not answer. Nothing was published.
             PublishError: The broker did not take the message.
         """
-        timing = timing_of(after, at, expires, expired)
+        timing = timing_of(**times)
         return await self._publishing.publish_for(
-            self.message, value, key, headers=headers, priority=priority, timing=timing
+            self.message, value, key, headers=headers, priority=priority, timing=timing, unique=unique
         )
 
     def publish_blocking(
@@ -139,15 +137,13 @@ class Context:
         key: str | Key[_T],
         headers: Table | None = None,
         priority: int | None = None,
-        after: Seconds | None = None,
-        at: datetime | None = None,
-        expires: Seconds | None = None,
-        expired: Expired = "drop",
+        unique: str | None = None,
+        **times: Unpack[Times],
     ) -> str:
         """Publish as `publish` does, in a `def` handler."""
-        timing = timing_of(after, at, expires, expired)
+        timing = timing_of(**times)
         return self._publishing.publish_blocking_for(
-            self.message, value, key, headers=headers, priority=priority, timing=timing
+            self.message, value, key, headers=headers, priority=priority, timing=timing, unique=unique
         )
 
     async def progress(self, value: object) -> None:

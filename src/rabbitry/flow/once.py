@@ -13,10 +13,11 @@ import contextlib
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from urllib.parse import quote
 
 from rabbitry._installing import missing
+from rabbitry.amqp.client import Receipt
 from rabbitry.exceptions import Closed, PublishTimeout, UsageError
 from rabbitry.flow._gates import Taken, gated, store_url
 from rabbitry.flow._gates import store_given as store_given  # for tests
@@ -46,6 +47,8 @@ _LONGEST_PAUSE: Final = 30.0
 _DOUBLINGS: Final = 5
 """How often a copy's pause of a second is doubled: then it is the longest one."""
 _LOOK_EACH: Final = 0.1
+_MOST_NOTING: Final = 1000
+"""Messages that are sent and not marked as done, at most."""
 
 _logger = logging.getLogger(__name__)
 
@@ -152,6 +155,18 @@ class _Arrival:
         return Outgoing(b"", key=self._stage.queue, headers={_HANDLED: self._key})
 
 
+class _Claimed(NamedTuple):
+    """A text that is claimed, or done. id: of its message. is_mine: whether that is to be published now."""
+
+    store: OnceStore
+    unique: str
+    text: str
+    owner: str
+    run: str
+    id: str
+    is_mine: bool
+
+
 class Unique:
     """The unique messages of a publisher. Its store is opened for the first one."""
 
@@ -159,6 +174,8 @@ class Unique:
         self._spec = spec
         self._store: OnceStore | None = None
         self._opening = asyncio.Lock()
+        self._noting: set[asyncio.Task[None]] = set()
+        """Tasks that mark what was sent as done when it is confirmed."""
 
     async def publish(self, unique: str, key: str, send: Callable[[str], Awaitable[object]]) -> str:
         """Publish a message, unless one of the same text and key was published, and return the id of that one.
@@ -167,6 +184,46 @@ class Unique:
         confirm. Raises StoreError before anything is published, and what `send` raises. Cancelling while it waits
         leaves no claim; while the message is sent, the claim stays until its lease is over.
         """
+        claimed = await self._claimed(unique, key)
+        if not claimed.is_mine:
+            return claimed.id
+        try:
+            await send(claimed.id)
+        except Exception as error:
+            await self._failed(claimed, error)
+            raise
+        await self._done(claimed)
+        return claimed.id
+
+    async def send(self, unique: str, key: str, send: Callable[[str], Awaitable[Receipt]]) -> Receipt:
+        """Send a message as `publish` does, and return its receipt; that of one published before is done.
+
+        The text is marked as done when the message is confirmed, in a task that `close` waits for.
+        """
+        claimed = await self._claimed(unique, key)
+        if not claimed.is_mine:
+            return Receipt.confirmed(claimed.id)
+        try:
+            receipt = await send(claimed.id)
+        except Exception as error:
+            await self._failed(claimed, error)
+            raise
+        noting = asyncio.create_task(self._note(claimed, receipt))
+        self._noting.add(noting)
+        noting.add_done_callback(self._noting.discard)
+        if len(self._noting) > _MOST_NOTING:
+            await asyncio.wait(self._noting, return_when=asyncio.FIRST_COMPLETED)
+        return receipt
+
+    async def _note(self, claimed: _Claimed, receipt: Receipt) -> None:
+        await asyncio.wait((receipt,))  # which does not count as having seen a failure
+        if receipt.failure is not None:
+            await self._failed(claimed, receipt.failure)
+        elif not receipt.cancelled():
+            await self._done(claimed)
+
+    async def _claimed(self, unique: str, key: str) -> _Claimed:
+        """Claim a text; wait while another publisher has it."""
         if not unique:
             raise UsageError("unique='': give the text that tells the message from others")
         store = await self._opened()
@@ -174,31 +231,28 @@ class Unique:
         owner, run = uuid.uuid4().hex, uuid.uuid4().hex
         while True:
             claim = await self._claim(store, text, owner, run)
-            if claim.state == "done":
-                return claim.owner
-            if claim.state == "mine":
-                break
+            if claim.state != "busy":
+                return _Claimed(store, unique, text, owner, run, claim.owner, claim.state == "mine")
             await asyncio.sleep(_LOOK_EACH)  # at most for its lease
+
+    async def _failed(self, claimed: _Claimed, error: Exception) -> None:
+        """Drop a claim, unless the message may be on the broker: then it stays until its lease is over."""
+        if not isinstance(error, PublishTimeout | Closed):
+            await self._release(claimed.store, claimed.text, claimed.owner, claimed.run)
+
+    async def _done(self, claimed: _Claimed) -> None:
         try:
-            await send(claim.owner)
-        except (PublishTimeout, Closed):  # it may be on the broker
-            raise
-        except Exception:  # it is not: it was refused, or could not be sent
-            await self._release(store, text, owner, run)
-            raise
-        try:
-            await asyncio.to_thread(store.done, text, claim.owner)
+            await asyncio.to_thread(claimed.store.done, claimed.text, claimed.id)
         except StoreError as error:
             _logger.warning(
                 "app '%s': message %s of unique=%r is published, but not noted as done: another one after %g s is "
                 "published with the same id: %s",
                 self._spec.name,
-                claim.owner,
-                unique,
+                claimed.id,
+                claimed.unique,
                 LEASE,
                 error,
             )
-        return claim.owner
 
     async def _claim(self, store: OnceStore, text: str, owner: str, run: str) -> Claim:
         claiming = asyncio.ensure_future(asyncio.to_thread(store.claim, text, owner, run, LEASE, keeps_owner=True))
@@ -219,7 +273,9 @@ class Unique:
             await asyncio.to_thread(store.release, text, owner, run)
 
     async def close(self) -> None:
-        """Close the store."""
+        """Wait until what is confirmed is marked as done, and close the store; nothing may be unconfirmed any more."""
+        if self._noting:
+            await asyncio.wait(self._noting)
         store, self._store = self._store, None
         if store is not None:
             await asyncio.to_thread(store.close)

@@ -87,10 +87,12 @@ class Publisher:
         try:
             if self._calls is not None:
                 await self._calls.close()
-            await self._unique.close()
         finally:
-            if self._connection is not None:
-                await self._connection.__aexit__(kind, error, traceback)
+            try:
+                if self._connection is not None:
+                    await self._connection.__aexit__(kind, error, traceback)
+            finally:
+                await self._unique.close()  # nothing is unconfirmed any more
 
     async def wait_for_confirms(self) -> None:
         """Wait until everything sent before is confirmed. Raises what failed since the last call as one group."""
@@ -256,6 +258,7 @@ class Publisher:
         *,
         key: str | Key[T],
         headers: Table | None = None,
+        unique: str | None = None,
         after: Seconds | None = None,
         at: datetime | None = None,
         expires: Seconds | None = None,
@@ -264,9 +267,13 @@ class Publisher:
         """Send a value and return the message's receipt, a future that is done once the broker has confirmed it.
 
         Waits only while too many messages are unconfirmed. Arguments and errors are those of `publish`; the receipt
-        raises those that the broker causes.
+        raises those that the broker causes. With `unique`, it waits for the store; the receipt of a message that was
+        published before is done.
         """
-        return await self._send_value(value, key, headers, self._timing(timing_of(after, at, expires, expired)))
+        timing = self._timing(timing_of(after, at, expires, expired))
+        if unique is None:
+            return await self._send_value(value, key, headers, timing)
+        return await self._unique.send(unique, name_of(key), partial(self._send_value, value, key, headers, timing))
 
     async def _send_value(
         self,

@@ -7,9 +7,9 @@ import logging
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
-from rabbitry.amqp.protocol.tables import decode_text
+from rabbitry.amqp.protocol.tables import decode_text, encode_text
 from rabbitry.exceptions import UsageError
 
 _logger = logging.getLogger(__name__)
@@ -35,6 +35,14 @@ class Receipt(asyncio.Future[None]):
     __slots__ = ("_encoded_id",)
     _encoded_id: bytes
     failure: Exception | None = None
+
+    @classmethod
+    def confirmed(cls, message_id: str) -> Self:
+        """Return a receipt that is done, of a message that was confirmed before. Needs a running event loop."""
+        receipt = cls(loop=asyncio.get_running_loop())
+        receipt._encoded_id = encode_text(message_id)
+        receipt.set_result(None)
+        return receipt
 
     @property
     def message_id(self) -> str:

@@ -14,10 +14,11 @@ from rabbitry.amqp.client import BrokerURL, parse_url
 from rabbitry.amqp.client.url import current, default_url
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import PublishError, UsageError
-from rabbitry.flow._publication import following, publication_of
+from rabbitry.flow._publication import following, publication_of, with_id
 from rabbitry.flow._replies import ReplyTo, progress_reply
-from rabbitry.flow.key import Key
+from rabbitry.flow.key import Key, name_of
 from rabbitry.flow.message import Message, Publication
+from rabbitry.flow.once import Unique
 from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.spec import AppSpec
 from rabbitry.flow.stage import Stage
@@ -122,6 +123,7 @@ class Worker:
         plans = [stage.signature.plan for stage in self.stages if stage.kind != "process"]
         self._life = Life(spec.name, (*spec.lifespans, *plans), self._on_failed)
         self._io: IOThread | None = None
+        self._unique = Unique(spec)
         self._engine = Engine(
             spec,
             self.stages,
@@ -286,6 +288,7 @@ class Worker:
         if self in self._running:
             self._running.remove(self)
         await self._on_io(self._engine.close())
+        await self._on_io(self._unique.close())
         await loop.run_in_executor(None, io.stop)
         if self._failure is not None:
             self._failure.cancel()
@@ -305,22 +308,32 @@ class Worker:
     # -- publishing for handlers -----------------------------------------------------------------------
 
     async def publish(
-        self, value: _T | Outgoing, *, key: str | Key[_T], headers: Table | None = None, **times: Unpack[Times]
+        self,
+        value: _T | Outgoing,
+        *,
+        key: str | Key[_T],
+        headers: Table | None = None,
+        unique: str | None = None,
+        **times: Unpack[Times],
     ) -> str:
         """Publish a value over the worker's connection; see `App.publish`."""
-        identity, message = publication_of(self.spec, value, key, headers, self._waited(timing_of(**times)))
-        await self._on_io(self._engine.publish(message))
-        return identity
+        made = publication_of(self.spec, value, key, headers, self._waited(timing_of(**times)))
+        return await self._on_io(self._publish(*made, key, unique))
 
     def publish_blocking(
-        self, value: _T | Outgoing, *, key: str | Key[_T], headers: Table | None = None, **times: Unpack[Times]
+        self,
+        value: _T | Outgoing,
+        *,
+        key: str | Key[_T],
+        headers: Table | None = None,
+        unique: str | None = None,
+        **times: Unpack[Times],
     ) -> str:
         """Publish a value over the worker's connection; see `App.publish_blocking`."""
         if self._io is None:
             raise UsageError(_NOT_ENTERED)
-        identity, message = publication_of(self.spec, value, key, headers, self._waited(timing_of(**times)))
-        self._io.run(self._engine.publish(message))
-        return identity
+        made = publication_of(self.spec, value, key, headers, self._waited(timing_of(**times)))
+        return self._io.run(self._publish(*made, key, unique))
 
     async def publish_for(
         self,
@@ -331,11 +344,11 @@ class Worker:
         headers: Table | None,
         priority: int | None,
         timing: Timing | None,
+        unique: str | None,
     ) -> str:
         """Publish a value that follows from a message; for `Context`."""
-        identity, message = following(self.spec, cause, value, key, headers, priority, self._waited(timing))
-        await self._on_io(self._engine.publish(message))
-        return identity
+        made = following(self.spec, cause, value, key, headers, priority, self._waited(timing))
+        return await self._on_io(self._publish(*made, key, unique))
 
     def publish_blocking_for(
         self,
@@ -346,13 +359,22 @@ class Worker:
         headers: Table | None,
         priority: int | None,
         timing: Timing | None,
+        unique: str | None,
     ) -> str:
         """Publish as `publish_for` does, without an event loop; for `Context`."""
         if self._io is None:
             raise UsageError(_NOT_ENTERED)
-        identity, message = following(self.spec, cause, value, key, headers, priority, self._waited(timing))
-        self._io.run(self._engine.publish(message))
-        return identity
+        made = following(self.spec, cause, value, key, headers, priority, self._waited(timing))
+        return self._io.run(self._publish(*made, key, unique))
+
+    async def _publish(self, identity: str, message: Publication, key: str | Key[Any], unique: str | None) -> str:
+        """Publish a message, once if it is unique; on the I/O thread."""
+        if unique is None:
+            await self._engine.publish(message)
+            return identity
+        return await self._unique.publish(
+            unique, name_of(key), lambda identity: self._engine.publish(with_id(message, identity))
+        )
 
     def _waited(self, timing: Timing | None) -> Timing | None:
         """Return the times of a message: without its delay if the worker, of a harness, waits for none."""
