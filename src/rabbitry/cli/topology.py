@@ -179,7 +179,10 @@ async def _apply(flow: App, url: str, management: str | None, wait: float, *, as
             print(f"{item.what}: {step.text}", flush=True)
 
     problems = 0
-    async with _seeing(url, management, "apply") as (connection, sight):
+    async with (
+        _seeing(url, management, "apply") as (connection, sight),
+        replacer.alone(connection, flow.name),
+    ):
         for item in await replacing.plan(connection, flow.spec(), sight):
             if item.problem:
                 warn(f"{item.what} can't be replaced: {item.problem}")

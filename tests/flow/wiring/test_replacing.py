@@ -15,6 +15,7 @@ from rabbitry.cli._sight import ManagementSight
 from rabbitry.flow.wiring import pausing, replacer, replacing, topology
 from rabbitry.flow.wiring.moving import BATCH, NotMoved
 from rabbitry.flow.wiring.replacing import Replacement, Sight, Step, shadow
+from rabbitry.flow.wiring.retries import retry_queue
 from tests.flow._running import counts, gathered, put
 from tests.support.management import Api, broker_and_management
 from tests.support.waiting import eventually, eventually_awaited
@@ -65,10 +66,18 @@ async def _apply(urls: tuple[str, str], app: rabbitry.App, kill_at: str = "", *,
             raise Killed
 
     with contextlib.suppress(Killed):
-        async with _seeing(urls) as (connection, sight):
-            for item in await replacing.plan(connection, app.spec(), sight):
+        async with _seeing(urls) as (connection, sight), replacer.alone(connection, app.name):
+            plans = await replacing.plan(connection, app.spec(), sight)
+            for item in plans:
                 await replacer.apply(connection, app.name, sight, item, report, wait)
     return done
+
+
+async def bodies_of(url: str, queue: str, count: int) -> list[bytes]:
+    """Take so many messages out of a queue."""
+    async with rabbitry.connect(url) as connection, await connection.channel() as channel:
+        async with channel.consume(queue, no_ack=True) as deliveries, asyncio.timeout(100):
+            return [(await anext(deliveries)).body for _ in range(count)]
 
 
 def _app(name: str, handled: Counter[str] | None = None, **options: Any) -> rabbitry.App:
@@ -149,6 +158,65 @@ async def test_messages_keep_order_properties_and_bindings_of_others(brokers: tu
     _, bindings = Api(brokers[1])("GET", "/api/queues/%2F/ordered.work/bindings")
     found = {(one["source"], one["routing_key"], str(one["arguments"])) for one in bindings if one["source"]}
     assert found == {("ordered", "in", "{}"), ("others", "#.in", "{'why': 'theirs'}")}
+
+
+async def test_what_waits_in_a_retry_queue_comes_back_to_its_stage(brokers: tuple[str, str]) -> None:
+    url, app = brokers[0], _app("waiting")
+    name = retry_queue("waiting", "1s")
+    async with rabbitry.connect(url) as connection, await connection.channel() as channel:
+        waiting = {"x-message-ttl": 3_600_000, "x-dead-letter-exchange": ""}
+        await channel.declare_exchange(name, "fanout", durable=True)
+        await channel.declare_queue(name, durable=True, arguments=waiting)
+        await channel.bind_queue(name, name)
+        await topology.declare(connection, app.spec())
+        await channel.publish(b"again", exchange=name, routing_key="waiting.work")
+    await _apply(brokers, app)
+    assert await bodies_of(url, "waiting.work", 1) == [b"again"]
+
+
+async def test_nothing_is_lost_that_comes_when_a_quorum_queue_is_deleted(brokers: tuple[str, str]) -> None:
+    url = brokers[0]
+    app = rabbitry.App("hit", queue_type="quorum")
+    app.output("a", queue="hit.out")
+    confirmed: list[str] = []
+    is_over = asyncio.Event()
+
+    async def publish(connection: Connection, number: int) -> None:
+        async with await connection.channel() as channel:
+            while not is_over.is_set():
+                text = f"{number}.{len(confirmed)}"
+                with contextlib.suppress(rabbitry.PublishError):  # in the moment without the queue
+                    await channel.publish(text.encode(), routing_key="hit.out")
+                    confirmed.append(text)
+                await asyncio.sleep(0.002)
+
+    async with rabbitry.connect(url) as connection, await connection.channel() as channel:
+        await channel.declare_queue("hit.out", durable=True, arguments={"x-queue-type": "quorum"})
+    async with rabbitry.connect(url) as connection:
+        publishing = [asyncio.create_task(publish(connection, number)) for number in range(8)]
+        await eventually(lambda: confirmed, "a message is confirmed")
+        try:
+            assert "swap" in await _apply(brokers, app, "rebind-back")
+        finally:
+            is_over.set()
+            await asyncio.gather(*publishing)
+    await _apply(brokers, app)
+    assert await _plan(brokers, app) == []
+    came = await gathered(url, ["hit.out"], set(confirmed))
+    assert set(came["hit.out"]) >= set(confirmed)
+
+
+async def test_a_second_run_waits_for_the_first_and_says_so(
+    brokers: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replacer, "_LOCK_PATIENCE", 0.0)
+    async with rabbitry.connect(brokers[0]) as first, rabbitry.connect(brokers[0]) as second:
+        async with replacer.alone(first, "both"):
+            with pytest.raises(NotMoved, match="another `rabbitry topology apply` of app 'both' is at work"):
+                async with replacer.alone(second, "both"):
+                    raise AssertionError
+        async with replacer.alone(second, "both"):
+            pass
 
 
 async def test_an_exchange_gets_another_type_with_its_bindings(brokers: tuple[str, str]) -> None:

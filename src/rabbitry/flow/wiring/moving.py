@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final, TypeAlias
 
 from rabbitry.amqp.client import Channel, Connection, Consumer, Delivery, Properties
-from rabbitry.exceptions import NotFound, RabbitryError
+from rabbitry.exceptions import ConsumerCancelled, NotFound, RabbitryError
 from rabbitry.flow._fitting import fit
 from rabbitry.flow.message import EXCHANGE, ROUTING_KEY, origin, plain_headers, properties_of
 
@@ -20,6 +20,14 @@ _LOOK: Final = 0.1
 """Seconds without a delivery after which the queue is counted."""
 _PATIENCE: Final = 60.0
 """Seconds that a queue may count messages and deliver none."""
+
+
+_PASSAGE: Final = ".filling"
+_GONE: Final = 30.0
+"""Seconds in which a broker tells a consumer that its queue was deleted."""
+
+Put: TypeAlias = Callable[[Sequence[Delivery]], Awaitable[None]]
+"""Publishes messages to a queue, and returns when they are confirmed."""
 
 
 class NotMoved(RabbitryError):
@@ -39,8 +47,8 @@ async def move(
     """Move messages, oldest first, until the source is empty; returns how many.
 
     Each is published to the target, confirmed, and then acknowledged, so that a kill loses none and leaves at most
-    BATCH in both queues. They keep body and properties, but for what belongs to one publish: the user id, and headers
-    that brokers write (`CC`, `x-death`). Their first exchange and routing key become headers.
+    BATCH in both queues. They keep routing key, body and properties, but for what belongs to one publish: the user id,
+    and headers that brokers write (`CC`, `x-death`). Their first exchange and routing key become headers.
 
     Args:
         connection: An open connection, which is not recovered.
@@ -59,7 +67,7 @@ async def move(
     batch_size = max(1, min(BATCH, int(_BATCH_BYTES / size) if size else BATCH))
     moved = 0
     async with (
-        await connection.channel() as publishing,
+        _filling(connection, target) as put,
         await connection.channel(prefetch=batch_size) as channel,
         channel.consume(source, exclusive=not is_shared) as deliveries,
     ):
@@ -67,12 +75,7 @@ async def move(
             batch = await _batch(channel, deliveries, batch_size if most is None else min(batch_size, most - moved))
             if not batch:
                 break
-            receipts = [
-                await publishing.send(one.body, routing_key=target, properties=_moved(one, connection.frame_limit))
-                for one in batch
-            ]
-            for receipt in receipts:
-                await receipt
+            await put(batch)
             for one in batch:
                 one.ack()
             await channel.qos(batch_size)  # answered behind the acks, which a channel processes in order
@@ -80,6 +83,99 @@ async def move(
             if go_on is not None and not await go_on(moved):
                 break
     return moved
+
+
+def passage(queue: str) -> str:
+    """Return the name of the exchange over which a queue gets messages that are moved to it."""
+    return f"{queue}{_PASSAGE}"
+
+
+@contextlib.asynccontextmanager
+async def _filling(connection: Connection, target: str) -> AsyncIterator[Put]:
+    """Publish to a queue over an exchange of its own, so that messages keep the routing key that they came with.
+
+    A queue dead-letters by that key. A message of a retry queue comes back by it to the queue of its stage: with the
+    name of the retry queue as the key it would be dropped there, as one that goes in a circle.
+    """
+    name = passage(target)
+    async with await connection.channel() as channel:
+        await channel.declare_exchange(name, "fanout", durable=False, auto_delete=True)
+        await channel.bind_queue(target, name, "")
+
+        async def put(batch: Sequence[Delivery]) -> None:
+            receipts = [
+                await channel.send(
+                    one.body,
+                    exchange=name,
+                    routing_key=one.routing_key,
+                    properties=_moved(one, connection.frame_limit),
+                )
+                for one in batch
+            ]
+            for receipt in receipts:
+                await receipt
+
+        try:
+            yield put
+        finally:
+            if channel.is_open:  # otherwise the next run deletes it
+                await channel.delete_exchange(name)
+
+
+async def catch(
+    connection: Connection,
+    source: str,
+    target: str,
+    delete: Callable[[], Coroutine[Any, Any, bool]],
+    *,
+    is_shared: bool,
+) -> None:
+    """Delete a queue that can't be deleted on the condition that it is empty, and move what it has got until then.
+
+    A consumer is there meanwhile: a message that comes between the last look at the queue and its deletion is delivered
+    to it, and is published to the target.
+
+    Args:
+        connection: An open connection, which is not recovered.
+        source: The queue.
+        target: The queue that gets the messages.
+        delete: Deletes the queue; returns whether it did.
+        is_shared: See `move`.
+
+    Raises:
+        NotMoved: The broker does not tell that the queue is gone.
+        PublishRefused: The target does not take a message.
+        ChannelClosed: Another program consumes the source.
+    """
+    caught: list[Delivery] = []
+    async with (
+        _filling(connection, target) as put,
+        await connection.channel(prefetch=0) as channel,
+        channel.consume(source, exclusive=not is_shared) as deliveries,
+    ):
+
+        async def take() -> None:
+            with contextlib.suppress(ConsumerCancelled):  # the queue is gone, and all that it had was delivered before
+                async for delivery in deliveries:
+                    caught.append(delivery)
+
+        taking, deleting = asyncio.create_task(take()), asyncio.create_task(delete())
+        is_gone = is_told = False
+        try:
+            await asyncio.shield(deleting)
+        finally:  # also if this is cancelled: the request is sent, and the messages may be here alone
+            await asyncio.wait([deleting])
+            if is_gone := not deleting.exception() and deleting.result():
+                await asyncio.wait([taking], timeout=_GONE)
+            is_told = taking.done()
+            taking.cancel()
+            await asyncio.wait([taking])
+            if is_gone:
+                await put(caught)
+        if is_gone and not is_told:
+            raise NotMoved(
+                f"queue '{source}' was deleted, and the broker did not tell its consumer; run the command again"
+            )
 
 
 async def ready(connection: Connection, queue: str) -> int | None:

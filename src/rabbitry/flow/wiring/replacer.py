@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 from rabbitry.amqp.client import Channel, Connection
-from rabbitry.exceptions import ChannelClosed, NotFound, PreconditionFailed
+from rabbitry.exceptions import ChannelClosed, NotFound, PreconditionFailed, ResourceLocked
 from rabbitry.flow.wiring import pausing
-from rabbitry.flow.wiring.moving import NotMoved, move, ready
+from rabbitry.flow.wiring.moving import NotMoved, catch, move, ready
 from rabbitry.flow.wiring.pausing import pause_arguments, pause_queue
-from rabbitry.flow.wiring.replacing import DROPPING, PAUSED_BY, Bound, Replacement, Seen, Sight, Step, shadow
+from rabbitry.flow.wiring.replacing import (
+    DROPPING,
+    PAUSED_BY,
+    Bound,
+    Replacement,
+    Seen,
+    Sight,
+    Step,
+    bindings_of,
+    shadow,
+)
 from rabbitry.flow.wiring.topology import DELIVERY_LIMIT, ExchangeSpec, QueueSpec
 
 _TRIES: Final = 20
 """How often a queue that got messages meanwhile is emptied again before it is deleted."""
+_ROUNDS: Final = 5
+"""How often what came meanwhile is moved before that."""
+_MOST_CAUGHT: Final = 5000
+"""Messages that may come between the last look at a quorum queue and its deletion."""
 _LOOK: Final = 0.5
 """Seconds between two looks at who consumes a queue."""
 STALE: Final = 12.0
 """Seconds by which RabbitMQ's figures of a queue may be late: it gathers them each five seconds, in two steps."""
+_LOCK_PATIENCE: Final = 5.0
+"""Seconds in which a broker notices that the connection of another run is gone."""
 PATIENCE: Final = 120.0
 """Seconds that the consumers of a queue have to stop."""
 
@@ -51,6 +67,7 @@ class QueueReplacer:
     ) -> None:
         assert isinstance(replacement.item, QueueSpec)  # noqa: S101 # an exchange has its own class; narrows the type
         self._connection = connection
+        self._is_rabbitry = str(connection.server_properties.get("platform", "")).startswith("Rabbitry")
         self._app = app
         self._sight = sight
         self._item = replacement.item
@@ -104,7 +121,6 @@ class QueueReplacer:
         The number of consumers comes over AMQP and is exact. That of the messages in hand may be late.
         """
         loop = asyncio.get_running_loop()
-        is_late = not str(self._connection.server_properties.get("platform", "")).startswith("Rabbitry")
         until, free_since = loop.time() + self._patience, loop.time()
         while True:
             consumers = await self._consumers()
@@ -112,7 +128,7 @@ class QueueReplacer:
             unsettled = 0 if seen is None else seen.unsettled
             if consumers or unsettled:
                 free_since = loop.time()
-            elif loop.time() - free_since >= (STALE if is_late else 0.0):
+            elif loop.time() - free_since >= (0.0 if self._is_rabbitry else STALE):
                 return
             if loop.time() > until and (consumers or unsettled):
                 raise NotMoved(
@@ -142,7 +158,7 @@ class QueueReplacer:
                 await channel.declare_queue(self._other, durable=True, arguments=arguments)
             policy = await self._policy()
             if found := [name for name in DROPPING if name in policy]:
-                await self._delete(channel, self._other, await self._seen(self._other))
+                await channel.delete_queue(self._other)  # which nothing is published to yet
                 raise NotMoved(f"a policy sets {found[0]} for queue '{self._other}', and messages would be lost there")
 
     async def _policy(self) -> Mapping[str, Any]:
@@ -165,23 +181,26 @@ class QueueReplacer:
         A program that starts binds the queue again, and from then on both queues get its messages. Therefore the way
         back ends early if the queue is bound, and the rest is moved once its shadow is not.
         """
-        seen, there = await self._seen(source), await ready(self._connection, source)
-        if not there and not is_rest:
-            return
+        seen = await self._seen(source)
 
         async def go_on(moved: int) -> bool:
             self._report(step, moved)
-            return is_rest or target != self._queue or not await self._sight.bindings_of_queue(self._queue)
+            return is_rest or target != self._queue or not await bindings_of(self._sight, self._queue)
 
-        await move(
-            self._connection,
-            source,
-            target,
-            most=None if is_rest else there,
-            size=seen.size,
-            is_shared="x-single-active-consumer" in seen.arguments,
-            go_on=go_on,
-        )
+        # What is published straight to the queue's name may come for ever: it is moved in rounds, and for what comes
+        # after the last one the queue is not deleted, or it is caught then.
+        for _ in range(_ROUNDS if is_rest else 1):
+            if not (there := await ready(self._connection, source)):
+                return
+            await move(
+                self._connection,
+                source,
+                target,
+                most=there,
+                size=seen.size,
+                is_shared="x-single-active-consumer" in seen.arguments,
+                go_on=go_on,
+            )
 
     async def _rebind(self, step: Step, source: str, target: str) -> None:
         """Bind the target where the source is bound, unbind the source, and move what it got until then.
@@ -189,7 +208,7 @@ class QueueReplacer:
         Both requests of a binding are sent together, so that the messages that get into both queues are few.
         """
         async with await self._connection.channel() as channel:
-            for one in await self._sight.bindings_of_queue(source):
+            for one in await bindings_of(self._sight, source):
                 arguments = dict(one.arguments)
                 await asyncio.gather(
                     channel.bind_queue(target, one.source, one.key, arguments=arguments),
@@ -212,37 +231,72 @@ class QueueReplacer:
         )
 
     async def _is_declared(self, channel: Channel, seen: Seen | None) -> bool:
-        deleting = [] if seen is None else [self._delete(channel, self._queue, seen)]
         item = self._item
-        declaring = channel.declare_queue(
-            item.name, durable=item.durable, auto_delete=item.auto_delete, arguments=dict(item.arguments)
-        )
-        found: Sequence[object] = await asyncio.gather(*deleting, declaring, return_exceptions=True)
-        errors = [each for each in found if isinstance(each, BaseException)]
-        if not channel.is_open:
-            await channel.open()
-        if other := [each for each in errors if not isinstance(each, ChannelClosed)]:
-            raise other[0]
-        if refused := [each for each in errors if not isinstance(each, PreconditionFailed)]:
-            raise refused[0]
-        return not errors
+        refused: list[ChannelClosed] = []
 
-    @staticmethod
-    async def _delete(channel: Channel, name: str, seen: Seen) -> None:
-        """Delete a queue unless it has messages or consumers. RabbitMQ knows no such condition for quorum queues."""
+        async def declare() -> None:
+            try:
+                await channel.declare_queue(
+                    item.name, durable=item.durable, auto_delete=item.auto_delete, arguments=dict(item.arguments)
+                )
+            except ChannelClosed as error:
+                refused.append(error)
+
+        try:
+            if seen is None:
+                await declare()
+            elif not await self._delete(channel, self._queue, self._other, seen, declare):
+                return False
+        except ChannelClosed as error:
+            refused.append(error)
+        await channel.open()
+        if other := [each for each in refused if not isinstance(each, PreconditionFailed)]:
+            raise other[0]
+        return not refused
+
+    async def _delete(
+        self,
+        channel: Channel,
+        name: str,
+        target: str,
+        seen: Seen,
+        then: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    ) -> bool:
+        """Delete a queue, and do `then`, sent behind the request if possible; False if it is not empty.
+
+        Raises PreconditionFailed if it has messages or consumers. RabbitMQ knows no such condition for quorum queues:
+        what one gets until it is deleted is moved to the target. It also lets the consumer that gets that go on with a
+        queue of the same name, without a word: there `then` waits until the consumer has ended.
+        """
         is_conditional = seen.queue_type != "quorum"
-        await channel.delete_queue(name, if_unused=is_conditional, if_empty=is_conditional)
+
+        is_joined = is_conditional or self._is_rabbitry
+
+        async def delete() -> bool:
+            deleting = channel.delete_queue(name, if_unused=is_conditional, if_empty=is_conditional)
+            await asyncio.gather(deleting, *([then()] if then is not None and is_joined else []))
+            return True
+
+        if is_conditional:
+            await delete()
+        elif (await ready(self._connection, name) or 0) > _MOST_CAUGHT:
+            return False
+        else:
+            is_shared = "x-single-active-consumer" in seen.arguments
+            await catch(self._connection, name, target, delete, is_shared=is_shared)
+            if then is not None and not is_joined:
+                await then()
+        return True
 
     async def _remove(self, step: Step) -> None:
         async with await self._connection.channel() as channel:
             for _ in range(_TRIES):
                 await self._rebind(step, self._other, self._queue)
                 try:
-                    await self._delete(channel, self._other, await self._seen(self._other))
+                    if await self._delete(channel, self._other, self._queue, await self._seen(self._other)):
+                        return
                 except PreconditionFailed:
                     await channel.open()
-                else:
-                    return
         raise NotMoved(f"queue '{self._other}' gets messages: stop the programs that publish to it, and try again")
 
 
@@ -293,6 +347,36 @@ class ExchangeReplacer:
             )
             for one in bound
         ]
+
+
+@contextlib.asynccontextmanager
+async def alone(connection: Connection, app: str) -> AsyncIterator[None]:
+    """Keep other runs of `apply` for this app away while the block runs, in which the plan is made too.
+
+    With the plan of another run, a queue would be deleted that has its messages back. The lock is an exclusive queue,
+    which goes with the connection.
+
+    Raises:
+        NotMoved: Another run is at work.
+    """
+    name, until = f"{app}.replacing", asyncio.get_running_loop().time() + _LOCK_PATIENCE
+    async with await connection.channel() as channel:
+        while True:
+            try:
+                await channel.declare_queue(name, exclusive=True)
+                break
+            except ResourceLocked:
+                if asyncio.get_running_loop().time() > until:
+                    raise NotMoved(
+                        f"another `rabbitry topology apply` of app '{app}' is at work: wait until it has ended"
+                    ) from None
+            await asyncio.sleep(_LOOK)  # the connection of a run that was killed may still be there
+            await channel.open()
+        try:
+            yield
+        finally:
+            if channel.is_open:
+                await channel.delete_queue(name)
 
 
 async def apply(

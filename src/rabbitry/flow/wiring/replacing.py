@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from rabbitry.amqp.client import Connection
 from rabbitry.flow.spec import AppSpec
 from rabbitry.flow.wiring import pausing
-from rabbitry.flow.wiring.moving import ready
+from rabbitry.flow.wiring.moving import passage, ready
 from rabbitry.flow.wiring.pausing import pause_queue
 from rabbitry.flow.wiring.retries import suspects_queue
 from rabbitry.flow.wiring.topology import ExchangeSpec, Finding, QueueSpec, check, derive
@@ -118,6 +118,11 @@ def shadow(name: str) -> str:
     return f"{name}{_SHADOW}"
 
 
+async def bindings_of(sight: Sight, queue: str) -> list[Bound]:
+    """Return the bindings of a queue, without that over which messages are moved to it."""
+    return [one for one in await sight.bindings_of_queue(queue) if one.source != passage(queue)]
+
+
 async def plan(connection: Connection, spec: AppSpec, sight: Sight) -> list[Replacement]:
     """Return what has to be replaced, exchanges first, and what an interrupted replacement has left to do.
 
@@ -189,7 +194,7 @@ class _Look:
 
     async def _steps(self, seen: Seen | None, here: int, there: int) -> list[Step]:
         name, other = self.item.name, shadow(self.item.name)
-        bindings = len(await self.sight.bindings_of_queue(other if self.found is None else name))
+        bindings = len(await bindings_of(self.sight, other if self.found is None else name))
         bound = f"{bindings} binding{'' if bindings == 1 else 's'}"
         steps = []
         if self.found is not None and seen is not None:
@@ -213,7 +218,7 @@ class _Look:
 
 def _problem(item: QueueSpec, seen: Seen | None, messages: int) -> str:
     """Return why a queue can't be replaced without losing messages; empty if it can."""
-    if len(shadow(item.name).encode()) > _LONGEST_NAME:
+    if len(passage(shadow(item.name)).encode()) > _LONGEST_NAME:
         return f"its name is too long for a queue '{_SHADOW}' beside it"
     if "stream" in (item.arguments.get("x-queue-type"), seen and seen.queue_type):
         return "the messages of a stream can't be moved with their offsets"
