@@ -202,7 +202,7 @@ class Unique:
         """
         claimed = await self._claimed(unique, key)
         if not claimed.is_mine:
-            return Receipt.confirmed(claimed.id)
+            return Receipt._confirmed(claimed.id)
         try:
             receipt = await send(claimed.id)
         except Exception as error:

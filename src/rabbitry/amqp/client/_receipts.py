@@ -37,8 +37,8 @@ class Receipt(asyncio.Future[None]):
     failure: Exception | None = None
 
     @classmethod
-    def confirmed(cls, message_id: str) -> Self:
-        """Return a receipt that is done, of a message that was confirmed before. Needs a running event loop."""
+    def _confirmed(cls, message_id: str) -> Self:
+        """Return a receipt that is done, of a message confirmed before, for `Publisher.send`."""
         receipt = cls(loop=asyncio.get_running_loop())
         receipt._encoded_id = encode_text(message_id)
         receipt.set_result(None)
