@@ -1,5 +1,7 @@
-"""Fixtures for the tests of flow: limits of time that a busy machine does not reach."""
+"""Fixtures for the tests of flow: stores, and limits of time that a busy machine does not reach."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -7,7 +9,9 @@ import pytest
 from rabbitry.flow.wiring import dead_letters
 from rabbitry.flow.worker import _engine, _worker
 from rabbitry.flow.worker._executors import processes, tasks, threads
+from tests.support import programs, redis
 from tests.support.harness import wait_longer
+from tests.support.postgresql import PostgreSQL
 
 _LONG: Final = 30.0
 
@@ -28,3 +32,24 @@ def time_to_close(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "_CANCELLING", _LONG)
     monkeypatch.setattr(threads, "_CANCELLING", _LONG)
     monkeypatch.setattr(processes, "_CLOSING", _LONG)
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis that the tests of flow share."""
+    programs.require(redis.why_missing())
+    with redis.running() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "redis"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty store."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'store.sqlite3'}"
+    if request.param == "redis":
+        url: str = request.getfixturevalue("redis_url")
+        redis.empty(url)
+        return f"{url}/0"
+    server: PostgreSQL = request.getfixturevalue("postgresql_server")
+    return server.create_database()

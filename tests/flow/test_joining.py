@@ -1,9 +1,11 @@
 """Joins: a job is split, and one call of a handler takes all its parts."""
 
 import asyncio
+import contextlib
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from rabbitry.flow.wiring import dead_letters
 from rabbitry.flow.worker import _splitting
 from rabbitry.testing import harness
 from tests.flow._apps import joining
-from tests.flow._running import bodies, counts, dead_of, eventually_holds, put
+from tests.flow._running import bodies, counts, dead_of, eventually_holds, gathered, put
 from tests.support.waiting import eventually_awaited
 
 
@@ -252,6 +254,21 @@ async def test_a_job_of_too_many_parts_is_a_dead_letter(monkeypatch: pytest.Monk
         await h.publish("a b c", key="image")
         assert "can't be split in 3 parts: 2 at most" in (await h.dead()).error
         assert h.all_published("tile", type=str) == []
+
+
+async def test_workers_join_over_redis(broker_url: str, redis_url: str) -> None:
+    images = Images(store=f"{redis_url}/0")
+    images.twice = True
+    texts = [f"{number} a b" for number in range(20)]
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(2):
+            await stack.enter_async_context(images.app.worker(broker_url, connect_attempts=1))
+        async with images.app.publisher(broker_url) as publisher:
+            for text in texts:
+                await publisher.send(text, key="image")
+        done = {text.upper() for text in texts}
+        came = await gathered(broker_url, ["images.done"], done)
+    assert came["images.done"] == Counter(done)
 
 
 async def test_a_join_without_sqlalchemy_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

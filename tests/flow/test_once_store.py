@@ -1,10 +1,8 @@
 """The store of done keys, on SQLite, on PostgreSQL and on Redis."""
 
-import itertools
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -16,32 +14,15 @@ from rabbitry.flow._once_sql import SqlStore
 from rabbitry.flow._once_store import Claim, OnceStore, kept
 from rabbitry.flow.exceptions import StoreError
 from rabbitry.flow.once import _open
-from tests.support import programs, redis
 from tests.support.ports import free_port
 from tests.support.postgresql import PostgreSQL
 from tests.support.waiting import eventually_blocking
 
 
-@pytest.fixture(scope="session")
-def redis_url() -> Iterator[str]:
-    """A Redis that the tests of this file share."""
-    programs.require(redis.why_missing())
-    with redis.running() as url:
-        yield url
-
-
-_databases = itertools.count()
-
-
-@pytest.fixture(params=["sqlite", "postgresql", "redis"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture
+def url(store_url: str) -> str:
     """URL of an empty store."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'once.sqlite3'}"
-    if request.param == "redis":
-        return f"{request.getfixturevalue('redis_url')}/{next(_databases)}"
-    server: PostgreSQL = request.getfixturevalue("postgresql_server")
-    return server.create_database()
+    return store_url
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A private Redis from Debian's package, on a free port of 127.0.0.1, which keeps nothing."""
 
+import importlib
 import importlib.util
 import shutil
 import socket
@@ -21,6 +22,13 @@ def why_missing() -> str | None:
     if importlib.util.find_spec("redis") is None:
         return "the package redis is not installed (make)"
     return None
+
+
+def empty(url: str) -> None:
+    """Delete all keys of a server."""
+    client = importlib.import_module("redis").Redis.from_url(url)
+    client.flushall()
+    client.close()
 
 
 @contextmanager

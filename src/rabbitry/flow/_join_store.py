@@ -1,7 +1,6 @@
-"""The store of joins: which parts of each job have arrived, and which message runs the join.
+"""The store of joins in SQLite or PostgreSQL (`_stores`); imported when a worker of a join starts.
 
-SQLite or PostgreSQL (`_stores`); this module is imported when a worker of a join starts. What is decided about a job is
-decided in one transaction that holds the job's row, so that of any number of workers one runs the join.
+What is decided about a job is decided in one transaction that holds the job's row.
 """
 
 from __future__ import annotations
@@ -9,20 +8,23 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 import sqlalchemy as sa
 
-from rabbitry._words import counted
+from rabbitry.flow._join_answers import (
+    KEPT,
+    MOST_BYTES,
+    being_joined,
+    came_late,
+    incomplete,
+    split_otherwise,
+    too_large,
+)
 from rabbitry.flow._parts import Late, Part
 from rabbitry.flow._stores import Tables
-from rabbitry.flow.exceptions import Reject, Retry, StoreError
+from rabbitry.flow.exceptions import Retry, StoreError
 
-MOST_BYTES: Final = 64 << 20
-"""Bytes of the bodies of a job's parts. They are in memory at once when the join runs."""
-KEPT: Final = 7 * 86400.0
-"""Seconds after its limit of time for which a job is known, so that a part that comes again does not begin it anew."""
-_MOST_NAMED: Final = 20
 _OPEN, _CLAIMED, _EXPIRED, _FINISHED = "open", "claimed", "expired", "finished"
 
 _metadata = sa.MetaData()
@@ -51,7 +53,7 @@ _parts = sa.Table(
 
 
 class Store:
-    """The jobs of one join. Used from any thread; `close` ends its connections.
+    """The jobs of one join: see `JoinStore`.
 
     Args:
         url: SQLite or PostgreSQL.
@@ -75,34 +77,19 @@ class Store:
         self._tables.close()
 
     def arrive(self, part: Part, message: str, run: str, body: bytes) -> list[bytes] | None:
-        """Keep a part. Return the bodies of all in their order if this message is to run the join, and None if not.
-
-        Args:
-            part: The place of the part in its job.
-            message: The message's id. The same one gets the same answer when it is delivered again.
-            run: Counts its deliveries, as far as one was begun.
-            body: The part.
-
-        Raises:
-            Reject: The job can't take the part.
-            Retry: The store can't be reached; or this is a copy of the message that runs the join.
-        """
+        """See `JoinStore`."""
         with self._transaction() as transaction:
             job = self._job(transaction, part)
             if job.state != _OPEN:
                 if job.owner == message and job.state == _CLAIMED:
                     return self._run_again(transaction, job, part, run)
                 if job.state == _EXPIRED or part.number not in self._numbers(transaction, part):
-                    raise Reject(
-                        f"part {part.number} of job {part.job!r} came after the job's limit of time", reason="late"
-                    )
+                    raise came_late(part)
                 return None
             if not self._keep(transaction, part, body):
                 return None  # it came before
             if job.size + len(body) > MOST_BYTES:
-                raise Reject(
-                    f"the parts of job {part.job!r} have more than {MOST_BYTES} bytes: publish where they are kept"
-                )
+                raise too_large(part, MOST_BYTES)
             self._update(transaction, part, arrived=job.arrived + 1, size=job.size + len(body))
             if job.arrived + 1 < part.total:
                 return None
@@ -110,10 +97,7 @@ class Store:
             return self._bodies(transaction, part)
 
     def end(self, part: Part, message: str, run: str, late: Late) -> list[bytes] | None:
-        """End a job that has no parts, or whose time is over. Returns and raises as `arrive` does.
-
-        With late="dead", Reject names the parts that are missing.
-        """
+        """See `JoinStore`."""
         with self._transaction() as transaction:
             job = self._job(transaction, part)
             if job.state == _OPEN:
@@ -127,23 +111,17 @@ class Store:
                 state = _EXPIRED
             if state == _CLAIMED:
                 return self._bodies(transaction, part)
-            missing = sorted(set(range(part.total)) - self._numbers(transaction, part))
-        names = ", ".join(str(number) for number in missing[:_MOST_NAMED])
-        more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
-        raise Reject(
-            f"job {part.job!r} has {counted(len(missing), 'part')} of {part.total} missing after {self._within:g} s: "
-            f"{names}{more}",
-            reason="late",
-        )
+            numbers = self._numbers(transaction, part)
+        raise incomplete(part, numbers, self._within)
 
     def release(self, job: str, run: str) -> None:
-        """Note that a run of the join failed, so that its message runs it again however it comes."""
+        """See `JoinStore`."""
         with self._transaction() as transaction:
             mine = (_jobs.c.queue == self._queue) & (_jobs.c.job == job) & (_jobs.c.run == run)
             transaction.execute(sa.update(_jobs).where(mine).values(run=None))
 
     def finish(self, job: str) -> None:
-        """Note that the results of a join are confirmed, and drop what is not needed any more."""
+        """See `JoinStore`."""
         with self._transaction() as transaction:
             mine = (_jobs.c.queue == self._queue) & (_jobs.c.job == job)
             transaction.execute(sa.update(_jobs).where(mine).values(state=_FINISHED, size=0))
@@ -174,22 +152,13 @@ class Store:
         mine = (_jobs.c.queue == self._queue) & (_jobs.c.job == part.job)
         job = transaction.execute(sa.select(_jobs).where(mine).with_for_update()).one()
         if job.total != part.total:
-            raise Reject(
-                f"job {part.job!r} was split in {job.total} parts, and in {part.total} when it was handled again: "
-                "make the same parts of the same message"
-            )
+            raise split_otherwise(part, job.total)
         return job
 
     def _run_again(self, transaction: sa.Connection, job: sa.Row[Any], part: Part, run: str) -> list[bytes]:
-        """Return the bodies for another run, by the same message. Raises Retry for a copy of the delivery that runs it.
-
-        A worker that is killed while it publishes a redelivered message anew leaves two copies of it, and so does a
-        client that publishes again what was not confirmed. They have equal counts, and what comes again because its
-        worker died has a higher one. A copy waits until that run is over: then the results are confirmed, or it is the
-        message's turn.
-        """
+        """Return the bodies for another run, by the same message. Raises Retry for a copy; see `being_joined`."""
         if job.run == run:
-            raise Retry(f"job {part.job!r} is being joined", after=self._time_limit, count=False)
+            raise being_joined(part, self._time_limit)
         self._update(transaction, part, run=run)
         return self._bodies(transaction, part)
 

@@ -67,7 +67,7 @@ class Tables:
 
 
 def _engine(url: str, what: str) -> sa.Engine:
-    wrong = f"{what} is sqlite:///FILE or postgresql://user@host/name"
+    wrong = f"{what} is sqlite:///FILE or postgresql://user@host/name, or redis://host/number"
     try:
         parsed = make_url(url)
     except ArgumentError as error:

@@ -86,8 +86,8 @@ class App:
         cancellable: Let its jobs be cancelled by `Publisher.cancel` and `rabbitry cancel`. Each worker then listens for
             that, over an exclusive queue of its own.
         auto_delete: Names of the exchange and of queues that a plain app declares auto-delete too, as amqplib does.
-        store: The URL of the store of joins, idempotent stages and unique messages: `sqlite:///FILE` or
-            `postgresql://USER@HOST/NAME`; without joins `redis://HOST/NUMBER` too. None: RABBITRY_DATABASE, or SQLite
+        store: The URL of the store of joins, idempotent stages and unique messages: `sqlite:///FILE`,
+            `postgresql://USER@HOST/NAME` or `redis://HOST/NUMBER`. None: RABBITRY_DATABASE, or SQLite
             in the user's data folder.
         window: Seconds, or a timedelta, for which idempotent stages and unique messages know what was done.
 
@@ -306,7 +306,7 @@ class App:
         part and is published with `key` is that part here; of several, the first one counts. The handler takes their
         list, in the order of the parts. It runs once, however often a part comes; like any handler it runs again if it
         failed, or if its worker died before its results were confirmed. Middleware and dependencies of scope "message"
-        are run for each part. The parts are kept in a database, which needs the extra `records`.
+        are run for each part. The parts are kept in a store, which needs the extra `records` or `redis`.
 
         Args:
             key: The routing key of what the parts have become.
@@ -314,8 +314,8 @@ class App:
             within: Seconds, from the moment that the job was split, in which all parts must arrive.
             late: What happens then. "dead": a dead letter of the reason `late` names the missing parts. "join": the
                 handler gets the list of those that are there. Parts that come later are dead letters either way.
-            store: The URL of the database, `sqlite:///FILE` or `postgresql://…`, which all workers of this stage share.
-                None: that of the app.
+            store: The URL of the store, which all workers of this stage share: `sqlite:///FILE`, `postgresql://…` or
+                `redis://…`. None: that of the app.
             queue: As for a stage, as are the other arguments.
             then: The key of the results.
             name: The stage's name.

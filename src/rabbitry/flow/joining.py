@@ -7,20 +7,19 @@ in the store, so that it is told from a copy of a part that comes later, and run
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rabbitry._installing import missing
 from rabbitry.flow._gates import Taken, gated, store_url
+from rabbitry.flow._join_answers import JoinStore
 from rabbitry.flow._parts import Join, Late, part_of
+from rabbitry.flow._redis import is_redis
 from rabbitry.flow.codec import Codec
 from rabbitry.flow.exceptions import AppError, Reject, Retry
 from rabbitry.flow.message import INTERRUPTED, PART, REPLAYED, UNCOUNTED, Message, count_in, text_header
 from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.stage import Stage
 from rabbitry.flow.wiring.delays import LONGEST
-
-if TYPE_CHECKING:
-    from rabbitry.flow._join_store import Store
 
 _JOINED: Final = "x-rabbitry-joined"
 """The job whose join is done, in a message to the join itself."""
@@ -36,17 +35,26 @@ def make_join(
         raise AppError(f"{what}: within={within!r}: give at most {LONGEST} seconds, four years")
     join = Join(of, stage.queue, float(within), stage.time_limit)
 
-    def opened() -> Store:
-        try:
-            from rabbitry.flow._join_store import Store
-        except ModuleNotFoundError as error:
-            raise AppError(missing(f"{what}: a join", error, "records")) from error
-        return Store(store_url(app, store, "joins"), join.queue, join.within, join.time_limit)
+    def opened() -> JoinStore:
+        return _open(f"{what}: a join", store_url(app, store, "joins"), join)
 
-    def gate(store: Store, message: Message, body: bytes) -> _Arrival:
+    def gate(store: JoinStore, message: Message, body: bytes) -> _Arrival:
         return _Arrival(store, message, body, stage.codec, join, late)
 
     return gated(stage, what, opened, gate), join
+
+
+def _open(what: str, url: str, join: Join) -> JoinStore:
+    try:
+        if is_redis(url):
+            from rabbitry.flow._join_redis import RedisStore
+
+            return RedisStore(url, join.queue, join.within, join.time_limit)
+        from rabbitry.flow._join_store import Store
+
+        return Store(url, join.queue, join.within, join.time_limit)
+    except ModuleNotFoundError as error:
+        raise AppError(missing(what, error, "redis" if is_redis(url) else "records")) from error
 
 
 class _Arrival:
@@ -54,7 +62,7 @@ class _Arrival:
 
     is_skipped = False
 
-    def __init__(self, store: Store, message: Message, body: bytes, codec: Codec, join: Join, late: Late) -> None:
+    def __init__(self, store: JoinStore, message: Message, body: bytes, codec: Codec, join: Join, late: Late) -> None:
         self._store = store
         self._message = message
         self._body = body

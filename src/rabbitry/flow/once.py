@@ -22,6 +22,7 @@ from rabbitry.exceptions import Closed, PublishTimeout, UsageError
 from rabbitry.flow._gates import Taken, gated, store_url
 from rabbitry.flow._gates import store_given as store_given  # for tests
 from rabbitry.flow._once_store import kept
+from rabbitry.flow._redis import is_redis
 from rabbitry.flow.exceptions import AppError, Retry, StoreError
 from rabbitry.flow.message import INTERRUPTED, REPLAYED, UNCOUNTED, Message, count_in, text_header
 from rabbitry.flow.outgoing import Outgoing
@@ -74,9 +75,8 @@ def make_idempotent(
 
 def _open(what: str, url: str, scope: str, window: float) -> OnceStore:
     """Open the store at a URL, for keys that are unique in a scope and known for a window of seconds."""
-    is_redis = url.partition("://")[0] in ("redis", "rediss", "unix")
     try:
-        if is_redis:
+        if is_redis(url):
             from rabbitry.flow._once_redis import RedisStore
 
             return RedisStore(url, scope, window)
@@ -84,7 +84,7 @@ def _open(what: str, url: str, scope: str, window: float) -> OnceStore:
 
         return SqlStore(url, scope, window)
     except ModuleNotFoundError as error:
-        raise AppError(missing(what, error, "redis" if is_redis else "records")) from error
+        raise AppError(missing(what, error, "redis" if is_redis(url) else "records")) from error
 
 
 class _Arrival:

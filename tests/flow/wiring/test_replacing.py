@@ -164,7 +164,7 @@ async def test_what_waits_in_a_retry_queue_comes_back_to_its_stage(brokers: tupl
     url, app = brokers[0], _app("waiting")
     name = retry_queue("waiting", "1s")
     async with rabbitry.connect(url) as connection, await connection.channel() as channel:
-        waiting = {"x-message-ttl": 3_600_000, "x-dead-letter-exchange": ""}
+        waiting: dict[str, int | str] = {"x-message-ttl": 3_600_000, "x-dead-letter-exchange": ""}
         await channel.declare_exchange(name, "fanout", durable=True)
         await channel.declare_queue(name, durable=True, arguments=waiting)
         await channel.bind_queue(name, name)
