@@ -53,6 +53,7 @@ _PACKAGES: Final[dict[str, tuple[set[str], set[str]]]] = {
             "EXCHANGE", "MASK", "MOST_PASSAGES", "SILENCE", "Collector", "Histogram", "Masking", "Node", "Passage",
             "Report", "ReportKind", "Reporter", "ScheduleState", "Wiring", "collect", "decode_report",
             "quantile", "DeclaredBinding", "DeclaredExchange", "DeclaredQueue", "Declares",
+            "Limits",
         },
         set(),
     ),

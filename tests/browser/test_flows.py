@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Annotated
@@ -69,7 +70,7 @@ async def _open(browser: Browser, url: str, width: int) -> tuple[Watched, Page]:
 async def test_two_browsers_pause_and_resume_a_stage_by_keyboard(browser: Browser, system: System) -> None:
     app = rabbitry.App(f"evil {_EVIL}")
 
-    @app.stage("in", then=_EVIL)
+    @app.stage("in", then=_EVIL, rate="1000/s", total_concurrency=3)
     async def first(order: Order) -> str:
         return order.note
 
@@ -88,6 +89,12 @@ async def test_two_browsers_pause_and_resume_a_stage_by_keyboard(browser: Browse
         await expect(stages.nth(0)).to_contain_text(f"publishes {_EVIL}", timeout=_WITHIN)
         await expect(stages.nth(1)).to_contain_text(f"takes {_EVIL} from {queue}", use_inner_text=True)
         await expect(stages.nth(1)).to_contain_text("Running")
+        limits = stages.nth(0).locator(".limits")
+        for limit in (
+            r"1000/s\. [\d,]+ tokens are free, no message waits",
+            r"3 at once\. 3 slots are free, no message waits",
+        ):
+            await expect(limits).to_contain_text(re.compile(f"Limit of all workers: {limit} for one\\."))
         await _drift_is_told(page, queue, is_known=system.has_management)
         await stages.nth(1).locator("summary", has_text="1 worker").press("Enter")
         await expect(stages.nth(1)).to_contain_text(worker.id)

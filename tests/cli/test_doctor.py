@@ -172,6 +172,20 @@ def test_queues_that_empty_themselves_are_left_alone() -> None:
     assert problems(_look(0, **waiting), _look(6, **waiting)) == []
 
 
+def test_queues_that_hold_tokens_and_streams_are_left_alone() -> None:
+    def look(at: float, ready: int) -> Look:
+        token: dict[str, object] = {
+            "messages_ready": ready, "messages_unacknowledged": 1,
+            "arguments": {"x-single-active-consumer": True, "x-expires": 1000},
+        }  # fmt: skip
+        tokens: dict[str, object] = {"messages_ready": ready, "arguments": {"x-expires": 1000}}
+        stream: dict[str, object] = {"messages_ready": ready, "arguments": {"x-queue-type": "stream"}}
+        queues = {f"shop.{kind}.ask": token for kind in ("schedule", "rate", "slot")}
+        return Look(at, queues | {"shop.tokens.ask": tokens, "log": stream}, {})
+
+    assert problems(look(0, 1), look(6, 3)) == []
+
+
 def test_a_stage_that_is_paused_is_no_problem() -> None:
     def look(at: float, ready: int) -> Look:
         paused: dict[str, object] = {"messages": 1, "arguments": {"x-rabbitry-queue": "orders"}}

@@ -16,6 +16,7 @@ from rabbitry.apps import Untaken
 from rabbitry.apps.management import get, management_url, open_client, part_of
 from rabbitry.flow.wiring.pausing import QUEUE, paused_stage
 from rabbitry.flow.wiring.retries import suspects_queue
+from rabbitry.flow.wiring.tokens import holds_tokens
 
 if TYPE_CHECKING:
     from rabbitry.amqp.client import BrokerURL
@@ -86,7 +87,7 @@ def problems(first: Look, second: Look, untaken: Mapping[str, Judge] = MappingPr
     pauses = _pauses(second)
     for name, queue in second.queues.items():
         before = first.queues.get(name)
-        if before is None or paused_stage(name):
+        if before is None or paused_stage(name) or holds_tokens(name, part_of(queue, "arguments")):
             continue
         if name in pauses and not _number(queue, "consumers"):
             found.append(_paused(name, pauses[name], _number(queue, "messages_ready")))
@@ -96,7 +97,7 @@ def problems(first: Look, second: Look, untaken: Mapping[str, Judge] = MappingPr
             found.append(_stuck(name, held, ready, seconds, second.unlimited.get(name, [])))
         elif held and not ready and (tags := second.unlimited.get(name)):
             found.append(_unlimited(name, held, tags, is_bad=False))
-        if ready and not _number(queue, "consumers") and not _is_waiting_queue(queue):
+        if ready and not _number(queue, "consumers") and not _needs_no_consumer(queue):
             waiting = Untaken(name, ready, ready - _number(before, "messages_ready"), seconds)
             judged = untaken.get(name, _judge)(waiting)
             found += [] if judged is None else [Problem(name, *judged)]
@@ -156,9 +157,9 @@ def _acked(queue: Mapping[str, Any]) -> int:
     return _number(part_of(queue, "message_stats"), "ack")
 
 
-def _is_waiting_queue(queue: Mapping[str, Any]) -> bool:
-    """Return whether messages leave the queue by themselves, as in a retry queue, or that of cancelled jobs."""
+def _needs_no_consumer(queue: Mapping[str, Any]) -> bool:
+    """Return whether messages leave the queue by themselves, as in a retry queue, or stay in any case (a stream)."""
     arguments = part_of(queue, "arguments")
-    if queue.get("name", "").endswith(".cancelled") and "x-single-active-consumer" in arguments:
+    if arguments.get("x-queue-type") == "stream":
         return True
     return "x-message-ttl" in arguments and "x-dead-letter-exchange" in arguments

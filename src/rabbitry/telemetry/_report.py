@@ -110,6 +110,18 @@ class ScheduleState(msgspec.Struct, frozen=True, omit_defaults=True):
     fired: list[tuple[float, float, str]] = []
 
 
+class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The limits of a stage over all workers.
+
+    rate: as the app has it, such as `10/s`; empty if there is none. tokens: the queue of the rate's tokens. slots: how
+    many calls of the handler may run at once; 0 if that is not limited.
+    """
+
+    rate: str = ""
+    tokens: str = ""
+    slots: int = 0
+
+
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     """A node's report about itself.
 
@@ -120,7 +132,8 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     that works on a stage of an app. declares, document: what its app declares, and its AsyncAPI document; in the first
     report of a worker, and in one of the later ones each half minute. takes: the JSON Schema of the stage's messages,
     in the first report and one each 10 s, with `contentMediaType` if they are not JSON. schedule: of the stage, from
-    the one worker that publishes its ticks.
+    the one worker that publishes its ticks. limits: of the stage, if it has any; the gauges `waiting_tokens` and
+    `waiting_slots` are messages that wait in this worker for the one or the other, and `slots` those that hold a slot.
     """
 
     kind: ReportKind
@@ -142,6 +155,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     document: dict[str, Any] | None = None
     takes: dict[str, Any] | None = None
     schedule: ScheduleState | None = None
+    limits: Limits | None = None
 
     @property
     def routing_key(self) -> str:

@@ -1,5 +1,6 @@
 """The stages of the Flows view, with real workers on both brokers and no management API."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,3 +89,40 @@ async def test_stages_are_shown_in_order_with_what_waits_and_who_paused_them(bro
         async with await connection.channel() as channel:
             await channel.delete_queue("flowing.last")
             await eventually(lambda: stage("last")["waiting"] is None, "that the queue is gone")
+
+
+async def test_limits_are_shown_with_what_is_free_and_who_waits(broker: str) -> None:
+    app = rabbitry.App("limited")
+    until = asyncio.Event()
+
+    @app.stage("in", rate="1/d", total_concurrency=2, concurrency=4)
+    async def slow(text: str) -> None:
+        await until.wait()
+
+    sources = Sources(broker, f"http://127.0.0.1:{free_port()}")
+    topic = sources.flows.topic
+    topic.subscribe({}, lambda: None)
+
+    def limits() -> dict[str, Any]:
+        found: dict[str, Any] = topic.value.get("limited/slow", {}).get("limits") or {}
+        return found
+
+    async with sources.running():
+        async with app.worker(broker), app.publisher(broker) as publisher:
+            await eventually(lambda: limits().get("tokens") == 1, "the first token")
+            assert limits() == {
+                "rate": "1/d", "tokens": 1, "waiting_tokens": 0, "slots": 2, "free": 2, "waiting_slots": 0,
+            }  # fmt: skip
+            for text in "abcd":
+                await publisher.publish(text, key="in")
+            # The first has the only token and a slot, the second a slot and no token, the others no slot.
+            await eventually(
+                lambda: limits() == {
+                    "rate": "1/d", "tokens": 0, "waiting_tokens": 1, "slots": 2, "free": 0, "waiting_slots": 2,
+                },
+                "what waits",
+            )  # fmt: skip
+            (worker,) = topic.value["limited/slow"]["workers"]
+            assert (worker["held_back"], worker["in_hand"]) == (3, 4)
+            until.set()
+        await eventually(lambda: limits().get("free") == 2, "the end of the worker")

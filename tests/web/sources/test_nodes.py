@@ -2,7 +2,7 @@
 
 import msgspec
 
-from rabbitry.telemetry import Histogram, Report, ScheduleState, Wiring
+from rabbitry.telemetry import Histogram, Limits, Report, ScheduleState, Wiring
 from rabbitry.telemetry._report import ReportKind
 from rabbitry.web.sources.nodes import LONGEST_NAME, MOST_NAMES, OFTEN, REMEMBERED, SHORT, Nodes
 from rabbitry.web.sources.reported import reported
@@ -92,6 +92,7 @@ def test_reports_that_make_no_sense_stop_nothing() -> None:
             "a" * 1000, at=shift, pid=10**30, counters=evil, gauges={"in_hand": 1e308, "less": -1e308},
             histograms={"handling": [10**300] * 1000}, wiring=Wiring("e", "k", "q", "e"),
             schedule=ScheduleState("w" * 1000, "m" * 1000, 1e15, [(1e15, shift, "h" * 1000)] * 1000),
+            limits=Limits("r" * 1000, "t" * 1000, 10**30),
         )  # fmt: skip
         scene.now += 1
     told = msgspec.json.encode(
@@ -103,4 +104,5 @@ def test_reports_that_make_no_sense_stop_nothing() -> None:
     assert schedule is not None
     # A browser's Date ends at 8.64e12 seconds.
     assert (schedule.next, schedule.fired) == (0.0, [(0.0, 0.0, "h" * LONGEST_NAME)] * 10)
+    assert node.report.limits == Limits("r" * LONGEST_NAME, "t" * LONGEST_NAME, 0)
     assert len(schedule.when) == len(schedule.missed) == LONGEST_NAME

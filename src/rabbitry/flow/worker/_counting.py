@@ -7,7 +7,7 @@ import os
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from zlib import crc32
 
@@ -23,6 +23,7 @@ from rabbitry.telemetry import (
     DeclaredQueue,
     Declares,
     Histogram,
+    Limits,
     Report,
     ReportKind,
     ScheduleState,
@@ -59,14 +60,18 @@ class Scheduled(Protocol):
 class StageCounts:
     """Totals of one stage in one worker. Derivable figures are not counted, since counting costs every message."""
 
-    __slots__ = ("cancelled", "dead", "expired", "handling", "intakes", "interrupted", "is_paused", "not_done",
-                 "passing", "redelivered", "repeated", "scheduler", "to", "waiting")  # fmt: skip
+    __slots__ = ("cancelled", "dead", "expired", "handling", "intakes", "interrupted", "is_paused", "limits",
+                 "measures", "not_done", "passing", "redelivered", "repeated", "scheduler", "to",
+                 "waiting")  # fmt: skip
 
     def __init__(self) -> None:
         self.intakes: list[Taking] = []
         """The consumers of its messages."""
         self.is_paused = False
         self.scheduler: Scheduled | None = None
+        self.limits: Limits | None = None
+        self.measures: dict[str, Callable[[], int]] = {}
+        """Further gauges, by name."""
         self.redelivered = 0
         self.interrupted = 0
         self.repeated = 0
@@ -101,6 +106,14 @@ class StageCounts:
         counts["done"] = len(self.handling) - sum(self.not_done.values())
         counts |= self.not_done | {f"to.{readable(key)}": number for key, number in self.to.items()}
         return {name: number for name, number in counts.items() if number}
+
+    @property
+    def gauges(self) -> dict[str, float]:
+        """Return what is so now, by name."""
+        found: dict[str, float] = {name: measure() for name, measure in self.measures.items()}
+        found["in_hand"] = self.in_hand
+        found["paused"] = int(self.is_paused)
+        return found
 
 
 class Counting:
@@ -213,7 +226,7 @@ class Counting:
                     at=round(time.time(), 3),
                     started=round(self._started, 3),
                     counters=counts.counters,
-                    gauges={"in_hand": counts.in_hand, "paused": int(counts.is_paused)},
+                    gauges=counts.gauges,
                     histograms={"handling": counts.handling.trimmed(), "passing": counts.passing.trimmed()},
                     passages=passages,
                     share=share,
@@ -223,6 +236,7 @@ class Counting:
                     document=self._document if tells_app else None,
                     takes=self._schemas[name] if tells_types else None,
                     schedule=None if counts.scheduler is None else counts.scheduler.state,
+                    limits=counts.limits,
                 )
             )
             tells_app = False

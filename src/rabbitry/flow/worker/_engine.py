@@ -24,6 +24,7 @@ from rabbitry.flow.spec import AppSpec
 from rabbitry.flow.stage import Stage
 from rabbitry.flow.wiring import topology
 from rabbitry.flow.wiring.declarer import Declarer
+from rabbitry.flow.wiring.rates import tokens_queue
 from rabbitry.flow.wiring.retries import suspects_queue
 from rabbitry.flow.wiring.slots import slot_queues
 from rabbitry.flow.worker._cancelling import Cancelled, CancelListener
@@ -40,7 +41,7 @@ from rabbitry.flow.worker._slots import Slots
 from rabbitry.flow.worker._standstill import watch_queues
 from rabbitry.flow.worker._waiting import Waiting
 from rabbitry.flow.worker._window import Window
-from rabbitry.telemetry import Reporter
+from rabbitry.telemetry import Limits, Reporter
 
 _BLOCK_PATIENCE: Final = 10.0
 """Seconds that a broker has to stop delivering to stages with one active worker, while what is in hand is finished."""
@@ -174,8 +175,10 @@ class Engine:
         """Let the messages of a stage wait for their slots, and then for the tokens of its rate."""
         consuming, publishing = self._connections
         app, name, waiting = self._spec.name, stage.name, []
+        measures = self.counting.stages[name].measures
         if (rate := self._spec.rates.get(name)) is not None:
             waiting.append(Waiting(settler, self._hand_over))
+            measures["waiting_tokens"] = waiting[0].__len__
             limiter = Limiter(app, name, consuming, waiting[0], self.publish, self._declare_again)
             minter = Minter(app, name, rate, publishing, self._declare_again)
             self._scheduling += [self._spawn(each.run(), apart=True) for each in (limiter, minter)]
@@ -183,8 +186,12 @@ class Engine:
             waiting.append(Waiting(settler, waiting[0].take if waiting else self._hand_over))
             what, queues = f"app '{app}', slots of stage '{name}'", slot_queues(app, name, total)
             self._slots[name] = Slots(what, queues, consuming, waiting[-1], self.publish, self._declare_again)
+            measures["waiting_slots"], measures["slots"] = waiting[-1].__len__, self._slots[name].held
             for work in self._slots[name].works():  # until the end, since what is in hand keeps its slot
                 self._spawn(work)
+        if waiting:
+            limits = Limits(rate.text, tokens_queue(app, name), total or 0) if rate else Limits(slots=total or 0)
+            self.counting.stages[name].limits = limits
         self._waiting[name] = waiting
         for each in waiting:
             self._spawn(each.watch())

@@ -64,6 +64,10 @@ class Slots:
             for queue in self._queues
         ]
 
+    def held(self) -> int:
+        """Return how many messages hold a slot."""
+        return len(self._running)
+
     def settled(self, job: Job) -> None:
         """Note that a message is settled."""
         if (event := self._running.pop(job, None)) is not None:

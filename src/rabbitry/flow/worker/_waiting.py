@@ -36,6 +36,10 @@ class Waiting:
         self._is_closed = False
         """Whether messages are returned at once: the stage is paused, or the worker stops."""
 
+    def __len__(self) -> int:
+        """Return how many wait, with those that turn out not to be handled."""
+        return len(self._jobs)
+
     def count(self) -> int:
         """Return how many wait and are to be handled, as far as the first one tells."""
         self._drop_stale()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import httpx
 
     from rabbitry.amqp.client import BrokerURL, Channel, Connection
-    from rabbitry.telemetry import ScheduleState
+    from rabbitry.telemetry import Limits, ScheduleState
     from rabbitry.web.sources.documents import Documents
     from rabbitry.web.sources.nodes import NodeState
     from rabbitry.web.sources.telemetry import Telemetry
@@ -48,7 +48,7 @@ _FIGURES: Final = {"received": "rate", "done": "done", "waiting": "retried_rate"
 class _Stage:
     """A stage that a worker reported, or of which the broker has queues.
 
-    waiting: messages in its queue; None if unknown.
+    waiting: messages in its queue; None if unknown. tokens: those of its rate that are free; None if unknown.
     """
 
     app: str
@@ -61,6 +61,8 @@ class _Stage:
     pause: Pause | None = None
     to: set[str] = field(default_factory=set)
     schedule: ScheduleState | None = None
+    limits: Limits | None = None
+    tokens: int | None = None
 
 
 class Flows:
@@ -77,8 +79,10 @@ class Flows:
     (`running`, `paused`, `silent`: no worker reports), `pause` (`by`, `at`, `why`; or null), `rate`, `done`,
     `retried_rate` and `dead_rate` (a second), `in_hand`, `retried`, `dead` and `skipped` (since the workers began),
     `handling` (`p50`, `p95`, `p99` in seconds, of the last minute), `schedule` (`when`, `missed`, `next` and `fired`,
-    as in `rabbitry.telemetry.ScheduleState`; null if it has none), `described` (whether its app's AsyncAPI document is
-    known), `workers` (`host`, `id`, `pid`, `started`, `in_hand`), and `more_workers`, how many are not named.
+    as in `rabbitry.telemetry.ScheduleState`; null if it has none), `limits` (`rate`, `tokens` that are free,
+    `waiting_tokens`, `slots`, how many are `free`, `waiting_slots`; null if it has none), `described` (whether its
+    app's AsyncAPI document is known), `workers` (`host`, `id`, `pid`, `started`, `in_hand`, and `held_back`, the
+    messages that wait there for a token or a slot), and `more_workers`, how many are not named.
     """
 
     def __init__(self, telemetry: Telemetry, documents: Documents, url: str, login: BrokerURL) -> None:
@@ -142,6 +146,7 @@ class Flows:
                 stage = self._stages[key] = _Stage(report.app, report.role, "", "", "")
             stage.queue, stage.key, stage.exchange = wiring.queue, wiring.key, wiring.exchange
             stage.schedule = report.schedule or stage.schedule  # reported by one worker, and kept when that has gone
+            stage.limits = report.limits
             stage.to.update(name.removeprefix("to.") for name in report.counters if name.startswith("to."))
 
     async def _look(self) -> None:
@@ -153,6 +158,8 @@ class Flows:
             try:
                 channel = await self._open(connection)
                 stage.waiting = await _waiting(channel, stage.queue)
+                if stage.limits is not None and stage.limits.tokens:
+                    stage.tokens = await _waiting(await self._open(connection), stage.limits.tokens)
                 await self._see(connection, await self._open(connection), stage)
             except (Closed, RequestTimeout):
                 return
@@ -210,11 +217,26 @@ def _worker(node: NodeState) -> dict[str, Any]:
         "pid": report.pid,
         "started": report.started,
         "in_hand": round(report.gauges.get("in_hand", 0)),
+        "held_back": round(report.gauges.get("waiting_tokens", 0) + report.gauges.get("waiting_slots", 0)),
+    }
+
+
+def _limits(stage: _Stage, gauges: Mapping[str, float]) -> dict[str, Any] | None:
+    """Return the limits of a stage, what of them is free, and how many messages wait for that."""
+    if (limits := stage.limits) is None:
+        return None
+    return {
+        "rate": limits.rate,
+        "tokens": stage.tokens,
+        "waiting_tokens": round(gauges.get("waiting_tokens", 0)),
+        "slots": limits.slots,
+        "free": max(0, limits.slots - round(gauges.get("slots", 0))),
+        "waiting_slots": round(gauges.get("waiting_slots", 0)),
     }
 
 
 def _drawn(stage: _Stage, sums: Mapping[str, Any], workers: list[dict[str, Any]], place: int) -> dict[str, Any]:
-    rates, counters = sums.get("rates", {}), sums.get("counters", {})
+    rates, counters, gauges = (sums.get(name, {}) for name in ("rates", "counters", "gauges"))
     state = "paused" if stage.state is State.PAUSED else "running" if workers else "silent"
     pause = None if stage.pause is None else msgspec.to_builtins(stage.pause)
     return {
@@ -229,12 +251,13 @@ def _drawn(stage: _Stage, sums: Mapping[str, Any], workers: list[dict[str, Any]]
         "state": state,
         "pause": pause,
         **{shown: rates.get(name, 0.0) for name, shown in _FIGURES.items()},
-        "in_hand": round(sums.get("gauges", {}).get("in_hand", 0)),
+        "in_hand": round(gauges.get("in_hand", 0)),
         "retried": counters.get("waiting", 0),
         "dead": counters.get("dead", 0),
         "skipped": counters.get("skipped", 0),
         "handling": sums.get("handling", {}),
         "schedule": None if stage.schedule is None else msgspec.to_builtins(stage.schedule),
+        "limits": _limits(stage, gauges),
         "workers": sorted(workers, key=itemgetter("host", "id"))[:MOST_WORKERS],
         "more_workers": max(0, len(workers) - MOST_WORKERS),
     }

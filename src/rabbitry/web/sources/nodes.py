@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
-from rabbitry.telemetry import SILENCE, Report, ScheduleState, quantile
+from rabbitry.telemetry import SILENCE, Limits, Report, ScheduleState, quantile
 from rabbitry.web.feed.tables import Column, Row
 
 MOST_NODES: Final = 5000
@@ -240,6 +240,7 @@ def _bounded(report: Report) -> Report:
         passages=[],
         declares=None,
         schedule=None if report.schedule is None else _bounded_schedule(report.schedule),
+        limits=None if report.limits is None else _bounded_limits(report.limits),
     )
 
 
@@ -250,6 +251,10 @@ def _bounded_schedule(schedule: ScheduleState) -> ScheduleState:
     ]
     due = _within(schedule.next, _FARTHEST)
     return ScheduleState(schedule.when[:LONGEST_NAME], schedule.missed[:LONGEST_NAME], due, fired)
+
+
+def _bounded_limits(limits: Limits) -> Limits:
+    return Limits(limits.rate[:LONGEST_NAME], limits.tokens[:LONGEST_NAME], _within(limits.slots))
 
 
 def _within(value: N, most: float = _MOST) -> N:

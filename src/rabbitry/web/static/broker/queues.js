@@ -4,9 +4,9 @@ import { VHOST, name, number, perSecond, size, tags } from "./cells.js";
 import { DeclareQueue } from "./declare.js";
 import { show } from "./page.js";
 
-// A queue that holds messages and has no consumer is marked, in words too.
+// A queue that holds messages and has no consumer is marked, in words too. A stream keeps them in any case.
 function consumers(value, cell) {
-  if (value || !cell("ready")) return number(value);
+  if (value || !cell("ready") || cell("type") === "stream") return number(value);
   return html`<span class="warn" title="Messages wait, and nobody consumes them">none</span>`;
 }
 

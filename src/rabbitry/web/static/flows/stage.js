@@ -35,7 +35,7 @@ export class Stage extends Component {
   };
 
   render({ stage }, { isAsked, error }) {
-    const { state, pause, handling, schedule, workers } = stage;
+    const { state, pause, handling, schedule, limits, workers } = stage;
     const reason = lacking("operator");
     const verb = state === "paused" ? "Resume" : "Pause";
     return html`<li class="stage ${state}"><article aria-label=${shown(stage.stage)}>
@@ -50,6 +50,7 @@ export class Stage extends Component {
       <p class="way">takes <code><bdi>${shown(stage.key)}</bdi></code> from <a href=${`../queues/?${new URLSearchParams({ filter: `name=${stage.queue.split(/\s/)[0]}` })}`}><bdi>${
         shown(stage.queue)}</bdi></a>${stage.to.length > 0 && html`, publishes ${stage.to.map((key, place) => html`${place > 0 && ", "}<code><bdi>${shown(key)}</bdi></code>`)}`}</p>
       ${schedule && html`<${Schedule} schedule=${schedule} />`}
+      ${limits && html`<${Limits} limits=${limits} />`}
       <dl class="figures">
         <${Figure} term="Handled" value=${perSecond(stage.done)} />
         <${Figure} term="Waiting" value=${number(stage.waiting)} />
@@ -64,9 +65,17 @@ export class Stage extends Component {
       ${stage.described && html`<${Message} stage=${stage} />`}
       ${workers.length > 0 && html`<details><summary>${count(workers.length + stage.more_workers, "worker", "workers")}</summary>
         <ul>${workers.map((worker) => html`<li key=${worker.id}><bdi>${shown(worker.host)}</bdi>, <bdi>${shown(worker.id)}</bdi>, process ${worker.pid}: since ${since(worker.started)}, ${
-          number(worker.in_hand)} in hand</li>`)}</ul>${stage.more_workers > 0 && html`<p>and ${number(stage.more_workers)} more</p>`}</details>`}
+          number(worker.in_hand)} in hand${worker.held_back > 0 && `, ${number(worker.held_back)} of them held back by the limit`}</li>`)}</ul>${stage.more_workers > 0 && html`<p>and ${number(stage.more_workers)} more</p>`}</details>`}
     </article></li>`;
   }
+}
+
+// What all workers of the stage together may do, what of it is free, and what waits for it. Props: limits.
+function Limits({ limits: { rate, tokens, waiting_tokens: forTokens, slots, free, waiting_slots: forSlots } }) {
+  const waits = (messages) => (messages > 0 ? `, ${count(messages, "message waits", "messages wait")} for one` : ", no message waits for one");
+  return html`<div class="limits">
+    ${rate && html`<p>Limit of all workers: <b><bdi>${shown(rate)}</bdi></b>. ${Number.isFinite(tokens) ? `${count(tokens, "token is", "tokens are")} free` : "Its tokens are not known"}${waits(forTokens)}.</p>`}
+    ${slots > 0 && html`<p>Limit of all workers: <b>${number(slots)} at once</b>. ${count(free, "slot is", "slots are")} free${waits(forSlots)}.</p>`}</div>`;
 }
 
 const moment = (unix) => new Date(unix * 1000).toLocaleString();
