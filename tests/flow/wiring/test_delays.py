@@ -13,7 +13,8 @@ import pytest
 import rabbitry
 from rabbitry.amqp.client import Properties
 from rabbitry.flow.message import Publication
-from rabbitry.flow.wiring.delays import DUE, EXCHANGES, LAST, LONGEST, delayed, level_name
+from rabbitry.flow.wiring.declarer import Declarer
+from rabbitry.flow.wiring.delays import DUE, EXCHANGES, LAST, LONGEST, bind, declare, delayed, level_name
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds
 from tests.support.embedded import BrokerProcess
 from tests.support.rabbitmq import RabbitMQ
@@ -261,3 +262,15 @@ async def test_a_queue_declared_again_gets_its_delayed_messages(broker_url: str)
             await channel.delete_queue("anew.out")
             await channel.declare_queue("anew.out", durable=True)  # without its binding
         await eventually_holds(broker_url, "anew.out", 1)
+
+
+async def test_a_target_that_can_not_be_bound_gets_its_message_all_the_same(embedded_url: str) -> None:
+    async with rabbitry.connect(embedded_url) as connection, await connection.channel() as channel:
+        await declare(connection, Declarer())
+        await bind(connection, "unbound.out")  # does not exist yet
+        await channel.declare_queue("unbound.out", durable=True)
+        message = delayed(["unbound.out"], _message(), 1)
+        await channel.send(
+            message.body, exchange=message.exchange, routing_key=message.routing_key, properties=message.properties
+        )
+        await eventually_holds(embedded_url, "unbound.out", 1)
