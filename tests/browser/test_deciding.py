@@ -224,7 +224,11 @@ async def test_a_file_is_downloaded_as_submitted(
 ) -> None:
     data = bytes(range(256)) * 5
     with Database(database_url) as database:
-        made = submission("007", "data_mining", data, 'ré"p\u202eort.zip', "id0001")
+        said = {"role": "demonstrator", "who": "ben", "comments": [{"line": 3, "text": "of another program"}]}
+        made = Assignment({
+            **submission("007", "data_mining", data, 'ré"p\u202eort.zip', "id0001"),
+            "History": [{"role": "student"}, said, {"role": "assistant", "status": "submitted"}],
+        })  # fmt: skip
         put = partial(inbox.put, role=ROLES["demonstrator"], assignment=made, exchange="x", message="m")
         assert database.write_now(put)
         database.write_now(partial(course.record, assignment=made))
@@ -232,6 +236,7 @@ async def test_a_file_is_downloaded_as_submitted(
             page = watched.page
             form = await _open(page)
             await expect(form).to_contain_text("The file is not text")
+            await expect(form.locator(".elsewhere p")).to_have_text("demonstrator ben, line 3: of another program")
             await expect(form.locator(".download .hidden-letter")).to_have_text("U+202E")
             async with page.expect_download() as downloading:
                 await form.locator("a.download").click()
