@@ -32,7 +32,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Final, NamedTuple, NoReturn
+from typing import IO, Any, Final, NamedTuple, NoReturn
 
 _IMPORTED: Final = (
     "alembic.command",
@@ -217,8 +217,22 @@ def main() -> None:
     for name in [*_IMPORTED, *(name for name in own if not any(part in name for part in _NOT_IMPORTED))]:
         importlib.import_module(name)
     authorities.share()
+    _mount_commands()
     freeze()
     serve(listening, until=[sys.stdin])
+
+
+def _mount_commands() -> None:
+    """Make the commands of their Typer apps, which would take each forked process up to 0.1 s."""
+    from typer.main import get_command
+
+    from rabbitry.apps.installed import installed
+    from rabbitry.cli import _root
+
+    root: Any = get_command(_root.root)
+    for name in (*_root.COMMANDS, *installed().plugins):
+        root.get_command(None, name)
+    installed.cache_clear()  # a forked process may have other apps
 
 
 def wait_for_first() -> socket.socket | None:

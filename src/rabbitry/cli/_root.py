@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 from collections.abc import Mapping, Sequence
@@ -144,6 +145,7 @@ def _installed() -> Installed:
     return found
 
 
+@functools.cache  # Typer takes 0.1 s for an app with many commands: a process that runs several asks again
 def _mounted(app: object, name: str, text: str) -> Any:
     """Return a Typer app as a command: its only command, or a group called `name`."""
     if not isinstance(app, typer.Typer):
