@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -359,6 +359,40 @@ async def test_a_message_that_could_not_be_sent_leaves_no_claim(
     assert len(sent) == 1
 
 
+async def test_handlers_that_yield_are_called_once(broker_url: str, tmp_path: Path) -> None:
+    app = rabbitry.App("once", store=f"sqlite:///{tmp_path}/once.sqlite3")
+    calls: list[str] = []
+
+    @app.stage("lines", idempotent=lambda text: text or None, then="out", attempts=2, delays=[0])
+    async def lines(text: str) -> AsyncIterator[str]:
+        calls.append(text)
+        for line in text.split():
+            yield line
+        if calls == ["a b"]:
+            raise ValueError("the first attempt fails")
+
+    @app.stage("words", idempotent=lambda text: text, then="out")
+    def words(text: str) -> Iterator[str]:
+        calls.append(text)
+        yield text
+
+    app.output("out", queue="once.out")
+    async with app.worker(broker_url, connect_attempts=1), app.publisher(broker_url) as publisher:
+        for key, text in (("lines", "a b"), ("words", "c")):
+            await publisher.publish(text, key=key)
+        await eventually(lambda: len(calls) == 3, "the first attempt of one fails")
+        for key, text in (("lines", "a b"), ("words", "c"), ("lines", ""), ("lines", "")):
+            await publisher.publish(text, key=key)
+        await eventually(lambda: len(calls) == 5, "those without a key are handled each time")
+        for stage in ("lines", "words"):
+            await eventually_holds(broker_url, f"once.{stage}", 0)
+            await eventually_holds(broker_url, "once.retry.1s", 0)
+    assert Counter(calls) == {"a b": 2, "c": 1, "": 2}
+    came = Counter(await bodies(broker_url, "once.out"))
+    assert came[b"c"] == 1
+    assert {came[b"a"], came[b"b"]} <= {1, 2}, "an attempt that fails may leave what it had yielded"
+
+
 async def test_what_a_cancelled_handler_claims_meanwhile_is_released() -> None:
     entered, go_on = threading.Event(), threading.Event()
     released: list[str] = []
@@ -431,24 +465,28 @@ async def test_a_handler_in_a_process_is_called_once() -> None:
         assert h.all_published("bill") == ["tea"]
 
 
-def _yields(order: str) -> Iterator[str]:
-    yield order
-
-
 def _takes(order: str) -> None: ...
 
 
-@pytest.mark.parametrize("options", [{"replies": True}, {"keep_unknown": True}])
-def test_a_stage_that_can_not_be_idempotent_is_refused(options: dict[str, Any]) -> None:
+def _takes_many(orders: list[str]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"replies": True}, "replies=…: a message that is skipped has no result for its caller"),
+        ({"keep_unknown": True}, "keep_unknown=…: the handler gets a value whose unknown fields"),
+        ({"batch": 10}, "batch=…: messages of a batch are settled together"),
+    ],
+)
+def test_a_stage_that_can_not_be_idempotent_is_refused(options: dict[str, Any], why: str) -> None:
     app = rabbitry.App("wrong")
-    with pytest.raises(rabbitry.AppError, match="idempotent=… is for handlers of single messages that return"):
-        app.stage("order", idempotent=True, **options)(_takes)
+    with pytest.raises(rabbitry.AppError, match=f"idempotent=… does not go with {why}"):
+        app.stage("order", idempotent=True, **options)(_takes_many if "batch" in options else _takes)
 
 
 def test_wrong_options_are_refused() -> None:
     app = rabbitry.App("wrong")
-    with pytest.raises(rabbitry.AppError, match="idempotent=… is for handlers"):
-        app.stage("order", idempotent=True)(_yields)
     with pytest.raises(rabbitry.AppError, match="idempotent='yes': must be True, or a function of the value"):
         app.stage("order", idempotent="yes")(_takes)  # type: ignore[arg-type] # the mistake that is tested
     with pytest.raises(rabbitry.AppError, match="window=0: give positive seconds"):

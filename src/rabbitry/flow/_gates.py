@@ -199,7 +199,8 @@ def _yielding(stage: Stage, gate_of: _Gated) -> Handler:
         except BaseException:  # also of a generator that is closed half-way
             gate.release()
             raise
-        yield gate.note()
+        if (note := gate.note()) is not None:
+            yield note
 
     return handle
 
@@ -218,7 +219,8 @@ def _yielding_async(stage: Stage, gate_of: _Gated) -> Handler:
         except BaseException:  # also of a task that is cancelled, and of a generator that is closed half-way
             await asyncio.to_thread(gate.release)
             raise
-        yield await asyncio.to_thread(gate.note)
+        if (note := await asyncio.to_thread(gate.note)) is not None:
+            yield note
 
     return handle
 

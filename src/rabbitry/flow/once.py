@@ -42,6 +42,12 @@ LEASE: Final = 90.0
 """Seconds that a publisher may take for a unique message, longer than its deadline for the confirm."""
 _MARGIN: Final = 30.0
 """Seconds beyond the time limit of its handler for which a message keeps its claim: its results are confirmed then."""
+_WHY_NOT: Final = {
+    "batch": "messages of a batch are settled together, and some of them may be handled already: handle single ones",
+    "replies": "a message that is skipped has no result for its caller: have the caller publish, and read an output",
+    "keep_unknown": "the handler gets a value whose unknown fields were left out: let the type have them",
+}
+"""Options of a stage that can't be idempotent, and why."""
 _HANDLED: Final = "x-rabbitry-handled"
 """The key that is done, in a message of an idempotent stage to itself."""
 _LONGEST_PAUSE: Final = 30.0
@@ -58,11 +64,9 @@ def make_idempotent(
     stage: Stage, what: str, key_of: Idempotent, *, app: str, store: str | None, window: float
 ) -> Stage:
     """Make a stage call its handler once for each key. Raises AppError for a stage that can't be idempotent."""
-    if stage.yields or stage.batch is not None or stage.replies or stage.keep_unknown:
-        raise AppError(
-            f"{what}: idempotent=… is for handlers of single messages that return; it goes with none of batch, "
-            "replies, keep_unknown and handlers that yield"
-        )
+    for option, why in _WHY_NOT.items():
+        if getattr(stage, option):
+            raise AppError(f"{what}: idempotent=… does not go with {option}=…: {why}")
 
     def opened() -> OnceStore:
         return _open(f"{what}: an idempotent stage", store_url(app, store, "once"), stage.queue, window)
