@@ -87,6 +87,10 @@ def pytest_xdist_setupnodes(config: pytest.Config, specs: list[workers.Spec]) ->
     shared = Workers([str(argument) for argument in config.invocation_params.args])
     config.add_cleanup(shared.close)
     shared.fork(specs)
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS:  # all tests: what they share starts meanwhile
+        launcher.prepare()
+        if rabbitmq.why_missing() is None:
+            rabbitmq_lent.start_for_all()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -76,6 +76,12 @@ def for_all() -> RabbitMQ:
         return server
 
 
+def start_for_all() -> None:
+    """Start the server that all tests share, without waiting for it; if that fails, the first that asks tries again."""
+    with open(os.devnull, "wb") as nowhere:
+        launch([], os.environ, nowhere.fileno(), nowhere.fileno(), module="tests.support.rabbitmq_started").leave()
+
+
 @contextlib.contextmanager
 def lent() -> Iterator[RabbitMQ]:
     """Lend a server with the management API, as empty as a new one, to stop, kill, pause, configure and start again."""
