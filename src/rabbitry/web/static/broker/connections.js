@@ -14,8 +14,8 @@ show({
     { name: "state", title: "State" },
     { name: "protocol", title: "Protocol", from: 3 },
     { name: "channels", title: "Channels", kind: "number", from: 1, draw: number },
-    { name: "received", title: "From client", kind: "number", from: 1, draw: traffic },
-    { name: "sent", title: "To client", kind: "number", from: 2, draw: traffic },
+    { name: "received", title: "In", about: "Bytes a second from the client", kind: "number", from: 1, draw: traffic },
+    { name: "sent", title: "Out", about: "Bytes a second to the client", kind: "number", from: 2, draw: traffic },
     { name: "since", title: "Since", from: 4, isWide: true, draw: time },
   ],
   nothing: html`<div class="nothing"><p>No program is connected.</p><p>Start an app’s worker, which connects:</p>
