@@ -43,7 +43,7 @@ from rabbitry.apps.grading.roles import (
 )
 from rabbitry.apps.grading.signatures import Finding, Signer, findings_of
 from rabbitry.apps.grading.turns import IN_HAND, PUT_OFF, Turns
-from rabbitry.exceptions import UsageError
+from rabbitry.exceptions import RabbitryError, UsageError
 from rabbitry.flow import App, Message
 from rabbitry.flow.exceptions import Reject
 from rabbitry.flow.stage import UNCOUNTED
@@ -391,7 +391,7 @@ class RoleSet:
         return self.database
 
 
-class _Declined(Exception):
+class _Declined(RabbitryError):
     """A submission that is not taken, and why."""
 
     def __init__(self, assignment: Assignment, why: str) -> None:
