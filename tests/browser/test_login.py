@@ -16,6 +16,13 @@ from tests.web.login.dashboards import PASSWORD, users_file
 
 pytestmark = pytest.mark.timeout(300)
 _NAME = '<img src=x onerror="alert(1)">'
+# What a page's timer would do between the end of the session and the end of the page.
+_ASKED_WHILE_LEAVING = """async () => {
+  const { ask } = await import(new URL("../static/ask.js", location));
+  const { signOut } = await import(new URL("../static/access.js", location));
+  signOut();
+  return await ask("overview").then(() => "asked", (error) => error.message);
+}"""
 
 
 async def test_a_viewer_signs_in_sees_and_signs_out_by_keyboard(browser: Browser, tmp_path: Path) -> None:
@@ -70,5 +77,11 @@ async def _walk(browser: Browser, url: str) -> None:
     await page.wait_for_url(f"{url}login/")
     assert [cookie for cookie in await page.context.cookies() if cookie.get("value")] == []
     await page.goto(f"{url}queues/")
-    await expect(page.get_by_label("Name")).to_be_visible()
+    await page.get_by_label("Name").fill(_NAME)
+    await page.get_by_label("Password").fill(PASSWORD)
+    await page.keyboard.press("Enter")
+    await page.wait_for_url(f"{url}queues/")
+    await page.goto(f"{url}grading/")
+    assert await page.evaluate(_ASKED_WHILE_LEAVING) == "the server does not answer"
+    await page.wait_for_url(f"{url}login/")
     assert watched.complaints == []

@@ -1,3 +1,4 @@
+import { leave } from "./leaving.js";
 import { forget } from "./typed.js";
 
 // The role of the page's user. The server checks each request; the page only disables what it would refuse.
@@ -12,6 +13,7 @@ export const lacking = (needed) =>
 // Ends the session, and removes what its user typed.
 export async function signOut() {
   forget();
+  leave();
   const root = new URL("../", import.meta.url);
   const headers = { "X-Rabbitry-Token": document.querySelector("meta[name=rabbitry-token]").content };
   let next = new URL("login/", root);

@@ -1,5 +1,7 @@
 // Asking the server. What goes wrong is an Error with a text for people, and the status of the answer where there was one.
 
+import { within } from "./leaving.js";
+
 // What changes something carries the token that the page came with.
 const TOKEN = document.querySelector("meta[name=rabbitry-token]")?.content;
 
@@ -7,7 +9,7 @@ export async function ask(path, options = {}) {
   const headers = options.method && TOKEN ? { ...options.headers, "X-Rabbitry-Token": TOKEN } : options.headers;
   let response;
   try {
-    response = await fetch(`api/${path}`, { ...options, headers, signal: AbortSignal.timeout(30_000) });
+    response = await fetch(`api/${path}`, { ...options, headers, signal: within(30_000) });
   } catch {
     throw new Error("the server does not answer");
   }

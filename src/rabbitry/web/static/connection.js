@@ -1,5 +1,6 @@
 // The WebSocket, which comes back by itself: pauses between attempts grow, and are told.
 import { shown } from "./format.js";
+import { isLeft } from "./leaving.js";
 
 const FIRST_PAUSE = 500;
 const LONGEST_PAUSE = 15_000;
@@ -24,6 +25,7 @@ export class Connection {
   open() {
     clearTimeout(this.timer);
     this.timer = null;
+    if (isLeft()) return;
     this.changed({ state: "connecting" });
     const socket = new WebSocket(this.url);
     this.socket = socket;

@@ -2,6 +2,7 @@
 import { lacking } from "./access.js";
 import { shown } from "./format.js";
 import { Component, createRef, html, render } from "./html.js";
+import { within } from "./leaving.js";
 import { views } from "./views.js";
 
 const MOST = 40;
@@ -24,7 +25,7 @@ const urlOf = ({ id, key }) => new URL(id === undefined ? `#${encodeURIComponent
 addProvider(async (words) => {
   if (words.length < 2 || lacking("viewer")) return [];
   const place = new URL(`way/api/search?words=${encodeURIComponent(words.slice(0, 255))}`, root);
-  const answer = await fetch(place, { signal: AbortSignal.timeout(5000) });
+  const answer = await fetch(place, { signal: within(5000) });
   return answer.ok ? (await answer.json()).map((one) => ({ kind: one.kind, title: one.title, url: urlOf(one) })) : [];
 });
 

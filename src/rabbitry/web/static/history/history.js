@@ -1,6 +1,7 @@
 // The history of a thing's numbers in a dialog: an hour by the second, a week by the minute. Loaded when one is opened.
 import { duration, shown } from "../format.js";
 import { Component, html, render } from "../html.js";
+import { within } from "../leaving.js";
 import { Plot } from "./plot.js";
 import { gapped, summary } from "./points.js";
 
@@ -30,7 +31,7 @@ class History extends Component {
     const { app, subject } = this.props.thing;
     let found;
     try {
-      const response = await fetch(`${api}?${new URLSearchParams({ app, subject, span })}`, { signal: AbortSignal.timeout(30_000) });
+      const response = await fetch(`${api}?${new URLSearchParams({ app, subject, span })}`, { signal: within(30_000) });
       const data = await response.json();
       found = response.ok ? { chart: gapped(data), problem: null } : { problem: data.error ?? `the server answered ${response.status}` };
     } catch {

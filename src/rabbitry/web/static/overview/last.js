@@ -1,6 +1,7 @@
 // The last messages that passed a queue's stage, as its workers report them, and where to see more.
 import { shown } from "../format.js";
 import { Component, html } from "../html.js";
+import { within } from "../leaving.js";
 
 const EVERY = 3000; // milliseconds; reports come each 2 s
 const MOST = 5;
@@ -33,7 +34,7 @@ class Last extends Component {
   // Where the server does not answer, the header says so, and the last answer stays.
   async load() {
     try {
-      const response = await fetch(at("way/api/queue", { name: this.props.queue }), { signal: AbortSignal.timeout(EVERY) });
+      const response = await fetch(at("way/api/queue", { name: this.props.queue }), { signal: within(EVERY) });
       if (response.ok && !this.isGone) this.setState({ passages: (await response.json()).slice(0, MOST) });
     } catch {
       // as above
