@@ -18,7 +18,7 @@ _MODULES = {
     },
     "rabbitry.flow.wiring": {
         "cancelling", "dead_letters", "declarer", "delays", "moving", "pausing", "rates", "replacer", "replacing",
-        "retries", "schedules", "slots", "topology",
+        "retries", "schedules", "slots", "tokens", "topology",
     },
     "rabbitry.flow.worker": set(),
 }  # fmt: skip

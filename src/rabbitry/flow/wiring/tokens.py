@@ -1,4 +1,4 @@
-"""Telling the queues that hold an app's own tokens and states from those of messages."""
+"""Which queues hold an app's own tokens and states, and no messages of its stages."""
 
 from __future__ import annotations
 
