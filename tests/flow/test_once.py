@@ -368,7 +368,7 @@ async def test_handlers_that_yield_are_called_once(broker_url: str, tmp_path: Pa
         calls.append(text)
         for line in text.split():
             yield line
-        if calls == ["a b"]:
+        if calls.count("a b") == 1:  # "words" may have been called meanwhile
             raise ValueError("the first attempt fails")
 
     @app.stage("words", idempotent=lambda text: text, then="out")

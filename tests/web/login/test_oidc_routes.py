@@ -283,7 +283,8 @@ async def test_an_address_that_begins_too_often_has_to_wait(
     async with client(app) as http, client(app, "192.0.2.7") as elsewhere:
         assert {(await http.get("/oidc")).status_code for _ in range(_BURST)} == {303}
         refused = await http.get("/oidc")
-        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "3600")
+        assert refused.status_code == 429
+        assert 3000 < int(refused.headers["Retry-After"]) <= 3600  # of an hour, time has passed
         assert "Too many sign-ins begin at your address now." in _text(refused)
         assert (await elsewhere.get("/oidc")).status_code == 303
 
