@@ -203,6 +203,41 @@ def test_a_signal_whose_exception_python_drops_ends_a_command(tmp_path: Path, dr
     assert (done.returncode, done.stderr) == (130, "rabbitry: interrupted\n")
 
 
+def test_a_signal_that_is_sent_again_while_python_still_drops_it_ends_a_command(tmp_path: Path) -> None:
+    # As on a busy machine, where the timer's time is over before the thread that started it goes on.
+    code = """
+        import os, signal, threading, time, typer, weakref
+        from rabbitry.apps import Plugin
+
+        commands = typer.Typer()
+        real = threading.Timer.start
+        early = 3
+
+        def start(timer: threading.Timer) -> None:
+            global early
+            early -= 1
+            if early < 0:
+                real(timer)
+            else:
+                timer.function(*timer.args)
+
+        class Holder: pass
+
+        @commands.command()
+        def late() -> None:
+            threading.Timer.start = start
+            holder = Holder()
+            kept = weakref.ref(holder, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+            del holder
+            time.sleep(60)
+            os._exit(99)
+
+        plugin = Plugin(name="late", title="X", commands="late_app:commands")
+    """
+    done = commands.run("late", more=install(tmp_path, "late", code))
+    assert (done.returncode, done.stderr) == (130, "rabbitry: interrupted\n")
+
+
 def test_the_second_signal_ends_a_command_that_waits_for_a_thread(folder: Path) -> None:
     program = (
         "import threading, time; from rabbitry.runtime.service import run_service\n"

@@ -9,8 +9,8 @@ import os
 import signal
 import sys
 import threading
-from types import FrameType
-from typing import Final, NoReturn
+from types import CodeType, FrameType
+from typing import Final
 
 if sys.platform == "win32":  # where Ctrl-Break is what a program can send to another
     SIGNALS: Final[tuple[signal.Signals, ...]] = (signal.SIGINT, signal.SIGTERM, signal.SIGBREAK)
@@ -28,7 +28,8 @@ class Interrupted(BaseException):
 
 _came = threading.Event()
 _AGAIN: Final = 0.05
-"""Seconds until a signal whose Interrupted was dropped is sent again."""
+"""Seconds until a signal whose Interrupted was dropped is sent again; each further time takes twice as long."""
+_LONGEST: Final = 5.0
 
 
 def is_interrupted() -> bool:
@@ -51,12 +52,26 @@ def raise_when_interrupted() -> None:
     """Let the first SIGINT or SIGTERM raise Interrupted in the main thread; the second one ends the process with 130.
 
     Python drops what is raised in a finalizer or in a weak reference's callback (importing a module has one); such a
-    signal is sent again.
+    signal is sent again until it comes elsewhere.
     """
     if threading.current_thread() is not threading.main_thread():
         return  # only that one may have handlers
 
-    def interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+    pause = _AGAIN
+
+    def send_again(number: int) -> None:
+        nonlocal pause
+        again = threading.Timer(pause, signal_self, (number,))
+        again.daemon = True
+        pause = min(2 * pause, _LONGEST)
+        again.start()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if _is_within(frame, dropped.__code__):
+            # Python drops what is raised in the hook, and calls no hook for it. On a busy machine, a signal that is
+            # sent again comes while the hook still waits for the start of the timer's thread.
+            send_again(number)
+            return
         for each in SIGNALS:
             signal.signal(each, lambda *_: os._exit(130))
         _came.set()
@@ -74,11 +89,17 @@ def raise_when_interrupted() -> None:
             if not is_interrupted():
                 report(unraisable)
             return
-        # By then this hook has returned, which would drop the next Interrupted as well.
         handle()
-        again = threading.Timer(_AGAIN, signal_self, (unraisable.exc_value.number,))
-        again.daemon = True
-        again.start()
+        send_again(unraisable.exc_value.number)
 
     sys.unraisablehook = dropped
     handle()
+
+
+def _is_within(frame: FrameType | None, code: CodeType) -> bool:
+    """Return whether a frame, or one that it was called from, runs this code."""
+    while frame is not None:
+        if frame.f_code is code:
+            return True
+        frame = frame.f_back
+    return False
