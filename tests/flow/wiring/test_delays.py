@@ -41,7 +41,7 @@ def _walked(publication: Publication) -> list[int]:
     headers = publication.properties.headers or {}
     copies = headers["CC"]
     assert isinstance(copies, list)
-    digits = str(copies[0]).removeprefix("rabbitry.delay.").removesuffix(".one").split(".")
+    digits = str(copies[0]).removeprefix("rabbitry.due." if len(copies) == 1 else "rabbitry.delay.").split(".")
     assert len(digits) == 27
     if publication.exchange == LAST:
         assert set(digits) == {"0"}
@@ -274,3 +274,19 @@ async def test_a_target_that_can_not_be_bound_gets_its_message_all_the_same(embe
             message.body, exchange=message.exchange, routing_key=message.routing_key, properties=message.properties
         )
         await eventually_holds(embedded_url, "unbound.out", 1)
+
+
+async def test_a_program_of_an_earlier_version_beside_it_has_no_message_delivered_twice(broker_url: str) -> None:
+    app = _app("beside")
+    async with (
+        app.publisher(broker_url) as publisher,
+        rabbitry.connect(broker_url) as connection,
+        await connection.channel() as channel,
+    ):
+        await publisher.publish("x", key="out", after=1)
+        await channel.bind_queue(LAST, LAST, "rabbitry.delay.#")  # as it does when it declares the queues
+        await publisher.publish("y", key="out", after=1)
+        await publisher.publish("z", key="out", after=3)  # a second y would come before it
+        async with channel.consume("beside.out") as deliveries:
+            came = [(await anext(deliveries)).body for _ in range(3)]
+    assert came == [b"x", b"y", b"z"]

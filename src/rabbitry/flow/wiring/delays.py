@@ -11,13 +11,16 @@ There are two last queues. RabbitMQ keeps a message that it can't pass on, and p
 messages of one queue wait. The first, `rabbitry.delay.due`, can pass on everything: its exchange has a binding for each
 target, made by whoever publishes, and an alternate exchange. That leads to the second, `rabbitry.delay.last`, which
 uses the default exchange. A message whose target is gone waits there, and holds up only those that come there too:
-messages to several queues, and to a queue that was deleted and declared again since it was bound.
+messages to several queues, and to a queue that was deleted and declared again since it was bound. The keys of messages
+for the first begin with another word: programs of earlier versions, which know the second alone, bind it for all keys
+that begin as theirs do, and would have each of these messages delivered twice.
 
 The queues are declared when the first such message is published, by whoever publishes it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 from typing import TYPE_CHECKING, Final
@@ -38,8 +41,8 @@ DUE: Final = f"{_NAME}.due"
 """The queue that passes messages on to bound queues, and the exchange of these bindings."""
 _UNBOUND: Final = f"{_NAME}.unbound"
 """The exchange of messages that no binding of DUE takes."""
-_ONE: Final = "one"
-"""The last word of the key of a message to a single queue."""
+_SINGLE: Final = "rabbitry.due"
+"""The first words of the key of a message to a single queue; those of the others' keys are _NAME."""
 LONGEST: Final = 1 << _LEVELS
 """Seconds of the longest delay: four years."""
 
@@ -94,8 +97,7 @@ def delayed(queues: list[str], message: Publication, delay: float) -> Publicatio
     rest = max(1, math.ceil(delay)) - 1  # the last queue keeps it for a second
     digits = ".".join(f"{rest:0{_LEVELS}b}")
     # Those to several queues don't pass DUE: a binding for one of them would hide that another queue has none.
-    words = digits if queues[1:] else f"{digits}.{_ONE}"
-    headers[_COPIES] = [f"{_NAME}.{words}", *queues[1:]]
+    headers[_COPIES] = [f"{_NAME if queues[1:] else _SINGLE}.{digits}", *queues[1:]]
     first = level_name(rest.bit_length() - 1) if rest else LAST
     # An expiration would apply to each of the queues, and move the message on too early.
     properties = properties._replace(headers=headers, expiration=None)
@@ -108,22 +110,22 @@ async def declare(connection: Connection, declarer: Declarer) -> None:
     try:
         await declarer.exchange(channel, LAST, "topic", durable=True)
         await declarer.queue(channel, LAST, durable=True, arguments=waiting(1))
-        words = f"{_NAME}{'.*' * _LEVELS}"
-        await channel.bind_queue(LAST, LAST, words)
-        await channel.unbind_queue(LAST, LAST, f"{_NAME}.#")  # of earlier versions: it would take all messages
+        await channel.bind_queue(LAST, LAST, f"{_NAME}.#")
         await declarer.exchange(channel, _UNBOUND, "fanout", durable=True)
         await channel.bind_queue(LAST, _UNBOUND)
         await declarer.exchange(channel, DUE, "direct", durable=True, arguments={"alternate-exchange": _UNBOUND})
         await declarer.queue(channel, DUE, durable=True, arguments=waiting(1, DUE))
-        await channel.bind_queue(DUE, LAST, f"{words}.{_ONE}")
+        await channel.bind_queue(DUE, LAST, f"{_SINGLE}.#")
         following = LAST
         for level in range(_LEVELS):
             name = level_name(level)
             digits_before = "*." * (_LEVELS - 1 - level)
             await declarer.exchange(channel, name, "topic", durable=True)
             await declarer.queue(channel, name, durable=True, arguments=waiting(1 << level, following))
-            await channel.bind_exchange(following, name, f"{_NAME}.{digits_before}0.#")
-            await channel.bind_queue(name, name, f"{_NAME}.{digits_before}1.#")
+            await asyncio.gather(
+                *[channel.bind_exchange(following, name, f"{words}.{digits_before}0.#") for words in (_NAME, _SINGLE)],
+                *[channel.bind_queue(name, name, f"{words}.{digits_before}1.#") for words in (_NAME, _SINGLE)],
+            )
             following = name
     finally:
         await channel.close()
