@@ -6,10 +6,16 @@ import sys
 from collections import defaultdict
 from typing import Any
 
+import opentelemetry.trace  # a worker makes spans only in a program that has imported it
+import pytest
 from opentelemetry.semconv._incubating.attributes import messaging_attributes
 from opentelemetry.semconv._incubating.metrics import messaging_metrics
 
+import rabbitry
+from rabbitry.flow import _spans
+from tests.flow._running import eventually_holds
 from tests.support import commands
+from tests.support.waiting import eventually
 
 
 def test_each_publish_and_each_call_of_a_handler_is_a_span(broker_url: str) -> None:
@@ -131,3 +137,27 @@ def _check_metrics(found: dict[str, Any]) -> None:
     assert counted(consumed, at="spans.third") == 2
     assert counted(process, at="spans.second", error="rejected") == 1
     assert counted(process, at="spans.fails", error="ValueError") == 2
+
+
+@pytest.mark.parametrize("name", ["received", "publishing_result", "settled"])
+async def test_a_failing_span_processor_keeps_no_message_from_being_settled(
+    embedded_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    assert opentelemetry.trace.__name__ in sys.modules
+
+    def fail(*_: object) -> None:
+        raise ValueError("no room for a span")
+
+    monkeypatch.setattr(_spans, name, fail)
+    app = rabbitry.App(f"untraced-{name}")
+
+    @app.stage("in", then="out")
+    async def handle(text: str) -> str:
+        return text
+
+    app.output("out", queue=f"untraced-{name}.out")
+    async with app.worker(embedded_url, connect_attempts=1) as worker:
+        await worker.publish("x", key="in")
+        await eventually_holds(embedded_url, f"untraced-{name}.out", 1)
+        await eventually(lambda: "a span is lost" in caplog.text, "it is logged")
+    await eventually_holds(embedded_url, f"untraced-{name}.handle", 0)

@@ -315,7 +315,7 @@ class Settler:
             future = await self._outlet.send(message)
         except Exception as error:  # noqa: BLE001 - what can't be published must not end the others; it is logged
             if span is not None:
-                span.end(error)
+                _spanned.failed(span, error)
             self._on_outcome(pending, message, refusals, error)
         else:
             if span is not None:

@@ -1,11 +1,15 @@
 """OpenTelemetry's spans of what a worker does around its handlers: receiving, publishing results, and settling.
 
-Called only if the program has imported OpenTelemetry (`_tracing.MODULE`).
+Called only if the program has imported OpenTelemetry (`_tracing.MODULE`). What the program's own samplers and span
+processors raise is logged: it must not keep a message from being settled.
 """
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from rabbitry.flow.message import Role
@@ -17,7 +21,16 @@ if TYPE_CHECKING:
     from rabbitry.flow.message import Publication
     from rabbitry.flow.worker._job import Job, Work
 
+_logger = logging.getLogger(__name__)
 _RESULTS: Final = (Role.RESULT, Role.REPLY, Role.ERROR_REPLY)
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        _logger.exception("a span is lost: a sampler or span processor of this program failed; messages are settled")
 
 
 def received(work: Work) -> None:
@@ -25,18 +38,20 @@ def received(work: Work) -> None:
     from rabbitry.flow import _spans
 
     now, clock = time.time_ns(), time.monotonic()
-    for job in work.jobs:
-        job.handled_at = now
-        began = now - int(work.seconds * 1e9)
-        came = min(now - int((clock - job.received) * 1e9), began)
-        _spans.received(job.message(), job.source.queue, came, began)
+    with _guarded():
+        for job in work.jobs:
+            job.handled_at = now
+            began = now - int(work.seconds * 1e9)
+            came = min(now - int((clock - job.received) * 1e9), began)
+            _spans.received(job.message(), job.source.queue, came, began)
 
 
 def settled(job: Job, how: str, error: Exception | None = None) -> None:
     """Record the settlement of a message, from the end of its handler on: its results were confirmed within it."""
     from rabbitry.flow import _spans
 
-    _spans.settled(job.message(), job.source.queue, how, job.handled_at, error)
+    with _guarded():
+        _spans.settled(job.message(), job.source.queue, how, job.handled_at, error)
 
 
 def publishing(message: Publication) -> Publishing | None:
@@ -45,9 +60,19 @@ def publishing(message: Publication) -> Publishing | None:
         return None
     from rabbitry.flow import _spans
 
-    return _spans.publishing_result(message)
+    span: Publishing | None = None
+    with _guarded():
+        span = _spans.publishing_result(message)
+    return span
 
 
 def end(span: Publishing, future: asyncio.Future[None]) -> None:
     """End the span of a result whose outcome is known."""
-    span.end(None if future.cancelled() else future.exception())
+    with _guarded():
+        span.end(None if future.cancelled() else future.exception())
+
+
+def failed(span: Publishing, error: Exception) -> None:
+    """End the span of a result that could not be sent."""
+    with _guarded():
+        span.end(error)
