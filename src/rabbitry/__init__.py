@@ -26,9 +26,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Final
 
-from rabbitry._version import __version__ as __version__
-
 if TYPE_CHECKING:
+    from rabbitry._version import __version__ as __version__
     from rabbitry.amqp.client import (
         BlockingChannel,
         BlockingConnection,
@@ -141,6 +140,7 @@ __all__ = [
 ]
 
 _ELSEWHERE: Final = {
+    "__version__": "rabbitry._version",
     **dict.fromkeys(
         (
             "BlockingChannel",
@@ -187,7 +187,7 @@ _ELSEWHERE: Final = {
 if not TYPE_CHECKING:  # type checkers would accept any name: the imports above tell them which there are
 
     def __getattr__(name: str) -> object:
-        if name not in __all__:
+        if name not in __all__ and name != "__version__":
             raise AttributeError(f"module 'rabbitry' has no attribute {name!r}")
         value: object = getattr(importlib.import_module(_ELSEWHERE.get(name, "rabbitry.exceptions")), name)
         globals()[name] = value

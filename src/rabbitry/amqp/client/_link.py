@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar
 
-from rabbitry._version import __version__
 from rabbitry.amqp.client._receipts import fail
 from rabbitry.amqp.client.url import BrokerURL
 from rabbitry.amqp.driver import Driver
@@ -49,7 +48,6 @@ from rabbitry.exceptions import (
     VirtualHostRefused,
     connection_closed,
 )
-from rabbitry.runtime.loop_watchdog import Alarm, Watch
 
 _logger = logging.getLogger(__name__)
 CAPABILITIES: Final[Table] = {
@@ -84,10 +82,6 @@ def _on_loop_resumed(seconds: float) -> None:
     _logger.warning("the event loop runs again after %.1f s", seconds)
 
 
-# A broker considers a client dead that is silent for two heartbeats.
-_ALARM: Final = Alarm(_on_loop_blocked, _on_loop_resumed)
-
-
 class _ClosedByBroker(ConnectFailed):
     """The broker closed the connection during the handshake, with a reason."""
 
@@ -97,6 +91,7 @@ class _ClosedByBroker(ConnectFailed):
 
 
 if TYPE_CHECKING:
+    from rabbitry.runtime.loop_watchdog import Watch
 
     class ChannelHandler(Protocol):
         """The receiver of one channel's events."""
@@ -201,8 +196,10 @@ class Link:
         if self._lost.done():  # in the loop iteration that brought open-ok, before anyone was told
             raise ConnectFailed(f"the broker at {host}:{port} closed the socket after the login: {self._lost.result()}")
         self._open = True
-        if self.heartbeat:
-            self._watch = Watch(self.heartbeat, _ALARM)
+        if self.heartbeat:  # a broker considers a client dead that is silent for two heartbeats
+            from rabbitry.runtime.loop_watchdog import Alarm, Watch  # only connections with heartbeats have one
+
+            self._watch = Watch(self.heartbeat, Alarm(_on_loop_blocked, _on_loop_resumed))
 
     async def _handshake(self, where: str, url: BrokerURL, properties: Table) -> None:
         self.driver.write(self.core.send_header())
@@ -446,6 +443,8 @@ def _tells_refusals(start: ConnectionStart) -> bool:
 
 
 def _client_properties(own: Table) -> Table:
+    from rabbitry._version import __version__  # importing the client needs no version
+
     return {
         "product": "Rabbitry",
         "version": __version__,
