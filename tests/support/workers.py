@@ -7,6 +7,7 @@ import ast
 import contextlib
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,6 +68,7 @@ def main() -> None:
 
 def _serve() -> None:
     """Be the worker that execnet's first line makes of a Python, to the end."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # or no process that a test starts would get one
     line = b""
     while not line.endswith(b"\n"):
         line += os.read(0, 1)  # what comes after it is for what it starts
