@@ -1,5 +1,7 @@
 """Signing in through an OpenID Connect provider: Authlib's own server, over loopback."""
 
+import asyncio
+import contextlib
 import gzip
 import json
 import re
@@ -273,6 +275,16 @@ async def test_failed_sign_ins_cost_the_address_a_pause(
             place = httpx.URL(await _there(limited)).copy_set_param("code", "guessed")
             statuses.append((await limited.get(place)).status_code)
         assert statuses == [403] * FREE + [429]
+
+
+async def test_a_class_behind_one_router_signs_in_at_once(provider: RunningProvider, tmp_path: Path) -> None:
+    app = dashboard(tmp_path, provider=provider_of(provider.settings()))
+    async with contextlib.AsyncExitStack() as stack:
+        browsers = [await stack.enter_async_context(client(app)) for _ in range(FREE + 3)]
+        places = [await _there(browser) for browser in browsers]
+        back = zip(browsers, places, strict=True)
+        answers = await asyncio.gather(*(browser.get(place) for browser, place in back))
+        assert [answer.status_code for answer in answers] == [200] * len(browsers)
 
 
 async def test_an_address_that_begins_too_often_has_to_wait(

@@ -120,14 +120,14 @@ class OidcRoutes:
             return _failed(403, f"{title} did not sign you in.")
         if (seconds := self._guesses.wait(peer)) > 0:
             return _too_many("Too many sign-ins from your address failed. Try again later.", seconds)
-        self._guesses.wrong(peer)  # counted in advance, as each costs requests to the provider
         try:
             name = await provider.finish(Attempt(begun.state, begun.nonce, begun.verifier), query["code"])
         except SignInFailed as error:
-            if error.status >= 500:
-                self._guesses.right(peer)  # the fault is the provider's
+            # Not counted in advance, as passwords are: a class behind one router signs in at once. Those in progress
+            # are bounded by the conversation. From 500 on the fault is the provider's.
+            if error.status < 500:
+                self._guesses.wrong(peer)
             return _failed(error.status, f"{error}.")
-        self._guesses.right(peer)
         person = Person(name, is_shared=False)
         if self._login.accounts.role_of(person) is Role.ANYONE:
             _logger.warning("nobody has an account for %.80r, whom the provider signed in from %s", name, peer)
