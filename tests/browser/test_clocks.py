@@ -28,7 +28,8 @@ async def test_a_wrong_clock_changes_no_countdown(browser: Browser, embedded_url
     config.write_text(
         f'undo = 3600\n[modules.data_mining]\nshort = "dm"\ndue = {due}\ncloses = {closes}\n'
         f'[modules.later]\nshort = "later"\nopens = {due}\n[modules.late]\nshort = "late"\ndue = {past}\n'
-        f'[modules.over]\nshort = "over"\ncloses = {past}\n[modules.always]\nshort = "always"\n'
+        f'[modules.over]\nshort = "over"\ncloses = {past}\n'
+        f'[modules.grace]\nshort = "grace"\ncloses = {past}\ngrace = 172800\n[modules.always]\nshort = "always"\n'
     )
     url = f"sqlite:///{tmp_path / 'course.sqlite3'}"
     with Database(url) as database:
@@ -47,6 +48,7 @@ async def test_a_wrong_clock_changes_no_countdown(browser: Browser, embedded_url
                 "later": r"Opens in 2 d 23 h \(.+\).",
                 "late": r"Was due .+: what comes now is late.",
                 "over": r"Closed since .+.",
+                "grace": r"Closed .+: what is on its way is still taken.",
             }.items():
                 await page.get_by_label("Module").select_option(module)
                 await expect(left).to_have_text(re.compile(f"^{told}$"))

@@ -308,10 +308,18 @@ def test_the_seconds_that_are_left_are_those_of_the_student() -> None:
     at = _DUE + _HOUR / 2
     assert rules.left("7", at) == {
         "opens": None,
-        "due": {"at": "2026-11-15T12:00:00.000000+00:00", "seconds": -1800},
-        "closes": {"at": "2026-11-15T13:00:00.000000+00:00", "seconds": 1800},
+        "due": {"at": "2026-11-15T12:00:00.000000+00:00", "seconds": -1800, "is_over": True},
+        "closes": {"at": "2026-11-15T13:00:00.000000+00:00", "seconds": 1800, "is_over": False},
     }
     assert [rules.left("9", at)[name]["seconds"] for name in ("due", "closes")] == [9000, 12600]
+
+
+def test_nothing_is_over_within_the_grace() -> None:
+    rules = Deadlines(due=_DUE, closes=_DUE, grace=600.0)
+    for seconds, is_over in ((600, False), (601, True)):
+        at = _DUE + timedelta(seconds=seconds)
+        assert [rules.left("7", at)[name]["is_over"] for name in ("due", "closes")] == [is_over] * 2
+        assert (rules.refusal("7", [], at) is not None) == is_over
 
 
 async def test_the_page_refuses_what_could_not_count(url: str, embedded_url: str) -> None:

@@ -103,10 +103,14 @@ class Person(TypedDict):
 
 
 class Moment(TypedDict):
-    """A time, and the seconds until it by the server's clock, negative once it has passed: a browser's may be wrong."""
+    """A time, and the seconds until it by the server's clock, negative once it has passed: a browser's may be wrong.
+
+    is_over: whether it has passed, with the module's grace.
+    """
 
     at: str
     seconds: float
+    is_over: bool
 
 
 class Deadlines(TypedDict):

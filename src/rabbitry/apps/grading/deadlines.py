@@ -110,11 +110,24 @@ class Deadlines:
         return extended, None if closes is None else closes + max(extended - due, timedelta())
 
     def left(self, student: str, at: datetime) -> dict[str, Any]:
-        """Return as JSON data when it opens, is due and closes for a student, each with the seconds from `at` on."""
-        due, closes = self.due_for(student)
+        """Return as JSON data when it opens, is due and closes for a student, each with the seconds from `at` on.
+
+        Each also has `is_over`: whether it has passed, with the grace.
+        """
+        (due, closes), grace = self.due_for(student), timedelta(seconds=self.grace)
         return {
-            name: None if moment is None else {"at": _written(moment), "seconds": (moment - at).total_seconds()}
-            for name, moment in (("opens", self.opens), ("due", due), ("closes", closes))
+            name: None
+            if moment is None
+            else {
+                "at": _written(moment),
+                "seconds": (moment - at).total_seconds(),
+                "is_over": at > moment + forgiven,
+            }
+            for name, moment, forgiven in (
+                ("opens", self.opens, timedelta()),
+                ("due", due, grace),
+                ("closes", closes, grace),
+            )
         }
 
     def refusal(self, student: str, before: Sequence[Attempt], at: datetime) -> Timing | None:

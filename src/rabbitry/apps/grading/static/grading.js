@@ -223,10 +223,11 @@ class Submission extends Component {
 function untilThen({ opens, due, closes }) {
   const until = ({ at, seconds }) => html`<b>${duration(seconds)}</b> (${time(at)})`;
   if (opens?.seconds > 0) return html`Opens in ${until(opens)}.`;
-  if (closes?.seconds <= 0) return html`Closed since ${time(closes.at)}.`;
+  if (closes?.is_over) return html`Closed since ${time(closes.at)}.`;
+  if (closes?.seconds <= 0) return html`Closed ${time(closes.at)}: what is on its way is still taken.`;
   const closing = closes !== null && closes.at !== due.at && html` Closes in ${until(closes)}.`;
   if (due?.seconds > 0) return html`Due in ${until(due)}.${closing}`;
-  return html`${due && html`Was due ${time(due.at)}: what comes now is late.`}${closing}`;
+  return html`${due && html`Was due ${time(due.at)}: ${due.is_over ? "what comes now is late" : "submit now"}.`}${closing}`;
 }
 
 class Submit extends Component {
