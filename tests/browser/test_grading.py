@@ -304,10 +304,18 @@ async def test_a_phone_needs_no_scrolling_sideways(browser: Browser, embedded_ur
                 assert await page.evaluate("document.documentElement.scrollWidth") <= 360
                 await page.locator("tbody tr a").click()
                 await expect(page.locator(".history > li")).to_have_count(4, timeout=_WITHIN)
+                refused: list[str] = []
+
+                async def refuse(route: Route) -> None:
+                    refused.append(route.request.url)
+                    await route.fulfill(status=503, body='{"error": "others are being read"}')
+
+                await page.route("**/api/pictures/**", refuse, times=1)
                 await page.get_by_role("button", name="Show it").click()
                 await expect(page.locator(".notebook h1")).to_have_text(EVIL, timeout=_WITHIN)
-                await expect(page.locator(".notebook .nothing")).to_have_text("An output that is not shown: text/html")
                 await expect(page.locator(".notebook img")).to_have_js_property("naturalWidth", 1, timeout=_WITHIN)
+                assert len(refused) == 1, "the picture was asked for once more"
+                await expect(page.locator(".notebook .nothing")).to_have_text("An output that is not shown: text/html")
                 assert await page.locator(".notebook img, .notebook script").count() == 1
                 assert await page.evaluate("document.documentElement.scrollWidth") <= 360
                 await page.close()

@@ -19,8 +19,31 @@ function markdown(marks) {
   return open[0].children;
 }
 
+const PAUSE = 2000; // milliseconds until a picture is asked for again: the server refuses some while it reads others
+const MOST = 5; // times that it is
+
+// Props: id (of the submission), number (of the picture).
+class Picture extends Component {
+  state = { failed: 0, isWaiting: false };
+
+  componentWillUnmount() {
+    clearTimeout(this.timer);
+  }
+
+  again = () => {
+    this.setState(({ failed }) => ({ failed: failed + 1, isWaiting: true }));
+    this.timer = setTimeout(() => this.setState({ isWaiting: false }), PAUSE);
+  };
+
+  render({ id, number }, { failed, isWaiting }) {
+    if (failed > MOST) return html`<p class="nothing">A picture that can't be shown now: load the page again.</p>`;
+    if (isWaiting) return html`<p class="nothing">A picture is being loaded.</p>`;
+    return html`<img alt="A picture that the cell shows" loading="lazy" onError=${this.again} src=${`api/pictures/${encodeURIComponent(id)}/${number}`} />`;
+  }
+}
+
 function output(id, { kind, text, picture }) {
-  if (kind === "picture") return html`<img alt="A picture that the cell shows" loading="lazy" src=${`api/pictures/${encodeURIComponent(id)}/${picture}`} />`;
+  if (kind === "picture") return html`<${Picture} id=${id} number=${picture} />`;
   if (kind === "other") return html`<p class="nothing">An output that is not shown: ${visible(text)}</p>`;
   return html`<pre class=${`output ${kind}`}>${visible(text)}</pre>`;
 }
