@@ -95,16 +95,18 @@ class FileRoutes:
     @needs(Role.OPERATOR, *EVERYBODY)
     async def text(self, request: Request, identity: str) -> Response:
         """Return the text of a submitted file with its syntax colours."""
-        _, name, data = await self._handed_in(person_of(user_of(request)), identity)
-        return json_response(await self._reading.run(partial(shown, data, name)))
+        person = person_of(user_of(request))
+        _, name, data = await self._handed_in(person, identity)
+        return json_response(await self._reading.run(partial(shown, data, name), student=person.student))
 
     @needs(Role.OPERATOR, *EVERYBODY)
     async def picture(self, request: Request, identity: str, number: int) -> Response:
         """Return a picture (PNG) that a cell of a submitted notebook shows, by its number."""
         from rabbitry.apps.grading.notebooks import picture_of
 
-        _, _, data = await self._handed_in(person_of(user_of(request)), identity)
-        png = await self._reading.run(partial(picture_of, data, number))
+        person = person_of(user_of(request))
+        _, _, data = await self._handed_in(person, identity)
+        png = await self._reading.run(partial(picture_of, data, number), student=person.student)
         if png is None:
             raise NoSuchID(f"submission {identity!r} shows no picture {number}")
         return Response(png, media_type="image/png", headers=_HARMLESS)
@@ -121,7 +123,7 @@ class FileRoutes:
         if previous is None:
             raise UsageError(f"no attempt before {whole} is kept")
         _, name, before = await self._handed_in(person, previous)
-        rows, is_cut = await self._reading.run(partial(_compared, before, after))
+        rows, is_cut = await self._reading.run(partial(_compared, before, after), student=person.student)
         return json_response({"id": previous, "name": name, "rows": rows, "is_cut": is_cut})
 
     @needs(Role.VIEWER, *STAFF)
