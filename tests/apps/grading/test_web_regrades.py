@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import Connection, func, insert, select, update
 
 from rabbitry.apps.grading import regrading as doing
 from rabbitry.apps.grading import web_regrades
@@ -17,7 +18,8 @@ from rabbitry.apps.grading.files import Files, default_place
 from rabbitry.apps.grading.marking import sandbox
 from rabbitry.apps.grading.message import Decision
 from rabbitry.apps.grading.modules import Course
-from rabbitry.apps.grading.records import Database, course, outbox, regrading
+from rabbitry.apps.grading.records import Database, course, outbox, regrading, schema
+from rabbitry.apps.grading.records.regraded import MOST_RUNS
 from rabbitry.apps.grading.records.regrading import Selection
 from tests.apps.grading._running import CC, ON_BOTH_DATABASES, recorded, role_set
 from tests.apps.grading.test_regrading import _SCHEME, _confirmed, _hops, course_of
@@ -119,7 +121,59 @@ async def test_a_result_is_that_of_its_run_alone(served: Served, found_url: str)
         result = (await served.http.get(f"/api/regrades/{run['id']}")).json()
         assert (result["confirmed"], result["changed"]) == (0, 0), "it is not confirmed again yet"
         assert database.read_now(partial(course.submission_of, given=identity)).status == "submitted"
-        assert (await served.http.get("/api/regrades/99")).status_code == 404
+        for number in (99, 1 << 70):
+            assert (await served.http.get(f"/api/regrades/{number}")).status_code == 404
+
+
+async def test_a_result_does_not_depend_on_clocks_and_counts_equal_runs(served: Served, found_url: str) -> None:
+    """The page's machine is ahead of the coordinator's, and the same person marks twice for the same reason."""
+    with Database(found_url) as database:
+        files = Files(default_place(found_url))
+        identity = await asyncio.to_thread(_confirmed, database, files, 7, b"x", mark=4.0)
+
+        def mark_again(mark: float) -> int:
+            work = partial(regrading.begin, selection=Selection(CC.name), course=Course(), who="ann", remark="same")
+            run = database.write_now(work)
+
+            def ahead(connection: Connection) -> None:
+                connection.execute(update(schema.regrades).values(begun_at="2999-01-01T00:00:00.000000+00:00"))
+
+            def confirm(connection: Connection) -> None:
+                step = connection.execute(select(func.max(schema.history.c.step))).scalar_one()
+                hop: dict[str, Any] = {
+                    "submission": identity,
+                    "who": "x",
+                    "place": "y",
+                    "at": "2026-11-01T00:00:00.000000+00:00",
+                }
+                corrected: dict[str, Any] = {"role": "demonstrator", "status": "corrected", "mark": mark}
+                confirmed: dict[str, Any] = {"role": "coordinator", "status": "confirmed"}
+                for later, told in enumerate((corrected, confirmed), 1):
+                    connection.execute(insert(schema.history), hop | told | {"step": step + later})
+                connection.execute(update(schema.submissions).values(status="confirmed", confirmed_by="m", mark=mark))
+
+            database.write_now(ahead)
+            list(doing.reopened(database, files, run, Course(), "assignment_exchange", has_room=lambda _: True))
+            database.write_now(confirm)
+            return run.id
+
+        numbers = [await asyncio.to_thread(mark_again, mark) for mark in (6.0, 9.0)]
+        found = [(await served.http.get(f"/api/regrades/{number}")).json() for number in numbers]
+        marks = [(one["confirmed"], *(one["changes"][0][side]["mark"] for side in ("old", "new"))) for one in found]
+        assert marks == [(1, 4.0, 6.0), (1, 6.0, 9.0)]
+
+
+async def test_a_run_goes_on_that_is_too_old_to_be_listed(served: Served, found_url: str) -> None:
+    with Database(found_url) as database:
+
+        def begin(student: str | None) -> None:
+            selection = Selection(CC.name, student=student)
+            database.write_now(partial(regrading.begin, selection=selection, course=Course(), who="ann", remark="x"))
+
+        for student in (None, *map(str, range(MOST_RUNS))):
+            await asyncio.to_thread(begin, student)
+        answer = await served.http.post("/api/regrades", json=_REASON)
+        assert (answer.status_code, answer.json()["id"], answer.json()["is_coordinators"]) == (200, 1, True)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +183,7 @@ async def test_a_result_is_that_of_its_run_alone(served: Served, found_url: str)
         ({"module": CC.name, "remark": " "}, "the reason must have"),
         (_REASON | {"since": "yesterday"}, "is not a time"),
         (_REASON | {"since": "2026-11-01T08:00"}, "no offset from UTC"),
+        (_REASON | {"since": "0001-01-01T00:00+14:00"}, "is not a time"),
         (_REASON | {"more": 1}, "invalid request"),
     ],
 )

@@ -149,7 +149,7 @@ class RegradeRoutes:
     @needs(Role.ADMIN, COORDINATOR)
     async def start(self, request: Request) -> Response:
         """Begin a run, which a coordinator does; one for the same submissions that has not ended goes on."""
-        from rabbitry.apps.grading.records.regraded import runs_of
+        from rabbitry.apps.grading.records.regraded import run_of
         from rabbitry.apps.grading.records.regrading import begin
 
         wanted, selection = await self._wanted(request)
@@ -157,13 +157,10 @@ class RegradeRoutes:
         if not reason or len(reason) > LONGEST_TEXT:
             raise UsageError(f"the reason must have 1 to {LONGEST_TEXT} characters: students find it in the history")
         user, known, records = user_of(request), await self._known(), await self._found()
-        work = partial(
-            begin, selection=selection, course=known, who=person_of(user).who, remark=reason, by_coordinator=True
-        )
+        work = partial(begin, selection=selection, course=known, who=person_of(user).who, remark=reason)
         async with self._audited(user.who, "mark again", wanted.module):
             run = await records.write(partial(work, by_coordinator=True))
-        listed = await records.read(partial(runs_of, module=wanted.module))
-        return json_response(next(one for one in listed if one["id"] == run.id))
+        return json_response(await records.read(partial(run_of, number=run.id)))
 
     @needs(Role.ADMIN, COORDINATOR)
     async def start_trial(self, request: Request) -> Response:
@@ -288,8 +285,8 @@ def _mark(side: object) -> dict[str, float | None]:
 def _utc(text: str) -> str:
     try:
         found = datetime.fromisoformat(text)
-    except ValueError as error:
+        if found.tzinfo is None:
+            raise UsageError(f"since is {text[:60]!r}, which has no offset from UTC")
+        return found.astimezone(UTC).isoformat(timespec="microseconds")
+    except (ValueError, OverflowError) as error:  # the year 1 in UTC+14 is the year 0 in UTC
         raise UsageError(f"since is {text[:60]!r}, which is not a time") from error
-    if found.tzinfo is None:
-        raise UsageError(f"since is {text[:60]!r}, which has no offset from UTC")
-    return found.astimezone(UTC).isoformat(timespec="microseconds")

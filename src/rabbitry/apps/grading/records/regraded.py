@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -11,7 +12,7 @@ from sqlalchemy import Connection, Row, func, select
 from rabbitry._ids import NoSuchID
 from rabbitry.apps.grading.records.course import CONFIRMED
 from rabbitry.apps.grading.records.regrading import LOST, REOPENED, UNCONFIRMED, Selection
-from rabbitry.apps.grading.records.schema import history, regraded, regrades, submissions
+from rabbitry.apps.grading.records.schema import history, is_number, regraded, regrades, submissions
 
 MOST_RUNS: Final = 20
 """Runs of a module that are listed, the latest ones."""
@@ -28,13 +29,31 @@ def runs_of(connection: Connection, module: str) -> list[dict[str, Any]]:
             found.append((row, selection))
         if len(found) == MOST_RUNS:
             break
-    outcomes: dict[int, Counter[int]] = defaultdict(Counter)
-    query = select(regraded.c.regrade, regraded.c.is_done, func.count()).group_by(
-        regraded.c.regrade, regraded.c.is_done
-    )
-    for number, outcome, count in connection.execute(query.where(regraded.c.regrade.in_([row.id for row, _ in found]))):
-        outcomes[number][outcome] = count
+    outcomes = _outcomes(connection, [row.id for row, _ in found])
     return [_run(row, selection, outcomes[row.id]) for row, selection in found]
+
+
+def run_of(connection: Connection, number: int) -> dict[str, Any]:
+    """Return a run as JSON data, as `runs_of` does. Raises NoSuchID."""
+    row = _row(connection, number)
+    return _run(row, msgspec.json.decode(row.selection, type=Selection), _outcomes(connection, [number])[number])
+
+
+def _row(connection: Connection, number: int) -> Row[Any]:
+    row = connection.execute(select(regrades).where(regrades.c.id == number)).first() if is_number(number) else None
+    if row is None:
+        raise NoSuchID(f"there is no run {number} of marking again")
+    return row
+
+
+def _outcomes(connection: Connection, numbers: Sequence[int]) -> dict[int, Counter[int]]:
+    """Count the submissions of runs by their outcomes."""
+    found: dict[int, Counter[int]] = defaultdict(Counter)
+    columns = regraded.c.regrade, regraded.c.is_done
+    query = select(*columns, func.count()).where(regraded.c.regrade.in_(numbers)).group_by(*columns)
+    for number, outcome, count in connection.execute(query):
+        found[number][outcome] = count
+    return found
 
 
 def _run(row: Row[Any], selection: Selection, outcomes: Counter[int]) -> dict[str, Any]:
@@ -62,9 +81,7 @@ def result_of(connection: Connection, number: int) -> dict[str, Any]:
     Raises:
         NoSuchID: There is no such run.
     """
-    row = connection.execute(select(regrades).where(regrades.c.id == number)).first()
-    if row is None:
-        raise NoSuchID(f"there is no run {number} of marking again")
+    row = _row(connection, number)
     selection = msgspec.json.decode(row.selection, type=Selection)
     columns = history.c
     query = (
@@ -78,9 +95,9 @@ def result_of(connection: Connection, number: int) -> dict[str, Any]:
     ways: dict[str, list[Row[Any]]] = defaultdict(list)
     for hop in connection.execute(query):
         ways[hop.submission].append(hop)
-    ended, changes = 0, []
+    ended, changes, before = 0, [], _before(connection, row)
     for identity, hops in ways.items():
-        marks = _marks(hops, row)
+        marks = _marks(hops, row, before.get(identity, 0))
         if marks is None:
             continue
         ended += 1
@@ -99,14 +116,26 @@ def result_of(connection: Connection, number: int) -> dict[str, Any]:
     }
 
 
-def _marks(hops: list[Row[Any]], run: Row[Any]) -> tuple[tuple[Any, Any], tuple[Any, Any]] | None:
-    """Return mark and maximum before a run reopened a submission, and those confirmed after it; None if none is yet."""
+def _before(connection: Connection, run: Row[Any]) -> dict[str, int]:
+    """Count by submission the earlier runs of the same person for the same reason that reopened it."""
+    same = regrades.c.id < run.id, regrades.c.who == run.who, regrades.c.remark == run.remark
+    query = select(regraded.c.submission, func.count()).join(regrades, regrades.c.id == regraded.c.regrade)
+    query = query.where(*same, regraded.c.is_done == REOPENED).group_by(regraded.c.submission)
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def _marks(hops: list[Row[Any]], run: Row[Any], before: int) -> tuple[tuple[Any, Any], tuple[Any, Any]] | None:
+    """Return mark and maximum before a run reopened a submission, and those confirmed after it; None if none is yet.
+
+    before: how many earlier runs left a hop with the same person and reason. Times are not compared: the run's is by
+    the clock of the page's machine, the hop's by the coordinator's.
+    """
     old = new = (None, None)
     is_again = False
     for hop in hops:
         if not is_again and (hop.role, hop.status) == ("coordinator", "submitted"):
-            # A run that began later has another reason, or its hop is later; this run's is its first one since.
-            is_again = (hop.who, hop.remark) == (run.who, run.remark) and hop.at >= run.begun_at
+            if (hop.who, hop.remark) == (run.who, run.remark):
+                is_again, before = before == 0, before - 1
             new = old
         elif hop.status == "corrected":
             if is_again:

@@ -18,7 +18,7 @@ from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import judging
 from rabbitry.apps.grading.records.course import Filter, submission_of
 from rabbitry.apps.grading.records.regrading import submit_again
-from rabbitry.apps.grading.records.schema import history, requests, submissions, text
+from rabbitry.apps.grading.records.schema import history, is_number, requests, submissions, text
 from rabbitry.apps.grading.rows import Request
 from rabbitry.apps.grading.signatures import Finding
 from rabbitry.exceptions import UsageError
@@ -181,7 +181,7 @@ def _waiting(wanted: Filter) -> Select[Any]:
 
 def one(connection: Connection, number: int) -> Request:
     """Return a request. Raises NoSuchID."""
-    row = connection.execute(_requests().where(requests.c.id == number)).first()
+    row = connection.execute(_requests().where(requests.c.id == number)).first() if is_number(number) else None
     if row is None:
         raise NoSuchID(f"there is no request {number}")
     return _request(row)

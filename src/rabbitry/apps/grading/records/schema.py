@@ -194,6 +194,11 @@ def clock(connection: Connection) -> ColumnElement[float]:
     return func.extract("epoch", func.statement_timestamp()).cast(Float)
 
 
+def is_number(number: int) -> bool:
+    """Return whether a number can be that of an entry. SQLite refuses larger ones, with an error of Python's."""
+    return 0 < number < 1 << 63
+
+
 def text(value: object, limit: int = 10_000) -> str:
     """Return text received over the wire in a form that both databases can store.
 
