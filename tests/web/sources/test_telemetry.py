@@ -100,3 +100,4 @@ def test_what_needs_attention_is_joined_and_bounded() -> None:
     assert {"worst", "other"} < topic.value.keys()
     topic.tell("a", {}, 3.0)
     assert topic.value == {"other": {"bad": True}}
+    assert topic.at == 2.0  # of b's, which are older

@@ -16,10 +16,10 @@ class Attention(Value):
 
     def __init__(self) -> None:
         super().__init__()
-        self._found: dict[str, Mapping[str, dict[str, Any]]] = {}
+        self._found: dict[str, tuple[float, Mapping[str, dict[str, Any]]]] = {}
 
     def tell(self, source: str, found: Mapping[str, dict[str, Any]], at: float) -> None:
-        """Replace the problems of one source.
+        """Replace the problems of one source. The topic is as old as the oldest source's problems are.
 
         Args:
             source: The source's name.
@@ -27,5 +27,6 @@ class Attention(Value):
             at: Unix time in seconds.
         """
         first = sorted(found, key=lambda title: not found[title]["bad"])[:MOST]
-        self._found[source] = {title: found[title] for title in first}
-        self.put({title: one for some in self._found.values() for title, one in some.items()}, at)
+        self._found[source] = at, {title: found[title] for title in first}
+        oldest = min(at for at, _ in self._found.values())
+        self.put({title: one for _, some in self._found.values() for title, one in some.items()}, oldest)
