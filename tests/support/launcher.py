@@ -31,6 +31,7 @@ import threading
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, NoReturn
 
@@ -314,12 +315,14 @@ def _reap(running: dict[int, socket.socket]) -> None:
 
 
 def _forget(sockets: Sequence[socket.socket]) -> None:
-    """Close the launcher's own sockets."""
+    """Close the launcher's own sockets, and let multiprocessing start a resource tracker of this process's own."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for one in sockets:
         one.close()
     os.closerange(3, max(map(int, os.listdir("/proc/self/fd"))) + 1)
+    # The tracker's pipe was among them: it would write into whatever gets the number.
+    vars(resource_tracker._resource_tracker).update(_fd=None, _pid=None)
 
 
 def _become(job: Job) -> None:
