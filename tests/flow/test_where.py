@@ -63,7 +63,7 @@ async def test_the_block_of_a_harness_is_in_it_also_in_its_threads(elsewhere: Ru
             await asyncio.wrap_future(threads.submit(in_a_thread_of_its_own))
         async with rabbitry.connect() as connection, await connection.channel() as channel:
             await channel.publish(b"3", exchange="publishing", routing_key="end")
-        assert [await h.published("end") for _ in range(3)] == ["1", b"2", b"3"]
+        assert [await h.published("end", timeout=60) for _ in range(3)] == ["1", b"2", b"3"]
     async with rabbitry.connect() as connection:
         assert connection.url.hosts == ((elsewhere.host, elsewhere.port),)
 
