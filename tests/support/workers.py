@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -69,6 +70,7 @@ def main() -> None:
 def _serve() -> None:
     """Be the worker that execnet's first line makes of a Python, to the end."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # or no process that a test starts would get one
+    resource_tracker.ensure_running()  # before the first test, which would take its pipe for a leak
     line = b""
     while not line.endswith(b"\n"):
         line += os.read(0, 1)  # what comes after it is for what it starts
