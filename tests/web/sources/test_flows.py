@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import pytest
 import rabbitry
 from rabbitry.flow import schemas
 from rabbitry.flow.wiring import pausing
+from rabbitry.telemetry import EXCHANGE, Limits, Report, Wiring
+from rabbitry.telemetry._report import encode_report
 from rabbitry.web.sources import Sources
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitMQ
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_awaited
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -126,3 +129,39 @@ async def test_limits_are_shown_with_what_is_free_and_who_waits(broker: str) -> 
             assert (worker["held_back"], worker["in_hand"]) == (3, 4)
             until.set()
         await eventually(lambda: limits().get("free") == 2, "the end of the worker")
+
+
+async def test_a_report_of_queues_that_cannot_be_asked_for_leaves_the_other_stages_as_they_are(broker: str) -> None:
+    app = rabbitry.App("well")
+
+    @app.stage("in")
+    async def stage(text: str) -> None: ...
+
+    long = "\u20ac" * 200  # 600 bytes, where AMQP's names have at most 255
+    sources = Sources(broker, f"http://127.0.0.1:{free_port()}")
+    topic = sources.flows.topic
+    topic.subscribe({}, lambda: None)
+    async with sources.running(), rabbitry.connect(broker) as connection:
+        channel = await connection.channel()
+        locked = (await channel.declare_queue("", exclusive=True)).name
+        await channel.declare_exchange(EXCHANGE, "topic", durable=True)
+        evil = [_reported("a", long), _reported("b", "b", tokens=long), _reported("c", locked), _reported(long, "d")]
+
+        async def shows_all() -> bool:
+            for report in evil:
+                await channel.publish(
+                    encode_report(report), exchange=EXCHANGE, routing_key=report.routing_key, mandatory=False
+                )
+            return {f"{report.app}/evil" for report in evil} <= topic.value.keys()
+
+        await eventually_awaited(shows_all, "the reported stages")
+        async with app.worker(broker):
+            await eventually(lambda: topic.value.get("well/stage", {}).get("waiting") == 0, "the stage after them")
+
+
+def _reported(app: str, queue: str, *, tokens: str = "") -> Report:
+    now = time.time()
+    return Report(
+        "heartbeat", app, "evil", app[:1], "host", 1, now, now,
+        wiring=Wiring("x", "k", queue, "x"), limits=Limits("1/s", tokens),
+    )  # fmt: skip

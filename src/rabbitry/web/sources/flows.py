@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from rabbitry.apps.management import open_client
-from rabbitry.exceptions import AccessRefused, Closed, ConnectFailed, NotFound, RequestTimeout
+from rabbitry.exceptions import (
+    AccessRefused,
+    ChannelClosed,
+    Closed,
+    ConnectFailed,
+    NotFound,
+    RequestTimeout,
+    UsageError,
+)
 from rabbitry.flow.wiring import pausing
 from rabbitry.flow.wiring.pausing import MOMENT, Pause, State, look
 from rabbitry.web.feed.topics import Value
@@ -156,13 +164,18 @@ class Flows:
             return
         for stage in list(self._stages.values()):
             try:
-                channel = await self._open(connection)
-                stage.waiting = await _waiting(channel, stage.queue)
-                if stage.limits is not None and stage.limits.tokens:
-                    stage.tokens = await _waiting(await self._open(connection), stage.limits.tokens)
-                await self._see(connection, await self._open(connection), stage)
+                await self._ask(connection, stage)
+            except (ChannelClosed, UsageError):
+                continue  # this stage's alone: another connection's exclusive queue, or a name that is too long
             except (Closed, RequestTimeout):
                 return
+
+    async def _ask(self, connection: Connection, stage: _Stage) -> None:
+        """Ask the broker for one stage. Raises Closed, RequestTimeout, and UsageError for names that AMQP forbids."""
+        stage.waiting = await _waiting(await self._open(connection), stage.queue)
+        if stage.limits is not None and stage.limits.tokens:
+            stage.tokens = await _waiting(await self._open(connection), stage.limits.tokens)
+        await self._see(connection, await self._open(connection), stage)
 
     async def _open(self, connection: Connection) -> Channel:
         if self._channel is None or not self._channel.is_open:
