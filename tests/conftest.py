@@ -83,8 +83,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(Servers().close)  # comes before the launcher's
 
 
+@pytest.hookimpl(optionalhook=True)  # without xdist, all tests run in one process
 def pytest_xdist_setupnodes(config: pytest.Config, specs: list[workers.Spec]) -> None:
-    shared = Workers([str(argument) for argument in config.invocation_params.args])
+    shared = Workers([str(argument) for argument in config.invocation_params.args], config.invocation_params.dir)
     config.add_cleanup(shared.close)
     shared.fork(specs)
     if config.args_source is pytest.Config.ArgsSource.TESTPATHS:  # all tests: what they share starts meanwhile

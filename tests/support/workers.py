@@ -30,10 +30,13 @@ class Spec(Protocol):
 
 
 class Workers:
-    """The process that forks the workers of a run, as pytest's first process sees it; the tests are `arguments`."""
+    """The process that forks the workers of a run, as pytest's first process sees it.
 
-    def __init__(self, arguments: Sequence[str]) -> None:
-        self._launcher = Launcher(__name__, arguments, name=_ADDRESS)
+    The tests are `arguments`, with paths relative to `folder`.
+    """
+
+    def __init__(self, arguments: Sequence[str], folder: Path) -> None:
+        self._launcher = Launcher(__name__, [str(folder), *arguments], name=_ADDRESS)
 
     def fork(self, specs: Sequence[Spec]) -> None:
         """Make these workers forks of the process."""
@@ -59,9 +62,15 @@ def main() -> None:
     listening = launcher.wait_for_first()
     if listening is None:
         return
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        # A module that can't be imported is reported by the workers, who try it again.
-        pytest.main([*sys.argv[2:], "-n", "0", "--collect-only"], plugins=[_Importing()])
+    folder, *arguments = sys.argv[2:]
+    os.chdir(folder)  # of the workers, too
+    with (
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),  # a test named as FILE::TEST is not found, since no test is made
+    ):
+        # A module that can't be imported, or is not there, is reported by the workers, who try it again.
+        pytest.main([*arguments, "-n", "0", "--collect-only"], plugins=[_Importing()])
     launcher.freeze()
     if launcher.next_job(listening, [sys.stdin]) is not None:
         _serve()
@@ -71,11 +80,20 @@ def _serve() -> None:
     """Be the worker that execnet's first line makes of a Python, to the end."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # or no process that a test starts would get one
     resource_tracker.ensure_running()  # before the first test, which would take its pipe for a leak
+    if line := _first_line(0):
+        exec(ast.literal_eval(line.decode()), {"__name__": "__main__"})  # noqa: S102 - execnet's way to start a worker
+    launcher.finish(0)
+
+
+def _first_line(descriptor: int) -> bytes:
+    """Return the first line; nothing if the input ends before, because pytest was killed."""
     line = b""
     while not line.endswith(b"\n"):
-        line += os.read(0, 1)  # what comes after it is for what it starts
-    exec(ast.literal_eval(line.decode()), {"__name__": "__main__"})  # noqa: S102 - execnet's way to start a worker
-    launcher.finish(0)
+        byte = os.read(descriptor, 1)  # what comes after the line is for what it starts
+        if not byte:
+            return b""
+        line += byte
+    return line
 
 
 if __name__ == "__main__":
