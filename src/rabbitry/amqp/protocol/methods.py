@@ -295,75 +295,34 @@ class ConfirmSelectOk(Fields):
 
 
 if TYPE_CHECKING:
+    # One statement: the rule would make one for each name.
+    # isort: off
     from rabbitry.amqp.protocol._seldom import (
         AccessRequest as AccessRequest,
-    )
-    from rabbitry.amqp.protocol._seldom import (
         AccessRequestOk as AccessRequestOk,
-    )
-    from rabbitry.amqp.protocol._seldom import (
         BasicRecover as BasicRecover,
-    )
-    from rabbitry.amqp.protocol._seldom import (
         BasicRecoverAsync as BasicRecoverAsync,
-    )
-    from rabbitry.amqp.protocol._seldom import (
         BasicRecoverOk as BasicRecoverOk,
-    )
-    from rabbitry.amqp.protocol._seldom import (
         ExchangeBind as ExchangeBind,
-    )
-    from rabbitry.amqp.protocol._seldom import (
         ExchangeBindOk as ExchangeBindOk,
-    )
-    from rabbitry.amqp.protocol._seldom import (
         ExchangeDelete as ExchangeDelete,
-    )
-    from rabbitry.amqp.protocol._seldom import (
         ExchangeDeleteOk as ExchangeDeleteOk,
-    )
-    from rabbitry.amqp.protocol._seldom import (
         ExchangeUnbind as ExchangeUnbind,
-    )
-    from rabbitry.amqp.protocol._seldom import (
         ExchangeUnbindOk as ExchangeUnbindOk,
-    )
-    from rabbitry.amqp.protocol._seldom import (
         QueueDelete as QueueDelete,
-    )
-    from rabbitry.amqp.protocol._seldom import (
         QueueDeleteOk as QueueDeleteOk,
-    )
-    from rabbitry.amqp.protocol._seldom import (
         QueuePurge as QueuePurge,
-    )
-    from rabbitry.amqp.protocol._seldom import (
         QueuePurgeOk as QueuePurgeOk,
-    )
-    from rabbitry.amqp.protocol._seldom import (
         QueueUnbind as QueueUnbind,
-    )
-    from rabbitry.amqp.protocol._seldom import (
         QueueUnbindOk as QueueUnbindOk,
-    )
-    from rabbitry.amqp.protocol._seldom import (
         TxCommit as TxCommit,
-    )
-    from rabbitry.amqp.protocol._seldom import (
         TxCommitOk as TxCommitOk,
-    )
-    from rabbitry.amqp.protocol._seldom import (
         TxRollback as TxRollback,
-    )
-    from rabbitry.amqp.protocol._seldom import (
         TxRollbackOk as TxRollbackOk,
-    )
-    from rabbitry.amqp.protocol._seldom import (
         TxSelect as TxSelect,
-    )
-    from rabbitry.amqp.protocol._seldom import (
         TxSelectOk as TxSelectOk,
     )
+    # isort: on
 
     Method: TypeAlias = (
         ConnectionStart
