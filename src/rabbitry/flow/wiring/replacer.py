@@ -29,8 +29,6 @@ _TRIES: Final = 20
 """How often a queue that got messages meanwhile is emptied again before it is deleted."""
 _ROUNDS: Final = 5
 """How often what came meanwhile is moved before that."""
-_MOST_CAUGHT: Final = 5000
-"""Messages that may come between the last look at a quorum queue and its deletion."""
 _LOOK: Final = 0.5
 """Seconds between two looks at who consumes a queue."""
 STALE: Final = 12.0
@@ -269,7 +267,6 @@ class QueueReplacer:
         queue of the same name, without a word: there `then` waits until the consumer has ended.
         """
         is_conditional = seen.queue_type != "quorum"
-
         is_joined = is_conditional or self._is_rabbitry
 
         async def delete() -> bool:
@@ -279,13 +276,12 @@ class QueueReplacer:
 
         if is_conditional:
             await delete()
-        elif (await ready(self._connection, name) or 0) > _MOST_CAUGHT:
+            return True
+        is_shared = "x-single-active-consumer" in seen.arguments
+        if not await catch(self._connection, name, target, delete, is_shared=is_shared):
             return False
-        else:
-            is_shared = "x-single-active-consumer" in seen.arguments
-            await catch(self._connection, name, target, delete, is_shared=is_shared)
-            if then is not None and not is_joined:
-                await then()
+        if then is not None and not is_joined:
+            await then()
         return True
 
     async def _remove(self, step: Step) -> None:
