@@ -50,7 +50,7 @@ async def _runs(http: httpx.AsyncClient) -> list[dict[str, Any]]:
 
 @ON_BOTH_DATABASES
 async def test_a_coordinator_does_what_was_begun_on_the_page(
-    no_leaks: None, embedded_url: str, found_url: str, monkeypatch: pytest.MonkeyPatch
+    no_leaks: None, embedded_url: str, found_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is stopped within the run, and another one goes on: each submission is submitted again once."""
     audited: list[tuple[str, ...]] = []
@@ -75,11 +75,15 @@ async def test_a_coordinator_does_what_was_begun_on_the_page(
             assert [what[1:] for what in audited] == [("mark again", CC.name)] * 2
 
             monkeypatch.setattr(doing, "MOST_WAITING", 2)
+            monkeypatch.setattr(doing, "_PATIENCE", 0.1)
             stop = asyncio.Event()
             first = asyncio.create_task(
                 doing.reopen_begun(database, files, Course(), "assignment_exchange", stop)
             )  # nothing is published, so that it soon waits for room
             await eventually(lambda: database.read_now(outbox.count) == 2, "two are submitted again")
+            await eventually(
+                lambda: "2 messages of all roles not published" in caplog.text, "it says what it waits for"
+            )
             stop.set()
             await first
             assert (await _runs(http))[0]["reopened"] == 2

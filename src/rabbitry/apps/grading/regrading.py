@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from rabbitry._words import counted
 from rabbitry.apps.exceptions import RecordsError
 from rabbitry.apps.grading.exceptions import FileLost
 from rabbitry.runtime.tasks import until
@@ -27,6 +28,8 @@ _LOOK: Final = 0.1
 """Seconds between two looks whether the outbox has room."""
 PAUSE: Final = 1.0
 """Seconds between two looks for a run that was begun on the page."""
+_PATIENCE: Final = 5.0
+"""Seconds without progress before it is told what a run waits for."""
 _LATER: Final = 5.0
 """Seconds until a run that failed goes on."""
 
@@ -40,6 +43,28 @@ class Step:
     submission: Submission
     is_reopened: bool
     lost: FileLost | None = None
+
+
+class Patience:
+    """Tells once what a run waits for, if the messages in the outbox do not become fewer.
+
+    tell: called with their number.
+    """
+
+    def __init__(self, tell: Callable[[int], None]) -> None:
+        self._tell = tell
+        self._least: int | None = None
+        self._since = time.monotonic()
+        self._is_told = False
+
+    def goes_on(self, waiting: int) -> bool:
+        """Return true: the run waits for as long as it takes. waiting: the messages in the outbox."""
+        if self._least is None or waiting < self._least:
+            self._least, self._since = waiting, time.monotonic()
+        elif not self._is_told and time.monotonic() > self._since + _PATIENCE:
+            self._tell(waiting)
+            self._is_told = True
+        return True
 
 
 def reopened(
@@ -97,12 +122,22 @@ async def reopen_begun(records: Database, files: Files, course: Course, exchange
     """
     from rabbitry.apps.grading.records.regrading import begun
 
+    def tell(waiting: int) -> None:
+        _logger.warning(
+            "marking again waits: %s of all roles not published; run each role with --person that has decided",
+            counted(waiting, "message"),
+        )
+
     def work() -> bool:
         run = records.read_now(begun)
         if run is None:
             return False
-        # The event is only read here, which is safe in another thread.
-        steps = reopened(records, files, run, course, exchange, has_room=lambda _: not stop.is_set())
+        patience = Patience(tell)
+
+        def has_room(waiting: int) -> bool:
+            return not stop.is_set() and patience.goes_on(waiting)  # only read, which is safe in another thread
+
+        steps = reopened(records, files, run, course, exchange, has_room=has_room)
         for step in steps:
             _logger.info("regrade %s: %s %s", run.id, step.submission.id, step.lost or "submitted again")
             if stop.is_set():

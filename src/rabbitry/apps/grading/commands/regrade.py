@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from rabbitry.apps.grading.records.regrading import Selection
     from rabbitry.apps.grading.stages import Marker
 
-_PATIENCE: Final = 5.0
-"""Seconds without progress before the command says what it waits for."""
 app: typer.Typer = typer.Typer()
 
 
@@ -108,12 +105,17 @@ def _tell_of_others(others: list[Submission]) -> None:
 # -- for good --------------------------------------------------------------------------------------------
 
 
+def _tell_of_waiting(waiting: int) -> None:
+    said = f"{counted(waiting, 'message')} not published: waiting for a coordinator"
+    warn(f"{said}; start one: rabbitry grading coordinator")
+
+
 def _regrade(
     records: Database, files: Files, selection: Selection, course: Course, exchange: str, remark: str, *, as_json: bool
 ) -> int:
     from rabbitry.apps.grading.message import user_name
     from rabbitry.apps.grading.records.regrading import begin, wanted
-    from rabbitry.apps.grading.regrading import reopened
+    from rabbitry.apps.grading.regrading import Patience, reopened
 
     run = records.write_now(partial(begin, selection=selection, course=course, who=user_name(), remark=remark))
     if run.resumed:
@@ -121,7 +123,7 @@ def _regrade(
     else:
         _tell_of_others(records.read_now(partial(wanted, selection=selection, course=course))[1])
     failed = done = 0
-    for step in reopened(records, files, run, course, exchange, has_room=_Patience().has_room):
+    for step in reopened(records, files, run, course, exchange, has_room=Patience(_tell_of_waiting).goes_on):
         found = step.submission
         if step.lost is not None:
             warn(one_line(f"{found.id} of student {found.student} is not marked again: {step.lost}"))
@@ -135,27 +137,6 @@ def _regrade(
             print(one_line(f"{found.id}  student {found.student}  {mark_of(found.mark, found.out_of)}"), flush=True)
     say(f"{counted(done, 'submission')} submitted again")
     return ExitCode.FAILED if failed else ExitCode.DONE
-
-
-class _Patience:
-    """Says once what the command waits for, if no coordinator publishes the messages in the outbox."""
-
-    def __init__(self) -> None:
-        self._least: int | None = None
-        self._since = time.monotonic()
-        self._is_told = False
-
-    def has_room(self, waiting: int) -> bool:
-        """Return true: the command waits for as long as it takes. waiting: the messages in the outbox."""
-        if self._least is None or waiting < self._least:
-            self._least, self._since = waiting, time.monotonic()
-        elif not self._is_told and time.monotonic() > self._since + _PATIENCE:
-            warn(
-                f"{counted(waiting, 'message')} not published: waiting for a coordinator; start one: "
-                "rabbitry grading coordinator"
-            )
-            self._is_told = True
-        return True
 
 
 # -- the dry run -----------------------------------------------------------------------------------------
