@@ -90,7 +90,8 @@ def test_reports_that_make_no_sense_stop_nothing() -> None:
     for shift in (0, 1e300, -1e300):
         scene.report(
             "a" * 1000, at=shift, pid=10**30, counters=evil, gauges={"in_hand": 1e308, "less": -1e308},
-            histograms={"handling": [10**300] * 1000}, wiring=Wiring("e", "k", "q", "e"),
+            histograms={"handling": [10**300] * 1000},
+            wiring=Wiring("e" * 1000, "k" * 1000, "q" * 1000, "t" * 1000, dict.fromkeys(evil, "o" * 1000)),
             schedule=ScheduleState("w" * 1000, "m" * 1000, 1e15, [(1e15, shift, "h" * 1000)] * 1000),
             limits=Limits("r" * 1000, "t" * 1000, 10**30),
         )  # fmt: skip
@@ -104,5 +105,10 @@ def test_reports_that_make_no_sense_stop_nothing() -> None:
     assert schedule is not None
     # A browser's Date ends at 8.64e12 seconds.
     assert (schedule.next, schedule.fired) == (0.0, [(0.0, 0.0, "h" * LONGEST_NAME)] * 10)
+    found = node.report.wiring
+    assert found is not None
+    assert {len(name) for name in (found.exchange, found.key, found.queue, found.to)} == {LONGEST_NAME}
+    assert len(found.other) == MOST_NAMES
+    assert set(found.other.values()) == {"o" * LONGEST_NAME}
     assert node.report.limits == Limits("r" * LONGEST_NAME, "t" * LONGEST_NAME, 0)
     assert len(schedule.when) == len(schedule.missed) == LONGEST_NAME

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
-from rabbitry.telemetry import SILENCE, Limits, Report, ScheduleState, quantile
+from rabbitry.telemetry import SILENCE, Limits, Report, ScheduleState, Wiring, quantile
 from rabbitry.web.feed.tables import Column, Row
 
 MOST_NODES: Final = 5000
@@ -238,6 +238,7 @@ def _bounded(report: Report) -> Report:
         gauges={name: _within(value) for name, value in _few(report.gauges)},
         histograms={name: [_within(count) for count in counts[:64]] for name, counts in _few(report.histograms)},
         passages=[],
+        wiring=None if report.wiring is None else _bounded_wiring(report.wiring),
         declares=None,
         schedule=None if report.schedule is None else _bounded_schedule(report.schedule),
         limits=None if report.limits is None else _bounded_limits(report.limits),
@@ -255,6 +256,16 @@ def _bounded_schedule(schedule: ScheduleState) -> ScheduleState:
 
 def _bounded_limits(limits: Limits) -> Limits:
     return Limits(limits.rate[:LONGEST_NAME], limits.tokens[:LONGEST_NAME], _within(limits.slots))
+
+
+def _bounded_wiring(wiring: Wiring) -> Wiring:
+    return Wiring(
+        wiring.exchange[:LONGEST_NAME],
+        wiring.key[:LONGEST_NAME],
+        wiring.queue[:LONGEST_NAME],
+        wiring.to[:LONGEST_NAME],
+        {key: exchange[:LONGEST_NAME] for key, exchange in _few(wiring.other)},
+    )
 
 
 def _within(value: N, most: float = _MOST) -> N:
