@@ -258,3 +258,10 @@ async def test_submissions_are_tried_only_where_they_can_not_read_the_dashboard_
         for module, why in ((CC.name, "only in the strong sandbox: install bubblewrap"), ("none", "no marking scheme")):
             answer = await served.http.post("/api/regrades/trial", json={"module": module})
             assert (answer.status_code, why in answer.json()["error"]) == (400, True), answer.text
+
+
+async def test_a_dry_run_may_say_anything() -> None:
+    reader = asyncio.StreamReader()
+    reader.feed_data(b"x" * 3_000_000 + b"\n\xff the records are gone\n\n")
+    reader.feed_eof()
+    assert await web_regrades._last_line(reader) == "\ufffd the records are gone"

@@ -42,6 +42,8 @@ MOST_SHOWN: Final = 500
 """Changes and failures of a dry run that are kept in memory."""
 _LONGEST_LINE: Final = 2_000_000
 """Bytes of a line of the dry run: it has the old and the new feedback."""
+_MOST_SAID: Final = 1000
+"""Bytes of the last line of a dry run that failed."""
 _PATIENCE: Final = 5.0
 """Seconds that a dry run has to end when the dashboard does."""
 
@@ -245,10 +247,12 @@ class RegradeRoutes:
 
 
 async def _last_line(reader: asyncio.StreamReader) -> str:
+    """Return the end of the last line that is not empty. Reads all, however long lines are: the process waits else."""
     last = b""
-    async for line in reader:
-        last = line.strip() or last
-    return last.decode(errors="replace")[:1000]
+    while data := await reader.read(1 << 16):
+        last = (last + data)[-_MOST_SAID:]
+    lines = last.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:
