@@ -121,6 +121,16 @@ def test_the_example_gets_all_points(language: str, tmp_path: Path) -> None:
     assert (marking.mark, marking.out_of) == (3, 3), marking.feedback
 
 
+def test_a_program_that_takes_all_memory_gets_no_points(tmp_path: Path) -> None:
+    program = """#include <cstdio>
+#include <vector>
+int main() { std::vector<char> all(2000000000, 1); std::puts(all.back() ? "6" : ""); }
+"""
+    marking = mark(_scheme("cpp", tmp_path), program.encode(), "solution")
+    assert marking.mark <= 1, marking.feedback
+    assert "adds numbers: 0 of" in marking.feedback
+
+
 # Java would cost several seconds of CPU in each run of the tests.
 @pytest.mark.parametrize("language", ["c", "cpp", pytest.param("java", marks=pytest.mark.faults), "js"])
 def test_a_hostile_program_gets_nowhere(language: str, tmp_path: Path) -> None:
