@@ -127,3 +127,20 @@ def test_a_signal_that_another_thread_gets_ends_an_idle_service(loop: str) -> No
     program = _TO_ANOTHER_THREAD.replace("LOOP", loop)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=90, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+_FROZEN: Final = """
+import asyncio, gc
+from rabbitry.runtime.service import run_service
+
+async def service(stop):
+    print(any(found is asyncio.Runner for found in gc.get_objects()))
+    return 0
+
+run_service(service)
+"""
+
+
+def test_what_is_imported_is_out_of_the_garbage_collector_s_sight() -> None:
+    done = subprocess.run([sys.executable, "-c", _FROZEN], capture_output=True, text=True, timeout=90, check=True)
+    assert done.stdout.strip() == "False"

@@ -126,7 +126,6 @@ def serve(
     start_logging(log_level, as_json=log_json)
     from rabbitry.broker import Broker, BrokerConfig
 
-    gc.freeze()
     gc.set_threshold(_YOUNG, 1, _OLD)
     tls = _tls(tls_cert, tls_key, tls_ca)
     listeners = inherit_or_listen(host, port)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -53,6 +54,7 @@ def run_service(
     above = parent()
     if above is not None:
         above.watch(deadline + 2 * GRACE)
+    gc.freeze()  # what is imported stays: keep the garbage collector from scanning it again and again
     with _wakeups() as wakeups, asyncio.Runner(loop_factory=new_loop) as runner:
         loop = runner.get_loop()
         supervisor = _Supervisor(loop, wakeups, deadline, give_up)

@@ -218,7 +218,7 @@ async def test_what_can_not_be_cancelled(embedded_url: str) -> None:
 
 def test_the_list_of_cancelled_jobs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     cancelled = Cancelled()
-    assert not cancelled
+    assert not cancelled.until
     for number in range(cancelling.MOST + 2):
         cancelled.add(b"%d" % number)
     assert b"1" not in cancelled

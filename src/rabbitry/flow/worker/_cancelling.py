@@ -38,22 +38,19 @@ class Cancelled:
     """The ids of cancelled jobs, bounded in number and age. Written on the I/O thread, read in any thread."""
 
     def __init__(self) -> None:
-        self._until: dict[bytes, float] = {}
-        """Id → the time at which it is forgotten, on the monotonic clock; oldest first."""
-
-    def __bool__(self) -> bool:
-        return bool(self._until)
+        self.until: dict[bytes, float] = {}
+        """Id → the time at which it is forgotten, on the monotonic clock; oldest first. Empty: no job was cancelled."""
 
     def __contains__(self, job: object) -> bool:
-        until = self._until.get(job)  # type: ignore[call-overload] # any object may be looked up in a dict
+        until = self.until.get(job)  # type: ignore[call-overload] # any object may be looked up in a dict
         return until is not None and time.monotonic() < until
 
     def add(self, job: bytes, age: float = 0.0) -> None:
         """Add a job that was cancelled so many seconds ago."""
-        self._until.pop(job, None)
-        self._until[job] = time.monotonic() + KEPT - age
-        while len(self._until) > MOST:
-            del self._until[next(iter(self._until))]
+        self.until.pop(job, None)
+        self.until[job] = time.monotonic() + KEPT - age
+        while len(self.until) > MOST:
+            del self.until[next(iter(self.until))]
 
 
 class CancelListener:

@@ -158,6 +158,12 @@ class Job:
         return self.source.queue != self.stage.queue
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it can be handled without a look: it comes for the first time, at once, and never expires."""
+        trail = self.trail
+        return not (self.delivery.redelivered or trail.expires or trail.wait or trail.version > 1)
+
+    @property
     def is_stale(self) -> bool:
         """Whether the link that brought it is gone, so that it can't be settled and will come again."""
         return self.generation != self.source.generation

@@ -146,7 +146,7 @@ def outgoing_of_batch(spec: AppSpec, batch: BatchJob, result: Result) -> list[Pu
 
 def _product(spec: AppSpec, stage: Stage, trail: Trail, product: Product, context: bytes | None) -> Publication:
     key = product.key
-    version = spec.version_of(key)
+    version = spec.version_of(key) if spec.types else 1
     if product.extra is None:
         properties = next_properties(spec.name, trail, product.content_type, product.type_name, context, version)
     else:

@@ -101,6 +101,8 @@ class Settler:
         """Note that a job is in hand. Returns whether it can be handled; if not, it is settled from here on."""
         self.in_hand += 1
         self._idle.clear()
+        if job.is_plain and not self._cancelled.until:
+            return True
         if self.drops(job):
             return False
         try:
@@ -138,7 +140,7 @@ class Settler:
             self._finish_batch(work, result)
 
     def _finish(self, job: Job, result: Result) -> None:
-        if self._is_cancelled(job):
+        if self._cancelled.until and self._is_cancelled(job):
             self._drop(job)
             return
         is_done = result.kind not in _NOT_DONE
@@ -164,7 +166,7 @@ class Settler:
 
     def _is_cancelled(self, job: Job) -> bool:
         """Return whether a message is to be dropped. A stale message is redelivered, and dropped then."""
-        return bool(self._cancelled) and job.trail.correlation in self._cancelled and not job.is_stale
+        return job.trail.correlation in self._cancelled and not job.is_stale
 
     def _drop(self, job: Job) -> None:
         """Settle a message of a cancelled job, whatever its handler returned."""
@@ -343,19 +345,10 @@ class Settler:
         self, pending: Pending, message: Publication, refusals: int, error: BaseException | None, *, alone: bool = False
     ) -> None:
         """Go on with a message that was confirmed (no error), or try it again, or note its failure."""
-        if isinstance(error, PublishRefused):
-            self._outlet.refused()
-            if refusals < len(REFUSED_PAUSES):
-                self._loop.call_later(REFUSED_PAUSES[refusals], self._put, pending, message, refusals + 1)
-                return
-        if not alone and isinstance(error, ChannelClosed) and error.reply_code:
-            self._put_alone(pending, message, refusals)  # the broker closed the channel for this message or a neighbour
-            return
-        if not alone and isinstance(error, PublishReturned) and message.role is not Role.RESULT:
-            self._outlet.declare_first()  # a queue of the app's own was deleted
-            self._put_alone(pending, message, refusals)
-            return
-        if error is not None and self._on_failure(pending, message, error):
+        if error is not None and (
+            self._is_tried_again(pending, message, refusals, error, alone=alone)
+            or self._on_failure(pending, message, error)
+        ):
             return
         if pending.stream is not None:
             pending.stream.release()
@@ -367,6 +360,24 @@ class Settler:
                 self._ack(job)
         else:
             self._complete(pending)
+
+    def _is_tried_again(
+        self, pending: Pending, message: Publication, refusals: int, error: BaseException, *, alone: bool
+    ) -> bool:
+        """Publish a message once more where that may help. Returns whether it is."""
+        if isinstance(error, PublishRefused):
+            self._outlet.refused()
+            if refusals < len(REFUSED_PAUSES):
+                self._loop.call_later(REFUSED_PAUSES[refusals], self._put, pending, message, refusals + 1)
+                return True
+        if not alone and isinstance(error, ChannelClosed) and error.reply_code:
+            self._put_alone(pending, message, refusals)  # the broker closed the channel for this message or a neighbour
+            return True
+        if not alone and isinstance(error, PublishReturned) and message.role is not Role.RESULT:
+            self._outlet.declare_first()  # a queue of the app's own was deleted
+            self._put_alone(pending, message, refusals)
+            return True
+        return False
 
     def _on_failure(self, pending: Pending, message: Publication, error: BaseException) -> bool:
         """Note that a message can't be published. Returns whether another message is on its way in its place."""
@@ -482,7 +493,8 @@ class Settler:
         self._counting.settled(job, time.monotonic())
         job.source.settled(job)
         self.in_hand -= 1
-        self._look_idle()
+        if self._leaving or self.in_hand <= len(self._held) + len(self._done):
+            self._look_idle()
 
     def _look_idle(self) -> None:
         if self.in_hand <= len(self._held) + len(self._done):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn
 
@@ -26,5 +25,4 @@ def run_role(run: Callable[[asyncio.Event], Awaitable[bool]]) -> NoReturn:
     async def service(stop: asyncio.Event) -> int:
         return ExitCode.DONE if await run(stop) else ExitCode.FAILED
 
-    gc.freeze()  # imported objects stay: keep the garbage collector from scanning them each time
     raise typer.Exit(run_service(service, deadline=DEADLINE + 2 * GRACE, new_loop=new_event_loop))
