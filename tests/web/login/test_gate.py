@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 import threading
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -14,7 +15,7 @@ import websockets
 from rabbitry.apps.exceptions import InvitationRefused
 from rabbitry.apps.passwords import hash_password, is_password
 from rabbitry.apps.users_file import Account, changed_users, invited
-from rabbitry.runtime.http.guesses import FREE, Guesses
+from rabbitry.runtime.http.guesses import FREE, FREE_TOGETHER, Guesses
 from rabbitry.runtime.http.serving import serve
 from rabbitry.runtime.listening import listen
 from rabbitry.web.login.accounts import Accounts, TooManyGuesses
@@ -96,13 +97,16 @@ async def test_another_site_can_not_sign_anybody_in(tmp_path: Path) -> None:
 async def test_wrong_passwords_cost_the_address_and_the_name_a_pause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rabbitry.web.login.accounts.Guesses", lambda: Guesses(lambda: 0.0))
-    app = dashboard(tmp_path)
+    monkeypatch.setattr("rabbitry.web.login.accounts.Guesses", partial(Guesses, lambda: 0.0))
+    names = [str(number) for number in range(FREE_TOGETHER - FREE)]
+    app = dashboard(tmp_path, users=users_file(tmp_path, dict.fromkeys(["vera", "ada", "bob", *names], "viewer")))
     async with client(app, "198.51.100.1", _OUTSIDE) as guesser, client(app, "198.51.100.2", _OUTSIDE) as other:
-        answers = [await sign_in(guesser, name, "wrong") for name in ("vera", "nobody") for _ in range(FREE)]
+        answers = [await sign_in(guesser, "vera", "wrong") for _ in range(2 * FREE)]
         assert [answer.status_code for answer in answers] == [401] * FREE + [429] * FREE
         assert {answer.text for answer in answers[:FREE]} == {'{"error":"wrong name or password"}'}
-        refused = await sign_in(guesser, "ada")
+        assert (await sign_in(guesser, "ada")).status_code == 200  # others at the address, behind a router, can sign in
+        assert {(await sign_in(guesser, name, "wrong")).status_code for name in names} == {401}
+        refused = await sign_in(guesser, "bob")
         assert (refused.status_code, refused.json()["error"]) == (
             429,
             "Too many wrong passwords from 198.51.100.1: try again in 1 s",
@@ -114,13 +118,34 @@ async def test_wrong_passwords_cost_the_address_and_the_name_a_pause(
 
 
 async def test_guesses_sent_at_once_are_all_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rabbitry.web.login.accounts.Guesses", lambda: Guesses(lambda: 0.0))
+    monkeypatch.setattr("rabbitry.web.login.accounts.Guesses", partial(Guesses, lambda: 0.0))
     app = dashboard(tmp_path)
     async with client(app) as http:
         http.headers[TOKEN_HEADER] = token_in((await http.get("/login/")).text)
         sent = [http.post("/session", json={"name": "vera", "password": f"wrong {n}"}) for n in range(3 * FREE)]
         statuses = [answer.status_code for answer in await asyncio.gather(*sent)]
         assert sorted(statuses) == [401] * FREE + [429] * 2 * FREE
+
+
+async def test_a_class_behind_one_router_signs_in_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rabbitry.web.login.accounts.Guesses", partial(Guesses, lambda: 0.0))
+    names = [f"student{number}" for number in range(2 * FREE_TOGETHER)]
+    accounts = Accounts(users_file(tmp_path, dict.fromkeys(names, "viewer")), None, lambda _: None)
+    for name in names[: FREE_TOGETHER - 1]:  # one more wrong password, and the address would have to wait
+        assert await accounts.check(name, "wrong", "198.51.100.1") is None
+    found = await asyncio.gather(*(accounts.check(name, PASSWORD, "198.51.100.1") for name in names))
+    assert [person and person.name for person in found] == names
+
+
+async def test_with_the_shared_password_only_the_address_limits_guesses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rabbitry.web.login.accounts.Guesses", partial(Guesses, lambda: 0.0))
+    accounts = Accounts(tmp_path / "none.json", "shared secret", lambda _: None)
+    sent = [accounts.check(str(number), "wrong", "198.51.100.1") for number in range(2 * FREE)]
+    found = await asyncio.gather(*sent, return_exceptions=True)
+    assert [type(one) for one in found] == [type(None)] * FREE + [TooManyGuesses] * FREE
+    assert await accounts.check("anyone", "shared secret", "198.51.100.2") is not None
 
 
 async def test_programs_send_name_and_password_with_each_request(tmp_path: Path) -> None:
@@ -278,10 +303,10 @@ async def test_an_invited_person_sets_a_password_and_is_signed_in(tmp_path: Path
         http.cookies.clear()
         assert (await http.get("/session", auth=("zoë", PASSWORD))).json()["role"] == "viewer"
         statuses = []
-        for number in range(FREE):
+        for number in range(FREE_TOGETHER):
             given = {"token": token if number == 0 else f"guess {number}", "password": PASSWORD}
             statuses.append((await http.post("/invitation", json=given)).status_code)
-        assert statuses == [403] * (FREE - 1) + [429]  # the wrong password above counts too
+        assert statuses == [403] * (FREE_TOGETHER - 1) + [429]  # the wrong password above counts too
 
 
 async def test_a_password_that_is_replaced_while_it_is_checked_is_refused(
@@ -309,8 +334,8 @@ async def test_a_password_that_is_replaced_while_it_is_checked_is_refused(
 
 
 async def test_wrong_tokens_sent_at_once_are_all_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rabbitry.web.login.accounts.Guesses", lambda: Guesses(lambda: 0.0))
+    monkeypatch.setattr("rabbitry.web.login.accounts.Guesses", partial(Guesses, lambda: 0.0))
     accounts = Accounts(users_file(tmp_path), None, lambda _: None)
-    sent = [accounts.accept(f"guess {number}", PASSWORD, "198.51.100.1") for number in range(2 * FREE)]
+    sent = [accounts.accept(f"guess {number}", PASSWORD, "198.51.100.1") for number in range(2 * FREE_TOGETHER)]
     kinds = [type(found) for found in await asyncio.gather(*sent, return_exceptions=True)]
-    assert kinds == [InvitationRefused] * FREE + [TooManyGuesses] * FREE
+    assert kinds == [InvitationRefused] * FREE_TOGETHER + [TooManyGuesses] * FREE_TOGETHER

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable
 
 FREE = 5
-"""Wrong passwords that an address may send without a pause."""
+"""Wrong passwords without a pause."""
+FREE_TOGETHER = 30
+"""Wrong passwords without a pause from an address, behind which a whole class may be, each with a name of their own."""
 LONGEST = 60.0
 """Seconds of the longest pause; it is 1 s at first, and twice as long after each further wrong password."""
 FORGET_AFTER = 900.0
@@ -20,18 +24,25 @@ class Guesses:
     """The wrong passwords of each address.
 
     A right password does not reset the count: somebody else at the same address (behind one router) may be guessing.
+
+    Args:
+        clock: A monotonic clock, in seconds.
+        free: Wrong passwords without a pause.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, free: int = FREE) -> None:
         self._clock = clock
+        self._free = free
+        self._trying: Counter[str] = Counter()
+        self._tried = asyncio.Event()
         self._wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()  # how many, and when the last one came
 
     def wait(self, peer: str) -> float:
         """Return the seconds that `peer` still has to wait; 0 if it may try."""
         number, last = self._wrong.get(peer, (0, 0.0))
-        if number < FREE:
+        if number < self._free:
             return 0.0
-        pause = min(2.0 ** min(number - FREE, 32), LONGEST)
+        pause = min(2.0 ** min(number - self._free, 32), LONGEST)
         return max(last + pause - self._clock(), 0.0)
 
     def wrong(self, peer: str) -> None:
@@ -42,13 +53,33 @@ class Guesses:
         if len(self._wrong) > ADDRESSES:
             self._wrong.popitem(last=False)
 
-    def right(self, peer: str) -> None:
-        """Uncount a password that was counted as wrong in advance and turned out to be right."""
-        number, last = self._wrong.get(peer, (0, 0.0))
-        if number > 1:
-            self._wrong[peer] = (number - 1, last)
-        else:
-            self._wrong.pop(peer, None)
+    @contextlib.asynccontextmanager
+    async def trying(self, peer: str, too_many: Callable[[float], Exception]) -> AsyncIterator[None]:
+        """Check a password within the block, which calls `wrong` if it was.
+
+        Passwords that come at once can't all pass before the first one has failed: no more are checked at a time than
+        may be wrong without a pause. Further ones wait for the outcome of those, and right ones cost nobody a pause.
+
+        Args:
+            peer: The address, or the name.
+            too_many: Makes the error from the seconds that `peer` has to wait. It is raised instead of entering.
+        """
+        while True:
+            if (seconds := self.wait(peer)) > 0:
+                raise too_many(seconds)
+            number, _ = self._wrong.get(peer, (0, 0.0))
+            if self._trying[peer] < max(self._free - number, 1):
+                break
+            await self._tried.wait()
+        self._trying[peer] += 1
+        try:
+            yield
+        finally:
+            self._trying[peer] -= 1
+            if not self._trying[peer]:
+                del self._trying[peer]
+            self._tried.set()
+            self._tried.clear()  # those that wait now have been woken
 
     def __len__(self) -> int:
         """Return how many addresses are remembered."""

@@ -11,6 +11,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -28,13 +29,14 @@ from rabbitry.apps.users_file import (
     read_users,
 )
 from rabbitry.exceptions import RabbitryError, UsageError
-from rabbitry.runtime.http.guesses import Guesses
+from rabbitry.runtime.http.guesses import FREE, FREE_TOGETHER, Guesses
 
 LOOK_AGAIN: Final = 2.0
 """Seconds between two checks whether the file of users has changed."""
 _AT_ONCE: Final = 2
 """Passwords that are checked at once: each takes 32 MiB."""
-_MOST_WAITING: Final = 32
+_MOST_WAITING: Final = 128
+"""Passwords that are checked or wait for it: a class that signs in at once."""
 _NO_HASH: Final = f"$scrypt$ln={LOG_COST},r=8,p=3${'A' * 22}${'A' * 43}"
 """The hash with which a password is compared if no user has the name."""
 _MOST_KNOWN: Final = 256
@@ -81,7 +83,8 @@ class Accounts:
         self._changed = changed
         self._users: Mapping[str, Account] | None = read_users(file) if file.exists() else None
         self._complaint = ""
-        self._addresses = Guesses()
+        # The shared password takes any name, so that only the address limits guessing it.
+        self._addresses = Guesses(free=FREE_TOGETHER if password is None else FREE)
         self._names = Guesses()
         self._key = secrets.token_bytes(32)
         self._known: OrderedDict[bytes, Person] = OrderedDict()
@@ -128,19 +131,15 @@ class Accounts:
             UsageError: The password is too short or too long, or the file of users can't be changed.
         """
         check_password(password)
-        self._check_limit(self._addresses, peer, f"from {peer}")
-        # Counted in advance as in `_begin`: each wrong token costs reading the file of users.
-        self._addresses.wrong(peer)
-        try:
-            async with self._turns:
-                name = await asyncio.to_thread(accept, self._file, token, password)
-        except InvitationRefused:
-            _logger.warning("an invitation was refused from %s", peer)
-            raise
-        except UsageError:
-            self._addresses.right(peer)  # the fault is the file's
-            raise
-        self._addresses.right(peer)
+        # Each wrong token costs reading the file of users.
+        async with self._addresses.trying(peer, _too_many(f"from {peer}")):
+            try:
+                async with self._turns:
+                    name = await asyncio.to_thread(accept, self._file, token, password)
+            except InvitationRefused:
+                self._addresses.wrong(peer)
+                _logger.warning("an invitation was refused from %s", peer)
+                raise
         await self._read_again()
         return Person(name, is_shared=False)
 
@@ -172,21 +171,28 @@ class Accounts:
         return await asyncio.shield(checking)
 
     def _begin(self, digest: bytes, name: str, password: str, peer: str) -> asyncio.Task[Person | None]:
-        self._check_limit(self._addresses, peer, f"from {peer}")
-        self._check_limit(self._names, name, "for this name")
         if len(self._checking) >= _MOST_WAITING:
             raise TooManyGuesses("Too many people sign in at once", 1)
-        # Counted in advance, so that guesses sent at once can't all pass before the first one has failed.
-        self._addresses.wrong(peer)
-        self._names.wrong(name)
-        task = asyncio.create_task(self._check(digest, name, password, peer), name="a password")
+        task = asyncio.create_task(self._try(digest, name, password, peer), name="a password")
         self._checking[digest] = task
-        task.add_done_callback(lambda _: self._checking.pop(digest, None))
+        task.add_done_callback(partial(self._end, digest))
         return task
 
-    def _check_limit(self, limits: Guesses, who: str, of: str) -> None:
-        if (seconds := limits.wait(who)) > 0:
-            raise TooManyGuesses(f"Too many wrong passwords {of}", seconds)
+    def _end(self, digest: bytes, task: asyncio.Task[Person | None]) -> None:
+        del self._checking[digest]
+        if not task.cancelled():
+            task.exception()  # whoever asked may be gone
+
+    async def _try(self, digest: bytes, name: str, password: str, peer: str) -> Person | None:
+        async with (
+            self._addresses.trying(peer, _too_many(f"from {peer}")),
+            self._names.trying(name, _too_many("for this name")),
+        ):
+            person = await self._check(digest, name, password, peer)
+            if person is None:
+                self._addresses.wrong(peer)
+                self._names.wrong(name)
+            return person
 
     async def _check(self, digest: bytes, name: str, password: str, peer: str) -> Person | None:
         stored = self._stored(name)
@@ -205,8 +211,6 @@ class Accounts:
         if not is_right:
             _logger.warning("sign-in refused for %r from %s", name, peer)
             return None
-        self._addresses.right(peer)
-        self._names.right(name)
         person = Person(name, is_shared)
         self._known[digest] = person
         if len(self._known) > _MOST_KNOWN:
@@ -263,6 +267,10 @@ class Accounts:
         self._known.clear()
         names = {*users, *(before or {})}
         self._changed(frozenset(name for name in names if users.get(name) != (before or {}).get(name)))
+
+
+def _too_many(of: str) -> Callable[[float], TooManyGuesses]:
+    return partial(TooManyGuesses, f"Too many wrong passwords {of}")
 
 
 def _state(file: Path) -> tuple[int, ...]:
