@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,6 +18,7 @@ from rabbitry.apps.grading.roles import ROLES
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.students import Submitter
 from tests.apps.grading._running import PEOPLE, role_set
+from tests.apps.grading.test_contents import zipped
 from tests.apps.grading.test_notebooks import code, markdown, notebook, shows
 from tests.apps.grading.test_regrading import _confirmed
 from tests.browser.watched import SERVER_AWAY, Watched
@@ -247,6 +249,75 @@ async def test_a_demonstrator_judges_by_the_rubric_and_typed_points_outlive_a_re
         {"line": 1, "text": "A title", "cell": 2}, {"line": 2, "text": "Why?", "cell": 1}
     ]  # fmt: skip
     assert sent["Feedback"] == f"{EVIL}: 2.25 of 2.5\n    Too long {EVIL}"
+
+
+async def test_the_files_of_an_archive_are_read_compared_and_commented_on(
+    browser: Browser, embedded_url: str, database_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "grading.toml").write_text('undo = 0\n[modules.cloud_computing]\nshort = "cc"\n')
+    files = Files(default_place(database_url))
+    hostile = f"{EVIL.replace('/', '')}.py"
+    old, new = (
+        zipped(("src/a.py", b"x = 1\n"), (hostile, source.encode()), ("b.ipynb", notebook(code("y", shows(image_png=_PICTURE)))))
+        for source in ("one\ntwo\n", f"one\n{EVIL}\n")
+    )
+    earlier, made = (
+        submission(7, "cloud_computing", data, "work.zip", identity) for data, identity in ((old, "a0"), (new, "a1"))
+    )
+    before = {
+        "role": "assistant", "who": "ben", "status": "submitted", "remark": "again", "comments": [
+            {"file": "src/a.py", "line": 1, "text": f"inside {EVIL}"}, {"file": "gone.py", "line": 2, "text": "elsewhere"},
+        ],
+    }  # fmt: skip
+    made = Assignment({**made, "History": [{"role": "student"}, before], "Remarks": ["again"]})
+    with Database(database_url) as database:
+        for one in (earlier, made):
+            database.write_now(partial(course.record, assignment=one, kept=files.keep(one.solution())))
+        put = partial(inbox.put, role=ROLES["demonstrator"], assignment=made, exchange="e", message="m")
+        database.write_now(put)
+        async with _web(embedded_url, database_url, {"RABBITRY_GRADING": str(tmp_path / "grading.toml")}) as web:
+            watched = await _opened(browser, f"{web}#/inbox/demonstrator")
+            form = await _open_item(watched, "demonstrator")
+            chosen = form.get_by_label("Files in the archive")
+            await expect(chosen).to_have_value("src/a.py")  # the first with a comment
+            await expect(form.locator("[data-line='1'] p.said")).to_have_text(f"assistant ben: inside {EVIL}")
+            await expect(form.locator(".elsewhere p")).to_have_text("assistant ben, gone.py, line 2: elsewhere")
+            await form.get_by_role("button", name="Comment on line 1", exact=True).click()
+            await watched.page.keyboard.type("Why?")
+            await chosen.select_option("b.ipynb")
+            await expect(form.locator(".notebook img")).to_have_js_property("naturalWidth", 1, timeout=_WITHIN)
+            await form.get_by_role("button", name="Comment on line 1 of cell 1").click()
+            await watched.page.keyboard.type("A cell")
+            await watched.page.keyboard.press("Escape")
+            await watched.page.keyboard.press("d")
+            differing = form.get_by_label("Files that differ")
+            await expect(differing).to_have_value(hostile)  # the shown one is equal
+            await expect(form.locator(".changes .added")).to_contain_text(EVIL)
+            await watched.page.reload()
+            form = await _open_item(watched, "demonstrator")
+            await expect(form.get_by_label("Your comment on line 1", exact=True)).to_have_value("Why?")
+            await form.get_by_label("Files in the archive").select_option(hostile)
+            await expect(form.locator("[data-line='2'] code")).to_have_text(EVIL)
+            await form.get_by_label("Mark", exact=True).fill("8")
+            await form.get_by_role("button", name="Correct").click()
+            await expect(watched.page.locator(".notice.good")).to_contain_text("corrected")
+            letters = database.write_now(partial(outbox.claim, roles=["demonstrator"]))
+            (sent,) = [json.loads(one.body) for one in letters if one.type == "Assignment"]
+            assert sent["History"][-1]["comments"] == [
+                {"line": 1, "text": "Why?", "file": "src/a.py"}, {"line": 1, "text": "A cell", "cell": 1, "file": "b.ipynb"}
+            ]  # fmt: skip
+            database.write_now(partial(course.record, assignment=Assignment(sent)))
+            await watched.page.goto(f"{web}#/submission/a1")
+            await watched.page.get_by_role("button", name="Show it, with the comments (4)").click()
+            said = watched.page.locator(".solution [data-line='1'] p.said")
+            await expect(said).to_have_text([f"assistant ben: inside {EVIL}", re.compile("demonstrator .*: Why")])
+            await watched.page.get_by_label("Files in the archive").select_option("b.ipynb")
+            await expect(said).to_have_text(re.compile("demonstrator .*: A cell"))
+            await watched.page.set_viewport_size({"width": 320, "height": 800})
+            assert await watched.page.evaluate("document.documentElement.scrollWidth") <= 320
+            assert await watched.page.locator("main script, main img[src=x]").count() == 0
+            assert watched.complaints == []
+            await watched.page.close()
 
 
 async def test_a_refused_submission_shows_the_reason(

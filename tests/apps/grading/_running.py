@@ -58,10 +58,12 @@ async def role_set(
         assert await task, "what was in hand was not finished"
 
 
-async def submit(url: str, student: int = 7, *, wiring: Wiring | None = None, data: bytes = b"x = 1\n") -> str:
+async def submit(
+    url: str, student: int = 7, *, wiring: Wiring | None = None, data: bytes = b"x = 1\n", name: str = "x.py"
+) -> str:
     """Submit one file for cloud_computing."""
     async with Submitter(wiring or Wiring(), url) as submitter:
-        return await submitter.submit(student, CC, data, "x.py")
+        return await submitter.submit(student, CC, data, name)
 
 
 async def recorded(database: Database, status: str, number: int) -> list[course.Submission]:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 import rabbitry
-from rabbitry.apps.grading.message import Assignment, Decision, Progress, identity, submission
+from rabbitry.apps.grading.message import Assignment, Decision, Progress, identity, readable, submission
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.roles import ROLES, decide, key_of
 from rabbitry.exceptions import UsageError
@@ -55,6 +55,26 @@ def test_a_solution_is_decoded_unchanged(data: bytes) -> None:
 def test_a_solution_with_many_control_characters_is_sent_as_base64() -> None:
     assert len(msgspec.json.encode(submission(7, "m", bytes(30_000), "zeros", "id"))) < 42_000
     assert submission(7, "m", b"a\tb\r\n\f", "text", "id")["Solution"] == "a\tb\r\n\f"
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"x = 1\r\n", "x = 1\r\n"),
+        ("// größer €\n".encode("cp1252"), "// größer €\n"),
+        ("ä\n".encode("utf-16"), "ä\n"),
+        ("ä\n".encode("utf-16-be"), None),  # without a byte order mark
+        (b"\xfe\xff\0a\0\n", "a\n"),
+        (b"\xff\xfe\0\0", None),
+        (b"\xff\xfea", "\ufffd"),
+        (b"\x89PNG\r\n\x1a\n", None),
+        (b"a\0", None),
+        (b"", ""),
+    ],
+)
+def test_a_file_is_read_as_text_in_the_encodings_of_editors(data: bytes, text: str | None) -> None:
+    assert readable(data) == text
+    assert submission(1, "m", data, "x.py", "id").readable_text() == text
 
 
 def test_invalid_base64_is_refused() -> None:

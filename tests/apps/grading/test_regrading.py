@@ -33,9 +33,11 @@ _AGAIN = [*WAY, ("coordinator", "submitted"), *WAY[1:]]
 _ALL = Selection(CC.name)
 
 
-def _confirmed(database: Database, files: Files, student: int, data: bytes, *, mark: float = 1.0) -> str:
+def _confirmed(
+    database: Database, files: Files, student: int, data: bytes, *, mark: float = 1.0, name: str = "x.py"
+) -> str:
     """Record a confirmed submission with its file."""
-    made = submission(student, CC.name, data, "x.py", "")
+    made = submission(student, CC.name, data, name, "")
     made["SubmissionID"] = identity = new_id(made)
     for role in ROLES.values():
         given = Decision("automatic", mark, 10.0) if role.name == "demonstrator" else Decision("automatic")

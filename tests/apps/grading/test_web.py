@@ -19,6 +19,7 @@ from rabbitry.apps.grading.web import Pages
 from rabbitry.apps.grading.web_regrades import Audited
 from rabbitry.web.api import described
 from tests.apps.grading._running import ON_BOTH_DATABASES, PEOPLE, Plain, arrived, role_set, submit
+from tests.apps.grading.test_contents import zipped
 from tests.apps.grading.test_notebooks import code, markdown, notebook, png, shows
 from tests.apps.grading.test_regrading import _confirmed
 from tests.support.ports import free_port
@@ -204,6 +205,41 @@ async def test_a_notebook_is_shown_with_its_pictures(served: Served, found_url: 
     assert (picture.status_code, picture.content[:4]) == (200, b"\x89PNG")
     assert (picture.headers["Content-Type"], picture.headers["X-Content-Type-Options"]) == ("image/png", "nosniff")
     assert (await served.http.get("/api/pictures/n1/1")).status_code == 404
+
+
+@ON_BOTH_DATABASES
+async def test_the_files_of_an_archive_are_shown_and_compared(served: Served, found_url: str) -> None:
+    pictured = notebook(code("x", shows(image_png=png())))
+    first = zipped(("src/a.py", b"x = 1\n"), ("b.ipynb", pictured))
+    second = zipped(("src/a.py", b"x = 2\n"), ("b.ipynb", pictured))
+    with Database(found_url) as database:
+        files = Files(default_place(found_url))
+        _, mine, unsafe = [
+            await asyncio.to_thread(_confirmed, database, files, 7, data, name="work.zip")
+            for data in (first, second, zipped(("../a.py", b"")))
+        ]
+    listed = (await served.http.get(f"/api/texts/{mine}")).json()
+    assert (listed["is_binary"], listed["unlisted"], listed["refused"]) == (True, 0, None)
+    assert [(one["path"], one["is_text"]) for one in listed["files"]] == [("b.ipynb", True), ("src/a.py", True)]
+    text = (await served.http.get(f"/api/texts/{mine}", params={"path": "src/a.py"})).json()
+    assert (["2", "number"] in text["pieces"], text["files"], text["is_binary"]) == (True, None, False)
+    cells = (await served.http.get(f"/api/texts/{mine}", params={"path": "b.ipynb"})).json()["notebook"]
+    assert cells[0]["outputs"] == [{"kind": "picture", "text": "", "picture": 0}]
+    picture = await served.http.get(f"/api/pictures/{mine}/0", params={"path": "b.ipynb"})
+    assert (picture.status_code, picture.content[:4]) == (200, b"\x89PNG")
+    changes = (await served.http.get(f"/api/changes/{mine}")).json()
+    assert (changes["path"], changes["files"]) == ("src/a.py", [{"path": "src/a.py", "change": "changed"}])
+    assert [(row["before"], row["after"]) for row in changes["rows"]] == [("x = 1", "x = 2")]
+    equal = (await served.http.get(f"/api/changes/{mine}", params={"path": "b.ipynb"})).json()
+    assert (equal["path"], equal["rows"]) == ("b.ipynb", [])
+    refused = (await served.http.get(f"/api/texts/{unsafe}")).json()
+    assert (refused["files"], "a name with `..`" in refused["refused"]) == (None, True)
+    for where, status in (
+        (f"texts/{mine}?path=c.py", 404), (f"texts/{mine}?path=../../etc/passwd", 404), (f"changes/{unsafe}", 400),
+        (f"texts/{unsafe}?path=a.py", 400), (f"texts/{mine}?path={'x' * 1_001}", 400),
+    ):  # fmt: skip
+        answer = await served.http.get(f"/api/{where}")
+        assert (answer.status_code, "error" in answer.json()) == (status, True), where
 
 
 @ON_BOTH_DATABASES

@@ -36,11 +36,15 @@ class Submission(TypedDict):
 
 
 class Comment(TypedDict):
-    """A comment on a line, counted from 1. cell: of a notebook, in which the line is; null for a line of the file."""
+    """A comment on a line, counted from 1. cell: of a notebook, in which the line is; null for a line of the file.
+
+    file: the path in a submitted archive; null for a file that is none.
+    """
 
     line: int
     text: str
     cell: int | None
+    file: str | None
 
 
 class Hop(TypedDict):
@@ -202,13 +206,27 @@ class Cell(TypedDict):
     outputs: list[Output]
 
 
+class File(TypedDict):
+    """A file in a submitted archive."""
+
+    path: str
+    size: int
+    is_text: bool
+
+
 class Text(TypedDict):
-    """The text of a file; empty if it is none. pieces, is_cut: those of `Opened`. notebook: its cells, if it is one."""
+    """The text of a file; empty if it is none. pieces, is_cut: those of `Opened`. notebook: its cells, if it is one.
+
+    files: those in the archive, if it is one. unlisted: how many more it has. refused: why it is not unpacked.
+    """
 
     pieces: list[tuple[str, str | None]]
     notebook: list[Cell] | None
     is_cut: bool
     is_binary: bool
+    files: list[File] | None
+    unlisted: int
+    refused: str | None
 
 
 class Row(TypedDict):
@@ -222,13 +240,28 @@ class Row(TypedDict):
     skipped: int
 
 
+class ChangedFile(TypedDict):
+    """A file that differs from that of the attempt before. change: changed, new or removed."""
+
+    path: str
+    change: str
+
+
 class Changes(TypedDict):
-    """The lines that changed since the attempt before, which has this id and file name."""
+    """The lines that changed since the attempt before, which has this id and file name.
+
+    Of an archive they are those of the file `path`; files: those that differ; unlisted: how many more do. is_binary: the
+    file is not text.
+    """
 
     id: str
     name: str
+    path: str | None
+    files: list[ChangedFile] | None
+    unlisted: int
     rows: list[Row]
     is_cut: bool
+    is_binary: bool
 
 
 class Opened(Brief, Text):

@@ -31,7 +31,7 @@ def changes(before: str, after: str) -> list[dict[str, Any]]:
 
 def _rows(before: str, after: str) -> list[dict[str, Any]]:
     """Return the rows: `old` and `new` are the lines' numbers, None where that side has no line."""
-    olds, news = (text.removesuffix("\n").split("\n") for text in (before, after))
+    olds, news = ([] if text == "" else text.removesuffix("\n").split("\n") for text in (before, after))
     rows: list[dict[str, Any]] = []
     shown = 0
     for group in SequenceMatcher(None, olds, news, autojunk=False).get_grouped_opcodes(_AROUND):

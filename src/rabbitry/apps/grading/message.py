@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import getpass
 import hashlib
 import math
@@ -80,7 +81,10 @@ class Decision:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, sendable(value))
-        comments = tuple(replace(one, text=sendable(one.text)) for one in self.comments)
+        comments = tuple(
+            replace(one, text=sendable(one.text), file=None if one.file is None else sendable(one.file))
+            for one in self.comments
+        )
         object.__setattr__(self, "comments", comments)
 
 
@@ -169,12 +173,27 @@ class Assignment(dict[str, Any]):
         """Whether the solution is not text."""
         return self.get(ENCODING) == "base64"
 
+    @property
+    def is_archive(self) -> bool:
+        """Whether the file is an archive, whose files people see and comment on."""
+        from rabbitry.apps.grading.marking import is_archive  # late: a student's program needs no sandbox
+
+        data = self.file() if self.is_binary else None
+        return data is not None and readable(data) is None and is_archive(self.name, data)
+
     def solution_text(self) -> str:
         """Return the solution as readable text; a solution that can't be decoded is returned as received."""
         try:
             return self.solution().decode(errors="replace")
         except Reject:
             return str(self.get(SOLUTION))
+
+    def readable_text(self) -> str | None:
+        """Return the solution as text; None if it is not text."""
+        if not self.is_binary:
+            return self.solution_text()
+        data = self.file()
+        return None if data is None else readable(data)
 
     def file(self) -> bytes | None:
         """Return the file, or the answer; None if it can't be decoded."""
@@ -264,6 +283,23 @@ def is_text(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return _NO_TEXT.search(data) is None
+
+
+def readable(data: bytes) -> str | None:
+    """Return a file as text for people; None if it is not text.
+
+    A file that is not UTF-8 is read as UTF-16 if it begins with a byte order mark, else as Windows-1252, in which older
+    editors on Windows save. Its lines stay the same.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        text = data.decode("utf-16", "replace")
+        return None if _NO_TEXT.search(text.encode()) else text
+    if _NO_TEXT.search(data):
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("cp1252", "replace")
 
 
 def as_sent(data: bytes, *, is_binary: bool) -> str | None:

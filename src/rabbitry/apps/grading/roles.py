@@ -102,7 +102,7 @@ def decide(
     if max(len(decision.feedback or ""), len(decision.remark or "")) > LONGEST_TEXT:
         raise UsageError(f"feedback and remark may have at most {LONGEST_TEXT} characters")
     if decision.comments:
-        check_comments(decision.comments, None if assignment.is_binary else assignment.solution_text())
+        check_comments(decision.comments, assignment.readable_text(), is_archive=assignment.is_archive)
     if action == "send-back":
         if not (decision.remark or "").strip():
             raise UsageError("no remark: write why it is sent back")

@@ -1,4 +1,7 @@
-"""Submitted files as the page shows them: text in pieces with syntax colours, and the comments on its lines."""
+"""Submitted files as the page shows them: text in pieces with syntax colours, and the comments on its lines.
+
+Of an archive the page shows a list of its files, and the text of the chosen one.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from rabbitry.apps.grading.comments import comments_of
-from rabbitry.apps.grading.message import LONGEST_NAME, is_text
+from rabbitry.apps.grading.message import LONGEST_NAME, Assignment, readable
+from rabbitry.exceptions import UsageError
 
 LONGEST: Final = 200_000
 """Characters of a text that are shown."""
@@ -17,14 +21,39 @@ MOST_COMMENTS: Final = 1_000
 """Comments of a History that are shown: its latest ones."""
 
 
-def shown(data: bytes, name: str) -> dict[str, Any]:
+def shown(data: bytes, name: str, path: str = "") -> dict[str, Any]:
     """Return a file as the page shows it. Blocks, for up to some seconds.
 
     Args:
         data: The file.
         name: Its name, which tells the language.
+        path: A file in it, if it is an archive; empty for the archive's list.
+
+    Raises:
+        NoSuchID: It has no file at the path.
+        UsageError: The file at the path can't be had, because the archive is not safe.
+        FilesError: This machine can't unpack the archive.
     """
-    return shown_text(data.decode(), name) if is_text(data) else shown_text(None, name)
+    from rabbitry.apps.grading.contents import MOST_FILES, is_shown_unpacked, opened
+
+    if path:
+        with opened(data, name) as contents:
+            return shown_text(readable(contents.read(path)), path)
+    if not is_shown_unpacked(data, name):
+        return shown_text(readable(data), name)
+    try:
+        with opened(data, name) as contents:
+            unlisted = max(len(contents.paths) - MOST_FILES, 0)
+            return shown_text(None, name) | {"files": contents.listed(), "unlisted": unlisted}
+    except UsageError as error:
+        return shown_text(None, name) | {"refused": str(error)}
+
+
+def shown_assignment(assignment: Assignment) -> dict[str, Any]:
+    """Return the file of an assignment as the page shows it. Blocks, for up to some seconds. Raises FilesError."""
+    if not assignment.is_binary or (data := assignment.file()) is None:
+        return shown_text(assignment.readable_text(), assignment.name)
+    return shown(data, assignment.name)
 
 
 def shown_text(text: str | None, name: str) -> dict[str, Any]:
@@ -32,12 +61,14 @@ def shown_text(text: str | None, name: str) -> dict[str, Any]:
     from rabbitry.apps.grading.colours import coloured
     from rabbitry.apps.grading.notebooks import SUFFIX, cells_of
 
+    no_archive = {"files": None, "unlisted": 0, "refused": None}
     if text is None:
-        return {"pieces": [], "notebook": None, "is_cut": False, "is_binary": True}
+        return {"pieces": [], "notebook": None, "is_cut": False, "is_binary": True} | no_archive
     part = beginning(text)
     cells = cells_of(text.encode()) if name.lower().endswith(SUFFIX) else None
     pieces = coloured(part, name) if cells is None else [(part, None)]
-    return {"pieces": pieces, "notebook": cells, "is_cut": len(part) < len(text), "is_binary": False}
+    is_cut = len(part) < len(text)
+    return {"pieces": pieces, "notebook": cells, "is_cut": is_cut, "is_binary": False} | no_archive
 
 
 def beginning(text: str) -> str:

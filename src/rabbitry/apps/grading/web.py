@@ -29,7 +29,7 @@ from rabbitry.apps.grading.people import COORDINATOR, EVERYBODY, STAFF, STUDENT,
 from rabbitry.apps.grading.reading import Reading
 from rabbitry.apps.grading.roles import ROLES, role_named
 from rabbitry.apps.grading.rubric import Score, scored
-from rabbitry.apps.grading.showing import LONGEST, comments_in, shown_text
+from rabbitry.apps.grading.showing import LONGEST, comments_in, shown_assignment
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.students import Submitter, checked, student_number
 from rabbitry.apps.grading.web_files import FileRoutes
@@ -231,10 +231,10 @@ class Pages:
 
         found = await self._item(person_of(user_of(request)), role, identity)
         assignment = found.assignment
-        text = None if assignment.is_binary else assignment.solution_text()
+        text = await asyncio.to_thread(assignment.readable_text)
         return json_response(
             _brief(found)
-            | await self._reading.run(partial(shown_text, text, assignment.name))
+            | await self._reading.run(partial(shown_assignment, assignment))
             | {
                 "solution": (text or "")[:LONGEST],
                 "comments": await asyncio.to_thread(comments_in, assignment.history),

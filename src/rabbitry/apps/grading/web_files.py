@@ -7,20 +7,21 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 from urllib.parse import quote
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from rabbitry._ids import NoSuchID
 from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import answers, json_response
 from rabbitry.apps.grading.answers import Changes, Room, Text
-from rabbitry.apps.grading.changes import changes
+from rabbitry.apps.grading.comments import LONGEST_PATH
+from rabbitry.apps.grading.comparison import Attempt, compared
 from rabbitry.apps.grading.files import VARIABLE
-from rabbitry.apps.grading.message import file_name, is_text
+from rabbitry.apps.grading.message import file_name
 from rabbitry.apps.grading.people import EVERYBODY, STAFF, Person, person_of
-from rabbitry.apps.grading.showing import beginning, shown
+from rabbitry.apps.grading.showing import shown
 from rabbitry.exceptions import UsageError
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 _COUNTED_FOR: Final = 300.0
 """Seconds after which the kept files are counted again."""
 OCTETS: Final = "application/octet-stream"
+PathInside: TypeAlias = Annotated[str, Query(max_length=LONGEST_PATH)]
+"""The path of a file in a submitted archive; empty for the submission itself."""
 _HARMLESS: Final = {
     "Content-Security-Policy": "sandbox; default-src 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -93,38 +96,36 @@ class FileRoutes:
         )
 
     @needs(Role.OPERATOR, *EVERYBODY)
-    async def text(self, request: Request, identity: str) -> Response:
-        """Return the text of a submitted file with its syntax colours."""
+    async def text(self, request: Request, identity: str, path: PathInside = "") -> Response:
+        """Return the text of a submitted file with its syntax colours; of an archive its files, or the one at a path."""
         person = person_of(user_of(request))
         _, name, data = await self._handed_in(person, identity)
-        return json_response(await self._reading.run(partial(shown, data, name), student=person.student))
+        return json_response(await self._reading.run(partial(shown, data, name, path), student=person.student))
 
     @needs(Role.OPERATOR, *EVERYBODY)
-    async def picture(self, request: Request, identity: str, number: int) -> Response:
-        """Return a picture (PNG) that a cell of a submitted notebook shows, by its number."""
-        from rabbitry.apps.grading.notebooks import picture_of
-
+    async def picture(self, request: Request, identity: str, number: int, path: PathInside = "") -> Response:
+        """Return a picture (PNG) that a cell of a submitted notebook shows, by its number; path: in an archive."""
         person = person_of(user_of(request))
-        _, _, data = await self._handed_in(person, identity)
-        png = await self._reading.run(partial(picture_of, data, number), student=person.student)
+        _, name, data = await self._handed_in(person, identity)
+        png = await self._reading.run(partial(_picture, data, name, path, number), student=person.student)
         if png is None:
             raise NoSuchID(f"submission {identity!r} shows no picture {number}")
         return Response(png, media_type="image/png", headers=_HARMLESS)
 
     @needs(Role.OPERATOR, *EVERYBODY)
-    async def changes(self, request: Request, identity: str) -> Response:
-        """Return the lines that changed since the student's attempt before."""
+    async def changes(self, request: Request, identity: str, path: PathInside = "") -> Response:
+        """Return the lines that changed since the student's attempt before, in an archive those of one file."""
         from rabbitry.apps.grading.records.course import attempt_before
 
         person = person_of(user_of(request))
-        whole, _, after = await self._handed_in(person, identity)
+        whole, *after = await self._handed_in(person, identity)
         records = await self._records()
         previous = None if records is None else await records.read(partial(attempt_before, identity=whole))
         if previous is None:
             raise UsageError(f"no attempt before {whole} is kept")
-        _, name, before = await self._handed_in(person, previous)
-        rows, is_cut = await self._reading.run(partial(_compared, before, after), student=person.student)
-        return json_response({"id": previous, "name": name, "rows": rows, "is_cut": is_cut})
+        _, *before = await self._handed_in(person, previous)
+        work = partial(compared, Attempt(*before), Attempt(*after), path)
+        return json_response({"id": previous} | await self._reading.run(work, student=person.student))
 
     @needs(Role.VIEWER, *STAFF)
     async def room(self) -> Response:
@@ -184,10 +185,12 @@ class FileRoutes:
         return assignment.id, file_name(assignment.name, assignment.id), assignment.solution()
 
 
-def _compared(before: bytes, after: bytes) -> tuple[list[dict[str, Any]], bool]:
-    """Return the changed lines of two files, and whether only their beginnings are compared. Blocks."""
-    if not (is_text(before) and is_text(after)):
-        raise UsageError("one of the two attempts is not text: download both")
-    whole = [before.decode(), after.decode()]
-    parts = [beginning(text) for text in whole]
-    return changes(*parts), parts != whole
+def _picture(data: bytes, name: str, path: str, number: int) -> bytes | None:
+    """Return a picture of a notebook, by its number; path: in an archive. Blocks."""
+    from rabbitry.apps.grading.contents import opened
+    from rabbitry.apps.grading.notebooks import picture_of
+
+    if not path:
+        return picture_of(data, number)
+    with opened(data, name) as contents:
+        return picture_of(contents.read(path), number)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rabbitry.apps.grading.comments import LineComment
-    from rabbitry.apps.grading.message import Decision
+    from rabbitry.apps.grading.message import Assignment, Decision
     from rabbitry.apps.grading.modules import Course
     from rabbitry.apps.grading.records import Database
     from rabbitry.apps.grading.records.inbox import Item
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from rabbitry.apps.grading.rubric import Score
 
 app: typer.Typer = typer.Typer()
-_PLACE = re.compile(r"(?:([0-9]{1,9}):)?([0-9]{1,9})=(.*\S.*)", re.DOTALL)
-"""A comment as it is typed: cell, line and text."""
+_PLACE = re.compile(r"(?:([^\n]{1,1000}?):)??(?:([0-9]{1,9}):)?([0-9]{1,9})=(.*\S.*)", re.DOTALL)
+"""A comment as it is typed: file, cell, line and text. What can be read as a cell is no file."""
 RoleOption = Annotated[
     str | None, typer.Option("--role", metavar="ROLE", help="demonstrator, assistant or coordinator.")
 ]
@@ -90,6 +90,7 @@ def show(
     database: DatabaseURL = None,
     *,
     lines: Annotated[bool, typer.Option("--lines", help="Number the lines of the solution.")] = False,
+    file: Annotated[str | None, typer.Option(metavar="PATH", help="Show this file of an archive.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show one waiting submission: the solution, and its history.
@@ -122,13 +123,39 @@ def show(
     ):
         if value:
             print(f"{name:10}{one_line(str(value))}")
-    if assignment.is_binary:
-        size = len(assignment.solution())
-        what = f"{counted(size, 'byte')} of binary data"
-        print(f"{what}; save the file with: rabbitry grading inbox save {assignment.id}")
+    if (text := _text_of(assignment, file)) is None:
+        print(_instead(assignment))
     else:
-        text = assignment.solution_text()
         print(many_lines(_numbered(text) if lines else text))
+
+
+def _text_of(assignment: Assignment, file: str | None) -> str | None:
+    """Return a submission's text, or that of a file in an archive; None if it is not text."""
+    from rabbitry.apps.grading.contents import opened
+    from rabbitry.apps.grading.message import readable
+
+    if file is None:
+        return assignment.readable_text()
+    if not assignment.is_archive:
+        raise UsageError("--file names a file in an archive, and this submission is none")
+    with opened(assignment.solution(), assignment.name) as contents:
+        return readable(contents.read(file))
+
+
+def _instead(assignment: Assignment) -> str:
+    """Return what is shown of a submission that is not text: the files of an archive, and how to save it."""
+    from rabbitry.apps.grading.contents import MOST_FILES, opened
+
+    size = counted(len(assignment.solution()), "byte")
+    rows = []
+    if assignment.is_archive:
+        try:
+            with opened(assignment.solution(), assignment.name) as contents:
+                rows = [f"{one['size']:>10}  {one_line(one['path'])}" for one in contents.listed()]
+                rows += [f"and {len(contents.paths) - MOST_FILES} more files"] * (len(contents.paths) > MOST_FILES)
+        except UsageError as error:
+            rows = [f"the archive is not unpacked: {error}"]
+    return "\n".join([*rows, f"{size} of binary data; save the file with: rabbitry grading inbox save {assignment.id}"])
 
 
 def _numbered(text: str) -> str:
@@ -172,8 +199,8 @@ Points = Annotated[
 Comment = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="[CELL:]LINE=TEXT",
-        help="A comment on a line of the file, or of a notebook's cell; once for each.",
+        metavar="[FILE:][CELL:]LINE=TEXT",
+        help="A comment on a line of the file, of a file in an archive, or of a notebook's cell; once for each.",
         show_default=False,
     ),
 ]
@@ -244,8 +271,11 @@ def _comments(texts: list[str]) -> tuple[LineComment, ...]:
     for text in texts:
         place = _PLACE.fullmatch(text)
         if place is None:
-            raise UsageError(f"--comment {text!r} is not LINE=TEXT, or CELL:LINE=TEXT for a notebook")
-        found.append(LineComment(int(place[2]), place[3].strip(), None if place[1] is None else int(place[1])))
+            raise UsageError(
+                f"--comment {text!r} is not LINE=TEXT, CELL:LINE=TEXT for a notebook, or FILE:LINE=TEXT for an archive"
+            )
+        file, cell, line, said = place.groups()
+        found.append(LineComment(int(line), said.strip(), None if cell is None else int(cell), file))
     return tuple(found)
 
 

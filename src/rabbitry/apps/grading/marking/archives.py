@@ -253,6 +253,7 @@ class _Writer:
         self._entries = 0
         self._file: io.BufferedWriter | None = None
         self.room = room
+        self._most = room
         self.files = 0
 
     def make_folder(self, parts: tuple[str, ...]) -> None:
@@ -303,7 +304,7 @@ class _Writer:
     def _take(self, size: int) -> None:
         self.room -= size
         if self.room < 0:
-            raise SubmissionRefused("the submission is larger than its marking scheme allows (`disk`)")
+            raise SubmissionRefused(f"the submission takes more than the {self._most} bytes on disk that it may have")
 
 
 def _lift_only_folder(folder: Path) -> None:

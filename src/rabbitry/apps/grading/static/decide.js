@@ -1,9 +1,9 @@
 // The form in which a person decides on one assignment. Only a click on a button decides.
 import { Component, createRef, html } from "../../static/html.js";
+import { asSent, Submitted } from "./archive.js";
 import { ask, decide, fileURL, mark, me, refused } from "./api.js";
 import { Changes } from "./changes.js";
 import * as drafts from "./drafts.js";
-import { Solution } from "./solution.js";
 import { visible } from "./text.js";
 
 const TITLES = { correct: "Correct", validate: "Validate", "send-back": "Send back", confirm: "Confirm" };
@@ -48,6 +48,7 @@ export class Decide extends Component {
       changed: null,
       asks: false,
       isCompared: false,
+      path: null, // of the file that is shown, in an archive
       error: null,
       busy: false,
     };
@@ -100,6 +101,8 @@ export class Decide extends Component {
     this.setState(({ scores }) => ({ scores: { ...scores, [name]: { ...scores[name], ...change } } }), () => this.keep());
   }
 
+  onPath = (path) => this.setState({ path });
+
   comment = (comments) => this.setState({ comments }, () => this.keep());
 
   // The judgement by the rubric as the server takes it, or the text of what is wrong with it.
@@ -116,12 +119,7 @@ export class Decide extends Component {
 
   act = (action, isSure = false) => async () => {
     const { role, item } = this.props;
-    const verdict = { action, item: item.item, who: this.state.who.trim() };
-    const comments = Object.entries(this.state.comments).map(([at, text]) => {
-      const [line, cell] = at.split(":").map(Number).reverse(); // "line", or "cell:line" in a notebook
-      return { line, text: text.trim(), cell: cell ?? null };
-    });
-    verdict.comments = comments.filter(({ text }) => text !== "");
+    const verdict = { action, item: item.item, who: this.state.who.trim(), comments: asSent(this.state.comments) };
     if (action === "correct" && item.rubric.length > 0) {
       const scores = this.scores();
       if (typeof scores === "string") {
@@ -176,7 +174,7 @@ export class Decide extends Component {
     </fieldset>`;
   }
 
-  render({ role, item, close }, { asks, busy, changed, comments, error, isCompared, isOlder }) {
+  render({ role, item, close }, { asks, busy, changed, comments, error, isCompared, isOlder, path }) {
     const can = (action) => item.actions.includes(action);
     const reason = refused();
     return html`<form class="decide" ref=${this.form} onSubmit=${(event) => event.preventDefault()}>
@@ -185,8 +183,8 @@ export class Decide extends Component {
         ${item.previous && html` · <button type="button" aria-expanded=${isCompared} onClick=${this.compare}>Changes since the attempt
           before <kbd>d</kbd></button> · <a href=${`#/similar/${encodeURIComponent(item.previous)}/${encodeURIComponent(item.id)}`}
           target="_blank" rel="noopener">Similar parts of both</a>`}</p>
-      ${isCompared && html`<${Changes} id=${item.id} />`}
-      <${Solution} id=${item.id} of=${item} earlier=${item.comments} mine=${comments} change=${this.comment} />
+      ${isCompared && html`<${Changes} id=${item.id} path=${path} />`}
+      <${Submitted} id=${item.id} of=${item} earlier=${item.comments} mine=${comments} change=${this.comment} onPath=${this.onPath} />
       ${item.remarks.map((remark) => html`<p class="notice warn"><b>Sent back:</b> ${visible(remark)}</p>`)}
       ${item.mark !== null && html`<p><b>Mark:</b> ${mark(item.mark, item.out_of)}</p>`}
       ${item.feedback !== null && html`<pre class="feedback">${visible(item.feedback)}</pre>`}

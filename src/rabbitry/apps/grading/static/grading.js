@@ -3,6 +3,7 @@ import { Held } from "../../static/held.js";
 import { Component, html, render } from "../../static/html.js";
 import { Pager } from "../../static/pager.js";
 import { report } from "../../static/status.js";
+import { Submitted } from "./archive.js";
 import { ask, duration, fileURL, mark, me, meet, query, refused, regrades, submit, time } from "./api.js";
 import * as drafts from "./drafts.js";
 import { Inbox } from "./inbox.js";
@@ -10,9 +11,8 @@ import { Filter } from "./lists.js";
 import { Regrades } from "./regrades.js";
 import { AnswerRequest, AskAgain, Requests } from "./requests.js";
 import { Similar, SideBySide } from "./similar.js";
-import { Solution } from "./solution.js";
 import { Stats } from "./stats.js";
-import { plain, visible } from "./text.js";
+import { placeOf, plain, visible } from "./text.js";
 
 const STATUSES = ["submitted", "corrected", "validated", "confirmed"];
 const DECLINED = "declined"; // too large, or one too many
@@ -202,7 +202,7 @@ class Submission extends Component {
         ${found.has_file && (refused() ? html`<p class="nothing">To download the file: ${refused()}</p>`
           : html`<p><a class="download" href=${fileURL(found.id)} download>Download the file</a>
             ${text === null && html` <button type="button" onClick=${this.showText}>Show it${comments.length > 0 && `, with the comments (${comments.length})`}</button>`}</p>
-            ${text !== null && html`<${Solution} key=${comments.length} id=${found.id} of=${text} earlier=${comments} mine=${null} />`}`)}
+            ${text !== null && html`<${Submitted} key=${comments.length} id=${found.id} of=${text} earlier=${comments} mine=${null} />`}`)}
         <ol class="history">${found.history.map((hop) => html`<li>
           <b>${visible(hop.status)}</b> by ${visible(hop.role)} <i>${visible(hop.who)}</i> on ${visible(hop.place)}, ${time(hop.at)}
           ${hop.mark !== null && html`, mark ${mark(hop.mark, hop.out_of)}`}
@@ -210,7 +210,7 @@ class Submission extends Component {
           ${hop.doubt !== null && html`<p class="notice warn">Not signed by a role that may: ${visible(hop.doubt)}.</p>`}
           ${hop.remark !== null && html`<p class="notice warn">${visible(hop.remark)}</p>`}
           ${hop.feedback !== null && html`<pre class="feedback">${visible(hop.feedback)}</pre>`}
-          ${hop.comments.map(({ cell, line, text: said }) => html`<p class="said">${cell === null ? "" : `Cell ${cell}, `}Line ${line}: ${visible(said)}</p>`)}
+          ${hop.comments.map((one) => html`<p class="said">${visible(placeOf(one))}: ${visible(one.text)}</p>`)}
         </li>`)}</ol>
         ${waiting && ANSWERING.some((role) => me().inboxes.includes(role)) && html`<${AnswerRequest} key=${waiting.id} to=${waiting} who=${who} done=${reload} />`}
         ${!waiting && found.status === "confirmed" && me().submits && html`<${AskAgain} of=${found} done=${reload} />`}`}

@@ -1,4 +1,5 @@
 // A notebook as a page. Its texts are drawn as text, whatever they contain.
+import { query } from "../../static/ask.js";
 import { Component, html } from "../../static/html.js";
 import { visible } from "./text.js";
 
@@ -22,7 +23,7 @@ function markdown(marks) {
 const PAUSE = 2000; // milliseconds until a picture is asked for again: the server refuses some while it reads others
 const MOST = 5; // times that it is
 
-// Props: id (of the submission), number (of the picture).
+// Props: id (of the submission), path (of the notebook in an archive; null without one), number (of the picture).
 class Picture extends Component {
   state = { failed: 0, isWaiting: false };
 
@@ -35,15 +36,15 @@ class Picture extends Component {
     this.timer = setTimeout(() => this.setState({ isWaiting: false }), PAUSE);
   };
 
-  render({ id, number }, { failed, isWaiting }) {
+  render({ id, path, number }, { failed, isWaiting }) {
     if (failed > MOST) return html`<p class="nothing">A picture that can't be shown now: load the page again.</p>`;
     if (isWaiting) return html`<p class="nothing">A picture is being loaded.</p>`;
-    return html`<img alt="A picture that the cell shows" loading="lazy" onError=${this.again} src=${`api/pictures/${encodeURIComponent(id)}/${number}`} />`;
+    return html`<img alt="A picture that the cell shows" loading="lazy" onError=${this.again} src=${`api/pictures/${encodeURIComponent(id)}/${number}?${query({ path })}`} />`;
   }
 }
 
-function output(id, { kind, text, picture }) {
-  if (kind === "picture") return html`<${Picture} id=${id} number=${picture} />`;
+function output(id, path, { kind, text, picture }) {
+  if (kind === "picture") return html`<${Picture} id=${id} path=${path} number=${picture} />`;
   if (kind === "other") return html`<p class="nothing">An output that is not shown: ${visible(text)}</p>`;
   return html`<pre class=${`output ${kind}`}>${visible(text)}</pre>`;
 }
@@ -62,13 +63,13 @@ class Source extends Component {
 // Whether the lines of a cell can be shown: those of a cell that only says how many are left out can't.
 export const hasLines = (cell) => cell.kind !== "markdown" || cell.pieces.length > 0;
 
-// Props: id (of the submission), cells, lines(cell, number) (draws the lines of a cell, counted from 1), commented(number) (how
+// Props: id (of the submission), path (in an archive), cells, lines(cell, number) (draws the lines of a cell, counted from 1), commented(number) (how
 // many comments are on a cell).
-export function Notebook({ id, cells, lines, commented }) {
+export function Notebook({ id, path, cells, lines, commented }) {
   return html`<div class="notebook" tabindex="0" role="region" aria-label="The notebook">
     ${cells.map((cell, index) => html`<section key=${index} class=${cell.kind}>
       ${cell.kind === "markdown" ? markdown(cell.marks) : lines(cell, index + 1)}
       ${cell.kind === "markdown" && hasLines(cell) && html`<${Source} cell=${cell} number=${index + 1} lines=${lines} commented=${commented} />`}
-      ${cell.outputs.map((one) => output(id, one))}</section>`)}
+      ${cell.outputs.map((one) => output(id, path, one))}</section>`)}
   </div>`;
 }

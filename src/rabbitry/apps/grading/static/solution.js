@@ -1,7 +1,7 @@
 // A solution in numbered lines, with the comments on them. By keyboard or pointer, a person adds comments of their own.
 import { Component, createRef, html } from "../../static/html.js";
 import { hasLines, Notebook } from "./notebook.js";
-import { visible } from "./text.js";
+import { placeOf, visible } from "./text.js";
 
 const LONGEST = 2000; // characters of a comment
 const STEPS = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1, PageDown: 20, PageUp: -20, Home: -Infinity, End: Infinity };
@@ -124,9 +124,10 @@ class Cell extends Component {
   }
 }
 
-// Returns whether a comment is on a line that is drawn. count: returns how many lines pieces have.
-function isDrawn({ cell, line }, of, count) {
-  if (of.is_binary || (cell === null) !== (of.notebook === null)) return false;
+// Returns whether a comment is on a line that is drawn. count: returns how many lines pieces have. path: of the file that is
+// drawn, in an archive.
+function isDrawn({ file, cell, line }, of, path, count) {
+  if (file !== path || of.is_binary || (cell === null) !== (of.notebook === null)) return false;
   if (cell === null) return line <= count(of.pieces);
   const drawn = of.notebook[cell - 1];
   return drawn !== undefined && hasLines(drawn) && line <= count(drawn.pieces);
@@ -138,32 +139,37 @@ class Elsewhere extends Component {
     return next.of !== this.props.of || next.earlier !== this.props.earlier;
   }
 
-  render({ of, earlier }) {
+  render({ of, path, earlier }) {
     const counted = new Map();
     const count = (pieces) => counted.get(pieces) ?? counted.set(pieces, linesOf(pieces).length).get(pieces);
-    const others = earlier.filter((one) => !isDrawn(one, of, count));
-    if (others.length === 0) return null;
-    return html`<section class="elsewhere" aria-label="Comments on lines that are not shown">
-      <h4>Comments on lines that are not shown here</h4>
-      ${others.map(({ cell, line, text, role, who }) => html`<p class="said"><b>${visible(role)} ${visible(who)}</b>,${" "}
-        ${cell === null ? "" : `cell ${cell}, `}line ${line}: ${visible(text)}</p>`)}
-    </section>`;
+    return html`<${Said} comments=${earlier.filter((one) => !isDrawn(one, of, path, count))} />`;
   }
+}
+
+// Props: comments, on lines that are not drawn.
+export function Said({ comments }) {
+  if (comments.length === 0) return null;
+  return html`<section class="elsewhere" aria-label="Comments on lines that are not shown">
+    <h4>Comments on lines that are not shown here</h4>
+    ${comments.map((one) => html`<p class="said"><b>${visible(one.role)} ${visible(one.who)}</b>,${" "}
+      ${visible(placeOf(one))}: ${visible(one.text)}</p>`)}
+  </section>`;
 }
 
 // How many comments are on a cell.
 const onCell = (earlier, mine, number) => earlier.filter(({ cell }) => cell === number).length
   + Object.keys(mine ?? {}).filter((at) => at.startsWith(`${number}:`)).length;
 
-// A solution as a person can read it best. Props: id (of the submission), of (pieces, notebook, is_binary, is_cut), earlier
-// ([{cell, line, text, role, who}]), mine ({line: text}, in a notebook {"cell:line": text}; null to read only), change(comments).
-export function Solution({ id, of, earlier, mine, change }) {
-  const elsewhere = html`<${Elsewhere} of=${of} earlier=${earlier} />`;
+// A solution as a person can read it best. Props: id (of the submission), path (of the file in an archive; null without one), of
+// (pieces, notebook, is_binary, is_cut), earlier ([{file, cell, line, text, role, who}]), mine ({line: text}, in a notebook
+// {"cell:line": text}; null to read only), change(comments).
+export function Solution({ id, path = null, of, earlier, mine, change }) {
+  const elsewhere = html`<${Elsewhere} of=${of} path=${path} earlier=${earlier} />`;
   if (of.is_binary) return html`<p class="nothing">The file is not text and can't be shown here.</p>${elsewhere}`;
   return html`
     ${of.notebook === null
       ? html`<${Lines} pieces=${of.pieces} earlier=${earlier.filter(({ cell }) => cell === null)} mine=${mine} change=${change} />`
-      : html`<${Notebook} id=${id} cells=${of.notebook} commented=${(number) => onCell(earlier, mine, number)}
+      : html`<${Notebook} id=${id} path=${path} cells=${of.notebook} commented=${(number) => onCell(earlier, mine, number)}
           lines=${(cell, number) => html`<${Cell} cell=${number} of=${cell} earlier=${earlier}
           mine=${mine} change=${change} />`} />`}
     ${of.is_cut && of.notebook === null && html`<p class="nothing">Only the beginning is shown.</p>`}

@@ -13,5 +13,8 @@ export function visible(text) {
     index % 2 === 0 ? part : html`<span class="hidden-letter" title="a hidden character">${code(part)}</span>`)}</bdi>`;
 }
 
-// The same as plain text, for attributes.
+// The place of a comment on a line.
+export const placeOf = ({ file, cell, line }) => [...(file === null ? [] : [file]), ...(cell === null ? [] : [`cell ${cell}`]), `line ${line}`].join(", ");
+
+// The same as `visible` as plain text, for attributes.
 export const plain = (text) => String(text ?? "").split(HIDDEN).map((part, index) => (index % 2 === 0 ? part : `<${code(part)}>`)).join("");
