@@ -13,18 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rabbitry.apps.grading.deadlines import Attempt, Counts, Deadlines, Judged, Timing, duration, said
+from rabbitry.apps.grading.files import Files, default_place
 from rabbitry.apps.grading.message import HISTORY, Assignment, Decision, Progress, submission
 from rabbitry.apps.grading.modules import Course, load_course
 from rabbitry.apps.grading.receiving import new_id
 from rabbitry.apps.grading.records import Database, course, judging
 from rabbitry.apps.grading.roles import ROLES, decide
-from rabbitry.apps.grading.stages import Wiring
+from rabbitry.apps.grading.stages import RoleSpec, Wiring
 from rabbitry.apps.grading.students import Asking
 from rabbitry.cli import _root
 from rabbitry.exceptions import UsageError
-from tests.apps.grading._running import CC, Plain, role_set
+from tests.apps.grading._running import CC, WITHIN, Plain, role_set
 from tests.apps.grading.test_pipeline import FOUR, read_results
 from tests.apps.grading.test_web import Served, form
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(120)
 _DUE = datetime(2026, 11, 15, 12, tzinfo=UTC)
@@ -343,6 +345,21 @@ async def test_the_page_refuses_what_could_not_count(url: str, embedded_url: str
             answer = await http.post("/api/submissions", **form(student, module))
             assert answer.status_code == (200 if why is None else 400), answer.text
             assert why is None or why in answer.json()["error"]
+        late = form("11", "shut", b"late")
+        late["data"]["anyway"] = "true"
+        answer = await http.post("/api/submissions", **late)
+        assert answer.status_code == 200, answer.text
+        identity, wiring, files = answer.json()["id"], Wiring(load_course()), Files(default_place(url))
+        specs = [RoleSpec("demonstrator", wiring.course.module("shut")), RoleSpec("coordinator")]
+        with Database(url) as database:
+
+            def kept() -> bool:
+                return database.read_now(partial(course.submission_of, given=identity)).kept is not None
+
+            async with role_set(embedded_url, database, specs, files=files, wiring=wiring):
+                await eventually(kept, "the file to be kept", within=WITHIN)
+        shown = (await http.get(f"/api/submissions/{identity}")).json()
+        assert (shown["timing"], shown["counts"], shown["size"]) == ("after it closed", False, 4)
 
 
 def test_a_student_s_program_warns_but_does_not_refuse(

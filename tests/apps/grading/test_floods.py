@@ -7,7 +7,7 @@ import pytest
 
 from rabbitry.apps.grading import floods
 from rabbitry.apps.grading.files import Files
-from rabbitry.apps.grading.floods import HOUR, Floods
+from rabbitry.apps.grading.floods import HOUR, Floods, Refusal
 from rabbitry.apps.grading.message import Decision
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, course, judging
@@ -32,17 +32,33 @@ def test_a_student_has_so_many_submissions_within_an_hour() -> None:
     now[0] = 600.0
     assert taken.refusal("7", "m", "b") is None
     assert taken.refusal("7", "m", "a") is None, "one that comes again counts once"
-    why = taken.refusal("7", "m", "c")
-    assert why == (
+    why = (
         "student 7 has handed in 2 submissions for module 'm' within an hour, and more are not taken: "
         "try again in 50 min"
     )
+    assert taken.refusal("7", "m", "c") == Refusal(why, is_kept=True)
     assert taken.refusal("7", "other", "d") is None
     assert taken.refusal("8", "m", "e") is None
     now[0] = HOUR
     assert taken.refusal("7", "m", "c") is None
     assert taken.refusal("7", "m", "f") is not None
     assert all(Floods(None).refusal("7", "m", str(number)) is None for number in range(1000))
+
+
+def test_the_files_of_as_many_further_ones_are_kept() -> None:
+    now = [0.0]
+    taken = Floods(2, lambda: now[0])
+    kept = []
+    for identity in ("a", "b", "c", "d", "e", "c", "e"):
+        refusal = taken.refusal("7", "m", identity)
+        kept.append(None if refusal is None else refusal.is_kept)
+    assert kept == [None, None, True, True, False, True, False]
+    now[0] = HOUR
+    kept = []
+    for identity in ("f", "g", "h"):
+        refusal = taken.refusal("7", "m", identity)
+        kept.append(None if refusal is None else refusal.is_kept)
+    assert kept == [None, None, True]
 
 
 def test_the_memory_for_it_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +106,8 @@ async def test_a_flood_is_declined_and_others_are_marked(
         max(counting, key=lambda identity: (rows[identity].submitted_at, identity))
     ], "what was declined is no attempt"
     assert sorted(rows[identity].attempt for identity in counting) == [1, 2]
-    assert [rows[identity].kept for identity in (*declined, large)] == [None] * 4
+    assert sum(rows[identity].kept is not None for identity in declined) == 2, "as many further ones as are taken"
+    assert rows[large].kept is None
     found = database.read_now(partial(statistics_of, module=CC.name, course=wiring.course))
     assert (found["submissions"], found["declined"], found["waiting"]) == (7, 4, [])
 

@@ -66,7 +66,7 @@ ROUTES: Final = {
         "POST /exchanges/api/delete", "POST /exchanges/api/bind", "POST /exchanges/api/unbind",
         "POST /connections/api/close",
         "GET /grading/api/regrades", "POST /grading/api/regrades", "POST /grading/api/regrades/trial",
-        "GET /grading/api/regrades/{run}",
+        "GET /grading/api/regrades/{run}", "POST /grading/api/submissions/{identity}/acceptance",
     },
 }  # fmt: skip
 """Role → the routes that it is the least one for. A new route is added here, with care."""

@@ -19,7 +19,7 @@ from rabbitry.apps.grading.answering import QUEUE as ANSWERS_QUEUE
 from rabbitry.apps.grading.answering import Answer
 from rabbitry.apps.grading.answering import Reply as AnswerReply
 from rabbitry.apps.grading.answering import record as record_answer
-from rabbitry.apps.grading.floods import Floods
+from rabbitry.apps.grading.floods import Floods, Refusal
 from rabbitry.apps.grading.message import ANSWER, BY_ITSELF, DECLINED, SOLUTION, Assignment, Decision, Progress
 from rabbitry.apps.grading.modules import Course, Module
 from rabbitry.apps.grading.receiving import is_sealed, receive
@@ -252,23 +252,25 @@ class RoleSet:
         if finding.doubt is not None:
             _logger.warning("%s: %s is not signed by a role that may: %s", spec.name, assignment, finding.doubt)
         _logger.debug("%s: received %s", spec.name, assignment)
-        if _is_first(role, assignment) and (why := self._refusal(assignment)) is not None:
-            raise _Declined(assignment, why)
+        if _is_first(role, assignment) and (refusal := self._refusal(assignment)) is not None:
+            raise _Declined(assignment, refusal)
         return assignment
 
-    def _refusal(self, assignment: Assignment) -> str | None:
+    def _refusal(self, assignment: Assignment) -> Refusal | None:
         """Return why a new submission is not taken; None if it is."""
         data, most = assignment.file(), self.wiring.course.largest_submission
         if data is not None and len(data) > most:
-            return f"the file is too large: it has {counted(len(data), 'byte')}, and at most {most} are taken"
+            size = counted(len(data), "byte")
+            return Refusal(f"the file is too large: it has {size}, and at most {most} are taken", is_kept=False)
         return self.floods.refusal(assignment.student, assignment.module, assignment.id)
 
     def _declined(self, spec: RoleSpec, role: Role, error: _Declined) -> Products:
-        """Return the report of a submission that is not taken: it goes to nobody else, and its file is not kept."""
-        moved = error.assignment.moved(DECLINED, role.name, Decision(BY_ITSELF, remark=error.why))
+        """Return the report of a submission that is not taken: it goes to nobody else."""
+        why, is_kept = error.refusal
+        moved = error.assignment.moved(DECLINED, role.name, Decision(BY_ITSELF, remark=why))
         self.declined[spec.name] += 1
-        _logger.warning("%s: %s: %s", spec.name, moved, error.why)
-        return [self._sign(Progress.of(moved))]
+        _logger.warning("%s: %s: %s", spec.name, moved, why)
+        return [self._sign(Progress.of(moved, whole=is_kept))]
 
     def _finding(self, assignment: Assignment) -> Finding:
         """Return what the signature of the last hop is worth. Raises Reject if the course's policy refuses it."""
@@ -394,10 +396,10 @@ class RoleSet:
 class _Declined(RabbitryError):
     """A submission that is not taken, and why."""
 
-    def __init__(self, assignment: Assignment, why: str) -> None:
-        super().__init__(why)
+    def __init__(self, assignment: Assignment, refusal: Refusal) -> None:
+        super().__init__(refusal.why)
         self.assignment = assignment
-        self.why = why
+        self.refusal = refusal
 
 
 def _is_first(role: Role, assignment: Assignment) -> bool:

@@ -32,6 +32,7 @@ from rabbitry.apps.grading.rubric import Score, scored
 from rabbitry.apps.grading.showing import LONGEST, comments_in, shown_assignment
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.students import Submitter, checked, student_number
+from rabbitry.apps.grading.web_accepting import AcceptRoutes
 from rabbitry.apps.grading.web_files import FileRoutes
 from rabbitry.apps.grading.web_regrades import Audited, RegradeRoutes
 from rabbitry.apps.grading.web_requests import RequestRoutes
@@ -105,8 +106,10 @@ class Pages:
         UndoRoutes(self._records).add_to(self.router)
         self._similar = SimilarRoutes(self._known, self._records, files.kept)
         self._similar.add_to(self.router)
-        self._regrades = RegradeRoutes(self._known, self._records, self._database_url, audit or Site(broker=url).audit)
+        audited = audit or Site(broker=url).audit
+        self._regrades = RegradeRoutes(self._known, self._records, self._database_url, audited)
         self._regrades.add_to(self.router)
+        AcceptRoutes(self._wired, self._records, files.kept, audited).add_to(self.router)
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -249,18 +252,27 @@ class Pages:
 
     @needs(Role.OPERATOR, STUDENT, COORDINATOR)
     async def submit(
-        self, request: Request, module: Annotated[str, Form()], file: UploadFile, student: Annotated[str, Form()] = ""
+        self,
+        request: Request,
+        module: Annotated[str, Form()],
+        file: UploadFile,
+        student: Annotated[str, Form()] = "",
+        *,
+        anyway: Annotated[bool, Form()] = False,
     ) -> Response:
-        """Submit a file; answer with its id once the broker has confirmed it. A student need not name their number."""
+        """Submit a file; answer with its id once the broker has confirmed it. A student need not name their number.
+
+        anyway: also if it can't count by the deadlines. It is recorded and kept then, and counts after an extension.
+        """
         known, person = await self._known(), person_of(user_of(request))
         who, wanted = student_number(person.number(student.strip()), known), known.module(module)
-        await self._check_attempt(str(who), wanted)
+        await self._check_attempt(str(who), wanted, anyway=anyway)
         data = checked(await file.read(known.largest_submission + 1), "the file", known)
         identity = await self._hand_in(partial(_submit, who, wanted, data, file.filename or "solution", person.name))
         return json_response({"id": identity})
 
-    async def _check_attempt(self, student: str, module: Module) -> None:
-        """Raise UsageError if an attempt now could not count, or is one too many.
+    async def _check_attempt(self, student: str, module: Module, *, anyway: bool) -> None:
+        """Raise UsageError if an attempt now is one too many or, unless it is handed in anyway, could not count.
 
         Here this machine's clock is that of the first taker.
         """
@@ -275,13 +287,16 @@ class Pages:
                 seconds = HOUR - (now - datetime.fromisoformat(taken[-most])).total_seconds()
                 raise UsageError(too_many(student, module.name, most, seconds))
         rules = module.deadlines
-        if rules is None:
+        if rules is None or anyway:
             return
         nothing: list[Attempt] = []
         before = await self._read(partial(judging.attempts_of, student=student, module=module.name), nothing)
         refused = rules.refusal(student, before, now)
         if refused is not None:
-            raise UsageError(f"module {module.name!r} takes no submission of student {student} now: it is {refused}")
+            raise UsageError(
+                f"module {module.name!r} takes no submission of student {student} now: it is {refused}; handed in all "
+                "the same, it is kept, and does not count"
+            )
 
     @needs(Role.OPERATOR, *STAFF)
     async def decide(self, role: str, identity: str, request: Request) -> Response:

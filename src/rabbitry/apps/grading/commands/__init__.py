@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from rabbitry.apps.grading.commands import (
+    accept,
     files,
     inbox,
     invite,
@@ -24,6 +25,7 @@ app.add_typer(roles.app)
 app.add_typer(records.app)
 app.add_typer(files.app)
 app.add_typer(regrade.app)
+app.add_typer(accept.app)
 app.add_typer(similar.app)
 app.add_typer(stats.app)
 app.add_typer(invite.app)

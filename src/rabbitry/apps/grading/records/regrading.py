@@ -176,9 +176,16 @@ def reopen(
 
 
 def submit_again(
-    connection: Connection, identity: str, data: bytes, decision: Decision, course: Course, exchange: str
+    connection: Connection,
+    identity: str,
+    data: bytes,
+    decision: Decision,
+    course: Course,
+    exchange: str,
+    *,
+    was: str = CONFIRMED,
 ) -> Assignment | None:
-    """Reopen a confirmed submission, and put its message into the coordinator's outbox. Return it.
+    """Reopen a submission, and put its message into the coordinator's outbox. Return it.
 
     Args:
         connection: An open connection.
@@ -187,13 +194,14 @@ def submit_again(
         decision: Who reopens it, and the remark that says why.
         course: The course, for the key of the module's demonstrators.
         exchange: The roles' exchange.
+        was: The status that it must have: confirmed or declined.
 
     Returns:
-        The assignment; None if it is not confirmed (any more), or the message's other fields are not kept.
+        The assignment; None if it does not have the status (any more), or the message's other fields are not kept.
     """
     mine = submissions.c.id == identity
-    is_confirmed = submissions.c.confirmed_by.is_not(None)
-    locked = connection.execute(select(submissions.c.id).where(mine, is_confirmed).with_for_update()).first()
+    is_so = submissions.c.confirmed_by.is_not(None) if was == CONFIRMED else submissions.c.status == was
+    locked = connection.execute(select(submissions.c.id).where(mine, is_so).with_for_update()).first()
     found = submission(connection, identity) if locked is not None else None
     fields = connection.execute(select(handed_in.c.fields).where(handed_in.c.submission == identity)).scalar()
     if found is None or fields is None:

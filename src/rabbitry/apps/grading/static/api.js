@@ -21,9 +21,11 @@ export const takeBack = (role, id) => post(`unsent/${role}/${encodeURIComponent(
 
 export const askAgain = (id, asked) => post(`submissions/${encodeURIComponent(id)}/requests`, asked);
 
+export const accept = (id, given) => post(`submissions/${encodeURIComponent(id)}/acceptance`, given);
+
 export const answer = (number, given) => post(`requests/${number}`, given);
 
-// Whether the user may have a module marked again: a coordinator, or an admin of the dashboard.
+// Whether the user may have submissions marked again or accept declined ones: a coordinator, or an admin of the dashboard.
 export const regrades = () => person.role === "coordinator" || (person.role === null && lacking("admin") === null);
 
 export const regrade = (wanted) => post("regrades", wanted);

@@ -9,7 +9,7 @@ import * as drafts from "./drafts.js";
 import { Inbox } from "./inbox.js";
 import { Filter } from "./lists.js";
 import { Regrades } from "./regrades.js";
-import { AnswerRequest, AskAgain, Requests } from "./requests.js";
+import { Accept, AnswerRequest, AskAgain, Requests } from "./requests.js";
 import { Similar, SideBySide } from "./similar.js";
 import { Stats } from "./stats.js";
 import { placeOf, plain, visible } from "./text.js";
@@ -213,6 +213,7 @@ class Submission extends Component {
           ${hop.comments.map((one) => html`<p class="said">${visible(placeOf(one))}: ${visible(one.text)}</p>`)}
         </li>`)}</ol>
         ${waiting && ANSWERING.some((role) => me().inboxes.includes(role)) && html`<${AnswerRequest} key=${waiting.id} to=${waiting} who=${who} done=${reload} />`}
+        ${found.status === DECLINED && regrades() && html`<${Accept} of=${found} done=${reload} />`}
         ${!waiting && found.status === "confirmed" && me().submits && html`<${AskAgain} of=${found} done=${reload} />`}`}
     </section>`;
   }
@@ -265,6 +266,8 @@ class Submit extends Component {
             ${modules.map((name) => html`<option value=${name}>${plain(name)}</option>`)}</select></label>
           ${deadlines[module] && html`<p class="wide deadlines" role="timer">${untilThen(deadlines[module])}</p>`}
           <label class="wide"><span>File</span><input name="file" type="file" required /></label>
+          ${deadlines[module] && html`<label class="check wide"><input name="anyway" type="checkbox" value="true" /> Hand it in even if it can't
+            count: it is kept then</label>`}
           <button type="submit" class="primary" disabled=${busy || reason !== null}>Submit</button>
         </div>
       </form>

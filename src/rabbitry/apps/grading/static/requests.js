@@ -1,7 +1,7 @@
 // Requests for another look: the list of those that wait, the form of who asks, and the form of who answers.
 import { Component, html } from "../../static/html.js";
 import { Pager } from "../../static/pager.js";
-import { answer, ask, askAgain, mark, me, query, refused, time } from "./api.js";
+import { accept, answer, ask, askAgain, mark, me, query, refused, time } from "./api.js";
 import * as drafts from "./drafts.js";
 import { Filter } from "./lists.js";
 import { visible } from "./text.js";
@@ -93,6 +93,29 @@ export class AskAgain extends Sending {
         ${lacks && html`<p class="notice warn">${lacks}</p>`}
         ${error && html`<p class="notice bad" role="alert">${visible(error)}</p>`}
       </form></details>`;
+  }
+}
+
+// Props: of (a declined submission), done().
+export class Accept extends Sending {
+  key = `accept.${this.props.of.id}`;
+
+  constructor(props) {
+    super(props);
+    this.state = { ...this.state, remark: drafts.load(`accept.${props.of.id}`)?.remark ?? "" };
+  }
+
+  render({ of }, { remark, busy, error }) {
+    if (of.sha256 === null) return html`<p class="nothing">Its file is not kept, so it can't be accepted.</p>`;
+    return html`<form class="accept" onSubmit=${(event) => {
+      event.preventDefault();
+      this.send(() => accept(of.id, { remark: remark.trim() }));
+    }}>
+      <div class="fields"><label class="wide"><span>The reason to accept it</span>
+        <textarea name="remark" rows="2" maxlength="10000" required value=${remark} onInput=${this.type("remark")}></textarea></label>
+        <button type="submit" class="primary" disabled=${busy}>Accept it</button></div>
+      ${error && html`<p class="notice bad" role="alert">${visible(error)}</p>`}
+    </form>`;
   }
 }
 

@@ -1,0 +1,55 @@
+"""Accepting a submission that was declined: it goes through the roles as one that was sent back."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from rabbitry.apps.grading.message import DECLINED, LONGEST_TEXT, Decision
+from rabbitry.exceptions import UsageError
+
+if TYPE_CHECKING:
+    from rabbitry.apps.grading.files import Files
+    from rabbitry.apps.grading.modules import Course
+    from rabbitry.apps.grading.records import Database
+    from rabbitry.apps.grading.records.course import Submission
+
+ACCEPTED: Final = "accepted"
+"""The remark, if no other is given."""
+
+
+def accept(
+    records: Database, files: Files, identity: str, decision: Decision, course: Course, exchange: str
+) -> Submission:
+    """Submit a declined submission once more, with the time at which it was handed in. Blocks.
+
+    A running coordinator publishes it. The limits that declined it are not applied again.
+
+    Args:
+        records: The open records.
+        files: The kept files.
+        identity: The submission's id or a prefix.
+        decision: Who accepts it, and the remark that says why.
+        course: The course.
+        exchange: The roles' exchange.
+
+    Raises:
+        NoSuchID: No id, or more than one, begins so.
+        UsageError: It is not declined, or its file is not kept.
+        RecordsError: The records or the files can't be read.
+    """
+    from rabbitry.apps.grading.records.course import submission_of
+    from rabbitry.apps.grading.records.regrading import submit_again
+
+    if not (decision.remark or "").strip() or len(decision.remark or "") > LONGEST_TEXT:
+        raise UsageError(f"the remark must have 1 to {LONGEST_TEXT} characters: the student finds it in the history")
+    found = records.read_now(partial(submission_of, given=identity))
+    if found.status != DECLINED:
+        raise UsageError(f"submission {found.id} is {found.status}: only a declined one can be accepted")
+    if found.kept is None:
+        raise UsageError(f"the file of {found.id} is not kept, so it can't be accepted: have it handed in again")
+    data = files.fetch(found.kept)
+    work = partial(submit_again, identity=found.id, data=data, decision=decision, course=course, exchange=exchange)
+    if records.write_now(partial(work, was=DECLINED)) is None:
+        raise UsageError(f"submission {found.id} can't be accepted: somebody has, or its message is not kept whole")
+    return found

@@ -1,0 +1,122 @@
+"""Declined submissions are kept within bounds, and a coordinator accepts them: by command and on the page."""
+
+import asyncio
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from rabbitry.apps.grading.accepting import accept
+from rabbitry.apps.grading.files import Files, default_place
+from rabbitry.apps.grading.message import Assignment, Decision, submission
+from rabbitry.apps.grading.modules import Course
+from rabbitry.apps.grading.records import Database, course, judging, outbox
+from rabbitry.apps.grading.stages import Wiring
+from rabbitry.cli import _root
+from rabbitry.exceptions import UsageError
+from tests.apps.grading._running import ALL, CC, ON_BOTH_DATABASES, history, recorded, role_set, submit
+from tests.apps.grading.test_web import Served
+
+pytestmark = pytest.mark.timeout(180)
+_EXCHANGE = "assignment_exchange"
+
+
+def _declined(database: Database, files: Files | None, identity: str, status: str = "declined") -> None:
+    """Record a declined submission of student 7, and keep its file if there is a place for files."""
+    made = Assignment({**submission(7, CC.name, b"x", "x.py", identity), "Extra": [1]})
+    made = made.moved(status, "demonstrator", Decision("automatic", remark="one too many"))
+    kept = None if files is None else files.keep(b"x")
+    database.write_now(partial(course.record, assignment=made, kept=kept))
+
+
+async def test_an_accepted_submission_is_marked_and_counts_by_the_time_it_was_handed_in(
+    no_leaks: None, broker_url: str, database: Database, tmp_path: Path
+) -> None:
+    files, marked = Files(str(tmp_path / "kept")), []
+
+    def mark(solution: bytes, name: str) -> Decision:
+        marked.append((solution, name))
+        return Decision("automatic", 1.0, 1.0)
+
+    wiring = Wiring(Course(per_hour=1))
+
+    async def accepted_by_cleo(identity: str) -> course.Submission:
+        decision = Decision("cleo", remark="so be it")
+        return await asyncio.to_thread(accept, database, files, identity, decision, wiring.course, _EXCHANGE)
+
+    async with role_set(broker_url, database, ALL, wiring=wiring, files=files, markers={CC.name: mark}):
+        await submit(broker_url, data=b"first")
+        await recorded(database, "confirmed", 1)
+        mine = await submit(broker_url, data=b"second")
+        later = await submit(broker_url, data=b"third")
+        rows = {row.id: row for row in await recorded(database, "declined", 2)}
+        with pytest.raises(UsageError, match="is not kept, so it can't be accepted"):
+            await accepted_by_cleo(later)
+        found = await accepted_by_cleo(mine[:20])
+        assert found.id == mine
+        with pytest.raises(UsageError, match="only a declined one can be accepted"):
+            await accepted_by_cleo(mine)
+        await recorded(database, "confirmed", 2)
+    assert marked == [(b"first", "x.py"), (b"second", "x.py")]
+    assert await history(database, mine) == [
+        ("student", "submitted"), ("demonstrator", "declined"), ("coordinator", "submitted"),
+        ("demonstrator", "corrected"), ("assistant", "validated"), ("coordinator", "confirmed"),
+    ]  # fmt: skip
+    told = await database.read(partial(judging.described, given=mine, course=wiring.course))
+    assert (told["attempt"], told["mark"], told["counts"]) == (2, 1.0, True)
+    assert told["submitted_at"] == rows[mine].submitted_at
+    declined, accepted = told["history"][1:3]
+    assert ("more are not taken" in declined["remark"], accepted["remark"], accepted["who"]) == (True, "so be it", "cleo")
+
+
+@ON_BOTH_DATABASES
+async def test_the_command_and_the_page_accept_what_is_declined_and_kept(
+    found_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*arguments: str) -> tuple[int, str]:
+        code = int(_root.run(("grading", "accept", *arguments)))
+        captured = capsys.readouterr()
+        return code, captured.out if code == 0 else captured.err
+
+    with Database(found_url) as database:
+        files = Files(default_place(found_url))
+        for identity, place, status in (
+            ("a1", files, "declined"), ("a2", files, "declined"), ("b1", None, "declined"), ("c1", files, "corrected"),
+        ):  # fmt: skip
+            _declined(database, place, identity, status)
+        for wrong, code, why in (
+            ("zz", 1, "no submission"), ("a", 1, "several"), ("b1", 2, "is not kept"), ("c1", 2, "is corrected"),
+        ):  # fmt: skip
+            found = run(wrong)
+            assert (found[0], why in found[1]) == (code, True), found
+        assert run("a1", "--remark", " ")[0] == 2
+        assert run("a1") == (0, "a1  student 7  accepted\n")
+        served = Served("amqp://127.0.0.1:1/", found_url)
+        async with served.pages.open(), served.http as http:
+            for identity, remark, status in (
+                ("a2", " ", 400), ("zz", "x", 404), ("b1", "x", 400), ("a1", "x", 400), ("a2", "the network", 200),
+            ):  # fmt: skip
+                answer = await http.post(f"/api/submissions/{identity}/acceptance", json={"remark": remark})
+                assert answer.status_code == status, (identity, answer.text)
+            assert answer.json() == {"id": "a2", "status": "submitted"}
+            hops = (await http.get("/api/submissions/a2")).json()["history"]
+        assert [(hop["role"], hop["status"], hop["remark"]) for hop in hops][1:] == [
+            ("demonstrator", "declined", "one too many"), ("coordinator", "submitted", "the network")
+        ]  # fmt: skip
+        found_row = database.read_now(partial(course.submission_of, given="a1"))
+        assert (found_row.status, found_row.attempt, found_row.latest) == ("submitted", 1, False)
+
+
+def test_a_message_is_accepted_once_and_with_its_other_fields(database: Database, tmp_path: Path) -> None:
+    files = Files(str(tmp_path / "kept"))
+    _declined(database, files, "a1")
+    accept(database, files, "a1", Decision("cleo", remark="so be it"), Course(), _EXCHANGE)
+    _declined(database, files, "a1")  # the report comes again
+    assert database.read_now(partial(course.submission_of, given="a1")).status == "submitted"
+    (letter,) = database.write_now(partial(outbox.claim, roles=["coordinator"]))
+    sent = json.loads(letter.body)
+    assert (letter.key, sent["Extra"], sent["Remarks"], sent["status"]) == (CC.key, [1], ["so be it"], "submitted")
+    assert [(hop["role"], hop["status"]) for hop in sent["History"]] == [
+        ("student", "submitted"), ("demonstrator", "declined"), ("coordinator", "submitted")
+    ]  # fmt: skip
