@@ -18,6 +18,7 @@ from rabbitry.cli import _root
 from rabbitry.exceptions import RabbitryError, UsageError
 from tests.apps.grading._running import ON_BOTH_DATABASES
 from tests.apps.grading.similar.programs import DISGUISED, ORIGINAL, OWN, STARTER
+from tests.apps.grading.test_contents import zipped
 from tests.apps.grading.test_lexing import HOSTILE
 from tests.apps.grading.test_regrading import _confirmed
 from tests.apps.grading.test_web import Served
@@ -27,10 +28,14 @@ pytestmark = pytest.mark.timeout(180)
 
 
 def _filled(database: Database, url: str) -> list[str]:
-    """Record a superseded copy of a program and what counts: of three students, two are similar."""
+    """Record a superseded copy of a program and what counts: of three students, two are similar, one in an archive."""
     files = Files(default_place(url))
-    texts = [(7, ORIGINAL), (8, ORIGINAL), (8, DISGUISED), (9, OWN), (10, "\0")]
-    return [_confirmed(database, files, student, text.encode()) for student, text in texts]
+    packed, unsafe = zipped(("work/main.py", DISGUISED.encode())), zipped(("../a.py", b"x"))
+    handed_in = [(7, ORIGINAL.encode()), (8, ORIGINAL.encode()), (8, packed), (9, OWN.encode()), (10, b"\0"), (11, unsafe)]
+    return [
+        _confirmed(database, files, student, data, name="x.zip" if data.startswith(b"PK") else "x.py")
+        for student, data in handed_in
+    ]
 
 
 def test_the_submissions_that_count_are_compared(database: Database, database_url: str) -> None:
@@ -39,7 +44,8 @@ def test_the_submissions_that_count_are_compared(database: Database, database_ur
     found = similar(database, files, Search("cloud_computing"), Course())
     assert [(pair["one"]["student"], pair["other"]["student"]) for pair in found.pairs] in ([("7", "8")], [("8", "7")])
     assert {found.pairs[0]["one"]["id"], found.pairs[0]["other"]["id"]} == {ids[0], ids[2]}
-    assert (found.compared, found.left_out) == (3, {ids[4]: "there is no text to compare"})
+    unsafe = "the archive contains a name with `..`, which is not allowed: '../a.py'"
+    assert (found.compared, found.left_out) == (3, {ids[4]: "there is no text to compare", ids[5]: unsafe})
     stopped = partial(similar, is_wanted=lambda: False)
     with pytest.raises(RabbitryError, match="was stopped"):
         stopped(database, files, Search("cloud_computing"), Course())
@@ -103,5 +109,6 @@ async def test_the_command_and_the_page_find_them(
         await eventually_awaited(found, "the comparison has failed")
         told = (await served.http.get("/api/similar", params=wanted)).json()["error"]
         assert told.startswith("comparing failed: TypeError")
-        answer = await served.http.get(f"/api/similar/{ids[0]}/{ids[4]}")
-        assert (answer.status_code, "no text to compare" in answer.json()["error"]) == (400, True)
+        for other, why in ((ids[4], "no text to compare"), (ids[5], "a name with `..`")):
+            answer = await served.http.get(f"/api/similar/{ids[0]}/{other}")
+            assert (answer.status_code, why in answer.json()["error"]) == (400, True)

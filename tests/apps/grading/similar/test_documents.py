@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from rabbitry.apps.grading.exceptions import FilesError
+from rabbitry.apps.grading.exceptions import FilesError, SubmissionRefused
 from rabbitry.apps.grading.similar.documents import MOST, document_of, joined
 
 
@@ -16,6 +16,10 @@ def test_a_file_is_its_text_and_what_is_no_text_is_nothing() -> None:
     assert found is not None
     assert (found.text, found.files) == ("x = 1\n", (("a.py", 0, 6),))
     assert document_of(b"\0\1\2", "a.bin") is None
+    for encoding in ("utf-8", "utf-16"):
+        encoded = document_of("ä = 1\r\n".encode(encoding), "a.py")
+        assert encoded is not None
+        assert (encoded.text, encoded.is_cut) == ("ä = 1\n", False)
     assert document_of(b"  \n", "a.py") is None
 
 
@@ -29,7 +33,8 @@ def test_an_archive_is_its_source_files_each_with_its_name() -> None:
     assert found is not None
     assert found.text == "===== src/a.py =====\na = 1\n\n===== src/b.py =====\nb = 2\n"
     assert [found.text[file.begin : file.end] for file in found.files] == ["a = 1\n", "b = 2\n"]
-    assert document_of(b"PK\3\4 no archive", "all.zip") is None
+    with pytest.raises(SubmissionRefused, match="can't be read"):
+        document_of(b"PK\3\4 no archive", "all.zip")
 
 
 def test_an_archive_that_the_machine_can_not_unpack_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

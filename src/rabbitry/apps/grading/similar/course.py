@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rabbitry._words import reason
-from rabbitry.apps.grading.exceptions import FilesError, LexingFailed
+from rabbitry.apps.grading.exceptions import FilesError, LexingFailed, SubmissionRefused
 from rabbitry.apps.grading.files import Files
 from rabbitry.apps.grading.lexing import Lexing
 from rabbitry.apps.grading.modules import Course
@@ -66,7 +66,7 @@ def starter_runs(paths: Iterable[Path]) -> frozenset[int]:
     for path in paths:
         try:
             found = document_of_folder(path) if path.is_dir() else document_of(path.read_bytes(), path.name)
-        except OSError as error:
+        except (OSError, SubmissionRefused) as error:
             raise UsageError(f"starter code {path}: {reason(error, is_named=False)}") from error
         if found is None:
             raise UsageError(f"starter code {path}: there is no source text")
@@ -172,7 +172,10 @@ def compared(records: Database, files: Files, one: str, other: str, course: Cour
 
 
 def _document(files: Files, row: Submission) -> Document:
-    found = None if row.kept is None else document_of(files.fetch(row.kept), row.name)
+    try:
+        found = None if row.kept is None else document_of(files.fetch(row.kept), row.name)
+    except SubmissionRefused as error:
+        raise UsageError(f"submission {row.id} has no text to compare: {error}") from error
     if found is None:
         raise UsageError(f"submission {row.id} has no text to compare, or its file is not kept")
     return found
@@ -200,7 +203,7 @@ def _fingerprints(
     try:
         found = document_of(files.fetch(row.kept), row.name)
         return "there is no text to compare" if found is None else lexing.run(read, found, starter)
-    except FilesError as error:
+    except (FilesError, SubmissionRefused) as error:
         return str(error)
     except LexingFailed as error:
         return f"it could not be compared: {error}"

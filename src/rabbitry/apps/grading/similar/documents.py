@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -71,19 +72,18 @@ def document_of(data: bytes, name: str) -> Document | None:
         name: Its name.
 
     Raises:
+        SubmissionRefused: The archive is not safe or damaged. The text names the reason.
         FilesError: This machine can't unpack the archive, because a disk is full, for instance.
     """
     if not is_archive(name, data):
         return joined([(name or "solution", data)])
     try:
         with tempfile.TemporaryDirectory(prefix="rabbitry-similar-") as folder:
-            try:
-                unpack(data, name, Path(folder), room=_ROOM)
-            except (SubmissionRefused, SandboxFailed):
-                return None
+            unpack(data, name, Path(folder), room=_ROOM)
             return document_of_folder(Path(folder))
-    except OSError as error:
-        raise FilesError(f"the archive {name!r} can't be unpacked: {reason(error, is_named=False)}") from error
+    except (SandboxFailed, OSError) as error:
+        why = reason(error, is_named=False)
+        raise FilesError(f"the archive {name!r} can't be unpacked: {why}") from error
 
 
 def document_of_folder(folder: Path) -> Document | None:
@@ -144,6 +144,6 @@ def _text(name: str, data: bytes) -> tuple[str, bool] | None:
         sources = (cell.source for cell in cells if cell.cell_type == "code")
         return "\n\n".join(source if isinstance(source, str) else "".join(source) for source in sources), False
     part = data[:MOST]
-    if b"\0" in part:
-        return None
-    return part.decode(errors="replace").replace("\r\n", "\n"), len(data) > MOST
+    is_utf16 = part.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as some editors on Windows save
+    text = part.decode("utf-16" if is_utf16 else "utf-8", errors="replace")
+    return None if "\0" in text else (text.replace("\r\n", "\n"), len(data) > MOST)
