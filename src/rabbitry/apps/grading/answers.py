@@ -148,7 +148,10 @@ class Overview(TypedDict):
 
 
 class Brief(TypedDict):
-    """A submission that waits in an inbox. item: the number of its entry."""
+    """A submission that waits in an inbox. item: the number of its entry.
+
+    marks_given: by people who mark it beside each other. is_marked: whether the page's user is one of them.
+    """
 
     id: str
     item: int
@@ -161,6 +164,8 @@ class Brief(TypedDict):
     out_of: float | None
     feedback: str | None
     sent_back: int
+    marks_given: int
+    is_marked: bool
 
 
 class Inbox(TypedDict):

@@ -4,6 +4,7 @@
 short = "cc"
 scheme = "schemes/cloud_computing.toml"     # relative to this file; without it, only the status changes
 starter = ["starter/queue.py"]              # files and folders that students began with, for `similar`
+blind = { people = 2, rule = "mean", within = 1 }   # people who mark each submission without seeing each other's marks
 due = 2026-11-15T23:59:00+01:00             # and further deadlines, see deadlines.py
 
 largest_submission = 1000000                # bytes; must come before the tables
@@ -26,6 +27,7 @@ import platformdirs
 
 from rabbitry._decode import decode_toml
 from rabbitry._words import reason
+from rabbitry.apps.grading.blind import Blind, blind_of
 from rabbitry.apps.grading.deadlines import KEYS as DEADLINE_KEYS
 from rabbitry.apps.grading.deadlines import Deadlines, deadlines_of
 from rabbitry.apps.grading.message import LONGEST_NAME
@@ -54,7 +56,7 @@ _KEYS: Final = (
     "status_logins",
     "submissions_per_hour",
 )
-_MODULE_KEYS: Final = ("short", "scheme", "rubric", "starter")
+_MODULE_KEYS: Final = ("short", "scheme", "rubric", "starter", "blind")
 VARIABLE: Final = "RABBITRY_GRADING"
 """The environment variable that names the configuration file."""
 
@@ -64,7 +66,8 @@ class Module:
     """A module. short: the suffix of its queue and routing key. scheme: its marking scheme's file.
 
     deadlines: None if it has none: then each student's latest attempt counts. rubric: the criteria by which people
-    judge; empty if they give a mark as they like. starter: code that students began with.
+    judge; empty if they give a mark as they like. starter: code that students began with. blind: how several people mark
+    each submission; None if one does.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Module:
     deadlines: Deadlines | None = None
     rubric: tuple[Criterion, ...] = ()
     starter: tuple[Path, ...] = ()
+    blind: Blind | None = None
 
     @property
     def key(self) -> str:
@@ -121,6 +125,11 @@ class Course:
         """Return the criteria by which a role's people judge a module; none if they give no mark, or a free one."""
         found = self.modules.get(module)
         return found.rubric if found is not None and role == "demonstrator" else ()
+
+    def blind(self, module: str, role: str) -> Blind | None:
+        """Return how several people of a role mark each submission of a module; None if one decides."""
+        found = self.modules.get(module)
+        return found.blind if found is not None and role == "demonstrator" else None
 
 
 def load_course(path: Path | None = None) -> Course:
@@ -239,4 +248,5 @@ def _module(name: str, table: object, file: Path) -> Module:
     if not isinstance(starter, list) or not all(isinstance(one, str) and one for one in starter):
         raise UsageError(f"{where}: starter is {starter!r}, which is no list of files and folders")
     begun = tuple(file.parent / one for one in starter)
-    return Module(name, short, path, deadlines_of(table, where), rubric_of(table.get("rubric", []), where), begun)
+    rubric, blind = rubric_of(table.get("rubric", []), where), blind_of(table.get("blind"), where)
+    return Module(name, short, path, deadlines_of(table, where), rubric, begun, blind)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from rabbitry.apps.grading.deadlines import Attempt
     from rabbitry.apps.grading.records import Database
     from rabbitry.apps.grading.records.inbox import Item
+    from rabbitry.apps.grading.records.judgements import Given
 
 SHOWN: Final = 100
 """Submissions and waiting items on one page of a list."""
@@ -215,7 +216,7 @@ class Pages:
         self, request: Request, role: str, find: str = "", module: str = "", page: PageNumber = 0
     ) -> Response:
         """List a page of the submissions that wait for a role's people, oldest first."""
-        from rabbitry.apps.grading.records import course, inbox
+        from rabbitry.apps.grading.records import course, inbox, judgements
 
         name, person = role_named(role).name, person_of(user_of(request))
         person.check_inbox(name)
@@ -223,20 +224,27 @@ class Pages:
 
         def read(connection: Any) -> dict[str, Any]:
             items = inbox.waiting(connection, name, wanted)
-            return {"items": [_brief(item) for item in items], "total": inbox.count(connection, name, wanted)}
+            given = judgements.given(connection, [item.id for item in items], person.name)
+            briefs = [_brief(item, given.get(item.id)) for item in items]
+            return {"items": briefs, "total": inbox.count(connection, name, wanted)}
 
         return json_response(await self._read(read, {"items": [], "total": 0}) | {"each": SHOWN})
 
     @needs(Role.OPERATOR, *STAFF)
     async def item(self, request: Request, role: str, identity: str) -> Response:
         """Return a waiting submission, with the solution if it is text."""
+        from rabbitry.apps.grading.records import judgements
         from rabbitry.apps.grading.records.course import attempt_before
 
-        found = await self._item(person_of(user_of(request)), role, identity)
+        person = person_of(user_of(request))
+        found = await self._item(person, role, identity)
         assignment = found.assignment
+        given: dict[int, judgements.Given] = await self._read(
+            partial(judgements.given, items=[found.id], who=person.name), {}
+        )
         text = await asyncio.to_thread(assignment.readable_text)
         return json_response(
-            _brief(found)
+            _brief(found, given.get(found.id))
             | await self._reading.run(partial(shown_assignment, assignment))
             | {
                 "solution": (text or "")[:LONGEST],
@@ -407,7 +415,7 @@ def _nothing_waits(identity: str) -> NoSuchID:
     return NoSuchID(f"no submission with the id {identity!r} waits for a decision")
 
 
-def _brief(item: Item) -> dict[str, Any]:
+def _brief(item: Item, given: Given | None) -> dict[str, Any]:
     assignment = item.assignment
     return {
         "id": assignment.id,
@@ -421,6 +429,8 @@ def _brief(item: Item) -> dict[str, Any]:
         "out_of": number(assignment.get("OutOf")),
         "feedback": _shown(assignment.get("Feedback")),
         "sent_back": len(assignment.remarks),
+        "marks_given": 0 if given is None else given.number,
+        "is_marked": given is not None and given.is_mine,
     }
 
 

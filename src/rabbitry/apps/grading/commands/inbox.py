@@ -262,6 +262,8 @@ def decide(
             f"{done.id}  {done.status}"
             + (f"  {mark_of(decision.mark, decision.out_of)}" if action == "correct" else "")
         )
+    if action == "correct" and done.status != "corrected":
+        say("the mark is recorded; further demonstrators have to mark this submission")
 
 
 def _comments(texts: list[str]) -> tuple[LineComment, ...]:

@@ -16,7 +16,7 @@ from rabbitry.apps.grading.message import Assignment, Decision, Progress, now
 from rabbitry.apps.grading.message import identity as known_as
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import course as course_records
-from rabbitry.apps.grading.records import outbox
+from rabbitry.apps.grading.records import judgements, outbox
 from rabbitry.apps.grading.records.beginning import begins
 from rabbitry.apps.grading.records.course import Filter
 from rabbitry.apps.grading.records.judging import with_judgement
@@ -170,17 +170,25 @@ def begins_with(given: str) -> ColumnElement[bool]:
 def settle(connection: Connection, found: Item, action: str, decision: Decision, course: Course) -> Assignment:
     """Record a decision and put the resulting message into the outbox, where it is held as long as the course says.
 
-    A coordinator's confirmation is recorded when the message leaves the outbox.
+    A coordinator's confirmation is recorded when the message leaves the outbox. In a module that several demonstrators
+    mark, their judgements are recorded until all are in; until then the assignment is returned as it is.
 
     Raises:
         UsageError: The role can't make this decision, or another person decided before.
     """
-    role = role_named(found.role)
+    role, who = role_named(found.role), decision.who
     next_ = decide(found.assignment, role, action, decision)
+    blind = course.blind(found.assignment.module, found.role)
+    if blind is not None:
+        joint = judgements.judge(connection, found.id, decision, blind)
+        if joint is None:
+            return found.assignment
+        decision = joint
+        next_ = decide(found.assignment, role, action, decision)
     values = {
         "item": found.id,
         "action": action,
-        "who": text(decision.who, 200),
+        "who": text(who, 200),
         "at": now(),
         "mark": decision.mark,
         "out_of": decision.out_of,

@@ -101,6 +101,19 @@ decisions: Final = Table(
     Column("text", Text),
 )
 
+judgements: Final = Table(
+    "judgements",
+    metadata,
+    # Of demonstrators who mark the same submission without seeing each other's, until all of them make the decision.
+    Column("item", Integer, ForeignKey("inbox.id"), primary_key=True, autoincrement=False),
+    Column("who", String(200), primary_key=True),
+    Column("at", String(40), nullable=False),
+    Column("mark", Float, nullable=False),
+    Column("out_of", Float),
+    Column("feedback", Text),
+    Column("comments", Text, nullable=False),
+)
+
 outbox: Final = Table(
     "outbox",
     metadata,

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, delete, func, select
 
 from rabbitry._ids import pick
 from rabbitry.apps.grading.message import identity as known_as
+from rabbitry.apps.grading.records import judgements
 from rabbitry.apps.grading.records import outbox as letters
 from rabbitry.apps.grading.records.inbox import LOOKED_AT, Item, begins_with, everybody, item_of
 from rabbitry.apps.grading.records.schema import clock, decisions, inbox, outbox, text
@@ -102,4 +103,5 @@ def take_back(
         raise UsageError(f"the decision on {whole} was taken back already, perhaps in another window")
     if not letters.take_back(connection, row.id):
         raise UsageError(f"the decision on {whole} has been sent already, and can't be taken back")
+    judgements.take_back(connection, row.id, row.who)
     return item_of(row)

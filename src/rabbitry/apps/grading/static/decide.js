@@ -143,7 +143,8 @@ export class Decide extends Component {
     try {
       const { status } = await decide(role, item.id, verdict);
       drafts.sent(role, item.id);
-      this.props.done(`Student ${item.student}: ${action === "send-back" ? "sent back" : status}.`);
+      const waits = action === "correct" && status !== "corrected"; // several demonstrators mark it
+      this.props.done(`Student ${item.student}: ${action === "send-back" ? "sent back" : waits ? "marked, waits for others" : status}.`);
     } catch (error) {
       this.setState({ error: `${error.message}. Your input is kept.`, busy: false });
     }
@@ -188,6 +189,7 @@ export class Decide extends Component {
       ${item.remarks.map((remark) => html`<p class="notice warn"><b>Sent back:</b> ${visible(remark)}</p>`)}
       ${item.mark !== null && html`<p><b>Mark:</b> ${mark(item.mark, item.out_of)}</p>`}
       ${item.feedback !== null && html`<pre class="feedback">${visible(item.feedback)}</pre>`}
+      ${item.is_marked && html`<p class="notice warn">You have marked it, and others have not yet. A mark that you give now replaces yours.</p>`}
       ${isOlder && html`<p class="notice warn">You typed the text below before this assignment was sent again.</p>`}
       ${changed && html`<p class="notice warn changed" role="status">${visible(changed)}</p>`}
       ${can("correct") && item.rubric.map((criterion) => this.criterion(criterion))}

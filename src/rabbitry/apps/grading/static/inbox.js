@@ -100,7 +100,8 @@ export class Inbox extends Component {
           <td data-label="Student">${visible(item.student)}</td><td data-label="Module">${item.module ? visible(item.module) : "–"}</td>
           <td data-label="File" class="long">${item.name ? visible(item.name) : "–"}</td>
           <td data-label="Mark">${mark(item.mark, item.out_of)}</td>
-          <td data-label="Arrived"><span>${time(item.arrived_at)}${item.sent_back > 0 && html` <span class="tag">sent back ${item.sent_back}×</span>`}</span></td>
+          <td data-label="Arrived"><span>${time(item.arrived_at)}${item.marks_given > 0 && html` <span class="tag">marked
+            ${item.is_marked ? "by you" : `${item.marks_given}×`}, waits for others</span>`}${item.sent_back > 0 && html` <span class="tag">sent back ${item.sent_back}×</span>`}</span></td>
           <td>${isGone ? "no longer here" : html`<button type="button" disabled=${refused() !== null} title=${refused()}
             onClick=${() => this.open(item.id)}>Open</button>`}</td>
         </tr>`} />
