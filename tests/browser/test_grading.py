@@ -257,8 +257,9 @@ async def test_the_files_of_an_archive_are_read_compared_and_commented_on(
     (tmp_path / "grading.toml").write_text('undo = 0\n[modules.cloud_computing]\nshort = "cc"\n')
     files = Files(default_place(database_url))
     hostile = f"{EVIL.replace('/', '')}.py"
+    pictured = notebook(code("y", shows(image_png=_PICTURE)))
     old, new = (
-        zipped(("src/a.py", b"x = 1\n"), (hostile, source.encode()), ("b.ipynb", notebook(code("y", shows(image_png=_PICTURE)))))
+        zipped(("src/a.py", b"x = 1\n"), (hostile, source.encode()), ("b.ipynb", pictured))
         for source in ("one\ntwo\n", f"one\n{EVIL}\n")
     )
     earlier, made = (
@@ -266,7 +267,8 @@ async def test_the_files_of_an_archive_are_read_compared_and_commented_on(
     )
     before = {
         "role": "assistant", "who": "ben", "status": "submitted", "remark": "again", "comments": [
-            {"file": "src/a.py", "line": 1, "text": f"inside {EVIL}"}, {"file": "gone.py", "line": 2, "text": "elsewhere"},
+            {"file": "src/a.py", "line": 1, "text": f"inside {EVIL}"},
+            {"file": "gone.py", "line": 2, "text": "elsewhere"},
         ],
     }  # fmt: skip
     made = Assignment({**made, "History": [{"role": "student"}, before], "Remarks": ["again"]})
@@ -304,7 +306,8 @@ async def test_the_files_of_an_archive_are_read_compared_and_commented_on(
             letters = database.write_now(partial(outbox.claim, roles=["demonstrator"]))
             (sent,) = [json.loads(one.body) for one in letters if one.type == "Assignment"]
             assert sent["History"][-1]["comments"] == [
-                {"line": 1, "text": "Why?", "file": "src/a.py"}, {"line": 1, "text": "A cell", "cell": 1, "file": "b.ipynb"}
+                {"line": 1, "text": "Why?", "file": "src/a.py"},
+                {"line": 1, "text": "A cell", "cell": 1, "file": "b.ipynb"},
             ]  # fmt: skip
             database.write_now(partial(course.record, assignment=Assignment(sent)))
             await watched.page.goto(f"{web}#/submission/a1")

@@ -67,7 +67,8 @@ async def test_an_accepted_submission_is_marked_and_counts_by_the_time_it_was_ha
     assert (told["attempt"], told["mark"], told["counts"]) == (2, 1.0, True)
     assert told["submitted_at"] == rows[mine].submitted_at
     declined, accepted = told["history"][1:3]
-    assert ("more are not taken" in declined["remark"], accepted["remark"], accepted["who"]) == (True, "so be it", "cleo")
+    assert "more are not taken" in declined["remark"]
+    assert (accepted["remark"], accepted["who"]) == ("so be it", "cleo")
 
 
 @ON_BOTH_DATABASES
@@ -94,11 +95,11 @@ async def test_the_command_and_the_page_accept_what_is_declined_and_kept(
         assert run("a1") == (0, "a1  student 7  accepted\n")
         served = Served("amqp://127.0.0.1:1/", found_url)
         async with served.pages.open(), served.http as http:
-            for identity, remark, status in (
+            for identity, remark, code in (
                 ("a2", " ", 400), ("zz", "x", 404), ("b1", "x", 400), ("a1", "x", 400), ("a2", "the network", 200),
             ):  # fmt: skip
                 answer = await http.post(f"/api/submissions/{identity}/acceptance", json={"remark": remark})
-                assert answer.status_code == status, (identity, answer.text)
+                assert answer.status_code == code, (identity, answer.text)
             assert answer.json() == {"id": "a2", "status": "submitted"}
             hops = (await http.get("/api/submissions/a2")).json()["history"]
         assert [(hop["role"], hop["status"], hop["remark"]) for hop in hops][1:] == [

@@ -1,4 +1,4 @@
-"""Several demonstrators mark the same submission without seeing each other's marks, and a rule makes one mark of theirs."""
+"""Several demonstrators mark a submission without seeing each other's marks, and a rule makes one mark of theirs."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -102,7 +102,8 @@ def test_the_last_of_several_marks_sends_the_message(database: Database) -> None
     assert database.read_now(outbox.count) == 0
     seen = database.read_now(partial(judgements.given, items=[item.id, 99], who="ben"))
     assert seen == {item.id: judgements.Given(1, is_mine=False)}
-    for decision, why in ((_given("ben", None, None), "no mark"), (_given("ben", 3.0, 5.0), "the maximum 10: give the same")):
+    wrong = (_given("ben", None, None), "no mark"), (_given("ben", 3.0, 5.0), "the maximum 10: give the same")
+    for decision, why in wrong:
         with pytest.raises(UsageError, match=why):
             _settle(database, item, course, decision)
     assert _settle(database, item, course, _given("ann", 6.0)).status == "submitted", "one person's mark counts once"
@@ -113,7 +114,7 @@ def test_the_last_of_several_marks_sends_the_message(database: Database) -> None
         "corrected", 7.0, 10.0, "The mark is the median of 6, 8, 7.\n\nfine"
     )  # fmt: skip
     assert (done.history[-1]["who"], done.history[-1]["comments"]) == ("ann, ben, cleo", [{"line": 1, "text": "why?"}])
-    with pytest.raises(UsageError, match="another person decided first.*cleo decided as the demonstrator"):
+    with pytest.raises(UsageError, match=r"another person decided first.*cleo decided as the demonstrator"):
         _settle(database, item, course, _given("dan", 1.0))
 
 
@@ -142,11 +143,12 @@ def test_of_two_who_mark_at_once_one_completes_the_decision(database: Database) 
 async def test_marks_are_given_beside_each_other_on_the_page_and_by_command(
     found_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "course.toml").write_text(f'{_TOML}blind = {{ people = 2, rule = "lowest" }}\n')
+    (tmp_path / "course.toml").write_text(f'undo = 0\n{_TOML}blind = {{ people = 2, rule = "lowest" }}\n')
     monkeypatch.setenv("RABBITRY_GRADING", str(tmp_path / "course.toml"))
     with Database(found_url) as database:
         item = _put(database)
-        assert _root.run(("grading", "inbox", "decide", "a1", "--mark", "8", "--out-of", "10", "--feedback", "hidden")) == 0
+        typed = ("--mark", "8", "--out-of", "10", "--feedback", "hidden")
+        assert _root.run(("grading", "inbox", "decide", "a1", *typed)) == 0
         assert "further demonstrators have to mark this submission" in capsys.readouterr().err
         served = Served("amqp://127.0.0.1:1/", found_url)
         async with served.pages.open(), served.http as http:

@@ -69,7 +69,11 @@ def test_a_comment_in_an_archive_names_its_file() -> None:
             check_comments([LineComment(1, "x", file=file)], None, is_archive=True)
     with pytest.raises(UsageError, match="characters in all"):
         check_comments([LineComment(1, "x", file="p" * 1_000)] * 100, None, is_archive=True)
-    places = [{"line": 3}, {"line": 3, "cell": 2, "file": None}, {"line": 3, "cell": 2, "file": "a.ipynb"}]
+    places: list[dict[str, Any]] = [
+        {"line": 3},
+        {"line": 3, "cell": 2, "file": None},
+        {"line": 3, "cell": 2, "file": "a.ipynb"},
+    ]
     assert [place_of(one) for one in places] == ["line 3", "cell 2, line 3", "a.ipynb, cell 2, line 3"]
 
 

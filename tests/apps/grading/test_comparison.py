@@ -29,7 +29,7 @@ def test_archives_are_compared_by_the_paths_of_their_files() -> None:
     assert _sides(compared(before, after, "gone.py")) == [("changed", 1, "x", None, "")]
     assert _sides(compared(before, after, "same.py")) == []
     assert compared(before, after, "z.bin")["is_binary"]
-    with pytest.raises(NoSuchID, match="has no file 'b.py'"):
+    with pytest.raises(NoSuchID, match=r"has no file 'b\.py'"):
         compared(before, after, "b.py")
 
 

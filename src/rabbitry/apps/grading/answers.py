@@ -255,8 +255,8 @@ class ChangedFile(TypedDict):
 class Changes(TypedDict):
     """The lines that changed since the attempt before, which has this id and file name.
 
-    Of an archive they are those of the file `path`; files: those that differ; unlisted: how many more do. is_binary: the
-    file is not text.
+    Of an archive they are those of the file `path`; files: those that differ; unlisted: how many more do. is_binary:
+    the file is not text.
     """
 
     id: str

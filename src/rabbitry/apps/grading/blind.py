@@ -41,8 +41,7 @@ class Blind:
         if len(marks) > self.people:
             mark, how = median(marks), "median"
         else:
-            mark = {"mean": fmean, "highest": max, "lowest": min}[self.rule](marks)
-            how = self.rule
+            mark, how = {"mean": fmean(marks), "highest": max(marks), "lowest": min(marks)}[self.rule], self.rule
         told = f"The mark is the {how} of {', '.join(points(one) for one in marks)}."
         feedback = "\n\n".join([told, *(one.feedback for one in judgements if one.feedback)])
         who = ", ".join(one.who for one in judgements)[:LONGEST_NAME]

@@ -33,8 +33,8 @@ _KEYS: Final = ("line", "text", "cell", "file")
 class LineComment:
     """A comment on a line. line: counted from 1; lines end with a line feed, and are those of the file as text.
 
-    cell: of a notebook, counted from 1, in which the line is; None for a line of the file. file: the path of the file in
-    a submitted archive, as it is unpacked; None if the submission is no archive.
+    cell: of a notebook, counted from 1, in which the line is; None for a line of the file. file: the path of the file
+    in a submitted archive, as it is unpacked; None if the submission is no archive.
     """
 
     line: int
@@ -65,7 +65,7 @@ def check_comments(comments: Sequence[LineComment], solution: str | None, *, is_
     last = MOST_LINES if solution is None else number_of_lines(solution)
     for one in comments:
         _check_file(one, is_archive=is_archive)
-        # The cells of a notebook and the lines in an archive are not counted: reading these takes a process with limits.
+        # The cells of a notebook and the lines in an archive are not counted: that takes a process with limits.
         most = last if one.cell is None else MOST_LINES
         if not 1 <= one.line <= most or not (one.cell is None or 1 <= one.cell <= MOST_LINES):
             place = place_of(asdict(one))

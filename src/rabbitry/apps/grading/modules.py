@@ -66,8 +66,8 @@ class Module:
     """A module. short: the suffix of its queue and routing key. scheme: its marking scheme's file.
 
     deadlines: None if it has none: then each student's latest attempt counts. rubric: the criteria by which people
-    judge; empty if they give a mark as they like. starter: code that students began with. blind: how several people mark
-    each submission; None if one does.
+    judge; empty if they give a mark as they like. starter: code that students began with. blind: how several people
+    mark each submission; None if one does.
     """
 
     name: str

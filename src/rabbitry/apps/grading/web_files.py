@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
@@ -97,7 +97,7 @@ class FileRoutes:
 
     @needs(Role.OPERATOR, *EVERYBODY)
     async def text(self, request: Request, identity: str, path: PathInside = "") -> Response:
-        """Return the text of a submitted file with its syntax colours; of an archive its files, or the one at a path."""
+        """Return a submitted file's text with its syntax colours; of an archive its files, or the one at a path."""
         person = person_of(user_of(request))
         _, name, data = await self._handed_in(person, identity)
         return json_response(await self._reading.run(partial(shown, data, name, path), student=person.student))
@@ -118,13 +118,13 @@ class FileRoutes:
         from rabbitry.apps.grading.records.course import attempt_before
 
         person = person_of(user_of(request))
-        whole, *after = await self._handed_in(person, identity)
+        whole, name, after = await self._handed_in(person, identity)
         records = await self._records()
         previous = None if records is None else await records.read(partial(attempt_before, identity=whole))
         if previous is None:
             raise UsageError(f"no attempt before {whole} is kept")
-        _, *before = await self._handed_in(person, previous)
-        work = partial(compared, Attempt(*before), Attempt(*after), path)
+        _, name_before, before = await self._handed_in(person, previous)
+        work = partial(compared, Attempt(name_before, before), Attempt(name, after), path)
         return json_response({"id": previous} | await self._reading.run(work, student=person.student))
 
     @needs(Role.VIEWER, *STAFF)

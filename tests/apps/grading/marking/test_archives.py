@@ -404,7 +404,7 @@ def test_a_bomb_of_zeros_is_stopped_at_the_room(tmp_path: Path, kind: str) -> No
     zeros = bytes(64 * 1024 * 1024)
     data = _zip(("x", zeros)) if kind == "a.zip" else _tar(("x", zeros), mode="w:" + kind.rsplit(".", 1)[1])
     assert len(data) < 100_000
-    with pytest.raises(SubmissionRefused, match="takes more than the [0-9]+ bytes on disk"):
+    with pytest.raises(SubmissionRefused, match=r"takes more than the [0-9]+ bytes on disk"):
         unpack(data, kind, tmp_path, room=_ROOM)
     assert _size_on_disk(tmp_path) <= _ROOM + 65536
 
@@ -445,7 +445,7 @@ def test_many_entries_are_refused(tmp_path: Path, pack: Callable[..., bytes]) ->
 
 
 def test_files_count_as_the_blocks_they_take(tmp_path: Path) -> None:
-    with pytest.raises(SubmissionRefused, match="takes more than the [0-9]+ bytes on disk"):
+    with pytest.raises(SubmissionRefused, match=r"takes more than the [0-9]+ bytes on disk"):
         unpack(_zip(*((f"{n}", b"") for n in range(1100))), "a.zip", tmp_path, room=_ROOM)
 
 

@@ -31,7 +31,8 @@ def _filled(database: Database, url: str) -> list[str]:
     """Record a superseded copy of a program and what counts: of three students, two are similar, one in an archive."""
     files = Files(default_place(url))
     packed, unsafe = zipped(("work/main.py", DISGUISED.encode())), zipped(("../a.py", b"x"))
-    handed_in = [(7, ORIGINAL.encode()), (8, ORIGINAL.encode()), (8, packed), (9, OWN.encode()), (10, b"\0"), (11, unsafe)]
+    original = ORIGINAL.encode()
+    handed_in = [(7, original), (8, original), (8, packed), (9, OWN.encode()), (10, b"\0"), (11, unsafe)]
     return [
         _confirmed(database, files, student, data, name="x.zip" if data.startswith(b"PK") else "x.py")
         for student, data in handed_in

@@ -12,7 +12,7 @@ import msgspec
 
 from rabbitry._decode import decode_json
 from rabbitry._words import reason
-from rabbitry.apps.grading.exceptions import FilesError, SandboxFailed, SubmissionRefused
+from rabbitry.apps.grading.exceptions import FilesError, SandboxFailed
 from rabbitry.apps.grading.marking import is_archive
 from rabbitry.apps.grading.marking.archives import unpack
 from rabbitry.apps.grading.notebooks import SUFFIX
