@@ -15,8 +15,8 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import Properties
-from rabbitry.flow._join_store import Store
 from rabbitry.flow._parts import Part, part_of
+from rabbitry.flow._stores.join_sql import Store
 from rabbitry.flow.middleware import Next
 from rabbitry.flow.once import store_given
 from rabbitry.flow.wiring import dead_letters
@@ -272,7 +272,7 @@ async def test_workers_join_over_redis(broker_url: str, redis_url: str) -> None:
 
 
 async def test_a_join_without_sqlalchemy_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "rabbitry.flow._join_store", raising=False)
+    monkeypatch.delitem(sys.modules, "rabbitry.flow._stores.join_sql", raising=False)
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
     images = Images()
     with pytest.raises(rabbitry.DependencyFailed, match=r"'sqlalchemy', .* comes with the extra 'records'"):

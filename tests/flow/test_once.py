@@ -15,9 +15,9 @@ import rabbitry
 from rabbitry.amqp.client import Properties
 from rabbitry.exceptions import PublishReturned
 from rabbitry.flow import _gates, once
-from rabbitry.flow._once_sql import SqlStore
-from rabbitry.flow._once_store import Claim
 from rabbitry.flow._outlet import Outlet
+from rabbitry.flow._stores.once_claim import Claim
+from rabbitry.flow._stores.once_sql import SqlStore
 from rabbitry.flow.context import Context
 from rabbitry.flow.message import Publication, Role
 from rabbitry.flow.wiring.dead_letters import replay

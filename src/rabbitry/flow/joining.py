@@ -11,9 +11,9 @@ from typing import Final
 
 from rabbitry._installing import missing
 from rabbitry.flow._gates import Taken, gated, store_url
-from rabbitry.flow._join_answers import JoinStore
 from rabbitry.flow._parts import Join, Late, part_of
-from rabbitry.flow._redis import is_redis
+from rabbitry.flow._stores.join_answers import JoinStore
+from rabbitry.flow._stores.redis import is_redis
 from rabbitry.flow.codec import Codec
 from rabbitry.flow.exceptions import AppError, Reject, Retry
 from rabbitry.flow.message import INTERRUPTED, PART, REPLAYED, UNCOUNTED, Message, count_in, text_header
@@ -47,10 +47,10 @@ def make_join(
 def _open(what: str, url: str, join: Join) -> JoinStore:
     try:
         if is_redis(url):
-            from rabbitry.flow._join_redis import RedisStore
+            from rabbitry.flow._stores.join_redis import RedisStore
 
             return RedisStore(url, join.queue, join.within, join.time_limit)
-        from rabbitry.flow._join_store import Store
+        from rabbitry.flow._stores.join_sql import Store
 
         return Store(url, join.queue, join.within, join.time_limit)
     except ModuleNotFoundError as error:

@@ -21,15 +21,15 @@ from rabbitry.amqp.client import Receipt
 from rabbitry.exceptions import Closed, PublishTimeout, UsageError
 from rabbitry.flow._gates import Taken, gated, store_url
 from rabbitry.flow._gates import store_given as store_given  # for tests
-from rabbitry.flow._once_store import kept
-from rabbitry.flow._redis import is_redis
+from rabbitry.flow._stores.once_claim import kept
+from rabbitry.flow._stores.redis import is_redis
 from rabbitry.flow.exceptions import AppError, Retry, StoreError
 from rabbitry.flow.message import INTERRUPTED, REPLAYED, UNCOUNTED, Message, count_in, text_header
 from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.stage import Stage
 
 if TYPE_CHECKING:
-    from rabbitry.flow._once_store import Claim, OnceStore
+    from rabbitry.flow._stores.once_claim import Claim, OnceStore
     from rabbitry.flow.codec import Codec
     from rabbitry.flow.spec import AppSpec
 
@@ -81,10 +81,10 @@ def _open(what: str, url: str, scope: str, window: float) -> OnceStore:
     """Open the store at a URL, for keys that are unique in a scope and known for a window of seconds."""
     try:
         if is_redis(url):
-            from rabbitry.flow._once_redis import RedisStore
+            from rabbitry.flow._stores.once_redis import RedisStore
 
             return RedisStore(url, scope, window)
-        from rabbitry.flow._once_sql import SqlStore
+        from rabbitry.flow._stores.once_sql import SqlStore
 
         return SqlStore(url, scope, window)
     except ModuleNotFoundError as error:

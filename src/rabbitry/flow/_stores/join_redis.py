@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
-from rabbitry.flow._join_answers import (
+from rabbitry.flow._parts import Late, Part
+from rabbitry.flow._stores.join_answers import (
     KEPT,
     MOST_BYTES,
     being_joined,
@@ -18,8 +19,7 @@ from rabbitry.flow._join_answers import (
     split_otherwise,
     too_large,
 )
-from rabbitry.flow._parts import Late, Part
-from rabbitry.flow._redis import Scripts, milliseconds
+from rabbitry.flow._stores.redis import Scripts, milliseconds
 from rabbitry.flow.exceptions import Retry, StoreError
 
 _T = TypeVar("_T")
@@ -76,7 +76,7 @@ for _, number in ipairs(redis.call('HKEYS', KEYS[2])) do redis.call('HSET', KEYS
 
 
 class RedisStore:
-    """The jobs of one join: see `JoinStore`, and `_join_store.Store` for the arguments."""
+    """The jobs of one join: see `JoinStore`, and `join_sql.Store` for the arguments."""
 
     def __init__(self, url: str, queue: str, within: float, time_limit: float) -> None:
         self._prefix = f"rabbitry:join:{quote(queue, safe='', errors='surrogatepass')}:"

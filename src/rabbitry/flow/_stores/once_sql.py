@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from rabbitry.flow._once_store import Claim, kept
-from rabbitry.flow._stores import Tables
+from rabbitry.flow._stores.once_claim import Claim, kept
+from rabbitry.flow._stores.sql import Tables
 
 _PURGED_EACH: Final = 100
 _PURGED: Final = 1000

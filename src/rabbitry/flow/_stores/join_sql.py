@@ -1,4 +1,4 @@
-"""The store of joins in SQLite or PostgreSQL (`_stores`); imported when a worker of a join starts.
+"""The store of joins in SQLite or PostgreSQL (`sql`); imported when a worker of a join starts.
 
 What is decided about a job is decided in one transaction that holds the job's row.
 """
@@ -12,7 +12,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rabbitry.flow._join_answers import (
+from rabbitry.flow._parts import Late, Part
+from rabbitry.flow._stores.join_answers import (
     KEPT,
     MOST_BYTES,
     being_joined,
@@ -21,8 +22,7 @@ from rabbitry.flow._join_answers import (
     split_otherwise,
     too_large,
 )
-from rabbitry.flow._parts import Late, Part
-from rabbitry.flow._stores import Tables
+from rabbitry.flow._stores.sql import Tables
 from rabbitry.flow.exceptions import Retry, StoreError
 
 _OPEN, _CLAIMED, _EXPIRED, _FINISHED = "open", "claimed", "expired", "finished"

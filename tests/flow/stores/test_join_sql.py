@@ -10,11 +10,12 @@ import pytest
 import sqlalchemy as sa
 
 from rabbitry.exceptions import UsageError
-from rabbitry.flow import _join_redis, _join_store, joining
-from rabbitry.flow._join_answers import KEPT, JoinStore
-from rabbitry.flow._join_redis import RedisStore
-from rabbitry.flow._join_store import Store
+from rabbitry.flow import joining
 from rabbitry.flow._parts import NOTICE, Join, Part
+from rabbitry.flow._stores import join_redis, join_sql
+from rabbitry.flow._stores.join_answers import KEPT, JoinStore
+from rabbitry.flow._stores.join_redis import RedisStore
+from rabbitry.flow._stores.join_sql import Store
 from rabbitry.flow.exceptions import Reject, Retry
 from tests.support import redis
 from tests.support.ports import free_port
@@ -167,7 +168,7 @@ def test_a_job_split_in_another_number_of_parts_is_refused(store: JoinStore) -> 
 
 
 def test_the_bodies_of_a_job_are_bounded(store: JoinStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (_join_store, _join_redis):
+    for module in (join_sql, join_redis):
         monkeypatch.setattr(module, "MOST_BYTES", 10)
     store.arrive(Part("a", 0, 2), "m1", "1", b"0" * 6)
     with pytest.raises(Reject, match="the parts of job 'a' have more than 10 bytes"):
@@ -176,7 +177,7 @@ def test_the_bodies_of_a_job_are_bounded(store: JoinStore, monkeypatch: pytest.M
 
 
 def test_jobs_are_forgotten_when_they_were_kept_long_enough(tables: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_join_store, "KEPT", -61.0)
+    monkeypatch.setattr(join_sql, "KEPT", -61.0)
     tables.arrive(Part("old", 0, 2), "m1", "1", b"0")
     monkeypatch.undo()
     tables.arrive(Part("new", 0, 1), "m2", "1", b"0")

@@ -8,10 +8,10 @@ import pytest
 import sqlalchemy as sa
 
 from rabbitry.exceptions import UsageError
-from rabbitry.flow import _once_sql
-from rabbitry.flow._once_redis import RedisStore
-from rabbitry.flow._once_sql import SqlStore
-from rabbitry.flow._once_store import Claim, OnceStore, kept
+from rabbitry.flow._stores import once_sql
+from rabbitry.flow._stores.once_claim import Claim, OnceStore, kept
+from rabbitry.flow._stores.once_redis import RedisStore
+from rabbitry.flow._stores.once_sql import SqlStore
 from rabbitry.flow.exceptions import StoreError
 from rabbitry.flow.once import _open
 from tests.support.ports import free_port
@@ -70,7 +70,7 @@ def test_what_was_done_is_forgotten_after_the_window(url: str) -> None:
 
 
 def test_what_is_over_is_deleted_from_a_database(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_once_sql, "_PURGED_EACH", 1)
+    monkeypatch.setattr(once_sql, "_PURGED_EACH", 1)
     store = SqlStore(database_url, "shop.charge", -1)
     for key in ("a", "b"):
         store.done(key, "m1")
@@ -131,7 +131,7 @@ def test_a_key_that_is_released_between_the_statements_of_a_claim_is_claimed(pos
 def test_rows_that_another_program_deletes_are_left_to_it(
     postgresql_server: PostgreSQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_once_sql, "_PURGED_EACH", 1)
+    monkeypatch.setattr(once_sql, "_PURGED_EACH", 1)
     url = postgresql_server.create_database()
     store, other = (SqlStore(url, "shop.charge", -1) for _ in range(2))
     store.done("a", "m1")

@@ -9,8 +9,8 @@ import time
 from typing import Final
 from urllib.parse import quote
 
-from rabbitry.flow._once_store import Claim, kept
-from rabbitry.flow._redis import Scripts, milliseconds
+from rabbitry.flow._stores.once_claim import Claim, kept
+from rabbitry.flow._stores.redis import Scripts, milliseconds
 
 # ARGV: owner, run, now, the end of the lease, milliseconds to keep the key, whether the owner stays. A key that is done
 # has no lease.
