@@ -156,14 +156,7 @@ def create_app(
     sources.telemetry.listeners.append(dead.types.take)
     topics = {**sources.topics, **dead.topics}
     feed = Feed(topics)
-    # No pages of API documentation: they load scripts from elsewhere, which the policy forbids.
-    app = FastAPI(
-        title="Rabbitry", version=__version__, docs_url=None, redoc_url=None, openapi_url=None,
-        dependencies=[Depends(roles.check)],
-    )  # fmt: skip
-    add_refusals(app)
-    app.add_middleware(Gate, login=login)
-    app.add_middleware(Guard, names=[settings.host], has_login=lambda: login.has_login)
+    app = _without_routes(settings, roles, login)
     live = _add_pages(app, mounted, roles, login)
     app.include_router(queues.router, prefix="/queues/api")
     app.include_router(flows.router, prefix="/flows/api")
@@ -184,6 +177,19 @@ def create_app(
     # This replaces the lifespan of `include_router`, which ends the dashboard if that of one app fails.
     parts: list[_Part] = [queues, declaring, dead, metrics, ways, login]
     app.router.lifespan_context = partial(_running, live, sources, parts, history)
+    return app
+
+
+def _without_routes(settings: Settings, roles: Roles, login: Login) -> FastAPI:
+    """Return an application that checks each request and has no routes."""
+    # No pages of API documentation: they load scripts from elsewhere, which the policy forbids.
+    app = FastAPI(
+        title="Rabbitry", version=__version__, docs_url=None, redoc_url=None, openapi_url=None,
+        dependencies=[Depends(roles.check)],
+    )  # fmt: skip
+    add_refusals(app)
+    app.add_middleware(Gate, login=login)
+    app.add_middleware(Guard, names=[settings.host], has_login=lambda: login.has_login)
     return app
 
 
