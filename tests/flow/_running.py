@@ -8,7 +8,7 @@ import rabbitry
 from rabbitry.amqp.client import Channel, Properties
 from rabbitry.flow.wiring import dead_letters
 from rabbitry.flow.wiring.dead_letters import DeadLetter
-from tests.support.waiting import WITHIN, eventually, eventually_awaited
+from tests.support.waiting import WITHIN, Looks, eventually, eventually_awaited
 
 
 async def dead_of(url: str, app: rabbitry.App) -> list[DeadLetter]:
@@ -19,15 +19,16 @@ async def dead_of(url: str, app: rabbitry.App) -> list[DeadLetter]:
 
 async def counts(url: str, queues: Sequence[str]) -> dict[str, int]:
     """Return how many messages are ready in each queue; -1 where it does not exist."""
-    found = {}
     async with rabbitry.connect(url) as connection, await connection.channel() as channel:
-        for queue in queues:
-            try:
-                found[queue] = (await channel.declare_queue(queue, passive=True)).message_count
-            except rabbitry.ChannelClosed:
-                found[queue] = -1
-                await channel.open()
-    return found
+        return {queue: await _ready(channel, queue) for queue in queues}
+
+
+async def _ready(channel: Channel, queue: str) -> int:
+    try:
+        return (await channel.declare_queue(queue, passive=True)).message_count
+    except rabbitry.ChannelClosed:
+        await channel.open()
+        return -1
 
 
 async def bodies(url: str, queue: str) -> list[bytes]:
@@ -97,10 +98,11 @@ async def put(url: str, queue: str, body: bytes, properties: Properties | None =
 
 async def eventually_holds(url: str, queue: str, number: int, *, within: float = 80.0, at_least: bool = False) -> None:
     """Wait until so many messages are ready in a queue."""
-    deadline = asyncio.get_running_loop().time() + within
-    while (found := (await counts(url, [queue]))[queue]) != number and not (at_least and found > number):
-        assert asyncio.get_running_loop().time() < deadline, f"{found} messages in {queue}, not {number}"
-        await asyncio.sleep(0.02)
+    looks = Looks(within)
+    async with rabbitry.connect(url) as connection, await connection.channel() as channel:
+        while (found := await _ready(channel, queue)) != number and not (at_least and found > number):
+            await asyncio.sleep(looks.pause(f"{number} messages in {queue}: {found}"))
+            looks.begin()
 
 
 async def eventually_dead(url: str, app: rabbitry.App, number: int) -> None:
@@ -113,7 +115,7 @@ async def eventually_consumed(url: str, queue: str, number: int, *, within: floa
 
     With no consumer left, that is all that there are: the broker gives back what a consumer had when it drops it.
     """
-    deadline = asyncio.get_running_loop().time() + within
+    looks = Looks(within)
     async with rabbitry.connect(url) as connection, await connection.channel() as channel:
         while True:
             found = -1
@@ -124,5 +126,5 @@ async def eventually_consumed(url: str, queue: str, number: int, *, within: floa
                     return info.message_count
             except rabbitry.ChannelClosed:
                 await channel.open()
-            assert asyncio.get_running_loop().time() < deadline, f"{found} consumers of {queue}, not {number}"
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(looks.pause(f"{number} consumers of {queue}: {found}"))
+            looks.begin()
