@@ -18,7 +18,7 @@ from tests.support.launcher import Launcher
 from tests.support.leaks import no_leaks_in_block
 from tests.support.postgresql import PostgreSQL
 from tests.support.rabbitmq import RabbitMQ
-from tests.support.rabbitmq_lent import Servers
+from tests.support.shared import Servers
 from tests.support.workers import Workers
 
 # How long an example takes, or its making, says nothing on a machine that does other things too.
@@ -201,11 +201,10 @@ async def no_leaks() -> AsyncIterator[None]:
 
 
 @pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[PostgreSQL]:
+def postgresql_server() -> PostgreSQL:
     """The PostgreSQL that all tests share, started by the first that asks."""
     programs.require(postgresql.why_missing())
-    with PostgreSQL() as server:
-        yield server
+    return postgresql.for_all()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

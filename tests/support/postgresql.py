@@ -5,13 +5,17 @@ import itertools
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+from tests.support import shared
 from tests.support.ports import free_port
+from tests.support.rabbitmq import Process, Spawn
 
 _DEADLINE = 120.0
 _databases = itertools.count(1)
@@ -30,24 +34,47 @@ def why_missing() -> str | None:
     return None
 
 
+def _spawn(command: list[str], environment: Mapping[str, str], output: int, cwd: str | None) -> Process:
+    """Start a server of this process's own."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env=environment,
+        cwd=cwd,
+        start_new_session=True,
+    )
+
+
+def for_all() -> "PostgreSQL":
+    """Return the server that all tests share. A start takes a second of CPU, and it runs until the tests have ended."""
+
+    def start() -> PostgreSQL:
+        return PostgreSQL(spawn=shared.spawn).__enter__()
+
+    return shared.once("postgresql", start)
+
+
 class PostgreSQL:
     """A server of the tests' own. A context manager. It does not wait for the disk: tests don't cut the power."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, spawn: Spawn = _spawn) -> None:
         self.port = free_port()
         self._data = Path(tempfile.mkdtemp(prefix="rabbitry-postgresql-"))
-        self._process: subprocess.Popen[bytes] | None = None
-        # As root it refuses to run.
-        self._as: list[str] = []
+        self._spawn = spawn
+        self._process: Process | None = None
+        # As root it refuses to run. It ends when the process does that started it.
+        self._as = ["setpriv", "--pdeathsig=QUIT"]
         if os.geteuid() == 0:
             names = [name for name in ("postgres", "nobody") if _exists(name)]
             user = pwd.getpwnam(names[0])
             os.chown(self._data, user.pw_uid, user.pw_gid)
-            self._as = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+            self._as += [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
 
     def __enter__(self) -> "PostgreSQL":
         with contextlib.ExitStack() as stack:
-            stack.callback(self._end)
+            stack.callback(self.end)
             self._start()
             stack.pop_all()
         return self
@@ -61,32 +88,33 @@ class PostgreSQL:
                 [*self._as, folder / "initdb", "-D", data, "-U", "rabbitry", "-A", "trust", "-E", "UTF8", "-N"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True, cwd=self._data, timeout=_DEADLINE,
             )  # fmt: skip
-            settings = {"fsync": "off", "unix_socket_directories": "", "listen_addresses": "127.0.0.1"}
+            settings = {
+                "autovacuum": "off",  # in hundreds of small databases
+                "fsync": "off",
+                "listen_addresses": "127.0.0.1",
+                "max_connections": "400",
+                "unix_socket_directories": "",
+            }
             options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-            self._process = subprocess.Popen(
-                [*self._as, folder / "postgres", "-D", data, "-p", str(self.port), *options],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._data,
-            )  # fmt: skip
+            command = [*self._as, str(folder / "postgres"), "-D", str(data), "-p", str(self.port), *options]
+            self._process = self._spawn(command, os.environ, log.fileno(), str(self._data))
         self._wait()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
+        self.end()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """End it at once, with the sessions of clients that are still connected, and delete its data."""
         if self._process is not None:
-            self._process.terminate()
-            try:
-                self._process.wait(5)
-            except subprocess.TimeoutExpired:  # a client is still connected
-                self._process.kill()
-                self._process.wait()
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(_DEADLINE)
         shutil.rmtree(self._data, ignore_errors=True)
 
     def create_database(self) -> str:
         """Create an empty database; return its URL."""
-        name = f"test{next(_databases)}"
+        name = f"test-{os.getpid()}-{next(_databases)}"
         import psycopg
 
         with psycopg.connect(self._url("postgres"), autocommit=True) as connection:

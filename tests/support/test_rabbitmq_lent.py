@@ -4,7 +4,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from tests.support import rabbitmq_lent
+from tests.support import rabbitmq_lent, shared
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import WITHIN
 
@@ -13,7 +13,7 @@ def test_a_server_that_was_restarted_by_a_killed_holder_is_ended_and_not_lent_ag
     server = RabbitMQ()  # its note has no process, as it would have an old one; another program plays the new one
     restarted = subprocess.Popen(["sleep", "600"], cwd=server.directory)
     note = tmp_path / "lent-1-1"
-    rabbitmq_lent._write(note, rabbitmq_lent._Note(server, is_lent=True))
+    shared.write(note, rabbitmq_lent._Note(server, is_lent=True))
     assert rabbitmq_lent._emptied(note) is None
     assert restarted.wait(WITHIN) == -signal.SIGKILL
     assert not server.directory.exists()
