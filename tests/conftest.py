@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from asyncio import constants
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
@@ -32,6 +33,8 @@ settings.load_profile("rabbitry")
 # tests of the client and the broker; asyncio asks `get_debug` before it does so. PYTHONASYNCIODEBUG=1 brings them back.
 if not os.environ.get("PYTHONASYNCIODEBUG"):
     asyncio.BaseEventLoop.get_debug = lambda self: False  # type: ignore[method-assign] # for the whole run
+    # Of each coroutine it records ten frames, and reports them if it is never awaited: the one that made it is enough.
+    constants.DEBUG_STACK_DEPTH = 1  # type: ignore[misc] # final, but read when a loop begins to run
 # It also logs each callback that took 0.1 s, which on a busy machine any may take: commands would write it to stderr.
 logging.getLogger("asyncio").addFilter(lambda record: record.msg != "Executing %s took %.3f seconds")
 
