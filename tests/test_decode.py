@@ -7,7 +7,15 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from rabbitry._decode import decode_json, decode_object, decode_text, decode_toml, is_deeper_than
+from rabbitry._decode import (
+    MAX_DEPTH,
+    decode_json,
+    decode_object,
+    decode_text,
+    decode_toml,
+    flattened,
+    is_deeper_than,
+)
 from rabbitry.exceptions import Undecodable
 from rabbitry.flow.codec import Codec
 from rabbitry.telemetry import decode_report
@@ -103,3 +111,17 @@ def test_depth_is_measured_over_lists_and_objects() -> None:
     assert is_deeper_than(deep, 4)
     assert not is_deeper_than(deep, 5)
     assert not is_deeper_than("text", 0)
+
+
+@pytest.mark.parametrize("levels", [0, 1, 61, 62, 63, 64, 10_000])
+def test_what_is_nested_too_deeply_is_left_out_and_all_else_stays(levels: int) -> None:
+    body = b'[{"a": "[{\\"}]\\\\", "b": %b"c"%b, "d": [[1], {"e": 2}]}, 3]' % (b"[" * levels, b"]" * levels)
+    found = decode_json(flattened(body), list[object])
+    assert not is_deeper_than(found, MAX_DEPTH)
+    first = found[0]
+    assert isinstance(first, dict)
+    assert (first["a"], first["d"], found[1]) == ('[{"}]\\', [[1], {"e": 2}], 3)
+    if levels <= MAX_DEPTH - 2:
+        assert found == decode_json(body, list[object])
+    else:
+        assert flattened(body).count(b"null") == 1

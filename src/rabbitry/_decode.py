@@ -22,6 +22,7 @@ MAX_DEPTH: Final = 64
 """Levels of nesting beyond which data can't safely be printed or encoded again on a deeper stack."""
 _BOM: Final = codecs.BOM_UTF8
 _HALF_PAIR: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+_STRING_OR_BRACKET: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{}]', re.DOTALL)
 _WRONG: Final = (ValueError, RecursionError, OverflowError)
 """What decoders raise: msgspec.DecodeError, UnicodeDecodeError and TOMLDecodeError are ValueErrors."""
 
@@ -56,6 +57,22 @@ def decode_json(body: bytes, type_: type[T]) -> T:
 
 decode_object: Final = json_decoder(dict[str, Any])
 """Decode a JSON object. Raises Undecodable."""
+
+
+def flattened(body: bytes) -> bytes:
+    """Return JSON without what is nested deeper than MAX_DEPTH, which becomes null. It may have any depth."""
+    parts: list[bytes] = []
+    depth = start = 0
+    for found in _STRING_OR_BRACKET.finditer(body):
+        if found[0] in (b"[", b"{"):
+            depth += 1
+            if depth == MAX_DEPTH + 1:
+                parts += (body[start : found.start()], b"null")
+        elif found[0] in (b"]", b"}"):
+            depth -= 1
+            if depth == MAX_DEPTH:
+                start = found.end()
+    return b"".join((*parts, body[start:]))
 
 
 def decode_text(body: bytes) -> str:

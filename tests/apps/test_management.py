@@ -1,4 +1,4 @@
-"""TLS of the management API's client, and empty objects; tests/cli/test_listings.py tests its requests."""
+"""TLS of the management API's client, its paths, and odd answers; tests/cli/test_listings.py tests its requests."""
 
 import asyncio
 import ssl
@@ -9,8 +9,8 @@ import trustme
 
 from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps import management
-from rabbitry.apps.management import fetch, get_object, open_client
-from rabbitry.exceptions import ConnectFailed
+from rabbitry.apps.management import Unanswerable, decode_answer, fetch, get_object, open_client, place_of
+from rabbitry.exceptions import ConnectFailed, Undecodable
 
 _LOGIN = parse_url("amqp://localhost/")
 
@@ -57,3 +57,20 @@ async def test_an_object_without_members_is_one_though_rabbitmq_writes_a_list() 
         port = server.sockets[0].getsockname()[1]
         async with open_client(f"http://127.0.0.1:{port}", _LOGIN) as client:
             assert await get_object(client, "/api/queues/%2F/q?columns=consumers") == {}
+
+
+def test_an_answer_may_be_nested_deeper_than_can_be_decoded() -> None:
+    deep = b'[{"name": "a", "arguments": %b1%b}, {"name": "b"}]' % (b'{"x": ' * 5000, b"}" * 5000)
+    found = decode_answer(deep, list[dict[str, object]])
+    assert [one["name"] for one in found] == ["a", "b"]
+    for wrong in (b"[" * 5000, b"{}", b"", b'[{"a": ' + b"[" * 5000):
+        with pytest.raises(Undecodable):
+            decode_answer(wrong, list[dict[str, object]])
+
+
+def test_names_that_the_api_has_no_path_for_are_not_asked_for() -> None:
+    assert place_of("/", "a b/c") == "%2F/a%20b%2Fc"
+    assert place_of("...") == "..."
+    for name in ("", ".", "..", "\u20ac" * 86):
+        with pytest.raises(Unanswerable, match="can't be asked for"):
+            place_of("/", name)

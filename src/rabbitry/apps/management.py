@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import ssl
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from urllib.parse import quote
 
 import typer
 
@@ -20,6 +21,8 @@ T = TypeVar("T")
 _PORT = 15672
 _LONGEST_SHOWN = 300
 """Characters of a path in an error: the path holds names that somebody typed."""
+_LONGEST_NAME: Final = 255
+"""Bytes of a name."""
 Management = Annotated[
     str | None,
     typer.Option(
@@ -77,6 +80,23 @@ class NothingThere(RequestRefused):
     """The management API has no such object or path (404)."""
 
 
+class Unanswerable(ConnectFailed):
+    """The management API can't be asked for a thing of this name, or what it answers is something else."""
+
+
+def place_of(*names: str) -> str:
+    """Return the place of a thing in a list of the API: its virtual host, if it has one, and its name.
+
+    Raises:
+        Unanswerable: The API has no path for a thing of this name.
+    """
+    for name in names:
+        # A URL with a segment of dots is that of another place. A name of the broker is UTF-8, of 255 bytes at most.
+        if name in ("", ".", "..") or len(name.encode(errors="replace")) > _LONGEST_NAME:
+            raise Unanswerable(f"{_cut(name)!r} can't be asked for over the management API")
+    return "/".join(quote(name, safe="", errors="replace") for name in names)
+
+
 async def fetch(
     client: httpx.AsyncClient,
     path: str,
@@ -127,27 +147,40 @@ def part_of(thing: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 async def get(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]:
-    """Fetch a list from the API. Raises ConnectFailed: unreachable, login refused, or not a management API."""
+    """Fetch a list from the API. Raises the errors of `get_object`."""
     return await _get(client, path, list[dict[str, Any]])
 
 
 async def get_object(client: httpx.AsyncClient, path: str) -> dict[str, Any]:
-    """Fetch an object from the API. Raises the errors of `fetch`."""
+    """Fetch an object from the API. Raises the errors of `fetch`, and Unanswerable if the answer is none."""
     return await _get(client, path, dict[str, Any])
 
 
-async def _get(client: httpx.AsyncClient, path: str, type_: type[T]) -> T:
-    from rabbitry._decode import decode_json
+def decode_answer(body: bytes, type_: type[T]) -> T:
+    """Decode an answer of the API, without what is nested too deeply for that. Raises Undecodable.
 
+    RabbitMQ takes and shows tables of any depth, as arguments or properties that anybody may send.
+    """
+    from rabbitry._decode import decode_json, flattened
+
+    try:
+        return decode_json(body, type_)
+    except Undecodable as error:
+        if not isinstance(error.__cause__, RecursionError):
+            raise
+    return decode_json(flattened(body), type_)
+
+
+async def _get(client: httpx.AsyncClient, path: str, type_: type[T]) -> T:
     body = await fetch(client, path)
     if type_ == dict[str, Any] and body == b"[]":
         body = b"{}"  # RabbitMQ writes an object without members so, as that of a queue whose figures it has not yet
     try:
-        return decode_json(body, type_)
+        return decode_answer(body, type_)
     except Undecodable as error:
         what = "list" if type_ == list[dict[str, Any]] else "object"
-        raise ConnectFailed(
-            f"{client.base_url} answered no JSON {what} to {path} ({error}): is it a management API?"
+        raise Unanswerable(
+            f"{client.base_url} answered no JSON {what} to {_cut(path)} ({error}): is it a management API?"
         ) from error
 
 

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from fastapi import APIRouter, Response
 
-from rabbitry._decode import decode_json
 from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps import Metric, Role, needs
-from rabbitry.apps.management import fetch, get, get_object, management_url, open_client, part_of
+from rabbitry.apps.management import decode_answer, fetch, get, get_object, management_url, open_client, part_of
 from rabbitry.exceptions import ConnectFailed, Undecodable
 from rabbitry.web.sources.broker import broker_value
 from rabbitry.web.sources.fields import Object, number, text
@@ -265,7 +264,7 @@ def _of_broker(overview: Object, nodes: Sequence[Object], channels: Sequence[Obj
 
 def _of_queues(body: bytes) -> bytes:
     # As in the plug-in, these families have names of their own, so that nothing is counted twice.
-    queues = decode_json(body, list[dict[str, Any]])
+    queues = decode_answer(body, list[dict[str, Any]])
     labels = [
         f'{{vhost="{_escaped(text(queue.get("vhost")))}",queue="{_escaped(text(queue.get("name")))}"}}'
         for queue in queues

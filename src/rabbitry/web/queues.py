@@ -20,7 +20,7 @@ from rabbitry._decode import decode_json
 from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import answers, json_response, route_class
-from rabbitry.apps.management import fetch, get_object, management_url, open_client
+from rabbitry.apps.management import decode_answer, fetch, get_object, management_url, open_client
 from rabbitry.exceptions import ConnectFailed, Undecodable, UsageError
 from rabbitry.telemetry import Masking
 from rabbitry.web.answers import Done, Fetches, Messages
@@ -151,7 +151,7 @@ class Queues:
 
     def _relayed(self, body: bytes) -> Response:
         try:
-            found = decode_json(body, _Looked)
+            found = decode_answer(body, _Looked)
             for message in found.messages:
                 self._mask(message)
         except (Undecodable, binascii.Error) as error:

@@ -127,3 +127,34 @@ async def test_an_api_that_is_none_is_reported(status: int, body: bytes, state: 
             await eventually(is_told, f"state {state}")
             assert reason in shown["management"]["reason"]
             assert shown["management"]["todo"]
+
+
+async def test_one_thing_that_cannot_be_asked_for_hides_no_other() -> None:
+    def answer(path: str) -> tuple[int, bytes]:
+        if path.startswith("/api/rabbitry/"):
+            return 404, b"{}"
+        if path.endswith("/bindings"):
+            return 200, b"[]"
+        odd = path.endswith("/odd")  # as RabbitMQ answers a list for a path that it reads otherwise
+        deep = b'{"name": "a", "arguments": %b1%b}' % (b'{"x": ' * 2000, b"}" * 2000)
+        return 200, b"[1]" if odd else deep if path.count("/") > 2 else b"[%b]" % deep
+
+    async with _api(answer) as url:
+        sources = Sources("amqp://127.0.0.1:1/", url)
+        topic = sources.topics["queue"]
+        seen = {name: topic.subscribe({"vhost": "/", "name": name}, lambda: None) for name in ("..", "", "odd", "a")}
+        queues = sources.topics["queues"]
+        queues.subscribe({}, lambda: None)
+        async with sources.running():
+            shown: dict[str, Any] = {}
+
+            def is_told() -> bool:
+                shown.update({name: value["value"] for name, each in seen.items() if (value := each.take())})
+                return shown.keys() == seen.keys()
+
+            await eventually(is_told, "all four")
+            assert [shown[name]["state"] for name in ("..", "", "odd", "a")] == ["missing"] * 3 + ["live"]
+            assert "can't be asked for" in shown[".."]["reason"]
+            assert len(msgspec.json.encode(shown["a"])) < 1000
+            await eventually(lambda: queues.at is not None, "the list")
+            assert sources.topics["sources"].value["management"]["state"] == "live"  # type: ignore[attr-defined] # a Value

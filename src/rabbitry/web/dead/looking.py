@@ -13,11 +13,11 @@ from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from rabbitry.amqp.client import Connection, Properties, connect
 from rabbitry.amqp.protocol.tables import FieldValue, LongString, decode_text
-from rabbitry.apps.management import NothingThere, get_object, part_of
+from rabbitry.apps.management import NothingThere, get_object, part_of, place_of
 from rabbitry.exceptions import NotFound, UsageError
 from rabbitry.flow.message import properties_of
 from rabbitry.flow.wiring.dead_letters import DeadLetter, dead_queue, letter_of, waiting, walk
@@ -161,7 +161,7 @@ class Looking:
 
     async def _page(self, vhost: str, app: str, offset: int, longest: int, count: int = _AT_ONCE) -> dict[str, Any]:
         query = urlencode({"count": count, "offset": offset, "truncate": longest, "encoding": "base64"})
-        place = f"{quote(vhost, safe='')}/{quote(dead_queue(app), safe='')}"
+        place = place_of(vhost, dead_queue(app))
         return await get_object(self._client(), f"/api/rabbitry/queues/{place}/messages?{query}")
 
 

@@ -7,7 +7,6 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
-from urllib.parse import quote
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -16,7 +15,7 @@ from rabbitry._decode import decode_json
 from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import answers, json_response, route_class
-from rabbitry.apps.management import NothingThere, get_object, management_url, open_client
+from rabbitry.apps.management import NothingThere, Unanswerable, get_object, management_url, open_client, place_of
 from rabbitry.exceptions import RabbitryError, Undecodable, UsageError
 from rabbitry.flow.wiring.dead_letters import dead_queue, target_of
 from rabbitry.telemetry import Masking
@@ -308,10 +307,11 @@ class DeadLetters:
     async def _state(self, vhost: str, queue: str) -> dict[str, Any]:
         """Return whether a queue is there, and who would take messages from it."""
         try:
-            path = f"/api/queues/{quote(vhost, safe='')}/{quote(queue, safe='')}"
-            found = await get_object(self._client, f"{path}?columns=consumers")
+            found = await get_object(self._client, f"/api/queues/{place_of(vhost, queue)}?columns=consumers")
         except NothingThere:
             return {"missing": True}
+        except Unanswerable:
+            return {}
         return {"consumers": number(found.get("consumers"))}
 
 

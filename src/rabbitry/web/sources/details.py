@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
-from urllib.parse import quote
 from weakref import WeakValueDictionary
 
 import msgspec
 import msgspec.structs
 
-from rabbitry.apps.management import get, get_object, part_of
+from rabbitry.apps.management import get, get_object, part_of, place_of
 from rabbitry.exceptions import UsageError
 from rabbitry.web.feed.topics import Params, Part, SeenValue, Subscription, Topic, Value
 from rabbitry.web.sources.fields import Object, number, text
@@ -31,8 +30,8 @@ class Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def path(self) -> str:
-        """Its place in a list of the management API."""
-        return quote(self.name, safe="")
+        """Its place in a list of the management API. Raises Unanswerable."""
+        return place_of(self.name)
 
 
 class Which(Named, frozen=True, forbid_unknown_fields=True):
@@ -42,8 +41,8 @@ class Which(Named, frozen=True, forbid_unknown_fields=True):
 
     @property
     def path(self) -> str:
-        """Its place in a list of the management API."""
-        return f"{quote(self.vhost, safe='')}/{quote(self.name, safe='')}"
+        """Its place in a list of the management API. Raises Unanswerable."""
+        return place_of(self.vhost, self.name)
 
 
 Ask: TypeAlias = "Callable[[httpx.AsyncClient, Any], Awaitable[dict[str, Any]]]"
@@ -123,7 +122,7 @@ async def _queue(client: httpx.AsyncClient, which: Which) -> dict[str, Any]:
 
 async def _exchange(client: httpx.AsyncClient, which: Which) -> dict[str, Any]:
     """Ask for an exchange. The bindings of the default one are left out: each queue has one, by its name."""
-    path = f"/api/exchanges/{which.path if which.name else quote(which.vhost, safe='') + '/amq.default'}"
+    path = f"/api/exchanges/{which.path if which.name else place_of(which.vhost, 'amq.default')}"
     exchange = await get_object(client, path)
     outgoing = await get(client, f"{path}/bindings/source") if which.name else []
     incoming = await get(client, f"{path}/bindings/destination") if which.name else []

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import quote
 
-from rabbitry.apps.management import part_of
+from rabbitry.apps.management import part_of, place_of
 from rabbitry.web.feed.tables import Column, Key, Row
 from rabbitry.web.sources.fields import Object, features, number, rate, text
 
@@ -34,10 +33,6 @@ class Listing:
 
 def _columns(texts: str, numbers: str = "") -> tuple[Column, ...]:
     return (*(Column(name) for name in texts.split()), *(Column(name, "number") for name in numbers.split()))
-
-
-def _encoded(*parts: str) -> str:
-    return "/".join(quote(part, safe="") for part in parts)
 
 
 def queue_row(queue: Object) -> Row:
@@ -134,7 +129,7 @@ def binding_row(binding: Object) -> Row:
 
 def _exchange_path(key: Key) -> str:
     vhost, name = key
-    return f"/api/exchanges/{_encoded(vhost, name or 'amq.default')}"
+    return f"/api/exchanges/{place_of(vhost, name or 'amq.default')}"
 
 
 QUEUE_FIELDS: Final = (
@@ -153,7 +148,7 @@ LISTINGS: Final = (
         2,
         QUEUE_FIELDS,
         queue_row,
-        lambda key: f"/api/queues/{_encoded(*key)}",
+        lambda key: f"/api/queues/{place_of(*key)}",
     ),
     Listing(
         "exchanges",
@@ -170,7 +165,7 @@ LISTINGS: Final = (
         "name,client_properties,peer_host,peer_port,vhost,user,state,protocol,ssl,channels,recv_oct_details,"
         "send_oct_details,connected_at",
         _connection_row,
-        lambda key: f"/api/connections/{_encoded(*key)}",
+        lambda key: f"/api/connections/{place_of(*key)}",
     ),
     Listing(
         "channels",
@@ -182,7 +177,7 @@ LISTINGS: Final = (
         "name,vhost,user,confirm,transactional,state,consumer_count,prefetch_count,messages_unacknowledged,"
         "messages_unconfirmed,message_stats",
         _channel_row,
-        lambda key: f"/api/channels/{_encoded(*key)}",
+        lambda key: f"/api/channels/{place_of(*key)}",
     ),
     Listing(
         "consumers",

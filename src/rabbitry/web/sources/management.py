@@ -17,8 +17,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from rabbitry._decode import decode_json
-from rabbitry.apps.management import NothingThere, fetch, get, get_object, open_client
+from rabbitry.apps.management import (
+    NothingThere,
+    Unanswerable,
+    decode_answer,
+    fetch,
+    get,
+    get_object,
+    open_client,
+)
 from rabbitry.exceptions import ConnectFailed, LoginRefused, Undecodable
 from rabbitry.runtime.backoff import Backoff
 from rabbitry.web.feed.tables import Key, Row, SeenRows, Table
@@ -178,6 +185,8 @@ class Management:
                 rows.append(listing.row(await get_object(client, f"{path(key)}?columns={listing.fields}")))
             except NothingThere:
                 gone.append(key)
+            except Unanswerable as error:
+                _logger.debug("%s", error)  # the row stays as it was in the list
         table.update(rows, gone, time.time())
 
     async def _ask_details(self, client: httpx.AsyncClient, topic: DetailsTopic) -> float:
@@ -188,6 +197,8 @@ class Management:
                 value = await topic.ask(client, which)
             except NothingThere:
                 value = {"state": "missing"}
+            except Unanswerable as error:
+                value = {"state": "missing", "reason": str(error)}
             topic.put(which, value, time.time())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(EVERY):
@@ -196,4 +207,4 @@ class Management:
 
 
 def _rows(body: bytes, listing: Listing) -> list[Row]:
-    return [listing.row(each) for each in decode_json(body, list[dict[str, Any]])]
+    return [listing.row(each) for each in decode_answer(body, list[dict[str, Any]])]

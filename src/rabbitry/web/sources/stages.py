@@ -10,7 +10,7 @@ from collections.abc import Container
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote, urlencode
 
-from rabbitry.apps.management import NothingThere, get, get_object, part_of
+from rabbitry.apps.management import NothingThere, Unanswerable, get, get_object, part_of, place_of
 from rabbitry.flow.wiring.pausing import QUEUE, pause_queue, paused_stage
 from rabbitry.web.sources.fields import text
 
@@ -52,11 +52,10 @@ async def declared(client: httpx.AsyncClient, vhost: str, known: Container[str])
         queue = text(part_of(item, "arguments").get(QUEUE)) if named else ""
         if named is None or not queue or "/".join(named) in known:
             continue
-        path = f"/api/queues/{quote(vhost, safe='')}/{quote(queue, safe='')}/bindings"
         try:
-            bindings = await get(client, path)
-        except NothingThere:
-            continue
+            bindings = await get(client, f"/api/queues/{place_of(vhost, queue)}/bindings")
+        except (NothingThere, Unanswerable):
+            continue  # the queue was deleted, or the argument names something that can't be asked for
         # Of a queue that was deleted RabbitMQ tells the binding to the default exchange alone.
         for one in bindings:
             if exchange := text(one.get("source")):

@@ -8,10 +8,18 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
-from rabbitry._decode import decode_json
-from rabbitry.apps.management import NothingThere, fetch, get_object, open_client, part_of
+from rabbitry.apps.management import (
+    NothingThere,
+    Unanswerable,
+    decode_answer,
+    fetch,
+    get_object,
+    open_client,
+    part_of,
+    place_of,
+)
 from rabbitry.apps.queue_checks import Look, look_at, problems
 from rabbitry.exceptions import ConnectFailed, Undecodable
 from rabbitry.flow.wiring.dead_letters import dead_queue
@@ -126,7 +134,7 @@ class Traffic:
     async def _list(self, client: httpx.AsyncClient, name: str, columns: str) -> list[dict[str, Any]]:
         body = await fetch(client, f"/api/{name}?columns={columns}", timeout=_PATIENCE)
         try:
-            return await asyncio.to_thread(decode_json, body, list[dict[str, Any]])  # 10,000 queues take 0.2 s
+            return await asyncio.to_thread(decode_answer, body, list[dict[str, Any]])  # 10,000 queues take 0.2 s
         except Undecodable as error:
             raise ConnectFailed(f"{self._url} answered no list of {name} ({error}): is it a management API?") from error
 
@@ -138,9 +146,9 @@ async def _publishes(client: httpx.AsyncClient, channels: Sequence[Object]) -> d
     found: dict[str, Sequence[Object]] = {}
     for name in busiest:
         try:
-            details = await get_object(client, f"/api/channels/{quote(name, safe='')}?columns=publishes")
-        except NothingThere:
-            continue  # it was closed in between
+            details = await get_object(client, f"/api/channels/{place_of(name)}?columns=publishes")
+        except (NothingThere, Unanswerable):
+            continue  # it was closed in between, or has a name that can't be asked for
         publishes = details.get("publishes")
         found[name] = [one for one in publishes if isinstance(one, dict)] if isinstance(publishes, list) else []
     return found

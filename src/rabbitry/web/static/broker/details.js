@@ -19,7 +19,7 @@ export class Details extends Component {
   render({ title, where, gone, draw }, { value, error }) {
     return html`<h2><bdi>${shown(title)}</bdi></h2>${where && html`<p class="where">${where}</p>`}
       ${error ? html`<p class="nothing">${error}</p>` : !value?.state ? html`<p class="nothing">Loading.</p>`
-        : value.state === "missing" ? html`<p class="nothing">${gone}</p>` : draw(value)}`;
+        : value.state === "missing" ? html`<p class="nothing">${value.reason ? shown(value.reason) : gone}</p>` : draw(value)}`;
   }
 }
 
