@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 import rabbitry
+from rabbitry._decode import MAX_DEPTH
 from rabbitry.exceptions import Undecodable
 from rabbitry.telemetry import Collector, Histogram, Report, decode_report
 from rabbitry.telemetry._report import Passage, ReportKind, encode_report
@@ -42,6 +43,18 @@ def test_a_report_survives_its_journey_and_its_key_has_four_words() -> None:
 def test_what_is_no_report_is_refused(body: bytes) -> None:
     with pytest.raises(Undecodable):
         decode_report(body)
+
+
+@pytest.mark.parametrize("member", ["document", "takes"])
+def test_what_is_nested_too_deeply_to_be_decoded_again_is_refused(member: str) -> None:
+    whole = encode_report(_report())[:-1]
+
+    def nested(levels: int) -> bytes:
+        return whole + b', "%b": %b1%b}' % (member.encode(), b'{"a":' * levels, b"}" * levels)
+
+    assert getattr(decode_report(nested(MAX_DEPTH)), member)
+    with pytest.raises(Undecodable, match=f"'{member}' is nested deeper than {MAX_DEPTH} levels"):
+        decode_report(nested(MAX_DEPTH + 1))
 
 
 def test_a_node_is_gone_when_it_says_so_or_after_twenty_silent_seconds() -> None:

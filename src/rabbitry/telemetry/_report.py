@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from rabbitry._decode import json_decoder
+from rabbitry._decode import MAX_DEPTH, is_deeper_than, json_decoder
 from rabbitry.exceptions import Undecodable
 
 ReportKind: TypeAlias = Literal["start", "heartbeat", "stop"]
@@ -191,9 +191,14 @@ def decode_report(body: bytes) -> Report:
         Undecodable: The body is not a report; the text names the field.
     """
     try:
-        return _decode(body)
+        report = _decode(body)
     except Undecodable as error:
         raise Undecodable(f"no report of a node: {error}") from error
+    # Readers walk and decode them again, on a stack that may be deeper than this one.
+    for name in ("document", "takes"):
+        if is_deeper_than(getattr(report, name), MAX_DEPTH):
+            raise Undecodable(f"no report of a node: {name!r} is nested deeper than {MAX_DEPTH} levels")
+    return report
 
 
 def _utf8(text: str) -> str:

@@ -83,3 +83,18 @@ async def test_no_schema_recurses_or_backtracks_for_ever() -> None:
     for depth in (500, 100_000):
         assert len(await problems(deep, "[" * depth + "1" + "]" * depth)) == 1
     assert len(await problems({"items": {"type": "string"}}, str(list(range(100))))) == MOST_PROBLEMS
+
+
+def test_types_that_are_too_large_or_too_many_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(types, "LARGEST", 100)
+    monkeypatch.setattr(types, "MOST_BYTES", 150)
+    found = Types()
+    text = {"description": "x" * 60}
+    found.take(_report("a", text))
+    found.take(_report("a", {"description": "x" * 100}))
+    assert found.find("shop", "a") == text, "the last one for which there was room"
+    found.take(_report("b", text))
+    assert found.find("shop", "b") is None
+    found.take(_report("a", {}))
+    found.take(_report("b", text))
+    assert found.find("shop", "b") == text

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 import rabbitry
+from rabbitry.amqp.client.url import parse_url
+from rabbitry.apps.management import open_client
 from rabbitry.flow import schemas
-from rabbitry.telemetry import decode_report
+from rabbitry.telemetry import DeclaredBinding, DeclaredExchange, DeclaredQueue, Declares, Report, decode_report
 from rabbitry.telemetry._report import encode_report
 from rabbitry.web.feed.topics import Value
 from rabbitry.web.sources import Sources, drift
@@ -82,6 +84,52 @@ async def test_without_a_management_api_the_reason_is_told(embedded_url: str) ->
     async with sources.running():
         drift_source._take(decode_report(encode_report(app.worker(embedded_url)._engine.counting.reports("start")[0])))
         await eventually(lambda: "no management API" in topic.value["reason"], "the reason", within=60)
+
+
+def test_what_apps_declare_is_bounded() -> None:
+    source = Sources("amqp://127.0.0.1:1/")._drift
+    long = "x" * (drift.LONGEST + 1)
+    few = Declares(
+        [DeclaredExchange(long, "topic"), DeclaredExchange("e", "topic")],
+        [DeclaredQueue("q", arguments={"a": long, long: 1, "b": 10**300}), DeclaredQueue(long)],
+        [DeclaredBinding("e", "q", long), DeclaredBinding("e", "q", "k")],
+    )
+    source._take(_declaring("few", few))
+    bounded = source._wanted["few"]
+    assert ([one.name for one in bounded.exchanges], [one.name for one in bounded.queues]) == (["e"], ["q"])
+    assert (bounded.queues[0].arguments, len(bounded.bindings)) == ({"b": 10**300}, 1)
+    many = Declares(queues=[DeclaredQueue(f"q{number}") for number in range(10_000)])
+    for number in range(20):
+        source._take(_declaring(f"app{number}", many))
+    source._take(_declaring("few", few))
+    assert {len(each.queues) for each in source._wanted.values()} == {1, drift.MOST_OBJECTS}
+    assert sum(len(each.queues) for each in source._wanted.values()) <= drift.MOST_OF_ALL
+
+
+async def test_names_that_cannot_be_asked_for_hide_no_other_difference(system: tuple[str, str]) -> None:
+    broker, management = system
+    names = ("", ".", "..", "\u20ac" * 200, "lost")
+    declares = Declares(
+        [DeclaredExchange(name, "topic") for name in names],
+        [DeclaredQueue(name, arguments={"x": "y" * 10_000}) for name in (*names, "there")],
+        [DeclaredBinding("amq.topic", "there", f"k{number}") for number in range(1000)],
+    )
+    login = parse_url(broker)
+    async with (
+        rabbitry.connect(broker) as connection,
+        await connection.channel() as channel,
+        open_client(management, login) as client,
+    ):
+        await channel.declare_queue("there", durable=True)
+        found = await drift.compare(client, login.virtual_host, declares)
+        await channel.delete_queue("there")
+    assert len(found) == drift.MOST_FOUND
+    assert [one["what"] for one in found[:3]] == ["exchange 'lost'", "queue 'lost'", "queue 'there'"]
+    assert all(len(one["text"]) < 1000 for one in found)
+
+
+def _declaring(app: str, declares: Declares) -> Report:
+    return Report("start", app, "role", "id", "host", 1, 0.0, 0.0, declares=declares)
 
 
 def test_a_worker_says_what_its_app_declares_in_its_first_report_and_again() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import rabbitry
@@ -15,6 +16,7 @@ from rabbitry.flow.wiring import pausing
 from rabbitry.telemetry import EXCHANGE, Limits, Report, Wiring
 from rabbitry.telemetry._report import encode_report
 from rabbitry.web.sources import Sources
+from rabbitry.web.sources.flows import MOST_KEYS
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitMQ
@@ -165,3 +167,13 @@ def _reported(app: str, queue: str, *, tokens: str = "") -> Report:
         "heartbeat", app, "evil", app[:1], "host", 1, now, now,
         wiring=Wiring("x", "k", queue, "x"), limits=Limits("1/s", tokens),
     )  # fmt: skip
+
+
+def test_the_keys_of_results_that_are_named_are_bounded() -> None:
+    sources = Sources("amqp://127.0.0.1:1/")
+    for life in range(3):  # of an app that makes a key for each of its customers
+        counters = {f"to.customer.{life}.{number}": 1 for number in range(MOST_KEYS - 10)}
+        sources.telemetry.nodes.take(msgspec.structs.replace(_reported("a", "q"), counters=counters))
+        sources.flows._learn(sources.telemetry.nodes.live())
+    (stage,) = sources.flows._stages.values()
+    assert len(stage.to) == MOST_KEYS

@@ -1,9 +1,11 @@
 """Nodes that report: rates, sums, silence and short lives, and reports that make no sense."""
 
 import msgspec
+import pytest
 
 from rabbitry.telemetry import Histogram, Limits, Report, ScheduleState, Wiring
 from rabbitry.telemetry._report import ReportKind
+from rabbitry.web.sources import nodes
 from rabbitry.web.sources.nodes import LONGEST_NAME, MOST_NAMES, OFTEN, REMEMBERED, SHORT, Nodes
 from rabbitry.web.sources.reported import reported
 
@@ -93,7 +95,8 @@ def test_reports_that_make_no_sense_stop_nothing() -> None:
             histograms={"handling": [10**300] * 1000},
             wiring=Wiring("e" * 1000, "k" * 1000, "q" * 1000, "t" * 1000, dict.fromkeys(evil, "o" * 1000)),
             schedule=ScheduleState("w" * 1000, "m" * 1000, 1e15, [(1e15, shift, "h" * 1000)] * 1000),
-            limits=Limits("r" * 1000, "t" * 1000, 10**30),
+            limits=Limits("r" * 1000, "t" * 1000, 10**30), share=shift, missed=10**30,
+            document={"x": "y" * 10**5}, takes={"x": "y" * 10**5},
         )  # fmt: skip
         scene.now += 1
     told = msgspec.json.encode(
@@ -112,3 +115,26 @@ def test_reports_that_make_no_sense_stop_nothing() -> None:
     assert set(found.other.values()) == {"o" * LONGEST_NAME}
     assert node.report.limits == Limits("r" * LONGEST_NAME, "t" * LONGEST_NAME, 0)
     assert len(schedule.when) == len(schedule.missed) == LONGEST_NAME
+    assert (node.report.share, node.report.missed) == (1.0, 0)
+    assert node.report.document is node.report.takes is None  # others keep these
+
+
+def test_the_names_of_all_nodes_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "MOST_OF_ALL", 1000)
+    scene = _Scene()
+    many = {str(number): number for number in range(MOST_NAMES)}
+
+    def kept() -> dict[str, int]:
+        return {node.report.id: len(node.report.counters) for node in scene.nodes.live()}
+
+    for id in "abcde":
+        for _ in range(3):
+            scene.report(id, counters=many)
+    assert list(kept()) == list("abcde"), "each node is known"
+    assert sum(kept().values()) <= 1000
+    assert kept()["a"] == MOST_NAMES
+    assert kept()["e"] < MOST_NAMES
+    for id in "abcd":
+        scene.report(id, "stop")
+    scene.report("e", counters=many)
+    assert kept() == {"e": MOST_NAMES}, "there is room again"

@@ -62,3 +62,12 @@ def _steps(stages: dict[str, _Stage]) -> int:
     finally:
         sys.settrace(before)
     return lines
+
+
+def test_the_steps_of_comparing_patterns_are_bounded() -> None:
+    long = ".".join("a" * 100)
+    stages = {
+        f"s{one}": _Stage("x", "#." * 100 + str(one), {f"{long}.{key}" for key in range(50)}) for one in range(50)
+    }
+    assert len(in_order(stages)) == 50
+    assert _steps(stages) < 1_000_000

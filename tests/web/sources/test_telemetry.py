@@ -1,16 +1,22 @@
 """Telemetry as a source, with real workers on both brokers and no management API: stages, topology, attention."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 import rabbitry
 from rabbitry.amqp.client.url import parse_url
+from rabbitry.telemetry import EXCHANGE
+from rabbitry.web.dead.types import Types
 from rabbitry.web.feed.topics import Topic
+from rabbitry.web.passages import Passages
 from rabbitry.web.sources import Sources
 from rabbitry.web.sources.attention import MOST, Attention
 from tests.support.embedded import BrokerProcess
+from tests.support.hostile_reports import hostile_reports
 from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually
@@ -18,6 +24,7 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.timeout(240)
 
 _EXCHANGE = "x://told"
+_OF_REPORTS = ("stages", "nodes", "topology", "attention", "flows", "drift")
 
 
 @pytest.fixture(params=["embedded", "rabbitmq"])
@@ -80,6 +87,32 @@ async def test_workers_tell_of_stages_and_of_what_flows_between_them(broker: str
             assert {topology[queue]["ready"] for queue in queues} == {None}
         await eventually(lambda: not _value(topics["stages"]), "that they stopped")
         assert not _value(topics["attention"])
+
+
+async def test_no_report_stops_a_source(broker: str, caplog: pytest.LogCaptureFixture) -> None:
+    app = _app()
+    sources = Sources(broker, f"http://127.0.0.1:{free_port()}")
+    passages = Passages()
+    sources.telemetry.listeners += (Types().take, passages.take)  # as the dashboard adds them
+    seen = [sources.topics[name].subscribe({}, lambda: None) for name in _OF_REPORTS]
+    async with (
+        sources.running(),
+        rabbitry.connect(broker) as connection,
+        await connection.channel() as channel,
+        app.worker(broker),
+    ):
+        await eventually(lambda: _value(sources.topics["sources"])["telemetry"]["state"] == "live", "a collector")
+        for body in hostile_reports():
+            await channel.publish(body, exchange=EXCHANGE, routing_key="node.evil", mandatory=False)
+        began = time.monotonic()
+        await eventually(lambda: "app4/stage39" in _value(sources.topics["flows"]), "the last of them")
+        await eventually(lambda: (sources.flows.topic.at or 0) > began, "a picture after it")
+        await eventually(lambda: "told/second" in _value(sources.topics["flows"]), "an honest worker")
+        await passages.write()
+        shown = [subscription.take() for subscription in seen]
+        assert len(msgspec.json.encode(shown)) < 5_000_000
+    await passages.close()
+    assert [record.message for record in caplog.records if record.exc_info] == []
 
 
 async def test_a_login_that_is_refused_is_reported_without_its_password(module_rabbitmq: RabbitMQ) -> None:

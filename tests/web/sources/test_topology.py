@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rabbitry.web.sources.topology import MOST_NODES, SILENCE, Lists, Topology
+from rabbitry.web.sources.topology import MOST_EDGES, MOST_NODES, SILENCE, Lists, Topology
 
 
 def _rates(**rates: float) -> dict[str, Any]:
@@ -156,6 +156,18 @@ def test_of_very_many_things_those_that_move_are_kept() -> None:
     assert value["left_out"] == 2
     assert {"q://busy", "q://full"} < value.keys()
     assert sum(key.startswith("q:") for key in value) == MOST_NODES
+
+
+def test_of_very_many_edges_those_of_the_highest_rates_are_kept() -> None:
+    exchanges = [_exchange(f"x{number}", 1) for number in range(100)]
+    queues = [_queue(f"q{number}") for number in range(100)] + [_queue("busy", 5, 5)]
+    bindings = [_binding(f"x{one}", f"q{other}") for one in range(100) for other in range(100)]
+    lists = Lists(exchanges=exchanges, queues=queues, bindings=[*bindings, _binding("x7", "busy")])
+    value = Topology().update(lists, 1.0)
+    assert sum(key.startswith("e:") for key in value) == MOST_EDGES
+    assert value["edges_left_out"] == 10_001 - MOST_EDGES
+    assert value["e:x://x7>q://busy"]["rate"] == 5
+    assert sum(key.startswith("x:") for key in value) == 100
 
 
 def test_lists_of_another_shape_make_no_failure() -> None:

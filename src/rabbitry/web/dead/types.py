@@ -6,10 +6,17 @@ import asyncio
 import json
 from typing import Any, Final
 
+import msgspec
+
+from rabbitry._decode import decode_object
 from rabbitry.telemetry import Report
 
 MOST_STAGES: Final = 2000
 """Stages whose types are known at once; those of others are left out."""
+LARGEST: Final = 1 << 18
+"""Bytes of a type that is kept, as JSON."""
+MOST_BYTES: Final = 16 << 20
+"""Bytes of all types that are kept."""
 MOST_PROBLEMS: Final = 10
 _LONGEST_PROBLEM: Final = 300
 
@@ -18,17 +25,23 @@ class Types:
     """The types that workers have announced since the dashboard began."""
 
     def __init__(self) -> None:
-        self._schemas: dict[tuple[str, str], dict[str, Any]] = {}
+        self._schemas: dict[tuple[str, str], bytes] = {}
+        self._bytes = 0
 
     def take(self, report: Report) -> None:
-        """Take a report."""
+        """Take a report. A type for which there is no room is left out."""
         key = (report.app, report.role)
-        if report.takes is not None and (key in self._schemas or len(self._schemas) < MOST_STAGES):
-            self._schemas[key] = report.takes
+        if report.takes is None or (key not in self._schemas and len(self._schemas) >= MOST_STAGES):
+            return
+        schema = msgspec.json.encode(report.takes)
+        total = self._bytes + len(schema) - len(self._schemas.get(key, b""))
+        if len(schema) <= LARGEST and total <= MOST_BYTES:
+            self._schemas[key], self._bytes = schema, total
 
     def find(self, app: str, stage: str) -> dict[str, Any] | None:
         """Return the JSON Schema of a stage's messages; None if no worker has announced it."""
-        return self._schemas.get((app, stage))
+        schema = self._schemas.get((app, stage))
+        return None if schema is None else decode_object(schema)
 
 
 async def problems(schema: dict[str, Any], body: str) -> list[str]:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from rabbitry.apps.management import NothingThere, get, get_object, open_client, part_of
+from msgspec.structs import replace
+
+from rabbitry.apps.management import NothingThere, Unanswerable, get, get_object, open_client, part_of, place_of
 from rabbitry.exceptions import ConnectFailed
+from rabbitry.telemetry import Declares
 from rabbitry.web.feed.topics import Value
+from rabbitry.web.sources.fields import text
 
 if TYPE_CHECKING:
     import httpx
 
     from rabbitry.amqp.client import BrokerURL
-    from rabbitry.telemetry import Declares, Report
+    from rabbitry.telemetry import Report
     from rabbitry.web.sources.telemetry import Telemetry
 
 EVERY: Final = 10.0
@@ -26,7 +32,14 @@ SHARE: Final = 20
 """The pause after a comparison is at least this many times as long as the comparison."""
 MOST_APPS: Final = 100
 MOST_OBJECTS: Final = 500
-"""Objects of one app that are compared."""
+"""Exchanges, queues and bindings of one app that are compared, of each kind."""
+MOST_OF_ALL: Final = 5000
+"""Exchanges and queues of all apps; each of them is asked for. An app for which there is no room is left out."""
+MOST_FOUND: Final = 100
+"""Differences of one app that are told."""
+LONGEST: Final = 255
+"""Characters of a name, and of a value that is told."""
+_MOST_ARGUMENTS: Final = 50
 _MISSING: Final = "it is missing"
 _START: Final = "Workers declare it when they start or connect again"
 _OTHERWISE: Final = (
@@ -36,6 +49,7 @@ _OTHERWISE: Final = (
 
 _logger = logging.getLogger(__name__)
 Finding = dict[str, str]
+T = TypeVar("T")
 
 
 class Drift:
@@ -58,9 +72,13 @@ class Drift:
         telemetry.listeners.append(self._take)
 
     def _take(self, report: Report) -> None:
-        known = report.app in self._wanted or len(self._wanted) < MOST_APPS
-        if report.declares is not None and known and len(report.app) <= MOST_OBJECTS:
-            self._wanted[report.app] = report.declares
+        app, is_known = report.app, report.app in self._wanted
+        if report.declares is None or len(app) > LONGEST or not (is_known or len(self._wanted) < MOST_APPS):
+            return
+        declares = _bounded(report.declares)
+        others = sum(_objects(each) for name, each in self._wanted.items() if name != app)
+        if others + _objects(declares) <= MOST_OF_ALL:
+            self._wanted[app] = declares
 
     async def run(self) -> None:
         """Compare while a page shows the differences, until cancelled."""
@@ -91,25 +109,27 @@ async def compare(client: httpx.AsyncClient, vhost: str, declares: Declares) -> 
         ConnectFailed: The management API does not answer.
     """
     found: list[Finding] = []
-    place = quote(vhost, safe="")
-    for exchange in declares.exchanges[:MOST_OBJECTS]:
-        there = await _object(client, f"/api/exchanges/{place}/{quote(exchange.name, safe='')}")
+    for exchange in declares.exchanges:
         wanted = {"type": exchange.type, "durable": exchange.durable, "auto_delete": exchange.auto_delete}
-        found += _differences(f"exchange '{exchange.name}'", wanted, {}, there)
-    for queue in declares.queues[:MOST_OBJECTS]:
-        path = f"/api/queues/{place}/{quote(queue.name, safe='')}"
-        there = await _object(client, path)
+        with contextlib.suppress(Unanswerable):
+            there = await _object(client, f"/api/exchanges/{place_of(vhost, exchange.name)}")
+            found += _differences(f"exchange '{exchange.name}'", wanted, {}, there)
+    bindings: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    for binding in declares.bindings:
+        bindings[binding.queue].append((binding.exchange, binding.key))
+    for queue in declares.queues:
         flags = {"durable": queue.durable, "auto_delete": queue.auto_delete}
-        found += _differences(f"queue '{queue.name}'", flags, queue.arguments, there)
-        bindings = [binding for binding in declares.bindings if binding.queue == queue.name]
-        if there is not None and bindings:
-            present = await get(client, f"{path}/bindings")
-            has = {(item.get("source"), item.get("routing_key")) for item in present}
-            for binding in bindings:
-                if (binding.exchange, binding.key) not in has:
-                    what = f"binding of queue '{queue.name}' to exchange '{binding.exchange}' with key '{binding.key}'"
+        with contextlib.suppress(Unanswerable, NothingThere):  # it was deleted in between
+            path = f"/api/queues/{place_of(vhost, queue.name)}"
+            there = await _object(client, path)
+            found += _differences(f"queue '{queue.name}'", flags, queue.arguments, there)
+            if there is not None and (wanted_ones := bindings.get(queue.name)):
+                present = await get(client, f"{path}/bindings")
+                has = {(text(item.get("source")), text(item.get("routing_key"))) for item in present}
+                for exchange_name, key in (one for one in wanted_ones if one not in has):
+                    what = f"binding of queue '{queue.name}' to exchange '{exchange_name}' with key '{key}'"
                     found.append({"what": what, "text": _MISSING, "todo": _START})
-    return found
+    return found[:MOST_FOUND]
 
 
 async def _object(client: httpx.AsyncClient, path: str) -> Mapping[str, Any] | None:
@@ -119,6 +139,31 @@ async def _object(client: httpx.AsyncClient, path: str) -> Mapping[str, Any] | N
         return None
 
 
+def _objects(declares: Declares) -> int:
+    return len(declares.exchanges) + len(declares.queues)
+
+
+def _bounded(declares: Declares) -> Declares:
+    """Return declarations that take no more memory, and no more requests, than those of a large app."""
+    return Declares(
+        [one for one in declares.exchanges[:MOST_OBJECTS] if _are_short(one.name, one.type)],
+        [
+            replace(one, arguments=_bounded_arguments(one.arguments))
+            for one in declares.queues[:MOST_OBJECTS]
+            if _are_short(one.name)
+        ],
+        [one for one in declares.bindings[:MOST_OBJECTS] if _are_short(one.exchange, one.queue, one.key)],
+    )
+
+
+def _bounded_arguments(arguments: Mapping[str, T]) -> dict[str, T]:
+    return {name: arguments[name] for name in islice(arguments, _MOST_ARGUMENTS) if _are_short(name, arguments[name])}
+
+
+def _are_short(*values: object) -> bool:
+    return all(not isinstance(value, str) or len(value) <= LONGEST for value in values)
+
+
 def _differences(
     what: str, flags: Mapping[str, object], arguments: Mapping[str, object], there: Mapping[str, Any] | None
 ) -> Iterator[Finding]:
@@ -126,15 +171,22 @@ def _differences(
         yield {"what": what, "text": _MISSING, "todo": _START}
         return
     texts = [
-        f"{name} is {there.get(name)!r}, not {wanted!r}" for name, wanted in flags.items() if there.get(name) != wanted
+        f"{name} is {_told(there.get(name))}, not {_told(wanted)}"
+        for name, wanted in flags.items()
+        if there.get(name) != wanted
     ]
     given = part_of(there, "arguments")
     for name in sorted({*arguments, *given}):
         if name not in given:
-            texts.append(f"{name} is not set, and should be {arguments[name]!r}")
+            texts.append(f"{name} is not set, and should be {_told(arguments[name])}")
         elif name not in arguments:
-            texts.append(f"{name} is {given[name]!r}, and should not be set")
+            texts.append(f"{name} is {_told(given[name])}, and should not be set")
         elif given[name] != arguments[name]:
-            texts.append(f"{name} is {given[name]!r}, not {arguments[name]!r}")
+            texts.append(f"{name} is {_told(given[name])}, not {_told(arguments[name])}")
     if texts:
-        yield {"what": what, "text": "; ".join(texts), "todo": _OTHERWISE}
+        yield {"what": what, "text": "; ".join(texts[:_MOST_ARGUMENTS]), "todo": _OTHERWISE}
+
+
+def _told(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}…"

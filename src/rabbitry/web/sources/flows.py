@@ -49,6 +49,8 @@ SHARE: Final = 20
 MOST_STAGES: Final = 500
 MOST_WORKERS: Final = 50
 """Workers of a stage that are named."""
+MOST_KEYS: Final = 50
+"""Keys of results of a stage that are named: the first ones that its workers report."""
 _FIGURES: Final = {"received": "rate", "done": "done", "waiting": "retried_rate", "dead": "dead_rate"}
 
 
@@ -83,11 +85,11 @@ class Flows:
         login: The broker's URL.
 
     Its members are `APP/STAGE` → a stage: `app`, `stage`, `place` (its place among the app's stages), `queue`, `key`,
-    `exchange`, `to` (the keys of its results), `waiting` (messages in its queue; null if that is not known), `state`
-    (`running`, `paused`, `silent`: no worker reports), `pause` (`by`, `at`, `why`; or null), `rate`, `done`,
-    `retried_rate` and `dead_rate` (a second), `in_hand`, `retried`, `dead` and `skipped` (since the workers began),
-    `handling` (`p50`, `p95`, `p99` in seconds, of the last minute), `schedule` (`when`, `missed`, `next` and `fired`,
-    as in `rabbitry.telemetry.ScheduleState`; null if it has none), `limits` (`rate`, `tokens` that are free,
+    `exchange`, `to` (the first MOST_KEYS keys of its results), `waiting` (messages in its queue; null if that is not
+    known), `state` (`running`, `paused`, `silent`: no worker reports), `pause` (`by`, `at`, `why`; or null), `rate`,
+    `done`, `retried_rate` and `dead_rate` (a second), `in_hand`, `retried`, `dead` and `skipped` (since the workers
+    began), `handling` (`p50`, `p95`, `p99` in seconds, of the last minute), `schedule` (`when`, `missed`, `next` and
+    `fired`, as in `rabbitry.telemetry.ScheduleState`; null if it has none), `limits` (`rate`, `tokens` that are free,
     `waiting_tokens`, `slots`, how many are `free`, `waiting_slots`; null if it has none), `described` (whether its
     app's AsyncAPI document is known), `workers` (`host`, `id`, `pid`, `started`, `in_hand`, and `held_back`, the
     messages that wait there for a token or a slot), and `more_workers`, how many are not named.
@@ -155,7 +157,9 @@ class Flows:
             stage.queue, stage.key, stage.exchange = wiring.queue, wiring.key, wiring.exchange
             stage.schedule = report.schedule or stage.schedule  # reported by one worker, and kept when that has gone
             stage.limits = report.limits
-            stage.to.update(name.removeprefix("to.") for name in report.counters if name.startswith("to."))
+            for name in report.counters:
+                if name.startswith("to.") and len(stage.to) < MOST_KEYS:
+                    stage.to.add(name.removeprefix("to."))
 
     async def _look(self) -> None:
         """Ask the broker for waiting messages and pauses. After a failure the stages keep their earlier values."""

@@ -18,6 +18,8 @@ MOST_NODES: Final = 5000
 """Nodes that are known at once; others are left out."""
 MOST_NAMES: Final = 200
 """Counters, gauges or histograms of one node."""
+MOST_OF_ALL: Final = 100_000
+"""Names of counters and the like of all nodes together. A worker has 10 to 30, and one more for each key of results."""
 LONGEST_NAME: Final = 255
 REMEMBERED: Final = 600.0
 """Seconds for which silent nodes are listed, and short lives count."""
@@ -32,6 +34,10 @@ _MARK: Final = 10.0
 _MARKS: Final = 6
 _MOST: Final = 1 << 50
 """Numbers beyond it count as 0."""
+_KINDS: Final = 4
+"""Mappings with names in a report: counters, gauges, histograms, and exchanges of results."""
+_LEAST_SHARE: Final = 1e-9
+"""A smaller share of chains than this one is none that a worker reports."""
 _MOST_PLACES: Final = 2000
 """Pairs of a stage and a machine whose lives are remembered."""
 _MOST_TICKS: Final = 10
@@ -62,11 +68,16 @@ Problems: TypeAlias = dict[str, dict[str, Any]]
 
 @dataclass(slots=True)
 class NodeState:
-    """A node. report: its last one, without passages. heard: monotonic seconds. moved: Unix time, 0 for never."""
+    """A node.
+
+    report: its last one, bounded. heard: monotonic seconds. moved: Unix time, 0 for never. names: of counters and the
+    like in the report.
+    """
 
     report: Report
     heard: float
     moved: float = 0.0
+    names: int = 0
     marks: deque[Report] = field(default_factory=lambda: deque(maxlen=_MARKS))
 
     def take(self, report: Report, now: float) -> None:
@@ -114,14 +125,16 @@ class Nodes:
         """App, role and host → when lives ended that were short."""
         self.left_out: int = 0
         """Nodes beyond MOST_NODES since the last call of `forget`."""
+        self._names = 0
 
     def take(self, report: Report) -> None:
         """Take a report."""
-        report = _bounded(report)
-        key, now = (report.app, report.role, report.id), self._now()
+        key, now = (report.app[:LONGEST_NAME], report.role[:LONGEST_NAME], report.id[:LONGEST_NAME]), self._now()
         node = self._nodes.get(key)
+        room = MOST_OF_ALL - self._names + (0 if node is None else node.names)
+        report = _bounded(report, min(MOST_NAMES, room // _KINDS))
         if node is not None and report.started != node.report.started:
-            self._end(self._nodes.pop(key))
+            self._remove(key)
             node = None
         if node is None:
             if report.kind == "stop":
@@ -131,8 +144,11 @@ class Nodes:
                 return
             node = self._nodes[key] = NodeState(report, now)
         node.take(report, now)
+        self._names -= node.names
+        node.names = _number_of_names(report)
+        self._names += node.names
         if report.kind == "stop":
-            self._end(self._nodes.pop(key))
+            self._remove(key)
 
     def excuse(self) -> None:
         """Restart the clock of every node's silence: this program was cut off from the broker, or has just started."""
@@ -145,7 +161,7 @@ class Nodes:
         now = self._now()
         self.left_out = 0
         for key in [key for key, node in self._nodes.items() if node.heard < now - REMEMBERED]:
-            self._end(self._nodes.pop(key))
+            self._remove(key)
         for place, ends in list(self._short.items()):
             while ends and ends[0] < now - REMEMBERED:
                 ends.popleft()
@@ -206,9 +222,10 @@ class Nodes:
                 }
         return found
 
-    def _end(self, node: NodeState) -> None:
-        """Note the life of a node that ended, if it was short."""
-        now = self._now()
+    def _remove(self, key: Key) -> None:
+        """Remove a node that ended, and note its life if it was short."""
+        node, now = self._nodes.pop(key), self._now()
+        self._names -= node.names
         lived = node.report.at - node.report.started
         place = _place(node.report)
         if (
@@ -223,8 +240,13 @@ def _place(report: Report) -> tuple[str, str, str]:
     return report.app, report.role, report.host
 
 
-def _bounded(report: Report) -> Report:
-    """Return a report that takes no more memory than an honest one, without its passages."""
+def _bounded(report: Report, most: int) -> Report:
+    """Return a report that takes no more memory than an honest one, without what others keep of it.
+
+    Args:
+        report: The report.
+        most: The most counters, gauges or histograms that are kept.
+    """
     return msgspec.structs.replace(
         report,
         pid=_within(report.pid),
@@ -234,12 +256,16 @@ def _bounded(report: Report) -> Report:
         role=report.role[:LONGEST_NAME],
         id=report.id[:LONGEST_NAME],
         host=report.host[:LONGEST_NAME],
-        counters={name: _within(value) for name, value in _few(report.counters)},
-        gauges={name: _within(value) for name, value in _few(report.gauges)},
-        histograms={name: [_within(count) for count in counts[:64]] for name, counts in _few(report.histograms)},
+        counters={name: _within(value) for name, value in _few(report.counters, most)},
+        gauges={name: _within(value) for name, value in _few(report.gauges, most)},
+        histograms={name: [_within(count) for count in counts[:64]] for name, counts in _few(report.histograms, most)},
         passages=[],
-        wiring=None if report.wiring is None else _bounded_wiring(report.wiring),
+        share=report.share if _LEAST_SHARE <= report.share <= 1 else 1.0,
+        missed=_within(report.missed),
+        wiring=None if report.wiring is None else _bounded_wiring(report.wiring, most),
         declares=None,
+        document=None,
+        takes=None,
         schedule=None if report.schedule is None else _bounded_schedule(report.schedule),
         limits=None if report.limits is None else _bounded_limits(report.limits),
     )
@@ -258,13 +284,13 @@ def _bounded_limits(limits: Limits) -> Limits:
     return Limits(limits.rate[:LONGEST_NAME], limits.tokens[:LONGEST_NAME], _within(limits.slots))
 
 
-def _bounded_wiring(wiring: Wiring) -> Wiring:
+def _bounded_wiring(wiring: Wiring, most: int) -> Wiring:
     return Wiring(
         wiring.exchange[:LONGEST_NAME],
         wiring.key[:LONGEST_NAME],
         wiring.queue[:LONGEST_NAME],
         wiring.to[:LONGEST_NAME],
-        {key: exchange[:LONGEST_NAME] for key, exchange in _few(wiring.other)},
+        {key: exchange[:LONGEST_NAME] for key, exchange in _few(wiring.other, most)},
     )
 
 
@@ -273,8 +299,13 @@ def _within(value: N, most: float = _MOST) -> N:
     return value if 0 <= value <= most else type(value)(0)
 
 
-def _few(named: Mapping[str, T]) -> Iterator[tuple[str, T]]:
-    return ((name, named[name]) for name in islice(named, MOST_NAMES) if len(name) <= LONGEST_NAME)
+def _few(named: Mapping[str, T], most: int) -> Iterator[tuple[str, T]]:
+    return ((name, named[name]) for name in islice(named, most) if len(name) <= LONGEST_NAME)
+
+
+def _number_of_names(report: Report) -> int:
+    other = {} if report.wiring is None else report.wiring.other
+    return len(report.counters) + len(report.gauges) + len(report.histograms) + len(other)
 
 
 def _row(node: NodeState, *, is_live: bool) -> Row:

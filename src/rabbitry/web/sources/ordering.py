@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from heapq import heapify, heappop, heappush
-from typing import Protocol
+from typing import Final, Protocol
 
 from rabbitry.flow.spec import topic_matches
+
+MOST_STEPS: Final = 2_000_000
+"""Steps of comparing keys with patterns, a tenth of a second; patterns beyond it are not compared."""
+_STEPS_OF_CALL: Final = 20
 
 
 class Ordered(Protocol):
@@ -21,7 +25,7 @@ def in_order(stages: Mapping[str, Ordered]) -> dict[str, int]:
     """Return the place of each stage: after the stages whose results it takes, otherwise in order of first reports.
 
     The steps grow with the stages and with the results that go from one to another (Kahn's algorithm, with a heap for
-    the order of first reports). Only the keys with `*` or `#` of an app are compared one by one.
+    the order of first reports). Only the keys with `*` or `#` of an app are compared one by one, MOST_STEPS at most.
 
     Args:
         stages: `APP/STAGE` → stage, in order of first reports.
@@ -59,9 +63,17 @@ def _targets(stages: list[Ordered]) -> Iterator[set[int]]:
         exact.setdefault((stage.app, stage.key), set()).add(number)
         if "*" in stage.key or "#" in stage.key:
             patterns.setdefault(stage.app, []).append(number)
+    words = [stage.key.count(".") + 1 for stage in stages]
+    steps = 0
     for number, stage in enumerate(stages):
         found: set[int] = set()
         for key in stage.to:
             found |= exact.get((stage.app, key), set())
-            found.update(each for each in patterns.get(stage.app, ()) if topic_matches(stages[each].key, key))
+            length = key.count(".") + 1
+            for other in patterns.get(stage.app, ()):
+                steps += _STEPS_OF_CALL + length * words[other]
+                if steps > MOST_STEPS:
+                    break
+                if topic_matches(stages[other].key, key):
+                    found.add(other)
         yield found - {number}

@@ -16,6 +16,8 @@ SILENCE: Final = 20.0
 """Seconds after its last message after which a publisher, or a consumer that is gone, is no longer shown."""
 MOST_NODES: Final = 2000
 """Nodes that pages are sent at most: those that move messages, then those that hold some."""
+MOST_EDGES: Final = 8000
+"""Edges that pages are sent at most: those of the highest rates."""
 _MOST_KEYS: Final = 5
 _WORKER: Final = re.compile(r"(?P<app>.+) worker (?P<host>\S+) (?P<id>\S+) \((?:consume|publish)\)")
 """The name of a worker's connection."""
@@ -123,13 +125,22 @@ class Topology:
 
 
 def limited(nodes: dict[str, Node], edges: dict[str, Edge]) -> dict[str, Any]:
-    """Return at most MOST_NODES nodes and the edges between them, and under `left_out` how many are missing."""
+    """Return at most MOST_NODES nodes, and at most MOST_EDGES edges between them.
+
+    `left_out` is the number of nodes that are missing, `edges_left_out` that of edges, if there are any.
+    """
+    missing: dict[str, int] = {}
     if len(nodes) > MOST_NODES:
         first = sorted(nodes, key=lambda key: (-(nodes[key]["at"] or 0), -(nodes[key].get("ready") or 0), key))
-        kept = {key: nodes[key] for key in first[:MOST_NODES]}
-        edges = {key: edge for key, edge in edges.items() if edge["from"] in kept and edge["to"] in kept}
-        return {**kept, **edges, "left_out": len(nodes) - MOST_NODES}
-    return {**nodes, **edges}
+        missing["left_out"] = len(nodes) - MOST_NODES
+        nodes = {key: nodes[key] for key in first[:MOST_NODES]}
+        edges = {key: edge for key, edge in edges.items() if edge["from"] in nodes and edge["to"] in nodes}
+    if len(edges) > MOST_EDGES:
+        # A rate that is not told may be any.
+        first = sorted(edges, key=lambda key: (edges[key]["rate"] is not None, -(edges[key]["rate"] or 0), key))
+        missing["edges_left_out"] = len(edges) - MOST_EDGES
+        edges = {key: edges[key] for key in first[:MOST_EDGES]}
+    return {**nodes, **edges, **missing}
 
 
 def _add_exchanges(exchanges: Iterable[Object], nodes: dict[str, Node]) -> None:
@@ -180,16 +191,18 @@ def _add_bindings(bindings: Iterable[Object], nodes: dict[str, Node], edges: dic
         if ends[0] in nodes and ends[1] in nodes:
             keys[ends].append(text(one.get("routing_key")))
             sources[ends[1]].add(ends[0])
+    moving = {
+        destination: {source for source in found if nodes[source]["rate"] and nodes[source]["name"]}
+        for destination, found in sources.items()
+    }
     for (source, destination), found in keys.items():
         is_default = not nodes[source]["name"]
-        others = [
-            other for other in sources[destination] if other != source and nodes[other]["rate"] and nodes[other]["name"]
-        ]
-        if is_default and (others or not nodes[destination]["rate"] or not nodes[source]["rate"]):
+        has_others = len(moving[destination]) > (source in moving[destination])
+        if is_default and (has_others or not nodes[destination]["rate"] or not nodes[source]["rate"]):
             continue  # every queue is bound to the default exchange; what other exchanges can have brought is theirs
         flows = nodes[destination]["rate"] if nodes[source]["rate"] else 0.0
         shown = sorted(set(found))[:_MOST_KEYS]
-        edges[f"e:{source}>{destination}"] = _edge(source, destination, None if others and flows else flows, shown)
+        edges[f"e:{source}>{destination}"] = _edge(source, destination, None if has_others and flows else flows, shown)
     bound = {edge[end] for edge in edges.values() for end in ("from", "to")}
     for key in [key for key, node in nodes.items() if node["kind"] == "exchange" and key not in bound]:
         if not nodes[key]["rate"] and (not nodes[key]["name"] or _BUILT_IN.fullmatch(nodes[key]["name"])):

@@ -21,7 +21,7 @@ function read(value) {
   const [nodes, edges] = [new Map(), new Map()];
   for (const [key, member] of Object.entries(value ?? {})) {
     if (key.startsWith("e:")) edges.set(key, member);
-    else if (key !== "left_out" && key !== "by") nodes.set(key, member);
+    else if (key[1] === ":") nodes.set(key, member); // the others tell of the whole
   }
   return { nodes, edges };
 }
@@ -63,7 +63,7 @@ const wanted = () => {
 };
 
 class Overview extends Component {
-  state = { panels: [], topology: NOTHING, heard: false, leftOut: 0, by: null, at: null, broker: null, attention: null, ofApps: {}, source: null, reports: null, words: "", mode: "used", frozen: false, isTable: false, selected: wanted(), opened: new Set() };
+  state = { panels: [], topology: NOTHING, heard: false, leftOut: 0, edgesLeftOut: 0, by: null, at: null, broker: null, attention: null, ofApps: {}, source: null, reports: null, words: "", mode: "used", frozen: false, isTable: false, selected: wanted(), opened: new Set() };
   slots = new Slots();
 
   componentDidMount() {
@@ -77,7 +77,7 @@ class Overview extends Component {
       this.tell();
     });
     this.feed.open("topology", {}, ({ value, at }) => {
-      this.newest = { topology: read(value), heard: at !== undefined, leftOut: value?.left_out ?? 0, by: value?.by ?? null, at };
+      this.newest = { topology: read(value), heard: at !== undefined, leftOut: value?.left_out ?? 0, edgesLeftOut: value?.edges_left_out ?? 0, by: value?.by ?? null, at };
       if (!this.state.frozen) this.setState(this.newest);
       this.tell();
     });
@@ -133,7 +133,7 @@ class Overview extends Component {
     return this.derived;
   }
 
-  render(_, { panels: loaded, topology, heard, leftOut, by, at, broker, attention, ofApps, source, words, mode, frozen, isTable, selected, opened }) {
+  render(_, { panels: loaded, topology, heard, leftOut, edgesLeftOut, by, at, broker, attention, ofApps, source, words, mode, frozen, isTable, selected, opened }) {
     const now = at ?? 0;
     const { seen, drawn } = this.derive();
     const chosen = selected !== null && topology.nodes.has(selected) ? selected : null;
@@ -157,6 +157,7 @@ class Overview extends Component {
           </div>
         </div>
         ${leftOut > 0 && html`<p class="note">${leftOut.toLocaleString("en")} things that move nothing are left out.</p>`}
+        ${edgesLeftOut > 0 && html`<p class="note">${edgesLeftOut.toLocaleString("en")} connections between things, those of the lowest rates, are left out.</p>`}
         <div class=${chosen ? "beside" : ""}>
           ${drawn.nodes.size > 0 ? html`<${Picture} drawn=${drawn} slots=${this.slots} now=${now} selected=${chosen} isFrozen=${frozen} onSelect=${this.select} />`
             : html`<p class="nothing">${!heard ? "Waiting for the broker's lists." : isFiltered ? "Nothing matches the filter." : by ? "No worker reports itself yet. Start one: rabbitry worker MODULE:APP" : "The broker has no queues yet."}</p>`}
