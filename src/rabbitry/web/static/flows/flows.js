@@ -34,13 +34,16 @@ class Flows extends Component {
       <${Held} as="div" entries=${[...apps].sort(([a], [b]) => byName.compare(a, b))} keyOf=${([app]) => app} draw=${([app, members]) => html`<section key=${app} aria-label=${shown(app)}>
         <h2><bdi>${shown(app)}</bdi></h2>
         ${members.some(({ described }) => described) && html`<${Document} app=${app} />`}
-        <${Drift} found=${drift.apps?.[app]} />
+        <${Drift} found=${differences(drift, app)} />
         <${Held} as="ol" class="stages" entries=${members.sort((a, b) => a.place - b.place)} keyOf=${({ stage }) => stage}
           draw=${(stage) => html`<${Stage} key=${stage.stage} stage=${stage} />`} />
       </section>`} />
     </div>`;
   }
 }
+
+// Those of an app; an object has members by itself, such as "constructor", which may be an app's name.
+const differences = ({ apps }, app) => (apps && Object.hasOwn(apps, app) ? apps[app] : null);
 
 // The differences between what the app declares and what the broker has. Props: found, null before they are compared.
 function Drift({ found }) {

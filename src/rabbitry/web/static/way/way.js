@@ -9,11 +9,12 @@ import { tree } from "./tree.js";
 const EVERY = 2000; // reports come each 2 s
 const DEEPEST = 30; // levels that are indented one by one
 
-const WORDS = {
+// A report may hold any text, also one that objects have by themselves, such as "constructor".
+const WORDS = new Map(Object.entries({
   done: "done", failed: "failed", rejected: "rejected", retry: "asked to come again", suspect: "put aside, to be handled alone",
   "given-back": "given back, not begun", abandoned: "interrupted",
   cancelled: "dropped, since its job was cancelled", skipped: "skipped, since it was handled before",
-};
+}));
 
 const whole = (number) => number.toLocaleString("en");
 
@@ -38,7 +39,7 @@ function Passage({ passage, before }) {
   const { app, stage, queue, host, node, began, seconds, waited, attempt, outcome, end, error, trace, keys, led } = passage;
   const queued = gap(passage, before);
   return html`<div class="passage" data-state=${state(passage)}>
-    <p><b><bdi>${shown(`${app} ${stage}`)}</bdi></b> <span class="outcome">${shown(WORDS[outcome] ?? outcome)}${
+    <p><b><bdi>${shown(`${app} ${stage}`)}</bdi></b> <span class="outcome">${shown(WORDS.get(outcome) ?? outcome)}${
       end === "dead" ? ", became a dead letter" : end === "again" ? ", comes again" : ""}</span>
       ${attempt > 1 && html` <span class="tag">attempt ${whole(attempt)}</span>`}</p>
     <p class="note"><time datetime=${new Date(began * 1000).toISOString()} title=${new Date(began * 1000).toLocaleString()}>${time(began)}</time>${" on "}<bdi>${shown(host)}</bdi>, worker <bdi>${shown(node)}</bdi>${queue && html`, queue <bdi>${shown(queue)}</bdi>`}:
@@ -68,7 +69,7 @@ function Recent({ title, passages, empty }) {
   return html`<section class="panel" aria-label=${title}><h2>${title}</h2>
     ${passages.length === 0 ? html`<p class="nothing">${empty}</p>` : html`<${Held} as="ul" class="recent" isStill entries=${passages} draw=${(passage) => html`<li data-state=${state(passage)}>
       <a href=${`?id=${encodeURIComponent(passage.chain)}`}><code>${shown(passage.chain)}</code></a>
-      <span><bdi>${shown(`${passage.app} ${passage.stage}`)}</bdi> ${shown(WORDS[passage.outcome] ?? passage.outcome)}
+      <span><bdi>${shown(`${passage.app} ${passage.stage}`)}</bdi> ${shown(WORDS.get(passage.outcome) ?? passage.outcome)}
         ${passage.error && html`: <bdi>${shown(passage.error)}</bdi>`}</span>
       <time datetime=${new Date(passage.began * 1000).toISOString()}>${time(passage.began)}</time></li>`} />`}</section>`;
 }
