@@ -1,5 +1,6 @@
 """Signing in and out by keyboard, behind a proxy's prefix, and what the page offers to a viewer."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ from tests.browser.axe import serious
 from tests.browser.proxied import behind_a_prefix
 from tests.browser.watched import Watched
 from tests.support import commands
-from tests.support.embedded import BrokerProcess
-from tests.support.ports import free_port
+from tests.support.brokers import on_embedded
+from tests.support.management import broker_and_management
 from tests.web.login.dashboards import PASSWORD, users_file
 
 pytestmark = pytest.mark.timeout(300)
@@ -25,20 +26,28 @@ _ASKED_WHILE_LEAVING = """async () => {
 }"""
 
 
-async def test_a_viewer_signs_in_sees_and_signs_out_by_keyboard(browser: Browser, tmp_path: Path) -> None:
-    users, port = users_file(tmp_path, {_NAME: "viewer"}), free_port()
-    with BrokerProcess("--management-port", str(port)) as broker:
-        async with rabbitry.connect(broker.url) as connection:
-            await (await connection.channel()).declare_queue("seen")
-            more = {
-                "RABBITRY_BROKER": broker.url,
-                "RABBITRY_MANAGEMENT": f"http://127.0.0.1:{port}",
-                "RABBITRY_WEB_USERS": str(users),
-            }
-            with commands.service("web", "--port", "0", more=more) as web:
-                inner = web.wait_for(r"dashboard on (http://\S+/)")[1]
-                async with behind_a_prefix(inner) as url:
-                    await _walk(browser, url)
+@pytest.fixture(params=["embedded", "rabbitmq"])
+def system(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """The URLs of a broker and of its management API."""
+    with broker_and_management(request) as urls:
+        yield urls
+
+
+@on_embedded("system")
+async def test_a_viewer_signs_in_sees_and_signs_out_by_keyboard(
+    browser: Browser, system: tuple[str, str], tmp_path: Path
+) -> None:
+    broker, management = system
+    users = users_file(tmp_path, {_NAME: "viewer"})
+    more = {"RABBITRY_BROKER": broker, "RABBITRY_MANAGEMENT": management, "RABBITRY_WEB_USERS": str(users)}
+    async with rabbitry.connect(broker) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("seen", durable=True)
+        with commands.service("web", "--port", "0", more=more) as web:
+            inner = web.wait_for(r"dashboard on (http://\S+/)")[1]
+            async with behind_a_prefix(inner) as url:
+                await _walk(browser, url)
+        await channel.delete_queue("seen")
 
 
 async def _walk(browser: Browser, url: str) -> None:

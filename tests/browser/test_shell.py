@@ -1,5 +1,6 @@
 """What surrounds each page: navigation, theme, search, the state of its sources; by keyboard, and at each width."""
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from typing import Literal
@@ -11,6 +12,8 @@ from tests.browser.axe import serious
 from tests.browser.proxied import behind_a_prefix
 from tests.browser.watched import Watched
 from tests.support import commands
+from tests.support.brokers import on_embedded
+from tests.support.management import broker_and_management
 from tests.support.waiting import eventually_awaited
 
 pytestmark = pytest.mark.timeout(240)
@@ -30,8 +33,21 @@ async def _open(
 
 @pytest.fixture
 def web(embedded_url: str) -> Iterator[str]:
-    """The URL of a dashboard with a machine's samples."""
-    more = {"RABBITRY_BROKER": embedded_url}
+    """The URL of a dashboard with a machine's samples, without a management API."""
+    with _served({"RABBITRY_BROKER": embedded_url}) as url:
+        yield url
+
+
+@pytest.fixture(params=["embedded", "rabbitmq"])
+def whole(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The same with the management API of its broker, for what a page shows of that."""
+    with broker_and_management(request) as (broker, management):
+        with _served({"RABBITRY_BROKER": broker, "RABBITRY_MANAGEMENT": management}) as url:
+            yield url
+
+
+@contextlib.contextmanager
+def _served(more: dict[str, str]) -> Iterator[str]:
     with commands.service("web", "--port", "0", more=more) as web, commands.service("monitor", "publish", more=more):
         yield web.wait_for(r"dashboard on (http://\S+/)")[1]
 
@@ -119,25 +135,35 @@ async def test_on_a_phone_the_navigation_opens_and_closes_by_keys(browser: Brows
     await expect(page.get_by_role("button", name="Menu")).to_be_focused()
 
 
-async def test_pages_work_behind_a_proxys_prefix(browser: Browser, web: str) -> None:
+@on_embedded("whole")
+async def test_pages_work_behind_a_proxys_prefix(browser: Browser, whole: str) -> None:
     async with (
-        behind_a_prefix(web) as url,
+        behind_a_prefix(whole) as url,
         await browser.new_page(viewport={"width": 1300, "height": 900}) as page,
     ):
         complaints: list[str] = []
         page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
         await page.goto(url)
-        for name in ("Queues", "Consumers", "Machines", "Overview"):
+        # What the broker has comes through: the dashboard's own connections, the agent's exchange, and its samples.
+        for name, shown in (
+            ("Connections", ".rows .row:has-text('rabbitry web')"),
+            ("Exchanges", ".rows .row:has-text('system_info')"),
+            ("Machines", "article.card"),
+            ("Overview", ".thing[data-kind=exchange]"),
+        ):
             await page.get_by_role("link", name=name, exact=True).click()
             await expect(page.get_by_role("heading", level=1)).to_have_text(name)
             assert page.url.startswith(url)
             await expect(page.locator(".states")).to_contain_text("WebSocket connected")
+            await expect(page.locator(f"#page {shown}").first).to_be_visible(timeout=_WITHIN)
         assert [one for one in complaints if one.startswith("error")] == []
 
 
-async def test_the_age_of_what_is_shown_is_told(browser: Browser, web: str) -> None:
-    watched = await _open(browser, web)
+@on_embedded("whole")
+async def test_the_age_of_what_is_shown_is_told(browser: Browser, whole: str) -> None:
+    watched = await _open(browser, whole)
+    await expect(watched.page.locator(".states .state", has_text="Management API")).to_contain_text("s old")
     await expect(watched.page.locator(".states")).to_contain_text("WebSocket connected", timeout=_WITHIN)
     await expect(watched.page.locator(".states .state-age").first).to_contain_text("s old")
     await expect(watched.page.locator("article.card")).to_have_count(1, timeout=_WITHIN)  # the machines' panel
@@ -165,10 +191,11 @@ async def test_the_header_never_covers_the_navigation(browser: Browser, web: str
         assert (tall < 60) is has_one_line, f"the header is {tall} px high at {width} px"
 
 
-async def test_axe_finds_nothing_serious_on_any_page(browser: Browser, web: str) -> None:
+@on_embedded("whole")
+async def test_axe_finds_nothing_serious_on_any_page(browser: Browser, whole: str) -> None:
     schemes: tuple[Literal["dark", "light"], ...] = ("dark", "light")
     for place in _PLACES:
-        page = (await _open(browser, f"{web}{place}")).page
+        page = (await _open(browser, f"{whole}{place}")).page
         await expect(page.locator("main > *").first).to_be_visible(timeout=_WITHIN)
         for width, scheme in itertools.product((320, 1200), schemes):
             what = f"{place} in {scheme}, {width} px wide"

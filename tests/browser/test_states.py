@@ -10,7 +10,8 @@ from rabbitry.web._navigation import OWN
 from tests.browser.axe import serious
 from tests.browser.watched import Watched
 from tests.support import commands
-from tests.support.embedded import BrokerProcess
+from tests.support.brokers import on_embedded
+from tests.support.management import broker_and_management
 from tests.support.ports import free_port
 
 pytestmark = pytest.mark.timeout(400)
@@ -22,9 +23,16 @@ _TABLES = ["queues", "exchanges", "connections", "channels", "consumers"]
 _EXPECTED = ("WebSocket connection to", "Failed to load resource", "Applying inline style", "preload assets")
 
 
+@pytest.fixture(params=["embedded", "rabbitmq"])
+def system(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """The URLs of a broker that has nothing, and of its management API."""
+    with broker_and_management(request) as urls:
+        yield urls
+
+
 @contextlib.contextmanager
-def _served(broker: BrokerProcess, management: int) -> Iterator[str]:
-    more = {"RABBITRY_BROKER": broker.url, "RABBITRY_MANAGEMENT": f"http://127.0.0.1:{management}"}
+def _served(broker: str, management: str) -> Iterator[str]:
+    more = {"RABBITRY_BROKER": broker, "RABBITRY_MANAGEMENT": management}
     with commands.service("web", "--port", "0", more=more) as web:
         yield web.wait_for(r"dashboard on (http://\S+/)")[1]
 
@@ -43,9 +51,9 @@ def _place(view: str) -> str:
     return f"{view}/" if view else ""
 
 
-async def test_empty_views_and_those_without_a_match(browser: Browser) -> None:
-    port = free_port()
-    with BrokerProcess("--management-port", str(port)) as broker, _served(broker, port) as url:
+@on_embedded("system")
+async def test_empty_views_and_those_without_a_match(browser: Browser, system: tuple[str, str]) -> None:
+    with _served(*system) as url:
         watched = await _open(browser)
         page = watched.page
         for view in [*_VIEWS, *_APPS]:
@@ -69,13 +77,10 @@ async def test_empty_views_and_those_without_a_match(browser: Browser) -> None:
 
 
 @pytest.mark.faults
-async def test_views_without_a_source_while_they_load_and_when_cut_off(browser: Browser) -> None:
-    with BrokerProcess() as broker:
-        await _without_a_source(browser, broker)
-
-
-async def _without_a_source(browser: Browser, broker: BrokerProcess) -> None:
-    with _served(broker, free_port()) as url:
+async def test_views_without_a_source_while_they_load_and_when_cut_off(
+    browser: Browser, system: tuple[str, str]
+) -> None:
+    with _served(system[0], f"http://127.0.0.1:{free_port()}") as url:
         watched = await _open(browser)
         page = watched.page
         held: list[WebSocketRoute] = []
