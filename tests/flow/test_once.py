@@ -14,7 +14,7 @@ import pytest
 import rabbitry
 from rabbitry.amqp.client import Properties
 from rabbitry.exceptions import PublishReturned
-from rabbitry.flow import _gates, once
+from rabbitry.flow import _gate, _gates, once
 from rabbitry.flow._outlet import Outlet
 from rabbitry.flow._stores.once_claim import Claim
 from rabbitry.flow._stores.once_sql import SqlStore
@@ -400,10 +400,10 @@ async def test_what_a_cancelled_handler_claims_meanwhile_is_released() -> None:
     class Slow:
         is_skipped = False
 
-        def take(self) -> _gates.Taken | None:
+        def take(self) -> _gate.Taken | None:
             entered.set()
             go_on.wait()
-            return _gates.Taken("tea")
+            return _gate.Taken("tea")
 
         def release(self) -> None:
             released.append("tea")
@@ -468,21 +468,47 @@ async def test_a_handler_in_a_process_is_called_once() -> None:
 def _takes(order: str) -> None: ...
 
 
-def _takes_many(orders: list[str]) -> None: ...
-
-
-@pytest.mark.parametrize(
-    ("options", "why"),
-    [
-        ({"replies": True}, "replies=…: a message that is skipped has no result for its caller"),
-        ({"keep_unknown": True}, "keep_unknown=…: the handler gets a value whose unknown fields"),
-        ({"batch": 10}, "batch=…: messages of a batch are settled together"),
-    ],
-)
-def test_a_stage_that_can_not_be_idempotent_is_refused(options: dict[str, Any], why: str) -> None:
+def test_a_stage_that_can_not_be_idempotent_is_refused() -> None:
     app = rabbitry.App("wrong")
-    with pytest.raises(rabbitry.AppError, match=f"idempotent=… does not go with {why}"):
-        app.stage("order", idempotent=True, **options)(_takes_many if "batch" in options else _takes)
+    with pytest.raises(rabbitry.AppError, match="idempotent=… does not go with keep_unknown=…: the handler gets"):
+        app.stage("order", idempotent=True, keep_unknown=True)(_takes)
+
+
+@pytest.mark.timeout(200)
+async def test_a_repeated_call_is_refused(broker_url: str, tmp_path: Path) -> None:
+    app = rabbitry.App("asked", store=f"sqlite:///{tmp_path}/once.sqlite3")
+    calls: list[int] = []
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    @app.stage("pay", idempotent=lambda order: order, replies=True, attempts=2, delays=[0], then="paid")
+    async def pay(order: int) -> str:
+        calls.append(order)
+        if calls.count(order) == 1 and order == 8:
+            raise ValueError("the first attempt fails")
+        if order == 9:
+            entered.set()
+            await go_on.wait()
+        return f"paid {order}"
+
+    app.output("paid", queue="asked.paid")
+    async with app.worker(broker_url, connect_attempts=1) as worker, app.publisher(broker_url) as publisher:
+        not_done = worker._engine.counting.stages["pay"].not_done
+        assert await publisher.call(7, key="pay", timeout=120) == "paid 7"
+        await eventually_holds(broker_url, "asked.pay", 0)
+        with pytest.raises(rabbitry.CallFailed, match="handled before, and the answer to it is not kept") as caught:
+            await publisher.call(7, key="pay", timeout=120)
+        assert caught.value.reason == "handled"
+        assert await publisher.call(8, key="pay", timeout=120) == "paid 8", "an attempt that failed is none"
+        first = asyncio.create_task(publisher.call(9, key="pay", timeout=120))
+        await entered.wait()
+        second = asyncio.create_task(publisher.call(9, key="pay", timeout=120))
+        await eventually(lambda: not_done["retry"] == 1, "it waits for what becomes of the first")
+        go_on.set()
+        assert await first == "paid 9"
+        with pytest.raises(rabbitry.CallFailed, match="handled before"):
+            await second
+        await eventually_holds(broker_url, "asked.paid", 3)
+    assert calls == [7, 8, 8, 9]
 
 
 def test_wrong_options_are_refused() -> None:

@@ -14,48 +14,27 @@ import functools
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import platformdirs
 
+from rabbitry.flow._gate import Gate, Taken
+from rabbitry.flow._gated_batches import WRAPS as BATCH_WRAPS
+from rabbitry.flow._gated_batches import GatedBatch
 from rabbitry.flow._parts import Joined
 from rabbitry.flow._plan import Plan, plan_of
 from rabbitry.flow._signature import Handler
 from rabbitry.flow.codec import Codec
 from rabbitry.flow.depends import Depends
 from rabbitry.flow.message import Message
-from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.stage import Stage
 
 _STORE: Final = "_rabbitry_store"
 _MESSAGE: Final = "_rabbitry_message"
+_BATCH: Final = "_rabbitry_batch"
 _GIVEN: Final = "RABBITRY_HARNESS_STORE"
 """Names the store of a harness to the processes of its worker."""
 _given: ContextVar[str | None] = ContextVar("store of a harness", default=None)
-
-
-class Taken(NamedTuple):
-    """The value that the handler is called with."""
-
-    value: object
-
-
-class Gate(Protocol):
-    """One message of the stage, and the store that decides about it. is_skipped: whether it was done before."""
-
-    is_skipped: bool
-
-    def take(self) -> Taken | None:
-        """Return the value if the handler is to be called. Raises Reject, Retry and Undecodable."""
-
-    def release(self) -> None:
-        """Note that the handler failed or was ended."""
-
-    def note(self) -> Outgoing | None:
-        """Return the message to the stage itself which notes that the results are confirmed; None if none is needed.
-
-        Called in a thread, when the handler has returned. The worker publishes it once all results are confirmed.
-        """
 
 
 GateOf: TypeAlias = Callable[[Any, Message, bytes], Gate]
@@ -111,19 +90,28 @@ def gated(stage: Stage, what: str, open_store: Callable[[], Any], gate_of: GateO
     signature = stage.signature._replace(
         type=bytes,
         message=stage.signature.message or _MESSAGE,
+        batch=None if stage.batch is None else stage.signature.batch or _BATCH,
         plan=Plan(plan.parameters + own.parameters, plan.providers + own.providers),
     )
 
+    own_message, own_batch = stage.signature.message, stage.signature.batch
+
     def gate(arguments: dict[str, Any]) -> Gate:
         """Take out of a handler's arguments what the gate alone needs."""
-        name = stage.signature.message
-        message = arguments.pop(_MESSAGE) if name is None else arguments[name]
+        message = arguments.pop(_MESSAGE) if own_message is None else arguments[own_message]
         return gate_of(arguments.pop(_STORE), message, arguments[stage.signature.value])
 
-    wrap = _WRAPS[stage.kind, stage.yields]
+    def gates(arguments: dict[str, Any]) -> GatedBatch:
+        """Do the same for a batch."""
+        messages = arguments.pop(_MESSAGE) if own_message is None else arguments[own_message]
+        batch = arguments.pop(_BATCH) if own_batch is None else arguments[own_batch]
+        store, bodies = arguments.pop(_STORE), arguments[stage.signature.value]
+        return GatedBatch([gate_of(store, *each) for each in zip(messages, bodies, strict=True)], batch)
+
+    kind = stage.kind, stage.yields
     return dataclasses.replace(
         stage,
-        handler=wrap(stage, gate),
+        handler=_WRAPS[kind](stage, gate) if stage.batch is None else BATCH_WRAPS[kind](stage, gates),
         codec=Codec(bytes),
         takes=stage.codec,
         signature=signature,

@@ -18,6 +18,8 @@ PROGRESS: Final = "x-rabbitry-progress"
 """A header of replies with progress, which precede the last reply."""
 CANCELLED: Final = "cancelled"
 """The reason in the reply for a message that was cancelled."""
+HANDLED: Final = "handled"
+"""The reason in the reply for a message that an idempotent stage had handled before."""
 REPLY_TO: Final = "amq.rabbitmq.reply-to"
 """The pseudo-queue of direct reply-to (RabbitMQ's docs/direct-reply-to)."""
 

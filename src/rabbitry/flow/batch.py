@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class Batch:
     """The batch that a handler is working on, passed to a handler that has a parameter of this type.
@@ -12,6 +14,8 @@ class Batch:
     def __init__(self, size: int) -> None:
         self._size = size
         self._failures: dict[int, Exception] = {}
+        self._skipped: set[int] = set()
+        self._on_failure: Callable[[], None] | None = None
 
     def __len__(self) -> int:
         """Return how many messages the handler got."""
@@ -39,3 +43,23 @@ class Batch:
 def failures_of(batch: Batch) -> dict[int, Exception]:
     """Return the errors of single messages, by index."""
     return batch._failures
+
+
+def skip(batch: Batch, index: int) -> None:
+    """Note that one message was handled before, by a copy of it."""
+    batch._skipped.add(index)
+
+
+def skipped_of(batch: Batch) -> set[int]:
+    """Return the messages that were handled before, by index."""
+    return batch._skipped
+
+
+def on_failure(batch: Batch, undo: Callable[[], None]) -> None:
+    """Have a function called, in a thread, if the batch fails after its handler returned: in what is around it."""
+    batch._on_failure = undo
+
+
+def undo_of(batch: Batch) -> Callable[[], None] | None:
+    """Return the function that is called if the batch fails; None if there is none."""
+    return batch._on_failure

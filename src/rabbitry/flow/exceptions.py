@@ -66,7 +66,8 @@ class CallFailed(RabbitryError):
     """A call's message failed for good; the text is the handler's error.
 
     Attributes:
-        reason: The reason of its dead letter: `rejected`, `failed`, `undecodable`, …
+        reason: The reason of its dead letter: `rejected`, `failed`, `undecodable`, …; or `handled`, if the stage is
+            idempotent and had handled a message with its key before.
     """
 
     def __init__(self, text: str, *, reason: str) -> None:

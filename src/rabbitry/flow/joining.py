@@ -10,7 +10,9 @@ import contextlib
 from typing import Final
 
 from rabbitry._installing import missing
-from rabbitry.flow._gates import Taken, gated, store_url
+from rabbitry.exceptions import Undecodable
+from rabbitry.flow._gate import Taken
+from rabbitry.flow._gates import gated, store_url
 from rabbitry.flow._parts import Join, Late, part_of
 from rabbitry.flow._stores.join_answers import JoinStore
 from rabbitry.flow._stores.redis import is_redis

@@ -19,7 +19,8 @@ from urllib.parse import quote
 from rabbitry._installing import missing
 from rabbitry.amqp.client import Receipt
 from rabbitry.exceptions import Closed, PublishTimeout, UsageError
-from rabbitry.flow._gates import Taken, gated, store_url
+from rabbitry.flow._gate import Taken
+from rabbitry.flow._gates import gated, store_url
 from rabbitry.flow._gates import store_given as store_given  # for tests
 from rabbitry.flow._stores.once_claim import kept
 from rabbitry.flow._stores.redis import is_redis
@@ -42,12 +43,6 @@ LEASE: Final = 90.0
 """Seconds that a publisher may take for a unique message, longer than its deadline for the confirm."""
 _MARGIN: Final = 30.0
 """Seconds beyond the time limit of its handler for which a message keeps its claim: its results are confirmed then."""
-_WHY_NOT: Final = {
-    "batch": "messages of a batch are settled together, and some of them may be handled already: handle single ones",
-    "replies": "a message that is skipped has no result for its caller: have the caller publish, and read an output",
-    "keep_unknown": "the handler gets a value whose unknown fields were left out: let the type have them",
-}
-"""Options of a stage that can't be idempotent, and why."""
 _HANDLED: Final = "x-rabbitry-handled"
 """The key that is done, in a message of an idempotent stage to itself."""
 _LONGEST_PAUSE: Final = 30.0
@@ -64,9 +59,11 @@ def make_idempotent(
     stage: Stage, what: str, key_of: Idempotent, *, app: str, store: str | None, window: float
 ) -> Stage:
     """Make a stage call its handler once for each key. Raises AppError for a stage that can't be idempotent."""
-    for option, why in _WHY_NOT.items():
-        if getattr(stage, option):
-            raise AppError(f"{what}: idempotent=… does not go with {option}=…: {why}")
+    if stage.keep_unknown:
+        raise AppError(
+            f"{what}: idempotent=… does not go with keep_unknown=…: the handler gets a value whose unknown fields were "
+            "left out: let the type have them"
+        )
 
     def opened() -> OnceStore:
         return _open(f"{what}: an idempotent stage", store_url(app, store, "once"), stage.queue, window)

@@ -182,10 +182,11 @@ class BatchJob:
     """Deliveries in hand that one call of a handler gets.
 
     until: when its time is up, on the monotonic clock; for the parts of a batch that failed, that of the whole.
+    is_killed: whether its handler was ended without being able to undo anything.
     """
 
     is_dropped: ClassVar[bool] = False
-    __slots__ = ("_is_part", "is_cancelled", "jobs", "seconds", "stage", "stream", "until")
+    __slots__ = ("_is_part", "is_cancelled", "is_killed", "jobs", "seconds", "stage", "stream", "until")
 
     def __init__(self, jobs: Sequence[Job], until: float, *, is_part: bool = False) -> None:
         self.jobs: tuple[Job, ...] = tuple(jobs)
@@ -194,6 +195,7 @@ class BatchJob:
         self.seconds: float = 0.0
         self.stream: Stream | None = None
         self.is_cancelled: bool = False
+        self.is_killed: bool = False
         self._is_part = is_part
 
     @property
@@ -245,12 +247,12 @@ class Pending:
     """Deliveries to be acknowledged together, with the unconfirmed and the failed messages that they led to.
 
     is_open: whether the handler may still yield. made: the number of values that it has yielded. letters: dead letters
-    of the inputs, each with whether it must be published alone. note: what is published once all else is confirmed.
+    of the inputs, each with whether it must be published alone. notes: what is published once all else is confirmed.
     failure: why the inputs can't be settled and have to be delivered again. led: what the handler yielded, for the
     passage of the first input.
     """
 
-    __slots__ = ("failure", "is_open", "jobs", "led", "left", "letters", "made", "note", "stage", "stream")
+    __slots__ = ("failure", "is_open", "jobs", "led", "left", "letters", "made", "notes", "stage", "stream")
 
     def __init__(self, stage: Stage, jobs: Sequence[Job], stream: Stream | None = None) -> None:
         self.stage: Stage = stage
@@ -261,5 +263,5 @@ class Pending:
         self.left: int = 0
         self.made: int = 0
         self.letters: tuple[tuple[Publication, bool], ...] = ()
-        self.note: Publication | None = None
+        self.notes: tuple[Publication, ...] = ()
         self.failure: BaseException | None = None

@@ -12,7 +12,7 @@ from rabbitry.amqp.protocol.tables import decode_text
 from rabbitry.exceptions import PreconditionFailed, PublishReturned
 from rabbitry.flow._fitting import ERROR
 from rabbitry.flow._parts import part_of
-from rabbitry.flow._replies import ReplyTo, caller_of, error_reply, reply
+from rabbitry.flow._replies import HANDLED, ReplyTo, caller_of, error_reply, reply
 from rabbitry.flow._trail import Trail, next_properties, next_properties_with
 from rabbitry.flow.message import (
     REASON,
@@ -42,6 +42,7 @@ may have died for another reason."""
 _LONGEST_PAUSE: Final = 30.0
 """Seconds after which a message of a version that is not known comes again, at most."""
 _DOUBLINGS: Final = 5
+_NOT_KEPT: Final = "a message with its key was handled before, and the answer to it is not kept"
 _FIRST: Final = Trail(1, 0.0, b"", b"")
 """The trail of what begins a chain of its own."""
 
@@ -62,13 +63,16 @@ def outgoing_of(
             outgoing = [_product(spec, stage, job.trail, product, result.context) for product in result.products]
         if result.reply is not None and (caller := _caller(spec, job)):
             outgoing.append(reply(spec.name, caller, result.reply))
+        elif result.kind == "skipped" and (caller := _caller(spec, job)):
+            outgoing.append(error_reply(spec.name, caller, HANDLED, _NOT_KEPT))
         return outgoing
     if result.kind in ("given-back", "abandoned"):
         # Published anew, since a delivery that is given back comes redelivered, and is counted as an attempt.
         properties = again(delivery, job.attempt, limit, is_interrupted=result.kind == "abandoned")
         return [Publication("", job.source.queue, delivery.body, properties, role=Role.AGAIN)]
     if result.kind == "suspect":
-        return [_among_suspects(spec, job, job.attempt, limit)]
+        # The store may have its claim, which must not take it for a copy of itself.
+        return [_among_suspects(spec, job, job.attempt, limit, is_interrupted=stage.takes is not None)]
     is_counted = result.is_counted or uncounted_of(properties_of(delivery)) >= stage.uncounted
     if result.kind == "rejected" or (is_counted and job.attempt >= stage.attempts):
         letter = dead_letter_of(spec.name, job, result, limit)
@@ -157,8 +161,9 @@ def _product(spec: AppSpec, stage: Stage, trail: Trail, product: Product, contex
     return Publication(spec.exchange_of(key), key, product.body, properties, mandatory=spec.is_required(key), role=role)
 
 
-def _among_suspects(spec: AppSpec, job: Job, attempt: int, limit: int) -> Publication:
-    properties = again(job.delivery, attempt, limit)
+def _among_suspects(spec: AppSpec, job: Job, attempt: int, limit: int, *, is_interrupted: bool = False) -> Publication:
+    """Return what sends a message to the suspects. is_interrupted: whether the attempt is the same, begun anew."""
+    properties = again(job.delivery, attempt, limit, is_interrupted=is_interrupted)
     return Publication("", suspects_queue(spec.name, job.stage.name), job.delivery.body, properties, role=Role.AGAIN)
 
 

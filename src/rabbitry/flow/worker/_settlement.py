@@ -11,8 +11,8 @@ broker closed the channel, each message that was on its way is published alone o
 fault is found and the others are settled. If the fault lies elsewhere (no confirm in time), the delivery is returned
 after a pause and comes again as another attempt.
 
-The note of a stage behind a store (`_gates`) is published when all else is confirmed: a message that comes again since
-the broker did not take one of its results must not be found to be done, or the result would be lost.
+The notes of a stage behind a store (`_gates`) are published when all else is confirmed: a message that comes again
+since the broker did not take one of its results must not be found to be done, or the result would be lost.
 """
 
 from __future__ import annotations
@@ -162,6 +162,8 @@ class Settler:
             outgoing = [self._unmade(job, error)]
         if is_done:
             self._counting.handled(job, result, outgoing, _led(job))
+        if result.kind != "done" and job.stream is not None and job.stream.pending is not None:
+            job.stream.pending.notes = ()  # it failed after its last value, and is not done
         self._settle(job, (job,), outgoing)
 
     def _is_cancelled(self, job: Job) -> bool:
@@ -245,7 +247,7 @@ class Settler:
 
     def _publish(self, pending: Pending, outgoing: list[Publication]) -> None:
         if pending.stage.takes is not None:
-            pending.note = next((message for message in outgoing if message.role is Role.NOTE), pending.note)
+            pending.notes += tuple(message for message in outgoing if message.role is Role.NOTE)
             outgoing = [message for message in outgoing if message.role is not Role.NOTE]
             if not outgoing and not pending.left and not pending.is_open:
                 self._complete(pending)
@@ -355,7 +357,7 @@ class Settler:
         pending.left -= 1
         if pending.left or pending.is_open:
             return
-        if pending.failure is None and not pending.letters and pending.note is None:
+        if pending.failure is None and not pending.letters and not pending.notes:
             for job in pending.jobs:
                 self._ack(job)
         else:
@@ -414,7 +416,7 @@ class Settler:
         return False
 
     def _complete(self, pending: Pending) -> None:
-        """Publish the note and acknowledge if all is confirmed, or publish dead letters of the inputs, or requeue."""
+        """Publish the notes and acknowledge if all is confirmed, or publish dead letters of the inputs, or requeue."""
         if pending.failure is not None:
             self._say_unsettled(pending.stage, pending.failure)
             for job in pending.jobs:
@@ -424,15 +426,16 @@ class Settler:
                 self._finish(job, SUSPECT)
         elif pending.letters:
             letters, pending.letters = pending.letters, ()
-            pending.note = None  # it is not done: the dead letter may be replayed
+            pending.notes = ()  # it is not done: the dead letter may be replayed
             self._counting.dead(pending.stage, len(letters))
             pending.left = len(letters)
             for letter, is_at_fault in letters:
                 (self._put_alone if is_at_fault else self._put)(pending, letter, 0)
-        elif pending.note is not None:
-            note, pending.note = pending.note, None
-            pending.left = 1
-            self._put(pending, note, 0)
+        elif pending.notes:
+            notes, pending.notes = pending.notes, ()
+            pending.left = len(notes)
+            for note in notes:
+                self._put(pending, note, 0)
         else:
             for job in pending.jobs:
                 self._ack(job)

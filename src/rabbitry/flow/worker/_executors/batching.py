@@ -4,7 +4,8 @@ A batch is handed over when it is full, by its messages or by its bytes, or `wit
 came; while all handlers are busy it continues to fill. A batch that fails as a whole is handled again at once in
 halves, and these in halves again, until the message at fault fails alone. Only that message is charged an attempt. For
 500 messages this takes about 18 calls. If the batch's time limit ends before that, the remaining messages go to the
-queue of suspects and are handled alone.
+queue of suspects and are handled alone. So do those of an idempotent stage whose process died: their claims stand, and
+would hold up the halves.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class Batcher:
         elif len(work.jobs) == 1:
             work.jobs[0].stream = work.stream
             self._tell(work.jobs[0], result)
-        elif time.monotonic() < work.until:
+        elif time.monotonic() < work.until and not (work.is_killed and self._stage.takes is not None):
             _logger.warning("stage '%s': a batch of %d failed: %s", self._stage.name, len(work.jobs), result.error)
             with self._lock:
                 self._running += 1  # two in place of one

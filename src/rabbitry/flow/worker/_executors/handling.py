@@ -53,6 +53,7 @@ async def _call_traced_async(invoker: Invoker, work: Input, put: PutAsync) -> Re
 
 async def _call_async(invoker: Invoker, work: Input, put: PutAsync) -> Result:
     stage, body = invoker.stage, work.body
+    opened: OpenedBatch | None = None
     try:
         if invoker.is_plain and isinstance(body, bytes):  # each call more costs every message (`make bench-flow`)
             returned = await stage.handler(**_single_arguments(stage, body, work.message))
@@ -63,11 +64,13 @@ async def _call_async(invoker: Invoker, work: Input, put: PutAsync) -> Result:
         if not opened.places:
             return opened.settled(DONE)
         return opened.settled(await invoker.call_async(work, body, arguments, opened.places, put))
-    except asyncio.CancelledError:
-        raise
     except BaseException as error:
         if isinstance(error, GeneratorExit) and not _is_loop_running():
             raise  # the loop is closed, and so is this coroutine: nobody takes a result
+        if opened is not None and opened.undo is not None and not isinstance(error, GeneratorExit):
+            await asyncio.to_thread(opened.undo)
+        if isinstance(error, asyncio.CancelledError):
+            raise
         return failed(error)
 
 
@@ -85,6 +88,7 @@ def call(invoker: Invoker, work: Input, put: Put) -> Result:
 
 def _call(invoker: Invoker, work: Input, put: Put) -> Result:
     stage, body = invoker.stage, work.body
+    opened: OpenedBatch | None = None
     try:
         if invoker.is_plain and isinstance(body, bytes):
             return succeeded(stage, body, stage.handler(**_single_arguments(stage, body, work.message)))
@@ -95,6 +99,8 @@ def _call(invoker: Invoker, work: Input, put: Put) -> Result:
             return opened.settled(DONE)
         return opened.settled(invoker.call(work, body, arguments, opened.places, put))
     except BaseException as error:  # noqa: BLE001 - the thread belongs to the worker, not to the handler
+        if opened is not None and opened.undo is not None:
+            opened.undo()
         return failed(error)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rabbitry.exceptions import Undecodable
-from rabbitry.flow.batch import Batch, failures_of
-from rabbitry.flow.worker._job import Result
+from rabbitry.flow.batch import Batch, failures_of, skipped_of, undo_of
+from rabbitry.flow.worker._job import SKIPPED, Result
 
 if TYPE_CHECKING:
     from rabbitry.flow.message import Message
@@ -51,10 +51,16 @@ class OpenedBatch:
         if signature.batch is not None:
             self.arguments[signature.batch] = self._batch
 
+    @property
+    def undo(self) -> Callable[[], None] | None:
+        """What is to be called if the batch fails; it may wait for a store."""
+        return undo_of(self._batch)
+
     def settled(self, result: Result) -> Result:
         """Return the result of a handler, with the results of single messages added when it is done."""
         if result.kind != "done":
             return result
         single = ((self.places[index], self._failed(error)) for index, error in failures_of(self._batch).items())
-        failures = (*self._failures, *single)
+        skipped = ((self.places[index], SKIPPED) for index in sorted(skipped_of(self._batch)))
+        failures = (*self._failures, *single, *skipped)
         return result._replace(failures=failures) if failures else result

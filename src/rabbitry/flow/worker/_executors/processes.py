@@ -29,7 +29,7 @@ from rabbitry.flow.worker._dependencies import Given, set_up
 from rabbitry.flow.worker._executors import handling, spawning
 from rabbitry.flow.worker._executors.invoker import Invoker, Put
 from rabbitry.flow.worker._executors.results import Body, failed
-from rabbitry.flow.worker._job import ABANDONED, Product, Result, Work
+from rabbitry.flow.worker._job import ABANDONED, BatchJob, Product, Result, Work
 
 if TYPE_CHECKING:
     import sys
@@ -112,19 +112,22 @@ class ProcessSlot:
             pipe = self._pipe or self._start()
             is_asked = stage.batch is None or stage.signature.message is not None or _tracing.is_used()
             pipe.send((work.body, [job.undecoded for job in work.jobs] if is_asked else []))
-            result = self._answer(stage, pipe, put)
+            result = self._answer(work, pipe, put)
         except (EOFError, OSError) as error:
+            _note_killed(work)
             return failed(self._died(error))
         except Exception as error:  # noqa: BLE001 - a result, as any failure; and what else comes over this pipe is none
+            _note_killed(work)
             self._reap(at_once=True)
             return failed(error)
         return result
 
-    def _answer(self, stage: Stage, pipe: Connection, put: Put) -> Result:
+    def _answer(self, work: Work, pipe: Connection, put: Put) -> Result:
         """Publish what the handler yields, and return its result. Raises EOFError and OSError if the process dies.
 
         Each group of values is answered: True lets the generator go on, False has it closed.
         """
+        stage = work.stage
         until = time.monotonic() + stage.time_limit
         while pipe.poll(max(0.0, until - time.monotonic())):
             sent: _Sent = pipe.recv()
@@ -139,6 +142,7 @@ class ProcessSlot:
         limit = f"not done within the stage's time limit of {stage.time_limit:g} s"
         if not stage.yields or not self._close_generator(pipe):
             self._reap(at_once=True)
+            _note_killed(work)
             limit = f"{limit}; its process was killed"
         return failed(TimeLimitExceeded(limit))
 
@@ -222,6 +226,11 @@ class ProcessSlot:
         code = process.exitcode
         process.close()
         return code
+
+
+def _note_killed(work: Work) -> None:
+    if isinstance(work, BatchJob):
+        work.is_killed = True
 
 
 def _serve(pipe: Connection, module: str, name: str, broker: BrokerURL | None) -> None:
