@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from rabbitry.amqp.client import Channel, Connection, Receipt
-from rabbitry.exceptions import ChannelClosed, PublishError
+from rabbitry.exceptions import ChannelClosed, PublishError, PublishRefused
 from rabbitry.flow.message import Publication
 from rabbitry.flow.wiring import delays
 from rabbitry.flow.wiring.declarer import Declarer
@@ -62,8 +62,11 @@ class Outlet:
     async def send(self, message: Publication) -> Receipt:
         """Publish; the receipt is done when the broker has confirmed. Raises and waits as `Channel.send` does.
 
-        A caller that gets PublishRefused from the receipt must call `refused`.
+        Copies of the message are published first, all at once, and confirmed within this call. A caller that gets
+        PublishRefused from the receipt must call `refused`.
         """
+        if message.also:
+            return await self._send_all(message)
         if self._is_refused or not self._channel.is_open:
             await self._usable()
         if message.exchange in delays.EXCHANGES:
@@ -76,12 +79,25 @@ class Outlet:
             mandatory=message.mandatory,
         )
 
+    async def _send_all(self, message: Publication) -> Receipt:
+        copies = [await self.send(message._replace(routing_key=key, also=())) for key in message.also]
+        receipt = await self.send(message._replace(also=()))
+        try:
+            for copy in copies:
+                await copy
+        except PublishRefused:
+            self.refused()
+            raise
+        return receipt
+
     async def send_alone(self, message: Publication) -> None:
         """Publish over a channel that has no other unconfirmed message, and wait for the confirm.
 
         Raises as `Channel.publish` does. If the broker closes the channel, this message was therefore the cause. Only
         one task may call it.
         """
+        for key in message.also:
+            await self.send_alone(message._replace(routing_key=key, also=()))
         try:
             if not self._is_declared or self._single is None or not self._single.is_open:
                 self._is_declared, self._has_delays = True, False

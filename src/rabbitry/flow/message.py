@@ -113,7 +113,7 @@ class Role(Enum):
 
 
 class Publication(NamedTuple):
-    """A message to be published."""
+    """A message to be published. also: further routing keys, with each of which a copy of it is published."""
 
     exchange: str
     routing_key: str
@@ -121,6 +121,7 @@ class Publication(NamedTuple):
     properties: Properties | EncodedProperties
     mandatory: bool = True
     role: Role = Role.FIRST
+    also: tuple[str, ...] = ()
 
 
 class Undecoded(NamedTuple):

@@ -10,10 +10,11 @@ none waits behind a later one.
 There are two last queues. RabbitMQ keeps a message that it can't pass on, and passes nothing else on while 32 such
 messages of one queue wait. The first, `rabbitry.delay.due`, can pass on everything: its exchange has a binding for each
 target, made by whoever publishes, and an alternate exchange. That leads to the second, `rabbitry.delay.last`, which
-uses the default exchange. A message whose target is gone waits there, and holds up only those that come there too:
-messages to several queues, and to a queue that was deleted and declared again since it was bound. The keys of messages
-for the first begin with another word: programs of earlier versions, which know the second alone, bind it for all keys
-that begin as theirs do, and would have each of these messages delivered twice.
+uses the default exchange. A message whose target is gone waits there, and holds up only those that come there too: to a
+queue that was deleted and declared again since it was bound. For several queues a message is published several times,
+since a binding for one of them would hide that another one has none. The keys of messages for the first begin with
+another word: programs of earlier versions, which know the second alone, bind it for all keys that begin as theirs do,
+and would have each of these messages delivered twice.
 
 The queues are declared when the first such message is published, by whoever publishes it.
 """
@@ -41,8 +42,8 @@ DUE: Final = f"{_NAME}.due"
 """The queue that passes messages on to bound queues, and the exchange of these bindings."""
 _UNBOUND: Final = f"{_NAME}.unbound"
 """The exchange of messages that no binding of DUE takes."""
-_SINGLE: Final = "rabbitry.due"
-"""The first words of the key of a message to a single queue; those of the others' keys are _NAME."""
+_WORDS: Final = (_NAME, "rabbitry.due")
+"""The first words of the keys of messages: those of earlier versions, and those of this one."""
 LONGEST: Final = 1 << _LEVELS
 """Seconds of the longest delay: four years."""
 
@@ -96,12 +97,11 @@ def delayed(queues: list[str], message: Publication, delay: float) -> Publicatio
     headers |= {EXCHANGE: message.exchange, ROUTING_KEY: message.routing_key}
     rest = max(1, math.ceil(delay)) - 1  # the last queue keeps it for a second
     digits = ".".join(f"{rest:0{_LEVELS}b}")
-    # Those to several queues don't pass DUE: a binding for one of them would hide that another queue has none.
-    headers[_COPIES] = [f"{_NAME if queues[1:] else _SINGLE}.{digits}", *queues[1:]]
+    headers[_COPIES] = [f"{_WORDS[-1]}.{digits}"]
     first = level_name(rest.bit_length() - 1) if rest else LAST
     # An expiration would apply to each of the queues, and move the message on too early.
     properties = properties._replace(headers=headers, expiration=None)
-    return Publication(first, queues[0], message.body, properties)
+    return Publication(first, queues[0], message.body, properties, also=tuple(queues[1:]))
 
 
 async def declare(connection: Connection, declarer: Declarer) -> None:
@@ -115,7 +115,7 @@ async def declare(connection: Connection, declarer: Declarer) -> None:
         await channel.bind_queue(LAST, _UNBOUND)
         await declarer.exchange(channel, DUE, "direct", durable=True, arguments={"alternate-exchange": _UNBOUND})
         await declarer.queue(channel, DUE, durable=True, arguments=waiting(1, DUE))
-        await channel.bind_queue(DUE, LAST, f"{_SINGLE}.#")
+        await channel.bind_queue(DUE, LAST, f"{_WORDS[-1]}.#")
         following = LAST
         for level in range(_LEVELS):
             name = level_name(level)
@@ -123,8 +123,8 @@ async def declare(connection: Connection, declarer: Declarer) -> None:
             await declarer.exchange(channel, name, "topic", durable=True)
             await declarer.queue(channel, name, durable=True, arguments=waiting(1 << level, following))
             await asyncio.gather(
-                *[channel.bind_exchange(following, name, f"{words}.{digits_before}0.#") for words in (_NAME, _SINGLE)],
-                *[channel.bind_queue(name, name, f"{words}.{digits_before}1.#") for words in (_NAME, _SINGLE)],
+                *[channel.bind_exchange(following, name, f"{words}.{digits_before}0.#") for words in _WORDS],
+                *[channel.bind_queue(name, name, f"{words}.{digits_before}1.#") for words in _WORDS],
             )
             following = name
     finally:
