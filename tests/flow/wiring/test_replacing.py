@@ -244,6 +244,37 @@ async def test_a_quorum_queue_with_many_messages_is_not_deleted(brokers: tuple[s
     assert came["kept"].total() == MOST_CAUGHT
 
 
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_what_a_deleted_queue_had_survives_the_loss_of_the_connection(
+    brokers: tuple[str, str], is_answered: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = brokers[0]
+    held, kept = f"held.{is_answered}", f"kept.{is_answered}"
+    async with rabbitry.connect(url) as other, await other.channel() as channel:
+        for name in (held, kept):
+            await channel.declare_queue(name, durable=True, arguments={"x-queue-type": "quorum"})
+        for number in range(5):
+            await channel.publish(f"{number}".encode(), routing_key=held)
+        connection = await rabbitry.connect(url, recover=False)
+
+        async def delete() -> bool:
+            async def is_caught() -> bool:
+                return await ready(other, held) == 0
+
+            await eventually_awaited(is_caught, "all to be delivered")
+            await channel.delete_queue(held)
+            await connection.close()
+            if not is_answered:
+                raise rabbitry.ConnectionClosed(0, "lost before the answer")
+            return True
+
+        with contextlib.suppress(rabbitry.ConnectionClosed):
+            await catch(connection, held, kept, delete, is_shared=False)
+    assert "5 messages of the deleted queue are held here alone" in caplog.text
+    came = await gathered(url, [kept], {f"{number}" for number in range(5)})
+    assert came[kept].total() == 5
+
+
 async def test_a_second_run_waits_for_the_first_and_says_so(
     brokers: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeAlias
 
-from rabbitry.amqp.client import Channel, Connection, Consumer, Delivery, Properties
-from rabbitry.exceptions import ConsumerCancelled, NotFound, RabbitryError
+from rabbitry.amqp.client import Channel, Connection, Consumer, Delivery, Properties, connect
+from rabbitry.exceptions import (
+    Closed,
+    ConnectFailed,
+    ConnectionClosed,
+    ConsumerCancelled,
+    NotFound,
+    PublishError,
+    RabbitryError,
+    RequestTimeout,
+)
 from rabbitry.flow._fitting import fit
 from rabbitry.flow.message import EXCHANGE, ROUTING_KEY, origin, plain_headers, properties_of
+from rabbitry.runtime.backoff import AGAIN
 
 BATCH: Final = 500
 """Messages that are published and perhaps not acknowledged, at most: after a kill they are in both queues."""
@@ -26,6 +37,8 @@ that are not acknowledged, whatever the prefetch is, and others come meanwhile."
 _PASSAGE: Final = ".filling"
 _GONE: Final = 30.0
 """Seconds in which a broker tells a consumer that its queue was deleted."""
+
+_logger = logging.getLogger(__name__)
 
 Put: TypeAlias = Callable[[Sequence[Delivery]], Awaitable[None]]
 """Publishes messages to a queue, and returns when they are confirmed."""
@@ -149,7 +162,7 @@ async def catch(
 
     Raises:
         NotMoved: The broker does not tell that the queue is gone.
-        PublishRefused: The target does not take a message.
+        ConnectionClosed: The connection was lost. What was here alone is in the target.
         ChannelClosed: Another program consumes the source.
     """
     if (await ready(connection, source) or 0) > MOST_CAUGHT:
@@ -162,7 +175,8 @@ async def catch(
     ):
 
         async def take() -> None:
-            with contextlib.suppress(ConsumerCancelled):  # the queue is gone, and all that it had was delivered before
+            # Cancelled: the queue is gone, and all that it had was delivered before. Closed: `delete` fails too.
+            with contextlib.suppress(ConsumerCancelled, Closed):
                 async for delivery in deliveries:
                     caught.append(delivery)
 
@@ -177,13 +191,46 @@ async def catch(
             is_told = taking.done()
             taking.cancel()
             await asyncio.wait([taking])
-            if is_gone:
-                await put(caught)
+            # If the broker did not answer, nobody knows whether the queue is gone: they may be there twice then.
+            if is_gone or isinstance(deleting.exception(), ConnectionClosed | RequestTimeout):
+                await _put_at_last(connection, target, caught, put)
         if is_gone and not is_told:
             raise NotMoved(
                 f"queue '{source}' was deleted, and the broker did not tell its consumer; run the command again"
             )
     return True
+
+
+async def _put_at_last(connection: Connection, target: str, caught: Sequence[Delivery], put: Put) -> None:
+    """Publish messages that are nowhere else, over further connections until one has confirmed all. Cancelling ends it.
+
+    connection: the one of `put`, which may be lost.
+    """
+    try:
+        await put(caught)
+        return
+    except (Closed, PublishError, RequestTimeout) as error:
+        failure: RabbitryError = error
+    failures = 0
+    while caught:
+        failures += 1
+        _logger.warning(
+            "queue '%s': %d messages of the deleted queue are held here alone, and are published again until they are "
+            "confirmed (do not end this program): %s",
+            target,
+            len(caught),
+            failure,
+        )
+        await asyncio.sleep(AGAIN.pause(failures))
+        try:
+            async with (
+                connect(connection.url, name="rabbitry topology apply", recover=False) as other,
+                _filling(other, target) as put,
+            ):
+                await put(caught)
+            return
+        except (Closed, ConnectFailed, PublishError, RequestTimeout) as error:
+            failure = error
 
 
 async def ready(connection: Connection, queue: str) -> int | None:
