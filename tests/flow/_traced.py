@@ -71,6 +71,7 @@ async def main(url: str) -> None:
             answer = await publisher.call("?", key="asked", timeout=90)
             assert answer == f"{caller.get_span_context().trace_id:032x}", "the process is in the same trace"
         wanted = {f"process spans.{name}": count for name, count in CALLS.items()}
+        wanted |= {"publish spans.dead": 2, "publish spans.fails": 1}
         wanted |= {"publish next": 2, "publish many": 2, "ack spans.third": 2, "ack spans.asked": 1}
         wanted |= {f"ack spans.{name}": 2 for name in ("first", "second", "fails")}
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from collections import defaultdict
 from typing import Any
 
@@ -13,6 +14,7 @@ from opentelemetry.semconv._incubating.metrics import messaging_metrics
 
 import rabbitry
 from rabbitry.flow import _spans
+from rabbitry.flow.worker import _spanned
 from tests.flow._running import eventually_holds
 from tests.support import commands
 from tests.support.waiting import eventually
@@ -68,6 +70,13 @@ def test_each_publish_and_each_call_of_a_handler_is_a_span(broker_url: str) -> N
     for span in spans["process spans.fails"]:
         assert span["attributes"]["error.type"] == "ValueError"
         assert parent(span) == "publish fails"
+    dead = spans["publish spans.dead"]
+    assert {(parent(span), span["attributes"]["rabbitry.reason"]) for span in dead} == {
+        ("process spans.first", "rejected"), ("publish fails", "failed"),
+    }  # fmt: skip
+    (again,) = [span for span in spans["publish spans.fails"] if span["kind"] == "SpanKind.PRODUCER"]
+    assert (parent(again), again["attributes"]["rabbitry.attempt"]) == ("publish fails", 2)
+    assert "rabbitry.reason" not in again["attributes"]
     _check_worker(spans, by_id)
     (call,) = spans["publish asked"]
     assert parent(call) == "caller"
@@ -127,8 +136,9 @@ def _check_metrics(found: dict[str, Any]) -> None:
         )
 
     sent = messaging_metrics.MESSAGING_CLIENT_SENT_MESSAGES
-    assert (counted(sent, error=None), counted(sent, error="PublishReturned")) == (9, 1)
-    assert counted(sent) == counted(messaging_metrics.MESSAGING_CLIENT_OPERATION_DURATION) == 10
+    assert (counted(sent, error=None), counted(sent, error="PublishReturned")) == (12, 1)
+    assert counted(sent) == counted(messaging_metrics.MESSAGING_CLIENT_OPERATION_DURATION) == 13
+    assert (counted(sent, at="spans.dead"), counted(sent, at="spans.fails")) == (2, 1)
     assert counted(sent, at="spans") == 9, "all but the reply"
     consumed, process = (
         messaging_metrics.MESSAGING_CLIENT_CONSUMED_MESSAGES,
@@ -137,6 +147,17 @@ def _check_metrics(found: dict[str, Any]) -> None:
     assert counted(consumed, at="spans.third") == 2
     assert counted(process, at="spans.second", error="rejected") == 1
     assert counted(process, at="spans.fails", error="ValueError") == 2
+
+
+def test_a_span_processor_that_waits_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_spanned, "_told_slow", threading.Event())
+    monkeypatch.setattr(_spanned, "_SLOW", -1.0)
+    for _ in range(2):
+        with _spanned._guarded():
+            pass
+    assert caplog.text.count("use OpenTelemetry's BatchSpanProcessor") == 1
 
 
 @pytest.mark.parametrize("name", ["received", "publishing_result", "settled"])

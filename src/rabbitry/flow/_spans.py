@@ -16,7 +16,7 @@ from rabbitry._version import __version__
 from rabbitry.amqp.protocol.properties import EncodedProperties
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.flow import _meters, _tracing
-from rabbitry.flow.message import Message
+from rabbitry.flow.message import ATTEMPT, REASON, Message, Role, count_in, text_header
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -30,6 +30,8 @@ _PUBLISHES: Final[dict[str, AttributeValue]] = {
     "messaging.operation.name": "publish",
     "messaging.operation.type": "send",
 }
+_OF_INPUT: Final = (Role.AGAIN, Role.DEAD, Role.BARE, Role.DEAD_RESULT)
+"""Inputs that come again, and dead letters."""
 _MOST_LINKS: Final = 128
 """Links of the span of a batch; the SDK keeps no more unless it is told to."""
 
@@ -51,7 +53,8 @@ class Publishing:
 
     def describe(self, message: Publication, identity: str) -> None:
         """Note what is published."""
-        self._exchange = message.exchange
+        # The queues of retries and dead letters are few, and the default exchange alone would not tell them apart.
+        self._exchange = message.exchange or (message.routing_key if message.role in _OF_INPUT else "")
         if self._span.is_recording():
             where = f"{message.exchange}:{message.routing_key}" if message.exchange else message.routing_key
             self._span.set_attributes(
@@ -91,15 +94,24 @@ def publishing(app: str, key: str) -> Iterator[Publishing]:
 
 
 def publishing_result(message: Publication) -> Publishing:
-    """Begin the span of what a handler returned or yielded: a child of the handler's span, which the message names."""
+    """Begin the span of what a worker publishes: a child of the span that the message names.
+
+    For what a handler returned or yielded that is the handler's span; for an input that comes again, or became a dead
+    letter, the one in which the input was published.
+    """
     from opentelemetry.trace import SpanKind
 
     properties = message.properties
     found = properties.decoded() if isinstance(properties, EncodedProperties) else properties
+    headers = found.headers or {}
+    name = (message.exchange or message.routing_key) if message.role in _OF_INPUT else message.routing_key
     span = _tracer().start_span(
-        f"publish {message.routing_key}",
-        context=_context_in(found.headers or {}), kind=SpanKind.PRODUCER, attributes=_PUBLISHES,
-    )  # fmt: skip
+        f"publish {name}", context=_context_in(headers), kind=SpanKind.PRODUCER, attributes=_PUBLISHES
+    )
+    if span.is_recording() and message.role in _OF_INPUT:
+        span.set_attribute("rabbitry.attempt", max(1, count_in(headers, ATTEMPT)))
+        if (reason := text_header(headers, REASON)) is not None:
+            span.set_attribute("rabbitry.reason", reason)
     own = Publishing(span)
     own.describe(message, found.message_id or "")
     return own

@@ -319,7 +319,7 @@ class Settler:
             future = await self._outlet.send(message)
         except Exception as error:  # noqa: BLE001 - what can't be published must not end the others; it is logged
             if span is not None:
-                _spanned.failed(span, error)
+                _spanned.ended(span, error)
             self._on_outcome(pending, message, refusals, error)
         else:
             if span is not None:
@@ -335,10 +335,13 @@ class Settler:
             while self._alone:
                 pending, message, refusals = self._alone.popleft()
                 error: Exception | None = None
+                span = _spanned.publishing(message) if MODULE in modules else None
                 try:
                     await self._outlet.send_alone(message)
                 except Exception as failure:  # noqa: BLE001 - as in `_send`
                     error = failure
+                if span is not None:
+                    _spanned.ended(span, error)
                 self._on_outcome(pending, message, refusals, error, alone=True)
             self._woken_alone.clear()
             await self._woken_alone.wait()

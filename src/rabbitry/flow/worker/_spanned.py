@@ -1,12 +1,14 @@
 """OpenTelemetry's spans of what a worker does around its handlers: receiving, publishing results, and settling.
 
 Called only if the program has imported OpenTelemetry (`_tracing.MODULE`). What the program's own samplers and span
-processors raise is logged: it must not keep a message from being settled.
+processors raise is logged: it must not keep a message from being settled. One that waits, such as a SimpleSpanProcessor
+with an exporter to a collector, holds up heartbeats and settlement of the worker, which is logged once.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,15 +24,27 @@ if TYPE_CHECKING:
     from rabbitry.flow.worker._job import Job, Work
 
 _logger = logging.getLogger(__name__)
-_RESULTS: Final = (Role.RESULT, Role.REPLY, Role.ERROR_REPLY)
+_UNSPANNED: Final = (Role.FIRST, Role.NOTICE, Role.NOTE)
+_SLOW: Final = 0.25
+"""Seconds for a span in the I/O thread, beyond which the program is told to export its spans elsewhere."""
+_told_slow = threading.Event()
 
 
 @contextmanager
 def _guarded() -> Iterator[None]:
+    began = time.perf_counter()
     try:
         yield
     except Exception:
         _logger.exception("a span is lost: a sampler or span processor of this program failed; messages are settled")
+    took = time.perf_counter() - began
+    if took > _SLOW and not _told_slow.is_set():
+        _told_slow.set()
+        _logger.warning(
+            "a sampler or span processor of this program took %.1f s for a span, in which the worker sent no heartbeat "
+            "and settled no message: use OpenTelemetry's BatchSpanProcessor, and no SimpleSpanProcessor",
+            took,
+        )
 
 
 def received(work: Work) -> None:
@@ -55,8 +69,8 @@ def settled(job: Job, how: str, error: Exception | None = None) -> None:
 
 
 def publishing(message: Publication) -> Publishing | None:
-    """Begin the span of a result or a reply; None for other messages."""
-    if message.role not in _RESULTS:
+    """Begin the span of a result, a reply, a retry or a dead letter; None for other messages."""
+    if message.role in _UNSPANNED:
         return None
     from rabbitry.flow import _spans
 
@@ -67,12 +81,11 @@ def publishing(message: Publication) -> Publishing | None:
 
 
 def end(span: Publishing, future: asyncio.Future[None]) -> None:
-    """End the span of a result whose outcome is known."""
-    with _guarded():
-        span.end(None if future.cancelled() else future.exception())
+    """End the span of a message whose outcome is known."""
+    ended(span, None if future.cancelled() else future.exception())
 
 
-def failed(span: Publishing, error: Exception) -> None:
-    """End the span of a result that could not be sent."""
+def ended(span: Publishing, error: BaseException | None) -> None:
+    """End the span of a message, with the error if it could not be sent."""
     with _guarded():
         span.end(error)
