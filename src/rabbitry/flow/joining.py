@@ -25,6 +25,9 @@ from rabbitry.flow.wiring.delays import LONGEST
 
 _JOINED: Final = "x-rabbitry-joined"
 """The job whose join is done, in a message to the join itself."""
+_LONGEST_PAUSE: Final = 30.0
+"""Seconds after which a message whose job has a part that can't be read here comes again, at most."""
+_DOUBLINGS: Final = 5
 
 
 def make_join(
@@ -91,7 +94,18 @@ class _Arrival:
             # One that can't be decoded is a dead letter of its own.
             body = self._codec.kept(self._body, self._message.content_type)
             bodies = self._store.arrive(part, self._message.id, self._run, body)
-        return None if bodies is None else Taken([self._codec.restored(body) for body in bodies])
+        if bodies is None:
+            return None
+        try:
+            return Taken([self._codec.restored(body) for body in bodies])
+        except Undecodable as error:  # a worker that could read it has kept it: one of another version of the app
+            self.release()
+            pause = min(2.0 ** min(count_in(headers, UNCOUNTED), _DOUBLINGS), _LONGEST_PAUSE)
+            raise Retry(
+                f"a part of job {part.job!r} was kept by a worker of another version, and can't be read here: {error}",
+                after=pause,
+                count=False,
+            ) from error
 
     def release(self) -> None:
         """Note that the handler failed or was ended. While the store can't be reached, a copy waits longer."""
