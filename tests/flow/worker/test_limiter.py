@@ -1,7 +1,6 @@
 """Rates of stages hold over all workers, whatever becomes of these; on both brokers."""
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,19 +13,8 @@ from rabbitry.flow.wiring import pausing, topology
 from rabbitry.flow.worker import _minter
 from rabbitry.testing import harness
 from tests.flow._running import counts, eventually_holds, put
-from tests.flow.worker._limited import app as limited
-from tests.support import commands
-from tests.support.launcher import Launched, launch
+from tests.flow.worker._over_kills import RATE, begun_over_kills, rate_of
 from tests.support.waiting import eventually, eventually_awaited
-
-RATE = 20
-
-
-def worker(url: str, path: Path) -> Launched:
-    with open(os.devnull, "wb") as nowhere:
-        output = nowhere.fileno()
-        arguments = [url, str(path)]
-        return launch(arguments, commands.environment(), output, output, module="tests.flow.worker._limited")
 
 
 @pytest.fixture
@@ -35,38 +23,6 @@ def path(tmp_path: Path) -> Path:
     path = tmp_path / "begun"
     path.touch()
     return path
-
-
-async def begun_over_kills(url: str, path: Path, number: int, kills: int) -> tuple[float, list[float]]:
-    """Run four workers until so many handlers have begun, and kill one after the other.
-
-    Return the time before the first one ran, and those at which handlers began.
-    """
-
-    def begun() -> list[float]:
-        return sorted(float(line) for line in path.read_text().split())
-
-    async with rabbitry.connect(url) as connection:
-        await topology.declare(connection, limited.spec())
-    async with limited.publisher(url) as publisher:
-        await asyncio.gather(*(publisher.publish(each, key="ask") for each in range(2 * number)))
-    loop = asyncio.get_running_loop()
-    since = time.time()
-    workers = [worker(url, path) for _ in range(4)]
-    try:
-        for kill in range(1, kills + 1):
-            part = number * kill // (kills + 1)
-            await eventually(lambda part=part: len(begun()) >= part, "handlers to begin", within=120)  # type: ignore[misc] # of a lambda
-            victim = workers.pop(0)
-            victim.kill()
-            await loop.run_in_executor(None, victim.wait)
-            workers.append(worker(url, path))
-        await eventually(lambda: len(begun()) >= number, "the last handlers to begin", within=120)
-    finally:
-        for each in workers:
-            each.kill()
-            each.wait()
-    return since, begun()
 
 
 @pytest.mark.timeout(300)
@@ -80,8 +36,7 @@ async def test_workers_that_are_killed_never_begin_more_than_the_rate(broker_url
 @pytest.mark.timeout(300)
 async def test_over_a_minute_with_kills_the_rate_is_held(broker_url: str, path: Path) -> None:
     _, begun = await begun_over_kills(broker_url, path, 65 * RATE, 12)
-    first = begun[0] + 2  # when all four work
-    rate = sum(first <= moment < first + 60 for moment in begun) / 60
+    rate = rate_of(begun, 60)
     print(f"{rate:.2f} a second of {RATE}")
     assert rate <= 1.02 * RATE  # a busy machine may begin fewer
 

@@ -2,83 +2,41 @@
 
 import asyncio
 import logging
-import os
-import random
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
-import msgspec
 import pytest
 
 import rabbitry
 from rabbitry.flow.schedule import every
-from rabbitry.flow.wiring import pausing, topology
+from rabbitry.flow.wiring import pausing
 from rabbitry.flow.wiring.schedules import KEPT, Fired, Token, encode_token, read_token
 from rabbitry.flow.worker import _scheduler
 from rabbitry.flow.worker._scheduler import due_ticks
 from rabbitry.telemetry import Report, collect
 from tests.flow._running import bodies, counts, eventually_holds, put
+from tests.flow.worker._over_kills import due_in, pause_and_declare, ticks_over_kills
 from tests.flow.worker._ticking import app as ticking
-from tests.support import commands
 from tests.support.embedded import BrokerProcess
-from tests.support.launcher import Launched, launch
 from tests.support.waiting import eventually, eventually_awaited
 
 QUEUE = "ticking.schedule.count"
 
 
-def due_in(queue: Sequence[bytes]) -> list[int]:
-    """Return the times of ticks."""
-    return [int(msgspec.json.decode(body, type=rabbitry.Tick).at.timestamp()) for body in queue]
-
-
-async def pause_and_declare(url: str, app: rabbitry.App, stage: str) -> None:
-    """Declare an app, and pause a stage, so that its ticks stay in its queue as they were published."""
-    async with rabbitry.connect(url) as connection:
-        await topology.declare(connection, app.spec())
-        await pausing.pause(connection, app.name, stage, by="a test")
-
-
-def worker(url: str) -> Launched:
-    with open(os.devnull, "wb") as nowhere:
-        output = nowhere.fileno()
-        return launch([url], commands.environment(), output, output, module="tests.flow.worker._ticking")
-
-
-async def tick_over_kills(url: str, kills: int) -> None:
-    """Run three workers, and kill one after the other, at random moments. Each second must have one tick."""
-    await pause_and_declare(url, ticking, "count")
-    chance = random.Random(7)
-    loop = asyncio.get_running_loop()
-    workers = [worker(url) for _ in range(3)]
-    try:
-        await eventually_holds(url, "ticking.count", 1, at_least=True)
-        for number in range(kills):
-            await asyncio.sleep(chance.random())  # the moments of the kills
-            victim = workers.pop(0 if number % 2 else -1)
-            victim.kill()
-            await loop.run_in_executor(None, victim.wait)
-            workers.append(worker(url))
-        now = (await counts(url, ["ticking.count"]))["ticking.count"]
-        await eventually_holds(url, "ticking.count", now + 2, at_least=True)
-    finally:
-        for each in workers:
-            each.kill()
-            each.wait()
-    ticks = due_in(await bodies(url, "ticking.count"))
+def assert_whole(ticks: list[int]) -> None:
+    """Each second has one tick, in order."""
     assert ticks == [*range(ticks[0], ticks[0] + len(ticks))]
 
 
 @pytest.mark.timeout(300)
 async def test_workers_that_are_killed_publish_each_tick_once(broker_url: str) -> None:
-    await tick_over_kills(broker_url, 6)
+    assert_whole(await ticks_over_kills(broker_url, 6))
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(900)
 async def test_fifty_kills_neither_miss_nor_repeat_a_tick(broker_url: str) -> None:
-    await tick_over_kills(broker_url, 50)
+    assert_whole(await ticks_over_kills(broker_url, 50))
 
 
 @pytest.mark.parametrize("queue_type", ["classic", "quorum"])

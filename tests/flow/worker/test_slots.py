@@ -9,7 +9,7 @@ import rabbitry
 from rabbitry.flow.wiring import topology
 from tests.flow._running import eventually_holds, put
 from tests.flow.worker._limited import app as limited
-from tests.flow.worker.test_limiter import worker
+from tests.flow.worker._over_kills import limited_worker as worker
 from tests.support.waiting import eventually
 
 
