@@ -38,8 +38,22 @@ def test_a_broker_runs_without_what_only_posix_has(tmp_path: Path) -> None:
     [
         (["rabbitry", "broker", "--port", "0", "--memory", "--management-port", "0"], "rabbitry broker ready amqp://"),
         (["rabbitry", "worker", "tests.flow._apps:kinds", "--stage", "struct", "--broker", "{url}"], "kinds: "),
+        (
+            [
+                "rabbitry",
+                "worker",
+                "tests.flow._apps:kinds",
+                "--processes",
+                "2",
+                "--log-level",
+                "debug",
+                "--broker",
+                "{url}",
+            ],
+            "kinds: ",
+        ),
     ],
-    ids=["broker", "worker"],
+    ids=["broker", "worker", "processes"],
 )
 def test_a_command_runs_until_ctrl_c_without_what_only_posix_has(
     tmp_path: Path, embedded_url: str, words: list[str], says: str
@@ -59,3 +73,12 @@ def test_a_command_runs_until_ctrl_c_without_what_only_posix_has(
     finally:
         process.kill()
         process.wait()
+
+
+def test_up_says_what_to_start_in_its_place() -> None:
+    done = _run("rabbitry", "up")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "rabbitry: `rabbitry up` does not run on Windows: start `rabbitry broker`, `rabbitry web` and "
+        "`rabbitry worker` each by itself"
+    ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import sys
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
@@ -105,8 +104,6 @@ def work(
     size = parse_range(processes)
     if health_port and health_port + size.most - 1 > LAST_PORT:
         raise UsageError(f"--health-port {health_port} leaves no ports for {size.most} processes: choose a lower one")
-    if size != (1, 1) and sys.platform == "win32":
-        raise UsageError("--processes: Windows gives child processes no sockets: start `rabbitry worker` several times")
     url = broker_url(context, broker)
     flow = load_app(path, plain=plain)
     worker = flow.worker(

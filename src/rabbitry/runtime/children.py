@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import logging
 import os
-import socket
 import sys
 from collections.abc import Mapping
 from typing import Final
 
+from rabbitry.runtime._links import Link, new_link
 from rabbitry.runtime.backoff import Backoff
 from rabbitry.runtime.output import ExitCode, say
 from rabbitry.runtime.parent import PARENT, Report, read_report
@@ -59,6 +59,7 @@ class Child:
         self._descriptors = descriptors
         self._prints = prints
         self._process: asyncio.subprocess.Process | None = None
+        self._link: Link | None = None
         self._ending = asyncio.Event()
         self._is_ready = False
         self._error: Report | None = None
@@ -108,9 +109,9 @@ class Child:
 
     async def _run(self) -> int:
         self._is_ready, self._error = False, None
-        ours, theirs = socket.socketpair()
-        with ours:
-            with theirs:
+        link = self._link = new_link()
+        with contextlib.closing(link):
+            try:
                 process = self._process = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-P",  # else a copy.py in the current folder would be taken for the standard library's
@@ -119,25 +120,27 @@ class Child:
                     *self._arguments,
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=None if self._prints else asyncio.subprocess.DEVNULL,
-                    env=os.environ | self._environment | {PARENT: str(theirs.fileno())},
-                    pass_fds=(*self._descriptors, theirs.fileno()),
-                    start_new_session=True,
+                    env=os.environ | self._environment | {PARENT: link.name},
+                    **link.options(self._descriptors),
                 )
+            finally:
+                link.started()
             if self._ending.is_set():  # `end` found no process while this one was being started
-                process.terminate()
-            reader, writer = await asyncio.open_connection(sock=ours)
-            listening = asyncio.create_task(self._listen(reader))
+                link.end(process)
+            listening = asyncio.create_task(self._listen(link))
             try:
                 code = await process.wait()
                 # The child's end is closed, unless a process that it forked still holds it.
                 await asyncio.wait((listening,), timeout=_REST)
             finally:
                 listening.cancel()
-                writer.close()
+                await asyncio.wait((listening,))
         return code
 
-    async def _listen(self, reader: asyncio.StreamReader) -> None:
-        with contextlib.suppress(ConnectionError):  # as good as the end: it was killed with something unread
+    async def _listen(self, link: Link) -> None:
+        reader, writer = await link.open()
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+            # An error is as good as the end: it was killed with something unread.
             while line := await reader.readline():
                 report = read_report(line)
                 if report.error is not None:
@@ -154,8 +157,9 @@ class Child:
         process = self._process
         if process is None or process.returncode is not None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+        if self._link is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._link.end(process)
         try:
             async with asyncio.timeout(patience):
                 await process.wait()

@@ -1,4 +1,4 @@
-"""The socket between `rabbitry up` and each of its children, named by RABBITRY_PARENT.
+"""The socket between `rabbitry up`, or `rabbitry worker --processes`, and each of its children, in RABBITRY_PARENT.
 
 Over it the child reports that it is ready, or why it ends. However the parent ends, even by SIGKILL, the kernel closes
 the parent's end, and the child then stops as if it had got SIGTERM. This works even if the parent dies before the child
@@ -22,7 +22,7 @@ from typing import Final
 from rabbitry.runtime.interrupt import signal_self
 
 PARENT: Final = "RABBITRY_PARENT"
-"""Environment variable with the number of the child's end of the socket."""
+"""Environment variable with the number of the child's end of the socket; or where there is none, see `address_of`."""
 LISTENER: Final = "RABBITRY_LISTENER"
 """Environment variable with the number of a socket that listens already; `rabbitry up` hands it over."""
 MANAGEMENT_LISTENER: Final = "RABBITRY_MANAGEMENT_LISTENER"
@@ -42,6 +42,7 @@ class Report:
 
 
 _logger = logging.getLogger(__name__)
+_PORT: Final = "port "
 _LONGEST: Final = 8000
 """Letters of an error that are reported; a line has to fit the parent's buffer (64 KiB)."""
 
@@ -76,12 +77,26 @@ class Parent:
 @functools.cache
 def parent() -> Parent | None:
     """Return this process's parent if RABBITRY_PARENT names one. Processes that it starts do not inherit the socket."""
-    number = os.environ.pop(PARENT, None)
-    if number is None:
+    name = os.environ.pop(PARENT, None)
+    if name is None:
         return None
-    end = socket.socket(fileno=int(number))
-    end.set_inheritable(False)
+    port, _, secret = name.removeprefix(_PORT).partition(" ")
+    if not secret:
+        end = socket.socket(fileno=int(name))
+        end.set_inheritable(False)
+        return Parent(end)
+    try:
+        end = socket.create_connection(("127.0.0.1", int(port)))
+        end.sendall(f"{secret}\n".encode())
+    except OSError:  # it is gone already
+        end, other = socket.socketpair()
+        other.close()
     return Parent(end)
+
+
+def address_of(port: int, secret: str) -> str:
+    """Return the value of RABBITRY_PARENT for a child that is to connect to a port of this machine."""
+    return f"{_PORT}{port} {secret}"
 
 
 def ready(what: str = "") -> None:
