@@ -104,5 +104,7 @@ def test_the_list_is_bounded() -> None:
 
 def test_a_machine_that_can_not_unpack_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+    data = zipped(("a.py", b"x"))
     with pytest.raises(FilesError, match=r"this machine can't unpack the archive now: .*No such file"):
-        shown(zipped(("a.py", b"x")), "a.zip")
+        shown(data, "a.zip", "a.py")
+    assert "this machine can't unpack" in shown(data, "a.zip")["refused"], "the page shows the rest of the submission"

@@ -1,4 +1,4 @@
-"""Each assignment is confirmed once in the records, though roles are killed at random."""
+"""Each assignment is confirmed once in the records, and marked again once, though roles are killed at random."""
 
 import asyncio
 import contextlib
@@ -6,13 +6,16 @@ import random
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
 
 import rabbitry
-from rabbitry.apps.grading.records import Database, course
+from rabbitry.apps.grading.modules import Course
+from rabbitry.apps.grading.records import Database, course, outbox, regrading
+from rabbitry.apps.grading.records.regrading import Selection
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.students import Submitter
 from tests.apps.grading._running import CC
@@ -101,6 +104,23 @@ async def _hand_in(submitter: Submitter, students: range) -> list[str]:
     return [identity for identity, _ in sent]
 
 
+async def _mark_again(database: Database, roles: Killed, number: int, kills: int, deadline: float) -> None:
+    """Have all of it marked again as the page does, while roles are killed."""
+    begin = partial(regrading.begin, selection=Selection(CC.name), course=Course(), who="cleo", remark="mended")
+    run = await database.write(partial(begin, by_coordinator=True))
+    assert len(run.left) == number
+    for _ in range(kills):
+        await roles.kill()
+    found: dict[str, int] = {}
+    while (
+        await database.read(regrading.begun) is not None
+        or (found := await database.read(course.counts)) != {"confirmed": number}
+        or await database.read(outbox.count) > 0
+    ):
+        assert asyncio.get_running_loop().time() < deadline, f"{found} after {roles.kills}"
+        await asyncio.sleep(0.1)
+
+
 async def confirm_all(
     url: str,
     folder: Path,
@@ -110,9 +130,14 @@ async def confirm_all(
     pause: float,
     seed: int,
     within: float,
+    again: int = 0,
     arguments: Sequence[str] = (),
 ) -> None:
-    """Submit `number` files while roles are killed; check that each is confirmed once, with one history."""
+    """Submit `number` files while roles are killed; check that each is confirmed once, with one history.
+
+    again: if it is not 0, all of them are marked again while so many roles are killed, each once.
+    """
+    rounds = 2 if again else 1
     more = {"RABBITRY_BROKER": url, "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     deadline = asyncio.get_running_loop().time() + within
     with Database(f"sqlite:///{folder / 'rabbitry' / 'grading.sqlite3'}") as database:
@@ -129,7 +154,9 @@ async def confirm_all(
             while (found := await database.read(course.counts)) != {"confirmed": number}:
                 assert asyncio.get_running_loop().time() < deadline, f"{found} after {roles.kills}"
                 await asyncio.sleep(0.1)
-            while len(results) < number:
+            if again:
+                await _mark_again(database, roles, number, again, deadline)
+            while sum(one >= rounds for one in results.values()) < number:
                 assert asyncio.get_running_loop().time() < deadline, f"{len(results)} results"
                 await asyncio.sleep(0.1)
         hops = await database.read(
@@ -138,9 +165,10 @@ async def confirm_all(
             ).all()
         )
     assert {row[0] for row in hops} == set(identities) == set(results)
-    assert {tuple(sorted(row[1].split(","))) for row in hops} == {("confirmed", "corrected", "submitted", "validated")}
+    statuses = ("confirmed", "corrected", "submitted", "validated")
+    assert {tuple(sorted(row[1].split(","))) for row in hops} == {tuple(sorted(statuses * rounds))}
     assert (await counts(url, ["grading.dead"])) == {"grading.dead": 0}
-    repeated = sum(results.values()) - number
+    repeated = sum(results.values()) - number * rounds
     assert repeated < number, "more were repeated than a few"
     print(f"{number} assignments, kills: {dict(roles.kills)}, results repeated: {repeated}", file=sys.stderr)
 
@@ -148,10 +176,16 @@ async def confirm_all(
 @pytest.mark.timeout(330)
 @ON_EMBEDDED
 async def test_a_hundred_assignments_survive_killed_roles(broker_url: str, tmp_path: Path) -> None:
-    await confirm_all(broker_url, tmp_path, 102, kills=6, pause=0.05, seed=1, within=300)
+    await confirm_all(broker_url, tmp_path, 102, kills=6, pause=0.05, seed=1, within=300, again=6)
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(900)
 async def test_ten_thousand_assignments_survive_killed_roles(broker_url: str, tmp_path: Path) -> None:
     await confirm_all(broker_url, tmp_path, 10_000, kills=60, pause=0.1, seed=2, within=800)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+async def test_six_hundred_assignments_are_marked_again_once(broker_url: str, tmp_path: Path) -> None:
+    await confirm_all(broker_url, tmp_path, 600, kills=6, pause=0.1, seed=3, within=500, again=60)

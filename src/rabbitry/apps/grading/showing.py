@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from rabbitry.apps.grading.comments import comments_of
+from rabbitry.apps.grading.exceptions import FilesError
 from rabbitry.apps.grading.message import LONGEST_NAME, Assignment, readable
 from rabbitry.exceptions import UsageError
 
@@ -31,8 +32,8 @@ def shown(data: bytes, name: str, path: str = "") -> dict[str, Any]:
 
     Raises:
         NoSuchID: It has no file at the path.
-        UsageError: The file at the path can't be had, because the archive is not safe.
-        FilesError: This machine can't unpack the archive.
+        UsageError: There is a path, and the archive is not safe.
+        FilesError: There is a path, and this machine can't unpack the archive.
     """
     from rabbitry.apps.grading.contents import MOST_FILES, is_shown_unpacked, opened
 
@@ -45,12 +46,12 @@ def shown(data: bytes, name: str, path: str = "") -> dict[str, Any]:
         with opened(data, name) as contents:
             unlisted = max(len(contents.paths) - MOST_FILES, 0)
             return shown_text(None, name) | {"files": contents.listed(), "unlisted": unlisted}
-    except UsageError as error:
+    except (UsageError, FilesError) as error:  # it can be downloaded, and marked, none the less
         return shown_text(None, name) | {"refused": str(error)}
 
 
 def shown_assignment(assignment: Assignment) -> dict[str, Any]:
-    """Return the file of an assignment as the page shows it. Blocks, for up to some seconds. Raises FilesError."""
+    """Return the file of an assignment as the page shows it. Blocks, for up to some seconds."""
     if not assignment.is_binary or (data := assignment.file()) is None:
         return shown_text(assignment.readable_text(), assignment.name)
     return shown(data, assignment.name)

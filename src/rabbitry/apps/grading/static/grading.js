@@ -243,6 +243,7 @@ class Submit extends Component {
       drafts.drop("submit");
       this.setState({ id, busy: false });
       form.elements.file.value = "";
+      if (form.elements.anyway) form.elements.anyway.checked = false;
     } catch (error) {
       this.setState({ error: error.message, busy: false });
     }
