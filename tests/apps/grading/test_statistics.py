@@ -1,6 +1,7 @@
 """Statistics of a module: marks of what counts, how long each role takes, who waits longest."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
+from rabbitry.apps.grading.blind import Blind
 from rabbitry.apps.grading.files import Files
 from rabbitry.apps.grading.message import Assignment, Decision, submission
 from rabbitry.apps.grading.modules import Course
@@ -95,6 +97,20 @@ def test_open_work_is_told_for_each_person(filled: Database) -> None:
     assert waits[4:] == [None] * 3, "who has nothing to do comes last"
     assert sorted(waits[:4], reverse=True) == waits[:4]
     assert work["demonstrator", "ben"]["last_at"] == back.history[1]["when"]
+
+
+def test_work_of_several_demonstrators_is_told_for_each_of_them(filled: Database) -> None:
+    made = submission(7, "cloud_computing", b"x", "x.py", "id7")
+    for role, action, decision in (
+        ("demonstrator", "correct", Blind(2).joint([Decision("ben", 3.0, 10.0), Decision("dan", 5.0, 10.0)])),
+        ("assistant", "send-back", Decision("cleo", remark="why?")),
+    ):
+        made = decide(made, role_named(role), action, decision)
+        filled.write_now(partial(course.record, assignment=made))
+    module = replace(Course().module("cloud_computing"), blind=Blind(2))
+    read = partial(statistics_of, module=module.name, course=Course({module.name: module}))
+    told = {(one["role"], one["who"]): (one["waiting"], one["decided"]) for one in filled.read_now(read)["work"]}
+    assert [told["demonstrator", who] for who in ("ben", "dan", "ann")] == [(1, 1), (1, 1), (0, 5)]
 
 
 def test_a_module_without_submissions_has_none(database: Database) -> None:

@@ -12,6 +12,8 @@ from rabbitry.apps.grading.message import LONGEST_NAME, LONGEST_TEXT, Decision, 
 from rabbitry.exceptions import UsageError
 
 Rule: TypeAlias = Literal["mean", "highest", "lowest"]
+BETWEEN: Final = ", "
+"""Between the names of those who made a joint decision, in its hop."""
 _MOST_PEOPLE: Final = 10
 _KEYS: Final = ("people", "rule", "within")
 
@@ -44,7 +46,7 @@ class Blind:
             mark, how = {"mean": fmean(marks), "highest": max(marks), "lowest": min(marks)}[self.rule], self.rule
         told = f"The mark is the {how} of {', '.join(points(one) for one in marks)}."
         feedback = "\n\n".join([told, *(one.feedback for one in judgements if one.feedback)])
-        who = ", ".join(one.who for one in judgements)[:LONGEST_NAME]
+        who = BETWEEN.join(one.who for one in judgements)[:LONGEST_NAME]
         comments = _bounded([comment for one in judgements for comment in one.comments])
         return Decision(who, round(mark, 6), judgements[0].out_of, feedback[:LONGEST_TEXT], comments=comments)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, select
 
+from rabbitry.apps.grading.blind import BETWEEN
 from rabbitry.apps.grading.message import BY_ITSELF, DECLINED
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records.course import CONFIRMED, Filter, Submission, submissions_of
@@ -55,7 +56,7 @@ def statistics_of(connection: Connection, module: str, course: Course) -> dict[s
         "students": len({row.student for row in rows}),
         "marks": _marks(given) | {"without": len(counting) - len(given)},
         "stages": _stages(hops),
-        "work": _work(rows, hops, waiting(connection, Filter(module=module)), now),
+        "work": _work(_decided(hops, course, module), rows, waiting(connection, Filter(module=module)), now),
         "waiting": [
             {
                 "id": row.id,
@@ -94,26 +95,38 @@ def _hops(connection: Connection, module: str) -> list[Row[Any]]:
     return [*connection.execute(hops.where(of_module).order_by(columns.submission, columns.step))]
 
 
+def _decided(hops: Sequence[Row[Any]], course: Course, module: str) -> Iterator[tuple[Row[Any], list[str]]]:
+    """Yield the hops of people's decisions, each with the people who made it."""
+    for hop in hops:
+        if hop.status in _GIVEN.get(hop.role, ()) and hop.who != BY_ITSELF:
+            yield hop, [hop.who] if course.blind(module, hop.role) is None else hop.who.split(BETWEEN)
+
+
 def _work(
-    rows: Sequence[Submission], hops: Sequence[Row[Any]], requests: Sequence[Request], now: datetime
+    decided: Iterable[tuple[Row[Any], list[str]]],
+    rows: Sequence[Submission],
+    requests: Sequence[Request],
+    now: datetime,
 ) -> list[dict[str, Any]]:
     """Describe what waits for whom, the longest first, and what each person has decided.
 
-    A submission that comes to a role again waits for the person who decided there before; others wait for anybody of
-    the role. A request for another look waits for the demonstrator who gave the mark.
+    A submission that comes to a role again waits for the people who decided there before; others wait for anybody of
+    the role. A request for another look waits for the demonstrators who gave the mark.
     """
-    before: dict[tuple[str, str], str] = {}
+    before: dict[tuple[str, str], list[str]] = {}
     work: dict[tuple[str, str | None], _Work] = defaultdict(_Work)
-    for hop in hops:
-        if hop.status in _GIVEN.get(hop.role, ()) and hop.who != BY_ITSELF:
-            before[hop.submission, hop.role] = hop.who
-            person = work[hop.role, hop.who]
+    for hop, people in decided:
+        before[hop.submission, hop.role] = people
+        for who in people:
+            person = work[hop.role, who]
             person.decided, person.last_at = person.decided + 1, max(person.last_at or "", hop.at)
     for row in rows:
         if (role := _TAKES.get(row.status)) is not None:
-            work[role, before.get((row.id, role))].wait(row.updated_at)
+            for waited_for in before.get((row.id, role), [None]):
+                work[role, waited_for].wait(row.updated_at)
     for request in requests:
-        work["demonstrator", before.get((request.submission, "demonstrator"))].ask(request.asked_at)
+        for waited_for in before.get((request.submission, "demonstrator"), [None]):
+            work["demonstrator", waited_for].ask(request.asked_at)
     found = sorted(work.items(), key=lambda one: (one[1].since or "~", one[0][0], one[0][1] or ""))
     return [{"role": role, "who": who, **one.as_dict(now)} for (role, who), one in found]
 
