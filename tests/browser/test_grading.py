@@ -18,6 +18,7 @@ from rabbitry.apps.grading.roles import ROLES
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.apps.grading.students import Submitter
 from tests.apps.grading._running import PEOPLE, role_set
+from tests.apps.grading.similar.programs import DISGUISED, ORIGINAL
 from tests.apps.grading.test_contents import zipped
 from tests.apps.grading.test_notebooks import code, markdown, notebook, shows
 from tests.apps.grading.test_regrading import _confirmed
@@ -414,3 +415,57 @@ async def test_a_comparison_is_followed_over_a_failed_request(
         await expect(panel.get_by_role("status")).to_contain_text("3 submissions compared", timeout=_WITHIN)
         await expect(panel.get_by_role("alert")).to_have_count(0)
         assert (answers, watched.complaints) == ([], [])
+
+
+async def test_a_lecturer_looks_at_marks_and_copies_accepts_and_has_two_people_mark(
+    browser: Browser, embedded_url: str, database_url: str, tmp_path: Path
+) -> None:
+    toml = 'undo = 0\n[modules.cloud_computing]\nshort = "cc"\nblind = { people = 2, rule = "lowest" }\n'
+    (tmp_path / "grading.toml").write_text(toml)
+    files = Files(default_place(database_url))
+    declined = submission(9, "cloud_computing", b"x", "x.py", "d1")
+    declined = declined.moved("declined", "demonstrator", Decision("automatic", remark=f"one too many {EVIL}"))
+    waits = submission(10, "cloud_computing", b"x", "x.py", "w1")
+    with Database(database_url) as database:
+        packed = zipped((f"{EVIL.replace('/', '')}.py", DISGUISED.encode()))
+        for student, data, name in ((7, ORIGINAL.encode(), "x.py"), (8, packed, "x.zip")):
+            await asyncio.to_thread(_confirmed, database, files, student, data, mark=6.0, name=name)
+        database.write_now(partial(course.record, assignment=declined, kept=files.keep(b"x")))
+        put = partial(inbox.put, role=ROLES["demonstrator"], assignment=waits, exchange="e", message="m")
+        database.write_now(put)
+        async with _web(embedded_url, database_url, {"RABBITRY_GRADING": str(tmp_path / "grading.toml")}) as web:
+            watched = await _opened(browser, f"{web}#/stats")
+            page = watched.page
+            await expect(page.locator(".stats .classes tr").nth(6)).to_contain_text("2")
+            await expect(page.locator(".stats")).to_contain_text("3 submissions of 3 students, 1 of them declined")
+
+            panel = await watched.go("similar")
+            await panel.get_by_role("button", name="Compare", exact=True).click()
+            await panel.get_by_role("link", name="Compare students").click(timeout=_WITHIN)
+            await expect(panel.locator(".solution-side mark[data-block='1']")).to_have_count(2)
+            await panel.get_by_role("button", name="1", exact=True).click()
+            await expect(panel.locator(".solution-side mark.chosen")).to_have_count(2)
+
+            await page.goto(f"{web}#/submission/d1")
+            await expect(page.locator(".history")).to_contain_text(f"one too many {EVIL}")
+            await page.get_by_label("The reason to accept it").fill("the network was down")
+            await page.get_by_role("button", name="Accept it").click()
+            await expect(page.locator(".history > li").nth(2)).to_contain_text("the network was down")
+            await expect(page.get_by_role("button", name="Accept it")).to_have_count(0)
+
+            await watched.go("inbox/demonstrator")
+            for who, mark, said in (("Ann", "8", "marked, waits for others"), ("Ben", "6", "corrected")):
+                form = await _open_item(watched, "demonstrator")
+                await form.get_by_label("Mark", exact=True).fill(mark)
+                await form.get_by_label("out of").fill("10")
+                await form.get_by_label("Your name").fill(who)
+                await form.get_by_role("button", name="Correct").click()
+                await expect(page.locator(".notice.good")).to_contain_text(said)
+            assert watched.complaints == []
+            await page.close()
+        (sent,) = [
+            json.loads(one.body)
+            for one in database.write_now(partial(outbox.claim, roles=["demonstrator"]))
+            if one.type == "Assignment"
+        ]
+    assert (sent["Mark"], sent["History"][-1]["who"]) == (6.0, "Ann, Ben")
