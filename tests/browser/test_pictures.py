@@ -67,12 +67,12 @@ _TAKEN = {  # program → queues
 def _shop() -> rabbitry.App:
     app = rabbitry.App("shop")
 
-    @app.stage("order", then="priced")
+    @app.stage("order", then="priced", rate="500/s")
     async def price(order: str) -> str:
         await asyncio.sleep(random.uniform(0.01, 0.03))
         return order
 
-    @app.stage("priced", then="packed")
+    @app.stage("priced", then="packed", total_concurrency=20)
     async def pack(order: str) -> str:
         await asyncio.sleep(random.uniform(0.02, 0.1))
         return order
@@ -81,6 +81,9 @@ def _shop() -> rabbitry.App:
     async def bill(order: str) -> None:
         if random.random() < 0.1:
             raise TimeoutError("the bank does not answer")
+
+    @app.every("1h")
+    async def report(tick: rabbitry.Tick) -> None: ...
 
     return app
 
@@ -174,7 +177,7 @@ async def _take(connection: Connection, queue: str) -> None:
 
 async def _order(broker: str) -> str:
     """Let a worker take an order that leads to two messages, one of which becomes a dead letter; return its id."""
-    app = rabbitry.App("shop")
+    app = rabbitry.App("store")
     dead = asyncio.Event()
 
     @app.stage("order.placed", then="order.item")
@@ -242,8 +245,8 @@ async def test_pictures_are_taken(browser: Browser, company: tuple[str, str], tm
     await page.goto(f"{dashboard}raw/?exchange=sensors&key=%23")
     shown = page.locator(".sampled .list > li")
     await expect(shown.nth(4)).to_be_visible(timeout=_WITHIN)
-    await shown.first.locator("summary").first.click()
     await page.get_by_role("button", name="Freeze").click()
+    await shown.first.locator("summary").first.click()
     await _shoot(page, folder, "raw")
     await page.goto(f"{dashboard}queues/")
     for width in (320, 1280):
@@ -260,6 +263,8 @@ async def _take_flows(page: Page, dashboard: str, broker: str, folder: Path) -> 
         rabbitry.connect(broker) as connection,
     ):
         await page.goto(f"{dashboard}flows/")
+        await expect(page.get_by_role("article", name="report")).to_contain_text("next in", timeout=_WITHIN)
+        await expect(page.locator(".limits")).to_have_count(2, timeout=_WITHIN)
         for number in range(200):
             await publisher.send(f"{number}", key="order")
         bill = page.get_by_role("article", name="bill")
