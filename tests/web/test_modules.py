@@ -14,6 +14,11 @@ _IMPORT = re.compile(r"""^import\s+([^"';]+?)\s+from\s+"([^"]+)";""", re.MULTILI
 _EXPORT = re.compile(r"^export\s+(?:default\s+)?(?:async\s+)?(?:function|class|const|let)\b\*?\s*(\w+)", re.MULTILINE)
 _EXPORTED = re.compile(r"^export\s+\{([^}]*)\}", re.MULTILINE)
 
+# htm drops the space at a line's end or beginning: there, text and an element within it need `${" "}` between them.
+_LOST_SPACE = re.compile(
+    r"""[\w.,:;!?…)]\n\s+<(?:a|b|bdi|code|em|kbd|strong)\b|(?:/>|</(?:a|b|bdi|code|em|kbd|span|strong)>)\n\s+[a-z·(]"""
+)
+
 
 def _modules() -> dict[str, str]:
     """Return the texts of all modules by their paths in the dashboard."""
@@ -96,3 +101,13 @@ export default class Parts {}
         "a/static/main.js: a/static/parts.js exports no missing",
         "a/static/main.js: there is no module a/static/none.js",
     ]
+
+
+def test_no_space_between_text_and_an_element_is_lost_at_the_end_of_a_line() -> None:
+    lost = {
+        f"{path}:{text.count(chr(10), 0, found.start()) + 1}": found[0]
+        for path, text in _modules().items()
+        if "/vendor/" not in path
+        for found in _LOST_SPACE.finditer(text)
+    }
+    assert lost == {}

@@ -194,11 +194,11 @@ class Submission extends Component {
       ${found === null && html`<p class="nothing">No submission ${visible(id)} is recorded yet.</p>`}
       ${found && html`
         <h2>Student ${visible(found.student)}, ${found.module ? visible(found.module) : "no module"}</h2>
-        <p>${visible(found.name)} · attempt ${found.attempt}<${Uncounted} of=${found} />
+        <p>${visible(found.name)} · attempt ${found.attempt}<${Uncounted} of=${found} />${" "}
           · <span class="status" data-status=${found.status}>${visible(found.status)}</span> · mark ${mark(found.mark, found.out_of)}
           <${Timing} of=${found} /></p>
-        ${found.timing && html`<p>Submitted ${time(found.submitted_at)}, ${found.timing}${found.penalty > 0 && html`; final mark
-          <b class="final"> ${mark(found.final_mark, found.out_of)}</b>`}. ${found.counts ? "It counts." : "It does not count."}</p>`}
+        ${found.timing && html`<p>Submitted ${time(found.submitted_at)}, ${found.timing}${found.penalty > 0 && html`; final mark${" "}
+          <b class="final">${mark(found.final_mark, found.out_of)}</b>`}. ${found.counts ? "It counts." : "It does not count."}</p>`}
         ${found.has_file && (refused() ? html`<p class="nothing">To download the file: ${refused()}</p>`
           : html`<p><a class="download" href=${fileURL(found.id)} download>Download the file</a>
             ${text === null && html` <button type="button" onClick=${this.showText}>Show it${comments.length > 0 && `, with the comments (${comments.length})`}</button>`}</p>

@@ -106,7 +106,7 @@ function notices({ broker, unread, skipped, link, trouble }) {
     found.push({
       key: "refused",
       kind: "bad",
-      children: html`<b>The broker refused the connection:</b> ${shown(broker.reason)}. This is not tried again.
+      children: html`<b>The broker refused the connection:</b> ${shown(broker.reason)}. This is not tried again.${" "}
         <code>rabbitry doctor</code> tells what to do; then start the dashboard anew.`,
     });
   }

@@ -40,7 +40,7 @@ export default class Machines extends Component {
     return html`<section aria-labelledby="machines">
       <div class="bar-top"><h2 id="machines">Machines</h2>
         <a href=${place}>${all.length > MOST ? `All ${all.length.toLocaleString("en")} machines` : "All about machines"}</a></div>
-      ${all.length === 0 && html`<p class="nothing">No samples have come yet. On each machine that you want to see here, run
+      ${all.length === 0 && html`<p class="nothing">No samples have come yet. On each machine that you want to see here, run${" "}
         <code>rabbitry monitor publish</code>.</p>`}
       <${Held} as="div" class="grid" data-density=${all.length === 1 ? "few" : "many"} entries=${sorted.slice(0, MOST)} keyOf=${({ id }) => id}
         draw=${(host) => html`<${Card} key=${host.id} host=${host} label=${told.get(host.id)} version=${host.version} alone=${false} height=${64} />`} />

@@ -43,7 +43,7 @@ export function Chosen({ id, topology, onSelect, onClose }) {
     <div class="bar-top"><h3>${words[node.kind]} <bdi>${shown(nameOf(node))}</bdi></h3>
       <button type="button" onClick=${onClose}>Close</button></div>
     ${node.gone && html`<p class="note">It is gone.</p>`}
-    ${node.untold && html`<p class="note">This broker does not tell which exchange it publishes to. RabbitMQ does with
+    ${node.untold && html`<p class="note">This broker does not tell which exchange it publishes to. RabbitMQ does with${" "}
       <code>management.rates_mode = detailed</code> in rabbitmq.conf.</p>`}
     <dl class="list">${figures(node).map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
     <${Links} id=${id} title="From" edges=${edges.filter((edge) => edge.to === id)} end="from" topology=${topology} onSelect=${onSelect} />
