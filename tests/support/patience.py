@@ -4,7 +4,7 @@ import os
 from typing import Final
 
 from rabbitry.apps.crawl.asking import Asking
-from rabbitry.apps.grading import students
+from rabbitry.apps.grading import asking as grading
 from rabbitry.apps.monitor import client
 from rabbitry.cli import doctor
 from rabbitry.cli import worker as command
@@ -29,7 +29,7 @@ def be_patient() -> None:
         (command, ("GRACE",)),
         (service, ("HURRY",)),
         (doctor, ("_PAGE_WITHIN", "_PROBE_WITHIN")),
-        (students, ("ANSWER_WITHIN",)),
+        (grading, ("ANSWER_WITHIN",)),
         (client, ("DRAIN_SECONDS",)),
     ):
         for name in names:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rabbitry.apps.grading import students
+from rabbitry.apps.grading import asking
 from rabbitry.apps.grading.records import Database
 from tests.support.postgresql import PostgreSQL
 from tests.support.waiting import WITHIN
@@ -14,7 +14,7 @@ from tests.support.waiting import WITHIN
 @pytest.fixture(autouse=True)
 def _patient_questions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Accept late answers of a coordinator, as a busy machine gives them."""
-    monkeypatch.setattr(students, "ANSWER_WITHIN", WITHIN)
+    monkeypatch.setattr(asking, "ANSWER_WITHIN", WITHIN)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 import rabbitry
-from rabbitry.apps.grading import students
+from rabbitry.apps.grading import asking
 from rabbitry.apps.grading.message import Assignment, submission
 from rabbitry.apps.grading.records import Database, course, inbox, outbox
 from rabbitry.apps.grading.roles import ROLES, RoleName
@@ -96,7 +96,7 @@ def test_a_file_goes_the_whole_way_and_its_student_can_follow(
         roles.process.terminate()
         assert roles.process.wait(90) == 0, roles.output
         assert "Traceback" not in roles.output
-    monkeypatch.setattr(students, "ANSWER_WITHIN", 0.1)  # no role runs
+    monkeypatch.setattr(asking, "ANSWER_WITHIN", 0.1)  # no role runs
     away = run("status", identity)
     assert (away.returncode, "no coordinator answers" in away.stderr) == (1, True)
     database = f"sqlite:///{more['XDG_DATA_HOME']}/rabbitry/grading.sqlite3"

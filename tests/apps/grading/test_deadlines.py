@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rabbitry.apps.grading.asking import Asking
 from rabbitry.apps.grading.deadlines import Attempt, Counts, Deadlines, Judged, Timing, duration, said
 from rabbitry.apps.grading.files import Files, default_place
 from rabbitry.apps.grading.message import HISTORY, Assignment, Decision, Progress, submission
@@ -20,7 +21,6 @@ from rabbitry.apps.grading.receiving import new_id
 from rabbitry.apps.grading.records import Database, course, judging
 from rabbitry.apps.grading.roles import ROLES, decide
 from rabbitry.apps.grading.stages import RoleSpec, Wiring
-from rabbitry.apps.grading.students import Asking
 from rabbitry.cli import _root
 from rabbitry.exceptions import UsageError
 from tests.apps.grading._running import CC, WITHIN, Plain, role_set

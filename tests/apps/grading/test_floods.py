@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from rabbitry.apps.grading import floods
+from rabbitry.apps.grading.asking import Asking
 from rabbitry.apps.grading.files import Files
 from rabbitry.apps.grading.floods import HOUR, Floods, Refusal
 from rabbitry.apps.grading.message import Decision
@@ -13,7 +14,6 @@ from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, course, judging
 from rabbitry.apps.grading.records.statistics import statistics_of
 from rabbitry.apps.grading.stages import Wiring
-from rabbitry.apps.grading.students import Asking
 from tests.apps.grading._running import ALL, CC, PEOPLE, Plain, arrived, recorded, role_set, submit
 from tests.apps.grading.test_web import Served, form
 

@@ -11,10 +11,11 @@ import pytest
 import rabbitry
 from rabbitry._ids import NoSuchID
 from rabbitry.amqp.client import Properties
+from rabbitry.apps.grading.asking import Asking
 from rabbitry.apps.grading.message import Decision, now
 from rabbitry.apps.grading.records import Database, course, outbox
 from rabbitry.apps.grading.stages import STATUS_QUEUE, RoleSet, RoleSpec, Wiring
-from rabbitry.apps.grading.students import Asking, results
+from rabbitry.apps.grading.students import results
 from rabbitry.exceptions import NotFound, PublishReturned, RequestTimeout
 from rabbitry.telemetry._report import INTERVAL
 from tests.apps.grading import _running

@@ -11,12 +11,12 @@ import pytest
 
 from rabbitry._ids import NoSuchID
 from rabbitry.amqp.client import Properties, connect
+from rabbitry.apps.grading.asking import Asking
 from rabbitry.apps.grading.message import Assignment, submission
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.receiving import new_id
 from rabbitry.apps.grading.records import Database, course
 from rabbitry.apps.grading.stages import STATUS_QUEUE, RoleSpec, Wiring
-from rabbitry.apps.grading.students import Asking
 from rabbitry.exceptions import PreconditionFailed
 from tests.apps.grading._running import CC, Plain, role_set
 from tests.support.postgresql import PostgreSQL

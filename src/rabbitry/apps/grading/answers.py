@@ -128,6 +128,7 @@ class Deadlines(TypedDict):
 class Overview(TypedDict):
     """How many submissions are in each status and inbox, and a page of them, the last changed first.
 
+    away: why there are no submissions, if the records are elsewhere and can't be asked; null if they were read.
     newest: the number of the latest entry of each inbox. outbox: decisions to be published. requests: those for another
     look that wait. each: of a page. deadlines: of the modules that have any, for users who submit. All of it as far as
     the page's user, `person`, may see it.
@@ -145,6 +146,7 @@ class Overview(TypedDict):
     deadlines: dict[str, Deadlines]
     who: str
     person: Person
+    away: str | None
 
 
 class Brief(TypedDict):

@@ -16,11 +16,13 @@ from rabbitry._words import counted
 from rabbitry.amqp.client import Channel, Connection, Properties
 from rabbitry.apps._connected import run_connected
 from rabbitry.apps.exceptions import RecordsError
+from rabbitry.apps.grading import looking
 from rabbitry.apps.grading.message import Assignment
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, inbox, outbox
 from rabbitry.apps.grading.records.requests import described
 from rabbitry.apps.grading.regrading import reopen_begun
+from rabbitry.apps.grading.requesting import LEAST
 from rabbitry.apps.grading.signatures import Signer
 from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, RoleSet
 from rabbitry.exceptions import ProtocolViolation, PublishError, Undecodable
@@ -37,8 +39,6 @@ _NAMELESS: Final = (
     "this course answers only questions that name their login: "
     "set the message's property user-id, which the broker checks"
 )
-LEAST: Final = 4
-"""Characters of an id that a query needs: with fewer, students could find each other's ids by trying."""
 
 _logger = logging.getLogger(__name__)
 
@@ -203,9 +203,10 @@ def _properties(letter: outbox.Letter) -> Properties:
 
 
 class Question(msgspec.Struct):
-    """A query for the status of a submission."""
+    """A query for the status of a submission, or for more of the records."""
 
-    SubmissionID: str
+    SubmissionID: str = ""
+    Look: looking.Look | None = None
 
 
 _decode_question = json_decoder(Question)
@@ -234,7 +235,10 @@ async def _answer_all(database: Database, course: Course, channel: Channel) -> N
             try:
                 properties = delivery.properties
                 question = _decode_question(delivery.body)
-                body = await answer(database, course, question.SubmissionID, properties.user_id)
+                if question.Look is None:
+                    body = await answer(database, course, question.SubmissionID, properties.user_id)
+                else:
+                    body = await looking.answer(database, course, question.Look, properties.user_id)
                 if properties.reply_to:
                     # The asker may be gone; then the answer is not needed.
                     await channel.publish(

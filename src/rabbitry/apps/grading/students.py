@@ -1,10 +1,9 @@
-"""The student's side: checking files before any is sent, submitting, status queries, requests, and results."""
+"""The student's side: checking files before any is sent, submitting, requests, and results."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -15,32 +14,29 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from rabbitry._decode import decode_object, json_decoder
+from rabbitry._decode import decode_object
 from rabbitry._ids import NoSuchID
-from rabbitry.amqp.client import Properties, connect
+from rabbitry.amqp.client import connect
 from rabbitry.apps.grading.message import ID, LONGEST_NAME, Assignment, Progress, check_reason, sendable, submission
 from rabbitry.apps.grading.modules import Course, Module
 from rabbitry.apps.grading.receiving import new_id
 from rabbitry.apps.grading.requesting import KEY as REQUESTS_KEY
 from rabbitry.apps.grading.requesting import Asked, Reply
 from rabbitry.apps.grading.roles import PROGRESS_KEY, RESULTS
-from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, RoleSet, RoleSpec, Wiring
-from rabbitry.exceptions import PublishReturned, RequestTimeout, Undecodable, UsageError
+from rabbitry.apps.grading.stages import APP, RoleSet, RoleSpec, Wiring
+from rabbitry.exceptions import RequestTimeout, Undecodable, UsageError
 from rabbitry.flow.codec import JSON
 from rabbitry.flow.exceptions import CallTimeout
 from rabbitry.flow.message import first_properties
 from rabbitry.flow.publisher import Publisher
 from rabbitry.flow.wiring.declarer import Declarer
 
-ANSWER_WITHIN: Final = 5.0
-"""Seconds that a coordinator has for its answer."""
 REPLY_WITHIN: Final = 5.0
 """Seconds that a coordinator has for its reply to a request. The request waits in its queue for as long as it takes."""
 _LONGEST_NUMBER: Final = 18
 _MATCH_WITHIN: Final = 0.1
 """Seconds that the configured expression may take to match a student's number."""
 _NUMBER_IN_NAME: Final = re.compile(r"\d{4,18}(?!\d)")
-_decode_answer: Callable[[bytes], dict[str, Any] | str | None] = json_decoder(dict[str, Any] | str | None)  # type: ignore[arg-type] # a union is no type
 _UNCONFIRMED: Final = 200
 
 
@@ -242,61 +238,6 @@ async def _first(
     entry, identity, future = pending.popleft()
     await future
     tell(entry, identity)
-
-
-class Asking:
-    """Queries coordinators for submissions. An async context manager; entering raises ConnectFailed."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        try:
-            connection = await self._stack.enter_async_context(connect(self._url, name=f"{APP} status"))
-            # The broker checks it. The name in a client's certificate is not known here.
-            self._login = None if connection.url.external else connection.url.user
-            self._channel = await connection.channel()
-            self._queue = (await self._channel.declare_queue("", exclusive=True)).name
-            self._answers = await self._stack.enter_async_context(self._channel.consume(self._queue, no_ack=True))
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._stack.aclose()
-
-    async def ask(self, identity: str) -> dict[str, Any] | None:
-        """Return a submission's record with its history, by its id or a prefix of it; None if unknown.
-
-        Raises:
-            NoSuchID: Several ids begin with it.
-            RequestTimeout: No coordinator answers.
-        """
-        properties = Properties(
-            content_type=JSON,
-            correlation_id=(question := uuid.uuid4().hex),
-            reply_to=self._queue,
-            expiration=str(int(ANSWER_WITHIN * 1000)),
-            user_id=self._login,
-        )
-        try:
-            body = msgspec.json.encode({ID: sendable(identity)})
-            await self._channel.publish(body, routing_key=STATUS_QUEUE, properties=properties)
-            async with asyncio.timeout(ANSWER_WITHIN):
-                while (delivery := await anext(self._answers)).properties.correlation_id != question:
-                    pass  # the answer to a query that has timed out
-        except (PublishReturned, TimeoutError) as error:
-            raise RequestTimeout(
-                "no coordinator answers on this broker: start one, or name the course's database with --database"
-            ) from error
-        found = _decode_answer(delivery.body)
-        if isinstance(found, str):
-            raise NoSuchID(found, is_ambiguous=True)
-        return found
 
 
 async def request(

@@ -21,8 +21,10 @@ from rabbitry.apps import Role, Site, needs, user_of
 from rabbitry.apps.api import answers, json_response, route_class
 from rabbitry.apps.exceptions import NoRecords
 from rabbitry.apps.grading.answers import Decided, Described, Inbox, Opened, Overview, Statistics, Submitted
+from rabbitry.apps.grading.asking import Looking
 from rabbitry.apps.grading.comments import LineComment
 from rabbitry.apps.grading.floods import HOUR, too_many
+from rabbitry.apps.grading.looking import Look
 from rabbitry.apps.grading.message import LONGEST_NAME, Decision, number
 from rabbitry.apps.grading.modules import Course, Module, load_course
 from rabbitry.apps.grading.people import COORDINATOR, EVERYBODY, STAFF, STUDENT, Person, person_of
@@ -38,7 +40,7 @@ from rabbitry.apps.grading.web_regrades import Audited, RegradeRoutes
 from rabbitry.apps.grading.web_requests import RequestRoutes
 from rabbitry.apps.grading.web_similar import SimilarRoutes
 from rabbitry.apps.grading.web_undo import UndoRoutes
-from rabbitry.exceptions import Closed, RabbitryError, Undecodable, UsageError
+from rabbitry.exceptions import Closed, ConnectFailed, RabbitryError, RequestTimeout, Undecodable, UsageError
 
 if TYPE_CHECKING:
     from rabbitry.apps.grading.deadlines import Attempt
@@ -100,10 +102,11 @@ class Pages:
         self._submitter: Submitter | None = None
         self._opening = asyncio.Lock()
         self._reading = Reading()
+        self._looking = Looking(url, self._known, self._records)
         self._add_routes()
         files = FileRoutes(self._known, self._records, self._reading, self._database_url)
         files.add_to(self.router)
-        RequestRoutes(url, self._wired, self._records, key).add_to(self.router)
+        RequestRoutes(url, self._wired, self._looking, key).add_to(self.router)
         UndoRoutes(self._records).add_to(self.router)
         self._similar = SimilarRoutes(self._known, self._records, files.kept)
         self._similar.add_to(self.router)
@@ -119,6 +122,7 @@ class Pages:
             yield
         finally:
             await self._close_submitter()
+            await self._looking.close()
             await self._similar.close()
             await self._regrades.close()
             if self._database is not None:
@@ -127,7 +131,7 @@ class Pages:
     def _add_routes(self) -> None:
         add = self.router.add_api_route
         add("/api/overview", self.overview, responses=answers(Overview))
-        add("/api/stats", self.statistics, responses=answers(Statistics | None))
+        add("/api/stats", self.statistics, responses=answers(Statistics))
         add("/api/submissions", self.submit, methods=["POST"], responses=answers(Submitted))
         add("/api/submissions/{identity}", self.submission, responses=answers(Described | None))
         add("/api/inbox/{role}", self.waiting, responses=answers(Inbox))
@@ -141,75 +145,61 @@ class Pages:
         self, request: Request, find: str = "", module: str = "", status: str = "", page: PageNumber = 0
     ) -> Response:
         """Count the stages, and list a page of submissions, the last changed first."""
-        from rabbitry.apps.grading.records import course, inbox, judging, outbox, requests
+        from rabbitry.apps.grading.records import inbox, outbox
+        from rabbitry.apps.grading.records.course import Filter
 
         known, person = await self._known(), person_of(user_of(request))
-        every = person.within(course.Filter())
-        wanted = person.within(course.Filter(find.strip()[:200], module or None, status or None, SHOWN, page * SHOWN))
 
         def of_inboxes(numbers: dict[str, int]) -> dict[str, int]:
             return {role: number for role, number in numbers.items() if role in person.inboxes}
 
         def read(connection: Any) -> dict[str, Any]:
-            rows = course.submissions_of(connection, wanted)
-            judged = judging.judged(connection, rows, known)
             return {
-                "statuses": course.counts(connection, every),
-                "inboxes": of_inboxes(inbox.counts(connection, every)),
+                "inboxes": of_inboxes(inbox.counts(connection, person.within(Filter()))),
                 "newest": of_inboxes(inbox.newest(connection)),
                 "outbox": outbox.count(connection) if person.inboxes else 0,
-                "requests": requests.count(connection, every),
-                "submissions": [row.as_dict() | judged[row.id].as_dict() for row in rows],
-                "total": course.count(connection, wanted),
             }
 
-        nothing = {
-            "statuses": {},
-            "inboxes": {},
-            "newest": {},
-            "outbox": 0,
-            "requests": 0,
-            "submissions": [],
-            "total": 0,
-        }
-        found = await self._read(read, nothing)
+        asked = Look("submissions", find.strip()[:200], module or None, status or None, SHOWN, page * SHOWN)
+        asked.student, asked.modules = person.student, person.modules
+        nothing: dict[str, Any] = {"inboxes": {}, "newest": {}, "outbox": 0}
+        found = await self._read(read, nothing) | await self._submissions(asked)
         modules = [name for name in known.modules if person.modules is None or name in person.modules]
         deadlines = _deadlines(known, modules, person.student or "") if person.submits else {}
         about = {"modules": modules, "deadlines": deadlines, "who": person.who, "person": msgspec.to_builtins(person)}
         return json_response(found | {"each": SHOWN} | about)
 
+    async def _submissions(self, asked: Look) -> dict[str, Any]:
+        """Return a page of the submissions. If the records are elsewhere and can't be asked, tell why: inboxes work."""
+        try:
+            return {"away": None, **await self._looking.read(asked)}
+        except (Closed, ConnectFailed, RequestTimeout, UsageError) as error:
+            return {"away": str(error), "statuses": {}, "requests": 0, "submissions": [], "total": 0}
+
     @needs(Role.VIEWER, *STAFF)
     async def statistics(self, request: Request, module: str) -> Response:
-        """Return the statistics of a module; `null` if nothing is recorded yet."""
-        from rabbitry.apps.grading.records.statistics import statistics_of
-
-        known = await self._known()
-        name = known.module(module).name
+        """Return the statistics of a module."""
+        name = (await self._known()).module(module).name
         person_of(user_of(request)).check_module(name)
-        nothing: dict[str, Any] | None = None
-        return json_response(await self._read(partial(statistics_of, module=name, course=known), nothing))
+        return json_response(await self._looking.read(Look("statistics", module=name)))
 
     @needs(Role.VIEWER, *EVERYBODY)
     async def submission(self, request: Request, identity: str) -> Response:
         """Return a submission with its history, and whether its file is here; `null` if it is unknown."""
-        from rabbitry.apps.grading.records import inbox, requests
-        from rabbitry.apps.grading.service import LEAST
+        from rabbitry.apps.grading.records import inbox
 
-        known, person = await self._known(), person_of(user_of(request))
-
-        def read(connection: Any) -> dict[str, Any] | None:
-            try:
-                found = requests.described(connection, identity, known, least=LEAST)
-            except NoSuchID as error:
-                if error.is_ambiguous and person.sees_all:
-                    raise
-                return None
-            if not person.sees(found["student"], found["module"]):
-                return None
-            has_file = found["sha256"] is not None or inbox.has(connection, found["id"])
-            return found | {"has_file": has_file}
-
-        return json_response(await self._read(read, None))
+        person = person_of(user_of(request))
+        asked = Look("submission", submission=identity, student=person.student, modules=person.modules)
+        try:
+            found = await self._looking.read(asked)
+        except NoSuchID as error:
+            if error.is_ambiguous and person.sees_all:
+                raise
+            return json_response(None)
+        has_file = found["sha256"] is not None and await self._looking.kept() is not None
+        if not has_file:
+            has_file = await self._read(partial(inbox.has, identity=found["id"]), otherwise=False)
+        return json_response(found | {"has_file": has_file})
 
     @needs(Role.VIEWER, *STAFF)
     async def waiting(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,11 +11,12 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from rabbitry._decode import decode_json
-from rabbitry._ids import NoSuchID
 from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import answers, json_response
 from rabbitry.apps.grading import staff
 from rabbitry.apps.grading.answers import Asked, Requests
+from rabbitry.apps.grading.asking import Looking
+from rabbitry.apps.grading.looking import Look
 from rabbitry.apps.grading.message import LONGEST_NAME
 from rabbitry.apps.grading.people import ASSISTANT, COORDINATOR, DEMONSTRATOR, STAFF, STUDENT, person_of
 from rabbitry.apps.grading.rows import Request as Answered
@@ -26,7 +26,6 @@ from rabbitry.apps.grading.students import student_number
 from rabbitry.exceptions import Undecodable, UsageError
 
 if TYPE_CHECKING:
-    from rabbitry.apps.grading.records import Database
     from rabbitry.apps.grading.stages import Wiring
 
 SHOWN: Final = 100
@@ -50,7 +49,7 @@ class Answering(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class RequestRoutes:
-    """The routes. wiring, records: functions that return the exchange and course, and the open database.
+    """The routes. wiring: a function that returns the exchange and course. looking: reads the records.
 
     key: the file with the private key that signs answers; None signs nothing.
     """
@@ -59,12 +58,12 @@ class RequestRoutes:
         self,
         url: str,
         wiring: Callable[[], Awaitable[Wiring]],
-        records: Callable[[], Awaitable[Database | None]],
+        looking: Looking,
         key: Path | None = None,
     ) -> None:
         self._url = url
         self._wiring = wiring
-        self._records = records
+        self._looking = looking
         self._key = key
         self._asking: set[str] = set()
 
@@ -79,19 +78,10 @@ class RequestRoutes:
     @needs(Role.VIEWER, *STAFF)
     async def waiting(self, request: Request, find: str = "", module: str = "", page: int = 0) -> Response:
         """List a page of the requests that wait for an answer, oldest first."""
-        from rabbitry.apps.grading.records import requests
-        from rabbitry.apps.grading.records.course import Filter
-
-        asked = Filter(find.strip()[:200], module or None, None, SHOWN, min(max(page, 0), 1_000_000) * SHOWN)
-        wanted = person_of(user_of(request)).within(asked)
-
-        def read(connection: Any) -> dict[str, Any]:
-            found = requests.waiting(connection, wanted)
-            return {"requests": [one.as_dict() for one in found], "total": requests.count(connection, wanted)}
-
-        records = await self._records()
-        found = {"requests": [], "total": 0} if records is None else await records.read(read)
-        return json_response(found | {"each": SHOWN})
+        page = min(max(page, 0), 1_000_000)
+        modules = person_of(user_of(request)).modules
+        asked = Look("requests", find.strip()[:200], module or None, None, SHOWN, page * SHOWN, modules=modules)
+        return json_response(await self._looking.read(asked) | {"each": SHOWN})
 
     @needs(Role.OPERATOR, STUDENT, COORDINATOR)
     async def ask(self, identity: str, request: Request) -> Response:
@@ -112,21 +102,13 @@ class RequestRoutes:
     @needs(Role.OPERATOR, DEMONSTRATOR, ASSISTANT)
     async def answer(self, number: int, request: Request) -> Response:
         """Answer a request, over the broker. One that is upheld is marked again."""
-        from rabbitry.apps.grading.records import requests
-
         given = _decoded(await request.body(), Answering)
         wiring = await self._wiring()
-        unknown = NoSuchID(f"there is no request {number}")
-        records = await self._records()
-        if records is None:
-            raise unknown
         person = person_of(user_of(request))
         person.check_inbox(given.role)
-        asked = await records.read(partial(requests.one, number=number))
-        if not person.sees(asked.student, asked.module):
-            raise unknown
+        asked = await self._looking.read(Look("request", number=number, modules=person.modules))
         who = person.name or given.who.strip()[:LONGEST_NAME] or person.who
-        told = staff.made(asked.submission, number, given.answer, given.role, who, given.remark)
+        told = staff.made(asked["submission"], number, given.answer, given.role, who, given.remark)
         signer = await asyncio.to_thread(signer_of, self._key, wiring.course)
         return json_response((await staff.answer(wiring, self._url, told, signer=signer)).as_dict())
 

@@ -26,6 +26,7 @@ from rabbitry.runtime.output import ExitCode, one_line, print_json, say, warn
 from rabbitry.runtime.service import run_once
 
 if TYPE_CHECKING:
+    from rabbitry.apps.grading.looking import Look
     from rabbitry.apps.grading.modules import Course
     from rabbitry.apps.grading.records import Database
     from rabbitry.apps.grading.records.course import Filter
@@ -38,6 +39,7 @@ OfModule = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many.", show_default=False)]
 app: typer.Typer = typer.Typer()
+LookAt: TypeAlias = "Callable[[Look], Awaitable[Any]]"
 Ask: TypeAlias = "Callable[[str], Awaitable[dict[str, Any] | None]]"
 
 
@@ -76,7 +78,7 @@ def existing(context: typer.Context, url: str | None) -> Iterator[Database | Non
 async def asking(database: str | None, broker: str) -> AsyncIterator[Ask]:
     """Return a function that looks up a submission: in the database if one is named, else by asking a coordinator."""
     if database is None:
-        from rabbitry.apps.grading.students import Asking
+        from rabbitry.apps.grading.asking import Asking
 
         async with Asking(broker) as asked:
             yield asked.ask
@@ -97,6 +99,35 @@ async def asking(database: str | None, broker: str) -> AsyncIterator[Ask]:
                 return None
 
         yield ask
+
+
+@contextlib.asynccontextmanager
+async def looking(database: str | None, broker: str, course: Course) -> AsyncIterator[LookAt]:
+    """Return a function that reads a part of the records, of a coordinator if they are not here.
+
+    They are here if a database is named, or if the user's has them. Raises NoRecords if the named one has none.
+    """
+    from rabbitry.apps.grading import looking
+    from rabbitry.apps.grading.asking import Asking
+    from rabbitry.apps.grading.records import Database
+    from rabbitry.apps.grading.records.course import are_kept
+
+    async with contextlib.AsyncExitStack() as stack:
+        records: Database | None = None
+        try:
+            records = stack.enter_context(Database(database, existing=True))
+        except NoRecords:
+            if database is not None:
+                raise
+        if records is None or (database is None and not await records.read(are_kept)):
+            yield (await stack.enter_async_context(Asking(broker))).look
+            return
+        kept = records
+
+        async def look(asked: Look) -> Any:
+            return await kept.read(partial(looking.read, asked=asked, course=course))
+
+        yield look
 
 
 def mark_of(mark: object, out_of: object) -> str:

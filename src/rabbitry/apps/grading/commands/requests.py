@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rabbitry._ids import NoSuchID
+from rabbitry.apps.exceptions import NoRecords
 from rabbitry.apps.grading.commands.options import (
     EXCHANGE,
     Config,
@@ -19,7 +20,7 @@ from rabbitry.apps.grading.commands.options import (
     Type,
     wiring_of,
 )
-from rabbitry.apps.grading.commands.records import Find, Limit, OfModule, asking, existing, mark_of
+from rabbitry.apps.grading.commands.records import Find, Limit, LookAt, OfModule, asking, looking, mark_of
 from rabbitry.runtime.options import Broker, DatabaseURL, Json, Offset, Plain, Strict, broker_url, named_database
 from rabbitry.runtime.output import ExitCode, one_line, print_json, say
 from rabbitry.runtime.service import run_once
@@ -77,30 +78,64 @@ def list_(
     find: Find = "",
     limit: Limit = None,
     offset: Offset = 0,
+    config: Config = None,
     database: DatabaseURL = None,
+    broker: Broker = None,
     *,
     as_json: Json = False,
 ) -> None:
     """List the requests that wait for an answer, oldest first.
 
+    If the records are not on this machine, a coordinator is asked over the broker.
+
     Example: rabbitry grading requests list --module cloud_computing
     """
-    from rabbitry.apps.grading.records.course import Filter
-    from rabbitry.apps.grading.records.requests import waiting
+    from rabbitry.apps.grading.modules import load_course
 
-    wanted = Filter(find, module, None, limit, offset)
-    with existing(context, database) as records:
-        found = [] if records is None else records.read_now(partial(waiting, wanted=wanted))
-    for one in found:
-        if as_json:
-            print_json(one.as_dict())
-        else:
-            mark = mark_of(one.mark, one.out_of)
-            print(
-                one_line(f"{one.submission}  student {one.student}  {one.module or 'no module'}  {mark}  {one.reason}")
-            )
-    if records is not None and not found and not as_json:
-        say("no request waits for an answer")
+    named, course = named_database(context, database), load_course(config)
+    url = "" if named is not None else broker_url(context, broker)
+
+    async def work() -> int:
+        shown = 0
+        try:
+            async with looking(named, url, course) as look:
+                async for one in _waiting(look, find, module, limit, offset):
+                    _print_request(one, as_json=as_json)
+                    shown += 1
+        except NoRecords as error:
+            say(str(error))
+            return ExitCode.DONE
+        if not shown and not as_json:
+            say("no request waits for an answer")
+        return ExitCode.DONE
+
+    raise typer.Exit(run_once(work()))
+
+
+async def _waiting(
+    look: LookAt, find: str, module: str | None, limit: int | None, offset: int
+) -> AsyncIterator[dict[str, Any]]:
+    """Yield the requests that wait, a page of them at a time."""
+    from rabbitry.apps.grading.looking import MOST, Look
+
+    while limit is None or limit > 0:
+        each = MOST if limit is None else min(limit, MOST)
+        page = (await look(Look("requests", find, module, None, each, offset)))["requests"]
+        for one in page:
+            yield one
+        if len(page) < each:
+            return
+        offset += each
+        limit = None if limit is None else limit - each
+
+
+def _print_request(one: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(one)
+    else:
+        mark = mark_of(one["mark"], one["out_of"])
+        module = one["module"] or "no module"
+        print(one_line(f"{one['submission']}  student {one['student']}  {module}  {mark}  {one['reason']}"))
 
 
 @app.command("uphold")

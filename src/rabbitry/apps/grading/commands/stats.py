@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from rabbitry._words import counted
+from rabbitry.apps.exceptions import NoRecords
 from rabbitry.apps.grading.commands.options import Config
-from rabbitry.apps.grading.commands.records import OfModule, database_url, existing
-from rabbitry.runtime.options import DatabaseURL, Json
-from rabbitry.runtime.output import one_line, print_json, warn
-
-if TYPE_CHECKING:
-    from rabbitry.apps.grading.records import Database
+from rabbitry.apps.grading.commands.records import OfModule, database_url, looking
+from rabbitry.runtime.options import Broker, DatabaseURL, Json, broker_url, named_database
+from rabbitry.runtime.output import ExitCode, one_line, print_json, say, warn
+from rabbitry.runtime.service import run_once
 
 app: typer.Typer = typer.Typer()
 
@@ -25,41 +23,56 @@ def stats(
     module: OfModule = None,
     config: Config = None,
     database: DatabaseURL = None,
+    broker: Broker = None,
     *,
     as_json: Json = False,
 ) -> None:
     """Show of each module the marks, how long each role takes, what waits for whom, and who waits longest.
 
+    If the records are not on this machine, a coordinator is asked over the broker.
+
     Example: rabbitry grading stats --module cloud_computing
     """
+    from rabbitry.apps.grading.looking import Look
     from rabbitry.apps.grading.modules import load_course
-    from rabbitry.apps.grading.records.statistics import statistics_of
 
-    course = load_course(config)
+    named, course = named_database(context, database), load_course(config)
     names = list(course.modules) if module is None else [course.module(module).name]
-    with existing(context, database) as records:
-        if records is None:
-            return
-        for name in names:
-            found = records.read_now(partial(statistics_of, module=name, course=course))
-            if as_json:
-                print_json(found)
-            else:
-                _print(found)
-        if not as_json:
-            _print_files(records, database_url(context, database), course.largest_total)
+    url = "" if named is not None else broker_url(context, broker)
+
+    async def work() -> int:
+        try:
+            async with looking(named, url, course) as look:
+                for name in names:
+                    found = await look(Look("statistics", module=name))
+                    if as_json:
+                        print_json(found)
+                    else:
+                        _print(found)
+        except NoRecords as error:
+            say(str(error))
+        return ExitCode.DONE
+
+    code = run_once(work())
+    if code == ExitCode.DONE and not as_json:
+        _print_files(database_url(context, database), course.largest_total)
+    raise typer.Exit(code)
 
 
-def _print_files(records: Database, url: str, total: int) -> None:
-    """Print how full the place of the files is, if the coordinator has noted one."""
+def _print_files(url: str, total: int) -> None:
+    """Print how full the place of the files is, if a coordinator has noted one here."""
     from rabbitry.apps.grading.exceptions import FilesError
     from rabbitry.apps.grading.exporting import opened_files
+    from rabbitry.apps.grading.records import Database
     from rabbitry.apps.grading.records.course import place_of_files
 
-    if records.read_now(place_of_files) is None:
-        return
     try:
-        used = opened_files(records, url, None).used()
+        with Database(url, existing=True) as records:
+            if records.read_now(place_of_files) is None:
+                return
+            used = opened_files(records, url, None).used()
+    except NoRecords:
+        return
     except FilesError as error:
         warn(str(error))
     else:

@@ -386,6 +386,17 @@ def place_of_files(connection: Connection) -> str | None:
     return connection.execute(select(settings.c.value).where(settings.c.name == _PLACE)).scalar()
 
 
+def are_kept(connection: Connection) -> bool:
+    """Return whether these are the course's records: a coordinator has run here, or a submission is recorded.
+
+    The database of another role has its inbox alone.
+    """
+    return (
+        place_of_files(connection) is not None
+        or connection.execute(select(submissions.c.id).limit(1)).first() is not None
+    )
+
+
 def counts(connection: Connection, wanted: Filter = _ALL) -> dict[str, int]:
     """Count the submissions that a filter matches by status, without its limit."""
     query = select(submissions.c.status, func.count()).where(*wanted.conditions(submissions, submissions.c.id))

@@ -125,7 +125,8 @@ function Submissions({ overview, filter, show }) {
   return html`<section class="panel">
     <div class="bar-top"><h2>Submissions</h2>
       <${Filter} ...${filter} modules=${overview.modules} statuses=${[...STATUSES, DECLINED]} onChange=${show} /></div>
-    ${found.length === 0 && html`<p class="nothing">${isFiltered ? "No matches." : "No submissions are recorded yet."}</p>`}
+    ${overview.away && html`<p class="notice warn">The records can't be read from here: ${visible(overview.away)}.</p>`}
+    ${found.length === 0 && !overview.away && html`<p class="nothing">${isFiltered ? "No matches." : "No submissions are recorded yet."}</p>`}
     ${found.length > 0 && html`<div class="scroll"><table class="rows">
       <thead><tr><th>Student</th><th>Module</th><th>Attempt</th><th>Status</th><th>Mark</th><th>Changed</th></tr></thead>
       <${Held} as="tbody" asked=${overview.asked} entries=${found} keyOf=${({ id }) => id} draw=${(one) => html`<tr key=${one.id} data-id=${one.id}>

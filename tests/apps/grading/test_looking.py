@@ -1,0 +1,183 @@
+"""Pages and commands that run away from the records, and ask a coordinator for them over the broker."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from fastapi import FastAPI
+
+from rabbitry._ids import NoSuchID
+from rabbitry.apps.grading import asking, staff, students
+from rabbitry.apps.grading.asking import Asking
+from rabbitry.apps.grading.files import Files
+from rabbitry.apps.grading.looking import MOST, Look, read
+from rabbitry.apps.grading.modules import Course
+from rabbitry.apps.grading.records import Database, requests
+from rabbitry.apps.grading.stages import RoleSpec, Wiring
+from rabbitry.apps.grading.web import Pages
+from rabbitry.exceptions import ConnectionClosed, UsageError
+from rabbitry.web.api import described
+from tests.apps.grading._running import Plain, role_set
+from tests.apps.grading.test_regrading import _confirmed
+from tests.apps.grading.test_status_logins import _asked_plainly
+from tests.support import commands
+from tests.support.postgresql import PostgreSQL
+from tests.support.waiting import WITHIN
+from tests.web.described import Described
+
+pytestmark = pytest.mark.timeout(180)
+OPEN = replace(Course(), status_logins=("guest",))
+"""A course whose coordinator answers the tests' login."""
+
+
+@pytest.fixture
+def kept(request: pytest.FixtureRequest, broker_url: str, tmp_path: Path) -> Iterator[Database]:
+    """The course's records: on PostgreSQL beside RabbitMQ, and on SQLite beside the embedded broker."""
+    url = f"sqlite:///{tmp_path / 'records.sqlite3'}"
+    if request.node.callspec.params["broker_url"] != "embedded":
+        server: PostgreSQL = request.getfixturevalue("postgresql_server")
+        url = server.create_database()
+    with Database(url) as opened:
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pages and commands run as on another machine, without a database."""
+    monkeypatch.delenv("RABBITRY_DATABASE", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    for module in (students, staff):
+        monkeypatch.setattr(module, "REPLY_WITHIN", WITHIN)
+
+
+@asynccontextmanager
+async def page(broker: str, database: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve the page's API away from the records."""
+    pages, app = Pages(broker, database), FastAPI()
+    app.include_router(pages.router)
+    hooks = {"response": [Described(described(app)).check]}
+    async with (
+        pages.open(),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1", event_hooks=hooks) as http,
+    ):
+        yield http
+
+
+async def command(broker: str, *arguments: str) -> dict[str, Any]:
+    """Run a command away from the records; return the first line of its JSON."""
+    more = {"RABBITRY_BROKER": broker, "XDG_DATA_HOME": os.environ["XDG_DATA_HOME"]}
+    done = await asyncio.to_thread(commands.run, "grading", *arguments, "--json", more=more)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout.splitlines()[0]))
+
+
+async def test_people_elsewhere_see_the_records_and_answer_requests(
+    broker_url: str, kept: Database, tmp_path: Path
+) -> None:
+    files = Files(str(tmp_path / "files"))
+    first, second = [await asyncio.to_thread(_confirmed, kept, files, number, b"x") for number in (7, 8)]
+    coordinator = role_set(broker_url, kept, [RoleSpec("coordinator")], wiring=Wiring(OPEN), files=files)
+    inbox = f"sqlite:///{tmp_path / 'inbox.sqlite3'}"
+    with Database(inbox):  # of a demonstrator on the page's machine: no course's records are in it
+        async with coordinator, page(broker_url, inbox) as http:
+
+            async def answer(path: str) -> Any:
+                found = await http.get(f"/api/{path}")
+                assert found.status_code == 200, found.text
+                return found.json()
+
+            overview = await answer("overview?find=8")
+            assert [one["id"] for one in overview["submissions"]] == [second]
+            assert (overview["statuses"], overview["away"]) == ({"confirmed": 2}, None)
+            asked = {"student": "7", "reason": "why?"}
+            number = (await http.post(f"/api/submissions/{first}/requests", json=asked)).json()["request"]
+            assert (await answer("overview"))["requests"] == 1
+            listed = await answer("requests")
+            assert [(one["id"], one["reason"]) for one in listed["requests"]] == [(number, "why?")]
+            assert (await answer("requests?module=data_mining"))["total"] == 0
+            assert await command(broker_url, "requests", "list") == listed["requests"][0]
+            given = {"answer": "refused", "role": "assistant", "who": "Ben", "remark": "as on the sheet"}
+            answered = await http.post(f"/api/requests/{number}", json=given)
+            assert (answered.status_code, answered.json()["answer"]) == (200, "refused"), answered.text
+            shown = await answer(f"submissions/{first}")
+            assert [hop["status"] for hop in shown["history"]][-2:] == ["asked", "refused"]
+            assert not shown["has_file"]  # it is at the coordinator's
+            assert await answer("submissions/ffff0000") is None
+            assert (await http.post("/api/requests/99", json=given)).status_code == 404
+            assert (await answer("stats?module=cloud_computing"))["students"] == 2
+            assert (await command(broker_url, "stats"))["students"] == 2
+
+
+async def test_only_logins_that_the_course_names_read_everybodys_records(
+    broker_url: str, kept: Database, tmp_path: Path
+) -> None:
+    identity = await asyncio.to_thread(_confirmed, kept, Files(str(tmp_path / "files")), 7, b"x")
+    question = msgspec.json.encode({"Look": {"What": "submissions"}})
+    for logins in (None, ("office",)):
+        wiring = Wiring(replace(OPEN, status_logins=logins))
+        async with role_set(broker_url, kept, [RoleSpec("coordinator")], wiring=wiring):
+            async with page(broker_url) as http:
+                overview = (await http.get("/api/overview")).json()
+                assert overview["submissions"] == []
+                assert "the login 'guest' no questions about all submissions" in overview["away"]
+                refused = await http.get("/api/requests")
+                assert (refused.status_code, "status_logins" in refused.json()["error"]) == (400, True)
+            with Plain(broker_url) as plain:
+                answered = await asyncio.to_thread(_asked_plainly, plain, question)
+            assert ("no login" in answered, identity in answered) == (True, False)
+
+
+async def test_inboxes_work_while_no_coordinator_answers(
+    embedded_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "ANSWER_WITHIN", 0.1)  # the queue may be there of another test
+    inbox = f"sqlite:///{tmp_path / 'inbox.sqlite3'}"
+    with Database(inbox):
+        async with page(embedded_url, inbox) as http:
+            overview = await http.get("/api/overview")
+            assert (overview.status_code, overview.json()["inboxes"]) == (200, {})
+            assert "no coordinator answers on this broker" in overview.json()["away"]
+            assert (await http.get("/api/inbox/assistant")).json()["items"] == []
+            assert (await http.get("/api/requests")).status_code == 503
+
+
+async def test_questions_at_once_get_their_own_answers(broker_url: str, kept: Database, tmp_path: Path) -> None:
+    files = Files(str(tmp_path / "files"))
+    ids = [await asyncio.to_thread(_confirmed, kept, files, number, b"x") for number in range(1, 6)]
+    async with role_set(broker_url, kept, [RoleSpec("coordinator")], wiring=Wiring(OPEN)):
+        async with Asking(broker_url) as coordinators:
+            found = await asyncio.gather(*(coordinators.look(Look("submission", submission=one)) for one in ids))
+            assert [one["id"] for one in found] == ids
+            with pytest.raises(NoSuchID, match="no submission"):
+                await coordinators.look(Look("submission", submission=ids[0], modules=("data_mining",)))
+            with pytest.raises(UsageError, match="unknown module"):
+                await coordinators.look(Look("statistics", module="basket_weaving"))
+        with pytest.raises(ConnectionClosed):
+            await coordinators.look(Look("requests"))
+
+
+def test_a_person_reads_only_what_is_theirs(database: Database, tmp_path: Path) -> None:
+    identity = _confirmed(database, Files(str(tmp_path / "files")), 7, b"x")
+    asked = database.write_now(partial(requests.ask, given=identity, student="7", reason="why?", message="m", least=4))
+
+    def looked(asked: Look) -> Any:
+        return database.read_now(partial(read, asked=asked, course=Course()))
+
+    assert looked(Look("submissions", student="8"))["submissions"] == []
+    assert looked(Look("submissions", student="8"))["statuses"] == {}
+    assert looked(Look("requests", modules=("data_mining",)))["requests"] == []
+    assert looked(Look("request", number=asked.id))["submission"] == identity
+    for other in (Look("submission", submission=identity, student="8"), Look("request", number=asked.id, modules=())):
+        with pytest.raises(NoSuchID):
+            looked(other)
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"What": "requests", "Limit": MOST + 1}, Look)
