@@ -73,7 +73,8 @@ class Load:
 
 
 @contextlib.contextmanager
-def _running(arguments: Sequence[str], more: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def running(arguments: Sequence[str], more: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command until the block ends."""
     command = [sys.executable, "-m", "rabbitry", *arguments]
     with subprocess.Popen(command, env=os.environ | more, stdout=sys.stderr) as process:
         try:
@@ -200,7 +201,7 @@ def main() -> int:
             more = {"RABBITRY_BROKER": broker.url, "RABBITRY_DATABASE": url, "RABBITRY_GRADING": str(config)}
             more |= {"XDG_DATA_HOME": name, "XDG_CONFIG_HOME": name}
             run = ("grading", "run", "--log-level", "warning")
-            with Database(url) as database, _running(run, more) as roles, _running(("web", "--port", str(port)), more):
+            with Database(url) as database, running(run, more) as roles, running(("web", "--port", str(port)), more):
                 page = f"http://127.0.0.1:{port}/grading/"
                 wiring = Wiring(load_course(config))
                 found = asyncio.run(_measure(load, wiring, broker.url, page, roles.pid, database))
