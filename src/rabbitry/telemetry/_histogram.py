@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Final
 
 BUCKETS: Final = 40
 """Bucket number n counts durations below 2**n microseconds and not below half of that; the last all above."""
+_BOUNDS: Final = tuple(2**number / 1e6 for number in range(BUCKETS - 1))
+"""The seconds at which each bucket but the last ends."""
 
 
 class Histogram:
@@ -21,8 +24,7 @@ class Histogram:
 
     def observe(self, seconds: float) -> None:
         """Count one duration."""
-        number = int(seconds * 1e6).bit_length()
-        self.counts[number if number < BUCKETS else -1] += 1
+        self.counts[bisect_right(_BOUNDS, seconds)] += 1
         self.seconds += seconds
 
     def __len__(self) -> int:

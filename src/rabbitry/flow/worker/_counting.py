@@ -13,7 +13,7 @@ from zlib import crc32
 
 import msgspec
 
-from rabbitry.flow.message import Publication, Role, node_name
+from rabbitry.flow.message import NOTE, RESULT, Publication, Role, node_name
 from rabbitry.flow.wiring.topology import derive
 from rabbitry.flow.worker._job import Job, Led, Result
 from rabbitry.flow.worker._sampling import Sampler, readable
@@ -156,7 +156,7 @@ class Counting:
         counts = self.stages[job.stage.name]
         counts.handling.observe(job.seconds)
         for message in outgoing:
-            if message.role is Role.RESULT:
+            if message.role is RESULT:
                 counts.to[message.routing_key] += 1
             elif message.role in (Role.REPLY, Role.ERROR_REPLY, Role.NOTICE, Role.NOTE):
                 continue  # counted as done, or dead
@@ -166,8 +166,9 @@ class Counting:
                 counts.dead += 1
         if result.kind != "done":
             counts.not_done[result.kind] += 1
-        if result.kind != "done" or not crc32(job.trail.correlation) & self._sampler.mask:
-            self._sampler.record(job, result, outgoing, led)
+        elif crc32(job.trail.correlation) & self._sampler.mask:
+            return
+        self._sampler.record(job, result, outgoing, led)
 
     def cancelled(self, job: Job) -> None:
         """Count a message that was dropped because its job was cancelled."""
@@ -186,7 +187,7 @@ class Counting:
         """Count what a handler yielded, and add it to what it yielded before. job: the first one of a batch."""
         to = self.stages[job.stage.name].to
         for message in outgoing:
-            if message.role is not Role.NOTE:
+            if message.role is not NOTE:
                 to[message.routing_key] += 1
         self._sampler.name(job, outgoing, led)
 

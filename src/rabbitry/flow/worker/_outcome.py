@@ -15,7 +15,9 @@ from rabbitry.flow._parts import part_of
 from rabbitry.flow._replies import HANDLED, ReplyTo, caller_of, error_reply, reply
 from rabbitry.flow._trail import Trail, next_properties, next_properties_with
 from rabbitry.flow.message import (
+    NOTE,
     REASON,
+    RESULT,
     Death,
     Publication,
     Role,
@@ -157,7 +159,7 @@ def _product(spec: AppSpec, stage: Stage, trail: Trail, product: Product, contex
         properties = next_properties_with(
             spec.name, trail, product.content_type, product.type_name, product.extra.given, context, version
         )
-    role = Role.NOTE if stage.takes is not None and key == stage.queue else Role.RESULT
+    role = NOTE if stage.takes is not None and key == stage.queue else RESULT
     return Publication(spec.exchange_of(key), key, product.body, properties, mandatory=spec.is_required(key), role=role)
 
 
