@@ -98,13 +98,15 @@ def _run(launcher: str, script: str, folder: Path, environment: Mapping[str, str
 def _write_programs(programs: Path, launcher: str) -> None:
     """Write what the page's commands mean by `make`, `python` and `rabbitry`.
 
-    `make` runs in the checkout. `rabbitry` and programs of the page are forked, for a tenth of the CPU. With PYTHONPATH
-    they are started anew, as `.venv/bin/rabbitry` is, because they import modules of the page.
+    `make` runs in the checkout. `rabbitry`, pytest and programs of the page are forked, for a tenth to a half of the
+    CPU. With PYTHONPATH they are started anew, as `.venv/bin/rabbitry` is, because they import modules of the page.
     """
     python = Path(sys.executable)
     for name, body in {
         "make": f'exec {shutil.which("make")} --directory {ROOT} "$@"',
-        "python": f'case "${{PYTHONPATH:-}}$1" in */* | -*) ;; *.py)\n'
+        "python": f'case "${{PYTHONPATH:-}}$*" in "-m pytest "*)\n'
+        f'    shift 2; exec {python} -IS {_COMMAND} {launcher} pytest "$@" ;;\n'
+        f'esac\ncase "${{PYTHONPATH:-}}$1" in */* | -*) ;; *.py)\n'
         f'    module=${{1%.py}}; shift; exec {python} -IS {_COMMAND} {launcher} "$module" "$@" ;;\n'
         f'esac\nexec {python} "$@"',
         "rabbitry": f'[ -z "${{PYTHONPATH:-}}" ] || exec {python.parent}/rabbitry "$@"\n'
