@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+import os
 import resource
 import socket
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,24 +77,73 @@ class _Silent(asyncio.Protocol):
 
 
 async def test_the_oldest_connection_without_a_login_is_closed_first() -> None:
-    acceptor = Acceptor(kept=0)
+    acceptor = Acceptor(kept=30)
     (listener,) = open_listeners("127.0.0.1", 0)
     port = listener.getsockname()[1]
     acceptor.add(listener, _Silent)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     await eventually(lambda: acceptor.without_login == 1, "the first is there")
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    acceptor.kept = limit - 3  # as if all but these were taken
-    _, second_writer = await asyncio.open_connection("127.0.0.1", port)
-    assert await reader.read() == b""
-    await eventually(lambda: acceptor.without_login == 1 and acceptor.closed == 1, "the second took its place")
-    assert acceptor.is_short
-    acceptor.kept = 0
+    with _free(22):  # fewer than are kept, and more than half of them
+        _, second_writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await reader.read() == b""
+        await eventually(lambda: acceptor.without_login == 1 and acceptor.closed == 1, "the second took its place")
+        assert acceptor.is_short
     await eventually(lambda: not acceptor.is_short, "there are descriptors again")
     for each in (writer, second_writer):
         each.close()
     await eventually(lambda: acceptor.without_login == 0, "a connection that is gone counts no longer")
     await acceptor.close()
+
+
+@contextlib.contextmanager
+def _free(count: int) -> Iterator[None]:
+    """Leave this process so many file descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + count, hard))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+class _Failing(socket.socket):
+    """A listening socket whose first accepts fail in a way that is no OSError."""
+
+    failures = 2
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if _Failing.failures:
+            _Failing.failures -= 1
+            raise ValueError("not this time")
+        return super().accept()
+
+
+async def test_no_error_ends_a_listener(caplog: pytest.LogCaptureFixture) -> None:
+    acceptor = Acceptor()
+    (opened,) = open_listeners("127.0.0.1", 0)
+    listener = _Failing(fileno=opened.detach())
+    made = 0
+
+    def make(visitor: Visitor) -> asyncio.Protocol:
+        nonlocal made
+        made += 1
+        if made == 1:
+            raise LookupError("no protocol")
+        return _Silent(visitor)
+
+    acceptor.add(listener, make)
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.getsockname()[1])
+    assert await reader.read() == b"", "nobody serves it"
+    writer.close()
+    _, second = await asyncio.open_connection("127.0.0.1", listener.getsockname()[1])
+    await eventually(lambda: made == 2 and acceptor.without_login == 1, "the next one is served")
+    second.close()
+    await eventually(lambda: acceptor.without_login == 0, "none is counted any more")
+    await acceptor.close()
+    assert caplog.text.count("can't accept connections, trying again: not this time") == 1
+    assert "can't serve a connection: closed" in caplog.text
 
 
 async def test_an_unfinished_tls_handshake_counts_and_ends_with_the_acceptor() -> None:

@@ -15,11 +15,12 @@ from rabbitry.broker._channel import Channel as BrokerChannel
 from rabbitry.broker._overdue import Overdue
 from rabbitry.broker._policies import Policy
 from rabbitry.exceptions import ChannelClosed
+from tests.support.steps import take_all
 from tests.support.waiting import eventually
 
 
 def _overdue(broker: Broker, seconds: float | None) -> Overdue:
-    return Overdue(broker.connections, broker.dispatcher, broker.config.release, seconds)
+    return Overdue(broker.connections, broker.dispatcher, broker.shares, broker.config.release, seconds)
 
 
 def _open_channels(broker: Broker) -> int:
@@ -37,27 +38,27 @@ async def test_the_oldest_delivery_counts_from_when_it_was_sent() -> None:
         channel = await connection.channel()
         await _declare(channel)
         overdue = _overdue(broker, 10)
-        overdue.look(0)
+        take_all(overdue.looking(0))
         first = await channel.get("q")
         assert first is not None
         for now in (1, 5, 10.9):
-            overdue.look(now)
+            take_all(overdue.looking(now))
         second = await channel.get("q")
         assert second is not None
-        overdue.look(10.95)
+        take_all(overdue.looking(10.95))
         first.ack()
         await eventually(lambda: [len(one.unsettled) for one in _channels(broker)] == [1], "the ack")
-        overdue.look(11)  # the first one would be overdue; the second was seen at 10.95
+        take_all(overdue.looking(11))  # the first one would be overdue; the second was seen at 10.95
         assert _open_channels(broker) == 1
         second.ack()
         await eventually(lambda: [len(one.unsettled) for one in _channels(broker)] == [0], "the ack")
-        overdue.look(100)
+        take_all(overdue.looking(100))
         third = await channel.get("q")
         assert third is not None
-        overdue.look(101)
-        overdue.look(110.9)
+        take_all(overdue.looking(101))
+        take_all(overdue.looking(110.9))
         assert _open_channels(broker) == 1
-        overdue.look(111)
+        take_all(overdue.looking(111))
         assert _open_channels(broker) == 0
         assert len(broker.vhosts["/"].queues["q"]) == 1
         with pytest.raises(ChannelClosed, match=r"channel 1 timed out\. Timeout value used: 10000 ms"):
@@ -83,10 +84,10 @@ async def test_argument_and_policy_of_a_queue_come_before_the_setting(
         await _declare(channel, "q", {} if argument is None else {"x-consumer-timeout": argument})
         await channel.get("q")
         overdue = _overdue(broker, 10)
-        overdue.look(0)
-        overdue.look(closed_at - 0.01)
+        take_all(overdue.looking(0))
+        take_all(overdue.looking(closed_at - 0.01))
         assert _open_channels(broker) == 1
-        overdue.look(closed_at)
+        take_all(overdue.looking(closed_at))
         assert _open_channels(broker) == 0
 
 
@@ -100,8 +101,8 @@ async def test_without_a_limit_nothing_is_closed(unlimited: float | None) -> Non
         await _declare(channel)
         await channel.get("q")
         overdue = _overdue(broker, unlimited)
-        overdue.look(0)
-        overdue.look(1e9)
+        take_all(overdue.looking(0))
+        take_all(overdue.looking(1e9))
         assert _open_channels(broker) == 1
 
 
@@ -124,12 +125,12 @@ async def test_the_notes_of_a_channel_are_bounded(monkeypatch: pytest.MonkeyPatc
         oldest = await channel.get("q")
         assert oldest is not None
         for now in range(10):
-            overdue.look(now)
+            take_all(overdue.looking(now))
             await channel.publish(b"x", routing_key="q")
             assert await channel.get("q", no_ack=True) is not None
         (notes,) = overdue._notes.values()
         assert len(notes) == 3
-        overdue.look(999.9)
+        take_all(overdue.looking(999.9))
         assert _open_channels(broker) == 1
-        overdue.look(1000)
+        take_all(overdue.looking(1000))
         assert _open_channels(broker) == 0

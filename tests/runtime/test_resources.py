@@ -6,7 +6,13 @@ import sys
 import psutil
 import pytest
 
-from rabbitry.runtime.resources import descriptor_limit, descriptors_in_use, memory_in_use, memory_of_machine
+from rabbitry.runtime.resources import (
+    descriptor_limit,
+    descriptors_in_use,
+    free_descriptors,
+    memory_in_use,
+    memory_of_machine,
+)
 
 
 def test_open_files_count() -> None:
@@ -29,6 +35,26 @@ def test_the_limit_is_that_of_the_process() -> None:
         assert descriptor_limit() == 300
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of descriptors")
+def test_free_descriptors_are_counted_up_to_the_limit() -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(20)]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(opened) + 1, hard))  # each lower number is in use
+        assert free_descriptors(100) == 0
+        for file in [opened.pop(7), opened.pop(3), opened.pop()]:
+            os.close(file)
+        assert free_descriptors(100) == 3
+        assert free_descriptors(2) == 2
+        assert free_descriptors(0) == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for file in opened:
+            os.close(file)
 
 
 def test_memory_is_that_of_the_process_and_the_machine() -> None:

@@ -227,10 +227,11 @@ class ClientConnection:
                     channel = channels.get(event[1])
                     if channel is None:
                         continue
-                    if not event[3]:
-                        channel.ack(event[2])
-                    else:
+                    if event[3]:
                         channel.settle(event[2], multiple=True)
+                    else:
+                        channel.ack(event[2])
+                    if event[3] or channel.channel_prefetch:  # very many consumers may wait for the latter
                         return self._has_taken(rest)
                 elif event[0] == METHOD:
                     if self._dispatcher.touched:
@@ -272,9 +273,9 @@ class ClientConnection:
         self._hold(Reason.ALARM, [event])
 
     def on_unblocked(self) -> None:
-        """Take what was held when an alarm blocked the connection."""
+        """Take what was held when an alarm blocked the connection, in its turn: very many may be unblocked at once."""
         if Reason.ALARM in self.gate.reasons:
-            self._take_held()
+            self._yield(self._take_out())
 
     def carry_out_again(self, number: int, method: Method) -> None:
         """Hold a method and the client's later frames until other clients have had their turn."""
@@ -323,11 +324,9 @@ class ClientConnection:
         adds: whether the client adds to the store, and therefore also waits until the store accepts more.
         """
         self._hold(Reason.TURN, events)
-        if not adds or self._journal.may_grow(self._wait_for_turn):
-            self._wait_for_turn()
-
-    def _wait_for_turn(self) -> None:
-        self._shares.wait(self._take_held)
+        wait = functools.partial(self._shares.wait, self._take_held)
+        if not adds or self._journal.may_grow(wait):
+            wait()
 
     def _take_held(self, number: int = 0, answer: Method | None = None) -> None:
         events = self._take_out()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -10,8 +11,6 @@ from rabbitry.broker._shares import Shares
 
 _LONGEST_DISPATCH: Final = 0.01
 """Seconds after which touched queues, and dead letters on their way from queue to queue, let other work go first."""
-_MANY: Final = 16
-"""Number of touched queues above which the clock is checked after each."""
 
 
 class Dispatching(Protocol):
@@ -31,7 +30,7 @@ class Dispatcher:
     def __init__(self, shares: Shares) -> None:
         self.touched: dict[Dispatching, None] = {}
         self._shares = shares
-        self._is_waiting = False
+        self._is_waiting = self._is_coming = False
         self._late: dict[Dispatching, None] = {}
         """Touched queues left for a later loop iteration, since those before them took long."""
 
@@ -48,7 +47,7 @@ class Dispatcher:
         ends_at = 0.0
         while self.touched:
             touched, self.touched = self.touched, {}
-            if not ends_at and len(touched) > _MANY:
+            if not ends_at and len(touched) > 1:
                 ends_at = time.monotonic() + _LONGEST_DISPATCH
             waiting = iter(touched)
             for queue in waiting:
@@ -65,6 +64,16 @@ class Dispatcher:
                 self.touched = {}
                 self.dispatch_later()
                 return
+
+    def dispatch_soon(self) -> None:
+        """Deliver from every touched queue in the next iteration of the loop, once for all that ask for it."""
+        if not self._is_coming:
+            self._is_coming = True
+            asyncio.get_running_loop().call_soon(self._dispatch_soon)
+
+    def _dispatch_soon(self) -> None:
+        self._is_coming = False
+        self.dispatch()
 
     def dispatch_later(self) -> None:
         """Deliver from every touched queue when the scheduler allows long work."""

@@ -10,7 +10,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
@@ -18,6 +18,7 @@ from rabbitry.broker._channel import Channel
 from rabbitry.broker._dispatcher import Dispatcher
 from rabbitry.broker._errors import ChannelRefusal, precondition_failed
 from rabbitry.broker._queues import Queue
+from rabbitry.broker._shares import Shares
 from rabbitry.broker.compat import Release
 
 _LONGEST: Final = 60.0
@@ -49,15 +50,22 @@ class Overdue:
     Args:
         connections: The connections that are open.
         dispatcher: Delivers the messages that closed channels return.
+        shares: Schedules the looks.
         release: The behaviour of the broker's release of RabbitMQ.
         usual: Seconds for an acknowledgement, unless a queue has a timeout of its own; None for no limit.
     """
 
     def __init__(
-        self, connections: Collection[Connection], dispatcher: Dispatcher, release: Release, usual: float | None
+        self,
+        connections: Collection[Connection],
+        dispatcher: Dispatcher,
+        shares: Shares,
+        release: Release,
+        usual: float | None,
     ) -> None:
         self._connections = connections
         self._dispatcher = dispatcher
+        self._shares = shares
         self._has_own = release.has_consumer_timeouts
         self._usual = None if usual is None or usual == math.inf else int(usual * 1000)
         self._pause = _LONGEST if usual is None else max(_SHORTEST, min(_LONGEST, usual / _PARTS))
@@ -74,23 +82,34 @@ class Overdue:
         """Stop looking."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def _on_timer(self) -> None:
-        self.look(time.monotonic())
-        self.start()
+        if self._shares.work(self.looking(), self._go_on, lambda go_on: True):
+            self._go_on()
 
-    def look(self, now: float) -> None:
-        """Close the channels with an overdue delivery. now: seconds on the monotonic clock."""
+    def _go_on(self) -> None:
+        self._dispatcher.dispatch()
+        if self._timer is not None:
+            self.start()
+
+    def looking(self, now: float | None = None) -> Iterator[None]:
+        """Close the channels with an overdue delivery, in steps.
+
+        now: seconds on the monotonic clock; None for the time of each step.
+        """
         for connection in list(self._connections):
             for number, channel in list(connection.channels.items()):
-                timeout = self._exceeded(channel, now)
+                yield
+                if connection.channels.get(number) is not channel:
+                    continue  # closed since
+                timeout = self._exceeded(channel, time.monotonic() if now is None else now)
                 if timeout is not None and not connection.is_held:
                     text = (
                         f"delivery acknowledgement on channel {number} timed out. Timeout value used: {timeout} ms. "
                         "This timeout value can be configured, see consumers doc guide to learn more"
                     )
                     connection.refuse(number, precondition_failed(text), (0, 0))
-        self._dispatcher.dispatch()
 
     def _exceeded(self, channel: Channel, now: float) -> int | None:
         """Return the timeout in milliseconds that a channel's oldest delivery exceeds; None if it is in time."""

@@ -226,7 +226,8 @@ class Publishing:
             self._vhost.on_publish(self._vhost.name, message, route[0])
         if self._vhost.firehose is not None:
             self._vhost.firehose.published(channel, message, [queue.name for queue in route[0]])
-        return self._take(channel, route, message, arguments)
+        self._take(channel, route, message, arguments)
+        return True
 
     def _take(self, channel: Channel, route: _Route, message: Message, arguments: bytes) -> bool:
         """Put a message into its queues, and count it. Return whether it took longer than one message for one queue."""

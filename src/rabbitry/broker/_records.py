@@ -50,6 +50,7 @@ def queue_record(vhost: str, queue: Queue) -> tuple[str, Table]:
         "auto_delete": queue.auto_delete,
         "recovered_to": queue.recovered_to,
         "arguments": encode_table(queue.arguments),
+        **queue.more_of_record,
     }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -25,6 +27,8 @@ _logger = logging.getLogger(__name__)
 _INVALID: Final = (RabbitryError, ChannelRefusal, ConnectionRefusal, LookupError, ValueError, TypeError)
 """Errors raised by a record with invalid contents."""
 _ACCESS: Final = (USER, PERMISSION, TOPIC_PERMISSION)
+_SLICE: Final = 0.005
+"""Seconds of each iteration of the event loop that the restoring of records may take: the broker may share a loop."""
 
 
 class Recovery:
@@ -76,7 +80,7 @@ class Recovery:
         Raises:
             StoreFailed: The store failed; the text says why.
         """
-        self._restore_access()
+        await self._restore_access()
         for kind, restore in (
             *((policies.component, policies.restore) for policies in self._policies),
             (EXCHANGE, self._restore_exchange),
@@ -84,15 +88,21 @@ class Recovery:
             (SEGMENT, self._restore_segment),
             (BINDING, self._restore_binding),  # needs its ends
         ):
-            self._restore_each(kind, restore)
+            await self._restore_each(kind, restore)
         if self._unusable:
             await self._journal.set_aside(self._unusable)
         self._restore_backlogs()
+        for vhost in self._vhosts.values():
+            vhost.start_timers()
 
-    def _restore_each(self, kind: str, restore: Callable[[Table], None]) -> bool:
-        """Restore the records of one kind. Return whether there are any, usable or not."""
+    async def _restore_each(self, kind: str, restore: Callable[[Table], None]) -> bool:
+        """Restore the records of one kind, in slices. Return whether there are any, usable or not."""
         found = [(name, value) for (known, name), value in self._contents.records.items() if known == kind]
+        ends_at = time.monotonic() + _SLICE
         for name, value in sorted(found, key=lambda record: record[0]):
+            if time.monotonic() > ends_at:
+                await asyncio.sleep(0)
+                ends_at = time.monotonic() + _SLICE
             try:
                 restore(value)
             except _INVALID as error:
@@ -102,16 +112,16 @@ class Recovery:
 
     # -- users, virtual hosts, parameters --------------------------------------------------------------
 
-    def _restore_access(self) -> None:
+    async def _restore_access(self) -> None:
         """Restore users from the store, and add those that the broker starts with.
 
         These also get access to virtual hosts in which no user has permissions yet.
         """
         access = self._access
         initial_users, initial_permissions = access.clear()
-        self._restore_each(VHOST, self._restore_vhost)
-        self._restore_each(PARAMETER, self._parameters.restore)
-        has_access = [self._restore_each(kind, functools.partial(access.restore, kind)) for kind in _ACCESS]
+        await self._restore_each(VHOST, self._restore_vhost)
+        await self._restore_each(PARAMETER, self._parameters.restore)
+        has_access = [await self._restore_each(kind, functools.partial(access.restore, kind)) for kind in _ACCESS]
         known = dict(access.users)
         entered = {vhost for vhost, _ in access.permissions}
         for user in initial_users.values():

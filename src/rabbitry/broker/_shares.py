@@ -98,6 +98,11 @@ class Shares:
                 if not self._unfinished:
                     self._finished.set()
 
+    @property
+    def is_working(self) -> bool:
+        """Whether an operation has steps left."""
+        return bool(self._unfinished)
+
     async def finished(self) -> None:
         """Wait until no operation has steps left. Cancelling ends the wait, not the operations."""
         await self._finished.wait()

@@ -50,6 +50,7 @@ def take_over_vhosts(
                 restored = vhost.restore_queue(queue_record(known.name, queue)[1])
                 for entry in queue.kept():
                     restored.restore(entry)
+        vhost.start_timers()
         for binding in known.all_bindings():
             if binding.source.durable and binding.destination.durable:
                 vhost.restore_binding(binding_record(known.name, binding)[1])

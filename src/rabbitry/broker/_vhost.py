@@ -349,7 +349,7 @@ class VirtualHost:
             )
             if durable and not exclusive and self.journal.is_on:
                 queue.id = self.journal.new_queue_number()
-                self.journal.put(QUEUE, *queue_record(self.name, queue))
+                self.store_queue(queue)
             self.queues[name] = queue
             self._follow(queue)
             self.generation += 1
@@ -369,8 +369,12 @@ class VirtualHost:
         queue.note_use()
         return queue
 
+    def store_queue(self, queue: Queue) -> None:
+        """Store the record of a queue."""
+        self.journal.put(QUEUE, *queue_record(self.name, queue))
+
     def restore_queue(self, value: Table) -> Queue:
-        """Create a queue from its record in the store."""
+        """Create a queue from its record in the store. It does not expire before `start_timers`."""
         name, arguments = str(value["name"]), arguments_of(value)
         auto_delete = value["auto_delete"] is True
         # The queue may have been declared with another release's behaviour, which accepted its arguments.
@@ -383,11 +387,18 @@ class VirtualHost:
         if not isinstance(number, int) or not isinstance(recovered_to, int):
             raise TypeError("its numbers are none")
         queue.id, queue.recovered_to = number, recovered_to
+        queue.read_record(value)
         self.journal.note_queue_number(number)
         self.queues[name] = queue
         self._follow(queue)
+        queue.close()
         self.generation += 1
         return queue
+
+    def start_timers(self) -> None:
+        """Let restored queues expire from now on, when unused: all of them have their messages."""
+        for queue in self.queues.values():
+            queue.note_use()
 
     def delete_queue(self, queue: Queue) -> int:
         """Delete a queue, notify its consumers, and return the number of messages deleted with it."""
@@ -522,6 +533,7 @@ class VirtualHost:
         Exchanges are visited breadth first, each once. An exchange with an alternate exchange passes on messages that
         it can't route (RabbitMQ's docs/ae).
         """
+        routing_keys = list(dict.fromkeys(routing_keys))
         queues: dict[int, Queue] = {}
         seen = {id(exchange)}
         waiting = [exchange]

@@ -112,7 +112,7 @@ class Broker:
             memory_limit=config.memory_limit,
             disk_free_limit=config.disk_free_limit,
         )
-        self._overdue = Overdue(self.connections, self.dispatcher, config.release, config.consumer_timeout)
+        self._overdue = Overdue(self.connections, self.dispatcher, self.shares, config.release, config.consumer_timeout)
         self.shared: Shared = Shared(
             config=config,
             parameters=self.parameters,
@@ -243,7 +243,17 @@ class Broker:
             )
             await recovery.run()
             opening.pop_all()
-        stack.push_async_callback(journal.close)
+        stack.push_async_callback(self._close_store)
+
+    async def _close_store(self) -> None:
+        """Close the store. If the stop was cut short, it has not recorded all deliveries."""
+        is_cut_short = self.shares.is_working
+        if is_cut_short:
+            _logger.warning(
+                "stopped before all unsettled deliveries were recorded: after the next start, all stored messages are "
+                "marked redelivered"
+            )
+        await self.journal.close(is_complete=not is_cut_short)
 
     def _finish_deletions(self) -> None:
         for steps in list(self._leaving.values()):

@@ -16,7 +16,7 @@ import ssl
 from collections.abc import Callable
 from typing import Final, cast
 
-from rabbitry.runtime.resources import descriptor_limit, descriptors_in_use
+from rabbitry.runtime.resources import descriptor_limit, free_descriptors
 
 _logger = logging.getLogger(__name__)
 KEPT: Final = 32
@@ -131,19 +131,23 @@ class Acceptor:
     async def _accept(self, listener: socket.socket) -> None:
         """Accept for ever. The event loop's `sock_accept` is the one way that Windows' loop has, too."""
         loop = asyncio.get_running_loop()
+        reported = ""
         while True:
             for _ in range(_AT_ONCE):
                 try:
                     connection, _address = await loop.sock_accept(listener)
-                except OSError as error:
+                except Exception as error:  # of whatever kind, it must not end the listener
                     if isinstance(error, ConnectionError) or getattr(error, "winerror", None) == _NAME_DELETED:
                         continue  # the client was gone first
-                    if error.errno in _EXHAUSTED:  # other code has used up the reserve
+                    if isinstance(error, OSError) and error.errno in _EXHAUSTED:  # other code has used up the reserve
                         self._run_short(error.strerror or "no descriptors")
-                    else:
-                        _logger.error("can't accept connections: %s", error)  # noqa: TRY400 # the system's, not a defect
+                    elif repr(error) != reported:
+                        reported = repr(error)
+                        trace = None if isinstance(error, OSError) else error  # the system's, not a defect
+                        _logger.error("can't accept connections, trying again: %s", error, exc_info=trace)  # noqa: TRY400 # see above
                     await asyncio.sleep(_LOOK_AGAIN)
                     continue
+                reported = ""
                 if self._makes_room(connection.fileno()):
                     self._welcome(listener, connection)
                 else:
@@ -155,8 +159,9 @@ class Acceptor:
         """Return whether a new connection may stay. If descriptors are short, drop one without a login for it.
 
         The system gives a new descriptor the lowest free number. A number below the reserve therefore proves that the
-        reserve is untouched; from the first higher number on, the descriptors in use are counted. A dropped connection
-        frees its descriptor only in the next turn of the loop, so new ones may use half of the reserve until then.
+        reserve is untouched; from the first higher number on, free descriptors are counted, up to the reserve. A
+        dropped connection frees its descriptor only in the next turn of the loop, so new ones may use half of the
+        reserve until then.
 
         Args:
             number: the descriptor of the new connection.
@@ -164,11 +169,11 @@ class Acceptor:
         limit, kept = self._limits()
         if number < limit - kept and not self.is_short:
             return True
-        in_use = descriptors_in_use()
+        free = free_descriptors(kept)
         self._run_short(f"the limit is {limit}")
-        if in_use <= limit - kept:
+        if free >= kept:
             return True
-        if in_use > limit - kept // 2 or not self._waiting:
+        if free < kept // 2 or not self._waiting:
             return False
         self.closed += 1
         next(iter(self._waiting)).drop()
@@ -204,6 +209,10 @@ class Acceptor:
             _logger.debug("a connection ended in its handshake: %s", error)
             visitor.leave()
             connection.close()
+        except Exception:  # of the factory
+            _logger.exception("can't serve a connection: closed")
+            visitor.leave()
+            connection.close()
 
     def _run_short(self, why: str) -> None:
         if self._look is None:
@@ -216,8 +225,9 @@ class Acceptor:
             self._look = asyncio.get_running_loop().call_later(_LOOK_AGAIN, self._look_again)
 
     def _look_again(self) -> None:
-        limit, kept = self._limits()
-        if descriptors_in_use() < limit - kept - kept // 2:
+        _, kept = self._limits()
+        enough = kept + kept // 2 + 1
+        if free_descriptors(enough) == enough:
             self._look = None
             closed = self.closed - self._closed_before
             _logger.warning(

@@ -28,9 +28,38 @@ def descriptors_in_use() -> int:
         return psutil.Process().num_handles()
     else:
         try:
-            return len(os.listdir("/dev/fd")) - 1  # without the one that lists them
+            # Linux has the number there since 6.2; listing 10,000 takes 20 ms.
+            known = os.stat("/proc/self/fd").st_size if sys.platform == "linux" else 0
+            return known or len(os.listdir("/dev/fd")) - 1  # without the one that lists them
         except OSError:
             return _UNCOUNTED
+
+
+def free_descriptors(most: int) -> int:
+    """Return how many file descriptors this process could still open, `most` if that many or more.
+
+    Each free number is opened for a moment, one at a time. Listing the descriptors in use takes 20 ms at 10,000.
+    """
+    if sys.platform == "win32":
+        return most
+    else:
+        import fcntl
+
+        try:
+            first = number = os.open(os.devnull, os.O_RDONLY)
+        except OSError:
+            return 0
+        found = 1
+        try:
+            while found < most:
+                number = fcntl.fcntl(first, fcntl.F_DUPFD_CLOEXEC, number + 1)  # the next free number
+                os.close(number)
+                found += 1
+        except OSError:
+            pass  # there is none up to the limit
+        finally:
+            os.close(first)
+        return min(found, most)
 
 
 def memory_in_use() -> int:

@@ -22,6 +22,7 @@ from rabbitry.broker.compat import RELEASES, Compat
 from rabbitry.testing import RunningBroker
 from tests.differential.peer import Peer
 from tests.support.embedded import BrokerProcess
+from tests.support.management import Api
 from tests.support.waiting import eventually
 
 _LONG = 3_600_000
@@ -48,6 +49,23 @@ async def _take(channel: Channel, count: int) -> list[tuple[bytes, FieldValue]]:
             found.append((delivery.body, (delivery.properties.headers or {}).get("x-delay")))
             delivery.ack()
     return found
+
+
+async def test_an_import_checks_the_bindings_of_the_type_that_routes() -> None:
+    async with Broker(BrokerConfig(port=0, management_port=0)) as broker:
+        flags = {"vhost": "/", "durable": True, "auto_delete": False}
+        arguments = {"x-delayed-type": "x-consistent-hash"}
+        exchange = {**flags, "name": "later", "type": "x-delayed-message", "internal": False, "arguments": arguments}
+        ends = {"vhost": "/", "source": "later", "destination": "q", "destination_type": "queue", "arguments": {}}
+        for key, status in (("no number", 400), ("1", 204)):
+            document = {
+                "exchanges": [exchange],
+                "queues": [{**flags, "name": "q", "arguments": {}}],
+                "bindings": [{**ends, "routing_key": key}],
+            }
+            answer = await asyncio.to_thread(Api(broker.management_url), "POST", "/api/definitions", document)
+            assert answer[0] == status, answer
+            assert ("q" in broker.vhosts["/"].queues) == (status == 204), "all of it or nothing"
 
 
 @pytest.mark.parametrize(

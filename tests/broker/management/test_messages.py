@@ -14,7 +14,9 @@ from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker._management import messages
 from rabbitry.broker._management import pace as pace_module
 from rabbitry.broker._management.messages import FARTHEST_PEEKED, LONGEST_PEEKED, MOST_PEEKED
+from rabbitry.broker._queues import Queue
 from tests.support.management import Api
+from tests.support.waiting import at_once, eventually
 
 _USER = {"password": "secret", "tags": "management"}
 
@@ -151,6 +153,46 @@ async def test_a_look_leaves_the_loop_to_others_between_messages(
             await channel.publish(b"x", routing_key="q")
         await _peek(broker, "q")
     assert turns == [0, 1] * 5
+
+
+async def test_gets_leave_the_loop_to_others_between_messages(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace_module, "_SLICE", -1.0)
+    monkeypatch.setattr("rabbitry.broker._shares._SECONDS", 0.0)
+    queue = await _of_many(broker, 40)
+    least = 40
+    body = {"count": 30, "ackmode": "ack_requeue_true", "encoding": "auto"}
+    asked = asyncio.create_task(_ask(broker, "/api/queues/%2F/q/get", "POST", body))
+    await at_once(lambda: queue.ready < 40)
+    assert queue.ready > 10, "they are taken one by one"
+    await at_once(lambda: queue.returning)
+    least = queue.ready
+    assert least < 40, "and given back one by one"
+    status, found = await asked
+    assert status == 200
+    assert [each["payload"] for each in found] == [str(number) for number in range(30)]
+    assert [entry.message.body for entry in queue.held()] == [b"%d" % number for number in range(40)]
+
+
+async def test_messages_of_a_get_that_is_cancelled_go_back(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace_module, "_SLICE", -1.0)
+    queue = await _of_many(broker, 10)
+    body: dict[str, object] = {"count": 10, "ackmode": "reject_requeue_true", "encoding": "auto"}
+    asked = asyncio.create_task(messages.get(broker.vhosts["/"], queue, body, pace_module.Pace(), broker.shares))
+    await at_once(lambda: queue.ready < 10)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    await eventually(lambda: queue.ready == 10, "they are back")
+    assert not queue.unsettled
+
+
+async def _of_many(broker: Broker, count: int) -> Queue:
+    async with rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("q")
+        for number in range(count):
+            await channel.publish(b"%d" % number, routing_key="q")
+    return broker.vhosts["/"].queues["q"]
 
 
 async def test_a_look_after_a_restart_waits_for_the_store(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Damage in every part of a store: readable messages are served, the others are reported and the files kept."""
 
+import asyncio
+import contextlib
 import json
 import logging
 import random
@@ -12,11 +14,14 @@ import pytest
 import rabbitry
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker import Broker, BrokerConfig, StoreFailed
+from rabbitry.broker._policies import Policy
+from rabbitry.broker._queues.stream_log import OVERHEAD
 from rabbitry.broker._store.batch import Batch, Wanted
 from rabbitry.broker._store.rescue import alone, rebuild, survey
 from rabbitry.broker._store.sqlite import SQLiteStore
 from rabbitry.broker.message import Entry, Message
 from tests.support.logs import records
+from tests.support.steps import take_all
 
 _PAGE = 4096
 _COUNT = 60
@@ -205,6 +210,30 @@ async def test_an_unusable_record_leaves_the_others_intact(
     caplog.clear()
     async with Broker(BrokerConfig(port=0, data=tmp_path)):
         assert "damaged" not in caplog.text, "it was set aside"
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2, 9])
+async def test_messages_of_a_segment_whose_record_is_lost_are_served(tmp_path: Path, lost: int) -> None:
+    """Each of ten messages of a stream is a segment; those before the third one were dropped."""
+    arguments: Table = {"x-queue-type": "stream", "x-stream-max-segment-size-bytes": 1}
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("s", durable=True, arguments=arguments)
+        for number in range(12):
+            await channel.publish(b"%d" % number, routing_key="s")
+        size = (OVERHEAD + 1) * 10 + 2
+        take_all(broker.putting_policy(Policy("/", "short", "^s$", {"max-length-bytes": size})))
+        assert len(broker.vhosts["/"].queues["s"]) == 10
+    with contextlib.closing(sqlite3.connect(tmp_path / "broker.sqlite", isolation_level=None)) as database:
+        damage = "UPDATE records SET crc = crc + 1 WHERE kind = 'segment' AND key LIKE ?"
+        assert database.execute(damage, (f"%{lost + 2:020}",)).rowcount == 1
+    for _ in range(2):  # also after the next restart, when the damaged record has been set aside
+        async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
+            channel = await connection.channel(prefetch=20)
+            async with asyncio.timeout(120), channel.consume("s", arguments={"x-stream-offset": "first"}) as deliveries:
+                assert [(await anext(deliveries)).body for _ in range(10)] == [
+                    b"%d" % number for number in range(2, 12)
+                ]
 
 
 def test_an_undamaged_store_is_reported_as_undamaged(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import shutil
 import sqlite3
 import time
@@ -16,12 +17,14 @@ from rabbitry.amqp.client import Channel
 from rabbitry.amqp.protocol.tables import MAX_DEPTH, FieldValue, Table
 from rabbitry.broker import Broker, BrokerConfig, StoreFailed
 from rabbitry.broker._management import messages
+from rabbitry.broker._management.pace import Pace
 from rabbitry.broker._queues import contents as queue_module
 from rabbitry.broker._store.batch import Batch, Found
 from rabbitry.broker._store.sqlite import SQLiteStore
+from tests.differential.peer import Peer
 from tests.support import programs
 from tests.support.embedded import BrokerProcess
-from tests.support.waiting import eventually
+from tests.support.waiting import at_once, eventually
 
 
 async def _drain(channel: Channel, queue: str) -> list[tuple[bytes, bool]]:
@@ -67,6 +70,43 @@ async def test_durable_state_survives_a_restart(tmp_path: Path) -> None:
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
         assert not broker.vhosts["/"].queues
         assert "logs" not in broker.vhosts["/"].exchanges
+
+
+async def test_after_a_stop_that_was_cut_short_all_messages_count_as_redelivered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("rabbitry.broker._shares._SECONDS", 0.0)
+    monkeypatch.setattr("rabbitry.broker._channel._STEP", 1)
+    broker = Broker(BrokerConfig(port=0, data=tmp_path, close_timeout=0.01))
+    await broker.__aenter__()
+    peer = await asyncio.to_thread(Peer, broker.url)
+    async with rabbitry.connect(broker.url) as connection, await connection.channel() as channel:
+        await channel.declare_queue("q", durable=True)
+        for number in range(200):
+            await channel.send(b"%d" % number, routing_key="q")
+        await channel.wait_for_confirms()
+        await asyncio.to_thread(peer.consume, "q")
+        await eventually(lambda: broker.vhosts["/"].queues["q"].unsettled == 200, "the consumer has all")
+    stopping = asyncio.create_task(broker.__aexit__(None, None, None))
+    await at_once(lambda: not broker.connections)
+    for _ in range(5):  # until it notices that they are closed
+        await asyncio.sleep(0)
+    assert broker.shares.is_working, "it waits for the deliveries"
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+    assert "stopped before all unsettled deliveries were recorded" in caplog.text
+    await asyncio.to_thread(peer.drop)
+    monkeypatch.undo()
+    for _ in range(2):  # also if the next one stops before it has read them all
+        async with Broker(BrokerConfig(port=0, data=tmp_path)) as again, rabbitry.connect(again.url) as connection:
+            channel = await connection.channel()
+            got = [await channel.get("q") for _ in range(100)]
+            assert all(delivery is not None and delivery.redelivered for delivery in got)
+            for delivery in got:
+                assert delivery is not None
+                delivery.ack()
+    assert "was removed" not in caplog.text
 
 
 async def test_the_keys_of_bcc_survive_a_restart(tmp_path: Path) -> None:
@@ -304,8 +344,8 @@ async def test_a_get_waits_for_the_store(tmp_path: Path, monkeypatch: pytest.Mon
         assert [body for body, _ in await _drain(channel, "q")] == bodies
         asked: dict[str, object] = {"count": 9, "ackmode": "ack_requeue_true", "encoding": "auto"}
         vhost = broker.vhosts["/"]
-        got = await messages.get(vhost, vhost.queues["over http"], asked)
-        assert [item["payload"] for item in got] == [body.decode() for body in bodies]
+        got = await messages.get(vhost, vhost.queues["over http"], asked, Pace(), broker.shares)
+        assert [json.loads(item)["payload"] for item in got] == [body.decode() for body in bodies]
 
 
 async def test_arguments_of_maximum_depth_are_stored(tmp_path: Path) -> None:

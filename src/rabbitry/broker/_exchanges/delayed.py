@@ -52,6 +52,11 @@ class DelayedExchange(Exchange):
         self._router = kind(name, arguments=arguments, release=release)
         self.ignores_copies = self._router.ignores_copies
 
+    @property
+    def routing_type(self) -> str:
+        """The `x-delayed-type`."""
+        return self._router.type
+
     @staticmethod
     def check_arguments(arguments: Table) -> None:
         """Refuse an `x-delayed-type` that is missing or unknown, and what that type refuses (406)."""

@@ -44,7 +44,7 @@ class Exchange(abc.ABC):
     """Whether routing depends on properties, so that the result can't be cached for a routing key."""
 
     ignores_copies = False
-    """Whether only the first routing key counts, not those of CC and BCC."""
+    """Whether only the first routing key counts, or none at all, and not those of CC and BCC."""
 
     def __init__(
         self,
@@ -70,6 +70,11 @@ class Exchange(abc.ABC):
         self.bindings: dict[tuple[int, str, bytes], Binding] = {}
         self.waiting: WaitingRoom | None = None
         """Messages to be routed later; only a type with delays has any."""
+
+    @property
+    def routing_type(self) -> str:
+        """The type that checks bindings and routes: its own, unless it only delays messages."""
+        return self.type
 
     @property
     def published_out(self) -> int:

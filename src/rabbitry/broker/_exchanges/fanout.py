@@ -12,6 +12,7 @@ class FanoutExchange(Exchange):
     """Routes to all bound destinations."""
 
     type = "fanout"
+    ignores_copies = True
     description = "AMQP fanout exchange, as per the AMQP specification"
 
     def match(self, routing_key: str, properties: Properties) -> Iterable[Destination]:

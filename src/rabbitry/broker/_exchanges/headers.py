@@ -51,6 +51,7 @@ class HeadersExchange(Exchange):
     """
 
     type = "headers"
+    ignores_copies = True
     description = "AMQP headers exchange, as per the AMQP specification"
     routes_by_properties = True
 
@@ -95,17 +96,20 @@ class HeadersExchange(Exchange):
         for condition in conditions:
             for destination in self._any.get(condition, {}).values():
                 found[id(destination)] = destination
+        places = {condition: place for place, condition in enumerate(conditions)}
         waiting = [(self._all, 0)]
         while waiting:
             node, start = waiting.pop()
             for destination in node.bound.values():
                 found[id(destination)] = destination
-            if node.children:
-                for index in range(start, len(conditions)):
-                    child = node.children.get(conditions[index])
-                    if child is not None:
-                        # Both conditions of a key are done: a binding has each key once.
-                        waiting.append((child, index - index % 2 + 2))
+            # Of the node's conditions and the message's, the fewer are gone through: there may be thousands of either.
+            children = node.children
+            fewer: Iterable[_Condition] = children if len(children) < len(conditions) - start else conditions[start:]
+            for condition in fewer:
+                child, place = children.get(condition), places.get(condition, -1)
+                if child is not None and place >= start:
+                    # Both conditions of a key are done: a binding has each key once.
+                    waiting.append((child, place - place % 2 + 2))
         return found.values()
 
     def _conditions(self, arguments: Table) -> tuple[str, list[_Condition]]:

@@ -1,12 +1,13 @@
 """Exchange type topic: words between dots, `*` for one word, `#` for any number (section 3.1.3.3).
 
-Most patterns have no `#`, or one at an end. These are in tries of words, one read from the front and one from the back:
-no node of a trie is visited twice for a routing key. The other patterns are matched by `Automata`.
+Most patterns have few `*`, and no `#` or one at an end. These are in tries of words, one read from the front and one
+from the back: no node of a trie is visited twice for a routing key. The other patterns are matched by `Automata`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from rabbitry.amqp.protocol.properties import Properties
 from rabbitry.amqp.protocol.tables import Table
@@ -14,6 +15,8 @@ from rabbitry.broker._exchanges.automata import Automata
 from rabbitry.broker._exchanges.exchange import Binding, Destination, Exchange
 from rabbitry.broker.compat import RELEASES, Release
 
+_FEW: Final = 2
+"""Most `*` of a pattern in a trie: with more of them, a routing key of equal words may visit all of a trie's nodes."""
 _Bound = dict[tuple[int, str, bytes], Destination]
 """Destinations by their bindings' identities."""
 
@@ -112,7 +115,9 @@ class TopicExchange(Exchange):
 
     def _add(self, binding: Binding) -> None:
         words = _pattern(binding.routing_key)
-        if "#" not in words[:-1]:
+        if words.count("*") > _FEW:
+            self._automata.add(words, binding)
+        elif "#" not in words[:-1]:
             self._forwards.add(words, binding)
         elif "#" not in words[1:]:
             self._backwards.add(words[::-1], binding)
@@ -121,7 +126,9 @@ class TopicExchange(Exchange):
 
     def _remove(self, binding: Binding) -> None:
         words = _pattern(binding.routing_key)
-        if "#" not in words[:-1]:
+        if words.count("*") > _FEW:
+            self._automata.remove(words, binding)
+        elif "#" not in words[:-1]:
             self._forwards.remove(words, binding)
         elif "#" not in words[1:]:
             self._backwards.remove(words[::-1], binding)

@@ -94,7 +94,7 @@ class _Plan:
         self._queues: dict[tuple[str, str], Kind] = {}
         """Virtual host and name of queues to declare → their kinds."""
         self._exchanges: dict[tuple[str, str], str] = {}
-        """Virtual host and name of exchanges to declare → their types."""
+        """Virtual host and name of exchanges to declare → the types that route."""
 
     def read(self, section: str, item: object) -> _Step | None:
         """Check an element. Return the function that declares it; if that returns an iterator, consume it."""
@@ -232,7 +232,7 @@ class _Plan:
         if not isinstance(other, str):
             raise BadDefinition(f"alternate-exchange of exchange {name!r} must be a string")
         TYPES[kind].check_arguments(arguments)
-        self._exchanges[vhost, name] = kind
+        self._exchanges[vhost, name] = str(arguments["x-delayed-type"]) if TYPES[kind].has_delays else kind
         return functools.partial(self._declare_exchange, vhost, name, kind, flags, arguments)
 
     def _declare_exchange(self, vhost: str, name: str, kind: str, flags: dict[str, bool], arguments: Table) -> None:
@@ -305,7 +305,7 @@ class _Plan:
         host = self._broker.vhosts.get(vhost)
         known: Exchange | None = host.exchanges.get(name) if host is not None else None
         is_given = name.startswith(_RESERVED) and vhost in self._vhosts  # each virtual host has them
-        return known.type if known is not None else self._exchanges.get((vhost, name), "" if is_given else None)
+        return known.routing_type if known is not None else self._exchanges.get((vhost, name), "" if is_given else None)
 
     def _kind_of(self, vhost: str, name: str) -> Kind | None:
         host = self._broker.vhosts.get(vhost)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from itertools import islice
+from collections.abc import Iterator
 from typing import Final
 
 from starlette.datastructures import QueryParams
@@ -17,12 +17,13 @@ from rabbitry.broker._exchanges import Exchange
 from rabbitry.broker._management import views
 from rabbitry.broker._management.call import bad, need_keys
 from rabbitry.broker._management.definitions import BadDefinition, table
-from rabbitry.broker._management.encoding import Json
+from rabbitry.broker._management.encoding import Json, encode
 from rabbitry.broker._management.pace import Pace
 from rabbitry.broker._publishing import read_expiration, routing_keys
 from rabbitry.broker._queues import Queue
 from rabbitry.broker._queues.dead_letter import has_foreign_deaths
 from rabbitry.broker._queues.reply_to import REPLY_TO
+from rabbitry.broker._shares import Shares
 from rabbitry.broker._vhost import VirtualHost
 from rabbitry.broker.message import Entry, Message, check_delivery_mode, origin_of
 
@@ -127,10 +128,11 @@ def _properties(given: object) -> Properties:
     return Properties(**values)
 
 
-async def get(vhost: VirtualHost, queue: Queue, body: Json) -> list[Json]:
-    """Get messages from a queue as JSON, according to count, ackmode and encoding in the body.
+async def get(vhost: VirtualHost, queue: Queue, body: Json, pace: Pace, shares: Shares) -> list[bytes]:
+    """Get messages from a queue, according to count, ackmode and encoding in the body. Return each as JSON.
 
-    Raises Answer for invalid ones, Refusal if the queue can't be read in this way.
+    They are taken and given back in slices. Raises Answer for invalid values, Refusal if the queue can't be read in
+    this way.
     """
     count, mode, encoding = _integer(body["count"]), body["ackmode"], body["encoding"]
     truncate = _integer(body["truncate"]) if "truncate" in body else None
@@ -139,32 +141,63 @@ async def get(vhost: VirtualHost, queue: Queue, body: Json) -> list[Json]:
     if encoding not in _ENCODINGS:
         raise bad("Unsupported encoding. Please use auto or base64.")
     queue.check_get()
-    entries: list[Entry] = []
-    shown: list[Json] = []
-    while len(entries) < count:
-        entry = queue.get()
-        if entry is None and queue.is_busy:
-            await asyncio.sleep(_WAIT)
-            continue
-        if entry is None and not queue.ready:
-            queue.got_nothing += 1
-            vhost.totals.count("get_empty")
-            break
-        if entry is None:
-            await vhost.journal.loaded_now(queue)  # wait for the store
-            continue
-        _count_get(vhost, queue, entry, no_ack=mode == "ack_requeue_false")
-        entries.append(entry)
-        shown.append(_shown(queue, entry, encoding, truncate))
-    for entry in entries:
-        if mode.endswith("requeue_true"):
-            queue.requeue(entry)
-        elif mode == "reject_requeue_false":
-            queue.rejected(entry)
-        else:
-            queue.settled(entry)
-    vhost.dispatcher.touch(queue)
+    taken: list[Entry] = []
+    shown: list[bytes] = []
+    settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def then() -> None:
+        if not settled.done():  # the client may be gone
+            settled.set_result(None)
+
+    try:
+        while len(taken) < count:
+            async with pace:
+                while len(taken) < count and (entry := queue.get()) is not None:
+                    taken.append(entry)
+                    _count_get(vhost, queue, entry, no_ack=mode == "ack_requeue_false")
+                    shown.append(encode(_shown(queue, entry, encoding, truncate)))
+                    await pace.rest()
+            if len(taken) < count and not await _has_more(vhost, queue):
+                break
+    finally:  # also if the request is cancelled
+        if shares.work(_settling(vhost, queue, taken, mode), then, vhost.journal.may_grow):
+            then()
+    await settled
     return shown
+
+
+async def _has_more(vhost: VirtualHost, queue: Queue) -> bool:
+    """Return whether a queue that had no message just now has one, or may have one now."""
+    if queue.is_busy:
+        await asyncio.sleep(_WAIT)
+        return True
+    if not queue.ready:
+        queue.got_nothing += 1
+        vhost.totals.count("get_empty")
+        return False
+    if queue.is_loading:
+        await vhost.journal.loaded_now(queue)
+    else:
+        await asyncio.sleep(_WAIT)
+    return True
+
+
+def _settling(vhost: VirtualHost, queue: Queue, taken: list[Entry], mode: str) -> Iterator[None]:
+    """Settle messages in steps; nothing is delivered until all that are requeued are back in their places."""
+    queue.returning += 1
+    try:
+        for entry in taken:
+            if mode.endswith("requeue_true"):
+                queue.requeue(entry)
+            elif mode == "reject_requeue_false":
+                queue.rejected(entry)
+            else:
+                queue.settled(entry)
+            yield
+    finally:
+        queue.returning -= 1
+        vhost.dispatcher.touch(queue)
+        vhost.dispatcher.dispatch_soon()
 
 
 async def peek(vhost: VirtualHost, queue: Queue, pace: Pace, query: QueryParams) -> Json:
@@ -180,13 +213,13 @@ async def peek(vhost: VirtualHost, queue: Queue, pace: Pace, query: QueryParams)
         raise bad("Unsupported encoding. Please use auto or base64.")
     while queue.is_loading and next(queue.held(), None) is None:
         await vhost.journal.loaded_now(queue)  # after a restart, the first messages are still being read
-    # In one step, because a queue that changes can't be iterated over.
-    entries = list(islice(queue.held(), offset, offset + count))
     shown: list[Json] = []
     async with pace:
-        for entry in entries:
-            shown.append(_shown(queue, entry, encoding, truncate))
-            await pace.rest()
+        for place, entry in enumerate(queue.first_held(offset + count)):
+            if place >= offset:
+                shown.append(_shown(queue, entry, encoding, truncate))
+            if pace.is_over:
+                await pace.rest()
     return {"ready": len(queue), "offset": offset, "messages": shown}
 
 

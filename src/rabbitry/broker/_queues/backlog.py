@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from rabbitry.broker._dispatcher import Dispatcher
@@ -89,7 +91,7 @@ class Backlog(Contents):
         self._returns = 0
         """Number of messages that were requeued at the front, if the kind of queue counts them."""
         self._is_dropping = False
-        """Whether more messages have to be dropped than fit into one iteration, so the next ones continue."""
+        """Whether more messages have to be dropped than fit into one iteration, so a later one continues."""
         self._as_of = 0.0
         """Arrival time of the first dead letter with a time-to-live of 0 that was not dispatched yet."""
         self._timer = Timer()
@@ -202,7 +204,7 @@ class Backlog(Contents):
                 self._give_up(entry, EXPIRED)
                 ends_at = ends_at or time.monotonic() + LONGEST_TURN
                 if time.monotonic() > ends_at:
-                    self._go_on_later()
+                    self._go_on_later(gives_up=True)
                     return None
             if lane.tail:
                 self._load(lane)
@@ -214,10 +216,22 @@ class Backlog(Contents):
         """Whether the first message is still unknown, since an operation in steps is running."""
         return bool(self.returning) or self._goes_on
 
-    def _go_on_later(self) -> None:
+    def _go_on_later(self, *, gives_up: bool = False) -> None:
+        """Continue in a later turn. `gives_up`: what takes long is to give up expired messages."""
         if not self._goes_on:
             self._goes_on = True
-            self._dispatcher.wait(self._go_on)
+            wait = self._wait_for_turn if gives_up else self._dispatcher.wait
+            wait(self._go_on)
+
+    def _wait_for_turn(self, go_on: Callable[[], None]) -> None:
+        """Call back in a later turn, and not while the store has many pending writes, which others' confirms wait for.
+
+        A full disk is no reason to wait: nothing is confirmed then, and consumers must get what is left.
+        """
+        journal = self.journal
+        turn = functools.partial(self._dispatcher.wait, go_on)
+        if journal.is_stuck or journal.may_grow(turn):
+            turn()
 
     def _go_on(self) -> None:
         self._goes_on = False
@@ -283,8 +297,9 @@ class Backlog(Contents):
 
     def _drop_what_is_over(self) -> None:
         """Drop messages from the head until the queue is within its limits; those only in the store, once loaded."""
+        if self._is_dropping:
+            return
         ends_at = time.monotonic() + LONGEST_TURN
-        self._is_dropping = False
         for lane in self._lanes:
             while self._is_over() and (entry := lane.take()) is not None:
                 self.ready -= 1
@@ -292,12 +307,16 @@ class Backlog(Contents):
                 self._give_up(entry, MAXLEN)
                 if time.monotonic() > ends_at:
                     self._is_dropping = True
-                    self._dispatcher.touch(self)
-                    self._dispatcher.dispatch_later()
+                    self._wait_for_turn(self._drop_on)
                     return
             if lane.tail:
                 self._load_more(lane)
                 return  # messages in the store come before lower priorities
+
+    def _drop_on(self) -> None:
+        self._is_dropping = False
+        self.dispatch()
+        self._dispatcher.dispatch()
 
     # -- expiry ----------------------------------------------------------------------------------------
 
@@ -332,7 +351,7 @@ class Backlog(Contents):
             self._expiring = self.rules.message_ttl is not None
 
     def _when_due(self) -> None:
-        self._dispatcher.wait(self._on_timer)  # messages of very many queues may expire at the same moment
+        self._wait_for_turn(self._on_timer)  # messages of very many queues may expire at the same moment
 
     def _on_timer(self) -> None:
         self.drop_expired()

@@ -111,6 +111,15 @@ class Contents:
         for lane in self._lanes:
             yield from lane.in_order()
 
+    def first_held(self, most: int) -> Iterator[Entry]:
+        """Return the first ready entries that are in memory now, as `held` does; the queue may change meanwhile."""
+        found: list[Iterator[Entry]] = []
+        left = most
+        for lane in self._lanes:
+            found.append(lane.first(left))
+            left = max(0, left - len(lane.returned) - len(lane.ready))
+        return chain.from_iterable(found)
+
     @property
     def is_loading(self) -> bool:
         """Whether entries are being read from the store."""

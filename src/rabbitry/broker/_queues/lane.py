@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain, islice
 
 from rabbitry.broker.message import Entry
 
@@ -47,19 +48,14 @@ class Lane:
         return entry
 
     def in_order(self) -> Iterator[Entry]:
-        """Yield the entries in memory in the order of delivery. The lane must not change meanwhile.
-
-        The heap is not sorted: the first entries of a million requeued ones cost no more than those of a few.
-        """
-        if self.returned:
-            front = [(*self.returned[0], 0)]
-            while front:
-                _, entry, place = heapq.heappop(front)
-                yield entry
-                for child in (2 * place + 1, 2 * place + 2):
-                    if child < len(self.returned):
-                        heapq.heappush(front, (*self.returned[child], child))
+        """Yield the entries in memory in the order of delivery. The lane must not change meanwhile."""
+        yield from _ascending(self.returned)
         yield from self.ready
+
+    def first(self, most: int) -> Iterator[Entry]:
+        """Return the first entries that are in memory now, in the order of delivery. The lane may change meanwhile."""
+        ready = list(islice(self.ready, max(0, most - len(self.returned))))
+        return islice(chain(_ascending(self.returned.copy()), ready), most)
 
     def put_back(self, entry: Entry, order: int) -> None:
         """Put an entry back, behind those of a lower `order`, which is unique in the lane."""
@@ -73,6 +69,20 @@ class Lane:
         self.is_loading = False
         self.load += 1
         return entries
+
+
+def _ascending(heap: list[tuple[int, Entry]]) -> Iterator[Entry]:
+    """Yield the entries of a heap in order.
+
+    It is not sorted: the first entries of a million requeued ones cost no more than those of a few.
+    """
+    front = [(*heap[0], 0)] if heap else []
+    while front:
+        _, entry, place = heapq.heappop(front)
+        yield entry
+        for child in (2 * place + 1, 2 * place + 2):
+            if child < len(heap):
+                heapq.heappush(front, (*heap[child], child))
 
 
 def _emptied(returned: list[tuple[int, Entry]], ready: deque[Entry]) -> Iterator[Entry]:

@@ -36,6 +36,9 @@ class QueueHost(Host, Protocol):
     def work(self, steps: Iterator[None]) -> None:
         """Run the steps of a long operation, alternating with other clients."""
 
+    def store_queue(self, queue: Queue) -> None:
+        """Store the record of a queue."""
+
     def expire_queue(self, queue: Queue) -> None:
         """Delete a queue whose x-expires has passed, alternating with other clients."""
 
@@ -123,6 +126,14 @@ class Queue(Backlog):
             self.dispatch()
 
     @property
+    def more_of_record(self) -> Table:
+        """The fields that only this kind of queue has in its record in the store."""
+        return {}
+
+    def read_record(self, value: Table) -> None:
+        """Read `more_of_record` after a restart."""
+
+    @property
     def settings(self) -> Table:
         """The settings of its policies that apply."""
         return merged(self.policy, self.operator_policy, self.vhost.release)
@@ -195,7 +206,7 @@ class Queue(Backlog):
         """Add entries that were read from the store, and deliver them."""
         super().loaded(wanted, found)
         self._dispatcher.touch(self)
-        self._dispatcher.dispatch()
+        self._dispatcher.dispatch_soon()  # very many queues may have been read together
 
     # -- delivering ------------------------------------------------------------------------------------
 
@@ -237,7 +248,8 @@ class Queue(Backlog):
                 if firehose is not None:
                     firehose.delivered(self.name, consumer.channel, entry)
                 delivered += 1
-                if not delivered % _LOOK:
+                # A copy may go to very many queues, and a delivery count is written into a header of any length.
+                if firehose is not None or entry.deliveries or not delivered % _LOOK:
                     ends_at = ends_at or time.monotonic() + LONGEST_TURN
                     if time.monotonic() > ends_at:
                         self._go_on_later()

@@ -41,6 +41,7 @@ SEGMENT: Final = "segment"
 _SEGMENT_SIZE: Final = 500_000_000
 _IN_A_ROW: Final = 256
 """Deliveries to one consumer before the next one has its turn."""
+_FREED_AT_ONCE: Final = 500
 _GONE: Final = Message(b"", b"", b"", persistent=True)
 """Takes the place of a delivered message until its delivery is settled: the stream keeps the message itself."""
 _OFFSET: Final = encode_table({"x-stream-offset": TaggedInt(0, b"l")})[:-8]
@@ -53,7 +54,7 @@ _MORE_FLAGS: Final = 1
 class Stream(Queue):
     """A stream. `ready` counts its messages, whoever has read them."""
 
-    __slots__ = ("_appended", "_batches", "_committed", "_log", "_number", "_readers", "_reads")
+    __slots__ = ("_batches", "_begins", "_is_retaining", "_log", "_number", "_readers", "_reads")
     has_exclusive_consumers: ClassVar[bool] = False
 
     def __init__(
@@ -74,6 +75,10 @@ class Stream(Queue):
         self._number = 0
         self._batches: deque[tuple[int, int]] = deque()
         """Numbers of the store's batches that are not committed, each with the first offset appended to it."""
+        self._is_retaining = False
+        self._begins: int | None = 0
+        """The first offset that retention has left; None if an older version stored the stream, which noted only
+        segments."""
         super().__init__(
             vhost, name, durable=durable, auto_delete=auto_delete, owner=owner, arguments=arguments, rules=rules
         )
@@ -184,7 +189,7 @@ class Stream(Queue):
         if self._batches and not self.is_deleted:
             self._batches.popleft()
             self._dispatcher.touch(self)
-            self._dispatcher.dispatch()
+            self._dispatcher.dispatch_soon()
 
     @property
     def _end(self) -> int:
@@ -208,22 +213,44 @@ class Stream(Queue):
         self._retain()
 
     def _retain(self) -> None:
-        """Drop the oldest segments beyond the limits on bytes and age; the last one stays."""
+        """Drop the oldest segments beyond the limits on bytes and age; the last one stays. Many go in steps."""
+        if not self._is_retaining and self._log.has_old(*self._limits_of_log()):
+            self._is_retaining = True
+            self.vhost.work(self._retaining())
+
+    def _limits_of_log(self) -> tuple[int | None, float]:
+        """Return the most bytes, and the time since when messages are kept."""
         rules = self.rules
-        oldest = 0.0 if rules.max_age is None else time.time() - rules.max_age / 1000
-        first = self._log.first
-        for segment in self._log.drop_old(rules.max_length_bytes, oldest):
-            if segment.key:
-                self.journal.put(SEGMENT, segment.key, None)
-        if self._log.first == first:
-            return
-        if self.id:
-            self.journal.drop_range(self, 0, first - 1, self._log.first)
-        self._count()
+        return rules.max_length_bytes, 0.0 if rules.max_age is None else time.time() - rules.max_age / 1000
+
+    def _retaining(self) -> Iterator[None]:
+        while not self.is_deleted and self._log.has_old(*self._limits_of_log()):
+            first = self._log.first
+            segments, gone = self._log.drop_old(*self._limits_of_log())
+            for segment in segments:
+                if segment.key:
+                    self.journal.put(SEGMENT, segment.key, None)
+            self._begins = self._log.first
+            if self.id:
+                self.vhost.store_queue(self)
+                self.journal.drop_range(self, 0, first - 1, self._log.first)
+            self._count()
+            yield from _freeing(gone)
+        self._is_retaining = False
 
     def _count(self) -> None:
         self.ready = self.next_position - self._log.first
         self.ready_bytes = max(0, self._log.size - OVERHEAD * self.ready)
+
+    @property
+    def more_of_record(self) -> Table:
+        """The first offset that is left."""
+        return {} if self._begins is None else {"first": self._begins}
+
+    def read_record(self, value: Table) -> None:
+        """Read the first offset that is left."""
+        first = value.get("first")
+        self._begins = first if isinstance(first, int) else None
 
     def _store_segment(self, segment: Segment) -> None:
         if self.id:
@@ -248,7 +275,10 @@ class Stream(Queue):
         self.next_position = self._unpublished = max(self.next_position, last_position + 1)
         self._log.has_all = False
         if not self._log.segments:  # its record was damaged
-            self.restore_segment(0, size, 0.0)
+            self.restore_segment(self._begins or 0, size, 0.0)
+        elif self._begins is not None and self._begins < self._log.first:  # so were those of the oldest segments
+            self._log.segments.appendleft(Segment(self._begins, latest=self._log.segments[0].latest))
+            self._store_segment(self._log.segments[0])
         self._log.recover(count, size)
         self._log.segments[-1].latest = time.time()
         first = self._log.first
@@ -260,6 +290,10 @@ class Stream(Queue):
     def held(self) -> Iterator[Entry]:
         """Yield the messages in memory: the latest ones, or all if the stream is not stored."""
         return iter(self._log.window)
+
+    def first_held(self, most: int) -> Iterator[Entry]:
+        """Return the first messages in memory; the stream may change meanwhile."""
+        return iter(self._log.window[:most])
 
     def kept(self) -> Iterator[Entry]:
         """Yield the messages in memory, all of which survive a restart."""
@@ -300,20 +334,25 @@ class Stream(Queue):
         if self._goes_on or self.is_deleted:
             return
         ends_at = time.monotonic() + LONGEST_TURN
+        is_first = True
         for circle in self.turns.circles:
             for _ in range(len(circle)):
+                if not is_first and time.monotonic() > ends_at:
+                    self._go_on_later()
+                    return
+                is_first = False
                 consumer = circle[0]
                 circle.rotate(-1)
-                if self._deliver_to(consumer):
+                if self._deliver_to(consumer, ends_at):
                     self._go_on_later()
                 elif consumer.parked:
                     circle.pop()
-                if time.monotonic() > ends_at:
-                    self._go_on_later()
-                    return
 
-    def _deliver_to(self, consumer: QueueConsumer) -> bool:
-        """Deliver to a consumer while it has room; park it if it has none. Return whether there is more for it."""
+    def _deliver_to(self, consumer: QueueConsumer, ends_at: float) -> bool:
+        """Deliver to a consumer while it has room; park it if it has none. Return whether there is more for it.
+
+        ends_at: when other work gets its turn: headers of any length are decoded for the offset and a filter.
+        """
         reader = self._readers[consumer]
         for _ in range(_IN_A_ROW):
             if not consumer.has_room():
@@ -324,6 +363,8 @@ class Stream(Queue):
                 return False
             if reader.filter is None or reader.filter.takes(entry.message.header):
                 self._send(consumer, entry)
+            if time.monotonic() > ends_at:
+                break
         return True
 
     def _next_of(self, consumer: QueueConsumer, reader: Reader) -> Entry | None:
@@ -378,7 +419,7 @@ class Stream(Queue):
                 following = self._log.following(wanted.after)
                 reader.position = self._end if following is None else following.position
         self._dispatcher.touch(self)
-        self._dispatcher.dispatch()
+        self._dispatcher.dispatch_soon()
 
     def _search_on(self, reader: Reader, search: Search, found: Found) -> None:
         """Halve the range of a search."""
@@ -411,17 +452,25 @@ class Stream(Queue):
 
     def delete(self) -> int:
         """End the stream. Return 0, as RabbitMQ does whatever it held."""
-        segments, self._log = self._log.segments, StreamLog()
+        log, self._log = self._log, StreamLog()
         super().delete()
         self._readers.clear()
-        self.vhost.work(self._forgetting_segments(segments))
+        self.vhost.work(self._forgetting_log(log.segments, log.window))
         return 0
 
-    def _forgetting_segments(self, segments: Collection[Segment]) -> Iterator[None]:
+    def _forgetting_log(self, segments: Collection[Segment], window: list[Entry]) -> Iterator[None]:
         for segment in segments:
             if segment.key:
                 self.journal.put(SEGMENT, segment.key, None)
                 yield
+        yield from _freeing(window)
+
+
+def _freeing(entries: list[Entry]) -> Iterator[None]:
+    """Free entries in steps: a million at once would take 0.3 s."""
+    while entries:
+        del entries[-_FREED_AT_ONCE:]
+        yield
 
 
 def segment_key(number: int, first: int) -> str:

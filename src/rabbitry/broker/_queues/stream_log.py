@@ -15,6 +15,8 @@ WINDOW_BYTES: Final = 8 << 20
 """Messages, and bytes of their bodies, that a stored stream keeps in memory for consumers at its end."""
 _SPARE: Final = 512
 """Messages above WINDOW at which the oldest are dropped from memory together."""
+_DROPPED_AT_ONCE: Final = 100
+"""Segments that are dropped in one step."""
 OVERHEAD: Final = 128
 """Bytes counted for a message besides its body: its key, its header and its place in the store."""
 _ARRIVAL: Final = float(1 << 40)
@@ -99,23 +101,26 @@ class StreamLog:
         if self.segments:
             self.segments[-1].size = max(0, self.size - sum(segment.size for segment in list(self.segments)[:-1]))
 
-    def drop_old(self, most: int | None, oldest: float) -> list[Segment]:
+    def has_old(self, most: int | None, oldest: float) -> bool:
+        """Return whether `drop_old` would drop a segment."""
+        return len(self.segments) > 1 and ((most is not None and self.size > most) or self.segments[0].latest < oldest)
+
+    def drop_old(self, most: int | None, oldest: float) -> tuple[list[Segment], list[Entry]]:
         """Drop segments until `most` bytes are left, and those whose last message came before `oldest`.
 
-        The last segment stays. Return the dropped ones.
+        The last segment stays. If there are very many, only some are dropped. Return the dropped ones, and their
+        messages that were in memory.
         """
         dropped: list[Segment] = []
-        while len(self.segments) > 1:
-            head = self.segments[0]
-            if (most is None or self.size <= most) and head.latest >= oldest:
-                break
+        while len(dropped) < _DROPPED_AT_ONCE and self.has_old(most, oldest):
+            head = self.segments.popleft()
             self.size -= head.size
-            dropped.append(self.segments.popleft())
-        if dropped:
-            behind = self._place_of(self.first)
-            self._window_size -= sum(len(entry.message.body) for entry in self.window[:behind])
-            del self.window[:behind]
-        return dropped
+            dropped.append(head)
+        behind = self._place_of(self.first) if dropped else 0
+        gone = self.window[:behind]
+        self._window_size -= sum(len(entry.message.body) for entry in gone)
+        del self.window[:behind]
+        return dropped, gone
 
     def withdraw(self, gone: Collection[Entry]) -> None:
         """Remove messages of the segments that are left: the store had no room for them."""

@@ -94,7 +94,7 @@ class Backlog(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """The contents of a store when it was opened. `clean`: whether it was closed in order before."""
+    """The contents of a store when it was opened. `clean`: whether it was closed in order, and with all changes."""
 
     records: dict[tuple[str, str], Table]
     backlogs: list[Backlog]
@@ -128,7 +128,7 @@ class Store(Protocol):
         """Open it. Raises StoreFailed if it is in use, of a newer version, or unreadable."""
 
     def apply(self, batch: Batch) -> list[Found]:
-        """Make a batch durable, and return the results of its reads, in order.
+        """Make a batch durable, and return the results of its first reads, in order: of at least one, if there are any.
 
         Deletions beyond the limit of one transaction stay in `batch.dropped`, to be applied with the next batch. After
         StoreFull the batch holds only the changes that were not written.
@@ -158,5 +158,10 @@ class Store(Protocol):
     def give_back(self) -> None:
         """Release an unused store as it was found: closed in order, or as after a crash."""
 
-    def close(self) -> None:
-        """Close it in order."""
+    def close(self, *, is_complete: bool = True) -> None:
+        """Close it in order.
+
+        Args:
+            is_complete: Whether it has all changes. If not, some of its messages were delivered or acknowledged without
+                a note of it, so the next start has to count all of them as redelivered.
+        """

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -121,8 +121,15 @@ class Journal:
         self._end_thread()  # no batch is written any more
         await given_back
 
-    async def close(self) -> None:
-        """Write the rest, then close the store. Raises StoreFailed with the number of changes that were not written."""
+    async def close(self, *, is_complete: bool = True) -> None:
+        """Write the rest, then close the store.
+
+        Args:
+            is_complete: Whether all changes have been handed to the journal; see `Store.close`.
+
+        Raises:
+            StoreFailed: The store failed; the text says why.
+        """
         if self._store is None or self._thread is None:
             return
         loop = asyncio.get_running_loop()
@@ -135,7 +142,8 @@ class Journal:
             self._cancel_retry()
             if self.is_stuck:
                 _logger.error("the disk stayed full: messages acknowledged since then may be redelivered")
-            await loop.run_in_executor(self._thread, self._store.close)
+            close = functools.partial(self._store.close, is_complete=is_complete and not self.is_stuck)
+            await loop.run_in_executor(self._thread, close)
         finally:
             self._end_thread()
 
@@ -419,8 +427,15 @@ class Journal:
         assert self._store is not None  # noqa: S101 # it was opened
         self._most_waiting = max(_FEWEST_WAITING, min(MOST_WAITING, self._store.free // 8))
 
-    def _loaded(self, readers: Iterable[StoredQueue], wanted: Iterable[Wanted], found: Iterable[Found]) -> None:
-        for queue, reading, answer in zip(readers, wanted, found, strict=True):
+    def _loaded(self, readers: list[StoredQueue], wanted: list[Wanted], found: list[Found]) -> None:
+        done = len(found)
+        if done < len(wanted):  # the next batch reads the rest
+            following = self._open()
+            following.readers[:0] = readers[done:]
+            following.batch.wanted[:0] = wanted[done:]
+            if self._retry is not None:
+                asyncio.get_running_loop().call_soon(self._read_aside)
+        for queue, reading, answer in zip(readers, wanted, found):  # noqa: B905 # the rest, if any, comes later
             if self.is_stuck and not answer.entries and not answer.damaged:
                 # The messages to read wait for disk space themselves: the next batch answers.
                 self._gathering.batch.wanted.append(reading)

@@ -21,7 +21,16 @@ from rabbitry.broker._store.files import log_path, mark_path, new_folder_aside
 from rabbitry.broker._store.locking import lock_stopped
 from rabbitry.broker._store.mark import missing, read_log, read_note
 from rabbitry.broker._store.pages import Image, Malformed, Row, Value
-from rabbitry.broker._store.schema import APPLICATION, BODY_KEY, ENTRY_KEY, SCHEMA, SHARED, VERSION, record_checksum
+from rabbitry.broker._store.schema import (
+    APPLICATION,
+    BODY_KEY,
+    ENTRY_KEY,
+    IN_USE,
+    SCHEMA,
+    SHARED,
+    VERSION,
+    record_checksum,
+)
 from rabbitry.broker.exceptions import StoreFailed
 from rabbitry.exceptions import RabbitryError, UsageError
 from rabbitry.runtime.files import sync
@@ -360,7 +369,7 @@ def _read(
             raise StoreFailed(f"{path} is not a store of Rabbitry's broker: pass another data folder")
         if lacking and not found.log_damage:
             found.damage.append(lacking)
-        target.execute("UPDATE state SET clean = 0")
+        target.execute("UPDATE state SET clean = ?", (IN_USE,))
         target.execute("COMMIT")
     except OSError as error:
         raise StoreFailed(f"the store {path} can't be read: {error.strerror}") from error

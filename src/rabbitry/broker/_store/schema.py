@@ -10,6 +10,10 @@ from zlib import crc32
 VERSION: Final = 2
 APPLICATION: Final = 0x57415252
 """SQLite's application_id for Rabbitry's store, by which `file` recognizes it too."""
+IN_USE: Final = 0
+COMPLETE: Final = 1
+INCOMPLETE: Final = 2
+"""States of a store: in use, or left by a crash; closed in order; closed in order without some of the last changes."""
 SHARED: Final = 4
 """Bit of an entry's flags: other entries refer to its body too."""
 BODY_KEY: Final = struct.Struct(">Q")

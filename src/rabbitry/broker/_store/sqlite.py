@@ -37,7 +37,15 @@ from rabbitry.broker._store.mark import (
 from rabbitry.broker._store.records import read_records
 from rabbitry.broker._store.rescue import Survey, finish, rebuild, set_records_aside
 from rabbitry.broker._store.room import RESERVE, Room, is_no_room
-from rabbitry.broker._store.schema import APPLICATION, FROM_VERSION_1, SCHEMA, VERSION
+from rabbitry.broker._store.schema import (
+    APPLICATION,
+    COMPLETE,
+    FROM_VERSION_1,
+    IN_USE,
+    INCOMPLETE,
+    SCHEMA,
+    VERSION,
+)
 from rabbitry.broker.exceptions import StoreFailed
 
 _logger = logging.getLogger(__name__)
@@ -49,6 +57,8 @@ _MOST_DROPPED: Final = 10_000
 """Most entries deleted without loading in one transaction: other channels' confirms wait for it."""
 _DROP_COSTS: Final = 10
 """Cost of one search for such entries, in deleted entries."""
+_READS_FOR: Final = 0.05
+"""Seconds of reading after which the rest is left for the next batch: confirms of this one wait for it."""
 _LONGEST_LOG: Final = 64 << 20
 """Bytes that the log may keep while the disk has space."""
 _COUNTED_FOR: Final = 0.05
@@ -70,7 +80,9 @@ class SQLiteStore:
         self._room = Room(self.path)
         self._mark: Mark | None = None
         self._page_size = 4096
-        self._was_busy = self._was_clean = False
+        self._was_busy = False
+        self._ended = IN_USE
+        """How the store was closed before it was opened."""
         self._had_log = False
         self._checkpoint_failed = self._has_failed = False
         self._gone: list[tuple[int, int, int]] = []
@@ -223,8 +235,8 @@ class SQLiteStore:
 
     def _contents(self) -> Contents:
         connection = self._open_connection()
-        (clean,) = connection.execute("SELECT clean FROM state").fetchone()
-        if not clean and not self._had_log:
+        (self._ended,) = connection.execute("SELECT clean FROM state").fetchone()
+        if self._ended == IN_USE and not self._had_log:
             _logger.error(
                 "%s has no log (%s-wal) beside it, though the last broker did not end in order: it was removed; "
                 "messages confirmed since its last checkpoint are lost",
@@ -246,8 +258,7 @@ class SQLiteStore:
             )
         ]
         (last,) = connection.execute("SELECT COALESCE(MAX(id), 0) FROM bodies").fetchone()
-        self._was_clean = bool(clean)
-        return Contents(records, backlogs, last, self._was_clean)
+        return Contents(records, backlogs, last, self._ended == COMPLETE)
 
     def set_aside(self, records: Sequence[Unusable]) -> None:
         """Move unusable records to a file, and log each.
@@ -281,12 +292,15 @@ class SQLiteStore:
     def _begin_life(self) -> None:
         """Mark the store as in use, and delete the transient messages of the last run."""
         connection = self._open_connection()
-        connection.execute("UPDATE state SET clean = 0")
+        connection.execute("UPDATE state SET clean = ?", (IN_USE,))
         if connection.execute("SELECT EXISTS (SELECT 1 FROM entries WHERE flags & ?)", (rows.TRANSIENT,)).fetchone()[0]:
             rows.delete_entries(connection, f"flags & {rows.TRANSIENT}", ())
 
-    def close(self) -> None:
+    def close(self, *, is_complete: bool = True) -> None:
         """Mark the store as closed in order, and release the folder.
+
+        Args:
+            is_complete: Whether it has all changes, as `Store.close` explains.
 
         Raises:
             StoreFailed: The store failed; the text says why.
@@ -297,7 +311,8 @@ class SQLiteStore:
         if self._connection is not None:
             try:
                 self._room.check_files()
-                self._cut_log("UPDATE state SET clean = 1")
+                state = COMPLETE if is_complete else INCOMPLETE
+                self._cut_log(f"UPDATE state SET clean = {state}")  # noqa: S608 # a number
                 if self._checkpoint():
                     if self._mark is not None:
                         self._mark.clear()
@@ -323,8 +338,8 @@ class SQLiteStore:
         Raises:
             StoreFailed: The store failed; the text says why.
         """
-        if self._was_clean:
-            self.close()
+        if self._ended != IN_USE:
+            self.close(is_complete=self._ended == COMPLETE)
         else:
             self._leave()
             self._abandon()
@@ -394,9 +409,11 @@ class SQLiteStore:
         return found
 
     def _read(self, wanted: list[Wanted]) -> list[Found]:
-        found = []
-        for reading in wanted:
-            answer, gone = rows.read(self._open_connection(), reading, self.path)
+        """Return the results of the first reads: at least one, and as many as there is time for."""
+        found: list[Found] = []
+        ends_at = time.monotonic() + _READS_FOR
+        while len(found) < len(wanted) and (not found or time.monotonic() < ends_at):
+            answer, gone = rows.read(self._open_connection(), wanted[len(found)], self.path)
             found.append(answer)
             self._gone += gone
         return found

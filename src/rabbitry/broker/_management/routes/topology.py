@@ -232,13 +232,14 @@ async def _contents(call: Call) -> object:
 
 
 @route("/api/queues/{vhost}/{name}/get", "POST")
-def _get(call: Call) -> object:
+async def _get(call: Call) -> object:
     vhost, name, body = call.vhost(), call.path("name"), call.body()
     need_keys(body, "ackmode", "count", "encoding")
     call.need("read", vhost.name, name)
     if name not in vhost.queues:
         raise Answer(404, "not_found", f"NOT_FOUND - no queue '{name}' in vhost '{vhost.name}'")
-    return messages.get(vhost, vhost.queues[name], body)
+    found = await messages.get(vhost, vhost.queues[name], body, call.pace, call.broker.shares)
+    return streamed([b"[", b",".join(found), b"]"])
 
 
 @route("/api/rabbitry/queues/{vhost}/{name}/messages")

@@ -1,0 +1,349 @@
+"""Work that depends on lengths which clients choose ends by time, and the rest follows in later turns of the loop."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+import rabbitry
+from rabbitry.amqp.protocol import hot
+from rabbitry.amqp.protocol import methods as m
+from rabbitry.amqp.protocol.encoding import encode_method
+from rabbitry.amqp.protocol.properties import Properties, encode_header
+from rabbitry.amqp.protocol.tables import Table
+from rabbitry.broker import Broker, BrokerConfig, _recovery
+from rabbitry.broker import _shares as shares
+from rabbitry.broker._policies import Policy
+from rabbitry.broker._queues import Queue, Stream, backlog, stream_log, waiting
+from rabbitry.broker._queues import queue as queue_module
+from rabbitry.broker._queues import stream as stream_module
+from rabbitry.broker._store import journal, sqlite
+from rabbitry.broker._store.batch import Batch, Found
+from rabbitry.broker._store.sqlite import SQLiteStore
+from rabbitry.broker.message import Message
+from rabbitry.broker.reading import Reason
+from tests.differential.peer import Peer
+from tests.support.steps import take_all
+from tests.support.waiting import at_once, eventually
+
+
+@pytest.fixture(autouse=True)
+def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every turn be over at the first look at the clock."""
+    monkeypatch.setattr(shares, "_SECONDS", 0.0)
+    for module in (backlog, queue_module, stream_module, waiting):
+        monkeypatch.setattr(module, "LONGEST_TURN", 0.0)
+
+
+def _declare(broker: Broker, name: str, **arguments: object) -> Queue:
+    named: Table = {key.replace("_", "-"): value for key, value in arguments.items()}  # type: ignore[misc] # the tests' own
+    return broker.vhosts["/"].declare_queue(
+        name, None, durable=True, exclusive=False, auto_delete=False, arguments=named
+    )
+
+
+def _fill(queue: Queue, count: int, properties: Properties | None = None) -> None:
+    for number in range(count):
+        body = b"%d" % number
+        queue.push(
+            Message(
+                b"\x00\x01q", encode_header(properties or Properties(delivery_mode=2), len(body)), body, persistent=True
+            )
+        )
+
+
+@contextlib.asynccontextmanager
+async def _consumer(broker: Broker, queue: str, *, is_global: bool = False) -> AsyncIterator[Peer]:
+    """A consumer that settles nothing."""
+    peer = await asyncio.to_thread(Peer, broker.url)
+    try:
+        await asyncio.to_thread(peer.call, m.BasicQos(0, 1000, is_global))
+        await asyncio.to_thread(peer.call, m.BasicConsume(queue))
+        yield peer
+    finally:
+        await asyncio.to_thread(peer.drop)
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+async def test_a_copy_of_each_delivery_is_looked_at(kind: str) -> None:
+    async with Broker(BrokerConfig(port=0)) as broker, _consumer_of_new(broker, kind) as queue:
+        _fill(queue, 50)
+        queue.dispatch()
+        assert queue.ready == 0, "50 deliveries are few"
+        broker.vhosts["/"].trace(is_on=True)
+        _fill(queue, 50)
+        queue.dispatch()
+        assert queue.ready == 49, "each is copied to as many queues as are bound for that"
+        await eventually(lambda: not queue.ready, "the others have come in later turns")
+
+
+@contextlib.asynccontextmanager
+async def _consumer_of_new(broker: Broker, kind: str) -> AsyncIterator[Queue]:
+    queue = _declare(broker, "q", x_queue_type=kind)
+    async with _consumer(broker, "q"):
+        yield queue
+
+
+async def test_each_delivery_with_a_count_is_looked_at() -> None:
+    async with Broker(BrokerConfig(port=0)) as broker, _consumer_of_new(broker, "quorum") as queue:
+        _fill(queue, 50)
+        for entry in queue.held():
+            entry.deliveries = 1
+        queue.dispatch()
+        assert queue.ready == 49
+        await eventually(lambda: not queue.ready, "the others have come in later turns")
+
+
+async def test_each_delivery_of_a_stream_is_looked_at() -> None:
+    async with Broker(BrokerConfig(port=0)) as broker:
+        stream = _declare(broker, "s", x_queue_type="stream")
+        async with _consumer(broker, "s"):
+            _fill(stream, 50)
+            stream.dispatch()
+            assert stream.unsettled == 0
+            assert stream.delivered == 1
+            await eventually(lambda: stream.delivered == 50, "the others have come in later turns")
+
+
+async def test_a_publish_that_is_copied_ends_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rabbitry.broker._connection._TURN", 0.0)
+    async with Broker(BrokerConfig(port=0)) as broker:
+        queue = _declare(broker, "q")
+        broker.vhosts["/"].trace(is_on=True)
+        peer = await asyncio.to_thread(Peer, broker.url)
+        for _ in range(12):
+            peer.publish("", "q")
+        await at_once(lambda: queue.ready)
+        assert queue.ready < 12
+        await eventually(lambda: queue.ready == 12, "the others have come in later turns")
+        await asyncio.to_thread(peer.drop)
+
+
+async def test_each_ack_of_a_channel_with_a_prefetch_of_its_own_ends_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rabbitry.broker._connection._TURN", 0.0)
+    async with Broker(BrokerConfig(port=0)) as broker:
+        queue = _declare(broker, "q")
+        async with _consumer(broker, "q", is_global=True) as peer:
+            _fill(queue, 12)
+            queue.dispatch()
+            await eventually(lambda: queue.unsettled == 12, "it has all")
+            peer.raw(b"".join(hot.encode_method_frame(1, encode_method(m.BasicAck(tag))) for tag in range(1, 13)))
+            await at_once(lambda: queue.unsettled < 12)
+            assert queue.unsettled
+            await eventually(lambda: not queue.unsettled, "the others are acknowledged in later turns")
+
+
+async def test_very_many_segments_of_a_stream_are_dropped_in_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_log, "_DROPPED_AT_ONCE", 10)
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        arguments: Table = {"x-queue-type": "stream", "x-stream-max-segment-size-bytes": 1}
+        await channel.declare_queue("s", durable=True, arguments=arguments)
+        for number in range(200):
+            await channel.send(b"%d" % number, routing_key="s")
+        await channel.wait_for_confirms()
+        stream = broker.vhosts["/"].queues["s"]
+        take_all(broker.putting_policy(Policy("/", "short", "^s$", {"max-length-bytes": 1})))
+        assert 1 < stream.ready < 200
+        await eventually(lambda: stream.ready == 1, "all but the last segment are gone")
+        await channel.publish(b"200", routing_key="s")
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
+        stream = broker.vhosts["/"].queues["s"]
+        assert isinstance(stream, Stream)
+        assert stream.ready == 1
+        assert stream.next_position == 201
+
+
+async def test_what_a_deleted_stream_or_delayed_exchange_held_is_freed_in_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stream_module, "_FREED_AT_ONCE", 10)
+    monkeypatch.setattr(waiting, "_FREED_AT_ONCE", 10)
+    async with Broker(BrokerConfig(port=0)) as broker:
+        vhost = broker.vhosts["/"]
+        _fill(_declare(broker, "s", x_queue_type="stream"), 100)
+        vhost.delete_queue(vhost.queues["s"])
+        assert broker.shares.is_working
+        await broker.shares.finished()
+        vhost.declare_exchange(
+            "later", "x-delayed-message", durable=True, auto_delete=False, internal=False,
+            arguments={"x-delayed-type": "direct"},
+        )  # fmt: skip
+        room = vhost.exchanges["later"].waiting
+        assert room is not None
+        _fill(room, 100, Properties(headers={"x-delay": 1_000_000}))
+        vhost.delete_exchange("later", if_unused=False)
+        assert broker.shares.is_working
+        await broker.shares.finished()
+
+
+# -- the store's batches -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def largest(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Let the store call ten rows many, and return the most messages that came in one batch since the last call."""
+    monkeypatch.setattr(journal, "_MOST_ROWS", 10)
+    seen = [0]
+    written = SQLiteStore.apply
+
+    def watched(store: SQLiteStore, batch: Batch) -> list[Found]:
+        seen.append(len(batch.added))
+        return written(store, batch)
+
+    monkeypatch.setattr(SQLiteStore, "apply", watched)
+
+    def most() -> int:
+        found = max(seen)
+        seen[:] = [0]
+        return found
+
+    return most
+
+
+async def _filled(broker: Broker, arguments: Table, properties: Properties) -> tuple[Queue, Queue]:
+    dead = _declare(broker, "dead")
+    queue = broker.vhosts["/"].declare_queue(
+        "q", None, durable=True, exclusive=False, auto_delete=False,
+        arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead", **arguments},
+    )  # fmt: skip
+    async with rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        for number in range(200):
+            await channel.send(b"%d" % number, routing_key="q", properties=properties)
+        await channel.wait_for_confirms()
+    return queue, dead
+
+
+async def test_expired_messages_are_dead_lettered_no_faster_than_they_are_written(
+    tmp_path: Path, largest: Callable[[], int]
+) -> None:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
+        queue, dead = await _filled(broker, {}, Properties(delivery_mode=2))
+        largest()
+        take_all(broker.putting_policy(Policy("/", "ttl", "^q$", {"message-ttl": 0})))
+        for entry in queue.held():
+            entry.expires = 1.0
+        queue.dispatch()
+        await eventually(lambda: dead.ready == 200, "all are dead letters")
+        await broker.journal.committed_now()
+        assert largest() < 15
+
+
+async def test_excess_messages_are_dead_lettered_no_faster_than_they_are_written(
+    tmp_path: Path, largest: Callable[[], int]
+) -> None:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
+        _, dead = await _filled(broker, {}, Properties(delivery_mode=2))
+        largest()
+        take_all(broker.putting_policy(Policy("/", "short", "^q$", {"max-length": 0})))
+        await eventually(lambda: dead.ready == 200, "all are dead letters")
+        await broker.journal.committed_now()
+        assert largest() < 15
+
+
+async def test_delayed_messages_are_routed_no_faster_than_they_are_written(
+    tmp_path: Path, largest: Callable[[], int]
+) -> None:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
+        vhost, queue = broker.vhosts["/"], _declare(broker, "q")
+        vhost.declare_exchange(
+            "later", "x-delayed-message", durable=True, auto_delete=False, internal=False,
+            arguments={"x-delayed-type": "fanout"},
+        )  # fmt: skip
+        vhost.bind("later", queue, "", {})
+        room = vhost.exchanges["later"].waiting
+        assert room is not None
+        _fill(room, 200, Properties(delivery_mode=2, headers={"x-delay": 500}))
+        await broker.journal.committed_now()
+        largest()
+        await eventually(lambda: queue.ready == 200, "all were routed")
+        await broker.journal.committed_now()
+        assert largest() < 15
+
+
+async def test_confirms_do_not_wait_until_all_queues_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
+        for number in range(20):
+            _fill(_declare(broker, f"q{number}"), 3)
+        await broker.journal.committed_now()
+    monkeypatch.setattr(sqlite, "_READS_FOR", 0.0)
+    found: list[int] = []
+    read = SQLiteStore._read
+
+    def watched(store: SQLiteStore, wanted: list[object]) -> list[Found]:
+        answers = read(store, wanted)  # type: ignore[arg-type] # what it gets
+        found.append(len(answers))
+        return answers
+
+    monkeypatch.setattr(SQLiteStore, "_read", watched)
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
+        queues = broker.vhosts["/"].queues.values()
+        await eventually(lambda: all(len(list(queue.held())) == 3 for queue in queues), "all are read")
+    assert max(found) == 1
+    assert sum(found) == 20
+
+
+# -- the start, alarms, overdue deliveries -----------------------------------------------------------------
+
+
+async def test_records_are_restored_in_slices_and_no_queue_expires_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
+        _declare(broker, "q")
+        for number in range(100):
+            _fill(_declare(broker, f"expiring{number}", x_expires=60_000), 1)
+        await broker.journal.committed_now()
+    monkeypatch.setattr(_recovery, "_SLICE", 0.0)
+    monkeypatch.setattr("rabbitry.broker._queues.queue.Queue.note_use", _expire_at_once)
+    broker = Broker(BrokerConfig(port=0, data=tmp_path))
+    seen: set[int] = set()
+
+    async def look() -> None:
+        while True:
+            seen.add(len(broker.vhosts["/"].queues))
+            await asyncio.sleep(0)
+
+    looking = asyncio.create_task(look())
+    async with broker:
+        looking.cancel()
+        assert len(seen) > 50, "others had turns between the records"
+        await eventually(lambda: list(broker.vhosts["/"].queues) == ["q"], "the unused ones have expired")
+    assert "damaged" not in caplog.text, "a queue that expired before its messages were restored would have no record"
+
+
+def _expire_at_once(queue: Queue) -> None:
+    if queue.rules.expires is not None:
+        queue._unused_timer.start(0.0, queue._when_overdue)
+
+
+async def test_publishers_continue_in_turns_when_an_alarm_ends() -> None:
+    async with Broker(BrokerConfig(port=0)) as broker, contextlib.AsyncExitStack() as stack:
+        queue = _declare(broker, "q")
+        broker.alarms.force(Reason.DISK, is_on=True)
+        for _ in range(5):
+            peer = await asyncio.to_thread(Peer, broker.url)
+            stack.push_async_callback(asyncio.to_thread, peer.drop)
+            peer.publish("", "q", b"x")
+        gates = [connection.gate for connection in broker.connections]
+        await eventually(lambda: all(Reason.ALARM in gate.reasons for gate in gates), "all are blocked")
+        broker.alarms.force(Reason.DISK, is_on=False)
+        assert not queue.ready
+        broker.alarms.force(Reason.DISK, is_on=True)  # an alarm that begins again holds them again
+        broker.alarms.force(Reason.DISK, is_on=False)
+        await eventually(lambda: queue.ready == 5, "each has had its turn")
+
+
+async def test_overdue_deliveries_are_looked_for_in_steps() -> None:
+    config = BrokerConfig(port=0, consumer_timeout=1)
+    async with Broker(config) as broker, rabbitry.connect(broker.url) as connection:
+        for _ in range(20):
+            await connection.channel()
+        broker._overdue._on_timer()
+        assert broker.shares.is_working
+        await broker.shares.finished()
