@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from rabbitry.exceptions import RabbitryError, UsageError, UsedAfterFork
+from rabbitry.exceptions import ConnectionClosed, RabbitryError, UsageError, UsedAfterFork
 
 _T = TypeVar("_T")
 _STOP_TIMEOUT = 10.0
@@ -49,16 +49,27 @@ class IOThread:
         """Run a coroutine in the thread and wait for what it gives or raises.
 
         An exception that interrupts the waiting (Ctrl-C) cancels it. Raises UsedAfterFork in a child process,
-        UsageError once the thread was stopped and in the thread itself.
+        ConnectionClosed if the thread was stopped, also meanwhile, and UsageError in the thread itself.
         """
         future = self.submit(coroutine)
         try:
             return future.result()
         except concurrent.futures.CancelledError:
-            raise UsageError("the connection was closed by another thread meanwhile") from None
+            raise _closed() from None
         except BaseException:
             future.cancel()
             raise
+
+    def run_at_end(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine at the end of a block. If the thread was stopped, also meanwhile, the block ended with it."""
+        if not self.is_running:
+            coroutine.close()
+            return
+        try:
+            self.run(coroutine)
+        except ConnectionClosed:
+            if self.is_running:
+                raise
 
     def submit(self, coroutine: Coroutine[Any, Any, _T]) -> concurrent.futures.Future[_T]:
         """Begin to run a coroutine in the thread; the future has what it gives or raises.
@@ -126,7 +137,7 @@ class IOThread:
 
     def _check(self) -> None:
         if self._stopped:
-            raise UsageError("the connection is closed")
+            raise _closed()
         if threading.get_ident() == self._thread.ident:
             raise UsageError("this is the I/O thread itself: what waits for it here would wait for ever")
 
@@ -153,3 +164,7 @@ class IOThread:
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.run_until_complete(loop.shutdown_default_executor())
             loop.close()
+
+
+def _closed() -> ConnectionClosed:
+    return ConnectionClosed(0, "the connection was closed by this program")

@@ -1,5 +1,6 @@
 """The blocking client: the same names without await, from any thread, on both brokers."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
@@ -111,7 +113,7 @@ def test_errors_are_those_of_the_asyncio_client(broker_url: str) -> None:
             other.delete_queue(queue)
             with pytest.raises(rabbitry.ConsumerCancelled):
                 deliveries.next(timeout=90)
-    with pytest.raises(rabbitry.UsageError, match="closed"):
+    with pytest.raises(rabbitry.ConnectionClosed, match="closed by this program"):
         connection.channel()
 
 
@@ -293,17 +295,62 @@ def test_sending_threads_get_an_error_when_the_connection_closes(embedded_url: s
                 while not is_over.is_set():
                     channel.send(b"x", routing_key=queue)
                     has_begun.set()
-            except rabbitry.UsageError as error:
+            except rabbitry.ConnectionClosed as error:
                 errors.append(str(error))
 
         with _running(send, is_over):
             assert has_begun.wait(WITHIN)
             connection.close()
             eventually_blocking(lambda: errors, "the error of the thread that sends")
-    assert errors == ["the connection is closed"]
+    assert errors == ["the connection was closed by this program"]
     for _ in range(10_001):  # more than may wait to be sent
-        with pytest.raises(rabbitry.UsageError, match="the connection is closed"):
+        with pytest.raises(rabbitry.ConnectionClosed, match="closed by this program"):
             channel.send(b"x", routing_key=queue)
+
+
+def test_a_consuming_thread_ends_with_connection_closed(embedded_url: str) -> None:
+    has_begun = threading.Event()
+    with rabbitry.connect_blocking(embedded_url) as connection:
+        queue = connection.channel().declare_queue(exclusive=True).name
+
+        def consume() -> None:
+            with connection.channel() as channel, channel.consume(queue) as deliveries:
+                has_begun.set()
+                deliveries.next(timeout=WITHIN)
+
+        with ThreadPoolExecutor(1) as threads:
+            consuming = threads.submit(consume)
+            assert has_begun.wait(WITHIN)
+            connection.close()
+            with pytest.raises(rabbitry.ConnectionClosed, match="closed by this program"):
+                consuming.result(WITHIN)
+
+
+def test_the_end_of_a_block_does_not_replace_the_error_that_ended_it() -> None:
+    io = IOThread()
+    waiting = threading.Semaphore(0)
+
+    async def leave() -> None:
+        waiting.release()
+        await asyncio.Event().wait()
+
+    def run() -> None:
+        try:
+            raise KeyError("its own")
+        finally:
+            io.run_at_end(leave())
+
+    with ThreadPoolExecutor(2) as threads:
+        ending = threads.submit(run)
+        calling = threads.submit(io.run, leave())
+        assert waiting.acquire(timeout=WITHIN)
+        assert waiting.acquire(timeout=WITHIN)
+        io.stop()
+        with pytest.raises(KeyError, match="its own"):
+            ending.result(WITHIN)
+        with pytest.raises(rabbitry.ConnectionClosed, match="closed by this program"):
+            calling.result(WITHIN)
+    io.run_at_end(leave())  # nothing is left to end
 
 
 def test_calls_from_many_threads_wake_the_loop_once_for_a_batch() -> None:
@@ -317,5 +364,5 @@ def test_calls_from_many_threads_wake_the_loop_once_for_a_batch() -> None:
     assert order == list(range(1000))
     io.stop()
     io.stop()
-    with pytest.raises(rabbitry.UsageError):
+    with pytest.raises(rabbitry.ConnectionClosed):
         io.post(done.set)

@@ -518,11 +518,11 @@ async def test_a_publish_ends_with_its_worker(embedded_url: str, monkeypatch: py
         monkeypatch.setattr(worker._engine, "publish", publish)
         publishing = asyncio.create_task(worker.publish("x", key="in"))
         await eventually(begun.is_set, "it is on its way")
-    with pytest.raises(rabbitry.UsageError, match="stopped meanwhile"):
+    with pytest.raises(rabbitry.ConnectionClosed, match="stopped meanwhile"):
         await publishing
-    with pytest.raises(rabbitry.UsageError, match="closed"):
+    with pytest.raises(rabbitry.ConnectionClosed, match="closed by this program"):
         await worker.publish("x", key="in")
-    with pytest.raises(rabbitry.UsageError, match="closed"):
+    with pytest.raises(rabbitry.ConnectionClosed, match="closed by this program"):
         await asyncio.to_thread(worker.publish_blocking, "x", key="in")
 
 

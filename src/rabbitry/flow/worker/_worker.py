@@ -13,7 +13,7 @@ from typing import Any, Final, Self, TypeVar, Unpack
 from rabbitry.amqp.client import BrokerURL, parse_url
 from rabbitry.amqp.client.url import current, default_url
 from rabbitry.amqp.protocol.tables import Table
-from rabbitry.exceptions import PublishError, UsageError
+from rabbitry.exceptions import ConnectionClosed, PublishError, UsageError
 from rabbitry.flow._publication import following, publication_of, with_id
 from rabbitry.flow._replies import ReplyTo, progress_reply
 from rabbitry.flow.key import Key, name_of
@@ -410,7 +410,7 @@ class Worker:
             me = asyncio.current_task()
             if me is not None and me.cancelling():
                 raise
-            raise UsageError("the worker was stopped meanwhile") from error
+            raise ConnectionClosed(0, "the worker was stopped meanwhile") from error
 
     def _make_executors(self) -> None:
         for stage in self.stages:

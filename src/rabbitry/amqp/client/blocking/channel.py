@@ -48,9 +48,8 @@ class BlockingChannel(BlockingDeclaring):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Otherwise the connection was closed, and reported the unconfirmed messages, or it is the parent process's.
-        if self._io.is_running:
-            self._io.run(self._leave(error))
+        # A closed connection has reported the unconfirmed messages.
+        self._io.run_at_end(self._leave(error))
 
     async def _leave(self, error: BaseException | None) -> None:
         if error is not None:
@@ -260,7 +259,8 @@ class BlockingTransaction:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._io.run(self._end(error))
+        # The block's own error is not replaced; without one, a transaction that was not committed raises.
+        (self._io.run if error is None else self._io.run_at_end)(self._end(error))
 
     async def _end(self, error: BaseException | None) -> None:
         await self._outbox.sent()  # `send` only queues: its messages belong to the transaction too

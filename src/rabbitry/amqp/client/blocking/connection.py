@@ -29,7 +29,7 @@ from rabbitry.amqp.client.connection import (
 )
 from rabbitry.amqp.client.url import BrokerURL
 from rabbitry.amqp.protocol.tables import FieldValue, Table
-from rabbitry.exceptions import ConnectionClosed, UsageError
+from rabbitry.exceptions import ConnectionClosed
 from rabbitry.runtime.io_thread import IOThread
 
 
@@ -167,12 +167,7 @@ class BlockingConnection:
 
         Raises RequestTimeout past `timeout` seconds (None: no limit).
         """
-        if self._io.is_running:
-            try:
-                self._io.run(self._connection.wait_closed(timeout=timeout))
-            except UsageError:
-                if self._io.is_running:  # otherwise another thread has closed it
-                    raise
+        self._io.run_at_end(self._connection.wait_closed(timeout=timeout))
 
     def close(self, *, timeout: float = CLOSE_TIMEOUT) -> None:
         """Close in order and end the I/O thread; unconfirmed messages fail.

@@ -169,8 +169,7 @@ class _Deliveries:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._io.is_running:  # otherwise closed with its connection, or the parent process's
-            self._io.run(self._leave(error))
+        self._io.run_at_end(self._leave(error))
 
     @property
     def queue(self) -> str:

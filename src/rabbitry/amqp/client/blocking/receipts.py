@@ -6,7 +6,7 @@ import concurrent.futures
 import contextlib
 
 from rabbitry.amqp.client._receipts import Receipt
-from rabbitry.exceptions import UsageError
+from rabbitry.exceptions import ConnectionClosed
 from rabbitry.runtime.io_thread import IOThread
 
 __all__ = ["BlockingReceipt", "pass_on"]
@@ -87,7 +87,7 @@ class _PassedOn(BlockingReceipt):
         """Count a look at a failure in this thread as a look at the receipt."""
         super()._note_look()
         if self.failure is not None and self._io.is_running:
-            with contextlib.suppress(UsageError):  # the connection was closed meanwhile
+            with contextlib.suppress(ConnectionClosed):  # the connection was closed meanwhile
                 self._io.post(self._look)
 
     def _look(self) -> None:
