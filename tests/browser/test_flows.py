@@ -18,8 +18,8 @@ from tests.browser.axe import serious
 from tests.browser.watched import SERVER_AWAY, Watched
 from tests.flow._running import eventually_holds
 from tests.support import commands
-from tests.support.brokers import on_embedded
 from tests.support.embedded import BrokerProcess
+from tests.support.management import management_url
 from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually
@@ -28,6 +28,10 @@ from tests.web.dead.serving import bury
 pytestmark = pytest.mark.timeout(240)
 _WITHIN = 90_000
 _EVIL = "<img src=x onerror=alert(1)>"
+_KINDS = [
+    "embedded",
+    *(pytest.param(f"rabbitmq{how}", marks=pytest.mark.faults) for how in ("", " without management")),
+]
 
 
 class Order(msgspec.Struct):
@@ -38,25 +42,32 @@ class Order(msgspec.Struct):
 
 @dataclass
 class System:
-    """A broker and the dashboard that shows it, with the management API or without."""
+    """A broker and the dashboard that shows it, with the management API or without.
+
+    delivers: whether a look at dead letters delivers them, and is asked for first.
+    """
 
     broker: str
     url: str
-    has_management: bool
+    has_management: bool = True
+    delivers: bool = False
 
 
-@pytest.fixture(params=["embedded", "rabbitmq"])
+@pytest.fixture(params=["embedded", "rabbitmq", "rabbitmq without management"])
 def system(request: pytest.FixtureRequest) -> Iterator[System]:
     port = free_port()
     more = {"RABBITRY_MANAGEMENT": f"http://127.0.0.1:{port}"}
-    if request.param == "rabbitmq":
+    if request.param != "embedded":
         server: RabbitMQ = request.getfixturevalue("module_rabbitmq")
+        has_management = request.param == "rabbitmq"
+        more |= {"RABBITRY_MANAGEMENT": management_url(server)} if has_management else {}
         with commands.service("web", "--port", "0", more=more | {"RABBITRY_BROKER": server.url}) as web:
-            yield System(server.url, web.wait_for(r"dashboard on (http://\S+/)")[1], has_management=False)
+            url = web.wait_for(r"dashboard on (http://\S+/)")[1]
+            yield System(server.url, url, has_management=has_management, delivers=True)
         return
     with BrokerProcess("--management-port", str(port)) as broker:
         with commands.service("web", "--port", "0", more=more | {"RABBITRY_BROKER": broker.url}) as web:
-            yield System(broker.url, web.wait_for(r"dashboard on (http://\S+/)")[1], has_management=True)
+            yield System(broker.url, web.wait_for(r"dashboard on (http://\S+/)")[1])
 
 
 async def _open(browser: Browser, url: str, width: int) -> tuple[Watched, Page]:
@@ -66,7 +77,7 @@ async def _open(browser: Browser, url: str, width: int) -> tuple[Watched, Page]:
     return watched, page
 
 
-@on_embedded("system")
+@pytest.mark.parametrize("system", _KINDS, indirect=True)
 async def test_two_browsers_pause_and_resume_a_stage_by_keyboard(browser: Browser, system: System) -> None:
     app = rabbitry.App(f"evil {_EVIL}")
 
@@ -160,7 +171,15 @@ async def _two_replay_at_once(system: System, page: Page, other: Page) -> None:
         await bury(channel, "many", [b"1"] * 600, queue="many.queue")
         for each in (page, other):
             await each.goto(f"{system.url}dead/?app=many")
-            await each.get_by_role("button", name="Replay all…").click(timeout=_WITHIN)
+            if system.delivers:
+                # Before that a form can be opened all the same, and has its dry run later.
+                await expect(each.get_by_role("button", name="Deliver and put back")).to_be_visible(timeout=_WITHIN)
+                await each.get_by_role("button", name="Replay all…").click(timeout=_WITHIN)
+                await expect(each.get_by_role("status").filter(has_text="No dry run yet")).to_be_visible()
+                await each.get_by_role("button", name="Deliver and put back").click()
+                await expect(each.get_by_label("Dry run")).to_contain_text("600 to queue many.queue", timeout=_WITHIN)
+            else:
+                await each.get_by_role("button", name="Replay all…").click(timeout=_WITHIN)
             await each.get_by_label("Messages a second, at most").fill("1")
             await expect(each.get_by_role("button", name="Replay 600 messages")).to_be_enabled()
         async with _at_once("replay", page, other) as answers:

@@ -14,6 +14,11 @@ export class Act extends Component {
     if (this.props.action === "replay") this.plan();
   }
 
+  // A look that delivers the messages was agreed to meanwhile.
+  componentDidUpdate(before) {
+    if (this.props.action === "replay" && this.props.agreed && !before.agreed) this.plan();
+  }
+
   plan = async () => {
     try {
       this.setState({ plan: await lookers(this.props.agreed)("dry-run", this.props.selection) });
@@ -61,6 +66,7 @@ export class Act extends Component {
 // The dry run: the messages that a replay would publish, by target.
 function Plan({ plan }) {
   if (!plan) return html`<p role="status">Finding out where they go.</p>`;
+  if (plan.fetches) return html`<p role="status">No dry run yet: this broker can’t tell where they go without a delivery. Look at them first, or replay them as they are.</p>`;
   return html`<div role="status" aria-label="Dry run"><p>Dry run: a replay publishes ${plan.whole ? "" : `, of the oldest ${plan.seen.toLocaleString("en")}, `}as a first attempt</p>
     <ul class="targets">${plan.targets.map(({ exchange, key, count: some, missing, consumers }) => html`<li><b>${some.toLocaleString("en")}</b> to ${exchange ? html`exchange <bdi>${shown(exchange)}</bdi> with key <bdi>${shown(key)}</bdi>` : html`queue <bdi>${shown(key)}</bdi>`}
       ${missing ? html`, <strong>which does not exist: they stay here</strong>` : consumers === 0 ? ", which nobody consumes now" : consumers > 0 ? `, which has ${count(consumers, "consumer", "consumers")}` : ""}</li>`)}</ul>
