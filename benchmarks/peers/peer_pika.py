@@ -103,12 +103,12 @@ def consume(task: Task) -> None:
             channel.basic_ack(method.delivery_tag)
             taken += 1
             if taken == task.count:
+                task.end()
                 channel.stop_consuming()
 
         task.begin()
         channel.basic_consume(task.queue, take)
         channel.start_consuming()
-        task.end()
 
 
 def ping(task: Task, *, confirms: bool = False) -> None:

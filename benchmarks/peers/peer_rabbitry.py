@@ -38,8 +38,8 @@ async def _consume(task: Task) -> None:
                 delivery.ack()
                 left -= 1
                 if not left:
+                    task.end()  # as for the C client, before basic.cancel, which takes RabbitMQ a few milliseconds
                     break
-        task.end()
 
 
 async def _ping(task: Task, *, confirms: bool) -> None:

@@ -12,6 +12,7 @@ from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.connection import Connection, Role
 from rabbitry.amqp.protocol.constants import HEARTBEAT_FRAME, PROTOCOL_HEADER
 from rabbitry.amqp.protocol.events import HEADER, Event
+from tests.support.deliveries import delivery_frames, open_core
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -36,10 +37,10 @@ class _Recorder:
 
 
 @asynccontextmanager
-async def _driver(handler: _Recorder) -> AsyncIterator[tuple[Driver, socket.socket]]:
-    """A broker's driver on one end of a connection, and the bare socket on the other."""
+async def _driver(handler: _Recorder, core: Connection | None = None) -> AsyncIterator[tuple[Driver, socket.socket]]:
+    """A driver, of a broker unless `core` is given, on one end of a connection, and the bare socket on the other."""
     loop = asyncio.get_running_loop()
-    core = Connection(Role.BROKER, frame_max=131072, channel_max=10, max_body_size=1 << 20)
+    core = core or Connection(Role.BROKER, frame_max=131072, channel_max=10, max_body_size=1 << 20)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # Small buffers of the kernel, so that a peer that does not read is noticed after little.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
@@ -170,6 +171,51 @@ async def test_received_data_becomes_events() -> None:
         await eventually(lambda: handler.events, "an event")
         assert handler.events == [(HEADER, 0, PROTOCOL_HEADER)]
         assert driver.bytes_received == 8
+
+
+async def test_a_large_body_is_read_into_its_own_memory() -> None:
+    handler = _Recorder()
+    large, small = b"".join(delivery_frames(1, 3_000_000)), b"".join(delivery_frames(2, 100))
+    begin, rest = large[:700_000], large[700_000:]  # within a frame
+    async with _driver(handler, open_core()) as (driver, peer):
+        loop = asyncio.get_running_loop()
+        transport = driver._transport
+        assert transport is not None
+        for _ in range(2):
+            await loop.sock_sendall(peer, begin)
+            await eventually(lambda: not isinstance(transport.get_protocol(), Driver), "reading in place")
+            size = _fill(driver)  # the socket's buffer is full, and has room again, meanwhile
+            driver.pause_reading()
+            await _read_until(peer, lambda data, size=size: len(data) >= size)  # type: ignore[misc] # of this round
+            driver.resume_reading()
+            await loop.sock_sendall(peer, rest + small)
+            await eventually(lambda: len(handler.events) == 2, "both deliveries")
+            assert transport.get_protocol() is driver
+            for event, sent in zip(handler.events, (large, small), strict=True):
+                assert event == open_core().receive(sent)[0]
+            handler.events.clear()
+        assert handler.writable == 2
+        await loop.sock_sendall(peer, begin)
+        await eventually(lambda: not isinstance(transport.get_protocol(), Driver), "reading in place")
+        peer.close()
+        await eventually(lambda: handler.lost, "on_lost")
+    assert handler.events == []
+
+
+async def test_what_follows_the_end_of_a_connection_within_a_large_body_is_discarded() -> None:
+    handler = _Recorder()
+    large = b"".join(delivery_frames(1, 3_000_000))
+    async with _driver(handler, open_core()) as (driver, peer):
+        loop = asyncio.get_running_loop()
+        transport = driver._transport
+        assert transport is not None
+        await loop.sock_sendall(peer, large[:700_000])
+        await eventually(lambda: not isinstance(transport.get_protocol(), Driver), "reading in place")
+        driver.finish()
+        await loop.sock_sendall(peer, large[700_000:])
+        peer.shutdown(socket.SHUT_WR)
+        await eventually(lambda: handler.lost, "on_lost")
+    assert handler.events == []
 
 
 async def test_reading_pauses_and_resumes() -> None:

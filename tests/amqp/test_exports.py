@@ -13,8 +13,8 @@ _MODULES = {
     "rabbitry.amqp.client": {"blocking", "channel", "connection", "consuming", "url"},
     "rabbitry.amqp.client.blocking": {"channel", "connection", "consuming", "receipts"},
     "rabbitry.amqp.protocol": {
-        "amqp_0_8", "connection", "constants", "encoding", "events", "hot", "layouts", "methods", "properties",
-        "states", "tables",
+        "amqp_0_8", "connection", "constants", "contents", "encoding", "events", "hot", "layouts", "methods",
+        "properties", "states", "tables",
     },
 }  # fmt: skip
 _NAMES = {

@@ -64,6 +64,34 @@ class _Nobody:
 _NOBODY: Final = _Nobody()
 
 
+class _InPlace(asyncio.BufferedProtocol):
+    """The protocol of a driver's transport while a large body is read into its own memory."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return the memory to read into."""
+        # There is some: the driver has looked after the last read, and nothing but a read changes that.
+        return cast("memoryview", self._driver.core.room())
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Process what was read."""
+        self._driver.received_in_place(nbytes)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Pass the end of the socket on."""
+        self._driver.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Note that the socket's buffer is full."""
+        self._driver.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Resume writing."""
+        self._driver.resume_writing()
+
+
 class Driver(asyncio.Protocol):
     """Moves bytes between one socket and one protocol core. Created by asyncio as a protocol factory.
 
@@ -106,18 +134,32 @@ class Driver(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand the events of a chunk to the handler."""
+        if self._wants(len(data)):
+            self._take(self.core.receive(data))
+            if self.core.room() is not None and self._transport is not None:
+                self._transport.set_protocol(_InPlace(self))
+
+    def received_in_place(self, size: int) -> None:
+        """Hand the events of `size` bytes that were read into the core's `room` to the handler."""
+        if self._wants(size):
+            self._take(self.core.receive_in_place(size))
+        if self._transport is not None and (self._is_ending or self.core.room() is None):
+            self._transport.set_protocol(self)
+
+    def _wants(self, size: int) -> bool:
+        """Count bytes that were read, and return whether they are to be processed."""
         self.read_at = self._loop.time()
-        self.bytes_received += len(data)
+        self.bytes_received += size
         if self._reads_up_to and self.bytes_received > self._reads_up_to:
             self.abort()
         elif self._is_ending:
             self._wait_for_silence()
         else:
-            self._take(data)
+            return True
+        return False
 
-    def _take(self, data: bytes = b"") -> None:
-        """Hand over the events of `data` and of the kept bytes until none is left or the handler pauses reading."""
-        events = self.core.receive(data)
+    def _take(self, events: list[Event]) -> None:
+        """Hand over `events` and those of the kept bytes until none is left or the handler pauses reading."""
         while events and not self._is_ending:
             self._handler.on_events(events)
             events = self.core.receive(b"") if self.is_reading else []
@@ -222,7 +264,7 @@ class Driver(asyncio.Protocol):
     def _take_kept(self) -> None:
         if self.is_reading:
             self.read_at = self._loop.time()
-            self._take()
+            self._take(self.core.receive(b""))
 
     def close(self) -> None:
         """Send the gathered data, then close the socket. `on_lost` follows once the peer has received all of it.

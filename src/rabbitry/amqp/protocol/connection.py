@@ -27,7 +27,8 @@ from rabbitry.amqp.protocol.constants import (
     PROTOCOL_HEADER,
     Reply,
 )
-from rabbitry.amqp.protocol.encoding import Content, CutFrame, decode_method, encode_method, no_content
+from rabbitry.amqp.protocol.contents import LONG_PART, Content, CutFrame, no_content
+from rabbitry.amqp.protocol.encoding import decode_method, encode_method
 from rabbitry.amqp.protocol.events import (
     ACK,
     DELIVER,
@@ -100,8 +101,6 @@ _CLOSES: Final = (ConnectionClose, ConnectionCloseOk)
 _ON_ZERO: Final = "CHANNEL_ERROR - unexpected method in connection state running"
 _HEADERS: Final = (PROTOCOL_HEADER, b"AMQP\x01\x01\x00\x09", *HEADERS_0_8)
 """The protocol headers that RabbitMQ accepts: those of 0-9-1, of 0-9 (treated as 0-9-1) and of 0-8."""
-_LONG_PART: Final = 4096
-"""Size of a body frame, in bytes, from which on its first part is processed before the rest has arrived."""
 _MOST_PLAIN: Final = 200
 """Most events of frames decoded one by one that one call returns: a chunk can hold thousands, too many for one
 iteration of the loop."""
@@ -291,6 +290,18 @@ class Connection:
         self._chunks = ([data] if self._offset else [data[offset:]]) if self._waiting else []
         return events
 
+    def room(self) -> memoryview | None:
+        """Return memory to read the next bytes from the socket into, for `receive_in_place`; None for `receive`.
+
+        A client has some within a large body. A broker would allot memory for what a client only announces.
+        """
+        return None if self._cut is None or self.role is Role.BROKER else self._cut.room()
+
+    def receive_in_place(self, size: int) -> list[Event]:
+        """Process `size` bytes that were read into `room`, as `receive` does."""
+        rest = b"" if self._cut is None else self._cut.take(size, self.frame_limit)
+        return self.receive(rest) if rest else []
+
     @staticmethod
     def _end_of_frame(data: bytes, offset: int) -> int:
         return offset + FRAME_OVERHEAD + int.from_bytes(data[offset + 3 : offset + 7], "big")
@@ -333,7 +344,7 @@ class Connection:
         stop = offset + 7 + size
         content = self._body_of(channel, size) if kind == FRAME_BODY else None
         if stop >= len(data):
-            if content is not None and len(data) - offset >= _LONG_PART:
+            if content is not None and len(data) - offset >= LONG_PART:
                 self._cut = CutFrame(channel, content, size, data[offset + 7 : offset + 71])
                 self._cut.add(memoryview(data)[offset + 7 :], len(data))
                 self._needed = 1
@@ -373,7 +384,7 @@ class Connection:
         They become one part of the body: a chunk can hold thousands of frames, and each part has an overhead of memory.
         """
         parts: list[bytes] = []
-        offset = hot.scan_bodies(data, offset, channel, min(_LONG_PART, self.frame_limit), content.missing, parts)
+        offset = hot.scan_bodies(data, offset, channel, min(LONG_PART, self.frame_limit), content.missing, parts)
         if parts:
             part = b"".join(parts)
             content.add(memoryview(part), len(part))
@@ -471,8 +482,7 @@ class Connection:
         if content.missing == 0:
             del self._contents[channel]
             self._ready.add(channel)
-            body = b"".join(content.parts)
-            done: ContentEvent = (content.event, channel, content.arguments, content.header, body)  # type: ignore[assignment] # a Literal, from _CONTENT_EVENTS
+            done: ContentEvent = (content.event, channel, content.arguments, content.header, content.body())  # type: ignore[assignment] # a Literal, from _CONTENT_EVENTS
             events.append(done)
 
     def _begin_body(self, content: Content, payload: bytes) -> None:
