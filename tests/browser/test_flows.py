@@ -132,9 +132,21 @@ async def test_two_browsers_pause_and_resume_a_stage_by_keyboard(browser: Browse
         await narrow.get_by_role("button", name=f"Resume second {_EVIL}").click()
         await expect(stages.nth(1)).to_contain_text("Running", timeout=_WITHIN)
         await eventually_holds(system.broker, queue, 0)
-        if system.has_management:  # the view of dead letters lists queues
+        if system.has_management:
+            await _no_slot_is_shown(page, system.url, queue)
+            # The view of dead letters lists queues.
             await _two_replay_at_once(system, page, narrow)
         assert watched.complaints == other.complaints == []
+
+
+async def _no_slot_is_shown(page: Page, url: str, queue: str) -> None:
+    """Check that the overview leaves out the queues behind a limit unless everything is asked for."""
+    await page.goto(url)
+    slots = page.locator(".thing[data-kind=queue][aria-label*='.slot.']")
+    await expect(page.locator(f".thing[data-kind=queue][aria-label^='queue {queue}']")).to_be_visible(timeout=_WITHIN)
+    await expect(slots).to_have_count(0)
+    await page.get_by_label("Show").select_option("Everything")
+    await expect(slots).to_have_count(3)
 
 
 @contextlib.asynccontextmanager

@@ -158,6 +158,17 @@ def test_of_very_many_things_those_that_move_are_kept() -> None:
     assert sum(key.startswith("q:") for key in value) == MOST_NODES
 
 
+def test_queues_of_tokens_are_internal_and_no_queue_of_another_program() -> None:
+    single = {"x-single-active-consumer": True}
+    queues = [
+        _queue("shop.slot.pack.1", arguments=single), _queue("shop.schedule.report", arguments=single),
+        _queue("shop.tokens.pack", arguments={"x-expires": 1000}), _queue("exchange.rate.eur"), _queue("a.slot.b"),
+    ]  # fmt: skip
+    value = Topology().update(Lists(queues=queues), 1.0)
+    internal = [key for key, node in value.items() if node["internal"]]
+    assert internal == ["q://shop.slot.pack.1", "q://shop.schedule.report", "q://shop.tokens.pack"]
+
+
 def test_of_very_many_edges_those_of_the_highest_rates_are_kept() -> None:
     exchanges = [_exchange(f"x{number}", 1) for number in range(100)]
     queues = [_queue(f"q{number}") for number in range(100)] + [_queue("busy", 5, 5)]

@@ -114,11 +114,11 @@ class Management:
     def _tell(self, error: ConnectFailed) -> None:
         _logger.debug("%s", error)
         if isinstance(error, LoginRefused):
-            todo = "give the user of the broker's URL the tag 'monitoring': rabbitmqctl set_user_tags USER monitoring"
+            todo = "Give the user of the broker's URL the tag 'monitoring': rabbitmqctl set_user_tags USER monitoring"
             self._status.tell("refused", reason=str(error), todo=todo)
             return
         todo = (
-            "on RabbitMQ: rabbitmq-plugins enable rabbitmq_management; if it listens elsewhere, set RABBITRY_MANAGEMENT"
+            "On RabbitMQ: rabbitmq-plugins enable rabbitmq_management; if it listens elsewhere, set RABBITRY_MANAGEMENT"
         )
         had = self._status.state in ("live", "away")
         self._status.tell("away" if had else "missing", reason=str(error), todo=todo)

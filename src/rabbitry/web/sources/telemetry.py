@@ -94,7 +94,7 @@ class Telemetry:
                 ) as connection:
                     await self._collect_from(connection)
             except (LoginRefused, VirtualHostRefused, AccessRefused) as error:
-                todo = f"allow the user of the broker's URL to configure and read the exchange {EXCHANGE!r} and queues "
+                todo = f"Allow the user of the broker's URL to configure and read the exchange {EXCHANGE!r} and queues "
                 self._away("refused", error, f"{todo}of its own (amq.gen-*): rabbitmqctl set_permissions")
             except RabbitryError as error:
                 self._away("away", error)

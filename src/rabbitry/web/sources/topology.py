@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from rabbitry.apps.management import part_of
+from rabbitry.flow.wiring.tokens import holds_tokens
 from rabbitry.runtime.addresses import is_loopback
 from rabbitry.web.sources.fields import Object, number, rate, text
 
@@ -72,8 +73,9 @@ class Topology:
         them. A node has `kind`, `name`, `vhost`, `host`, `app`, `rate` (messages a second) and `at`, the Unix time at
         which it was last seen to move a message, or None. Queues have `ready`, `unacked`, `consumers` and `out` too.
         `untold` marks publishers of which the broker does not tell the exchange (RabbitMQ's `management.rates_mode`).
-        `helper` marks retry queues, suspects and dead letters, which matter only if they are used. An edge has `from`,
-        `to`, `rate` (None if the broker does not tell its share) and `keys`.
+        `helper` marks retry queues, suspects and dead letters, which matter only if they are used, and `internal`
+        queues of tokens and the like, which hold messages for as long as their app has a limit or a schedule. An edge
+        has `from`, `to`, `rate` (None if the broker does not tell its share) and `keys`.
 
         Args:
             lists: The broker's lists.
@@ -172,6 +174,7 @@ def _add_queues(queues: Iterable[Object], nodes: dict[str, Node]) -> None:
             "helper": _HELPER.fullmatch(name) is not None,
             "rate": rate(stats, "publish"),
             "out": rate(stats, "deliver_get"),
+            "internal": holds_tokens(name, part_of(one, "arguments")),
             "ready": number(one.get("messages_ready")),
             "unacked": number(one.get("messages_unacknowledged")),
             "consumers": number(one.get("consumers")),

@@ -47,7 +47,7 @@ class DeadLetters extends Component {
     const open = chosen ?? this.first;
     const listed = [...new Set([...full, ...(open === null ? [] : [open])])];
     return html`<div class="dead">
-      ${trouble && html`<div class="notice bad" role="alert"><p><b>${trouble.title} is ${trouble.state}.</b> ${trouble.reason}</p>${trouble.todo && html`<p>${trouble.todo}</p>`}</div>`}
+      ${trouble && html`<div class="notice bad" role="alert"><div><p><b>${trouble.title} is ${trouble.state}:</b> ${shown(trouble.reason)}.</p>${trouble.todo && html`<p>${trouble.todo}.</p>`}</div></div>`}
       ${apps === null && chosen === null && html`<p class="nothing">Waiting for the broker’s queues.</p>`}
       ${apps !== null && open === null && html`<${Empty} />`}
       ${listed.length > 1 && html`<${Held} as="ul" class="apps" aria-label="Apps with dead letters" entries=${listed} keyOf=${(key) => key} draw=${(key) => {

@@ -25,7 +25,7 @@ class Flows extends Component {
     for (const stage of Object.values(stages ?? {})) apps.set(stage.app, [...(apps.get(stage.app) ?? []), stage]);
     const paused = Object.values(stages ?? {}).filter(({ state }) => state === "paused").length;
     return html`<div class="flows">
-      ${away && html`<p class="notice warn" role="alert"><span><b>${telemetry.title} is ${telemetry.state}.</b> ${telemetry.reason} ${telemetry.todo}</span></p>`}
+      ${away && html`<p class="notice warn" role="alert"><span><b>${telemetry.title} is ${telemetry.state}:</b> ${shown(telemetry.reason ?? "")}.${telemetry.todo && ` ${telemetry.todo}.`}</span></p>`}
       <p class="unseen" role="status">${stages && paused > 0 ? `${count(paused, "stage is", "stages are")} paused` : ""}</p>
       ${!stages && html`<p class="nothing">Waiting for the first reports of workers.</p>`}
       ${stages && apps.size === 0 && html`<div class="nothing"><p>No worker of an app reports itself.</p><p>Start one; it appears here within 3 s:</p>

@@ -28,9 +28,11 @@ function read(value) {
 
 const MODES = [["used", "What is in use"], ["moving", "Only what moves"], ["all", "Everything"]];
 
-// Whether a thing is shown: retry queues and the like only while they hold or move messages.
+// Whether a thing is shown: retry queues and the like only while they hold or move messages, and queues of tokens, of which
+// a limit may have hundreds, only with everything.
 function isShown(node, mode, now) {
   if (mode === "all") return true;
+  if (node.internal) return false;
   const lives = !isIdle(node, now) || node.ready + node.unacked > 0;
   return lives || (mode === "used" && !node.helper);
 }
