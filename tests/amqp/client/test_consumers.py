@@ -1,9 +1,13 @@
 """Several queues in one iteration."""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 import rabbitry
 from rabbitry.exceptions import ConsumerCancelled, NotFound, UsageError
+from tests.support.waiting import WITHIN
 
 
 async def test_all_queues_are_consumed_and_the_rest_is_requeued(broker_url: str) -> None:
@@ -59,3 +63,45 @@ def test_blocking_consumers_iterate_over_all_queues(broker_url: str) -> None:
                 seen.add(delivery.routing_key)
                 delivery.ack()
         assert seen == set(queues)
+
+
+@pytest.mark.parametrize("give_back", [True, False])
+async def test_cancelling_all_ends_the_iteration(broker_url: str, give_back: bool) -> None:
+    async with rabbitry.connect(broker_url) as connection:
+        channel = await connection.channel(prefetch=5)
+        queues = [(await channel.declare_queue("", exclusive=True)).name for _ in range(2)]
+        for queue in queues * 3:
+            await channel.publish(b"x", routing_key=queue)
+        async with channel.consume_all(queues) as deliveries, asyncio.timeout(WITHIN):
+            (await anext(deliveries)).ack()
+            await deliveries.cancel(give_back=give_back)
+            left = 0
+            async for delivery in deliveries:
+                delivery.ack()
+                left += 1
+            with pytest.raises(StopAsyncIteration):
+                await anext(deliveries)
+            await deliveries.cancel()
+        requeued = sum([await channel.purge_queue(queue) for queue in queues])
+        assert left + requeued == 5
+        assert not (give_back and left)
+
+
+@pytest.mark.parametrize("several", [True, False])
+@pytest.mark.parametrize("give_back", [True, False])
+def test_another_thread_can_end_the_iteration(broker_url: str, give_back: bool, several: bool) -> None:
+    with rabbitry.connect_blocking(broker_url) as connection:
+        channel = connection.channel(prefetch=5)
+        queue = channel.declare_queue("", exclusive=True).name
+        for _ in range(5):
+            channel.publish(b"x", routing_key=queue)
+        with channel.consume_all([queue]) if several else channel.consume(queue) as deliveries:
+            for _ in range(4):  # the fifth one waits here, or is on its way
+                deliveries.next(timeout=WITHIN).ack()
+            deliveries.cancel(give_back=give_back)
+            with ThreadPoolExecutor(1) as threads:
+                left = threads.submit(lambda: list(deliveries)).result(WITHIN)
+            for delivery in left:
+                delivery.ack()
+        assert len(left) + channel.purge_queue(queue) == 1
+        assert not (give_back and left)

@@ -137,7 +137,10 @@ class Consumers:
 
     def __init__(self, consumers: list[Consumer]) -> None:
         self._consumers = consumers
-        self._arrived: asyncio.Queue[Delivery | RabbitryError] = asyncio.Queue(_AHEAD)
+        self._arrived: asyncio.Queue[Delivery | RabbitryError | None] = asyncio.Queue(_AHEAD)
+        """None: a consumer was cancelled."""
+        self._left = len(consumers)
+        """How many of them are not cancelled."""
         self._feeding: list[asyncio.Task[None]] = []
         self._stack = contextlib.AsyncExitStack()
         self._error: RabbitryError | None = None
@@ -168,11 +171,28 @@ class Consumers:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for task in self._feeding:
-            task.cancel()
-        if self._feeding:
-            await asyncio.wait(self._feeding)
+        await self._stop_feeding()
         await self._stack.__aexit__(kind, error, traceback)
+
+    async def cancel(self, *, give_back: bool = True, timeout: float | None = None) -> None:
+        """Stop consuming from all queues and requeue unsettled deliveries. Does nothing if they have ended already.
+
+        Arguments and errors are those of `Consumer.cancel`.
+        """
+        if give_back:
+            await self._stop_feeding()  # first: what it has taken already is requeued as well
+        try:
+            cancelling = [consumer.cancel(give_back=give_back, timeout=timeout) for consumer in self._consumers]
+            results = await asyncio.gather(*cancelling, return_exceptions=True)
+        finally:
+            if give_back:
+                while not self._arrived.empty():
+                    self._arrived.get_nowait()
+                self._left = 1
+                self._arrived.put_nowait(None)
+        for failure in results:
+            if failure is not None:
+                raise failure
 
     async def _feed(self, consumer: Consumer) -> None:
         try:
@@ -180,6 +200,14 @@ class Consumers:
                 await self._arrived.put(delivery)
         except RabbitryError as error:
             await self._arrived.put(error)
+        else:
+            await self._arrived.put(None)
+
+    async def _stop_feeding(self) -> None:
+        for task in self._feeding:
+            task.cancel()
+        if self._feeding:
+            await asyncio.wait(self._feeding)
 
     def __aiter__(self) -> Self:
         return self
@@ -188,8 +216,12 @@ class Consumers:
         if not self._feeding:
             raise UsageError("iterate within `async with channel.consume_all(…) as deliveries:`")
         while self._error is None:
+            if not self._left:
+                raise StopAsyncIteration
             arrived = await self._arrived.get()
-            if isinstance(arrived, RabbitryError):
+            if arrived is None:
+                self._left -= 1
+            elif isinstance(arrived, RabbitryError):
                 self._error = arrived
             elif not arrived.is_lost or self.no_ack:  # the broker redelivers a lost one
                 return arrived

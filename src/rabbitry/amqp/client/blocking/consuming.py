@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import queue
@@ -216,6 +217,19 @@ class _Deliveries:
             raise self._error.fresh() if isinstance(self._error, Closed) else self._error
         return delivery
 
+    def cancel(self, *, give_back: bool = True, timeout: float | None = None) -> None:
+        """Stop consuming and requeue unsettled deliveries. Does nothing if it has ended already.
+
+        Another thread may call it to end the iteration: with `give_back=False` after what the broker has sent.
+        Arguments and errors are those of `Consumer.cancel`.
+        """
+        self._io.run(self._cancel(give_back=give_back, timeout=timeout))
+
+    async def _cancel(self, *, give_back: bool, timeout: float | None) -> None:
+        if give_back:
+            await self._end()
+        await self._inner.cancel(give_back=give_back, timeout=timeout)
+
     async def _enter(self) -> None:
         await self._inner.__aenter__()
         self._begin()
@@ -228,9 +242,14 @@ class _Deliveries:
         await self._inner.__aexit__(None if error is None else type(error), error, None)
 
     async def _end(self) -> None:
+        """End the iteration without what is in the inbox, which the consumer requeues."""
         if self._pump is not None:
             self._pump.cancel()
             await asyncio.wait((self._pump,))
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._inbox.get_nowait()
+            self._inbox.put(None)
 
     async def _hand_over(self) -> None:
         inbox, io = self._inbox, self._io
@@ -307,18 +326,6 @@ class BlockingConsumer(_Deliveries):
     async def _start(self, timeout: float | None) -> None:
         await self._consumer.start(timeout=timeout)
         self._begin()
-
-    def cancel(self, *, give_back: bool = True, timeout: float | None = None) -> None:
-        """Stop consuming and requeue unsettled deliveries. Does nothing if it has ended already.
-
-        Arguments and errors are those of `Consumer.cancel`.
-        """
-        self._io.run(self._cancel(give_back=give_back, timeout=timeout))
-
-    async def _cancel(self, *, give_back: bool, timeout: float | None) -> None:
-        if give_back:
-            await self._end()
-        await self._consumer.cancel(give_back=give_back, timeout=timeout)
 
 
 class BlockingConsumers(_Deliveries):
