@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -118,8 +119,18 @@ def test_several_processes_work_and_stop_together(shop: rabbitry.App, rabbitmq_u
     lines = "".join(f'{{"n": {n}}}\n' for n in range(200))
     assert run("publish", "shop_of_tests:app", "order", url=rabbitmq_url, text=lines).returncode == 0
     more = {"RABBITRY_BROKER": rabbitmq_url}
-    with commands.service("worker", "shop_of_tests:app", "--processes", "2", more=more) as worker:
+    first = free_port()
+    options = ("--processes", "2", "--health-host", "127.0.0.2", "--health-port", str(first))
+    with commands.service("worker", "shop_of_tests:app", *options, more=more) as worker:
         asyncio.run(eventually_holds(rabbitmq_url, "shop.paid", 200))
+
+        def billed() -> float:
+            """Return what Prometheus finds on the ports of both processes."""
+            pages = [httpx.get(f"http://127.0.0.2:{port}/metrics", timeout=60).text for port in (first, first + 1)]
+            found = [re.findall(r'^rabbitry_stage_done_total\{.*stage="bill".*\} (\S+)$', page, re.M) for page in pages]
+            return sum(float(value) for values in found for value in values)
+
+        eventually_blocking(lambda: billed() == 200, "all to be counted")
         worker.process.terminate()
         assert worker.process.wait(60) == 0, worker.output
     assert asyncio.run(counts(rabbitmq_url, ["shop.dead"])) == {"shop.dead": 0}
