@@ -102,6 +102,19 @@ def test_attempts_and_the_pause_between_them_are_limited() -> None:
         assert rules.refusal("7", before, _DUE + hours * _HOUR) is why, hours
 
 
+def test_an_accepted_attempt_can_count_and_takes_nothing_from_others() -> None:
+    rules = replace(_RULES, attempts=2, pause=600.0, accepted=frozenset({"early", "soon", "many", "closed", "on"}))
+    times = {"early": -49.0, "on": -10.0, "soon": -9.9, "late": 1.0, "many": 2.0, "more": 3.0, "closed": 99.0}
+    found = rules.judge("7", [_attempt(hours, name=name) for name, hours in times.items()])
+    assert {name: found[name].timing for name in times} == {
+        "early": Timing.ON_TIME, "on": Timing.ON_TIME, "soon": Timing.ON_TIME, "late": Timing.LATE,
+        "many": Timing.LATE, "more": Timing.MANY, "closed": Timing.LATE,
+    }  # fmt: skip
+    assert [name for name in times if found[name].counts] == ["closed"]
+    assert (found["closed"].penalty, found["closed"].final_mark) == (2.5, 5.5)
+    assert rules.refusal("7", [_attempt(-10, name="on")], _DUE + 99 * _HOUR) is Timing.CLOSED
+
+
 @pytest.mark.parametrize(
     ("counts", "attempts", "wanted"),
     [
@@ -154,10 +167,13 @@ def test_a_configuration_with_everything(tmp_path: Path) -> None:
         tmp_path,
         "opens = 2026-11-01T08:00:00+01:00\ndue = 2026-11-15T12:00:00Z\ncloses = 2026-11-18T12:00:00Z\ngrace = 60\n"
         'late = { per_day = 10, cap = 25 }\nattempts = 3\npause = 600\ncounts = "best"\n'
+        'accepted = ["a1"]\n'
         "[modules.cloud_computing.extensions]\n8 = 2026-11-16T12:00:00Z\n",
     ).module("cloud_computing")
     opens = datetime(2026, 11, 1, 7, tzinfo=UTC)
-    assert known.deadlines == replace(_RULES, opens=opens, attempts=3, pause=600.0, counts=Counts.BEST)
+    assert known.deadlines == replace(
+        _RULES, opens=opens, attempts=3, pause=600.0, counts=Counts.BEST, accepted=frozenset({"a1"})
+    )
     assert CC.deadlines is None
 
 
@@ -180,6 +196,7 @@ def test_a_configuration_with_everything(tmp_path: Path) -> None:
         ("attempts = true", "attempts is True"),
         ('counts = "worst"', "use latest, best, last-before-due"),
         ("counts = [1]", "counts is"),
+        ("accepted = [7]", "accepted is [7], which is no list"),
         ("extensions = { 8 = 2026-11-16T12:00:00Z }", "nothing to extend"),
         ("due = 2026-11-15T12:00:00Z\nextensions = 3", "extensions must be a table"),
         ("due = 2026-11-15T12:00:00Z\nextensions = { 8 = 3 }", "extensions.8 is not a time"),

@@ -17,7 +17,7 @@ from typing import Any, Final
 from rabbitry.apps.grading.message import number
 from rabbitry.exceptions import UsageError
 
-KEYS: Final = ("opens", "due", "closes", "grace", "late", "extensions", "attempts", "pause", "counts")
+KEYS: Final = ("opens", "due", "closes", "grace", "late", "extensions", "attempts", "pause", "counts", "accepted")
 """The keys of a module's table that concern its deadlines."""
 _DAY: Final = 86_400.0
 _LONGEST: Final = 366 * _DAY
@@ -86,7 +86,8 @@ class Deadlines:
 
     grace: seconds after `due` and `closes` that are forgiven. fixed, per_day, cap: what being late costs, in percent of
     the maximum; per_day for each day begun. extensions: student → when it is due for them; it closes later by as much.
-    attempts: how many may count; None for any number. pause: seconds between two attempts.
+    attempts: how many may count; None for any number. pause: seconds between two attempts. accepted: the ids of
+    submissions that can count although they came too early, after it closed, too soon, or beyond `attempts`.
     """
 
     opens: datetime | None = None
@@ -100,6 +101,7 @@ class Deadlines:
     attempts: int | None = None
     pause: float = 0.0
     counts: Counts = Counts.LATEST
+    accepted: frozenset[str] = frozenset()
 
     def due_for(self, student: str) -> tuple[datetime | None, datetime | None]:
         """Return when it is due and when it closes for a student."""
@@ -142,13 +144,18 @@ class Deadlines:
         found: dict[str, Judged] = {}
         allowed: list[Attempt] = []
         before: datetime | None = None
+        used = 0
         due, closes = self.due_for(student)
         for one in ordered:
             at = _time(one)
-            timing, late = self._timing(at, due, closes, before, len(allowed))
+            timing, late = self._timing(at, due, closes, before, used)
+            is_accepted = timing not in (Timing.ON_TIME, Timing.LATE) and one.id in self.accepted
+            if is_accepted:  # beside the others: it takes no attempt from a later one
+                timing = Timing.LATE if late else Timing.ON_TIME
             if timing in (Timing.ON_TIME, Timing.LATE):
                 allowed.append(one)
-                before = at
+                if not is_accepted:
+                    before, used = at, used + 1
                 penalty = self._penalty(one, late)
                 final = None if one.mark is None else max(0.0, round(one.mark - penalty, 6))
             else:
@@ -251,6 +258,9 @@ def deadlines_of(table: Mapping[str, Any], where: str) -> Deadlines | None:
         raise UsageError(f"{where}: extensions must be a table of student = time")
     if extensions and due is None and closes is None:
         raise UsageError(f"{where}: extensions without due or closes: there is nothing to extend")
+    accepted = table.get("accepted", [])
+    if not isinstance(accepted, list) or not all(isinstance(one, str) and one for one in accepted):
+        raise UsageError(f"{where}: accepted is {accepted!r}, which is no list of submissions' ids")
     counts = table.get("counts", Counts.LATEST)
     if counts not in [*Counts]:
         raise UsageError(f"{where}: counts is {counts!r}: use {', '.join(Counts)}")
@@ -272,6 +282,7 @@ def deadlines_of(table: Mapping[str, Any], where: str) -> Deadlines | None:
         attempts,
         _amount(table.get("pause", 0), "pause", where, _LONGEST, "seconds"),
         Counts(counts),
+        frozenset(accepted),
     )
 
 
