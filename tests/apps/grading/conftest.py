@@ -30,6 +30,22 @@ def found_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.fixture
+def one_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty database: PostgreSQL beside RabbitMQ, else SQLite. Each is used, and not in all combinations."""
+    if "broker_url" in request.fixturenames and request.node.callspec.params["broker_url"] != "embedded":
+        server: PostgreSQL = request.getfixturevalue("postgresql_server")
+        return server.create_database()
+    return f"sqlite:///{tmp_path / 'records.sqlite3'}"
+
+
+@pytest.fixture
+def one_database(one_url: str) -> Iterator[Database]:
+    """An open database at `one_url`."""
+    with Database(one_url) as opened:
+        yield opened
+
+
+@pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     """An open database."""
     with Database(database_url) as opened:

@@ -26,6 +26,7 @@ from tests.flow._running import counts
 from tests.support import commands
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
+from tests.support.postgresql import PostgreSQL
 from tests.support.terminals import shown_by
 from tests.support.waiting import eventually_blocking
 
@@ -33,13 +34,27 @@ _WHO = ("--student", "23200858", "--module", "cloud_computing")
 _WAY = ["submitted", "corrected", "validated", "confirmed"]
 
 
+ON_BOTH_BROKERS = pytest.mark.parametrize("more", ["embedded", "rabbitmq"], indirect=True)
+"""Runs a test once on each broker, with the roles' records on PostgreSQL beside RabbitMQ."""
+
+
 @pytest.fixture
-def more(embedded_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def more(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The environment of all commands of a test, in child processes and in this one."""
-    more = {"RABBITRY_BROKER": embedded_url, "XDG_DATA_HOME": str(tmp_path / "data"), "XDG_CONFIG_HOME": str(tmp_path)}
+    broker = getattr(request, "param", "embedded")
+    url: str = request.getfixturevalue(f"{broker}_url")
+    more = {"RABBITRY_BROKER": url, "XDG_DATA_HOME": str(tmp_path / "data"), "XDG_CONFIG_HOME": str(tmp_path)}
     for name, value in more.items():
         monkeypatch.setenv(name, value)
+    if broker == "rabbitmq":  # for the roles alone: the commands in this process are those of students
+        server: PostgreSQL = request.getfixturevalue("postgresql_server")
+        more["RABBITRY_DATABASE"] = server.create_database()
     return more
+
+
+def records_of(more: dict[str, str]) -> str:
+    """Return the URL of the roles' database."""
+    return more.get("RABBITRY_DATABASE", f"sqlite:///{more['XDG_DATA_HOME']}/rabbitry/grading.sqlite3")
 
 
 class Done(NamedTuple):
@@ -80,6 +95,7 @@ def _followed(identity: str, run: Run) -> list[str]:
     return [hop["status"] for hop in json.loads(done.stdout.splitlines()[-1])["history"]]
 
 
+@ON_BOTH_BROKERS
 def test_a_file_goes_the_whole_way_and_its_student_can_follow(
     more: dict[str, str], run: Run, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,9 +115,8 @@ def test_a_file_goes_the_whole_way_and_its_student_can_follow(
     monkeypatch.setattr(asking, "ANSWER_WITHIN", 0.1)  # no role runs
     away = run("status", identity)
     assert (away.returncode, "no coordinator answers" in away.stderr) == (1, True)
-    database = f"sqlite:///{more['XDG_DATA_HOME']}/rabbitry/grading.sqlite3"
-    assert run("status", identity, "--database", database).returncode == 0
-    row = json.loads(run("results", "--json").stdout)
+    assert run("status", identity, "--database", records_of(more)).returncode == 0
+    row = json.loads(run("results", "--json", "--database", records_of(more)).stdout)
     assert (row["id"], row["status"], row["latest"]) == (identity, "confirmed", True)
 
 
@@ -110,8 +125,7 @@ def test_a_watch_reports_that_no_role_takes_the_submission(
     more: dict[str, str], run: Run, file: Path, from_records: bool
 ) -> None:
     identity = run("submit", str(file), *_WHO).stdout.strip()
-    database = f"sqlite:///{more['XDG_DATA_HOME']}/rabbitry/grading.sqlite3"
-    options = ["--database", database] if from_records else []
+    options = ["--database", records_of(more)] if from_records else []
     with commands.service("grading", "coordinator", more=more) as coordinator:
         coordinator.wait_for("coordinator, records")
         with commands.service("grading", "status", identity, "--watch", *options, more=more) as watch:
@@ -295,6 +309,7 @@ def test_people_work_on_the_command_line(
     assert [hop["status"] for hop in exported["history"]] == [*_WAY[:2], "submitted", *_WAY[1:]]
 
 
+@ON_BOTH_BROKERS
 def test_results_are_followed_as_they_come(more: dict[str, str], run: Run, file: Path) -> None:
     with (
         commands.service("grading", "run", more=more) as roles,
@@ -312,6 +327,7 @@ def test_results_are_followed_as_they_come(more: dict[str, str], run: Run, file:
         assert reader.process.wait(90) == 0
 
 
+@ON_BOTH_BROKERS
 def test_by_broadcast_with_the_options_of_the_command_line(more: dict[str, str], run: Run, file: Path) -> None:
     everybody = ("--exchange", "everybody", "--exchange-type", "fanout", "--plain")
     with commands.service("grading", "run", *everybody, more=more) as roles:

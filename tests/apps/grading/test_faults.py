@@ -123,6 +123,7 @@ async def _mark_again(database: Database, roles: Killed, number: int, kills: int
 
 async def confirm_all(
     url: str,
+    database_url: str,
     folder: Path,
     number: int,
     *,
@@ -138,9 +139,10 @@ async def confirm_all(
     again: if it is not 0, all of them are marked again while so many roles are killed, each once.
     """
     rounds = 2 if again else 1
-    more = {"RABBITRY_BROKER": url, "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+    more = {"RABBITRY_BROKER": url, "RABBITRY_DATABASE": database_url}
+    more |= {"XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     deadline = asyncio.get_running_loop().time() + within
-    with Database(f"sqlite:///{folder / 'rabbitry' / 'grading.sqlite3'}") as database:
+    with Database(database_url) as database:
         async with contextlib.AsyncExitStack() as stack:
             results = await stack.enter_async_context(_results(url))
             roles = stack.enter_context(Killed(more, seed, pause, arguments))
@@ -159,14 +161,10 @@ async def confirm_all(
             while sum(one >= rounds for one in results.values()) < number:
                 assert asyncio.get_running_loop().time() < deadline, f"{len(results)} results"
                 await asyncio.sleep(0.1)
-        hops = await database.read(
-            lambda connection: connection.exec_driver_sql(
-                "SELECT submission, group_concat(status) FROM history GROUP BY submission"
-            ).all()
-        )
-    assert {row[0] for row in hops} == set(identities) == set(results)
+        hops = await database.read(course.histories)
+    assert hops.keys() == set(identities) == set(results)
     statuses = ("confirmed", "corrected", "submitted", "validated")
-    assert {tuple(sorted(row[1].split(","))) for row in hops} == {tuple(sorted(statuses * rounds))}
+    assert {tuple(sorted(hop.status for hop in one)) for one in hops.values()} == {tuple(sorted(statuses * rounds))}
     assert (await counts(url, ["grading.dead"])) == {"grading.dead": 0}
     repeated = sum(results.values()) - number * rounds
     assert repeated < number, "more were repeated than a few"
@@ -175,17 +173,17 @@ async def confirm_all(
 
 @pytest.mark.timeout(480)
 @ON_EMBEDDED
-async def test_a_hundred_assignments_survive_killed_roles(broker_url: str, tmp_path: Path) -> None:
-    await confirm_all(broker_url, tmp_path, 102, kills=6, pause=0.05, seed=1, within=450, again=6)
+async def test_a_hundred_assignments_survive_killed_roles(broker_url: str, one_url: str, tmp_path: Path) -> None:
+    await confirm_all(broker_url, one_url, tmp_path, 102, kills=6, pause=0.05, seed=1, within=450, again=6)
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(900)
-async def test_ten_thousand_assignments_survive_killed_roles(broker_url: str, tmp_path: Path) -> None:
-    await confirm_all(broker_url, tmp_path, 10_000, kills=60, pause=0.1, seed=2, within=800)
+async def test_ten_thousand_assignments_survive_killed_roles(broker_url: str, one_url: str, tmp_path: Path) -> None:
+    await confirm_all(broker_url, one_url, tmp_path, 10_000, kills=60, pause=0.1, seed=2, within=800)
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(600)
-async def test_six_hundred_assignments_are_marked_again_once(broker_url: str, tmp_path: Path) -> None:
-    await confirm_all(broker_url, tmp_path, 600, kills=6, pause=0.1, seed=3, within=500, again=60)
+async def test_six_hundred_assignments_are_marked_again_once(broker_url: str, one_url: str, tmp_path: Path) -> None:
+    await confirm_all(broker_url, one_url, tmp_path, 600, kills=6, pause=0.1, seed=3, within=500, again=60)

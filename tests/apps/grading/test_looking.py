@@ -3,7 +3,7 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -30,24 +30,12 @@ from tests.apps.grading._running import Plain, role_set
 from tests.apps.grading.test_regrading import _confirmed
 from tests.apps.grading.test_status_logins import _asked_plainly
 from tests.support import commands
-from tests.support.postgresql import PostgreSQL
 from tests.support.waiting import WITHIN
 from tests.web.described import Described
 
 pytestmark = pytest.mark.timeout(180)
 OPEN = replace(Course(), status_logins=("guest",))
 """A course whose coordinator answers the tests' login."""
-
-
-@pytest.fixture
-def kept(request: pytest.FixtureRequest, broker_url: str, tmp_path: Path) -> Iterator[Database]:
-    """The course's records: on PostgreSQL beside RabbitMQ, and on SQLite beside the embedded broker."""
-    url = f"sqlite:///{tmp_path / 'records.sqlite3'}"
-    if request.node.callspec.params["broker_url"] != "embedded":
-        server: PostgreSQL = request.getfixturevalue("postgresql_server")
-        url = server.create_database()
-    with Database(url) as opened:
-        yield opened
 
 
 @pytest.fixture(autouse=True)
@@ -81,11 +69,11 @@ async def command(broker: str, *arguments: str) -> dict[str, Any]:
 
 
 async def test_people_elsewhere_see_the_records_and_answer_requests(
-    broker_url: str, kept: Database, tmp_path: Path
+    broker_url: str, one_database: Database, tmp_path: Path
 ) -> None:
     files = Files(str(tmp_path / "files"))
-    first, second = [await asyncio.to_thread(_confirmed, kept, files, number, b"x") for number in (7, 8)]
-    coordinator = role_set(broker_url, kept, [RoleSpec("coordinator")], wiring=Wiring(OPEN), files=files)
+    first, second = [await asyncio.to_thread(_confirmed, one_database, files, number, b"x") for number in (7, 8)]
+    coordinator = role_set(broker_url, one_database, [RoleSpec("coordinator")], wiring=Wiring(OPEN), files=files)
     inbox = f"sqlite:///{tmp_path / 'inbox.sqlite3'}"
     with Database(inbox):  # of a demonstrator on the page's machine: no course's records are in it
         async with coordinator, page(broker_url, inbox) as http:
@@ -118,13 +106,13 @@ async def test_people_elsewhere_see_the_records_and_answer_requests(
 
 
 async def test_only_logins_that_the_course_names_read_everybodys_records(
-    broker_url: str, kept: Database, tmp_path: Path
+    broker_url: str, one_database: Database, tmp_path: Path
 ) -> None:
-    identity = await asyncio.to_thread(_confirmed, kept, Files(str(tmp_path / "files")), 7, b"x")
+    identity = await asyncio.to_thread(_confirmed, one_database, Files(str(tmp_path / "files")), 7, b"x")
     question = msgspec.json.encode({"Look": {"What": "submissions"}})
     for logins in (None, ("office",)):
         wiring = Wiring(replace(OPEN, status_logins=logins))
-        async with role_set(broker_url, kept, [RoleSpec("coordinator")], wiring=wiring):
+        async with role_set(broker_url, one_database, [RoleSpec("coordinator")], wiring=wiring):
             async with page(broker_url) as http:
                 overview = (await http.get("/api/overview")).json()
                 assert overview["submissions"] == []
@@ -150,10 +138,10 @@ async def test_inboxes_work_while_no_coordinator_answers(
             assert (await http.get("/api/requests")).status_code == 503
 
 
-async def test_questions_at_once_get_their_own_answers(broker_url: str, kept: Database, tmp_path: Path) -> None:
+async def test_questions_at_once_get_their_own_answers(broker_url: str, one_database: Database, tmp_path: Path) -> None:
     files = Files(str(tmp_path / "files"))
-    ids = [await asyncio.to_thread(_confirmed, kept, files, number, b"x") for number in range(1, 6)]
-    async with role_set(broker_url, kept, [RoleSpec("coordinator")], wiring=Wiring(OPEN)):
+    ids = [await asyncio.to_thread(_confirmed, one_database, files, number, b"x") for number in range(1, 6)]
+    async with role_set(broker_url, one_database, [RoleSpec("coordinator")], wiring=Wiring(OPEN)):
         async with Asking(broker_url) as coordinators:
             found = await asyncio.gather(*(coordinators.look(Look("submission", submission=one)) for one in ids))
             assert [one["id"] for one in found] == ids

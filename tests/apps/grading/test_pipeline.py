@@ -40,12 +40,6 @@ async def dead_letters(url: str, number: int) -> list[Any]:
     return await dead_of(url, app)
 
 
-@pytest.fixture
-def one_database(tmp_path: Path) -> Any:
-    with Database(f"sqlite:///{tmp_path / 'records.sqlite3'}") as database:
-        yield database
-
-
 async def test_the_whole_way_with_all_roles_automatic(no_leaks: None, broker_url: str, database: Database) -> None:
     async with role_set(broker_url, database):
         identity = await _running.submit(broker_url)

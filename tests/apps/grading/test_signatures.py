@@ -6,7 +6,7 @@ import json
 import os
 import stat
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,6 @@ from tests.apps.grading import _running
 from tests.apps.grading._running import ALL, CC, PEOPLE, Plain, arrived, history, recorded, role_set
 from tests.apps.grading.test_pipeline import WAY, dead_letters, read_results
 from tests.support import commands
-from tests.support.postgresql import PostgreSQL
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(180)
@@ -171,17 +170,6 @@ def test_each_hop_can_be_checked_later() -> None:
     found = _signatures().findings(made)
     assert [one.signer for one in found] == [None, "office", "office", None, "office"]
     assert [one.doubt for one in found] == [None, None, None, "it has no signature", None]
-
-
-@pytest.fixture
-def one_database(request: pytest.FixtureRequest, broker_url: str, tmp_path: Path) -> Iterator[Database]:
-    """PostgreSQL beside RabbitMQ and SQLite beside the embedded broker: each is used, and not in all combinations."""
-    url = f"sqlite:///{tmp_path / 'records.sqlite3'}"
-    if request.node.callspec.params["broker_url"] != "embedded":
-        server: PostgreSQL = request.getfixturevalue("postgresql_server")
-        url = server.create_database()
-    with Database(url) as database:
-        yield database
 
 
 async def test_signed_roles_and_what_nobody_signed_is_in_the_record(broker_url: str, one_database: Database) -> None:

@@ -1,10 +1,8 @@
 """Who may ask for the status of which submission, by the login that the broker vouches for."""
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -19,20 +17,8 @@ from rabbitry.apps.grading.records import Database, course
 from rabbitry.apps.grading.stages import STATUS_QUEUE, RoleSpec, Wiring
 from rabbitry.exceptions import PreconditionFailed
 from tests.apps.grading._running import CC, Plain, role_set
-from tests.support.postgresql import PostgreSQL
 
 pytestmark = pytest.mark.timeout(180)
-
-
-@pytest.fixture
-def one_database(request: pytest.FixtureRequest, broker_url: str, tmp_path: Path) -> Iterator[Database]:
-    """PostgreSQL beside RabbitMQ and SQLite beside the embedded broker: each is used, and not in all combinations."""
-    url = f"sqlite:///{tmp_path / 'records.sqlite3'}"
-    if request.node.callspec.params["broker_url"] != "embedded":
-        server: PostgreSQL = request.getfixturevalue("postgresql_server")
-        url = server.create_database()
-    with Database(url) as opened:
-        yield opened
 
 
 def _recorded(database: Database, student: int | str) -> str:
