@@ -138,12 +138,17 @@ def record(
     to the solution, but not to its encoding. finding: what the last hop's signature is worth.
     """
     _record(connection, assignment, finding)
-    if kept is not None:
-        mine = {"mine": assignment.id, "to_sha256": kept.sha256, "to_size": kept.size}
-        is_first = connection.execute(statements.KEPT, mine).rowcount == 1
-        if is_first and (fields := fields_handed_in(assignment)) is not None:
-            row = {"submission": assignment.id, "fields": fields}
-            connection.execute(statements.inserts(connection.dialect.name).handed_in, row)
+    _note_file(connection, assignment, kept)
+
+
+def _note_file(connection: Connection, assignment: Assignment, kept: Kept | None) -> None:
+    if kept is None:
+        return
+    mine = {"mine": assignment.id, "to_sha256": kept.sha256, "to_size": kept.size}
+    is_first = connection.execute(statements.KEPT, mine).rowcount == 1
+    if is_first and (fields := fields_handed_in(assignment)) is not None:
+        row = {"submission": assignment.id, "fields": fields}
+        connection.execute(statements.inserts(connection.dialect.name).handed_in, row)
 
 
 def _record(connection: Connection, assignment: Assignment, finding: Finding) -> None:
@@ -200,13 +205,20 @@ def confirm(
     since = 0 if known is None else known.reopened_at
     if _contradicts(connection, assignment, since):
         return False
-    record(connection, assignment, kept)
+    taken = _taken_at(assignment.history)
+    if known is None:
+        _record(connection, assignment, _UNCHECKED)
+    elif known.submitted_at > taken:
+        connection.execute(statements.EARLIER, mine | {"taken": taken})
+    _note_file(connection, assignment, kept)
     values = _row(assignment, "") | {"confirmed_by": message}
     del values["submitted_at"], values["id"]
     # The id is bound to what was submitted, so its student is right whatever was recorded before.
     if connection.execute(statements.CONFIRM, mine | statements.to(values)).rowcount != 1:
         return False
-    at = connection.execute(statements.TAKEN_AT, mine).scalar_one()
+    # Without a row there was no lock: another coordinator may have recorded it in between.
+    earliest = None if known is None else min(known.submitted_at, taken)
+    at = earliest or connection.execute(statements.TAKEN_AT, mine).scalar_one()
     worth = [*findings, *[_UNCHECKED] * len(assignment.history)]
     rows = [_hop_row(assignment.id, step, hop, worth[step - 1]) for step, hop in enumerate(assignment.history, 1)]
     # What was recorded before it was reopened stays: the records themselves sent it out, without the signatures.

@@ -22,8 +22,12 @@ _is_open = submissions.c.confirmed_by.is_(None)
 
 KNOWN: Final = select(submissions.c.confirmed_by, submissions.c.step, submissions.c.submitted_at).where(_mine)
 """What is recorded of the submission `mine`."""
-LOCKED: Final = select(submissions.c.confirmed_by, submissions.c.reopened_at).where(_mine).with_for_update()
-"""Whether the submission `mine` is confirmed; locks its row."""
+LOCKED: Final = (
+    select(submissions.c.confirmed_by, submissions.c.reopened_at, submissions.c.submitted_at)
+    .where(_mine)
+    .with_for_update()
+)
+"""Whether the submission `mine` is confirmed, and when it was taken; locks its row."""
 TAKEN_AT: Final = select(submissions.c.submitted_at).where(_mine)
 EARLIER: Final = (
     update(submissions)
