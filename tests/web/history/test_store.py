@@ -110,6 +110,21 @@ def test_too_many_numbers_make_the_week_shorter(tmp_path: Path, monkeypatch: pyt
     store.close()
 
 
+def test_ever_new_names_cost_no_known_machine_its_week(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MOST_KNOWN", 20)
+    monkeypatch.setattr(limits, "MOST_BYTES", 200_000)
+    store = Store(tmp_path / "h", "b")
+    hours = range(_HOUR, _HOUR + 40 * 3600, 3600)
+    for start in hours:
+        fresh = [Series("monitor", f"{start} {number}", "cpu") for number in range(50)]
+        store.write({(series, start): _block(0, 1) for series in (_CPU, *fresh)}, start)
+    assert len(store.series()) == 20
+    assert store.chart("monitor", "m1", "week", hours[-1]).at == list(hours)
+    assert len(store._numbers) <= 51
+    assert (tmp_path / "h").stat().st_size < 500_000
+    store.close()
+
+
 def test_a_file_of_no_use_is_an_error_that_names_it(tmp_path: Path) -> None:
     file = tmp_path / "h.sqlite3"
     file.write_bytes(b"no database at all" * 100)

@@ -37,6 +37,8 @@ LEASE: Final = 30.0
 """Seconds after a dashboard's last write until another one may write in its place."""
 MOST_BYTES: Final = 480 * 1024 * 1024
 """Bytes of numbers in the file; beyond that the oldest are removed before the week is over."""
+MOST_KNOWN: Final = 24_000
+"""Series in the file, three times as many as are recorded at a time; beyond that the longest silent are removed."""
 _SWEPT_AT_ONCE: Final = 6 * 3600
 """Seconds of the oldest numbers that are removed at once if there are too many."""
 _BUSY: Final = 20.0
@@ -157,9 +159,17 @@ class Store:
             horizon = now - length - STEPS[span] * POINTS
             connection.execute(f"DELETE FROM {span} WHERE start < ?", (horizon,))  # noqa: S608 # a name of ours
         gone = connection.execute("DELETE FROM series WHERE seen < ?", (now - LENGTHS["week"] - _HOUR,))
-        if gone.rowcount:
+        (known,) = connection.execute("SELECT count(*) FROM series").fetchone()
+        if known > MOST_KNOWN:
+            # Anybody may publish samples under ever new names. Of equally silent series, those known for longest stay.
+            forget = "DELETE FROM series WHERE id IN (SELECT id FROM series ORDER BY seen, id DESC LIMIT ?)"
+            connection.execute(forget, (known - MOST_KNOWN,))
+        if gone.rowcount or known > MOST_KNOWN:
             self._numbers.clear()
         connection.execute("DELETE FROM writers WHERE until < ?", (now - LENGTHS["week"],))
+        if _used(connection) > MOST_BYTES:
+            for span in LENGTHS:
+                connection.execute(f"DELETE FROM {span} WHERE series NOT IN (SELECT id FROM series)")  # noqa: S608 # a name of ours
         if _used(connection) > MOST_BYTES:
             (oldest,) = connection.execute("SELECT min(start) FROM week").fetchone()
             connection.execute("DELETE FROM week WHERE start < ?", ((oldest or 0) + _SWEPT_AT_ONCE,))
