@@ -53,6 +53,65 @@ def test_invalid_options_raise_a_usage_error(make: Callable[[], object], words: 
         make()
 
 
+_URL = "amqp://127.0.0.1:1/"  # nothing listens there, nor is it tried
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"url": 5}, "a broker URL must be text, not int"),
+        ({"url": b"amqp://localhost"}, "a broker URL must be text, not bytes"),
+        ({"name": 5}, "name= must be text, not int"),
+        ({"timeout": "10"}, "timeout= must be a number of seconds, not str"),
+        ({"timeout": 0}, "timeout=0 is no time limit: pass seconds above 0"),
+        ({"request_timeout": -1.5}, "request_timeout=-1.5 is no time limit"),
+        ({"publish_timeout": "60"}, "publish_timeout= must be a number"),
+        ({"recovery_timeout": float("nan")}, "recovery_timeout=nan is no time limit"),
+        ({"recover": "no"}, "recover= must be True or False, not str"),
+        ({"connect_attempts": "3"}, "connect_attempts= must be a whole number, or None"),
+        ({"recovery_attempts": 2.5}, "recovery_attempts= must be a whole number, or None"),
+        ({"log_level": "INFO"}, r"log_level= must be a number such as logging\.INFO, not str"),
+        ({"heartbeat": "5"}, "heartbeat= must be a whole number of seconds, not str"),
+        ({"client_properties": ["a"]}, "client_properties= must be a dict, not list"),
+        ({"on_recovery": "f"}, "on_recovery= must be a function, not str"),
+        ({"on_blocked": 3}, "on_blocked= must be a function, not int"),
+        ({"declare": 3}, "declare= must be a function, not int"),
+        ({"credentials": ("user", "secret")}, "credentials= must be a function, not tuple$"),
+        ({"url": "amqps://127.0.0.1:1/", "ssl": True}, r"ssl= must be an ssl\.SSLContext, not bool"),
+    ],
+)
+@pytest.mark.parametrize("connect", [rabbitry.connect, rabbitry.connect_blocking])
+def test_an_option_of_a_wrong_type_is_named(
+    connect: Callable[..., object], options: dict[str, object], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words) as raised:
+        connect(**{"url": _URL} | options)
+    assert "\n" not in str(raised.value)
+
+
+def test_wrong_arguments_of_channels_and_deliveries_are_named(embedded_url: str) -> None:
+    with rabbitry.connect_blocking(embedded_url) as connection:
+        with pytest.raises(UsageError, match="prefetch=70000 is out of range: pass a whole number from 0"):
+            connection.channel(prefetch=70_000)
+        with pytest.raises(UsageError, match="a secret must be text, not int"):
+            connection.update_secret(5)  # type: ignore[arg-type] # the mistake that is tested
+        channel = connection.channel()
+        with pytest.raises(UsageError, match="prefetch='5' is out of range"):
+            channel.qos("5")  # type: ignore[arg-type] # the mistake that is tested
+        queue = channel.declare_queue("", exclusive=True).name
+        with pytest.raises(UsageError, match="consume takes the name of a queue, not list; consume_all takes a list"):
+            channel.consume([queue])  # type: ignore[arg-type] # the mistake that is tested
+        with pytest.raises(UsageError, match="consume_all takes a list of queues, not one name: pass"):
+            channel.consume_all(queue)
+        channel.publish(b"x", routing_key=queue)
+        delivery = channel.get(queue)
+        assert delivery is not None
+        for requeue in ("yes", ("yes",)):
+            with pytest.raises(UsageError, match=r"requeue=.*: pass True, False, an exception class or a tuple"):
+                delivery.process(requeue=requeue)  # type: ignore[arg-type] # the mistake that is tested
+        delivery.ack()
+
+
 async def test_the_broker_gets_the_client_properties() -> None:
     async with Broker(BrokerConfig(port=0)) as broker:
         mine = {"product": "shop", "commit": "4ab2"}

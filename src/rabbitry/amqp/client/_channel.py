@@ -43,6 +43,7 @@ from rabbitry.exceptions import (
     ConnectionClosed,
     ProtocolViolation,
     RequestTimeout,
+    UsageError,
     channel_closed,
 )
 
@@ -70,6 +71,7 @@ class ChannelCore:
         self.window: PublishWindow = self.publishing.window
         self.consumers: Subscriptions = Subscriptions(self.line, self._look, self._restore_topology)
         self._by_tag = self.consumers.by_tag
+        _check_prefetch(prefetch)
         self._prefetch = prefetch
         self._limit = 0
         """Limit on the unsettled deliveries of all its consumers together; 0 for no limit."""
@@ -252,6 +254,7 @@ class ChannelCore:
 
     async def qos(self, prefetch: int, timeout: float | None) -> None:
         """Limit each consumer that starts from now on to `prefetch` unsettled deliveries (0: no limit)."""
+        _check_prefetch(prefetch)
         await self.line.request(BasicQos(0, prefetch, False), BasicQosOk, timeout)
         self._prefetch = prefetch
         self._limit = 0  # the broker lifts the limit of all consumers together
@@ -364,3 +367,8 @@ class ChannelCore:
         delivery = Delivery(self.line.settlements, arguments, 9, tag, redelivered & 1 == 1, "", header, body)
         if not self.line.answer(request, delivery):
             self._return_got(delivery)
+
+
+def _check_prefetch(prefetch: int) -> None:
+    if not isinstance(prefetch, int) or not 0 <= prefetch <= 0xFFFF:
+        raise UsageError(f"prefetch={prefetch!r} is out of range: pass a whole number from 0 (no limit) to 65535")

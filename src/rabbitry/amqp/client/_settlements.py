@@ -12,7 +12,7 @@ from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.methods import BasicNack, BasicReject, Method
 from rabbitry.amqp.protocol.properties import Properties, decode_header
 from rabbitry.amqp.protocol.tables import decode_text
-from rabbitry.exceptions import AlreadySettled, Closed
+from rabbitry.exceptions import AlreadySettled, Closed, UsageError
 
 Requeue: TypeAlias = bool | type[Exception] | tuple[type[Exception], ...]
 """Whether a message is requeued when its block raises; exception classes requeue it for these exceptions alone."""
@@ -122,6 +122,13 @@ class Settling:
     """The block of one delivery. Made by `Delivery.process` and `BlockingDelivery.process`."""
 
     def __init__(self, delivery: _Settled, requeue: Requeue, *, requeue_once: bool) -> None:
+        if not isinstance(requeue, bool):
+            try:
+                isinstance(None, requeue)
+            except TypeError:
+                raise UsageError(
+                    f"requeue={requeue!r}: pass True, False, an exception class or a tuple of them"
+                ) from None
         self._delivery = delivery
         self._requeue = requeue
         self._once = requeue_once

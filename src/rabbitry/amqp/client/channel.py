@@ -392,10 +392,15 @@ class Channel:
             restore: Whether to declare the queue again and restart the consumer, with growing pauses, if the broker
                 cancels it (its queue was deleted, its node went down). Otherwise the iteration raises
                 ConsumerCancelled.
+
+        Raises:
+            UsageError: `queue` is not text.
         """
         from rabbitry.amqp.client._subscription import Subscription
         from rabbitry.amqp.client.consuming import Consumer
 
+        if not isinstance(queue, str):
+            raise UsageError(f"consume takes the name of a queue, not {type(queue).__name__}; consume_all takes a list")
         consumers = self._core.consumers
         subscription = Subscription(
             consumers,
@@ -415,10 +420,12 @@ class Channel:
         the error of the first consumer that fails, as that of `consume` does.
 
         Raises:
-            UsageError: `queues` is empty.
+            UsageError: `queues` is empty, or not a list of names.
         """
         from rabbitry.amqp.client.consuming import Consumers
 
+        if isinstance(queues, str):
+            raise UsageError(f"consume_all takes a list of queues, not one name: pass [{queues!r}], or use consume")
         consumers = [self.consume(queue, no_ack=no_ack, restore=restore) for queue in queues]
         if not consumers:
             raise UsageError("consume_all needs at least one queue: pass a list of their names")

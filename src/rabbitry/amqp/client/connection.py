@@ -128,9 +128,12 @@ class Connection:
             timeout: seconds to wait for the broker's answer; None means the connection's `request_timeout`.
 
         Raises:
+            UsageError: `secret` is not text.
             ConnectionClosed: when the broker refuses the secret and closes the connection, or the connection is lost.
             RequestTimeout: when no answer comes in time.
         """
+        if not isinstance(secret, str):
+            raise UsageError(f"a secret must be text, not {type(secret).__name__}")
         session = self._session
         link = await session.usable_link(timeout)
         seconds = session.request_timeout if timeout is None else timeout
@@ -216,6 +219,7 @@ class Options(Fields):
 
     def checked_url(self) -> BrokerURL:
         """Return the URL to connect to. Raises UsageError for invalid options or combinations of them."""
+        self._check_types()
         url = self.url
         parsed = default_url() if url is None else url if isinstance(url, BrokerURL) else parse_url(url)
         if self.heartbeat is not None:
@@ -224,8 +228,11 @@ class Options(Fields):
                     f"heartbeat={self.heartbeat} is out of range: pass whole seconds from 0 (none) to 65535"
                 )
             parsed = parsed._replace(heartbeat=self.heartbeat)
-        if self.ssl is not None and not parsed.tls:
-            raise UsageError(f"ssl= needs a URL that begins with amqps://, not {parsed}")
+        if self.ssl is not None:
+            if not parsed.tls:
+                raise UsageError(f"ssl= needs a URL that begins with amqps://, not {parsed}")
+            if not hasattr(self.ssl, "wrap_bio"):  # without importing ssl, which most programs do not need
+                raise UsageError(f"ssl= must be an ssl.SSLContext, not {type(self.ssl).__name__}")
         attempts = {"connect_attempts": self.connect_attempts, "recovery_attempts": self.recovery_attempts}
         for option, most in attempts.items():
             if most is not None and most < 1:
@@ -233,6 +240,37 @@ class Options(Fields):
         if "capabilities" in (self.client_properties or {}):
             raise UsageError("client_properties can't contain 'capabilities', which the client sets: remove that key")
         return parsed
+
+    def _check_types(self) -> None:
+        """Raise UsageError for an option whose value is of no use. Later it would fail elsewhere, or be ignored."""
+        for option, kind, expected in _KINDS:
+            value = getattr(self, option)
+            if value is not None and not isinstance(value, kind):
+                raise UsageError(f"{option}= must be {expected}, not {type(value).__name__}")
+        for option in ("timeout", "request_timeout", "publish_timeout", "recovery_timeout"):
+            seconds = getattr(self, option)
+            if seconds is not None and not seconds > 0:
+                raise UsageError(f"{option}={seconds} is no time limit: pass seconds above 0")
+        for option in ("on_recovery", "on_blocked", "declare", "credentials"):
+            function = getattr(self, option)
+            if function is not None and not callable(function):
+                raise UsageError(f"{option}= must be a function, not {type(function).__name__}")
+
+
+_KINDS: Final = (
+    ("name", str, "text"),
+    ("timeout", int | float, "a number of seconds"),
+    ("request_timeout", int | float, "a number of seconds"),
+    ("publish_timeout", int | float, "a number of seconds"),
+    ("recovery_timeout", int | float, "a number of seconds"),
+    ("recover", bool, "True or False"),
+    ("connect_attempts", int, "a whole number, or None for no limit"),
+    ("recovery_attempts", int, "a whole number, or None for no limit"),
+    ("log_level", int, "a number such as logging.INFO"),
+    ("heartbeat", int, "a whole number of seconds"),
+    ("client_properties", dict, "a dict"),
+)
+"""Options of `connect` with the type and the words for it."""
 
 
 class Connecting:

@@ -129,6 +129,8 @@ def parse_url(url: str | None = None) -> BrokerURL:
     Raises UsageError with the reason, without the password.
     """
     text = url if url is not None else os.environ.get(VARIABLE) or DEFAULT_URL
+    if not isinstance(text, str):
+        raise UsageError(f"a broker URL must be text, not {type(text).__name__}")
     scheme, separator, rest = text.partition("://")
     scheme = scheme.lower()
     if not separator or scheme not in _PORTS:

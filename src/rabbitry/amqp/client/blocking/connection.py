@@ -254,7 +254,8 @@ def _open(
             await asyncio.to_thread(declare, blocking(connection))
 
     async def open_connection() -> Connection:
-        return await connecting(None if declare is None else declare_in_thread)
+        # What can't be called is passed on, to be refused.
+        return await connecting(declare_in_thread if callable(declare) else declare)
 
     try:
         return blocking(io.run(open_connection()))
