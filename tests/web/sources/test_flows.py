@@ -15,8 +15,9 @@ from rabbitry.flow import schemas
 from rabbitry.flow.wiring import pausing
 from rabbitry.telemetry import EXCHANGE, Limits, Report, Wiring
 from rabbitry.telemetry._report import encode_report
-from rabbitry.web.sources import Sources
+from rabbitry.web.sources import Sources, flows
 from rabbitry.web.sources.flows import MOST_KEYS
+from rabbitry.web.sources.nodes import Nodes
 from tests.support.embedded import BrokerProcess
 from tests.support.ports import free_port
 from tests.support.rabbitmq import RabbitMQ
@@ -177,3 +178,21 @@ def test_the_keys_of_results_that_are_named_are_bounded() -> None:
         sources.flows._learn(sources.telemetry.nodes.live())
     (stage,) = sources.flows._stages.values()
     assert len(stage.to) == MOST_KEYS
+
+
+def test_made_up_stages_keep_no_place_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flows, "MOST_STAGES", 3)
+    source = Sources("amqp://127.0.0.1:1/").flows
+
+    def learn(*apps: str) -> list[str]:
+        """Return the apps whose stages are known after reports of these alone."""
+        nodes = Nodes()
+        for app in apps:
+            nodes.take(_reported(app, "q"))
+        source._learn(nodes.live())
+        return [stage.app for stage in source._stages.values()]
+
+    assert learn("kept", "evil1", "evil2", "evil3") == ["kept", "evil1", "evil2"]
+    source._stages["kept/evil"].waiting = 0  # its queue is there
+    assert learn("evil2", "shop", "late") == ["kept", "evil2", "shop"]
+    assert learn("shop", "late", "later") == ["kept", "shop", "late"]

@@ -145,14 +145,25 @@ class Flows:
                 pass
 
     def _learn(self, nodes: Iterable[NodeState]) -> None:
-        """Add new stages, and update all from the reports of their workers."""
+        """Add new stages, and update all from the reports of their workers.
+
+        A stage stays when its workers are gone. If there are too many, new ones take the place of those whose workers
+        are gone and whose queue is not there, as that of a made-up stage.
+        """
+        nodes = [*nodes]
+        live = {f"{node.report.app}/{node.report.role}" for node in nodes}
+        gone = iter([key for key, one in self._stages.items() if key not in live and one.waiting is None])
         for node in nodes:
             report, wiring = node.report, node.report.wiring
             key = f"{report.app}/{report.role}"
             stage = self._stages.get(key)
-            if wiring is None or (stage is None and len(self._stages) >= MOST_STAGES):
+            if wiring is None:
                 continue
             if stage is None:
+                if len(self._stages) >= MOST_STAGES and (forgotten := next(gone, None)) is not None:
+                    del self._stages[forgotten]
+                if len(self._stages) >= MOST_STAGES:
+                    continue
                 stage = self._stages[key] = _Stage(report.app, report.role, "", "", "")
             stage.queue, stage.key, stage.exchange = wiring.queue, wiring.key, wiring.exchange
             stage.schedule = report.schedule or stage.schedule  # reported by one worker, and kept when that has gone
