@@ -182,9 +182,9 @@ async def test_an_archive_is_shown_and_commented_on_by_command(
             await arrived(database, "demonstrator")
         code, said = await asyncio.to_thread(run, "show", mine)
         assert (code, said.splitlines()[-3:-1]) == (0, ["         2  b.ipynb", "        12  src/ü.py"])
-        code, said = await asyncio.to_thread(run, "show", mine, "--file", "src/ü.py", "--lines")
+        code, said = await asyncio.to_thread(run, "show", mine, "--path", "src/ü.py", "--lines")
         assert (code, said.splitlines()[-2:]) == (0, ["1  x = 1", "2  y = 2"])
-        code, said = await asyncio.to_thread(run, "show", mine, "--file", "c.py")
+        code, said = await asyncio.to_thread(run, "show", mine, "--path", "c.py")
         assert (code, "has no file 'c.py'" in said) == (1, True)
         for wrong, why in (("1=Why?", "name the file in it"), ("src/ü.py=Why?", "FILE:LINE=TEXT for an archive")):
             code, said = await asyncio.to_thread(run, "decide", mine, "--mark", "1", "--comment", wrong)

@@ -8,7 +8,7 @@ import typer
 
 from rabbitry._ids import NoSuchID
 from rabbitry.apps.grading.accepting import ACCEPTED
-from rabbitry.apps.grading.commands.options import EXCHANGE, Config, ExchangeName, KeptFiles, check_exchange
+from rabbitry.apps.grading.commands.options import EXCHANGE, Config, ExchangeName, KeptFiles, Remark, check_exchange
 from rabbitry.apps.grading.commands.records import database_url, existing
 from rabbitry.runtime.options import DatabaseURL, Json
 from rabbitry.runtime.output import one_line, print_json
@@ -20,7 +20,7 @@ app: typer.Typer = typer.Typer()
 def accept(
     context: typer.Context,
     id: Annotated[str, typer.Argument(metavar="ID", help="The submission's id, or a unique prefix of it.")],
-    remark: Annotated[str, typer.Option(metavar="TEXT", help="The reason, for the history.")] = ACCEPTED,
+    remark: Remark = ACCEPTED,
     config: Config = None,
     exchange: ExchangeName = EXCHANGE,
     files: KeptFiles = None,

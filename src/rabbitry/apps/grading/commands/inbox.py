@@ -90,7 +90,7 @@ def show(
     database: DatabaseURL = None,
     *,
     lines: Annotated[bool, typer.Option("--lines", help="Number the lines of the solution.")] = False,
-    file: Annotated[str | None, typer.Option(metavar="PATH", help="Show this file of an archive.")] = None,
+    path: Annotated[str | None, typer.Option(metavar="FILE", help="Show this file of an archive.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show one waiting submission: the solution, and its history.
@@ -123,23 +123,23 @@ def show(
     ):
         if value:
             print(f"{name:10}{one_line(str(value))}")
-    if (text := _text_of(assignment, file)) is None:
+    if (text := _text_of(assignment, path)) is None:
         print(_instead(assignment))
     else:
         print(many_lines(_numbered(text) if lines else text))
 
 
-def _text_of(assignment: Assignment, file: str | None) -> str | None:
+def _text_of(assignment: Assignment, path: str | None) -> str | None:
     """Return a submission's text, or that of a file in an archive; None if it is not text."""
     from rabbitry.apps.grading.contents import opened
     from rabbitry.apps.grading.message import readable
 
-    if file is None:
+    if path is None:
         return assignment.readable_text()
     if not assignment.is_archive:
-        raise UsageError("--file names a file in an archive, and this submission is none")
+        raise UsageError("--path names a file in an archive, and this submission is none")
     with opened(assignment.solution(), assignment.name) as contents:
-        return readable(contents.read(file))
+        return readable(contents.read(path))
 
 
 def _instead(assignment: Assignment) -> str:

@@ -50,6 +50,7 @@ People = Annotated[
     typer.Option("--person", help="A role in which people decide; may be repeated.", show_default=False),
 ]
 
+Remark = Annotated[str, typer.Option(metavar="TEXT", help="The reason, for the history.")]
 KeptFiles = Annotated[
     str | None,
     typer.Option(

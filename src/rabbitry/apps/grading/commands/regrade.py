@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rabbitry._words import counted
-from rabbitry.apps.grading.commands.options import EXCHANGE, Config, ExchangeName, KeptFiles, ModuleName, check_exchange
+from rabbitry.apps.grading.commands.options import (
+    EXCHANGE,
+    Config,
+    ExchangeName,
+    KeptFiles,
+    ModuleName,
+    Remark,
+    check_exchange,
+)
 from rabbitry.apps.grading.commands.records import database_url, existing, mark_of
 from rabbitry.apps.grading.exceptions import FileLost, FilesError, SandboxFailed
 from rabbitry.exceptions import UsageError
@@ -51,7 +59,7 @@ def regrade(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Mark here by the module's scheme, and print what would change.")
     ] = False,
-    remark: Annotated[str, typer.Option(metavar="TEXT", help="The reason, for the history.")] = "marked again",
+    remark: Remark = "marked again",
     config: Config = None,
     exchange: ExchangeName = EXCHANGE,
     files: KeptFiles = None,
