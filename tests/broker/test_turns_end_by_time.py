@@ -12,7 +12,7 @@ from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol import methods as m
 from rabbitry.amqp.protocol.encoding import encode_method
 from rabbitry.amqp.protocol.properties import Properties, encode_header
-from rabbitry.amqp.protocol.tables import Table
+from rabbitry.amqp.protocol.tables import FieldValue, Table
 from rabbitry.broker import Broker, BrokerConfig, _recovery
 from rabbitry.broker import _shares as shares
 from rabbitry.broker._policies import Policy
@@ -133,6 +133,25 @@ async def test_each_ack_of_a_channel_with_a_prefetch_of_its_own_ends_the_turn(mo
             await at_once(lambda: queue.unsettled < 12)
             assert queue.unsettled
             await eventually(lambda: not queue.unsettled, "the others are acknowledged in later turns")
+
+
+async def test_a_publish_with_very_many_keys_is_routed_in_steps() -> None:
+    async with Broker(BrokerConfig(port=0)) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        for number in range(3):
+            await channel.declare_queue(f"q{number}")
+            await channel.bind_queue(f"q{number}", "amq.topic", "#.last" if number else "other")
+        keys: list[FieldValue] = [f"key.number.{number}" for number in range(400)]
+        headers: Table = {"CC": [*keys, "very.last"]}
+        sent = await channel.send(b"1", exchange="amq.topic", routing_key="k", properties=Properties(headers=headers))
+        await at_once(lambda: broker.shares.is_working)
+        broker.vhosts["/"].delete_queue(broker.vhosts["/"].queues["q1"])
+        following = await channel.send(b"2", routing_key="q2")
+        await asyncio.gather(sent, following)
+        assert [entry.message.body for entry in broker.vhosts["/"].queues["q2"].held()] == [b"1", b"2"]
+        headers = {"CC": keys}
+        with pytest.raises(rabbitry.PublishReturned):
+            await channel.publish(b"3", exchange="amq.topic", routing_key="k", properties=Properties(headers=headers))
 
 
 async def test_very_many_segments_of_a_stream_are_dropped_in_steps(

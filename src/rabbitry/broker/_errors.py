@@ -13,7 +13,7 @@ from rabbitry.amqp.protocol.layouts import BY_TYPE
 from rabbitry.amqp.protocol.tables import FieldValue, type_name
 from rabbitry.exceptions import RabbitryError
 
-_PUBLISH_IDS: Final = (60, 40)
+PUBLISH_IDS: Final = (60, 40)
 _ACK_IDS: Final = (60, 80)
 
 
@@ -74,7 +74,7 @@ def ids_of(event: Event) -> tuple[int, int]:
     if event[0] == METHOD:
         layout = BY_TYPE[type(event[2])]
         return layout.class_id, layout.method_id
-    return _PUBLISH_IDS if event[0] == PUBLISH else _ACK_IDS if event[0] == ACK else (0, 0)
+    return PUBLISH_IDS if event[0] == PUBLISH else _ACK_IDS if event[0] == ACK else (0, 0)
 
 
 def cut_text(text: str) -> str:

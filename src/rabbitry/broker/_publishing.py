@@ -9,7 +9,7 @@ type that reads them, or CC or BCC). A message stays undecoded unless it has a u
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Final, Protocol
 
 from rabbitry.amqp.driver import Driver
@@ -34,8 +34,16 @@ from rabbitry.broker._alarms import Alarms, Blockable
 from rabbitry.broker._channel import Channel
 from rabbitry.broker._confirms import Confirms
 from rabbitry.broker._erlang import check_timer, erlang_string
-from rabbitry.broker._errors import ChannelRefusal, ConnectionRefusal, access_refused, precondition_failed
+from rabbitry.broker._errors import (
+    PUBLISH_IDS,
+    ChannelRefusal,
+    ConnectionRefusal,
+    Refusal,
+    access_refused,
+    precondition_failed,
+)
 from rabbitry.broker._exchanges import Exchange
+from rabbitry.broker._exchanges.routing import in_one_step
 from rabbitry.broker._permissions import Permissions
 from rabbitry.broker._queues import Queue, ReplyTo
 from rabbitry.broker._queues.dead_letter import has_foreign_deaths
@@ -71,6 +79,12 @@ class Publisher(Blockable, Protocol):
 
     def hold_publish(self, event: Event) -> None:
         """Hold a publish, and the client's later frames, until the alarm ends that blocks the connection."""
+
+    def work(self, steps: Iterator[None], then: Callable[[], None]) -> None:
+        """Run the steps of a long operation, alternating with other clients, then call `then`. Hold later frames."""
+
+    def refuse(self, number: int, error: Refusal | ProtocolViolation, ids: tuple[int, int]) -> None:
+        """Close the channel or connection with an error."""
 
 
 class Publishing:
@@ -165,23 +179,62 @@ class Publishing:
             self._check(channel, properties)
         is_new = route is None or _has_copies(properties.headers)
         if route is None or is_new:
-            route = self._route(arguments, header, properties)
+            steps = self._routing(arguments, header, properties)
+            if len(header) > _LONG_HEADER and _has_copies(properties.headers):
+                self._publish_in_steps(channel, steps, arguments, header, body, properties)
+                return True
+            route = in_one_step(steps)
+        is_new = is_new or len(header) > _LONG_HEADER
+        return self._publish_routed(channel, route, arguments, header, body, properties) or is_new
+
+    def _publish_in_steps(
+        self,
+        channel: Channel,
+        steps: Generator[None, None, _Route],
+        arguments: bytes,
+        header: bytes,
+        body: bytes,
+        properties: Properties,
+    ) -> None:
+        """Publish a message that may have thousands of routing keys, in steps. The client's later frames wait."""
+        found: list[_Route] = []
+
+        def routing() -> Iterator[None]:
+            found.append((yield from steps))
+
+        def then() -> None:
+            if not channel.is_open:
+                return
+            queues, destination, mandatory, exchange = found[0]
+            kept = [queue for queue in queues if not (isinstance(queue, Queue) and queue.is_deleted)]
+            route = kept, destination, mandatory, exchange
+            try:
+                self._publish_routed(channel, route, arguments, header, body, properties)
+            except (Refusal, ProtocolViolation) as error:
+                self._connection.refuse(channel.number, error, PUBLISH_IDS)
+
+        self._connection.work(routing(), then)
+
+    def _publish_routed(
+        self, channel: Channel, route: _Route, arguments: bytes, header: bytes, body: bytes, properties: Properties
+    ) -> bool:
+        """Deliver a message to its queues, or add it to an open transaction. Return whether that may take long."""
         if not body and any(header[4:12]):
             size = int.from_bytes(header[4:12], "big")
             limit = self._max_message_size
             raise precondition_failed(f"message size {size} is larger than configured max size {limit}")
         if properties is _NOTHING:
+            flags = header[12] << 8 | header[13]
             message = Message(route[1], header, body, self._delivery_mode(header, flags) == 2)
         else:
             message = _decoded(channel, route[1], header, body, properties)
-        is_new = is_new or len(header) > _LONG_HEADER
         if channel.transaction is None:
             self._return_reply(channel, route, message, arguments)
-            return self._deliver(self, channel, route, message, arguments) or is_new
+            return self._deliver(self, channel, route, message, arguments)
         message.is_owed = True
         later = functools.partial(self._deliver_later, channel, route, message, arguments, properties)
         channel.transaction.publishes.append(later)
-        return is_new
+        return False
 
     def _deliver_later(
         self, channel: Channel, route: _Route, message: Message, arguments: bytes, properties: Properties
@@ -273,6 +326,10 @@ class Publishing:
 
     def _route(self, arguments: bytes, header: bytes, properties: Properties) -> _Route:
         """Route a message without the cache. properties: `_NOTHING` if the header was not decoded."""
+        return in_one_step(self._routing(arguments, header, properties))
+
+    def _routing(self, arguments: bytes, header: bytes, properties: Properties) -> Generator[None, None, _Route]:
+        """Route a message as `_route` does, in steps; whatever is refused is refused in the first one."""
         name, routing_key, mandatory, immediate = hot.parse_publish(arguments)
         if immediate:
             raise ConnectionRefusal(Reply.NOT_IMPLEMENTED, "immediate=true")
@@ -286,9 +343,9 @@ class Publishing:
             return ([] if reply_to is None else [reply_to]), arguments[2:-1], mandatory, exchange
         self._permissions.check_topic("write", exchange, routing_key)
         keys = routing_keys(routing_key, properties.headers or {})
-        queues, by_properties = self._vhost.route(exchange, keys, properties)
+        queues, by_properties = yield from self._vhost.routing(exchange, keys, properties)
         if by_properties and properties is _NOTHING:
-            queues, _ = self._vhost.route(exchange, keys, _read(header))
+            queues, _ = yield from self._vhost.routing(exchange, keys, _read(header))
         route: _Route = ([*queues], arguments[2:-1], mandatory, exchange)
         if len(keys) == 1 and not by_properties:
             if len(self._routes) >= _CACHED_ROUTES:

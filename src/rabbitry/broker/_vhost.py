@@ -7,7 +7,7 @@ import functools
 import secrets
 from base64 import urlsafe_b64encode
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -28,6 +28,7 @@ from rabbitry.broker._errors import (
     resource_locked,
 )
 from rabbitry.broker._exchanges import TYPES, Binding, DefaultExchange, Destination, Exchange, types_of
+from rabbitry.broker._exchanges.routing import Routed, in_one_step, routing
 from rabbitry.broker._firehose import TRACE, Firehose
 from rabbitry.broker._policies import Policies
 from rabbitry.broker._queues import Backlog, Owner, Queue, ReplyTo, queue_class
@@ -527,32 +528,15 @@ class VirtualHost:
 
     # -- routing ---------------------------------------------------------------------------------------
 
-    def route(self, exchange: Exchange, routing_keys: list[str], properties: Properties) -> tuple[list[Queue], bool]:
-        """Return a message's queues, each once, and whether its properties influenced the route.
+    def route(self, exchange: Exchange, routing_keys: list[str], properties: Properties) -> Routed:
+        """Return a message's queues, each once, and whether its properties influenced the route."""
+        return in_one_step(self.routing(exchange, routing_keys, properties))
 
-        Exchanges are visited breadth first, each once. An exchange with an alternate exchange passes on messages that
-        it can't route (RabbitMQ's docs/ae).
-        """
-        routing_keys = list(dict.fromkeys(routing_keys))
-        queues: dict[int, Queue] = {}
-        seen = {id(exchange)}
-        waiting = [exchange]
-        by_properties = False
-        while waiting:
-            current = waiting.pop()
-            by_properties = by_properties or current.routes_by_properties
-            keys = routing_keys[:1] if current.ignores_copies else routing_keys
-            found = [target for key in keys for target in current.match(key, properties)]
-            if not found:
-                name = current.alternate
-                found = [self.exchanges[name]] if name is not None and name in self.exchanges else []
-            for target in found:
-                if isinstance(target, Queue):
-                    queues[id(target)] = target
-                elif id(target) not in seen:
-                    seen.add(id(target))
-                    waiting.append(target)
-        return list(queues.values()), by_properties
+    def routing(
+        self, exchange: Exchange, routing_keys: list[str], properties: Properties
+    ) -> Generator[None, None, Routed]:
+        """Route a message as `route` does, in steps."""
+        return routing(self.exchanges, exchange, routing_keys, properties)
 
     # -- called by queues ------------------------------------------------------------------------------
 
