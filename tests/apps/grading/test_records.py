@@ -78,7 +78,9 @@ def test_missing_earlier_hops_are_taken_from_the_message(database: Database) -> 
     assert [hop.status for hop in found[1]] == ["submitted", "corrected", "validated", "confirmed"]
 
 
-def test_a_second_submission_is_a_new_attempt_and_the_older_one_marked_so(database: Database) -> None:
+def test_a_second_submission_is_a_new_attempt_and_the_older_one_marked_so(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = [_way(name, student)[1] for name, student in (("a", 7), ("b", 7), ("c", 8), ("d", 7))]
     for one in reversed(made):  # in any order
         database.write_now(partial(course.record, assignment=one))
@@ -91,6 +93,15 @@ def test_a_second_submission_is_a_new_attempt_and_the_older_one_marked_so(databa
     assert (second[0].attempt, second[0].latest) == (2, False)
     assert {item.id for item in database.read_now(partial(course.submissions_of, wanted=course.Filter("8")))} == {"c"}
     assert {item.id for item in database.read_now(partial(course.submissions_of, wanted=course.Filter("%")))} == set()
+    # Of more students than one query names, all of a module are numbered.
+    monkeypatch.setattr(course, "FEW", 0)
+    for module in (None, "cloud_computing", "data_mining"):
+        rows = database.read_now(partial(course.submissions_of, wanted=course.Filter(module=module)))
+        assert {one.id: (one.attempt, one.latest) for one in rows} == {
+            one: place
+            for one, place in found.items()
+            if module in (None, "data_mining" if one == "e" else "cloud_computing")
+        }
 
 
 def _told(database: Database, *assignments: Assignment) -> tuple[course.Submission, list[course.Hop]]:

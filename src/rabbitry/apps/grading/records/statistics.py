@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, Select, select
 
 from rabbitry.apps.grading.blind import BETWEEN
 from rabbitry.apps.grading.message import BY_ITSELF, DECLINED
@@ -86,13 +86,13 @@ def _marks(given: Sequence[tuple[float, float | None]]) -> dict[str, Any]:
     }
 
 
-def _hops(connection: Connection, module: str) -> list[Row[Any]]:
+def _hops(connection: Connection, module: str) -> Sequence[Row[Any]]:
     """Return the hops of a module's submissions, those of one after another."""
     columns = history.c
-    hops = select(columns.submission, columns.role, columns.status, columns.who, columns.at)
+    hops: Select[Any] = select(columns.submission, columns.role, columns.status, columns.who, columns.at)
     hops = hops.join(submissions, submissions.c.id == columns.submission)
     of_module = submissions.c.module == text(module, 200)
-    return [*connection.execute(hops.where(of_module).order_by(columns.submission, columns.step))]
+    return connection.execute(hops.where(of_module).order_by(columns.submission, columns.step)).all()
 
 
 def _decided(hops: Sequence[Row[Any]], course: Course, module: str) -> Iterator[tuple[Row[Any], list[str]]]:
