@@ -61,7 +61,8 @@ class Course extends Component {
         this.show({ page: Math.max(0, Math.ceil(overview.total / overview.each) - 1) });
       } else {
         this.setState({ overview: { ...overview, asked: query(filter) }, error: null, tick: this.state.tick + 1 });
-        report("Records", { kind: "good", text: "read", at: performance.now() });
+        const state = overview.away ? { kind: "bad", text: "not read", title: overview.away } : { kind: "good", text: "read", at: performance.now() };
+        report("Records", state);
       }
     } catch (error) {
       if (filter !== this.state.filter) return;
@@ -111,7 +112,7 @@ class Course extends Component {
 
 function Pipeline({ overview }) {
   return html`<ol class="pipeline">
-    ${STATUSES.map((status) => html`<li data-status=${status}><b>${overview.statuses[status] ?? 0}</b> ${status}</li>`)}
+    ${STATUSES.map((status) => html`<li data-status=${status}><b>${overview.statuses[status] ?? (overview.away ? "–" : 0)}</b> ${status}</li>`)}
     ${overview.statuses[DECLINED] > 0 && html`<li data-status=${DECLINED} title="Too large, or too many of one student within an hour.">
       <b>${overview.statuses[DECLINED]}</b> ${DECLINED}</li>`}
     ${overview.outbox > 0 && html`<li class="outbox" title="Decided here; a role that runs with --person publishes it.">
@@ -125,8 +126,8 @@ function Submissions({ overview, filter, show }) {
   return html`<section class="panel">
     <div class="bar-top"><h2>Submissions</h2>
       <${Filter} ...${filter} modules=${overview.modules} statuses=${[...STATUSES, DECLINED]} onChange=${show} /></div>
-    ${overview.away && html`<p class="notice warn">The records can't be read from here: ${visible(overview.away)}.</p>`}
-    ${found.length === 0 && !overview.away && html`<p class="nothing">${isFiltered ? "No matches." : "No submissions are recorded yet."}</p>`}
+    ${found.length === 0 && html`<p class="nothing">${isFiltered ? "No matches." : "No submissions are recorded yet."}</p>`}
+    ${overview.away && html`<p class="notice warn">Here are no records, and those elsewhere can't be read: ${visible(overview.away)}.</p>`}
     ${found.length > 0 && html`<div class="scroll"><table class="rows">
       <thead><tr><th>Student</th><th>Module</th><th>Attempt</th><th>Status</th><th>Mark</th><th>Changed</th></tr></thead>
       <${Held} as="tbody" asked=${overview.asked} entries=${found} keyOf=${({ id }) => id} draw=${(one) => html`<tr key=${one.id} data-id=${one.id}>
