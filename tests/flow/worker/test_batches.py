@@ -219,7 +219,7 @@ async def test_a_message_that_hangs_its_batch_costs_no_other_an_attempt(broker_u
         else:
             done.extend(zip(numbers, (message.attempt for message in messages), strict=True))
 
-    register = app.stage("in", batch=6, attempts=1, time_limit=2, name="handle", concurrency=4)
+    register = app.stage("in", batch=6, attempts=1, time_limit=5, name="handle", concurrency=4)
     register(handle if kind == "async" else handle_in_thread)
     await publish(broker_url, app, "in", list(range(6)))
     try:

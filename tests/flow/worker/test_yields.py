@@ -381,7 +381,7 @@ async def test_a_thread_that_never_reaches_its_next_value_is_abandoned(broker_ur
     app = rabbitry.App("hung")
     release = threading.Event()
 
-    @app.stage("in", then="out", attempts=1, time_limit=2)  # enough for the other one
+    @app.stage("in", then="out", attempts=1, time_limit=8)  # enough for the other one, also on a busy machine
     def handle(text: str) -> Iterator[str]:
         yield text
         if text == "hang":
