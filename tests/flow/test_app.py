@@ -94,12 +94,18 @@ def test_invalid_stages_and_keys_are_refused() -> None:
         app.output("out")
     with pytest.raises(rabbitry.UsageError, match="no stage 'three'"):
         app.worker(stages=["three"])
+    with pytest.raises(rabbitry.UsageError, match=r"stages='one': must be a list of names, such as \['one'\]"):
+        app.worker(stages="one")
+    with pytest.raises(rabbitry.UsageError, match="concurrency=0: must be a positive whole number"):
+        app.worker(concurrency=0)
 
 
 @pytest.mark.parametrize(
     "options",
     [{"name": ""}, {"name": "amq.x"}, {"name": "x" * 201}, {"name": "x", "exchange": ""},
-     {"name": "x", "exchange_type": "headers"}, {"name": "x", "queue_type": "quorum", "plain": True}],
+     {"name": 5}, {"name": "x", "plain": 1}, {"name": "x", "cancellable": "no"}, {"name": "x", "auto_delete": "x"},
+     {"name": "x", "store": 5}, {"name": "x", "exchange_type": "headers"},
+     {"name": "x", "queue_type": "quorum", "plain": True}],
 )  # fmt: skip
 def test_invalid_apps_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(rabbitry.AppError):

@@ -45,6 +45,21 @@ def test_definitions_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"users": ["shop:s3cret"]}, "users must be a mapping of names to passwords, such as"),
+        ({"users": {"shop": 1}}, "users must be a mapping of names to passwords, such as"),
+        ({"vhosts": ["/", 1]}, "vhosts must be a list of names"),
+        ({"definitions": []}, "definitions must be a file or a mapping, not list"),
+        ({"data": 5}, "data must be a folder, not int"),
+    ],
+)
+def test_a_setting_of_a_wrong_type_is_named(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(rabbitry.UsageError, match=words):
+        RunningBroker(**settings)  # type: ignore[arg-type] # the mistakes that are tested
+
+
 def test_a_port_can_be_chosen() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

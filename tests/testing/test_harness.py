@@ -117,6 +117,11 @@ async def test_using_an_ended_harness_is_an_error(no_leaks: None) -> None:
         await running.published("in")
 
 
+async def test_only_an_app_has_a_harness() -> None:
+    with pytest.raises(rabbitry.UsageError, match=r"harness\(app\) takes a rabbitry.App, not str"):
+        await harness("shop").__aenter__()  # type: ignore[arg-type] # the mistake that is tested
+
+
 async def test_each_dead_letter_is_returned_once_and_stays(no_leaks: None) -> None:
     app = rabbitry.App("rejecting")
 
@@ -128,7 +133,7 @@ async def test_each_dead_letter_is_returned_once_and_stays(no_leaks: None) -> No
         for text in ("one", "two", "two"):
             await h.publish(text, key="in")
         assert [(await h.dead()).error for _ in range(3)] == ["one", "two", "two"]
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match=r"^no dead letter came within 0\.1 s$"):
             await h.dead(timeout=0.1)
         assert [letter.error for letter in await dead_of(h.url, app)] == ["one", "two", "two"]
         await h.publish("three", key="in")

@@ -73,6 +73,7 @@ class App(Declarations):
         store: str | None = None,
         window: float | timedelta = WINDOW,
     ) -> None:
+        _check_types(name, auto_delete, store, plain=plain, cancellable=cancellable)
         if not name or len(name.encode()) > _LONGEST_NAME or name.startswith("amq."):
             raise AppError(f"an app can't be called {name!r}: 1 to {_LONGEST_NAME} bytes, not beginning with 'amq.'")
         if exchange == "":
@@ -254,3 +255,15 @@ class App(Declarations):
     def _default_url(self) -> BrokerURL | None:
         worker = self._worker()
         return None if worker is None else worker.url
+
+
+def _check_types(name: object, auto_delete: object, store: object, **flags: object) -> None:
+    if not isinstance(name, str):
+        raise AppError(f"an app's name must be text, not {type(name).__name__}")
+    for option, value in flags.items():
+        if not isinstance(value, bool):
+            raise AppError(f"app {name!r}: {option}={value!r}: must be True or False")
+    if isinstance(auto_delete, str):
+        raise AppError(f"app {name!r}: auto_delete={auto_delete!r}: must be a list of names")
+    if store is not None and not isinstance(store, str):
+        raise AppError(f"app {name!r}: store={store!r}: must be a URL, or None")

@@ -57,8 +57,10 @@ class AppSpec:
         """Return the stages of these names, or all.
 
         Raises:
-            UsageError: The app has no stage of such a name.
+            UsageError: The app has no stage of such a name, or `names` is one name and no list.
         """
+        if isinstance(names, str):
+            raise UsageError(f"stages={names!r}: must be a list of names, such as [{names!r}]")
         if unknown := sorted(set(names or ()) - set(self.stages)):
             raise UsageError(f"app {self.name!r} has no stage {unknown[0]!r}; it has {', '.join(self.stages)}")
         return [stage for stage in self.stages.values() if names is None or stage.name in names]

@@ -95,6 +95,7 @@ class RunningBroker:
         compat: Compat = "3.10",
         debug: bool | None = None,
     ) -> None:
+        _check(users, vhosts, definitions, data)
         self._config = BrokerConfig(
             host=HOST,
             port=port,
@@ -512,3 +513,19 @@ class QueueView:
                 )
             time.sleep(_LOOK)
         return messages
+
+
+def _check(users: object, vhosts: object, definitions: object, data: object) -> None:
+    """Raise UsageError for a setting of a wrong type; others are checked by `BrokerConfig`."""
+    if users is not None and not (isinstance(users, Mapping) and _are_text([*users, *users.values()])):
+        raise UsageError("users must be a mapping of names to passwords, such as {'shop': 's3cret'}")
+    if isinstance(vhosts, Sequence) and not isinstance(vhosts, str) and not _are_text(vhosts):
+        raise UsageError(f"vhosts must be a list of names, not {vhosts!r}")
+    if not (definitions is None or isinstance(definitions, str | Path | Mapping)):
+        raise UsageError(f"definitions must be a file or a mapping, not {type(definitions).__name__}")
+    if not (data is None or isinstance(data, str | Path)):
+        raise UsageError(f"data must be a folder, not {type(data).__name__}")
+
+
+def _are_text(values: Sequence[object]) -> bool:
+    return all(isinstance(value, str) for value in values)

@@ -261,16 +261,21 @@ class Harness:
         Raises:
             TimeoutError: No dead letter came within `timeout` seconds.
         """
-        async with asyncio.timeout(timeout):
-            while True:
-                seen: Counter[dead_letters.DeadLetter] = Counter()
-                async with aclosing(dead_letters.letters(self._connection, self.app.name)) as letters:
-                    async for letter in letters:
-                        seen[letter] += 1
-                        if seen[letter] > self._dead[letter]:
-                            self._dead[letter] += 1
-                            return letter
-                await asyncio.sleep(_LOOK)
+        try:
+            async with asyncio.timeout(timeout) as limit:
+                while True:
+                    seen: Counter[dead_letters.DeadLetter] = Counter()
+                    async with aclosing(dead_letters.letters(self._connection, self.app.name)) as letters:
+                        async for letter in letters:
+                            seen[letter] += 1
+                            if seen[letter] > self._dead[letter]:
+                                self._dead[letter] += 1
+                                return letter
+                    await asyncio.sleep(_LOOK)
+        except TimeoutError:
+            if limit.expired():
+                raise TimeoutError(f"no dead letter came within {timeout:g} s") from None
+            raise
 
     def check(self) -> None:
         """Raise AssertionError with the traceback if a handler failed, unless `raise_errors` is off."""
@@ -349,7 +354,10 @@ async def harness(app: App, *, raise_errors: bool = True) -> AsyncIterator[Harne
 
     Raises:
         AppError: The app is invalid.
+        UsageError: `app` is something else.
     """
+    if not isinstance(app, App):
+        raise UsageError(f"harness(app) takes a rabbitry.App, not {type(app).__name__}")
     app.validate()
     with (
         RunningBroker() as broker,

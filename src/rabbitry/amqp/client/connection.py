@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from ssl import SSLContext
 from types import TracebackType
 from typing import Final, Self, TypeAlias
@@ -268,7 +268,7 @@ _KINDS: Final = (
     ("recovery_attempts", int, "a whole number, or None for no limit"),
     ("log_level", int, "a number such as logging.INFO"),
     ("heartbeat", int, "a whole number of seconds"),
-    ("client_properties", dict, "a dict"),
+    ("client_properties", Mapping, "a dict"),
 )
 """Options of `connect` with the type and the words for it."""
 

@@ -106,6 +106,8 @@ class Worker:
         on_result: Callable[[Work, Result], None] | None = None,
         id: str | None = None,
     ) -> None:
+        if concurrency is not None and (not isinstance(concurrency, int) or concurrency < 1):
+            raise UsageError(f"concurrency={concurrency!r}: must be a positive whole number, or None")
         self.spec = spec
         self.stages: list[Stage] = spec.select(stages)
         self.url: BrokerURL | None = None
