@@ -31,6 +31,9 @@ from rabbitry.amqp.protocol.tables import Table
 _PAUSE: Final = 0.002
 _BEFORE: Final = 0.5
 _AFTER: Final = 2.0
+_DUE_AFTER: Final = 20.0
+"""Seconds after which published messages expire or are due: longer than publishing them takes."""
+_LOOK: Final = 0.2
 _CONTEXT: Final = multiprocessing.get_context("spawn")
 
 _Case = Callable[[Raw, str, int], Iterator[None]]
@@ -161,6 +164,67 @@ def _dead_letters(client: Raw, url: str, amount: int) -> Iterator[None]:
     client.call(m.BasicQos(), m.BasicQosOk)
 
 
+def _expire(client: Raw, url: str, amount: int) -> Iterator[None]:
+    arguments: Table = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
+    client.declare("dead", durable=True)
+    client.declare("q", durable=True, arguments={**arguments, "x-message-ttl": int(_DUE_AFTER * 1000)})
+    client.fill("q", amount, persistent=True)
+    yield
+    _wait_for(client, "dead", amount)
+
+
+def _delayed(client: Raw, url: str, amount: int) -> Iterator[None]:
+    arguments: Table = {"x-delayed-type": "fanout"}
+    client.declare("q", durable=True)
+    client.call(m.ExchangeDeclare("x", "x-delayed-message", durable=True, arguments=arguments), m.ExchangeDeclareOk)
+    client.call(m.QueueBind("q", "x"), m.QueueBindOk)
+    delay = int(_DUE_AFTER * 1000)
+    one = publish("x", "", bytes(100), persistent=True, headers={"x-delay": delay})
+    for _ in range(amount // 1_000):
+        client.send(one * 1_000)
+    client.call(m.BasicQos(), m.BasicQosOk)
+    yield
+    _wait_for(client, "q", amount // 1_000 * 1_000)
+
+
+def _wait_for(client: Raw, queue: str, amount: int) -> None:
+    count = -1
+    while count < amount:
+        time.sleep(_LOOK)
+        answer = client.call(m.QueueDeclare(queue, passive=True), m.QueueDeclareOk)
+        count = answer.message_count if isinstance(answer, m.QueueDeclareOk) else count
+
+
+def _consistent_hash(client: Raw, url: str, amount: int) -> Iterator[None]:
+    client.call(m.ExchangeDeclare("x", "x-consistent-hash", arguments={"hash-header": "k"}), m.ExchangeDeclareOk)
+    for number in range(1_000):
+        client.declare(f"q{number}", durable=True)
+        client.call(m.QueueBind(f"q{number}", "x", "10"), m.QueueBindOk)
+    yield
+    some = [publish("x", "", bytes(100), persistent=True, headers={"k": str(number)}) for number in range(1_000)]
+    for _ in range(amount // 1_000):
+        client.send(b"".join(some))
+    client.call(m.BasicQos(), m.BasicQosOk)
+
+
+def _delete_stream(client: Raw, url: str, amount: int) -> Iterator[None]:
+    arguments: Table = {"x-queue-type": "stream", "x-stream-max-segment-size-bytes": 10_000}
+    client.declare("q", durable=True, arguments=arguments)
+    client.fill("q", amount, persistent=True)
+    yield
+    client.call(m.QueueDelete("q"), m.QueueDeleteOk)
+
+
+def _many_keys(client: Raw, url: str, amount: int) -> Iterator[None]:
+    client.call(m.ExchangeDeclare("x", "topic"), m.ExchangeDeclareOk)
+    for number in range(1_000):
+        client.declare(f"q{number}")
+        client.call(m.QueueBind(f"q{number}", "x", "#"), m.QueueBindOk)
+    yield
+    client.send(publish("x", "k", headers={"CC": [str(number) for number in range(amount)]}))
+    client.call(m.BasicQos(), m.BasicQosOk)
+
+
 def _nothing(client: Raw, url: str, amount: int) -> Iterator[None]:
     yield
     time.sleep(_AFTER)
@@ -176,6 +240,11 @@ CASES: Final[dict[str, tuple[_Case, int]]] = {
     "one ack for durable messages": (_ack_all, 1_000_000),
     "one nack for durable messages, requeued": (_give_back_all, 300_000),
     "one nack for durable messages, dead-lettered": (_dead_letters, 200_000),
+    "durable messages that expire at once, dead-lettered": (_expire, 200_000),
+    "delayed messages that are due at once": (_delayed, 100_000),
+    "publishes by consistent hash to 1,000 queues": (_consistent_hash, 50_000),
+    "delete of a stream": (_delete_stream, 300_000),
+    "one publish with very many keys to 1,000 queues": (_many_keys, 12_000),
     "commit of durable messages": (_commit, 200_000),
     "purge of transient messages": (_empty(False, m.QueuePurge("q"), m.QueuePurgeOk), 1_000_000),
     "purge of durable messages": (_empty(True, m.QueuePurge("q"), m.QueuePurgeOk), 1_000_000),
