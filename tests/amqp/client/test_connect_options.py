@@ -103,6 +103,9 @@ def test_wrong_arguments_of_channels_and_deliveries_are_named(embedded_url: str)
             channel.consume([queue])  # type: ignore[arg-type] # the mistake that is tested
         with pytest.raises(UsageError, match="consume_all takes a list of queues, not one name: pass"):
             channel.consume_all(queue)
+        for other in (channel, connection.channel(confirms=False)):
+            with pytest.raises(UsageError, match=r"properties= must be rabbitry.Properties\(…\), not dict"):
+                other.publish(b"x", routing_key=queue, properties={"priority": 1})  # type: ignore[arg-type] # the same
         channel.publish(b"x", routing_key=queue)
         delivery = channel.get(queue)
         assert delivery is not None

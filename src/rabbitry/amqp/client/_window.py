@@ -359,6 +359,8 @@ class PublishWindow:
                 self._after = b"%c%b%b" % (len(self._brought_id), self._brought_id, self._after)
             self._template = _NO_TEMPLATE
             return
+        if not isinstance(properties, Properties):
+            raise UsageError(f"properties= must be rabbitry.Properties(…), not {type(properties).__name__}")
         full = properties._replace(delivery_mode=2) if properties.delivery_mode is None else properties
         flags, parts = encode_properties(full)
         # Set only now: properties that can't be encoded must leave the last template intact.
