@@ -283,9 +283,9 @@ async def test_results_and_students_are_told(broker_url: str, database: Database
     assert (second["Timing"], second["FinalMark"]) == (Timing.MANY, 0.0)
 
 
-async def test_without_deadlines_a_result_has_no_more_fields(embedded_url: str, database: Database) -> None:
-    async with role_set(embedded_url, database):
-        with Plain(embedded_url) as plain:
+async def test_without_deadlines_a_result_has_no_more_fields(broker_url: str, one_database: Database) -> None:
+    async with role_set(broker_url, one_database):
+        with Plain(broker_url) as plain:
             read_results(plain)
             plain.send("demonstrator_cc", FOUR)
             (result,) = await asyncio.to_thread(plain.take, "results_queue")

@@ -112,14 +112,14 @@ async def test_a_flood_is_declined_and_others_are_marked(
     assert (found["submissions"], found["declined"], found["waiting"]) == (7, 4, [])
 
 
-async def test_people_s_inboxes_are_not_flooded(embedded_url: str, database: Database) -> None:
-    async with role_set(embedded_url, database, PEOPLE, wiring=_wiring(1)):
-        first, second = [await submit(embedded_url, data=data) for data in (b"1", b"2")]
-        other = await submit(embedded_url, 8)
-        items = await arrived(database, "demonstrator", 2)
-        await recorded(database, "declined", 1)
+async def test_people_s_inboxes_are_not_flooded(broker_url: str, one_database: Database) -> None:
+    async with role_set(broker_url, one_database, PEOPLE, wiring=_wiring(1)):
+        first, second = [await submit(broker_url, data=data) for data in (b"1", b"2")]
+        other = await submit(broker_url, 8)
+        items = await arrived(one_database, "demonstrator", 2)
+        await recorded(one_database, "declined", 1)
     assert {item.assignment.id for item in items} == {first, other}
-    assert database.read_now(partial(course.submission_of, given=second)).status == "declined"
+    assert one_database.read_now(partial(course.submission_of, given=second)).status == "declined"
 
 
 async def test_the_form_refuses_one_too_many(

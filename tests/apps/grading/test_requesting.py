@@ -22,7 +22,7 @@ from rabbitry.apps.grading.signatures import Key, Policy, Signatures, Signer, ne
 from rabbitry.apps.grading.stages import RoleSpec, Wiring
 from rabbitry.cli import _root
 from rabbitry.exceptions import RequestTimeout, UsageError
-from tests.apps.grading._running import ALL, CC, ON_BOTH_DATABASES, Plain, history, recorded, role_set, submit
+from tests.apps.grading._running import ALL, CC, Plain, history, recorded, role_set, submit
 from tests.apps.grading.test_pipeline import WAY, read_results
 from tests.apps.grading.test_regrading import _confirmed
 from tests.support import commands
@@ -177,10 +177,9 @@ def test_a_submission_has_a_limited_number_of_requests(database: Database, tmp_p
         _asked(database, identity, "more")
 
 
-@ON_BOTH_DATABASES
 def test_people_answer_on_the_command_line(
-    found_url: str,
-    embedded_url: str,
+    one_url: str,
+    broker_url: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -189,16 +188,18 @@ def test_people_answer_on_the_command_line(
         code = int(_root.run(("grading", "requests", *arguments)))
         return code, *capsys.readouterr()
 
-    monkeypatch.setenv("RABBITRY_BROKER", embedded_url)
-    with Database(found_url) as database:
-        one, other = (_confirmed(database, Files(default_place(found_url)), 7, data) for data in (b"x", b"y"))
+    for name, value in {"BROKER": broker_url, "DATABASE": one_url}.items():
+        monkeypatch.setenv(f"RABBITRY_{name}", value)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    with Database(one_url) as database:
+        one, other = (_confirmed(database, Files(default_place(one_url)), 7, data) for data in (b"x", b"y"))
         _asked(database, one, reason="look")
         _asked(database, other, "m2")
         told = [json.loads(line) for line in run("list", "--json")[1].splitlines()]
         assert [(each["submission"], each["reason"]) for each in told] == [(one, "look"), (other, "why?")]
         more = {
-            "RABBITRY_BROKER": embedded_url,
-            "RABBITRY_DATABASE": found_url,
+            "RABBITRY_BROKER": broker_url,
+            "RABBITRY_DATABASE": one_url,
             "XDG_DATA_HOME": str(tmp_path / "data"),
         }
         with commands.service("grading", "coordinator", more=more) as coordinator:
@@ -213,7 +214,7 @@ def test_people_answer_on_the_command_line(
         assert database.read_now(course.counts) == {"submitted": 1, "confirmed": 1}
 
 
-async def test_answers_are_signed_as_the_policy_wants(embedded_url: str, database: Database, tmp_path: Path) -> None:
+async def test_answers_are_signed_as_the_policy_wants(broker_url: str, one_database: Database, tmp_path: Path) -> None:
     pem, public = new_key()
     mine, foreign = Signer(pem), Signer(new_key()[0])
     keys = {public: Key("desk", public, ("assistant",), (CC.name,))}
@@ -222,8 +223,8 @@ async def test_answers_are_signed_as_the_policy_wants(embedded_url: str, databas
         return Wiring(replace(Course(), signatures=Signatures(keys, policy)))
 
     async def answered(told: Answer, policy: Policy, signer: Signer | None) -> Request:
-        async with role_set(embedded_url, database, [RoleSpec("coordinator")], wiring=wiring(policy)):
-            return await staff.answer(Wiring(), embedded_url, told, signer=signer)
+        async with role_set(broker_url, one_database, [RoleSpec("coordinator")], wiring=wiring(policy)):
+            return await staff.answer(Wiring(), broker_url, told, signer=signer)
 
     files = Files(str(tmp_path))
     for data, policy, signer, role, why in (
@@ -231,24 +232,24 @@ async def test_answers_are_signed_as_the_policy_wants(embedded_url: str, databas
         (b"2", "refuse", foreign, "assistant", "configuration lacks"),
         (b"3", "flag", mine, "demonstrator", "may not sign for 'demonstrator'"),
     ):
-        identity = await asyncio.to_thread(_confirmed, database, files, 7, data)
-        asked = await asyncio.to_thread(_asked, database, identity, f"m{identity}")
+        identity = await asyncio.to_thread(_confirmed, one_database, files, 7, data)
+        asked = await asyncio.to_thread(_asked, one_database, identity, f"m{identity}")
         told = staff.made(identity, asked.id, "refused", role, "ann", "no")
         with pytest.raises(UsageError, match=why):
             await answered(told, cast("Policy", policy), signer)
-        assert [hop.status for hop in (await _hops(database, identity))][-1] == "asked"
+        assert [hop.status for hop in (await _hops(one_database, identity))][-1] == "asked"
         told = staff.made(identity, asked.id, "refused", "assistant", "ann", "no")
         assert (await answered(told, "refuse", mine)).answer == "refused"
-        last = (await _hops(database, identity))[-1]
+        last = (await _hops(one_database, identity))[-1]
         assert (last.status, last.signer, last.doubt, last.place) == ("refused", "desk", None, told.Where)
-    identity = await asyncio.to_thread(_confirmed, database, files, 7, b"4")
-    asked = await asyncio.to_thread(_asked, database, identity, "m4")
+    identity = await asyncio.to_thread(_confirmed, one_database, files, 7, b"4")
+    asked = await asyncio.to_thread(_asked, one_database, identity, "m4")
     told = staff.made(identity, asked.id, "refused", "assistant", "ann", "no")
     forged = msgspec.structs.replace(msgspec.convert(mine.sign_answer(msgspec.to_builtins(told)), Answer), Remark="yes")
     with pytest.raises(UsageError, match="does not match"):
         await answered(forged, "flag", None)
     assert (await answered(told, "flag", None)).answer == "refused"
-    last = (await _hops(database, identity))[-1]
+    last = (await _hops(one_database, identity))[-1]
     assert (last.signer, last.doubt) == (None, "it has no signature")
 
 

@@ -61,12 +61,12 @@ async def test_a_question_without_a_login_is_refused_and_a_forged_one_does_not_r
     assert identity not in answered
 
 
-async def test_who_asks_learns_nothing_of_the_ids_of_others(embedded_url: str, database: Database) -> None:
-    ids = [await asyncio.to_thread(_recorded, database, student) for student in ("guest", "guest", 7)]
+async def test_who_asks_learns_nothing_of_the_ids_of_others(broker_url: str, one_database: Database) -> None:
+    ids = [await asyncio.to_thread(_recorded, one_database, student) for student in ("guest", "guest", 7)]
     wiring = Wiring(replace(Course(), status_logins=()))
     async with (
-        role_set(embedded_url, database, [RoleSpec("coordinator")], wiring=wiring),
-        Asking(embedded_url) as asking,
+        role_set(broker_url, one_database, [RoleSpec("coordinator")], wiring=wiring),
+        Asking(broker_url) as asking,
     ):
         assert await asking.ask(ids[2]) is None
         assert await asking.ask(ids[2][:4]) is None
