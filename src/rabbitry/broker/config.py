@@ -58,7 +58,7 @@ class BrokerConfig:
 
     Raises:
         UsageError: A number is out of range, the release is unknown, there is no virtual host, or other machines can
-        reach the address and there is no user but `guest`.
+            reach the address and there is no user but `guest`.
     """
 
     host: str = "127.0.0.1"

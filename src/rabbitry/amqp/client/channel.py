@@ -361,7 +361,7 @@ class Channel:
         Raises:
             UsageError: when the block is entered, on a channel with confirms or within another transaction.
             ConnectionClosed: when the block ends, if the connection was lost within it. Nothing took effect; the
-            outcome is unknown only if it was lost during the commit.
+                outcome is unknown only if it was lost during the commit.
             ChannelClosed: when the block ends, if the broker closed the channel. Nothing took effect.
             RequestTimeout: when the broker does not answer within the connection's `request_timeout`.
         """
