@@ -235,7 +235,9 @@ async def test_a_file_is_downloaded_as_submitted(
         async with _page(browser, embedded_url, database_url) as (watched, web):
             page = watched.page
             form = await _open(page)
-            await expect(form).to_contain_text("The file is not text")
+            await expect(form).to_contain_text(
+                "The archive is not unpacked: the archive can't be read: File is not a zip file"
+            )
             await expect(form.locator(".elsewhere p")).to_have_text("demonstrator ben, line 3: of another program")
             await expect(form.locator(".download .hidden-letter")).to_have_text("U+202E")
             async with page.expect_download() as downloading:
