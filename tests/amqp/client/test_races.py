@@ -197,7 +197,7 @@ def test_stopping_the_io_thread_wakes_all_waiters() -> None:
     def ask() -> None:
         try:
             io.run(wait())
-        except rabbitry.UsageError as error:
+        except rabbitry.ConnectionClosed as error:
             ends.append(error)
 
     thread = threading.Thread(target=ask)
@@ -216,7 +216,7 @@ def test_unsent_messages_are_cancelled_when_the_connection_closes(embedded_url: 
     for confirm in confirms:
         with suppress(rabbitry.ConnectionClosed, rabbitry.ChannelClosed, CancelledError):
             confirm.result(90)
-    with pytest.raises(rabbitry.UsageError):
+    with pytest.raises(rabbitry.ConnectionClosed):
         channel.send(b"x", routing_key="nowhere")
 
 
