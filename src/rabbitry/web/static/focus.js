@@ -38,9 +38,10 @@ addEventListener("focusin", ({ target }) => {
   waiting.disconnect();
   path = [...path.filter((one) => one !== target && one.isConnected), target].slice(-MOST);
 });
-// The page may give the focus to something else in the same turn, and may enable a button again before it ends.
+// The page may give the focus to something else in the same turn, and may enable a button again before it ends: as soon as
+// the first listener has returned. This one is therefore the first, that of the window while the event is on its way down.
 addEventListener("focusout", ({ target, relatedTarget }) => {
   if (relatedTarget) return;
   const isTaken = !canHaveIt(target);
   setTimeout(() => mend(isTaken));
-});
+}, true);
