@@ -33,8 +33,8 @@ _CONNECTION = {
     "blocked", "channel", "close", "close_reason", "frame_limit", "is_open", "publish_timeout", "request_timeout",
     "server_properties", "server_version", "update_secret", "url", "wait_closed", "wait_for_confirms",
 }  # fmt: skip
-_CONSUMERS = {"no_ack", "queue"}
-_CONSUMER = _CONSUMERS | {"arguments", "cancel", "consumer_tag", "exclusive", "restore", "start"}
+_CONSUMERS = {"cancel", "no_ack", "queue"}
+_CONSUMER = _CONSUMERS | {"arguments", "consumer_tag", "exclusive", "restore", "start"}
 _DELIVERY = {
     "ack", "body", "consumer_tag", "delivery_tag", "exchange", "header", "is_lost", "is_open", "nack", "process",
     "properties", "redelivered", "reject", "routing_key",

@@ -114,7 +114,7 @@ class PostgreSQL:
 
     def create_database(self) -> str:
         """Create an empty database; return its URL."""
-        name = f"test-{os.getpid()}-{next(_databases)}"
+        name = f"test_{os.getpid()}_{next(_databases)}"
         import psycopg
 
         with psycopg.connect(self._url("postgres"), autocommit=True) as connection:

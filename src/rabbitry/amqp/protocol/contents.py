@@ -154,7 +154,7 @@ class CutFrame:
 def no_content(content: Content) -> ProtocolViolation:
     """Return error 505 for another frame in place of the header or body of a content (RabbitMQ's text)."""
     if content.header:
-        text = "UNEXPECTED_FRAME - expected content body frame, got non content body frame instead"
+        text = "UNEXPECTED_FRAME - expected content body, got non content body frame instead"
     else:
         text = "UNEXPECTED_FRAME - expected content header for class 60, got non content header frame instead"
     return ProtocolViolation(Reply.UNEXPECTED_FRAME, text, 60, content.signature & 0xFFFF)
