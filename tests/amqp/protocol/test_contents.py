@@ -102,7 +102,7 @@ def test_a_wrong_end_of_a_frame_is_the_same_violation(where: int) -> None:
     frames[1 + where] = frames[1 + where][:-1] + b"\0"
     stream = b"".join(frames)
     expected = _comparable(_received(open_core(), stream))
-    for sizes in ([262_144], [262_144, 200_000], [140_000]):
+    for sizes in ([262_144], [262_144, 200_000], [140_000], [100_000]):
         core = open_core()
         events, _ = _read(core, stream, sizes)
         assert _comparable(events) == expected
@@ -117,6 +117,13 @@ def test_another_frame_within_a_body_is_the_same_violation(extra: bytes) -> None
     events, _ = _read(open_core(), stream, [262_144])
     assert _comparable(events) == expected
     assert any(event[0] == VIOLATION for event in events)
+
+
+def test_another_frame_in_place_of_a_body_is_reported_in_rabbitmqs_words() -> None:
+    frames = delivery_frames(1, _SIZE)
+    violation = _received(open_core(), b"".join([*frames[:2], frames[0]]))[-1][2]
+    assert isinstance(violation, ProtocolViolation)
+    assert violation.reply_text == "UNEXPECTED_FRAME - expected content body, got non content body frame instead"
 
 
 def test_the_rest_of_a_body_of_a_closed_channel_is_ignored() -> None:

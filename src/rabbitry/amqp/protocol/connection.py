@@ -409,10 +409,10 @@ class Connection:
     def _end_cut_frame(self, cut: CutFrame, data: bytes, events: list[Event]) -> int:
         """Process the rest of a body frame that began in an earlier chunk, and return the offset of the next frame."""
         end = cut.missing
-        if data[end] != FRAME_END:
-            raise self._wrong_end(FRAME_BODY, cut.octets, data[end])
         self._cut = None
         cut.add(memoryview(data)[:end], len(data))
+        if data[end] != FRAME_END:
+            raise self._wrong_end(FRAME_BODY, cut.octets, data[end])
         if self._contents.get(cut.channel) is cut.content:  # otherwise the channel was closed meanwhile
             self._end_content(cut.channel, cut.content, events)
         return end + 1
