@@ -6,8 +6,11 @@ import concurrent.futures
 import pytest
 
 import rabbitry
+from rabbitry.amqp.client.blocking.receipts import pass_on
 from rabbitry.amqp.protocol.properties import FLAG_MESSAGE_ID, EncodedProperties
 from rabbitry.exceptions import PublishReturned
+from rabbitry.runtime.io_thread import IOThread
+from tests.support.waiting import eventually_blocking
 
 _OF_ASYNCIO = {"get_loop"}
 _OF_THREADS = {"running", "set_running_or_notify_cancel"}
@@ -116,3 +119,25 @@ def test_an_apps_blocking_publisher_returns_receipts_too(broker_url: str) -> Non
         with pytest.raises(PublishReturned):
             lost.result(60)
         assert isinstance(lost.failure, PublishReturned)
+
+
+def test_a_callback_in_the_io_thread_can_look_at_the_failure() -> None:
+    io = IOThread()
+    seen: list[BaseException | None] = []
+    failure = RuntimeError("refused")
+
+    async def sent() -> tuple[rabbitry.Receipt, rabbitry.BlockingReceipt]:
+        receipt = rabbitry.Receipt(loop=asyncio.get_running_loop())
+        receipt._encoded_id = b"1"
+        return receipt, pass_on(receipt, io)
+
+    async def fail() -> None:
+        receipt._fail(failure)
+
+    receipt, passed_on = io.run(sent())
+    passed_on.add_done_callback(lambda done: seen.append(done.exception()))
+    io.run(fail())
+    eventually_blocking(lambda: seen, "the callback")
+    assert seen == [failure]
+    assert not receipt._is_unseen, "the end of the connection's block would raise it"
+    io.stop()

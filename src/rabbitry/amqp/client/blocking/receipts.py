@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 
 from rabbitry.amqp.client._receipts import Receipt
-from rabbitry.exceptions import ConnectionClosed
+from rabbitry.exceptions import ConnectionClosed, UsageError
 from rabbitry.runtime.io_thread import IOThread
 
 __all__ = ["BlockingReceipt", "pass_on"]
@@ -87,8 +86,12 @@ class _PassedOn(BlockingReceipt):
         """Count a look at a failure in this thread as a look at the receipt."""
         super()._note_look()
         if self.failure is not None and self._io.is_running:
-            with contextlib.suppress(ConnectionClosed):  # the connection was closed meanwhile
+            try:
                 self._io.post(self._look)
+            except ConnectionClosed:
+                pass  # the connection was closed meanwhile
+            except UsageError:
+                self._look()  # in the I/O thread itself, which calls the callbacks of `add_done_callback`
 
     def _look(self) -> None:
         self._receipt.exception()
