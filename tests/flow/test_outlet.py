@@ -10,7 +10,7 @@ import rabbitry
 from rabbitry.amqp.client import Connection, Properties
 from rabbitry.amqp.protocol.methods import BasicAck, BasicNack
 from rabbitry.amqp.protocol.tables import Table
-from rabbitry.exceptions import PublishRefused
+from rabbitry.exceptions import PublishRefused, PublishReturned
 from rabbitry.flow import _outlet
 from rabbitry.flow._outlet import Outlet
 from rabbitry.flow.message import Publication
@@ -105,6 +105,30 @@ async def test_tasks_that_meet_a_refusal_at_once_share_the_next_channel(
     await eventually(lambda: link.channels == [1] + [2] * 5, "all over the second")
     link.send(1, BasicAck(1, False))  # else leaving the connection's block waits for the confirms
     link.send(2, BasicAck(5, True))
+
+
+async def test_a_message_with_copies_fails_as_one(connection: Connection, link: ScriptedLink) -> None:
+    out = Outlet(connection, await connection.channel(), _nothing)
+    message = _message(0)._replace(also=("a", "b"))
+    sending = asyncio.create_task(out.send(message))
+    await eventually(lambda: [key for _, key, _, _ in link.published] == ["a", "b", "q"], "all of them")
+    for tag in (1, 2, 3):
+        link.give_back(tag)
+    link.ack(3, multiple=True)
+    with pytest.raises(PublishReturned):
+        await sending
+    # The end of the connection's block raises nothing: all three failures count as seen.
+
+
+async def test_a_message_is_sent_when_its_copies_are_confirmed(connection: Connection, link: ScriptedLink) -> None:
+    out = Outlet(connection, await connection.channel(), _nothing)
+    sending = asyncio.create_task(out.send(_message(0)._replace(also=("a", "b"))))
+    await eventually(lambda: len(link.published) == 3, "all of them")
+    link.ack(2, multiple=True)
+    receipt = await sending
+    assert not receipt.done()
+    link.ack(3)
+    await receipt
 
 
 async def test_a_refused_result_is_published_again_until_it_is_accepted(

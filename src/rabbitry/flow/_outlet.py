@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from rabbitry.amqp.client import Channel, Connection, Receipt
-from rabbitry.exceptions import ChannelClosed, PublishError, PublishRefused
+from rabbitry.exceptions import ChannelClosed, PublishError, PublishRefused, PublishReturned
 from rabbitry.flow.message import Publication
 from rabbitry.flow.wiring import delays
 from rabbitry.flow.wiring.declarer import Declarer
@@ -80,15 +80,18 @@ class Outlet:
         )
 
     async def _send_all(self, message: Publication) -> Receipt:
-        copies = [await self.send(message._replace(routing_key=key, also=())) for key in message.also]
-        receipt = await self.send(message._replace(also=()))
-        try:
-            for copy in copies:
-                await copy
-        except PublishRefused:
+        keys = (*message.also, message.routing_key)
+        *copies, receipt = [await self.send(message._replace(routing_key=key, also=())) for key in keys]
+        await asyncio.wait(copies)  # which does not count as having seen a failure
+        if all(copy.failure is None for copy in copies):
+            return receipt
+        await asyncio.wait((receipt,))  # else its failure would be raised again when the connection's block ends
+        failures = [error for each in (*copies, receipt) if (error := each.exception()) is not None]
+        if any(isinstance(error, PublishRefused) for error in failures):
             self.refused()
-            raise
-        return receipt
+        if any(isinstance(error, PublishReturned) for error in failures):
+            self.declare_first()  # a queue of the delays was deleted
+        raise failures[0]
 
     async def send_alone(self, message: Publication) -> None:
         """Publish over a channel that has no other unconfirmed message, and wait for the confirm.

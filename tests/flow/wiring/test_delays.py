@@ -178,6 +178,25 @@ async def test_deleted_queues_of_delays_are_declared_again(embedded_url: str) ->
         await eventually_holds(embedded_url, "again.out", 3)
 
 
+async def test_deleted_queues_of_delays_are_declared_again_for_a_key_of_several_queues(embedded_url: str) -> None:
+    app = _app("several")
+
+    @app.stage("out", queue="several.copy")
+    async def copy(text: str) -> None: ...
+
+    async with app.publisher(embedded_url) as publisher:
+        await publisher.publish("one", key="out", after=1)
+        for queue in ("several.out", "several.copy"):
+            await eventually_holds(embedded_url, queue, 1)
+        async with rabbitry.connect(embedded_url) as connection, await connection.channel() as channel:
+            await channel.delete_queue(DUE)
+        with pytest.raises(rabbitry.PublishReturned):
+            await publisher.publish("two", key="out", after=1)
+        await publisher.publish("three", key="out", after=1)
+    await eventually_holds(embedded_url, "several.out", 2)
+    await eventually_holds(embedded_url, "several.copy", 2)
+
+
 async def test_what_expired_is_dropped_or_a_dead_letter(broker_url: str) -> None:
     app = rabbitry.App("stale")
     came: list[str] = []
