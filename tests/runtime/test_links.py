@@ -77,6 +77,19 @@ async def test_who_does_not_know_the_secret_is_not_heard(monkeypatch: pytest.Mon
     link.close()
 
 
+async def test_a_connection_without_a_secret_is_closed_if_the_wait_is_cancelled() -> None:
+    link = Port()
+    opening = asyncio.create_task(link.open())
+    with socket.create_connection(("127.0.0.1", int(link.name.split()[1]))) as other:
+        other.setblocking(False)
+        await eventually(lambda: "writer" in opening.get_stack()[0].f_locals, "the connection to be accepted")
+        opening.cancel()
+        await asyncio.wait((opening,))
+        async with asyncio.timeout(60):
+            assert await asyncio.get_running_loop().sock_recv(other, 1) == b""
+    link.close()
+
+
 async def test_a_parent_that_is_gone_ends_the_child(monkeypatch: pytest.MonkeyPatch, fresh_parent: None) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]

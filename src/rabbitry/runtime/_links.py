@@ -7,7 +7,6 @@ connects to a port of this machine with a secret, and ends when the program clos
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import socket
 import subprocess
@@ -101,11 +100,17 @@ class Port:
             while True:
                 accepted, _ = await loop.sock_accept(self._listener)
                 reader, writer = await asyncio.open_connection(sock=accepted)
-                with contextlib.suppress(OSError, ValueError, TimeoutError):  # ValueError: of a line that is too long
+                is_child = False
+                try:
                     async with asyncio.timeout(_PATIENCE):
-                        if secrets.compare_digest((await reader.readline()).strip(), self._secret.encode()):
-                            break
-                writer.close()
+                        is_child = secrets.compare_digest((await reader.readline()).strip(), self._secret.encode())
+                except (OSError, ValueError, TimeoutError):
+                    pass  # ValueError: of a line that is too long
+                finally:  # also if this is cancelled
+                    if not is_child:
+                        writer.close()
+                if is_child:
+                    break
         self._writer = writer
         if self._is_ended:
             writer.write_eof()

@@ -22,7 +22,7 @@ from typing import Final
 from rabbitry.runtime.interrupt import signal_self
 
 PARENT: Final = "RABBITRY_PARENT"
-"""Environment variable with the number of the child's end of the socket; or where there is none, see `address_of`."""
+"""Environment variable with the number of the child's end of the socket; on Windows, with what `address_of` returns."""
 LISTENER: Final = "RABBITRY_LISTENER"
 """Environment variable with the number of a socket that listens already; `rabbitry up` hands it over."""
 MANAGEMENT_LISTENER: Final = "RABBITRY_MANAGEMENT_LISTENER"
