@@ -56,7 +56,10 @@ def skipped_of(batch: Batch) -> set[int]:
 
 
 def on_failure(batch: Batch, undo: Callable[[], None]) -> None:
-    """Have a function called, in a thread, if the batch fails after its handler returned: in what is around it."""
+    """Register a function that is called, in a thread, if the batch fails after its handler has returned.
+
+    That is in what is around the handler: a middleware, or the clean-up of a dependency.
+    """
     batch._on_failure = undo
 
 

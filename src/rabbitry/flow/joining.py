@@ -18,16 +18,22 @@ from rabbitry.flow._stores.join_answers import JoinStore
 from rabbitry.flow._stores.redis import is_redis
 from rabbitry.flow.codec import Codec
 from rabbitry.flow.exceptions import AppError, Reject, Retry
-from rabbitry.flow.message import INTERRUPTED, PART, REPLAYED, UNCOUNTED, Message, count_in, text_header
+from rabbitry.flow.message import (
+    INTERRUPTED,
+    PART,
+    REPLAYED,
+    UNCOUNTED,
+    Message,
+    count_in,
+    text_header,
+    uncounted_pause,
+)
 from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.stage import Stage
 from rabbitry.flow.wiring.delays import LONGEST
 
 _JOINED: Final = "x-rabbitry-joined"
 """The job whose join is done, in a message to the join itself."""
-_LONGEST_PAUSE: Final = 30.0
-"""Seconds after which a message whose job has a part that can't be read here comes again, at most."""
-_DOUBLINGS: Final = 5
 
 
 def make_join(
@@ -100,10 +106,9 @@ class _Arrival:
             return Taken([self._codec.restored(body) for body in bodies])
         except Undecodable as error:  # a worker that could read it has kept it: one of another version of the app
             self.release()
-            pause = min(2.0 ** min(count_in(headers, UNCOUNTED), _DOUBLINGS), _LONGEST_PAUSE)
             raise Retry(
                 f"a part of job {part.job!r} was kept by a worker of another version, and can't be read here: {error}",
-                after=pause,
+                after=uncounted_pause(count_in(headers, UNCOUNTED)),
                 count=False,
             ) from error
 

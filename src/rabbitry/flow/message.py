@@ -54,6 +54,9 @@ _OWN: Final = frozenset(
 )  # fmt: skip
 """Headers that flow writes and reads. Other names that begin so are for the apps of Rabbitry."""
 _MOST_ATTEMPTS: Final = 1 << 31
+_LONGEST_PAUSE: Final = 30.0
+_DOUBLINGS: Final = 5
+"""How often the pause of a second before an uncounted retry is doubled: then it is the longest one."""
 _LONGEST_NAME: Final = 255
 """Bytes of a routing key, or of the name of an exchange or a queue."""
 _LONGEST_REASON: Final = 64
@@ -247,6 +250,11 @@ def with_given(properties: Properties, given: Properties) -> Properties:
 def uncounted_of(properties: Properties) -> int:
     """Return how many retries of a message were not counted."""
     return count_in(properties.headers or {}, UNCOUNTED)
+
+
+def uncounted_pause(number: int) -> float:
+    """Return the seconds until an uncounted retry that comes after `number` others: 1, 2, 4, … 30."""
+    return min(2.0 ** min(number, _DOUBLINGS), _LONGEST_PAUSE)
 
 
 def count_in(headers: Table, name: str) -> int:

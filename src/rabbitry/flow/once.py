@@ -25,7 +25,7 @@ from rabbitry.flow._gates import store_given as store_given  # for tests
 from rabbitry.flow._stores.once_claim import kept
 from rabbitry.flow._stores.redis import is_redis
 from rabbitry.flow.exceptions import AppError, Retry, StoreError
-from rabbitry.flow.message import INTERRUPTED, REPLAYED, UNCOUNTED, Message, count_in, text_header
+from rabbitry.flow.message import INTERRUPTED, REPLAYED, UNCOUNTED, Message, count_in, text_header, uncounted_pause
 from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.stage import Stage
 
@@ -45,9 +45,6 @@ _MARGIN: Final = 30.0
 """Seconds beyond the time limit of its handler for which a message keeps its claim: its results are confirmed then."""
 _HANDLED: Final = "x-rabbitry-handled"
 """The key that is done, in a message of an idempotent stage to itself."""
-_LONGEST_PAUSE: Final = 30.0
-_DOUBLINGS: Final = 5
-"""How often a copy's pause of a second is doubled: then it is the longest one."""
 _LOOK_EACH: Final = 0.1
 _MOST_NOTING: Final = 1000
 """Messages that are sent and not marked as done, at most."""
@@ -119,7 +116,7 @@ class _Arrival:
         if claim.state == "mine":
             return Taken(value)
         if claim.state == "busy":
-            pause = min(2.0 ** min(count_in(message.headers, UNCOUNTED), _DOUBLINGS), _LONGEST_PAUSE)
+            pause = uncounted_pause(count_in(message.headers, UNCOUNTED))
             raise Retry(f"{self._key!r} is being handled: message {claim.owner}", after=pause, count=False)
         self.is_skipped = True
         return None

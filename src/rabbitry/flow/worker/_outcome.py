@@ -27,6 +27,7 @@ from rabbitry.flow.message import (
     properties_of,
     text_header,
     uncounted_of,
+    uncounted_pause,
 )
 from rabbitry.flow.timing import Expiry, read_expiry
 from rabbitry.flow.wiring.dead_letters import dead_queue
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
 FEWEST_DELIVERIES: Final = 3
 """The least number of attempts before a suspect becomes a dead letter, even if its stage allows only one: the worker
 may have died for another reason."""
-_LONGEST_PAUSE: Final = 30.0
-"""Seconds after which a message of a version that is not known comes again, at most."""
-_DOUBLINGS: Final = 5
 _NOT_KEPT: Final = "a message with its key was handled before, and the answer to it is not kept"
 _FIRST: Final = Trail(1, 0.0, b"", b"")
 """The trail of what begins a chain of its own."""
@@ -222,7 +220,7 @@ def _left_to_newer(spec: AppSpec, job: Job, limit: int) -> Publication | None:
         return None
     number = uncounted_of(properties)
     if number < stage.uncounted:
-        pause = min(2.0 ** min(number, _DOUBLINGS), _LONGEST_PAUSE)
+        pause = uncounted_pause(number)
         return later(spec.name, stage.queue, job.delivery, job.attempt, pause, limit, is_counted=False)
     text = f"version {job.trail.version} of its type, and the workers know version {known}: replay it to newer ones"
     return dead_letter_of(spec.name, job, Result("rejected", reason="version", error=text), limit)
