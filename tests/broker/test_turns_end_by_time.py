@@ -253,6 +253,19 @@ async def test_expired_messages_are_dead_lettered_no_faster_than_they_are_writte
         assert largest() < 15
 
 
+async def test_expired_messages_that_wait_for_a_turn_are_not_dead_lettered_before() -> None:
+    async with Broker(BrokerConfig(port=0)) as broker:
+        queue, dead = await _filled(broker, {"x-message-ttl": 1_000_000}, Properties(delivery_mode=2))
+        for entry in queue.held():
+            entry.expires = 1.0
+        queue._when_due()
+        for _ in range(50):
+            queue.dispatch()  # as each publish does
+            queue._when_due()
+        assert (queue.ready, dead.ready, len(broker.shares._waiting)) == (200, 0, 1)
+        await eventually(lambda: dead.ready == 200, "all are dead letters")
+
+
 async def test_excess_messages_are_dead_lettered_no_faster_than_they_are_written(
     tmp_path: Path, largest: Callable[[], int]
 ) -> None:

@@ -19,8 +19,8 @@ def routing(
 ) -> Generator[None, None, Routed]:
     """Route a message with a step for each of its routing keys: CC may have thousands of them.
 
-    Exchanges are visited breadth first, each once. An exchange with an alternate exchange passes on messages that it
-    can't route (RabbitMQ's docs/ae).
+    Each exchange is visited once. An exchange with an alternate exchange passes on messages that it can't route
+    (RabbitMQ's docs/ae).
 
     Args:
         exchanges: The exchanges of the virtual host, by name, for alternate ones.

@@ -50,6 +50,7 @@ class Backlog(Contents):
         "_dispatcher",
         "_goes_on",
         "_is_dropping",
+        "_is_due",
         "_limits",
         "_plain",
         "_returns",
@@ -92,6 +93,8 @@ class Backlog(Contents):
         """Number of messages that were requeued at the front, if the kind of queue counts them."""
         self._is_dropping = False
         """Whether more messages have to be dropped than fit into one iteration, so a later one continues."""
+        self._is_due = False
+        """Whether messages are due, as to expire, and wait for a later turn: they are not given up before."""
         self._as_of = 0.0
         """Arrival time of the first dead letter with a time-to-live of 0 that was not dispatched yet."""
         self._timer = Timer()
@@ -327,6 +330,8 @@ class Backlog(Contents):
         priority stays until it reaches the head, as on RabbitMQ. If there are many, the rest waits for the next
         iteration of the loop.
         """
+        if self._is_due:
+            return  # each publish to the queue would drop more of them than the store can take
         now = time.time()
         ends_at = time.monotonic() + LONGEST_TURN
         soonest = 0.0
@@ -351,7 +356,13 @@ class Backlog(Contents):
             self._expiring = self.rules.message_ttl is not None
 
     def _when_due(self) -> None:
-        self._wait_for_turn(self._on_timer)  # messages of very many queues may expire at the same moment
+        if not self._is_due:
+            self._is_due = True
+            self._wait_for_turn(self._on_due)  # messages of very many queues may expire at the same moment
+
+    def _on_due(self) -> None:
+        self._is_due = False
+        self._on_timer()
 
     def _on_timer(self) -> None:
         self.drop_expired()

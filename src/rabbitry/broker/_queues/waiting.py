@@ -103,7 +103,7 @@ class WaitingRoom(Queue):
             if entry.stored:
                 self.journal.remove(self, entry, is_moving=True)
             if time.monotonic() > ends_at:
-                self._wait_for_turn(self._on_timer)
+                self._when_due()
                 return
         self._set_timer()
 
