@@ -91,7 +91,13 @@ def test_what_apps_declare_is_bounded() -> None:
     long = "x" * (drift.LONGEST + 1)
     few = Declares(
         [DeclaredExchange(long, "topic"), DeclaredExchange("e", "topic")],
-        [DeclaredQueue("q", arguments={"a": long, long: 1, "b": 10**300}), DeclaredQueue(long)],
+        [
+            DeclaredQueue("q", arguments={"b": 10**300}),
+            DeclaredQueue("long value", arguments={"a": long}),  # half of the arguments would differ from the broker's
+            DeclaredQueue("long name", arguments={long: 1}),
+            DeclaredQueue("many", arguments={f"x{number}": 1 for number in range(51)}),
+            DeclaredQueue(long),
+        ],
         [DeclaredBinding("e", "q", long), DeclaredBinding("e", "q", "k")],
     )
     source._take(_declaring("few", few))

@@ -8,10 +8,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, TypeVar
-
-from msgspec.structs import replace
+from typing import TYPE_CHECKING, Any, Final
 
 from rabbitry.apps.management import NothingThere, Unanswerable, get, get_object, open_client, part_of, place_of
 from rabbitry.exceptions import ConnectFailed
@@ -49,7 +46,6 @@ _OTHERWISE: Final = (
 
 _logger = logging.getLogger(__name__)
 Finding = dict[str, str]
-T = TypeVar("T")
 
 
 class Drift:
@@ -144,20 +140,19 @@ def _objects(declares: Declares) -> int:
 
 
 def _bounded(declares: Declares) -> Declares:
-    """Return declarations that take no more memory, and no more requests, than those of a large app."""
+    """Return declarations that take no more memory, and no more requests, than those of a large app.
+
+    A queue with more or longer arguments is left out: without some of them it would differ from the broker's.
+    """
     return Declares(
         [one for one in declares.exchanges[:MOST_OBJECTS] if _are_short(one.name, one.type)],
         [
-            replace(one, arguments=_bounded_arguments(one.arguments))
+            one
             for one in declares.queues[:MOST_OBJECTS]
-            if _are_short(one.name)
+            if len(one.arguments) <= _MOST_ARGUMENTS and _are_short(one.name, *one.arguments, *one.arguments.values())
         ],
         [one for one in declares.bindings[:MOST_OBJECTS] if _are_short(one.exchange, one.queue, one.key)],
     )
-
-
-def _bounded_arguments(arguments: Mapping[str, T]) -> dict[str, T]:
-    return {name: arguments[name] for name in islice(arguments, _MOST_ARGUMENTS) if _are_short(name, arguments[name])}
 
 
 def _are_short(*values: object) -> bool:
