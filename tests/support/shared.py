@@ -43,12 +43,13 @@ class Servers:
         os.environ[_FOLDER] = self._folder.name
 
     def close(self) -> None:
-        """End all of them."""
-        for lock in Path(self._folder.name).glob(f"*{LOCK}"):
-            note: Note | None = read(lock.with_suffix(""))
-            if note is not None:
-                note.end()
-        self._folder.cleanup()
+        """End all of them, even if one can't be ended."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._folder.cleanup)
+            for lock in Path(self._folder.name).glob(f"*{LOCK}"):
+                note: Note | None = read(lock.with_suffix(""))
+                if note is not None:
+                    stack.callback(note.end)
 
 
 def folder() -> Path:
