@@ -16,7 +16,7 @@ from rabbitry.amqp.protocol.tables import FieldValue, Table
 from rabbitry.broker import Broker, BrokerConfig, _recovery
 from rabbitry.broker import _shares as shares
 from rabbitry.broker._policies import Policy
-from rabbitry.broker._queues import Queue, Stream, backlog, stream_log, waiting
+from rabbitry.broker._queues import Queue, Stream, backlog, contents, stream_log, waiting
 from rabbitry.broker._queues import queue as queue_module
 from rabbitry.broker._queues import stream as stream_module
 from rabbitry.broker._store import journal, sqlite
@@ -180,8 +180,7 @@ async def test_very_many_segments_of_a_stream_are_dropped_in_steps(
 async def test_what_a_deleted_stream_or_delayed_exchange_held_is_freed_in_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(stream_module, "_FREED_AT_ONCE", 10)
-    monkeypatch.setattr(waiting, "_FREED_AT_ONCE", 10)
+    monkeypatch.setattr(contents, "_FREED_AT_ONCE", 10)
     async with Broker(BrokerConfig(port=0)) as broker:
         vhost = broker.vhosts["/"]
         _fill(_declare(broker, "s", x_queue_type="stream"), 100)

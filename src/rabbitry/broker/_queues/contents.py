@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain, islice
-from typing import Final
+from typing import Any, Final
 
 from rabbitry.broker._queues.arguments import Rules
 from rabbitry.broker._queues.lane import Lane
@@ -24,6 +24,7 @@ _AT_ONCE: Final = 4096
 """Messages read from the store at once: confirms wait meanwhile."""
 _FORGOTTEN_AT_ONCE: Final = 500
 """Messages purged in one step."""
+_FREED_AT_ONCE: Final = 500
 
 
 class Contents:
@@ -222,3 +223,10 @@ class Contents:
             lane.tail -= len(behind)
             self.ready_bytes -= sum(len(entry.message.body) for entry in behind)
             self.ready -= lost + len(behind)
+
+
+def freeing(entries: list[Any]) -> Iterator[None]:
+    """Free the elements of a list in steps: a million entries at once would take 0.3 s."""
+    while entries:
+        del entries[-_FREED_AT_ONCE:]
+        yield

@@ -13,6 +13,7 @@ from rabbitry.amqp.protocol.properties import decode_header, encode_header
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker._queues.arguments import Rules
 from rabbitry.broker._queues.backlog import LONGEST_TURN
+from rabbitry.broker._queues.contents import freeing
 from rabbitry.broker._queues.expiry import LONGEST_WAIT
 from rabbitry.broker._queues.queue import Queue, QueueHost
 from rabbitry.broker._store.batch import Found, Wanted
@@ -21,7 +22,6 @@ from rabbitry.broker.message import Entry, Message
 _READ_AT_ONCE: Final = 4096
 _READ_BYTES: Final = 32 << 20
 """Messages, and bytes of bodies, that are read at once after a restart."""
-_FREED_AT_ONCE: Final = 500
 _DUE: Final = float(1 << 40)
 """Added to the time at which a message is due, which is kept in `Entry.expires`.
 
@@ -147,15 +147,8 @@ class WaitingRoom(Queue):
     def delete(self) -> int:
         """Drop all messages that wait: their exchange is deleted."""
         due, self._due = self._due, []
-        self.vhost.work(_freeing(due))
+        self.vhost.work(freeing(due))
         return super().delete()
-
-
-def _freeing(due: list[tuple[float, int, Entry]]) -> Iterator[None]:
-    """Free messages in steps: a million at once would take 0.3 s."""
-    while due:
-        del due[-_FREED_AT_ONCE:]
-        yield
 
 
 def after_delay(message: Message) -> Message:
