@@ -265,6 +265,33 @@ async def test_expired_messages_that_wait_for_a_turn_are_not_dead_lettered_befor
         await eventually(lambda: dead.ready == 200, "all are dead letters")
 
 
+async def test_a_get_waits_with_its_queue_until_the_store_accepts_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Broker(BrokerConfig(port=0)) as broker:
+        queue, dead = await _filled(broker, {"x-message-ttl": 1_000_000}, Properties(delivery_mode=2))
+        for entry in queue.held():
+            entry.expires = 1.0
+        tried: list[float] = []
+        first = Queue.get
+
+        def counted(queue: Queue) -> object:
+            tried.append(len(queue))
+            return first(queue)
+
+        monkeypatch.setattr(Queue, "get", counted)
+        with monkeypatch.context() as crowded:
+            crowded.setattr(journal.Journal, "is_crowded", True)
+            peer = await asyncio.to_thread(Peer, broker.url)
+            got = asyncio.create_task(asyncio.to_thread(peer.call, m.BasicGet("q")))
+            await eventually(lambda: tried, "the get")
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert len(tried) == 1
+        broker.journal._tell_throttled()
+        await got
+        await eventually(lambda: dead.ready == 200, "all are dead letters")
+        await asyncio.to_thread(peer.drop)
+
+
 async def test_excess_messages_are_dead_lettered_no_faster_than_they_are_written(
     tmp_path: Path, largest: Callable[[], int]
 ) -> None:

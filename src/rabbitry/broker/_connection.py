@@ -278,8 +278,11 @@ class ClientConnection:
             self._yield(self._take_out())
 
     def carry_out_again(self, number: int, method: Method) -> None:
-        """Hold a method and the client's later frames until other clients have had their turn."""
-        self._yield([(METHOD, number, method)])
+        """Hold a method and the client's later frames until other clients have had their turn.
+
+        What it waits for may itself wait until the store accepts more; trying in each iteration would keep a core busy.
+        """
+        self._yield([(METHOD, number, method)], adds=not self._journal.is_stuck)
 
     def work(self, steps: Iterator[None], then: Callable[[], None] = lambda: None) -> None:
         """Run the steps of a long operation, alternating with other clients, then call `then`. Hold later frames."""
