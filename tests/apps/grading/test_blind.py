@@ -109,6 +109,8 @@ def test_the_last_of_several_marks_sends_the_message(database: Database) -> None
     assert _settle(database, item, course, _given("ann", 6.0)).status == "submitted", "one person's mark counts once"
     assert database.read_now(partial(judgements.given, items=[item.id], who="ann")) == {item.id: (1, True)}
     assert _settle(database, item, course, _given("ben", 8.0)).status == "submitted", "they differ by too much"
+    with pytest.raises(UsageError, match="yours is one of them: one further person has to mark"):
+        _settle(database, item, course, _given("ann", 7.0))
     done = _settle(database, item, course, _given("cleo", 7.0, feedback="fine", comments=(LineComment(1, "why?"),)))
     assert (done.status, done["Mark"], done["OutOf"], done["Feedback"]) == (
         "corrected", 7.0, 10.0, "The mark is the median of 6, 8, 7.\n\nfine"
@@ -116,6 +118,15 @@ def test_the_last_of_several_marks_sends_the_message(database: Database) -> None
     assert (done.history[-1]["who"], done.history[-1]["comments"]) == ("ann, ben, cleo", [{"line": 1, "text": "why?"}])
     with pytest.raises(UsageError, match=r"another person decided first.*cleo decided as the demonstrator"):
         _settle(database, item, course, _given("dan", 1.0))
+
+
+def test_a_joint_mark_may_exceed_the_maximum_as_a_kept_one_does(database: Database) -> None:
+    made = Assignment({**submission(7, CC.name, b"x", "x.py", "a1"), "Mark": 12.0, "OutOf": 10.0})
+    put = partial(inbox.put, role=ROLES["demonstrator"], assignment=made, exchange="e", message="m")
+    assert database.write_now(put)
+    item, course = database.read_now(partial(inbox.item, identity="a1")), _course(Blind(2))
+    _settle(database, item, course, _given("ann", 12.0))
+    assert _settle(database, item, course, _given("ben", 10.0))["Mark"] == 11.0
 
 
 def test_a_joint_decision_is_taken_back_by_who_completed_it(database: Database) -> None:

@@ -32,10 +32,11 @@ class Blind:
 
     def missing(self, marks: Sequence[float]) -> int:
         """Return how many people have still to mark. marks: those given so far."""
-        if len(marks) < self.people:
-            return self.people - len(marks)
-        is_apart = self.within is not None and max(marks) - min(marks) > self.within
-        return 1 if is_apart and len(marks) == self.people else 0
+        return int(self.is_apart(marks)) if len(marks) >= self.people else self.people - len(marks)
+
+    def is_apart(self, marks: Sequence[float]) -> bool:
+        """Return whether all have marked, and their marks differ so much that one further person has to."""
+        return self.within is not None and len(marks) == self.people and max(marks) - min(marks) > self.within
 
     def joint(self, judgements: Sequence[Decision]) -> Decision:
         """Return the decision that follows from those of all demonstrators, with their feedback and comments."""

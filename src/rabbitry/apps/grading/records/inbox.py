@@ -184,7 +184,8 @@ def settle(connection: Connection, found: Item, action: str, decision: Decision,
         if joint is None:
             return found.assignment
         decision = joint
-        next_ = decide(found.assignment, role, action, decision)
+        # Each mark was checked. One that is kept of a scheme may exceed the maximum, and with it their mean.
+        next_ = decide(found.assignment, role, action, decision, by_scheme=True)
     values = {
         "item": found.id,
         "action": action,

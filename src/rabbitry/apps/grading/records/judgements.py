@@ -38,14 +38,19 @@ def judge(connection: Connection, item: int, decision: Decision, blind: Blind) -
         The decision of all of them; None if others have still to judge.
 
     Raises:
-        UsageError: It has no mark, or another maximum than the others' judgements.
+        UsageError: It has no mark, or another maximum than the others' judgements; or all have judged, their marks
+            differ by too much, and this person is one of them.
     """
     if decision.mark is None:
         raise UsageError(f"no mark: {blind.people} demonstrators mark each submission of this module")
     # PostgreSQL lets others commit between two statements: of two people who judge at once, the later one counts both.
     connection.execute(select(inbox.c.id).where(inbox.c.id == item).with_for_update())
     who = text(decision.who, 200)
-    others = [one for one in _of(connection, item) if one.who != who]
+    before = _of(connection, item)
+    others = [one for one in before if one.who != who]
+    if len(others) < len(before) and blind.is_apart([one.mark or 0.0 for one in before]):
+        # Who tried one mark after the other would learn the others' from the one with which the decision is made.
+        raise UsageError("the marks given differ by too much, and yours is one of them: one further person has to mark")
     if others and others[0].out_of != decision.out_of:
         most = others[0].out_of
         named = "no maximum" if most is None else f"the maximum {points(most)}"

@@ -189,7 +189,8 @@ export class Decide extends Component {
       ${item.remarks.map((remark) => html`<p class="notice warn"><b>Sent back:</b> ${visible(remark)}</p>`)}
       ${item.mark !== null && html`<p><b>Mark:</b> ${mark(item.mark, item.out_of)}</p>`}
       ${item.feedback !== null && html`<pre class="feedback">${visible(item.feedback)}</pre>`}
-      ${item.is_marked && html`<p class="notice warn">You have marked it, and others have not yet. A mark that you give now replaces yours.</p>`}
+      ${item.is_marked && html`<p class="notice warn">You have marked it, and others have still to. A mark that you give now replaces
+        yours, unless a further person has to mark because the marks differ.</p>`}
       ${isOlder && html`<p class="notice warn">You typed the text below before this assignment was sent again.</p>`}
       ${changed && html`<p class="notice warn changed" role="status">${visible(changed)}</p>`}
       ${can("correct") && item.rubric.map((criterion) => this.criterion(criterion))}
