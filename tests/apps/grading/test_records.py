@@ -451,5 +451,9 @@ def test_the_attempt_before_is_the_last_earlier_one_whose_file_is_kept(database:
         made = Assignment(submission(student, "cloud_computing", b"x", "f.py", identity))
         kept = Kept.of(b"x") if is_kept else None
         database.write_now(partial(course.record, assignment=made, kept=kept))
-    before = {each: database.read_now(partial(course.attempt_before, identity=each)) for each in "abcdx"}
-    assert before == {"a": None, "b": None, "c": "a", "d": "a", "x": None}
+    declined = submission(7, "cloud_computing", b"x", "f.py", "e").moved("declined", "demonstrator", NOBODY)
+    database.write_now(partial(course.record, assignment=declined, kept=Kept.of(b"x")))
+    later = Assignment(submission(7, "cloud_computing", b"x", "f.py", "f"))
+    database.write_now(partial(course.record, assignment=later, kept=Kept.of(b"x")))
+    before = {each: database.read_now(partial(course.attempt_before, identity=each)) for each in "abcdefx"}
+    assert before == {"a": None, "b": None, "c": "a", "d": "a", "e": "d", "f": "d", "x": None}

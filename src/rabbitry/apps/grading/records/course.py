@@ -232,15 +232,18 @@ def confirm(
 
 
 def attempt_before(connection: Connection, identity: str) -> str | None:
-    """Return the id of the student's attempt before a submission, if there is one whose file is kept."""
+    """Return the id of the student's attempt before a submission, if there is one whose file is kept.
+
+    A declined submission is no attempt.
+    """
     columns = submissions.c
     found = connection.execute(
         select(columns.student, columns.module, columns.submitted_at).where(columns.id == identity)
     ).first()
     if found is None:
         return None
-    same = and_(columns.student == found.student, columns.module == found.module, columns.sha256.is_not(None))
-    earlier = select(columns.id).where(same, columns.submitted_at < found.submitted_at)
+    same = and_(columns.student == found.student, columns.module == found.module, columns.status != DECLINED)
+    earlier = select(columns.id).where(same, columns.sha256.is_not(None), columns.submitted_at < found.submitted_at)
     return connection.execute(earlier.order_by(columns.submitted_at.desc()).limit(1)).scalar()
 
 
