@@ -199,8 +199,12 @@ async def test_a_demonstrator_judges_by_the_rubric_and_typed_points_outlive_a_re
         submission(7, "cloud_computing", notebook(code(source), markdown("# Why\n\n*so*")), "x.ipynb", identity)
         for identity, source in (("a0", "x\ny"), ("a1", "x\nz"))
     )
-    # On the text of Markdown; and where the page has no line: of the raw text, beyond a cell, and on a cell too far.
-    said = [{"line": 3, "cell": 2}, {"line": 1}, {"line": 9, "cell": 1}, {"line": 1, "cell": 7}]
+    # On the text of Markdown; and where the page has no line: of the raw text, beyond a cell, on a cell too far, and of
+    # a file in an archive, which this is not.
+    said: list[dict[str, int | str]] = [
+        {"line": 3, "cell": 2}, {"line": 1}, {"line": 9, "cell": 1}, {"line": 1, "cell": 7},
+        {"line": 3, "cell": 2, "file": "x.py"},
+    ]  # fmt: skip
     before = {"role": "demonstrator", "who": "ben", "comments": [{**at, "text": f"{EVIL} {at}"} for at in said]}
     made = Assignment({**made, "History": [{"role": "student"}, before, {"role": "assistant", "status": "submitted"}]})
     put = partial(inbox.put, role=ROLES["demonstrator"], assignment=made, exchange="e", message="m")
@@ -226,7 +230,8 @@ async def test_a_demonstrator_judges_by_the_rubric_and_typed_points_outlive_a_re
             await expect(form.locator(".markdown [data-line='3'] p.said")).to_contain_text(f"ben: {EVIL} {said[0]}")
             elsewhere = form.get_by_role("region", name="Comments on lines that are not shown").locator("p")
             assert [text.partition(":")[0] for text in await elsewhere.all_inner_texts()] == [
-                "demonstrator ben, line 1", "demonstrator ben, cell 1, line 9", "demonstrator ben, cell 7, line 1"
+                "demonstrator ben, line 1", "demonstrator ben, cell 1, line 9", "demonstrator ben, cell 7, line 1",
+                "demonstrator ben, x.py, cell 2, line 3",
             ]  # fmt: skip
             await form.get_by_role("button", name="Comment on line 1 of cell 2").click()
             await form.get_by_label("Your comment on line 1 of cell 2").fill("A title")

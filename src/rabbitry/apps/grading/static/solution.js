@@ -165,12 +165,13 @@ const onCell = (earlier, mine, number) => earlier.filter(({ cell }) => cell === 
 // {"cell:line": text}; null to read only), change(comments).
 export function Solution({ id, path = null, of, earlier, mine, change }) {
   const elsewhere = html`<${Elsewhere} of=${of} path=${path} earlier=${earlier} />`;
+  const here = earlier.filter(({ file }) => file === path); // another program may name a file where there is no archive
   if (of.is_binary) return html`<p class="nothing">The file is not text and can't be shown here.</p>${elsewhere}`;
   return html`
     ${of.notebook === null
-      ? html`<${Lines} pieces=${of.pieces} earlier=${earlier.filter(({ cell }) => cell === null)} mine=${mine} change=${change} />`
-      : html`<${Notebook} id=${id} path=${path} cells=${of.notebook} commented=${(number) => onCell(earlier, mine, number)}
-          lines=${(cell, number) => html`<${Cell} cell=${number} of=${cell} earlier=${earlier}
+      ? html`<${Lines} pieces=${of.pieces} earlier=${here.filter(({ cell }) => cell === null)} mine=${mine} change=${change} />`
+      : html`<${Notebook} id=${id} path=${path} cells=${of.notebook} commented=${(number) => onCell(here, mine, number)}
+          lines=${(cell, number) => html`<${Cell} cell=${number} of=${cell} earlier=${here}
           mine=${mine} change=${change} />`} />`}
     ${of.is_cut && of.notebook === null && html`<p class="nothing">Only the beginning is shown.</p>`}
     ${elsewhere}
