@@ -16,7 +16,8 @@ import pytest
 from fastapi import FastAPI
 
 from rabbitry._ids import NoSuchID
-from rabbitry.apps.grading import asking, staff, students
+from rabbitry.amqp.client import Channel
+from rabbitry.apps.grading import asking, looking, staff, students
 from rabbitry.apps.grading.asking import Asking
 from rabbitry.apps.grading.files import Files
 from rabbitry.apps.grading.looking import MOST, Look, read
@@ -24,7 +25,7 @@ from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, requests
 from rabbitry.apps.grading.stages import RoleSpec, Wiring
 from rabbitry.apps.grading.web import Pages
-from rabbitry.exceptions import ConnectionClosed, UsageError
+from rabbitry.exceptions import ConnectionClosed, RequestTimeout, UsageError
 from rabbitry.web.api import described
 from tests.apps.grading._running import Plain, role_set
 from tests.apps.grading.test_regrading import _confirmed
@@ -99,6 +100,8 @@ async def test_people_elsewhere_see_the_records_and_answer_requests(
             shown = await answer(f"submissions/{first}")
             assert [hop["status"] for hop in shown["history"]][-2:] == ["asked", "refused"]
             assert not shown["has_file"]  # it is at the coordinator's
+            accepted = await http.post(f"/api/submissions/{first}/acceptance", json={"remark": "so be it"})
+            assert (accepted.status_code, "where the coordinator runs" in accepted.json()["error"]) == (400, True)
             assert await answer("submissions/ffff0000") is None
             assert (await http.post("/api/requests/99", json=given)).status_code == 404
             assert (await answer("stats?module=cloud_computing"))["students"] == 2
@@ -151,6 +154,30 @@ async def test_questions_at_once_get_their_own_answers(broker_url: str, one_data
                 await coordinators.look(Look("statistics", module="basket_weaving"))
         with pytest.raises(ConnectionClosed):
             await coordinators.look(Look("requests"))
+
+
+async def test_a_question_that_can_not_be_sent_is_given_up(embedded_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def waits(channel: Channel, body: bytes, **options: Any) -> None:
+        """Wait as `publish` does while the broker is away."""
+        await asyncio.Event().wait()
+
+    async with Asking(embedded_url) as coordinators:
+        monkeypatch.setattr(Channel, "publish", waits)
+        monkeypatch.setattr(asking, "ANSWER_WITHIN", 0.1)
+        with pytest.raises(RequestTimeout, match="no coordinator answers"):
+            await coordinators.look(Look("requests"))
+
+
+async def test_an_answer_that_a_broker_would_not_take_is_refused_with_the_reason(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await asyncio.to_thread(_confirmed, database, Files(str(tmp_path / "files")), 7, b"x")
+    whole = await looking.answer(database, OPEN, Look("submissions"), "guest")
+    assert msgspec.json.decode(whole)["found"]["total"] == 1
+    monkeypatch.setattr(looking, "LARGEST", len(whole) - 1)
+    refused = msgspec.json.decode(await looking.answer(database, OPEN, Look("submissions"), "guest"))
+    assert "found" not in refused
+    assert f"would have {len(whole)} bytes, and at most {len(whole) - 1} are sent" in refused["error"]
 
 
 def test_a_person_reads_only_what_is_theirs(database: Database, tmp_path: Path) -> None:

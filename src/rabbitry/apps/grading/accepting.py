@@ -33,9 +33,13 @@ def accept(
         course: The course.
         exchange: The roles' exchange.
 
+    Returns:
+        The submission as it was recorded before.
+
     Raises:
         NoSuchID: No id, or more than one, begins so.
-        UsageError: It is not declined, or its file is not kept.
+        UsageError: It is not declined, its file or its message's other fields are not kept, or the remark is empty or
+            too long.
         RecordsError: The records or the files can't be read.
     """
     from rabbitry.apps.grading.records.course import submission_of
@@ -51,5 +55,8 @@ def accept(
     data = files.fetch(found.kept)
     work = partial(submit_again, identity=found.id, data=data, decision=decision, course=course, exchange=exchange)
     if records.write_now(partial(work, was=DECLINED)) is None:
-        raise UsageError(f"submission {found.id} can't be accepted: somebody has, or its message is not kept whole")
+        raise UsageError(
+            f"submission {found.id} can't be accepted: it is not declined any more, or only its file is kept, not the "
+            "message's other fields"
+        )
     return found

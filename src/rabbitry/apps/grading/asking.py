@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rabbitry.apps.grading.records import Database
 
 ANSWER_WITHIN: Final = 5.0
-"""Seconds that a coordinator has for its answer."""
+"""Seconds that the question and a coordinator's answer may take."""
 _REPLY_TO: Final = "amq.rabbitmq.reply-to"
 """RabbitMQ's docs/direct-reply-to: answers need no queue, and leave none behind."""
 _decode_answer: Callable[[bytes], dict[str, Any] | str | None] = json_decoder(dict[str, Any] | str | None)  # type: ignore[arg-type] # a union is no type
@@ -113,8 +113,10 @@ class Asking:
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[identity] = future
         try:
-            await self._channel.publish(msgspec.json.encode(question), routing_key=STATUS_QUEUE, properties=properties)
-            async with asyncio.timeout(ANSWER_WITHIN):
+            async with asyncio.timeout(ANSWER_WITHIN):  # while the broker is away, publishing takes as long as it may
+                await self._channel.publish(
+                    msgspec.json.encode(question), routing_key=STATUS_QUEUE, properties=properties
+                )
                 return await future
         except (PublishReturned, TimeoutError) as error:
             raise RequestTimeout(

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 MOST: Final = 1000
 """Entries of one answer."""
+LARGEST: Final = 8_000_000
+"""Bytes of one answer over the broker: a page of submissions with long feedback has more.
+
+RabbitMQ 4 closes the channel of whoever publishes a message of more than 16 MiB, and that would end the coordinator.
+"""
 
 What: TypeAlias = Literal["submissions", "submission", "requests", "request", "statistics"]
 
@@ -149,4 +154,8 @@ async def answer(database: Database, course: Course, asked: Look, asker: str | N
         return msgspec.json.encode(told)
     except UsageError as error:
         return msgspec.json.encode(Looked(error=str(error)))
-    return msgspec.json.encode(Looked(found))
+    body = msgspec.json.encode(Looked(found))
+    if len(body) <= LARGEST:
+        return body
+    why = f"the answer would have {len(body)} bytes, and at most {LARGEST} are sent: ask for fewer entries"
+    return msgspec.json.encode(Looked(error=why))

@@ -113,7 +113,7 @@ class Pages:
         audited = audit or Site(broker=url).audit
         self._regrades = RegradeRoutes(self._known, self._records, self._database_url, audited)
         self._regrades.add_to(self.router)
-        AcceptRoutes(self._wired, self._records, files.kept, audited).add_to(self.router)
+        AcceptRoutes(self._wired, self._looking.kept, files.kept, audited).add_to(self.router)
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[None]:

@@ -10,7 +10,6 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from rabbitry._decode import decode_json
-from rabbitry._ids import NoSuchID
 from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import answers, json_response
 from rabbitry.apps.grading.answers import Decided
@@ -32,9 +31,10 @@ class Accepting(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class AcceptRoutes:
-    """The route. wiring, records, kept: return the exchange and course, the open database, and the kept files.
+    """The route.
 
-    audit: see `Site`.
+    wiring, kept: return the exchange and course, and the kept files. records: returns the open database; None if the
+    course's records are not in it. audit: see `Site`.
     """
 
     def __init__(
@@ -66,7 +66,10 @@ class AcceptRoutes:
             raise UsageError(f"invalid request: {error}") from error
         records, wiring, user = await self._records(), await self._wiring(), user_of(request)
         if records is None:
-            raise NoSuchID(f"no submission with the id {identity!r} is recorded")
+            raise UsageError(
+                "the course's records are not on this machine: accept it where the coordinator runs, "
+                "with rabbitry grading accept"
+            )
         decision = Decision(person_of(user).who, remark=remark)
 
         def work() -> str:

@@ -145,6 +145,7 @@ def _text_of(assignment: Assignment, path: str | None) -> str | None:
 def _instead(assignment: Assignment) -> str:
     """Return what is shown of a submission that is not text: the files of an archive, and how to save it."""
     from rabbitry.apps.grading.contents import MOST_FILES, opened
+    from rabbitry.apps.grading.exceptions import FilesError
 
     size = counted(len(assignment.solution()), "byte")
     rows = []
@@ -153,7 +154,7 @@ def _instead(assignment: Assignment) -> str:
             with opened(assignment.solution(), assignment.name) as contents:
                 rows = [f"{one['size']:>10}  {one_line(one['path'])}" for one in contents.listed()]
                 rows += [f"and {len(contents.paths) - MOST_FILES} more files"] * (len(contents.paths) > MOST_FILES)
-        except UsageError as error:
+        except (UsageError, FilesError) as error:
             rows = [f"the archive is not unpacked: {error}"]
     return "\n".join([*rows, f"{size} of binary data; save the file with: rabbitry grading inbox save {assignment.id}"])
 
