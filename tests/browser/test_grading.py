@@ -98,8 +98,9 @@ async def test_people_decide_in_every_role_on_the_page(
 ) -> None:
     file = tmp_path / "solution.py"
     file.write_text(f"print('{EVIL}')\n\nprint(2)\n")
+    files = Files(default_place(database_url))
     with Database(database_url) as database:
-        async with _web(broker_url, database_url) as web, role_set(broker_url, database, PEOPLE):
+        async with _web(broker_url, database_url) as web, role_set(broker_url, database, PEOPLE, files=files):
             watched = await _opened(browser, web)
             page = watched.page
             await _hand_in(watched, "23200858", file)

@@ -7,6 +7,7 @@ from typing import Final
 import pytest
 from playwright.async_api import Browser, Locator, Page, expect
 
+from rabbitry.apps.grading.files import Files, default_place
 from rabbitry.apps.grading.records import Database
 from tests.apps.grading._running import PEOPLE, role_set
 from tests.browser.axe import serious
@@ -152,7 +153,7 @@ async def test_people_are_invited_and_bring_a_submission_to_its_confirmed_mark(
     }
     with Database(database_url) as database, commands.service("web", "--port", str(port), more=more) as web:
         web.wait_for("broker connected")
-        async with role_set(broker_url, database, PEOPLE):
+        async with role_set(broker_url, database, PEOPLE, files=Files(default_place(database_url))):
             student = await _accept(browser, links["student"], width=320)
             page = student.page
             assert await _tabs(page) == ["Submissions", "Submit"]

@@ -17,7 +17,7 @@ import pytest
 
 import rabbitry
 from rabbitry.apps.grading import asking
-from rabbitry.apps.grading.message import Assignment, submission
+from rabbitry.apps.grading.message import Assignment, Decision, submission
 from rabbitry.apps.grading.records import Database, course, inbox, outbox
 from rabbitry.apps.grading.roles import ROLES, RoleName
 from rabbitry.cli import _root
@@ -139,6 +139,25 @@ def test_a_watch_reports_that_no_role_takes_the_submission(
                     assert watch.process.wait(90) == 0, watch.output
                     # A late coordinator causes a warning too, and is awaited.
                     assert len(re.findall(r"warning: no (?:demonstrator|assistant) ", watch.output)) == 2
+
+
+def test_a_watch_shows_each_hop_once_in_whatever_order_they_are_recorded(more: dict[str, str]) -> None:
+    hops = [submission(7, "cloud_computing", b"x", "x.py", "w1")]
+    for status, role in zip(_WAY[1:], ROLES, strict=True):
+        hops.append(hops[-1].moved(status, role, Decision("automatic", mark=3.0, out_of=4.0)))
+    url = records_of(more)
+    Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True)
+    with Database(url) as database:
+        for hop in (hops[0], hops[2]):
+            database.write_now(partial(course.record, assignment=hop))
+        with commands.service("grading", "status", hops[0].id, "--watch", "--database", url, more=more) as watch:
+            watch.wait_for("validated")
+            database.write_now(partial(course.record, assignment=hops[1]))
+            watch.wait_for("corrected")
+            database.write_now(partial(course.confirm, assignment=hops[3], message="1"))
+            assert watch.process.wait(90) == 0, watch.output
+            shown = re.findall(r"^ *\S+  (\w+) +by", watch.output, re.MULTILINE)
+    assert shown == [_WAY[0], _WAY[2], _WAY[1], _WAY[3]]
 
 
 def test_a_folder_is_submitted_at_once(more: dict[str, str], run: Run, tmp_path: Path) -> None:

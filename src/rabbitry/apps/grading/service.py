@@ -20,6 +20,7 @@ from rabbitry.apps.grading import looking
 from rabbitry.apps.grading.message import Assignment
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, inbox, outbox
+from rabbitry.apps.grading.records.course import note_place
 from rabbitry.apps.grading.records.requests import described
 from rabbitry.apps.grading.regrading import reopen_begun
 from rabbitry.apps.grading.requesting import LEAST
@@ -58,6 +59,8 @@ async def run(
     `started` is called with the names of the app and its stages when all of them consume and queries are answered.
     Raises the errors of `Worker`: ConnectFailed past `connect_attempts`, LoginRefused, TopologyMismatch and so on.
     """
+    if role_set.database is not None and role_set.files is not None:
+        await role_set.database.write(partial(note_place, place=role_set.files.place))
     app = role_set.app()
     worker = app.worker(url, strict=strict, connect_attempts=connect_attempts)
     role_set.found_type = lambda: worker.exchange_type

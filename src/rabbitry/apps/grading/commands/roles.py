@@ -219,7 +219,6 @@ def _serve(
     from rabbitry.apps.grading.files import Files, default_place
     from rabbitry.apps.grading.marks import markers_for
     from rabbitry.apps.grading.records import Database
-    from rabbitry.apps.grading.records.course import note_place
     from rabbitry.apps.grading.service import run
     from rabbitry.apps.grading.signing import signer_for
     from rabbitry.apps.grading.stages import RoleSet
@@ -237,7 +236,6 @@ def _serve(
                 place = files or default_place(database)
                 bounds = {"largest": wiring.course.largest_submission, "total": wiring.course.largest_total}
                 role_set.files = await asyncio.to_thread(partial(Files, place, **bounds))
-                await opened.write(partial(note_place, place=role_set.files.place))
             is_done = await run(
                 role_set, url, stop,
                 strict=strict, connect_attempts=connect_attempts, deadline=DEADLINE, started=ready,

@@ -196,6 +196,11 @@ async def _watch_status(id: str, ask: Ask, url: str, *, as_json: bool) -> int:
         await asyncio.sleep(WATCH)
 
 
+def _told_apart(hop: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return what tells a hop from the others. Later reports may make the time of the first one earlier."""
+    return hop["role"], hop["status"], hop["who"], None if hop["role"] == "student" else hop["at"]
+
+
 def _show_status(found: Mapping[str, Any], before: Mapping[str, Any] | None, *, as_json: bool) -> None:
     from rabbitry.apps.grading.comments import place_of
     from rabbitry.apps.grading.deadlines import said
@@ -209,7 +214,11 @@ def _show_status(found: Mapping[str, Any], before: Mapping[str, Any] | None, *, 
         print(one_line(f"student {found['student']}, {module}, attempt {found['attempt']}{late}"))
         if timing := said(found):
             print(one_line(timing))
-    for hop in found["history"][len(before["history"]) if before else 0 :]:
+    # Reports of two roles may be recorded in either order, so a new hop may come before one that is shown.
+    known = [_told_apart(hop) for hop in before["history"]] if before else []
+    for hop in found["history"]:
+        if _told_apart(hop) in known:
+            continue
         mark = "" if hop["mark"] is None else f"  {hop['mark']:g}"
         mark += "" if not mark or hop["out_of"] is None else f" of {hop['out_of']:g}"
         text = hop["remark"] or hop["feedback"] or ""
