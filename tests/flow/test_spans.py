@@ -128,16 +128,19 @@ def _check_metrics(found: dict[str, Any]) -> None:
     }
 
     def counted(name: str, **wanted: str | None) -> int:
-        keys = {"error": "error.type", "at": "messaging.destination.name"}
+        keys = {"error": "error.type", "at": "messaging.destination.name", "of": "messaging.operation.name"}
         return sum(
             int(point.get("value", point.get("count")))
             for point in points[name][1]
             if all(point["attributes"].get(keys[key]) == value for key, value in wanted.items())
         )
 
-    sent = messaging_metrics.MESSAGING_CLIENT_SENT_MESSAGES
+    sent, operation = (
+        messaging_metrics.MESSAGING_CLIENT_SENT_MESSAGES,
+        messaging_metrics.MESSAGING_CLIENT_OPERATION_DURATION,
+    )
     assert (counted(sent, error=None), counted(sent, error="PublishReturned")) == (12, 1)
-    assert counted(sent) == counted(messaging_metrics.MESSAGING_CLIENT_OPERATION_DURATION) == 13
+    assert counted(sent) == counted(operation, of="publish") == 13
     assert (counted(sent, at="spans.dead"), counted(sent, at="spans.fails")) == (2, 1)
     assert counted(sent, at="spans") == 9, "all but the reply"
     consumed, process = (
@@ -145,6 +148,14 @@ def _check_metrics(found: dict[str, Any]) -> None:
         messaging_metrics.MESSAGING_PROCESS_DURATION,
     )
     assert counted(consumed, at="spans.third") == 2
+    assert counted(consumed) == counted(operation, of="receive") == counted(operation, of="ack") == 9
+    assert counted(operation, of="receive", at="spans.asked") == 1, "of a handler in a process, too"
+    (settled,) = {
+        point["attributes"]["messaging.operation.type"]
+        for point in points[operation][1]
+        if point["attributes"]["messaging.operation.name"] == "ack"
+    }
+    assert settled == "settle"
     assert counted(process, at="spans.second", error="rejected") == 1
     assert counted(process, at="spans.fails", error="ValueError") == 2
 

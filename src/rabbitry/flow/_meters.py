@@ -1,4 +1,4 @@
-"""OpenTelemetry's metrics of publishing and of handling, named and described by its conventions for messaging.
+"""OpenTelemetry's metrics of publishing, receiving, handling and settling, named by its conventions for messaging.
 
 Used where spans are (`_spans`). Without a provider of metrics nothing is counted. The conventions ask for few values of
 each attribute, therefore destinations are named without routing keys: by the exchange, or by the stage's queue.
@@ -33,11 +33,12 @@ def _instruments() -> _Instruments:
     meter = metrics.get_meter("rabbitry", __version__)
     return _Instruments(
         meter.create_counter("messaging.client.sent.messages", "{message}", "Messages published"),
-        meter.create_counter("messaging.client.consumed.messages", "{message}", "Messages handed to handlers"),
+        meter.create_counter("messaging.client.consumed.messages", "{message}", "Messages received for handlers"),
         meter.create_histogram(
             "messaging.client.operation.duration",
             "s",
-            "Time until a published message is confirmed, or the reply of a call has come",
+            "Time of an operation: publish until the confirm or the reply of a call, receive until the handler begins, "
+            "ack or nack from the end of the handler",
             explicit_bucket_boundaries_advisory=_BOUNDS,
         ),
         meter.create_histogram(
@@ -51,30 +52,40 @@ def _instruments() -> _Instruments:
 
 def published(exchange: str | None, seconds: float, error: str) -> None:
     """Count a message that was published. exchange: None if it failed before that was known. error: its type."""
-    attributes = {
-        "messaging.system": "rabbitmq",
-        "messaging.operation.name": "publish",
-        "messaging.operation.type": "send",
-    }
-    if exchange is not None:
-        attributes["messaging.destination.name"] = exchange or _DEFAULT_EXCHANGE
-    if error:
-        attributes["error.type"] = error
+    attributes = _attributes("publish", "send", None if exchange is None else exchange or _DEFAULT_EXCHANGE, error)
     found = _instruments()
     found.sent.add(1, attributes)
     found.operation.record(seconds, attributes)
 
 
-def processed(queue: str, messages: int, seconds: float, error: str) -> None:
-    """Count a call of a handler. messages: how many it had. error: its type, empty if there was none."""
+def received(queue: str, seconds: float) -> None:
+    """Count a message that came to a worker. seconds: how long it waited there for its handler."""
+    attributes = _attributes("receive", "receive", queue)
+    found = _instruments()
+    # The conventions have a delivery counted once: here, and not where it is handled.
+    found.consumed.add(1, attributes)
+    found.operation.record(seconds, attributes)
+
+
+def settled(queue: str, how: str, seconds: float, error: str) -> None:
+    """Record the settlement of a message. how: ack or nack. error: its type, empty if there was none."""
+    _instruments().operation.record(seconds, _attributes(how, "settle", queue, error))
+
+
+def processed(queue: str, seconds: float, error: str) -> None:
+    """Record a call of a handler. error: its type, empty if there was none."""
+    _instruments().process.record(seconds, _attributes("process", "process", queue, error))
+
+
+def _attributes(name: str, kind: str, destination: str | None, error: str = "") -> dict[str, str]:
+    """Return the attributes of an operation. destination: an exchange or a queue, None if it is not known."""
     attributes = {
         "messaging.system": "rabbitmq",
-        "messaging.operation.name": "process",
-        "messaging.operation.type": "process",
-        "messaging.destination.name": queue,
+        "messaging.operation.name": name,
+        "messaging.operation.type": kind,
     }
+    if destination is not None:
+        attributes["messaging.destination.name"] = destination
     if error:
         attributes["error.type"] = error
-    found = _instruments()
-    found.consumed.add(messages, attributes)
-    found.process.record(seconds, attributes)
+    return attributes

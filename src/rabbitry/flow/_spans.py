@@ -1,4 +1,4 @@
-"""OpenTelemetry's spans and metrics of publishing and of handling, by its conventions for messaging.
+"""OpenTelemetry's spans and metrics of publishing, receiving, handling and settling, by its conventions for messaging.
 
 Used only if the program has imported OpenTelemetry (`_tracing.is_used`). Without its SDK, spans are not recorded, and
 the trace context is passed on as it came.
@@ -119,15 +119,21 @@ def publishing_result(message: Publication) -> Publishing:
 
 def received(message: Message, queue: str, came: int, began: int) -> None:
     """Record that a message came to a worker and waited there for its handler. Both times in ns since 1970."""
-    _record(message, queue, "receive", "receive", came).end(began)
+    span = _record(message, queue, "receive", "receive", came)
+    _meters.received(queue, (began - came) / 1e9)
+    span.end(began)
 
 
 def settled(message: Message, queue: str, how: str, since: int, error: Exception | None) -> None:
     """Record the settlement of a message. since: the end of its handler, in ns since 1970; 0 if it had none."""
-    span = _record(message, queue, how, "settle", since or time.time_ns())
+    now = time.time_ns()
+    since = since or now
+    span = _record(message, queue, how, "settle", since)
+    kind = "" if error is None else type(error).__name__
     if error is not None:
-        _fail(span, type(error).__name__, str(error))
-    span.end()
+        _fail(span, kind, str(error))
+    _meters.settled(queue, how, max(0, now - since) / 1e9, kind)
+    span.end(now)
 
 
 def _record(message: Message, queue: str, name: str, kind: str, since: int) -> Span:
@@ -183,8 +189,7 @@ def handling(queue: str, found: Message | list[Message], size: int) -> Iterator[
                     _fail(span, failure, error)
 
         yield note
-        messages = len(found) if isinstance(found, list) else 1
-        _meters.processed(queue, messages, time.perf_counter() - began, failure)
+        _meters.processed(queue, time.perf_counter() - began, failure)
 
 
 def _context_of(message: Message) -> Context:
