@@ -1,6 +1,7 @@
 """Idempotent stages under duplicates, failures and kills, and unique messages."""
 
 import asyncio
+import json
 import os
 import signal
 import threading
@@ -9,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import rabbitry
@@ -23,7 +25,7 @@ from rabbitry.flow.message import Publication, Role
 from rabbitry.flow.wiring.dead_letters import replay
 from rabbitry.flow.worker import _settlement
 from rabbitry.testing import harness
-from tests.flow._running import bodies, eventually_dead, eventually_holds, put
+from tests.flow._running import bodies, dead_of, eventually_dead, eventually_holds, put
 from tests.flow.worker._once_victim import make_app
 from tests.support import commands
 from tests.support.launcher import Launched, launch
@@ -471,13 +473,71 @@ async def test_a_handler_in_a_process_is_called_once() -> None:
         assert h.all_published("bill") == ["tea"]
 
 
-def _takes(order: str) -> None: ...
+class _Order(msgspec.Struct):
+    number: int
 
 
-def test_a_stage_that_can_not_be_idempotent_is_refused() -> None:
-    app = rabbitry.App("wrong")
-    with pytest.raises(rabbitry.AppError, match="idempotent=… does not go with keep_unknown=…: the handler gets"):
-        app.stage("order", idempotent=True, keep_unknown=True)(_takes)
+class _Bill(msgspec.Struct):
+    total: int
+
+
+@pytest.mark.parametrize("yields", [False, True])
+async def test_unknown_fields_go_on_with_the_results(broker_url: str, tmp_path: Path, *, yields: bool) -> None:
+    app = rabbitry.App("keeping", store=f"sqlite:///{tmp_path}/once.sqlite3")
+    stage = app.stage("order", name="take", then="out", idempotent=lambda order: order.number, keep_unknown=True)
+
+    async def returning(order: _Order) -> _Bill:
+        return _Bill(order.number + 1)
+
+    def yielding(order: _Order) -> Iterator[_Bill]:
+        yield _Bill(order.number + 1)
+
+    stage(yielding if yields else returning)
+    app.output("out", queue="keeping.out")
+    async with app.worker(broker_url, connect_attempts=1), app.publisher(broker_url) as publisher:
+        for _ in range(2):
+            await publisher.publish({"number": 7, "more": 1}, key="order")
+        await publisher.publish({"number": 8, "other": [2]}, key="order")
+        await eventually_holds(broker_url, "keeping.out", 2)
+        for queue in ("keeping.take", "keeping.retry.1s"):
+            await eventually_holds(broker_url, queue, 0)
+    found = [json.loads(body) for body in await bodies(broker_url, "keeping.out")]
+    assert sorted(found, key=lambda bill: bill["total"]) == [{"total": 8, "more": 1}, {"total": 9, "other": [2]}]
+
+
+@pytest.mark.timeout(200)
+async def test_a_job_is_split_and_joined_once_for_each_key(broker_url: str, tmp_path: Path) -> None:
+    app = rabbitry.App("splitting", store=f"sqlite:///{tmp_path}/store.sqlite3")
+    cut: list[str] = []
+    joined: list[list[str]] = []
+
+    @app.stage("text", then="word", idempotent=lambda text: f"text {text}", attempts=2, delays=[0])
+    async def split(text: str) -> list[str]:
+        cut.append(text)
+        if cut.count(text) == 1 and text == "to be":
+            raise ValueError("the first attempt fails")
+        return text.split()
+
+    @app.join("word", of="split", replies=True, then="joined")
+    async def join(words: list[str]) -> str:
+        joined.append(words)
+        return " ".join(words).upper()
+
+    app.output("joined", queue="splitting.joined")
+    async with app.worker(broker_url, connect_attempts=1), app.publisher(broker_url) as publisher:
+        for text in ("to be", ""):
+            assert await publisher.call(text, key="text", timeout=120) == text.upper()
+            for queue in ("splitting.split", "splitting.join"):
+                await eventually_holds(broker_url, queue, 0)  # the notes came back
+            with pytest.raises(rabbitry.CallFailed, match="handled before") as caught:
+                await publisher.call(text, key="text", timeout=120)
+            assert caught.value.reason == "handled"
+        await eventually_holds(broker_url, "splitting.joined", 2)
+        for queue in ("splitting.split", "splitting.join"):
+            await eventually_holds(broker_url, queue, 0)
+    assert cut == ["to be", "to be", ""]
+    assert joined == [["to", "be"], []], "neither a note nor a skipped message is a job without parts"
+    assert await dead_of(broker_url, app) == []
 
 
 @pytest.mark.timeout(200)
@@ -515,6 +575,9 @@ async def test_a_repeated_call_is_refused(broker_url: str, tmp_path: Path) -> No
             await second
         await eventually_holds(broker_url, "asked.paid", 3)
     assert calls == [7, 8, 8, 9]
+
+
+def _takes(order: str) -> None: ...
 
 
 def test_wrong_options_are_refused() -> None:

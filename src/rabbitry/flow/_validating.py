@@ -40,11 +40,6 @@ def check_app(spec: AppSpec) -> None:
 
 def _check_join(spec: AppSpec, stage: Stage, join: Join) -> None:
     split = spec.stages.get(join.of)
-    if split is not None and split.takes is not None and split.name not in spec.joins:
-        raise AppError(
-            f"{stage.where}: of={join.of!r}: that stage can't be idempotent too: a message that comes again makes the "
-            "same parts, and the join runs once"
-        )
     if split is None:
         raise AppError(f"{stage.where}: of={join.of!r}: app {spec.name!r} has no such stage")
     if split.yields or split.batch is not None or split.name in spec.joins:

@@ -55,12 +55,7 @@ _logger = logging.getLogger(__name__)
 def make_idempotent(
     stage: Stage, what: str, key_of: Idempotent, *, app: str, store: str | None, window: float
 ) -> Stage:
-    """Make a stage call its handler once for each key. Raises AppError for a stage that can't be idempotent."""
-    if stage.keep_unknown:
-        raise AppError(
-            f"{what}: idempotent=… does not go with keep_unknown=…: the handler gets a value whose unknown fields were "
-            "left out: let the type have them"
-        )
+    """Make a stage call its handler once for each key."""
 
     def opened() -> OnceStore:
         return _open(f"{what}: an idempotent stage", store_url(app, store, "once"), stage.queue, window)

@@ -45,7 +45,7 @@ class Result(NamedTuple):
     reason: the `x-rabbitry-reason` of the dead letter that this may become. after: seconds, for `retry`. context: the
     trace context that was current when the handler returned or yielded, encoded; None if that is the message's.
     failures: results of single messages of a batch, by their places in it. is_counted: for `retry`, whether it is an
-    attempt. reply: what the message's caller gets.
+    attempt. reply: what the message's caller gets. was_called: False if a gate kept the message from its handler.
     """
 
     kind: ResultKind
@@ -58,6 +58,7 @@ class Result(NamedTuple):
     failures: tuple[tuple[int, Result], ...] = ()
     is_counted: bool = True
     reply: Encoded | None = None
+    was_called: bool = True
 
 
 DONE: Final = Result("done")
@@ -68,8 +69,10 @@ ABANDONED: Final = Result("abandoned")
 SUSPECT: Final = Result("suspect")
 """It was in a batch that failed, and nobody knows whether it was the cause: it is to be handled alone."""
 
-SKIPPED: Final = Result("skipped")
+SKIPPED: Final = Result("skipped", was_called=False)
 """It was handled before: its stage is idempotent."""
+NOTED: Final = Result("done", was_called=False)
+"""The store has taken it: it is a part of a job that is not complete, or a note of the stage to itself."""
 CANCELLED: Final = Result("cancelled", reason="cancelled", error="the job was cancelled")
 
 

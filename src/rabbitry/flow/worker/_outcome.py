@@ -101,15 +101,17 @@ def _of_joins(spec: AppSpec, job: Job, result: Result, *, waits: bool, first: in
         return message._replace(properties=message.properties._replace(message_id=identity))
 
     joins = [join for join in spec.joins.values() if join.of == job.stage.name]
-    if not joins:
+    if not joins or not result.was_called:
         return [product_of(number, trail, product) for number, product in enumerate(result.products)]
-    count = len(result.products)
+    own_parts = [product for product in result.products if not _is_note(job.stage, product)]
+    notes = [product for product in result.products if _is_note(job.stage, product)]
+    count = len(own_parts)
     caller = (properties_of(job.delivery).reply_to or "") if spec.is_joined_for_caller(job.stage) else ""
     trails = parts(trail, job.delivery, count, caller)
     outgoing = [notice(spec.name, trail, job.delivery, count, join, caller) for join in joins if waits or not count]
-    for number, (own, product) in enumerate(zip(trails, result.products, strict=True)):
+    for number, (own, product) in enumerate(zip(trails, own_parts, strict=True)):
         outgoing.append(product_of(number, own, product))
-    return outgoing
+    return outgoing + [product_of(count, trail, product) for product in notes]
 
 
 def _caller(spec: AppSpec, job: Job) -> ReplyTo | None:
@@ -157,8 +159,13 @@ def _product(spec: AppSpec, stage: Stage, trail: Trail, product: Product, contex
         properties = next_properties_with(
             spec.name, trail, product.content_type, product.type_name, product.extra.given, context, version
         )
-    role = NOTE if stage.takes is not None and key == stage.queue else RESULT
+    role = NOTE if _is_note(stage, product) else RESULT
     return Publication(spec.exchange_of(key), key, product.body, properties, mandatory=spec.is_required(key), role=role)
+
+
+def _is_note(stage: Stage, product: Product) -> bool:
+    """Return whether a product is the note of a stage behind a store to itself (`_gates`)."""
+    return stage.takes is not None and product.key == stage.queue
 
 
 def _among_suspects(spec: AppSpec, job: Job, attempt: int, limit: int, *, is_interrupted: bool = False) -> Publication:

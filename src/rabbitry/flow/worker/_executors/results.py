@@ -17,7 +17,7 @@ from rabbitry.flow.exceptions import Reject, Retry
 from rabbitry.flow.key import Key, check_value
 from rabbitry.flow.outgoing import Outgoing, extra_of
 from rabbitry.flow.stage import Stage
-from rabbitry.flow.worker._job import DONE, SKIPPED, Product, Result, ResultKind
+from rabbitry.flow.worker._job import DONE, NOTED, SKIPPED, Product, Result, ResultKind
 
 Body: TypeAlias = bytes | list[bytes]
 """A message's body, or those of a batch."""
@@ -38,15 +38,10 @@ def succeeded(stage: Stage, body: Body, returned: object, places: list[int] | No
             f"the handler returned a {type(returned).__name__}, of which nothing has run: decorate an `async def`, or "
             "a function that yields, with what stays one (functools.wraps), or return a list for several results"
         )
-    if isinstance(returned, Joined) and returned.is_skipped:
-        return SKIPPED
+    if isinstance(returned, Joined) and not returned.is_whole:
+        return SKIPPED if returned.is_skipped else NOTED
     if stage.replies:
-        if isinstance(returned, Joined):
-            if not returned.is_whole:
-                return DONE
-            answered: object = returned.answer
-        else:
-            answered = returned
+        answered = returned.answer if isinstance(returned, Joined) else returned
         answer = [_value_of(value) for value in answered] if isinstance(answered, list) else _value_of(answered)
         return _with_results(stage, body, returned, places)._replace(reply=encode(answer))
     return DONE if returned is None else _with_results(stage, body, returned, places)
@@ -89,7 +84,7 @@ def _product(stage: Stage, value: object, unknown: dict[str, msgspec.Raw], place
 
 def unknown_fields(stage: Stage, body: Body) -> dict[str, msgspec.Raw]:
     """Return the input's fields that are copied to results; none for batches."""
-    return stage.codec.unknown(body) if stage.keep_unknown and isinstance(body, bytes) else {}
+    return stage.value_codec.unknown(body) if stage.keep_unknown and isinstance(body, bytes) else {}
 
 
 def _context() -> bytes | None:
