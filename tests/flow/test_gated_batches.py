@@ -12,8 +12,9 @@ import pytest
 
 import rabbitry
 from rabbitry.amqp.client import Properties
-from rabbitry.flow import _gate, _gated_batches
+from rabbitry.flow import _gate, _gates
 from rabbitry.flow._gated_batches import GatedBatch
+from rabbitry.flow._signature import Signature
 from rabbitry.flow.batch import Batch, failures_of, skipped_of
 from rabbitry.flow.outgoing import Outgoing
 from rabbitry.testing import harness
@@ -163,34 +164,62 @@ class _Door:
         return Outgoing(b"", key="notes")
 
 
+def _batch_of(doors: list[_Door]) -> tuple[GatedBatch, Batch]:
+    batch, names = Batch(len(doors)), [f"m{place}" for place in range(len(doors))]
+    arguments = {"texts": [], "messages": names, "batch": batch, "other": 7}
+    return GatedBatch(doors, batch, arguments, Signature("texts", str, "messages", "batch")), batch
+
+
 def test_each_message_is_settled_by_its_gate() -> None:
     doors = [_Door(text) for text in ("busy", "a", "skipped", "b", "note", "c")]
-    batch = Batch(len(doors))
-    gated = GatedBatch(doors, batch)
-    assert gated.take() == ["a", "b", "c"]
-    assert (gated.places, len(gated.inner)) == ([1, 3, 5], 3)
+    call, batch = _batch_of(doors)
+    given = call.take()
+    assert given is not None
+    inner = given.pop("batch")
+    assert given == {"texts": ["a", "b", "c"], "messages": ["m1", "m3", "m5"], "other": 7}
+    assert len(inner) == 3
     assert list(failures_of(batch)) == [0]
     assert skipped_of(batch) == {2}
-    gated.inner.fail(1, ValueError("b"))
-    joined = gated.published([Outgoing("x", index=2), "y"])
+    inner.fail(1, ValueError("b"))
+    joined = _gates._published(call, [Outgoing("x", index=2), "y"])
     assert [value.index if isinstance(value, Outgoing) else value for value in joined] == [5, "y", 1, 5]
     assert list(failures_of(batch)) == [0, 3]
     assert [door.released for door in doors] == [0, 0, 0, 1, 0, 0]
     with pytest.raises(IndexError, match="index=3 is none of the batch's messages: there are 3"):
-        gated.placed(Outgoing("z", index=3))
-    gated.release()
+        call.placed(Outgoing("z", index=3))
+    call.release()
     assert [door.released for door in doors] == [0, 1, 0, 2, 0, 1]
 
 
 def test_a_store_that_does_not_answer_is_asked_once_for_a_batch() -> None:
     doors = [_Door(text) for text in ("a", "away", "b", "c")]
-    batch = Batch(len(doors))
-    assert GatedBatch(doors, batch).take() == ["a"]
+    call, batch = _batch_of(doors)
+    given = call.take()
+    assert given is not None
+    assert given["texts"] == ["a"]
     assert [door.looks for door in doors] == [1, 1, 0, 0]
     assert list(failures_of(batch)) == [1, 2, 3]
 
 
-async def test_what_a_cancelled_batch_claims_meanwhile_is_released() -> None:
+def test_a_batch_without_a_message_to_handle_calls_no_handler() -> None:
+    call, _ = _batch_of([_Door("skipped"), _Door("note"), _Door("busy")])
+    assert call.take() is None
+
+
+def test_what_was_claimed_before_an_exit_is_released() -> None:
+    class Exiting(_Door):
+        def take(self) -> _gate.Taken | None:
+            raise SystemExit(3)
+
+    doors = [_Door("a"), Exiting("b")]
+    call, _ = _batch_of(doors)
+    with pytest.raises(SystemExit):
+        call.take()
+    assert [door.released for door in doors] == [1, 0]
+
+
+@pytest.mark.parametrize("kind", ["message", "batch"])
+async def test_what_a_cancelled_call_claims_meanwhile_is_released(kind: str) -> None:
     entered, go_on = threading.Event(), threading.Event()
 
     class Slow(_Door):
@@ -199,8 +228,9 @@ async def test_what_a_cancelled_batch_claims_meanwhile_is_released() -> None:
             go_on.wait()
             return super().take()
 
-    doors = [Slow("a"), _Door("b")]
-    task = asyncio.create_task(_gated_batches._taken(GatedBatch(doors, Batch(2))))
+    doors: list[_Door] = [Slow("a"), _Door("b")] if kind == "batch" else [Slow("a")]
+    call = _batch_of(doors)[0] if kind == "batch" else _gates._GatedMessage(doors[0], {}, "text")
+    task = asyncio.create_task(_gates._taken(call))
     try:
         await eventually(entered.is_set, "the gate to be asked")
         task.cancel()
@@ -208,4 +238,4 @@ async def test_what_a_cancelled_batch_claims_meanwhile_is_released() -> None:
         go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert [door.released for door in doors] == [1, 1]
+    assert {door.released for door in doors} == {1}

@@ -16,7 +16,7 @@ import pytest
 import rabbitry
 from rabbitry.amqp.client import Properties
 from rabbitry.exceptions import PublishReturned
-from rabbitry.flow import _gate, _gates, once
+from rabbitry.flow import once
 from rabbitry.flow._outlet import Outlet
 from rabbitry.flow._stores.once_claim import Claim
 from rabbitry.flow._stores.once_sql import SqlStore
@@ -399,34 +399,6 @@ async def test_handlers_that_yield_are_called_once(broker_url: str, tmp_path: Pa
     came = Counter(await bodies(broker_url, "once.out"))
     assert came[b"c"] == 1
     assert {came[b"a"], came[b"b"]} <= {1, 2}, "an attempt that fails may leave what it had yielded"
-
-
-async def test_what_a_cancelled_handler_claims_meanwhile_is_released() -> None:
-    entered, go_on = threading.Event(), threading.Event()
-    released: list[str] = []
-
-    class Slow:
-        is_skipped = False
-
-        def take(self) -> _gate.Taken | None:
-            entered.set()
-            go_on.wait()
-            return _gate.Taken("tea")
-
-        def release(self) -> None:
-            released.append("tea")
-
-        def note(self) -> None: ...
-
-    task = asyncio.create_task(_gates._taken(Slow()))
-    try:
-        await eventually(entered.is_set, "the gate to be asked")
-        task.cancel()
-    finally:
-        go_on.set()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert released == ["tea"]
 
 
 async def test_without_its_store_nothing_is_handled_or_published(embedded_url: str) -> None:

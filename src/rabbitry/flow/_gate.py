@@ -1,8 +1,8 @@
-"""The gate of one message: what decides, with a store, whether the message is handled."""
+"""Gates of messages, which decide with a store whether these are handled, and calls of handlers behind them."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rabbitry.flow.outgoing import Outgoing
 
@@ -29,3 +29,29 @@ class Gate(Protocol):
 
         Called in a thread, when the handler has returned. The worker publishes it once all results are confirmed.
         """
+
+
+class GatedCall(Protocol):
+    """A call of a handler behind gates: with one message, or with those messages of a batch whose gates are open.
+
+    is_skipped: whether the handler is not called since its message was done before.
+    """
+
+    @property
+    def is_skipped(self) -> bool:
+        """See the class."""
+
+    def take(self) -> dict[str, Any] | None:
+        """Return the handler's arguments; None if it is not to be called. If it raises, it has released what it took.
+
+        Raises what `Gate.take` raises for a single message.
+        """
+
+    def release(self) -> None:
+        """Note that the handler failed or was ended."""
+
+    def placed(self, value: object) -> object:
+        """Return a result with the place of its message among all of the batch. Raises IndexError."""
+
+    def notes(self) -> list[Outgoing]:
+        """Return the notes of the messages that are done. Called in a thread, when the handler has returned."""

@@ -18,8 +18,7 @@ from typing import Any, Final, TypeAlias
 
 import platformdirs
 
-from rabbitry.flow._gate import Gate, Taken
-from rabbitry.flow._gated_batches import WRAPS as BATCH_WRAPS
+from rabbitry.flow._gate import Gate, GatedCall
 from rabbitry.flow._gated_batches import GatedBatch
 from rabbitry.flow._parts import Joined
 from rabbitry.flow._plan import Plan, plan_of
@@ -27,6 +26,7 @@ from rabbitry.flow._signature import Handler
 from rabbitry.flow.codec import Codec
 from rabbitry.flow.depends import Depends
 from rabbitry.flow.message import Message
+from rabbitry.flow.outgoing import Outgoing
 from rabbitry.flow.stage import Stage
 
 _STORE: Final = "_rabbitry_store"
@@ -94,24 +94,21 @@ def gated(stage: Stage, what: str, open_store: Callable[[], Any], gate_of: GateO
         plan=Plan(plan.parameters + own.parameters, plan.providers + own.providers),
     )
 
-    own_message, own_batch = stage.signature.message, stage.signature.batch
+    own_message, own_batch, value = stage.signature.message, stage.signature.batch, stage.signature.value
 
-    def gate(arguments: dict[str, Any]) -> Gate:
-        """Take out of a handler's arguments what the gate alone needs."""
+    def call(arguments: dict[str, Any]) -> GatedCall:
+        """Take out of a handler's arguments what the gates alone need."""
         message = arguments.pop(_MESSAGE) if own_message is None else arguments[own_message]
-        return gate_of(arguments.pop(_STORE), message, arguments[stage.signature.value])
-
-    def gates(arguments: dict[str, Any]) -> GatedBatch:
-        """Do the same for a batch."""
-        messages = arguments.pop(_MESSAGE) if own_message is None else arguments[own_message]
+        store, body = arguments.pop(_STORE), arguments[value]
+        if stage.batch is None:
+            return _GatedMessage(gate_of(store, message, body), arguments, value)
         batch = arguments.pop(_BATCH) if own_batch is None else arguments[own_batch]
-        store, bodies = arguments.pop(_STORE), arguments[stage.signature.value]
-        return GatedBatch([gate_of(store, *each) for each in zip(messages, bodies, strict=True)], batch)
+        gates = [gate_of(store, *each) for each in zip(message, body, strict=True)]
+        return GatedBatch(gates, batch, arguments, stage.signature)
 
-    kind = stage.kind, stage.yields
     return dataclasses.replace(
         stage,
-        handler=_WRAPS[kind](stage, gate) if stage.batch is None else BATCH_WRAPS[kind](stage, gates),
+        handler=_WRAPS[stage.kind == "async", stage.yields](stage.handler, call),
         codec=Codec(bytes),
         takes=stage.codec,
         signature=signature,
@@ -119,106 +116,128 @@ def gated(stage: Stage, what: str, open_store: Callable[[], Any], gate_of: GateO
     )
 
 
-def _published(gate: Gate, returned: Any) -> Joined:
-    """Return the results of a handler, and the note after them."""
+class _GatedMessage:
+    """A call with one message: a `GatedCall`."""
+
+    def __init__(self, gate: Gate, arguments: dict[str, Any], value: str) -> None:
+        """value: the name of the handler's parameter for the value."""
+        self._gate = gate
+        self._arguments = arguments
+        self._value = value
+
+    @property
+    def is_skipped(self) -> bool:
+        return self._gate.is_skipped
+
+    def take(self) -> dict[str, Any] | None:
+        taken = self._gate.take()
+        return None if taken is None else self._arguments | {self._value: taken.value}
+
+    def release(self) -> None:
+        self._gate.release()
+
+    def placed(self, value: object) -> object:
+        return value
+
+    def notes(self) -> list[Outgoing]:
+        note = self._gate.note()
+        return [] if note is None else [note]
+
+
+_CallOf: TypeAlias = Callable[[dict[str, Any]], GatedCall]
+"""Makes the call of a handler, of its arguments and those of the gates."""
+
+
+def _published(call: GatedCall, returned: Any) -> Joined:
+    """Return the results of a handler, and the notes after them."""
     results = [] if returned is None else returned if isinstance(returned, list) else [returned]
-    note = gate.note()
-    return Joined(results if note is None else [*results, note], returned)
+    placed = [call.placed(value) for value in results]
+    return Joined([*placed, *call.notes()], returned)
 
 
-async def _taken(gate: Gate) -> Taken | None:
-    """Return what `Gate.take` returns. If this is cancelled, what it takes meanwhile is released."""
-    taking = asyncio.ensure_future(asyncio.to_thread(gate.take))
+async def _taken(call: GatedCall) -> dict[str, Any] | None:
+    """Return what `GatedCall.take` returns. If this is cancelled, what it takes meanwhile is released."""
+    taking = asyncio.ensure_future(asyncio.to_thread(call.take))
     try:
         return await asyncio.shield(taking)
     except asyncio.CancelledError:
-        with contextlib.suppress(Exception):  # the message's outcome is that it was cancelled
+        with contextlib.suppress(Exception):  # the outcome is that the call was cancelled
             if await taking is not None:  # the thread can't be ended
-                await asyncio.to_thread(gate.release)
+                await asyncio.to_thread(call.release)
         raise
 
 
-_Gated: TypeAlias = Callable[[dict[str, Any]], Gate]
-
-
-def _joined(stage: Stage, gate_of: _Gated) -> Handler:
-    @functools.wraps(stage.handler)
+def _returning(handler: Handler, call_of: _CallOf) -> Handler:
+    @functools.wraps(handler)
     def handle(**arguments: Any) -> Any:
-        gate = gate_of(arguments)
-        taken = gate.take()
-        if taken is None:
-            return Joined([], is_whole=False, is_skipped=gate.is_skipped)
+        call = call_of(arguments)
+        if (given := call.take()) is None:
+            return Joined([], is_whole=False, is_skipped=call.is_skipped)
         try:
-            returned = stage.handler(**arguments | {stage.signature.value: taken.value})
+            return _published(call, handler(**given))
         except BaseException:  # also an exit
-            gate.release()
+            call.release()
             raise
-        return _published(gate, returned)
 
     return handle
 
 
-def _joined_async(stage: Stage, gate_of: _Gated) -> Handler:
-    @functools.wraps(stage.handler)
+def _returning_async(handler: Handler, call_of: _CallOf) -> Handler:
+    @functools.wraps(handler)
     async def handle(**arguments: Any) -> Any:
-        gate = gate_of(arguments)
-        taken = await _taken(gate)
-        if taken is None:
-            return Joined([], is_whole=False, is_skipped=gate.is_skipped)
+        call = call_of(arguments)
+        if (given := await _taken(call)) is None:
+            return Joined([], is_whole=False, is_skipped=call.is_skipped)
         try:
-            returned = await stage.handler(**arguments | {stage.signature.value: taken.value})
-            return await asyncio.to_thread(_published, gate, returned)
+            returned = await handler(**given)
+            return await asyncio.to_thread(_published, call, returned)
         except BaseException:  # also of a task that is cancelled
-            await asyncio.to_thread(gate.release)
+            await asyncio.to_thread(call.release)
             raise
 
     return handle
 
 
-def _yielding(stage: Stage, gate_of: _Gated) -> Handler:
-    @functools.wraps(stage.handler)
+def _yielding(handler: Handler, call_of: _CallOf) -> Handler:
+    @functools.wraps(handler)
     def handle(**arguments: Any) -> Iterator[Any]:
-        gate = gate_of(arguments)
-        taken = gate.take()
-        if taken is None:
+        call = call_of(arguments)
+        if (given := call.take()) is None:
             return
         try:
-            yield from stage.handler(**arguments | {stage.signature.value: taken.value})
+            with contextlib.closing(handler(**given)) as values:
+                yield from map(call.placed, values)
+            yield from call.notes()
         except BaseException:  # also of a generator that is closed half-way
-            gate.release()
+            call.release()
             raise
-        if (note := gate.note()) is not None:
-            yield note
 
     return handle
 
 
-def _yielding_async(stage: Stage, gate_of: _Gated) -> Handler:
-    @functools.wraps(stage.handler)
+def _yielding_async(handler: Handler, call_of: _CallOf) -> Handler:
+    @functools.wraps(handler)
     async def handle(**arguments: Any) -> AsyncIterator[Any]:
-        gate = gate_of(arguments)
-        taken = await _taken(gate)
-        if taken is None:
+        call = call_of(arguments)
+        if (given := await _taken(call)) is None:
             return
         try:
-            async with contextlib.aclosing(stage.handler(**arguments | {stage.signature.value: taken.value})) as values:
+            async with contextlib.aclosing(handler(**given)) as values:
                 async for value in values:
-                    yield value
+                    yield call.placed(value)
+            for note in await asyncio.to_thread(call.notes):
+                yield note
         except BaseException:  # also of a task that is cancelled, and of a generator that is closed half-way
-            await asyncio.to_thread(gate.release)
+            await asyncio.to_thread(call.release)
             raise
-        if (note := await asyncio.to_thread(gate.note)) is not None:
-            yield note
 
     return handle
 
 
 _WRAPS: Final = {
-    ("thread", False): _joined,
-    ("thread", True): _yielding,
-    ("process", False): _joined,
-    ("process", True): _yielding,
-    ("async", False): _joined_async,
-    ("async", True): _yielding_async,
+    (False, False): _returning,
+    (False, True): _yielding,
+    (True, False): _returning_async,
+    (True, True): _yielding_async,
 }
-"""By the kind of the handler, and whether it yields."""
+"""By whether the handler is an `async def`, and whether it yields."""
