@@ -15,24 +15,13 @@ import pamqp.frame
 from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
+from tests.support.deliveries import open_pair
 
 from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.connection import Connection, Role
 from rabbitry.amqp.protocol.encoding import decode_method, encode_method
 from rabbitry.amqp.protocol.events import DELIVER, PUBLISH, Event
-from rabbitry.amqp.protocol.methods import (
-    BasicDeliver,
-    BasicPublish,
-    ChannelOpen,
-    ChannelOpenOk,
-    ConnectionOpen,
-    ConnectionOpenOk,
-    ConnectionStart,
-    ConnectionStartOk,
-    ConnectionTune,
-    ConnectionTuneOk,
-    Method,
-)
+from rabbitry.amqp.protocol.methods import BasicDeliver, BasicPublish, Method
 from rabbitry.amqp.protocol.properties import Properties, decode_header, encode_header
 from rabbitry.amqp.protocol.tables import encode_short
 
@@ -53,28 +42,8 @@ class _NeverReady(set[int]):
         return False
 
 
-def _pair() -> tuple[Connection, Connection]:
-    client, broker = (
-        Connection(role, frame_max=131072, channel_max=10, max_body_size=1 << 27) for role in (Role.CLIENT, Role.BROKER)
-    )
-    broker.receive(client.send_header())
-    steps: list[tuple[Connection, Connection, int, Method]] = [
-        (broker, client, 0, ConnectionStart()),
-        (client, broker, 0, ConnectionStartOk()),
-        (broker, client, 0, ConnectionTune(10, 131072, 0)),
-        (client, broker, 0, ConnectionTuneOk(10, 131072, 0)),
-        (client, broker, 0, ConnectionOpen()),
-        (broker, client, 0, ConnectionOpenOk()),
-        (client, broker, 1, ChannelOpen()),
-        (broker, client, 1, ChannelOpenOk()),
-    ]
-    for sender, receiver, channel, method in steps:
-        receiver.receive(sender.send_method(channel, method))
-    return client, broker
-
-
 def _core(role: Role, *, plain: bool) -> Connection:
-    core = _pair()[0 if role is Role.CLIENT else 1]
+    core = open_pair()[0 if role is Role.CLIENT else 1]
     if plain:
         core._ready = _NeverReady()
     return core
@@ -158,7 +127,7 @@ def _encode_pamqp() -> None:
 def main() -> None:
     """Print a JSON line for each operation: ns_hot, ns_plain, ns_pamqp for a message."""
     header = encode_header(PROPERTIES, len(BODY))
-    client, broker = _pair()
+    client, broker = open_pair()
     chunks = {
         "publish": (Role.BROKER, _content(client, BasicPublish(_EXCHANGE, _KEY, True), header) * MESSAGES),
         "deliver": (

@@ -16,7 +16,6 @@ from rabbitry.amqp.protocol.methods import (
     ChannelClose,
     ChannelCloseOk,
     ChannelOpen,
-    ChannelOpenOk,
     ConnectionClose,
     ConnectionCloseOk,
     ConnectionOpen,
@@ -40,6 +39,7 @@ from rabbitry.amqp.protocol.states import (
     step_connection,
 )
 from rabbitry.exceptions import ProtocolViolation, UsageError
+from tests.support.deliveries import open_pair
 
 
 def _core(role: Role) -> Connection:
@@ -47,22 +47,7 @@ def _core(role: Role) -> Connection:
 
 
 def _pair(channels: int = 1) -> tuple[Connection, Connection]:
-    """Client and broker whose connection and channels are open."""
-    client, broker = _core(Role.CLIENT), _core(Role.BROKER)
-    broker.receive(client.send_header())
-    exchange: list[tuple[Connection, Connection, int, Method]] = [
-        (broker, client, 0, ConnectionStart()),
-        (client, broker, 0, ConnectionStartOk()),
-        (broker, client, 0, ConnectionTune(10, 4096, 0)),
-        (client, broker, 0, ConnectionTuneOk(10, 4096, 0)),
-        (client, broker, 0, ConnectionOpen()),
-        (broker, client, 0, ConnectionOpenOk()),
-    ]
-    for number in range(1, channels + 1):
-        exchange += [(client, broker, number, ChannelOpen()), (broker, client, number, ChannelOpenOk())]
-    for sender, receiver, channel, method in exchange:
-        assert receiver.receive(sender.send_method(channel, method)) == [(METHOD, channel, method)]
-    return client, broker
+    return open_pair(channels=channels, frame_max=4096, max_body_size=100_000)
 
 
 def _frame(kind: int, channel: int, payload: bytes, end: bytes = b"\xce") -> bytes:
