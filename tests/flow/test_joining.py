@@ -16,7 +16,7 @@ import pytest
 import rabbitry
 from rabbitry.amqp.client import Properties
 from rabbitry.flow._parts import Part, part_of
-from rabbitry.flow._stores.join_sql import Store
+from rabbitry.flow._stores.join_sql import SqlStore
 from rabbitry.flow.middleware import Next
 from rabbitry.flow.once import store_given
 from rabbitry.flow.wiring import dead_letters
@@ -423,7 +423,7 @@ async def test_a_join_that_is_closed_half_way_gives_its_job_back(kind: str, tmp_
         for part in parts:
             yield part
 
-    store = Store(f"sqlite:///{tmp_path}/joins.sqlite3", f"closing.{kind}", 60, 60)
+    store = SqlStore(f"sqlite:///{tmp_path}/joins.sqlite3", f"closing.{kind}", 60, 60)
     try:
         message = rabbitry.Message(
             "m", "m", 1, kind, f"closing.{kind}", "", "", None, None, None, None, {"x-rabbitry-part": "j/0/1"}

@@ -61,9 +61,9 @@ def _open(what: str, url: str, join: Join) -> JoinStore:
             from rabbitry.flow._stores.join_redis import RedisStore
 
             return RedisStore(url, join.queue, join.within, join.time_limit)
-        from rabbitry.flow._stores.join_sql import Store
+        from rabbitry.flow._stores.join_sql import SqlStore
 
-        return Store(url, join.queue, join.within, join.time_limit)
+        return SqlStore(url, join.queue, join.within, join.time_limit)
     except ModuleNotFoundError as error:
         raise AppError(missing(what, error, "redis" if is_redis(url) else "records")) from error
 

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from rabbitry.exceptions import UsageError
 from rabbitry.flow import joining
 from rabbitry.flow._parts import NOTICE, Join, Part
-from rabbitry.flow._stores import join_redis, join_sql
+from rabbitry.flow._stores import join_answers
 from rabbitry.flow._stores.join_answers import KEPT, JoinStore
 from rabbitry.flow._stores.join_redis import RedisStore
-from rabbitry.flow._stores.join_sql import Store
+from rabbitry.flow._stores.join_sql import SqlStore
 from rabbitry.flow.exceptions import Reject, Retry
 from tests.support import redis
 from tests.support.ports import free_port
@@ -30,9 +30,9 @@ def store(store_url: str) -> Iterator[JoinStore]:
 
 
 @pytest.fixture
-def tables(database_url: str) -> Iterator[Store]:
+def tables(database_url: str) -> Iterator[SqlStore]:
     """An empty store in a database with tables."""
-    opened = Store(database_url, "app.join", 60, 600)
+    opened = SqlStore(database_url, "app.join", 60, 600)
     yield opened
     opened.close()
 
@@ -41,7 +41,7 @@ def open_store(url: str) -> JoinStore:
     return joining._open("a test", url, Join("split", "app.join", 60, 600))
 
 
-def rows(store: Store, table: str) -> list[tuple[object, ...]]:
+def rows(store: SqlStore, table: str) -> list[tuple[object, ...]]:
     with store._tables.transaction() as transaction:
         return [tuple(row) for row in transaction.execute(sa.text(f"SELECT * FROM {table}"))]  # noqa: S608 # a constant
 
@@ -64,7 +64,7 @@ def test_the_message_that_brings_the_last_part_runs_the_join_and_no_other(store:
     assert store.arrive(Part("a", 0, 2), "m3", "1", b"0") is None, "its results are confirmed"
 
 
-def test_of_a_joined_job_no_bodies_are_kept(tables: Store) -> None:
+def test_of_a_joined_job_no_bodies_are_kept(tables: SqlStore) -> None:
     for number in range(2):
         tables.arrive(Part("a", number, 2), f"m{number}", "1", b"1")
     tables.finish("a")
@@ -100,7 +100,7 @@ def test_while_redis_does_not_answer_parts_are_tried_again_without_an_attempt() 
 
 def test_a_file_of_parts_is_its_owners_alone(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "joins.sqlite3"
-    Store(f"sqlite:///{path}", "app.join", 60, 600).close()
+    SqlStore(f"sqlite:///{path}", "app.join", 60, 600).close()
     assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
@@ -168,16 +168,15 @@ def test_a_job_split_in_another_number_of_parts_is_refused(store: JoinStore) -> 
 
 
 def test_the_bodies_of_a_job_are_bounded(store: JoinStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (join_sql, join_redis):
-        monkeypatch.setattr(module, "MOST_BYTES", 10)
+    monkeypatch.setattr(join_answers, "MOST_BYTES", 10)
     store.arrive(Part("a", 0, 2), "m1", "1", b"0" * 6)
     with pytest.raises(Reject, match="the parts of job 'a' have more than 10 bytes"):
         store.arrive(Part("a", 1, 2), "m2", "1", b"1" * 6)
     assert store.arrive(Part("a", 1, 2), "m3", "1", b"1" * 4) == [b"0" * 6, b"1" * 4]
 
 
-def test_jobs_are_forgotten_when_they_were_kept_long_enough(tables: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(join_sql, "KEPT", -61.0)
+def test_jobs_are_forgotten_when_they_were_kept_long_enough(tables: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(join_answers, "KEPT", -61.0)
     tables.arrive(Part("old", 0, 2), "m1", "1", b"0")
     monkeypatch.undo()
     tables.arrive(Part("new", 0, 1), "m2", "1", b"0")
@@ -189,10 +188,10 @@ def test_jobs_are_forgotten_when_they_were_kept_long_enough(tables: Store, monke
 @pytest.mark.parametrize("url", ["mysql://a/b", "sqlite://", "sqlite:///:memory:", "nonsense"])
 def test_another_store_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="sqlite:///FILE or postgresql://"):
-        Store(url, "app.join", 60, 600)
+        SqlStore(url, "app.join", 60, 600)
 
 
-def test_while_the_store_does_not_answer_parts_are_tried_again_without_an_attempt(tables: Store) -> None:
+def test_while_the_store_does_not_answer_parts_are_tried_again_without_an_attempt(tables: SqlStore) -> None:
     tables._tables.close()
     tables._tables._engine = sa.create_engine(f"postgresql+psycopg://ann:secret@127.0.0.1:{free_port()}/jobs")
     with pytest.raises(Retry, match=r"a join's store postgresql.*does not answer") as caught:

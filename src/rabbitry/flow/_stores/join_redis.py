@@ -10,15 +10,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from rabbitry.flow._parts import Late, Part
-from rabbitry.flow._stores.join_answers import (
-    KEPT,
-    MOST_BYTES,
-    being_joined,
-    came_late,
-    incomplete,
-    split_otherwise,
-    too_large,
-)
+from rabbitry.flow._stores import join_answers as answers
 from rabbitry.flow._stores.redis import Scripts, milliseconds
 from rabbitry.flow.exceptions import Retry, StoreError
 
@@ -76,7 +68,7 @@ for _, number in ipairs(redis.call('HKEYS', KEYS[2])) do redis.call('HSET', KEYS
 
 
 class RedisStore:
-    """The jobs of one join: see `JoinStore`, and `join_sql.Store` for the arguments."""
+    """The jobs of one join: see `JoinStore`, and `join_sql.SqlStore` for the arguments."""
 
     def __init__(self, url: str, queue: str, within: float, time_limit: float) -> None:
         self._prefix = f"rabbitry:join:{quote(queue, safe='', errors='surrogatepass')}:"
@@ -88,7 +80,7 @@ class RedisStore:
 
     def arrive(self, part: Part, message: str, run: str, body: bytes) -> list[bytes] | None:
         """See `JoinStore`."""
-        args = [*self._given(part, message, run), part.number, body, MOST_BYTES]
+        args = [*self._given(part, message, run), part.number, body, answers.MOST_BYTES]
         return self._answered(part, self._do(lambda: self._arrive(self._keys(part.job), args)))
 
     def end(self, part: Part, message: str, run: str, late: Late) -> list[bytes] | None:
@@ -113,7 +105,7 @@ class RedisStore:
         return [name, f"{name}:parts"]
 
     def _given(self, part: Part, message: str, run: str) -> list[object]:
-        kept_for = milliseconds(self._within + KEPT)
+        kept_for = milliseconds(self._within + answers.KEPT)
         return [part.total, message.encode(errors="surrogatepass"), run, kept_for]
 
     @staticmethod
@@ -131,13 +123,13 @@ class RedisStore:
                 found = {int(number): bytes(body) for number, body in zip(flat[::2], flat[1::2], strict=True)}
                 return [found[number] for number in sorted(found)]
             case b"busy":
-                raise being_joined(part, self._time_limit)
+                raise answers.being_joined(part, self._time_limit)
             case b"late":
-                raise came_late(part)
+                raise answers.came_late(part)
             case b"large":
-                raise too_large(part, MOST_BYTES)
+                raise answers.too_large(part, answers.MOST_BYTES)
             case b"split":
-                raise split_otherwise(part, int(answer[1]))
+                raise answers.split_otherwise(part, int(answer[1]))
             case b"missing":
-                raise incomplete(part, {int(number) for number in answer[1]}, self._within)
+                raise answers.incomplete(part, {int(number) for number in answer[1]}, self._within)
         return None

@@ -13,15 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from rabbitry.flow._parts import Late, Part
-from rabbitry.flow._stores.join_answers import (
-    KEPT,
-    MOST_BYTES,
-    being_joined,
-    came_late,
-    incomplete,
-    split_otherwise,
-    too_large,
-)
+from rabbitry.flow._stores import join_answers as answers
 from rabbitry.flow._stores.sql import Tables
 from rabbitry.flow.exceptions import Retry, StoreError
 
@@ -52,7 +44,7 @@ _parts = sa.Table(
 )
 
 
-class Store:
+class SqlStore:
     """The jobs of one join: see `JoinStore`.
 
     Args:
@@ -84,12 +76,12 @@ class Store:
                 if job.owner == message and job.state == _CLAIMED:
                     return self._run_again(transaction, job, part, run)
                 if job.state == _EXPIRED or part.number not in self._numbers(transaction, part):
-                    raise came_late(part)
+                    raise answers.came_late(part)
                 return None
             if not self._keep(transaction, part, body):
                 return None  # it came before
-            if job.size + len(body) > MOST_BYTES:
-                raise too_large(part, MOST_BYTES)
+            if job.size + len(body) > answers.MOST_BYTES:
+                raise answers.too_large(part, answers.MOST_BYTES)
             self._update(transaction, part, arrived=job.arrived + 1, size=job.size + len(body))
             if job.arrived + 1 < part.total:
                 return None
@@ -112,22 +104,24 @@ class Store:
             if state == _CLAIMED:
                 return self._bodies(transaction, part)
             numbers = self._numbers(transaction, part)
-        raise incomplete(part, numbers, self._within)
+        raise answers.incomplete(part, numbers, self._within)
 
     def release(self, job: str, run: str) -> None:
         """See `JoinStore`."""
         with self._transaction() as transaction:
-            mine = (_jobs.c.queue == self._queue) & (_jobs.c.job == job) & (_jobs.c.run == run)
+            mine = self._of(_jobs, job) & (_jobs.c.run == run)
             transaction.execute(sa.update(_jobs).where(mine).values(run=None))
 
     def finish(self, job: str) -> None:
         """See `JoinStore`."""
         with self._transaction() as transaction:
-            mine = (_jobs.c.queue == self._queue) & (_jobs.c.job == job)
-            transaction.execute(sa.update(_jobs).where(mine).values(state=_FINISHED, size=0))
-            mine = (_parts.c.queue == self._queue) & (_parts.c.job == job)
-            transaction.execute(sa.update(_parts).where(mine).values(body=b""))
+            transaction.execute(sa.update(_jobs).where(self._of(_jobs, job)).values(state=_FINISHED, size=0))
+            transaction.execute(sa.update(_parts).where(self._of(_parts, job)).values(body=b""))
             transaction.execute(sa.delete(_jobs).where(_jobs.c.kept_until < time.time()))
+
+    def _of(self, table: sa.Table, job: str) -> sa.ColumnElement[bool]:
+        """Return the condition that a row of a table is of this job."""
+        return (table.c.queue == self._queue) & (table.c.job == job)
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
@@ -146,25 +140,24 @@ class Store:
             "arrived": 0,
             "state": _OPEN,
             "size": 0,
-            "kept_until": time.time() + self._within + KEPT,
+            "kept_until": time.time() + self._within + answers.KEPT,
         }
         transaction.execute(self._tables.insert(_jobs).values(values).on_conflict_do_nothing())
-        mine = (_jobs.c.queue == self._queue) & (_jobs.c.job == part.job)
-        job = transaction.execute(sa.select(_jobs).where(mine).with_for_update()).one()
+        job = transaction.execute(sa.select(_jobs).where(self._of(_jobs, part.job)).with_for_update()).one()
         if job.total != part.total:
-            raise split_otherwise(part, job.total)
+            raise answers.split_otherwise(part, job.total)
         return job
 
     def _run_again(self, transaction: sa.Connection, job: sa.Row[Any], part: Part, run: str) -> list[bytes]:
         """Return the bodies for another run, by the same message. Raises Retry for a copy; see `being_joined`."""
         if job.run == run:
-            raise being_joined(part, self._time_limit)
+            raise answers.being_joined(part, self._time_limit)
         self._update(transaction, part, run=run)
         return self._bodies(transaction, part)
 
     def _keep(self, transaction: sa.Connection, part: Part, body: bytes) -> bool:
         """Keep a body; False if the part has one. No other transaction has the job meanwhile."""
-        mine = (_parts.c.queue == self._queue) & (_parts.c.job == part.job) & (_parts.c.number == part.number)
+        mine = self._of(_parts, part.job) & (_parts.c.number == part.number)
         if transaction.execute(sa.select(_parts.c.number).where(mine)).first() is not None:
             return False
         values = {"queue": self._queue, "job": part.job, "number": part.number, "body": body}
@@ -172,14 +165,12 @@ class Store:
         return True
 
     def _update(self, transaction: sa.Connection, part: Part, **values: object) -> None:
-        mine = (_jobs.c.queue == self._queue) & (_jobs.c.job == part.job)
-        transaction.execute(sa.update(_jobs).where(mine).values(**values))
+        transaction.execute(sa.update(_jobs).where(self._of(_jobs, part.job)).values(**values))
 
     def _numbers(self, transaction: sa.Connection, part: Part) -> set[int]:
-        mine = (_parts.c.queue == self._queue) & (_parts.c.job == part.job)
-        return set(transaction.execute(sa.select(_parts.c.number).where(mine)).scalars())
+        numbers = sa.select(_parts.c.number).where(self._of(_parts, part.job))
+        return set(transaction.execute(numbers).scalars())
 
     def _bodies(self, transaction: sa.Connection, part: Part) -> list[bytes]:
-        mine = (_parts.c.queue == self._queue) & (_parts.c.job == part.job)
-        found = sa.select(_parts.c.body).where(mine).order_by(_parts.c.number)
+        found = sa.select(_parts.c.body).where(self._of(_parts, part.job)).order_by(_parts.c.number)
         return [bytes(body) for body in transaction.execute(found).scalars()]
