@@ -19,6 +19,7 @@ from rabbitry.flow._stores.join_sql import SqlStore
 from rabbitry.flow.exceptions import Reject, Retry
 from tests.support import redis
 from tests.support.ports import free_port
+from tests.support.postgresql import PostgreSQL
 
 
 @pytest.fixture
@@ -183,6 +184,19 @@ def test_jobs_are_forgotten_when_they_were_kept_long_enough(tables: SqlStore, mo
     tables.finish("new")
     assert [row[1] for row in rows(tables, "rabbitry_join_job")] == ["new"]
     assert [row[1] for row in rows(tables, "rabbitry_join_part")] == ["new"]
+
+
+@pytest.mark.timeout(120)
+def test_jobs_that_another_program_deletes_are_left_to_it(postgresql_server: PostgreSQL) -> None:
+    url = postgresql_server.create_database()
+    store, other = SqlStore(url, "app.join", -join_answers.KEPT - 1, 600), SqlStore(url, "app.join", 60, 600)
+    store.arrive(Part("old", 0, 2), "m1", "1", b"0")
+    other.arrive(Part("new", 0, 1), "m2", "1", b"0")
+    with other._tables.transaction() as transaction:
+        transaction.execute(sa.text("DELETE FROM rabbitry_join_job WHERE job = 'old'"))
+        store.finish("new")  # it does not wait for the other one
+    store.close()
+    other.close()
 
 
 @pytest.mark.parametrize("url", ["mysql://a/b", "sqlite://", "sqlite:///:memory:", "nonsense"])

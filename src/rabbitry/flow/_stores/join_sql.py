@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from rabbitry.flow._parts import Late, Part
 from rabbitry.flow._stores import join_answers as answers
-from rabbitry.flow._stores.sql import Tables
+from rabbitry.flow._stores.sql import Tables, purge
 from rabbitry.flow.exceptions import Retry, StoreError
 
 _OPEN, _CLAIMED, _EXPIRED, _FINISHED = "open", "claimed", "expired", "finished"
@@ -117,7 +117,7 @@ class SqlStore:
         with self._transaction() as transaction:
             transaction.execute(sa.update(_jobs).where(self._of(_jobs, job)).values(state=_FINISHED, size=0))
             transaction.execute(sa.update(_parts).where(self._of(_parts, job)).values(body=b""))
-            transaction.execute(sa.delete(_jobs).where(_jobs.c.kept_until < time.time()))
+            purge(transaction, _jobs, time.time())
 
     def _of(self, table: sa.Table, job: str) -> sa.ColumnElement[bool]:
         """Return the condition that a row of a table is of this job."""

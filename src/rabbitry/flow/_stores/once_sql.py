@@ -8,11 +8,10 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from rabbitry.flow._stores.once_claim import Claim, kept
-from rabbitry.flow._stores.sql import Tables
+from rabbitry.flow._stores.sql import Tables, purge
 
 _PURGED_EACH: Final = 100
-_PURGED: Final = 1000
-"""One of so many claims deletes at most so many keys whose window is over: more than came since."""
+"""One of so many claims deletes keys whose window is over, more than came since."""
 
 _metadata = sa.MetaData()
 _once = sa.Table(
@@ -96,8 +95,5 @@ class SqlStore:
 
     def _purge(self, transaction: sa.Connection, now: float) -> None:
         if self._claims % _PURGED_EACH == 0:
-            over = sa.select(_once.c.scope, _once.c.key).where(_once.c.kept_until < now).limit(_PURGED)
-            # Two programs that delete the same rows in different orders would wait for each other in PostgreSQL.
-            over = over.with_for_update(skip_locked=True)
-            transaction.execute(sa.delete(_once).where(sa.tuple_(_once.c.scope, _once.c.key).in_(over)))
+            purge(transaction, _once, now)
         self._claims += 1

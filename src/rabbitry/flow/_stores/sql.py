@@ -19,6 +19,8 @@ from rabbitry.exceptions import UsageError
 from rabbitry.flow.exceptions import StoreError
 
 _BUSY_SECONDS: Final = 30
+_PURGED: Final = 1000
+"""Rows that `purge` deletes, at most."""
 
 
 class Tables:
@@ -64,6 +66,15 @@ class Tables:
             text = str(getattr(error, "orig", None) or type(error).__name__).strip().partition("\n")[0]
             shown = self._engine.url.render_as_string(hide_password=True)
             raise StoreError(f"{self._what} {shown} does not answer: {text}") from error
+
+
+def purge(transaction: sa.Connection, table: sa.Table, now: float) -> None:
+    """Delete rows of a table whose column `kept_until` is over, and not those that another program deletes."""
+    key = table.primary_key.columns
+    over = sa.select(*key).where(table.c.kept_until < now).limit(_PURGED)
+    # Two programs that delete the same rows in different orders would wait for each other in PostgreSQL.
+    over = over.with_for_update(skip_locked=True)
+    transaction.execute(sa.delete(table).where(sa.tuple_(*key).in_(over)))
 
 
 def _engine(url: str, what: str) -> sa.Engine:
