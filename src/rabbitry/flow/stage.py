@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, TypedDict, Unpack
 
 from rabbitry.amqp.protocol.tables import encode_short
 from rabbitry.flow._annotations import called, where, written
@@ -135,6 +135,16 @@ class Stage:
         return str(key)
 
 
+class _Kept(TypedDict):
+    """Options of `App.stage` that a stage keeps as they are."""
+
+    attempts: int
+    uncounted: int
+    time_limit: float
+    exchange: str | None
+    single_active: bool
+
+
 def make_stage(  # noqa: PLR0913 - the options of `App.stage`
     handler: Handler,
     *,
@@ -147,19 +157,15 @@ def make_stage(  # noqa: PLR0913 - the options of `App.stage`
     batch: int | None,
     within: float | None,
     batch_bytes: int | None,
-    attempts: int,
     delays: Sequence[float],
     jitter: float,
-    uncounted: int,
-    time_limit: float,
     concurrency: int | None,
     keep_unknown: bool,
-    exchange: str | None,
-    single_active: bool,
     queue_arguments: Mapping[str, Argument] | None,
     priorities: int | None,
     replies: bool,
     takes_parts: bool = False,
+    **kept: Unpack[_Kept],
 ) -> Stage:
     """Make a stage of the app of this name. Raises AppError, naming app, stage and function, for what is invalid.
 
@@ -187,18 +193,14 @@ def make_stage(  # noqa: PLR0913 - the options of `App.stage`
         batch=batch,
         within=WITHIN if within is None else within,
         batch_bytes=batch_bytes or MOST_BATCH_BYTES,
-        attempts=attempts,
         delays=tuple(delays),
         jitter=float(jitter),
-        uncounted=uncounted,
-        time_limit=time_limit,
         concurrency=(CONCURRENCY if batch is None else BATCHES)[kind] if concurrency is None else concurrency,
         keep_unknown=keep_unknown,
-        exchange=exchange,
-        single_active=single_active,
         queue_arguments=_queue_arguments(what, queue_arguments or {}, priorities),
         replies=replies,
         is_plain=not yields and batch is None and signature.context is None and not signature.plan.providers,
+        **kept,
     )
 
 

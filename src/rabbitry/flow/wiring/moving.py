@@ -173,14 +173,7 @@ async def catch(
         await connection.channel(prefetch=0) as channel,
         channel.consume(source, exclusive=not is_shared) as deliveries,
     ):
-
-        async def take() -> None:
-            # Cancelled: the queue is gone, and all that it had was delivered before. Closed: `delete` fails too.
-            with contextlib.suppress(ConsumerCancelled, Closed):
-                async for delivery in deliveries:
-                    caught.append(delivery)
-
-        taking, deleting = asyncio.create_task(take()), asyncio.create_task(delete())
+        taking, deleting = asyncio.create_task(_take(deliveries, caught)), asyncio.create_task(delete())
         is_gone = is_told = False
         try:
             await asyncio.shield(deleting)
@@ -199,6 +192,13 @@ async def catch(
                 f"queue '{source}' was deleted, and the broker did not tell its consumer; run the command again"
             )
     return True
+
+
+async def _take(deliveries: Consumer, caught: list[Delivery]) -> None:
+    # Cancelled: the queue is gone, and all that it had was delivered before. Closed: its deletion fails too.
+    with contextlib.suppress(ConsumerCancelled, Closed):
+        async for delivery in deliveries:
+            caught.append(delivery)
 
 
 async def _put_at_last(connection: Connection, target: str, caught: Sequence[Delivery], put: Put) -> None:

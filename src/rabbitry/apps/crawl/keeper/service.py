@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from rabbitry.amqp.client import Connection, Properties, connect
-from rabbitry.apps._connected import run_connected
+from rabbitry.apps._connected import Work, run_connected
 from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.answers import AskStatus, Status
 from rabbitry.apps.crawl.asking import Asking
@@ -77,17 +77,7 @@ async def run(
             await worker.stop(0.0)
             raise
         answering = asyncio.Event()
-        answers = partial(answer_questions, database, stop, answering)
-        tasks = [
-            asyncio.create_task(part)
-            for part in (
-                worker.wait(),
-                _tick(role, worker),
-                _fail(role),
-                run_connected(url, partial(_publish_answers, role), name=f"{names.APP} answers", stop=stop),
-                run_connected(url, answers, name=f"{names.APP} questions", stop=stop),
-            )
-        ]
+        tasks = _begun(role, worker, url, stop, partial(answer_questions, database, stop, answering))
         ready = asyncio.create_task(answering.wait())
         try:
             await until(stop, asyncio.wait([ready, *tasks], return_when=asyncio.FIRST_COMPLETED))
@@ -109,6 +99,18 @@ async def run(
             await asyncio.gather(ready, *tasks, return_exceptions=True)
     finally:
         await asyncio.to_thread(database.__exit__, None, None, None)
+
+
+def _begun(role: Role, worker: Worker, url: str, stop: asyncio.Event, answers: Work) -> list[asyncio.Task[None]]:
+    """Begin all that a keeper does, as tasks; see _TICKING."""
+    parts = (
+        worker.wait(),
+        _tick(role, worker),
+        _fail(role),
+        run_connected(url, partial(_publish_answers, role), name=f"{names.APP} answers", stop=stop),
+        run_connected(url, answers, name=f"{names.APP} questions", stop=stop),
+    )
+    return [asyncio.create_task(part) for part in parts]
 
 
 async def _compare(url: str, crawl: str) -> None:
