@@ -92,12 +92,7 @@ async def test_dead_letters_are_looked_at_edited_replayed_and_dropped(browser: B
         await app.publish(b"\xff\x00", key="order", url=system.broker)
         await expect(page.get_by_role("heading", name="Dead letters of shop")).to_be_visible(timeout=_WITHIN)
         await expect(page.get_by_text("4 messages in the queue")).to_be_visible(timeout=_WITHIN)
-        if system.is_rabbitmq:
-            before = page.get_by_label("Before you look")
-            await expect(before).to_contain_text("marked as redelivered")
-            await before.get_by_role("button", name="Deliver and put back").click()
-        else:
-            await page.get_by_role("button", name=re.compile("^Look")).click()
+        await _look(page, system)
         groups = page.locator("details.group")
         await expect(groups).to_have_count(2)
         await expect(groups.nth(0).locator("summary").first).to_contain_text(
@@ -135,6 +130,15 @@ async def test_dead_letters_are_looked_at_edited_replayed_and_dropped(browser: B
     ).to_have_count(1)
     await expect(rows.filter(has_text="replay dead letters: one").filter(has_text="1 replayed")).to_have_count(1)
     assert watched.complaints == []
+
+
+async def _look(page: Page, system: System) -> None:
+    if system.is_rabbitmq:
+        before = page.get_by_label("Before you look")
+        await expect(before).to_contain_text("marked as redelivered")
+        await before.get_by_role("button", name="Deliver and put back").click()
+    else:
+        await page.get_by_role("button", name=re.compile("^Look")).click()
 
 
 async def _edit(page: Page, letter: Locator) -> None:

@@ -142,20 +142,26 @@ async def test_people_decide_in_every_role_on_the_page(
             await expect(form.locator("input[name=who]")).to_have_value("Ann")  # it is remembered
             await form.get_by_role("button", name="Confirm").click()
 
-            await watched.go("")
-            await expect(page.locator(".pipeline [data-status=confirmed] b")).to_have_text("1", timeout=_WITHIN)
-            await page.locator(f"tr[data-id='{identity}'] a").click()
-            hops = page.locator(".history > li")
-            await expect(hops).to_have_count(6, timeout=_WITHIN)
-            await expect(hops.nth(5)).to_contain_text("confirmed by coordinator Ann")
-            await expect(page.locator(".history")).to_contain_text(f"poor {EVIL}")
-            await page.get_by_role("button", name="Show it, with the comments (2)").click()
-            await expect(page.locator("[data-line='1'] code")).to_have_text(f"print('{EVIL}')")
-            await expect(page.locator("[data-line='1'] p.said")).to_have_text(f"demonstrator Ann: Why {EVIL}?")
-            assert await page.locator("script:not([src])").count() == 0
-            assert await page.locator("main img, main script").count() == 0
+            await _is_shown_confirmed(watched, identity)
             assert watched.complaints == []
             await page.close()
+
+
+async def _is_shown_confirmed(watched: Watched, identity: str) -> None:
+    """Look at a submission, with its history and comments, once it is confirmed."""
+    page = watched.page
+    await watched.go("")
+    await expect(page.locator(".pipeline [data-status=confirmed] b")).to_have_text("1", timeout=_WITHIN)
+    await page.locator(f"tr[data-id='{identity}'] a").click()
+    hops = page.locator(".history > li")
+    await expect(hops).to_have_count(6, timeout=_WITHIN)
+    await expect(hops.nth(5)).to_contain_text("confirmed by coordinator Ann")
+    await expect(page.locator(".history")).to_contain_text(f"poor {EVIL}")
+    await page.get_by_role("button", name="Show it, with the comments (2)").click()
+    await expect(page.locator("[data-line='1'] code")).to_have_text(f"print('{EVIL}')")
+    await expect(page.locator("[data-line='1'] p.said")).to_have_text(f"demonstrator Ann: Why {EVIL}?")
+    assert await page.locator("script:not([src])").count() == 0
+    assert await page.locator("main img, main script").count() == 0
 
 
 @ON_EMBEDDED
@@ -200,14 +206,7 @@ async def test_a_demonstrator_judges_by_the_rubric_and_typed_points_outlive_a_re
         submission(7, "cloud_computing", notebook(code(source), markdown("# Why\n\n*so*")), "x.ipynb", identity)
         for identity, source in (("a0", "x\ny"), ("a1", "x\nz"))
     )
-    # On the text of Markdown; and where the page has no line: of the raw text, beyond a cell, on a cell too far, and of
-    # a file in an archive, which this is not.
-    said: list[dict[str, int | str]] = [
-        {"line": 3, "cell": 2}, {"line": 1}, {"line": 9, "cell": 1}, {"line": 1, "cell": 7},
-        {"line": 3, "cell": 2, "file": "x.py"},
-    ]  # fmt: skip
-    before = {"role": "demonstrator", "who": "ben", "comments": [{**at, "text": f"{EVIL} {at}"} for at in said]}
-    made = Assignment({**made, "History": [{"role": "student"}, before, {"role": "assistant", "status": "submitted"}]})
+    made, said = _said_before(made)
     put = partial(inbox.put, role=ROLES["demonstrator"], assignment=made, exchange="e", message="m")
     with Database(database_url) as database:
         for one in (earlier, made):
@@ -258,27 +257,26 @@ async def test_a_demonstrator_judges_by_the_rubric_and_typed_points_outlive_a_re
     assert sent["Feedback"] == f"{EVIL}: 2.25 of 2.5\n    Too long {EVIL}"
 
 
+def _said_before(made: Assignment) -> tuple[Assignment, list[dict[str, int | str]]]:
+    """Return a submission that was sent back with comments, and where these are."""
+    # On the text of Markdown; and where the page has no line: of the raw text, beyond a cell, on a cell too far, and of
+    # a file in an archive, which this is not.
+    said: list[dict[str, int | str]] = [
+        {"line": 3, "cell": 2}, {"line": 1}, {"line": 9, "cell": 1}, {"line": 1, "cell": 7},
+        {"line": 3, "cell": 2, "file": "x.py"},
+    ]  # fmt: skip
+    before = {"role": "demonstrator", "who": "ben", "comments": [{**at, "text": f"{EVIL} {at}"} for at in said]}
+    history = [{"role": "student"}, before, {"role": "assistant", "status": "submitted"}]
+    return Assignment({**made, "History": history}), said
+
+
 async def test_the_files_of_an_archive_are_read_compared_and_commented_on(
     browser: Browser, embedded_url: str, database_url: str, tmp_path: Path
 ) -> None:
     (tmp_path / "grading.toml").write_text('undo = 0\n[modules.cloud_computing]\nshort = "cc"\n')
     files = Files(default_place(database_url))
     hostile = f"{EVIL.replace('/', '')}.py"
-    pictured = notebook(code("y", shows(image_png=_PICTURE)))
-    old, new = (
-        zipped(("src/a.py", b"x = 1\n"), (hostile, source.encode()), ("b.ipynb", pictured))
-        for source in ("one\ntwo\n", f"one\n{EVIL}\n")
-    )
-    earlier, made = (
-        submission(7, "cloud_computing", data, "work.zip", identity) for data, identity in ((old, "a0"), (new, "a1"))
-    )
-    before = {
-        "role": "assistant", "who": "ben", "status": "submitted", "remark": "again", "comments": [
-            {"file": "src/a.py", "line": 1, "text": f"inside {EVIL}"},
-            {"file": "gone.py", "line": 2, "text": "elsewhere"},
-        ],
-    }  # fmt: skip
-    made = Assignment({**made, "History": [{"role": "student"}, before], "Remarks": ["again"]})
+    earlier, made = _archives(hostile)
     with Database(database_url) as database:
         for one in (earlier, made):
             database.write_now(partial(course.record, assignment=one, kept=files.keep(one.solution())))
@@ -328,6 +326,25 @@ async def test_the_files_of_an_archive_are_read_compared_and_commented_on(
             assert await watched.page.locator("main script, main img[src=x]").count() == 0
             assert watched.complaints == []
             await watched.page.close()
+
+
+def _archives(hostile: str) -> tuple[Assignment, Assignment]:
+    """Return two attempts, the second sent back with comments. hostile: the name of a file that differs."""
+    pictured = notebook(code("y", shows(image_png=_PICTURE)))
+    old, new = (
+        zipped(("src/a.py", b"x = 1\n"), (hostile, source.encode()), ("b.ipynb", pictured))
+        for source in ("one\ntwo\n", f"one\n{EVIL}\n")
+    )
+    earlier, made = (
+        submission(7, "cloud_computing", data, "work.zip", identity) for data, identity in ((old, "a0"), (new, "a1"))
+    )
+    before = {
+        "role": "assistant", "who": "ben", "status": "submitted", "remark": "again", "comments": [
+            {"file": "src/a.py", "line": 1, "text": f"inside {EVIL}"},
+            {"file": "gone.py", "line": 2, "text": "elsewhere"},
+        ],
+    }  # fmt: skip
+    return earlier, Assignment({**made, "History": [{"role": "student"}, before], "Remarks": ["again"]})
 
 
 async def test_a_refused_submission_shows_the_reason(

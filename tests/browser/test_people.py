@@ -181,9 +181,14 @@ async def test_people_are_invited_and_bring_a_submission_to_its_confirmed_mark(
             await expect(other.page.locator(".submission .nothing")).to_contain_text("is recorded yet")
             assert (student.complaints, other.complaints) == ([], [])
 
-            again = await browser.new_page()
-            await again.goto(links["student"])
-            await again.get_by_label("Password").fill(_PASSWORD)
-            await again.get_by_label("Once more").fill(_PASSWORD)
-            await again.get_by_role("button", name="Set the password").click()
-            await expect(again.get_by_role("alert")).to_contain_text("This link was used already")
+            await _refused_again(browser, links["student"])
+
+
+async def _refused_again(browser: Browser, link: str) -> None:
+    """Use a link for a second time."""
+    again = await browser.new_page()
+    await again.goto(link)
+    await again.get_by_label("Password").fill(_PASSWORD)
+    await again.get_by_label("Once more").fill(_PASSWORD)
+    await again.get_by_role("button", name="Set the password").click()
+    await expect(again.get_by_role("alert")).to_contain_text("This link was used already")

@@ -11,9 +11,9 @@ from tests.flow._running import bodies, dead_of, eventually_dead, eventually_hol
 from tests.support.waiting import eventually
 
 
-async def test_middleware_are_around_each_call_the_first_outermost(broker_url: str, no_leaks: None) -> None:
+def _around(said: list[str]) -> rabbitry.App:
+    """Return an app with handlers of each kind, and middleware that note what they see."""
     app = rabbitry.App("around")
-    said: list[str] = []
 
     @app.middleware(stages=["in_loop", "count"])
     async def outer(message: rabbitry.Message, call_next: Next) -> Any:
@@ -60,6 +60,12 @@ async def test_middleware_are_around_each_call_the_first_outermost(broker_url: s
             yield number
 
     app.output("out", queue="around.out")
+    return app
+
+
+async def test_middleware_are_around_each_call_the_first_outermost(broker_url: str, no_leaks: None) -> None:
+    said: list[str] = []
+    app = _around(said)
     async with app.worker(broker_url, connect_attempts=1), app.publisher(broker_url) as publisher:
         await publisher.publish("a", key="async")
         await eventually_holds(broker_url, "around.out", 1)

@@ -35,12 +35,9 @@ def test_each_publish_and_each_call_of_a_handler_is_a_span(broker_url: str) -> N
     _check_metrics(json.loads(done.stdout.splitlines()[-2]))
     by_id = {span["context"]["span_id"]: span["name"] for found in spans.values() for span in found}
 
-    def parent(span: dict[str, Any]) -> str | None:
-        return by_id.get(span["parent_id"] or "")
-
     (request,) = spans["request"]
     good, bad = spans["publish in"]
-    assert (parent(good), parent(bad)) == ("request", None)
+    assert (_parent(by_id, good), _parent(by_id, bad)) == ("request", None)
     assert good["kind"] == "SpanKind.PRODUCER"
     assert good["attributes"]["messaging.system"] == "rabbitmq"
     assert good["attributes"]["messaging.operation.type"] == "send"
@@ -55,11 +52,26 @@ def test_each_publish_and_each_call_of_a_handler_is_a_span(broker_url: str) -> N
     assert [event["name"] for event in first["events"]] == ["in the handler"]
     assert first["status"]["status_code"] == "UNSET"
 
-    assert [parent(span) for span in spans["process spans.second"]] == ["process spans.first"] * 2
+    assert [_parent(by_id, span) for span in spans["process spans.second"]] == ["process spans.first"] * 2
     (rejected,) = [span for span in spans["process spans.second"] if span["status"]["status_code"] == "ERROR"]
     assert rejected["status"]["description"] == "it is bad"
     assert rejected["attributes"]["error.type"] == "rejected"
+    _check_batches_and_failures(spans, by_id)
+    _check_worker(spans, by_id)
+    (call,) = spans["publish asked"]
+    assert _parent(by_id, call) == "caller"
+    assert call["end_time"] <= spans["caller"][0]["end_time"]
+    (returned,) = spans["publish nowhere"]
+    assert returned["attributes"]["error.type"] == "PublishReturned"
+    assert returned["status"]["status_code"] == "ERROR"
 
+
+def _parent(by_id: dict[str, str], span: dict[str, Any]) -> str | None:
+    """Return the name of a span's parent. by_id: the names of all spans."""
+    return by_id.get(span["parent_id"] or "")
+
+
+def _check_batches_and_failures(spans: dict[str, list[dict[str, Any]]], by_id: dict[str, str]) -> None:
     batches = spans["process spans.third"]
     assert sum(span["attributes"]["messaging.batch.message_count"] for span in batches) == 2
     links = [link["context"]["span_id"] for span in batches for link in span["links"]]
@@ -69,21 +81,14 @@ def test_each_publish_and_each_call_of_a_handler_is_a_span(broker_url: str) -> N
     assert [span["attributes"]["rabbitry.attempt"] for span in spans["process spans.fails"]] == [1, 2]
     for span in spans["process spans.fails"]:
         assert span["attributes"]["error.type"] == "ValueError"
-        assert parent(span) == "publish fails"
+        assert _parent(by_id, span) == "publish fails"
     dead = spans["publish spans.dead"]
-    assert {(parent(span), span["attributes"]["rabbitry.reason"]) for span in dead} == {
+    assert {(_parent(by_id, span), span["attributes"]["rabbitry.reason"]) for span in dead} == {
         ("process spans.first", "rejected"), ("publish fails", "failed"),
     }  # fmt: skip
     (again,) = [span for span in spans["publish spans.fails"] if span["kind"] == "SpanKind.PRODUCER"]
-    assert (parent(again), again["attributes"]["rabbitry.attempt"]) == ("publish fails", 2)
+    assert (_parent(by_id, again), again["attributes"]["rabbitry.attempt"]) == ("publish fails", 2)
     assert "rabbitry.reason" not in again["attributes"]
-    _check_worker(spans, by_id)
-    (call,) = spans["publish asked"]
-    assert parent(call) == "caller"
-    assert call["end_time"] <= spans["caller"][0]["end_time"]
-    (returned,) = spans["publish nowhere"]
-    assert returned["attributes"]["error.type"] == "PublishReturned"
-    assert returned["status"]["status_code"] == "ERROR"
 
 
 def _check_worker(spans: dict[str, list[dict[str, Any]]], by_id: dict[str, str]) -> None:
