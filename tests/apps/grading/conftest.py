@@ -1,4 +1,4 @@
-"""Databases for the tests of grading."""
+"""Databases and commands for the tests of grading."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +7,8 @@ import pytest
 
 from rabbitry.apps.grading import asking
 from rabbitry.apps.grading.records import Database
+from rabbitry.cli import _root
+from tests.apps.grading._commands import Done, Run
 from tests.support.postgresql import PostgreSQL
 from tests.support.waiting import WITHIN
 
@@ -50,3 +52,37 @@ def database(database_url: str) -> Iterator[Database]:
     """An open database."""
     with Database(database_url) as opened:
         yield opened
+
+
+@pytest.fixture
+def more(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment of all commands of a test, in child processes and in this one."""
+    broker = getattr(request, "param", "embedded")
+    url: str = request.getfixturevalue(f"{broker}_url")
+    more = {"RABBITRY_BROKER": url, "XDG_DATA_HOME": str(tmp_path / "data"), "XDG_CONFIG_HOME": str(tmp_path)}
+    for name, value in more.items():
+        monkeypatch.setenv(name, value)
+    if broker == "rabbitmq":  # for the roles alone: the commands in this process are those of students
+        server: PostgreSQL = request.getfixturevalue("postgresql_server")
+        more["RABBITRY_DATABASE"] = server.create_database()
+    return more
+
+
+@pytest.fixture
+def run(more: dict[str, str], capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process, which saves starting Python and importing."""
+
+    def run(*arguments: str) -> Done:
+        capsys.readouterr()
+        code = _root.run(("grading", *arguments))
+        return Done(int(code), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A file with a solution."""
+    path = tmp_path / "solution.py"
+    path.write_text("print('hello')\n")
+    return path
