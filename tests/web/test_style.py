@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 import rabbitry.web
+from rabbitry.web import _shell
 
-_STYLE = (Path(rabbitry.web.__file__).parent / "static" / "style.css").read_text()
+_STATIC = Path(rabbitry.web.__file__).parent / "static"
+_STYLE = (_STATIC / "style.css").read_text()
 _LIGHT, _DARK = (
     dict(re.findall(r"--([a-z-]+): (#[0-9a-f]+);", block))
     for block in re.findall(r":root(?:\[data-theme=\"dark\"\])? \{(.*?)\}", _STYLE, re.DOTALL)
@@ -32,3 +34,8 @@ def _luminance(colour: str) -> float:
 def test_text_has_enough_contrast(colours: dict[str, str], text: str, ground: str) -> None:
     lighter, darker = sorted((_luminance(colours[text]), _luminance(colours[ground])), reverse=True)
     assert (lighter + 0.05) / (darker + 0.05) >= 4.5
+
+
+def test_a_page_links_each_style_sheet_of_all_pages() -> None:
+    head = "".join(_shell._head("A title", "", "../"))
+    assert set(re.findall(r"\.\./static/([a-z]+\.css)", head)) == {path.name for path in _STATIC.glob("*.css")}

@@ -19,6 +19,8 @@ STATIC: Final = Path(__file__).parent / "static"
 """The files that all pages share, and those of the dashboard's own views."""
 _NAME: Final = "Rabbitry"
 _IMPORT: Final = re.compile(r"""^(?:import|export)\b(?:[^"';()]*\bfrom)?\s*"(\.[^"]+)";""", re.MULTILINE)
+_STYLES: Final = ("style", "parts", "tables")
+"""The style sheets of all pages, of which later ones have precedence."""
 _THEMES: Final = (("system", "System"), ("light", "Light"), ("dark", "Dark"))
 
 
@@ -230,7 +232,7 @@ def _head(title: str, description: str, root: str) -> list[str]:
         *about,
         f"<title>{escape(title)}</title>",
         f'<link rel="icon" href="{root}static/icon.svg" type="image/svg+xml">',
-        f'<link rel="stylesheet" href="{root}static/style.css">',
+        *(f'<link rel="stylesheet" href="{root}static/{name}.css">' for name in _STYLES),
         # No module: it runs before anything is drawn, so that no page flashes in the other theme.
         f'<script src="{root}static/theme.js"></script>',
     ]
