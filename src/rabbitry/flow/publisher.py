@@ -202,8 +202,8 @@ class Publisher:
 
         Raises:
             CallCancelled: The message was cancelled.
-            CallFailed: The message failed for good, and became a dead letter. The text is the handler's error. Or an
-                idempotent stage had handled a message with its key before; the reason is `handled` then.
+            CallFailed: The message failed for good and became a dead letter: the text is the handler's error. Or an
+                idempotent stage had handled a message with its key before: the reason is `handled`.
             CallTimeout: No reply came in time.
             Undecodable: The reply is not of the type.
             UsageError: The key leads to no stage that replies, or the value can't be encoded.

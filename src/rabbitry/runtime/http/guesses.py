@@ -55,7 +55,7 @@ class Guesses:
 
     @contextlib.asynccontextmanager
     async def trying(self, peer: str, too_many: Callable[[float], Exception]) -> AsyncIterator[None]:
-        """Check a password within the block, which calls `wrong` if it was.
+        """Enter a block that checks a password, and that calls `wrong` if the password is wrong.
 
         Passwords that come at once can't all pass before the first one has failed: no more are checked at a time than
         may be wrong without a pause. Further ones wait for the outcome of those, and right ones cost nobody a pause.
