@@ -1,5 +1,6 @@
 """How statistics are displayed."""
 
+import io
 import json
 
 import pytest
@@ -22,10 +23,9 @@ def counts() -> Counts:
 
 
 def drawn(counts: Counts) -> str:
-    console = Console(width=140, record=True, file=open("/dev/null", "w"), force_terminal=True)  # noqa: SIM115
-    with console.file:
-        console.print(table(counts))
-        return console.export_text(styles=True)
+    console = Console(width=140, record=True, file=io.StringIO(), force_terminal=True)
+    console.print(table(counts))
+    return console.export_text(styles=True)
 
 
 def test_plain_lines_are_those_of_the_latest_sample(counts: Counts) -> None:
