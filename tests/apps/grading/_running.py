@@ -2,15 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
 import pika
 import pytest
 
-from rabbitry.apps.grading.files import Files
+from rabbitry.apps.grading.files import Files, default_place
 from rabbitry.apps.grading.message import Assignment
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, course, inbox
@@ -33,6 +33,14 @@ PEOPLE = tuple(RoleSpec(spec.role, spec.module, person=True) for spec in ALL)
 WITHIN = 80.0
 ON_BOTH_DATABASES = pytest.mark.parametrize("found_url", ["sqlite", "postgresql"], indirect=True)
 """Runs a test with the fixture `found_url` once on SQLite and once on PostgreSQL."""
+
+
+@contextmanager
+def course_database(url: str) -> Iterator[Database]:
+    """Open a database as that of a course, whose coordinator has run here and recorded nothing yet."""
+    with Database(url) as database:
+        database.write_now(partial(course.note_place, place=default_place(url)))
+        yield database
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rabbitry.apps.grading.blind import Blind
+from rabbitry.apps.grading.blind import BETWEEN, Blind
 from rabbitry.apps.grading.comments import LONGEST, MOST, LineComment
 from rabbitry.apps.grading.message import Assignment, Decision, submission
 from rabbitry.apps.grading.modules import Course, load_course
@@ -73,6 +73,7 @@ def test_all_feedback_and_comments_are_joined_within_bounds() -> None:
     found = Blind(2).joint([one, other])
     assert (found.who, found.feedback) == ("ann, ben", "The mark is the mean of 8, 9.\n\ngood")
     assert [comment.text for comment in found.comments] == ["a", "b", "c"]
+    assert Blind(2).joint([_given("Doe, Jane", 8.0), other]).who.split(BETWEEN) == ["Doe Jane", "ben"]
     many = _given("ann", 1.0, comments=(LineComment(1, "x"),) * MOST)
     assert len(Blind(2).joint([many, many]).comments) == MOST
     long = _given("ann", 1.0, comments=(LineComment(1, "x" * LONGEST),) * 40)

@@ -21,7 +21,7 @@ from rabbitry.apps.passwords import hash_password
 from rabbitry.apps.users_file import Account, changed_users
 from rabbitry.exceptions import UsageError
 from rabbitry.web.server import mounts
-from tests.apps.grading._running import ON_BOTH_DATABASES
+from tests.apps.grading._running import ON_BOTH_DATABASES, course_database
 from tests.web.login.dashboards import PASSWORD, client, dashboard, example, routes_of
 
 _READ: Final = {*EVERYBODY}
@@ -111,7 +111,7 @@ async def test_every_route_is_open_to_the_roles_of_its_row_and_closed_to_all_oth
 
 
 async def test_marking_again_is_in_the_audit_log(app: FastAPI, found_url: str) -> None:
-    with Database(found_url):
+    with course_database(found_url):
         async with client(app) as http:
             wanted = {"module": "cloud_computing", "remark": "mended"}
             answer = await http.post("/grading/api/regrades", json=wanted, auth=("coordinator", PASSWORD))

@@ -21,7 +21,7 @@ from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, course, outbox, regrading, schema
 from rabbitry.apps.grading.records.regraded import MOST_RUNS
 from rabbitry.apps.grading.records.regrading import Selection
-from tests.apps.grading._running import CC, ON_BOTH_DATABASES, recorded, role_set
+from tests.apps.grading._running import CC, ON_BOTH_DATABASES, course_database, recorded, role_set
 from tests.apps.grading.test_regrading import _SCHEME, _confirmed, _hops, course_of
 from tests.apps.grading.test_web import Served
 from tests.support.waiting import eventually, eventually_awaited
@@ -168,7 +168,7 @@ async def test_a_result_does_not_depend_on_clocks_and_counts_equal_runs(served: 
 
 
 async def test_a_run_goes_on_that_is_too_old_to_be_listed(served: Served, found_url: str) -> None:
-    with Database(found_url) as database:
+    with course_database(found_url) as database:
 
         def begin(student: str | None) -> None:
             selection = Selection(CC.name, student=student)
@@ -192,7 +192,7 @@ async def test_a_run_goes_on_that_is_too_old_to_be_listed(served: Served, found_
     ],
 )
 async def test_what_makes_no_sense_is_refused(served: Served, found_url: str, body: dict[str, Any], why: str) -> None:
-    with Database(found_url):
+    with course_database(found_url):
         answer = await served.http.post("/api/regrades", json=body)
     assert (answer.status_code, why in answer.json()["error"]) == (400, True), answer.text
 
@@ -241,7 +241,7 @@ async def test_a_dry_run_ends_with_the_dashboard(
 ) -> None:
     monkeypatch.setattr(web_regrades, "_check_sandbox", lambda _: None)
     made = Served(embedded_url, found_url)
-    with Database(found_url):
+    with course_database(found_url):
         async with made.http:
             async with made.pages.open():
                 assert (await made.http.post("/api/regrades/trial", json={"module": CC.name})).json()["is_running"]
@@ -254,7 +254,7 @@ async def test_submissions_are_tried_only_where_they_can_not_read_the_dashboard_
         raise SandboxUnavailable("install bubblewrap")
 
     monkeypatch.setattr(sandbox, "bubblewrap", missing)
-    with Database(found_url):
+    with course_database(found_url):
         for module, why in ((CC.name, "only in the strong sandbox: install bubblewrap"), ("none", "no marking scheme")):
             answer = await served.http.post("/api/regrades/trial", json={"module": module})
             assert (answer.status_code, why in answer.json()["error"]) == (400, True), answer.text

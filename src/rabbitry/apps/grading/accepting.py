@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from rabbitry.apps.grading.message import DECLINED, LONGEST_TEXT, Decision
+from rabbitry.apps.grading.message import DECLINED, Decision
 from rabbitry.exceptions import UsageError
 
 if TYPE_CHECKING:
@@ -38,15 +38,12 @@ def accept(
 
     Raises:
         NoSuchID: No id, or more than one, begins so.
-        UsageError: It is not declined, its file or its message's other fields are not kept, or the remark is empty or
-            too long.
+        UsageError: It is not declined, or its file or its message's other fields are not kept.
         RecordsError: The records or the files can't be read.
     """
     from rabbitry.apps.grading.records.course import submission_of
     from rabbitry.apps.grading.records.regrading import submit_again
 
-    if not (decision.remark or "").strip() or len(decision.remark or "") > LONGEST_TEXT:
-        raise UsageError(f"the remark must have 1 to {LONGEST_TEXT} characters: the student finds it in the history")
     found = records.read_now(partial(submission_of, given=identity))
     if found.status != DECLINED:
         raise UsageError(f"submission {found.id} is {found.status}: only a declined one can be accepted")

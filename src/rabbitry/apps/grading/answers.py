@@ -83,7 +83,7 @@ class Asked(TypedDict):
 
 
 class Described(Submission):
-    """A submission with its hops and the requests about it, and whether its file is here."""
+    """A submission with its hops and the requests about it, and whether its file can be had."""
 
     history: list[Hop]
     requests: list[Request]

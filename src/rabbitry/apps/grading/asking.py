@@ -1,4 +1,4 @@
-"""Queries about the records over the broker, and what a page reads of records that may be kept elsewhere."""
+"""Queries about the records over the broker, and access to records that may be kept here or elsewhere."""
 
 from __future__ import annotations
 
@@ -9,19 +9,25 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import msgspec
+from msgspec import structs
 
 from rabbitry._decode import json_decoder
 from rabbitry._ids import NoSuchID
 from rabbitry.amqp.client import Consumer, Properties, connect
 from rabbitry.apps.grading import looking
-from rabbitry.apps.grading.looking import Look, Looked
+from rabbitry.apps.grading.changing import Change, change
+from rabbitry.apps.grading.exceptions import FilesError
+from rabbitry.apps.grading.files import Fetcher, Files, Kept, most_packed
+from rabbitry.apps.grading.looking import PART, Look, Looked, found_in
 from rabbitry.apps.grading.message import ID, sendable
+from rabbitry.apps.grading.requesting import LEAST
 from rabbitry.apps.grading.stages import APP, STATUS_QUEUE
 from rabbitry.exceptions import (
     Closed,
+    ConnectFailed,
     ConnectionClosed,
     PublishReturned,
     RabbitryError,
@@ -40,6 +46,8 @@ _REPLY_TO: Final = "amq.rabbitmq.reply-to"
 """RabbitMQ's docs/direct-reply-to: answers need no queue, and leave none behind."""
 _decode_answer: Callable[[bytes], dict[str, Any] | str | None] = json_decoder(dict[str, Any] | str | None)  # type: ignore[arg-type] # a union is no type
 _decode_looked: Final = json_decoder(Looked)
+_LARGEST_NUMBER: Final = 2**63 - 1
+T = TypeVar("T")
 
 
 class Asking:
@@ -87,17 +95,40 @@ class Asking:
         """Return a part of the records, as `looking.read` does.
 
         Raises:
-            NoSuchID: There is no such submission or request.
+            NoSuchID: There is no such submission, request or run.
             UsageError: The coordinator does not answer this login, or the module is unknown there.
+            RecordsError: The coordinator can't read the records or the file, or has too much to do.
             RequestTimeout: No coordinator answers.
             Closed: The connection was lost for good.
         """
-        answered = _decode_looked(await self._answer({"Look": asked}))
-        if answered.error is None:
-            return answered.found
-        if answered.is_unknown or answered.is_ambiguous:
-            raise NoSuchID(answered.error, is_ambiguous=answered.is_ambiguous)
-        raise UsageError(answered.error)
+        if not 0 <= asked.number <= _LARGEST_NUMBER:
+            raise NoSuchID(f"there is no {asked.what} {asked.number}")
+        return found_in(_decode_looked(await self._answer({"Look": asked})))
+
+    async def change(self, wanted: Change) -> dict[str, Any]:
+        """Have a coordinator make a change, as `changing.change` does. After RequestTimeout it may be made or not."""
+        changed: dict[str, Any] = found_in(_decode_looked(await self._answer({"Change": wanted})))
+        return changed
+
+    async def rows(self, asked: Look) -> list[dict[str, Any]]:
+        """Return all rows of a query for rows, by id. They are asked for in pages. Raises the errors of `look`."""
+        found: list[dict[str, Any]] = []
+        while True:
+            page = (await self.look(structs.replace(asked, after=found[-1]["id"] if found else "")))["rows"]
+            if not page:
+                return found
+            found += page
+
+    async def file(self, kept: Kept) -> bytes:
+        """Return a kept file as it is stored, compressed. It is asked for in parts. Raises the errors of `look`."""
+        parts: list[bytes] = []
+        asked, size = Look("file", sha256=kept.sha256, size=kept.size), 0
+        while True:
+            part = msgspec.convert(await self.look(structs.replace(asked, offset=size)), bytes)
+            parts.append(part)
+            size += len(part)
+            if len(part) < PART or size > most_packed(kept):
+                return b"".join(parts)
 
     async def _answer(self, question: object) -> bytes:
         identity = uuid.uuid4().hex
@@ -146,21 +177,30 @@ class Asking:
 
 
 class Looking:
-    """What a page shows of the records: read where they are kept, else asked of a coordinator over the broker.
+    """The records for a page or a command: where they are kept, else a coordinator's over the broker.
 
     Args:
         url: The broker.
         course: A function that returns the course.
         records: A function that returns the open database; None if there is none here.
+        is_named: Whether the records are in that database, whatever it holds.
+        least: The fewest characters of a submission's id, for records that are here.
     """
 
     def __init__(
-        self, url: str, course: Callable[[], Awaitable[Course]], records: Callable[[], Awaitable[Database | None]]
+        self,
+        url: str,
+        course: Callable[[], Awaitable[Course]],
+        records: Callable[[], Awaitable[Database | None]],
+        *,
+        is_named: bool = False,
+        least: int = LEAST,
     ) -> None:
         self._url = url
         self._course = course
         self._records = records
-        self._has_kept = False
+        self._has_kept = is_named
+        self._least = least
         self._asking: Asking | None = None
         self._opening = asyncio.Lock()
 
@@ -179,13 +219,55 @@ class Looking:
         """Return a part of the records. Raises the errors of `looking.read` and of `Asking`."""
         records = await self.kept()
         if records is not None:
-            return await records.read(partial(looking.read, asked=asked, course=await self._course()))
+            work = partial(looking.read, asked=asked, course=await self._course(), least=self._least)
+            return await records.read(work)
+        return await self._of_coordinator(lambda asking: asking.look(asked))
+
+    async def rows(self, asked: Look) -> list[dict[str, Any]]:
+        """Return all rows of a query for `rows` or `regradable`, by id. Raises the errors of `read`."""
+        records = await self.kept()
+        if records is None:
+            return await self._of_coordinator(lambda asking: asking.rows(asked))
+        work = looking.regradable if asked.what == "regradable" else looking.rows
+        return await records.read(partial(work, asked=asked, course=await self._course()))
+
+    async def change(self, wanted: Change, here: Callable[[Database], Files], exchange: str) -> dict[str, Any]:
+        """Make a change. Raises the errors of `changing.change` and of `Asking`.
+
+        Args:
+            wanted: The change.
+            here: A function that blocks, and returns the kept files of records that are here.
+            exchange: The roles' exchange, for records that are here.
+        """
+        records = await self.kept()
+        if records is None:
+            return await self._of_coordinator(lambda asking: asking.change(wanted))
+        course = await self._course()
+        return await asyncio.to_thread(lambda: change(records, here(records), wanted, course, exchange))
+
+    async def files(self, here: Callable[[Database], Files]) -> Fetcher:
+        """Return the kept files, which are read in threads. here: as for `change`."""
+        records = await self.kept()
+        if records is not None:
+            return await asyncio.to_thread(here, records)
+        loop = asyncio.get_running_loop()
+
+        def get(kept: Kept) -> bytes:
+            asking = self._of_coordinator(lambda asking: asking.file(kept))
+            try:
+                return asyncio.run_coroutine_threadsafe(asking, loop).result()
+            except (Closed, ConnectFailed, RequestTimeout, UsageError) as error:
+                raise FilesError(f"the file {kept.sha256} can't be had from a coordinator: {error}") from error
+
+        return Fetcher(get, "the coordinator's place")
+
+    async def _of_coordinator(self, ask: Callable[[Asking], Awaitable[T]]) -> T:
         async with self._opening:
             if self._asking is None:
                 self._asking = await Asking(self._url).__aenter__()
             asking = self._asking
         try:
-            return await asking.look(asked)
+            return await ask(asking)
         except Closed:
             if self._asking is asking:
                 await self.close()  # closed for good; the next query connects again

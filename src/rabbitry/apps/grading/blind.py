@@ -47,7 +47,8 @@ class Blind:
             mark, how = {"mean": fmean(marks), "highest": max(marks), "lowest": min(marks)}[self.rule], self.rule
         told = f"The mark is the {how} of {', '.join(points(one) for one in marks)}."
         feedback = "\n\n".join([told, *(one.feedback for one in judgements if one.feedback)])
-        who = BETWEEN.join(one.who for one in judgements)[:LONGEST_NAME]
+        # The statistics tell the people apart again, and a name that is typed may be "Doe, Jane".
+        who = BETWEEN.join(one.who.replace(BETWEEN, " ") for one in judgements)[:LONGEST_NAME]
         comments = _bounded([comment for one in judgements for comment in one.comments])
         return Decision(who, round(mark, 6), judgements[0].out_of, feedback[:LONGEST_TEXT], comments=comments)
 

@@ -18,6 +18,9 @@ _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}")
 _CONNECT_SECONDS: Final = 10
 _READ_SECONDS: Final = 60
 _ATTEMPTS: Final = 3
+_MISSING: Final = 404
+_BEYOND: Final = 416
+"""Statuses of HTTP: there is no such object, or it ends before the range that was asked for."""
 _MALFORMED: Final = (
     "the place of files is not s3://BUCKET/PREFIX?endpoint=URL&region=NAME; it is not shown, since it may hold keys"
 )
@@ -74,11 +77,18 @@ class Bucket:
         if self._ask("put_object", name, Body=data) is None:
             raise FilesError(f"the bucket {self._bucket!r} of {self._place} does not exist: make it")
 
-    def get(self, name: str, most: int) -> bytes | None:
-        """Return an object's first `most` bytes; None if it is not there. Raises FilesError."""
+    def get(self, name: str, most: int, offset: int = 0) -> bytes | None:
+        """Return the `most` bytes of an object after the first `offset`; None if it is not there. Raises FilesError."""
         from botocore.exceptions import BotoCoreError
 
-        found = self._ask("get_object", name)
+        # A storage refuses a range that begins at the object's end or beyond, with 416.
+        range_ = {"Range": f"bytes={offset}-"} if offset else {}
+        try:
+            found = self._ask("get_object", name, **range_)
+        except FilesError as error:
+            if _status(error.__cause__) == _BEYOND:
+                return b""
+            raise
         if found is None:
             return None
         try:
@@ -109,12 +119,19 @@ class Bucket:
         try:
             found: Mapping[str, Any] = getattr(self._client, operation)(Bucket=self._bucket, **key, **more)
         except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+            if _status(error) == _MISSING:
                 return None
             raise FilesError(f"the storage {self._place} refused {name or 'to list it'}: {error}") from error
         except BotoCoreError as error:
             raise FilesError(f"the storage {self._place} can't be used: {error}") from error
         return found
+
+
+def _status(error: BaseException | None) -> int | None:
+    """Return the HTTP status with which the storage answered; None if it did not answer."""
+    from botocore.exceptions import ClientError
+
+    return error.response["ResponseMetadata"]["HTTPStatusCode"] if isinstance(error, ClientError) else None
 
 
 def _parsed(url: str) -> tuple[str, str, str | None, str | None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rabbitry.apps.grading.exceptions import FilesError, SandboxFailed, SubmissionRefused
-from rabbitry.apps.grading.files import Files, default_place
+from rabbitry.apps.grading.files import Fetcher, Files, default_place
 from rabbitry.apps.grading.marking import is_archive
 from rabbitry.apps.grading.marking.archives import unpack
 from rabbitry.apps.grading.message import file_name
@@ -32,7 +32,7 @@ def opened_files(records: Database, url: str, named: str | None) -> Files:
     return Files(named or records.read_now(place_of_files) or default_place(url))
 
 
-def write_files(files: Files, found: Submission, top: Path) -> str | None:
+def write_files(files: Fetcher, found: Submission, top: Path) -> str | None:
     """Write a submission's file into MODULE/STUDENT/ below a folder, unpacked if it is an archive. Blocks.
 
     An archive that can't be unpacked safely is written as it is.

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -62,8 +63,8 @@ class Store(Protocol):
         """Store a file for good before returning. Raises FilesError."""
         ...
 
-    def get(self, name: str, most: int) -> bytes | None:
-        """Return a file's first `most` bytes; None if it is not there. Raises FilesError."""
+    def get(self, name: str, most: int, offset: int = 0) -> bytes | None:
+        """Return the `most` bytes of a file after the first `offset`; None if it is not there. Raises FilesError."""
         ...
 
     def used(self) -> int:
@@ -71,8 +72,35 @@ class Store(Protocol):
         ...
 
 
-class Files:
-    """The kept files of a course. Its functions block."""
+class Fetcher:
+    """The kept files of a course, to be read: where they are kept, or through a coordinator. Its functions block."""
+
+    def __init__(self, get: Callable[[Kept], bytes | None], place: str) -> None:
+        """Read the files of a place. get: returns a compressed file; None if it is not there."""
+        self._get = get
+        self.place: str = place
+
+    def fetch(self, kept: Kept) -> bytes:
+        """Return a kept file.
+
+        Raises:
+            FileLost: It is not there, or damaged.
+            FilesError: The store can't be read.
+        """
+        packed = self._get(kept)
+        if packed is None:
+            raise _lost(kept, self.place)
+        try:
+            data = zlib.decompressobj().decompress(packed, kept.size + 1)
+        except zlib.error as error:
+            raise FileLost(f"the file {kept.sha256} in {self.place} is damaged: {error}") from error
+        if Kept.of(data) != kept:
+            raise FileLost(f"the file {kept.sha256} in {self.place} is damaged: its content has another hash")
+        return data
+
+
+class Files(Fetcher):
+    """The kept files of a course in the place that holds them. Its functions block."""
 
     def __init__(self, place: str, *, largest: int | None = None, total: int | None = None) -> None:
         """Use the files of a place, which is made with the first file.
@@ -88,7 +116,7 @@ class Files:
         self._store: Store = Bucket.at(place) if place.startswith("s3://") else _Folder(_folder(place))
         self._room = _Room(self._store, total)
         self._largest = largest
-        self.place: str = str(self._store)
+        super().__init__(lambda kept: self._store.get(_name(kept), most_packed(kept)), str(self._store))
 
     def keep(self, data: bytes) -> Kept | None:
         """Store a file for good; None if it is larger than the limit, and then it is not stored.
@@ -113,27 +141,17 @@ class Files:
         """Return the bytes that all files take, compressed. Raises FilesError."""
         return self._store.used()
 
-    def fetch(self, kept: Kept) -> bytes:
-        """Return a kept file.
+    def part(self, kept: Kept, offset: int, most: int) -> bytes:
+        """Return a part of a kept file as it is stored, compressed; empty at its end.
 
         Raises:
-            FileLost: It is not there, or damaged.
+            FileLost: The file is not there.
             FilesError: The store can't be read.
         """
-        # zlib's worst case is data that does not compress: 5 bytes for each 16 KiB, and 6 bytes.
-        packed = self._store.get(_name(kept), kept.size + kept.size // 1000 + 1000)
-        if packed is None:
-            raise FileLost(
-                f"the file {kept.sha256} is not in {self.place}: name the place where the coordinator keeps the files, "
-                f"with --files or {VARIABLE}"
-            )
-        try:
-            data = zlib.decompressobj().decompress(packed, kept.size + 1)
-        except zlib.error as error:
-            raise FileLost(f"the file {kept.sha256} in {self.place} is damaged: {error}") from error
-        if Kept.of(data) != kept:
-            raise FileLost(f"the file {kept.sha256} in {self.place} is damaged: its content has another hash")
-        return data
+        found = self._store.get(_name(kept), max(0, min(most, most_packed(kept) - offset)), offset)
+        if found is None:
+            raise _lost(kept, self.place)
+        return found
 
 
 def default_place(database: str) -> str:
@@ -151,6 +169,19 @@ def default_place(database: str) -> str:
 
 def _name(kept: Kept) -> str:
     return f"{kept.sha256[:2]}/{kept.sha256}.z"
+
+
+def most_packed(kept: Kept) -> int:
+    """Return how many bytes a kept file takes at most, compressed."""
+    # zlib's worst case is data that does not compress: 5 bytes for each 16 KiB, and 6 bytes.
+    return kept.size + kept.size // 1000 + 1000
+
+
+def _lost(kept: Kept, place: str) -> FileLost:
+    return FileLost(
+        f"the file {kept.sha256} is not in {place}: name the place where the coordinator keeps the files, "
+        f"with --files or {VARIABLE}"
+    )
 
 
 def _folder(place: str) -> Path:
@@ -253,10 +284,11 @@ class _Folder:
         except OSError as error:
             raise FilesError(f"the file {path} can't be written: {reason(error, is_named=False)}") from error
 
-    def get(self, name: str, most: int) -> bytes | None:
+    def get(self, name: str, most: int, offset: int = 0) -> bytes | None:
         path = self._folder / name
         try:
             with path.open("rb") as file:
+                file.seek(offset)
                 return file.read(most)
         except FileNotFoundError:
             return None

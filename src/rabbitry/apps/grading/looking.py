@@ -1,40 +1,56 @@
-"""What pages and commands read of the records, where they are kept or over the broker from a coordinator."""
+"""The parts of the records that pages and commands read, where they are kept or over the broker from a coordinator."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 
 from rabbitry._ids import NoSuchID
+from rabbitry.apps.exceptions import NoRecords, RecordsError
+from rabbitry.apps.grading.exceptions import FileLost
+from rabbitry.apps.grading.files import Files, Kept
 from rabbitry.apps.grading.requesting import LEAST
-from rabbitry.exceptions import UsageError
+from rabbitry.exceptions import RabbitryError, UsageError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from rabbitry.apps.grading.modules import Course
-    from rabbitry.apps.grading.records import Database
     from rabbitry.apps.grading.records.course import Filter
 
 MOST: Final = 1000
 """Entries of one answer."""
+ROWS: Final = 400
+"""Rows that are read for one answer: databases bound the students whose attempts one query numbers."""
+PAGE: Final = 1_000_000
+"""Bytes of the rows of one answer, unless a single one has more: a slow network takes a second for them."""
+PART: Final = 1_000_000
+"""Bytes of a part of a file, as it is kept: a third more in JSON."""
 LARGEST: Final = 8_000_000
 """Bytes of one answer over the broker: a page of submissions with long feedback has more.
 
 RabbitMQ 4 closes the channel of whoever publishes a message of more than 16 MiB, and that would end the coordinator.
 """
 
-What: TypeAlias = Literal["submissions", "submission", "requests", "request", "statistics"]
+What: TypeAlias = Literal[
+    "submissions", "submission", "requests", "request", "statistics", "rows", "before", "regradable", "runs", "run",
+    "result", "file", "room",
+]  # fmt: skip
+Kind: TypeAlias = Literal["unknown", "ambiguous", "lost", "none", "failed", "wrong"]
+Sha256: TypeAlias = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")]
 
 
 class Look(msgspec.Struct, rename="pascal", omit_defaults=True):
     """A query for a part of the records.
 
-    what: a page of submissions or of the requests that wait, one of either, or the statistics of a module. submission:
-    an id or a prefix. number: a request's. find, module, status, limit, offset, student, modules: as in a filter.
+    what: a page of submissions or of the requests that wait, one of either, or the statistics of a module; `rows` are
+    submissions by id, each with its judgement, for exports; `before` is the attempt before a submission; `regradable`,
+    `runs`, `run` and `result` are about marking again; `file` is a part of a kept file, `room` the bytes of all.
+    submission: an id or a prefix. number: of a request or run. find, module, status, limit, offset, student, modules:
+    as in a filter; of a file, offset counts bytes. after: rows with greater ids. with_history: rows with their hops.
+    since, all_attempts: as in a selection to mark again. sha256, size: of the file as it was handed in.
     """
 
     what: What
@@ -42,34 +58,73 @@ class Look(msgspec.Struct, rename="pascal", omit_defaults=True):
     module: str | None = None
     status: str | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=MOST)] = 100
-    offset: Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)] = 0
+    offset: Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000_000)] = 0
     student: str | None = None
     modules: tuple[str, ...] | None = None
     submission: str = ""
     number: int = 0
+    after: str = ""
+    with_history: bool = False
+    since: str | None = None
+    all_attempts: bool = False
+    sha256: Sha256 = ""
+    size: Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000_000)] = 0
 
 
 class Looked(msgspec.Struct, omit_defaults=True):
-    """The answer. error: why there is none. is_unknown: there is no such id. is_ambiguous: several begin so."""
+    """The answer. error: why there is none. kind: which error it is."""
 
     found: Any = None
     error: str | None = None
-    is_unknown: bool = False
-    is_ambiguous: bool = False
+    kind: Kind = "wrong"
 
 
-def read(connection: Connection, asked: Look, course: Course) -> Any:
-    """Read a part of the records, as JSON data.
+_KINDS: Final[tuple[tuple[type[RabbitryError], Kind], ...]] = (
+    (FileLost, "lost"), (NoRecords, "none"), (RecordsError, "failed"), (UsageError, "wrong"),
+)  # fmt: skip
+
+
+def refused(error: RabbitryError) -> Looked:
+    """Return the answer that tells of an error."""
+    if isinstance(error, NoSuchID):
+        return Looked(error=str(error), kind="ambiguous" if error.is_ambiguous else "unknown")
+    kind: Kind = next((kind for raised, kind in _KINDS if isinstance(error, raised)), "failed")
+    return Looked(error=str(error), kind=kind)
+
+
+def found_in(answered: Looked) -> Any:
+    """Return what an answer holds, or raise the error that it tells of."""
+    if answered.error is None:
+        return answered.found
+    if answered.kind in ("unknown", "ambiguous"):
+        raise NoSuchID(answered.error, is_ambiguous=answered.kind == "ambiguous")
+    raise next(raised for raised, kind in _KINDS if kind == answered.kind)(answered.error)
+
+
+def read(connection: Connection, asked: Look, course: Course, *, least: int = LEAST) -> Any:
+    """Read a part of the records, as JSON data. least: the fewest characters of a submission's id.
 
     Raises:
-        NoSuchID: There is no such submission or request.
+        NoSuchID: There is no such submission, request or run.
         UsageError: The module is unknown.
     """
     from rabbitry.apps.grading.records.course import Filter
 
+    if asked.what == "submission":
+        return _submission(connection, asked, course, least)
     page = asked.limit, asked.offset
     wanted = Filter(asked.find[:200], asked.module, asked.status, *page, asked.student, asked.modules)
     return _READERS[asked.what](connection, asked, wanted, course)
+
+
+def read_file(files: Files, asked: Look) -> bytes:
+    """Return a part of a kept file as it is stored; the last one has fewer bytes than PART. Blocks.
+
+    Raises:
+        FileLost: The file is not there.
+        FilesError: It can't be read.
+    """
+    return files.part(Kept(asked.sha256, asked.size), asked.offset, PART)
 
 
 def _submissions(connection: Connection, asked: Look, wanted: Filter, course: Course) -> dict[str, Any]:
@@ -88,13 +143,70 @@ def _submissions(connection: Connection, asked: Look, wanted: Filter, course: Co
     }
 
 
-def _submission(connection: Connection, asked: Look, wanted: Filter, course: Course) -> dict[str, Any]:
+def rows(connection: Connection, asked: Look, course: Course, *, most: int | None = None) -> list[dict[str, Any]]:
+    """Return submissions by id, after `asked.after`, each with its judgement and, if wanted, its history.
+
+    most: of so many at most; None returns all.
+    """
+    from rabbitry.apps.grading.records import judging
+    from rabbitry.apps.grading.records.course import Filter, histories, submissions_of
+
+    wanted = Filter(asked.find[:200], asked.module, asked.status, most, 0, asked.student, asked.modules)
+    found = submissions_of(connection, wanted, after=asked.after)
+    judged = judging.judged(connection, found, course)
+    entries = [row.as_dict() | judged[row.id].as_dict() for row in found]
+    if asked.with_history:
+        hops = histories(connection, None if most is None else [row.id for row in found])
+        entries = [one | {"history": [hop.as_dict() for hop in hops.get(one["id"], [])]} for one in entries]
+    return entries
+
+
+def _rows(connection: Connection, asked: Look, wanted: Filter, course: Course) -> dict[str, Any]:
+    # A history may have a hundred comments of people on each of its hops.
+    most = ROWS // 10 if asked.with_history else ROWS
+    return {"rows": _page(rows(connection, asked, course, most=most))}
+
+
+def regradable(connection: Connection, asked: Look, course: Course) -> list[dict[str, Any]]:
+    """Return a module's submissions to mark again by id, after `asked.after`. reason: why one can't be; else None."""
+    from rabbitry.apps.grading.records.regrading import Selection, reason, wanted
+
+    module = course.module(asked.module or "").name
+    able, others = wanted(connection, Selection(module, asked.since, asked.student, asked.all_attempts), course)
+    found = [one.as_dict() | {"reason": None} for one in able]
+    found += [one.as_dict() | {"reason": reason(one)} for one in others]
+    return sorted((one for one in found if one["id"] > asked.after), key=lambda one: str(one["id"]))
+
+
+def _regradable(connection: Connection, asked: Look, wanted: Filter, course: Course) -> dict[str, Any]:
+    return {"rows": _page(regradable(connection, asked, course))}
+
+
+def _page(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the first entries that fit into an answer, one at least."""
+    page: list[dict[str, Any]] = []
+    size = 0
+    for one in entries:
+        size += len(msgspec.json.encode(one))
+        if page and size > PAGE:
+            break
+        page.append(one)
+    return page
+
+
+def _submission(connection: Connection, asked: Look, course: Course, least: int) -> dict[str, Any]:
     from rabbitry.apps.grading.records.requests import described
 
-    found = described(connection, asked.submission, course, least=LEAST, student=asked.student)
-    if wanted.modules is not None and found["module"] not in wanted.modules:
+    found = described(connection, asked.submission, course, least=least, student=asked.student)
+    if asked.modules is not None and found["module"] not in asked.modules:
         raise NoSuchID(f"no submission {asked.submission!r} is recorded")
     return found
+
+
+def _before(connection: Connection, asked: Look, wanted: Filter, course: Course) -> str | None:
+    from rabbitry.apps.grading.records.course import attempt_before
+
+    return attempt_before(connection, asked.submission)
 
 
 def _requests(connection: Connection, asked: Look, wanted: Filter, course: Course) -> dict[str, Any]:
@@ -119,43 +231,33 @@ def _statistics(connection: Connection, asked: Look, wanted: Filter, course: Cou
     return statistics_of(connection, course.module(asked.module or "").name, course)
 
 
-_READERS: Final[dict[What, Callable[[Connection, Look, Filter, Course], dict[str, Any]]]] = {
+def _runs(connection: Connection, asked: Look, wanted: Filter, course: Course) -> list[dict[str, Any]]:
+    from rabbitry.apps.grading.records.regraded import runs_of
+
+    return runs_of(connection, course.module(asked.module or "").name)
+
+
+def _run(connection: Connection, asked: Look, wanted: Filter, course: Course) -> dict[str, Any]:
+    from rabbitry.apps.grading.records.regraded import run_of
+
+    return run_of(connection, asked.number)
+
+
+def _result(connection: Connection, asked: Look, wanted: Filter, course: Course) -> dict[str, Any]:
+    from rabbitry.apps.grading.records.regraded import result_of
+
+    return result_of(connection, asked.number)
+
+
+_READERS: Final[dict[str, Callable[[Connection, Look, Filter, Course], Any]]] = {
     "submissions": _submissions,
-    "submission": _submission,
     "requests": _requests,
     "request": _request,
     "statistics": _statistics,
+    "rows": _rows,
+    "before": _before,
+    "regradable": _regradable,
+    "runs": _runs,
+    "run": _run,
+    "result": _result,
 }
-
-
-async def answer(database: Database, course: Course, asked: Look, asker: str | None) -> bytes:
-    """Return the answer to a query that came over the broker, as JSON.
-
-    Unlike the status of a submission, whose id the asker has to know, this tells of everybody: only the logins answer
-    that the course names.
-
-    Args:
-        database: The records.
-        course: The course.
-        asked: The query.
-        asker: The login that the broker vouches for; None if the message names none.
-    """
-    if asker is None or asker not in (course.status_logins or ()):
-        who = "no login" if asker is None else f"the login {asker[:60]!r}"
-        why = (
-            f"the coordinator answers {who} no questions about all submissions: "
-            "name the login of this program's broker URL in status_logins of the coordinator's configuration"
-        )
-        return msgspec.json.encode(Looked(error=why))
-    try:
-        found = await database.read(partial(read, asked=asked, course=course))
-    except NoSuchID as error:
-        told = Looked(error=str(error), is_unknown=not error.is_ambiguous, is_ambiguous=error.is_ambiguous)
-        return msgspec.json.encode(told)
-    except UsageError as error:
-        return msgspec.json.encode(Looked(error=str(error)))
-    body = msgspec.json.encode(Looked(found))
-    if len(body) <= LARGEST:
-        return body
-    why = f"the answer would have {len(body)} bytes, and at most {LARGEST} are sent: ask for fewer entries"
-    return msgspec.json.encode(Looked(error=why))

@@ -16,7 +16,7 @@ from rabbitry.apps.grading.exceptions import FileLost
 from rabbitry.runtime.tasks import until
 
 if TYPE_CHECKING:
-    from rabbitry.apps.grading.files import Files
+    from rabbitry.apps.grading.files import Fetcher, Files
     from rabbitry.apps.grading.modules import Course
     from rabbitry.apps.grading.records import Database
     from rabbitry.apps.grading.records.course import Submission
@@ -46,7 +46,7 @@ class Step:
 
 
 class Patience:
-    """Tells once what a run waits for, if the messages in the outbox do not become fewer.
+    """The wait of a run for room in the outbox: reports once if the messages there do not become fewer.
 
     tell: called with their number.
     """
@@ -105,7 +105,7 @@ def reopened(
     records.write_now(partial(end, run=run))
 
 
-def file_of(files: Files, found: Submission) -> bytes | FileLost:
+def file_of(files: Fetcher, found: Submission) -> bytes | FileLost:
     """Return a submission's file, or why it can't be had. Blocks. Raises FilesError while the store can't be read."""
     if found.kept is None:
         return FileLost("its file is not kept")

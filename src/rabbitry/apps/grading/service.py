@@ -1,4 +1,4 @@
-"""Running roles until they are stopped: the worker, the outbox of people's decisions, answers to students."""
+"""Running roles until they are stopped: the worker, and beside it the outbox of people's decisions and the answers."""
 
 from __future__ import annotations
 
@@ -10,23 +10,20 @@ from typing import Any, Final
 
 import msgspec
 
-from rabbitry._decode import decode_object, json_decoder
-from rabbitry._ids import NoSuchID
+from rabbitry._decode import decode_object
 from rabbitry._words import counted
 from rabbitry.amqp.client import Channel, Connection, Properties
 from rabbitry.apps._connected import run_connected
 from rabbitry.apps.exceptions import RecordsError
-from rabbitry.apps.grading import looking
 from rabbitry.apps.grading.message import Assignment
 from rabbitry.apps.grading.modules import Course
+from rabbitry.apps.grading.questions import Answers, answer_questions
 from rabbitry.apps.grading.records import Database, inbox, outbox
 from rabbitry.apps.grading.records.course import note_place
-from rabbitry.apps.grading.records.requests import described
 from rabbitry.apps.grading.regrading import reopen_begun
-from rabbitry.apps.grading.requesting import LEAST
 from rabbitry.apps.grading.signatures import Signer
-from rabbitry.apps.grading.stages import APP, STATUS_QUEUE, RoleSet
-from rabbitry.exceptions import ProtocolViolation, PublishError, Undecodable
+from rabbitry.apps.grading.stages import APP, RoleSet
+from rabbitry.exceptions import PublishError
 from rabbitry.flow.codec import JSON
 from rabbitry.flow.message import first_properties
 from rabbitry.runtime.tasks import until
@@ -35,11 +32,6 @@ LOOK: Final = 0.2
 """Seconds between two reads of the outbox."""
 PAUSE: Final = 5.0
 """Seconds before a failed publish is tried again."""
-
-_NAMELESS: Final = (
-    "this course answers only questions that name their login: "
-    "set the message's property user-id, which the broker checks"
-)
 
 _logger = logging.getLogger(__name__)
 
@@ -117,7 +109,8 @@ def _sides(
         sides.append(run_connected(url, work, name=f"{APP} outbox", stop=stop))
     if is_asked:
         course, exchange = role_set.wiring.course, role_set.wiring.exchange
-        work = partial(answer_questions, database, course, stop, answering)
+        answers = Answers(database, course, role_set.files, exchange)
+        work = partial(answer_questions, answers, stop, answering)
         sides.append(run_connected(url, work, name=f"{APP} status", stop=stop))
         if role_set.files is not None:
             sides.append(reopen_begun(database, role_set.files, course, exchange, stop))
@@ -200,80 +193,3 @@ def _signed(letter: outbox.Letter, signer: Signer) -> bytes:
 def _properties(letter: outbox.Letter) -> Properties:
     properties = first_properties(APP, JSON, letter.type)
     return properties._replace(message_id=letter.message, correlation_id=letter.submission)
-
-
-# -- questions -------------------------------------------------------------------------------------------
-
-
-class Question(msgspec.Struct):
-    """A query for the status of a submission, or for more of the records."""
-
-    SubmissionID: str = ""
-    Look: looking.Look | None = None
-
-
-_decode_question = json_decoder(Question)
-
-
-async def answer_questions(
-    database: Database, course: Course, stop: asyncio.Event, answering: asyncio.Event, connection: Connection
-) -> None:
-    """Answer queries about submissions from the records until `stop` is set.
-
-    `answering` is set once the queue for queries exists.
-
-    Raises:
-        ConnectionClosed: The connection was closed, or lost for good.
-    """
-    async with await connection.channel() as channel:
-        await channel.declare_queue(STATUS_QUEUE, durable=True)
-        answering.set()
-        await until(stop, _answer_all(database, course, channel))
-
-
-async def _answer_all(database: Database, course: Course, channel: Channel) -> None:
-    # Without acks: the asker repeats its query, and one that can't be answered must not be redelivered.
-    async with channel.consume(STATUS_QUEUE, no_ack=True) as questions:
-        async for delivery in questions:
-            try:
-                properties = delivery.properties
-                question = _decode_question(delivery.body)
-                if question.Look is None:
-                    body = await answer(database, course, question.SubmissionID, properties.user_id)
-                else:
-                    body = await looking.answer(database, course, question.Look, properties.user_id)
-                if properties.reply_to:
-                    # The asker may be gone; then the answer is not needed.
-                    await channel.publish(
-                        body,
-                        routing_key=properties.reply_to,
-                        properties=Properties(content_type=JSON, correlation_id=properties.correlation_id),
-                        mandatory=False,
-                    )
-            except (Undecodable, RecordsError, PublishError, ProtocolViolation) as error:
-                _logger.warning("a question about a submission is not answered: %s", error)
-
-
-async def answer(database: Database, course: Course, identity: str, asker: str | None) -> bytes:
-    """Return the record of a submission as JSON, by its id or a prefix of it.
-
-    The JSON is an object; `null` if the asker may see no such submission; a text if several match the prefix, or if
-    nothing tells who asks.
-
-    Args:
-        database: The records.
-        course: The course, which says which logins may ask for all submissions.
-        identity: The id or a prefix.
-        asker: The login that the broker vouches for: the message's property user-id.
-    """
-    student = None
-    if course.status_logins is not None and asker not in course.status_logins:
-        if asker is None:
-            return msgspec.json.encode(_NAMELESS)
-        student = asker
-    try:
-        work = partial(described, given=identity, course=course, least=LEAST, student=student)
-        found = await database.read(work)
-    except NoSuchID as error:
-        return msgspec.json.encode(str(error) if error.is_ambiguous else None)
-    return msgspec.json.encode(found)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import OrderedDict
 from typing import Final
 
+from rabbitry.apps.grading.places import Places
 from rabbitry.flow.exceptions import Retry
 
 MOST_WAITING: Final = 10
@@ -22,76 +20,25 @@ LATER: Final = 5.0
 """Seconds after which a further one comes again."""
 
 
-class Turns:
-    """Places for markings at the same time, given to waiting students in turn. For one event loop.
+class Turns(Places):
+    """Places for markings at the same time, given to waiting students in turn.
 
     A student with many submissions would otherwise hold up all others for as long as it takes to mark them. Only some
     of a student wait here; further ones go to a retry queue and come again, so that those of others behind them in the
-    queue are reached.
+    queue are reached: `turn` raises Retry for them, and for all once `close` was called.
     """
 
-    def __init__(self, places: int) -> None:
-        """Share so many places."""
-        self._free = places
-        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
-        self._is_closed = False
+    _is_closed = False
 
-    @property
-    def waiting(self) -> list[str]:
-        """The students who wait, the next one first."""
-        return [*self._waiting]
-
-    @asynccontextmanager
-    async def turn(self, student: str) -> AsyncIterator[None]:
-        """Hold a place during the block; wait for the student's turn before.
-
-        Raises:
-            Retry: Too many of the student's submissions wait here, or `close` was called.
-        """
-        await self._take(student)
-        try:
-            yield
-        finally:
-            self._give_back()
-
-    async def _take(self, student: str) -> None:
+    async def _take(self, who: str) -> None:
         if self._is_closed:
-            raise Retry("the demonstrator is stopping", after=1.0, count=False)
-        if self._free > 0:  # then nobody waits
-            self._free -= 1
-            return
-        is_crowd = sum(map(len, self._waiting.values())) >= CROWD
-        if len(self._waiting.get(student, ())) >= (1 if is_crowd else MOST_WAITING):
-            raise Retry(f"other submissions of student {student} wait already", after=LATER, count=False)
-        place = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(student, deque()).append(place)
-        try:
-            await place
-        except BaseException:
-            if place.done() and not place.cancelled() and place.exception() is None:
-                self._give_back()  # cancelled after the place was given
-            else:
-                self._forget(student, place)
-            raise
+            raise _stopping()
+        await super()._take(who)
 
-    def _give_back(self) -> None:
-        """Hand a place to the student whose turn it is, or free it."""
-        while self._waiting:
-            student, own = self._waiting.popitem(last=False)
-            place = own.popleft()
-            if own:
-                self._waiting[student] = own  # at the end: everybody else comes first
-            if not place.done():
-                place.set_result(None)
-                return
-        self._free += 1
-
-    def _forget(self, student: str, place: asyncio.Future[None]) -> None:
-        own = self._waiting.get(student)
-        if own is not None and place in own:
-            own.remove(place)
-            if not own:
-                del self._waiting[student]
+    def _check(self, who: str) -> None:
+        is_crowd = self._all_waiting >= CROWD
+        if len(self._waiting.get(who, ())) >= (1 if is_crowd else MOST_WAITING):
+            raise Retry(f"other submissions of student {who} wait already", after=LATER, count=False)
 
     def close(self) -> None:
         """Let all that wait go to another demonstrator: this one is stopping. What is being marked goes on."""
@@ -100,4 +47,8 @@ class Turns:
         for own in waiting.values():
             for place in own:
                 if not place.done():
-                    place.set_exception(Retry("the demonstrator is stopping", after=1.0, count=False))
+                    place.set_exception(_stopping())
+
+
+def _stopping() -> Retry:
+    return Retry("the demonstrator is stopping", after=1.0, count=False)

@@ -104,16 +104,16 @@ class Pages:
         self._reading = Reading()
         self._looking = Looking(url, self._known, self._records)
         self._add_routes()
-        files = FileRoutes(self._known, self._records, self._reading, self._database_url)
+        files = FileRoutes(self._known, self._records, self._looking, self._reading, self._database_url)
         files.add_to(self.router)
         RequestRoutes(url, self._wired, self._looking, key).add_to(self.router)
         UndoRoutes(self._records).add_to(self.router)
-        self._similar = SimilarRoutes(self._known, self._records, files.kept)
+        self._similar = SimilarRoutes(self._known, self._looking, files.kept)
         self._similar.add_to(self.router)
         audited = audit or Site(broker=url).audit
-        self._regrades = RegradeRoutes(self._known, self._records, self._database_url, audited)
+        self._regrades = RegradeRoutes(self._wired, self._looking, files.kept, self._database_url, url, audited)
         self._regrades.add_to(self.router)
-        AcceptRoutes(self._wired, self._looking.kept, files.kept, audited).add_to(self.router)
+        AcceptRoutes(self._wired, self._looking, files.kept, audited).add_to(self.router)
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -185,7 +185,7 @@ class Pages:
 
     @needs(Role.VIEWER, *EVERYBODY)
     async def submission(self, request: Request, identity: str) -> Response:
-        """Return a submission with its history, and whether its file is here; `null` if it is unknown."""
+        """Return a submission with its history, and whether its file can be had; `null` if it is unknown."""
         from rabbitry.apps.grading.records import inbox
 
         person = person_of(user_of(request))
@@ -196,7 +196,7 @@ class Pages:
             if error.is_ambiguous and person.sees_all:
                 raise
             return json_response(None)
-        has_file = found["sha256"] is not None and await self._looking.kept() is not None
+        has_file = found["sha256"] is not None
         if not has_file:
             has_file = await self._read(partial(inbox.has, identity=found["id"]), otherwise=False)
         return json_response(found | {"has_file": has_file})

@@ -18,14 +18,16 @@ from rabbitry.apps.api import answers, json_response
 from rabbitry.apps.grading.answers import Changes, Room, Text
 from rabbitry.apps.grading.comments import LONGEST_PATH
 from rabbitry.apps.grading.comparison import Attempt, compared
-from rabbitry.apps.grading.files import VARIABLE
+from rabbitry.apps.grading.files import VARIABLE, Kept
+from rabbitry.apps.grading.looking import Look
 from rabbitry.apps.grading.message import file_name
 from rabbitry.apps.grading.people import EVERYBODY, STAFF, Person, person_of
 from rabbitry.apps.grading.showing import shown
 from rabbitry.exceptions import UsageError
 
 if TYPE_CHECKING:
-    from rabbitry.apps.grading.files import Files, Kept
+    from rabbitry.apps.grading.asking import Looking
+    from rabbitry.apps.grading.files import Files
     from rabbitry.apps.grading.modules import Course
     from rabbitry.apps.grading.reading import Reading
     from rabbitry.apps.grading.records import Database
@@ -44,24 +46,27 @@ _HARMLESS: Final = {
 
 
 class FileRoutes:
-    """The routes. course, records: return the course and the open database. database: its URL; None for the user's.
+    """The routes. records: returns the open database. database: its URL; None for the user's.
 
-    reading: the turns at reading files.
+    looking: reads the course's records, which may be elsewhere. course: returns the course. reading: the turns at
+    reading files.
     """
 
     def __init__(
         self,
         course: Callable[[], Awaitable[Course]],
         records: Callable[[], Awaitable[Database | None]],
+        looking: Looking,
         reading: Reading,
         database: str | None,
     ) -> None:
         self._course = course
         self._records = records
+        self._looking = looking
         self._reading = reading
         self._counting = asyncio.Lock()
-        self._counted: tuple[int, float] | None = None
-        """The bytes of the kept files, and when they were counted."""
+        self._counted: tuple[dict[str, int | None], float] | None = None
+        """The bytes of the kept files and of their room, and when they were counted."""
         self._database_url = database
 
     def add_to(self, router: APIRouter) -> None:
@@ -115,12 +120,9 @@ class FileRoutes:
     @needs(Role.OPERATOR, *EVERYBODY)
     async def changes(self, request: Request, identity: str, path: PathInside = "") -> Response:
         """Return the lines that changed since the student's attempt before, in an archive those of one file."""
-        from rabbitry.apps.grading.records.course import attempt_before
-
         person = person_of(user_of(request))
         whole, name, after = await self._handed_in(person, identity)
-        records = await self._records()
-        previous = None if records is None else await records.read(partial(attempt_before, identity=whole))
+        previous = await self._looking.read(Look("before", submission=whole))
         if previous is None:
             raise UsageError(f"no attempt before {whole} is kept")
         _, name_before, before = await self._handed_in(person, previous)
@@ -130,17 +132,26 @@ class FileRoutes:
     @needs(Role.VIEWER, *STAFF)
     async def room(self) -> Response:
         """Return how much of the room for kept files is taken. They are counted at most every five minutes."""
-        from rabbitry.apps.grading.records.course import place_of_files
-
-        records = await self._records()
-        total = (await self._course()).largest_total
-        if records is None or await records.read(place_of_files) is None:
-            return json_response({"used": None, "total": total})
         async with self._counting:
             if self._counted is None or time.monotonic() > self._counted[1] + _COUNTED_FOR:
-                used = await asyncio.to_thread(lambda: self.kept(records).used())
-                self._counted = used, time.monotonic()
-        return json_response({"used": self._counted[0], "total": total})
+                found = await self._used()
+                if found is None:
+                    return json_response({"used": None, "total": (await self._course()).largest_total})
+                self._counted = found, time.monotonic()
+        return json_response(self._counted[0])
+
+    async def _used(self) -> dict[str, int | None] | None:
+        """Return how much of the room is taken; None if no coordinator has noted here where the files are."""
+        from rabbitry.apps.grading.records.course import place_of_files
+
+        records = await self._looking.kept()
+        if records is None:
+            found: dict[str, int | None] = await self._looking.read(Look("room"))
+            return found
+        if await records.read(place_of_files) is None:
+            return None
+        used = await asyncio.to_thread(lambda: self.kept(records).used())
+        return {"used": used, "total": (await self._course()).largest_total}
 
     def kept(self, records: Database) -> Files:
         """Return the kept files. Blocks."""
@@ -149,39 +160,48 @@ class FileRoutes:
 
         return opened_files(records, self._database_url or default_url(), os.environ.get(VARIABLE))
 
-    async def _fetched(self, records: Database, kept: Kept) -> bytes:
-        return await asyncio.to_thread(lambda: self.kept(records).fetch(kept))
-
     async def _handed_in(self, person: Person, given: str) -> tuple[str, str, bytes]:
         """Return the id, the safe name and the content of a submitted file, from the records or an inbox.
 
         Raises:
             NoSuchID: The person sees no such submission.
+            RabbitryError: It is in no inbox here, and the records that are elsewhere can't be asked.
         """
-        from rabbitry.apps.grading.records import course, inbox
+        places = [self._recorded, self._in_inbox]
+        if await self._looking.kept() is None:
+            places.reverse()  # inboxes here work without a coordinator
+        unknown = NoSuchID(f"no submission with the id {given!r} is recorded")
+        for place in places:
+            try:
+                found = await place(person, given)
+            except NoSuchID as error:
+                if error.is_ambiguous:  # its text may name others' ids
+                    raise error if person.sees_all else unknown from error
+            else:
+                if found is not None:
+                    return found
+        raise unknown
+
+    async def _recorded(self, person: Person, given: str) -> tuple[str, str, bytes] | None:
+        """Return a submitted file from the records; None if it is not kept. Raises NoSuchID."""
+        asked = Look("submission", submission=given, student=person.student, modules=person.modules)
+        found = await self._looking.read(asked)
+        if found["sha256"] is None:
+            return None
+        files = await self._looking.files(self.kept)
+        data = await asyncio.to_thread(files.fetch, Kept(found["sha256"], found["size"]))
+        return found["id"], file_name(found["name"], found["id"]), data
+
+    async def _in_inbox(self, person: Person, given: str) -> tuple[str, str, bytes] | None:
+        """Return a submitted file from an inbox here; None if the person sees no such entry. Raises NoSuchID."""
+        from rabbitry.apps.grading.records import inbox
 
         records = await self._records()
-        unknown = NoSuchID(f"no submission with the id {given!r} is recorded")
         if records is None:
-            raise unknown
-        try:
-            found = await records.read(partial(course.submission_of, given=given, student=person.student))
-        except NoSuchID as error:
-            if error.is_ambiguous:
-                raise error if person.sees_all else unknown from error
-        else:
-            if not person.sees_submission(found):
-                raise unknown
-            if found.kept is not None:
-                return found.id, file_name(found.name, found.id), await self._fetched(records, found.kept)
-            given = found.id
-        try:
-            item = await records.read(partial(inbox.handed_in, given=given))
-        except NoSuchID as error:  # its text may name others' ids
-            raise error if person.sees_all else unknown from error
-        assignment = item.assignment
+            return None
+        assignment = (await records.read(partial(inbox.handed_in, given=given))).assignment
         if not person.sees(assignment.student, assignment.module):
-            raise unknown
+            return None
         return assignment.id, file_name(assignment.name, assignment.id), assignment.solution()
 
 

@@ -12,10 +12,11 @@ import contextlib
 import logging
 import os
 import sys
+import tempfile
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
@@ -24,20 +25,24 @@ from fastapi import APIRouter, Request, Response
 from rabbitry._decode import decode_json, decode_object
 from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import answers, json_response
-from rabbitry.apps.exceptions import NoRecords
 from rabbitry.apps.grading.answers import Regraded, RegradeRun, Regrades, RegradeTrial
+from rabbitry.apps.grading.changing import Change
 from rabbitry.apps.grading.exceptions import SandboxUnavailable
-from rabbitry.apps.grading.message import LONGEST_TEXT, now, number
+from rabbitry.apps.grading.looking import Look
+from rabbitry.apps.grading.message import now, number
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.people import COORDINATOR, person_of
 from rabbitry.exceptions import Undecodable, UsageError
-from rabbitry.runtime.parent import DATABASE
+from rabbitry.runtime.parent import DATABASE, RECORDS_FOLDER
 
 if TYPE_CHECKING:
+    from rabbitry.apps.grading.asking import Looking
+    from rabbitry.apps.grading.files import Files
     from rabbitry.apps.grading.records import Database
-    from rabbitry.apps.grading.records.regrading import Selection
+    from rabbitry.apps.grading.stages import Wiring
 
 Audited: TypeAlias = Callable[[str, str, str], contextlib.AbstractAsyncContextManager[None]]
+_BROKER: Final = "RABBITRY_BROKER"
 MOST_SHOWN: Final = 500
 """Changes and failures of a dry run that are kept in memory."""
 _LONGEST_LINE: Final = 2_000_000
@@ -95,22 +100,28 @@ class RegradeRoutes:
     """The routes.
 
     Args:
-        known: Returns the course.
-        records: Returns the open database; None if there is none yet.
-        database: Its URL; None for the user's.
+        wiring: Returns the exchange and course.
+        looking: Reads and changes the records.
+        files: Returns the kept files of records that are here. Blocks.
+        database: The URL of the database; None for the user's.
+        url: The broker, over which the dry run asks for records that are elsewhere.
         audited: Writes a change into the audit log: who, the action, and what is changed.
     """
 
     def __init__(
         self,
-        known: Callable[[], Awaitable[Course]],
-        records: Callable[[], Awaitable[Database | None]],
+        wiring: Callable[[], Awaitable[Wiring]],
+        looking: Looking,
+        files: Callable[[Database], Files],
         database: str | None,
+        url: str,
         audited: Audited,
     ) -> None:
-        self._known = known
-        self._records = records
+        self._wiring = wiring
+        self._looking = looking
+        self._files = files
         self._database_url = database
+        self._url = url
         self._audited = audited
         self._trials: dict[str, Trial] = {}
         """The last dry run of each module."""
@@ -133,59 +144,52 @@ class RegradeRoutes:
     @needs(Role.ADMIN, COORDINATOR)
     async def runs(self, module: str) -> Response:
         """List a module's runs, the latest first, and the state of its last dry run."""
-        from rabbitry.apps.grading.records.regraded import runs_of
-
         name = (await self._known()).module(module).name
-        records = await self._records()
-        found = [] if records is None else await records.read(partial(runs_of, module=name))
+        found = await self._looking.read(Look("runs", module=name))
         trial = self._trials.get(name)
         return json_response({"runs": found, "trial": None if trial is None else msgspec.to_builtins(trial)})
 
     @needs(Role.ADMIN, COORDINATOR)
     async def result(self, run: int) -> Response:
         """Return which marks a run changed, as far as its submissions are confirmed again."""
-        from rabbitry.apps.grading.records.regraded import result_of
-
-        return json_response(await (await self._found()).read(partial(result_of, number=run)))
+        return json_response(await self._looking.read(Look("result", number=run)))
 
     @needs(Role.ADMIN, COORDINATOR)
     async def start(self, request: Request) -> Response:
         """Begin a run, which a coordinator does; one for the same submissions that has not ended goes on."""
-        from rabbitry.apps.grading.records.regraded import run_of
-        from rabbitry.apps.grading.records.regrading import begin
-
-        wanted, selection = await self._wanted(request)
-        reason = wanted.remark.strip()
-        if not reason or len(reason) > LONGEST_TEXT:
-            raise UsageError(f"the reason must have 1 to {LONGEST_TEXT} characters: students find it in the history")
-        user, known, records = user_of(request), await self._known(), await self._found()
-        work = partial(begin, selection=selection, course=known, who=person_of(user).who, remark=reason)
+        wanted, user, wiring = await self._wanted(request), user_of(request), await self._wiring()
+        asked = Change(
+            "regrade", person_of(user).who, wanted.remark,
+            module=wanted.module, since=wanted.since, student=wanted.student, all_attempts=wanted.all_attempts,
+        )  # fmt: skip
         async with self._audited(user.who, "mark again", wanted.module):
-            run = await records.write(partial(work, by_coordinator=True))
-        return json_response(await records.read(partial(run_of, number=run.id)))
+            run = await self._looking.change(asked, self._files, wiring.exchange)
+        return json_response(run)
 
     @needs(Role.ADMIN, COORDINATOR)
     async def start_trial(self, request: Request) -> Response:
         """Begin a dry run, one at a time."""
-        from rabbitry.apps.grading.records.regrading import reasons
-        from rabbitry.apps.grading.records.regrading import wanted as selected
-
-        wanted, selection = await self._wanted(request)
-        known, records = await self._known(), await self._found()
+        wanted, known = await self._wanted(request), await self._known()
         if known.module(wanted.module).scheme is None:
             raise UsageError(f"module {wanted.module!r} has no marking scheme on this machine, so nothing can be tried")
         await asyncio.to_thread(_check_sandbox, known)
-        able, others = await records.read(partial(selected, selection=selection, course=known))
+        asked = Look(
+            "regradable", module=wanted.module,
+            since=wanted.since, student=wanted.student, all_attempts=wanted.all_attempts,
+        )  # fmt: skip
+        why = Counter(one["reason"] for one in await self._looking.rows(asked))
+        is_away = await self._looking.kept() is None
         if self._running is not None and not self._running.done():  # no await between this look and the next dry run
             raise UsageError("another dry run is under way on this page: wait for its end")
-        trial = Trial(wanted, len(able), reasons(others), now())
+        trial = Trial(wanted, why.pop(None, 0), dict(sorted(why.items())), now())
         self._trials[wanted.module] = trial
-        self._running = asyncio.create_task(self._try(trial), name=f"dry run {wanted.module}")
+        self._running = asyncio.create_task(self._try(trial, is_away=is_away), name=f"dry run {wanted.module}")
         return json_response(msgspec.to_builtins(trial))
 
-    async def _wanted(self, request: Request) -> tuple[Wanted, Selection]:
-        from rabbitry.apps.grading.records.regrading import Selection
+    async def _known(self) -> Course:
+        return (await self._wiring()).course
 
+    async def _wanted(self, request: Request) -> Wanted:
         try:
             wanted = decode_json(await request.body(), Wanted)
         except Undecodable as error:
@@ -193,15 +197,9 @@ class RegradeRoutes:
         wanted.module = (await self._known()).module(wanted.module).name
         wanted.since = None if wanted.since is None else _utc(wanted.since)
         wanted.student = (wanted.student or "").strip()[:200] or None
-        return wanted, Selection(wanted.module, wanted.since, wanted.student, wanted.all_attempts)
+        return wanted
 
-    async def _found(self) -> Database:
-        records = await self._records()
-        if records is None:
-            raise NoRecords("there are no records yet")
-        return records
-
-    async def _try(self, trial: Trial) -> None:
+    async def _try(self, trial: Trial, *, is_away: bool) -> None:
         """Run the command's dry run, and take what it prints."""
         wanted = trial.wanted
         arguments = ["--module", wanted.module, "--dry-run", "--json"]
@@ -209,7 +207,8 @@ class RegradeRoutes:
         arguments += [] if wanted.student is None else [f"--student={wanted.student}"]
         arguments += ["--all-attempts"] if wanted.all_attempts else []
         try:
-            trial.error = await self._run(arguments, trial.take)
+            with tempfile.TemporaryDirectory(prefix="rabbitry-trial-") as empty:
+                trial.error = await self._run(arguments, self._environment(empty if is_away else None), trial.take)
         except OSError as error:
             trial.error = f"the dry run could not be started: {error}"
         except Exception:  # else the page would tell of nothing, and wait for ever
@@ -218,9 +217,20 @@ class RegradeRoutes:
         finally:
             trial.is_running = False
 
-    async def _run(self, arguments: Sequence[str], take: Callable[[dict[str, Any]], None]) -> str | None:
+    def _environment(self, empty: str | None) -> dict[str, str]:
+        """Return the environment of the command, since a URL's password is no argument.
+
+        empty: an empty folder, if the records are elsewhere: the command finds none, and asks a coordinator as well.
+        """
+        if empty is not None:
+            left = {name: value for name, value in os.environ.items() if name != DATABASE}
+            return left | {_BROKER: self._url, RECORDS_FOLDER: empty}
+        return os.environ | ({} if self._database_url is None else {DATABASE: self._database_url})
+
+    async def _run(
+        self, arguments: Sequence[str], environment: dict[str, str], take: Callable[[dict[str, Any]], None]
+    ) -> str | None:
         """Run `grading regrade`. Return what it said last if it failed as a whole; None if it did not."""
-        more = {} if self._database_url is None else {DATABASE: self._database_url}  # its password is no argument
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # else a copy.py in the current folder would be taken for the standard library's
@@ -228,7 +238,7 @@ class RegradeRoutes:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=os.environ | more,
+            env=environment,
             limit=_LONGEST_LINE,
             start_new_session=True,
         )

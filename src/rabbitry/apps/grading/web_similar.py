@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
@@ -14,16 +13,17 @@ from fastapi import APIRouter, Request, Response
 
 from rabbitry._decode import decode_json
 from rabbitry._errors import described
-from rabbitry._ids import NoSuchID
 from rabbitry.apps import Role, needs, user_of
 from rabbitry.apps.api import answers, json_response
 from rabbitry.apps.grading.answers import Compared, Similar
+from rabbitry.apps.grading.looking import Look
 from rabbitry.apps.grading.message import now
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.people import STAFF, person_of
 from rabbitry.exceptions import RabbitryError, Undecodable, UsageError
 
 if TYPE_CHECKING:
+    from rabbitry.apps.grading.asking import Looking
     from rabbitry.apps.grading.files import Files
     from rabbitry.apps.grading.records import Database
 
@@ -40,16 +40,16 @@ class Wanted(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class SimilarRoutes:
-    """The routes. known, records, files: functions that return the course, the open database and the kept files."""
+    """The routes. known, files: return the course, and the kept files of records here. looking: reads the records."""
 
     def __init__(
         self,
         known: Callable[[], Awaitable[Course]],
-        records: Callable[[], Awaitable[Database | None]],
+        looking: Looking,
         files: Opened,
     ) -> None:
         self._known = known
-        self._records = records
+        self._looking = looking
         self._files = files
         self._found: dict[str, dict[str, Any]] = {}
         self._running: tuple[str, asyncio.Task[None]] | None = None
@@ -93,18 +93,17 @@ class SimilarRoutes:
     @needs(Role.OPERATOR, *STAFF)
     async def compared(self, request: Request, one: str, other: str) -> Response:
         """Return two submissions' texts, in parts."""
-        from rabbitry.apps.grading.records.course import submission_of
+        from rabbitry.apps.grading.records.course import Submission
         from rabbitry.apps.grading.similar import course as compare
 
-        records = await self._records()
-        if records is None:
-            raise NoSuchID(f"no submission with the id {one!r} is recorded")
         known, person = await self._known(), person_of(user_of(request))
+        both = []
         for given in (one, other):
-            found = await records.read(partial(submission_of, given=given))
+            found = msgspec.convert(await self._looking.read(Look("submission", submission=given)), Submission)
             person.check_module(found.module)
-        work = partial(compare.compared, records, one=one, other=other, course=known)
-        return json_response(await asyncio.to_thread(lambda: work(self._files(records))))
+            both.append(found)
+        files = await self._looking.files(self._files)
+        return json_response(await asyncio.to_thread(compare.compared, files, both[0], both[1], known))
 
     async def _compare(self, module: str) -> None:
         try:
@@ -119,17 +118,15 @@ class SimilarRoutes:
         self._found[module] = told | {"at": now()}
 
     async def _compared(self, module: str) -> dict[str, Any]:
-        from rabbitry.apps.grading.similar.course import Search, similar, starter_runs
+        from rabbitry.apps.grading.similar.course import Search, counting, similar, starter_runs
 
-        records = await self._records()
-        if records is None:
-            return {}
         known = await self._known()
+        rows = counting(await self._looking.rows(Look("rows", module=module)))
+        files = await self._looking.files(self._files)
 
         def work() -> dict[str, Any]:
-            starter = starter_runs(known.module(module).starter)
-            search, files = Search(module, starter), self._files(records)
-            return asdict(similar(records, files, search, known, is_wanted=lambda: self._is_open))
+            search = Search(module, starter_runs(known.module(module).starter))
+            return asdict(similar(rows, files, search, is_wanted=lambda: self._is_open))
 
         return await asyncio.to_thread(work)
 

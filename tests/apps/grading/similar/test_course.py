@@ -10,17 +10,19 @@ import pytest
 
 from rabbitry.apps.grading.files import Files, default_place
 from rabbitry.apps.grading.lexing import Lexing
+from rabbitry.apps.grading.looking import Look, rows
 from rabbitry.apps.grading.modules import Course, load_course
 from rabbitry.apps.grading.records import Database
+from rabbitry.apps.grading.records.course import Submission
 from rabbitry.apps.grading.similar import course
-from rabbitry.apps.grading.similar.course import Search, compared, similar
+from rabbitry.apps.grading.similar.course import Search, compared, counting, similar
 from rabbitry.cli import _root
 from rabbitry.exceptions import RabbitryError, UsageError
 from tests.apps.grading._running import ON_BOTH_DATABASES
 from tests.apps.grading.similar.programs import DISGUISED, ORIGINAL, OWN, STARTER
 from tests.apps.grading.test_contents import zipped
 from tests.apps.grading.test_lexing import HOSTILE
-from tests.apps.grading.test_regrading import _confirmed
+from tests.apps.grading.test_regrading import _confirmed, course_of
 from tests.apps.grading.test_web import Served
 from tests.support.waiting import eventually_awaited
 
@@ -39,17 +41,22 @@ def _filled(database: Database, url: str) -> list[str]:
     ]
 
 
+def _counting(database: Database) -> list[Submission]:
+    asked = Look("rows", module="cloud_computing")
+    return counting(database.read_now(partial(rows, asked=asked, course=Course())))
+
+
 def test_the_submissions_that_count_are_compared(database: Database, database_url: str) -> None:
     ids = _filled(database, database_url)
     files = Files(default_place(database_url))
-    found = similar(database, files, Search("cloud_computing"), Course())
+    found = similar(_counting(database), files, Search("cloud_computing"))
     assert [(pair["one"]["student"], pair["other"]["student"]) for pair in found.pairs] in ([("7", "8")], [("8", "7")])
     assert {found.pairs[0]["one"]["id"], found.pairs[0]["other"]["id"]} == {ids[0], ids[2]}
     unsafe = "the archive contains a name with `..`, which is not allowed: '../a.py'"
     assert (found.compared, found.left_out) == (3, {ids[4]: "there is no text to compare", ids[5]: unsafe})
     stopped = partial(similar, is_wanted=lambda: False)
     with pytest.raises(RabbitryError, match="was stopped"):
-        stopped(database, files, Search("cloud_computing"), Course())
+        stopped(_counting(database), files, Search("cloud_computing"))
 
 
 def test_a_submission_that_takes_too_long_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,12 +66,12 @@ def test_a_submission_that_takes_too_long_is_left_out(tmp_path: Path, monkeypatc
     with Database(url) as database:
         hostile = _confirmed(database, files, 7, f"a = 1{HOSTILE}".encode())
         own = _confirmed(database, files, 8, b"a = 1")
-        found = similar(database, files, Search("cloud_computing"), Course())
+        found = similar(_counting(database), files, Search("cloud_computing"))
         why = "it could not be compared: not read within 1 s of CPU time"
         assert (found.compared, found.left_out) == (1, {hostile: why})
         monkeypatch.setattr(sys, "executable", "/nonexistent")
         with pytest.raises(UsageError, match=f"{hostile} and {own} could not be compared: not read: FileNotFoundError"):
-            compared(database, files, hostile, own, Course())
+            compared(files, course_of(database, hostile), course_of(database, own), Course())
 
 
 @ON_BOTH_DATABASES

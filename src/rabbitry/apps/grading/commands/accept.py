@@ -8,9 +8,9 @@ import typer
 
 from rabbitry._ids import NoSuchID
 from rabbitry.apps.grading.accepting import ACCEPTED
+from rabbitry.apps.grading.commands.access import course_records
 from rabbitry.apps.grading.commands.options import EXCHANGE, Config, ExchangeName, KeptFiles, Remark, check_exchange
-from rabbitry.apps.grading.commands.records import database_url, existing
-from rabbitry.runtime.options import DatabaseURL, Json
+from rabbitry.runtime.options import Broker, DatabaseURL, Json
 from rabbitry.runtime.output import one_line, print_json
 
 app: typer.Typer = typer.Typer()
@@ -25,27 +25,27 @@ def accept(
     exchange: ExchangeName = EXCHANGE,
     files: KeptFiles = None,
     database: DatabaseURL = None,
+    broker: Broker = None,
     *,
     as_json: Json = False,
 ) -> None:
     """Accept a submission that was declined as one too many: it is marked, and may count, as if it had been taken.
 
-    It needs the records and the files; a running coordinator publishes it. Example:
-    rabbitry grading accept 3f2a --remark "the network was down"
+    A running coordinator publishes it. If the records are not on this machine, it is asked over the broker.
+
+    Example: rabbitry grading accept 3f2a --remark "the network was down"
     """
-    from rabbitry.apps.grading import accepting
-    from rabbitry.apps.grading.exporting import opened_files
-    from rabbitry.apps.grading.message import Decision, user_name
+    from rabbitry.apps.grading.changing import Change
+    from rabbitry.apps.grading.message import sendable, user_name
     from rabbitry.apps.grading.modules import load_course
 
     check_exchange(exchange)
-    course = load_course(config)
-    with existing(context, database) as records:
+    wanted = Change("accept", user_name(), sendable(remark), submission=sendable(id))
+    with course_records(context, database, broker, load_course(config)) as records:
         if records is None:
             raise NoSuchID(f"no submission with the id {id!r} is recorded")
-        kept = opened_files(records, database_url(context, database), files)
-        found = accepting.accept(records, kept, id, Decision(user_name(), remark=remark), course, exchange)
+        found = records.change(wanted, files, exchange)
     if as_json:
-        print_json({"id": found.id, "student": found.student, "module": found.module})
+        print_json(found)
     else:
-        print(one_line(f"{found.id}  student {found.student}  accepted"))
+        print(one_line(f"{found['id']}  student {found['student']}  accepted"))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rabbitry._ids import NoSuchID
+from rabbitry.apps.grading.commands.access import course_records
 from rabbitry.apps.grading.commands.options import KeptFiles
-from rabbitry.apps.grading.commands.records import database_url, existing
 from rabbitry.exceptions import RabbitryError, UsageError
-from rabbitry.runtime.options import DatabaseURL, Json
+from rabbitry.runtime.options import Broker, DatabaseURL, Json
 from rabbitry.runtime.output import one_line, print_json
 
 app: typer.Typer = typer.Typer()
@@ -29,24 +28,29 @@ def fetch(
     file: SaveAs = None,
     files: KeptFiles = None,
     database: DatabaseURL = None,
+    broker: Broker = None,
     *,
     as_json: Json = False,
 ) -> None:
     """Save a submission's file as it was handed in, from the records; an existing file is not overwritten.
 
+    If the records are not on this machine, a coordinator is asked over the broker.
+
     Example: rabbitry grading fetch 3f2a report.zip
     """
-    from rabbitry.apps.grading.exporting import opened_files
-    from rabbitry.apps.grading.records.course import submission_of
+    from rabbitry.apps.grading.files import Kept
+    from rabbitry.apps.grading.looking import Look
+    from rabbitry.apps.grading.message import sendable
+    from rabbitry.apps.grading.modules import load_course
 
-    with existing(context, database) as records:
+    with course_records(context, database, broker, load_course()) as records:
         if records is None:
             raise NoSuchID(f"no submission with the id {id!r} is recorded")
-        found = records.read_now(partial(submission_of, given=id))
-        if found.kept is None:
-            raise RabbitryError(f"the file of {found.id} is not kept: the coordinator has not received it (yet)")
-        data = opened_files(records, database_url(context, database), files).fetch(found.kept)
-    save(data, found.name, found.id, file, as_json=as_json, command=f"fetch {id}")
+        found = records.read(Look("submission", submission=sendable(id)))
+        if found["sha256"] is None:
+            raise RabbitryError(f"the file of {found['id']} is not kept: the coordinator has not received it (yet)")
+        data = records.files(files).fetch(Kept(found["sha256"], found["size"]))
+    save(data, found["name"], found["id"], file, as_json=as_json, command=f"fetch {id}")
 
 
 def save(data: bytes, name: str, identity: str, file: Path | None, *, as_json: bool, command: str) -> None:

@@ -12,10 +12,11 @@ import typer
 
 from rabbitry._ids import NoSuchID
 from rabbitry._words import counted
+from rabbitry.apps.grading.commands.access import existing
 from rabbitry.apps.grading.commands.files import SaveAs
 from rabbitry.apps.grading.commands.files import save as save_as
 from rabbitry.apps.grading.commands.options import Config
-from rabbitry.apps.grading.commands.records import Find, Limit, OfModule, existing, mark_of
+from rabbitry.apps.grading.commands.records import Find, Limit, OfModule, mark_of
 from rabbitry.exceptions import UsageError
 from rabbitry.runtime.options import DatabaseURL, Json, Offset
 from rabbitry.runtime.output import many_lines, one_line, print_json, say

@@ -1,35 +1,29 @@
-"""`rabbitry grading results|export`, and access to a course's records for all commands of grading."""
+"""`rabbitry grading results|export`."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from rabbitry._ids import NoSuchID
 from rabbitry._words import counted
-from rabbitry.apps.exceptions import NoRecords
+from rabbitry.apps.grading.commands.access import course_records
 from rabbitry.apps.grading.commands.options import EXCHANGE, Config, ExchangeName, ExchangeType, Type, check_exchange
 from rabbitry.exceptions import UsageError
-from rabbitry.runtime.options import Broker, DatabaseURL, Json, Offset, Plain, Strict, broker_url, named_database
+from rabbitry.runtime.options import Broker, DatabaseURL, Json, Offset, Plain, Strict, broker_url
 from rabbitry.runtime.output import ExitCode, one_line, print_json, say, warn
 from rabbitry.runtime.service import run_once
 
 if TYPE_CHECKING:
+    from rabbitry.apps.grading.files import Fetcher
     from rabbitry.apps.grading.looking import Look
-    from rabbitry.apps.grading.modules import Course
-    from rabbitry.apps.grading.records import Database
-    from rabbitry.apps.grading.records.course import Filter
 
 Find = Annotated[
     str, typer.Option(metavar="TEXT", help="Only those whose student number or id begins with it.", show_default=False)
@@ -39,8 +33,6 @@ OfModule = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many.", show_default=False)]
 app: typer.Typer = typer.Typer()
-LookAt: TypeAlias = "Callable[[Look], Awaitable[Any]]"
-Ask: TypeAlias = "Callable[[str], Awaitable[dict[str, Any] | None]]"
 
 
 class Format(StrEnum):
@@ -48,86 +40,6 @@ class Format(StrEnum):
 
     CSV = "csv"
     JSON = "json"
-
-
-def database_url(context: typer.Context, url: str | None) -> str:
-    """Return the database's URL, by default that of a file in the user's data folder."""
-    named = named_database(context, url)
-    if named is not None:
-        return named
-    from rabbitry.apps.grading.records import default_url
-
-    return default_url()
-
-
-@contextlib.contextmanager
-def existing(context: typer.Context, url: str | None) -> Iterator[Database | None]:
-    """Open existing records; None, with a note on stderr, if there are none yet. Creates nothing."""
-    from rabbitry.apps.grading.records import Database
-
-    with contextlib.ExitStack() as stack:
-        opened = None
-        try:
-            opened = stack.enter_context(Database(database_url(context, url), existing=True))
-        except NoRecords as error:
-            say(str(error))
-        yield opened
-
-
-@contextlib.asynccontextmanager
-async def asking(database: str | None, broker: str) -> AsyncIterator[Ask]:
-    """Return a function that looks up a submission: in the database if one is named, else by asking a coordinator."""
-    if database is None:
-        from rabbitry.apps.grading.asking import Asking
-
-        async with Asking(broker) as asked:
-            yield asked.ask
-        return
-    from rabbitry.apps.grading.modules import load_course
-    from rabbitry.apps.grading.records import Database
-    from rabbitry.apps.grading.records.requests import described
-
-    course = load_course()
-    with Database(database, existing=True) as records:
-
-        async def ask(identity: str) -> dict[str, Any] | None:
-            try:
-                return await records.read(partial(described, given=identity, course=course))
-            except NoSuchID as error:
-                if error.is_ambiguous:
-                    raise
-                return None
-
-        yield ask
-
-
-@contextlib.asynccontextmanager
-async def looking(database: str | None, broker: str, course: Course) -> AsyncIterator[LookAt]:
-    """Return a function that reads a part of the records, of a coordinator if they are not here.
-
-    They are here if a database is named, or if the user's has them. Raises NoRecords if the named one has none.
-    """
-    from rabbitry.apps.grading import looking
-    from rabbitry.apps.grading.asking import Asking
-    from rabbitry.apps.grading.records import Database
-    from rabbitry.apps.grading.records.course import are_kept
-
-    async with contextlib.AsyncExitStack() as stack:
-        records: Database | None = None
-        try:
-            records = stack.enter_context(Database(database, existing=True))
-        except NoRecords:
-            if database is not None:
-                raise
-        if records is None or (database is None and not await records.read(are_kept)):
-            yield (await stack.enter_async_context(Asking(broker))).look
-            return
-        kept = records
-
-        async def look(asked: Look) -> Any:
-            return await kept.read(partial(looking.read, asked=asked, course=course))
-
-        yield look
 
 
 def mark_of(mark: object, out_of: object) -> str:
@@ -160,10 +72,19 @@ def results(
 ) -> None:
     """Print the recorded results, or with --follow the new ones as they come, until Ctrl-C.
 
+    If the records are not on this machine, a coordinator is asked over the broker for the recorded ones.
+
     Example: rabbitry grading results --follow
     """
     if not follow:
-        _print_kept(context, database, find, module, limit, offset, as_json=as_json)
+        from rabbitry.apps.grading.looking import Look
+        from rabbitry.apps.grading.message import sendable
+        from rabbitry.apps.grading.records.course import CONFIRMED
+
+        asked = Look("rows", sendable(find), module, CONFIRMED)
+        _print_kept(
+            context, database, broker, asked, slice(offset, None if limit is None else offset + limit), as_json=as_json
+        )
         return
     if module is not None or find or limit is not None or offset:
         raise UsageError("--follow can't be combined with --module, --find, --limit or --offset")
@@ -176,25 +97,32 @@ def results(
 def _print_kept(
     context: typer.Context,
     database: str | None,
-    find: str,
-    module: str | None,
-    limit: int | None,
-    offset: int,
+    broker: str | None,
+    asked: Look,
+    which: slice,
     *,
     as_json: bool,
 ) -> None:
-    from rabbitry.apps.grading.records.course import CONFIRMED, Filter, submissions_of
+    import msgspec
 
-    wanted = Filter(find, module, CONFIRMED, limit, offset)
-    with existing(context, database) as records:
-        rows = [] if records is None else records.read_now(partial(submissions_of, wanted=wanted))
-    for found in rows:
+    from rabbitry.apps.grading.modules import load_course
+    from rabbitry.apps.grading.records.course import Submission
+
+    with course_records(context, database, broker, load_course()) as records:
+        rows = [] if records is None else _last_changed_first(records.rows(asked))[which]
+    for row in rows:
+        found = msgspec.convert(row, Submission)
         if as_json:
             print_json(found.as_dict())
         else:
             _print_result(found.id, found.student, found.module, found.mark, found.out_of)
     if records is not None and not rows and not as_json:
         say("no results")
+
+
+def _last_changed_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows in the order of the page, and those of the same time by id."""
+    return sorted(sorted(rows, key=lambda one: str(one["id"])), key=lambda one: str(one["updated_at"]), reverse=True)
 
 
 async def _print_coming(
@@ -234,34 +162,33 @@ def export(
     module: OfModule = None,
     config: Config = None,
     database: DatabaseURL = None,
+    broker: Broker = None,
 ) -> None:
     """Print the submissions of the records: student, module, attempt, mark, deadlines; as JSON, their histories.
 
     With --files, write the files into a new folder, as MOSS and JPlag want them; what can't be written is named on
-    stderr (exit code 1). Examples:
+    stderr (exit code 1). If the records are not on this machine, a coordinator is asked over the broker. Examples:
     rabbitry grading export --format csv > course.csv
     rabbitry grading export --files handed-in --module cloud_computing
     """
     from rabbitry.apps.grading.deadlines import Judged
+    from rabbitry.apps.grading.files import VARIABLE
+    from rabbitry.apps.grading.looking import Look
     from rabbitry.apps.grading.modules import load_course
-    from rabbitry.apps.grading.records.course import Filter, Submission, histories, submissions_of
-    from rabbitry.apps.grading.records.judging import judged
+    from rabbitry.apps.grading.records.course import Submission
 
-    course = load_course(config)
-    wanted = Filter(module=module)
-    if files is not None:
-        _export_files(context, database, files, wanted, course)
-        return
-    with existing(context, database) as records:
-        rows = [] if records is None else records.read_now(partial(submissions_of, wanted=wanted))
-        judgements = {} if records is None else records.read_now(partial(judged, rows=rows, course=course))
-        hops = records.read_now(histories) if records is not None and format_ is Format.JSON else {}
+    asked = Look("rows", module=module, with_history=files is None and format_ is Format.JSON)
+    with course_records(context, database, broker, load_course(config)) as records:
+        rows = [] if records is None else _last_changed_first(records.rows(asked))
+        if files is not None:
+            if records is not None:
+                _write_files(records.files(os.environ.get(VARIABLE)), rows, files)
+            return
     if records is not None and not rows:
         say("no submissions")
     if format_ is Format.JSON:
         for row in rows:
-            told = row.as_dict() | judgements[row.id].as_dict()
-            print_json(told | {"history": [hop.as_dict() for hop in hops.get(row.id, [])]})
+            print_json(row)
         return
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # whatever the terminal's encoding
@@ -271,28 +198,23 @@ def export(
     writer = csv.DictWriter(sys.stdout, names, quoting=csv.QUOTE_NONNUMERIC)
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: _cell(value) for name, value in (row.as_dict() | judgements[row.id].as_dict()).items()})
+        writer.writerow({name: _cell(value) for name, value in row.items()})
 
 
-def _export_files(context: typer.Context, database: str | None, folder: Path, wanted: Filter, course: Course) -> None:
-    from rabbitry.apps.grading.exporting import opened_files, write_files
-    from rabbitry.apps.grading.files import VARIABLE
-    from rabbitry.apps.grading.records.course import submissions_of
-    from rabbitry.apps.grading.records.judging import judged
+def _write_files(files: Fetcher, rows: list[dict[str, Any]], folder: Path) -> None:
+    """Write the files of the submissions that count. Name those that can't be written."""
+    import msgspec
 
-    with existing(context, database) as records:
-        if records is None:
-            return
-        rows = records.read_now(partial(submissions_of, wanted=wanted))
-        judgements = records.read_now(partial(judged, rows=rows, course=course))
-        rows = [row for row in rows if judgements[row.id].counts]
-        files = opened_files(records, database_url(context, database), os.environ.get(VARIABLE))
-        failed = 0
-        for row in rows:
-            if (why := write_files(files, row, folder)) is not None:
-                warn(one_line(f"{row.id} of student {row.student}: {why}"))
-                failed += 1
-    say(f"{counted(len(rows) - failed, 'submission')} in {folder}")
+    from rabbitry.apps.grading.exporting import write_files
+    from rabbitry.apps.grading.records.course import Submission
+
+    found = [msgspec.convert(row, Submission) for row in rows if row["counts"]]
+    failed = 0
+    for row in found:
+        if (why := write_files(files, row, folder)) is not None:
+            warn(one_line(f"{row.id} of student {row.student}: {why}"))
+            failed += 1
+    say(f"{counted(len(found) - failed, 'submission')} in {folder}")
     if failed:
         raise typer.Exit(ExitCode.FAILED)
 

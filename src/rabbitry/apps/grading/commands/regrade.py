@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from rabbitry._words import counted
+from rabbitry.apps.grading.commands.access import CourseRecords, course_records
 from rabbitry.apps.grading.commands.options import (
     EXCHANGE,
     Config,
@@ -20,14 +24,14 @@ from rabbitry.apps.grading.commands.options import (
     Remark,
     check_exchange,
 )
-from rabbitry.apps.grading.commands.records import database_url, existing, mark_of
+from rabbitry.apps.grading.commands.records import mark_of
 from rabbitry.apps.grading.exceptions import FileLost, FilesError, SandboxFailed
 from rabbitry.exceptions import UsageError
-from rabbitry.runtime.options import DatabaseURL, Json
+from rabbitry.runtime.options import Broker, DatabaseURL, Json
 from rabbitry.runtime.output import ExitCode, one_line, print_json, say, warn
 
 if TYPE_CHECKING:
-    from rabbitry.apps.grading.files import Files
+    from rabbitry.apps.grading.files import Fetcher
     from rabbitry.apps.grading.modules import Course, Module
     from rabbitry.apps.grading.records import Database
     from rabbitry.apps.grading.records.course import Submission
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
     from rabbitry.apps.grading.stages import Marker
 
 app: typer.Typer = typer.Typer()
+_LOOK: Final = 1.0
+"""Seconds between two questions how far a coordinator's run is."""
 
 
 @app.command("regrade")
@@ -64,15 +70,16 @@ def regrade(
     exchange: ExchangeName = EXCHANGE,
     files: KeptFiles = None,
     database: DatabaseURL = None,
+    broker: Broker = None,
     as_json: Json = False,
 ) -> None:
     """Mark confirmed submissions of a module again: each goes through the roles once more, and keeps its history.
 
-    It needs the records alone; a running coordinator publishes the submissions. A command that was interrupted goes on
-    where it stopped when it is started again with the same options. Example:
+    A running coordinator publishes the submissions. A command that was interrupted goes on where it stopped when it is
+    started again with the same options. If the records are not on this machine, a coordinator is asked over the broker:
+    it does the run, also if the command is interrupted. Example:
     rabbitry grading regrade --module cloud_computing --dry-run
     """
-    from rabbitry.apps.grading.exporting import opened_files
     from rabbitry.apps.grading.message import LONGEST_TEXT
     from rabbitry.apps.grading.modules import load_course
     from rabbitry.apps.grading.records.regrading import Selection
@@ -83,14 +90,15 @@ def regrade(
     course = load_course(config)
     known = course.module(module)
     selection = Selection(known.name, None if since is None else _utc(since), student, all_attempts)
-    with existing(context, database) as records:
+    with course_records(context, database, broker, course) as records:
         if records is None:
             return
-        kept = opened_files(records, database_url(context, database), files)
         if dry_run:
-            code = _dry_run(records, kept, selection, course, known, as_json=as_json)
+            code = _dry_run(records, files, selection, course, known, as_json=as_json)
+        elif records.here is None:
+            code = _begin(records, selection, remark, as_json=as_json)
         else:
-            code = _regrade(records, kept, selection, course, exchange, remark, as_json=as_json)
+            code = _regrade(records, records.here, files, selection, course, exchange, remark, as_json=as_json)
     raise typer.Exit(code)
 
 
@@ -102,12 +110,18 @@ def _utc(text: str) -> str:
         raise UsageError(f"--since {text!r} is not a time: write 2026-11-01 or 2026-11-01T18:00") from error
 
 
-def _tell_of_others(others: list[Submission]) -> None:
-    """Say which selected submissions can't be marked again."""
-    from rabbitry.apps.grading.records.regrading import reasons
+def _able(records: CourseRecords, selection: Selection) -> list[Submission]:
+    """Return the selected submissions that can be marked again, oldest first. Say which can't."""
+    import msgspec
 
-    for reason, number in reasons(others).items():
+    from rabbitry.apps.grading.looking import Look
+    from rabbitry.apps.grading.records.course import Submission
+
+    rows = records.rows(Look("regradable", **asdict(selection)))
+    for reason, number in sorted(Counter(row["reason"] for row in rows if row["reason"] is not None).items()):
         warn(f"{counted(number, 'submission')} left out: {reason}")
+    able = [msgspec.convert(row, Submission) for row in rows if row["reason"] is None]
+    return sorted(able, key=lambda one: (one.submitted_at, one.id))
 
 
 # -- for good --------------------------------------------------------------------------------------------
@@ -118,20 +132,54 @@ def _tell_of_waiting(waiting: int) -> None:
     warn(f"{said}; start one: rabbitry grading coordinator")
 
 
+def _begin(records: CourseRecords, selection: Selection, remark: str, *, as_json: bool) -> int:
+    """Have a coordinator do a run, and wait for its end."""
+    from rabbitry.apps.grading.changing import Change
+    from rabbitry.apps.grading.looking import Look
+    from rabbitry.apps.grading.message import sendable, user_name
+
+    _able(records, selection)
+    wanted = Change("regrade", user_name(), sendable(remark), **asdict(selection))
+    run = records.change(wanted, None, "")
+    number = counted(run["submissions"], "submission")
+    say(f"run {run['id']} of {number}: the coordinator does it, also if this command ends")
+    while run["ended_at"] is None:
+        time.sleep(_LOOK)
+        run = records.read(Look("run", number=run["id"]))
+    if as_json:
+        print_json(run)
+    if run["lost"]:
+        lost = counted(run["lost"], "submission")
+        warn(f"{lost} not marked again: the file can't be had, and the coordinator's log says why")
+    say(f"{counted(run['reopened'], 'submission')} submitted again")
+    return ExitCode.FAILED if run["lost"] else ExitCode.DONE
+
+
 def _regrade(
-    records: Database, files: Files, selection: Selection, course: Course, exchange: str, remark: str, *, as_json: bool
+    records: CourseRecords,
+    here: Database,
+    files: str | None,
+    selection: Selection,
+    course: Course,
+    exchange: str,
+    remark: str,
+    *,
+    as_json: bool,
 ) -> int:
+    """Do a run with the records that are here."""
+    from rabbitry.apps.grading.exporting import opened_files
     from rabbitry.apps.grading.message import user_name
-    from rabbitry.apps.grading.records.regrading import begin, wanted
+    from rabbitry.apps.grading.records.regrading import begin
     from rabbitry.apps.grading.regrading import Patience, reopened
 
-    run = records.write_now(partial(begin, selection=selection, course=course, who=user_name(), remark=remark))
+    run = here.write_now(partial(begin, selection=selection, course=course, who=user_name(), remark=remark))
     if run.resumed:
         say(f"going on: {counted(run.resumed, 'submission')} of {run.resumed + len(run.left)} reopened before")
     else:
-        _tell_of_others(records.read_now(partial(wanted, selection=selection, course=course))[1])
+        _able(records, selection)
     failed = done = 0
-    for step in reopened(records, files, run, course, exchange, has_room=Patience(_tell_of_waiting).goes_on):
+    kept = opened_files(here, records.url, files)
+    for step in reopened(here, kept, run, course, exchange, has_room=Patience(_tell_of_waiting).goes_on):
         found = step.submission
         if step.lost is not None:
             warn(one_line(f"{found.id} of student {found.student} is not marked again: {step.lost}"))
@@ -151,19 +199,23 @@ def _regrade(
 
 
 def _dry_run(
-    records: Database, files: Files, selection: Selection, course: Course, module: Module, *, as_json: bool
+    records: CourseRecords,
+    files: str | None,
+    selection: Selection,
+    course: Course,
+    module: Module,
+    *,
+    as_json: bool,
 ) -> int:
     from rabbitry.apps.grading.marks import marker_of
-    from rabbitry.apps.grading.records.regrading import wanted
 
     if module.scheme is None:
         raise UsageError(f"module {module.name!r} has no marking scheme, and --dry-run marks by it")
-    marker = marker_of(module.scheme, course)
-    able, others = records.read_now(partial(wanted, selection=selection, course=course))
-    _tell_of_others(others)
+    marker, kept = marker_of(module.scheme, course), records.files(files)
+    able = _able(records, selection)
     changed = failed = 0
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for found, new in zip(able, threads.map(partial(_marked, files, marker), able), strict=True):
+        for found, new in zip(able, threads.map(partial(_marked, kept, marker), able), strict=True):
             if isinstance(new, str):
                 warn(one_line(f"{found.id} of student {found.student} can't be marked: {new}"))
                 if as_json:
@@ -182,7 +234,7 @@ def _dry_run(
     return ExitCode.FAILED if failed else ExitCode.DONE
 
 
-def _marked(files: Files, marker: Marker, found: Submission) -> dict[str, Any] | str:
+def _marked(files: Fetcher, marker: Marker, found: Submission) -> dict[str, Any] | str:
     from rabbitry.apps.grading.regrading import file_of
 
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rabbitry._ids import NoSuchID
-from rabbitry.apps.exceptions import NoRecords
+from rabbitry.apps.grading.commands.access import CourseRecords, asking, course_records
 from rabbitry.apps.grading.commands.options import (
     EXCHANGE,
     Config,
@@ -20,7 +20,7 @@ from rabbitry.apps.grading.commands.options import (
     Type,
     wiring_of,
 )
-from rabbitry.apps.grading.commands.records import Find, Limit, LookAt, OfModule, asking, looking, mark_of
+from rabbitry.apps.grading.commands.records import Find, Limit, OfModule, mark_of
 from rabbitry.runtime.options import Broker, DatabaseURL, Json, Offset, Plain, Strict, broker_url, named_database
 from rabbitry.runtime.output import ExitCode, one_line, print_json, say
 from rabbitry.runtime.service import run_once
@@ -92,37 +92,27 @@ def list_(
     """
     from rabbitry.apps.grading.modules import load_course
 
-    named, course = named_database(context, database), load_course(config)
-    url = "" if named is not None else broker_url(context, broker)
-
-    async def work() -> int:
-        shown = 0
-        try:
-            async with looking(named, url, course) as look:
-                async for one in _waiting(look, find, module, limit, offset):
-                    _print_request(one, as_json=as_json)
-                    shown += 1
-        except NoRecords as error:
-            say(str(error))
-            return ExitCode.DONE
-        if not shown and not as_json:
-            say("no request waits for an answer")
-        return ExitCode.DONE
-
-    raise typer.Exit(run_once(work()))
+    shown = 0
+    with course_records(context, database, broker, load_course(config)) as records:
+        if records is None:
+            return
+        for one in _waiting(records, find, module, limit, offset):
+            _print_request(one, as_json=as_json)
+            shown += 1
+    if not shown and not as_json:
+        say("no request waits for an answer")
 
 
-async def _waiting(
-    look: LookAt, find: str, module: str | None, limit: int | None, offset: int
-) -> AsyncIterator[dict[str, Any]]:
+def _waiting(
+    records: CourseRecords, find: str, module: str | None, limit: int | None, offset: int
+) -> Iterator[dict[str, Any]]:
     """Yield the requests that wait, a page of them at a time."""
     from rabbitry.apps.grading.looking import MOST, Look
 
     while limit is None or limit > 0:
         each = MOST if limit is None else min(limit, MOST)
-        page = (await look(Look("requests", find, module, None, each, offset)))["requests"]
-        for one in page:
-            yield one
+        page = records.read(Look("requests", find, module, None, each, offset))["requests"]
+        yield from page
         if len(page) < each:
             return
         offset += each

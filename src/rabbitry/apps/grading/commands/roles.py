@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from rabbitry.apps.grading.commands.access import database_url
 from rabbitry.apps.grading.commands.options import (
     EXCHANGE,
     Config,
@@ -21,7 +22,6 @@ from rabbitry.apps.grading.commands.options import (
     Type,
     wiring_of,
 )
-from rabbitry.apps.grading.commands.records import database_url
 from rabbitry.runtime.logging import Level
 from rabbitry.runtime.options import (
     Broker,

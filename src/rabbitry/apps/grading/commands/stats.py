@@ -7,12 +7,12 @@ from typing import Any
 import typer
 
 from rabbitry._words import counted
-from rabbitry.apps.exceptions import NoRecords
+from rabbitry.apps.exceptions import RecordsError
+from rabbitry.apps.grading.commands.access import CourseRecords, course_records
 from rabbitry.apps.grading.commands.options import Config
-from rabbitry.apps.grading.commands.records import OfModule, database_url, looking
-from rabbitry.runtime.options import Broker, DatabaseURL, Json, broker_url, named_database
-from rabbitry.runtime.output import ExitCode, one_line, print_json, say, warn
-from rabbitry.runtime.service import run_once
+from rabbitry.apps.grading.commands.records import OfModule
+from rabbitry.runtime.options import Broker, DatabaseURL, Json
+from rabbitry.runtime.output import one_line, print_json, warn
 
 app: typer.Typer = typer.Typer()
 
@@ -36,46 +36,37 @@ def stats(
     from rabbitry.apps.grading.looking import Look
     from rabbitry.apps.grading.modules import load_course
 
-    named, course = named_database(context, database), load_course(config)
+    course = load_course(config)
     names = list(course.modules) if module is None else [course.module(module).name]
-    url = "" if named is not None else broker_url(context, broker)
-
-    async def work() -> int:
-        try:
-            async with looking(named, url, course) as look:
-                for name in names:
-                    found = await look(Look("statistics", module=name))
-                    if as_json:
-                        print_json(found)
-                    else:
-                        _print(found)
-        except NoRecords as error:
-            say(str(error))
-        return ExitCode.DONE
-
-    code = run_once(work())
-    if code == ExitCode.DONE and not as_json:
-        _print_files(database_url(context, database), course.largest_total)
-    raise typer.Exit(code)
+    with course_records(context, database, broker, course) as records:
+        if records is None:
+            return
+        for name in names:
+            found = records.read(Look("statistics", module=name))
+            if as_json:
+                print_json(found)
+            else:
+                _print(found)
+        if not as_json:
+            _print_files(records, course.largest_total)
 
 
-def _print_files(url: str, total: int) -> None:
-    """Print how full the place of the files is, if a coordinator has noted one here."""
-    from rabbitry.apps.grading.exceptions import FilesError
+def _print_files(records: CourseRecords, total: int) -> None:
+    """Print how full the place of the files is, if a coordinator keeps any."""
     from rabbitry.apps.grading.exporting import opened_files
-    from rabbitry.apps.grading.records import Database
+    from rabbitry.apps.grading.looking import Look
     from rabbitry.apps.grading.records.course import place_of_files
 
+    used: int | None = None
     try:
-        with Database(url, existing=True) as records:
-            if records.read_now(place_of_files) is None:
-                return
-            used = opened_files(records, url, None).used()
-    except NoRecords:
-        return
-    except FilesError as error:
+        if records.here is None:
+            room = records.read(Look("room"))
+            used, total = room["used"], room["total"]
+        elif records.here.read_now(place_of_files) is not None:
+            used = opened_files(records.here, records.url, None).used()
+    except RecordsError as error:
         warn(str(error))
-    else:
+    if used is not None:
         print(f"kept files: {used / total:.1%} of largest_total ({used} of {total} bytes)")
 
 

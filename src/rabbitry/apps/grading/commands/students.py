@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from rabbitry.apps.grading.commands.access import Ask, asking
 from rabbitry.apps.grading.commands.options import (
     EXCHANGE,
     Config,
@@ -20,7 +21,6 @@ from rabbitry.apps.grading.commands.options import (
     Type,
     wiring_of,
 )
-from rabbitry.apps.grading.commands.records import Ask, asking
 from rabbitry.exceptions import RequestTimeout, UsageError
 from rabbitry.runtime.options import (
     Broker,

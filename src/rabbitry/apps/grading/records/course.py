@@ -352,11 +352,17 @@ class Filter:
 _ALL: Final = Filter()
 
 
-def submissions_of(connection: Connection, wanted: Filter = _ALL) -> list[Submission]:
-    """List submissions, the last changed first."""
+def submissions_of(connection: Connection, wanted: Filter = _ALL, *, after: str | None = None) -> list[Submission]:
+    """List submissions, the last changed first.
+
+    after: list those with greater ids than this, by their ids, so that no change in between moves one to another page.
+    """
     page = select(submissions).where(*wanted.conditions(submissions, submissions.c.id))
-    page = page.order_by(submissions.c.updated_at.desc(), submissions.c.id).limit(wanted.limit).offset(wanted.offset)
-    rows = connection.execute(page).all()
+    if after is None:
+        page = page.order_by(submissions.c.updated_at.desc(), submissions.c.id)
+    else:
+        page = page.where(submissions.c.id > text(after, 200)).order_by(submissions.c.id)
+    rows = connection.execute(page.limit(wanted.limit).offset(wanted.offset)).all()
     pairs = {(row.student, row.module) for row in rows}
     # For a page only the attempts of its students are numbered: of 100,000 submissions that takes 20 ms, not a second.
     of_module = None if wanted.module is None else submissions.c.module == text(wanted.module, 200)
@@ -383,12 +389,21 @@ def count(connection: Connection, wanted: Filter = _ALL) -> int:
     return connection.execute(query).scalar_one()
 
 
-def histories(connection: Connection) -> dict[str, list[Hop]]:
-    """Return the hops of all submissions by their ids, oldest first."""
+def histories(connection: Connection, ids: Collection[str] | None = None) -> dict[str, list[Hop]]:
+    """Return the hops of submissions by their ids, oldest first. ids: at most FEW; None for all."""
     found: dict[str, list[Hop]] = {}
-    for row in connection.execute(select(history).order_by(history.c.submission, history.c.step)):
+    query = select(history).order_by(history.c.submission, history.c.step)
+    if ids is not None:
+        query = query.where(history.c.submission.in_(ids))
+    for row in connection.execute(query):
         found.setdefault(row.submission, []).append(_hop(row))
     return found
+
+
+def is_of_student(connection: Connection, sha256: str, student: str) -> bool:
+    """Return whether a student handed in the file with a hash."""
+    mine = submissions.c.student == text(student, 200), submissions.c.sha256 == sha256
+    return connection.execute(select(submissions.c.id).where(*mine).limit(1)).first() is not None
 
 
 def note_place(connection: Connection, place: str) -> None:

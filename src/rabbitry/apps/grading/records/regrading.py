@@ -98,10 +98,11 @@ def wanted(connection: Connection, selection: Selection, course: Course) -> tupl
 
 def reasons(others: Sequence[Submission]) -> dict[str, int]:
     """Count selected submissions that can't be marked again by the reason."""
-    return dict(sorted(Counter(_reason(one) for one in others).items()))
+    return dict(sorted(Counter(reason(one) for one in others).items()))
 
 
-def _reason(other: Submission) -> str:
+def reason(other: Submission) -> str:
+    """Return why a selected submission can't be marked again (yet)."""
     if other.status != CONFIRMED:
         return "not confirmed yet"
     return "the file is not kept" if other.kept is None else "only the file is kept, not the message's other fields"

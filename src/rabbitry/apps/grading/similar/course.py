@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+import msgspec
 
 from rabbitry._words import reason
 from rabbitry.apps.grading.exceptions import FilesError, LexingFailed, SubmissionRefused
-from rabbitry.apps.grading.files import Files
+from rabbitry.apps.grading.files import Fetcher
 from rabbitry.apps.grading.lexing import Lexing
 from rabbitry.apps.grading.modules import Course
-from rabbitry.apps.grading.records.course import Filter, Submission, submission_of, submissions_of
-from rabbitry.apps.grading.records.judging import judged
+from rabbitry.apps.grading.records.course import Submission
 from rabbitry.apps.grading.similar.comparing import Part, pairs, parts
 from rabbitry.apps.grading.similar.documents import Document, document_of, document_of_folder
 from rabbitry.apps.grading.similar.fingerprints import all_runs, read
 from rabbitry.exceptions import RabbitryError, UsageError
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-    from rabbitry.apps.grading.records import Database
 
 LEAST: Final = 0.3
 """The least similarity of a pair that is listed, by default."""
@@ -80,18 +75,15 @@ def starter_runs(paths: Iterable[Path]) -> frozenset[int]:
         raise UsageError(f"the starter code can't be compared: {error}") from error
 
 
-def counting(connection: Connection, module: str, course: Course) -> list[Submission]:
-    """Return the submissions of a module that count, one for each student."""
-    rows = submissions_of(connection, Filter(module=module))
-    known = judged(connection, rows, course)
-    return [row for row in rows if known[row.id].counts]
+def counting(rows: Iterable[Mapping[str, Any]]) -> list[Submission]:
+    """Return the submissions that count, one for each student and module, of the rows of all (`looking.rows`)."""
+    return [msgspec.convert(row, Submission) for row in rows if row["counts"]]
 
 
 def similar(
-    records: Database,
-    files: Files,
+    rows: Sequence[Submission],
+    files: Fetcher,
     search: Search,
-    course: Course,
     *,
     is_wanted: Callable[[], bool] = lambda: True,
 ) -> Result:
@@ -100,19 +92,16 @@ def similar(
     The texts are read in a process of its own; a submission that takes too long there is left out.
 
     Args:
-        records: The open records.
+        rows: The submissions of the module that count.
         files: The kept files.
         search: What is sought.
-        course: The course, which says what counts.
         is_wanted: Called after each submission; if it returns False, the comparison ends with an error.
 
     Raises:
         RabbitryError: The comparison is not wanted any more.
         UsageError: The module has too many submissions.
-        RecordsError: The records or the files can't be read.
     """
     module = search.module
-    rows = records.read_now(partial(counting, module=module, course=course))
     if len(rows) > MOST_SUBMISSIONS:
         raise UsageError(f"module {module!r} has {len(rows)} submissions, and at most {MOST_SUBMISSIONS} are compared")
     left_out: dict[str, str] = {}
@@ -143,22 +132,20 @@ def similar(
     return Result(listed, len(compared), left_out)
 
 
-def compared(records: Database, files: Files, one: str, other: str, course: Course) -> dict[str, Any]:
+def compared(files: Fetcher, one: Submission, other: Submission, course: Course) -> dict[str, Any]:
     """Return two submissions' texts in parts, those that match with a number. Blocks.
 
     Args:
-        records: The open records.
         files: The kept files.
-        one: A submission's id or a prefix.
-        other: That of another one.
+        one: A submission.
+        other: Another one.
         course: The course, for the starter code of the first one's module.
 
     Raises:
-        NoSuchID: No id, or more than one, begins so.
         UsageError: A submission has no text to compare, or one that takes too long.
         FilesError: A file can't be read.
     """
-    rows = [records.read_now(partial(submission_of, given=given)) for given in (one, other)]
+    rows = one, other
     known = course.modules.get(rows[0].module)
     documents = [_document(files, row) for row in rows]
     starter = starter_runs(known.starter if known is not None else ())
@@ -171,7 +158,7 @@ def compared(records: Database, files: Files, one: str, other: str, course: Cour
             for name, row, own in zip(("one", "other"), rows, both, strict=True)}  # fmt: skip
 
 
-def _document(files: Files, row: Submission) -> Document:
+def _document(files: Fetcher, row: Submission) -> Document:
     try:
         found = None if row.kept is None else document_of(files.fetch(row.kept), row.name)
     except SubmissionRefused as error:
@@ -195,7 +182,7 @@ def _as_dict(part: Part) -> dict[str, Any]:
 
 
 def _fingerprints(
-    files: Files, row: Submission, starter: frozenset[int], lexing: Lexing
+    files: Fetcher, row: Submission, starter: frozenset[int], lexing: Lexing
 ) -> tuple[array[int], str | None] | str:
     """Return the fingerprints of a submission and what of it is not compared, or why it has none."""
     if row.kept is None:

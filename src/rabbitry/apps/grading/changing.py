@@ -1,0 +1,61 @@
+"""Changes of the records that pages and commands make where these are kept, or ask a coordinator for."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+
+from rabbitry.apps.grading.message import LONGEST_NAME, LONGEST_TEXT, Decision
+from rabbitry.exceptions import UsageError
+
+if TYPE_CHECKING:
+    from rabbitry.apps.grading.files import Files
+    from rabbitry.apps.grading.modules import Course
+    from rabbitry.apps.grading.records import Database
+
+
+class Change(msgspec.Struct, rename="pascal", omit_defaults=True):
+    """A change: a declined submission is accepted, or a coordinator marks a selection of submissions again.
+
+    who: the person, for the history. remark: the reason. submission: an id or a prefix, to accept. module, since,
+    student, all_attempts: as in a selection to mark again.
+    """
+
+    what: Literal["accept", "regrade"]
+    who: Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_NAME)]
+    remark: str
+    submission: str = ""
+    module: str = ""
+    since: str | None = None
+    student: str | None = None
+    all_attempts: bool = False
+
+
+def change(records: Database, files: Files, wanted: Change, course: Course, exchange: str) -> dict[str, Any]:
+    """Make a change, which is done once if it is asked for twice. Blocks. A running coordinator publishes what follows.
+
+    Returns:
+        The accepted submission (`id`, `student`, `module`) or the run, as JSON data.
+
+    Raises:
+        NoSuchID: No submission, or more than one, has such an id.
+        UsageError: The remark is empty or too long, the module is unknown, or the submission can't be accepted.
+        RecordsError: The records or the files can't be read or written.
+    """
+    from rabbitry.apps.grading.accepting import accept
+    from rabbitry.apps.grading.records.regraded import run_of
+    from rabbitry.apps.grading.records.regrading import Selection, begin
+
+    remark = wanted.remark.strip()
+    if not remark or len(remark) > LONGEST_TEXT:
+        raise UsageError(f"the reason must have 1 to {LONGEST_TEXT} characters: students find it in the history")
+    if wanted.what == "accept":
+        found = accept(records, files, wanted.submission, Decision(wanted.who, remark=remark), course, exchange)
+        return {"id": found.id, "student": found.student, "module": found.module}
+    module = course.module(wanted.module).name
+    selection = Selection(module, wanted.since, wanted.student, wanted.all_attempts)
+    work = partial(begin, selection=selection, course=course, who=wanted.who, remark=remark, by_coordinator=True)
+    run = records.write_now(work)
+    return records.read_now(partial(run_of, number=run.id))

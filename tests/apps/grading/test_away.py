@@ -1,0 +1,310 @@
+"""Files, exports, similar solutions and changes over the broker, from machines that have no records."""
+
+import asyncio
+import contextlib
+import io
+import json
+import random
+import zipfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import pytest
+
+from rabbitry._ids import NoSuchID
+from rabbitry.apps.exceptions import NoRecords, RecordsError
+from rabbitry.apps.grading import looking, web_regrades
+from rabbitry.apps.grading.changing import Change
+from rabbitry.apps.grading.exceptions import FileLost
+from rabbitry.apps.grading.files import Files, Kept, default_place
+from rabbitry.apps.grading.looking import PART, Look, Looked, What, found_in, refused
+from rabbitry.apps.grading.message import Decision, submission
+from rabbitry.apps.grading.modules import Course
+from rabbitry.apps.grading.questions import Answers, Question
+from rabbitry.apps.grading.receiving import new_id
+from rabbitry.apps.grading.records import Database
+from rabbitry.apps.grading.records.course import record
+from rabbitry.apps.grading.stages import RoleSpec, Wiring
+from rabbitry.cli import _root
+from rabbitry.exceptions import UsageError
+from tests.apps.grading._running import ALL, CC, ON_BOTH_DATABASES, history, recorded, role_set
+from tests.apps.grading.similar.programs import DISGUISED, ORIGINAL
+from tests.apps.grading.test_looking import OPEN, page
+from tests.apps.grading.test_regrading import _SCHEME, _confirmed
+from tests.support.waiting import eventually_awaited
+
+pytestmark = pytest.mark.timeout(300)
+_SEEN = {"module": CC.name}
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A coordinator with its records, and this machine, which has none: only the broker is between them."""
+
+    broker: str
+    database: Database
+    url: str
+    files: Files
+    capsys: pytest.CaptureFixture[str]
+
+    async def run(self, *arguments: str, code: int = 0) -> str:
+        """Run a command away from the records; return what it printed to stdout, or if it failed to stderr."""
+        done = await asyncio.to_thread(_root.run, ("grading", *arguments))
+        printed = self.capsys.readouterr()
+        assert done == code, printed.err
+        return printed.err if code else printed.out
+
+    async def run_here(self, *arguments: str) -> str:
+        """Run it with the records."""
+        return await self.run(*arguments, "--database", self.url)
+
+    async def confirmed(self, student: int, data: bytes, name: str = "x.py") -> str:
+        """Record a confirmed submission with its file; return its id."""
+        return await asyncio.to_thread(_confirmed, self.database, self.files, student, data, name=name)
+
+    def coordinator(self, course: Course = OPEN) -> contextlib.AbstractAsyncContextManager[object]:
+        """Run a coordinator alone."""
+        return role_set(self.broker, self.database, [RoleSpec("coordinator")], wiring=Wiring(course), files=self.files)
+
+
+@pytest.fixture
+def elsewhere(
+    broker_url: str, one_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Elsewhere]:
+    monkeypatch.delenv("RABBITRY_DATABASE", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("RABBITRY_BROKER", broker_url)
+    monkeypatch.chdir(tmp_path)
+    with Database(one_url) as database:
+        files = Files(default_place(one_url) if one_url.startswith("sqlite") else str(tmp_path / "kept"))
+        yield Elsewhere(broker_url, database, one_url, files, capsys)
+
+
+def _declined(database: Database, files: Files, student: int) -> str:
+    """Record a declined submission with its file; return its id."""
+    made = submission(student, CC.name, b"x", "x.py", "")
+    made["SubmissionID"] = identity = new_id(made)
+    made = made.moved("declined", "demonstrator", Decision("automatic", remark="one too many"))
+    database.write_now(partial(record, assignment=made, kept=files.keep(b"x")))
+    return identity
+
+
+def _noise(size: int) -> bytes:
+    """Return data that does not compress, the same each time."""
+    return random.Random(7).randbytes(size)
+
+
+def _archive(text: str) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as file:
+        file.writestr("work/main.py", text)
+    return made.getvalue()
+
+
+async def test_files_are_sent_in_parts_and_read_on_the_page_and_by_command(
+    elsewhere: Elsewhere, tmp_path: Path
+) -> None:
+    large = _noise(2 * PART + PART // 2)
+    whole = await elsewhere.confirmed(7, large, "large.bin")
+    first = await elsewhere.confirmed(8, _archive("x = 1\n"), "a.zip")
+    second = await elsewhere.confirmed(8, _archive("x = 2\n"), "a.zip")
+    async with elsewhere.coordinator(), page(elsewhere.broker) as http:
+        assert await elsewhere.run("fetch", whole[:12]) == "large.bin\n"
+        assert (tmp_path / "large.bin").read_bytes() == large
+        assert "no submission" in await elsewhere.run("fetch", "ffffffff", code=1)
+        answer = await http.get(f"/api/files/{whole}")
+        assert (answer.status_code, answer.content == large) == (200, True)
+        listed = (await http.get(f"/api/texts/{second}")).json()
+        assert [one["path"] for one in listed["files"]] == ["main.py"], listed
+        changed = await http.get(f"/api/changes/{second}", params={"path": "main.py"})
+        assert (changed.status_code, changed.json()["id"]) == (200, first), changed.text
+        assert (await http.get("/api/files/ffffffff")).status_code == 404
+        room = (await http.get("/api/room")).json()
+        assert room["used"] > len(large)
+        sha256 = Kept.of(large).sha256
+        path = Path(elsewhere.files.place) / sha256[:2] / f"{sha256}.z"
+        path.write_bytes(path.read_bytes()[:1000])
+        assert "damaged" in await elsewhere.run("fetch", whole, "other.bin", code=1)
+        path.unlink()
+        assert "is not in" in await elsewhere.run("fetch", whole, "other.bin", code=1)
+        assert (await http.get(f"/api/files/{whole}")).status_code == 503
+
+
+async def test_exports_are_the_same_as_beside_the_records(
+    elsewhere: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "ROWS", 20)  # pages of 20, and with histories of 2
+    monkeypatch.setattr(looking, "PAGE", 1500)  # of which a few fit into an answer
+    for student in range(1, 24):
+        text = f"{ORIGINAL if student % 2 else DISGUISED}\n# {student}\n"
+        await elsewhere.confirmed(student, text.encode())
+    commands_ = (
+        ("results",), ("results", "--json"), ("results", "--find", "2", "--limit", "3", "--offset", "1"),
+        ("export",), ("export", "--format", "json", "--module", CC.name), ("export", "--module", "data_mining"),
+        ("similar", "--module", CC.name, "--common", "100", "--json"), ("stats", "--module", CC.name, "--json"),
+    )  # fmt: skip
+    place = ("--files", elsewhere.files.place)
+    async with elsewhere.coordinator():
+        for command in commands_:
+            here = place if command[0] == "similar" else ()
+            assert await elsewhere.run(*command) == await elsewhere.run_here(*command, *here), command
+        assert "kept files: " in await elsewhere.run("stats")
+        await elsewhere.run("export", "--files", "away")
+        assert len((await elsewhere.run("export", "--format", "json")).splitlines()) == 23
+    found = sorted(str(path.relative_to(tmp_path / "away")) for path in (tmp_path / "away").rglob("*.py"))
+    assert found == sorted(f"{CC.name}/{student}/x.py" for student in range(1, 24))
+
+
+async def test_similar_solutions_are_shown_by_a_page_elsewhere(elsewhere: Elsewhere) -> None:
+    for student, text in ((7, ORIGINAL), (8, DISGUISED)):
+        await elsewhere.confirmed(student, text.encode())
+    async with elsewhere.coordinator(), page(elsewhere.broker) as http:
+        await http.post("/api/similar", json=_SEEN)
+
+        async def ended() -> dict[str, Any] | None:
+            told: dict[str, Any] = (await http.get("/api/similar", params=_SEEN)).json()
+            return None if told["is_running"] else told
+
+        told = await eventually_awaited(ended, "the comparison has ended")
+        assert told is not None
+        assert (told["error"], len(told["pairs"])) == (None, 1)
+        pair = told["pairs"][0]
+        both = (await http.get(f"/api/similar/{pair['one']['id']}/{pair['other']['id']}")).json()
+        assert {"".join(part["text"] for part in both[side]["parts"]) for side in ("one", "other")} == {
+            ORIGINAL, DISGUISED
+        }  # fmt: skip
+
+
+async def test_declined_submissions_are_accepted_and_modules_marked_again_elsewhere(
+    elsewhere: Elsewhere, caplog: pytest.LogCaptureFixture
+) -> None:
+    audited: list[tuple[str, ...]] = []
+
+    @contextlib.asynccontextmanager
+    async def audit(*what: str) -> AsyncIterator[None]:
+        audited.append(what)
+        yield
+
+    def mark(solution: bytes, name: str) -> Decision:
+        return Decision("automatic", 8.0, 10.0)
+
+    one, other = [
+        await asyncio.to_thread(_declined, elsewhere.database, elsewhere.files, student) for student in (7, 8)
+    ]
+    caplog.set_level("INFO")
+    wiring = Wiring(OPEN)
+    roles = role_set(
+        elsewhere.broker, elsewhere.database, ALL, wiring=wiring, files=elsewhere.files, markers={CC.name: mark}
+    )
+    async with roles, page(elsewhere.broker, audit=audit) as http:
+        assert await elsewhere.run("accept", one, "--remark", "the network") == f"{one}  student 7  accepted\n"
+        assert "only a declined one" in await elsewhere.run("accept", one, code=2)
+        assert "no submission" in await elsewhere.run("accept", "zz", code=1)
+        assert "1 to 100000 characters" in await elsewhere.run("accept", other, "--remark", " ", code=2)
+        accepted = await http.post(f"/api/submissions/{other}/acceptance", json={"remark": "so be it"})
+        assert (accepted.status_code, accepted.json()["id"]) == (200, other), accepted.text
+        await recorded(elsewhere.database, "confirmed", 2)
+        by_command = json.loads(await elsewhere.run("regrade", "--module", CC.name, "--json"))
+        assert (by_command["submissions"], by_command["reopened"], by_command["remark"]) == (2, 2, "marked again")
+        await recorded(elsewhere.database, "confirmed", 2)
+        run = (await http.post("/api/regrades", json=_SEEN | {"remark": "test 3 was wrong"})).json()
+
+        async def ended() -> dict[str, Any] | None:
+            found: list[dict[str, Any]] = (await http.get("/api/regrades", params=_SEEN)).json()["runs"]
+            return found[0] if found[0]["ended_at"] is not None else None
+
+        done = await eventually_awaited(ended, "the run has ended")
+        assert done is not None
+        assert (done["id"], done["remark"]) == (run["id"], "test 3 was wrong")
+        await recorded(elsewhere.database, "confirmed", 2)
+        result = (await http.get(f"/api/regrades/{run['id']}")).json()
+        assert result["id"] == run["id"]
+    assert [what[1:] for what in audited] == [("accept a declined submission", other), ("mark again", CC.name)]
+    assert f"over the login 'guest': {one}" in caplog.text
+    hops = await history(elsewhere.database, one)
+    assert hops.count(("coordinator", "submitted")) == 3  # accepted, and marked again by the command and the page
+
+
+async def test_a_dry_run_elsewhere_marks_the_files_that_the_coordinator_sends(
+    elsewhere: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_regrades, "_check_sandbox", lambda _: None)  # this machine's may be the weak one
+    (tmp_path / "scheme.toml").write_text(_SCHEME.replace("solution", "x.py"))
+    (tmp_path / "grading.toml").write_text(
+        'weak_sandbox = true\n[modules.cloud_computing]\nshort = "cc"\nscheme = "scheme.toml"\n'
+    )
+    monkeypatch.setenv("RABBITRY_GRADING", str(tmp_path / "grading.toml"))
+    better = await elsewhere.confirmed(7, b"print('hello')")
+    inbox = f"sqlite:///{tmp_path / 'inbox.sqlite3'}"
+    # The page's machine has a role's inbox, and records of another course beside it.
+    other = tmp_path / "data" / "rabbitry" / "grading.sqlite3"
+    other.parent.mkdir(parents=True)
+    with Database(inbox), Database(f"sqlite:///{other}") as unrelated:
+        await asyncio.to_thread(_confirmed, unrelated, Files(str(tmp_path / "unrelated")), 9, b"x")
+        async with elsewhere.coordinator(), page(elsewhere.broker, inbox) as http:
+            begun = await http.post("/api/regrades/trial", json=_SEEN)
+            assert (begun.status_code, begun.json()["able"]) == (200, 1), begun.text
+
+            async def ended() -> dict[str, Any] | None:
+                trial: dict[str, Any] = (await http.get("/api/regrades", params=_SEEN)).json()["trial"]
+                return None if trial["is_running"] else trial
+
+            trial = await eventually_awaited(ended, "the dry run has ended")
+            assert trial is not None
+            assert (trial["error"], trial["failures"]) == (None, [])
+            assert [(one["id"], one["new"]) for one in trial["changes"]] == [(better, {"mark": 4.0, "out_of": 4.0})]
+            other.unlink()
+            dry = await elsewhere.run("regrade", "--module", CC.name, "--dry-run")
+            assert dry == f"{better}  student 7  1 of 10 -> 4 of 4\n"
+    assert ("coordinator", "submitted") not in await history(elsewhere.database, better)
+
+
+@ON_BOTH_DATABASES
+def test_who_is_not_named_reads_and_changes_nothing_but_a_student_their_own(found_url: str, tmp_path: Path) -> None:
+    files = Files(str(tmp_path / "files"))
+    with Database(found_url) as database:
+        mine, other = _confirmed(database, files, 7, b"mine"), _confirmed(database, files, 8, b"other")
+        declined = _declined(database, files, 9)
+        looks = [Look(what, module=CC.name, submission=mine, number=1) for what in get_args(What) if what != "file"]
+        files_ = [Look("file", sha256=Kept.of(data).sha256, size=len(data)) for data in (b"mine", b"other")]
+        changes = [Change("accept", "eve", "x", submission=declined), Change("regrade", "eve", "x", module=CC.name)]
+        questions = [*(Question(Look=look) for look in (*looks, *files_)), *(Question(Change=one) for one in changes)]
+
+        def answered(course: Course, question: Question, asker: str | None) -> Any:
+            body = Answers(database, course, files, "x").answer(question, asker)
+            return found_in(msgspec.json.decode(body, type=Looked))
+
+        for logins, asker in ((None, None), (None, "guest"), ((), None), (("office",), "eve"), (("office",), "7")):
+            course = replace(Course(), status_logins=logins)
+            for question in questions:
+                look = question.Look
+                is_own = asker == "7" and (look == files_[0] or (look is not None and look.what == "submission"))
+                if is_own:
+                    assert answered(course, question, asker)
+                    continue
+                with pytest.raises((UsageError, FileLost, NoSuchID)):
+                    answered(course, question, asker)
+        office = replace(Course(), status_logins=("office",))
+        with pytest.raises(NoSuchID):
+            answered(office, Question(Look=Look("submission", submission=other, student="8")), "7")
+        for question in questions:
+            if question.Look is None or question.Look.what not in ("request", "run", "result"):
+                answered(office, question, "office")
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert({"What": "file", "Sha256": "../" + "a" * 61}, Look)
+
+
+def test_errors_keep_their_kind_over_the_broker() -> None:
+    for error in (
+        NoSuchID("none"), NoSuchID("several", is_ambiguous=True), FileLost("lost"), NoRecords("no records"),
+        RecordsError("locked"), UsageError("wrong"),
+    ):  # fmt: skip
+        with pytest.raises(type(error), match=str(error)) as raised:
+            found_in(msgspec.json.decode(msgspec.json.encode(refused(error)), type=Looked))
+        assert type(raised.value) is type(error)
+        assert getattr(raised.value, "is_ambiguous", None) == getattr(error, "is_ambiguous", None)

@@ -1,0 +1,172 @@
+"""Several questions are answered at once, and neither slow ones nor a flood of them hold up other askers."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+from sqlalchemy import update
+
+from rabbitry.amqp.client import Properties, connect
+from rabbitry.apps.exceptions import RecordsError
+from rabbitry.apps.grading import asking, looking
+from rabbitry.apps.grading.asking import Asking
+from rabbitry.apps.grading.files import Files
+from rabbitry.apps.grading.looking import LARGEST, Look
+from rabbitry.apps.grading.places import NOBODY, Places
+from rabbitry.apps.grading.questions import EACH, LONGEST, MOST_EACH
+from rabbitry.apps.grading.records import Database
+from rabbitry.apps.grading.records.schema import submissions
+from rabbitry.apps.grading.stages import STATUS_QUEUE, RoleSpec, Wiring
+from rabbitry.exceptions import ChannelClosed, RequestTimeout, UsageError
+from tests.apps.grading._running import role_set
+from tests.apps.grading.test_looking import OPEN
+from tests.apps.grading.test_regrading import _confirmed
+from tests.support.embedded import BrokerProcess
+from tests.support.rabbitmq import COMPAT
+from tests.support.waiting import WITHIN, eventually
+
+pytestmark = pytest.mark.timeout(180)
+_SLOW = Look("file", sha256="0" * 64, size=1)
+_QUICK = Look("requests")
+
+
+@dataclass
+class Slow:
+    """Reads of files that wait until they may go on."""
+
+    go_on: threading.Event = field(default_factory=threading.Event)
+    begun: int = 0
+
+    def read(self, files: Files, asked: Look) -> bytes:
+        self.begun += 1
+        assert self.go_on.wait(WITHIN)
+        return b"x"
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
+    made = Slow()
+    monkeypatch.setattr(looking, "read_file", made.read)
+    yield made
+    made.go_on.set()
+
+
+Coordinator: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
+
+
+@pytest.fixture
+def coordinator(broker_url: str, one_database: Database, tmp_path: Path) -> Coordinator:
+    files = Files(str(tmp_path / "files"))
+    return lambda: role_set(broker_url, one_database, [RoleSpec("coordinator")], wiring=Wiring(OPEN), files=files)
+
+
+async def test_a_slow_question_holds_up_no_other_asker(broker_url: str, coordinator: Coordinator, slow: Slow) -> None:
+    async with coordinator(), Asking(broker_url) as coordinators:
+        slow_ones = [asyncio.create_task(coordinators.look(_SLOW)) for _ in range(EACH + 1)]
+        await eventually(lambda: slow.begun == EACH, "as many are read as one asker may have")
+        # Pages ask for each student over one login.
+        assert (await coordinators.look(Look("requests", student="7")))["total"] == 0
+        assert slow.begun == EACH, "the asker's third waits, though places are free"
+        mine = asyncio.create_task(coordinators.look(_QUICK))
+        slow.go_on.set()
+        assert (await mine)["total"] == 0
+        assert await asyncio.gather(*slow_ones) == ["eA=="] * (EACH + 1)
+
+
+async def test_a_flood_is_refused_and_others_are_answered(
+    broker_url: str, coordinator: Coordinator, slow: Slow
+) -> None:
+    async with coordinator(), Asking(broker_url) as coordinators:
+        flood = [asyncio.create_task(coordinators.look(_SLOW)) for _ in range(MOST_EACH + 10)]
+        await asyncio.wait(flood, return_when=asyncio.FIRST_COMPLETED)
+        assert (await coordinators.look(Look("requests", student="7")))["total"] == 0
+        slow.go_on.set()
+        done = await asyncio.gather(*flood, return_exceptions=True)
+    refused = [one for one in done if isinstance(one, RecordsError)]
+    assert (len(refused), done.count("eA==")) == (10, MOST_EACH), done
+    assert "too many questions" in str(refused[0])
+
+
+async def test_a_question_whose_asker_has_given_up_is_not_answered(
+    broker_url: str,
+    coordinator: Coordinator,
+    slow: Slow,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with coordinator(), Asking(broker_url) as coordinators:
+        held = [asyncio.create_task(coordinators.look(_SLOW)) for _ in range(EACH)]
+        await eventually(lambda: slow.begun == EACH, "the first ones are read")
+        with monkeypatch.context() as impatient:
+            impatient.setattr(asking, "ANSWER_WITHIN", 0.2)
+            with pytest.raises(RequestTimeout):
+                await coordinators.look(_SLOW)
+        slow.go_on.set()
+        await asyncio.gather(*held)
+        await coordinators.look(_QUICK)  # of the same asker, and so after it
+    assert slow.begun == EACH
+
+
+async def test_malformed_questions_are_left_and_the_next_one_is_answered(
+    broker_url: str, coordinator: Coordinator, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with coordinator(), connect(broker_url) as connection, Asking(broker_url) as coordinators:
+        channel = await connection.channel()
+        for body, reply_to in ((b"{", "x"), (b" " * (LONGEST + 1), "x"), (b"{}", None)):
+            await channel.publish(body, routing_key=STATUS_QUEUE, properties=Properties(reply_to=reply_to))
+        assert (await coordinators.look(_QUICK))["total"] == 0
+    assert caplog.text.count("a question about a submission is not answered") == 3
+    assert f"more than {LONGEST}" in caplog.text
+
+
+@pytest.fixture
+def url_4(request: pytest.FixtureRequest) -> Iterator[str]:
+    """URL of RabbitMQ 4 if the tests run with one, else of the embedded broker that behaves like it."""
+    if COMPAT == "4.0":
+        yield request.getfixturevalue("rabbitmq_url")
+        return
+    with BrokerProcess("--compat", "4.0") as broker:
+        yield broker.url
+
+
+async def test_the_largest_answers_pass_where_more_than_16_mib_close_the_channel(
+    url_4: str, tmp_path: Path, database: Database
+) -> None:
+    files = Files(str(tmp_path / "files"))
+    for student in range(160):
+        await asyncio.to_thread(_confirmed, database, files, student + 1, b"%d" % student)
+    each = 120_000
+    long = update(submissions).values(feedback="\u20ac" * (each // 3))
+    await database.write(lambda connection: connection.execute(long))
+    async with connect(url_4) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("large", exclusive=True)
+        with pytest.raises(ChannelClosed, match="larger than"):
+            await channel.publish(b"x" * ((16 << 20) + 1), routing_key="large")
+    roles = role_set(url_4, database, [RoleSpec("coordinator")], wiring=Wiring(OPEN), files=files)
+    async with roles, Asking(url_4) as coordinators:
+        most = LARGEST // each - 1
+        assert len((await coordinators.look(Look("submissions", limit=most)))["submissions"]) == most
+        with pytest.raises(UsageError, match=f"at most {LARGEST} are sent: ask for fewer entries"):
+            await coordinators.look(Look("submissions", limit=160))
+        assert len(await coordinators.rows(Look("rows"))) == 160
+
+
+async def test_places_of_one_name_are_bounded_and_those_of_nobody_are_not() -> None:
+    places, held, go_on = Places(3, each=1), list[str](), asyncio.Event()
+
+    async def hold(who: str) -> None:
+        async with places.turn(who):
+            held.append(who)
+            await go_on.wait()
+
+    tasks = [asyncio.create_task(hold(who)) for who in ("a", "a", "b", NOBODY, NOBODY)]
+    await asyncio.sleep(0)
+    assert (held, places.present, places.present_of("a")) == (["a", "b", NOBODY], 5, 2)
+    go_on.set()
+    await asyncio.gather(*tasks)
+    assert (sorted(held), places.present) == (sorted(["a", "a", "b", NOBODY, NOBODY]), 0)
