@@ -1,12 +1,17 @@
 """`rabbitry broker` and `rabbitry up` where a step of the start fails: one line, and nothing is left behind."""
 
+import gc
 import itertools
 import socket
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from rabbitry.cli import broker as broker_command
 from tests.broker.starting import is_kept, keep_a_message
 from tests.support import commands
 from tests.support.ports import free_port
@@ -105,3 +110,23 @@ def test_up_ends_if_the_management_api_of_its_broker_cannot_be_loaded(tmp_path: 
     for port in ports:  # the children that inherited the listening sockets are gone, too
         socket.create_server(("127.0.0.1", port)).close()
     assert [*temporary.iterdir()] == []
+
+
+def test_the_threads_of_the_broker_switch_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[float] = []
+
+    def run(serve: partial[object]) -> int:
+        found.append(sys.getswitchinterval())
+        for listener in serve.args[0].config.listeners:
+            listener.close()
+        return 0
+
+    monkeypatch.setattr(broker_command, "run_service", run)
+    before, threshold = sys.getswitchinterval(), gc.get_threshold()
+    try:
+        outcome = CliRunner().invoke(broker_command.app, ["--port", "0", "--memory", "--no-management"])
+    finally:
+        sys.setswitchinterval(before)
+        gc.set_threshold(*threshold)
+    assert outcome.exit_code == 0, outcome.output
+    assert found == [pytest.approx(0.001)]

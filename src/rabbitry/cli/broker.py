@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import socket
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -45,6 +46,12 @@ It examines the new objects, and every second time three times as many, which ta
 """
 _OLD = 300
 """Number of those larger collections after which it examines all objects, which takes 0.1 s for each million."""
+_SWITCH_INTERVAL = 0.001
+"""Seconds for which a thread waits for the interpreter before the other one has to release it.
+
+The store's thread waits about twenty times for a large batch while the event loop is busy, and the loop while that
+thread prepares rows. Python's default is 5 ms.
+"""
 
 Data = Annotated[
     Path | None,
@@ -127,6 +134,7 @@ def serve(
     from rabbitry.broker import Broker, BrokerConfig
 
     gc.set_threshold(_YOUNG, 1, _OLD)
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     tls = _tls(tls_cert, tls_key, tls_ca)
     listeners = inherit_or_listen(host, port)
     _check_reach(host, listeners[0], user)

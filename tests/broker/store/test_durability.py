@@ -82,11 +82,11 @@ async def test_after_a_stop_that_was_cut_short_all_messages_count_as_redelivered
     peer = await asyncio.to_thread(Peer, broker.url)
     async with rabbitry.connect(broker.url) as connection, await connection.channel() as channel:
         await channel.declare_queue("q", durable=True)
-        for number in range(200):
+        for number in range(2_000):
             await channel.send(b"%d" % number, routing_key="q")
         await channel.wait_for_confirms()
         await asyncio.to_thread(peer.consume, "q")
-        await eventually(lambda: broker.vhosts["/"].queues["q"].unsettled == 200, "the consumer has all")
+        await eventually(lambda: broker.vhosts["/"].queues["q"].unsettled == 2_000, "the consumer has all")
     stopping = asyncio.create_task(broker.__aexit__(None, None, None))
     await at_once(lambda: not broker.connections)
     for _ in range(5):  # until it notices that they are closed

@@ -145,6 +145,45 @@ def test_entries_at_scattered_positions_are_changed_and_removed(store: SQLiteSto
     store.close()
 
 
+def test_a_batch_takes_few_statements_however_many_queues_it_has(store: SQLiteStore) -> None:
+    """Beside a busy event loop, the store's thread waits for the interpreter's lock after each statement."""
+    own = {_entry(number): number % 500 for number in range(0, 3000, 2)}
+    message = Message(b"\0\0", HEADER, b"shared", True)
+    message.id = 5000
+    shared = {_entry(number, message=message): number % 500 for number in range(1, 1500, 2)}
+    connection = store._open_connection()
+    statements: list[str] = []
+
+    def apply(batch: Batch) -> None:
+        statements.clear()
+        connection.set_trace_callback(statements.append)
+        store.apply(batch)
+        connection.set_trace_callback(None)
+        assert len(statements) < 30, statements
+
+    apply(Batch(added={**own, **shared}))
+    for entry in own:
+        entry.redelivered, entry.deliveries = True, entry.position % 7
+    apply(Batch(changed=own))
+    first = [entry for entry in own if entry.position < 1000]
+    apply(Batch(removed={**shared, **{entry: own.pop(entry) for entry in first}}))
+    assert _bodies(store) == len(own) == 1000
+    apply(Batch(dropped=[Dropped(queue, 0, -1, 2000) for queue in range(500)]))
+    assert _bodies(store) == 500
+    (found,) = store.apply(Batch(wanted=[Wanted(2, 0, 1, -1, 10, 1 << 30)]))
+    assert [(entry.position, entry.redelivered, entry.deliveries) for entry in found.entries] == [
+        (2002, True, 0),
+        (2502, True, 3),
+    ]
+    apply(Batch(dropped=[Dropped(queue) for queue in range(500)]))
+    assert _bodies(store) == 0
+    apply(Batch(records={("queue", f"q{number}"): {"a": number} for number in range(2000)}))
+    apply(Batch(records={("queue", f"q{number}"): None for number in range(2000)}))
+    (left,) = connection.execute("SELECT COUNT(*) FROM records WHERE kind = 'queue'").fetchone()
+    assert left == 0
+    store.close()
+
+
 def test_a_tail_is_dropped_between_two_positions(store: SQLiteStore) -> None:
     store.apply(_added(1, 10))
     store.apply(Batch(dropped=[Dropped(1, 0, 2, 8)]))

@@ -1,9 +1,12 @@
 """Rows of the store: statements that write, delete and read messages and records on an open database.
 
 The event loop waits for the interpreter's lock while the store's thread runs Python code, so the work per message is
-kept small (`make bench-broker` shows it): each statement writes many rows and releases the lock once; exchange, routing
-key, header and body are one value with one checksum; and it is bound as a bytearray, since the sqlite3 module looks up
-an adapter for every bytes object (0.3 µs instead of 0.07).
+kept small (`make bench-broker` shows it): exchange, routing key, header and body are one value with one checksum, which
+is bound as a bytearray, since the sqlite3 module looks up an adapter for every bytes object (0.3 µs instead of 0.07).
+
+Each statement releases the lock. Beside a busy event loop, the thread gets it back after the switch interval of 5 ms.
+Therefore the number of a batch's statements depends neither on its queues nor on the gaps between its positions: each
+writes up to 1,024 rows, or ranges of rows, of any queues (`make bench-fairness` shows it).
 """
 
 from __future__ import annotations
@@ -11,7 +14,8 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice, takewhile
+from functools import cache
+from itertools import chain, islice, pairwise, takewhile
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Final
@@ -37,13 +41,15 @@ _RETURNS: Final = 42
 """Bits of an entry's flags above all others: the run of returns in which it came back to a quorum queue."""
 MOST_RETURNS: Final = (1 << 63 - _RETURNS) - 1
 """The highest number of such a run."""
-_ROWS: Final = 128
-_LONG_RUN: Final = 32
-"""Length of a run of consecutive numbers from which on a range finds them faster than a list."""
+_ROWS: Final = 1_024
+"""Most rows or ranges in one statement: it has up to eight parameters for each, and SQLite allows 32,766."""
+_FEW: Final = 4
+"""Ranges that have a statement each: this takes half the CPU time of a statement for several."""
 
 _Row = tuple[int, int, int, int, int, float, int, int]
 Place = tuple[int, int, int]
 """An entry's queue, priority and position."""
+_PLACE: Final = ("queue", "priority", "position")
 
 
 def write(connection: Connection, batch: Batch) -> None:
@@ -78,10 +84,8 @@ def _record_row(kind: str, key: str, value: Table) -> tuple[str, str, bytes, int
 
 
 def _forget_records(connection: Connection, kind: str, keys: Sequence[str]) -> None:
-    for start in range(0, len(keys), _ROWS):
-        some = keys[start : start + _ROWS]
-        marks = ", ".join("?" * len(some))
-        connection.execute(f"DELETE FROM records WHERE kind = ? AND key IN ({marks})", (kind, *some))  # noqa: S608 # marks
+    for some, values in _tables(zip(keys), 1):
+        connection.execute(f"DELETE FROM records WHERE kind = ? AND key IN {some}", (kind, *values))  # noqa: S608 # marks
 
 
 def _insert(connection: Connection, added: dict[Entry, int]) -> None:
@@ -104,12 +108,10 @@ def _place(added: tuple[Entry, int]) -> Place:
 
 
 def _insert_rows(
-    connection: Connection, table: str, columns: int, rows: Iterator[tuple[object, ...]], verb: str = "INSERT"
+    connection: Connection, table: str, columns: int, rows: Iterable[tuple[object, ...]], verb: str = "INSERT"
 ) -> None:
-    one = "(" + ", ".join("?" * columns) + ")"
-    while chunk := list(islice(rows, _ROWS)):
-        many = f"{verb} INTO {table} VALUES " + ", ".join([one] * len(chunk))
-        connection.execute(many, list(chain.from_iterable(chunk)))
+    for some, values in _tables(rows, columns):
+        connection.execute(f"{verb} INTO {table} SELECT * FROM {some}", values)  # noqa: S608 # marks
 
 
 def _update(connection: Connection, changed: dict[Entry, int]) -> None:
@@ -117,12 +119,15 @@ def _update(connection: Connection, changed: dict[Entry, int]) -> None:
     positions: defaultdict[tuple[int, int, int], list[int]] = defaultdict(list)
     for entry, queue in changed.items():
         positions[_flags(entry), queue, entry.priority].append(entry.position)
-    for place, numbers in positions.items():
-        for condition, values in _conditions(numbers):
-            connection.execute(
-                f"UPDATE entries SET flags = ? WHERE queue = ? AND priority = ? AND position {condition}",  # noqa: S608 # marks
-                (*place, *values),
-            )
+    ranges = [(*place, *run) for place, numbers in positions.items() for run in _runs(numbers)]
+    if len(ranges) <= _FEW:
+        one = "UPDATE entries SET flags = ? WHERE queue = ? AND priority = ? AND position BETWEEN ? AND ?"
+        for run in ranges:
+            connection.execute(one, run)
+        return
+    place = "queue = column2 AND priority = column3 AND position BETWEEN column4 AND column5"
+    for some, values in _tables(ranges, 5):
+        connection.execute(f"UPDATE entries SET flags = column1 FROM {some} WHERE {place}", values)  # noqa: S608 # marks
 
 
 def remove(connection: Connection, removed: dict[Entry, int]) -> None:
@@ -134,14 +139,11 @@ def remove(connection: Connection, removed: dict[Entry, int]) -> None:
         positions[queue, entry.priority].append(entry.position)
         message = entry.message
         (own if message.copies < 2 else shared).append(message.id)
-    for place, numbers in positions.items():
-        for condition, values in _conditions(numbers):
-            connection.execute(
-                f"DELETE FROM entries WHERE queue = ? AND priority = ? AND position {condition}",  # noqa: S608 # marks
-                (*place, *values),
-            )
-    for condition, values in _conditions(own):
-        connection.execute(f"DELETE FROM bodies WHERE id {condition}", values)  # noqa: S608 # marks
+    places = [(*place, *run) for place, numbers in positions.items() for run in _runs(numbers)]
+    for condition, values in _conditions("entries", _PLACE, places):
+        connection.execute(f"DELETE FROM entries WHERE {condition}", values)  # noqa: S608 # marks
+    for condition, values in _conditions("bodies", ("id",), _runs(own)):
+        connection.execute(f"DELETE FROM bodies WHERE {condition}", values)  # noqa: S608 # marks
     _release(connection, shared)
 
 
@@ -150,19 +152,27 @@ def _release(connection: Connection, bodies: list[int]) -> None:
     by_count: defaultdict[int, list[int]] = defaultdict(list)
     for body, count in Counter(bodies).items():
         by_count[count].append(body)
-    for count, numbers in by_count.items():
-        for condition, values in _conditions(numbers):
-            connection.execute(f"UPDATE bodies SET refs = refs - ? WHERE id {condition}", (count, *values))  # noqa: S608 # marks
-            connection.execute(f"DELETE FROM bodies WHERE id {condition} AND refs <= 0", values)  # noqa: S608 # marks
+    counts = [(count, *run) for count, numbers in by_count.items() for run in _runs(numbers)]
+    for some, values in _tables(counts, 3):
+        connection.execute(
+            f"UPDATE bodies SET refs = refs - column1 FROM {some} WHERE id BETWEEN column2 AND column3",  # noqa: S608 # marks
+            values,
+        )
+    for condition, bounds in _conditions("bodies", ("id",), [run for _, *run in counts]):
+        connection.execute(f"DELETE FROM bodies WHERE {condition} AND refs <= 0", bounds)  # noqa: S608 # marks
 
 
 def drop(connection: Connection, waiting: list[Dropped], most: int) -> int:
-    """Delete entries of the first item of `waiting`, and remove the item when none is left. Return their number.
+    """Delete up to `most` entries of the first items of `waiting`, and remove the items of which none is left.
 
-    Queues at the front that have no entries are removed together, in a few statements.
+    Items at the front with few entries are deleted together, in a few statements. Return the number of entries.
     """
-    if _drop_empty(connection, waiting):
-        return 0
+    is_whole = waiting[0].priority is None
+    alike = list(takewhile(lambda dropped: (dropped.priority is None) == is_whole, waiting[:_ROWS]))
+    together = _count_fitting(connection, alike, most) if len(alike) > 1 else 0
+    if together:
+        del waiting[:together]
+        return _drop_all(connection, alike[:together])
     queue, priority, after, before, _ = waiting[0]
     condition, values = "queue = ?", [queue]
     if priority is not None:
@@ -181,20 +191,32 @@ def drop(connection: Connection, waiting: list[Dropped], most: int) -> int:
     return delete_entries(connection, condition, values)
 
 
-def _drop_empty(connection: Connection, waiting: list[Dropped]) -> int:
-    """Remove some of the queues without entries from the front of `waiting`. Return their number."""
-    queues = [dropped.queue for dropped in takewhile(lambda dropped: dropped.priority is None, waiting[:_ROWS])]
-    if len(queues) < 2:
-        return 0
-    numbers = ", ".join(["(?)"] * len(queues))
-    found = f"SELECT column1 FROM (VALUES {numbers}) WHERE NOT EXISTS (SELECT 1 FROM entries WHERE queue = column1)"  # noqa: S608 # marks
-    empty = {queue for (queue,) in connection.execute(found, queues)}
-    waiting[: len(queues)] = [dropped for dropped in waiting[: len(queues)] if dropped.queue not in empty]
-    _forget_records(connection, DELETED, [str(queue) for queue in empty])
-    return len(empty)
+def _count_fitting(connection: Connection, dropped: list[Dropped], most: int) -> int:
+    """Return how many of the first items have less than `most` entries together. All are of one kind."""
+    among = "e.queue = column2"
+    rows: list[tuple[int, ...]] = [(number, item.queue) for number, item in enumerate(dropped)]
+    if dropped[0].priority is not None:
+        among += " AND e.priority = column3 AND e.position > column4 AND e.position < column5"
+        rows = [(*row, item.priority or 0, item.after, item.before) for row, item in zip(rows, dropped, strict=True)]
+    ((some, values),) = _tables(rows, len(rows[0]))
+    numbers = f"SELECT column1 AS number FROM {some} CROSS JOIN entries AS e ON {among} LIMIT ?"  # noqa: S608 # marks
+    count, last = connection.execute(f"SELECT COUNT(*), MAX(number) FROM ({numbers})", (*values, most)).fetchone()  # noqa: S608 # marks
+    return len(dropped) if count < most else int(last)
 
 
-def delete_entries(connection: Connection, condition: str, values: Sequence[int]) -> int:
+def _drop_all(connection: Connection, dropped: list[Dropped]) -> int:
+    """Delete all entries of items of one kind. Return their number."""
+    if dropped[0].priority is not None:
+        places = [(item.queue, item.priority or 0, item.after + 1, item.before - 1) for item in dropped]
+        conditions = _conditions("entries", _PLACE, places)
+        return sum(delete_entries(connection, condition, values) for condition, values in conditions)
+    queues = [item.queue for item in dropped]
+    _forget_records(connection, DELETED, [str(queue) for queue in queues])
+    ((some, values),) = _tables(zip(queues), 1)
+    return delete_entries(connection, f"queue IN {some}", values)
+
+
+def delete_entries(connection: Connection, condition: str, values: Sequence[object]) -> int:
     """Delete entries by an SQL condition, and the bodies that no other entry refers to. Return their number."""
     shared = f"SELECT body, COUNT(*) AS count FROM entries WHERE {condition} AND flags & {SHARED} GROUP BY body"  # noqa: S608 # see above
     counted = f"UPDATE bodies SET refs = refs - gone.count FROM ({shared}) AS gone WHERE id = gone.body"  # noqa: S608 # see above
@@ -321,28 +343,53 @@ def _flags(entry: Entry) -> int:
     return flags
 
 
-def _conditions(numbers: list[int]) -> Iterator[tuple[str, Sequence[int]]]:
-    """Sort different numbers, and yield SQL conditions that cover them, each with its values.
-
-    The conditions are a range for each long run of consecutive numbers, and lists of the others. One statement per
-    number would wait for the interpreter's lock each time, for up to its switch interval while the event loop is busy.
-    """
+def _runs(numbers: list[int]) -> Sequence[tuple[int, int]]:
+    """Sort different numbers, and return the first and the last one of each run of consecutive numbers."""
     numbers.sort()
     if numbers and numbers[-1] - numbers[0] == len(numbers) - 1:
-        yield "BETWEEN ? AND ?", (numbers[0], numbers[-1])
+        return [(numbers[0], numbers[-1])]
+    gaps = [(number, following) for number, following in pairwise(numbers) if following > number + 1]
+    firsts = chain(numbers[:1], (following for _, following in gaps))
+    return list(zip(firsts, chain((number for number, _ in gaps), numbers[-1:]), strict=True))
+
+
+def _conditions(
+    table: str, key: tuple[str, ...], ranges: Sequence[Sequence[int]]
+) -> Iterator[tuple[str, Sequence[object]]]:
+    """Yield SQL conditions that cover ranges of rows, each with its values.
+
+    Args:
+        table: The table.
+        key: Its key.
+        ranges: For each range the values of all columns of the key but the last one, and the first and the last value
+            of that one.
+    """
+    *same, last = key
+    if len(ranges) <= _FEW:
+        condition = " AND ".join([*(f"{column} = ?" for column in same), f"{last} BETWEEN ? AND ?"])
+        for values in ranges:
+            yield condition, values
         return
-    scattered: list[int] = []
-    start = 0
-    for end in range(1, len(numbers) + 1):
-        if end < len(numbers) and numbers[end] == numbers[end - 1] + 1:
-            continue
-        if end - start < _LONG_RUN:
-            scattered += numbers[start:end]
-        else:
-            yield "BETWEEN ? AND ?", (numbers[start], numbers[end - 1])
-        start = end
-    for start in range(0, len(scattered), _ROWS):
-        some = scattered[start : start + _ROWS]
-        size = 1 << (len(some) - 1).bit_length()  # only a few different statements, each parsed once by SQLite
-        some += some[-1:] * (size - len(some))
-        yield "IN (" + ", ".join("?" * size) + ")", some
+    columns = ", ".join(f"t.{column}" for column in key)
+    equal = [f"t.{column} = column{number}" for number, column in enumerate(same, 1)]
+    among = " AND ".join([*equal, f"t.{last} BETWEEN column{len(key)} AND column{len(key) + 1}"])
+    for some, parameters in _tables(ranges, len(key) + 1):
+        # The order of a CROSS JOIN is kept: SQLite looks each range up in the table.
+        yield f"({', '.join(key)}) IN (SELECT {columns} FROM {some} CROSS JOIN {table} AS t ON {among})", parameters  # noqa: S608 # marks
+
+
+def _tables(rows: Iterable[Sequence[object]], columns: int) -> Iterator[tuple[str, list[object]]]:
+    """Yield tables of rows for statements, each with its values. Their columns are column1, column2, and so on."""
+    waiting = iter(rows)
+    while some := list(islice(waiting, _ROWS)):
+        room = 1 << (len(some) - 1).bit_length()  # only a few different statements, each parsed once by SQLite
+        values = list(chain.from_iterable(some))
+        values += [None] * (columns * (room - len(some)))
+        values.append(len(some))
+        yield _table(columns, room), values
+
+
+@cache
+def _table(columns: int, rows: int) -> str:
+    row = f"({', '.join('?' * columns)})"
+    return f"(SELECT * FROM (VALUES {', '.join([row] * rows)}) LIMIT ?)"  # noqa: S608 # marks
