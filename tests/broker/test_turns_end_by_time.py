@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -152,6 +153,48 @@ async def test_a_publish_with_very_many_keys_is_routed_in_steps() -> None:
         headers = {"CC": keys}
         with pytest.raises(rabbitry.PublishReturned):
             await channel.publish(b"3", exchange="amq.topic", routing_key="k", properties=Properties(headers=headers))
+
+
+@pytest.mark.parametrize("is_delayed", [False, True])
+async def test_dead_letters_and_delayed_messages_with_very_many_keys_are_routed_in_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_delayed: bool
+) -> None:
+    many: list[FieldValue] = [*(f"key.number.{number}" for number in range(400)), "very.last"]
+    async with Broker(BrokerConfig(port=0, data=tmp_path / "data")) as broker:
+        vhost, target = broker.vhosts["/"], _declare(broker, "target")
+        source = _declare(broker, "source", x_dead_letter_exchange="amq.topic")
+        vhost.declare_exchange(
+            "later", "x-delayed-message", durable=True, auto_delete=False, internal=False,
+            arguments={"x-delayed-type": "topic"},
+        )  # fmt: skip
+        for exchange in ("later", "amq.topic"):
+            vhost.bind(exchange, target, "#.last", {})
+        room = vhost.exchanges["later"].waiting
+        assert room is not None
+        held: list[Callable[[], None]] = []
+        with monkeypatch.context() as context:
+            context.setattr(broker.shares, "wait", held.append)
+            for delay, keys in ((1, many), (2, ["very.last"])):
+                _fill(
+                    room if is_delayed else source,
+                    1,
+                    Properties(delivery_mode=2, headers={"x-delay": delay, "CC": keys}),
+                )
+            while not is_delayed and (entry := source.take(0.0)) is not None:
+                source.rejected(entry)
+            await eventually(lambda: held, "the first steps are taken")
+            await broker.journal.committed_now()
+            assert not target.ready
+            shutil.copytree(tmp_path / "data", tmp_path / "crashed")
+        for go_on in held:
+            broker.shares.wait(go_on)
+        await eventually(lambda: target.ready == 2, "both are there")
+        assert [len(entry.message.header) > 1_000 for entry in target.held()] == [True, False]
+    async with Broker(BrokerConfig(port=0, data=tmp_path / "data")) as broker:
+        assert {name: queue.ready for name, queue in broker.vhosts["/"].queues.items()} == {"source": 0, "target": 2}
+    async with Broker(BrokerConfig(port=0, data=tmp_path / "crashed")) as broker:
+        queues = broker.vhosts["/"].queues
+        await eventually(lambda: queues["target" if is_delayed else "source"].ready == 2, "a crash loses none")
 
 
 async def test_very_many_segments_of_a_stream_are_dropped_in_steps(

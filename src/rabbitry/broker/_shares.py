@@ -17,9 +17,9 @@ from typing import Final
 _SECONDS: Final = 0.006
 """Seconds per loop iteration for all waiting clients together; a client served then still ends its step, of up to 8 ms.
 
-More than `sys.getswitchinterval()`, 5 ms: the loop releases the interpreter at the end of each iteration and takes it
-back before the store's thread wakes up, which then waits for another interval. With 4 ms a confirm waited for 0.5 s,
-with 6 ms for 0.1 s.
+More than Python's switch interval of 5 ms (`rabbitry broker` sets it to 1 ms): the loop releases the interpreter at the
+end of each iteration and takes it back before the store's thread wakes up, which then waits for another interval. With
+4 ms a confirm waited for 0.5 s, with 6 ms for 0.1 s.
 """
 _WORK: Final = 3_000
 """Events that clients with large chunks may bring in one iteration before the rest of these clients wait."""
@@ -135,3 +135,30 @@ class Shares:
                 self._schedule()
             else:
                 self._ends_at = 0.0
+
+
+class OneByOne:
+    """Operations in steps that run one after the other: each begins once those before it have ended.
+
+    Args:
+        work: Runs steps: as many as fit into this iteration of the event loop at once, the others in later ones.
+    """
+
+    def __init__(self, work: Callable[[Iterator[None]], None]) -> None:
+        self._work = work
+        self._waiting: deque[Iterator[None]] = deque()
+        self._is_running = False
+
+    def run(self, steps: Iterator[None]) -> None:
+        """Run an operation after those that run or wait."""
+        self._waiting.append(steps)
+        if not self._is_running:
+            self._is_running = True
+            self._work(self._running())
+
+    def _running(self) -> Iterator[None]:
+        try:
+            while self._waiting:
+                yield from self._waiting.popleft()
+        finally:  # the others run with the next one even if one raised
+            self._is_running = False

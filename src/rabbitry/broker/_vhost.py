@@ -49,13 +49,15 @@ from rabbitry.broker._records import (
     read_exchange,
     text_of,
 )
-from rabbitry.broker._shares import Shares
+from rabbitry.broker._shares import OneByOne, Shares
 from rabbitry.broker._store.journal import Journal
 from rabbitry.broker._store.schema import record_key
 from rabbitry.broker.compat import Release
 from rabbitry.broker.message import Message, origin_of
 
 VHOST_LIMITS: Final = ("max-connections", "max-queues")
+_FEW_KEYS: Final = 100
+"""Routing keys of a dead letter or delayed message that are routed in one step."""
 _PREDECLARED: Final = {
     "amq.direct": "direct",
     "amq.fanout": "fanout",
@@ -111,8 +113,8 @@ class VirtualHost:
         """Limits by names of VHOST_LIMITS; a negative value means none."""
         self.firehose: Firehose | None = None
         """Copies messages while tracing is on; off after a restart, as on RabbitMQ."""
-        self._dying: deque[tuple[Backlog, Message, str]] = deque()
-        self._is_burying = False
+        self._moves = OneByOne(self.work)
+        """Dead letters and delayed messages on their way to their queues."""
         self._bound_to: dict[int, dict[tuple[int, tuple[int, str, bytes]], Binding]] = {}
         for exchange, kind in _PREDECLARED.items():
             self.exchanges[exchange] = TYPES[kind](exchange, arguments=NO_ARGUMENTS, release=release)
@@ -237,17 +239,21 @@ class VirtualHost:
     def _set_up_delays(self, exchange: Exchange, number: int) -> None:
         """Assign an exchange with delays a place for its messages; `number` is that of this place in the store."""
         if exchange.has_delays:
-            exchange.waiting = WaitingRoom(self, exchange.name, functools.partial(self._route_late, exchange))
+            exchange.waiting = WaitingRoom(self, exchange.name, functools.partial(self._publish_late, exchange))
             exchange.waiting.id = number
             self.journal.note_queue_number(number)
 
-    def _route_late(self, exchange: Exchange, message: Message) -> None:
-        """Publish a message whose delay is over."""
+    def _publish_late(self, exchange: Exchange, message: Message, then: Callable[[], None]) -> None:
+        """Publish a message whose delay is over, then call back; in order with dead letters, as `dead_letter` does."""
+        self._moves.run(self._publishing_late(exchange, message, then))
+
+    def _publishing_late(self, exchange: Exchange, message: Message, then: Callable[[], None]) -> Iterator[None]:
         late = after_delay(message)
         properties = decode_header(late.header)
         keys = [origin_of(late)[1], *copies(properties.headers or {}), *late.hidden_keys]
-        for queue in self.route(exchange, keys, properties)[0]:
+        for queue in (yield from self._routing_move(exchange, keys, properties)):
             queue.push_letter(late)
+        then()
 
     def _unusable_type(self, text: str) -> Refusal:
         """Return the error for an exchange type that does not exist."""
@@ -544,35 +550,42 @@ class VirtualHost:
         """Run the steps of a long operation, alternating with clients, and only while the store accepts more."""
         self._shares.work(steps, lambda: None, self.journal.may_grow)
 
-    def dead_letter(self, queue: Backlog, message: Message, reason: str) -> None:
-        """Publish a message to its queue's dead-letter exchange; drop it if there is none.
+    def dead_letter(self, queue: Backlog, message: Message, reason: str, then: Callable[[], None]) -> None:
+        """Publish a message to its queue's dead-letter exchange, or drop it if there is none; then call back.
 
-        The message is in its next queues when this returns, unless another dead letter is just being published: then it
-        follows that one. Chains of queues therefore need no recursion.
+        All of it is done when this returns, unless the message has very many routing keys, or another one is just being
+        published: then it follows that one. Chains of queues therefore need no recursion.
         """
-        self._dying.append((queue, message, reason))
-        if self._is_burying:
-            return
-        self._is_burying = True
-        try:
-            while self._dying:
-                self._publish_letter(*self._dying.popleft())
-        finally:
-            self._is_burying = False
+        self._moves.run(self._publishing_letter(queue, message, reason, then))
 
-    def _publish_letter(self, queue: Backlog, message: Message, reason: str) -> None:
+    def _publishing_letter(
+        self, queue: Backlog, message: Message, reason: str, then: Callable[[], None]
+    ) -> Iterator[None]:
         rules = queue.rules
         name = rules.dead_letter_exchange
         exchange = None if name is None else self.exchanges.get(name)
         if exchange is None:
+            then()
             return
         letter, properties, own_copies = dead_letter(message, queue.name, reason, exchange.name, rules, self.release)
         headers = properties.headers or {}
         keys = [origin_of(letter)[1], *own_copies, *letter.hidden_keys]
-        for target in self.route(exchange, keys, properties)[0]:
+        for target in (yield from self._routing_move(exchange, keys, properties)):
             # Messages that wait for a delay are in no queue; the exchange's name may be that of one, however.
             if reason == REJECTED or isinstance(target, WaitingRoom) or not is_cycle(target.name, headers):
                 target.push_letter(letter, surely=rules.dead_letters_surely)
+        then()
+
+    def _routing_move(
+        self, exchange: Exchange, keys: list[str], properties: Properties
+    ) -> Generator[None, None, list[Queue]]:
+        """Route a dead letter or delayed message. With very many keys, that is done in steps."""
+        steps = self.routing(exchange, keys, properties)
+        if len(keys) <= _FEW_KEYS:
+            return in_one_step(steps)[0]
+        queues, _ = yield from steps
+        self.dispatcher.dispatch_soon()  # this may be a later turn
+        return [queue for queue in queues if not queue.is_deleted]
 
 
 def _telling(consumers: list[QueueConsumer]) -> Iterator[None]:

@@ -35,8 +35,8 @@ class Host(Protocol):
     def dispatcher(self) -> Dispatcher:
         """The dispatcher that gives queues their turns."""
 
-    def dead_letter(self, queue: Backlog, message: Message, reason: str) -> None:
-        """Publish a message that a queue drops to the queue's dead-letter exchange."""
+    def dead_letter(self, queue: Backlog, message: Message, reason: str, then: Callable[[], None]) -> None:
+        """Publish a message that a queue drops to the queue's dead-letter exchange, then call back."""
 
 
 class Backlog(Contents):
@@ -168,7 +168,7 @@ class Backlog(Contents):
         """Append a message; return None if the queue is full and refuses."""
         if self._limits.refuse and not self._has_room_for(message):
             if self._limits.dead_letter_refused:
-                self.vhost.dead_letter(self, message, MAXLEN)
+                self.vhost.dead_letter(self, message, MAXLEN, lambda: None)
             return None
         entry = Entry(self.next_position, message)
         self.next_position += 1
@@ -255,9 +255,14 @@ class Backlog(Contents):
 
     def _give_up(self, entry: Entry, reason: str) -> None:
         """Dead-letter a message if the queue has a dead-letter exchange, and forget it."""
-        self.vhost.dead_letter(self, entry.message, reason)
-        if entry.stored:
-            self.journal.remove(self, entry, is_moving=self.rules.dead_letter_exchange is not None)
+        is_moving = self.rules.dead_letter_exchange is not None
+        forget = functools.partial(self._forget, entry, is_moving=is_moving)
+        self.vhost.dead_letter(self, entry.message, reason, forget)
+
+    def _forget(self, entry: Entry, *, is_moving: bool) -> None:
+        """Remove a message from the store. `is_moving`: whether one that was just added replaces it."""
+        if entry.stored and not self.is_deleted:
+            self.journal.remove(self, entry, is_moving=is_moving)
 
     # -- requeueing ----------------------------------------------------------------------------
 

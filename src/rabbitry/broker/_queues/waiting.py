@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import heapq
 import time
 from collections.abc import Callable, Iterator
@@ -45,13 +46,13 @@ def delay_of(headers: Table | None) -> int:
 class WaitingRoom(Queue):
     """The messages that wait, by the time at which they are due. No client sees it as a queue.
 
-    route: publishes a message whose delay is over to the queues that it is routed to now.
+    publish: publishes a message whose delay is over to the queues that it is routed to now, then calls back.
     """
 
-    __slots__ = ("_due", "_last", "_route")
+    __slots__ = ("_due", "_last", "_publish")
 
-    def __init__(self, vhost: QueueHost, name: str, route: Callable[[Message], None]) -> None:
-        self._route = route
+    def __init__(self, vhost: QueueHost, name: str, publish: Callable[[Message, Callable[[], None]], None]) -> None:
+        self._publish = publish
         self._due: list[tuple[float, int, Entry]] = []
         self._last = -1
         """The last position that the store had after a restart."""
@@ -99,9 +100,7 @@ class WaitingRoom(Queue):
         while self._due and self._due[0][0] - _DUE <= time.time():
             _, _, entry = heapq.heappop(self._due)
             self.ready -= 1
-            self._route(entry.message)
-            if entry.stored:
-                self.journal.remove(self, entry, is_moving=True)
+            self._publish(entry.message, functools.partial(self._forget, entry, is_moving=True))
             if time.monotonic() > ends_at:
                 self._when_due()
                 return
