@@ -177,18 +177,19 @@ class Recovery:
         waiting = {exchange.waiting.id: exchange.waiting for exchange in exchanges if exchange.waiting is not None}
         has_crashed = not self._contents.clean
         restored: dict[int, Queue] = {}
+        among = len(self._contents.backlogs)
         for backlog in self._contents.backlogs:
             self._journal.note_queue_number(backlog.queue)
             if backlog.queue in waiting:
                 room = waiting[backlog.queue]
-                room.recover(backlog.priority, backlog.messages, backlog.size, backlog.last_position)
+                room.recover(backlog, among)
                 continue
             if backlog.queue not in queues:
                 if backlog.queue in deleted:
                     continue
                 queues[backlog.queue] = self._adopt(backlog.queue)
             queue = restored[backlog.queue] = queues[backlog.queue]
-            queue.recover(backlog.priority, backlog.messages, backlog.size, backlog.last_position)
+            queue.recover(backlog, among)
             if has_crashed:
                 queue.recovered_to = max(queue.recovered_to, backlog.last_position)
         if has_crashed:

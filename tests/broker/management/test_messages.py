@@ -14,7 +14,7 @@ from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.broker._management import messages
 from rabbitry.broker._management import pace as pace_module
 from rabbitry.broker._management.messages import FARTHEST_PEEKED, LONGEST_PEEKED, MOST_PEEKED
-from rabbitry.broker._queues import Queue
+from rabbitry.broker._queues import Queue, contents
 from tests.support.management import Api
 from tests.support.waiting import at_once, eventually
 
@@ -203,3 +203,28 @@ async def test_a_look_after_a_restart_waits_for_the_store(tmp_path: Path) -> Non
         await channel.publish(b"kept", routing_key="q", properties=Properties(delivery_mode=2))
     async with Broker(config) as broker:
         assert [each["payload"] for each in (await _peek(broker, "q"))["messages"]] == ["kept"]
+
+
+async def test_after_a_start_each_queue_has_a_part_of_the_first_messages_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = BrokerConfig(port=0, management_port=0, data=tmp_path)
+    async with Broker(config) as broker, rabbitry.connect(broker.url) as connection:
+        channel = await connection.channel()
+        for name in ("q", *(f"other{number}" for number in range(9))):
+            await channel.declare_queue(name, durable=True)
+            for number in range(40):
+                await channel.send(b"%d" % number, routing_key=name)
+        await channel.wait_for_confirms()
+    monkeypatch.setattr(contents, "_FIRST", 100)
+    async with Broker(config) as broker, rabbitry.connect(broker.url) as connection:
+        queues = broker.vhosts["/"].queues.values()
+        await eventually(lambda: broker.journal.loaded >= 100, "the first ones are read")
+        await broker.journal.committed_now()
+        assert [len(list(queue.held())) for queue in queues] == [10] * 10
+        assert [queue.ready for queue in queues] == [40] * 10
+        shown = (await _peek(broker, "q", "?count=30&offset=5"))["messages"]
+        assert [each["payload"] for each in shown] == [str(number) for number in range(5, 35)], "a look reads on"
+        channel = await connection.channel(prefetch=40)
+        async with channel.consume("other0") as deliveries:
+            assert [(await anext(deliveries)).body for _ in range(40)] == [b"%d" % number for number in range(40)]

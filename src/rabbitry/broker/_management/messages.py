@@ -211,8 +211,10 @@ async def peek(vhost: VirtualHost, queue: Queue, pace: Pace, query: QueryParams)
     encoding = query.get("encoding", "auto")
     if encoding not in _ENCODINGS:
         raise bad("Unsupported encoding. Please use auto or base64.")
-    while queue.is_loading and next(queue.held(), None) is None:
-        await vhost.journal.loaded_now(queue)  # after a restart, the first messages are still being read
+    before = -1
+    while before < (held := sum(1 for _ in queue.first_held(offset + count))) < offset + count and queue.read_ahead():
+        before = held
+        await vhost.journal.loaded_now(queue)  # after a restart, only the first messages are in memory
     shown: list[Json] = []
     async with pace:
         for place, entry in enumerate(queue.first_held(offset + count)):

@@ -341,6 +341,7 @@ class Backlog(Contents):
         ends_at = time.monotonic() + LONGEST_TURN
         soonest = 0.0
         for lane in self._lanes:
+            before = len(lane.ready)
             while (head := lane.head()) is not None and head.expires and head.expires < now:
                 lane.take()
                 self.ready -= 1
@@ -349,7 +350,7 @@ class Backlog(Contents):
                 if time.monotonic() > ends_at:
                     head = lane.head()
                     break
-            if lane.tail:
+            if lane.tail and (head is None or len(lane.ready) < before):  # not after a start, for all queues at once
                 self._load_more(lane)
             if head is not None or lane.tail:
                 soonest = head.expires if head is not None else 0.0

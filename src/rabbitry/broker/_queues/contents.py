@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from rabbitry.broker._queues.arguments import Rules
 from rabbitry.broker._queues.lane import Lane
-from rabbitry.broker._store.batch import Found, Wanted
+from rabbitry.broker._store.batch import Found, StoredLane, Wanted
 from rabbitry.broker._store.journal import Journal
 from rabbitry.broker.message import Entry, Message
 
@@ -22,6 +22,9 @@ WINDOW_BYTES: Final = 32 << 20
 """Bytes of bodies of one lane kept in memory."""
 _AT_ONCE: Final = 4096
 """Messages read from the store at once: confirms wait meanwhile."""
+_FIRST: Final = 131_072
+_FIRST_BYTES: Final = 256 << 20
+"""Messages, and bytes of bodies, that all lanes together read at a start; each reads at least one message."""
 _FORGOTTEN_AT_ONCE: Final = 500
 """Messages purged in one step."""
 _FREED_AT_ONCE: Final = 500
@@ -126,6 +129,14 @@ class Contents:
         """Whether entries are being read from the store."""
         return any(lane.is_loading for lane in self._lanes)
 
+    def read_ahead(self) -> bool:
+        """Read more of the store if there is room in memory. Return whether entries are being read."""
+        for lane in self._lanes:
+            if lane.tail:
+                self._load_more(lane)
+                return lane.is_loading
+        return False
+
     def kept(self) -> Iterator[Entry]:
         """Yield the entries in memory that survive a restart if the queue is durable, in the same order."""
         return (entry for entry in self.held() if entry.message.persistent)
@@ -163,26 +174,27 @@ class Contents:
 
     # -- the store -------------------------------------------------------------------------------------
 
-    def recover(self, priority: int, count: int, size: int, last_position: int) -> None:
-        """Record the contents of the store: `count` messages of one priority with `size` bytes in all."""
-        lane = self._lane_at(priority)
-        lane.tail = count
-        self.ready += count
-        self.ready_bytes += size
-        self.next_position = self._unpublished = max(self.next_position, last_position + 1)
+    def recover(self, stored: StoredLane, among: int) -> None:
+        """Record the contents of the store, and read the first messages. `among`: how many lanes do so now."""
+        lane = self._lane_at(stored.priority)
+        lane.tail = stored.messages
+        self.ready += stored.messages
+        self.ready_bytes += stored.size
+        self.next_position = self._unpublished = max(self.next_position, stored.last_position + 1)
         self._expiring = True  # some may have a time-to-live; checked with the first head
-        self._load(lane)
+        self._load(lane, max(1, _FIRST // among), max(1, _FIRST_BYTES // among))
 
     def _load_more(self, lane: Lane) -> None:
         """Read ahead if half of the window is free."""
         if len(lane.ready) < WINDOW // 2 and lane.size < WINDOW_BYTES // 2:
             self._load(lane)
 
-    def _load(self, lane: Lane) -> None:
+    def _load(self, lane: Lane, most: int = _AT_ONCE, most_bytes: int = WINDOW_BYTES) -> None:
         if not lane.is_loading:
             lane.is_loading = True
             lane.load += 1
-            self.journal.load(self, Wanted(self.id, lane.priority, lane.load, lane.loaded_to, _AT_ONCE, WINDOW_BYTES))
+            most, most_bytes = min(most, _AT_ONCE), min(most_bytes, WINDOW_BYTES)
+            self.journal.load(self, Wanted(self.id, lane.priority, lane.load, lane.loaded_to, most, most_bytes))
 
     def loaded(self, wanted: Wanted, found: Found) -> None:
         """Add entries that were read from the store."""

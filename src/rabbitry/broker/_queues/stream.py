@@ -32,7 +32,7 @@ from rabbitry.broker._queues.stream_filter import is_bad_value, parse_filter
 from rabbitry.broker._queues.stream_log import OVERHEAD, Segment, StreamLog, arrival_of, mark_arrival
 from rabbitry.broker._queues.stream_reader import READ_AT_ONCE, READ_BYTES, Offset, Reader, Search, Since, parse_offset
 from rabbitry.broker._queues.turns import QueueConsumer
-from rabbitry.broker._store.batch import Found, Wanted
+from rabbitry.broker._store.batch import Found, StoredLane, Wanted
 from rabbitry.broker.compat import Release
 from rabbitry.broker.message import Entry, Message
 from rabbitry.exceptions import ProtocolViolation
@@ -270,20 +270,22 @@ class Stream(Queue):
         self.restore_segment(first, size, latest)
         self._store_segment(self._log.segments[-1])
 
-    def recover(self, priority: int, count: int, size: int, last_position: int) -> None:
-        """Record the contents of the store: `count` messages with `size` bytes in all."""
-        self.next_position = self._unpublished = max(self.next_position, last_position + 1)
+    def recover(self, stored: StoredLane, among: int) -> None:
+        """Record the contents of the store. Messages are read when a consumer asks for them."""
+        self.next_position = self._unpublished = max(self.next_position, stored.last_position + 1)
         self._log.has_all = False
         if not self._log.segments:  # its record was damaged
-            self.restore_segment(self._begins or 0, size, 0.0)
+            self.restore_segment(self._begins or 0, stored.size, 0.0)
         elif self._begins is not None and self._begins < self._log.first:  # so were those of the oldest segments
             self._log.segments.appendleft(Segment(self._begins, latest=self._log.segments[0].latest))
             self._store_segment(self._log.segments[0])
-        self._log.recover(count, size)
+        self._log.recover(stored.messages, stored.size)
         self._log.segments[-1].latest = time.time()
         first = self._log.first
         if first:
-            self.journal.drop_range(self, priority, -1, first)  # a crash may have left some of the dropped messages
+            self.journal.drop_range(
+                self, stored.priority, -1, first
+            )  # a crash may have left some of the dropped messages
         self._count()
         self._retain()
 

@@ -17,7 +17,7 @@ from rabbitry.broker._queues.backlog import LONGEST_TURN
 from rabbitry.broker._queues.contents import freeing
 from rabbitry.broker._queues.expiry import LONGEST_WAIT
 from rabbitry.broker._queues.queue import Queue, QueueHost
-from rabbitry.broker._store.batch import Found, Wanted
+from rabbitry.broker._store.batch import Found, StoredLane, Wanted
 from rabbitry.broker.message import Entry, Message
 
 _READ_AT_ONCE: Final = 4096
@@ -116,9 +116,9 @@ class WaitingRoom(Queue):
 
     # -- the store -------------------------------------------------------------------------------------
 
-    def recover(self, priority: int, count: int, size: int, last_position: int) -> None:
+    def recover(self, stored: StoredLane, among: int) -> None:
         """Read all messages that the store has."""
-        self.next_position, self._last = last_position + 1, last_position
+        self.next_position, self._last = stored.last_position + 1, stored.last_position
         self._read(-1)
 
     def _read(self, after: int) -> None:

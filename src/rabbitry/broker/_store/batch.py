@@ -83,7 +83,7 @@ class Batch:
         return not (self.records or self.added or self.changed or self.removed or self.dropped or self.wanted)
 
 
-class Backlog(NamedTuple):
+class StoredLane(NamedTuple):
     """The contents of a store for one priority of a queue."""
 
     queue: int
@@ -97,7 +97,7 @@ class Contents(NamedTuple):
     """The contents of a store when it was opened. `clean`: whether it was closed in order, and with all changes."""
 
     records: dict[tuple[str, str], Table]
-    backlogs: list[Backlog]
+    backlogs: list[StoredLane]
     last_message: int
     clean: bool
 

@@ -21,7 +21,7 @@ from typing import Final, TypeVar
 from urllib.parse import unquote
 
 from rabbitry.broker._store import rows
-from rabbitry.broker._store.batch import Backlog, Batch, Contents, Dropped, Found, StoreFull, Unusable, Wanted
+from rabbitry.broker._store.batch import Batch, Contents, Dropped, Found, StoredLane, StoreFull, Unusable, Wanted
 from rabbitry.broker._store.errors import code, failure, is_damage, is_full
 from rabbitry.broker._store.locking import lock_folder
 from rabbitry.broker._store.looking import look, part_from_foreign_log
@@ -252,7 +252,7 @@ class SQLiteStore:
         if damaged:
             self.set_aside(damaged)
         backlogs = [
-            Backlog(*row)
+            StoredLane(*row)
             for row in connection.execute(
                 "SELECT queue, priority, COUNT(*), SUM(size), MAX(position) FROM entries GROUP BY queue, priority"
             )
