@@ -8,5 +8,5 @@ from tests.support.waiting import WITHIN
 
 def wait_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a harness wait as long as a busy machine may need, unless a test gives a time."""
-    monkeypatch.setattr(Harness.published, "__kwdefaults__", {"type": None, "timeout": WITHIN})
-    monkeypatch.setattr(Harness.dead, "__kwdefaults__", {"timeout": WITHIN})
+    for method in (Harness.call, Harness.dead, Harness.idle, Harness.published):
+        monkeypatch.setattr(method, "__kwdefaults__", {**(method.__kwdefaults__ or {}), "timeout": WITHIN})
