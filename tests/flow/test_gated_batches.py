@@ -161,7 +161,7 @@ class _Door:
         self.released += 1
 
     def note(self) -> Outgoing | None:
-        return Outgoing(b"", key="notes")
+        return None if self._text == "keyless" else Outgoing(b"", key="notes")
 
 
 def _batch_of(doors: list[_Door]) -> tuple[GatedBatch, Batch]:
@@ -199,6 +199,12 @@ def test_a_store_that_does_not_answer_is_asked_once_for_a_batch() -> None:
     assert given["texts"] == ["a"]
     assert [door.looks for door in doors] == [1, 1, 0, 0]
     assert list(failures_of(batch)) == [1, 2, 3]
+
+
+def test_a_message_without_a_key_leaves_no_note() -> None:
+    call, _ = _batch_of([_Door("keyless"), _Door("a")])
+    assert call.take() is not None
+    assert [note.index for note in call.notes()] == [1]
 
 
 def test_a_batch_without_a_message_to_handle_calls_no_handler() -> None:

@@ -131,6 +131,34 @@ async def test_a_message_is_sent_when_its_copies_are_confirmed(connection: Conne
     await receipt
 
 
+async def test_a_refused_copy_has_the_next_message_go_over_another_channel(
+    connection: Connection, link: ScriptedLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_outlet, "_LEAST_AGE", 0.0)
+    out = Outlet(connection, await connection.channel(), _nothing)
+    sending = asyncio.create_task(out.send(_message(0)._replace(also=("a",))))
+    await eventually(lambda: len(link.published) == 2, "both of them")
+    link.nack(1)
+    link.ack(2)
+    with pytest.raises(PublishRefused):
+        await sending
+    receipt = await out.send(_message(1))
+    await eventually(lambda: link.channels == [1, 1, 2], "the next over another one")
+    link.send(2, BasicAck(1, False))
+    await receipt
+
+
+async def test_copies_are_sent_alone_one_after_the_other(connection: Connection, link: ScriptedLink) -> None:
+    out = Outlet(connection, await connection.channel(), _nothing)
+    sending = asyncio.create_task(out.send_alone(_message(0)._replace(also=("a", "b"))))
+    for number in range(1, 4):
+        await eventually(lambda number=number: len(link.published) >= number, "the next")  # type: ignore[misc] # bound now
+        assert [key for _, key, _, _ in link.published] == ["a", "b", "q"][:number]
+        assert not sending.done()
+        link.send(link.channels[-1], BasicAck(number, False))
+    await sending
+
+
 async def test_a_refused_result_is_published_again_until_it_is_accepted(
     broker_url: str, no_leaks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
