@@ -484,11 +484,15 @@ async def test_a_lecturer_looks_at_marks_and_copies_accepts_and_has_two_people_m
                 await form.get_by_label("Your name").fill(who)
                 await form.get_by_role("button", name="Correct").click()
                 await expect(page.locator(".notice.good")).to_contain_text(said)
+            letters = database.write_now(partial(outbox.claim, roles=["demonstrator"]))
+            corrected = Assignment(json.loads(letters[0].body))
+            database.write_now(partial(course.record, assignment=corrected))
+            put = partial(inbox.put, role=ROLES["assistant"], assignment=corrected, exchange="e", message="m")
+            database.write_now(put)
+            marked = re.compile("Ann.*Ben.*8 / 10.*6 / 10", re.DOTALL)
+            await expect((await _open_item(watched, "assistant")).locator("table.marks")).to_contain_text(marked)
+            await page.goto(f"{web}#/submission/w1")
+            await expect(page.locator(".history table.marks")).to_contain_text(marked)
             assert watched.complaints == []
             await page.close()
-        (sent,) = [
-            json.loads(one.body)
-            for one in database.write_now(partial(outbox.claim, roles=["demonstrator"]))
-            if one.type == "Assignment"
-        ]
-    assert (sent["Mark"], sent["History"][-1]["who"]) == (6.0, "Ann, Ben")
+    assert (corrected["Mark"], corrected.history[-1]["who"]) == (6.0, "Ann, Ben")

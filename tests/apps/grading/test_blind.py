@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 
-from rabbitry.apps.grading.blind import BETWEEN, Blind
-from rabbitry.apps.grading.comments import LONGEST, MOST, LineComment
+from rabbitry.apps.grading.blind import Blind
+from rabbitry.apps.grading.comments import LONGEST, LineComment
 from rabbitry.apps.grading.message import Assignment, Decision, submission
 from rabbitry.apps.grading.modules import Course, load_course
-from rabbitry.apps.grading.records import Database, inbox, judgements, outbox, undoing
+from rabbitry.apps.grading.personal import PersonalMark, Points, last_marks, marks_of
+from rabbitry.apps.grading.records import Database, inbox, judgements, judging, outbox, undoing
+from rabbitry.apps.grading.records import course as records
+from rabbitry.apps.grading.records.regrading import _hop
 from rabbitry.apps.grading.roles import ROLES
+from rabbitry.apps.grading.showing import comments_in
 from rabbitry.cli import _root
 from rabbitry.exceptions import UsageError
 from tests.apps.grading._running import CC, ON_BOTH_DATABASES
@@ -36,6 +40,12 @@ def _put(database: Database, identity: str = "a1") -> inbox.Item:
 
 def _given(who: str, mark: float | None, out_of: float | None = 10.0, **more: Any) -> Decision:
     return Decision(who, mark, out_of, **more)
+
+
+def _error_of(database: Database, item: inbox.Item, course: Course, decision: Decision) -> str:
+    with pytest.raises(UsageError) as caught:
+        _settle(database, item, course, decision)
+    return str(caught.value)
 
 
 def _settle(database: Database, item: inbox.Item, course: Course, decision: Decision) -> Assignment:
@@ -62,22 +72,57 @@ def test_a_rule_makes_one_mark_of_several(
 ) -> None:
     assert blind.missing(marks) == missing
     if mark is not None:
-        found = blind.joint([_given(f"p{place}", one) for place, one in enumerate(marks)])
+        found = blind.joint([PersonalMark(f"p{place}", one, 10.0) for place, one in enumerate(marks)])
         assert (found.mark, found.out_of) == (mark, 10.0)
         assert f"The mark is the {how} of {', '.join(f'{one:g}' for one in marks)}." == found.feedback
 
 
-def test_all_feedback_and_comments_are_joined_within_bounds() -> None:
-    one = _given("ann", 8.0, feedback="good", comments=(LineComment(1, "a"),))
-    other = _given("ben", 9.0, comments=(LineComment(1, "b"), LineComment(2, "c")))
-    found = Blind(2).joint([one, other])
-    assert (found.who, found.feedback) == ("ann, ben", "The mark is the mean of 8, 9.\n\ngood")
-    assert [comment.text for comment in found.comments] == ["a", "b", "c"]
-    assert Blind(2).joint([_given("Doe, Jane", 8.0), other]).who.split(BETWEEN) == ["Doe Jane", "ben"]
-    many = _given("ann", 1.0, comments=(LineComment(1, "x"),) * MOST)
-    assert len(Blind(2).joint([many, many]).comments) == MOST
-    long = _given("ann", 1.0, comments=(LineComment(1, "x" * LONGEST),) * 40)
-    assert len(Blind(2).joint([long, long]).comments) == 50
+def test_the_hop_has_each_mark_as_it_was_given() -> None:
+    one = PersonalMark(
+        "ann", 8.0, 10.0, "good", (Points("Style", 1.0, 2.5),), (LineComment(2, "a"), LineComment(1, "b"))
+    )
+    joint = Blind(2).joint([one, PersonalMark("Roe, Ben", 9.0, 10.0)])
+    assert (joint.who, joint.feedback) == ("ann, Roe, Ben", "The mark is the mean of 8, 9.")
+    moved = submission(7, CC.name, b"x\ny\n", "x.py", "a1").moved("corrected", "demonstrator", joint)
+    hop = moved.history[-1]
+    assert (moved["Feedback"], hop["feedback"]) == ("The mark is the mean of 8, 9.\n\ngood", joint.feedback)
+    assert [*map(sorted, hop["marks"])] == [
+        ["comments", "criteria", "feedback", "mark", "outOf", "who"], ["mark", "outOf", "who"]
+    ]  # fmt: skip
+    found = marks_of(hop)
+    assert found == (replace(one, comments=one.comments[::-1]), joint.marks[1]), "comments are by line"
+    assert [(said["who"], said["text"]) for said in comments_in(moved.history)] == [("ann", "b"), ("ann", "a")]
+
+
+@pytest.mark.parametrize(
+    ("marks", "found"),
+    [
+        (3, []),
+        ([3, {}, {"who": "ann"}, {"who": "ann", "mark": True}, {"who": "ann", "mark": 10**400}], []),
+        ([{"mark": float("nan")}, {"who": 5, "mark": 1, "feedback": 3}], [PersonalMark("5", 1.0)]),
+        ([{"who": "x" * 300, "mark": 1}] * 20, [PersonalMark("x" * 200, 1.0)] * 11),
+        ([{"who": "\ud800", "mark": 1, "feedback": "\ud800"}], [PersonalMark("?", 1.0, feedback="?")]),
+        ([{"who": "a", "mark": 1, "criteria": [3, {"name": "b"}, {"name": "c", "points": 1, "of": 2}]}],
+         [PersonalMark("a", 1.0, criteria=(Points("c", 1.0, 2.0),))]),
+    ],
+)  # fmt: skip
+def test_marks_of_other_programs_are_taken_as_far_as_they_make_sense(marks: Any, found: list[PersonalMark]) -> None:
+    assert [*marks_of({"marks": marks})] == found
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"feedback": "x" * 25_001}, "each feedback has at most 25000"),
+        ({"comments": (LineComment(1, "x"),) * 51}, "each makes at most 50 comments"),
+        ({"comments": (LineComment(1, "x" * LONGEST),) * 13}, "with 25000 characters in all"),
+    ],
+)
+def test_text_that_would_not_fit_beside_the_others_is_refused(
+    database: Database, more: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(UsageError, match=why):
+        _settle(database, _put(database), _course(Blind(2)), _given("ann", 5.0, **more))
 
 
 @pytest.mark.parametrize(
@@ -101,22 +146,23 @@ def test_the_last_of_several_marks_sends_the_message(database: Database) -> None
     course, item = _course(Blind(2, within=1.0)), _put(database)
     assert _settle(database, item, course, _given("ann", 5.0)).status == "submitted"
     assert database.read_now(outbox.count) == 0
-    seen = database.read_now(partial(judgements.given, items=[item.id, 99], who="ben"))
-    assert seen == {item.id: judgements.Given(1, is_mine=False)}
+    for who, marked in (("ann", {item.id}), ("ben", set()), (None, set())):
+        assert database.read_now(partial(judgements.marked, items=[item.id, 99], who=who)) == marked
     wrong = (_given("ben", None, None), "no mark"), (_given("ben", 3.0, 5.0), "the maximum 10: give the same")
     for decision, why in wrong:
         with pytest.raises(UsageError, match=why):
             _settle(database, item, course, decision)
-    assert _settle(database, item, course, _given("ann", 6.0)).status == "submitted", "one person's mark counts once"
-    assert database.read_now(partial(judgements.given, items=[item.id], who="ann")) == {item.id: (1, True)}
+    alone = _error_of(database, item, course, _given("ann", 6.0))
+    assert "final" in alone
     assert _settle(database, item, course, _given("ben", 8.0)).status == "submitted", "they differ by too much"
-    with pytest.raises(UsageError, match="yours is one of them: one further person has to mark"):
-        _settle(database, item, course, _given("ann", 7.0))
+    assert _error_of(database, item, course, _given("ann", 7.0)) == alone, "it tells nothing of ben's mark"
     done = _settle(database, item, course, _given("cleo", 7.0, feedback="fine", comments=(LineComment(1, "why?"),)))
     assert (done.status, done["Mark"], done["OutOf"], done["Feedback"]) == (
-        "corrected", 7.0, 10.0, "The mark is the median of 6, 8, 7.\n\nfine"
+        "corrected", 7.0, 10.0, "The mark is the median of 5, 8, 7.\n\nfine"
     )  # fmt: skip
-    assert (done.history[-1]["who"], done.history[-1]["comments"]) == ("ann, ben, cleo", [{"line": 1, "text": "why?"}])
+    assert (done.history[-1]["who"], done.history[-1]["marks"][2]) == ("ann, ben, cleo", {
+        "who": "cleo", "mark": 7.0, "outOf": 10.0, "feedback": "fine", "comments": [{"line": 1, "text": "why?"}]
+    })  # fmt: skip
     with pytest.raises(UsageError, match=r"another person decided first.*cleo decided as the demonstrator"):
         _settle(database, item, course, _given("dan", 1.0))
 
@@ -134,11 +180,41 @@ def test_a_joint_decision_is_taken_back_by_who_completed_it(database: Database) 
     course, item = _course(Blind(2)), _put(database)
     _settle(database, item, course, _given("ann", 5.0))
     _settle(database, item, course, _given("ben", 7.0))
+    assert "The mark is" not in str(database.read_now(partial(undoing.unsent, role="demonstrator", who=None)))
     with pytest.raises(UsageError, match="ben decided on a1"):
         database.write_now(partial(undoing.take_back, identity="a1", who="ann"))
     database.write_now(partial(undoing.take_back, identity="a1", who="ben"))
-    assert database.read_now(partial(judgements.given, items=[item.id], who="ben")) == {item.id: (1, False)}
-    assert _settle(database, item, course, _given("ben", 9.0))["Mark"] == 7.0
+    assert database.read_now(partial(judgements.marked, items=[item.id], who="ben")) == set()
+    assert _settle(database, item, course, _given("ann", 6.0)).status == "submitted", "one person's mark counts once"
+    assert _settle(database, item, course, _given("ben", 9.0))["Mark"] == 7.5
+
+
+def test_no_decision_that_tells_how_near_the_marks_are_is_taken_back(database: Database) -> None:
+    course, item = replace(_course(Blind(2, within=1.0)), undo=3600.0), _put(database)
+    _settle(database, item, course, _given("ann", 5.0))
+    assert _settle(database, item, course, _given("ben", 6.0)).status == "corrected"
+    assert database.read_now(partial(undoing.unsent, role="demonstrator", who="ben")) == []
+    for who in ("ben", None):
+        with pytest.raises(UsageError, match="can't be taken back: it has been sent, or is final"):
+            database.write_now(partial(undoing.take_back, identity="a1", who=who))
+    assert database.write_now(partial(outbox.claim, roles=["demonstrator"])), "it is not held"
+
+
+async def test_the_marks_are_kept_over_the_roles_and_another_round(database: Database) -> None:
+    course, item = _course(Blind(2)), _put(database)
+    style = (Points("Style", 1.0, 2.5),)
+    _settle(database, item, course, _given("ann", 5.0, feedback="slow", criteria=style))
+    moved = _settle(database, item, course, _given("Roe, Ben", 7.0, comments=(LineComment(1, "why?"),)))
+    database.write_now(partial(records.record, assignment=moved))
+    found = await database.read(partial(records.submission, identity="a1"))
+    assert found is not None
+    assert found[1][-1].marks == (
+        PersonalMark("ann", 5.0, 10.0, "slow", style),
+        PersonalMark("Roe, Ben", 7.0, 10.0, comments=(LineComment(1, "why?"),)),
+    )
+    assert last_marks([_hop(hop) for hop in found[1]]) == found[1][-1].marks, "as it is submitted again"
+    told = await database.read(partial(judging.described, given="a1", course=course))
+    assert told["history"][-1]["marks"][1]["comments"][0]["text"] == "why?"
 
 
 def test_of_two_who_mark_at_once_one_completes_the_decision(database: Database) -> None:
@@ -167,8 +243,9 @@ async def test_marks_are_given_beside_each_other_on_the_page_and_by_command(
             (listed,) = (await http.get("/api/inbox/demonstrator")).json()["items"]
             opened = (await http.get("/api/inbox/demonstrator/a1")).json()
             for one in (listed, opened):
-                assert (one["marks_given"], one["is_marked"], one["mark"], one["feedback"]) == (1, False, None, None)
+                assert (one["is_marked"], one["mark"], one["feedback"]) == (False, None, None)
             assert "hidden" not in str(opened)
+            assert (opened["is_final"], opened["marks"]) == (False, [])
             verdict = {"action": "correct", "item": item.id, "who": "Ben", "mark": 6, "out_of": 10}
             answer = await http.post("/api/inbox/demonstrator/a1", json=verdict)
             assert answer.json() == {"id": "a1", "status": "corrected"}

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rabbitry.apps.grading.message import submission
+from rabbitry.apps.grading.message import Decision, submission
 from rabbitry.apps.grading.modules import load_course
+from rabbitry.apps.grading.personal import Points
 from rabbitry.apps.grading.records import Database, inbox, outbox
 from rabbitry.apps.grading.roles import ROLES
 from rabbitry.apps.grading.rubric import Criterion, Score, scored
@@ -32,10 +33,12 @@ points = 7.5
 
 def test_the_mark_is_the_exact_sum_and_the_feedback_lists_the_criteria() -> None:
     scores = {"Analysis": Score(0.2), "Style": Score(0.1, ("Too long.", " ", "Own words."))}
-    assert scored(_RUBRIC, scores, " Well done. ") == (
+    assert scored(_RUBRIC, scores, Decision("ann", feedback=" Well done. ")) == Decision(
+        "ann",
         0.3,
         7.8,
         "Style: 0.1 of 0.3\n    Too long.\n    Own words.\nAnalysis: 0.2 of 7.5\n\nWell done.",
+        criteria=(Points("Style", 0.1, 0.3), Points("Analysis", 0.2, 7.5)),
     )
 
 
@@ -51,12 +54,12 @@ def test_the_mark_is_the_exact_sum_and_the_feedback_lists_the_criteria() -> None
 )
 def test_an_incomplete_judgement_is_refused(scores: dict[str, Score], why: str) -> None:
     with pytest.raises(UsageError, match=why):
-        scored(_RUBRIC, scores, None)
+        scored(_RUBRIC, scores, Decision("ann"))
 
 
 def test_points_without_a_rubric_are_no_mark_of_0_out_of_0() -> None:
     with pytest.raises(UsageError, match="the module has no rubric"):
-        scored((), {}, None)
+        scored((), {}, Decision("ann"))
 
 
 @pytest.mark.parametrize(

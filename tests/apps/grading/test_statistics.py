@@ -1,7 +1,6 @@
 """Statistics of a module: marks of what counts, how long each role takes, who waits longest."""
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from rabbitry.apps.grading.blind import Blind
 from rabbitry.apps.grading.files import Files
 from rabbitry.apps.grading.message import Assignment, Decision, submission
 from rabbitry.apps.grading.modules import Course
+from rabbitry.apps.grading.personal import PersonalMark
 from rabbitry.apps.grading.records import Database, course, requests
 from rabbitry.apps.grading.records.schema import submissions
 from rabbitry.apps.grading.records.statistics import statistics_of
@@ -102,15 +102,19 @@ def test_open_work_is_told_for_each_person(filled: Database) -> None:
 def test_work_of_several_demonstrators_is_told_for_each_of_them(filled: Database) -> None:
     made = submission(7, "cloud_computing", b"x", "x.py", "id7")
     for role, action, decision in (
-        ("demonstrator", "correct", Blind(2).joint([Decision("ben", 3.0, 10.0), Decision("dan", 5.0, 10.0)])),
+        (
+            "demonstrator",
+            "correct",
+            Blind(2).joint([PersonalMark("Roe, Ben", 3.0, 10.0), PersonalMark("dan", 5.0, 10.0)]),
+        ),
         ("assistant", "send-back", Decision("cleo", remark="why?")),
     ):
         made = decide(made, role_named(role), action, decision)
         filled.write_now(partial(course.record, assignment=made))
-    module = replace(Course().module("cloud_computing"), blind=Blind(2))
-    read = partial(statistics_of, module=module.name, course=Course({module.name: module}))
+    read = partial(statistics_of, module="cloud_computing", course=Course())
     told = {(one["role"], one["who"]): (one["waiting"], one["decided"]) for one in filled.read_now(read)["work"]}
-    assert [told["demonstrator", who] for who in ("ben", "dan", "ann")] == [(1, 1), (1, 1), (0, 5)]
+    assert [told["demonstrator", who] for who in ("Roe, Ben", "dan", "ann")] == [(1, 1), (1, 1), (0, 5)]
+    assert ("demonstrator", "Roe") not in told
 
 
 def test_a_module_without_submissions_has_none(database: Database) -> None:

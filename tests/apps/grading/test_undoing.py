@@ -80,7 +80,7 @@ def test_what_was_claimed_once_is_not_taken_back_even_if_it_was_not_sent(databas
     for after in (lambda _: None, partial(outbox.release, letters=[letter.id for letter in letters])):
         database.write_now(after)
         assert database.read_now(partial(undoing.unsent, role="demonstrator", who=None)) == []
-        with pytest.raises(UsageError, match="has been sent already"):
+        with pytest.raises(UsageError, match="it has been sent, or is final"):
             database.write_now(take)
     assert database.read_now(inbox.counts) == {}
 

@@ -47,11 +47,30 @@ class Comment(TypedDict):
     file: str | None
 
 
+class PointsBy(TypedDict):
+    """The points by a criterion of a rubric. of: the most that it gives."""
+
+    name: str
+    points: float
+    of: float
+
+
+class PersonalMark(TypedDict):
+    """The mark of one of several demonstrators. criteria: by the module's rubric. comments: on lines of the file."""
+
+    who: str
+    mark: float
+    out_of: float | None
+    feedback: str | None
+    criteria: list[PointsBy]
+    comments: list[Comment]
+
+
 class Hop(TypedDict):
     """A hop of a submission: the new status, and by whom, when and where.
 
     signer: the name of the key that signed it. doubt: why it is not taken as signed; null if it is, or need not be.
-    comments: on lines of the file.
+    comments: on lines of the file. marks: those of several demonstrators, of which `mark` was made by a rule.
     """
 
     role: str
@@ -66,6 +85,7 @@ class Hop(TypedDict):
     signer: str | None
     doubt: str | None
     comments: list[Comment]
+    marks: list[PersonalMark]
 
 
 class Requests(TypedDict):
@@ -152,7 +172,7 @@ class Overview(TypedDict):
 class Brief(TypedDict):
     """A submission that waits in an inbox. item: the number of its entry.
 
-    marks_given: by people who mark it beside each other. is_marked: whether the page's user is one of them.
+    is_marked: whether the page's user has marked it, and others mark it, too.
     """
 
     id: str
@@ -166,7 +186,6 @@ class Brief(TypedDict):
     out_of: float | None
     feedback: str | None
     sent_back: int
-    marks_given: int
     is_marked: bool
 
 
@@ -277,15 +296,18 @@ class Opened(Brief, Text):
     pieces: the same text in pieces, each with the kind of its tokens or `null`, for syntax colours. previous: the id of
     the student's attempt before this one, if its file is kept.
 
-    comments: on lines of the text, of the hops so far.
+    comments: on lines of the text, of the hops so far. marks: of several demonstrators in the latest correction.
 
-    rubric: the criteria by which the role's people judge it; empty if they give a mark as they like, or none.
+    rubric: the criteria by which the role's people judge it; empty if they give a mark as they like, or none. is_final:
+    whether a mark that was given can't be changed or taken back.
     """
 
     solution: str
     previous: str | None
     comments: list[Said]
+    marks: list[PersonalMark]
     rubric: list[Criterion]
+    is_final: bool
     actions: list[str]
     remarks: list[str | None]
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any, Final, Literal, TypeAlias, get_args
 
-from rabbitry.apps.grading.comments import MOST, MOST_TEXT, LineComment
+from rabbitry.apps.grading.comments import MOST as MOST_COMMENTS
+from rabbitry.apps.grading.comments import MOST_TEXT
 from rabbitry.apps.grading.message import LONGEST_NAME, LONGEST_TEXT, Decision, number, points
+from rabbitry.apps.grading.personal import MOST, PersonalMark
 from rabbitry.exceptions import UsageError
 
 Rule: TypeAlias = Literal["mean", "highest", "lowest"]
-BETWEEN: Final = ", "
-"""Between the names of those who made a joint decision, in its hop."""
-_MOST_PEOPLE: Final = 10
+_MOST_PEOPLE: Final = MOST - 1
 _KEYS: Final = ("people", "rule", "within")
 
 
@@ -34,34 +34,41 @@ class Blind:
         """Return how many people have still to mark. marks: those given so far."""
         return int(self.is_apart(marks)) if len(marks) >= self.people else self.people - len(marks)
 
+    @property
+    def is_final(self) -> bool:
+        """Whether a mark that was given can't be changed or taken back.
+
+        With `within`, the next mark tells whether the others are near it: who could try several would find theirs.
+        """
+        return self.within is not None
+
+    def check_size(self, decision: Decision) -> None:
+        """Raise UsageError if a person's feedback or comments would not fit into the hop with those of the others."""
+        shares = self.people + 2  # one is left for a further person, and one for the text about the rule
+        comments = decision.comments
+        if len(decision.feedback or "") > LONGEST_TEXT // shares:
+            raise UsageError(f"with {self.people} demonstrators, each feedback has at most {LONGEST_TEXT // shares} "
+                             "characters")  # fmt: skip
+        if len(comments) > MOST_COMMENTS // shares or sum(one.size for one in comments) > MOST_TEXT // shares:
+            raise UsageError(
+                f"with {self.people} demonstrators, each makes at most {MOST_COMMENTS // shares} comments on lines, "
+                f"with {MOST_TEXT // shares} characters in all"
+            )
+
     def is_apart(self, marks: Sequence[float]) -> bool:
         """Return whether all have marked, and their marks differ so much that one further person has to."""
         return self.within is not None and len(marks) == self.people and max(marks) - min(marks) > self.within
 
-    def joint(self, judgements: Sequence[Decision]) -> Decision:
-        """Return the decision that follows from those of all demonstrators, with their feedback and comments."""
-        marks = [one.mark for one in judgements if one.mark is not None]
+    def joint(self, given: Sequence[PersonalMark]) -> Decision:
+        """Return the decision that follows from the marks of all demonstrators."""
+        marks = [one.mark for one in given]
         if len(marks) > self.people:
             mark, how = median(marks), "median"
         else:
             mark, how = {"mean": fmean(marks), "highest": max(marks), "lowest": min(marks)}[self.rule], self.rule
-        told = f"The mark is the {how} of {', '.join(points(one) for one in marks)}."
-        feedback = "\n\n".join([told, *(one.feedback for one in judgements if one.feedback)])
-        # The statistics tell the people apart again, and a name that is typed may be "Doe, Jane".
-        who = BETWEEN.join(one.who.replace(BETWEEN, " ") for one in judgements)[:LONGEST_NAME]
-        comments = _bounded([comment for one in judgements for comment in one.comments])
-        return Decision(who, round(mark, 6), judgements[0].out_of, feedback[:LONGEST_TEXT], comments=comments)
-
-
-def _bounded(comments: Sequence[LineComment]) -> tuple[LineComment, ...]:
-    """Return as many comments as a hop may have."""
-    found, room = [], MOST_TEXT
-    for one in comments[:MOST]:
-        room -= one.size
-        if room < 0:
-            break
-        found.append(one)
-    return tuple(found)
+        feedback = f"The mark is the {how} of {', '.join(points(one) for one in marks)}."
+        who = ", ".join(one.who for one in given)[:LONGEST_NAME]
+        return Decision(who, round(mark, 6), given[0].out_of, feedback, marks=tuple(given))
 
 
 def blind_of(value: object, where: str) -> Blind | None:

@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 
 from rabbitry.apps.grading.comments import COMMENTS, LineComment
 from rabbitry.apps.grading.comments import as_sent as comments_as_sent
+from rabbitry.apps.grading.personal import MARKS, PersonalMark, Points
 from rabbitry.exceptions import UsageError
 from rabbitry.flow import Message
 from rabbitry.flow.exceptions import Reject
@@ -66,7 +67,11 @@ _GOOD_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A role's decision. mark, out_of: None if it gives no mark. remark: why it was sent back. comments: on lines."""
+    """A role's decision.
+
+    mark, out_of: None if it gives no mark. remark: why it was sent back. comments: on lines. criteria: the points of
+    which the mark is the sum, by the module's rubric. marks: those of several people, whose joint decision it is.
+    """
 
     who: str
     mark: float | None = None
@@ -74,6 +79,8 @@ class Decision:
     feedback: str | None = None
     remark: str | None = None
     comments: tuple[LineComment, ...] = ()
+    criteria: tuple[Points, ...] = ()
+    marks: tuple[PersonalMark, ...] = ()
 
     def __post_init__(self) -> None:
         """Replace the bytes of a command line that are not UTF-8, so that the text can be sent."""
@@ -86,6 +93,11 @@ class Decision:
             for one in self.comments
         )
         object.__setattr__(self, "comments", comments)
+
+    @property
+    def whole_feedback(self) -> str | None:
+        """The feedback, followed by that of each of several people; None if there is none."""
+        return "\n\n".join(filter(None, (self.feedback, *(one.feedback for one in self.marks)))) or self.feedback
 
 
 class Assignment(dict[str, Any]):
@@ -216,18 +228,20 @@ class Assignment(dict[str, Any]):
             "when": now(),
         }
         moved = type(self)(self)
-        for field, key, value in (
-            (MARK, "mark", decision.mark),
-            (OUT_OF, "outOf", decision.out_of),
-            (FEEDBACK, "feedback", decision.feedback),
+        for field, key, value, told in (
+            (MARK, "mark", decision.mark, decision.mark),
+            (OUT_OF, "outOf", decision.out_of, decision.out_of),
+            (FEEDBACK, "feedback", decision.feedback, decision.whole_feedback),
         ):
             if value is not None:
-                moved[field] = entry[key] = value
+                entry[key], moved[field] = value, told
         if decision.remark is not None:
             entry["remark"] = decision.remark
             moved[REMARKS] = [*self.remarks, decision.remark]
         if decision.comments:
             entry[COMMENTS] = comments_as_sent(decision.comments)
+        if decision.marks:
+            entry[MARKS] = [one.as_sent() for one in decision.marks]
         moved[STATUS] = status
         moved[HISTORY] = [*self.history, entry]
         return moved

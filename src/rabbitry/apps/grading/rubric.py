@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
 
-from rabbitry.apps.grading.message import LONGEST_NAME, number, points
+from rabbitry.apps.grading.message import LONGEST_NAME, Decision, number, points
+from rabbitry.apps.grading.personal import Points
 from rabbitry.exceptions import UsageError
 
 _MOST: Final = 100
@@ -32,13 +34,13 @@ class Score(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     comments: tuple[str, ...] = ()
 
 
-def scored(rubric: Sequence[Criterion], scores: Mapping[str, Score], remark: str | None) -> tuple[float, float, str]:
-    """Return the mark, the maximum and the feedback of a judgement by all criteria.
+def scored(rubric: Sequence[Criterion], scores: Mapping[str, Score], decision: Decision) -> Decision:
+    """Return a decision with the mark, the maximum and the feedback of a judgement by all criteria.
 
     Args:
         rubric: The criteria.
         scores: The judgement by each of them.
-        remark: Further feedback.
+        decision: The decision, of which the feedback follows that by the criteria.
 
     Raises:
         UsageError: There is no rubric, or a criterion is missing or unknown, or has more points than it gives.
@@ -57,11 +59,17 @@ def scored(rubric: Sequence[Criterion], scores: Mapping[str, Score], remark: str
             raise UsageError(f"criterion {criterion.name!r} gives 0 to {points(criterion.points)} points")
         lines.append(f"{criterion.name}: {points(score.points, criterion.points)}")
         lines += [f"    {comment.strip()}" for comment in score.comments if comment.strip()]
-    if remark and remark.strip():
-        lines += ["", remark.strip()]
+    if remark := (decision.feedback or "").strip():
+        lines += ["", remark]
     total = sum((Decimal(repr(scores[name].points)) for name in names), Decimal())
     most = sum((Decimal(repr(criterion.points)) for criterion in rubric), Decimal())
-    return float(total), float(most), "\n".join(lines)
+    return replace(
+        decision,
+        mark=float(total),
+        out_of=float(most),
+        feedback="\n".join(lines),
+        criteria=tuple(Points(one.name, scores[one.name].points, one.points) for one in rubric),
+    )
 
 
 def rubric_of(value: object, where: str) -> tuple[Criterion, ...]:

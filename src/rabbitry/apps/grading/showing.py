@@ -12,6 +12,7 @@ from typing import Any, Final
 from rabbitry.apps.grading.comments import comments_of
 from rabbitry.apps.grading.exceptions import FilesError
 from rabbitry.apps.grading.message import LONGEST_NAME, Assignment, readable
+from rabbitry.apps.grading.personal import marks_of
 from rabbitry.exceptions import UsageError
 
 LONGEST: Final = 200_000
@@ -88,7 +89,10 @@ def comments_in(hops: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for hop in reversed(hops):
         names = {name: str(hop.get(name) or "")[:LONGEST_NAME] for name in ("role", "who")}
-        found[:0] = [{**asdict(one), **names} for one in comments_of(hop)]
+        said = [{**asdict(one), **names} for one in comments_of(hop)]
+        for mark in marks_of(hop):
+            said += [{**asdict(one), **names, "who": mark.who} for one in mark.comments]
+        found[:0] = said
         if len(found) >= MOST_COMMENTS:
             break
     return found[-MOST_COMMENTS:]

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from rabbitry.apps.grading.looking import Look
 from rabbitry.apps.grading.message import LONGEST_NAME, Decision, number
 from rabbitry.apps.grading.modules import Course, Module, load_course
 from rabbitry.apps.grading.people import COORDINATOR, EVERYBODY, STAFF, STUDENT, Person, person_of
+from rabbitry.apps.grading.personal import last_marks
 from rabbitry.apps.grading.reading import Reading
 from rabbitry.apps.grading.roles import ROLES, role_named
 from rabbitry.apps.grading.rubric import Score, scored
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from rabbitry.apps.grading.deadlines import Attempt
     from rabbitry.apps.grading.records import Database
     from rabbitry.apps.grading.records.inbox import Item
-    from rabbitry.apps.grading.records.judgements import Given
 
 SHOWN: Final = 100
 """Submissions and waiting items on one page of a list."""
@@ -214,8 +214,8 @@ class Pages:
 
         def read(connection: Any) -> dict[str, Any]:
             items = inbox.waiting(connection, name, wanted)
-            given = judgements.given(connection, [item.id for item in items], person.name)
-            briefs = [_brief(item, given.get(item.id)) for item in items]
+            marked = judgements.marked(connection, [item.id for item in items], person.name)
+            briefs = [_brief(item, is_marked=item.id in marked) for item in items]
             return {"items": briefs, "total": inbox.count(connection, name, wanted)}
 
         return json_response(await self._read(read, {"items": [], "total": 0}) | {"each": SHOWN})
@@ -229,18 +229,21 @@ class Pages:
         person = person_of(user_of(request))
         found = await self._item(person, role, identity)
         assignment = found.assignment
-        given: dict[int, judgements.Given] = await self._read(
-            partial(judgements.given, items=[found.id], who=person.name), {}
-        )
+        nothing: set[int] = set()
+        marked = await self._read(partial(judgements.marked, items=[found.id], who=person.name), nothing)
+        known = await self._known()
+        blind = known.blind(assignment.module, found.role)
         text = await asyncio.to_thread(assignment.readable_text)
         return json_response(
-            _brief(found, given.get(found.id))
+            _brief(found, is_marked=found.id in marked)
             | await self._reading.run(partial(shown_assignment, assignment))
             | {
                 "solution": (text or "")[:LONGEST],
                 "comments": await asyncio.to_thread(comments_in, assignment.history),
+                "marks": [asdict(one) for one in last_marks(assignment.history)],
                 "previous": await self._read(partial(attempt_before, identity=assignment.id), None),
-                "rubric": msgspec.to_builtins((await self._known()).rubric(assignment.module, found.role)),
+                "rubric": msgspec.to_builtins(known.rubric(assignment.module, found.role)),
+                "is_final": blind is not None and blind.is_final,
                 "actions": list(ROLES[role_named(role).name].actions),
                 "remarks": [_shown(remark) for remark in assignment.remarks],
             }
@@ -313,10 +316,7 @@ class Pages:
         found = await self._item(person, role, identity)
         known = await self._known()
         if verdict.scores is not None:
-            mark, out_of, feedback = scored(
-                known.rubric(found.assignment.module, found.role), verdict.scores, verdict.feedback
-            )
-            decision = replace(decision, mark=mark, out_of=out_of, feedback=feedback)
+            decision = scored(known.rubric(found.assignment.module, found.role), verdict.scores, decision)
         if verdict.item not in (None, found.id):
             raise UsageError("this assignment was sent again after you opened it: open it again")
         settle = partial(inbox.settle, found=found, action=verdict.action, decision=decision, course=known)
@@ -405,7 +405,7 @@ def _nothing_waits(identity: str) -> NoSuchID:
     return NoSuchID(f"no submission with the id {identity!r} waits for a decision")
 
 
-def _brief(item: Item, given: Given | None) -> dict[str, Any]:
+def _brief(item: Item, *, is_marked: bool) -> dict[str, Any]:
     assignment = item.assignment
     return {
         "id": assignment.id,
@@ -419,8 +419,7 @@ def _brief(item: Item, given: Given | None) -> dict[str, Any]:
         "out_of": number(assignment.get("OutOf")),
         "feedback": _shown(assignment.get("Feedback")),
         "sent_back": len(assignment.remarks),
-        "marks_given": 0 if given is None else given.number,
-        "is_marked": given is not None and given.is_mine,
+        "is_marked": is_marked,
     }
 
 

@@ -99,6 +99,7 @@ def show(
     Example: rabbitry grading inbox show 3f2a
     """
     from rabbitry.apps.grading.comments import place_of
+    from rabbitry.apps.grading.personal import last_marks
     from rabbitry.apps.grading.records.inbox import item
     from rabbitry.apps.grading.showing import comments_in
 
@@ -119,6 +120,7 @@ def show(
         ("arrived", found.arrived_at[:19]),
         ("mark", mark_of(assignment.get("Mark"), assignment.get("OutOf"))),
         ("feedback", assignment.get("Feedback") or ""),
+        *(("marked by", f"{one.who}: {mark_of(one.mark, one.out_of)}") for one in last_marks(assignment.history)),
         *(("remark", remark) for remark in assignment.remarks),
         *(("comment", f"{place_of(one)} ({one['who']}): {one['text']}") for one in comments_in(assignment.history)),
     ):
@@ -329,13 +331,9 @@ def _scores(texts: list[str]) -> dict[str, Score]:
 
 def _with_scores(found: Item, decision: Decision, scores: dict[str, Score], course: Course) -> Decision:
     """Complete a correction with the mark, maximum and feedback by the module's rubric."""
-    from dataclasses import replace
-
     from rabbitry.apps.grading.rubric import scored
 
-    rubric = course.rubric(found.assignment.module, found.role)
-    mark, out_of, feedback = scored(rubric, scores, decision.feedback)
-    return replace(decision, mark=mark, out_of=out_of, feedback=feedback)
+    return scored(course.rubric(found.assignment.module, found.role), scores, decision)
 
 
 def _with_mark(found: Item, decision: Decision, *, no_mark: bool) -> Decision:

@@ -21,6 +21,7 @@ from rabbitry.apps.grading.commands.options import (
     Type,
     wiring_of,
 )
+from rabbitry.apps.grading.commands.records import mark_of
 from rabbitry.exceptions import RequestTimeout, UsageError
 from rabbitry.runtime.options import (
     Broker,
@@ -225,5 +226,10 @@ def _show_status(found: Mapping[str, Any], before: Mapping[str, Any] | None, *, 
         print(one_line(f"{hop['at'][:19]}  {hop['status']:10} by {hop['role']} {hop['who']}{mark}  {text}"), flush=True)
         for one in hop.get("comments", ()):  # an older coordinator answers without
             print("   ", one_line(f"{place_of(one)}: {one['text']}"), flush=True)
+        for given in hop.get("marks", ()):
+            points = mark_of(given["mark"], given["out_of"])
+            print("   ", one_line(f"{given['who']}  {points}  {given['feedback'] or ''}"), flush=True)
+            for one in given["comments"]:
+                print("       ", one_line(f"{place_of(one)}: {one['text']}"), flush=True)
     if not found["history"]:
         print(one_line(found["status"]))

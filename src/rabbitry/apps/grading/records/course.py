@@ -40,6 +40,7 @@ from rabbitry.apps.grading.message import (
     number,
 )
 from rabbitry.apps.grading.message import identity as known_as
+from rabbitry.apps.grading.personal import PersonalMark, marks_of
 from rabbitry.apps.grading.receiving import fields_handed_in, taken_at
 from rabbitry.apps.grading.records import statements
 from rabbitry.apps.grading.records.beginning import begins
@@ -93,7 +94,7 @@ class Hop:
     """A hop of a submission: the new status, and by whom, when and where.
 
     signer: the name of the key that signed it. doubt: why it is not taken as signed; None if it is, or need not be.
-    comments: on lines of the file, by line.
+    comments: on lines of the file, by line. marks: of several demonstrators; empty if one person decided.
     """
 
     role: str
@@ -108,6 +109,7 @@ class Hop:
     signer: str | None
     doubt: str | None
     comments: tuple[LineComment, ...]
+    marks: tuple[PersonalMark, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON data."""
@@ -121,6 +123,7 @@ _HANDED_IN: Final = {
     "feedback": None,
     "remark": None,
     "comments": None,
+    "marks": None,
 }
 """Recorded as a student's hop, instead of what the student wrote."""
 
@@ -456,7 +459,7 @@ def _submission(row: Row[Any], attempt: int, attempts: int) -> Submission:
 def _hop(row: Row[Any]) -> Hop:
     return Hop(
         row.role, row.status, row.who, row.place, row.at, row.mark, row.out_of, row.feedback, row.remark,
-        row.signer, row.doubt, _comments(row.comments),
+        row.signer, row.doubt, _comments(row.comments), _marks(row.marks),
     )  # fmt: skip
 
 
@@ -498,11 +501,16 @@ def _hop_row(identity: str, step: int, hop: Mapping[str, Any], finding: Finding 
         "signer": finding.signer,
         "doubt": _optional(finding.doubt),
         "comments": msgspec.json.encode(as_sent(told)).decode() if (told := comments_of(hop)) else None,
+        "marks": msgspec.json.encode(given).decode() if (given := marks_of(hop)) else None,
     }
 
 
 def _comments(value: str | None) -> tuple[LineComment, ...]:
     return () if value is None else msgspec.json.decode(value, type=tuple[LineComment, ...])
+
+
+def _marks(value: str | None) -> tuple[PersonalMark, ...]:
+    return () if value is None else msgspec.json.decode(value, type=tuple[PersonalMark, ...])
 
 
 def _optional(value: object) -> str | None:

@@ -193,13 +193,13 @@ def settle(connection: Connection, found: Item, action: str, decision: Decision,
         "at": now(),
         "mark": decision.mark,
         "out_of": decision.out_of,
-        "text": decision.remark if decision.remark is not None else decision.feedback,
+        "text": decision.remark if decision.remark is not None else decision.whole_feedback,
     }
     first = insert_into(connection, decisions).on_conflict_do_nothing().returning(decisions.c.item)
     if connection.execute(first, values).first() is None:
         told = _last_decision(connection, found.assignment.id, role.name)
         raise UsageError(f"another person decided first, and this decision was not recorded: {told}")
-    held = outbox.Held(found.id, course.undo)
+    held = outbox.Held(found.id, course.undo, is_final=blind is not None and blind.is_final)
     add = partial(outbox.add, connection, role.name, held=held)
     add(found.exchange, key_of(next_, course), next_, required=role.name != "coordinator")
     if role.name != "coordinator":

@@ -6,7 +6,7 @@ All functions take a connection and run in its transaction.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Row, delete, select
@@ -14,19 +14,15 @@ from sqlalchemy import Connection, Row, delete, select
 from rabbitry.apps.grading.blind import Blind
 from rabbitry.apps.grading.comments import COMMENTS, as_sent, comments_of
 from rabbitry.apps.grading.message import Decision, now, points
+from rabbitry.apps.grading.personal import PersonalMark, points_as_sent, points_of
 from rabbitry.apps.grading.records.schema import inbox, insert_into, judgements, text
 from rabbitry.exceptions import UsageError
 
 
-class Given(NamedTuple):
-    """The judgements of an inbox entry. number: how many there are. is_mine: whether one is the asker's."""
-
-    number: int = 0
-    is_mine: bool = False
-
-
 def judge(connection: Connection, item: int, decision: Decision, blind: Blind) -> Decision | None:
-    """Record a person's judgement, in place of an earlier one of theirs.
+    """Record a person's judgement, in place of an earlier one of theirs unless marks are final.
+
+    No error tells whether others have given a mark, or which, but for their maximum.
 
     Args:
         connection: An open connection.
@@ -38,34 +34,37 @@ def judge(connection: Connection, item: int, decision: Decision, blind: Blind) -
         The decision of all of them; None if others have still to judge.
 
     Raises:
-        UsageError: It has no mark, or another maximum than the others' judgements; or all have judged, their marks
-            differ by too much, and this person is one of them.
+        UsageError: It has no mark, another maximum than the others' judgements, or too much text; or this person has
+            judged before, and marks are final.
     """
     if decision.mark is None:
         raise UsageError(f"no mark: {blind.people} demonstrators mark each submission of this module")
+    blind.check_size(decision)
     # PostgreSQL lets others commit between two statements: of two people who judge at once, the later one counts both.
     connection.execute(select(inbox.c.id).where(inbox.c.id == item).with_for_update())
     who = text(decision.who, 200)
     before = _of(connection, item)
     others = [one for one in before if one.who != who]
-    if len(others) < len(before) and blind.is_apart([one.mark or 0.0 for one in before]):
-        # Who tried one mark after the other would learn the others' from the one with which the decision is made.
-        raise UsageError("the marks given differ by too much, and yours is one of them: one further person has to mark")
+    if blind.is_final and len(others) < len(before):
+        # Who tried one mark after the other would find the others' by the one with which the decision is made.
+        raise UsageError("you have marked this submission already, and a mark of this module is final once it is given")
     if others and others[0].out_of != decision.out_of:
         most = others[0].out_of
         named = "no maximum" if most is None else f"the maximum {points(most)}"
         raise UsageError(f"the others who mark this submission gave {named}: give the same")
+    mine = PersonalMark(who, decision.mark, decision.out_of, decision.feedback, decision.criteria, decision.comments)
     values = {
         "at": now(),
-        "mark": decision.mark,
-        "out_of": decision.out_of,
-        "feedback": decision.feedback,
-        "comments": msgspec.json.encode(as_sent(decision.comments)).decode(),
+        "mark": mine.mark,
+        "out_of": mine.out_of,
+        "feedback": mine.feedback,
+        "criteria": _encode(points_as_sent(mine.criteria)),
+        "comments": _encode(as_sent(mine.comments)),
     }
     insert = insert_into(connection, judgements).values(item=item, who=who, **values)
     connection.execute(insert.on_conflict_do_update(index_elements=["item", "who"], set_=values))
-    given = [*others, decision]
-    return None if blind.missing([one.mark or 0.0 for one in given]) else blind.joint(given)
+    given = [*others, mine]
+    return None if blind.missing([one.mark for one in given]) else blind.joint(given)
 
 
 def take_back(connection: Connection, item: int, who: str) -> None:
@@ -73,28 +72,27 @@ def take_back(connection: Connection, item: int, who: str) -> None:
     connection.execute(delete(judgements).where(judgements.c.item == item, judgements.c.who == who))
 
 
-def given(connection: Connection, items: Sequence[int], who: str | None) -> dict[int, Given]:
-    """Return what has been judged of inbox entries. Entries without a judgement are left out.
+def marked(connection: Connection, items: Sequence[int], who: str | None) -> set[int]:
+    """Return the inbox entries, of those given, that a person has judged; none if it is unknown who asks.
 
-    Args:
-        connection: An open connection.
-        items: The numbers of the entries.
-        who: The asker; None if unknown.
+    Nobody is told how many others have: of two who mark, a third one would learn that their marks differ.
     """
-    mine = None if who is None else text(who, 200)
-    found: dict[int, Given] = {}
-    query = select(judgements.c.item, judgements.c.who).where(judgements.c.item.in_(items))
-    for row in connection.execute(query):
-        before = found.get(row.item, Given())
-        found[row.item] = Given(before.number + 1, before.is_mine or row.who == mine)
-    return found
+    if who is None:
+        return set()
+    mine = judgements.c.item.in_(items), judgements.c.who == text(who, 200)
+    return set(connection.execute(select(judgements.c.item).where(*mine)).scalars())
 
 
-def _of(connection: Connection, item: int) -> list[Decision]:
+def _of(connection: Connection, item: int) -> list[PersonalMark]:
     query = select(judgements).where(judgements.c.item == item).order_by(judgements.c.at, judgements.c.who)
-    return [_decision(row) for row in connection.execute(query)]
+    return [_mark(row) for row in connection.execute(query)]
 
 
-def _decision(row: Row[Any]) -> Decision:
+def _mark(row: Row[Any]) -> PersonalMark:
     comments = comments_of({COMMENTS: msgspec.json.decode(row.comments)})
-    return Decision(row.who, row.mark, row.out_of, row.feedback, comments=comments)
+    criteria = points_of(msgspec.json.decode(row.criteria))
+    return PersonalMark(row.who, row.mark, row.out_of, row.feedback, criteria, comments)
+
+
+def _encode(value: object) -> str:
+    return msgspec.json.encode(value).decode()

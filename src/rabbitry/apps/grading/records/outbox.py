@@ -18,7 +18,7 @@ CLAIM: Final = 30.0
 _LONGEST_HELD: Final = 7200.0
 """Seconds beyond which no entry is held, twice the longest pause of a course: the clock was put back since then."""
 _RELEASED: Final = 1.0
-"""`claimed_until` of an entry that was not published; whether it reached the broker may be unknown."""
+"""`claimed_until` of an entry that can't be taken back: it is final, or may have reached the broker before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,14 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The decision of an outbox entry. item: the inbox entry. seconds: how long it is held."""
+    """The decision of an outbox entry. item: the inbox entry. seconds: how long it is held.
+
+    is_final: whether it can't be taken back, and is not held.
+    """
 
     item: int | None = None
     seconds: float = 0.0
+    is_final: bool = False
 
 
 _NOT_HELD: Final = Held()
@@ -81,7 +85,8 @@ def add(
             body=msgspec.json.encode(value),
             created_at=now(),
             item=held.item,
-            held_until=clock(connection) + held.seconds if held.seconds else 0.0,
+            claimed_until=_RELEASED if held.is_final else 0.0,
+            held_until=clock(connection) + held.seconds if held.seconds and not held.is_final else 0.0,
         )
     )
 

@@ -29,6 +29,7 @@ from rabbitry.apps.grading.message import (
     now,
 )
 from rabbitry.apps.grading.modules import Course
+from rabbitry.apps.grading.personal import MARKS
 from rabbitry.apps.grading.receiving import again
 from rabbitry.apps.grading.records import outbox
 from rabbitry.apps.grading.records.course import CONFIRMED, Filter, Hop, Submission, submission, submissions_of
@@ -245,6 +246,7 @@ def _hop(hop: Hop) -> dict[str, Any]:
         "feedback": hop.feedback,
         "remark": hop.remark,
         COMMENTS: as_sent(hop.comments) or None,
+        MARKS: [one.as_sent() for one in hop.marks] or None,
     }
     return {name: value for name, value in entry.items() if value is not None}
 

@@ -71,6 +71,8 @@ history: Final = Table(
     Column("doubt", Text),
     # The comments on lines of the file, as JSON; null if there are none.
     Column("comments", Text),
+    # Of several demonstrators who did not see each other's, as JSON; null if one person decided.
+    Column("marks", Text),
 )
 
 inbox: Final = Table(
@@ -111,6 +113,8 @@ judgements: Final = Table(
     Column("mark", Float, nullable=False),
     Column("out_of", Float),
     Column("feedback", Text),
+    # The points by the criteria of a rubric, and the comments on lines, as JSON.
+    Column("criteria", Text, nullable=False, server_default="[]"),
     Column("comments", Text, nullable=False),
 )
 

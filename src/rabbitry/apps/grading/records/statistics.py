@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import Connection, Row, Select, select
 
-from rabbitry.apps.grading.blind import BETWEEN
 from rabbitry.apps.grading.message import BY_ITSELF, DECLINED
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records.course import CONFIRMED, Filter, Submission, submissions_of
@@ -56,7 +56,7 @@ def statistics_of(connection: Connection, module: str, course: Course) -> dict[s
         "students": len({row.student for row in rows}),
         "marks": _marks(given) | {"without": len(counting) - len(given)},
         "stages": _stages(hops),
-        "work": _work(_decided(hops, course, module), rows, waiting(connection, Filter(module=module)), now),
+        "work": _work(_decided(hops), rows, waiting(connection, Filter(module=module)), now),
         "waiting": [
             {
                 "id": row.id,
@@ -89,17 +89,26 @@ def _marks(given: Sequence[tuple[float, float | None]]) -> dict[str, Any]:
 def _hops(connection: Connection, module: str) -> Sequence[Row[Any]]:
     """Return the hops of a module's submissions, those of one after another."""
     columns = history.c
-    hops: Select[Any] = select(columns.submission, columns.role, columns.status, columns.who, columns.at)
+    hops: Select[Any] = select(*(columns[name] for name in ("submission", "role", "status", "who", "at", "marks")))
     hops = hops.join(submissions, submissions.c.id == columns.submission)
     of_module = submissions.c.module == text(module, 200)
     return connection.execute(hops.where(of_module).order_by(columns.submission, columns.step)).all()
 
 
-def _decided(hops: Sequence[Row[Any]], course: Course, module: str) -> Iterator[tuple[Row[Any], list[str]]]:
+def _decided(hops: Sequence[Row[Any]]) -> Iterator[tuple[Row[Any], list[str]]]:
     """Yield the hops of people's decisions, each with the people who made it."""
     for hop in hops:
         if hop.status in _GIVEN.get(hop.role, ()) and hop.who != BY_ITSELF:
-            yield hop, [hop.who] if course.blind(module, hop.role) is None else hop.who.split(BETWEEN)
+            yield hop, [hop.who] if hop.marks is None else [one.who for one in _people_of(hop.marks)]
+
+
+class _Person(msgspec.Struct):
+    """What is read here of the mark of one of several demonstrators."""
+
+    who: str
+
+
+_people_of: Final = msgspec.json.Decoder(list[_Person]).decode
 
 
 def _work(

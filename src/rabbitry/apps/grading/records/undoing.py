@@ -102,6 +102,6 @@ def take_back(
     if connection.execute(delete(decisions).where(*this)).rowcount != 1:
         raise UsageError(f"the decision on {whole} was taken back already, perhaps in another window")
     if not letters.take_back(connection, row.id):
-        raise UsageError(f"the decision on {whole} has been sent already, and can't be taken back")
+        raise UsageError(f"the decision on {whole} can't be taken back: it has been sent, or is final")
     judgements.take_back(connection, row.id, row.who)
     return item_of(row)

@@ -4,6 +4,7 @@ import { asSent, Submitted } from "./archive.js";
 import { ask, decide, fileURL, mark, me, refused } from "./api.js";
 import { Changes } from "./changes.js";
 import * as drafts from "./drafts.js";
+import { Marks } from "./marks.js";
 import { visible } from "./text.js";
 
 const TITLES = { correct: "Correct", validate: "Validate", "send-back": "Send back", confirm: "Confirm" };
@@ -188,9 +189,11 @@ export class Decide extends Component {
       <${Submitted} id=${item.id} of=${item} earlier=${item.comments} mine=${comments} change=${this.comment} onPath=${this.onPath} />
       ${item.remarks.map((remark) => html`<p class="notice warn"><b>Sent back:</b> ${visible(remark)}</p>`)}
       ${item.mark !== null && html`<p><b>Mark:</b> ${mark(item.mark, item.out_of)}</p>`}
-      ${item.feedback !== null && html`<pre class="feedback">${visible(item.feedback)}</pre>`}
-      ${item.is_marked && html`<p class="notice warn">You have marked it, and others have still to. A mark that you give now replaces
-        yours, unless a further person has to mark because the marks differ.</p>`}
+      ${item.marks.length > 0 ? html`<${Marks} of=${item.marks} comments=${false} />`
+        : item.feedback !== null && html`<pre class="feedback">${visible(item.feedback)}</pre>`}
+      ${item.is_marked && html`<p class="notice warn">You have marked it, and others have still to.
+        ${item.is_final ? "Your mark is final." : "A mark that you give now replaces yours."}</p>`}
+      ${item.is_final && !item.is_marked && html`<p class="notice warn">A mark is final once you give it: it can't be changed or taken back.</p>`}
       ${isOlder && html`<p class="notice warn">You typed the text below before this assignment was sent again.</p>`}
       ${changed && html`<p class="notice warn changed" role="status">${visible(changed)}</p>`}
       ${can("correct") && item.rubric.map((criterion) => this.criterion(criterion))}
@@ -202,7 +205,7 @@ export class Decide extends Component {
       ${can("send-back") && html`<div class="fields">${this.field("remark", "Remark, if you send it back", { rows: 2 })}</div>`}
       <div class="fields">
         ${me().name === null && this.field("who", "Your name", { maxlength: 100, autocomplete: "name" })}
-        ${item.actions.map((action) => html`<button type="button" class=${action === "send-back" ? "" : "primary"} disabled=${busy || reason !== null}
+        ${item.actions.map((action) => html`<button type="button" class=${action === "send-back" ? "" : "primary"} disabled=${busy || reason !== null || (item.is_final && item.is_marked)}
           onClick=${this.act(action)}>${TITLES[action] ?? action}</button>`)}
         <button type="button" disabled=${busy} onClick=${close}>Close</button>
         ${changed && html`<button type="button" disabled=${busy} onClick=${this.discard}>Discard</button>`}

@@ -8,6 +8,7 @@ import { ask, duration, fileURL, mark, me, meet, query, refused, regrades, submi
 import * as drafts from "./drafts.js";
 import { Inbox } from "./inbox.js";
 import { Filter } from "./lists.js";
+import { commentsOf, Marks } from "./marks.js";
 import { Regrades } from "./regrades.js";
 import { Accept, AnswerRequest, AskAgain, Requests } from "./requests.js";
 import { Similar, SideBySide } from "./similar.js";
@@ -156,9 +157,6 @@ function Timing({ of }) {
   return html` <span class="tag">${duration(of.late_seconds)} late${off}</span>`;
 }
 
-// The comments on lines of a submission's history, with their authors.
-const commentsOf = (history) => history.flatMap(({ role, who, comments }) => comments.map((one) => ({ ...one, role, who })));
-
 class Submission extends Component {
   state = { found: undefined, error: null, text: null };
 
@@ -213,6 +211,7 @@ class Submission extends Component {
           ${hop.remark !== null && html`<p class="notice warn">${visible(hop.remark)}</p>`}
           ${hop.feedback !== null && html`<pre class="feedback">${visible(hop.feedback)}</pre>`}
           ${hop.comments.map((one) => html`<p class="said">${visible(placeOf(one))}: ${visible(one.text)}</p>`)}
+          <${Marks} of=${hop.marks} comments=${true} />
         </li>`)}</ol>
         ${waiting && ANSWERING.some((role) => me().inboxes.includes(role)) && html`<${AnswerRequest} key=${waiting.id} to=${waiting} who=${who} done=${reload} />`}
         ${found.status === DECLINED && regrades() && html`<${Accept} of=${found} done=${reload} />`}

@@ -10,9 +10,6 @@ import { Unsent } from "./unsent.js";
 
 const FRESH = { items: null, total: 0, each: 1, page: 0, find: "", module: "", open: null, error: null, said: null };
 
-// How many of several demonstrators have marked an entry.
-const given = ({ marks_given, is_marked }) => (is_marked ? `yours of ${marks_given} given` : `${marks_given} given`);
-
 // Props: role, stamp (changes with the inbox or a decision), modules, who.
 // Keys: j and k move the focus from entry to entry, Enter opens one as its button does, Escape closes it.
 export class Inbox extends Component {
@@ -102,7 +99,7 @@ export class Inbox extends Component {
         <${Held} as="tbody" asked=${`${role} ${asked}`} entries=${items} keyOf=${({ item }) => item} draw=${(item, isGone) => html`<tr key=${item.item} data-id=${item.id} class=${open?.item === item.item ? "open" : ""}>
           <td data-label="Student">${visible(item.student)}</td><td data-label="Module">${item.module ? visible(item.module) : "–"}</td>
           <td data-label="File" class="long">${item.name ? visible(item.name) : "–"}</td>
-          <td data-label="Mark"><span>${mark(item.mark, item.out_of)}${item.marks_given > 0 && html` <span class="tag">${given(item)}</span>`}</span></td>
+          <td data-label="Mark"><span>${mark(item.mark, item.out_of)}${item.is_marked && html` <span class="tag">marked by you</span>`}</span></td>
           <td data-label="Arrived"><span>${time(item.arrived_at)}${item.sent_back > 0 && html` <span class="tag">sent back ${item.sent_back}×</span>`}</span></td>
           <td>${isGone ? "no longer here" : html`<button type="button" disabled=${refused() !== null} title=${refused()}
             onClick=${() => this.open(item.id)}>Open</button>`}</td>
