@@ -12,6 +12,7 @@ from rabbitry.apps.grading.files import Files, default_place
 from rabbitry.apps.grading.message import Assignment, Decision, submission
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, course, judging, outbox
+from rabbitry.apps.grading.roles import decide, role_named
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.cli import _root
 from rabbitry.exceptions import UsageError
@@ -107,6 +108,35 @@ async def test_the_command_and_the_page_accept_what_is_declined_and_kept(
         ]  # fmt: skip
         found_row = database.read_now(partial(course.submission_of, given="a1"))
         assert (found_row.status, found_row.attempt, found_row.latest) == ("submitted", 1, False)
+
+
+@pytest.mark.parametrize("sent_back", [0, 1, 2])
+def test_the_declined_message_that_comes_again_is_not_confirmed(
+    database: Database, tmp_path: Path, sent_back: int
+) -> None:
+    files = Files(str(tmp_path / "kept"))
+    _declined(database, files, "a1")
+    accept(database, files, "a1", Decision("cleo", remark="so be it"), Course(), _EXCHANGE)
+    original = Assignment(submission(7, CC.name, b"x", "x.py", "a1"))  # as another process takes it
+    (letter,) = database.write_now(partial(outbox.claim, roles=["coordinator"]))
+    before = database.read_now(partial(course.submission, identity="a1"))
+    ways = [*[("demonstrator", "correct"), ("assistant", "send-back")] * sent_back]
+    ways += [("demonstrator", "correct"), ("assistant", "validate"), ("coordinator", "confirm")]
+    for role, action in ways:
+        mark = (10.0, 10.0) if action == "correct" else (None, None)
+        remark = "why?" if action == "send-back" else None
+        original = decide(original, role_named(role), action, Decision("dan", *mark, remark=remark))
+        if role != "coordinator":
+            database.write_now(partial(course.record, assignment=original))
+    assert database.read_now(partial(course.submission, identity="a1")) == before
+    assert not database.write_now(partial(course.confirm, assignment=original, message="m1"))
+    accepted = Assignment(json.loads(letter.body))
+    for role, action in ways[2 * sent_back :]:
+        accepted = decide(accepted, role_named(role), action, Decision("eve"))
+    assert database.write_now(partial(course.confirm, assignment=accepted, message="m2"))
+    found = database.read_now(partial(course.submission, identity="a1"))
+    assert found is not None
+    assert [hop.who for hop in found[1]][2:] == ["cleo", "eve", "eve", "eve"]
 
 
 def test_a_message_is_accepted_once_and_with_its_other_fields(database: Database, tmp_path: Path) -> None:

@@ -160,6 +160,8 @@ def _record(connection: Connection, assignment: Assignment, finding: Finding) ->
     if known is not None and known.confirmed_by is not None:
         return
     hops = assignment.history
+    if known is not None and len(hops) >= known.reopened_at and not _is_of_round(connection, assignment, known):
+        return
     taken = _taken_at(hops)
     if len(hops) > 1 and hops[-1].get("role") != "student":
         rows = [_hop_row(assignment.id, len(hops), hops[-1], finding)]
@@ -203,8 +205,8 @@ def confirm(
     known = connection.execute(statements.LOCKED, mine).first()
     if known is not None and known.confirmed_by is not None:
         return bool(known.confirmed_by == message)
-    if known is not None and assignment.step <= known.reopened_at:
-        return False  # of the round before it was reopened to be marked again
+    if known is not None and not _is_of_round(connection, assignment, known):
+        return False
     since = 0 if known is None else known.reopened_at
     if _contradicts(connection, assignment, since):
         return False
@@ -248,6 +250,22 @@ def attempt_before(connection: Connection, identity: str) -> str | None:
     same = and_(columns.student == found.student, columns.module == found.module, columns.status != DECLINED)
     earlier = select(columns.id).where(same, columns.sha256.is_not(None), columns.submitted_at < found.submitted_at)
     return connection.execute(earlier.order_by(columns.submitted_at.desc()).limit(1)).scalar()
+
+
+def _is_of_round(connection: Connection, assignment: Assignment, known: Row[Any]) -> bool:
+    """Return whether an assignment is not of a round before the submission was reopened, if it was.
+
+    The number of hops does not tell: the message of a declined submission may come again to a role that takes it, and
+    have more hops in the end. known: has `reopened_at`.
+    """
+    since = known.reopened_at
+    if since == 0:
+        return True
+    recorded = connection.execute(statements.REOPENED, {"mine": assignment.id, "since": since}).first()
+    if recorded is None or assignment.step <= since:
+        return False
+    hop = _hop_row(assignment.id, since, assignment.history[since - 1])
+    return all(hop[name] == value for name, value in recorded._mapping.items())
 
 
 def _contradicts(connection: Connection, assignment: Assignment, since: int) -> bool:

@@ -31,10 +31,10 @@ from rabbitry.apps.grading.message import (
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.personal import MARKS
 from rabbitry.apps.grading.receiving import again
-from rabbitry.apps.grading.records import outbox
+from rabbitry.apps.grading.records import outbox, statements
 from rabbitry.apps.grading.records.course import CONFIRMED, Filter, Hop, Submission, submission, submissions_of
 from rabbitry.apps.grading.records.judging import judged
-from rabbitry.apps.grading.records.schema import handed_in, history, insert_into, regraded, regrades, submissions, text
+from rabbitry.apps.grading.records.schema import handed_in, history, regraded, regrades, submissions, text
 from rabbitry.apps.grading.roles import ROLES, key_of
 
 COORDINATOR: Final = ROLES["coordinator"]
@@ -215,7 +215,8 @@ def submit_again(
     hop = assignment.history[-1]
     row = {"submission": identity, "step": step, "place": hop["where"], "at": hop["when"]}
     row |= {name: text(hop[name], LONGEST_TEXT) for name in ("role", "status", "who", "remark")}
-    connection.execute(insert_into(connection, history).on_conflict_do_nothing(), row)
+    connection.execute(statements.FORGET, {"mine": identity, "since": step - 1})
+    connection.execute(insert(history), row)
     outbox.add(connection, COORDINATOR.name, exchange, key_of(assignment, course), assignment, required=True)
     return assignment
 

@@ -20,7 +20,9 @@ _CONFIRMED: Final = ("student", "module", "name", *CHANGING, "confirmed_by")
 _mine = submissions.c.id == bindparam("mine")
 _is_open = submissions.c.confirmed_by.is_(None)
 
-KNOWN: Final = select(submissions.c.confirmed_by, submissions.c.step, submissions.c.submitted_at).where(_mine)
+KNOWN: Final = select(*(submissions.c[name] for name in ("confirmed_by", "reopened_at", "step", "submitted_at"))).where(
+    _mine
+)
 """What is recorded of the submission `mine`."""
 LOCKED: Final = (
     select(submissions.c.confirmed_by, submissions.c.reopened_at, submissions.c.submitted_at)
@@ -53,6 +55,10 @@ SIGNED: Final = select(history.c.step, history.c.role, history.c.status).where(
     history.c.submission == bindparam("mine"), history.c.step > bindparam("since"), history.c.signer.is_not(None)
 )
 """The signed hops of the submission `mine` after a step."""
+REOPENED: Final = select(*(history.c[name] for name in ("role", "status", "at", "remark"))).where(
+    history.c.submission == bindparam("mine"), history.c.step == bindparam("since")
+)
+"""The hop of a step of the submission `mine`."""
 FORGET: Final = delete(history).where(history.c.submission == bindparam("mine"), history.c.step > bindparam("since"))
 HOP: Final = insert(history)
 
