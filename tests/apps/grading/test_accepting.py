@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from rabbitry.apps.grading.accepting import accept
+from rabbitry.apps.grading.commands import students
 from rabbitry.apps.grading.files import Files, default_place
-from rabbitry.apps.grading.message import Assignment, Decision, submission
+from rabbitry.apps.grading.message import Assignment, Decision, submission, user_name
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, course, judging, outbox
 from rabbitry.apps.grading.roles import decide, role_named
@@ -56,7 +57,7 @@ async def test_an_accepted_submission_is_marked_and_counts_by_the_time_it_was_ha
             await accepted_by_cleo(later)
         found = await accepted_by_cleo(mine[:20])
         assert found.id == mine
-        with pytest.raises(UsageError, match="only a declined one can be accepted"):
+        with pytest.raises(UsageError, match="only one that was declined, or that the deadlines forbid"):
             await accepted_by_cleo(mine)
         await recorded(database, "confirmed", 2)
     assert marked == [(b"first", "x.py"), (b"second", "x.py")]
@@ -123,9 +124,9 @@ def test_the_declined_message_that_comes_again_is_not_confirmed(
     ways = [*[("demonstrator", "correct"), ("assistant", "send-back")] * sent_back]
     ways += [("demonstrator", "correct"), ("assistant", "validate"), ("coordinator", "confirm")]
     for role, action in ways:
-        mark = (10.0, 10.0) if action == "correct" else (None, None)
-        remark = "why?" if action == "send-back" else None
-        original = decide(original, role_named(role), action, Decision("dan", *mark, remark=remark))
+        mark, out_of = (10.0, 10.0) if action == "correct" else (None, None)
+        given = Decision("dan", mark, out_of, remark="why?" if action == "send-back" else None)
+        original = decide(original, role_named(role), action, given)
         if role != "coordinator":
             database.write_now(partial(course.record, assignment=original))
     assert database.read_now(partial(course.submission, identity="a1")) == before
@@ -137,6 +138,46 @@ def test_the_declined_message_that_comes_again_is_not_confirmed(
     found = database.read_now(partial(course.submission, identity="a1"))
     assert found is not None
     assert [hop.who for hop in found[1]][2:] == ["cleo", "eve", "eve", "eve"]
+
+
+@ON_BOTH_DATABASES
+async def test_the_command_and_the_page_have_a_late_one_count(
+    found_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "course.toml").write_text(
+        f'[modules.{CC.name}]\nshort = "cc"\ncloses = 2001-01-01T00:00:00Z\ncounts = "latest"\n'
+        '[modules.open]\nshort = "op"\nopens = 2001-01-01T00:00:00Z\n'
+    )
+    monkeypatch.setenv("RABBITRY_GRADING", str(tmp_path / "course.toml"))
+    with Database(found_url) as database:
+        for identity, student in (("a1", 7), ("a2", 8)):
+            made = submission(student, CC.name, b"x", "x.py", identity)
+            for role in ("demonstrator", "assistant", "coordinator"):
+                mark = (8.0, 10.0) if role == "demonstrator" else (None, None)
+                made = decide(made, role_named(role), role_named(role).actions[0], Decision("ann", *mark))
+            assert database.write_now(partial(course.confirm, assignment=made, message=identity))
+        database.write_now(partial(course.record, assignment=submission(9, "open", b"x", "x.py", "o1")))
+        assert _root.run(("grading", "accept", "o1")) == 2
+        assert "can count, as on time" in capsys.readouterr().err
+        assert _root.run(("grading", "accept", "a1", "--remark", "she was ill")) == 0
+        assert _root.run(("grading", "accept", "a1")) == 2
+        assert capsys.readouterr().out == "a1  student 7  accepted\n"
+        served = Served("amqp://127.0.0.1:1/", found_url)
+        async with served.pages.open(), served.http as http:
+            answer = await http.post("/api/submissions/a2/acceptance", json={"remark": "the network was down"})
+            assert answer.json() == {"id": "a2", "status": "confirmed"}
+            found = [(await http.get(f"/api/submissions/{identity}")).json() for identity in ("a1", "a2", "o1")]
+        for one, remark in zip(found, ("she was ill", "the network was down"), strict=False):
+            assert (one["accepted"]["who"], one["accepted"]["remark"]) == (user_name(), remark)
+            assert (one["timing"], one["counts"], one["final_mark"]) == ("late", True, 8.0)
+        assert (found[2]["accepted"], found[2]["timing"]) == (None, "on time")
+        students._show_status(found[0], None, as_json=False)
+        assert "accepted by" in capsys.readouterr().out
+        assert _root.run(("grading", "export", "--format", "json")) == 0
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert {row["id"]: row["accepted"] and row["accepted"]["remark"] for row in rows} == {
+            "a1": "she was ill", "a2": "the network was down", "o1": None
+        }  # fmt: skip
 
 
 def test_a_message_is_accepted_once_and_with_its_other_fields(database: Database, tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ async def test_declined_submissions_are_accepted_and_modules_marked_again_elsewh
     )
     async with roles, page(elsewhere.broker, audit=audit) as http:
         assert await elsewhere.run("accept", one, "--remark", "the network") == f"{one}  student 7  accepted\n"
-        assert "only a declined one" in await elsewhere.run("accept", one, code=2)
+        assert "only one that was declined" in await elsewhere.run("accept", one, code=2)
         assert "no submission" in await elsewhere.run("accept", "zz", code=1)
         assert "1 to 100000 characters" in await elsewhere.run("accept", other, "--remark", " ", code=2)
         accepted = await http.post(f"/api/submissions/{other}/acceptance", json={"remark": "so be it"})
@@ -224,7 +224,7 @@ async def test_declined_submissions_are_accepted_and_modules_marked_again_elsewh
         await recorded(elsewhere.database, "confirmed", 2)
         result = (await http.get(f"/api/regrades/{run['id']}")).json()
         assert result["id"] == run["id"]
-    assert [what[1:] for what in audited] == [("accept a declined submission", other), ("mark again", CC.name)]
+    assert [what[1:] for what in audited] == [("accept a submission", other), ("mark again", CC.name)]
     assert f"over the login 'guest': {one}" in caplog.text
     hops = await history(elsewhere.database, one)
     assert hops.count(("coordinator", "submitted")) == 3  # accepted, and marked again by the command and the page

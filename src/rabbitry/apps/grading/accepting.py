@@ -1,4 +1,7 @@
-"""Accepting a submission that was declined: it goes through the roles as one that was sent back."""
+"""Accepting a submission that was declined or came too late.
+
+A declined one goes through the roles as one that was sent back; one that the deadlines forbid is only noted.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,9 @@ ACCEPTED: Final = "accepted"
 def accept(
     records: Database, files: Files, identity: str, decision: Decision, course: Course, exchange: str
 ) -> Submission:
-    """Submit a declined submission once more, with the time at which it was handed in. Blocks.
+    """Submit a declined submission once more, with the time at which it was handed in, or let a late one count. Blocks.
 
-    A running coordinator publishes it. The limits that declined it are not applied again.
+    A running coordinator publishes a declined one. The limits that declined it are not applied again.
 
     Args:
         records: The open records.
@@ -38,15 +41,18 @@ def accept(
 
     Raises:
         NoSuchID: No id, or more than one, begins so.
-        UsageError: It is not declined, or its file or its message's other fields are not kept.
+        UsageError: It is not declined and can count; or it is declined, and its file or its message's other fields are
+            not kept.
         RecordsError: The records or the files can't be read.
     """
+    from rabbitry.apps.grading.records import judging
     from rabbitry.apps.grading.records.course import submission_of
     from rabbitry.apps.grading.records.regrading import submit_again
 
     found = records.read_now(partial(submission_of, given=identity))
     if found.status != DECLINED:
-        raise UsageError(f"submission {found.id} is {found.status}: only a declined one can be accepted")
+        records.write_now(partial(judging.accept, identity=found.id, decision=decision, course=course))
+        return found
     if found.kept is None:
         raise UsageError(f"the file of {found.id} is not kept, so it can't be accepted: have it handed in again")
     data = files.fetch(found.kept)

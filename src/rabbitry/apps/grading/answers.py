@@ -102,11 +102,20 @@ class Asked(TypedDict):
     request: int
 
 
+class Acceptance(TypedDict):
+    """Who had a submission count that the deadlines forbid, when and why."""
+
+    who: str
+    at: str
+    remark: str
+
+
 class Described(Submission):
-    """A submission with its hops and the requests about it, and whether its file can be had."""
+    """A submission with its hops and the requests about it, and whether its file can be had. accepted: null if not."""
 
     history: list[Hop]
     requests: list[Request]
+    accepted: Acceptance | None
     has_file: bool
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from rabbitry.apps.grading.message import LONGEST_NAME, LONGEST_TEXT, Decision
+from rabbitry.apps.grading.message import DECLINED, LONGEST_NAME, LONGEST_TEXT, Decision
 from rabbitry.exceptions import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Change(msgspec.Struct, rename="pascal", omit_defaults=True):
-    """A change: a declined submission is accepted, or a coordinator marks a selection of submissions again.
+    """A change: a submission is accepted that was declined or can't count, or a selection is marked again.
 
     who: the person, for the history. remark: the reason. submission: an id or a prefix, to accept. module, since,
     student, all_attempts: as in a selection to mark again.
@@ -37,7 +37,7 @@ def change(records: Database, files: Files, wanted: Change, course: Course, exch
     """Make a change, which is done once if it is asked for twice. Blocks. A running coordinator publishes what follows.
 
     Returns:
-        The accepted submission (`id`, `student`, `module`) or the run, as JSON data.
+        The accepted submission (`id`, `student`, `module`, `status`) or the run, as JSON data.
 
     Raises:
         NoSuchID: No submission, or more than one, has such an id.
@@ -53,7 +53,8 @@ def change(records: Database, files: Files, wanted: Change, course: Course, exch
         raise UsageError(f"the reason must have 1 to {LONGEST_TEXT} characters: students find it in the history")
     if wanted.what == "accept":
         found = accept(records, files, wanted.submission, Decision(wanted.who, remark=remark), course, exchange)
-        return {"id": found.id, "student": found.student, "module": found.module}
+        status = "submitted" if found.status == DECLINED else found.status
+        return {"id": found.id, "student": found.student, "module": found.module, "status": status}
     module = course.module(wanted.module).name
     selection = Selection(module, wanted.since, wanted.student, wanted.all_attempts)
     work = partial(begin, selection=selection, course=course, who=wanted.who, remark=remark, by_coordinator=True)

@@ -25,7 +25,7 @@ _MOST_ATTEMPTS: Final = 10_000
 
 
 class Timing(StrEnum):
-    """How an attempt stands to the deadlines. Only the first two can count."""
+    """How an attempt stands to the deadlines."""
 
     ON_TIME = "on time"
     LATE = "late"
@@ -33,6 +33,11 @@ class Timing(StrEnum):
     CLOSED = "after it closed"
     MANY = "more attempts than allowed"
     SOON = "too soon after the attempt before"
+
+    @property
+    def can_count(self) -> bool:
+        """Whether such an attempt can count."""
+        return self in (Timing.ON_TIME, Timing.LATE)
 
 
 class Counts(StrEnum):
@@ -45,13 +50,17 @@ class Counts(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A submission, as far as deadlines concern it. submitted_at: as in the records."""
+    """A submission, as far as deadlines concern it.
+
+    submitted_at: as in the records. is_accepted: whether it can count in any case, as those in `Deadlines.accepted`.
+    """
 
     id: str
     submitted_at: str
     mark: float | None = None
     out_of: float | None = None
     is_confirmed: bool = False
+    is_accepted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +145,7 @@ class Deadlines:
         """Return why an attempt at this time could not count; None if it could. before: the student's attempts."""
         attempt = Attempt("\uffff", _written(at))
         judged = self.judge(student, [*(one for one in before if _time(one) <= at), attempt])[attempt.id]
-        return None if judged.timing in (Timing.ON_TIME, Timing.LATE) else judged.timing
+        return None if judged.timing is None or judged.timing.can_count else judged.timing
 
     def judge(self, student: str, attempts: Sequence[Attempt]) -> dict[str, Judged]:
         """Judge all attempts of a student in the module, by their ids."""
@@ -149,10 +158,10 @@ class Deadlines:
         for one in ordered:
             at = _time(one)
             timing, late = self._timing(at, due, closes, before, used)
-            is_accepted = timing not in (Timing.ON_TIME, Timing.LATE) and one.id in self.accepted
+            is_accepted = not timing.can_count and (one.is_accepted or one.id in self.accepted)
             if is_accepted:  # beside the others: it takes no attempt from a later one
                 timing = Timing.LATE if late else Timing.ON_TIME
-            if timing in (Timing.ON_TIME, Timing.LATE):
+            if timing.can_count:
                 allowed.append(one)
                 if not is_accepted:
                     before, used = at, used + 1

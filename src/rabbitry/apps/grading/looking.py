@@ -157,7 +157,11 @@ def rows(connection: Connection, asked: Look, course: Course, *, most: int | Non
     entries = [row.as_dict() | judged[row.id].as_dict() for row in found]
     if asked.with_history:
         hops = histories(connection, None if most is None else [row.id for row in found])
-        entries = [one | {"history": [hop.as_dict() for hop in hops.get(one["id"], [])]} for one in entries]
+        accepted = judging.acceptances_in(connection)
+        entries = [
+            one | {"accepted": accepted.get(one["id"]), "history": [hop.as_dict() for hop in hops.get(one["id"], [])]}
+            for one in entries
+        ]
     return entries
 
 

@@ -1,4 +1,4 @@
-"""The page's route that accepts a declined submission."""
+"""The page's route that accepts a submission which was declined or came too late."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ class AcceptRoutes:
 
     @needs(Role.ADMIN, COORDINATOR)
     async def accept(self, identity: str, request: Request) -> Response:
-        """Accept a declined submission; a running coordinator publishes it."""
+        """Accept a submission: a declined one, which a running coordinator publishes, or one that can't count."""
         try:
             remark = decode_json(await request.body(), Accepting).remark
         except Undecodable as error:
             raise UsageError(f"invalid request: {error}") from error
         wiring, user = await self._wiring(), user_of(request)
         wanted = Change("accept", person_of(user).who, remark, submission=identity)
-        async with self._audited(user.who, "accept a declined submission", identity):
+        async with self._audited(user.who, "accept a submission", identity):
             accepted = await self._looking.change(wanted, self._kept, wiring.exchange)
-        return json_response({"id": accepted["id"], "status": "submitted"})
+        return json_response({"id": accepted["id"], "status": accepted["status"]})

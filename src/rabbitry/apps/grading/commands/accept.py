@@ -1,4 +1,4 @@
-"""`rabbitry grading accept`: has a declined submission marked all the same."""
+"""`rabbitry grading accept`: takes a submission that was declined or came too late all the same."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def accept(
     *,
     as_json: Json = False,
 ) -> None:
-    """Accept a submission that was declined as one too many: it is marked, and may count, as if it had been taken.
+    """Accept a submission that was declined as one too many, or that the deadlines forbid: it may count all the same.
 
-    A running coordinator publishes it. If the records are not on this machine, it is asked over the broker.
+    A running coordinator publishes a declined one. If the records are not on this machine, it is asked over the broker.
 
     Example: rabbitry grading accept 3f2a --remark "the network was down"
     """

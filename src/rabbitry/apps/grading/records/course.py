@@ -160,7 +160,11 @@ def _record(connection: Connection, assignment: Assignment, finding: Finding) ->
     if known is not None and known.confirmed_by is not None:
         return
     hops = assignment.history
-    if known is not None and len(hops) >= known.reopened_at and not _is_of_round(connection, assignment, known):
+    if (
+        known is not None
+        and len(hops) >= (since := known.reopened_at)
+        and not _is_of_round(connection, assignment, since)
+    ):
         return
     taken = _taken_at(hops)
     if len(hops) > 1 and hops[-1].get("role") != "student":
@@ -205,7 +209,7 @@ def confirm(
     known = connection.execute(statements.LOCKED, mine).first()
     if known is not None and known.confirmed_by is not None:
         return bool(known.confirmed_by == message)
-    if known is not None and not _is_of_round(connection, assignment, known):
+    if known is not None and not _is_of_round(connection, assignment, known.reopened_at):
         return False
     since = 0 if known is None else known.reopened_at
     if _contradicts(connection, assignment, since):
@@ -252,13 +256,12 @@ def attempt_before(connection: Connection, identity: str) -> str | None:
     return connection.execute(earlier.order_by(columns.submitted_at.desc()).limit(1)).scalar()
 
 
-def _is_of_round(connection: Connection, assignment: Assignment, known: Row[Any]) -> bool:
+def _is_of_round(connection: Connection, assignment: Assignment, since: int) -> bool:
     """Return whether an assignment is not of a round before the submission was reopened, if it was.
 
     The number of hops does not tell: the message of a declined submission may come again to a role that takes it, and
-    have more hops in the end. known: has `reopened_at`.
+    have more hops in the end. since: its `reopened_at`.
     """
-    since = known.reopened_at
     if since == 0:
         return True
     recorded = connection.execute(statements.REOPENED, {"mine": assignment.id, "since": since}).first()

@@ -9,11 +9,22 @@ from typing import Any, Final
 from sqlalchemy import Connection, select
 
 from rabbitry.apps.grading.deadlines import Attempt, Deadlines, Judged
-from rabbitry.apps.grading.message import DECLINED, FINAL_MARK, LATE, PENALTY, SUBMITTED_AT, TIMING, Assignment
+from rabbitry.apps.grading.message import (
+    DECLINED,
+    FINAL_MARK,
+    LATE,
+    PENALTY,
+    SUBMITTED_AT,
+    TIMING,
+    Assignment,
+    Decision,
+    now,
+)  # fmt: skip
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import course as course_records
 from rabbitry.apps.grading.records.course import CONFIRMED, FEW, Submission
-from rabbitry.apps.grading.records.schema import submissions, text
+from rabbitry.apps.grading.records.schema import acceptances, insert_into, submissions, text
+from rabbitry.exceptions import UsageError
 
 _NO_ATTEMPT: Final = Judged(None, 0.0, 0.0, None, counts=False)
 """The judgement of a submission that was declined."""
@@ -53,6 +64,7 @@ def described(
     return {
         **found.as_dict(),
         **judged(connection, [found], course)[found.id].as_dict(),
+        "accepted": acceptances_in(connection, found.id).get(found.id),
         "history": [hop.as_dict() for hop in hops],
     }
 
@@ -68,6 +80,43 @@ def with_judgement(connection: Connection, assignment: Assignment, course: Cours
     told[SUBMITTED_AT], told[TIMING], told[LATE] = found.submitted_at, str(one.timing), one.late_seconds
     told[PENALTY], told[FINAL_MARK] = one.penalty, one.final_mark
     return told
+
+
+def accept(connection: Connection, identity: str, decision: Decision, course: Course) -> None:
+    """Record that a submission can count although the deadlines forbid it.
+
+    Args:
+        connection: An open connection.
+        identity: The submission's id.
+        decision: Who accepts it, and the remark that says why.
+        course: The course.
+
+    Raises:
+        NoSuchID: There is no such submission.
+        UsageError: It can count already, or its module has no deadlines.
+    """
+    found = course_records.submission_of(connection, identity)
+    timing = judged(connection, [found], course)[found.id].timing
+    if timing is None or timing.can_count:
+        why = "has no deadlines to keep" if timing is None else f"can count, as {timing.value}"
+        raise UsageError(
+            f"submission {found.id} is {found.status} and {why}: only one that was declined, or that the deadlines "
+            "forbid, can be accepted"
+        )
+    values = {"submission": found.id, "who": text(decision.who, 200), "at": now(), "remark": text(decision.remark)}
+    connection.execute(insert_into(connection, acceptances).on_conflict_do_nothing(), values)
+
+
+def acceptances_in(connection: Connection, identity: str | None = None) -> dict[str, dict[str, str]]:
+    """Return by submission who had it count although the deadlines forbid it, when and why, as JSON data.
+
+    identity: the only submission; None for all.
+    """
+    query = select(acceptances)
+    if identity is not None:
+        query = query.where(acceptances.c.submission == identity)
+    found = connection.execute(query).all()
+    return {row.submission: {"who": row.who, "at": row.at, "remark": row.remark} for row in found}
 
 
 def taken_since(connection: Connection, student: str, module: str, since: str) -> list[str]:
@@ -86,11 +135,15 @@ def attempts_of(connection: Connection, student: str, module: str) -> list[Attem
 
 def _attempts(connection: Connection, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[Attempt]]:
     columns = submissions.c
-    query = select(
-        columns.student, columns.module, columns.id, columns.submitted_at, columns.mark, columns.out_of, columns.status
-    ).where(course_records.of_students(pairs), columns.status != DECLINED)
+    names = "student", "module", "id", "submitted_at", "mark", "out_of", "status"
+    query = (
+        select(*(columns[name] for name in names), acceptances.c.submission.is_not(None).label("is_accepted"))
+        .join(acceptances, acceptances.c.submission == columns.id, isouter=True)
+        .where(course_records.of_students(pairs), columns.status != DECLINED)
+    )
     found: dict[tuple[str, str], list[Attempt]] = defaultdict(list)
     for row in connection.execute(query):
-        attempt = Attempt(row.id, row.submitted_at, row.mark, row.out_of, row.status == CONFIRMED)
+        is_confirmed = row.status == CONFIRMED
+        attempt = Attempt(row.id, row.submitted_at, row.mark, row.out_of, is_confirmed, bool(row.is_accepted))
         found[row.student, row.module].append(attempt)
     return found

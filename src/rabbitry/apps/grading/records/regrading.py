@@ -16,7 +16,7 @@ import msgspec
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from rabbitry.apps.grading.comments import COMMENTS, as_sent
-from rabbitry.apps.grading.deadlines import Counts, Deadlines, Judged, Timing
+from rabbitry.apps.grading.deadlines import Counts, Deadlines, Judged
 from rabbitry.apps.grading.message import (
     FEEDBACK,
     HISTORY,
@@ -61,7 +61,7 @@ class Selection:
         """Return whether a submission of the module is one to mark again."""
         # Where the best attempt counts, another mark may make another one the best.
         is_best = rules is not None and rules.counts is Counts.BEST
-        could_count = judged.counts or (is_best and judged.timing in (Timing.ON_TIME, Timing.LATE))
+        could_count = judged.counts or (is_best and judged.timing is not None and judged.timing.can_count)
         return (
             (self.since is None or found.submitted_at >= self.since)
             and self.student in (None, found.student)

@@ -75,6 +75,16 @@ history: Final = Table(
     Column("marks", Text),
 )
 
+acceptances: Final = Table(
+    "acceptances",
+    metadata,
+    # Submissions that can count although the deadlines forbid it.
+    Column("submission", String(64), primary_key=True),
+    Column("who", Text, nullable=False),
+    Column("at", String(40), nullable=False),
+    Column("remark", Text, nullable=False),
+)
+
 inbox: Final = Table(
     "inbox",
     metadata,

@@ -25,7 +25,7 @@ export const accept = (id, given) => post(`submissions/${encodeURIComponent(id)}
 
 export const answer = (number, given) => post(`requests/${number}`, given);
 
-// Whether the user may have submissions marked again or accept declined ones: a coordinator, or an admin of the dashboard.
+// Whether the user may have submissions marked again or accept them: a coordinator, or an admin of the dashboard.
 export const regrades = () => person.role === "coordinator" || (person.role === null && lacking("admin") === null);
 
 export const regrade = (wanted) => post("regrades", wanted);

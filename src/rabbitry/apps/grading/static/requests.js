@@ -96,7 +96,10 @@ export class AskAgain extends Sending {
   }
 }
 
-// Props: of (a declined submission), done().
+// Whether a submission is one that a coordinator may accept: it was declined, or can't count by the deadlines.
+export const isAcceptable = ({ status, timing }) => status === "declined" || ![undefined, null, "on time", "late"].includes(timing);
+
+// Props: of (a submission that can be accepted), done().
 export class Accept extends Sending {
   key = `accept.${this.props.of.id}`;
 
@@ -106,7 +109,7 @@ export class Accept extends Sending {
   }
 
   render({ of }, { remark, busy, error }) {
-    if (of.sha256 === null) return html`<p class="nothing">Its file is not kept, so it can't be accepted.</p>`;
+    if (of.status === "declined" && of.sha256 === null) return html`<p class="nothing">Its file is not kept, so it can't be accepted.</p>`;
     return html`<form class="accept" onSubmit=${(event) => {
       event.preventDefault();
       this.send(() => accept(of.id, { remark: remark.trim() }));
