@@ -122,8 +122,8 @@ class Why(_Answered, frozen=True, tag="why"):
     """The decisions about an address, oldest first.
 
     url: normalised. state: "queued", "sent", "done", or "unknown" if never seen: `would` is then the outcome that it
-    would have now, with `detail`. next_at: the earliest time of its next fetch. found_on: an address that links to it.
-    depth: links away from the start. cut: how many older decisions are left out.
+    would have now, with `detail`. next_at: the earliest time of its next fetch. found_on: an address that links to it,
+    or the robots.txt that names it. depth: links away from the start. cut: how many older decisions are left out.
     """
 
     url: str

@@ -279,6 +279,7 @@ async def test_robots_txt_redirected_to_a_private_network_is_refused() -> None:
             with fetching(["127.0.0.1"]) as hand:
                 outcome = await hand.outcome(f"http://127.0.0.1:{server.port}/robots.txt", "robots")
     assert outcome.outcome == "private"
+    assert outcome.detail == "'127.0.0.2' is not a public address: allow it with the crawler's --allow-private"
     assert secret.connections == 0
 
 

@@ -145,6 +145,7 @@ async def test_dns_rebinding_has_no_effect(secret: Server) -> None:
             await hand.page(f"{url}/end")
             outcome = await hand.outcome(f"{url}/")
             assert outcome.outcome == "private"
+            assert outcome.detail.startswith("'re.example' resolves to 127.0.0.1: ")
             assert hand.names.asked == ["re.example", "re.example"]
     assert secret.connections == 0
 

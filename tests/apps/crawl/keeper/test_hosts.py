@@ -9,7 +9,7 @@ from rabbitry.apps.crawl.keeper import dispatch
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.keeper.inputs import Input
 from rabbitry.apps.crawl.keeper.keeper import Decided
-from rabbitry.apps.crawl.keeper.reading import why
+from rabbitry.apps.crawl.keeper.reading import hosts, why
 from rabbitry.apps.crawl.keeper.robots import Robots
 from tests.apps.crawl.keeper.simulation import MISSING, Answered, World, read_why, site_of, web
 
@@ -100,6 +100,9 @@ def test_robots_txt_is_fetched_first_and_obeyed(simple: Database) -> None:
 def test_an_unreachable_robots_txt_forbids_all(simple: Database, outcome: str) -> None:
     world = World(simple, site_of({"http://a.test/robots.txt": Answered(outcome=outcome)}, Answered("page")))
     world.add(*(f"http://a.test/{number}" for number in range(500)))
+    world.run(5)
+    waits_for = simple.read_now(lambda connection: why(connection, "http://a.test/0", world.now)).detail
+    assert waits_for == f"robots.txt can't be fetched ({outcome}, tried 1 time): nothing is allowed until it is"
     world.run()
     assert set(world.requests()) == {"http://a.test/robots.txt"}
     assert 2 <= world.requests()["http://a.test/robots.txt"] <= 6
@@ -129,6 +132,22 @@ def test_sitemaps_of_robots_txt_are_read_within_the_scope(simple: Database) -> N
     world.add("http://a.test/", same_host=True)
     world.run()
     assert set(world.index.stored) == {"http://a.test/", "http://a.test/x", "http://a.test/y"}
+
+    def found_on(url: str) -> str:
+        return simple.read_now(lambda connection: why(connection, url, world.now)).found_on
+
+    assert found_on("http://a.test/all.xml") == "http://a.test/robots.txt"
+    assert found_on("http://a.test/part.xml") == "http://a.test/all.xml"
+    assert found_on("http://a.test/x") == "http://a.test/part.xml"
+
+
+def test_a_missing_robots_txt_is_no_problem_of_its_host(simple: Database) -> None:
+    world = World(simple, site_of({"http://a.test/robots.txt": MISSING}, Answered("page")))
+    world.add("http://a.test/")
+    world.run()
+    [host] = simple.read_now(lambda connection: hosts(connection, 10)).hosts
+    assert [decision.outcome for decision in host.last] == ["page", "robots"]
+    assert host.robots == "robots"
 
 
 def test_a_sitemap_that_can_not_be_read_has_its_own_outcome(simple: Database) -> None:

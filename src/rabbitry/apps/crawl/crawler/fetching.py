@@ -169,8 +169,8 @@ class Fetcher:
             raise Problem("no-contact", f"'{target.host}' is public: name a contact for its owner (--contact)")
         if not found:
             raise Problem("no-such-host", f"'{target.host}' has no IP address")
-        where = ", ".join(found[:4])
-        raise Problem("private", f"'{target.host}' resolves to {where}: allow it with the crawler's --allow-private")
+        why = "is not a public address" if target.is_literal else f"resolves to {', '.join(found[:4])}"
+        raise Problem("private", f"'{target.host}' {why}: allow it with the crawler's --allow-private")
 
     # -- pages and sitemaps ------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ _FOR_GOOD: Final = frozenset({"too-deep", "out-of-scope", "limit", "trap"})
 
 @dataclass(slots=True)
 class Found:
-    """A link. url: as written in the page. depth, hops: of the address that it leads to."""
+    """A link. url: as written in the page. depth, hops: of the address that it leads to. source: see `Row`."""
 
     url: str
     address: Address
@@ -64,6 +64,12 @@ class Links:
         self._work.spent += len(links) // KNOWN + len(unknown)
         for link in unknown:
             self._add(link.url, crawl, depth, row.id, purpose, hops, link.modified)
+
+    def add_sitemap(self, url: str, row: Row) -> None:
+        """Add a sitemap named in the robots.txt of a waiting address's origin."""
+        crawl = self._work.state.crawls.get(row.crawl)
+        if crawl is not None:
+            self._add(url, crawl, row.depth, -row.id, _SITEMAP, 0, None)
 
     def add(self, url: str, row: Row, depth: int, *, purpose: int | None = None, hops: int = 0) -> None:
         """Add one address that a page leads to by a redirect or as its canonical address."""

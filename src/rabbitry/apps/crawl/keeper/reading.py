@@ -10,9 +10,10 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, Row
 
+from rabbitry._words import counted
 from rabbitry.apps.crawl.answers import Decision, HostAnswer, Hosts, Status, Why
 from rabbitry.apps.crawl.keeper import sets
-from rabbitry.apps.crawl.keeper.addresses import BadAddress, long_key, parse
+from rabbitry.apps.crawl.keeper.addresses import BadAddress, long_key, origin_of, parse
 from rabbitry.apps.crawl.keeper.outcomes import WORDS, refused
 from rabbitry.apps.crawl.keeper.predicting import predict
 from rabbitry.apps.crawl.keeper.robots import ALL_ALLOWED, RULES, UNAVAILABLE, UNREAD
@@ -89,11 +90,13 @@ def why(connection: Connection, url: str, now: float) -> Why:
     row = sets.rows(
         connection,
         "SELECT a.url, a.state, a.depth, a.source, a.found_at, a.crawl, a.trail, a.outcome, s.url AS found_on, l.due,"
-        " h.due AS host_due FROM crawl_addresses a LEFT JOIN crawl_addresses s ON s.id = a.source"
+        " h.due AS host_due FROM crawl_addresses a LEFT JOIN crawl_addresses s ON s.id = abs(a.source)"
         " LEFT JOIN crawl_later l ON l.address = a.id LEFT JOIN crawl_hosts h ON h.id = a.host WHERE a.id = ?",
         ref,
     )[0]
     found_on = row.found_on or ""
+    if found_on and row.source < 0:
+        found_on = f"{origin_of(found_on)}/robots.txt"
     begun = f"found on {found_on}" if found_on else ("added" if row.crawl else "arrived without being requested")
     decisions = [Decision(row.found_at, "queued", "keeper", f"crawl {row.crawl}, depth {row.depth}: {begun}")]
     decisions += [Decision(step.at, step.word, step.node, step.detail) for step in steps(row.trail)]
@@ -134,7 +137,8 @@ def _waits_for(connection: Connection, row: Row[*tuple[Any, ...]], now: float) -
     robots = sets.rows(connection, "SELECT state, outcome, tries, detail FROM crawl_robots WHERE origin = ?", origin)
     if robots and robots[0].state == UNAVAILABLE:
         one = robots[0]
-        return f"robots.txt is missing ({WORDS.get(one.outcome, '')}, tried {one.tries} times): nothing is allowed"
+        why_not = f"{WORDS.get(one.outcome, '')}, tried {counted(one.tries, 'time')}"
+        return f"robots.txt can't be fetched ({why_not}): nothing is allowed until it is"
     if row.host_due is not None and row.host_due > now:
         return "its host is not due yet"
     return OUTCOMES["queued"]

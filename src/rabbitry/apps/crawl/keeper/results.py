@@ -198,13 +198,14 @@ class CrawlResults:
         work = self._work
         host = work.state.hosts[batch.host]
         robots = work.robots_of(batch.robots, host)
-        hosts.note(work, host, word, wire=outcome.wire)
+        is_missing = word in ("client-error", "not-text", "redirect", "too-large")
+        hosts.note(work, host, "robots" if is_missing else word, wire=outcome.wire)
         work.counts["wire"] += outcome.wire
         work.counts["robots"] += 1
         if word in ("robots", "page"):
             batch.answered = True
             robots.take(outcome.body or "", work.now)
-        elif word in ("client-error", "not-text", "redirect", "too-large"):
+        elif is_missing:
             batch.answered = True
             # After five redirects, or on another host, there are no rules (RFC 9309, 2.3.1.2).
             robots.allow_all(work.now, word)
@@ -281,4 +282,4 @@ def take_rules(work: Work, host: Host, robots: Robots, links: Links) -> None:
     first = work.waiting(host, 1)
     if first and robots.body and robots.state != UNREAD:
         for url in robots.sitemaps()[:MOST_SITEMAPS]:
-            links.add(url, first[0], first[0].depth, purpose=SITEMAP)
+            links.add_sitemap(url, first[0])

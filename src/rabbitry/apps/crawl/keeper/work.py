@@ -48,6 +48,7 @@ class Row:
     losses: int = 0
     hops: int = 0
     source: int = 0
+    """The id of the address that led to it, 0 for none; negative: of an address whose origin's robots.txt named it."""
     found_at: float = 0.0
     outcome: int = 0
     status: int = 0
