@@ -4,6 +4,7 @@ import re
 from functools import partial
 from typing import Final, cast
 
+import httpx
 import pytest
 
 import rabbitry
@@ -79,7 +80,8 @@ The labels are those of rabbitmq_prometheus 3.10.8 and 4.0.5, whose `queue_type`
 """
 
 
-async def test_the_dashboard_rabbitmq_overview_finds_its_metrics() -> None:
+@pytest.mark.parametrize("source", ["dashboard", "broker"])
+async def test_the_dashboard_rabbitmq_overview_finds_its_metrics(source: str) -> None:
     async with Broker(BrokerConfig(port=0, management_port=0)) as broker, rabbitry.connect(broker.url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("q")
@@ -87,9 +89,13 @@ async def test_the_dashboard_rabbitmq_overview_finds_its_metrics() -> None:
             await channel.publish(b"x", routing_key="q")
         async with channel.consume("q") as deliveries:
             (await anext(deliveries)).ack()
-            metrics = Metrics(broker.url, broker.management_url)
-            async with metrics.running():
-                text = bytes((await metrics.show()).body).decode()
+            if source == "broker":
+                async with httpx.AsyncClient(auth=("guest", "guest")) as client:
+                    text = (await client.get(f"{broker.management_url}metrics")).text
+            else:
+                metrics = Metrics(broker.url, broker.management_url)
+                async with metrics.running():
+                    text = bytes((await metrics.show()).body).decode()
     found = {line.partition(" ")[0].partition("{")[0]: line for line in text.splitlines() if not line.startswith("#")}
     for names, labels in _OVERVIEW:
         for name in names.split():

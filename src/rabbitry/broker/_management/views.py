@@ -56,7 +56,6 @@ def plain(value: FieldValue) -> object:
 
 def overview(broker: Broker, rates: Rates, totals: dict[VirtualHost, Counts], ranges: Ranges) -> Json:
     """Return the overview of the broker; `totals` are from `vhost_totals`."""
-    vhosts = broker.vhosts.values()
     version = broker.config.release.version
     return {
         "management_version": version,
@@ -73,19 +72,24 @@ def overview(broker: Broker, rates: Rates, totals: dict[VirtualHost, Counts], ra
         "disable_stats": False,
         "enable_queue_totals": False,
         **stats.of_broker(rates.broker(totals), ranges),
-        "object_totals": {
-            "channels": sum(len(connection.channels) for connection in broker.connections),
-            "connections": len(broker.connections),
-            "consumers": sum(
-                len(channel.consumers) for connection in broker.connections for channel in connection.channels.values()
-            ),
-            "exchanges": sum(len(vhost.exchanges) for vhost in vhosts),
-            "queues": sum(len(vhost.queues) for vhost in vhosts),
-        },
+        "object_totals": object_totals(broker),
         "statistics_db_event_queue": 0,
         "node": node_name(),
         "listeners": listeners(broker),
         "contexts": [{"node": node_name(), **item} for item in _contexts(broker)],
+    }
+
+
+def object_totals(broker: Broker) -> dict[str, int]:
+    """Return how many objects of each kind there are."""
+    vhosts = broker.vhosts.values()
+    channels = [channel for connection in broker.connections for channel in connection.channels.values()]
+    return {
+        "channels": len(channels),
+        "connections": len(broker.connections),
+        "consumers": sum(len(channel.consumers) for channel in channels),
+        "exchanges": sum(len(vhost.exchanges) for vhost in vhosts),
+        "queues": sum(len(vhost.queues) for vhost in vhosts),
     }
 
 

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from rabbitry.broker._management.call import ROUTES
-from rabbitry.broker._management.routes import access, clients, settings, topology, whole
+from rabbitry.broker._management.routes import access, clients, metrics, settings, topology, whole
 
-__all__ = ["ROUTES", "access", "clients", "settings", "topology", "whole"]
+__all__ = ["ROUTES", "access", "clients", "metrics", "settings", "topology", "whole"]
