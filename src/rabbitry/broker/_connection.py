@@ -141,7 +141,7 @@ class ClientConnection:
             channel_max=shared.config.channel_max,
             max_body_size=shared.config.largest_message,
         )
-        self.driver = Driver(self.core, self, self._on_connected)
+        self.driver = Driver(self.core, self, lambda: shared.connections.add(self))
         self.vhost = shared.nowhere
         self.user = ""
         self.peer = ""
@@ -166,9 +166,6 @@ class ClientConnection:
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
     # -- the driver's events ---------------------------------------------------------------------------
-
-    def _on_connected(self) -> None:
-        self._shared.connections.add(self)
 
     def on_events(self, events: list[Event]) -> None:
         """Process the events of one chunk: a few at once, many when the client has its turn."""
