@@ -122,6 +122,13 @@ async def test_only_an_app_has_a_harness() -> None:
         await harness("shop").__aenter__()  # type: ignore[arg-type] # the mistake that is tested
 
 
+async def test_a_harness_names_an_unknown_argument() -> None:
+    with pytest.raises(
+        rabbitry.UsageError, match=r"harness\(app\) takes no 'delays': .* retries and delays come at once"
+    ):
+        await harness(rabbitry.App("shop"), delays=0).__aenter__()  # type: ignore[arg-type] # the mistake that is tested
+
+
 async def test_each_dead_letter_is_returned_once_and_stays(no_leaks: None) -> None:
     app = rabbitry.App("rejecting")
 

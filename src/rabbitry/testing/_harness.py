@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, Never, TypeVar, overload
 
 from rabbitry._decode import decode_text
 from rabbitry._words import counted
@@ -340,7 +340,7 @@ async def _end(task: asyncio.Future[Any]) -> None:
 
 
 @asynccontextmanager
-async def harness(app: App, *, raise_errors: bool = True) -> AsyncIterator[Harness]:
+async def harness(app: App, *, raise_errors: bool = True, **unknown: Never) -> AsyncIterator[Harness]:
     """Run an app on a new embedded broker inside the block.
 
     Inside the block, everything that publishes or connects without a URL uses that broker. Retries and what is
@@ -351,11 +351,17 @@ async def harness(app: App, *, raise_errors: bool = True) -> AsyncIterator[Harne
         app: The app.
         raise_errors: Whether an exception of a handler (other than Reject and Retry) is raised in the test, as an
             AssertionError with its traceback: by a waiting `published`, or at the end of the block.
+        unknown: None are accepted.
 
     Raises:
         AppError: The app is invalid.
-        UsageError: `app` is something else.
+        UsageError: `app` is something else, or an argument is unknown.
     """
+    if unknown:
+        raise UsageError(
+            f"harness(app) takes no {next(iter(unknown))!r}: give options to the app and its stages; in a harness, "
+            "retries and delays come at once"
+        )
     if not isinstance(app, App):
         raise UsageError(f"harness(app) takes a rabbitry.App, not {type(app).__name__}")
     app.validate()
