@@ -229,6 +229,19 @@ async def test_an_expired_queue_is_not_redeclared_unless_it_is_consumed(
     await channel.delete_queue("young")
 
 
+async def test_a_queue_that_is_not_to_be_restored_is_not_redeclared(
+    connection: Connection, channel: Channel, looking: Connection, proxy: FaultProxy
+) -> None:
+    await channel.declare_queue("forgotten", restore=False)
+    await channel.declare_queue("kept")
+    async with await looking.channel() as other:
+        for name in ("forgotten", "kept"):
+            await other.delete_queue(name)
+    await _recover(connection, proxy)
+    assert [name for name in ("forgotten", "kept") if await _has_queue(looking, name)] == ["kept"]
+    await channel.delete_queue("kept")
+
+
 async def _has_queue_without_using_it(looking: Connection, name: str) -> bool:
     """A passive declare would put off its expiry; a binding does not."""
     async with await looking.channel() as channel:

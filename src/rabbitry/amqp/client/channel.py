@@ -198,6 +198,7 @@ class Channel:
         auto_delete: bool = False,
         passive: bool = False,
         arguments: Table | None = None,
+        restore: bool = True,
         timeout: float | None = None,
     ) -> QueueInfo:
         """Declare a queue, and return its name and the numbers of its ready messages and consumers.
@@ -211,6 +212,8 @@ class Channel:
             auto_delete: Whether it is deleted with its last consumer.
             passive: Only check that it exists, and count; the rest is ignored.
             arguments: Further arguments for the broker, such as `{"x-queue-type": "quorum"}`.
+            restore: Whether the queue is declared again when a lost connection has been recovered. False for queues of
+                which there are always new ones: the connection remembers every other one for its life.
             timeout: Seconds; None for the connection's `request_timeout`.
 
         Raises:
@@ -227,7 +230,9 @@ class Channel:
             arguments=arguments or NO_ARGUMENTS,
         )
         answer = await self._core.line.request(method, QueueDeclareOk, timeout=timeout)
-        self._core.notes.queue_declared(method, self._core.topology.known(answer.queue), self._core.session.loop.time())
+        if restore:
+            known = self._core.topology.known(answer.queue)
+            self._core.notes.queue_declared(method, known, self._core.session.loop.time())
         return QueueInfo(answer.queue, answer.message_count, answer.consumer_count)
 
     async def bind_queue(
