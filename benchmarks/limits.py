@@ -1,27 +1,40 @@
 """How exactly a stage's rate and a schedule hold while workers are killed: `make bench ARGS=limits`.
 
-Four workers share `rate="20/s"` for a minute, in which one is killed every five seconds and replaced. Then three share
-a schedule of one tick a second, of which one after the other is killed, 50 times. On the embedded broker and on
-RabbitMQ 3.10.8; prints the table of docs/performance.md. `--seconds 20 --kills 10` is short; `--broker embedded` runs
-one of them.
+Four workers share `rate="20/s"` for a minute, in which one is killed every five seconds and replaced; then the same
+with that rate for each of three keys. Then three share a schedule of one tick a second, of which one after the other is
+killed, 50 times. Then one worker handles messages of which each has a key of its own, and messages of ten keys in turn.
+On the embedded broker and on RabbitMQ 3.10.8; prints the tables of docs/performance.md. `--seconds 20 --kills 10` is
+short; `--broker embedded` runs one of them.
 """
 
 import argparse
 import asyncio
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from tests.flow.worker._over_kills import RATE, begun_over_kills, rate_of, ticks_over_kills
+from tests.flow.worker._over_kills import (
+    RATE,
+    begun_by_key_over_kills,
+    begun_over_kills,
+    rate_of,
+    ticks_over_kills,
+)
 from tests.support.embedded import BrokerProcess
 from tests.support.rabbitmq import RabbitMQ
+
+import rabbitry
 
 _KILLED_EACH: Final = 5
 """Seconds between two kills of a worker with a rate."""
 _BEFORE: Final = 5
 """Seconds beyond the measured ones, in which the workers start."""
+_HANDLED: Final = 3000
+"""Messages that one worker handles."""
 
 
 async def _rate(url: str, seconds: int) -> tuple[float, int]:
@@ -34,13 +47,63 @@ async def _rate(url: str, seconds: int) -> tuple[float, int]:
     return rate_of(begun, seconds), kills
 
 
+async def _rates_by_key(url: str, seconds: int) -> list[float]:
+    """Return how many messages of each key began in a second, lowest first."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "begun"
+        path.touch()
+        kills = seconds // _KILLED_EACH
+        _, begun = await begun_by_key_over_kills(url, path, (seconds + _BEFORE) * RATE, kills)
+    return sorted(rate_of(moments, seconds) for moments in begun.values())
+
+
+async def _handled(url: str, name: str, key_of: Callable[[int], int], rate: str | None, total: int | None) -> float:
+    """Return how many messages with limits for each key one worker handles in a second. The handler does nothing."""
+    app, done, number = rabbitry.App(name), asyncio.Event(), 0
+
+    @app.stage("in", rate=rate, total_concurrency=total, limit_by=key_of)
+    async def handle(_: int) -> None:
+        nonlocal number
+        number += 1
+        if number == _HANDLED:
+            done.set()
+
+    async with app.publisher(url) as publisher:
+        for each in range(_HANDLED):
+            await publisher.send(each, key="in")
+        await publisher.wait_for_confirms()
+    async with app.worker(url):
+        began = time.perf_counter()
+        await done.wait()
+        return _HANDLED / (time.perf_counter() - began)
+
+
+async def _speed(broker: str, url: str) -> str:
+    """Return the row of the messages that one worker handles."""
+    found = [
+        await _handled(url, f"speed{place}", key_of, rate, total)
+        for place, (key_of, rate, total) in enumerate(
+            (
+                (lambda number: number, None, 1),
+                (lambda number: number % 10, None, 1),
+                (lambda number: number, "1000/s", None),
+                (lambda number: number % 10, "1000/s", None),
+            )
+        )
+    ]
+    return f"| {broker} | {' | '.join(f'{rate:,.0f}' for rate in found)} |"
+
+
 def _row(broker: str, url: str, seconds: int, kills: int) -> str:
     rate, killed = asyncio.run(_rate(url, seconds))
+    by_key = asyncio.run(_rates_by_key(url, seconds))
     ticks = asyncio.run(ticks_over_kills(url, kills)) if kills else []
     wanted = set(range(ticks[0], ticks[-1] + 1)) if ticks else set()
     twice, missed = len(ticks) - len(set(ticks)), len(wanted - set(ticks))
     share = (rate / RATE - 1) * 100
-    return f"| {broker} | {rate:.2f} ({share:+.1f} %) | {killed} | {len(ticks)} | {kills} | {twice} | {missed} |"
+    of_keys = f"{by_key[0]:.2f} to {by_key[-1]:.2f}"
+    row = f"| {broker} | {rate:.2f} ({share:+.1f} %) | {of_keys} | {killed} | {len(ticks)} | {kills} | {twice} |"
+    return f"{row} {missed} |"
 
 
 def main() -> int:
@@ -50,16 +113,22 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50, help="of workers with the schedule")
     parser.add_argument("--broker", choices=("embedded", "rabbitmq"))
     options = parser.parse_args()
-    rows = []
+    rows, speeds = [], []
     with ExitStack() as stack:
         if options.broker != "rabbitmq":
             url = stack.enter_context(BrokerProcess("--log-level", "error", anew=True)).url
             rows.append(_row("embedded", url, options.seconds, options.kills))
+            speeds.append(asyncio.run(_speed("embedded", url)))
         if options.broker != "embedded":
-            rows.append(_row("RabbitMQ 3.10.8", stack.enter_context(RabbitMQ()).url, options.seconds, options.kills))
-    print(f"| broker | begun a second of {RATE} | kills | ticks | kills | twice | missed |")
-    print("|---|---|---|---|---|---|---|")
+            url = stack.enter_context(RabbitMQ()).url
+            rows.append(_row("RabbitMQ 3.10.8", url, options.seconds, options.kills))
+            speeds.append(asyncio.run(_speed("RabbitMQ 3.10.8", url)))
+    print(f"| broker | begun a second of {RATE} | … of each key | kills | ticks | kills | twice | missed |")
+    print("|---|---|---|---|---|---|---|---|")
     print(*rows, sep="\n")
+    print("\n| broker | at once, a key each | … ten keys | rate, a key each | … ten keys |")
+    print("|---|---|---|---|---|")
+    print(*speeds, sep="\n")
     return 0
 
 

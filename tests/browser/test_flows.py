@@ -85,7 +85,10 @@ async def test_two_browsers_pause_and_resume_a_stage_by_keyboard(browser: Browse
     async def first(order: Order) -> str:
         return order.note
 
-    @app.stage(_EVIL, name=f"second {_EVIL}")
+    def customer(text: str) -> str:
+        return text
+
+    @app.stage(_EVIL, name=f"second {_EVIL}", rate="10/s", total_concurrency=2, limit_by=customer)
     async def second(text: str) -> None: ...
 
     queue = app.stages[f"second {_EVIL}"].queue
@@ -106,6 +109,9 @@ async def test_two_browsers_pause_and_resume_a_stage_by_keyboard(browser: Browse
             r"3 at once\. 3 slots are free, no message waits",
         ):
             await expect(limits).to_contain_text(re.compile(f"Limit of all workers: {limit} for one\\."))
+        await expect(stages.nth(1).locator(".limits")).to_have_text(
+            "Limit of all workers for each customer: 10/s and 2 at once. No message waits for its key."
+        )
         await _drift_is_told(page, queue, is_known=system.has_management)
         await stages.nth(1).locator("summary", has_text="1 worker").press("Enter")
         await expect(stages.nth(1)).to_contain_text(worker.id)

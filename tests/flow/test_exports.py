@@ -17,8 +17,8 @@ _MODULES = {
         "worker",
     },
     "rabbitry.flow.wiring": {
-        "cancelling", "dead_letters", "declarer", "delays", "moving", "pausing", "rates", "replacer", "replacing",
-        "retries", "schedules", "slots", "tokens", "topology",
+        "cancelling", "dead_letters", "declarer", "delays", "keys", "moving", "pausing", "rates", "replacer",
+        "replacing", "retries", "schedules", "slots", "tokens", "topology",
     },
     "rabbitry.flow.worker": set(),
 }  # fmt: skip

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, Final, Never, TypeVar, overload
 
 from rabbitry.flow._annotations import called
+from rabbitry.flow._key_limit import KeyLimit, LimitBy, make_key_limit
 from rabbitry.flow._options import MOST_UNACKED, check_options
 from rabbitry.flow._parts import Join, Late
 from rabbitry.flow._plan import Plan, lifespan_of
@@ -73,6 +74,8 @@ class Declarations:
         """By the name of their stage."""
         self._totals: dict[str, int] = {}
         """By the name of their stage."""
+        self._key_limits: dict[str, KeyLimit] = {}
+        """By the name of their stage, which then is in neither of the two before."""
         self._lifespans: list[Plan] = []
         self._middlewares: list[Middleware] = []
 
@@ -93,6 +96,7 @@ class Declarations:
         concurrency: int | None = None,
         rate: str | None = None,
         total_concurrency: int | None = None,
+        limit_by: LimitBy | None = None,
         keep_unknown: bool = False,
         exchange: str | None = None,
         single_active: bool = False,
@@ -134,6 +138,8 @@ class Declarations:
             rate: Messages that all workers together may begin in a time: "10/s", "100/m", "5000/h" or "1/d". Each
                 attempt counts, and each message of a batch. After a pause, those of a second may begin at once.
             total_concurrency: Calls at once of all workers together, 1 to 100; `concurrency` still limits those of one.
+            limit_by: A function that returns the key of a value, such as `lambda order: order.customer`: `rate`, then
+                at least "1/m", and `total_concurrency`, then 1 to 10, hold for each key. None as a key: no limit.
             keep_unknown: Copy the fields of a JSON object that the handler's type does not know to the result.
             exchange: A direct, durable exchange for messages that other stages must not see; None for the app's own.
             single_active: Only one of all workers handles this stage's messages; another takes over when it is gone.
@@ -180,7 +186,7 @@ class Declarations:
             "replies": replies,
         }
 
-        limits = {"rate": rate, "total_concurrency": total_concurrency}
+        limits = {"rate": rate, "total_concurrency": total_concurrency, "limit_by": limit_by}
 
         def register(handler: H) -> H:
             what = described(self.name, name, handler)
@@ -189,12 +195,18 @@ class Declarations:
             if idempotent:
                 stage = make_idempotent(stage, what, idempotent, app=self.name, store=self.store, window=self.window)
                 self._exchanges[stage.queue] = ""  # it sends messages to itself
-            if concurrency is None and (rate or total_concurrency):
+            key_limit = None
+            if limit_by is not None:
+                key_limit = make_key_limit(what, self.name, stage.name, limit_by, rate, total_concurrency)
+            if concurrency is None and key_limit is None and (rate or total_concurrency):
                 # Else a worker would hold more messages than it may begin for long.
                 stage = replace(stage, concurrency=min(stage.concurrency, _most_at_once(rate, total_concurrency)))
             if total_concurrency is not None and batch is not None:
                 raise AppError(f"{what}: total_concurrency=… is for stages without batch=…")
             self._register(handler, stage)
+            if key_limit is not None:
+                self._key_limits[stage.name] = key_limit
+                return handler
             if rate is not None:
                 self._rates[stage.name] = parse_rate(rate)
             if total_concurrency is not None:

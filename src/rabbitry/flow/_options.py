@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
@@ -75,6 +76,11 @@ def _is_rate(value: object) -> bool:
         return False
 
 
+def _is_key_function(value: object) -> bool:
+    """Return whether a value can be called for a key. What an `async def` returns is a new key each time."""
+    return callable(value) and not inspect.iscoroutinefunction(value)
+
+
 _Rule = tuple[Callable[[object], bool], str]
 _NAME: Final[_Rule] = (_optional(lambda value: bool(value) and _is_name(value)), "a name of 1 to 255 bytes, or None")
 _FLAG: Final[_Rule] = (_is_flag, "True or False")
@@ -108,6 +114,7 @@ _RULES: Final[Mapping[str, _Rule]] = {
         _optional(_is_rate),
         f"messages in a time, such as '10/s', '100/m', '5000/h' or '1/d', at most {MOST:g}/s, or None",
     ),
+    "limit_by": (_optional(_is_key_function), "a function of the value, no `async def`, or None"),
     "keep_unknown": _FLAG,
     "exchange": _NAME,
     "single_active": _FLAG,
@@ -118,7 +125,10 @@ _RULES: Final[Mapping[str, _Rule]] = {
         _optional(_are_arguments),
         f"arguments of a queue by name, none of {', '.join(_NOT_GIVEN)}, or None",
     ),
-    "idempotent": (lambda value: isinstance(value, bool) or callable(value), "True, or a function of the value"),
+    "idempotent": (
+        lambda value: isinstance(value, bool) or _is_key_function(value),
+        "True, or a function of the value, no `async def`",
+    ),
     "priorities": (_optional(lambda value: _is_count(value) and value <= _MOST_PRIORITIES), "1 to 255, or None"),  # type: ignore[operator] # a count
 }
 

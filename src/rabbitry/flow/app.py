@@ -125,6 +125,7 @@ class App(Declarations):
             schedules=dict(self._schedules),
             rates=dict(self._rates),
             totals=dict(self._totals),
+            key_limits=dict(self._key_limits),
             store=self.store,
             window=self.window,
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from rabbitry.exceptions import UsageError
+from rabbitry.flow._key_limit import KeyLimit
 from rabbitry.flow._parts import Join
 from rabbitry.flow._plan import Plan
 from rabbitry.flow._rate import Rate
@@ -25,7 +26,7 @@ class AppSpec:
 
     stages: by name. outputs: by key. exchanges: by key, if it is not the app's own. types: by key, if it has one.
     lifespans, middlewares: the first one is the outermost. joins, schedules, rates, totals (of
-    calls at once): by the name of their stage.
+    calls at once), key_limits: by the name of their stage; one with limits for each key has no others.
     """
 
     name: str
@@ -45,6 +46,7 @@ class AppSpec:
     schedules: Mapping[str, Schedule]
     rates: Mapping[str, Rate]
     totals: Mapping[str, int]
+    key_limits: Mapping[str, KeyLimit]
     store: str | None
     window: float
 

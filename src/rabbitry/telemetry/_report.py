@@ -114,12 +114,14 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
     """The limits of a stage over all workers.
 
     rate: as the app has it, such as `10/s`; empty if there is none. tokens: the queue of the rate's tokens. slots: how
-    many calls of the handler may run at once; 0 if that is not limited.
+    many calls of the handler may run at once; 0 if that is not limited. by: the name of the function that returns the
+    key of a message, if the limits hold for each key; `key` if it has none. Such limits have no queue of tokens.
     """
 
     rate: str = ""
     tokens: str = ""
     slots: int = 0
+    by: str = ""
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -4,7 +4,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,13 +13,15 @@ import rabbitry
 from rabbitry.flow.wiring import pausing, topology
 from tests.flow._running import bodies, counts, eventually_holds
 from tests.flow.worker._limited import app as limited
+from tests.flow.worker._limited_by_key import KEYS
+from tests.flow.worker._limited_by_key import app as keyed
 from tests.flow.worker._ticking import app as ticking
 from tests.support import commands
 from tests.support.launcher import Launched, launch
 from tests.support.waiting import eventually
 
 RATE = 20
-"""The rate of the stage `ask` of `_limited`, a second."""
+"""The rate of the stage `ask` of `_limited`, and of each key of that of `_limited_by_key`, a second."""
 
 
 def _launched(module: str, *arguments: str) -> Launched:
@@ -31,6 +33,11 @@ def _launched(module: str, *arguments: str) -> Launched:
 def limited_worker(url: str, path: Path) -> Launched:
     """Start a worker that notes in a file when its handlers begin."""
     return _launched("_limited", url, str(path))
+
+
+def keyed_worker(url: str, path: Path) -> Launched:
+    """Start a worker that notes in a file when its handlers begin and end, with limits for each key."""
+    return _launched("_limited_by_key", url, str(path))
 
 
 async def begun_over_kills(url: str, path: Path, number: int, kills: int) -> tuple[float, list[float]]:
@@ -46,23 +53,54 @@ async def begun_over_kills(url: str, path: Path, number: int, kills: int) -> tup
         await topology.declare(connection, limited.spec())
     async with limited.publisher(url) as publisher:
         await asyncio.gather(*(publisher.publish(each, key="ask") for each in range(2 * number)))
-    loop = asyncio.get_running_loop()
     since = time.time()
-    workers = [limited_worker(url, path) for _ in range(4)]
+    await _over_kills(lambda: limited_worker(url, path), lambda: len(begun()), number, kills)
+    return since, begun()
+
+
+async def begun_by_key_over_kills(
+    url: str, path: Path, number: int, kills: int
+) -> tuple[float, dict[str, list[float]]]:
+    """Run four workers until so many handlers of each key have begun, and kill one after the other.
+
+    Return the time before the first one ran, and by key the times at which handlers began.
+    """
+
+    def begun() -> dict[str, list[float]]:
+        found: dict[str, list[float]] = {str(key): [] for key in range(KEYS)}
+        for line in path.read_text().splitlines():
+            key, moment = line.split()
+            found[key].append(float(moment))
+        return {key: sorted(moments) for key, moments in found.items()}
+
+    async with rabbitry.connect(url) as connection:
+        await topology.declare(connection, keyed.spec())
+    async with keyed.publisher(url) as publisher:
+        await asyncio.gather(*(publisher.publish(each, key="ask") for each in range(2 * number * KEYS)))
+    since = time.time()
+    await _over_kills(
+        lambda: keyed_worker(url, path), lambda: min(len(each) for each in begun().values()), number, kills
+    )
+    return since, begun()
+
+
+async def _over_kills(start: Callable[[], Launched], count: Callable[[], int], number: int, kills: int) -> None:
+    """Run four workers until so many are counted, and kill one after the other meanwhile."""
+    loop = asyncio.get_running_loop()
+    workers = [start() for _ in range(4)]
     try:
         for kill in range(1, kills + 1):
             part = number * kill // (kills + 1)
-            await eventually(lambda part=part: len(begun()) >= part, "handlers to begin", within=120)  # type: ignore[misc] # of a lambda
+            await eventually(lambda part=part: count() >= part, "handlers to begin", within=120)  # type: ignore[misc] # of a lambda
             victim = workers.pop(0)
             victim.kill()
             await loop.run_in_executor(None, victim.wait)
-            workers.append(limited_worker(url, path))
-        await eventually(lambda: len(begun()) >= number, "the last handlers to begin", within=120)
+            workers.append(start())
+        await eventually(lambda: count() >= number, "the last handlers to begin", within=120)
     finally:
         for each in workers:
             each.kill()
             each.wait()
-    return since, begun()
 
 
 def rate_of(begun: Sequence[float], seconds: float) -> float:

@@ -117,14 +117,15 @@ async def test_limits_are_shown_with_what_is_free_and_who_waits(broker: str) -> 
         async with app.worker(broker), app.publisher(broker) as publisher:
             await eventually(lambda: limits().get("tokens") == 1, "the first token")
             assert limits() == {
-                "rate": "1/d", "tokens": 1, "waiting_tokens": 0, "slots": 2, "free": 2, "waiting_slots": 0,
+                "by": "", "rate": "1/d", "tokens": 1, "waiting_tokens": 0, "slots": 2, "free": 2, "waiting_slots": 0,
             }  # fmt: skip
             for text in "abcd":
                 await publisher.publish(text, key="in")
             # The first has the only token and a slot, the second a slot and no token, the others no slot.
             await eventually(
                 lambda: limits() == {
-                    "rate": "1/d", "tokens": 0, "waiting_tokens": 1, "slots": 2, "free": 0, "waiting_slots": 2,
+                    "by": "", "rate": "1/d", "tokens": 0, "waiting_tokens": 1, "slots": 2, "free": 0,
+                    "waiting_slots": 2,
                 },
                 "what waits",
             )  # fmt: skip
@@ -132,6 +133,35 @@ async def test_limits_are_shown_with_what_is_free_and_who_waits(broker: str) -> 
             assert (worker["held_back"], worker["in_hand"]) == (3, 4)
             until.set()
         await eventually(lambda: limits().get("free") == 2, "the end of the worker")
+
+
+async def test_limits_for_each_key_are_shown_with_the_function_of_the_key(broker: str) -> None:
+    app = rabbitry.App("keyed")
+    until = asyncio.Event()
+
+    def customer(text: str) -> str:
+        return text[0]
+
+    @app.stage("in", rate="10/s", total_concurrency=1, limit_by=customer)
+    async def slow(text: str) -> None:
+        await until.wait()
+
+    sources = Sources(broker, f"http://127.0.0.1:{free_port()}")
+    topic = sources.flows.topic
+    topic.subscribe({}, lambda: None)
+
+    async with sources.running():
+        async with app.worker(broker), app.publisher(broker) as publisher:
+            for text in ("a1", "a2", "a3", "b1"):
+                await publisher.publish(text, key="in")
+            await eventually(
+                lambda: topic.value.get("keyed/slow", {}).get("limits") == {
+                    "by": "customer", "rate": "10/s", "tokens": None, "waiting_tokens": 0, "slots": 1, "free": 1,
+                    "waiting_slots": 2,
+                },
+                "what waits",
+            )  # fmt: skip
+            until.set()
 
 
 async def test_a_report_of_queues_that_cannot_be_asked_for_leaves_the_other_stages_as_they_are(broker: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-_SINGLE: Final = (".rate.", ".schedule.", ".slot.")
+_SINGLE: Final = (".key.", ".rate.", ".schedule.", ".slot.")
 
 
 def holds_tokens(name: str, arguments: Mapping[str, object]) -> bool:

@@ -18,8 +18,10 @@ from rabbitry.exceptions import (
 )
 from rabbitry.runtime.backoff import Backoff
 
-_PAUSES: Final = Backoff(0.5, 30.0)
-_FAILURES: Final = (AlreadySettled, ChannelClosed, ConnectionClosed, ConsumerCancelled, PublishError, RequestTimeout)
+PAUSES: Final = Backoff(0.5, 30.0)
+"""Before work that failed is begun again."""
+FAILURES: Final = (AlreadySettled, ChannelClosed, ConnectionClosed, ConsumerCancelled, PublishError, RequestTimeout)
+"""What work over a channel raises if the broker ends it."""
 
 _logger = logging.getLogger(__name__)
 
@@ -52,12 +54,12 @@ async def again(
                 await redeclare()
             await work()
             failures = 0
-        except _FAILURES as error:
+        except FAILURES as error:
             if connection.close_reason is not None:
                 raise connection.close_reason from error
             # Work that ran for longer than any pause had succeeded: its failure is a first one.
-            failures = 1 if loop.time() - began > _PAUSES.longest else failures + 1
-            pause = _PAUSES.pause(failures)
+            failures = 1 if loop.time() - began > PAUSES.longest else failures + 1
+            pause = PAUSES.pause(failures)
             _logger.warning("%s: %s; trying again in %.1f s", what, error, pause)
             failed()
             await asyncio.sleep(pause)

@@ -18,6 +18,7 @@ from rabbitry.exceptions import (
     RabbitryError,
     UsageError,
 )
+from rabbitry.flow._key_limit import KeyLimit
 from rabbitry.flow._outlet import Outlet
 from rabbitry.flow.message import Publication, node_name
 from rabbitry.flow.spec import AppSpec
@@ -28,9 +29,10 @@ from rabbitry.flow.wiring.rates import tokens_queue
 from rabbitry.flow.wiring.retries import suspects_queue
 from rabbitry.flow.wiring.slots import slot_queues
 from rabbitry.flow.worker._cancelling import Cancelled, CancelListener
-from rabbitry.flow.worker._counting import Counting
+from rabbitry.flow.worker._counting import Counting, StageCounts
 from rabbitry.flow.worker._intake import Intake
 from rabbitry.flow.worker._job import Job, Result, Work
+from rabbitry.flow.worker._keyed import Keyed
 from rabbitry.flow.worker._limiter import Limiter
 from rabbitry.flow.worker._minter import Minter
 from rabbitry.flow.worker._pauses import Pauses, StagePause
@@ -50,6 +52,9 @@ _READ_PATIENCE: Final = 30.0
 _CLOSE_PATIENCE: Final = 1.0
 """Seconds that a broker has to answer when a connection is closed."""
 
+_MOST_LEASES: Final = 1000
+"""Leases of keys that are waited for or held over one connection: each has a channel, of which brokers allow 2047."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -57,7 +62,8 @@ class Engine:
     """Consumes jobs and settles them. Everything but `__init__` runs in the I/O thread's loop.
 
     waits: whether retries wait for their delay. prefetch: the messages of a stage that may be in hand. running: how
-    many of its handlers run at once. hand_over: called with each job that can be handled. recall: called with a stage,
+    many of its handlers run at once. hand_over: called with each job that can be handled. report:
+    called with a job whose key can't be read, and its result. recall: called with a stage,
     and whether its jobs that have not begun are to be given back from now on. cancel: called when jobs in hand may have
     been cancelled. failed: called with the error that ended the engine.
     """
@@ -71,6 +77,7 @@ class Engine:
         prefetch: Callable[[Stage], int],
         running: Callable[[Stage], int],
         hand_over: Callable[[Job], None],
+        report: Callable[[Work, Result], None],
         recall: Callable[[Stage, bool], None],
         cancel: Callable[[], None],
         failed: Callable[[Exception], None],
@@ -84,6 +91,7 @@ class Engine:
         self._prefetch = prefetch
         self._running = running
         self._hand_over = hand_over
+        self._report = report
         self._recall = recall
         self._cancel = cancel
         self.cancelled = Cancelled()
@@ -94,9 +102,12 @@ class Engine:
         self._intaking: list[asyncio.Task[None]] = []
         self._pausing: list[asyncio.Task[None]] = []
         self._scheduling: list[asyncio.Task[None]] = []
-        self._waiting: dict[str, list[Waiting]] = {}
+        self._waiting: dict[str, list[Waiting | Keyed]] = {}
         """By the names of the stages with limits: where their messages wait; the last one is the first on the way."""
-        self._slots: dict[str, Slots] = {}
+        self._slots: dict[str, Slots | Keyed] = {}
+        """By the names of the stages: who learns that a message is settled."""
+        self._leases = asyncio.Semaphore(_MOST_LEASES), asyncio.Semaphore(_MOST_LEASES)
+        """Of keys, over each connection."""
         self._settler: Settler | None = None
         self._declarer = Declarer()
         self._own: Outlet | None = None
@@ -143,11 +154,15 @@ class Engine:
         for stage in self._stages:
             if self._waits and (stage.name in self._spec.rates or stage.name in self._spec.totals):
                 self._limit(stage, settler)
+            if (key_limit := self._spec.key_limits.get(stage.name)) is not None:
+                self._limit_keys(stage, key_limit, settler)
             intakes, counts = self._intakes_of(stage, consuming, outlet), self.counting.stages[stage.name]
             self.intakes += intakes
             if (slots := self._slots.get(stage.name)) is not None:
                 for intake in intakes:
                     intake.on_settled = slots.settled
+                if isinstance(slots, Keyed):
+                    slots.is_full = partial(_is_full, counts, intakes[0])
             counts.intakes += intakes
             pausing.append(StagePause(stage, intakes, counts, settler, self._recall_stage))
         pauses = Pauses(self._spec.name, consuming, pausing, self._declare_again)
@@ -185,16 +200,40 @@ class Engine:
         if total := self._spec.totals.get(name):
             waiting.append(Waiting(settler, waiting[0].take if waiting else self._hand_over))
             what, queues = f"app '{app}', slots of stage '{name}'", slot_queues(app, name, total)
-            self._slots[name] = Slots(what, queues, consuming, waiting[-1], self.publish, self._declare_again)
-            measures["waiting_slots"], measures["slots"] = waiting[-1].__len__, self._slots[name].held
-            for work in self._slots[name].works():  # until the end, since what is in hand keeps its slot
+            slots = self._slots[name] = Slots(what, queues, consuming, waiting[-1], self.publish, self._declare_again)
+            measures["waiting_slots"], measures["slots"] = waiting[-1].__len__, slots.held
+            for work in slots.works():  # until the end, since what is in hand keeps its slot
                 self._spawn(work)
         if waiting:
             limits = Limits(rate.text, tokens_queue(app, name), total or 0) if rate else Limits(slots=total or 0)
             self.counting.stages[name].limits = limits
-        self._waiting[name] = waiting
+        self._waiting[name] = [*waiting]
         for each in waiting:
             self._spawn(each.watch())
+
+    def _limit_keys(self, stage: Stage, limit: KeyLimit, settler: Settler) -> None:
+        """Let the messages of a stage wait for the slots, and then for the tokens, of their keys."""
+        app, counts = self._spec.name, self.counting.stages[stage.name]
+        keyed = Keyed(
+            app,
+            stage,
+            limit,
+            waits=self._waits,
+            running=stage.prefetch(self._running(stage), ahead=False),
+            connections=self._connections,
+            leases=self._leases,
+            settler=settler,
+            hand_over=self._hand_over,
+            report=self._report,
+            publish=self.publish,
+        )
+        self._waiting[stage.name], self._slots[stage.name] = [keyed], keyed
+        if limit.rate is not None:
+            counts.measures["waiting_tokens"] = keyed.waiting_tokens
+        if limit.total is not None:
+            counts.measures["waiting_slots"] = keyed.waiting_slots
+        counts.limits = Limits("" if limit.rate is None else limit.rate.text, "", limit.total or 0, limit.by)
+        self._spawn(keyed.run())
 
     def _on_cancelled(self) -> None:
         for each in chain.from_iterable(self._waiting.values()):
@@ -396,6 +435,11 @@ class Engine:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
+
+
+def _is_full(counts: StageCounts, intake: Intake) -> bool:
+    """Return whether a consumer of a stage has as many messages in hand as it may."""
+    return counts.in_hand >= intake.most
 
 
 async def _within(seconds: float, *works: Coroutine[Any, Any, None]) -> None:

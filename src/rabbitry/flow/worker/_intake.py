@@ -150,6 +150,11 @@ class Intake:
             await asyncio.wait((resizing,))
 
     @property
+    def most(self) -> int:
+        """How many messages it may have in hand now."""
+        return self.prefetch if self._window is None else self._window.size
+
+    @property
     def is_ready(self) -> bool:
         """Whether it consumes, or is not to consume now."""
         return self.consuming.is_set() or self.is_paused

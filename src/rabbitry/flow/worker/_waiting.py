@@ -70,7 +70,7 @@ class Waiting:
     def close(self) -> None:
         """Return the messages that wait, and later ones as they arrive."""
         self._is_closed = True
-        self._give_back(time.monotonic())
+        self.give_back(time.monotonic())
 
     def open(self) -> None:
         """Take messages again."""
@@ -81,11 +81,21 @@ class Waiting:
         while True:
             await asyncio.sleep(_LOOK)
             self.sweep()
-            self._give_back(time.monotonic() - PATIENCE)
+            self.give_back(time.monotonic() - PATIENCE)
 
-    def _give_back(self, received: float) -> None:
-        """Return the messages that were received until then, on the monotonic clock."""
-        while self._jobs and self._jobs[0].received <= received:
+    def give_back(self, received: float, *, behind: int = 0) -> None:
+        """Return the messages that were received until then, on the monotonic clock, but for the first ones.
+
+        behind: how many of the first ones stay.
+        """
+        while len(self._jobs) > behind and self._jobs[behind].received <= received:
+            job = self._jobs[behind]
+            del self._jobs[behind]
+            self._settler.finish(job, GIVEN_BACK)
+
+    def give_back_suspect(self, received: float) -> None:
+        """Return the first message if it is a suspect that was received until then: others wait until it is settled."""
+        if self._jobs and self._jobs[0].is_suspect and self._jobs[0].received <= received:
             self._settler.finish(self._jobs.popleft(), GIVEN_BACK)
 
     def sweep(self) -> None:

@@ -14,6 +14,7 @@ from rabbitry.amqp.client import BrokerURL, parse_url
 from rabbitry.amqp.client.url import current, default_url
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.exceptions import ConnectionClosed, PublishError, UsageError
+from rabbitry.flow._options import MOST_UNACKED
 from rabbitry.flow._publication import following, publication_of, with_id
 from rabbitry.flow._replies import ReplyTo, progress_reply
 from rabbitry.flow.key import Key, name_of
@@ -30,6 +31,7 @@ from rabbitry.flow.worker._engine import Engine
 from rabbitry.flow.worker._executors import Executor, Invoker, make_executor
 from rabbitry.flow.worker._health import Health
 from rabbitry.flow.worker._job import GIVEN_BACK, Job, Result, Work
+from rabbitry.flow.worker._keyed import WAITING
 from rabbitry.flow.worker._life import Life
 from rabbitry.flow.worker._mailbox import Mailbox
 from rabbitry.flow.worker._metrics import Exposition
@@ -133,6 +135,7 @@ class Worker:
             prefetch=self._prefetch,
             running=self._concurrency_of,
             hand_over=self._hand_over,
+            report=self._report,
             recall=self._recall,
             cancel=self._on_cancelled,
             failed=self._on_failed,
@@ -431,6 +434,8 @@ class Worker:
         message could exceed the broker's delivery timeout, no message waits.
         """
         running, rate = self._concurrency_of(stage), self.spec.rates.get(stage.name)
+        if stage.name in self.spec.key_limits:
+            return min(stage.prefetch(running, ahead=False) + WAITING, MOST_UNACKED)
         if rate is not None:  # its messages wait for tokens, and what has one begins at once
             return min(stage.prefetch(running, ahead=False), max(running, rate.ahead))
         if stage.name in self.spec.totals:

@@ -89,8 +89,9 @@ class Flows:
     known), `state` (`running`, `paused`, `silent`: no worker reports), `pause` (`by`, `at`, `why`; or null), `rate`,
     `done`, `retried_rate` and `dead_rate` (a second), `in_hand`, `retried`, `dead` and `skipped` (since the workers
     began), `handling` (`p50`, `p95`, `p99` in seconds, of the last minute), `schedule` (`when`, `missed`, `next` and
-    `fired`, as in `rabbitry.telemetry.ScheduleState`; null if it has none), `limits` (`rate`, `tokens` that are free,
-    `waiting_tokens`, `slots`, how many are `free`, `waiting_slots`; null if it has none), `described` (whether its
+    `fired`, as in `rabbitry.telemetry.ScheduleState`; null if it has none), `limits` (`by`, the name of the function
+    that returns the key for which they hold, or empty, `rate`, `tokens` that are free, `waiting_tokens`, `slots`, how
+    many are `free`, `waiting_slots`; null if it has none), `described` (whether its
     app's AsyncAPI document is known), `workers` (`host`, `id`, `pid`, `started`, `in_hand`, and `held_back`, the
     messages that wait there for a token or a slot), and `more_workers`, how many are not named.
     """
@@ -254,6 +255,7 @@ def _limits(stage: _Stage, gauges: Mapping[str, float]) -> dict[str, Any] | None
     if (limits := stage.limits) is None:
         return None
     return {
+        "by": limits.by,
         "rate": limits.rate,
         "tokens": stage.tokens,
         "waiting_tokens": round(gauges.get("waiting_tokens", 0)),

@@ -281,7 +281,9 @@ def _bounded_schedule(schedule: ScheduleState) -> ScheduleState:
 
 
 def _bounded_limits(limits: Limits) -> Limits:
-    return Limits(limits.rate[:LONGEST_NAME], limits.tokens[:LONGEST_NAME], _within(limits.slots))
+    texts = (text[:LONGEST_NAME] for text in (limits.rate, limits.tokens, limits.by))
+    rate, tokens, by = texts
+    return Limits(rate, tokens, _within(limits.slots), by)
 
 
 def _bounded_wiring(wiring: Wiring, most: int) -> Wiring:

@@ -1,0 +1,445 @@
+"""Limits for each key hold over all workers, whatever becomes of these, and hold up no other key; on both brokers."""
+
+import asyncio
+import time
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import rabbitry
+from rabbitry.broker import Broker, BrokerConfig
+from rabbitry.flow.wiring import keys, pausing, topology
+from rabbitry.flow.wiring.keys import hashed, key_rate_queue, key_slot_queue
+from rabbitry.flow.worker import _keyed
+from rabbitry.testing import harness
+from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
+from tests.flow.worker._limited_by_key import KEYS
+from tests.flow.worker._limited_by_key import app as keyed
+from tests.flow.worker._over_kills import RATE, begun_by_key_over_kills, keyed_worker, rate_of
+from tests.flow.worker.test_slots import most_at_once
+from tests.support.embedded import BrokerProcess
+from tests.support.rabbitmq import RabbitMQ
+from tests.support.waiting import eventually, eventually_awaited
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return an empty file."""
+    path = tmp_path / "begun"
+    path.touch()
+    return path
+
+
+@pytest.mark.timeout(300)
+async def test_workers_that_are_killed_never_begin_more_than_the_rate_of_a_key(broker_url: str, path: Path) -> None:
+    since, begun = await begun_by_key_over_kills(broker_url, path, 60, 2)
+    for key, moments in begun.items():
+        for number, moment in enumerate(moments):
+            # Those of a second may begin at once.
+            assert number <= RATE + RATE * (moment - since), f"handler {number} of key {key} began too early"
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+async def test_over_a_minute_with_kills_the_rate_of_each_key_is_held(broker_url: str, path: Path) -> None:
+    _, begun = await begun_by_key_over_kills(broker_url, path, 66 * RATE, 12)
+    for key, moments in begun.items():
+        rate = rate_of(moments, 60)
+        print(f"key {key}: {rate:.2f} a second of {RATE}")
+        assert rate <= 1.02 * RATE  # a busy machine may begin fewer
+
+
+async def _run_over_kills(url: str, path: Path, number: int, parts: list[int]) -> dict[str, list[str]]:
+    """Run four workers until all of so many calls were done, and kill the one that began the last at some of them.
+
+    Return by key what was noted.
+    """
+
+    def lines() -> list[str]:
+        return path.read_text().splitlines()
+
+    async with rabbitry.connect(url) as connection:
+        await topology.declare(connection, keyed.spec())
+    async with keyed.publisher(url) as publisher:
+        await asyncio.gather(*(publisher.publish(each, key="run") for each in range(number)))
+    loop = asyncio.get_running_loop()
+    workers = [keyed_worker(url, path) for _ in range(4)]
+    try:
+        for part in parts:
+            await eventually(lambda part=part: len(lines()) >= 2 * part, "calls", within=120)  # type: ignore[misc] # of a lambda
+            victim = next((each for each in workers if f" {each.pid} " in lines()[-1]), workers[0])
+            workers.remove(victim)
+            with path.open("a") as file:
+                file.write(f"x {victim.pid}\n")
+            victim.kill()
+            await loop.run_in_executor(None, victim.wait)
+            workers.append(keyed_worker(url, path))
+        numbers = {str(each) for each in range(number)}
+        await eventually(
+            lambda: {line.split()[2] for line in lines() if line.startswith("-")} == numbers, "all calls", within=120
+        )
+    finally:
+        for each in workers:
+            each.kill()
+            each.wait()
+
+    def of_key(key: int) -> list[str]:
+        return [line for line in lines() if line[0] == "x" or int(line.split()[2]) % KEYS == key]
+
+    return {str(key): of_key(key) for key in range(KEYS)}
+
+
+@pytest.mark.timeout(300)
+async def test_workers_that_are_killed_never_run_more_of_a_key_at_once(broker_url: str, path: Path) -> None:
+    noted = await _run_over_kills(broker_url, path, 60, [10, 30])
+    assert {key: most_at_once(lines) for key, lines in noted.items()} == {"0": 1, "1": 1, "2": 1}
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+async def test_over_many_kills_no_more_of_a_key_run_at_once(broker_url: str, path: Path) -> None:
+    noted = await _run_over_kills(broker_url, path, 300, list(range(10, 300, 20)))
+    assert {key: most_at_once(lines) for key, lines in noted.items()} == {"0": 1, "1": 1, "2": 1}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", ["embedded", pytest.param("rabbitmq", marks=pytest.mark.faults)])
+async def test_a_killed_broker_lets_no_more_of_a_key_run_at_once(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    if kind == "rabbitmq":
+        server: RabbitMQ | BrokerProcess = request.getfixturevalue("own_rabbitmq")
+    else:
+        server = BrokerProcess("--data", str(tmp_path))
+        request.addfinalizer(lambda: server.__exit__(None, None, None))
+        server.start()
+    app = rabbitry.App("restarted")
+    running: Counter[int] = Counter()
+    most: Counter[int] = Counter()
+    done: set[int] = set()
+
+    @app.stage("in", total_concurrency=1, rate="50/s", limit_by=lambda number: number % 3)
+    async def handle(number: int) -> None:
+        key = number % 3
+        running[key] += 1
+        most[key] = max(most[key], running[key])
+        await asyncio.sleep(0)
+        running[key] -= 1
+        done.add(number)
+
+    async with app.publisher(server.url) as publisher:
+        await asyncio.gather(*(publisher.publish(number, key="in") for number in range(300)))
+    loop = asyncio.get_running_loop()
+    async with app.worker(server.url, connect_attempts=1) as one, app.worker(server.url, connect_attempts=1) as two:
+        await eventually(lambda: len(done) >= 50, "some calls")
+        await loop.run_in_executor(None, server.kill)
+        await loop.run_in_executor(None, server.start)
+        await eventually(lambda: one.is_healthy and two.is_healthy, "the workers to come back")
+        await eventually(lambda: len(done) == 300, "all calls")
+        await eventually_holds(server.url, "restarted.handle", 0)
+    assert most == {0: 1, 1: 1, 2: 1}
+
+
+async def test_leases_come_back_with_a_lost_connection(no_leaks: None) -> None:
+    app = rabbitry.App("cut")
+    seen: Counter[int] = Counter()
+    until = asyncio.Event()
+
+    @app.stage("in", total_concurrency=1, rate="100/s", limit_by=lambda number: number % 2)
+    async def handle(number: int) -> None:
+        seen[number] += 1
+        await until.wait()
+
+    async with Broker(BrokerConfig(port=0)) as broker:
+        async with app.worker(broker.url) as one, app.worker(broker.url):
+            await asyncio.gather(*(one.publish(number, key="in") for number in range(20)))
+            await eventually(lambda: len(seen) == 2, "a call of each key")
+            assert broker.drop_connections() >= 4
+            until.set()
+            await eventually(lambda: len(seen) == 20, "all messages")
+            await eventually_holds(broker.url, "cut.handle", 0)
+
+
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+@pytest.mark.parametrize(("total", "rate"), [(1, None), (3, None), (2, "1000/s")])
+async def test_each_key_has_its_calls_at_once(
+    broker_url: str, queue_type: str, total: int, rate: str | None, no_leaks: None
+) -> None:
+    app = rabbitry.App("slotted", queue_type=queue_type)  # type: ignore[arg-type] # one of the two
+    running: Counter[int] = Counter()
+    most: Counter[int] = Counter()
+    tried: list[int] = []
+
+    @app.stage("in", then="out", total_concurrency=total, rate=rate, limit_by=lambda number: number % 5, attempts=2,
+               delays=[0])  # fmt: skip
+    async def handle(number: int) -> int:
+        key = number % 5
+        running[key] += 1
+        most[key] = max(most[key], running[key])
+        await asyncio.sleep(0.01)
+        running[key] -= 1
+        tried.append(number)
+        if tried.count(number) == 1 and number % 7 == 0:
+            raise ValueError("once more")
+        return number
+
+    app.output("out", queue="slotted.out")
+    async with app.worker(broker_url) as worker, app.worker(broker_url), rabbitry.connect(broker_url) as connection:
+        await asyncio.gather(*(worker.publish(number, key="in") for number in range(40)))
+        await eventually_holds(broker_url, "slotted.out", 40)
+        queue = key_slot_queue("slotted", "handle", hashed("0"), 1)
+        async with await connection.channel() as channel:
+            await channel.declare_queue(queue, durable=True, arguments=keys.key_slot_arguments())
+            await put(broker_url, queue, b"")  # a second token gives no second slot
+            await asyncio.gather(*(worker.publish(number, key="in") for number in range(40, 60)))
+            await eventually_holds(broker_url, "slotted.out", 60)
+            await channel.delete_queue(queue)
+        await worker.publish(60, key="in")
+        await eventually_holds(broker_url, "slotted.out", 61)
+    assert max(most.values()) <= total
+    assert max(most.values()) == total
+    assert len(tried) == 61 + len(range(0, 61, 7))
+
+
+async def test_a_busy_key_holds_up_no_other(broker_url: str, no_leaks: None) -> None:
+    app = rabbitry.App("busy")
+    seen: list[str] = []
+    until = asyncio.Event()
+
+    @app.stage("in", total_concurrency=1, limit_by=lambda text: text[0], concurrency=2)
+    async def handle(text: str) -> None:
+        seen.append(text)
+        if text[0] == "a":
+            await until.wait()
+
+    async with app.publisher(broker_url) as publisher:
+        # More than the worker has room for, before the first message of another key.
+        await asyncio.gather(*(publisher.publish(f"a{number}", key="in") for number in range(300)))
+        await publisher.publish("b", key="in")
+    async with app.worker(broker_url):
+        await eventually(lambda: "b" in seen, "the message behind those of the busy key")
+        assert len(seen) == 2
+        until.set()
+        await eventually(lambda: len(seen) == 301, "all messages")
+    assert len(set(seen)) == 301
+
+
+async def test_keys_that_wait_hold_up_no_other_key(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch, no_leaks: None
+) -> None:
+    monkeypatch.setattr("rabbitry.flow.worker._engine._MOST_LEASES", 3)
+    app = rabbitry.App("waiting")
+    seen: list[int] = []
+    until = asyncio.Event()
+
+    @app.stage("in", total_concurrency=1, limit_by=lambda number: number, concurrency=3)
+    async def handle(number: int) -> None:
+        seen.append(number)
+        if number < 2:
+            await until.wait()
+
+    async with app.worker(broker_url) as one:
+        for number in range(2):
+            await one.publish(number, key="in")
+        await eventually(lambda: len(seen) == 2, "two calls")
+        async with app.worker(broker_url) as two:
+            await asyncio.gather(*(two.publish(number % 2, key="in") for number in range(500)))
+            await asyncio.gather(*(two.publish(number, key="in") for number in range(2, 20)))
+            await eventually(lambda: set(seen) == set(range(20)), "the other keys")
+            until.set()
+            await eventually(lambda: len(seen) == 520, "all messages")
+
+
+async def test_what_waits_is_returned_unattempted(broker_url: str, no_leaks: None) -> None:
+    app = rabbitry.App("minutely")
+    seen: list[rabbitry.Message] = []
+
+    @app.stage("ask", rate="1/m", limit_by=lambda number: number % 2)
+    async def ask(number: int, message: rabbitry.Message) -> None:
+        seen.append(message)
+
+    async with app.worker(broker_url) as worker:
+        for number in range(6):
+            await worker.publish(number, key="ask")
+        await eventually(lambda: len(seen) == 2, "the first message of each key")
+        await eventually_holds(broker_url, "minutely.ask", 0)
+        async with rabbitry.connect(broker_url) as connection:
+            await pausing.pause(connection, "minutely", "ask", by="a test")
+            await eventually_holds(broker_url, "minutely.ask", 4)
+            await pausing.resume(connection, "minutely", "ask")
+            await eventually_holds(broker_url, "minutely.ask", 0)
+    held = [key_rate_queue("minutely", "ask", hashed(str(key))) for key in (0, 1)]
+    assert await counts(broker_url, ["minutely.ask", *held]) == {"minutely.ask": 4} | dict.fromkeys(held, 1)
+    async with app.worker(broker_url) as worker:
+        await eventually_holds(broker_url, held[0], 0)
+        assert len(seen) == 2  # the next token is due in a minute
+        await worker.publish(1, key="ask")
+        await eventually_holds(broker_url, "minutely.ask", 0)
+    assert [message.attempt for message in seen] == [1, 1]
+    await eventually_holds(broker_url, "minutely.ask", 5)
+
+
+async def test_what_is_cancelled_while_it_waits_is_dropped(broker_url: str, no_leaks: None) -> None:
+    app = rabbitry.App("cancelled", cancellable=True)
+    seen: list[int] = []
+
+    @app.stage("ask", rate="1/m", limit_by=lambda number: "all", replies=True)
+    async def ask(number: int) -> int:
+        seen.append(number)
+        return number
+
+    async with app.worker(broker_url), app.publisher(broker_url) as publisher:
+        calls = [
+            asyncio.create_task(publisher.call(number, key="ask", timeout=100, id=f"call {number}", type=int))
+            for number in range(3)
+        ]
+        await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        for number in set(range(3)) - set(seen):
+            await publisher.cancel(f"call {number}")
+            with pytest.raises(rabbitry.CallCancelled):
+                await calls[number]
+    assert len(seen) == 1
+
+
+async def test_messages_whose_key_fails_are_tried_again_and_those_without_have_no_limit(
+    broker_url: str, no_leaks: None
+) -> None:
+    app = rabbitry.App("wrong")
+    seen: list[str] = []
+
+    def customer(order: dict[str, str | None]) -> object:
+        return order["customer"]
+
+    @app.stage("order", rate="1/m", limit_by=customer, attempts=2, delays=[0])
+    async def pay(order: dict[str, str | None]) -> None:
+        seen.append(order["article"] or "")
+
+    async with app.worker(broker_url) as worker:
+        await worker.publish({"article": "tea"}, key="order")
+        for _ in range(3):
+            await worker.publish({"article": "air", "customer": None}, key="order")
+        await put(broker_url, "wrong.pay", b"no JSON")
+        await eventually_dead(broker_url, app, 2)
+        await eventually(lambda: len(seen) == 3, "the messages without a key")
+    assert {(letter.reason, letter.attempts, letter.error[:22]) for letter in await dead_of(broker_url, app)} == {
+        ("failed", 2, "KeyError: 'customer'"),
+        ("undecodable", 1, "JSON is malformed: inv"),
+    }
+    assert seen == ["air"] * 3
+
+
+async def test_queues_of_keys_disappear_when_they_are_not_in_use(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch, no_leaks: None
+) -> None:
+    monkeypatch.setattr(keys, "_UNUSED", 1000)
+    app = rabbitry.App("passing")
+    seen: list[int] = []
+
+    @app.stage("in", rate="10/s", total_concurrency=1, limit_by=lambda number: number)
+    async def handle(number: int) -> None:
+        seen.append(number)
+
+    names = [key_rate_queue("passing", "handle", hashed(str(number))) for number in range(50)]
+    names += [key_slot_queue("passing", "handle", hashed(str(number)), 1) for number in range(50)]
+
+    async def are_gone() -> bool:
+        return set((await counts(broker_url, names)).values()) == {-1}
+
+    async with app.worker(broker_url) as worker:
+        await asyncio.gather(*(worker.publish(number, key="in") for number in range(50)))
+        await eventually(lambda: len(seen) == 50, "a message of each key")
+        await eventually_awaited(are_gone, "the queues to be deleted")
+        await worker.publish(0, key="in")
+        await eventually(lambda: len(seen) == 51, "a message of a key whose queues are gone")
+
+
+async def test_a_version_with_other_queues_knows_what_a_key_has_used(broker_url: str, no_leaks: None) -> None:
+    seen: list[int] = []
+
+    def versioned(queue_type: str) -> rabbitry.App:
+        app = rabbitry.App("versions", queue_type=queue_type)  # type: ignore[arg-type] # one of the two
+
+        @app.stage("in", queue=f"versions.{queue_type}", rate="1/m", total_concurrency=1, limit_by=lambda number: "all")
+        async def handle(number: int) -> None:
+            seen.append(number)
+
+        return app
+
+    async with versioned("quorum").worker(broker_url) as worker:
+        await worker.publish(0, key="in")
+        await eventually(lambda: len(seen) == 1, "the first message")
+    async with versioned("classic").worker(broker_url) as worker:
+        await worker.publish(1, key="in")
+        await eventually_holds(broker_url, key_rate_queue("versions", "handle", hashed("all")), 0)
+    assert seen == [0], "the first version used the token of this minute"
+
+
+async def test_batches_have_the_rate_of_each_message(broker_url: str, no_leaks: None) -> None:
+    app = rabbitry.App("batched")
+    seen: list[int] = []
+
+    @app.stage("in", batch=4, rate="2/m", limit_by=lambda number: number % 3)
+    async def handle(numbers: list[int]) -> None:
+        seen.extend(numbers)
+
+    async with app.worker(broker_url) as worker:
+        await asyncio.gather(*(worker.publish(number, key="in") for number in range(9)))
+        await eventually(lambda: len(seen) == 3, "one message of each key")
+        await eventually_holds(broker_url, "batched.handle", 0)
+    assert {number % 3 for number in seen} == {0, 1, 2}
+
+
+async def test_an_idempotent_stage_has_limits_too(broker_url: str, tmp_path: Path, no_leaks: None) -> None:
+    app = rabbitry.App("once", store=f"sqlite:///{tmp_path / 'once.sqlite3'}")
+    seen: list[str] = []
+
+    @app.stage("in", total_concurrency=1, limit_by=lambda text: text, idempotent=lambda text: text)
+    async def handle(text: str) -> None:
+        seen.append(text)
+
+    async with app.worker(broker_url) as worker:
+        for text in "aabba":
+            await worker.publish(text, key="in")
+        await eventually(lambda: len(seen) == 2, "one of each")
+        await eventually_holds(broker_url, "once.handle", 0)
+    assert sorted(seen) == ["a", "b"]
+
+
+async def test_a_clock_that_is_set_back_stops_no_key(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch, no_leaks: None
+) -> None:
+    ahead = 3600.0
+    clock = SimpleNamespace(time=lambda: time.time() + ahead, monotonic=time.monotonic)
+    monkeypatch.setattr(_keyed, "time", clock)
+    app = rabbitry.App("late")
+    seen: list[int] = []
+
+    @app.stage("ask", rate="20/s", limit_by=lambda number: "all")
+    async def ask(number: int) -> None:
+        seen.append(number)
+
+    async with app.worker(broker_url) as worker:
+        await worker.publish(0, key="ask")
+        await eventually(lambda: len(seen) == 1, "the first message")
+        ahead = 0.0
+        await asyncio.gather(*(worker.publish(number, key="ask") for number in range(1, 41)))
+        await eventually(lambda: len(seen) == 41, "the messages after the clock was set back", within=60)
+
+
+async def test_the_harness_waits_for_no_limit_but_calls_the_function(no_leaks: None) -> None:
+    app = rabbitry.App("tested")
+
+    @app.stage("in", then="out", rate="1/m", total_concurrency=1, limit_by=lambda number: 1 // number)
+    async def handle(number: int) -> int:
+        return number
+
+    app.output("out", required=False)
+    async with harness(app, raise_errors=False) as h:
+        for number in (2, 3):
+            await h.publish(number, key="in")
+            assert await h.published("out", type=int) == number
+        await h.publish(0, key="in")
+        assert (await h.dead()).error.startswith("ZeroDivisionError")
+        assert all("in _key_of" in error for error in h.errors)
