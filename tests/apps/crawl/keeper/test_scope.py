@@ -1,8 +1,12 @@
 """The scope of a crawl: depth, hosts and domains; refused addresses and numbers."""
 
+import re
+
 import pytest
 
+from rabbitry.apps.crawl.keeper.addresses import BadAddress
 from rabbitry.apps.crawl.keeper.database import Database
+from rabbitry.apps.crawl.keeper.scope import domain
 from tests.apps.crawl.keeper.simulation import Answered, World, read_why, site_of, words
 
 
@@ -32,6 +36,15 @@ def test_allowed_domains_are_compared_by_label(simple: Database) -> None:
     assert fetched == {
         "http://example.test/s", "http://example.test/", "http://www.example.test/", "http://xn--bcher-kva.test/"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ".", "bad domain", "https://example.org", "example.org/path", "me@example.org", "example.org?x", "a#b", "a:b"],
+)
+def test_a_text_that_is_no_domain_is_refused_as_one(text: str) -> None:
+    with pytest.raises(BadAddress, match=f"^{re.escape(repr(text))} is not a domain: write e.g. example.org$"):
+        domain(text)
 
 
 def test_a_crawl_that_goes_further_fetches_anew(simple: Database) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from rabbitry.apps.crawl.keeper.addresses import BadAddress, host_name, parse
 
 DELAY = 1.0
 """Seconds between two requests to a host by default: a polite rate."""
+_OTHER_PARTS: Final = frozenset("/@?#\\")
+"""Characters that begin or end other parts of an address."""
 
 
 @dataclass(slots=True)
@@ -97,6 +100,9 @@ class Crawl:
 def domain(text: str) -> str:
     """Return a domain as in addresses: lower case, ASCII. Raises BadAddress."""
     name = text.strip().removeprefix("*.").strip(".")
-    if not name or "/" in name or "@" in name:
-        raise BadAddress("bad-address", f"{text[:80]!r} is not a domain: write e.g. example.org")
-    return parse(f"http://{name}/").host
+    try:
+        if not name or not _OTHER_PARTS.isdisjoint(name):
+            raise BadAddress("bad-address", "it has other parts of an address")
+        return parse(f"http://{name}/").host
+    except BadAddress as error:
+        raise BadAddress("bad-address", f"{text[:80]!r} is not a domain: write e.g. example.org") from error
