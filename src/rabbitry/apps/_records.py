@@ -115,6 +115,9 @@ class Database:
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="records reader")
         self._work: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_all, name="records writer", daemon=True)
+        # Held while work is handed over and while closing: it comes before the end of the queue, or is refused.
+        self._gate = threading.Lock()
+        self._is_closed = False
         self._file: OpenedFile | None = None
 
     def __str__(self) -> str:
@@ -161,8 +164,10 @@ class Database:
             )
 
     def __exit__(self, *_: object) -> None:
-        """Finish the work in the queue, and close."""
-        self._work.put(None)
+        """Finish the work in the queue, and close. Later work is refused with RecordsError."""
+        with self._gate:
+            self._is_closed = True
+            self._work.put(None)
         self._thread.join()
         self._close()
 
@@ -220,7 +225,10 @@ class Database:
 
     def _submit(self, work: Work[T]) -> Future[T]:
         future: Future[T] = Future()
-        self._work.put((work, future))
+        with self._gate:
+            if self._is_closed:  # a thread may outlive the block, and would wait for ever
+                raise RecordsError(f"database {self}: it was closed")
+            self._work.put((work, future))
         return future
 
     def _write_all(self) -> None:

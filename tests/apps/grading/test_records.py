@@ -26,6 +26,7 @@ from rabbitry.apps.grading.records.schema import submissions
 from rabbitry.apps.grading.roles import ROLES, decide
 from rabbitry.exceptions import UsageError
 from tests.apps.grading.test_message import FOUR, message
+from tests.support.waiting import WITHIN
 
 NOBODY = Decision("automatic")
 
@@ -404,6 +405,22 @@ def test_more_work_than_one_transaction_takes_is_done_in_its_order_also_while_cl
     with Database(database_url) as database:
         futures = [database._submit(partial(note, number=number)) for number in range(450)]
     assert [future.result(0) for future in futures] == done == list(range(450))
+
+
+def test_work_after_the_end_is_refused_and_does_not_wait_for_ever(database_url: str) -> None:
+    with Database(database_url) as database:
+        database.write_now(course.counts)
+    done: list[str] = []
+
+    def late() -> None:
+        with pytest.raises(RecordsError, match="it was closed"):
+            database.write_now(course.counts)
+        done.append("refused")
+
+    thread = threading.Thread(target=late, daemon=True)
+    thread.start()
+    thread.join(WITHIN)
+    assert done == ["refused"]
 
 
 def test_a_new_file_is_its_user_s_alone_and_an_old_one_stays_as_it_is(tmp_path: Path) -> None:
