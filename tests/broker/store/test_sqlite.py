@@ -201,6 +201,17 @@ def test_a_reading_ends_with_the_entry_that_makes_it_large(store: SQLiteStore) -
     store.close()
 
 
+def test_a_read_that_takes_long_ends_after_a_row(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.apply(_added(1, 3))
+    store._open_connection().execute("DELETE FROM bodies WHERE id = 1")
+    monkeypatch.setattr("rabbitry.broker._store.sqlite._READS_FOR", 0.0)
+    (damaged,) = store.apply(Batch(wanted=[Wanted(1, 0, 1, -1, 10, 1 << 30)]))
+    assert (damaged.entries, damaged.damaged, damaged.last_position) == ([], 1, 0)
+    assert _read(store, after=0) == [b"body 1"]
+    assert _read(store, after=1) == [b"body 2"]
+    store.close()
+
+
 def test_changes_of_an_entry_are_stored(store: SQLiteStore) -> None:
     batch = _added(1, 1)
     (entry,) = batch.added

@@ -17,7 +17,7 @@ DELETED: Final = "deleted"
 class Wanted(NamedTuple):
     """A read of one priority of a queue at positions above `after`, numbered `load`.
 
-    It ends after `limit` entries, or with the one that makes their bodies `most` bytes or more.
+    It ends after `limit` entries, or with the one that makes their bodies `most` bytes or more. It may end earlier.
     """
 
     queue: int

@@ -12,6 +12,7 @@ writes up to 1,024 rows, or ranges of rows, of any queues (`make bench-fairness`
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
@@ -228,10 +229,11 @@ def delete_entries(connection: Connection, condition: str, values: Sequence[obje
     return connection.execute(f"DELETE FROM entries WHERE {condition}", values).rowcount  # noqa: S608 # see above
 
 
-def read(connection: Connection, wanted: Wanted, path: Path) -> tuple[Found, list[Place]]:
-    """Read entries of the store at a path, and log the damaged ones.
+def read(connection: Connection, wanted: Wanted, path: Path, ends_at: float) -> tuple[Found, list[Place]]:
+    """Read entries of the store at a path, and log the damaged ones. The second list has entries whose message is lost.
 
-    The second list has entries whose message is lost.
+    It also ends with the first row read after `ends_at`, in seconds on the monotonic clock: each row releases the
+    interpreter's lock, so beside a busy event loop 4,096 rows could take a second instead of 11 ms.
     """
     rows = connection.execute(
         "SELECT e.position, e.body, e.flags, e.expires, e.size, e.crc, b.content, b.crc "
@@ -245,6 +247,8 @@ def read(connection: Connection, wanted: Wanted, path: Path) -> tuple[Found, lis
     damaged = damaged_bytes = total = 0
     last = wanted.after
     for position, body, flags, expires, size, crc, content, content_crc in rows:
+        if last > wanted.after and time.monotonic() > ends_at:
+            break
         last = position
         if (
             content is None

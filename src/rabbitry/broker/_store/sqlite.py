@@ -413,7 +413,7 @@ class SQLiteStore:
         found: list[Found] = []
         ends_at = time.monotonic() + _READS_FOR
         while len(found) < len(wanted) and (not found or time.monotonic() < ends_at):
-            answer, gone = rows.read(self._open_connection(), wanted[len(found)], self.path)
+            answer, gone = rows.read(self._open_connection(), wanted[len(found)], self.path, ends_at)
             found.append(answer)
             self._gone += gone
         return found
