@@ -145,6 +145,7 @@ async def test_exports_are_the_same_as_beside_the_records(
         await elsewhere.confirmed(student, text.encode())
     commands_ = (
         ("results",), ("results", "--json"), ("results", "--find", "2", "--limit", "3", "--offset", "1"),
+        ("results", "--limit", "2000", "--offset", "20"), ("results", "--limit", "5"),
         ("export",), ("export", "--format", "json", "--module", CC.name), ("export", "--module", "data_mining"),
         ("similar", "--module", CC.name, "--common", "100", "--json"), ("stats", "--module", CC.name, "--json"),
     )  # fmt: skip
@@ -153,6 +154,10 @@ async def test_exports_are_the_same_as_beside_the_records(
         for command in commands_:
             here = place if command[0] == "similar" else ()
             assert await elsewhere.run(*command) == await elsewhere.run_here(*command, *here), command
+        assert len((await elsewhere.run("results", "--limit", "2000", "--offset", "20")).splitlines()) == 3
+        assert (await elsewhere.run("results")).splitlines()[:5] == (
+            await elsewhere.run("results", "--limit", "5")
+        ).splitlines()
         assert "kept files: " in await elsewhere.run("stats")
         await elsewhere.run("export", "--files", "away")
         assert len((await elsewhere.run("export", "--format", "json")).splitlines()) == 23

@@ -77,14 +77,15 @@ def results(
     Example: rabbitry grading results --follow
     """
     if not follow:
-        from rabbitry.apps.grading.looking import Look
+        from rabbitry.apps.grading.looking import MOST, Look
         from rabbitry.apps.grading.message import sendable
         from rabbitry.apps.grading.records.course import CONFIRMED
 
-        asked = Look("rows", sendable(find), module, CONFIRMED)
-        _print_kept(
-            context, database, broker, asked, slice(offset, None if limit is None else offset + limit), as_json=as_json
-        )
+        # The first ones are read as the page reads them; of all, none is missed that changes in between.
+        is_page = limit is not None and limit <= MOST
+        asked = Look("submissions" if is_page else "rows", sendable(find), module, CONFIRMED)
+        asked.limit, asked.offset = min(limit or MOST, MOST), offset
+        _print_kept(context, database, broker, asked, limit, as_json=as_json)
         return
     if module is not None or find or limit is not None or offset:
         raise UsageError("--follow can't be combined with --module, --find, --limit or --offset")
@@ -99,7 +100,7 @@ def _print_kept(
     database: str | None,
     broker: str | None,
     asked: Look,
-    which: slice,
+    limit: int | None,
     *,
     as_json: bool,
 ) -> None:
@@ -109,14 +110,20 @@ def _print_kept(
     from rabbitry.apps.grading.records.course import Submission
 
     with course_records(context, database, broker, load_course()) as records:
-        rows = [] if records is None else _last_changed_first(records.rows(asked))[which]
+        if records is None:
+            return
+        if asked.what == "submissions":
+            rows = records.read(asked)["submissions"]
+        else:
+            last = None if limit is None else asked.offset + limit
+            rows = _last_changed_first(records.rows(asked))[asked.offset : last]
     for row in rows:
         found = msgspec.convert(row, Submission)
         if as_json:
             print_json(found.as_dict())
         else:
             _print_result(found.id, found.student, found.module, found.mark, found.out_of)
-    if records is not None and not rows and not as_json:
+    if not rows and not as_json:
         say("no results")
 
 
