@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+from msgspec import structs
 from sqlalchemy import update
 
 from rabbitry.amqp.client import Properties, connect
 from rabbitry.apps.exceptions import RecordsError
-from rabbitry.apps.grading import asking, looking
+from rabbitry.apps.grading import asking, looking, questions
 from rabbitry.apps.grading.asking import Asking
 from rabbitry.apps.grading.files import Files
 from rabbitry.apps.grading.looking import LARGEST, Look
 from rabbitry.apps.grading.places import NOBODY, Places
-from rabbitry.apps.grading.questions import EACH, LONGEST, MOST_EACH
+from rabbitry.apps.grading.questions import AT_ONCE, EACH, LONGEST, MOST_EACH
 from rabbitry.apps.grading.records import Database
 from rabbitry.apps.grading.records.schema import submissions
 from rabbitry.apps.grading.stages import STATUS_QUEUE, RoleSpec, Wiring
@@ -90,6 +91,22 @@ async def test_a_flood_is_refused_and_others_are_answered(
     refused = [one for one in done if isinstance(one, RecordsError)]
     assert (len(refused), done.count("eA==")) == (10, MOST_EACH), done
     assert "too many questions" in str(refused[0])
+
+
+async def test_questions_of_many_askers_are_refused_beyond_the_bound_of_all(
+    broker_url: str, coordinator: Coordinator, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(questions, "MOST", 6)
+    async with coordinator(), Asking(broker_url) as coordinators:
+        asked = [
+            asyncio.create_task(coordinators.look(structs.replace(_SLOW, student=str(student))))
+            for student in range(10)
+        ]
+        await eventually(lambda: sum(task.done() for task in asked) == 4, "what is beyond is refused")
+        assert slow.begun == AT_ONCE
+        slow.go_on.set()
+        done = await asyncio.gather(*asked, return_exceptions=True)
+    assert (sum(isinstance(one, RecordsError) for one in done), done.count("eA==")) == (4, 6), done
 
 
 async def test_a_question_whose_asker_has_given_up_is_not_answered(
