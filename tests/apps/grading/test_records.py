@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, column, select, table, text
+from sqlalchemy import Connection, column, event, select, table, text
 
 from rabbitry._ids import NoSuchID
 from rabbitry.apps import _records
@@ -461,6 +461,39 @@ def test_a_search_by_a_beginning_reads_an_index(database: Database) -> None:
         return str(connection.exec_driver_sql(f"{explain} {told}".replace("%", "%%")).all())
 
     assert "submissions_student_begins" in (said := database.read_now(plan)) or "SEARCH submissions" in said, said
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        course.Filter(),
+        course.Filter(module="a"),
+        course.Filter(status="b"),
+        course.Filter(module="a", status="b"),
+        course.Filter(modules=("a",)),
+    ],
+)
+def test_lists_are_read_from_an_index_in_their_order(database: Database, wanted: course.Filter) -> None:
+    def plan(connection: Connection) -> str:
+        sent: list[tuple[str, Any]] = []
+
+        def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+            sent.append((statement, parameters))
+
+        event.listen(connection, "before_cursor_execute", note)
+        course.submissions_of(connection, replace(wanted, limit=100))
+        event.remove(connection, "before_cursor_execute", note)
+        is_postgresql = connection.dialect.name == "postgresql"
+        for name in ("seqscan", "sort", "incremental_sort") if is_postgresql else ():
+            connection.execute(text(f"SET LOCAL enable_{name} = off"))
+        explain = "EXPLAIN" if is_postgresql else "EXPLAIN QUERY PLAN"
+        statement, given = next(one for one in sent if "ORDER BY" in one[0])
+        return str(connection.exec_driver_sql(f"{explain} {statement}", given).all())
+
+    said = database.read_now(plan)
+    assert "submissions_" in said, said
+    assert "Sort" not in said, said
+    assert "TEMP B-TREE" not in said, said
 
 
 def test_the_attempt_before_is_the_last_earlier_one_whose_file_is_kept(database: Database) -> None:

@@ -128,8 +128,8 @@ def _print_kept(
 
 
 def _last_changed_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows in the order of the page, and those of the same time by id."""
-    return sorted(sorted(rows, key=lambda one: str(one["id"])), key=lambda one: str(one["updated_at"]), reverse=True)
+    """Return rows in the order of the page."""
+    return sorted(rows, key=lambda one: (str(one["updated_at"]), str(one["id"])), reverse=True)
 
 
 async def _print_coming(

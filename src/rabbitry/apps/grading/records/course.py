@@ -383,7 +383,7 @@ def submissions_of(connection: Connection, wanted: Filter = _ALL, *, after: str 
     """
     page = select(submissions).where(*wanted.conditions(submissions, submissions.c.id))
     if after is None:
-        page = page.order_by(submissions.c.updated_at.desc(), submissions.c.id)
+        page = page.order_by(submissions.c.updated_at.desc(), submissions.c.id.desc())
     else:
         page = page.where(submissions.c.id > text(after, 200)).order_by(submissions.c.id)
     rows = connection.execute(page.limit(wanted.limit).offset(wanted.offset)).all()

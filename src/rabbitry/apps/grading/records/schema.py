@@ -48,8 +48,10 @@ submissions: Final = Table(
     # The step of the latest hop that reopened it to be marked again: what has fewer hops is of an earlier round.
     Column("reopened_at", Integer, nullable=False, server_default="0"),
     Index("submissions_of_student", "student", "module", "submitted_at"),
-    Index("submissions_by_status", "status"),
-    Index("submissions_by_update", "updated_at"),
+    # In the order of the lists, read backwards. The last one has the status, so that it counts a module alone.
+    Index("submissions_by_update", "updated_at", "id"),
+    Index("submissions_by_status", "status", "updated_at", "id"),
+    Index("submissions_of_module", "module", "updated_at", "id", "status"),
 )
 
 history: Final = Table(
