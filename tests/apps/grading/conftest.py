@@ -19,12 +19,19 @@ def _patient_questions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "ANSWER_WITHIN", WITHIN)
 
 
+def _is_beside_rabbitmq(request: pytest.FixtureRequest) -> bool:
+    return "broker_url" in request.fixturenames and request.node.callspec.params["broker_url"] != "embedded"
+
+
 @pytest.fixture
 def found_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """URL of an empty database that commands and the page find: SQLite, or with ON_BOTH_DATABASES each in turn."""
+    """URL of an empty database that commands and the page find.
+
+    As `one_url` in a test with `broker_url`; else SQLite, or with ON_BOTH_DATABASES each in turn.
+    """
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     url = f"sqlite:///{tmp_path / 'course.sqlite3'}"
-    if getattr(request, "param", "sqlite") == "postgresql":
+    if getattr(request, "param", "sqlite") == "postgresql" or _is_beside_rabbitmq(request):
         server: PostgreSQL = request.getfixturevalue("postgresql_server")
         url = server.create_database()
     monkeypatch.setenv("RABBITRY_DATABASE", url)
@@ -34,7 +41,7 @@ def found_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
 @pytest.fixture
 def one_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """URL of an empty database: PostgreSQL beside RabbitMQ, else SQLite. Each is used, and not in all combinations."""
-    if "broker_url" in request.fixturenames and request.node.callspec.params["broker_url"] != "embedded":
+    if _is_beside_rabbitmq(request):
         server: PostgreSQL = request.getfixturevalue("postgresql_server")
         return server.create_database()
     return f"sqlite:///{tmp_path / 'records.sqlite3'}"

@@ -33,7 +33,7 @@ def _declined(database: Database, files: Files | None, identity: str, status: st
 
 
 async def test_an_accepted_submission_is_marked_and_counts_by_the_time_it_was_handed_in(
-    no_leaks: None, broker_url: str, database: Database, tmp_path: Path
+    no_leaks: None, broker_url: str, one_database: Database, tmp_path: Path
 ) -> None:
     files, marked = Files(str(tmp_path / "kept")), []
 
@@ -45,27 +45,27 @@ async def test_an_accepted_submission_is_marked_and_counts_by_the_time_it_was_ha
 
     async def accepted_by_cleo(identity: str) -> course.Submission:
         decision = Decision("cleo", remark="so be it")
-        return await asyncio.to_thread(accept, database, files, identity, decision, wiring.course, _EXCHANGE)
+        return await asyncio.to_thread(accept, one_database, files, identity, decision, wiring.course, _EXCHANGE)
 
-    async with role_set(broker_url, database, ALL, wiring=wiring, files=files, markers={CC.name: mark}):
+    async with role_set(broker_url, one_database, ALL, wiring=wiring, files=files, markers={CC.name: mark}):
         await submit(broker_url, data=b"first")
-        await recorded(database, "confirmed", 1)
+        await recorded(one_database, "confirmed", 1)
         mine = await submit(broker_url, data=b"second")
         later = await submit(broker_url, data=b"third")
-        rows = {row.id: row for row in await recorded(database, "declined", 2)}
+        rows = {row.id: row for row in await recorded(one_database, "declined", 2)}
         with pytest.raises(UsageError, match="is not kept, so it can't be accepted"):
             await accepted_by_cleo(later)
         found = await accepted_by_cleo(mine[:20])
         assert found.id == mine
         with pytest.raises(UsageError, match="only one that was declined, or that the deadlines forbid"):
             await accepted_by_cleo(mine)
-        await recorded(database, "confirmed", 2)
+        await recorded(one_database, "confirmed", 2)
     assert marked == [(b"first", "x.py"), (b"second", "x.py")]
-    assert await history(database, mine) == [
+    assert await history(one_database, mine) == [
         ("student", "submitted"), ("demonstrator", "declined"), ("coordinator", "submitted"),
         ("demonstrator", "corrected"), ("assistant", "validated"), ("coordinator", "confirmed"),
     ]  # fmt: skip
-    told = await database.read(partial(judging.described, given=mine, course=wiring.course))
+    told = await one_database.read(partial(judging.described, given=mine, course=wiring.course))
     assert (told["attempt"], told["mark"], told["counts"]) == (2, 1.0, True)
     assert told["submitted_at"] == rows[mine].submitted_at
     declined, accepted = told["history"][1:3]

@@ -121,12 +121,12 @@ def test_the_session_that_threads_would_share_is_not_used(storage: str, monkeypa
 
 
 async def test_a_course_keeps_its_files_in_a_bucket(
-    embedded_url: str, database: Database, storage: str, tmp_path: Path
+    broker_url: str, one_database: Database, storage: str, tmp_path: Path
 ) -> None:
     files = Files(_place(storage))
-    async with role_set(embedded_url, database, files=files):
-        identity = await _running.submit(embedded_url, data=b"in a bucket")
-        (found,) = await recorded(database, "confirmed", 1)
+    async with role_set(broker_url, one_database, files=files):
+        identity = await _running.submit(broker_url, data=b"in a bucket")
+        (found,) = await recorded(one_database, "confirmed", 1)
     assert found.kept is not None
     assert (found.id, files.fetch(found.kept)) == (identity, b"in a bucket")
 

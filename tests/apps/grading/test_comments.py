@@ -120,7 +120,7 @@ def test_names_and_number_of_comments_shown_are_bounded() -> None:
 
 
 async def test_comments_travel_through_all_roles_and_stay_when_it_is_marked_again(
-    no_leaks: None, broker_url: str, database: Database, tmp_path: Path
+    no_leaks: None, broker_url: str, one_database: Database, tmp_path: Path
 ) -> None:
     files, signer = Files(str(tmp_path / "kept")), Signer(_PEM)
     signatures = Signatures({_PUBLIC: _OFFICE}, "refuse")
@@ -129,25 +129,25 @@ async def test_comments_travel_through_all_roles_and_stay_when_it_is_marked_agai
     second = LineComment(2, "right", cell=3, file="b.ipynb")
 
     async def decided(role: str, action: str, decision: Decision) -> None:
-        (item,) = await arrived(database, role)
-        await _running.decide(database, item, action, decision)
+        (item,) = await arrived(one_database, role)
+        await _running.decide(one_database, item, action, decision)
 
     async def all_decide(comments: tuple[LineComment, ...]) -> None:
         await decided("demonstrator", "correct", Decision("ann", 5.0, 10.0, comments=comments))
         await decided("assistant", "validate", Decision("ben", comments=(second,)))
         await decided("coordinator", "confirm", Decision("cleo"))
 
-    async with role_set(broker_url, database, PEOPLE, wiring=wiring, files=files, signer=signer):
+    async with role_set(broker_url, one_database, PEOPLE, wiring=wiring, files=files, signer=signer):
         with Plain(broker_url) as plain:
             read_results(plain)
             mine = await _running.submit(broker_url, data=_WORK, name="work.zip")
             await all_decide((first,))
             await asyncio.to_thread(plain.take, "results_queue")
-            assert await database.write(partial(_reopened, mine))
+            assert await one_database.write(partial(_reopened, mine))
             await all_decide(())
             (result,) = await asyncio.to_thread(plain.take, "results_queue")
-        await recorded(database, "confirmed", 1)
-    shown = await database.read(partial(judging.described, given=mine, course=Course()))
+        await recorded(one_database, "confirmed", 1)
+    shown = await one_database.read(partial(judging.described, given=mine, course=Course()))
     by_role = [(hop["role"], [one["text"] for one in hop["comments"]]) for hop in shown["history"] if hop["comments"]]
     assert by_role == [
         ("demonstrator", [first.text]), ("assistant", ["right"]), ("assistant", ["right"])
@@ -166,9 +166,8 @@ def _reopened(identity: str, connection: Any) -> Assignment | None:
     return regrading.reopen(connection, run, identity, _WORK, Course(), "assignment_exchange")
 
 
-@_running.ON_BOTH_DATABASES
 async def test_an_archive_is_shown_and_commented_on_by_command(
-    embedded_url: str, found_url: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    broker_url: str, found_url: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def run(*arguments: str) -> tuple[int, str]:
         capsys.readouterr()
@@ -177,8 +176,8 @@ async def test_an_archive_is_shown_and_commented_on_by_command(
         return code, captured.out if code == 0 else captured.err
 
     with Database(found_url) as database:
-        async with role_set(embedded_url, database, PEOPLE):
-            mine = await _running.submit(embedded_url, data=_WORK, name="work.zip")
+        async with role_set(broker_url, database, PEOPLE):
+            mine = await _running.submit(broker_url, data=_WORK, name="work.zip")
             await arrived(database, "demonstrator")
         code, said = await asyncio.to_thread(run, "show", mine)
         assert (code, said.splitlines()[-3:-1]) == (0, ["         2  b.ipynb", "        12  src/ü.py"])
@@ -192,7 +191,7 @@ async def test_an_archive_is_shown_and_commented_on_by_command(
         typed = ("--comment", "src/ü.py:2=see x: 1=2", "--comment", "b.ipynb:1:3=a cell")
         code, said = await asyncio.to_thread(run, "decide", mine, "--mark", "1", *typed)
         assert code == 0, said
-        async with role_set(embedded_url, database, PEOPLE):
+        async with role_set(broker_url, database, PEOPLE):
             (item,) = await arrived(database, "assistant")
         code, said = await asyncio.to_thread(run, "show", mine, "--role", "assistant")
     assert comments_of(item.assignment.history[-1]) == (

@@ -257,7 +257,7 @@ def test_the_clock_of_the_first_taker_counts(
 # -- in the whole system ---------------------------------------------------------------------------------
 
 
-async def test_results_and_students_are_told(broker_url: str, database: Database) -> None:
+async def test_results_and_students_are_told(broker_url: str, one_database: Database) -> None:
     due = datetime.now(UTC) - timedelta(hours=30)
     module = replace(CC, deadlines=Deadlines(due=due, per_day=10.0, attempts=1))
     wiring = Wiring(Course({CC.name: module}))
@@ -266,7 +266,7 @@ async def test_results_and_students_are_told(broker_url: str, database: Database
         return Decision("automatic", 7.5, 10.0)
 
     forged = {"FinalMark": 10, "Timing": "on time", "SubmittedAt": "2001-01-01T00:00:00+00:00", "Penalty": -5}
-    async with role_set(broker_url, database, wiring=wiring, markers={CC.name: mark}):
+    async with role_set(broker_url, one_database, wiring=wiring, markers={CC.name: mark}):
         with Plain(broker_url) as plain:
             read_results(plain)
             plain.send("demonstrator_cc", FOUR | forged)

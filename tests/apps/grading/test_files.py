@@ -140,10 +140,10 @@ def test_files_lie_beside_the_records(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 async def test_every_program_s_file_is_kept_as_it_was_handed_in(
-    no_leaks: None, broker_url: str, database: Database, tmp_path: Path
+    no_leaks: None, broker_url: str, one_database: Database, tmp_path: Path
 ) -> None:
     files = Files(str(tmp_path / "kept"))
-    async with role_set(broker_url, database, files=files):
+    async with role_set(broker_url, one_database, files=files):
         with Plain(broker_url) as plain:
             read_results(plain)
             mine = await _running.submit(broker_url, data=_BINARY)
@@ -151,7 +151,7 @@ async def test_every_program_s_file_is_kept_as_it_was_handed_in(
             plain.send("correction", {"StudentID": 9, "Answer": 42, "status": "submitted"})
             plain.send("demonstrator_cc", FOUR | {"Solution": "no base64!", "SolutionEncoding": "base64"})
             results = await asyncio.to_thread(plain.take, "results_queue", 4)
-        found = {one.id: one for one in await recorded(database, "confirmed", 4)}
+        found = {one.id: one for one in await recorded(one_database, "confirmed", 4)}
     assert files.fetch(_kept(found[mine])) == _BINARY
     for result in results:
         one, hops = found[result["SubmissionID"]], result[HISTORY]
@@ -169,54 +169,56 @@ def _kept(found: course.Submission) -> Kept:
 
 
 async def test_a_file_is_kept_before_any_person_has_decided(
-    broker_url: str, database: Database, tmp_path: Path
+    broker_url: str, one_database: Database, tmp_path: Path
 ) -> None:
     files = Files(str(tmp_path / "kept"))
-    async with role_set(broker_url, database, PEOPLE, files=files):
+    async with role_set(broker_url, one_database, PEOPLE, files=files):
         identity = await _running.submit(broker_url, data=b"y = 2\n")
-        (item,) = await arrived(database, "demonstrator")
-        await recorded(database, "submitted", 1)  # the report may come later than the assignment
+        (item,) = await arrived(one_database, "demonstrator")
+        await recorded(one_database, "submitted", 1)  # the report may come later than the assignment
         find = partial(course.submission_of, given=identity)
-        await eventually(lambda: database.read_now(find).kept is not None, "the file", within=_running.WITHIN)
-        assert files.fetch(_kept(database.read_now(find))) == b"y = 2\n"
-        await decide(database, item, "correct", Decision("ann", 1.0))
+        await eventually(lambda: one_database.read_now(find).kept is not None, "the file", within=_running.WITHIN)
+        assert files.fetch(_kept(one_database.read_now(find))) == b"y = 2\n"
+        await decide(one_database, item, "correct", Decision("ann", 1.0))
         for role, action in (("assistant", "validate"), ("coordinator", "confirm")):
-            (item,) = await arrived(database, role)
-            await decide(database, item, action, Decision("bob"))
-        (found,) = await recorded(database, "confirmed", 1)
+            (item,) = await arrived(one_database, role)
+            await decide(one_database, item, action, Decision("bob"))
+        (found,) = await recorded(one_database, "confirmed", 1)
     assert (found.id, _kept(found)) == (identity, Kept.of(b"y = 2\n"))
 
 
 async def test_a_coordinator_alone_keeps_the_files_of_other_programs(
-    broker_url: str, database: Database, tmp_path: Path
+    broker_url: str, one_database: Database, tmp_path: Path
 ) -> None:
     files = Files(str(tmp_path / "kept"), largest=5)
     specs = [RoleSpec("coordinator", person=True)]
-    async with role_set(broker_url, database, specs, files=files):
+    async with role_set(broker_url, one_database, specs, files=files):
         with Plain(broker_url) as plain:
             for solution in ("short", "longer"):
                 plain.send("confirmation", FOUR | {"Solution": solution, "status": "validated"})
-        for item in await arrived(database, "coordinator", 2):
-            await decide(database, item, "confirm", Decision("eve"))
-        found = await recorded(database, "confirmed", 2)
+        for item in await arrived(one_database, "coordinator", 2):
+            await decide(one_database, item, "confirm", Decision("eve"))
+        found = await recorded(one_database, "confirmed", 2)
     assert sorted(str(one.size) for one in found) == ["5", "None"]
 
 
 async def test_a_file_that_is_not_the_id_s_is_not_kept(
-    embedded_url: str, database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    broker_url: str, one_database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = Files(str(tmp_path / "kept"))
     honest = submission(7, CC.name, b"mine", "x.py", "")
     honest["SubmissionID"] = identity = new_id(honest)
     forged = Progress.of(Assignment(honest | {"Solution": "another's"}), whole=True)
-    async with role_set(embedded_url, database, ALL, files=files):
-        with Plain(embedded_url, PROGRESS_EXCHANGE) as plain:
+    async with role_set(broker_url, one_database, ALL, files=files):
+        with Plain(broker_url, PROGRESS_EXCHANGE) as plain:
             plain.send(PROGRESS_KEY, forged)
-            await recorded(database, "submitted", 1)
-            assert _found(database, identity).kept is None
+            await recorded(one_database, "submitted", 1)
+            assert _found(one_database, identity).kept is None
             plain.send(PROGRESS_KEY, Progress.of(honest, whole=True))
-            await eventually(lambda: _found(database, identity).kept is not None, "the file", within=_running.WITHIN)
-    assert _kept(_found(database, identity)) == Kept.of(b"mine")
+            await eventually(
+                lambda: _found(one_database, identity).kept is not None, "the file", within=_running.WITHIN
+            )
+    assert _kept(_found(one_database, identity)) == Kept.of(b"mine")
     assert "is another one, and not kept" in caplog.text
 
 

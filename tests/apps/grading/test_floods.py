@@ -71,7 +71,7 @@ def test_the_memory_for_it_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_flood_is_declined_and_others_are_marked(
-    no_leaks: None, broker_url: str, database: Database, tmp_path: Path
+    no_leaks: None, broker_url: str, one_database: Database, tmp_path: Path
 ) -> None:
     files = Files(str(tmp_path / "kept"))
     marked: list[bytes] = []
@@ -81,13 +81,13 @@ async def test_a_flood_is_declined_and_others_are_marked(
         return Decision("automatic", 1.0, 1.0)
 
     wiring = _wiring(2)
-    async with role_set(broker_url, database, ALL, wiring=wiring, files=files, markers={CC.name: mark}) as roles:
+    async with role_set(broker_url, one_database, ALL, wiring=wiring, files=files, markers={CC.name: mark}) as roles:
         mine = [await submit(broker_url, data=b"%d" % number) for number in range(5)]
         large = await submit(broker_url, 8, data=b"x" * (_LARGEST + 1))
         with Plain(broker_url) as plain:
             plain.send(CC.key, {"StudentID": 9, "Solution": "nine", "Module": CC.name, "status": "submitted"})
-        await recorded(database, "confirmed", 3)
-        rows = {row.id: row for row in await recorded(database, "declined", 4)}
+        await recorded(one_database, "confirmed", 3)
+        rows = {row.id: row for row in await recorded(one_database, "declined", 4)}
         async with Asking(broker_url) as asking:
             answered = {identity: await asking.ask(identity) for identity in (mine[4], large)}
     declined = [identity for identity in mine if rows[identity].status == "declined"]
@@ -101,14 +101,14 @@ async def test_a_flood_is_declined_and_others_are_marked(
     assert (told["status"], told["counts"], told["mark"]) == ("declined", False, None)
     if rows[mine[4]].status == "declined":
         assert "has handed in 2 submissions" in str(answered[mine[4]])
-    judged = database.read_now(partial(judging.judged, rows=[*rows.values()], course=wiring.course))
+    judged = one_database.read_now(partial(judging.judged, rows=[*rows.values()], course=wiring.course))
     assert [identity for identity in mine if judged[identity].counts] == [
         max(counting, key=lambda identity: (rows[identity].submitted_at, identity))
     ], "what was declined is no attempt"
     assert sorted(rows[identity].attempt for identity in counting) == [1, 2]
     assert sum(rows[identity].kept is not None for identity in declined) == 2, "as many further ones as are taken"
     assert rows[large].kept is None
-    found = database.read_now(partial(statistics_of, module=CC.name, course=wiring.course))
+    found = one_database.read_now(partial(statistics_of, module=CC.name, course=wiring.course))
     assert (found["submissions"], found["declined"], found["waiting"]) == (7, 4, [])
 
 
@@ -123,14 +123,14 @@ async def test_people_s_inboxes_are_not_flooded(broker_url: str, one_database: D
 
 
 async def test_the_form_refuses_one_too_many(
-    embedded_url: str, found_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    broker_url: str, found_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "course.toml"
     config.write_text('submissions_per_hour = 2\n[modules.cloud_computing]\nshort = "cc"\n')
     monkeypatch.setenv("RABBITRY_GRADING", str(config))
-    served = Served(embedded_url, found_url)
+    served = Served(broker_url, found_url)
     with Database(found_url) as database:
-        async with served.pages.open(), served.http as http, role_set(embedded_url, database):
+        async with served.pages.open(), served.http as http, role_set(broker_url, database):
             for number in range(2):
                 assert (await http.post("/api/submissions", **form(data=b"%d" % number))).status_code == 200
             await recorded(database, "confirmed", 2)

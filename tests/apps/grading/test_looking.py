@@ -111,12 +111,12 @@ async def test_people_elsewhere_see_the_records_and_answer_requests(
 
 
 async def test_a_page_beside_a_coordinator_takes_its_empty_course_for_the_records(
-    embedded_url: str, found_url: str, tmp_path: Path
+    broker_url: str, found_url: str, tmp_path: Path
 ) -> None:
     with Database(found_url) as database:
         files = Files(str(tmp_path / "files"))
-        async with role_set(embedded_url, database, [RoleSpec("coordinator")], wiring=Wiring(Course()), files=files):
-            async with page(embedded_url, found_url) as http:
+        async with role_set(broker_url, database, [RoleSpec("coordinator")], wiring=Wiring(Course()), files=files):
+            async with page(broker_url, found_url) as http:
                 answered = await http.get("/api/overview")
                 assert (answered.status_code, answered.json()["away"]) == (200, None)
                 assert (await http.get("/api/requests")).json()["total"] == 0

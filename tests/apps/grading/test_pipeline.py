@@ -40,11 +40,11 @@ async def dead_letters(url: str, number: int) -> list[Any]:
     return await dead_of(url, app)
 
 
-async def test_the_whole_way_with_all_roles_automatic(no_leaks: None, broker_url: str, database: Database) -> None:
-    async with role_set(broker_url, database):
+async def test_the_whole_way_with_all_roles_automatic(no_leaks: None, broker_url: str, one_database: Database) -> None:
+    async with role_set(broker_url, one_database):
         identity = await _running.submit(broker_url)
-        await recorded(database, "confirmed", 1)
-    assert await history(database, identity) == WAY
+        await recorded(one_database, "confirmed", 1)
+    assert await history(one_database, identity) == WAY
 
 
 async def test_submissions_sent_before_any_role_ran_wait(broker_url: str, one_database: Database) -> None:
@@ -62,26 +62,26 @@ async def test_submissions_sent_before_any_role_ran_wait(broker_url: str, one_da
 
 
 async def test_all_roles_are_people_and_the_assistant_sends_back_once(
-    no_leaks: None, broker_url: str, database: Database
+    no_leaks: None, broker_url: str, one_database: Database
 ) -> None:
-    async with role_set(broker_url, database, PEOPLE):
+    async with role_set(broker_url, one_database, PEOPLE):
         identity = await _running.submit(broker_url)
-        (item,) = await arrived(database, "demonstrator")
-        await decide(database, item, "correct", Decision("ann", 3.0, 10.0, "poor"))
-        (item,) = await arrived(database, "assistant")
+        (item,) = await arrived(one_database, "demonstrator")
+        await decide(one_database, item, "correct", Decision("ann", 3.0, 10.0, "poor"))
+        (item,) = await arrived(one_database, "assistant")
         assert item.assignment["Feedback"] == "poor"
-        await decide(database, item, "send-back", Decision("bob", remark="look again"))
-        (item,) = await arrived(database, "demonstrator")
+        await decide(one_database, item, "send-back", Decision("bob", remark="look again"))
+        (item,) = await arrived(one_database, "demonstrator")
         assert (item.assignment.remarks, item.assignment.status) == (["look again"], "submitted")
-        await decide(database, item, "correct", Decision("ann", 8.0, 10.0, "better"))
-        (item,) = await arrived(database, "assistant")
-        await decide(database, item, "validate", Decision("bob"))
-        (item,) = await arrived(database, "coordinator")
-        done = await decide(database, item, "confirm", Decision("eve"))
-        (found,) = await recorded(database, "confirmed", 1)
+        await decide(one_database, item, "correct", Decision("ann", 8.0, 10.0, "better"))
+        (item,) = await arrived(one_database, "assistant")
+        await decide(one_database, item, "validate", Decision("bob"))
+        (item,) = await arrived(one_database, "coordinator")
+        done = await decide(one_database, item, "confirm", Decision("eve"))
+        (found,) = await recorded(one_database, "confirmed", 1)
     assert done.id == identity == found.id
     assert (found.mark, found.out_of, found.feedback) == (8.0, 10.0, "better")
-    assert await history(database, identity) == [*WAY[:2], ("assistant", "submitted"), *WAY[1:]]
+    assert await history(one_database, identity) == [*WAY[:2], ("assistant", "submitted"), *WAY[1:]]
 
 
 async def test_roles_with_separate_databases_share_only_the_broker(broker_url: str, tmp_path: Path) -> None:

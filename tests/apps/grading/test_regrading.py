@@ -82,7 +82,7 @@ def test_a_message_is_made_again_from_its_file_and_its_other_fields(fields: dict
 
 
 async def test_submissions_are_marked_again_through_all_roles(
-    no_leaks: None, broker_url: str, database: Database, tmp_path: Path
+    no_leaks: None, broker_url: str, one_database: Database, tmp_path: Path
 ) -> None:
     files = Files(str(tmp_path / "kept"))
     marks = [3.0]
@@ -90,35 +90,37 @@ async def test_submissions_are_marked_again_through_all_roles(
     def mark(solution: bytes, name: str) -> Decision:
         return Decision("automatic", marks[-1], 10.0, f"{len(solution)} bytes of {name}")
 
-    async with role_set(broker_url, database, files=files, markers={CC.name: mark}):
+    async with role_set(broker_url, one_database, files=files, markers={CC.name: mark}):
         with Plain(broker_url) as plain:
             read_results(plain)
             mine = await _running.submit(broker_url, data=b"\0\1\2")
             plain.send("demonstrator_cc", FOUR | {"Extra": [1]})
-            await recorded(database, "confirmed", 2)
+            await recorded(one_database, "confirmed", 2)
             await asyncio.to_thread(plain.take, "results_queue", 2)
             marks.append(8.0)
-            reopened = await asyncio.to_thread(_reopened, database, files)
+            reopened = await asyncio.to_thread(_reopened, one_database, files)
             assert len(reopened) == 2
             results = await asyncio.to_thread(plain.take, "results_queue", 2)
-        found = await recorded(database, "confirmed", 2)
+        found = await recorded(one_database, "confirmed", 2)
     assert {one.mark for one in found} == {result["Mark"] for result in results} == {8.0}
-    assert await history(database, mine) == _AGAIN
+    assert await history(one_database, mine) == _AGAIN
     for result in results:
         assert is_sealed(Assignment(result))
         assert [hop.get("mark") for hop in result[HISTORY] if hop["role"] == "demonstrator"] == [3.0, 8.0]
         assert [hop["remark"] for hop in result[HISTORY] if "remark" in hop] == result["Remarks"] == ["mended"]
     assert [1] in [result.get("Extra") for result in results]
-    shown = await database.read(partial(judging.described, given=mine, course=Course()))
+    shown = await one_database.read(partial(judging.described, given=mine, course=Course()))
     assert [hop["mark"] for hop in shown["history"]] == [None, 3.0, None, None, None, 8.0, None, None]
 
 
-async def test_people_see_the_earlier_mark_and_the_reason(broker_url: str, database: Database, tmp_path: Path) -> None:
+async def test_people_see_the_earlier_mark_and_the_reason(
+    broker_url: str, one_database: Database, tmp_path: Path
+) -> None:
     files = Files(str(tmp_path / "kept"))
-    _confirmed(database, files, 7, b"x", mark=4.0)
-    async with role_set(broker_url, database, PEOPLE, files=files):
-        await asyncio.to_thread(_reopened, database, files)
-        (item,) = await arrived(database, "demonstrator")
+    _confirmed(one_database, files, 7, b"x", mark=4.0)
+    async with role_set(broker_url, one_database, PEOPLE, files=files):
+        await asyncio.to_thread(_reopened, one_database, files)
+        (item,) = await arrived(one_database, "demonstrator")
         assert (item.assignment["Mark"], item.assignment.remarks) == (4.0, ["mended"])
 
 
@@ -221,9 +223,8 @@ def _hops(database: Database, ids: Sequence[str]) -> list[int]:
     return [sum(hop.role == "demonstrator" for hop in found[identity]) for identity in ids]
 
 
-@ON_BOTH_DATABASES
 def test_a_killed_command_goes_on_where_it_stopped(
-    embedded_url: str, course_files: tuple[Database, Files], found_url: str, tmp_path: Path
+    broker_url: str, course_files: tuple[Database, Files], found_url: str, tmp_path: Path
 ) -> None:
     opened, files = course_files
     number = doing.MOST_WAITING + 10
@@ -231,7 +232,7 @@ def test_a_killed_command_goes_on_where_it_stopped(
         ids = [_confirmed(database, files, student, b"x") for student in range(1, number + 1)]
         more = {
             "RABBITRY_DATABASE": found_url,
-            "RABBITRY_BROKER": embedded_url,
+            "RABBITRY_BROKER": broker_url,
             "XDG_DATA_HOME": str(tmp_path / "data"),
         }
         with commands.service("grading", "regrade", "--module", CC.name, more=more) as command:
@@ -252,6 +253,7 @@ def test_a_killed_command_goes_on_where_it_stopped(
         assert [json.loads(line)["id"] for line in again_.stdout.splitlines()] == [ids[0]]
 
 
+@ON_BOTH_DATABASES
 def test_a_run_stops_while_the_files_are_away_and_goes_on_later(
     course_files: tuple[Database, Files], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -259,7 +261,7 @@ def test_a_run_stops_while_the_files_are_away_and_goes_on_later(
     with opened as database:
         _confirmed(database, files, 7, b"here")
         away = _confirmed(database, files, 8, b"away")
-        (path,) = (tmp_path / "course-files").glob(f"*/{course_of(database, away).sha256}.z")
+        (path,) = Path(files.place).glob(f"*/{course_of(database, away).sha256}.z")
         aside = path.rename(tmp_path / "aside")
         path.mkdir()
         assert _root.run(("grading", "regrade", "--module", CC.name)) == 1
@@ -284,6 +286,7 @@ expect = { contains = "hello" }
 """
 
 
+@ON_BOTH_DATABASES
 def test_a_dry_run_shows_what_would_change(
     course_files: tuple[Database, Files], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -305,7 +308,7 @@ def test_a_dry_run_shows_what_would_change(
         good = _confirmed(database, files, 7, b"print('hello')", mark=0.0)
         bad = _confirmed(database, files, 8, b"print('bye')", mark=0.0)
         missing = _confirmed(database, files, 9, b"print('gone')")
-        for path in (tmp_path / "course-files").glob(f"*/{course_of(database, missing).sha256}.z"):
+        for path in Path(files.place).glob(f"*/{course_of(database, missing).sha256}.z"):
             path.unlink()
         before = database.read_now(course.submissions_of)
         code, printed, told = run("--module", CC.name, "--dry-run")

@@ -52,7 +52,7 @@ def _answered(
 
 
 async def test_a_request_is_upheld_and_the_submission_marked_again(
-    no_leaks: None, broker_url: str, database: Database, tmp_path: Path
+    no_leaks: None, broker_url: str, one_database: Database, tmp_path: Path
 ) -> None:
     files = Files(str(tmp_path / "kept"))
     marks = [3.0]
@@ -60,11 +60,11 @@ async def test_a_request_is_upheld_and_the_submission_marked_again(
     def mark(solution: bytes, name: str) -> Decision:
         return Decision("automatic", marks[-1], 10.0)
 
-    async with role_set(broker_url, database, ALL, files=files, markers={CC.name: mark}):
+    async with role_set(broker_url, one_database, ALL, files=files, markers={CC.name: mark}):
         with Plain(broker_url) as plain:
             read_results(plain)
             identity = await submit(broker_url)
-            await recorded(database, "confirmed", 1)
+            await recorded(one_database, "confirmed", 1)
             await asyncio.to_thread(plain.take, "results_queue", 1)
             with pytest.raises(NoSuchID, match="no submission of student 8"):
                 await students.request(Wiring(), broker_url, identity, 8, "mine")
@@ -85,30 +85,30 @@ async def test_a_request_is_upheld_and_the_submission_marked_again(
             with pytest.raises(UsageError, match="answered already: upheld by ann"):
                 await staff.answer(Wiring(), broker_url, msgspec.structs.replace(told, Who="ben"))
             (result,) = await asyncio.to_thread(plain.take, "results_queue", 1)
-        await recorded(database, "confirmed", 1)
+        await recorded(one_database, "confirmed", 1)
     asked = [("student", "asked"), ("assistant", "upheld"), ("coordinator", "submitted")]
-    assert await history(database, identity) == [*WAY, *asked, *WAY[1:]]
+    assert await history(one_database, identity) == [*WAY, *asked, *WAY[1:]]
     assert result["Mark"] == 8.0
     assert [hop["remark"] for hop in result[HISTORY] if "remark" in hop][:2] == ["test 3 is wrong", "right"]
     assert result["Remarks"] == ["Another look was asked for: test 3 is wrong"]
 
 
 async def test_a_plain_program_asks_and_a_request_waits_for_a_coordinator(
-    broker_url: str, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    broker_url: str, one_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    identity = await asyncio.to_thread(_confirmed, database, Files(str(tmp_path)), 7, b"x")
+    identity = await asyncio.to_thread(_confirmed, one_database, Files(str(tmp_path)), 7, b"x")
     with pytest.raises(UsageError, match="1 to 10000 characters"):  # before it is sent: nobody reads it yet
         await students.request(Wiring(), broker_url, identity, 7, "x" * 10_001)
     monkeypatch.setattr(students, "REPLY_WITHIN", 0.1)
     with pytest.raises(RequestTimeout, match="waits on the broker"):
         await students.request(Wiring(), broker_url, identity, 7, "first")
-    async with role_set(broker_url, database):
+    async with role_set(broker_url, one_database):
 
         def waits() -> list[Request]:
-            return database.read_now(requests.waiting)
+            return one_database.read_now(requests.waiting)
 
         await eventually(lambda: len(waits()) == 1, "the request that waited is recorded")
-        await asyncio.to_thread(_answered, database, waits()[0].id, "refused", remark="no")
+        await asyncio.to_thread(_answered, one_database, waits()[0].id, "refused", remark="no")
         with Plain(broker_url) as plain:
             for reason in ("second", "third"):  # without a message id, and still two requests
                 told = {"SubmissionID": identity, "StudentID": 7, "Reason": reason}
@@ -117,7 +117,7 @@ async def test_a_plain_program_asks_and_a_request_waits_for_a_coordinator(
                 await eventually(lambda: len(waits()) == 1, "the plain program's request")
                 (one,) = waits()
                 assert one.reason == reason
-                await asyncio.to_thread(_answered, database, one.id, "refused", remark="no")
+                await asyncio.to_thread(_answered, one_database, one.id, "refused", remark="no")
 
 
 def test_a_refused_request_leaves_the_mark_and_its_reason_in_the_history(database: Database, tmp_path: Path) -> None:

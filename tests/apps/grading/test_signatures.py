@@ -282,11 +282,11 @@ async def test_replayed_messages_change_nothing(broker_url: str, one_database: D
 
 
 async def test_marking_again_is_signed_and_keeps_what_was_known_of_the_first_round(
-    embedded_url: str, one_database: Database, tmp_path: Path
+    broker_url: str, one_database: Database, tmp_path: Path
 ) -> None:
     wiring, files = _wiring("refuse"), Files(str(tmp_path / "files"))
-    async with role_set(embedded_url, one_database, wiring=wiring, signer=_OURS, files=files):
-        identity = await _running.submit(embedded_url, wiring=wiring)
+    async with role_set(broker_url, one_database, wiring=wiring, signer=_OURS, files=files):
+        identity = await _running.submit(broker_url, wiring=wiring)
         (first,) = await recorded(one_database, "confirmed", 1)
         assert first.kept is not None
         selection = regrading.Selection(CC.name)
@@ -342,7 +342,7 @@ def test_keys_are_made_for_roles_and_the_private_one_is_its_owners(tmp_path: Pat
         signer_for([], file, load_course(config))
 
 
-async def test_a_decision_waits_for_a_key_of_its_module(embedded_url: str, one_database: Database) -> None:
+async def test_a_decision_waits_for_a_key_of_its_module(broker_url: str, one_database: Database) -> None:
     wiring = Wiring(
         replace(
             Course(),
@@ -354,9 +354,9 @@ async def test_a_decision_waits_for_a_key_of_its_module(embedded_url: str, one_d
         )
     )
     demonstrator = [RoleSpec("demonstrator", CC, person=True)]
-    async with role_set(embedded_url, one_database, [RoleSpec("coordinator")], wiring=wiring, signer=_OURS):
-        async with role_set(embedded_url, one_database, demonstrator, wiring=wiring, signer=Signer(_OTHER_PEM)):
-            identity = await _running.submit(embedded_url, wiring=wiring)
+    async with role_set(broker_url, one_database, [RoleSpec("coordinator")], wiring=wiring, signer=_OURS):
+        async with role_set(broker_url, one_database, demonstrator, wiring=wiring, signer=Signer(_OTHER_PEM)):
+            identity = await _running.submit(broker_url, wiring=wiring)
             (item,) = await arrived(one_database, "demonstrator")
             settle = partial(inbox.settle, found=item, action="correct", decision=Decision("ann", 8.0, 10.0))
             await one_database.write(partial(settle, course=wiring.course))
@@ -366,7 +366,7 @@ async def test_a_decision_waits_for_a_key_of_its_module(embedded_url: str, one_d
             assert await one_database.read(empty) is is_empty
         claim = partial(outbox.claim, roles=["demonstrator"], modules=("data_mining",))
         assert await one_database.write(claim) == []
-        async with role_set(embedded_url, one_database, demonstrator, wiring=wiring, signer=_OURS):
+        async with role_set(broker_url, one_database, demonstrator, wiring=wiring, signer=_OURS):
             await recorded(one_database, "corrected", 1)
     found = await one_database.read(partial(course.submission, identity=identity))
     assert found is not None

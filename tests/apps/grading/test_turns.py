@@ -100,7 +100,7 @@ async def test_a_demonstrator_that_stops_gives_back_what_waits() -> None:
 
 
 async def test_a_flood_does_not_hold_up_another_student(
-    broker_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+    broker_url: str, one_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turns, "LATER", 1.0)
     go, marked = threading.Semaphore(0), list[bytes]()
@@ -115,7 +115,7 @@ async def test_a_flood_does_not_hold_up_another_student(
         for number in range(flood):
             await submitter.submit(666, CC, f"flood {number}".encode(), "x.py")
         await submitter.submit(7, CC, b"honest", "x.py")
-    async with role_set(broker_url, database, markers={CC.name: mark}) as roles:
+    async with role_set(broker_url, one_database, markers={CC.name: mark}) as roles:
         await eventually(lambda: "7" in roles.turns.waiting, "the other student's turn", within=WITHIN)
         while b"honest" not in marked:  # which of the threads that wait gets a permit is not known
             assert len(marked) < MOST_WAITING, marked
@@ -123,5 +123,5 @@ async def test_a_flood_does_not_hold_up_another_student(
             go.release()
             await eventually(lambda n=number: len(marked) > n, "a mark", within=WITHIN)  # type: ignore[misc] # a lambda's default has no type
         go.release(flood)
-        found = await recorded(database, "confirmed", flood + 1)
+        found = await recorded(one_database, "confirmed", flood + 1)
     assert len(found) == len(marked) == flood + 1

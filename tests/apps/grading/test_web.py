@@ -48,6 +48,13 @@ async def served(embedded_url: str, found_url: str) -> AsyncIterator[Served]:
         yield made
 
 
+@pytest.fixture
+async def beside(broker_url: str, found_url: str) -> AsyncIterator[Served]:
+    made = Served(broker_url, found_url)
+    async with made.pages.open(), made.http:
+        yield made
+
+
 def form(student: str = "7", module: str = "cloud_computing", data: bytes = b"x") -> dict[str, Any]:
     return {"data": {"student": student, "module": module}, "files": {"file": ("x.py", data)}}
 
@@ -107,14 +114,13 @@ async def test_a_malformed_form_gets_a_readable_error(served: Served, request_: 
     assert (list(answer.json()), why in answer.json()["error"]) == (["error"], True), answer.text
 
 
-@ON_BOTH_DATABASES
-async def test_invalid_decisions_are_refused(served: Served, embedded_url: str, found_url: str) -> None:
+async def test_invalid_decisions_are_refused(beside: Served, broker_url: str, found_url: str) -> None:
     with Database(found_url) as database:
-        async with role_set(embedded_url, database, PEOPLE):
-            identity = await submit(embedded_url)
+        async with role_set(broker_url, database, PEOPLE):
+            identity = await submit(broker_url)
             await arrived(database, "demonstrator")
             where = f"/api/inbox/demonstrator/{identity}"
-            item = (await served.http.get(where)).json()
+            item = (await beside.http.get(where)).json()
             assert (item["student"], item["solution"], item["actions"]) == ("7", "x = 1\n", ["correct"])
             assert "".join(text for text, _ in item["pieces"]) == item["solution"]
             assert (["1", "number"] in item["pieces"], item["previous"]) == (True, None)
@@ -124,15 +130,15 @@ async def test_invalid_decisions_are_refused(served: Served, embedded_url: str, 
                 b'{"action": "correct", "mark": -1}',
                 b'{"action": 1, "x": 2}',
             ):
-                answer = await served.http.post(where, content=body)
+                answer = await beside.http.post(where, content=body)
                 assert answer.status_code == 400, answer.text
-            assert (await served.http.get("/api/inbox/nobody")).status_code == 400
-            assert (await served.http.get(f"/api/inbox/assistant/{identity}")).status_code == 404
-            first = await served.http.post(where, json={"action": "correct", "mark": 1, "who": "Ann"})
+            assert (await beside.http.get("/api/inbox/nobody")).status_code == 400
+            assert (await beside.http.get(f"/api/inbox/assistant/{identity}")).status_code == 404
+            first = await beside.http.post(where, json={"action": "correct", "mark": 1, "who": "Ann"})
             assert first.json() == {"id": identity, "status": "corrected"}
-            again = await served.http.post(where, json={"action": "correct", "mark": 2})
+            again = await beside.http.post(where, json={"action": "correct", "mark": 2})
             assert (again.status_code, "Ann decided as the demonstrator" in again.json()["error"]) == (404, True)
-            assert (await served.http.get("/api/submissions/nothing")).json() is None
+            assert (await beside.http.get("/api/submissions/nothing")).json() is None
 
 
 async def test_an_unreachable_broker_is_reported_and_a_later_submission_works(tmp_path: Path) -> None:
@@ -242,28 +248,27 @@ async def test_the_files_of_an_archive_are_shown_and_compared(served: Served, fo
         assert (answer.status_code, "error" in answer.json()) == (status, True), where
 
 
-@ON_BOTH_DATABASES
 async def test_another_look_is_asked_for_and_answered(
-    served: Served, embedded_url: str, found_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    beside: Served, broker_url: str, found_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(students, "REPLY_WITHIN", 60.0)
     monkeypatch.setattr(staff, "REPLY_WITHIN", 60.0)
     files = Files(default_place(found_url))
     with Database(found_url) as database:
         identity = await asyncio.to_thread(_confirmed, database, files, 7, b"x")
-        async with role_set(embedded_url, database, [RoleSpec("coordinator")], files=files):
+        async with role_set(broker_url, database, [RoleSpec("coordinator")], files=files):
             where = f"/api/submissions/{identity}/requests"
-            answer = await served.http.post(where, json={"student": "8", "reason": "mine"})
+            answer = await beside.http.post(where, json={"student": "8", "reason": "mine"})
             assert (answer.status_code, "no submission of student 8" in answer.json()["error"]) == (404, True)
-            number = (await served.http.post(where, json={"student": "7", "reason": "why?"})).json()["request"]
-            (waiting,) = (await served.http.get("/api/requests")).json()["requests"]
+            number = (await beside.http.post(where, json={"student": "7", "reason": "why?"})).json()["request"]
+            (waiting,) = (await beside.http.get("/api/requests")).json()["requests"]
             assert (waiting["id"], waiting["submission"], waiting["reason"]) == (number, identity, "why?")
-            assert (await served.http.get("/api/overview")).json()["requests"] == 1
+            assert (await beside.http.get("/api/overview")).json()["requests"] == 1
             given = {"answer": "refused", "role": "demonstrator", "who": "Ann"}
-            answer = await served.http.post(f"/api/requests/{number}", json=given)
+            answer = await beside.http.post(f"/api/requests/{number}", json=given)
             assert (answer.status_code, "write why" in answer.json()["error"]) == (400, True)
-            answer = await served.http.post(f"/api/requests/{number}", json=given | {"answer": "upheld"})
+            answer = await beside.http.post(f"/api/requests/{number}", json=given | {"answer": "upheld"})
             assert answer.json()["answer"] == "upheld", answer.text
-            shown = (await served.http.get(f"/api/submissions/{identity}")).json()
+            shown = (await beside.http.get(f"/api/submissions/{identity}")).json()
             assert [hop["status"] for hop in shown["history"]][-3:] == ["asked", "upheld", "submitted"]
             assert [one["who"] for one in shown["requests"]] == ["Ann"]

@@ -48,9 +48,8 @@ async def _runs(http: httpx.AsyncClient) -> list[dict[str, Any]]:
     return found
 
 
-@ON_BOTH_DATABASES
 async def test_a_coordinator_does_what_was_begun_on_the_page(
-    no_leaks: None, embedded_url: str, found_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    no_leaks: None, broker_url: str, found_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is stopped within the run, and another one goes on: each submission is submitted again once."""
     audited: list[tuple[str, ...]] = []
@@ -61,7 +60,7 @@ async def test_a_coordinator_does_what_was_begun_on_the_page(
         yield
 
     files = Files(default_place(found_url))
-    made = Served(embedded_url, found_url, audit=audit)
+    made = Served(broker_url, found_url, audit=audit)
     with Database(found_url) as database:
         ids = [_confirmed(database, files, student, b"%d" % student, mark=4.0) for student in range(1, 6)]
         same = _confirmed(database, files, 6, b"6", mark=8.0)
@@ -91,7 +90,7 @@ async def test_a_coordinator_does_what_was_begun_on_the_page(
             def mark(solution: bytes, name: str) -> Decision:
                 return Decision("automatic", 8.0, 10.0)
 
-            async with role_set(embedded_url, database, files=files, markers={CC.name: mark}):
+            async with role_set(broker_url, database, files=files, markers={CC.name: mark}):
 
                 async def ended() -> dict[str, Any] | None:
                     (run,) = await _runs(http)
@@ -109,6 +108,7 @@ async def test_a_coordinator_does_what_was_begun_on_the_page(
             assert result["changes"][0]["new"] == {"mark": 8.0, "out_of": 10.0}
 
 
+@ON_BOTH_DATABASES
 async def test_a_result_is_that_of_its_run_alone(served: Served, found_url: str) -> None:
     with Database(found_url) as database:
         files = Files(default_place(found_url))
@@ -129,6 +129,7 @@ async def test_a_result_is_that_of_its_run_alone(served: Served, found_url: str)
             assert (await served.http.get(f"/api/regrades/{number}")).status_code == 404
 
 
+@ON_BOTH_DATABASES
 async def test_a_result_does_not_depend_on_clocks_and_counts_equal_runs(served: Served, found_url: str) -> None:
     """The page's machine is ahead of the coordinator's, and the same person marks twice for the same reason."""
     with Database(found_url) as database:
@@ -167,6 +168,7 @@ async def test_a_result_does_not_depend_on_clocks_and_counts_equal_runs(served: 
         assert marks == [(1, 4.0, 6.0), (1, 6.0, 9.0)]
 
 
+@ON_BOTH_DATABASES
 async def test_a_run_goes_on_that_is_too_old_to_be_listed(served: Served, found_url: str) -> None:
     with course_database(found_url) as database:
 
