@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import authorities, launcher, postgresql, programs, rabbitmq, rabbitmq_lent, workers
+from tests.support import authorities, launcher, memory, postgresql, programs, rabbitmq, rabbitmq_lent, workers
 from tests.support.launcher import Launcher
 from tests.support.leaks import no_leaks_in_block
 from tests.support.postgresql import PostgreSQL
@@ -81,6 +81,7 @@ _FIRST = [
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput") or config.option.collectonly:
         return  # one of the processes that share the tests; the first one has started what they share
+    memory.use(config.add_cleanup)  # ends last
     launched = Launcher()
     config.add_cleanup(launched.close)
     config.add_cleanup(Servers().close)  # comes before the launcher's
