@@ -116,6 +116,16 @@ def test_only_the_table_of_hosts_is_looked_through_to_list_them(simple: Database
 
 def test_the_words_of_a_transaction_are_written_together(tmp_path: Path) -> None:
     # With FTS5's default of 1 MiB, the words of 64 long documents are written in several pieces, to be merged later.
-    with Database(f"sqlite:///{tmp_path / 'crawl.sqlite3'}") as database:
-        setting = text("SELECT v FROM index_words_config WHERE k = 'hashsize'")
-        assert database.read_now(lambda connection: connection.execute(setting).scalar_one()) >= 8 << 20
+    assert _setting(tmp_path, "hashsize") >= 8 << 20
+
+
+def test_the_words_of_few_transactions_are_not_merged_yet(tmp_path: Path) -> None:
+    # With FTS5's defaults of 4 and 16, each word is written again and again.
+    assert (_setting(tmp_path, "automerge"), _setting(tmp_path, "crisismerge")) == (16, 32)
+
+
+def _setting(folder: Path, name: str) -> int:
+    """Return a setting of the index of words of a new database."""
+    with Database(f"sqlite:///{folder / f'{name}.sqlite3'}") as database:
+        found = text("SELECT v FROM index_words_config WHERE k = :name")
+        return int(database.read_now(lambda connection: connection.execute(found, {"name": name}).scalar_one()))

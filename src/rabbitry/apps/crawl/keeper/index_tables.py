@@ -26,9 +26,6 @@ _SQLITE: Final = (
     " headers TEXT NOT NULL, body BLOB NOT NULL)",
     "CREATE VIRTUAL TABLE index_words USING fts5 (title, text, hosts, content='',"
     ' tokenize="unicode61 remove_diacritics 2")',
-    # The number of segments of one age that are merged at once. With the default of 4, a document of 47,000 characters
-    # takes a quarter more CPU, because its words are written more often. Searches cost the same (`make bench-crawl`).
-    "INSERT INTO index_words (index_words, rank) VALUES ('automerge', 8)",
 )
 _POSTGRESQL: Final = (
     "CREATE TABLE index_pages (id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, key BYTEA NOT NULL UNIQUE,"
