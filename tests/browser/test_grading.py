@@ -444,6 +444,7 @@ async def test_a_lecturer_looks_at_marks_and_copies_accepts_and_has_two_people_m
     browser: Browser, embedded_url: str, database_url: str, tmp_path: Path
 ) -> None:
     toml = 'undo = 0\n[modules.cloud_computing]\nshort = "cc"\nblind = { people = 2, rule = "lowest" }\n'
+    toml += '[modules.data_mining]\nshort = "dm"\ncloses = 2001-01-01T00:00:00Z\n'
     (tmp_path / "grading.toml").write_text(toml)
     files = Files(default_place(database_url))
     declined = submission(9, "cloud_computing", b"x", "x.py", "d1")
@@ -454,6 +455,8 @@ async def test_a_lecturer_looks_at_marks_and_copies_accepts_and_has_two_people_m
         for student, data, name in ((7, ORIGINAL.encode(), "x.py"), (8, packed, "x.zip")):
             await asyncio.to_thread(_confirmed, database, files, student, data, mark=6.0, name=name)
         database.write_now(partial(course.record, assignment=declined, kept=files.keep(b"x")))
+        late = submission(11, "data_mining", b"x", "x.py", "l1")
+        database.write_now(partial(course.record, assignment=late))
         put = partial(inbox.put, role=ROLES["demonstrator"], assignment=waits, exchange="e", message="m")
         database.write_now(put)
         async with _web(embedded_url, database_url, {"RABBITRY_GRADING": str(tmp_path / "grading.toml")}) as web:
@@ -474,6 +477,13 @@ async def test_a_lecturer_looks_at_marks_and_copies_accepts_and_has_two_people_m
             await page.get_by_label("The reason to accept it").fill("the network was down")
             await page.get_by_role("button", name="Accept it").click()
             await expect(page.locator(".history > li").nth(2)).to_contain_text("the network was down")
+            await expect(page.get_by_role("button", name="Accept it")).to_have_count(0)
+
+            await page.goto(f"{web}#/submission/l1")
+            await page.get_by_label("The reason to accept it").fill(f"she was ill {EVIL}")
+            await page.get_by_role("button", name="Accept it").click()
+            await expect(page.locator(".accepted")).to_contain_text(f"she was ill {EVIL}")
+            await expect(page.locator(".submission")).to_contain_text("It counts.")
             await expect(page.get_by_role("button", name="Accept it")).to_have_count(0)
 
             await watched.go("inbox/demonstrator")

@@ -6,9 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from rabbitry.apps.grading.blind import Blind
+from rabbitry.apps.grading.commands import students
 from rabbitry.apps.grading.comments import LONGEST, LineComment
 from rabbitry.apps.grading.message import Assignment, Decision, submission
 from rabbitry.apps.grading.modules import Course, load_course
@@ -200,7 +202,9 @@ def test_no_decision_that_tells_how_near_the_marks_are_is_taken_back(database: D
     assert database.write_now(partial(outbox.claim, roles=["demonstrator"])), "it is not held"
 
 
-async def test_the_marks_are_kept_over_the_roles_and_another_round(database: Database) -> None:
+async def test_the_marks_are_kept_over_the_roles_and_another_round(
+    database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
     course, item = _course(Blind(2)), _put(database)
     style = (Points("Style", 1.0, 2.5),)
     _settle(database, item, course, _given("ann", 5.0, feedback="slow", criteria=style))
@@ -215,6 +219,9 @@ async def test_the_marks_are_kept_over_the_roles_and_another_round(database: Dat
     assert last_marks([_hop(hop) for hop in found[1]]) == found[1][-1].marks, "as it is submitted again"
     told = await database.read(partial(judging.described, given="a1", course=course))
     assert told["history"][-1]["marks"][1]["comments"][0]["text"] == "why?"
+    students._show_status(msgspec.to_builtins(told), None, as_json=False)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[-3:] == ["ann  5 of 10  slow", "Roe, Ben  7 of 10", "line 1: why?"]
 
 
 def test_of_two_who_mark_at_once_one_completes_the_decision(database: Database) -> None:
