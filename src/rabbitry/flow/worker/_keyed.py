@@ -4,9 +4,10 @@ Messages of one key wait in a lane, first for a slot, then for a token of the ra
 that it needs, and is gone when its last message has begun. While this worker holds a lease, it begins one message of
 the key after the other; after a second it gives the lease back, so that the messages in other workers go on.
 
-Messages that wait for their key take up places of the prefetch. Where all are taken, those that have waited for a
-second, and would not begin soon, are returned to the end of the queue: a key of which thousands of messages came holds
-up the others for a second for each prefetch of them, and not until it is done.
+Messages that wait for their key take up places of the prefetch, and channels. Where all are taken, those that have
+waited for a second, and would not begin soon, are returned to the end of the queue: a key of which thousands of
+messages came holds up the others for a second for each prefetch of them, and not until it is done. The next ones of a
+key stay in the worker that has its lease, so that it goes on, and where they wait for a channel, since it comes soon.
 """
 
 from __future__ import annotations
@@ -270,13 +271,13 @@ class Keyed:
             await asyncio.sleep(_LOOK)
             self.sweep()
             now = time.monotonic()
-            is_full = self.is_full()
-            for each in self._all_waiting():
-                each.give_back(now - PATIENCE)
-                if is_full:
-                    each.give_back(now - _TURN, behind=keep)
-                each.give_back_suspect(now - _TURN)
+            is_full = self.is_full() or self._slot_leases.locked() or self._rate_leases.locked()
             for lane in self._lanes.values():
+                for each in lane.waiting:
+                    each.give_back(now - PATIENCE)
+                    if is_full:
+                        each.give_back(now - _TURN, behind=keep if lane.is_served else 0)
+                    each.give_back_suspect(now - _TURN)
                 for task, waiting in lane.idle.items():
                     if not len(waiting):
                         task.cancel()
@@ -353,8 +354,10 @@ class Keyed:
         """Wait for a slot of a key, and handle messages in it."""
         loop = asyncio.get_running_loop()
         async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self._slot_leases)
+            if not waiting.count():
+                return
             async with self._waiting_for_lease(lane, waiting):
-                await stack.enter_async_context(self._slot_leases)
                 channel = await stack.enter_async_context(await self._consuming.channel(prefetch=1))
                 place, info = await self._free_place(channel, lane, total)
                 stack.callback(lane.places.discard, place)
@@ -412,8 +415,10 @@ class Keyed:
         loop = asyncio.get_running_loop()
         queue = key_rate_queue(self._app, self._stage.name, lane.key)
         async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self._rate_leases)
+            if not waiting.count():
+                return
             async with self._waiting_for_lease(lane, waiting):
-                await stack.enter_async_context(self._rate_leases)
                 opening = self._publishing.channel(prefetch=_MOST_STATES, confirms=False)
                 channel = await stack.enter_async_context(await opening)
                 arguments = key_rate_arguments()

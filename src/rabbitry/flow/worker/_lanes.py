@@ -49,7 +49,12 @@ class Lane:
         self.places: set[int] = set()
         """The numbers of the slots that the tasks wait for, or hold."""
         self.idle: dict[asyncio.Task[None], Waiting] = {}
-        """Tasks that wait for a lease, with the messages that they want it for."""
+        """Tasks that wait for a lease over a channel, with the messages that they want it for."""
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a task has a lease, or waits for a channel, so that a message may begin soon."""
+        return len(self.idle) < self.serving + self.is_metered
 
     @property
     def waiting(self) -> list[Waiting]:
