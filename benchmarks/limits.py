@@ -33,7 +33,7 @@ _KILLED_EACH: Final = 5
 """Seconds between two kills of a worker with a rate."""
 _BEFORE: Final = 5
 """Seconds beyond the measured ones, in which the workers start."""
-_HANDLED: Final = 3000
+_HANDLED: Final = 1000
 """Messages that one worker handles."""
 
 
