@@ -202,11 +202,7 @@ async def test_a_demonstrator_judges_by_the_rubric_and_typed_points_outlive_a_re
     )
     settings = {"RABBITRY_GRADING": str(tmp_path / "grading.toml")}
     files = Files(default_place(database_url))
-    earlier, made = (
-        submission(7, "cloud_computing", notebook(code(source), markdown("# Why\n\n*so*")), "x.ipynb", identity)
-        for identity, source in (("a0", "x\ny"), ("a1", "x\nz"))
-    )
-    made, said = _said_before(made)
+    earlier, made, said = _notebooks()
     put = partial(inbox.put, role=ROLES["demonstrator"], assignment=made, exchange="e", message="m")
     with Database(database_url) as database:
         for one in (earlier, made):
@@ -257,8 +253,12 @@ async def test_a_demonstrator_judges_by_the_rubric_and_typed_points_outlive_a_re
     assert sent["Feedback"] == f"{EVIL}: 2.25 of 2.5\n    Too long {EVIL}"
 
 
-def _said_before(made: Assignment) -> tuple[Assignment, list[dict[str, int | str]]]:
-    """Return a submission that was sent back with comments, and where these are."""
+def _notebooks() -> tuple[Assignment, Assignment, list[dict[str, int | str]]]:
+    """Return two attempts, the second sent back with comments, and where these are."""
+    earlier, made = (
+        submission(7, "cloud_computing", notebook(code(source), markdown("# Why\n\n*so*")), "x.ipynb", identity)
+        for identity, source in (("a0", "x\ny"), ("a1", "x\nz"))
+    )
     # On the text of Markdown; and where the page has no line: of the raw text, beyond a cell, on a cell too far, and of
     # a file in an archive, which this is not.
     said: list[dict[str, int | str]] = [
@@ -267,7 +267,7 @@ def _said_before(made: Assignment) -> tuple[Assignment, list[dict[str, int | str
     ]  # fmt: skip
     before = {"role": "demonstrator", "who": "ben", "comments": [{**at, "text": f"{EVIL} {at}"} for at in said]}
     history = [{"role": "student"}, before, {"role": "assistant", "status": "submitted"}]
-    return Assignment({**made, "History": history}), said
+    return earlier, Assignment({**made, "History": history}), said
 
 
 async def test_the_files_of_an_archive_are_read_compared_and_commented_on(
