@@ -257,4 +257,13 @@ async def test_marks_are_given_beside_each_other_on_the_page_and_by_command(
             answer = await http.post("/api/inbox/demonstrator/a1", json=verdict)
             assert answer.json() == {"id": "a1", "status": "corrected"}
         letters = database.write_now(partial(outbox.claim, roles=["demonstrator"]))
-    assert any(b'"Mark":6.0' in letter.body for letter in letters)
+        corrected = Assignment(msgspec.json.decode(letters[0].body))
+        put = partial(inbox.put, role=ROLES["assistant"], assignment=corrected, exchange="e", message="m")
+        assert database.write_now(put)
+        capsys.readouterr()
+        assert _root.run(("grading", "inbox", "show", "a1")) == 0
+        assert "marked by Ben: 6 of 10" in capsys.readouterr().out
+        assert _root.run(("grading", "inbox", "show", "a1", "--json")) == 0
+    shown = msgspec.json.decode(capsys.readouterr().out)
+    assert shown["mark"] == 6.0
+    assert [one["mark"] for one in shown["history"][-1]["marks"]] == [8.0, 6.0]
