@@ -34,9 +34,24 @@ def test_temporary_files_are_in_a_folder_that_ends_with_the_run(
     assert folder.parent == without_folder
     assert os.environ["TMPDIR"] == str(folder)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o1777
-    [end] = ends
-    end()
+    for end in reversed(ends):
+        end()
     assert list(without_folder.iterdir()) == []
+
+
+def test_the_folder_of_a_killed_run_is_deleted_by_the_next_one(
+    without_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = without_folder / "rabbitry-run-left"
+    left.mkdir()
+    ends: list[Callable[[], None]] = []
+    for _ in range(2):
+        memory.use(ends.append)
+        monkeypatch.delenv("TMPDIR")
+    assert not left.exists()
+    assert len(list(without_folder.iterdir())) == 2  # of the two runs, both of which go on
+    for end in reversed(ends):
+        end()
 
 
 def test_a_folder_that_was_named_is_kept(without_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
