@@ -1,5 +1,6 @@
 """TLS against RabbitMQ: trust, host names, client certificates, and logging in with one."""
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +34,15 @@ class Secured:
 
 
 @pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+def secured() -> Iterator[Secured]:
     programs.require(rabbitmq.why_missing())
-    folder = tmp_path_factory.mktemp("tls")
+    with tempfile.TemporaryDirectory(prefix="rabbitry-tls-", dir=rabbitmq.ROOT / "tmp") as folder:
+        yield from _secured(Path(folder))
+
+
+def _secured(folder: Path) -> Iterator[Secured]:
+    folder.chmod(0o755)
+    seen = RabbitMQ.own_view(folder)
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost")
     client = authority.issue_cert("rabbitry-client@example.org", common_name="rabbitry-client")
@@ -46,9 +53,9 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     port = free_port()
     settings = [
         f"listeners.ssl.1 = 127.0.0.1:{port}",
-        f"ssl_options.cacertfile = {folder}/ca.pem",
-        f"ssl_options.certfile = {folder}/server.pem",
-        f"ssl_options.keyfile = {folder}/server.key",
+        f"ssl_options.cacertfile = {seen}/ca.pem",
+        f"ssl_options.certfile = {seen}/server.pem",
+        f"ssl_options.keyfile = {seen}/server.key",
         "ssl_options.verify = verify_peer",
         "ssl_options.fail_if_no_peer_cert = false",
         "auth_mechanisms.1 = PLAIN",

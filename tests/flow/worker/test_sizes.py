@@ -17,7 +17,7 @@ from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.flow.wiring.dead_letters import DeadLetter
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
 from tests.flow.worker.test_worker import take_and_die
-from tests.support.rabbitmq import RabbitMQ
+from tests.support.rabbitmq import COMPAT, RabbitMQ
 from tests.support.waiting import eventually
 
 LARGEST = 100_000
@@ -34,6 +34,11 @@ async def narrow_url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
         else:
             server: RabbitMQ = request.getfixturevalue("own_rabbitmq")
             server.eval(f"application:set_env(rabbit, max_message_size, {LARGEST}).")  # read by each new channel
+            if COMPAT == "4.0":  # which copies it at its start
+                server.eval("persistent_term:put(size_of_tests, persistent_term:get(max_message_size)).")
+                server.eval(f"persistent_term:put(max_message_size, {LARGEST}).")
+                restored = "persistent_term:put(max_message_size, persistent_term:get(size_of_tests))."
+                stack.callback(server.eval, restored)
             yield server.url
 
 
