@@ -13,6 +13,7 @@ from rabbitry.amqp.client import parse_url
 from rabbitry.flow.publisher import Publisher
 from rabbitry.flow.wiring import cancelling
 from rabbitry.flow.worker._cancelling import Cancelled
+from rabbitry.flow.worker._executors.batching import Batcher
 from rabbitry.testing import harness
 from tests.flow import _apps
 from tests.flow._running import bodies, counts, dead_of, eventually_holds
@@ -188,6 +189,10 @@ async def test_parts_and_retries_of_a_cancelled_job_are_dropped() -> None:
             await h.published("part")
         await h.cancel(job)
         await eventually(lambda: h._worker._engine.cancelled, "the worker has read it")
+        # What was handed over by then is dropped in a later turn of this loop.
+        rendering = h._worker._executors["render"]
+        assert isinstance(rendering, Batcher)
+        await eventually(lambda: all(part.is_dropped for part in rendering._waiting), "what waits is dropped")
         gate.set()
         await h.idle()
         assert h.all_published("done") == []

@@ -95,6 +95,7 @@ class BlockingDeclaring:
         auto_delete: bool = False,
         passive: bool = False,
         arguments: Table | None = None,
+        restore: bool = True,
         timeout: float | None = None,
     ) -> QueueInfo:
         """Declare a queue, and return its name and the numbers of its ready messages and consumers.
@@ -108,6 +109,8 @@ class BlockingDeclaring:
             auto_delete: Whether it is deleted with its last consumer.
             passive: Only check that it exists, and count; the rest is ignored.
             arguments: Further arguments for the broker, such as `{"x-queue-type": "quorum"}`.
+            restore: Whether the queue is declared again when a lost connection has been recovered. False for queues of
+                which there are always new ones: the connection remembers every other one for its life.
             timeout: Seconds; None for the connection's `request_timeout`.
 
         Raises:
@@ -123,6 +126,7 @@ class BlockingDeclaring:
                 auto_delete=auto_delete,
                 passive=passive,
                 arguments=arguments,
+                restore=restore,
                 timeout=timeout,
             )
         )
