@@ -16,7 +16,7 @@ from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps import Metric, Role, needs
 from rabbitry.apps.management import decode_answer, fetch, get, get_object, management_url, open_client, part_of
 from rabbitry.exceptions import ConnectFailed, Undecodable
-from rabbitry.runtime.http.prometheus import MEDIA, Broker, family, of_broker, of_queues
+from rabbitry.runtime.http.prometheus import MEDIA, Broker, family, of_broker, of_queues, queue_labels
 from rabbitry.web.sources.broker import broker_value
 from rabbitry.web.sources.fields import Object, number, text
 
@@ -165,5 +165,5 @@ def _figures(thing: Object) -> dict[str, float]:
 
 def _of_queues(body: bytes) -> bytes:
     queues = decode_answer(body, list[dict[str, Any]])
-    rows = ((text(queue.get("vhost")), text(queue.get("name")), _figures(queue)) for queue in queues)
+    rows = [(queue_labels(text(queue.get("vhost")), text(queue.get("name"))), _figures(queue)) for queue in queues]
     return "".join(of_queues(rows)).encode()

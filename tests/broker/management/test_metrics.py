@@ -8,7 +8,9 @@ import pytest
 
 import rabbitry
 from rabbitry.broker import Broker, BrokerConfig
+from rabbitry.broker._management import pace
 from rabbitry.broker.access import Permission
+from rabbitry.runtime.http import prometheus
 from rabbitry.web.metrics import Metrics
 
 _VOLATILE = re.compile(r"rabbitmq_(process_|erlang_uptime|disk_space|alarms)")
@@ -70,3 +72,31 @@ async def test_they_need_a_login_and_show_the_queues_that_it_may_see(broker: Bro
     assert "rabbitmq_queues 2" in text.splitlines()
     assert 'vhost="other",queue="of other"' in text
     assert "of /" not in text
+
+
+async def test_those_of_very_many_queues_leave_the_loop_to_others(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(200):
+        broker.vhosts["/"].declare_queue(
+            f"q{number}", None, durable=False, exclusive=False, auto_delete=False, arguments={}
+        )
+    names: list[str] = []
+    at_once: list[int] = []
+    rest = pace.Pace.rest
+
+    def escaped(value: str) -> str:
+        names.append(value)
+        return value
+
+    async def watched(self: pace.Pace) -> None:
+        at_once.append(len(names))
+        names.clear()
+        await rest(self)
+
+    monkeypatch.setattr(pace, "_SLICE", -1.0)
+    monkeypatch.setattr(prometheus, "_escaped", escaped)
+    monkeypatch.setattr(pace.Pace, "rest", watched)
+    answer = await _fetch(broker, "/metrics/detailed")
+    assert answer.text.count("rabbitmq_detailed_queue_messages{") == 200
+    assert max(*at_once, len(names)) < 200

@@ -114,15 +114,15 @@ async def encoded(items: Iterable[T], view: Callable[[T], object], pace: Pace) -
 
 
 class _Pieces(Response):
-    """A JSON answer that is sent piece by piece, as fast as the client reads it.
+    """An answer that is sent piece by piece, as fast as the client reads it.
 
     Starlette's StreamingResponse imports anyio's loop at the first answer, which takes 25 ms.
     """
 
-    def __init__(self, chunks: list[bytes]) -> None:
+    def __init__(self, chunks: list[bytes], media_type: str) -> None:
         self._chunks = chunks
         size = sum(map(len, chunks))
-        super().__init__(media_type="application/json", headers={"content-length": str(size)})
+        super().__init__(media_type=media_type, headers={"content-length": str(size)})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -132,11 +132,11 @@ class _Pieces(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def streamed(chunks: list[bytes]) -> Response:
-    """Return a JSON answer, which is sent piece by piece if it is long."""
+def streamed(chunks: list[bytes], media_type: str = "application/json") -> Response:
+    """Return an answer, which is sent piece by piece if it is long."""
     if sum(map(len, chunks)) < _CHUNK:
-        return Response(b"".join(chunks), media_type="application/json")
-    return _Pieces(chunks)
+        return Response(b"".join(chunks), media_type=media_type)
+    return _Pieces(chunks, media_type)
 
 
 def _page(query: QueryParams) -> _Page:

@@ -5,7 +5,7 @@ Served by the embedded broker's management API, and by the dashboard for any bro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 MEDIA: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -157,16 +157,20 @@ def _of_protocol(broker: Broker) -> Iterator[str]:
     yield from family("rabbitmq_channel_consumers", "gauge", "Consumers of queues", [({}, consumers)])
 
 
-def of_queues(queues: Iterable[tuple[str, str, Mapping[str, float]]]) -> Iterator[str]:
-    """Yield the metrics of queues: virtual host, name, and figures by the management API's names of each.
+def queue_labels(vhost: str, name: str) -> str:
+    """Return the labels of a queue's metrics."""
+    return f'{{vhost="{_escaped(vhost)}",queue="{_escaped(name)}"}}'
+
+
+def of_queues(queues: Sequence[tuple[str, Mapping[str, float]]]) -> Iterator[str]:
+    """Yield the metrics of queues, given the labels of each, and its figures by the management API's names.
 
     As in the plug-in, these families have names of their own, so that nothing is counted twice.
     """
-    labelled = [(f'{{vhost="{_escaped(vhost)}",queue="{_escaped(name)}"}}', figures) for vhost, name, figures in queues]
     for field, name, help_ in _QUEUE:
         full = f"rabbitmq_detailed_queue_{name}"
         yield f"# HELP {full} {help_}\n# TYPE {full} gauge\n"
-        for label, figures in labelled:
+        for label, figures in queues:
             yield f"{full}{label} {figures.get(field, 0):.15g}\n"
 
 

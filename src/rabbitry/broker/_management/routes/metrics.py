@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from starlette.responses import Response
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Final
 
 from rabbitry._version import __version__
 from rabbitry.broker._counts import PUBLISHED
 from rabbitry.broker._management import views
 from rabbitry.broker._management.call import Call, route
+from rabbitry.broker._management.listing import streamed
 from rabbitry.broker._management.pace import Pace
 from rabbitry.broker._management.rates import vhost_totals
 from rabbitry.broker._product import node_name
-from rabbitry.runtime.http.prometheus import MEDIA, Broker, of_broker, of_queues
+from rabbitry.runtime.http.prometheus import MEDIA, Broker, of_broker, of_queues, queue_labels
+
+_PARTS: Final = 500
+"""Lines about queues that are made, and sent, at once."""
 
 
 @route("/metrics")
 async def _metrics(call: Call) -> object:
     async with call.pace as pace:
-        return _answer(await _of_broker(call, pace))
+        return streamed([_encoded(await _of_broker(call, pace))], MEDIA)
 
 
 @route("/metrics/detailed")
 async def _detailed(call: Call) -> object:
     """Answer with the figures of the queues that the caller may see, too."""
     async with call.pace as pace:
-        found = await _of_broker(call, pace)
-        queues: list[tuple[str, str, Mapping[str, float]]] = []
+        chunks = [_encoded(await _of_broker(call, pace))]
+        queues: list[tuple[str, Mapping[str, float]]] = []
         for vhost in call.vhosts():
             for queue in list(vhost.queues.values()):
                 ready, unsettled = queue.ready, queue.unsettled
@@ -37,14 +41,15 @@ async def _detailed(call: Call) -> object:
                     "messages_unacknowledged": unsettled,
                     "consumers": len(queue.turns),
                 }
-                queues.append((vhost.name, queue.name, figures))
+                queues.append((queue_labels(vhost.name, queue.name), figures))
                 if pace.is_over:
                     await pace.rest()
-        for part in of_queues(queues):
-            found.append(part)
+        parts = of_queues(queues)
+        while chunk := _encoded(islice(parts, _PARTS)):
+            chunks.append(chunk)
             if pace.is_over:
                 await pace.rest()
-    return _answer(found)
+    return streamed(chunks, MEDIA)
 
 
 async def _of_broker(call: Call, pace: Pace) -> list[str]:
@@ -76,5 +81,5 @@ async def _of_broker(call: Call, pace: Pace) -> list[str]:
     return list(found)
 
 
-def _answer(parts: list[str]) -> Response:
-    return Response("".join(parts).encode(errors="replace"), media_type=MEDIA)
+def _encoded(parts: Iterable[str]) -> bytes:
+    return "".join(parts).encode(errors="replace")
