@@ -47,7 +47,7 @@ _PACKAGES: Final[dict[str, tuple[set[str], set[str]]]] = {
             "logging", "loop_watchdog", "options", "output", "parent", "resources", "service", "tasks", "tls",
         },
     ),
-    "runtime.http": (set(), {"connections", "guard", "guesses", "origins", "pages", "rates", "serving"}),
+    "runtime.http": (set(), {"connections", "guard", "guesses", "origins", "pages", "prometheus", "rates", "serving"}),
     "telemetry": (
         {
             "EXCHANGE", "MASK", "MOST_PASSAGES", "SILENCE", "Collector", "Histogram", "Masking", "Node", "Passage",

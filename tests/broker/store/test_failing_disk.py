@@ -126,7 +126,9 @@ def test_a_failing_read_ends_the_broker_and_loses_nothing(tmp_path: Path) -> Non
         assert f"the disk can't read a part of the store {folder / 'broker.sqlite'}: see dmesg" in line
         assert f"run rabbitry broker repair {folder}; nothing was changed" in line
     with BrokerProcess("--data", str(folder)) as again:
-        assert taken + _bodies(again) == bodies
+        left = _bodies(again)  # also some that were taken, if the broker ended before it had written that
+        assert (taken, left) == (bodies[: len(taken)], bodies[len(bodies) - len(left) :])
+        assert len(taken) + len(left) >= len(bodies)
         assert "ERROR" not in again.output()
 
 
