@@ -24,7 +24,8 @@ _ENOUGH: Final = 6 << 30
 def use(at_the_end: Callable[[Callable[[], None]], None]) -> None:
     """Make a folder in memory the one of temporary files, here and in all processes that are started from now on.
 
-    Nothing is changed where TMPDIR names another one, or where memory is short. at_the_end: takes what deletes it.
+    Nothing is changed where TMPDIR names another one, or where memory is short. at_the_end: registers a function to be
+    called at the end of the run, which deletes the folder.
     """
     if "TMPDIR" in os.environ or not _has_room():
         return

@@ -283,9 +283,8 @@ class Stream(Queue):
         self._log.segments[-1].latest = time.time()
         first = self._log.first
         if first:
-            self.journal.drop_range(
-                self, stored.priority, -1, first
-            )  # a crash may have left some of the dropped messages
+            # A crash may have left some of the dropped messages.
+            self.journal.drop_range(self, stored.priority, -1, first)
         self._count()
         self._retain()
 
