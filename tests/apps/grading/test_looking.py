@@ -193,6 +193,10 @@ def test_an_answer_that_a_broker_would_not_take_is_refused_with_the_reason(
     refused = msgspec.json.decode(answers.answer(question, "guest"))
     assert "found" not in refused
     assert f"would have {len(whole)} bytes, and at most {len(whole) - 1} are sent" in refused["error"]
+    identity = msgspec.json.decode(whole)["found"]["submissions"][0]["id"]
+    monkeypatch.setattr(looking, "LARGEST", 100)
+    told = msgspec.json.decode(answers.answer(Question(identity), "guest"))
+    assert "at most 100 are sent" in told, "one who knows an id would else end the coordinator with a large record"
 
 
 def test_a_person_reads_only_what_is_theirs(database: Database, tmp_path: Path) -> None:

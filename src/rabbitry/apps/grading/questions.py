@@ -100,14 +100,13 @@ class Answers:
         body = msgspec.json.encode(Looked(found))
         if len(body) <= looking.LARGEST:
             return body
-        why = f"the answer would have {len(body)} bytes, and at most {looking.LARGEST} are sent: ask for fewer entries"
-        return msgspec.json.encode(Looked(error=why))
+        return msgspec.json.encode(Looked(error=f"{_too_large(body)}: ask for fewer entries"))
 
     def status(self, identity: str, asker: str | None) -> bytes:
         """Return the record of a submission as JSON, by its id or a prefix of it.
 
-        The JSON is an object; `null` if the asker may see no such submission; a text if several match the prefix, or
-        if nothing tells who asks.
+        The JSON is an object; `null` if the asker may see no such submission; a text if several match the prefix, if
+        nothing tells who asks, or if the record is larger than an answer may be.
 
         Args:
             identity: The id or a prefix.
@@ -118,9 +117,10 @@ class Answers:
         student = asker if self._is_student(asker) else None
         try:
             work = partial(described, given=identity, course=self.course, least=LEAST, student=student)
-            return msgspec.json.encode(self.database.read_now(work))
+            body = msgspec.json.encode(self.database.read_now(work))
         except NoSuchID as error:
             return msgspec.json.encode(str(error) if error.is_ambiguous else None)
+        return body if len(body) <= looking.LARGEST else msgspec.json.encode(_too_large(body))
 
     def _looked(self, asked: looking.Look, asker: str | None) -> object:
         if asked.what == "file":
@@ -293,6 +293,10 @@ class _Desk:
             properties=Properties(content_type=JSON, correlation_id=properties.correlation_id),
             mandatory=False,
         )
+
+
+def _too_large(body: bytes) -> str:
+    return f"the answer would have {len(body)} bytes, and at most {looking.LARGEST} are sent"
 
 
 def _error(question: Question, why: str) -> bytes:
