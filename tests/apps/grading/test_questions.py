@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,8 +18,9 @@ from rabbitry.apps.grading import asking, looking, questions
 from rabbitry.apps.grading.asking import Asking
 from rabbitry.apps.grading.files import Files
 from rabbitry.apps.grading.looking import LARGEST, Look
+from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.places import NOBODY, Places
-from rabbitry.apps.grading.questions import AT_ONCE, EACH, LONGEST, MOST_EACH
+from rabbitry.apps.grading.questions import AT_ONCE, EACH, LONGEST, MOST_EACH, Answers, Question
 from rabbitry.apps.grading.records import Database
 from rabbitry.apps.grading.records.schema import submissions
 from rabbitry.apps.grading.stages import STATUS_QUEUE, RoleSpec, Wiring
@@ -91,6 +92,28 @@ async def test_a_flood_is_refused_and_others_are_answered(
     refused = [one for one in done if isinstance(one, RecordsError)]
     assert (len(refused), done.count("eA==")) == (10, MOST_EACH), done
     assert "too many questions" in str(refused[0])
+
+
+async def test_a_login_that_is_not_named_has_one_asker_s_turns_whatever_students_it_names(
+    broker_url: str, one_database: Database, slow: Slow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def answer(answers: Answers, question: Question, asker: str | None) -> bytes:
+        slow.read(Files(str(tmp_path)), _SLOW)
+        return b"{}"
+
+    monkeypatch.setattr(Answers, "answer", answer)
+    wiring = Wiring(replace(Course(), status_logins=("office",)))
+    roles = role_set(broker_url, one_database, [RoleSpec("coordinator")], wiring=wiring)
+    async with roles, Asking(broker_url) as coordinators:
+        flood = [
+            asyncio.create_task(coordinators.look(structs.replace(_SLOW, student=str(student))))
+            for student in range(MOST_EACH + 10)
+        ]
+        await eventually(lambda: sum(task.done() for task in flood) == 10, "those beyond one asker's are refused")
+        assert slow.begun == EACH
+        slow.go_on.set()
+        done = await asyncio.gather(*flood, return_exceptions=True)
+    assert (sum(isinstance(one, RecordsError) for one in done), done.count(None)) == (10, MOST_EACH), done
 
 
 async def test_questions_of_many_askers_are_refused_beyond_the_bound_of_all(

@@ -253,10 +253,13 @@ class _Desk:
         """Return by what askers are told apart.
 
         Where the course names logins, it is the login; else everybody may have the same one, and it is the queue for
-        the answers, of which each connection has its own. Pages ask for many students over one login.
+        the answers, of which each connection has its own. Pages ask for many students over one login that is named; any
+        other login could name as many students as it likes, and have the turns of all of them.
         """
-        one = properties.reply_to if self._answers.course.status_logins is None else properties.user_id
-        student = None if question.Look is None else question.Look.student
+        logins = self._answers.course.status_logins
+        one = properties.reply_to if logins is None else properties.user_id
+        is_named = properties.user_id in (logins or ())
+        student = question.Look.student if question.Look is not None and is_named else None
         return f"{one or 'nobody'} {student or ''}"
 
     async def _answer(self, question: Question, properties: Properties, who: str) -> None:
