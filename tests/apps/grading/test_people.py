@@ -202,8 +202,13 @@ async def test_each_person_sees_only_what_they_may(app: FastAPI, found_url: str)
             f"/grading/api/inbox/demonstrator/{elsewhere}", auth=("demonstrator", PASSWORD), json=verdict
         )
         assert refused.status_code == 404
-        for place in ("stats?module=data_mining", "similar?module=data_mining", f"similar/{own}/{elsewhere}"):
+        for place in ("stats?module=data_mining", "similar?module=data_mining"):
             assert (await http.get(f"/grading/api/{place}", auth=("demonstrator", PASSWORD))).status_code == 403
+        for unknown in (elsewhere, "ffffffff"):  # which of the two is recorded is not told
+            refused = await http.get(f"/grading/api/similar/{own}/{unknown}", auth=("demonstrator", PASSWORD))
+            assert (refused.status_code, refused.json()["error"].replace(unknown, "ID")) == (
+                404, "no submission has the id 'ID', or an id that begins so"
+            )  # fmt: skip
         own_module = await http.get("/grading/api/similar?module=cloud_computing", auth=("demonstrator", PASSWORD))
         assert own_module.status_code == 200
         done = await http.post(f"/grading/api/inbox/demonstrator/{own}", auth=("demonstrator", PASSWORD), json=verdict)

@@ -203,7 +203,8 @@ def _submission(connection: Connection, asked: Look, course: Course, least: int)
 
     found = described(connection, asked.submission, course, least=least, student=asked.student)
     if asked.modules is not None and found["module"] not in asked.modules:
-        raise NoSuchID(f"no submission {asked.submission!r} is recorded")
+        # The words of an unknown id: the asker is not to learn that it is one of another module.
+        raise NoSuchID(f"no submission has the id {asked.submission!r}, or an id that begins so")
     return found
 
 

@@ -99,9 +99,8 @@ class SimilarRoutes:
         known, person = await self._known(), person_of(user_of(request))
         both = []
         for given in (one, other):
-            found = msgspec.convert(await self._looking.read(Look("submission", submission=given)), Submission)
-            person.check_module(found.module)
-            both.append(found)
+            asked = Look("submission", submission=given, modules=person.modules)
+            both.append(msgspec.convert(await self._looking.read(asked), Submission))
         files = await self._looking.files(self._files)
         return json_response(await asyncio.to_thread(compare.compared, files, both[0], both[1], known))
 
