@@ -300,8 +300,11 @@ def test_who_is_not_named_reads_and_changes_nothing_but_a_student_their_own(foun
         for question in questions:
             if question.Look is None or question.Look.what not in ("request", "run", "result"):
                 answered(office, question, "office")
-        with pytest.raises(msgspec.ValidationError):
-            msgspec.convert({"What": "file", "Sha256": "../" + "a" * 61}, Look)
+        with pytest.raises(UsageError, match="no file is named"):
+            answered(office, Question(Look=Look("file")), "office")
+        for wrong in ("../" + "a" * 61, "a" * 64 + "\n"):
+            with pytest.raises(msgspec.ValidationError):
+                msgspec.convert({"What": "file", "Sha256": wrong}, Look)
 
 
 def test_errors_keep_their_kind_over_the_broker() -> None:

@@ -39,7 +39,7 @@ What: TypeAlias = Literal[
     "result", "file", "room",
 ]  # fmt: skip
 Kind: TypeAlias = Literal["unknown", "ambiguous", "lost", "none", "failed", "wrong"]
-Sha256: TypeAlias = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")]
+Sha256: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class Look(msgspec.Struct, rename="pascal", omit_defaults=True):
@@ -121,9 +121,12 @@ def read_file(files: Files, asked: Look) -> bytes:
     """Return a part of a kept file as it is stored; the last one has fewer bytes than PART. Blocks.
 
     Raises:
+        UsageError: No file is named.
         FileLost: The file is not there.
         FilesError: It can't be read.
     """
+    if not asked.sha256:
+        raise UsageError("no file is named: give Sha256 and Size")
     return files.part(Kept(asked.sha256, asked.size), asked.offset, PART)
 
 
