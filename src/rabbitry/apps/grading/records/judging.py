@@ -13,6 +13,7 @@ from rabbitry.apps.grading.message import (
     DECLINED,
     FINAL_MARK,
     LATE,
+    LONGEST_TEXT,
     PENALTY,
     SUBMITTED_AT,
     TIMING,
@@ -103,7 +104,8 @@ def accept(connection: Connection, identity: str, decision: Decision, course: Co
             f"submission {found.id} is {found.status} and {why}: only one that was declined, or that the deadlines "
             "forbid, can be accepted"
         )
-    values = {"submission": found.id, "who": text(decision.who, 200), "at": now(), "remark": text(decision.remark)}
+    remark = text(decision.remark, LONGEST_TEXT)
+    values = {"submission": found.id, "who": text(decision.who, 200), "at": now(), "remark": remark}
     connection.execute(insert_into(connection, acceptances).on_conflict_do_nothing(), values)
 
 
