@@ -12,7 +12,7 @@ largest_total = 50000000000                 # bytes of all kept files, compresse
 undo = 10                                   # seconds in which people can take a decision back; default: 5
 student_number = "s?[0-9]{7}"               # a regular expression; default: 1 to 18 digits
 submissions_per_hour = 100                 # of a student in a module; default: 100; 0: any number
-status_logins = ["office"]                  # logins of the broker that may ask for any submission's status
+status_logins = ["office"]                  # logins of the broker that may ask about everything, and for changes
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ class Course:
 
     student_number: a regular expression for students' numbers; None for digits. signatures: the roles' public keys;
     None if nobody signs. undo: the seconds in which a person's decision can be taken back at least. status_logins: the
-    broker's logins that may ask for the status of any submission; None lets everybody ask who reaches the queue.
+    broker's logins that may ask a coordinator about everything, and for changes; with None, everybody who reaches the
+    queue may ask for the status of a submission, and nobody for more.
     per_hour: the submissions of a student in a module that are taken within an hour; None for any number.
     """
 
