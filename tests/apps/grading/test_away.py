@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import msgspec
 import pytest
@@ -19,6 +19,8 @@ from rabbitry._ids import NoSuchID
 from rabbitry.apps.exceptions import NoRecords, RecordsError
 from rabbitry.apps.grading import looking, web_regrades
 from rabbitry.apps.grading.changing import Change
+from rabbitry.apps.grading.commands import stats
+from rabbitry.apps.grading.commands.access import CourseRecords
 from rabbitry.apps.grading.exceptions import FileLost
 from rabbitry.apps.grading.files import Files, Kept, default_place
 from rabbitry.apps.grading.looking import PART, Look, Looked, What, found_in, refused
@@ -30,7 +32,7 @@ from rabbitry.apps.grading.records import Database
 from rabbitry.apps.grading.records.course import record
 from rabbitry.apps.grading.stages import RoleSpec, Wiring
 from rabbitry.cli import _root
-from rabbitry.exceptions import UsageError
+from rabbitry.exceptions import RequestTimeout, UsageError
 from tests.apps.grading._running import ALL, CC, ON_BOTH_DATABASES, history, recorded, role_set
 from tests.apps.grading.similar.programs import DISGUISED, ORIGINAL
 from tests.apps.grading.test_looking import OPEN, page
@@ -163,6 +165,32 @@ async def test_exports_are_the_same_as_beside_the_records(
         assert len((await elsewhere.run("export", "--format", "json")).splitlines()) == 23
     found = sorted(str(path.relative_to(tmp_path / "away")) for path in (tmp_path / "away").rglob("*.py"))
     assert found == sorted(f"{CC.name}/{student}/x.py" for student in range(1, 24))
+
+
+async def test_a_file_that_the_coordinator_can_not_read_costs_an_export_that_file_alone(
+    elsewhere: Elsewhere, tmp_path: Path
+) -> None:
+    for student, text in ((7, b"x = 1"), (8, b"y = 1"), (9, b"z = 1")):
+        await elsewhere.confirmed(student, text)
+    sha256 = Kept.of(b"y = 1").sha256
+    path = Path(elsewhere.files.place) / sha256[:2] / f"{sha256}.z"
+    path.unlink()
+    path.mkdir()
+    async with elsewhere.coordinator():
+        told = await elsewhere.run("export", "--files", "away", code=1)
+    assert f"the file {sha256} can't be had from a coordinator: " in told
+    assert sorted(one.parent.name for one in (tmp_path / "away").rglob("*.py")) == ["7", "9"]
+
+
+def test_statistics_are_printed_also_if_counting_the_files_takes_too_long(capsys: pytest.CaptureFixture[str]) -> None:
+    class Records:
+        here = None
+
+        def read(self, asked: Look) -> Any:
+            raise RequestTimeout("no coordinator answers")
+
+    stats._print_files(cast("CourseRecords", Records()), 1)
+    assert capsys.readouterr() == ("", "rabbitry: warning: no coordinator answers\n")
 
 
 async def test_similar_solutions_are_shown_by_a_page_elsewhere(elsewhere: Elsewhere) -> None:

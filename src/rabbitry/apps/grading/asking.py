@@ -17,6 +17,7 @@ from msgspec import structs
 from rabbitry._decode import json_decoder
 from rabbitry._ids import NoSuchID
 from rabbitry.amqp.client import Consumer, Properties, connect
+from rabbitry.apps.exceptions import RecordsError
 from rabbitry.apps.grading import looking
 from rabbitry.apps.grading.changing import Change, change
 from rabbitry.apps.grading.exceptions import FilesError
@@ -256,7 +257,9 @@ class Looking:
             asking = self._of_coordinator(lambda asking: asking.file(kept))
             try:
                 return asyncio.run_coroutine_threadsafe(asking, loop).result()
-            except (Closed, ConnectFailed, RequestTimeout, UsageError) as error:
+            except FilesError:
+                raise
+            except (Closed, ConnectFailed, RecordsError, RequestTimeout, UsageError) as error:
                 raise FilesError(f"the file {kept.sha256} can't be had from a coordinator: {error}") from error
 
         return Fetcher(get, "the coordinator's place")

@@ -11,6 +11,7 @@ from rabbitry.apps.exceptions import RecordsError
 from rabbitry.apps.grading.commands.access import CourseRecords, course_records
 from rabbitry.apps.grading.commands.options import Config
 from rabbitry.apps.grading.commands.records import OfModule
+from rabbitry.exceptions import RequestTimeout
 from rabbitry.runtime.options import Broker, DatabaseURL, Json
 from rabbitry.runtime.output import one_line, print_json, warn
 
@@ -64,7 +65,7 @@ def _print_files(records: CourseRecords, total: int) -> None:
             used, total = room["used"], room["total"]
         elif records.here.read_now(place_of_files) is not None:
             used = opened_files(records.here, records.url, None).used()
-    except RecordsError as error:
+    except (RecordsError, RequestTimeout) as error:
         warn(str(error))
     if used is not None:
         print(f"kept files: {used / total:.1%} of largest_total ({used} of {total} bytes)")
