@@ -127,6 +127,12 @@ def test_text_that_would_not_fit_beside_the_others_is_refused(
         _settle(database, _put(database), _course(Blind(2)), _given("ann", 5.0, **more))
 
 
+@pytest.mark.parametrize(("mark", "out_of"), [(1e308, None), (1e15, None), (1.0, 1e15)])
+def test_marks_that_the_hop_would_not_keep_are_refused(database: Database, mark: float, out_of: float | None) -> None:
+    item, course = _put(database), _course(Blind(2))
+    assert "are below 1e+15" in _error_of(database, item, course, _given("ann", mark, out_of))
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

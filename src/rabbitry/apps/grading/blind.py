@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 from rabbitry.apps.grading.comments import MOST as MOST_COMMENTS
 from rabbitry.apps.grading.comments import MOST_TEXT
 from rabbitry.apps.grading.message import LONGEST_NAME, LONGEST_TEXT, Decision, number, points
-from rabbitry.apps.grading.personal import MOST, PersonalMark
+from rabbitry.apps.grading.personal import MOST, MOST_POINTS, PersonalMark
 from rabbitry.exceptions import UsageError
 
 Rule: TypeAlias = Literal["mean", "highest", "lowest"]
@@ -43,7 +43,9 @@ class Blind:
         return self.within is not None
 
     def check_size(self, decision: Decision) -> None:
-        """Raise UsageError if a person's feedback or comments would not fit into the hop with those of the others."""
+        """Raise UsageError if a person's mark, feedback or comments would not fit into the hop with the others'."""
+        if max(decision.mark or 0.0, decision.out_of or 0.0) >= MOST_POINTS:
+            raise UsageError(f"with {self.people} demonstrators, marks and maxima are below {MOST_POINTS:g}")
         shares = self.people + 2  # one is left for a further person, and one for the text about the rule
         comments = decision.comments
         if len(decision.feedback or "") > LONGEST_TEXT // shares:

@@ -20,7 +20,8 @@ MOST: Final = 11
 _MOST_CRITERIA: Final = 100
 _LONGEST_NAME: Final = 200
 _LONGEST_TEXT: Final = 100_000
-_MOST_POINTS: Final = 1e15
+MOST_POINTS: Final = 1e15
+"""Points from which on a number is no mark, nor points by a criterion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,4 +102,4 @@ def _number(value: object) -> float | None:
     """Return a number received over the wire; None if it is none, or too large to be one of points."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if abs(value) < _MOST_POINTS else None
+    return float(value) if abs(value) < MOST_POINTS else None
