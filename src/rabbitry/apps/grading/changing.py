@@ -34,7 +34,10 @@ class Change(msgspec.Struct, rename="pascal", omit_defaults=True):
 
 
 def change(records: Database, files: Files, wanted: Change, course: Course, exchange: str) -> dict[str, Any]:
-    """Make a change, which is done once if it is asked for twice. Blocks. A running coordinator publishes what follows.
+    """Make a change. Blocks. A running coordinator publishes what follows.
+
+    It is done once if it is asked for twice; but a submission that was declined and can't count by the deadlines is
+    submitted by the first acceptance, and counts by the second one.
 
     Returns:
         The accepted submission (`id`, `student`, `module`, `status`) or the run, as JSON data.
