@@ -252,6 +252,23 @@ async def test_keys_that_wait_hold_up_no_other_key(
             await eventually(lambda: len(seen) == 70, "all messages")
 
 
+async def test_more_keys_wait_than_the_broker_allows_channels(broker_url: str, no_leaks: None) -> None:
+    app = rabbitry.App("narrow")
+    seen: list[int] = []
+    until = asyncio.Event()
+
+    @app.stage("in", total_concurrency=1, rate="100/s", limit_by=lambda number: number)
+    async def handle(number: int) -> None:
+        seen.append(number)
+        await until.wait()
+
+    async with app.worker(f"{broker_url}?channel_max=20") as worker:
+        await asyncio.gather(*(worker.publish(number, key="in") for number in range(60)))
+        await eventually(lambda: len(seen) == 10, "as many calls as half of the channels")
+        until.set()
+        await eventually(lambda: len(seen) == 60, "all messages")
+
+
 async def test_what_waits_is_returned_unattempted(broker_url: str, no_leaks: None) -> None:
     app = rabbitry.App("minutely")
     seen: list[rabbitry.Message] = []

@@ -18,7 +18,7 @@ from rabbitry.amqp.client._recovery import Listener, Recovery, RecoveryEvent, co
 from rabbitry.amqp.client._session import CLOSE_TIMEOUT, Session
 from rabbitry.amqp.client.channel import Channel
 from rabbitry.amqp.client.url import BrokerURL, default_url, parse_url
-from rabbitry.amqp.protocol.constants import FRAME_MIN_SIZE, FRAME_OVERHEAD
+from rabbitry.amqp.protocol.constants import DEFAULT_CHANNEL_MAX, FRAME_MIN_SIZE, FRAME_OVERHEAD
 from rabbitry.amqp.protocol.tables import FieldValue, Table
 from rabbitry.exceptions import ConnectionClosed, RequestTimeout, UsageError
 
@@ -115,6 +115,12 @@ class Connection:
         """The largest payload of a frame in bytes, agreed with the broker; also the limit of a message's properties."""
         link = self._session.link
         return FRAME_MIN_SIZE - FRAME_OVERHEAD if link is None else link.core.frame_limit
+
+    @property
+    def channel_max(self) -> int:
+        """The most channels at once, agreed with the broker; while there is no connection, the client's own limit."""
+        link = self._session.link
+        return DEFAULT_CHANNEL_MAX if link is None else link.core.channel_max
 
     async def update_secret(self, secret: str, *, reason: str = "", timeout: float | None = None) -> None:
         """Replace the password of this connection, such as an OAuth token, before the old one expires.

@@ -53,7 +53,8 @@ _CLOSE_PATIENCE: Final = 1.0
 """Seconds that a broker has to answer when a connection is closed."""
 
 _MOST_LEASES: Final = 1000
-"""Leases of keys that are waited for or held over one connection: each has a channel, of which brokers allow 2047."""
+"""Leases of keys that are waited for or held over one connection, each over a channel of its own: at most so many, and
+at most half of the channels that the broker allows."""
 
 _logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ class Engine:
         """By the names of the stages with limits: where their messages wait; the last one is the first on the way."""
         self._slots: dict[str, Slots | Keyed] = {}
         """By the names of the stages: who learns that a message is settled."""
-        self._leases = asyncio.Semaphore(_MOST_LEASES), asyncio.Semaphore(_MOST_LEASES)
+        self._leases: list[asyncio.Semaphore] = []
         """Of keys, over each connection."""
         self._settler: Settler | None = None
         self._declarer = Declarer()
@@ -144,6 +145,7 @@ class Engine:
     async def start(self) -> None:
         """Consume, once connected. Raises the error that ends an intake before it has begun."""
         consuming, publishing = self._connections
+        self._leases = [asyncio.Semaphore(_leases_over(connection)) for connection in self._connections]
         outlet = Outlet(publishing, await publishing.channel(), self._declare_again)
         settler = self._settler = Settler(self._spec, outlet, self.counting, self.cancelled, waits=self._waits)
         self._spawn(settler.run())
@@ -435,6 +437,11 @@ class Engine:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
+
+
+def _leases_over(connection: Connection) -> int:
+    """Return how many leases of keys may be waited for or held over a connection."""
+    return max(1, min(_MOST_LEASES, connection.channel_max // 2))
 
 
 def _is_full(counts: StageCounts, intake: Intake) -> bool:

@@ -114,6 +114,11 @@ class BlockingConnection:
         return self._connection.frame_limit
 
     @property
+    def channel_max(self) -> int:
+        """The most channels at once, agreed with the broker; while there is no connection, the client's own limit."""
+        return self._connection.channel_max
+
+    @property
     def server_version(self) -> tuple[int, ...]:
         """The broker's version as numbers, empty if it sends none."""
         return self._connection.server_version
