@@ -269,6 +269,31 @@ async def test_more_keys_wait_than_the_broker_allows_channels(broker_url: str, n
         await eventually(lambda: len(seen) == 60, "all messages")
 
 
+@pytest.mark.parametrize(("total", "rate"), [(1, None), (None, "100/s")])
+async def test_a_worker_whose_handlers_are_busy_leaves_its_keys_to_others(
+    broker_url: str, total: int | None, rate: str | None, no_leaks: None
+) -> None:
+    app = rabbitry.App("long")
+    seen: list[str] = []
+    until = asyncio.Event()
+
+    @app.stage("in", total_concurrency=total, rate=rate, limit_by=lambda text: text[0], concurrency=1)
+    async def handle(text: str) -> None:
+        seen.append(text)
+        if len(seen) == 1:
+            await until.wait()
+
+    async with app.worker(broker_url) as one:
+        await asyncio.gather(*(one.publish(text, key="in") for text in ("a0", "b0")))
+        await eventually(lambda: seen, "the call that keeps the first worker busy")
+        other = "b" if seen[0] == "a0" else "a"
+        async with app.worker(broker_url):
+            await asyncio.gather(*(one.publish(f"{other}{number}", key="in") for number in range(1, 5)))
+            await eventually(lambda: len(seen) > 1, "a call of the other key in the second worker")
+            until.set()
+            await eventually(lambda: len(seen) == 6, "all messages")
+
+
 async def test_what_waits_is_returned_unattempted(broker_url: str, no_leaks: None) -> None:
     app = rabbitry.App("minutely")
     seen: list[rabbitry.Message] = []

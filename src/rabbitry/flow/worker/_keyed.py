@@ -353,6 +353,8 @@ class Keyed:
     async def _hold_slot(self, lane: Lane, waiting: Waiting, total: int) -> None:
         """Wait for a slot of a key, and handle messages in it."""
         loop = asyncio.get_running_loop()
+        if lane.tokens is None:
+            await self._wait_for_room()
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._slot_leases)
             if not waiting.count():
@@ -371,11 +373,27 @@ class Keyed:
                     return
             until = loop.time() + _TURN
             while loop.time() < until:
-                if lane.tokens is None:
-                    await self._room.wait()
+                if lane.tokens is None and not await self._has_room(channel, info.name):
+                    return
                 if token.is_lost or (job := waiting.next()) is None:
                     return
                 await self._handle_in_slot(lane, job)
+
+    async def _wait_for_room(self) -> None:
+        """Wait until a message may be handed over."""
+        while self._left <= 0:  # another task that was woken may have taken the room
+            await self._room.wait()
+
+    async def _has_room(self, channel: Channel, queue: str) -> bool:
+        """Wait for room while this worker has a lease; return False if another worker waits for the lease meanwhile."""
+        while self._left <= 0:
+            try:
+                async with asyncio.timeout(_TURN):
+                    await self._room.wait()
+            except TimeoutError:
+                if (await channel.declare_queue(queue, passive=True)).consumer_count > 1:
+                    return False
+        return True
 
     async def _handle_in_slot(self, lane: Lane, job: Job) -> None:
         """Let a message go on that has a slot, and wait until it is settled."""
@@ -414,6 +432,7 @@ class Keyed:
         """Wait for the state of a key's rate, and begin messages as it allows."""
         loop = asyncio.get_running_loop()
         queue = key_rate_queue(self._app, self._stage.name, lane.key)
+        await self._wait_for_room()
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._rate_leases)
             if not waiting.count():
@@ -427,7 +446,8 @@ class Keyed:
             held = await self._all_states(channel, states, first)
             until, turn = latest_state(held), loop.time() + _TURN
             while waiting.count():
-                await self._room.wait()
+                if not await self._has_room(channel, queue):
+                    return
                 now = time.time()
                 if until > now + _AHEAD:  # a clock that is far ahead of this one's must not stop the key
                     until = now
