@@ -43,7 +43,7 @@ LEASE: Final = 90.0
 """Seconds that a publisher may take for a unique message, longer than its deadline for the confirm."""
 _MARGIN: Final = 30.0
 """Seconds beyond the time limit of its handler for which a message keeps its claim: its results are confirmed then."""
-_HANDLED: Final = "x-rabbitry-handled"
+HANDLED: Final = "x-rabbitry-handled"
 """The key that is done, in a message of an idempotent stage to itself."""
 _LOOK_EACH: Final = 0.1
 _MOST_NOTING: Final = 1000
@@ -100,7 +100,7 @@ class _Arrival:
     def take(self) -> Taken | None:
         """Return the value if the handler is to be called. Raises Retry and Undecodable, and what `key_of` raises."""
         message = self._message
-        if (done := text_header(message.headers, _HANDLED)) is not None:
+        if (done := text_header(message.headers, HANDLED)) is not None:
             self._do(lambda: self._store.done(done, kept(message.correlation_id)))
             return None
         value = self._codec.decode(self._body, message.content_type)
@@ -145,7 +145,7 @@ class _Arrival:
             return None
         with contextlib.suppress(StoreError):
             self._store.hold(self._key, self._owner, self._run)
-        return Outgoing(b"", key=self._stage.queue, headers={_HANDLED: self._key})
+        return Outgoing(b"", key=self._stage.queue, headers={HANDLED: self._key})
 
 
 class _Claimed(NamedTuple):

@@ -449,6 +449,20 @@ async def test_an_idempotent_stage_has_limits_too(broker_url: str, tmp_path: Pat
     assert sorted(seen) == ["a", "b"]
 
 
+async def test_a_note_of_an_idempotent_stage_has_no_key(broker_url: str, tmp_path: Path, no_leaks: None) -> None:
+    app = rabbitry.App("noted", store=f"sqlite:///{tmp_path / 'once.sqlite3'}")
+
+    @app.stage("in", rate="10/s", limit_by=lambda body: body[0], idempotent=lambda body: body, attempts=1)
+    async def handle(body: bytes) -> None: ...
+
+    async with app.worker(broker_url) as worker:
+        for _ in range(2):
+            await put(broker_url, "noted.handle", b"a")
+        skipped = worker._engine.counting.stages["handle"].not_done
+        await eventually(lambda: skipped["skipped"] == 1, "the copy is skipped")
+    assert await dead_of(broker_url, app) == []
+
+
 async def test_a_clock_that_is_set_back_stops_no_key(
     broker_url: str, monkeypatch: pytest.MonkeyPatch, no_leaks: None
 ) -> None:

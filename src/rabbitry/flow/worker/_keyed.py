@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from rabbitry.amqp.client import Properties
 from rabbitry.exceptions import ConnectionClosed, RabbitryError
 from rabbitry.flow.codec import JSON
+from rabbitry.flow.message import text_header
+from rabbitry.flow.once import HANDLED
 from rabbitry.flow.wiring.keys import (
     hashed,
     key_rate_arguments,
@@ -218,9 +220,11 @@ class Keyed:
     def _key_of(self, job: Job) -> str | Result | None:
         """Return the key of a message, hashed; None if it has no limit, or the result if the function failed."""
         try:
+            if self._stage.takes is not None and text_header(job.message().headers, HANDLED) is not None:
+                return None  # the stage's own note
             content_type = job.message().content_type if self._codec.needs_content_type else None
             value = self._codec.decode(job.body, content_type)
-        except Exception:  # noqa: BLE001 - its handler is not called, and tells; or it is an idempotent stage's own note
+        except Exception:  # noqa: BLE001 - its handler is not called, and tells
             return None
         try:
             key = self._limit.key_of(value)
