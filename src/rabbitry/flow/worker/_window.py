@@ -90,7 +90,8 @@ class Window:
                     await self._changed.wait()
             except TimeoutError:
                 if not self._was_full:
-                    self._resize(self._first)
+                    # What waits here for the limit of its key stays: a smaller window would let nothing else come.
+                    self._resize(min(self.size, self._first + self._count))
                 self._was_full = False
 
     def _resize(self, size: int) -> None:
