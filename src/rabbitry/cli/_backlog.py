@@ -32,7 +32,8 @@ async def watch(url: str, spec: AppSpec, stages: Sequence[Stage], on_look: Calla
         url: The broker.
         spec: The app.
         stages: The stages whose queues count. Left out are those that more processes do not help: paused ones, those of
-            which one worker at a time is active, and those whose messages wait for their rate or for a slot.
+            which one worker at a time is active, and those whose messages wait for their rate or for a slot. Limits by
+            key leave out none: only workers see the keys.
         on_look: Called in the event loop.
     """
     from rabbitry.amqp.client import connect
