@@ -30,8 +30,9 @@ _CHANNEL = {
     "publish", "purge_queue", "qos", "send", "transaction", "unbind_exchange", "unbind_queue", "wait_for_confirms",
 }  # fmt: skip
 _CONNECTION = {
-    "blocked", "channel", "close", "close_reason", "frame_limit", "is_open", "publish_timeout", "request_timeout",
-    "server_properties", "server_version", "update_secret", "url", "wait_closed", "wait_for_confirms",
+    "blocked", "channel", "channel_max", "close", "close_reason", "frame_limit", "is_open", "publish_timeout",
+    "request_timeout", "server_properties", "server_version", "update_secret", "url", "wait_closed",
+    "wait_for_confirms",
 }  # fmt: skip
 _CONSUMERS = {"cancel", "no_ack", "queue"}
 _CONSUMER = _CONSUMERS | {"arguments", "consumer_tag", "exclusive", "restore", "start"}
