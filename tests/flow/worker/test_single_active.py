@@ -100,7 +100,7 @@ async def test_one_worker_handles_all_and_another_takes_over_when_it_stops(
             group.released.set()  # what is at work is finished by `a`, before `b` begins
             assert await stopping
             await eventually(lambda: len(group.seen) == 500, "the rest")
-            assert b.is_healthy
+            await eventually(lambda: b.is_healthy, "it consumes its suspects, too")
     assert sorted(group.numbers()) == list(range(500))
     assert group.workers() == {"a", "b"}
     assert {attempt for _, _, attempt in group.seen} == {1}, "an orderly stop is no attempt"
