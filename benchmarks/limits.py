@@ -58,13 +58,18 @@ async def _rates_by_key(url: str, seconds: int) -> list[float]:
 
 
 async def _handled(url: str, name: str, key_of: Callable[[int], int], rate: str | None, total: int | None) -> float:
-    """Return how many messages with limits for each key one worker handles in a second. The handler does nothing."""
-    app, done, number = rabbitry.App(name), asyncio.Event(), 0
+    """Return how many messages with limits for each key one worker handles in a second, from the first one on.
+
+    The handler does nothing.
+    """
+    app, done, number, began = rabbitry.App(name), asyncio.Event(), 0, 0.0
 
     @app.stage("in", rate=rate, total_concurrency=total, limit_by=key_of)
     async def handle(_: int) -> None:
-        nonlocal number
+        nonlocal number, began
         number += 1
+        if number == 1:
+            began = time.perf_counter()
         if number == _HANDLED:
             done.set()
 
@@ -73,9 +78,8 @@ async def _handled(url: str, name: str, key_of: Callable[[int], int], rate: str 
             await publisher.send(each, key="in")
         await publisher.wait_for_confirms()
     async with app.worker(url):
-        began = time.perf_counter()
         await done.wait()
-        return _HANDLED / (time.perf_counter() - began)
+        return (_HANDLED - 1) / (time.perf_counter() - began)
 
 
 async def _speed(broker: str, url: str) -> str:
