@@ -20,8 +20,8 @@ async def test_the_next_one_has_the_lease_when_the_channel_of_the_first_is_close
 
         async def hold(number: int) -> None:
             async with await connection.channel(prefetch=1) as channel:
-                info = await channel.declare_queue(queue, durable=True, arguments=key_slot_arguments(), restore=False)
-                await waited(channel, info, publish)
+                await channel.declare_queue(queue, durable=True, arguments=key_slot_arguments(), restore=False)
+                await waited(channel, queue, publish, is_unused=number == 0)
                 order.append(number)
                 await leave[number].wait()
 

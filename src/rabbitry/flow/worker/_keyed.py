@@ -63,6 +63,7 @@ _AHEAD: Final = 1.0
 _LONGEST: Final = 30.0
 """Seconds of sleep after which the clock is looked at again: it may have been set."""
 _MOST_STATES: Final = 100
+"""States of a key that are read at once: there is one, but for tokens that were offered too early."""
 
 _logger = logging.getLogger(__name__)
 
@@ -105,9 +106,8 @@ class Keyed:
         self._limit = limit
         self._waits = waits
         self._left = running
-        """How many more messages may be handed over."""
+        """How many more messages may be handed over. `_room` is set while more may be."""
         self._room = asyncio.Event()
-        """Set while more may be."""
         self._room.set()
         self._consuming, self._publishing = connections
         self._slot_leases, self._rate_leases = leases
@@ -115,7 +115,6 @@ class Keyed:
         self._hand_over = hand_over
         self._report = report
         self._publish = publish
-        self._codec = stage.value_codec
         self._tasks: set[asyncio.Task[None]] = set()
         self._error: BaseException | None = None
         """What a task failed with."""
@@ -222,8 +221,9 @@ class Keyed:
         try:
             if self._stage.takes is not None and text_header(job.message().headers, HANDLED) is not None:
                 return None  # the stage's own note
-            content_type = job.message().content_type if self._codec.needs_content_type else None
-            value = self._codec.decode(job.body, content_type)
+            codec = self._stage.value_codec
+            content_type = job.message().content_type if codec.needs_content_type else None
+            value = codec.decode(job.body, content_type)
         except Exception:  # noqa: BLE001 - its handler is not called, and tells
             return None
         try:
@@ -370,7 +370,7 @@ class Keyed:
                 try:
                     # With several slots another one may become free first.
                     async with asyncio.timeout(_TURN if total > 1 else None):
-                        _, token = await waited(channel, info, self._publish)
+                        _, token = await waited(channel, info.name, self._publish, is_unused=_is_unused(info))
                 except TimeoutError as error:
                     if isinstance(error, RabbitryError):
                         raise
@@ -446,7 +446,7 @@ class Keyed:
                 channel = await stack.enter_async_context(await opening)
                 arguments = key_rate_arguments()
                 info = await channel.declare_queue(queue, durable=True, arguments=arguments, restore=False)
-                states, first = await waited(channel, info, self._publish)
+                states, first = await waited(channel, queue, self._publish, is_unused=_is_unused(info))
             held = await self._all_states(channel, states, first)
             until, turn = latest_state(held), loop.time() + _TURN
             while waiting.count():
@@ -496,3 +496,7 @@ class Keyed:
                 self._begin(job)
         finally:
             self._reserve(-number)
+
+
+def _is_unused(info: QueueInfo) -> bool:
+    return not info.message_count and not info.consumer_count

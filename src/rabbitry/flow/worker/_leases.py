@@ -1,4 +1,7 @@
-"""Leases: waiting for the message in a queue with a single active consumer; see `rabbitry.flow.wiring.keys`."""
+"""Leases: waiting for the message in a queue with a single active consumer.
+
+See `rabbitry.flow.wiring.slots` and `rabbitry.flow.wiring.keys`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from rabbitry.amqp.client import Channel, Consumer, Properties, QueueInfo
+from rabbitry.amqp.client import Channel, Consumer, Properties
 from rabbitry.exceptions import Closed, PublishError, RequestTimeout
 from rabbitry.flow.message import Publication
 
@@ -21,7 +24,7 @@ _LOOK: Final = 30.0
 
 
 async def waited(
-    channel: Channel, info: QueueInfo, publish: Callable[[Publication], Awaitable[None]]
+    channel: Channel, queue: str, publish: Callable[[Publication], Awaitable[None]], *, is_unused: bool = False
 ) -> tuple[Consumer, Delivery]:
     """Wait for the lease of a queue, which lasts until the channel is closed. Return the consumer and the token.
 
@@ -30,13 +33,13 @@ async def waited(
 
     Args:
         channel: The channel, over which nothing else is consumed.
-        info: The queue, as it was just declared.
+        queue: The queue.
         publish: Publishes a message over another connection; see `Slots`.
+        is_unused: Whether the queue has no message and no consumer.
     """
-    tokens = channel.consume(info.name)
+    tokens = channel.consume(queue)
     await tokens.start()  # raises if the queue was deleted
-    is_unused = not info.message_count and not info.consumer_count
-    async with _offering(info.name, 0.0 if is_unused else _FIRST, publish):
+    async with _offering(queue, 0.0 if is_unused else _FIRST, publish):
         return tokens, await anext(tokens)
 
 

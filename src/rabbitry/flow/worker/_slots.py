@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from rabbitry.amqp.client import Connection, Properties
-from rabbitry.exceptions import Closed, PublishError, RequestTimeout
+from rabbitry.amqp.client import Connection
 from rabbitry.flow.message import Publication
 from rabbitry.flow.worker._again import again
+from rabbitry.flow.worker._leases import waited
 
 if TYPE_CHECKING:
     from rabbitry.flow.worker._job import Job
     from rabbitry.flow.worker._waiting import Waiting
 
-_FIRST: Final = 0.25
-"""Seconds after which a worker that waits for a token publishes one."""
-_LOOK: Final = 30.0
-"""Seconds after which it publishes another one."""
 _TURN: Final = 1.0
 """Seconds after which a slot is given to the next worker that waits for it, once the call in it has ended."""
 
@@ -73,15 +68,6 @@ class Slots:
         if (event := self._running.pop(job, None)) is not None:
             event.set()
 
-    async def _offer(self, queue: str) -> NoReturn:
-        """Publish a token while none comes: it may be the first one, or the broker may have lost it."""
-        seconds = _FIRST
-        while True:
-            await asyncio.sleep(seconds)
-            with contextlib.suppress(Closed, PublishError, RequestTimeout):  # then the consumer of the slot fails too
-                await self._publish(Publication("", queue, b"", Properties(delivery_mode=1), mandatory=False))
-            seconds = _LOOK
-
     async def _hold(self, queue: str) -> None:
         """Wait until a message waits, then for the slot, and handle messages in it."""
         loop = asyncio.get_running_loop()
@@ -89,14 +75,7 @@ class Slots:
         # Leaving the channel's block gives the slot back. Cancelling the consumer would not do on RabbitMQ before 3.12:
         # see `_single_active`.
         async with await self._connection.channel(prefetch=1) as channel:
-            tokens = channel.consume(queue)
-            await tokens.start()  # raises if the queue was deleted
-            offering = asyncio.create_task(self._offer(queue))
-            try:
-                token = await anext(tokens)
-            finally:
-                offering.cancel()
-                await asyncio.wait((offering,))
+            _, token = await waited(channel, queue, self._publish)
             until = loop.time() + _TURN
             while not token.is_lost and (job := self._waiting.next()) is not None:
                 event = self._running[job] = asyncio.Event()
