@@ -485,6 +485,14 @@ async def test_a_lecturer_looks_at_marks_and_copies_accepts_and_has_two_people_m
             await expect(page.locator(".accepted")).to_contain_text(f"she was ill {EVIL}")
             await expect(page.locator(".submission")).to_contain_text("It counts.")
             await expect(page.get_by_role("button", name="Accept it")).to_have_count(0)
+            await page.get_by_text("Withdraw the acceptance").click()
+            await page.get_by_label("The reason to withdraw it").fill(f"she was well {EVIL}")
+            await page.get_by_role("button", name="Withdraw it").click()
+            await expect(page.locator(".withdrawn")).to_contain_text(f"she was ill {EVIL}; withdrawn by")
+            await expect(page.locator(".withdrawn")).to_contain_text(f"she was well {EVIL}")
+            await expect(page.locator(".submission")).to_contain_text("It does not count.")
+            await expect(page.get_by_text("Withdraw the acceptance")).to_have_count(0)
+            await expect(page.get_by_role("button", name="Accept it")).to_have_count(1)
 
             await watched.go("inbox/demonstrator")
             for who, mark, said in (("Ann", "8", "marked, waits for others"), ("Ben", "6", "corrected")):

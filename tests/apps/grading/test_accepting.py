@@ -2,23 +2,32 @@
 
 import asyncio
 import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rabbitry.apps.grading.accepting import accept
 from rabbitry.apps.grading.commands import students
+from rabbitry.apps.grading.deadlines import Deadlines
 from rabbitry.apps.grading.files import Files, default_place
 from rabbitry.apps.grading.message import Assignment, Decision, submission, user_name
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, course, judging, outbox
+from rabbitry.apps.grading.records.withdrawing import withdraw
 from rabbitry.apps.grading.roles import decide, role_named
 from rabbitry.apps.grading.stages import Wiring
 from rabbitry.cli import _root
 from rabbitry.exceptions import UsageError
 from tests.apps.grading._running import ALL, CC, ON_BOTH_DATABASES, history, recorded, role_set, submit
 from tests.apps.grading.test_web import Served
+from tests.support.waiting import WITHIN
 
 pytestmark = pytest.mark.timeout(180)
 _EXCHANGE = "assignment_exchange"
@@ -179,6 +188,119 @@ async def test_the_command_and_the_page_have_a_late_one_count(
         assert {row["id"]: row["accepted"] and row["accepted"]["remark"] for row in rows} == {
             "a1": "she was ill", "a2": _LONG, "o1": None
         }  # fmt: skip
+
+
+def _late(database: Database, identity: str = "a1", student: int = 7) -> None:
+    """Record a confirmed submission."""
+    made = submission(student, CC.name, b"x", "x.py", identity)
+    for role in ("demonstrator", "assistant", "coordinator"):
+        mark = (8.0, 10.0) if role == "demonstrator" else (None, None)
+        made = decide(made, role_named(role), role_named(role).actions[0], Decision("ann", *mark))
+    assert database.write_now(partial(course.confirm, assignment=made, message=identity))
+
+
+@ON_BOTH_DATABASES
+async def test_the_command_and_the_page_withdraw_an_acceptance_and_keep_its_history(
+    found_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configuration = f'[modules.{CC.name}]\nshort = "cc"\ncloses = 2001-01-01T00:00:00Z\n'
+    (tmp_path / "course.toml").write_text(configuration)
+    monkeypatch.setenv("RABBITRY_GRADING", str(tmp_path / "course.toml"))
+
+    def run(*arguments: str) -> tuple[int, str]:
+        code = int(_root.run(("grading", "accept", *arguments)))
+        captured = capsys.readouterr()
+        return code, captured.out if code == 0 else captured.err
+
+    with Database(found_url) as database:
+        _late(database)
+        _declined(database, None, "b1")
+        for identity, code, why in (
+            ("zz", 1, "no submission"), ("a1", 2, "was not accepted"), ("b1", 2, "is declined and was not accepted"),
+        ):  # fmt: skip
+            found = run(identity, "--withdraw")
+            assert (found[0], why in found[1]) == (code, True), found
+        assert run("a1", "--remark", "she was ill")[0] == 0
+        assert run("a1", "--withdraw", "--remark", " ")[0] == 2
+        assert run("a1", "--withdraw") == (0, "a1  student 7  not accepted any more\n")
+        assert "is withdrawn already" in run("a1", "--withdraw")[1]
+        served = Served("amqp://127.0.0.1:1/", found_url)
+        async with served.pages.open(), served.http as http:
+
+            async def shown() -> dict[str, Any]:
+                return dict((await http.get("/api/submissions/a1")).json())
+
+            async def withdrawn(at: str, remark: str = _LONG) -> tuple[int, str]:
+                told = {"remark": remark, "accepted_at": at}
+                answer = await http.post("/api/submissions/a1/withdrawal", json=told)
+                return answer.status_code, answer.text
+
+            before = await shown()
+            (first,) = before["withdrawn"]
+            assert (first["who"], first["remark"]) == (user_name(), "she was ill")
+            assert (first["withdrawn_by"], first["reason"]) == (user_name(), "withdrawn")
+            assert first["at"] < first["withdrawn_at"]
+            counted = before["accepted"], before["timing"], before["counts"], before["final_mark"]
+            assert counted == (None, "after it closed", False, 0.0)
+            assert (await http.post("/api/submissions/a1/acceptance", json={"remark": "anew"})).status_code == 200
+            again = await shown()
+            assert (again["counts"], again["final_mark"], again["withdrawn"]) == (True, 8.0, [first])
+            assert (await withdrawn(first["at"]))[0] == 400
+            assert "was accepted anew" in (await withdrawn(first["at"]))[1]
+            assert (await withdrawn(again["accepted"]["at"], " "))[0] == 400
+            assert (await shown())["counts"]
+            assert (await withdrawn(again["accepted"]["at"]))[0] == 200
+            after = await shown()
+        assert [one["reason"] for one in after["withdrawn"]] == ["withdrawn", _LONG]
+        students._show_status(after, None, as_json=False)
+        assert f"accepted by {user_name()}: anew; withdrawn by" in capsys.readouterr().out
+        assert _root.run(("grading", "export", "--format", "json", "--module", CC.name)) == 0
+        rows = {row["id"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+        assert (rows["a1"]["withdrawn"], rows["a1"]["counts"]) == (after["withdrawn"], False)
+        assert rows["b1"]["withdrawn"] == []
+        (tmp_path / "course.toml").write_text(f'{configuration}accepted = ["a1"]\n')
+        assert "accepted in the course's configuration" in run("a1", "--withdraw")[1]
+
+
+def test_of_several_who_accept_and_withdraw_at_once_each_does_it_or_is_told(database_url: str) -> None:
+    rules = {**Course().modules, CC.name: replace(CC, deadlines=Deadlines(closes=datetime(2001, 1, 1, tzinfo=UTC)))}
+    known = Course(modules=rules)
+
+    def accepted(records: Database) -> object:
+        return records.write_now(
+            partial(judging.accept, identity="a1", decision=Decision("cleo", remark="x"), course=known)
+        )
+
+    def withdrawn(records: Database) -> object:
+        return records.write_now(partial(withdraw, given="a1", decision=Decision("dan", remark="y"), course=known))
+
+    def done(work: Callable[[Database], object], records: Database) -> bool:
+        together.wait()
+        try:
+            work(records)
+        except UsageError:
+            return False
+        return True
+
+    together = threading.Barrier(4)
+    with Database(database_url) as one, Database(database_url) as other, ThreadPoolExecutor(4) as threads:
+        _late(one)
+        expected = 0
+        for _ in range(10):
+            accepted(one)
+            both = [threads.submit(done, withdrawn, records) for records in (one, other, one, other)]
+            assert [future.result(WITHIN) for future in both].count(True) == 1
+            mixed = [
+                threads.submit(done, work, records)
+                for work, records in ((accepted, one), (withdrawn, other), (accepted, other), (withdrawn, one))
+            ]
+            expected += 1 + [future.result(WITHIN) for future in mixed][1::2].count(True)
+            told = one.read_now(partial(judging.described, given="a1", course=known))
+            assert (told["accepted"] is not None) == told["counts"]
+            assert len(told["withdrawn"]) == len({row["at"] for row in told["withdrawn"]}) == expected
+            if told["accepted"] is not None:
+                withdrawn(other)
+                expected += 1
 
 
 def test_a_message_is_accepted_once_and_with_its_other_fields(database: Database, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import random
 import zipfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -21,6 +22,7 @@ from rabbitry.apps.grading import looking, web_regrades
 from rabbitry.apps.grading.changing import Change
 from rabbitry.apps.grading.commands import stats
 from rabbitry.apps.grading.commands.access import CourseRecords
+from rabbitry.apps.grading.deadlines import Deadlines
 from rabbitry.apps.grading.exceptions import FileLost
 from rabbitry.apps.grading.files import Files, Kept, default_place
 from rabbitry.apps.grading.looking import PART, Look, Looked, What, found_in, refused
@@ -28,7 +30,7 @@ from rabbitry.apps.grading.message import Decision, submission
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.questions import Answers, Question
 from rabbitry.apps.grading.receiving import new_id
-from rabbitry.apps.grading.records import Database
+from rabbitry.apps.grading.records import Database, judging
 from rabbitry.apps.grading.records.course import record
 from rabbitry.apps.grading.stages import RoleSpec, Wiring
 from rabbitry.cli import _root
@@ -41,6 +43,9 @@ from tests.support.waiting import eventually_awaited
 
 pytestmark = pytest.mark.timeout(300)
 _SEEN = {"module": CC.name}
+_OVER = replace(CC, deadlines=Deadlines(closes=datetime(2001, 1, 1, tzinfo=UTC)))
+_CLOSED = replace(OPEN, modules={**OPEN.modules, CC.name: _OVER})
+"""A course whose module `cloud_computing` closed long ago."""
 
 
 @dataclass(frozen=True)
@@ -263,6 +268,42 @@ async def test_declined_submissions_are_accepted_and_modules_marked_again_elsewh
     assert hops.count(("coordinator", "submitted")) == 3  # accepted, and marked again by the command and the page
 
 
+async def test_late_submissions_are_accepted_and_that_is_withdrawn_elsewhere(elsewhere: Elsewhere) -> None:
+    audited: list[tuple[str, ...]] = []
+
+    @contextlib.asynccontextmanager
+    async def audit(*what: str) -> AsyncIterator[None]:
+        audited.append(what)
+        yield
+
+    late = await elsewhere.confirmed(7, b"x")
+    async with elsewhere.coordinator(_CLOSED), page(elsewhere.broker, audit=audit) as http:
+
+        async def shown() -> dict[str, Any]:
+            return dict((await http.get(f"/api/submissions/{late}")).json())
+
+        async def withdrawn(at: str) -> int:
+            told = {"remark": "he was well", "accepted_at": at}
+            return (await http.post(f"/api/submissions/{late}/withdrawal", json=told)).status_code
+
+        assert await elsewhere.run("accept", late, "--remark", "he was ill") == f"{late}  student 7  accepted\n"
+        first = (await shown())["accepted"]["at"]
+        told = await elsewhere.run("accept", late, "--withdraw", "--remark", "by mistake")
+        assert told == f"{late}  student 7  not accepted any more\n"
+        assert "is withdrawn already" in await elsewhere.run("accept", late, "--withdraw", code=2)
+        assert not (await shown())["counts"]
+        await elsewhere.run("accept", late)
+        again = await shown()
+        assert (again["counts"], await withdrawn(first), await withdrawn(again["accepted"]["at"])) == (True, 400, 200)
+        after = await shown()
+        assert await elsewhere.run("export", "--format", "json") == await elsewhere.run_here("export", "--format", "json")
+    assert (after["counts"], after["accepted"]) == (False, None)
+    assert [(one["remark"], one["reason"]) for one in after["withdrawn"]] == [
+        ("he was ill", "by mistake"), ("accepted", "he was well")
+    ]  # fmt: skip
+    assert [what[1:] for what in audited] == [("withdraw an acceptance", late)] * 2
+
+
 async def test_a_dry_run_elsewhere_marks_the_files_that_the_coordinator_sends(
     elsewhere: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,10 +343,15 @@ def test_who_is_not_named_reads_and_changes_nothing_but_a_student_their_own(foun
     files = Files(str(tmp_path / "files"))
     with Database(found_url) as database:
         mine, other = _confirmed(database, files, 7, b"mine"), _confirmed(database, files, 8, b"other")
-        declined = _declined(database, files, 9)
+        declined, late = _declined(database, files, 9), _confirmed(database, files, 10, b"late")
+        given = Decision("cleo", remark="x")
+        database.write_now(partial(judging.accept, identity=late, decision=given, course=_CLOSED))
         looks = [Look(what, module=CC.name, submission=mine, number=1) for what in get_args(What) if what != "file"]
         files_ = [Look("file", sha256=Kept.of(data).sha256, size=len(data)) for data in (b"mine", b"other")]
-        changes = [Change("accept", "eve", "x", submission=declined), Change("regrade", "eve", "x", module=CC.name)]
+        changes = [
+            Change("accept", "eve", "x", submission=declined), Change("regrade", "eve", "x", module=CC.name),
+            Change("withdraw", "eve", "x", submission=late),
+        ]  # fmt: skip
         questions = [*(Question(Look=look) for look in (*looks, *files_)), *(Question(Change=one) for one in changes)]
 
         def answered(course: Course, question: Question, asker: str | None) -> Any:

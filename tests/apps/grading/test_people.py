@@ -52,6 +52,7 @@ ALLOWED: Final = {
     "POST /grading/api/regrades/trial": {"coordinator"},
     "GET /grading/api/regrades/{run}": {"coordinator"},
     "POST /grading/api/submissions/{identity}/acceptance": {"coordinator"},
+    "POST /grading/api/submissions/{identity}/withdrawal": {"coordinator"},
     "GET /grading/": _READ,
     "GET /grading/static": _READ,
     # Of the dashboard: what everybody who can sign in uses.

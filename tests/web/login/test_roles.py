@@ -67,6 +67,7 @@ ROUTES: Final = {
         "POST /connections/api/close",
         "GET /grading/api/regrades", "POST /grading/api/regrades", "POST /grading/api/regrades/trial",
         "GET /grading/api/regrades/{run}", "POST /grading/api/submissions/{identity}/acceptance",
+        "POST /grading/api/submissions/{identity}/withdrawal",
     },
 }  # fmt: skip
 """Role → the routes that it is the least one for. A new route is added here, with care."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 ACCEPTED: Final = "accepted"
 """The remark, if no other is given."""
+WITHDRAWN: Final = "withdrawn"
+"""The remark of a withdrawal, if no other is given."""
 
 
 def accept(

@@ -110,12 +110,24 @@ class Acceptance(TypedDict):
     remark: str
 
 
+class Withdrawal(Acceptance):
+    """An acceptance that was withdrawn: by whom, when and why (reason)."""
+
+    withdrawn_by: str
+    withdrawn_at: str
+    reason: str
+
+
 class Described(Submission):
-    """A submission with its hops and the requests about it, and whether its file can be had. accepted: null if not."""
+    """A submission with its hops and the requests about it, and whether its file can be had.
+
+    accepted: the acceptance that holds; null if there is none. withdrawn: earlier ones, oldest first.
+    """
 
     history: list[Hop]
     requests: list[Request]
     accepted: Acceptance | None
+    withdrawn: list[Withdrawal]
     has_file: bool
 
 

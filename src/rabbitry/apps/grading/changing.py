@@ -14,19 +14,22 @@ if TYPE_CHECKING:
     from rabbitry.apps.grading.files import Files
     from rabbitry.apps.grading.modules import Course
     from rabbitry.apps.grading.records import Database
+    from rabbitry.apps.grading.records.course import Submission
 
 
 class Change(msgspec.Struct, rename="pascal", omit_defaults=True):
-    """A change: a submission is accepted that was declined or can't count, or a selection is marked again.
+    """A change: a submission is accepted that was declined or can't count, that is withdrawn, or some are marked again.
 
-    who: the person, for the history. remark: the reason. submission: an id or a prefix, to accept. module, since,
-    student, all_attempts: as in a selection to mark again.
+    who: the person, for the history. remark: the reason. submission: an id or a prefix, to accept or withdraw.
+    accepted_at: the time of the acceptance to withdraw; empty for any. module, since, student, all_attempts: as in a
+    selection to mark again.
     """
 
-    what: Literal["accept", "regrade"]
+    what: Literal["accept", "withdraw", "regrade"]
     who: Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_NAME)]
     remark: str
     submission: str = ""
+    accepted_at: str = ""
     module: str = ""
     since: str | None = None
     student: str | None = None
@@ -40,26 +43,37 @@ def change(records: Database, files: Files, wanted: Change, course: Course, exch
     submitted by the first acceptance, and counts by the second one.
 
     Returns:
-        The accepted submission (`id`, `student`, `module`, `status`) or the run, as JSON data.
+        The submission that was accepted or whose acceptance was withdrawn (`id`, `student`, `module`, `status`), or the
+        run, as JSON data.
 
     Raises:
         NoSuchID: No submission, or more than one, has such an id.
-        UsageError: The remark is empty or too long, the module is unknown, or the submission can't be accepted.
+        UsageError: The remark is empty or too long, the module is unknown, the submission can't be accepted, or it has
+            no such acceptance to withdraw.
         RecordsError: The records or the files can't be read or written.
     """
     from rabbitry.apps.grading.accepting import accept
     from rabbitry.apps.grading.records.regraded import run_of
     from rabbitry.apps.grading.records.regrading import Selection, begin
+    from rabbitry.apps.grading.records.withdrawing import withdraw
 
     remark = wanted.remark.strip()
     if not remark or len(remark) > LONGEST_TEXT:
         raise UsageError(f"the reason must have 1 to {LONGEST_TEXT} characters: students find it in the history")
+    decision = Decision(wanted.who, remark=remark)
     if wanted.what == "accept":
-        found = accept(records, files, wanted.submission, Decision(wanted.who, remark=remark), course, exchange)
-        status = "submitted" if found.status == DECLINED else found.status
-        return {"id": found.id, "student": found.student, "module": found.module, "status": status}
+        found = accept(records, files, wanted.submission, decision, course, exchange)
+        return _changed(found, "submitted" if found.status == DECLINED else found.status)
+    if wanted.what == "withdraw":
+        mine = partial(withdraw, given=wanted.submission, decision=decision, course=course)
+        found = records.write_now(partial(mine, accepted_at=wanted.accepted_at))
+        return _changed(found, found.status)
     module = course.module(wanted.module).name
     selection = Selection(module, wanted.since, wanted.student, wanted.all_attempts)
     work = partial(begin, selection=selection, course=course, who=wanted.who, remark=remark, by_coordinator=True)
     run = records.write_now(work)
     return records.read_now(partial(run_of, number=run.id))
+
+
+def _changed(found: Submission, status: str) -> dict[str, Any]:
+    return {"id": found.id, "student": found.student, "module": found.module, "status": status}

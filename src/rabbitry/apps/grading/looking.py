@@ -153,6 +153,7 @@ def rows(connection: Connection, asked: Look, course: Course, *, most: int | Non
     """
     from rabbitry.apps.grading.records import judging
     from rabbitry.apps.grading.records.course import Filter, histories, submissions_of
+    from rabbitry.apps.grading.records.withdrawing import withdrawals_of
 
     wanted = Filter(asked.find[:200], asked.module, asked.status, most, 0, asked.student, asked.modules)
     found = submissions_of(connection, wanted, after=asked.after)
@@ -161,8 +162,11 @@ def rows(connection: Connection, asked: Look, course: Course, *, most: int | Non
     if asked.with_history:
         hops = histories(connection, None if most is None else [row.id for row in found])
         accepted = judging.acceptances_in(connection)
+        withdrawn = withdrawals_of(connection, None if most is None else [row.id for row in found])
         entries = [
-            one | {"accepted": accepted.get(one["id"]), "history": [hop.as_dict() for hop in hops.get(one["id"], [])]}
+            one
+            | {"accepted": accepted.get(one["id"]), "withdrawn": withdrawn.get(one["id"], [])}
+            | {"history": [hop.as_dict() for hop in hops.get(one["id"], [])]}
             for one in entries
         ]
     return entries

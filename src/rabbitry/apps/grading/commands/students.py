@@ -215,7 +215,13 @@ def _show_status(found: Mapping[str, Any], before: Mapping[str, Any] | None, *, 
         print(one_line(f"student {found['student']}, {module}, attempt {found['attempt']}{late}"))
         if timing := said(found):
             print(one_line(timing))
-        if accepted := found.get("accepted"):  # an older coordinator answers without
+        for one in found.get("withdrawn", ()):  # an older coordinator answers without, and without `accepted`
+            print(
+                one_line(
+                    f"accepted by {one['who']}: {one['remark']}; withdrawn by {one['withdrawn_by']}: {one['reason']}"
+                )
+            )
+        if accepted := found.get("accepted"):
             print(one_line(f"accepted by {accepted['who']}: {accepted['remark']}"))
     # Reports of two roles may be recorded in either order, so a new hop may come before one that is shown.
     known = [_told_apart(hop) for hop in before["history"]] if before else []

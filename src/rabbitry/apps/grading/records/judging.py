@@ -25,6 +25,7 @@ from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import course as course_records
 from rabbitry.apps.grading.records.course import CONFIRMED, FEW, Submission
 from rabbitry.apps.grading.records.schema import acceptances, insert_into, submissions, text
+from rabbitry.apps.grading.records.withdrawing import withdrawals_of
 from rabbitry.exceptions import UsageError
 
 _NO_ATTEMPT: Final = Judged(None, 0.0, 0.0, None, counts=False)
@@ -66,6 +67,7 @@ def described(
         **found.as_dict(),
         **judged(connection, [found], course)[found.id].as_dict(),
         "accepted": acceptances_in(connection, found.id).get(found.id),
+        "withdrawn": withdrawals_of(connection, [found.id]).get(found.id, []),
         "history": [hop.as_dict() for hop in hops],
     }
 

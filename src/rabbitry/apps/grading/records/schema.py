@@ -87,6 +87,21 @@ acceptances: Final = Table(
     Column("remark", Text, nullable=False),
 )
 
+withdrawals: Final = Table(
+    "withdrawals",
+    metadata,
+    # Acceptances that were withdrawn: who accepted the submission, when and why, and who withdrew that.
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("submission", String(64), nullable=False),
+    Column("who", Text, nullable=False),
+    Column("at", String(40), nullable=False),
+    Column("remark", Text, nullable=False),
+    Column("withdrawn_by", Text, nullable=False),
+    Column("withdrawn_at", String(40), nullable=False),
+    Column("reason", Text, nullable=False),
+    Index("withdrawals_of_submission", "submission"),
+)
+
 inbox: Final = Table(
     "inbox",
     metadata,

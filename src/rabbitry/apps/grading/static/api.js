@@ -23,9 +23,12 @@ export const askAgain = (id, asked) => post(`submissions/${encodeURIComponent(id
 
 export const accept = (id, given) => post(`submissions/${encodeURIComponent(id)}/acceptance`, given);
 
+// Withdraws the acceptance of a time: one that somebody else made in the meantime stays.
+export const withdraw = (id, given) => post(`submissions/${encodeURIComponent(id)}/withdrawal`, given);
+
 export const answer = (number, given) => post(`requests/${number}`, given);
 
-// Whether the user may have submissions marked again or accept them: a coordinator, or an admin of the dashboard.
+// Whether the user may have submissions marked again, accept them or withdraw that: a coordinator, or an admin of the dashboard.
 export const regrades = () => person.role === "coordinator" || (person.role === null && lacking("admin") === null);
 
 export const regrade = (wanted) => post("regrades", wanted);

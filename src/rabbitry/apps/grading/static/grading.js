@@ -10,7 +10,7 @@ import { Inbox } from "./inbox.js";
 import { Filter } from "./lists.js";
 import { commentsOf, Marks } from "./marks.js";
 import { Regrades } from "./regrades.js";
-import { Accept, AnswerRequest, AskAgain, isAcceptable, Requests } from "./requests.js";
+import { Accept, AnswerRequest, AskAgain, isAcceptable, Requests, Withdraw } from "./requests.js";
 import { Similar, SideBySide } from "./similar.js";
 import { Stats } from "./stats.js";
 import { placeOf, plain, visible } from "./text.js";
@@ -199,6 +199,8 @@ class Submission extends Component {
           <${Timing} of=${found} /></p>
         ${found.timing && html`<p>Submitted ${time(found.submitted_at)}, ${found.timing}${found.penalty > 0 && html`; final mark${" "}
           <b class="final">${mark(found.final_mark, found.out_of)}</b>`}. ${found.counts ? "It counts." : "It does not count."}</p>`}
+        ${found.withdrawn?.map((one) => html`<p class="withdrawn">Accepted by <i>${visible(one.who)}</i>, ${time(one.at)}: ${visible(one.remark)};
+          withdrawn by <i>${visible(one.withdrawn_by)}</i>, ${time(one.withdrawn_at)}: ${visible(one.reason)}</p>`)}
         ${found.accepted && html`<p class="accepted">Accepted by <i>${visible(found.accepted.who)}</i>, ${time(found.accepted.at)}: ${visible(found.accepted.remark)}</p>`}
         ${found.has_file && (refused() ? html`<p class="nothing">To download the file: ${refused()}</p>`
           : html`<p><a class="download" href=${fileURL(found.id)} download>Download the file</a>
@@ -215,6 +217,7 @@ class Submission extends Component {
           <${Marks} of=${hop.marks} comments=${true} />
         </li>`)}</ol>
         ${waiting && ANSWERING.some((role) => me().inboxes.includes(role)) && html`<${AnswerRequest} key=${waiting.id} to=${waiting} who=${who} done=${reload} />`}
+        ${found.accepted && regrades() && html`<${Withdraw} key=${found.accepted.at} of=${found} done=${reload} />`}
         ${isAcceptable(found) && regrades() && html`<${Accept} of=${found} done=${reload} />`}
         ${!waiting && found.status === "confirmed" && me().submits && html`<${AskAgain} of=${found} done=${reload} />`}`}
     </section>`;

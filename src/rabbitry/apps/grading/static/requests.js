@@ -1,7 +1,7 @@
 // Requests for another look: the list of those that wait, the form of who asks, and the form of who answers.
 import { Component, html } from "../../static/html.js";
 import { Pager } from "../../static/pager.js";
-import { accept, answer, ask, askAgain, mark, me, query, refused, time } from "./api.js";
+import { accept, answer, ask, askAgain, mark, me, query, refused, time, withdraw } from "./api.js";
 import * as drafts from "./drafts.js";
 import { Filter } from "./lists.js";
 import { visible } from "./text.js";
@@ -119,6 +119,29 @@ export class Accept extends Sending {
         <button type="submit" class="primary" disabled=${busy}>Accept it</button></div>
       ${error && html`<p class="notice bad" role="alert">${visible(error)}</p>`}
     </form>`;
+  }
+}
+
+// Props: of (a submission that was accepted against the deadlines), done().
+export class Withdraw extends Sending {
+  key = `withdraw.${this.props.of.id}`;
+
+  constructor(props) {
+    super(props);
+    this.state = { ...this.state, remark: drafts.load(`withdraw.${props.of.id}`)?.remark ?? "" };
+  }
+
+  render({ of }, { remark, busy, error }) {
+    return html`<details class="withdraw" open=${remark !== ""}><summary>Withdraw the acceptance</summary>
+      <form onSubmit=${(event) => {
+        event.preventDefault();
+        this.send(() => withdraw(of.id, { remark: remark.trim(), accepted_at: of.accepted.at }));
+      }}>
+        <div class="fields"><label class="wide"><span>The reason to withdraw it</span>
+          <textarea name="remark" rows="2" maxlength="10000" required value=${remark} onInput=${this.type("remark")}></textarea></label>
+          <button type="submit" class="primary" disabled=${busy}>Withdraw it</button></div>
+        ${error && html`<p class="notice bad" role="alert">${visible(error)}</p>`}
+      </form></details>`;
   }
 }
 
