@@ -211,6 +211,7 @@ async def test_a_demonstrator_judges_by_the_rubric_and_typed_points_outlive_a_re
         async with _web(embedded_url, database_url, settings) as web:
             watched = await _opened(browser, f"{web}#/inbox/demonstrator")
             form = await _open_item(watched, "demonstrator")
+            await expect(form.get_by_role("button", name="Changes since the attempt")).to_be_visible()
             await watched.page.keyboard.press("d")
             await expect(form.locator(".changes .removed")).to_contain_text("x\\ny")
             await expect(form.locator(".changes .added")).to_contain_text("x\\nz")
@@ -296,6 +297,7 @@ async def test_the_files_of_an_archive_are_read_compared_and_commented_on(
             await form.get_by_role("button", name="Comment on line 1 of cell 1").click()
             await watched.page.keyboard.type("A cell")
             await watched.page.keyboard.press("Escape")
+            await expect(form.get_by_role("button", name="Changes since the attempt")).to_be_visible()
             await watched.page.keyboard.press("d")
             differing = form.get_by_label("Files that differ")
             await expect(differing).to_have_value(hostile)  # the shown one is equal

@@ -18,7 +18,7 @@ import pytest
 
 from rabbitry._ids import NoSuchID
 from rabbitry.apps.exceptions import NoRecords, RecordsError
-from rabbitry.apps.grading import looking, web_regrades
+from rabbitry.apps.grading import asking, looking, web_regrades
 from rabbitry.apps.grading.changing import Change
 from rabbitry.apps.grading.commands import stats
 from rabbitry.apps.grading.commands.access import CourseRecords
@@ -27,11 +27,12 @@ from rabbitry.apps.grading.exceptions import FileLost
 from rabbitry.apps.grading.files import Files, Kept, default_place
 from rabbitry.apps.grading.looking import PART, Look, Looked, What, found_in, refused
 from rabbitry.apps.grading.message import Decision, submission
-from rabbitry.apps.grading.modules import Course
+from rabbitry.apps.grading.modules import Course, load_course
 from rabbitry.apps.grading.questions import Answers, Question
 from rabbitry.apps.grading.receiving import new_id
-from rabbitry.apps.grading.records import Database, judging
+from rabbitry.apps.grading.records import Database, inbox, judging
 from rabbitry.apps.grading.records.course import record
+from rabbitry.apps.grading.roles import ROLES
 from rabbitry.apps.grading.stages import RoleSpec, Wiring
 from rabbitry.cli import _root
 from rabbitry.exceptions import RequestTimeout, UsageError
@@ -170,6 +171,57 @@ async def test_exports_are_the_same_as_beside_the_records(
         assert len((await elsewhere.run("export", "--format", "json")).splitlines()) == 23
     found = sorted(str(path.relative_to(tmp_path / "away")) for path in (tmp_path / "away").rglob("*.py"))
     assert found == sorted(f"{CC.name}/{student}/x.py" for student in range(1, 24))
+
+
+async def test_an_inbox_elsewhere_shows_the_attempt_before_side_by_side(
+    elsewhere: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await elsewhere.confirmed(7, b"x = 1\n")
+    made = submission(7, CC.name, b"x = 2\n", "x.py", "")
+    made["SubmissionID"] = second = new_id(made)
+    await elsewhere.database.write(partial(record, assignment=made, kept=elsewhere.files.keep(b"x = 2\n")))
+    inbox_url = f"sqlite:///{tmp_path / 'inbox.sqlite3'}"
+    with Database(inbox_url) as own:
+        await own.write(partial(inbox.put, role=ROLES["demonstrator"], assignment=made, exchange="e", message="m"))
+        async with page(elsewhere.broker, inbox_url) as http:
+            where = f"/api/inbox/demonstrator/{second}"
+            async with elsewhere.coordinator():
+                assert (await http.get(f"{where}/before")).json() == {"id": first}
+                changed = (await http.get(f"/api/changes/{second}")).json()
+                assert (await http.get(f"/api/inbox/assistant/{second}/before")).status_code == 404
+            monkeypatch.setattr(asking, "ANSWER_WITHIN", 0.1)
+            assert (await http.get(where)).status_code == 200, "an inbox works without a coordinator"
+            assert (await http.get(f"{where}/before")).status_code == 503
+    assert changed["id"] == first
+    assert [(row["before"], row["after"]) for row in changed["rows"]] == [("x = 1", "x = 2")]
+
+
+async def test_the_form_elsewhere_counts_the_attempts_of_the_records(
+    elsewhere: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "course.toml").write_text(
+        f'status_logins = ["guest"]\nsubmissions_per_hour = 3\n[modules.{CC.name}]\nshort = "cc"\nattempts = 2\n'
+    )
+    monkeypatch.setenv("RABBITRY_GRADING", str(tmp_path / "course.toml"))
+    async with elsewhere.coordinator(load_course()), page(elsewhere.broker) as http:
+
+        async def handed_in(*, anyway: bool = False) -> tuple[int, str]:
+            data = {"module": CC.name, "student": "7", "anyway": str(anyway)}
+            answer = await http.post("/api/submissions", data=data, files={"file": ("x.py", b"x")})
+            return answer.status_code, answer.text
+
+        for number in (1, 2, 3):
+            assert (await handed_in(anyway=number == 3))[0] == 200
+            await recorded(elsewhere.database, "submitted", number)
+            if number == 2:
+                told = await handed_in()
+                assert (told[0], "more attempts than allowed" in told[1]) == (400, True), told
+        told = await handed_in(anyway=True)
+        assert (told[0], "more are not taken" in told[1]) == (400, True), told
+    monkeypatch.setattr(asking, "ANSWER_WITHIN", 0.1)
+    async with page(elsewhere.broker) as http:
+        answer = await http.post("/api/submissions", data={"module": CC.name, "student": "7"}, files={"file": ("x.py", b"x")})
+        assert answer.status_code == 200, "what can't be checked now is taken, and the first role checks it"
 
 
 async def test_a_file_that_the_coordinator_can_not_read_costs_an_export_that_file_alone(

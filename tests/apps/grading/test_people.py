@@ -36,6 +36,7 @@ ALLOWED: Final = {
     "POST /grading/api/submissions": {"student", "coordinator"},
     "GET /grading/api/inbox/{role}": _STAFF,
     "GET /grading/api/inbox/{role}/{identity}": _STAFF,
+    "GET /grading/api/inbox/{role}/{identity}/before": _STAFF,
     "POST /grading/api/inbox/{role}/{identity}": _STAFF,
     "GET /grading/api/unsent/{role}": _STAFF,
     "POST /grading/api/unsent/{role}/{identity}": _STAFF,

@@ -123,7 +123,8 @@ async def test_invalid_decisions_are_refused(beside: Served, broker_url: str, fo
             item = (await beside.http.get(where)).json()
             assert (item["student"], item["solution"], item["actions"]) == ("7", "x = 1\n", ["correct"])
             assert "".join(text for text, _ in item["pieces"]) == item["solution"]
-            assert (["1", "number"] in item["pieces"], item["previous"]) == (True, None)
+            assert ["1", "number"] in item["pieces"]
+            assert (await beside.http.get(f"{where}/before")).json() == {"id": None}
             for body in (
                 b"{",
                 b'{"action": "confirm"}',

@@ -55,6 +55,7 @@ ROUTES: Final = {
         "GET /grading/api/unsent/{role}", "POST /grading/api/unsent/{role}/{identity}",
         "GET /grading/api/files/{identity}", "GET /grading/api/texts/{identity}",
         "GET /grading/api/changes/{identity}", "GET /grading/api/inbox/{role}/{identity}",
+        "GET /grading/api/inbox/{role}/{identity}/before",
         "POST /grading/api/submissions", "POST /grading/api/inbox/{role}/{identity}", "POST /crawl/api/command",
         "POST /grading/api/submissions/{identity}/requests", "POST /grading/api/requests/{number}",
         "GET /grading/api/pictures/{identity}/{number}",

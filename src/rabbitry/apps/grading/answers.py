@@ -314,8 +314,7 @@ class Changes(TypedDict):
 class Opened(Brief, Text):
     """A submission that waits, with its solution if that is text. is_cut: only the beginning is here.
 
-    pieces: the same text in pieces, each with the kind of its tokens or `null`, for syntax colours. previous: the id of
-    the student's attempt before this one, if its file is kept.
+    pieces: the same text in pieces, each with the kind of its tokens or `null`, for syntax colours.
 
     comments: on lines of the text, of the hops so far. marks: of several demonstrators in the latest correction.
 
@@ -324,13 +323,18 @@ class Opened(Brief, Text):
     """
 
     solution: str
-    previous: str | None
     comments: list[Said]
     marks: list[PersonalMark]
     rubric: list[Criterion]
     is_final: bool
     actions: list[str]
     remarks: list[str | None]
+
+
+class Before(TypedDict):
+    """The id of the student's attempt before a submission that waits; null if there is none whose file is kept."""
+
+    id: str | None
 
 
 class Submitted(TypedDict):

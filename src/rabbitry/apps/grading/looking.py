@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 
 from rabbitry._ids import NoSuchID
 from rabbitry.apps.exceptions import NoRecords, RecordsError
+from rabbitry.apps.grading.deadlines import Attempt
 from rabbitry.apps.grading.exceptions import FileLost
 from rabbitry.apps.grading.files import Files, Kept
+from rabbitry.apps.grading.floods import HOUR
 from rabbitry.apps.grading.requesting import LEAST
 from rabbitry.exceptions import RabbitryError, UsageError
 
@@ -35,8 +38,8 @@ RabbitMQ 4 closes the channel of whoever publishes a message of more than 16 MiB
 """
 
 What: TypeAlias = Literal[
-    "submissions", "submission", "requests", "request", "statistics", "rows", "before", "regradable", "runs", "run",
-    "result", "file", "room",
+    "submissions", "submission", "requests", "request", "statistics", "rows", "before", "attempts", "regradable", "runs",
+    "run", "result", "file", "room",
 ]  # fmt: skip
 Kind: TypeAlias = Literal["unknown", "ambiguous", "lost", "none", "failed", "wrong"]
 Sha256: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -46,8 +49,9 @@ class Look(msgspec.Struct, rename="pascal", omit_defaults=True):
     """A query for a part of the records.
 
     what: a page of submissions or of the requests that wait, one of either, or the statistics of a module; `rows` are
-    submissions by id, each with its judgement, for exports; `before` is the attempt before a submission; `regradable`,
-    `runs`, `run` and `result` are about marking again; `file` is a part of a kept file, `room` the bytes of all.
+    submissions by id, each with its judgement, for exports; `before` is the attempt before a submission; `attempts`
+    are those of a student in a module; `regradable`, `runs`, `run` and `result` are about marking again; `file` is a
+    part of a kept file, `room` the bytes of all.
     submission: an id or a prefix. number: of a request or run. find, module, status, limit, offset, student, modules:
     as in a filter; of a file, offset counts bytes. after: rows with greater ids. with_history: rows with their hops.
     since, all_attempts: as in a selection to mark again. sha256, size: of the file as it was handed in.
@@ -69,6 +73,13 @@ class Look(msgspec.Struct, rename="pascal", omit_defaults=True):
     all_attempts: bool = False
     sha256: Sha256 = ""
     size: Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000_000)] = 0
+
+
+class Attempts(msgspec.Struct):
+    """A student's attempts in a module. taken: when those of the last hour were taken, the first one first."""
+
+    taken: list[str] = []
+    attempts: list[Attempt] = []
 
 
 class Looked(msgspec.Struct, omit_defaults=True):
@@ -221,6 +232,16 @@ def _before(connection: Connection, asked: Look, wanted: Filter, course: Course)
     return attempt_before(connection, asked.submission)
 
 
+def _attempts(connection: Connection, asked: Look, wanted: Filter, course: Course) -> dict[str, Any]:
+    from rabbitry.apps.grading.records import judging
+
+    student, module = asked.student or "", course.module(asked.module or "").name
+    since = (datetime.now(UTC) - timedelta(seconds=HOUR)).isoformat(timespec="microseconds")
+    taken = judging.taken_since(connection, student, module, since)
+    found: dict[str, Any] = msgspec.to_builtins(Attempts(taken, judging.attempts_of(connection, student, module)))
+    return found
+
+
 def _requests(connection: Connection, asked: Look, wanted: Filter, course: Course) -> dict[str, Any]:
     from rabbitry.apps.grading.records import requests
 
@@ -268,6 +289,7 @@ _READERS: Final[dict[str, Callable[[Connection, Look, Filter, Course], Any]]] = 
     "statistics": _statistics,
     "rows": _rows,
     "before": _before,
+    "attempts": _attempts,
     "regradable": _regradable,
     "runs": _runs,
     "run": _run,

@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
@@ -19,12 +19,12 @@ from rabbitry._decode import decode_json
 from rabbitry._ids import NoSuchID
 from rabbitry.apps import Role, Site, needs, user_of
 from rabbitry.apps.api import answers, json_response, route_class
-from rabbitry.apps.exceptions import NoRecords
-from rabbitry.apps.grading.answers import Decided, Described, Inbox, Opened, Overview, Statistics, Submitted
+from rabbitry.apps.exceptions import NoRecords, RecordsError
+from rabbitry.apps.grading.answers import Before, Decided, Described, Inbox, Opened, Overview, Statistics, Submitted
 from rabbitry.apps.grading.asking import Looking
 from rabbitry.apps.grading.comments import LineComment
 from rabbitry.apps.grading.floods import HOUR, too_many
-from rabbitry.apps.grading.looking import Look
+from rabbitry.apps.grading.looking import Attempts, Look
 from rabbitry.apps.grading.message import LONGEST_NAME, Decision, number
 from rabbitry.apps.grading.modules import Course, Module, load_course
 from rabbitry.apps.grading.people import COORDINATOR, EVERYBODY, STAFF, STUDENT, Person, person_of
@@ -44,7 +44,6 @@ from rabbitry.apps.grading.web_undo import UndoRoutes
 from rabbitry.exceptions import Closed, ConnectFailed, RabbitryError, RequestTimeout, Undecodable, UsageError
 
 if TYPE_CHECKING:
-    from rabbitry.apps.grading.deadlines import Attempt
     from rabbitry.apps.grading.records import Database
     from rabbitry.apps.grading.records.inbox import Item
 
@@ -136,6 +135,7 @@ class Pages:
         add("/api/submissions/{identity}", self.submission, responses=answers(Described | None))
         add("/api/inbox/{role}", self.waiting, responses=answers(Inbox))
         add("/api/inbox/{role}/{identity}", self.item, responses=answers(Opened))
+        add("/api/inbox/{role}/{identity}/before", self.before, responses=answers(Before))
         add("/api/inbox/{role}/{identity}", self.decide, methods=["POST"], responses=answers(Decided))
 
     # -- reading ---------------------------------------------------------------------------------------
@@ -224,7 +224,6 @@ class Pages:
     async def item(self, request: Request, role: str, identity: str) -> Response:
         """Return a waiting submission, with the solution if it is text."""
         from rabbitry.apps.grading.records import judgements
-        from rabbitry.apps.grading.records.course import attempt_before
 
         person = person_of(user_of(request))
         found = await self._item(person, role, identity)
@@ -241,13 +240,21 @@ class Pages:
                 "solution": (text or "")[:LONGEST],
                 "comments": await asyncio.to_thread(comments_in, assignment.history),
                 "marks": [asdict(one) for one in last_marks(assignment.history)],
-                "previous": await self._read(partial(attempt_before, identity=assignment.id), None),
                 "rubric": msgspec.to_builtins(known.rubric(assignment.module, found.role)),
                 "is_final": blind is not None and blind.is_final,
                 "actions": list(ROLES[role_named(role).name].actions),
                 "remarks": [_shown(remark) for remark in assignment.remarks],
             }
         )
+
+    @needs(Role.OPERATOR, *STAFF)
+    async def before(self, request: Request, role: str, identity: str) -> Response:
+        """Return the id of the student's attempt before a waiting submission; null if none is kept.
+
+        It is asked for apart: the records may be elsewhere, and an inbox works without them.
+        """
+        found = await self._item(person_of(user_of(request)), role, identity)
+        return json_response({"id": await self._looking.read(Look("before", submission=found.assignment.id))})
 
     # -- writing ---------------------------------------------------------------------------------------
 
@@ -277,27 +284,28 @@ class Pages:
 
         Here this machine's clock is that of the first taker.
         """
-        from rabbitry.apps.grading.records import judging
-
-        most, now = (await self._known()).per_hour, datetime.now(UTC)
-        if most is not None:
-            since = (now - timedelta(seconds=HOUR)).isoformat(timespec="microseconds")
-            work = partial(judging.taken_since, student=student, module=module.name, since=since)
-            taken: list[str] = await self._read(work, [])
-            if len(taken) >= most:
-                seconds = HOUR - (now - datetime.fromisoformat(taken[-most])).total_seconds()
-                raise UsageError(too_many(student, module.name, most, seconds))
+        most, now, told = (await self._known()).per_hour, datetime.now(UTC), await self._attempts(student, module)
+        if most is not None and len(told.taken) >= most:
+            seconds = HOUR - (now - datetime.fromisoformat(told.taken[-most])).total_seconds()
+            raise UsageError(too_many(student, module.name, most, seconds))
         rules = module.deadlines
         if rules is None or anyway:
             return
-        nothing: list[Attempt] = []
-        before = await self._read(partial(judging.attempts_of, student=student, module=module.name), nothing)
-        refused = rules.refusal(student, before, now)
+        refused = rules.refusal(student, told.attempts, now)
         if refused is not None:
             raise UsageError(
                 f"module {module.name!r} takes no submission of student {student} now: it is {refused}; handed in all "
                 "the same, it is kept, and does not count"
             )
+
+    async def _attempts(self, student: str, module: Module) -> Attempts:
+        """Return a student's attempts; none if the records can't be asked: the first role checks what comes to it."""
+        try:
+            found = await self._looking.read(Look("attempts", module=module.name, student=student))
+        except (Closed, ConnectFailed, RecordsError, RequestTimeout, UsageError) as error:
+            _logger.info("a submission of student %s is not checked against those before: %s", student, error)
+            return Attempts()
+        return msgspec.convert(found, Attempts)
 
     @needs(Role.OPERATOR, *STAFF)
     async def decide(self, role: str, identity: str, request: Request) -> Response:

@@ -49,6 +49,7 @@ export class Decide extends Component {
       changed: null,
       asks: false,
       isCompared: false,
+      before: { id: null }, // the student's attempt before; error: why it can't be looked up
       path: null, // of the file that is shown, in an archive
       error: null,
       busy: false,
@@ -58,6 +59,17 @@ export class Decide extends Component {
   componentDidMount() {
     this.form.current.scrollIntoView({ block: "start" });
     addEventListener("keydown", this.onKey);
+    this.lookBefore();
+  }
+
+  // The records may be elsewhere, and slow to ask: the form is there without.
+  async lookBefore() {
+    const { role, item } = this.props;
+    try {
+      this.setState({ before: await ask(`inbox/${role}/${encodeURIComponent(item.id)}/before`) });
+    } catch (error) {
+      if (error.status !== 404) this.setState({ before: { id: null, error: error.message } });
+    }
   }
 
   componentWillUnmount() {
@@ -67,7 +79,7 @@ export class Decide extends Component {
   onKey = (event) => {
     const isTyping = event.target.closest?.("input, textarea, select, dialog");
     if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "d" && this.props.item.previous) this.compare();
+    if (event.key === "d" && this.state.before.id) this.compare();
   };
 
   compare = () => this.setState(({ isCompared }) => ({ isCompared: !isCompared }));
@@ -176,15 +188,16 @@ export class Decide extends Component {
     </fieldset>`;
   }
 
-  render({ role, item, close }, { asks, busy, changed, comments, error, isCompared, isOlder, path }) {
+  render({ role, item, close }, { asks, before, busy, changed, comments, error, isCompared, isOlder, path }) {
     const can = (action) => item.actions.includes(action);
     const reason = refused();
     return html`<form class="decide" ref=${this.form} onSubmit=${(event) => event.preventDefault()}>
       <h3>Student ${visible(item.student)}, ${item.module ? visible(item.module) : "no module"} <small>${item.id}</small></h3>
       <p><a class="download" href=${fileURL(item.id)} download>Download ${item.name ? visible(item.name) : "the file"}</a>
-        ${item.previous && html` · <button type="button" aria-expanded=${isCompared} onClick=${this.compare}>Changes since the attempt
-          before <kbd>d</kbd></button> · <a href=${`#/similar/${encodeURIComponent(item.previous)}/${encodeURIComponent(item.id)}`}
+        ${before.id && html` · <button type="button" aria-expanded=${isCompared} onClick=${this.compare}>Changes since the attempt
+          before <kbd>d</kbd></button> · <a href=${`#/similar/${encodeURIComponent(before.id)}/${encodeURIComponent(item.id)}`}
           target="_blank" rel="noopener">Similar parts of both</a>`}</p>
+      ${before.error && html`<p class="nothing">The attempt before can't be looked up: ${visible(before.error)}.</p>`}
       ${isCompared && html`<${Changes} id=${item.id} path=${path} />`}
       <${Submitted} id=${item.id} of=${item} earlier=${item.comments} mine=${comments} change=${this.comment} onPath=${this.onPath} />
       ${item.remarks.map((remark) => html`<p class="notice warn"><b>Sent back:</b> ${visible(remark)}</p>`)}
