@@ -14,16 +14,18 @@ import httpx
 import msgspec
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import text
 
 from rabbitry._ids import NoSuchID
 from rabbitry.amqp.client import Channel
 from rabbitry.apps.grading import asking, looking, staff, students
 from rabbitry.apps.grading.asking import Asking
 from rabbitry.apps.grading.files import Files
-from rabbitry.apps.grading.looking import MOST, Look, read
+from rabbitry.apps.grading.looking import MOST, Look, filled, read
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.questions import Answers, Question
 from rabbitry.apps.grading.records import Database, requests
+from rabbitry.apps.grading.records.course import Filter, fitting
 from rabbitry.apps.grading.stages import RoleSpec, Wiring
 from rabbitry.apps.grading.web import Pages
 from rabbitry.apps.grading.web_regrades import Audited
@@ -197,6 +199,64 @@ def test_an_answer_that_a_broker_would_not_take_is_refused_with_the_reason(
     monkeypatch.setattr(looking, "LARGEST", 100)
     told = msgspec.json.decode(answers.answer(Question(identity), "guest"))
     assert "at most 100 are sent" in told, "one who knows an id would else end the coordinator with a large record"
+    for asked in (Question(identity, Parts=True), Question(Look=Look("submissions"), Parts=True)):
+        assert identity in answers.answer(asked, "guest").decode(), "who takes parts gets it whole"
+
+
+def test_as_much_of_a_list_is_read_as_an_answer_holds(database: Database, tmp_path: Path) -> None:
+    ids = sorted(_confirmed(database, Files(str(tmp_path / "files")), number, b"x") for number in range(5))
+    database.write_now(
+        lambda connection: connection.execute(text("UPDATE submissions SET feedback = :long"), {"long": "y" * 1000})
+    )
+    long = {"long": "z" * 5000, "id": ids[1]}
+    of_one = text("UPDATE history SET remark = :long WHERE submission = :id AND step = 2")
+    database.write_now(lambda connection: connection.execute(of_one, long))
+
+    def fits(most: int, wanted: Filter = Filter(limit=5), **more: Any) -> int:  # noqa: B008 - it is frozen
+        return database.read_now(partial(fitting, wanted=wanted, most=most, **more))
+
+    assert [fits(most) for most in (1, 1500, 2500, 9000)] == [1, 1, 2, 5]
+    assert fits(9000, Filter(limit=3)) == 3
+    assert fits(9000, Filter(student="nobody")) == 1
+    for after, most, number in (
+        ("", 3000, 1),
+        ("", 30_000, 5),
+        (ids[0], 3000, 1),
+        (ids[1], 30_000, 3),
+        (ids[1], 3000, 2),
+    ):
+        assert fits(most, after=after, with_history=True) == number, (after, most)
+
+
+async def test_a_page_is_filled_with_several_answers_and_has_each_entry_once() -> None:
+    asked: list[tuple[int, int]] = []
+    kept = [{"id": str(number)} for number in range(10)]
+
+    async def ask(look: Look) -> dict[str, Any]:
+        asked.append((look.offset, look.limit))
+        if look.offset > 2:
+            kept.insert(0, {"id": "moved"})  # changed in between, and moved all others
+        page = kept[look.offset : look.offset + min(look.limit, 3)]
+        return {"submissions": page, "total": len(kept)}
+
+    found = await filled(Look("submissions", offset=1, limit=7), ask)
+    assert [one["id"] for one in found["submissions"]] == ["1", "2", "3", "4", "5"]
+    assert asked == [(1, 7), (4, 4), (7, 1)]
+    kept.clear()
+    assert (await filled(Look("submissions", offset=1), ask))["submissions"] == []
+
+
+def test_an_answer_in_parts_is_whole_once_all_have_come() -> None:
+    async def arrives() -> None:
+        arriving = asking._Arriving()
+        for number, body in ((2, b"b"), (1, b"a"), (2, b"b")):
+            arriving.add(body, {"part": number, "parts": 3})
+        assert not arriving.whole.done()
+        arriving.add(b"c", {"part": 3, "parts": 3})
+        arriving.add(b"d", None)
+        assert await arriving.wait() == b"abc"
+
+    asyncio.run(arrives())
 
 
 def test_a_person_reads_only_what_is_theirs(database: Database, tmp_path: Path) -> None:

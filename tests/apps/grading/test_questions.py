@@ -5,12 +5,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import msgspec
 import pytest
 from msgspec import structs
-from sqlalchemy import update
+from sqlalchemy import Connection as SQLConnection
+from sqlalchemy import insert
 
 from rabbitry.amqp.client import Properties, connect
 from rabbitry.apps.exceptions import RecordsError
@@ -22,12 +25,13 @@ from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.places import NOBODY, Places
 from rabbitry.apps.grading.questions import AT_ONCE, EACH, LONGEST, MOST_EACH, Answers, Question
 from rabbitry.apps.grading.records import Database
-from rabbitry.apps.grading.records.schema import submissions
+from rabbitry.apps.grading.records.schema import history
 from rabbitry.apps.grading.stages import STATUS_QUEUE, RoleSpec, Wiring
-from rabbitry.exceptions import ChannelClosed, RequestTimeout, UsageError
-from tests.apps.grading._running import role_set
+from rabbitry.exceptions import ChannelClosed, RequestTimeout
+from tests.apps.grading._running import Plain, role_set
 from tests.apps.grading.test_looking import OPEN
 from tests.apps.grading.test_regrading import _confirmed
+from tests.apps.grading.test_status_logins import _asked_plainly
 from tests.support.embedded import BrokerProcess
 from tests.support.rabbitmq import COMPAT
 from tests.support.waiting import WITHIN, eventually
@@ -176,24 +180,39 @@ def url_4(request: pytest.FixtureRequest) -> Iterator[str]:
 async def test_the_largest_answers_pass_where_more_than_16_mib_close_the_channel(
     url_4: str, tmp_path: Path, database: Database
 ) -> None:
-    files = Files(str(tmp_path / "files"))
-    for student in range(160):
-        await asyncio.to_thread(_confirmed, database, files, student + 1, b"%d" % student)
-    each = 120_000
-    long = update(submissions).values(feedback="\u20ac" * (each // 3))
-    await database.write(lambda connection: connection.execute(long))
+    identity = await asyncio.to_thread(_confirmed, database, Files(str(tmp_path / "files")), 7, b"x")
+
+    def grow(connection: SQLConnection, steps: range) -> None:
+        hop = {
+            "submission": identity,
+            "role": "demonstrator",
+            "status": "corrected",
+            "who": "ann",
+            "place": "x",
+            "at": "2026",
+        }
+        connection.execute(insert(history), [hop | {"step": step, "remark": "\u20ac" * 33_000} for step in steps])
+
     async with connect(url_4) as connection:
         channel = await connection.channel()
         await channel.declare_queue("large", exclusive=True)
         with pytest.raises(ChannelClosed, match="larger than"):
             await channel.publish(b"x" * ((16 << 20) + 1), routing_key="large")
-    roles = role_set(url_4, database, [RoleSpec("coordinator")], wiring=Wiring(OPEN), files=files)
-    async with roles, Asking(url_4) as coordinators:
-        most = LARGEST // each - 1
-        assert len((await coordinators.look(Look("submissions", limit=most)))["submissions"]) == most
-        with pytest.raises(UsageError, match=f"at most {LARGEST} are sent: ask for fewer entries"):
-            await coordinators.look(Look("submissions", limit=160))
-        assert len(await coordinators.rows(Look("rows"))) == 160
+    question = msgspec.json.encode({"SubmissionID": identity})
+
+    def asked_plainly() -> str:
+        with Plain(url_4) as plain:
+            return _asked_plainly(plain, question)
+
+    async with role_set(url_4, database, [RoleSpec("coordinator")]), Asking(url_4) as coordinators:
+        for steps, is_too_large in ((range(10, 88), False), (range(88, 200), True)):
+            await database.write(partial(grow, steps=steps))
+            told = await asyncio.to_thread(asked_plainly)
+            assert (f"at most {LARGEST} are sent" in told) is is_too_large
+            assert (len(told) * 3 > 0.95 * LARGEST) is not is_too_large
+            found = await coordinators.ask(identity)
+            assert found is not None
+            assert len(found["history"]) == 4 + steps.stop - 10, "who takes it in parts gets it whole"
 
 
 async def test_places_of_one_name_are_bounded_and_those_of_nobody_are_not() -> None:

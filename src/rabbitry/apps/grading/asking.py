@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
@@ -22,7 +22,7 @@ from rabbitry.apps.grading import looking
 from rabbitry.apps.grading.changing import Change, change
 from rabbitry.apps.grading.exceptions import FilesError
 from rabbitry.apps.grading.files import Fetcher, Files, Kept, most_packed
-from rabbitry.apps.grading.looking import PART, Look, Looked, found_in
+from rabbitry.apps.grading.looking import PART, PART_NUMBER, PARTS, Look, Looked, found_in
 from rabbitry.apps.grading.message import ID, sendable
 from rabbitry.apps.grading.requesting import LEAST
 from rabbitry.apps.grading.stages import APP, STATUS_QUEUE
@@ -57,7 +57,7 @@ class Asking:
     def __init__(self, url: str) -> None:
         self._url = url
         self._stack = AsyncExitStack()
-        self._waiting: dict[str, asyncio.Future[bytes]] = {}
+        self._waiting: dict[str, _Arriving] = {}
 
     async def __aenter__(self) -> Self:
         try:
@@ -131,7 +131,7 @@ class Asking:
             if len(part) < PART or size > most_packed(kept):
                 return b"".join(parts)
 
-    async def _answer(self, question: object) -> bytes:
+    async def _answer(self, question: dict[str, object]) -> bytes:
         identity = uuid.uuid4().hex
         properties = Properties(
             content_type=JSON,
@@ -142,14 +142,12 @@ class Asking:
         )
         if self._reading.done():
             raise ConnectionClosed(0, "the connection was closed")
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._waiting[identity] = future
+        self._waiting[identity] = arriving = _Arriving()
+        body = msgspec.json.encode({**question, "Parts": True})
         try:
             async with asyncio.timeout(ANSWER_WITHIN):  # while the broker is away, publishing takes as long as it may
-                await self._channel.publish(
-                    msgspec.json.encode(question), routing_key=STATUS_QUEUE, properties=properties
-                )
-                return await future
+                await self._channel.publish(body, routing_key=STATUS_QUEUE, properties=properties)
+            return await arriving.wait()
         except (PublishReturned, TimeoutError) as error:
             raise RequestTimeout(
                 "no coordinator answers on this broker: start one, or name the course's database with --database "
@@ -157,24 +155,56 @@ class Asking:
             ) from error
         finally:
             del self._waiting[identity]
-            if future.done() and not future.cancelled():
-                future.exception()  # if publishing failed, nobody awaits it
+            if arriving.whole.done():
+                arriving.whole.exception()  # if publishing failed, nobody awaits it
 
     async def _read(self, answers: Consumer) -> None:
         """Pass each answer to the query that waits for it, until an error, which all waiting queries raise."""
         why: RabbitryError = ConnectionClosed(0, "the connection was closed before the answer came")
         try:
             async for delivery in answers:
-                with contextlib.suppress(RabbitryError):  # malformed properties: no query's answer
-                    future = self._waiting.get(delivery.properties.correlation_id or "")
-                    if future is not None and not future.done():
-                        future.set_result(delivery.body)
+                with contextlib.suppress(RabbitryError):  # malformed properties: no question's answer
+                    arriving = self._waiting.get(delivery.properties.correlation_id or "")
+                    if arriving is not None:
+                        arriving.add(delivery.body, delivery.properties.headers)
         except RabbitryError as error:
             why = error
         finally:
-            for future in self._waiting.values():
-                if not future.done():
-                    future.set_exception(why)
+            for arriving in self._waiting.values():
+                if not arriving.whole.done():
+                    arriving.whole.set_exception(why)
+
+
+class _Arriving:
+    """An answer that arrives in one message or in several. Each of them may take ANSWER_WITHIN."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.whole: asyncio.Future[bytes] = self._loop.create_future()
+        self._parts: dict[int, bytes] = {}
+        self._until = self._loop.time() + ANSWER_WITHIN
+
+    def add(self, body: bytes, headers: Mapping[str, object] | None) -> None:
+        """Add a message. One that came before, or after the answer is whole, changes nothing."""
+        if self.whole.done():
+            return
+        number, parts = (headers or {}).get(PART_NUMBER), (headers or {}).get(PARTS)
+        if not (isinstance(number, int) and isinstance(parts, int) and 1 <= number <= parts):
+            self.whole.set_result(body)
+            return
+        self._parts[number] = body
+        self._until = self._loop.time() + ANSWER_WITHIN
+        if len(self._parts) == parts:
+            self.whole.set_result(b"".join(self._parts[one] for one in range(1, parts + 1)))
+
+    async def wait(self) -> bytes:
+        """Return the whole answer. Raises TimeoutError, and the error with which `whole` failed."""
+        while not self.whole.done():
+            left = self._until - self._loop.time()
+            if left <= 0:
+                raise TimeoutError
+            await asyncio.wait((self.whole,), timeout=left)
+        return self.whole.result()
 
 
 class Looking:
@@ -218,6 +248,9 @@ class Looking:
 
     async def read(self, asked: Look) -> Any:
         """Return a part of the records. Raises the errors of `looking.read` and of `Asking`."""
+        return await looking.filled(asked, self._read)
+
+    async def _read(self, asked: Look) -> Any:
         records = await self.kept()
         if records is not None:
             work = partial(looking.read, asked=asked, course=await self._course(), least=self._least)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
+from msgspec import structs
 
 from rabbitry._ids import NoSuchID
 from rabbitry.apps.exceptions import NoRecords, RecordsError
@@ -28,18 +30,24 @@ MOST: Final = 1000
 ROWS: Final = 400
 """Rows that are read for one answer: databases bound the students whose attempts one query numbers."""
 PAGE: Final = 1_000_000
-"""Bytes of the rows of one answer, unless a single one has more: a slow network takes a second for them."""
+"""Bytes of the entries of one answer, unless a single one has more: a slow network takes a second for them."""
 PART: Final = 1_000_000
-"""Bytes of a part of a file, as it is kept: a third more in JSON."""
+"""Bytes of a part of a file, as it is kept, which has a third more in JSON; and of a part of an answer."""
 LARGEST: Final = 8_000_000
-"""Bytes of one answer over the broker: a page of submissions with long feedback has more.
+"""Bytes of an answer to a program that takes none in parts.
 
 RabbitMQ 4 closes the channel of whoever publishes a message of more than 16 MiB, and that would end the coordinator.
 """
+PARTS: Final = "parts"
+"""The header with the number of messages of an answer that has several; see PART_NUMBER."""
+PART_NUMBER: Final = "part"
+"""The header with the place of a message among them, from 1: a broker may deliver one twice after a reconnection."""
+FILLED: Final = ("submissions", "requests")
+"""Lists of which an answer may have fewer entries than were asked for, because these are large."""
 
 What: TypeAlias = Literal[
-    "submissions", "submission", "requests", "request", "statistics", "rows", "before", "attempts", "regradable", "runs",
-    "run", "result", "file", "room",
+    "submissions", "submission", "requests", "request", "statistics", "rows", "before", "attempts", "regradable",
+    "runs", "run", "result", "file", "room",
 ]  # fmt: skip
 Kind: TypeAlias = Literal["unknown", "ambiguous", "lost", "none", "failed", "wrong"]
 Sha256: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -128,6 +136,32 @@ def read(connection: Connection, asked: Look, course: Course, *, least: int = LE
     return _READERS[asked.what](connection, asked, wanted, course)
 
 
+async def filled(asked: Look, ask: Callable[[Look], Awaitable[Any]]) -> Any:
+    """Return an answer; of a list, with the entries of as many answers as its page takes.
+
+    An entry that moves to another place in between, because it changes, may be missing then, but is there only once.
+
+    Args:
+        asked: The question.
+        ask: Asks one question. Its errors are raised.
+    """
+    found = await ask(asked)
+    if asked.what not in FILLED:
+        return found
+    entries = found[asked.what]
+    taken, wanted = len(entries), min(asked.limit, found["total"] - asked.offset)
+    known = {one["id"] for one in entries}
+    while 0 < taken < wanted:
+        rest = structs.replace(asked, offset=asked.offset + taken, limit=asked.limit - taken)
+        more = (await ask(rest))[asked.what]
+        if not more:
+            break
+        entries += [one for one in more if one["id"] not in known]
+        known |= {one["id"] for one in more}
+        taken += len(more)
+    return found
+
+
 def read_file(files: Files, asked: Look) -> bytes:
     """Return a part of a kept file as it is stored; the last one has fewer bytes than PART. Blocks.
 
@@ -147,12 +181,13 @@ def _submissions(connection: Connection, asked: Look, wanted: Filter, course: Co
     from rabbitry.apps.grading.records.course import Filter
 
     every = Filter(student=asked.student, modules=wanted.modules)
-    rows = records.submissions_of(connection, wanted)
+    fitting = records.fitting(connection, wanted, PAGE)
+    rows = records.submissions_of(connection, replace(wanted, limit=fitting))
     judged = judging.judged(connection, rows, course)
     return {
         "statuses": records.counts(connection, every),
         "requests": requests.count(connection, every),
-        "submissions": [row.as_dict() | judged[row.id].as_dict() for row in rows],
+        "submissions": _page(row.as_dict() | judged[row.id].as_dict() for row in rows),
         "total": records.count(connection, wanted),
     }
 
@@ -184,8 +219,11 @@ def rows(connection: Connection, asked: Look, course: Course, *, most: int | Non
 
 
 def _rows(connection: Connection, asked: Look, wanted: Filter, course: Course) -> dict[str, Any]:
+    from rabbitry.apps.grading.records.course import fitting
+
     # A history may have a hundred comments of people on each of its hops.
-    most = ROWS // 10 if asked.with_history else ROWS
+    limited = replace(wanted, limit=ROWS // 10 if asked.with_history else ROWS, offset=0)
+    most = fitting(connection, limited, PAGE, after=asked.after, with_history=asked.with_history)
     return {"rows": _page(rows(connection, asked, course, most=most))}
 
 
@@ -246,7 +284,7 @@ def _requests(connection: Connection, asked: Look, wanted: Filter, course: Cours
     from rabbitry.apps.grading.records import requests
 
     found = requests.waiting(connection, wanted)
-    return {"requests": [one.as_dict() for one in found], "total": requests.count(connection, wanted)}
+    return {"requests": _page(one.as_dict() for one in found), "total": requests.count(connection, wanted)}
 
 
 def _request(connection: Connection, asked: Look, wanted: Filter, course: Course) -> dict[str, Any]:

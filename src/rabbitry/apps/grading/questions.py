@@ -24,7 +24,7 @@ from rabbitry.apps.grading import changing, looking
 from rabbitry.apps.grading.changing import Change
 from rabbitry.apps.grading.exceptions import FileLost
 from rabbitry.apps.grading.files import Files
-from rabbitry.apps.grading.looking import Looked
+from rabbitry.apps.grading.looking import PART_NUMBER, PARTS, Looked
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.places import Places
 from rabbitry.apps.grading.records import Database
@@ -58,11 +58,15 @@ _logger = logging.getLogger(__name__)
 
 
 class Question(msgspec.Struct):
-    """A query for the status of a submission, or for more of the records, or a change of them."""
+    """A question for the status of a submission, or for more of the records, or a change of them.
+
+    Parts: whether the asker takes a long answer in several messages.
+    """
 
     SubmissionID: str = ""
     Look: looking.Look | None = None
     Change: Change | None = None
+    Parts: bool = False
 
 
 _decode_question = json_decoder(Question)
@@ -88,7 +92,8 @@ class Answers:
             asker: The login that the broker vouches for; None if the message names none.
         """
         if question.Look is None and question.Change is None:
-            return self.status(question.SubmissionID, asker)
+            body = self.status(question.SubmissionID, asker)
+            return msgspec.json.encode(_too_large(body)) if _is_too_large(body, question) else body
         try:
             if question.Change is not None:
                 found = self._changed(question.Change, asker)
@@ -98,15 +103,15 @@ class Answers:
         except RabbitryError as error:
             return msgspec.json.encode(looking.refused(error))
         body = msgspec.json.encode(Looked(found))
-        if len(body) <= looking.LARGEST:
-            return body
-        return msgspec.json.encode(Looked(error=f"{_too_large(body)}: ask for fewer entries"))
+        if _is_too_large(body, question):
+            return msgspec.json.encode(Looked(error=f"{_too_large(body)}: take it in parts (Parts)"))
+        return body
 
     def status(self, identity: str, asker: str | None) -> bytes:
         """Return the record of a submission as JSON, by its id or a prefix of it.
 
-        The JSON is an object; `null` if the asker may see no such submission; a text if several match the prefix, if
-        nothing tells who asks, or if the record is larger than an answer may be.
+        The JSON is an object; `null` if the asker may see no such submission; a text if several match the prefix or
+        nothing tells who asks.
 
         Args:
             identity: The id or a prefix.
@@ -117,10 +122,9 @@ class Answers:
         student = asker if self._is_student(asker) else None
         try:
             work = partial(described, given=identity, course=self.course, least=LEAST, student=student)
-            body = msgspec.json.encode(self.database.read_now(work))
+            return msgspec.json.encode(self.database.read_now(work))
         except NoSuchID as error:
             return msgspec.json.encode(str(error) if error.is_ambiguous else None)
-        return body if len(body) <= looking.LARGEST else msgspec.json.encode(_too_large(body))
 
     def _looked(self, asked: looking.Look, asker: str | None) -> object:
         if asked.what == "file":
@@ -278,7 +282,7 @@ class _Desk:
                 except Exception:  # one question must not end the answers to all others
                     _logger.exception("a question about a submission is not answered")
                     body = _error(question, _FAILED)
-                await self._reply(body, properties)
+                await self._reply(body, properties, in_parts=question.Parts)
         except (PublishError, Closed) as error:
             _logger.warning("a question about a submission is not answered: %s", error)
 
@@ -288,14 +292,22 @@ class _Desk:
         except (PublishError, Closed) as error:
             _logger.warning("a question about a submission is not refused: %s", error)
 
-    async def _reply(self, body: bytes, properties: Properties) -> None:
-        # The asker may be gone; then the answer is not needed.
-        await self._channel.publish(
-            body,
-            routing_key=properties.reply_to or "",
-            properties=Properties(content_type=JSON, correlation_id=properties.correlation_id),
-            mandatory=False,
-        )
+    async def _reply(self, body: bytes, properties: Properties, *, in_parts: bool = False) -> None:
+        size = looking.PART if in_parts else max(len(body), 1)
+        starts = range(0, len(body), size)
+        for number, start in enumerate(starts, 1):
+            headers = {PART_NUMBER: number, PARTS: len(starts)} if len(starts) > 1 else None
+            # The asker may be gone; then the answer is not needed.
+            await self._channel.publish(
+                body[start : start + size],
+                routing_key=properties.reply_to or "",
+                properties=Properties(content_type=JSON, correlation_id=properties.correlation_id, headers=headers),
+                mandatory=False,
+            )
+
+
+def _is_too_large(body: bytes, question: Question) -> bool:
+    return len(body) > looking.LARGEST and not question.Parts
 
 
 def _too_large(body: bytes) -> str:

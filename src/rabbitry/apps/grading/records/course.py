@@ -21,6 +21,7 @@ from sqlalchemy import (
     and_,
     false,
     func,
+    literal,
     or_,
     select,
 )
@@ -381,18 +382,49 @@ def submissions_of(connection: Connection, wanted: Filter = _ALL, *, after: str 
 
     after: list those with greater ids than this, by their ids, so that no change in between moves one to another page.
     """
-    page = select(submissions).where(*wanted.conditions(submissions, submissions.c.id))
-    if after is None:
-        page = page.order_by(submissions.c.updated_at.desc(), submissions.c.id.desc())
-    else:
-        page = page.where(submissions.c.id > text(after, 200)).order_by(submissions.c.id)
-    rows = connection.execute(page.limit(wanted.limit).offset(wanted.offset)).all()
+    rows = connection.execute(_listed(select(submissions), wanted, after)).all()
     pairs = {(row.student, row.module) for row in rows}
     # For a page only the attempts of its students are numbered: of 100,000 submissions that takes 20 ms, not a second.
     of_module = None if wanted.module is None else submissions.c.module == text(wanted.module, 200)
     numbered = _with_attempts(of_students(pairs) if len(pairs) <= FEW else of_module, submissions.c.id)
     places = {row.id: (row.attempt, row.attempts) for row in connection.execute(numbered)}
     return [_submission(row, *places[row.id]) for row in rows]
+
+
+def _listed(query: Select[Any], wanted: Filter, after: str | None) -> Select[Any]:
+    """Return a query for submissions with the filter and order of `submissions_of`."""
+    query = query.where(*wanted.conditions(submissions, submissions.c.id))
+    if after is None:
+        query = query.order_by(submissions.c.updated_at.desc(), submissions.c.id.desc())
+    else:
+        query = query.where(submissions.c.id > text(after, 200)).order_by(submissions.c.id)
+    return query.limit(wanted.limit).offset(wanted.offset)
+
+
+def fitting(
+    connection: Connection, wanted: Filter, most: int, *, after: str | None = None, with_history: bool = False
+) -> int:
+    """Return how many submissions of a list have `most` characters at the most, or 1 if the first alone has more.
+
+    So many are read for one answer: a hundred of them may have 40 MB, and with their hops any number of bytes. The
+    arguments are those of `submissions_of`; the limit is at most FEW if it is with the hops.
+    """
+    columns = submissions.c
+    long = func.length(columns.name) + func.coalesce(func.length(columns.feedback), 0)
+    sizes = {row[0]: row[1] for row in connection.execute(_listed(select(columns.id, long), wanted, after))}
+    if with_history:
+        texts = (history.c[name] for name in ("who", "place", "feedback", "remark", "comments", "marks"))
+        of_hop = sum((func.coalesce(func.length(one), 0) for one in texts), literal(0))
+        query = select(history.c.submission, func.sum(of_hop)).where(history.c.submission.in_([*sizes]))
+        for identity, size in connection.execute(query.group_by(history.c.submission)):
+            sizes[identity] += size
+    number = total = 0
+    for size in sizes.values():
+        total += size
+        if number and total > most:
+            break
+        number += 1
+    return max(number, 1)
 
 
 def of_students(pairs: Collection[tuple[str, str]]) -> ColumnElement[bool]:
