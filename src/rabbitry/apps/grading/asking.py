@@ -1,4 +1,4 @@
-"""Queries about the records over the broker, and access to records that may be kept here or elsewhere."""
+"""Questions about the records over the broker, and access to records that may be kept here or elsewhere."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ T = TypeVar("T")
 
 
 class Asking:
-    """Queries coordinators, any number at once. An async context manager; entering raises ConnectFailed."""
+    """Asks coordinators, any number of questions at once. An async context manager; entering raises ConnectFailed."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -112,7 +112,7 @@ class Asking:
         return changed
 
     async def rows(self, asked: Look) -> list[dict[str, Any]]:
-        """Return all rows of a query for rows, by id. They are asked for in pages. Raises the errors of `look`."""
+        """Return all rows of a question for rows, by id. They are asked for in pages. Raises the errors of `look`."""
         found: list[dict[str, Any]] = []
         while True:
             page = (await self.look(structs.replace(asked, after=found[-1]["id"] if found else "")))["rows"]
@@ -159,7 +159,7 @@ class Asking:
                 arriving.whole.exception()  # if publishing failed, nobody awaits it
 
     async def _read(self, answers: Consumer) -> None:
-        """Pass each answer to the query that waits for it, until an error, which all waiting queries raise."""
+        """Pass each answer to the question that waits for it, until an error, which all waiting questions raise."""
         why: RabbitryError = ConnectionClosed(0, "the connection was closed before the answer came")
         try:
             async for delivery in answers:
@@ -258,7 +258,7 @@ class Looking:
         return await self._of_coordinator(lambda asking: asking.look(asked))
 
     async def rows(self, asked: Look) -> list[dict[str, Any]]:
-        """Return all rows of a query for `rows` or `regradable`, by id. Raises the errors of `read`."""
+        """Return all rows of a question for `rows` or `regradable`, by id. Raises the errors of `read`."""
         records = await self.kept()
         if records is None:
             return await self._of_coordinator(lambda asking: asking.rows(asked))
@@ -306,7 +306,7 @@ class Looking:
             return await ask(asking)
         except Closed:
             if self._asking is asking:
-                await self.close()  # closed for good; the next query connects again
+                await self.close()  # closed for good; the next question connects again
             raise
 
     async def close(self) -> None:

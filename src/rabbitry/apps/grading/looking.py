@@ -54,7 +54,7 @@ Sha256: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class Look(msgspec.Struct, rename="pascal", omit_defaults=True):
-    """A query for a part of the records.
+    """A question for a part of the records.
 
     what: a page of submissions or of the requests that wait, one of either, or the statistics of a module; `rows` are
     submissions by id, each with its judgement, for exports; `before` is the attempt before a submission; `attempts`

@@ -1,4 +1,4 @@
-"""Answering of queries about the records over the broker, several at once and in turn, beside a coordinator.
+"""Answering of questions about the records over the broker, several at once and in turn, beside a coordinator.
 
 Students' programs ask for the status of a submission, pages and commands away from the records for more of them.
 """
@@ -179,9 +179,9 @@ class Answers:
 async def answer_questions(
     answers: Answers, stop: asyncio.Event, answering: asyncio.Event, connection: Connection
 ) -> None:
-    """Answer queries about submissions from the records until `stop` is set.
+    """Answer questions about submissions from the records until `stop` is set.
 
-    `answering` is set once the queue for queries exists.
+    `answering` is set once the queue for questions exists.
 
     Raises:
         ConnectionClosed: The connection was closed, or lost for good.
@@ -213,7 +213,7 @@ class _Desk:
 
     async def serve(self) -> None:
         """Take questions until an error ends the consumer."""
-        # Without acks: the asker repeats its query, and one that can't be answered must not be redelivered.
+        # Without acks: the asker repeats its question, and one that can't be answered must not be redelivered.
         async with self._channel.consume(STATUS_QUEUE, no_ack=True) as questions:
             try:
                 async for delivery in questions:

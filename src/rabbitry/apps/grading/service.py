@@ -48,7 +48,7 @@ async def run(
 ) -> bool:
     """Run roles until `stop` is set. Return whether handlers in progress finished within `deadline`.
 
-    `started` is called with the names of the app and its stages when all of them consume and queries are answered.
+    `started` is called with the names of the app and its stages when all of them consume and questions are answered.
     Raises the errors of `Worker`: ConnectFailed past `connect_attempts`, LoginRefused, TopologyMismatch and so on.
     """
     if role_set.database is not None and role_set.files is not None:
@@ -90,7 +90,7 @@ async def run(
 def _sides(
     role_set: RoleSet, url: str, stop: asyncio.Event, answering: asyncio.Event
 ) -> list[Coroutine[Any, Any, None]]:
-    """Return the tasks beside the worker, with connections of their own. `answering` is set once queries are taken."""
+    """Return the tasks beside the worker, with connections of their own. `answering`: set once questions are taken."""
     database = role_set.database
     is_asked = database is not None and any(spec.role == "coordinator" for spec in role_set.specs)
     if not is_asked:

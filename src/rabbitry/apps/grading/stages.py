@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 APP: Final = "grading"
 STATUS_QUEUE: Final = f"{APP}.status"
-"""The queue of queries about submissions, which coordinators answer from the records."""
+"""The queue of questions about submissions, which coordinators answer from the records."""
 
 _DECLINED_AT: Final = 2
 """The step of a report that a submission was declined: the role that did it was the first."""

@@ -95,7 +95,7 @@ class CourseRecords:
         return self._io.run(self._looking.read(asked))
 
     def rows(self, asked: Look) -> list[dict[str, Any]]:
-        """Return all rows of a query for rows, by id."""
+        """Return all rows of a question for rows, by id."""
         return self._io.run(self._looking.rows(asked))
 
     def change(self, wanted: Change, files: str | None, exchange: str) -> dict[str, Any]:

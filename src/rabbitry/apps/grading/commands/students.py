@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rabbitry.apps.grading.students import Entry
 
 WATCH: Final = 0.5
-"""Seconds between two queries of `status --watch`."""
+"""Seconds between two questions of `status --watch`."""
 LOOK: Final = 5.0
 """Seconds between two checks for a role that takes a submission whose status does not change."""
 app: typer.Typer = typer.Typer()

@@ -1,6 +1,6 @@
 """Requests for another look: a student asks about a confirmed mark, a demonstrator or an assistant answers.
 
-Question and answer are hops of the submission's history. If the request is upheld, the coordinator submits the
+A request and its answer are hops of the submission's history. If the request is upheld, the coordinator submits the
 submission once more, as when it is marked again; if it is refused, the mark stays.
 """
 

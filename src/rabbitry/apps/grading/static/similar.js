@@ -3,7 +3,7 @@ import { Component, createRef, html } from "../../static/html.js";
 import { ask, compare, query, refused, time } from "./api.js";
 import { plain, visible } from "./text.js";
 
-const EACH = 1000; // milliseconds between two questions while a comparison runs
+const EACH = 1000; // milliseconds between two requests while a comparison runs
 const percent = (share) => `${Math.round(share * 100)} %`;
 
 // Props: modules.
@@ -31,7 +31,7 @@ export class Similar extends Component {
     } catch (error) {
       if (this.isGone || module !== this.state.module) return;
       this.setState({ error: error.message });
-      this.askAgain(this.state.found?.is_running); // it goes on, whatever became of one question
+      this.askAgain(this.state.found?.is_running); // it goes on, whatever became of one request
     }
   }
 
