@@ -1,6 +1,5 @@
 """Files kept in S3-compatible storage: moto's server, as a process on this machine."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -61,20 +60,21 @@ def test_files_are_kept_in_a_bucket(storage: str) -> None:
             files.fetch(Kept.of(b"another"))
 
 
-def test_all_files_of_a_bucket_are_bounded(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    contents = [os.urandom(1000) for _ in range(4)]
-    files = Files(_place(storage, prefix="/bounded"), total=3500)
-    kept = [files.keep(data) for data in contents[:3]]
-    other = Files(_place(storage, prefix="/bounded"), total=3500)
-    for another in (files, other):
-        with pytest.raises(FilesError, match=r"take 30\d\d bytes, .* exceed the limit of 3500: raise largest_total"):
-            another.keep(contents[3])
-    assert files.keep(contents[0]) == kept[0], "what is there already needs no room"
-    assert Files(_place(storage, prefix="/bounded-2"), total=3500).keep(contents[3]) is not None
-    client = vars(vars(other)["_store"])["_client"]
+def test_the_files_of_a_bucket_are_listed_with_their_sizes(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = Files(_place(storage, prefix="/listed"))
+    contents = [one for one in (b"%d" % number for number in range(3000)) if Kept.of(one).sha256.startswith("ab")]
+    kept = [files.keep(data) for data in (*contents, b"another")]
+    client = vars(vars(files)["_store"])["_client"]
     monkeypatch.setattr(client, "list_objects_v2", partial(client.list_objects_v2, MaxKeys=1))  # a page for each
-    assert 3000 < other.used() < 3100
-    assert Files(_place(storage, "nowhere")).used() == 0
+    client.put_object(Bucket="course", Key="listed/ab/notes.txt", Body=b"not ours")
+    assert files.listed("ab") == {one.sha256: one.packed for one in kept[:-1] if one is not None}
+    assert files.listed("ab")
+    assert kept[0] is not None
+    again = files.keep(contents[0])
+    assert again is not None
+    assert again.packed == kept[0].packed, "known also of a file that is there already"
+    assert Files(_place(storage, prefix="/lis")).listed("ab") == {}
+    assert Files(_place(storage, "nowhere")).listed("ab") == {}
 
 
 def test_a_storage_that_can_t_be_used_is_named(storage: str) -> None:

@@ -6,17 +6,20 @@ import os
 import stat
 import threading
 import time
+from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rabbitry.apps.grading import counting
 from rabbitry.apps.grading.exceptions import FilesError
-from rabbitry.apps.grading.files import Files, Kept, default_place
+from rabbitry.apps.grading.files import Bound, Files, Kept, default_place
 from rabbitry.apps.grading.message import HISTORY, Assignment, Decision, Progress, submission
 from rabbitry.apps.grading.receiving import new_id
-from rabbitry.apps.grading.records import Database, course
+from rabbitry.apps.grading.records import Database, course, keeping
 from rabbitry.apps.grading.roles import PROGRESS_EXCHANGE, PROGRESS_KEY
 from rabbitry.apps.grading.stages import RoleSpec
 from rabbitry.exceptions import UsageError
@@ -31,6 +34,11 @@ _BINARY = bytes(range(256)) * 9
 
 def _on_disk(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _bytes_on_disk(folder: Path) -> int:
+    """Return the bytes of the kept files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*.z"))
 
 
 def test_a_content_is_kept_once_and_found_by_its_hash(tmp_path: Path) -> None:
@@ -236,20 +244,67 @@ def test_the_first_file_of_a_submission_counts(database: Database) -> None:
     assert _kept(_found(database, "s1")) == Kept.of(b"first")
 
 
-def test_all_files_of_a_folder_are_bounded(tmp_path: Path) -> None:
+def test_all_files_are_bounded_by_what_is_recorded_and_what_was_stored_since(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     contents = [os.urandom(1000) for _ in range(4)]
-    files = Files(str(tmp_path / "kept"), total=3500)
+    bound = Bound(4500, partial(database.read_now, keeping.used))
+    files, other = (Files(str(tmp_path / "kept"), bound=replace(bound, total=total)) for total in (4500, 3500))
     kept = [files.keep(data) for data in contents[:3]]
-    for another in (files, Files(str(tmp_path / "kept"), total=3500)):
-        with pytest.raises(FilesError, match=r"take 30\d\d bytes, .* exceed the limit of 3500: raise largest_total"):
-            another.keep(contents[3])
-    assert files.keep(contents[0]) == kept[0], "what is there already needs no room"
-    assert Files(str(tmp_path / "kept"), total=10_000).keep(contents[3]) is not None
+    for identity, one in zip(("a1", "a2", "a3", "a4"), (*kept, kept[0]), strict=True):
+        made = submission(7, CC.name, b"x", "x.py", identity)
+        database.write_now(partial(course.record, assignment=made, kept=one))
+    assert database.read_now(keeping.used) == _bytes_on_disk(tmp_path / "kept"), "one file is of two submissions"
+    with pytest.raises(FilesError, match=r"take 30\d\d bytes, .* exceed the limit of 3500: raise largest_total"):
+        other.keep(contents[3])
+    assert other.keep(contents[0]) == kept[0], "what is there already needs no room"
+    monkeypatch.setattr("rabbitry.apps.grading.files._COUNTED_FOR", -1.0)  # what is recorded is read each time
+    with pytest.raises(FilesError, match=r"take 60\d\d bytes"):
+        files.keep(contents[3])  # what was stored since the last time may not be recorded
+    assert files.keep(contents[3]) is not None
+
+
+async def test_a_coordinator_counts_what_a_crash_left_and_what_was_removed(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "_LATER", 0.01)
+    files, place, stop = Files(str(tmp_path / "kept")), tmp_path / "kept", asyncio.Event()
+    kept = [files.keep(os.urandom(1000)) for _ in range(3)]
+    for identity, one in zip(("a1", "a2"), kept[1:], strict=True):  # the first one's record was not written
+        made = submission(7, CC.name, b"x", "x.py", identity)
+        database.write_now(partial(course.record, assignment=made, kept=one))
+    removed = kept[2]
+    assert removed is not None
+    (place / removed.sha256[:2] / f"{removed.sha256}.z").unlink()
+    (place / "00").mkdir(exist_ok=True)
+    (place / "00" / "notes.txt").write_text("not ours")
+    listed, failed = files.listed, Counter[str]()
+
+    def away(first: str) -> dict[str, int]:
+        failed[first] += 1
+        if failed[first] == 1 and first == "07":
+            raise FilesError("the storage is away")
+        return listed(first)
+
+    monkeypatch.setattr(files, "listed", away)
+    task = asyncio.create_task(counting.compare_kept(database, files, stop))
+    await eventually(lambda: failed["ff"] == 1, "all compared", within=_running.WITHIN)
+    stop.set()
+    await task
+    assert failed["07"] == 2
+    assert database.read_now(keeping.used) == _bytes_on_disk(place)
+    assert _bytes_on_disk(place) > 2000
+    stored = files.keep(b"in between")
+    assert stored is not None
+    known = database.read_now(partial(keeping.recorded, first=stored.sha256[:2]))
+    assert stored.sha256 not in known
+    counting.compare(database, files, stored.sha256[:2])
+    assert database.read_now(keeping.used) == _bytes_on_disk(place)
 
 
 def test_a_file_that_could_not_be_stored_takes_no_room(tmp_path: Path) -> None:
     place = tmp_path / "kept"
-    files = Files(str(place), total=3500)
+    files = Files(str(place), bound=Bound(3500, lambda: 0))
     content = os.urandom(1000)
     folder = Kept.of(content).sha256[:2]
     place.mkdir()

@@ -9,11 +9,10 @@ import pytest
 from sqlalchemy import update
 
 from rabbitry.apps.grading.blind import Blind
-from rabbitry.apps.grading.files import Files
 from rabbitry.apps.grading.message import Assignment, Decision, submission
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.personal import PersonalMark
-from rabbitry.apps.grading.records import Database, course, requests
+from rabbitry.apps.grading.records import Database, course, keeping, requests
 from rabbitry.apps.grading.records.schema import submissions
 from rabbitry.apps.grading.records.statistics import statistics_of
 from rabbitry.apps.grading.roles import ROLES, decide, role_named
@@ -141,9 +140,8 @@ def test_the_command_prints_them(
 ) -> None:
     monkeypatch.setenv("RABBITRY_DATABASE", database_url)
     monkeypatch.delenv("RABBITRY_FILES", raising=False)
-    files = Files(str(tmp_path / "kept"))
-    files.keep(b"x")
-    filled.write_now(partial(course.note_place, place=files.place))
+    filled.write_now(partial(keeping.agree, found={"ab" * 32: 1234}, gone=()))
+    filled.write_now(partial(course.note_place, place=str(tmp_path / "kept")))
     assert _root.run(("grading", "stats")) == 0
     said = capsys.readouterr().out
     assert "cloud_computing: 6 submissions of 6 students" in said
@@ -151,6 +149,6 @@ def test_the_command_prints_them(
     assert "any assistant: 1 submission to do since" in said
     assert "demonstrator ann: 0 submissions to do; 5 decided, the last 2026-11-01T00:10:40 UTC" in said
     assert "data_mining: 0 submissions" in said
-    assert f"kept files: 0.0% of largest_total ({files.used()} of 100000000000 bytes)" in said
+    assert "kept files: 0.0% of largest_total (1234 of 100000000000 bytes)" in said
     assert _root.run(("grading", "stats", "--module", "cloud_computing", "--json")) == 0
     assert json.loads(capsys.readouterr().out)["marks"]["given"] == 4

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from rabbitry.apps.grading import staff, students
 from rabbitry.apps.grading.files import Files, default_place
 from rabbitry.apps.grading.message import submission
-from rabbitry.apps.grading.records import Database, course
+from rabbitry.apps.grading.records import Database, course, keeping
 from rabbitry.apps.grading.stages import RoleSpec, Wiring
 from rabbitry.apps.grading.web import Pages
 from rabbitry.apps.grading.web_regrades import Audited
@@ -193,7 +193,7 @@ async def test_what_changed_since_the_attempt_before_is_shown(served: Served, fo
             assert (refused.status_code, why in refused.json()["error"]) == (400, True)
         assert (await served.http.get("/api/room")).json() == {"used": None, "total": 100_000_000_000}
         database.write_now(partial(course.note_place, place=files.place))
-        assert (await served.http.get("/api/room")).json()["used"] == files.used() > 20
+        assert (await served.http.get("/api/room")).json()["used"] == database.read_now(keeping.used) > 20
         shown = (await served.http.get(f"/api/texts/{third}")).json()
         assert (shown["pieces"], shown["is_binary"]) == ([], True)
 

@@ -68,9 +68,10 @@ class Bucket:
     def __str__(self) -> str:
         return self._place
 
-    def has(self, name: str) -> bool:
-        """Return whether an object is there. Raises FilesError."""
-        return self._ask("head_object", name) is not None
+    def size(self, name: str) -> int | None:
+        """Return the bytes of an object; None if it is not there. Raises FilesError."""
+        found = self._ask("head_object", name)
+        return None if found is None else int(found["ContentLength"])
 
     def put(self, name: str, data: bytes) -> None:
         """Store an object: it is durable when the storage answers. Raises FilesError."""
@@ -98,17 +99,18 @@ class Bucket:
             raise FilesError(f"{name} of {self._place} can't be read: {error}") from error
         return data
 
-    def used(self) -> int:
-        """Return the bytes of all objects below the prefix: a request for each 1,000. Raises FilesError."""
-        used = 0
+    def listed(self, folder: str) -> dict[str, int]:
+        """Return the bytes of the objects in a folder by their names: a request for each 1,000. Raises FilesError."""
+        sizes: dict[str, int] = {}
         more: dict[str, str] = {}
         while True:
-            found = self._ask("list_objects_v2", "", Prefix=self._prefix, **more)
+            found = self._ask("list_objects_v2", "", Prefix=f"{self._prefix}{folder}/", **more)
             if found is None:
-                return 0
-            used += sum(int(one["Size"]) for one in found.get("Contents", ()))
+                return sizes
+            objects = found.get("Contents", ())
+            sizes |= {one["Key"].removeprefix(self._prefix): int(one["Size"]) for one in objects}
             if not found.get("IsTruncated"):
-                return used
+                return sizes
             more = {"ContinuationToken": found["NextContinuationToken"]}
 
     def _ask(self, operation: str, name: str, **more: object) -> Mapping[str, Any] | None:

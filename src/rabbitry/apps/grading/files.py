@@ -14,8 +14,8 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -34,17 +34,22 @@ _UNFINISHED: Final = "unfinished"
 """The folder of files that are being written."""
 _ABANDONED: Final = 3600.0
 """Seconds after which a file that was never finished is removed: its writer was killed."""
-_COUNTED_FOR: Final = 300.0
-"""Seconds after which the files are counted again."""
+_COUNTED_FOR: Final = 10.0
+"""Seconds after which the bytes of all files are read again: other coordinators store files, too."""
+_NAME: Final = re.compile(r"[0-9a-f]{2}/([0-9a-f]{64})\.z")
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A file that is kept: the SHA-256 of its content in hexadecimal digits, and its size in bytes."""
+    """A file that is kept: the SHA-256 of its content in hexadecimal digits, and its size in bytes.
+
+    packed: the bytes that it takes, compressed; None if this is not known here.
+    """
 
     sha256: str
     size: int
+    packed: int | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, data: bytes) -> Kept:
@@ -55,8 +60,8 @@ class Kept:
 class Store(Protocol):
     """A place that holds compressed files by name. Its functions block."""
 
-    def has(self, name: str) -> bool:
-        """Return whether a file is there. Raises FilesError."""
+    def size(self, name: str) -> int | None:
+        """Return the bytes of a file; None if it is not there. Raises FilesError."""
         ...
 
     def put(self, name: str, data: bytes) -> None:
@@ -67,9 +72,20 @@ class Store(Protocol):
         """Return the `most` bytes of a file after the first `offset`; None if it is not there. Raises FilesError."""
         ...
 
-    def used(self) -> int:
-        """Return the bytes that all files take. Raises FilesError."""
+    def listed(self, folder: str) -> dict[str, int]:
+        """Return the bytes of the files in a folder by their names. Raises FilesError."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A bound on all files together. total: the most bytes, compressed.
+
+    used: returns the bytes of all files that are recorded. It blocks, and raises RecordsError.
+    """
+
+    total: int
+    used: Callable[[], int]
 
 
 class Fetcher:
@@ -102,19 +118,19 @@ class Fetcher:
 class Files(Fetcher):
     """The kept files of a course in the place that holds them. Its functions block."""
 
-    def __init__(self, place: str, *, largest: int | None = None, total: int | None = None) -> None:
+    def __init__(self, place: str, *, largest: int | None = None, bound: Bound | None = None) -> None:
         """Use the files of a place, which is made with the first file.
 
         Args:
             place: A folder, or a bucket as s3://BUCKET/PREFIX?endpoint=URL&region=NAME.
             largest: The most bytes of a file to keep; None for no limit.
-            total: The most bytes that all files may take there, compressed; None for no limit.
+            bound: The bound on all files; None for no limit.
 
         Raises:
             UsageError: The place can't hold files.
         """
         self._store: Store = Bucket.at(place) if place.startswith("s3://") else _Folder(_folder(place))
-        self._room = _Room(self._store, total)
+        self._room = None if bound is None else _Room(self._store, bound)
         self._largest = largest
         super().__init__(lambda kept: self._store.get(_name(kept), most_packed(kept)), str(self._store))
 
@@ -123,23 +139,27 @@ class Files(Fetcher):
 
         Raises:
             FilesError: The store can't be written to, or is full.
+            RecordsError: The bytes of all files can't be read.
         """
         if self._largest is not None and len(data) > self._largest:
             return None
         kept = Kept.of(data)
-        if not self._store.has(_name(kept)):
+        size = self._store.size(_name(kept))
+        if size is None:
             packed = zlib.compress(data, 6)
-            self._room.take(len(packed))
-            try:
+            size = len(packed)
+            with self._room.taken(size) if self._room is not None else contextlib.nullcontext():
                 self._store.put(_name(kept), packed)
-            except BaseException:  # its message comes again, and is not to take the room each time
-                self._room.give_back(len(packed))
-                raise
-        return kept
+        return replace(kept, packed=size)
 
-    def used(self) -> int:
-        """Return the bytes that all files take, compressed. Raises FilesError."""
-        return self._store.used()
+    def listed(self, first: str) -> dict[str, int]:
+        """Return the bytes that files take, by their hashes. Raises FilesError.
+
+        Args:
+            first: The first two digits of the hashes.
+        """
+        named = ((_NAME.fullmatch(name), size) for name, size in self._store.listed(first).items())
+        return {match[1]: size for match, size in named if match is not None}
 
     def part(self, kept: Kept, offset: int, most: int) -> bytes:
         """Return a part of a kept file as it is stored, compressed; empty at its end.
@@ -200,41 +220,38 @@ def _folder(place: str) -> Path:
 
 
 class _Room:
-    """The room for files in a place: it counts them at times, since other coordinators store files there, too."""
+    """The room for files in a place, by what is recorded of all coordinators and what this one stored since."""
 
-    def __init__(self, store: Store, total: int | None) -> None:
+    def __init__(self, store: Store, bound: Bound) -> None:
         self._store = store
-        self._total = total
+        self._bound = bound
         self._lock = threading.Lock()
-        self._used = 0
-        """Bytes of all files when they were counted last, and of those stored since."""
-        self._counted_at: float | None = None
-        self._takes = 0.0
-        """Seconds that counting took."""
+        self._recorded = 0
+        self._read_at: float | None = None
+        self._since = self._before = 0
+        """Bytes stored here since that was read, and in the time before: these may not have been recorded yet."""
 
-    def take(self, size: int) -> None:
-        """Count a new file. Raises FilesError if all files would take more than the limit."""
-        if self._total is None:
-            return
+    @contextlib.contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """Count a new file, which the block stores. Raises FilesError if all would take more than the limit."""
         with self._lock:
-            # A bucket of 100,000 objects takes 100 requests to count: at most a hundredth of the time goes into it.
-            if self._counted_at is None or time.monotonic() > self._counted_at + max(_COUNTED_FOR, 100 * self._takes):
-                begun = time.monotonic()
-                self._used = self._store.used()
-                self._counted_at = time.monotonic()
-                self._takes = self._counted_at - begun
-            if self._used + size > self._total:
+            if self._read_at is None or time.monotonic() > self._read_at + _COUNTED_FOR:
+                self._recorded, self._read_at = self._bound.used(), time.monotonic()
+                self._since, self._before = 0, self._since
+            used = self._recorded + self._since + self._before
+            if used + size > self._bound.total:
                 raise FilesError(
-                    f"the files in {self._store} take {self._used} bytes, and a file of {size} more would exceed the "
-                    f"limit of {self._total}: raise largest_total in the course's configuration, or remove some"
+                    f"the files in {self._store} take {used} bytes, and a file of {size} more would exceed the "
+                    f"limit of {self._bound.total}: raise largest_total in the course's configuration, or remove some"
                 )
-            self._used += size
-
-    def give_back(self, size: int) -> None:
-        """Count a file that could not be stored no longer."""
-        with self._lock:
-            # Another thread may have counted the files anew in the meantime, without this one.
-            self._used = max(0, self._used - size)
+            self._since += size
+        try:
+            yield
+        except BaseException:  # its message comes again, and is not to take the room each time
+            with self._lock:
+                # It may have been read anew in the meantime; then the file is counted a little longer.
+                self._since = max(0, self._since - size)
+            raise
 
 
 class _Folder:
@@ -249,16 +266,16 @@ class _Folder:
     def __str__(self) -> str:
         return str(self._folder)
 
-    def has(self, name: str) -> bool:
+    def size(self, name: str) -> int | None:
         path = self._folder / name
         try:
             if not path.is_file():
-                return False
+                return None
             # Another thread, or a process that was killed, may have stored it without making its name durable yet.
             self._make_durable(path.parent)
+            return path.stat().st_size
         except OSError as error:
             raise FilesError(f"the file {path} can't be looked up: {reason(error, is_named=False)}") from error
-        return True
 
     def put(self, name: str, data: bytes) -> None:
         path = self._folder / name
@@ -304,9 +321,9 @@ class _Folder:
                 _sync(self._folder.parent)
             self._durable.add(folder)
 
-    def used(self) -> int:
+    def listed(self, folder: str) -> dict[str, int]:
         try:
-            return sum(path.stat().st_size for path in self._folder.glob("??/*"))
+            return {f"{folder}/{path.name}": path.stat().st_size for path in (self._folder / folder).glob("*")}
         except OSError as error:
             raise FilesError(f"the files in {self._folder} can't be counted: {reason(error)}") from error
 

@@ -320,6 +320,14 @@ def _result(connection: Connection, asked: Look, wanted: Filter, course: Course)
     return result_of(connection, asked.number)
 
 
+def _room(connection: Connection, asked: Look, wanted: Filter, course: Course) -> dict[str, Any]:
+    from rabbitry.apps.grading.records import keeping
+    from rabbitry.apps.grading.records.course import place_of_files
+
+    used = None if place_of_files(connection) is None else keeping.used(connection)
+    return {"used": used, "total": course.largest_total}
+
+
 _READERS: Final[dict[str, Callable[[Connection, Look, Filter, Course], Any]]] = {
     "submissions": _submissions,
     "requests": _requests,
@@ -332,4 +340,5 @@ _READERS: Final[dict[str, Callable[[Connection, Look, Filter, Course], Any]]] = 
     "runs": _runs,
     "run": _run,
     "result": _result,
+    "room": _room,
 }

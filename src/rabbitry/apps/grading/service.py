@@ -15,6 +15,7 @@ from rabbitry._words import counted
 from rabbitry.amqp.client import Channel, Connection, Properties
 from rabbitry.apps._connected import run_connected
 from rabbitry.apps.exceptions import RecordsError
+from rabbitry.apps.grading.counting import compare_kept
 from rabbitry.apps.grading.message import Assignment
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.questions import Answers, answer_questions
@@ -114,6 +115,7 @@ def _sides(
         sides.append(run_connected(url, work, name=f"{APP} status", stop=stop))
         if role_set.files is not None:
             sides.append(reopen_begun(database, role_set.files, course, exchange, stop))
+            sides.append(compare_kept(database, role_set.files, stop))
     return sides
 
 

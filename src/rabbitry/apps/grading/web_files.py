@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from rabbitry.apps.grading.reading import Reading
     from rabbitry.apps.grading.records import Database
 
-_COUNTED_FOR: Final = 300.0
-"""Seconds after which the kept files are counted again."""
 OCTETS: Final = "application/octet-stream"
 PathInside: TypeAlias = Annotated[str, Query(max_length=LONGEST_PATH)]
 """The path of a file in a submitted archive; empty for the submission itself."""
@@ -64,9 +61,6 @@ class FileRoutes:
         self._records = records
         self._looking = looking
         self._reading = reading
-        self._counting = asyncio.Lock()
-        self._counted: tuple[dict[str, int | None], float] | None = None
-        """The bytes of the kept files and of their room, and when they were counted."""
         self._database_url = database
 
     def add_to(self, router: APIRouter) -> None:
@@ -131,27 +125,8 @@ class FileRoutes:
 
     @needs(Role.VIEWER, *STAFF)
     async def room(self) -> Response:
-        """Return how much of the room for kept files is taken. They are counted at most every five minutes."""
-        async with self._counting:
-            if self._counted is None or time.monotonic() > self._counted[1] + _COUNTED_FOR:
-                found = await self._used()
-                if found is None:
-                    return json_response({"used": None, "total": (await self._course()).largest_total})
-                self._counted = found, time.monotonic()
-        return json_response(self._counted[0])
-
-    async def _used(self) -> dict[str, int | None] | None:
-        """Return how much of the room is taken; None if no coordinator has noted here where the files are."""
-        from rabbitry.apps.grading.records.course import place_of_files
-
-        records = await self._looking.kept()
-        if records is None:
-            found: dict[str, int | None] = await self._looking.read(Look("room"))
-            return found
-        if await records.read(place_of_files) is None:
-            return None
-        used = await asyncio.to_thread(lambda: self.kept(records).used())
-        return {"used": used, "total": (await self._course()).largest_total}
+        """Return how much of the room for kept files is taken."""
+        return json_response(await self._looking.read(Look("room")))
 
     def kept(self, records: Database) -> Files:
         """Return the kept files. Blocks."""

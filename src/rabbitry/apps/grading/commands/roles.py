@@ -216,9 +216,10 @@ def _serve(
     connect_attempts: int | None,
 ) -> None:
     """Run roles until a signal, and end the command."""
-    from rabbitry.apps.grading.files import Files, default_place
+    from rabbitry.apps.grading.files import Bound, Files, default_place
     from rabbitry.apps.grading.marks import markers_for
     from rabbitry.apps.grading.records import Database
+    from rabbitry.apps.grading.records.keeping import used
     from rabbitry.apps.grading.service import run
     from rabbitry.apps.grading.signing import signer_for
     from rabbitry.apps.grading.stages import RoleSet
@@ -234,8 +235,9 @@ def _serve(
             role_set = RoleSet(wiring, specs, opened, markers, signer=signer)
             if opened is not None and any(spec.role == "coordinator" for spec in specs):
                 place = files or default_place(database)
-                bounds = {"largest": wiring.course.largest_submission, "total": wiring.course.largest_total}
-                role_set.files = await asyncio.to_thread(partial(Files, place, **bounds))
+                bound = Bound(wiring.course.largest_total, partial(opened.read_now, used))
+                files_of = partial(Files, largest=wiring.course.largest_submission, bound=bound)
+                role_set.files = await asyncio.to_thread(files_of, place)
             is_done = await run(
                 role_set, url, stop,
                 strict=strict, connect_attempts=connect_attempts, deadline=DEADLINE, started=ready,

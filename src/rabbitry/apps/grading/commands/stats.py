@@ -49,24 +49,19 @@ def stats(
             else:
                 _print(found)
         if not as_json:
-            _print_files(records, course.largest_total)
+            _print_files(records)
 
 
-def _print_files(records: CourseRecords, total: int) -> None:
+def _print_files(records: CourseRecords) -> None:
     """Print how full the place of the files is, if a coordinator keeps any."""
-    from rabbitry.apps.grading.exporting import opened_files
     from rabbitry.apps.grading.looking import Look
-    from rabbitry.apps.grading.records.course import place_of_files
 
-    used: int | None = None
     try:
-        if records.here is None:
-            room = records.read(Look("room"))
-            used, total = room["used"], room["total"]
-        elif records.here.read_now(place_of_files) is not None:
-            used = opened_files(records.here, records.url, None).used()
+        room = records.read(Look("room"))
     except (RecordsError, RequestTimeout) as error:
         warn(str(error))
+        return
+    used, total = room["used"], room["total"]
     if used is not None:
         print(f"kept files: {used / total:.1%} of largest_total ({used} of {total} bytes)")
 

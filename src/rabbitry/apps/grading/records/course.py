@@ -149,10 +149,12 @@ def _note_file(connection: Connection, assignment: Assignment, kept: Kept | None
     if kept is None:
         return
     mine = {"mine": assignment.id, "to_sha256": kept.sha256, "to_size": kept.size}
+    insert = statements.inserts(connection.dialect.name)
+    if kept.packed is not None:
+        connection.execute(insert.kept_file, {"sha256": kept.sha256, "packed": kept.packed})
     is_first = connection.execute(statements.KEPT, mine).rowcount == 1
     if is_first and (fields := fields_handed_in(assignment)) is not None:
-        row = {"submission": assignment.id, "fields": fields}
-        connection.execute(statements.inserts(connection.dialect.name).handed_in, row)
+        connection.execute(insert.handed_in, {"submission": assignment.id, "fields": fields})
 
 
 def _record(connection: Connection, assignment: Assignment, finding: Finding) -> None:

@@ -10,7 +10,7 @@ from rabbitry.apps import _records
 SCHEMA: Final = _records.Schema(
     "grading",
     Path(__file__).parent / "migrations",
-    head="14",
+    head="15",
     version_table="alembic_version",
     lock=7_723_011,
     linger=0.01,

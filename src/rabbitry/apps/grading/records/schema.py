@@ -6,6 +6,7 @@ import time
 from typing import Final
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     ColumnElement,
     Connection,
@@ -173,6 +174,14 @@ handed_in: Final = Table(
     Column("submission", String(64), primary_key=True),
     # The message's fields but for the solution, which is a kept file, and for those that roles write.
     Column("fields", LargeBinary, nullable=False),
+)
+
+kept_files: Final = Table(
+    "kept_files",
+    metadata,
+    # The files in the place of files, and the bytes that each takes there.
+    Column("sha256", String(64), primary_key=True),
+    Column("packed", BigInteger, nullable=False),
 )
 
 regrades: Final = Table(

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import Insert, and_, bindparam, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from rabbitry.apps.grading.records.schema import handed_in, history, submissions
+from rabbitry.apps.grading.records.schema import handed_in, history, kept_files, submissions
 
 CHANGING: Final = ("status", "step", "mark", "out_of", "feedback", "updated_at")
 """Columns of a submission that its next hop changes."""
@@ -69,6 +69,7 @@ class Inserts(NamedTuple):
     hop: Insert
     submission: Insert
     handed_in: Insert
+    kept_file: Insert
 
 
 @cache
@@ -84,6 +85,7 @@ def inserts(dialect: str) -> Inserts:
         ),
         into(submissions).on_conflict_do_nothing(),
         into(handed_in).on_conflict_do_nothing(),
+        into(kept_files).on_conflict_do_nothing(),
     )
 
 
