@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import shutil
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -195,6 +196,97 @@ async def test_dead_letters_and_delayed_messages_with_very_many_keys_are_routed_
     async with Broker(BrokerConfig(port=0, data=tmp_path / "crashed")) as broker:
         queues = broker.vhosts["/"].queues
         await eventually(lambda: queues["target" if is_delayed else "source"].ready == 2, "a crash loses none")
+
+
+_KEYS_IN_STEPS: list[FieldValue] = [*(f"key.number.{number}" for number in range(400)), "very.last"]
+
+
+@contextlib.asynccontextmanager
+async def _behind_a_letter_in_steps(
+    broker: Broker, kind: str, count: int = 100
+) -> AsyncIterator[tuple[Queue, Callable[[], object]]]:
+    """Prepare messages to be moved to a queue in one of the ways, while a dead letter is routed in steps.
+
+    Yield the queue, and a function that moves them.
+    """
+    vhost, target = broker.vhosts["/"], _declare(broker, "target")
+    first = _declare(broker, "first", x_dead_letter_exchange="amq.topic")
+    vhost.bind("amq.topic", _declare(broker, "elsewhere"), "#.last", {})
+    dead = {"x_dead_letter_exchange": "", "x_dead_letter_routing_key": "target"}
+    limits: dict[str, object] = {"x_queue_type": "quorum", "x_delivery_limit": 1} if kind == "delivery limit" else {}
+    source = _declare(broker, "source", **dead, **limits)
+    vhost.declare_exchange(
+        "later", "x-delayed-message", durable=True, auto_delete=False, internal=False,
+        arguments={"x-delayed-type": "fanout"},
+    )  # fmt: skip
+    vhost.bind("later", target, "", {})
+    room = vhost.exchanges["later"].waiting
+    assert room is not None
+    is_delayed = kind == "delayed"
+    _fill(
+        room if is_delayed else source,
+        count,
+        Properties(delivery_mode=2, headers={"x-delay": 1} if is_delayed else None),
+    )
+    if is_delayed:
+        room.close()  # stops the timer
+        await asyncio.sleep(0.002)
+    taken = [source.take(0.0) for _ in range(count)] if kind in ("rejected", "delivery limit") else []
+    entries = [entry for entry in taken if entry is not None]
+    for entry in [*source.held(), *entries]:
+        entry.expires = 1.0 if kind in ("expired", "taken") else 0.0
+        entry.deliveries = 1
+    source._expiring = kind in ("expired", "taken")
+    moves: dict[str, Callable[[], object]] = {
+        "expired": source.drop_expired,
+        "taken": source.get,
+        "over the limit": lambda: take_all(broker.putting_policy(Policy("/", "short", "^source$", {"max-length": 0}))),
+        "delayed": room.dispatch,
+        "rejected": lambda: deque(map(source.rejected, entries)),
+        "delivery limit": lambda: deque(map(source.requeue, entries)),
+    }
+    _fill(first, 1, Properties(delivery_mode=2, headers={"CC": _KEYS_IN_STEPS}))
+    letter = first.take(0.0)
+    assert letter is not None
+    first.rejected(letter)
+    assert vhost.is_moving_late
+    yield target, moves[kind]
+    await eventually(lambda: target.ready == count, "all are moved")
+    assert vhost.queues["elsewhere"].ready == 1
+    assert [entry.message.body for entry in target.held()] == [b"%d" % number for number in range(count)]
+
+
+_KINDS = ("expired", "taken", "over the limit", "delayed", "rejected", "delivery limit")
+
+
+@pytest.mark.parametrize("kind", _KINDS)
+async def test_letters_behind_one_in_steps_do_not_come_in_one_step(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 0
+    async with Broker(BrokerConfig(port=0)) as broker, _behind_a_letter_in_steps(broker, kind) as (target, move):
+        wait = broker.shares.wait
+
+        def watched(go_on: Callable[[], None]) -> None:
+            def counted() -> None:
+                nonlocal most
+                before = target.ready
+                go_on()
+                most = max(most, target.ready - before)
+
+            wait(counted)
+
+        monkeypatch.setattr(broker.shares, "wait", watched)
+        move()
+    assert most == 1
+
+
+@pytest.mark.parametrize("kind", _KINDS[:4])
+async def test_few_messages_are_given_up_behind_a_letter_in_steps(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (backlog, waiting):
+        monkeypatch.setattr(module, "LONGEST_TURN", 60.0)
+    async with Broker(BrokerConfig(port=0)) as broker, _behind_a_letter_in_steps(broker, kind) as (target, move):
+        move()
+        assert len(broker.vhosts["/"]._moves._waiting) <= 2, "the others wait in their queue"
+        assert not target.ready
 
 
 async def test_very_many_segments_of_a_stream_are_dropped_in_steps(

@@ -148,6 +148,12 @@ class OneByOne:
         self._work = work
         self._waiting: deque[Iterator[None]] = deque()
         self._is_running = False
+        self._is_late = False
+
+    @property
+    def is_late(self) -> bool:
+        """Whether an operation continues in a later iteration of the event loop, and those behind it with it."""
+        return self._is_late
 
     def run(self, steps: Iterator[None]) -> None:
         """Run an operation after those that run or wait."""
@@ -155,10 +161,13 @@ class OneByOne:
         if not self._is_running:
             self._is_running = True
             self._work(self._running())
+            self._is_late = self._is_running
 
     def _running(self) -> Iterator[None]:
         try:
             while self._waiting:
                 yield from self._waiting.popleft()
+                if self._waiting:
+                    yield  # very many may have gathered behind a long one, each with no step of its own
         finally:  # the others run with the next one even if one raised
-            self._is_running = False
+            self._is_running = self._is_late = False

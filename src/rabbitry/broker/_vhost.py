@@ -550,11 +550,17 @@ class VirtualHost:
         """Run the steps of a long operation, alternating with clients, and only while the store accepts more."""
         self._shares.work(steps, lambda: None, self.journal.may_grow)
 
+    @property
+    def is_moving_late(self) -> bool:
+        """Whether dead letters or delayed messages wait for a later iteration of the event loop."""
+        return self._moves.is_late
+
     def dead_letter(self, queue: Backlog, message: Message, reason: str, then: Callable[[], None]) -> None:
         """Publish a message to its queue's dead-letter exchange, or drop it if there is none; then call back.
 
         All of it is done when this returns, unless the message has very many routing keys, or another one is just being
-        published: then it follows that one. Chains of queues therefore need no recursion.
+        published: then it follows that one, if need be in a later iteration of the event loop. Chains of queues
+        therefore need no recursion.
         """
         self._moves.run(self._publishing_letter(queue, message, reason, then))
 
@@ -581,10 +587,9 @@ class VirtualHost:
     ) -> Generator[None, None, list[Queue]]:
         """Route a dead letter or delayed message. With very many keys, that is done in steps."""
         steps = self.routing(exchange, keys, properties)
-        if len(keys) <= _FEW_KEYS:
-            return in_one_step(steps)[0]
-        queues, _ = yield from steps
-        self.dispatcher.dispatch_soon()  # this may be a later turn
+        queues, _ = in_one_step(steps) if len(keys) <= _FEW_KEYS else (yield from steps)
+        if self.is_moving_late:
+            self.dispatcher.dispatch_soon()  # the caller's dispatch is over
         return [queue for queue in queues if not queue.is_deleted]
 
 

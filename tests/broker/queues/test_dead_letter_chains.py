@@ -79,7 +79,7 @@ async def test_a_letter_refused_by_a_chain_of_full_queues_reaches_its_end() -> N
         channel = await connection.channel()
         with pytest.raises(rabbitry.PublishRefused):
             await channel.publish(b"1", routing_key="q0", timeout=60)
-        assert len(last) == 1
+        await eventually(lambda: len(last) == 1, "the letter has passed all queues")
 
 
 async def test_a_letter_with_a_time_to_live_of_zero_goes_to_a_waiting_consumer() -> None:

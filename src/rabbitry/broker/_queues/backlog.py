@@ -35,6 +35,10 @@ class Host(Protocol):
     def dispatcher(self) -> Dispatcher:
         """The dispatcher that gives queues their turns."""
 
+    @property
+    def is_moving_late(self) -> bool:
+        """Whether dead letters wait for a later iteration of the event loop, and new ones would wait behind them."""
+
     def dead_letter(self, queue: Backlog, message: Message, reason: str, then: Callable[[], None]) -> None:
         """Publish a message that a queue drops to the queue's dead-letter exchange, then call back."""
 
@@ -206,7 +210,7 @@ class Backlog(Contents):
                     return entry
                 self._give_up(entry, EXPIRED)
                 ends_at = ends_at or time.monotonic() + LONGEST_TURN
-                if time.monotonic() > ends_at:
+                if self._is_over_time(ends_at):
                     self._go_on_later(gives_up=True)
                     return None
             if lane.tail:
@@ -258,6 +262,13 @@ class Backlog(Contents):
         is_moving = self.rules.dead_letter_exchange is not None
         forget = functools.partial(self._forget, entry, is_moving=is_moving)
         self.vhost.dead_letter(self, entry.message, reason, forget)
+
+    def _is_over_time(self, ends_at: float) -> bool:
+        """Return whether a turn that gives messages up has to end, at `ends_at` on the monotonic clock at the latest.
+
+        It ends after one message while dead letters wait: that many more would wait behind them, in memory.
+        """
+        return self.vhost.is_moving_late or time.monotonic() > ends_at
 
     def _forget(self, entry: Entry, *, is_moving: bool) -> None:
         """Remove a message from the store. `is_moving`: whether one that was just added replaces it."""
@@ -313,7 +324,7 @@ class Backlog(Contents):
                 self.ready -= 1
                 self.ready_bytes -= len(entry.message.body)
                 self._give_up(entry, MAXLEN)
-                if time.monotonic() > ends_at:
+                if self._is_over_time(ends_at):
                     self._is_dropping = True
                     self._wait_for_turn(self._drop_on)
                     return
@@ -347,7 +358,7 @@ class Backlog(Contents):
                 self.ready -= 1
                 self.ready_bytes -= len(head.message.body)
                 self._give_up(head, EXPIRED)
-                if time.monotonic() > ends_at:
+                if self._is_over_time(ends_at):
                     head = lane.head()
                     break
             if lane.tail and (head is None or len(lane.ready) < before):  # not after a start, for all queues at once

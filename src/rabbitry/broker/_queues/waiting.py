@@ -101,7 +101,7 @@ class WaitingRoom(Queue):
             _, _, entry = heapq.heappop(self._due)
             self.ready -= 1
             self._publish(entry.message, functools.partial(self._forget, entry, is_moving=True))
-            if time.monotonic() > ends_at:
+            if self._is_over_time(ends_at):
                 self._when_due()
                 return
         self._set_timer()
