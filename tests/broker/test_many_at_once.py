@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 import rabbitry
-from rabbitry.amqp.protocol.methods import BasicAck, BasicConsume, TxCommit, TxRollback, TxSelect
+from rabbitry.amqp.protocol.methods import (
+    BasicAck,
+    BasicConsume,
+    BasicNack,
+    BasicRecover,
+    Method,
+    TxCommit,
+    TxRollback,
+    TxSelect,
+)
 from rabbitry.amqp.protocol.properties import Properties, encode_header
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker import Broker, BrokerConfig
@@ -87,6 +96,20 @@ async def test_many_deliveries_are_settled_while_others_are_served(broker: Broke
         assert queue.settlements < 201, "the other was served in between"
         await eventually(lambda: queue.settlements == 201, "all of it")
         assert list(side.unsettled) == list(range(202, _MANY + 1))
+
+
+@pytest.mark.parametrize("given_back", [BasicNack(0, multiple=True, requeue=True), BasicRecover(requeue=True)])
+async def test_deliveries_that_are_given_back_are_not_all_looked_at_in_one_step(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, given_back: Method
+) -> None:
+    looked: list[int] = []
+    monkeypatch.setattr(channel, "check_returns", lambda unsettled, tag: looked.append(len(unsettled)))
+    queue = _filled(broker)
+    async with contextlib.AsyncExitStack() as stack:
+        peer = await _holder(broker, queue, stack, tx=False)
+        peer.send(given_back)
+        await eventually(lambda: queue.given_back == _MANY, "all of it")
+    assert not looked, "only a stream refuses to take deliveries back"
 
 
 async def test_closing_during_a_large_ack_requeues_only_unacked_messages(broker: Broker) -> None:

@@ -189,6 +189,7 @@ class Channel:
         "consumer_prefetch",
         "consumers",
         "dropped",
+        "has_streams",
         "is_open",
         "last_queue",
         "next_tag",
@@ -213,15 +214,15 @@ class Channel:
         self.parked: dict[Consumer, None] = {}
         """Parked consumers, in the order in which they ran out of room."""
         self.unsettled: dict[int, Held] = {}
-        self.consumer_prefetch = 0
-        self.channel_prefetch = 0
+        self.consumer_prefetch = self.channel_prefetch = 0
         self.last_queue = ""
         self.confirms: Confirms | None = None
         """None unless in confirm mode."""
         self.transaction: Transaction | None = None
         self.reply_to: ReplyTo | None = None
-        self.is_open = True
-        self.can_deliver = True
+        self.is_open = self.can_deliver = True
+        self.has_streams = False
+        """Whether it had a consumer of a stream: only streams may refuse to take deliveries back."""
         self.published_unconfirmed = 0
         """Number of publishes outside confirm mode, which are never confirmed."""
         self.returned = self.dropped = 0
@@ -344,7 +345,7 @@ class Channel:
             return
         if tag and tag not in self.unsettled:
             raise precondition_failed(f"unknown delivery tag {tag}")
-        if outcome is not Outcome.ACKED:
+        if outcome is not Outcome.ACKED and self.has_streams:
             check_returns(self.unsettled, tag)
         if outcome is Outcome.ACKED and self.transaction is None and (few := self._take_few(tag)) is not None:
             for held in few:
@@ -462,7 +463,8 @@ class Channel:
 
     def recover(self, then: Callable[[], None] = lambda: None) -> None:
         """Requeue all unsettled deliveries (basic.recover), then call `then`. Raises 540 if one is a stream's."""
-        check_returns(self.unsettled, 0)
+        if self.has_streams:
+            check_returns(self.unsettled, 0)
 
         def recovered() -> None:
             self.unpark()

@@ -75,6 +75,7 @@ def consume(client: Client, channel: Channel, method: BasicConsume) -> BasicCons
         arguments=method.arguments,
     )
     channel.consumers[tag] = consumer
+    channel.has_streams = channel.has_streams or queue.rules.kind == "stream"
     queue.add_consumer(consumer)
     channel.vhost.dispatcher.touch(queue)
     return None if method.nowait else BasicConsumeOk(tag)
