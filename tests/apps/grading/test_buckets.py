@@ -131,14 +131,13 @@ async def test_a_course_keeps_its_files_in_a_bucket(
     assert (found.id, files.fetch(found.kept)) == (identity, b"in a bucket")
 
 
+@_running.ON_BOTH_DATABASES
 def test_a_file_is_fetched_from_the_bucket_that_the_records_name(
-    storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    storage: str, found_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    url = f"sqlite:///{tmp_path / 'course.sqlite3'}"
-    monkeypatch.setenv("RABBITRY_DATABASE", url)
     monkeypatch.chdir(tmp_path)
     files = Files(_place(storage))
-    with Database(url) as database:
+    with Database(found_url) as database:
         made = submission(7, "cloud_computing", b"x = 1\n", "x.py", "a1")
         database.write_now(partial(course.record, assignment=made, kept=files.keep(b"x = 1\n")))
         database.write_now(partial(course.note_place, place=files.place))

@@ -62,6 +62,7 @@ def test_a_file_goes_the_whole_way_and_its_student_can_follow(
     assert (row["id"], row["status"], row["latest"]) == (identity, "confirmed", True)
 
 
+@ON_BOTH_BROKERS
 @pytest.mark.parametrize("from_records", [False, True])
 def test_a_watch_reports_that_no_role_takes_the_submission(
     more: dict[str, str], run: Run, file: Path, from_records: bool
@@ -83,16 +84,18 @@ def test_a_watch_reports_that_no_role_takes_the_submission(
                     assert len(re.findall(r"warning: no (?:demonstrator|assistant) ", watch.output)) == 2
 
 
-def test_a_watch_shows_each_hop_once_in_whatever_order_they_are_recorded(more: dict[str, str]) -> None:
+def test_a_watch_shows_each_hop_once_in_whatever_order_they_are_recorded(
+    more: dict[str, str], database_url: str
+) -> None:
     hops = [submission(7, "cloud_computing", b"x", "x.py", "w1")]
     for status, role in zip(_WAY[1:], ROLES, strict=True):
         hops.append(hops[-1].moved(status, role, Decision("automatic", mark=3.0, out_of=4.0)))
-    url = records_of(more)
-    Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True)
-    with Database(url) as database:
+    with Database(database_url) as database:
         for hop in (hops[0], hops[2]):
             database.write_now(partial(course.record, assignment=hop))
-        with commands.service("grading", "status", hops[0].id, "--watch", "--database", url, more=more) as watch:
+        with commands.service(
+            "grading", "status", hops[0].id, "--watch", "--database", database_url, more=more
+        ) as watch:
             watch.wait_for("validated")
             database.write_now(partial(course.record, assignment=hops[1]))
             watch.wait_for("corrected")
@@ -219,12 +222,13 @@ def test_roles_that_started_before_their_broker_find_it(
             assert _followed(identity, run) == _WAY
 
 
+@ON_BOTH_BROKERS
 def test_people_work_on_the_command_line(
-    more: dict[str, str], run: Run, file: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+    more: dict[str, str], run: Run, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = file.with_name("course.toml")
     config.write_text("undo = 0\n")  # no decision waits to be taken back
-    for name, value in {"RABBITRY_DATABASE": database_url, "RABBITRY_GRADING": str(config)}.items():
+    for name, value in {"RABBITRY_DATABASE": records_of(more), "RABBITRY_GRADING": str(config)}.items():
         monkeypatch.setenv(name, value)
         more[name] = value
     people = ("--person", "demonstrator", "--person", "assistant", "--person", "coordinator")

@@ -342,8 +342,8 @@ def test_nothing_is_over_within_the_grace() -> None:
         assert (rules.refusal("7", [], at) is not None) == is_over
 
 
-async def test_the_page_refuses_what_could_not_count(url: str, embedded_url: str) -> None:
-    served = Served(embedded_url, url)
+async def test_the_page_refuses_what_could_not_count(url: str, broker_url: str) -> None:
+    served = Served(broker_url, url)
     async with served.pages.open(), served.http as http:
         overview = (await http.get("/api/overview")).json()
         found, deadlines = overview["submissions"], overview["deadlines"]
@@ -375,16 +375,16 @@ async def test_the_page_refuses_what_could_not_count(url: str, embedded_url: str
                 rows = database.read_now(course.submissions_of)
                 return any(row.id == identity and row.kept is not None for row in rows)
 
-            async with role_set(embedded_url, database, specs, files=files, wiring=wiring):
+            async with role_set(broker_url, database, specs, files=files, wiring=wiring):
                 await eventually(kept, "the file to be kept", within=WITHIN)
         shown = (await http.get(f"/api/submissions/{identity}")).json()
         assert (shown["timing"], shown["counts"], shown["size"]) == ("after it closed", False, 4)
 
 
 def test_a_student_s_program_warns_but_does_not_refuse(
-    url: str, embedded_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    url: str, broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("RABBITRY_BROKER", embedded_url)
+    monkeypatch.setenv("RABBITRY_BROKER", broker_url)
     (tmp_path / "x.py").write_text("x")
     assert _root.run(("grading", "submit", str(tmp_path / "x.py"), "--student", "7", "--module", "shut")) == 0
     printed, told = capsys.readouterr()

@@ -144,12 +144,12 @@ async def test_only_logins_that_the_course_names_read_everybodys_records(
 
 
 async def test_inboxes_work_while_no_coordinator_answers(
-    embedded_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asking, "ANSWER_WITHIN", 0.1)  # the queue may be there of another test
     inbox = f"sqlite:///{tmp_path / 'inbox.sqlite3'}"
     with Database(inbox):
-        async with page(embedded_url, inbox) as http:
+        async with page(broker_url, inbox) as http:
             overview = await http.get("/api/overview")
             assert (overview.status_code, overview.json()["inboxes"]) == (200, {})
             assert "no coordinator answers on this broker" in overview.json()["away"]

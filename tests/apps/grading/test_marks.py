@@ -42,20 +42,21 @@ def _climbing() -> bytes:
     return data.getvalue()
 
 
-async def test_a_scheme_marks_submissions(course: Course, broker_url: str, tmp_path: Path) -> None:
+async def test_a_scheme_marks_submissions(
+    course: Course, broker_url: str, one_database: Database, tmp_path: Path
+) -> None:
     programs.require(None if shutil.which("bwrap") else "bubblewrap is not installed")
     wiring, markers = Wiring(course), markers_for(course, ALL)
     assert list(markers) == ["cloud_computing"]
-    with Database(f"sqlite:///{tmp_path / 'course.sqlite3'}") as database:
-        async with (
-            role_set(broker_url, database, wiring=wiring, markers=markers),
-            Submitter(wiring, broker_url) as submitter,
-        ):
-            await submitter.submit(1, CC, b"print('hello')\n", "hello.py")
-            await submitter.submit(2, CC, b"print('goodbye')\n", "hello.py")
-            await submitter.submit(3, CC, _climbing(), "hello.zip")
-            await submitter.submit(4, course.module("data_mining"), b"x", "x.py")
-            found = await recorded(database, "confirmed", 4)
+    async with (
+        role_set(broker_url, one_database, wiring=wiring, markers=markers),
+        Submitter(wiring, broker_url) as submitter,
+    ):
+        await submitter.submit(1, CC, b"print('hello')\n", "hello.py")
+        await submitter.submit(2, CC, b"print('goodbye')\n", "hello.py")
+        await submitter.submit(3, CC, _climbing(), "hello.zip")
+        await submitter.submit(4, course.module("data_mining"), b"x", "x.py")
+        found = await recorded(one_database, "confirmed", 4)
     marks = {one.student: (one.mark, one.out_of) for one in found}
     assert marks == {"1": (3.0, 3.0), "2": (0.0, 3.0), "3": (0.0, 3.0), "4": (None, None)}
     feedback = {one.student: one.feedback or "" for one in found}
@@ -80,6 +81,7 @@ def test_only_needed_schemes_are_read(course: Course, tmp_path: Path) -> None:
 async def test_a_broken_scheme_stops_only_its_demonstrator(
     course: Course,
     broker_url: str,
+    one_database: Database,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     exchange_type: Literal["direct", "fanout"],
@@ -95,33 +97,31 @@ async def test_a_broken_scheme_stops_only_its_demonstrator(
     assert "demonstrator of module 'cloud_computing' does not run" in said[0]
     assert "scheme.toml:1: " in said[0]
     wiring = Wiring(course, f"exchange_{exchange_type}", exchange_type)
-    with Database(f"sqlite:///{tmp_path / 'course.sqlite3'}") as database:
-        async with role_set(broker_url, database, specs, wiring=wiring, markers=markers):
-            async with Submitter(wiring, broker_url) as submitter:
-                waits = await submitter.submit(1, course.module("cloud_computing"), b"print('hello')\n", "hello.py")
-                await submitter.submit(2, course.module("data_mining"), b"x", "x.py")
-            await recorded(database, "confirmed", 1)
-        scheme.write_text(right)
-        async with role_set(broker_url, database, specs, wiring=wiring, markers=markers_for(course, specs)):
-            found = await recorded(database, "confirmed", 2)
+    async with role_set(broker_url, one_database, specs, wiring=wiring, markers=markers):
+        async with Submitter(wiring, broker_url) as submitter:
+            waits = await submitter.submit(1, course.module("cloud_computing"), b"print('hello')\n", "hello.py")
+            await submitter.submit(2, course.module("data_mining"), b"x", "x.py")
+        await recorded(one_database, "confirmed", 1)
+    scheme.write_text(right)
+    async with role_set(broker_url, one_database, specs, wiring=wiring, markers=markers_for(course, specs)):
+        found = await recorded(one_database, "confirmed", 2)
     assert [one.mark for one in found if one.id == waits] == [3.0]
 
 
 async def test_a_submission_for_a_broken_scheme_by_the_common_key_is_a_dead_letter(
-    course: Course, broker_url: str, tmp_path: Path
+    course: Course, broker_url: str, one_database: Database, tmp_path: Path
 ) -> None:
     (tmp_path / "scheme.toml").write_text("[scheme\n")
     specs = [RoleSpec("demonstrator"), RoleSpec("coordinator")]
     wiring, markers = Wiring(course), markers_for(course, specs)
     body = b'{"StudentID": 1, "Solution": "x", "Module": "cloud_computing", "status": "submitted"}'
-    with Database(f"sqlite:///{tmp_path / 'course.sqlite3'}") as database:
-        async with role_set(broker_url, database, specs, wiring=wiring, markers=markers):
-            async with rabbitry.connect(broker_url) as connection:
-                channel = await connection.channel()
-                await channel.publish(body, exchange=wiring.exchange, routing_key="correction")
-                async with channel.consume("grading.dead") as letters:
-                    letter = await anext(aiter(letters))
-                    letter.ack()
+    async with role_set(broker_url, one_database, specs, wiring=wiring, markers=markers):
+        async with rabbitry.connect(broker_url) as connection:
+            channel = await connection.channel()
+            await channel.publish(body, exchange=wiring.exchange, routing_key="correction")
+            async with channel.consume("grading.dead") as letters:
+                letter = await anext(aiter(letters))
+                letter.ack()
     assert "scheme.toml:1" in str((letter.properties.headers or {})["x-rabbitry-error"])
 
 

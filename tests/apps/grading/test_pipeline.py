@@ -84,22 +84,24 @@ async def test_all_roles_are_people_and_the_assistant_sends_back_once(
     assert await history(one_database, identity) == [*WAY[:2], ("assistant", "submitted"), *WAY[1:]]
 
 
-async def test_roles_with_separate_databases_share_only_the_broker(broker_url: str, tmp_path: Path) -> None:
-    urls = [f"sqlite:///{tmp_path / name}" for name in ("demonstrator", "assistant", "coordinator")]
-    with Database(urls[0]) as first, Database(urls[1]) as second, Database(urls[2]) as third:
+async def test_roles_with_separate_databases_share_only_the_broker(
+    broker_url: str, one_database: Database, tmp_path: Path
+) -> None:
+    urls = [f"sqlite:///{tmp_path / name}" for name in ("demonstrator", "assistant")]
+    with Database(urls[0]) as first, Database(urls[1]) as second:
         async with (
             role_set(broker_url, first, [RoleSpec("demonstrator", CC, person=True)]),
             role_set(broker_url, second, [RoleSpec("assistant", person=True)]),
-            role_set(broker_url, third, [RoleSpec("coordinator")]),
+            role_set(broker_url, one_database, [RoleSpec("coordinator")]),
         ):
             identity = await _running.submit(broker_url)
-            await recorded(third, "submitted", 1)
+            await recorded(one_database, "submitted", 1)
             (item,) = await arrived(first, "demonstrator")
             await decide(first, item, "correct", Decision("ann", 1.0))
-            await recorded(third, "corrected", 1)  # the broker returned it
+            await recorded(one_database, "corrected", 1)  # the broker returned it
             (item,) = await arrived(second, "assistant")
             await decide(second, item, "validate", Decision("bob"))
-            await recorded(third, "confirmed", 1)
+            await recorded(one_database, "confirmed", 1)
             async with Asking(broker_url) as asking:
                 found = await asking.ask(identity)
                 assert found is not None
@@ -107,7 +109,7 @@ async def test_roles_with_separate_databases_share_only_the_broker(broker_url: s
                 assert await asking.ask("nobody's") is None
 
 
-async def test_without_a_coordinator_a_query_fails_with_the_reason(broker_url: str) -> None:
+async def test_without_a_coordinator_a_question_fails_with_the_reason(broker_url: str) -> None:
     async with Asking(broker_url) as asking:
         with pytest.raises(RequestTimeout, match="no coordinator answers"):
             await asking.ask("x")

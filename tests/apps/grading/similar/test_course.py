@@ -59,19 +59,19 @@ def test_the_submissions_that_count_are_compared(database: Database, database_ur
         stopped(_counting(database), files, Search("cloud_computing"))
 
 
-def test_a_submission_that_takes_too_long_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_submission_that_takes_too_long_is_left_out(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(course, "Lexing", partial(Lexing, 1))
-    url = f"sqlite:///{tmp_path / 'course.sqlite3'}"
-    files = Files(default_place(url))
-    with Database(url) as database:
-        hostile = _confirmed(database, files, 7, f"a = 1{HOSTILE}".encode())
-        own = _confirmed(database, files, 8, b"a = 1")
-        found = similar(_counting(database), files, Search("cloud_computing"))
-        why = "it could not be compared: not read within 1 s of CPU time"
-        assert (found.compared, found.left_out) == (1, {hostile: why})
-        monkeypatch.setattr(sys, "executable", "/nonexistent")
-        with pytest.raises(UsageError, match=f"{hostile} and {own} could not be compared: not read: FileNotFoundError"):
-            compared(files, course_of(database, hostile), course_of(database, own), Course())
+    files = Files(str(tmp_path / "files"))
+    hostile = _confirmed(database, files, 7, f"a = 1{HOSTILE}".encode())
+    own = _confirmed(database, files, 8, b"a = 1")
+    found = similar(_counting(database), files, Search("cloud_computing"))
+    why = "it could not be compared: not read within 1 s of CPU time"
+    assert (found.compared, found.left_out) == (1, {hostile: why})
+    monkeypatch.setattr(sys, "executable", "/nonexistent")
+    with pytest.raises(UsageError, match=f"{hostile} and {own} could not be compared: not read: FileNotFoundError"):
+        compared(files, course_of(database, hostile), course_of(database, own), Course())
 
 
 @ON_BOTH_DATABASES
