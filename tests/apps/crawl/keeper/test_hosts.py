@@ -272,3 +272,48 @@ def test_outcomes_of_a_whole_host_need_one_request(simple: Database, outcome: st
     world.run()
     assert len(world.log) == 1
     assert world.counts()[f"outcome:{outcome}"] == 200
+
+
+@pytest.mark.parametrize("outcome", ["page", "server-error"])
+def test_http_and_https_of_a_host_have_rules_of_their_own(simple: Database, outcome: str) -> None:
+    rules = "Sitemap: /map.xml\nUser-agent: *\nDisallow: /open\n"
+    site = site_of({
+        "http://a.test/robots.txt": Answered(body="User-agent: *\nDisallow: /closed\n"),
+        "http://a.test/": Answered("start", ["https://a.test/closed", "http://a.test/closed"]),
+        "https://a.test/robots.txt": Answered(outcome=outcome, body=rules),
+        "https://a.test/closed": Answered("closed"),
+    })  # fmt: skip
+    world = World(simple, site)
+    world.add("http://a.test/")
+    world.run(most=3)
+    assert world.log[-1][1] == "https://a.test/robots.txt"
+    world.add("http://a.test/open")  # comes before the addresses of https, whose rules are on their way
+    world.run(600.0)
+    assert "sent" in read_why(world, "http://a.test/open")
+    assert read_why(world, "http://a.test/open")[-1] == "client-error"
+    assert read_why(world, "http://a.test/closed")[-1] == "disallowed"
+    of_https = read_why(world, "https://a.test/closed")
+    if outcome == "page":
+        assert of_https[-1] == "document"
+        found = world.database.read_now(lambda connection: why(connection, "https://a.test/map.xml", world.now))
+        assert found.found_on == "https://a.test/robots.txt"
+    else:
+        assert "server-error" in of_https
+        assert "server-error" not in read_why(world, "http://a.test/open")
+
+
+@pytest.mark.parametrize(("of_http", "of_https"), [(7, 2), (2, 7)])
+def test_the_longer_delay_of_both_schemes_holds(simple: Database, of_http: int, of_https: int) -> None:
+    links = [f"{scheme}://a.test/{number}" for number in range(4) for scheme in ("http", "https")]
+    site = site_of({
+        "http://a.test/robots.txt": Answered(body=f"User-agent: *\nCrawl-delay: {of_http}\nDisallow: /x\n"),
+        "https://a.test/robots.txt": Answered(body=f"User-agent: *\nCrawl-delay: {of_https}\nDisallow: /x\n"),
+        "http://a.test/": Answered("start", links),
+    }, Answered("page"))  # fmt: skip
+    world = World(simple, site)
+    world.add("http://a.test/")
+    world.run()
+    times = sorted(at for at, _ in world.log)
+    known = next(at for at, url in world.log if url == "https://a.test/robots.txt")
+    assert len(times) == 11
+    assert all(later - at >= 7.0 for at, later in itertools.pairwise(times) if at >= known)

@@ -74,9 +74,9 @@ def robots_failed(work: Work, host: Host, robots: Robots, batch: Sent, word: str
     robots.state, robots.outcome, robots.tries = UNAVAILABLE, NUMBERS[word], robots.tries + 1
     robots.detail, robots.at, robots.until = _clean(detail), work.now, work.now
     work.robots[robots.origin] = robots
-    for row in work.waiting(host, 1):
-        if row.state == WAITING:
-            work.outcome(row, word, f"robots.txt: {detail}" if detail else "robots.txt")
+    row = work.first_of(robots.origin, host)
+    if row is not None and row.state == WAITING:
+        work.outcome(row, word, f"robots.txt: {detail}" if detail else "robots.txt")
     if word in ALL_ALIKE:
         close(work, host, robots.origin, word, detail)
     elif word == "slow-down":

@@ -207,7 +207,7 @@ class CrawlResults:
             robots.take(outcome.body or "", work.now)
         elif is_missing:
             batch.answered = True
-            # After five redirects, or on another host, there are no rules (RFC 9309, 2.3.1.2).
+            # After five redirects there are no rules (RFC 9309, section 2.3.1.2).
             robots.allow_all(work.now, word)
         elif word == "slow-down":
             if not batch.slowed:
@@ -273,13 +273,22 @@ def _short(value: str | None) -> str | None:
 
 
 def take_rules(work: Work, host: Host, robots: Robots, links: Links) -> None:
-    """Apply an origin's rules from now on, and follow the sitemaps that they name."""
+    """Apply an origin's rules from now on, and follow the sitemaps that they name.
+
+    http and https of a host have rules of their own (RFC 9309, section 2.3), but one host answers both: the longer
+    delay holds.
+    """
     work.robots[robots.origin] = robots
-    host.robots_delay = robots.delay
+    host.robots_delay = max(robots.delay, work.robots_of(_other_scheme(robots.origin), host).delay)
     # The crawler used the delay known before.
     host.due = max(host.due, work.now + host.pause)
     work.hosts.add(host.id)
-    first = work.waiting(host, 1)
-    if first and robots.body and robots.state != UNREAD:
+    first = work.first_of(robots.origin, host)
+    if first is not None and robots.body and robots.state != UNREAD:
         for url in robots.sitemaps()[:MOST_SITEMAPS]:
-            links.add_sitemap(url, first[0])
+            links.add_sitemap(url, first)
+
+
+def _other_scheme(origin: str) -> str:
+    scheme, rest = origin.split(":", 1)
+    return f"{'http' if scheme == 'https' else 'https'}:{rest}"
