@@ -181,14 +181,31 @@ def test_words_that_begin_with_a_dash_are_left_out(run: Run, source: tuple[str, 
     assert {json.loads(row)["url"].rpartition("/")[2] for row in rows} == {"2", "4", "5"}
 
 
-def test_empty_and_invalid_searches_are_reported(run: Run, source: tuple[str, str]) -> None:
+def test_any_words_are_a_search(run: Run, source: tuple[str, str]) -> None:
     nothing = run("search", "pears", *source)
-    assert (nothing.code, nothing.out, "no page matches" in nothing.err) == (0, "", True)
+    assert (nothing.code, nothing.out, nothing.err) == (0, "", "rabbitry: no page matches\n")
     assert run("search", "pears", "--json", *source).out == ""
-    for words in ("***", "", "-apples", "x" * 1_001, "site:", "\udcff"):
+    for words in ("AND", "NOT", "NEAR(a b)", "title:", "^", "a*", "--", "site:", "x" * 200_000, "apples " * 50):
+        done = run("search", *source, "--", words)
+        assert done.code == 0, (words, done)
+    noted = run("search", "***", "--json", *source)
+    assert (noted.code, noted.out, noted.err) == (0, "", "rabbitry: the search has no letter and no digit\n")
+    assert len(run("search", "-number1", "--json", *source).out.splitlines()) == 6
+
+
+def test_words_that_look_like_options_come_after_two_dashes(run: Run, source: tuple[str, str]) -> None:
+    for words, number in ((("--apples",), 7), (("apples", "--number1"), 1), (("-number1",), 6), (("--json",), 0)):
+        done = run("search", "--json", *source, "--", *words)
+        assert (done.code, len(done.out.splitlines())) == (0, number), (words, done)
+    for typed in ("--nonsense", "--limt apples", "--nonsense -- --apples"):
+        done = run("search", *source, *typed.split())
+        assert (done.code, done.out, "write -- before the words" in done.err) == (2, "", True), (typed, done)
+
+
+def test_blank_and_missing_words_are_refused(run: Run, source: tuple[str, str]) -> None:
+    for words in ("", " ", "\udcff"):
         done = run("search", words, *source)
         assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), (words, done)
-    assert run("search", "--nonsense", *source).code == 2
     assert run("search", *source).code == 2
 
 

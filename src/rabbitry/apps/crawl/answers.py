@@ -12,6 +12,8 @@ import msgspec
 MOST_HOSTS: Final = 1_000
 MOST_FOUND: Final = 100
 """The most entries of one answer."""
+LONGEST_SEARCH: Final = 1_000
+"""The characters of a search that are read."""
 
 
 class _Question(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="question"):
@@ -43,7 +45,10 @@ class AskHosts(_Question, frozen=True, tag="hosts"):
 
 
 class AskSearch(_Question, frozen=True, tag="search"):
-    """The query for documents with these words, answered by `Found`: best first."""
+    """The query for documents with these words, answered by `Found`: best first.
+
+    words: read up to LONGEST_SEARCH characters; one more shows the keeper that there are more.
+    """
 
     words: str
     limit: int = 10
@@ -138,7 +143,7 @@ class Why(_Answered, frozen=True, tag="why"):
 
 
 class HostAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A host of the crawl: `scheme://host:port`.
+    """A host of the crawl: `scheme://host:port`, of the scheme whose robots.txt was fetched last if it has both.
 
     delay: seconds between requests. next_at: when it is due. is_out: whether a batch of it is out. robots: the outcome
     of fetching its robots.txt, or empty if that is not known yet. last: the latest outcomes, newest first.
@@ -177,12 +182,14 @@ class Hit(msgspec.Struct, frozen=True, omit_defaults=True):
 class Found(_Answered, frozen=True, tag="found"):
     """The documents found, best first.
 
-    total: the number of matches; if is_more, there are more, and only these were ranked.
+    total: the number of matches; if is_more, there are more, and only these were ranked. note: what part of the query
+    was not searched for, and why.
     """
 
     hits: list[Hit]
     total: int
     is_more: bool = False
+    note: str = ""
 
 
 class Entry(msgspec.Struct, frozen=True):

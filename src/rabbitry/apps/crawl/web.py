@@ -18,6 +18,7 @@ from rabbitry.amqp.client.url import parse_url
 from rabbitry.apps.api import answers, json_response, route_class
 from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.answers import (
+    LONGEST_SEARCH,
     Answered,
     AskHosts,
     AskSearch,
@@ -45,7 +46,6 @@ MOST_KEPT: Final = 64
 EACH: Final = 50
 """Hosts, or documents found, in one answer."""
 _LARGEST: Final = 1_000_000
-_LONGEST_WORDS: Final = 1_000
 _LONGEST_URL: Final = 10_000
 
 PageNumber: TypeAlias = Annotated[int, Query(ge=0, le=1_000_000)]
@@ -133,9 +133,9 @@ class Pages:
 
     async def search(self, words: str, page: PageNumber = 0) -> Response:
         """Return a page of the documents with these words, see `Found`."""
-        if not words.strip() or len(words) > _LONGEST_WORDS:
-            raise UsageError(f"a search must have 1 to {_LONGEST_WORDS} characters")
-        return await self._asked(AskSearch(words.strip(), EACH, page * EACH))
+        if not words.strip():
+            raise UsageError("a search must have at least one character")
+        return await self._asked(AskSearch(words.strip()[: LONGEST_SEARCH + 1], EACH, page * EACH))
 
     async def why(self, url: str) -> Response:
         """Return the decisions about an address, see `Why`."""

@@ -7,9 +7,10 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from rabbitry.apps.crawl.commands._words import ago, moment, saved, size, span
 from rabbitry.exceptions import UsageError
@@ -41,7 +42,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to `rabbitry crawl`."""
     app.command("status")(status)
     # A word that begins with `-` is not an option but a word to leave out.
-    app.command("search", context_settings={"ignore_unknown_options": True})(search)
+    app.command("search", cls=_SearchCommand, context_settings={"ignore_unknown_options": True})(search)
     app.command("why")(why)
     app.command("hosts")(hosts)
 
@@ -174,6 +175,17 @@ def _show_status(found: Status) -> None:
 # -- search ----------------------------------------------------------------------------------------------
 
 
+_LITERAL: Final = f"{__name__}.literal"
+
+
+class _SearchCommand(TyperCommand):
+    """A command that notes how many of its arguments come after `--`: none of these is a mistyped option."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override] # typer's own Context
+        ctx.meta[_LITERAL] = len(args) - 1 - args.index("--") if "--" in args else 0
+        return super().parse_args(ctx, args)
+
+
 def search(
     context: typer.Context,
     words: Annotated[
@@ -193,18 +205,21 @@ def search(
 
     Example: rabbitry crawl search '"green apples" -pie site:example.org'
     """
-    from rabbitry.apps.crawl.answers import AskSearch, Found
+    from rabbitry.apps.crawl.answers import LONGEST_SEARCH, AskSearch, Found
 
-    typed = " ".join(words)
-    unknown = [word for word in words if word.startswith("--")]
+    unknown = [word for word in words[: len(words) - context.meta[_LITERAL]] if word.startswith("--")]
     if unknown:
-        raise UsageError(f"{unknown[0][:60]!r} is not an option: see rabbitry crawl search --help")
+        more = "write -- before the words to search for it"
+        raise UsageError(f"{unknown[0][:60]!r} is not an option: see rabbitry crawl search --help, or {more}")
+    typed = " ".join(words)[: LONGEST_SEARCH + 1]
     question = AskSearch(typed.encode("utf-8", "replace").decode(), limit, offset)
     show = partial(_found_as_json, offset) if as_json else partial(_show_found, offset)
     asked(context, broker, database, question, Found, show)
 
 
 def _found_as_json(offset: int, found: Found) -> None:
+    if found.note:
+        say(found.note)
     for place, hit in enumerate(found.hits, offset + 1):
         print_json(
             {
@@ -221,6 +236,8 @@ def _found_as_json(offset: int, found: Found) -> None:
 
 
 def _show_found(offset: int, found: Found) -> None:
+    if found.note:
+        say(found.note)
     bold, normal = ("\x1b[1m", "\x1b[0m") if sys.stdout.isatty() else ("", "")
     for place, hit in enumerate(found.hits, offset + 1):
         print(f"{place:>3}  {bold}{one_line(hit.title) or '(no title)'}{normal}")

@@ -1,7 +1,8 @@
 """Searching the index: words, "phrases", -without, site:HOST.
 
-Any input is a search or a readable error, never an SQL error: words reach the database quoted and as parameters. Of a
-very large number of matches, RANKED are ranked (in SQLite the newest), which bounds the time of a search.
+Any text is a search: what is no operator is words, and a text without words matches nothing. Words reach the database
+quoted and as parameters, so that none is an operator there. Of a very large number of matches, RANKED are ranked (in
+SQLite the newest), which bounds the time of a search.
 """
 
 from __future__ import annotations
@@ -16,81 +17,93 @@ import zstandard
 from sqlalchemy import Connection, Row, TextClause, bindparam
 from sqlalchemy import text as sql
 
-from rabbitry.apps.crawl.answers import MOST_FOUND, Found, Hit
+from rabbitry.apps.crawl.answers import LONGEST_SEARCH, MOST_FOUND, Found, Hit
 from rabbitry.apps.crawl.keeper.index import decode_data
 from rabbitry.apps.crawl.keeper.index_text import SEARCHED, folded, host_word, plain_words
 from rabbitry.exceptions import UsageError
 
 RANKED: Final = 2_000
 """The most documents ranked."""
-LONGEST: Final = 1_000
-"""The most characters of a search."""
 MOST_WORDS: Final = 40
+"""The words of a search that are searched for. The answer notes that more were left out."""
 SNIPPET: Final = 240
 """Characters of a snippet."""
 
-_TERM: Final = re.compile(r'(-?)(site:)?(?:"([^"]*)"?|([^\s"]+))', re.IGNORECASE)
+_TERM: Final = re.compile(r'(?P<minus>-?)(?P<site>site:)?(?:"(?P<quoted>[^"]*)"?|(?P<bare>[^\s"]+))', re.IGNORECASE)
 _WORD: Final = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A parsed search: phrases that a document must have, those that it must not have, and likewise sites."""
+    """A parsed search: phrases that a document must have, those that it must not have, and likewise sites.
+
+    note: what of the text is not searched for, and why; empty if all is.
+    """
 
     phrases: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
     without_sites: tuple[str, ...] = ()
+    note: str = ""
 
 
 def read(typed: str) -> Search:
-    """Parse a user's search. Raises UsageError."""
-    if len(typed) > LONGEST:
-        raise UsageError(f"a search must have at most {LONGEST:,} characters, not {len(typed):,}")
-    typed = unicodedata.normalize("NFC", "".join(letter if letter.isprintable() else " " for letter in typed))
+    """Parse a user's search. Raises UsageError if it is blank."""
+    if not typed.strip():
+        raise UsageError('no word to search for: write words, "phrases" or site:HOST; -WORD excludes a word')
+    text = "".join(letter if letter.isprintable() else " " for letter in typed[:LONGEST_SEARCH])
+    note = f"only the first {LONGEST_SEARCH:,} characters are searched for" if len(typed) > LONGEST_SEARCH else ""
     phrases: list[str] = []
     without: list[str] = []
     sites: list[str] = []
     without_sites: list[str] = []
-    for minus, site, quoted, bare in _TERM.findall(typed):
-        text = quoted or bare
-        if site or bare.lower() == "site:":
-            (without_sites if minus else sites).append(_site(text if site else ""))
-        elif phrase := _phrase(text):
-            (without if minus else phrases).append(phrase)
-    if not phrases and not sites:
-        raise UsageError('no word to search for: write words, "phrases" or site:HOST; -WORD excludes a word')
-    if sum(phrase.count(" ") + 1 for phrase in (*phrases, *without)) + len(sites) + len(without_sites) > MOST_WORDS:
-        raise UsageError(f"a search must have at most {MOST_WORDS} words")
-    return Search(tuple(phrases), tuple(without), tuple(sites), tuple(without_sites))
+    room = MOST_WORDS
+    for term in _TERM.finditer(unicodedata.normalize("NFC", text)):
+        # `--word` looks like an option, not like a word to leave out.
+        is_without = bool(term["minus"]) and not (term["bare"] or "").startswith("-")
+        host = _site(term["quoted"] or term["bare"]) if term["site"] else ""
+        words = [host] if host else _words(term[0])
+        if len(words) > room:
+            note = f"only the first {MOST_WORDS} words are searched for"
+            words = words[:room]
+        room -= len(words)
+        if host and words:
+            (without_sites if is_without else sites).append(host)
+        elif words:
+            (without if is_without else phrases).append(" ".join(words))
+    if room == MOST_WORDS:
+        note = "the search has no letter and no digit"
+    return Search(tuple(phrases), tuple(without), tuple(sites), tuple(without_sites), note)
 
 
-def _phrase(text: str) -> str:
-    """Return a term's words separated by single spaces; empty if it has none."""
+def _words(text: str) -> list[str]:
+    """Return a term's words; none if no document can have them."""
     # FTS5's letters are in these categories; a term without any would be a phrase that no document has.
-    letters = (letter if unicodedata.category(letter)[0] in "LNM" else " " for letter in text)
-    phrase = " ".join("".join(letters).split())
-    return phrase if _WORD.search(phrase) else ""
+    words = "".join(letter if unicodedata.category(letter)[0] in "LNM" else " " for letter in text).split()
+    return words if any(map(_WORD.search, words)) else []
 
 
 def _site(text: str) -> str:
-    """Return the host, or `host:port`, in the form of `host_words`."""
+    """Return the host, or `host:port`, in the form of `host_words`; empty if the text is none."""
     host = text.rpartition("://")[2].partition("/")[0].rpartition("@")[2].lower()
     host = host.replace("[", "").replace("]", "").removesuffix(":80").removesuffix(":443").strip(".")
     try:
         if not host.isascii():
             name, colon, port = host.partition(":")
             host = name.encode("idna").decode("ascii") + colon + port
-    except UnicodeError as error:
-        raise UsageError(f"{host[:100]!r} is not a host: write e.g. site:example.org") from error
-    if not host:
-        raise UsageError("site: must be followed by a host, as in site:example.org")
+    except UnicodeError:
+        return ""
     return host
 
 
 def search(connection: Connection, typed: str, limit: int = 10, offset: int = 0) -> Found:
-    """Return the documents with these words, best first; words in a title count eight times. Raises UsageError."""
+    """Return the documents with these words, best first; words in a title count eight times.
+
+    A search that only leaves words or sites out finds all other documents. Raises UsageError if it is blank.
+    """
     wanted = read(typed)
+    if not (wanted.phrases or wanted.sites or wanted.without or wanted.without_sites):
+        return Found([], 0, note=wanted.note)
     limit, offset = max(1, min(limit, MOST_FOUND)), max(0, min(offset, RANKED))
     find = _find_sqlite if connection.dialect.name == "sqlite" else _find_postgresql
     ranked = find(connection, wanted, limit, offset)
@@ -98,7 +111,7 @@ def search(connection: Connection, typed: str, limit: int = 10, offset: int = 0)
     rows = {row.id: row for row in connection.execute(_DOCUMENTS, {"ids": list(best)})}
     pattern = _pattern(wanted)
     hits = [_hit(rows[identity], score, pattern) for identity, score in best.items() if identity in rows]
-    return Found(hits, min(total, RANKED), total > RANKED)
+    return Found(hits, min(total, RANKED), total > RANKED, wanted.note)
 
 
 # -- databases -------------------------------------------------------------------------------------------
@@ -109,6 +122,8 @@ def _find_sqlite(connection: Connection, wanted: Search, limit: int, offset: int
     terms += [f"hosts : {host_word(site)}" for site in wanted.sites]
     without = [f'{{title text}} : "{phrase}"' for phrase in wanted.without]
     without += [f"hosts : {host_word(site)}" for site in wanted.without_sites]
+    if not terms:
+        return _ranked(connection, _SQLITE_OTHERS, " OR ".join(without), limit, offset)
     expression = " AND ".join(terms)
     if without:
         expression = f"({expression}) NOT ({' OR '.join(without)})"
@@ -152,6 +167,10 @@ _SQLITE: Final = _best_of(
 )
 _SQLITE_SITE: Final = _best_of(
     "SELECT rowid AS id, 0.0 AS score FROM index_words WHERE index_words MATCH :words ORDER BY rowid DESC LIMIT :most"
+)
+_SQLITE_OTHERS: Final = _best_of(
+    "SELECT id, 0.0 AS score FROM index_documents"
+    " WHERE id NOT IN (SELECT rowid FROM index_words WHERE index_words MATCH :words) ORDER BY id DESC LIMIT :most"
 )
 _POSTGRESQL: Final = _best_of(
     "SELECT id, ts_rank('{0, 0.1, 0.125, 1.0}', words, websearch_to_tsquery('simple', :words), 1) AS score"

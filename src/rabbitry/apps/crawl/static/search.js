@@ -36,7 +36,8 @@ export class Search extends Component {
     if (words) location.hash = `#/search/${encodeURIComponent(words)}`;
   };
 
-  draw = ({ hits = [], total = 0, is_more: isMore }, { each }) => html`
+  draw = ({ hits = [], total = 0, is_more: isMore, note }, { each }) => html`
+    ${note && html`<p class="notice warn" role="status">${shown(note)}</p>`}
     <p role="status">${total === 0 ? "Nothing found." : `${isMore ? "At least " : ""}${total.toLocaleString("en")} found.`}</p>
     <ol class="hits" start=${this.state.page * each + 1}>${hits.map(({ url, title, snippet = "", marks = [], fetched_at: fetchedAt, language }) => html`<li key=${url}>
       <h3><bdi>${isWeb(url) ? html`<a href=${url} rel="noopener noreferrer" target="_blank">${shown(title || url)}</a>` : shown(title || url)}</bdi></h3>
