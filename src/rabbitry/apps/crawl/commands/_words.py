@@ -1,11 +1,19 @@
-"""Formats for a crawl's times, sizes and numbers."""
+"""Formats for a crawl's times, sizes and numbers, and tables on a terminal of any width."""
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+from rabbitry.runtime.output import one_line
+
+_LEAST: Final = 8
+_UNFOLDED: Final = 10_000
+"""Columns of a terminal: the least for a text, and more than a line takes."""
 _STEPS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -46,3 +54,40 @@ def size(number: float) -> str:
 def saved(carried: int, whole: int) -> str:
     """Format the share of bytes saved by compression."""
     return f"{max(0.0, 1 - carried / whole):.0%}" if whole > 0 else "0%"
+
+
+def print_table(
+    rows: Sequence[Sequence[str]], headings: Sequence[str] = (), *, right: Collection[int] = (), indent: int = 0
+) -> None:
+    """Print rows in columns. On a terminal cells that do not fit are folded; elsewhere a row stays a line.
+
+    It does so on a terminal, too, that is too narrow for the numbers and _LEAST of each other column.
+
+    Args:
+        rows: Cells of any text, each made one line.
+        headings: The columns' headings; without them, there is no line for these.
+        right: The columns aligned to the right, which are not folded: numbers, for example.
+        indent: Spaces before each line.
+    """
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(headings), header_style="")
+    shown = [[one_line(cell) for cell in row] for row in rows]
+    least = indent
+    for number, column in enumerate(zip(*([headings] if headings else []), *shown, strict=True)):
+        is_right = number in right
+        heading = headings[number] if headings else ""
+        table.add_column(heading, justify="right" if is_right else "left", no_wrap=is_right, overflow="fold")
+        least += 2 + (max(map(cell_len, column)) if is_right else _LEAST)
+    for row in shown:
+        table.add_row(*map(Text, row))  # Text: a name is no markup
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNFOLDED
+    width = _UNFOLDED if width < least else width - indent
+    console = Console(width=width, color_system=None, legacy_windows=False)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        print(f"{' ' * indent}{line}".rstrip())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from rabbitry.apps.crawl.commands._words import ago, moment, saved, size, span
+from rabbitry.apps.crawl.commands._words import ago, moment, print_table, saved, size, span
 from rabbitry.exceptions import UsageError
 from rabbitry.runtime.logging import Level
 from rabbitry.runtime.options import Broker, Json, Offset, broker_url, named_database, start_logging
@@ -159,17 +159,23 @@ def _show_status(found: Status) -> None:
         print(f"{name:10} {text}")
     if found.outcomes:
         print("outcomes")
-        for word, number in sorted(found.outcomes.items(), key=lambda item: -item[1]):
-            text = one_line(f"{word:17} {OUTCOMES.get(word, '')}")
-            print(f"{number:>12,}  {text}")
+        counts = sorted(found.outcomes.items(), key=lambda item: -item[1])
+        print_table([(f"{number:,}", word, OUTCOMES.get(word, "")) for word, number in counts], right={0}, indent=2)
     if found.nodes is None:
         print(f"{'nodes':10} unknown: the database does not list running nodes; run without --database")
         return
     print("nodes" if found.nodes else f"{'nodes':10} none runs")
-    for node in found.nodes:
-        done = "messages" if node.kind == "keeper" else "pages"
-        text = one_line(f"{node.kind:10} {node.id:10} {node.host:20} {node.done:,} {done}, {ago(node.at)}")
-        print(f"{'':10} {text}")
+    nodes = [
+        (
+            node.kind,
+            node.id,
+            node.host,
+            f"{node.done:,} {'messages' if node.kind == 'keeper' else 'pages'}",
+            ago(node.at),
+        )
+        for node in found.nodes
+    ]
+    print_table(nodes, right={3}, indent=2)
 
 
 # -- search ----------------------------------------------------------------------------------------------
@@ -323,12 +329,12 @@ def _show_why(found: Why) -> None:
         print("  " + one_line(f"it would be {found.would}: {OUTCOMES.get(found.would, '')}"))
     if found.cut:
         print(f"  ({found.cut:,} older decisions are not shown)")
+    decisions = []
     for decision in found.decisions:
         when = moment(decision.at) if decision.at else ""
         what = decision.detail or OUTCOMES.get(decision.outcome, "")
-        by = f"  (by {decision.node})" if decision.node else ""
-        text = one_line(f"{decision.outcome:17} {what}{by}")
-        print(f"  {when:19}  {text}")
+        decisions.append((when, decision.outcome, f"{what}  (by {decision.node})" if decision.node else what))
+    print_table(decisions, indent=2)
     if found.next_at is not None:
         print(f"  next: {_due(found.next_at)}")
 
@@ -384,16 +390,12 @@ def _show_hosts(found: Hosts) -> None:
             else f"there are only {found.total:,}"
         )
         return
-    width = min(40, max(len(host.origin) for host in found.hosts))
-    print(f"{'host':{width}} {'queued':>7} {'sent':>4} {'done':>7} {'delay':>6}  {'next':9} last outcomes")
+    rows = []
     for host in found.hosts:
         due = "fetching" if host.is_out else "-" if host.next_at is None or not host.queued else _due(host.next_at)
         last = ", ".join(dict.fromkeys(decision.outcome for decision in host.last))
         delay = f"{host.delay:g} s" if host.delay < 60 else span(host.delay)
-        print(
-            one_line(
-                f"{host.origin:{width}} {host.queued:>7,} {host.sent:>4,} {host.done:>7,} {delay:>6}  {due:9} {last}"
-            )
-        )
+        rows.append((host.origin, f"{host.queued:,}", f"{host.sent:,}", f"{host.done:,}", delay, due, last))
+    print_table(rows, ("host", "queued", "sent", "done", "delay", "next", "last outcomes"), right={1, 2, 3, 4})
     if len(found.hosts) < found.total:
         say(f"{len(found.hosts):,} of {found.total:,} hosts shown: see others with --limit and --offset")
