@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from rabbitry.apps import _records
+from rabbitry.apps.grading.records.schema import metadata
 
 SCHEMA: Final = _records.Schema(
     "grading",
@@ -13,6 +14,7 @@ SCHEMA: Final = _records.Schema(
     head="15",
     version_table="alembic_version",
     lock=7_723_011,
+    tables=metadata,
     linger=0.01,
 )
 

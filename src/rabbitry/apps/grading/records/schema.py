@@ -53,6 +53,11 @@ submissions: Final = Table(
     Index("submissions_by_update", "updated_at", "id"),
     Index("submissions_by_status", "status", "updated_at", "id"),
     Index("submissions_of_module", "module", "updated_at", "id", "status"),
+    # PostgreSQL finds beginnings by these, whatever its locale. SQLite searches the indexes that it has.
+    *(
+        Index(f"submissions_{name}_begins", name, postgresql_ops={name: "text_pattern_ops"}).ddl_if("postgresql")
+        for name in ("id", "student")
+    ),
 )
 
 history: Final = Table(
