@@ -74,7 +74,7 @@ class Broker:
     def __init__(self, network: Network, deploy: Path) -> None:
         self._namespace, self.address = network.join()
         login = (deploy / compose()["secrets"]["rabbitmq_login"]["file"]).read_text().splitlines()
-        self._server = RabbitMQ(settings=["listeners.tcp.2 = 0.0.0.0:5672", *login])
+        self._server = RabbitMQ(is_thrifty=True, settings=["listeners.tcp.2 = 0.0.0.0:5672", *login])
 
     def __enter__(self) -> "Broker":
         with self._namespace.entered():

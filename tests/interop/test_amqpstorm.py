@@ -154,7 +154,9 @@ def _rabbitmq(keys: _Keys, host: str) -> Iterator[str]:
         "auth_mechanisms.2 = PLAIN",
         "auth_mechanisms.3 = EXTERNAL",
     ]
-    with RabbitMQ(management=True, settings=settings, plugins=["rabbitmq_auth_mechanism_ssl"]) as server:
+    with RabbitMQ(
+        management=True, is_thrifty=True, settings=settings, plugins=["rabbitmq_auth_mechanism_ssl"]
+    ) as server:
         server.add_user(keys.user, "unused")
         server.set_permissions(keys.user)
         assert server.management_url is not None

@@ -31,7 +31,7 @@ class Cluster:
         self._epmd = Epmd()
         cookie = secrets.token_hex(16)
         settings = ("cluster_partition_handling = autoheal",)
-        self.nodes = [RabbitMQ(epmd=self._epmd, cookie=cookie, settings=settings) for _ in range(size)]
+        self.nodes = [RabbitMQ(is_thrifty=True, epmd=self._epmd, cookie=cookie, settings=settings) for _ in range(size)]
         for node in self.nodes:
             (node.directory / "advanced.config").write_text(f"[{{kernel, [{{net_ticktime, {_TICK}}}]}}].\n")
 

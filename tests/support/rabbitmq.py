@@ -111,12 +111,17 @@ class RabbitMQ:
 
     `management` turns on the management plugin (a second more at the start). Nodes that shall see
     each other get the same `epmd` and `cookie`. `settings` are further lines of rabbitmq.conf. All methods block.
+
+    is_thrifty: it has one thread of each kind, so that none wakes another for each message between its processes and
+    each access to a file, and logs errors alone. A test's virtual host with its connections and queues then takes half
+    of the CPU. It is slower under load: benchmarks leave it as it comes.
     """
 
     def __init__(
         self,
         *,
         management: bool = False,
+        is_thrifty: bool = False,
         epmd: Epmd | None = None,
         cookie: str | None = None,
         settings: Sequence[str] = (),
@@ -130,6 +135,7 @@ class RabbitMQ:
         self.node = f"rabbitry-{self.port}@localhost"
         self.log = self.directory / "server.log"
         self.management_url = f"http://127.0.0.1:{free_port()}/" if management else None
+        self._is_thrifty = is_thrifty
         self._epmd = epmd or Epmd(spawn)
         self._owns_epmd = epmd is None
         self._settings = tuple(settings)
@@ -317,6 +323,7 @@ class RabbitMQ:
             # Otherwise the name of the machine, which the server tells every client.
             "cluster_name = rabbitry-tests",
             "log.console = true",
+            f"log.console.level = {'error' if self._is_thrifty else 'info'}",
             "log.file = false",
         ]
         if self.management_url:
@@ -334,6 +341,7 @@ class RabbitMQ:
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RABBITMQ_")}
         folder = self.own_view(self.directory)
+        threads = "+S 1:1 +SDcpu 1:1 +SDio 1" if self._is_thrifty else "+S 2:2"
         return (
             kept
             | self._epmd.environment
@@ -353,7 +361,7 @@ class RabbitMQ:
                 "RABBITMQ_MNESIA_BASE": str(folder / "data"),
                 "RABBITMQ_LOG_BASE": str(folder / "log"),
                 "RABBITMQ_PID_FILE": str(folder / "pid"),
-                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +B i",
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{threads} +B i",
             }
         )
 

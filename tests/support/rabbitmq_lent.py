@@ -47,7 +47,7 @@ def for_all() -> RabbitMQ:
 
 
 def _start_for_all() -> _Note:
-    return _Note(_started(RabbitMQ(spawn=_spawn, plugins=_PLUGINS)), is_lent=False)
+    return _Note(_started(RabbitMQ(is_thrifty=True, spawn=_spawn, plugins=_PLUGINS)), is_lent=False)
 
 
 def start_for_all() -> None:
@@ -60,7 +60,7 @@ def start_for_all() -> None:
 def lent() -> Iterator[RabbitMQ]:
     """Lend a server with the management API, as empty as a new one, to stop, kill, pause, configure and start again."""
     with _locked() as path:
-        server = _emptied(path) or _started(RabbitMQ(management=True, spawn=_spawn))
+        server = _emptied(path) or _started(RabbitMQ(management=True, is_thrifty=True, spawn=_spawn))
         shared.write(path, _Note(server, is_lent=True))
         try:
             yield server

@@ -62,7 +62,7 @@ def _secured(folder: Path) -> Iterator[Secured]:
         "auth_mechanisms.2 = EXTERNAL",
         "ssl_cert_login_from = common_name",
     ]
-    with RabbitMQ(settings=settings, plugins=["rabbitmq_auth_mechanism_ssl"]) as server:
+    with RabbitMQ(is_thrifty=True, settings=settings, plugins=["rabbitmq_auth_mechanism_ssl"]) as server:
         yield Secured(port, folder / "ca.pem", folder / "client.pem", server)
 
 
