@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import shutil
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -512,6 +513,36 @@ async def test_records_are_restored_in_slices_and_no_queue_expires_meanwhile(
 def _expire_at_once(queue: Queue) -> None:
     if queue.rules.expires is not None:
         queue._unused_timer.start(0.0, queue._when_overdue)
+
+
+async def test_queues_are_restored_in_slices_and_get_dead_letters_once_all_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
+        dead = {"x_dead_letter_exchange": "", "x_dead_letter_routing_key": "dead"}
+        for number in range(100):
+            _fill(_declare(broker, f"q{number}", x_message_ttl=3_600_000, **dead), 1)
+        _fill(_declare(broker, "dead"), 10)
+        await broker.journal.committed_now()
+    monkeypatch.setattr(_recovery, "_SLICE", 0.0)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 7200)
+    broker = Broker(BrokerConfig(port=0, data=tmp_path))
+    seen: set[int] = set()
+
+    async def look() -> None:
+        while True:
+            seen.add(sum(queue.ready for queue in broker.vhosts["/"].queues.values()))
+            await asyncio.sleep(0)
+
+    looking = asyncio.create_task(look())
+    async with broker:
+        looking.cancel()
+        assert len(seen) > 50, "others had turns between the queues"
+        target = broker.vhosts["/"].queues["dead"]
+        await eventually(lambda: target.ready == 110, "the expired ones have moved")
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
+        assert {name: queue.ready for name, queue in broker.vhosts["/"].queues.items() if queue.ready} == {"dead": 110}
 
 
 async def test_publishers_continue_in_turns_when_an_alarm_ends() -> None:

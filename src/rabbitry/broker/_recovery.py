@@ -6,9 +6,9 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker._errors import ChannelRefusal, ConnectionRefusal
@@ -16,8 +16,9 @@ from rabbitry.broker._parameters import PARAMETER, Parameters
 from rabbitry.broker._policies import Policies
 from rabbitry.broker._queues import Queue, Stream
 from rabbitry.broker._queues.stream import SEGMENT, segment_key
+from rabbitry.broker._queues.waiting import WaitingRoom
 from rabbitry.broker._records import BINDING, EXCHANGE, QUEUE, VHOST, queue_record
-from rabbitry.broker._store.batch import DELETED, Contents, Unusable
+from rabbitry.broker._store.batch import DELETED, Contents, StoredLane, Unusable
 from rabbitry.broker._store.journal import Journal
 from rabbitry.broker._vhost import VirtualHost
 from rabbitry.broker.access import PERMISSION, TOPIC_PERMISSION, USER, Access
@@ -28,7 +29,8 @@ _INVALID: Final = (RabbitryError, ChannelRefusal, ConnectionRefusal, LookupError
 """Errors raised by a record with invalid contents."""
 _ACCESS: Final = (USER, PERMISSION, TOPIC_PERMISSION)
 _SLICE: Final = 0.005
-"""Seconds of each iteration of the event loop that the restoring of records may take: the broker may share a loop."""
+"""Seconds of each iteration of the event loop that restoring may take: the broker may share a loop."""
+_T = TypeVar("_T")
 
 
 class Recovery:
@@ -91,18 +93,14 @@ class Recovery:
             await self._restore_each(kind, restore)
         if self._unusable:
             await self._journal.set_aside(self._unusable)
-        self._restore_backlogs()
+        await self._restore_backlogs()
         for vhost in self._vhosts.values():
             vhost.start_timers()
 
     async def _restore_each(self, kind: str, restore: Callable[[Table], None]) -> bool:
         """Restore the records of one kind, in slices. Return whether there are any, usable or not."""
         found = [(name, value) for (known, name), value in self._contents.records.items() if known == kind]
-        ends_at = time.monotonic() + _SLICE
-        for name, value in sorted(found, key=lambda record: record[0]):
-            if time.monotonic() > ends_at:
-                await asyncio.sleep(0)
-                ends_at = time.monotonic() + _SLICE
+        async for name, value in _in_slices(sorted(found, key=lambda record: record[0])):
             try:
                 restore(value)
             except _INVALID as error:
@@ -167,34 +165,35 @@ class Recovery:
 
     # -- messages --------------------------------------------------------------------------------------
 
-    def _restore_backlogs(self) -> None:
+    async def _restore_backlogs(self) -> None:
+        """Restore the numbers of the messages of all queues, in slices, and then begin to read the messages.
+
+        A message that is read may be moved to another queue at once, which has to know its last position by then.
+        """
         deleted = {int(number) for kind, number in self._contents.records if kind == DELETED}
         for number in deleted:  # the process ended before the deletion was complete
             self._journal.note_queue_number(number)
             self._journal.drop_queue(number)
         queues = {queue.id: queue for vhost in self._vhosts.values() for queue in vhost.queues.values()}
         exchanges = [exchange for vhost in self._vhosts.values() for exchange in vhost.exchanges.values()]
-        waiting = {exchange.waiting.id: exchange.waiting for exchange in exchanges if exchange.waiting is not None}
+        queues |= {exchange.waiting.id: exchange.waiting for exchange in exchanges if exchange.waiting is not None}
         has_crashed = not self._contents.clean
-        restored: dict[int, Queue] = {}
-        among = len(self._contents.backlogs)
-        for backlog in self._contents.backlogs:
+        restored: list[tuple[Queue, StoredLane]] = []
+        async for backlog in _in_slices(self._contents.backlogs):
             self._journal.note_queue_number(backlog.queue)
-            if backlog.queue in waiting:
-                room = waiting[backlog.queue]
-                room.recover(backlog, among)
-                continue
             if backlog.queue not in queues:
                 if backlog.queue in deleted:
                     continue
                 queues[backlog.queue] = self._adopt(backlog.queue)
-            queue = restored[backlog.queue] = queues[backlog.queue]
-            queue.recover(backlog, among)
+            queue = queues[backlog.queue]
+            queue.recover(backlog)
             if has_crashed:
                 queue.recovered_to = max(queue.recovered_to, backlog.last_position)
-        if has_crashed:
-            for queue in restored.values():
+            restored.append((queue, backlog))
+        async for queue, backlog in _in_slices(restored):
+            if has_crashed and not isinstance(queue, WaitingRoom):
                 self._journal.put(QUEUE, *queue_record(queue.vhost.name, queue))
+            queue.read_first(backlog, len(restored))
         for number, segments in self._ownerless.items():  # of streams that were deleted just before a crash
             for first, _, _ in segments:
                 self._journal.put(SEGMENT, segment_key(number, first), None)
@@ -220,3 +219,13 @@ class Recovery:
             self._folder, number, name, vhost.name,
         )  # fmt: skip
         return queue
+
+
+async def _in_slices(items: Sequence[_T]) -> AsyncIterator[_T]:
+    """Yield items, and let other tasks of the event loop run in between."""
+    ends_at = time.monotonic() + _SLICE
+    for item in items:
+        if time.monotonic() > ends_at:
+            await asyncio.sleep(0)
+            ends_at = time.monotonic() + _SLICE
+        yield item

@@ -77,6 +77,21 @@ async def test_an_import_is_read_and_carried_out_in_slices(broker: Broker, rests
     assert len(broker.vhosts["/"].queues) == 2 * _OBJECTS
 
 
+async def test_a_message_with_many_keys_is_routed_in_slices(broker: Broker, rests: list[None]) -> None:
+    keys = [f"q{number}" for number in range(_OBJECTS)]
+    message = {
+        "properties": {"headers": {"CC": keys}}, "routing_key": "k", "payload": "1", "payload_encoding": "string",
+    }  # fmt: skip
+    rests.clear()
+    answer = await asyncio.to_thread(
+        Api(broker.management_url), "POST", "/api/exchanges/%2F/amq.topic/publish", message
+    )
+    assert answer == (200, {"routed": True})
+    assert len(rests) >= _OBJECTS
+    queues = broker.vhosts["/"].queues.values()
+    assert [queue.published for queue in queues] == [1] * _OBJECTS
+
+
 async def test_an_import_waits_while_too_many_writes_are_pending(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rests: list[None]
 ) -> None:

@@ -14,6 +14,7 @@ from rabbitry.amqp.protocol.properties import Properties, decode_header, encode_
 from rabbitry.amqp.protocol.tables import encode_short
 from rabbitry.broker._errors import precondition_failed
 from rabbitry.broker._exchanges import Exchange
+from rabbitry.broker._exchanges.routing import Routed
 from rabbitry.broker._management import views
 from rabbitry.broker._management.call import bad, need_keys
 from rabbitry.broker._management.definitions import BadDefinition, table
@@ -40,10 +41,11 @@ _ENCODINGS: Final = ("auto", "base64")
 _ACK_MODES: Final = ("ack_requeue_true", "ack_requeue_false", "reject_requeue_true", "reject_requeue_false")
 
 
-def publish(vhost: VirtualHost, exchange: str, body: Json, user: str) -> bool:
+async def publish(vhost: VirtualHost, exchange: str, body: Json, user: str, pace: Pace) -> bool:
     """Publish a message from JSON. Return whether it was routed to any queue.
 
-    Raises Answer, BadDefinition, Refusal or UsageError.
+    It is routed in slices: its CC header may have thousands of routing keys. Raises Answer, BadDefinition, Refusal or
+    UsageError.
     """
     need_keys(body, "routing_key", "properties", "payload", "payload_encoding")
     key = body["routing_key"]
@@ -74,7 +76,15 @@ def publish(vhost: VirtualHost, exchange: str, body: Json, user: str) -> bool:
         text = f"user_id property set to '{properties.user_id}' but authenticated user was '{user}'"
         raise precondition_failed(text)
     source = vhost.exchange(exchange)
-    queues, _ = vhost.route(source, keys, given)
+    found: list[Routed] = []
+
+    def routing() -> Iterator[None]:
+        found.append((yield from vhost.routing(source, keys, given)))
+
+    async with pace:
+        for _ in routing():
+            await pace.rest()
+    queues = [queue for queue in found[0][0] if not queue.is_deleted]
     _count_publish(vhost, source, len(queues))
     if vhost.on_publish is not None:
         vhost.on_publish(vhost.name, message, queues)
@@ -272,7 +282,7 @@ def _shown(queue: Queue, entry: Entry, encoding: str, truncate: int | None) -> J
     }
 
 
-def aliveness(vhost: VirtualHost) -> None:
+async def aliveness(vhost: VirtualHost, pace: Pace) -> None:
     """Declare a queue, publish to it, and get the message.
 
     Raises:
@@ -280,9 +290,8 @@ def aliveness(vhost: VirtualHost) -> None:
     """
     queue = vhost.declare_queue("aliveness-test", None, durable=False, exclusive=False, auto_delete=False, arguments={})
     payload = f"test_message {time.time()}"
-    publish(
-        vhost, "", {"routing_key": queue.name, "payload": payload, "payload_encoding": "string", "properties": {}}, ""
-    )
+    body: Json = {"routing_key": queue.name, "payload": payload, "payload_encoding": "string", "properties": {}}
+    await publish(vhost, "", body, "", pace)
     entry = queue.get()
     if entry is None:
         raise BadDefinition("the message was not in the queue")

@@ -174,15 +174,18 @@ class Contents:
 
     # -- the store -------------------------------------------------------------------------------------
 
-    def recover(self, stored: StoredLane, among: int) -> None:
-        """Record the contents of the store, and read the first messages. `among`: how many lanes do so now."""
+    def recover(self, stored: StoredLane) -> None:
+        """Record the contents of the store."""
         lane = self._lane_at(stored.priority)
         lane.tail = stored.messages
         self.ready += stored.messages
         self.ready_bytes += stored.size
         self.next_position = self._unpublished = max(self.next_position, stored.last_position + 1)
         self._expiring = True  # some may have a time-to-live; checked with the first head
-        self._load(lane, max(1, _FIRST // among), max(1, _FIRST_BYTES // among))
+
+    def read_first(self, stored: StoredLane, among: int) -> None:
+        """Read the first messages of a lane that was recovered. `among`: how many lanes do so now."""
+        self._load(self._lane_at(stored.priority), max(1, _FIRST // among), max(1, _FIRST_BYTES // among))
 
     def _load_more(self, lane: Lane) -> None:
         """Read ahead if half of the window is free."""

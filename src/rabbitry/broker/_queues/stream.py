@@ -270,8 +270,8 @@ class Stream(Queue):
         self.restore_segment(first, size, latest)
         self._store_segment(self._log.segments[-1])
 
-    def recover(self, stored: StoredLane, among: int) -> None:
-        """Record the contents of the store. Messages are read when a consumer asks for them."""
+    def recover(self, stored: StoredLane) -> None:
+        """Record the contents of the store."""
         self.next_position = self._unpublished = max(self.next_position, stored.last_position + 1)
         self._log.has_all = False
         if not self._log.segments:  # its record was damaged
@@ -287,6 +287,9 @@ class Stream(Queue):
             self.journal.drop_range(self, stored.priority, -1, first)
         self._count()
         self._retain()
+
+    def read_first(self, stored: StoredLane, among: int) -> None:
+        """Do nothing: messages are read when a consumer asks for them."""
 
     def held(self) -> Iterator[Entry]:
         """Yield the messages in memory: the latest ones, or all if the stream is not stored."""

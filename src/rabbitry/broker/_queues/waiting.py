@@ -116,9 +116,12 @@ class WaitingRoom(Queue):
 
     # -- the store -------------------------------------------------------------------------------------
 
-    def recover(self, stored: StoredLane, among: int) -> None:
-        """Read all messages that the store has."""
+    def recover(self, stored: StoredLane) -> None:
+        """Record the last position in the store."""
         self.next_position, self._last = stored.last_position + 1, stored.last_position
+
+    def read_first(self, stored: StoredLane, among: int) -> None:
+        """Read all messages that the store has."""
         self._read(-1)
 
     def _read(self, after: int) -> None:

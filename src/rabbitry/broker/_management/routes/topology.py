@@ -88,11 +88,11 @@ def _exchange_bindings(call: Call) -> object:
 
 
 @route("/api/exchanges/{vhost}/{name}/publish", "POST")
-def _publish(call: Call) -> object:
+async def _publish(call: Call) -> object:
     vhost, name = call.vhost(), _exchange_name(call)
     call.need("write", vhost.name, name)
     try:
-        return {"routed": messages.publish(vhost, name, call.body(), call.user.name)}
+        return {"routed": await messages.publish(vhost, name, call.body(), call.user.name, call.pace)}
     except Refusal as error:
         raise bad(f"{error.reply_code.value} {error.reply_text}") from error
 

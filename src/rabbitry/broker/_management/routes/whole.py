@@ -149,8 +149,8 @@ def _protocol_listener(call: Call) -> object:
 
 
 @route("/api/aliveness-test/{vhost}")
-def _aliveness(call: Call) -> object:
-    messages.aliveness(call.vhost())
+async def _aliveness(call: Call) -> object:
+    await messages.aliveness(call.vhost(), call.pace)
     return {"status": "ok"}
 
 
