@@ -4,13 +4,14 @@ import asyncio
 import json
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, delete
 
 from rabbitry.apps.grading import regrading as doing
 from rabbitry.apps.grading.deadlines import Counts, Deadlines
@@ -20,6 +21,7 @@ from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.receiving import again, fields_handed_in, is_sealed, new_id
 from rabbitry.apps.grading.records import Database, course, judging, outbox, regrading
 from rabbitry.apps.grading.records.regrading import Selection
+from rabbitry.apps.grading.records.schema import outbox as outbox_table
 from rabbitry.apps.grading.roles import ROLES, decide
 from rabbitry.cli import _root
 from tests.apps.grading import _running
@@ -209,6 +211,69 @@ def test_a_run_may_have_more_submissions_than_a_query_has_parameters(database: D
 
     run = database.write_now(begin)
     assert (len(run.left), run.resumed, len(run.remark)) == (60, 0, LONGEST_TEXT)
+
+
+class _Kill(BaseException):
+    """The end of a process."""
+
+
+class _Dying:
+    """Records of a process that is killed at its step of that number: before a transaction begins or after it ended."""
+
+    def __init__(self, records: Database, number: int, *, is_before: bool) -> None:
+        self._records = records
+        self._left = number
+        self._is_before = is_before
+
+    def read_now(self, work: Callable[[Connection], Any]) -> Any:
+        return self._step(self._records.read_now, work)
+
+    def write_now(self, work: Callable[[Connection], Any]) -> Any:
+        return self._step(self._records.write_now, work)
+
+    def _step(self, run: Callable[[Callable[[Connection], Any]], Any], work: Callable[[Connection], Any]) -> Any:
+        self._left -= 1
+        if self._left == 0 and self._is_before:
+            raise _Kill
+        done = run(work)
+        if self._left == 0:
+            raise _Kill
+        return done
+
+
+@pytest.mark.parametrize("is_before", [True, False])
+def test_a_run_that_is_killed_at_any_step_reopens_each_submission_once(
+    database: Database, tmp_path: Path, is_before: bool
+) -> None:
+    files = Files(str(tmp_path / "kept"))
+
+    def run(records: Any, student: int) -> None:
+        """Do what the command does, and a coordinator."""
+        chosen = Selection(CC.name, student=str(student), all_attempts=True)
+        begin = partial(regrading.begin, selection=chosen, course=Course(), who="ann", remark="mended")
+        begun = records.write_now(begin)
+        steps = doing.reopened(records, files, begun, Course(), "assignment_exchange", has_room=lambda _: True)
+        for _ in steps:
+            pass
+
+    ways = []
+    for number in range(1, 100):
+        ids = [_confirmed(database, files, number, b"%d %d" % (number, attempt)) for attempt in range(3)]
+        try:
+            run(_Dying(database, number, is_before=is_before), number)
+        except _Kill:
+            run(database, number)  # the next process goes on
+            is_killed = True
+        else:
+            is_killed = False
+        hops = database.read_now(course.histories)
+        ways.append([sum(hop.remark == "mended" for hop in hops[identity]) for identity in ids])
+        assert database.read_now(outbox.count) == 3
+        database.write_now(lambda connection: connection.execute(delete(outbox_table)))  # it holds up further ones
+        if not is_killed:
+            break
+    assert ways == [[1, 1, 1]] * number
+    assert number > 3 * 3 + 2, "a begin, three steps for each submission, and an end"
 
 
 @pytest.fixture
