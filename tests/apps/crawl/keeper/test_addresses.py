@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rabbitry.apps.crawl.keeper.addresses import BadAddress, host_name, may_be_public, parse
+from rabbitry.apps.crawl.keeper.addresses import BadAddress, host_key, host_name, may_be_public, parse
 from rabbitry.apps.crawl.keeper.scope import Crawl, domain
 
 
@@ -142,3 +142,9 @@ def test_a_crawl_goes_further_by_depth_or_by_scope() -> None:
     assert not crawl(hosts=["a.test"]).goes_further(crawl(), 0, 0)
     assert not crawl(hosts=["a.test"]).goes_further(crawl(hosts=["a.test", "b.test"]), 0, 0)
     assert crawl(hosts=["a.test", "c.test"]).goes_further(crawl(hosts=["a.test", "b.test"]), 0, 0)
+
+
+def test_a_text_has_a_key_for_each_host() -> None:
+    keys = {host_key(f"h{number}.test", text) for number in range(10_000) for text in ("", "/", "/#")}
+    assert len(keys) == 30_000
+    assert len({key >> 44 for key in keys}) <= 4_096, "a host's addresses are no longer together"

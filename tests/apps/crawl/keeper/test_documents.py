@@ -1,5 +1,8 @@
 """How the keeper handles documents: robots rules of pages, canonical addresses, copies and changes."""
 
+from itertools import count
+
+from rabbitry.apps.crawl.keeper.addresses import parse
 from rabbitry.apps.crawl.keeper.database import Database
 from rabbitry.apps.crawl.messages import Document
 from tests.apps.crawl.keeper.simulation import MISSING, Answered, World, read_why, site_of, words
@@ -46,6 +49,18 @@ def test_the_same_content_is_indexed_once_for_a_host(simple: Database) -> None:
     world.run()
     assert len(world.index.stored) == 2
     assert world.counts()["outcome:duplicate"] == 1
+
+
+def test_the_same_content_is_indexed_for_each_host(simple: Database) -> None:
+    begin = parse("http://a.test/").key >> 44
+    hosts = (f"b{number}.test" for number in count())
+    other = next(host for host in hosts if parse(f"http://{host}/").key >> 44 == begin)
+    world = World(simple, lambda url: MISSING if url.endswith("robots.txt") else Answered(words("the same")))
+    make = world.process
+    world.process = lambda *values: _untitled(make(*values))  # type: ignore[method-assign] # the stand-in of this test
+    world.add("http://a.test/", f"http://{other}/")
+    world.run()
+    assert set(world.index.stored) == {"http://a.test/", f"http://{other}/"}
 
 
 def _untitled(document: Document) -> Document:

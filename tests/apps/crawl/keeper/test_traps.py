@@ -272,3 +272,15 @@ def test_a_page_that_was_judged_counts_no_more_when_a_crawler_dies_with_it(tmp_p
         world.dies = lambda: True
         world.run(2 * 3600.0)
         assert counted(database) == before == [(1, 1), (1, 1)]
+
+
+def test_many_hosts_do_not_wait_for_answers_of_each_other(tmp_path: Path) -> None:
+    def site(url: str) -> Answered:
+        links = [urljoin(url, f"/{number}") for number in range(15)]
+        return MISSING if url.endswith("robots.txt") else Answered(words(url), links)
+
+    with Database(f"sqlite:///{tmp_path / 'crawl.sqlite3'}") as database:
+        world = World(database, site, crawlers=300)
+        world.add(*(f"http://h{number}.test/" for number in range(300)), delay=0.1)
+        world.run(seconds=traps.PATIENCE / 2)
+    assert set(Counter(urlsplit(url).hostname for _, url in world.log).values()) == {17}

@@ -147,13 +147,20 @@ def _host_key(host: str) -> int:
 
 
 def host_key(host: str, text: str) -> int:
-    """Return the key of a text that belongs to a host, such as the shape of its addresses."""
-    return _host_key(host) | _low(blake2b(text.encode(errors="replace"), digest_size=6).digest()) & _LOW
+    """Return the key of a text that belongs to a host, such as the shape of its addresses.
+
+    The lower bits are of the host, too: many hosts have the same 12 above them.
+    """
+    return _joined(host, f"{host} {text}")
 
 
 def long_key(text: str) -> int:
     """Return the key of an address over the size limit: that of its beginning."""
-    return host_key("", text[:LONGEST])
+    return _joined("", text[:LONGEST])
+
+
+def _joined(host: str, text: str) -> int:
+    return _host_key(host) | _low(blake2b(text.encode(errors="replace"), digest_size=6).digest()) & _LOW
 
 
 def _without_session(url: str) -> str:

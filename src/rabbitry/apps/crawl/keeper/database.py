@@ -10,7 +10,7 @@ from rabbitry.apps import _records
 SCHEMA: Final = _records.Schema(
     "crawl",
     Path(__file__).parent / "migrations",
-    head="5",
+    head="6",
     version_table="crawl_version",
     lock=7_723_012,
     # Four connections read; the system's page cache serves them as well. A new database has pages of 8 KiB: a page of
