@@ -3,7 +3,7 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -14,7 +14,7 @@ import httpx
 import msgspec
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import text
+from sqlalchemy import Connection, insert, text
 
 from rabbitry._ids import NoSuchID
 from rabbitry.amqp.client import Channel
@@ -24,8 +24,9 @@ from rabbitry.apps.grading.files import Files
 from rabbitry.apps.grading.looking import MOST, Look, filled, read
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.questions import Answers, Question
-from rabbitry.apps.grading.records import Database, requests
+from rabbitry.apps.grading.records import Database, judging, requests
 from rabbitry.apps.grading.records.course import Filter, fitting
+from rabbitry.apps.grading.records.schema import acceptances
 from rabbitry.apps.grading.stages import RoleSpec, Wiring
 from rabbitry.apps.grading.web import Pages
 from rabbitry.apps.grading.web_regrades import Audited
@@ -170,6 +171,50 @@ async def test_questions_at_once_get_their_own_answers(broker_url: str, one_data
                 await coordinators.look(Look("statistics", module="basket_weaving"))
         with pytest.raises(ConnectionClosed):
             await coordinators.look(Look("requests"))
+
+
+async def test_all_that_can_be_marked_again_comes_in_parts(
+    broker_url: str, one_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = Files(str(tmp_path / "files"))
+    ids = [await asyncio.to_thread(_confirmed, one_database, files, number, b"x") for number in range(1, 6)]
+    monkeypatch.setattr(looking, "LOOKED_AT", 2)
+    answered = looking.read
+    parts: list[Look] = []
+
+    def read(connection: Connection, asked: Look, course: Course) -> Any:
+        parts.append(asked)
+        return answered(connection, asked, course)
+
+    monkeypatch.setattr(looking, "read", read)
+    asked = Look("regradable", module="cloud_computing")
+    async with role_set(broker_url, one_database, [RoleSpec("coordinator")], wiring=Wiring(OPEN)):
+        async with Asking(broker_url) as coordinators:
+            assert [one["id"] for one in await coordinators.rows(asked)] == ids
+    assert [one.from_student for one in parts] == ["", "3", "5"]
+
+
+def test_a_page_of_rows_reads_the_acceptances_of_its_submissions_alone(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = Files(str(tmp_path / "files"))
+    ids = sorted(_confirmed(database, files, student, b"x") for student in range(3))
+    row = {"who": "ann", "at": "2026-11-01", "remark": "ill"}
+    accepted = [row | {"submission": one} for one in ids]
+    database.write_now(lambda connection: connection.execute(insert(acceptances), accepted))
+    found = judging.acceptances_of
+    read: list[dict[str, Any]] = []
+
+    def acceptances_of(connection: Connection, ids: Collection[str] | None = None) -> Any:
+        read.append(found(connection, ids))
+        return read[-1]
+
+    monkeypatch.setattr(judging, "acceptances_of", acceptances_of)
+    asked = Look("rows", with_history=True, after=ids[0])
+    for most, expected in ((1, ids[1:2]), (None, ids)):
+        page = database.read_now(partial(looking.rows, asked=asked, course=Course(), most=most))
+        assert sorted(read[-1]) == expected
+        assert [one["accepted"] for one in page] == [row] * (most or 2)
 
 
 async def test_a_question_that_can_not_be_sent_is_given_up(embedded_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

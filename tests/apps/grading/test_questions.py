@@ -155,6 +155,41 @@ async def test_a_question_whose_asker_has_given_up_is_not_answered(
     assert slow.begun == EACH
 
 
+async def test_a_flood_of_large_questions_is_refused_by_its_bytes(
+    broker_url: str, coordinator: Coordinator, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten questions wait, which is far below the number that may, and their bytes are as many as may wait."""
+    large = structs.replace(_SLOW, find="x" * 100_000)
+    monkeypatch.setattr(questions, "MOST_BYTES", 1_010_000)
+    monkeypatch.setattr(questions, "MOST_BYTES_EACH", 505_000)
+    async with coordinator(), Asking(broker_url) as coordinators:
+        asked = [
+            asyncio.create_task(coordinators.look(structs.replace(large, student=str(student))))
+            for student in (1, 2, 3)
+            for _ in range(7)
+        ]
+        await eventually(lambda: sum(task.done() for task in asked) == 11, "what is beyond is refused")
+        small = asyncio.create_task(coordinators.look(_QUICK))
+        slow.go_on.set()
+        assert (await small)["total"] == 0, "there was room for a small one"
+        done = await asyncio.gather(*asked, return_exceptions=True)
+        assert [sum(one == "eA==" for one in done[first : first + 7]) for first in (0, 7, 14)] == [5, 5, 0], done
+        assert await coordinators.look(large) == "eA==", "there is room again"
+
+
+async def test_an_asker_is_told_a_slow_coordinator_from_none(
+    broker_url: str, coordinator: Coordinator, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "ANSWER_WITHIN", 0.2)
+    async with Asking(broker_url) as coordinators:
+        async with coordinator():
+            with pytest.raises(RequestTimeout, match=r"a coordinator runs, and has not answered within 0\.2 s"):
+                await coordinators.look(_SLOW)
+            slow.go_on.set()
+        with pytest.raises(RequestTimeout, match="no coordinator answers on this broker"):
+            await coordinators.look(_SLOW)
+
+
 async def test_malformed_questions_are_left_and_the_next_one_is_answered(
     broker_url: str, coordinator: Coordinator, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,21 +5,24 @@ import json
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, delete
+from msgspec import structs
+from sqlalchemy import Connection, delete, update
 
+from rabbitry.apps.grading import looking
 from rabbitry.apps.grading import regrading as doing
 from rabbitry.apps.grading.deadlines import Counts, Deadlines
 from rabbitry.apps.grading.files import Files, default_place
+from rabbitry.apps.grading.looking import Look
 from rabbitry.apps.grading.message import HISTORY, LONGEST_TEXT, Assignment, Decision, submission
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.receiving import again, fields_handed_in, is_sealed, new_id
-from rabbitry.apps.grading.records import Database, course, judging, outbox, regrading
+from rabbitry.apps.grading.records import Database, course, judging, outbox, regrading, schema
 from rabbitry.apps.grading.records.regrading import Selection
 from rabbitry.apps.grading.records.schema import outbox as outbox_table
 from rabbitry.apps.grading.roles import ROLES, decide
@@ -60,6 +63,34 @@ def _reopened(database: Database, files: Files, selection: Selection = _ALL) -> 
         made.append(database.write_now(partial(work, exchange="assignment_exchange")))
     assert database.write_now(partial(regrading.end, run=run)) == 0
     return [one for one in made if one is not None]
+
+
+def _selected(database: Database, selection: Selection, course: Course) -> list[dict[str, Any]]:
+    """Return what is selected, in parts as a coordinator sends it; they must be what is read at once."""
+    asked, found = Look("regradable", **asdict(selection)), list[dict[str, Any]]()
+    following: dict[str, str] | None = {}
+    while following is not None:
+        asked = structs.replace(asked, **following)
+        page = database.read_now(partial(looking.read, asked=asked, course=course))
+        found, following = found + page["rows"], page["next"]
+    asked = Look("regradable", **asdict(selection))
+    assert found == database.read_now(partial(looking.regradable, asked=asked, course=course))
+    return found
+
+
+def _able(database: Database, selection: Selection, course: Course) -> set[str]:
+    """Return what can be marked again; a run must take the same."""
+    able = {row["id"] for row in _selected(database, selection, course) if row["reason"] is None}
+    begin = partial(regrading.begin, selection=selection, course=course, who="ann", remark="mended")
+
+    def begun(connection: Connection) -> tuple[str, ...]:
+        with connection.begin_nested() as savepoint:
+            run = begin(connection)
+            savepoint.rollback()
+        return run.left
+
+    assert set(database.write_now(begun)) == able
+    return able
 
 
 @pytest.mark.parametrize(
@@ -164,11 +195,9 @@ def test_a_selection_takes_what_it_names(database: Database, tmp_path: Path) -> 
         (Selection(CC.name, since=since), {third}),
         (Selection("data_mining"), set()),
     ):
-        able, _ = database.read_now(partial(regrading.wanted, selection=selection, course=Course()))
-        assert {one.id for one in able} == ids
-    assert [one.id for one in database.read_now(partial(regrading.wanted, selection=_ALL, course=Course()))[1]] == [
-        "open"
-    ]
+        assert _able(database, selection, Course()) == ids
+    every = {row["id"]: row["reason"] for row in _selected(database, _ALL, Course())}
+    assert every == {second: None, third: None, "open": "not confirmed yet"}
 
 
 def test_with_deadlines_what_can_count_is_marked_again(database: Database, tmp_path: Path) -> None:
@@ -176,11 +205,40 @@ def test_with_deadlines_what_can_count_is_marked_again(database: Database, tmp_p
     first, second, third = (_confirmed(database, files, 7, b"x", mark=mark) for mark in (5.0, 9.0, 1.0))
     for counts, ids in ((Counts.BEST, {first, second}), (Counts.LATEST, {second})):
         known = Course({CC.name: replace(CC, deadlines=Deadlines(attempts=2, counts=counts))})
-        able, _ = database.read_now(partial(regrading.wanted, selection=_ALL, course=known))
-        assert {one.id for one in able} == ids
+        assert _able(database, _ALL, known) == ids
+    assert _able(database, Selection(CC.name, all_attempts=True), known) == {first, second, third}
+
+
+def test_what_can_not_be_marked_again_is_in_no_run_and_has_a_reason(database: Database, tmp_path: Path) -> None:
+    files = Files(str(tmp_path / "kept"))
+    able, lost, fieldless, declined = (_confirmed(database, files, student, b"x") for student in range(4))
+
+    def spoil(connection: Connection) -> None:
+        of = schema.submissions.c.id
+        connection.execute(update(schema.submissions).where(of == lost).values(sha256=None, size=None))
+        connection.execute(update(schema.submissions).where(of == declined).values(status="declined"))
+        connection.execute(delete(schema.handed_in).where(schema.handed_in.c.submission == fieldless))
+
+    database.write_now(spoil)
+    assert {row["id"]: row["reason"] for row in _selected(database, _ALL, Course())} == {
+        able: None,
+        lost: "the file is not kept",
+        fieldless: "only the file is kept, not the message's other fields",
+    }
+    assert _able(database, Selection(CC.name, all_attempts=True), Course()) == {able}
+
+
+@pytest.mark.parametrize(("name", "most"), [("LOOKED_AT", 1), ("MOST", 2), ("PAGE", 1), ("PAGE", 1000)])
+def test_what_is_selected_can_be_had_in_parts_of_any_size(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, most: int
+) -> None:
+    files = Files(str(tmp_path / "kept"))
+    ids = {_confirmed(database, files, student, b"x") for student in (7, 7, 7, 8, 9, 9)}
+    monkeypatch.setattr(looking, name, most)
     every = Selection(CC.name, all_attempts=True)
-    able, _ = database.read_now(partial(regrading.wanted, selection=every, course=known))
-    assert {one.id for one in able} == {first, second, third}
+    assert len(_selected(database, every, Course())) == 6  # none twice
+    assert _able(database, every, Course()) == ids
+    assert len(_able(database, _ALL, Course())) == 3
 
 
 def test_two_commands_that_go_on_with_one_run_share_it(database: Database, tmp_path: Path) -> None:
@@ -197,7 +255,10 @@ def test_two_commands_that_go_on_with_one_run_share_it(database: Database, tmp_p
     assert database.read_now(outbox.count) == 20
 
 
-def test_a_run_may_have_more_submissions_than_a_query_has_parameters(database: Database, tmp_path: Path) -> None:
+def test_a_run_may_have_more_submissions_than_a_query_has_parameters(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(regrading, "FEW", 40)
     files = Files(str(tmp_path / "kept"))
     for _ in range(60):
         _confirmed(database, files, 7, b"x")

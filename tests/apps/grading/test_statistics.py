@@ -1,22 +1,33 @@
 """Statistics of a module: marks of what counts, how long each role takes, who waits longest."""
 
 import json
+from collections import Counter, defaultdict
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from random import Random
+from typing import Any, Final
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Connection, insert, update
 
 from rabbitry.apps.grading.blind import Blind
+from rabbitry.apps.grading.deadlines import Deadlines, Judged
 from rabbitry.apps.grading.message import Assignment, Decision, submission
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.personal import PersonalMark
 from rabbitry.apps.grading.records import Database, course, keeping, requests
-from rabbitry.apps.grading.records.schema import submissions
-from rabbitry.apps.grading.records.statistics import statistics_of
+from rabbitry.apps.grading.records.course import Filter, Hop, Submission
+from rabbitry.apps.grading.records.judging import judged
+from rabbitry.apps.grading.records.schema import history, submissions
+from rabbitry.apps.grading.records.statistics import LONGEST, statistics_of
 from rabbitry.apps.grading.roles import ROLES, decide, role_named
 from rabbitry.cli import _root
+from tests.apps.grading._running import CC
+
+_BEGUN: Final = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 def _recorded(database: Database, student: int, mark: float | None, seconds: tuple[float, ...]) -> str:
@@ -114,6 +125,99 @@ def test_work_of_several_demonstrators_is_told_for_each_of_them(filled: Database
     told = {(one["role"], one["who"]): (one["waiting"], one["decided"]) for one in filled.read_now(read)["work"]}
     assert [told["demonstrator", who] for who in ("Roe, Ben", "dan", "ann")] == [(1, 1), (1, 1), (0, 5)]
     assert ("demonstrator", "Roe") not in told
+
+
+@pytest.mark.parametrize("rules", [None, Deadlines(attempts=2, due=_BEGUN + timedelta(minutes=20), fixed=10.0)])
+def test_the_database_finds_what_reading_every_row_does(database: Database, rules: Deadlines | None) -> None:
+    """Of random histories: sent back, marked again, asked about, declined, and with clocks that go back."""
+    known = Course({CC.name: replace(CC, deadlines=rules)})
+    database.write_now(partial(_fill, chance=Random(16)))
+    found = database.read_now(partial(statistics_of, module=CC.name, course=known))
+
+    def read(connection: Connection) -> tuple[list[Submission], dict[str, Judged], dict[str, list[Hop]]]:
+        rows = course.submissions_of(connection, Filter(module=CC.name))
+        return rows, judged(connection, rows, known), course.histories(connection)
+
+    rows, judgements, hops = database.read_now(read)
+    counting = [row for row in rows if judgements[row.id].counts]
+    marks = [judgements[row.id].final_mark for row in counting]
+    given = [mark / 10 for mark in marks if mark is not None]
+    assert given
+    assert (found["submissions"], found["students"]) == (len(rows), len({row.student for row in rows}))
+    assert found["declined"] == sum(row.status == "declined" for row in rows) > 0
+    assert (found["marks"]["given"], found["marks"]["without"]) == (len(given), len(marks) - len(given))
+    assert found["marks"]["mean"] == pytest.approx(sum(given) / len(given))
+    took = _took([hops[row.id] for row in rows])
+    assert took["all"]
+    for stage in found["stages"]:
+        ordered = sorted(took[stage["stage"]])
+        ranks = {f"p{percent}": ordered[-(-len(ordered) * percent // 100) - 1] for percent in (50, 95)}
+        assert stage == {"stage": stage["stage"], "number": len(ordered), **ranks}
+    waiting = sorted((row.updated_at, row.id) for row in rows if row.status not in ("confirmed", "declined"))
+    assert [one["id"] for one in found["waiting"]] == [identity for _, identity in waiting[:LONGEST]]
+    decided = Counter((hop.role, hop.who) for row in rows for hop in hops[row.id] if _is_decision(hop))
+    assert {(one["role"], one["who"]): one["decided"] for one in found["work"] if one["decided"]} == decided
+    waits = Counter((role, who) for row in rows for role, who in [_waits_for(row, hops[row.id])] if role)
+    assert {(one["role"], one["who"]): one["waiting"] for one in found["work"] if one["waiting"]} == waits
+
+
+def _fill(connection: Connection, chance: Random) -> None:
+    """Record 60 submissions of 20 students with random hops."""
+    ways = [("demonstrator", "corrected"), ("assistant", "validated"), ("assistant", "submitted"),
+            ("coordinator", "confirmed"), ("coordinator", "submitted"), ("student", "asked"),
+            ("demonstrator", "declined")]  # fmt: skip
+    for number in range(60):
+        at, step, status = _BEGUN + timedelta(minutes=number), 1, "submitted"
+        hops = [{"role": "student", "status": status, "who": "x", "at": at}]
+        while status != "declined" and chance.random() < 0.9 and len(hops) < 12:
+            follows = {"submitted": ways[0], "corrected": ways[1], "validated": ways[3], "confirmed": ways[5]}
+            role, status = follows.get(status, ways[4]) if chance.random() < 0.8 else chance.choice(ways)
+            at += timedelta(milliseconds=chance.randint(-50, 100_000))
+            hops.append({"role": role, "status": status, "who": chance.choice(["ann", "ben", "automatic"]), "at": at})
+        rows = []
+        for hop in hops:
+            rows.append(hop | {"submission": f"id{number}", "step": step, "place": "", "at": _written(hop["at"])})
+            step += 1
+        connection.execute(insert(history), rows)
+        values = {"id": f"id{number}", "student": str(number % 20), "module": CC.name, "name": "", "step": step}
+        values |= {"status": status, "mark": chance.choice([None, 3.0, 8.0]), "out_of": 10.0}
+        values |= {"submitted_at": _written(hops[0]["at"]), "updated_at": rows[-1]["at"]}
+        connection.execute(insert(submissions), values)
+
+
+def _written(at: Any) -> str:
+    return str(at.isoformat(timespec="microseconds"))
+
+
+def _took(histories: list[list[Hop]]) -> dict[str, list[float]]:
+    """Read how long each role took, hop by hop."""
+    took: dict[str, list[float]] = defaultdict(list)
+    for hops in histories:
+        begun = hops[0].at
+        for before, hop in pairwise(hops):
+            for role in ROLES.values():
+                if (before.status, hop.status) == (role.takes, role.gives):
+                    took[role.name].append(_between(before.at, hop.at))
+                    if hop.status == "confirmed":
+                        took["all"].append(_between(begun, hop.at))
+            if hop.status == "submitted":
+                begun = hop.at
+    return took
+
+
+def _between(earlier: str, later: str) -> float:
+    seconds = (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
+    return max(round(seconds, 3), 0.0)
+
+
+def _is_decision(hop: Hop) -> bool:
+    given = {"demonstrator": ["corrected"], "assistant": ["validated", "submitted"], "coordinator": ["confirmed"]}
+    return hop.status in given.get(hop.role, []) and hop.who != "automatic"
+
+
+def _waits_for(row: Submission, hops: list[Hop]) -> tuple[str | None, str | None]:
+    role = next((role.name for role in ROLES.values() if role.takes == row.status), None)
+    return role, next((hop.who for hop in reversed(hops) if hop.role == role and _is_decision(hop)), None)
 
 
 def test_a_module_without_submissions_has_none(database: Database) -> None:

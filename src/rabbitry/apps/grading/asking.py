@@ -30,6 +30,7 @@ from rabbitry.exceptions import (
     Closed,
     ConnectFailed,
     ConnectionClosed,
+    NotFound,
     PublishReturned,
     RabbitryError,
     RequestTimeout,
@@ -43,6 +44,12 @@ if TYPE_CHECKING:
 
 ANSWER_WITHIN: Final = 5.0
 """Seconds that the question and a coordinator's answer may take."""
+_LOOK_WITHIN: Final = 1.0
+"""Seconds that the broker has to say whether a coordinator runs, after there was no answer."""
+_NOBODY: Final = (
+    "no coordinator answers on this broker: start one, or name the course's database with --database "
+    "or RABBITRY_DATABASE"
+)
 _REPLY_TO: Final = "amq.rabbitmq.reply-to"
 """RabbitMQ's docs/direct-reply-to: answers need no queue, and leave none behind."""
 _decode_answer: Callable[[bytes], dict[str, Any] | str | None] = json_decoder(dict[str, Any] | str | None)  # type: ignore[arg-type] # a union is no type
@@ -61,7 +68,9 @@ class Asking:
 
     async def __aenter__(self) -> Self:
         try:
-            connection = await self._stack.enter_async_context(connect(self._url, name=f"{APP} status"))
+            self._connection = connection = await self._stack.enter_async_context(
+                connect(self._url, name=f"{APP} status")
+            )
             # The broker checks it. The name in a client's certificate is not known here.
             self._login = None if connection.url.external else connection.url.user
             self._channel = await connection.channel()
@@ -84,7 +93,7 @@ class Asking:
 
         Raises:
             NoSuchID: Several ids begin with it.
-            RequestTimeout: No coordinator answers.
+            RequestTimeout: No coordinator answers, or not in time; the text says which.
             Closed: The connection was lost for good.
         """
         found = _decode_answer(await self._answer({ID: sendable(identity)}))
@@ -99,7 +108,7 @@ class Asking:
             NoSuchID: There is no such submission, request or run.
             UsageError: The coordinator does not answer this login, or the module is unknown there.
             RecordsError: The coordinator can't read the records or the file, or has too much to do.
-            RequestTimeout: No coordinator answers.
+            RequestTimeout: No coordinator answers, or not in time; the text says which.
             Closed: The connection was lost for good.
         """
         if not 0 <= asked.number <= _LARGEST_NUMBER:
@@ -112,13 +121,21 @@ class Asking:
         return changed
 
     async def rows(self, asked: Look) -> list[dict[str, Any]]:
-        """Return all rows of a question for rows, by id. They are asked for in pages. Raises the errors of `look`."""
+        """Return all rows of a question for `rows`, by id, or `regradable`, by student and id.
+
+        They are asked for in parts. Raises the errors of `look`.
+        """
         found: list[dict[str, Any]] = []
         while True:
-            page = (await self.look(structs.replace(asked, after=found[-1]["id"] if found else "")))["rows"]
-            if not page:
+            page = await self.look(asked)
+            found += page["rows"]
+            if asked.what == "regradable":
+                following = page["next"]
+            else:
+                following = {"after": page["rows"][-1]["id"]} if page["rows"] else None
+            if following is None:
                 return found
-            found += page
+            asked = structs.replace(asked, **{name: str(value) for name, value in following.items()})
 
     async def file(self, kept: Kept) -> bytes:
         """Return a kept file as it is stored, compressed. It is asked for in parts. Raises the errors of `look`."""
@@ -148,15 +165,32 @@ class Asking:
             async with asyncio.timeout(ANSWER_WITHIN):  # while the broker is away, publishing takes as long as it may
                 await self._channel.publish(body, routing_key=STATUS_QUEUE, properties=properties)
             return await arriving.wait()
-        except (PublishReturned, TimeoutError) as error:
-            raise RequestTimeout(
-                "no coordinator answers on this broker: start one, or name the course's database with --database "
-                "or RABBITRY_DATABASE"
-            ) from error
+        except PublishReturned as error:
+            raise RequestTimeout(_NOBODY) from error
+        except TimeoutError as error:
+            raise RequestTimeout(await self._why()) from error
         finally:
             del self._waiting[identity]
             if arriving.whole.done():
                 arriving.whole.exception()  # if publishing failed, nobody awaits it
+
+    async def _why(self) -> str:
+        """Return why no answer came: whether a coordinator runs."""
+        try:
+            async with asyncio.timeout(_LOOK_WITHIN):
+                async with await self._connection.channel() as channel:
+                    found = await channel.declare_queue(STATUS_QUEUE, passive=True)
+        except NotFound:
+            return _NOBODY
+        except (RabbitryError, TimeoutError) as error:
+            said = str(error) or "the broker does not answer, either"
+            return f"no answer within {ANSWER_WITHIN:g} s, and it is unknown whether a coordinator runs: {said}"
+        if not found.consumer_count:
+            return _NOBODY
+        return (
+            f"a coordinator runs, and has not answered within {ANSWER_WITHIN:g} s: it is slow, or has many "
+            "questions to answer; ask again in a moment"
+        )
 
     async def _read(self, answers: Consumer) -> None:
         """Pass each answer to the question that waits for it, until an error, which all waiting questions raise."""

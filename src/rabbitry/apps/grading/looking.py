@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
 
     from rabbitry.apps.grading.modules import Course
     from rabbitry.apps.grading.records.course import Filter
+    from rabbitry.apps.grading.records.regrading import Selection
 
 MOST: Final = 1000
 """Entries of one answer."""
 ROWS: Final = 400
 """Rows that are read for one answer: databases bound the students whose attempts one query numbers."""
+LOOKED_AT: Final = 5000
+"""Submissions that are looked at for one answer with those to mark again, but for the last student's."""
 PAGE: Final = 1_000_000
 """Bytes of the entries of one answer, unless a single one has more: a slow network takes a second for them."""
 PART: Final = 1_000_000
@@ -79,6 +83,7 @@ class Look(msgspec.Struct, rename="pascal", omit_defaults=True):
     with_history: bool = False
     since: str | None = None
     all_attempts: bool = False
+    from_student: str = ""
     sha256: Sha256 = ""
     size: Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000_000)] = 0
 
@@ -206,9 +211,9 @@ def rows(connection: Connection, asked: Look, course: Course, *, most: int | Non
     judged = judging.judged(connection, found, course)
     entries = [row.as_dict() | judged[row.id].as_dict() for row in found]
     if asked.with_history:
-        hops = histories(connection, None if most is None else [row.id for row in found])
-        accepted = judging.acceptances_in(connection)
-        withdrawn = withdrawals_of(connection, None if most is None else [row.id for row in found])
+        ids = None if most is None else [row.id for row in found]
+        hops, accepted = histories(connection, ids), judging.acceptances_of(connection, ids)
+        withdrawn = withdrawals_of(connection, ids)
         entries = [
             one
             | {"accepted": accepted.get(one["id"]), "withdrawn": withdrawn.get(one["id"], [])}
@@ -228,18 +233,42 @@ def _rows(connection: Connection, asked: Look, wanted: Filter, course: Course) -
 
 
 def regradable(connection: Connection, asked: Look, course: Course) -> list[dict[str, Any]]:
-    """Return a module's submissions to mark again by id, after `asked.after`. reason: why one can't be; else None."""
-    from rabbitry.apps.grading.records.regrading import Selection, reason, wanted
+    """Return a module's submissions to mark again by student and id. reason: why one can't be; else None."""
+    from rabbitry.apps.grading.records.regrading import selected
 
-    module = course.module(asked.module or "").name
-    able, others = wanted(connection, Selection(module, asked.since, asked.student, asked.all_attempts), course)
-    found = [one.as_dict() | {"reason": None} for one in able]
-    found += [one.as_dict() | {"reason": reason(one)} for one in others]
-    return sorted((one for one in found if one["id"] > asked.after), key=lambda one: str(one["id"]))
+    ids = [one for found in selected(connection, _selection(asked, course), course) for one in found.ids]
+    return [*_candidates(connection, ids)]
 
 
 def _regradable(connection: Connection, asked: Look, wanted: Filter, course: Course) -> dict[str, Any]:
-    return {"rows": _page(regradable(connection, asked, course))}
+    """Return a part of them: whole students, or as much of one as an answer holds. next: where to go on, if any is."""
+    from rabbitry.apps.grading.records.regrading import selected
+
+    ids: list[str] = []
+    looked_at, following = 0, None
+    with closing(selected(connection, _selection(asked, course), course, since=asked.from_student)) as students:
+        for found in students:
+            if len(ids) >= MOST or looked_at >= LOOKED_AT:
+                following = {"from_student": found.student, "after": ""}
+                break
+            ids += [one for one in found.ids if found.student != asked.from_student or one > asked.after]
+            looked_at += found.of
+    page = _page(_candidates(connection, ids))
+    if len(page) < len(ids):
+        following = {"from_student": page[-1]["student"], "after": page[-1]["id"]}
+    return {"rows": page, "next": following}
+
+
+def _selection(asked: Look, course: Course) -> Selection:
+    from rabbitry.apps.grading.records.regrading import Selection
+
+    return Selection(course.module(asked.module or "").name, asked.since, asked.student, asked.all_attempts)
+
+
+def _candidates(connection: Connection, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+    from rabbitry.apps.grading.records.regrading import candidates
+
+    return (one.as_dict() | {"reason": reason} for one, reason in candidates(connection, ids))
 
 
 def _page(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

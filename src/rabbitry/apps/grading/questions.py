@@ -11,7 +11,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import structs
@@ -46,6 +46,10 @@ MOST_EACH: Final = 50
 """Of these the questions of one asker."""
 LONGEST: Final = 1_000_000
 """Bytes of a question: a reason has up to 100,000 characters."""
+MOST_BYTES: Final = 20_000_000
+"""Bytes of all questions that are answered or wait; further ones are refused."""
+MOST_BYTES_EACH: Final = 4_000_000
+"""Of these the bytes of the questions of one asker."""
 
 _NAMELESS: Final = (
     "this course answers only questions that name their login: "
@@ -67,6 +71,23 @@ class Question(msgspec.Struct):
     Look: looking.Look | None = None
     Change: Change | None = None
     Parts: bool = False
+
+    @property
+    def is_status(self) -> bool:
+        """Whether it asks for the status of a submission."""
+        return self.Look is None and self.Change is None
+
+
+class Sender(NamedTuple):
+    """Who asks, by the properties of the message. login: that the broker vouches for; None if it names none.
+
+    expiration: how many milliseconds the asker waits, as text; None for ever.
+    """
+
+    reply_to: str
+    correlation_id: str | None
+    login: str | None
+    expiration: str | None
 
 
 _decode_question = json_decoder(Question)
@@ -91,7 +112,7 @@ class Answers:
             question: The question.
             asker: The login that the broker vouches for; None if the message names none.
         """
-        if question.Look is None and question.Change is None:
+        if question.is_status:
             body = self.status(question.SubmissionID, asker)
             return msgspec.json.encode(_too_large(body)) if _is_too_large(body, question) else body
         try:
@@ -207,6 +228,7 @@ class _Desk:
         self._tasks: set[asyncio.Task[None]] = set()
         self._of_askers: Counter[str] = Counter()
         """The questions that are answered or wait. Those of one turn of the loop have not come to `_places` yet."""
+        self._bytes_of_askers: Counter[str] = Counter()
 
     async def serve(self) -> None:
         """Take questions until an error ends the consumer."""
@@ -235,20 +257,33 @@ class _Desk:
             return
         if len(self._tasks) >= 2 * MOST:
             return  # as many refusals wait to be sent as questions to be answered: the broker takes nothing
-        who = self._asker(question, properties)
-        is_refused = self._of_askers.total() >= MOST or self._of_askers[who] >= MOST_EACH
-        work = self._refuse(question, properties) if is_refused else self._answer(question, properties, who)
+        # What waits is the body alone: the headers may be large, and the decoded question many times the body.
+        to = Sender(properties.reply_to, properties.correlation_id, properties.user_id, properties.expiration)
+        who, size = self._asker(question, properties), len(delivery.body)
+        is_refused = self._is_full(who, size)
+        work = self._refuse(to, is_status=question.is_status) if is_refused else self._answer(delivery.body, to, who)
         task = asyncio.create_task(work, name="a question about a submission")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         if not is_refused:
             self._of_askers[who] += 1
-            task.add_done_callback(lambda _: self._done(who))
+            self._bytes_of_askers[who] += size
+            task.add_done_callback(lambda _: self._done(who, size))
 
-    def _done(self, who: str) -> None:
+    def _is_full(self, who: str, size: int) -> bool:
+        """Return whether a question is one too many, of its asker or of all."""
+        return (
+            self._of_askers.total() >= MOST
+            or self._of_askers[who] >= MOST_EACH
+            or self._bytes_of_askers.total() + size > MOST_BYTES
+            or self._bytes_of_askers[who] + size > MOST_BYTES_EACH
+        )
+
+    def _done(self, who: str, size: int) -> None:
         self._of_askers[who] -= 1
+        self._bytes_of_askers[who] -= size
         if not self._of_askers[who]:
-            del self._of_askers[who]
+            del self._of_askers[who], self._bytes_of_askers[who]
 
     def _asker(self, question: Question, properties: Properties) -> str:
         """Return by what askers are told apart.
@@ -263,33 +298,34 @@ class _Desk:
         student = question.Look.student if question.Look is not None and is_named else None
         return f"{one or 'nobody'} {student or ''}"
 
-    async def _answer(self, question: Question, properties: Properties, who: str) -> None:
+    async def _answer(self, body: bytes, to: Sender, who: str) -> None:
         loop = asyncio.get_running_loop()
-        until_ = loop.time() + _seconds(properties.expiration)
+        until_ = loop.time() + _seconds(to.expiration)
         try:
             async with self._places.turn(who):
                 if loop.time() > until_:
                     return  # the asker has given up
-                work = partial(self._answers.answer, question, properties.user_id)
+                question = _decode_question(body)
+                work = partial(self._answers.answer, question, to.login)
                 try:
-                    body = await loop.run_in_executor(self._threads, work)
+                    answer = await loop.run_in_executor(self._threads, work)
                 except RecordsError as error:
                     _logger.warning("a question about a submission is not answered: %s", error)
                     return
                 except Exception:  # one question must not end the answers to all others
                     _logger.exception("a question about a submission is not answered")
-                    body = _error(question, _FAILED)
-                await self._reply(body, properties, in_parts=question.Parts)
+                    answer = _error(_FAILED, is_status=question.is_status)
+                await self._reply(answer, to, in_parts=question.Parts)
         except (PublishError, Closed) as error:
             _logger.warning("a question about a submission is not answered: %s", error)
 
-    async def _refuse(self, question: Question, properties: Properties) -> None:
+    async def _refuse(self, to: Sender, *, is_status: bool) -> None:
         try:
-            await self._reply(_error(question, _BUSY), properties)
+            await self._reply(_error(_BUSY, is_status=is_status), to)
         except (PublishError, Closed) as error:
             _logger.warning("a question about a submission is not refused: %s", error)
 
-    async def _reply(self, body: bytes, properties: Properties, *, in_parts: bool = False) -> None:
+    async def _reply(self, body: bytes, to: Sender, *, in_parts: bool = False) -> None:
         size = looking.PART if in_parts else max(len(body), 1)
         starts = range(0, len(body), size)
         for number, start in enumerate(starts, 1):
@@ -297,8 +333,8 @@ class _Desk:
             # The asker may be gone; then the answer is not needed.
             await self._channel.publish(
                 body[start : start + size],
-                routing_key=properties.reply_to or "",
-                properties=Properties(content_type=JSON, correlation_id=properties.correlation_id, headers=headers),
+                routing_key=to.reply_to,
+                properties=Properties(content_type=JSON, correlation_id=to.correlation_id, headers=headers),
                 mandatory=False,
             )
 
@@ -311,9 +347,8 @@ def _too_large(body: bytes) -> str:
     return f"the answer would have {len(body)} bytes, and at most {looking.LARGEST} are sent"
 
 
-def _error(question: Question, why: str) -> bytes:
-    """Return an answer that tells why there is none."""
-    is_status = question.Look is None and question.Change is None
+def _error(why: str, *, is_status: bool) -> bytes:
+    """Return an answer that tells why there is none. is_status: whether the question was for a submission's status."""
     return msgspec.json.encode(why if is_status else Looked(error=why, kind="failed"))
 
 

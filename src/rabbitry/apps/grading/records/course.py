@@ -385,10 +385,24 @@ def submissions_of(connection: Connection, wanted: Filter = _ALL, *, after: str 
     after: list those with greater ids than this, by their ids, so that no change in between moves one to another page.
     """
     rows = connection.execute(_listed(select(submissions), wanted, after)).all()
+    of_module = None if wanted.module is None else submissions.c.module == text(wanted.module, 200)
+    return _with_places(connection, rows, of_module)
+
+
+def submissions_by_id(connection: Connection, ids: Sequence[str]) -> list[Submission]:
+    """Return submissions by their ids, at most FEW, in the order of these."""
+    rows = connection.execute(select(submissions).where(submissions.c.id.in_(ids))).all()
+    found = {one.id: one for one in _with_places(connection, rows, None)}
+    return [found[one] for one in ids if one in found]
+
+
+def _with_places(
+    connection: Connection, rows: Sequence[Row[Any]], of_all: ColumnElement[bool] | None
+) -> list[Submission]:
+    """Return rows as submissions with the number of the attempt. of_all: a condition for the attempts of many rows."""
     pairs = {(row.student, row.module) for row in rows}
     # For a page only the attempts of its students are numbered: of 100,000 submissions that takes 20 ms, not a second.
-    of_module = None if wanted.module is None else submissions.c.module == text(wanted.module, 200)
-    numbered = _with_attempts(of_students(pairs) if len(pairs) <= FEW else of_module, submissions.c.id)
+    numbered = _with_attempts(of_students(pairs) if len(pairs) <= FEW else of_all, submissions.c.id)
     places = {row.id: (row.attempt, row.attempts) for row in connection.execute(numbered)}
     return [_submission(row, *places[row.id]) for row in rows]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing
+from itertools import groupby
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, select
 
@@ -28,6 +30,8 @@ from rabbitry.apps.grading.records.schema import acceptances, insert_into, submi
 from rabbitry.apps.grading.records.withdrawing import withdrawals_of
 from rabbitry.exceptions import UsageError
 
+IN_PARTS: Final = {"yield_per": 1000}
+"""Options of a query with more rows than are to be in memory at a time."""
 _NO_ATTEMPT: Final = Judged(None, 0.0, 0.0, None, counts=False)
 """The judgement of a submission that was declined."""
 
@@ -52,6 +56,75 @@ def judged(connection: Connection, rows: Sequence[Submission], course: Course) -
     return found
 
 
+class Handed(NamedTuple):
+    """A submission of a student in a module, as far as its judgement needs it."""
+
+    id: str
+    submitted_at: str
+    status: str
+    mark: float | None
+    out_of: float | None
+    is_accepted: bool
+
+    def attempt(self) -> Attempt:
+        """Return it as an attempt. One that was declined is none."""
+        is_confirmed = self.status == CONFIRMED
+        return Attempt(self.id, self.submitted_at, self.mark, self.out_of, is_confirmed, self.is_accepted)
+
+
+def students_of(
+    connection: Connection, module: str, *, student: str | None = None, since: str = ""
+) -> Iterator[tuple[str, list[Handed]]]:
+    """Yield the students of a module with their submissions, in the order of the students and ids.
+
+    The submissions of one student at a time are in memory. student: only this one. since: from this one on.
+    """
+    columns = submissions.c
+    names = "student", "id", "submitted_at", "status", "mark", "out_of"
+    query = (
+        select(*(columns[name] for name in names), acceptances.c.submission.is_not(None))
+        .join(acceptances, acceptances.c.submission == columns.id, isouter=True)
+        .where(columns.module == text(module, 200))
+        .order_by(columns.student, columns.id)
+    )
+    if student is not None:
+        query = query.where(columns.student == text(student, 200))
+    if since:
+        query = query.where(columns.student >= since)
+    with closing(connection.execute(query, execution_options=IN_PARTS)) as rows:
+        for name, own in groupby(rows, lambda row: row[0]):
+            yield name, [Handed(*row[1:6], bool(row[6])) for row in own]
+
+
+def judgements(student: str, handed: Sequence[Handed], rules: Deadlines | None) -> dict[str, Judged]:
+    """Judge a student's submissions in a module, by their ids, without those that were declined.
+
+    rules: the module's deadlines; None if it has none: then the latest one counts.
+    """
+    attempts = [one for one in handed if one.status != DECLINED]
+    if rules is not None:
+        return rules.judge(student, [one.attempt() for one in attempts])
+    last = max(attempts, key=_place, default=None)
+    return {one.id: Judged(None, 0.0, 0.0, one.mark, one is last) for one in attempts}
+
+
+def counting(
+    student: str, handed: Sequence[Handed], rules: Deadlines | None
+) -> tuple[float | None, float | None] | None:
+    """Return the final mark and the maximum of a student's submission that counts; None if none does."""
+    if rules is None:
+        last = max((one for one in handed if one.status != DECLINED), key=_place, default=None)
+        return None if last is None else (last.mark, last.out_of)
+    judged = judgements(student, handed, rules)
+    found = (one for one in handed if one.id in judged and judged[one.id].counts)
+    return next(((judged[one.id].final_mark, one.out_of) for one in found), None)
+
+
+def _place(one: Handed) -> tuple[str, str]:
+    """Return what a student's submissions are ordered by."""
+    return one.submitted_at, one.id
+
+
 def described(
     connection: Connection, given: str, course: Course, *, least: int = 1, student: str | None = None
 ) -> dict[str, Any]:
@@ -66,7 +139,7 @@ def described(
     return {
         **found.as_dict(),
         **judged(connection, [found], course)[found.id].as_dict(),
-        "accepted": acceptances_in(connection, found.id).get(found.id),
+        "accepted": acceptances_of(connection, [found.id]).get(found.id),
         "withdrawn": withdrawals_of(connection, [found.id]).get(found.id, []),
         "history": [hop.as_dict() for hop in hops],
     }
@@ -111,14 +184,14 @@ def accept(connection: Connection, identity: str, decision: Decision, course: Co
     connection.execute(insert_into(connection, acceptances).on_conflict_do_nothing(), values)
 
 
-def acceptances_in(connection: Connection, identity: str | None = None) -> dict[str, dict[str, str]]:
+def acceptances_of(connection: Connection, ids: Collection[str] | None = None) -> dict[str, dict[str, str]]:
     """Return by submission who had it count although the deadlines forbid it, when and why, as JSON data.
 
-    identity: the only submission; None for all.
+    ids: the only submissions, at most FEW; None for all.
     """
     query = select(acceptances)
-    if identity is not None:
-        query = query.where(acceptances.c.submission == identity)
+    if ids is not None:
+        query = query.where(acceptances.c.submission.in_(ids))
     found = connection.execute(query).all()
     return {row.submission: {"who": row.who, "at": row.at, "remark": row.remark} for row in found}
 

@@ -7,13 +7,12 @@ the run. Therefore a run that was killed goes on where it stopped.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, case, func, insert, literal, or_, select, update
 
 from rabbitry.apps.grading.comments import COMMENTS, as_sent
 from rabbitry.apps.grading.deadlines import Counts, Deadlines, Judged
@@ -32,8 +31,8 @@ from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.personal import MARKS
 from rabbitry.apps.grading.receiving import again
 from rabbitry.apps.grading.records import outbox, statements
-from rabbitry.apps.grading.records.course import CONFIRMED, Filter, Hop, Submission, submission, submissions_of
-from rabbitry.apps.grading.records.judging import judged
+from rabbitry.apps.grading.records.course import CONFIRMED, FEW, Hop, Submission, submission, submissions_by_id
+from rabbitry.apps.grading.records.judging import Handed, judgements, students_of
 from rabbitry.apps.grading.records.schema import handed_in, history, regraded, regrades, submissions, text
 from rabbitry.apps.grading.roles import ROLES, key_of
 
@@ -42,6 +41,8 @@ REOPENED: Final = 1
 LOST: Final = 2
 UNCONFIRMED: Final = 3
 """The outcomes of a submission in a run, see the column `is_done`."""
+_AT_ONCE: Final = 100
+"""Submissions that are read at a time: each may have a feedback of 100,000 characters."""
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -57,16 +58,14 @@ class Selection:
     student: str | None = None
     all_attempts: bool = False
 
-    def selects(self, found: Submission, judged: Judged, rules: Deadlines | None) -> bool:
-        """Return whether a submission of the module is one to mark again."""
+    def selects(self, found: Handed, judged: Judged | None, rules: Deadlines | None) -> bool:
+        """Return whether a submission of the module is one to mark again. judged: None if it was declined."""
         # Where the best attempt counts, another mark may make another one the best.
         is_best = rules is not None and rules.counts is Counts.BEST
-        could_count = judged.counts or (is_best and judged.timing is not None and judged.timing.can_count)
-        return (
-            (self.since is None or found.submitted_at >= self.since)
-            and self.student in (None, found.student)
-            and (self.all_attempts or could_count)
+        could_count = judged is not None and (
+            judged.counts or (is_best and judged.timing is not None and judged.timing.can_count)
         )
+        return (self.since is None or found.submitted_at >= self.since) and (self.all_attempts or could_count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,33 +79,63 @@ class Run:
     resumed: int
 
 
-def wanted(connection: Connection, selection: Selection, course: Course) -> tuple[list[Submission], list[Submission]]:
-    """Return the selected submissions that can be marked again, and those that can't (yet), oldest first.
+class Selected(NamedTuple):
+    """The submissions of a student that are selected, by id. of: how many the student has."""
+
+    student: str
+    ids: list[str]
+    of: int
+
+
+def selected(
+    connection: Connection, selection: Selection, course: Course, *, since: str = ""
+) -> Generator[Selected, None, None]:
+    """Yield what is selected, student by student, in the order of the students.
+
+    since: from this student on, so that it can be had in parts.
+    """
+    known = course.modules.get(selection.module)
+    rules = None if known is None else known.deadlines
+    for student, handed in students_of(connection, selection.module, student=selection.student, since=since):
+        judged = {} if selection.all_attempts else judgements(student, handed, rules)
+        # Sorted here, because databases order texts by their own rules.
+        ids = sorted(one.id for one in handed if selection.selects(one, judged.get(one.id), rules))
+        yield Selected(student, ids, len(handed))
+
+
+def candidates(connection: Connection, ids: Sequence[str]) -> Iterator[tuple[Submission, str | None]]:
+    """Yield selected submissions, each with the reason why it can't be marked again (yet); None if it can.
 
     Those that can are confirmed, and their files are kept.
     """
-    rows = submissions_of(connection, Filter(module=selection.module))
-    known = judged(connection, rows, course)
-    module = course.modules.get(selection.module)
-    rules = None if module is None else module.deadlines
-    found = [one for one in rows if selection.selects(one, known[one.id], rules)]
-    found.sort(key=lambda one: (one.submitted_at, one.id))
-    whole = set(connection.execute(select(handed_in.c.submission)).scalars())
-    able = [one for one in found if one.status == CONFIRMED and one.kept is not None and one.id in whole]
-    ids = {one.id for one in able}
-    return able, [one for one in found if one.id not in ids]
+    for part in _parts(ids, _AT_ONCE):
+        why = {row.id: row.why for row in connection.execute(_reasons(part))}
+        for one in submissions_by_id(connection, part):
+            yield one, why[one.id]
 
 
-def reasons(others: Sequence[Submission]) -> dict[str, int]:
-    """Count selected submissions that can't be marked again by the reason."""
-    return dict(sorted(Counter(reason(one) for one in others).items()))
+def _able(connection: Connection, selection: Selection, course: Course) -> Iterator[str]:
+    """Yield the ids of the selected submissions that can be marked again."""
+    ids = [identity for one in selected(connection, selection, course) for identity in one.ids]
+    for part in _parts(ids, FEW):
+        yield from (row.id for row in connection.execute(_reasons(part)) if row.why is None)
 
 
-def reason(other: Submission) -> str:
-    """Return why a selected submission can't be marked again (yet)."""
-    if other.status != CONFIRMED:
-        return "not confirmed yet"
-    return "the file is not kept" if other.kept is None else "only the file is kept, not the message's other fields"
+def _parts(ids: Sequence[str], most: int) -> Iterator[Sequence[str]]:
+    """Yield ids, so many at a time."""
+    return (ids[first : first + most] for first in range(0, len(ids), most))
+
+
+def _reasons(ids: Sequence[str]) -> Select[Any]:
+    """Return the query for the reason why each of some submissions can't be marked again; null if it can."""
+    columns = submissions.c
+    why = case(
+        (columns.status != CONFIRMED, literal("not confirmed yet")),
+        (or_(columns.sha256.is_(None), columns.size.is_(None)), literal("the file is not kept")),
+        (handed_in.c.submission.is_(None), literal("only the file is kept, not the message's other fields")),
+    )
+    with_fields = submissions.outerjoin(handed_in, handed_in.c.submission == columns.id)
+    return select(columns.id, why.label("why")).select_from(with_fields).where(columns.id.in_(ids))
 
 
 def begin(
@@ -128,9 +157,9 @@ def begin(
     if row is None:
         values = {"selection": named, "who": text(who, 200), "remark": text(remark, LONGEST_TEXT), "begun_at": now()}
         row = connection.execute(insert(regrades).returning(*regrades.c), values).one()
-        able = wanted(connection, selection, course)[0]
+        able = [{"regrade": row.id, "submission": one} for one in _able(connection, selection, course)]
         if able:
-            connection.execute(insert(regraded), [{"regrade": row.id, "submission": one.id} for one in able])
+            connection.execute(insert(regraded), able)
     if by_coordinator:
         connection.execute(update(regrades).where(regrades.c.id == row.id).values(by_coordinator=1))
     return _run(connection, row)

@@ -53,6 +53,8 @@ submissions: Final = Table(
     Index("submissions_by_update", "updated_at", "id"),
     Index("submissions_by_status", "status", "updated_at", "id"),
     Index("submissions_of_module", "module", "updated_at", "id", "status"),
+    # For the statistics and marking again, which go through a module student by student.
+    Index("submissions_by_student", "module", "student", "id"),
     # PostgreSQL finds beginnings by these, whatever its locale. SQLite searches the indexes that it has.
     *(
         Index(f"submissions_{name}_begins", name, postgresql_ops={name: "text_pattern_ops"}).ddl_if("postgresql")

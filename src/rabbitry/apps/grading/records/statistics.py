@@ -1,25 +1,40 @@
-"""Statistics of a module: the distribution of marks, how long each stage takes, who waits longest, and for whom."""
+"""Statistics of a module: the distribution of marks, how long each stage takes, who waits longest, and for whom.
+
+The database counts and groups the hops: of a module of 100,000 submissions it has four times as many, and reading each
+of them took longer than an asker waits.
+"""
 
 from __future__ import annotations
 
 import statistics
+from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    ScalarSelect,
+    Select,
+    and_,
+    case,
+    func,
+    or_,
+    select,
+)
 
 from rabbitry.apps.grading.message import BY_ITSELF, DECLINED
 from rabbitry.apps.grading.modules import Course
-from rabbitry.apps.grading.records.course import CONFIRMED, Filter, Submission, submissions_of
-from rabbitry.apps.grading.records.judging import judged
-from rabbitry.apps.grading.records.requests import waiting
-from rabbitry.apps.grading.records.schema import history, submissions, text
-from rabbitry.apps.grading.roles import ROLES
-from rabbitry.apps.grading.rows import Request
+from rabbitry.apps.grading.records.course import CONFIRMED
+from rabbitry.apps.grading.records.elapsed import seconds_between
+from rabbitry.apps.grading.records.judging import IN_PARTS, counting, students_of
+from rabbitry.apps.grading.records.schema import history, requests, submissions, text
+from rabbitry.apps.grading.roles import ROLES, RoleName
 
 BINS: Final = 10
 """Classes of marks, each a tenth of the maximum."""
@@ -30,7 +45,6 @@ LONGEST: Final = 10
 _TAKES: Final = {role.takes: role.name for role in ROLES.values()}
 _GIVEN: Final = {"demonstrator": ("corrected",), "assistant": ("validated", "submitted"), "coordinator": (CONFIRMED,)}
 """Role → the statuses that it gives when it decides."""
-_STAGES: Final = {(role.takes, role.gives): role.name for role in ROLES.values()}
 
 
 def statistics_of(connection: Connection, module: str, course: Course) -> dict[str, Any]:
@@ -41,33 +55,45 @@ def statistics_of(connection: Connection, module: str, course: Course) -> dict[s
         module: The module's name.
         course: The course, which says what counts.
     """
-    rows = submissions_of(connection, Filter(module=module))
-    known = judged(connection, rows, course)
-    counting = [row for row in rows if known[row.id].counts]
-    given = [(mark, row.out_of) for row in counting if (mark := known[row.id].final_mark) is not None]
-    open_ = sorted(
-        (row for row in rows if row.status not in (CONFIRMED, DECLINED)), key=lambda row: (row.updated_at, row.id)
-    )
-    now, hops = datetime.now(UTC), _hops(connection, module)
+    now, of_module = datetime.now(UTC), submissions.c.module == text(module, 200)
     return {
         "module": module,
-        "submissions": len(rows),
-        "declined": sum(row.status == DECLINED for row in rows),
-        "students": len({row.student for row in rows}),
-        "marks": _marks(given) | {"without": len(counting) - len(given)},
-        "stages": _stages(hops),
-        "work": _work(_decided(hops), rows, waiting(connection, Filter(module=module)), now),
+        **_counted(connection, module, course),
+        "stages": _stages(connection, of_module),
+        "work": _work(connection, of_module, now),
         "waiting": [
             {
                 "id": row.id,
                 "student": row.student,
                 "status": row.status,
                 "role": _TAKES.get(row.status),
-                "seconds": max((now - datetime.fromisoformat(row.updated_at)).total_seconds(), 0.0),
+                "seconds": _seconds_since(row.updated_at, now),
             }
-            for row in open_[:LONGEST]
+            for row in connection.execute(_longest(of_module))
         ],
     }
+
+
+def _counted(connection: Connection, module: str, course: Course) -> dict[str, Any]:
+    """Count submissions and students, and describe the marks of what counts."""
+    known = course.modules.get(module)
+    rules = None if known is None else known.deadlines
+    number = declined = students = without = 0
+    given: list[tuple[float, float | None]] = []
+    for student, attempts in students_of(connection, module):
+        students += 1
+        number += len(attempts)
+        declined += sum(one.status == DECLINED for one in attempts)
+        found = counting(student, attempts, rules)
+        if found is None:
+            continue
+        mark, out_of = found
+        if mark is None:
+            without += 1
+        else:
+            given.append((mark, out_of))
+    marks = _marks(given) | {"without": without}
+    return {"submissions": number, "declined": declined, "students": students, "marks": marks}
 
 
 def _marks(given: Sequence[tuple[float, float | None]]) -> dict[str, Any]:
@@ -86,20 +112,19 @@ def _marks(given: Sequence[tuple[float, float | None]]) -> dict[str, Any]:
     }
 
 
-def _hops(connection: Connection, module: str) -> Sequence[Row[Any]]:
-    """Return the hops of a module's submissions, those of one after another."""
-    columns = history.c
-    hops: Select[Any] = select(*(columns[name] for name in ("submission", "role", "status", "who", "at", "marks")))
-    hops = hops.join(submissions, submissions.c.id == columns.submission)
-    of_module = submissions.c.module == text(module, 200)
-    return connection.execute(hops.where(of_module).order_by(columns.submission, columns.step)).all()
+def _longest(of_module: ColumnElement[bool]) -> Select[Any]:
+    """Return the query for the submissions that wait longest."""
+    columns = submissions.c
+    query = select(columns.id, columns.student, columns.status, columns.updated_at)
+    query = query.where(of_module, columns.status.not_in((CONFIRMED, DECLINED)))
+    return query.order_by(columns.updated_at, columns.id).limit(LONGEST)
 
 
-def _decided(hops: Sequence[Row[Any]]) -> Iterator[tuple[Row[Any], list[str]]]:
-    """Yield the hops of people's decisions, each with the people who made it."""
-    for hop in hops:
-        if hop.status in _GIVEN.get(hop.role, ()) and hop.who != BY_ITSELF:
-            yield hop, [hop.who] if hop.marks is None else [one.who for one in _people_of(hop.marks)]
+def _seconds_since(at: str, now: datetime) -> float:
+    return max((now - datetime.fromisoformat(at)).total_seconds(), 0.0)
+
+
+# -- what waits for whom ---------------------------------------------------------------------------------
 
 
 class _Person(msgspec.Struct):
@@ -109,35 +134,6 @@ class _Person(msgspec.Struct):
 
 
 _people_of: Final = msgspec.json.Decoder(list[_Person]).decode
-
-
-def _work(
-    decided: Iterable[tuple[Row[Any], list[str]]],
-    rows: Sequence[Submission],
-    requests: Sequence[Request],
-    now: datetime,
-) -> list[dict[str, Any]]:
-    """Describe what waits for whom, the longest first, and what each person has decided.
-
-    A submission that comes to a role again waits for the people who decided there before; others wait for anybody of
-    the role. A request for another look waits for the demonstrators who gave the mark.
-    """
-    before: dict[tuple[str, str], list[str]] = {}
-    work: dict[tuple[str, str | None], _Work] = defaultdict(_Work)
-    for hop, people in decided:
-        before[hop.submission, hop.role] = people
-        for who in people:
-            person = work[hop.role, who]
-            person.decided, person.last_at = person.decided + 1, max(person.last_at or "", hop.at)
-    for row in rows:
-        if (role := _TAKES.get(row.status)) is not None:
-            for waited_for in before.get((row.id, role), [None]):
-                work[role, waited_for].wait(row.updated_at)
-    for request in requests:
-        for waited_for in before.get((request.submission, "demonstrator"), [None]):
-            work["demonstrator", waited_for].ask(request.asked_at)
-    found = sorted(work.items(), key=lambda one: (one[1].since or "~", one[0][0], one[0][1] or ""))
-    return [{"role": role, "who": who, **one.as_dict(now)} for (role, who), one in found]
 
 
 @dataclass(slots=True)
@@ -150,56 +146,135 @@ class _Work:
     decided: int = 0
     last_at: str | None = None
 
-    def wait(self, at: str) -> None:
-        self.waiting += 1
+    def came(self, at: str) -> None:
         self.since = min(self.since or at, at)
 
-    def ask(self, at: str) -> None:
-        self.requests += 1
-        self.since = min(self.since or at, at)
+    def decides(self, number: int, last_at: str) -> None:
+        self.decided += number
+        self.last_at = max(self.last_at or "", last_at)
 
     def as_dict(self, now: datetime) -> dict[str, Any]:
-        seconds = None if self.since is None else max((now - datetime.fromisoformat(self.since)).total_seconds(), 0.0)
         return {
             "waiting": self.waiting,
             "requests": self.requests,
-            "seconds": seconds,
+            "seconds": None if self.since is None else _seconds_since(self.since, now),
             "decided": self.decided,
             "last_at": self.last_at,
         }
 
 
-def _stages(hops: Sequence[Row[Any]]) -> list[dict[str, Any]]:
+def _work(connection: Connection, of_module: ColumnElement[bool], now: datetime) -> list[dict[str, Any]]:
+    """Describe what waits for whom, the longest first, and what each person has decided.
+
+    A submission that comes to a role again waits for the people who decided there before; others wait for anybody of
+    the role. A request for another look waits for the demonstrators who gave the mark.
+    """
+    work: dict[tuple[str, str | None], _Work] = defaultdict(_Work)
+    for row in connection.execute(_decided(of_module), execution_options=IN_PARTS):
+        for who in _deciders(row):
+            work[row.role, who].decides(row.number, row.last_at)
+    for role in ROLES.values():
+        for row in connection.execute(_open(role.name, role.takes, of_module)):
+            for who in _deciders(row):
+                one = work[role.name, who]
+                one.waiting += row.number
+                one.came(row.first_at)
+    for row in connection.execute(_asked(of_module)):
+        for who in _deciders(row):
+            one = work["demonstrator", who]
+            one.requests += row.number
+            one.came(row.first_at)
+    found = sorted(work.items(), key=lambda one: (one[1].since or "~", one[0][0], one[0][1] or ""))
+    return [{"role": role, "who": who, **one.as_dict(now)} for (role, who), one in found]
+
+
+def _deciders(row: Row[Any]) -> Iterable[str | None]:
+    """Return the people who decided, of a row with `who` and `marks`; [None] if nobody has."""
+    return [row.who] if row.marks is None else [one.who for one in _people_of(row.marks)]
+
+
+def _is_decision(role: RoleName) -> ColumnElement[bool]:
+    """Return the condition that a hop is a person's decision in a role."""
+    columns = history.c
+    return and_(columns.role == role, columns.status.in_(_GIVEN[role]), columns.who != BY_ITSELF)
+
+
+def _decided(of_module: ColumnElement[bool]) -> Select[Any]:
+    """Return the query for the number of decisions, by role and who decided."""
+    columns = history.c
+    who = columns.role, columns.who, columns.marks
+    query = select(*who, func.count().label("number"), func.max(columns.at).label("last_at"))
+    query = query.join(submissions, submissions.c.id == columns.submission)
+    return query.where(of_module, or_(*map(_is_decision, ROLES))).group_by(*who)
+
+
+def _last_decision(role: RoleName) -> ColumnElement[bool]:
+    """Return the condition that a hop is the last decision of people of a role about a submission."""
+    earlier = history.alias()
+    columns = earlier.c
+    last: ScalarSelect[Any] = (
+        select(func.max(columns.step))
+        .where(columns.submission == submissions.c.id, columns.role == role)
+        .where(columns.status.in_(_GIVEN[role]), columns.who != BY_ITSELF)
+        .scalar_subquery()
+    )
+    return and_(history.c.submission == submissions.c.id, history.c.step == last)
+
+
+def _open(role: RoleName, takes: str, of_module: ColumnElement[bool]) -> Select[Any]:
+    """Return the query for the submissions that wait for a role, by who decided there before."""
+    who, at = (history.c.who, history.c.marks), submissions.c.updated_at
+    before = submissions.outerjoin(history, _last_decision(role))
+    query = select(*who, func.count().label("number"), func.min(at).label("first_at")).select_from(before)
+    return query.where(of_module, submissions.c.status == takes).group_by(*who)
+
+
+def _asked(of_module: ColumnElement[bool]) -> Select[Any]:
+    """Return the query for the requests that wait, by who gave the mark."""
+    who, at = (history.c.who, history.c.marks), requests.c.asked_at
+    about = requests.join(submissions, submissions.c.id == requests.c.submission)
+    about = about.outerjoin(history, _last_decision("demonstrator"))
+    query = select(*who, func.count().label("number"), func.min(at).label("first_at")).select_from(about)
+    return query.where(of_module, requests.c.answer.is_(None)).group_by(*who)
+
+
+# -- how long it takes -----------------------------------------------------------------------------------
+
+
+def _stages(connection: Connection, of_module: ColumnElement[bool]) -> list[dict[str, Any]]:
     """Describe how long each role took from the hop before to its own, and all of them, in seconds."""
-    took: dict[str, list[float]] = defaultdict(list)
-    last, begun = ("", "", 0.0), 0.0
-    for hop in hops:
-        identity, status = hop.submission, hop.status
-        moment = datetime.fromisoformat(hop.at).timestamp()
-        if identity != last[0]:
-            begun = moment
-        elif (name := _STAGES.get((last[1], status))) is not None:
-            took[name].append(max(moment - last[2], 0.0))
-            if status == CONFIRMED:
-                took["all"].append(max(moment - begun, 0.0))
-        elif status == "submitted":
-            begun = moment  # marked again: another round
-        last = (identity, status, moment)
-    names = [*ROLES, "all"]
-    return [
-        {
-            "stage": name,
-            "number": len(took[name]),
-            "p50": _percentile(took[name], 50),
-            "p95": _percentile(took[name], 95),
-        }
-        for name in names
-    ]
+    names = {role.gives: role.name for role in ROLES.values()}
+    took: dict[str, array[float]] = {name: array("d") for name in (*ROLES, "all")}
+    for status, seconds, in_all in connection.execute(_hops(of_module), execution_options=IN_PARTS):
+        took[names[status]].append(max(seconds, 0.0))
+        if in_all is not None:
+            took["all"].append(max(in_all, 0.0))
+    return [{"stage": name, "number": len(values), **_percentiles(values)} for name, values in took.items()]
 
 
-def _percentile(values: list[float], percent: int) -> float | None:
-    """Return a percentile by the nearest rank; None if there are no values."""
-    if not values:
-        return None
+def _hops(of_module: ColumnElement[bool]) -> Select[Any]:
+    """Return the query for the seconds of each role's hop since the one before, and of a confirmation in all.
+
+    In all it takes from the hop that began the present round: the student's, or the last that submitted it again.
+    """
+    before, begun = history.alias(), history.alias()
+    at, status = history.c.at, history.c.status
+    steps = or_(*(and_(before.c.status == role.takes, status == role.gives) for role in ROLES.values()))
+    round_ = select(begun.c.at).where(begun.c.submission == history.c.submission, begun.c.step < history.c.step)
+    submitted = round_.where(begun.c.status == "submitted").order_by(begun.c.step.desc()).limit(1).scalar_subquery()
+    first = round_.order_by(begun.c.step).limit(1).scalar_subquery()
+    in_all = case((status == CONFIRMED, seconds_between(func.coalesce(submitted, first), at)))
+    joined = submissions.join(history, history.c.submission == submissions.c.id)
+    is_before = and_(before.c.submission == history.c.submission, before.c.step == history.c.step - 1)
+    return (
+        select(status, seconds_between(before.c.at, at), in_all)
+        .select_from(joined.join(before, is_before))
+        .where(of_module, steps)
+    )
+
+
+def _percentiles(values: Sequence[float]) -> dict[str, float | None]:
+    """Return percentiles by the nearest rank; None if there are no values."""
     ordered = sorted(values)
-    return ordered[max(-(-len(ordered) * percent // 100) - 1, 0)]
+    ranks = {percent: max(-(-len(ordered) * percent // 100) - 1, 0) for percent in (50, 95)}
+    return {f"p{percent}": ordered[rank] if ordered else None for percent, rank in ranks.items()}
