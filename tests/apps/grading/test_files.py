@@ -21,7 +21,8 @@ from rabbitry.apps.grading.message import HISTORY, Assignment, Decision, Progres
 from rabbitry.apps.grading.receiving import new_id
 from rabbitry.apps.grading.records import Database, course, keeping
 from rabbitry.apps.grading.roles import PROGRESS_EXCHANGE, PROGRESS_KEY
-from rabbitry.apps.grading.stages import RoleSpec
+from rabbitry.apps.grading.stages import RoleSpec, Wiring
+from rabbitry.apps.grading.students import Submitter
 from rabbitry.exceptions import UsageError
 from tests.apps.grading import _running
 from tests.apps.grading._running import ALL, CC, PEOPLE, Plain, arrived, decide, recorded, role_set
@@ -228,6 +229,32 @@ async def test_a_file_that_is_not_the_id_s_is_not_kept(
             )
     assert _kept(_found(one_database, identity)) == Kept.of(b"mine")
     assert "is another one, and not kept" in caplog.text
+
+
+async def test_a_file_that_can_not_be_stored_yet_holds_up_no_other(
+    broker_url: str, one_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reports that wait are recorded together; the file of one of them is refused by the disk at first."""
+    files, stored = Files(str(tmp_path / "kept")), Counter[bytes]()
+    keep = files.keep
+
+    def fails_at_first(data: bytes) -> Kept | None:
+        stored[data] += 1
+        if data == b"5" and stored[data] < 3:
+            raise FilesError("the disk is full")
+        return keep(data)
+
+    monkeypatch.setattr(files, "keep", fails_at_first)
+    async with Submitter(Wiring(), broker_url) as submitter:
+        for number in range(10):
+            await submitter.submit(number, CC, b"%d" % number, "x.py")
+    async with role_set(broker_url, one_database, files=files):
+        await recorded(one_database, "confirmed", 10)
+        await eventually(lambda: len(_on_disk(tmp_path / "kept")) == 10, "the last file", within=_running.WITHIN)
+    found = one_database.read_now(course.submissions_of)
+    assert sorted(files.fetch(_kept(one)) for one in found) == sorted(b"%d" % number for number in range(10))
+    assert stored.pop(b"5") >= 3
+    assert max(stored.values()) <= 2, "with its report and perhaps its confirmation, and not with the other's again"
 
 
 def _found(database: Database, identity: str) -> course.Submission:

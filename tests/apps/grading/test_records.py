@@ -7,10 +7,11 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, column, event, inspect, select, table, text
+from sqlalchemy import Column, Connection, Table, column, event, insert, inspect, select, table, text, update
 
 from rabbitry._ids import NoSuchID
 from rabbitry.apps import _records
@@ -19,7 +20,7 @@ from rabbitry.apps.exceptions import RecordsError
 from rabbitry.apps.grading.files import Kept
 from rabbitry.apps.grading.message import Assignment, Decision, Progress, now, submission
 from rabbitry.apps.grading.modules import Course
-from rabbitry.apps.grading.records import Database, course, inbox, outbox
+from rabbitry.apps.grading.records import Database, course, inbox, outbox, schema
 from rabbitry.apps.grading.records.beginning import begins
 from rabbitry.apps.grading.records.database import SCHEMA
 from rabbitry.apps.grading.records.schema import submissions
@@ -61,6 +62,61 @@ def test_hops_in_any_order_and_twice_make_one_history(database: Database) -> Non
     # A late message changes nothing.
     database.write_now(partial(course.record, assignment=validated))
     assert _status(database) == "confirmed"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_reports_recorded_together_do_what_they_do_one_by_one(database: Database, seed: int) -> None:
+    """In any order, repeated, and about a confirmed submission and one that is marked again."""
+    chance = Random(seed)
+    told = [(chance.randrange(4), chance.randrange(4)) for _ in range(40)]
+    for name in ("alone", "together"):
+        ways = [_way(f"{name}{number}") for number in range(4)]
+        again = Assignment(ways[1][-1]).moved("submitted", "coordinator", Decision("eve", remark="again"))
+        ways[1][1:] = [again, *_way_on(again)[:2]]
+        for number in (0, 1):
+            confirm = partial(course.confirm, assignment=_way(f"{name}{number}")[-1], message="m")
+            assert database.write_now(confirm)
+        database.write_now(partial(_reopen, hop=again.history[-1], identity=f"{name}1"))
+        kept = [Kept.of(b"x"), None]
+        reports = [course.Report(ways[one][step], kept[step % 2]) for one, step in told if (one, step) != (0, 3)]
+        for part in [[report] for report in reports] if name == "alone" else [reports[:15], reports[15:]]:
+            database.write_now(partial(course.record_all, reports=part))
+    tables = (schema.submissions, schema.submissions.c.id), (schema.history, schema.history.c.submission)
+    for found, identity in (*tables, (schema.handed_in, schema.handed_in.c.submission)):
+        alone, together = (
+            database.read_now(partial(_rows, found=found, identity=identity, name=name))
+            for name in ("alone", "together")
+        )
+        assert alone == together
+        assert alone
+
+
+def _way_on(assignment: Assignment) -> list[Assignment]:
+    """Return what the roles make of an assignment that was submitted."""
+    way = [assignment]
+    for role in ROLES.values():
+        way.append(decide(way[-1], role, role.actions[0], NOBODY))
+    return way[1:]
+
+
+def _reopen(connection: Connection, hop: dict[str, Any], identity: str) -> None:
+    """Do to the records what marking again does."""
+    changed = {"status": "submitted", "step": 5, "reopened_at": 5, "confirmed_by": None}
+    connection.execute(update(schema.submissions).where(schema.submissions.c.id == identity).values(changed))
+    row = {name: hop[name] for name in ("role", "status", "who", "remark")}
+    row |= {"submission": identity, "step": 5, "place": hop["where"], "at": hop["when"]}
+    connection.execute(insert(schema.history), row)
+
+
+def _rows(connection: Connection, found: Table, identity: Column[str], name: str) -> list[dict[str, Any]]:
+    """Return the rows of submissions without the times at which they were recorded, and what is in their names."""
+    query = select(found).where(begins(identity, name)).order_by(*found.primary_key)
+    rows = [dict(row._mapping) for row in connection.execute(query)]
+    times = ("submitted_at", "updated_at", "at")
+    return [
+        {column: str(value).replace(name, "", 1) for column, value in row.items() if column not in times}
+        for row in rows
+    ]
 
 
 def test_a_confirmation_counts_once_and_is_published_again_for_the_same_message(database: Database) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ from rabbitry.apps.grading.answering import QUEUE as ANSWERS_QUEUE
 from rabbitry.apps.grading.answering import Answer
 from rabbitry.apps.grading.answering import Reply as AnswerReply
 from rabbitry.apps.grading.answering import record as record_answer
+from rabbitry.apps.grading.exceptions import FilesError
 from rabbitry.apps.grading.floods import Floods, Refusal
 from rabbitry.apps.grading.message import ANSWER, BY_ITSELF, DECLINED, SOLUTION, Assignment, Decision, Progress
 from rabbitry.apps.grading.modules import Course, Module
@@ -44,9 +45,8 @@ from rabbitry.apps.grading.roles import (
 from rabbitry.apps.grading.signatures import Finding, Signer, findings_of
 from rabbitry.apps.grading.turns import IN_HAND, PUT_OFF, Turns
 from rabbitry.exceptions import RabbitryError, UsageError
-from rabbitry.flow import App, Message
+from rabbitry.flow import App, Batch, Message, Outgoing
 from rabbitry.flow.exceptions import Reject
-from rabbitry.flow.stage import UNCOUNTED
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -58,6 +58,14 @@ APP: Final = "grading"
 STATUS_QUEUE: Final = f"{APP}.status"
 """The queue of questions about submissions, which coordinators answer from the records."""
 
+_TOGETHER: Final = 50
+"""Assignments, and reports, that are handled together."""
+_WITHIN: Final = 0.02
+"""Seconds that an assignment waits for others, where no person and no scheme decides. Those that come together are
+published, confirmed, recorded and acknowledged together, and therefore wake threads and the broker once (`make bench
+ARGS=grading`)."""
+_MOST_STORED: Final = 10_000
+"""Submissions whose files are known to be stored; the ones that came first are forgotten."""
 _DECLINED_AT: Final = 2
 """The step of a report that a submission was declined: the role that did it was the first."""
 
@@ -66,6 +74,7 @@ _logger = logging.getLogger(__name__)
 Marker: TypeAlias = Callable[[bytes, str], Decision]
 """Marks a solution (a file and its name). It blocks, and raises Reject for errors that a retry would not solve."""
 Products: TypeAlias = "list[Assignment | Progress]"
+Handler: TypeAlias = "Callable[[dict[str, Any], Message], Awaitable[Products]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +138,8 @@ class RoleSet:
     turns: Turns = field(default_factory=lambda: Turns(os.cpu_count() or 1))
     declined: Counter[str] = field(default_factory=Counter)
     floods: Floods = field(init=False)
+    _stored: OrderedDict[str, Kept] = field(default_factory=OrderedDict, init=False)
+    """The files of submissions, by id, that were stored with a report: a confirmation need not store them again."""
 
     def __post_init__(self) -> None:
         """Begin to count the submissions of each student."""
@@ -147,15 +158,10 @@ class RoleSet:
             if not self._is_stopped(spec):
                 self._add_stage(app, spec)
         if self._keeps_records:
-            app.stage(PROGRESS_KEY, queue=PROGRESS_QUEUE, name="records", exchange=PROGRESS_EXCHANGE, concurrency=200)(
-                self._record
-            )
-            app.stage(REQUESTS_KEY, queue=REQUESTS_QUEUE, name="requests", exchange=PROGRESS_EXCHANGE, replies=True)(
-                self._ask
-            )
-            app.stage(ANSWERS_KEY, queue=ANSWERS_QUEUE, name="answers", exchange=PROGRESS_EXCHANGE, replies=True)(
-                self._answer
-            )
+            aside = partial(app.stage, exchange=PROGRESS_EXCHANGE)
+            aside(PROGRESS_KEY, queue=PROGRESS_QUEUE, name="records", batch=_TOGETHER, within=_WITHIN)(self._record)
+            aside(REQUESTS_KEY, queue=REQUESTS_QUEUE, name="requests", replies=True)(self._ask)
+            aside(ANSWERS_KEY, queue=ANSWERS_QUEUE, name="answers", replies=True)(self._answer)
         self._add_outputs(app)
         return app
 
@@ -170,15 +176,19 @@ class RoleSet:
 
     def _add_stage(self, app: App, spec: RoleSpec) -> None:
         role = ROLES[spec.role]
-        marks = spec.role == "demonstrator" and not spec.person and bool(self._markers(spec))
-        app.stage(
+        stage = partial(
+            app.stage,
             role.key if spec.module is None else spec.module.key,
             queue=role.queue if spec.module is None else spec.module.queue,
             name=spec.name,
             then=self._key,
-            concurrency=IN_HAND if marks else None,
-            uncounted=PUT_OFF if marks else UNCOUNTED,
-        )(self._handler(spec, role, marks=marks))
+        )
+        if spec.role == "demonstrator" and not spec.person and self._markers(spec):
+            stage(concurrency=IN_HAND, uncounted=PUT_OFF)(self._handler(spec, role, self._mark))
+        else:
+            work = self._confirm if role.name == "coordinator" else self._pass_on
+            handler = self._handler(spec, role, self._to_inbox if spec.person else work)
+            stage(batch=_TOGETHER, within=_WITHIN)(_of_batches(handler))
 
     def _markers(self, spec: RoleSpec) -> list[Marker]:
         names = self.markers if spec.module is None else {spec.module.name} & set(self.markers)
@@ -215,14 +225,7 @@ class RoleSet:
 
     # -- handling --------------------------------------------------------------------------------------
 
-    def _handler(self, spec: RoleSpec, role: Role, *, marks: bool) -> Callable[..., Awaitable[Products]]:
-        if spec.person:
-            work = self._to_inbox
-        elif role.name == "coordinator":
-            work = self._confirm
-        else:
-            work = self._mark if marks else self._pass_on
-
+    def _handler(self, spec: RoleSpec, role: Role, work: Callable[..., Awaitable[Products]]) -> Handler:
         async def handled(fields: dict[str, Any], message: Message) -> Products:
             with _telling_of_refusals(spec):
                 try:
@@ -347,8 +350,31 @@ class RoleSet:
         _logger.info("%s: %s, %s", spec.name, assignment, "waits for a person" if is_new else "is in the inbox already")
         return [Progress.of(assignment, whole=True)] if _is_first(role, assignment) else []
 
-    async def _record(self, fields: dict[str, Any], message: Message) -> None:
-        from rabbitry.apps.grading.records.course import CONFIRMED, record
+    async def _record(self, reports: list[dict[str, Any]], messages: list[Message], batch: Batch) -> None:
+        """Record reports in one transaction. One that can't be recorded is settled alone."""
+        from rabbitry.apps.grading.records.course import Report, record_all
+
+        told: dict[int, tuple[Progress, Finding]] = {}
+        for index, report in enumerate(zip(reports, messages, strict=True)):
+            try:
+                assignment = self._reported(*report)
+                told[index] = assignment, self._finding(assignment)
+            except Reject as error:
+                batch.fail(index, error)
+        kept = await self._keep_reported({index: assignment for index, (assignment, _) in told.items()})
+        found = []
+        for index, (assignment, finding) in told.items():
+            file = kept.get(index)
+            if isinstance(file, FilesError):
+                batch.fail(index, file)
+            else:
+                found.append(Report(assignment, file, finding))
+        if found:
+            await self._db.write(partial(record_all, reports=found))
+
+    def _reported(self, fields: dict[str, Any], message: Message) -> Progress:
+        """Return a report that is to be recorded. Raises Reject."""
+        from rabbitry.apps.grading.records.course import CONFIRMED
 
         if fields.get("status") == CONFIRMED:
             raise Reject("only the coordinator that keeps these records can confirm a submission")
@@ -357,14 +383,26 @@ class RoleSet:
         assignment = Progress.received(fields, message)
         if assignment.status == DECLINED and assignment.step != _DECLINED_AT:
             raise Reject("only a submission that no role has handled can be declined")
-        finding = self._finding(assignment)
-        kept = None
-        if SOLUTION in assignment or ANSWER in assignment:
+        return assignment
+
+    async def _keep_reported(self, told: Mapping[int, Progress]) -> dict[int, Kept | FilesError | None]:
+        """Store the files that reports bring, several at once. Return what became of each."""
+        found = []
+        for index, assignment in told.items():
+            if SOLUTION not in assignment and ANSWER not in assignment:
+                continue
             if is_sealed(assignment):
-                kept = await self._keep(assignment)
+                found.append(index)
             else:
                 _logger.warning("records: the file reported for %s is another one, and not kept", assignment)
-        await self._db.write(partial(record, assignment=assignment, kept=kept, finding=finding))
+
+        async def keep(assignment: Progress) -> Kept | FilesError | None:
+            try:
+                return await self._keep(assignment)
+            except FilesError as error:  # the others are stored
+                return error
+
+        return dict(zip(found, await asyncio.gather(*(keep(told[index]) for index in found)), strict=True))
 
     async def _ask(self, asked: Asked, message: Message) -> Reply:
         return await record_request(asked, message, self._db)
@@ -378,11 +416,19 @@ class RoleSet:
 
     async def _keep(self, assignment: Assignment) -> Kept | None:
         """Store the file of an assignment; None if there is none to store. Raises FilesError."""
+        if self.files is None:
+            return None
+        if (stored := self._stored.pop(assignment.id, None)) is not None:
+            return stored
         data = assignment.file()
-        if self.files is None or data is None:
+        if data is None:
             return None
         kept = await asyncio.to_thread(self.files.keep, data)
-        if kept is None:
+        if kept is not None:
+            self._stored[assignment.id] = kept
+            while len(self._stored) > _MOST_STORED:
+                self._stored.popitem(last=False)
+        else:
             _logger.warning("the file of %s is not kept: %s is more than largest_submission",
                             assignment, counted(len(data), "byte"))  # fmt: skip
         return kept
@@ -405,6 +451,23 @@ class _Declined(RabbitryError):
 def _is_first(role: Role, assignment: Assignment) -> bool:
     """Return whether this role is the first that took a submission, and therefore sends the file to the records."""
     return role.takes == "submitted" and assignment.step == 1
+
+
+def _of_batches(handler: Handler) -> Callable[..., Awaitable[list[Outgoing]]]:
+    """Return the handler of batches that handles each of their messages by itself."""
+
+    async def handled(assignments: list[dict[str, Any]], messages: list[Message], batch: Batch) -> list[Outgoing]:
+        async def handle(index: int) -> Products:
+            try:
+                return await handler(assignments[index], messages[index])
+            except Exception as error:  # noqa: BLE001 - it settles this message alone
+                batch.fail(index, error)
+                return []
+
+        made = await asyncio.gather(*map(handle, range(len(batch))))
+        return [Outgoing(product, index=index) for index, products in enumerate(made) for product in products]
+
+    return handled
 
 
 @contextmanager

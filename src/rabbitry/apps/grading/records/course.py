@@ -5,10 +5,9 @@ All functions take a connection and run in its transaction.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from sqlalchemy import (
@@ -27,29 +26,19 @@ from sqlalchemy import (
 )
 
 from rabbitry._ids import NoSuchID, pick
-from rabbitry.apps.grading.comments import LineComment, as_sent, comments_of
+from rabbitry.apps.grading.comments import LineComment
 from rabbitry.apps.grading.files import Kept
-from rabbitry.apps.grading.message import (
-    DECLINED,
-    FEEDBACK,
-    LONGEST_TEXT,
-    MARK,
-    MODULE,
-    OUT_OF,
-    Assignment,
-    now,
-    number,
-)
+from rabbitry.apps.grading.message import DECLINED, Assignment
 from rabbitry.apps.grading.message import identity as known_as
-from rabbitry.apps.grading.personal import PersonalMark, marks_of
-from rabbitry.apps.grading.receiving import fields_handed_in, taken_at
+from rabbitry.apps.grading.personal import PersonalMark
 from rabbitry.apps.grading.records import statements
 from rabbitry.apps.grading.records.beginning import begins
+from rabbitry.apps.grading.records.gathering import Changes, known_of
+from rabbitry.apps.grading.records.received import HANDED_IN, UNCHECKED, hop_row, submission_row, taken_by_first
 from rabbitry.apps.grading.records.schema import history, insert_into, settings, submissions, text
 from rabbitry.apps.grading.signatures import Finding
 
 CONFIRMED: Final = "confirmed"
-_UNCHECKED: Final = Finding()
 _PLACE: Final = "files"
 FEW: Final = 400
 """Students and modules in one query; databases bound the parameters."""
@@ -117,20 +106,8 @@ class Hop:
         return asdict(self)
 
 
-_HANDED_IN: Final = {
-    "status": "submitted",
-    "mark": None,
-    "out_of": None,
-    "feedback": None,
-    "remark": None,
-    "comments": None,
-    "marks": None,
-}
-"""Recorded as a student's hop, instead of what the student wrote."""
-
-
 def record(
-    connection: Connection, assignment: Assignment, kept: Kept | None = None, *, finding: Finding = _UNCHECKED
+    connection: Connection, assignment: Assignment, kept: Kept | None = None, *, finding: Finding = UNCHECKED
 ) -> None:
     """Record an assignment as reported by the role that moved it.
 
@@ -141,53 +118,31 @@ def record(
     kept: the file as it was handed in, if it came with the report and is stored. The first one counts: an id is bound
     to the solution, but not to its encoding. finding: what the last hop's signature is worth.
     """
-    _record(connection, assignment, finding)
-    _note_file(connection, assignment, kept)
+    record_all(connection, [Report(assignment, kept, finding)])
 
 
-def _note_file(connection: Connection, assignment: Assignment, kept: Kept | None) -> None:
-    if kept is None:
-        return
-    mine = {"mine": assignment.id, "to_sha256": kept.sha256, "to_size": kept.size}
-    insert = statements.inserts(connection.dialect.name)
-    if kept.packed is not None:
-        connection.execute(insert.kept_file, {"sha256": kept.sha256, "packed": kept.packed})
-    is_first = connection.execute(statements.KEPT, mine).rowcount == 1
-    if is_first and (fields := fields_handed_in(assignment)) is not None:
-        connection.execute(insert.handed_in, {"submission": assignment.id, "fields": fields})
+class Report(NamedTuple):
+    """A report to record. The fields are the arguments of `record`."""
+
+    assignment: Assignment
+    kept: Kept | None = None
+    finding: Finding = UNCHECKED
 
 
-def _record(connection: Connection, assignment: Assignment, finding: Finding) -> None:
-    mine, insert = {"mine": assignment.id}, statements.inserts(connection.dialect.name)
-    known = connection.execute(statements.KNOWN, mine).first()
-    if known is not None and known.confirmed_by is not None:
-        return
-    hops = assignment.history
-    if (
-        known is not None
-        and len(hops) >= (since := known.reopened_at)
-        and not _is_of_round(connection, assignment, since)
-    ):
-        return
-    taken = _taken_at(hops)
-    if len(hops) > 1 and hops[-1].get("role") != "student":
-        rows = [_hop_row(assignment.id, len(hops), hops[-1], finding)]
-        values = _row(assignment, taken)
-    else:
-        rows = []
-        values = _row(assignment.without(MARK, OUT_OF, FEEDBACK), taken) | {"step": 1}
-    if hops and hops[0].get("role") == "student":
-        rows.append(_hop_row(assignment.id, 1, hops[0]) | _HANDED_IN | {"at": taken})
-    if rows:
-        connection.execute(insert.hop, rows)
-    if known is None and connection.execute(insert.submission, values).rowcount == 1:
-        return
-    # Steps only grow, and times of submission only become earlier: what is not newer or earlier now never will be.
-    if known is None or known.submitted_at > taken:
-        connection.execute(statements.EARLIER, mine | {"taken": taken})
-    if known is None or known.step < values["step"]:
-        # Another coordinator may have confirmed it since the row was read, and then it stays as it is.
-        connection.execute(statements.NEWER, mine | statements.to({name: values[name] for name in statements.CHANGING}))
+def record_all(connection: Connection, reports: Sequence[Report]) -> None:
+    """Record reports, in their order. A statement for all of them costs little more than for one."""
+    ids = [*{report.assignment.id for report in reports}]
+    found = connection.execute(statements.KNOWN, {"mine": ids})
+    known, changes = {row.id: known_of(row) for row in found}, Changes()
+    for report in reports:
+        identity = report.assignment.id
+        one = known.get(identity)
+        if one is None or (one.confirmed_by is None and _may_record(connection, report.assignment, one.reopened_at)):
+            one = known[identity] = changes.add_hop(report.assignment, report.finding, one)
+        if report.kept is not None:
+            changes.add_file(report.assignment, report.kept, is_first=one.sha256 is None)
+            one.sha256 = one.sha256 or report.kept.sha256
+    changes.write(connection)
 
 
 def confirm(
@@ -215,15 +170,19 @@ def confirm(
     if known is not None and not _is_of_round(connection, assignment, known.reopened_at):
         return False
     since = 0 if known is None else known.reopened_at
-    if _contradicts(connection, assignment, since):
+    if findings and _contradicts(connection, assignment, since):
         return False
-    taken = _taken_at(assignment.history)
+    taken = taken_by_first(assignment.history)
     if known is None:
-        _record(connection, assignment, _UNCHECKED)
-    elif known.submitted_at > taken:
-        connection.execute(statements.EARLIER, mine | {"taken": taken})
-    _note_file(connection, assignment, kept)
-    values = _row(assignment, "") | {"confirmed_by": message}
+        record(connection, assignment, kept)
+    else:
+        changes = Changes()
+        if known.submitted_at > taken:
+            changes.set_earlier(assignment.id, taken)
+        if kept is not None:
+            changes.add_file(assignment, kept, is_first=known.sha256 is None)
+        changes.write(connection)
+    values = submission_row(assignment, "") | {"confirmed_by": message}
     del values["submitted_at"], values["id"]
     # The id is bound to what was submitted, so its student is right whatever was recorded before.
     if connection.execute(statements.CONFIRM, mine | statements.to(values)).rowcount != 1:
@@ -231,15 +190,16 @@ def confirm(
     # Without a row there was no lock: another coordinator may have recorded it in between.
     earliest = None if known is None else min(known.submitted_at, taken)
     at = earliest or connection.execute(statements.TAKEN_AT, mine).scalar_one()
-    worth = [*findings, *[_UNCHECKED] * len(assignment.history)]
-    rows = [_hop_row(assignment.id, step, hop, worth[step - 1]) for step, hop in enumerate(assignment.history, 1)]
+    worth = [*findings, *[UNCHECKED] * len(assignment.history)]
+    rows = [hop_row(assignment.id, step, hop, worth[step - 1]) for step, hop in enumerate(assignment.history, 1)]
     # What was recorded before it was reopened stays: the records themselves sent it out, without the signatures.
     rows = [row for row in rows if row["step"] > since]
-    connection.execute(statements.FORGET, mine | {"since": since})
+    if known is None or known.step > assignment.step:
+        connection.execute(statements.FORGET, mine | {"since": max(since, assignment.step)})
     first = (1, "student")
-    rows = [row | _HANDED_IN | {"at": at} if (row["step"], row["role"]) == first else row for row in rows]
+    rows = [row | HANDED_IN | {"at": at} if (row["step"], row["role"]) == first else row for row in rows]
     if rows:
-        connection.execute(statements.HOP, rows)
+        connection.execute(statements.inserts(connection.dialect.name).whole_hop, rows)
     return True
 
 
@@ -259,6 +219,11 @@ def attempt_before(connection: Connection, identity: str) -> str | None:
     return connection.execute(earlier.order_by(columns.submitted_at.desc()).limit(1)).scalar()
 
 
+def _may_record(connection: Connection, assignment: Assignment, since: int) -> bool:
+    """Return whether a report can be recorded: it is of the present round, or so early that it changes no status."""
+    return assignment.step < since or _is_of_round(connection, assignment, since)
+
+
 def _is_of_round(connection: Connection, assignment: Assignment, since: int) -> bool:
     """Return whether an assignment is not of a round before the submission was reopened, if it was.
 
@@ -270,7 +235,7 @@ def _is_of_round(connection: Connection, assignment: Assignment, since: int) -> 
     recorded = connection.execute(statements.REOPENED, {"mine": assignment.id, "since": since}).first()
     if recorded is None or assignment.step <= since:
         return False
-    hop = _hop_row(assignment.id, since, assignment.history[since - 1])
+    hop = hop_row(assignment.id, since, assignment.history[since - 1])
     return all(hop[name] == value for name, value in recorded._mapping.items())
 
 
@@ -532,70 +497,9 @@ def _hop(row: Row[Any]) -> Hop:
     )  # fmt: skip
 
 
-def _row(assignment: Assignment, submitted_at: str) -> dict[str, Any]:
-    return {
-        "id": assignment.id,
-        "student": text(assignment.student, 200),
-        "module": text(assignment.get(MODULE), 200),
-        "name": text(assignment.name, 1_000),
-        "status": text(assignment.status, 200),
-        "step": assignment.step,
-        "mark": number(assignment.get(MARK)),
-        "out_of": number(assignment.get(OUT_OF)),
-        "feedback": _optional(assignment.get(FEEDBACK)),
-        "submitted_at": submitted_at,
-        "updated_at": now(),
-    }
-
-
-def _taken_at(hops: list[dict[str, Any]]) -> str:
-    """Return when the first role took a submission if the hops show it, else now; never a later time."""
-    told = taken_at(hops)
-    return now() if told is None else min(_time(told), now())
-
-
-def _hop_row(identity: str, step: int, hop: Mapping[str, Any], finding: Finding = _UNCHECKED) -> dict[str, Any]:
-    return {
-        "submission": identity,
-        "step": step,
-        "role": text(hop.get("role"), 200),
-        "status": text(hop.get("status"), 200),
-        "who": text(hop.get("who"), 200),
-        "place": text(hop.get("where"), 200),
-        "at": _time(hop.get("when")),
-        "mark": number(hop.get("mark")),
-        "out_of": number(hop.get("outOf")),
-        "feedback": _optional(hop.get("feedback")),
-        "remark": _optional(hop.get("remark")),
-        "signer": finding.signer,
-        "doubt": _optional(finding.doubt),
-        "comments": msgspec.json.encode(as_sent(told)).decode() if (told := comments_of(hop)) else None,
-        "marks": msgspec.json.encode(given).decode() if (given := marks_of(hop)) else None,
-    }
-
-
 def _comments(value: str | None) -> tuple[LineComment, ...]:
     return () if value is None else msgspec.json.decode(value, type=tuple[LineComment, ...])
 
 
 def _marks(value: str | None) -> tuple[PersonalMark, ...]:
     return () if value is None else msgspec.json.decode(value, type=tuple[PersonalMark, ...])
-
-
-def _optional(value: object) -> str | None:
-    return None if value is None else text(value, LONGEST_TEXT)
-
-
-def _time(value: object) -> str:
-    """Return a time received over the wire in our own format; now if it is invalid."""
-    if isinstance(value, str) and len(value) < 64:
-        try:
-            found = datetime.fromisoformat(value)
-        except ValueError:
-            return now()
-        aware = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
-        try:
-            return aware.astimezone(UTC).isoformat(timespec="microseconds")
-        except OverflowError:
-            return now()
-    return now()

@@ -7,9 +7,9 @@ into that, see `make bench-grading`.
 from __future__ import annotations
 
 from functools import cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Insert, and_, bindparam, delete, insert, select, update
+from sqlalchemy import Insert, Select, and_, bindparam, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from rabbitry.apps.grading.records.schema import handed_in, history, kept_files, submissions
@@ -17,19 +17,23 @@ from rabbitry.apps.grading.records.schema import handed_in, history, kept_files,
 CHANGING: Final = ("status", "step", "mark", "out_of", "feedback", "updated_at")
 """Columns of a submission that its next hop changes."""
 _CONFIRMED: Final = ("student", "module", "name", *CHANGING, "confirmed_by")
+_OF_HOP: Final = ("submission", "step")
 _mine = submissions.c.id == bindparam("mine")
 _is_open = submissions.c.confirmed_by.is_(None)
 
-KNOWN: Final = select(*(submissions.c[name] for name in ("confirmed_by", "reopened_at", "step", "submitted_at"))).where(
-    _mine
-)
-"""What is recorded of the submission `mine`."""
-LOCKED: Final = (
-    select(submissions.c.confirmed_by, submissions.c.reopened_at, submissions.c.submitted_at)
-    .where(_mine)
-    .with_for_update()
-)
-"""Whether the submission `mine` is confirmed, and when it was taken; locks its row."""
+_known = [submissions.c[name] for name in ("confirmed_by", "reopened_at", "step", "submitted_at", "sha256")]
+_first = history.alias()
+KNOWN: Final[Select[Any]] = select(
+    submissions.c.id,
+    *_known,
+    select(_first.c.at)
+    .where(_first.c.submission == submissions.c.id, _first.c.step == 1)
+    .scalar_subquery()
+    .label("first_at"),
+).where(submissions.c.id.in_(bindparam("mine", expanding=True)))
+"""What is recorded of the submissions `mine`, a list. first_at: the time of its first hop, if that is recorded."""
+LOCKED: Final = select(*_known).where(_mine).with_for_update()
+"""What is recorded of the submission `mine`, to confirm it; locks its row."""
 TAKEN_AT: Final = select(submissions.c.submitted_at).where(_mine)
 EARLIER: Final = (
     update(submissions)
@@ -60,13 +64,16 @@ REOPENED: Final = select(*(history.c[name] for name in ("role", "status", "at", 
 )
 """The hop of a step of the submission `mine`."""
 FORGET: Final = delete(history).where(history.c.submission == bindparam("mine"), history.c.step > bindparam("since"))
-HOP: Final = insert(history)
 
 
 class Inserts(NamedTuple):
-    """Inserts of a database's own kind. hop: an earlier time of the first hop replaces a later one."""
+    """Inserts of a database's own kind.
+
+    hop: an earlier time of the first hop replaces a later one. whole_hop: it replaces what was recorded of its step.
+    """
 
     hop: Insert
+    whole_hop: Insert
     submission: Insert
     handed_in: Insert
     kept_file: Insert
@@ -79,9 +86,13 @@ def inserts(dialect: str) -> Inserts:
     hop = into(history)
     return Inserts(
         hop.on_conflict_do_update(
-            index_elements=["submission", "step"],
+            index_elements=list(_OF_HOP),
             set_={"at": hop.excluded.at},
             where=and_(history.c.step == 1, hop.excluded.at < history.c.at),
+        ),
+        hop.on_conflict_do_update(
+            index_elements=list(_OF_HOP),
+            set_={one.name: hop.excluded[one.name] for one in history.c if one.name not in _OF_HOP},
         ),
         into(submissions).on_conflict_do_nothing(),
         into(handed_in).on_conflict_do_nothing(),
