@@ -13,6 +13,8 @@ from rabbitry.broker import Broker, BrokerConfig
 from rabbitry.flow.wiring import keys, pausing, topology
 from rabbitry.flow.wiring.keys import hashed, key_rate_queue, key_slot_queue
 from rabbitry.flow.worker import _keyed
+from rabbitry.flow.worker._lanes import Lane
+from rabbitry.flow.worker._waiting import Waiting
 from rabbitry.testing import harness
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
 from tests.flow.worker._limited_by_key import KEYS
@@ -465,6 +467,33 @@ async def test_a_note_of_an_idempotent_stage_has_no_key(broker_url: str, tmp_pat
         skipped = worker._engine.counting.stages["handle"].not_done
         await eventually(lambda: skipped["skipped"] == 1, "the copy is skipped")
     assert await dead_of(broker_url, app) == []
+
+
+async def test_keys_that_fail_together_are_told_in_one_warning(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, no_leaks: None
+) -> None:
+    app = rabbitry.App("failing")
+    seen: list[int] = []
+    failed: set[str] = set()
+    hold_slot = _keyed.Keyed._hold_slot
+
+    async def failing_once(keyed: _keyed.Keyed, lane: Lane, waiting: Waiting, total: int) -> None:
+        if lane.key not in failed:
+            failed.add(lane.key)
+            raise rabbitry.RequestTimeout("by the test")
+        await hold_slot(keyed, lane, waiting, total)
+
+    monkeypatch.setattr(_keyed.Keyed, "_hold_slot", failing_once)
+
+    @app.stage("in", total_concurrency=1, limit_by=lambda number: number, concurrency=20)
+    async def handle(number: int) -> None:
+        seen.append(number)
+
+    async with app.worker(broker_url) as worker:
+        await asyncio.gather(*(worker.publish(number, key="in") for number in range(20)))
+        await eventually(lambda: len(seen) == 20, "all messages")
+    told = [record.message for record in caplog.records if "a key of stage 'handle'" in record.message]
+    assert len(told) == 1, told
 
 
 async def test_a_clock_that_is_set_back_stops_no_key(

@@ -64,6 +64,8 @@ _LONGEST: Final = 30.0
 """Seconds of sleep after which the clock is looked at again: it may have been set."""
 _MOST_STATES: Final = 100
 """States of a key that are read at once: there is one, but for tokens that were offered too early."""
+_QUIET: Final = 60.0
+"""Seconds after a warning of a key that failed in which other failures are logged at level DEBUG."""
 
 _logger = logging.getLogger(__name__)
 
@@ -129,6 +131,8 @@ class Keyed:
         self._ends: dict[Job, asyncio.Event] = {}
         """Those that hold a slot, with the event of each that it is settled."""
         self._is_closed = False
+        self._warns_from = 0.0
+        """Time on the monotonic clock from which on a key that fails is told in a warning."""
         self.is_full: Callable[[], bool] = lambda: False
         """Returns whether the prefetch is used up. Set once there is a consumer."""
 
@@ -323,10 +327,7 @@ class Keyed:
                         raise connection.close_reason from error
                     failures += 1
                     pause = PAUSES.pause(failures)
-                    # All keys fail with a connection, which tells of it itself.
-                    level = logging.WARNING if connection.is_open else logging.DEBUG
-                    text = "app '%s', a key of stage '%s': %s; trying again in %.1f s"
-                    _logger.log(level, text, self._app, self._stage.name, error, pause)
+                    self._log(error, pause, connection)
                     await asyncio.sleep(pause)
         finally:
             if is_slot:
@@ -335,6 +336,16 @@ class Keyed:
                 lane.is_metered = False
             if not self._is_over:
                 self._leave(lane)
+
+    def _log(self, error: Exception, pause: float, connection: Connection) -> None:
+        """Log that a key failed, after which it pauses; as a warning now and then, since all keys may fail together."""
+        now = time.monotonic()
+        level = logging.DEBUG
+        if connection.is_open and now >= self._warns_from:  # a connection that is lost tells of it itself
+            level = logging.WARNING
+            self._warns_from = now + _QUIET
+        text = "app '%s', a key of stage '%s': %s; trying again in %.1f s (more such warnings only after %.0f s)"
+        _logger.log(level, text, self._app, self._stage.name, error, pause, _QUIET)
 
     def _leave(self, lane: Lane) -> None:
         """Forget a lane that no message and no task needs. One that came while a task was cancelled needs another."""
