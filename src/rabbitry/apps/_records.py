@@ -181,7 +181,7 @@ class Database:
             )
 
     def __exit__(self, *_: object) -> None:
-        """Finish the work in the queue, and close. Later work is refused with RecordsError."""
+        """Finish the work in the queue, and close. Later work, reading too, is refused with RecordsError."""
         with self._gate:
             self._is_closed = True
             self._work.put(None)
@@ -207,12 +207,13 @@ class Database:
 
     async def _end_stopped(self) -> None:
         """Do the same as `_end_stopped_now`, off the event loop."""
-        await asyncio.get_running_loop().run_in_executor(self._readers, self._end_stopped_now)
+        with contextlib.suppress(RecordsError):  # closed just now: everything is written
+            await self._in_reader(self._end_stopped_now)
 
     def _end_stopped_now(self) -> None:
         """End the transactions of programs that were stopped inside them, and for whose locks others wait."""
         with contextlib.suppress(RecordsError):  # the write itself reports that the server can't be reached
-            if ended := self.read_now(partial(_end_stopped, seconds=_STOPPED_SECONDS)):
+            if ended := self._read(partial(_end_stopped, seconds=_STOPPED_SECONDS)):
                 text = "database %s: ended %s whose program stopped inside a transaction, for at least %.0f s"
                 _logger.warning(text, self, counted(ended, "connection"), _STOPPED_SECONDS)
 
@@ -229,22 +230,35 @@ class Database:
         return writing.result()
 
     async def read(self, work: Work[T]) -> T:
-        """Do work that only reads. Raises RecordsError."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_now, work)
+        """Do work that only reads. Raises RecordsError, also once the database is closed."""
+        return await self._in_reader(partial(self._read, work))
 
     def read_now(self, work: Work[T]) -> T:
         """Do the same as `read`, without an event loop."""
+        self._check_open()
+        return self._read(work)
+
+    def _in_reader(self, function: Callable[[], T]) -> asyncio.Future[T]:
+        """Call a function on a reader's thread."""
+        with self._gate:
+            self._check_open()
+            return asyncio.get_running_loop().run_in_executor(self._readers, function)
+
+    def _read(self, work: Work[T]) -> T:
         try:
             with self._engine.connect() as connection:
                 return work(connection)
         except SQLAlchemyError as error:
             raise _named(error, str(self)) from error
 
+    def _check_open(self) -> None:
+        if self._is_closed:  # a thread may outlive the block
+            raise RecordsError(f"database {self}: it was closed")
+
     def _submit(self, work: Work[T]) -> Future[T]:
         future: Future[T] = Future()
         with self._gate:
-            if self._is_closed:  # a thread may outlive the block, and would wait for ever
-                raise RecordsError(f"database {self}: it was closed")
+            self._check_open()
             self._work.put((work, future))
         return future
 

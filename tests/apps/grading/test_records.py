@@ -1,5 +1,6 @@
 """The records on both databases: each hop once, in any order, and no decision that is not published."""
 
+import asyncio
 import sqlite3
 import stat
 import threading
@@ -484,6 +485,10 @@ def test_work_after_the_end_is_refused_and_does_not_wait_for_ever(database_url: 
     def late() -> None:
         with pytest.raises(RecordsError, match="it was closed"):
             database.write_now(course.counts)
+        with pytest.raises(RecordsError, match="it was closed"):
+            database.read_now(course.counts)
+        with pytest.raises(RecordsError, match="it was closed"):
+            asyncio.run(database.read(course.counts))
         done.append("refused")
 
     thread = threading.Thread(target=late, daemon=True)
