@@ -25,7 +25,7 @@ from rabbitry.apps.grading.looking import MOST, Look, filled, read
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.questions import Answers, Question
 from rabbitry.apps.grading.records import Database, judging, requests
-from rabbitry.apps.grading.records.course import Filter, fitting
+from rabbitry.apps.grading.records.course import Filter, fitting, submissions_of
 from rabbitry.apps.grading.records.schema import acceptances
 from rabbitry.apps.grading.stages import RoleSpec, Wiring
 from rabbitry.apps.grading.web import Pages
@@ -248,7 +248,9 @@ def test_an_answer_that_a_broker_would_not_take_is_refused_with_the_reason(
         assert identity in answers.answer(asked, "guest").decode(), "who takes parts gets it whole"
 
 
-def test_as_much_of_a_list_is_read_as_an_answer_holds(database: Database, tmp_path: Path) -> None:
+def test_as_much_of_a_list_is_read_as_an_answer_holds(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ids = sorted(_confirmed(database, Files(str(tmp_path / "files")), number, b"x") for number in range(5))
     database.write_now(
         lambda connection: connection.execute(text("UPDATE submissions SET feedback = :long"), {"long": "y" * 1000})
@@ -258,11 +260,18 @@ def test_as_much_of_a_list_is_read_as_an_answer_holds(database: Database, tmp_pa
     database.write_now(lambda connection: connection.execute(of_one, long))
 
     def fits(most: int, wanted: Filter = Filter(limit=5), **more: Any) -> int:  # noqa: B008 - it is frozen
-        return database.read_now(partial(fitting, wanted=wanted, most=most, **more))
+        found = database.read_now(partial(fitting, wanted=wanted, most=most, **more))
+        after = more.get("after")
+        listed = database.read_now(partial(submissions_of, wanted=wanted, after=after))
+        assert found == [one.id for one in listed[: len(found)]]
+        return len(found)
 
     assert [fits(most) for most in (1, 1500, 2500, 9000)] == [1, 1, 2, 5]
     assert fits(9000, Filter(limit=3)) == 3
-    assert fits(9000, Filter(student="nobody")) == 1
+    assert fits(9000, Filter(student="nobody")) == 0
+    monkeypatch.setattr("rabbitry.apps.grading.records.course.FEW", 2)
+    assert (fits(9000), fits(9000, Filter())) == (2, 2)
+    monkeypatch.undo()
     for after, most, number in (
         ("", 3000, 1),
         ("", 30_000, 5),

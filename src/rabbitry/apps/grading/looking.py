@@ -186,8 +186,8 @@ def _submissions(connection: Connection, asked: Look, wanted: Filter, course: Co
     from rabbitry.apps.grading.records.course import Filter
 
     every = Filter(student=asked.student, modules=wanted.modules)
-    fitting = records.fitting(connection, wanted, PAGE)
-    rows = records.submissions_of(connection, replace(wanted, limit=fitting))
+    # Their ids are found in an index, and only these rows are read: a list's last page is the farthest in it.
+    rows = records.submissions_by_id(connection, records.fitting(connection, wanted, PAGE))
     judged = judging.judged(connection, rows, course)
     return {
         "statuses": records.counts(connection, every),
@@ -228,8 +228,8 @@ def _rows(connection: Connection, asked: Look, wanted: Filter, course: Course) -
 
     # A history may have a hundred comments of people on each of its hops.
     limited = replace(wanted, limit=ROWS // 10 if asked.with_history else ROWS, offset=0)
-    most = fitting(connection, limited, PAGE, after=asked.after, with_history=asked.with_history)
-    return {"rows": _page(rows(connection, asked, course, most=most))}
+    ids = fitting(connection, limited, PAGE, after=asked.after, with_history=asked.with_history)
+    return {"rows": _page(rows(connection, asked, course, most=len(ids)))}
 
 
 def regradable(connection: Connection, asked: Look, course: Course) -> list[dict[str, Any]]:

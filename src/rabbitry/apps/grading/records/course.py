@@ -6,7 +6,7 @@ All functions take a connection and run in its transaction.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -384,28 +384,29 @@ def _listed(query: Select[Any], wanted: Filter, after: str | None) -> Select[Any
 
 def fitting(
     connection: Connection, wanted: Filter, most: int, *, after: str | None = None, with_history: bool = False
-) -> int:
-    """Return how many submissions of a list have `most` characters at the most, or 1 if the first alone has more.
+) -> list[str]:
+    """Return the ids of the first submissions of a list that have `most` characters at the most, one at least.
 
-    So many are read for one answer: a hundred of them may have 40 MB, and with their hops any number of bytes. The
-    arguments are those of `submissions_of`; the limit is at most FEW if it is with the hops.
+    These are read for one answer: a hundred of them may have 40 MB, and with their hops any number of bytes. There are
+    at most FEW. The arguments are those of `submissions_of`.
     """
-    columns = submissions.c
+    columns, few = submissions.c, replace(wanted, limit=FEW if wanted.limit is None else min(wanted.limit, FEW))
     long = func.length(columns.name) + func.coalesce(func.length(columns.feedback), 0)
-    sizes = {row[0]: row[1] for row in connection.execute(_listed(select(columns.id, long), wanted, after))}
+    sizes = {row[0]: row[1] for row in connection.execute(_listed(select(columns.id, long), few, after))}
     if with_history:
         texts = (history.c[name] for name in ("who", "place", "feedback", "remark", "comments", "marks"))
         of_hop = sum((func.coalesce(func.length(one), 0) for one in texts), literal(0))
         query = select(history.c.submission, func.sum(of_hop)).where(history.c.submission.in_([*sizes]))
         for identity, size in connection.execute(query.group_by(history.c.submission)):
             sizes[identity] += size
-    number = total = 0
-    for size in sizes.values():
+    found: list[str] = []
+    total = 0
+    for identity, size in sizes.items():
         total += size
-        if number and total > most:
+        if found and total > most:
             break
-        number += 1
-    return max(number, 1)
+        found.append(identity)
+    return found
 
 
 def of_students(pairs: Collection[tuple[str, str]]) -> ColumnElement[bool]:
