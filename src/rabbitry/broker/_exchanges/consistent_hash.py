@@ -18,7 +18,6 @@ from rabbitry.amqp.protocol.tables import Table, encode_table, encode_text, enco
 from rabbitry.broker._errors import precondition_failed
 from rabbitry.broker._exchanges.exchange import Binding, Destination, Exchange
 from rabbitry.broker._exchanges.jump_hash import UNDEFINED, bucket, hash_field, hash_text
-from rabbitry.broker.compat import RELEASES, Release
 
 _PROPERTIES: Final = ("correlation_id", "message_id", "timestamp")
 _WEIGHT: Final = re.compile(r"[+-]?[0-9]+", re.ASCII)
@@ -33,22 +32,10 @@ class ConsistentHashExchange(Exchange):
     description = "Consistent Hashing Exchange"
     ignores_copies = True
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        durable: bool = True,
-        auto_delete: bool = False,
-        internal: bool = False,
-        arguments: Table,
-        release: Release = RELEASES["3.10"],
-    ) -> None:
-        super().__init__(
-            name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments, release=release
-        )
-        self._hashes_values = release.hashes_header_values
-        self._header = arguments.get("hash-header")
-        self._property = arguments.get("hash-property")
+    def _set_up(self) -> None:
+        self._hashes_values = self.release.hashes_header_values
+        self._header = self.arguments.get("hash-header")
+        self._property = self.arguments.get("hash-property")
         self.routes_by_properties = self._header is not None or self._property is not None
         self._weights: dict[int, int] = {}
         """Buckets of each destination, by its `id`, in the order of the bindings."""

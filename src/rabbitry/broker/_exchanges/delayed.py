@@ -19,7 +19,6 @@ from rabbitry.broker._exchanges.fanout import FanoutExchange
 from rabbitry.broker._exchanges.headers import HeadersExchange
 from rabbitry.broker._exchanges.topic import TopicExchange
 from rabbitry.broker._queues.waiting import delay_of
-from rabbitry.broker.compat import RELEASES, Release
 
 ROUTING_TYPES: Final[dict[str, type[Exchange]]] = {
     cls.type: cls for cls in (DirectExchange, FanoutExchange, TopicExchange, HeadersExchange, ConsistentHashExchange)
@@ -35,21 +34,9 @@ class DelayedExchange(Exchange):
     has_delays = True
     routes_by_properties = True
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        durable: bool = True,
-        auto_delete: bool = False,
-        internal: bool = False,
-        arguments: Table,
-        release: Release = RELEASES["3.10"],
-    ) -> None:
-        super().__init__(
-            name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments, release=release
-        )
-        kind = ROUTING_TYPES[str(arguments["x-delayed-type"])]
-        self._router = kind(name, arguments=arguments, release=release)
+    def _set_up(self) -> None:
+        kind = ROUTING_TYPES[str(self.arguments["x-delayed-type"])]
+        self._router = kind(self.name, arguments=self.arguments, release=self.release)
         self.ignores_copies = self._router.ignores_copies
 
     @property

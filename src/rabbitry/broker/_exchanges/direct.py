@@ -6,10 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from rabbitry.amqp.protocol.layouts import NO_ARGUMENTS
 from rabbitry.amqp.protocol.properties import Properties
-from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker._exchanges.exchange import Binding, Destination, Exchange
 from rabbitry.broker._queues import Queue
-from rabbitry.broker.compat import RELEASES, Release
 
 
 class DirectExchange(Exchange):
@@ -18,19 +16,7 @@ class DirectExchange(Exchange):
     type = "direct"
     description = "AMQP direct exchange, as per the AMQP specification"
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        durable: bool = True,
-        auto_delete: bool = False,
-        internal: bool = False,
-        arguments: Table,
-        release: Release = RELEASES["3.10"],
-    ) -> None:
-        super().__init__(
-            name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments, release=release
-        )
+    def _set_up(self) -> None:
         self._by_key: dict[str, dict[tuple[int, str, bytes], Destination]] = {}
 
     def match(self, routing_key: str, properties: Properties) -> Iterable[Destination]:

@@ -70,6 +70,10 @@ class Exchange(abc.ABC):
         self.bindings: dict[tuple[int, str, bytes], Binding] = {}
         self.waiting: WaitingRoom | None = None
         """Messages to be routed later; only a type with delays has any."""
+        self._set_up()
+
+    def _set_up(self) -> None:  # noqa: B027 - not all types need one
+        """Create the index that `match` uses."""
 
     @property
     def routing_type(self) -> str:

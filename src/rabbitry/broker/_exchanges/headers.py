@@ -18,7 +18,6 @@ from rabbitry.amqp.protocol.tables import FieldValue, Table, encode_table, encod
 from rabbitry.broker._erlang import erlang_term
 from rabbitry.broker._errors import precondition_failed
 from rabbitry.broker._exchanges.exchange import Binding, Destination, Exchange
-from rabbitry.broker.compat import RELEASES, Release
 
 _MATCHES: Final = ("all", "any", "all-with-x", "any-with-x")
 _PRESENT: Final = b""
@@ -55,20 +54,8 @@ class HeadersExchange(Exchange):
     description = "AMQP headers exchange, as per the AMQP specification"
     routes_by_properties = True
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        durable: bool = True,
-        auto_delete: bool = False,
-        internal: bool = False,
-        arguments: Table,
-        release: Release = RELEASES["3.10"],
-    ) -> None:
-        super().__init__(
-            name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments, release=release
-        )
-        self._terms = _typed_term if release.has_typed_headers else _term
+    def _set_up(self) -> None:
+        self._terms = _typed_term if self.release.has_typed_headers else _term
         self._all = _Node()
         self._any: dict[_Condition, _Bound] = {}
 

@@ -13,7 +13,7 @@ from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker._errors import precondition_failed
 from rabbitry.broker._exchanges.exchange import Binding, Destination, Exchange
 from rabbitry.broker._queues.arguments import Kind
-from rabbitry.broker.compat import RELEASES, Release
+from rabbitry.broker.compat import Release
 
 
 class LocalRandomExchange(Exchange):
@@ -24,19 +24,7 @@ class LocalRandomExchange(Exchange):
     ignores_copies = True
     routes_by_properties = True  # by chance, which must not be cached either
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        durable: bool = True,
-        auto_delete: bool = False,
-        internal: bool = False,
-        arguments: Table,
-        release: Release = RELEASES["3.10"],
-    ) -> None:
-        super().__init__(
-            name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments, release=release
-        )
+    def _set_up(self) -> None:
         self._destinations: list[Destination] = []
 
     @staticmethod

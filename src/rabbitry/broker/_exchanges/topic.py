@@ -10,10 +10,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from rabbitry.amqp.protocol.properties import Properties
-from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker._exchanges.automata import Automata
 from rabbitry.broker._exchanges.exchange import Binding, Destination, Exchange
-from rabbitry.broker.compat import RELEASES, Release
 
 _FEW: Final = 2
 """Most `*` of a pattern in a trie: with more of them, a routing key of equal words may visit all of a trie's nodes."""
@@ -87,19 +85,7 @@ class TopicExchange(Exchange):
     type = "topic"
     description = "AMQP topic exchange, as per the AMQP specification"
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        durable: bool = True,
-        auto_delete: bool = False,
-        internal: bool = False,
-        arguments: Table,
-        release: Release = RELEASES["3.10"],
-    ) -> None:
-        super().__init__(
-            name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments, release=release
-        )
+    def _set_up(self) -> None:
         self._forwards = _Trie()
         self._backwards = _Trie()
         self._automata = Automata()

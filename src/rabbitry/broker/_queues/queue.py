@@ -100,6 +100,7 @@ class Queue(Backlog):
         arguments: Table,
         rules: Rules,
     ) -> None:
+        self._set_up()
         super().__init__(vhost, name, rules)
         self.durable: bool = durable
         self.auto_delete: bool = auto_delete
@@ -113,6 +114,9 @@ class Queue(Backlog):
         self._is_overdue = False
         """Whether it was unused for x-expires, and is to be deleted in its turn."""
         self.note_use()
+
+    def _set_up(self) -> None:
+        """Create what only this kind of queue has. The rules are read, and the limits applied, after that."""
 
     def follow(self, policy: Policy | None, operator_policy: Policy | None) -> None:
         """Apply arguments and policies from now on. Messages beyond the new limits are dropped at once."""

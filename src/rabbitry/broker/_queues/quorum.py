@@ -9,12 +9,10 @@ from collections.abc import Iterator
 from typing import ClassVar, Final
 
 from rabbitry.amqp.protocol.constants import Reply
-from rabbitry.amqp.protocol.tables import Table
 from rabbitry.broker._errors import ChannelRefusal, not_implemented
-from rabbitry.broker._queues.arguments import Rules
 from rabbitry.broker._queues.dead_letter import DELIVERY_LIMIT
 from rabbitry.broker._queues.lane import Lane
-from rabbitry.broker._queues.queue import Owner, Queue, QueueHost, Subscription
+from rabbitry.broker._queues.queue import Queue, Subscription
 from rabbitry.broker._store.rows import MOST_RETURNS
 from rabbitry.broker.message import Entry, Message
 
@@ -36,17 +34,7 @@ class QuorumQueue(Queue):
     __slots__ = ("_latest", "_run")
     has_exclusive_consumers: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        vhost: QueueHost,
-        name: str,
-        *,
-        durable: bool,
-        auto_delete: bool,
-        owner: Owner | None,
-        arguments: Table,
-        rules: Rules,
-    ) -> None:
+    def _set_up(self) -> None:
         self._latest = -1
         """The position of the last message that came back to the front."""
         self._run = 1
@@ -55,9 +43,6 @@ class QuorumQueue(Queue):
         Messages of one run came back in the order of their positions: most often all that a channel returns, so that
         the store writes the same into all of them.
         """
-        super().__init__(
-            vhost, name, durable=durable, auto_delete=auto_delete, owner=owner, arguments=arguments, rules=rules
-        )
 
     @property
     def refused_of_consumers(self) -> tuple[str, ...]:
@@ -154,22 +139,10 @@ class PrioritizedQuorumQueue(QuorumQueue):
 
     __slots__ = ("_taken",)
 
-    def __init__(
-        self,
-        vhost: QueueHost,
-        name: str,
-        *,
-        durable: bool,
-        auto_delete: bool,
-        owner: Owner | None,
-        arguments: Table,
-        rules: Rules,
-    ) -> None:
+    def _set_up(self) -> None:
+        super()._set_up()
         self._taken = 0
         """Number of messages of the current three that were taken."""
-        super().__init__(
-            vhost, name, durable=durable, auto_delete=auto_delete, owner=owner, arguments=arguments, rules=rules
-        )
 
     def _read_rules(self) -> None:
         super()._read_rules()

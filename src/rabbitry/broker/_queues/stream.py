@@ -24,10 +24,9 @@ from rabbitry.amqp.protocol.properties import (
 from rabbitry.amqp.protocol.tables import FieldValue, Table, TaggedInt, encode_table
 from rabbitry.broker._errors import not_implemented, precondition_failed
 from rabbitry.broker._policies import Policy
-from rabbitry.broker._queues.arguments import Rules
 from rabbitry.broker._queues.backlog import LONGEST_TURN
 from rabbitry.broker._queues.contents import freeing
-from rabbitry.broker._queues.queue import Owner, Queue, QueueHost, Subscription
+from rabbitry.broker._queues.queue import Queue, Subscription
 from rabbitry.broker._queues.stream_filter import is_bad_value, parse_filter
 from rabbitry.broker._queues.stream_log import OVERHEAD, Segment, StreamLog, arrival_of, mark_arrival
 from rabbitry.broker._queues.stream_reader import READ_AT_ONCE, READ_BYTES, Offset, Reader, Search, Since, parse_offset
@@ -57,17 +56,7 @@ class Stream(Queue):
     __slots__ = ("_batches", "_begins", "_is_retaining", "_log", "_number", "_readers", "_reads")
     has_exclusive_consumers: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        vhost: QueueHost,
-        name: str,
-        *,
-        durable: bool,
-        auto_delete: bool,
-        owner: Owner | None,
-        arguments: Table,
-        rules: Rules,
-    ) -> None:
+    def _set_up(self) -> None:
         self._log = StreamLog()
         self._readers: dict[QueueConsumer, Reader] = {}
         self._reads: dict[int, QueueConsumer] = {}
@@ -79,9 +68,6 @@ class Stream(Queue):
         self._begins: int | None = 0
         """The first offset that retention has left; None if an older version stored the stream, which noted only
         segments."""
-        super().__init__(
-            vhost, name, durable=durable, auto_delete=auto_delete, owner=owner, arguments=arguments, rules=rules
-        )
 
     # -- refusals --------------------------------------------------------------------------------------
 
