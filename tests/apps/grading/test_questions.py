@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
@@ -149,6 +150,9 @@ async def test_a_question_whose_asker_has_given_up_is_not_answered(
             impatient.setattr(asking, "ANSWER_WITHIN", 0.2)
             with pytest.raises(RequestTimeout):
                 await coordinators.look(_SLOW)
+        await coordinators.look(structs.replace(_QUICK, student="7"))  # of another asker: the slow one has arrived
+        expired = time.monotonic() + 0.2
+        await eventually(lambda: time.monotonic() > expired, "its time is over for the coordinator, too")
         slow.go_on.set()
         await asyncio.gather(*held)
         await coordinators.look(_QUICK)  # of the same asker, and so after it
