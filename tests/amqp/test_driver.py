@@ -1,7 +1,9 @@
 """The driver over real sockets on loopback: batching, watermarks, heartbeats, closing."""
 
 import asyncio
+import os
 import socket
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -12,7 +14,7 @@ from rabbitry.amqp.protocol import hot
 from rabbitry.amqp.protocol.connection import Connection, Role
 from rabbitry.amqp.protocol.constants import HEARTBEAT_FRAME, PROTOCOL_HEADER
 from rabbitry.amqp.protocol.events import HEADER, Event
-from tests.support.deliveries import delivery_frames, open_core
+from tests.support.deliveries import delivery_frames, fill, open_core
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -173,33 +175,106 @@ async def test_received_data_becomes_events() -> None:
         assert driver.bytes_received == 8
 
 
+class _Stream:
+    """What a socket returns to `os.readv`, and how many bytes it did; then an error, the end or nothing for now."""
+
+    def __init__(self, data: bytes, at_end: OSError | None = None) -> None:
+        self.data = data
+        self.at_end = at_end
+        self.read = 0
+
+    def readv(self, _: int, room: list[memoryview]) -> int:
+        size = fill(room, self.data[self.read :])
+        self.read += size
+        if not size and self.at_end is not None:
+            raise self.at_end
+        return size
+
+
 async def test_a_large_body_is_read_into_its_own_memory() -> None:
     handler = _Recorder()
     large, small = b"".join(delivery_frames(1, 3_000_000)), b"".join(delivery_frames(2, 100))
     begin, rest = large[:700_000], large[700_000:]  # within a frame
     async with _driver(handler, open_core()) as (driver, peer):
         loop = asyncio.get_running_loop()
-        transport = driver._transport
-        assert transport is not None
-        for _ in range(2):
+        for number in range(2):
             await loop.sock_sendall(peer, begin)
-            await eventually(lambda: not isinstance(transport.get_protocol(), Driver), "reading in place")
+            received = number * len(large + small) + len(begin)
+            await eventually(lambda received=received: driver.bytes_received == received, "the beginning")  # type: ignore[misc] # of this round
             size = _fill(driver)  # the socket's buffer is full, and has room again, meanwhile
             driver.pause_reading()
             await _read_until(peer, lambda data, size=size: len(data) >= size)  # type: ignore[misc] # of this round
             driver.resume_reading()
             await loop.sock_sendall(peer, rest + small)
             await eventually(lambda: len(handler.events) == 2, "both deliveries")
-            assert transport.get_protocol() is driver
             for event, sent in zip(handler.events, (large, small), strict=True):
                 assert event == open_core().receive(sent)[0]
             handler.events.clear()
         assert handler.writable == 2
         await loop.sock_sendall(peer, begin)
-        await eventually(lambda: not isinstance(transport.get_protocol(), Driver), "reading in place")
         peer.close()
         await eventually(lambda: handler.lost, "on_lost")
     assert handler.events == []
+    assert handler.lost == [None]
+
+
+async def test_large_bodies_are_read_one_after_the_other_and_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = _Recorder()
+    messages = [b"".join(delivery_frames(1, 700_000)), b"".join(delivery_frames(1, 600_000))]
+    stream = _Stream(b"".join(messages)[262_144:-400_000], BlockingIOError())
+    monkeypatch.setattr(os, "readv", stream.readv)
+    async with _driver(handler, open_core()) as (driver, _):
+        driver.data_received(messages[0][:262_144])
+        assert stream.read == len(stream.data)
+        assert handler.events == open_core().receive(messages[0])
+        tracemalloc.start()
+        try:
+            driver.data_received(messages[1][-400_000:])
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 600_000
+        assert handler.events[1] == open_core().receive(messages[1])[0]
+
+
+async def test_the_loop_has_its_turn_between_many_large_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = b"".join(delivery_frames(1, 1 << 20))
+    stream = _Stream(message[262_144:] + message * 10, BlockingIOError())
+    monkeypatch.setattr(os, "readv", stream.readv)
+    async with _driver(_Recorder(), open_core()) as (driver, _):
+        driver.data_received(message[:262_144])
+        assert len(message) < driver.bytes_received < 4 * len(message)
+
+
+@pytest.mark.parametrize("stop", [Driver.pause_reading, Driver.close, Driver.abort, Driver.finish])
+async def test_no_more_is_read_once_the_handler_stops_it(
+    stop: Callable[[Driver], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class _Stopping(_Recorder):
+        def on_events(self, events: list[Event]) -> None:
+            super().on_events(events)
+            stop(driver)
+
+    handler = _Stopping()
+    message = b"".join(delivery_frames(1, 300_000))
+    stream = _Stream(message[100_000:] + message * 10, BlockingIOError())
+    monkeypatch.setattr(os, "readv", stream.readv)
+    async with _driver(handler, open_core()) as (driver, _):
+        driver.data_received(message[:100_000])
+        assert len(handler.events) == 1
+        assert stream.read < 2 * len(message)
+        driver.data_received(message[-10_000:])
+        assert stream.read < 2 * len(message)
+
+
+async def test_an_error_within_a_large_body_is_the_cause_of_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = _Recorder()
+    error = ConnectionResetError("of the peer")
+    monkeypatch.setattr(os, "readv", _Stream(b"", error).readv)
+    async with _driver(handler, open_core()) as (driver, _):
+        driver.data_received(b"".join(delivery_frames(1, 700_000))[:262_144])
+        await eventually(lambda: handler.lost, "on_lost")
+    assert handler.lost == [error]
 
 
 async def test_what_follows_the_end_of_a_connection_within_a_large_body_is_discarded() -> None:
@@ -207,10 +282,8 @@ async def test_what_follows_the_end_of_a_connection_within_a_large_body_is_disca
     large = b"".join(delivery_frames(1, 3_000_000))
     async with _driver(handler, open_core()) as (driver, peer):
         loop = asyncio.get_running_loop()
-        transport = driver._transport
-        assert transport is not None
         await loop.sock_sendall(peer, large[:700_000])
-        await eventually(lambda: not isinstance(transport.get_protocol(), Driver), "reading in place")
+        await eventually(lambda: driver.bytes_received == 700_000, "the beginning")
         driver.finish()
         await loop.sock_sendall(peer, large[700_000:])
         peer.shutdown(socket.SHUT_WR)

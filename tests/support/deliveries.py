@@ -61,3 +61,13 @@ def delivery_frames(channel: int, size: int, limit: int = LIMIT) -> list[bytes]:
     body = (b"%d," % channel).join(b"%07d" % number for number in range(size // 9 + 1))[:size]
     deliver = hot.encode_method_frame(channel, encode_method(BasicDeliver("c", 1, False, "", "q")))
     return [deliver, *hot.content_frames(channel, encode_header(Properties(), size), body, limit)]
+
+
+def fill(room: list[memoryview], data: bytes) -> int:
+    """Read `data` into the memory that a core's `room` returned, as `os.readv` does, and return the number of bytes."""
+    at = 0
+    for part in room:
+        piece = data[at : at + len(part)]
+        part[: len(piece)] = piece
+        at += len(piece)
+    return at

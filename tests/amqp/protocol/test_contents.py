@@ -1,7 +1,7 @@
 """Large bodies that are read into their own memory: the same events as from chunks, and no copy."""
 
 import tracemalloc
-from itertools import cycle
+from itertools import cycle, pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +16,7 @@ from rabbitry.amqp.protocol.methods import ChannelClose, ChannelCloseOk
 from rabbitry.amqp.protocol.properties import Properties, encode_header
 from rabbitry.amqp.protocol.tables import octets
 from rabbitry.exceptions import ProtocolViolation
-from tests.support.deliveries import LIMIT, delivery_frames, open_core
+from tests.support.deliveries import LIMIT, delivery_frames, fill, open_core
 
 _SIZE = 700_000
 
@@ -41,9 +41,7 @@ def _read(core: Connection, stream: bytes, sizes: list[int]) -> tuple[list[Event
         if (room := core.room()) is None:
             found += _received(core, piece)
         else:
-            piece = piece[: len(room)]
-            room[: len(piece)] = piece
-            del room
+            piece = piece[: fill(room, piece)]
             in_place += len(piece)
             events = core.receive_in_place(len(piece))
             while events:
@@ -77,6 +75,17 @@ def test_events_are_those_of_chunks(order: list[int], sizes: list[int], limit: i
     events, _ = _read(open_core(), stream, sizes)
     assert events == _received(open_core(), stream)
     assert len(events) == 3
+
+
+@pytest.mark.parametrize("cut", range(9))
+def test_a_read_may_end_anywhere_between_two_frames(cut: int) -> None:
+    frames = delivery_frames(1, _SIZE)
+    third, fourth = (len(b"".join(frames[:number])) for number in (4, 5))
+    # The second read leaves a whole header in the memory that the third one reads its part of a header into.
+    stops = [third - 9, third + 5000, fourth - 1 + cut, fourth + 5000, len(b"".join(frames))]
+    events, in_place = _read(open_core(), b"".join(frames), [stop - start for start, stop in pairwise([0, *stops])])
+    assert events == _received(open_core(), b"".join(frames))
+    assert in_place > LIMIT
 
 
 @pytest.mark.parametrize("limit", [LIMIT, 50_000])

@@ -290,16 +290,17 @@ class Connection:
         self._chunks = ([data] if self._offset else [data[offset:]]) if self._waiting else []
         return events
 
-    def room(self) -> memoryview | None:
+    def room(self) -> list[memoryview] | None:
         """Return memory to read the next bytes from the socket into, for `receive_in_place`; None for `receive`.
 
-        A client has some within a large body. A broker would allot memory for what a client only announces.
+        It is filled in the list's order. A client has some within a large body. A broker would allot memory for what a
+        client only announces.
         """
         return None if self._cut is None or self.role is Role.BROKER else self._cut.room()
 
     def receive_in_place(self, size: int) -> list[Event]:
-        """Process `size` bytes that were read into `room`, as `receive` does."""
-        rest = b"" if self._cut is None else self._cut.take(size, self.frame_limit)
+        """Process `size` bytes that were read into `room`, as `receive` does. The list is emptied."""
+        rest = b"" if self._cut is None else self._cut.take(size)
         return self.receive(rest) if rest else []
 
     @staticmethod
