@@ -18,6 +18,13 @@ PAGES = {
     "http://my-example.org/numbers": ("Numbers", "C++ 3.14 snake_case state-of-the-art 東京 日本 हिन्दी"),
     "http://127.0.0.1:8000/local": ("Local", "pears at home"),
 }
+OTHERS = {
+    "http://a.example/kanji": ("大都会", "私は東京都に住んでいます。Python3で書く"),
+    "http://b.example/thai": ("ไทย", "ฉันรักภาษาไทยมาก"),
+    "http://c.example/russian": ("Привет", "Ёлка стоит в лесу"),
+    "http://d.example/korean": ("한국어", "서울에 삽니다"),
+    "http://e.example/arabic": ("مرحبا", "أهلا وسهلا بكم"),
+}
 
 
 @pytest.fixture
@@ -102,6 +109,49 @@ CASES: list[tuple[str, set[str]]] = [
 def test_words_phrases_exclusions_and_sites(pages: Database) -> None:
     for typed, expected in CASES:
         assert found(pages, typed) == expected, typed
+
+
+OTHER_CASES: list[tuple[str, set[str]]] = [
+    ("東京", {"kanji"}),
+    ("京東", set()),
+    ("東都", set()),
+    ("都会 東京", {"kanji"}),
+    ("住んで python3", {"kanji"}),
+    ('"東京 都に"', {"kanji"}),
+    ("-東京 site:a.example", set()),
+    ("ภาษา", {"thai"}),
+    ("ภาษาไทย", {"thai"}),
+    ("ПРИВЕТ ёлка", {"russian"}),
+    ("서울에", {"korean"}),
+    ("مرحبا سهلا", set()),
+    ("مرحبا وسهلا", {"arabic"}),
+]
+
+
+def test_other_scripts_are_searched_word_by_word(database: Database) -> None:
+    documents = [
+        Document(url, 1.0, "p", fetched_at=1.0, title=title, text=words) for url, (title, words) in OTHERS.items()
+    ]
+    database.write_now(partial(index.store, documents=documents))
+    for typed, expected in OTHER_CASES:
+        assert found(database, typed) == expected, typed
+
+
+def test_words_of_a_script_without_spaces_are_marked(database: Database) -> None:
+    text = "京 東 私は東京都に住んでいます。東 京"
+    database.write_now(partial(index.store, documents=[Document("http://a.example/", 1.0, "p", title="T", text=text)]))
+    (hit,) = database.read_now(partial(search, typed="東京 に")).hits
+    assert [hit.snippet[start:end] for start, end in hit.marks] == ["東京", "に", "東 京"]
+
+
+def test_words_of_a_script_without_spaces_are_replaced_with_their_document(database: Database) -> None:
+    for at, text in enumerate(("私は東京都に住む", "大阪に住む", "now in English"), 1):
+        document = Document("http://a.example/x", 1.0, "p", fetched_at=float(at), title="T", text=text)
+        database.write_now(partial(index.store, documents=[document]))
+    assert found(database, "東京") == found(database, "大阪") == found(database, "住") == set()
+    assert found(database, "english") == {"x"}
+    database.write_now(partial(index.remove, gone={"http://a.example/x": 9.0}))
+    assert found(database, "english") == set()
 
 
 @pytest.mark.parametrize("typed", ["", "   \n"])

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, TextClause, bindparam
 from sqlalchemy import text as sql
 
 from rabbitry.apps.crawl.keeper import sets
-from rabbitry.apps.crawl.keeper.index_text import SEARCHED, clean, host_words, plain_words
+from rabbitry.apps.crawl.keeper.index_text import SEARCHED, clean, host_words, plain_words, spaced
 from rabbitry.apps.crawl.keeper.inputs import Page
 from rabbitry.apps.crawl.messages import Document
 
@@ -42,6 +42,8 @@ class Data(msgspec.Struct, frozen=True, omit_defaults=True):
     fingerprint: int = 0
     crawler: str = ""
     processor: str = ""
+    is_spaced: bool = False
+    """Whether the words were stored with `spaced`, and must be removed like that."""
 
 
 decode_data: Final = msgspec.json.Decoder(Data).decode
@@ -91,13 +93,15 @@ def _store(connection: Connection, latest: dict[bytes, Document]) -> None:
         title, text = clean(document.title[:LONGEST_TITLE]), clean(document.text[:LONGEST_TEXT])
         encoded = text.encode()
         hosts = host_words(clean(document.url))  # as stored: removing the words needs the same address
-        data = clean(encode(_data(document)).decode())
+        searched = spaced(title), spaced(text[:SEARCHED])
+        is_spaced = searched != (title, text[:SEARCHED])
+        data = clean(encode(_data(document, is_spaced=is_spaced)).decode())
         row = (identity, fetched_at(document), document.status, title, compress(encoded), len(encoded), data)
         if is_sqlite:
             values.append(row)
-            words.append((identity, title, text[:SEARCHED], hosts))
+            words.append((identity, *searched, hosts))
         else:
-            values.append((*row, plain_words(title), plain_words(text[:SEARCHED]), hosts))
+            values.append((*row, *map(plain_words, searched), hosts))
     sets.change_many(connection, _PUT_SQLITE if is_sqlite else _PUT_POSTGRESQL, values)
     if is_sqlite:
         sets.change_many(connection, _PUT_WORDS, words)
@@ -163,7 +167,7 @@ def _key(url: str) -> bytes:
     return hashlib.blake2b(url.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _data(document: Document) -> Data:
+def _data(document: Document, *, is_spaced: bool) -> Data:
     return Data(
         final_url=document.final_url,
         language=document.language,
@@ -174,6 +178,7 @@ def _data(document: Document) -> Data:
         fingerprint=document.fingerprint,
         crawler=document.crawler,
         processor=document.processor,
+        is_spaced=is_spaced,
     )
 
 
@@ -197,15 +202,12 @@ def _forget_words(connection: Connection, ids: Sequence[int]) -> None:
     if not ids or connection.dialect.name != "sqlite":
         return
     decompress = zstandard.ZstdDecompressor().decompress
-    words = [
-        (
-            row.id,
-            row.title,
-            decompress(row.text).decode()[:SEARCHED],
-            host_words(row.url),
-        )
-        for row in connection.execute(_OLD_WORDS, {"ids": list(ids)})
-    ]
+    words = []
+    for row in connection.execute(_OLD_WORDS, {"ids": list(ids)}):
+        searched = row.title, decompress(row.text).decode()[:SEARCHED]
+        if decode_data(row.data).is_spaced:
+            searched = spaced(searched[0]), spaced(searched[1])
+        words.append((row.id, *searched, host_words(row.url)))
     connection.exec_driver_sql(_FORGET_WORDS, words)
 
 
@@ -238,7 +240,7 @@ _PUT_WORDS: Final = "INSERT INTO index_words (rowid, title, text, hosts) VALUES 
 _FORGET_WORDS: Final = "INSERT INTO index_words (index_words, rowid, title, text, hosts) VALUES ('delete', ?, ?, ?, ?)"
 _OLD_WORDS: Final = _with(
     "ids",
-    "SELECT d.id, d.title, d.text, p.url FROM index_documents d JOIN index_pages p ON p.id = d.id"
+    "SELECT d.id, d.title, d.text, d.data, p.url FROM index_documents d JOIN index_pages p ON p.id = d.id"
     " WHERE d.id IN :ids ORDER BY d.id",
 )
 _PUT_BODY: Final = (

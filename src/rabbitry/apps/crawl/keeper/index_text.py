@@ -14,6 +14,11 @@ SEARCHED: Final = 200_000
 """
 _NO_WORD: Final = re.compile(r"[\W_]+")
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9.:-]+(?=/)")
+_UNSPACED: Final = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]+"
+)
+"""Matches letters of scripts without spaces between words: Thai, Lao, Burmese, Khmer, Chinese and Japanese."""
 _HALF_PAIR: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -39,6 +44,19 @@ def clean(text: str) -> str:
 def folded(text: str) -> str:
     """Return text of the same length in which letters that differ only in case or diacritics are equal."""
     return text.lower() if text.isascii() else text.translate(_letters)
+
+
+def spaced(text: str) -> str:
+    """Return text in which each letter of a script without spaces is a word of its own.
+
+    Both databases would take a whole sentence for one word. A word of such a script is a phrase of its letters.
+    """
+    return text if text.isascii() else _UNSPACED.sub(lambda letters: f" {' '.join(letters[0])} ", text)
+
+
+def is_unspaced(letter: str) -> bool:
+    """Return whether a letter is of a script without spaces between words."""
+    return _UNSPACED.match(letter) is not None
 
 
 def plain_words(text: str) -> str:

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import zstandard
@@ -19,7 +20,7 @@ from sqlalchemy import text as sql
 
 from rabbitry.apps.crawl.answers import LONGEST_SEARCH, MOST_FOUND, Found, Hit
 from rabbitry.apps.crawl.keeper.index import decode_data
-from rabbitry.apps.crawl.keeper.index_text import SEARCHED, folded, host_word, plain_words
+from rabbitry.apps.crawl.keeper.index_text import SEARCHED, folded, host_word, is_unspaced, plain_words, spaced
 from rabbitry.exceptions import UsageError
 
 RANKED: Final = 2_000
@@ -79,7 +80,7 @@ def read(typed: str) -> Search:
 def _words(text: str) -> list[str]:
     """Return a term's words; none if no document can have them."""
     # FTS5's letters are in these categories; a term without any would be a phrase that no document has.
-    words = "".join(letter if unicodedata.category(letter)[0] in "LNM" else " " for letter in text).split()
+    words = spaced("".join(letter if unicodedata.category(letter)[0] in "LNM" else " " for letter in text)).split()
     return words if any(map(_WORD.search, words)) else []
 
 
@@ -192,9 +193,22 @@ def _pattern(wanted: Search) -> re.Pattern[str] | None:
     if not words:
         return None
     several = [_WORD.findall(folded(phrase)) for phrase in wanted.phrases]
-    choices = [r"[\W_]{1,5}".join(map(re.escape, phrase)) for phrase in several if len(phrase) > 1]
-    choices += map(re.escape, dict.fromkeys(words))
-    return re.compile(rf"(?<![^\W_])(?:{'|'.join(choices)})(?![^\W_])")
+    choices = [_choice(phrase) for phrase in several if len(phrase) > 1]
+    # A letter of a script without spaces is no word, unless it was typed alone.
+    alone = {phrase[0] for phrase in several if len(phrase) == 1}
+    choices += [_choice([word]) for word in dict.fromkeys(words) if word in alone or not is_unspaced(word)]
+    return re.compile("|".join(choices))
+
+
+def _choice(phrase: Sequence[str]) -> str:
+    """Return a pattern for the words of a phrase, between ends of words."""
+    pattern = re.escape(phrase[0])
+    for before, word in pairwise(phrase):
+        least = 0 if is_unspaced(before) or is_unspaced(word) else 1
+        pattern += rf"[\W_]{{{least},5}}{re.escape(word)}"
+    begin = "" if is_unspaced(phrase[0]) else r"(?<![^\W_])"
+    end = "" if is_unspaced(phrase[-1]) else r"(?![^\W_])"
+    return f"{begin}{pattern}{end}"
 
 
 def _hit(row: Any, score: float, pattern: re.Pattern[str] | None) -> Hit:
