@@ -101,7 +101,8 @@ async def test_no_view_fails_with_what_anybody_may_send(browser: Browser, system
         with commands.service("web", "--port", "0", more=more) as web:
             url = web.wait_for(r"dashboard on (http://\S+/)")[1]
             async with _reporting(channel):
-                watched = Watched(await browser.new_page(viewport={"width": 320, "height": 800}))
+                page = await browser.new_page(viewport={"width": 320, "height": 800}, reduced_motion="reduce")
+                watched = Watched(page)
                 await _walk(watched.page, url)
                 assert watched.complaints == []
             assert "a source of the dashboard failed" not in web.output

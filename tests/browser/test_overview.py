@@ -24,8 +24,9 @@ _WITHIN = 120_000
 _EVIL = "<img src=x onerror=alert(1)>"
 
 
-async def _open(browser: Browser, url: str) -> Watched:
-    page = await browser.new_page(viewport={"width": 1300, "height": 900})
+async def _open(browser: Browser, url: str, *, motion: Literal["no-preference", "reduce"] = "reduce") -> Watched:
+    """Open the overview; without motion, which takes most of the CPU of a page with traffic."""
+    page = await browser.new_page(viewport={"width": 1300, "height": 900}, reduced_motion=motion)
     watched = Watched(page)
     await page.goto(url)
     return watched
@@ -83,7 +84,7 @@ def _thing(kind: str, name: str) -> str:
 
 
 async def test_messages_are_seen_to_flow_from_program_to_program(browser: Browser, web: str, traffic: Channel) -> None:
-    watched = await _open(browser, web)
+    watched = await _open(browser, web, motion="no-preference")
     page = watched.page
     for kind, name in (
         ("publisher", "the producer"),

@@ -19,8 +19,8 @@ _WITHIN = 120_000
 _VIEWS = [view.path for group in OWN.values() for view in group]
 _APPS = ["monitor", "grading", "crawl"]
 _TABLES = ["queues", "exchanges", "connections", "channels", "consumers"]
-# axe applies inline styles, which the policy of the page refuses, and loads its styles again.
-_EXPECTED = ("WebSocket connection to", "Failed to load resource", "Applying inline style", "preload assets")
+# axe applies inline styles, which the policy of the page refuses.
+_EXPECTED = ("WebSocket connection to", "Failed to load resource", "Applying inline style")
 
 
 @pytest.fixture(params=["embedded", "rabbitmq"])
