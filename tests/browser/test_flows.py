@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 import pytest
-from playwright.async_api import Browser, Page, Route, expect
+from playwright.async_api import Browser, Locator, Page, Route, expect
 
 import rabbitry
 from rabbitry.flow import schemas
@@ -99,28 +99,12 @@ async def test_two_browsers_pause_and_resume_a_stage_by_keyboard(browser: Browse
         watched, page = await _open(browser, system.url, 1200)
         other, narrow = await _open(browser, system.url, 320)
         stages = page.get_by_role("article")
-        await expect(stages).to_have_count(2, timeout=_WITHIN)
-        await expect(stages.nth(0)).to_contain_text(f"publishes {_EVIL}", timeout=_WITHIN)
-        await expect(stages.nth(1)).to_contain_text(f"takes {_EVIL} from {queue}", use_inner_text=True)
-        await expect(stages.nth(1)).to_contain_text("Running")
-        limits = stages.nth(0).locator(".limits")
-        for limit in (
-            r"1000/s\. [\d,]+ tokens are free, no message waits",
-            r"3 at once\. 3 slots are free, no message waits",
-        ):
-            await expect(limits).to_contain_text(re.compile(f"Limit of all workers: {limit} for one\\."))
-        await expect(stages.nth(1).locator(".limits")).to_have_text(
-            "Limit of all workers for each customer: 10/s and 2 at once. No message waits for its key."
-        )
+        await _stages_are_described(stages, queue)
         await _drift_is_told(page, queue, is_known=system.has_management)
         await stages.nth(1).locator("summary", has_text="1 worker").press("Enter")
         await expect(stages.nth(1)).to_contain_text(worker.id)
         await _message_is_described(page, app)
-        async with _at_once("pause", page, narrow) as answers:
-            await page.get_by_role("button", name=f"Pause second {_EVIL}").focus()
-            await page.keyboard.press("Enter")
-            await narrow.get_by_role("button", name=f"Pause second {_EVIL}").click()
-        assert sorted(bool(answer["paused"]) for answer in answers) == [False, True]
+        await _pause_in_both_at_once(page, narrow)
         paused = narrow.get_by_role("article").nth(1)
         await expect(paused).to_contain_text("Paused", timeout=_WITHIN)
         await expect(paused).to_contain_text("by this machine", timeout=_WITHIN)
@@ -143,6 +127,32 @@ async def test_two_browsers_pause_and_resume_a_stage_by_keyboard(browser: Browse
             # The view of dead letters lists queues.
             await _two_replay_at_once(system, page, narrow)
         assert watched.complaints == other.complaints == []
+
+
+async def _stages_are_described(stages: Locator, queue: str) -> None:
+    """Check what is shown of two running stages: what they take and publish, and their limits."""
+    await expect(stages).to_have_count(2, timeout=_WITHIN)
+    await expect(stages.nth(0)).to_contain_text(f"publishes {_EVIL}", timeout=_WITHIN)
+    await expect(stages.nth(1)).to_contain_text(f"takes {_EVIL} from {queue}", use_inner_text=True)
+    await expect(stages.nth(1)).to_contain_text("Running")
+    limits = stages.nth(0).locator(".limits")
+    for limit in (
+        r"1000/s\. [\d,]+ tokens are free, no message waits",
+        r"3 at once\. 3 slots are free, no message waits",
+    ):
+        await expect(limits).to_contain_text(re.compile(f"Limit of all workers: {limit} for one\\."))
+    await expect(stages.nth(1).locator(".limits")).to_have_text(
+        "Limit of all workers for each customer: 10/s and 2 at once. No message waits for its key."
+    )
+
+
+async def _pause_in_both_at_once(page: Page, narrow: Page) -> None:
+    """Pause the second stage on two pages at once, on one of them by keyboard: only one request pauses it."""
+    async with _at_once("pause", page, narrow) as answers:
+        await page.get_by_role("button", name=f"Pause second {_EVIL}").focus()
+        await page.keyboard.press("Enter")
+        await narrow.get_by_role("button", name=f"Pause second {_EVIL}").click()
+    assert sorted(bool(answer["paused"]) for answer in answers) == [False, True]
 
 
 async def _no_slot_is_shown(page: Page, url: str, queue: str) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Locator, Route, expect
+from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from rabbitry.apps.grading.files import Files, default_place
 from rabbitry.apps.grading.message import Assignment, Decision, submission
@@ -448,67 +448,17 @@ async def test_a_lecturer_looks_at_marks_and_copies_accepts_and_has_two_people_m
     toml = 'undo = 0\n[modules.cloud_computing]\nshort = "cc"\nblind = { people = 2, rule = "lowest" }\n'
     toml += '[modules.data_mining]\nshort = "dm"\ncloses = 2001-01-01T00:00:00Z\n'
     (tmp_path / "grading.toml").write_text(toml)
-    files = Files(default_place(database_url))
-    declined = submission(9, "cloud_computing", b"x", "x.py", "d1")
-    declined = declined.moved("declined", "demonstrator", Decision("automatic", remark=f"one too many {EVIL}"))
-    waits = submission(10, "cloud_computing", b"x", "x.py", "w1")
     with Database(database_url) as database:
-        packed = zipped((f"{EVIL.replace('/', '')}.py", DISGUISED.encode()))
-        for student, data, name in ((7, ORIGINAL.encode(), "x.py"), (8, packed, "x.zip")):
-            await asyncio.to_thread(_confirmed, database, files, student, data, mark=6.0, name=name)
-        database.write_now(partial(course.record, assignment=declined, kept=files.keep(b"x")))
-        late = submission(11, "data_mining", b"x", "x.py", "l1")
-        database.write_now(partial(course.record, assignment=late))
-        put = partial(inbox.put, role=ROLES["demonstrator"], assignment=waits, exchange="e", message="m")
-        database.write_now(put)
+        await _record_submissions(database, Files(default_place(database_url)))
         async with _web(embedded_url, database_url, {"RABBITRY_GRADING": str(tmp_path / "grading.toml")}) as web:
             watched = await _opened(browser, f"{web}#/stats")
             page = watched.page
             await expect(page.locator(".stats .classes tr").nth(6)).to_contain_text("2")
             await expect(page.locator(".stats")).to_contain_text("3 submissions of 3 students, 1 of them declined")
-
-            panel = await watched.go("similar")
-            await panel.get_by_role("button", name="Compare", exact=True).click()
-            await panel.get_by_role("link", name="Compare students").click(timeout=_WITHIN)
-            await expect(panel.locator(".solution-side mark[data-block='1']")).to_have_count(2)
-            await panel.get_by_role("button", name="1", exact=True).click()
-            await expect(panel.locator(".solution-side mark.chosen")).to_have_count(2)
-
-            await page.goto(f"{web}#/submission/d1")
-            await expect(page.locator(".history")).to_contain_text(f"one too many {EVIL}")
-            await page.get_by_label("The reason to accept it").fill("the network was down")
-            await page.get_by_role("button", name="Accept it").click()
-            await expect(page.locator(".history > li").nth(2)).to_contain_text("the network was down")
-            await expect(page.get_by_role("button", name="Accept it")).to_have_count(0)
-
-            await page.goto(f"{web}#/submission/l1")
-            await page.get_by_label("The reason to accept it").fill(f"she was ill {EVIL}")
-            await page.get_by_role("button", name="Accept it").click()
-            await expect(page.locator(".accepted")).to_contain_text(f"she was ill {EVIL}")
-            await expect(page.locator(".submission")).to_contain_text("It counts.")
-            await expect(page.get_by_role("button", name="Accept it")).to_have_count(0)
-            await page.get_by_text("Withdraw the acceptance").click()
-            await page.get_by_label("The reason to withdraw it").fill(f"she was well {EVIL}")
-            await page.get_by_role("button", name="Withdraw it").click()
-            await expect(page.locator(".withdrawn")).to_contain_text(f"she was ill {EVIL}; withdrawn by")
-            await expect(page.locator(".withdrawn")).to_contain_text(f"she was well {EVIL}")
-            await expect(page.locator(".submission")).to_contain_text("It does not count.")
-            await expect(page.get_by_text("Withdraw the acceptance")).to_have_count(0)
-            await expect(page.get_by_role("button", name="Accept it")).to_have_count(1)
-
-            await watched.go("inbox/demonstrator")
-            for who, mark, said in (("Ann", "8", "marked, waits for others"), ("Ben", "6", "corrected")):
-                form = await _open_item(watched, "demonstrator")
-                await form.get_by_label("Mark", exact=True).fill(mark)
-                await form.get_by_label("out of").fill("10")
-                await form.get_by_label("Your name").fill(who)
-                await form.get_by_role("button", name="Correct").click()
-                await expect(page.locator(".notice.good")).to_contain_text(said)
-            letters = database.write_now(partial(outbox.claim, roles=["demonstrator"]))
-            corrected = Assignment(json.loads(letters[0].body))
-            database.write_now(partial(course.record, assignment=corrected))
-            put = partial(inbox.put, role=ROLES["assistant"], assignment=corrected, exchange="e", message="m")
-            database.write_now(put)
+            await _compare_two_students(await watched.go("similar"))
+            await _accept_what_was_declined(page, f"{web}#/submission/d1")
+            await _accept_what_was_late(page, f"{web}#/submission/l1")
+            corrected = await _mark_by_two_people(watched, database)
             marked = re.compile("Ann.*Ben.*8 / 10.*6 / 10", re.DOTALL)
             await expect((await _open_item(watched, "assistant")).locator("table.marks")).to_contain_text(marked)
             await page.goto(f"{web}#/submission/w1")
@@ -516,3 +466,73 @@ async def test_a_lecturer_looks_at_marks_and_copies_accepts_and_has_two_people_m
             assert watched.complaints == []
             await page.close()
     assert (corrected["Mark"], corrected.history[-1]["who"]) == (6.0, "Ann, Ben")
+
+
+async def _record_submissions(database: Database, files: Files) -> None:
+    """Record two confirmed ones that are alike, a declined one (d1), a late one (l1), and one to be marked (w1)."""
+    declined = submission(9, "cloud_computing", b"x", "x.py", "d1")
+    declined = declined.moved("declined", "demonstrator", Decision("automatic", remark=f"one too many {EVIL}"))
+    waits = submission(10, "cloud_computing", b"x", "x.py", "w1")
+    packed = zipped((f"{EVIL.replace('/', '')}.py", DISGUISED.encode()))
+    for student, data, name in ((7, ORIGINAL.encode(), "x.py"), (8, packed, "x.zip")):
+        await asyncio.to_thread(_confirmed, database, files, student, data, mark=6.0, name=name)
+    database.write_now(partial(course.record, assignment=declined, kept=files.keep(b"x")))
+    late = submission(11, "data_mining", b"x", "x.py", "l1")
+    database.write_now(partial(course.record, assignment=late))
+    put = partial(inbox.put, role=ROLES["demonstrator"], assignment=waits, exchange="e", message="m")
+    database.write_now(put)
+
+
+async def _compare_two_students(panel: Locator) -> None:
+    """Compare the submissions of a module, and look at what two of them share."""
+    await panel.get_by_role("button", name="Compare", exact=True).click()
+    await panel.get_by_role("link", name="Compare students").click(timeout=_WITHIN)
+    await expect(panel.locator(".solution-side mark[data-block='1']")).to_have_count(2)
+    await panel.get_by_role("button", name="1", exact=True).click()
+    await expect(panel.locator(".solution-side mark.chosen")).to_have_count(2)
+
+
+async def _accept_what_was_declined(page: Page, url: str) -> None:
+    """Accept a submission that was one too many."""
+    await page.goto(url)
+    await expect(page.locator(".history")).to_contain_text(f"one too many {EVIL}")
+    await page.get_by_label("The reason to accept it").fill("the network was down")
+    await page.get_by_role("button", name="Accept it").click()
+    await expect(page.locator(".history > li").nth(2)).to_contain_text("the network was down")
+    await expect(page.get_by_role("button", name="Accept it")).to_have_count(0)
+
+
+async def _accept_what_was_late(page: Page, url: str) -> None:
+    """Accept a submission that came after the deadline, and withdraw the acceptance."""
+    await page.goto(url)
+    await page.get_by_label("The reason to accept it").fill(f"she was ill {EVIL}")
+    await page.get_by_role("button", name="Accept it").click()
+    await expect(page.locator(".accepted")).to_contain_text(f"she was ill {EVIL}")
+    await expect(page.locator(".submission")).to_contain_text("It counts.")
+    await expect(page.get_by_role("button", name="Accept it")).to_have_count(0)
+    await page.get_by_text("Withdraw the acceptance").click()
+    await page.get_by_label("The reason to withdraw it").fill(f"she was well {EVIL}")
+    await page.get_by_role("button", name="Withdraw it").click()
+    await expect(page.locator(".withdrawn")).to_contain_text(f"she was ill {EVIL}; withdrawn by")
+    await expect(page.locator(".withdrawn")).to_contain_text(f"she was well {EVIL}")
+    await expect(page.locator(".submission")).to_contain_text("It does not count.")
+    await expect(page.get_by_text("Withdraw the acceptance")).to_have_count(0)
+    await expect(page.get_by_role("button", name="Accept it")).to_have_count(1)
+
+
+async def _mark_by_two_people(watched: Watched, database: Database) -> Assignment:
+    """Mark a submission twice, hand it on to the assistant, and return it as the demonstrators sent it."""
+    await watched.go("inbox/demonstrator")
+    for who, mark, said in (("Ann", "8", "marked, waits for others"), ("Ben", "6", "corrected")):
+        form = await _open_item(watched, "demonstrator")
+        await form.get_by_label("Mark", exact=True).fill(mark)
+        await form.get_by_label("out of").fill("10")
+        await form.get_by_label("Your name").fill(who)
+        await form.get_by_role("button", name="Correct").click()
+        await expect(watched.page.locator(".notice.good")).to_contain_text(said)
+    letters = database.write_now(partial(outbox.claim, roles=["demonstrator"]))
+    corrected = Assignment(json.loads(letters[0].body))
+    database.write_now(partial(course.record, assignment=corrected))
+    put = partial(inbox.put, role=ROLES["assistant"], assignment=corrected, exchange="e", message="m")
+    database.write_now(put)
+    return corrected

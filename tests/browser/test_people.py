@@ -155,33 +155,45 @@ async def test_people_are_invited_and_bring_a_submission_to_its_confirmed_mark(
         web.wait_for("broker connected")
         async with role_set(broker_url, database, PEOPLE, files=Files(default_place(database_url))):
             student = await _accept(browser, links["student"], width=320)
-            page = student.page
-            assert await _tabs(page) == ["Submissions", "Submit"]
-            panel = await student.go("submit")
-            await panel.get_by_label("Module").select_option("cloud_computing")
-            await panel.get_by_label("File").set_input_files(file)
-            await panel.get_by_role("button", name="Submit").click()
-            await page.locator(".notice.good a").click()
-            await expect(page.locator(".history > li")).to_have_count(1)
-            assert await page.evaluate("document.documentElement.scrollWidth") <= 320
-            assert await serious(page) == []
-
+            await _hands_in(student, file)
             for role, action in (("demonstrator", "Correct"), ("assistant", "Validate"), ("coordinator", "Confirm")):
                 assert await _decide(browser, links[role], role, action) == []
-            await expect(page.locator(".history > li")).to_have_count(4)
-            await expect(page.locator(".history > li").nth(3)).to_contain_text("confirmed by coordinator cora")
-            await expect(page.locator(".submission")).to_contain_text("mark 8 / 10")
-            await expect(page.locator(".history")).to_contain_text("Style: 1.5 of 2.5")
-            await page.get_by_role("button", name="Show it, with the comments (1)").click()
-            await expect(page.locator("[data-line='2'] p.said")).to_have_text("demonstrator dora: Why?")
-
+            await _sees_the_confirmed_mark(student.page)
             other = await _accept(browser, links["other"])
-            await expect(other.page.get_by_text("No submissions are recorded yet.")).to_be_visible()
-            await other.page.goto(page.url)
-            await expect(other.page.locator(".submission .nothing")).to_contain_text("is recorded yet")
+            await _sees_nothing_of(other.page, student.page.url)
             assert (student.complaints, other.complaints) == ([], [])
-
             await _refused_again(browser, links["student"])
+
+
+async def _hands_in(student: Watched, file: Path) -> None:
+    """Submit a file on a phone, and look at the submission."""
+    page = student.page
+    assert await _tabs(page) == ["Submissions", "Submit"]
+    panel = await student.go("submit")
+    await panel.get_by_label("Module").select_option("cloud_computing")
+    await panel.get_by_label("File").set_input_files(file)
+    await panel.get_by_role("button", name="Submit").click()
+    await page.locator(".notice.good a").click()
+    await expect(page.locator(".history > li")).to_have_count(1)
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 320
+    assert await serious(page) == []
+
+
+async def _sees_the_confirmed_mark(page: Page) -> None:
+    """Look at one's own submission, which is open, once it is confirmed."""
+    await expect(page.locator(".history > li")).to_have_count(4)
+    await expect(page.locator(".history > li").nth(3)).to_contain_text("confirmed by coordinator cora")
+    await expect(page.locator(".submission")).to_contain_text("mark 8 / 10")
+    await expect(page.locator(".history")).to_contain_text("Style: 1.5 of 2.5")
+    await page.get_by_role("button", name="Show it, with the comments (1)").click()
+    await expect(page.locator("[data-line='2'] p.said")).to_have_text("demonstrator dora: Why?")
+
+
+async def _sees_nothing_of(page: Page, url: str) -> None:
+    """Look for somebody else's submission, which is at a URL."""
+    await expect(page.get_by_text("No submissions are recorded yet.")).to_be_visible()
+    await page.goto(url)
+    await expect(page.locator(".submission .nothing")).to_contain_text("is recorded yet")
 
 
 async def _refused_again(browser: Browser, link: str) -> None:
