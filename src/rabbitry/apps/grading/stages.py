@@ -59,11 +59,11 @@ STATUS_QUEUE: Final = f"{APP}.status"
 """The queue of questions about submissions, which coordinators answer from the records."""
 
 _TOGETHER: Final = 50
-"""Assignments, and reports, that are handled together."""
-_WITHIN: Final = 0.02
-"""Seconds that an assignment waits for others, where no person and no scheme decides. Those that come together are
-published, confirmed, recorded and acknowledged together, and therefore wake threads and the broker once (`make bench
-ARGS=grading`)."""
+"""Assignments, and reports, that are handled together, of those that come within the 50 ms that a batch waits.
+
+They are published, confirmed, recorded and acknowledged together: that wakes threads and the broker once (`make bench
+ARGS=grading`).
+"""
 _MOST_STORED: Final = 10_000
 """Submissions whose files are known to be stored; the ones that came first are forgotten."""
 _DECLINED_AT: Final = 2
@@ -159,7 +159,7 @@ class RoleSet:
                 self._add_stage(app, spec)
         if self._keeps_records:
             aside = partial(app.stage, exchange=PROGRESS_EXCHANGE)
-            aside(PROGRESS_KEY, queue=PROGRESS_QUEUE, name="records", batch=_TOGETHER, within=_WITHIN)(self._record)
+            aside(PROGRESS_KEY, queue=PROGRESS_QUEUE, name="records", batch=_TOGETHER)(self._record)
             aside(REQUESTS_KEY, queue=REQUESTS_QUEUE, name="requests", replies=True)(self._ask)
             aside(ANSWERS_KEY, queue=ANSWERS_QUEUE, name="answers", replies=True)(self._answer)
         self._add_outputs(app)
@@ -188,7 +188,7 @@ class RoleSet:
         else:
             work = self._confirm if role.name == "coordinator" else self._pass_on
             handler = self._handler(spec, role, self._to_inbox if spec.person else work)
-            stage(batch=_TOGETHER, within=_WITHIN)(_of_batches(handler))
+            stage(batch=_TOGETHER)(_of_batches(handler))
 
     def _markers(self, spec: RoleSpec) -> list[Marker]:
         names = self.markers if spec.module is None else {spec.module.name} & set(self.markers)
