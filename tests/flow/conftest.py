@@ -10,8 +10,10 @@ from rabbitry.flow.wiring import dead_letters
 from rabbitry.flow.worker import _engine, _worker
 from rabbitry.flow.worker._executors import processes, tasks, threads
 from tests.support import programs, redis
+from tests.support.embedded import BrokerProcess
 from tests.support.harness import wait_longer
 from tests.support.postgresql import PostgreSQL
+from tests.support.rabbitmq import RabbitMQ
 
 _LONG: Final = 30.0
 
@@ -32,6 +34,24 @@ def time_to_close(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "_CANCELLING", _LONG)
     monkeypatch.setattr(threads, "_CANCELLING", _LONG)
     monkeypatch.setattr(processes, "_CLOSING", _LONG)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return an empty file, which workers of a test write to."""
+    path = tmp_path / "noted"
+    path.touch()
+    return path
+
+
+@pytest.fixture(params=["embedded", pytest.param("rabbitmq", marks=pytest.mark.faults)])
+def own_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RabbitMQ | BrokerProcess]:
+    """A broker of this test's own, to kill and to start again; the test runs once on each of the two."""
+    if request.param == "rabbitmq":
+        yield request.getfixturevalue("own_rabbitmq")
+        return
+    with BrokerProcess("--data", str(tmp_path / "broker")) as broker:
+        yield broker
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -73,29 +72,22 @@ async def test_ten_thousand_messages_survive_many_kills(broker_url: str) -> None
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", ["embedded", pytest.param("rabbitmq", marks=pytest.mark.faults)])
 async def test_a_restart_of_the_broker_during_generators_and_batches_is_no_event(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+    own_broker: RabbitMQ | BrokerProcess,
 ) -> None:
-    if kind == "rabbitmq":
-        server: RabbitMQ | BrokerProcess = request.getfixturevalue("own_rabbitmq")
-    else:
-        server = BrokerProcess("--data", str(tmp_path))
-        request.addfinalizer(lambda: server.__exit__(None, None, None))
-        server.start()
     loop = asyncio.get_running_loop()
-    await publish(server.url, 200)
-    async with app.worker(server.url, connect_attempts=1) as worker:
-        await eventually_holds(server.url, "killed.out", 100, at_least=True)
-        await loop.run_in_executor(None, server.kill)
-        await loop.run_in_executor(None, server.start)
+    await publish(own_broker.url, 200)
+    async with app.worker(own_broker.url, connect_attempts=1) as worker:
+        await eventually_holds(own_broker.url, "killed.out", 100, at_least=True)
+        await loop.run_in_executor(None, own_broker.kill)
+        await loop.run_in_executor(None, own_broker.start)
         await eventually(lambda: worker.is_healthy, "the worker to come back")
-        out = (await gathered(server.url, ["killed.out"], expected(200)))["killed.out"]
-    while any((await counts(server.url, QUEUES)).values()):  # what came again, and was given back
-        async with app.worker(server.url, connect_attempts=1):
+        out = (await gathered(own_broker.url, ["killed.out"], expected(200)))["killed.out"]
+    while any((await counts(own_broker.url, QUEUES)).values()):  # what came again, and was given back
+        async with app.worker(own_broker.url, connect_attempts=1):
             for queue in QUEUES:
-                await eventually_holds(server.url, queue, 0, within=60)
-    letters: list[bytes] = [letter.body for letter in await dead_of(server.url, app)]
+                await eventually_holds(own_broker.url, queue, 0, within=60)
+    letters: list[bytes] = [letter.body for letter in await dead_of(own_broker.url, app)]
     assert (set(out), letters) == (expected(200), [])
 
 

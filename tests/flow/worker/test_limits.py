@@ -3,7 +3,6 @@
 import asyncio
 import time
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import pytest
 
@@ -46,14 +45,7 @@ def _app(calls: Calls, rate: str, total: int) -> rabbitry.App:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", ["embedded", pytest.param("rabbitmq", marks=pytest.mark.faults)])
-async def test_a_killed_broker_lets_no_more_begin(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    if kind == "rabbitmq":
-        server: RabbitMQ | BrokerProcess = request.getfixturevalue("own_rabbitmq")
-    else:
-        server = BrokerProcess("--data", str(tmp_path))
-        request.addfinalizer(lambda: server.__exit__(None, None, None))
-        server.start()
+async def test_a_killed_broker_lets_no_more_begin(own_broker: RabbitMQ | BrokerProcess) -> None:
     calls, slow, loop = Calls(), Calls(), asyncio.get_running_loop()
     app = _app(calls, "50/s", 2)
 
@@ -61,19 +53,22 @@ async def test_a_killed_broker_lets_no_more_begin(kind: str, request: pytest.Fix
     async def wait(number: int) -> None:
         await slow.call(number)
 
-    async with app.publisher(server.url) as publisher:
+    async with app.publisher(own_broker.url) as publisher:
         for number in range(60):
             await publisher.publish(number, key="run")
         for number in range(2):
             await publisher.publish(number, key="slow")
     since = time.time()
-    async with app.worker(server.url, connect_attempts=1) as one, app.worker(server.url, connect_attempts=1) as two:
+    async with (
+        app.worker(own_broker.url, connect_attempts=1) as one,
+        app.worker(own_broker.url, connect_attempts=1) as two,
+    ):
         await eventually(lambda: len(calls.done) >= 20 and slow.begun, "some calls")
-        await loop.run_in_executor(None, server.kill)
-        await loop.run_in_executor(None, server.start)
+        await loop.run_in_executor(None, own_broker.kill)
+        await loop.run_in_executor(None, own_broker.start)
         await eventually(lambda: one.is_healthy and two.is_healthy, "the workers to come back")
         await eventually(lambda: len(calls.done) == 60, "all calls")
-        await eventually_holds(server.url, "limits.rate.wait", 0)
+        await eventually_holds(own_broker.url, "limits.rate.wait", 0)
     for number, moment in enumerate(calls.begun):
         # One token for the first message before the kill, and one after it.
         assert number <= 2 + 50 * (moment - since), f"call {number} began too early"
