@@ -19,7 +19,6 @@ from typing import Final
 
 from tests.flow.worker._over_kills import (
     RATE,
-    begun_by_key_over_kills,
     begun_over_kills,
     rate_of,
     ticks_over_kills,
@@ -43,8 +42,8 @@ async def _rate(url: str, seconds: int) -> tuple[float, int]:
         path = Path(folder) / "begun"
         path.touch()
         kills = seconds // _KILLED_EACH
-        _, begun = await begun_over_kills(url, path, (seconds + _BEFORE) * RATE, kills)
-    return rate_of(begun, seconds), kills
+        begun = await begun_over_kills(url, path, "ask", (seconds + _BEFORE) * RATE, kills)
+    return rate_of(begun.all, seconds), kills
 
 
 async def _rates_by_key(url: str, seconds: int) -> list[float]:
@@ -53,8 +52,8 @@ async def _rates_by_key(url: str, seconds: int) -> list[float]:
         path = Path(folder) / "begun"
         path.touch()
         kills = seconds // _KILLED_EACH
-        _, begun = await begun_by_key_over_kills(url, path, (seconds + _BEFORE) * RATE, kills)
-    return sorted(rate_of(moments, seconds) for moments in begun.values())
+        begun = await begun_over_kills(url, path, "ask_each", (seconds + _BEFORE) * RATE, kills)
+    return sorted(rate_of(moments, seconds) for moments in begun.by_key.values())
 
 
 async def _handled(url: str, name: str, key_of: Callable[[int], int], rate: str | None, total: int | None) -> float:
@@ -64,7 +63,7 @@ async def _handled(url: str, name: str, key_of: Callable[[int], int], rate: str 
     """
     app, done, number, began = rabbitry.App(name), asyncio.Event(), 0, 0.0
 
-    @app.stage("in", rate=rate, total_concurrency=total, limit_by=key_of)
+    @app.stage("in", limit_by=key_of, rate_each=rate, concurrency_each=total)
     async def handle(_: int) -> None:
         nonlocal number, began
         number += 1

@@ -88,7 +88,7 @@ async def test_two_browsers_pause_and_resume_a_stage_by_keyboard(browser: Browse
     def customer(text: str) -> str:
         return text
 
-    @app.stage(_EVIL, name=f"second {_EVIL}", rate="10/s", total_concurrency=2, limit_by=customer)
+    @app.stage(_EVIL, name=f"second {_EVIL}", rate="20/s", limit_by=customer, rate_each="10/s", concurrency_each=2)
     async def second(text: str) -> None: ...
 
     queue = app.stages[f"second {_EVIL}"].queue
@@ -141,8 +141,11 @@ async def _stages_are_described(stages: Locator, queue: str) -> None:
         r"3 at once\. 3 slots are free, no message waits",
     ):
         await expect(limits).to_contain_text(re.compile(f"Limit of all workers: {limit} for one\\."))
-    await expect(stages.nth(1).locator(".limits")).to_have_text(
-        "Limit of all workers for each customer: 10/s and 2 at once. No message waits for its key."
+    await expect(stages.nth(1).locator(".limits p")).to_have_text(
+        [
+            re.compile(r"^Limit of all workers: 20/s\. [\d,]+ tokens? (is|are) free, no message waits for one\.$"),
+            "Limit of all workers for each customer: 10/s and 2 at once. No message waits for its key.",
+        ]
     )
 
 

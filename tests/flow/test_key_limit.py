@@ -20,10 +20,10 @@ async def later(order: dict[str, str]) -> str:
     return order["customer"]
 
 
-def test_the_limits_of_a_stage_are_those_of_each_key() -> None:
+def test_a_stage_has_limits_of_each_key() -> None:
     app = rabbitry.App("shop")
 
-    @app.stage("order", rate="10/s", total_concurrency=2, limit_by=customer)
+    @app.stage("order", limit_by=customer, rate_each="10/s", concurrency_each=2)
     async def pay(order: dict[str, str]) -> None: ...
 
     spec = app.spec()
@@ -31,6 +31,19 @@ def test_the_limits_of_a_stage_are_those_of_each_key() -> None:
     assert not spec.rates
     assert not spec.totals
     assert app.stages["pay"].concurrency == 100, "no limit of the whole stage limits a worker"
+
+
+def test_a_stage_has_limits_of_its_own_beside_those_of_each_key() -> None:
+    app = rabbitry.App("shop")
+
+    @app.stage("order", rate="100/s", total_concurrency=20, limit_by=customer, concurrency_each=1)
+    async def pay(order: dict[str, str]) -> None: ...
+
+    spec = app.spec()
+    assert spec.key_limits == {"pay": KeyLimit(customer, None, 1)}
+    assert spec.rates == {"pay": parse_rate("100/s")}
+    assert spec.totals == {"pay": 20}
+    assert app.stages["pay"].concurrency == 20
 
 
 @pytest.mark.parametrize(("key_of", "by"), [(customer, "customer"), (lambda order: order["customer"], "key")])
@@ -41,18 +54,22 @@ def test_a_key_has_the_name_of_its_function(key_of: Callable[[Any], object], by:
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"limit_by": customer}, r"limit_by=… says by which key rate=… or total_concurrency=… count: give one of them"),
-        ({"limit_by": customer, "rate": "1/h"}, r"rate='1/h': with limit_by=… it must be at least '1/m'"),
         (
-            {"limit_by": customer, "total_concurrency": 11},
-            r"total_concurrency=11: with limit_by=… it must be 1 to 10",
+            {"limit_by": customer, "rate": "1/s"},
+            r"limit_by=… is the key of rate_each=… and concurrency_each=…: give one of them",
         ),
-        ({"limit_by": "customer", "rate": "1/s"}, r"limit_by='customer': must be a function of the value, no `async"),
-        ({"limit_by": later, "rate": "1/s"}, r"limit_by=<function later at .*>: must be a function of the value, no"),
-        ({"limit_by": customer, "total_concurrency": 1, "batch": 5}, "total_concurrency=… is for stages without batch"),
+        ({"rate_each": "1/s"}, r"rate_each=… and concurrency_each=… need limit_by=…, the function of the key"),
+        ({"concurrency_each": 1}, r"rate_each=… and concurrency_each=… need limit_by=…, the function of the key"),
+        ({"limit_by": customer, "rate_each": "1/h"}, r"rate_each='1/h': must be at least '1/m'"),
+        ({"limit_by": customer, "rate_each": "fast"}, r"rate_each='fast': must be messages in a time, such as '10/s'"),
+        ({"limit_by": customer, "concurrency_each": 11}, r"concurrency_each=11: must be a number of calls, 1 to 10"),
+        ({"limit_by": "customer", "rate_each": "1/s"}, r"limit_by='customer': must be a function of the value, no `as"),
+        ({"limit_by": later, "rate_each": "1/s"}, r"limit_by=<function later at .*>: must be a function of the value,"),
+        ({"limit_by": customer, "concurrency_each": 1, "batch": 5}, "concurrency_each=… is for stages without batch"),
+        ({"total_concurrency": 1, "batch": 5}, "total_concurrency=… is for stages without batch"),
         ({"idempotent": later}, r"idempotent=<function later at .*>: must be True, or a function of the value, no `as"),
         (
-            {"limit_by": customer, "rate": "1/s", "name": "n" * 240, "queue": "short"},
+            {"limit_by": customer, "rate_each": "1/s", "name": "n" * 240, "queue": "short"},
             "limit_by=…: the names of app and stage must have at most 220 bytes together, since",
         ),
         ({"limited_by": customer}, r"unknown option limited_by=; did you mean limit_by=\?"),

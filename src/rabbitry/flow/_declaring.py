@@ -75,7 +75,7 @@ class Declarations:
         self._totals: dict[str, int] = {}
         """By the name of their stage."""
         self._key_limits: dict[str, KeyLimit] = {}
-        """By the name of their stage, which then is in neither of the two before."""
+        """By the name of their stage."""
         self._lifespans: list[Plan] = []
         self._middlewares: list[Middleware] = []
 
@@ -97,6 +97,8 @@ class Declarations:
         rate: str | None = None,
         total_concurrency: int | None = None,
         limit_by: LimitBy | None = None,
+        rate_each: str | None = None,
+        concurrency_each: int | None = None,
         keep_unknown: bool = False,
         exchange: str | None = None,
         single_active: bool = False,
@@ -138,8 +140,10 @@ class Declarations:
             rate: Messages that all workers together may begin in a time: "10/s", "100/m", "5000/h" or "1/d". Each
                 attempt counts, and each message of a batch. After a pause, those of a second may begin at once.
             total_concurrency: Calls at once of all workers together, 1 to 100; `concurrency` still limits those of one.
-            limit_by: A function that returns the key of a value, such as `lambda order: order.customer`: `rate`, then
-                at least "1/m", and `total_concurrency`, then 1 to 10, hold for each key. None as a key: no limit.
+            limit_by: A function that returns the key of a value, such as `lambda order: order.customer`, for the next
+                two, which hold for each key over all workers. None as a key: neither holds.
+            rate_each: Messages of one key that may begin in a time, as for `rate`; at least "1/m".
+            concurrency_each: Calls at once of one key, 1 to 10.
             keep_unknown: Copy the fields of a JSON object that the handler's type does not know to the result.
             exchange: A direct, durable exchange for messages that other stages must not see; None for the app's own.
             single_active: Only one of all workers handles this stage's messages; another takes over when it is gone.
@@ -186,7 +190,13 @@ class Declarations:
             "replies": replies,
         }
 
-        limits = {"rate": rate, "total_concurrency": total_concurrency, "limit_by": limit_by}
+        limits = {
+            "rate": rate,
+            "total_concurrency": total_concurrency,
+            "limit_by": limit_by,
+            "rate_each": rate_each,
+            "concurrency_each": concurrency_each,
+        }
 
         def register(handler: H) -> H:
             what = described(self.name, name, handler)
@@ -197,16 +207,18 @@ class Declarations:
                 self._exchanges[stage.queue] = ""  # it sends messages to itself
             key_limit = None
             if limit_by is not None:
-                key_limit = make_key_limit(what, self.name, stage.name, limit_by, rate, total_concurrency)
-            if concurrency is None and key_limit is None and (rate or total_concurrency):
+                key_limit = make_key_limit(what, self.name, stage.name, limit_by, rate_each, concurrency_each)
+            elif rate_each is not None or concurrency_each is not None:
+                raise AppError(f"{what}: rate_each=… and concurrency_each=… need limit_by=…, the function of the key")
+            if concurrency is None and (rate or total_concurrency):
                 # Else a worker would hold more messages than it may begin for long.
                 stage = replace(stage, concurrency=min(stage.concurrency, _most_at_once(rate, total_concurrency)))
-            if total_concurrency is not None and batch is not None:
-                raise AppError(f"{what}: total_concurrency=… is for stages without batch=…")
+            for option in ("total_concurrency", "concurrency_each"):
+                if limits[option] is not None and batch is not None:
+                    raise AppError(f"{what}: {option}=… is for stages without batch=…")
             self._register(handler, stage)
             if key_limit is not None:
                 self._key_limits[stage.name] = key_limit
-                return handler
             if rate is not None:
                 self._rates[stage.name] = parse_rate(rate)
             if total_concurrency is not None:

@@ -12,8 +12,6 @@ from rabbitry.flow.exceptions import AppError
 LimitBy: TypeAlias = Callable[[Any], object]
 """Returns the key of a value; None for a value that has no limit."""
 
-MOST_OF_KEY: Final = 10
-"""The most calls at once of one key: each has a queue."""
 LONGEST_NAMES: Final = 220
 """Bytes of the names of an app and a stage that leave room for the rest of the name of a key's queue."""
 _LEAST: Final = 1 / 60
@@ -38,12 +36,10 @@ class KeyLimit(NamedTuple):
 def make_key_limit(what: str, app: str, stage: str, key_of: LimitBy, rate: str | None, total: int | None) -> KeyLimit:
     """Make the limits of each key. Raises AppError for limits that keys can't have. what: the stage in words."""
     if rate is None and total is None:
-        raise AppError(f"{what}: limit_by=… says by which key rate=… or total_concurrency=… count: give one of them")
+        raise AppError(f"{what}: limit_by=… is the key of rate_each=… and concurrency_each=…: give one of them")
     parsed = None if rate is None else parse_rate(rate)
     if parsed is not None and parsed.per_second < _LEAST:
-        raise AppError(f"{what}: rate={rate!r}: with limit_by=… it must be at least '1/m'")
-    if total is not None and total > MOST_OF_KEY:
-        raise AppError(f"{what}: total_concurrency={total}: with limit_by=… it must be 1 to {MOST_OF_KEY}")
+        raise AppError(f"{what}: rate_each={rate!r}: must be at least '1/m'")
     if len(f"{app}{stage}".encode()) > LONGEST_NAMES:
         raise AppError(
             f"{what}: limit_by=…: the names of app and stage must have at most {LONGEST_NAMES} bytes together, since "

@@ -16,6 +16,8 @@ from rabbitry.flow.exceptions import AppError
 MOST_VERSION: Final = (1 << 31) - 1
 MOST_TOTAL: Final = 100
 """The most calls at once of all workers together: each has a queue."""
+MOST_OF_KEY: Final = 10
+"""The most calls at once of one key: each has a queue."""
 MOST_UNACKED: Final = 65_535
 """The largest prefetch (AMQP 0-9-1, basic.qos), and so the largest batch."""
 MOST_BATCH_BYTES: Final = 4 << 20
@@ -84,6 +86,10 @@ def _is_key_function(value: object) -> bool:
 _Rule = tuple[Callable[[object], bool], str]
 _NAME: Final[_Rule] = (_optional(lambda value: bool(value) and _is_name(value)), "a name of 1 to 255 bytes, or None")
 _FLAG: Final[_Rule] = (_is_flag, "True or False")
+_RATE: Final[_Rule] = (
+    _optional(_is_rate),
+    f"messages in a time, such as '10/s', '100/m', '5000/h' or '1/d', at most {MOST:g}/s, or None",
+)
 _RULES: Final[Mapping[str, _Rule]] = {
     "key": (_is_name, "a string of at most 255 bytes"),
     "queue": _NAME,
@@ -110,9 +116,11 @@ _RULES: Final[Mapping[str, _Rule]] = {
         _optional(lambda value: _is_count(value) and value <= MOST_TOTAL),  # type: ignore[operator] # a count
         f"a number of calls, 1 to {MOST_TOTAL}, or None",
     ),
-    "rate": (
-        _optional(_is_rate),
-        f"messages in a time, such as '10/s', '100/m', '5000/h' or '1/d', at most {MOST:g}/s, or None",
+    "rate": _RATE,
+    "rate_each": _RATE,
+    "concurrency_each": (
+        _optional(lambda value: _is_count(value) and value <= MOST_OF_KEY),  # type: ignore[operator] # a count
+        f"a number of calls, 1 to {MOST_OF_KEY}, or None",
     ),
     "limit_by": (_optional(_is_key_function), "a function of the value, no `async def`, or None"),
     "keep_unknown": _FLAG,

@@ -26,7 +26,7 @@ class AppSpec:
 
     stages: by name. outputs: by key. exchanges: by key, if it is not the app's own. types: by key, if it has one.
     lifespans, middlewares: the first one is the outermost. joins, schedules, rates, totals (of
-    calls at once), key_limits: by the name of their stage; one with limits for each key has no others.
+    calls at once), key_limits: by the name of their stage.
     """
 
     name: str

@@ -115,13 +115,16 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
 
     rate: as the app has it, such as `10/s`; empty if there is none. tokens: the queue of the rate's tokens. slots: how
     many calls of the handler may run at once; 0 if that is not limited. by: the name of the function that returns the
-    key of a message, if the limits hold for each key; `key` if it has none. Such limits have no queue of tokens.
+    key of a message, `key` if it has none; empty if there is no limit by key. rate_each, slots_each: the limits of each
+    key, as the first ones.
     """
 
     rate: str = ""
     tokens: str = ""
     slots: int = 0
     by: str = ""
+    rate_each: str = ""
+    slots_each: int = 0
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -135,7 +138,8 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     report of a worker, and in one of the later ones each half minute. takes: the JSON Schema of the stage's messages,
     in the first report and one each 10 s, with `contentMediaType` if they are not JSON. schedule: of the stage, from
     the one worker that publishes its ticks. limits: of the stage, if it has any; the gauges `waiting_tokens` and
-    `waiting_slots` are messages that wait in this worker for the one or the other, and `slots` those that hold a slot.
+    `waiting_slots` are messages that wait in this worker for the one or the other, `waiting_keys` those that wait for
+    their key, and `slots` those that hold a slot.
     """
 
     kind: ReportKind

@@ -4,7 +4,8 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -12,16 +13,15 @@ import msgspec
 import rabbitry
 from rabbitry.flow.wiring import pausing, topology
 from tests.flow._running import bodies, counts, eventually_holds
+from tests.flow.worker._limited import KEYS
 from tests.flow.worker._limited import app as limited
-from tests.flow.worker._limited_by_key import KEYS
-from tests.flow.worker._limited_by_key import app as keyed
 from tests.flow.worker._ticking import app as ticking
 from tests.support import commands
 from tests.support.launcher import Launched, launch
 from tests.support.waiting import eventually
 
 RATE = 20
-"""The rate of the stage `ask` of `_limited`, and of each key of that of `_limited_by_key`, a second."""
+"""The rate of the stage `ask` of `_limited`, and of each key of `ask_each` and `ask_both`, a second."""
 
 
 def _launched(module: str, *arguments: str) -> Launched:
@@ -30,58 +30,107 @@ def _launched(module: str, *arguments: str) -> Launched:
         return launch([*arguments], commands.environment(), output, output, module=f"tests.flow.worker.{module}")
 
 
-def limited_worker(url: str, path: Path) -> Launched:
-    """Start a worker that notes in a file when its handlers begin."""
+def _limited_worker(url: str, path: Path) -> Launched:
+    """Start a worker that notes in a file when its handlers begin and end."""
     return _launched("_limited", url, str(path))
 
 
-def keyed_worker(url: str, path: Path) -> Launched:
-    """Start a worker that notes in a file when its handlers begin and end, with limits for each key."""
-    return _launched("_limited_by_key", url, str(path))
-
-
-async def begun_over_kills(url: str, path: Path, number: int, kills: int) -> tuple[float, list[float]]:
-    """Run four workers until so many handlers have begun, and kill one after the other.
-
-    Return the time before the first one ran, and those at which handlers began.
-    """
-
-    def begun() -> list[float]:
-        return sorted(float(line) for line in path.read_text().split())
-
+async def _publish(url: str, key: str, number: int) -> None:
     async with rabbitry.connect(url) as connection:
         await topology.declare(connection, limited.spec())
     async with limited.publisher(url) as publisher:
-        await asyncio.gather(*(publisher.publish(each, key="ask") for each in range(2 * number)))
-    since = time.time()
-    await _over_kills(lambda: limited_worker(url, path), lambda: len(begun()), number, kills)
-    return since, begun()
+        await asyncio.gather(*(publisher.publish(each, key=key) for each in range(number)))
 
 
-async def begun_by_key_over_kills(
-    url: str, path: Path, number: int, kills: int
-) -> tuple[float, dict[str, list[float]]]:
-    """Run four workers until so many handlers of each key have begun, and kill one after the other.
+class Begun:
+    """The times at which the handlers of a stage began. since: the time before the first worker ran."""
 
-    Return the time before the first one ran, and by key the times at which handlers began.
-    """
-
-    def begun() -> dict[str, list[float]]:
-        found: dict[str, list[float]] = {str(key): [] for key in range(KEYS)}
-        for line in path.read_text().splitlines():
+    def __init__(self, since: float, lines: Iterable[str]) -> None:
+        self.since = since
+        self.by_key: dict[int, list[float]] = {key: [] for key in range(KEYS)}
+        for line in lines:
             key, moment = line.split()
-            found[key].append(float(moment))
-        return {key: sorted(moments) for key, moments in found.items()}
+            self.by_key[int(key)].append(float(moment))
+        for moments in self.by_key.values():
+            moments.sort()
 
-    async with rabbitry.connect(url) as connection:
-        await topology.declare(connection, keyed.spec())
-    async with keyed.publisher(url) as publisher:
-        await asyncio.gather(*(publisher.publish(each, key="ask") for each in range(2 * number * KEYS)))
+    @property
+    def all(self) -> list[float]:
+        """Those of all keys."""
+        return sorted(chain.from_iterable(self.by_key.values()))
+
+
+async def begun_over_kills(url: str, path: Path, stage: str, number: int, kills: int) -> Begun:
+    """Run four workers until so many handlers of a stage have begun, and kill one after the other.
+
+    Of a stage with a rate of each key, so many of each key.
+    """
     since = time.time()
-    await _over_kills(
-        lambda: keyed_worker(url, path), lambda: min(len(each) for each in begun().values()), number, kills
-    )
-    return since, begun()
+    each = 1 if stage == "ask" else KEYS
+    await _publish(url, limited.stages[stage].key, 2 * number * each)
+
+    def begun() -> Begun:
+        return Begun(since, path.read_text().splitlines())
+
+    def count() -> int:
+        return len(begun().all) if stage == "ask" else min(map(len, begun().by_key.values()))
+
+    await _over_kills(lambda: _limited_worker(url, path), count, number, kills)
+    return begun()
+
+
+class Calls:
+    """The calls of a stage, as its workers noted them, and their kills."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self._lines = lines
+
+    def most_at_once(self, key: int | None = None) -> int:
+        """Return how many calls ran at once at most, of all keys or of one."""
+        running: set[tuple[str, str]] = set()
+        most = 0
+        for line in self._lines:
+            what, pid, *number = line.split()
+            if what == "x":  # written just before the worker is killed
+                running = {call for call in running if call[0] != pid}
+            elif key is None or int(number[0]) % KEYS == key:
+                (running.add if what == "+" else running.discard)((pid, number[0]))
+            most = max(most, len(running))
+        return most
+
+    def most_by_key(self) -> list[int]:
+        """Return it for each key."""
+        return [self.most_at_once(key) for key in range(KEYS)]
+
+
+async def calls_over_kills(url: str, path: Path, stage: str, number: int, parts: Sequence[int]) -> Calls:
+    """Run four workers until so many calls were done, and kill the one that began the last at each of some of them."""
+
+    def lines() -> list[str]:
+        return path.read_text().splitlines()
+
+    await _publish(url, limited.stages[stage].key, number)
+    loop = asyncio.get_running_loop()
+    workers = [_limited_worker(url, path) for _ in range(4)]
+    try:
+        for part in parts:
+            await eventually(lambda part=part: len(lines()) >= 2 * part, "calls", within=120)  # type: ignore[misc] # of a lambda
+            victim = next((each for each in workers if f" {each.pid} " in lines()[-1]), workers[0])
+            workers.remove(victim)
+            with path.open("a") as file:
+                file.write(f"x {victim.pid}\n")
+            victim.kill()
+            await loop.run_in_executor(None, victim.wait)
+            workers.append(_limited_worker(url, path))
+        numbers = {str(each) for each in range(number)}
+        await eventually(
+            lambda: {line.split()[2] for line in lines() if line.startswith("-")} == numbers, "all calls", within=120
+        )
+    finally:
+        for each in workers:
+            each.kill()
+            each.wait()
+    return Calls(lines())
 
 
 async def _over_kills(start: Callable[[], Launched], count: Callable[[], int], number: int, kills: int) -> None:

@@ -10,119 +10,58 @@ import pytest
 
 import rabbitry
 from rabbitry.broker import Broker, BrokerConfig
-from rabbitry.flow.wiring import keys, pausing, topology
+from rabbitry.flow.wiring import keys, pausing
 from rabbitry.flow.wiring.keys import hashed, key_rate_queue, key_slot_queue
 from rabbitry.flow.worker import _keyed
 from rabbitry.flow.worker._lanes import Lane
 from rabbitry.flow.worker._waiting import Waiting
 from rabbitry.testing import harness
 from tests.flow._running import counts, dead_of, eventually_dead, eventually_holds, put
-from tests.flow.worker._limited_by_key import KEYS
-from tests.flow.worker._limited_by_key import app as keyed
-from tests.flow.worker._over_kills import RATE, begun_by_key_over_kills, keyed_worker, rate_of
-from tests.flow.worker.test_slots import most_at_once
+from tests.flow.worker._over_kills import RATE, begun_over_kills, calls_over_kills, rate_of
 from tests.support.embedded import BrokerProcess
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.waiting import eventually, eventually_awaited
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Return an empty file."""
-    path = tmp_path / "begun"
-    path.touch()
-    return path
-
-
 @pytest.mark.timeout(300)
 async def test_workers_that_are_killed_never_begin_more_than_the_rate_of_a_key(broker_url: str, path: Path) -> None:
-    since, begun = await begun_by_key_over_kills(broker_url, path, 60, 2)
-    for key, moments in begun.items():
+    begun = await begun_over_kills(broker_url, path, "ask_each", 60, 2)
+    for key, moments in begun.by_key.items():
         for number, moment in enumerate(moments):
             # Those of a second may begin at once.
-            assert number <= RATE + RATE * (moment - since), f"handler {number} of key {key} began too early"
+            assert number <= RATE + RATE * (moment - begun.since), f"handler {number} of key {key} began too early"
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(300)
 async def test_over_a_minute_with_kills_the_rate_of_each_key_is_held(broker_url: str, path: Path) -> None:
-    _, begun = await begun_by_key_over_kills(broker_url, path, 66 * RATE, 12)
-    for key, moments in begun.items():
+    begun = await begun_over_kills(broker_url, path, "ask_each", 66 * RATE, 12)
+    for key, moments in begun.by_key.items():
         rate = rate_of(moments, 60)
         print(f"key {key}: {rate:.2f} a second of {RATE}")
         assert rate <= 1.02 * RATE  # a busy machine may begin fewer
 
 
-async def _run_over_kills(url: str, path: Path, number: int, parts: list[int]) -> dict[str, list[str]]:
-    """Run four workers until all of so many calls were done, and kill the one that began the last at some of them.
-
-    Return by key what was noted.
-    """
-
-    def lines() -> list[str]:
-        return path.read_text().splitlines()
-
-    async with rabbitry.connect(url) as connection:
-        await topology.declare(connection, keyed.spec())
-    async with keyed.publisher(url) as publisher:
-        await asyncio.gather(*(publisher.publish(each, key="run") for each in range(number)))
-    loop = asyncio.get_running_loop()
-    workers = [keyed_worker(url, path) for _ in range(4)]
-    try:
-        for part in parts:
-            await eventually(lambda part=part: len(lines()) >= 2 * part, "calls", within=120)  # type: ignore[misc] # of a lambda
-            victim = next((each for each in workers if f" {each.pid} " in lines()[-1]), workers[0])
-            workers.remove(victim)
-            with path.open("a") as file:
-                file.write(f"x {victim.pid}\n")
-            victim.kill()
-            await loop.run_in_executor(None, victim.wait)
-            workers.append(keyed_worker(url, path))
-        numbers = {str(each) for each in range(number)}
-        await eventually(
-            lambda: {line.split()[2] for line in lines() if line.startswith("-")} == numbers, "all calls", within=120
-        )
-    finally:
-        for each in workers:
-            each.kill()
-            each.wait()
-
-    def of_key(key: int) -> list[str]:
-        return [line for line in lines() if line[0] == "x" or int(line.split()[2]) % KEYS == key]
-
-    return {str(key): of_key(key) for key in range(KEYS)}
-
-
 @pytest.mark.timeout(300)
 async def test_workers_that_are_killed_never_run_more_of_a_key_at_once(broker_url: str, path: Path) -> None:
-    noted = await _run_over_kills(broker_url, path, 60, [10, 30])
-    assert {key: most_at_once(lines) for key, lines in noted.items()} == {"0": 1, "1": 1, "2": 1}
+    assert (await calls_over_kills(broker_url, path, "run_each", 60, [10, 30])).most_by_key() == [1, 1, 1]
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(300)
 async def test_over_many_kills_no_more_of_a_key_run_at_once(broker_url: str, path: Path) -> None:
-    noted = await _run_over_kills(broker_url, path, 300, list(range(10, 300, 20)))
-    assert {key: most_at_once(lines) for key, lines in noted.items()} == {"0": 1, "1": 1, "2": 1}
+    calls = await calls_over_kills(broker_url, path, "run_each", 300, range(10, 300, 20))
+    assert calls.most_by_key() == [1, 1, 1]
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", ["embedded", pytest.param("rabbitmq", marks=pytest.mark.faults)])
-async def test_a_killed_broker_lets_no_more_of_a_key_run_at_once(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    if kind == "rabbitmq":
-        server: RabbitMQ | BrokerProcess = request.getfixturevalue("own_rabbitmq")
-    else:
-        server = BrokerProcess("--data", str(tmp_path))
-        request.addfinalizer(lambda: server.__exit__(None, None, None))
-        server.start()
+async def test_a_killed_broker_lets_no_more_of_a_key_run_at_once(own_broker: RabbitMQ | BrokerProcess) -> None:
     app = rabbitry.App("restarted")
     running: Counter[int] = Counter()
     most: Counter[int] = Counter()
     done: set[int] = set()
 
-    @app.stage("in", total_concurrency=1, rate="50/s", limit_by=lambda number: number % 3)
+    @app.stage("in", concurrency_each=1, rate_each="50/s", limit_by=lambda number: number % 3)
     async def handle(number: int) -> None:
         key = number % 3
         running[key] += 1
@@ -131,16 +70,19 @@ async def test_a_killed_broker_lets_no_more_of_a_key_run_at_once(
         running[key] -= 1
         done.add(number)
 
-    async with app.publisher(server.url) as publisher:
+    async with app.publisher(own_broker.url) as publisher:
         await asyncio.gather(*(publisher.publish(number, key="in") for number in range(300)))
     loop = asyncio.get_running_loop()
-    async with app.worker(server.url, connect_attempts=1) as one, app.worker(server.url, connect_attempts=1) as two:
+    async with (
+        app.worker(own_broker.url, connect_attempts=1) as one,
+        app.worker(own_broker.url, connect_attempts=1) as two,
+    ):
         await eventually(lambda: len(done) >= 50, "some calls")
-        await loop.run_in_executor(None, server.kill)
-        await loop.run_in_executor(None, server.start)
+        await loop.run_in_executor(None, own_broker.kill)
+        await loop.run_in_executor(None, own_broker.start)
         await eventually(lambda: one.is_healthy and two.is_healthy, "the workers to come back")
         await eventually(lambda: len(done) == 300, "all calls")
-        await eventually_holds(server.url, "restarted.handle", 0)
+        await eventually_holds(own_broker.url, "restarted.handle", 0)
     assert most == {0: 1, 1: 1, 2: 1}
 
 
@@ -149,7 +91,7 @@ async def test_leases_come_back_with_a_lost_connection(no_leaks: None) -> None:
     seen: Counter[int] = Counter()
     until = asyncio.Event()
 
-    @app.stage("in", total_concurrency=1, rate="100/s", limit_by=lambda number: number % 2)
+    @app.stage("in", concurrency_each=1, rate_each="100/s", limit_by=lambda number: number % 2)
     async def handle(number: int) -> None:
         seen[number] += 1
         await until.wait()
@@ -174,13 +116,13 @@ async def test_each_key_has_its_calls_at_once(
     most: Counter[int] = Counter()
     tried: list[int] = []
 
-    @app.stage("in", then="out", total_concurrency=total, rate=rate, limit_by=lambda number: number % 5, attempts=2,
+    @app.stage("in", then="out", concurrency_each=total, rate_each=rate, limit_by=lambda number: number % 5, attempts=2,
                delays=[0])  # fmt: skip
     async def handle(number: int) -> int:
         key = number % 5
         running[key] += 1
         most[key] = max(most[key], running[key])
-        await asyncio.sleep(0.01)
+        await eventually(lambda: most[key] >= total, "as many calls at once as may be")
         running[key] -= 1
         tried.append(number)
         if tried.count(number) == 1 and number % 7 == 0:
@@ -210,7 +152,7 @@ async def test_a_busy_key_holds_up_no_other(broker_url: str, no_leaks: None) -> 
     seen: list[str] = []
     until = asyncio.Event()
 
-    @app.stage("in", total_concurrency=1, limit_by=lambda text: text[0], concurrency=2)
+    @app.stage("in", concurrency_each=1, limit_by=lambda text: text[0], concurrency=2)
     async def handle(text: str) -> None:
         seen.append(text)
         if text[0] == "a":
@@ -235,7 +177,7 @@ async def test_keys_that_wait_hold_up_no_other_key(
     seen: list[int] = []
     until = asyncio.Event()
 
-    @app.stage("in", total_concurrency=1, limit_by=lambda number: number, concurrency=3)
+    @app.stage("in", concurrency_each=1, limit_by=lambda number: number, concurrency=3)
     async def handle(number: int) -> None:
         seen.append(number)
         if number < 2:
@@ -259,7 +201,7 @@ async def test_more_keys_wait_than_the_broker_allows_channels(broker_url: str, n
     seen: list[int] = []
     until = asyncio.Event()
 
-    @app.stage("in", total_concurrency=1, rate="100/s", limit_by=lambda number: number)
+    @app.stage("in", concurrency_each=1, rate_each="100/s", limit_by=lambda number: number)
     async def handle(number: int) -> None:
         seen.append(number)
         await until.wait()
@@ -279,7 +221,7 @@ async def test_a_worker_whose_handlers_are_busy_leaves_its_keys_to_others(
     seen: list[str] = []
     until = asyncio.Event()
 
-    @app.stage("in", total_concurrency=total, rate=rate, limit_by=lambda text: text[0], concurrency=1)
+    @app.stage("in", concurrency_each=total, rate_each=rate, limit_by=lambda text: text[0], concurrency=1)
     async def handle(text: str) -> None:
         seen.append(text)
         if len(seen) == 1:
@@ -300,7 +242,7 @@ async def test_what_waits_is_returned_unattempted(broker_url: str, no_leaks: Non
     app = rabbitry.App("minutely")
     seen: list[rabbitry.Message] = []
 
-    @app.stage("ask", rate="1/m", limit_by=lambda number: number % 2)
+    @app.stage("ask", rate_each="1/m", limit_by=lambda number: number % 2)
     async def ask(number: int, message: rabbitry.Message) -> None:
         seen.append(message)
 
@@ -329,7 +271,7 @@ async def test_what_is_cancelled_while_it_waits_is_dropped(broker_url: str, no_l
     app = rabbitry.App("cancelled", cancellable=True)
     seen: list[int] = []
 
-    @app.stage("ask", rate="1/m", limit_by=lambda number: "all", replies=True)
+    @app.stage("ask", rate_each="1/m", limit_by=lambda number: "all", replies=True)
     async def ask(number: int) -> int:
         seen.append(number)
         return number
@@ -356,7 +298,7 @@ async def test_messages_whose_key_fails_are_tried_again_and_those_without_have_n
     def customer(order: dict[str, str | None]) -> object:
         return order["customer"]
 
-    @app.stage("order", rate="1/m", limit_by=customer, attempts=2, delays=[0])
+    @app.stage("order", rate_each="1/m", limit_by=customer, attempts=2, delays=[0])
     async def pay(order: dict[str, str | None]) -> None:
         seen.append(order["article"] or "")
 
@@ -381,7 +323,7 @@ async def test_queues_of_keys_disappear_when_they_are_not_in_use(
     app = rabbitry.App("passing")
     seen: list[int] = []
 
-    @app.stage("in", rate="10/s", total_concurrency=1, limit_by=lambda number: number)
+    @app.stage("in", rate_each="10/s", concurrency_each=1, limit_by=lambda number: number)
     async def handle(number: int) -> None:
         seen.append(number)
 
@@ -409,7 +351,9 @@ async def test_a_version_with_other_queues_knows_what_a_key_has_used(broker_url:
     def versioned(queue_type: str) -> rabbitry.App:
         app = rabbitry.App("versions", queue_type=queue_type)  # type: ignore[arg-type] # one of the two
 
-        @app.stage("in", queue=f"versions.{queue_type}", rate="1/m", total_concurrency=1, limit_by=lambda number: "all")
+        @app.stage(
+            "in", queue=f"versions.{queue_type}", rate_each="1/m", concurrency_each=1, limit_by=lambda number: "all"
+        )
         async def handle(number: int) -> None:
             seen.append(number)
 
@@ -428,7 +372,7 @@ async def test_batches_have_the_rate_of_each_message(broker_url: str, no_leaks: 
     app = rabbitry.App("batched")
     seen: list[int] = []
 
-    @app.stage("in", batch=4, rate="2/m", limit_by=lambda number: number % 3)
+    @app.stage("in", batch=4, rate_each="2/m", limit_by=lambda number: number % 3)
     async def handle(numbers: list[int]) -> None:
         seen.extend(numbers)
 
@@ -443,7 +387,7 @@ async def test_an_idempotent_stage_has_limits_too(broker_url: str, tmp_path: Pat
     app = rabbitry.App("once", store=f"sqlite:///{tmp_path / 'once.sqlite3'}")
     seen: list[str] = []
 
-    @app.stage("in", total_concurrency=1, limit_by=lambda text: text, idempotent=lambda text: text)
+    @app.stage("in", concurrency_each=1, limit_by=lambda text: text, idempotent=lambda text: text)
     async def handle(text: str) -> None:
         seen.append(text)
 
@@ -458,7 +402,7 @@ async def test_an_idempotent_stage_has_limits_too(broker_url: str, tmp_path: Pat
 async def test_a_note_of_an_idempotent_stage_has_no_key(broker_url: str, tmp_path: Path, no_leaks: None) -> None:
     app = rabbitry.App("noted", store=f"sqlite:///{tmp_path / 'once.sqlite3'}")
 
-    @app.stage("in", rate="10/s", limit_by=lambda body: body[0], idempotent=lambda body: body, attempts=1)
+    @app.stage("in", rate_each="10/s", limit_by=lambda body: body[0], idempotent=lambda body: body, attempts=1)
     async def handle(body: bytes) -> None: ...
 
     async with app.worker(broker_url) as worker:
@@ -485,7 +429,7 @@ async def test_keys_that_fail_together_are_told_in_one_warning(
 
     monkeypatch.setattr(_keyed.Keyed, "_hold_slot", failing_once)
 
-    @app.stage("in", total_concurrency=1, limit_by=lambda number: number, concurrency=20)
+    @app.stage("in", concurrency_each=1, limit_by=lambda number: number, concurrency=20)
     async def handle(number: int) -> None:
         seen.append(number)
 
@@ -505,7 +449,7 @@ async def test_a_clock_that_is_set_back_stops_no_key(
     app = rabbitry.App("late")
     seen: list[int] = []
 
-    @app.stage("ask", rate="20/s", limit_by=lambda number: "all")
+    @app.stage("ask", rate_each="20/s", limit_by=lambda number: "all")
     async def ask(number: int) -> None:
         seen.append(number)
 
@@ -520,7 +464,7 @@ async def test_a_clock_that_is_set_back_stops_no_key(
 async def test_the_harness_waits_for_no_limit_but_calls_the_function(no_leaks: None) -> None:
     app = rabbitry.App("tested")
 
-    @app.stage("in", then="out", rate="1/m", total_concurrency=1, limit_by=lambda number: 1 // number)
+    @app.stage("in", then="out", rate_each="1/m", concurrency_each=1, limit_by=lambda number: 1 // number)
     async def handle(number: int) -> int:
         return number
 

@@ -17,26 +17,18 @@ from tests.flow.worker._over_kills import RATE, begun_over_kills, rate_of
 from tests.support.waiting import eventually, eventually_awaited
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Return an empty file."""
-    path = tmp_path / "begun"
-    path.touch()
-    return path
-
-
 @pytest.mark.timeout(300)
 async def test_workers_that_are_killed_never_begin_more_than_the_rate(broker_url: str, path: Path) -> None:
-    since, begun = await begun_over_kills(broker_url, path, 50, 2)
-    for number, moment in enumerate(begun):
-        assert number <= 1 + RATE * (moment - since), f"handler {number} began too early"
+    begun = await begun_over_kills(broker_url, path, "ask", 50, 2)
+    for number, moment in enumerate(begun.all):
+        assert number <= 1 + RATE * (moment - begun.since), f"handler {number} began too early"
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(300)
 async def test_over_a_minute_with_kills_the_rate_is_held(broker_url: str, path: Path) -> None:
-    _, begun = await begun_over_kills(broker_url, path, 65 * RATE, 12)
-    rate = rate_of(begun, 60)
+    begun = await begun_over_kills(broker_url, path, "ask", 65 * RATE, 12)
+    rate = rate_of(begun.all, 60)
     print(f"{rate:.2f} a second of {RATE}")
     assert rate <= 1.02 * RATE  # a busy machine may begin fewer
 

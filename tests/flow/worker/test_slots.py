@@ -6,70 +6,13 @@ from pathlib import Path
 import pytest
 
 import rabbitry
-from rabbitry.flow.wiring import topology
 from tests.flow._running import eventually_holds, put
-from tests.flow.worker._limited import app as limited
-from tests.flow.worker._over_kills import limited_worker as worker
-from tests.support.waiting import eventually
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Return an empty file."""
-    path = tmp_path / "calls"
-    path.touch()
-    return path
-
-
-def most_at_once(lines: list[str]) -> int:
-    """Return how many calls ran at once at most. A line `x PID` is written just before a worker is killed."""
-    running: set[tuple[str, str]] = set()
-    most = 0
-    for line in lines:
-        what, pid, *number = line.split()
-        if what == "+":
-            running.add((pid, number[0]))
-        elif what == "-":
-            running.discard((pid, number[0]))
-        else:
-            running = {call for call in running if call[0] != pid}
-        most = max(most, len(running))
-    return most
+from tests.flow.worker._over_kills import calls_over_kills
 
 
 @pytest.mark.timeout(300)
 async def test_workers_that_are_killed_never_run_more_at_once(broker_url: str, path: Path) -> None:
-    def lines() -> list[str]:
-        return path.read_text().splitlines()
-
-    def note(line: str) -> None:
-        with path.open("a") as file:
-            file.write(line)
-
-    async with rabbitry.connect(broker_url) as connection:
-        await topology.declare(connection, limited.spec())
-    async with limited.publisher(broker_url) as publisher:
-        await asyncio.gather(*(publisher.publish(each, key="run") for each in range(60)))
-    loop = asyncio.get_running_loop()
-    workers = [worker(broker_url, path) for _ in range(4)]
-    try:
-        for part in (10, 30):
-            await eventually(lambda part=part: len(lines()) >= 2 * part, "calls", within=120)  # type: ignore[misc] # of a lambda
-            victim = next((each for each in workers if f" {each.pid} " in lines()[-1]), workers[0])
-            workers.remove(victim)
-            note(f"x {victim.pid}\n")
-            victim.kill()
-            await loop.run_in_executor(None, victim.wait)
-            workers.append(worker(broker_url, path))
-        numbers = {str(number) for number in range(60)}
-        await eventually(
-            lambda: {line.split()[2] for line in lines() if line.startswith("-")} == numbers, "all calls", within=120
-        )
-    finally:
-        for each in workers:
-            each.kill()
-            each.wait()
-    assert most_at_once(lines()) == 2
+    assert (await calls_over_kills(broker_url, path, "run", 60, [10, 30])).most_at_once() == 2
 
 
 @pytest.mark.parametrize("queue_type", ["classic", "quorum"])

@@ -117,15 +117,16 @@ async def test_limits_are_shown_with_what_is_free_and_who_waits(broker: str) -> 
         async with app.worker(broker), app.publisher(broker) as publisher:
             await eventually(lambda: limits().get("tokens") == 1, "the first token")
             assert limits() == {
-                "by": "", "rate": "1/d", "tokens": 1, "waiting_tokens": 0, "slots": 2, "free": 2, "waiting_slots": 0,
+                "rate": "1/d", "tokens": 1, "waiting_tokens": 0, "slots": 2, "free": 2, "waiting_slots": 0, "by": "",
+                "rate_each": "", "slots_each": 0, "waiting_keys": 0,
             }  # fmt: skip
             for text in "abcd":
                 await publisher.publish(text, key="in")
             # The first has the only token and a slot, the second a slot and no token, the others no slot.
             await eventually(
                 lambda: limits() == {
-                    "by": "", "rate": "1/d", "tokens": 0, "waiting_tokens": 1, "slots": 2, "free": 0,
-                    "waiting_slots": 2,
+                    "rate": "1/d", "tokens": 0, "waiting_tokens": 1, "slots": 2, "free": 0, "waiting_slots": 2,
+                    "by": "", "rate_each": "", "slots_each": 0, "waiting_keys": 0,
                 },
                 "what waits",
             )  # fmt: skip
@@ -142,7 +143,7 @@ async def test_limits_for_each_key_are_shown_with_the_function_of_the_key(broker
     def customer(text: str) -> str:
         return text[0]
 
-    @app.stage("in", rate="10/s", total_concurrency=1, limit_by=customer)
+    @app.stage("in", total_concurrency=3, limit_by=customer, rate_each="10/s", concurrency_each=1)
     async def slow(text: str) -> None:
         await until.wait()
 
@@ -156,8 +157,8 @@ async def test_limits_for_each_key_are_shown_with_the_function_of_the_key(broker
                 await publisher.publish(text, key="in")
             await eventually(
                 lambda: topic.value.get("keyed/slow", {}).get("limits") == {
-                    "by": "customer", "rate": "10/s", "tokens": None, "waiting_tokens": 0, "slots": 1, "free": 1,
-                    "waiting_slots": 2,
+                    "rate": "", "tokens": None, "waiting_tokens": 0, "slots": 3, "free": 1, "waiting_slots": 0,
+                    "by": "customer", "rate_each": "10/s", "slots_each": 1, "waiting_keys": 2,
                 },
                 "what waits",
             )  # fmt: skip

@@ -95,7 +95,7 @@ def test_reports_that_make_no_sense_stop_nothing() -> None:
             histograms={"handling": [10**300] * 1000},
             wiring=Wiring("e" * 1000, "k" * 1000, "q" * 1000, "t" * 1000, dict.fromkeys(evil, "o" * 1000)),
             schedule=ScheduleState("w" * 1000, "m" * 1000, 1e15, [(1e15, shift, "h" * 1000)] * 1000),
-            limits=Limits("r" * 1000, "t" * 1000, 10**30, "b" * 1000), share=shift, missed=10**30,
+            limits=Limits("r" * 1000, "t" * 1000, 10**30, "b" * 1000, "e" * 1000, 10**30), share=shift, missed=10**30,
             document={"x": "y" * 10**5}, takes={"x": "y" * 10**5},
         )  # fmt: skip
         scene.now += 1
@@ -113,7 +113,8 @@ def test_reports_that_make_no_sense_stop_nothing() -> None:
     assert {len(name) for name in (found.exchange, found.key, found.queue, found.to)} == {LONGEST_NAME}
     assert len(found.other) == MOST_NAMES
     assert set(found.other.values()) == {"o" * LONGEST_NAME}
-    assert node.report.limits == Limits("r" * LONGEST_NAME, "t" * LONGEST_NAME, 0, "b" * LONGEST_NAME)
+    longest = {name: name[0] * LONGEST_NAME for name in ("rate", "tokens", "by")}
+    assert node.report.limits == Limits(**longest, slots=0, rate_each="e" * LONGEST_NAME, slots_each=0)
     assert len(schedule.when) == len(schedule.missed) == LONGEST_NAME
     assert (node.report.share, node.report.missed) == (1.0, 0)
     assert node.report.document is node.report.takes is None  # others keep these

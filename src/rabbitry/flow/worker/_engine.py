@@ -10,6 +10,8 @@ from functools import partial
 from itertools import chain
 from typing import Any, Final
 
+import msgspec
+
 from rabbitry.amqp.client import BrokerURL, Connection, RecoveryEvent, connect
 from rabbitry.exceptions import (
     ChannelClosed,
@@ -20,6 +22,7 @@ from rabbitry.exceptions import (
 )
 from rabbitry.flow._key_limit import KeyLimit
 from rabbitry.flow._outlet import Outlet
+from rabbitry.flow._rate import Rate
 from rabbitry.flow.message import Publication, node_name
 from rabbitry.flow.spec import AppSpec
 from rabbitry.flow.stage import Stage
@@ -105,8 +108,10 @@ class Engine:
         self._scheduling: list[asyncio.Task[None]] = []
         self._waiting: dict[str, list[Waiting | Keyed]] = {}
         """By the names of the stages with limits: where their messages wait; the last one is the first on the way."""
-        self._slots: dict[str, Slots | Keyed] = {}
-        """By the names of the stages: who learns that a message is settled."""
+        self._keyed: dict[str, Keyed] = {}
+        """By the names of the stages with limits by key."""
+        self._slots: dict[str, Slots] = {}
+        """By the names of the stages."""
         self._leases: list[asyncio.Semaphore] = []
         """Of keys, over each connection."""
         self._settler: Settler | None = None
@@ -154,17 +159,14 @@ class Engine:
             await self._learn_cancelled(consuming)
         pausing = []
         for stage in self._stages:
-            if self._waits and (stage.name in self._spec.rates or stage.name in self._spec.totals):
-                self._limit(stage, settler)
-            if (key_limit := self._spec.key_limits.get(stage.name)) is not None:
-                self._limit_keys(stage, key_limit, settler)
+            self._limit(stage, settler)
             intakes, counts = self._intakes_of(stage, consuming, outlet), self.counting.stages[stage.name]
             self.intakes += intakes
-            if (slots := self._slots.get(stage.name)) is not None:
-                for intake in intakes:
-                    intake.on_settled = slots.settled
-                if isinstance(slots, Keyed):
-                    slots.is_full = partial(_is_full, counts, intakes[0])
+            keyed = self._keyed.get(stage.name)
+            for intake in intakes:
+                intake.on_settled = _settled([each.settled for each in (self._slots.get(stage.name), keyed) if each])
+            if keyed is not None:
+                keyed.is_full = partial(_is_full, counts, intakes[0])
             counts.intakes += intakes
             pausing.append(StagePause(stage, intakes, counts, settler, self._recall_stage))
         pauses = Pauses(self._spec.name, consuming, pausing, self._declare_again)
@@ -189,35 +191,57 @@ class Engine:
                 self._scheduling.append(self._spawn(scheduler.run(), apart=True))
 
     def _limit(self, stage: Stage, settler: Settler) -> None:
-        """Let the messages of a stage wait for their slots, and then for the tokens of its rate."""
+        """Let the messages of a stage wait for the limits of their keys, its slots, and the tokens of its rate."""
+        name, spec = stage.name, self._spec
+        rate, total, by_key = spec.rates.get(name), spec.totals.get(name, 0), spec.key_limits.get(name)
+        on_the_way: list[Waiting | Keyed] = []
+        keyed = None if by_key is None else self._limit_keys(stage, by_key, settler)
+        if self._waits and (rate is not None or total):
+            hand_over = self._hand_over if keyed is None else keyed.pass_on
+            waiting = self._limit_stage(name, rate, total, settler, hand_over)
+            if keyed is not None:
+                keyed.lead_through(waiting[-1].take)
+            on_the_way += waiting
+        if keyed is not None:
+            on_the_way.append(keyed)
+        if on_the_way:
+            self._waiting[name] = on_the_way
+            limits = Limits(
+                "" if rate is None else rate.text, "" if rate is None else tokens_queue(spec.name, name), total
+            )
+            if by_key is not None:
+                each = "" if by_key.rate is None else by_key.rate.text
+                limits = msgspec.structs.replace(limits, by=by_key.by, rate_each=each, slots_each=by_key.total or 0)
+            self.counting.stages[name].limits = limits
+
+    def _limit_stage(
+        self, name: str, rate: Rate | None, total: int, settler: Settler, hand_over: Callable[[Job], None]
+    ) -> list[Waiting]:
+        """Let the messages of a stage wait for their slots, and then for tokens. Return where, the last place first."""
         consuming, publishing = self._connections
-        app, name, waiting = self._spec.name, stage.name, []
+        app, waiting = self._spec.name, []
         measures = self.counting.stages[name].measures
-        if (rate := self._spec.rates.get(name)) is not None:
-            waiting.append(Waiting(settler, self._hand_over))
+        if rate is not None:
+            waiting.append(Waiting(settler, hand_over))
             measures["waiting_tokens"] = waiting[0].__len__
             limiter = Limiter(app, name, consuming, waiting[0], self.publish, self._declare_again)
             minter = Minter(app, name, rate, publishing, self._declare_again)
             self._scheduling += [self._spawn(each.run(), apart=True) for each in (limiter, minter)]
-        if total := self._spec.totals.get(name):
-            waiting.append(Waiting(settler, waiting[0].take if waiting else self._hand_over))
+        if total:
+            waiting.append(Waiting(settler, waiting[0].take if waiting else hand_over))
             what, queues = f"app '{app}', slots of stage '{name}'", slot_queues(app, name, total)
             slots = self._slots[name] = Slots(what, queues, consuming, waiting[-1], self.publish, self._declare_again)
             measures["waiting_slots"], measures["slots"] = waiting[-1].__len__, slots.held
             for work in slots.works():  # until the end, since what is in hand keeps its slot
                 self._spawn(work)
-        if waiting:
-            limits = Limits(rate.text, tokens_queue(app, name), total or 0) if rate else Limits(slots=total or 0)
-            self.counting.stages[name].limits = limits
-        self._waiting[name] = [*waiting]
         for each in waiting:
             self._spawn(each.watch())
+        return waiting
 
-    def _limit_keys(self, stage: Stage, limit: KeyLimit, settler: Settler) -> None:
+    def _limit_keys(self, stage: Stage, limit: KeyLimit, settler: Settler) -> Keyed:
         """Let the messages of a stage wait for the slots, and then for the tokens, of their keys."""
-        app, counts = self._spec.name, self.counting.stages[stage.name]
-        keyed = Keyed(
-            app,
+        keyed = self._keyed[stage.name] = Keyed(
+            self._spec.name,
             stage,
             limit,
             waits=self._waits,
@@ -229,13 +253,9 @@ class Engine:
             report=self._report,
             publish=self.publish,
         )
-        self._waiting[stage.name], self._slots[stage.name] = [keyed], keyed
-        if limit.rate is not None:
-            counts.measures["waiting_tokens"] = keyed.waiting_tokens
-        if limit.total is not None:
-            counts.measures["waiting_slots"] = keyed.waiting_slots
-        counts.limits = Limits("" if limit.rate is None else limit.rate.text, "", limit.total or 0, limit.by)
+        self.counting.stages[stage.name].measures["waiting_keys"] = keyed.waiting
         self._spawn(keyed.run())
+        return keyed
 
     def _on_cancelled(self) -> None:
         for each in chain.from_iterable(self._waiting.values()):
@@ -442,6 +462,18 @@ class Engine:
 def _leases_over(connection: Connection) -> int:
     """Return how many leases of keys may be waited for or held over a connection."""
     return max(1, min(_MOST_LEASES, connection.channel_max // 2))
+
+
+def _settled(noting: Sequence[Callable[[Job], None]]) -> Callable[[Job], None] | None:
+    """Return what is called with each settled message of a stage: nothing, one function, or both."""
+    if len(noting) < 2:
+        return noting[0] if noting else None
+
+    def settled(job: Job) -> None:
+        for note in noting:
+            note(job)
+
+    return settled
 
 
 def _is_full(counts: StageCounts, intake: Intake) -> bool:

@@ -8,6 +8,10 @@ Messages that wait for their key take up places of the prefetch, and channels. W
 waited for a second, and would not begin soon, are returned to the end of the queue: a key of which thousands of
 messages came holds up the others for a second for each prefetch of them, and not until it is done. The next ones of a
 key stay in the worker that has its lease, so that it goes on, and where they wait for a channel, since it comes soon.
+
+Where the stage has limits of its own too, a message passes that of its key first: one that waited the other way around
+would keep a slot or a token of the stage from all other keys. What a key has begun may then wait for the stage, and
+begin in a shorter time than its rate says. Therefore only a few messages are on the way there at a time.
 """
 
 from __future__ import annotations
@@ -53,6 +57,9 @@ if TYPE_CHECKING:
 
 WAITING: Final = 200
 """Messages beyond those that are handled at once for which a worker has room, since they wait for their keys."""
+_BETWEEN: Final = 10
+"""Messages that may have passed the limit of their key and wait for that of the stage. With fewer of them the highest
+rate of a stage is not reached, since each one costs a transaction on the broker before."""
 _TURN: Final = 1.0
 """Seconds after which a lease is given to the next worker that waits for it; and after which a message that waits may
 be returned to the end of its queue."""
@@ -108,7 +115,12 @@ class Keyed:
         self._limit = limit
         self._waits = waits
         self._left = running
-        """How many more messages may be handed over. `_room` is set while more may be."""
+        """How many more messages may be handed over. `_room` is set while more may be, and may be on their way."""
+        self._gap = running
+        """How many more may be on their way through the limits of the stage."""
+        self._between: set[Job] = set()
+        """Those that are."""
+        self._through: Callable[[Job], None] = self.pass_on
         self._room = asyncio.Event()
         self._room.set()
         self._consuming, self._publishing = connections
@@ -138,13 +150,18 @@ class Keyed:
 
     # -- messages --------------------------------------------------------------------------------------
 
-    def waiting_slots(self) -> int:
-        """Return how many messages wait for a slot."""
-        return sum(len(lane.slots) for lane in self._lanes.values() if lane.slots is not None)
+    def lead_through(self, take: Callable[[Job], None]) -> None:
+        """Let messages go on to the limits of the stage, which then calls `pass_on`. Call it before there are any."""
+        self._through, self._gap = take, _BETWEEN
 
-    def waiting_tokens(self) -> int:
-        """Return how many messages wait for a token."""
-        return sum(len(lane.tokens) for lane in self._lanes.values() if lane.tokens is not None)
+    def pass_on(self, job: Job) -> None:
+        """Hand over a message that has passed all limits."""
+        self._has_passed(job)
+        self._hand_over(job)
+
+    def waiting(self) -> int:
+        """Return how many messages wait for their key."""
+        return sum(map(len, self._all_waiting()))
 
     def take(self, job: Job) -> None:
         """Keep a message until its key is read and it may begin."""
@@ -175,9 +192,11 @@ class Keyed:
 
     def settled(self, job: Job) -> None:
         """Note that a message is settled."""
+        self._has_passed(job)
         if job in self._begun:
             self._begun.discard(job)
-            self._reserve(-1)
+            self._left += 1
+            self._note_room()
         if (event := self._ends.pop(job, None)) is not None:
             event.set()
 
@@ -243,7 +262,7 @@ class Keyed:
         elif isinstance(key, Result):
             self._report(job, key)
         elif key is None or not self._waits:
-            self._hand_over(job)
+            self._through(job)
         else:
             lane = self._lanes.get(key) or self._new_lane(key)
             self._wait_in(lane.waiting[0], job)
@@ -265,12 +284,29 @@ class Keyed:
     def _reserve(self, number: int) -> None:
         """Take room for so many messages; with a negative number, return it."""
         self._left -= number
-        (self._room.set if self._left > 0 else self._room.clear)()
+        self._gap -= number
+        self._note_room()
+
+    @property
+    def _free(self) -> int:
+        """How many messages may begin now."""
+        return min(self._left, self._gap)
+
+    def _note_room(self) -> None:
+        (self._room.set if self._free > 0 else self._room.clear)()
 
     def _begin(self, job: Job) -> None:
-        """Hand over a message for which room was reserved."""
+        """Let a message go on for which room was reserved."""
         self._begun.add(job)
-        self._hand_over(job)
+        self._between.add(job)
+        self._through(job)
+
+    def _has_passed(self, job: Job) -> None:
+        """Note that a message is no longer on its way through the limits of the stage."""
+        if job in self._between:
+            self._between.discard(job)
+            self._gap += 1
+            self._note_room()
 
     async def _watch(self) -> NoReturn:
         """Return messages that have waited too long, until cancelled."""
@@ -396,12 +432,12 @@ class Keyed:
 
     async def _wait_for_room(self) -> None:
         """Wait until a message may be handed over."""
-        while self._left <= 0:  # another task that was woken may have taken the room
+        while self._free <= 0:  # another task that was woken may have taken the room
             await self._room.wait()
 
     async def _has_room(self, channel: Channel, queue: str) -> bool:
         """Wait for room while this worker has a lease; return False if another worker waits for the lease meanwhile."""
-        while self._left <= 0:
+        while self._free <= 0:
             try:
                 async with asyncio.timeout(_TURN):
                     await self._room.wait()
@@ -468,7 +504,7 @@ class Keyed:
                     until = now
                 number, pause = due(rate, until, now)
                 if number:
-                    number = min(number, self._left, waiting.count())
+                    number = min(number, self._free, waiting.count())
                     until = used_up_to(rate, until, now) + number / rate.per_second
                     await self._begin_some(waiting, number, self._use(channel, queue, held, until, rate))
                     if loop.time() >= turn:

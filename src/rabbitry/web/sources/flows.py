@@ -51,6 +51,7 @@ MOST_WORKERS: Final = 50
 """Workers of a stage that are named."""
 MOST_KEYS: Final = 50
 """Keys of results of a stage that are named: the first ones that its workers report."""
+_HELD_BACK: Final = ("waiting_tokens", "waiting_slots", "waiting_keys")
 _FIGURES: Final = {"received": "rate", "done": "done", "waiting": "retried_rate", "dead": "dead_rate"}
 
 
@@ -89,11 +90,11 @@ class Flows:
     known), `state` (`running`, `paused`, `silent`: no worker reports), `pause` (`by`, `at`, `why`; or null), `rate`,
     `done`, `retried_rate` and `dead_rate` (a second), `in_hand`, `retried`, `dead` and `skipped` (since the workers
     began), `handling` (`p50`, `p95`, `p99` in seconds, of the last minute), `schedule` (`when`, `missed`, `next` and
-    `fired`, as in `rabbitry.telemetry.ScheduleState`; null if it has none), `limits` (`by`, the name of the function
-    that returns the key for which they hold, or empty, `rate`, `tokens` that are free, `waiting_tokens`, `slots`, how
-    many are `free`, `waiting_slots`; null if it has none), `described` (whether its
+    `fired`, as in `rabbitry.telemetry.ScheduleState`; null if it has none), `limits` (`rate`, `tokens` that are
+    free, `waiting_tokens`, `slots`, how many are `free`, `waiting_slots`; of each key `by`, the name of the function
+    that returns it, or empty, `rate_each`, `slots_each`, `waiting_keys`; null if it has none), `described` (whether its
     app's AsyncAPI document is known), `workers` (`host`, `id`, `pid`, `started`, `in_hand`, and `held_back`, the
-    messages that wait there for a token or a slot), and `more_workers`, how many are not named.
+    messages that wait there for a limit), and `more_workers`, how many are not named.
     """
 
     def __init__(self, telemetry: Telemetry, documents: Documents, url: str, login: BrokerURL) -> None:
@@ -246,7 +247,7 @@ def _worker(node: NodeState) -> dict[str, Any]:
         "pid": report.pid,
         "started": report.started,
         "in_hand": round(report.gauges.get("in_hand", 0)),
-        "held_back": round(report.gauges.get("waiting_tokens", 0) + report.gauges.get("waiting_slots", 0)),
+        "held_back": round(sum(report.gauges.get(name, 0) for name in _HELD_BACK)),
     }
 
 
@@ -255,13 +256,16 @@ def _limits(stage: _Stage, gauges: Mapping[str, float]) -> dict[str, Any] | None
     if (limits := stage.limits) is None:
         return None
     return {
-        "by": limits.by,
         "rate": limits.rate,
         "tokens": stage.tokens,
         "waiting_tokens": round(gauges.get("waiting_tokens", 0)),
         "slots": limits.slots,
         "free": max(0, limits.slots - round(gauges.get("slots", 0))),
         "waiting_slots": round(gauges.get("waiting_slots", 0)),
+        "by": limits.by,
+        "rate_each": limits.rate_each,
+        "slots_each": limits.slots_each,
+        "waiting_keys": round(gauges.get("waiting_keys", 0)),
     }
 
 

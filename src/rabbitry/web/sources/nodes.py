@@ -281,9 +281,9 @@ def _bounded_schedule(schedule: ScheduleState) -> ScheduleState:
 
 
 def _bounded_limits(limits: Limits) -> Limits:
-    texts = (text[:LONGEST_NAME] for text in (limits.rate, limits.tokens, limits.by))
-    rate, tokens, by = texts
-    return Limits(rate, tokens, _within(limits.slots), by)
+    texts = (text[:LONGEST_NAME] for text in (limits.rate, limits.tokens, limits.by, limits.rate_each))
+    rate, tokens, by, rate_each = texts
+    return Limits(rate, tokens, _within(limits.slots), by, rate_each, _within(limits.slots_each))
 
 
 def _bounded_wiring(wiring: Wiring, most: int) -> Wiring:

@@ -71,17 +71,16 @@ export class Stage extends Component {
 }
 
 // What all workers of the stage together may do, what of it is free, and what waits for it. Props: limits.
-function Limits({ limits: { by, rate, tokens, waiting_tokens: forTokens, slots, free, waiting_slots: forSlots } }) {
+function Limits({ limits: {
+  by, rate, rate_each: rateEach, tokens, waiting_tokens: forTokens, slots, slots_each: slotsEach, free, waiting_slots: forSlots, waiting_keys: forKeys,
+} }) {
   const waits = (messages) => (messages > 0 ? `, ${count(messages, "message waits", "messages wait")} for one` : ", no message waits for one");
-  if (by) {
-    const each = [rate && html`<b><bdi>${shown(rate)}</bdi></b>`, slots > 0 && html`<b>${number(slots)} at once</b>`].filter(Boolean);
-    const waiting = forTokens + forSlots;
-    return html`<div class="limits"><p>Limit of all workers for each <bdi>${shown(by)}</bdi>: ${each.map((limit, place) => html`${place > 0 && " and "}${limit}`)}. ${
-      waiting > 0 ? count(waiting, "message waits", "messages wait") : "No message waits"} for ${waiting > 1 ? "their keys" : "its key"}.</p></div>`;
-  }
+  const each = [rateEach && html`<b><bdi>${shown(rateEach)}</bdi></b>`, slotsEach > 0 && html`<b>${number(slotsEach)} at once</b>`].filter(Boolean);
   return html`<div class="limits">
     ${rate && html`<p>Limit of all workers: <b><bdi>${shown(rate)}</bdi></b>. ${Number.isFinite(tokens) ? `${count(tokens, "token is", "tokens are")} free` : "Its tokens are not known"}${waits(forTokens)}.</p>`}
-    ${slots > 0 && html`<p>Limit of all workers: <b>${number(slots)} at once</b>. ${count(free, "slot is", "slots are")} free${waits(forSlots)}.</p>`}</div>`;
+    ${slots > 0 && html`<p>Limit of all workers: <b>${number(slots)} at once</b>. ${count(free, "slot is", "slots are")} free${waits(forSlots)}.</p>`}
+    ${by && html`<p>Limit of all workers for each <bdi>${shown(by)}</bdi>: ${each.map((limit, place) => html`${place > 0 && " and "}${limit}`)}. ${
+      forKeys > 0 ? count(forKeys, "message waits", "messages wait") : "No message waits"} for ${forKeys > 1 ? "their keys" : "its key"}.</p>`}</div>`;
 }
 
 const moment = (unix) => new Date(unix * 1000).toLocaleString();
