@@ -27,7 +27,14 @@ from rabbitry.amqp.protocol.constants import (
     PROTOCOL_HEADER,
     Reply,
 )
-from rabbitry.amqp.protocol.contents import LONG_PART, Content, CutFrame, no_content
+from rabbitry.amqp.protocol.contents import (
+    LONG_PART,
+    MISSING_FOR_MEMORY,
+    Content,
+    CutFrame,
+    keep_freed_memory,
+    no_content,
+)
 from rabbitry.amqp.protocol.encoding import decode_method, encode_method
 from rabbitry.amqp.protocol.events import (
     ACK,
@@ -500,6 +507,8 @@ class Connection:
         content.header = payload
         content.missing = size
         content.too_large = size > self.max_body_size
+        if size >= MISSING_FOR_MEMORY and self.role is Role.CLIENT:
+            keep_freed_memory()
 
     # -- states ----------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from rabbitry.exceptions import ProtocolViolation
 
 LONG_PART: Final = 4096
 """Size of a body frame, in bytes, from which on its first part is processed before the rest has arrived."""
-_MISSING_FOR_MEMORY: Final = 1 << 17
+MISSING_FOR_MEMORY: Final = 1 << 17
 """Bytes missing of a body from which on they are read into its own memory."""
 _LARGEST_MEMORY: Final = 1 << 27
 """Size of the largest body with memory of its own: RabbitMQ's default limit. A header can claim any size."""
@@ -27,7 +27,7 @@ _MOST_AT_ONCE: Final = 1 << 20
 _MOST_FRAMES: Final = 64
 """Most frames that are read at once, each into two pieces of memory: the system takes at most 1,024 of them."""
 _KEPT_BY_MALLOC: Final = 4 << 20
-"""Half of the freed memory, in bytes, that the process keeps for the next large bodies: see `_keep_freed_memory`."""
+"""Half of the freed memory, in bytes, that the process keeps for the next large bodies: see `keep_freed_memory`."""
 _AFTER: Final = 2 * LONG_PART
 """Bytes read at once with the end of a body: method, header and the first part of the body of the next message."""
 _BETWEEN: Final = struct.Struct(">BBHI")
@@ -35,7 +35,7 @@ _BETWEEN: Final = struct.Struct(">BBHI")
 
 
 @cache
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Have the C library keep the memory of some large bodies when they are freed, instead of returning it.
 
     glibc's malloc gets a block of this size from the system by itself. When such a block is freed, malloc takes blocks
@@ -75,7 +75,6 @@ class Content:
     def own_memory(self) -> _Memory:
         """Return the memory of the body, allotted by the first call, which copies the parts that have arrived."""
         if self.memory is None:
-            _keep_freed_memory()
             self.memory = _Memory(self.missing + sum(map(len, self.parts)))
             for part in self.parts:
                 self.memory.append(part)
@@ -141,7 +140,7 @@ class CutFrame:
         """
         content = self.content
         if content.memory is None:
-            if content.missing < _MISSING_FOR_MEMORY or content.too_large:
+            if content.missing < MISSING_FOR_MEMORY or content.too_large:
                 return None
             if int.from_bytes(content.header[4:12], "big") > _LARGEST_MEMORY:
                 return None
