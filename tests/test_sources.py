@@ -1,6 +1,11 @@
-"""Each source has a test file of its name, or stands in sources.toml with the file that tests it, and why."""
+"""Each source has a test file of its name, or stands in sources.toml with the file that tests it, and why.
 
+No function has more than 60 lines of code.
+"""
+
+import ast
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -8,6 +13,9 @@ _TESTS: Final = Path(__file__).parent
 _SOURCE: Final = _TESTS.parent / "src" / "rabbitry"
 _GROUPS: Final = tomllib.loads((_TESTS / "sources.toml").read_text())["group"]
 _TESTED: Final = {source: test for group in _GROUPS for source, test in group["tested"].items()}
+
+_LONGEST: Final = 60
+"""Lines of a function without its parameters and docstring, which options of a public one make long."""
 
 
 def _sources() -> set[str]:
@@ -34,3 +42,16 @@ def test_each_listed_test_file_is_there() -> None:
 def test_no_source_is_listed_twice_and_each_group_has_a_reason() -> None:
     assert len(_TESTED) == sum(len(group["tested"]) for group in _GROUPS)
     assert all(group["why"] for group in _GROUPS)
+
+
+def test_no_function_is_too_long_to_be_read_at_once() -> None:
+    assert [name for name, lines in _lengths() if lines > _LONGEST] == [], "split them where that helps the reader"
+
+
+def _lengths() -> Iterator[tuple[str, int]]:
+    """Yield each function with its lines of code."""
+    for path in _SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                first = node.body[1:2] or node.body if ast.get_docstring(node) is not None else node.body
+                yield f"{path.relative_to(_SOURCE)}: {node.name}", (node.end_lineno or 0) - first[0].lineno + 1
