@@ -1,4 +1,4 @@
-"""A worker of stages with limits that notes when their handlers begin and end, for tests: URL FILE."""
+"""A worker of stages with limits that notes when their handlers begin and end, for tests: URL FILE QUEUE_TYPE."""
 
 import asyncio
 import os
@@ -69,7 +69,8 @@ async def run_both(number: int) -> None:
 async def main() -> None:
     """Work until killed."""
     global _file
-    url, path = sys.argv[1:]
+    url, path, queue_type = sys.argv[1:]
+    app.queue_type = "quorum" if queue_type == "quorum" else "classic"
     _file = os.open(path, os.O_WRONLY | os.O_APPEND)
     async with app.worker(url, connect_attempts=1) as worker:
         await worker.wait()

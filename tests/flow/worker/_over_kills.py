@@ -32,7 +32,7 @@ def _launched(module: str, *arguments: str) -> Launched:
 
 def _limited_worker(url: str, path: Path) -> Launched:
     """Start a worker that notes in a file when its handlers begin and end."""
-    return _launched("_limited", url, str(path))
+    return _launched("_limited", url, str(path), limited.queue_type)
 
 
 async def _publish(url: str, key: str, number: int) -> None:

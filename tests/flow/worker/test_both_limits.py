@@ -9,6 +9,7 @@ import pytest
 import rabbitry
 from rabbitry.flow.wiring import pausing
 from tests.flow._running import counts, eventually_holds
+from tests.flow.worker._limited import app as limited
 from tests.flow.worker._over_kills import RATE, Begun, begun_over_kills, calls_over_kills, rate_of
 from tests.support.embedded import BrokerProcess
 from tests.support.rabbitmq import RabbitMQ
@@ -43,7 +44,11 @@ async def test_over_a_minute_with_kills_both_rates_are_held(broker_url: str, pat
 
 
 @pytest.mark.timeout(300)
-async def test_workers_that_are_killed_never_run_more_at_once(broker_url: str, path: Path) -> None:
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+async def test_workers_that_are_killed_never_run_more_at_once(
+    broker_url: str, path: Path, queue_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limited, "queue_type", queue_type)
     calls = await calls_over_kills(broker_url, path, "run_both", 60, [10, 30])
     assert calls.most_at_once() == 2
     assert calls.most_by_key() == [1, 1, 1]
