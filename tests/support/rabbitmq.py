@@ -113,8 +113,8 @@ class RabbitMQ:
     each other get the same `epmd` and `cookie`. `settings` are further lines of rabbitmq.conf. All methods block.
 
     is_thrifty: it has one thread of each kind, so that none wakes another for each message between its processes and
-    each access to a file, and logs errors alone. A test's virtual host with its connections and queues then takes half
-    of the CPU. It is slower under load: benchmarks leave it as it comes.
+    each access to a file, and logs errors alone. To make a virtual host with a queue, use
+    and delete it then takes 27 ms of CPU, not 50. Benchmarks leave it as it comes.
     """
 
     def __init__(
