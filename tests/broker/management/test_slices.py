@@ -1,10 +1,12 @@
 """The management API computes its answers in slices, between which clients have their turn."""
 
 import asyncio
+import inspect
 import json
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import pytest
 
@@ -16,6 +18,7 @@ from rabbitry.broker._management.rates import Rates
 from rabbitry.broker._management.reading import MOST_OF_ELEMENT, Document
 from rabbitry.broker._store import journal
 from rabbitry.broker._store.batch import Batch, Found
+from rabbitry.broker._store.journal import Journal
 from rabbitry.broker._store.sqlite import SQLiteStore
 from rabbitry.exceptions import Undecodable
 from tests.support.management import Api
@@ -98,16 +101,27 @@ async def test_an_import_waits_while_too_many_writes_are_pending(
     monkeypatch.setattr(journal, "_MOST_ROWS", 10)
     most = 0
     written = SQLiteStore.apply
+    crowded = cast("property", inspect.getattr_static(Journal, "is_crowded"))
+    is_importing, is_crowded = threading.Event(), threading.Event()
 
     def watched(store: SQLiteStore, batch: Batch) -> list[Found]:
         nonlocal most
         most = max(most, len(batch.records))
+        if is_importing.is_set():
+            assert is_crowded.wait(timeout=30), "the import does not wait for the store"
         return written(store, batch)
 
+    def noted(gathering: Journal) -> bool:
+        if found := bool(crowded.__get__(gathering)):
+            is_crowded.set()
+        return found
+
     monkeypatch.setattr(SQLiteStore, "apply", watched)
+    monkeypatch.setattr(Journal, "is_crowded", property(noted))
     queue = {"vhost": "/", "durable": True, "auto_delete": False, "arguments": {}}
     document = {"queues": [{**queue, "name": f"new{number}"} for number in range(_OBJECTS)]}
     async with Broker(BrokerConfig(port=0, management_port=0, data=tmp_path)) as broker:
+        is_importing.set()
         assert await asyncio.to_thread(Api(broker.management_url), "POST", "/api/definitions", document) == (204, None)
         assert len(broker.vhosts["/"].queues) == _OBJECTS
     assert 10 <= most <= 12
