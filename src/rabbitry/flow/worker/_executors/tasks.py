@@ -22,7 +22,7 @@ _LONGEST_TURN: Final = 0.01
 """Seconds that handlers which never wait may keep the loop, before others have their turn."""
 _CANCELLING: Final = 0.5
 """Seconds that a cancelled handler has to end. One that goes on is left to itself, and its message comes again."""
-_GATHERING: Final = 0.1
+_GATHERING: Final = 0.03
 """Seconds in which values that handlers yield are gathered. Each passed on by itself would wake the I/O thread, the
 broker and whoever consumes it (`make bench-crawl`)."""
 _MOST: Final = 64
