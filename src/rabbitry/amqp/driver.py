@@ -109,7 +109,8 @@ class Driver(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH, low=WRITE_LOW)
         if sys.platform != "win32" and transport.get_extra_info("sslcontext") is None:
-            self._descriptor = transport.get_extra_info("socket").fileno()
+            socket = transport.get_extra_info("socket")
+            self._descriptor = -1 if socket is None else socket.fileno()
         if self._on_connected is not None:
             self._on_connected()
 
