@@ -23,7 +23,7 @@ from rabbitry.broker._queues import Queue, Stream, backlog, contents, stream_log
 from rabbitry.broker._queues import queue as queue_module
 from rabbitry.broker._queues import stream as stream_module
 from rabbitry.broker._store import journal, sqlite
-from rabbitry.broker._store.batch import Batch, Found
+from rabbitry.broker._store.batch import Batch, Found, StoredLane
 from rabbitry.broker._store.sqlite import SQLiteStore
 from rabbitry.broker.message import Message
 from rabbitry.broker.reading import Reason
@@ -543,6 +543,20 @@ async def test_queues_are_restored_in_slices_and_get_dead_letters_once_all_are(
         await eventually(lambda: target.ready == 110, "the expired ones have moved")
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
         assert {name: queue.ready for name, queue in broker.vhosts["/"].queues.items() if queue.ready} == {"dead": 110}
+
+
+async def test_a_queue_that_was_read_before_its_turn_at_a_start_is_not_read_again(tmp_path: Path) -> None:
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
+        _fill(_declare(broker, "dead"), 1)
+        await broker.journal.committed_now()
+    async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
+        queue = broker.vhosts["/"].queues["dead"]
+        await eventually(lambda: list(queue.held()), "its message is read, as dead letters have it read")
+        queue.read_first(StoredLane(queue.id, 0, 1, 1, 0), 1)
+        _fill(queue, 2)  # the store would find these
+        for _ in range(2):
+            await broker.journal.committed_now()
+        assert [entry.message.body for entry in queue.held()] == [b"0", b"0", b"1"]
 
 
 async def test_publishers_continue_in_turns_when_an_alarm_ends() -> None:

@@ -185,7 +185,9 @@ class Contents:
 
     def read_first(self, stored: StoredLane, among: int) -> None:
         """Read the first messages of a lane that was recovered. `among`: how many lanes do so now."""
-        self._load(self._lane_at(stored.priority), max(1, _FIRST // among), max(1, _FIRST_BYTES // among))
+        lane = self._lane_at(stored.priority)
+        if lane.tail:  # dead letters that came since may have had all of it read, and the next ones are in memory
+            self._load(lane, max(1, _FIRST // among), max(1, _FIRST_BYTES // among))
 
     def _load_more(self, lane: Lane) -> None:
         """Read ahead if half of the window is free."""
