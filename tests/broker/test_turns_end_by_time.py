@@ -290,6 +290,18 @@ async def test_few_messages_are_given_up_behind_a_letter_in_steps(kind: str, mon
         assert not target.ready
 
 
+async def test_messages_that_go_nowhere_do_not_wait_for_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "LONGEST_TURN", 60.0)
+    async with Broker(BrokerConfig(port=0)) as broker, _behind_a_letter_in_steps(broker, "expired", 1) as (_, move):
+        queue = _declare(broker, "plain")
+        _fill(queue, 100)
+        for entry in queue.held():
+            entry.expires = 1.0
+        queue.drop_expired()
+        assert not queue.ready
+        move()
+
+
 async def test_very_many_segments_of_a_stream_are_dropped_in_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

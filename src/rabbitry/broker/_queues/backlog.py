@@ -259,16 +259,20 @@ class Backlog(Contents):
 
     def _give_up(self, entry: Entry, reason: str) -> None:
         """Dead-letter a message if the queue has a dead-letter exchange, and forget it."""
-        is_moving = self.rules.dead_letter_exchange is not None
-        forget = functools.partial(self._forget, entry, is_moving=is_moving)
+        if self.rules.dead_letter_exchange is None:
+            self._forget(entry, is_moving=False)
+            return
+        forget = functools.partial(self._forget, entry, is_moving=True)
         self.vhost.dead_letter(self, entry.message, reason, forget)
 
     def _is_over_time(self, ends_at: float) -> bool:
         """Return whether a turn that gives messages up has to end, at `ends_at` on the monotonic clock at the latest.
 
-        It ends after one message while dead letters wait: that many more would wait behind them, in memory.
+        It ends after one message while dead letters wait: that many more would wait behind them, in memory. Without a
+        dead-letter exchange none would.
         """
-        return self.vhost.is_moving_late or time.monotonic() > ends_at
+        is_moving = self.rules.dead_letter_exchange is not None
+        return (is_moving and self.vhost.is_moving_late) or time.monotonic() > ends_at
 
     def _forget(self, entry: Entry, *, is_moving: bool) -> None:
         """Remove a message from the store. `is_moving`: whether one that was just added replaces it."""

@@ -101,7 +101,7 @@ class WaitingRoom(Queue):
             _, _, entry = heapq.heappop(self._due)
             self.ready -= 1
             self._publish(entry.message, functools.partial(self._forget, entry, is_moving=True))
-            if self._is_over_time(ends_at):
+            if self.vhost.is_moving_late or self._is_over_time(ends_at):  # they wait with the dead letters
                 self._when_due()
                 return
         self._set_timer()
