@@ -8,6 +8,7 @@ import pytest
 
 import rabbitry
 from rabbitry.flow.wiring import pausing
+from rabbitry.flow.worker import _keyed
 from tests.flow._running import counts, eventually_holds
 from tests.flow.worker._limited import app as limited
 from tests.flow.worker._over_kills import RATE, Begun, begun_over_kills, calls_over_kills, rate_of
@@ -133,6 +134,29 @@ async def test_few_messages_of_a_key_wait_for_the_limit_of_the_stage(broker_url:
         await eventually(lambda: measures["waiting_tokens"]() == 10, "the same after a pause")
     assert await counts(broker_url, ["few.handle"]) == {"few.handle": 49}
     assert len(seen) == 1
+
+
+async def test_what_waits_for_the_limit_of_the_stage_is_not_returned_for_others(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch, no_leaks: None
+) -> None:
+    monkeypatch.setattr(_keyed, "_TURN", 0.1)
+    monkeypatch.setattr(_keyed, "_LOOK", 0.02)
+    app = rabbitry.App("stage_bound")
+    seen: list[int] = []
+
+    @app.stage("in", rate="1/d", limit_by=lambda number: number % 10, concurrency_each=2, concurrency=20)
+    async def handle(number: int) -> None:
+        seen.append(number)
+
+    async with app.worker(broker_url) as worker:
+        engine = worker._engine
+        measures = engine.counting.stages["handle"].measures
+        await asyncio.gather(*(worker.publish(number, key="in") for number in range(250)))
+        await eventually(lambda: seen and measures["waiting_tokens"]() == 10, "as many as may be on their way")
+        await eventually_holds(broker_url, "stage_bound.handle", 29)
+        taken = sum(intake.taken for intake in engine.intakes)
+        await asyncio.sleep(0.5)  # several times the time after which they would be returned
+        assert sum(intake.taken for intake in engine.intakes) == taken
 
 
 @pytest.mark.timeout(300)

@@ -316,6 +316,8 @@ class Keyed:
             self.sweep()
             now = time.monotonic()
             is_full = self.is_full() or self._slot_leases.locked() or self._rate_leases.locked()
+            if self._between and self._free <= 0:
+                is_full = False  # they wait for the limit of the stage, as any others would that came in their place
             for lane in self._lanes.values():
                 for each in lane.waiting:
                     each.give_back(now - PATIENCE)
