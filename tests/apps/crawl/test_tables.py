@@ -73,6 +73,13 @@ def test_a_row_stays_a_line_elsewhere(capsys: pytest.CaptureFixture[str]) -> Non
     assert [len(line.split(WIDE)) for line in capsys.readouterr().out.splitlines()] == [1, 2, 1]
 
 
+def test_no_line_is_printed_without_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    asking._show_why(Why("http://a.example/", "unknown", []))
+    assert capsys.readouterr().out == "http://a.example/: not seen\n"
+    asking._show_status(Status(1.0, nodes=[]))
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["nodes", "none", "runs"]
+
+
 def test_cells_are_text(capsys: pytest.CaptureFixture[str]) -> None:
     print_table([("[bold]a[/bold]", "b\x1b[31m\nc", ":smile:")])
     assert capsys.readouterr().out == "[bold]a[/bold]  b [31m c  :smile:\n"

@@ -59,9 +59,10 @@ def saved(carried: int, whole: int) -> str:
 def print_table(
     rows: Sequence[Sequence[str]], headings: Sequence[str] = (), *, right: Collection[int] = (), indent: int = 0
 ) -> None:
-    """Print rows in columns. On a terminal cells that do not fit are folded; elsewhere a row stays a line.
+    """Print rows in columns; without a row, nothing.
 
-    It does so on a terminal, too, that is too narrow for the numbers and _LEAST of each other column.
+    On a terminal, cells that do not fit are folded. Elsewhere a row stays a line, and on a terminal that is too narrow
+    for the numbers and _LEAST columns of each text.
 
     Args:
         rows: Cells of any text, each made one line.
@@ -69,6 +70,8 @@ def print_table(
         right: The columns aligned to the right, which are not folded: numbers, for example.
         indent: Spaces before each line.
     """
+    if not rows:
+        return
     from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
