@@ -107,6 +107,12 @@ def test_a_cut_connection_to_postgresql_passes_and_lost_rights_last(postgresql_s
         assert failure(database, "SELECT * FROM crawl_none") is Failure.LASTING
 
 
+def test_data_over_a_limit_of_postgresql_are_those_of_a_message(postgresql_server: PostgreSQL) -> None:
+    too_long = "SELECT to_tsvector('simple', string_agg(md5(n::text), ' ')) FROM generate_series(1, 40000) AS n"
+    with Database(postgresql_server.create_database()) as database:
+        assert failure(database, too_long) is Failure.OF_A_MESSAGE
+
+
 @contextmanager
 def failing(database: Database, monkeypatch: pytest.MonkeyPatch, *statements: str) -> Iterator[list[int]]:
     """Run these statements first in each transaction of the keeper; yield a list that gets an entry for each one."""

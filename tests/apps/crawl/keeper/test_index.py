@@ -43,6 +43,14 @@ def test_a_later_document_replaces_an_earlier_one_and_its_words(database: Databa
     assert database.read_now(index.count) == 1
 
 
+def test_a_text_of_very_many_long_words_is_stored(database: Database) -> None:
+    chance = random.Random(1)
+    letters = [chr(code) for code in range(0xAC00, 0xD7A4)]  # of Korean, each of up to three in normal form
+    words = ["".join(chance.choices(letters, k=4)) for _ in range(40_000)]
+    put(database, document(10, " ".join(words)))
+    assert urls(database, words[0]) == [URL]
+
+
 def test_an_older_document_that_comes_late_changes_nothing(database: Database) -> None:
     put(database, document(20, "plums"))
     put(database, document(10, "apples"), document(20, "cherries"))

@@ -40,7 +40,8 @@ _WITHOUT_TABLES: Final = ("no such table", "no such column", "has no column", "v
 """SQLite's error texts for tables changed by another version of the program; the error code does not show it."""
 _DAMAGED: Final = "XX"
 _RULES: Final = "42"
-"""Classes of PostgreSQL's SQLSTATE: damage, missing permissions, or missing tables and columns."""
+_LIMITS: Final = "54"
+"""Classes of PostgreSQL's SQLSTATE: damage; missing permissions, tables or columns; data over a limit of its types."""
 
 
 def failure_of(error: RecordsError) -> Failure:
@@ -54,7 +55,7 @@ def failure_of(error: RecordsError) -> Failure:
     state = getattr(driver, "sqlstate", None) or ""
     if state.startswith((_DAMAGED, _RULES)):
         return Failure.LASTING
-    if isinstance(cause, DataError | IntegrityError | ProgrammingError):
+    if state.startswith(_LIMITS) or isinstance(cause, DataError | IntegrityError | ProgrammingError):
         return Failure.OF_A_MESSAGE
     return Failure.PASSING
 

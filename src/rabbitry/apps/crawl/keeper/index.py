@@ -16,7 +16,7 @@ from sqlalchemy import Connection, TextClause, bindparam
 from sqlalchemy import text as sql
 
 from rabbitry.apps.crawl.keeper import sets
-from rabbitry.apps.crawl.keeper.index_text import SEARCHED, clean, host_words, plain_words, spaced
+from rabbitry.apps.crawl.keeper.index_text import SEARCHED, clean, host_words, plain_words, spaced, within_vector
 from rabbitry.apps.crawl.keeper.inputs import Page
 from rabbitry.apps.crawl.messages import Document
 
@@ -101,7 +101,7 @@ def _store(connection: Connection, latest: dict[bytes, Document]) -> None:
             values.append(row)
             words.append((identity, *searched, hosts))
         else:
-            values.append((*row, *map(plain_words, searched), hosts))
+            values.append((*row, plain_words(searched[0]), within_vector(plain_words(searched[1])), hosts))
     sets.change_many(connection, _PUT_SQLITE if is_sqlite else _PUT_POSTGRESQL, values)
     if is_sqlite:
         sets.change_many(connection, _PUT_WORDS, words)

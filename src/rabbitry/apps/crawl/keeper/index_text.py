@@ -9,9 +9,11 @@ from typing import Final
 from urllib.parse import urlsplit
 
 SEARCHED: Final = 200_000
-"""Characters of a text that can be found. Longer text is stored and exported whole. PostgreSQL's tsvector is limited to
-1 MiB, which the worst text of this length, different words of one 4-byte character each, does not reach.
-"""
+"""Characters of a text that can be found. Longer text is stored and exported whole."""
+_MOST_BYTES: Final = 900_000
+"""Bytes of a text's words in a tsvector, which may have 1 MiB: the rest is for title, hosts and positions."""
+_CERTAIN: Final = 350_000
+"""Bytes of words that never take more than _MOST_BYTES: beside its bytes, each different word takes up to six."""
 _NO_WORD: Final = re.compile(r"[\W_]+")
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9.:-]+(?=/)")
 _UNSPACED: Final = re.compile(
@@ -67,6 +69,25 @@ def plain_words(text: str) -> str:
     if not text.isascii():
         text = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
     return _NO_WORD.sub(" ", text.lower()).strip()
+
+
+def within_vector(words: str) -> str:
+    """Return as many of a text's plain words, from its start, as PostgreSQL stores in a tsvector.
+
+    A text of SEARCHED characters can have too many: `plain_words` makes up to three letters of one in Korean.
+    """
+    if len(words.encode()) <= _CERTAIN:
+        return words
+    size = 0
+    known: set[str] = set()
+    every = words.split(" ")
+    for place, word in enumerate(every):
+        if word not in known:
+            known.add(word)
+            size += len(word.encode()) + 6
+            if size > _MOST_BYTES:
+                return " ".join(every[:place])
+    return words
 
 
 def host_words(url: str) -> str:
