@@ -29,6 +29,8 @@ MOST_WORDS: Final = 40
 """The words of a search that are searched for. The answer notes that more were left out."""
 SNIPPET: Final = 240
 """Characters of a snippet."""
+_LONGEST_SITE: Final = len(":65535") + 253
+"""Characters of a host with a port. PostgreSQL would leave out a much longer one, and search all sites."""
 
 _TERM: Final = re.compile(r'(?P<minus>-?)(?P<site>site:)?(?:"(?P<quoted>[^"]*)"?|(?P<bare>[^\s"]+))', re.IGNORECASE)
 _WORD: Final = re.compile(r"[^\W_]+")
@@ -94,7 +96,7 @@ def _site(text: str) -> str:
             host = name.encode("idna").decode("ascii") + colon + port
     except UnicodeError:
         return ""
-    return host
+    return host if len(host) <= _LONGEST_SITE else ""
 
 
 def search(connection: Connection, typed: str, limit: int = 10, offset: int = 0) -> Found:
