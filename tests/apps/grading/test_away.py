@@ -19,7 +19,7 @@ from sqlalchemy import Connection, func, insert, update
 
 from rabbitry._ids import NoSuchID
 from rabbitry.apps.exceptions import NoRecords, RecordsError
-from rabbitry.apps.grading import asking, looking, web_regrades
+from rabbitry.apps.grading import asking, looking, questions, web_regrades
 from rabbitry.apps.grading.asking import Asking
 from rabbitry.apps.grading.changing import Change
 from rabbitry.apps.grading.commands import stats
@@ -239,6 +239,16 @@ async def test_an_inbox_elsewhere_shows_the_attempt_before_side_by_side(
             assert (await http.get(f"{where}/before")).status_code == 503
     assert changed["id"] == first
     assert [(row["before"], row["after"]) for row in changed["rows"]] == [("x = 1", "x = 2")]
+
+
+async def test_the_page_elsewhere_shows_its_inboxes_while_the_coordinator_is_busy(
+    elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(questions, "MOST_EACH", 0)
+    async with elsewhere.coordinator(), page(elsewhere.broker) as http:
+        answer = await http.get("/api/overview")
+    assert answer.status_code == 200, answer.text
+    assert "too many questions to answer" in answer.json()["away"]
 
 
 async def test_the_form_elsewhere_counts_the_attempts_of_the_records(

@@ -171,9 +171,12 @@ class Pages:
 
     async def _submissions(self, asked: Look) -> dict[str, Any]:
         """Return a page of the submissions. If the records are elsewhere and can't be asked, tell why: inboxes work."""
+        is_here = await self._looking.kept() is not None
         try:
             return {"away": None, **await self._looking.read(asked)}
-        except (Closed, ConnectFailed, RequestTimeout, UsageError) as error:
+        except (Closed, ConnectFailed, RecordsError, RequestTimeout, UsageError) as error:
+            if is_here:
+                raise
             return {"away": str(error), "statuses": {}, "requests": 0, "submissions": [], "total": 0}
 
     @needs(Role.VIEWER, *STAFF)
