@@ -239,6 +239,8 @@ def test_what_is_selected_can_be_had_in_parts_of_any_size(
     assert len(_selected(database, every, Course())) == 6  # none twice
     assert _able(database, every, Course()) == ids
     assert len(_able(database, _ALL, Course())) == 3
+    nobody = Look("regradable", module=CC.name, from_student="9\0")
+    assert database.read_now(partial(looking.read, asked=nobody, course=Course())) == {"rows": [], "next": None}
 
 
 def test_two_commands_that_go_on_with_one_run_share_it(database: Database, tmp_path: Path) -> None:

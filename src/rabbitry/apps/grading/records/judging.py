@@ -90,7 +90,7 @@ def students_of(
     if student is not None:
         query = query.where(columns.student == text(student, 200))
     if since:
-        query = query.where(columns.student >= since)
+        query = query.where(columns.student >= text(since, 200))
     with closing(connection.execute(query, execution_options=IN_PARTS)) as rows:
         for name, own in groupby(rows, lambda row: row[0]):
             yield name, [Handed(*row[1:6], bool(row[6])) for row in own]
