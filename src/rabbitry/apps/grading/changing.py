@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Change(msgspec.Struct, rename="pascal", omit_defaults=True):
-    """A change: a submission is accepted that was declined or can't count, that is withdrawn, or some are marked again.
+    """A change: accepting a submission that was declined or can't count, withdrawing that, or marking some again.
 
     who: the person, for the history. remark: the reason. submission: an id or a prefix, to accept or withdraw.
     accepted_at: the time of the acceptance to withdraw; empty for any. module, since, student, all_attempts: as in a

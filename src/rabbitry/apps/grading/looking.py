@@ -66,6 +66,7 @@ class Look(msgspec.Struct, rename="pascal", omit_defaults=True):
     part of a kept file, `room` the bytes of all.
     submission: an id or a prefix. number: of a request or run. find, module, status, limit, offset, student, modules:
     as in a filter; of a file, offset counts bytes. after: rows with greater ids. with_history: rows with their hops.
+    from_student, after: the student and id at which a question for `regradable` goes on.
     since, all_attempts: as in a selection to mark again. sha256, size: of the file as it was handed in.
     """
 

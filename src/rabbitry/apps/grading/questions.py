@@ -37,7 +37,7 @@ from rabbitry.flow.codec import JSON
 from rabbitry.runtime.tasks import until
 
 AT_ONCE: Final = 4
-"""Questions that are answered at once, each in a thread, with an answer of up to 8 MB in memory."""
+"""Questions that are answered at once, each in a thread, with its answer in memory: 1 MB or a single entry."""
 EACH: Final = 2
 """Of these the questions of one asker."""
 MOST: Final = 500

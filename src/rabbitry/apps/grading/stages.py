@@ -415,7 +415,7 @@ class RoleSet:
             raise
 
     async def _keep(self, assignment: Assignment) -> Kept | None:
-        """Store the file of an assignment; None if there is none to store. Raises FilesError."""
+        """Store the file of an assignment; None if there is none to store. Raises FilesError and RecordsError."""
         if self.files is None:
             return None
         if (stored := self._stored.pop(assignment.id, None)) is not None:
