@@ -152,13 +152,14 @@ class Driver(asyncio.Protocol):
 
     def _read_into(self, room: list[memoryview]) -> int:
         """Read from the socket, and return the number of bytes: 0 if there are none, or no more will come."""
-        try:
-            return os.readv(self._descriptor, room)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            self.abort(error)  # the system reports it only once
-            return 0
+        if sys.platform != "win32":  # which has no readv; there is no descriptor either
+            try:
+                return os.readv(self._descriptor, room)
+            except BlockingIOError:
+                pass  # there is no data
+            except OSError as error:
+                self.abort(error)  # the system reports it only once
+        return 0
 
     def _wants(self, size: int) -> bool:
         """Count bytes that were read, and return whether they are to be processed."""
