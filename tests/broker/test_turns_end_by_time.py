@@ -25,6 +25,7 @@ from rabbitry.broker._queues import stream as stream_module
 from rabbitry.broker._store import journal, sqlite
 from rabbitry.broker._store.batch import Batch, Found, StoredLane
 from rabbitry.broker._store.sqlite import SQLiteStore
+from rabbitry.broker._vhost import VirtualHost
 from rabbitry.broker.message import Message
 from rabbitry.broker.reading import Reason
 from tests.differential.peer import Peer
@@ -45,6 +46,17 @@ def _declare(broker: Broker, name: str, **arguments: object) -> Queue:
     return broker.vhosts["/"].declare_queue(
         name, None, durable=True, exclusive=False, auto_delete=False, arguments=named
     )
+
+
+def _delaying(vhost: VirtualHost, kind: str) -> waiting.WaitingRoom:
+    """Declare the exchange `later`, which delays messages for one of this type, and return what holds them."""
+    vhost.declare_exchange(
+        "later", "x-delayed-message", durable=True, auto_delete=False, internal=False,
+        arguments={"x-delayed-type": kind},
+    )  # fmt: skip
+    room = vhost.exchanges["later"].waiting
+    assert room is not None
+    return room
 
 
 def _fill(queue: Queue, count: int, properties: Properties | None = None) -> None:
@@ -165,14 +177,9 @@ async def test_dead_letters_and_delayed_messages_with_very_many_keys_are_routed_
     async with Broker(BrokerConfig(port=0, data=tmp_path / "data")) as broker:
         vhost, target = broker.vhosts["/"], _declare(broker, "target")
         source = _declare(broker, "source", x_dead_letter_exchange="amq.topic")
-        vhost.declare_exchange(
-            "later", "x-delayed-message", durable=True, auto_delete=False, internal=False,
-            arguments={"x-delayed-type": "topic"},
-        )  # fmt: skip
+        room = _delaying(vhost, "topic")
         for exchange in ("later", "amq.topic"):
             vhost.bind(exchange, target, "#.last", {})
-        room = vhost.exchanges["later"].waiting
-        assert room is not None
         held: list[Callable[[], None]] = []
         with monkeypatch.context() as context:
             context.setattr(broker.shares, "wait", held.append)
@@ -216,13 +223,8 @@ async def _behind_a_letter_in_steps(
     dead = {"x_dead_letter_exchange": "", "x_dead_letter_routing_key": "target"}
     limits: dict[str, object] = {"x_queue_type": "quorum", "x_delivery_limit": 1} if kind == "delivery limit" else {}
     source = _declare(broker, "source", **dead, **limits)
-    vhost.declare_exchange(
-        "later", "x-delayed-message", durable=True, auto_delete=False, internal=False,
-        arguments={"x-delayed-type": "fanout"},
-    )  # fmt: skip
+    room = _delaying(vhost, "fanout")
     vhost.bind("later", target, "", {})
-    room = vhost.exchanges["later"].waiting
-    assert room is not None
     is_delayed = kind == "delayed"
     _fill(
         room if is_delayed else source,
@@ -335,12 +337,7 @@ async def test_what_a_deleted_stream_or_delayed_exchange_held_is_freed_in_steps(
         vhost.delete_queue(vhost.queues["s"])
         assert broker.shares.is_working
         await broker.shares.finished()
-        vhost.declare_exchange(
-            "later", "x-delayed-message", durable=True, auto_delete=False, internal=False,
-            arguments={"x-delayed-type": "direct"},
-        )  # fmt: skip
-        room = vhost.exchanges["later"].waiting
-        assert room is not None
+        room = _delaying(vhost, "direct")
         _fill(room, 100, Properties(headers={"x-delay": 1_000_000}))
         vhost.delete_exchange("later", if_unused=False)
         assert broker.shares.is_working
@@ -457,13 +454,8 @@ async def test_delayed_messages_are_routed_no_faster_than_they_are_written(
 ) -> None:
     async with Broker(BrokerConfig(port=0, data=tmp_path)) as broker:
         vhost, queue = broker.vhosts["/"], _declare(broker, "q")
-        vhost.declare_exchange(
-            "later", "x-delayed-message", durable=True, auto_delete=False, internal=False,
-            arguments={"x-delayed-type": "fanout"},
-        )  # fmt: skip
+        room = _delaying(vhost, "fanout")
         vhost.bind("later", queue, "", {})
-        room = vhost.exchanges["later"].waiting
-        assert room is not None
         _fill(room, 200, Properties(delivery_mode=2, headers={"x-delay": 500}))
         await broker.journal.committed_now()
         largest()
