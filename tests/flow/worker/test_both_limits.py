@@ -141,6 +141,14 @@ async def test_what_waits_for_the_limit_of_the_stage_is_not_returned_for_others(
 ) -> None:
     monkeypatch.setattr(_keyed, "_TURN", 0.1)
     monkeypatch.setattr(_keyed, "_LOOK", 0.02)
+    looks: list[None] = []
+    sweep = _keyed.Keyed.sweep
+
+    def counted(keyed: _keyed.Keyed) -> None:
+        looks.append(None)
+        sweep(keyed)
+
+    monkeypatch.setattr(_keyed.Keyed, "sweep", counted)
     app = rabbitry.App("stage_bound")
     seen: list[int] = []
 
@@ -155,7 +163,8 @@ async def test_what_waits_for_the_limit_of_the_stage_is_not_returned_for_others(
         await eventually(lambda: seen and measures["waiting_tokens"]() == 10, "as many as may be on their way")
         await eventually_holds(broker_url, "stage_bound.handle", 29)
         taken = sum(intake.taken for intake in engine.intakes)
-        await asyncio.sleep(0.5)  # several times the time after which they would be returned
+        until = len(looks) + 25  # five times as long as what could be returned waits
+        await eventually(lambda: len(looks) >= until, "many looks at what waits")
         assert sum(intake.taken for intake in engine.intakes) == taken
 
 
