@@ -396,13 +396,13 @@ class RoleSet:
             else:
                 _logger.warning("records: the file reported for %s is another one, and not kept", assignment)
 
-        async def keep(assignment: Progress) -> Kept | FilesError | None:
-            try:
-                return await self._keep(assignment)
-            except FilesError as error:  # the others are stored
-                return error
-
-        return dict(zip(found, await asyncio.gather(*(keep(told[index]) for index in found)), strict=True))
+        stored = await asyncio.gather(*(self._keep(told[index]) for index in found), return_exceptions=True)
+        kept: dict[int, Kept | FilesError | None] = {}
+        for index, one in zip(found, stored, strict=True):
+            if isinstance(one, BaseException) and not isinstance(one, FilesError):
+                raise one
+            kept[index] = one
+        return kept
 
     async def _ask(self, asked: Asked, message: Message) -> Reply:
         return await record_request(asked, message, self._db)
