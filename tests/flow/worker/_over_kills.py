@@ -88,12 +88,14 @@ class Calls:
     def most_at_once(self, key: int | None = None) -> int:
         """Return how many calls ran at once at most, of all keys or of one."""
         running: set[tuple[str, str]] = set()
+        killed: set[str] = set()
         most = 0
         for line in self._lines:
             what, pid, *number = line.split()
-            if what == "x":  # written just before the worker is killed
+            if what == "x":  # written just before the worker is killed: it may still begin a call, which ends unseen
                 running = {call for call in running if call[0] != pid}
-            elif key is None or int(number[0]) % KEYS == key:
+                killed.add(pid)
+            elif pid not in killed and (key is None or int(number[0]) % KEYS == key):
                 (running.add if what == "+" else running.discard)((pid, number[0]))
             most = max(most, len(running))
         return most
