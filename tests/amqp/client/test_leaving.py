@@ -20,7 +20,7 @@ from tests.support.proxy import FaultProxy, Way
 from tests.support.scripted import ScriptedBroker
 from tests.support.waiting import eventually, eventually_blocking
 
-_MANY = 3000
+_MANY = 2000
 _T = TypeVar("_T")
 
 

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 _REPLY_TO: Final = "amq.rabbitmq.reply-to."
 """The beginning of the addresses of direct replies."""
-WINDOW_MESSAGES: Final = 4096
+WINDOW_MESSAGES: Final = 2048
+"""Most unconfirmed messages of a channel. Brokers take more of them more slowly: see docs/performance.md."""
 WINDOW_BYTES: Final = 64 << 20
 _CACHED_ROUTES: Final = 1024
 _PERSISTENT: Final = Properties(delivery_mode=2)
