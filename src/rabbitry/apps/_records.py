@@ -1,7 +1,8 @@
 """An app's database: SQLite or PostgreSQL, schema upgrades, and queries off the event loop.
 
 Writes go to one thread, which puts all that wait into one transaction, because a commit costs a write to disk
-whatever it holds. If one of them fails, each is done again in a transaction of its own.
+whatever it holds. If one of them fails, each is done again in a transaction of its own; but if the database is locked
+or can't be reached, all of them have failed, since each would wait for it again, one after another.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ from sqlalchemy import (
 )
 from sqlalchemy import text as sql
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from rabbitry._words import counted
 from rabbitry.apps._records_file import OpenedFile, is_at_rest, make
-from rabbitry.apps.exceptions import NoRecords, RecordsError
+from rabbitry.apps.exceptions import NoRecords, RecordsAway, RecordsError
 from rabbitry.exceptions import UsageError
 from rabbitry.runtime.backoff import Backoff
 from rabbitry.runtime.parent import DATABASE, RECORDS_FOLDER
@@ -60,6 +61,8 @@ _STOPPED_SECONDS: Final = 60.0
 """Seconds after which a program inside a transaction that sends nothing counts as stopped."""
 _LOCK_SECONDS: Final = 300.0
 """Seconds that a statement waits for a lock on PostgreSQL. Not every stopped program's connection can be ended."""
+_LOCK_SECONDS_AGAIN: Final = 1.0
+"""The same for work that shared a transaction with some that had waited so long: the lock may be on others' rows."""
 _POSTGRESQL: Final[dict[str, str | tuple[str, ...]]] = {
     "application_name": "rabbitry",
     # A server that vanishes without closing the connection is noticed within a minute.
@@ -152,7 +155,7 @@ class Database:
                 self._check()
             else:
                 with self._writing.begin() as connection:
-                    _upgrade(connection, self._schema)
+                    _upgrade(connection, self._schema, str(self))
                 if self._path is not None:
                     self._file = OpenedFile(self._path)
         except SQLAlchemyError as error:
@@ -171,7 +174,7 @@ class Database:
         if self._path is not None and not self._path.is_file():
             raise NoRecords(f"there are no records yet: no file {self._path}")
         with self._engine.connect() as connection:
-            found = _version(connection, self._schema)
+            found = _version(connection, self._schema, str(self))
         if found is None:
             raise NoRecords(f"there are no records yet in the database {self}")
         if found != self._schema.head:
@@ -277,24 +280,28 @@ class Database:
             if item is not None:
                 item = self._work.get()
 
-    def _write_batch(self, batch: list[tuple[Work[Any], Future[Any]]]) -> None:
+    def _write_batch(self, batch: list[tuple[Work[Any], Future[Any]]], *, is_again: bool = False) -> None:
+        """Do work in one transaction. is_again: whether other work, in the same transaction, has waited for a lock."""
         if not batch:
             return
         try:
             with self._writing.begin() as connection:
+                if is_again:
+                    connection.execute(sql(f"SET LOCAL lock_timeout = {round(1000 * _LOCK_SECONDS_AGAIN)}"))
                 results = [work(connection) for work, _ in batch]
             if self._file is not None:
                 self._file.check()
         except Exception as error:  # noqa: BLE001 - it is raised where the work is awaited
-            if len(batch) > 1:
+            is_of_row = _is_of_row(error)
+            named = _named(error, str(self)) if isinstance(error, SQLAlchemyError) else None
+            if len(batch) > 1 and (is_of_row or not isinstance(named, RecordsAway)):
                 for item in batch:
-                    self._write_batch([item])
-            elif isinstance(error, SQLAlchemyError):
-                named = _named(error, str(self))
-                named.__cause__ = error
-                batch[0][1].set_exception(named)
-            else:
-                batch[0][1].set_exception(error)
+                    self._write_batch([item], is_again=is_of_row)
+                return
+            for _, future in batch:
+                if named is not None:
+                    named.__cause__ = error
+                future.set_exception(named or error)
             return
         for (_, future), result in zip(batch, results, strict=True):
             future.set_result(result)
@@ -380,11 +387,11 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _upgrade(connection: Connection, schema: Schema) -> None:
+def _upgrade(connection: Connection, schema: Schema, where: str) -> None:
     """Upgrade the schema; other programs that start at the same time wait."""
     if connection.dialect.name == "postgresql":
         connection.execute(sql("SELECT pg_advisory_xact_lock(:lock)"), {"lock": schema.lock})
-    found = _version(connection, schema)
+    found = _version(connection, schema, where)
     if found == schema.head:
         return
     if found is None and schema.tables is not None:
@@ -417,12 +424,18 @@ def _make(connection: Connection, schema: Schema, tables: MetaData) -> None:
     connection.execute(insert(version).values(version_num=schema.head))
 
 
-def _version(connection: Connection, schema: Schema) -> str | None:
-    """Return the schema's version; None if there are no tables."""
+def _version(connection: Connection, schema: Schema, where: str) -> str | None:
+    """Return the schema's version; None if there are no tables. Raises RecordsError if the version is missing."""
     if not inspect(connection).has_table(schema.version_table):
         return None
     version = column("version_num", String)
-    return connection.execute(select(version).select_from(table(schema.version_table, version))).scalar()
+    found = connection.execute(select(version).select_from(table(schema.version_table, version))).scalar()
+    if found is None:
+        raise RecordsError(
+            f"database {where}: its table {schema.version_table!r} is empty, so the version of its other tables is "
+            "unknown: restore it from a backup, or use another database"
+        )
+    return found
 
 
 def _other_version(found: str | None) -> RecordsError:
@@ -433,11 +446,19 @@ def _named(error: SQLAlchemyError, where: str) -> RecordsError:
     # Only the driver's text: SQLAlchemy's holds the statement and its values, which may be a student's answers.
     cause = getattr(error, "orig", None)
     is_busy = isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-    if is_busy or getattr(cause, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
+    if is_busy or _is_of_row(error):
         seconds = _BUSY_SECONDS if is_busy else _LOCK_SECONDS
-        return RecordsError(
+        return RecordsAway(
             f"database {where}: another program has kept it locked for {seconds:g} s: if one was stopped, let it go on "
             "or end it"
         )
     text = str(cause).strip().splitlines() if cause is not None else []
-    return RecordsError(f"database {where}: {text[0] if text else type(error).__name__}")
+    # An error of psycopg without a code of the server's is one of the connection; SQLite's have no such attribute.
+    is_unreachable = isinstance(error, OperationalError) and getattr(cause, "sqlstate", "") is None
+    kind = RecordsAway if is_unreachable else RecordsError
+    return kind(f"database {where}: {text[0] if text else type(error).__name__}")
+
+
+def _is_of_row(error: Exception) -> bool:
+    """Return whether a lock was not had on PostgreSQL, which locks rows and tables, and not the whole database."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None) == _LOCK_NOT_AVAILABLE

@@ -27,5 +27,9 @@ class RecordsError(RabbitryError):
     """An application's database can't be reached or used. The text names it, without a password."""
 
 
+class RecordsAway(RecordsError):
+    """An application's database can't be used for the moment: another program keeps it locked, or it is unreachable."""
+
+
 class NoRecords(RecordsError):
     """An application's database does not exist or holds no records. Reading does not create it."""
