@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from uuid import uuid4
 
 from rabbitry._words import counted
+from rabbitry.apps.exceptions import RecordsAway
 from rabbitry.apps.grading.answering import KEY as ANSWERS_KEY
 from rabbitry.apps.grading.answering import QUEUE as ANSWERS_QUEUE
 from rabbitry.apps.grading.answering import Answer
@@ -351,9 +352,11 @@ class RoleSet:
         return [Progress.of(assignment, whole=True)] if _is_first(role, assignment) else []
 
     async def _record(self, reports: list[dict[str, Any]], messages: list[Message], batch: Batch) -> None:
-        """Record reports in one transaction. One that can't be recorded is settled alone."""
-        from rabbitry.apps.grading.records.course import Report, record_all
+        """Record reports in one transaction. One that can't be recorded is settled alone.
 
+        If the records or files can't be reached, or are locked, no report is at fault: all come again as the stage's
+        policy says. A batch that failed as a whole would be handled at once in halves, each of which would wait anew.
+        """
         told: dict[int, tuple[Progress, Finding]] = {}
         for index, report in enumerate(zip(reports, messages, strict=True)):
             try:
@@ -361,6 +364,16 @@ class RoleSet:
                 told[index] = assignment, self._finding(assignment)
             except Reject as error:
                 batch.fail(index, error)
+        try:
+            await self._record_told(told, batch)
+        except RecordsAway as error:
+            for index in told:
+                batch.fail(index, error)
+
+    async def _record_told(self, told: Mapping[int, tuple[Progress, Finding]], batch: Batch) -> None:
+        """Record the reports of a batch, by their places in it."""
+        from rabbitry.apps.grading.records.course import Report, record_all
+
         kept = await self._keep_reported({index: assignment for index, (assignment, _) in told.items()})
         found = []
         for index, (assignment, finding) in told.items():
