@@ -1,10 +1,13 @@
 """Files kept in S3-compatible storage: moto's server, as a process on this machine."""
 
+import os
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
@@ -75,6 +78,40 @@ def test_the_files_of_a_bucket_are_listed_with_their_sizes(storage: str, monkeyp
     assert again.packed == kept[0].packed, "known also of a file that is there already"
     assert Files(_place(storage, prefix="/lis")).listed("ab") == {}
     assert Files(_place(storage, "nowhere")).listed("ab") == {}
+
+
+def test_a_part_of_an_object_is_asked_for_alone(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = Files(_place(storage, prefix="/parts"))
+    data = os.urandom(5000)
+    kept = files.keep(data)
+    assert kept is not None
+    assert kept.packed is not None
+    client, sent = vars(vars(files)["_store"])["_client"], list[int]()
+    get = client.get_object
+
+    def noted(**asked: str) -> Any:
+        answer = get(**asked)
+        sent.append(answer["ContentLength"])
+        return answer
+
+    monkeypatch.setattr(client, "get_object", noted)
+    packed = zlib.compress(data, 6)
+    assert files.part(kept, 1000, 500) == packed[1000:1500]
+    assert files.part(kept, 5000, 500) == packed[5000:]
+    assert sent == [500, kept.packed - 5000]
+    assert files.part(kept, kept.packed, 500) == files.part(kept, 0, 0) == b""
+    assert files.fetch(kept) == data
+    with pytest.raises(FilesError, match="is not in s3://course"):
+        files.part(Kept.of(b"another"), 0, 0)
+
+
+def test_a_bucket_in_which_nothing_was_stored_is_told_from_one_that_is_used(storage: str) -> None:
+    files = Files(_place(storage, prefix="/fresh"))
+    assert files.is_unused()
+    assert files.keep(b"x") is not None
+    assert not files.is_unused()
+    assert Files(_place(storage, prefix="/fres")).is_unused()
+    assert Files(_place(storage, "nowhere")).is_unused()
 
 
 def test_a_storage_that_can_t_be_used_is_named(storage: str) -> None:

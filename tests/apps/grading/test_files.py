@@ -7,6 +7,7 @@ import stat
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from rabbitry.apps.exceptions import RecordsAway
 from rabbitry.apps.grading import counting
 from rabbitry.apps.grading.exceptions import FilesError
 from rabbitry.apps.grading.files import Bound, Files, Kept, default_place
@@ -27,7 +29,7 @@ from rabbitry.exceptions import UsageError
 from tests.apps.grading import _running
 from tests.apps.grading._running import ALL, CC, PEOPLE, Plain, arrived, decide, recorded, role_set
 from tests.apps.grading.test_pipeline import FOUR, read_results
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_blocking
 
 pytestmark = pytest.mark.timeout(120)
 _BINARY = bytes(range(256)) * 9
@@ -341,3 +343,77 @@ def test_a_file_that_could_not_be_stored_takes_no_room(tmp_path: Path) -> None:
             files.keep(content)
     others = [data for data in (os.urandom(1000) for _ in range(200)) if Kept.of(data).sha256[:2] != folder]
     assert [files.keep(data) is not None for data in others[:3]] == [True] * 3
+
+
+def test_threads_that_need_unreachable_records_wait_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More files than threads: those that come to one later are refused without another wait."""
+    monkeypatch.setattr("rabbitry.apps.grading.files._FAILED_FOR", 60.0)
+    asked, over = list[float](), threading.Event()
+
+    def used() -> int:
+        asked.append(time.monotonic())
+        assert over.wait(_running.WITHIN)
+        raise RecordsAway("the records can't be reached")
+
+    files = Files(str(tmp_path / "kept"), bound=Bound(1_000_000, used))
+    with ThreadPoolExecutor(4) as threads:
+        kept = [threads.submit(files.keep, b"%d" % number) for number in range(20)]
+        eventually_blocking(lambda: asked, "the first question")
+        over.set()
+        for future in kept:
+            with pytest.raises(RecordsAway, match="can't be reached"):
+                future.result(_running.WITHIN)
+    assert len(asked) == 1
+    monkeypatch.setattr("rabbitry.apps.grading.files._FAILED_FOR", -1.0)
+    with pytest.raises(RecordsAway):
+        files.keep(b"x")
+    assert len(asked) == 2, "it is asked again after a while"
+
+
+@pytest.mark.parametrize("is_mount_point", [False, True])
+async def test_a_place_that_is_empty_although_files_are_recorded_is_waited_for(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    is_mount_point: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(counting, "_LATER", 0.01)
+    place, elsewhere, stop = tmp_path / "kept", tmp_path / "elsewhere", asyncio.Event()
+    bound = Bound(1_000_000, partial(database.read_now, keeping.used))
+    files = Files(str(place), bound=bound)
+    for identity in ("a1", "a2"):
+        made = submission(7, CC.name, b"x", "x.py", identity)
+        database.write_now(partial(course.record, assignment=made, kept=files.keep(os.urandom(1000))))
+    before = database.read_now(keeping.used)
+    place.rename(elsewhere)
+    if is_mount_point:
+        place.mkdir()
+    task = asyncio.create_task(counting.compare_kept(database, files, stop))
+    why = f"the place of files {place} is empty, but files are recorded: mount it"
+    await eventually(lambda: f"are not counted: {why}" in caplog.text, "the warning", within=_running.WITHIN)
+    with pytest.raises(FilesError, match="is empty, but files are recorded"):
+        Files(str(place), bound=bound).keep(b"would be hidden once the place is mounted")
+    assert not _on_disk(place)
+    assert database.read_now(keeping.used) == before > 2000
+    if is_mount_point:
+        place.rmdir()
+    next(elsewhere.rglob("*.z")).unlink()
+    elsewhere.rename(place)
+    await eventually(
+        lambda: database.read_now(keeping.used) == _bytes_on_disk(place), "counted again", within=_running.WITHIN
+    )
+    stop.set()
+    await task
+
+
+def test_files_that_were_removed_by_hand_make_a_place_empty_and_not_another_one(
+    database: Database, tmp_path: Path
+) -> None:
+    place = tmp_path / "kept"
+    files = Files(str(place), bound=Bound(1_000_000, partial(database.read_now, keeping.used)))
+    kept = files.keep(b"x")
+    assert kept is not None
+    database.write_now(partial(course.record, assignment=submission(7, CC.name, b"x", "x.py", "a1"), kept=kept))
+    (file,) = _on_disk(place)
+    file.unlink()
+    counting.compare(database, files, kept.sha256[:2])
+    assert database.read_now(keeping.used) == 0
+    assert files.keep(b"y") is not None

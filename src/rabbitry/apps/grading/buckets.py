@@ -34,6 +34,7 @@ class Bucket:
         self._bucket = bucket
         self._prefix = prefix
         self._place = place
+        self._is_used = False
 
     @classmethod
     def at(cls, url: str) -> Self:
@@ -82,10 +83,11 @@ class Bucket:
         """Return the `most` bytes of an object after the first `offset`; None if it is not there. Raises FilesError."""
         from botocore.exceptions import BotoCoreError
 
+        if most == 0:  # no range is empty
+            return None if self.size(name) is None else b""
         # A storage refuses a range that begins at the object's end or beyond, with 416.
-        range_ = {"Range": f"bytes={offset}-"} if offset else {}
         try:
-            found = self._ask("get_object", name, **range_)
+            found = self._ask("get_object", name, Range=f"bytes={offset}-{offset + most - 1}")
         except FilesError as error:
             if _status(error.__cause__) == _BEYOND:
                 return b""
@@ -112,6 +114,14 @@ class Bucket:
             if not found.get("IsTruncated"):
                 return sizes
             more = {"ContinuationToken": found["NextContinuationToken"]}
+
+    def is_unused(self) -> bool:
+        """Return whether there is nothing below the prefix. Raises FilesError."""
+        if self._is_used:
+            return False
+        found = self._ask("list_objects_v2", "", Prefix=self._prefix, MaxKeys=1)
+        self._is_used = found is not None and bool(found.get("Contents"))
+        return not self._is_used
 
     def _ask(self, operation: str, name: str, **more: object) -> Mapping[str, Any] | None:
         """Return the answer to a request for an object, or about all; None if object or bucket are not there."""

@@ -1,7 +1,8 @@
 """Comparing what is recorded of the kept files with their place, once at the start of a coordinator.
 
 Files are recorded with their submissions. What differs was there before the records counted files, is another course's,
-was stored by a coordinator that was killed before it recorded the submission, or was removed by hand.
+was stored by a coordinator that was killed before it recorded the submission, or was removed by hand. A place in which
+no file was ever stored, although submissions have some, is another one or not mounted: nothing is concluded from it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from rabbitry.apps.exceptions import RecordsError
+from rabbitry.apps.grading.files import emptied
 from rabbitry.runtime.tasks import until
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ def compare(records: Database, files: Files, first: str) -> None:
     # The records are read first: what they have must be there, and a file that is stored in the meantime is not gone.
     known = records.read_now(partial(keeping.recorded, first=first))
     there = files.listed(first)
+    if not there and records.read_now(keeping.is_expected) and files.is_unused():
+        raise emptied(files.place)
     found = {sha256: packed for sha256, packed in there.items() if sha256 not in known}
     gone = known - there.keys()
     if found or gone:

@@ -15,6 +15,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
@@ -36,7 +37,11 @@ _ABANDONED: Final = 3600.0
 """Seconds after which a file that was never finished is removed: its writer was killed."""
 _COUNTED_FOR: Final = 10.0
 """Seconds after which the bytes of all files are read again: other coordinators store files, too."""
+_FAILED_FOR: Final = 5.0
+"""Seconds after which they are read again if that failed. Until then files are refused without another wait."""
 _NAME: Final = re.compile(r"[0-9a-f]{2}/([0-9a-f]{64})\.z")
+_USED: Final = re.compile(rf"{_UNFINISHED}|[0-9a-f]{{2}}")
+"""The folders that `put` makes, which stay if their files are removed."""
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
@@ -74,6 +79,10 @@ class Store(Protocol):
 
     def listed(self, folder: str) -> dict[str, int]:
         """Return the bytes of the files in a folder by their names. Raises FilesError."""
+        ...
+
+    def is_unused(self) -> bool:
+        """Return whether no file was ever stored here, as in an empty folder that nothing is mounted on. Blocks."""
         ...
 
 
@@ -161,6 +170,10 @@ class Files(Fetcher):
         named = ((_NAME.fullmatch(name), size) for name, size in self._store.listed(first).items())
         return {match[1]: size for match, size in named if match is not None}
 
+    def is_unused(self) -> bool:
+        """Return whether no file was ever stored in this place. Raises FilesError."""
+        return self._store.is_unused()
+
     def part(self, kept: Kept, offset: int, most: int) -> bytes:
         """Return a part of a kept file as it is stored, compressed; empty at its end.
 
@@ -204,6 +217,14 @@ def _lost(kept: Kept, place: str) -> FileLost:
     )
 
 
+def emptied(place: object) -> FilesError:
+    """Return the error of a place that holds nothing although files are recorded."""
+    return FilesError(
+        f"the place of files {place} is empty, but files are recorded: mount it, or name the right one with --files or "
+        f"{VARIABLE}"
+    )
+
+
 def _folder(place: str) -> Path:
     if found := _URL.match(place):  # the rest may hold a password
         raise UsageError(f"the place of files is a URL with {found[0]}: use a folder or an s3:// URL")
@@ -227,17 +248,22 @@ class _Room:
         self._bound = bound
         self._lock = threading.Lock()
         self._recorded = 0
-        self._read_at: float | None = None
         self._since = self._before = 0
         """Bytes stored here since that was read, and in the time before: these may not have been recorded yet."""
+        self._reading: Future[None] | None = None
+        """The last read of what is recorded, which may not be done yet: threads that need it wait for the same one."""
+        self._read_at = 0.0
 
     @contextlib.contextmanager
     def taken(self, size: int) -> Iterator[None]:
-        """Count a new file, which the block stores. Raises FilesError if all would take more than the limit."""
+        """Count a new file, which the block stores.
+
+        Raises:
+            FilesError: All files would take more than the limit, or the place has lost those that are recorded.
+            RecordsError: The bytes of all files can't be read. Of several threads all wait for one read at most.
+        """
+        self._read()
         with self._lock:
-            if self._read_at is None or time.monotonic() > self._read_at + _COUNTED_FOR:
-                self._recorded, self._read_at = self._bound.used(), time.monotonic()
-                self._since, self._before = 0, self._since
             used = self._recorded + self._since + self._before
             if used + size > self._bound.total:
                 raise FilesError(
@@ -246,12 +272,41 @@ class _Room:
                 )
             self._since += size
         try:
+            if self._recorded and self._store.is_unused():
+                raise emptied(self._store)
             yield
         except BaseException:  # its message comes again, and is not to take the room each time
             with self._lock:
                 # It may have been read anew in the meantime; then the file is counted a little longer.
                 self._since = max(0, self._since - size)
             raise
+
+    def _read(self) -> None:
+        """Read what is recorded, unless that was done a short time ago. Raises RecordsError."""
+        with self._lock:
+            reading = self._reading
+            if is_mine := reading is None or self._is_old(reading):
+                reading = self._reading = Future()
+        if not is_mine:
+            reading.result()
+            return
+        try:
+            recorded = self._bound.used()
+        except BaseException as error:
+            self._read_at = time.monotonic()
+            reading.set_exception(error)
+            raise
+        with self._lock:
+            self._recorded, self._read_at = recorded, time.monotonic()
+            self._since, self._before = 0, self._since
+        reading.set_result(None)
+
+    def _is_old(self, reading: Future[None]) -> bool:
+        """Return whether the outcome of a read does not hold any more."""
+        if not reading.done():
+            return False
+        lasts = _COUNTED_FOR if reading.exception() is None else _FAILED_FOR
+        return time.monotonic() > self._read_at + lasts
 
 
 class _Folder:
@@ -326,6 +381,14 @@ class _Folder:
             return {f"{folder}/{path.name}": path.stat().st_size for path in (self._folder / folder).glob("*")}
         except OSError as error:
             raise FilesError(f"the files in {self._folder} can't be counted: {reason(error)}") from error
+
+    def is_unused(self) -> bool:
+        try:
+            return not any(_USED.fullmatch(path.name) for path in self._folder.iterdir())
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            raise FilesError(f"the place of files {self._folder} can't be read: {reason(error)}") from error
 
     def _sweep(self) -> None:
         """Remove what was never finished, once: only a process that stores files may remove any."""

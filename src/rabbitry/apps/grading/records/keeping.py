@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection, delete, func, select
 
-from rabbitry.apps.grading.records.schema import insert_into, kept_files
+from rabbitry.apps.grading.records.schema import insert_into, kept_files, submissions
 
 _FEW: Final = 400
 """Hashes in one statement; databases bound the parameters."""
@@ -16,6 +16,12 @@ _FEW: Final = 400
 def used(connection: Connection) -> int:
     """Return the bytes of all kept files, compressed."""
     return int(connection.execute(select(func.coalesce(func.sum(kept_files.c.packed), 0))).scalar_one())
+
+
+def is_expected(connection: Connection) -> bool:
+    """Return whether a submission's file was kept."""
+    kept = select(submissions.c.id).where(submissions.c.sha256.is_not(None)).limit(1)
+    return connection.execute(kept).first() is not None
 
 
 def recorded(connection: Connection, first: str) -> set[str]:
