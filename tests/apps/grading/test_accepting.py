@@ -11,9 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from rabbitry.apps.grading.accepting import accept
+from rabbitry.apps.grading.changing import Change, change
 from rabbitry.apps.grading.commands import students
 from rabbitry.apps.grading.deadlines import Deadlines
 from rabbitry.apps.grading.files import Files, default_place
@@ -22,10 +24,12 @@ from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import Database, course, judging, outbox
 from rabbitry.apps.grading.records.withdrawing import withdraw
 from rabbitry.apps.grading.roles import decide, role_named
-from rabbitry.apps.grading.stages import Wiring
+from rabbitry.apps.grading.stages import RoleSpec, Wiring
 from rabbitry.cli import _root
 from rabbitry.exceptions import UsageError
-from tests.apps.grading._running import ALL, CC, ON_BOTH_DATABASES, history, recorded, role_set, submit
+from tests.apps.grading._running import ALL, CC, ON_BOTH_DATABASES, Plain, history, recorded, role_set, submit
+from tests.apps.grading.test_pipeline import WAY, read_results
+from tests.apps.grading.test_regrading import _confirmed
 from tests.apps.grading.test_web import Served
 from tests.support.waiting import WITHIN
 
@@ -260,6 +264,49 @@ async def test_the_command_and_the_page_withdraw_an_acceptance_and_keep_its_hist
         assert rows["b1"]["withdrawn"] == []
         (tmp_path / "course.toml").write_text(f'{configuration}accepted = ["a1"]\n')
         assert "accepted in the course's configuration" in run("a1", "--withdraw")[1]
+
+
+async def test_a_result_is_published_again_as_it_is_judged_after_an_acceptance_and_its_withdrawal(
+    broker_url: str, one_database: Database, tmp_path: Path
+) -> None:
+    files = Files(str(tmp_path / "kept"))
+    closed = replace(CC, deadlines=Deadlines(closes=datetime(2001, 1, 1, tzinfo=UTC)))
+    wiring = Wiring(Course(modules={CC.name: closed}))
+    identity = _confirmed(one_database, files, 7, b"x = 1\n", mark=8.0)
+    before = one_database.read_now(partial(course.submission, identity=identity))
+    async with role_set(broker_url, one_database, [RoleSpec("coordinator")], wiring=wiring, files=files):
+        with Plain(broker_url) as plain:
+            read_results(plain)
+            for what in ("accept", "withdraw"):
+                wanted = msgspec.convert(
+                    {"What": what, "Who": "cleo", "Remark": "she was ill", "Submission": identity}, Change
+                )
+                await asyncio.to_thread(change, one_database, files, wanted, wiring.course, _EXCHANGE)
+            results = await asyncio.to_thread(plain.take, "results_queue", 2)
+    assert [(result["Timing"], result["FinalMark"]) for result in results] == [("late", 8.0), ("after it closed", 0.0)]
+    for result in results:
+        assert (result["SubmissionID"], result["StudentID"], result["Module"]) == (identity, 7, CC.name)
+        assert (result["status"], result["Mark"], result["Solution"]) == ("confirmed", 8.0, "x = 1\n")
+        assert [(hop["role"], hop["status"]) for hop in result["History"]] == WAY
+    assert one_database.read_now(partial(course.submission, identity=identity)) == before
+
+
+def test_an_acceptance_holds_though_the_result_can_t_be_published_again(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    closed = replace(CC, deadlines=Deadlines(closes=datetime(2001, 1, 1, tzinfo=UTC)))
+    known, files = Course(modules={CC.name: closed}), Files(str(tmp_path / "kept"))
+    _late(database)
+    lost = _confirmed(database, files, 8, b"x = 1\n")
+    next((tmp_path / "kept").rglob("*.z")).unlink()
+    made = Assignment(submission(9, CC.name, b"x", "x.py", "c1"))
+    database.write_now(partial(course.record, assignment=made))
+    for identity in ("a1", lost, "c1"):
+        accept(database, files, identity, Decision("cleo", remark="she was ill"), known, _EXCHANGE)
+        assert database.read_now(partial(judging.described, given=identity, course=known))["accepted"]
+        missing = f"the result of submission {identity} is not published again" in caplog.text
+        assert missing == (identity != "c1"), "that one is not confirmed, and has no result yet"
+    assert database.read_now(outbox.count) == 0
 
 
 def test_of_several_who_accept_and_withdraw_at_once_each_does_it_or_is_told(database_url: str) -> None:

@@ -52,10 +52,9 @@ def change(records: Database, files: Files, wanted: Change, course: Course, exch
             no such acceptance to withdraw.
         RecordsError: The records or the files can't be read or written.
     """
-    from rabbitry.apps.grading.accepting import accept
+    from rabbitry.apps.grading.accepting import accept, withdraw
     from rabbitry.apps.grading.records.regraded import run_of
     from rabbitry.apps.grading.records.regrading import Selection, begin
-    from rabbitry.apps.grading.records.withdrawing import withdraw
 
     remark = wanted.remark.strip()
     if not remark or len(remark) > LONGEST_TEXT:
@@ -65,8 +64,8 @@ def change(records: Database, files: Files, wanted: Change, course: Course, exch
         found = accept(records, files, wanted.submission, decision, course, exchange)
         return _changed(found, "submitted" if found.status == DECLINED else found.status)
     if wanted.what == "withdraw":
-        mine = partial(withdraw, given=wanted.submission, decision=decision, course=course)
-        found = records.write_now(partial(mine, accepted_at=wanted.accepted_at))
+        mine = partial(withdraw, records, files, wanted.submission, decision, course, exchange)
+        found = mine(accepted_at=wanted.accepted_at)
         return _changed(found, found.status)
     module = course.module(wanted.module).name
     selection = Selection(module, wanted.since, wanted.student, wanted.all_attempts)

@@ -23,6 +23,7 @@ from rabbitry.apps.grading.message import (
     MARK,
     OUT_OF,
     REMARKS,
+    STATUS,
     Assignment,
     Decision,
     now,
@@ -237,7 +238,7 @@ def submit_again(
     fields = connection.execute(select(handed_in.c.fields).where(handed_in.c.submission == identity)).scalar()
     if found is None or fields is None:
         return None
-    assignment = _submitted_again(found, again(fields, data), decision)
+    assignment = as_recorded(found, again(fields, data)).moved("submitted", COORDINATOR.name, decision)
     step = assignment.step
     changed = {"status": assignment.status, "step": step, "updated_at": now(), "confirmed_by": None}
     connection.execute(update(submissions).where(mine).values(**changed, reopened_at=step))
@@ -250,9 +251,10 @@ def submit_again(
     return assignment
 
 
-def _submitted_again(found: tuple[Submission, list[Hop]], handed: Assignment, decision: Decision) -> Assignment:
+def as_recorded(found: tuple[Submission, list[Hop]], handed: Assignment) -> Assignment:
+    """Add what is recorded to an assignment as it was handed in: id, history, remarks, mark and status. Return it."""
     one, hops = found
-    handed["SubmissionID"] = one.id
+    handed["SubmissionID"], handed[STATUS] = one.id, one.status
     handed[HISTORY] = [_hop(hop) for hop in hops]
     if one.sha256 is not None and hops:
         handed.history[0]["sha256"] = one.sha256
@@ -261,7 +263,7 @@ def _submitted_again(found: tuple[Submission, list[Hop]], handed: Assignment, de
     for field, value in ((MARK, one.mark), (OUT_OF, one.out_of), (FEEDBACK, one.feedback)):
         if value is not None:
             handed[field] = value
-    return handed.moved("submitted", COORDINATOR.name, decision)
+    return handed
 
 
 def _hop(hop: Hop) -> dict[str, Any]:
