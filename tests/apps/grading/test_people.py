@@ -3,7 +3,7 @@
 import asyncio
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import httpx
 import msgspec
@@ -163,17 +163,32 @@ def _record(database: Database, student: str, module: str, *, waits: bool) -> st
     return made.id
 
 
+class _Three(NamedTuple):
+    """Three submissions that wait: of student 7, and of student 77 in the same and in another module."""
+
+    own: str
+    others: str
+    elsewhere: str
+
+
+def _record_three(url: str) -> _Three:
+    """Record them. The second one waits for an assistant, the others for demonstrators."""
+    with Database(url) as records:
+        return _Three(
+            _record(records, "7", "cloud_computing", waits=True),
+            _record(records, "77", "cloud_computing", waits=False),
+            _record(records, "77", "data_mining", waits=True),
+        )
+
+
 @ON_BOTH_DATABASES
 async def test_each_person_sees_only_what_they_may(app: FastAPI, found_url: str) -> None:
-    with Database(found_url) as records:
-        own = _record(records, "7", "cloud_computing", waits=True)
-        others = _record(records, "77", "cloud_computing", waits=False)
-        elsewhere = _record(records, "77", "data_mining", waits=True)
+    three = _record_three(found_url)
     seen = {
-        "student": {own},
-        "demonstrator": {own, others},
-        "assistant": {own, others, elsewhere},
-        "coordinator": {own, others, elsewhere},
+        "student": {three.own},
+        "demonstrator": {three.own, three.others},
+        "assistant": {*three},
+        "coordinator": {*three},
     }
     inboxes = {"student": {}, "demonstrator": {"demonstrator": 1}, "assistant": {"assistant": 1}, "coordinator": {}}
     async with client(app) as http:
@@ -183,7 +198,7 @@ async def test_each_person_sees_only_what_they_may(app: FastAPI, found_url: str)
             assert {one["id"] for one in overview["submissions"]} == wanted
             assert (overview["total"], sum(overview["statuses"].values())) == (len(wanted), len(wanted))
             assert (overview["inboxes"], overview["person"]["role"]) == (inboxes[name], name)
-            for identity in (own, others, elsewhere):
+            for identity in three:
                 found = await http.get(f"/grading/api/submissions/{identity}", auth=auth)
                 assert (found.status_code, found.json() is not None) == (200, identity in wanted)
                 # Their records have no kept files: what waits in an inbox is there.
@@ -192,36 +207,51 @@ async def test_each_person_sees_only_what_they_may(app: FastAPI, found_url: str)
                 if name == "student":
                     text = await http.get(f"/grading/api/texts/{identity}", auth=auth)
                     assert text.status_code == file.status_code, text.text
+
+
+@ON_BOTH_DATABASES
+async def test_each_person_decides_only_what_waits_for_them(app: FastAPI, found_url: str) -> None:
+    three = _record_three(found_url)
+    verdict = {"action": "correct", "mark": 10, "out_of": 10, "who": "somebody else"}
+    async with client(app) as http:
         for role, identity, status in (
-            ("demonstrator", own, 200),
-            ("demonstrator", elsewhere, 404),
-            ("assistant", others, 200),
+            ("demonstrator", three.own, 200),
+            ("demonstrator", three.elsewhere, 404),
+            ("assistant", three.others, 200),
         ):
             answer = await http.get(f"/grading/api/inbox/{role}/{identity}", auth=(role, PASSWORD))
             assert answer.status_code == status, answer.text
-        verdict = {"action": "correct", "mark": 10, "out_of": 10, "who": "somebody else"}
-        refused = await http.post(
-            f"/grading/api/inbox/demonstrator/{elsewhere}", auth=("demonstrator", PASSWORD), json=verdict
-        )
+        place, auth = "/grading/api/inbox/demonstrator", ("demonstrator", PASSWORD)
+        refused = await http.post(f"{place}/{three.elsewhere}", auth=auth, json=verdict)
         assert refused.status_code == 404
+        done = await http.post(f"{place}/{three.own}", auth=auth, json=verdict)
+        assert done.json() == {"id": three.own, "status": "corrected"}
+        later = await http.get(f"{place}/{three.own}", auth=auth)
+        assert "demonstrator decided as the demonstrator" in later.text  # under the name of the account
+
+
+@ON_BOTH_DATABASES
+async def test_a_demonstrator_learns_nothing_of_other_modules(app: FastAPI, found_url: str) -> None:
+    three, auth = _record_three(found_url), ("demonstrator", PASSWORD)
+    async with client(app) as http:
         for place in ("stats?module=data_mining", "similar?module=data_mining"):
-            assert (await http.get(f"/grading/api/{place}", auth=("demonstrator", PASSWORD))).status_code == 403
-        for unknown in (elsewhere, "ffffffff"):  # which of the two is recorded is not told
-            refused = await http.get(f"/grading/api/similar/{own}/{unknown}", auth=("demonstrator", PASSWORD))
+            assert (await http.get(f"/grading/api/{place}", auth=auth)).status_code == 403
+        for unknown in (three.elsewhere, "ffffffff"):  # which of the two is recorded is not told
+            refused = await http.get(f"/grading/api/similar/{three.own}/{unknown}", auth=auth)
             assert (refused.status_code, refused.json()["error"].replace(unknown, "ID")) == (
                 404, "no submission has the id 'ID', or an id that begins so"
             )  # fmt: skip
-        own_module = await http.get("/grading/api/similar?module=cloud_computing", auth=("demonstrator", PASSWORD))
-        assert own_module.status_code == 200
-        done = await http.post(f"/grading/api/inbox/demonstrator/{own}", auth=("demonstrator", PASSWORD), json=verdict)
-        assert done.json() == {"id": own, "status": "corrected"}
-        later = await http.get(f"/grading/api/inbox/demonstrator/{own}", auth=("demonstrator", PASSWORD))
-        assert "demonstrator decided as the demonstrator" in later.text  # under the name of the account
-        with Database(found_url) as records:
-            for identity in ("twin1", "twin2"):  # in an inbox already, and not yet recorded
-                made = submission("77", "data_mining", b"x", "x.py", identity)
-                put = partial(inbox.put, role=ROLES["demonstrator"], assignment=made, exchange="x", message=identity)
-                records.write_now(put)
+        assert (await http.get("/grading/api/similar?module=cloud_computing", auth=auth)).status_code == 200
+
+
+@ON_BOTH_DATABASES
+async def test_a_prefix_of_ids_that_a_person_may_not_see_is_unknown(app: FastAPI, found_url: str) -> None:
+    with Database(found_url) as records:
+        for identity in ("twin1", "twin2"):  # in an inbox already, and not yet recorded
+            made = submission("77", "data_mining", b"x", "x.py", identity)
+            put = partial(inbox.put, role=ROLES["demonstrator"], assignment=made, exchange="x", message=identity)
+            records.write_now(put)
+    async with client(app) as http:
         for name, place in (
             ("student", "files/twin"),
             ("demonstrator", "files/twin"),
