@@ -1,5 +1,8 @@
 """Large bodies that are read into their own memory: the same events as from chunks, and no copy."""
 
+import subprocess
+import sys
+import textwrap
 import tracemalloc
 from itertools import cycle, pairwise
 
@@ -173,3 +176,22 @@ def test_a_violation_names_the_frame_at_fault() -> None:
     violation = events[-1][2]
     assert isinstance(violation, ProtocolViolation)
     assert octets(frames[4][7:-1]) in violation.reply_text
+
+
+def test_half_a_body_that_is_dropped_in_a_cycle_is_dropped_in_silence() -> None:
+    """A lost connection's errors refer to it, and it to them, so the garbage collector frees them in any order."""
+    code = """
+        import gc
+        from tests.support.deliveries import Role, delivery_frames, open_core
+
+        core = open_core(Role.CLIENT)
+        core.receive(b"".join(delivery_frames(1, 700_000))[:200_000])
+        lost = {"file": core.room()[0].obj, "core": core}
+        lost["itself"] = lost
+        del core, lost
+        gc.collect()
+    """
+    # Until Python 3.13, it reports such errors of files in its development mode alone.
+    command = [sys.executable, "-X", "dev", "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert not done.stderr

@@ -108,6 +108,19 @@ def _allot() -> Callable[[int], bytes]:
     return partial(prototype(("PyBytes_FromStringAndSize", ctypes.pythonapi)), None)
 
 
+class _Bytes(BytesIO):
+    """A file of bytes that is not closed when it is dropped.
+
+    BytesIO can't close while there are views of it, and Python reports that if it drops file and views together, as it
+    does with what a lost connection leaves.
+    """
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        """Do nothing: there is only memory to free."""
+
+
 class _Memory:
     """The memory of a whole body, filled up to `end`; `between` is for what is read with it and no part of it.
 
@@ -117,7 +130,7 @@ class _Memory:
     __slots__ = ("between", "bytes", "end", "view")
 
     def __init__(self, size: int) -> None:
-        self.bytes = BytesIO(_allot()(size))  # the only class whose memory can be written, and be had as bytes uncopied
+        self.bytes = _Bytes(_allot()(size))  # the only class whose memory can be written, and be had as bytes uncopied
         self.view = self.bytes.getbuffer()
         self.between = memoryview(bytearray(_MOST_FRAMES * FRAME_OVERHEAD + _AFTER))
         self.end = 0
