@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from rabbitry import BrokerURL, Properties, QueueInfo
+from rabbitry import BrokerURL, Properties, QueueInfo, _fields
+from rabbitry._fields import Fields
 from rabbitry.amqp.protocol import layouts
 from rabbitry.amqp.protocol.constants import Reply
 from rabbitry.amqp.protocol.methods import BasicAck, BasicQos, ConnectionTune, QueueBind, TxSelect
@@ -206,3 +207,26 @@ def test_numbers_with_names_are_numbers() -> None:
     assert f"{Reply.NOT_FOUND} {Reply.NOT_FOUND!s}" == "404 404"
     assert {404: "no such queue"}[Reply.NOT_FOUND] == "no such queue"
     assert json.dumps([Reply.NOT_FOUND]) == "[404]"
+
+
+def test_classes_that_two_threads_create_at_once_have_their_own_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second class is created while the first one makes its descriptors, as by another thread in that moment."""
+
+    def create(name: str, count: int) -> Any:
+        fields = {f"field_{number}": "int" for number in range(count)}
+        return type(Fields)(name, (Fields,), {"__annotations__": fields})  # type: ignore[misc] # its metaclass
+
+    def place(number: int, text: str) -> object:
+        if not created:
+            created["second"] = None
+            created["second"] = create("Second", 4)
+        return make(number, text)
+
+    created: dict[str, Any] = {}
+    make = _fields._Place  # type: ignore[attr-defined] # type checkers see NamedTuple
+    monkeypatch.setattr(_fields, "_Place", place)
+    monkeypatch.setattr(_fields, "_places", type(_fields._places)())  # type: ignore[attr-defined] # as above
+    created["first"] = create("First", 5)
+    for name, count in (("first", 5), ("second", 4)):
+        record = created[name](*range(count))
+        assert [getattr(record, field) for field in record._fields] == [*range(count)]

@@ -20,8 +20,11 @@ else:
 
     _Place = type(inspect.FullArgSpec.args)
     """The type of the descriptors of named tuples, which are as fast to read as slots."""
-    _places = []
-    """The descriptors of the fields of all classes: that of the first field, the second, …"""
+    _places = ()
+    """The descriptors of the fields of all classes: that of the first field, the second, …
+
+    Threads may create classes at once, each while it imports a module: the tuple is replaced and never changed.
+    """
 
     class _Record(type):
         """Creates classes with a descriptor for each annotation in the class's body.
@@ -31,14 +34,16 @@ else:
         """
 
         def __new__(mcs, name, bases, namespace):
+            global _places
             if any(getattr(base, "_fields", ()) for base in bases):
                 # As with NamedTuple, a subclass has the fields of its base, and its instances have a `__dict__`.
                 return type.__new__(mcs, name, bases, namespace)
             if names := tuple(namespace.get("__annotations__", ())):
-                while len(_places) < len(names):
-                    _places.append(_Place(len(_places), ""))
+                places = _places
+                if len(places) < len(names):
+                    places = _places = tuple(_Place(place, "") for place in range(len(names)))
                 defaults = {}
-                for field, place in zip(names, _places, strict=False):
+                for field, place in zip(names, places, strict=False):
                     if field in namespace:
                         defaults[field] = namespace[field]
                     namespace[field] = place
