@@ -15,6 +15,7 @@ from rabbitry.apps.users_file import (
     check_name,
     check_password,
     chosen_file,
+    has_users,
     invited,
     read_users,
 )
@@ -105,6 +106,14 @@ def test_a_file_that_is_not_there_or_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="can't be written"):
         changed_users(tmp_path / "file" / "users.json").__enter__()
+
+
+def test_a_file_that_may_be_there_is_not_taken_for_none(tmp_path: Path) -> None:
+    """A page without a file of users needs no login. The system refuses to look up a name of that length."""
+    file = tmp_path / ("x" * 300)
+    for look in (has_users, chosen_file, lambda file: accept(file, "token", "a good password")):
+        with pytest.raises(UsageError, match="can't be read: File name too long"):
+            look(file)
 
 
 @pytest.mark.parametrize("name", ["", " alice", "a:b", "a\nb", "a\0b", "a\u202eb", "x" * 65, "\ud800"])

@@ -1,11 +1,11 @@
-"""Locks of files, and syncing."""
+"""Locks of files, syncing, and whether there is a file."""
 
 import threading
 from pathlib import Path
 
 import pytest
 
-from rabbitry.runtime.files import lock_file, sync
+from rabbitry.runtime.files import exists, lock_file, sync
 
 
 def test_a_lock_holds_until_its_file_is_closed(tmp_path: Path) -> None:
@@ -34,3 +34,23 @@ def test_a_file_and_a_folder_are_synced(tmp_path: Path) -> None:
     sync(tmp_path)
     with pytest.raises(OSError, match="missing"):
         sync(tmp_path / "missing")
+
+
+def test_a_file_exists_or_not(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert exists(file)
+    assert exists(tmp_path)
+    assert not exists(tmp_path / "other")
+    assert not exists(file / "below")
+
+
+def test_nobody_is_told_that_there_is_no_file_where_that_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stat(self: Path, *, follow_symlinks: bool = True) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", stat)
+    with pytest.raises(PermissionError):
+        exists(tmp_path / "file")

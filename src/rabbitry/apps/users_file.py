@@ -23,7 +23,7 @@ from rabbitry.apps.exceptions import InvitationRefused
 from rabbitry.apps.passwords import hash_password, is_hash
 from rabbitry.apps.users import AppRole, Role
 from rabbitry.exceptions import Undecodable, UsageError
-from rabbitry.runtime.files import lock_file
+from rabbitry.runtime.files import exists, lock_file
 
 VARIABLE: Final = "RABBITRY_WEB_USERS"
 """The environment variable of the option --users."""
@@ -76,12 +76,24 @@ def chosen_file(named: Path | str | None) -> Path:
         named: The file of --users or RABBITRY_WEB_USERS; None for the default one.
 
     Raises:
-        UsageError: There is no file with the given name.
+        UsageError: There is no file with the given name, or its folder can't be read.
     """
     file = usual_file() if named is None else Path(named)
-    if named is not None and not file.exists():
+    if named is not None and not has_users(file):
         raise UsageError(f"there is no file of users {file}: make it with `rabbitry web users add --users {file} NAME`")
     return file
+
+
+def has_users(file: Path) -> bool:
+    """Return whether there is a file of users, without which a page needs no login.
+
+    Raises:
+        UsageError: Its folder can't be read.
+    """
+    try:
+        return exists(file)
+    except OSError as error:
+        raise UsageError(f"the file of users {file} can't be read: {reason(error)}") from error
 
 
 def check_name(name: str) -> str:
@@ -144,7 +156,7 @@ def changed_users(file: Path) -> Iterator[dict[str, Account]]:
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(file.parent / f".{file.name}.lock"):
-            users = read_users(file) if file.exists() else {}
+            users = read_users(file) if exists(file) else {}
             yield users
             _replace(file, msgspec.json.format(msgspec.json.encode(_File(users))) + b"\n")
     except OSError as error:
@@ -203,7 +215,7 @@ def accept(file: Path, token: str, password: str) -> str:
     if password == token:
         raise UsageError("the new password is the first one: choose another")
     # Before the slow hash, which nobody may order in advance. A missing file's path is nothing for strangers.
-    if not file.exists() or _invited_with(read_users(file), token) is None:
+    if not has_users(file) or _invited_with(read_users(file), token) is None:
         raise InvitationRefused
     hashed = hash_password(password)
     with changed_users(file) as users:

@@ -97,7 +97,7 @@ def serve(
     start_logging(log_level, as_json=log_json)
     from rabbitry.apps import Site
     from rabbitry.apps.settings import from_environment, variables
-    from rabbitry.apps.users_file import chosen_file
+    from rabbitry.apps.users_file import chosen_file, has_users
     from rabbitry.telemetry import Masking
     from rabbitry.web.login.gate import Access
     from rabbitry.web.login.oidc.settings import provider_of
@@ -107,7 +107,7 @@ def serve(
     found = variables(env_file)
     file = chosen_file(users or found.get("RABBITRY_WEB_USERS"))
     provider = provider_of(found)
-    has_login = file.exists() or provider is not None
+    has_login = has_users(file) or provider is not None
     settings = from_environment(found, default_port=PORT, broker=url, host=host, port=port, has_login=has_login)
     masking = Masking() if mask is None else Masking(mask.split(","))
     access = Access(password=settings.password, users=file, masking=masking, is_read_only=read_only, provider=provider)

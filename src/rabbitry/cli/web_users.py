@@ -72,10 +72,10 @@ def remove(name: Name, users: UsersFile = None) -> None:
 
     Example: rabbitry web users remove alice
     """
-    from rabbitry.apps.users_file import changed_users, usual_file
+    from rabbitry.apps.users_file import changed_users, has_users, usual_file
 
     file = users or usual_file()
-    if not file.exists():
+    if not has_users(file):
         raise UsageError(f"there is no user {name!r}: {file} does not exist")
     with changed_users(file) as known:
         if name not in known:
@@ -90,10 +90,10 @@ def show(users: UsersFile = None, *, as_json: Json = False) -> None:
 
     Example: rabbitry web users list --json
     """
-    from rabbitry.apps.users_file import read_users, usual_file
+    from rabbitry.apps.users_file import has_users, read_users, usual_file
 
     file = users or usual_file()
-    known = read_users(file) if file.exists() or users is not None else {}
+    known = read_users(file) if has_users(file) or users is not None else {}
     for name, account in sorted(known.items()):
         apps = {app: in_app.name for app, in_app in account.apps.items()}
         if as_json:

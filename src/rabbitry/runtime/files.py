@@ -1,4 +1,4 @@
-"""Locks of files and syncing of folders, which each system does in its own way."""
+"""Locks of files and syncing of folders, which each system does in its own way, and whether there is a file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,21 @@ from typing import Final
 
 BINARY: Final[int] = getattr(os, "O_BINARY", 0)
 """The flag of `os.open` without which Windows translates the ends of lines; 0 elsewhere."""
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is a file or folder, which need not be readable.
+
+    From Python 3.14 on, `Path.exists` returns False too if the system does not tell.
+
+    Raises:
+        OSError: That can't be found out, such as for a folder that this user may not search.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 if sys.platform == "win32":

@@ -24,7 +24,7 @@ if not TYPE_CHECKING:  # type checkers would accept any name
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from rabbitry.apps import Site
         from rabbitry.apps.settings import from_environment, variables
-        from rabbitry.apps.users_file import chosen_file
+        from rabbitry.apps.users_file import chosen_file, has_users
         from rabbitry.web.login.gate import Access
         from rabbitry.web.login.oidc.settings import provider_of
         from rabbitry.web.server import PORT, create_app, mounts, open_history
@@ -32,7 +32,7 @@ if not TYPE_CHECKING:  # type checkers would accept any name
         found = variables()
         users = chosen_file(found.get("RABBITRY_WEB_USERS"))
         provider = provider_of(found)
-        settings = from_environment(found, default_port=PORT, has_login=users.exists() or provider is not None)
+        settings = from_environment(found, default_port=PORT, has_login=has_users(users) or provider is not None)
         history = open_history(settings.broker)
         mounted = mounts(Site(broker=settings.broker, variables=found), history=history)
         access = Access(password=settings.password, users=users, provider=provider)

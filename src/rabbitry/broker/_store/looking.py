@@ -10,6 +10,7 @@ from rabbitry.broker._store.mark import Note, read_identity, read_log
 from rabbitry.broker._store.room import Room
 from rabbitry.broker._store.schema import APPLICATION, VERSION
 from rabbitry.broker.exceptions import StoreFailed
+from rabbitry.runtime.files import exists
 
 _logger = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ def look(path: Path, room: Room) -> str:
     Raises:
         StoreFailed: A person must look at the damage first.
     """
-    size = path.stat().st_size if path.exists() else 0
+    size = path.stat().st_size if exists(path) else 0
     if not size:
         if room.has_log() and not room.is_log_empty():
             return "the database is empty or gone, and its log is not"

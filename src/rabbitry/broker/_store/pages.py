@@ -14,6 +14,7 @@ from typing import BinaryIO, Final, NamedTuple
 
 from rabbitry.broker._store.files import log_path, read_at
 from rabbitry.exceptions import RabbitryError
+from rabbitry.runtime.files import exists
 
 Value = int | float | str | bytes | None
 _MAGIC: Final = b"SQLite format 3\0"
@@ -45,7 +46,7 @@ class Image:
     """
 
     def __init__(self, database: Path) -> None:
-        self._file = open(database, "rb") if database.exists() else None  # noqa: SIM115 # closed by close()
+        self._file = open(database, "rb") if exists(database) else None  # noqa: SIM115 # closed by close()
         self.unreadable = 0
         header = self.head(100)
         self.has_header = header.startswith(_MAGIC)
@@ -59,7 +60,7 @@ class Image:
         self._log_file = None
         pages = 0
         log = log_path(database)
-        if log.exists():
+        if exists(log):
             self._log_file = open(log, "rb")  # noqa: SIM115 # closed by close()
             pages = self._read_log()
         there = database.stat().st_size // self.page_size if self._file is not None else 0

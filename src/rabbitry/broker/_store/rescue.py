@@ -33,7 +33,7 @@ from rabbitry.broker._store.schema import (
 )
 from rabbitry.broker.exceptions import StoreFailed
 from rabbitry.exceptions import RabbitryError, UsageError
-from rabbitry.runtime.files import sync
+from rabbitry.runtime.files import exists, sync
 
 NAME: Final = "broker.sqlite"
 _REBUILT: Final = f"{NAME}-rebuilt"
@@ -310,7 +310,7 @@ def alone(folder: Path) -> Iterator[None]:
         UsageError: The folder is not a broker's.
     """
     try:
-        is_store = (folder / NAME).is_file() or log_path(folder / NAME).is_file()
+        is_store = any(exists(file) and file.is_file() for file in (folder / NAME, log_path(folder / NAME)))
     except OSError as error:
         raise StoreFailed(f"the data folder {folder} can't be read: {error.strerror}") from error
     if not is_store:
@@ -330,7 +330,7 @@ def survey(folder: Path, progress: Callable[[int, int], None] = _no_progress) ->
     target = sqlite3.connect("", isolation_level=None)  # a temporary database
     try:
         return _read(
-            rebuilt if rebuilt.exists() else folder / NAME, target, progress, keeps_bodies=False, despite_errors=True
+            rebuilt if exists(rebuilt) else folder / NAME, target, progress, keeps_bodies=False, despite_errors=True
         )
     finally:
         target.close()
@@ -443,7 +443,7 @@ def finish(folder: Path) -> None:
     """
     rebuilt, path = folder / _REBUILT, folder / NAME
     try:
-        if not rebuilt.exists():
+        if not exists(rebuilt):
             return
         log = folder / f"{NAME}-wal-new"
         log.write_bytes(bytes(32))  # an empty log, since a start without a log reports a lost one
@@ -473,7 +473,7 @@ def room_for_repair(folder: Path) -> tuple[int, int]:
         finally:
             image.close()
         if not _has_links(path):
-            needed += sum(file.stat().st_size for file in (path, log_path(path)) if file.exists())
+            needed += sum(file.stat().st_size for file in (path, log_path(path)) if exists(file))
         return needed, shutil.disk_usage(folder).free
     except OSError as error:
         raise StoreFailed(f"the store {path} can't be read: {error.strerror}") from error
@@ -492,7 +492,7 @@ def _has_links(path: Path) -> bool:
     probe = path.with_name(f"{path.name}-link")
     try:
         probe.unlink(missing_ok=True)
-        os.link(path if path.exists() else log_path(path), probe)
+        os.link(path if exists(path) else log_path(path), probe)
         probe.unlink()
     except OSError:
         return False
@@ -502,7 +502,7 @@ def _has_links(path: Path) -> bool:
 def _set_aside(folder: Path, found: Survey) -> Path:
     aside = new_folder_aside(folder, "damaged")
     for file in (folder / NAME, log_path(folder / NAME)):
-        if file.exists():
+        if exists(file):
             try:
                 os.link(file, aside / file.name)
             except OSError:  # a file system without links

@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 from rabbitry.broker._store.files import head_of, log_path
 from rabbitry.broker.exceptions import StoreFailed
-from rabbitry.runtime.files import BINARY
+from rabbitry.runtime.files import BINARY, exists
 
 _logger = logging.getLogger(__name__)
 RESERVE: Final = 4 << 20
@@ -59,11 +59,11 @@ class Room:
 
     def has_log(self) -> bool:
         """Return whether there is a log. Call it and the next three methods before SQLite opens the database."""
-        return self._wal.exists()
+        return exists(self._wal)
 
     def has_reserve(self) -> bool:
         """Return whether the last broker, which ended in order, has kept blocks for this start."""
-        return self._reserve.exists()
+        return exists(self._reserve)
 
     def is_log_empty(self) -> bool:
         """Return whether the log is empty according to its header."""
@@ -78,7 +78,7 @@ class Room:
         return len(header) == _LOG_HEADER_SIZE and header != _LOG_HEADER and not _is_log_header(header)
 
     def _log_header(self) -> bytes:
-        if not self._wal.exists():
+        if not exists(self._wal):
             return b""
         header = head_of(self._wal, _LOG_HEADER_SIZE)
         return _UNREADABLE if header is None else header
@@ -86,9 +86,9 @@ class Room:
     def bring_back(self) -> None:
         """Turn the reserve of the last run into the log again. Call it before SQLite opens the database."""
         try:
-            if self._wal.exists():
+            if exists(self._wal):
                 self._reserve.unlink(missing_ok=True)
-            elif self._reserve.exists():
+            elif exists(self._reserve):
                 with open(self._reserve, "r+b", buffering=0) as file:
                     file.write(_LOG_HEADER)
                     os.fsync(file.fileno())
@@ -151,7 +151,7 @@ class Room:
 
     def log_size(self) -> int:
         """Return the size of the log's file in bytes."""
-        return self._wal.stat().st_size if self._wal.exists() else 0
+        return self._wal.stat().st_size if exists(self._wal) else 0
 
     def can_grow(self) -> bool:
         """Return whether the log's file can grow."""

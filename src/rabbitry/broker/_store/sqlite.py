@@ -47,6 +47,7 @@ from rabbitry.broker._store.schema import (
     VERSION,
 )
 from rabbitry.broker.exceptions import StoreFailed
+from rabbitry.runtime.files import exists
 
 _logger = logging.getLogger(__name__)
 _MOST_LINES: Final = 50
@@ -97,7 +98,7 @@ class SQLiteStore:
         self._lock = lock_folder(self.path.parent, self._address)
         try:
             finish(self.path.parent)
-            self._had_log = self._room.has_log() or not self.path.exists()
+            self._had_log = self._room.has_log() or not exists(self.path)
             damage = look(self.path, self._room)
             if damage:
                 self._rebuild(damage)

@@ -25,6 +25,7 @@ from rabbitry.apps.users_file import (
     Account,
     accept,
     check_password,
+    has_users,
     is_invitation,
     read_users,
 )
@@ -81,7 +82,7 @@ class Accounts:
         self._file = file
         self._password = password
         self._changed = changed
-        self._users: Mapping[str, Account] | None = read_users(file) if file.exists() else None
+        self._users: Mapping[str, Account] | None = read_users(file) if has_users(file) else None
         self._complaint = ""
         # The shared password takes any name, so that only the address limits guessing it.
         self._addresses = Guesses(free=FREE_TOGETHER if password is None else FREE)
