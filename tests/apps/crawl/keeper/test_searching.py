@@ -201,6 +201,28 @@ def test_a_search_that_only_excludes_shows_the_newest_first(pages: Database) -> 
     assert ([hit.title for hit in hits.hits], hits.total) == (["Local"], 2)
 
 
+def test_a_search_that_only_excludes_ends_with_enough_pages(pages: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "RANKED", 2)
+    monkeypatch.setattr(searching, "_STEP", 1)
+    monkeypatch.setattr(searching, "LOOKED_AT", 3)
+    few = pages.read_now(partial(search, typed="-terrace"))
+    assert ([hit.title for hit in few.hits], few.total, few.is_more, few.note) == (["Local", "Numbers"], 2, True, "")
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_search_that_only_excludes_looks_at_a_bounded_number_of_pages(
+    pages: Database, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    monkeypatch.setattr(searching, "_STEP", step)
+    monkeypatch.setattr(searching, "LOOKED_AT", 4)
+    all_but_one = pages.read_now(partial(search, typed="-numbers"))
+    assert [hit.title for hit in all_but_one.hits] == ["Local", "Pie", "Apples"]
+    assert (all_but_one.total, all_but_one.is_more) == (3, False)
+    assert "the newest 4 pages only" in all_but_one.note
+    second = pages.read_now(partial(search, typed="-numbers", limit=1, offset=1))
+    assert ([hit.title for hit in second.hits], second.total) == (["Pie"], 3)
+
+
 def test_words_in_a_title_come_first(pages: Database) -> None:
     hits = pages.read_now(partial(search, typed="fruit")).hits
     assert [hit.title for hit in hits] == ["Fruit", "Apples"]

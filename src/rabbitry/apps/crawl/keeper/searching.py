@@ -2,7 +2,8 @@
 
 Any text is a search: what is no operator is words, and a text without words matches nothing. Words reach the database
 quoted and as parameters, so that none is an operator there. Of a very large number of matches, RANKED are ranked (in
-SQLite the newest), which bounds the time of a search.
+SQLite the newest), which bounds the time of a search. A search that only excludes looks at LOOKED_AT documents at most,
+because the index of words has no list of those that it finds.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 import zstandard
-from sqlalchemy import Connection, Row, TextClause, bindparam
+from sqlalchemy import Connection, TextClause, bindparam
 from sqlalchemy import text as sql
 
 from rabbitry.apps.crawl.answers import LONGEST_SEARCH, MOST_FOUND, Found, Hit
@@ -25,6 +26,10 @@ from rabbitry.exceptions import UsageError
 
 RANKED: Final = 2_000
 """The most documents ranked."""
+LOOKED_AT: Final = 50_000
+"""The newest pages that a search which only excludes looks at. The answer notes that there are more."""
+_STEP: Final = 2_500
+"""Pages that it looks at with one statement."""
 MOST_WORDS: Final = 40
 """The words of a search that are searched for. The answer notes that more were left out."""
 SNIPPET: Final = 240
@@ -102,55 +107,77 @@ def _site(text: str) -> str:
 def search(connection: Connection, typed: str, limit: int = 10, offset: int = 0) -> Found:
     """Return the documents with these words, best first; words in a title count eight times.
 
-    A search that only leaves words or sites out finds all other documents. Raises UsageError if it is blank.
+    A search that only excludes finds all other documents among the newest LOOKED_AT. Raises UsageError if it is blank.
     """
     wanted = read(typed)
     if not (wanted.phrases or wanted.sites or wanted.without or wanted.without_sites):
         return Found([], 0, note=wanted.note)
     limit, offset = max(1, min(limit, MOST_FOUND)), max(0, min(offset, RANKED))
-    find = _find_sqlite if connection.dialect.name == "sqlite" else _find_postgresql
-    ranked = find(connection, wanted, limit, offset)
-    best, total = {row.id: row.score for row in ranked if row.id is not None}, ranked[0].total
+    note = wanted.note
+    if wanted.phrases or wanted.sites:
+        best, total = _ranked(connection, wanted, limit, offset)
+    else:
+        others, are_all = _others(connection, wanted)
+        best, total = dict.fromkeys(others[:RANKED][offset : offset + limit], 0.0), len(others)
+        if not are_all:
+            note = note or f"exclusions alone look at the newest {LOOKED_AT:,} pages only: add a word or site:HOST"
     rows = {row.id: row for row in connection.execute(_DOCUMENTS, {"ids": list(best)})}
     pattern = _pattern(wanted)
     hits = [_hit(rows[identity], score, pattern) for identity, score in best.items() if identity in rows]
-    return Found(hits, min(total, RANKED), total > RANKED, wanted.note)
+    return Found(hits, min(total, RANKED), total > RANKED, note)
 
 
 # -- databases -------------------------------------------------------------------------------------------
 
 
-def _find_sqlite(connection: Connection, wanted: Search, limit: int, offset: int) -> Sequence[Row[Any]]:
-    terms = [f'{{title text}} : "{phrase}"' for phrase in wanted.phrases]
-    terms += [f"hosts : {host_word(site)}" for site in wanted.sites]
-    without = [f'{{title text}} : "{phrase}"' for phrase in wanted.without]
-    without += [f"hosts : {host_word(site)}" for site in wanted.without_sites]
-    if not terms:
-        return _ranked(connection, _SQLITE_OTHERS, " OR ".join(without), limit, offset)
-    expression = " AND ".join(terms)
-    if without:
-        expression = f"({expression}) NOT ({' OR '.join(without)})"
-    statement = _SQLITE if wanted.phrases else _SQLITE_SITE
-    return _ranked(connection, statement, expression, limit, offset)
+def _ranked(connection: Connection, wanted: Search, limit: int, offset: int) -> tuple[dict[int, float], int]:
+    """Return the best documents with their scores, and the number of all: at most RANKED + 1.
+
+    Sorting and counting thousands of scores takes half as much CPU in the database as in Python.
+    """
+    if connection.dialect.name == "sqlite":
+        statement = _SQLITE if wanted.phrases else _SQLITE_SITE
+        words = " AND ".join(_sqlite_terms(wanted.phrases, wanted.sites))
+        if without := _sqlite_terms(wanted.without, wanted.without_sites):
+            words = f"({words}) NOT ({' OR '.join(without)})"
+    else:
+        statement, words = _POSTGRESQL, _postgresql_words(wanted)
+    values = {"words": words, "most": RANKED + 1, "ranked": RANKED, "limit": limit, "offset": offset}
+    found = connection.execute(statement, values).all()  # without a match, or at this offset, a row without an id
+    return {row.id: row.score for row in found if row.id is not None}, found[0].total
 
 
-def _find_postgresql(connection: Connection, wanted: Search, limit: int, offset: int) -> Sequence[Row[Any]]:
+def _others(connection: Connection, wanted: Search) -> tuple[list[int], bool]:
+    """Return the documents without any of the words, newest first: at most RANKED + 1; and whether all were looked at.
+
+    Documents are looked at in steps: most searches end with the first one.
+    """
+    if connection.dialect.name == "sqlite":
+        statement, words = _SQLITE_OTHERS, " OR ".join(_sqlite_terms(wanted.without, wanted.without_sites))
+    else:
+        statement, words = _POSTGRESQL_OTHERS, _postgresql_words(wanted)
+    newest = connection.execute(_NEWEST).scalar_one()
+    oldest = max(0, newest - LOOKED_AT)
+    found: list[int] = []
+    for last in range(newest, oldest, -_STEP):
+        values = {"words": words, "first": max(oldest, last - _STEP) + 1, "last": last, "most": RANKED + 1 - len(found)}
+        found += connection.execute(statement, values).scalars()
+        if len(found) > RANKED:
+            return found, True
+    return found, oldest == 0
+
+
+def _sqlite_terms(phrases: Sequence[str], sites: Sequence[str]) -> list[str]:
+    return [f'{{title text}} : "{phrase}"' for phrase in phrases] + [f"hosts : {host_word(site)}" for site in sites]
+
+
+def _postgresql_words(wanted: Search) -> str:
     # websearch_to_tsquery accepts any input; in quotes it sees no operators.
     words = [f'"{plain_words(phrase)}"' for phrase in wanted.phrases]
     words += [host_word(site) for site in wanted.sites]
     words += [f'-"{plain_words(phrase)}"' for phrase in wanted.without]
     words += [f"-{host_word(site)}" for site in wanted.without_sites]
-    return _ranked(connection, _POSTGRESQL, " ".join(words), limit, offset)
-
-
-def _ranked(connection: Connection, statement: TextClause, words: str, limit: int, offset: int) -> Sequence[Row[Any]]:
-    """Return the best documents (id, score), each with their total number: at most RANKED + 1.
-
-    Without a match, or none at this offset, the result is one row without an id. Sorting and counting thousands of
-    scores takes half as much CPU in the database as in Python.
-    """
-    values = {"words": words, "most": RANKED + 1, "ranked": RANKED, "limit": limit, "offset": offset}
-    return connection.execute(statement, values).all()
+    return " ".join(words)
 
 
 def _best_of(found: str) -> TextClause:
@@ -171,14 +198,20 @@ _SQLITE: Final = _best_of(
 _SQLITE_SITE: Final = _best_of(
     "SELECT rowid AS id, 0.0 AS score FROM index_words WHERE index_words MATCH :words ORDER BY rowid DESC LIMIT :most"
 )
-_SQLITE_OTHERS: Final = _best_of(
-    "SELECT id, 0.0 AS score FROM index_documents"
-    " WHERE id NOT IN (SELECT rowid FROM index_words WHERE index_words MATCH :words) ORDER BY id DESC LIMIT :most"
+_NEWEST: Final = sql("SELECT coalesce(max(id), 0) FROM index_documents")
+_SQLITE_OTHERS: Final = sql(
+    "SELECT id FROM index_documents WHERE id BETWEEN :first AND :last AND id NOT IN"
+    " (SELECT rowid FROM index_words WHERE index_words MATCH :words AND rowid BETWEEN :first AND :last)"
+    " ORDER BY id DESC LIMIT :most"
 )
 _POSTGRESQL: Final = _best_of(
     "SELECT id, ts_rank('{0, 0.1, 0.125, 1.0}', words, websearch_to_tsquery('simple', :words), 1) AS score"
     " FROM (SELECT id, words FROM index_documents WHERE words @@ websearch_to_tsquery('simple', :words) LIMIT :most)"
     " AS matching"
+)
+_POSTGRESQL_OTHERS: Final = sql(
+    "SELECT id FROM index_documents WHERE id BETWEEN :first AND :last"
+    " AND words @@ websearch_to_tsquery('simple', :words) ORDER BY id DESC LIMIT :most"
 )
 _DOCUMENTS: Final = sql(
     "SELECT d.id, p.url, d.title, d.text, d.fetched_at, d.data FROM index_documents d"
