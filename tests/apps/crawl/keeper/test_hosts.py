@@ -141,6 +141,25 @@ def test_sitemaps_of_robots_txt_are_read_within_the_scope(simple: Database) -> N
     assert found_on("http://a.test/x") == "http://a.test/part.xml"
 
 
+def test_sitemaps_are_read_again_for_a_crawl_that_goes_further(simple: Database) -> None:
+    pages = {
+        "http://a.test/robots.txt": Answered(body="Sitemap: http://a.test/all.xml\n"),
+        "http://a.test/all.xml": Answered(links=["http://a.test/x"]),
+    }
+    world = World(simple, site_of(pages, Answered("page")))
+    world.add("http://a.test/", depth=0)
+    world.run(600.0)
+    assert set(world.index.stored) == {"http://a.test/"}
+    world.add("http://a.test/")
+    world.run(600.0)
+    assert set(world.index.stored) == {"http://a.test/", "http://a.test/x"}
+    world.add("http://a.test/")  # it goes no further
+    world.run(600.0)
+    assert world.requests() == {
+        "http://a.test/robots.txt": 1, "http://a.test/all.xml": 2, "http://a.test/x": 1, "http://a.test/": 3
+    }  # fmt: skip
+
+
 def test_a_missing_robots_txt_is_no_problem_of_its_host(simple: Database) -> None:
     world = World(simple, site_of({"http://a.test/robots.txt": MISSING}, Answered("page")))
     world.add("http://a.test/")
@@ -287,10 +306,11 @@ def test_http_and_https_of_a_host_have_rules_of_their_own(simple: Database, outc
     world.add("http://a.test/")
     world.run(most=3)
     assert world.log[-1][1] == "https://a.test/robots.txt"
-    world.add("http://a.test/open")  # comes before the addresses of https, whose rules are on their way
-    world.run(600.0)
-    assert "sent" in read_why(world, "http://a.test/open")
-    assert read_why(world, "http://a.test/open")[-1] == "client-error"
+    # These come before the addresses of https, whose rules are on their way.
+    world.add(*(f"http://a.test/open/{number}" for number in range(1_100)))
+    world.run(1_000.0)
+    assert "sent" in read_why(world, "http://a.test/open/0")
+    assert read_why(world, "http://a.test/open/0")[-1] == "client-error"
     assert read_why(world, "http://a.test/closed")[-1] == "disallowed"
     of_https = read_why(world, "https://a.test/closed")
     if outcome == "page":
@@ -299,7 +319,7 @@ def test_http_and_https_of_a_host_have_rules_of_their_own(simple: Database, outc
         assert found.found_on == "https://a.test/robots.txt"
     else:
         assert "server-error" in of_https
-        assert "server-error" not in read_why(world, "http://a.test/open")
+        assert "server-error" not in read_why(world, "http://a.test/open/0")
 
 
 @pytest.mark.parametrize(("of_http", "of_https"), [(7, 2), (2, 7)])

@@ -82,9 +82,16 @@ def test_sitemaps_are_absolute_and_bounded() -> None:
     assert found[0] == "http://a.test/s0.xml"
 
 
+def test_sitemaps_are_found_in_each_spelling() -> None:
+    lines = "Sitemap: /a.xml\rsitemaps:/b.xml # the rest\r\n site-map : /c.xml\nSITEMAP /d.xml\n"
+    none = "sitemap:\nSitemap:   # none\nsitemap\nmysitemap: /x.xml\n#Sitemap: /x.xml\nUser-agent: sitemap: /x.xml\n"
+    assert rules(lines + none).sitemaps() == [f"http://a.test/{letter}.xml" for letter in "abcd"]
+
+
 def test_a_long_or_hostile_robots_txt_is_read_in_bounded_time() -> None:
     long = "User-agent: *\n" + "Disallow: /x\n" * 100_000
     assert len(rules(long).body) == LARGEST
+    assert rules("sitemap" + " \t" * 200_000 + "#\n" + "site" * 10_000).sitemaps() == []
     hostile = rules("User-agent: *\nDisallow: /" + "*a" * 2_000 + "b\n")
     assert hostile.allows("http://a.test/" + "a" * 1_900)  # a regular expression that backtracks would never end
 

@@ -7,10 +7,10 @@ from typing import Final
 from rabbitry._words import counted
 from rabbitry.apps.crawl.keeper import hosts, sets
 from rabbitry.apps.crawl.keeper.addresses import LONGEST, Address, BadAddress, may_be_public, parse
-from rabbitry.apps.crawl.keeper.links import fetch_anew
+from rabbitry.apps.crawl.keeper.links import Links, fetch_anew
 from rabbitry.apps.crawl.keeper.scope import Crawl, domain
 from rabbitry.apps.crawl.keeper.state import DONE, LATER
-from rabbitry.apps.crawl.keeper.work import Work, as_json
+from rabbitry.apps.crawl.keeper.work import Row, Work, as_json
 from rabbitry.apps.crawl.messages import Add, Answer, Taken, is_contact
 
 MOST: Final = 20_000
@@ -51,7 +51,16 @@ def add(work: Work, command: Add, message: str) -> Answer:
         why = f"no address can be crawled: {taken[0].detail}" if taken else "there is no start address"
         return Answer(error=why, addresses=taken)
     crawl = _crawl(work, command, message, list(found.values()), allow)
-    taken += [Taken(address.url, _start(work, crawl, address)) for address in found.values()]
+    # Of the origins that are known, robots.txt may have been read for an earlier crawl that did not go as far.
+    known = {address.origin for address in found.values() if address.host in work.state.by_name}
+    links = Links(work)
+    for address in found.values():
+        outcome, row = _start(work, crawl, address)
+        taken.append(Taken(address.url, outcome))
+        if address.origin in known:
+            known.discard(address.origin)
+            links.add_sitemaps(work.robots_of(address.origin, work.state.by_name[address.host]), row)
+    links.take()
     return Answer(said=[f"crawl {crawl.id} starts from {counted(len(found), 'page')}"], addresses=taken)
 
 
@@ -95,8 +104,8 @@ def _crawl(work: Work, command: Add, message: str, starts: list[Address], allow:
     return crawl
 
 
-def _start(work: Work, crawl: Crawl, address: Address) -> str:
-    """Add an address to the crawl; return its outcome, as in `Taken`."""
+def _start(work: Work, crawl: Crawl, address: Address) -> tuple[str, Row]:
+    """Add an address to the crawl; return its outcome, as in `Taken`, and its row."""
     host = work.host_named(address.host, crawl.delay)
     if crawl.delay is not None:
         host.delay = crawl.delay
@@ -104,14 +113,14 @@ def _start(work: Work, crawl: Crawl, address: Address) -> str:
     work.state.bring(host, crawl.id)
     row = work.row_of(address.key)
     if row is None:
-        work.add(address, crawl, 0)
+        row = work.add(address, crawl, 0)
     elif row.state in (DONE, LATER):
         fetch_anew(work, row, crawl, 0)
     else:
         row.crawl, row.depth = crawl.id, 0
         work.change(row)
-        return "known"
-    return "queued"
+        return "known", row
+    return "queued", row
 
 
 _INSERT: Final = (

@@ -10,7 +10,6 @@ from rabbitry.apps.crawl.keeper import sets, traps
 from rabbitry.apps.crawl.keeper.addresses import origin_of
 from rabbitry.apps.crawl.keeper.costs import ADDRESS, HEEDED, LIMIT, RULES
 from rabbitry.apps.crawl.keeper.identity import new_batch_id
-from rabbitry.apps.crawl.keeper.links import Links
 from rabbitry.apps.crawl.keeper.outcomes import WORDS
 from rabbitry.apps.crawl.keeper.results import take_rules
 from rabbitry.apps.crawl.keeper.robots import UNAVAILABLE, UNKNOWN, UNREAD
@@ -126,13 +125,11 @@ def _choose(work: Work, host: Host, promised: Counter[int]) -> Batch | None:
         is_closed = work.state.closed.get(origin, (0, 0.0))[1] > work.now
         if not is_closed and (robots.state in (UNKNOWN, UNAVAILABLE) or robots.until <= work.now):
             # It is requested alone: it may forbid the others.
-            return None if host.out else _send(work, host, origin, [], origin)
+            return None if host.out else _send(work, host, origin, rows[:1], origin)
         work.spent += robots.cost_of_reading // RULES
         if robots.state == UNREAD:
             robots.read()
-            links = Links(work)
-            take_rules(work, host, robots, links)
-            links.take()
+            take_rules(work, host, robots)
             return None
         pick = _Pick(work, host, origin, size, promised, heeded)
         pick.look_at(rows)
@@ -234,9 +231,10 @@ def _needs_place(row: Row) -> bool:
 
 
 def _send(work: Work, host: Host, origin: str, rows: Sequence[Row], robots: str) -> Batch:
+    """Return a batch of addresses, or of the robots.txt of the origin `robots` for the one that waits for it."""
     identity = new_batch_id(work.state.crawl)
     work.spent += ADDRESS * (1 + len(rows))
-    for row in rows:
+    for row in () if robots else rows:
         row.state = SENT
         work.step(row, "sent", f"batch {identity}")
     one = Sent(identity, host.id, origin, robots, work.now, work.now + LASTS, {row.id for row in rows})

@@ -9,7 +9,7 @@ import msgspec
 from rabbitry.apps.crawl.keeper.outcomes import ALL_ALIKE, NUMBERS
 from rabbitry.apps.crawl.keeper.robots import CLOSED, UNAVAILABLE, UNKNOWN, Robots
 from rabbitry.apps.crawl.keeper.state import WAITING, Host, Sent
-from rabbitry.apps.crawl.keeper.work import Work
+from rabbitry.apps.crawl.keeper.work import Row, Work
 
 DAY: Final = 24 * 3600.0
 PAUSES: Final = (10.0, 60.0, 600.0)
@@ -69,12 +69,14 @@ def reopen(work: Work, host: Host, origin: str) -> None:
     work.hosts.add(host.id)
 
 
-def robots_failed(work: Work, host: Host, robots: Robots, batch: Sent, word: str, detail: str) -> None:
-    """Record that a robots.txt was not fetched: nothing of its origin is until it was (RFC 9309, 2.3.1.4)."""
+def robots_failed(work: Work, host: Host, robots: Robots, batch: Sent, row: Row | None, word: str, detail: str) -> None:
+    """Record that a robots.txt was not fetched: nothing of its origin is until it was (RFC 9309, 2.3.1.4).
+
+    row: the address that waits for it.
+    """
     robots.state, robots.outcome, robots.tries = UNAVAILABLE, NUMBERS[word], robots.tries + 1
     robots.detail, robots.at, robots.until = _clean(detail), work.now, work.now
     work.robots[robots.origin] = robots
-    row = work.first_of(robots.origin, host)
     if row is not None and row.state == WAITING:
         work.outcome(row, word, f"robots.txt: {detail}" if detail else "robots.txt")
     if word in ALL_ALIKE:

@@ -12,6 +12,7 @@ from rabbitry.apps.crawl.keeper import sets, traps
 from rabbitry.apps.crawl.keeper.addresses import Address, BadAddress, long_key, parse
 from rabbitry.apps.crawl.keeper.costs import KNOWN
 from rabbitry.apps.crawl.keeper.outcomes import WORDS, refused
+from rabbitry.apps.crawl.keeper.robots import Robots
 from rabbitry.apps.crawl.keeper.scope import Crawl
 from rabbitry.apps.crawl.keeper.state import DONE, LATER, WAITING
 from rabbitry.apps.crawl.keeper.work import PURPOSES, Row, Work
@@ -65,11 +66,12 @@ class Links:
         for link in unknown:
             self._add(link.url, crawl, depth, row.id, purpose, hops, link.modified)
 
-    def add_sitemap(self, url: str, row: Row) -> None:
-        """Add a sitemap named in the robots.txt of a waiting address's origin."""
+    def add_sitemaps(self, robots: Robots, row: Row) -> None:
+        """Add the sitemaps that the robots.txt of an address's origin names, for the address's crawl."""
         crawl = self._work.state.crawls.get(row.crawl)
         if crawl is not None:
-            self._add(url, crawl, row.depth, -row.id, _SITEMAP, 0, None)
+            for url in robots.sitemaps():
+                self._add(url, crawl, row.depth, -row.id, _SITEMAP, 0, None)
 
     def add(self, url: str, row: Row, depth: int, *, purpose: int | None = None, hops: int = 0) -> None:
         """Add one address that a page leads to by a redirect or as its canonical address."""

@@ -59,7 +59,7 @@ def release(work: Work, batch: Sent, wait: float, why: str, node: str, left: set
     elif batch.slowed and host.failures > hosts.MOST_SLOWED:
         hosts.close(work, host, batch.origin, "slow-down", f"429 or 503 {host.failures} times in a row")
     work.hosts.add(host.id)
-    for one in sorted(batch.addresses):
+    for one in () if batch.robots else sorted(batch.addresses):  # of a robots.txt, they only wait for it
         row = work.rows.get(one)
         if row is None or row.state != SENT:
             continue

@@ -11,7 +11,7 @@ from rabbitry.apps.crawl.keeper.inputs import Page
 from rabbitry.apps.crawl.keeper.links import Links
 from rabbitry.apps.crawl.keeper.outcomes import ALL_ALIKE, FETCHED, NUMBERS, OF_THE_HOST, ONCE_MORE
 from rabbitry.apps.crawl.keeper.releasing import AWAITED, SITEMAP, count_page, fetch_again, release
-from rabbitry.apps.crawl.keeper.robots import MOST_SITEMAPS, UNREAD, Robots
+from rabbitry.apps.crawl.keeper.robots import Robots
 from rabbitry.apps.crawl.keeper.state import (
     DONE,
     LARGEST_WINDOW,
@@ -198,6 +198,8 @@ class CrawlResults:
         work = self._work
         host = work.state.hosts[batch.host]
         robots = work.robots_of(batch.robots, host)
+        row = work.rows.get(batch.addresses.pop()) if batch.addresses else None
+        work.batches.add(batch.id)
         is_missing = word in ("client-error", "not-text", "redirect", "too-large")
         hosts.note(work, host, "robots" if is_missing else word, wire=outcome.wire)
         work.counts["wire"] += outcome.wire
@@ -213,12 +215,14 @@ class CrawlResults:
             if not batch.slowed:
                 batch.slowed = True
                 hosts.slow_down(work, host, outcome.retry_after)
-            hosts.robots_failed(work, host, robots, batch, word, _with_status(outcome))
+            hosts.robots_failed(work, host, robots, batch, row, word, _with_status(outcome))
             return
         else:
-            hosts.robots_failed(work, host, robots, batch, word, _with_status(outcome))
+            hosts.robots_failed(work, host, robots, batch, row, word, _with_status(outcome))
             return
-        take_rules(work, host, robots, self._links)
+        take_rules(work, host, robots)
+        if row is not None:
+            self._links.add_sitemaps(robots, row)
 
     # -- ends of batches ---------------------------------------------------------------------------------
 
@@ -272,8 +276,8 @@ def _short(value: str | None) -> str | None:
     return value if value is None or (len(value) <= 1_000 and value.isprintable()) else None
 
 
-def take_rules(work: Work, host: Host, robots: Robots, links: Links) -> None:
-    """Apply an origin's rules from now on, and follow the sitemaps that they name.
+def take_rules(work: Work, host: Host, robots: Robots) -> None:
+    """Apply an origin's rules from now on.
 
     http and https of a host have rules of their own (RFC 9309, section 2.3), but one host answers both: the longer
     delay holds.
@@ -283,10 +287,6 @@ def take_rules(work: Work, host: Host, robots: Robots, links: Links) -> None:
     # The crawler used the delay known before.
     host.due = max(host.due, work.now + host.pause)
     work.hosts.add(host.id)
-    first = work.first_of(robots.origin, host)
-    if first is not None and robots.body and robots.state != UNREAD:
-        for url in robots.sitemaps()[:MOST_SITEMAPS]:
-            links.add_sitemap(url, first)
 
 
 def _other_scheme(origin: str) -> str:

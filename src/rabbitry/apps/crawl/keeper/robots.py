@@ -34,6 +34,10 @@ _AGENT_LINE: Final = re.compile(
 )
 _DISALLOW: Final = re.compile("d[ia]+s+al+[oa]+w", re.IGNORECASE)
 """Matches all accepted spellings."""
+_SITEMAP_LINE: Final = re.compile(
+    r"^[ \t]*+site(?:maps?|-map)(?:[ \t]*+:|[ \t]++)[ \t]*+([^\s#][^#\n]*)", re.IGNORECASE | re.MULTILINE
+)
+"""Matches the spellings that Protego reads."""
 
 UNKNOWN: Final = 0
 RULES: Final = 1
@@ -113,29 +117,30 @@ class Robots:
         self.body, self.detail, self._rules = "", detail, None
 
     def sitemaps(self) -> Sequence[str]:
-        """Return the sitemaps named in it, as absolute addresses."""
+        """Return the sitemaps named in it, as absolute addresses. The rules need not be parsed for it."""
         found: dict[str, None] = {}
-        for line in self._parsed().sitemaps:
+        for line in _SITEMAP_LINE.finditer(_lines(self.body)):
             if len(found) == MOST_SITEMAPS:
                 break
             try:
-                found[urljoin(self.origin + "/", line.strip())] = None
+                found[urljoin(self.origin + "/", line[1].strip())] = None
             except ValueError:
                 continue
         return list(found)
 
     def _parsed(self) -> Protego:
         if self._rules is None:
-            body = _AGENT_LINE.sub(_agent_line, _whole_lines(self.body).replace("\r\n", "\n").replace("\r", "\n"))
+            body = _AGENT_LINE.sub(_agent_line, _lines(self.body))
             self._rules = Protego.parse(body)
             self._lines, self._stars = body.count("\n") + 1, body.count("*")
         return self._rules
 
 
-def _whole_lines(body: str) -> str:
-    """Return the lines of a body. If it was cut, the last line may be incomplete and is left out."""
+def _lines(body: str) -> str:
+    """Return the lines of a body, each ended by a line feed. If it was cut, an incomplete last line is left out."""
     is_cut = len(body) >= LARGEST or (not body.isascii() and len(body.encode(errors="replace")) >= LARGEST)
-    return body[: max(body.rfind("\n"), body.rfind("\r")) + 1] if is_cut else body
+    body = body.replace("\r\n", "\n").replace("\r", "\n")
+    return body[: body.rfind("\n") + 1] if is_cut else body
 
 
 def _agent_line(found: re.Match[str]) -> str:

@@ -97,6 +97,7 @@ HOST_COLUMNS: Final = (
 class Sent:
     """A batch that is out. addresses: rows not reported yet. robots: the origin whose robots.txt it fetches, or empty.
 
+    For a robots.txt, addresses has the row that waits for it: its crawl reads the sitemaps that are named there.
     answered, failed, slowed: its results so far. is_untried: whether its host may be dead.
     """
 

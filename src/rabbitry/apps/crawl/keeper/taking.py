@@ -160,6 +160,8 @@ class Taking:
         for one in inputs:
             if isinstance(one, _OF_ADDRESSES):
                 urls.add(one.url)
+                if isinstance(one, Outcome) and one.batch in batches and batches[one.batch].robots:
+                    ids |= batches[one.batch].addresses
             elif isinstance(one, Report) and one.batch in batches:
                 ids |= batches[one.batch].addresses
             elif isinstance(one, Asked) and isinstance(one.command, Add):

@@ -28,7 +28,6 @@ LOST: Final = -2
 SLOT: Final = 10
 """Seconds of one slot of the pace."""
 _PACE_KEPT: Final = 3600 // SLOT
-_LOOKED_THROUGH: Final = 1_000
 
 
 @dataclass(slots=True, eq=False)
@@ -145,20 +144,6 @@ class Work:
             " WHERE host = ? AND state = 0 ORDER BY depth, id LIMIT ? OFFSET ?"
         )
         return [self._have(values) for values in sets.rows(self.connection, statement, host.id, limit, first)]
-
-    def first_of(self, origin: str, host: Host) -> Row | None:
-        """Return the next address of an origin, which may share its host with another scheme; None if none waits.
-
-        Of a host's next _LOOKED_THROUGH addresses only. Changes must have been written before.
-        """
-        statement = (
-            f"SELECT * FROM (SELECT {_NAMES} FROM crawl_addresses"  # noqa: S608 - constants
-            " WHERE host = ? AND state = 0 ORDER BY depth, id LIMIT ?) AS next"
-            " WHERE substr(url, 1, ?) = ? ORDER BY depth, id LIMIT 1"
-        )
-        start = f"{origin}/"
-        found = sets.rows(self.connection, statement, host.id, _LOOKED_THROUGH, len(start), start)
-        return self._have(found[0]) if found else None
 
     def _have(self, values: Sequence[Any]) -> Row:
         row = self.rows.get(values[0])
