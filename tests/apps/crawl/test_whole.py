@@ -1,6 +1,7 @@
 """Whole crawls of web sites on 127.0.0.0/8, each role a process; `tests/faults` has the long forms."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,12 @@ def test_bad_input_is_counted(crawled: Crawled) -> None:
         *("bad-address", "bomb", "broken-encoding", "too-slow", "slow-down", "unreadable"),
     ):
         assert counted.get(outcome, 0) > 0, (outcome, counted)
+
+
+def test_status_has_what_compression_saved(crawled: Crawled) -> None:
+    assert 0 < crawled.status.carried < crawled.status.size
+    shown = run("crawl", "status", "--database", crawled.crawl.database).stdout
+    assert re.search(r"\(\d+% saved by compression\)", shown), shown
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process's peak memory")
