@@ -72,11 +72,12 @@ def each_once(crawl: Crawl, wanted: Iterable[str]) -> None:
 
 
 def kills(broker: str, folder: Path, *, pages: int, kills: int, hosts: int = 20, seed: int = 1) -> None:
-    """Kill keepers, crawlers and processors at random while pages are crawled."""
+    """Kill keepers, crawlers and processors at random while pages are crawled: of three, one of each role."""
     chance = random.Random(seed)
+    roles = itertools.chain.from_iterable(chance.sample(_ROLES, len(_ROLES)) for _ in range(kills))
 
     def kill_one(crawl: Crawl) -> None:
-        role = chance.choice(_ROLES)
+        role = next(roles)
         crawl.kill(chance.choice(crawl.of(role)))
         crawl.start(role)
 
