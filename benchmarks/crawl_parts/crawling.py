@@ -22,7 +22,7 @@ from tests.support.waiting import eventually_blocking
 
 import rabbitry
 from benchmarks.crawl_parts import Row
-from benchmarks.crawl_parts.processes import cpu_seconds, mebibytes
+from benchmarks.crawl_parts.processes import cpu_seconds, divided_cpu_seconds, mebibytes
 from rabbitry.amqp.client import Properties
 from rabbitry.apps.crawl import names
 from rabbitry.apps.crawl.messages import Address, Batch
@@ -139,40 +139,71 @@ def start(share: float) -> list[Row]:
     ]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Processing:
+    """Pages a second, and the milliseconds of CPU for one: broker, processors, and the processes in which they read."""
+
+    rate: float
+    broker: float
+    processors: float
+    reading: float
+
+    @property
+    def cpu(self) -> float:
+        return self.broker + self.processors + self.reading
+
+
 def processors(share: float) -> list[Row]:
     """Measure four processors on two cores beside one, with pages waiting."""
-    count = int(3000 * share)
-    rates: dict[int, list[float]] = {1: [], 4: []}
-    with tempfile.TemporaryDirectory() as folder, BrokerProcess("--log-level", "error", anew=True) as broker:
-        with SitesProcess(SITE_A, _HOSTS) as sites:
-            for _ in range(_ROUNDS if share == 1 else 1):
-                for number, measured in rates.items():
-                    with Crawl(broker.url, Path(folder), anew=True) as crawl, Queues(broker.url) as queues:
-                        asyncio.run(publish(broker.url, sites, count))
-                        crawler = crawl.start("crawler")
-                        eventually_blocking(
-                            lambda: queues.count(names.PAGE_QUEUE) >= count,
-                            "the pages wait",
-                            within=120,
-                        )
-                        crawl.stop(crawler)
-                        measured.append(_processing(crawl, queues, number, count))
-    one, four = (statistics.median(rates[number]) for number in (1, 4))
+    count = int(6000 * share)
+    found: dict[int, list[_Processing]] = {1: [], 4: []}
+    with SitesProcess(SITE_A, _HOSTS) as sites:
+        for _ in range(_ROUNDS if share == 1 else 1):
+            for number, measured in found.items():
+                measured.append(_processing(sites, number, count))
+    one, four = (_median(measured) for measured in found.values())
+    costs = "… CPU a page, ms: broker, receiving and publishing, reading"
+    cores = os.cpu_count() or 1
     return [
-        Row("one processor, pages of 58 kB a second", f"{one:,.0f}"),
-        Row(f"four processors on {os.cpu_count()} cores, pages a second", f"{four:,.0f}"),
-        Row("four processors on two cores beside one, times", f"{four / one:.2f}", ">= 1.8"),
+        Row("one processor, pages of 58 kB a second", f"{one.rate:,.0f}"),
+        Row(costs, f"{one.broker:.2f}, {one.processors:.2f}, {one.reading:.2f}"),
+        Row(f"four processors on {cores} cores, pages a second", f"{four.rate:,.0f}"),
+        Row(costs, f"{four.broker:.2f}, {four.processors:.2f}, {four.reading:.2f}"),
+        Row("four processors on two cores beside one, times", f"{four.rate / one.rate:.2f}", ">= 1.8"),
+        Row(f"… with {cores} cores busy all the time", f"{cores * 1000 / four.cpu / one.rate:.2f}"),
     ]
 
 
-def _processing(crawl: Crawl, queues: Queues, number: int, count: int) -> float:
-    """Return the pages a second between the first tenth and the last tenth."""
-    for _ in range(number):
-        crawl.start("processor", "--processes", "1")
-    eventually_blocking(lambda: queues.count(names.PAGE_QUEUE) <= count * 0.9, "a tenth", within=120)
-    began, left = time.perf_counter(), queues.count(names.PAGE_QUEUE)
-    eventually_blocking(lambda: queues.count(names.PAGE_QUEUE) <= count * 0.1, "nine tenths", within=300)
-    return (left - queues.count(names.PAGE_QUEUE)) / (time.perf_counter() - began)
+def _median(measured: list[_Processing]) -> _Processing:
+    columns = zip(*map(dataclasses.astuple, measured), strict=True)
+    return _Processing(*(statistics.median(column) for column in columns))
+
+
+def _processing(sites: SitesProcess, number: int, count: int) -> _Processing:
+    """Measure once all processors run and have read a tenth of the pages, until a tenth is left."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        BrokerProcess("--log-level", "error", anew=True) as broker,
+        Crawl(broker.url, Path(folder), anew=True) as crawl,
+        Queues(broker.url) as queues,
+    ):
+        asyncio.run(publish(broker.url, sites, count))
+        crawler = crawl.start("crawler")
+        eventually_blocking(lambda: queues.count(names.PAGE_QUEUE) >= count, "the pages wait", within=120)
+        crawl.stop(crawler)
+        pids = [crawl.start("processor", "--processes", "1").process.pid for _ in range(number)]
+        eventually_blocking(lambda: queues.consumers(names.PAGE_QUEUE) == number, "all processors", within=120)
+        first = queues.count(names.PAGE_QUEUE) - count // 10
+        eventually_blocking(lambda: queues.count(names.PAGE_QUEUE) <= first, "a tenth", within=120)
+        began, left, before = time.perf_counter(), queues.count(names.PAGE_QUEUE), _cpu_seconds(broker.pid, pids)
+        eventually_blocking(lambda: queues.count(names.PAGE_QUEUE) <= count * 0.1, "nine tenths", within=300)
+        pages, seconds = left - queues.count(names.PAGE_QUEUE), time.perf_counter() - began
+        spent = zip(_cpu_seconds(broker.pid, pids), before, strict=True)
+        return _Processing(pages / seconds, *(1000 * (after - was) / pages for after, was in spent))
+
+
+def _cpu_seconds(broker: int, processors: list[int]) -> tuple[float, float, float]:
+    return cpu_seconds(broker), *divided_cpu_seconds(*processors)
 
 
 class _Slow:

@@ -20,6 +20,12 @@ def cpu_seconds(*pids: int) -> float:
     return seconds
 
 
+def divided_cpu_seconds(*pids: int) -> tuple[float, float]:
+    """Return the CPU time of processes themselves, and that of their children."""
+    own = sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids)
+    return own, cpu_seconds(*pids) - own
+
+
 def mebibytes(*pids: int) -> float:
     """Return the resident memory of processes and their children."""
     used = 0
