@@ -48,6 +48,8 @@ authorities.share()
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _vhosts = itertools.count(1)
+_free_vhosts: list[str] = []
+"""Virtual hosts of this process on the shared RabbitMQ that are empty again."""
 _data_folders = itertools.count(1)
 _LONGEST_NAME = 40
 # What waits or takes minutes comes first, so that none of it is still to be done when all else is. Short tests that
@@ -158,10 +160,18 @@ def rabbitmq_server() -> RabbitMQ:
 
 @pytest.fixture
 def rabbitmq_url(rabbitmq_server: RabbitMQ) -> Iterator[str]:
-    """URL of a virtual host on RabbitMQ that is this test's own, and gone after it."""
-    name = f"test-{os.getpid()}-{next(_vhosts)}"
-    yield rabbitmq_server.add_vhost(name)
-    rabbitmq_server.delete_vhost(name)
+    """URL of an empty virtual host on RabbitMQ that is this test's own."""
+    if _free_vhosts:
+        name = _free_vhosts.pop()
+        url = rabbitmq_server.url_of(name)
+    else:
+        name = f"test-{os.getpid()}-{next(_vhosts)}"
+        url = rabbitmq_server.add_vhost(name)
+    yield url
+    if rabbitmq_server.empty_vhost(name):
+        _free_vhosts.append(name)
+    else:
+        rabbitmq_server.delete_vhost(name)
 
 
 @pytest.fixture

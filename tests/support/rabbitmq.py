@@ -37,6 +37,25 @@ _CONNECT_DEADLINE = 90.0
 _STOP_DEADLINE = 90.0
 _PROBE = 10.0
 
+# First it waits for the connections that have just been closed, up to a second.
+_EMPTYING = """
+    Gone = fun Again(0) -> false;
+               Again(Left) -> rabbit_connection_tracking:list(VHOST) == []
+                   orelse (ok == timer:sleep(10) andalso Again(Left - 1)) end,
+    IsOurs = fun(Exchange) -> Name = element(4, element(2, Exchange)),
+                 Name == <<>> orelse lists:prefix("amq.", binary_to_list(Name)) end,
+    Gone(100) andalso begin
+        [rabbit_amqqueue:delete(Queue, false, false, <<"tests">>) || Queue <- rabbit_amqqueue:list(VHOST)],
+        [rabbit_exchange:delete(element(2, Exchange), false, <<"tests">>)
+            || Exchange <- rabbit_exchange:list(VHOST), not IsOurs(Exchange)],
+        [] == rabbit_amqqueue:list(VHOST) ++ rabbit_binding:list(VHOST) ++ rabbit_policy:list(VHOST)
+            ++ rabbit_policy:list_op(VHOST) ++ rabbit_runtime_parameters:list(VHOST)
+            ++ rabbit_auth_backend_internal:list_vhost_topic_permissions(VHOST)
+            ++ [Exchange || Exchange <- rabbit_exchange:list(VHOST), not IsOurs(Exchange)]
+            andalso length(rabbit_auth_backend_internal:list_vhost_permissions(VHOST)) == 1
+    end.
+"""
+
 
 def why_missing() -> str | None:
     """Why no RabbitMQ can be started here, or None when it can."""
@@ -271,6 +290,14 @@ class RabbitMQ:
     def delete_vhost(self, name: str) -> None:
         """Delete a virtual host and all in it; connections to it are closed with 320."""
         self.eval(f'rabbit_vhost:delete(<<"{name}">>, <<"tests">>).')
+
+    def empty_vhost(self, name: str) -> bool:
+        """Delete what is in a virtual host, which takes a third of the CPU of deleting it and making another.
+
+        Return whether it is as new. It is not if a connection to it stays open, or policies, limits or permissions of
+        others than guest were set.
+        """
+        return self.eval(_EMPTYING.replace("VHOST", f'<<"{name}">>')) == "true"
 
     def add_user(self, name: str, password: str) -> None:
         """Create a user without permissions."""

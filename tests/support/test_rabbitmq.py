@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pika
@@ -31,6 +32,57 @@ def test_all_ports_are_on_the_loopback_interface(rabbitmq_server: RabbitMQ) -> N
     loopback = socket.inet_aton("127.0.0.1")[::-1].hex().upper()
     assert len(listening) >= 2
     assert {address.split(":")[0] for address in listening} == {loopback}
+
+
+@pytest.fixture
+def vhost(rabbitmq_server: RabbitMQ) -> Iterator[str]:
+    name = "emptied"
+    rabbitmq_server.add_vhost(name)
+    yield name
+    rabbitmq_server.delete_vhost(name)
+
+
+def test_an_emptied_vhost_has_nothing_of_before(rabbitmq_server: RabbitMQ, vhost: str) -> None:
+    names = (
+        f'V = <<"{vhost}">>, {{rabbit_amqqueue:list_names(V), rabbit_binding:list(V),'
+        " lists:sort([element(2, Exchange) || Exchange <- rabbit_exchange:list(V)])}."
+    )
+    before = rabbitmq_server.eval(names)
+    with pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url_of(vhost))) as connection:
+        channel = connection.channel()
+        channel.exchange_declare("exchange", "topic", durable=True)
+        channel.exchange_bind("exchange", "amq.topic", "#")
+        for kind in ("classic", "quorum", "stream"):
+            channel.queue_declare(kind, durable=True, arguments={"x-queue-type": kind})
+            channel.queue_bind(kind, "exchange", "key")
+            channel.basic_publish("exchange", "key", b"message")
+    assert rabbitmq_server.eval(names) != before
+    assert rabbitmq_server.empty_vhost(vhost)
+    assert rabbitmq_server.eval(names) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        'rabbit_policy:set(V, <<"p">>, <<".*">>, [{<<"max-length">>, 1}], 0, <<"all">>, <<"tests">>)',
+        'rabbit_policy:set_op(V, <<"p">>, <<".*">>, [{<<"max-length">>, 1}], 0, <<"all">>, <<"tests">>)',
+        'rabbit_vhost_limit:set(V, [{<<"max-queues">>, 1}], <<"tests">>)',
+        "rabbit_auth_backend_internal:set_topic_permissions("
+        '<<"guest">>, V, <<"amq.topic">>, <<"^a">>, <<"^a">>, <<"tests">>)',
+        'rabbit_auth_backend_internal:clear_permissions(<<"guest">>, V, <<"tests">>)',
+        'rabbit_binding:add({binding, {resource, V, exchange, <<"amq.topic">>}, <<"key">>,'
+        ' {resource, V, exchange, <<"amq.fanout">>}, []}, <<"tests">>)',
+    ],
+)
+def test_a_vhost_with_other_settings_is_not_as_new(rabbitmq_server: RabbitMQ, vhost: str, change: str) -> None:
+    assert rabbitmq_server.empty_vhost(vhost)
+    assert rabbitmq_server.eval(f'V = <<"{vhost}">>, {change}.') == "ok"
+    assert not rabbitmq_server.empty_vhost(vhost)
+
+
+def test_a_vhost_in_use_is_not_as_new(rabbitmq_server: RabbitMQ, vhost: str) -> None:
+    with pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url_of(vhost))):
+        assert not rabbitmq_server.empty_vhost(vhost)
 
 
 @pytest.mark.faults
