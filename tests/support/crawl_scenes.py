@@ -72,7 +72,11 @@ def each_once(crawl: Crawl, wanted: Iterable[str]) -> None:
 
 
 def kills(broker: str, folder: Path, *, pages: int, kills: int, hosts: int = 20, seed: int = 1) -> None:
-    """Kill keepers, crawlers and processors at random while pages are crawled: of three, one of each role."""
+    """Kill keepers, crawlers and processors at random while pages are crawled: of three, one of each role.
+
+    A keeper killed between its commit and the publishing of batches leaves their hosts alone for two minutes: a short
+    crawl then takes three.
+    """
     chance = random.Random(seed)
     roles = itertools.chain.from_iterable(chance.sample(_ROLES, len(_ROLES)) for _ in range(kills))
 
