@@ -448,6 +448,28 @@ async def test_a_dry_run_elsewhere_marks_the_files_that_the_coordinator_sends(
     assert ("coordinator", "submitted") not in await history(elsewhere.database, better)
 
 
+async def test_results_are_held_and_released_by_command_and_on_the_page(elsewhere: Elsewhere) -> None:
+    await elsewhere.confirmed(7, b"x = 1\n")
+    release = partial(elsewhere.run, "release", "--module", CC.name)
+    async with elsewhere.coordinator(), page(elsewhere.broker) as http:
+        assert await release() == ""
+        assert (await http.get("/api/releases", params=_SEEN)).json() == []
+        held = await release("--until", "2126-12-01T09:00+01:00", "--remark", "after the exam")
+        assert held.startswith("held until 2126-12-01T08:00:00 UTC  set 20")
+        assert ": after the exam" in held
+        assert "exclude each other" in await release("--until", "2126-12-01", "--now", code=2)
+        assert "is not a time" in await release("--until", "tomorrow", code=2)
+        answer = await http.post("/api/releases", json=_SEEN | {"until": "", "remark": "all are marked"})
+        assert (answer.status_code, answer.json()["is_ahead"]) == (200, False), answer.text
+        both = (await release()).splitlines()
+        assert [one.split()[:2] for one in both][1] == ["held", "until"]
+        assert both[0].startswith("released 20")
+        told = [json.loads(line) for line in (await release("--json")).splitlines()]
+        assert (await http.get("/api/releases", params=_SEEN)).json() == told
+        assert await elsewhere.run_here("release", "--module", CC.name) == "\n".join([*both, ""])
+        assert (await release("--now", "--remark", "again")).startswith("released 20")
+
+
 @ON_BOTH_DATABASES
 def test_who_is_not_named_reads_and_changes_nothing_but_a_student_their_own(found_url: str, tmp_path: Path) -> None:
     files = Files(str(tmp_path / "files"))
@@ -460,7 +482,7 @@ def test_who_is_not_named_reads_and_changes_nothing_but_a_student_their_own(foun
         files_ = [Look("file", sha256=Kept.of(data).sha256, size=len(data)) for data in (b"mine", b"other")]
         changes = [
             Change("accept", "eve", "x", submission=declined), Change("regrade", "eve", "x", module=CC.name),
-            Change("withdraw", "eve", "x", submission=late),
+            Change("withdraw", "eve", "x", submission=late), Change("release", "eve", "x", module=CC.name),
         ]  # fmt: skip
         questions = [*(Question(Look=look) for look in (*looks, *files_)), *(Question(Change=one) for one in changes)]
 

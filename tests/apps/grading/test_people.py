@@ -22,6 +22,7 @@ from rabbitry.apps.users_file import Account, changed_users
 from rabbitry.exceptions import UsageError
 from rabbitry.web.server import mounts
 from tests.apps.grading._running import ON_BOTH_DATABASES, course_database
+from tests.apps.grading.test_releasing import SECRETS, after, judged, told
 from tests.web.login.dashboards import PASSWORD, client, dashboard, example, routes_of
 
 _READ: Final = {*EVERYBODY}
@@ -54,6 +55,8 @@ ALLOWED: Final = {
     "GET /grading/api/regrades/{run}": {"coordinator"},
     "POST /grading/api/submissions/{identity}/acceptance": {"coordinator"},
     "POST /grading/api/submissions/{identity}/withdrawal": {"coordinator"},
+    "GET /grading/api/releases": _STAFF,
+    "POST /grading/api/releases": {"coordinator"},
     "GET /grading/": _READ,
     "GET /grading/static": _READ,
     # Of the dashboard: what everybody who can sign in uses.
@@ -259,6 +262,44 @@ async def test_a_prefix_of_ids_that_a_person_may_not_see_is_unknown(app: FastAPI
         ):
             refused = await http.get(f"/grading/api/{place}", auth=(name, PASSWORD))
             assert (refused.status_code, "twin1" in refused.text) == (404, False), place
+
+
+@ON_BOTH_DATABASES
+async def test_a_student_sees_no_results_before_a_coordinator_releases_them(app: FastAPI, found_url: str) -> None:
+    with course_database(found_url) as records:
+        identity = judged(records, "7")
+
+    async def seen(http: httpx.AsyncClient) -> dict[str, list[str]]:
+        found = {}
+        for name in EVERYBODY:
+            places = "overview", f"submissions/{identity}"
+            shown = [(await http.get(f"/grading/api/{place}", auth=(name, PASSWORD))).json() for place in places]
+            assert (shown[0]["submissions"][0]["id"], shown[1]["status"]) == (identity, "confirmed")
+            found[name] = told(shown)
+        return found
+
+    async def set_(http: httpx.AsyncClient, until: str, module: str = "cloud_computing", remark: str = "x") -> int:
+        wanted = {"module": module, "until": until, "remark": remark}
+        answer = await http.post("/grading/api/releases", auth=("coordinator", PASSWORD), json=wanted)
+        return answer.status_code
+
+    async with client(app) as http:
+        everything = {name: list(SECRETS) for name in EVERYBODY}
+        assert await seen(http) == everything
+        for wrong in (("tomorrow",), (after(9), "weaving"), (after(9), "cloud_computing", " ")):
+            assert await set_(http, *wrong) == 400
+        assert await set_(http, after(3600)) == 200
+        assert await seen(http) == everything | {"student": []}
+        held = (await http.get(f"/grading/api/submissions/{identity}", auth=("student", PASSWORD))).json()
+        assert held["held_until"] == held["releases"][0]["until"]
+        assert await set_(http, "") == 200
+        assert await seen(http) == everything
+        place, auth = "/grading/api/releases?module=", ("demonstrator", PASSWORD)
+        listed = (await http.get(f"{place}cloud_computing", auth=auth)).json()
+        assert [(one["who"], one["is_ahead"]) for one in listed] == [("coordinator", False), ("coordinator", True)]
+        assert (await http.get(f"{place}data_mining", auth=auth)).status_code == 403
+        entries = (await http.get("/audit/api/entries", auth=("head", PASSWORD))).json()
+    assert [(one["action"], one["queue"]) for one in entries][:1] == [("hold or release results", "cloud_computing")]
 
 
 async def test_a_student_hands_in_only_their_own_work(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,7 @@ ROUTES: Final = {
         "GET /monitor/", "GET /monitor/static", "WS /ws",
         "GET /grading/", "GET /grading/static", "GET /grading/api/overview", "GET /grading/api/submissions/{identity}",
         "GET /grading/api/inbox/{role}", "GET /grading/api/requests", "GET /grading/api/stats", "GET /grading/api/room",
+        "GET /grading/api/releases",
         "GET /crawl/", "GET /crawl/static", "GET /crawl/api/status", "GET /crawl/api/hosts", "GET /crawl/api/search",
         "GET /crawl/api/why", "GET /crawl/api/outcomes", "WS /crawl/ws",
     },
@@ -68,7 +69,7 @@ ROUTES: Final = {
         "POST /connections/api/close",
         "GET /grading/api/regrades", "POST /grading/api/regrades", "POST /grading/api/regrades/trial",
         "GET /grading/api/regrades/{run}", "POST /grading/api/submissions/{identity}/acceptance",
-        "POST /grading/api/submissions/{identity}/withdrawal",
+        "POST /grading/api/submissions/{identity}/withdrawal", "POST /grading/api/releases",
     },
 }  # fmt: skip
 """Role → the routes that it is the least one for. A new route is added here, with care."""

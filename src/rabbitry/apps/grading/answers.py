@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from rabbitry.apps.grading.rows import Request
+from rabbitry.apps.grading.rows import Release, Request
 
 
 class Submission(TypedDict):
@@ -12,6 +12,7 @@ class Submission(TypedDict):
 
     sha256, size: of the file as it was handed in, if it is kept. timing: how it stands to the deadlines of its module,
     if there are any. final_mark: the mark less the penalty. counts: whether it is the student's one that counts.
+    held_until: when the results of its module are released; null if they are. A student sees no marks before.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Submission(TypedDict):
     penalty: float
     final_mark: float | None
     counts: bool
+    held_until: str | None
 
 
 class Comment(TypedDict):
@@ -122,12 +124,14 @@ class Described(Submission):
     """A submission with its hops and the requests about it, and whether its file can be had.
 
     accepted: the acceptance that holds; null if there is none. withdrawn: earlier ones, oldest first.
+    releases: what was set for the results of its module, the last first.
     """
 
     history: list[Hop]
     requests: list[Request]
     accepted: Acceptance | None
     withdrawn: list[Withdrawal]
+    releases: list[Release]
     has_file: bool
 
 

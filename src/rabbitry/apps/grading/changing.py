@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 class Change(msgspec.Struct, rename="pascal", omit_defaults=True):
     """A change: accepting a submission that was declined or can't count, withdrawing that, or marking some again.
 
+    Or it sets when the results of a module are released.
+
     who: the person, for the history. remark: the reason. submission: an id or a prefix, to accept or withdraw.
     accepted_at: the time of the acceptance to withdraw; empty for any. module, since, student, all_attempts: as in a
-    selection to mark again.
+    selection to mark again. until: when results are released, with an offset from UTC; empty for now.
     """
 
-    what: Literal["accept", "withdraw", "regrade"]
+    what: Literal["accept", "withdraw", "regrade", "release"]
     who: Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_NAME)]
     remark: str
     submission: str = ""
@@ -34,6 +36,7 @@ class Change(msgspec.Struct, rename="pascal", omit_defaults=True):
     since: str | None = None
     student: str | None = None
     all_attempts: bool = False
+    until: str = ""
 
 
 def change(records: Database, files: Files, wanted: Change, course: Course, exchange: str) -> dict[str, Any]:
@@ -43,18 +46,20 @@ def change(records: Database, files: Files, wanted: Change, course: Course, exch
     submitted by the first acceptance, and counts by the second one.
 
     Returns:
-        The submission that was accepted or whose acceptance was withdrawn (`id`, `student`, `module`, `status`), or the
-        run, as JSON data.
+        The submission that was accepted or whose acceptance was withdrawn (`id`, `student`, `module`, `status`), the
+        run, or the release, as JSON data.
 
     Raises:
         NoSuchID: No submission, or more than one, has such an id.
-        UsageError: The remark is empty or too long, the module is unknown, the submission can't be accepted, or it has
-            no such acceptance to withdraw.
+        UsageError: The remark is empty or too long, the module is unknown, the time is none, the submission can't be
+            accepted, or it has no such acceptance to withdraw.
         RecordsError: The records or the files can't be read or written.
     """
     from rabbitry.apps.grading.accepting import accept, withdraw
     from rabbitry.apps.grading.records.regraded import run_of
     from rabbitry.apps.grading.records.regrading import Selection, begin
+    from rabbitry.apps.grading.records.releases import set_until
+    from rabbitry.apps.grading.releasing import parsed
 
     remark = wanted.remark.strip()
     if not remark or len(remark) > LONGEST_TEXT:
@@ -68,6 +73,10 @@ def change(records: Database, files: Files, wanted: Change, course: Course, exch
         found = mine(accepted_at=wanted.accepted_at)
         return _changed(found, found.status)
     module = course.module(wanted.module).name
+    if wanted.what == "release":
+        time = parsed(wanted.until) if wanted.until else ""
+        release = records.write_now(partial(set_until, module=module, until=time, decision=decision))
+        return release.as_dict()
     selection = Selection(module, wanted.since, wanted.student, wanted.all_attempts)
     work = partial(begin, selection=selection, course=course, who=wanted.who, remark=remark, by_coordinator=True)
     run = records.write_now(work)

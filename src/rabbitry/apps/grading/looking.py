@@ -51,7 +51,7 @@ FILLED: Final = ("submissions", "requests")
 
 What: TypeAlias = Literal[
     "submissions", "submission", "requests", "request", "statistics", "rows", "before", "attempts", "regradable",
-    "runs", "run", "result", "file", "room",
+    "runs", "run", "result", "file", "room", "releases",
 ]  # fmt: skip
 Kind: TypeAlias = Literal["unknown", "ambiguous", "lost", "none", "failed", "wrong"]
 Sha256: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -63,7 +63,7 @@ class Look(msgspec.Struct, rename="pascal", omit_defaults=True):
     what: a page of submissions or of the requests that wait, one of either, or the statistics of a module; `rows` are
     submissions by id, each with its judgement, for exports; `before` is the attempt before a submission; `attempts`
     are those of a student in a module; `regradable`, `runs`, `run` and `result` are about marking again; `file` is a
-    part of a kept file, `room` the bytes of all.
+    part of a kept file, `room` the bytes of all; `releases` are those of a module's results.
     submission: an id or a prefix. number: of a request or run. find, module, status, limit, offset, student, modules:
     as in a filter; of a file, offset counts bytes. after: rows with greater ids. with_history: rows with their hops.
     from_student, after: the student and id at which a question for `regradable` goes on.
@@ -185,15 +185,18 @@ def _submissions(connection: Connection, asked: Look, wanted: Filter, course: Co
     from rabbitry.apps.grading.records import course as records
     from rabbitry.apps.grading.records import judging, requests
     from rabbitry.apps.grading.records.course import Filter
+    from rabbitry.apps.grading.records.releases import held_modules
 
     every = Filter(student=asked.student, modules=wanted.modules)
     # Their ids are found in an index, and only these rows are read: a list's last page is the farthest in it.
     rows = records.submissions_by_id(connection, records.fitting(connection, wanted, PAGE))
-    judged = judging.judged(connection, rows, course)
+    judged, held = judging.judged(connection, rows, course), held_modules(connection)
     return {
         "statuses": records.counts(connection, every),
         "requests": requests.count(connection, every),
-        "submissions": _page(row.as_dict() | judged[row.id].as_dict() for row in rows),
+        "submissions": _page(
+            row.as_dict() | judged[row.id].as_dict() | {"held_until": held.get(row.module)} for row in rows
+        ),
         "total": records.count(connection, wanted),
     }
 
@@ -350,6 +353,12 @@ def _result(connection: Connection, asked: Look, wanted: Filter, course: Course)
     return result_of(connection, asked.number)
 
 
+def _releases(connection: Connection, asked: Look, wanted: Filter, course: Course) -> list[dict[str, Any]]:
+    from rabbitry.apps.grading.records.releases import releases_of
+
+    return [one.as_dict() for one in releases_of(connection, course.module(asked.module or "").name)]
+
+
 def _room(connection: Connection, asked: Look, wanted: Filter, course: Course) -> dict[str, Any]:
     from rabbitry.apps.grading.records import keeping
     from rabbitry.apps.grading.records.course import place_of_files
@@ -371,4 +380,5 @@ _READERS: Final[dict[str, Callable[[Connection, Look, Filter, Course], Any]]] = 
     "run": _run,
     "result": _result,
     "room": _room,
+    "releases": _releases,
 }

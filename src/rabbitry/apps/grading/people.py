@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from rabbitry.apps.exceptions import Forbidden
 from rabbitry.apps.grading.message import user_name
+from rabbitry.apps.grading.releasing import for_student
 from rabbitry.apps.grading.roles import RoleName
 from rabbitry.exceptions import UsageError
 
@@ -66,6 +67,10 @@ class Person:
     def sees_submission(self, found: Submission) -> bool:
         """Return whether the person may see a recorded submission."""
         return self.sees(found.student, found.module)
+
+    def shown(self, found: dict[str, Any]) -> dict[str, Any]:
+        """Return a submission as the person may see it: a student sees no results before they are released."""
+        return found if self.student is None else for_student(found)
 
     def check_inbox(self, role: str) -> None:
         """Raise Forbidden if the person may not use a role's inbox."""

@@ -7,6 +7,26 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
+class Release:
+    """When the results of a module are released (until), as somebody set it: who, when (at) and why (remark).
+
+    is_ahead: whether that time had not come, by the clock of whoever read the records.
+    """
+
+    id: int
+    module: str
+    until: str
+    who: str
+    at: str
+    remark: str
+    is_ahead: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """A recorded request. answer: upheld or refused; None while it waits; role, who, remark: of the answer."""
 

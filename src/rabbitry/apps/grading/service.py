@@ -22,6 +22,7 @@ from rabbitry.apps.grading.questions import Answers, answer_questions
 from rabbitry.apps.grading.records import Database, inbox, outbox
 from rabbitry.apps.grading.records.course import note_place
 from rabbitry.apps.grading.regrading import reopen_begun
+from rabbitry.apps.grading.releasing import publish_released
 from rabbitry.apps.grading.signatures import Signer
 from rabbitry.apps.grading.stages import APP, RoleSet
 from rabbitry.exceptions import PublishError
@@ -109,6 +110,7 @@ def _sides(
         )
         sides.append(run_connected(url, work, name=f"{APP} outbox", stop=stop))
     if is_asked:
+        sides.append(publish_released(database, stop))
         course, exchange = role_set.wiring.course, role_set.wiring.exchange
         answers = Answers(database, course, role_set.files, exchange)
         work = partial(answer_questions, answers, stop, answering)

@@ -316,6 +316,7 @@ class RoleSet:
     async def _confirm(self, spec: RoleSpec, role: Role, fields: dict[str, Any], message: Message) -> Products:
         from rabbitry.apps.grading.records.course import confirm
         from rabbitry.apps.grading.records.judging import with_judgement
+        from rabbitry.apps.grading.records.releases import hold
 
         assignment = self._take(spec, role, fields, message)
         if assignment is None:
@@ -324,14 +325,16 @@ class RoleSet:
         kept = await self._keep(moved)
         identity = message.id or uuid4().hex
 
-        def work(connection: Connection) -> Assignment | None:
+        def work(connection: Connection) -> tuple[str, Assignment | None]:
             findings = findings_of(self.wiring.course.signatures, self.signer, moved)
             if not confirm(connection, moved, identity, kept, findings=findings):
-                return None
-            return with_judgement(connection, moved, self.wiring.course)
+                return ", as once before", None
+            result = with_judgement(connection, moved, self.wiring.course)
+            is_held = hold(connection, result, self.wiring.exchange)
+            return (", and its result is held", None) if is_held else ("", result)
 
-        result = await self._db.write(work)
-        _logger.info("%s: %s%s", spec.name, moved, "" if result is not None else ", as once before")
+        what, result = await self._db.write(work)
+        _logger.info("%s: %s%s", spec.name, moved, what)
         return [] if result is None else [self._sign(result)]
 
     async def _to_inbox(self, spec: RoleSpec, role: Role, fields: dict[str, Any], message: Message) -> Products:

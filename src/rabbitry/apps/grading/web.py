@@ -38,6 +38,7 @@ from rabbitry.apps.grading.students import Submitter, checked, student_number
 from rabbitry.apps.grading.web_accepting import AcceptRoutes
 from rabbitry.apps.grading.web_files import FileRoutes
 from rabbitry.apps.grading.web_regrades import Audited, RegradeRoutes
+from rabbitry.apps.grading.web_releases import ReleaseRoutes
 from rabbitry.apps.grading.web_requests import RequestRoutes
 from rabbitry.apps.grading.web_similar import SimilarRoutes
 from rabbitry.apps.grading.web_undo import UndoRoutes
@@ -113,6 +114,7 @@ class Pages:
         self._regrades = RegradeRoutes(self._wired, self._looking, files.kept, self._database_url, url, audited)
         self._regrades.add_to(self.router)
         AcceptRoutes(self._wired, self._looking, files.kept, audited).add_to(self.router)
+        ReleaseRoutes(self._wired, self._looking, files.kept, audited).add_to(self.router)
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -164,6 +166,7 @@ class Pages:
         asked.student, asked.modules = person.student, person.modules
         nothing: dict[str, Any] = {"inboxes": {}, "newest": {}, "outbox": 0}
         found = await self._read(read, nothing) | await self._submissions(asked)
+        found["submissions"] = [person.shown(one) for one in found["submissions"]]
         modules = [name for name in known.modules if person.modules is None or name in person.modules]
         deadlines = _deadlines(known, modules, person.student or "") if person.submits else {}
         about = {"modules": modules, "deadlines": deadlines, "who": person.who, "person": msgspec.to_builtins(person)}
@@ -202,7 +205,7 @@ class Pages:
         has_file = found["sha256"] is not None
         if not has_file:
             has_file = await self._read(partial(inbox.has, identity=found["id"]), otherwise=False)
-        return json_response(found | {"has_file": has_file})
+        return json_response(person.shown(found) | {"has_file": has_file})
 
     @needs(Role.VIEWER, *STAFF)
     async def waiting(

@@ -12,6 +12,7 @@ from rabbitry.apps.grading.commands import (
     keys,
     records,
     regrade,
+    release,
     requests,
     roles,
     similar,
@@ -26,6 +27,7 @@ app.add_typer(records.app)
 app.add_typer(files.app)
 app.add_typer(regrade.app)
 app.add_typer(accept.app)
+app.add_typer(release.app)
 app.add_typer(similar.app)
 app.add_typer(stats.app)
 app.add_typer(invite.app)

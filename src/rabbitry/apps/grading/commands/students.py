@@ -213,6 +213,11 @@ def _show_status(found: Mapping[str, Any], before: Mapping[str, Any] | None, *, 
         late = "" if found["latest"] else ", and there is a newer one"
         module = found["module"] or "no module"
         print(one_line(f"student {found['student']}, {module}, attempt {found['attempt']}{late}"))
+        held = found.get("held_until")  # an older coordinator answers without
+        if held is not None:
+            print(one_line(f"results are held until {held[:19]} UTC"))
+        elif released := found.get("releases"):
+            print(one_line(f"results were released at {released[0]['until'][:19]} UTC"))
         if timing := said(found):
             print(one_line(timing))
         for one in found.get("withdrawn", ()):  # an older coordinator answers without, and without `accepted`

@@ -11,7 +11,7 @@ from rabbitry.apps.grading.records.schema import metadata
 SCHEMA: Final = _records.Schema(
     "grading",
     Path(__file__).parent / "migrations",
-    head="16",
+    head="17",
     version_table="alembic_version",
     lock=7_723_011,
     tables=metadata,

@@ -20,6 +20,7 @@ from rabbitry.apps.grading.records import judgements, outbox
 from rabbitry.apps.grading.records.beginning import begins
 from rabbitry.apps.grading.records.course import Filter
 from rabbitry.apps.grading.records.judging import with_judgement
+from rabbitry.apps.grading.records.releases import hold
 from rabbitry.apps.grading.records.schema import decisions, inbox, insert_into, text
 from rabbitry.apps.grading.roles import PROGRESS_EXCHANGE, PROGRESS_KEY, Role, RoleName, decide, key_of, role_named
 from rabbitry.apps.grading.signatures import Signer, findings_of
@@ -215,7 +216,9 @@ def claimed(
     modules: Sequence[str] | None = None,
     signer: Signer | None = None,
 ) -> list[outbox.Letter]:
-    """Claim messages to publish. Confirmations among them are recorded first; those that change nothing are removed.
+    """Claim messages to publish. Confirmations among them are recorded first.
+
+    Those that change nothing, and those whose results are held, are removed.
 
     Args:
         connection: An open connection.
@@ -239,13 +242,14 @@ def claimed(
 def _confirmed(
     connection: Connection, letter: outbox.Letter, course: Course, signer: Signer | None
 ) -> Assignment | None:
-    """Record a coordinator's confirmation. Return what to publish; None if the submission is confirmed already."""
+    """Record a coordinator's confirmation. Return what to publish; None if it was confirmed, or its result is held."""
     message = connection.execute(select(inbox.c.message).where(inbox.c.id == letter.item)).scalar_one()
     decided = Assignment(decode_object(letter.body))
     findings = findings_of(course.signatures, signer, decided)
     if not course_records.confirm(connection, decided, message, findings=findings):
         return None
-    return with_judgement(connection, decided, course)
+    result = with_judgement(connection, decided, course)
+    return None if hold(connection, result, letter.exchange) else result
 
 
 def _waiting() -> Select[Any]:

@@ -26,6 +26,7 @@ from rabbitry.apps.grading.message import (
 from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import course as course_records
 from rabbitry.apps.grading.records.course import CONFIRMED, FEW, Submission
+from rabbitry.apps.grading.records.releases import held_modules, releases_of
 from rabbitry.apps.grading.records.schema import acceptances, insert_into, submissions, text
 from rabbitry.apps.grading.records.withdrawing import withdrawals_of
 from rabbitry.exceptions import UsageError
@@ -136,11 +137,14 @@ def described(
         NoSuchID: No id, or more than one, begins with it.
     """
     found, hops = course_records.found(connection, given, least, student)
+    released = releases_of(connection, found.module)
     return {
         **found.as_dict(),
         **judged(connection, [found], course)[found.id].as_dict(),
         "accepted": acceptances_of(connection, [found.id]).get(found.id),
         "withdrawn": withdrawals_of(connection, [found.id]).get(found.id, []),
+        "held_until": held_modules(connection).get(found.module),
+        "releases": [one.as_dict() for one in released],
         "history": [hop.as_dict() for hop in hops],
     }
 

@@ -18,6 +18,7 @@ from rabbitry.apps.grading.modules import Course
 from rabbitry.apps.grading.records import judging
 from rabbitry.apps.grading.records.course import Filter, submission_of
 from rabbitry.apps.grading.records.regrading import submit_again
+from rabbitry.apps.grading.records.releases import held_modules
 from rabbitry.apps.grading.records.schema import history, is_number, requests, submissions, text
 from rabbitry.apps.grading.rows import Request
 from rabbitry.apps.grading.signatures import Finding
@@ -45,7 +46,8 @@ def ask(connection: Connection, given: str, student: str, reason: str, message: 
 
     Raises:
         NoSuchID: The student has no such submission.
-        UsageError: The submission is not confirmed, a request waits already, or there were too many.
+        UsageError: The submission is not confirmed, its results are held, a request waits already, or there were too
+            many.
     """
     same = requests.c.message == text(message, 300), submissions.c.student == text(student, 200)
     known = connection.execute(_requests().where(*same)).first()
@@ -53,6 +55,10 @@ def ask(connection: Connection, given: str, student: str, reason: str, message: 
         return _request(known)
     found = submission_of(connection, given, least=least, student=student)
     check_reason(reason)
+    if (until := held_modules(connection).get(found.module)) is not None:
+        raise UsageError(
+            f"the results of module {found.module!r} are held until {until}: another look can be asked for then"
+        )
     mine = submissions.c.id == found.id
     locked = connection.execute(select(submissions.c.confirmed_by).where(mine).with_for_update()).scalar()
     if locked is None:

@@ -10,6 +10,7 @@ from rabbitry.apps.grading.records import outbox
 from rabbitry.apps.grading.records.course import CONFIRMED, submission
 from rabbitry.apps.grading.records.judging import with_judgement
 from rabbitry.apps.grading.records.regrading import COORDINATOR, as_recorded
+from rabbitry.apps.grading.records.releases import hold
 from rabbitry.apps.grading.records.schema import handed_in, submissions
 from rabbitry.apps.grading.roles import RESULTS
 
@@ -22,6 +23,8 @@ def status_of(connection: Connection, identity: str) -> str | None:
 
 def publish_again(connection: Connection, identity: str, data: bytes, course: Course, exchange: str) -> bool:
     """Put the result of a confirmed submission into the coordinator's outbox once more, as it is judged now.
+
+    It is held if the results of its module are.
 
     Args:
         connection: An open connection.
@@ -38,5 +41,6 @@ def publish_again(connection: Connection, identity: str, data: bytes, course: Co
     if found is None or fields is None or found[0].status != CONFIRMED:
         return False
     result = with_judgement(connection, as_recorded(found, again(fields, data)), course)
-    outbox.add(connection, COORDINATOR.name, exchange, RESULTS, result, required=False)
+    if not hold(connection, result, exchange):
+        outbox.add(connection, COORDINATOR.name, exchange, RESULTS, result, required=False)
     return True

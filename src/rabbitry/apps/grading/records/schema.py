@@ -110,6 +110,29 @@ withdrawals: Final = Table(
     Index("withdrawals_of_submission", "submission"),
 )
 
+releases: Final = Table(
+    "releases",
+    metadata,
+    # When the results of a module are released: its last row holds, the others tell what held before.
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("module", String(200), nullable=False),
+    Column("until", String(40), nullable=False),
+    Column("who", Text, nullable=False),
+    Column("at", String(40), nullable=False),
+    Column("remark", Text, nullable=False),
+    Index("releases_of_module", "module", "id"),
+)
+
+held_results: Final = Table(
+    "held_results",
+    metadata,
+    # Results that are published once those of their module are released.
+    Column("submission", String(64), primary_key=True),
+    Column("module", String(200), nullable=False),
+    Column("exchange", String(255), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
 inbox: Final = Table(
     "inbox",
     metadata,

@@ -35,6 +35,9 @@ export const regrade = (wanted) => post("regrades", wanted);
 
 export const tryRegrade = (wanted) => post("regrades/trial", wanted);
 
+// Holds the results of a module until a time, or releases them.
+export const release = (wanted) => post("releases", wanted);
+
 export const compare = (wanted) => post("similar", wanted);
 
 export const submit = (form) => ask("submissions", { method: "POST", body: new FormData(form) });

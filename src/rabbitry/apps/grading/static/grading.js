@@ -144,9 +144,12 @@ function Submissions({ overview, filter, show }) {
   </section>`;
 }
 
+// Whether what tells of the results of a submission is hidden from the page's user, until they are released.
+const hides = (of) => Boolean(of.held_until) && me().student !== null;
+
 // Props: of (a submission).
 function Uncounted({ of }) {
-  return of.counts || of.status === DECLINED ? null : html` <span class="tag">${of.timing ? "does not count" : "superseded"}</span>`;
+  return hides(of) || of.counts || of.status === DECLINED ? null : html` <span class="tag">${of.timing ? "does not count" : "superseded"}</span>`;
 }
 
 // What a deadline makes of a submission. Props: of (a submission).
@@ -198,7 +201,9 @@ class Submission extends Component {
           · <span class="status" data-status=${found.status}>${visible(found.status)}</span> · mark ${mark(found.mark, found.out_of)}
           <${Timing} of=${found} /></p>
         ${found.timing && html`<p>Submitted ${time(found.submitted_at)}, ${found.timing}${found.penalty > 0 && html`; final mark${" "}
-          <b class="final">${mark(found.final_mark, found.out_of)}</b>`}. ${found.counts ? "It counts." : "It does not count."}</p>`}
+          <b class="final">${mark(found.final_mark, found.out_of)}</b>`}. ${hides(found) ? "" : found.counts ? "It counts." : "It does not count."}</p>`}
+        ${found.held_until ? html`<p class="notice held">The results are held until ${time(found.held_until)}.</p>`
+          : found.releases?.length > 0 && html`<p class="released">The results were released ${time(found.releases[0].until)}.</p>`}
         ${found.withdrawn?.map((one) => html`<p class="withdrawn">Accepted by <i>${visible(one.who)}</i>, ${time(one.at)}: ${visible(one.remark)};
           withdrawn by <i>${visible(one.withdrawn_by)}</i>, ${time(one.withdrawn_at)}: ${visible(one.reason)}</p>`)}
         ${found.accepted && html`<p class="accepted">Accepted by <i>${visible(found.accepted.who)}</i>, ${time(found.accepted.at)}: ${visible(found.accepted.remark)}</p>`}
@@ -219,7 +224,7 @@ class Submission extends Component {
         ${waiting && ANSWERING.some((role) => me().inboxes.includes(role)) && html`<${AnswerRequest} key=${waiting.id} to=${waiting} who=${who} done=${reload} />`}
         ${found.accepted && regrades() && html`<${Withdraw} key=${found.accepted.at} of=${found} done=${reload} />`}
         ${isAcceptable(found) && regrades() && html`<${Accept} of=${found} done=${reload} />`}
-        ${!waiting && found.status === "confirmed" && me().submits && html`<${AskAgain} of=${found} done=${reload} />`}`}
+        ${!waiting && found.status === "confirmed" && !found.held_until && me().submits && html`<${AskAgain} of=${found} done=${reload} />`}`}
     </section>`;
   }
 }

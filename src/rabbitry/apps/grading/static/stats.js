@@ -1,6 +1,7 @@
 // Statistics of a module: marks, how long each role takes, what waits for whom, who waits longest.
 import { Component, html } from "../../static/html.js";
 import { ask, duration, query, time } from "./api.js";
+import { Releases } from "./releases.js";
 import { plain, visible } from "./text.js";
 
 const percent = (share) => (share === null ? "–" : `${Math.round(share * 100)} %`);
@@ -56,6 +57,7 @@ export class Stats extends Component {
       ${found === null && !error && html`<p class="nothing">Nothing is recorded yet.</p>`}
       ${found && html`<p>${found.submissions} submissions of ${found.students} students${found.declined > 0 && `, ${found.declined} of them declined`}.${room?.used != null && html` The kept files of
           all modules take <b>${(room.used / room.total).toLocaleString([], { style: "percent", maximumFractionDigits: 1 })}</b> of the room for them.`}</p>
+        <${Releases} key=${module} module=${module} />
         ${this.marks(found.marks)}
         <h3>How long each role takes</h3>
         <div class="scroll"><table class="rows">
