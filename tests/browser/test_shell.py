@@ -76,6 +76,26 @@ async def test_a_chosen_theme_holds_on_each_page_and_after_a_reload(browser: Bro
     assert watched.complaints == []
 
 
+_REQUESTED = """() => performance.getEntriesByType("resource")
+    .filter(({ name, transferSize }) => name.includes("/static/") && transferSize > 0)
+    .map(({ name }) => name.split("/static/")[1])"""
+
+
+async def test_a_browser_requests_no_file_again_that_it_has(browser: Browser, web: str) -> None:
+    watched = await _open(browser, f"{web}queues/")
+    page = watched.page
+    first = await page.evaluate(_REQUESTED)
+    assert {"style.css", "shell.js", "held.js", "vendor/preact/preact.mjs"} <= {one.partition("?")[0] for one in first}
+    # A module without a version would be a second one of the same name, with a state of its own.
+    assert [one for one in first if "?v=" not in one] == ["views.js"]
+    assert await page.evaluate("import('../static/broker/queue.js').then(() => true)")
+    await page.goto(f"{web}queues/")
+    await expect(page.locator(".states .state").first).to_be_visible(timeout=_WITHIN)
+    assert await page.evaluate("import('../static/broker/queue.js').then(() => true)")
+    assert await page.evaluate(_REQUESTED) == ["views.js"]
+    assert watched.complaints == []
+
+
 async def test_the_search_is_a_dialog_that_keys_open_use_and_close(browser: Browser, web: str) -> None:
     watched = await _open(browser, f"{web}monitor/")
     page = watched.page

@@ -110,7 +110,8 @@ async def test_files_are_compressed(tmp_path: Path) -> None:
 
 async def test_an_app_brings_a_page_and_a_panel(tmp_path: Path) -> None:
     (tmp_path / "main.js").write_text('import { html } from "../../static/html.js";\nimport "./part.js";\n')
-    (tmp_path / "part.js").touch()
+    (tmp_path / "part.js").write_text('export const open = async () => import("./later.js");\n')
+    (tmp_path / "later.js").touch()
     (tmp_path / "other.js").touch()
     panel = Panel(module="panel.js", styles=("panel.css",))
     async with _client(create_app(Settings(port=0), [Mount(_plugin("a", "A", tmp_path, panel=panel))])) as client:
@@ -118,11 +119,13 @@ async def test_an_app_brings_a_page_and_a_panel(tmp_path: Path) -> None:
         assert '{"section":"Apps","title":"A","path":"a/"}' in described
         assert 'export const panels = ["a/static/panel.js"];' in described
         assert '<link rel="stylesheet" href="a/static/panel.css">' in (await client.get("/")).text
-        page = (await client.get("/a/")).text
+        page = re.sub(r"\?v=[0-9a-f]{16}", "?v", (await client.get("/a/")).text)
         assert "<title>A – Rabbitry</title>" in page
-        assert '<script type="module" src="../a/static/main.js"></script>' in page
-        assert '<link rel="modulepreload" href="../a/static/part.js">' in page
-        assert '<link rel="modulepreload" href="../static/vendor/preact/preact.mjs">' in page  # html.js imports it
+        assert '<script type="module" src="../a/static/main.js?v"></script>' in page
+        assert '<link rel="modulepreload" href="../a/static/part.js?v">' in page
+        assert '<link rel="modulepreload" href="../static/vendor/preact/preact.mjs?v">' in page  # html.js imports it
+        assert '"../a/static/later.js":"../a/static/later.js?v"' in page
+        assert '<link rel="modulepreload" href="../a/static/later.js' not in page
         assert "other.js" not in page
         assert '<meta name="description" content="a &quot;view&quot; &amp; more">' in page
         assert "panel.css" not in page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from html import escape
@@ -12,13 +12,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from rabbitry.apps import Role, User, View
+from rabbitry.runtime.http.guard import policy_with
 from rabbitry.web._navigation import Entry
 
 STATIC: Final = Path(__file__).parent / "static"
 """The files that all pages share, and those of the dashboard's own views."""
 _NAME: Final = "Rabbitry"
 _IMPORT: Final = re.compile(r"""^(?:import|export)\b(?:[^"';()]*\bfrom)?\s*"(\.[^"]+)";""", re.MULTILINE)
+_LATER: Final = re.compile(r"""\bimport\("(\.[^"]+)"\)""")
+_SHELL: Final = "static/shell.js"
 _STYLES: Final = ("style", "parts", "tables")
 """The style sheets of all pages, of which later ones have precedence."""
 _THEMES: Final = (("system", "System"), ("light", "Light"), ("dark", "Dark"))
@@ -33,6 +38,7 @@ class Page:
         place: Its place in the dashboard; it ends with a slash, or is empty for the first page.
         folder: The place of the view's modules and style sheets; it ends with a slash.
         modules: Modules to fetch at once, relative to the dashboard's root, beside those that all pages share.
+        later: Modules that the page may import later, relative to the dashboard's root.
         styles: Style sheets, relative to the dashboard's root.
     """
 
@@ -40,6 +46,7 @@ class Page:
     place: str
     folder: str
     modules: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
     styles: tuple[str, ...] = ()
 
 
@@ -58,37 +65,53 @@ class Visitor:
     has_login: bool
 
 
-def shell(page: Page, entries: Sequence[Entry], visitor: Visitor) -> str:
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The HTML of a page, and the policy that it needs for its import map."""
+
+    html: str
+    policy: str
+
+
+def shell(page: Page, entries: Sequence[Entry], visitor: Visitor, address: Callable[[str], str]) -> Document:
     """Return the HTML of a page.
 
     Args:
         page: The page.
         entries: The navigation.
         visitor: The person who requested it.
+        address: Returns the address of a file with its version, both relative to the dashboard's root.
     """
     root = "../" * page.place.count("/")
-    folder = f"{root}{page.folder}"
     view = page.view
-    preloaded = {f"{root}{name}": None for name in (*imported("static/shell.js", STATIC), *page.modules)}
+
+    def link(place: str) -> str:
+        return escape(f"{root}{address(place)}")
+
+    preloaded = dict.fromkeys((*imported(_SHELL, STATIC), *page.modules))
+    own = f"{page.folder}{view.module}"
+    imports = _import_map(root, (_SHELL, own, *preloaded, *page.later), address)
     head = [
-        *_head(f"{view.title} – {_NAME}", view.description, root),
+        # Before any module, or browsers take no import map.
+        f'<script type="importmap">{imports}</script>',
+        *_head(f"{view.title} – {_NAME}", view.description, root, address),
         f'<meta name="rabbitry-token" content="{escape(visitor.token)}">',
         f'<meta name="rabbitry-role" content="{visitor.user.role.label}">',
         f'<meta name="rabbitry-user" content="{escape(visitor.user.name)}">',
-        *(f'<link rel="stylesheet" href="{escape(folder + style)}">' for style in view.styles),
-        *(f'<link rel="stylesheet" href="{escape(root + style)}">' for style in page.styles),
-        *(f'<link rel="modulepreload" href="{escape(module)}">' for module in preloaded),
-        f'<script type="module" src="{root}static/shell.js"></script>',
-        f'<script type="module" src="{escape(folder + view.module)}"></script>',
+        *(f'<link rel="stylesheet" href="{link(page.folder + style)}">' for style in view.styles),
+        *(f'<link rel="stylesheet" href="{link(style)}">' for style in page.styles),
+        *(f'<link rel="modulepreload" href="{link(module)}">' for module in preloaded),
+        f'<script type="module" src="{link(_SHELL)}"></script>',
+        f'<script type="module" src="{link(own)}"></script>',
     ]
     text = "This page draws what it receives with JavaScript, which is switched off here."
     body = [
         '<a class="skip" href="#page">Skip to the content</a>',
-        *_header(view.title, root),
+        *_header(view.title, root, link("static/icon.svg")),
         *_places(page.place, entries, root, visitor),
         f'<main id="page" tabindex="-1"><noscript>{text}</noscript></main>',
     ]
-    return _document(head, body)
+    return Document(_document(head, body), policy_with(imports))
 
 
 def login_page(token: str, provider: str = "") -> str:
@@ -147,28 +170,38 @@ def notice_page(title: str, text: str, to: str, link: str, *, at_once: bool = Fa
 
 
 @cache
-def imported(module: str, folder: Path | None) -> tuple[str, ...]:
+def imported(module: str, folder: Path | None, *, later: bool = False) -> tuple[str, ...]:
     """Return the places of the modules that a module imports, all the way down, so that none waits for another's text.
 
     Args:
         module: The module's place, relative to the dashboard's root: in `static` or in `APP/static`.
         folder: The folder that `APP/static` is.
+        later: Whether to include those that are imported only when they are needed, by `import("./other.js")`.
     """
     found = [module]
     for place in found:
         where, _, name = place.partition("static/")
         path = STATIC / name if where == "" else folder / name if folder is not None else None
         text = path.read_text("utf-8") if path is not None and path.is_file() else ""
-        targets = (posixpath.normpath(posixpath.join(posixpath.dirname(place), each)) for each in _IMPORT.findall(text))
+        names = [*_IMPORT.findall(text), *(_LATER.findall(text) if later else ())]
+        targets = (posixpath.normpath(posixpath.join(posixpath.dirname(place), each)) for each in names)
         found += [target for target in dict.fromkeys(targets) if target not in found]
     return tuple(found[1:])
 
 
-def _header(title: str, root: str) -> Iterator[str]:
+def _import_map(root: str, modules: Iterable[str], address: Callable[[str], str]) -> str:
+    """Return the import map that adds the versions to the addresses of modules."""
+    base = root or "./"
+    addresses = {f"{base}{module}": f"{base}{address(module)}" for module in dict.fromkeys(modules)}
+    imports = {module: versioned for module, versioned in addresses.items() if module != versioned}
+    return msgspec.json.encode({"imports": imports}).decode().replace("<", "\\u003c")
+
+
+def _header(title: str, root: str, icon: str) -> Iterator[str]:
     yield '<header class="top">'
     yield '  <button type="button" class="menu" popovertarget="places">Menu</button>'
     home = f'<a class="brand" href="{root or "./"}" aria-label="{_NAME}">'
-    yield f'  {home}<img src="{root}static/icon.svg" alt="" width="28" height="28">'
+    yield f'  {home}<img src="{icon}" alt="" width="28" height="28">'
     yield f"    <span>{_NAME}</span></a>"
     yield f"  <h1>{escape(title)}</h1>"
     yield '  <div class="states" id="states" role="group" aria-label="Connections"></div>'
@@ -223,7 +256,7 @@ def _document(head: Iterable[str], body: Iterable[str]) -> str:
     return "\n".join([*lines, "</html>", ""])
 
 
-def _head(title: str, description: str, root: str) -> list[str]:
+def _head(title: str, description: str, root: str, address: Callable[[str], str] = str) -> list[str]:
     about = [f'<meta name="description" content="{escape(description)}">'] if description else []
     return [
         '<meta charset="utf-8">',
@@ -231,8 +264,8 @@ def _head(title: str, description: str, root: str) -> list[str]:
         '<meta name="color-scheme" content="light dark">',
         *about,
         f"<title>{escape(title)}</title>",
-        f'<link rel="icon" href="{root}static/icon.svg" type="image/svg+xml">',
-        *(f'<link rel="stylesheet" href="{root}static/{name}.css">' for name in _STYLES),
+        f'<link rel="icon" href="{root}{address("static/icon.svg")}" type="image/svg+xml">',
+        *(f'<link rel="stylesheet" href="{root}{address(f"static/{name}.css")}">' for name in _STYLES),
         # No module: it runs before anything is drawn, so that no page flashes in the other theme.
-        f'<script src="{root}static/theme.js"></script>',
+        f'<script src="{root}{address("static/theme.js")}"></script>',
     ]

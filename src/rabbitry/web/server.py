@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import quote
 
 import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Request, Response, WebSocket
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
-from starlette.middleware.gzip import GZipMiddleware
-from starlette.staticfiles import StaticFiles
 
 from rabbitry._version import __version__
 from rabbitry.amqp.client.url import DEFAULT_URL, parse_url
@@ -24,6 +22,7 @@ from rabbitry.apps.exceptions import PluginError
 from rabbitry.apps.installed import Broken, attempt, installed, resolve
 from rabbitry.runtime.addresses import is_loopback
 from rabbitry.runtime.http.guard import Guard
+from rabbitry.web._files import Files, address
 from rabbitry.web._navigation import OVERVIEW, OWN, Entry, navigation, own_place
 from rabbitry.web._shell import STATIC, Page, Visitor, imported, shell
 from rabbitry.web.api import routes as api_routes
@@ -46,8 +45,6 @@ from rabbitry.web.sources import Sources
 from rabbitry.web.ways import Ways
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
-
     from rabbitry.amqp.client.url import BrokerURL
     from rabbitry.apps.settings import Settings
 
@@ -157,7 +154,9 @@ def create_app(
     topics = {**sources.topics, **dead.topics}
     feed = Feed(topics)
     app = _without_routes(settings, roles, login)
-    live = _add_pages(app, mounted, roles, login)
+    folders = {"static/": Files(STATIC)}
+    folders |= {mount.static: Files(mount.plugin.static) for mount in mounted if mount.plugin.static is not None}
+    live = _add_pages(app, mounted, roles, login, folders)
     app.include_router(queues.router, prefix="/queues/api")
     app.include_router(flows.router, prefix="/flows/api")
     app.include_router(dead.router, prefix="/dead/api")
@@ -173,7 +172,7 @@ def create_app(
     app.include_router(ways.router, prefix="/way/api")
 
     _add_live(app, live, feed, broker)
-    app.mount("/static", _files(STATIC))
+    app.mount("/static", folders["static/"])
     # This replaces the lifespan of `include_router`, which ends the dashboard if that of one app fails.
     parts: list[_Part] = [queues, declaring, dead, metrics, ways, login]
     app.router.lifespan_context = partial(_running, live, sources, parts, history)
@@ -193,15 +192,24 @@ def _without_routes(settings: Settings, roles: Roles, login: Login) -> FastAPI:
     return app
 
 
-def _add_pages(app: FastAPI, mounted: Sequence[Mount], roles: Roles, login: Login) -> list[Mount]:
+def _add_pages(
+    app: FastAPI, mounted: Sequence[Mount], roles: Roles, login: Login, folders: Mapping[str, Files]
+) -> list[Mount]:
     """Add the dashboard's own pages and the apps. Return the apps; those that can't start are removed later."""
     live = [*mounted]
+    add_view = partial(_add_view, app, live, login, partial(address, folders))
     for view in (view for views in OWN.values() for view in views):
-        _add_view(app, f"/{own_place(view)}", partial(_own_page, view), live, login)
+        add_view(f"/{own_place(view)}", partial(_own_page, view))
     for mount in mounted:
         if mount.router is not None:
             roles.add_app(mount.plugin.name, mount.router)
-        _add(app, mount, live, login)
+            app.include_router(mount.router, prefix=mount.prefix)
+        for view in mount.plugin.views:
+            # After the router, which may serve a page of its own there.
+            page = _page_of(mount, view)
+            add_view(f"/{page.place}", partial(_same, page), mount.plugin.name)
+        if mount.static in folders:
+            app.mount(f"/{mount.plugin.name}/static", files_of(mount.plugin.name, folders[mount.static]))
     return live
 
 
@@ -270,33 +278,20 @@ def _mount(plugin: Plugin, site: Site, options: Mapping[str, object]) -> Mount:
     return Mount(plugin, router, metrics)
 
 
-def _add(app: FastAPI, mount: Mount, live: Sequence[Mount], login: Login) -> None:
-    plugin = mount.plugin
-    if mount.router is not None:
-        app.include_router(mount.router, prefix=mount.prefix)
-    for view in plugin.views:
-        # After the router, which may serve a page of its own there.
-        own = imported(f"{mount.static}{view.module}", plugin.static)
-        page = Page(view, mount.place(view), mount.static, own)
-        _add_view(app, f"/{page.place}", partial(_same, page), live, login, plugin.name)
-    if plugin.static is not None:
-        app.mount(f"/{plugin.name}/static", files_of(plugin.name, _files(plugin.static)))
-
-
-def _files(folder: Path) -> ASGIApp:
-    """Return an application that serves the files of a folder, compressed: scripts shrink to a third.
-
-    Only files are compressed. What a response that holds a secret shrinks to could reveal the secret (BREACH).
-    """
-    return GZipMiddleware(StaticFiles(directory=folder))
+def _page_of(mount: Mount, view: View) -> Page:
+    """Return the page of an app's view."""
+    module, folder = f"{mount.static}{view.module}", mount.plugin.static
+    later = imported(module, folder, later=True)
+    return Page(view, mount.place(view), mount.static, imported(module, folder), later)
 
 
 def _add_view(
     app: FastAPI,
-    path: str,
-    page: Callable[[Sequence[Mount]], Page],
     live: Sequence[Mount],
     login: Login,
+    file_address: Callable[[str], str],
+    path: str,
+    page: Callable[[Sequence[Mount]], Page],
     of_app: str | None = None,
 ) -> None:
     """Add a page. of_app: the app that it belongs to; None if it is one of the dashboard's own."""
@@ -309,7 +304,9 @@ def _add_view(
             return RedirectResponse(entries[0].path, 303)  # relative: a proxy may have removed a prefix
         require_to_see(user, of_app)
         visitor = Visitor(user, login.token_for(request), login.has_login)
-        return HTMLResponse(shell(page(live), entries, visitor))
+        # In a thread, since it looks at the files that the page names.
+        document = await asyncio.to_thread(shell, page(live), entries, visitor, file_address)
+        return HTMLResponse(document.html, headers={"Content-Security-Policy": document.policy})
 
     app.add_api_route(path, show, include_in_schema=False)
 
@@ -320,9 +317,14 @@ def _same(page: Page, _: Sequence[Mount]) -> Page:
 
 def _own_page(view: View, live: Sequence[Mount]) -> Page:
     """Return the page of one of the dashboard's own views. The first page has the panels of the apps."""
-    own = imported(f"static/{view.module}", None)
-    styles = [f"{mount.static}{style}" for mount, panel in _panels(live) for style in panel.styles]
-    return Page(view, own_place(view), "static/", own, tuple(styles) if view is OVERVIEW else ())
+    module = f"static/{view.module}"
+    panels = _panels(live) if view is OVERVIEW else []
+    later = [*imported(module, None, later=True)]
+    for mount, panel in panels:
+        own = f"{mount.static}{panel.module}"
+        later += [own, *imported(own, mount.plugin.static, later=True)]
+    styles = tuple(f"{mount.static}{style}" for mount, panel in panels for style in panel.styles)
+    return Page(view, own_place(view), "static/", imported(module, None), tuple(later), styles)
 
 
 def _seen(live: Sequence[Mount], user: User) -> list[Mount]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import logging
 import math
 import secrets
@@ -27,6 +28,7 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_OWN_SCRIPTS = "script-src 'self'"
 HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -164,6 +166,16 @@ class Guard:
             await send(message)
 
         return wrapped
+
+
+def policy_with(script: str) -> str:
+    """Return the content security policy of a page that has one script in its text.
+
+    Args:
+        script: The script's text, which may be an import map.
+    """
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return CONTENT_SECURITY_POLICY.replace(_OWN_SCRIPTS, f"{_OWN_SCRIPTS} 'sha256-{digest}'")
 
 
 def basic(headers: Headers) -> tuple[bytes, bytes] | None:
